@@ -1,0 +1,31 @@
+# One image for the API, the workers and the migrations. Compose says which of them a container is.
+FROM python:3.11-slim AS build
+# A CPU-only image is several gigabytes smaller: name the index that serves such builds of torch,
+# docker build --build-arg PIP_EXTRA_INDEX_URL=...
+ARG PIP_EXTRA_INDEX_URL
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /src
+RUN python -m venv /opt/densityd
+COPY pyproject.toml README.md ./
+COPY app app
+COPY densityd densityd
+COPY flows flows
+COPY migrations migrations
+COPY models_store models_store
+COPY workers workers
+RUN /opt/densityd/bin/pip install .
+
+FROM python:3.11-slim
+RUN useradd --system --uid 10001 --home-dir /var/lib/densityd --create-home densityd
+COPY --from=build /opt/densityd /opt/densityd
+ENV PATH=/opt/densityd/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    DENSITYD_DATA_DIR=/var/lib/densityd \
+    DENSITYD_HOST=0.0.0.0
+USER densityd
+WORKDIR /var/lib/densityd
+VOLUME /var/lib/densityd
+EXPOSE 8000
+ENTRYPOINT ["densityd"]
+CMD ["api"]
