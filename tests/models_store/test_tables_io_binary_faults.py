@@ -1,0 +1,365 @@
+"""Group A of the fault catalogue, rows 26 to 46: bad npy and Parquet files, one test a row or case."""
+
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
+import pytest
+from numpy.typing import NDArray
+
+from models_store.tables_io import (
+    ParseOptions,
+    TableError,
+    TableFormat,
+    TableSummary,
+    parse_table,
+    parse_table_isolated,
+)
+
+CSV, PARQUET, NPY = TableFormat.CSV, TableFormat.PARQUET, TableFormat.NPY
+GRID = np.arange(12.0).reshape(4, 3) ** 2
+Refuse = Callable[..., TableError]
+
+
+@pytest.fixture
+def accept(tmp_path: Path) -> Callable[..., TableSummary]:
+    def parse(data: bytes, kind: TableFormat = CSV, **options: object) -> TableSummary:
+        (tmp_path / "upload").write_bytes(data)
+        chosen = ParseOptions(**options)  # type: ignore[arg-type] # each test knows its own
+        return parse_table(tmp_path / "upload", tmp_path / "table.npy", format=kind, options=chosen)
+
+    return parse
+
+
+@pytest.fixture
+def refuse(accept: Callable[..., TableSummary], tmp_path: Path) -> Refuse:
+    def parse(data: bytes, kind: TableFormat = CSV, **options: object) -> TableError:
+        with pytest.raises(TableError) as caught:
+            accept(data, kind, **options)
+        assert not (tmp_path / "table.npy").exists()
+        assert len(caught.value.detail) < 1000
+        return caught.value
+
+    return parse
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Callable[[], NDArray[np.float64]]:
+    return lambda: np.load(tmp_path / "table.npy")
+
+
+def npy(array: object) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(array))
+    return buffer.getvalue()
+
+
+def npy_with_header(header: str, body: bytes = b"") -> bytes:
+    text = header.encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + body
+
+
+def parquet(table: pa.Table, **settings: object) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, **settings)
+    return buffer.getvalue()
+
+
+def grid_parquet(**settings: object) -> bytes:
+    return parquet(pa.table({f"c{i}": GRID[:, i] for i in range(3)}), **settings)
+
+
+def varint(value: int) -> bytes:
+    zigzag, out = value << 1, bytearray()
+    while zigzag > 127:
+        out.append(zigzag & 127 | 128)
+        zigzag >>= 7
+    return bytes([*out, zigzag])
+
+
+def with_footer(data: bytes, old: bytes, new: bytes) -> bytes:
+    length = int.from_bytes(data[-8:-4], "little")
+    footer = data[-8 - length : -8].replace(old, new)
+    return data[: -8 - length] + footer + len(footer).to_bytes(4, "little") + b"PAR1"
+
+
+@pytest.mark.parametrize("descr", ["'|O'", "[('a', '|O')]"])
+def test_fault_026_pickled_objects_are_refused_and_not_executed(refuse, tmp_path, descr):
+    canary = tmp_path / "canary"
+    body = f"cos\nsystem\n(S'touch {canary}'\ntR.".encode()
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': (2, 2), }}\n"
+    assert refuse(npy_with_header(header, body), NPY).slug == "dataset-pickle-forbidden"
+    assert not canary.exists()
+
+
+def test_fault_027_a_header_that_promises_more_than_the_file_is_refused_at_once(refuse):
+    header = "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 8), }\n"
+    no_limits = {"max_rows": 1 << 62, "max_bytes": 1 << 62}
+    assert refuse(npy_with_header(header), NPY, **no_limits).slug == "dataset-truncated"
+    assert refuse(npy_with_header(header), NPY).slug == "limit-rows"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        npy_with_header("__import__('os').system('true')"),
+        npy_with_header("{'descr': '<f8', 'fortran_order': False, 'shape': (2, 2)"),
+        npy_with_header("{'descr': '<f8', 'fortran_order': 0, 'shape': (2, 2), }", bytes(32)),
+        npy_with_header("{'descr': '<f8', 'fortran_order': False, 'shape': (-2, 2), }"),
+        npy_with_header("{'descr': '<f8', 'fortran_order': False, 'shape': [2, 2], }", bytes(32)),
+        npy_with_header("{'descr': '<f8', 'fortran_order': False, 'shape': (True, 2), }"),
+        npy_with_header("{'descr': '<f8', 'shape': (2, 2), }"),
+        npy_with_header("(" * 9000),
+        npy_with_header("-" * 9000 + "1"),
+        npy_with_header("{1, [2]}"),
+        npy_with_header("{'a': {}, [1]: 2}"),
+        b"\x93NUMPY\x01\x00\x10\x00" + b"\xff\x00" * 8,
+        b"\x93NUMPY\x02\x00\x00\x00\x00\x80" + b" " * 100,
+        b"\x93NUMPY\x09\x00" + npy(GRID)[8:],
+        npy(GRID) + b"x",
+    ],
+    ids=range(15),
+)
+def test_fault_028_a_header_that_is_no_literal_is_refused(refuse, data):
+    assert refuse(data, NPY).slug == "dataset-parse"
+
+
+@pytest.mark.parametrize(
+    "dtype", ["c8", "c16", "M8[s]", "m8[s]", "S10", "U4", "bool", "V8", "i4,f8", "f16"]
+)
+def test_fault_029_other_types_than_reals_are_refused(refuse, dtype):
+    assert refuse(npy(np.zeros((2, 2), dtype)), NPY).slug == "dataset-dtype"
+
+
+@pytest.mark.parametrize(
+    "dtype", ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"]
+)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_fault_030_every_real_type_in_either_byte_order_is_the_same_table(
+    accept, stored, dtype, order
+):
+    summary = accept(npy(GRID.astype(order + dtype)), NPY)
+    twin = accept(npy(GRID.astype(dtype)), NPY)
+    assert summary.columns == twin.columns
+    assert summary.columns[0].dtype == np.dtype(dtype).name
+    assert summary.dtype == ("float32" if dtype in {"f2", "f4"} else "float64")
+    assert stored().dtype == summary.dtype
+    assert np.array_equal(stored(), GRID)
+
+
+def test_fault_031_fortran_order_is_the_same_table(accept, stored):
+    x = np.random.default_rng(0).normal(size=(70_000, 3))
+    summary = accept(npy(np.asfortranarray(x)), NPY)
+    assert np.array_equal(stored(), x)
+    twin = accept(npy(x), NPY)
+    assert (summary.columns, summary.sha256) == (twin.columns, twin.sha256)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (2, 2, 2), (3, 0)])
+def test_fault_032_only_two_dimensions_are_a_table(refuse, shape):
+    assert refuse(npy(np.zeros(shape)), NPY).slug == "dataset-shape"
+
+
+def test_fault_032_no_rows_are_an_empty_table(refuse):
+    assert refuse(npy(np.zeros((0, 3))), NPY).slug == "dataset-empty"
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_fault_033_an_npy_file_cut_anywhere_is_refused(refuse, order):
+    whole = npy(np.asarray(GRID, order=order))
+    for length in range(len(whole)):
+        assert refuse(whole[:length], NPY).slug in {
+            "dataset-empty",
+            "dataset-parse",
+            "dataset-truncated",
+        }, length
+
+
+@pytest.mark.parametrize("kind", [NPY, CSV, PARQUET])
+def test_fault_034_an_npz_archive_is_another_media_type(refuse, kind):
+    buffer = io.BytesIO()
+    np.savez(buffer, x=GRID)
+    assert refuse(buffer.getvalue(), kind).slug == "media-type"
+
+
+def test_fault_035_a_bomb_is_refused_from_its_footer(refuse):
+    table = pa.table({"a": np.zeros(3_000_000)})
+    bomb = parquet(table, compression="zstd", use_dictionary=False)
+    assert len(bomb) < 100_000
+    assert refuse(bomb, PARQUET, max_bytes=20_000_000).slug == "dataset-too-large"
+
+
+def test_fault_035_a_page_too_large_for_the_memory_is_refused(tmp_path):
+    table = pa.table({"a": np.zeros(16_000_000)})
+    one_page = parquet(
+        table,
+        compression="zstd",
+        use_dictionary=False,
+        row_group_size=1 << 30,
+        data_page_size=1 << 30,
+        max_rows_per_page=1 << 30,
+    )
+    (tmp_path / "upload").write_bytes(one_page)
+    with pytest.raises(TableError) as caught:
+        parse_table_isolated(
+            tmp_path / "upload", tmp_path / "table.npy", format=PARQUET, memory_bytes=100 << 20
+        )
+    assert caught.value.slug == "dataset-too-large"
+    assert not (tmp_path / "table.npy").exists()
+
+
+@pytest.mark.parametrize("lie", [1 << 40, 1 << 62, 1236, 1238, 0])
+def test_fault_036_a_footer_that_lies_about_its_rows_is_refused(refuse, lie):
+    rows = 1237
+    honest = parquet(pa.table({"a": np.random.default_rng(0).normal(size=rows)}))
+    total = b"\x16" + varint(rows) + b"\x19"
+    assert honest.count(total) == 1
+    lying = with_footer(honest, total, b"\x16" + varint(lie) + b"\x19")
+    assert refuse(lying, PARQUET).slug == "dataset-parse"
+
+
+@pytest.mark.parametrize(("lie", "slug"), [(1 << 40, "limit-rows"), (1238, "dataset-parse")])
+def test_fault_036_a_footer_that_lies_in_every_place_is_refused(refuse, lie, slug):
+    rows = 1237
+    honest = parquet(pa.table({"a": np.random.default_rng(0).normal(size=rows)}))
+    lying = with_footer(honest, b"\x16" + varint(rows), b"\x16" + varint(lie))
+    assert refuse(lying, PARQUET).slug == slug
+
+
+def test_fault_037_a_parquet_file_cut_anywhere_is_refused(refuse):
+    whole = grid_parquet()
+    for length in range(0, len(whole), 7):
+        assert refuse(whole[:length], PARQUET).slug == "dataset-parse", length
+    for cut in (4, 100, len(whole) - 8, len(whole) - 1):
+        assert refuse(whole[:cut], PARQUET).slug == "dataset-parse", cut
+
+
+def test_fault_038_a_corrupt_page_is_refused(refuse):
+    x = np.random.default_rng(0).normal(size=(20_000, 2)).round(1)
+    table = pa.table({"a": x[:, 0], "b": x[:, 1]})
+    data = bytearray(parquet(table, compression="gzip", use_dictionary=False))
+    middle = len(data) // 2
+    data[middle : middle + 64] = bytes(64)
+    assert refuse(bytes(data), PARQUET).slug == "dataset-parse"
+
+
+def test_fault_039_a_wrong_page_checksum_is_refused(refuse, accept):
+    settings = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
+    data = bytearray(grid_parquet(**settings))
+    accept(bytes(data), PARQUET)
+    place = data.index(GRID[:, 1].tobytes())
+    data[place + 8] ^= 1  # another number, which could be decoded
+    assert refuse(bytes(data), PARQUET).slug == "dataset-parse"
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([[1.0], [2.0]]),
+        pa.array([{"a": 1.0}, {"a": 2.0}]),
+        pa.array(["1.5", "2.5"]).dictionary_encode(),
+        pa.array([1, 2], pa.decimal128(9, 2)),
+        pa.array(["1", "2"]),
+        pa.array([b"1", b"2"]),
+        pa.array([True, False]),
+        pa.array([1, 2], pa.timestamp("us")),
+        pa.array([1, 2], pa.date32()),
+        pa.array([1, 2], pa.time32("ms")),
+        pa.array([1, 2], pa.duration("s")),
+        pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float64(), 2)),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_fault_040_other_parquet_columns_than_reals_are_refused(refuse, column):
+    error = refuse(parquet(pa.table({"x": [1.0, 2.0], "bad": column})), PARQUET)
+    assert (error.slug, error.column) == ("dataset-dtype", "bad")
+
+
+def test_fault_040_a_parquet_name_that_is_not_utf_8_is_refused(refuse):
+    data = parquet(pa.table({"zz": [1.0, 2.0]}), store_schema=False)
+    assert refuse(with_footer(data, b"zz", b"\xff\xfe"), PARQUET).slug == "dataset-encoding"
+
+
+def test_fault_041_an_extension_type_is_refused_and_not_executed(refuse, tmp_path):
+    canary = tmp_path / "canary"
+    metadata = {
+        "ARROW:extension:name": "arrow.py_extension_type",
+        "ARROW:extension:metadata": f"cos\nsystem\n(S'touch {canary}'\ntR.",
+    }
+    schema = pa.schema([pa.field("a", pa.float64(), metadata=metadata)])
+    error = refuse(parquet(pa.table([[1.0, 2.0]], schema=schema)), PARQUET)
+    assert (error.slug, error.column) == ("dataset-dtype", "a")
+    assert not canary.exists()
+
+
+def test_fault_041_a_registered_extension_type_is_refused(refuse):
+    table = pa.table({"a": pa.array([True, False]).cast(pa.bool8())})
+    assert refuse(parquet(table), PARQUET).slug == "dataset-dtype"
+
+
+def test_fault_042_too_many_row_groups_are_refused_in_bounded_time(refuse):
+    data = parquet(pa.table({"a": np.arange(10_001.0)}), row_group_size=1)
+    started = time.monotonic()
+    assert refuse(data, PARQUET).slug == "limit-metadata"
+    assert time.monotonic() - started < 5.0
+
+
+def test_fault_042_too_much_metadata_is_refused_unread(refuse):
+    table = pa.table({"a": [1.0, 2.0]}).replace_schema_metadata({"k": "v" * 13_000_000})
+    assert refuse(parquet(table), PARQUET).slug == "limit-metadata"
+
+
+@pytest.mark.parametrize(
+    ("data", "declared"),
+    [
+        (b"a,b\n1,2\n2,3\n", PARQUET),
+        (b"a,b\n1,2\n2,3\n", NPY),
+        (grid_parquet(), CSV),
+        (grid_parquet(), NPY),
+        (npy(GRID), CSV),
+        (npy(GRID), PARQUET),
+        (b"\x1f\x8b\x08\x00" + bytes(20), CSV),
+    ],
+    ids=range(7),
+)
+def test_fault_043_content_of_another_format_is_another_media_type(refuse, data, declared):
+    assert refuse(data, declared).slug == "media-type"
+
+
+def test_fault_043_a_column_may_be_named_like_a_magic_number(accept):
+    assert accept(b"PAR1,PK\n1,2\n2,3\n").columns[0].name == "PAR1"
+
+
+def test_fault_043_an_encrypted_parquet_file_says_so(refuse):
+    data = b"PARE" + grid_parquet()[4:-4] + b"PARE"
+    error = refuse(data, PARQUET)
+    assert error.slug == "dataset-parse"
+    assert "encrypted" in error.detail
+
+
+@pytest.mark.parametrize("name", ["CON", "a" * 200, "table.csv.gz", "http:x", "%00"])
+def test_fault_044_the_files_own_name_means_nothing(tmp_path, name):
+    (tmp_path / name).write_bytes(b"a,b\n1,2\n2,3\n")
+    summary = parse_table(tmp_path / name, tmp_path / "out", format=CSV)
+    assert summary.rows == 2
+
+
+def test_fault_046_a_huge_outlier_is_a_warning_with_its_row(accept):
+    x = np.random.default_rng(0).normal(size=(1000, 2))
+    x[123, 1] = 1e9
+    summary = accept(npy(x), NPY)
+    [warning] = [w for w in summary.warnings if w["code"] == "outlier"]
+    assert warning["column"] == "x2"
+    assert "Row 124 " in warning["detail"]
+
+
+def test_limits_of_rows_and_bytes_hold_in_every_format(refuse):
+    csv = b"a,b,c\n" + b"".join(b"%g,%g,%g\n" % tuple(row) for row in GRID)
+    for data, kind in ((csv, CSV), (grid_parquet(), PARQUET), (npy(GRID), NPY)):
+        assert refuse(data, kind, max_rows=3).slug == "limit-rows"
+        assert refuse(data, kind, max_columns=2).slug == "limit-columns"
+        assert refuse(data, kind, max_bytes=95).slug == "dataset-too-large"

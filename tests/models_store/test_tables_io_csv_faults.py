@@ -1,0 +1,292 @@
+"""Group A of the fault catalogue, rows 1 to 25: bad CSV files, one test a row or case."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models_store.tables_io import (
+    ParseOptions,
+    TableError,
+    TableFormat,
+    TableSummary,
+    parse_table,
+)
+
+CSV, NPY = TableFormat.CSV, TableFormat.NPY
+Refuse = Callable[..., TableError]
+
+
+@pytest.fixture
+def accept(tmp_path: Path) -> Callable[..., TableSummary]:
+    def parse(data: bytes, kind: TableFormat = CSV, **options: object) -> TableSummary:
+        (tmp_path / "upload").write_bytes(data)
+        chosen = ParseOptions(**options)  # type: ignore[arg-type] # each test knows its own
+        return parse_table(tmp_path / "upload", tmp_path / "table.npy", format=kind, options=chosen)
+
+    return parse
+
+
+@pytest.fixture
+def refuse(accept: Callable[..., TableSummary], tmp_path: Path) -> Refuse:
+    def parse(data: bytes, kind: TableFormat = CSV, **options: object) -> TableError:
+        with pytest.raises(TableError) as caught:
+            accept(data, kind, **options)
+        assert not (tmp_path / "table.npy").exists()
+        assert len(caught.value.detail) < 1000
+        return caught.value
+
+    return parse
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Callable[[], NDArray[np.float64]]:
+    return lambda: np.load(tmp_path / "table.npy")
+
+
+def npy(array: object) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(array))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("data", [b"", b"\xef\xbb\xbf", b"\n\r\n"])
+def test_fault_001_an_empty_csv_is_refused(refuse, data):
+    assert refuse(data).slug == "dataset-empty"
+
+
+@pytest.mark.parametrize("data", [b"a,b", b"a,b\n", b"a,b\r\n\r\n"])
+def test_fault_002_a_csv_of_a_header_alone_is_refused(refuse, data):
+    assert refuse(data).slug == "dataset-empty"
+
+
+def test_fault_003_one_row_is_too_few_and_the_problem_says_how_many_are_needed(refuse):
+    error = refuse(b"a,b\n1,2\n")
+    assert error.slug == "dataset-too-small"
+    assert "needs 2" in error.detail
+
+
+def test_fault_004_one_column_is_a_table(accept):
+    assert [c.name for c in accept(b"a\n1\n2\n4\n").columns] == ["a"]
+
+
+def test_fault_005_too_many_columns_are_refused_from_the_header(refuse):
+    header = ",".join(f"c{i}" for i in range(10_000)).encode()
+    error = refuse(header + b"\nthese,are,not,rows\n")
+    assert error.slug == "limit-columns"
+    assert "4096" in error.detail
+
+
+def test_fault_005_a_header_longer_than_a_block_is_refused_by_its_columns(refuse):
+    assert refuse(b"c," * 400_000 + b"c\n").slug == "limit-columns"
+    assert refuse(b"c" * 800_000 + b"\n").slug == "dataset-parse"
+
+
+@pytest.mark.parametrize("bad", [b"1,2,3", b"1", b"1,2,"])
+def test_fault_006_a_ragged_row_is_refused_with_its_number(refuse, bad):
+    error = refuse(b"a,b\n1,2\n\n2,3\n" + bad + b"\n4,5\n")
+    assert (error.slug, error.row) == ("dataset-parse", 3)
+    assert "Row 3" in error.detail
+
+
+def test_fault_006_the_row_number_counts_over_all_blocks(refuse):
+    rows = b"".join(b"%d,%d.5\n" % (i, i * i) for i in range(100_000))
+    error = refuse(b"a,b\n" + rows + b"7\n" + rows)
+    assert (error.slug, error.row) == ("dataset-parse", 100_001)
+
+
+def test_fault_007_a_huge_field_is_refused(refuse):
+    error = refuse(b"a,b\n1,2\n1," + b"7" * 3_000_000 + b"\n3,4\n")
+    assert error.slug == "dataset-parse"
+
+
+def test_fault_008_a_latin_1_header_is_refused(refuse):
+    assert refuse("é,b\n1,2\n2,3\n".encode("latin-1")).slug == "dataset-encoding"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_fault_008_utf_16_is_refused(refuse, encoding):
+    assert refuse("a,b\n1,2\n2,3\n".encode(encoding)).slug == "dataset-encoding"
+
+
+def test_fault_009_a_byte_order_mark_is_no_part_of_the_name(accept):
+    assert accept(b"\xef\xbb\xbfa,b\n1,2\n2,4\n").columns[0].name == "a"
+    assert accept(b"\xef\xbb\xbf1,2\n2,4\n", header=False).columns[0].min == 1.0
+
+
+def test_fault_010_a_nul_byte_is_no_number(refuse):
+    error = refuse(b"a,b\n1,2\n2,3\x00\n")
+    assert (error.slug, error.column, error.row) == ("dataset-dtype", "b", 2)
+
+
+def test_fault_011_duplicate_names_are_refused(refuse):
+    error = refuse(b"a,a\n1,2\n2,3\n")
+    assert (error.slug, error.column) == ("dataset-duplicate-columns", "a")
+
+
+def test_fault_011_names_equal_after_normalisation_are_duplicates(refuse):
+    assert refuse("é,e\u0301\n1,2\n2,3\n".encode()).slug == "dataset-duplicate-columns"
+
+
+@pytest.mark.parametrize("formula", [b"=1+1", b"@SUM(A1)", b"+cmd", b"-2+3"])
+def test_fault_012_a_formula_is_no_number_and_is_not_echoed(refuse, formula):
+    error = refuse(b"a,b\n1,2\n3," + formula + b"\n")
+    assert (error.slug, error.column, error.row) == ("dataset-dtype", "b", 2)
+    assert formula.decode() not in error.detail
+
+
+@pytest.mark.parametrize("value", [b"1e400", b"-1e400", b"inf", b"-Infinity"])
+@pytest.mark.parametrize("missing", ["error", "drop"])
+def test_fault_013_an_infinite_value_is_refused_with_column_and_row(refuse, value, missing):
+    error = refuse(b"a,b\n1,2\n2,3\n3," + value + b"\n", missing=missing)
+    assert (error.slug, error.column, error.row) == ("dataset-nonfinite", "b", 3)
+
+
+@pytest.mark.parametrize("value", [b"NaN", b"", b"NA", b" NA", b" ", b"null", b'"NA"', b"?"])
+def test_fault_014_a_missing_value_is_refused_or_its_row_dropped(refuse, accept, value):
+    data = b"a,b\n1,2\n2," + value + b"\n3,5\n"
+    error = refuse(data)
+    assert (error.slug, error.column, error.row) == ("dataset-nonfinite", "b", 2)
+    summary = accept(data, missing="drop")
+    assert (summary.rows, summary.rows_dropped) == (2, 1)
+    warning = next(w for w in summary.warnings if w["code"] == "missing")
+    assert "1 of 3 rows" in warning["detail"]
+    assert "row 2" in warning["detail"]
+
+
+def test_fault_014_a_table_of_missing_values_is_empty_or_too_small(refuse):
+    assert refuse(b"a,b\n1,\n,2\n", missing="drop").slug == "dataset-empty"
+    assert refuse(b"a,b\n1,\n2,2\n", missing="drop").slug == "dataset-too-small"
+
+
+def test_fault_015_a_decimal_comma_is_refused_and_another_delimiter_read(refuse, accept, stored):
+    assert refuse(b"a;b\n1,5;2\n2,5;3\n", delimiter=";").slug == "dataset-dtype"
+    hint = refuse(b"a;b\n1;2\n2;3\n")
+    assert hint.slug == "dataset-dtype"
+    assert "delimiter=" in hint.detail
+    accept(b"a;b\n1.5;2\n2.5;3\n", delimiter=";")
+    assert stored().tolist() == [[1.5, 2.0], [2.5, 3.0]]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'a,b\n1,"2\n3,4\n5,6\n',
+        b'a,b\n1,2\n3,"4',
+        b'a,b\n1,2\n3,"4\n',
+        b'a,"b\n1,2\n3,4\n',
+        b'a,b\n1,"2\n"\n3,4\n',
+        b"a,b\n" + b"1,2\n3,4\n" * 50_000 + b'1,"2\n' + b"1,2\n3,4\n" * 100_000,
+    ],
+    ids="ABCDEF",
+)
+def test_fault_016_an_unclosed_quote_is_refused(refuse, data):
+    assert refuse(data).slug == "dataset-parse"
+
+
+@pytest.mark.parametrize("value", [b"1e308", b"-1.7e308", b"1.1e37"])
+def test_fault_017_a_value_beyond_what_models_compute_with_is_refused(refuse, value):
+    error = refuse(b"a,b\n1,2\n" + value + b",3\n2,4\n")
+    assert (error.slug, error.column, error.row) == ("dataset-range", "a", 2)
+
+
+def test_fault_017_the_largest_values_have_finite_statistics(accept):
+    column = accept(b"a,b\n1e37,2\n-1e37,3\n").columns[0]
+    assert (column.mean, column.std) == (0.0, 1e37)
+
+
+def test_fault_018_denormal_columns_are_constant(refuse, accept, stored):
+    data = b"a,b\n1e-320,2\n2e-320,3\n5e-324,5\n"
+    error = refuse(data)
+    assert (error.slug, error.column) == ("dataset-constant-column", "a")
+    accept(data, constant="keep")
+    assert stored()[:, 0].tolist() == [1e-320, 2e-320, 5e-324]
+
+
+def test_fault_018_a_small_spread_that_float32_can_scale_is_kept(accept):
+    assert accept(b"a,b\n1e-36,2\n2e-36,3\n5e-36,5\n").columns[0].std > 1e-36
+
+
+def test_fault_019_a_constant_column_is_refused_and_named(refuse):
+    error = refuse(b"a,b,c\n1,2,3\n1,3,3\n1,4,3\n")
+    assert (error.slug, error.column) == ("dataset-constant-column", "a")
+    assert "'a', 'c'" in error.detail
+
+
+def test_fault_019_a_constant_column_is_dropped_or_kept_on_demand(accept, stored):
+    data = b"a,b,c\n1,2,3\n1,3,3\n1,5,3\n"
+    dropped = accept(data, constant="drop")
+    assert [c.name for c in dropped.columns] == ["b"]
+    assert stored().tolist() == [[2.0], [3.0], [5.0]]
+    kept = accept(data, constant="keep")
+    assert [c.std for c in kept.columns] == [0.0, pytest.approx(1.2472191289246473), 0.0]
+    for summary in (dropped, kept):
+        warned = [w["column"] for w in summary.warnings if w["code"] == "constant"]
+        assert warned == ["a", "c"]
+
+
+@pytest.mark.parametrize(("slope", "offset"), [(1.0, 0.0), (-2.5, 3.0)])
+def test_fault_020_linear_dependence_is_a_warning(accept, slope, offset):
+    x = np.random.default_rng(0).normal(size=(1000, 2))
+    summary = accept(npy(np.column_stack([x, offset + slope * x[:, 1]])), NPY)
+    [warning] = [w for w in summary.warnings if w["code"] == "collinear"]
+    assert warning["column"] == "x3"
+    assert "'x2'" in warning["detail"]
+    assert "'x1'" not in warning["detail"]
+
+
+@pytest.mark.parametrize("constant", ["error", "drop"])
+def test_fault_021_identical_rows_are_refused(refuse, constant):
+    error = refuse(b"a,b\n1,2\n1,2\n1,2\n", constant=constant)
+    assert error.slug == "dataset-constant-column"
+    assert "all rows are the same" in error.detail
+
+
+def test_fault_022_whole_numbers_and_few_values_are_a_warning(accept):
+    rng = np.random.default_rng(0)
+    columns = [
+        rng.integers(0, 1_000_000, 500),
+        rng.choice([0.5, 1.5, 2.25], 500),
+        rng.normal(size=500),
+    ]
+    summary = accept(npy(np.column_stack(columns)), NPY)
+    assert [w["column"] for w in summary.warnings if w["code"] == "discrete"] == ["x1", "x2"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a\u202eb", "\u2066x", "a\u200bb", "a\u0007b", "x" * 129, "x" * 10_000, "", " ", "a\u2028b"],
+)
+def test_fault_023_a_deceptive_or_long_name_is_refused_and_not_echoed(refuse, name):
+    error = refuse(f"b,{name}\n1,2\n2,3\n".encode())
+    assert (error.slug, error.column) == ("column-name", "column 2")
+    assert not name.strip() or name not in error.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("🙂", "🙂"),
+        ("👩\u200d🔬", "👩\u200d🔬"),
+        ("e\u0301", "é"),
+        ("x" * 128, "x" * 128),
+        ("مساحة", "مساحة"),
+        ('"a, b"', "a, b"),
+    ],
+)
+def test_fault_023_any_other_name_is_kept_in_normal_form(accept, name, expected):
+    assert accept(f"b,{name}\n1,2\n2,3\n".encode()).columns[1].name == expected
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/dev/null", "C:\\x"])
+def test_fault_024_a_name_like_a_path_is_a_name(accept, tmp_path, name):
+    assert accept(f"{name},b\n1,2\n2,3\n".encode()).columns[0].name == name
+    assert {p.name for p in tmp_path.iterdir()} == {"upload", "table.npy"}
+
+
+def test_fault_025_a_name_like_sql_is_a_name(accept):
+    data = b'"x""; DROP TABLE job;--",b\n1,2\n2,3\n'
+    assert accept(data).columns[0].name == 'x"; DROP TABLE job;--'

@@ -1,0 +1,167 @@
+"""The parser in a process of its own: the same answers, within limits, and nothing left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models_store.errors import StorageFullError
+from models_store.table_process import run_child
+from models_store.tables_io import (
+    ParseOptions,
+    TableError,
+    TableFormat,
+    parse_table,
+    parse_table_isolated,
+)
+
+Child = Callable[..., dict[str, object]]
+
+
+@pytest.fixture
+def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Child:
+    """Run a child that confines itself and then does what a test says."""
+
+    def run(body: str, *, timeout_s: float = 30.0) -> dict[str, object]:
+        (tmp_path / "errant.py").write_text(
+            "from models_store.table_process import confine, read_task, write_outcome\n"
+            "task = read_task()\n"
+            "confine(parent=task['parent'], memory_bytes=300 << 20, timeout_s=task['cpu_s'])\n"
+            + body
+        )
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        return run_child("errant", {"cpu_s": 1.0}, timeout_s=timeout_s)
+
+    return run
+
+
+def test_the_child_gives_the_same_summary_and_file(tmp_path):
+    source = tmp_path / "upload"
+    source.write_bytes("größe,b\n1.5,2\n2.5,4\n,5\n".encode())
+    options = ParseOptions(missing="drop")
+    here = parse_table(source, tmp_path / "here.npy", format=TableFormat.CSV, options=options)
+    there = parse_table_isolated(
+        source, tmp_path / "there.npy", format=TableFormat.CSV, options=options
+    )
+    assert there == here
+    assert (tmp_path / "here.npy").read_bytes() == (tmp_path / "there.npy").read_bytes()
+
+
+def test_the_child_gives_the_same_error_and_no_file(tmp_path):
+    (tmp_path / "upload").write_bytes(b"a,b\n1,2\n2,x\n")
+    with pytest.raises(TableError) as caught:
+        parse_table_isolated(tmp_path / "upload", tmp_path / "table.npy", format=TableFormat.CSV)
+    error = caught.value
+    assert (error.slug, error.column, error.row) == ("dataset-dtype", "b", 2)
+    assert not (tmp_path / "table.npy").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+def test_a_full_disk_is_told_by_the_child(tmp_path):
+    np.save(tmp_path / "upload.npy", np.random.default_rng(0).normal(size=(9000, 9)))
+    (tmp_path / "table.npy").symlink_to("/dev/full")
+    with pytest.raises(StorageFullError):
+        parse_table_isolated(
+            tmp_path / "upload.npy", tmp_path / "table.npy", format=TableFormat.NPY
+        )
+
+
+def test_a_parser_that_takes_too_long_is_killed_and_leaves_no_file(tmp_path):
+    (tmp_path / "upload").write_bytes(b"a,b\n1,2\n2,3\n")
+    (tmp_path / "table.npy").write_bytes(b"half")
+    with pytest.raises(TableError) as caught:
+        parse_table_isolated(
+            tmp_path / "upload", tmp_path / "table.npy", format=TableFormat.CSV, timeout_s=0.01
+        )
+    assert caught.value.slug == "dataset-too-large"
+    assert not (tmp_path / "table.npy").exists()
+
+
+def test_a_child_that_needs_too_much_processor_time_is_ended(child):
+    with pytest.raises(TableError) as caught:
+        child("while True: pass\n")
+    assert caught.value.slug == "dataset-too-large"
+    assert "took longer" in caught.value.detail
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits this")
+def test_a_child_cannot_have_more_memory_than_its_limit(child):
+    outcome = child(
+        "try:\n    data = bytearray(400 << 20)\n"
+        "except MemoryError:\n    write_outcome({'refused': True})\n"
+    )
+    assert outcome == {"refused": True}
+
+
+@pytest.mark.parametrize(
+    ("number", "slug"),
+    [
+        (signal.SIGSEGV, "dataset-parse"),
+        (signal.SIGABRT, "dataset-parse"),
+        (signal.SIGKILL, "dataset-too-large"),
+    ],
+)
+def test_a_child_that_a_signal_ends_is_the_files_fault(child, number, slug):
+    with pytest.raises(TableError) as caught:
+        child(f"import os\nos.kill(os.getpid(), {int(number)})\n")
+    assert caught.value.slug == slug
+
+
+@pytest.mark.parametrize("body", ["raise ValueError('a bug')\n", "raise KeyboardInterrupt\n"])
+def test_a_child_that_fails_by_itself_is_our_fault(child, body):
+    with pytest.raises(RuntimeError, match="status"):
+        child(body)
+
+
+def test_a_child_sees_no_secret_of_the_parent(child, monkeypatch):
+    monkeypatch.setenv("DENSITYD_DATABASE_URL", "postgresql://user:s3same@host/db")
+    outcome = child("import os\nwrite_outcome(dict(os.environ))\n")
+    assert "s3same" not in json.dumps(outcome)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells a child of its parent's death"
+)
+def test_a_child_dies_with_its_parent(tmp_path):
+    (tmp_path / "sleeper.py").write_text(
+        "import os, time\n"
+        "from models_store.table_process import confine, read_task\n"
+        "confine(parent=read_task()['parent'], memory_bytes=1 << 30, timeout_s=60.0)\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\n"
+        "time.sleep(60)\n"
+    )
+    code = (
+        "from models_store.table_process import run_child;run_child('sleeper', {}, timeout_s=60.0)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(  # noqa: S603 - a command of our own
+        [sys.executable, "-c", code], env=environment
+    ) as parent:
+        try:
+            wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+        finally:
+            parent.kill()
+    pid = int((tmp_path / "pid").read_text())
+    wait_until(lambda: has_ended(pid))
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return state == "Z"  # nobody may be there to collect an orphan
