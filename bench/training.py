@@ -1,0 +1,101 @@
+"""Training MAF 5 x 512 on 21 columns, batch 100, one thread: nflows, `flows`, and the service."""
+
+import statistics
+import time
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+import httpx
+import numpy as np
+import torch
+
+from bench.peer import epoch_seconds, maf
+from bench.scoring import DIM, FLOW, NPY, npy_bytes
+from bench.service import finished_job, running_service
+from flows import FitOptions, MafSpec, build, fit
+
+TRAIN_ROWS, VALIDATION_ROWS = 40_000, 5_000
+OPTIMISATION = {"batch_size": 100, "learning_rate": 1e-4, "weight_decay": 1e-6, "patience": 1000}
+
+
+def measure(epochs: int = 4, rounds: int = 3) -> str:
+    """Alternate the three, `epochs` epochs each, and return a table of medians and ratios."""
+    torch.set_num_threads(1)
+    generator = np.random.default_rng(0)
+    mixing = generator.normal(size=(DIM, DIM)) / DIM**0.5
+    table = np.tanh(generator.normal(size=(TRAIN_ROWS + 2 * VALIDATION_ROWS, DIM)) @ mixing)
+    rows = torch.from_numpy(table.astype(np.float32))
+    train, validation = rows[:TRAIN_ROWS], rows[TRAIN_ROWS : TRAIN_ROWS + VALIDATION_ROWS]
+    peer: list[float] = []
+    direct: list[float] = []
+    served: list[float] = []
+    around: list[float] = []
+    with running_service() as service:
+        dataset = service.client.post(
+            "/v1/datasets", content=npy_bytes(table), headers={"Content-Type": NPY}
+        ).raise_for_status()
+        body = {
+            "model_name": "bench",
+            "dataset_id": dataset.json()["id"],
+            "flow": FLOW,
+            "split": {"train": 0.8, "shuffle": False},
+            "optimisation": OPTIMISATION | {"max_epochs": epochs, "seed": 0},
+        }
+        for _ in range(rounds):
+            peer += epoch_seconds(maf(DIM, layers=5, hidden=512), train, validation, epochs=epochs)
+            direct += _direct_seconds(train, validation, epochs)
+            of_epochs, whole = _served_seconds(service.client, body)
+            served += of_epochs
+            around.append(whole - sum(of_epochs))
+    peer_s, direct_s, served_s = (statistics.median(s) for s in (peer, direct, served))
+    return (
+        "| training, MAF 5 x 512, D = 21, batch 100 | seconds an epoch | rows/s | ratio to nflows |"
+        "\n| --- | --- | --- | --- |\n"
+        + "".join(
+            f"| {name} | {s:.2f} | {TRAIN_ROWS / s:,.0f} | {peer_s / s:.2f} |\n"
+            for name, s in (
+                ("nflows, DataLoader, Adam", peer_s),
+                ("`flows.fit`, called directly", direct_s),
+                ("through the worker, checkpoint an epoch", served_s),
+            )
+        )
+        + f"\nThe worker adds {100 * (served_s / direct_s - 1):.1f} % an epoch and"
+        f" {statistics.median(around):.1f} s a job (start of the process, test scores, artefact).\n"
+    )
+
+
+def _direct_seconds(train: torch.Tensor, validation: torch.Tensor, epochs: int) -> list[float]:
+    moments = (train.mean(dim=0), train.std(dim=0))
+    flow = build(MafSpec(layers=5, hidden=[512]), DIM, standardise=moments, seed=0)
+    options = FitOptions(
+        optimiser="adam",
+        learning_rate=1e-4,
+        weight_decay=1e-6,
+        batch_size=100,
+        max_epochs=epochs,
+        patience=1000,
+        max_seconds=None,
+        schedule="constant",
+        seed=0,
+    )
+    seconds = []
+    started = time.perf_counter()
+    for _ in fit(flow, train, validation, options=options):
+        seconds.append(time.perf_counter() - started)
+        started = time.perf_counter()
+    return seconds
+
+
+def _served_seconds(client: httpx.Client, body: dict[str, Any]) -> tuple[list[float], float]:
+    """Seconds between the job's epoch events as its rows record them, and of the whole job."""
+    job = finished_job(client, body)
+    events = client.get(f"/v1/jobs/{job['id']}/events", params={"format": "json"}).json()["events"]
+    times = [_seconds(e["created_at"]) for e in events if e["event"] == "epoch"]
+    whole = _seconds(job["finished_at"]) - _seconds(job["started_at"])
+    first = [times[1] - times[0]]  # the first epoch has no event before it: take its neighbour
+    return first + [b - a for a, b in pairwise(times)], whole
+
+
+def _seconds(instant: str) -> float:
+    return datetime.fromisoformat(instant).timestamp()

@@ -1,0 +1,207 @@
+"""Turns a training request into an accepted one: checks it against the data, makes the choices.
+
+The choices aim at a good model of an unknown table on a small machine; `docs/api.md` lists them.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from flows import FlowSpec, MadeSpec, MafSpec, SpecError, check_dim, count_parameters
+from models_store.errors import RequestError
+from models_store.registry import Dataset
+from models_store.schemas import (
+    AcceptedOptimisation,
+    AcceptedSplit,
+    AcceptedTraining,
+    OptimisationRequest,
+    SplitRequest,
+    TrainingRequest,
+)
+
+MIN_TRAIN_ROWS = 10
+MIN_HELD_OUT_ROWS = 2
+_BYTES_PER_FLOAT = 4
+_COPIES_OF_WEIGHTS = 6  # weights, gradients, two Adam moments, best so far, snapshot
+_COPIES_OF_ROWS = 3  # the rows, one set of activations for exact statistics, slack
+
+
+@dataclass(frozen=True)
+class TrainingLimits:
+    """What one job may ask for.
+
+    Args:
+        max_parameters: weights of one flow.
+        max_memory_bytes: estimated peak memory of the trainer.
+    """
+
+    max_parameters: int
+    max_memory_bytes: int
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The datasets that a split names beside the training dataset."""
+
+    validation: Dataset | None = None
+    test: Dataset | None = None
+
+
+def accept_training(
+    request: TrainingRequest,
+    dataset: Dataset,
+    *,
+    limits: TrainingLimits,
+    held_out: HeldOut = HeldOut(),
+) -> AcceptedTraining:
+    """Check `request` against its data and fill in everything that it left open.
+
+    Raises:
+        RequestError: naming the field, when the request cannot work on this data or is too large.
+    """
+    columns = _columns(request.columns, dataset)
+    _refuse_constant(columns, dataset)
+    for part in (held_out.validation, held_out.test):
+        if part is not None:
+            _columns(columns, part)
+    split = _split(request.split, dataset.rows, held_out)
+    train_rows = int(dataset.rows * split.train)
+    flow = request.flow if request.flow is not None else _choose_flow(train_rows, len(columns))
+    try:
+        check_dim(flow, len(columns))
+    except SpecError as error:
+        raise RequestError("dimension-unsupported", str(error), pointer="/flow") from error
+    optimisation = _optimisation(request.optimisation, train_rows, len(columns))
+    _check_size(flow, optimisation, rows=dataset.rows, dim=len(columns), limits=limits)
+    return AcceptedTraining(
+        model_name=request.model_name,
+        dataset_id=request.dataset_id,
+        columns=columns,
+        split=split,
+        preprocessing=request.preprocessing,
+        flow=flow,
+        optimisation=optimisation,
+    )
+
+
+def _columns(wanted: Sequence[str] | None, dataset: Dataset) -> list[str]:
+    known: dict[str, dict[str, Any]] = {column["name"]: column for column in dataset.columns}
+    columns = list(known) if wanted is None else list(wanted)
+    missing = [name for name in columns if name not in known]
+    if missing:
+        raise RequestError(
+            "unknown-column",
+            f"dataset {dataset.id} lacks {len(missing)} of the columns;"
+            f" the first is entry {columns.index(missing[0])} of `columns`",
+            pointer="/columns",
+        )
+    if len(set(columns)) < len(columns):
+        raise RequestError("duplicate-column", "a column is named twice", pointer="/columns")
+    return columns
+
+
+def _refuse_constant(columns: Sequence[str], dataset: Dataset) -> None:
+    constant = {column["name"] for column in dataset.columns if not column["std"] > 0}
+    for index, name in enumerate(columns):
+        if name in constant:
+            raise RequestError(
+                "dataset-constant-column",
+                f"column {index + 1} of the {len(columns)} to model is constant:"
+                " it has no density; leave it out of `columns`",
+                pointer="/columns",
+            )
+
+
+def _split(split: SplitRequest, rows: int, held_out: HeldOut) -> AcceptedSplit:
+    own_validation, own_test = held_out.validation is not None, held_out.test is not None
+    test = 0.0 if own_test else 0.1 if split.test is None else split.test
+    validation = 0.0 if own_validation else 0.1 if split.validation is None else split.validation
+    train = split.train if split.train is not None else round(1.0 - validation - test, 12)
+    if train + validation + test > 1 + 1e-9:
+        raise RequestError(
+            "split-invalid",
+            f"train {train:g}, validation {validation:g} and test {test:g} sum to more than 1"
+            " (parts left out are 0.1)",
+            pointer="/split",
+        )
+    _check_part("train", int(rows * train), MIN_TRAIN_ROWS)
+    validation_rows = rows * validation if held_out.validation is None else held_out.validation.rows
+    _check_part("validation", int(validation_rows), MIN_HELD_OUT_ROWS)
+    if test > 0 or held_out.test is not None:
+        test_rows = rows * test if held_out.test is None else held_out.test.rows
+        _check_part("test", int(test_rows), MIN_HELD_OUT_ROWS)
+    return AcceptedSplit(
+        train=train,
+        validation=validation,
+        test=test,
+        shuffle=split.shuffle,
+        seed=split.seed,
+        validation_dataset_id=split.validation_dataset_id,
+        test_dataset_id=split.test_dataset_id,
+    )
+
+
+def _check_part(name: str, rows: int, least: int) -> None:
+    if rows < least:
+        raise RequestError(
+            "split-too-small",
+            f"the {name} part would have {rows} rows; it needs at least {least}",
+            pointer=f"/split/{name}",
+        )
+
+
+def _choose_flow(train_rows: int, dim: int) -> FlowSpec:
+    """MAF for tables; its width grows with the data, one dimension has nothing to condition on."""
+    if dim == 1:
+        return MadeSpec(hidden=[16])
+    width = 64 if train_rows < 2_000 else 128
+    return MafSpec(layers=5, hidden=[max(width, min(1024, 2 * dim))])
+
+
+def _optimisation(request: OptimisationRequest, train_rows: int, dim: int) -> AcceptedOptimisation:
+    wanted = request.batch_size or (100 if train_rows < 50_000 else 500)
+    batch_size = max(2, min(wanted, train_rows))
+    steps = ceil(train_rows / batch_size)
+    return AcceptedOptimisation(
+        optimiser=request.optimiser,
+        learning_rate=request.learning_rate or (1e-3 if dim <= 128 else 1e-4),
+        weight_decay=request.weight_decay,
+        batch_size=batch_size,
+        max_epochs=request.max_epochs or min(1000, max(20, ceil(200_000 / steps))),
+        patience=request.patience or (30 if steps <= 100 else 10),
+        max_seconds=request.max_seconds,
+        schedule=request.schedule,
+        seed=secrets.randbits(31) if request.seed is None else request.seed,
+    )
+
+
+def _check_size(
+    flow: FlowSpec,
+    optimisation: AcceptedOptimisation,
+    *,
+    rows: int,
+    dim: int,
+    limits: TrainingLimits,
+) -> None:
+    parameters = count_parameters(flow, dim)
+    if parameters > limits.max_parameters:
+        raise RequestError(
+            "limit-parameters",
+            f"the flow would have {parameters:,} parameters;"
+            f" this server allows {limits.max_parameters:,}",
+            pointer="/flow",
+        )
+    floats = (
+        _COPIES_OF_WEIGHTS * parameters
+        + _COPIES_OF_ROWS * rows * dim
+        + optimisation.batch_size * dim * 64
+    )
+    if floats * _BYTES_PER_FLOAT > limits.max_memory_bytes:
+        raise RequestError(
+            "limit-memory",
+            f"training would need about {floats * _BYTES_PER_FLOAT / 2**20:,.0f} MiB;"
+            f" this server allows {limits.max_memory_bytes / 2**20:,.0f} MiB",
+            pointer="/",
+        )

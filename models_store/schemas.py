@@ -1,0 +1,157 @@
+"""A training request: what a caller may say, and what was accepted once every gap is filled."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from flows import FlowSpec
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+DatasetId = Annotated[str, Field(pattern=r"^ds_[0-9a-f]{32}$")]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+LearningRate = Annotated[float, Field(ge=1e-8, le=100)]
+WeightDecay = Annotated[float, Field(ge=0, le=10)]
+BatchSize = Annotated[int, Field(ge=2, le=1_000_000)]
+Epochs = Annotated[int, Field(ge=1, le=100_000)]
+Seconds = Annotated[float, Field(gt=0, le=30 * 86_400)]
+Optimiser = Literal["adam", "adamw", "adagrad", "sgd"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StepFactor(_Strict):
+    """Multiply the learning rate by `factor` after every `epochs` epochs."""
+
+    epochs: Epochs
+    factor: Annotated[float, Field(gt=0, lt=1)]
+
+
+class StepSchedule(_Strict):
+    """The learning rate falls in steps."""
+
+    step: StepFactor
+
+
+Schedule = Literal["constant", "cosine"] | StepSchedule
+
+
+class Preprocessing(_Strict):
+    """Layers between the data and the flow, fitted to the training rows."""
+
+    standardise: bool = Field(
+        default=True, description="Subtract the training mean, divide by the standard deviation."
+    )
+    dequantise: None = Field(default=None, description="Reserved; only null is accepted yet.")
+    logit: None = Field(default=None, description="Reserved; only null is accepted yet.")
+
+
+class SplitRequest(_Strict):
+    """How rows become training, validation and test rows.
+
+    Either fractions of the one dataset, or datasets of their own: a named validation dataset
+    leaves all rows that the test fraction does not take to training.
+    """
+
+    train: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="Left out: whatever validation and test leave over."
+    )
+    validation: Fraction | None = Field(default=None, description="Left out: 0.1.")
+    test: Fraction | None = Field(default=None, description="Left out: 0.1.")
+    shuffle: bool = Field(default=True, description="False: the split follows the file's order.")
+    seed: Seed = 0
+    validation_dataset_id: DatasetId | None = None
+    test_dataset_id: DatasetId | None = None
+
+    @model_validator(mode="after")
+    def _one_source_each(self) -> "SplitRequest":
+        for part in ("validation", "test"):
+            if getattr(self, part) and getattr(self, f"{part}_dataset_id"):
+                raise ValueError(f"name either split.{part} or split.{part}_dataset_id, not both")
+        total = (self.train or 0.0) + (self.validation or 0.0) + (self.test or 0.0)
+        if total > 1 + 1e-9:
+            raise ValueError("split.train, split.validation and split.test sum to more than 1")
+        return self
+
+
+class OptimisationRequest(_Strict):
+    """How the flow is fitted; what is left out or null is chosen from the data."""
+
+    optimiser: Optimiser = "adam"
+    learning_rate: LearningRate | None = None
+    weight_decay: WeightDecay = Field(default=1e-6, description="As an L2 term (AdamW: decoupled).")
+    batch_size: BatchSize | None = None
+    max_epochs: Epochs | None = None
+    patience: Epochs | None = Field(
+        default=None, description="Epochs without a better validation likelihood before it stops."
+    )
+    max_seconds: Seconds | None = Field(
+        default=None, description="Training time over all attempts; the best model so far is kept."
+    )
+    schedule: Schedule = "constant"
+    seed: Seed | None = Field(default=None, description="Null: the server picks one and shows it.")
+
+
+def _family_left_open(flow: object) -> object:
+    return None if flow in ({}, {"family": None}) else flow
+
+
+class TrainingRequest(_Strict):
+    """The body of ``POST /v1/jobs/training``; only `model_name` and `dataset_id` are required."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_name: Name = Field(description="The registered model that gets a new version.")
+    dataset_id: DatasetId
+    columns: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = Field(
+        default=None, description="The columns to model, in this order. Null: all."
+    )
+    split: SplitRequest = SplitRequest()
+    preprocessing: Preprocessing = Preprocessing()
+    flow: Annotated[
+        Annotated[FlowSpec, Field(discriminator="family")] | None,
+        BeforeValidator(_family_left_open),
+    ] = Field(default=None, description="Null: chosen from the data.")
+    optimisation: OptimisationRequest = OptimisationRequest()
+
+
+class AcceptedSplit(_Strict):
+    """The split as it is carried out; a part that has a dataset of its own has fraction 0."""
+
+    train: float
+    validation: float
+    test: float
+    shuffle: bool
+    seed: int
+    validation_dataset_id: str | None
+    test_dataset_id: str | None
+
+
+class AcceptedOptimisation(_Strict):
+    """The optimisation with every choice made."""
+
+    optimiser: Optimiser
+    learning_rate: float
+    weight_decay: float
+    batch_size: int
+    max_epochs: int
+    patience: int
+    max_seconds: float | None
+    schedule: Schedule
+    seed: int
+
+
+class AcceptedTraining(_Strict):
+    """A training request with every choice made: what the job row keeps and the trainer reads."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_name: str
+    dataset_id: str
+    columns: list[str]
+    split: AcceptedSplit
+    preprocessing: Preprocessing
+    flow: Annotated[FlowSpec, Field(discriminator="family")]
+    optimisation: AcceptedOptimisation

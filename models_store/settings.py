@@ -1,0 +1,70 @@
+"""Settings that every process of the service shares, read from the environment once at its entry."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class StoreSettings(BaseSettings):
+    """Where rows, bytes and messages live; each process adds its own settings to these.
+
+    Every field is read from the environment variable of its name in capitals with the prefix
+    ``DENSITYD_``; an empty variable counts as unset.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="DENSITYD_", frozen=True, env_ignore_empty=True, extra="ignore"
+    )
+
+    data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(
+        default=Path("data"),
+        description="Folder of the embedded database, the blob store and the private Redis.",
+    )
+    database_url: str | None = Field(
+        default=None,
+        description="SQLAlchemy URL, such as postgresql+psycopg://user:password@host/densityd."
+        " Unset: SQLite in the data directory.",
+    )
+    broker_url: str | None = Field(
+        default=None,
+        description="Redis URL of the job queue, such as redis://host:6379/0."
+        " Unset: the private Redis of the data directory.",
+    )
+    store_url: str | None = Field(
+        default=None,
+        description="Folder of the blob store, shared by every process. Unset: the data directory.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Lowest level that is logged."
+    )
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database that is used."""
+        if self.database_url is not None:
+            return self.database_url
+        return f"sqlite:///{self.data_dir / 'densityd.sqlite3'}"
+
+    @property
+    def redis_socket(self) -> Path:
+        """The Unix socket of the private Redis."""
+        return self.data_dir / "redis" / "redis.sock"
+
+    @property
+    def resolved_broker_url(self) -> str:
+        """The broker that is used, as redis-py spells it."""
+        if self.broker_url is not None:
+            return self.broker_url
+        return f"unix://{self.redis_socket}"
+
+    @property
+    def blob_root(self) -> Path:
+        """The folder of the blob store."""
+        return Path(self.store_url) if self.store_url is not None else self.data_dir / "blobs"
+
+    @property
+    def celery_broker_url(self) -> str:
+        """The same broker in Celery's spelling of a Unix socket."""
+        return self.resolved_broker_url.replace("unix://", "redis+socket://", 1)
