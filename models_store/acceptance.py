@@ -153,11 +153,16 @@ def _check_part(name: str, rows: int, least: int) -> None:
 
 
 def _choose_flow(train_rows: int, dim: int) -> FlowSpec:
-    """MAF for tables; its width grows with the data, one dimension has nothing to condition on."""
+    """MAF for tables; its width grows with the data, one dimension has nothing to condition on.
+
+    Tanh units and no batch norm: real tables have far outliers, on which ReLU conditioners
+    extrapolate exponentially and the statistics of a batch differ from those of all rows.
+    """
     if dim == 1:
         return MadeSpec(hidden=[16])
     width = 64 if train_rows < 2_000 else 128
-    return MafSpec(layers=5, hidden=[max(width, min(1024, 2 * dim))])
+    hidden = [max(width, min(1024, 2 * dim))]
+    return MafSpec(layers=5, hidden=hidden, activation="tanh", batch_norm=None)
 
 
 def _optimisation(request: OptimisationRequest, train_rows: int, dim: int) -> AcceptedOptimisation:

@@ -97,7 +97,7 @@ class Warnings:
 
     def _discrete(self, column: int) -> str | None:
         distinct = self.distinct[column]
-        advice = "a continuous density can grow without bound on it. Consider dequantising."
+        advice = "a continuous density can grow without bound on it."
         if self.statistics.whole[column] and self._size(column) < EXACT_INTEGERS:
             return f"It holds whole numbers only; {advice}"
         if distinct is not None and distinct * _ROWS_PER_DISTINCT_VALUE <= self.statistics.rows:

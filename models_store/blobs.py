@@ -1,0 +1,239 @@
+"""The blob store: files under one folder, each written whole or not at all, with their hashes.
+
+A file is written in the staging folder, then committed under its key. Keys are made by this
+service alone: no caller's text is ever part of a path.
+"""
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from models_store.errors import BlobCorruptError, BlobError, BlobMissingError, StorageFullError
+
+STAGING = "staging"
+
+_KEY = re.compile(r"(datasets|jobs|models)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){1,3}")
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def table_key(dataset_id: str) -> str:
+    """Return the key of a dataset's stored table."""
+    return f"datasets/{dataset_id}/table.npy"
+
+
+def checkpoint_key(job_id: str, attempt: int, *, epoch: int) -> str:
+    """Return the key of a training state; no two attempts share one."""
+    return f"jobs/{job_id}/{attempt}-{epoch}.safetensors"
+
+
+def model_key(job_id: str, attempt: int) -> str:
+    """Return the key of a finished model.
+
+    The attempt is part of it: a worker that lost the job cannot replace the file of the one that
+    finished it.
+    """
+    return f"models/{job_id}/{attempt}.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredBlob:
+    """A durable file: its key, the hash of its bytes and their number."""
+
+    key: str
+    sha256: str
+    bytes: int
+
+
+class BlobStore:
+    """Files under one folder, which every process of the service shares."""
+
+    def __init__(self, root: Path) -> None:
+        """Name the folder; it is made with the first file."""
+        # The folder itself may be a link to a larger disk; nothing inside it may be one.
+        self.root = root.resolve()
+        self._staging = self.root / STAGING
+
+    @contextmanager
+    def staged(self, suffix: str = "") -> Iterator[Path]:
+        """Give the path of a new empty file in the staging folder; it goes if not committed.
+
+        Raises:
+            StorageFullError: no space is left, for this file or for what the body writes.
+            BlobError: the staging folder cannot be written.
+        """
+        with _translated(STAGING):
+            self._staging.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(suffix=suffix, dir=self._staging)
+            os.close(handle)
+        path = Path(name)
+        try:
+            yield path
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                raise StorageFullError from error
+            raise
+        finally:
+            path.unlink(missing_ok=True)
+
+    def commit(self, staged: Path, key: str) -> StoredBlob:
+        """Make a staged file durable under a key: it survives a power cut once this returns.
+
+        Raises:
+            ValueError: the file is not in the staging folder, or the key is none.
+            StorageFullError: no space is left.
+            BlobError: the disk failed; nothing is stored.
+        """
+        target = self._locate(key)
+        if staged.parent != self._staging:
+            raise ValueError("only a staged file can be committed")
+        with _translated(key):
+            blob = _hash_and_sync(staged, key)
+            _make_folder(target.parent)
+            staged.replace(target)
+            _sync_folder(target.parent)
+        return blob
+
+    def path(self, key: str) -> Path:
+        """Return the file of a key, for reading.
+
+        Raises:
+            BlobMissingError: there is none.
+            BlobError: it is a link, or lies behind one.
+        """
+        path = self._locate(key)
+        try:
+            mode = path.lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            raise BlobMissingError(key) from None
+        if not stat.S_ISREG(mode) or path.resolve() != path:
+            raise BlobError(key, "is not a plain file of the store")
+        return path
+
+    def verify(self, key: str, sha256: str) -> Path:
+        """Return the file of a key after checking its hash.
+
+        Raises:
+            BlobMissingError: there is none.
+            BlobCorruptError: its bytes are not those that were stored.
+            BlobError: it cannot be read.
+        """
+        path = self.path(key)
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            raise BlobMissingError(key) from None
+        except OSError as error:
+            raise BlobError(key, "cannot be read") from error
+        if found != sha256:
+            raise BlobCorruptError(key)
+        return path
+
+    def keys(self, prefix: str) -> list[str]:
+        """Return the keys of the files in a folder, sorted; none if there is no such folder."""
+        folder = self.root / prefix if prefix in ("datasets", "jobs", "models") else None
+        folder = folder or self._locate(prefix)
+        return sorted(
+            path.relative_to(self.root).as_posix() for path in folder.rglob("*") if path.is_file()
+        )
+
+    def delete(self, prefix: str) -> None:
+        """Delete a file, or a folder with all in it; nothing there is no error.
+
+        Who has the file open keeps reading it.
+
+        Raises:
+            BlobError: it cannot be deleted.
+        """
+        path = self._locate(prefix)
+        with _translated(prefix):
+            try:
+                # A link is removed itself; what it points to stays.
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            except (FileNotFoundError, NotADirectoryError):
+                return
+
+    def sweep_staging(self, *, older_than_s: float) -> int:
+        """Delete what crashed writers left in the staging folder.
+
+        Args:
+            older_than_s: spare files that were written to since; a slow upload may still go on.
+
+        Returns:
+            How many were deleted.
+        """
+        deadline = time.time() - older_than_s
+        deleted = 0
+        for path in self._staging.glob("*"):
+            try:
+                if path.lstat().st_mtime <= deadline:
+                    path.unlink()
+                    deleted += 1
+            except FileNotFoundError:
+                continue
+        return deleted
+
+    def ping(self) -> None:
+        """Write and remove a probe file.
+
+        Raises:
+            StorageFullError: no space is left.
+            BlobError: the folder cannot be written.
+        """
+        with self.staged(".probe") as path, _translated(STAGING):
+            path.write_bytes(b"probe")
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def _locate(self, key: str) -> Path:
+        if _KEY.fullmatch(key) is None:
+            raise ValueError("this is no key of the blob store")
+        return self.root / key
+
+
+@contextmanager
+def _translated(key: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise StorageFullError from error
+        raise BlobError(key, "cannot be written") from error
+
+
+def _hash_and_sync(path: Path, key: str) -> StoredBlob:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    with os.fdopen(handle, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        # A failed fsync is final: the kernel may have dropped the pages, and a second try lies.
+        os.fsync(file.fileno())
+        return StoredBlob(key=key, sha256=digest, bytes=file.tell())
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each durable in the one that holds it."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

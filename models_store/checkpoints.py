@@ -1,0 +1,194 @@
+"""Every read and write of weights: safetensors, described by JSON in the file's own header.
+
+There is no pickle on any path. A file is read only after its bytes were hashed and found to be
+those that its row in the database names; safetensors alone would load a flipped bit silently.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from flows import (
+    FitState,
+    Flow,
+    FlowError,
+    FlowSpec,
+    build,
+    count_parameters,
+    spec_from_dict,
+    spec_to_dict,
+)
+from models_store.blobs import BlobStore, StoredBlob
+from models_store.errors import BlobCorruptError, BlobError, StorageFullError
+
+# One entry, so that equal contents are equal bytes: the order of several is not defined.
+_METADATA_KEY = "densityd"
+_NO_SPACE = "os error 28"
+
+
+class CheckpointMismatchError(BlobError):
+    """A stored file is whole, but it is not of the thing that was asked for."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key, "belongs to something else")
+
+
+class _ModelHeader(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    kind: Literal["model"] = "model"
+    spec: dict[str, Any]
+    dim: int
+    columns: list[str]
+    preprocessing: dict[str, Any]
+
+
+class _StateHeader(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    kind: Literal["state"] = "state"
+    meta: dict[str, Any]
+
+
+def save_model(
+    blobs: BlobStore,
+    key: str,
+    flow: Flow,
+    *,
+    spec: FlowSpec,
+    columns: Sequence[str],
+    preprocessing: Mapping[str, Any],
+) -> StoredBlob:
+    """Store a trained flow durably, with all that building it again takes.
+
+    Args:
+        blobs: where to.
+        key: under which name.
+        flow: built from `spec`.
+        spec: what `flow` is.
+        columns: names of the columns that it models, in order.
+        preprocessing: the accepted request's; tells whether the flow standardises.
+
+    Raises:
+        StorageFullError: nothing was stored.
+    """
+    header = _ModelHeader(
+        spec=spec_to_dict(spec),
+        dim=flow.dim,
+        columns=list(columns),
+        preprocessing=dict(preprocessing),
+    )
+    return _save(blobs, key, flow.state_dict(), header.model_dump())
+
+
+def load_model(
+    blobs: BlobStore,
+    key: str,
+    sha256: str,
+    *,
+    spec: Mapping[str, Any] | None = None,
+    columns: Sequence[str] | None = None,
+) -> Flow:
+    """Load a flow, ready for use, in evaluation mode.
+
+    Args:
+        blobs: where from.
+        key: its name there.
+        sha256: the hash of its bytes that the database holds.
+        spec: what the database says that it is; None: whatever it is.
+        columns: what the database says that it models; None: whatever it models.
+
+    Raises:
+        BlobMissingError: there is no such file.
+        BlobCorruptError: its bytes are not those that were stored.
+        CheckpointMismatchError: it is not of `spec` and `columns`.
+    """
+    tensors, text = _read(blobs, key, sha256)
+    try:
+        header = _ModelHeader.model_validate_json(text)
+        own = spec_from_dict(header.spec)
+        if spec is not None and own != spec_from_dict(dict(spec)):
+            raise CheckpointMismatchError(key)
+        if columns is not None and header.columns != list(columns):
+            raise CheckpointMismatchError(key)
+        if len(header.columns) != header.dim:
+            raise CheckpointMismatchError(key)
+        return _build(own, header, tensors).eval()
+    except (FlowError, ValueError, LookupError, RuntimeError) as error:
+        raise CheckpointMismatchError(key) from error
+
+
+def save_state(blobs: BlobStore, key: str, state: FitState) -> StoredBlob:
+    """Store the state of a training durably.
+
+    Raises:
+        StorageFullError: nothing was stored.
+    """
+    return _save(blobs, key, state.tensors, _StateHeader(meta=dict(state.meta)).model_dump())
+
+
+def load_state(blobs: BlobStore, key: str, sha256: str) -> FitState:
+    """Load the state of a training, equal to the saved one bit for bit.
+
+    Raises:
+        BlobMissingError: there is no such file.
+        BlobCorruptError: its bytes are not those that were stored.
+        CheckpointMismatchError: it is not the state of a training.
+    """
+    tensors, text = _read(blobs, key, sha256)
+    try:
+        header = _StateHeader.model_validate_json(text)
+    except ValidationError as error:
+        raise CheckpointMismatchError(key) from error
+    return FitState(tensors=tensors, meta=header.meta)
+
+
+def _build(spec: FlowSpec, header: _ModelHeader, tensors: Mapping[str, Tensor]) -> Flow:
+    if count_parameters(spec, header.dim) > sum(tensor.numel() for tensor in tensors.values()):
+        raise ValueError("the file has fewer weights than its flow")  # before they take memory
+    moments = torch.zeros(header.dim), torch.ones(header.dim)
+    standardise = moments if header.preprocessing["standardise"] else None
+    flow = build(spec, header.dim, standardise=standardise, seed=0)
+    flow.load_state_dict(tensors)
+    return flow
+
+
+def _save(
+    blobs: BlobStore, key: str, tensors: Mapping[str, Tensor], header: dict[str, Any]
+) -> StoredBlob:
+    metadata = {_METADATA_KEY: json.dumps(header, allow_nan=False)}
+    with blobs.staged(".safetensors") as path:
+        try:
+            save_file({name: _own(value) for name, value in tensors.items()}, path, metadata)
+        except SafetensorError as error:
+            if _NO_SPACE in str(error):
+                raise StorageFullError from error
+            raise BlobError(key, "cannot be written") from error
+        return blobs.commit(path, key)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor on the CPU, in memory that holds it alone, as safetensors wants it."""
+    tensor = tensor.detach().cpu().contiguous()
+    alone = tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if alone else tensor.clone()
+
+
+def _read(blobs: BlobStore, key: str, sha256: str) -> tuple[dict[str, Tensor], str]:
+    path: Path = blobs.verify(key, sha256)
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_METADATA_KEY, "")
+            # Copies: the file may go while its tensors live.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, text  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise BlobCorruptError(key) from error

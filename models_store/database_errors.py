@@ -1,0 +1,82 @@
+"""Turns what the drivers raise into the store's own errors."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeoutError
+
+from models_store.errors import (
+    DatabaseBusyError,
+    DatabaseError,
+    DatabaseUnavailableError,
+    StorageFullError,
+)
+
+# SQLSTATE: serialization failure, deadlock. Running the transaction again may go well.
+_RERUN = frozenset({"40001", "40P01"})
+# Lock time-out, statement time-out.
+_BUSY = _RERUN | {"55P03", "57014"}
+_DISK_FULL = "53100"
+_READ_ONLY = "25006"
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise the store's error instead of the driver's; faults of our own pass through.
+
+    Raises:
+        DatabaseBusyError: others held a lock, or every connection, for too long.
+        DatabaseUnavailableError: the database cannot be used.
+        StorageFullError: its disk is full.
+    """
+    try:
+        yield
+    except PoolTimeoutError as error:
+        raise DatabaseBusyError from error
+    except DBAPIError as error:
+        translation = _translate(error)
+        if translation is None:
+            raise
+        raise translation from error
+
+
+def may_rerun(error: DatabaseBusyError) -> bool:
+    """Whether the same transaction may go well at once: it met another one, it did not wait."""
+    return _sqlstate(error.__cause__) in _RERUN
+
+
+def _translate(error: DBAPIError) -> DatabaseError | StorageFullError | None:
+    if isinstance(error.orig, sqlite3.Error):
+        return _translate_sqlite(error.orig)
+    state = _sqlstate(error)
+    if state in _BUSY:
+        return DatabaseBusyError()
+    if state == _DISK_FULL:
+        return StorageFullError()
+    lost = error.connection_invalidated or state == _READ_ONLY
+    if lost or type(error).__name__ in ("OperationalError", "InterfaceError"):
+        return DatabaseUnavailableError("The database cannot be reached.")
+    return None
+
+
+def _translate_sqlite(error: sqlite3.Error) -> DatabaseError | StorageFullError | None:
+    # Such as SQLITE_BUSY or SQLITE_IOERR_WRITE; an error that we raise has none.
+    name = getattr(error, "sqlite_errorname", "SQLITE_")
+    match name.split("_")[1]:
+        case "BUSY" | "LOCKED":
+            return DatabaseBusyError()
+        case "FULL":
+            return StorageFullError()
+        case "CORRUPT" | "NOTADB":
+            return DatabaseUnavailableError("The database file is damaged.")
+        case "CANTOPEN" | "IOERR" | "READONLY" | "PERM" | "AUTH" | "PROTOCOL":
+            return DatabaseUnavailableError("The database file cannot be read or written.")
+        case "":
+            return DatabaseUnavailableError(f"The database file cannot be used: {error}.")
+        case _:
+            return None
+
+
+def _sqlstate(error: BaseException | None) -> str | None:
+    return getattr(getattr(error, "orig", None), "sqlstate", None)

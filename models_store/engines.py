@@ -1,0 +1,133 @@
+"""Engines for the two databases: how a connection is made, and what it is told first."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
+
+Use = Literal["service", "migration"]
+
+_MIGRATION_WAIT_S = 60.0
+
+
+def parse_url(url: str) -> URL:
+    """Return the URL with the one driver that is used for its database.
+
+    Raises:
+        ValueError: it names neither a SQLite file nor a PostgreSQL database.
+    """
+    parsed = make_url(url)
+    match parsed.get_backend_name():
+        case "sqlite" if parsed.database not in (None, "", ":memory:"):
+            return parsed.set(drivername="sqlite+pysqlite")
+        case "postgresql" | "postgres":
+            return parsed.set(drivername="postgresql+psycopg")
+        case _:
+            raise ValueError("the database must be sqlite:///<file> or postgresql://<host>/<name>")
+
+
+def sqlite_file(url: URL) -> Path | None:
+    """Return the file of a SQLite database, None for PostgreSQL."""
+    if url.get_backend_name() != "sqlite":
+        return None
+    return Path(url.database or "").absolute()
+
+
+def service_engine(url: URL, *, busy_timeout_s: float, pool_size: int) -> Engine:
+    """Return an engine with a pool, for many short transactions."""
+    file = sqlite_file(url)
+    if file is not None:
+        return _sqlite_engine(
+            url, file, use="service", busy_timeout_s=busy_timeout_s, pool_size=pool_size
+        )
+    timeout_ms = int(busy_timeout_s * 1000)
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=busy_timeout_s,
+        pool_pre_ping=True,
+        json_serializer=_to_json,
+        connect_args={
+            # libpq counts whole seconds, and two at the least.
+            "connect_timeout": max(2, int(busy_timeout_s)),
+            "application_name": "densityd",
+            "options": f"-c timezone=UTC -c lock_timeout={timeout_ms}"
+            f" -c statement_timeout={6 * timeout_ms}"
+            f" -c idle_in_transaction_session_timeout={6 * timeout_ms}",
+            # A server that vanished is noticed within seconds, not after two hours.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 6 * timeout_ms,
+        },
+    )
+
+
+def migration_engine(url: URL) -> Engine:
+    """Return an engine for one long transaction that changes the schema."""
+    file = sqlite_file(url)
+    if file is not None:
+        return _sqlite_engine(
+            url, file, use="migration", busy_timeout_s=_MIGRATION_WAIT_S, pool_size=1
+        )
+    return create_engine(
+        url,
+        poolclass=NullPool,
+        connect_args={"connect_timeout": 5, "application_name": "densityd migrate"},
+    )
+
+
+def _sqlite_engine(
+    url: URL, file: Path, *, use: Use, busy_timeout_s: float, pool_size: int
+) -> Engine:
+    # Only a migration makes a file: to the service, a missing one is an error.
+    mode = "rwc" if use == "migration" else "rw"
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"file:{quote(str(file))}?mode={mode}",
+            uri=True,
+            timeout=busy_timeout_s,
+            # The module begins no transactions of its own: see _begin.
+            isolation_level=None,
+            check_same_thread=False,
+        )
+
+    def prepare(connection: sqlite3.Connection, _record: ConnectionPoolEntry) -> None:
+        (journal,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        if journal != "wal":
+            raise sqlite3.OperationalError("its file system keeps no write-ahead log")
+        # FULL: a commit that was answered survives a power cut.
+        connection.execute("PRAGMA synchronous=FULL")
+        # Off while a migration rebuilds tables; it checks the keys at its end.
+        connection.execute(f"PRAGMA foreign_keys={'OFF' if use == 'migration' else 'ON'}")
+
+    engine = create_engine(
+        url,
+        creator=connect,
+        poolclass=QueuePool,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=busy_timeout_s,
+        json_serializer=_to_json,
+    )
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _begin(connection: Connection) -> None:
+    # A writer takes the write lock first: one that grew out of a read could only fail.
+    options = connection.get_execution_options()
+    connection.exec_driver_sql(options.get("sqlite_begin", "BEGIN"))
+
+
+def _to_json(value: object) -> str:
+    """Refuse NaN on both databases; SQLite alone would keep it."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))

@@ -1,0 +1,64 @@
+"""Idempotency records: which job a caller's key stands for."""
+
+from sqlalchemy import delete, select, tuple_
+from sqlalchemy.orm import Session
+
+from models_store.clock import db_now
+from models_store.errors import IdempotencyReusedError
+from models_store.job_states import Idempotency
+from models_store.tables import IdempotencyRow
+from models_store.upserts import insert_into
+
+RETENTION_S = 24 * 3600
+_PURGE = 100
+
+
+def claim_key(session: Session, project: str, idempotency: Idempotency, *, job_id: str) -> str:
+    """Return the id of the job that the key stands for: the new one, if the key is free.
+
+    Of two transactions with one key, the second waits here for the first.
+
+    Raises:
+        IdempotencyReusedError: the key stands for another request.
+    """
+    _purge(session)
+    values = {
+        "fingerprint": idempotency.fingerprint,
+        "job_id": job_id,
+        "expires_at": db_now(RETENTION_S),
+    }
+    taken = session.scalar(
+        insert_into(session, IdempotencyRow)
+        .values(project=project, key=idempotency.key, **values)
+        .on_conflict_do_update(
+            index_elements=[IdempotencyRow.project, IdempotencyRow.key],
+            set_=values,
+            where=IdempotencyRow.expires_at <= db_now(),
+        )
+        .returning(IdempotencyRow.job_id)
+    )
+    if taken is not None:
+        return job_id
+    first = session.scalars(
+        select(IdempotencyRow).where(
+            IdempotencyRow.project == project, IdempotencyRow.key == idempotency.key
+        )
+    ).one()
+    if first.fingerprint != idempotency.fingerprint:
+        raise IdempotencyReusedError(idempotency.key)
+    return first.job_id
+
+
+def _purge(session: Session) -> None:
+    """Drop some expired records, past those that another transaction is dropping."""
+    key = (IdempotencyRow.project, IdempotencyRow.key)
+    expired = (
+        select(*key)
+        .where(IdempotencyRow.expires_at <= db_now())
+        .limit(_PURGE)
+        .with_for_update(skip_locked=True)
+    )
+    session.execute(
+        delete(IdempotencyRow).where(tuple_(*key).in_(expired)),
+        execution_options={"synchronize_session": False},
+    )

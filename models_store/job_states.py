@@ -1,0 +1,157 @@
+"""What a job is: its kinds, its states and the moves between them, as plain values."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, TypedDict
+
+
+class JobKind(StrEnum):
+    """What a job does."""
+
+    TRAINING = "training"
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class EventKind(StrEnum):
+    """What an event tells."""
+
+    STATE = "state"
+    EPOCH = "epoch"
+    MESSAGE = "message"
+    END = "end"
+
+
+TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
+    # Back to the queue: the lease was released, or it ran out.
+    JobState.RUNNING: frozenset(
+        {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.QUEUED}
+    ),
+    JobState.SUCCEEDED: frozenset(),
+    # Back to the queue: somebody resumed it.
+    JobState.FAILED: frozenset({JobState.QUEUED}),
+    JobState.CANCELLED: frozenset({JobState.QUEUED}),
+}
+"""Every allowed change of state; there is no other."""
+
+FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+"""States that no worker leaves."""
+
+CRASH_LOOP_ATTEMPTS = 3
+"""So many attempts in a row without progress make a job fail."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """A job as a caller asks for it.
+
+    Attributes:
+        project: whose it is.
+        kind: what it does.
+        model_name: the model that gets a version when it succeeds.
+        dataset_id: the dataset that it reads; it must exist in the project.
+        held_out_ids: further datasets that it reads, for validation and test.
+        request: the accepted request, defaults filled in; a JSON object.
+        request_id: the id of the HTTP request, for the logs of the worker.
+        traceparent: the W3C trace context of the HTTP request.
+    """
+
+    project: str
+    kind: JobKind
+    model_name: str
+    dataset_id: str | None
+    request: dict[str, Any]
+    held_out_ids: tuple[str, ...] = ()
+    request_id: str | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Idempotency:
+    """A caller's key for one request, and a hash of that request."""
+
+    key: str
+    fingerprint: str
+
+
+class JobError(TypedDict):
+    """Why a job failed: a stable code and one sentence."""
+
+    code: str
+    detail: str
+
+
+class Checkpoint(TypedDict):
+    """A durable training state of a job, in the blob store."""
+
+    key: str
+    sha256: str
+    epoch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job as it stands.
+
+    Attributes:
+        attempt: how many times it was claimed; the fencing token of the present attempt.
+        model_version: the version that it made, once it succeeded.
+        checkpoints: the newest two, newest first.
+        dispatched: whether a hint was sent to the queue since it was last queued.
+        lease_expires_at: when another worker may take it, by the database's clock.
+    """
+
+    id: str
+    project: str
+    kind: JobKind
+    state: JobState
+    attempt: int
+    model_name: str
+    model_version: int | None
+    dataset_id: str | None
+    request: dict[str, Any]
+    progress: dict[str, Any] | None
+    metrics: dict[str, Any] | None
+    error: JobError | None
+    checkpoints: list[Checkpoint]
+    cancel_requested: bool
+    dispatched: bool
+    request_id: str | None
+    traceparent: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    lease_expires_at: datetime | None
+
+    @property
+    def final(self) -> bool:
+        """Whether it has ended."""
+        return self.state in FINAL_STATES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """The job of a request; when the request is a replay, the job as it was first accepted."""
+
+    job: Job
+    replayed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobEvent:
+    """Something that happened to a job; ``seq`` counts from 1 without gaps."""
+
+    seq: int
+    event: EventKind
+    data: dict[str, Any]
+    created_at: datetime

@@ -1,0 +1,283 @@
+"""Jobs as workers see them: claim one, keep it, record what happens, end it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from models_store.clock import db_now
+from models_store.database import Database
+from models_store.errors import CancelledInsteadError, FencedError
+from models_store.job_rows import (
+    append,
+    expired_leases,
+    fail,
+    held,
+    move,
+    queue,
+    storable,
+    to_job,
+)
+from models_store.job_states import CRASH_LOOP_ATTEMPTS, Checkpoint, EventKind, Job, JobState
+from models_store.records import NewVersion, Version
+from models_store.tables import JobRow
+from models_store.version_rows import add_version, version_of_job
+
+_CHECKPOINTS_KEPT = 2
+
+
+class JobWork:
+    """The worker's side of jobs.
+
+    A claim gives an attempt number and a lease. Every later write names the attempt, and raises
+    FencedError without writing anything when the job is no longer this attempt's.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def claim(self, worker: str, *, lease_s: float) -> Job | None:
+        """Take the next job for this worker, or return None if there is none.
+
+        Expired leases come first, then the queue in order. A job that was left too often without
+        progress fails on the way, one that was to be cancelled is cancelled.
+        """
+        return self._database.transact(_claim, worker, lease_s)
+
+    def renew(
+        self,
+        job_id: str,
+        attempt: int,
+        *,
+        lease_s: float,
+        progress: dict[str, Any] | None = None,
+    ) -> bool:
+        """Extend the lease; return whether the job is to be cancelled.
+
+        Raises:
+            FencedError: the job is no longer this attempt's.
+        """
+        return self._database.transact(_renew, job_id, attempt, lease_s, progress)
+
+    def record_epoch(
+        self,
+        job_id: str,
+        attempt: int,
+        *,
+        lease_s: float,
+        metrics: dict[str, Any],
+        progress: dict[str, Any],
+        checkpoint: Checkpoint | None = None,
+    ) -> list[str]:
+        """Record an epoch and extend the lease.
+
+        Safe to repeat: an epoch that was recorded before, by this attempt or one it resumed,
+        gives no second event.
+
+        Args:
+            job_id: the job.
+            attempt: the attempt that claimed it.
+            lease_s: the lease, from now.
+            metrics: finite numbers; ``epoch`` counts from 1. Empty: no epoch has ended yet, only
+                the checkpoint counts.
+            progress: what the caller sees of it.
+            checkpoint: a training state that is durable in the blob store.
+
+        Returns:
+            The keys of checkpoints that the job no longer names; their files may go.
+
+        Raises:
+            FencedError: the job is no longer this attempt's.
+        """
+        epoch = _Epoch(metrics=metrics, progress=progress, checkpoint=checkpoint)
+        return self._database.transact(_record_epoch, job_id, attempt, epoch, lease_s=lease_s)
+
+    def add_message(self, job_id: str, attempt: int, text: str) -> None:
+        """Append a message to the job's events.
+
+        Raises:
+            FencedError: the job is no longer this attempt's.
+        """
+        self._database.transact(_add_message, job_id, attempt, text)
+
+    def finish(
+        self, job_id: str, attempt: int, *, metrics: dict[str, Any], version: NewVersion
+    ) -> Version:
+        """Succeed: the new state and the model version, in one transaction.
+
+        Safe to repeat when the answer was lost: it returns the same version. The job names no
+        checkpoints any more; their files may go.
+
+        Raises:
+            FencedError: the job is no longer this attempt's.
+            CancelledInsteadError: a cancel request came first; the job is cancelled now.
+        """
+        registered = self._database.transact(_finish, job_id, attempt, metrics, version)
+        if registered is None:
+            raise CancelledInsteadError(job_id, attempt=attempt)
+        return registered
+
+    def fail(self, job_id: str, attempt: int, *, code: str, detail: str | None) -> None:
+        """Fail for good.
+
+        Args:
+            job_id: the job.
+            attempt: the attempt that claimed it.
+            code: the stable name of the reason.
+            detail: one sentence for the caller; None for a fault of the service's own.
+
+        Raises:
+            FencedError: the job is no longer this attempt's.
+        """
+        self._database.transact(_fail, job_id, attempt, code, detail)
+
+    def cancelled(self, job_id: str, attempt: int) -> None:
+        """Confirm that the work of a job has stopped because somebody cancelled it.
+
+        Raises:
+            FencedError: the job is no longer this attempt's.
+        """
+        self._database.transact(_cancelled, job_id, attempt)
+
+    def release(self, job_id: str, attempt: int, *, crashed: bool) -> JobState:
+        """Give the job back to the queue; a crash counts towards the crash loop.
+
+        Returns:
+            Where the job stands now: queued; failed, when it crashed too often; cancelled, when
+            that was asked for.
+
+        Raises:
+            FencedError: the job is no longer this attempt's.
+        """
+        return self._database.transact(_release, job_id, attempt, crashed=crashed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Epoch:
+    metrics: dict[str, Any]
+    progress: dict[str, Any]
+    checkpoint: Checkpoint | None
+
+    @property
+    def number(self) -> int:
+        return int(self.metrics.get("epoch", 0))
+
+
+def _claim(session: Session, worker: str, lease_s: float) -> Job | None:
+    while (row := _next(session)) is not None:
+        if row.state == JobState.RUNNING and _requeue(session, row) is not JobState.QUEUED:
+            continue
+        row.worker = storable(worker)
+        row.lease_expires_at = db_now(lease_s)
+        move(session, row, JobState.RUNNING)
+        session.flush()
+        return to_job(row)
+    return None
+
+
+def _next(session: Session) -> JobRow | None:
+    for waiting in (expired_leases(select(JobRow)), queue(select(JobRow))):
+        row = session.scalar(waiting.limit(1).with_for_update(skip_locked=True))
+        if row is not None:
+            return row
+    return None
+
+
+def _requeue(session: Session, row: JobRow) -> JobState:
+    """Put a running job that nobody works on any more where it belongs."""
+    if row.cancel_requested:
+        move(session, row, JobState.CANCELLED)
+    elif row.attempts_without_progress >= CRASH_LOOP_ATTEMPTS:
+        fail(
+            session,
+            row,
+            code="crash_loop",
+            detail=f"{CRASH_LOOP_ATTEMPTS} attempts in a row ended without any progress.",
+        )
+    else:
+        move(session, row, JobState.QUEUED)
+    return JobState(row.state)
+
+
+def _renew(
+    session: Session, job_id: str, attempt: int, lease_s: float, progress: dict[str, Any] | None
+) -> bool:
+    values: dict[str, Any] = {"lease_expires_at": db_now(lease_s)}
+    if progress is not None:
+        values["progress"] = progress
+    cancel_requested: bool | None = session.scalar(
+        update(JobRow)
+        .where(JobRow.id == job_id, JobRow.attempt == attempt, JobRow.state == JobState.RUNNING)
+        .values(values)
+        .returning(JobRow.cancel_requested)
+    )
+    if cancel_requested is None:
+        raise FencedError(job_id, attempt=attempt)
+    return cancel_requested
+
+
+def _record_epoch(
+    session: Session, job_id: str, attempt: int, epoch: _Epoch, *, lease_s: float
+) -> list[str]:
+    row = held(session, job_id, attempt)
+    row.lease_expires_at = db_now(lease_s)
+    row.progress = epoch.progress
+    if epoch.metrics:
+        row.metrics = epoch.metrics
+    # An epoch that a resumed attempt merely repeats is neither news nor progress.
+    if epoch.number > row.last_epoch:
+        row.last_epoch = epoch.number
+        row.attempts_without_progress = 0
+        append(session, row, EventKind.EPOCH, epoch.metrics)
+    return [] if epoch.checkpoint is None else _name_checkpoint(row, epoch.checkpoint)
+
+
+def _name_checkpoint(row: JobRow, checkpoint: Checkpoint) -> list[str]:
+    others = [other for other in row.checkpoints if other["key"] != checkpoint["key"]]
+    named = [dict(checkpoint), *others]
+    row.checkpoints = named[:_CHECKPOINTS_KEPT]
+    return [old["key"] for old in named[_CHECKPOINTS_KEPT:]]
+
+
+def _add_message(session: Session, job_id: str, attempt: int, text: str) -> None:
+    row = held(session, job_id, attempt)
+    append(session, row, EventKind.MESSAGE, {"text": storable(text)})
+
+
+def _finish(
+    session: Session, job_id: str, attempt: int, metrics: dict[str, Any], new: NewVersion
+) -> Version | None:
+    """Return the version, or None when the job was to be cancelled and now is."""
+    try:
+        row = held(session, job_id, attempt)
+    except FencedError:
+        registered = version_of_job(session, job_id, attempt=attempt)
+        if registered is None:
+            raise
+        return registered
+    if row.cancel_requested:
+        move(session, row, JobState.CANCELLED)
+        return None
+    version = add_version(session, new, project=row.project, name=row.model_name, job_id=job_id)
+    row.model_version = version.version
+    row.metrics = metrics
+    row.checkpoints = []
+    move(session, row, JobState.SUCCEEDED)
+    return version
+
+
+def _fail(session: Session, job_id: str, attempt: int, code: str, detail: str | None) -> None:
+    fail(session, held(session, job_id, attempt), code=code, detail=detail)
+
+
+def _cancelled(session: Session, job_id: str, attempt: int) -> None:
+    move(session, held(session, job_id, attempt), JobState.CANCELLED)
+
+
+def _release(session: Session, job_id: str, attempt: int, *, crashed: bool) -> JobState:
+    row = held(session, job_id, attempt)
+    if not crashed:
+        # A shutdown says nothing about the job.
+        row.attempts_without_progress = max(0, row.attempts_without_progress - 1)
+    return _requeue(session, row)

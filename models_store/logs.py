@@ -1,0 +1,128 @@
+"""Logs: one JSON object a line on standard error, with the ids of the request and the job."""
+
+import json
+import logging
+import math
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import TracebackType
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The HTTP request that all this is about, in the API and in the worker of its job."""
+
+job_id: ContextVar[str | None] = ContextVar("job_id", default=None)
+"""The job that is being worked on."""
+
+log = logging.getLogger(__name__)
+
+# They log what the service logs itself, or what nobody reads.
+_QUIET = ("alembic", "amqp", "asyncio", "celery", "httpcore", "httpx", "kombu", "multipart")
+_QUIET_BELOW_ERROR = ("uvicorn.access",)
+_OWN_HANDLERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "celery", "celery.task")
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
+    "asctime",
+    "color_message",
+    "message",
+    "taskName",
+}
+
+
+@contextmanager
+def log_context(*, request_id: str | None = None, job_id: str | None = None) -> Iterator[None]:
+    """Add ids to every line that is logged inside, in this thread or task."""
+    request_token = _request_id.set(request_id)
+    job_token = _job_id.set(job_id)
+    try:
+        yield
+    finally:
+        _job_id.reset(job_token)
+        _request_id.reset(request_token)
+
+
+def configure_logging(level: str, process: str) -> None:
+    """Send every log line of this process to standard error as JSON; called once, at its entry.
+
+    Args:
+        level: the lowest level that is logged.
+        process: the name of the process in each line, such as ``api``.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter(process))
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    for name in _OWN_HANDLERS:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _QUIET_BELOW_ERROR:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_in_thread
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes a record as one JSON object on one line, whatever its message holds."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        moment = datetime.fromtimestamp(record.created, UTC)
+        fields: dict[str, object] = {
+            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname,
+            "process": self._process,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "request_id": _request_id.get(),
+            "job_id": _job_id.get(),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            fields["stack"] = record.stack_info
+        for name, value in vars(record).items():
+            if name not in _STANDARD and name not in fields:
+                fields[name] = _scalar(value)
+        # ASCII: no line separator and no terminal escape of a message reaches the stream.
+        return json.dumps({name: value for name, value in fields.items() if value is not None})
+
+
+def _scalar(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    log.critical("an error ended the process", exc_info=(kind, error, trace))
+
+
+def _log_uncaught_in_thread(hook: threading.ExceptHookArgs) -> None:
+    if hook.exc_value is None or issubclass(hook.exc_type, SystemExit):
+        return
+    log.critical(
+        "an error ended a thread", exc_info=(hook.exc_type, hook.exc_value, hook.exc_traceback)
+    )
+
+
+# The public names, where a parameter has the same name.
+_request_id = request_id
+_job_id = job_id

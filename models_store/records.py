@@ -1,0 +1,104 @@
+"""What the registry holds, as plain values: datasets, models, versions and aliases."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewDataset:
+    """A parsed table whose bytes are durable in the blob store.
+
+    Attributes:
+        id: made by ``new_id("ds")`` before the bytes were stored under it.
+        project: whose it is.
+        name: the caller's label for it.
+        rows: how many it has.
+        dtype: float32 or float64.
+        columns: one JSON object a column: name, dtype, mean, std, min, max, distinct.
+        warnings: JSON objects: code, column, detail.
+        source_format: what was uploaded: csv, parquet or npy.
+        source_sha256: hash of the upload as it came.
+        key: the stored table in the blob store.
+        sha256: hash of the stored table; workers check it, and lineage names it.
+        bytes: size of the stored table.
+    """
+
+    id: str
+    project: str
+    name: str | None
+    rows: int
+    dtype: str
+    columns: list[dict[str, Any]]
+    warnings: list[dict[str, Any]]
+    source_format: str
+    source_sha256: str
+    key: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(NewDataset):
+    """A registered dataset."""
+
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewVersion:
+    """A trained flow whose weights are durable in the blob store.
+
+    Attributes:
+        columns: the names of the columns that it models, in order.
+        flow: its spec, a JSON object.
+        dataset_sha256: hash of the table that it was trained on.
+        checkpoint_key: its weights in the blob store.
+    """
+
+    family: str
+    dim: int
+    columns: list[str]
+    flow: dict[str, Any]
+    preprocessing: dict[str, Any]
+    parameters: int
+    metrics: dict[str, Any]
+    dataset_id: str | None
+    dataset_sha256: str | None
+    seed: int
+    code_version: str
+    checkpoint_key: str
+    checkpoint_sha256: str
+    checkpoint_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version(NewVersion):
+    """A registered version of a model; ``aliases`` are those that point at it now."""
+
+    project: str
+    name: str
+    version: int
+    job_id: str
+    aliases: list[str]
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model: its newest version, and where its aliases point."""
+
+    project: str
+    name: str
+    latest_version: int
+    aliases: dict[str, int]
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alias:
+    """Where an alias points. ``revision`` changes with every move and never comes back: its ETag."""
+
+    name: str
+    version: int
+    revision: int

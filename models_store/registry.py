@@ -1,0 +1,237 @@
+"""The registry: datasets, models, their versions and aliases."""
+
+import re
+from dataclasses import asdict
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from models_store.database import Database
+from models_store.dataset_rows import find_dataset, to_dataset, user_of
+from models_store.errors import DatasetInUseError, NotFoundError
+from models_store.ids import is_name
+from models_store.pages import Page, page_of
+from models_store.records import Alias, Dataset, Model, NewDataset, NewVersion, Version
+from models_store.tables import DatasetRow, ModelRow, ModelVersionRow
+from models_store.version_rows import (
+    check_revision,
+    find_alias,
+    find_model,
+    find_version,
+    point,
+    to_alias,
+    to_models,
+    to_versions,
+)
+
+__all__ = ["Alias", "Dataset", "Model", "NewDataset", "NewVersion", "Registry", "Version"]
+
+DEFAULT_ALIAS = "production"
+"""The alias that a model's name alone stands for, if it is set."""
+
+_REF = re.compile(r"(?P<name>[^@:]+)(?:@(?P<alias>[^@:]+)|:(?P<version>[1-9][0-9]{0,8}))?")
+
+
+class Registry:
+    """Datasets, models, versions and aliases of all projects."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add_dataset(self, new: NewDataset) -> Dataset:
+        """Register a table that is durable in the blob store."""
+        return self._database.transact(_add_dataset, new)
+
+    def dataset(self, project: str, dataset_id: str) -> Dataset:
+        """Return a dataset.
+
+        Raises:
+            NotFoundError: the project has no such dataset.
+        """
+        with self._database.read() as session:
+            return to_dataset(find_dataset(session, project, dataset_id))
+
+    def datasets(self, project: str, *, limit: int, cursor: str | None = None) -> Page[Dataset]:
+        """List datasets, newest first.
+
+        Raises:
+            CursorError: the cursor is not one of this listing.
+        """
+        query = select(DatasetRow).where(DatasetRow.project == project)
+        with self._database.read() as session:
+            page = page_of(
+                session, query, DatasetRow.position, listing="datasets", cursor=cursor, limit=limit
+            )
+            return Page(items=[to_dataset(row) for row in page.items], next_cursor=page.next_cursor)
+
+    def delete_dataset(self, project: str, dataset_id: str) -> Dataset:
+        """Forget a dataset and return what it was; its bytes are the caller's to delete after.
+
+        What was made from it keeps its id and hash.
+
+        Raises:
+            NotFoundError: the project has no such dataset.
+            DatasetInUseError: a job that has not ended reads it.
+        """
+        return self._database.transact(_delete_dataset, project, dataset_id)
+
+    def models(self, project: str, *, limit: int, cursor: str | None = None) -> Page[Model]:
+        """List models, newest first.
+
+        Raises:
+            CursorError: the cursor is not one of this listing.
+        """
+        query = select(ModelRow).where(ModelRow.project == project)
+        with self._database.read() as session:
+            page = page_of(
+                session, query, ModelRow.id, listing="models", cursor=cursor, limit=limit
+            )
+            return Page(items=to_models(session, page.items), next_cursor=page.next_cursor)
+
+    def model(self, project: str, name: str) -> Model:
+        """Return a model.
+
+        Raises:
+            NotFoundError: the project has no such model.
+        """
+        with self._database.read() as session:
+            return to_models(session, [find_model(session, project, name)])[0]
+
+    def versions(
+        self, project: str, name: str, *, limit: int, cursor: str | None = None
+    ) -> Page[Version]:
+        """List the versions of a model, newest first.
+
+        Raises:
+            NotFoundError: the project has no such model.
+            CursorError: the cursor is not one of this listing.
+        """
+        with self._database.read() as session:
+            model = find_model(session, project, name)
+            page = page_of(
+                session,
+                select(ModelVersionRow).where(ModelVersionRow.model_id == model.id),
+                ModelVersionRow.version,
+                listing="versions",
+                cursor=cursor,
+                limit=limit,
+            )
+            return Page(items=to_versions(session, model, page.items), next_cursor=page.next_cursor)
+
+    def version(self, project: str, name: str, number: int) -> Version:
+        """Return one version of a model.
+
+        Raises:
+            NotFoundError: the project has no such model, or the model no such version.
+        """
+        with self._database.read() as session:
+            model = find_model(session, project, name)
+            return to_versions(session, model, [find_version(session, model, number)])[0]
+
+    def resolve(self, project: str, ref: str) -> Version:
+        """Return the version that ``name``, ``name@alias`` or ``name:version`` stands for.
+
+        A name alone stands for its alias ``production`` if set, else for its newest version.
+
+        Raises:
+            NotFoundError: there is no such model, alias or version.
+        """
+        match = _REF.fullmatch(ref)
+        if match is None:
+            raise NotFoundError("model", ref)
+        with self._database.read() as session:
+            model = find_model(session, project, match["name"])
+            number = _number(session, model, alias=match["alias"], version=match["version"])
+            return to_versions(session, model, [find_version(session, model, number)])[0]
+
+    def alias(self, project: str, name: str, alias: str) -> Alias:
+        """Return where an alias points.
+
+        Raises:
+            NotFoundError: no such model or alias.
+        """
+        with self._database.read() as session:
+            row = find_alias(session, find_model(session, project, name), alias)
+            if row is None:
+                raise NotFoundError("alias", alias)
+            return to_alias(row)
+
+    def set_alias(
+        self, project: str, name: str, alias: str, *, version: int, if_match: int | None = None
+    ) -> Alias:
+        """Point an alias at a version, atomically.
+
+        Args:
+            project: whose model it is.
+            name: the model.
+            alias: made if it does not exist.
+            version: an existing version of the model.
+            if_match: the revision that the caller saw; 0 if it must not exist yet; None: any.
+
+        Raises:
+            ValueError: the alias is no valid name.
+            NotFoundError: no such model or version.
+            PreconditionError: the alias is at another revision.
+        """
+        if not is_name(alias):
+            raise ValueError("an alias matches ^[a-z0-9][a-z0-9._-]{0,63}$")
+        return self._database.transact(_set_alias, project, name, alias, version, if_match)
+
+    def delete_alias(
+        self, project: str, name: str, alias: str, *, if_match: int | None = None
+    ) -> None:
+        """Remove an alias.
+
+        Raises:
+            NotFoundError: no such model or alias.
+            PreconditionError: the alias is at another revision.
+        """
+        self._database.transact(_delete_alias, project, name, alias, if_match)
+
+
+def _add_dataset(session: Session, new: NewDataset) -> Dataset:
+    row = DatasetRow(**asdict(new))
+    session.add(row)
+    session.flush()
+    return to_dataset(row)
+
+
+def _delete_dataset(session: Session, project: str, dataset_id: str) -> Dataset:
+    # A job that is being submitted holds the row too: one of the two waits for the other.
+    row = find_dataset(session, project, dataset_id, lock=True)
+    job_id = user_of(session, dataset_id)
+    if job_id is not None:
+        raise DatasetInUseError(dataset_id, job_id=job_id)
+    session.delete(row)
+    return to_dataset(row)
+
+
+def _number(session: Session, model: ModelRow, *, alias: str | None, version: str | None) -> int:
+    if version is not None:
+        return int(version)
+    row = find_alias(session, model, alias or DEFAULT_ALIAS)
+    if row is not None:
+        return row.version
+    if alias is not None:
+        raise NotFoundError("alias", alias)
+    return model.latest_version
+
+
+def _set_alias(
+    session: Session, project: str, name: str, alias: str, version: int, if_match: int | None
+) -> Alias:
+    model = find_model(session, project, name, lock=True)
+    check_revision(alias, find_alias(session, model, alias), if_match=if_match)
+    number = find_version(session, model, version).version
+    return point(session, model, alias, version=number)
+
+
+def _delete_alias(
+    session: Session, project: str, name: str, alias: str, if_match: int | None
+) -> None:
+    model = find_model(session, project, name, lock=True)
+    row = find_alias(session, model, alias)
+    check_revision(alias, row, if_match=if_match)
+    if row is None:
+        raise NotFoundError("alias", alias)
+    session.delete(row)

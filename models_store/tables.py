@@ -1,0 +1,214 @@
+"""The tables. Times come from the database's clock; every row belongs to a project."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from models_store.clock import Instant, db_now
+
+JsonObject = dict[str, Any]
+
+# SQLite counts rows only in a column declared exactly INTEGER PRIMARY KEY.
+_Counter = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Base(DeclarativeBase):
+    """Names constraints by convention, so that migrations can speak of them on both databases."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 (SQLAlchemy reads it from the class)
+        str: Text,
+        datetime: Instant,
+        JsonObject: JSON(none_as_null=True),
+        list[JsonObject]: JSON(none_as_null=True),
+        list[str]: JSON(none_as_null=True),
+    }
+
+
+class DatasetRow(Base):
+    """An uploaded table whose bytes are durable in the blob store."""
+
+    __tablename__ = "dataset"
+    __table_args__ = (Index(None, "project", "position"),)
+
+    # Listings go by position: it has no ties, which a clock has.
+    position: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    project: Mapped[str]
+    name: Mapped[str | None]
+    rows: Mapped[int] = mapped_column(BigInteger)
+    dtype: Mapped[str]
+    columns: Mapped[list[JsonObject]]
+    warnings: Mapped[list[JsonObject]]
+    source_format: Mapped[str]
+    source_sha256: Mapped[str]
+    key: Mapped[str]
+    sha256: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class JobRow(Base):
+    """A job; the only truth about it. A message in the queue is a hint to look here."""
+
+    __tablename__ = "job"
+    __table_args__ = (
+        Index(None, "state", "queued_at", "position"),
+        Index(None, "project", "position"),
+        Index(None, "project", "state", "position"),
+        CheckConstraint(
+            "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"
+        ),
+    )
+
+    position: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    project: Mapped[str]
+    kind: Mapped[str]
+    state: Mapped[str]
+    # The fencing token: a worker's writes count only while its attempt is the present one.
+    attempt: Mapped[int] = mapped_column(default=0)
+    attempts_without_progress: Mapped[int] = mapped_column(default=0)
+    worker: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    dispatched: Mapped[bool] = mapped_column(default=False)
+    model_name: Mapped[str]
+    model_version: Mapped[int | None]
+    dataset_id: Mapped[str | None]
+    request: Mapped[JsonObject]
+    progress: Mapped[JsonObject | None]
+    metrics: Mapped[JsonObject | None]
+    checkpoints: Mapped[list[JsonObject]] = mapped_column(default=list)
+    error_code: Mapped[str | None]
+    error_detail: Mapped[str | None]
+    last_epoch: Mapped[int] = mapped_column(default=0)
+    last_event: Mapped[int] = mapped_column(default=0)
+    request_id: Mapped[str | None]
+    traceparent: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    queued_at: Mapped[datetime] = mapped_column(default=db_now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class JobDatasetRow(Base):
+    """A dataset that a job reads: it cannot be deleted before the job has ended.
+
+    No foreign key: a deleted dataset leaves its id in the history of what was made from it.
+    """
+
+    __tablename__ = "job_dataset"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), primary_key=True)
+    dataset_id: Mapped[str] = mapped_column(primary_key=True, index=True)
+    project: Mapped[str]
+
+
+class JobEventRow(Base):
+    """What happened to a job, numbered from 1 without gaps."""
+
+    __tablename__ = "job_event"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    project: Mapped[str]
+    event: Mapped[str]
+    data: Mapped[JsonObject]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class IdempotencyRow(Base):
+    """The job that a caller's idempotency key stands for, until it expires."""
+
+    __tablename__ = "idempotency"
+
+    project: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]
+    job_id: Mapped[str]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class ModelRow(Base):
+    """A name under which versions are counted; it exists from its first version on."""
+
+    __tablename__ = "model"
+    __table_args__ = (UniqueConstraint("project", "name"),)
+
+    id: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    project: Mapped[str]
+    name: Mapped[str]
+    # Counted here, under this row's lock, so that versions are 1..n without a gap.
+    latest_version: Mapped[int] = mapped_column(default=0)
+    # Never goes back, so that an alias made anew does not repeat an old ETag.
+    alias_revision: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class ModelVersionRow(Base):
+    """A trained flow; never changed after it is written."""
+
+    __tablename__ = "model_version"
+    __table_args__ = (UniqueConstraint("model_id", "version"),)
+
+    id: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    project: Mapped[str]
+    model_id: Mapped[int] = mapped_column(_Counter, ForeignKey("model.id"))
+    version: Mapped[int]
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), unique=True)
+    family: Mapped[str]
+    dim: Mapped[int]
+    columns: Mapped[list[str]]
+    flow: Mapped[JsonObject]
+    preprocessing: Mapped[JsonObject]
+    parameters: Mapped[int] = mapped_column(BigInteger)
+    metrics: Mapped[JsonObject]
+    dataset_id: Mapped[str | None]
+    dataset_sha256: Mapped[str | None]
+    seed: Mapped[int] = mapped_column(BigInteger)
+    code_version: Mapped[str]
+    checkpoint_key: Mapped[str]
+    checkpoint_sha256: Mapped[str]
+    checkpoint_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class ModelAliasRow(Base):
+    """A movable name for one version of a model."""
+
+    __tablename__ = "model_alias"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["model_id", "version"],
+            ["model_version.model_id", "model_version.version"],
+        ),
+    )
+
+    model_id: Mapped[int] = mapped_column(_Counter, ForeignKey("model.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str]
+    version: Mapped[int]
+    revision: Mapped[int]
+    updated_at: Mapped[datetime] = mapped_column(default=db_now(), onupdate=db_now())

@@ -1,0 +1,179 @@
+"""Models, versions and aliases inside a transaction."""
+
+from dataclasses import asdict
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from models_store.errors import NotFoundError, PreconditionError
+from models_store.ids import is_name
+from models_store.records import Alias, Model, NewVersion, Version
+from models_store.tables import JobRow, ModelAliasRow, ModelRow, ModelVersionRow
+from models_store.upserts import insert_into
+
+_LARGEST = 2**31 - 1
+
+
+def add_version(
+    session: Session, new: NewVersion, *, project: str, name: str, job_id: str
+) -> Version:
+    """Register the next version of a model, and the model itself with its first one."""
+    model_id, number = session.execute(
+        insert_into(session, ModelRow)
+        .values(project=project, name=name, latest_version=1)
+        .on_conflict_do_update(
+            index_elements=[ModelRow.project, ModelRow.name],
+            # The row stays locked, so versions count up in the order of their commits.
+            set_={"latest_version": ModelRow.latest_version + 1},
+        )
+        .returning(ModelRow.id, ModelRow.latest_version)
+    ).one()
+    row = ModelVersionRow(
+        project=project, model_id=model_id, version=number, job_id=job_id, **asdict(new)
+    )
+    session.add(row)
+    session.flush()
+    return _to_version(row, name=name, aliases=[])
+
+
+def version_of_job(session: Session, job_id: str, *, attempt: int) -> Version | None:
+    """Return the version that this attempt at a job registered, if it did."""
+    query = (
+        select(ModelVersionRow, ModelRow)
+        .join(ModelRow, ModelRow.id == ModelVersionRow.model_id)
+        .join(JobRow, JobRow.id == ModelVersionRow.job_id)
+        .where(JobRow.id == job_id, JobRow.attempt == attempt)
+    )
+    found = session.execute(query).one_or_none()
+    if found is None:
+        return None
+    row, model = found
+    return to_versions(session, model, [row])[0]
+
+
+def find_model(session: Session, project: str, name: str, *, lock: bool = False) -> ModelRow:
+    """Return a model's row.
+
+    Raises:
+        NotFoundError: the project has no such model.
+    """
+    row = None
+    if is_name(name):
+        query = select(ModelRow).where(ModelRow.project == project, ModelRow.name == name)
+        row = session.scalar(query.with_for_update() if lock else query)
+    if row is None:
+        raise NotFoundError("model", name)
+    return row
+
+
+def find_version(session: Session, model: ModelRow, number: int) -> ModelVersionRow:
+    """Return a version's row.
+
+    Raises:
+        NotFoundError: the model has no such version.
+    """
+    row = None
+    if 1 <= number <= _LARGEST:
+        row = session.scalar(
+            select(ModelVersionRow).where(
+                ModelVersionRow.model_id == model.id, ModelVersionRow.version == number
+            )
+        )
+    if row is None:
+        raise NotFoundError("version", f"{model.name}:{number}")
+    return row
+
+
+def find_alias(session: Session, model: ModelRow, alias: str) -> ModelAliasRow | None:
+    """Return an alias's row, or None if the model has no such alias."""
+    if not is_name(alias):
+        return None
+    return session.get(ModelAliasRow, (model.id, alias))
+
+
+def point(session: Session, model: ModelRow, alias: str, *, version: int) -> Alias:
+    """Point an alias of a locked model at a version that exists."""
+    model.alias_revision += 1
+    row = find_alias(session, model, alias)
+    if row is None:
+        row = ModelAliasRow(model_id=model.id, name=alias, project=model.project)
+        session.add(row)
+    row.version = version
+    row.revision = model.alias_revision
+    session.flush()
+    return to_alias(row)
+
+
+def check_revision(alias: str, row: ModelAliasRow | None, *, if_match: int | None) -> None:
+    """Compare an alias with the revision that a caller saw; 0 stands for none.
+
+    Raises:
+        PreconditionError: it is another one.
+    """
+    found = row.revision if row is not None else None
+    if if_match is not None and if_match != (found or 0):
+        raise PreconditionError(alias, expected=if_match, found=found)
+
+
+def to_alias(row: ModelAliasRow) -> Alias:
+    """Return a row as a plain value."""
+    return Alias(name=row.name, version=row.version, revision=row.revision)
+
+
+def to_models(session: Session, rows: list[ModelRow]) -> list[Model]:
+    """Return rows as plain values, with their aliases."""
+    aliases: dict[int, dict[str, int]] = {row.id: {} for row in rows}
+    for alias in _aliases(session, list(aliases)):
+        aliases[alias.model_id][alias.name] = alias.version
+    return [
+        Model(
+            project=row.project,
+            name=row.name,
+            latest_version=row.latest_version,
+            aliases=aliases[row.id],
+            created_at=row.created_at,
+        )
+        for row in rows
+    ]
+
+
+def to_versions(session: Session, model: ModelRow, rows: list[ModelVersionRow]) -> list[Version]:
+    """Return rows of one model as plain values, with their aliases."""
+    aliases: dict[int, list[str]] = {}
+    for alias in _aliases(session, [model.id]):
+        aliases.setdefault(alias.version, []).append(alias.name)
+    return [_to_version(row, name=model.name, aliases=aliases.get(row.version, [])) for row in rows]
+
+
+def _aliases(session: Session, model_ids: list[int]) -> list[ModelAliasRow]:
+    query = (
+        select(ModelAliasRow)
+        .where(ModelAliasRow.model_id.in_(model_ids))
+        .order_by(ModelAliasRow.model_id, ModelAliasRow.name)
+    )
+    return list(session.scalars(query))
+
+
+def _to_version(row: ModelVersionRow, *, name: str, aliases: list[str]) -> Version:
+    return Version(
+        project=row.project,
+        name=name,
+        version=row.version,
+        job_id=row.job_id,
+        aliases=aliases,
+        created_at=row.created_at,
+        family=row.family,
+        dim=row.dim,
+        columns=row.columns,
+        flow=row.flow,
+        preprocessing=row.preprocessing,
+        parameters=row.parameters,
+        metrics=row.metrics,
+        dataset_id=row.dataset_id,
+        dataset_sha256=row.dataset_sha256,
+        seed=row.seed,
+        code_version=row.code_version,
+        checkpoint_key=row.checkpoint_key,
+        checkpoint_sha256=row.checkpoint_sha256,
+        checkpoint_bytes=row.checkpoint_bytes,
+    )

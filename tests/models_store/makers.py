@@ -1,0 +1,74 @@
+"""Rows that the store's tests need but do not speak of."""
+
+from typing import Any
+
+from models_store.blobs import model_key, table_key
+from models_store.ids import new_id
+from models_store.job_states import Checkpoint, Job, JobKind, NewJob
+from models_store.jobs import Jobs
+from models_store.registry import Dataset, NewDataset, NewVersion, Registry
+
+PROJECT = "default"
+LEASE_S = 30.0
+
+
+def a_dataset(**changes: Any) -> NewDataset:
+    dataset_id = changes.pop("id", None) or new_id("ds")
+    values: dict[str, Any] = {
+        "id": dataset_id,
+        "project": PROJECT,
+        "name": "shuttle",
+        "rows": 3,
+        "dtype": "float64",
+        "columns": [{"name": "x\u00e9", "dtype": "float64", "mean": 0.5, "std": 1.0}],
+        "warnings": [],
+        "source_format": "csv",
+        "source_sha256": "a" * 64,
+        "key": table_key(dataset_id),
+        "sha256": "b" * 64,
+        "bytes": 152,
+    }
+    return NewDataset(**{**values, **changes})
+
+
+def a_job(**changes: Any) -> NewJob:
+    values: dict[str, Any] = {
+        "project": PROJECT,
+        "kind": JobKind.TRAINING,
+        "model_name": "shuttle",
+        "dataset_id": None,
+        "request": {"model_name": "shuttle", "flow": {"family": "maf"}},
+    }
+    return NewJob(**{**values, **changes})
+
+
+def a_version(job: Job, **changes: Any) -> NewVersion:
+    values: dict[str, Any] = {
+        "family": "maf",
+        "dim": 2,
+        "columns": ["a", "b"],
+        "flow": {"family": "maf", "layers": 5, "hidden": [128]},
+        "preprocessing": {"standardise": True},
+        "parameters": 164050,
+        "metrics": {"test_log_likelihood": 3.0},
+        "dataset_id": job.dataset_id,
+        "dataset_sha256": "b" * 64,
+        "seed": 2**40,
+        "code_version": "0.1.0",
+        "checkpoint_key": model_key(job.id, job.attempt),
+        "checkpoint_sha256": "c" * 64,
+        "checkpoint_bytes": 660000,
+    }
+    return NewVersion(**{**values, **changes})
+
+
+def a_checkpoint(job: Job, epoch: int) -> Checkpoint:
+    return Checkpoint(key=f"jobs/{job.id}/{job.attempt}-{epoch}", sha256="d" * 64, epoch=epoch)
+
+
+def submitted(jobs: Jobs, **changes: Any) -> Job:
+    return jobs.submit(a_job(**changes)).job
+
+
+def added(registry: Registry, **changes: Any) -> Dataset:
+    return registry.add_dataset(a_dataset(**changes))

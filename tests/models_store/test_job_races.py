@@ -1,0 +1,243 @@
+"""Jobs under contention: real threads and processes on both databases, every race many times."""
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import TypeVar
+
+from models_store.database import Database
+from models_store.errors import (
+    CancelledInsteadError,
+    DatasetInUseError,
+    FencedError,
+    JobFinalError,
+    NotFoundError,
+    PreconditionError,
+    StoreError,
+)
+from models_store.job_states import Idempotency, Job, JobState
+from models_store.job_work import JobWork
+from models_store.jobs import Jobs
+from models_store.registry import Registry
+from tests.models_store.makers import LEASE_S, PROJECT, a_job, a_version, added, submitted
+
+T = TypeVar("T")
+
+
+def race(*racers: Callable[[], T]) -> list[T | StoreError]:
+    """Start all at one moment; return what each returned or raised."""
+    barrier = Barrier(len(racers))
+
+    def run(racer: Callable[[], T]) -> T | StoreError:
+        barrier.wait()
+        try:
+            return racer()
+        except StoreError as error:
+            return error
+
+    with ThreadPoolExecutor(len(racers)) as pool:
+        return list(pool.map(run, racers))
+
+
+def test_fault_109_one_job_and_two_claimers_give_one_winner(jobs: Jobs, work: JobWork) -> None:
+    for _ in range(10):
+        job = submitted(jobs)
+        results = race(*[lambda: work.claim("w", lease_s=LEASE_S)] * 2)
+        winners = [result for result in results if isinstance(result, Job)]
+        assert [winner.id for winner in winners] == [job.id]
+        assert winners[0].attempt == 1
+
+
+def test_an_expired_lease_has_one_winner_too(jobs: Jobs, work: JobWork) -> None:
+    submitted(jobs)
+    for attempt in range(1, 3):
+        job = work.claim("w", lease_s=0)
+        assert isinstance(job, Job)
+        results = race(*[lambda: work.claim("w", lease_s=LEASE_S)] * 4)
+        winners = [result for result in results if isinstance(result, Job)]
+        assert [winner.attempt for winner in winners] == [2 * attempt]
+        work.release(job.id, 2 * attempt, crashed=False)
+
+
+def test_many_claimers_share_many_jobs_each_once(jobs: Jobs, work: JobWork) -> None:
+    wanted = sorted(submitted(jobs).id for _ in range(24))
+
+    def drain() -> list[str]:
+        taken = []
+        while (job := work.claim("w", lease_s=LEASE_S)) is not None:
+            taken.append(job.id)
+        return taken
+
+    shares = race(*[drain] * 6)
+    taken = [job_id for share in shares if isinstance(share, list) for job_id in share]
+    # A claimer may find the queue locked and leave; what it left, the others took.
+    assert sorted(taken) == wanted
+
+
+def test_fault_107_cancel_against_finish_ends_in_exactly_one_of_them(
+    jobs: Jobs, work: JobWork, registry: Registry
+) -> None:
+    outcomes: Counter[JobState] = Counter()
+    for _ in range(12):
+        submitted(jobs)
+        job = work.claim("w", lease_s=LEASE_S)
+        assert job is not None
+
+        def cancel(job: Job = job) -> object:
+            return jobs.cancel(PROJECT, job.id)
+
+        def finish(job: Job = job) -> object:
+            return work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+
+        cancelled, finished = race(cancel, finish)
+        state = jobs.get(PROJECT, job.id).state
+        outcomes[state] += 1
+        if state is JobState.SUCCEEDED:
+            assert isinstance(cancelled, JobFinalError)
+            assert not isinstance(finished, StoreError)
+        else:
+            assert state is JobState.CANCELLED
+            assert isinstance(cancelled, Job)
+            assert isinstance(finished, CancelledInsteadError)
+    models = registry.models(PROJECT, limit=1).items
+    assert sum(model.latest_version for model in models) == outcomes[JobState.SUCCEEDED]
+
+
+def test_fault_111_a_zombie_against_the_new_owner_gives_one_version(
+    jobs: Jobs, work: JobWork, registry: Registry
+) -> None:
+    for number in range(1, 7):
+        submitted(jobs)
+        zombie = work.claim("zombie", lease_s=0)
+        assert zombie is not None
+
+        def take_over() -> object:
+            job = work.claim("owner", lease_s=LEASE_S)
+            if job is None:
+                return None
+            return work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+
+        def wake(zombie: Job = zombie) -> object:
+            return work.finish(zombie.id, zombie.attempt, metrics={}, version=a_version(zombie))
+
+        owner, woken = race(take_over, wake)
+        assert isinstance(woken, FencedError) != (owner is None)
+        assert registry.model(PROJECT, "shuttle").latest_version == number
+        assert jobs.get(PROJECT, zombie.id).state is JobState.SUCCEEDED
+
+
+def test_fault_101_one_key_in_many_threads_makes_one_job(jobs: Jobs) -> None:
+    for number in range(4):
+        key = Idempotency(key=f"key-{number}", fingerprint="f")
+
+        def submit(key: Idempotency = key) -> tuple[str, bool]:
+            submission = jobs.submit(a_job(), idempotency=key)
+            return submission.job.id, submission.replayed
+
+        results = race(*[submit] * 6)
+        answers = [result for result in results if isinstance(result, tuple)]
+        assert len(answers) == 6
+        assert len({job_id for job_id, _ in answers}) == 1
+        assert Counter(replayed for _, replayed in answers) == {True: 5, False: 1}
+        assert len(jobs.list(PROJECT, limit=100).items) == number + 1
+
+
+def test_fault_114_versions_that_race_have_no_gap_and_no_double(
+    jobs: Jobs, work: JobWork, registry: Registry
+) -> None:
+    def train() -> int:
+        job = work.claim("w", lease_s=LEASE_S)
+        assert job is not None
+        return work.finish(job.id, job.attempt, metrics={}, version=a_version(job)).version
+
+    for _ in range(12):
+        submitted(jobs)
+    numbers = race(*[lambda: [train(), train()]] * 6)
+    flat = [number for pair in numbers if isinstance(pair, list) for number in pair]
+    assert sorted(flat) == list(range(1, 13))
+    versions = registry.versions(PROJECT, "shuttle", limit=100).items
+    assert [version.version for version in versions] == list(range(12, 0, -1))
+
+
+def test_fault_105_deleting_a_dataset_against_a_submission_lets_one_win(
+    jobs: Jobs, registry: Registry
+) -> None:
+    for _ in range(10):
+        dataset = added(registry)
+
+        def submit(dataset_id: str = dataset.id) -> object:
+            return submitted(jobs, dataset_id=dataset_id)
+
+        def delete(dataset_id: str = dataset.id) -> object:
+            return registry.delete_dataset(PROJECT, dataset_id)
+
+        accepted, deleted = race(submit, delete)
+        if isinstance(accepted, Job):
+            assert isinstance(deleted, DatasetInUseError)
+            assert registry.dataset(PROJECT, dataset.id) == dataset
+        else:
+            assert isinstance(accepted, NotFoundError)
+            assert deleted == dataset
+
+
+def test_fault_112_an_alias_moved_by_two_at_once_has_one_winner(
+    jobs: Jobs, work: JobWork, registry: Registry
+) -> None:
+    for _ in range(2):
+        submitted(jobs)
+        job = work.claim("w", lease_s=LEASE_S)
+        assert job is not None
+        work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+    seen = 0
+    for _ in range(6):
+
+        def move(version: int, seen: int = seen) -> object:
+            return registry.set_alias(
+                PROJECT, "shuttle", "production", version=version, if_match=seen
+            )
+
+        results = race(lambda: move(1), lambda: move(2))
+        losers = [result for result in results if isinstance(result, StoreError)]
+        assert [type(loser) for loser in losers] == [PreconditionError]
+        seen = registry.alias(PROJECT, "shuttle", "production").revision
+
+
+_DRAIN = """
+import sys
+from models_store.database import Database
+from models_store.job_work import JobWork
+work = JobWork(Database(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+while (job := work.claim("process", lease_s=60)) is not None:
+    print(job.id, flush=True)
+"""
+
+
+def test_processes_share_the_queue_each_job_once(
+    jobs: Jobs, database: Database, database_url: str
+) -> None:
+    wanted = sorted(submitted(jobs).id for _ in range(20))
+    database.dispose()
+    processes = [
+        subprocess.Popen(  # noqa: S603 (our own program)
+            [sys.executable, "-c", _DRAIN, database_url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    taken = [process.communicate()[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(taken[0] + taken[1]) == wanted

@@ -1,0 +1,209 @@
+"""Datasets, models, versions and aliases, on both databases."""
+
+from dataclasses import asdict
+
+import pytest
+
+from models_store.errors import CursorError, NotFoundError, PreconditionError
+from models_store.ids import is_id, is_name, new_id
+from models_store.job_work import JobWork
+from models_store.jobs import Jobs
+from models_store.registry import Registry, Version
+from tests.models_store.makers import LEASE_S, PROJECT, a_dataset, a_version, added, submitted
+
+BAD_NAMES = ["", "A", "a b", "../a", "a/b", "a\0b", ".a", "-a", "a" * 65, "\u00e9", "a\n"]
+
+BAD_REFS = [
+    *("other", "shuttle@none", "shuttle:3", "shuttle:0", "shuttle:02", "shuttle:-1", "shuttle:x"),
+    *("shuttle:99999999999", "shuttle@", "shuttle:", "@a", ":1", "shuttle@a:1", "shuttle:1@a"),
+    *("shuttle\0", "../shuttle", "shuttle ", "Shuttle", "shuttle@\0", "shuttle:\u0661"),
+    "x" * 9999,
+]
+
+
+@pytest.fixture
+def model(jobs: Jobs, work: JobWork) -> list[Version]:
+    """Two versions of the model ``shuttle``."""
+    return [trained(jobs, work), trained(jobs, work)]
+
+
+def trained(jobs: Jobs, work: JobWork, *, name: str = "shuttle", project: str = PROJECT) -> Version:
+    submitted(jobs, model_name=name, project=project)
+    job = work.claim("w", lease_s=LEASE_S)
+    assert job is not None
+    return work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+
+
+def test_a_dataset_comes_back_as_it_was_registered(registry: Registry) -> None:
+    new = a_dataset(columns=[{"name": 'x"; DROP TABLE job;--', "max": 1e308, "min": None}])
+    dataset = registry.add_dataset(new)
+    assert {**asdict(dataset), "created_at": None} == {**asdict(new), "created_at": None}
+    assert registry.dataset(PROJECT, new.id) == dataset
+    assert registry.datasets(PROJECT, limit=1).items == [dataset]
+
+
+def test_an_unknown_dataset_is_not_found_whatever_its_id(registry: Registry) -> None:
+    for bad in ("ds_x", "", "ds_" + "0" * 32, "a\0b", "../x", "job_" + "0" * 32):
+        for look in (registry.dataset, registry.delete_dataset):
+            with pytest.raises(NotFoundError, match="dataset"):
+                look(PROJECT, bad)
+
+
+def test_a_deleted_dataset_is_gone(registry: Registry) -> None:
+    dataset = added(registry)
+    assert registry.delete_dataset(PROJECT, dataset.id) == dataset
+    with pytest.raises(NotFoundError):
+        registry.dataset(PROJECT, dataset.id)
+    with pytest.raises(NotFoundError):
+        registry.delete_dataset(PROJECT, dataset.id)
+
+
+def test_datasets_are_paged_newest_first(registry: Registry) -> None:
+    ids = [added(registry).id for _ in range(3)]
+    first = registry.datasets(PROJECT, limit=2)
+    second = registry.datasets(PROJECT, limit=2, cursor=first.next_cursor)
+    assert [dataset.id for dataset in first.items + second.items] == ids[::-1]
+    assert second.next_cursor is None
+    assert registry.datasets(PROJECT, limit=3).next_cursor is None
+    assert first.next_cursor is not None
+    with pytest.raises(CursorError):
+        registry.models(PROJECT, limit=2, cursor=first.next_cursor)
+
+
+def test_another_projects_things_are_not_found(
+    registry: Registry, jobs: Jobs, work: JobWork
+) -> None:
+    dataset = added(registry, project="theirs")
+    trained(jobs, work, project="theirs")
+    registry.set_alias("theirs", "shuttle", "production", version=1)
+    for look in (
+        lambda: registry.dataset(PROJECT, dataset.id),
+        lambda: registry.delete_dataset(PROJECT, dataset.id),
+        lambda: registry.model(PROJECT, "shuttle"),
+        lambda: registry.versions(PROJECT, "shuttle", limit=1),
+        lambda: registry.version(PROJECT, "shuttle", 1),
+        lambda: registry.resolve(PROJECT, "shuttle"),
+        lambda: registry.alias(PROJECT, "shuttle", "production"),
+        lambda: registry.set_alias(PROJECT, "shuttle", "production", version=1),
+        lambda: registry.delete_alias(PROJECT, "shuttle", "production"),
+    ):
+        with pytest.raises(NotFoundError):
+            look()
+    assert registry.datasets(PROJECT, limit=9).items == []
+    assert registry.models(PROJECT, limit=9).items == []
+    assert registry.resolve("theirs", "shuttle").version == 1
+
+
+@pytest.mark.usefixtures("model")
+def test_a_model_shows_its_newest_version_and_its_aliases(
+    registry: Registry, jobs: Jobs, work: JobWork
+) -> None:
+    registry.set_alias(PROJECT, "shuttle", "production", version=1)
+    registry.set_alias(PROJECT, "shuttle", "best", version=1)
+    registry.set_alias(PROJECT, "shuttle", "newest", version=2)
+    trained(jobs, work, name="other")
+    shuttle = registry.model(PROJECT, "shuttle")
+    assert (shuttle.latest_version, shuttle.aliases) == (
+        2,
+        {"best": 1, "newest": 2, "production": 1},
+    )
+    assert [found.name for found in registry.models(PROJECT, limit=9).items] == ["other", "shuttle"]
+    assert registry.models(PROJECT, limit=9).items[1] == shuttle
+    assert registry.version(PROJECT, "shuttle", 1).aliases == ["best", "production"]
+    assert registry.version(PROJECT, "other", 1).aliases == []
+
+
+def test_versions_are_paged_newest_first(registry: Registry, model: list[Version]) -> None:
+    first = registry.versions(PROJECT, "shuttle", limit=1)
+    second = registry.versions(PROJECT, "shuttle", limit=1, cursor=first.next_cursor)
+    assert [*first.items, *second.items] == model[::-1]
+    assert second.next_cursor is None
+
+
+@pytest.mark.usefixtures("model")
+def test_an_unknown_version_is_not_found(registry: Registry) -> None:
+    for number in (0, -1, 3, 2**31, 10**30):
+        with pytest.raises(NotFoundError, match="version"):
+            registry.version(PROJECT, "shuttle", number)
+
+
+@pytest.mark.usefixtures("model")
+def test_a_reference_names_an_alias_a_version_or_the_default(registry: Registry) -> None:
+    def resolve(ref: str) -> int:
+        return registry.resolve(PROJECT, ref).version
+
+    assert resolve("shuttle") == 2
+    registry.set_alias(PROJECT, "shuttle", "production", version=1)
+    assert resolve("shuttle") == 1
+    assert resolve("shuttle@production") == 1
+    assert resolve("shuttle:2") == 2
+    registry.delete_alias(PROJECT, "shuttle", "production")
+    assert resolve("shuttle") == 2
+
+
+@pytest.mark.usefixtures("model")
+def test_a_reference_to_nothing_is_not_found(registry: Registry) -> None:
+    for ref in BAD_REFS:
+        with pytest.raises(NotFoundError):
+            registry.resolve(PROJECT, ref)
+
+
+@pytest.mark.usefixtures("model")
+def test_fault_113_an_alias_moves_only_from_the_revision_that_was_seen(registry: Registry) -> None:
+    first = registry.set_alias(PROJECT, "shuttle", "production", version=1, if_match=0)
+    second = registry.set_alias(
+        PROJECT, "shuttle", "production", version=2, if_match=first.revision
+    )
+    assert second.revision != first.revision
+    for stale in (0, first.revision, 10**30):
+        with pytest.raises(PreconditionError) as caught:
+            registry.set_alias(PROJECT, "shuttle", "production", version=1, if_match=stale)
+        assert (caught.value.expected, caught.value.found) == (stale, second.revision)
+        with pytest.raises(PreconditionError):
+            registry.delete_alias(PROJECT, "shuttle", "production", if_match=stale)
+    assert registry.alias(PROJECT, "shuttle", "production") == second
+    registry.delete_alias(PROJECT, "shuttle", "production", if_match=second.revision)
+
+
+@pytest.mark.usefixtures("model")
+def test_an_alias_made_anew_repeats_no_revision(registry: Registry) -> None:
+    seen = set()
+    for _ in range(3):
+        seen.add(registry.set_alias(PROJECT, "shuttle", "production", version=1).revision)
+        registry.delete_alias(PROJECT, "shuttle", "production")
+    assert len(seen) == 3
+    with pytest.raises(PreconditionError) as caught:
+        registry.set_alias(PROJECT, "shuttle", "production", version=1, if_match=min(seen))
+    assert caught.value.found is None
+
+
+@pytest.mark.usefixtures("model")
+def test_an_alias_needs_a_model_and_a_version(registry: Registry) -> None:
+    with pytest.raises(NotFoundError, match="version"):
+        registry.set_alias(PROJECT, "shuttle", "production", version=3)
+    with pytest.raises(NotFoundError, match="model"):
+        registry.set_alias(PROJECT, "other", "production", version=1)
+    for look in (registry.alias, registry.delete_alias):
+        with pytest.raises(NotFoundError, match="alias"):
+            look(PROJECT, "shuttle", "production")
+
+
+@pytest.mark.usefixtures("model")
+def test_fault_177_a_bad_name_finds_nothing_and_makes_nothing(registry: Registry) -> None:
+    for bad in BAD_NAMES:
+        with pytest.raises(NotFoundError):
+            registry.model(PROJECT, bad)
+        with pytest.raises(NotFoundError):
+            registry.alias(PROJECT, "shuttle", bad)
+        with pytest.raises(ValueError, match="alias"):
+            registry.set_alias(PROJECT, "shuttle", bad, version=1)
+
+
+def test_names_and_ids_are_told_from_other_text() -> None:
+    assert is_name("a")
+    assert is_name("a.b_c-9" + "x" * 57)
+    assert not any(map(is_name, BAD_NAMES))
+    assert is_id(new_id("ds"), "ds")
+    assert not is_id(new_id("ds"), "job")
+    assert not is_id(new_id("job") + "\n", "job")
+    assert len({new_id("job") for _ in range(1000)}) == 1000
