@@ -1,0 +1,1 @@
+"""HTTP: routes, wire formats and what surrounds them."""

@@ -1,0 +1,128 @@
+"""Bounds on what a connection may do before there is a request: time, header bytes, number."""
+
+import asyncio
+import json
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from app.problem_types import PROBLEM_TYPES
+from app.problems import PROBLEM_MEDIA_TYPE
+
+MAX_HEADER_BYTES = 64 * 1024
+MAX_HEADERS = 100
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Uvicorn's protocol, which lacks these bounds; what breaks them is answered and closed."""
+
+    header_timeout_s = 10.0
+    max_connections = 1_000
+
+    _header_timer: asyncio.TimerHandle | None = None
+    _header_bytes = 0
+    _refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Refuse connections beyond the limit; wait for headers of the others so long."""
+        super().connection_made(transport)
+        if len(self.connections) > self.max_connections:
+            self._refuse("overloaded")
+        else:
+            self._await_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, unless the connection is being closed."""
+        if not self._refused:
+            super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """A request begins: its headers must come soon."""
+        super().on_message_begin()
+        self._header_bytes = 0
+        if self._header_timer is None:
+            self._await_headers()
+
+    def on_url(self, url: bytes) -> None:
+        """Count the path as header bytes."""
+        super().on_url(url)
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count a header."""
+        super().on_header(name, value)
+        self._count(len(name) + len(value))
+
+    def on_headers_complete(self) -> None:
+        """The request can be served, if its headers are not too many."""
+        self._stop_timer()
+        if not self._refused:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Pass the body on, unless there is nobody to take it."""
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Tell whoever serves the request."""
+        if not self._refused:
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP."""
+        if not self._refused and not self.transport.is_closing():
+            self._refuse("bad-request", detail=msg)
+
+    def _count(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > MAX_HEADER_BYTES or len(self.headers) > MAX_HEADERS:
+            self._refuse("limit-headers")
+
+    def _await_headers(self) -> None:
+        self._header_timer = self.loop.call_later(self.header_timeout_s, self._on_timeout)
+
+    def _stop_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _on_timeout(self) -> None:
+        self._header_timer = None
+        if not self.transport.is_closing():
+            self._refuse("header-timeout")
+
+    def _refuse(self, slug: str, *, detail: str = "") -> None:
+        if self._refused:
+            return
+        self._refused = True
+        self.transport.write(_answer(slug, detail))
+        self.transport.close()
+
+
+def _answer(slug: str, detail: str) -> bytes:
+    kind = PROBLEM_TYPES[slug]
+    content: dict[str, Any] = {
+        "type": kind.uri,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail or kind.explanation,
+        "instance": "none",
+    }
+    body = json.dumps(content).encode()
+    retry = b"" if kind.retry_after_s is None else b"retry-after: %d\r\n" % kind.retry_after_s
+    return b"".join(
+        [
+            STATUS_LINE[kind.status],
+            b"content-type: %s\r\n" % PROBLEM_MEDIA_TYPE.encode(),
+            b"content-length: %d\r\n" % len(body),
+            retry,
+            b"connection: close\r\n\r\n",
+            body,
+        ]
+    )

@@ -1,0 +1,75 @@
+"""What routes ask for: the objects that the application's lifespan made, and the caller."""
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Query, Request
+
+from app.engine import Engine
+from app.models_cache import LoadedModels
+from app.queue import JobQueue
+from app.settings import ApiSettings
+from models_store.blobs import BlobStore
+from models_store.database import Database
+from models_store.jobs import Jobs
+from models_store.registry import Registry
+
+DEFAULT_PROJECT = "default"
+DEFAULT_LIMIT = 50
+
+
+# Async although they never wait: FastAPI sends plain functions to a thread each.
+async def _settings(request: Request) -> ApiSettings:
+    return settings_of(request)
+
+
+async def _database(request: Request) -> Database:
+    return cast(Database, request.app.state.database)
+
+
+async def _blobs(request: Request) -> BlobStore:
+    return cast(BlobStore, request.app.state.blobs)
+
+
+async def _registry(request: Request) -> Registry:
+    return cast(Registry, request.app.state.registry)
+
+
+async def _jobs(request: Request) -> Jobs:
+    return cast(Jobs, request.app.state.jobs)
+
+
+async def _queue(request: Request) -> JobQueue:
+    return cast(JobQueue, request.app.state.queue)
+
+
+async def _models(request: Request) -> LoadedModels:
+    return cast(LoadedModels, request.app.state.models)
+
+
+async def _engine(request: Request) -> Engine:
+    return cast(Engine, request.app.state.engine)
+
+
+async def _project() -> str:
+    return DEFAULT_PROJECT
+
+
+def settings_of(request: Request) -> ApiSettings:
+    """The settings that the application was made with."""
+    return cast(ApiSettings, request.app.state.settings)
+
+
+SettingsDep = Annotated[ApiSettings, Depends(_settings)]
+DatabaseDep = Annotated[Database, Depends(_database)]
+BlobsDep = Annotated[BlobStore, Depends(_blobs)]
+RegistryDep = Annotated[Registry, Depends(_registry)]
+JobsDep = Annotated[Jobs, Depends(_jobs)]
+QueueDep = Annotated[JobQueue, Depends(_queue)]
+EngineDep = Annotated[Engine, Depends(_engine)]
+ModelsDep = Annotated[LoadedModels, Depends(_models)]
+ProjectDep = Annotated[str, Depends(_project)]
+
+LimitQuery = Annotated[int, Query(ge=1, le=200, description="Most items of the page.")]
+CursorQuery = Annotated[
+    str | None, Query(max_length=200, description="`next_cursor` of the page before.")
+]

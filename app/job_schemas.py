@@ -1,0 +1,149 @@
+"""What the routes of jobs answer with."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models_store.jobs import EventKind, Job, JobEvent, JobKind, JobState
+from models_store.pages import Page
+
+_ID = "job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"
+_DATASET_ID = "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"
+_JOB_EXAMPLE: dict[str, Any] = {
+    "id": _ID,
+    "kind": "training",
+    "state": "running",
+    "attempt": 1,
+    "created_at": "2026-11-24T15:27:00Z",
+    "started_at": "2026-11-24T15:27:01Z",
+    "finished_at": None,
+    "progress": {"epoch": 12, "max_epochs": 509, "fraction": 0.29, "eta_seconds": 95.0},
+    "metrics": {
+        "epoch": 12,
+        "train_log_likelihood": 3.1,
+        "validation_log_likelihood": 2.9,
+        "best_epoch": 11,
+        "rows_per_second": 51000.0,
+    },
+    "model": {"name": "shuttle", "version": None},
+    "dispatch": "sent",
+    "cancel_requested": False,
+    "error": None,
+    "request": {"model_name": "shuttle", "dataset_id": _DATASET_ID},
+}
+
+
+class ProgressView(BaseModel):
+    """How far a job is."""
+
+    model_config = ConfigDict(extra="allow")
+
+    epoch: int = Field(description="Epochs that are done.")
+    max_epochs: int
+    fraction: float = Field(
+        description="From 0 to 1. It may fall: training goes on while the model gets better."
+    )
+    eta_seconds: float | None = Field(
+        description="Seconds until training ends if the model gets no better; null: unknown yet."
+    )
+
+
+class JobModelView(BaseModel):
+    """The model that a job makes."""
+
+    name: str | None
+    version: int | None = Field(description="Null until the job has succeeded.")
+
+
+class JobErrorView(BaseModel):
+    """Why a job failed."""
+
+    code: str = Field(description="Stable, for programs: `diverged`, `oom`, `crash_loop`, ...")
+    detail: str
+
+
+class JobView(BaseModel):
+    """A job."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_JOB_EXAMPLE]})
+
+    id: str
+    kind: JobKind
+    state: JobState
+    attempt: int = Field(description="How many times a worker has begun it.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    progress: ProgressView | None = Field(description="Null until the first signs of progress.")
+    metrics: dict[str, Any] | None = Field(
+        description="Of the last epoch; of the model, test likelihood included, once succeeded."
+    )
+    model: JobModelView
+    dispatch: Literal["sent", "pending"] = Field(
+        description="Whether a worker has been told. A job that is `pending` is as safe as any"
+        " other: workers look for such jobs themselves."
+    )
+    cancel_requested: bool = Field(description="It runs, and is about to stop.")
+    error: JobErrorView | None
+    request: dict[str, Any] = Field(description="The body as accepted, with every choice made.")
+
+    @classmethod
+    def of(cls, job: Job, *, sent: bool = False) -> "JobView":
+        """What callers see of a job.
+
+        Args:
+            job: as the database has it.
+            sent: a worker has been told since.
+        """
+        dispatched = sent or job.dispatched or job.state is not JobState.QUEUED
+        return cls(
+            id=job.id,
+            kind=job.kind,
+            state=job.state,
+            attempt=job.attempt,
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+            progress=ProgressView(**job.progress) if job.progress else None,
+            metrics=job.metrics,
+            model=JobModelView(name=job.model_name, version=job.model_version),
+            dispatch="sent" if dispatched else "pending",
+            cancel_requested=job.cancel_requested and not job.final,
+            error=JobErrorView(**job.error) if job.error else None,
+            request=job.request,
+        )
+
+
+class JobPage(BaseModel):
+    """A page of jobs, newest first."""
+
+    items: list[JobView]
+    next_cursor: str | None = Field(description="For the next page; null: this is the last one.")
+
+    @classmethod
+    def of(cls, page: Page[Job]) -> "JobPage":
+        """What callers see of a page."""
+        return cls(items=[JobView.of(job) for job in page.items], next_cursor=page.next_cursor)
+
+
+class EventView(BaseModel):
+    """Something that happened to a job."""
+
+    id: int = Field(description="Counts from 1, without gaps.")
+    event: EventKind
+    data: dict[str, Any]
+    created_at: datetime
+
+    @classmethod
+    def of(cls, event: JobEvent) -> "EventView":
+        """What callers see of an event."""
+        return cls(id=event.seq, event=event.event, data=event.data, created_at=event.created_at)
+
+
+class EventPage(BaseModel):
+    """Events, oldest first."""
+
+    items: list[EventView]
+    next_after: int = Field(description="`after` for the next page.")
+    ended: bool = Field(description="The job has ended and these are its last events.")

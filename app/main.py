@@ -1,0 +1,99 @@
+"""The application: settings in, an ASGI application out."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from anyio import CapacityLimiter
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+
+from app.engine import Engine, OverloadedError
+from app.metrics import Metrics
+from app.middleware import RequestMiddleware
+from app.models_cache import LoadedModels
+from app.openapi import DESCRIPTION, TAGS, install_openapi
+from app.problems import Problem, install_problem_handlers, problem_response, request_id_of
+from app.queue import JobQueue
+from app.request_bodies import BodyLimits, BodyMiddleware
+from app.routes import datasets, docs, health, jobs, models, problems, scores
+from app.settings import ApiSettings
+from models_store.blobs import BlobStore
+from models_store.database import Database
+from models_store.jobs import Jobs
+from models_store.registry import Registry
+
+_MULTIPART_OVERHEAD_BYTES = 64 * 1024
+_STALE_UPLOAD_S = 24 * 3600
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """Make the application; nothing is opened before its lifespan starts."""
+    app = FastAPI(
+        title="densityd",
+        version=version("densityd"),
+        summary="Density estimation with normalising flows.",
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan,
+    )
+    app.state.settings = settings
+    app.state.metrics = Metrics()
+    app.state.stopping = asyncio.Event()
+    for module in (datasets, jobs, models, scores, problems, health, docs):
+        app.include_router(module.router)
+    install_problem_handlers(app)
+    app.exception_handler(OverloadedError)(_on_overload)
+    install_openapi(app)
+    # The last one added is the outermost.
+    limits = BodyLimits(
+        max_bytes=max(
+            settings.max_upload_bytes + _MULTIPART_OVERHEAD_BYTES, settings.max_score_bytes
+        ),
+        timeout_s=settings.body_timeout_s,
+    )
+    app.add_middleware(BodyMiddleware, limits=limits)
+    app.add_middleware(RequestMiddleware, metrics=app.state.metrics)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: ApiSettings = app.state.settings
+    state = app.state
+    state.database = Database(settings.resolved_database_url)
+    try:
+        await asyncio.to_thread(state.database.check_revision)
+        state.blobs = BlobStore(settings.blob_root)
+        await asyncio.to_thread(state.blobs.ping)
+        await asyncio.to_thread(state.blobs.sweep_staging, older_than_s=_STALE_UPLOAD_S)
+        state.registry = Registry(state.database)
+        state.jobs = Jobs(state.database)
+        state.parsers = CapacityLimiter(settings.max_parsers)
+        state.models = LoadedModels(
+            state.registry, state.blobs, max_bytes=settings.model_cache_bytes
+        )
+        state.engine = Engine(threads=settings.inference_threads)
+        state.engine.start()
+        state.queue = JobQueue(
+            state.jobs,
+            broker_url=settings.resolved_broker_url,
+            celery_broker_url=settings.celery_broker_url,
+        )
+        state.queue.start()
+        try:
+            yield
+        finally:
+            state.stopping.set()
+            await asyncio.to_thread(state.queue.stop)
+            await asyncio.to_thread(state.engine.stop)
+    finally:
+        state.database.dispose()
+
+
+async def _on_overload(request: Request, error: OverloadedError) -> Response:  # noqa: ARG001  the signature of a handler
+    return problem_response(Problem("overloaded"), request_id=request_id_of(request))

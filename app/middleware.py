@@ -1,0 +1,125 @@
+"""What surrounds every request: its id, security headers, the access log, metrics, the last catch."""
+
+import asyncio
+import logging
+import re
+import time
+from secrets import token_hex
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.metrics import Metrics
+from app.problems import Problem, problem_of, problem_response
+from models_store.errors import StoreError
+from models_store.logs import log_context
+
+log = logging.getLogger(__name__)
+
+CLIENT_LEFT = 499
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+_QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
+_SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class RequestMiddleware:
+    """The outermost layer: nothing that a request does escapes it."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _identify(scope)
+        answer = _Answer(send, request_id)
+        began = time.perf_counter()
+        with log_context(request_id=request_id), self._metrics.in_flight.track_inprogress():
+            try:
+                await self._serve(scope, receive, answer)
+            finally:
+                self._record(scope, status=answer.status, seconds=time.perf_counter() - began)
+
+    async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        try:
+            await self._app(scope, receive, answer.send)
+        except ClientDisconnect:
+            answer.abandon()
+        except (Exception, asyncio.CancelledError) as error:
+            problem = _problem(error)
+            # Too late for another answer: the server cuts the connection. A cancelled request is
+            # answered only where the server cancels it, which is when it stops.
+            stops = scope["app"].state.stopping.is_set()
+            if answer.started or (isinstance(error, asyncio.CancelledError) and not stops):
+                raise
+            response = problem_response(problem, request_id=answer.request_id)
+            await response(scope, receive, answer.send)
+
+    def _record(self, scope: Scope, *, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        method = str(scope["method"])
+        self._metrics.observe(method=method, route=route, status=status, seconds=seconds)
+        level = logging.DEBUG if route in _QUIET_ROUTES else logging.INFO
+        path = str(scope["path"])[:200]
+        log.log(level, "%s %s answered %d in %.4f s", method[:16], path, status, seconds)
+
+
+class _Answer:
+    """Adds the headers that every answer has, and notes what became of it."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self.request_id = request_id
+        self.status = CLIENT_LEFT
+        self.started = False
+
+    def abandon(self) -> None:
+        """The caller left before the answer."""
+        self.status = CLIENT_LEFT
+
+    async def send(self, message: Message) -> None:
+        """Pass an ASGI message on."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self.request_id
+            for name, value in _SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+        await self._send(message)
+
+
+def _problem(error: BaseException) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        return Problem("stopping")
+    if isinstance(error, StoreError):
+        return problem_of(error)
+    log.error("unexpected error", exc_info=error)
+    return Problem("internal")
+
+
+def _identify(scope: Scope) -> str:
+    """Choose the request's id, and keep a valid trace context; both are in the request's state."""
+    headers = Headers(scope=scope)
+    given = headers.get("x-request-id", "")
+    request_id = given if _REQUEST_ID.fullmatch(given) else token_hex(16)
+    traceparent = headers.get("traceparent", "")
+    state = scope.setdefault("state", {})
+    state["request_id"] = request_id
+    state["traceparent"] = traceparent if _TRACEPARENT.fullmatch(traceparent) else None
+    return request_id

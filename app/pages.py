@@ -1,0 +1,67 @@
+"""The service's own HTML pages: no inline script or style, nothing from elsewhere, all escaped."""
+
+from functools import cache
+from html import escape
+from pathlib import Path
+
+import fastapi_offline
+from starlette.responses import HTMLResponse
+
+STATIC_FOLDER = Path(__file__).parent / "static"
+DOCS_FOLDER = Path(fastapi_offline.__file__).parent / "static"
+
+_PAGE_POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'"
+# Swagger UI and ReDoc write style attributes; ReDoc searches in a worker that it makes itself.
+_DOCS_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline';"
+    " img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src blob:;"
+    " frame-ancestors 'none'"
+)
+
+
+def page(title: str, body: str) -> HTMLResponse:
+    """A page with the service's look.
+
+    Args:
+        title: plain text.
+        body: HTML; escape what goes into it.
+    """
+    return _html(title, '<link rel="stylesheet" href="/static/site.css">', f"<main>{body}</main>")
+
+
+def swagger_ui(title: str) -> HTMLResponse:
+    """Swagger UI for `/openapi.json`."""
+    head = '<link rel="stylesheet" href="/static/docs/swagger-ui.css">'
+    body = (
+        '<div id="swagger-ui"></div><script src="/static/docs/swagger-ui-bundle.js"></script>'
+        '<script src="/static/swagger.js"></script>'
+    )
+    return _html(title, head, body, policy=_DOCS_POLICY)
+
+
+def redoc(title: str) -> HTMLResponse:
+    """ReDoc for `/openapi.json`."""
+    body = (
+        '<div id="redoc"></div><script src="/static/docs/redoc.standalone.js"></script>'
+        '<script src="/static/redoc.js"></script>'
+    )
+    return _html(
+        title, '<link rel="stylesheet" href="/static/redoc.css">', body, policy=_DOCS_POLICY
+    )
+
+
+@cache
+def redoc_bundle() -> bytes:
+    """ReDoc's script, with our own icon in place of the logo that it links to."""
+    script = (DOCS_FOLDER / "redoc.standalone.js").read_bytes()
+    return script.replace(b"https://cdn.redoc.ly/redoc/logo-mini.svg", b"/static/icon.svg")
+
+
+def _html(title: str, head: str, body: str, *, policy: str = _PAGE_POLICY) -> HTMLResponse:
+    document = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<title>{escape(title)}</title><link rel="icon" href="/static/icon.svg">{head}</head>'
+        f"<body>{body}</body></html>"
+    )
+    return HTMLResponse(document, headers={"Content-Security-Policy": policy})

@@ -1,0 +1,245 @@
+"""Every kind of problem: those of any request, here; those of datasets, jobs and models, beside."""
+
+from app.problem_type import ProblemType
+from app.problem_types_of_data import DATA_PROBLEMS
+
+_GENERAL = (
+    ProblemType(
+        "validation",
+        422,
+        "The request does not fit its schema",
+        "A field of the body, the path, the query or a header has a wrong type, lies out of range"
+        " or is missing. `errors` says which, and what it must be.",
+    ),
+    ProblemType(
+        "unknown-field",
+        422,
+        "The body has a field that does not exist",
+        "Unknown fields are refused, so that a misspelt option is never silently ignored."
+        " `errors` points at each.",
+    ),
+    ProblemType(
+        "unknown-parameter",
+        422,
+        "The query has a parameter that does not exist",
+        "Unknown query parameters of an upload are refused, so that a misspelt option is never"
+        " silently ignored.",
+    ),
+    ProblemType(
+        "not-found",
+        404,
+        "Not found",
+        "No such route, or no such thing in your project. Things of other projects are not found"
+        " either.",
+    ),
+    ProblemType(
+        "method-not-allowed",
+        405,
+        "The route does not have this method",
+        "The `Allow` header lists the methods that the route has.",
+    ),
+    ProblemType(
+        "not-acceptable",
+        406,
+        "None of the accepted media types can be given",
+        "The `Accept` header names no media type that this route can answer with.",
+    ),
+    ProblemType(
+        "bad-request",
+        400,
+        "The request cannot be read",
+        "The request breaks a rule of HTTP or of a header that this route reads.",
+    ),
+    ProblemType(
+        "cursor",
+        400,
+        "The cursor is not valid",
+        "A cursor must be sent back exactly as the previous page's `next_cursor` gave it, to the"
+        " same route.",
+    ),
+    ProblemType(
+        "stopping",
+        503,
+        "The server stops",
+        "The server is being stopped or restarted and did not finish the request. Send it again.",
+        retry_after_s=5,
+    ),
+    ProblemType(
+        "internal",
+        500,
+        "Internal error",
+        "A defect of the service. The log holds the details under the request id, which is the"
+        " problem's `instance`.",
+    ),
+)
+
+_BODIES = (
+    ProblemType(
+        "body-empty",
+        400,
+        "The body is empty",
+        "The route needs a body. Check the length that was sent.",
+    ),
+    ProblemType(
+        "body-timeout",
+        408,
+        "The body came too slowly",
+        "The server stopped waiting for the rest of the request's body.",
+    ),
+    ProblemType(
+        "header-timeout",
+        408,
+        "The headers came too slowly",
+        "The server stopped waiting for the request's headers. The connection is closed.",
+    ),
+    ProblemType(
+        "media-type",
+        415,
+        "The media type is not supported",
+        "The `Content-Type` is not one that the route reads, or the content is not of that type."
+        " The route's documentation lists the types.",
+    ),
+    ProblemType(
+        "content-encoding",
+        415,
+        "The content encoding is not supported",
+        "Bodies may be sent plain or with `Content-Encoding: gzip`, one layer of it.",
+    ),
+    ProblemType(
+        "content-decoding",
+        400,
+        "The body is not valid in its content encoding",
+        "The gzip data is corrupt or cut off.",
+    ),
+    ProblemType(
+        "multipart",
+        400,
+        "The multipart body is not valid",
+        "A multipart upload has one part named `file`, with short headers, and a closing boundary.",
+    ),
+    ProblemType(
+        "json-syntax",
+        400,
+        "The body is not JSON",
+        "The body breaks the grammar of RFC 8259. Comments, trailing commas and single quotes are"
+        " not JSON.",
+    ),
+    ProblemType(
+        "json-encoding",
+        400,
+        "The JSON is not plain UTF-8",
+        "JSON must be UTF-8 without a byte order mark.",
+    ),
+    ProblemType(
+        "json-nonfinite",
+        400,
+        "NaN and Infinity are not JSON",
+        "RFC 8259 has no literals for non-finite numbers. Send null where it is allowed, or a"
+        " binary format.",
+    ),
+    ProblemType(
+        "json-depth",
+        400,
+        "The JSON is nested too deeply",
+        "No value of this service needs more than a few levels.",
+    ),
+    ProblemType(
+        "json-number",
+        400,
+        "A number in the JSON is too long",
+        "A number of this many digits fits no field of this service.",
+    ),
+    ProblemType(
+        "json-duplicate-key",
+        400,
+        "An object of the JSON has a key twice",
+        "Which of the two is meant cannot be known, so neither is used.",
+    ),
+    ProblemType(
+        "value-nonfinite",
+        422,
+        "A number is not finite",
+        "A number is too large for a 64-bit float, or is not finite where it must be.",
+    ),
+)
+
+_LIMITS = (
+    ProblemType(
+        "limit-body",
+        413,
+        "The body is too large",
+        "The body passes the route's limit of bytes. The connection is closed.",
+    ),
+    ProblemType(
+        "limit-decoded-bytes",
+        413,
+        "The decoded body is too large",
+        "The decompressed body passes the limit of bytes, or expands suspiciously much.",
+    ),
+    ProblemType(
+        "limit-headers",
+        431,
+        "The headers are too large",
+        "The path and the headers together pass the limit. The connection is closed.",
+    ),
+    ProblemType(
+        "limit-rows",
+        413,
+        "Too many rows",
+        "The table or the batch has more rows than this server allows.",
+    ),
+    ProblemType(
+        "limit-samples",
+        413,
+        "Too many samples",
+        "One request may draw a limited number of samples; send several, with different seeds.",
+    ),
+    ProblemType(
+        "limit-columns",
+        422,
+        "Too many columns",
+        "The table has more columns than this server allows.",
+    ),
+    ProblemType(
+        "limit-metadata",
+        422,
+        "The file has too much metadata",
+        "The file's own description (row groups, key-value pairs, headers) is unreasonably large.",
+    ),
+    ProblemType(
+        "limit-parameters",
+        422,
+        "The flow is too large",
+        "The flow would have more parameters, layers or units than this server allows.",
+    ),
+    ProblemType(
+        "limit-memory",
+        422,
+        "The job needs too much memory",
+        "The estimate of the training's memory passes this server's limit.",
+    ),
+    ProblemType(
+        "limit-queued-jobs",
+        429,
+        "Too many jobs are waiting",
+        "The project's queue is full. Wait until some jobs have run.",
+        retry_after_s=30,
+    ),
+    ProblemType(
+        "overloaded",
+        503,
+        "The server is busy",
+        "More requests are waiting than the server can answer in time. Try again.",
+        retry_after_s=1,
+    ),
+    ProblemType(
+        "storage-full",
+        507,
+        "The storage is full",
+        "Nothing was stored. Reading still works.",
+    ),
+)
+
+PROBLEM_TYPES: dict[str, ProblemType] = {
+    problem.slug: problem for problem in (*_GENERAL, *_BODIES, *_LIMITS, *DATA_PROBLEMS)
+}

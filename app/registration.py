@@ -1,0 +1,61 @@
+"""A parsed table becomes a dataset: bytes first, then the row; both or neither."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from models_store.blobs import BlobStore, table_key
+from models_store.registry import Dataset, NewDataset, Registry
+from models_store.table_contract import TableFormat, TableSummary
+
+
+@dataclass(frozen=True)
+class UploadedTable:
+    """A table in the staging folder.
+
+    Args:
+        id: the dataset's id to be.
+        project: whose it is.
+        name: its label.
+        format: what it was uploaded as.
+        file: the staged table.
+        summary: what the parser found.
+    """
+
+    id: str
+    project: str
+    name: str | None
+    format: TableFormat
+    file: Path
+    summary: TableSummary
+
+
+def register_table(table: UploadedTable, blobs: BlobStore, registry: Registry) -> Dataset:
+    """Store a table's bytes and its row.
+
+    One function for one thread, so that a request that is cut off cannot stop it halfway.
+
+    Raises:
+        StoreError: neither is stored.
+    """
+    key = table_key(table.id)
+    blob = blobs.commit(table.file, key)
+    try:
+        return registry.add_dataset(
+            NewDataset(
+                id=table.id,
+                project=table.project,
+                name=table.name,
+                rows=table.summary.rows,
+                dtype=table.summary.dtype,
+                columns=[asdict(column) for column in table.summary.columns],
+                warnings=[dict(warning) for warning in table.summary.warnings],
+                source_format=table.format.value,
+                source_sha256=table.summary.source_sha256,
+                key=blob.key,
+                sha256=blob.sha256,
+                bytes=blob.bytes,
+            )
+        )
+    except BaseException:
+        blobs.delete(key.rpartition("/")[0])
+        raise

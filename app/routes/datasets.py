@@ -1,0 +1,270 @@
+"""Datasets: upload, list, inspect, read back, delete."""
+
+from functools import partial
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.accept import best_media_type
+from app.dataset_rows import ROWS_MEDIA_TYPES, encode_rows, read_slice
+from app.dependencies import (
+    DEFAULT_LIMIT,
+    BlobsDep,
+    CursorQuery,
+    LimitQuery,
+    ProjectDep,
+    RegistryDep,
+    settings_of,
+)
+from app.problems import problem_responses
+from app.registration import UploadedTable, register_table
+from app.schemas import DatasetPage, DatasetView, RowsView
+from app.settings import ApiSettings
+from app.uploads import MULTIPART_MEDIA_TYPE, receive_upload
+from models_store.ids import new_id
+from models_store.schemas import DatasetId
+from models_store.table_contract import (
+    MEDIA_TYPES,
+    ConstantPolicy,
+    Delimiter,
+    MissingPolicy,
+    ParseOptions,
+)
+from models_store.tables_io import parse_table_isolated
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+
+_CSV_EXAMPLE = "height,weight\n171.5,68.2\n180.1,80.9\n165.0,55.3\n177.7,71.0\n"
+_DATASET_PROBLEMS = (
+    "dataset-empty",
+    "dataset-too-small",
+    "dataset-too-large",
+    "dataset-parse",
+    "dataset-encoding",
+    "dataset-dtype",
+    "dataset-shape",
+    "dataset-truncated",
+    "dataset-pickle-forbidden",
+    "dataset-nonfinite",
+    "dataset-range",
+    "dataset-constant-column",
+    "dataset-duplicate-columns",
+    "column-name",
+    "limit-rows",
+    "limit-columns",
+    "limit-metadata",
+    "multipart",
+    "unknown-parameter",
+    "storage-full",
+    "storage-unavailable",
+)
+_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_UPLOAD_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "The table as the raw body, or as the one part `file` of a form.",
+        "content": {
+            "text/csv": {"schema": {"type": "string"}, "example": _CSV_EXAMPLE},
+            **{kind: _BINARY for kind in MEDIA_TYPES if kind != "text/csv"},
+            MULTIPART_MEDIA_TYPE: {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            },
+        },
+    }
+}
+
+DatasetPath = Annotated[
+    DatasetId,
+    Path(description="The dataset's id.", examples=["ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"]),
+]
+
+
+class UploadOptions(BaseModel):
+    """How to read an uploaded table."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="A label. Left out: the name of the uploaded file, if it has one.",
+        examples=["people"],
+    )
+    header: bool = Field(
+        default=True, description="CSV: the first line names the columns. False: `x1` to `xD`."
+    )
+    delimiter: Delimiter = Field(default=",", description="CSV: what separates values.")
+    missing: MissingPolicy = Field(
+        default="error", description="Refuse missing and non-finite values, or drop their rows."
+    )
+    constant: ConstantPolicy = Field(
+        default="error", description="Refuse constant columns, drop them, or keep them."
+    )
+
+    def parsing(self, settings: ApiSettings) -> ParseOptions:
+        """The parser's options."""
+        return ParseOptions(
+            header=self.header,
+            delimiter=self.delimiter,
+            missing=self.missing,
+            constant=self.constant,
+            max_rows=settings.max_rows,
+            max_columns=settings.max_columns,
+            max_bytes=settings.max_table_bytes,
+        )
+
+
+class Slice(BaseModel):
+    """Which rows of a dataset."""
+
+    offset: int = Field(default=0, ge=0, le=2**53, description="First row, from 0.")
+    limit: int = Field(default=100, ge=1, le=10_000, description="Most rows.")
+
+
+@router.post(
+    "",
+    operation_id="create_dataset",
+    summary="Upload a table",
+    status_code=201,
+    responses={
+        201: {
+            "description": "The dataset, registered.",
+            "headers": {"Location": {"description": "The dataset.", "schema": {"type": "string"}}},
+        },
+        **problem_responses(*_DATASET_PROBLEMS),
+    },
+    openapi_extra=_UPLOAD_BODY,
+)
+async def create_dataset(
+    request: Request,
+    response: Response,
+    options: Annotated[UploadOptions, Query()],
+    project: ProjectDep,
+    blobs: BlobsDep,
+    registry: RegistryDep,
+) -> DatasetView:
+    """Upload a table as CSV, Parquet or npy.
+
+    The file is streamed to disk and parsed in bounded memory. It is registered whole or not at
+    all. Columns must be numeric; values stay float32 or float64 as they came.
+    """
+    settings = settings_of(request)
+    with blobs.staged(".upload") as source, blobs.staged(".npy") as table:
+        upload = await receive_upload(request, source, max_bytes=settings.max_upload_bytes)
+        summary = await to_thread.run_sync(
+            partial(
+                parse_table_isolated,
+                source,
+                table,
+                format=upload.format,
+                options=options.parsing(settings),
+                memory_bytes=settings.parse_memory_bytes,
+                timeout_s=settings.parse_timeout_s,
+            ),
+            abandon_on_cancel=True,
+            limiter=request.app.state.parsers,
+        )
+        uploaded = UploadedTable(
+            id=new_id("ds"),
+            project=project,
+            name=options.name or upload.file_name,
+            format=upload.format,
+            file=table,
+            summary=summary,
+        )
+        dataset = await to_thread.run_sync(register_table, uploaded, blobs, registry)
+    response.headers["Location"] = f"/v1/datasets/{dataset.id}"
+    return DatasetView.of(dataset)
+
+
+@router.get(
+    "",
+    operation_id="list_datasets",
+    summary="List datasets",
+    response_description="The page.",
+    responses=problem_responses("cursor"),
+)
+def list_datasets(
+    project: ProjectDep,
+    registry: RegistryDep,
+    limit: LimitQuery = DEFAULT_LIMIT,
+    cursor: CursorQuery = None,
+) -> DatasetPage:
+    """A page of datasets, newest first."""
+    page = registry.datasets(project, limit=limit, cursor=cursor)
+    return DatasetPage(
+        items=[DatasetView.of(dataset) for dataset in page.items], next_cursor=page.next_cursor
+    )
+
+
+@router.get(
+    "/{dataset_id}",
+    operation_id="get_dataset",
+    summary="Inspect a dataset",
+    response_description="The dataset.",
+    responses=problem_responses("not-found"),
+)
+def get_dataset(dataset_id: DatasetPath, project: ProjectDep, registry: RegistryDep) -> DatasetView:
+    """A dataset's columns, statistics and warnings."""
+    return DatasetView.of(registry.dataset(project, dataset_id))
+
+
+@router.get(
+    "/{dataset_id}/rows",
+    operation_id="get_dataset_rows",
+    summary="Read rows back",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The rows, in the format that `Accept` asks for.",
+            "content": {
+                "application/json": {"schema": RowsView.model_json_schema()},
+                "text/csv": {"schema": {"type": "string"}},
+                "application/x-npy": {"schema": {"type": "string", "format": "binary"}},
+            },
+        },
+        **problem_responses("not-found", "not-acceptable", "artifact-missing"),
+    },
+)
+def get_dataset_rows(
+    dataset_id: DatasetPath,
+    project: ProjectDep,
+    registry: RegistryDep,
+    blobs: BlobsDep,
+    wanted: Annotated[Slice, Query()],
+    accept: Annotated[str | None, Header(include_in_schema=False)] = None,
+) -> Response:
+    """Rows of a dataset as they are stored, as JSON, CSV or npy.
+
+    In CSV, a column name that a spreadsheet would take for a formula is preceded by `'`.
+    """
+    media_type = best_media_type(accept, ROWS_MEDIA_TYPES)
+    dataset = registry.dataset(project, dataset_id)
+    rows = read_slice(blobs.path(dataset.key), offset=wanted.offset, limit=wanted.limit)
+    columns = [column["name"] for column in dataset.columns]
+    body = encode_rows(rows, media_type, columns=columns, offset=wanted.offset, total=dataset.rows)
+    return Response(body, media_type=media_type, headers={"Vary": "Accept"})
+
+
+@router.delete(
+    "/{dataset_id}",
+    operation_id="delete_dataset",
+    summary="Delete a dataset",
+    status_code=204,
+    response_description="It is deleted.",
+    responses=problem_responses("not-found", "dataset-in-use", "storage-unavailable"),
+)
+def delete_dataset(
+    dataset_id: DatasetPath, project: ProjectDep, registry: RegistryDep, blobs: BlobsDep
+) -> None:
+    """Delete a dataset that no unfinished job uses. Models that were trained on it stay."""
+    dataset = registry.delete_dataset(project, dataset_id)
+    blobs.delete(dataset.key.rpartition("/")[0])

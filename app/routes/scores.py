@@ -1,0 +1,156 @@
+"""What a trained flow is asked: how likely are these rows, where do they come from, more of them.
+
+These are the hot routes: they answer raw requests, and OpenAPI has their description from
+`app.score_docs`.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import numpy as np
+from fastapi import APIRouter, Path, Query
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.json_body import json_request
+from app.problems import FieldError, Problem
+from app.rows import Floats
+from app.samples import SampleRequest, Sampling
+from app.score_docs import (
+    EXAMPLE_NOISE,
+    EXAMPLE_ROWS,
+    log_prob_responses,
+    rows_body,
+    sample_responses,
+    transform_responses,
+)
+from app.score_requests import ScoreRequest, Space
+from flows import CompiledFlow
+
+Direction = Literal["inverse", "forward"]
+Ref = Annotated[
+    str,
+    Path(
+        max_length=140,
+        description="`name` (its alias `production` if set, else the newest version), `name@alias`"
+        " or `name:version`.",
+        examples=["shuttle"],
+    ),
+]
+SpaceQuery = Annotated[
+    Space,
+    Query(
+        description="`data`: rows in the data's own units. `model`: rows as the flow sees them,"
+        " standardised."
+    ),
+]
+_SAMPLE_EXAMPLES = {
+    "reproducible": {"summary": "The same rows each time", "value": {"n": 5, "seed": 7}}
+}
+
+
+class RawRoute(APIRoute):
+    """A route whose function gets the request as it is: no dependencies, no parsing, no thread."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["method"] not in (self.methods or ()):
+            await super().handle(scope, receive, send)
+            return
+        request = Request(scope, receive, send)
+        space = request.query_params.get("space", "data")
+        if space not in ("data", "model"):
+            error = FieldError("It must be `data` or `model`.", parameter="space")
+            raise Problem("validation", "A parameter is not valid; see `errors`.", errors=[error])
+        response: Response = await self.endpoint(request, scope["path_params"]["ref"], space)
+        await response(scope, receive, send)
+
+
+router = APIRouter(prefix="/v1/models", tags=["scores"], route_class=RawRoute)
+
+
+@router.post(
+    "/{ref}/log_prob",
+    operation_id="log_prob",
+    summary="How likely are these rows?",
+    response_class=Response,
+    openapi_extra=rows_body(EXAMPLE_ROWS, named=True),
+    responses=log_prob_responses(),
+)
+async def log_prob(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
+    """The log density of each row, in nats.
+
+    A row outside the range of the model has null and an entry in `row_errors`; the others are not
+    affected. In npy it is -inf or NaN.
+    """
+    score = await ScoreRequest.of(request, ref, space)
+    rows = await score.rows(named=True)
+    densities = np.empty(len(rows))
+    async with score.flow() as flow:
+
+        def compute(start: int, stop: int) -> None:
+            densities[start:stop] = flow.log_prob(rows[start:stop], space=score.space)
+
+        await score.compute(compute, rows, densities)
+    return score.answer({"log_prob": densities}, rows=rows, whole=densities)
+
+
+@router.post(
+    "/{ref}/sample",
+    operation_id="sample",
+    summary="More rows like these",
+    response_class=Response,
+    openapi_extra=json_request(SampleRequest, examples=_SAMPLE_EXAMPLES),
+    responses=sample_responses(),
+)
+async def sample(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
+    """Rows drawn from the model. The same seed gives the same rows from the same version."""
+    sampling = await Sampling.of(await ScoreRequest.of(request, ref, space))
+    return await sampling.answer()
+
+
+@router.post(
+    "/{ref}/inverse",
+    operation_id="inverse",
+    summary="From data to noise",
+    response_class=Response,
+    openapi_extra=rows_body(EXAMPLE_ROWS, named=True),
+    responses=transform_responses("The noise that the rows come from."),
+)
+async def inverse(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
+    """The standard normal noise that each row comes from, and the log determinant of the way."""
+    return await _transform(await ScoreRequest.of(request, ref, space), "inverse")
+
+
+@router.post(
+    "/{ref}/forward",
+    operation_id="forward",
+    summary="From noise to data",
+    response_class=Response,
+    openapi_extra=rows_body(EXAMPLE_NOISE, named=False),
+    responses=transform_responses("The data that the noise becomes."),
+)
+async def forward(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
+    """The data that each row of noise becomes, and the log determinant of the way."""
+    return await _transform(await ScoreRequest.of(request, ref, space), "forward")
+
+
+async def _transform(score: ScoreRequest, direction: Direction) -> Response:
+    rows = await score.rows(named=direction == "inverse")
+    dim = score.version.dim
+    whole = np.empty((len(rows), dim + 1))
+    moved, log_det = whole[:, :dim], whole[:, dim]
+    async with score.flow() as flow:
+        transform = _transform_of(flow, direction)
+
+        def compute(start: int, stop: int) -> None:
+            moved[start:stop], log_det[start:stop] = transform(rows[start:stop], space=score.space)
+
+        await score.compute(compute, rows, whole)
+    return score.answer({"rows": moved, "log_det": log_det}, rows=rows, whole=whole)
+
+
+def _transform_of(flow: CompiledFlow, direction: Direction) -> Callable[..., tuple[Floats, Floats]]:
+    return flow.inverse if direction == "inverse" else flow.forward

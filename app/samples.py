@@ -1,0 +1,158 @@
+"""Samples, drawn chunk by chunk as the caller takes them."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from app.answers import json_answer, json_rows, npy_answer
+from app.dependencies import settings_of
+from app.engine import Engine
+from app.json_body import read_body, require_json, validate_json
+from app.negotiation import RowFormat
+from app.npy import npy_header, npy_values
+from app.problems import FieldError, Problem
+from app.rows import Floats, row_errors
+from app.score_requests import ScoreRequest
+from app.streaming import Piece, StreamedResponse
+
+_CHUNK_VALUES = 32_768
+_MIN_CHUNK_ROWS = 16
+_MAX_CHUNK_ROWS = 2048
+
+
+class SampleRequest(BaseModel):
+    """How many rows to draw."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n: int = Field(ge=1, le=2**53, description="Rows.")
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        le=2**63 - 1,
+        description="The same seed gives the same rows. Null: the server picks one and tells it.",
+    )
+
+
+class Sampling:
+    """One drawing of rows: what was asked for, and the chunks that it is done in.
+
+    Args:
+        score: the request.
+        n: rows to draw.
+        seed: what they follow from.
+    """
+
+    def __init__(self, score: ScoreRequest, *, n: int, seed: int) -> None:
+        self._score = score
+        self._n = n
+        self._seed = seed
+        chunk_rows = _CHUNK_VALUES // score.version.dim
+        self._chunk_rows = max(_MIN_CHUNK_ROWS, min(_MAX_CHUNK_ROWS, chunk_rows))
+
+    @classmethod
+    async def of(cls, score: ScoreRequest) -> "Sampling":
+        """Read the body of a request.
+
+        Raises:
+            Problem: what is wrong with it.
+        """
+        settings = settings_of(score.request)
+        require_json(score.request)
+        body = await read_body(score.request, limit=settings.max_json_bytes)
+        wanted = validate_json(SampleRequest, body)
+        if wanted.n > settings.max_sample_rows:
+            raise Problem(
+                "limit-samples",
+                f"One request may draw {settings.max_sample_rows} rows.",
+                errors=[FieldError("Too many.", pointer="/n")],
+                members={"limit": settings.max_sample_rows},
+            )
+        seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
+        return cls(score, n=wanted.n, seed=seed)
+
+    async def answer(self) -> Response:
+        """The rows in the wanted format; the first chunk is drawn before the answer begins.
+
+        Raises:
+            OverloadedError: the engine has too much to do.
+            StoreError: the model cannot be loaded.
+        """
+        chunks = self._chunks()
+        first = await anext(chunks)
+        headers = {**self._score.headers, "X-Seed": str(self._seed)}
+        is_npy = self._score.answer_format is RowFormat.NPY
+        if len(first) == self._n:
+            await chunks.aclose()
+            if is_npy:
+                return npy_answer(first, headers=headers)
+            errors = row_errors(first)
+            return json_answer(self._members(), {"rows": first}, errors=errors, headers=headers)
+        media_type = self._score.answer_format.value
+        if not is_npy:
+            pieces = self._json_pieces(first, chunks)
+            return StreamedResponse(pieces, media_type=media_type, headers=headers)
+        head = npy_header(first.dtype, (self._n, first.shape[1]))
+        size = len(head) + self._n * first.shape[1] * first.itemsize
+        return StreamedResponse(
+            _npy_pieces(head, first, chunks),
+            media_type=media_type,
+            headers={**headers, "Content-Length": str(size)},
+        )
+
+    def _members(self) -> dict[str, Any]:
+        return {
+            "model": self._score.model,
+            "seed": self._seed,
+            "columns": self._score.version.columns,
+        }
+
+    async def _json_pieces(
+        self, first: Floats, chunks: AsyncGenerator[Floats, None]
+    ) -> AsyncGenerator[Piece, None]:
+        errors = row_errors(first)
+        done = len(first)
+        yield orjson.dumps(self._members())[:-1] + b',"rows":[' + json_rows(first)
+        async for chunk in chunks:
+            errors += [{**error, "row": error["row"] + done} for error in row_errors(chunk)]
+            done += len(chunk)
+            yield b"," + json_rows(chunk)
+        yield b'],"row_errors":' + orjson.dumps(errors) + b"}"
+
+    async def _chunks(self) -> AsyncGenerator[Floats, None]:
+        """The rows; while the caller takes a chunk, the engine draws the next one."""
+        async with self._score.flow() as flow:
+            drawing = flow.iter_sample(
+                self._n, seed=self._seed, chunk_rows=self._chunk_rows, space=self._score.space
+            )
+            pending = asyncio.ensure_future(self._draw(drawing, admitted=False))
+            try:
+                while (chunk := await pending) is not None:
+                    pending = asyncio.ensure_future(self._draw(drawing, admitted=True))
+                    yield chunk
+            finally:
+                pending.cancel()
+
+    async def _draw(self, drawing: Iterator[Floats], *, admitted: bool) -> Floats | None:
+        engine: Engine = self._score.request.app.state.engine
+        drawn: list[Floats | None] = []
+
+        def draw(_start: int, _stop: int) -> None:
+            drawn.append(next(drawing, None))
+
+        await engine.run(draw, rows=1, admitted=admitted)
+        return drawn[0]
+
+
+async def _npy_pieces(
+    head: bytes, first: Floats, chunks: AsyncGenerator[Floats, None]
+) -> AsyncGenerator[Piece, None]:
+    yield head
+    yield npy_values(first)
+    async for chunk in chunks:
+        yield npy_values(chunk)

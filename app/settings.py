@@ -1,0 +1,84 @@
+"""Settings of the API process, read from the environment once at its entry."""
+
+from pydantic import Field
+
+from models_store.settings import StoreSettings
+
+_KIB = 1024
+_MIB = 1024 * _KIB
+_GIB = 1024 * _MIB
+
+
+class ApiSettings(StoreSettings):
+    """What the API listens on and what one request may ask for."""
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0: any.")
+    allow_anonymous: bool = Field(
+        default=False,
+        description="Serve callers without an API key on an address that is not loopback.",
+    )
+
+    max_upload_bytes: int = Field(
+        default=2 * _GIB, ge=_KIB, description="Largest dataset file, as sent and unpacked."
+    )
+    max_rows: int = Field(default=50_000_000, ge=2, description="Most rows of a dataset.")
+    max_columns: int = Field(
+        default=4_096, ge=1, le=1_000_000, description="Most columns of a dataset."
+    )
+    max_table_bytes: int = Field(
+        default=4 * _GIB, ge=_KIB, description="Largest dataset once it is parsed."
+    )
+    parse_memory_bytes: int = Field(
+        default=_GIB,
+        ge=64 * _MIB,
+        description="Memory of the process that parses an upload; a file that needs more is refused.",
+    )
+    parse_timeout_s: float = Field(
+        default=600, gt=0, le=86_400, description="Longest time that parsing an upload may take."
+    )
+    max_parsers: int = Field(
+        default=2, ge=1, le=64, description="Uploads that are parsed at once; others wait."
+    )
+
+    max_json_bytes: int = Field(
+        default=4 * _MIB, ge=_KIB, le=_GIB, description="Largest JSON body, as sent and unpacked."
+    )
+    max_score_bytes: int = Field(
+        default=256 * _MIB, ge=_KIB, description="Largest npy body of a scoring request."
+    )
+    max_score_rows: int = Field(
+        default=1_000_000, ge=1, description="Most rows of one scoring request."
+    )
+    max_sample_rows: int = Field(
+        default=1_000_000, ge=1, description="Most samples of one sampling request."
+    )
+    max_queued_jobs: int = Field(
+        default=1_000, ge=1, description="Most jobs of a project that wait at once."
+    )
+    max_parameters: int = Field(
+        default=50_000_000, ge=1, description="Most parameters (weights) of a flow."
+    )
+    max_training_memory_bytes: int = Field(
+        default=4 * _GIB, ge=_MIB, description="Largest estimated memory of a training job."
+    )
+
+    body_timeout_s: float = Field(
+        default=30,
+        gt=0,
+        le=3_600,
+        description="Longest wait for the next piece of a body; a body must also keep up 1 KiB/s.",
+    )
+    header_timeout_s: float = Field(
+        default=10, gt=0, le=600, description="Longest wait for the headers of a request."
+    )
+    max_connections: int = Field(
+        default=2_000, ge=1, description="Connections served at once; more are answered 503."
+    )
+
+    model_cache_bytes: int = Field(
+        default=_GIB, ge=0, description="Memory that loaded models may take together."
+    )
+    inference_threads: int = Field(
+        default=1, ge=1, le=256, description="Threads of the numerical library in this process."
+    )

@@ -1,0 +1,103 @@
+"""An uploaded file on its way from the socket to the disk, never whole in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from fastapi import Request
+
+from app.json_body import media_type_of
+from app.multipart import FilePart, file_part
+from app.problems import Problem
+from models_store.table_contract import MEDIA_TYPES, TableFormat
+
+MULTIPART_MEDIA_TYPE = "multipart/form-data"
+_WRITE_BYTES = 1024 * 1024
+_MAX_NAME = 128
+_FORMAT_NAMES = ", ".join(MEDIA_TYPES)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A received file.
+
+    Args:
+        format: what it says it is; the parser checks its content.
+        file_name: the last part of the name that the caller's file had, if it had one.
+    """
+
+    format: TableFormat
+    file_name: str | None
+
+
+async def receive_upload(request: Request, destination: Path, *, max_bytes: int) -> Upload:
+    """Write the uploaded file to `destination`.
+
+    Args:
+        request: a raw body, or a multipart form with one part named `file`.
+        destination: an existing file.
+        max_bytes: the largest file.
+
+    Raises:
+        Problem: the type is unknown, the file is empty or too large, or the form is malformed.
+        ClientDisconnect: the caller left before the end.
+    """
+    media_type = media_type_of(request)
+    if media_type == MULTIPART_MEDIA_TYPE:
+        part = await file_part(request)
+        upload = Upload(_part_format(part), _label(part.file_name))
+        chunks = part.chunks
+    else:
+        upload = Upload(_raw_format(media_type), None)
+        chunks = request.stream()
+    with await asyncio.to_thread(destination.open, "wb") as file:
+        size = await _write(chunks, file, max_bytes=max_bytes)
+    if size == 0:
+        raise Problem("dataset-empty", "The file has no bytes.", status=400)
+    return upload
+
+
+async def _write(chunks: AsyncIterator[bytes], file: BinaryIO, *, max_bytes: int) -> int:
+    size = 0
+    waiting = bytearray()
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > max_bytes:
+            raise Problem("limit-body", f"A dataset file is limited to {max_bytes} bytes.")
+        waiting += chunk
+        if len(waiting) >= _WRITE_BYTES:
+            await asyncio.to_thread(file.write, waiting)
+            waiting = bytearray()
+    await asyncio.to_thread(file.write, waiting)
+    return size
+
+
+def _raw_format(media_type: str) -> TableFormat:
+    if media_type not in MEDIA_TYPES:
+        raise Problem(
+            "media-type",
+            f"The Content-Type of a dataset is one of {_FORMAT_NAMES} or {MULTIPART_MEDIA_TYPE}.",
+        )
+    return MEDIA_TYPES[media_type]
+
+
+def _part_format(part: FilePart) -> TableFormat:
+    if part.media_type in MEDIA_TYPES:
+        return MEDIA_TYPES[part.media_type]
+    suffix = PurePosixPath(part.file_name or "").suffix.lower().removeprefix(".")
+    if suffix in set(TableFormat):
+        return TableFormat(suffix)
+    raise Problem(
+        "media-type",
+        f"The part `file` needs a Content-Type of {_FORMAT_NAMES},"
+        " or a file name that ends in .csv, .parquet or .npy.",
+    )
+
+
+def _label(file_name: str | None) -> str | None:
+    """A file name as a harmless label: without folders, suffix and characters that do not print."""
+    last = (file_name or "").replace("\\", "/").rpartition("/")[2]
+    printable = "".join(character for character in last if character.isprintable())
+    return PurePosixPath(printable).stem[:_MAX_NAME].strip(". ") or None

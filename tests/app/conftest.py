@@ -1,0 +1,142 @@
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from app.settings import ApiSettings
+from models_store.blobs import BlobStore
+from models_store.database import migrate
+from models_store.registry import Registry
+
+CSV = {"Content-Type": "text/csv"}
+JSON = {"Content-Type": "application/json"}
+TABLE = b"height,weight\n171.5,68.2\n180.1,80.9\n165.0,55.3\n177.7,71.0\n"
+
+
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database with the schema, to copy."""
+    file = tmp_path_factory.mktemp("migrated") / "densityd.sqlite3"
+    migrate(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, migrated_database: Path) -> Path:
+    """A data directory with an empty database and no broker."""
+    shutil.copy(migrated_database, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def setting_values() -> dict[str, Any]:
+    """Settings of the test's application; a test module overrides this to change them."""
+    return {}
+
+
+@pytest.fixture
+def settings(data_dir: Path, setting_values: dict[str, Any]) -> ApiSettings:
+    return ApiSettings(data_dir=data_dir, **setting_values)
+
+
+@pytest.fixture
+def client(settings: ApiSettings) -> Iterator[TestClient]:
+    """The whole application, without a server."""
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def shared_settings(
+    tmp_path_factory: pytest.TempPathFactory, migrated_database: Path
+) -> ApiSettings:
+    folder = tmp_path_factory.mktemp("shared")
+    shutil.copy(migrated_database, folder)
+    return ApiSettings(data_dir=folder)
+
+
+@pytest.fixture(scope="session")
+def shared_client(shared_settings: ApiSettings) -> Iterator[TestClient]:
+    """One application for all tests that leave nothing in it."""
+    with TestClient(create_app(shared_settings), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def registry(client: TestClient) -> Registry:
+    registry: Registry = client.app.state.registry  # type: ignore[attr-defined]  # a FastAPI
+    return registry
+
+
+@pytest.fixture
+def blobs(client: TestClient) -> BlobStore:
+    blobs: BlobStore = client.app.state.blobs  # type: ignore[attr-defined]  # a FastAPI
+    return blobs
+
+
+@pytest.fixture(scope="session")
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@pytest.fixture(scope="session")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, migrated_database: Path, free_port: int
+) -> Iterator[str]:
+    """The URL of a real server process with short time-outs."""
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(migrated_database, folder)
+    environment = {
+        **os.environ,
+        "DENSITYD_DATA_DIR": str(folder),
+        "DENSITYD_PORT": str(free_port),
+        "DENSITYD_HEADER_TIMEOUT_S": "1",
+        "DENSITYD_BODY_TIMEOUT_S": "1",
+    }
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "app"], env=environment, stderr=log)
+    try:
+        wait_for_port(free_port, process)
+        yield f"http://127.0.0.1:{free_port}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 50
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the server ended early"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise TimeoutError("the server does not listen")
+
+
+def files_of(settings: ApiSettings) -> list[Path]:
+    return [path for path in settings.blob_root.rglob("*") if path.is_file()]
+
+
+def assert_nothing_was_left(client: TestClient, settings: ApiSettings) -> None:
+    assert client.get("/v1/datasets").json()["items"] == []
+    assert files_of(settings) == []
+
+
+def assert_refused(response: httpx2.Response, status: int, slug: str) -> None:
+    assert (response.status_code, response.json()["type"]) == (status, f"/problems/{slug}")
+    assert response.headers["content-type"] == "application/problem+json"

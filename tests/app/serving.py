@@ -1,0 +1,66 @@
+"""Registered models for the tests of routes that use them."""
+
+import dataclasses
+
+import torch
+
+from flows import Flow, FlowSpec, MafSpec, build, count_parameters, spec_to_dict
+from models_store.blobs import BlobStore, model_key
+from models_store.checkpoints import save_model
+from models_store.database import Database
+from models_store.job_work import JobWork
+from models_store.jobs import Jobs
+from models_store.registry import Version
+from tests.models_store.makers import LEASE_S, a_version, submitted
+
+SPEC = MafSpec(layers=2, hidden=[16])
+COLUMNS = ["height", "weight", "age"]
+MEAN, STD = torch.tensor([170.0, 70.0, 40.0]), torch.tensor([10.0, 12.0, 15.0])
+
+
+def a_flow(seed: int = 0, *, spec: FlowSpec = SPEC, dim: int = 3) -> Flow:
+    """A flow that is no standard Gaussian; equal seeds give equal flows."""
+    moments = MEAN.repeat(dim)[:dim], STD.repeat(dim)[:dim]
+    flow = build(spec, dim, standardise=moments, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weights in flow.parameters():
+            weights.add_(0.1 * torch.randn(weights.shape, generator=generator))
+    flow.load_state_dict(flow.state_dict())  # masks what must stay 0
+    return flow.eval()
+
+
+def registered(
+    database: Database,
+    blobs: BlobStore,
+    *,
+    name: str = "people",
+    seed: int = 0,
+    spec: FlowSpec = SPEC,
+    columns: list[str] = COLUMNS,
+) -> Version:
+    """A model that went the way of every model: submitted, claimed, stored, finished."""
+    submitted(Jobs(database), model_name=name)
+    work = JobWork(database)
+    job = work.claim("tester", lease_s=LEASE_S)
+    assert job is not None
+    stored = save_model(
+        blobs,
+        model_key(job.id, job.attempt),
+        a_flow(seed, spec=spec, dim=len(columns)),
+        spec=spec,
+        columns=columns,
+        preprocessing={"standardise": True},
+    )
+    new = dataclasses.replace(
+        a_version(job),
+        family=spec.family,
+        dim=len(columns),
+        columns=columns,
+        flow=spec_to_dict(spec),
+        parameters=count_parameters(spec, len(columns)),
+        checkpoint_key=stored.key,
+        checkpoint_sha256=stored.sha256,
+        checkpoint_bytes=stored.bytes,
+    )
+    return work.finish(job.id, job.attempt, metrics={"test_log_likelihood": 3.0}, version=new)

@@ -1,0 +1,306 @@
+import csv
+import io
+from typing import Any
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]  # it has no types
+import pyarrow.parquet as pq  # type: ignore[import-untyped]  # it has no types
+import pytest
+from numpy.typing import NDArray
+
+from models_store.errors import DatabaseUnavailableError
+from tests.app.conftest import CSV, TABLE, assert_nothing_was_left, assert_refused, files_of
+
+NPY = {"Content-Type": "application/x-npy"}
+PARQUET = {"Content-Type": "application/vnd.apache.parquet"}
+
+
+RANDOM = np.random.default_rng(0).random((9, 2))
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=array.dtype.hasobject)
+    return buffer.getvalue()
+
+
+def parquet(**columns: list[Any]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
+
+
+def upload(client, body=TABLE, headers=CSV, **params):
+    return client.post("/v1/datasets", content=body, headers=headers, params=params)
+
+
+def test_a_csv_file_becomes_a_dataset(client):
+    response = upload(client, name="people")
+    assert response.status_code == 201
+    dataset = response.json()
+    assert response.headers["location"] == f"/v1/datasets/{dataset['id']}"
+    assert (dataset["name"], dataset["rows"]) == ("people", 4)
+    assert [column["name"] for column in dataset["columns"]] == ["height", "weight"]
+    assert dataset["columns"][0]["mean"] == pytest.approx(173.575)
+    assert dataset["columns"][0]["distinct"] == 4
+    assert len(dataset["sha256"]) == 64
+    assert client.get(response.headers["location"]).json() == dataset
+
+
+def test_npy_and_parquet_files_become_datasets_of_their_type(client):
+    rows = np.array([[1, 2], [3, 5], [4, 9]], dtype=np.float32)
+    from_npy = upload(client, npy(rows), NPY).json()
+    assert [column["dtype"] for column in from_npy["columns"]] == ["float32", "float32"]
+    from_parquet = upload(client, parquet(a=[1.0, 2.0, 4.0], b=[1.5, 1.0, 9.0]), PARQUET).json()
+    assert [column["name"] for column in from_parquet["columns"]] == ["a", "b"]
+
+
+def test_options_tell_how_to_read_a_file(client):
+    body = b"1;2\n3;\n4;7\n5;7\n"
+    response = upload(client, body, header="false", delimiter=";", missing="drop", constant="drop")
+    assert response.status_code == 201
+    assert response.json()["rows"] == 3
+    assert [column["name"] for column in response.json()["columns"]] == ["x1", "x2"]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "file_name"),
+    [
+        ("text/csv", "a.bin"),
+        ("text/csv; charset=utf-8", "a"),
+        ("application/octet-stream", "a.CSV"),
+    ],
+)
+def test_a_form_tells_the_format_by_type_or_name(client, content_type, file_name):
+    response = client.post("/v1/datasets", files={"file": (file_name, TABLE, content_type)})
+    assert response.status_code == 201
+    assert response.json()["rows"] == 4
+
+
+def test_a_dataset_is_called_like_its_file_unless_it_has_a_name(client):
+    files = {"file": ("shuttle.csv", TABLE, "text/csv")}
+    assert client.post("/v1/datasets", files=files).json()["name"] == "shuttle"
+    named = client.post("/v1/datasets", files=files, params={"name": "other"})
+    assert named.json()["name"] == "other"
+
+
+@pytest.mark.parametrize(
+    ("file_name", "label"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("..\\x.csv", "x"),
+        ("C" * 4000, "C" * 128),
+        ("CON", "CON"),
+        ("\u202ea.csv", "a"),
+    ],
+)
+def test_fault_044_a_file_name_is_a_label_and_never_a_path(client, settings, file_name, label):
+    response = client.post("/v1/datasets", files={"file": (file_name, TABLE, "text/csv")})
+    assert response.status_code == 201
+    assert response.json()["name"] == label
+    assert [path.name for path in files_of(settings)] == ["table.npy"]
+
+
+FAULTS = {
+    "fault 001 empty file": (b"", CSV, 400, "dataset-empty"),
+    "fault 002 header only": (b"a,b\n", CSV, 422, "dataset-empty"),
+    "fault 003 one row": (b"a,b\n1,2\n", CSV, 422, "dataset-too-small"),
+    "fault 006 ragged": (b"a,b\n1,2\n3\n4,5\n", CSV, 422, "dataset-parse"),
+    "fault 008 latin-1 name": (b"\xe9,b\n1,2\n3,4\n", CSV, 422, "dataset-encoding"),
+    "fault 011 duplicate columns": (b"a,a\n1,2\n3,4\n", CSV, 422, "dataset-duplicate-columns"),
+    "fault 012 formula": (b"a,b\n=1+1,2\n3,4\n", CSV, 422, "dataset-dtype"),
+    "fault 013 overflow": (b"a,b\n1e400,2\n3,4\n", CSV, 422, "dataset-nonfinite"),
+    "fault 014 missing": (b"a,b\n,2\n3,4\n5,6\n", CSV, 422, "dataset-nonfinite"),
+    "fault 019 constant": (b"a,b\n1,2\n1,3\n1,4\n", CSV, 422, "dataset-constant-column"),
+    "fault 026 pickle": (npy(np.array([[{}], [1]], object)), NPY, 422, "dataset-pickle-forbidden"),
+    "fault 029 complex": (npy(np.ones((3, 2), complex)), NPY, 422, "dataset-dtype"),
+    "fault 032 one-dimensional": (npy(np.arange(5.0)), NPY, 422, "dataset-shape"),
+    "fault 033 truncated": (npy(RANDOM)[:-3], NPY, 422, "dataset-truncated"),
+    "fault 034 zip": (b"PK\x03\x04" + b"\0" * 60, NPY, 415, "media-type"),
+    "fault 037 cut parquet": (parquet(a=[1.0, 2.0])[:-8], PARQUET, 422, "dataset-parse"),
+    "fault 040 strings": (parquet(a=["x", "y"]), PARQUET, 422, "dataset-dtype"),
+    "fault 043 csv as parquet": (TABLE, PARQUET, 415, "media-type"),
+    "fault 043 npy as csv": (npy(RANDOM), CSV, 415, "media-type"),
+    "fault 063 text": (TABLE, {"Content-Type": "text/plain"}, 415, "media-type"),
+    "octet stream": (TABLE, {"Content-Type": "application/octet-stream"}, 415, "media-type"),
+    "no type": (TABLE, {}, 415, "media-type"),
+    "fault 091 form": (
+        b"a=1",
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        415,
+        "media-type",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "headers", "status", "slug"), FAULTS.values(), ids=list(FAULTS))
+def test_a_bad_file_is_refused_and_leaves_nothing(
+    shared_client, shared_settings, body, headers, status, slug
+):
+    assert_refused(upload(shared_client, body, headers), status, slug)
+    assert_nothing_was_left(shared_client, shared_settings)
+
+
+@pytest.mark.parametrize("params", [{"separator": ";"}, {"source_url": "http://169.254.169.254/"}])
+def test_fault_176_an_unknown_option_is_refused(shared_client, shared_settings, params):
+    assert_refused(upload(shared_client, **params), 422, "unknown-parameter")
+    assert_nothing_was_left(shared_client, shared_settings)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"delimiter": "ab"},
+        {"missing": "keep"},
+        {"header": "maybe"},
+        {"name": ""},
+        {"name": "a\0b"},
+        {"name": "x" * 129},
+    ],
+)
+def test_an_option_out_of_range_is_refused(shared_client, shared_settings, params):
+    assert_refused(upload(shared_client, **params), 422, "validation")
+    assert_nothing_was_left(shared_client, shared_settings)
+
+
+class TestLimits:
+    @pytest.fixture
+    def setting_values(self):
+        return {"max_upload_bytes": 2000, "max_rows": 50, "max_columns": 3, "max_score_bytes": 1024}
+
+    def test_fault_082_a_file_over_the_limit_is_refused(self, client, settings):
+        assert_refused(upload(client, b"x" * 2001), 413, "limit-body")
+        assert_refused(upload(client, b"x" * 100_000), 413, "limit-body")
+        assert_nothing_was_left(client, settings)
+
+    def test_fault_083_a_file_of_unknown_length_is_counted(self, client, settings):
+        response = upload(client, (b"1,2\n" * 100 for _ in range(20)))
+        assert_refused(response, 413, "limit-body")
+        assert response.headers["connection"] == "close"
+        assert_nothing_was_left(client, settings)
+
+    def test_fault_059_rows_over_the_limit_are_refused(self, client, settings):
+        rows = b"a,b\n" + b"".join(b"%d,%d\n" % (i, i * i) for i in range(60))
+        assert_refused(upload(client, rows), 413, "limit-rows")
+        assert_nothing_was_left(client, settings)
+
+    def test_fault_005_columns_over_the_limit_are_refused(self, client, settings):
+        assert_refused(upload(client, b"a,b,c,d\n1,2,3,4\n2,3,4,6\n"), 422, "limit-columns")
+        assert_nothing_was_left(client, settings)
+
+
+def test_a_failing_database_leaves_no_file(client, settings, registry, monkeypatch):
+    def fail(_new):
+        raise DatabaseUnavailableError
+
+    monkeypatch.setattr(registry, "add_dataset", fail)
+    response = upload(client)
+    assert_refused(response, 503, "db-unavailable")
+    assert "retry-after" in response.headers
+    assert files_of(settings) == []
+
+
+def test_datasets_are_listed_newest_first_in_pages(client):
+    ids = [upload(client).json()["id"] for _ in range(3)]
+    first = client.get("/v1/datasets", params={"limit": 2}).json()
+    assert [item["id"] for item in first["items"]] == ids[:0:-1]
+    second = client.get("/v1/datasets", params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    assert [item["id"] for item in second["items"]] == ids[:1]
+    assert second["next_cursor"] is None
+
+
+def test_fault_098_a_forged_cursor_and_a_huge_page_are_refused(shared_client):
+    assert_refused(shared_client.get("/v1/datasets", params={"cursor": "forged"}), 400, "cursor")
+    assert_refused(shared_client.get("/v1/datasets", params={"limit": 10**9}), 422, "validation")
+
+
+def test_a_deleted_dataset_is_gone_with_its_file(client, settings):
+    location = upload(client).headers["location"]
+    response = client.delete(location)
+    assert (response.status_code, response.content) == (204, b"")
+    assert_refused(client.get(location), 404, "not-found")
+    assert_refused(client.delete(location), 404, "not-found")
+    assert_nothing_was_left(client, settings)
+
+
+@pytest.mark.parametrize("dataset_id", ["ds_1", "a%00b", "..%2f..%2fx", "ds_" + "g" * 32])
+def test_fault_177_a_malformed_id_is_refused(shared_client, dataset_id):
+    assert shared_client.get(f"/v1/datasets/{dataset_id}").status_code in {404, 422}
+
+
+class TestRows:
+    @pytest.fixture
+    def location(self, client):
+        rows = b"=cmd,b\n" + b"".join(b"%d,%d.25\n" % (i, i * i) for i in range(10))
+        return upload(client, rows).headers["location"] + "/rows"
+
+    def test_rows_come_back_as_json(self, client, location):
+        content = client.get(location, params={"offset": 2, "limit": 2}).json()
+        assert content == {
+            "columns": ["=cmd", "b"],
+            "rows": [[2.0, 4.25], [3.0, 9.25]],
+            "offset": 2,
+            "total": 10,
+        }
+
+    def test_fault_012_formulas_in_column_names_are_escaped_in_csv(self, client, location):
+        response = client.get(location, params={"limit": 1}, headers={"Accept": "text/csv"})
+        assert list(csv.reader(io.StringIO(response.text))) == [["'=cmd", "b"], ["0.0", "0.25"]]
+
+    def test_rows_come_back_as_npy(self, client, location):
+        response = client.get(location, headers={"Accept": "application/x-npy"})
+        rows = np.load(io.BytesIO(response.content))
+        np.testing.assert_array_equal(rows[:, 1], np.arange(10) ** 2 + 0.25)
+
+    def test_single_precision_survives_every_format(self, client):
+        rows = np.array([[0.1, 1e-38], [1 / 3, 2.0]], dtype=np.float32)
+        location = upload(client, npy(rows), NPY).headers["location"] + "/rows"
+        text = client.get(location, headers={"Accept": "text/csv"}).text
+        np.testing.assert_array_equal(
+            np.loadtxt(io.StringIO(text), np.float32, delimiter=",", skiprows=1), rows
+        )
+        np.testing.assert_array_equal(np.float32(client.get(location).json()["rows"]), rows)
+
+    def test_rows_beyond_the_end_are_no_rows(self, client, location):
+        assert client.get(location, params={"offset": 10}).json()["rows"] == []
+
+    def test_another_format_is_not_acceptable(self, client, location):
+        assert_refused(client.get(location, headers={"Accept": "image/png"}), 406, "not-acceptable")
+
+    def test_the_best_liked_format_is_given(self, client, location):
+        accept = "text/csv;q=0.5, application/x-npy;q=0.9, image/png"
+        response = client.get(location, headers={"Accept": accept})
+        assert response.headers["content-type"] == "application/x-npy"
+
+    def test_fault_140_a_missing_file_is_said_to_be_missing(self, client, settings, location):
+        files_of(settings)[0].unlink()
+        assert_refused(client.get(location), 503, "artifact-missing")
+        assert client.get("/readyz").status_code == 200
+
+
+def test_fault_118_a_caller_who_leaves_early_leaves_nothing(client, settings):
+    messages = iter(
+        [
+            {"type": "http.request", "body": TABLE * 10_000, "more_body": True},
+            {"type": "http.disconnect"},
+        ]
+    )
+    sent = []
+
+    async def receive():
+        return next(messages)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/datasets",
+        "query_string": b"",
+        "headers": [(b"content-type", b"text/csv"), (b"transfer-encoding", b"chunked")],
+    }
+    client.portal.call(client.app, scope, receive, send)
+    assert sent == []
+    assert_nothing_was_left(client, settings)
+    assert 'route="/v1/datasets",status="499"} 1.0' in client.get("/metrics").text

@@ -1,0 +1,106 @@
+"""Swagger UI and ReDoc in a real browser; skipped only where no Chromium is installed."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: str) -> Iterator[Page]:
+    """A page that may load from the server alone, and may not complain."""
+    page = browser.new_page(base_url=server, viewport={"width": 1280, "height": 1600})
+    requested: list[str] = []
+    complaints: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "console",
+        lambda message: complaints.append(message.text) if message.type == "error" else None,
+    )
+    yield page
+    page.close()
+    assert [url for url in requested if not url.startswith((server, "data:", "blob:"))] == []
+    assert complaints == []
+
+
+@pytest.fixture(scope="module")
+def operations(server: str) -> list[dict[str, Any]]:
+    document = httpx.get(f"{server}/openapi.json").json()
+    return [operation for methods in document["paths"].values() for operation in methods.values()]
+
+
+def open_operation(page: Page, tag: str, operation_id: str) -> Locator:
+    """Unfold an operation and press "Try it out"."""
+    block = page.locator(f"#operations-{tag}-{operation_id}")
+    block.locator(".opblock-summary-control").click()
+    block.get_by_role("button", name="Try it out").click()
+    return block
+
+
+def expect_status(block: Locator, status: str) -> None:
+    """Press "Execute" and look at the answer."""
+    block.get_by_role("button", name="Execute").click()
+    answer = block.locator(".live-responses-table tbody .response-col_status")
+    expect(answer).to_have_text(re.compile(status))
+
+
+def test_swagger_ui_lists_every_operation(page, operations):
+    page.goto("/docs")
+    expect(page.locator(".opblock")).to_have_count(len(operations))
+    for operation in operations:
+        block = page.locator(f"#operations-{operation['tags'][0]}-{operation['operationId']}")
+        expect(block).to_contain_text(operation["summary"])
+
+
+def test_swagger_ui_uploads_its_example_then_a_file_and_lists_both(page, tmp_path):
+    file = tmp_path / "people.csv"
+    file.write_text("a,b\n1,2\n3,5\n4,9\n")
+    page.goto("/docs")
+    upload = open_operation(page, "datasets", "create_dataset")
+    expect_status(upload, "201")
+    upload.get_by_role("button", name="Clear").click()
+    upload.locator(".opblock-section-request-body select").first.select_option(
+        "multipart/form-data"
+    )
+    upload.locator("input[type=file]").set_input_files(file)
+    expect_status(upload, "201")
+    listing = open_operation(page, "datasets", "list_datasets")
+    expect_status(listing, "200")
+    answer = listing.locator(".live-responses-table")
+    expect(answer).to_contain_text('"people"')
+    expect(answer).to_contain_text('"height"')
+
+
+def test_redoc_lists_every_operation(page, operations):
+    page.goto("/redoc")
+    for operation in operations:
+        expect(
+            page.locator(
+                f"#tag\\/{operation['tags'][0]}\\/operation\\/{operation['operationId']}"
+            ).first
+        ).to_contain_text(operation["summary"], timeout=20_000)
+
+
+def test_the_start_page_links_to_pages_that_exist(page, server):
+    page.goto("/")
+    links = [link.get_attribute("href") for link in page.locator("a").all()]
+    assert len(links) > 3
+    assert all(httpx.get(f"{server}{link}").status_code == 200 for link in links)

@@ -1,0 +1,85 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from app.__main__ import RefusalError, main, refuse_unsafe_address
+from app.settings import ApiSettings
+from tests.app.conftest import wait_for_port
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost"])
+def test_a_loopback_address_is_served(host):
+    refuse_unsafe_address(ApiSettings(host=host))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "nonexistent.invalid"])  # noqa: S104  refused
+def test_fault_184_another_address_is_refused_unless_meant(host):
+    with pytest.raises(RefusalError, match="DENSITYD_ALLOW_ANONYMOUS=true"):
+        refuse_unsafe_address(ApiSettings(host=host))
+    refuse_unsafe_address(ApiSettings(host=host, allow_anonymous=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("DENSITYD_HOST", "0.0.0.0", "no API keys"),  # noqa: S104  refused
+        ("DENSITYD_PORT", "99999", "port"),
+        ("DENSITYD_DATABASE_URL", "sqlite:////nonexistent/densityd.sqlite3", "needs revision"),
+    ],
+)
+def test_fault_134_154_the_process_says_in_a_few_words_why_it_does_not_start(
+    monkeypatch, data_dir, name, value, reason
+):
+    monkeypatch.setenv("DENSITYD_DATA_DIR", str(data_dir))
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match=reason) as caught:
+        main()
+    assert str(caught.value).startswith("densityd api: ")
+
+
+def test_fault_146_a_garbage_database_is_named(monkeypatch, data_dir):
+    (data_dir / "densityd.sqlite3").write_bytes(b"garbage" * 1000)
+    monkeypatch.setenv("DENSITYD_DATA_DIR", str(data_dir))
+    with pytest.raises(SystemExit, match=r"densityd\.sqlite3"):
+        main()
+
+
+def test_an_open_event_stream_does_not_hold_the_stop(data_dir, free_port):
+    port = free_port + 1
+    environment = {
+        **os.environ,
+        "DENSITYD_DATA_DIR": str(data_dir),
+        "DENSITYD_PORT": str(port),
+    }
+    with (data_dir / "log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "app"], env=environment, stderr=log)
+    try:
+        wait_for_port(port, process)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+            events = f"/v1/jobs/{submit_job(client)}/events"
+            with client.stream("GET", events) as stream:
+                lines = stream.iter_lines()
+                assert next(lines).startswith("retry:")
+                began = time.monotonic()
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(10) == 0
+                assert time.monotonic() - began < 5
+                assert not any(line == "event: end" for line in lines)
+    finally:
+        process.kill()
+        process.wait()
+    log_lines = (data_dir / "log").read_text().splitlines()
+    assert all(json.loads(line)["process"] == "api" for line in log_lines)
+
+
+def submit_job(client: httpx.Client) -> str:
+    rows = b"a,b\n" + b"".join(b"%d,%d\n" % (i, i * i) for i in range(100))
+    dataset = client.post("/v1/datasets", content=rows, headers={"Content-Type": "text/csv"}).json()
+    training = {"model_name": "m", "dataset_id": dataset["id"]}
+    return str(client.post("/v1/jobs/training", json=training).json()["id"])

@@ -1,0 +1,228 @@
+import base64
+import hashlib
+import json
+import threading
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from models_store.blobs import BlobStore
+from models_store.database import Database
+from tests.app.serving import COLUMNS, registered
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def database(client: TestClient) -> Database:
+    database: Database = client.app.state.database  # type: ignore[attr-defined]  # a FastAPI
+    return database
+
+
+@pytest.fixture(autouse=True)
+def versions(database: Database, blobs: BlobStore) -> None:
+    """Two versions of `people`."""
+    for seed in (1, 2):
+        registered(database, blobs, seed=seed)
+
+
+def point(client: TestClient, version: Any, alias: str = "production", **headers: str) -> Any:
+    sent = JSON | {name.replace("_", "-"): text for name, text in headers.items()}
+    body = json.dumps({"version": version})
+    return client.put(f"/v1/models/people/aliases/{alias}", content=body, headers=sent)
+
+
+def slug(response: Any) -> str:
+    text: str = response.json()["type"]
+    return text.removeprefix("/problems/")
+
+
+def served(client: TestClient, ref: str) -> str:
+    response = client.post(f"/v1/models/{ref}/sample", content='{"n": 1, "seed": 1}', headers=JSON)
+    assert response.status_code == 200, response.text
+    return str(response.headers["x-model"])
+
+
+def test_a_model_shows_its_newest_version_and_its_aliases(client):
+    point(client, 1)
+    model = client.get("/v1/models/people").json()
+    assert model.pop("created_at").endswith("Z")
+    assert model == {"name": "people", "latest_version": 2, "aliases": {"production": 1}}
+
+
+def test_models_are_listed_by_pages(client, database, blobs):
+    for name in ("a", "b"):
+        registered(database, blobs, name=name)
+    first = client.get("/v1/models?limit=2").json()
+    second = client.get("/v1/models", params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    assert [model["name"] for model in first["items"] + second["items"]] == ["b", "a", "people"]
+    assert second["next_cursor"] is None
+
+
+def test_a_version_tells_what_it_is_and_what_it_was_made_from(client):
+    version = client.get("/v1/models/people/versions/2").json()
+    assert (version["name"], version["version"], version["dim"]) == ("people", 2, 3)
+    assert version["columns"] == COLUMNS
+    assert version["flow"]["family"] == version["family"] == "maf"
+    assert version["preprocessing"] == {"standardise": True}
+    assert version["lineage"]["job_id"].startswith("job_")
+    assert version["lineage"].keys() == {
+        "job_id",
+        "dataset_id",
+        "dataset_sha256",
+        "code_version",
+        "seed",
+    }
+    assert version["checkpoint"].keys() == {"sha256", "bytes"}
+    assert version["metrics"] == {"test_log_likelihood": 3.0}
+
+
+def test_versions_are_listed_newest_first(client):
+    page = client.get("/v1/models/people/versions?limit=1").json()
+    assert [version["version"] for version in page["items"]] == [2]
+    cursor = page["next_cursor"]
+    rest = client.get("/v1/models/people/versions", params={"cursor": cursor}).json()
+    assert [version["version"] for version in rest["items"]] == [1]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "nobody",
+        "nobody/versions",
+        "nobody/versions/1",
+        "people/versions/3",
+        "people/aliases/production",
+        "people/versions/9/checkpoint",
+    ],
+)
+def test_what_is_not_there_is_not_found(client, path):
+    response = client.get(f"/v1/models/{path}")
+    assert (response.status_code, slug(response)) == (404, "not-found")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "..%2f..%2fetc%2fpasswd",
+        "%252e%252e",
+        "a%00b",
+        "A",
+        "people/versions/0",
+        "people/versions/x",
+    ],
+)
+def test_fault_177_names_that_are_none_are_refused(client, path):
+    assert client.get(f"/v1/models/{path}").status_code in {404, 422}
+
+
+def test_a_name_alone_means_production_or_else_the_newest_version(client):
+    assert served(client, "people") == "people:2"
+    point(client, 1)
+    assert served(client, "people") == "people:1"
+    assert served(client, "people@production") == "people:1"
+    assert served(client, "people:2") == "people:2"
+
+
+def test_a_moved_alias_is_served_at_once(client):
+    for version in (1, 2, 1, 2):
+        point(client, version)
+        assert served(client, "people") == f"people:{version}"
+    client.delete("/v1/models/people/aliases/production")
+    assert served(client, "people") == "people:2"
+
+
+def test_fault_112_of_two_clients_that_promote_one_wins(client):
+    tag = point(client, 1).headers["etag"]
+    statuses = []
+
+    def promote(version: int) -> None:
+        statuses.append(point(client, version, if_match=tag).status_code)
+
+    threads = [threading.Thread(target=promote, args=(version,)) for version in (1, 2, 1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [200, 412, 412, 412]
+
+
+def test_fault_113_a_stale_etag_changes_nothing(client):
+    stale = point(client, 1).headers["etag"]
+    fresh = point(client, 2).headers["etag"]
+    assert stale != fresh
+    response = point(client, 1, if_match=stale)
+    assert (response.status_code, slug(response)) == (412, "precondition")
+    refused = client.delete("/v1/models/people/aliases/production", headers={"If-Match": stale})
+    assert refused.status_code == 412
+    present = client.get("/v1/models/people/aliases/production")
+    assert present.json() == {"name": "people", "alias": "production", "version": 2}
+    assert present.headers["etag"] == fresh
+    assert point(client, 1, if_match=fresh).status_code == 200
+
+
+def test_an_etag_of_an_alias_that_was_deleted_does_not_match_a_new_one(client):
+    tag = point(client, 1).headers["etag"]
+    assert client.delete("/v1/models/people/aliases/production").status_code == 204
+    point(client, 1)
+    assert point(client, 2, if_match=tag).status_code == 412
+
+
+def test_conditions_can_ask_for_an_alias_that_is_there_or_is_not(client):
+    assert point(client, 1, if_match="*").status_code == 412
+    assert point(client, 1, if_none_match="*").status_code == 200
+    assert point(client, 2, if_none_match="*").status_code == 412
+    assert point(client, 2, if_match="*").status_code == 200
+    assert client.get("/v1/models/people").json()["aliases"] == {"production": 2}
+
+
+@pytest.mark.parametrize("tag", ["1", "W/x", '"x"', '"1', '"', '"\u00b2"', '"1", "2"'])
+def test_an_if_match_that_is_no_etag_of_ours_never_matches(client, tag):
+    point(client, 1)
+    body = json.dumps({"version": 2})
+    headers = [(b"content-type", b"application/json"), (b"if-match", tag.encode())]
+    response = client.put("/v1/models/people/aliases/production", content=body, headers=headers)
+    assert response.status_code == 412
+
+
+@pytest.mark.parametrize(
+    ("version", "status"), [(3, 404), (0, 422), ("1", 422), (True, 422), (None, 422), (2**31, 422)]
+)
+def test_an_alias_points_at_versions_that_exist(client, version, status):
+    assert point(client, version).status_code == status
+    assert client.get("/v1/models/people").json()["aliases"] == {}
+
+
+def test_deleting_an_alias_that_is_not_there_is_not_found(client):
+    assert client.delete("/v1/models/people/aliases/production").status_code == 404
+    assert client.delete("/v1/models/nobody/aliases/production").status_code == 404
+
+
+def test_a_checkpoint_is_downloaded_as_it_was_stored(client):
+    version = client.get("/v1/models/people/versions/1").json()
+    response = client.get("/v1/models/people/versions/1/checkpoint")
+    digest = hashlib.sha256(response.content)
+    assert digest.hexdigest() == version["checkpoint"]["sha256"]
+    assert len(response.content) == version["checkpoint"]["bytes"]
+    assert response.headers["etag"] == f'"{digest.hexdigest()}"'
+    assert base64.b64encode(digest.digest()).decode() in response.headers["repr-digest"]
+    assert "people-1.safetensors" in response.headers["content-disposition"]
+
+
+def test_fault_137_140_a_checkpoint_that_is_damaged_is_not_given_away(client, blobs, database):
+    key = registered(database, blobs, name="hurt").checkpoint_key
+    path = blobs.path(key)
+    path.write_bytes(path.read_bytes()[:-1] + b"\0\0")
+    response = client.get("/v1/models/hurt/versions/1/checkpoint")
+    assert (response.status_code, slug(response)) == (503, "artifact-corrupt")
+    blobs.delete(key)
+    response = client.get("/v1/models/hurt/versions/1/checkpoint")
+    assert (response.status_code, slug(response)) == (503, "artifact-missing")
+
+
+def test_fault_092_very_many_ranges_cost_nothing(client):
+    ranges = "bytes=" + ",".join(f"{start}-{start}" for start in range(0, 20_000, 2))
+    response = client.get("/v1/models/people/versions/1/checkpoint", headers={"Range": ranges})
+    assert response.status_code in {200, 206, 400, 416}
+    assert response.elapsed.total_seconds() < 0.5

@@ -1,0 +1,286 @@
+import io
+import json
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from app.negotiation import RowFormat, answer_format, request_format
+from app.npy import decode_npy, encode_npy, npy_header
+from app.problems import Problem
+from app.rows import Floats, RowsShape, decode_rows, row_errors
+
+SHAPE = RowsShape(["a", "b", "c"], max_rows=4)
+
+
+def npy(array: NDArray[Any], **options: Any) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, **options)
+    return file.getvalue()
+
+
+def from_json(document: object, shape: RowsShape = SHAPE) -> Floats:
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return decode_rows(body, RowFormat.JSON, shape)
+
+
+def refusal(body: object, row_format: RowFormat = RowFormat.JSON) -> Problem:
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    with pytest.raises(Problem) as caught:
+        decode_rows(text, row_format, SHAPE)
+    return caught.value
+
+
+def test_lists_and_objects_give_the_same_rows():
+    lists = from_json({"rows": [[1, 2.5, -3e4], [4, 5, 6]]})
+    objects = from_json({"rows": [{"c": -3e4, "a": 1, "b": 2.5}, {"a": 4, "b": 5, "c": 6}]})
+    assert lists.tolist() == objects.tolist() == [[1, 2.5, -3e4], [4, 5, 6]]
+    assert lists.dtype == np.float64
+
+
+def test_a_column_named_like_a_json_word_can_be_scored():
+    shape = RowsShape(["true", "null"], max_rows=2)
+    assert from_json({"rows": [{"true": 1, "null": 2}]}, shape).tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("value", [True, False, None, "1.5", [1.0], {}])
+def test_fault_056_only_numbers_are_numbers_and_the_problem_points_at_the_others(value):
+    problem = refusal({"rows": [[1, 2, 3], [1, value, 3]]})
+    assert problem.type.slug == "batch-value"
+    assert [error.pointer for error in problem.errors] == ["/rows/1/1"]
+
+
+def test_fault_048_a_number_beyond_float64_is_refused():
+    assert refusal(b'{"rows": [[1e400, 2, 3]]}').type.slug == "value-nonfinite"
+    assert refusal({"rows": [[10**310, 2, 3]]}).type.slug == "value-nonfinite"
+    assert refusal({"rows": [{"a": 10**310, "b": 2, "c": 3}]}).type.slug == "value-nonfinite"
+
+
+def test_fault_047_nan_is_not_json():
+    assert refusal(b'{"rows": [[NaN, 2, 3]]}').type.slug == "json-nonfinite"
+
+
+def test_fault_055_a_duplicate_key_is_refused_however_it_is_spelt():
+    for body in (
+        b'{"rows": [[1, 2, 3]], "rows": [[4, 5, 6]]}',
+        b'{"rows": [[1, 2, 3]], "\\u0072ows": [[4, 5, 6]]}',
+        b'{"rows": [{"a": 1, "a": 2, "b": 2, "c": 3}]}',
+    ):
+        assert refusal(body).type.slug == "json-duplicate-key"
+
+
+@pytest.mark.parametrize("document", [{"rows": []}, {"rows": [[]]}, {"rows": [{}]}])
+def test_fault_057_an_empty_batch_is_refused(document):
+    assert refusal(document).type.slug in {"batch-empty", "dimension-mismatch", "columns-mismatch"}
+    assert refusal({"rows": []}).type.slug == "batch-empty"
+
+
+def test_fault_058_a_wrong_width_says_what_was_expected():
+    problem = refusal({"rows": [[1, 2], [3, 4]]})
+    assert problem.type.slug == "dimension-mismatch"
+    assert problem.members == {"expected": 3, "got": 2}
+
+
+def test_fault_059_too_many_rows_are_refused():
+    problem = refusal({"rows": [[1, 2, 3]] * 5})
+    assert (problem.type.slug, problem.status) == ("limit-rows", 413)
+    assert refusal(npy(np.zeros((5, 3))), RowFormat.NPY).type.slug == "limit-rows"
+
+
+@pytest.mark.parametrize(
+    ("document", "pointer"),
+    [
+        ({"rows": [[1, 2, 3], [4, 5]]}, "/rows/1"),
+        ({"rows": [[1, 2, 3], 4]}, "/rows/1"),
+        ({"rows": [1, 2, 3]}, "/rows/0"),
+        ({"rows": [{"a": 1, "b": 2, "c": 3}, [1, 2, 3]]}, "/rows/1"),
+        ({"rows": [[1, 2, 3], {"a": 1, "b": 2, "c": 3}]}, "/rows/1"),
+    ],
+)
+def test_rows_of_different_shapes_are_refused_by_place(document, pointer):
+    problem = refusal(document)
+    assert problem.type.slug == "batch-shape"
+    assert [error.pointer for error in problem.errors] == [pointer]
+
+
+@pytest.mark.parametrize("document", [[], [[1, 2, 3]], 1, {}, {"rows": 3}, {"rows": {}}])
+def test_fault_067_a_body_without_rows_is_refused(document):
+    assert refusal(document).type.slug == "batch-shape"
+
+
+def test_missing_and_unknown_columns_are_named():
+    problem = refusal({"rows": [{"a": 1, "b": 2, "c": 3}, {"a": 1, "z": 2}]})
+    assert problem.type.slug == "columns-mismatch"
+    assert problem.members == {"row": 1, "missing": ["b", "c"], "unknown": ["z"]}
+
+
+def test_fault_066_a_huge_unknown_name_is_cut():
+    problem = refusal({"rows": [{"a": 1, "b": 2, "x" * 1_000_000: 3}]})
+    assert len(problem.members["unknown"][0]) <= 128
+    assert refusal({"rows": [[1, 2, 3]], "other": 1}).type.slug == "unknown-field"
+
+
+def test_rows_that_cannot_be_named_must_be_lists():
+    shape = RowsShape(["a", "b", "c"], max_rows=4, named=False)
+    with pytest.raises(Problem) as caught:
+        from_json({"rows": [{"a": 1, "b": 2, "c": 3}]}, shape)
+    assert caught.value.type.slug == "batch-shape"
+
+
+@given(
+    hnp.arrays(
+        st.sampled_from(["<f4", "<f8", ">f8", "<f2", "<i4", ">i2", "<u8", "|u1"]),
+        st.tuples(st.integers(1, 4), st.just(3)),
+    ),
+    st.booleans(),
+)
+def test_fault_030_031_npy_rows_are_read_whatever_their_dtype_and_order(array, fortran):
+    body = npy(np.asfortranarray(array) if fortran else array)
+    rows = decode_rows(body, RowFormat.NPY, SHAPE)
+    assert rows.dtype == (np.float32 if array.dtype.str[1:] in {"f2", "f4"} else np.float64)
+    np.testing.assert_array_equal(rows, array.astype(rows.dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_npy_rows_of_a_native_float_are_not_copied(dtype):
+    body = npy(np.ones((2, 3), dtype))
+    rows = decode_rows(body, RowFormat.NPY, SHAPE)
+    assert np.shares_memory(rows, np.frombuffer(body, np.uint8))
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+def test_both_npy_formats_are_read(version):
+    body = npy(np.ones((2, 3)), version=version)
+    assert decode_rows(body, RowFormat.NPY, SHAPE).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((2, 3), np.complex128),
+        np.zeros((2, 3), bool),
+        np.zeros((2, 3), "S10"),
+        np.zeros((2, 3), "U4"),
+        np.zeros((2, 3), "M8[s]"),
+        np.zeros((2, 3), np.longdouble),
+    ],
+    ids=lambda array: array.dtype.str,
+)
+def test_fault_029_arrays_of_anything_but_real_numbers_are_refused(array):
+    assert refusal(npy(array), RowFormat.NPY).type.slug == "array-dtype"
+
+
+def test_fault_026_an_object_array_is_refused_and_never_unpickled(tmp_path):
+    canary = tmp_path / "canary"
+
+    class Bomb:
+        def __reduce__(self):
+            return canary.touch, ()
+
+    body = npy(np.array([[Bomb()] * 3], dtype=object), allow_pickle=True)
+    assert refusal(body, RowFormat.NPY).type.slug == "array-dtype"
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (1, 1, 3)])
+def test_fault_032_arrays_that_are_no_table_are_refused(shape):
+    assert refusal(npy(np.zeros(shape)), RowFormat.NPY).type.slug == "batch-shape"
+
+
+@pytest.mark.parametrize("shape", ["(1000000000000, 3)", "(0, 1000000000000000000000)", "(-1, 3)"])
+def test_fault_027_a_header_that_lies_about_the_shape_allocates_nothing(shape):
+    text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    body = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+    problem = refusal(body, RowFormat.NPY)
+    assert problem.type.slug in {"array-parse", "batch-empty"}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"__import__('os').abort()",
+        b"{'descr': '<f8'}",
+        b"[" * 3000,
+        b"{'descr': '<f8', 'fortran_order': 0, 'shape': (1, 3)}",
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': [1, 3]}",
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (True, 3)}",
+    ],
+)
+def test_fault_028_a_header_that_is_not_what_it_should_be_is_refused(header):
+    body = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(24)
+    with warnings.catch_warnings():
+        assert refusal(body, RowFormat.NPY).type.slug == "array-parse"
+
+
+def test_fault_033_an_array_cut_anywhere_is_refused():
+    body = npy(np.ones((2, 3)))
+    for length in range(len(body)):
+        assert refusal(body[:length], RowFormat.NPY).type.slug == "array-parse"
+    assert refusal(body + b"\0", RowFormat.NPY).type.slug == "array-parse"
+
+
+@given(hnp.arrays(st.sampled_from(["<f4", "<f8"]), hnp.array_shapes(min_dims=1, max_dims=2)))
+def test_numpy_reads_what_is_written(array):
+    body = b"".join(encode_npy(array))
+    np.testing.assert_array_equal(np.load(io.BytesIO(body), allow_pickle=False), array)
+    np.testing.assert_array_equal(decode_npy(body), array)
+    assert len(npy_header(array.dtype, array.shape)) % 64 == 0
+
+
+def test_rows_that_have_no_finite_result_say_whose_fault_it_is():
+    rows = np.array([[1.0, 2.0], [np.nan, 1.0], [1e300, 1.0]])
+    errors = row_errors(rows, np.array([-1.0, np.nan, -np.inf]))
+    assert [(error["row"], error["code"]) for error in errors] == [
+        (1, "non_finite_input"),
+        (2, "non_finite"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        (None, RowFormat.JSON),
+        ("*/*", RowFormat.JSON),
+        ("application/*", RowFormat.JSON),
+        ("application/x-npy", RowFormat.NPY),
+        ("application/json;q=0.2, application/x-npy;q=0.9", RowFormat.NPY),
+        ("application/*, application/json;q=0", RowFormat.NPY),
+        ("text/html, */*;q=0.1", RowFormat.JSON),
+    ],
+)
+def test_the_answer_has_the_format_that_the_caller_likes_best(accept, expected):
+    assert answer_format(accept) is expected
+
+
+@pytest.mark.parametrize("accept", ["text/csv", "application/json;q=0", "application/x-npy;q=nan"])
+def test_a_caller_who_takes_none_of_the_formats_is_told_which_there_are(accept):
+    with pytest.raises(Problem) as caught:
+        answer_format(accept)
+    assert caught.value.type.slug == "not-acceptable"
+    assert "application/x-npy" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("content_type", "expected"),
+    [
+        ("application/json", RowFormat.JSON),
+        ("Application/JSON; charset=UTF-8", RowFormat.JSON),
+        ("application/x-npy", RowFormat.NPY),
+    ],
+)
+def test_the_content_type_says_how_the_body_is_read(content_type, expected):
+    assert request_format(content_type) is expected
+
+
+@pytest.mark.parametrize(
+    "content_type", [None, "", "text/plain", "application/json; charset=utf-16", "a/b, c"]
+)
+def test_fault_063_other_content_types_are_refused_with_those_that_are_supported(content_type):
+    with pytest.raises(Problem) as caught:
+        request_format(content_type)
+    assert (caught.value.type.slug, caught.value.status) == ("media-type", 415)
+    assert caught.value.members["supported"] == ["application/json", "application/x-npy"]
