@@ -1,0 +1,52 @@
+"""Density estimation with normalising flows, in pure PyTorch."""
+
+from flows.batch_norm import BatchNormSpec
+from flows.catalogue import (
+    FAMILIES,
+    FlowSpec,
+    build,
+    check_dim,
+    count_parameters,
+    spec_from_dict,
+    spec_to_dict,
+)
+from flows.errors import DivergedError, FitError, FitInterrupted, FlowError, SpecError
+from flows.evaluate import Evaluation, evaluate
+from flows.fit import EpochReport, fit
+from flows.fit_state import FitState
+from flows.flow import Flow, Space
+from flows.inference import CompiledFlow, compile_flow
+from flows.made import MadeSpec
+from flows.maf import MafSpec
+from flows.options import FitOptions, StepSchedule
+from flows.real_nvp import RealNvpSpec
+
+__all__ = [
+    "FAMILIES",
+    "BatchNormSpec",
+    "CompiledFlow",
+    "DivergedError",
+    "EpochReport",
+    "Evaluation",
+    "FitError",
+    "FitInterrupted",
+    "FitOptions",
+    "FitState",
+    "Flow",
+    "FlowError",
+    "FlowSpec",
+    "MadeSpec",
+    "MafSpec",
+    "RealNvpSpec",
+    "Space",
+    "SpecError",
+    "StepSchedule",
+    "build",
+    "check_dim",
+    "compile_flow",
+    "count_parameters",
+    "evaluate",
+    "fit",
+    "spec_from_dict",
+    "spec_to_dict",
+]

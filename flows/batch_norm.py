@@ -1,0 +1,150 @@
+"""Batch norm as a layer of a flow, and the exact statistics of a training set."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flows.base import Bijection
+from flows.folding import Pending, Step
+from flows.fused import batch_normalise
+
+EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class BatchNormSpec:
+    """Which statistics a trained batch norm uses.
+
+    Attributes:
+        statistics: `dataset`, those of the entire training set at that layer, computed at each
+            evaluation; or `running`, averages over the batches seen in training.
+        momentum: the weight of the past in a running average.
+    """
+
+    statistics: Literal["dataset", "running"] = "dataset"
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.statistics not in ("dataset", "running"):
+            raise ValueError("statistics must be dataset or running")
+        if not 0 <= self.momentum < 1:
+            raise ValueError("momentum must be at least 0 and below 1")
+
+
+class BatchNorm(Bijection):
+    """u = (x - m) (v + eps)^-1/2 exp(log_gain) + offset (Dinh et al. 2017, section 3.7).
+
+    log|det du/dx| = sum(log_gain - 1/2 log(v + eps)); eps = 1e-5; v is the population variance.
+    In training the inverse uses mean and variance of the batch, and gradients pass through them.
+    In evaluation, and in the forward direction always, it uses the stored ones: a row's density
+    never depends on the rows beside it.
+    """
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, dim: int, spec: BatchNormSpec) -> None:
+        super().__init__()
+        self.dim = dim
+        self.spec = spec
+        self.log_gain = nn.Parameter(torch.zeros(dim))
+        self.offset = nn.Parameter(torch.zeros(dim))
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("var", torch.ones(dim))
+
+    def forward(
+        self, u: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Noise to data."""
+        log_scale = self._log_scale()
+        x = (u - self.offset) * torch.exp(-log_scale) + self.mean
+        return x, -log_scale.sum().expand(len(u))
+
+    def inverse(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Data to noise."""
+        if self.training:
+            u, total, mean, var = batch_normalise(x, self.log_gain, self.offset, eps=EPS)
+            if self.spec.statistics == "running":
+                self._follow(mean, var)
+            return u, total.expand(len(x))
+        log_scale = self._log_scale()
+        u = (x - self.mean) * torch.exp(log_scale) + self.offset
+        return u, log_scale.sum().expand(len(x))
+
+    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
+        """No step: the map waits for the next layer."""
+        scale = torch.exp(self._log_scale())
+        return [], pending.then_affine(scale, self.offset - self.mean * scale)
+
+    def set_statistics(self, mean: Float[Tensor, " dim"], var: Float[Tensor, " dim"]) -> None:
+        """Stores mean and population variance for evaluation."""
+        self.mean.copy_(mean)
+        self.var.copy_(var)
+
+    def _log_scale(self) -> Float[Tensor, " dim"]:
+        return self.log_gain - 0.5 * torch.log(self.var + EPS)
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, var: Tensor) -> None:
+        self.mean.lerp_(mean, 1 - self.spec.momentum)
+        self.var.lerp_(var, 1 - self.spec.momentum)
+
+
+class Moments:
+    """Mean and population variance of rows that come in pieces, in float64 (Chan et al. 1983)."""
+
+    def __init__(self, dim: int, device: torch.device) -> None:
+        self._rows = 0
+        self._mean = torch.zeros(dim, dtype=torch.float64, device=device)
+        self._squares = torch.zeros_like(self._mean)
+
+    def add(self, x: Float[Tensor, "batch dim"]) -> None:
+        """Takes in further rows."""
+        var, mean = torch.var_mean(x.double(), dim=0, correction=0)
+        rows = self._rows + len(x)
+        step = mean - self._mean
+        self._squares += var * len(x) + step.square() * (self._rows * len(x) / rows)
+        self._mean += step * (len(x) / rows)
+        self._rows = rows
+
+    def result(self) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
+        """Mean and variance of all rows so far."""
+        return self._mean, self._squares / self._rows
+
+
+@torch.no_grad()
+def set_dataset_statistics(
+    transform: Bijection, x: Float[Tensor, "rows dim"], *, chunk_rows: int
+) -> None:
+    """Gives every batch norm of kind `dataset` the exact statistics of a training set.
+
+    Layer by layer from the data: the statistics of one are known before the rows pass it. Beside
+    the rows it needs one buffer of their size, and works in chunks otherwise.
+
+    Args:
+        transform: in evaluation mode.
+        x: the entire training set, in the model's space.
+        chunk_rows: rows computed at a time.
+    """
+    parts = transform.parts()
+    wanted = [
+        index
+        for index, part in enumerate(parts)
+        if isinstance(part, BatchNorm) and part.spec.statistics == "dataset"
+    ]
+    hidden, start = x.clone(), 0
+    for index in wanted:
+        moments = Moments(transform.dim, x.device)
+        for rows in torch.split(hidden, chunk_rows):
+            for part in parts[start:index]:
+                rows.copy_(part.inverse(rows)[0])
+            moments.add(rows)
+        norm = parts[index]
+        assert isinstance(norm, BatchNorm)  # noqa: S101  by the choice of the indices
+        norm.set_statistics(*moments.result())
+        start = index

@@ -1,0 +1,50 @@
+"""What `flows` raises."""
+
+from flows.fit_state import FitState
+
+
+class FlowError(Exception):
+    """The base of every error of this package."""
+
+
+class SpecError(FlowError):
+    """A description that no flow can be built from.
+
+    Attributes:
+        code: what is wrong, for programs: `dimension-unsupported`, `family-unknown` or
+            `spec-invalid`.
+        reason: what is wrong, for people.
+    """
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class FitError(FlowError):
+    """Data, options or a saved state that a flow cannot be trained with."""
+
+
+class DivergedError(FlowError):
+    """The likelihood stopped being a finite number.
+
+    Attributes:
+        epoch: the epoch, counted from 1, in which it happened.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"the log-likelihood stopped being finite in epoch {epoch}")
+        self.epoch = epoch
+
+
+class FitInterrupted(FlowError):  # noqa: N818  a request that was honoured, not a fault
+    """Training stopped between two batches because its caller asked for it.
+
+    Attributes:
+        state: where to go on; the resumed training equals an undisturbed one bit for bit.
+    """
+
+    def __init__(self, state: FitState) -> None:
+        super().__init__("training was interrupted")
+        self.state = state

@@ -1,0 +1,65 @@
+"""How well a flow describes rows that it was not trained on."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flows.errors import FitError
+from flows.flow import Flow, Space
+
+# Rows computed at a time: on a processor the hidden units of a chunk should stay in its cache.
+CPU_CHUNK_ROWS, GPU_CHUNK_ROWS = 512, 65_536
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The log-likelihood of some rows.
+
+    Attributes:
+        mean: the mean log density, in nats.
+        two_standard_errors: of the mean; NaN if there is one row only.
+        rows: how many.
+    """
+
+    mean: float
+    two_standard_errors: float
+    rows: int
+
+
+def evaluate(
+    flow: Flow,
+    x: Float[Tensor, "rows dim"],
+    *,
+    chunk_rows: int | None = None,
+    space: Space = "data",
+) -> Evaluation:
+    """The mean log density of rows with two standard errors, in evaluation mode.
+
+    Args:
+        flow: left in the mode that it was in.
+        x: the rows, on any device.
+        chunk_rows: rows computed at a time; None chooses by the device.
+        space: `model` leaves the standardisation out.
+
+    Raises:
+        FitError: there are no rows.
+    """
+    if len(x) == 0:
+        raise FitError("there are no rows to evaluate")
+    chunk_rows = chunk_rows or default_chunk_rows(flow.device)
+    was_training = flow.training
+    flow.eval()
+    with torch.no_grad():
+        chunks = (rows.to(flow.device) for rows in torch.split(x, chunk_rows))
+        scores = torch.cat([flow.log_prob(rows, space=space).double() for rows in chunks])
+    flow.train(was_training)
+    error = 2 * float(scores.std()) / math.sqrt(len(x)) if len(x) > 1 else math.nan
+    return Evaluation(float(scores.mean()), error, len(x))
+
+
+def default_chunk_rows(device: torch.device) -> int:
+    """Rows that are best computed at a time."""
+    return CPU_CHUNK_ROWS if device.type == "cpu" else GPU_CHUNK_ROWS

@@ -1,0 +1,171 @@
+"""Layers compiled for inference: what a trained flow is cut into, and how neighbours merge.
+
+A step works on batches with features first, `(dim, batch)`: the sequential sampler writes one
+feature of all rows at a time, and the products of wide layers are as fast either way.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Step(ABC):
+    """One compiled layer. Its direction and signs are those of `Bijection`.
+
+    Log-determinants come as any number of rows `(k, batch)` whose sum over k is meant, so that a
+    flow adds up all of its layers at once.
+    """
+
+    @abstractmethod
+    def inverse(
+        self, x: Float[Tensor, "dim batch"]
+    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"] | None]:
+        """Data to noise; None stands for a log-determinant of 0."""
+
+    @abstractmethod
+    def forward(
+        self, u: Float[Tensor, "dim batch"]
+    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"] | None]:
+        """Noise to data; None stands for a log-determinant of 0."""
+
+    @abstractmethod
+    def tensors(self) -> list[Tensor]:
+        """Everything that takes memory."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """The elementwise affine map that still stands before the next layer, towards the data.
+
+    The next layer's true input is `x * scale + shift`. Computed in float64; what a step keeps
+    passes through `cast`.
+
+    Attributes:
+        log_det: the constant log-determinant, in the inverse direction, of the `AffineStep`s so
+            far. A layer that takes the map in counts its log-determinant itself.
+        dtype: of the compiled flow.
+        device: of the compiled flow.
+    """
+
+    scale: Float[Tensor, " dim"]
+    shift: Float[Tensor, " dim"]
+    log_det: float
+    dtype: torch.dtype
+    device: torch.device
+
+    @staticmethod
+    def nothing(dim: int, *, dtype: torch.dtype, device: torch.device) -> "Pending":
+        """The identity."""
+        one = torch.ones(dim, dtype=torch.float64)
+        return Pending(one, torch.zeros_like(one), 0.0, dtype, device)
+
+    def cleared(self) -> "Pending":
+        """The identity, after a layer that took the map in."""
+        return self.without(slice(None))
+
+    def applied(self) -> "Pending":
+        """The identity, after an `AffineStep`."""
+        return replace(self.cleared(), log_det=self.log_det + float(self.scale.log().sum()))
+
+    def without(self, features: slice) -> "Pending":
+        """The identity for some features, after a layer that took their part in."""
+        scale, shift = self.scale.clone(), self.shift.clone()
+        scale[features], shift[features] = 1.0, 0.0
+        return replace(self, scale=scale, shift=shift)
+
+    def then_affine(self, scale: Float[Tensor, " dim"], shift: Float[Tensor, " dim"]) -> "Pending":
+        """This map, and after it another one with positive scales."""
+        return replace(
+            self,
+            scale=self.scale * scale,
+            shift=self.shift * scale + shift,
+        )
+
+    def permuted(self, order: Int[Tensor, " dim"]) -> "Pending":
+        """This map, seen after the features were put into another order."""
+        return replace(self, scale=self.scale[order], shift=self.shift[order])
+
+    def cast(self, tensor: Tensor) -> Tensor:
+        """A float64 tensor as the compiled flow keeps it."""
+        return tensor.to(self.device, self.dtype).contiguous()
+
+
+@runtime_checkable
+class Invertible(Protocol):
+    """What `LayerStep` wraps: a layer on rows."""
+
+    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise to data."""
+
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Data to noise."""
+
+
+class AffineStep(Step):
+    """An elementwise affine map; its constant log-determinant is counted by `Pending`."""
+
+    def __init__(self, pending: Pending) -> None:
+        self._scale = pending.cast(pending.scale[:, None])
+        self._shift = pending.cast(pending.shift[:, None])
+
+    def inverse(self, x: Float[Tensor, "dim batch"]) -> tuple[Float[Tensor, "dim batch"], None]:
+        """Data to noise."""
+        return torch.addcmul(self._shift, self._scale, x), None
+
+    def forward(self, u: Float[Tensor, "dim batch"]) -> tuple[Float[Tensor, "dim batch"], None]:
+        """Noise to data."""
+        return (u - self._shift) / self._scale, None
+
+    def tensors(self) -> list[Tensor]:
+        """Everything that takes memory."""
+        return [self._scale, self._shift]
+
+
+class PermuteStep(Step):
+    """Features in another order: u = x[order]."""
+
+    def __init__(self, order: Tensor, inverse_order: Tensor) -> None:
+        self._order = order
+        self._inverse_order = inverse_order
+
+    def inverse(self, x: Float[Tensor, "dim batch"]) -> tuple[Float[Tensor, "dim batch"], None]:
+        """Data to noise."""
+        return x.index_select(0, self._order), None
+
+    def forward(self, u: Float[Tensor, "dim batch"]) -> tuple[Float[Tensor, "dim batch"], None]:
+        """Noise to data."""
+        return u.index_select(0, self._inverse_order), None
+
+    def tensors(self) -> list[Tensor]:
+        """Everything that takes memory."""
+        return [self._order, self._inverse_order]
+
+
+class LayerStep(Step):
+    """A layer as it is, for families without a compiled form of their own."""
+
+    def __init__(self, layer: Invertible, tensors: list[Tensor]) -> None:
+        self._layer = layer
+        self._tensors = tensors
+
+    def inverse(
+        self, x: Float[Tensor, "dim batch"]
+    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"]]:
+        """Data to noise."""
+        u, log_det = self._layer.inverse(x.t())
+        return u.t(), log_det[None, :]
+
+    def forward(
+        self, u: Float[Tensor, "dim batch"]
+    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"]]:
+        """Noise to data."""
+        x, log_det = self._layer.forward(u.t())
+        return x.t(), log_det[None, :]
+
+    def tensors(self) -> list[Tensor]:
+        """Everything that takes memory."""
+        return self._tensors

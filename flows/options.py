@@ -1,0 +1,78 @@
+"""How to train: the choices of `fit`, and the learning rate that follows from them."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Optimiser = Literal["adam", "adamw", "adagrad", "sgd"]
+
+
+@dataclass(frozen=True)
+class StepSchedule:
+    """The learning rate times `factor` after each `epochs` epochs."""
+
+    epochs: int
+    factor: float
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError("a step schedule needs epochs of at least 1")
+        if not 0 < self.factor <= 1:
+            raise ValueError("a step schedule needs a factor above 0 and at most 1")
+
+
+Schedule = Literal["constant", "cosine"] | StepSchedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """The choices of one training.
+
+    Attributes:
+        optimiser: `adam` and the others of `torch.optim`; sgd is without momentum.
+        learning_rate: of the first epoch.
+        weight_decay: an L2 term added to the gradient; decoupled from it in `adamw`.
+        batch_size: the most rows in one step.
+        max_epochs: epochs after which training ends, whatever happens.
+        patience: epochs without a better validation likelihood after which training ends; None
+            goes on to `max_epochs`.
+        max_seconds: training time, over all resumptions, after which it ends, within an epoch if
+            need be.
+        schedule: how the learning rate changes from epoch to epoch.
+        seed: of the order of the rows.
+    """
+
+    optimiser: Optimiser = "adam"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    batch_size: int = 100
+    max_epochs: int = 1000
+    patience: int | None = 30
+    max_seconds: float | None = None
+    schedule: Schedule = "constant"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._check(0 < self.learning_rate < math.inf, "learning_rate must be above 0")
+        self._check(0 <= self.weight_decay < math.inf, "weight_decay must be at least 0")
+        self._check(self.batch_size >= 1, "batch_size must be at least 1")
+        self._check(self.max_epochs >= 1, "max_epochs must be at least 1")
+        self._check(self.patience is None or self.patience >= 1, "patience must be at least 1")
+        self._check(self.max_seconds is None or self.max_seconds > 0, "max_seconds must be above 0")
+        self._check(self.seed >= 0, "seed must be at least 0")
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 1."""
+        match self.schedule:
+            case "constant":
+                return self.learning_rate
+            case "cosine":
+                done = (epoch - 1) / self.max_epochs
+                return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+            case StepSchedule(epochs=epochs, factor=factor):
+                return self.learning_rate * factor ** ((epoch - 1) // epochs)
+
+    @staticmethod
+    def _check(holds: bool, otherwise: str) -> None:  # noqa: FBT001  the condition itself
+        if not holds:
+            raise ValueError(otherwise)

@@ -1,0 +1,101 @@
+"""Every family of flows, with small specs that the conformance tests run through."""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flows import (
+    BatchNormSpec,
+    FitOptions,
+    Flow,
+    FlowSpec,
+    MadeSpec,
+    MafSpec,
+    RealNvpSpec,
+    build,
+    fit,
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One spec.
+
+    Attributes:
+        name: shown by pytest.
+        spec: small.
+        min_dim: the fewest features that it has a flow of.
+    """
+
+    name: str
+    spec: FlowSpec
+    min_dim: int = 1
+
+
+RUNNING = BatchNormSpec(statistics="running", momentum=0.5)
+
+CASES = [
+    Case("made", MadeSpec(hidden=[16])),
+    Case("made-random", MadeSpec(hidden=[12, 9], order="random", activation="gelu")),
+    Case("maf", MafSpec(layers=3, hidden=[16])),
+    Case(
+        "maf-random",
+        MafSpec(layers=2, hidden=[12, 12], batch_norm=RUNNING, order="random", activation="tanh"),
+    ),
+    Case("maf-plain", MafSpec(layers=2, hidden=[12], batch_norm=None, activation="elu")),
+    Case("realnvp", RealNvpSpec(layers=3, hidden=[16]), min_dim=2),
+    Case("realnvp-plain", RealNvpSpec(layers=2, hidden=[9, 9], batch_norm=None), min_dim=2),
+]
+
+
+def example_rows(rows: int, dim: int, *, seed: int = 0) -> Tensor:
+    """Skewed, dependent rows in float64, with means and scales far from 0 and 1."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(rows, dim, generator=generator, dtype=torch.float64)
+    bent = noise.clone()
+    for i in range(1, dim):
+        bent[:, i] += 0.5 * bent[:, i - 1].square() - 0.5
+    return bent * torch.linspace(0.5, 3, dim, dtype=torch.float64) + 10
+
+
+@functools.cache
+def _trained_weights(name: str, dim: int) -> dict[str, Tensor]:
+    flow = fresh_flow(find(name), dim)
+    rows = example_rows(200, dim)
+    options = FitOptions(learning_rate=0.02, batch_size=50, max_epochs=4, seed=3)
+    for _ in fit(flow, rows[:150], rows[150:], options=options):
+        pass
+    return flow.state_dict()
+
+
+def find(name: str) -> Case:
+    """The case of a name."""
+    return next(case for case in CASES if case.name == name)
+
+
+def fresh_flow(case: Case, dim: int, *, seed: int = 5) -> Flow:
+    """An untrained flow in float64 with a standardisation."""
+    rows = example_rows(200, dim)
+    standardise = rows.mean(dim=0), rows.std(dim=0)
+    return build(case.spec, dim, standardise=standardise, seed=seed).double().eval()
+
+
+def trained_flow(case: Case, dim: int) -> Flow:
+    """The same after a few epochs of real training, in evaluation mode."""
+    flow = fresh_flow(case, dim)
+    flow.load_state_dict(_trained_weights(case.name, dim))
+    return flow
+
+
+def grid(flow: Flow, *, points: int, reach: float) -> tuple[Tensor, float]:
+    """Rows on a regular grid around the data of a flow of 1 or 2 features, and their volume."""
+    assert flow.standardise is not None
+    axis = torch.linspace(-reach, reach, points, dtype=torch.float64)
+    cells = torch.cartesian_prod(*[axis] * flow.dim).reshape(-1, flow.dim)
+    std = flow.standardise.std
+    volume = float(std.prod()) * (2 * reach / (points - 1)) ** flow.dim
+    assert math.isfinite(volume)
+    return flow.standardise.forward(cells)[0], volume

@@ -1,0 +1,127 @@
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+
+import flows
+from flows import (
+    FAMILIES,
+    BatchNormSpec,
+    FlowSpec,
+    MadeSpec,
+    MafSpec,
+    RealNvpSpec,
+    SpecError,
+    build,
+    count_parameters,
+    spec_from_dict,
+    spec_to_dict,
+)
+from flows.spec import Spec
+from tests.flows.cases import CASES
+
+DOCS = Path(__file__).parents[2] / "docs" / "flows.md"
+
+
+def test_every_family_has_its_own_name():
+    assert len(FAMILIES) == len(get_args(FlowSpec))
+    for family, spec in FAMILIES.items():
+        assert spec().family == family
+
+
+def test_every_described_family_is_in_the_catalogue():
+    described = {cls for cls in Spec.__subclasses__() if cls.__module__.startswith("flows.")}
+    assert described == set(FAMILIES.values())
+    folder = Path(flows.__file__).parent
+    sources = [path for path in folder.glob("*.py") if "(Spec):" in path.read_text()]
+    assert len(sources) == len(FAMILIES)
+
+
+def test_every_family_has_a_conformance_case():
+    assert {type(case.spec) for case in CASES} == set(FAMILIES.values())
+
+
+def test_every_family_has_its_row_in_the_docs_with_all_fields_and_defaults():
+    rows = re.findall(r"^\| `(\w+)` \|.*$", DOCS.read_text(), flags=re.MULTILINE)
+    assert sorted(rows) == sorted(FAMILIES)
+    for family, spec in FAMILIES.items():
+        row = re.search(rf"^\| `{family}` \|.*$", DOCS.read_text(), flags=re.MULTILINE)
+        assert row is not None
+        for field in dataclasses.fields(spec):
+            if field.name not in ("family", "batch_norm"):
+                default = getattr(spec(), field.name)
+                assert f"`{field.name}` [{default}]" in row.group(), (family, field.name)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_specs_pass_through_json(case):
+    assert spec_from_dict(json.loads(json.dumps(spec_to_dict(case.spec)))) == case.spec
+
+
+def test_missing_fields_have_their_defaults():
+    assert spec_from_dict({"family": "maf"}) == MafSpec()
+    assert spec_from_dict({"family": "maf", "batch_norm": None}) == MafSpec(batch_norm=None)
+    norm = {"statistics": "running"}
+    assert spec_from_dict({"family": "maf", "batch_norm": norm}) == MafSpec(
+        batch_norm=BatchNormSpec(statistics="running")
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({}, "family-unknown"),
+        ({"family": "__import__"}, "family-unknown"),
+        ({"family": ["maf"]}, "family-unknown"),
+        ({"family": "maf", "layerz": 3}, "spec-invalid"),
+        ({"family": "maf", "layers": 0}, "spec-invalid"),
+        ({"family": "maf", "batch_norm": {"statistics": "batch"}}, "spec-invalid"),
+        ({"family": "maf", "batch_norm": {"unknown": 1}}, "spec-invalid"),
+    ],
+)
+def test_specs_that_say_nothing_sensible_are_refused(fields, code):
+    with pytest.raises(SpecError) as caught:
+        spec_from_dict(fields)
+    assert caught.value.code == code
+
+
+def test_fault_073_huge_flows_are_counted_without_building_them():
+    spec = MafSpec(layers=1000, hidden=[10**6, 10**6])
+    assert count_parameters(spec, 100) == 1000 * (
+        101 * 10**6 + 10**12 + 10**6 + 200 * (10**6 + 1) + 200
+    )
+
+
+def test_fault_004_a_coupling_flow_of_one_feature_is_refused():
+    with pytest.raises(SpecError, match="at least 2 features"):
+        build(RealNvpSpec(), 1, seed=0)
+
+
+def test_no_features_are_refused():
+    with pytest.raises(SpecError, match="at least 1 feature"):
+        build(MadeSpec(), 0, seed=0)
+
+
+def test_weights_start_as_those_of_torch_linear_layers():
+    flow = build(RealNvpSpec(layers=1, hidden=[400]), 200, seed=0)
+    for name, value in flow.named_parameters():
+        parameter = value.detach()
+        if name.endswith(".weight"):
+            bound = parameter.shape[1] ** -0.5
+            assert 0.99 * bound < float(parameter.abs().max()) <= bound
+            assert float(parameter.std()) == pytest.approx(bound / 3**0.5, rel=0.05)
+        elif name.endswith(".bias"):
+            assert float(parameter.abs().max()) <= (0.1 if ".0.bias" in name else 0.05)
+            assert float(parameter.std()) > 0
+
+
+def test_a_built_flow_is_in_float32_with_its_standardisation_in_float64():
+    mean = torch.ones(3, dtype=torch.float64)
+    flow = build(MadeSpec(hidden=[4]), 3, standardise=(mean, mean), seed=0)
+    assert flow.dtype == torch.float32
+    assert flow.standardise is not None
+    assert flow.standardise.mean.dtype == torch.float64

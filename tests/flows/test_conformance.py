@@ -1,0 +1,263 @@
+"""What every family must hold, untrained and after real training steps, in float64."""
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from flows import Flow, SpecError, build, check_dim, compile_flow, count_parameters
+from flows.made import MaskedLinear
+from tests.flows.cases import CASES, Case, example_rows, fresh_flow, grid, trained_flow
+
+DIMS = [1, 2, 5]
+
+
+def _id(value: object) -> str:
+    return value.name if isinstance(value, Case) else str(value)
+
+
+SETTINGS = [(case, dim) for case in CASES for dim in DIMS if dim >= case.min_dim]
+every_setting = pytest.mark.parametrize(("case", "dim"), SETTINGS, ids=_id)
+every_case = pytest.mark.parametrize("case", CASES, ids=_id)
+every_state = pytest.mark.parametrize("make", [fresh_flow, trained_flow], ids=["fresh", "trained"])
+
+
+@every_setting
+@every_state
+def test_inverse_undoes_forward(case, dim, make):
+    flow = make(case, dim)
+    x = example_rows(40, dim, seed=1)
+    with torch.no_grad():
+        u, log_det = flow.inverse(x)
+        back, log_det_back = flow.forward(u)
+    torch.testing.assert_close(back, x, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(log_det_back, -log_det, rtol=1e-9, atol=1e-9)
+
+
+@every_setting
+@every_state
+def test_log_det_equals_that_of_autograds_jacobian(case, dim, make):
+    flow = make(case, dim)
+    x = example_rows(4, dim, seed=1)
+    u, inverse_log_det = flow.inverse(x)
+    _, forward_log_det = flow.forward(u)
+    for row in range(len(x)):
+        inverse = _jacobian(lambda rows: flow.inverse(rows)[0], x[row])
+        forward = _jacobian(lambda rows: flow.forward(rows)[0], u[row].detach())
+        torch.testing.assert_close(inverse.slogdet().logabsdet, inverse_log_det[row])
+        torch.testing.assert_close(forward.slogdet().logabsdet, forward_log_det[row])
+
+
+def _jacobian(function: Callable[[Tensor], Tensor], row: Tensor) -> Tensor:
+    result = torch.autograd.functional.jacobian(lambda r: function(r[None])[0], row)
+    assert isinstance(result, Tensor)
+    return result
+
+
+@every_case
+@every_state
+@pytest.mark.parametrize("dim", [1, 2])
+def test_density_integrates_to_1(case, dim, make):
+    if dim < case.min_dim:
+        pytest.skip("the family has no such flow")
+    flow = make(case, dim)
+    rows, volume = grid(flow, points=8001 if dim == 1 else 401, reach=20.0)
+    with torch.no_grad():
+        total = float(flow.log_prob(rows).exp().sum()) * volume
+    assert total == pytest.approx(1, abs=2e-3)
+
+
+@every_setting
+@every_state
+def test_a_rows_score_does_not_depend_on_the_rows_beside_it(case, dim, make):
+    flow = make(case, dim)
+    x = example_rows(30, dim, seed=1)
+    with torch.no_grad():
+        together = flow.log_prob(x)
+        alone = torch.cat([flow.log_prob(row[None]) for row in x])
+        chunked = torch.cat([flow.log_prob(rows) for rows in x.split(7)])
+    torch.testing.assert_close(alone, together, rtol=1e-12, atol=1e-10)
+    torch.testing.assert_close(chunked, together, rtol=1e-12, atol=1e-10)
+
+
+@every_case
+@pytest.mark.parametrize("direction", ["inverse", "forward"])
+def test_gradients_reach_every_parameter(case, direction):
+    flow = fresh_flow(case, 5).train(direction == "inverse")
+    rows = example_rows(50, 5)
+    if direction == "inverse":
+        flow.log_prob(rows).sum().backward()
+    else:
+        x, log_det = flow.forward(flow.inverse(rows)[0].detach())
+        (x.square().sum() + log_det.sum()).backward()
+    for name, parameter in flow.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.isfinite().all()), name
+        assert bool((parameter.grad != 0).any()), name
+
+
+@every_case
+def test_first_and_second_derivatives_equal_finite_differences(case):
+    dim = 3
+    flow = trained_flow(case, dim).train()
+    x = example_rows(4, dim, seed=1).requires_grad_()
+    noise = torch.randn(2, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    assert torch.autograd.gradcheck(flow.inverse, x)
+    assert torch.autograd.gradcheck(flow.forward, noise.requires_grad_())
+    assert torch.autograd.gradgradcheck(flow.log_prob, x)
+
+
+@every_setting
+def test_parameter_gradients_equal_finite_differences(case, dim):
+    flow = trained_flow(case, dim).train()
+    x = example_rows(6, dim, seed=1)
+    flow.log_prob(x).sum().backward()
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in flow.named_parameters():
+        assert parameter.grad is not None
+        mask = _mask_of(flow, name)
+        step = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * mask
+        numeric = _difference(flow, parameter, step, x)
+        expected = float((parameter.grad * step).sum())
+        assert numeric == pytest.approx(expected, rel=1e-4, abs=1e-5), name
+
+
+def _mask_of(flow: Flow, name: str) -> Tensor:
+    module = flow.get_submodule(name.rpartition(".")[0])
+    if isinstance(module, MaskedLinear) and name.endswith("weight"):
+        return module.mask
+    return torch.tensor(1.0)
+
+
+def _difference(flow: Flow, parameter: Tensor, step: Tensor, x: Tensor) -> float:
+    """The derivative of the sum of log densities along a step, by central differences."""
+    sums = []
+    with torch.no_grad():
+        for move in (1e-6, -2e-6):
+            parameter.add_(step, alpha=move)
+            sums.append(float(flow.log_prob(x).sum()))
+        parameter.add_(step, alpha=1e-6)
+    return (sums[0] - sums[1]) / 2e-6
+
+
+@every_setting
+def test_a_saved_flow_scores_the_same_to_the_bit(case, dim):
+    flow = trained_flow(case, dim)
+    x = example_rows(20, dim, seed=1)
+    other = fresh_flow(case, dim, seed=99)
+    other.load_state_dict(copy.deepcopy(flow.state_dict()))
+    assert torch.equal(other.log_prob(x), flow.log_prob(x))
+    assert torch.equal(copy.deepcopy(flow).log_prob(x), flow.log_prob(x))
+
+
+@every_case
+def test_samples_follow_the_density(case):
+    flow = trained_flow(case, 2)
+    samples = flow.sample(20_000, generator=torch.Generator().manual_seed(0), space="model")
+    axis = torch.linspace(-4, 4, 321, dtype=torch.float64)
+    cells = torch.cartesian_prod(axis[:-1] + 0.0125, axis[:-1] + 0.0125)
+    with torch.no_grad():
+        mass = flow.log_prob(cells, space="model").exp() * 0.025**2
+    expected = mass.view(16, 20, 16, 20).sum(dim=(1, 3)).flatten() * len(samples)
+    inside = samples[(samples.abs() < 4).all(dim=1)]
+    index = ((inside + 4) / 0.5).long()
+    counts = torch.bincount(index[:, 0] * 16 + index[:, 1], minlength=256)
+    filled = expected > 10
+    chi_square = float(((counts - expected).square() / expected)[filled].sum())
+    bins = int(filled.sum())
+    assert bins > 30
+    assert chi_square < bins + 5 * (2 * bins) ** 0.5
+
+
+@every_setting
+def test_samples_are_the_same_whatever_their_number(case, dim):
+    flow = trained_flow(case, dim)
+    few = flow.sample(70, generator=torch.Generator().manual_seed(1))
+    many = flow.sample(600, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(many[:70], few, rtol=1e-10, atol=1e-10)
+
+
+@every_setting
+def test_an_empty_batch_gives_empty_results(case, dim):
+    flow = trained_flow(case, dim)
+    empty = torch.empty(0, dim, dtype=torch.float64)
+    with torch.no_grad():
+        assert flow.log_prob(empty).shape == (0,)
+        assert flow.forward(empty)[0].shape == (0, dim)
+    assert flow.sample(0, generator=torch.Generator()).shape == (0, dim)
+
+
+@every_setting
+def test_float32_is_close_to_float64(case, dim):
+    flow = trained_flow(case, dim)
+    x = example_rows(100, dim, seed=1)
+    with torch.no_grad():
+        exact = flow.log_prob(x)
+        rough = copy.deepcopy(flow).float().log_prob(x.float())
+    torch.testing.assert_close(rough.double(), exact, rtol=1e-4, atol=1e-3)
+
+
+@every_setting
+@pytest.mark.parametrize("space", ["data", "model"])
+def test_compiled_flow_equals_the_reference(case, dim, space):
+    flow = trained_flow(case, dim)
+    compiled = compile_flow(flow)
+    x = example_rows(600, dim, seed=1)
+    if space == "model" and flow.standardise is not None:
+        x = flow.standardise.inverse(x)[0]
+    with torch.no_grad():
+        u, log_det = flow.inverse(x, space=space)
+        log_prob = flow.log_prob(x, space=space)
+    generator = torch.Generator().manual_seed(4)
+    samples = flow.sample(300, generator=generator, space=space)
+
+    rows = x.numpy()
+    _assert_close(compiled.log_prob(rows, space=space), log_prob)
+    _assert_close(compiled.inverse(rows, space=space)[0], u)
+    _assert_close(compiled.inverse(rows, space=space)[1], log_det)
+    _assert_close(compiled.forward(u.numpy(), space=space)[0], x)
+    _assert_close(compiled.forward(u.numpy(), space=space)[1], -log_det)
+    _assert_close(compiled.sample(300, seed=4, space=space), samples)
+
+
+def _assert_close(found: np.ndarray, expected: Tensor) -> None:
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=5e-4)
+
+
+@every_setting
+def test_data_space_differs_from_model_space_by_the_standardisation(case, dim):
+    flow = trained_flow(case, dim)
+    assert flow.standardise is not None
+    x = example_rows(10, dim, seed=1)
+    model, log_det = flow.standardise.inverse(x)
+    expected = flow.log_prob(model, space="model") + log_det
+    torch.testing.assert_close(flow.log_prob(x), expected)
+
+
+@every_setting
+def test_parameters_are_counted_without_building(case, dim):
+    flow = build(case.spec, dim, seed=0)
+    assert count_parameters(case.spec, dim) == sum(p.numel() for p in flow.parameters())
+
+
+@every_case
+def test_a_dimension_without_a_flow_is_refused_with_a_reason(case):
+    for dim in range(case.min_dim):
+        with pytest.raises(SpecError, match="at least") as caught:
+            check_dim(case.spec, dim)
+        assert caught.value.code == "dimension-unsupported"
+    check_dim(case.spec, case.min_dim)
+
+
+@every_case
+def test_the_same_seed_builds_the_same_flow_and_leaves_the_global_generator_alone(case):
+    before = torch.random.get_rng_state()
+    x = example_rows(10, 4).float()
+    scores = [build(case.spec, 4, seed=seed).log_prob(x) for seed in (1, 1, 2)]
+    assert torch.equal(scores[0], scores[1])
+    assert not torch.equal(scores[0], scores[2])
+    assert torch.equal(torch.random.get_rng_state(), before)

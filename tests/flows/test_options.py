@@ -1,0 +1,55 @@
+import pytest
+
+from flows import FitOptions, StepSchedule
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"learning_rate": float("inf")},
+        {"weight_decay": -1.0},
+        {"batch_size": 0},
+        {"max_epochs": 0},
+        {"patience": 0},
+        {"max_seconds": 0.0},
+        {"seed": -1},
+    ],
+)
+def test_options_out_of_range_are_refused(fields):
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        FitOptions(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"epochs": 0, "factor": 0.1}, "epochs"),
+        ({"epochs": 1, "factor": 0.0}, "factor"),
+        ({"epochs": 1, "factor": 1.5}, "factor"),
+    ],
+)
+def test_step_schedules_out_of_range_are_refused(fields, name):
+    with pytest.raises(ValueError, match=name):
+        StepSchedule(**fields)
+
+
+def test_a_constant_schedule_keeps_the_learning_rate():
+    options = FitOptions(learning_rate=0.5)
+    assert options.learning_rate_at(1) == options.learning_rate_at(900) == 0.5
+
+
+def test_a_step_schedule_lowers_the_learning_rate_after_so_many_epochs():
+    options = FitOptions(learning_rate=1.0, schedule=StepSchedule(50, 0.1))
+    rates = [options.learning_rate_at(epoch) for epoch in (1, 50, 51, 100, 101)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_a_cosine_schedule_falls_from_the_learning_rate_towards_0():
+    options = FitOptions(learning_rate=2.0, schedule="cosine", max_epochs=10)
+    rates = [options.learning_rate_at(epoch) for epoch in range(1, 11)]
+    assert rates[0] == 2.0
+    assert rates[5] == pytest.approx(1.0)
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 0.1
