@@ -1,0 +1,195 @@
+"""``densityd``: run the whole service, one of its parts, or a check of it."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from pydantic import ValidationError
+
+from app.settings import ApiSettings
+from densityd.errors import StartError
+from workers.settings import WorkerSettings
+
+_START_FAILED = 1
+_WRONG_SETTINGS = 2
+
+app = typer.Typer(
+    name="densityd",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Density estimation with normalising flows, as a REST service.\n\n"
+    "Every option has an environment variable, DENSITYD_ and its name in capitals;"
+    " `densityd doctor` prints them all.",
+)
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
+Port = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="Port; 0 picks one.", show_default="8000")
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(file_okay=False, help="Folder of all data.", show_default="./data"),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, max=256, help="Jobs that run at the same time.", show_default="1"),
+]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@app.command()
+def up(
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+    workers: Workers = None,
+    verbose: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--verbose", help="Show all logs here instead of in files.")
+    ] = False,
+) -> None:
+    """Run the whole service on this machine: API, worker and a private Redis.
+
+    Ctrl-C ends it; the next start on the same folder goes on where this one stopped.
+
+    Example: densityd up --port 9000 --data-dir /var/lib/densityd --workers 2
+    """
+    _override(HOST=host, PORT=port, DATA_DIR=data_dir, WORKER_CONCURRENCY=workers)
+    from densityd.ports import free_port  # noqa: PLC0415 - only this command needs it
+    from densityd.up import up as run  # noqa: PLC0415
+
+    api, _ = _settings()
+    try:
+        if api.port == 0:
+            _override(PORT=free_port(api.host, 0))
+            api, _ = _settings()
+        run(api, say=_say, verbose=verbose)
+    except StartError as error:
+        _fail(str(error), _START_FAILED)
+
+
+@app.command()
+def api(host: Host = None, port: Port = None) -> None:
+    """Run the API alone; workers, database and broker run elsewhere.
+
+    Example: DENSITYD_BROKER_URL=redis://redis:6379/0 densityd api --host 0.0.0.0
+    """
+    _override(HOST=host, PORT=port)
+    _settings()
+    # In this process's place, so that signals and the exit status are the API's own.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "app"])  # noqa: S606
+
+
+@app.command()
+def worker(
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Jobs at a time.", show_default="1")
+    ] = None,
+    check: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool,
+        typer.Option("--check", help="Only say whether this host's worker is alive (exit 0 or 1)."),
+    ] = False,
+) -> None:
+    """Run one worker: it trains what the API accepted.
+
+    SIGTERM makes every training write a checkpoint and go back to the queue.
+
+    Examples: densityd worker --concurrency 2; DENSITYD_DEVICE=cuda densityd worker;
+    densityd worker --check
+    """
+    _override(WORKER_CONCURRENCY=concurrency)
+    _, settings = _settings()
+    if check:
+        from workers.heartbeat import STALE_S, heartbeat_of  # noqa: PLC0415
+
+        age_s = heartbeat_of(settings).age_s()
+        if age_s is None or age_s > STALE_S:
+            _fail("no worker is alive on this host.", _START_FAILED)
+        typer.echo(f"alive {age_s:.1f} s ago")
+        return
+    from workers.main import run_worker  # noqa: PLC0415 - Celery takes half a second
+
+    raise typer.Exit(run_worker(settings))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to this version's schema; safe to run twice, or twice at once.
+
+    Example: DENSITYD_DATABASE_URL=postgresql+psycopg://user:secret@host/densityd densityd migrate
+    """
+    from models_store.database import Database, migrate as run  # noqa: PLC0415
+    from models_store.errors import StoreError  # noqa: PLC0415
+
+    settings, _ = _settings()
+    try:
+        if settings.database_url is None:
+            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        run(settings.resolved_database_url)
+        database = Database(settings.resolved_database_url)
+        typer.echo(f"The database is at revision {database.revision()}.")
+        database.dispose()
+    except (StoreError, OSError) as error:
+        _fail(str(error), _START_FAILED)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--json", help="Print one JSON object.")
+    ] = False,
+) -> None:
+    """Print every setting, and check database, broker, storage and device.
+
+    The exit status is 1 when something is wrong. Passwords are masked.
+
+    Example: densityd doctor --json | jq .findings
+    """
+    from densityd.doctor import examine  # noqa: PLC0415 - only this command needs it
+
+    report = examine(*_settings())
+    if as_json:
+        typer.echo(json.dumps(report.as_json(), indent=2))
+    else:
+        width = max(len(setting.variable) for setting in report.settings)
+        for setting in report.settings:
+            typer.echo(f"{setting.variable:{width}}  {setting.value or '-'}  ({setting.source})")
+        typer.echo()
+        for finding in report.findings:
+            typer.echo(f"{finding.verdict:7}  {finding.check:8}  {finding.detail}")
+    if not report.healthy:
+        raise typer.Exit(1)
+
+
+def _override(**values: object) -> None:
+    """Options win over the environment, for this process and its children alike."""
+    for name, value in values.items():
+        if value is not None:
+            os.environ[f"DENSITYD_{name}"] = str(value)
+
+
+def _settings() -> tuple[ApiSettings, WorkerSettings]:
+    try:
+        return ApiSettings(), WorkerSettings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = "_".join(str(part) for part in first["loc"]).upper()
+        _fail(f"DENSITYD_{name}: {first['msg']}", _WRONG_SETTINGS)
+
+
+def _say(text: str) -> None:
+    typer.echo(text)
+
+
+def _fail(text: str, status: int) -> NoReturn:
+    typer.echo(f"densityd: {text}", err=True)
+    raise typer.Exit(status)

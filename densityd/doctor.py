@@ -1,0 +1,165 @@
+"""Looks at an installation and says what is set, what works and what does not."""
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic_settings import BaseSettings
+
+from app.settings import ApiSettings
+from densityd import private_redis
+from models_store.blobs import STAGING, BlobStore
+from models_store.database import Database
+from models_store.errors import StoreError
+from workers.settings import WorkerSettings
+
+Verdict = Literal["ok", "note", "problem"]
+
+_PREFIX = "DENSITYD_"
+_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^/\s]*@")
+_PASSWORD_PARAMETER = re.compile(r"((?:^|[?&])\w*(?:password|secret|token)\w*=)[^&\s]*", re.I)
+_LOW_SPACE_BYTES = 2**30
+_ORPHAN_AGE_S = 3600
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting as it is in effect; `source` is the environment or the default."""
+
+    variable: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found."""
+
+    check: str
+    verdict: Verdict
+    detail: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that was found."""
+
+    settings: list[Setting]
+    findings: list[Finding]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether no check found a problem."""
+        return all(finding.verdict != "problem" for finding in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as a JSON object."""
+        return {"healthy": self.healthy} | asdict(self)
+
+
+def examine(api: ApiSettings, worker: WorkerSettings) -> Report:
+    """Check everything that the settings name; changes nothing but a probe file."""
+    checks: dict[str, Callable[[], Finding]] = {
+        "database": lambda: _database(api),
+        "broker": lambda: _broker(api),
+        "store": lambda: _store(api),
+        "disk": lambda: _disk(api),
+        "staging": lambda: _staging(api),
+        "device": lambda: _device(worker),
+    }
+    return Report(
+        settings=list(_settings(api, worker)), findings=[run() for run in checks.values()]
+    )
+
+
+def mask(value: str) -> str:
+    """The same text without passwords of URLs in it."""
+    return _PASSWORD_PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1:***@", value))
+
+
+def _settings(*groups: BaseSettings) -> Iterator[Setting]:
+    seen: set[str] = set()
+    for group in groups:
+        for name in type(group).model_fields:
+            variable = _PREFIX + name.upper()
+            if variable in seen:
+                continue
+            seen.add(variable)
+            value = getattr(group, name)
+            yield Setting(
+                variable=variable,
+                value="" if value is None else mask(str(value)),
+                source="environment" if os.environ.get(variable) else "default",
+            )
+
+
+def _database(settings: ApiSettings) -> Finding:
+    url = settings.resolved_database_url
+    path = Path(url.removeprefix("sqlite:///")) if settings.database_url is None else None
+    if path is not None and not path.exists():
+        return Finding("database", "note", f"{path} is not there yet; `densityd up` makes it.")
+    database = Database(url)
+    try:
+        database.check_revision()
+        return Finding("database", "ok", f"{mask(url)} is at revision {database.revision()}.")
+    except StoreError as error:
+        return Finding("database", "problem", mask(f"{url}: {error}"))
+    finally:
+        database.dispose()
+
+
+def _broker(settings: ApiSettings) -> Finding:
+    url = settings.resolved_broker_url
+    if private_redis.answers(url):
+        return Finding("broker", "ok", f"{mask(url)} answers.")
+    if settings.broker_url is None:
+        return Finding("broker", "note", "The private Redis is not running; `densityd up` runs it.")
+    return Finding("broker", "problem", f"{mask(url)} does not answer.")
+
+
+def _store(settings: ApiSettings) -> Finding:
+    root = settings.blob_root
+    if not root.exists():
+        return Finding("store", "note", f"{root} is not there yet; the first start makes it.")
+    try:
+        BlobStore(root).ping()
+    except (StoreError, OSError) as error:
+        return Finding("store", "problem", f"{root}: {error}")
+    return Finding("store", "ok", f"{root} can be written.")
+
+
+def _disk(settings: ApiSettings) -> Finding:
+    folder = settings.blob_root
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    verdict: Verdict = "ok" if free >= _LOW_SPACE_BYTES else "problem"
+    return Finding("disk", verdict, f"{free / 2**30:.1f} GiB are free below {folder}.")
+
+
+def _staging(settings: ApiSettings) -> Finding:
+    before = time.time() - _ORPHAN_AGE_S
+    folder = settings.blob_root / STAGING
+    old = [path for path in folder.glob("*") if path.lstat().st_mtime < before]
+    if old:
+        size = sum(path.lstat().st_size for path in old)
+        detail = f"{len(old)} files ({size / 2**20:.1f} MiB) were left by crashes in {folder}."
+        return Finding("staging", "note", detail)
+    return Finding("staging", "ok", "No crash left files behind.")
+
+
+def _device(settings: WorkerSettings) -> Finding:
+    # Late: this import takes seconds, and only this check needs it.
+    from workers.errors import TrainingError  # noqa: PLC0415
+    from workers.training import find_device  # noqa: PLC0415
+
+    try:
+        device = find_device(settings.device)
+    except TrainingError as error:
+        return Finding("device", "problem", str(error))
+    return Finding("device", "ok", f"{settings.device}: trainers compute on {device}.")

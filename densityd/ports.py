@@ -1,0 +1,47 @@
+"""The API's address: free before anything starts, ready after."""
+
+import http.client
+import socket
+
+from densityd.errors import StartError
+
+_TIMEOUT_S = 2.0
+
+
+def free_port(host: str, port: int) -> int:
+    """Make sure that `port` can be listened on; 0 picks one.
+
+    Raises:
+        StartError: it is taken, or the address is not one of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartError(
+            f"cannot listen on {host} port {port}: {reason}; choose another with --port or --host."
+        ) from error
+
+
+def url_of(host: str, port: int) -> str:
+    """Where a person on this machine finds the API."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def is_ready(url: str) -> bool:
+    """Whether the API says that it can work."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=_TIMEOUT_S)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,55 @@
+"""Signals as something to wait for, with nothing done inside a handler."""
+
+import os
+import select
+import signal
+from types import FrameType, TracebackType
+from typing import Self
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Signals:
+    """While it is open, SIGINT, SIGTERM and SIGHUP ask for the end and SIGCHLD wakes.
+
+    Attributes:
+        asked_to_end: how many times the end was asked for.
+    """
+
+    def __init__(self) -> None:
+        self.asked_to_end = 0
+
+    def __enter__(self) -> Self:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
+        self._before = {
+            number: signal.signal(number, _nothing) for number in (*_ENDING, signal.SIGCHLD)
+        }
+        self._wakeup_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        signal.set_wakeup_fd(self._wakeup_before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self._read)
+        os.close(self._write)
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleep until a signal or for `timeout_s`, and count what arrived."""
+        select.select([self._read], [], [], max(0.0, timeout_s))
+        try:
+            arrived = os.read(self._read, 4096)
+        except BlockingIOError:
+            return
+        self.asked_to_end += sum(number in _ENDING for number in arrived)
+
+
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    """The wake-up descriptor has it already."""

@@ -1,0 +1,74 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from densityd.cli import app
+from models_store.database import Database
+from models_store.settings import StoreSettings
+from workers.heartbeat import heartbeat_of
+from workers.settings import WorkerSettings
+
+COMMANDS = ["up", "api", "worker", "migrate", "doctor"]
+
+
+@pytest.fixture(autouse=True)
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in [name for name in os.environ if name.startswith("DENSITYD_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DENSITYD_DATA_DIR", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+
+    assert result.exit_code == 0
+    assert "Example" in result.output
+    assert f"densityd {command}" in result.output
+
+
+def test_help_names_every_command() -> None:
+    output = CliRunner().invoke(app, ["--help"]).output
+
+    assert all(f"  {command} " in output for command in COMMANDS)
+
+
+def test_migrating_twice_is_safe_and_names_the_revision(data_dir: Path) -> None:
+    for _ in range(2):
+        result = CliRunner().invoke(app, ["migrate"])
+        assert result.exit_code == 0, result.output
+        assert "revision" in result.output
+    database = Database(StoreSettings(data_dir=data_dir).resolved_database_url)
+    database.check_revision()
+    database.dispose()
+
+
+def test_the_check_of_a_worker_tells_alive_from_dead(data_dir: Path) -> None:
+    assert CliRunner().invoke(app, ["worker", "--check"]).exit_code == 1
+
+    heartbeat_of(WorkerSettings(data_dir=data_dir)).beat()
+
+    assert CliRunner().invoke(app, ["worker", "--check"]).exit_code == 0
+
+
+def test_a_wrong_setting_is_one_line_that_names_it_and_not_its_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DENSITYD_LEASE_S", "s3cret")
+
+    result = CliRunner().invoke(app, ["doctor"])
+
+    assert result.exit_code == 2
+    assert result.output.startswith("densityd: DENSITYD_LEASE_S: ")
+    assert "s3cret" not in result.output
+    assert result.output.count("\n") == 1
+
+
+def test_the_command_line_answers_without_importing_torch() -> None:
+    code = "import sys, densityd.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603 - our own code

@@ -1,0 +1,227 @@
+"""The whole service as a person runs it: ``densityd up`` and HTTP."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from densityd.banner import curl_lines
+from densityd.ports import free_port
+
+TIMEOUT_S = 55.0
+pytestmark = pytest.mark.timeout(170)
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> float:
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < timeout_s, "it did not happen in time"
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def children_of(pid: int) -> list[int]:
+    """All processes below one."""
+    children: list[int] = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            children += map(int, listed.read_text().split())
+    return children + [below for child in children for below in children_of(child)]
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+class Up:
+    """One ``densityd up`` and what it printed."""
+
+    def __init__(self, data_dir: Path, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.data_dir = data_dir
+        self.printed = data_dir.with_suffix(".out")
+        with self.printed.open("wb") as output:
+            self.process = subprocess.Popen(  # noqa: S603 - our own command
+                command(data_dir, port), stdout=output, stderr=output
+            )
+
+    def wait_ready(self) -> None:
+        wait_until(lambda: "is ready" in self.text() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.text()
+
+    def text(self) -> str:
+        return self.printed.read_text()
+
+    def children(self, part: str) -> list[int]:
+        """The processes below it whose command has `part` in it."""
+        return [pid for pid in children_of(self.process.pid) if part in command_of(pid)]
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        answer: dict[str, Any] = httpx.get(f"{self.url}/v1/jobs/{job_id}").json()
+        return answer
+
+    def epoch(self, job_id: str) -> int:
+        return int((self.job(job_id)["metrics"] or {}).get("epoch", 0))
+
+    def submit_endless(self) -> str:
+        table = np.random.default_rng(0).normal(size=(600, 3))
+        text = "a,b,c\n" + "\n".join(",".join(map(str, row)) for row in table.tolist())
+        uploaded = httpx.post(
+            f"{self.url}/v1/datasets", content=text, headers={"Content-Type": "text/csv"}
+        )
+        assert uploaded.status_code == 201, uploaded.text
+        accepted = httpx.post(
+            f"{self.url}/v1/jobs/training",
+            json={
+                "model_name": "endless",
+                "dataset_id": uploaded.json()["id"],
+                "flow": {"family": "realnvp", "layers": 2, "hidden": [8]},
+                "optimisation": {"max_epochs": 100_000, "patience": 100_000, "batch_size": 20},
+            },
+        )
+        assert accepted.status_code == 202, accepted.text
+        return str(accepted.json()["id"])
+
+    def end(self) -> float:
+        """End it as Ctrl-C does; the seconds that it took."""
+        began = time.monotonic()
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.wait(TIMEOUT_S) == 0, self.text()
+        return time.monotonic() - began
+
+
+def command(data_dir: Path, port: int) -> list[str]:
+    program = "from densityd.cli import main; main()"
+    options = ["--port", str(port), "--data-dir", str(data_dir)]
+    return [sys.executable, "-c", program, "up", *options]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[], Up]]:
+    started: list[Up] = []
+    port = free_port("127.0.0.1", 0)
+
+    def begin() -> Up:
+        started.append(Up(tmp_path / "data", port))
+        return started[-1]
+
+    yield begin
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+
+
+def refused(data_dir: Path, port: int) -> str:
+    """What a start that fails prints."""
+    run = subprocess.run(  # noqa: S603 - our own command
+        command(data_dir, port), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert run.stderr.count("\n") == 1, run.stderr
+    return run.stderr
+
+
+@pytest.mark.skipif(not shutil.which("curl") or not shutil.which("awk"), reason="needs curl, awk")
+def test_the_printed_lines_work_and_a_second_start_is_refused(
+    start: Callable[[], Up], tmp_path: Path
+) -> None:
+    up = start()
+    up.wait_ready()
+    upload, train, score = curl_lines(up.url)
+    assert all(line in up.text() for line in (upload, train, score))
+    assert f"{up.url}/docs" in up.text()
+    assert httpx.get(f"{up.url}/docs").status_code == 200
+
+    assert "already running" in refused(up.data_dir, free_port("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert "cannot listen" in refused(tmp_path / "other", taken.getsockname()[1])
+
+    asked = shell(f"{upload}\n{train}")
+    job_id = re.findall(r"job_[0-9a-f]{32}", asked)[0]
+    wait_until(lambda: up.job(job_id)["state"] == "succeeded", 120)
+    assert "log_prob" in shell(score)
+    assert up.end() < 10
+
+
+def shell(lines: str) -> str:
+    run = subprocess.run(  # noqa: S603 - the lines that we print
+        ["/bin/bash", "-euc", lines], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+    )
+    return run.stdout
+
+
+def test_ctrl_c_ends_every_process_and_the_next_start_goes_on(start: Callable[[], Up]) -> None:
+    first = start()
+    first.wait_ready()
+    job_id = first.submit_endless()
+    wait_until(lambda: first.epoch(job_id) >= 2)
+    processes = children_of(first.process.pid)
+    assert len(processes) == 4, [command_of(pid) for pid in processes]
+
+    assert first.end() < 10
+    assert not [pid for pid in processes if is_alive(pid)]
+    # Whatever became of the queue, the jobs are in the database.
+    (first.data_dir / "redis" / "appendonly.aof").write_bytes(b"damaged")
+
+    second = start()
+    second.wait_ready()
+    before = second.epoch(job_id)
+    assert before >= 2
+    wait_until(lambda: second.epoch(job_id) > before)
+    assert second.job(job_id)["attempt"] == 2
+    cancelled = httpx.post(f"{second.url}/v1/jobs/{job_id}/cancel")
+    assert cancelled.is_success
+    assert wait_until(lambda: second.job(job_id)["state"] == "cancelled") < 5
+    assert second.end() < 10
+
+
+@pytest.mark.slow
+def test_killed_parts_come_back_and_kill_9_of_the_whole_leaves_nothing(
+    start: Callable[[], Up],
+) -> None:
+    up = start()
+    up.wait_ready()
+    for part in ("redis-server", "-m workers", "-m app"):
+        [pid] = up.children(part)
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: up.text().count("starts again") == 3)
+    wait_until(lambda: _succeeds(f"{up.url}/readyz"))
+    job_id = up.submit_endless()
+    wait_until(lambda: up.epoch(job_id) >= 1)
+    processes = children_of(up.process.pid)
+
+    up.process.kill()
+    up.process.wait()
+
+    wait_until(lambda: not [pid for pid in processes if is_alive(pid)], 10)
+
+
+def _succeeds(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False

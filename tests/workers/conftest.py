@@ -1,0 +1,73 @@
+"""Places to work in, and the processes that work there."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models_store.database import Database
+from tests.workers.place import Place, PlaceRedis, Running
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path / "data")
+    yield place
+    place.database.dispose()
+
+
+@pytest.fixture
+def supervise(place: Place) -> Iterator[Callable[..., Running]]:
+    """Start a supervisor on whatever waits; changed settings as keywords."""
+    started: list[Running] = []
+
+    def start(database: Database = place.database, **changes: Any) -> Running:
+        started.append(Running(database, place.with_settings(**changes)))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.end()
+
+
+@pytest.fixture
+def place_redis(place: Place) -> Iterator[PlaceRedis]:
+    server = PlaceRedis(place.settings)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def start_worker(place: Place) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
+    """Start a real worker process on the place; its log is `worker.log`."""
+    started: list[subprocess.Popen[bytes]] = []
+    log = (place.settings.data_dir / "worker.log").open("ab")
+
+    def start(**variables: str) -> "subprocess.Popen[bytes]":
+        shared = place.settings
+        environment = {
+            "DENSITYD_DATA_DIR": str(shared.data_dir),
+            "DENSITYD_LEASE_S": str(shared.lease_s),
+            "DENSITYD_CHECKPOINT_INTERVAL_S": "0",
+            "DENSITYD_SWEEP_INTERVAL_S": str(shared.sweep_interval_s),
+        }
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-P", "-m", "workers"],
+                env=os.environ | environment | variables,
+                stdout=log,
+                stderr=log,
+            )
+        )
+        return started[-1]
+
+    yield start
+    for worker in started:
+        worker.kill()
+        worker.wait()
+    log.close()

@@ -1,0 +1,223 @@
+"""A place with a database, a blob store and jobs, and real processes that work there."""
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import text
+
+from densityd import private_redis
+from models_store.acceptance import TrainingLimits, accept_training
+from models_store.blobs import BlobStore, table_key
+from models_store.database import Database, migrate
+from models_store.ids import new_id
+from models_store.job_states import Job, JobKind, JobState, NewJob
+from models_store.job_work import JobWork
+from models_store.jobs import Jobs
+from models_store.records import Dataset, NewDataset, Version
+from models_store.registry import Registry
+from models_store.schemas import TrainingRequest
+from workers.settings import WorkerSettings
+from workers.supervisor import Supervisor
+
+PROJECT = "default"
+TIMEOUT_S = 50.0
+
+LIMITS = TrainingLimits(max_parameters=10**9, max_memory_bytes=2**40)
+
+# Some fifty milliseconds an epoch, so that it can be caught in the middle.
+FLOW = {"family": "realnvp", "layers": 2, "hidden": [8]}
+ENDLESS: dict[str, Any] = {"max_epochs": 100_000, "patience": 100_000, "batch_size": 20, "seed": 1}
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> float:
+    """Wait for a condition; the seconds that it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < timeout_s, "it did not happen in time"
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+class Place:
+    """One data directory and what is in it."""
+
+    def __init__(self, folder: Path, database_url: str | None = None) -> None:
+        self.settings = WorkerSettings(
+            data_dir=folder,
+            database_url=database_url,
+            lease_s=3,
+            checkpoint_interval_s=0,
+            sweep_interval_s=0.2,
+            trainer_nice=0,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        migrate(self.settings.resolved_database_url)
+        self.database = Database(self.settings.resolved_database_url)
+        self.jobs = Jobs(self.database)
+        self.work = JobWork(self.database)
+        self.registry = Registry(self.database)
+        self.blobs = BlobStore(self.settings.blob_root)
+
+    def with_settings(self, **changes: Any) -> WorkerSettings:
+        return self.settings.model_copy(update=changes)
+
+    def add_dataset(self, rows: int = 600, *, columns: int = 3, seed: int = 0) -> Dataset:
+        table = np.random.default_rng(seed).normal(size=(rows, columns)).astype(np.float32)
+        table[:, 1] += table[:, 0] ** 2
+        dataset_id = new_id("ds")
+        with self.blobs.staged(".npy") as staged:
+            with staged.open("wb") as file:
+                np.save(file, table)
+            blob = self.blobs.commit(staged, table_key(dataset_id))
+        names = [f"x{index + 1}" for index in range(columns)]
+        described = [
+            {"name": name, "dtype": "float32", "mean": 0.0, "std": 1.0, "min": -5.0, "max": 5.0}
+            for name in names
+        ]
+        return self.registry.add_dataset(
+            NewDataset(
+                id=dataset_id,
+                project=PROJECT,
+                name="table",
+                rows=rows,
+                dtype="float32",
+                columns=[column | {"distinct": rows} for column in described],
+                warnings=[],
+                source_format="npy",
+                source_sha256=blob.sha256,
+                key=blob.key,
+                sha256=blob.sha256,
+                bytes=blob.bytes,
+            )
+        )
+
+    def submit(self, dataset: Dataset, *, model_name: str = "m", **optimisation: Any) -> str:
+        flow = optimisation.pop("flow", FLOW)
+        request = TrainingRequest.model_validate(
+            {
+                "model_name": model_name,
+                "dataset_id": dataset.id,
+                "flow": flow,
+                "optimisation": {"seed": 1} | optimisation,
+            }
+        )
+        accepted = accept_training(request, dataset, limits=LIMITS)
+        new = NewJob(
+            project=PROJECT,
+            kind=JobKind.TRAINING,
+            model_name=model_name,
+            dataset_id=dataset.id,
+            request=accepted.model_dump(mode="json"),
+            request_id="req-1",
+        )
+        return self.jobs.submit(new, idempotency=None, max_queued=None).job.id
+
+    def job(self, job_id: str) -> Job:
+        return self.jobs.get(PROJECT, job_id)
+
+    def state(self, job_id: str) -> JobState:
+        return self.job(job_id).state
+
+    def epoch(self, job_id: str) -> int:
+        return int((self.job(job_id).metrics or {}).get("epoch", 0))
+
+    def messages(self, job_id: str) -> list[str]:
+        events = self.jobs.events(PROJECT, job_id)
+        return [event.data["text"] for event in events if event.event == "message"]
+
+    def epochs(self, job_id: str) -> list[int]:
+        events = self.jobs.events(PROJECT, job_id, limit=100_000)
+        return [event.data["epoch"] for event in events if event.event == "epoch"]
+
+    def version(self, job_id: str) -> Version:
+        job = self.job(job_id)
+        assert job.model_version is not None, job
+        return self.registry.version(PROJECT, job.model_name, job.model_version)
+
+    def expire_lease(self, job_id: str) -> None:
+        with self.database.write() as session:
+            session.execute(
+                text("UPDATE job SET lease_expires_at = '2000-01-01T00:00:00.000Z' WHERE id = :id"),
+                {"id": job_id},
+            )
+
+
+class Running:
+    """A supervisor at work on one job, in a thread as Celery's pool would have it."""
+
+    def __init__(self, database: Database, settings: WorkerSettings) -> None:
+        self.supervisor = Supervisor(database, settings, worker="tester")
+        self._thread = threading.Thread(target=self.supervisor.run_next)
+        self._thread.start()
+
+    def trainer_pid(self) -> int:
+        found: list[int] = []
+
+        def look() -> bool:
+            found[:] = trainers_of(os.getpid())
+            return bool(found)
+
+        wait_until(look)
+        return found[0]
+
+    def join(self, timeout_s: float = TIMEOUT_S) -> float:
+        """Wait for its end; the seconds that it took."""
+        began = time.monotonic()
+        self._thread.join(timeout_s)
+        assert not self._thread.is_alive()
+        return time.monotonic() - began
+
+    def end(self) -> None:
+        self.supervisor.stop()
+        self._thread.join(TIMEOUT_S)
+
+
+def trainers_of(pid: int) -> list[int]:
+    """The trainers that a process has; the kernel lists children by thread."""
+    children: list[int] = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            children += map(int, listed.read_text().split())
+    return [child for child in children if "workers.trainer" in _command(child)]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and not merely waiting to be buried."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+class PlaceRedis:
+    """A real Redis on the socket of a place."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(  # noqa: S603 - our own command
+            private_redis.command(self._settings.redis_socket), stdout=subprocess.DEVNULL
+        )
+        wait_until(lambda: private_redis.answers(self._settings.resolved_broker_url))
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()

@@ -1,0 +1,38 @@
+import subprocess
+import sys
+from pathlib import Path
+
+from models_store.settings import StoreSettings
+from workers.celery_app import QUEUE, create_celery
+
+
+def test_neither_the_queue_nor_the_supervisor_imports_torch() -> None:
+    """A parent that is warm with torch hangs what it forks; this one never gets warm."""
+    code = (
+        "import sys, workers.celery_app, workers.main, workers.supervisor;"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'flows')))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=False)  # noqa: S603 - our own code
+    assert run.returncode == 0
+
+
+def test_fault_163_only_json_is_accepted(tmp_path: Path) -> None:
+    app = create_celery(StoreSettings(data_dir=tmp_path))
+
+    assert list(app.conf.accept_content) == ["json"]
+    assert app.conf.task_serializer == "json"
+
+
+def test_a_message_is_a_hint_that_nothing_waits_for(tmp_path: Path) -> None:
+    app = create_celery(StoreSettings(data_dir=tmp_path))
+
+    assert app.conf.result_backend is None
+    assert app.conf.task_acks_late is False
+    assert app.conf.worker_prefetch_multiplier == 1
+    assert [queue.name for queue in app.conf.task_queues] == [QUEUE]
+
+
+def test_a_socket_is_spelled_as_celery_wants_it(tmp_path: Path) -> None:
+    settings = StoreSettings(data_dir=tmp_path)
+
+    assert create_celery(settings).conf.broker_url == f"redis+socket://{settings.redis_socket}"

@@ -1,0 +1,309 @@
+"""A supervisor and its real trainers, against a real database: one job at a time."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from models_store.blobs import BlobStore
+from models_store.database import Database
+from models_store.job_states import JobState
+from tests.servers import PostgresServer
+from tests.workers.place import ENDLESS, Place, Running, is_alive, wait_until
+from workers.assignment import training_task
+from workers.protocol import Message, Trained
+from workers.supervisor import Supervisor
+from workers.training import train
+
+Supervise = Callable[..., Running]
+
+# Long enough to be caught in the middle, short enough to wait for.
+EPOCHS = 15
+MEDIUM: dict[str, Any] = {"max_epochs": EPOCHS, "patience": EPOCHS, "batch_size": 40}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The hash of the model that MEDIUM gives as a plain call that nobody disturbs."""
+    place = Place(tmp_path_factory.mktemp("undisturbed"))
+    place.submit(place.add_dataset(), **MEDIUM)
+    job = place.work.claim("plain call", lease_s=60)
+    assert job is not None
+    messages: list[Message] = []
+    train(
+        training_task(job, registry=place.registry, settings=place.settings),
+        messages.append,
+        interrupted=lambda: False,
+    )
+    place.database.dispose()
+    last = messages[-1]
+    assert isinstance(last, Trained)
+    return str(last.version["checkpoint_sha256"])
+
+
+def test_a_job_succeeds_with_one_version_and_leaves_only_its_model(
+    place: Place, supervise: Supervise
+) -> None:
+    dataset = place.add_dataset()
+    job_id = place.submit(dataset, max_epochs=3)
+
+    supervise().join()
+
+    job = place.job(job_id)
+    assert job.state is JobState.SUCCEEDED, job.error
+    assert place.epochs(job_id) == [1, 2, 3]
+    version = place.version(job_id)
+    place.blobs.verify(version.checkpoint_key, version.checkpoint_sha256)
+    assert place.blobs.keys("jobs") == []
+    assert place.blobs.keys("models") == [version.checkpoint_key]
+    assert version.dataset_sha256 == dataset.sha256
+    assert version.family == "realnvp"
+    assert version.columns == ["x1", "x2", "x3"]
+    metrics = job.metrics or {}
+    assert metrics == version.metrics
+    assert metrics["test_standard_error"] > 0
+    assert metrics["test_rows"] == 60
+    assert metrics["stop_reason"] == "max_epochs"
+    assert (job.progress or {})["fraction"] == 1.0
+
+
+def test_nothing_to_claim_is_no_work(place: Place) -> None:
+    assert Supervisor(place.database, place.settings, worker="w").run_next() is False
+
+
+def test_a_cancelled_job_stops_within_five_seconds_and_can_go_on_later(
+    place: Place, supervise: Supervise
+) -> None:
+    job_id = place.submit(place.add_dataset(), **ENDLESS)
+    running = supervise()
+    trainer = running.trainer_pid()
+    wait_until(lambda: place.epoch(job_id) >= 2)
+
+    place.jobs.cancel("default", job_id)
+
+    assert running.join() < 5
+    job = place.job(job_id)
+    assert job.state is JobState.CANCELLED
+    assert job.model_version is None
+    assert not is_alive(trainer)
+    assert place.blobs.keys("models") == []
+    for checkpoint in job.checkpoints:
+        place.blobs.verify(checkpoint["key"], checkpoint["sha256"])
+    assert len(job.checkpoints) == 2
+    assert len(place.blobs.keys("jobs")) == 2, "older checkpoints are kept"
+
+
+def test_fault_119_a_killed_trainer_is_followed_by_one_that_makes_the_same_model(
+    place: Place, supervise: Supervise, undisturbed: str
+) -> None:
+    job_id = place.submit(place.add_dataset(), **MEDIUM)
+    running = supervise()
+    trainer = running.trainer_pid()
+    wait_until(lambda: place.epoch(job_id) >= 5)
+
+    os.kill(trainer, signal.SIGKILL)
+    running.join()
+
+    assert place.state(job_id) is JobState.QUEUED, "it waited for the lease to run out"
+    assert "signal 9" in place.messages(job_id)[0]
+    supervise().join()
+    assert place.job(job_id).attempt == 2
+    assert place.epochs(job_id) == list(range(1, EPOCHS + 1))
+    assert place.version(job_id).checkpoint_sha256 == undisturbed
+
+
+def test_fault_124_a_stopping_worker_gives_the_job_back_in_the_middle_of_an_epoch(
+    place: Place, supervise: Supervise, undisturbed: str
+) -> None:
+    job_id = place.submit(place.add_dataset(), **MEDIUM)
+    running = supervise()
+    wait_until(lambda: place.epoch(job_id) >= 3)
+
+    running.supervisor.stop()
+    assert running.join() < 8
+
+    job = place.job(job_id)
+    assert job.state is JobState.QUEUED
+    newest = job.checkpoints[0]
+    assert newest["epoch"] == place.epoch(job_id) + 1, "the part of an epoch is lost"
+    supervise().join()
+    assert place.epochs(job_id) == list(range(1, EPOCHS + 1))
+    assert place.version(job_id).checkpoint_sha256 == undisturbed
+
+
+def test_fault_126_a_job_that_kills_its_trainer_each_time_fails_and_lets_the_next_run(
+    place: Place, supervise: Supervise
+) -> None:
+    dataset = place.add_dataset()
+    poison = place.submit(dataset, **ENDLESS)
+    for _ in range(3):
+        running = supervise()
+        os.kill(running.trainer_pid(), signal.SIGKILL)
+        running.join()
+
+    job = place.job(poison)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error["code"] == "crash_loop"
+    after = place.submit(dataset, max_epochs=1)
+    supervise().join()
+    assert place.state(after) is JobState.SUCCEEDED
+
+
+def test_fault_078_a_model_that_needs_too_much_memory_fails_and_the_worker_lives(
+    place: Place, supervise: Supervise
+) -> None:
+    dataset = place.add_dataset()
+    flow = {"family": "maf", "layers": 2, "hidden": [8192, 8192]}
+    job_id = place.submit(dataset, flow=flow, max_epochs=1)
+
+    running = supervise(trainer_memory_bytes=700 * 2**20)
+    running.join()
+
+    error = place.job(job_id).error
+    assert error is not None
+    assert error["code"] == "oom"
+    assert "700 MiB" in error["detail"]
+
+
+def test_fault_111_a_supervisor_that_lost_the_job_kills_its_trainer_and_changes_nothing(
+    place: Place, supervise: Supervise
+) -> None:
+    job_id = place.submit(place.add_dataset(), **ENDLESS)
+    running = supervise()
+    trainer = running.trainer_pid()
+    wait_until(lambda: place.epoch(job_id) >= 1)
+    assert place.work.claim("another", lease_s=60) is None, "the lease was not renewed"
+
+    def take_over() -> bool:
+        # The running attempt extends its lease all the time.
+        place.expire_lease(job_id)
+        return place.work.claim("another", lease_s=60) is not None
+
+    wait_until(take_over)
+
+    assert running.join() < 5
+    assert not is_alive(trainer)
+    job = place.job(job_id)
+    assert job.state is JobState.RUNNING
+    assert job.attempt == 2
+
+
+def test_a_trainer_that_stands_still_is_killed_and_the_job_given_back(
+    place: Place, supervise: Supervise
+) -> None:
+    job_id = place.submit(place.add_dataset(), **ENDLESS)
+    running = supervise(stall_timeout_s=3)
+    trainer = running.trainer_pid()
+    wait_until(lambda: place.epoch(job_id) >= 1)
+
+    os.kill(trainer, signal.SIGSTOP)
+    assert running.join() < 10
+
+    assert place.state(job_id) is JobState.QUEUED
+    assert not is_alive(trainer)
+    assert "no progress" in place.messages(job_id)[0]
+
+
+def test_fault_150_training_goes_on_while_the_database_is_away(
+    place: Place, supervise: Supervise
+) -> None:
+    impatient = Database(place.settings.resolved_database_url, busy_timeout_s=0.1)
+    job_id = place.submit(place.add_dataset(), **ENDLESS)
+    running = supervise(impatient)
+    trainer = running.trainer_pid()
+    wait_until(lambda: place.epoch(job_id) >= 1)
+
+    with place.database.write() as session:
+        session.execute(text("SELECT 1"))  # from here on nobody else can write
+        locked_at = place.epoch(job_id)
+        # Only the supervisor deletes checkpoints, after a write.
+        wait_until(lambda: len(place.blobs.keys("jobs")) >= 8)
+        assert place.epoch(job_id) == locked_at
+        assert is_alive(trainer)
+
+    wait_until(lambda: place.epoch(job_id) >= locked_at + 5)
+    wait_until(lambda: len(place.blobs.keys("jobs")) <= 3)
+    told = place.epochs(job_id)
+    assert told == list(range(1, len(told) + 1)), "an epoch of the outage is missing"
+    assert place.job(job_id).attempt == 1
+    running.end()
+    impatient.dispose()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(170)
+def test_faults_150_151_training_outlives_kill_9_of_postgresql(tmp_path: Path) -> None:
+    server = PostgresServer()
+    place = Place(tmp_path / "data", server.create("densityd"))
+    job_id = place.submit(place.add_dataset(), **MEDIUM | {"batch_size": 4})
+    running = Running(place.database, place.settings)
+    try:
+        trainer = running.trainer_pid()
+        wait_until(lambda: place.epoch(job_id) >= 2)
+        server.kill()
+        before = len(place.blobs.keys("jobs"))
+        wait_until(lambda: len(place.blobs.keys("jobs")) >= before + 3)
+        assert is_alive(trainer)
+        server.restart()
+
+        running.join()
+
+        assert place.state(job_id) is JobState.SUCCEEDED
+        assert place.epochs(job_id) == list(range(1, EPOCHS + 1))
+        assert place.job(job_id).attempt == 1
+        assert place.version(job_id).version == 1
+    finally:
+        running.end()
+        place.database.dispose()
+        server.close()
+
+
+def test_a_job_runs_on_postgresql_as_on_sqlite(tmp_path: Path, postgres_url: str) -> None:
+    place = Place(tmp_path / "data", postgres_url)
+    job_id = place.submit(place.add_dataset(), max_epochs=2)
+
+    assert Supervisor(place.database, place.settings, worker="w").run_next()
+
+    assert place.state(job_id) is JobState.SUCCEEDED
+    assert place.epochs(job_id) == [1, 2]
+    assert place.version(job_id).job_id == job_id
+    place.database.dispose()
+
+
+def test_fault_133_a_full_disk_fails_the_job_and_keeps_the_checkpoints(
+    tmp_path: Path, supervise: Supervise, place: Place
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(  # noqa: S603 - a fixed command
+        ["/bin/mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(small)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        pytest.skip("only root may mount a small disk")
+    try:
+        place.blobs = BlobStore(small)
+        job_id = place.submit(place.add_dataset(), **ENDLESS)
+        running = supervise(store_url=str(small))
+        wait_until(lambda: place.epoch(job_id) >= 3)
+        filler = small / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(b"x" * 1000):
+                pass
+        running.join()
+
+        error = place.job(job_id).error
+        assert error is not None
+        assert error["code"] == "storage_full"
+        for checkpoint in place.job(job_id).checkpoints:
+            place.blobs.verify(checkpoint["key"], checkpoint["sha256"])
+    finally:
+        subprocess.run(["/bin/umount", "-l", str(small)], check=True)  # noqa: S603 - a fixed command

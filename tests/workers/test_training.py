@@ -1,0 +1,313 @@
+"""The work of a training job as a plain call, on real files."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models_store.acceptance import accept_training
+from models_store.checkpoints import load_model
+from models_store.records import Dataset
+from models_store.schemas import AcceptedSplit, TrainingRequest
+from tests.workers.place import FLOW, LIMITS, Place
+from workers.data import moments, split_rows
+from workers.errors import TrainingError
+from workers.protocol import (
+    CheckpointRef,
+    DatasetRef,
+    EpochDone,
+    Interrupted,
+    Message,
+    Note,
+    Tick,
+    Trained,
+    TrainingTask,
+)
+from workers.training import find_device, train
+
+EPOCHS = 6
+
+
+@pytest.fixture(autouse=True)
+def _same_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def ref(dataset: Dataset) -> DatasetRef:
+    names = [column["name"] for column in dataset.columns]
+    return DatasetRef(id=dataset.id, key=dataset.key, sha256=dataset.sha256, columns=names)
+
+
+def task_of(place: Place, dataset: Dataset, **changes: Any) -> TrainingTask:
+    fields: dict[str, Any] = {
+        "model_name": "m",
+        "dataset_id": dataset.id,
+        "flow": FLOW,
+        "optimisation": {"seed": 1, "max_epochs": EPOCHS, "patience": EPOCHS, "batch_size": 50},
+    } | changes.pop("request", {})
+    accepted = accept_training(TrainingRequest.model_validate(fields), dataset, limits=LIMITS)
+    return TrainingTask(
+        job_id="job_" + "1" * 32,
+        attempt=1,
+        request_id=None,
+        parent_pid=1,
+        log_level="INFO",
+        blob_root=str(place.blobs.root),
+        request=accepted.model_dump(mode="json"),
+        dataset=ref(dataset),
+        validation_dataset=None,
+        test_dataset=None,
+        checkpoints=[],
+        device="cpu",
+        threads=1,
+        nice=0,
+        memory_bytes=None,
+        checkpoint_interval_s=0.0,
+    ).model_copy(update=changes)
+
+
+def run(task: TrainingTask, interrupted: Callable[[], bool] = lambda: False) -> list[Message]:
+    messages: list[Message] = []
+    train(task, messages.append, interrupted=interrupted)
+    return messages
+
+
+def result(messages: list[Message]) -> Trained:
+    last = messages[-1]
+    assert isinstance(last, Trained), last
+    return last
+
+
+def epochs(messages: list[Message]) -> list[EpochDone]:
+    return [message for message in messages if isinstance(message, EpochDone)]
+
+
+def test_the_best_model_is_stored_and_scores_as_its_metrics_say(place: Place) -> None:
+    dataset = place.add_dataset()
+
+    trained = result(run(task_of(place, dataset)))
+
+    version = trained.version
+    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    rows = np.load(place.blobs.path(dataset.key))
+    _, validation, _ = split_rows(
+        len(rows), AcceptedSplit(**task_of(place, dataset).request["split"])
+    )
+    with torch.no_grad():
+        mean = float(flow.log_prob(torch.from_numpy(rows[validation])).double().mean())
+    assert mean == pytest.approx(trained.metrics["validation_log_likelihood"], abs=1e-5)
+    assert trained.metrics["train_rows"] == 480
+    assert trained.metrics["validation_rows"] == 60
+    assert version["metrics"] == trained.metrics
+    assert version["dataset_sha256"] == dataset.sha256
+
+
+def test_each_epoch_is_told_once_with_its_metrics(place: Place) -> None:
+    told = epochs(run(task_of(place, place.add_dataset())))
+
+    assert [message.metrics["epoch"] for message in told] == list(range(1, EPOCHS + 1))
+    first = told[0].metrics
+    assert {
+        "train_log_likelihood",
+        "validation_log_likelihood",
+        "best_epoch",
+        "rows_per_second",
+    } <= first.keys()
+    assert told[0].checkpoint is not None
+    assert told[-1].checkpoint is None, "the model itself follows the last epoch"
+    assert told[-1].progress["fraction"] == 1.0
+
+
+@pytest.mark.parametrize("batch", [1, 17, 30])
+def test_fault_119_interrupted_at_any_batch_it_makes_the_same_model(
+    place: Place, batch: int
+) -> None:
+    dataset = place.add_dataset()
+    undisturbed = result(run(task_of(place, dataset))).version["checkpoint_sha256"]
+    asked = iter(range(1, 10_000))
+
+    messages = run(task_of(place, dataset), lambda: next(asked) == batch)
+
+    last = messages[-1]
+    assert isinstance(last, Interrupted)
+    assert last.checkpoint is not None
+    resumed = run(task_of(place, dataset, attempt=2, checkpoints=[last.checkpoint]))
+    assert result(resumed).version["checkpoint_sha256"] == undisturbed
+    told = [message.metrics["epoch"] for message in epochs(messages) + epochs(resumed)]
+    assert told == list(range(1, EPOCHS + 1))
+
+
+def harm_missing(place: Place, at: CheckpointRef) -> None:
+    place.blobs.path(at.key).unlink()
+
+
+def harm_truncated(place: Place, at: CheckpointRef) -> None:
+    path = place.blobs.path(at.key)
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def harm_flipped(place: Place, at: CheckpointRef) -> None:
+    path = place.blobs.path(at.key)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.parametrize("harm", [harm_missing, harm_truncated, harm_flipped])
+@pytest.mark.parametrize("harmed", [1, 2])
+def test_faults_136_137_140_a_bad_checkpoint_gives_way_to_the_one_before_or_to_none(
+    place: Place, harm: Callable[[Place, CheckpointRef], None], harmed: int
+) -> None:
+    dataset = place.add_dataset()
+    first = run(task_of(place, dataset))
+    undisturbed = result(first).version["checkpoint_sha256"]
+    saved = [message.checkpoint for message in epochs(first) if message.checkpoint is not None]
+    newest, before = saved[3], saved[2]
+    for at in [newest, before][:harmed]:
+        harm(place, at)
+
+    messages = run(task_of(place, dataset, attempt=2, checkpoints=[newest, before]))
+
+    notes = [message.text for message in messages if isinstance(message, Note)]
+    assert len([text for text in notes if "unusable" in text]) == harmed
+    starts_at = before.epoch + 1 if harmed == 1 else 1
+    assert epochs(messages)[0].metrics["epoch"] == starts_at
+    assert result(messages).version["checkpoint_sha256"] == undisturbed
+
+
+def test_fault_071_divergence_is_told_and_nothing_is_stored(place: Place) -> None:
+    optimisation = {"optimiser": "sgd", "learning_rate": 100.0, "max_epochs": 50, "seed": 1}
+    task = task_of(place, place.add_dataset(), request={"optimisation": optimisation})
+
+    with pytest.raises(TrainingError, match="epoch") as failure:
+        run(task)
+
+    assert failure.value.code == "diverged"
+    assert place.blobs.keys("models") == []
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "cuda:7"])
+def test_fault_076_a_device_that_is_not_there_is_never_replaced(place: Place, device: str) -> None:
+    with pytest.raises(TrainingError, match=device) as failure:
+        run(task_of(place, place.add_dataset(), device=device))
+
+    assert failure.value.code == "device_unavailable"
+    assert find_device("auto").type in {"cpu", "cuda"}
+
+
+def test_fault_039_a_table_that_was_changed_on_disk_is_not_trained_on(place: Place) -> None:
+    dataset = place.add_dataset()
+    path = place.blobs.path(dataset.key)
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
+
+    with pytest.raises(TrainingError) as failure:
+        run(task_of(place, dataset))
+
+    assert failure.value.code == "dataset_corrupt"
+
+
+def test_datasets_of_their_own_are_used_whole_for_validation_and_test(place: Place) -> None:
+    dataset, other = place.add_dataset(), place.add_dataset(rows=77, seed=5)
+    task = task_of(place, dataset)
+    split = task.request["split"] | {"train": 1.0, "validation": 0.0, "test": 0.0}
+    task = task.model_copy(
+        update={
+            "request": task.request | {"split": split},
+            "validation_dataset": ref(other),
+            "test_dataset": ref(other),
+        }
+    )
+
+    metrics = result(run(task)).metrics
+
+    assert metrics["train_rows"] == 600
+    assert metrics["validation_rows"] == metrics["test_rows"] == 77
+    assert metrics["validation_log_likelihood"] == metrics["test_log_likelihood"]
+
+
+def test_the_columns_are_modelled_in_the_order_that_was_asked_for(place: Place) -> None:
+    dataset = place.add_dataset()
+    task = task_of(place, dataset, request={"columns": ["x3", "x1"]})
+
+    version = result(run(task)).version
+
+    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    rows = np.load(place.blobs.path(dataset.key))
+    train_rows, _, _ = split_rows(len(rows), AcceptedSplit(**task.request["split"]))
+    assert flow.standardise is not None
+    means = rows[train_rows][:, [2, 0]].astype(np.float64).mean(axis=0)
+    np.testing.assert_allclose(flow.standardise.mean.numpy(), means, rtol=1e-6)
+    assert version["columns"] == ["x3", "x1"]
+
+
+def split_of(**changes: Any) -> AcceptedSplit:
+    fields: dict[str, Any] = {
+        "train": 0.8,
+        "validation": 0.1,
+        "test": 0.1,
+        "shuffle": True,
+        "seed": 0,
+        "validation_dataset_id": None,
+        "test_dataset_id": None,
+    }
+    return AcceptedSplit(**fields | changes)
+
+
+@pytest.mark.parametrize("rows", [12, 100, 101, 109, 1234])
+def test_a_split_uses_every_row_once_and_depends_on_the_seed_alone(rows: int) -> None:
+    parts = split_rows(rows, split_of())
+
+    assert sorted(np.concatenate(parts).tolist()) == list(range(rows))
+    again = split_rows(rows, split_of())
+    assert all((one == two).all() for one, two in zip(parts, again, strict=True))
+    other = split_rows(rows, split_of(seed=1))
+    assert (parts[0] != other[0]).any()
+
+
+def test_a_split_in_file_order_trains_on_the_beginning() -> None:
+    train_rows, validation, test = split_rows(100, split_of(shuffle=False))
+
+    assert train_rows.tolist() == list(range(80))
+    assert validation.tolist() == list(range(80, 90))
+    assert test.tolist() == list(range(90, 100))
+
+
+def test_fractions_that_leave_rows_out_leave_them_out() -> None:
+    parts = split_rows(100, split_of(train=0.5, validation=0.2, test=0.0))
+
+    assert [len(part) for part in parts] == [50, 20, 0]
+
+
+def test_moments_keep_their_digits_far_from_zero() -> None:
+    rows = torch.tensor([[1e9 + 1.0], [1e9 + 3.0]], dtype=torch.float64)
+
+    mean, std = moments(rows, ["t"])
+
+    assert mean.item() == 1e9 + 2.0
+    assert std.item() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("values", "code"), [([3.0, 3.0], "constant_column"), ([1e308, -1e308], "data_range")]
+)
+def test_faults_017_019_a_column_without_a_usable_deviation_is_refused(
+    values: list[float], code: str
+) -> None:
+    rows = torch.tensor([[value] for value in values], dtype=torch.float64)
+
+    with pytest.raises(TrainingError, match="'t'") as failure:
+        moments(rows, ["t"])
+    assert failure.value.code == code
+
+
+def test_progress_is_told_between_epochs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.training._TICK_S", 0.0)
+
+    messages = run(task_of(place, place.add_dataset()))
+
+    ticks = [message.progress["fraction"] for message in messages if isinstance(message, Tick)]
+    assert ticks == sorted(ticks)
+    assert len(ticks) > EPOCHS

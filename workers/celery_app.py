@@ -1,0 +1,103 @@
+"""The Celery application: a queue of hints.
+
+A message says "there is work" and nothing depends on its arrival, so nothing here acknowledges
+late, stores results, or restores what was lost: the sweep sends another hint.
+"""
+
+import logging
+from typing import Any
+
+from celery import Celery  # type: ignore[import-untyped]  # celery ships no types
+from celery.worker.consumer import Consumer  # type: ignore[import-untyped]
+from celery.worker.state import maybe_shutdown  # type: ignore[import-untyped]
+from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
+
+from models_store.settings import StoreSettings
+
+log = logging.getLogger(__name__)
+
+QUEUE = "densityd"
+TASK = "densityd.run"
+
+_SOCKET_TIMEOUT_S = 5
+_CONNECT_TIMEOUT_S = 2
+_HEALTH_CHECK_S = 4
+_RETRY_FIRST_S = 0.2
+_RETRY_STEP_S = 0.4
+_RETRY_MOST_S = 2.0
+
+
+class PromptConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
+    """A consumer that looks for a lost broker every two seconds at the latest.
+
+    Celery's own back-off grows to half a minute; a job that waits that long for a broker that
+    is back already looks lost. And bytes in the queue that are no message cost a reconnection,
+    not the worker.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Celery's signature
+        super().__init__(*args, **kwargs)
+        self.connection_errors += (ValueError, TypeError, AttributeError, LookupError)
+
+    def ensure_connected(self, conn: Connection) -> Connection:
+        """Wait for the broker for as long as it takes; ends when the worker is told to stop."""
+
+        def report(error: BaseException, _interval_s: float) -> None:
+            if self.broker_connection_retry_attempt == 0:
+                log.warning("waiting for the broker: %s", error)
+            self.broker_connection_retry_attempt += 1
+
+        conn.ensure_connection(  # type: ignore[no-untyped-call]  # kombu is partly typed
+            report,
+            None,
+            interval_start=_RETRY_FIRST_S,
+            interval_step=_RETRY_STEP_S,
+            interval_max=_RETRY_MOST_S,
+            callback=maybe_shutdown,
+        )
+        self.first_connection_attempt = False
+        self.broker_connection_retry_attempt = 0
+        return conn
+
+
+def create_celery(settings: StoreSettings) -> Celery:
+    """The application for one broker; nothing is connected yet."""
+    app = Celery("densityd", broker=settings.celery_broker_url, set_as_current=False, fixups=[])
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        task_ignore_result=True,
+        task_acks_late=False,
+        # The unnamed exchange routes by queue name, so no binding can get lost with the broker's
+        # memory.
+        task_queues=[Queue(QUEUE, Exchange(""), routing_key=QUEUE)],  # type: ignore[no-untyped-call]
+        task_default_queue=QUEUE,
+        task_default_exchange="",
+        task_default_routing_key=QUEUE,
+        task_create_missing_queues=False,
+        broker_connection_retry=True,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_connection_timeout=_CONNECT_TIMEOUT_S,
+        broker_transport_options={
+            # What was taken and not worked on is found by the sweep, sooner than any timeout.
+            "ack_emulation": False,
+            "socket_timeout": _SOCKET_TIMEOUT_S,
+            "socket_connect_timeout": _CONNECT_TIMEOUT_S,
+            "socket_keepalive": True,
+            "retry_on_timeout": True,
+            "health_check_interval": _HEALTH_CHECK_S,
+        },
+        worker_consumer="workers.celery_app:PromptConsumer",
+        worker_pool="threads",
+        worker_prefetch_multiplier=1,
+        worker_enable_prefetch_count_reduction=False,
+        # Concerns late acknowledgement, of which there is none; the default warns each time.
+        worker_cancel_long_running_tasks_on_connection_loss=True,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+    )
+    return app

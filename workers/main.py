@@ -1,0 +1,113 @@
+"""A worker process: the Celery consumer in the main thread, the sweep beside it."""
+
+import logging
+import os
+import time
+import warnings
+from typing import Any
+
+from celery import Celery, signals  # type: ignore[import-untyped]  # celery ships no types
+from celery.exceptions import SecurityWarning  # type: ignore[import-untyped]
+
+from models_store.blobs import BlobStore
+from models_store.database import Database
+from models_store.errors import (
+    DatabaseBusyError,
+    DatabaseUnavailableError,
+    SchemaMismatchError,
+    StoreError,
+)
+from models_store.jobs import Jobs
+from models_store.logs import configure_logging
+from workers.celery_app import create_celery
+from workers.heartbeat import heartbeat_of, worker_label
+from workers.settings import WorkerSettings
+from workers.supervisor import Supervisor
+from workers.sweep import Sweep
+from workers.tasks import register_tasks
+
+log = logging.getLogger(__name__)
+
+_DATABASE_RETRY_S = 2.0
+_STAGING_GRACE_S = 6 * 3600
+
+
+def run_worker(settings: WorkerSettings) -> int:
+    """Work until SIGTERM or SIGINT; the exit status.
+
+    At either signal every trainer writes a checkpoint, its job goes back to the queue, and the
+    process ends within ten seconds.
+    """
+    configure_logging(settings.log_level, "worker")
+    # Celery warns of root because of pickle, of which there is none.
+    warnings.simplefilter("ignore", SecurityWarning)
+    database = Database(settings.resolved_database_url, pool_size=settings.worker_concurrency + 1)
+    try:
+        _wait_for(database)
+        _sweep_staging(settings)
+        return _consume(database, settings)
+    except SchemaMismatchError as error:
+        log.error("%s", error)  # noqa: TRY400 - one clear line, the traceback adds nothing
+        return 1
+    finally:
+        database.dispose()
+
+
+def _wait_for(database: Database) -> None:
+    """Wait for a database that is not up yet, as long as it takes."""
+    while True:
+        try:
+            database.check_revision()
+        except (DatabaseBusyError, DatabaseUnavailableError) as error:
+            log.warning("waiting for the database: %s", error)
+            time.sleep(_DATABASE_RETRY_S)
+        else:
+            return
+
+
+def _sweep_staging(settings: WorkerSettings) -> None:
+    try:
+        BlobStore(settings.blob_root).sweep_staging(older_than_s=_STAGING_GRACE_S)
+    except (OSError, StoreError) as error:
+        log.warning("the blob store's staging folder could not be swept: %s", error)
+
+
+def _consume(database: Database, settings: WorkerSettings) -> int:
+    supervisor = Supervisor(database, settings, worker=f"{worker_label(settings)}:{os.getpid()}")
+    app = create_celery(settings)
+    register_tasks(app, supervisor)
+    heartbeat = heartbeat_of(settings)
+    sweep = Sweep(Jobs(database), app, interval_s=settings.sweep_interval_s, alive=heartbeat.beat)
+
+    def stop(**_: Any) -> None:  # noqa: ANN401 - whatever Celery sends along
+        supervisor.stop()
+
+    signals.worker_shutting_down.connect(stop, weak=False)
+    # Celery leaves logging alone as soon as anybody listens.
+    signals.setup_logging.connect(_keep_logging, weak=False)
+    heartbeat.beat()
+    sweep.start()
+    try:
+        return _start(app, settings)
+    finally:
+        supervisor.stop()
+        sweep.stop()
+        heartbeat.remove()
+
+
+def _keep_logging(**_: Any) -> None:  # noqa: ANN401 - whatever Celery sends along
+    """Logging was set up already."""
+
+
+def _start(app: Celery, settings: WorkerSettings) -> int:
+    worker = app.Worker(
+        hostname=f"densityd@{worker_label(settings)}",
+        concurrency=settings.worker_concurrency,
+        loglevel=settings.log_level,
+        quiet=True,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)

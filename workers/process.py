@@ -1,0 +1,117 @@
+"""One trainer process as its supervisor sees it: spawned, read from, ended."""
+
+import logging
+import os
+import select
+import subprocess
+import sys
+
+from pydantic import ValidationError
+
+from workers.protocol import MESSAGE, Message, TrainingTask
+
+log = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 1 << 16
+
+
+class TrainerProcess:
+    """A spawned `workers.trainer`; never a fork, so nothing of the parent can hang in it.
+
+    The task goes in on its standard input. Its messages come back on a pipe of their own, so
+    that whatever it prints cannot be mistaken for one.
+
+    Args:
+        task: the task; its `parent_pid` must be this process.
+    """
+
+    def __init__(self, task: TrainingTask) -> None:
+        self._pipe, write_end = os.pipe()
+        try:
+            self._process = _spawn(write_end, threads=task.threads)
+        except OSError:
+            os.close(self._pipe)
+            raise
+        finally:
+            os.close(write_end)
+        self._poll = select.poll()
+        self._poll.register(self._pipe, select.POLLIN)
+        self._rest = b""
+        self.at_end = False
+        self._hand_over(task)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def read(self, timeout_s: float) -> list[Message]:
+        """Messages that arrive within `timeout_s`; at the end of the stream sets `at_end`."""
+        if self.at_end:
+            return []
+        if not self._poll.poll(timeout_s * 1000):
+            return []
+        data = os.read(self._pipe, _CHUNK_BYTES)
+        if not data:
+            self.at_end = True
+            return []
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return [message for line in lines if (message := _parse(line)) is not None]
+
+    def terminate(self) -> None:
+        """Ask for a checkpoint and an end (SIGTERM)."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End it now (SIGKILL)."""
+        self._process.kill()
+
+    def wait(self, timeout_s: float) -> int:
+        """The exit status, negative for a signal; kills a process that outstays `timeout_s`."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+    def close(self) -> None:
+        """Kill what still runs and give every resource back."""
+        self._process.kill()
+        self._process.wait()
+        os.close(self._pipe)
+
+    def _hand_over(self, task: TrainingTask) -> None:
+        stream = self._process.stdin
+        if stream is None:  # pragma: no cover - Popen was given a pipe
+            return
+        try:
+            with stream:
+                stream.write(task.model_dump_json().encode())
+        except BrokenPipeError:
+            log.warning("trainer %s ended before it read its task", self.pid)
+
+
+def _spawn(write_end: int, *, threads: int) -> "subprocess.Popen[bytes]":
+    count = str(threads)
+    environment = os.environ | {
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "OPENBLAS_NUM_THREADS": count,
+    }
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        # -P: a file named like a module in the current folder must not shadow it.
+        [sys.executable, "-P", "-m", "workers.trainer", str(write_end)],
+        stdin=subprocess.PIPE,
+        pass_fds=(write_end,),
+        env=environment,
+        # Ctrl-C at a terminal is the worker's to handle.
+        start_new_session=True,
+    )
+
+
+def _parse(line: bytes) -> Message | None:
+    try:
+        return MESSAGE.validate_json(line)
+    except ValidationError:
+        log.exception("a message of the trainer could not be read")
+        return None

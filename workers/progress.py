@@ -1,0 +1,52 @@
+"""How far a training is and when it may end."""
+
+import math
+from typing import Any
+
+
+class Progress:
+    """Counts epochs and batches against the end that is in sight.
+
+    Training ends `patience` epochs after the best one, or at `max_epochs`, or after
+    `max_seconds`, whichever is first. As long as the model gets better that end moves away, and
+    fraction and time left move with it.
+
+    Args:
+        max_epochs: the last epoch there can be.
+        patience: epochs without a better one after which training ends.
+        max_seconds: training time after which it ends, None for no limit.
+    """
+
+    def __init__(self, *, max_epochs: int, patience: int, max_seconds: float | None) -> None:
+        self._max_epochs = max_epochs
+        self._patience = patience
+        self._max_seconds = max_seconds
+        self._epoch = 0
+        self._best_epoch = 0
+        self._seconds = 0.0
+
+    def epoch_done(self, epoch: int, *, best_epoch: int, seconds: float) -> dict[str, Any]:
+        """The progress after a whole epoch, `seconds` of training into the job."""
+        self._epoch, self._best_epoch, self._seconds = epoch, best_epoch, seconds
+        return self._at(0.0, seconds)
+
+    def batch_done(self, done: int, total: int, *, since_epoch_s: float) -> dict[str, Any]:
+        """The progress within an epoch."""
+        return self._at(done / total, self._seconds + since_epoch_s)
+
+    def _at(self, part: float, seconds: float) -> dict[str, Any]:
+        end = min(self._max_epochs, self._best_epoch + self._patience)
+        done = self._epoch + part
+        fraction = done / max(end, done, 1e-9)
+        left: float | None = None
+        if done > 0:
+            left = max(0.0, end - done) * seconds / done
+        if self._max_seconds is not None:
+            fraction = max(fraction, min(1.0, seconds / self._max_seconds))
+            left = min(math.inf if left is None else left, max(0.0, self._max_seconds - seconds))
+        return {
+            "epoch": self._epoch,
+            "max_epochs": self._max_epochs,
+            "fraction": round(fraction, 4),
+            "eta_seconds": None if left is None else round(left, 1),
+        }

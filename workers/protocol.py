@@ -1,0 +1,118 @@
+"""What a supervisor and its trainer say to each other: one task in, JSON lines out."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BlobRef(_Message):
+    """A file of the blob store and what it must hold."""
+
+    key: str
+    sha256: str
+
+
+class DatasetRef(BlobRef):
+    """One table; `columns` are the names of its columns in file order."""
+
+    id: str
+    columns: list[str]
+
+
+class CheckpointRef(BlobRef):
+    """The state of training after `epoch` whole epochs and perhaps part of the next."""
+
+    epoch: int
+
+
+class TrainingTask(_Message):
+    """Everything a trainer needs; it has no database and reads no environment.
+
+    Args:
+        parent_pid: the supervisor; a trainer whose parent is another process ends at once.
+        request: an accepted training request.
+        checkpoints: newest first.
+        memory_bytes: data segment limit, None for none.
+    """
+
+    job_id: str
+    attempt: int
+    request_id: str | None
+    parent_pid: int
+    log_level: str
+    blob_root: str
+    request: dict[str, Any]
+    dataset: DatasetRef
+    validation_dataset: DatasetRef | None
+    test_dataset: DatasetRef | None
+    checkpoints: list[CheckpointRef]
+    device: str
+    threads: int
+    nice: int
+    memory_bytes: int | None
+    checkpoint_interval_s: float
+
+
+class Tick(_Message):
+    """A batch is done: the trainer is alive and this far."""
+
+    type: Literal["tick"] = "tick"
+    progress: dict[str, Any]
+
+
+class EpochDone(_Message):
+    """An epoch is done; `checkpoint` is on disk already, None when none was due."""
+
+    type: Literal["epoch"] = "epoch"
+    metrics: dict[str, Any]
+    progress: dict[str, Any]
+    checkpoint: CheckpointRef | None
+
+
+class Note(_Message):
+    """Something the caller should read among the job's events."""
+
+    type: Literal["note"] = "note"
+    text: str
+
+
+class Trained(_Message):
+    """The last message of a job that went well: the model is on disk.
+
+    Args:
+        metrics: the job's final metrics.
+        version: the arguments of `models_store.registry.NewVersion`.
+    """
+
+    type: Literal["trained"] = "trained"
+    metrics: dict[str, Any]
+    version: dict[str, Any]
+
+
+class Interrupted(_Message):
+    """The last message after SIGTERM; `checkpoint` continues at the very next batch."""
+
+    type: Literal["interrupted"] = "interrupted"
+    metrics: dict[str, Any]
+    progress: dict[str, Any]
+    checkpoint: CheckpointRef | None
+
+
+class Failed(_Message):
+    """The last message of a job that cannot succeed; `detail` is None for our own faults."""
+
+    type: Literal["failed"] = "failed"
+    code: str
+    detail: str | None
+
+
+Message = Annotated[
+    Tick | EpochDone | Note | Trained | Interrupted | Failed, Field(discriminator="type")
+]
+MESSAGE: TypeAdapter[Tick | EpochDone | Note | Trained | Interrupted | Failed] = TypeAdapter(
+    Message
+)

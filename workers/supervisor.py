@@ -1,0 +1,89 @@
+"""Claims jobs and carries each through with a trainer of its own."""
+
+import logging
+import threading
+
+from models_store.blobs import BlobStore
+from models_store.database import Database
+from models_store.errors import DatabaseError, FencedError, NotFoundError
+from models_store.job_states import Job
+from models_store.job_work import JobWork
+from models_store.logs import log_context
+from models_store.registry import Registry
+from workers.assignment import training_task
+from workers.attempt import Attempt, Stores
+from workers.process import TrainerProcess
+from workers.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Runs jobs, one at a time in each thread that calls it.
+
+    Args:
+        database: the truth about jobs.
+        settings: limits and devices.
+        worker: this process's name among workers.
+    """
+
+    def __init__(self, database: Database, settings: WorkerSettings, *, worker: str) -> None:
+        self._registry = Registry(database)
+        self._stores = Stores(work=JobWork(database), blobs=BlobStore(settings.blob_root))
+        self._settings = settings
+        self._worker = worker
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Have every trainer write a checkpoint and end, and claim nothing more."""
+        self._stopping.set()
+
+    def run_next(self) -> bool:
+        """Claim whatever may be claimed and carry it through; False when there was nothing."""
+        if self._stopping.is_set():
+            return False
+        try:
+            job = self._stores.work.claim(self._worker, lease_s=self._settings.lease_s)
+        except DatabaseError as error:
+            log.warning("could not look for a job: %s", error)
+            return False
+        if job is None:
+            return False
+        with log_context(request_id=job.request_id, job_id=job.id):
+            self._carry_through(job)
+        return True
+
+    def _carry_through(self, job: Job) -> None:
+        log.info("attempt %s begins", job.attempt)
+        try:
+            self._attempt(job)
+        except FencedError as error:
+            log.warning("attempt %s ends without a further word: %s", job.attempt, error)
+        except DatabaseError as error:
+            log.warning("attempt %s ends, its lease will run out: %s", job.attempt, error)
+        except Exception:
+            # The job must not be lost to a fault of ours, nor the worker to one job.
+            log.exception("attempt %s failed in the supervisor", job.attempt)
+            self._give_back(job)
+
+    def _attempt(self, job: Job) -> None:
+        try:
+            task = training_task(job, registry=self._registry, settings=self._settings)
+        except NotFoundError:
+            self._stores.work.fail(
+                job.id, job.attempt, code="dataset_missing", detail="A dataset of the job is gone."
+            )
+            return
+        Attempt(
+            job,
+            TrainerProcess(task),
+            stores=self._stores,
+            settings=self._settings,
+            stopping=self._stopping,
+        ).follow()
+
+    def _give_back(self, job: Job) -> None:
+        try:
+            self._stores.work.release(job.id, job.attempt, crashed=True)
+        except (DatabaseError, FencedError) as error:
+            log.warning("could not release the job, its lease will run out: %s", error)

@@ -1,0 +1,135 @@
+"""The trainer process: one JSON task on standard input, JSON lines on a pipe of its own.
+
+It has no database and no network. It dies with its supervisor, it cannot take more memory than
+it was given, and SIGTERM makes it write a checkpoint at the next batch and end.
+"""
+
+import logging
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from models_store.errors import StorageFullError
+from models_store.logs import configure_logging, log_context
+from workers.errors import TrainingError
+from workers.lifeline import die_with
+from workers.protocol import Failed, Message, TrainingTask
+
+log = logging.getLogger(__name__)
+
+_OOM_SCORE = "600"
+
+
+class Channel:
+    """The way back to the supervisor.
+
+    Args:
+        descriptor: the write end of the supervisor's pipe.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def send(self, message: Message) -> None:
+        """Write one line; without a supervisor there is nothing left to do, so the process ends."""
+        line = message.model_dump_json().encode() + b"\n"
+        try:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+        except BrokenPipeError:
+            os._exit(1)
+
+
+class Interruption:
+    """Whether SIGTERM has arrived."""
+
+    def __init__(self) -> None:
+        self._arrived = False
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def __call__(self) -> bool:
+        """True once the trainer should stop."""
+        return self._arrived
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._arrived = True
+
+
+def main() -> int:
+    """Run the task; every outcome that can be foreseen is a message and exit status 0."""
+    interrupted = Interruption()
+    channel = Channel(int(sys.argv[1]))
+    os.dup2(2, 1)
+    task = TrainingTask.model_validate_json(sys.stdin.buffer.read())
+    die_with(task.parent_pid)
+    configure_logging(task.log_level, "trainer")
+    _yield_to_others(task.nice)
+    with log_context(request_id=task.request_id, job_id=task.job_id):
+        failure = _train(task, channel, interrupted)
+    if failure is not None:
+        channel.send(failure)
+    return 0
+
+
+def _yield_to_others(nice: int) -> None:
+    os.nice(nice)
+    # When the machine runs out of memory, this process goes first: the job resumes, others live.
+    Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
+
+
+def _limit_memory(limit_bytes: int) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        limit_bytes = min(limit_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, hard))
+
+
+def _train(task: TrainingTask, channel: Channel, interrupted: Interruption) -> Failed | None:
+    # Late: the task is read and the parent is watched before a second goes into this import.
+    from workers import training  # noqa: PLC0415
+
+    if task.memory_bytes is not None:
+        _limit_memory(task.memory_bytes)
+    try:
+        training.train(task, channel.send, interrupted=interrupted)
+    except TrainingError as error:
+        return Failed(code=error.code, detail=str(error))
+    except StorageFullError:
+        return Failed(code="storage_full", detail="The blob store has no space left.")
+    except Exception as error:
+        if is_out_of_memory(error):
+            return Failed(code="oom", detail=_out_of_memory(task))
+        log.exception("training failed")
+        return Failed(code="internal", detail=None)
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` is an allocation that failed, in any of the spellings in use."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(
+        sign in text
+        for sign in (
+            "DefaultCPUAllocator: can't allocate memory",
+            "DefaultCPUAllocator: not enough memory",
+            "std::bad_alloc",
+            "out of memory",
+            "could not allocate",
+        )
+    )
+
+
+def _out_of_memory(task: TrainingTask) -> str:
+    if task.memory_bytes is None:
+        return "Training needs more memory than there is."
+    return f"Training needs more than the {task.memory_bytes // 2**20} MiB a trainer may use."
+
+
+if __name__ == "__main__":
+    sys.exit(main())
