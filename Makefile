@@ -39,7 +39,8 @@ check: install ## Format, lint, types, dependency rules, dead code, spelling, mi
 	$(BIN)/deptry .
 	$(BIN)/vulture
 	$(BIN)/codespell
-	$(BIN)/python -m migrations.check
+	folder=$$(mktemp -d) && export DENSITYD_DATA_DIR=$$folder && $(BIN)/densityd migrate && \
+	  $(BIN)/alembic check; status=$$?; rm -rf $$folder; exit $$status
 
 format: install ## Put the code into shape
 	$(BIN)/ruff format .

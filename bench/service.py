@@ -31,10 +31,9 @@ def running_service() -> Iterator[Service]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="densityd-bench-") as folder:
-        command = [sys.executable, "-m", "densityd.cli", "up"]
-        options = ["--port", str(port), "--data-dir", folder]
+        command = Path(sys.executable).with_name("densityd")
         process = subprocess.Popen(  # noqa: S603  our own command line
-            [*command, *options], stdout=subprocess.DEVNULL
+            [command, "up", "--port", str(port), "--data-dir", folder], stdout=subprocess.DEVNULL
         )
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:

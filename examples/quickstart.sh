@@ -26,9 +26,9 @@ call -o "$work/job" "$url/v1/jobs/training" -H 'Content-Type: application/json' 
   -d "{\"model_name\": \"shuttle\", \"dataset_id\": \"$dataset\"}"
 job=$(grep -o 'job_[0-9a-f]*' "$work/job" | head -n 1)
 echo "training as $job; its events:"
-call --no-buffer -N "$url/v1/jobs/$job/events" | awk '
-  /^event: /  { event = substr($0, 8) }
-  /^data: /   { if (event != "epoch" || ++epochs % 10 == 0) print "  " event " " substr($0, 7, 160) }'
+call --no-buffer "$url/v1/jobs/$job/events" | awk '
+  /^event: / { event = substr($0, 8) }
+  /^data: /  { if (event != "epoch" || epochs++ % 10 == 0) print "  " event " " substr($0, 7, 110) }'
 call -o "$work/job" "$url/v1/jobs/$job"
 state=$(grep -o '"state": *"[a-z]*"' "$work/job" | grep -o '[a-z]*"$' | head -n 1)
 [ "$state" = 'succeeded"' ] || { echo "the job did not succeed:"; cat "$work/job"; exit 1; }

@@ -1,0 +1,1 @@
+"""Rows and bytes: datasets, jobs, models and their files."""

@@ -1,6 +1,6 @@
 """Idempotency records: which job a caller's key stands for."""
 
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import Select, delete, select, tuple_
 from sqlalchemy.orm import Session
 
 from models_store.clock import db_now
@@ -39,11 +39,27 @@ def claim_key(session: Session, project: str, idempotency: Idempotency, *, job_i
     )
     if taken is not None:
         return job_id
-    first = session.scalars(
-        select(IdempotencyRow).where(
-            IdempotencyRow.project == project, IdempotencyRow.key == idempotency.key
-        )
-    ).one()
+    return _job_of(session.scalars(_records(project, idempotency)).one(), idempotency)
+
+
+def known_job(session: Session, project: str, idempotency: Idempotency) -> str | None:
+    """Return the id of the job that the key stands for by now, if it stands for one.
+
+    Raises:
+        IdempotencyReusedError: the key stands for another request.
+    """
+    valid = _records(project, idempotency).where(IdempotencyRow.expires_at > db_now())
+    first = session.scalar(valid)
+    return None if first is None else _job_of(first, idempotency)
+
+
+def _records(project: str, idempotency: Idempotency) -> Select[IdempotencyRow]:
+    return select(IdempotencyRow).where(
+        IdempotencyRow.project == project, IdempotencyRow.key == idempotency.key
+    )
+
+
+def _job_of(first: IdempotencyRow, idempotency: Idempotency) -> str:
     if first.fingerprint != idempotency.fingerprint:
         raise IdempotencyReusedError(idempotency.key)
     return first.job_id

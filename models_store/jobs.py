@@ -9,7 +9,7 @@ from models_store.clock import db_now
 from models_store.database import Database
 from models_store.dataset_rows import pin_dataset
 from models_store.errors import JobFinalError, JobNotResumableError, LimitError
-from models_store.idempotency import claim_key
+from models_store.idempotency import claim_key, known_job
 from models_store.ids import new_id
 from models_store.job_rows import (
     append,
@@ -88,6 +88,16 @@ class Jobs:
             LimitError: so many jobs of the project wait already.
         """
         return self._database.transact(_submit, new, idempotency, max_queued)
+
+    def submitted(self, project: str, idempotency: Idempotency) -> Submitted | None:
+        """Return the job that a repeated request gave the first time, whatever became of its data.
+
+        Raises:
+            IdempotencyReusedError: the key came before with another fingerprint.
+        """
+        with self._database.read() as session:
+            job_id = known_job(session, project, idempotency)
+            return None if job_id is None else _replayed(session, project, job_id)
 
     def get(self, project: str, job_id: str) -> Job:
         """Return a job.
@@ -184,8 +194,7 @@ def _submit(
     if idempotency is not None:
         first_id = claim_key(session, new.project, idempotency, job_id=job_id)
         if first_id != job_id:
-            first = to_job(find(session, new.project, first_id))
-            return Submitted(job=_as_accepted(first), replayed=True)
+            return _replayed(session, new.project, first_id)
     dataset_ids = {*new.held_out_ids} | ({new.dataset_id} if new.dataset_id else set())
     for dataset_id in sorted(dataset_ids):
         pin_dataset(session, new.project, dataset_id)
@@ -211,6 +220,10 @@ def _submit(
     append(session, row, EventKind.STATE, {"state": JobState.QUEUED.value, "attempt": 0})
     session.flush()
     return Submitted(job=to_job(row), replayed=False)
+
+
+def _replayed(session: Session, project: str, job_id: str) -> Submitted:
+    return Submitted(job=_as_accepted(to_job(find(session, project, job_id))), replayed=True)
 
 
 def _as_accepted(job: Job) -> Job:

@@ -129,6 +129,9 @@ class TrainingDesk:
         Raises:
             StoreError: saying why not.
         """
+        idempotency = Idempotency(key=key, fingerprint=_fingerprint(body)) if key else None
+        if idempotency and (first := self._jobs.submitted(self._project, idempotency)):
+            return first  # also when its dataset is gone by now
         validation_id, test_id = body.split.validation_dataset_id, body.split.test_dataset_id
         dataset = self._dataset(body.dataset_id)
         held_out = HeldOut(
@@ -146,7 +149,6 @@ class TrainingDesk:
             request_id=request_id,
             traceparent=traceparent,
         )
-        idempotency = Idempotency(key=key, fingerprint=_fingerprint(body)) if key else None
         return self._jobs.submit(new, idempotency=idempotency, max_queued=self._max_queued)
 
     def _dataset(self, dataset_id: str) -> Dataset:

@@ -57,7 +57,7 @@ def client(settings: ApiSettings) -> Iterator[TestClient]:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_settings(
     tmp_path_factory: pytest.TempPathFactory, migrated_database: Path
 ) -> ApiSettings:
@@ -66,9 +66,12 @@ def shared_settings(
     return ApiSettings(data_dir=folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_client(shared_settings: ApiSettings) -> Iterator[TestClient]:
-    """One application for all tests that leave nothing in it."""
+    """One application for all tests of a module that leave nothing in it.
+
+    It ends with the module: its threads draw random numbers, which Hypothesis notices.
+    """
     with TestClient(create_app(shared_settings), raise_server_exceptions=False) as client:
         yield client
 

@@ -183,6 +183,14 @@ def test_fault_102_a_key_belongs_to_one_body_however_it_is_spelt(client, dataset
     assert (other.status_code, slug(other)) == (422, "idempotency-key-reused")
 
 
+def test_fault_103_a_repeat_gives_the_first_job_even_when_its_dataset_is_gone(client, dataset_id):
+    first = start(client, dataset_id, key="k-3").json()
+    client.post(f"/v1/jobs/{first['id']}/cancel")
+    assert client.delete(f"/v1/datasets/{dataset_id}").status_code == 204
+    again = start(client, dataset_id, key="k-3")
+    assert (again.status_code, again.json()["id"]) == (202, first["id"])
+
+
 @pytest.mark.parametrize("key", ["", "x" * 256, "a b", "\u00e9"])
 def test_keys_that_are_no_keys_are_refused(client, dataset_id, key):
     response = client.post(
