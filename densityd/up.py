@@ -60,7 +60,7 @@ class Service:
             url = url_of(self._settings.host, self._settings.port)
             self._say(banner(url, data_dir=self._settings.data_dir))
             while not signals.asked_to_end:
-                self._look()
+                self._look(say=self._say)
                 signals.wait(self._until_next())
             self._say("Stopping: trainings write a checkpoint and go on at the next start.")
         except InterruptedStartError:
@@ -88,9 +88,10 @@ class Service:
         while not ready():
             if signals.asked_to_end:
                 raise InterruptedStartError
-            self._look()
+            self._look(say=_nothing)
             for child in self._children:
-                if child.failures >= _START_FAILURES:
+                # Redis may need a second try without an old log; nothing else mends itself.
+                if child.failures >= (_START_FAILURES if child is self._redis else 1):
                     raise StartError(f"{child.name} does not start: {child.last_words()}")
             if time.monotonic() > deadline:
                 raise StartError(f"{what} did not come up within {limit_s:g} s; {self._where()}.")
@@ -99,11 +100,11 @@ class Service:
     def _where(self) -> str:
         return f"see the logs in {self._settings.data_dir / 'logs'}"
 
-    def _look(self) -> None:
+    def _look(self, *, say: Callable[[str], None]) -> None:
         for child in self._children:
             ended = child.notice_end()
             if ended is not None:
-                self._say(f"{child.name} {ended}.")
+                say(f"{child.name} {ended}.")
                 self._mend(child)
             if child.restart_at is not None and time.monotonic() >= child.restart_at:
                 child.start()
@@ -147,6 +148,10 @@ def up(settings: ApiSettings, *, say: Callable[[str], None], verbose: bool = Fal
             check_socket_path(settings.redis_socket)
         _make_folder(settings.data_dir / "logs")
         Service(settings, say=say, verbose=verbose).run(signals)
+
+
+def _nothing(_text: str) -> None:
+    """Say nothing: whatever keeps the start from succeeding is told once, at its end."""
 
 
 def _make_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from flows.batch_norm import BatchNorm, set_dataset_statistics
 from flows.errors import DivergedError, FitError, FitInterrupted, FlowError
@@ -198,6 +198,8 @@ class _Fitter:
         scores = self._flow.log_prob(rows, space="model")
         loss = -scores.mean()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+        if self._options.max_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(self._flow.parameters(), self._options.max_gradient_norm)
         self._optimiser.step()
         return scores.detach().sum(dtype=torch.float64)
 

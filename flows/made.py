@@ -42,7 +42,7 @@ class MadeSpec(Spec):
     family: Literal["made"] = "made"
     hidden: list[int] = field(default_factory=lambda: [512])
     order: Literal["natural", "random"] = "natural"
-    activation: ActivationName = "relu"
+    activation: ActivationName = "tanh"
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("made",))

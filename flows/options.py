@@ -32,6 +32,8 @@ class FitOptions:
         optimiser: `adam` and the others of `torch.optim`; sgd is without momentum.
         learning_rate: of the first epoch.
         weight_decay: an L2 term added to the gradient; decoupled from it in `adamw`.
+        max_gradient_norm: a longer gradient of all weights together is shortened to this, so that
+            one far outlier cannot throw the weights off; None leaves gradients as they are.
         batch_size: the most rows in one step.
         max_epochs: epochs after which training ends, whatever happens.
         patience: epochs without a better validation likelihood after which training ends; None
@@ -45,6 +47,7 @@ class FitOptions:
     optimiser: Optimiser = "adam"
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
+    max_gradient_norm: float | None = None
     batch_size: int = 100
     max_epochs: int = 1000
     patience: int | None = 30
@@ -55,6 +58,8 @@ class FitOptions:
     def __post_init__(self) -> None:
         self._check(0 < self.learning_rate < math.inf, "learning_rate must be above 0")
         self._check(0 <= self.weight_decay < math.inf, "weight_decay must be at least 0")
+        norm = self.max_gradient_norm
+        self._check(norm is None or 0 < norm < math.inf, "max_gradient_norm must be above 0")
         self._check(self.batch_size >= 1, "batch_size must be at least 1")
         self._check(self.max_epochs >= 1, "max_epochs must be at least 1")
         self._check(self.patience is None or self.patience >= 1, "patience must be at least 1")

@@ -18,7 +18,8 @@ from flows.fused import Activation
 from flows.masks import hidden_degrees
 
 BLOCK_SMALL, BLOCK_LARGE, LARGE_DIM = 16, 32, 256
-KEPT_PLANS = 4
+# Batch sizes whose work spaces are kept.
+KEPT_SIZES = 8
 
 
 class SequentialSampler:
@@ -53,34 +54,28 @@ class SequentialSampler:
         self._blocks = [
             self._block(start, end) for start, end in pairwise([*range(0, dim, size), dim])
         ]
-        self._plans: list[_Plan] = []
+        self._plans: dict[int, list[_Plan]] = {}
 
     def sample(
         self, u: Float[Tensor, "dim batch"]
     ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "dim batch"]]:
         """Data from noise, and the log scales, whose sum over features is log|det dx/du|."""
-        plan = self._take_plan(u)
+        if len(self._plans) > KEPT_SIZES:
+            self._plans.clear()
+        free = self._plans.setdefault(u.shape[1], [])
+        try:
+            plan = free.pop()  # off the list, it is this thread's alone
+        except IndexError:
+            layers = [u.new_empty(width, u.shape[1]) for width in self._widths]
+            plan = _Plan(layers, self._blocks)
         plan.run(u, self._activation)
         x, log_scale = plan.layers[0].clone(), plan.layers[-1][1::2].clone()
-        if len(self._plans) < KEPT_PLANS:
-            self._plans.append(plan)
+        free.append(plan)
         return x, log_scale
 
     def tensors(self) -> list[Tensor]:
         """Everything that takes memory between calls, work space apart."""
         return [*self._weights, *self._biases]
-
-    def _take_plan(self, u: Tensor) -> "_Plan":
-        """A work space of the batch's size; taking it off the list makes it this thread's."""
-        while self._plans:
-            try:
-                plan = self._plans.pop()
-            except IndexError:  # another thread was faster
-                break
-            if plan.layers[0].shape[1] == u.shape[1]:
-                return plan
-        layers = [u.new_empty(width, u.shape[1]) for width in self._widths]
-        return _Plan(layers, self._blocks)
 
     def _block(self, start: int, end: int) -> "_Block":
         last = len(self._weights)

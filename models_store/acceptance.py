@@ -166,16 +166,17 @@ def _choose_flow(train_rows: int, dim: int) -> FlowSpec:
 
 
 def _optimisation(request: OptimisationRequest, train_rows: int, dim: int) -> AcceptedOptimisation:
-    wanted = request.batch_size or (100 if train_rows < 50_000 else 500)
-    batch_size = max(2, min(wanted, train_rows))
+    chosen = 100 if train_rows < 10_000 else 200 if train_rows < 100_000 else 500
+    batch_size = max(2, min(request.batch_size or chosen, train_rows))
     steps = ceil(train_rows / batch_size)
     return AcceptedOptimisation(
         optimiser=request.optimiser,
         learning_rate=request.learning_rate or (1e-3 if dim <= 128 else 1e-4),
         weight_decay=request.weight_decay,
+        max_gradient_norm=request.max_gradient_norm or 5.0,
         batch_size=batch_size,
         max_epochs=request.max_epochs or min(1000, max(20, ceil(200_000 / steps))),
-        patience=request.patience or (30 if steps <= 100 else 10),
+        patience=request.patience or max(10, min(30, 1000 // steps)),
         max_seconds=request.max_seconds,
         schedule=request.schedule,
         seed=secrets.randbits(31) if request.seed is None else request.seed,

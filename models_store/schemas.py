@@ -12,6 +12,7 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(ge=1e-8, le=100)]
 WeightDecay = Annotated[float, Field(ge=0, le=10)]
+GradientNorm = Annotated[float, Field(gt=0, le=1e12)]
 BatchSize = Annotated[int, Field(ge=2, le=1_000_000)]
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86_400)]
@@ -82,6 +83,9 @@ class OptimisationRequest(_Strict):
     optimiser: Optimiser = "adam"
     learning_rate: LearningRate | None = None
     weight_decay: WeightDecay = Field(default=1e-6, description="As an L2 term (AdamW: decoupled).")
+    max_gradient_norm: GradientNorm | None = Field(
+        default=None, description="A longer gradient is shortened to this norm."
+    )
     batch_size: BatchSize | None = None
     max_epochs: Epochs | None = None
     patience: Epochs | None = Field(
@@ -135,6 +139,7 @@ class AcceptedOptimisation(_Strict):
     optimiser: Optimiser
     learning_rate: float
     weight_decay: float
+    max_gradient_norm: float
     batch_size: int
     max_epochs: int
     patience: int

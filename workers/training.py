@@ -243,6 +243,7 @@ def _options(choices: AcceptedOptimisation) -> FitOptions:
         optimiser=choices.optimiser,
         learning_rate=choices.learning_rate,
         weight_decay=choices.weight_decay,
+        max_gradient_norm=choices.max_gradient_norm,
         batch_size=choices.batch_size,
         max_epochs=choices.max_epochs,
         patience=choices.patience,

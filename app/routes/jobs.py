@@ -49,7 +49,7 @@ _EXAMPLES = {
                 "hidden": [128],
                 "batch_norm": {"statistics": "dataset"},
                 "order": "reverse",
-                "activation": "relu",
+                "activation": "tanh",
             },
             "optimisation": {
                 "optimiser": "adam",

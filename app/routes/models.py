@@ -33,7 +33,9 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 ModelName = Annotated[Name, Path(description="Of the model.", examples=["shuttle"])]
 AliasName = Annotated[Name, Path(description="Of the alias.", examples=["production"])]
-VersionNumber = Annotated[int, Path(ge=1, le=2**31 - 1, examples=[1])]
+VersionNumber = Annotated[
+    int, Path(ge=1, le=2**31 - 1, description="Of the version.", examples=[1])
+]
 IfMatch = Annotated[
     str | None,
     Header(

@@ -134,10 +134,14 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Up]]:
         one.process.wait()
 
 
-def refused(data_dir: Path, port: int) -> str:
+def refused(data_dir: Path, port: int, *, host: str = "127.0.0.1") -> str:
     """What a start that fails prints."""
     run = subprocess.run(  # noqa: S603 - our own command
-        command(data_dir, port), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        [*command(data_dir, port), "--host", host],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
     )
     assert run.returncode == 1
     assert run.stdout == ""
@@ -159,6 +163,9 @@ def test_the_printed_lines_work_and_a_second_start_is_refused(
     assert "already running" in refused(up.data_dir, free_port("127.0.0.1", 0))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "cannot listen" in refused(tmp_path / "other", taken.getsockname()[1])
+
+    refusal = refused(tmp_path / "third", free_port("127.0.0.1", 0), host="0.0.0.0")  # noqa: S104 - it is refused
+    assert "DENSITYD_ALLOW_ANONYMOUS" in refusal
 
     asked = shell(f"{upload}\n{train}")
     job_id = re.findall(r"job_[0-9a-f]{32}", asked)[0]

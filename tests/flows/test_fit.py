@@ -293,6 +293,21 @@ def test_seconds_go_on_from_those_of_the_state():
     assert train(new_flow(), state=state)[0].seconds > 1000
 
 
+def test_a_gradient_longer_than_the_bound_is_shortened_to_it():
+    steps = {}
+    for bound in (None, 1e-3, 1e9):
+        options = with_options(
+            optimiser="sgd", weight_decay=0.0, max_epochs=1, batch_size=200, max_gradient_norm=bound
+        )
+        flow = new_flow()
+        before = torch.cat([p.detach().flatten().clone() for p in flow.parameters()])
+        train(flow, options)
+        after = torch.cat([p.detach().flatten() for p in flow.parameters()])
+        steps[bound] = float((after - before).norm())
+    assert steps[1e-3] == pytest.approx(OPTIONS.learning_rate * 1e-3, rel=0.05)
+    assert steps[1e9] == steps[None] > 10 * steps[1e-3]
+
+
 def test_likelihoods_are_in_the_units_of_the_data():
     plain = build(SPEC, 4, seed=1)
     scaled = new_flow()

@@ -24,7 +24,7 @@ from workers.training import train
 Supervise = Callable[..., Running]
 
 # Long enough to be caught in the middle, short enough to wait for.
-EPOCHS = 15
+EPOCHS = 20
 MEDIUM: dict[str, Any] = {"max_epochs": EPOCHS, "patience": EPOCHS, "batch_size": 40}
 
 
@@ -99,40 +99,28 @@ def test_a_cancelled_job_stops_within_five_seconds_and_can_go_on_later(
     assert len(place.blobs.keys("jobs")) == 2, "older checkpoints are kept"
 
 
-def test_fault_119_a_killed_trainer_is_followed_by_one_that_makes_the_same_model(
+def test_faults_119_124_neither_kill_9_nor_a_stop_changes_the_model(
     place: Place, supervise: Supervise, undisturbed: str
 ) -> None:
     job_id = place.submit(place.add_dataset(), **MEDIUM)
     running = supervise()
     trainer = running.trainer_pid()
-    wait_until(lambda: place.epoch(job_id) >= 5)
-
+    wait_until(lambda: place.epoch(job_id) >= 3)
     os.kill(trainer, signal.SIGKILL)
     running.join()
-
     assert place.state(job_id) is JobState.QUEUED, "it waited for the lease to run out"
     assert "signal 9" in place.messages(job_id)[0]
-    supervise().join()
-    assert place.job(job_id).attempt == 2
-    assert place.epochs(job_id) == list(range(1, EPOCHS + 1))
-    assert place.version(job_id).checkpoint_sha256 == undisturbed
 
-
-def test_fault_124_a_stopping_worker_gives_the_job_back_in_the_middle_of_an_epoch(
-    place: Place, supervise: Supervise, undisturbed: str
-) -> None:
-    job_id = place.submit(place.add_dataset(), **MEDIUM)
     running = supervise()
-    wait_until(lambda: place.epoch(job_id) >= 3)
-
+    wait_until(lambda: place.epoch(job_id) >= 6)
     running.supervisor.stop()
     assert running.join() < 8
-
     job = place.job(job_id)
     assert job.state is JobState.QUEUED
-    newest = job.checkpoints[0]
-    assert newest["epoch"] == place.epoch(job_id) + 1, "the part of an epoch is lost"
+    assert job.checkpoints[0]["epoch"] == place.epoch(job_id) + 1, "the part of an epoch is lost"
+
     supervise().join()
+    assert place.job(job_id).attempt == 3
     assert place.epochs(job_id) == list(range(1, EPOCHS + 1))
     assert place.version(job_id).checkpoint_sha256 == undisturbed
 
@@ -195,6 +183,7 @@ def test_fault_111_a_supervisor_that_lost_the_job_kills_its_trainer_and_changes_
     assert job.attempt == 2
 
 
+@pytest.mark.slow
 def test_a_trainer_that_stands_still_is_killed_and_the_job_given_back(
     place: Place, supervise: Supervise
 ) -> None:
@@ -265,6 +254,7 @@ def test_faults_150_151_training_outlives_kill_9_of_postgresql(tmp_path: Path) -
         server.close()
 
 
+@pytest.mark.slow
 def test_a_job_runs_on_postgresql_as_on_sqlite(tmp_path: Path, postgres_url: str) -> None:
     place = Place(tmp_path / "data", postgres_url)
     job_id = place.submit(place.add_dataset(), max_epochs=2)
@@ -277,6 +267,7 @@ def test_a_job_runs_on_postgresql_as_on_sqlite(tmp_path: Path, postgres_url: str
     place.database.dispose()
 
 
+@pytest.mark.slow
 def test_fault_133_a_full_disk_fails_the_job_and_keeps_the_checkpoints(
     tmp_path: Path, supervise: Supervise, place: Place
 ) -> None:
