@@ -15,7 +15,7 @@ from models_store.database import Database
 from models_store.registry import Registry
 
 DIM = 21
-FLOW = {"family": "maf", "layers": 5, "hidden": [512]}
+FLOW = {"family": "maf", "layers": 5, "hidden": [512], "activation": "relu"}
 NPY = "application/x-npy"
 
 

@@ -13,10 +13,16 @@ import torch
 from bench.peer import epoch_seconds, maf
 from bench.scoring import DIM, FLOW, NPY, npy_bytes
 from bench.service import finished_job, running_service
-from flows import FitOptions, MafSpec, build, fit
+from flows import FitOptions, build, fit, spec_from_dict
 
 TRAIN_ROWS, VALIDATION_ROWS = 40_000, 5_000
-OPTIMISATION = {"batch_size": 100, "learning_rate": 1e-4, "weight_decay": 1e-6, "patience": 1000}
+OPTIMISATION = {
+    "batch_size": 100,
+    "learning_rate": 1e-4,
+    "weight_decay": 1e-6,
+    "max_gradient_norm": 5.0,
+    "patience": 1000,
+}
 
 
 def measure(epochs: int = 4, rounds: int = 3) -> str:
@@ -67,11 +73,12 @@ def measure(epochs: int = 4, rounds: int = 3) -> str:
 
 def _direct_seconds(train: torch.Tensor, validation: torch.Tensor, epochs: int) -> list[float]:
     moments = (train.mean(dim=0), train.std(dim=0))
-    flow = build(MafSpec(layers=5, hidden=[512]), DIM, standardise=moments, seed=0)
+    flow = build(spec_from_dict(FLOW), DIM, standardise=moments, seed=0)
     options = FitOptions(
         optimiser="adam",
         learning_rate=1e-4,
         weight_decay=1e-6,
+        max_gradient_norm=5.0,
         batch_size=100,
         max_epochs=epochs,
         patience=1000,
@@ -90,7 +97,7 @@ def _direct_seconds(train: torch.Tensor, validation: torch.Tensor, epochs: int) 
 def _served_seconds(client: httpx.Client, body: dict[str, Any]) -> tuple[list[float], float]:
     """Seconds between the job's epoch events as its rows record them, and of the whole job."""
     job = finished_job(client, body)
-    events = client.get(f"/v1/jobs/{job['id']}/events", params={"format": "json"}).json()["events"]
+    events = client.get(f"/v1/jobs/{job['id']}/events", params={"format": "json"}).json()["items"]
     times = [_seconds(e["created_at"]) for e in events if e["event"] == "epoch"]
     whole = _seconds(job["finished_at"]) - _seconds(job["started_at"])
     first = [times[1] - times[0]]  # the first epoch has no event before it: take its neighbour
