@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from flows.base import Bijection
 from flows.folding import Pending, Step
-from flows.fused import batch_normalise
+from flows.fused import Pullback, batch_normalise_vjp
 
 EPS = 1e-5
 
@@ -67,14 +67,29 @@ class BatchNorm(Bijection):
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Data to noise."""
+        mean, var = self.mean, self.var
         if self.training:
-            u, total, mean, var = batch_normalise(x, self.log_gain, self.offset, eps=EPS)
-            if self.spec.statistics == "running":
-                self._follow(mean, var)
-            return u, total.expand(len(x))
-        log_scale = self._log_scale()
-        u = (x - self.mean) * torch.exp(log_scale) + self.offset
+            var, mean = torch.var_mean(x, dim=0, correction=0)
+            self._follow(mean, var)
+        log_scale = self.log_gain - 0.5 * torch.log(var + EPS)
+        u = (x - mean) * torch.exp(log_scale) + self.offset
         return u, log_scale.sum().expand(len(x))
+
+    def parameter_list(self) -> list[Tensor]:
+        """The parameters, in the order that `inverse_vjp` has."""
+        return [self.log_gain, self.offset]
+
+    def inverse_vjp(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
+        """The inverse with its pullback, hand-written for training."""
+        if not self.training:
+            return super().inverse_vjp(x)
+        u, log_det, pullback, statistics = batch_normalise_vjp(
+            x, self.log_gain, self.offset, eps=EPS
+        )
+        self._follow(*statistics)
+        return u, log_det, pullback
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """No step: the map waits for the next layer."""
@@ -91,6 +106,8 @@ class BatchNorm(Bijection):
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, var: Tensor) -> None:
+        if self.spec.statistics != "running":
+            return
         self.mean.lerp_(mean, 1 - self.spec.momentum)
         self.var.lerp_(var, 1 - self.spec.momentum)
 

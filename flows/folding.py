@@ -94,6 +94,21 @@ class Pending:
         return tensor.to(self.device, self.dtype).contiguous()
 
 
+def tanh_as_sigmoid(
+    weights: list[Tensor], biases: list[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights and biases of the same network with sigmoid in the place of tanh hidden units.
+
+    tanh z = 2 sigmoid(2 z) - 1, and sigmoid is several times faster than tanh.
+    """
+    last = len(weights) - 1
+    for layer in range(last):
+        weights[layer], biases[layer] = 2 * weights[layer], 2 * biases[layer]
+        biases[layer + 1] = biases[layer + 1] - weights[layer + 1].sum(dim=1)
+        weights[layer + 1] = 2 * weights[layer + 1]
+    return weights, biases
+
+
 @runtime_checkable
 class Invertible(Protocol):
     """What `LayerStep` wraps: a layer on rows."""

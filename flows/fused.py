@@ -1,13 +1,16 @@
 """Hand-written gradients of the two layers in which training spends its time.
 
-Ordinary autograd costs a graph node and several temporaries for each of a dozen small operations
-a layer; here a layer is one node. Where a graph of the gradient itself is asked for, the layer is
-computed again from ordinary operations, so derivatives of any order are right.
+Ordinary autograd costs a node, a graph and temporaries for each of a dozen small operations a
+layer. Here a layer gives its result together with its pullback: the function from gradients of
+its results to those of its input and parameters.
+
+Narrow matrices, `dim` or `2 dim` wide, are kept with their features first, wide ones with their
+rows first: matrix products on a processor write these layouts up to twice as fast.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +39,15 @@ class Activation:
 
 aten = torch.ops.aten
 
+# From this size on, four passes of fast operations beat one of `torch.tanh_`.
+LARGE_TANH = 4096
+
+
+def _tanh_(z: Tensor) -> Tensor:
+    """Computes tanh z = 2 sigmoid(2 z) - 1, to the rounding of numbers around 1."""
+    return z.tanh_() if z.numel() < LARGE_TANH else z.mul_(2).sigmoid_().mul_(2).sub_(1)
+
+
 ACTIVATIONS: dict[ActivationName, Activation] = {
     "relu": Activation(
         F.relu,
@@ -43,7 +55,7 @@ ACTIVATIONS: dict[ActivationName, Activation] = {
         lambda g, h: aten.threshold_backward.grad_input(g, h, 0, grad_input=g),
     ),
     "tanh": Activation(
-        torch.tanh, torch.tanh_, lambda g, h: aten.tanh_backward.grad_input(g, h, grad_input=g)
+        torch.tanh, _tanh_, lambda g, h: aten.tanh_backward.grad_input(g, h, grad_input=g)
     ),
     "elu": Activation(
         F.elu,
@@ -60,42 +72,9 @@ ACTIVATIONS: dict[ActivationName, Activation] = {
     ),
 }
 
-
-def masked_affine(
-    x: Float[Tensor, "batch dim"],
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    masks: Sequence[Tensor],
-    *,
-    activation: Activation,
-) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-    """Gives u = (x - shift) exp(-log_scale), shift and log_scale from a masked network of x.
-
-    Args:
-        x: data.
-        weights: of the network's layers, 0 where their mask is 0.
-        biases: of the network's layers.
-        masks: of the weights; only the gradients pass through them.
-        activation: between the layers.
-
-    Returns:
-        The noise, and the log-determinant `-log_scale.sum(1)`.
-    """
-    u, log_det = _MaskedAffine.apply(x, activation, tuple(masks), *weights, *biases)  # type: ignore[no-untyped-call]  # torch\'s own
-    return u, log_det
-
-
-def plain_masked_affine(
-    x: Float[Tensor, "batch dim"],
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    masks: Sequence[Tensor],
-    *,
-    activation: Activation,
-) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-    """The same from ordinary operations, whatever the weights hold where their mask is 0."""
-    shift, log_scale = conditioner(x, weights, biases, masks, activation=activation)
-    return (x - shift) * torch.exp(-log_scale), -log_scale.sum(dim=1)
+# Gradients of u, of the log-determinants and whether that of x is wanted, to those of x and of
+# the parameters.
+Pullback = Callable[[Tensor, Tensor, bool], tuple[Tensor | None, list[Tensor | None]]]
 
 
 def conditioner(
@@ -107,127 +86,90 @@ def conditioner(
     activation: Activation,
 ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
     """The masked network: shift and log_scale of each feature."""
+    apply = activation.apply if torch.is_grad_enabled() else activation.apply_
     h = x
     for weight, bias, mask in zip(weights[:-1], biases[:-1], masks[:-1], strict=True):
-        h = activation.apply(F.linear(h, weight * mask, bias))
+        h = apply(F.linear(h, weight * mask, bias))
     shift, log_scale = F.linear(h, weights[-1] * masks[-1], biases[-1]).chunk(2, dim=1)
     return shift, log_scale
 
 
-def batch_normalise(
+def masked_affine_vjp(
     x: Float[Tensor, "batch dim"],
-    log_gain: Float[Tensor, " dim"],
-    offset: Float[Tensor, " dim"],
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    masks: Sequence[Tensor],
     *,
-    eps: float,
-) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, ""], Tensor, Tensor]:
-    """Batch norm by the statistics of the batch itself.
+    activation: Activation,
+) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"], Pullback]:
+    """Gives u = (x - shift) exp(-log_scale), shift and log_scale from `conditioner`.
+
+    Args:
+        x: data.
+        weights: of the network's layers, 0 where their mask is 0: only gradients are masked.
+        biases: of the network's layers.
+        masks: of the weights.
+        activation: between the layers.
 
     Returns:
-        The normalised batch, the log-determinant (the same for every row), and the batch's mean
-        and population variance, which carry no gradient.
+        The noise, log|det du/dx|, and the pullback; parameters are all weights, then all biases.
     """
-    u, log_det, mean, var = _BatchNormalise.apply(x, log_gain, offset, eps)  # type: ignore[no-untyped-call]  # torch\'s own
-    return u, log_det, mean, var
+    inputs, kept = [x], []
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        z = torch.addmm(bias, inputs[-1], weight.t())
+        inputs.append(activation.apply(z) if activation.keeps_input else activation.apply_(z))
+        kept.append(z)
+    out = torch.addmm(biases[-1][:, None], weights[-1], inputs[-1].t())
+    shift, log_scale = out.chunk(2)
+    inv_scale = torch.exp(-log_scale)
+    u = torch.sub(x.t(), shift, out=torch.empty_like(shift)).mul_(inv_scale)
 
-
-def plain_batch_normalise(
-    x: Float[Tensor, "batch dim"],
-    log_gain: Float[Tensor, " dim"],
-    offset: Float[Tensor, " dim"],
-    *,
-    eps: float,
-) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, ""]]:
-    """The same from ordinary operations."""
-    var, mean = torch.var_mean(x, dim=0, correction=0)
-    u = (x - mean) * torch.rsqrt(var + eps) * torch.exp(log_gain) + offset
-    return u, (log_gain - 0.5 * torch.log(var + eps)).sum()
-
-
-class _MaskedAffine(torch.autograd.Function):
-    """See `masked_affine`.
-
-    Narrow matrices, `dim` or `2 dim` wide, are kept with their features first, wide ones with
-    their rows first: matrix products on a processor write these layouts up to twice as fast.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401  torch gives it no public type
-        x: Tensor,
-        activation: Activation,
-        masks: tuple[Tensor, ...],
-        *parameters: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        weights, biases = parameters[: len(masks)], parameters[len(masks) :]
-        inputs, kept, h = [x], [], x
-        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            z = torch.addmm(bias, h, weight.t())
-            h = activation.apply(z) if activation.keeps_input else activation.apply_(z)
-            inputs.append(h)
-            kept.append(z if activation.keeps_input else h)
-        shift, log_scale = torch.addmm(biases[-1][:, None], weights[-1], h.t()).chunk(2)
-        inv_scale = torch.exp(-log_scale)
-        u = torch.sub(x.t(), shift, out=torch.empty_like(shift)).mul_(inv_scale)
-        ctx.activation, ctx.depth = activation, len(masks)
-        extra = kept if activation.keeps_input else []
-        ctx.save_for_backward(u, inv_scale, *masks, *parameters, *inputs, *extra)
-        return u.t(), log_scale.sum(dim=0).neg_()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401  as above
-        u, inv_scale, *rest = ctx.saved_tensors
-        n, activation = ctx.depth, ctx.activation
-        masks, weights, biases, inputs = (rest[i * n : (i + 1) * n] for i in range(4))
-        kept = rest[4 * n :] or inputs[1:]
-        if torch.is_grad_enabled():
-            again = plain_masked_affine(inputs[0], weights, biases, masks, activation=activation)
-            found = _gradients(again, [inputs[0], *weights, *biases], grads)
-            return found[0], None, None, *found[1:]
-        grad_u, grad_log_det = grads[0].t(), grads[1]
-        direct = grad_u * inv_scale
-        grad = torch.cat([-direct, torch.addcmul(grad_log_det, grad_u, u).neg_()]).t()
-        grad_weights: list[Tensor] = [u] * n
-        grad_biases: list[Tensor] = [u] * n
-        for layer in range(n - 1, -1, -1):
+    def pullback(
+        grad_u: Tensor,
+        grad_log_det: Tensor,
+        wants_x: bool,  # noqa: FBT001  always given
+    ) -> tuple[Tensor | None, list[Tensor | None]]:
+        direct = grad_u.t() * inv_scale
+        grad_log_scale = torch.addcmul(grad_log_det, grad_u.t(), u).neg_()
+        grad = torch.cat([-direct, grad_log_scale]).t()
+        grad_weights: list[Tensor | None] = [None] * len(masks)
+        grad_biases: list[Tensor | None] = [None] * len(masks)
+        for layer in range(len(masks) - 1, -1, -1):
             grad_weights[layer] = _masked_product(grad, inputs[layer], masks[layer])
             grad_biases[layer] = grad.sum(dim=0)
             if layer > 0:
                 grad = activation.gradient_(torch.mm(grad, weights[layer]), kept[layer - 1])
-        grad_x = torch.addmm(direct, weights[0].t(), grad.t()) if ctx.needs_input_grad[0] else None
-        return None if grad_x is None else grad_x.t(), None, None, *grad_weights, *grad_biases
+        grad_x = torch.addmm(direct, weights[0].t(), grad.t()).t() if wants_x else None
+        return grad_x, grad_weights + grad_biases
+
+    return u.t(), log_scale.sum(dim=0).neg_(), pullback
 
 
-class _BatchNormalise(torch.autograd.Function):
-    """See `batch_normalise`; features first, as torch's own kernels are fastest."""
+def batch_normalise_vjp(
+    x: Float[Tensor, "batch dim"],
+    log_gain: Float[Tensor, " dim"],
+    offset: Float[Tensor, " dim"],
+    *,
+    eps: float,
+) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " 1"], Pullback, tuple[Tensor, Tensor]]:
+    """Batch norm by the statistics of the batch itself.
 
-    @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401  torch gives it no public type
-        x: Tensor,
-        log_gain: Tensor,
-        offset: Tensor,
-        eps: float,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        columns, gain = x.t().contiguous()[None], torch.exp(log_gain)
-        u, mean, inv_std = torch.native_batch_norm(
-            columns, gain, offset, None, None, training=True, momentum=0.0, eps=eps
-        )
-        var = inv_std.pow(-2).sub_(eps).clamp_min_(0)
-        ctx.eps = eps
-        ctx.save_for_backward(x, log_gain, offset, columns, gain, mean, inv_std)
-        ctx.mark_non_differentiable(mean, var)
-        return u[0].t(), (log_gain + inv_std.log()).sum(), mean, var
+    Returns:
+        The normalised batch, the log-determinant that all rows share, the pullback (parameters:
+        log_gain, offset), and mean and population variance of the batch.
+    """
+    columns, gain = x.t().contiguous()[None], torch.exp(log_gain)
+    u, mean, inv_std = torch.native_batch_norm(
+        columns, gain, offset, None, None, training=True, momentum=0.0, eps=eps
+    )
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401  as above
-        x, log_gain, offset, columns, gain, mean, inv_std = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            again = plain_batch_normalise(x, log_gain, offset, eps=ctx.eps)
-            return *_gradients(again, [x, log_gain, offset], grads[:2]), None
-        grad_u, grad_log_det = grads[0].t().contiguous()[None], grads[1]
-        grad_x, grad_gain, grad_offset = torch.ops.aten.native_batch_norm_backward(
-            grad_u,
+    def pullback(
+        grad_u: Tensor,
+        grad_log_det: Tensor,
+        wants_x: bool,  # noqa: ARG001, FBT001  it comes with the rest
+    ) -> tuple[Tensor | None, list[Tensor | None]]:
+        grad_x, grad_gain, grad_offset = aten.native_batch_norm_backward(
+            grad_u.t().contiguous()[None],
             columns,
             gain,
             None,
@@ -235,13 +177,18 @@ class _BatchNormalise(torch.autograd.Function):
             mean,
             inv_std,
             train=True,
-            eps=ctx.eps,
+            eps=eps,
             output_mask=[True, True, True],
         )
+        total = grad_log_det.sum()
         # The log-determinant's own part: d log inv_std / dx = -(x - mean) inv_std^2 / rows.
-        pull = inv_std.square().mul_(grad_log_det / len(x))
+        pull = inv_std.square().mul_(total / len(x))
         grad_x[0].addcmul_(columns[0] - mean[:, None], pull[:, None], value=-1)
-        return grad_x[0].t(), grad_gain.mul_(gain).add_(grad_log_det), grad_offset, None
+        return grad_x[0].t(), [grad_gain.mul_(gain).add_(total), grad_offset]
+
+    log_det = (log_gain + inv_std.log()).sum(dim=0, keepdim=True)
+    var = inv_std.pow(-2).sub_(eps).clamp_min_(0)
+    return u[0].t(), log_det, pullback, (mean, var)
 
 
 def _masked_product(grad: Tensor, h: Tensor, mask: Tensor) -> Tensor:
@@ -249,12 +196,3 @@ def _masked_product(grad: Tensor, h: Tensor, mask: Tensor) -> Tensor:
     if grad.shape[1] <= h.shape[1]:
         return torch.mm(grad.t(), h).mul_(mask)
     return torch.mul(mask, torch.mm(h.t(), grad).t())
-
-
-def _gradients(
-    outputs: tuple[Tensor, Tensor], inputs: list[Tensor], grads: Sequence[Tensor]
-) -> list[Tensor | None]:
-    """Gradients with a graph of their own, of those inputs that want one."""
-    wanted = [tensor for tensor in inputs if tensor.requires_grad]
-    found = iter(torch.autograd.grad(outputs, wanted, grads, create_graph=True, allow_unused=True))
-    return [next(found) if tensor.requires_grad else None for tensor in inputs]

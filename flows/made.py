@@ -11,14 +11,13 @@ from torch import Tensor, nn
 
 from flows.base import Bijection
 from flows.compose import Chain, Permutation
-from flows.folding import Pending, Step
+from flows.folding import Pending, Step, tanh_as_sigmoid
 from flows.fused import (
     ACTIVATIONS,
-    Activation,
     ActivationName,
+    Pullback,
     conditioner,
-    masked_affine,
-    plain_masked_affine,
+    masked_affine_vjp,
 )
 from flows.linear import initial_linear
 from flows.masks import hidden_degrees, hidden_mask, input_degrees, output_mask
@@ -56,11 +55,11 @@ class MadeSpec(Spec):
 
     def build(self, dim: int, generator: torch.Generator) -> Bijection:
         """The layer, behind a permutation if the order is random."""
-        if self.order == "natural":
-            return Made(dim, self.hidden, activation=self.activation, generator=generator)
-        order = Permutation(torch.randperm(dim, generator=generator))
-        made = Made(dim, self.hidden, activation=self.activation, generator=generator)
-        return Chain([order, made])
+        parts: list[Bijection] = []
+        if self.order == "random":
+            parts.append(Permutation(torch.randperm(dim, generator=generator)))
+        parts.append(Made(dim, self.hidden, activation=self.activation, generator=generator))
+        return Chain(parts)
 
 
 class MaskedLinear(nn.Module):
@@ -135,7 +134,7 @@ class Made(Bijection):
             return self._differentiable_forward(u)
         weights, biases, masks = self.network()
         masked = [weight * mask for weight, mask in zip(weights, masks, strict=True)]
-        sampler = SequentialSampler(masked, biases, activation=self.activation)
+        sampler = SequentialSampler(masked, biases, activation_=self.activation.apply_)
         pieces = [sampler.sample(rows.t()) for rows in torch.split(u, SAMPLE_ROWS)]
         x = torch.cat([piece[0] for piece in pieces], dim=1).t()
         return x, torch.cat([piece[1].sum(dim=0) for piece in pieces])
@@ -144,8 +143,19 @@ class Made(Bijection):
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Data to noise, 1 pass."""
-        transform = masked_affine if torch.is_grad_enabled() else plain_masked_affine
-        return transform(x, *self.network(), activation=self.activation)
+        shift, log_scale = conditioner(x, *self.network(), activation=self.activation)
+        return (x - shift) * torch.exp(-log_scale), -log_scale.sum(dim=1)
+
+    def parameter_list(self) -> list[Tensor]:
+        """All weights, then all biases."""
+        weights, biases, _ = self.network()
+        return weights + biases
+
+    def inverse_vjp(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
+        """The inverse with its pullback, hand-written."""
+        return masked_affine_vjp(x, *self.network(), activation=self.activation)
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """One step, with the pending map in its weights.
@@ -155,6 +165,10 @@ class Made(Bijection):
         """
         weights, biases, masks = self.network()
         weights = [weight * mask for weight, mask in zip(weights, masks, strict=True)]
+        activation_ = self.activation.apply_
+        if self.activation is ACTIVATIONS["tanh"]:
+            weights, biases = tanh_as_sigmoid(weights, biases)
+            activation_ = torch.sigmoid_
         biases[0] = biases[0] + weights[0] @ pending.shift
         weights[0] = weights[0] * pending.scale
         scale = pending.scale
@@ -165,7 +179,7 @@ class Made(Bijection):
         step = _MadeStep(
             [pending.cast(weight) for weight in weights],
             [pending.cast(bias) for bias in biases],
-            activation=self.activation,
+            activation_=activation_,
         )
         return [step], pending.cleared()
 
@@ -194,10 +208,14 @@ class _MadeStep(Step):
     """A folded layer, its features in natural order."""
 
     def __init__(
-        self, weights: list[Tensor], biases: list[Tensor], *, activation: Activation
+        self,
+        weights: list[Tensor],
+        biases: list[Tensor],
+        *,
+        activation_: Callable[[Tensor], Tensor],
     ) -> None:
-        self._activation = activation
-        self._sampler = SequentialSampler(weights, biases, activation=activation)
+        self._activation_ = activation_
+        self._sampler = SequentialSampler(weights, biases, activation_=activation_)
         # With the signs turned in the weights, u = (x + minus_shift) exp(minus_log_scale).
         self._hidden = list(zip(weights[:-1], (b[:, None] for b in biases[:-1]), strict=True))
         self._out = -weights[-1], -biases[-1][:, None]
@@ -205,10 +223,9 @@ class _MadeStep(Step):
     def inverse(
         self, x: Float[Tensor, "dim batch"]
     ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "dim batch"]]:
-        apply_: Callable[[Tensor], Tensor] = self._activation.apply_
         h = x
         for weight, bias in self._hidden:
-            h = apply_(torch.addmm(bias, weight, h))
+            h = self._activation_(torch.addmm(bias, weight, h))
         weight, bias = self._out
         minus_shift, log_det = torch.addmm(bias, weight, h).chunk(2)
         return minus_shift.add_(x).mul_(log_det.exp()), log_det

@@ -13,7 +13,7 @@ from flows.base import Bijection
 from flows.batch_norm import BatchNorm, BatchNormSpec
 from flows.compose import Chain
 from flows.errors import SpecError
-from flows.folding import Pending, Step
+from flows.folding import Pending, Step, tanh_as_sigmoid
 from flows.linear import linear
 from flows.spec import Spec, check_choice, check_hidden, check_positive
 
@@ -115,7 +115,7 @@ class Coupling(Bijection):
         return u, -log_scale.sum(dim=1)
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """One step, which takes in the pending map of what it moves and reads.
+        """One step, its tanh written as sigmoid, which takes in the pending map of what it moves and reads.
 
         With x = y a + b of the pending map, the networks read y through a and b, and the moved
         half has the shift (t - b) / a and the log scale s - log a. The copied half stays pending.
@@ -128,6 +128,8 @@ class Coupling(Bijection):
             (self.shift_layers, 1 / scale[moved], -shift[moved] / scale[moved]),
         ):
             weights, biases = _parameters(layers)
+            if layers is self.scale_layers:
+                weights, biases = tanh_as_sigmoid(weights, biases)
             biases[0] = biases[0] + weights[0] @ shift[copied]
             weights[0] = weights[0] * scale[copied]
             # With the signs turned in the weights, u_b = (x_b + minus_t) exp(minus_s).
@@ -191,7 +193,7 @@ class _CouplingStep(Step):
     def _condition(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         copied = rows[self._copied]
         return (
-            _apply_folded(self._minus_log_scale, copied, torch.tanh_),
+            _apply_folded(self._minus_log_scale, copied, torch.sigmoid_),
             _apply_folded(self._minus_shift, copied, torch.relu_),
         )
 

@@ -7,6 +7,7 @@ one product brings in what finished features contribute to a whole block, and sm
 the rest inside it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,7 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flows.fused import Activation
 from flows.masks import hidden_degrees
 
 BLOCK_SMALL, BLOCK_LARGE, LARGE_DIM = 16, 32, 256
@@ -29,7 +29,11 @@ class SequentialSampler:
     """
 
     def __init__(
-        self, weights: list[Tensor], biases: list[Tensor], *, activation: Activation
+        self,
+        weights: list[Tensor],
+        biases: list[Tensor],
+        *,
+        activation_: Callable[[Tensor], Tensor],
     ) -> None:
         """Cuts a masked network, its features in natural order, into products.
 
@@ -37,7 +41,7 @@ class SequentialSampler:
             weights: of the layers, masked; the rows of the last are all shifts, then all log
                 scales.
             biases: of the layers.
-            activation: between the layers.
+            activation_: between the layers, in place.
         """
         dim = len(biases[-1]) // 2
         # Shift and log scale of a feature side by side: one product gives both.
@@ -49,7 +53,7 @@ class SequentialSampler:
         # are counted with the features that they give.
         hidden = [_units_known(width, dim) for width in self._widths[1:-1]]
         self._known = [list(range(dim + 1)), *hidden, list(range(0, 2 * dim + 1, 2))]
-        self._activation = activation
+        self._activation_ = activation_
         size = BLOCK_LARGE if dim >= LARGE_DIM else BLOCK_SMALL
         self._blocks = [
             self._block(start, end) for start, end in pairwise([*range(0, dim, size), dim])
@@ -68,7 +72,7 @@ class SequentialSampler:
         except IndexError:
             layers = [u.new_empty(width, u.shape[1]) for width in self._widths]
             plan = _Plan(layers, self._blocks)
-        plan.run(u, self._activation)
+        plan.run(u, self._activation_)
         x, log_scale = plan.layers[0].clone(), plan.layers[-1][1::2].clone()
         free.append(plan)
         return x, log_scale
@@ -161,9 +165,9 @@ class _Plan:
             for block in blocks
         ]
 
-    def run(self, u: Tensor, activation: Activation) -> None:
+    def run(self, u: Tensor, activation_: Callable[[Tensor], Tensor]) -> None:
         """Fills the layers."""
-        noise, apply_ = u.unbind(0), activation.apply_
+        noise = u.unbind(0)
         addmm, addcmul = torch.addmm, torch.addcmul
         for outer, features in self._blocks:
             for target, bias, weight, source in outer:
@@ -174,7 +178,7 @@ class _Plan:
                     target.addmm_(weight, source)
                 addcmul(shift, noise[i], log_scale.exp(), out=x)
                 for target, _, weight, source in after:
-                    apply_(target.addmm_(weight, source))
+                    activation_(target.addmm_(weight, source))
 
     def _feature(
         self, feature: _Feature

@@ -38,12 +38,12 @@ class Case:
 RUNNING = BatchNormSpec(statistics="running", momentum=0.5)
 
 CASES = [
-    Case("made", MadeSpec(hidden=[16])),
+    Case("made", MadeSpec(hidden=[16], activation="relu")),
     Case("made-random", MadeSpec(hidden=[12, 9], order="random", activation="gelu")),
     Case("maf", MafSpec(layers=3, hidden=[16])),
     Case(
         "maf-random",
-        MafSpec(layers=2, hidden=[12, 12], batch_norm=RUNNING, order="random", activation="tanh"),
+        MafSpec(layers=2, hidden=[12, 12], batch_norm=RUNNING, order="random", activation="relu"),
     ),
     Case("maf-plain", MafSpec(layers=2, hidden=[12], batch_norm=None, activation="elu")),
     Case("realnvp", RealNvpSpec(layers=3, hidden=[16]), min_dim=2),

@@ -28,7 +28,7 @@ def _network(dim: int, hidden: list[int]) -> tuple[list[Tensor], list[Tensor]]:
 def test_it_solves_the_layer_for_its_input(dim, hidden, activation):
     weights, biases = _network(dim, hidden)
     chosen = ACTIVATIONS[activation]
-    sampler = SequentialSampler(weights, biases, activation=chosen)
+    sampler = SequentialSampler(weights, biases, activation_=chosen.apply_)
     ones = [torch.ones_like(weight) for weight in weights]
     for batch in (1, 6, 1):
         u = torch.randn(batch, dim, dtype=torch.float64)
@@ -40,7 +40,7 @@ def test_it_solves_the_layer_for_its_input(dim, hidden, activation):
 
 def test_results_are_not_overwritten_by_the_next_call():
     weights, biases = _network(4, [8])
-    sampler = SequentialSampler(weights, biases, activation=ACTIVATIONS["relu"])
+    sampler = SequentialSampler(weights, biases, activation_=torch.relu_)
     first, log_scale = sampler.sample(torch.zeros(4, 3, dtype=torch.float64))
     kept = first.clone(), log_scale.clone()
     sampler.sample(torch.ones(4, 3, dtype=torch.float64))
