@@ -27,6 +27,8 @@ _LONG_NUMBER = re.compile(rb"\d{%d}" % (MAX_NUMBER_DIGITS + 1))
 _NONFINITE = re.compile(rb"NaN|Infinity", re.IGNORECASE)
 _HUGE_EXPONENT = re.compile(rb"\d[eE]\+?\d{3}|\d{309}")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+# Of a model, and of a dataclass such as the spec of a flow.
+_UNKNOWN_FIELD = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 _JSON_TYPES = re.compile(r"application/(?:[a-z0-9.!#$&^_-]+\+)?json")
 
 
@@ -183,7 +185,7 @@ def _count_keys(document: object, *, objects: int) -> int:
 def _validation_problem(error: ValidationError, document: object) -> Problem:
     found = error.errors(include_url=False, include_input=False)
     kinds = {item["type"] for item in found}
-    if "extra_forbidden" in kinds:
+    if kinds & _UNKNOWN_FIELD:
         slug = "unknown-field"
     elif kinds == {"finite_number"}:
         slug = "value-nonfinite"
@@ -201,7 +203,7 @@ def _detail(item: Mapping[str, Any]) -> str:
     match item["type"]:
         case "union_tag_invalid":  # pydantic's own text repeats the caller's tag
             return f"{context['discriminator']} must be one of {context['expected_tags']}"
-        case "extra_forbidden":
+        case kind if kind in _UNKNOWN_FIELD:
             return "There is no such field."
         case "json_invalid":  # a level that only pydantic's parser finds too deep
             return "Nested more deeply than any value of this route."

@@ -124,14 +124,15 @@ def _from_document(document: object, shape: RowsShape) -> Floats:
     rows = _rows_member(document)
     shape.check_count(len(rows))
     if shape.named and isinstance(rows[0], dict):
-        return _numbers([_ordered(row, index, shape) for index, row in enumerate(rows)])
+        ordered = [_ordered(row, index, shape) for index, row in enumerate(rows)]
+        return _numbers(ordered, keys=shape.columns)
     for index, row in enumerate(rows):
         if not isinstance(row, list):
             raise _misshapen(index, "is not a list of numbers")
         if len(row) != len(rows[0]):
             raise _misshapen(index, f"has {len(row)} values, row 0 has {len(rows[0])}")
     shape.check_width(len(rows[0]))
-    return _numbers(rows)
+    return _numbers(rows, keys=range(shape.dim))
 
 
 def _rows_member(document: object) -> list[Any]:
@@ -176,12 +177,13 @@ def _misshapen(index: int, reason: str) -> Problem:
     )
 
 
-def _numbers(rows: list[list[Any]]) -> Floats:
+def _numbers(rows: list[list[Any]], *, keys: Sequence[str | int]) -> Floats:
+    """The rows as an array; `keys` are what the caller names the values of a row by."""
     errors: list[FieldError] = []
     for index, row in enumerate(rows):
         errors += [
-            FieldError(f"Got {_json_type(value)}.", pointer=pointer(_ROWS, index, position))
-            for position, value in enumerate(row)
+            FieldError(f"Got {_json_type(value)}.", pointer=pointer(_ROWS, index, key))
+            for key, value in zip(keys, row, strict=True)
             if type(value) is not float and type(value) is not int
         ]
         if len(errors) >= _MAX_ERRORS:

@@ -59,6 +59,9 @@ class ApiSettings(StoreSettings):
     max_parameters: int = Field(
         default=50_000_000, ge=1, description="Most parameters (weights) of a flow."
     )
+    max_layers: int = Field(
+        default=256, ge=1, description="Most hidden layers of all the networks of a flow."
+    )
     max_training_memory_bytes: int = Field(
         default=4 * _GIB, ge=_MIB, description="Largest estimated memory of a training job."
     )

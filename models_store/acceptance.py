@@ -34,10 +34,12 @@ class TrainingLimits:
 
     Args:
         max_parameters: weights of one flow.
+        max_layers: hidden layers of all the networks of one flow together.
         max_memory_bytes: estimated peak memory of the trainer.
     """
 
     max_parameters: int
+    max_layers: int
     max_memory_bytes: int
 
 
@@ -126,7 +128,7 @@ def _split(split: SplitRequest, rows: int, held_out: HeldOut) -> AcceptedSplit:
             " (parts left out are 0.1)",
             pointer="/split",
         )
-    _check_part("train", int(rows * train), MIN_TRAIN_ROWS)
+    _check_part("train", max(0, int(rows * train)), MIN_TRAIN_ROWS)
     validation_rows = rows * validation if held_out.validation is None else held_out.validation.rows
     _check_part("validation", int(validation_rows), MIN_HELD_OUT_ROWS)
     if test > 0 or held_out.test is not None:
@@ -191,6 +193,7 @@ def _check_size(
     dim: int,
     limits: TrainingLimits,
 ) -> None:
+    _check_depth(flow, limits.max_layers)
     parameters = count_parameters(flow, dim)
     if parameters > limits.max_parameters:
         raise RequestError(
@@ -202,12 +205,31 @@ def _check_size(
     floats = (
         _COPIES_OF_WEIGHTS * parameters
         + _COPIES_OF_ROWS * rows * dim
-        + optimisation.batch_size * dim * 64
+        + optimisation.batch_size * _activations(flow, dim)
     )
     if floats * _BYTES_PER_FLOAT > limits.max_memory_bytes:
         raise RequestError(
             "limit-memory",
             f"training would need about {floats * _BYTES_PER_FLOAT / 2**20:,.0f} MiB;"
             f" this server allows {limits.max_memory_bytes / 2**20:,.0f} MiB",
-            pointer="/",
+            pointer="",
         )
+
+
+def _check_depth(flow: FlowSpec, most: int) -> None:
+    layers = _layers(flow) * len(flow.hidden)
+    if layers > most:
+        raise RequestError(
+            "limit-parameters",
+            f"the flow would have {layers:,} hidden layers; this server allows {most:,}",
+            pointer="/flow",
+        )
+
+
+def _activations(flow: FlowSpec, dim: int) -> int:
+    """Floats that a row leaves behind for the gradient: two networks a layer at the most."""
+    return _layers(flow) * (2 * sum(flow.hidden) + 8 * dim)
+
+
+def _layers(flow: FlowSpec) -> int:
+    return 1 if isinstance(flow, MadeSpec) else flow.layers

@@ -51,8 +51,8 @@ def open_npy(path: Path, options: ParseOptions) -> TableSource:
     header = _read_header(path)
     check_columns(header.columns, options=options)
     stored_bytes = 4 if header.dtype.kind == "f" and header.dtype.itemsize <= 4 else 8
-    check_rows(header.rows, row_bytes=header.columns * stored_bytes, options=options)
     _check_size(path, header)
+    check_rows(header.rows, row_bytes=header.columns * stored_bytes, options=options)
     read = _fortran_chunks if header.fortran_order else _row_major_chunks
     return TableSource(
         names=default_names(header.columns),

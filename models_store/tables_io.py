@@ -243,7 +243,7 @@ def _settle_constants(
     word = (
         "left out"
         if options.constant == "drop"
-        else "kept: it has no density, and training on it may fail"
+        else "kept: it has no density, and a training must leave it out"
     )
     warnings: list[TableWarning] = [
         {"code": "constant", "column": name, "detail": f"The column is constant and was {word}."}

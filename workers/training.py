@@ -83,7 +83,7 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     except FitInterrupted as error:
         run.interrupt(error.state)
         return
-    run.finish(flow, metrics | _likelihoods(flow, parts))
+    run.finish(flow, metrics | {"epochs": metrics["epoch"]} | _likelihoods(flow, parts))
 
 
 def find_device(name: str) -> torch.device:

@@ -103,7 +103,8 @@ class UploadOptions(BaseModel):
     )
     delimiter: Delimiter = Field(default=",", description="CSV: what separates values.")
     missing: MissingPolicy = Field(
-        default="error", description="Refuse missing and non-finite values, or drop their rows."
+        default="error",
+        description="Refuse missing values, or drop their rows. Infinite ones are always refused.",
     )
     constant: ConstantPolicy = Field(
         default="error", description="Refuse constant columns, drop them, or keep them."

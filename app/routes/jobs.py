@@ -114,6 +114,7 @@ class TrainingDesk:
     ) -> None:
         self._limits = TrainingLimits(
             max_parameters=settings.max_parameters,
+            max_layers=settings.max_layers,
             max_memory_bytes=settings.max_training_memory_bytes,
         )
         self._max_queued = settings.max_queued_jobs

@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 from app.json_body import MAX_DEPTH, json_body, parse_json, validate_json
 from app.problems import Problem, install_problem_handlers
 from app.settings import ApiSettings
+from models_store.schemas import TrainingRequest
 
 
 class Leaf(BaseModel):
@@ -124,6 +125,16 @@ def test_fault_069_an_integer_field_takes_integers_in_range_only(value):
 
 def test_an_integer_is_a_fine_float():
     assert validate_json(Tree, b'{"rate": 2}').rate == 2.0
+
+
+def test_fault_060_an_unknown_field_of_a_flow_is_pointed_at():
+    flow = b'{"model_name": "m", "dataset_id": "ds_%s", "flow": {"family": "maf", "layrs": 2}}'
+    with pytest.raises(Problem) as caught:
+        validate_json(TrainingRequest, flow % (b"0" * 32))
+    assert caught.value.type.slug == "unknown-field"
+    assert [error.as_dict() for error in caught.value.errors] == [
+        {"pointer": "/flow/layrs", "detail": "There is no such field."}
+    ]
 
 
 def test_fault_060_an_unknown_field_is_pointed_at():

@@ -54,6 +54,11 @@ def test_fault_056_only_numbers_are_numbers_and_the_problem_points_at_the_others
     assert [error.pointer for error in problem.errors] == ["/rows/1/1"]
 
 
+def test_a_value_of_a_named_row_is_pointed_at_by_its_column():
+    problem = refusal({"rows": [{"c": 3, "a": None, "b": 2}]})
+    assert [error.pointer for error in problem.errors] == ["/rows/0/a"]
+
+
 def test_fault_048_a_number_beyond_float64_is_refused():
     assert refusal(b'{"rows": [[1e400, 2, 3]]}').type.slug == "value-nonfinite"
     assert refusal({"rows": [[10**310, 2, 3]]}).type.slug == "value-nonfinite"

@@ -12,7 +12,7 @@ from models_store.ids import new_id
 from models_store.registry import Dataset
 from models_store.schemas import AcceptedTraining, TrainingRequest
 
-LIMITS = TrainingLimits(max_parameters=10_000_000, max_memory_bytes=2**32)
+LIMITS = TrainingLimits(max_parameters=10_000_000, max_layers=256, max_memory_bytes=2**32)
 
 
 def dataset(*, rows: int = 1000, dim: int = 3, std: float = 1.0) -> Dataset:
@@ -86,9 +86,15 @@ def test_fault_073_too_many_parameters_are_refused_before_they_exist() -> None:
     assert error.slug == "limit-parameters"
 
 
+def test_a_flow_of_too_many_hidden_layers_is_refused() -> None:
+    error = refusal(dataset(), flow={"family": "made", "hidden": [1] * 257})
+    assert (error.slug, error.pointer) == ("limit-parameters", "/flow")
+
+
 def test_training_that_would_not_fit_into_memory_is_refused() -> None:
     limits = replace(LIMITS, max_memory_bytes=2**20)
-    assert refusal(dataset(rows=1_000_000), limits=limits).slug == "limit-memory"
+    error = refusal(dataset(rows=1_000_000), limits=limits)
+    assert (error.slug, error.pointer) == ("limit-memory", "")
 
 
 @pytest.mark.parametrize(
@@ -98,6 +104,7 @@ def test_training_that_would_not_fit_into_memory_is_refused() -> None:
 def test_fault_077_a_part_without_enough_rows_is_refused(rows: int, split: dict[str, Any]) -> None:
     error = refusal(dataset(rows=rows), split=split)
     assert error.slug in {"split-too-small", "split-invalid"}
+    assert "-" not in error.detail  # no part has fewer than no rows
     assert error.pointer.startswith("/split")
 
 

@@ -29,7 +29,7 @@ from workers.supervisor import Supervisor
 PROJECT = "default"
 TIMEOUT_S = 50.0
 
-LIMITS = TrainingLimits(max_parameters=10**9, max_memory_bytes=2**40)
+LIMITS = TrainingLimits(max_parameters=10**9, max_layers=256, max_memory_bytes=2**40)
 
 # Some fifty milliseconds an epoch, so that it can be caught in the middle.
 FLOW = {"family": "realnvp", "layers": 2, "hidden": [8]}
