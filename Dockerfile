@@ -6,7 +6,7 @@ ARG PIP_EXTRA_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 RUN python -m venv /opt/densityd
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY densityd densityd
 COPY flows flows
@@ -16,7 +16,9 @@ COPY workers workers
 RUN /opt/densityd/bin/pip install .
 
 FROM python:3.11-slim
-RUN useradd --system --uid 10001 --home-dir /var/lib/densityd --create-home densityd
+RUN useradd --uid 10001 --no-log-init --no-create-home --home-dir /var/lib/densityd \
+      --shell /usr/sbin/nologin densityd \
+ && install -d -m 0700 -o densityd -g densityd /var/lib/densityd
 COPY --from=build /opt/densityd /opt/densityd
 ENV PATH=/opt/densityd/bin:$PATH \
     PYTHONUNBUFFERED=1 \
