@@ -51,4 +51,5 @@ bench: install ## Measure speed and memory against peers (minutes)
 	$(BIN)/python -m bench
 
 docs: install ## Write docs/openapi.json from the code
-	$(BIN)/python -m app.openapi > docs/openapi.json
+	$(BIN)/python -c 'import json; from app.main import create_app; from app.settings import ApiSettings; \
+	  print(json.dumps(create_app(ApiSettings()).openapi(), indent=2))' > docs/openapi.json

@@ -112,4 +112,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except httpx.ConnectError as error:
+        raise SystemExit(f"No service answers ({error}); start one with `make up`.") from None
+    except httpx.HTTPStatusError as error:
+        raise SystemExit(f"{error}\n{error.response.text}") from None
