@@ -10,8 +10,8 @@ from models_store.filesystems import network_filesystem
 
 MOUNTS = r"""
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
-30 22 0:40 / /home rw - nfs4 server:/home rw,vers=4.2
-31 30 0:41 / /home/me/fast\040disk rw master:2 - ext4 /dev/vdb rw
+30 22 0:40 / /srv rw - nfs4 server:/srv rw,vers=4.2
+31 30 0:41 / /srv/me/fast\040disk rw master:2 - ext4 /dev/vdb rw
 32 22 0:42 / /mnt/share rw - fuse.sshfs me@host: rw
 """.strip()
 
@@ -20,10 +20,10 @@ MOUNTS = r"""
     ("path", "expected"),
     [
         ("/data/densityd.sqlite3", None),
-        ("/home/me/data/densityd.sqlite3", "nfs4"),
-        ("/home/me/fast disk/densityd.sqlite3", None),
+        ("/srv/me/data/densityd.sqlite3", "nfs4"),
+        ("/srv/me/fast disk/densityd.sqlite3", None),
         ("/mnt/share/densityd.sqlite3", "fuse.sshfs"),
-        ("/homework/densityd.sqlite3", None),
+        ("/srvwork/densityd.sqlite3", None),
     ],
 )
 def test_fault_148_a_path_lies_on_the_innermost_mount(
