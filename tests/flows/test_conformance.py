@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flows import Flow, SpecError, build, check_dim, compile_flow, count_parameters
-from flows.made import MaskedLinear
+from flows.masked import MaskedLinear
 from tests.flows.cases import CASES, Case, example_rows, fresh_flow, grid, trained_flow
 
 DIMS = [1, 2, 5]
@@ -207,8 +207,8 @@ def test_compiled_flow_equals_the_reference(case, dim, space):
     flow = trained_flow(case, dim)
     compiled = compile_flow(flow)
     x = example_rows(600, dim, seed=1)
-    if space == "model" and flow.standardise is not None:
-        x = flow.standardise.inverse(x)[0]
+    if space == "model" and flow.preprocessing.standardise is not None:
+        x = flow.preprocessing.standardise.inverse(x)[0]
     with torch.no_grad():
         u, log_det = flow.inverse(x, space=space)
         log_prob = flow.log_prob(x, space=space)
@@ -231,9 +231,9 @@ def _assert_close(found: np.ndarray, expected: Tensor) -> None:
 @every_setting
 def test_data_space_differs_from_model_space_by_the_standardisation(case, dim):
     flow = trained_flow(case, dim)
-    assert flow.standardise is not None
+    assert flow.preprocessing.standardise is not None
     x = example_rows(10, dim, seed=1)
-    model, log_det = flow.standardise.inverse(x)
+    model, log_det = flow.preprocessing.standardise.inverse(x)
     expected = flow.log_prob(model, space="model") + log_det
     torch.testing.assert_close(flow.log_prob(x), expected)
 
