@@ -87,8 +87,8 @@ def _search(function: Increasing, y: Tensor, parameters: Sequence[Tensor]) -> Te
     """The roots. A finished element keeps its x, so that evaluating it again changes nothing."""
     tolerance, largest = TOLERANCE[y.dtype], torch.finfo(y.dtype).max
     x, last_step = y, torch.full_like(y, torch.inf)
-    low, high = -last_step, last_step
-    for evaluation in range(MAX_EVALUATIONS):
+    low, high, evaluation = -last_step, last_step, 0
+    while True:
         value, log_slope = function(x, *parameters)
         residual = value - y
         newton = residual.abs() * torch.exp(-log_slope)
@@ -97,7 +97,8 @@ def _search(function: Increasing, y: Tensor, parameters: Sequence[Tensor]) -> Te
         width = tolerance * size.clamp(min=1)
         lost = ~y.isfinite() | residual.isnan() | (low >= largest) | (high <= -largest)
         done = lost | (high - low <= width)
-        if bool(done.all()):
+        evaluation += 1
+        if bool(done.all()) or evaluation == MAX_EVALUATIONS:
             break
         # A step of at least half the tolerance crosses the root in the end, and so proves it.
         reach = (1 + size) * 2.0 ** min(evaluation, NEWTON_EVALUATIONS)
