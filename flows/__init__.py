@@ -19,7 +19,10 @@ from flows.inference import CompiledFlow, compile_flow
 from flows.made import MadeSpec
 from flows.maf import MafSpec
 from flows.options import FitOptions, StepSchedule
+from flows.planar import PlanarSpec
+from flows.radial import RadialSpec
 from flows.real_nvp import RealNvpSpec
+from flows.sylvester import SylvesterSpec
 
 __all__ = [
     "FAMILIES",
@@ -37,10 +40,13 @@ __all__ = [
     "FlowSpec",
     "MadeSpec",
     "MafSpec",
+    "PlanarSpec",
+    "RadialSpec",
     "RealNvpSpec",
     "Space",
     "SpecError",
     "StepSchedule",
+    "SylvesterSpec",
     "build",
     "check_dim",
     "compile_flow",

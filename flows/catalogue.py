@@ -15,10 +15,13 @@ from flows.fit_state import Json
 from flows.flow import Flow
 from flows.made import MadeSpec
 from flows.maf import MafSpec
+from flows.planar import PlanarSpec
+from flows.radial import RadialSpec
 from flows.real_nvp import RealNvpSpec
 from flows.spec import Spec
+from flows.sylvester import SylvesterSpec
 
-FlowSpec = MadeSpec | MafSpec | RealNvpSpec
+FlowSpec = MadeSpec | MafSpec | RealNvpSpec | PlanarSpec | RadialSpec | SylvesterSpec
 
 FAMILIES: dict[str, type[FlowSpec]] = {spec.family: spec for spec in get_args(FlowSpec)}
 

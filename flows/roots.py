@@ -42,8 +42,8 @@ def invert(
         parameters: passed on; of any shapes that the function takes.
 
     Returns:
-        The roots, NaN where y or the function is not finite or the root is beyond the largest
-        float; and log dx/dy = -log f'(x).
+        The roots, NaN where y or the function is not finite or where the root, if there is one,
+        is beyond 1e36 in float32 or 1e300 in float64; and log dx/dy = -log f'(x).
     """
     x: Tensor = _Root.apply(function, y, *parameters)  # type: ignore[no-untyped-call]  # torch's own
     _, log_slope = function(x, *parameters)
@@ -85,33 +85,34 @@ class _Root(torch.autograd.Function):
 
 def _search(function: Increasing, y: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """The roots. A finished element keeps its x, so that evaluating it again changes nothing."""
-    tolerance, largest = TOLERANCE[y.dtype], torch.finfo(y.dtype).max
-    x, last_step = y, torch.full_like(y, torch.inf)
+    tolerance = TOLERANCE[y.dtype]
+    x = y = y.masked_fill(y.isinf(), torch.nan)
+    last_step = torch.full_like(y, torch.inf)
     low, high, evaluation = -last_step, last_step, 0
     while True:
         value, log_slope = function(x, *parameters)
-        residual = value - y
-        newton = residual.abs() * torch.exp(-log_slope)
-        low, high = torch.where(residual <= 0, x, low), torch.where(residual >= 0, x, high)
-        size = x.abs()
-        width = tolerance * size.clamp(min=1)
-        lost = ~y.isfinite() | residual.isnan() | (low >= largest) | (high <= -largest)
-        done = lost | (high - low <= width)
         evaluation += 1
-        if bool(done.all()) or evaluation == MAX_EVALUATIONS:
+        residual = value - y
+        low, high = torch.where(residual <= 0, x, low), torch.where(residual >= 0, x, high)
+        gap = high - low
+        size = x.abs().clamp_(min=1)
+        newton = residual * torch.exp(-log_slope)
+        # False as well where the search got as far as infinity.
+        unfinished = (gap > size * tolerance) & ~residual.isnan()
+        if evaluation == MAX_EVALUATIONS or not bool(unfinished.any()):
             break
-        # A step of at least half the tolerance crosses the root in the end, and so proves it.
-        reach = (1 + size) * 2.0 ** min(evaluation, NEWTON_EVALUATIONS)
-        step = newton.clamp(min=width / 2).minimum(reach)
-        target = torch.where(residual > 0, x - step, x + step)
-        good = (target > low) & (target < high) & (newton <= last_step / 2)
+        # Steps go a little too far: in the end they cross the root, which proves it.
+        reach = size * 2.0 ** min(evaluation, NEWTON_EVALUATIONS)
+        ahead = torch.copysign(size, residual)
+        target = x - torch.clamp(newton, -reach, reach).add_(ahead, alpha=0.45 * tolerance)
+        length = newton.abs()
+        good = (target > low) & (target < high) & (length <= last_step / 2)
         if evaluation >= NEWTON_EVALUATIONS:
             good = torch.zeros_like(good)
-        open_ended = low.isinf() | high.isinf()
-        further = torch.where(residual > 0, x - reach, x + reach).clamp(-largest, largest)
-        safe = torch.where(open_ended, further, low / 2 + high / 2)
-        last_step = torch.where(good, newton, (safe - x).abs())
-        x = torch.where(done, x, torch.where(good, target, safe))
-    polished = torch.where(residual > 0, x - newton, x + newton).clamp(low, high)
+        further = x - torch.copysign(reach, residual)
+        safe = torch.where(gap.isinf(), further, torch.add(low, gap, alpha=0.5))
+        last_step = torch.where(good, length, (safe - x).abs())
+        x = torch.where(unfinished, torch.where(good, target, safe), x)
+    polished = (x - newton).clamp(low, high)
     x = torch.where(polished.isnan(), x, polished)
-    return x.masked_fill(lost | value.isinf(), torch.nan)
+    return x.masked_fill(x.isinf() | ~residual.isfinite(), torch.nan)

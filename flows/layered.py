@@ -1,0 +1,102 @@
+"""What planar, radial and Sylvester flows share: many thin layers, computed as one bijection."""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flows.base import Bijection
+
+# The direction that the papers' formula computes: of data, to have their density, or of noise.
+Closed = Literal["density", "sampling"]
+
+_SOFTPLUS_OF_THIS_IS_1 = math.log(math.e - 1)
+
+# Standard deviation of the weights of the context when training starts.
+CONTEXT_STD = 0.01
+
+
+def oriented(noise_to_data: Bijection, closed: Closed) -> Bijection:
+    """The bijection itself, closed for sampling, or inverted, closed for the density."""
+    return Inverted(noise_to_data) if closed == "density" else noise_to_data
+
+
+class LayerParameters(nn.Module):
+    """The numbers, before any constraint, that layers of the same kind have: base + W context."""
+
+    def __init__(
+        self,
+        base: Float[Tensor, "layers width"],
+        *,
+        context_dim: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.base = nn.Parameter(base)
+        self.weight: nn.Parameter | None = None
+        if context_dim > 0:
+            weight = torch.randn(len(base), context_dim, base.shape[1], generator=generator)
+            self.weight = nn.Parameter(weight * CONTEXT_STD)
+
+    def forward(
+        self, context: Float[Tensor, "batch context_dim"] | None
+    ) -> Float[Tensor, "layers rows width"]:
+        """Those of each row of the context, or of a single row that stands for all."""
+        if self.weight is None or context is None:
+            return self.base[:, None]
+        return self.base[:, None] + context @ self.weight
+
+
+def count_layer_parameters(layers: int, width: int, context_dim: int) -> int:
+    """Trainable numbers of `LayerParameters`."""
+    return layers * width * (1 + context_dim)
+
+
+def positive(raw: Tensor) -> Tensor:
+    """A softplus that is 1 at 0, where all layers are the identity."""
+    return F.softplus(raw + _SOFTPLUS_OF_THIS_IS_1)
+
+
+def bend(a: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """An increasing function, a + (gain - 1) tanh a, and the logarithm of its derivative.
+
+    Args:
+        a: where.
+        gain: the derivative at 0, positive.
+    """
+    t = torch.tanh(a)
+    return a + (gain - 1) * t, bend_log_slope(t, gain)
+
+
+def bend_log_slope(t: Tensor, gain: Tensor) -> Tensor:
+    """The same log-derivative, log(1 + (gain - 1) (1 - t^2)), by t = tanh a."""
+    square = t.square()
+    return torch.log(square + (1 - square) * gain)
+
+
+class Inverted(Bijection):
+    """A layer with its directions swapped."""
+
+    def __init__(self, layer: Bijection) -> None:
+        super().__init__()
+        self.dim = layer.dim
+        self.layer = layer
+
+    def forward(
+        self,
+        u: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Noise to data: the layer's inverse."""
+        return self.layer.inverse(u, *([] if context is None else [context]))
+
+    def inverse(
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Data to noise: the layer's forward direction."""
+        return self.layer.forward(x, *([] if context is None else [context]))
