@@ -1,6 +1,7 @@
 """What planar, radial and Sylvester flows share: many thin layers, computed as one bijection."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flows.base import Bijection
+from flows.roots import Increasing, invert
 
 # The direction that the papers' formula computes: of data, to have their density, or of noise.
 Closed = Literal["density", "sampling"]
@@ -75,6 +77,39 @@ def bend_log_slope(t: Tensor, gain: Tensor) -> Tensor:
     """The same log-derivative, log(1 + (gain - 1) (1 - t^2)), by t = tanh a."""
     square = t.square()
     return torch.log(square + (1 - square) * gain)
+
+
+def unbend(y: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """The a with bend(a) = y, and log da/dy, with gradients."""
+    return invert(bend, y, gain, search=_search_bend)
+
+
+def _search_bend(_: Increasing, y: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """Newton's method alone, which is safe here.
+
+    A bend is odd. At positive a it is concave if gain > 1, so that its tangents lie above it, and
+    below both gain a and a + gain - 1; if gain < 1 it is convex, and all is the other way round.
+    So a start where one of these two lines is y lies before the root, and steps never pass it:
+    they end where rounding turns one back. Nearly flat, at gains and y near 0, a step takes away
+    at least a third of the distance, which bounds their number.
+    """
+    (gain,) = parameters
+    size, excess = y.abs(), gain - 1
+    starts = size / gain, size - excess
+    a = torch.where(excess > 0, torch.maximum(*starts), torch.minimum(*starts))
+    for _step in range(MAX_BEND_STEPS):
+        t = torch.tanh(a)
+        square = t.square()
+        further = a + (size - a - excess * t) / (square + (1 - square) * gain)
+        onward = (further - a) * excess > 0
+        if not bool(onward.any()):
+            break
+        a = torch.where(onward, further, a)
+    return torch.copysign(a, y)
+
+
+# They shorten the distance to the root, at most 1 where they are slow, to below 1e-17.
+MAX_BEND_STEPS = 100
 
 
 class Inverted(Bijection):

@@ -11,13 +11,12 @@ from flows.base import Bijection
 from flows.layered import (
     Closed,
     LayerParameters,
-    bend,
     bend_log_slope,
     count_layer_parameters,
     oriented,
     positive,
+    unbend,
 )
-from flows.roots import invert
 from flows.spec import Spec, check_choice, check_positive
 
 
@@ -101,7 +100,7 @@ class Planar(Bijection):
         z, log_det = x, x.new_zeros(len(x))
         for layer in range(len(weights) - 1, -1, -1):
             y = (z * weights[layer]).sum(dim=1) + biases[layer]
-            a, log_slope = invert(bend, y, gains[layer])
+            a, log_slope = unbend(y, gains[layer])
             z = torch.addcmul(z, torch.tanh(a)[:, None], pushes[layer], value=-1)
             log_det = log_det + log_slope
         return z, log_det

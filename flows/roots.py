@@ -11,6 +11,9 @@ from torch import Tensor
 # values, and the logarithms of its derivatives.
 Increasing = Callable[..., tuple[Tensor, Tensor]]
 
+# Finds the roots: takes the function, y and the parameters.
+Search = Callable[[Increasing, Tensor, Sequence[Tensor]], Tensor]
+
 # Of the root, relative to max(1, |root|).
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
 
@@ -19,10 +22,8 @@ TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
 NEWTON_EVALUATIONS, MAX_EVALUATIONS = 60, 1200
 
 
-def invert(
-    function: Increasing, y: Float[Tensor, "*shape"], *parameters: Tensor
-) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-    """The x with function(x, *parameters) = y, each element on its own, and log dx/dy.
+def search(function: Increasing, y: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """The x with function(x, *parameters) = y, each element on its own, without gradients.
 
     Newton's method inside a bracket: a step that leaves the bracket, or is not half as long as
     the one before, is replaced by a bisection, or by a longer and longer step while one side of
@@ -30,61 +31,15 @@ def invert(
     float32 and 1e-10 max(1, |x|) in float64, between which the computed function passes y, and
     with one Newton step between them, which usually leaves only the rounding of the function
     itself. Where the function is so flat that its rounded values are y over a wider stretch, any
-    point of that stretch is returned. An element depends on no other.
+    point of that stretch is returned.
 
-    Derivatives of any order, by the implicit function theorem: dx/dy = 1 / f'(x) and
-    dx/dp = -(df/dp) / f'(x). The function is differentiated by autograd.
-
-    Args:
-        function: takes x and the parameters. Of the tensors that it reads, those outside of
-            `parameters` get no gradient.
-        y: values, float32 or float64.
-        parameters: passed on; of any shapes that the function takes.
+    A finished element keeps its x, so that evaluating it again changes nothing: the result does
+    not depend on the elements beside it.
 
     Returns:
         The roots, NaN where y or the function is not finite or where the root, if there is one,
-        is beyond 1e36 in float32 or 1e300 in float64; and log dx/dy = -log f'(x).
+        is beyond 1e36 in float32 or 1e300 in float64.
     """
-    x: Tensor = _Root.apply(function, y, *parameters)  # type: ignore[no-untyped-call]  # torch's own
-    _, log_slope = function(x, *parameters)
-    return x, -log_slope
-
-
-class _Root(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401  torch gives it no public type
-        function: Increasing,
-        y: Tensor,
-        *parameters: Tensor,
-    ) -> Tensor:
-        x = _search(function, y, parameters)
-        ctx.function = function
-        ctx.save_for_backward(x, *parameters)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401  as above
-        x, *parameters = ctx.saved_tensors
-        needed = ctx.needs_input_grad[2:]
-        again = torch.is_grad_enabled()
-        with torch.enable_grad():
-            # The root itself is a function of the parameters. Differentiating by aliases of them
-            # leaves that path out, but keeps it in the graph of the gradient.
-            aliases = [tensor.view_as(tensor) for tensor in parameters]
-            value, log_slope = ctx.function(x, *aliases)
-        grad_y = grad * torch.exp(-log_slope if again else -log_slope.detach())
-        wanted = [alias for alias, need in zip(aliases, needed, strict=True) if need]
-        found = iter(
-            torch.autograd.grad(value, wanted, -grad_y, create_graph=again, allow_unused=True)
-            if wanted
-            else ()
-        )
-        return None, grad_y, *[next(found) if need else None for need in needed]
-
-
-def _search(function: Increasing, y: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """The roots. A finished element keeps its x, so that evaluating it again changes nothing."""
     tolerance = TOLERANCE[y.dtype]
     x = y = y.masked_fill(y.isinf(), torch.nan)
     last_step = torch.full_like(y, torch.inf)
@@ -116,3 +71,63 @@ def _search(function: Increasing, y: Tensor, parameters: Sequence[Tensor]) -> Te
     polished = (x - newton).clamp(low, high)
     x = torch.where(polished.isnan(), x, polished)
     return x.masked_fill(x.isinf() | ~residual.isfinite(), torch.nan)
+
+
+def invert(
+    function: Increasing,
+    y: Float[Tensor, "*shape"],
+    *parameters: Tensor,
+    search: Search = search,
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    """The x with function(x, *parameters) = y, each element on its own, and log dx/dy.
+
+    Derivatives of any order, by the implicit function theorem: dx/dy = 1 / f'(x) and
+    dx/dp = -(df/dp) / f'(x). The function is differentiated by autograd.
+
+    Args:
+        function: takes x and the parameters. Of the tensors that it reads, those outside of
+            `parameters` get no gradient.
+        y: values, float32 or float64.
+        parameters: passed on; of any shapes that the function takes.
+        search: of the roots, where one that knows the function is faster.
+
+    Returns:
+        The roots, and log dx/dy = -log f'(x).
+    """
+    x: Tensor = _Root.apply(function, search, y, *parameters)  # type: ignore[no-untyped-call]  # torch's own
+    _, log_slope = function(x, *parameters)
+    return x, -log_slope
+
+
+class _Root(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401  torch gives it no public type
+        function: Increasing,
+        search: Search,
+        y: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:
+        x = search(function, y, parameters)
+        ctx.function = function
+        ctx.save_for_backward(x, *parameters)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401  as above
+        x, *parameters = ctx.saved_tensors
+        needed = ctx.needs_input_grad[3:]
+        again = torch.is_grad_enabled()
+        with torch.enable_grad():
+            # The root itself is a function of the parameters. Differentiating by aliases of them
+            # leaves that path out, but keeps it in the graph of the gradient.
+            aliases = [tensor.view_as(tensor) for tensor in parameters]
+            value, log_slope = ctx.function(x, *aliases)
+        grad_y = grad * torch.exp(-log_slope if again else -log_slope.detach())
+        wanted = [alias for alias, need in zip(aliases, needed, strict=True) if need]
+        found = iter(
+            torch.autograd.grad(value, wanted, -grad_y, create_graph=again, allow_unused=True)
+            if wanted
+            else ()
+        )
+        return None, None, grad_y, *[next(found) if need else None for need in needed]

@@ -13,13 +13,12 @@ from flows.errors import SpecError
 from flows.layered import (
     Closed,
     LayerParameters,
-    bend,
     bend_log_slope,
     count_layer_parameters,
     oriented,
     positive,
+    unbend,
 )
-from flows.roots import invert
 from flows.spec import Spec, check_choice, check_positive
 
 
@@ -142,7 +141,7 @@ class Sylvester(Bijection):
         found = []
         for unit in range(self.units - 1, -1, -1):
             slope = inner[:, unit, unit]
-            root, _ = invert(bend, slope * rest[:, unit] + a[:, unit], gain[:, unit])
+            root, _ = unbend(slope * rest[:, unit] + a[:, unit], gain[:, unit])
             t = torch.tanh(root)
             p = rest[:, unit] - outer[:, unit, unit] * t
             rest = rest[:, :unit] - outer[:, :unit, unit] * t[:, None]

@@ -1,14 +1,26 @@
 """What planar, radial and Sylvester flows have in common."""
 
+import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from flows import FitOptions, PlanarSpec, RadialSpec, SylvesterSpec, build, fit
+from flows import (
+    FitOptions,
+    PlanarSpec,
+    RadialSpec,
+    SylvesterSpec,
+    build,
+    fit,
+    spec_from_dict,
+)
 from flows.base import Bijection
-from flows.layered import LayerParameters, bend, bend_log_slope, positive
+from flows.layered import LayerParameters, bend, bend_log_slope, positive, unbend
+from flows.roots import invert
 
 Spec = PlanarSpec | RadialSpec | SylvesterSpec
 
@@ -126,7 +138,7 @@ def test_the_closed_direction_searches_no_root(spec, closed, monkeypatch):
         raise AssertionError("searched")
 
     for module in ("planar", "sylvester"):
-        monkeypatch.setattr(f"flows.{module}.invert", search)
+        monkeypatch.setattr(f"flows.{module}.unbend", search)
     layers = _layers(spec(layers=2, closed=closed), 3)
     directions = [layers.inverse, layers.forward]
     quick, slow = directions if closed == "density" else reversed(directions)
@@ -142,7 +154,7 @@ def test_a_row_that_is_not_finite_spoils_no_other(spec):
     clean = layers.forward(x)[0]
     x[1, 0], x[3, 2] = math.nan, math.inf
     spoilt = layers.forward(x)[0]
-    assert spoilt[[1, 3]].isnan().any(dim=1).all()
+    assert not bool(spoilt[[1, 3]].isfinite().all(dim=1).any())
     torch.testing.assert_close(spoilt[[0, 2, 4]], clean[[0, 2, 4]])
 
 
@@ -175,6 +187,37 @@ def _moons(rows: int, *, seed: int) -> Tensor:
     upper = torch.rand(rows, 1, generator=generator) < 0.5
     moon = torch.where(upper, moon, torch.tensor([1.0, 0.0]) - moon)
     return moon + 0.08 * torch.randn(rows, 2, generator=generator, dtype=torch.float64)
+
+
+@every_dtype
+def test_a_bend_is_undone_at_all_gains(dtype):
+    gain = torch.logspace(-12, 6, 73, dtype=dtype)[:, None]
+    size = torch.logspace(-9, 4, 53, dtype=dtype)
+    y = torch.cat([-size, torch.zeros(1, dtype=dtype), size]).repeat(73, 1)
+    a, log_slope = unbend(y, gain)
+    back, expected = bend(a.double(), gain.double())
+    close = 8 * torch.finfo(dtype).eps
+    torch.testing.assert_close(back, y.double(), rtol=close, atol=close)
+    torch.testing.assert_close(log_slope.double(), -expected, rtol=1e-3, atol=1e-3)
+    assert torch.equal(a.sign(), y.sign())
+
+
+def test_a_bend_is_undone_as_by_the_general_search():
+    y, gain = 4 * _rows(50, 4), positive(3 * _rows(50, 4, seed=1))
+    torch.testing.assert_close(unbend(y, gain), invert(bend, y, gain), rtol=1e-10, atol=1e-10)
+
+
+def test_derivatives_of_an_undone_bend_equal_finite_differences():
+    inputs = [_rows(3, 2).requires_grad_(), positive(_rows(1, 2, seed=1)).requires_grad_()]
+    assert torch.autograd.gradcheck(unbend, inputs)
+    assert torch.autograd.gradgradcheck(unbend, inputs)
+
+
+def test_undoing_a_bend_takes_few_steps(monkeypatch):
+    y, gain = 3 * _rows(50, 4), positive(2 * _rows(50, 4, seed=1))
+    expected = unbend(y, gain)[0]
+    monkeypatch.setattr("flows.layered.MAX_BEND_STEPS", 12)
+    assert torch.equal(unbend(y, gain)[0], expected)
 
 
 @every_dtype
@@ -216,3 +259,12 @@ def test_layer_parameters_of_one_row_stand_for_all():
 def test_a_spec_out_of_range_is_refused(unchecked, spec, fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         unchecked(spec, **fields)
+
+
+def test_the_examples_of_the_docs_are_specs():
+    docs = Path(__file__).parents[2] / "docs" / "flows.md"
+    blocks = re.findall(r"```json\n(.*?)```", docs.read_text(), flags=re.DOTALL)
+    specs = [
+        spec_from_dict(fields) for block in blocks if "family" in (fields := json.loads(block))
+    ]
+    assert {type(spec) for spec in specs} >= set(SPECS)
