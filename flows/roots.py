@@ -22,8 +22,8 @@ TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
 NEWTON_EVALUATIONS, MAX_EVALUATIONS = 60, 1200
 
 
-def search(function: Increasing, y: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """The x with function(x, *parameters) = y, each element on its own, without gradients.
+def bracketed_search(function: Increasing, y: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """The x with function(x, *parameters) = y, each element on its own.
 
     Newton's method inside a bracket: a step that leaves the bracket, or is not half as long as
     the one before, is replaced by a bisection, or by a longer and longer step while one side of
@@ -34,7 +34,7 @@ def search(function: Increasing, y: Tensor, parameters: Sequence[Tensor]) -> Ten
     point of that stretch is returned.
 
     A finished element keeps its x, so that evaluating it again changes nothing: the result does
-    not depend on the elements beside it.
+    not depend on the elements beside it. Called without gradients.
 
     Returns:
         The roots, NaN where y or the function is not finite or where the root, if there is one,
@@ -77,7 +77,7 @@ def invert(
     function: Increasing,
     y: Float[Tensor, "*shape"],
     *parameters: Tensor,
-    search: Search = search,
+    search: Search = bracketed_search,
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
     """The x with function(x, *parameters) = y, each element on its own, and log dx/dy.
 

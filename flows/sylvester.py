@@ -72,11 +72,11 @@ class SylvesterSpec(Spec):
 class Sylvester(Bijection):
     """x = z_K of z_0 = u and z_k = z_(k-1) + Q R h(S Q^T z_(k-1) + b), h = tanh.
 
-    Van den Berg et al. 2018, equations 11 to 14, S being their R~: Q has M orthonormal columns,
+    Van den Berg et al. 2018, section 3, S being their R~: Q has M orthonormal columns,
     R and S are upper triangular. log|det dx/du| = sum of log(1 + h'_i R_ii S_ii) over units and
     layers. A layer is invertible if R_ii S_ii > -1; we have S_ii = e^s > 0, which is no
-    restriction as tanh is odd, and R_ii = m(g) / S_ii with m as in `flows.planar`, where they
-    bound both diagonals by tanh. Q is a product of M Householder reflections, computed at once
+    restriction as tanh is odd, and R_ii = m(g) / S_ii with m as in `flows.planar`, where their
+    code bounds both diagonals by tanh. Q is a product of M Householder reflections, computed at once
     by its compact form I - V T V^T.
 
     forward costs 4 D M operations a row and layer. inverse: with p = Q^T z_(k-1) and
@@ -179,7 +179,7 @@ def orthonormal(
     """The first columns of the product of the reflections I - 2 v v^T / |v|^2, in this order.
 
     With unit columns V the product is I - V T V^T, T upper triangular and
-    T^-1 + T^-T = 2 V^T V (Joffrain et al. 2006, the UT transform).
+    T^-1 + T^-T = V^T V (Joffrain et al. 2006, the UT transform).
     """
     units = vectors.shape[-1]
     v = F.normalize(vectors, dim=-2)

@@ -41,7 +41,7 @@ def test_layers_without_a_push_are_the_identity():
     torch.testing.assert_close(log_det, torch.zeros(6, dtype=torch.float64))
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     numbers=st.lists(
         st.floats(-6, 6).filter(lambda value: abs(value) > 1e-3), min_size=5, max_size=5
