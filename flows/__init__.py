@@ -15,13 +15,16 @@ from flows.evaluate import Evaluation, evaluate
 from flows.fit import EpochReport, fit
 from flows.fit_state import FitState
 from flows.flow import Flow, Space
+from flows.haf import HafSpec
 from flows.inference import CompiledFlow, compile_flow
 from flows.made import MadeSpec
-from flows.maf import MafSpec
+from flows.maf import IafSpec, MafSpec
 from flows.options import FitOptions, StepSchedule
 from flows.planar import PlanarSpec
+from flows.preprocess import PreprocessingSpec
 from flows.radial import RadialSpec
-from flows.real_nvp import RealNvpSpec
+from flows.real_nvp import NiceSpec, RealNvpSpec
+from flows.spec import EncoderSpec
 from flows.sylvester import SylvesterSpec
 
 __all__ = [
@@ -29,6 +32,7 @@ __all__ = [
     "BatchNormSpec",
     "CompiledFlow",
     "DivergedError",
+    "EncoderSpec",
     "EpochReport",
     "Evaluation",
     "FitError",
@@ -38,9 +42,13 @@ __all__ = [
     "Flow",
     "FlowError",
     "FlowSpec",
+    "HafSpec",
+    "IafSpec",
     "MadeSpec",
     "MafSpec",
+    "NiceSpec",
     "PlanarSpec",
+    "PreprocessingSpec",
     "RadialSpec",
     "RealNvpSpec",
     "Space",

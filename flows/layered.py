@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flows.base import Bijection
+from flows.compose import Inverted
 from flows.roots import Increasing, invert
 
 # The direction that the papers' formula computes: of data, to have their density, or of noise.
@@ -110,28 +111,3 @@ def _search_bend(_: Increasing, y: Tensor, parameters: Sequence[Tensor]) -> Tens
 
 # They shorten the distance to the root, at most 1 where they are slow, to below 1e-17.
 MAX_BEND_STEPS = 100
-
-
-class Inverted(Bijection):
-    """A layer with its directions swapped."""
-
-    def __init__(self, layer: Bijection) -> None:
-        super().__init__()
-        self.dim = layer.dim
-        self.layer = layer
-
-    def forward(
-        self,
-        u: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data: the layer's inverse."""
-        return self.layer.inverse(u, *([] if context is None else [context]))
-
-    def inverse(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise: the layer's forward direction."""
-        return self.layer.forward(x, *([] if context is None else [context]))
