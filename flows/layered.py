@@ -16,10 +16,15 @@ from flows.roots import Increasing, invert
 # The direction that the papers' formula computes: of data, to have their density, or of noise.
 Closed = Literal["density", "sampling"]
 
-_SOFTPLUS_OF_THIS_IS_1 = math.log(math.e - 1)
+# The softplus of this is 1.
+_ORIGIN = math.log(math.e - 1)
 
 # Standard deviation of the weights of the context when training starts.
 CONTEXT_STD = 0.01
+
+# Steps towards the root of a bend. Where they are slow they start within 1 of it, and so many
+# bring them within 1e-17.
+MAX_BEND_STEPS = 100
 
 
 def oriented(noise_to_data: Bijection, closed: Closed) -> Bijection:
@@ -60,7 +65,7 @@ def count_layer_parameters(layers: int, width: int, context_dim: int) -> int:
 
 def positive(raw: Tensor) -> Tensor:
     """A softplus that is 1 at 0, where all layers are the identity."""
-    return F.softplus(raw + _SOFTPLUS_OF_THIS_IS_1)
+    return F.softplus(raw + _ORIGIN)
 
 
 def bend(a: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,11 +93,11 @@ def unbend(y: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
 def _search_bend(_: Increasing, y: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """Newton's method alone, which is safe here.
 
-    A bend is odd. At positive a it is concave if gain > 1, so that its tangents lie above it, and
-    below both gain a and a + gain - 1; if gain < 1 it is convex, and all is the other way round.
-    So a start where one of these two lines is y lies before the root, and steps never pass it:
-    they end where rounding turns one back. Nearly flat, at gains and y near 0, a step takes away
-    at least a third of the distance, which bounds their number.
+    A bend is odd. At positive a and gain > 1 it is concave: it lies below its tangents and below
+    the lines gain a and a + gain - 1. If gain < 1 it is convex and lies above all of them. So the
+    nearer of the points where the lines are y is before the root or on it, and steps never pass
+    the root: they end where rounding turns one back. Where it is nearly flat, at gains and y near
+    0, a step still takes away about a third of the distance.
     """
     (gain,) = parameters
     size, excess = y.abs(), gain - 1
@@ -107,7 +112,3 @@ def _search_bend(_: Increasing, y: Tensor, parameters: Sequence[Tensor]) -> Tens
             break
         a = torch.where(onward, further, a)
     return torch.copysign(a, y)
-
-
-# They shorten the distance to the root, at most 1 where they are slow, to below 1e-17.
-MAX_BEND_STEPS = 100

@@ -19,6 +19,9 @@ from flows.layered import (
 )
 from flows.spec import Spec, check_choice, check_positive
 
+# Standard deviation of the free vectors p, when training starts.
+INITIAL_PUSH = 0.05
+
 
 @dataclass(frozen=True)
 class PlanarSpec(Spec):
@@ -119,7 +122,3 @@ class Planar(Bijection):
         gain = positive(inner)
         along = (gain - 1 - inner) / weight.square().sum(dim=2, keepdim=True)
         return weight, free + along * weight, bias.squeeze(2), gain.squeeze(2)
-
-
-# Of the free vectors, when training starts.
-INITIAL_PUSH = 0.05

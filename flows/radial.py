@@ -11,6 +11,9 @@ from flows.base import Bijection
 from flows.layered import Closed, LayerParameters, count_layer_parameters, oriented, positive
 from flows.spec import Spec, check_choice, check_positive
 
+# Standard deviation of the raw strengths b, when training starts, times the features.
+INITIAL_STRENGTH = 0.2
+
 
 @dataclass(frozen=True)
 class RadialSpec(Spec):
@@ -123,7 +126,3 @@ def _undo(s: Tensor, alpha: Tensor, room: Tensor) -> Tensor:
     size = torch.where(middle > 0, middle, -middle)
     total = size + torch.sqrt(middle.square() + 4 * alpha * s)
     return torch.where(middle > 0, 2 * alpha * s / total, total / 2)
-
-
-# Standard deviation of the raw strengths b, when training starts, times the features.
-INITIAL_STRENGTH = 0.2

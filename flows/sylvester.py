@@ -21,6 +21,9 @@ from flows.layered import (
 )
 from flows.spec import Spec, check_choice, check_positive
 
+# Standard deviations when training starts: of a row above the diagonals, and of the gains g.
+INITIAL_TRIANGLE, INITIAL_GAIN = 0.1, 0.1
+
 
 @dataclass(frozen=True)
 class SylvesterSpec(Spec):
@@ -210,7 +213,3 @@ def _widths(dim: int, units: int) -> list[int]:
     """Numbers a layer: reflections, strict triangles of R and of S, gains, log scales, biases."""
     triangle = units * (units - 1) // 2
     return [dim * units, triangle, triangle, units, units, units]
-
-
-# Standard deviations when training starts: of a row above the diagonals, and of the gains g.
-INITIAL_TRIANGLE, INITIAL_GAIN = 0.1, 0.1
