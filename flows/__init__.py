@@ -20,9 +20,12 @@ from flows.inference import CompiledFlow, compile_flow
 from flows.made import MadeSpec
 from flows.maf import IafSpec, MafSpec
 from flows.options import FitOptions, StepSchedule
+from flows.planar import PlanarSpec
 from flows.preprocess import PreprocessingSpec
+from flows.radial import RadialSpec
 from flows.real_nvp import NiceSpec, RealNvpSpec
 from flows.spec import EncoderSpec
+from flows.sylvester import SylvesterSpec
 
 __all__ = [
     "FAMILIES",
@@ -44,11 +47,14 @@ __all__ = [
     "MadeSpec",
     "MafSpec",
     "NiceSpec",
+    "PlanarSpec",
     "PreprocessingSpec",
+    "RadialSpec",
     "RealNvpSpec",
     "Space",
     "SpecError",
     "StepSchedule",
+    "SylvesterSpec",
     "build",
     "check_dim",
     "compile_flow",

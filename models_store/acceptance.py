@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from flows import FlowSpec, MadeSpec, MafSpec, SpecError, check_dim, count_parameters
+from flows import (
+    FlowSpec,
+    MadeSpec,
+    MafSpec,
+    PlanarSpec,
+    RadialSpec,
+    SpecError,
+    SylvesterSpec,
+    check_dim,
+    count_parameters,
+)
 from models_store.errors import RequestError
 from models_store.preprocessing import accept_preprocessing
 from models_store.registry import Dataset
@@ -260,7 +270,7 @@ def _check_size(
 
 
 def _check_depth(flow: FlowSpec, most: int) -> None:
-    layers = _layers(flow) * len(flow.hidden)
+    layers = _layers(flow) * max(1, len(_hidden(flow)))
     if layers > most:
         raise RequestError(
             "limit-parameters",
@@ -271,7 +281,11 @@ def _check_depth(flow: FlowSpec, most: int) -> None:
 
 def _activations(flow: FlowSpec, dim: int) -> int:
     """Floats that a row leaves behind for the gradient: two networks a layer at the most."""
-    return _layers(flow) * (2 * sum(flow.hidden) + 8 * dim)
+    return _layers(flow) * (2 * sum(_hidden(flow)) + 8 * dim)
+
+
+def _hidden(flow: FlowSpec) -> list[int]:
+    return [] if isinstance(flow, PlanarSpec | RadialSpec | SylvesterSpec) else flow.hidden
 
 
 def _layers(flow: FlowSpec) -> int:

@@ -86,8 +86,11 @@ def test_fault_073_too_many_parameters_are_refused_before_they_exist() -> None:
     assert error.slug == "limit-parameters"
 
 
-def test_a_flow_of_too_many_hidden_layers_is_refused() -> None:
-    error = refusal(dataset(), flow={"family": "made", "hidden": [1] * 257})
+@pytest.mark.parametrize(
+    "flow", [{"family": "made", "hidden": [1] * 257}, {"family": "planar", "layers": 257}]
+)
+def test_a_flow_of_too_many_hidden_layers_is_refused(flow: dict[str, Any]) -> None:
+    error = refusal(dataset(), flow=flow)
     assert (error.slug, error.pointer) == ("limit-parameters", "/flow")
 
 
