@@ -76,7 +76,7 @@ def test_density_integrates_to_1(case, dim, make):
 
 def _integrals(flow: Flow, *, points: int) -> tuple[float, float]:
     """The integral of the density on a regular grid, and on every second point of it."""
-    rows, volume = grid(flow, points=points, reach=20.0)
+    rows, volume = grid(flow, points=points, reach=30.0)
     with torch.no_grad():
         density = torch.cat([flow.log_prob(chunk).exp() for chunk in rows.split(50_000)])
     density = density.view([points] * flow.dim)
