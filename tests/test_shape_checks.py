@@ -1,5 +1,7 @@
 """The checks of the test run see what they should, also in functions that are made again."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from jaxtyping import Float, TypeCheckError, jaxtyped
@@ -9,7 +11,7 @@ from flows import MadeSpec, build
 from tests.shape_checks import checked
 
 
-def make(result: Tensor):
+def make(result: Tensor) -> Callable[[Tensor], Tensor]:
     @jaxtyped(typechecker=checked)
     def answer(x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
         return result[: len(x)]

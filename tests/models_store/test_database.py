@@ -262,7 +262,7 @@ def test_fault_147_killing_writers_loses_no_answered_job(sqlite_url: str) -> Non
         stdout=subprocess.PIPE,
         text=True,
     )
-    answered, killed = [], []
+    answered, killed, child = [], [], 0
     chance = random.Random(0)  # noqa: S311 (moments of death, no secret)
     with writer:
         for line in writer.stdout or ():
