@@ -10,22 +10,37 @@ from flows.catalogue import (
     spec_from_dict,
     spec_to_dict,
 )
-from flows.errors import DivergedError, FitError, FitInterrupted, FlowError, SpecError
+from flows.diagnostics import Diagnostics, QuadratureKl, diagnose, quadrature_kl
+from flows.errors import (
+    DivergedError,
+    ElboDivergedError,
+    FitError,
+    FitInterrupted,
+    FlowError,
+    SpecError,
+)
 from flows.evaluate import Evaluation, evaluate
 from flows.fit import EpochReport, fit
 from flows.fit_state import FitState
 from flows.flow import Flow, Space
+from flows.formula import FormulaError, FormulaTarget
 from flows.inference import CompiledFlow, compile_flow
 from flows.made import MadeSpec
 from flows.maf import MafSpec
 from flows.options import FitOptions, StepSchedule
+from flows.posteriors import GaussianPosterior, LinearRegression, LogisticRegression
 from flows.real_nvp import RealNvpSpec
+from flows.targets import POTENTIALS, Potential, Target, Window
+from flows.variational import VariationalOptions, VariationalReport, fit_variational
 
 __all__ = [
     "FAMILIES",
+    "POTENTIALS",
     "BatchNormSpec",
     "CompiledFlow",
+    "Diagnostics",
     "DivergedError",
+    "ElboDivergedError",
     "EpochReport",
     "Evaluation",
     "FitError",
@@ -35,18 +50,32 @@ __all__ = [
     "Flow",
     "FlowError",
     "FlowSpec",
+    "FormulaError",
+    "FormulaTarget",
+    "GaussianPosterior",
+    "LinearRegression",
+    "LogisticRegression",
     "MadeSpec",
     "MafSpec",
+    "Potential",
+    "QuadratureKl",
     "RealNvpSpec",
     "Space",
     "SpecError",
     "StepSchedule",
+    "Target",
+    "VariationalOptions",
+    "VariationalReport",
+    "Window",
     "build",
     "check_dim",
     "compile_flow",
     "count_parameters",
+    "diagnose",
     "evaluate",
     "fit",
+    "fit_variational",
+    "quadrature_kl",
     "spec_from_dict",
     "spec_to_dict",
 ]
