@@ -24,6 +24,7 @@ from flows.fit import EpochReport, fit
 from flows.fit_state import FitState
 from flows.flow import Flow, Space
 from flows.formula import FormulaError, FormulaTarget
+from flows.gaussian import GaussianSpec
 from flows.inference import CompiledFlow, compile_flow
 from flows.made import MadeSpec
 from flows.maf import MafSpec
@@ -53,6 +54,7 @@ __all__ = [
     "FormulaError",
     "FormulaTarget",
     "GaussianPosterior",
+    "GaussianSpec",
     "LinearRegression",
     "LogisticRegression",
     "MadeSpec",

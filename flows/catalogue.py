@@ -13,12 +13,13 @@ from flows.compose import Standardise
 from flows.errors import SpecError
 from flows.fit_state import Json
 from flows.flow import Flow
+from flows.gaussian import GaussianSpec
 from flows.made import MadeSpec
 from flows.maf import MafSpec
 from flows.real_nvp import RealNvpSpec
 from flows.spec import Spec
 
-FlowSpec = MadeSpec | MafSpec | RealNvpSpec
+FlowSpec = GaussianSpec | MadeSpec | MafSpec | RealNvpSpec
 
 FAMILIES: dict[str, type[FlowSpec]] = {spec.family: spec for spec in get_args(FlowSpec)}
 
