@@ -55,13 +55,13 @@ def test_coordinates_are_the_columns():
 
 @pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - {"logaddexp", "max", "min", "norm"}))
 def test_functions_are_those_of_their_names(name):
-    one_argument: dict[str, Callable[[float], float]] = {
+    others: dict[str, Callable[..., float]] = {
         "sigmoid": lambda v: 1 / (1 + math.exp(-v)),
         "softplus": lambda v: math.log1p(math.exp(v)),
         "square": lambda v: v * v,
         "abs": abs,
     }
-    function = one_argument.get(name) or getattr(math, name)
+    function = others.get(name) or getattr(math, name)
     if name == "pow":
         found = evaluate("pow(abs(z1), z2)")
         values = [function(abs(z1), z2) for z1, z2 in Z.tolist()]
