@@ -28,11 +28,11 @@ from flows.gaussian import GaussianSpec
 from flows.inference import CompiledFlow, compile_flow
 from flows.made import MadeSpec
 from flows.maf import MafSpec
-from flows.options import FitOptions, StepSchedule
+from flows.options import FitOptions, StepSchedule, VariationalOptions
 from flows.posteriors import GaussianPosterior, LinearRegression, LogisticRegression
 from flows.real_nvp import RealNvpSpec
 from flows.targets import POTENTIALS, Potential, Target, Window
-from flows.variational import VariationalOptions, VariationalReport, fit_variational
+from flows.variational import VariationalReport, fit_variational
 
 __all__ = [
     "FAMILIES",

@@ -212,14 +212,14 @@ class _LogLikelihood(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # torch's own
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401  as above
         (gradient,) = ctx.saved_tensors
         return grad[:, None] * gradient, None, None
 
 
 def _log_likelihood(z: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    result: Tensor = _LogLikelihood.apply(z, x, y)
+    result: Tensor = _LogLikelihood.apply(z, x, y)  # type: ignore[no-untyped-call]  # torch's own
     return result
 
 
