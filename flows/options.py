@@ -90,7 +90,8 @@ class VariationalOptions:
         learning_rate: of the first iteration.
         schedule: constant; cosine falls towards 0 over `max_iterations`.
         max_gradient_norm: a longer gradient of all weights together is shortened to this; None
-            leaves gradients as they are.
+            leaves gradients as they are. Far from the target they are huge, and Adam would take
+            small steps for thousands of iterations after.
         batch_size: samples of the flow in one iteration.
         max_iterations: iterations after which training ends, whatever happens.
         report_every: iterations of one report.
@@ -105,7 +106,7 @@ class VariationalOptions:
     optimiser: Optimiser = "adam"
     learning_rate: float = 1e-3
     schedule: Literal["constant", "cosine"] = "constant"
-    max_gradient_norm: float | None = None
+    max_gradient_norm: float | None = 10.0
     batch_size: int = 128
     max_iterations: int = 10_000
     report_every: int = 100

@@ -218,7 +218,7 @@ class _Trainer:
         u = base_noise(self._options.batch_size, self._flow.dim, generator=generator)
         u = u.to(self._flow.device)
         z, log_det = self._flow.forward(u)
-        value, slope = self._target_at(z.detach(), generator)
+        value, slope = self._target_at(z, generator)
         log_q = -0.5 * (u.square().sum(dim=1) + self._flow.dim * LOG_TWO_PI) - log_det.detach()
         gain = value - log_q.double()
         usable = (gain.abs() < LARGEST) & slope.isfinite().all(dim=1)
@@ -241,12 +241,12 @@ class _Trainer:
         The flow's weights get their gradients from these rows. So one that is not finite can be
         left out, where a common graph would spread it to all weights.
         """
-        z.requires_grad_()
-        value = self._target.estimate(z, generator=generator)
-        if not value.requires_grad:
-            return value.to(z.device, torch.float64), torch.zeros_like(z)
-        (slope,) = torch.autograd.grad(value.sum(), z)
-        return value.detach().to(z.device, torch.float64), slope
+        rows = z.detach().double().requires_grad_()
+        value = self._target.estimate(rows, generator=generator)
+        slope = torch.zeros_like(rows)
+        if value.requires_grad:
+            (slope,) = torch.autograd.grad(value.sum(), rows)
+        return value.detach().to(z.device, torch.float64), slope.to(z.dtype)
 
     def _step(self, outputs: tuple[Tensor, Tensor], grads: tuple[Tensor, Tensor]) -> bool:
         """One step of the optimiser, unless the gradient is not finite."""
