@@ -36,7 +36,7 @@ class Diagnostics:
     Attributes:
         samples: how many.
         non_finite: samples whose log density is not finite. Their weight counts as 0 in the
-            evidence; the ELBO leaves them out and is then no bound.
+            evidence; the ELBO is then that of q restricted to the rest, a bound still.
         elbo: the mean of log w, in nats.
         elbo_standard_error: of that mean.
         log_evidence: log of the mean of w: the log of the target's normaliser.
@@ -124,7 +124,7 @@ def importance_diagnostics(log_weights: Float[Tensor, " samples"]) -> Diagnostic
     return Diagnostics(
         samples=samples,
         non_finite=samples - len(finite),
-        elbo=float(finite.mean()),
+        elbo=float(finite.mean()) + math.log(len(finite) / samples),
         elbo_standard_error=float(finite.std(correction=0)) / math.sqrt(len(finite)),
         log_evidence=float(peak + mean.log()),
         log_evidence_standard_error=float(weights.std() / mean) / math.sqrt(samples),
@@ -239,9 +239,15 @@ def _judge(shape: float | None) -> tuple[Verdict, str]:
     if shape is None:
         return "unreliable", "There are too few samples, or too few that count, to judge."
     if shape < GOOD_BELOW:
-        return "good", "The weights have a finite variance: the flow is close to its target."
+        return "good", (
+            "No few samples outweigh the rest: the evidence and its error can be trusted, unless "
+            "the flow misses a part of its target that none of its samples has seen."
+        )
     if shape < OK_BELOW:
-        return "ok", "The weights vary much, but the evidence can be used: more samples help."
+        return "ok", (
+            "The weights vary much: the evidence can be used, but its error may be too small; "
+            "more samples help."
+        )
     return "unreliable", (
         "A few samples outweigh the rest: the flow misses mass of its target, and neither the "
         "evidence nor its error can be trusted."

@@ -35,7 +35,8 @@ class VariationalReport:
         iteration: the last one, counted from 1.
         elbo: the mean over the samples of these iterations, each before its own step.
         elbo_standard_error: of that mean.
-        skipped: samples left out because their log density or its gradient was not finite.
+        skipped: samples left out because their log density or its gradient was not finite. The
+            ELBO is then that of q restricted to the rest, a bound still.
         best_iteration: the iteration of the report with the best ELBO so far.
         best_elbo: its ELBO.
         samples_per_second: of these iterations.
@@ -134,6 +135,11 @@ class _Progress:
     stale: int = 0
     samples_per_second: float = 0.0
     seconds: float = 0.0
+
+    @property
+    def elbo(self) -> float:
+        """The ELBO of q restricted to where samples are not left out: a bound, whatever is left out."""
+        return self.mean + math.log(self.count / (self.count + self.skipped))
 
     def add(self, values: Tensor, *, skipped: int) -> None:
         """Counts the samples of one iteration (the parallel algorithm of Chan et al. 1979)."""
@@ -268,8 +274,8 @@ class _Trainer:
         progress.window = 0
         progress.stale += 1
         annealed = progress.iteration <= self._options.annealing
-        if progress.best_iteration == 0 or annealed or progress.mean > progress.best:
-            progress.best_iteration, progress.best = progress.iteration, progress.mean
+        if progress.best_iteration == 0 or annealed or progress.elbo > progress.best:
+            progress.best_iteration, progress.best = progress.iteration, progress.elbo
             progress.stale = 0
             self._best = _copies(self._flow.state_dict())
         progress.seconds = time.monotonic() - self._started
@@ -279,7 +285,7 @@ class _Trainer:
         variance = progress.squares / max(progress.count - 1, 1)
         return VariationalReport(
             iteration=progress.iteration,
-            elbo=progress.mean,
+            elbo=progress.elbo,
             elbo_standard_error=math.sqrt(variance / progress.count),
             skipped=progress.skipped,
             best_iteration=progress.best_iteration,

@@ -306,6 +306,9 @@ def test_samples_outside_the_targets_support_are_left_out_and_counted():
     target = FormulaTarget("4 * log(z1) - 10 * z1", 1)  # on the positive half only
     reports = train(flow, target, max_iterations=150, learning_rate=0.05)
     assert reports[0].skipped > 20
+    log_evidence = math.lgamma(5) - 5 * math.log(10)
+    assert all(r.elbo < log_evidence + 3 * r.elbo_standard_error for r in reports)
+    assert reports[-1].best_elbo > log_evidence - 0.5
     assert reports[-1].skipped < 10
     assert moments(flow)[0].item() == pytest.approx(0.5, abs=0.15)
 
