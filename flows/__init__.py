@@ -25,12 +25,15 @@ from flows.fit_state import FitState
 from flows.flow import Flow, Space
 from flows.formula import FormulaError, FormulaTarget
 from flows.gaussian import GaussianSpec
+from flows.haf import HafSpec
 from flows.inference import CompiledFlow, compile_flow
 from flows.made import MadeSpec
-from flows.maf import MafSpec
+from flows.maf import IafSpec, MafSpec
 from flows.options import FitOptions, StepSchedule, VariationalOptions
 from flows.posteriors import GaussianPosterior, LinearRegression, LogisticRegression
-from flows.real_nvp import RealNvpSpec
+from flows.preprocess import PreprocessingSpec
+from flows.real_nvp import NiceSpec, RealNvpSpec
+from flows.spec import EncoderSpec
 from flows.targets import POTENTIALS, Potential, Target, Window
 from flows.variational import VariationalReport, fit_variational
 
@@ -42,6 +45,7 @@ __all__ = [
     "Diagnostics",
     "DivergedError",
     "ElboDivergedError",
+    "EncoderSpec",
     "EpochReport",
     "Evaluation",
     "FitError",
@@ -55,11 +59,15 @@ __all__ = [
     "FormulaTarget",
     "GaussianPosterior",
     "GaussianSpec",
+    "HafSpec",
+    "IafSpec",
     "LinearRegression",
     "LogisticRegression",
     "MadeSpec",
     "MafSpec",
+    "NiceSpec",
     "Potential",
+    "PreprocessingSpec",
     "QuadratureKl",
     "RealNvpSpec",
     "Space",

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flows.base import standard_normal
 from flows.errors import FitError
 from flows.evaluate import default_chunk_rows
-from flows.flow import LOG_TWO_PI, Flow, base_noise
+from flows.flow import Flow, base_noise
 from flows.targets import Target, Window
 
 # The fewest weights that a tail is fitted to, and how strongly the fit is drawn towards 0.5.
@@ -99,7 +100,7 @@ def diagnose(flow: Flow, target: Target, *, samples: int, seed: int) -> Diagnost
     with torch.no_grad():
         for rows in torch.split(u.double(), default_chunk_rows(flow.device)):
             z, log_det = exact.forward(rows)
-            log_q = -0.5 * (rows.square().sum(dim=1) + flow.dim * LOG_TWO_PI) - log_det
+            log_q = standard_normal(rows) - log_det
             chunks.append(target.log_density(z).to(log_q) - log_q)
     return importance_diagnostics(torch.cat(chunks))
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from flows.base import LOG_TWO_PI
 from flows.errors import FitError
-from flows.flow import LOG_TWO_PI
 from flows.targets import Target
 
 # Numbers that a chunk of rows, or its product with samples, may have.

@@ -66,7 +66,7 @@ class Target(ABC):
         self,
         z: Float[Tensor, "batch dim"],
         *,
-        generator: torch.Generator,  # noqa: ARG002  of those that draw
+        generator: torch.Generator,
     ) -> Float[Tensor, " batch"]:
         """What training maximises: `log_density`, or an unbiased estimate of it.
 

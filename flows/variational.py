@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flows.base import standard_normal
 from flows.errors import ElboDivergedError, FitError, FitInterrupted, FlowError
 from flows.fit_state import FitState, Json
-from flows.flow import LOG_TWO_PI, Flow, base_noise
+from flows.flow import Flow, base_noise
 from flows.optimiser import make_optimiser, optimiser_tensors, restore_optimiser, set_learning_rate
 from flows.options import VariationalOptions
 from flows.targets import Target
@@ -160,6 +161,8 @@ class _Trainer:
     def __init__(self, flow: Flow, target: Target, *, options: VariationalOptions) -> None:
         if target.dim != flow.dim:
             raise FitError(f"the target has {target.dim} dimensions, the flow {flow.dim}")
+        if not flow.has_noise:
+            raise FitError("the flow must map noise to rows")
         self._flow = flow
         self._target = target
         self._options = options
@@ -225,7 +228,7 @@ class _Trainer:
         u = u.to(self._flow.device)
         z, log_det = self._flow.forward(u)
         value, slope = self._target_at(z, generator)
-        log_q = -0.5 * (u.square().sum(dim=1) + self._flow.dim * LOG_TWO_PI) - log_det.detach()
+        log_q = standard_normal(u) - log_det.detach()
         gain = value - log_q.double()
         usable = (gain.abs() < LARGEST) & slope.isfinite().all(dim=1)
         kept = int(usable.sum())
