@@ -34,7 +34,7 @@ from flows.posteriors import GaussianPosterior, LinearRegression, LogisticRegres
 from flows.preprocess import PreprocessingSpec
 from flows.real_nvp import NiceSpec, RealNvpSpec
 from flows.spec import EncoderSpec
-from flows.targets import POTENTIALS, Potential, Target, Window
+from flows.targets import POTENTIALS, ConditionalTarget, Potential, Target, Window
 from flows.variational import VariationalReport, fit_variational
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "POTENTIALS",
     "BatchNormSpec",
     "CompiledFlow",
+    "ConditionalTarget",
     "Diagnostics",
     "DivergedError",
     "ElboDivergedError",
