@@ -13,6 +13,7 @@ from flows.errors import SpecError
 from flows.fit_state import Json
 from flows.flow import Context, Flow
 from flows.fused import ACTIVATIONS
+from flows.gaussian import GaussianSpec
 from flows.haf import HafSpec
 from flows.linear import apply_network, count_linear, network
 from flows.made import MadeSpec
@@ -25,7 +26,8 @@ from flows.spec import EncoderSpec, Spec
 from flows.sylvester import SylvesterSpec
 
 FlowSpec = (
-    MadeSpec
+    GaussianSpec
+    | MadeSpec
     | MafSpec
     | IafSpec
     | RealNvpSpec
