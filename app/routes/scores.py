@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.json_body import json_request
+from app.parameters import refuse_unknown_parameters
 from app.problems import FieldError, Problem
 from app.row_shape import Floats
 from app.samples import SampleRequest, Sampling
@@ -57,6 +58,7 @@ class RawRoute(APIRoute):
             await super().handle(scope, receive, send)
             return
         request = Request(scope, receive, send)
+        refuse_unknown_parameters(request, self)
         space = request.query_params.get("space", "data")
         if space not in ("data", "model"):
             error = FieldError("It must be `data` or `model`.", parameter="space")
