@@ -82,7 +82,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.models = LoadedModels(
             state.registry, state.blobs, max_bytes=settings.model_cache_bytes
         )
-        state.engine = Engine(threads=settings.inference_threads)
+        state.engine = Engine(
+            max_waiting=settings.max_waiting,
+            max_wait_s=settings.max_wait_s,
+            threads=settings.inference_threads,
+        )
         state.engine.start()
         state.queue = JobQueue(
             state.jobs,
