@@ -314,6 +314,15 @@ def test_samples_outside_the_targets_support_are_left_out_and_counted():
     assert moments(flow)[0].item() == pytest.approx(0.5, abs=0.15)
 
 
+def test_the_elbo_of_a_report_with_skipped_samples_is_that_of_the_restricted_flow():
+    target = FormulaTarget("0 * log(z1)", 1)  # 1 on the positive half, undefined on the other
+    flow = build(GaussianSpec(), 1, seed=0)
+    (report,) = train(flow, target, learning_rate=1e-12, max_iterations=10, batch_size=2000)
+    assert report.skipped == pytest.approx(10_000, rel=0.05)
+    half_normal_entropy = 0.5 * math.log(2 * math.pi * math.e) - math.log(2)
+    assert report.elbo == pytest.approx(half_normal_entropy, abs=0.05)
+
+
 def test_a_gradient_that_is_not_finite_spoils_no_weight():
     # Where z1 < 0 the value is 0 and the gradient is not a number.
     target = FormulaTarget("-0.5 * (z1 - 1)^2 + 0 * sqrt(abs(z1 + abs(z1)))", 1)
