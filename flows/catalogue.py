@@ -13,6 +13,7 @@ from flows.errors import SpecError
 from flows.fit_state import Json
 from flows.flow import Context, Flow
 from flows.fused import ACTIVATIONS
+from flows.gaussian import GaussianSpec
 from flows.haf import HafSpec
 from flows.linear import apply_network, count_linear, network
 from flows.made import MadeSpec
@@ -21,7 +22,7 @@ from flows.preprocess import Logit, Preprocessing, PreprocessingSpec, Rescale, S
 from flows.real_nvp import NiceSpec, RealNvpSpec
 from flows.spec import EncoderSpec, Spec
 
-FlowSpec = MadeSpec | MafSpec | IafSpec | RealNvpSpec | NiceSpec | HafSpec
+FlowSpec = GaussianSpec | MadeSpec | MafSpec | IafSpec | RealNvpSpec | NiceSpec | HafSpec
 
 FAMILIES: dict[str, type[FlowSpec]] = {spec.family: spec for spec in get_args(FlowSpec)}
 

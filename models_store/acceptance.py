@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from flows import FlowSpec, MadeSpec, MafSpec, SpecError, check_dim, count_parameters
+from flows import FlowSpec, GaussianSpec, MadeSpec, MafSpec, SpecError, check_dim, count_parameters
 from models_store.errors import RequestError
 from models_store.registry import Dataset
 from models_store.schemas import (
@@ -217,7 +217,7 @@ def _check_size(
 
 
 def _check_depth(flow: FlowSpec, most: int) -> None:
-    layers = _layers(flow) * len(flow.hidden)
+    layers = _layers(flow) * max(1, len(_hidden(flow)))
     if layers > most:
         raise RequestError(
             "limit-parameters",
@@ -228,8 +228,12 @@ def _check_depth(flow: FlowSpec, most: int) -> None:
 
 def _activations(flow: FlowSpec, dim: int) -> int:
     """Floats that a row leaves behind for the gradient: two networks a layer at the most."""
-    return _layers(flow) * (2 * sum(flow.hidden) + 8 * dim)
+    return _layers(flow) * (2 * sum(_hidden(flow)) + 8 * dim)
+
+
+def _hidden(flow: FlowSpec) -> list[int]:
+    return [] if isinstance(flow, GaussianSpec) else flow.hidden
 
 
 def _layers(flow: FlowSpec) -> int:
-    return 1 if isinstance(flow, MadeSpec) else flow.layers
+    return 1 if isinstance(flow, GaussianSpec | MadeSpec) else flow.layers

@@ -12,6 +12,7 @@ from flows import (
     FitOptions,
     Flow,
     FlowSpec,
+    GaussianSpec,
     HafSpec,
     IafSpec,
     MadeSpec,
@@ -41,6 +42,8 @@ class Case:
 RUNNING = BatchNormSpec(statistics="running", momentum=0.5)
 
 CASES = [
+    Case("gaussian", GaussianSpec()),
+    Case("gaussian-diagonal", GaussianSpec(covariance="diagonal")),
     Case("made", MadeSpec(hidden=[16], activation="relu")),
     Case("made-random", MadeSpec(hidden=[12, 9], order="random", activation="gelu")),
     Case("made-separate", MadeSpec(hidden=[8, 8], separate_networks=True)),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from flows import MadeSpec, MafSpec, RealNvpSpec
+from flows import GaussianSpec, MadeSpec, MafSpec, RealNvpSpec
 from models_store.acceptance import HeldOut, TrainingLimits, accept_training
 from models_store.errors import RequestError
 from models_store.ids import new_id
@@ -89,6 +89,12 @@ def test_fault_073_too_many_parameters_are_refused_before_they_exist() -> None:
 def test_a_flow_of_too_many_hidden_layers_is_refused() -> None:
     error = refusal(dataset(), flow={"family": "made", "hidden": [1] * 257})
     assert (error.slug, error.pointer) == ("limit-parameters", "/flow")
+
+
+def test_a_flow_without_hidden_layers_is_accepted() -> None:
+    table = dataset()
+    accepted = accept_training(request(table, flow={"family": "gaussian"}), table, limits=LIMITS)
+    assert accepted.flow == GaussianSpec()
 
 
 def test_training_that_would_not_fit_into_memory_is_refused() -> None:
