@@ -104,6 +104,38 @@ _JOBS_AND_MODELS = (
         "A coupling flow, for instance, needs at least two columns.",
     ),
     ProblemType(
+        "encoder-without-context",
+        422,
+        "The flow encodes a context that it does not have",
+        "An encoder needs `context_columns`.",
+    ),
+    ProblemType(
+        "preprocessing-unsuitable",
+        422,
+        "The preprocessing or the flow does not suit the values of a column",
+        "`dequantise` with levels needs whole numbers from 0 to levels - 1, `logit` values from 0"
+        " to 1, and a Bernoulli MADE columns of 0 and 1 without preprocessing.",
+    ),
+    ProblemType(
+        "columns-overlap",
+        422,
+        "The columns to model and those of the context are not apart",
+        "A column is either modelled or part of the context, and one at least must be modelled.",
+    ),
+    ProblemType(
+        "context-mismatch",
+        422,
+        "The context does not fit the model",
+        "A conditional model needs its context columns: one row for all samples or one for each."
+        " Other models have none.",
+    ),
+    ProblemType(
+        "model-without-noise",
+        422,
+        "The model has no map between data and noise",
+        "Densities of 0 and 1, and averages over several masks, give densities and samples only.",
+    ),
+    ProblemType(
         "dimension-mismatch",
         422,
         "The rows have the wrong number of columns",

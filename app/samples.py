@@ -17,6 +17,7 @@ from app.negotiation import RowFormat
 from app.npy import npy_header, npy_values
 from app.problems import FieldError, Problem
 from app.rows import Floats, row_errors
+from app.sample_context import context_rows
 from app.score_requests import ScoreRequest
 from app.streaming import Piece, StreamedResponse
 
@@ -37,6 +38,13 @@ class SampleRequest(BaseModel):
         le=2**63 - 1,
         description="The same seed gives the same rows. Null: the server picks one and tells it.",
     )
+    context: list[list[float] | dict[str, float]] | dict[str, float] | None = Field(
+        default=None,
+        description="Of a conditional model: one row of its context columns for all samples, or a"
+        " list of as many rows as samples. Rows are lists in the order of `context_columns`, or"
+        " objects keyed by column.",
+        examples=[[[0.5, 1.0]]],
+    )
 
 
 class Sampling:
@@ -46,12 +54,14 @@ class Sampling:
         score: the request.
         n: rows to draw.
         seed: what they follow from.
+        context: of a conditional model: one row, or one for each.
     """
 
-    def __init__(self, score: ScoreRequest, *, n: int, seed: int) -> None:
+    def __init__(self, score: ScoreRequest, *, n: int, seed: int, context: Floats | None) -> None:
         self._score = score
         self._n = n
         self._seed = seed
+        self._context = context
         chunk_rows = _CHUNK_VALUES // score.version.dim
         self._chunk_rows = max(_MIN_CHUNK_ROWS, min(_MAX_CHUNK_ROWS, chunk_rows))
 
@@ -74,7 +84,8 @@ class Sampling:
                 members={"limit": settings.max_sample_rows},
             )
         seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
-        return cls(score, n=wanted.n, seed=seed)
+        context = context_rows(wanted.context, score.version.context_columns, n=wanted.n)
+        return cls(score, n=wanted.n, seed=seed, context=context)
 
     async def answer(self) -> Response:
         """The rows in the wanted format; the first chunk is drawn before the answer begins.
@@ -128,7 +139,11 @@ class Sampling:
         """The rows; while the caller takes a chunk, the engine draws the next one."""
         async with self._score.flow() as flow:
             drawing = flow.iter_sample(
-                self._n, seed=self._seed, chunk_rows=self._chunk_rows, space=self._score.space
+                self._n,
+                seed=self._seed,
+                chunk_rows=self._chunk_rows,
+                context=self._context,
+                space=self._score.space,
             )
             pending = asyncio.ensure_future(self._draw(drawing, admitted=False))
             try:

@@ -135,7 +135,8 @@ def transform_responses(side: str) -> dict[int | str, dict[str, Any]]:
         f"{side} npy: a 2-D float64 array with one column more than the model has; the last one"
         " is `log_det`."
     )
-    return {200: _answer(properties, example, text), **problem_responses(*_ROW_FAILURES)}
+    failures = problem_responses(*_ROW_FAILURES, "model-without-noise")
+    return {200: _answer(properties, example, text), **failures}
 
 
 def sample_responses() -> dict[int | str, dict[str, Any]]:
@@ -155,7 +156,7 @@ def sample_responses() -> dict[int | str, dict[str, Any]]:
     }
     answer = _answer(properties, example, "The rows, streamed when large. npy: a 2-D array.")
     answer["headers"] |= _X_SEED
-    return {200: answer, **problem_responses(*_FAILURES, "limit-samples")}
+    return {200: answer, **problem_responses(*_FAILURES, "limit-samples", "context-mismatch")}
 
 
 def _answer(

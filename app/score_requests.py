@@ -83,7 +83,8 @@ class ScoreRequest:
         row_format = request_format(self.request.headers.get("content-type"))
         is_json = row_format is RowFormat.JSON
         limit = settings.max_json_bytes if is_json else settings.max_score_bytes
-        shape = RowsShape(self.version.columns, settings.max_score_rows, named=named)
+        columns = [*self.version.columns, *self.version.context_columns]
+        shape = RowsShape(columns, settings.max_score_rows, named=named)
         body = await read_body(self.request, limit=limit)
         if len(body) <= _INLINE_BYTES:
             return decode_rows(body, row_format, shape)

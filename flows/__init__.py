@@ -30,10 +30,13 @@ from flows.inference import CompiledFlow, compile_flow
 from flows.made import MadeSpec
 from flows.maf import IafSpec, MafSpec
 from flows.options import FitOptions, StepSchedule, VariationalOptions
+from flows.planar import PlanarSpec
 from flows.posteriors import GaussianPosterior, LinearRegression, LogisticRegression
 from flows.preprocess import PreprocessingSpec
+from flows.radial import RadialSpec
 from flows.real_nvp import NiceSpec, RealNvpSpec
 from flows.spec import EncoderSpec
+from flows.sylvester import SylvesterSpec
 from flows.targets import POTENTIALS, Potential, Target, Window
 from flows.variational import VariationalReport, fit_variational
 
@@ -66,13 +69,16 @@ __all__ = [
     "MadeSpec",
     "MafSpec",
     "NiceSpec",
+    "PlanarSpec",
     "Potential",
     "PreprocessingSpec",
     "QuadratureKl",
+    "RadialSpec",
     "RealNvpSpec",
     "Space",
     "SpecError",
     "StepSchedule",
+    "SylvesterSpec",
     "Target",
     "VariationalOptions",
     "VariationalReport",

@@ -143,6 +143,11 @@ async def _transform(score: ScoreRequest, direction: Direction) -> Response:
     whole = np.empty((len(rows), dim + 1))
     moved, log_det = whole[:, :dim], whole[:, dim]
     async with score.flow() as flow:
+        if direction == "inverse" and not flow.has_noise:
+            raise Problem(
+                "model-without-noise",
+                "This model gives densities and samples; there is no map between data and noise.",
+            )
         transform = _transform_of(flow, direction)
 
         def compute(start: int, stop: int) -> None:
