@@ -37,7 +37,7 @@ from flows.radial import RadialSpec
 from flows.real_nvp import NiceSpec, RealNvpSpec
 from flows.spec import EncoderSpec
 from flows.sylvester import SylvesterSpec
-from flows.targets import POTENTIALS, Potential, Target, Window
+from flows.targets import POTENTIALS, ConditionalTarget, Potential, Target, Window
 from flows.variational import VariationalReport, fit_variational
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "POTENTIALS",
     "BatchNormSpec",
     "CompiledFlow",
+    "ConditionalTarget",
     "Diagnostics",
     "DivergedError",
     "ElboDivergedError",

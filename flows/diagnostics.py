@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flows.base import LOG_TWO_PI
+from flows.base import standard_normal
 from flows.errors import FitError
 from flows.evaluate import default_chunk_rows
 from flows.flow import Flow, base_noise
-from flows.targets import Target, Window
+from flows.targets import ConditionalTarget, Target, Window
 
 # The fewest weights that a tail is fitted to, and how strongly the fit is drawn towards 0.5.
 LEAST_TAIL, PRIOR_SIZE = 5, 10
@@ -79,7 +79,14 @@ class QuadratureKl:
     points: int
 
 
-def diagnose(flow: Flow, target: Target, *, samples: int, seed: int) -> Diagnostics:
+def diagnose(
+    flow: Flow,
+    target: Target | ConditionalTarget,
+    *,
+    samples: int,
+    seed: int,
+    context: Float[Tensor, " context_dim"] | None = None,
+) -> Diagnostics:
     """Diagnostics from fresh samples of the flow; log q of a sample comes with the sample.
 
     Everything is computed in float64, in evaluation mode.
@@ -89,19 +96,24 @@ def diagnose(flow: Flow, target: Target, *, samples: int, seed: int) -> Diagnost
         target: p.
         samples: how many to draw.
         seed: of the samples.
+        context: of a conditional target, the one that is looked at.
 
     Raises:
-        FitError: fewer than 2 samples, or none with a finite log density.
+        FitError: fewer than 2 samples, none with a finite log density, no context for a
+            conditional target, or a density that does not map noise to rows.
     """
+    if not flow.has_noise:
+        raise FitError("diagnostics need a flow that maps noise to rows")
     exact = _exact(flow)
     generator = torch.Generator().manual_seed(seed)
     u = base_noise(samples, flow.dim, generator=generator).to(flow.device)
     chunks = []
     with torch.no_grad():
         for rows in torch.split(u.double(), default_chunk_rows(flow.device)):
-            z, log_det = exact.forward(rows)
-            log_q = -0.5 * (rows.square().sum(dim=1) + flow.dim * LOG_TWO_PI) - log_det
-            chunks.append(target.log_density(z).to(log_q) - log_q)
+            given = None if context is None else context.to(rows).expand(len(rows), -1)
+            z, log_det = exact.forward(rows, given)
+            log_q = standard_normal(rows) - log_det
+            chunks.append(_log_density(target, z, given).to(log_q) - log_q)
     return importance_diagnostics(torch.cat(chunks))
 
 
@@ -199,6 +211,14 @@ def quadrature_kl(
         window=window,
         points=points,
     )
+
+
+def _log_density(target: Target | ConditionalTarget, z: Tensor, context: Tensor | None) -> Tensor:
+    if isinstance(target, Target):
+        return target.log_density(z)
+    if context is None:
+        raise FitError("diagnostics of a conditional target need a context")
+    return target.log_density(z, context)
 
 
 def _log_densities(flow: Flow, target: Target, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -77,6 +77,41 @@ class Target(ABC):
         return self.log_density(z)
 
 
+class ConditionalTarget(ABC):
+    """An unnormalised density over rows z for every context c: amortised inference.
+
+    A flow with a context learns q(z | c) for all contexts at once, on average over those that are
+    drawn. For a model of data c with latent variables z, the density is the joint one, and its
+    normaliser the evidence of c.
+
+    Attributes:
+        dim: coordinates of a row.
+        context_dim: numbers of a context.
+        names: of the coordinates.
+    """
+
+    dim: int
+    context_dim: int
+    names: tuple[str, ...]
+
+    @abstractmethod
+    def log_density(
+        self, z: Float[Tensor, "batch dim"], context: Float[Tensor, "batch context_dim"]
+    ) -> Float[Tensor, " batch"]:
+        """Log p of each row given its context up to a constant, as that of `Target`."""
+
+    @abstractmethod
+    def sample_context(
+        self, n: int, *, generator: torch.Generator
+    ) -> Float[Tensor, "batch context_dim"]:
+        """Contexts to train on.
+
+        Args:
+            n: how many.
+            generator: of everything that is drawn, on the CPU.
+        """
+
+
 class Potential(Target):
     """One of `POTENTIALS`: log p(z) = -U(z) in two dimensions.
 

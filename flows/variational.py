@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flows.base import LOG_TWO_PI
+from flows.base import standard_normal
 from flows.errors import ElboDivergedError, FitError, FitInterrupted, FlowError
 from flows.fit_state import FitState, Json
 from flows.flow import Flow, base_noise
 from flows.optimiser import make_optimiser, optimiser_tensors, restore_optimiser, set_learning_rate
 from flows.options import VariationalOptions
-from flows.targets import Target
+from flows.targets import ConditionalTarget, Target
 
 VariationalStopReason = Literal["patience", "max_iterations", "max_seconds"]
 OnStep = Callable[[int, int], None]
@@ -67,7 +67,7 @@ class VariationalReport:
 
 def fit_variational(
     flow: Flow,
-    target: Target,
+    target: Target | ConditionalTarget,
     *,
     options: VariationalOptions,
     state: FitState | None = None,
@@ -90,7 +90,8 @@ def fit_variational(
 
     Args:
         flow: trained in place, on the device where it is.
-        target: of as many dimensions as the flow.
+        target: of as many dimensions as the flow; a `ConditionalTarget` gives every sample a
+            context of its own, and the ELBO is a mean over contexts, too.
         options: how to train.
         state: a snapshot or an interruption of the same training.
         on_step: called after each iteration with the iterations done and `max_iterations`.
@@ -158,9 +159,18 @@ class _Progress:
 class _Trainer:
     """One training."""
 
-    def __init__(self, flow: Flow, target: Target, *, options: VariationalOptions) -> None:
-        if target.dim != flow.dim:
-            raise FitError(f"the target has {target.dim} dimensions, the flow {flow.dim}")
+    def __init__(
+        self, flow: Flow, target: Target | ConditionalTarget, *, options: VariationalOptions
+    ) -> None:
+        context_dim = target.context_dim if isinstance(target, ConditionalTarget) else 0
+        for what, wanted, given in (
+            ("dimensions", target.dim, flow.dim),
+            ("numbers of a context", context_dim, flow.context_dim),
+        ):
+            if wanted != given:
+                raise FitError(f"the target has {wanted} {what}, the flow {given}")
+        if not flow.has_noise:
+            raise FitError("the flow must map noise to rows")
         self._flow = flow
         self._target = target
         self._options = options
@@ -223,10 +233,10 @@ class _Trainer:
         progress = self._progress
         generator = self._generator(iteration)
         u = base_noise(self._options.batch_size, self._flow.dim, generator=generator)
-        u = u.to(self._flow.device)
-        z, log_det = self._flow.forward(u)
-        value, slope = self._target_at(z, generator)
-        log_q = -0.5 * (u.square().sum(dim=1) + self._flow.dim * LOG_TWO_PI) - log_det.detach()
+        u, context = u.to(self._flow.device), self._context(generator)
+        z, log_det = self._flow.forward(u, context)
+        value, slope = self._target_at(z, context, generator)
+        log_q = standard_normal(u) - log_det.detach()
         gain = value - log_q.double()
         usable = (gain.abs() < LARGEST) & slope.isfinite().all(dim=1)
         kept = int(usable.sum())
@@ -242,14 +252,26 @@ class _Trainer:
         if progress.failures >= FAILURES_ALLOWED:
             raise ElboDivergedError(iteration)
 
-    def _target_at(self, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _context(self, generator: torch.Generator) -> Tensor | None:
+        if not isinstance(self._target, ConditionalTarget):
+            return None
+        context = self._target.sample_context(self._options.batch_size, generator=generator)
+        return context.to(self._flow.device)
+
+    def _target_at(
+        self, z: Tensor, context: Tensor | None, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """The target's log density in float64, and its gradient in z, row by row.
 
         The flow's weights get their gradients from these rows. So one that is not finite can be
         left out, where a common graph would spread it to all weights.
         """
         rows = z.detach().double().requires_grad_()
-        value = self._target.estimate(rows, generator=generator)
+        if isinstance(self._target, Target):
+            value = self._target.estimate(rows, generator=generator)
+        else:
+            assert context is not None  # noqa: S101  as `_context` drew it
+            value = self._target.log_density(rows, context)
         slope = torch.zeros_like(rows)
         if value.requires_grad:
             (slope,) = torch.autograd.grad(value.sum(), rows)

@@ -20,6 +20,7 @@ from flows import (
     GaussianSpec,
     LinearRegression,
     LogisticRegression,
+    MadeSpec,
     Potential,
     RealNvpSpec,
     Target,
@@ -345,6 +346,14 @@ def test_huge_densities_keep_reports_and_states_finite():
 def test_dimensions_that_differ_are_refused():
     with pytest.raises(FitError, match="2 dimensions, the flow 3"):
         fit_variational(build(SMALL, 3, seed=0), RING, options=OPTIONS)
+
+
+def test_densities_that_do_not_map_noise_to_rows_are_refused():
+    ensemble = build(MadeSpec(masks=2, hidden=[4]), 2, seed=0)
+    with pytest.raises(FitError, match="noise to rows"):
+        fit_variational(ensemble, RING, options=OPTIONS)
+    with pytest.raises(FitError, match="noise to rows"):
+        diagnose(ensemble, RING, samples=100, seed=0)
 
 
 @pytest.mark.parametrize(
