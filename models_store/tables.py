@@ -188,6 +188,7 @@ class ModelVersionRow(Base):
     metrics: Mapped[JsonObject]
     dataset_id: Mapped[str | None]
     dataset_sha256: Mapped[str | None]
+    target: Mapped[JsonObject | None]
     seed: Mapped[int] = mapped_column(BigInteger)
     code_version: Mapped[str]
     checkpoint_key: Mapped[str]

@@ -172,6 +172,7 @@ def _to_version(row: ModelVersionRow, *, name: str, aliases: list[str]) -> Versi
         metrics=row.metrics,
         dataset_id=row.dataset_id,
         dataset_sha256=row.dataset_sha256,
+        target=row.target,
         seed=row.seed,
         code_version=row.code_version,
         checkpoint_key=row.checkpoint_key,
