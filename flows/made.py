@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Self, get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,6 @@ from torch import Tensor
 from flows.autoregressive import Autoregressive, AutoregressiveStep
 from flows.base import Bijection
 from flows.compose import Chain, Permutation
-from flows.errors import SpecError
 from flows.folding import Pending, Step, tanh_as_sigmoid
 from flows.fused import ACTIVATIONS, ActivationName, Pullback, masked_affine_vjp
 from flows.made_masks import MaskEnsemble
@@ -58,17 +57,6 @@ class MadeSpec(Spec):
             raise ValueError("separate_networks needs conditional gaussian")
         if self.separate_networks and self.masks > 1:
             raise ValueError("separate_networks needs masks 1")
-
-    def for_targets(self) -> Self:
-        """Itself, unless rows are 0 and 1, or several orders take turns.
-
-        Raises:
-            SpecError: so it is.
-        """
-        if self.conditional == "bernoulli" or self.masks > 1:
-            what = "conditional bernoulli" if self.masks == 1 else "more than one mask"
-            raise SpecError("flow-unsuitable", f"a made with {what} does not map noise to rows")
-        return self
 
     def count_parameters(self, dim: int, context_dim: int = 0) -> int:
         """Weights and biases."""

@@ -1,7 +1,7 @@
 """Radial flows (Rezende and Mohamed 2015)."""
 
-from dataclasses import dataclass, replace
-from typing import Literal, Self, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -33,10 +33,6 @@ class RadialSpec(Spec):
         check_choice("family", self.family, ("radial",))
         check_positive("layers", self.layers)
         check_choice("closed", self.closed, get_args(Closed))
-
-    def for_targets(self) -> Self:
-        """Closed for sampling."""
-        return replace(self, closed="sampling")
 
     def count_parameters(self, dim: int, context_dim: int = 0) -> int:
         """A centre and two numbers a layer."""

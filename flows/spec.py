@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Self, get_args
+from typing import get_args
 
 import torch
 
@@ -52,14 +52,6 @@ class Spec(ABC):
         """
         if dim < 1:
             raise SpecError("dimension-unsupported", "a flow needs at least 1 feature")
-
-    def for_targets(self) -> Self:
-        """The same flow with noise to data in closed form: one that is fitted to a target.
-
-        Raises:
-            SpecError: it has no map from noise to data that gradients pass through.
-        """
-        return self
 
     @abstractmethod
     def count_parameters(self, dim: int, context_dim: int = 0) -> int:

@@ -1,7 +1,7 @@
 """Sylvester flows (van den Berg et al. 2018)."""
 
-from dataclasses import dataclass, replace
-from typing import Literal, Self, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -57,10 +57,6 @@ class SylvesterSpec(Spec):
                 "dimension-unsupported",
                 f"sylvester with {self.units} units needs at least {self.units} features",
             )
-
-    def for_targets(self) -> Self:
-        """Closed for sampling."""
-        return replace(self, closed="sampling")
 
     def count_parameters(self, dim: int, context_dim: int = 0) -> int:
         """Reflections, two strict triangles and three numbers a unit of each layer."""

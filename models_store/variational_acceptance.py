@@ -17,6 +17,7 @@ from flows import (
     PlanarSpec,
     RealNvpSpec,
     SpecError,
+    for_targets,
 )
 from models_store.acceptance import (
     COPIES_OF_WEIGHTS,
@@ -153,7 +154,7 @@ def _check_binary(response: str, dataset: Dataset) -> None:
 
 def _for_targets(flow: FlowSpec) -> FlowSpec:
     try:
-        return flow.for_targets()
+        return for_targets(flow)
     except SpecError as error:
         raise RequestError(error.code, str(error), pointer="/flow") from error
 
