@@ -157,19 +157,21 @@ _JOBS_AND_MODELS = (
         "batch-value",
         422,
         "A value is not a number",
-        "Every value of a row must be a number; there is no conversion from text or booleans.",
+        "Every value of a row, and the type of every column, must be a number; there is no"
+        " conversion from text, dictionaries or booleans.",
     ),
     ProblemType(
         "columns-mismatch",
         422,
-        "A row has other columns than the model",
-        "Rows that are objects must have exactly the model's columns as their keys.",
+        "The rows have other columns than the model",
+        "Where columns have names, they must be exactly the model's, in any order.",
     ),
     ProblemType(
         "array-parse",
         422,
-        "The body is not a readable npy array",
-        "The npy header is malformed, or promises more or fewer bytes than came.",
+        "The rows cannot be read in their format",
+        "The npy header is malformed or promises more or fewer bytes than came; the CSV, the Arrow"
+        " stream or the Parquet file is damaged, cut off or not well-formed.",
     ),
     ProblemType(
         "array-dtype",

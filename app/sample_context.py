@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from app.problems import FieldError, Problem
-from app.rows import Floats
+from app.row_shape import Floats
 
 _MAX_NAMES = 20
 Row = list[float] | dict[str, float]

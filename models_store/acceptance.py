@@ -9,18 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from flows import (
-    FlowSpec,
-    GaussianSpec,
-    MadeSpec,
-    MafSpec,
-    PlanarSpec,
-    RadialSpec,
-    SpecError,
-    SylvesterSpec,
-    check_dim,
-    count_parameters,
-)
+from flows import FlowSpec, MadeSpec, MafSpec, SpecError, check_dim, count_parameters
 from models_store.errors import RequestError
 from models_store.preprocessing import accept_preprocessing
 from models_store.registry import Dataset
@@ -294,9 +283,11 @@ def activations(flow: FlowSpec, dim: int) -> int:
 
 
 def _hidden(flow: FlowSpec) -> list[int]:
-    plain = GaussianSpec | PlanarSpec | RadialSpec | SylvesterSpec
-    return [] if isinstance(flow, plain) else flow.hidden
+    """The hidden layers of a network; some families have none."""
+    hidden: list[int] = getattr(flow, "hidden", [])
+    return hidden
 
 
 def _layers(flow: FlowSpec) -> int:
-    return 1 if isinstance(flow, GaussianSpec | MadeSpec) else flow.layers
+    layers: int = getattr(flow, "layers", 1)
+    return layers

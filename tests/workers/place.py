@@ -24,6 +24,7 @@ from models_store.jobs import Jobs
 from models_store.records import Dataset, NewDataset, Version
 from models_store.registry import Registry
 from models_store.schemas import TrainingRequest
+from tests.servers import tied
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
 
@@ -224,7 +225,7 @@ class PlaceRedis:
 
     def start(self) -> None:
         self.process = subprocess.Popen(  # noqa: S603 - our own command
-            private_redis.command(self._settings.redis_socket), stdout=subprocess.DEVNULL
+            tied(*private_redis.command(self._settings.redis_socket)), stdout=subprocess.DEVNULL
         )
         wait_until(lambda: private_redis.answers(self._settings.resolved_broker_url))
 
