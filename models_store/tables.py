@@ -181,7 +181,8 @@ class ModelVersionRow(Base):
     family: Mapped[str]
     dim: Mapped[int]
     columns: Mapped[list[str]]
-    context_columns: Mapped[list[str]] = mapped_column(server_default="[]")
+    # Null in versions from before there were contexts.
+    context_columns: Mapped[list[str] | None]
     flow: Mapped[JsonObject]
     preprocessing: Mapped[JsonObject]
     parameters: Mapped[int] = mapped_column(BigInteger)
