@@ -17,7 +17,7 @@ from app.openapi import DESCRIPTION, TAGS, install_openapi
 from app.problems import Problem, install_problem_handlers, problem_response, request_id_of
 from app.queue import JobQueue
 from app.request_bodies import BodyLimits, BodyMiddleware
-from app.routes import datasets, docs, health, jobs, models, problems, scores
+from app.routes import datasets, docs, health, job_starts, jobs, models, problems, scores
 from app.settings import ApiSettings
 from models_store.blobs import BlobStore
 from models_store.database import Database
@@ -44,7 +44,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = Metrics()
     app.state.stopping = asyncio.Event()
-    for module in (datasets, jobs, models, scores, problems, health, docs):
+    for module in (datasets, job_starts, jobs, models, scores, problems, health, docs):
         app.include_router(module.router)
     install_problem_handlers(app)
     app.exception_handler(OverloadedError)(_on_overload)
