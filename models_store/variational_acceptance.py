@@ -178,7 +178,7 @@ def _optimisation(
         annealing = 0 if isinstance(target, PosteriorTarget) else iterations // 5
     return AcceptedVariationalOptimisation(
         optimiser=request.optimiser,
-        learning_rate=request.learning_rate or (1e-2 if simple else 1e-3),
+        learning_rate=request.learning_rate or (3e-2 if simple else 1e-3),
         schedule=request.schedule,
         max_gradient_norm=request.max_gradient_norm or 10.0,
         batch_size=request.batch_size or 128,

@@ -110,7 +110,7 @@ _TAGS = {"potential": "a potential", "log_density": "a formula", "posterior": "a
 
 
 def _tag_of(target: object) -> str | None:
-    fields = target if isinstance(target, dict) else dict.fromkeys(vars(target))
+    fields = target if isinstance(target, dict) else getattr(target, "__dict__", {})
     named = [tag for field, tag in _TAGS.items() if field in fields]
     return named[0] if len(named) == 1 else None
 
