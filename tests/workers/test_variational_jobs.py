@@ -14,7 +14,7 @@ from workers.variational import infer
 Supervise = Callable[..., Running]
 
 RING = {"potential": "U1"}
-REPORT, ITERATIONS = 20, 300
+REPORT, ITERATIONS = 20, 240
 # Some ten milliseconds an iteration, so that it can be caught in the middle.
 MEDIUM: dict[str, Any] = {
     "flow": {"family": "realnvp", "layers": 4, "hidden": [32], "batch_norm": None},
