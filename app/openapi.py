@@ -165,7 +165,7 @@ def _own_problems(responses: dict[str, Any]) -> list[str]:
 def _implied_problems(path: str, operation: dict[str, Any]) -> list[str]:
     slugs = list(_EVERYWHERE)
     if path.startswith("/v1/"):
-        slugs += _WITH_DATABASE
+        slugs += [*_WITH_DATABASE, "unknown-parameter"]
     if operation.get("parameters"):
         slugs += _WITH_PARAMETERS
     body = operation.get("requestBody", {}).get("content", {})

@@ -254,6 +254,8 @@ def _allowed_methods(request: Request) -> list[str]:
     for route in iter_route_contexts(request.app.routes):
         if route.path_format == template:
             methods |= route.methods or set()
+    if "GET" in methods:
+        methods.add("HEAD")  # see `app.head`
     return sorted(methods)
 
 
