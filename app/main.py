@@ -19,7 +19,7 @@ from app.parameters import known_parameters
 from app.problems import Problem, install_problem_handlers, problem_response, request_id_of
 from app.queue import JobQueue
 from app.request_bodies import BodyLimits, BodyMiddleware
-from app.routes import datasets, docs, health, jobs, models, problems, scores
+from app.routes import datasets, docs, health, job_starts, jobs, models, problems, scores
 from app.settings import ApiSettings
 from models_store.blobs import BlobStore
 from models_store.database import Database
@@ -46,7 +46,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = Metrics()
     app.state.stopping = asyncio.Event()
-    for module in (datasets, jobs, models, scores):
+    for module in (datasets, job_starts, jobs, models, scores):
         app.include_router(module.router, dependencies=[Depends(known_parameters)])
     for module in (problems, health, docs):
         app.include_router(module.router)

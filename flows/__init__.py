@@ -7,6 +7,7 @@ from flows.catalogue import (
     build,
     check_dim,
     count_parameters,
+    for_targets,
     spec_from_dict,
     spec_to_dict,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "evaluate",
     "fit",
     "fit_variational",
+    "for_targets",
     "quadrature_kl",
     "spec_from_dict",
     "spec_to_dict",

@@ -78,6 +78,23 @@ def check_dim(spec: FlowSpec, dim: int, context_dim: int = 0) -> None:
         raise SpecError("encoder-without-context", "an encoder needs a context that it encodes")
 
 
+def for_targets(spec: FlowSpec) -> FlowSpec:
+    """The same flow as one that is fitted to a target: noise to data in closed form, if it can be.
+
+    Raises:
+        SpecError: no gradients pass from noise to data.
+    """
+    match spec:
+        case PlanarSpec() | RadialSpec() | SylvesterSpec():
+            return dataclasses.replace(spec, closed="sampling")
+        case MadeSpec(conditional="bernoulli"):
+            raise SpecError("flow-unsuitable", "a made of 0 and 1 does not map noise to rows")
+        case MadeSpec(masks=masks) if masks > 1:
+            raise SpecError("flow-unsuitable", "a made of several masks does not map noise to rows")
+        case _:
+            return spec
+
+
 def count_parameters(spec: FlowSpec, dim: int, context_dim: int = 0) -> int:
     """Trainable numbers of the flow, masked ones included; nothing is allocated."""
     encoder = spec.encoder

@@ -72,6 +72,7 @@ def test_a_version_tells_what_it_is_and_what_it_was_made_from(client):
         "job_id",
         "dataset_id",
         "dataset_sha256",
+        "target",
         "code_version",
         "seed",
     }

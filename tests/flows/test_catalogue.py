@@ -18,6 +18,7 @@ from flows import (
     SpecError,
     build,
     count_parameters,
+    for_targets,
     spec_from_dict,
     spec_to_dict,
 )
@@ -125,3 +126,17 @@ def test_a_built_flow_is_in_float32_with_its_standardisation_in_float64():
     assert flow.dtype == torch.float32
     assert flow.preprocessing.standardise is not None
     assert flow.preprocessing.standardise.mean.dtype == torch.float64
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_flow_can_be_fitted_to_a_target_exactly_if_it_maps_noise_to_rows(case):
+    dim = max(2, case.min_dim)
+    if not build(case.spec, dim, seed=0).has_noise:
+        with pytest.raises(SpecError, match="noise to rows"):
+            for_targets(case.spec)
+        return
+    spec = for_targets(case.spec)
+    assert getattr(spec, "closed", "sampling") == "sampling"
+    assert for_targets(spec) == spec
+    rows, log_det = build(spec, dim, seed=0).eval().forward(torch.zeros(3, dim))
+    assert rows.requires_grad or log_det.requires_grad
