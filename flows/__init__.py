@@ -19,6 +19,8 @@ from flows.haf import HafSpec
 from flows.inference import CompiledFlow, compile_flow
 from flows.made import MadeSpec
 from flows.maf import IafSpec, MafSpec
+from flows.naf import NafSpec
+from flows.nsf import NsfSpec
 from flows.options import FitOptions, StepSchedule
 from flows.preprocess import PreprocessingSpec
 from flows.real_nvp import NiceSpec, RealNvpSpec
@@ -43,7 +45,9 @@ __all__ = [
     "IafSpec",
     "MadeSpec",
     "MafSpec",
+    "NafSpec",
     "NiceSpec",
+    "NsfSpec",
     "PreprocessingSpec",
     "RealNvpSpec",
     "Space",

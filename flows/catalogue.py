@@ -17,11 +17,13 @@ from flows.haf import HafSpec
 from flows.linear import apply_network, count_linear, network
 from flows.made import MadeSpec
 from flows.maf import IafSpec, MafSpec
+from flows.naf import NafSpec
+from flows.nsf import NsfSpec
 from flows.preprocess import Logit, Preprocessing, PreprocessingSpec, Rescale, Standardise
 from flows.real_nvp import NiceSpec, RealNvpSpec
 from flows.spec import EncoderSpec, Spec
 
-FlowSpec = MadeSpec | MafSpec | IafSpec | RealNvpSpec | NiceSpec | HafSpec
+FlowSpec = MadeSpec | MafSpec | IafSpec | RealNvpSpec | NiceSpec | HafSpec | NsfSpec | NafSpec
 
 FAMILIES: dict[str, type[FlowSpec]] = {spec.family: spec for spec in get_args(FlowSpec)}
 

@@ -16,7 +16,9 @@ from flows import (
     IafSpec,
     MadeSpec,
     MafSpec,
+    NafSpec,
     NiceSpec,
+    NsfSpec,
     RealNvpSpec,
     build,
     fit,
@@ -57,6 +59,11 @@ CASES = [
     Case("haf", HafSpec(layers=4, hidden=[10]), min_dim=2),
     Case("realnvp", RealNvpSpec(layers=3, hidden=[16]), min_dim=2),
     Case("realnvp-plain", RealNvpSpec(layers=2, hidden=[9, 9], batch_norm=None), min_dim=2),
+    Case("nsf", NsfSpec(layers=2, hidden=[12], bins=4)),
+    Case("nsf-coupling", NsfSpec(layers=2, hidden=[12], bins=5, coupling=True), min_dim=2),
+    Case("naf-dsf", NafSpec(layers=2, hidden=[10], units=4)),
+    Case("naf-ddsf", NafSpec(layers=1, hidden=[10], transformer="ddsf", units=3)),
+    Case("naf-sampling", NafSpec(layers=2, hidden=[8], units=3, closed="sampling")),
 ]
 
 
