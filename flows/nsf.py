@@ -46,9 +46,8 @@ class NsfSpec(Spec):
             data are standardised; beyond, they are the identity.
         coupling: one half of the features conditions the other; otherwise each feature is
             conditioned on those before it.
-        activation: inside the networks. With `relu`, the paper's choice, an outlier moves the
-            log density by the logarithm of its size at the most: widths and heights of bins are
-            bounded and slopes grow linearly.
+        activation: inside the networks; `tanh` bounds the splines' parameters on outliers, where
+            `relu`, the paper's choice, makes splines so flat that sampling loses digits.
     """
 
     family: Literal["nsf"] = "nsf"
@@ -57,7 +56,7 @@ class NsfSpec(Spec):
     bins: int = 8
     tail_bound: float = 5.0
     coupling: bool = False
-    activation: ActivationName = "relu"
+    activation: ActivationName = "tanh"
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("nsf",))
@@ -66,7 +65,7 @@ class NsfSpec(Spec):
         check_positive("bins", self.bins)
         if not 2 <= self.bins <= MAX_BINS:
             raise ValueError(f"bins must be from 2 to {MAX_BINS}")
-        if isinstance(self.tail_bound, bool) or not 0 < self.tail_bound < math.inf:
+        if type(self.tail_bound) not in (int, float) or not 0 < self.tail_bound < math.inf:
             raise ValueError("tail_bound must be a positive number")
         check_choice("coupling", self.coupling, (False, True))
         check_choice("activation", self.activation, get_args(ActivationName))
@@ -120,8 +119,9 @@ class RationalQuadratic(Transformer):
     knots between them, through softplus. A bin is at least 0.001 of the interval wide and high,
     a slope at least 0.001. With parameters of 0 the map is the identity.
 
-    We depart from the paper's code in scale and offset of the parameters: it divides logits by
-    the square root of the hidden units, and its slopes start from softplus(0).
+    We depart from the paper's code in scale and offset of the parameters: it divides the logits
+    of coupling layers by the square root of the hidden units, and a slope parameter of 0 gives it
+    softplus(0).
     """
 
     def __init__(self, bins: int, tail_bound: float) -> None:
