@@ -97,6 +97,38 @@ def api(
 
 
 @app.command()
+def reproduce(
+    name: Annotated[str | None, typer.Argument(help="Of the experiment.")] = None,
+    list_: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--list", help="Name the experiments and what was published.")
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of the data sets.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder of results and unfinished runs.")
+    ] = Path("experiments/results"),
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, orders and noise.")] = 0,
+    quick: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--quick", help="A few rows and steps, to see that it works.")
+    ] = False,
+) -> None:
+    """Run a published experiment; one that was stopped goes on where it was.
+
+    Examples: densityd reproduce --list; densityd reproduce planar-u1;
+    densityd reproduce mnist-maf --data ~/data --seed 1
+    """
+    from densityd import reproduce as command  # noqa: PLC0415 - only this command needs torch
+
+    if list_:
+        command.list_recipes()
+    elif name is None:
+        _fail("name an experiment, or see --list", _WRONG_SETTINGS)
+    else:
+        command.reproduce(name, data=data, out=out, seed=seed, quick=quick)
+
+
+@app.command()
 def worker(
     concurrency: Annotated[
         int | None, typer.Option(min=1, max=256, help="Jobs at a time.", show_default="1")

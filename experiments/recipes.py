@@ -1,0 +1,328 @@
+"""Every experiment: its data, its flow, how it is trained, and what was published."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from flows import (
+    BatchNormSpec,
+    FitOptions,
+    FlowSpec,
+    HafSpec,
+    IafSpec,
+    MadeSpec,
+    MafSpec,
+    NsfSpec,
+    PlanarSpec,
+    PreprocessingSpec,
+    RealNvpSpec,
+    StepSchedule,
+    VariationalOptions,
+    spec_to_dict,
+)
+
+_GERMAIN = "Germain et al. 2015"
+_PAPAMAKARIOS = "Papamakarios et al. 2017"
+_DURKAN = "Durkan et al. 2019"
+_THESIS = "the thesis that introduced the HAF"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number of the literature, as a mean test log-likelihood in nats.
+
+    Attributes:
+        value: higher is better.
+        two_standard_errors: None if none was given.
+        source: where it stands.
+    """
+
+    value: float
+    source: str
+    two_standard_errors: float | None = None
+
+
+@dataclass(frozen=True)
+class DensityRecipe:
+    """Maximum likelihood on a table.
+
+    Attributes:
+        name: of the experiment.
+        title: for people.
+        data: the name of a data set (`experiments.data`).
+        flow: what is trained.
+        options: how; the seed is the run's.
+        preprocessing: at the data. Likelihoods are those of the preprocessed rows, as published.
+        published: none, if it was not published.
+    """
+
+    name: str
+    title: str
+    data: str
+    flow: FlowSpec
+    options: FitOptions
+    preprocessing: PreprocessingSpec = field(default_factory=PreprocessingSpec)
+    published: tuple[Published, ...] = ()
+
+    def request(self, dataset_id: str, *, seed: int) -> dict[str, Any]:
+        """The same as the body of `POST /v1/jobs/training`, for a dataset that holds the rows."""
+        options, levels, margin = self.options, self.preprocessing.levels, self.preprocessing.logit
+        schedule: Any = options.schedule
+        if isinstance(schedule, StepSchedule):
+            schedule = {"step": dataclasses.asdict(schedule)}
+        return {
+            "model_name": self.name,
+            "dataset_id": dataset_id,
+            "preprocessing": {
+                "standardise": False,
+                "dequantise": None if levels is None else {"levels": levels},
+                "logit": None if margin is None else {"lambda": margin},
+            },
+            "flow": spec_to_dict(self.flow),
+            "optimisation": {
+                "optimiser": options.optimiser,
+                "learning_rate": options.learning_rate,
+                "weight_decay": options.weight_decay,
+                "max_gradient_norm": 1e12,
+                "batch_size": options.batch_size,
+                "max_epochs": options.max_epochs,
+                "patience": options.patience,
+                "schedule": schedule,
+                "seed": seed,
+            },
+        }
+
+
+@dataclass(frozen=True)
+class VariationalRecipe:
+    """Maximising the ELBO towards a potential (Rezende and Mohamed 2015, section 6.1).
+
+    Attributes:
+        name: of the experiment.
+        title: for people.
+        potential: U1 to U5.
+        flow: what is trained.
+        options: how; the seed is the run's.
+    """
+
+    name: str
+    title: str
+    potential: str
+    flow: FlowSpec
+    options: VariationalOptions
+
+    def request(self, *, seed: int) -> dict[str, Any]:
+        """The same as the body of `POST /v1/jobs/variational`."""
+        options = self.options
+        return {
+            "model_name": self.name,
+            "target": {"potential": self.potential},
+            "flow": spec_to_dict(self.flow),
+            "optimisation": {
+                "iterations": options.max_iterations,
+                "batch_size": options.batch_size,
+                "learning_rate": options.learning_rate,
+                "seed": seed,
+            },
+        }
+
+
+Recipe = DensityRecipe | VariationalRecipe
+
+
+def _early(optimiser: Literal["adam", "adagrad"], rate: float, **changes: Any) -> FitOptions:  # noqa: ANN401  fields of many types
+    """Early stopping with patience 30 on the validation likelihood, as all of these papers."""
+    return FitOptions(optimiser=optimiser, learning_rate=rate, **({"patience": 30} | changes))
+
+
+def _binary_made(units: int, **fields: Any) -> MadeSpec:  # noqa: ANN401  fields of many types
+    return MadeSpec(conditional="bernoulli", hidden=[units], activation="relu", **fields)
+
+
+def _binary() -> Iterator[Recipe]:
+    yield DensityRecipe(
+        "mnist-made-bernoulli-500",
+        "Bernoulli MADE, 500 units, random order, on binarised MNIST",
+        "binarized_mnist",
+        _binary_made(500, order="random"),
+        _early("adam", 1e-3, batch_size=128, schedule=StepSchedule(epochs=50, factor=0.1)),
+        published=(Published(-94.70, _GERMAIN), Published(-93.93, _THESIS)),
+    )
+    yield DensityRecipe(
+        "mnist-made-bernoulli-500-masks-32",
+        "The same with 32 masks, orders and connectivities drawn",
+        "binarized_mnist",
+        _binary_made(500, order="random", masks=32),
+        _early("adam", 1e-3, batch_size=128, schedule=StepSchedule(epochs=50, factor=0.1)),
+    )
+    yield DensityRecipe(
+        "mnist-made-bernoulli-8000",
+        "Bernoulli MADE, 8000 units, natural order, on binarised MNIST",
+        "binarized_mnist",
+        _binary_made(8000),
+        _early("adagrad", 1e-3, batch_size=128),
+        published=(Published(-88.40, _GERMAIN), Published(-88.40, _THESIS)),
+    )
+    for data, units, plain, masked in (
+        ("dna", 500, -83.63, -79.66),
+        ("mushrooms", 500, -9.68, -9.69),
+    ):
+        options = _early("adam", 1e-3, batch_size=100)
+        yield DensityRecipe(
+            f"{data}-made",
+            f"Bernoulli MADE, {units} units, on {data}",
+            data,
+            _binary_made(units, order="random"),
+            options,
+            published=(Published(plain, _GERMAIN),),
+        )
+        yield DensityRecipe(
+            f"{data}-made-masks",
+            f"The same with 16 masks, on {data}",
+            data,
+            _binary_made(units, order="random", masks=16),
+            options,
+            published=(Published(masked, _GERMAIN),),
+        )
+
+
+def _five_layers(
+    hidden: int, haf: tuple[int, ...], *, exact: bool = True
+) -> Iterator[tuple[str, FlowSpec, float]]:
+    """The flows of Papamakarios et al. 2017: their names, specs and learning rates."""
+    norm = BatchNormSpec() if exact else None
+    yield "made-gaussian", MadeSpec(hidden=[hidden], activation="relu"), 1e-3
+    yield "realnvp", RealNvpSpec(layers=5, hidden=[hidden], batch_norm=norm), 1e-4
+    yield "maf", MafSpec(layers=5, hidden=[hidden], batch_norm=norm, activation="relu"), 1e-4
+    for units in haf:
+        spec = HafSpec(layers=5, hidden=[units], batch_norm=norm, activation="relu")
+        yield f"haf-{units}", spec, 1e-4
+
+
+_TITLES = {"made-gaussian": "Gaussian MADE", "realnvp": "Real NVP (5)", "maf": "MAF (5)"}
+
+_PUBLISHED: dict[str, tuple[Published, ...]] = {
+    "mnist-made-gaussian": (
+        Published(-1380.8, _PAPAMAKARIOS, 4.8),
+        Published(-1379.97, _THESIS, 1.79),
+    ),
+    "mnist-realnvp": (
+        Published(-1323.2, _PAPAMAKARIOS, 6.6),
+        Published(-1310.13, _THESIS, 4.54),
+    ),
+    "mnist-maf": (Published(-1300.5, _PAPAMAKARIOS, 1.7), Published(-1296.09, _THESIS, 3.62)),
+    "mnist-haf-550": (Published(-1292.91, _THESIS, 2.57),),
+    "mnist-haf-700": (Published(-1297.64, _THESIS, 4.14),),
+    "hepmass-made-gaussian": (
+        Published(-20.98, _PAPAMAKARIOS, 0.02),
+        Published(-22.40, _THESIS, 0.05),
+    ),
+    "hepmass-realnvp": (
+        Published(-19.62, _PAPAMAKARIOS, 0.02),
+        Published(-17.80, _THESIS, 0.05),
+    ),
+    "hepmass-maf": (Published(-17.70, _PAPAMAKARIOS, 0.02), Published(-18.80, _THESIS, 0.07)),
+    "hepmass-haf-256": (Published(-19.18, _THESIS, 0.04),),
+    "hepmass-haf-350": (Published(-19.64, _THESIS, 0.05),),
+    "bsds300-made-gaussian": (Published(148.85, _PAPAMAKARIOS),),
+    "bsds300-realnvp": (Published(152.97, _PAPAMAKARIOS),),
+    "bsds300-maf": (Published(155.69, _PAPAMAKARIOS),),
+    "bsds300-nsf": (Published(157.31, _DURKAN),),
+    "power-made-gaussian": (Published(-3.08, _PAPAMAKARIOS),),
+    "power-realnvp": (Published(-0.02, _PAPAMAKARIOS),),
+    "power-maf": (Published(0.14, _PAPAMAKARIOS),),
+    "gas-made-gaussian": (Published(3.56, _PAPAMAKARIOS),),
+    "gas-realnvp": (Published(4.78, _PAPAMAKARIOS),),
+    "gas-maf": (Published(9.07, _PAPAMAKARIOS),),
+    "miniboone-made-gaussian": (Published(-15.59, _PAPAMAKARIOS),),
+    "miniboone-realnvp": (Published(-13.55, _PAPAMAKARIOS),),
+    "miniboone-maf": (Published(-11.75, _PAPAMAKARIOS),),
+}
+
+
+def _continuous() -> Iterator[Recipe]:
+    logit = PreprocessingSpec(levels=256, logit=1e-6)
+    for data, hidden, haf, preprocessing in (
+        ("mnist", 1024, (550, 700), logit),
+        ("hepmass", 512, (256, 350), PreprocessingSpec()),
+        ("bsds300", 512, (350,), PreprocessingSpec()),
+        ("power", 100, (), PreprocessingSpec()),
+        ("gas", 100, (), PreprocessingSpec()),
+        ("miniboone", 512, (), PreprocessingSpec()),
+    ):
+        for family, spec, rate in _five_layers(hidden, haf):
+            name = f"{data}-{family}"
+            yield DensityRecipe(
+                name,
+                f"{_TITLES.get(family, f'HAF (5), {family[4:]} units')} on {data}",
+                data,
+                spec,
+                _early("adam", rate, weight_decay=1e-6, batch_size=100),
+                preprocessing,
+                _PUBLISHED.get(name, ()),
+            )
+    yield DensityRecipe(
+        "bsds300-nsf",
+        "Neural spline flow (5), autoregressive, on bsds300",
+        "bsds300",
+        NsfSpec(layers=5, hidden=[128, 128], activation="relu"),
+        _early("adam", 5e-4, batch_size=512, max_gradient_norm=5.0),
+        published=_PUBLISHED["bsds300-nsf"],
+    )
+
+
+def _pictures() -> Iterator[Recipe]:
+    running = BatchNormSpec(statistics="running", momentum=0.9)
+    yield DensityRecipe(
+        "moons-realnvp",
+        "Real NVP, 32 layers, on two moons",
+        "moons",
+        RealNvpSpec(layers=32, hidden=[200], batch_norm=running),
+        FitOptions(learning_rate=2e-4, batch_size=256, max_epochs=300, patience=None),
+    )
+    yield DensityRecipe(
+        "picture-realnvp",
+        "Real NVP, 48 layers, on the pixels of a picture",
+        "picture",
+        RealNvpSpec(layers=48, hidden=[200], batch_norm=running),
+        FitOptions(learning_rate=1e-4, batch_size=256, max_epochs=300, patience=None),
+    )
+
+
+def _variational() -> Iterator[Recipe]:
+    settings = {"u1": (6e-4, 25_000), "u2": (6e-4, 25_000), "u3": (7.5e-4, 50_000)}
+    settings["u4"] = (6e-4, 50_000)
+    for name, (rate, iterations) in settings.items():
+        yield _planar(name, 32, rate, iterations, suffix="")
+    for layers in (2, 4, 8, 16):
+        yield _planar("u5", layers, 6e-4, 25_000, suffix=f"-k{layers}")
+    for name in ("u1", "u2", "u3", "u4", "u5"):
+        yield VariationalRecipe(
+            f"iaf-{name}",
+            f"Inverse autoregressive flow, 8 layers, towards {name.upper()}",
+            name.upper(),
+            IafSpec(layers=8, hidden=[64], batch_norm=None),
+            VariationalOptions(learning_rate=1e-3, schedule="cosine", max_iterations=10_000),
+        )
+
+
+def _planar(
+    name: str, layers: int, rate: float, iterations: int, *, suffix: str
+) -> VariationalRecipe:
+    return VariationalRecipe(
+        f"planar-{name}{suffix}",
+        f"Planar flow, {layers} layers, towards {name.upper()}",
+        name.upper(),
+        PlanarSpec(layers=layers, closed="sampling"),
+        VariationalOptions(
+            learning_rate=rate, batch_size=128, max_iterations=iterations, annealing=5_000
+        ),
+    )
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for group in (_binary(), _continuous(), _pictures(), _variational())
+    for recipe in group
+}

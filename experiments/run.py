@@ -1,0 +1,266 @@
+"""Runs a recipe, resumably, and writes its result and its figures."""
+
+import dataclasses
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments import data, figures
+from experiments.recipes import DensityRecipe, Recipe, VariationalRecipe
+from flows import (
+    EpochReport,
+    FitOptions,
+    FitState,
+    Flow,
+    FlowSpec,
+    Potential,
+    VariationalOptions,
+    build,
+    count_parameters,
+    diagnose,
+    evaluate,
+    fit,
+    fit_variational,
+    quadrature_kl,
+    spec_to_dict,
+)
+from models_store.blobs import BlobStore
+from models_store.checkpoints import load_state, save_state
+
+_SAVE_EVERY_S = 60.0
+_QUICK_EPOCHS, _QUICK_ITERATIONS = 2, 50
+_SAMPLES = 10_000
+
+# What is done so far and what there is to do at most, and one line of numbers.
+Progress = Callable[[float, float, str], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run reads and writes.
+
+    Attributes:
+        data: the folder of the data sets; None if the experiment needs none.
+        results: of JSON files and figures.
+        state: of unfinished runs.
+        device: where to compute.
+    """
+
+    data: Path | None
+    results: Path
+    state: Path
+    device: torch.device
+
+
+def run(
+    recipe: Recipe, place: Place, *, seed: int, quick: bool, progress: Progress
+) -> dict[str, Any]:
+    """Runs a recipe from its start, or from where an earlier run of it was stopped.
+
+    Args:
+        recipe: which one.
+        place: where to read and write.
+        seed: of weights, orders and noise.
+        quick: a few rows and steps, to see that everything works; it writes no result.
+        progress: called now and then.
+
+    Returns:
+        The result, as it is written to `results/NAME.json`.
+
+    Raises:
+        DataMissingError: a data set is not there.
+    """
+    began = time.monotonic()
+    saved = _Saved(place.state, recipe, seed=seed, quick=quick)
+    if isinstance(recipe, DensityRecipe):
+        found = _run_density(recipe, place, saved, seed=seed, quick=quick, progress=progress)
+    else:
+        found = _run_variational(recipe, place, saved, seed=seed, quick=quick, progress=progress)
+    flow, curve, metrics = found
+    result: dict[str, Any] = {
+        "name": recipe.name,
+        "title": recipe.title,
+        "flow": spec_to_dict(recipe.flow),
+        "options": dataclasses.asdict(recipe.options),
+        "seed": seed,
+        **metrics,
+        "curve": curve,
+        "wall_seconds": round(time.monotonic() - began, 1),
+        "versions": {name: version(name) for name in ("densityd", "torch", "numpy")},
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {place.device.type}",
+    }
+    if not quick:
+        place.results.mkdir(parents=True, exist_ok=True)
+        figures.draw(recipe, flow, curve, place.results)
+        path = place.results / f"{recipe.name}.json"
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    saved.delete()
+    return result
+
+
+class _Saved:
+    """The state of an unfinished run."""
+
+    def __init__(self, folder: Path, recipe: Recipe, *, seed: int, quick: bool) -> None:
+        self._blobs = BlobStore(folder)
+        run = f"{recipe.name}-{seed}{'-quick' if quick else ''}"
+        self._key = f"jobs/{run}/state.safetensors"
+        self._index = folder / f"{run}.json"
+        self._saved_at = time.monotonic()
+
+    def load(self) -> tuple[FitState | None, list[list[float]]]:
+        """What an earlier run left, if it did, and its learning curve."""
+        if not self._index.is_file():
+            return None, []
+        index = json.loads(self._index.read_text(encoding="utf-8"))
+        return load_state(self._blobs, self._key, index["sha256"]), index["curve"]
+
+    def save(self, state: Callable[[], FitState], curve: list[list[float]]) -> None:
+        """Keeps a state, if the last one is a while ago."""
+        if time.monotonic() - self._saved_at < _SAVE_EVERY_S:
+            return
+        self._blobs.delete(self._key)
+        stored = save_state(self._blobs, self._key, state())
+        entry = json.dumps({"sha256": stored.sha256, "curve": curve})
+        self._index.write_text(entry, encoding="utf-8")
+        self._saved_at = time.monotonic()
+
+    def delete(self) -> None:
+        """Forgets the run."""
+        self._index.unlink(missing_ok=True)
+        self._blobs.delete(self._key)
+
+
+_Found = tuple[Flow, list[list[float]], dict[str, Any]]
+
+
+def _run_density(
+    recipe: DensityRecipe,
+    place: Place,
+    saved: _Saved,
+    *,
+    seed: int,
+    quick: bool,
+    progress: Progress,
+) -> _Found:
+    rows = data.load(recipe.data, place.data)
+    rows = rows.quick() if quick else rows
+    options = dataclasses.replace(recipe.options, seed=seed)
+    if quick:
+        options = dataclasses.replace(options, max_epochs=_QUICK_EPOCHS)
+    dim = rows.train.shape[1]
+    flow = build(
+        _quick(recipe.flow) if quick else recipe.flow,
+        dim,
+        preprocessing=recipe.preprocessing,
+        seed=seed,
+    )
+    flow.to(place.device)
+    last, curve = _fit(flow, rows, options, saved, progress)
+    # Likelihoods of the preprocessed rows, with the noise of their discrete values.
+    reached = evaluate(flow, _model_rows(flow, rows.test, seed), space="model")
+    metrics = {
+        "test_log_likelihood": reached.mean,
+        "test_standard_error": reached.two_standard_errors / 2,
+        "test_rows": reached.rows,
+        "validation_log_likelihood": last.best_validation_log_likelihood,
+        "epochs": last.epoch,
+        "best_epoch": last.best_epoch,
+        "stop_reason": last.stop_reason,
+        "training_seconds": round(last.seconds, 1),
+        "train_rows": len(rows.train),
+        "parameters": count_parameters(recipe.flow, dim),
+    }
+    return flow, curve, metrics
+
+
+def _model_rows(flow: Flow, rows: torch.Tensor, seed: int) -> torch.Tensor:
+    noise = torch.Generator().manual_seed(seed)
+    chunks = torch.split(rows, 10_000)
+    return torch.cat(
+        [
+            flow.preprocessing.inverse(flow.preprocessing.spread(chunk, generator=noise))[0].float()
+            for chunk in chunks
+        ]
+    )
+
+
+def _fit(
+    flow: Flow, rows: data.Data, options: FitOptions, saved: _Saved, progress: Progress
+) -> tuple[EpochReport, list[list[float]]]:
+    state, curve = saved.load()
+    last = None
+    for last in fit(flow, rows.train, rows.validation, options=options, state=state):
+        if not curve or curve[-1][0] < last.epoch:
+            curve.append([last.epoch, last.train_log_likelihood, last.validation_log_likelihood])
+        progress(
+            last.epoch,
+            options.max_epochs,
+            f"train {last.train_log_likelihood:.3f}, validation"
+            f" {last.validation_log_likelihood:.3f} (best {last.best_validation_log_likelihood:.3f}"
+            f" in epoch {last.best_epoch})",
+        )
+        if last.stop_reason is None:
+            saved.save(last.snapshot, curve)
+    assert last is not None  # noqa: S101  there is one report at least
+    return last, curve
+
+
+def _run_variational(
+    recipe: VariationalRecipe,
+    place: Place,
+    saved: _Saved,
+    *,
+    seed: int,
+    quick: bool,
+    progress: Progress,
+) -> _Found:
+    target = Potential(recipe.potential)
+    options: VariationalOptions = dataclasses.replace(recipe.options, seed=seed)
+    if quick:
+        options = dataclasses.replace(options, max_iterations=_QUICK_ITERATIONS)
+    flow = build(recipe.flow, target.dim, seed=seed).to(place.device)
+    state, curve = saved.load()
+    last = None
+    for last in fit_variational(flow, target, options=options, state=state):
+        if not curve or curve[-1][0] < last.iteration:
+            curve.append([last.iteration, last.elbo])
+        progress(last.iteration, options.max_iterations, f"ELBO {last.elbo:.4f}")
+        if last.stop_reason is None:
+            saved.save(last.snapshot, curve)
+    assert last is not None  # noqa: S101  there is one report at least
+    judged = diagnose(flow, target, samples=_SAMPLES, seed=seed + 1)
+    inside = quadrature_kl(flow, target)
+    metrics = {
+        "kl": inside.kl,
+        "kl_window": [list(inside.window.lower), list(inside.window.upper)],
+        "mass_inside": inside.mass_inside,
+        "elbo": judged.elbo,
+        "elbo_standard_error": judged.elbo_standard_error,
+        "log_evidence": judged.log_evidence,
+        "effective_sample_size": judged.effective_sample_size,
+        "samples": _SAMPLES,
+        "pareto_k": judged.pareto_k,
+        "iterations": last.iteration,
+        "training_seconds": round(last.seconds, 1),
+        "parameters": count_parameters(recipe.flow, target.dim),
+    }
+    return flow, curve, metrics
+
+
+def _quick(flow: FlowSpec) -> FlowSpec:
+    """The same family, small."""
+    changes: dict[str, Any] = {}
+    if hasattr(flow, "hidden"):
+        changes["hidden"] = [min(width, 16) for width in flow.hidden]
+    if hasattr(flow, "layers"):
+        changes["layers"] = min(flow.layers, 4)
+    return dataclasses.replace(flow, **changes)
