@@ -86,6 +86,9 @@ class ApiSettings(StoreSettings):
     model_cache_bytes: int = Field(
         default=_GIB, ge=0, description="Memory that loaded models may take together."
     )
+    api_processes: int = Field(
+        default=1, ge=1, le=256, description="API processes on the port; each loads its own models."
+    )
     max_waiting: int = Field(
         default=512,
         ge=1,

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import FrameType
 
 from models_store.errors import StorageFullError
+from models_store.lifeline import die_with
 from models_store.logs import configure_logging, log_context
 from workers.errors import TrainingError
-from workers.lifeline import die_with
 from workers.protocol import TASK, Failed, Message, Task, TrainingTask, VariationalTask
 
 log = logging.getLogger(__name__)
