@@ -57,6 +57,17 @@ def test_a_target_is_enough_and_the_choices_are_shown() -> None:
     assert options.seed >= 0
 
 
+@pytest.mark.parametrize(
+    ("iterations", "wanted", "chosen"),
+    [(1, None, 1), (200, None, 4), (10**7, None, 1000), (10**7, 1, 100), (300, 7, 7)],
+)
+def test_reports_are_neither_too_few_nor_too_many(
+    iterations: int, wanted: int | None, chosen: int
+) -> None:
+    optimisation = {"iterations": iterations, "report_every": wanted}
+    assert accepted(BELL, optimisation=optimisation).optimisation.report_every == chosen
+
+
 @pytest.mark.parametrize("kind", ["linear", "logistic"])
 def test_the_columns_and_scales_of_a_posterior_are_shown(kind: str) -> None:
     table = table_of()
