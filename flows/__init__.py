@@ -30,6 +30,8 @@ from flows.haf import HafSpec
 from flows.inference import CompiledFlow, compile_flow
 from flows.made import MadeSpec
 from flows.maf import IafSpec, MafSpec
+from flows.naf import NafSpec
+from flows.nsf import NsfSpec
 from flows.options import FitOptions, StepSchedule, VariationalOptions
 from flows.planar import PlanarSpec
 from flows.posteriors import GaussianPosterior, LinearRegression, LogisticRegression
@@ -70,7 +72,9 @@ __all__ = [
     "LogisticRegression",
     "MadeSpec",
     "MafSpec",
+    "NafSpec",
     "NiceSpec",
+    "NsfSpec",
     "PlanarSpec",
     "Potential",
     "PreprocessingSpec",

@@ -18,6 +18,8 @@ from flows.haf import HafSpec
 from flows.linear import apply_network, count_linear, network
 from flows.made import MadeSpec
 from flows.maf import IafSpec, MafSpec
+from flows.naf import NafSpec
+from flows.nsf import NsfSpec
 from flows.planar import PlanarSpec
 from flows.preprocess import Logit, Preprocessing, PreprocessingSpec, Rescale, Standardise
 from flows.radial import RadialSpec
@@ -36,6 +38,8 @@ FlowSpec = (
     | PlanarSpec
     | RadialSpec
     | SylvesterSpec
+    | NsfSpec
+    | NafSpec
 )
 
 FAMILIES: dict[str, type[FlowSpec]] = {spec.family: spec for spec in get_args(FlowSpec)}
@@ -85,7 +89,7 @@ def for_targets(spec: FlowSpec) -> FlowSpec:
         SpecError: no gradients pass from noise to data.
     """
     match spec:
-        case PlanarSpec() | RadialSpec() | SylvesterSpec():
+        case PlanarSpec() | RadialSpec() | SylvesterSpec() | NafSpec():
             return dataclasses.replace(spec, closed="sampling")
         case MadeSpec(conditional="bernoulli"):
             raise SpecError("flow-unsuitable", "a made of 0 and 1 does not map noise to rows")

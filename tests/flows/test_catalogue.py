@@ -58,6 +58,23 @@ def test_every_family_has_its_row_in_the_docs_with_all_fields_and_defaults():
                 assert f"`{field.name}` [{default}]" in row.group(), (family, field.name)
 
 
+def test_the_specs_in_the_docs_can_be_built():
+    blocks = re.findall(r"```json\n(.*?)\n```", DOCS.read_text(), flags=re.DOTALL)
+    specs = [fields for block in blocks if "family" in (fields := json.loads(block))]
+    assert specs
+    for fields in specs:
+        assert count_parameters(spec_from_dict(fields), 3) > 0
+
+
+def test_the_refusals_in_the_docs_are_those_of_the_code():
+    refusals = re.findall(r"`(\{[^`]*\})` is refused: `([^`]*)`", DOCS.read_text())
+    assert refusals
+    for fields, reason in refusals:
+        with pytest.raises(SpecError) as caught:
+            spec_from_dict(json.loads(fields))
+        assert caught.value.reason == reason
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_specs_pass_through_json(case):
     assert spec_from_dict(json.loads(json.dumps(spec_to_dict(case.spec)))) == case.spec
