@@ -15,6 +15,7 @@ from flows import (
     HafSpec,
     MadeSpec,
     MafSpec,
+    NsfSpec,
     PlanarSpec,
     RealNvpSpec,
     SpecError,
@@ -197,7 +198,9 @@ def _optimisation(
 
 def _floats_per_sample(flow: FlowSpec, target: Target, dim: int) -> int:
     """Float32 numbers that a sample leaves behind for the gradient."""
-    passes = dim if isinstance(flow, MadeSpec | MafSpec | HafSpec) else 1
+    sequential = isinstance(flow, MadeSpec | MafSpec | HafSpec)
+    sequential |= isinstance(flow, NsfSpec) and not flow.coupling
+    passes = dim if sequential else 1
     steps = 0
     if isinstance(target, DensityTarget):
         steps = min(len(target.log_density), _STEPS_OF_FORMULA)
