@@ -5,6 +5,7 @@ lists them.
 """
 
 import secrets
+from math import ceil
 
 from flows import (
     FlowSpec,
@@ -14,6 +15,7 @@ from flows import (
     HafSpec,
     MadeSpec,
     MafSpec,
+    NsfSpec,
     PlanarSpec,
     RealNvpSpec,
     SpecError,
@@ -49,6 +51,7 @@ _EXCERPT = 40  # characters of a formula on each side of an error
 _STEPS_OF_FORMULA = 2_000
 _FLOATS_PER_STEP = 4  # a float64 value and its gradient
 _COPIES_OF_ROWS = 6  # three copies in float64
+_MOST_REPORTS = 100_000  # each is a row of the database
 
 
 def accept_variational(
@@ -183,7 +186,9 @@ def _optimisation(
         max_gradient_norm=request.max_gradient_norm or 10.0,
         batch_size=request.batch_size or 128,
         iterations=iterations,
-        report_every=request.report_every or max(1, min(1_000, iterations // 50)),
+        report_every=max(
+            request.report_every or min(1_000, iterations // 50), ceil(iterations / _MOST_REPORTS)
+        ),
         annealing=annealing,
         patience=request.patience,
         max_seconds=request.max_seconds,
@@ -193,7 +198,9 @@ def _optimisation(
 
 def _floats_per_sample(flow: FlowSpec, target: Target, dim: int) -> int:
     """Float32 numbers that a sample leaves behind for the gradient."""
-    passes = dim if isinstance(flow, MadeSpec | MafSpec | HafSpec) else 1
+    sequential = isinstance(flow, MadeSpec | MafSpec | HafSpec)
+    sequential |= isinstance(flow, NsfSpec) and not flow.coupling
+    passes = dim if sequential else 1
     steps = 0
     if isinstance(target, DensityTarget):
         steps = min(len(target.log_density), _STEPS_OF_FORMULA)

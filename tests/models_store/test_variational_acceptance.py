@@ -57,6 +57,17 @@ def test_a_target_is_enough_and_the_choices_are_shown() -> None:
     assert options.seed >= 0
 
 
+@pytest.mark.parametrize(
+    ("iterations", "wanted", "chosen"),
+    [(1, None, 1), (200, None, 4), (10**7, None, 1000), (10**7, 1, 100), (300, 7, 7)],
+)
+def test_reports_are_neither_too_few_nor_too_many(
+    iterations: int, wanted: int | None, chosen: int
+) -> None:
+    optimisation = {"iterations": iterations, "report_every": wanted}
+    assert accepted(BELL, optimisation=optimisation).optimisation.report_every == chosen
+
+
 @pytest.mark.parametrize("kind", ["linear", "logistic"])
 def test_the_columns_and_scales_of_a_posterior_are_shown(kind: str) -> None:
     table = table_of()
@@ -83,7 +94,7 @@ def test_the_flow_suits_its_target() -> None:
     assert line == PlanarSpec(layers=32, closed="sampling")
 
 
-@pytest.mark.parametrize("family", ["planar", "radial", "sylvester"])
+@pytest.mark.parametrize("family", ["planar", "radial", "sylvester", "naf"])
 def test_a_family_with_a_numerical_direction_is_closed_for_sampling(family: str) -> None:
     flow = accepted(BELL, flow={"family": family}).flow
     assert getattr(flow, "closed", None) == "sampling"
@@ -206,6 +217,10 @@ def test_what_takes_too_much_memory_is_refused() -> None:
     target = {"log_density": "-z1^2", "dim": 100}
     error = refusal(target, optimisation={"batch_size": 10_000}, **fields)
     assert error.slug == "limit-memory"
+    splines = {"family": "nsf", "hidden": [256]}
+    error = refusal(target, optimisation={"batch_size": 10_000}, flow=splines)
+    assert error.slug == "limit-memory"
+    accepted(target, optimisation={"batch_size": 10_000}, flow=splines | {"coupling": True})
     table = table_of(rows=10**8)
     assert refusal(regression(table), table=table).slug == "limit-memory"
 
