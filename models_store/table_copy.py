@@ -9,7 +9,7 @@ from models_store.table_contract import ParseOptions, TableFormat
 from models_store.table_npy import RowWriter, open_npy
 from models_store.table_open import open_table, stored_dtype
 from models_store.table_process import do_task, run_child
-from models_store.table_source import TableSource
+from models_store.table_source import TableSource, check_content
 
 
 def open_table_isolated(
@@ -34,6 +34,7 @@ def open_table_isolated(
     Raises:
         TableError, StorageFullError, RuntimeError: as `models_store.tables_io.parse_table_isolated`.
     """
+    check_content(source, format)  # costs no process
     task = {
         "source": os.fspath(source.absolute()),
         "destination": os.fspath(destination.absolute()),

@@ -32,7 +32,7 @@ from models_store.table_npy import RowWriter
 from models_store.table_open import open_table, stored_dtype
 from models_store.table_process import do_task, run_child, too_much_memory
 from models_store.table_screen import RowScreen
-from models_store.table_source import TableSource
+from models_store.table_source import TableSource, check_content
 from models_store.table_stats import RunningStatistics
 from models_store.table_warnings import Warnings, limit_warnings
 
@@ -126,6 +126,7 @@ def parse_table_isolated(
         "memory_bytes": memory_bytes,
     }
     try:
+        check_content(source, format)  # costs no process
         return _summary_of(run_child("models_store.tables_io", task, timeout_s=timeout_s))
     except BaseException:
         # A child that was killed could not clean up.

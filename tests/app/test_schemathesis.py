@@ -4,6 +4,7 @@ import io
 from typing import Any
 
 import numpy as np
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 from schemathesis import Case
@@ -24,11 +25,17 @@ def npy(rows: int) -> bytes:
 schemathesis.openapi.media_type(
     "application/x-npy", st.binary(max_size=200) | st.integers(0, 9).map(npy)
 )
-schemathesis.openapi.media_type("application/vnd.apache.parquet", st.binary(max_size=200))
-schemathesis.openapi.media_type("text/csv", st.binary(max_size=200))
+for kind in (
+    "application/vnd.apache.arrow.stream",
+    "application/vnd.apache.parquet",
+    "application/x-ndjson",
+    "text/csv",
+):
+    schemathesis.openapi.media_type(kind, st.binary(max_size=200))
 
 
 @schema.parametrize()
+@pytest.mark.timeout(300)  # a process for each of many uploads
 @settings(
     max_examples=10,
     deadline=None,

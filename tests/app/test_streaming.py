@@ -163,9 +163,9 @@ def body_of(kind: TableFormat, rows: int) -> bytes:
 
 @pytest.mark.parametrize("kind", [TableFormat.NPY, TableFormat.ARROW])
 def test_a_body_larger_than_the_memory_it_may_take_is_scored(server, kind):
-    rows = 2_000_000
+    rows = 1_000_000
     body = body_of(kind, rows)
-    assert len(body) > 45 * MIB
+    assert len(body) > 22 * MIB
     connection = server.connect()
     before = most = server.memory
     headers = {"Content-Type": MEDIA_TYPE[kind], "Accept": NPY}
@@ -182,7 +182,7 @@ def test_a_body_larger_than_the_memory_it_may_take_is_scored(server, kind):
     while response.read(MIB):
         most = max(most, server.memory)
     connection.close()
-    assert most - before < 40 * MIB
+    assert most - before < 20 * MIB
     server.wait_until_idle()
 
 
