@@ -6,7 +6,7 @@ feature of all rows at a time, and the products of wide layers are as fast eithe
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -35,6 +35,25 @@ class Step(ABC):
     @abstractmethod
     def tensors(self) -> list[Tensor]:
         """Everything that takes memory."""
+
+    def masked_affine(self) -> "MaskedAffine | None":
+        """The step's numbers, if it is a masked autoregressive affine layer without context."""
+        return None
+
+
+@dataclass(frozen=True)
+class MaskedAffine:
+    """A masked autoregressive affine layer, its features in natural order.
+
+    Attributes:
+        weights: of the layers, masked; the rows of the last are all shifts, then all log scales.
+        biases: of the layers.
+        activation: between them.
+    """
+
+    weights: list[Tensor]
+    biases: list[Tensor]
+    activation: Literal["relu", "sigmoid", "elu", "gelu"]
 
 
 @dataclass(frozen=True)
@@ -124,40 +143,40 @@ class AffineStep(Step):
     """An elementwise affine map; its constant log-determinant is counted by `Pending`."""
 
     def __init__(self, pending: Pending) -> None:
-        self._scale = pending.cast(pending.scale[:, None])
-        self._shift = pending.cast(pending.shift[:, None])
+        self.scale = pending.cast(pending.scale[:, None])
+        self.shift = pending.cast(pending.shift[:, None])
 
     def inverse(self, x: Float[Tensor, "dim batch"]) -> tuple[Float[Tensor, "dim batch"], None]:
         """Data to noise."""
-        return torch.addcmul(self._shift, self._scale, x), None
+        return torch.addcmul(self.shift, self.scale, x), None
 
     def forward(self, u: Float[Tensor, "dim batch"]) -> tuple[Float[Tensor, "dim batch"], None]:
         """Noise to data."""
-        return (u - self._shift) / self._scale, None
+        return (u - self.shift) / self.scale, None
 
     def tensors(self) -> list[Tensor]:
         """Everything that takes memory."""
-        return [self._scale, self._shift]
+        return [self.scale, self.shift]
 
 
 class PermuteStep(Step):
     """Features in another order: u = x[order]."""
 
     def __init__(self, order: Tensor, inverse_order: Tensor) -> None:
-        self._order = order
-        self._inverse_order = inverse_order
+        self.order = order
+        self.inverse_order = inverse_order
 
     def inverse(self, x: Float[Tensor, "dim batch"]) -> tuple[Float[Tensor, "dim batch"], None]:
         """Data to noise."""
-        return x.index_select(0, self._order), None
+        return x.index_select(0, self.order), None
 
     def forward(self, u: Float[Tensor, "dim batch"]) -> tuple[Float[Tensor, "dim batch"], None]:
         """Noise to data."""
-        return u.index_select(0, self._inverse_order), None
+        return u.index_select(0, self.inverse_order), None
 
     def tensors(self) -> list[Tensor]:
         """Everything that takes memory."""
-        return [self._order, self._inverse_order]
+        return [self.order, self.inverse_order]
 
 
 class LayerStep(Step):

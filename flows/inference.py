@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flows.flow import LOG_TWO_PI, Flow, Space, base_noise
 from flows.folding import AffineStep, Pending, Step
+from flows.packing import pack
 
 Rows = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Doubles = npt.NDArray[np.float64]
@@ -56,6 +57,9 @@ class CompiledFlow:
             nothing = Pending.nothing(flow.dim, dtype=torch.float32, device=device)
             self._steps, pending = exact.transform.fold(nothing)
             self._steps.append(AffineStep(pending))
+        self._packed = pack(self._steps) if device.type == "cpu" else None
+        if self._packed is not None:
+            self._steps = []
         self._constant = pending.applied().log_det
         self._mean, self._std = np.zeros(self.dim), np.ones(self.dim)
         if exact.standardise is not None:
@@ -63,6 +67,8 @@ class CompiledFlow:
             self._std = exact.standardise.std.numpy()
         self._log_std = float(np.log(self._std).sum())
         self.size_bytes = sum(_size_bytes(step) for step in self._steps)
+        if self._packed is not None:
+            self.size_bytes = self._packed.size_bytes
 
     def log_prob(self, x: Rows, *, space: Space = "data") -> Doubles:
         """The log density of each row, in nats.
@@ -71,6 +77,12 @@ class CompiledFlow:
             x: rows, float32 or float64.
             space: `model` gives the density of standardised rows.
         """
+        if self._packed is not None:
+            nothing = np.empty((len(x), 0))
+            result, squares = self._packed.invert(x, *self._units(space), noise=nothing)
+            result -= 0.5 * squares
+            result += self._inverse_constant(space) - 0.5 * self.dim * LOG_TWO_PI
+            return result
         result = np.empty(len(x))
         with torch.inference_mode():
             for start, chunk in self._chunks(x):
@@ -88,6 +100,9 @@ class CompiledFlow:
             space: `model` takes standardised rows.
         """
         noise, log_dets = np.empty((len(x), self.dim)), np.empty(len(x))
+        if self._packed is not None:
+            log_dets, _ = self._packed.invert(x, *self._units(space), noise=noise)
+            return noise, log_dets + self._inverse_constant(space)
         with torch.inference_mode():
             for start, chunk in self._chunks(x):
                 u, log_det = self._inverse(self._to_model(chunk, space))
@@ -103,6 +118,9 @@ class CompiledFlow:
             u: noise, float32 or float64.
             space: `model` gives standardised rows.
         """
+        if self._packed is not None:
+            rows, log_dets = self._packed.sample(u, *self._units(space))
+            return rows, log_dets - self._inverse_constant(space)
         rows, log_dets = np.empty((len(u), self.dim)), np.empty(len(u))
         with torch.inference_mode():
             for start, chunk in self._chunks(u):
@@ -153,7 +171,10 @@ class CompiledFlow:
 
     @torch.inference_mode()
     def _draw(self, n: int, generator: torch.Generator, space: Space) -> Doubles:
-        u = base_noise(n, self.dim, generator=generator).t().to(self._device).contiguous()
+        noise = base_noise(n, self.dim, generator=generator)
+        if self._packed is not None:
+            return self._packed.sample(noise.numpy(), *self._units(space))[0]
+        u = noise.t().to(self._device).contiguous()
         for step in reversed(self._steps):
             u, _ = step.forward(u)
         return self._to_data(u, space)
@@ -188,6 +209,12 @@ class CompiledFlow:
     def _to_data(self, x: Tensor, space: Space) -> Doubles:
         rows = x.t().cpu().numpy().astype(np.float64, order="C")
         return rows * self._std + self._mean if space == "data" else rows
+
+    def _units(self, space: Space) -> tuple[Doubles, Doubles]:
+        """Mean and deviation of rows in that space."""
+        if space == "data":
+            return self._mean, self._std
+        return np.zeros(self.dim), np.ones(self.dim)
 
     def _inverse_constant(self, space: Space) -> float:
         """The log-determinant, from data to noise, of what was merged or is the same for all."""

@@ -1,6 +1,6 @@
 """Masked autoencoders with Gaussian conditionals (Germain et al. 2015, Papamakarios et al. 2017)."""
 
-from collections.abc import Callable
+import functools
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, get_args
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flows.base import Bijection
 from flows.compose import Chain, Permutation
-from flows.folding import Pending, Step, tanh_as_sigmoid
+from flows.folding import MaskedAffine, Pending, Step, tanh_as_sigmoid
 from flows.fused import (
     ACTIVATIONS,
     ActivationName,
@@ -23,6 +23,11 @@ from flows.linear import initial_linear
 from flows.masks import hidden_degrees, hidden_mask, input_degrees, output_mask
 from flows.sequential import SequentialSampler
 from flows.spec import Spec, check_choice, check_hidden
+
+FOLDED_ACTIVATIONS = {
+    "sigmoid": torch.sigmoid_,
+    **{name: activation.apply_ for name, activation in ACTIVATIONS.items() if name != "tanh"},
+}
 
 # Rows that the sampler takes at a time: their hidden units stay in the processor's cache.
 SAMPLE_ROWS = 512
@@ -121,6 +126,7 @@ class Made(Bijection):
     ) -> None:
         super().__init__()
         self.dim = dim
+        self.activation_name = activation
         self.activation = ACTIVATIONS[activation]
         self.layers = nn.ModuleList(
             MaskedLinear(mask, generator) for mask in made_masks(dim, hidden)
@@ -165,10 +171,10 @@ class Made(Bijection):
         """
         weights, biases, masks = self.network()
         weights = [weight * mask for weight, mask in zip(weights, masks, strict=True)]
-        activation_ = self.activation.apply_
-        if self.activation is ACTIVATIONS["tanh"]:
+        activation = self.activation_name
+        if activation == "tanh":
             weights, biases = tanh_as_sigmoid(weights, biases)
-            activation_ = torch.sigmoid_
+            activation = "sigmoid"
         biases[0] = biases[0] + weights[0] @ pending.shift
         weights[0] = weights[0] * pending.scale
         scale = pending.scale
@@ -176,12 +182,12 @@ class Made(Bijection):
         offset = torch.cat([-pending.shift / scale, -scale.log()])
         biases[-1] = biases[-1] * rescale + offset
         weights[-1] = weights[-1] * rescale[:, None]
-        step = _MadeStep(
+        layer = MaskedAffine(
             [pending.cast(weight) for weight in weights],
             [pending.cast(bias) for bias in biases],
-            activation_=activation_,
+            activation,
         )
-        return [step], pending.cleared()
+        return [_MadeStep(layer)], pending.cleared()
 
     def network(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Weights, biases and masks, layer by layer."""
@@ -207,18 +213,13 @@ class Made(Bijection):
 class _MadeStep(Step):
     """A folded layer, its features in natural order."""
 
-    def __init__(
-        self,
-        weights: list[Tensor],
-        biases: list[Tensor],
-        *,
-        activation_: Callable[[Tensor], Tensor],
-    ) -> None:
-        self._activation_ = activation_
-        self._sampler = SequentialSampler(weights, biases, activation_=activation_)
+    def __init__(self, layer: MaskedAffine) -> None:
+        self._activation = layer.activation
+        self._activation_ = FOLDED_ACTIVATIONS[layer.activation]
         # With the signs turned in the weights, u = (x + minus_shift) exp(minus_log_scale).
-        self._hidden = list(zip(weights[:-1], (b[:, None] for b in biases[:-1]), strict=True))
-        self._out = -weights[-1], -biases[-1][:, None]
+        *hidden, (weight, bias) = zip(layer.weights, layer.biases, strict=True)
+        self._hidden = [(weight, bias[:, None]) for weight, bias in hidden]
+        self._out = -weight, -bias[:, None]
 
     def inverse(
         self, x: Float[Tensor, "dim batch"]
@@ -238,6 +239,16 @@ class _MadeStep(Step):
     def tensors(self) -> list[Tensor]:
         hidden = [tensor for pair in self._hidden for tensor in pair]
         return [*hidden, *self._out, *self._sampler.tensors()]
+
+    def masked_affine(self) -> MaskedAffine:
+        weights, biases = zip(*self._hidden, (-self._out[0], -self._out[1]), strict=True)
+        return MaskedAffine(list(weights), [bias[:, 0] for bias in biases], self._activation)
+
+    @functools.cached_property
+    def _sampler(self) -> SequentialSampler:
+        """Made when first needed: kernels may do its work."""
+        layer = self.masked_affine()
+        return SequentialSampler(layer.weights, layer.biases, activation_=self._activation_)
 
 
 def made_masks(dim: int, hidden: list[int]) -> list[Float[Tensor, "out_width in_width"]]:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flows.masks import hidden_degrees
+from flows.masks import units_known
 
 BLOCK_SMALL, BLOCK_LARGE, LARGE_DIM = 16, 32, 256
 # Batch sizes whose work spaces are kept.
@@ -51,7 +51,7 @@ class SequentialSampler:
         self._widths = [dim, *(len(weight) for weight in weights[:-1]), 2 * dim]
         # known[layer][i]: how many of its units are known with the first i features. Outputs
         # are counted with the features that they give.
-        hidden = [_units_known(width, dim) for width in self._widths[1:-1]]
+        hidden = [units_known(width, dim) for width in self._widths[1:-1]]
         self._known = [list(range(dim + 1)), *hidden, list(range(0, 2 * dim + 1, 2))]
         self._activation_ = activation_
         size = BLOCK_LARGE if dim >= LARGE_DIM else BLOCK_SMALL
@@ -191,13 +191,6 @@ class _Plan:
             (out[2 * i], out[2 * i + 1], self.layers[0][i]),
             [product.bound(self.layers) for product in after],
         )
-
-
-def _units_known(width: int, dim: int) -> list[int]:
-    """How many units of a hidden layer have a degree of at most 0, 1, ..., dim."""
-    degrees = hidden_degrees(width, dim)
-    known: list[int] = torch.searchsorted(degrees, torch.arange(dim + 1), right=True).tolist()
-    return known
 
 
 def _has_rows(product: _Product) -> bool:
