@@ -21,8 +21,6 @@ Rows = npt.NDArray[np.float32] | Doubles
 
 # Rows handed to a kernel at a time: a copy in float64 of so many is what a call takes.
 CALL_ROWS = 2048
-# The sampler takes so many features at a time that a tile has about so many units of each layer.
-BLOCK_UNITS = 48
 
 
 @functools.cache
@@ -88,25 +86,26 @@ class PackedFlow:
         kernels = load_kernels()
         assert kernels is not None  # noqa: S101  `pack` looked
         self._kernels = kernels
-        self._dim = places.shape[1]
-        widths = [len(bias) for bias in layers[0].biases]
-        self._table, size = _table(self._dim, widths)
-        self._params = _aligned(len(layers), size)
-        for line, layer in zip(self._params, layers, strict=True):
-            _fill(line, self._table, layer)
-        self._known, self._reach = _known(self._dim, widths[:-1])
-        self._places = places.astype(np.int64)
-        self._kind = kernels.ACTIVATIONS.index(layers[0].activation)
-        self._block = max(1, round(BLOCK_UNITS * self._dim / max(widths[:-1])))
+        layout = _Layout(places.shape[1], [len(bias) for bias in layers[0].biases], kernels.PANEL)
+        params = _aligned(len(layers), layout.size)
+        for line, layer in zip(params, layers, strict=True):
+            layout.fill(line, layer)
+        self._flow = (
+            params,
+            (layout.table, layout.panels, layout.reach),
+            layout.known,
+            places.astype(np.int64),
+            kernels.ACTIVATIONS.index(layers[0].activation),
+        )
         self._noise_affine = np.stack(
             [part[:, 0].double().numpy() for part in (noise_affine.shift, noise_affine.scale)]
         )
-        self.size_bytes = self._params.nbytes
+        self.size_bytes = params.nbytes
 
     def invert(
         self, rows: Rows, mean: Doubles, std: Doubles, *, noise: Doubles
     ) -> tuple[Doubles, Doubles]:
-        """Log|det du/dx| of rows, constants left out, and half of the noise's squares' sum.
+        """Log|det du/dx| of rows, constants left out, and the sum of the noise's squares.
 
         Args:
             rows: data, to which (x - mean) / std is applied.
@@ -118,19 +117,9 @@ class PackedFlow:
         affine = np.stack([mean, std, *self._noise_affine])
         for start in range(0, len(rows), CALL_ROWS):
             part = slice(start, start + CALL_ROWS)
-            self._kernels.invert(
-                np.ascontiguousarray(rows[part], dtype=np.float64),
-                self._params,
-                self._table,
-                self._known,
-                self._reach,
-                self._places,
-                self._kind,
-                affine,
-                noise[part],
-                log_det[part],
-                squares[part],
-            )
+            exact = np.ascontiguousarray(rows[part], dtype=np.float64)
+            results = noise[part], log_det[part], squares[part]
+            self._kernels.invert(exact, *self._flow, affine, *results)
         return log_det, squares
 
     def sample(self, noise: Rows, mean: Doubles, std: Doubles) -> tuple[Doubles, Doubles]:
@@ -145,75 +134,79 @@ class PackedFlow:
         affine = np.stack([mean, std, *self._noise_affine])
         for start in range(0, len(rows), CALL_ROWS):
             part = slice(start, start + CALL_ROWS)
-            self._kernels.sample(
-                np.ascontiguousarray(noise[part], dtype=np.float64),
-                self._params,
-                self._table,
-                self._known,
-                self._places,
-                self._kind,
-                affine,
-                self._block,
-                rows[part],
-                log_det[part],
-            )
+            exact = np.ascontiguousarray(noise[part], dtype=np.float64)
+            self._kernels.sample(exact, *self._flow, affine, rows[part], log_det[part])
         return rows, log_det
 
 
-def _up(size: int, lanes: int = 16) -> int:
-    """The next multiple of a cache line, in numbers."""
-    return -(-size // lanes) * lanes
+class _Layout:
+    """Where everything stands, for networks of one shape.
 
-
-def _table(dim: int, widths: Sequence[int]) -> tuple[Integers, int]:
-    """The table of the kernels, and the numbers in a layer's parameters.
-
-    The first matrix has its inputs first, the others their units. A line is longer than it need
-    be: powers of 2 apart, neighbours would share their places in the processor's cache.
+    Attributes:
+        table: of `flows.kernels`.
+        panels: where each panel of weights starts.
+        reach: how many units of the layer below each unit sees.
+        known: units known with the first 0, 1, ... features: inputs, then layer by layer.
+        size: numbers in the parameters of one network.
     """
-    table = []
-    offset, place, below = 0, 2 * _up(dim), dim
-    for index, width in enumerate(widths):
-        if index == 0:
-            strides, lines = (1, _up(width) + 16), dim
-        else:
-            strides, lines = (_up(below) + 16, 1), width
-        bias = offset + lines * max(strides)
-        table.append([offset, bias, *strides, width, place])
-        offset, place, below = bias + _up(width), place + _up(width), width
-    return np.array(table, dtype=np.int64), offset
+
+    def __init__(self, dim: int, widths: Sequence[int], panel: int) -> None:
+        self._panel = panel
+        features = np.arange(dim + 1)
+        hidden = [np.array(units_known(width, dim)) for width in widths[:-1]]
+        known = [features, *hidden, 2 * features]
+        seen = [below[1:] for below in known[:-2]] + [known[-2][:-1]]
+        reach = [
+            np.repeat(below, np.diff(above)) for below, above in zip(seen, known[1:], strict=True)
+        ]
+        table, panels = [], []
+        size, place = 0, 2 * _lines(dim)
+        for width, sees in zip(widths, reach, strict=True):
+            last = np.minimum(np.arange(panel - 1, width + panel - 1, panel), width - 1)
+            starts = size + np.concatenate([[0], np.cumsum(sees[last] * panel)])
+            bias = int(starts[-1])
+            panels.append(starts[:-1])
+            table.append([bias, width, place])
+            size, place = bias + _lines(width), place + _lines(width)
+        self.table = np.array(table, dtype=np.int64)
+        self.panels, self.reach = _padded(panels), _padded(reach)
+        self.known = np.stack(known).astype(np.int64)
+        self.size = size
+
+    def fill(self, line: npt.NDArray[np.float32], layer: MaskedAffine) -> None:
+        """Writes one network's parameters."""
+        dim = layer.weights[0].shape[1]
+        # Shift and log scale of a feature side by side.
+        paired = torch.arange(2 * dim).view(2, dim).t().flatten()
+        weights = [*layer.weights[:-1], layer.weights[-1][paired]]
+        biases = [*layer.biases[:-1], layer.biases[-1][paired]]
+        for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            first, width = int(self.table[index, 0]), len(bias)
+            line[first : first + width] = bias.numpy()
+            for number, start in enumerate(range(0, width, self._panel)):
+                units = weight[start : start + self._panel].t().numpy()
+                depth = int(self.reach[index, min(start + self._panel, width) - 1])
+                place = int(self.panels[index, number])
+                block = line[place : place + depth * self._panel].reshape(depth, self._panel)
+                block[:, : units.shape[1]] = units[:depth]
+
+
+def _padded(lines: Sequence[Integers]) -> Integers:
+    """Lines of different lengths as one array."""
+    result = np.zeros((len(lines), max(len(line) for line in lines)), dtype=np.int64)
+    for row, line in zip(result, lines, strict=True):
+        row[: len(line)] = line
+    return result
+
+
+def _lines(size: int) -> int:
+    """The next multiple of a cache line, in numbers."""
+    return -(-size // 16) * 16
 
 
 def _aligned(lines: int, size: int) -> npt.NDArray[np.float32]:
     """Zeros that start at a cache line."""
+    size = _lines(size)
     raw = np.zeros(lines * size + 16, dtype=np.float32)
     skip = -raw.ctypes.data // 4 % 16
     return raw[skip : skip + lines * size].reshape(lines, size)
-
-
-def _fill(line: npt.NDArray[np.float32], table: Integers, layer: MaskedAffine) -> None:
-    dim = layer.weights[0].shape[1]
-    for index, (row, weight, bias) in enumerate(
-        zip(table, layer.weights, layer.biases, strict=True)
-    ):
-        place, bias_place, width = int(row[0]), int(row[1]), int(row[4])
-        stored = weight.t() if index == 0 else _paired(weight, dim, index == len(table) - 1)
-        matrix = line[place:bias_place].reshape(len(stored), -1)
-        matrix[:, : stored.shape[1]] = stored.numpy()
-        line[bias_place : bias_place + width] = _paired(bias, dim, index == len(table) - 1).numpy()
-
-
-def _paired(tensor: Tensor, dim: int, is_output: bool) -> Tensor:  # noqa: FBT001  private
-    """Outputs with shift and log scale of a feature side by side; other layers as they are."""
-    return tensor[torch.arange(2 * dim).view(2, dim).t().flatten()] if is_output else tensor
-
-
-def _known(dim: int, hidden: Sequence[int]) -> tuple[Integers, Integers]:
-    """Units known with the first 0, 1, ... features; and how many units below a unit sees."""
-    features = np.arange(dim + 1)
-    known = [features, *(np.array(units_known(width, dim)) for width in hidden), 2 * features]
-    reach = np.zeros((len(hidden) + 1, max(*hidden, 2 * dim)), dtype=np.int64)
-    for index, (below, above) in enumerate(zip(known[:-1], known[1:], strict=True)):
-        seen = below[:-1] if index == len(hidden) else below[1:]
-        reach[index, : above[-1]] = np.repeat(seen, np.diff(above))
-    return np.stack(known).astype(np.int64), reach
