@@ -15,17 +15,21 @@ from flows.evaluate import Evaluation, evaluate
 from flows.fit import EpochReport, fit
 from flows.fit_state import FitState
 from flows.flow import Flow, Space
+from flows.haf import HafSpec
 from flows.inference import CompiledFlow, compile_flow
 from flows.made import MadeSpec
-from flows.maf import MafSpec
+from flows.maf import IafSpec, MafSpec
 from flows.options import FitOptions, StepSchedule
-from flows.real_nvp import RealNvpSpec
+from flows.preprocess import PreprocessingSpec
+from flows.real_nvp import NiceSpec, RealNvpSpec
+from flows.spec import EncoderSpec
 
 __all__ = [
     "FAMILIES",
     "BatchNormSpec",
     "CompiledFlow",
     "DivergedError",
+    "EncoderSpec",
     "EpochReport",
     "Evaluation",
     "FitError",
@@ -35,8 +39,12 @@ __all__ = [
     "Flow",
     "FlowError",
     "FlowSpec",
+    "HafSpec",
+    "IafSpec",
     "MadeSpec",
     "MafSpec",
+    "NiceSpec",
+    "PreprocessingSpec",
     "RealNvpSpec",
     "Space",
     "SpecError",

@@ -56,7 +56,9 @@ class BatchNorm(Bijection):
         self.register_buffer("var", torch.ones(dim))
 
     def forward(
-        self, u: Float[Tensor, "batch dim"]
+        self,
+        u: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Noise to data."""
         log_scale = self._log_scale()
@@ -64,7 +66,9 @@ class BatchNorm(Bijection):
         return x, -log_scale.sum().expand(len(u))
 
     def inverse(
-        self, x: Float[Tensor, "batch dim"]
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Data to noise."""
         mean, var = self.mean, self.var
@@ -136,7 +140,11 @@ class Moments:
 
 @torch.no_grad()
 def set_dataset_statistics(
-    transform: Bijection, x: Float[Tensor, "rows dim"], *, chunk_rows: int
+    transform: Bijection,
+    x: Float[Tensor, "rows dim"],
+    context: Float[Tensor, "rows context_dim"] | None = None,
+    *,
+    chunk_rows: int,
 ) -> None:
     """Gives every batch norm of kind `dataset` the exact statistics of a training set.
 
@@ -146,6 +154,7 @@ def set_dataset_statistics(
     Args:
         transform: in evaluation mode.
         x: the entire training set, in the model's space.
+        context: what the layers see of its context.
         chunk_rows: rows computed at a time.
     """
     parts = transform.parts()
@@ -157,9 +166,11 @@ def set_dataset_statistics(
     hidden, start = x.clone(), 0
     for index in wanted:
         moments = Moments(transform.dim, x.device)
-        for rows in torch.split(hidden, chunk_rows):
+        for first in range(0, len(hidden), chunk_rows):
+            rows = hidden[first : first + chunk_rows]
+            given = None if context is None else context[first : first + chunk_rows]
             for part in parts[start:index]:
-                rows.copy_(part.inverse(rows)[0])
+                rows.copy_(part.inverse(rows, given)[0])
             moments.add(rows)
         norm = parts[index]
         assert isinstance(norm, BatchNorm)  # noqa: S101  by the choice of the indices

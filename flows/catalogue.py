@@ -6,21 +6,26 @@ from typing import get_args
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from flows.batch_norm import BatchNormSpec
-from flows.compose import Standardise
 from flows.errors import SpecError
 from flows.fit_state import Json
-from flows.flow import Flow
+from flows.flow import Context, Flow
+from flows.fused import ACTIVATIONS
+from flows.haf import HafSpec
+from flows.linear import apply_network, count_linear, network
 from flows.made import MadeSpec
-from flows.maf import MafSpec
-from flows.real_nvp import RealNvpSpec
-from flows.spec import Spec
+from flows.maf import IafSpec, MafSpec
+from flows.preprocess import Logit, Preprocessing, PreprocessingSpec, Rescale, Standardise
+from flows.real_nvp import NiceSpec, RealNvpSpec
+from flows.spec import EncoderSpec, Spec
 
-FlowSpec = MadeSpec | MafSpec | RealNvpSpec
+FlowSpec = MadeSpec | MafSpec | IafSpec | RealNvpSpec | NiceSpec | HafSpec
 
 FAMILIES: dict[str, type[FlowSpec]] = {spec.family: spec for spec in get_args(FlowSpec)}
+
+Moments = tuple[Tensor, Tensor]
 
 
 def spec_to_dict(spec: FlowSpec) -> dict[str, Json]:
@@ -39,32 +44,43 @@ def spec_from_dict(fields: Mapping[str, object]) -> FlowSpec:
         raise SpecError("family-unknown", f"family must be one of {', '.join(FAMILIES)}")
     values = dict(fields)
     try:
-        if isinstance(norm := values.get("batch_norm"), dict):
-            values["batch_norm"] = BatchNormSpec(**norm)
+        for name, part in (("batch_norm", BatchNormSpec), ("encoder", EncoderSpec)):
+            if isinstance(given := values.get(name), dict):
+                values[name] = part(**given)
         return FAMILIES[family](**values)  # type: ignore[arg-type]  # checked by the class
     except (TypeError, ValueError) as error:
         raise SpecError("spec-invalid", str(error)) from error
 
 
-def check_dim(spec: FlowSpec, dim: int) -> None:
-    """Checks that a spec has a flow of so many features.
+def check_dim(spec: FlowSpec, dim: int, context_dim: int = 0) -> None:
+    """Checks that a spec has a flow of so many features and columns of context.
 
     Raises:
         SpecError: it has none.
     """
     spec.check_dim(dim)
+    if spec.encoder is not None and context_dim == 0:
+        raise SpecError("encoder-without-context", "an encoder needs a context that it encodes")
 
 
-def count_parameters(spec: FlowSpec, dim: int) -> int:
+def count_parameters(spec: FlowSpec, dim: int, context_dim: int = 0) -> int:
     """Trainable numbers of the flow, masked ones included; nothing is allocated."""
-    return spec.count_parameters(dim)
+    encoder = spec.encoder
+    if encoder is None or context_dim == 0:
+        return spec.count_parameters(dim, context_dim)
+    encoding = count_linear([context_dim, *encoder.hidden, encoder.features])
+    return encoding + spec.count_parameters(dim, encoder.features)
 
 
-def build(
+def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
     spec: FlowSpec,
     dim: int,
     *,
-    standardise: tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]] | None = None,
+    standardise: Moments | None = None,
+    preprocessing: PreprocessingSpec | None = None,
+    steps: Float[Tensor, " dim"] | None = None,
+    context_dim: int = 0,
+    standardise_context: Moments | None = None,
     seed: int,
 ) -> Flow:
     """An untrained flow on the CPU, in float32.
@@ -72,13 +88,50 @@ def build(
     Args:
         spec: its description.
         dim: features.
-        standardise: mean and standard deviation of each feature; None leaves that layer out.
+        standardise: mean and standard deviation of each feature, once the other preprocessing is
+            done; None leaves that layer out.
+        preprocessing: the other layers at the data; None leaves them out.
+        steps: the distance between neighbouring values of each discrete column, 0 for others.
+        context_dim: columns that the density is conditioned on.
+        standardise_context: their means and standard deviations; None takes them as they are.
         seed: of the initial weights and of random orders; the global generators are not touched.
 
     Raises:
         SpecError: the spec has no flow of so many features.
     """
     described: Spec = spec
-    described.check_dim(dim)
-    transform = described.build(dim, torch.Generator().manual_seed(seed))
-    return Flow(transform, None if standardise is None else Standardise(*standardise))
+    check_dim(spec, dim, context_dim)
+    generator = torch.Generator().manual_seed(seed)
+    encoder = spec.encoder
+    features = context_dim if encoder is None else encoder.features
+    transform = described.build(dim, generator, features if context_dim else 0)
+    chosen = preprocessing or PreprocessingSpec()
+    levels, margin = chosen.levels, chosen.logit
+    outer = Preprocessing(
+        steps=torch.ones(dim) if levels is not None and steps is None else steps,
+        rescale=None if levels is None else Rescale(dim, levels),
+        logit=None if margin is None else Logit(dim, margin),
+        standardise=None if standardise is None else Standardise(*standardise),
+    )
+    context = None
+    if context_dim:
+        moments = standardise_context
+        context = Context(
+            context_dim,
+            None if moments is None else Standardise(*moments),
+            None if encoder is None else Encoder(context_dim, encoder, generator),
+        )
+    return Flow(transform, outer, context=context)
+
+
+class Encoder(nn.Module):
+    """What an `EncoderSpec` describes."""
+
+    def __init__(self, dim: int, spec: EncoderSpec, generator: torch.Generator) -> None:
+        super().__init__()
+        self.layers = network([dim, *spec.hidden, spec.features], generator)
+        self.activation = ACTIVATIONS[spec.activation].apply
+
+    def forward(self, context: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch features"]:
+        """Features of each row."""
+        return apply_network(self.layers, context, self.activation)

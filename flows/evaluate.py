@@ -31,7 +31,7 @@ class Evaluation:
 
 def evaluate(
     flow: Flow,
-    x: Float[Tensor, "rows dim"],
+    x: Float[Tensor, "rows columns"],
     *,
     chunk_rows: int | None = None,
     space: Space = "data",
@@ -40,9 +40,9 @@ def evaluate(
 
     Args:
         flow: left in the mode that it was in.
-        x: the rows, on any device.
+        x: the rows, on any device: features, then the columns of a context.
         chunk_rows: rows computed at a time; None chooses by the device.
-        space: `model` leaves the standardisation out.
+        space: `model` leaves the preprocessing out.
 
     Raises:
         FitError: there are no rows.
@@ -54,7 +54,7 @@ def evaluate(
     flow.eval()
     with torch.no_grad():
         chunks = (rows.to(flow.device) for rows in torch.split(x, chunk_rows))
-        scores = torch.cat([flow.log_prob(rows, space=space).double() for rows in chunks])
+        scores = torch.cat([flow.log_prob_of_table(rows, space=space).double() for rows in chunks])
     flow.train(was_training)
     error = 2 * float(scores.std()) / math.sqrt(len(x)) if len(x) > 1 else math.nan
     return Evaluation(float(scores.mean()), error, len(x))

@@ -66,8 +66,8 @@ class EpochReport:
 
 def fit(  # noqa: PLR0913  what to train, how, from where, and two callbacks
     flow: Flow,
-    train: Float[Tensor, "rows dim"],
-    validation: Float[Tensor, "validation_rows dim"],
+    train: Float[Tensor, "rows columns"],
+    validation: Float[Tensor, "validation_rows columns"],
     *,
     options: FitOptions,
     state: FitState | None = None,
@@ -83,7 +83,8 @@ def fit(  # noqa: PLR0913  what to train, how, from where, and two callbacks
 
     Args:
         flow: trained in place, on the device where it is.
-        train: rows in the data's units; kept on that device, standardised.
+        train: rows in the data's units, features first, then the columns of a context; kept on
+            that device, preprocessed. Discrete columns get their noise once, from the seed.
         validation: rows in the data's units.
         options: how to train.
         state: a snapshot or an interruption of the same training, with the same rows and options.
@@ -131,8 +132,11 @@ class _Fitter:
     ) -> None:
         self._flow = flow
         self._options = options
-        self._train = _to_model_space(flow, train, name="training")
-        self._validation = _to_model_space(flow, validation, name="validation")
+        noise = torch.Generator().manual_seed(options.seed)
+        self._train, self._constant = _to_model_space(flow, train, noise, name="training")
+        self._validation, self._validation_constant = _to_model_space(
+            flow, validation, noise, name="validation"
+        )
         batches = -(-len(train) // options.batch_size)
         self._bounds = [len(train) * batch // batches for batch in range(batches + 1)]
         self._check_batches()
@@ -195,7 +199,7 @@ class _Fitter:
     def _step(self, rows: Tensor) -> Tensor:
         """One step of the optimiser; returns the sum of the rows' log densities before it."""
         self._optimiser.zero_grad()
-        scores = self._flow.log_prob(rows, space="model")
+        scores = self._flow.log_prob_of_table(rows, space="model")
         loss = -scores.mean()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         if self._options.max_gradient_norm is not None:
@@ -208,7 +212,7 @@ class _Fitter:
         flow, progress = self._flow, self._progress
         flow.eval()
         chunk_rows = default_chunk_rows(flow.device)
-        set_dataset_statistics(flow.transform, self._train, chunk_rows=chunk_rows)
+        self._set_statistics(chunk_rows)
         value = evaluate(flow, self._validation, space="model").mean
         if not math.isfinite(value):
             raise DivergedError(progress.epoch)
@@ -218,11 +222,19 @@ class _Fitter:
             self._best = _copies(flow.state_dict())
         progress.seconds = time.monotonic() - self._started
 
+    def _set_statistics(self, chunk_rows: int) -> None:
+        flow, rows = self._flow, self._train
+        context = None
+        if flow.context_dim:
+            with torch.no_grad():
+                context = flow.features(rows[:, flow.dim :], len(rows))
+        set_dataset_statistics(flow.transform, rows[:, : flow.dim], context, chunk_rows=chunk_rows)
+
     def _report(self, state: Callable[[], FitState]) -> EpochReport:
-        progress, constant = self._progress, self._constant()
+        progress, constant = self._progress, self._validation_constant
         return EpochReport(
             epoch=progress.epoch,
-            train_log_likelihood=progress.train + constant,
+            train_log_likelihood=progress.train + self._constant,
             validation_log_likelihood=progress.validation + constant,
             best_epoch=progress.best_epoch,
             best_validation_log_likelihood=progress.best + constant,
@@ -247,11 +259,6 @@ class _Fitter:
     def _out_of_time(self) -> bool:
         limit = self._options.max_seconds
         return limit is not None and time.monotonic() - self._started >= limit
-
-    def _constant(self) -> float:
-        """What the model's space lacks to a log density in the data's units."""
-        standardise = self._flow.standardise
-        return 0.0 if standardise is None else -float(standardise.std.log().sum())
 
     def _order(self, epoch: int) -> Tensor:
         """The order of the rows, from the seed and the epoch alone: resuming needs no more."""
@@ -312,17 +319,28 @@ class _Fitter:
         self._progress = _Progress(**progress)  # type: ignore[arg-type]  # as _state wrote it
 
 
-def _to_model_space(flow: Flow, x: Tensor, *, name: str) -> Tensor:
-    """A copy of the rows as the transform takes them, on the flow's device."""
-    if x.ndim != 2 or x.shape[1] != flow.dim or len(x) == 0:
-        raise FitError(f"the {name} rows must be a table of {flow.dim} columns, not empty")
+def _to_model_space(
+    flow: Flow, x: Tensor, noise: torch.Generator, *, name: str
+) -> tuple[Tensor, float]:
+    """A copy of the rows as the transform takes them, on the flow's device.
+
+    Returns:
+        The rows, and what the model's space lacks to a mean log density in the data's units.
+    """
+    columns = flow.dim + flow.context_dim
+    if x.ndim != 2 or x.shape[1] != columns or len(x) == 0:
+        raise FitError(f"the {name} rows must be a table of {columns} columns, not empty")
     result = torch.empty(x.shape, dtype=flow.dtype, device=flow.device)
+    total = 0.0
     for target, rows in zip(torch.split(result, COPY_ROWS), torch.split(x, COPY_ROWS), strict=True):
         placed = rows.to(flow.device)
-        target.copy_(placed if flow.standardise is None else flow.standardise.inverse(placed)[0])
+        spread = flow.preprocessing.spread(placed[:, : flow.dim], generator=noise)
+        target[:, : flow.dim], log_det = flow.preprocessing.inverse(spread)
+        target[:, flow.dim :] = placed[:, flow.dim :]
+        total += float(log_det.sum())
         if not torch.isfinite(target).all():
             raise FitError(f"the {name} rows hold values that are not finite")
-    return result
+    return result, total / len(x)
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """Flows: densities over the rows of a table."""
 
-import math
 from typing import Literal
 
 import torch
@@ -8,11 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flows.base import Bijection
-from flows.compose import Standardise
+from flows.errors import FlowError
+from flows.preprocess import Preprocessing, Standardise
 
 Space = Literal["data", "model"]
-
-LOG_TWO_PI = math.log(2 * math.pi)
 
 # Noise is drawn in whole blocks of this many rows, so that the rows of a seed do not depend on
 # how many of them are asked for at a time.
@@ -22,82 +20,181 @@ NOISE_BLOCK_ROWS = 64
 class Flow(nn.Module):
     """A density: a bijection over a standard Gaussian, in the units of the data.
 
-    Standardisation is the layer next to the data, with its log-determinant. It is computed in
+    Preprocessing is what stands next to the data, with its log-determinant. It is computed in
     float64, whatever the precision of the rest, so that data far from 0 keep their digits.
+
+    Attributes:
+        dim: features of a row.
+        context_dim: columns that the density is conditioned on; 0 if there are none.
     """
 
-    def __init__(self, transform: Bijection, standardise: Standardise | None = None) -> None:
+    def __init__(
+        self,
+        transform: Bijection,
+        preprocessing: Preprocessing | None = None,
+        *,
+        context: "Context | None" = None,
+    ) -> None:
         super().__init__()
         self.dim = transform.dim
         self.transform = transform
-        self.standardise = standardise
+        self.preprocessing = preprocessing or Preprocessing()
+        self.context = context
+        self.context_dim = 0 if context is None else context.dim
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision of the weights."""
-        return next(self.parameters()).dtype
+        return next(self.transform.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.parameters()).device
+        return next(self.transform.parameters()).device
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether data are mapped to noise: `inverse` is there."""
+        return self.transform.has_noise
 
     def forward(
-        self, u: Float[Tensor, "batch dim"], *, space: Space = "data"
+        self,
+        u: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "#batch context_dim"] | None = None,
+        *,
+        space: Space = "data",
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Noise to data, with log|det dx/du|.
 
         Args:
             u: noise.
-            space: `model` leaves the standardisation out.
+            context: what the density is conditioned on, in its own units; one row stands for all.
+            space: `model` leaves the preprocessing out.
         """
-        x, log_det = self.transform.forward(u.to(self.dtype))
-        if self.standardise is None or space == "model":
+        x, log_det = self.transform.forward(u.to(self.dtype), self.features(context, len(u)))
+        if space == "model":
             return x, log_det
-        x, outer = self.standardise.forward(x)
+        x, outer = self.preprocessing.forward(x)
         return x, log_det + outer.to(log_det.dtype)
 
     def inverse(
-        self, x: Float[Tensor, "batch dim"], *, space: Space = "data"
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "#batch context_dim"] | None = None,
+        *,
+        space: Space = "data",
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Data to noise, with log|det du/dx|.
 
         Args:
             x: data.
-            space: `model` leaves the standardisation out.
+            context: as in `forward`.
+            space: `model` leaves the preprocessing out.
+
+        Raises:
+            FlowError: the density has no noise (`has_noise`).
         """
-        if self.standardise is None or space == "model":
-            return self.transform.inverse(x.to(self.dtype))
-        x, outer = self.standardise.inverse(x)
-        u, log_det = self.transform.inverse(x.to(self.dtype))
-        return u, log_det + outer.to(log_det.dtype)
+        x, outer = self._to_model(x, space)
+        u, log_det = self.transform.inverse(x, self.features(context, len(x)))
+        return u, log_det if outer is None else log_det + outer
 
     def log_prob(
-        self, x: Float[Tensor, "batch dim"], *, space: Space = "data"
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "#batch context_dim"] | None = None,
+        *,
+        space: Space = "data",
     ) -> Float[Tensor, " batch"]:
-        """The log density of each row, in nats.
+        """The log density of each row, in nats; given its context, if there is one.
 
         Args:
             x: data.
-            space: `model` gives the density of the standardised rows.
+            context: as in `forward`.
+            space: `model` gives the density of the preprocessed rows.
         """
-        u, log_det = self.inverse(x, space=space)
-        return log_det - 0.5 * u.square().sum(dim=1) - 0.5 * self.dim * LOG_TWO_PI
+        x, outer = self._to_model(x, space)
+        score = self.transform.log_density(x, self.features(context, len(x)))
+        return score if outer is None else score + outer
+
+    def log_prob_of_table(
+        self, rows: Float[Tensor, "batch columns"], *, space: Space = "data"
+    ) -> Float[Tensor, " batch"]:
+        """The log density of rows of a table: their features, then the columns of the context."""
+        if self.context_dim == 0:
+            return self.log_prob(rows, space=space)
+        return self.log_prob(rows[:, : self.dim], rows[:, self.dim :], space=space)
 
     @torch.no_grad()
     def sample(
-        self, n: int, *, generator: torch.Generator, space: Space = "data"
+        self,
+        n: int,
+        *,
+        generator: torch.Generator,
+        context: Float[Tensor, "#batch context_dim"] | None = None,
+        space: Space = "data",
     ) -> Float[Tensor, "batch dim"]:
         """Draws rows; the same generator state gives the same rows on every device.
 
         Args:
             n: how many rows.
             generator: on the CPU.
-            space: `model` gives standardised rows.
+            context: one row for all, or one for each.
+            space: `model` gives preprocessed rows.
         """
         u = base_noise(n, self.dim, generator=generator)
-        x, _ = self.forward(u.to(self.device), space=space)
-        return x
+        x, _ = self.forward(u.to(self.device), context, space=space)
+        return x if space == "model" else self.preprocessing.to_grid(x)
+
+    def _to_model(self, x: Tensor, space: Space) -> tuple[Tensor, Tensor | None]:
+        if space == "model":
+            return x.to(self.dtype), None
+        x, outer = self.preprocessing.inverse(x)
+        return x.to(self.dtype), outer.to(self.dtype)
+
+    def features(
+        self, context: Float[Tensor, "#batch context_dim"] | None, rows: int
+    ) -> Float[Tensor, "batch features"] | None:
+        """What the layers see of the context of so many rows.
+
+        Raises:
+            FlowError: there is a context and the density is not conditional, or the reverse.
+        """
+        if self.context is None:
+            if context is not None:
+                raise FlowError("this density has no context")
+            return None
+        if context is None:
+            raise FlowError("this density is conditional: it needs a context")
+        features: Tensor = self.context(context, self.dtype)
+        return features.expand(rows, -1)
+
+
+class Context(nn.Module):
+    """What the layers of a flow see of the columns that it is conditioned on.
+
+    Attributes:
+        dim: how many columns.
+    """
+
+    def __init__(
+        self, dim: int, standardise: Standardise | None, encoder: nn.Module | None
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.standardise = standardise
+        self.encoder = encoder
+
+    def forward(
+        self, context: Float[Tensor, "batch columns"], dtype: torch.dtype
+    ) -> Float[Tensor, "batch features"]:
+        """Standardised, in float64, and encoded."""
+        if self.standardise is not None:
+            context, _ = self.standardise.inverse(context)
+        context = context.to(dtype)
+        if self.encoder is None:
+            return context
+        encoded: Tensor = self.encoder(context)
+        return encoded
 
 
 def base_noise(n: int, dim: int, *, generator: torch.Generator) -> Float[Tensor, "batch dim"]:

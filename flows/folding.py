@@ -13,31 +13,52 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
+# tanh is written as sigmoid.
+FoldedActivation = Literal["relu", "sigmoid", "elu", "gelu"]
+
+
 class Step(ABC):
     """One compiled layer. Its direction and signs are those of `Bijection`.
 
     Log-determinants come as any number of rows `(k, batch)` whose sum over k is meant, so that a
     flow adds up all of its layers at once.
+
+    Attributes:
+        own_density: whether `log_density` is there, and to be preferred to the inverse.
     """
+
+    own_density: bool = False
 
     @abstractmethod
     def inverse(
-        self, x: Float[Tensor, "dim batch"]
+        self,
+        x: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
     ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"] | None]:
         """Data to noise; None stands for a log-determinant of 0."""
 
     @abstractmethod
     def forward(
-        self, u: Float[Tensor, "dim batch"]
+        self,
+        u: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
     ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"] | None]:
         """Noise to data; None stands for a log-determinant of 0."""
+
+    def log_density(
+        self,
+        x: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
+    ) -> Float[Tensor, "terms batch"]:
+        """The log density of data whose noise is standard Gaussian."""
+        raise NotImplementedError
 
     @abstractmethod
     def tensors(self) -> list[Tensor]:
         """Everything that takes memory."""
 
-    def masked_affine(self) -> "MaskedAffine | None":
-        """The step's numbers, if it is a masked autoregressive affine layer without context."""
+    def affine_layer(self) -> "MaskedAffine | AffineCoupling | None":
+        """The step's numbers, if it is such a layer and has no context."""
         return None
 
 
@@ -48,12 +69,31 @@ class MaskedAffine:
     Attributes:
         weights: of the layers, masked; the rows of the last are all shifts, then all log scales.
         biases: of the layers.
-        activation: between them.
+        degrees: of the inputs and the hidden layers, in rising order.
+        activation: between the layers.
     """
 
     weights: list[Tensor]
     biases: list[Tensor]
-    activation: Literal["relu", "sigmoid", "elu", "gelu"]
+    degrees: list[Tensor]
+    activation: FoldedActivation
+
+
+@dataclass(frozen=True)
+class AffineCoupling:
+    """A coupling layer with weights and biases of its two networks.
+
+    Attributes:
+        minus_log_scale: the network with sigmoid hidden units.
+        minus_shift: the network with ReLU hidden units.
+        copied: how many features are copied.
+        places: where each feature stands in the copied ones followed by the moved ones.
+    """
+
+    minus_log_scale: list[tuple[Tensor, Tensor]]
+    minus_shift: list[tuple[Tensor, Tensor]]
+    copied: int
+    places: Int[Tensor, " dim"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +148,12 @@ class Pending:
         """This map, seen after the features were put into another order."""
         return replace(self, scale=self.scale[order], shift=self.shift[order])
 
+    def steps(self) -> list["Step"]:
+        """The map as a step, if it is not the identity."""
+        if bool((self.scale == 1).all()) and bool((self.shift == 0).all()):
+            return []
+        return [AffineStep(self)]
+
     def cast(self, tensor: Tensor) -> Tensor:
         """A float64 tensor as the compiled flow keeps it."""
         return tensor.to(self.device, self.dtype).contiguous()
@@ -132,11 +178,14 @@ def tanh_as_sigmoid(
 class Invertible(Protocol):
     """What `LayerStep` wraps: a layer on rows."""
 
-    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, u: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Noise to data."""
 
-    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Data to noise."""
+
+    def log_density(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """The log density of rows whose noise is standard Gaussian."""
 
 
 class AffineStep(Step):
@@ -146,11 +195,19 @@ class AffineStep(Step):
         self.scale = pending.cast(pending.scale[:, None])
         self.shift = pending.cast(pending.shift[:, None])
 
-    def inverse(self, x: Float[Tensor, "dim batch"]) -> tuple[Float[Tensor, "dim batch"], None]:
+    def inverse(
+        self,
+        x: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
+    ) -> tuple[Float[Tensor, "dim batch"], None]:
         """Data to noise."""
         return torch.addcmul(self.shift, self.scale, x), None
 
-    def forward(self, u: Float[Tensor, "dim batch"]) -> tuple[Float[Tensor, "dim batch"], None]:
+    def forward(
+        self,
+        u: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
+    ) -> tuple[Float[Tensor, "dim batch"], None]:
         """Noise to data."""
         return (u - self.shift) / self.scale, None
 
@@ -166,11 +223,19 @@ class PermuteStep(Step):
         self.order = order
         self.inverse_order = inverse_order
 
-    def inverse(self, x: Float[Tensor, "dim batch"]) -> tuple[Float[Tensor, "dim batch"], None]:
+    def inverse(
+        self,
+        x: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
+    ) -> tuple[Float[Tensor, "dim batch"], None]:
         """Data to noise."""
         return x.index_select(0, self.order), None
 
-    def forward(self, u: Float[Tensor, "dim batch"]) -> tuple[Float[Tensor, "dim batch"], None]:
+    def forward(
+        self,
+        u: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
+    ) -> tuple[Float[Tensor, "dim batch"], None]:
         """Noise to data."""
         return u.index_select(0, self.inverse_order), None
 
@@ -182,24 +247,102 @@ class PermuteStep(Step):
 class LayerStep(Step):
     """A layer as it is, for families without a compiled form of their own."""
 
-    def __init__(self, layer: Invertible, tensors: list[Tensor]) -> None:
+    def __init__(
+        self, layer: Invertible, tensors: list[Tensor], *, own_density: bool = False
+    ) -> None:
         self._layer = layer
         self._tensors = tensors
+        self.own_density = own_density
 
     def inverse(
-        self, x: Float[Tensor, "dim batch"]
+        self,
+        x: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
     ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"]]:
         """Data to noise."""
-        u, log_det = self._layer.inverse(x.t())
+        u, log_det = self._layer.inverse(x.t(), _rows(context))
         return u.t(), log_det[None, :]
 
     def forward(
-        self, u: Float[Tensor, "dim batch"]
+        self,
+        u: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
     ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"]]:
         """Noise to data."""
-        x, log_det = self._layer.forward(u.t())
+        x, log_det = self._layer.forward(u.t(), _rows(context))
         return x.t(), log_det[None, :]
+
+    def log_density(
+        self,
+        x: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
+    ) -> Float[Tensor, "terms batch"]:
+        """The log density of data whose noise is standard Gaussian."""
+        return self._layer.log_density(x.t(), _rows(context))[None, :]
 
     def tensors(self) -> list[Tensor]:
         """Everything that takes memory."""
         return self._tensors
+
+
+class InvertedStep(Step):
+    """A step with its directions swapped."""
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+
+    def inverse(
+        self,
+        x: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
+    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"] | None]:
+        """Data to noise."""
+        return self._step.forward(x, context)
+
+    def forward(
+        self,
+        u: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
+    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"] | None]:
+        """Noise to data."""
+        return self._step.inverse(u, context)
+
+    def tensors(self) -> list[Tensor]:
+        """Everything that takes memory."""
+        return self._step.tensors()
+
+
+class SliceStep(Step):
+    """A step on some of the features."""
+
+    def __init__(self, step: Step, features: slice) -> None:
+        self._step = step
+        self._features = features
+
+    def inverse(
+        self,
+        x: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
+    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"] | None]:
+        """Data to noise."""
+        u = x.clone()
+        u[self._features], log_det = self._step.inverse(x[self._features].contiguous(), context)
+        return u, log_det
+
+    def forward(
+        self,
+        u: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
+    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"] | None]:
+        """Noise to data."""
+        x = u.clone()
+        x[self._features], log_det = self._step.forward(u[self._features].contiguous(), context)
+        return x, log_det
+
+    def tensors(self) -> list[Tensor]:
+        """Everything that takes memory."""
+        return self._step.tensors()
+
+
+def _rows(context: Tensor | None) -> Tensor | None:
+    return None if context is None else context.t()

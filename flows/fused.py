@@ -77,23 +77,6 @@ ACTIVATIONS: dict[ActivationName, Activation] = {
 Pullback = Callable[[Tensor, Tensor, bool], tuple[Tensor | None, list[Tensor | None]]]
 
 
-def conditioner(
-    x: Float[Tensor, "batch dim"],
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    masks: Sequence[Tensor],
-    *,
-    activation: Activation,
-) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
-    """The masked network: shift and log_scale of each feature."""
-    apply = activation.apply if torch.is_grad_enabled() else activation.apply_
-    h = x
-    for weight, bias, mask in zip(weights[:-1], biases[:-1], masks[:-1], strict=True):
-        h = apply(F.linear(h, weight * mask, bias))
-    shift, log_scale = F.linear(h, weights[-1] * masks[-1], biases[-1]).chunk(2, dim=1)
-    return shift, log_scale
-
-
 def masked_affine_vjp(
     x: Float[Tensor, "batch dim"],
     weights: Sequence[Tensor],
@@ -102,7 +85,7 @@ def masked_affine_vjp(
     *,
     activation: Activation,
 ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"], Pullback]:
-    """Gives u = (x - shift) exp(-log_scale), shift and log_scale from `conditioner`.
+    """Gives u = (x - shift) exp(-log_scale), shift and log_scale from a masked network.
 
     Args:
         x: data.

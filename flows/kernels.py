@@ -1,4 +1,4 @@
-"""Compiled loops for chains of masked autoregressive affine layers on a processor.
+"""Compiled loops for chains of masked autoregressive and of coupling affine layers on a processor.
 
 Rows are taken in tiles, features first, a row in each lane of the vector unit; a single row has
 the lanes filled with units instead. Micro-kernels keep a block of results in registers, and every
@@ -30,6 +30,7 @@ from flows.micro_kernels import (
     stay_apart,
     tile_block_of,
     two_to_the,
+    word,
 )
 
 # ruff: noqa: ANN001, ANN202, ANN401, ARG001  numba and llvmlite have no types
@@ -39,14 +40,21 @@ from flows.micro_kernels import (
 TILE_FROM = 3
 # Units computed before their activations are, which finds them in the nearest cache.
 HOT_UNITS = 64
-# The sampler takes so many features at a time that they have about so many hidden units.
-BLOCK_UNITS = 64
+# The sampler takes so many features at a time, or more if they have not so many hidden units.
+BLOCK_FEATURES, BLOCK_UNITS = 4, 32
 
 ACTIVATIONS = ("relu", "sigmoid", "elu", "gelu")
 RELU, SIGMOID, ELU = range(3)
-# Columns of the table of a network's layers: where in `params` the biases start, the units, and
-# where in a work space their values start, counted in units.
-BIAS, WIDTH, PLACE = range(3)
+# What a flow is made of is told by integers, so that the loops count no references. A layer: its
+# activation; the features that a coupling copies, 0 for a masked layer; the matrices in each of
+# its networks, and the addresses of their lines; and, for a masked layer, of how many units of
+# the inputs and of each layer are known with the first 0, 1, ... features.
+ACTIVATION, COPIED, MATRICES, LINES, KNOWN = range(5)
+# The line of a matrix: its units; where in a work space their values start, counted in units; and
+# the addresses of the biases, of the panels' addresses, and of how many units of the layer below
+# each unit sees.
+WIDTH, PLACE, BIASES, PANELS, REACH = range(5)
+LINE_BYTES = 40
 
 
 def _jit(*signature: Any) -> Callable[..., Any]:
@@ -149,222 +157,201 @@ def _activate(kind, h):
 
 
 @_jit()
-def _wide_block(weight, bias, depth, source, out, count):
-    if count == UNITS:
-        _wide_all(weight, bias, depth, source, out)
-    elif count == 4:
-        _wide_4(weight, bias, depth, source, out)
-    elif count == 2:
-        _wide_2(weight, bias, depth, source, out)
-    else:
-        _wide_1(weight, bias, depth, source, out)
-
-
-@_jit()
-def _narrow_block(weight, bias, depth, source, out, count):
-    if count == UNITS:
+def _tile_block(weight, bias, depth, source, out, units, vectors):
+    """The micro-kernel for so many units and vectors."""
+    if vectors == VECTORS:
+        if units == UNITS:
+            _wide_all(weight, bias, depth, source, out)
+        elif units == 4:
+            _wide_4(weight, bias, depth, source, out)
+        elif units == 2:
+            _wide_2(weight, bias, depth, source, out)
+        else:
+            _wide_1(weight, bias, depth, source, out)
+    elif units == UNITS:
         _narrow_all(weight, bias, depth, source, out)
-    elif count == 4:
+    elif units == 4:
         _narrow_4(weight, bias, depth, source, out)
-    elif count == 2:
+    elif units == 2:
         _narrow_2(weight, bias, depth, source, out)
     else:
         _narrow_1(weight, bias, depth, source, out)
 
 
 @_jit()
-def _product(params, layer, panels, reach, units, inputs, biased, space, below, vectors):
+def _product(line, units, inputs, biased, space, below, vectors):
     """Some units of one layer from a range of the layer below, as far as they see it.
 
     Args:
-        params: of the network.
-        layer: its row of the table.
-        panels: where in `params` each of its panels starts.
-        reach: how many units of the layer below each unit sees.
+        line: of the matrix, its address.
         units: the first and the one after the last.
         inputs: the same of the layer below.
         biased: start from the biases, not from what stands there.
-        space: the values of the tile.
+        space: the address of the tile.
         below: where the layer below has its values.
         vectors: of rows in the tile; 0 is a single row.
     """
     stay_apart()
+    panels, reach = word(line, PANELS), word(line, REACH)
     row = 4 * LANES * vectors if vectors > 0 else 4
-    room = space.ctypes.data
-    source = room + row * (below + inputs[0])
+    source = space + row * (below + inputs[0])
+    place = space + row * word(line, PLACE)
     unit = units[0]
     while unit < units[1]:
         lane = unit % PANEL
         count = min(PANEL - lane, units[1] - unit)
         if vectors > 0:
             count = UNITS if count >= UNITS else 4 if count >= 4 else 2 if count >= 2 else 1
-        depth = min(inputs[1], reach[unit + count - 1]) - inputs[0]
-        weight = params.ctypes.data + 4 * (panels[unit // PANEL] + PANEL * inputs[0])
-        bias = params.ctypes.data + 4 * (layer[BIAS] + unit) if biased else 0
-        out = room + row * (layer[PLACE] + unit)
+        depth = min(inputs[1], word(reach, unit + count - 1)) - inputs[0]
+        weight = word(panels, unit // PANEL) + 4 * PANEL * inputs[0]
+        out = place + row * unit
         if vectors == 0:
-            bias -= 4 * lane if biased else 0
+            bias = word(line, BIASES) + 4 * (unit - lane) if biased else 0
             row_block(weight, bias, depth, source, out - 4 * lane, lane, count)
         else:
-            weight += 4 * lane
-            if vectors == VECTORS:
-                _wide_block(weight, bias, depth, source, out, count)
-            else:
-                _narrow_block(weight, bias, depth, source, out, count)
+            bias = word(line, BIASES) + 4 * unit if biased else 0
+            _tile_block(weight + 4 * lane, bias, depth, source, out, count, vectors)
         unit += count
 
 
 @_jit()
-def _invert_layer(params, network, known, kind, space, source, target, places, log_det):
-    """Data to noise, one layer, for a tile.
+def _run_network(lines, matrices, activation, space, size, source):
+    """All units of a network, from the values at `source`; returns where its outputs start."""
+    stay_apart()
+    below = source
+    for index in range(matrices):
+        line = lines + LINE_BYTES * index
+        place, width = word(line, PLACE), word(line, WIDTH)
+        for start in range(0, width, HOT_UNITS):
+            stop = min(start + HOT_UNITS, width)
+            inputs = int64(0), word(word(line, REACH), stop - 1)
+            address, vectors = space.ctypes.data, size // LANES
+            _product(line, (start, stop), inputs, True, address, below, vectors)
+            if index < matrices - 1:
+                _activate(activation, space[(place + start) * size : (place + stop) * size])
+        below = place
+    return below
+
+
+@_jit()
+def _invert_layer(layer, space, cells, source, target, places, log_det):
+    """Data to noise, one masked layer, for a tile.
 
     Args:
-        params: of the layer's network.
-        network: its table, panels and reach.
-        known: as for `invert`.
-        kind: of the activation.
+        layer: what it is.
         space: the tile.
-        source: where the layer's data start, in units.
+        cells: the same, units by rows.
+        source: where the layer's data start.
         target: where its noise shall.
         places: of each feature's noise from there.
         log_det: of the rows, added to.
     """
     stay_apart()
-    table, panels, reach = network
-    size = len(log_det)
-    vectors = size // LANES
-    below = source
-    last = len(table) - 1
-    for index in range(last + 1):
-        layer = table[index]
-        inputs = int64(0), known[index, -1]
-        for start in range(0, layer[WIDTH], HOT_UNITS):
-            stop = min(start + HOT_UNITS, layer[WIDTH])
-            _product(
-                params,
-                layer,
-                panels[index],
-                reach[index],
-                (start, stop),
-                inputs,
-                True,
-                space,
-                below,
-                vectors,
-            )
-            if index < last:
-                first = layer[PLACE] + start
-                _activate(kind, space[first * size : (first + stop - start) * size])
-        below = layer[PLACE]
+    size = cells.shape[1]
+    out = _run_network(layer[LINES], layer[MATRICES], layer[ACTIVATION], space, size, source)
     for i in range(len(places)):
-        x = space[(source + i) * size : (source + i + 1) * size]
-        shift = space[(below + 2 * i) * size : (below + 2 * i + 1) * size]
-        log_scale = space[(below + 2 * i + 1) * size : (below + 2 * i + 2) * size]
-        first = (target + places[i]) * size
-        u = space[first : first + size]
+        x, u, shift = source + i, target + places[i], out + 2 * i
         for j in range(size):
-            u[j] = (x[j] - shift[j]) * _exp(-log_scale[j])
+            cells[u, j] = (cells[x, j] - cells[shift, j]) * _exp(-cells[shift + 1, j])
         for j in range(size):
-            log_det[j] -= log_scale[j]
+            log_det[j] -= cells[shift + 1, j]
 
 
 @_jit()
-def _sample_layer(params, network, known, kind, space, source, target, places, log_det):
-    """Noise to data, one layer, for a tile; each hidden unit is computed once.
+def _sample_layer(layer, space, cells, source, target, places, log_det):
+    """Noise to data, one masked layer, for a tile; each hidden unit is computed once.
 
     Features are taken in blocks: large products bring in what finished features contribute to a
     whole block, small ones do the rest inside it.
 
     Args:
-        params: of the layer's network.
-        network: its table, panels and reach.
-        known: as for `invert`.
-        kind: of the activation.
+        layer: what it is.
         space: the tile.
-        source: where the layer's noise starts, in units.
+        cells: the same, units by rows.
+        source: where the layer's noise starts.
         target: where its data shall.
         places: of each feature's noise from there.
         log_det: of the rows, added to.
     """
     stay_apart()
-    table, panels, reach = network
-    size = len(log_det)
-    vectors = size // LANES
-    last = len(table) - 1
-    dim = len(places)
-    block = max(1, BLOCK_UNITS * dim // table[last - 1, WIDTH])
-    out = table[last, PLACE]
+    size, dim = cells.shape[1], len(places)
+    address, vectors = space.ctypes.data, size // LANES
+    last, kind = layer[MATRICES] - 1, layer[ACTIVATION]
+    end_line = layer[LINES] + LINE_BYTES * last
+    out = word(end_line, PLACE)
+    deepest = word(end_line - LINE_BYTES, PLACE) if last > 0 else target
+    width = word(layer[LINES], WIDTH)
+    block = max(BLOCK_FEATURES, BLOCK_UNITS * dim // width)
+    step = dim + 1
     for begin in range(0, dim, block):
         end = min(begin + block, dim)
-        below = target
-        for index in range(last + 1):
-            units = known[index + 1, begin], known[index + 1, end]
-            inputs = int64(0), known[index, begin]
-            _product(
-                params,
-                table[index],
-                panels[index],
-                reach[index],
-                units,
-                inputs,
-                True,
-                space,
-                below,
-                vectors,
-            )
-            below = table[index, PLACE]
+        below, line, known = target, layer[LINES], layer[KNOWN]
+        for _ in range(last + 1):
+            units = word(known, step + begin), word(known, step + end)
+            _product(line, units, (int64(0), word(known, begin)), True, address, below, vectors)
+            below, line, known = word(line, PLACE), line + LINE_BYTES, known + 8 * step
+        known -= 8 * step
         for i in range(begin, end):
-            below = table[last - 1, PLACE]
-            inputs = known[last, begin], known[last, i]
-            units = 2 * i, 2 * i + 2
-            _product(
-                params,
-                table[last],
-                panels[last],
-                reach[last],
-                units,
-                inputs,
-                False,
-                space,
-                below,
-                vectors,
-            )
-            shift = space[(out + 2 * i) * size : (out + 2 * i + 1) * size]
-            log_scale = space[(out + 2 * i + 1) * size : (out + 2 * i + 2) * size]
-            u = space[(source + places[i]) * size : (source + places[i] + 1) * size]
-            x = space[(target + i) * size : (target + i + 1) * size]
+            inputs = word(known, begin), word(known, i)
+            _product(end_line, (2 * i, 2 * i + 2), inputs, False, address, deepest, vectors)
+            x, u, shift = target + i, source + places[i], out + 2 * i
             for j in range(size):
-                x[j] = shift[j] + u[j] * _exp(log_scale[j])
+                cells[x, j] = cells[shift, j] + cells[u, j] * _exp(cells[shift + 1, j])
             for j in range(size):
-                log_det[j] += log_scale[j]
-            below = target
-            for index in range(last):
-                units = known[index + 1, i], known[index + 1, i + 1]
-                inputs = known[index, begin], known[index, i + 1]
-                _product(
-                    params,
-                    table[index],
-                    panels[index],
-                    reach[index],
-                    units,
-                    inputs,
-                    False,
-                    space,
-                    below,
-                    vectors,
-                )
-                below = table[index, PLACE]
-                _activate(kind, space[(below + units[0]) * size : (below + units[1]) * size])
+                log_det[j] += cells[shift + 1, j]
+            below, line, known = target, layer[LINES], layer[KNOWN]
+            for _ in range(last):
+                units = word(known, step + i), word(known, step + i + 1)
+                inputs = word(known, begin), word(known, i + 1)
+                _product(line, units, inputs, False, address, below, vectors)
+                below, line, known = word(line, PLACE), line + LINE_BYTES, known + 8 * step
+                first, after = (below + units[0]) * size, (below + units[1]) * size
+                _activate(kind, space[first:after])
 
 
 @_jit()
-def _space(n, dim, table):
-    """A tile's values, from a cache line on, and room for one number a row."""
-    size = 1 if n < TILE_FROM else LANES * VECTORS if n > LANES else LANES
-    numbers = (table[-1, PLACE] + table[-1, WIDTH] + PANEL) * size
-    raw = np.empty(numbers + LANES, dtype=np.float32)
-    skip = (-raw.ctypes.data // 4) % LANES
-    return raw[skip : skip + numbers], np.empty(size)
+def _invert_coupling(layer, space, cells, source, target, places, log_det):
+    """Data to noise, one coupling, copied features first; arguments as for `_invert_layer`.
+
+    The first network gives minus the log scales, the second one minus the shifts.
+    """
+    stay_apart()
+    scales, shifts = _run_coupling(layer, space, cells.shape[1], source)
+    for i in range(len(places)):
+        x, u = source + i, target + places[i]
+        if i < layer[COPIED]:
+            for j in range(cells.shape[1]):
+                cells[u, j] = cells[x, j]
+        else:
+            for j in range(cells.shape[1]):
+                cells[u, j] = (cells[x, j] + cells[shifts + i, j]) * _exp(cells[scales + i, j])
+            for j in range(cells.shape[1]):
+                log_det[j] += cells[scales + i, j]
+
+
+@_jit()
+def _sample_coupling(layer, space, cells, source, target, places, log_det):
+    """Noise to data, one coupling; arguments as for `_sample_layer`."""
+    stay_apart()
+    for i in range(layer[COPIED]):
+        for j in range(cells.shape[1]):
+            cells[target + i, j] = cells[source + places[i], j]
+    scales, shifts = _run_coupling(layer, space, cells.shape[1], target)
+    for i in range(layer[COPIED], len(places)):
+        x, u = target + i, source + places[i]
+        for j in range(cells.shape[1]):
+            cells[x, j] = cells[u, j] * _exp(-cells[scales + i, j]) - cells[shifts + i, j]
+        for j in range(cells.shape[1]):
+            log_det[j] -= cells[scales + i, j]
+
+
+@_jit()
+def _run_coupling(layer, space, size, source):
+    """Both networks; returns where outputs stand, less the features that are copied."""
+    n, lines = layer[MATRICES], layer[LINES]
+    scales = _run_network(lines, n, SIGMOID, space, size, source)
+    shifts = _run_network(lines + LINE_BYTES * n, n, RELU, space, size, source)
+    return scales - layer[COPIED], shifts - layer[COPIED]
 
 
 @_jit()
@@ -373,103 +360,103 @@ def _rows_in_tile(left, single):
     return 1 if single else LANES * VECTORS if left > LANES else LANES
 
 
-_NETWORK = types.Tuple([types.Array(int64, 2, "C", readonly=True)] * 3)
+@_jit()
+def _space(n, units):
+    """A work space for tiles of so many units, from a cache line on."""
+    numbers = units * _rows_in_tile(n, n < TILE_FROM)
+    raw = np.empty(numbers + LANES, dtype=np.float32)
+    skip = (-raw.ctypes.data // 4) % LANES
+    return raw[skip : skip + numbers]
+
+
 _INTEGERS = types.Array(int64, 2, "C", readonly=True)
-_FLOATS = types.Array(float32, 2, "C", readonly=True)
 _DOUBLES = types.Array(float64, 2, "C", readonly=True)
-_FLOW = (_FLOATS, _NETWORK, _INTEGERS, _INTEGERS, int64, _DOUBLES)
+_ARGUMENTS = (_DOUBLES, _INTEGERS, int64, _INTEGERS, _DOUBLES)
 
 
-@_jit(types.void(_DOUBLES, *_FLOW, float64[:, ::1], float64[::1], float64[::1]))
-def invert(rows, params, network, known, places, kind, affine, noise, log_det, squares):
+@_jit(types.void(*_ARGUMENTS, float64[:, ::1], float64[::1], float64[::1]))
+def invert(rows, layers, units, places, affine, noise, log_det, squares):
     """Data to noise.
 
     Args:
         rows: data.
-        params: weights and biases, a line a layer of the flow.
-        network: of all of them, a line a layer: the table, where panels start, and how many
-            units of the layer below each unit sees.
-        known: units known with the first 0, 1, ... features: inputs, then layer by layer.
+        layers: of the flow.
+        units: in a tile.
         places: where a layer's noise, feature by feature, stands in what the next one reads; the
             first line is for the rows themselves.
-        kind: of the activation.
         affine: four lines: mean and deviation of the data, and shift and scale of the noise.
         noise: results, or no columns.
         log_det: results: log|det du/dx|, constants left out.
         squares: results: the sum of the squares of the noise.
     """
     dim, n = rows.shape[1], len(rows)
-    space, totals = _space(n, dim, network[0])
-    beside = network[0][0, PLACE] // 2
+    space, beside = _space(n, units), places.shape[1] + -places.shape[1] % LANES
     start = 0
     while start < n:
         size = _rows_in_tile(n - start, n < TILE_FROM)
         count = min(size, n - start)
-        total = totals[:size]
-        for j in range(size):
-            total[j] = 0
+        cells = space[: units * size].reshape((units, size))
+        total = np.zeros(size)
         for i in range(dim):
-            line = space[places[0, i] * size : (places[0, i] + 1) * size]
             for j in range(count):
-                line[j] = (rows[start + j, i] - affine[0, i]) / affine[1, i]
+                cells[places[0, i], j] = (rows[start + j, i] - affine[0, i]) / affine[1, i]
             for j in range(count, size):
-                line[j] = 0
+                cells[places[0, i], j] = 0
         source, target = int64(0), beside
-        for layer in range(len(params)):
-            to = places[layer + 1]
-            _invert_layer(params[layer], network, known, kind, space, source, target, to, total)
+        for index in range(len(layers)):
+            layer, to = layers[index], places[index + 1]
+            if layer[COPIED] > 0:
+                _invert_coupling(layer, space, cells, source, target, to, total)
+            else:
+                _invert_layer(layer, space, cells, source, target, to, total)
             source, target = target, source
         for j in range(count):
             log_det[start + j] = total[j]
-            total[j] = 0
+            squares[start + j] = 0
         for i in range(dim):
-            line = space[(source + i) * size : (source + i + 1) * size]
             for j in range(count):
-                u = affine[2, i] + affine[3, i] * line[j]
-                total[j] += u * u
+                u = affine[2, i] + affine[3, i] * cells[source + i, j]
+                squares[start + j] += u * u
                 if noise.shape[1] > 0:
                     noise[start + j, i] = u
-        for j in range(count):
-            squares[start + j] = total[j]
         start += count
 
 
-@_jit(types.void(_DOUBLES, *_FLOW, float64[:, ::1], float64[::1]))
-def sample(noise, params, network, known, places, kind, affine, rows, log_det):
+@_jit(types.void(*_ARGUMENTS, float64[:, ::1], float64[::1]))
+def sample(noise, layers, units, places, affine, rows, log_det):
     """Noise to data.
 
     Args:
         noise: rows.
-        params: as for `invert`, and so are those not named here.
+        layers: as for `invert`, and so are those not named here.
         rows: results.
         log_det: results: log|det dx/du|, constants left out.
     """
     dim, n = noise.shape[1], len(noise)
-    space, totals = _space(n, dim, network[0])
-    beside = network[0][0, PLACE] // 2
+    space, beside = _space(n, units), places.shape[1] + -places.shape[1] % LANES
     start = 0
     while start < n:
         size = _rows_in_tile(n - start, n < TILE_FROM)
         count = min(size, n - start)
-        total = totals[:size]
-        for j in range(size):
-            total[j] = 0
+        cells = space[: units * size].reshape((units, size))
+        total = np.zeros(size)
         for i in range(dim):
-            line = space[i * size : (i + 1) * size]
             for j in range(count):
-                line[j] = (noise[start + j, i] - affine[2, i]) / affine[3, i]
+                cells[i, j] = (noise[start + j, i] - affine[2, i]) / affine[3, i]
             for j in range(count, size):
-                line[j] = 0
+                cells[i, j] = 0
         source, target = int64(0), beside
-        for layer in range(len(params) - 1, -1, -1):
-            to = places[layer + 1]
-            _sample_layer(params[layer], network, known, kind, space, source, target, to, total)
+        for index in range(len(layers) - 1, -1, -1):
+            layer, to = layers[index], places[index + 1]
+            if layer[COPIED] > 0:
+                _sample_coupling(layer, space, cells, source, target, to, total)
+            else:
+                _sample_layer(layer, space, cells, source, target, to, total)
             source, target = target, source
         for j in range(count):
             log_det[start + j] = total[j]
         for i in range(dim):
-            first = (source + places[0, i]) * size
-            line = space[first : first + size]
+            x = source + places[0, i]
             for j in range(count):
-                rows[start + j, i] = affine[0, i] + affine[1, i] * line[j]
+                rows[start + j, i] = affine[0, i] + affine[1, i] * cells[x, j]
         start += count

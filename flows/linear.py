@@ -1,17 +1,26 @@
 """Affine maps initialised as `torch.nn.Linear` does, from a generator of our own."""
 
+from collections.abc import Callable
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 
+def uniform(shape: tuple[int, ...], *, fan_in: int, generator: torch.Generator) -> Tensor:
+    """Numbers uniform within fan_in^-1/2: the default initialisation of PyTorch."""
+    bound = fan_in**-0.5
+    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+
+
 def initial_linear(
-    in_width: int, out_width: int, generator: torch.Generator
+    in_width: int, out_width: int, generator: torch.Generator, *, fan_in: int | None = None
 ) -> tuple[Float[Tensor, "out_width in_width"], Float[Tensor, " out_width"]]:
-    """Weight and bias, uniform within in_width^-1/2: the default initialisation of PyTorch."""
-    bound = in_width**-0.5
-    weight = torch.empty(out_width, in_width).uniform_(-bound, bound, generator=generator)
-    return weight, torch.empty(out_width).uniform_(-bound, bound, generator=generator)
+    """Weight and bias; `fan_in` is `in_width` unless said otherwise."""
+    fan_in = fan_in or in_width
+    weight = uniform((out_width, in_width), fan_in=fan_in, generator=generator)
+    return weight, uniform((out_width,), fan_in=fan_in, generator=generator)
 
 
 def linear(in_width: int, out_width: int, generator: torch.Generator) -> nn.Linear:
@@ -20,3 +29,24 @@ def linear(in_width: int, out_width: int, generator: torch.Generator) -> nn.Line
     weight, bias = initial_linear(in_width, out_width, generator)
     layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
     return layer
+
+
+def count_linear(widths: list[int]) -> int:
+    """Weights and biases of affine maps from each width to the next."""
+    return sum((below + 1) * above for below, above in pairwise(widths))
+
+
+def network(widths: list[int], generator: torch.Generator) -> nn.ModuleList:
+    """Affine maps from each width to the next."""
+    return nn.ModuleList(linear(below, above, generator) for below, above in pairwise(widths))
+
+
+def apply_network(
+    layers: nn.ModuleList, h: Tensor, activation: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """The network's outputs, with the activation between its layers."""
+    *hidden, out = layers
+    for layer in hidden:
+        h = activation(layer(h))
+    result: Tensor = out(h)
+    return result

@@ -1,159 +1,110 @@
-"""Masked autoencoders with Gaussian conditionals (Germain et al. 2015, Papamakarios et al. 2017)."""
+"""Masked autoencoders (Germain et al. 2015, Papamakarios et al. 2017)."""
 
-import functools
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from flows.autoregressive import Autoregressive, AutoregressiveStep
 from flows.base import Bijection
 from flows.compose import Chain, Permutation
-from flows.folding import MaskedAffine, Pending, Step, tanh_as_sigmoid
-from flows.fused import (
-    ACTIVATIONS,
-    ActivationName,
-    Pullback,
-    conditioner,
-    masked_affine_vjp,
-)
-from flows.linear import initial_linear
-from flows.masks import hidden_degrees, hidden_mask, input_degrees, output_mask
-from flows.sequential import SequentialSampler
-from flows.spec import Spec, check_choice, check_hidden
-
-FOLDED_ACTIVATIONS = {
-    "sigmoid": torch.sigmoid_,
-    **{name: activation.apply_ for name, activation in ACTIVATIONS.items() if name != "tanh"},
-}
-
-# Rows that the sampler takes at a time: their hidden units stay in the processor's cache.
-SAMPLE_ROWS = 512
+from flows.folding import FoldedActivation, MaskedAffine, Pending, Step, tanh_as_sigmoid
+from flows.fused import ACTIVATIONS, ActivationName, Pullback, masked_affine_vjp
+from flows.made_masks import MaskEnsemble
+from flows.masked import Conditioner
+from flows.mixture import Bernoulli, GaussianMixture
+from flows.spec import Spec, check_choice, check_hidden, check_positive
+from flows.transformers import Affine, Transformer
 
 
 @dataclass(frozen=True)
 class MadeSpec(Spec):
-    """One Gaussian MADE.
+    """One MADE.
 
     Attributes:
+        conditional: the density of a feature given those before it: `gaussian`, `mixture` of
+            Gaussians, or `bernoulli` for columns of 0 and 1.
+        components: of a mixture.
         hidden: units of each hidden layer.
         order: of the features: `natural`, or `random`, drawn from the seed.
+        masks: above 1, training cycles through so many orders and connectivities, which share
+            their weights, and a row's density is the mean over all of them.
+        separate_networks: one network for the means and one for the log standard deviations.
         activation: between the layers.
     """
 
     family: Literal["made"] = "made"
+    conditional: Literal["gaussian", "bernoulli", "mixture"] = "gaussian"
+    components: int = 10
     hidden: list[int] = field(default_factory=lambda: [512])
     order: Literal["natural", "random"] = "natural"
+    masks: int = 1
+    separate_networks: bool = False
     activation: ActivationName = "tanh"
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("made",))
+        check_choice("conditional", self.conditional, ("gaussian", "bernoulli", "mixture"))
+        check_positive("components", self.components)
         check_hidden(self.hidden)
         check_choice("order", self.order, ("natural", "random"))
+        check_positive("masks", self.masks)
         check_choice("activation", self.activation, get_args(ActivationName))
+        if self.separate_networks and self.conditional != "gaussian":
+            raise ValueError("separate_networks needs conditional gaussian")
+        if self.separate_networks and self.masks > 1:
+            raise ValueError("separate_networks needs masks 1")
 
-    def count_parameters(self, dim: int) -> int:
+    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
         """Weights and biases."""
-        return count_made_parameters(dim, self.hidden)
+        outputs = self._transformer().outputs
+        return self._conditioner(context_dim).count_parameters(dim, outputs)
 
-    def build(self, dim: int, generator: torch.Generator) -> Bijection:
+    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         """The layer, behind a permutation if the order is random."""
+        conditioner, transformer = self._conditioner(context_dim), self._transformer()
+        if self.masks > 1:
+            return MaskEnsemble(
+                dim, conditioner, transformer, masks=self.masks, generator=generator
+            )
         parts: list[Bijection] = []
         if self.order == "random":
             parts.append(Permutation(torch.randperm(dim, generator=generator)))
-        parts.append(Made(dim, self.hidden, activation=self.activation, generator=generator))
+        if isinstance(transformer, Affine):
+            parts.append(Made(dim, conditioner, generator))
+        else:
+            parts.append(Autoregressive(dim, conditioner, transformer, generator))
         return Chain(parts)
 
+    def _conditioner(self, context_dim: int) -> Conditioner:
+        return Conditioner(self.hidden, self.activation, context_dim, self.separate_networks)
 
-class MaskedLinear(nn.Module):
-    """The parameters of an affine map some of whose weights are 0 for good.
-
-    The weights are masked when made, when loaded and when the module changes between training and
-    evaluation, and every gradient is masked. So an optimiser that starts from them, with any
-    weight decay, never leaves them, and the training loop may use them as they are.
-    """
-
-    mask: Tensor
-
-    def __init__(
-        self, mask: Float[Tensor, "out_width in_width"], generator: torch.Generator
-    ) -> None:
-        """Initialises as `torch.nn.Linear` does: uniform within in_width^-1/2."""
-        super().__init__()
-        self.register_buffer("mask", mask, persistent=False)
-        weight, bias = initial_linear(mask.shape[1], len(mask), generator)
-        self.weight = nn.Parameter(weight * mask)
-        self.bias = nn.Parameter(bias)
-        self.register_load_state_dict_post_hook(_mask_after_load)  # type: ignore[no-untyped-call]  # torch's own
-
-    def apply_mask(self) -> None:
-        """Sets the masked weights to 0, outside of any graph that holds them."""
-        self.weight.data.mul_(self.mask)
-
-    def train(self, mode: bool = True) -> "MaskedLinear":  # noqa: FBT001, FBT002  torch's signature
-        """Changes between training and evaluation."""
-        self.apply_mask()
-        super().train(mode)
-        return self
+    def _transformer(self) -> Transformer:
+        match self.conditional:
+            case "gaussian":
+                return Affine()
+            case "mixture":
+                return GaussianMixture(self.components)
+            case "bernoulli":
+                return Bernoulli()
 
 
-def _mask_after_load(module: nn.Module, _keys: object) -> None:
-    assert isinstance(module, MaskedLinear)  # noqa: S101  registered by that class alone
-    module.apply_mask()
-
-
-class Made(Bijection):
+class Made(Autoregressive):
     """x_i = shift_i(x_<i) + u_i exp(log_scale_i(x_<i)), in the natural order of the features.
 
-    Papamakarios et al. 2017, equations 3 to 5, with alpha = log_scale and mu = shift, both from
-    one network with the masks of Germain et al. 2015 (`flows.masks`; hidden degrees are spread
-    evenly, not drawn). log|det du/dx| = -sum of log_scale.
-
-    The inverse is 1 pass. The forward direction is sequential; without gradients it computes
-    each hidden unit once, which costs about 1 pass of arithmetic, with gradients it is `dim`
-    passes. With one feature the network is a bias.
+    Papamakarios et al. 2017, equations 3 to 5, with alpha = log_scale and mu = shift.
+    log|det du/dx| = -sum of log_scale.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        hidden: list[int],
-        *,
-        activation: ActivationName,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        self.dim = dim
-        self.activation_name = activation
-        self.activation = ACTIVATIONS[activation]
-        self.layers = nn.ModuleList(
-            MaskedLinear(mask, generator) for mask in made_masks(dim, hidden)
-        )
-
-    def forward(
-        self, u: Float[Tensor, "batch dim"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data, sequential."""
-        if torch.is_grad_enabled():
-            return self._differentiable_forward(u)
-        weights, biases, masks = self.network()
-        masked = [weight * mask for weight, mask in zip(weights, masks, strict=True)]
-        sampler = SequentialSampler(masked, biases, activation_=self.activation.apply_)
-        pieces = [sampler.sample(rows.t()) for rows in torch.split(u, SAMPLE_ROWS)]
-        x = torch.cat([piece[0] for piece in pieces], dim=1).t()
-        return x, torch.cat([piece[1].sum(dim=0) for piece in pieces])
-
-    def inverse(
-        self, x: Float[Tensor, "batch dim"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise, 1 pass."""
-        shift, log_scale = conditioner(x, *self.network(), activation=self.activation)
-        return (x - shift) * torch.exp(-log_scale), -log_scale.sum(dim=1)
+    def __init__(self, dim: int, conditioner: Conditioner, generator: torch.Generator) -> None:
+        super().__init__(dim, conditioner, Affine(), generator)
 
     def parameter_list(self) -> list[Tensor]:
         """All weights, then all biases."""
+        if self.context_weight is not None:
+            return super().parameter_list()
         weights, biases, _ = self.network()
         return weights + biases
 
@@ -161,7 +112,8 @@ class Made(Bijection):
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
         """The inverse with its pullback, hand-written."""
-        return masked_affine_vjp(x, *self.network(), activation=self.activation)
+        activation = ACTIVATIONS[self.conditioner.activation]
+        return masked_affine_vjp(x, *self.network(), activation=activation)
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """One step, with the pending map in its weights.
@@ -169,15 +121,18 @@ class Made(Bijection):
         With x = y a + b of the pending map, the same layer in terms of y reads its input through
         a and b, and has the shift (shift - b) / a and the log scale log_scale - log a.
         """
-        weights, biases, masks = self.network()
-        weights = [weight * mask for weight, mask in zip(weights, masks, strict=True)]
-        activation = self.activation_name
-        if activation == "tanh":
+        weights, biases = self._masked()
+        context_weight: Tensor | None = self.context_weight
+        activation: FoldedActivation = "relu"
+        if self.conditioner.activation != "tanh":
+            activation = self.conditioner.activation
+        elif len(weights) > 1:
             weights, biases = tanh_as_sigmoid(weights, biases)
+            context_weight = None if context_weight is None else 2 * context_weight
             activation = "sigmoid"
-        biases[0] = biases[0] + weights[0] @ pending.shift
-        weights[0] = weights[0] * pending.scale
         scale = pending.scale
+        biases[0] = biases[0] + weights[0] @ pending.shift
+        weights[0] = weights[0] * scale
         rescale = torch.cat([1 / scale, torch.ones_like(scale)])
         offset = torch.cat([-pending.shift / scale, -scale.log()])
         biases[-1] = biases[-1] * rescale + offset
@@ -185,83 +140,39 @@ class Made(Bijection):
         layer = MaskedAffine(
             [pending.cast(weight) for weight in weights],
             [pending.cast(bias) for bias in biases],
+            self._degrees(),
             activation,
         )
-        return [_MadeStep(layer)], pending.cleared()
-
-    def network(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Weights, biases and masks, layer by layer."""
-        layers = [layer for layer in self.layers if isinstance(layer, MaskedLinear)]
-        return (
-            [layer.weight for layer in layers],
-            [layer.bias for layer in layers],
-            [layer.mask for layer in layers],
-        )
-
-    def _differentiable_forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Feature by feature; each pass gives one more, and gradients go through all of them."""
-        network = self.network()
-        x = torch.zeros_like(u)
-        log_scale = torch.zeros_like(u)
-        for i in range(self.dim):
-            shift, log_scale = conditioner(x, *network, activation=self.activation)
-            column = shift[:, i] + u[:, i] * torch.exp(log_scale[:, i])
-            x = torch.cat([x[:, :i], column[:, None], x[:, i + 1 :]], dim=1)
-        return x, log_scale.sum(dim=1)
+        added = None if context_weight is None else pending.cast(context_weight)
+        return [_MadeStep(layer, context_weight=added)], pending.cleared()
 
 
-class _MadeStep(Step):
+class _MadeStep(AutoregressiveStep):
     """A folded layer, its features in natural order."""
 
-    def __init__(self, layer: MaskedAffine) -> None:
-        self._activation = layer.activation
-        self._activation_ = FOLDED_ACTIVATIONS[layer.activation]
+    def __init__(self, layer: MaskedAffine, *, context_weight: Tensor | None) -> None:
+        activation_ = torch.sigmoid_
+        if layer.activation != "sigmoid":
+            activation_ = ACTIVATIONS[layer.activation].apply_
+        super().__init__(
+            layer.weights,
+            layer.biases,
+            context_weight=context_weight,
+            degrees=layer.degrees,
+            activation_=activation_,
+            transformer=Affine(),
+        )
+        self._layer = layer if context_weight is None else None
         # With the signs turned in the weights, u = (x + minus_shift) exp(minus_log_scale).
-        *hidden, (weight, bias) = zip(layer.weights, layer.biases, strict=True)
-        self._hidden = [(weight, bias[:, None]) for weight, bias in hidden]
-        self._out = -weight, -bias[:, None]
+        self._out = -layer.weights[-1], -layer.biases[-1][:, None]
 
     def inverse(
-        self, x: Float[Tensor, "dim batch"]
+        self,
+        x: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
     ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "dim batch"]]:
-        h = x
-        for weight, bias in self._hidden:
-            h = self._activation_(torch.addmm(bias, weight, h))
-        weight, bias = self._out
-        minus_shift, log_det = torch.addmm(bias, weight, h).chunk(2)
+        minus_shift, log_det = self._network(x, context).chunk(2)
         return minus_shift.add_(x).mul_(log_det.exp()), log_det
 
-    def forward(
-        self, u: Float[Tensor, "dim batch"]
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "dim batch"]]:
-        return self._sampler.sample(u)
-
-    def tensors(self) -> list[Tensor]:
-        hidden = [tensor for pair in self._hidden for tensor in pair]
-        return [*hidden, *self._out, *self._sampler.tensors()]
-
-    def masked_affine(self) -> MaskedAffine:
-        weights, biases = zip(*self._hidden, (-self._out[0], -self._out[1]), strict=True)
-        return MaskedAffine(list(weights), [bias[:, 0] for bias in biases], self._activation)
-
-    @functools.cached_property
-    def _sampler(self) -> SequentialSampler:
-        """Made when first needed: kernels may do its work."""
-        layer = self.masked_affine()
-        return SequentialSampler(layer.weights, layer.biases, activation_=self._activation_)
-
-
-def made_masks(dim: int, hidden: list[int]) -> list[Float[Tensor, "out_width in_width"]]:
-    """The masks of a network with two outputs a feature, all shifts before all log scales."""
-    degrees = [input_degrees(dim)]
-    if dim > 1:
-        degrees += [hidden_degrees(width, dim) for width in hidden]
-    masks = [hidden_mask(above, below) for below, above in pairwise(degrees)]
-    out = output_mask(degrees[0], degrees[-1])
-    return [*masks, torch.cat([out, out])]
-
-
-def count_made_parameters(dim: int, hidden: list[int]) -> int:
-    """Weights and biases of the network that `made_masks` describes."""
-    widths = [dim, *(hidden if dim > 1 else []), 2 * dim]
-    return sum((below + 1) * above for below, above in pairwise(widths))
+    def affine_layer(self) -> MaskedAffine | None:
+        return self._layer

@@ -1,15 +1,19 @@
-"""Masked autoregressive flow (Papamakarios et al. 2017)."""
+"""Masked and inverse autoregressive flows (Papamakarios et al. 2017, Kingma et al. 2016)."""
 
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
 
+from flows.affine import DiagonalAffine, count_diagonal_parameters
+from flows.autoregressive import Autoregressive
 from flows.base import Bijection
 from flows.batch_norm import BatchNorm, BatchNormSpec
-from flows.compose import Chain, Permutation, Reverse
+from flows.compose import Chain, Inverted, Permutation, Reverse
 from flows.fused import ActivationName
-from flows.made import Made, count_made_parameters
+from flows.made import Made
+from flows.masked import Conditioner
+from flows.mixture import GaussianMixture
 from flows.spec import Spec, check_choice, check_hidden, check_positive
 
 
@@ -27,6 +31,9 @@ class MafSpec(Spec):
         batch_norm: None leaves it out.
         order: before each following layer, `reverse` reverses the features, `random` draws an
             order from the seed.
+        base: of the noise: `gaussian`, or `made_mixture`, one more MADE whose conditionals are
+            mixtures of Gaussians (MAF MoG).
+        components: of such a mixture.
         activation: inside the MADEs; `tanh` bounds shift and scale on outliers far from the
             training data, where `relu`, the literature's choice, extrapolates exponentially.
     """
@@ -36,6 +43,8 @@ class MafSpec(Spec):
     hidden: list[int] = field(default_factory=lambda: [128, 128])
     batch_norm: BatchNormSpec | None = field(default_factory=BatchNormSpec)
     order: Literal["reverse", "random"] = "reverse"
+    base: Literal["gaussian", "made_mixture"] = "gaussian"
+    components: int = 10
     activation: ActivationName = "tanh"
 
     def __post_init__(self) -> None:
@@ -43,25 +52,92 @@ class MafSpec(Spec):
         check_positive("layers", self.layers)
         check_hidden(self.hidden)
         check_choice("order", self.order, ("reverse", "random"))
+        check_choice("base", self.base, ("gaussian", "made_mixture"))
+        check_positive("components", self.components)
         check_choice("activation", self.activation, get_args(ActivationName))
 
-    def count_parameters(self, dim: int) -> int:
+    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
         """Weights and biases of the MADEs, and two numbers a feature and batch norm."""
+        conditioner = Conditioner(self.hidden, self.activation, context_dim)
         norm = 2 * dim if self.batch_norm is not None else 0
-        return self.layers * (count_made_parameters(dim, self.hidden) + norm)
+        total = self.layers * (conditioner.count_parameters(dim, 2) + norm)
+        if self.base == "made_mixture":
+            total += conditioner.count_parameters(dim, 3 * self.components)
+        return total
 
-    def build(self, dim: int, generator: torch.Generator) -> Bijection:
+    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         """The chain of layers."""
+        conditioner = Conditioner(self.hidden, self.activation, context_dim)
         parts: list[Bijection] = []
         for layer in range(self.layers):
             if layer > 0:
-                parts.append(self._reorder(dim, generator))
-            parts.append(Made(dim, self.hidden, activation=self.activation, generator=generator))
+                parts.append(reorder(self.order, dim, generator))
+            parts.append(Made(dim, conditioner, generator))
             if self.batch_norm is not None:
                 parts.append(BatchNorm(dim, self.batch_norm))
+        if self.base == "made_mixture":
+            mixture = GaussianMixture(self.components)
+            parts.append(reorder(self.order, dim, generator))
+            parts.append(Autoregressive(dim, conditioner, mixture, generator))
         return Chain(parts)
 
-    def _reorder(self, dim: int, generator: torch.Generator) -> Bijection:
-        if self.order == "reverse":
-            return Reverse(dim)
-        return Permutation(torch.randperm(dim, generator=generator))
+
+@dataclass(frozen=True)
+class IafSpec(Spec):
+    """MADE layers that read the noise (Kingma et al. 2016).
+
+    x_i = mu(u_<i) + u_i exp(alpha(u_<i)): the transform of `maf` with its directions swapped. The
+    forward direction is 1 pass a layer, the inverse sequential: made for variational inference,
+    slow to train on given data. With a context, the layer at the noise draws from a Gaussian whose
+    mean and scale follow the context too (section 3 there: the encoder's mu_0 and sigma_0).
+
+    Attributes:
+        layers: MADE layers.
+        hidden: units of each hidden layer of a MADE.
+        batch_norm: None leaves it out.
+        order: before each following layer, `reverse` reverses the features, `random` draws an
+            order from the seed.
+        activation: inside the MADEs.
+    """
+
+    family: Literal["iaf"] = "iaf"
+    layers: int = 5
+    hidden: list[int] = field(default_factory=lambda: [128, 128])
+    batch_norm: BatchNormSpec | None = field(default_factory=BatchNormSpec)
+    order: Literal["reverse", "random"] = "reverse"
+    activation: ActivationName = "tanh"
+
+    def __post_init__(self) -> None:
+        check_choice("family", self.family, ("iaf",))
+        check_positive("layers", self.layers)
+        check_hidden(self.hidden)
+        check_choice("order", self.order, ("reverse", "random"))
+        check_choice("activation", self.activation, get_args(ActivationName))
+
+    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
+        """Weights and biases of the MADEs, and two numbers a feature and batch norm."""
+        conditioner = Conditioner(self.hidden, self.activation, context_dim)
+        norm = 2 * dim if self.batch_norm is not None else 0
+        base = count_diagonal_parameters(dim, context_dim) if context_dim else 0
+        return self.layers * (conditioner.count_parameters(dim, 2) + norm) + base
+
+    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
+        """The chain of layers."""
+        conditioner = Conditioner(self.hidden, self.activation, context_dim)
+        parts: list[Bijection] = []
+        for layer in range(self.layers):
+            if layer > 0:
+                parts.append(reorder(self.order, dim, generator))
+            parts.append(Inverted(Made(dim, conditioner, generator)))
+            if self.batch_norm is not None:
+                parts.append(BatchNorm(dim, self.batch_norm))
+        if context_dim:
+            parts.append(DiagonalAffine(dim, context_dim, generator))
+        return Chain(parts)
+
+
+def reorder(order: Literal["reverse", "random"], dim: int, generator: torch.Generator) -> Bijection:
+    """What stands between two autoregressive layers."""
+    if order == "reverse":
+        return Reverse(dim)
+    return Permutation(torch.randperm(dim, generator=generator))

@@ -1,8 +1,12 @@
 """Degrees and masks of masked autoencoders (Germain et al. 2015, "MADE").
 
 Inputs and outputs have the degrees 1 to `dim`, in their natural order; another order is a
-permutation beside the layer. A hidden unit of degree m may see the inputs 1 to m.
+permutation beside the layer. A hidden unit of degree m may see the inputs 1 to m. A context is
+seen by every unit; with one, there are hidden units of degree 0, which see nothing else, so that
+the first feature depends on it too.
 """
+
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -14,16 +18,24 @@ def input_degrees(dim: int) -> Int[Tensor, " dim"]:
     return torch.arange(1, dim + 1)
 
 
-def hidden_degrees(width: int, dim: int) -> Int[Tensor, " width"]:
-    """Degrees from 1 to `dim - 1` in rising order, spread evenly over the units of a layer.
+def hidden_degrees(width: int, dim: int, *, lowest: int = 1) -> Int[Tensor, " width"]:
+    """Degrees from `lowest` to `dim - 1` in rising order, spread evenly over the units of a layer.
 
     That they rise is a promise: samplers cut layers into ranges of units by it.
 
     Args:
         width: units in the layer.
-        dim: features, at least 2: one feature leaves no valid degree.
+        dim: features, more than `lowest`: one feature alone leaves no valid degree.
+        lowest: 1, or 0 if there is a context.
     """
-    return torch.linspace(1, dim - 1, width, dtype=torch.float64).round().long()
+    return torch.linspace(lowest, dim - 1, width, dtype=torch.float64).round().long()
+
+
+def random_degrees(
+    width: int, dim: int, *, lowest: int, generator: torch.Generator
+) -> Int[Tensor, " width"]:
+    """Degrees drawn evenly from `lowest` to `dim - 1`, in no order (Germain et al. 2015, 4.2)."""
+    return torch.randint(lowest, dim, (width,), generator=generator)
 
 
 def units_known(width: int, dim: int) -> list[int]:
@@ -48,3 +60,22 @@ def output_mask(
     With >= an output would see its own input, and the "density" would not be normalised.
     """
     return (above[:, None] > below[None, :]).float()
+
+
+def made_masks(degrees: list[Tensor], outputs: int, *, separate: bool = False) -> list[Tensor]:
+    """The masks of a network with several outputs a feature, all first ones before all second.
+
+    Args:
+        degrees: of the inputs, then of each hidden layer.
+        outputs: numbers a feature.
+        separate: each output has hidden units of its own: those of a layer belong to the outputs
+            in turns.
+    """
+    masks = [hidden_mask(above, below) for below, above in pairwise(degrees)]
+    masks.append(output_mask(degrees[0], degrees[-1]).repeat(outputs, 1))
+    if separate:
+        owners = [torch.arange(len(layer)) % outputs for layer in degrees[1:]]
+        owners.append(torch.arange(outputs).repeat_interleave(len(degrees[0])))
+        for layer, (below, above) in enumerate(pairwise(owners), start=1):
+            masks[layer] *= above[:, None] == below[None, :]
+    return masks

@@ -209,3 +209,14 @@ def two_to_the(_, exponent):
         return builder.bitcast(builder.shl(biased, ir.Constant(word, 23)), _FLOAT)
 
     return float32(int32), generate
+
+
+@intrinsic
+def word(_, address, index):
+    """The integer at an address, `index` integers further."""
+
+    def generate(_context, builder, _signature, args):
+        pointer = builder.inttoptr(args[0], _WORD.as_pointer())
+        return builder.load(builder.gep(pointer, [args[1]], source_etype=_WORD), typ=_WORD)
+
+    return types.int64(types.int64, types.int64), generate

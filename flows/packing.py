@@ -1,8 +1,8 @@
-"""Folded chains of masked affine layers, laid out for `flows.kernels`, and run by them."""
+"""Folded flows of affine layers, laid out for `flows.kernels`, and run by them."""
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 
 import numpy as np
@@ -10,16 +10,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from flows.folding import AffineStep, MaskedAffine, PermuteStep, Step
-from flows.masks import units_known
+from flows.folding import AffineCoupling, AffineStep, MaskedAffine, PermuteStep, Step
 
 log = logging.getLogger(__name__)
 
+Singles = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.float32] | Doubles
+Rows = Singles | Doubles
 
-# Rows handed to a kernel at a time: a copy in float64 of so many is what a call takes.
+# Rows handed to a kernel at a time: a copy of so many in float64 is all that a call takes.
 CALL_ROWS = 2048
 
 
@@ -34,42 +34,39 @@ def load_kernels() -> ModuleType | None:
     return kernels
 
 
-def pack(steps: Sequence[Step]) -> "PackedFlow | None":
-    """The steps as one engine, or None where they are another kind or numba is missing.
+def pack(steps: Sequence[Step], dim: int) -> "PackedFlow | None":
+    """The steps as one engine; None where there are other kinds among them, or no numba.
 
     Args:
-        steps: of a whole flow on the CPU in float32, from the data to the noise.
+        steps: of a whole flow without context, on the CPU in float32, from the data to the noise.
+        dim: features.
     """
-    if not isinstance(steps[-1], AffineStep):
-        return None
-    layers: list[MaskedAffine] = []
-    place = np.arange(len(steps[-1].scale))
-    places = [place]
-    for step in steps[:-1]:
-        layer = step.masked_affine()
-        if layer is not None:
+    scale, shift = np.ones(dim), np.zeros(dim)
+    if steps and isinstance(steps[-1], AffineStep):
+        *steps, last = steps
+        scale, shift = last.scale[:, 0].double().numpy(), last.shift[:, 0].double().numpy()
+    layers: list[MaskedAffine | AffineCoupling] = []
+    places = [np.arange(dim)]
+    for step in steps:
+        layer = step.affine_layer()
+        if isinstance(layer, AffineCoupling):
+            places[-1] = layer.places.numpy()[places[-1]]
             layers.append(layer)
-            places.append(place)
+            places.append(np.argsort(layer.places.numpy()))
+        elif layer is not None:
+            layers.append(layer)
+            places.append(np.arange(dim))
         elif isinstance(step, PermuteStep):
             places[-1] = step.inverse_order.numpy()[places[-1]]
         else:
             return None
-    if not _alike(layers) or load_kernels() is None:
+    if not layers or load_kernels() is None:
         return None
-    return PackedFlow(layers, np.stack(places), steps[-1])
-
-
-def _alike(layers: Sequence[MaskedAffine]) -> bool:
-    """Whether there are layers, with hidden units, of one shape and activation."""
-    return (
-        len(layers) > 0
-        and len(layers[0].weights) > 1
-        and len({(layer.activation, *(len(b) for b in layer.biases)) for layer in layers}) == 1
-    )
+    return PackedFlow(layers, np.stack(places), np.stack([shift, scale]))
 
 
 class PackedFlow:
-    """A flow whose layers are all masked and affine, from arrays to arrays.
+    """A flow of affine layers, from arrays to arrays.
 
     Threads may share it: what a call writes, it allocates.
 
@@ -80,27 +77,36 @@ class PackedFlow:
     size_bytes: int
 
     def __init__(
-        self, layers: Sequence[MaskedAffine], places: Integers, noise_affine: AffineStep
+        self,
+        layers: Sequence[MaskedAffine | AffineCoupling],
+        places: Integers,
+        noise_affine: Doubles,
     ) -> None:
-        """See `pack`; `places` are those of `flows.kernels.invert`."""
+        """Lays out the layers.
+
+        Args:
+            layers: from the data to the noise.
+            places: those of `flows.kernels.invert`.
+            noise_affine: shift and scale of the noise, after the last layer.
+        """
         kernels = load_kernels()
         assert kernels is not None  # noqa: S101  `pack` looked
         self._kernels = kernels
-        layout = _Layout(places.shape[1], [len(bias) for bias in layers[0].biases], kernels.PANEL)
-        params = _aligned(len(layers), layout.size)
-        for line, layer in zip(params, layers, strict=True):
-            layout.fill(line, layer)
-        self._flow = (
-            params,
-            (layout.table, layout.panels, layout.reach),
-            layout.known,
-            places.astype(np.int64),
-            kernels.ACTIVATIONS.index(layers[0].activation),
-        )
-        self._noise_affine = np.stack(
-            [part[:, 0].double().numpy() for part in (noise_affine.shift, noise_affine.scale)]
-        )
-        self.size_bytes = params.nbytes
+        self._places = places.astype(np.int64)
+        self._noise_affine = noise_affine
+        dim = places.shape[1]
+        self._keep = [_packed_layer(layer, dim, kernels) for layer in layers]
+        self._layers = np.stack([line for line, *_ in self._keep])
+        self._units = max(units for _, units, *_ in self._keep)
+        self.size_bytes = sum(array.nbytes for *_, arrays in self._keep for array in arrays)
+
+    def __reduce__(self) -> str:
+        """It is made of addresses.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("a packed flow can be neither copied nor pickled")
 
     def invert(
         self, rows: Rows, mean: Doubles, std: Doubles, *, noise: Doubles
@@ -114,12 +120,8 @@ class PackedFlow:
             noise: where it goes, or an array of as many rows without columns.
         """
         log_det, squares = np.empty(len(rows)), np.empty(len(rows))
-        affine = np.stack([mean, std, *self._noise_affine])
-        for start in range(0, len(rows), CALL_ROWS):
-            part = slice(start, start + CALL_ROWS)
-            exact = np.ascontiguousarray(rows[part], dtype=np.float64)
-            results = noise[part], log_det[part], squares[part]
-            self._kernels.invert(exact, *self._flow, affine, *results)
+        outputs = noise, log_det, squares
+        self._call(self._kernels.invert, rows, (mean, std), outputs)
         return log_det, squares
 
     def sample(self, noise: Rows, mean: Doubles, std: Doubles) -> tuple[Doubles, Doubles]:
@@ -131,82 +133,94 @@ class PackedFlow:
             std: of the features.
         """
         rows, log_det = np.empty(noise.shape), np.empty(len(noise))
-        affine = np.stack([mean, std, *self._noise_affine])
-        for start in range(0, len(rows), CALL_ROWS):
-            part = slice(start, start + CALL_ROWS)
-            exact = np.ascontiguousarray(noise[part], dtype=np.float64)
-            self._kernels.sample(exact, *self._flow, affine, rows[part], log_det[part])
+        self._call(self._kernels.sample, noise, (mean, std), (rows, log_det))
         return rows, log_det
 
-
-class _Layout:
-    """Where everything stands, for networks of one shape.
-
-    Attributes:
-        table: of `flows.kernels`.
-        panels: where each panel of weights starts.
-        reach: how many units of the layer below each unit sees.
-        known: units known with the first 0, 1, ... features: inputs, then layer by layer.
-        size: numbers in the parameters of one network.
-    """
-
-    def __init__(self, dim: int, widths: Sequence[int], panel: int) -> None:
-        self._panel = panel
-        features = np.arange(dim + 1)
-        hidden = [np.array(units_known(width, dim)) for width in widths[:-1]]
-        known = [features, *hidden, 2 * features]
-        seen = [below[1:] for below in known[:-2]] + [known[-2][:-1]]
-        reach = [
-            np.repeat(below, np.diff(above)) for below, above in zip(seen, known[1:], strict=True)
-        ]
-        table, panels = [], []
-        size, place = 0, 2 * _lines(dim)
-        for width, sees in zip(widths, reach, strict=True):
-            last = np.minimum(np.arange(panel - 1, width + panel - 1, panel), width - 1)
-            starts = size + np.concatenate([[0], np.cumsum(sees[last] * panel)])
-            bias = int(starts[-1])
-            panels.append(starts[:-1])
-            table.append([bias, width, place])
-            size, place = bias + _lines(width), place + _lines(width)
-        self.table = np.array(table, dtype=np.int64)
-        self.panels, self.reach = _padded(panels), _padded(reach)
-        self.known = np.stack(known).astype(np.int64)
-        self.size = size
-
-    def fill(self, line: npt.NDArray[np.float32], layer: MaskedAffine) -> None:
-        """Writes one network's parameters."""
-        dim = layer.weights[0].shape[1]
-        # Shift and log scale of a feature side by side.
-        paired = torch.arange(2 * dim).view(2, dim).t().flatten()
-        weights = [*layer.weights[:-1], layer.weights[-1][paired]]
-        biases = [*layer.biases[:-1], layer.biases[-1][paired]]
-        for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            first, width = int(self.table[index, 0]), len(bias)
-            line[first : first + width] = bias.numpy()
-            for number, start in enumerate(range(0, width, self._panel)):
-                units = weight[start : start + self._panel].t().numpy()
-                depth = int(self.reach[index, min(start + self._panel, width) - 1])
-                place = int(self.panels[index, number])
-                block = line[place : place + depth * self._panel].reshape(depth, self._panel)
-                block[:, : units.shape[1]] = units[:depth]
+    def _call(
+        self,
+        kernel: Callable[..., None],
+        rows: Rows,
+        moments: tuple[Doubles, Doubles],
+        outputs: Sequence[Doubles],
+    ) -> None:
+        affine = np.concatenate([*(part[None] for part in moments), self._noise_affine])
+        with np.errstate(over="ignore", invalid="ignore"):
+            for part in _parts(len(rows)):
+                exact = np.ascontiguousarray(rows[part], dtype=np.float64)
+                results = (output[part] for output in outputs)
+                kernel(exact, self._layers, self._units, self._places, affine, *results)
 
 
-def _padded(lines: Sequence[Integers]) -> Integers:
-    """Lines of different lengths as one array."""
-    result = np.zeros((len(lines), max(len(line) for line in lines)), dtype=np.int64)
-    for row, line in zip(result, lines, strict=True):
-        row[: len(line)] = line
-    return result
+_Array = Singles | Integers
 
 
-def _lines(size: int) -> int:
+def _packed_layer(
+    layer: MaskedAffine | AffineCoupling, dim: int, kernels: ModuleType
+) -> tuple[Integers, int, list[_Array]]:
+    """A layer's integers (see `flows.kernels`), the units in a tile, and what they point at."""
+    known = np.zeros(1, dtype=np.int64)
+    if isinstance(layer, AffineCoupling):
+        kind, copied, networks = 0, layer.copied, 2
+        matrices = [*layer.minus_log_scale, *layer.minus_shift]
+        reach = [np.full(len(bias), weight.shape[1]) for weight, bias in matrices]
+    else:
+        kind, copied, networks = kernels.ACTIVATIONS.index(layer.activation), 0, 1
+        matrices = _paired(layer, dim)
+        known = np.stack([*(_known(d, dim) for d in layer.degrees), 2 * np.arange(dim + 1)])
+        # A hidden unit sees the units of its own degree, an output only those below.
+        seen = [*known[:-2, 1:], known[-2, :-1]]
+        reach = [np.repeat(s, np.diff(above)) for s, above in zip(seen, known[1:], strict=True)]
+    arrays: list[_Array] = [known]
+    lines, place = [], 2 * _up(dim)
+    for (weight, bias), sees in zip(matrices, reach, strict=True):
+        parts = _packed_matrix(weight, bias, sees, kernels.PANEL)
+        lines.append([len(bias), place, *(part.ctypes.data for part in parts[:3])])
+        arrays += parts
+        place += _up(len(bias))
+    arrays.append(np.array(lines))
+    addresses = arrays[-1].ctypes.data, known.ctypes.data
+    return np.array([kind, copied, len(matrices) // networks, *addresses]), place, arrays
+
+
+def _packed_matrix(weight: Tensor, bias: Tensor, reach: Integers, panel: int) -> list[_Array]:
+    """Biases, the addresses of the panels, how far units see, and the panels."""
+    width = len(bias)
+    biases = _aligned_zeros(_up(width))
+    biases[:width] = bias.numpy()
+    ends = np.minimum(np.arange(panel, width + panel, panel), width)
+    depths = reach[ends - 1]
+    starts = np.cumsum(np.concatenate([[0], panel * depths]))
+    panels = _aligned_zeros(int(starts[-1]))
+    for end, depth, start in zip(ends, depths, starts, strict=False):
+        first = (end - 1) // panel * panel
+        block = panels[start : start + panel * depth].reshape(depth, panel)
+        block[:, : end - first] = weight[first:end, :depth].t().numpy()
+    return [biases, panels.ctypes.data + 4 * starts[:-1], reach.astype(np.int64), panels]
+
+
+def _paired(layer: MaskedAffine, dim: int) -> list[tuple[Tensor, Tensor]]:
+    """Weights and biases, with shift and log scale of a feature side by side."""
+    order = torch.arange(2 * dim).view(2, dim).t().flatten()
+    *hidden, (weight, bias) = zip(layer.weights, layer.biases, strict=True)
+    return [*hidden, (weight[order], bias[order])]
+
+
+def _known(degrees: Tensor, dim: int) -> Integers:
+    """How many units, in rising order of degrees, have one of at most 0, 1, ..., dim."""
+    return np.searchsorted(degrees.numpy(), np.arange(dim + 1), side="right")
+
+
+def _parts(rows: int) -> Iterator[slice]:
+    return (slice(start, start + CALL_ROWS) for start in range(0, rows, CALL_ROWS))
+
+
+def _up(size: int) -> int:
     """The next multiple of a cache line, in numbers."""
     return -(-size // 16) * 16
 
 
-def _aligned(lines: int, size: int) -> npt.NDArray[np.float32]:
+def _aligned_zeros(size: int) -> Singles:
     """Zeros that start at a cache line."""
-    size = _lines(size)
-    raw = np.zeros(lines * size + 16, dtype=np.float32)
+    raw = np.zeros(size + 16, dtype=np.float32)
     skip = -raw.ctypes.data // 4 % 16
-    return raw[skip : skip + lines * size].reshape(lines, size)
+    return raw[skip : skip + size]

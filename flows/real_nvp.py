@@ -1,20 +1,20 @@
-"""Real NVP: affine coupling layers (Dinh et al. 2017)."""
+"""Real NVP and NICE: affine and additive coupling layers (Dinh et al. 2017, 2015)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from flows.affine import DiagonalAffine, count_diagonal_parameters
 from flows.base import Bijection
 from flows.batch_norm import BatchNorm, BatchNormSpec
 from flows.compose import Chain
 from flows.errors import SpecError
-from flows.folding import Pending, Step, tanh_as_sigmoid
-from flows.linear import linear
+from flows.folding import AffineCoupling, Pending, Step, tanh_as_sigmoid
+from flows.linear import apply_network, count_linear, network
 from flows.spec import Spec, check_choice, check_hidden, check_positive
 
 
@@ -43,31 +43,122 @@ class RealNvpSpec(Spec):
     def check_dim(self, dim: int) -> None:
         """A coupling layer needs two features: one half conditions the other."""
         super().check_dim(dim)
-        if dim < 2:
-            raise SpecError(
-                "dimension-unsupported",
-                "realnvp needs at least 2 features: one half of them conditions the other",
-            )
+        check_coupling_dim(self.family, dim)
 
-    def count_parameters(self, dim: int) -> int:
+    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
         """Two networks a layer, and two numbers a feature and batch norm."""
-        total = 0
-        for layer in range(self.layers):
-            copied = (dim + 1) // 2 if layer % 2 == 0 else dim // 2
-            widths = [copied, *self.hidden, dim - copied]
-            total += 2 * sum((below + 1) * above for below, above in pairwise(widths))
+        total = 2 * count_coupling_networks(dim, self.layers, self.hidden, context_dim=context_dim)
         return total + (2 * dim * self.layers if self.batch_norm is not None else 0)
 
-    def build(self, dim: int, generator: torch.Generator) -> Bijection:
+    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         """The chain of layers; the one next to the data copies features 0, 2, 4, ..."""
         parts: list[Bijection] = []
         for layer in range(self.layers):
-            parts.append(
-                Coupling(dim, self.hidden, copies_even=layer % 2 == 0, generator=generator)
-            )
+            shape = CouplingShape(dim, copies_even=layer % 2 == 0, context_dim=context_dim)
+            parts.append(Coupling(shape, self.hidden, generator))
             if self.batch_norm is not None:
                 parts.append(BatchNorm(dim, self.batch_norm))
         return Chain(parts)
+
+
+@dataclass(frozen=True)
+class NiceSpec(Spec):
+    """Additive coupling layers and a diagonal scaling on their noise side (Dinh et al. 2015).
+
+    Both directions are 1 pass a layer. The layers keep volumes: only the scaling, and a batch
+    norm, change them.
+
+    Attributes:
+        layers: coupling layers.
+        hidden: units of each hidden layer of a coupling's network.
+        batch_norm: None leaves it out.
+    """
+
+    family: Literal["nice"] = "nice"
+    layers: int = 8
+    hidden: list[int] = field(default_factory=lambda: [128])
+    batch_norm: BatchNormSpec | None = field(default_factory=BatchNormSpec)
+
+    def __post_init__(self) -> None:
+        check_choice("family", self.family, ("nice",))
+        check_positive("layers", self.layers)
+        check_hidden(self.hidden)
+
+    def check_dim(self, dim: int) -> None:
+        """A coupling layer needs two features: one half conditions the other."""
+        super().check_dim(dim)
+        check_coupling_dim(self.family, dim)
+
+    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
+        """One network a layer, the scaling, and two numbers a feature and batch norm."""
+        total = count_coupling_networks(dim, self.layers, self.hidden, context_dim=context_dim)
+        norms = 2 * dim * self.layers if self.batch_norm is not None else 0
+        return total + norms + count_diagonal_parameters(dim, context_dim)
+
+    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
+        """The chain of layers; the one next to the data copies features 0, 2, 4, ..."""
+        parts: list[Bijection] = []
+        for layer in range(self.layers):
+            shape = CouplingShape(dim, copies_even=layer % 2 == 0, context_dim=context_dim)
+            parts.append(Coupling(shape, self.hidden, generator, additive=True))
+            if self.batch_norm is not None:
+                parts.append(BatchNorm(dim, self.batch_norm))
+        parts.append(DiagonalAffine(dim, context_dim, generator))
+        return Chain(parts)
+
+
+@dataclass(frozen=True)
+class CouplingShape:
+    """Which half of the features conditions which.
+
+    Attributes:
+        dim: features.
+        copies_even: the features with an even index, counted from 0, condition the others.
+        context_dim: numbers a row that condition them too.
+    """
+
+    dim: int
+    copies_even: bool
+    context_dim: int = 0
+
+    def halves(self) -> tuple[slice, slice]:
+        """The features that are copied, and those that are moved."""
+        even, odd = slice(0, None, 2), slice(1, None, 2)
+        return (even, odd) if self.copies_even else (odd, even)
+
+    def widths(self) -> tuple[int, int]:
+        """How many features are copied, and how many are moved."""
+        even, odd = (self.dim + 1) // 2, self.dim // 2
+        return (even, odd) if self.copies_even else (odd, even)
+
+    def places(self) -> Tensor:
+        """Where each feature stands in the copied ones followed by the moved ones."""
+        order = torch.arange(self.dim)
+        return torch.argsort(torch.cat([order[half] for half in self.halves()]))
+
+
+def check_coupling_dim(family: str, dim: int) -> None:
+    """A coupling layer needs two features.
+
+    Raises:
+        SpecError: there is one only.
+    """
+    if dim < 2:
+        raise SpecError(
+            "dimension-unsupported",
+            f"{family} needs at least 2 features: one half of them conditions the other",
+        )
+
+
+def count_coupling_networks(
+    dim: int, layers: int, hidden: list[int], *, context_dim: int, outputs: int = 1
+) -> int:
+    """Weights and biases of one network a layer, the halves changing roles."""
+    total = 0
+    for layer in range(layers):
+        copied, moved = CouplingShape(dim, copies_even=layer % 2 == 0).widths()
+        total += count_linear([copied + context_dim, *hidden, outputs * moved])
+    return total
 
 
 class Coupling(Bijection):
@@ -75,7 +166,8 @@ class Coupling(Bijection):
 
     a are the features with an even index, counted from 0, or those with an odd one; b the others.
     s and t are networks with tanh and ReLU hidden units and linear outputs; they read and write
-    the halves by index. log|det du/dx| = -sum of s. Both directions are 1 pass.
+    the halves by index, and read the context too. log|det du/dx| = -sum of s. Both directions are
+    1 pass. The additive layer (Dinh et al. 2015, equation 3.1) has s = 0 and no network for it.
 
     We depart from the paper in s, whose output is not squashed (as Papamakarios et al. 2017).
     """
@@ -83,34 +175,47 @@ class Coupling(Bijection):
     places: Tensor
 
     def __init__(
-        self, dim: int, hidden: list[int], *, copies_even: bool, generator: torch.Generator
+        self,
+        shape: CouplingShape,
+        hidden: list[int],
+        generator: torch.Generator,
+        *,
+        additive: bool = False,
     ) -> None:
         super().__init__()
-        self.dim = dim
-        self.copies_even = copies_even
-        even, odd = (dim + 1) // 2, dim // 2
-        copied, moved = (even, odd) if copies_even else (odd, even)
-        self.scale_layers = _network([copied, *hidden, moved], generator)
-        self.shift_layers = _network([copied, *hidden, moved], generator)
-        order = torch.arange(dim)
-        places = torch.argsort(torch.cat([order[half] for half in self._halves()]))
-        self.register_buffer("places", places, persistent=False)
+        self.dim = shape.dim
+        self.context_dim = shape.context_dim
+        self.shape = shape
+        self.additive = additive
+        copied, moved = shape.widths()
+        widths = [copied + shape.context_dim, *hidden, moved]
+        self.scale_layers = network([] if additive else widths, generator)
+        self.shift_layers = network(widths, generator)
+        self.register_buffer("places", shape.places(), persistent=False)
 
     def forward(
-        self, u: Float[Tensor, "batch dim"]
+        self,
+        u: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Noise to data."""
         copied, moved = self._split(u)
-        log_scale, shift = self._condition(copied)
+        log_scale, shift = self._condition(copied, context)
+        if log_scale is None:
+            return self._join(copied, moved + shift), u.new_zeros(len(u))
         x = self._join(copied, torch.addcmul(shift, moved, log_scale.exp()))
         return x, log_scale.sum(dim=1)
 
     def inverse(
-        self, x: Float[Tensor, "batch dim"]
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Data to noise."""
         copied, moved = self._split(x)
-        log_scale, shift = self._condition(copied)
+        log_scale, shift = self._condition(copied, context)
+        if log_scale is None:
+            return self._join(copied, moved - shift), x.new_zeros(len(x))
         u = self._join(copied, (moved - shift) * torch.exp(-log_scale))
         return u, -log_scale.sum(dim=1)
 
@@ -120,99 +225,117 @@ class Coupling(Bijection):
         With x = y a + b of the pending map, the networks read y through a and b, and the moved
         half has the shift (t - b) / a and the log scale s - log a. The copied half stays pending.
         """
-        copied, moved = self._halves()
-        scale, shift = pending.scale, pending.shift
-        networks = []
-        for layers, gain, offset in (
-            (self.scale_layers, torch.ones_like(scale[moved]), -scale[moved].log()),
-            (self.shift_layers, 1 / scale[moved], -shift[moved] / scale[moved]),
-        ):
-            weights, biases = _parameters(layers)
-            if layers is self.scale_layers:
-                weights, biases = tanh_as_sigmoid(weights, biases)
-            biases[0] = biases[0] + weights[0] @ shift[copied]
-            weights[0] = weights[0] * scale[copied]
-            # With the signs turned in the weights, u_b = (x_b + minus_t) exp(minus_s).
-            biases[-1] = -(biases[-1] * gain + offset)
-            weights[-1] = -(weights[-1] * gain[:, None])
-            pairs = zip(weights, (bias[:, None] for bias in biases), strict=True)
-            networks.append([(pending.cast(weight), pending.cast(bias)) for weight, bias in pairs])
-        return [_CouplingStep(*networks, copied=copied, moved=moved)], pending.without(moved)
+        if self.additive:
+            nothing = Pending.nothing(self.dim, dtype=pending.dtype, device=pending.device)
+            return [*pending.steps(), self._step(nothing)], pending.applied()
+        return [self._step(pending)], pending.without(self.shape.halves()[1])
 
-    def _halves(self) -> tuple[slice, slice]:
-        even, odd = slice(0, None, 2), slice(1, None, 2)
-        return (even, odd) if self.copies_even else (odd, even)
+    def _step(self, pending: Pending) -> Step:
+        _, moved = self.shape.halves()
+        scale, shift = pending.scale[moved], pending.shift[moved]
+        return _CouplingStep(
+            self._folded(self.scale_layers, pending, torch.ones_like(scale), -scale.log()),
+            self._folded(self.shift_layers, pending, 1 / scale, -shift / scale),
+            shape=self.shape,
+        )
+
+    def _folded(
+        self, layers: nn.ModuleList, pending: Pending, gain: Tensor, offset: Tensor
+    ) -> "_Network":
+        """A network that reads through the pending map, its outputs times gain plus offset."""
+        if not layers:
+            return []
+        copied, _ = self.shape.halves()
+        weights, biases = _parameters(layers)
+        if layers is self.scale_layers:
+            weights, biases = tanh_as_sigmoid(weights, biases)
+        read = self.shape.widths()[0]
+        biases[0] = biases[0] + weights[0][:, :read] @ pending.shift[copied]
+        weights[0] = torch.cat(
+            [weights[0][:, :read] * pending.scale[copied], weights[0][:, read:]], dim=1
+        )
+        # With the signs turned in the weights, u_b = (x_b + minus_t) exp(minus_s).
+        biases[-1] = -(biases[-1] * gain + offset)
+        weights[-1] = -(weights[-1] * gain[:, None])
+        pairs = zip(weights, (bias[:, None] for bias in biases), strict=True)
+        return [(pending.cast(weight), pending.cast(bias)) for weight, bias in pairs]
 
     def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        copied, moved = self._halves()
+        copied, moved = self.shape.halves()
         return rows[:, copied], rows[:, moved]
 
     def _join(self, copied: Tensor, moved: Tensor) -> Tensor:
         return torch.cat([copied, moved], dim=1).index_select(1, self.places)
 
-    def _condition(self, copied: Tensor) -> tuple[Tensor, Tensor]:
-        return (
-            _apply(self.scale_layers, copied, torch.tanh),
-            _apply(self.shift_layers, copied, torch.relu),
-        )
+    def _condition(self, copied: Tensor, context: Tensor | None) -> tuple[Tensor | None, Tensor]:
+        read = copied if context is None else torch.cat([copied, context], dim=1)
+        log_scale = None if self.additive else apply_network(self.scale_layers, read, torch.tanh)
+        return log_scale, apply_network(self.shift_layers, read, torch.relu)
 
 
 _Network = list[tuple[Tensor, Tensor]]
 
 
 class _CouplingStep(Step):
-    """A folded layer."""
+    """A folded layer; without a network for the log scale it is additive."""
 
     def __init__(
-        self, minus_log_scale: _Network, minus_shift: _Network, *, copied: slice, moved: slice
+        self, minus_log_scale: _Network, minus_shift: _Network, *, shape: CouplingShape
     ) -> None:
         self._minus_log_scale, self._minus_shift = minus_log_scale, minus_shift
-        self._copied, self._moved = copied, moved
+        self._shape = shape
+        self._copied, self._moved = shape.halves()
 
     def inverse(
-        self, x: Float[Tensor, "dim batch"]
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "moved batch"]]:
-        log_det, minus_shift = self._condition(x)
+        self,
+        x: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
+    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "moved batch"] | None]:
+        log_det, minus_shift = self._condition(x, context)
         u = x.clone()
-        u[self._moved].add_(minus_shift).mul_(log_det.exp())
+        u[self._moved].add_(minus_shift)
+        if log_det is not None:
+            u[self._moved].mul_(log_det.exp())
         return u, log_det
 
     def forward(
-        self, u: Float[Tensor, "dim batch"]
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "moved batch"]]:
-        minus_log_scale, minus_shift = self._condition(u)
-        log_det = minus_log_scale.neg_()
+        self,
+        u: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
+    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "moved batch"] | None]:
+        minus_log_scale, minus_shift = self._condition(u, context)
         x = u.clone()
-        x[self._moved].mul_(log_det.exp()).sub_(minus_shift)
-        return x, log_det
+        if minus_log_scale is not None:
+            x[self._moved].mul_(minus_log_scale.neg_().exp())
+        x[self._moved].sub_(minus_shift)
+        return x, minus_log_scale
 
     def tensors(self) -> list[Tensor]:
         networks = (self._minus_log_scale, self._minus_shift)
         return [tensor for network in networks for pair in network for tensor in pair]
 
-    def _condition(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        copied = rows[self._copied]
-        return (
-            _apply_folded(self._minus_log_scale, copied, torch.sigmoid_),
-            _apply_folded(self._minus_shift, copied, torch.relu_),
+    def affine_layer(self) -> AffineCoupling | None:
+        if not self._minus_log_scale or self._shape.context_dim > 0:
+            return None
+        scale, shift = (
+            [(weight, bias[:, 0]) for weight, bias in network]
+            for network in (self._minus_log_scale, self._minus_shift)
         )
+        return AffineCoupling(scale, shift, self._shape.widths()[0], self._shape.places())
 
-
-def _network(widths: list[int], generator: torch.Generator) -> nn.ModuleList:
-    return nn.ModuleList(linear(below, above, generator) for below, above in pairwise(widths))
+    def _condition(self, rows: Tensor, context: Tensor | None) -> tuple[Tensor | None, Tensor]:
+        read = rows[self._copied]
+        if context is not None:
+            read = torch.cat([read, context])
+        log_scale = None
+        if self._minus_log_scale:
+            log_scale = _apply_folded(self._minus_log_scale, read, torch.sigmoid_)
+        return log_scale, _apply_folded(self._minus_shift, read, torch.relu_)
 
 
 def _parameters(layers: nn.ModuleList) -> tuple[list[Tensor], list[Tensor]]:
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
     return [layer.weight for layer in linears], [layer.bias for layer in linears]
-
-
-def _apply(layers: nn.ModuleList, h: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
-    *hidden, out = layers
-    for layer in hidden:
-        h = activation(layer(h))
-    result: Tensor = out(h)
-    return result
 
 
 def _apply_folded(network: _Network, h: Tensor, activation_: Callable[[Tensor], Tensor]) -> Tensor:

@@ -7,15 +7,15 @@ one product brings in what finished features contribute to a whole block, and sm
 the rest inside it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from flows.masks import units_known
+from flows.transformers import Affine, Transformer
 
 BLOCK_SMALL, BLOCK_LARGE, LARGE_DIM = 16, 32, 256
 # Batch sizes whose work spaces are kept.
@@ -23,7 +23,7 @@ KEPT_SIZES = 8
 
 
 class SequentialSampler:
-    """x_i = shift(x_<i) + u_i exp(log_scale(x_<i)), feature by feature.
+    """x_i = T(u_i; p_i(x_<i)), feature by feature, for a transformer T.
 
     It works on features first, `(dim, batch)`, without gradients. Threads may share it.
     """
@@ -33,67 +33,98 @@ class SequentialSampler:
         weights: list[Tensor],
         biases: list[Tensor],
         *,
+        degrees: Sequence[Tensor],
         activation_: Callable[[Tensor], Tensor],
+        transformer: Transformer | None = None,
     ) -> None:
         """Cuts a masked network, its features in natural order, into products.
 
         Args:
-            weights: of the layers, masked; the rows of the last are all shifts, then all log
-                scales.
+            weights: of the layers, masked; the rows of the last are the first parameters of all
+                features, then the second ones, and so on.
             biases: of the layers.
+            degrees: of the inputs and the hidden layers, in rising order.
             activation_: between the layers, in place.
+            transformer: None stands for the affine one.
         """
-        dim = len(biases[-1]) // 2
-        # Shift and log scale of a feature side by side: one product gives both.
-        paired = torch.arange(2 * dim, device=biases[-1].device).view(2, dim).t().flatten()
-        self._weights = [*weights[:-1], weights[-1][paired]]
-        self._biases = [bias[:, None] for bias in [*biases[:-1], biases[-1][paired]]]
-        self._widths = [dim, *(len(weight) for weight in weights[:-1]), 2 * dim]
+        self._transformer = transformer or Affine()
+        outputs, dim = self._transformer.outputs, len(degrees[0])
+        # The parameters of a feature side by side: one product gives all of them.
+        together = torch.arange(outputs * dim, device=biases[-1].device).view(outputs, dim)
+        order = together.t().flatten()
+        self._dim, self._outputs = dim, outputs
+        self._weights = [*weights[:-1], weights[-1][order]]
+        self._biases = [bias[:, None] for bias in [*biases[:-1], biases[-1][order]]]
+        self._widths = [dim, *(len(weight) for weight in weights[:-1]), outputs * dim]
         # known[layer][i]: how many of its units are known with the first i features. Outputs
         # are counted with the features that they give.
-        hidden = [units_known(width, dim) for width in self._widths[1:-1]]
-        self._known = [list(range(dim + 1)), *hidden, list(range(0, 2 * dim + 1, 2))]
+        hidden = [_units_known(layer, dim) for layer in degrees[1:]]
+        given = list(range(0, outputs * dim + 1, outputs))
+        self._known = [list(range(dim + 1)), *hidden, given]
         self._activation_ = activation_
         size = BLOCK_LARGE if dim >= LARGE_DIM else BLOCK_SMALL
+        # What a context alone makes known.
+        first = [self._product(layer, (0, known[0]), (None, 0)) for layer, known in self._numbered]
+        self._first = [product for product in first if _has_rows(product)]
         self._blocks = [
             self._block(start, end) for start, end in pairwise([*range(0, dim, size), dim])
         ]
         self._plans: dict[int, list[_Plan]] = {}
 
     def sample(
-        self, u: Float[Tensor, "dim batch"]
+        self,
+        u: Float[Tensor, "dim batch"],
+        added: Float[Tensor, "width batch"] | None = None,
     ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "dim batch"]]:
-        """Data from noise, and the log scales, whose sum over features is log|det dx/du|."""
+        """Data from noise, and log dx/du of each feature.
+
+        Args:
+            u: noise.
+            added: what a context adds to the first layer; it must always be there or never.
+        """
         if len(self._plans) > KEPT_SIZES:
             self._plans.clear()
         free = self._plans.setdefault(u.shape[1], [])
         try:
             plan = free.pop()  # off the list, it is this thread's alone
         except IndexError:
-            layers = [u.new_empty(width, u.shape[1]) for width in self._widths]
-            plan = _Plan(layers, self._blocks)
-        plan.run(u, self._activation_)
-        x, log_scale = plan.layers[0].clone(), plan.layers[-1][1::2].clone()
+            plan = self._plan(u, with_context=added is not None)
+        if added is not None:
+            torch.add(added, self._biases[0], out=plan.first_bias)
+        plan.run(u, self._activation_, self._transformer)
+        x, log_det = plan.layers[0].clone(), plan.log_det.clone()
         free.append(plan)
-        return x, log_scale
+        return x, log_det
 
     def tensors(self) -> list[Tensor]:
         """Everything that takes memory between calls, work space apart."""
         return [*self._weights, *self._biases]
 
+    @property
+    def _numbered(self) -> list[tuple[int, list[int]]]:
+        """Hidden layers and what is known of them."""
+        return list(enumerate(self._known))[1:-1]
+
+    def _plan(self, u: Tensor, *, with_context: bool) -> "_Plan":
+        batch = u.shape[1]
+        layers = [u.new_empty(width, batch) for width in self._widths]
+        first_bias = u.new_empty(self._widths[1], batch) if with_context else self._biases[0]
+        return _Plan(layers, first_bias, self)
+
     def _block(self, start: int, end: int) -> "_Block":
         last = len(self._weights)
+        known = self._known
         outer = [
-            self._product(layer, rows=(start, end), columns=(0, start), bias=True)
+            self._product(layer, (known[layer][start], known[layer][end]), (None, start))
             for layer in range(1, last + 1)
         ]
         features = [
             _Feature(
                 i,
-                self._product(last, rows=(i, i + 1), columns=(start, i)),
+                self._product(last, (known[last][i], known[last][i + 1]), (start, i)),
                 [
-                    self._product(layer, rows=(i, i + 1), columns=(start, i + 1))
-                    for layer in range(1, last)
+                    self._product(layer, (units[i], units[i + 1]), (start, i + 1))
+                    for layer, units in self._numbered
                 ],
             )
             for i in range(start, end)
@@ -101,24 +132,24 @@ class SequentialSampler:
         return _Block(outer, features)
 
     def _product(
-        self, layer: int, *, rows: tuple[int, int], columns: tuple[int, int], bias: bool = False
+        self, layer: int, rows: tuple[int, int], features: tuple[int | None, int]
     ) -> "_Product":
-        """The part of a layer between two ranges of features."""
-        above, below = self._known[layer], self._known[layer - 1]
-        target = slice(above[rows[0]], above[rows[1]])
-        source = slice(below[columns[0]], below[columns[1]])
-        return _Product(
-            layer,
-            target,
-            source,
-            self._weights[layer - 1][target, source],
-            self._biases[layer - 1][target] if bias else None,
-        )
+        """Some units of a layer, of those below that become known between two features.
+
+        From None on, that is of all that is known so far, it starts from the bias; otherwise it
+        adds to what is there.
+        """
+        below = self._known[layer - 1]
+        begin = 0 if features[0] is None else below[features[0]]
+        target, source = slice(*rows), slice(begin, below[features[1]])
+        weight = self._weights[layer - 1][target, source]
+        bias = self._biases[layer - 1] if features[0] is None else None
+        return _Product(layer, target, source, weight, bias)
 
 
 @dataclass(frozen=True)
 class _Product:
-    """layer[rows] = bias + weight @ below[columns]; without a bias it adds to what is there."""
+    """layer[rows] = bias[rows] + weight @ below[columns]; or added to it, without a bias."""
 
     layer: int
     rows: slice
@@ -126,10 +157,12 @@ class _Product:
     weight: Tensor
     bias: Tensor | None
 
-    def bound(self, layers: list[Tensor]) -> "_Bound":
+    def bound(self, layers: list[Tensor], first_bias: Tensor) -> "_Bound":
         """The product with the work space's own views."""
+        bias = first_bias if self.bias is not None and self.layer == 1 else self.bias
         source = layers[self.layer - 1][self.columns]
-        return layers[self.layer][self.rows], self.bias, self.weight, source
+        target = layers[self.layer][self.rows]
+        return target, None if bias is None else bias[self.rows], self.weight, source
 
 
 _Bound = tuple[Tensor, Tensor | None, Tensor, Tensor]
@@ -155,42 +188,63 @@ class _Block:
 class _Plan:
     """A work space for one batch size, with every view into it made beforehand."""
 
-    def __init__(self, layers: list[Tensor], blocks: list[_Block]) -> None:
+    def __init__(
+        self, layers: list[Tensor], first_bias: Tensor, sampler: SequentialSampler
+    ) -> None:
         self.layers = layers
+        self.first_bias = first_bias
+        self.log_det = torch.empty_like(layers[0])
+        self._outputs = sampler._outputs
+        self._first = [self._bound(product) for product in sampler._first]
         self._blocks = [
             (
-                [product.bound(layers) for product in block.outer if _has_rows(product)],
+                [self._bound(product) for product in block.outer if _has_rows(product)],
                 [self._feature(feature) for feature in block.features],
             )
-            for block in blocks
+            for block in sampler._blocks
         ]
 
-    def run(self, u: Tensor, activation_: Callable[[Tensor], Tensor]) -> None:
+    def run(
+        self, u: Tensor, activation_: Callable[[Tensor], Tensor], transformer: Transformer
+    ) -> None:
         """Fills the layers."""
         noise = u.unbind(0)
-        addmm, addcmul = torch.addmm, torch.addcmul
+        addmm = torch.addmm
+        for target, bias, weight, source in self._first:
+            assert bias is not None  # noqa: S101  as they were made
+            activation_(addmm(bias, weight, source, out=target))
         for outer, features in self._blocks:
             for target, bias, weight, source in outer:
-                if bias is not None:
-                    addmm(bias, weight, source, out=target)
-            for i, before, (shift, log_scale, x), after in features:
+                assert bias is not None  # noqa: S101  as they were made
+                addmm(bias, weight, source, out=target)
+            for i, before, (parameters, x, log_det), after in features:
                 for target, _, weight, source in before:
                     target.addmm_(weight, source)
-                addcmul(shift, noise[i], log_scale.exp(), out=x)
+                transformer.forward_into(noise[i], parameters, x, log_det)
                 for target, _, weight, source in after:
                     activation_(target.addmm_(weight, source))
+
+    def _bound(self, product: _Product) -> _Bound:
+        return product.bound(self.layers, self.first_bias)
 
     def _feature(
         self, feature: _Feature
     ) -> tuple[int, list[_Bound], tuple[Tensor, Tensor, Tensor], list[_Bound]]:
         i, out = feature.index, self.layers[-1]
         before, after = feature.before, [p for p in feature.after if _has_rows(p)]
+        parameters = out[i * self._outputs : (i + 1) * self._outputs]
         return (
             i,
-            [before.bound(self.layers)] if _has_columns(before) else [],
-            (out[2 * i], out[2 * i + 1], self.layers[0][i]),
-            [product.bound(self.layers) for product in after],
+            [self._bound(before)] if _has_columns(before) else [],
+            (parameters, self.layers[0][i], self.log_det[i]),
+            [self._bound(product) for product in after],
         )
+
+
+def _units_known(degrees: Int[Tensor, " width"], dim: int) -> list[int]:
+    """How many units of a hidden layer have a degree of at most 0, 1, ..., dim."""
+    known: list[int] = torch.searchsorted(degrees, torch.arange(dim + 1), right=True).tolist()
+    return known
 
 
 def _has_rows(product: _Product) -> bool:

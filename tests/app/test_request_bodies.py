@@ -140,6 +140,7 @@ def test_no_encoding_by_another_name_is_accepted(encoding):
         zlib.compress(b"hello"),
         gzip.compress(b"a") + b"junk",
     ],
+    ids=range(5),
 )
 def test_corrupt_and_cut_gzip_data_is_refused(packed):
     assert slug_of([packed], content_encoding="gzip") == "content-decoding"

@@ -12,8 +12,11 @@ from flows import (
     FitOptions,
     Flow,
     FlowSpec,
+    HafSpec,
+    IafSpec,
     MadeSpec,
     MafSpec,
+    NiceSpec,
     RealNvpSpec,
     build,
     fit,
@@ -40,12 +43,18 @@ RUNNING = BatchNormSpec(statistics="running", momentum=0.5)
 CASES = [
     Case("made", MadeSpec(hidden=[16], activation="relu")),
     Case("made-random", MadeSpec(hidden=[12, 9], order="random", activation="gelu")),
+    Case("made-separate", MadeSpec(hidden=[8, 8], separate_networks=True)),
+    Case("made-mixture", MadeSpec(conditional="mixture", components=3, hidden=[12])),
     Case("maf", MafSpec(layers=3, hidden=[16])),
     Case(
         "maf-random",
         MafSpec(layers=2, hidden=[12, 12], batch_norm=RUNNING, order="random", activation="relu"),
     ),
     Case("maf-plain", MafSpec(layers=2, hidden=[12], batch_norm=None, activation="elu")),
+    Case("maf-mixture", MafSpec(layers=2, hidden=[12], base="made_mixture", components=2)),
+    Case("iaf", IafSpec(layers=2, hidden=[12])),
+    Case("nice", NiceSpec(layers=3, hidden=[12]), min_dim=2),
+    Case("haf", HafSpec(layers=4, hidden=[10]), min_dim=2),
     Case("realnvp", RealNvpSpec(layers=3, hidden=[16]), min_dim=2),
     Case("realnvp-plain", RealNvpSpec(layers=2, hidden=[9, 9], batch_norm=None), min_dim=2),
 ]
@@ -92,10 +101,10 @@ def trained_flow(case: Case, dim: int) -> Flow:
 
 def grid(flow: Flow, *, points: int, reach: float) -> tuple[Tensor, float]:
     """Rows on a regular grid around the data of a flow of 1 or 2 features, and their volume."""
-    assert flow.standardise is not None
+    assert flow.preprocessing.standardise is not None
     axis = torch.linspace(-reach, reach, points, dtype=torch.float64)
     cells = torch.cartesian_prod(*[axis] * flow.dim).reshape(-1, flow.dim)
-    std = flow.standardise.std
+    std = flow.preprocessing.standardise.std
     volume = float(std.prod()) * (2 * reach / (points - 1)) ** flow.dim
     assert math.isfinite(volume)
-    return flow.standardise.forward(cells)[0], volume
+    return flow.preprocessing.standardise.forward(cells)[0], volume

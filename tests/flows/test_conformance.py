@@ -1,7 +1,6 @@
 """What every family must hold, untrained and after real training steps, in float64."""
 
 import copy
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flows import Flow, SpecError, build, check_dim, compile_flow, count_parameters
-from flows.made import MaskedLinear
+from flows.masked import MaskedLinear
 from tests.flows.cases import CASES, Case, example_rows, fresh_flow, grid, trained_flow
 
 DIMS = [1, 2, 5]
@@ -41,33 +40,48 @@ def test_inverse_undoes_forward(case, dim, make):
 @every_state
 def test_log_det_equals_that_of_autograds_jacobian(case, dim, make):
     flow = make(case, dim)
-    x = example_rows(4, dim, seed=1)
+    x = example_rows(4, dim, seed=1).requires_grad_()
     u, inverse_log_det = flow.inverse(x)
-    _, forward_log_det = flow.forward(u)
-    for row in range(len(x)):
-        inverse = _jacobian(lambda rows: flow.inverse(rows)[0], x[row])
-        forward = _jacobian(lambda rows: flow.forward(rows)[0], u[row].detach())
-        torch.testing.assert_close(inverse.slogdet().logabsdet, inverse_log_det[row])
-        torch.testing.assert_close(forward.slogdet().logabsdet, forward_log_det[row])
+    noise = u.detach().requires_grad_()
+    back, forward_log_det = flow.forward(noise)
+    for found, log_det in (
+        (_jacobians(u, x), inverse_log_det),
+        (_jacobians(back, noise), forward_log_det),
+    ):
+        torch.testing.assert_close(found.slogdet().logabsdet, log_det)
 
 
-def _jacobian(function: Callable[[Tensor], Tensor], row: Tensor) -> Tensor:
-    result = torch.autograd.functional.jacobian(lambda r: function(r[None])[0], row)
-    assert isinstance(result, Tensor)
-    return result
+def _jacobians(results: Tensor, rows: Tensor) -> Tensor:
+    """The Jacobian of each row; `sum` is right as no row's result depends on another row."""
+    columns = [
+        torch.autograd.grad(column.sum(), rows, retain_graph=True)[0]
+        for column in results.unbind(dim=1)
+    ]
+    return torch.stack(columns, dim=1)
 
 
-@every_case
+@pytest.mark.parametrize(
+    ("case", "dim"), [setting for setting in SETTINGS if setting[1] < 3], ids=_id
+)
 @every_state
-@pytest.mark.parametrize("dim", [1, 2])
 def test_density_integrates_to_1(case, dim, make):
-    if dim < case.min_dim:
-        pytest.skip("the family has no such flow")
     flow = make(case, dim)
-    rows, volume = grid(flow, points=8001 if dim == 1 else 401, reach=20.0)
+    fine, coarse = 0.0, 1.0
+    for points in (401, 2001, 8001) if dim == 1 else (101, 201, 401):
+        fine, coarse = _integrals(flow, points=points)
+        if abs(fine - coarse) < 1e-3:  # fine enough for this density
+            break
+    assert fine == pytest.approx(1, abs=2e-3)
+
+
+def _integrals(flow: Flow, *, points: int) -> tuple[float, float]:
+    """The integral of the density on a regular grid, and on every second point of it."""
+    rows, volume = grid(flow, points=points, reach=20.0)
     with torch.no_grad():
-        total = float(flow.log_prob(rows).exp().sum()) * volume
-    assert total == pytest.approx(1, abs=2e-3)
+        density = torch.cat([flow.log_prob(chunk).exp() for chunk in rows.split(50_000)])
+    density = density.view([points] * flow.dim)
+    every_second = density[(slice(None, None, 2),) * flow.dim]
+    return float(density.sum()) * volume, float(every_second.sum()) * volume * 2**flow.dim
 
 
 @every_setting
@@ -207,8 +221,8 @@ def test_compiled_flow_equals_the_reference(case, dim, space):
     flow = trained_flow(case, dim)
     compiled = compile_flow(flow)
     x = example_rows(600, dim, seed=1)
-    if space == "model" and flow.standardise is not None:
-        x = flow.standardise.inverse(x)[0]
+    if space == "model" and flow.preprocessing.standardise is not None:
+        x = flow.preprocessing.standardise.inverse(x)[0]
     with torch.no_grad():
         u, log_det = flow.inverse(x, space=space)
         log_prob = flow.log_prob(x, space=space)
@@ -231,9 +245,9 @@ def _assert_close(found: np.ndarray, expected: Tensor) -> None:
 @every_setting
 def test_data_space_differs_from_model_space_by_the_standardisation(case, dim):
     flow = trained_flow(case, dim)
-    assert flow.standardise is not None
+    assert flow.preprocessing.standardise is not None
     x = example_rows(10, dim, seed=1)
-    model, log_det = flow.standardise.inverse(x)
+    model, log_det = flow.preprocessing.standardise.inverse(x)
     expected = flow.log_prob(model, space="model") + log_det
     torch.testing.assert_close(flow.log_prob(x), expected)
 

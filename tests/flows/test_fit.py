@@ -122,8 +122,8 @@ def test_the_last_report_leaves_the_best_weights_and_exact_statistics_in_evaluat
     assert found > report.validation_log_likelihood
 
     recomputed = copy.deepcopy(flow)
-    assert recomputed.standardise is not None
-    rows = recomputed.standardise.inverse(TRAIN)[0].float()
+    assert recomputed.preprocessing.standardise is not None
+    rows = recomputed.preprocessing.standardise.inverse(TRAIN)[0].float()
     set_dataset_statistics(recomputed.transform, rows, chunk_rows=512)
     assert_same(recomputed, flow)
 
@@ -222,10 +222,10 @@ def test_no_batch_is_left_with_a_single_row(rows, monkeypatch):
     flow = new_flow()
     inverse = flow.transform.inverse
 
-    def watched(x):
+    def watched(x, context):
         if flow.training:
             sizes.append(len(x))
-        return inverse(x)
+        return inverse(x, context)
 
     monkeypatch.setattr(flow.transform, "inverse", watched)
     list(fit(flow, ROWS[:rows], VALIDATION, options=with_options(max_epochs=1)))
@@ -311,10 +311,10 @@ def test_a_gradient_longer_than_the_bound_is_shortened_to_it():
 def test_likelihoods_are_in_the_units_of_the_data():
     plain = build(SPEC, 4, seed=1)
     scaled = new_flow()
-    assert scaled.standardise is not None
-    rows = [scaled.standardise.inverse(x)[0].float() for x in (TRAIN, VALIDATION)]
+    assert scaled.preprocessing.standardise is not None
+    rows = [scaled.preprocessing.standardise.inverse(x)[0].float() for x in (TRAIN, VALIDATION)]
     reports = list(fit(plain, rows[0], rows[1], options=OPTIONS))
-    constant = float(scaled.standardise.std.log().sum())
+    constant = float(scaled.preprocessing.standardise.std.log().sum())
     for report, other in zip(train(scaled), reports, strict=True):
         gap = other.train_log_likelihood - report.train_log_likelihood
         assert gap == pytest.approx(constant, abs=1e-4)
@@ -326,8 +326,8 @@ def test_weight_decay_of_adam_is_an_l2_term_of_the_gradient():
     flow, other = new_flow(MadeSpec(hidden=[8])), new_flow(MadeSpec(hidden=[8]))
     options = with_options(weight_decay=0.3, batch_size=200, max_epochs=1)
     train(flow, options)
-    assert other.standardise is not None
-    rows = other.standardise.inverse(TRAIN)[0].float()
+    assert other.preprocessing.standardise is not None
+    rows = other.preprocessing.standardise.inverse(TRAIN)[0].float()
     other.train()
     penalty = sum(parameter.square().sum() for parameter in other.parameters())
     (-other.log_prob(rows, space="model").mean() + 0.15 * penalty).backward()

@@ -8,7 +8,8 @@ import torch
 from flows import Flow, MafSpec, RealNvpSpec, build, compile_flow
 from flows.base import Bijection
 from flows.batch_norm import BatchNorm, BatchNormSpec
-from flows.compose import Chain, Standardise
+from flows.compose import Chain
+from flows.preprocess import Preprocessing, Standardise
 from tests.flows.cases import example_rows, find, trained_flow
 
 
@@ -149,10 +150,10 @@ class _Doubling(Bijection):
         self.dim = dim
         self.log_two = torch.nn.Parameter(torch.full((dim,), 2.0).log())
 
-    def forward(self, u):
+    def forward(self, u, context=None):
         return (u - 1) / self.log_two.exp(), -self.log_two.sum().expand(len(u))
 
-    def inverse(self, x):
+    def inverse(self, x, context=None):
         return x * self.log_two.exp() + 1, self.log_two.sum().expand(len(x))
 
 
@@ -162,7 +163,9 @@ def test_a_layer_without_a_compiled_form_is_served_as_it_is():
         norm.set_statistics(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, 0.5, 2.0]))
     inner = build(RealNvpSpec(layers=2, hidden=[4]), 3, seed=0).transform
     chain = Chain([norms[0], _Doubling(3), norms[1], inner])
-    flow = Flow(chain, Standardise(torch.ones(3), torch.full((3,), 2.0))).eval()
+    flow = Flow(
+        chain, Preprocessing(standardise=Standardise(torch.ones(3), torch.full((3,), 2.0)))
+    ).eval()
     x = example_rows(10, 3)
     with torch.no_grad():
         expected = copy.deepcopy(flow).double().log_prob(x)

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from flows import FitOptions, MadeSpec, build, fit
-from flows.fused import conditioner
-from flows.made import Made, MaskedLinear
+from flows.made import Made
+from flows.masked import MaskedLinear, run_masked
 from tests.flows.cases import CASES, example_rows, fresh_flow, trained_flow
 
 OPTIMISERS = ["adam", "adamw", "adagrad", "sgd"]
@@ -16,12 +16,11 @@ every_case = pytest.mark.parametrize("case", MADE_CASES, ids=lambda case: case.n
 
 def conditioner_jacobians(made: Made, row: Tensor) -> list[Tensor]:
     """The Jacobians of shift and log scale, from the weights as they are, unmasked."""
-    weights, biases, masks = made.network()
-    raw = [torch.ones_like(mask) for mask in masks]
+    weights, biases, _ = made.network()
 
     def outputs(x: Tensor) -> tuple[Tensor, ...]:
-        both = conditioner(x[None], weights, biases, raw, activation=made.activation)
-        return tuple(half[0] for half in both)
+        both = run_masked(x[None], weights, biases, activation=made.conditioner.activation)
+        return both[0].chunk(2)
 
     jacobians = torch.autograd.functional.jacobian(outputs, row)
     assert isinstance(jacobians, tuple)

@@ -1,7 +1,11 @@
 import torch
 
-from flows.made import made_masks
-from flows.masks import hidden_degrees, input_degrees, output_mask
+from flows.masked import Conditioner
+from flows.masks import hidden_degrees, input_degrees, made_masks, output_mask
+
+
+def masks_of(dim, hidden, **fields):
+    return made_masks(Conditioner(hidden, "tanh", **fields).degrees(dim, 2), 2)
 
 
 def test_hidden_degrees_rise_and_reach_from_1_to_dim_minus_1():
@@ -25,7 +29,7 @@ def test_output_mask_is_strict():
 def test_every_path_through_the_masks_leads_to_a_later_feature():
     for dim, hidden in [(2, [3]), (5, [7]), (6, [9, 4, 11]), (30, [8])]:
         paths = torch.eye(dim)
-        for mask in made_masks(dim, hidden):
+        for mask in masks_of(dim, hidden):
             paths = mask @ paths
         for half in paths.chunk(2):
             assert torch.equal(half, half.tril(-1))
@@ -33,12 +37,12 @@ def test_every_path_through_the_masks_leads_to_a_later_feature():
 
 def test_wide_networks_let_each_output_see_all_features_before_it():
     paths = torch.eye(6)
-    for mask in made_masks(6, [50, 50]):
+    for mask in masks_of(6, [50, 50]):
         paths = mask @ paths
     for half in paths.chunk(2):
         assert torch.equal(half > 0, torch.ones(6, 6).tril(-1) > 0)
 
 
 def test_one_feature_has_no_hidden_layer():
-    (mask,) = made_masks(1, [8, 8])
+    (mask,) = masks_of(1, [8, 8])
     assert torch.equal(mask, torch.zeros(2, 1))

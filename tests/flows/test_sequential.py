@@ -2,14 +2,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from flows.fused import ACTIVATIONS, conditioner
-from flows.made import Made, made_masks
+from flows.fused import ACTIVATIONS
+from flows.made import Made
+from flows.masked import Conditioner, run_masked
+from flows.masks import made_masks
 from flows.sequential import SequentialSampler
 
 
 def _network(dim: int, hidden: list[int]) -> tuple[list[Tensor], list[Tensor]]:
     generator = torch.Generator().manual_seed(0)
-    masks = [mask.double() for mask in made_masks(dim, hidden)]
+    degrees = Conditioner(hidden, "tanh").degrees(dim, 2)
+    masks = [mask.double() for mask in made_masks(degrees, 2)]
     weights = [
         torch.randn(mask.shape, generator=generator, dtype=torch.float64)
         * mask
@@ -28,19 +31,20 @@ def _network(dim: int, hidden: list[int]) -> tuple[list[Tensor], list[Tensor]]:
 def test_it_solves_the_layer_for_its_input(dim, hidden, activation):
     weights, biases = _network(dim, hidden)
     chosen = ACTIVATIONS[activation]
-    sampler = SequentialSampler(weights, biases, activation_=chosen.apply_)
-    ones = [torch.ones_like(weight) for weight in weights]
+    degrees = Conditioner(hidden, "tanh").degrees(dim, 2)
+    sampler = SequentialSampler(weights, biases, degrees=degrees, activation_=chosen.apply_)
     for batch in (1, 6, 1):
         u = torch.randn(batch, dim, dtype=torch.float64)
         x, log_scale = sampler.sample(u.t())
-        shift, expected = conditioner(x.t(), weights, biases, ones, activation=chosen)
+        shift, expected = run_masked(x.t(), weights, biases, activation=activation).chunk(2, dim=1)
         torch.testing.assert_close(log_scale.t(), expected)
         torch.testing.assert_close((x.t() - shift) * torch.exp(-expected), u)
 
 
 def test_results_are_not_overwritten_by_the_next_call():
     weights, biases = _network(4, [8])
-    sampler = SequentialSampler(weights, biases, activation_=torch.relu_)
+    degrees = Conditioner([8], "relu").degrees(4, 2)
+    sampler = SequentialSampler(weights, biases, degrees=degrees, activation_=torch.relu_)
     first, log_scale = sampler.sample(torch.zeros(4, 3, dtype=torch.float64))
     kept = first.clone(), log_scale.clone()
     sampler.sample(torch.ones(4, 3, dtype=torch.float64))
@@ -49,7 +53,7 @@ def test_results_are_not_overwritten_by_the_next_call():
 
 
 def test_the_fast_path_equals_the_differentiable_one():
-    made = Made(6, [10, 10], activation="relu", generator=torch.Generator()).double()
+    made = Made(6, Conditioner([10, 10], "relu"), torch.Generator()).double()
     u = torch.randn(9, 6, dtype=torch.float64)
     slow, slow_log_det = made.forward(u)
     with torch.no_grad():

@@ -4,13 +4,11 @@ import errno
 import io
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
-import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 
 from models_store.errors import StorageFullError, StoreError
@@ -24,31 +22,24 @@ from models_store.tables_io import (
     WarningCode,
     parse_table,
 )
-
-Accept = Callable[..., TableSummary]
+from tests.models_store.table_files import Accept, npy, parquet
 
 
 @pytest.fixture
-def accept(tmp_path: Path) -> Accept:
-    def parse(data: object, **options: object) -> TableSummary:
-        source = tmp_path / "upload.npy"
-        kind = TableFormat.NPY
-        match data:
-            case bytes():
-                source.write_bytes(data)
-                kind = TableFormat.PARQUET if data.startswith(b"PAR1") else TableFormat.CSV
-            case _:
-                np.save(source, np.asarray(data))
-        chosen = ParseOptions(**options)  # type: ignore[arg-type] # each test knows its own
-        return parse_table(source, tmp_path / "table.npy", format=kind, options=chosen)
+def accept(accept: Accept) -> Accept:
+    """As everywhere, with the format seen in the data: rows are stored as npy."""
+
+    def parse(data: bytes | np.ndarray, **options: object) -> TableSummary:
+        if not isinstance(data, bytes):
+            return accept(npy(data), TableFormat.NPY, **options)
+        kind = TableFormat.PARQUET if data.startswith(b"PAR1") else TableFormat.CSV
+        return accept(data, kind, **options)
 
     return parse
 
 
-def parquet(**columns: object) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
-    return buffer.getvalue()
+def columns_parquet(**columns: object) -> bytes:
+    return parquet(pa.table(columns))
 
 
 def warned(summary: TableSummary, code: WarningCode) -> list[str | None]:
@@ -109,7 +100,7 @@ def test_a_wide_csv_is_the_same_table(accept, tmp_path):
 
 def test_parquet_columns_of_mixed_types_become_float64(accept, tmp_path):
     summary = accept(
-        parquet(
+        columns_parquet(
             h=pa.array(np.asarray([0.5, 1.5, 2.0], np.float16)),
             f=pa.array([0.1, 0.2, 0.4], pa.float32()),
             d=pa.array([0.1, 0.2, 0.4]),
@@ -126,7 +117,7 @@ def test_parquet_columns_of_mixed_types_become_float64(accept, tmp_path):
 
 def test_parquet_columns_of_short_floats_stay_float32(accept, tmp_path):
     table = {"h": np.asarray([0.5, 1.5], np.float16), "f": np.asarray([0.1, 0.2], np.float32)}
-    assert accept(parquet(**table)).dtype == "float32"
+    assert accept(columns_parquet(**table)).dtype == "float32"
     assert np.load(tmp_path / "table.npy").dtype == np.float32
 
 
@@ -135,7 +126,7 @@ def test_parquet_columns_of_short_floats_stay_float32(accept, tmp_path):
 )
 def test_parquet_nulls_are_missing_in_every_type(accept, tmp_path, kind):
     column = pa.array([1, None, 3, 5], pa.int64()).cast(pa.float32()).cast(kind)
-    data = parquet(a=pa.array([1.5, 2.5, 3.5, 7.0]), b=column)
+    data = columns_parquet(a=pa.array([1.5, 2.5, 3.5, 7.0]), b=column)
     with pytest.raises(TableError) as caught:
         accept(data)
     assert (caught.value.slug, caught.value.column, caught.value.row) == (
@@ -148,10 +139,9 @@ def test_parquet_nulls_are_missing_in_every_type(accept, tmp_path, kind):
 
 
 def test_parquet_of_many_row_groups_is_one_table(accept, tmp_path):
-    table, buffer = normal(5000, 2), io.BytesIO()
+    table = normal(5000, 2)
     columns = pa.table({"a": table[:, 0], "b": table[:, 1]})
-    pq.write_table(columns, buffer, row_group_size=77)
-    accept(buffer.getvalue())
+    accept(parquet(columns, row_group_size=77))
     assert np.array_equal(np.load(tmp_path / "table.npy"), table)
 
 
@@ -163,7 +153,7 @@ def test_a_signalling_not_a_number_is_missing(accept, order, dtype, bits):
     table.view(dtype)[1, 1] = bits
     assert accept(np.asarray(table, order=order), missing="drop").rows_dropped == 1
     columns = {"a": table[:, 0].copy(), "b": table[:, 1].copy()}
-    assert accept(parquet(**columns), missing="drop").rows_dropped == 1
+    assert accept(columns_parquet(**columns), missing="drop").rows_dropped == 1
 
 
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
@@ -217,7 +207,7 @@ def test_a_point_mass_at_an_extreme_is_a_warning(accept):
 
 @pytest.mark.parametrize("first", [2**53, 2**62])
 def test_whole_numbers_beyond_float64_are_a_warning(accept, first):
-    table = parquet(a=first + np.arange(200) ** 2, b=np.arange(200.0) ** 1.5)
+    table = columns_parquet(a=first + np.arange(200) ** 2, b=np.arange(200.0) ** 1.5)
     summary = accept(table)
     assert warned(summary, "precision") == ["a"]
     assert "2^53" in next(w["detail"] for w in summary.warnings if w["code"] == "precision")

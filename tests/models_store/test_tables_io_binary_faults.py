@@ -2,71 +2,21 @@
 
 import io
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
-import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
-from numpy.typing import NDArray
 
-from models_store.tables_io import (
-    ParseOptions,
-    TableError,
-    TableFormat,
-    TableSummary,
-    parse_table,
-    parse_table_isolated,
-)
+from models_store.tables_io import TableError, TableFormat, parse_table, parse_table_isolated
+from tests.models_store.table_files import npy, parquet
 
 CSV, PARQUET, NPY = TableFormat.CSV, TableFormat.PARQUET, TableFormat.NPY
 GRID = np.arange(12.0).reshape(4, 3) ** 2
-Refuse = Callable[..., TableError]
-
-
-@pytest.fixture
-def accept(tmp_path: Path) -> Callable[..., TableSummary]:
-    def parse(data: bytes, kind: TableFormat = CSV, **options: object) -> TableSummary:
-        (tmp_path / "upload").write_bytes(data)
-        chosen = ParseOptions(**options)  # type: ignore[arg-type] # each test knows its own
-        return parse_table(tmp_path / "upload", tmp_path / "table.npy", format=kind, options=chosen)
-
-    return parse
-
-
-@pytest.fixture
-def refuse(accept: Callable[..., TableSummary], tmp_path: Path) -> Refuse:
-    def parse(data: bytes, kind: TableFormat = CSV, **options: object) -> TableError:
-        with pytest.raises(TableError) as caught:
-            accept(data, kind, **options)
-        assert not (tmp_path / "table.npy").exists()
-        assert len(caught.value.detail) < 1000
-        return caught.value
-
-    return parse
-
-
-@pytest.fixture
-def stored(tmp_path: Path) -> Callable[[], NDArray[np.float64]]:
-    return lambda: np.load(tmp_path / "table.npy")
-
-
-def npy(array: object) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.asarray(array))
-    return buffer.getvalue()
 
 
 def npy_with_header(header: str, body: bytes = b"") -> bytes:
     text = header.encode()
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + body
-
-
-def parquet(table: pa.Table, **settings: object) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, **settings)
-    return buffer.getvalue()
 
 
 def grid_parquet(**settings: object) -> bytes:

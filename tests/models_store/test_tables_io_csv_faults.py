@@ -1,56 +1,12 @@
 """Group A of the fault catalogue, rows 1 to 25: bad CSV files, one test a row or case."""
 
-import io
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from models_store.tables_io import (
-    ParseOptions,
-    TableError,
-    TableFormat,
-    TableSummary,
-    parse_table,
-)
+from models_store.tables_io import TableFormat
+from tests.models_store.table_files import npy
 
-CSV, NPY = TableFormat.CSV, TableFormat.NPY
-Refuse = Callable[..., TableError]
-
-
-@pytest.fixture
-def accept(tmp_path: Path) -> Callable[..., TableSummary]:
-    def parse(data: bytes, kind: TableFormat = CSV, **options: object) -> TableSummary:
-        (tmp_path / "upload").write_bytes(data)
-        chosen = ParseOptions(**options)  # type: ignore[arg-type] # each test knows its own
-        return parse_table(tmp_path / "upload", tmp_path / "table.npy", format=kind, options=chosen)
-
-    return parse
-
-
-@pytest.fixture
-def refuse(accept: Callable[..., TableSummary], tmp_path: Path) -> Refuse:
-    def parse(data: bytes, kind: TableFormat = CSV, **options: object) -> TableError:
-        with pytest.raises(TableError) as caught:
-            accept(data, kind, **options)
-        assert not (tmp_path / "table.npy").exists()
-        assert len(caught.value.detail) < 1000
-        return caught.value
-
-    return parse
-
-
-@pytest.fixture
-def stored(tmp_path: Path) -> Callable[[], NDArray[np.float64]]:
-    return lambda: np.load(tmp_path / "table.npy")
-
-
-def npy(array: object) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.asarray(array))
-    return buffer.getvalue()
+NPY = TableFormat.NPY
 
 
 @pytest.mark.parametrize("data", [b"", b"\xef\xbb\xbf", b"\n\r\n"])

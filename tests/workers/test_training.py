@@ -237,9 +237,9 @@ def test_the_columns_are_modelled_in_the_order_that_was_asked_for(place: Place) 
     flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
     rows = np.load(place.blobs.path(dataset.key))
     train_rows, _, _ = split_rows(len(rows), AcceptedSplit(**task.request["split"]))
-    assert flow.standardise is not None
+    assert flow.preprocessing.standardise is not None
     means = rows[train_rows][:, [2, 0]].astype(np.float64).mean(axis=0)
-    np.testing.assert_allclose(flow.standardise.mean.numpy(), means, rtol=1e-6)
+    np.testing.assert_allclose(flow.preprocessing.standardise.mean.numpy(), means, rtol=1e-6)
     assert version["columns"] == ["x3", "x1"]
 
 

@@ -1,0 +1,133 @@
+"""Masked networks: what conditions each feature on those before it."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flows.fused import ACTIVATIONS, ActivationName
+from flows.linear import initial_linear, uniform
+from flows.masks import hidden_degrees, input_degrees, made_masks
+
+
+class MaskedLinear(nn.Module):
+    """The parameters of an affine map some of whose weights are 0 for good.
+
+    The weights are masked when made, when loaded and when the module changes between training and
+    evaluation, and every gradient is masked. So an optimiser that starts from them, with any
+    weight decay, never leaves them, and the training loop may use them as they are.
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self,
+        mask: Float[Tensor, "out_width in_width"],
+        generator: torch.Generator,
+        *,
+        fan_in: int | None = None,
+    ) -> None:
+        """Initialises as `torch.nn.Linear` does: uniform within fan_in^-1/2, in_width if None."""
+        super().__init__()
+        self.register_buffer("mask", mask, persistent=False)
+        weight, bias = initial_linear(mask.shape[1], len(mask), generator, fan_in=fan_in)
+        self.weight = nn.Parameter(weight * mask)
+        self.bias = nn.Parameter(bias)
+        self.register_load_state_dict_post_hook(_mask_after_load)  # type: ignore[no-untyped-call]  # torch's own
+
+    def apply_mask(self) -> None:
+        """Sets the masked weights to 0, outside of any graph that holds them."""
+        self.weight.data.mul_(self.mask)
+
+    def train(self, mode: bool = True) -> "MaskedLinear":  # noqa: FBT001, FBT002  torch's signature
+        """Changes between training and evaluation."""
+        self.apply_mask()
+        super().train(mode)
+        return self
+
+
+def _mask_after_load(module: nn.Module, _keys: object) -> None:
+    assert isinstance(module, MaskedLinear)  # noqa: S101  registered by that class alone
+    module.apply_mask()
+
+
+@dataclass(frozen=True)
+class Conditioner:
+    """The description of a masked network.
+
+    Attributes:
+        hidden: units of each hidden layer.
+        activation: between the layers.
+        context_dim: numbers a row that all units see.
+        separate: a network of that size for each of the outputs of a feature.
+    """
+
+    hidden: list[int]
+    activation: ActivationName
+    context_dim: int = 0
+    separate: bool = False
+
+    def degrees(self, dim: int, outputs: int) -> list[Tensor]:
+        """Those of the inputs and of each hidden layer; one feature alone has no hidden layers."""
+        lowest = 0 if self.context_dim else 1
+        if dim <= lowest:
+            return [input_degrees(dim)]
+        repeats = outputs if self.separate else 1
+        hidden = [hidden_degrees(width, dim, lowest=lowest) for width in self.hidden]
+        return [input_degrees(dim), *(layer.repeat_interleave(repeats) for layer in hidden)]
+
+    def layers(self, dim: int, outputs: int, generator: torch.Generator) -> nn.ModuleList:
+        """The affine maps, untrained."""
+        masks = made_masks(self.degrees(dim, outputs), outputs, separate=self.separate)
+        widths = [dim, *self.hidden]
+        return nn.ModuleList(
+            MaskedLinear(mask, generator, fan_in=width)
+            for mask, width in zip(masks, widths, strict=False)
+        )
+
+    def context_weight(self, outputs: int, generator: torch.Generator) -> nn.Parameter | None:
+        """What the first hidden layer adds of the context."""
+        if self.context_dim == 0:
+            return None
+        width = self.hidden[0] * (outputs if self.separate else 1)
+        shape = (width, self.context_dim)
+        return nn.Parameter(uniform(shape, fan_in=self.context_dim, generator=generator))
+
+    def count_parameters(self, dim: int, outputs: int) -> int:
+        """Weights and biases, masked ones included."""
+        repeats = outputs if self.separate else 1
+        hidden = [] if dim == 1 and self.context_dim == 0 else [w * repeats for w in self.hidden]
+        widths = [dim, *hidden, outputs * dim]
+        context = self.context_dim * hidden[0] if self.context_dim else 0
+        return context + sum((below + 1) * above for below, above in pairwise(widths))
+
+
+def run_masked(
+    x: Float[Tensor, "batch dim"],
+    weights: list[Tensor],
+    biases: list[Tensor],
+    *,
+    activation: ActivationName,
+    first: Float[Tensor, "batch width"] | None = None,
+) -> Float[Tensor, "batch outputs_dim"]:
+    """The network's outputs.
+
+    Args:
+        x: its input.
+        weights: of the layers, masked.
+        biases: of the layers.
+        activation: between the layers.
+        first: what the context adds to the first layer.
+    """
+    chosen = ACTIVATIONS[activation]
+    apply = chosen.apply if torch.is_grad_enabled() else chosen.apply_
+    h = x
+    for index, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
+        h = F.linear(h, weight, bias)
+        if index == 0 and first is not None:
+            h = h + first
+        h = apply(h)
+    return F.linear(h, weights[-1], biases[-1])

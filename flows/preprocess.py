@@ -1,0 +1,194 @@
+"""What stands between the data and the model: elementwise layers without weights, in float64."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flows.base import Bijection
+
+
+@dataclass(frozen=True)
+class PreprocessingSpec:
+    """Which layers there are; the moments of `standardise` come from the training rows.
+
+    Attributes:
+        levels: of values that are whole numbers from 0 on; they are divided by it once noise has
+            been added to them. None leaves the layer out.
+        logit: its lambda; None leaves it out.
+    """
+
+    levels: int | None = None
+    logit: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.levels is not None and self.levels < 1:
+            raise ValueError("levels must be at least 1")
+        if self.logit is not None and not 0 < self.logit < 0.5:
+            raise ValueError("the lambda of logit must be above 0 and below 0.5")
+
+
+class Preprocessing(nn.Module):
+    """From the data: spread (a step that only training noise fills), rescale, logit, standardise.
+
+    All are maps of single numbers. `steps` holds the distance between neighbouring values of each
+    column, 0 where values are continuous; `spread` adds uniform noise of that width, which is
+    what turns the density of a discrete column into one that exists (Uria et al. 2013). Scored
+    rows are taken as they are: the centre of their noise.
+    """
+
+    steps: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        steps: Float[Tensor, " dim"] | None = None,
+        rescale: "Rescale | None" = None,
+        logit: "Logit | None" = None,
+        standardise: "Standardise | None" = None,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("steps", None if steps is None else steps.double().clone())
+        self.rescale = rescale
+        self.logit = logit
+        self.standardise = standardise
+
+    def layers(self) -> list[Bijection]:
+        """Those that there are, from the data to the model."""
+        every = (self.rescale, self.logit, self.standardise)
+        return [layer for layer in every if layer is not None]
+
+    def forward(
+        self, y: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """From the model to the data, with the log-determinant."""
+        total = y.new_zeros(len(y), dtype=torch.float64)
+        for layer in reversed(self.layers()):
+            y, log_det = layer.forward(y.double())
+            total = total + log_det
+        return y, total
+
+    def inverse(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """From the data to the model, with the log-determinant."""
+        total = x.new_zeros(len(x), dtype=torch.float64)
+        for layer in self.layers():
+            x, log_det = layer.inverse(x.double())
+            total = total + log_det
+        return x, total
+
+    def spread(
+        self, x: Float[Tensor, "batch dim"], *, generator: torch.Generator
+    ) -> Float[Tensor, "batch dim"]:
+        """Rows with uniform noise around the discrete values; drawn on the CPU."""
+        if self.steps is None or not bool((self.steps > 0).any()):
+            return x
+        noise = torch.rand(x.shape, generator=generator, dtype=torch.float64) - 0.5
+        return x.double() + noise.to(x.device) * self.steps.to(x.device)
+
+    def to_grid(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Rows with the columns that have steps rounded to them."""
+        if self.steps is None:
+            return x
+        discrete = self.steps > 0
+        step = torch.where(discrete, self.steps, 1.0).to(x)
+        rounded = torch.round(x / step) * step
+        if self.rescale is not None:
+            rounded = rounded.clamp(0, self.rescale.levels - 1)
+        return torch.where(discrete, rounded, x)
+
+
+class Standardise(Bijection):
+    """u = (x - mean) / std, in float64."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Float[Tensor, " dim"], std: Float[Tensor, " dim"]) -> None:
+        super().__init__()
+        if not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
+            raise ValueError("standardisation needs finite means and positive, finite deviations")
+        self.dim = len(mean)
+        self.register_buffer("mean", mean.double().clone())
+        self.register_buffer("std", std.double().clone())
+
+    def forward(
+        self,
+        u: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Noise to data."""
+        return u * self.std + self.mean, self.std.log().sum().expand(len(u))
+
+    def inverse(
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Data to noise."""
+        return (x - self.mean) / self.std, -self.std.log().sum().expand(len(x))
+
+
+class Rescale(Bijection):
+    """u = (x + 1/2) / levels: whole numbers from 0 to levels - 1, with their noise, to (0, 1)."""
+
+    def __init__(self, dim: int, levels: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.levels = levels
+
+    def forward(
+        self,
+        u: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Noise to data."""
+        return u * self.levels - 0.5, u.new_full((len(u),), self.dim * math.log(self.levels))
+
+    def inverse(
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Data to noise."""
+        log_det = x.new_full((len(x),), -self.dim * math.log(self.levels))
+        return (x + 0.5) / self.levels, log_det
+
+
+class Logit(Bijection):
+    """u = logit(lambda + (1 - 2 lambda) x) (Papamakarios et al. 2017, section 4.3).
+
+    x is within (-lambda / (1 - 2 lambda), 1 + lambda / (1 - 2 lambda)); outside there is no
+    density, and the result is NaN.
+    """
+
+    def __init__(self, dim: int, margin: float) -> None:
+        super().__init__()
+        self.dim = dim
+        self.margin = margin
+
+    def forward(
+        self,
+        u: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Noise to data."""
+        x = (torch.sigmoid(u) - self.margin) / (1 - 2 * self.margin)
+        return x, -self._log_slope(u).sum(dim=1)
+
+    def inverse(
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Data to noise."""
+        u = torch.logit(self.margin + (1 - 2 * self.margin) * x)
+        return u, self._log_slope(u).sum(dim=1)
+
+    def _log_slope(self, u: Tensor) -> Tensor:
+        """Log du/dx: 1 / du/dx = sigmoid(u) sigmoid(-u) / (1 - 2 lambda)."""
+        log_sigmoid = torch.nn.functional.logsigmoid
+        return math.log(1 - 2 * self.margin) - log_sigmoid(u) - log_sigmoid(-u)

@@ -1,0 +1,90 @@
+"""Elementwise maps whose parameters a conditioner gives: the affine one and their interface.
+
+In the terms of autoregressive and coupling flows, x_i = T(u_i; p_i): a transformer is T, strictly
+increasing in u_i.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flows.base import LOG_TWO_PI
+
+
+class Transformer(ABC):
+    """An increasing map of single numbers.
+
+    Attributes:
+        outputs: parameters of each map.
+        has_noise: whether it has an inverse; without one, it gives `log_density` and `forward`.
+        own_density: whether `log_density` is not just the inverse and the Gaussian density.
+    """
+
+    outputs: int
+    has_noise: bool = True
+    own_density: bool = False
+
+    @abstractmethod
+    def inverse(
+        self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
+    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+        """Data to noise, with log du/dx of each number."""
+
+    @abstractmethod
+    def forward(
+        self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
+    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+        """Noise to data, with log dx/du of each number."""
+
+    def log_density(
+        self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
+    ) -> Float[Tensor, "*shape"]:
+        """The log density of each number, if the noise is standard Gaussian."""
+        u, log_det = self.inverse(x, parameters)
+        return log_det - 0.5 * u.square() - 0.5 * LOG_TWO_PI
+
+    def forward_into(
+        self,
+        u: Float[Tensor, "*shape"],
+        parameters: Float[Tensor, "outputs ..."],
+        x: Float[Tensor, "*shape"],
+        log_det: Float[Tensor, "*shape"],
+    ) -> None:
+        """Writes the results of `forward` where they belong; without gradients."""
+        result, result_log_det = self.forward(u, parameters)
+        x.copy_(result)
+        log_det.copy_(result_log_det)
+
+
+class Affine(Transformer):
+    """x = shift + u exp(log_scale); the parameters are shift and log_scale."""
+
+    outputs = 2
+
+    def inverse(
+        self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
+    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+        """Data to noise."""
+        shift, log_scale = parameters.unbind(0)
+        return (x - shift) * torch.exp(-log_scale), -log_scale
+
+    def forward(
+        self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
+    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+        """Noise to data."""
+        shift, log_scale = parameters.unbind(0)
+        return shift + u * torch.exp(log_scale), log_scale
+
+    def forward_into(
+        self,
+        u: Float[Tensor, "*shape"],
+        parameters: Float[Tensor, "outputs ..."],
+        x: Float[Tensor, "*shape"],
+        log_det: Float[Tensor, "*shape"],
+    ) -> None:
+        """The same in one operation."""
+        shift, log_scale = parameters.unbind(0)
+        torch.addcmul(shift, u, log_scale.exp(), out=x)
+        log_det.copy_(log_scale)

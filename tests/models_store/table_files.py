@@ -1,0 +1,25 @@
+"""The bytes of table files, and what the fixtures that parse them look like."""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
+
+from models_store.tables_io import TableError, TableSummary
+
+Accept = Callable[..., TableSummary]
+Refuse = Callable[..., TableError]
+
+
+def npy(array: object) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(array))
+    return buffer.getvalue()
+
+
+def parquet(table: pa.Table, **settings: object) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, **settings)
+    return buffer.getvalue()
