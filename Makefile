@@ -28,8 +28,9 @@ install: $(VENV)/.dev-stamp ## Make the environment, development tools included
 up: $(VENV)/.run-stamp ## Start the whole service on 127.0.0.1:8000; Ctrl-C stops it
 	@exec $(BIN)/densityd up
 
+# Compiled modules are kept: the tests start many processes that import the same.
 test: install ## Run the tests, with real Redis and PostgreSQL
-	$(BIN)/pytest
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 check: install ## Format, lint, types, dependency rules, dead code, spelling, migrations
 	$(BIN)/ruff format --check .

@@ -1,8 +1,11 @@
-"""Which of several media types a caller likes best (RFC 9110, section 12.5.1)."""
+"""Which of several things a caller likes best (RFC 9110, section 12.5)."""
 
 from collections.abc import Iterator, Sequence
 
 from app.problems import Problem
+
+IDENTITY = "identity"
+_LEAST = 1e-3  # RFC 9110 has no smaller quality but 0
 
 
 def best_media_type(accept: str | None, offered: Sequence[str]) -> str:
@@ -18,8 +21,36 @@ def best_media_type(accept: str | None, offered: Sequence[str]) -> str:
     ranges = dict(_ranges(accept or "*/*"))
     best = max(offered, key=lambda media_type: _quality(media_type, ranges))
     if _quality(best, ranges) <= 0:
-        raise Problem("not-acceptable", f"This route answers with {', '.join(offered)}.")
+        raise Problem(
+            "not-acceptable",
+            f"This route answers with {', '.join(offered)}.",
+            members={"supported": list(offered)},
+        )
     return best
+
+
+def best_coding(accept_encoding: str | None, offered: Sequence[str]) -> str:
+    """The content coding with the highest quality; the first one of equals.
+
+    Args:
+        accept_encoding: the header; without it nothing but `identity` is taken.
+        offered: codings in lower case, `identity` among them; if that comes first, it is taken
+            unless it is refused. When none is acceptable, the answer is plain all the same: that
+            serves a caller better than none.
+    """
+    if not accept_encoding:
+        return IDENTITY
+    codings = dict(_ranges(accept_encoding))
+    others = codings.get("*", 0.0)
+    # Nobody has to list `identity`; it is out only where the caller says so.
+    unlisted = 1.0 if offered[0] == IDENTITY else _LEAST
+    plain = codings.get(IDENTITY, min(unlisted, codings.get("*", unlisted)))
+
+    def quality(coding: str) -> float:
+        return plain if coding == IDENTITY else codings.get(coding, others)
+
+    best = max(offered, key=quality)
+    return best if quality(best) > 0 else IDENTITY
 
 
 def _ranges(accept: str) -> Iterator[tuple[str, float]]:

@@ -1,99 +1,109 @@
-"""Arrays as the body of an answer: whole when small, in pieces when large."""
+"""An answer of rows in the format and the content coding that the caller likes."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from functools import partial
 
-import numpy as np
-import orjson
+from starlette.requests import Request
 from starlette.responses import Response
 
-from app.negotiation import RowFormat
-from app.npy import npy_header, npy_values
-from app.rows import Floats
-from app.streaming import Piece, StreamedResponse
+from app.accept import IDENTITY, best_coding
+from app.answer_table import AnswerTable, Chunk
+from app.codecs import Codec
+from app.content_codings import CODINGS, Compressor
+from app.encoders import Encoder, Piece
+from app.streaming import StreamedResponse
 
-_PIECE_VALUES = 32_768
-_PIECE_BYTES = 256 * 1024
+Chunks = Callable[[], AsyncGenerator[Chunk, None]]
+
+_SMALL_VALUES = 32_768
+_MIN_PACKED_BYTES = 4096
+_TEXT_CODINGS = (*CODINGS, IDENTITY)
+_BINARY_CODINGS = (IDENTITY, *CODINGS)  # floats hardly get smaller, and take time to
 
 
-def json_answer(
-    members: Mapping[str, Any],
-    arrays: Mapping[str, Floats],
+def respond_at_once(
+    request: Request,
+    codec: Codec,
+    answer: AnswerTable,
+    chunk: Chunk,
     *,
-    errors: Sequence[Mapping[str, Any]],
+    headers: Mapping[str, str],
+) -> Response | None:
+    """The whole answer, of one small chunk; None when it is too large for that."""
+    if chunk.values.size > _SMALL_VALUES:
+        return None
+    encoder = codec.encoder(answer)
+    pieces: list[Piece] = [encoder.start(), _rows(encoder, chunk)]
+    for _ in range(1, encoder.passes):
+        pieces += [encoder.turn(), _rows(encoder, chunk)]
+    body = b"".join([*pieces, *encoder.end()])
+    headers = {**headers, "Vary": "Accept, Accept-Encoding"}
+    coding = _coding(request, codec) if len(body) >= _MIN_PACKED_BYTES else IDENTITY
+    if coding != IDENTITY:
+        compressor = CODINGS[coding].compressor()
+        body = compressor.compress(body) + compressor.finish()
+        headers["Content-Encoding"] = coding
+    return Response(body, media_type=codec.media_type, headers=headers)
+
+
+def respond_in_pieces(
+    request: Request,
+    codec: Codec,
+    answer: AnswerTable,
+    chunks: Chunks,
+    *,
     headers: Mapping[str, str],
 ) -> Response:
-    """An object of `members`, then `arrays` as lists with null for what is not finite.
+    """An answer that is made while it is sent.
 
     Args:
-        members: what comes first.
-        arrays: name to values.
-        errors: the list `row_errors` at the end.
+        request: what is answered.
+        codec: the format.
+        answer: all but the rows.
+        chunks: the rows, once for each pass that the format takes.
         headers: further headers.
     """
-    pieces = _json_pieces(members, arrays, errors)
-    small = sum(values.size for values in arrays.values()) + len(errors) <= _PIECE_VALUES
-    return _respond(pieces, RowFormat.JSON, headers, whole=small)
+    coding = _coding(request, codec)
+    headers = {**headers, "Vary": "Accept, Accept-Encoding"}
+    encoder = codec.encoder(answer)
+    compressor: Compressor | None = None
+    if coding != IDENTITY:
+        compressor = CODINGS[coding].compressor()
+        headers["Content-Encoding"] = coding
+    elif encoder.size is not None:
+        headers["Content-Length"] = str(encoder.size)
+    pieces = _pieces(encoder, chunks, compressor)
+    return StreamedResponse(pieces, media_type=codec.media_type, headers=headers)
 
 
-def npy_answer(values: Floats, *, headers: Mapping[str, str]) -> Response:
-    """One npy array, non-finite values as they are."""
-    head = npy_header(values.dtype, values.shape)
-    small = values.nbytes <= _PIECE_BYTES
-    headers = {**headers, "Content-Length": str(len(head) + values.nbytes)}
-    return _respond(_npy_pieces(head, values), RowFormat.NPY, headers, whole=small)
+def _coding(request: Request, codec: Codec) -> str:
+    offered = _TEXT_CODINGS if codec.text else _BINARY_CODINGS
+    return best_coding(request.headers.get("accept-encoding"), offered)
 
 
-def json_rows(rows: Floats) -> bytes:
-    """Values as they stand between the brackets of a JSON list."""
-    return orjson.dumps(np.ascontiguousarray(rows), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+def _rows(encoder: Encoder, chunk: Chunk) -> Piece:
+    return encoder.rows(chunk) if len(chunk.values) else b""
 
 
-def _respond(
-    pieces: Iterable[Piece], row_format: RowFormat, headers: Mapping[str, str], *, whole: bool
-) -> Response:
-    if whole:
-        return Response(b"".join(pieces), media_type=row_format.value, headers=dict(headers))
-    return StreamedResponse(_yielding(pieces), media_type=row_format.value, headers=headers)
+async def _pieces(
+    encoder: Encoder, chunks: Chunks, compressor: Compressor | None
+) -> AsyncGenerator[Piece, None]:
+    def pack(make: Callable[[], Piece]) -> Piece:
+        piece = make()
+        return compressor.compress(piece) if compressor is not None and piece else piece
 
-
-async def _yielding(pieces: Iterable[Piece]) -> AsyncGenerator[Piece, None]:
-    for piece in pieces:
-        yield piece
-        await asyncio.sleep(0)  # a caller who reads fast must not keep the others waiting
-
-
-def _npy_pieces(head: bytes, values: Floats) -> Iterator[Piece]:
-    yield head
-    data = npy_values(values)
-    for start in range(0, len(data), _PIECE_BYTES):
-        yield data[start : start + _PIECE_BYTES]
-
-
-def _json_pieces(
-    members: Mapping[str, Any],
-    arrays: Mapping[str, Floats],
-    errors: Sequence[Mapping[str, Any]],
-) -> Iterator[bytes]:
-    yield orjson.dumps(members)[:-1]
-    for name, values in arrays.items():
-        yield b',"%s":[' % name.encode()
-        yield from _joined(json_rows(part) for part in _parts(values, values.size))
-        yield b"]"
-    yield b',"row_errors":['
-    yield from _joined(orjson.dumps(part)[1:-1] for part in _parts(errors, len(errors)))
-    yield b"]}"
-
-
-def _parts(rows: Any, size: int) -> Iterator[Any]:  # noqa: ANN401 - an array or a sequence
-    step = max(1, _PIECE_VALUES * len(rows) // max(1, size))
-    for start in range(0, len(rows), step):
-        yield rows[start : start + step]
-
-
-def _joined(parts: Iterable[bytes]) -> Iterator[bytes]:
-    separator = b""
-    for part in parts:
-        yield separator + part
-        separator = b","
+    yield pack(encoder.start)
+    for number in range(encoder.passes):
+        if number > 0:
+            yield pack(encoder.turn)
+        async with aclosing(chunks()) as rows:
+            async for chunk in rows:
+                if made := await asyncio.to_thread(pack, partial(_rows, encoder, chunk)):
+                    yield made
+    rest = encoder.end()
+    while made := await asyncio.to_thread(pack, partial(next, rest, b"")):
+        yield made
+    if compressor is not None:
+        yield compressor.finish()

@@ -1,58 +1,58 @@
-"""A slice of a stored table, in the format that the caller likes."""
+"""Rows of a stored table, in the format that the caller likes."""
 
-import csv
-import io
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import orjson
-from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.responses import Response
 
-from app.npy import encode_npy
+from app.answer_table import AnswerTable, Chunk, Part
+from app.answers import respond_at_once, respond_in_pieces
+from app.codecs import Codec
+from app.row_shape import Floats
+from models_store.records import Dataset
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-
-
-def read_slice(table: Path, *, offset: int, limit: int) -> NDArray[Any]:
-    """Rows of a stored table; only they are read from the disk."""
-    rows = np.load(table, mmap_mode="r", allow_pickle=False)
-    return np.array(rows[offset : offset + limit])
+_CHUNK_VALUES = 131_072
 
 
-def encode_rows(
-    rows: NDArray[Any], media_type: str, *, columns: list[str], offset: int, total: int
-) -> bytes:
-    """Rows in one of `ROWS_MEDIA_TYPES`."""
-    return _ENCODERS[media_type](rows, columns, offset, total)
+def answer_rows(
+    request: Request, dataset: Dataset, table: Path, *, codec: Codec, rows: range
+) -> Response:
+    """Some rows of a dataset, of which a chunk at a time is read from the disk.
 
+    Args:
+        request: what is answered.
+        dataset: what the rows belong to.
+        table: its file.
+        codec: the format of the answer.
+        rows: the numbers of the rows, counted from 0; those beyond the last one do not count.
+    """
+    values: Floats = np.load(table, mmap_mode="r", allow_pickle=False)
+    wanted = range(len(values))[rows.start : rows.stop]
+    columns = [column["name"] for column in dataset.columns]
+    answer = AnswerTable(
+        columns=columns,
+        parts=[Part("rows", 0, len(columns))],
+        rows=len(wanted),
+        dtype=values.dtype,
+        members={"columns": columns, "offset": rows.start, "total": dataset.rows},
+        explains=False,
+    )
+    step = max(1, _CHUNK_VALUES // len(columns))
 
-def _as_json(rows: NDArray[Any], columns: list[str], offset: int, total: int) -> bytes:
-    content = {"columns": columns, "rows": rows, "offset": offset, "total": total}
-    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    def read(start: int) -> Chunk:
+        return Chunk.of(values[start : min(start + step, wanted.stop)].copy())
 
+    if len(wanted) <= step:
+        chunk = read(wanted.start)
+        response = respond_at_once(request, codec, answer, chunk, headers={})
+        if response is not None:
+            return response
 
-def _as_csv(rows: NDArray[Any], columns: list[str], offset: int, total: int) -> bytes:  # noqa: ARG001  one signature
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow([_harmless(name) for name in columns])
-    writer.writerows(rows.tolist() if rows.dtype == np.float64 else rows.astype(str).tolist())
-    return text.getvalue().encode()
+    async def chunks() -> AsyncGenerator[Chunk, None]:
+        for start in wanted[::step]:
+            yield await asyncio.to_thread(read, start)
 
-
-def _as_npy(rows: NDArray[Any], columns: list[str], offset: int, total: int) -> bytes:  # noqa: ARG001  one signature
-    return b"".join(encode_npy(rows))
-
-
-def _harmless(name: str) -> str:
-    """A column name that a spreadsheet does not run as a formula."""
-    return f"'{name}" if name.startswith(_FORMULA_STARTS) else name
-
-
-_ENCODERS: dict[str, Callable[[NDArray[Any], list[str], int, int], bytes]] = {
-    "application/json": _as_json,
-    "text/csv": _as_csv,
-    "application/x-npy": _as_npy,
-}
-ROWS_MEDIA_TYPES = tuple(_ENCODERS)
+    return respond_in_pieces(request, codec, answer, chunks, headers={})

@@ -2,31 +2,21 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-import numpy as np
-import orjson
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
 from app.dependencies import settings_of
 from app.problems import FieldError, Problem
+from models_store.strict_json import JsonError, parse_strict
 
 JSON_MEDIA_TYPE = "application/json"
-MAX_DEPTH = 1000
-MAX_NUMBER_DIGITS = 1000
 _INLINE_BYTES = 32 * 1024  # larger bodies are parsed in a thread
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
-# Possessive, and able to end with the text: linear in time whatever comes.
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_LONG_NUMBER = re.compile(rb"\d{%d}" % (MAX_NUMBER_DIGITS + 1))
-_NONFINITE = re.compile(rb"NaN|Infinity", re.IGNORECASE)
-_HUGE_EXPONENT = re.compile(rb"\d[eE]\+?\d{3}|\d{309}")
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 # Of a model, and of a dataclass such as the spec of a flow.
 _UNKNOWN_FIELD = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 _JSON_TYPES = re.compile(r"application/(?:[a-z0-9.!#$&^_-]+\+)?json")
@@ -40,19 +30,10 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401  JSON is anything
             than plain UTF-8, nesting and digits without end), 422 for values that no field can take
             (numbers beyond float64, lone surrogates).
     """
-    if not body.strip(b" \t\r\n"):
-        raise Problem("body-empty", "The body must be JSON; it is empty.")
-    bare = _STRING.sub(b"", body) if b'"' in body else body
-    _check_depth(bare)
-    if _LONG_NUMBER.search(bare):
-        raise Problem("json-number", f"A number has more than {MAX_NUMBER_DIGITS} digits.")
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise _syntax_problem(body, bare, error) from error
-    if _count_keys(document, objects=bare.count(b"{")) != bare.count(b":"):
-        raise Problem("json-duplicate-key", "An object names the same key twice.")
-    return document
+        return parse_strict(body)
+    except JsonError as error:
+        raise Problem(error.slug, error.detail) from error
 
 
 def validate_json(model: type[_Model], body: bytes) -> _Model:
@@ -126,60 +107,27 @@ async def read_body(request: Request, *, limit: int) -> bytes:
     Raises:
         Problem: 413, before anything is read where the length is declared.
     """
+    return b"".join([chunk async for chunk in body_chunks(request, limit=limit)])
+
+
+async def body_chunks(request: Request, *, limit: int) -> AsyncGenerator[bytes, None]:
+    """The body as it comes, at most `limit` bytes of it.
+
+    Raises:
+        Problem: 413, before anything is read where the length is declared.
+    """
     slug = "limit-decoded-bytes" if hasattr(request.state, "body_was_encoded") else "limit-body"
     too_large = Problem(slug, f"The body of this route is limited to {limit} bytes.")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise too_large
-    body = bytearray()
+    size = 0
     async for chunk in request.stream():
-        if len(body) + len(chunk) > limit:
+        size += len(chunk)
+        if size > limit:
             raise too_large
-        body += chunk
-    return bytes(body)
-
-
-def _check_depth(bare: bytes) -> None:
-    brackets = np.frombuffer(bare.translate(None, _NOT_BRACKETS), np.uint8)
-    if brackets.size <= MAX_DEPTH:
-        return
-    opening = (brackets & 0x0F) == 0x0B  # [ and { end in B, ] and } in D
-    depth = np.cumsum(np.where(opening, 1, -1), dtype=np.int64)
-    if int(depth.max()) > MAX_DEPTH:
-        raise Problem("json-depth", f"The JSON is nested more than {MAX_DEPTH} levels deep.")
-
-
-def _syntax_problem(body: bytes, bare: bytes, error: orjson.JSONDecodeError) -> Problem:
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return Problem("json-encoding", "The body is not UTF-8.")
-    if body.startswith(b"\xef\xbb\xbf") or b"\0" in body:
-        return Problem("json-encoding", "The body must be UTF-8 without a byte order mark.")
-    if _NONFINITE.search(bare):
-        return Problem("json-nonfinite", "NaN and Infinity are not JSON.")
-    if "surrogate" in error.msg or _SURROGATE.search(body):
-        return Problem("validation", "A string has half of a surrogate pair.")
-    if "infinity" in error.msg or _HUGE_EXPONENT.search(bare):
-        return Problem("value-nonfinite", "A number is too large for a 64-bit float.")
-    return Problem(
-        "json-syntax", f"The body is not JSON: line {error.lineno}, column {error.colno}."
-    )
-
-
-def _count_keys(document: object, *, objects: int) -> int:
-    """How many keys the parsed document has; a duplicate in the text is one key here."""
-    keys = 0
-    pending = [document]
-    while pending and objects:
-        value = pending.pop()
-        if isinstance(value, dict):
-            objects -= 1
-            keys += len(value)
-            pending.extend(value.values())
-        elif isinstance(value, list):
-            pending.extend(item for item in value if isinstance(item, dict | list))
-    return keys
+        if chunk:
+            yield chunk
 
 
 def _validation_problem(error: ValidationError, document: object) -> Problem:

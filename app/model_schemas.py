@@ -107,6 +107,9 @@ class VersionView(BaseModel):
     family: str
     dim: int
     columns: list[str]
+    context_columns: list[str] = Field(
+        description="Columns that the density is conditioned on; rows have them after the others."
+    )
     flow: dict[str, Any] = Field(description="The spec of the flow.")
     preprocessing: dict[str, Any]
     parameters: int
@@ -128,6 +131,7 @@ class VersionView(BaseModel):
             family=version.family,
             dim=version.dim,
             columns=version.columns,
+            context_columns=version.context_columns,
             flow=version.flow,
             preprocessing=version.preprocessing,
             parameters=version.parameters,

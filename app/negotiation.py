@@ -1,49 +1,44 @@
-"""Which format a caller sends rows in, and which one the answer has."""
+"""Which format a caller sends rows in, which one the answer has, and how it is compressed."""
 
+from collections.abc import Mapping
 from email.message import Message
-from enum import StrEnum
 
 from app.accept import best_media_type
+from app.codecs import BY_MEDIA_TYPE, CODECS, Codec
 from app.problems import Problem
 
-
-class RowFormat(StrEnum):
-    """A media type that rows travel in; the first is the one for callers who do not mind."""
-
-    JSON = "application/json"
-    NPY = "application/x-npy"
-
-
-_OFFERED = tuple(row_format.value for row_format in RowFormat)
+_OFFERED = tuple(BY_MEDIA_TYPE)
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 
 
-def request_format(content_type: str | None) -> RowFormat:
-    """The format of a body.
+def request_codec(content_type: str | None) -> tuple[Codec, Mapping[str, str]]:
+    """The format of a body, and the parameters of its media type.
 
     Raises:
         Problem: `media-type`, when there is none or it is not one of ours.
     """
-    if content_type in _OFFERED:  # the usual case costs no parsing
-        return RowFormat(content_type)
+    codec = BY_MEDIA_TYPE.get(content_type or "")
+    if codec is not None:  # the usual case costs no parsing
+        return codec, {}
     message = Message()
     message["content-type"] = content_type or ""
-    media_type = message.get_content_type()
-    if media_type not in _OFFERED or message.get_content_charset("utf-8") not in _CHARSETS:
+    codec = BY_MEDIA_TYPE.get(message.get_content_type())
+    if codec is None or message.get_content_charset("utf-8") not in _CHARSETS:
         raise Problem(
             "media-type",
             f"The body's Content-Type must be one of {', '.join(_OFFERED)}.",
             members={"supported": list(_OFFERED)},
         )
-    return RowFormat(media_type)
+    parameters = message.get_params(failobj=[])[1:]
+    return codec, {name.lower(): value.lower() for name, value in parameters}
 
 
-def answer_format(accept: str | None) -> RowFormat:
+def answer_codec(accept: str | None) -> Codec:
     """The format that an `Accept` header likes best; JSON when it likes all alike.
 
     Raises:
         Problem: `not-acceptable`, when it takes none of ours.
     """
-    if accept is None or accept in _OFFERED:
-        return RowFormat(accept or RowFormat.JSON)
-    return RowFormat(best_media_type(accept, _OFFERED))
+    if accept is None:
+        return CODECS[0]
+    return BY_MEDIA_TYPE.get(accept) or BY_MEDIA_TYPE[best_media_type(accept, _OFFERED)]

@@ -1,13 +1,19 @@
 """The npy format (versions 1.0 to 3.0) without numpy.load: nothing is allocated on trust."""
 
 import ast
+import math
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.incoming import Incoming
 from app.problems import Problem
+from app.row_shape import Floats
+from app.table_rows import read_table
 
 _MAGIC = b"\x93NUMPY"
 _LENGTH_BYTES = {b"\x01\x00": 2, b"\x02\x00": 4, b"\x03\x00": 4}
@@ -16,31 +22,111 @@ _ALIGNMENT = 64
 _MAX_HEADER_BYTES = 4096
 _HEADER_KEYS = {"descr", "fortran_order", "shape"}
 _DTYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"})
+_CHUNK_BYTES = 1024 * 1024
 
 
-def decode_npy(body: bytes) -> NDArray[Any]:
-    """A read-only view of the array in `body`: real numbers of any width, byte order and shape.
+@dataclass(frozen=True)
+class NpyHeader:
+    """What a header says.
+
+    Args:
+        dtype: of the values: real numbers of any width and byte order.
+        fortran: whether columns come one after the other, instead of rows.
+        shape: of the array.
+    """
+
+    dtype: np.dtype[Any]
+    fortran: bool
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the values."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+async def read_npy(incoming: Incoming) -> AsyncGenerator[Floats, None]:
+    """The rows of an npy body, as they come.
 
     Raises:
-        Problem: `array-parse` or `array-dtype`.
+        Problem: `array-parse`, `array-dtype`, or the array is not of the right shape.
     """
-    text, offset = _header_text(body)
-    dtype, fortran, shape = _header(text)
-    size = dtype.itemsize
-    for length in shape:
-        size *= length
-    if size != len(body) - offset:
-        raise _unreadable(f"the header announces {size} bytes of values, {len(body) - offset} came")
-    try:
-        values = np.frombuffer(body, dtype=dtype, offset=offset) if size else np.empty(0, dtype)
-        return values.reshape(shape, order="F" if fortran else "C")
-    except ValueError as error:
-        raise _unreadable("its shape is not one an array can have") from error
+    start = b""
+    found = None
+    async for piece in incoming.body:
+        start = start + piece if start else piece
+        found = parse_header(start)
+        if found is not None:
+            break
+    if found is None:
+        raise unreadable("its header is cut short")
+    header, offset = found
+    if len(header.shape) != 2:
+        raise Problem(
+            "batch-shape",
+            f"The array has {len(header.shape)} dimensions; it must have 2: rows, columns.",
+        )
+    incoming.shape.check_count(header.shape[0])
+    incoming.shape.check_width(header.shape[1])
+    read = _columns_first if header.fortran else _rows_first
+    async for rows in read(incoming, header, start=start, offset=offset):
+        yield rows
 
 
-def encode_npy(values: NDArray[Any]) -> list[bytes | memoryview]:
-    """A whole array as its header and its values; the values are not copied."""
-    return [npy_header(values.dtype, values.shape), npy_values(values)]
+async def _rows_first(
+    incoming: Incoming, header: NpyHeader, *, start: bytes, offset: int
+) -> AsyncGenerator[Floats, None]:
+    row_bytes = header.dtype.itemsize * header.shape[1]
+    step = max(1, _CHUNK_BYTES // row_bytes) * row_bytes
+    if len(start) - offset == header.size <= step:
+        await _check_end(incoming, header, came=header.size)
+        yield _rows(start, header, offset=offset)  # not copied
+        return
+    waiting = bytearray(memoryview(start)[offset:])
+    came = len(waiting)
+    while True:
+        while len(waiting) >= step:
+            yield _rows(bytes(memoryview(waiting)[:step]), header)
+            del waiting[:step]
+        piece = await anext(incoming.body, None)
+        if piece is None:
+            break
+        came += len(piece)
+        _check_size(header, came=came, more=True)
+        waiting += piece
+    _check_size(header, came=came)
+    if waiting:
+        yield _rows(bytes(waiting), header)
+
+
+async def _columns_first(
+    incoming: Incoming,
+    header: NpyHeader,  # noqa: ARG001  one signature
+    *,
+    start: bytes,
+    offset: int,  # noqa: ARG001  one signature
+) -> AsyncGenerator[Floats, None]:
+    """No row is whole before the last column has come: the body waits on the disk."""
+    async for rows in read_table(incoming, start=start):
+        yield rows
+
+
+async def _check_end(incoming: Incoming, header: NpyHeader, *, came: int) -> None:
+    async for piece in incoming.body:
+        came += len(piece)
+    _check_size(header, came=came)
+
+
+def _check_size(header: NpyHeader, *, came: int, more: bool = False) -> None:
+    if came > header.size or (came < header.size and not more):
+        raise unreadable(f"the header announces {header.size} bytes of values, {came} came")
+
+
+def _rows(data: bytes, header: NpyHeader, *, offset: int = 0) -> Floats:
+    values = np.frombuffer(data, dtype=header.dtype, offset=offset).reshape(-1, header.shape[1])
+    single = header.dtype.kind == "f" and header.dtype.itemsize <= 4
+    # No copy for what is a float32 or float64 of this machine already.
+    return np.asarray(values, np.float32) if single else np.asarray(values, np.float64)
 
 
 def npy_values(values: NDArray[Any]) -> memoryview:
@@ -55,36 +141,48 @@ def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     return _MAGIC + b"\x01\x00" + len(text).to_bytes(2, "little") + text
 
 
-def _header_text(body: bytes) -> tuple[str, int]:
+def parse_header(body: bytes) -> tuple[NpyHeader, int] | None:
+    """The header and where the values begin; None when it has not come as a whole.
+
+    Raises:
+        Problem: `array-parse` or `array-dtype`.
+    """
     length_bytes = _LENGTH_BYTES.get(body[len(_MAGIC) : _LENGTH_AT])
-    if not body.startswith(_MAGIC) or length_bytes is None:
-        raise _unreadable("it does not begin as an npy file of format 1.0, 2.0 or 3.0")
+    if not body.startswith(_MAGIC[: len(body)]) or (
+        length_bytes is None and len(body) >= _LENGTH_AT
+    ):
+        raise unreadable("it does not begin as an npy file of format 1.0, 2.0 or 3.0")
+    if length_bytes is None or len(body) < _LENGTH_AT + length_bytes:
+        return None
     start = _LENGTH_AT + length_bytes
     length = int.from_bytes(body[_LENGTH_AT:start], "little")
-    if length > _MAX_HEADER_BYTES or start + length > len(body):
-        raise _unreadable("its header is cut short or too long")
-    return body[start : start + length].decode("latin-1"), start + length
+    if length > _MAX_HEADER_BYTES:
+        raise unreadable("its header is too long")
+    if start + length > len(body):
+        return None
+    return _header(body[start : start + length].decode("latin-1")), start + length
 
 
 @lru_cache(maxsize=256)  # callers send the same few shapes over and over
-def _header(text: str) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
+def _header(text: str) -> NpyHeader:
     try:
         header = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        raise _unreadable("its header is not a literal") from error
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise unreadable("its header is not a literal") from error
     if not isinstance(header, dict) or header.keys() != _HEADER_KEYS:
-        raise _unreadable("its header must have the keys descr, fortran_order and shape")
+        raise unreadable("its header must have the keys descr, fortran_order and shape")
     descr, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
     if not isinstance(fortran, bool):
-        raise _unreadable("fortran_order is neither True nor False")
+        raise unreadable("fortran_order is neither True nor False")
     if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
-        raise _unreadable("its shape is not a tuple of sizes")
+        raise unreadable("its shape is not a tuple of sizes")
     if not isinstance(descr, str) or descr.lstrip("<>=|") not in _DTYPES:
         raise Problem(
             "array-dtype", "The array must hold float16, float32, float64 or integer numbers."
         )
-    return np.dtype(descr), fortran, shape
+    return NpyHeader(np.dtype(descr), fortran, shape)
 
 
-def _unreadable(reason: str) -> Problem:
+def unreadable(reason: str) -> Problem:
+    """The problem of a body that is no npy array."""
     return Problem("array-parse", f"The body is not a readable npy array: {reason}.")

@@ -22,8 +22,8 @@ _GENERAL = (
         "unknown-parameter",
         422,
         "The query has a parameter that does not exist",
-        "Unknown query parameters of an upload are refused, so that a misspelt option is never"
-        " silently ignored.",
+        "Unknown query parameters are refused, so that a misspelt option is never silently ignored."
+        " `supported` lists those that the route has.",
     ),
     ProblemType(
         "not-found",
@@ -103,13 +103,13 @@ _BODIES = (
         "content-encoding",
         415,
         "The content encoding is not supported",
-        "Bodies may be sent plain or with `Content-Encoding: gzip`, one layer of it.",
+        "Bodies may be sent plain or with `Content-Encoding: gzip` or `zstd`, one layer of it.",
     ),
     ProblemType(
         "content-decoding",
         400,
         "The body is not valid in its content encoding",
-        "The gzip data is corrupt or cut off.",
+        "The gzip or Zstandard data are corrupt or cut off, or need a window of more than 8 MiB.",
     ),
     ProblemType(
         "multipart",

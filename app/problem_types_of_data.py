@@ -104,6 +104,38 @@ _JOBS_AND_MODELS = (
         "A coupling flow, for instance, needs at least two columns.",
     ),
     ProblemType(
+        "encoder-without-context",
+        422,
+        "The flow encodes a context that it does not have",
+        "An encoder needs `context_columns`.",
+    ),
+    ProblemType(
+        "preprocessing-unsuitable",
+        422,
+        "The preprocessing or the flow does not suit the values of a column",
+        "`dequantise` with levels needs whole numbers from 0 to levels - 1, `logit` values from 0"
+        " to 1, and a Bernoulli MADE columns of 0 and 1 without preprocessing.",
+    ),
+    ProblemType(
+        "columns-overlap",
+        422,
+        "The columns to model and those of the context are not apart",
+        "A column is either modelled or part of the context, and one at least must be modelled.",
+    ),
+    ProblemType(
+        "context-mismatch",
+        422,
+        "The context does not fit the model",
+        "A conditional model needs its context columns: one row for all samples or one for each."
+        " Other models have none.",
+    ),
+    ProblemType(
+        "model-without-noise",
+        422,
+        "The model has no map between data and noise",
+        "Densities of 0 and 1, and averages over several masks, give densities and samples only.",
+    ),
+    ProblemType(
         "dimension-mismatch",
         422,
         "The rows have the wrong number of columns",
@@ -125,19 +157,21 @@ _JOBS_AND_MODELS = (
         "batch-value",
         422,
         "A value is not a number",
-        "Every value of a row must be a number; there is no conversion from text or booleans.",
+        "Every value of a row, and the type of every column, must be a number; there is no"
+        " conversion from text, dictionaries or booleans.",
     ),
     ProblemType(
         "columns-mismatch",
         422,
-        "A row has other columns than the model",
-        "Rows that are objects must have exactly the model's columns as their keys.",
+        "The rows have other columns than the model",
+        "Where columns have names, they must be exactly the model's, in any order.",
     ),
     ProblemType(
         "array-parse",
         422,
-        "The body is not a readable npy array",
-        "The npy header is malformed, or promises more or fewer bytes than came.",
+        "The rows cannot be read in their format",
+        "The npy header is malformed or promises more or fewer bytes than came; the CSV, the Arrow"
+        " stream or the Parquet file is damaged, cut off or not well-formed.",
     ),
     ProblemType(
         "array-dtype",

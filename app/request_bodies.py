@@ -1,19 +1,18 @@
 """Bounds on every request body: bytes, waiting time, and what it may decompress to."""
 
 import asyncio
-import zlib
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.content_codings import CODINGS, Decompressor
 from app.problems import Problem
 
 _PIECE_BYTES = 256 * 1024
 _MIN_BYTES_PER_S = 1024
 _MAX_RATIO = 250
 _RATIO_FREE_BYTES = 1024 * 1024  # below this, any ratio is harmless
-_GZIP = 16 + zlib.MAX_WBITS
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class BodyMiddleware:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        gzipped = _is_gzipped(headers)
+        coding = _coding(headers)
         if "content-length" not in headers and "transfer-encoding" not in headers:
             await self._app(scope, receive, send)  # no body
             return
@@ -50,7 +49,7 @@ class BodyMiddleware:
         if declared.isdecimal() and int(declared) > self._limits.max_bytes:
             raise _too_large(self._limits.max_bytes)
         body = _BoundedBody(receive, self._limits)
-        if not gzipped:
+        if coding is None:
             await self._app(scope, body.receive, send)
             return
         scope["headers"] = [
@@ -59,10 +58,11 @@ class BodyMiddleware:
             if name not in (b"content-encoding", b"content-length")
         ]
         scope["state"]["body_was_encoded"] = True
-        await self._app(scope, _GunzippedBody(body.receive, self._limits).receive, send)
+        await self._app(scope, _UnpackedBody(body.receive, self._limits, coding).receive, send)
 
 
-def _is_gzipped(headers: Headers) -> bool:
+def _coding(headers: Headers) -> str | None:
+    """The one coding of a body that is not plain."""
     encodings = [
         coding.strip().lower()
         for value in headers.getlist("content-encoding")
@@ -70,10 +70,16 @@ def _is_gzipped(headers: Headers) -> bool:
         if coding.strip().lower() not in ("", "identity")
     ]
     if not encodings:
-        return False
-    if encodings in (["gzip"], ["x-gzip"]):
-        return True
-    raise Problem("content-encoding", "Send the body plain or with one layer of gzip.")
+        return None
+    if len(encodings) == 1 and (coding := encodings[0].removeprefix("x-")) in CODINGS:
+        return coding
+    supported = list(CODINGS)
+    raise Problem(
+        "content-encoding",
+        f"Send the body plain or with one layer of {' or '.join(supported)}.",
+        headers={"Accept-Encoding": ", ".join(supported)},
+        members={"supported": supported},
+    )
 
 
 def _too_large(limit: int) -> Problem:
@@ -111,15 +117,14 @@ class _BoundedBody:
         return message
 
 
-class _GunzippedBody:
+class _UnpackedBody:
     """The decompressed body, in pieces of bounded size."""
 
-    def __init__(self, receive: Receive, limits: BodyLimits) -> None:
+    def __init__(self, receive: Receive, limits: BodyLimits, coding: str) -> None:
         self._receive = receive
         self._limits = limits
-        self._inflater = zlib.decompressobj(_GZIP)
-        self._pending = b""
-        self._full = False  # the last piece was cut at its limit: there may be more
+        self._coding = coding
+        self._unpacker: Decompressor = CODINGS[coding].decompressor()
         self._last = False
         self._ended = False
         self._bytes_in = 0
@@ -127,40 +132,33 @@ class _GunzippedBody:
 
     async def receive(self) -> Message:
         while not self._ended:
-            if piece := self._inflate():
+            if piece := self._unpack():
                 return {"type": "http.request", "body": piece, "more_body": True}
             if self._last:
                 return self._end()
             message = await self._receive()
             if message["type"] != "http.request":
                 return message
-            self._pending += message.get("body", b"")
+            self._unpacker.feed(message.get("body", b""))
             self._bytes_in += len(message.get("body", b""))
             self._last = not message.get("more_body", False)
         return await self._receive()
 
     def _end(self) -> Message:
-        if self._bytes_in == 0 or self._inflater.eof:
+        if self._bytes_in == 0 or self._unpacker.complete:
             self._ended = True
             return {"type": "http.request", "body": b"", "more_body": False}
-        raise Problem("content-decoding", "The gzip data is cut off.")
+        raise Problem("content-decoding", f"The {self._coding} data is cut off.")
 
-    def _inflate(self) -> bytes:
-        while self._pending or self._full:
-            if self._inflater.eof:  # members may follow each other
-                self._inflater = zlib.decompressobj(_GZIP)
-            try:
-                piece = self._inflater.decompress(self._pending, _PIECE_BYTES)
-            except zlib.error as error:
-                raise Problem("content-decoding", "The body is not valid gzip data.") from error
-            self._pending = (
-                self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
-            )
-            self._full = len(piece) == _PIECE_BYTES
-            if piece:
-                self._count(len(piece))
-                return piece
-        return b""
+    def _unpack(self) -> bytes:
+        try:
+            piece = self._unpacker.take(_PIECE_BYTES)
+        except ValueError as error:
+            detail = f"The body is not valid {self._coding} data."
+            raise Problem("content-decoding", detail) from error
+        if piece:
+            self._count(len(piece))
+        return piece
 
     def _count(self, size: int) -> None:
         self._bytes_out += size

@@ -3,22 +3,20 @@
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Iterator
-from typing import Any
+from contextlib import aclosing
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from app.answers import json_answer, json_rows, npy_answer
+from app.answer_table import AnswerTable, Chunk, Part
+from app.answers import respond_at_once, respond_in_pieces
 from app.dependencies import settings_of
 from app.engine import Engine
 from app.json_body import read_body, require_json, validate_json
-from app.negotiation import RowFormat
-from app.npy import npy_header, npy_values
 from app.problems import FieldError, Problem
-from app.rows import Floats, row_errors
+from app.row_shape import Floats
+from app.sample_context import context_rows
 from app.score_requests import ScoreRequest
-from app.streaming import Piece, StreamedResponse
 
 _CHUNK_VALUES = 32_768
 _MIN_CHUNK_ROWS = 16
@@ -37,6 +35,13 @@ class SampleRequest(BaseModel):
         le=2**63 - 1,
         description="The same seed gives the same rows. Null: the server picks one and tells it.",
     )
+    context: list[list[float] | dict[str, float]] | dict[str, float] | None = Field(
+        default=None,
+        description="Of a conditional model: one row of its context columns for all samples, or a"
+        " list of as many rows as samples. Rows are lists in the order of `context_columns`, or"
+        " objects keyed by column.",
+        examples=[[[0.5, 1.0]]],
+    )
 
 
 class Sampling:
@@ -46,12 +51,14 @@ class Sampling:
         score: the request.
         n: rows to draw.
         seed: what they follow from.
+        context: of a conditional model: one row, or one for each.
     """
 
-    def __init__(self, score: ScoreRequest, *, n: int, seed: int) -> None:
+    def __init__(self, score: ScoreRequest, *, n: int, seed: int, context: Floats | None) -> None:
         self._score = score
         self._n = n
         self._seed = seed
+        self._context = context
         chunk_rows = _CHUNK_VALUES // score.version.dim
         self._chunk_rows = max(_MIN_CHUNK_ROWS, min(_MAX_CHUNK_ROWS, chunk_rows))
 
@@ -74,7 +81,8 @@ class Sampling:
                 members={"limit": settings.max_sample_rows},
             )
         seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
-        return cls(score, n=wanted.n, seed=seed)
+        context = context_rows(wanted.context, score.version.context_columns, n=wanted.n)
+        return cls(score, n=wanted.n, seed=seed, context=context)
 
     async def answer(self) -> Response:
         """The rows in the wanted format; the first chunk is drawn before the answer begins.
@@ -83,52 +91,41 @@ class Sampling:
             OverloadedError: the engine has too much to do.
             StoreError: the model cannot be loaded.
         """
+        score = self._score
         chunks = self._chunks()
         first = await anext(chunks)
-        headers = {**self._score.headers, "X-Seed": str(self._seed)}
-        is_npy = self._score.answer_format is RowFormat.NPY
+        headers = {**score.headers, "X-Seed": str(self._seed)}
+        answer = AnswerTable(
+            columns=score.version.columns,
+            parts=[Part("rows", 0, first.shape[1])],
+            rows=self._n,
+            dtype=first.dtype,
+            members={"model": score.model, "seed": self._seed, "columns": score.version.columns},
+        )
         if len(first) == self._n:
             await chunks.aclose()
-            if is_npy:
-                return npy_answer(first, headers=headers)
-            errors = row_errors(first)
-            return json_answer(self._members(), {"rows": first}, errors=errors, headers=headers)
-        media_type = self._score.answer_format.value
-        if not is_npy:
-            pieces = self._json_pieces(first, chunks)
-            return StreamedResponse(pieces, media_type=media_type, headers=headers)
-        head = npy_header(first.dtype, (self._n, first.shape[1]))
-        size = len(head) + self._n * first.shape[1] * first.itemsize
-        return StreamedResponse(
-            _npy_pieces(head, first, chunks),
-            media_type=media_type,
-            headers={**headers, "Content-Length": str(size)},
-        )
+            chunk = Chunk.of(first)
+            response = respond_at_once(score.request, score.codec, answer, chunk, headers=headers)
+            if response is not None:
+                return response
 
-    def _members(self) -> dict[str, Any]:
-        return {
-            "model": self._score.model,
-            "seed": self._seed,
-            "columns": self._score.version.columns,
-        }
+        async def rest() -> AsyncGenerator[Chunk, None]:
+            yield Chunk.of(first)
+            async with aclosing(chunks):
+                async for rows in chunks:
+                    yield Chunk.of(rows)
 
-    async def _json_pieces(
-        self, first: Floats, chunks: AsyncGenerator[Floats, None]
-    ) -> AsyncGenerator[Piece, None]:
-        errors = row_errors(first)
-        done = len(first)
-        yield orjson.dumps(self._members())[:-1] + b',"rows":[' + json_rows(first)
-        async for chunk in chunks:
-            errors += [{**error, "row": error["row"] + done} for error in row_errors(chunk)]
-            done += len(chunk)
-            yield b"," + json_rows(chunk)
-        yield b'],"row_errors":' + orjson.dumps(errors) + b"}"
+        return respond_in_pieces(score.request, score.codec, answer, rest, headers=headers)
 
     async def _chunks(self) -> AsyncGenerator[Floats, None]:
         """The rows; while the caller takes a chunk, the engine draws the next one."""
         async with self._score.flow() as flow:
             drawing = flow.iter_sample(
-                self._n, seed=self._seed, chunk_rows=self._chunk_rows, space=self._score.space
+                self._n,
+                seed=self._seed,
+                chunk_rows=self._chunk_rows,
+                context=self._context,
+                space=self._score.space,
             )
             pending = asyncio.ensure_future(self._draw(drawing, admitted=False))
             try:
@@ -147,12 +144,3 @@ class Sampling:
 
         await engine.run(draw, rows=1, admitted=admitted)
         return drawn[0]
-
-
-async def _npy_pieces(
-    head: bytes, first: Floats, chunks: AsyncGenerator[Floats, None]
-) -> AsyncGenerator[Piece, None]:
-    yield head
-    yield npy_values(first)
-    async for chunk in chunks:
-        yield npy_values(chunk)

@@ -1,18 +1,16 @@
-"""The OpenAPI description of the routes that take and give rows, which FastAPI cannot infer."""
+"""The OpenAPI description of what a model is asked."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from app.negotiation import RowFormat
 from app.problems import problem_responses
+from app.row_docs import rows_answer_content, rows_content
 
-_JSON = RowFormat.JSON.value
-_NPY = RowFormat.NPY.value
-_BINARY = {"type": "string", "format": "binary"}
 _NUMBER_OR_NULL = {"type": ["number", "null"]}
 _VALUES = {"type": "array", "items": _NUMBER_OR_NULL}
 _MODEL = {"type": "string", "description": "The version that answered, as `name:version`."}
 
+EXAMPLE_COLUMNS = [f"x{number}" for number in range(1, 10)]
 # Two rows of the table that the quickstart's model `shuttle` is trained on.
 EXAMPLE_ROWS = [
     [50.0, 21.0, 77.0, 0.0, 28.0, 0.0, 27.0, 48.0, 22.0],
@@ -38,16 +36,6 @@ _ROW_ERRORS = {
 }
 _X_MODEL = {"X-Model": {"description": _MODEL["description"], "schema": {"type": "string"}}}
 _X_SEED = {"X-Seed": {"description": "What the rows follow from.", "schema": {"type": "integer"}}}
-_ROW_LIST = {
-    "type": "array",
-    "minItems": 1,
-    "items": {"type": "array", "minItems": 1, "items": {"type": "number"}},
-}
-_NAMED_ROW_LIST = {
-    "type": "array",
-    "minItems": 1,
-    "items": {"type": "object", "additionalProperties": {"type": "number"}},
-}
 _FAILURES = (
     "not-found",
     "not-acceptable",
@@ -69,36 +57,13 @@ _ROW_FAILURES = (
 )
 
 
-def rows_body(example: list[list[float]], *, named: bool) -> dict[str, Any]:
+def rows_body(example: list[list[float]]) -> dict[str, Any]:
     """The `openapi_extra=` of a route that reads rows.
 
     Args:
         example: what Swagger UI sends.
-        named: whether rows may be objects keyed by column.
     """
-    rows = {"anyOf": [_ROW_LIST, _NAMED_ROW_LIST]} if named else _ROW_LIST
-    schema = {
-        "type": "object",
-        "required": ["rows"],
-        "properties": {"rows": rows},
-        "additionalProperties": False,
-    }
-    examples = {"lists": {"summary": "Rows as lists", "value": {"rows": example}}}
-    if named:
-        columns = [f"x{number}" for number in range(1, len(example[0]) + 1)]
-        examples["objects"] = {
-            "summary": "Rows as objects keyed by column",
-            "value": {"rows": [dict(zip(columns, row, strict=True)) for row in example]},
-        }
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                _JSON: {"schema": schema, "examples": examples},
-                _NPY: {"schema": _BINARY},
-            },
-        },
-    }
+    return {"requestBody": {"required": True, "content": rows_content(EXAMPLE_COLUMNS, example)}}
 
 
 def log_prob_responses() -> dict[int | str, dict[str, Any]]:
@@ -109,7 +74,12 @@ def log_prob_responses() -> dict[int | str, dict[str, Any]]:
     }
     example = {"model": "shuttle:1", "log_prob": [-18.2, -21.7], "row_errors": []}
     return {
-        200: _answer(properties, example, "The log densities. npy: a 1-D float64 array."),
+        200: _answer(
+            properties,
+            example,
+            columns=["log_prob"],
+            description="The log densities: a column `log_prob`. npy: a 1-D float64 array.",
+        ),
         **problem_responses(*_ROW_FAILURES),
     }
 
@@ -131,11 +101,15 @@ def transform_responses(side: str) -> dict[int | str, dict[str, Any]]:
         "log_det": [-3.1, -2.8],
         "row_errors": [],
     }
-    text = (
-        f"{side} npy: a 2-D float64 array with one column more than the model has; the last one"
-        " is `log_det`."
+    answer = _answer(
+        properties,
+        example,
+        columns=[*EXAMPLE_COLUMNS, "log_det"],
+        description=f"{side} Other forms than JSON have one column more than the model has; the"
+        " last one is `log_det`. npy: a 2-D float64 array.",
     )
-    return {200: _answer(properties, example, text), **problem_responses(*_ROW_FAILURES)}
+    failures = problem_responses(*_ROW_FAILURES, "model-without-noise")
+    return {200: answer, **failures}
 
 
 def sample_responses() -> dict[int | str, dict[str, Any]]:
@@ -149,17 +123,26 @@ def sample_responses() -> dict[int | str, dict[str, Any]]:
     example = {
         "model": "shuttle:1",
         "seed": 7,
-        "columns": [f"x{number}" for number in range(1, 10)],
+        "columns": EXAMPLE_COLUMNS,
         "rows": EXAMPLE_ROWS,
         "row_errors": [],
     }
-    answer = _answer(properties, example, "The rows, streamed when large. npy: a 2-D array.")
+    answer = _answer(
+        properties,
+        example,
+        columns=EXAMPLE_COLUMNS,
+        description="The rows, streamed when large. npy: a 2-D float64 array.",
+    )
     answer["headers"] |= _X_SEED
-    return {200: answer, **problem_responses(*_FAILURES, "limit-samples")}
+    return {200: answer, **problem_responses(*_FAILURES, "limit-samples", "context-mismatch")}
 
 
 def _answer(
-    properties: Mapping[str, Any], example: Mapping[str, Any], description: str
+    properties: Mapping[str, Any],
+    example: Mapping[str, Any],
+    *,
+    columns: list[str],
+    description: str,
 ) -> dict[str, Any]:
     schema = {
         "type": "object",
@@ -169,5 +152,5 @@ def _answer(
     return {
         "description": description,
         "headers": dict(_X_MODEL),
-        "content": {_JSON: {"schema": schema, "example": example}, _NPY: {"schema": _BINARY}},
+        "content": rows_answer_content(schema, example=example, columns=columns),
     }

@@ -1,29 +1,42 @@
 """One request to a model, from its headers to its answer."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.answers import json_answer, npy_answer
+from app.answer_table import AnswerTable, Part, unused_name
+from app.answers import respond_at_once, respond_in_pieces
+from app.codecs import Codec
 from app.dependencies import DEFAULT_PROJECT, settings_of
 from app.engine import Engine
-from app.json_body import read_body
+from app.incoming import Incoming
+from app.json_body import body_chunks
 from app.models_cache import LoadedModels
-from app.negotiation import RowFormat, answer_format, request_format
-from app.rows import Floats, RowsShape, decode_rows, row_errors
-from app.streaming import unless_disconnected
+from app.negotiation import answer_codec, request_codec
+from app.results import Results
+from app.row_shape import Floats, RowsShape
+from app.streaming import ahead, unless_disconnected
 from flows import CompiledFlow
+from models_store.blobs import BlobStore
 from models_store.registry import Version
 
 Space = Literal["data", "model"]
+Compute = Callable[[CompiledFlow, Floats], tuple[Floats, ...]]
 
-_INLINE_BYTES = 32 * 1024  # larger bodies are decoded in a thread
+LOG_DET = "log_det"
+LOG_PROB = "log_prob"
 _BRIEF_ROWS = 256  # fewer are done before a look whether the caller is still there
+_BRIEF_BYTES = 64 * 1024  # so few are not worth decoding ahead
+
+
+def row_columns(version: Version) -> Sequence[str]:
+    """The columns of the rows that a model is sent, in their order."""
+    return [*version.columns, *version.context_columns]
 
 
 @dataclass(frozen=True)
@@ -34,13 +47,13 @@ class ScoreRequest:
         request: the request itself.
         version: what its `ref` stands for.
         space: of the data side: its own units, or as the flow sees it after preprocessing.
-        answer_format: of the answer.
+        codec: the format of the answer.
     """
 
     request: Request
     version: Version
     space: Space
-    answer_format: RowFormat
+    codec: Codec
 
     @classmethod
     async def of(cls, request: Request, ref: str, space: Space) -> "ScoreRequest":
@@ -50,10 +63,10 @@ class ScoreRequest:
             Problem: `not-acceptable`.
             NotFoundError: there is no such model.
         """
-        wanted = answer_format(request.headers.get("accept"))
+        codec = answer_codec(request.headers.get("accept"))
         models: LoadedModels = request.app.state.models
         version = await models.resolve(DEFAULT_PROJECT, ref)
-        return cls(request, version, space, wanted)
+        return cls(request, version, space, codec)
 
     @property
     def model(self) -> str:
@@ -70,53 +83,134 @@ class ScoreRequest:
         models: LoadedModels = self.request.app.state.models
         return models.use(self.version)
 
-    async def rows(self, *, named: bool) -> Floats:
-        """The rows in the body.
+    async def answer_log_prob(self, compute: Compute) -> Response:
+        """Answer with one number a row.
 
         Args:
-            named: whether rows may be objects keyed by column.
+            compute: from rows to the numbers.
+
+        Raises:
+            Problem: what is wrong with the rows.
+            OverloadedError: the engine has too much to do.
+            StoreError: the model cannot be loaded, or there is no room for the answer.
+            ClientDisconnect: the caller has left.
+        """
+        results = await self._results(compute, width=1)
+        parts = [Part(LOG_PROB, 0, None)]
+        return self._answer(results, columns=[LOG_PROB], parts=parts)
+
+    async def answer_transformed(self, compute: Compute) -> Response:
+        """Answer with rows of the model's columns, and one log determinant each.
+
+        Args:
+            compute: from rows to other rows and the log determinants.
+
+        Raises:
+            As `answer_log_prob`.
+        """
+        columns = self.version.columns
+        dim = len(columns)
+        results = await self._results(compute, width=dim + 1)
+        return self._answer(
+            results,
+            columns=[*columns, unused_name(LOG_DET, columns)],
+            parts=[Part("rows", 0, dim), Part(LOG_DET, dim, None)],
+        )
+
+    async def _results(self, compute: Compute, *, width: int) -> Results:
+        """All the rows of the body, computed as they come."""
+        settings = settings_of(self.request)
+        blobs: BlobStore = self.request.app.state.blobs
+        results = Results(width, blobs, settings.max_table_bytes)
+        body = _Body(self.request, self.version)
+        async with aclosing(body.rows()) as chunks, self.flow() as flow:
+            async for rows in chunks:
+                values = np.empty((len(rows), width))
+
+                def run(start: int, stop: int) -> None:
+                    columns = compute(flow, rows[start:stop])  # noqa: B023  awaited below
+                    values[start:stop] = np.column_stack(columns)  # noqa: B023  as above
+
+                size_bytes = rows.nbytes + values.nbytes
+                await body.run(run, rows=len(rows), size_bytes=size_bytes)
+                await results.add(values, inputs=rows)
+        return results
+
+    def _answer(
+        self, results: Results, *, columns: Sequence[str], parts: Sequence[Part]
+    ) -> Response:
+        answer = AnswerTable(
+            columns=columns,
+            parts=parts,
+            rows=results.rows,
+            dtype=np.dtype(np.float64),
+            members={"model": self.model},
+            flat=len(columns) == 1,
+        )
+        if (whole := results.whole) is not None:
+            response = respond_at_once(
+                self.request, self.codec, answer, whole, headers=self.headers
+            )
+            if response is not None:
+                return response
+        return respond_in_pieces(
+            self.request, self.codec, answer, results.chunks, headers=self.headers
+        )
+
+
+class _Body:
+    """The rows of a request, and the work on them, which ends when the caller leaves."""
+
+    def __init__(self, request: Request, version: Version) -> None:
+        self._request = request
+        self._version = version
+        self._complete = False
+        self._begun = False
+
+    async def rows(self) -> AsyncGenerator[Floats, None]:
+        """The rows as they come.
 
         Raises:
             Problem: what is wrong with them.
         """
-        settings = settings_of(self.request)
-        row_format = request_format(self.request.headers.get("content-type"))
-        is_json = row_format is RowFormat.JSON
-        limit = settings.max_json_bytes if is_json else settings.max_score_bytes
-        shape = RowsShape(self.version.columns, settings.max_score_rows, named=named)
-        body = await read_body(self.request, limit=limit)
-        if len(body) <= _INLINE_BYTES:
-            return decode_rows(body, row_format, shape)
-        return await asyncio.to_thread(decode_rows, body, row_format, shape)
+        state = self._request.app.state
+        settings = settings_of(self._request)
+        codec, parameters = request_codec(self._request.headers.get("content-type"))
+        incoming = Incoming(
+            body=self._bytes(limit=codec.max_bytes(settings)),
+            format=codec.format,
+            parameters=parameters,
+            shape=RowsShape(row_columns(self._version), settings.max_score_rows),
+            settings=settings,
+            blobs=state.blobs,
+            parsers=state.parsers,
+        )
+        chunks = codec.read(incoming)
+        async with aclosing(chunks if self._is_brief() else ahead(chunks)) as found:
+            async for rows in found:
+                yield rows
 
-    async def compute(
-        self, compute: Callable[[int, int], None], rows: Floats, *results: Floats
-    ) -> None:
-        """Have the engine fill `results` from `rows`, part by part.
+    async def run(self, compute: Callable[[int, int], None], *, rows: int, size_bytes: int) -> None:
+        """Have the engine compute, unless the caller has left.
 
         Raises:
-            OverloadedError: it has too much to do.
+            OverloadedError: it has too much to do; only for the first rows.
             ClientDisconnect: the caller has left.
         """
-        engine: Engine = self.request.app.state.engine
-        size_bytes = rows.nbytes + sum(result.nbytes for result in results)
-        work = engine.run(compute, rows=len(rows), size_bytes=size_bytes)
-        await (work if len(rows) <= _BRIEF_ROWS else self.unless_gone(work))
+        engine: Engine = self._request.app.state.engine
+        work = engine.run(compute, rows=rows, size_bytes=size_bytes, admitted=self._begun)
+        self._begun = True
+        # As long as there is more of the body, waiting for that tells whether the caller has left.
+        if self._complete and rows > _BRIEF_ROWS:
+            await unless_disconnected(self._request, work)
+        else:
+            await work
 
-    async def unless_gone(self, work: Awaitable[None]) -> None:
-        """Wait for `work`, which is cancelled when the caller leaves."""
-        await unless_disconnected(self.request, work)
+    async def _bytes(self, *, limit: int) -> AsyncGenerator[bytes, None]:
+        async for piece in body_chunks(self._request, limit=limit):
+            yield piece
+        self._complete = True
 
-    def answer(self, arrays: Mapping[str, Floats], *, rows: Floats, whole: Floats) -> Response:
-        """The results in the wanted format.
-
-        Args:
-            arrays: the members of the JSON form.
-            rows: what they were computed from.
-            whole: the npy form.
-        """
-        if self.answer_format is RowFormat.NPY:
-            return npy_answer(whole, headers=self.headers)
-        members: dict[str, Any] = {"model": self.model}
-        errors = row_errors(rows, whole)
-        return json_answer(members, arrays, errors=errors, headers=self.headers)
+    def _is_brief(self) -> bool:
+        declared = self._request.headers.get("content-length", "")
+        return declared.isdecimal() and int(declared) <= _BRIEF_BYTES

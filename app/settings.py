@@ -27,7 +27,9 @@ class ApiSettings(StoreSettings):
         default=4_096, ge=1, le=1_000_000, description="Most columns of a dataset."
     )
     max_table_bytes: int = Field(
-        default=4 * _GIB, ge=_KIB, description="Largest dataset once it is parsed."
+        default=4 * _GIB,
+        ge=_KIB,
+        description="Largest dataset once it is parsed; largest answer to a scoring request.",
     )
     parse_memory_bytes: int = Field(
         default=_GIB,
@@ -45,13 +47,15 @@ class ApiSettings(StoreSettings):
         default=4 * _MIB, ge=_KIB, le=_GIB, description="Largest JSON body, as sent and unpacked."
     )
     max_score_bytes: int = Field(
-        default=256 * _MIB, ge=_KIB, description="Largest npy body of a scoring request."
+        default=2 * _GIB,
+        ge=_KIB,
+        description="Largest body of a scoring request in any format but JSON, unpacked.",
     )
     max_score_rows: int = Field(
-        default=1_000_000, ge=1, description="Most rows of one scoring request."
+        default=100_000_000, ge=1, description="Most rows of one scoring request."
     )
     max_sample_rows: int = Field(
-        default=1_000_000, ge=1, description="Most samples of one sampling request."
+        default=100_000_000, ge=1, description="Most samples of one sampling request."
     )
     max_queued_jobs: int = Field(
         default=1_000, ge=1, description="Most jobs of a project that wait at once."

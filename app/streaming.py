@@ -40,6 +40,19 @@ async def unless_disconnected(request: Request, work: Awaitable[_Result]) -> _Re
         task.cancel()
 
 
+async def ahead(items: AsyncGenerator[_Result, None]) -> AsyncGenerator[_Result, None]:
+    """The same items, of which the next one is made while one is used."""
+    pending = asyncio.ensure_future(anext(items, None))
+    try:
+        while (item := await pending) is not None:
+            pending = asyncio.ensure_future(anext(items, None))
+            yield item
+    finally:
+        pending.cancel()
+        await asyncio.wait({pending})
+        await items.aclose()
+
+
 class StreamedResponse(Response):
     """An answer whose pieces are made as they are sent; at most two are in memory at once.
 

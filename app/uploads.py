@@ -1,22 +1,21 @@
 """An uploaded file on its way from the socket to the disk, never whole in memory."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from fastapi import Request
 
+from app.codecs import BY_MEDIA_TYPE
+from app.incoming import write_to_disk
 from app.json_body import media_type_of
 from app.multipart import FilePart, file_part
 from app.problems import Problem
-from models_store.table_contract import MEDIA_TYPES, TableFormat
+from models_store.table_contract import SUFFIXES, TableFormat
 
 MULTIPART_MEDIA_TYPE = "multipart/form-data"
-_WRITE_BYTES = 1024 * 1024
 _MAX_NAME = 128
-_FORMAT_NAMES = ", ".join(MEDIA_TYPES)
+_FORMAT_NAMES = ", ".join(BY_MEDIA_TYPE)
 
 
 @dataclass(frozen=True)
@@ -52,47 +51,42 @@ async def receive_upload(request: Request, destination: Path, *, max_bytes: int)
     else:
         upload = Upload(_raw_format(media_type), None)
         chunks = request.stream()
-    with await asyncio.to_thread(destination.open, "wb") as file:
-        size = await _write(chunks, file, max_bytes=max_bytes)
+    size = await write_to_disk(_limited(chunks, max_bytes=max_bytes), destination)
     if size == 0:
         raise Problem("dataset-empty", "The file has no bytes.", status=400)
     return upload
 
 
-async def _write(chunks: AsyncIterator[bytes], file: BinaryIO, *, max_bytes: int) -> int:
+async def _limited(chunks: AsyncIterator[bytes], *, max_bytes: int) -> AsyncIterator[bytes]:
     size = 0
-    waiting = bytearray()
     async for chunk in chunks:
         size += len(chunk)
         if size > max_bytes:
             raise Problem("limit-body", f"A dataset file is limited to {max_bytes} bytes.")
-        waiting += chunk
-        if len(waiting) >= _WRITE_BYTES:
-            await asyncio.to_thread(file.write, waiting)
-            waiting = bytearray()
-    await asyncio.to_thread(file.write, waiting)
-    return size
+        yield chunk
 
 
 def _raw_format(media_type: str) -> TableFormat:
-    if media_type not in MEDIA_TYPES:
+    if media_type not in BY_MEDIA_TYPE:
         raise Problem(
             "media-type",
             f"The Content-Type of a dataset is one of {_FORMAT_NAMES} or {MULTIPART_MEDIA_TYPE}.",
+            members={"supported": [*BY_MEDIA_TYPE, MULTIPART_MEDIA_TYPE]},
         )
-    return MEDIA_TYPES[media_type]
+    return BY_MEDIA_TYPE[media_type].format
 
 
 def _part_format(part: FilePart) -> TableFormat:
-    if part.media_type in MEDIA_TYPES:
-        return MEDIA_TYPES[part.media_type]
-    suffix = PurePosixPath(part.file_name or "").suffix.lower().removeprefix(".")
-    if suffix in set(TableFormat):
-        return TableFormat(suffix)
+    if part.media_type in BY_MEDIA_TYPE:
+        return BY_MEDIA_TYPE[part.media_type].format
+    suffix = PurePosixPath(part.file_name or "").suffix.lower()
+    if suffix in SUFFIXES:
+        return SUFFIXES[suffix]
     raise Problem(
         "media-type",
         f"The part `file` needs a Content-Type of {_FORMAT_NAMES},"
-        " or a file name that ends in .csv, .parquet or .npy.",
+        f" or a file name that ends in {', '.join(SUFFIXES)}.",
+        members={"supported": list(BY_MEDIA_TYPE)},
     )
 
 

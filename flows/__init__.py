@@ -10,25 +10,45 @@ from flows.catalogue import (
     spec_from_dict,
     spec_to_dict,
 )
-from flows.errors import DivergedError, FitError, FitInterrupted, FlowError, SpecError
+from flows.diagnostics import Diagnostics, QuadratureKl, diagnose, quadrature_kl
+from flows.errors import (
+    DivergedError,
+    ElboDivergedError,
+    FitError,
+    FitInterrupted,
+    FlowError,
+    SpecError,
+)
 from flows.evaluate import Evaluation, evaluate
 from flows.fit import EpochReport, fit
 from flows.fit_state import FitState
 from flows.flow import Flow, Space
+from flows.formula import FormulaError, FormulaTarget
+from flows.gaussian import GaussianSpec
 from flows.haf import HafSpec
 from flows.inference import CompiledFlow, compile_flow
 from flows.made import MadeSpec
 from flows.maf import IafSpec, MafSpec
-from flows.options import FitOptions, StepSchedule
+from flows.options import FitOptions, StepSchedule, VariationalOptions
+from flows.planar import PlanarSpec
+from flows.posteriors import GaussianPosterior, LinearRegression, LogisticRegression
 from flows.preprocess import PreprocessingSpec
+from flows.radial import RadialSpec
 from flows.real_nvp import NiceSpec, RealNvpSpec
 from flows.spec import EncoderSpec
+from flows.sylvester import SylvesterSpec
+from flows.targets import POTENTIALS, ConditionalTarget, Potential, Target, Window
+from flows.variational import VariationalReport, fit_variational
 
 __all__ = [
     "FAMILIES",
+    "POTENTIALS",
     "BatchNormSpec",
     "CompiledFlow",
+    "ConditionalTarget",
+    "Diagnostics",
     "DivergedError",
+    "ElboDivergedError",
     "EncoderSpec",
     "EpochReport",
     "Evaluation",
@@ -39,22 +59,40 @@ __all__ = [
     "Flow",
     "FlowError",
     "FlowSpec",
+    "FormulaError",
+    "FormulaTarget",
+    "GaussianPosterior",
+    "GaussianSpec",
     "HafSpec",
     "IafSpec",
+    "LinearRegression",
+    "LogisticRegression",
     "MadeSpec",
     "MafSpec",
     "NiceSpec",
+    "PlanarSpec",
+    "Potential",
     "PreprocessingSpec",
+    "QuadratureKl",
+    "RadialSpec",
     "RealNvpSpec",
     "Space",
     "SpecError",
     "StepSchedule",
+    "SylvesterSpec",
+    "Target",
+    "VariationalOptions",
+    "VariationalReport",
+    "Window",
     "build",
     "check_dim",
     "compile_flow",
     "count_parameters",
+    "diagnose",
     "evaluate",
     "fit",
+    "fit_variational",
+    "quadrature_kl",
     "spec_from_dict",
     "spec_to_dict",
 ]

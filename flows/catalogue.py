@@ -13,15 +13,30 @@ from flows.errors import SpecError
 from flows.fit_state import Json
 from flows.flow import Context, Flow
 from flows.fused import ACTIVATIONS
+from flows.gaussian import GaussianSpec
 from flows.haf import HafSpec
 from flows.linear import apply_network, count_linear, network
 from flows.made import MadeSpec
 from flows.maf import IafSpec, MafSpec
+from flows.planar import PlanarSpec
 from flows.preprocess import Logit, Preprocessing, PreprocessingSpec, Rescale, Standardise
+from flows.radial import RadialSpec
 from flows.real_nvp import NiceSpec, RealNvpSpec
 from flows.spec import EncoderSpec, Spec
+from flows.sylvester import SylvesterSpec
 
-FlowSpec = MadeSpec | MafSpec | IafSpec | RealNvpSpec | NiceSpec | HafSpec
+FlowSpec = (
+    GaussianSpec
+    | MadeSpec
+    | MafSpec
+    | IafSpec
+    | RealNvpSpec
+    | NiceSpec
+    | HafSpec
+    | PlanarSpec
+    | RadialSpec
+    | SylvesterSpec
+)
 
 FAMILIES: dict[str, type[FlowSpec]] = {spec.family: spec for spec in get_args(FlowSpec)}
 

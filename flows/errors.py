@@ -38,6 +38,20 @@ class DivergedError(FlowError):
         self.epoch = epoch
 
 
+class ElboDivergedError(FlowError):
+    """The ELBO, or its gradient, stopped being a finite number and did not recover.
+
+    Attributes:
+        iteration: the iteration, counted from 1, in which training was given up.
+    """
+
+    def __init__(self, iteration: int) -> None:
+        super().__init__(
+            f"the ELBO or its gradient was not finite for too long, until iteration {iteration}"
+        )
+        self.iteration = iteration
+
+
 class FitInterrupted(FlowError):  # noqa: N818  a request that was honoured, not a fault
     """Training stopped between two batches because its caller asked for it.
 

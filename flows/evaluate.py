@@ -34,6 +34,7 @@ def evaluate(
     x: Float[Tensor, "rows columns"],
     *,
     chunk_rows: int | None = None,
+    noise_seed: int | None = None,
     space: Space = "data",
 ) -> Evaluation:
     """The mean log density of rows with two standard errors, in evaluation mode.
@@ -42,6 +43,7 @@ def evaluate(
         flow: left in the mode that it was in.
         x: the rows, on any device: features, then the columns of a context.
         chunk_rows: rows computed at a time; None chooses by the device.
+        noise_seed: of uniform noise on discrete columns; None takes their values as they are.
         space: `model` leaves the preprocessing out.
 
     Raises:
@@ -54,6 +56,9 @@ def evaluate(
     flow.eval()
     with torch.no_grad():
         chunks = (rows.to(flow.device) for rows in torch.split(x, chunk_rows))
+        if noise_seed is not None:
+            noise = torch.Generator().manual_seed(noise_seed)
+            chunks = (spread_table(flow, rows, noise) for rows in chunks)
         scores = torch.cat([flow.log_prob_of_table(rows, space=space).double() for rows in chunks])
     flow.train(was_training)
     error = 2 * float(scores.std()) / math.sqrt(len(x)) if len(x) > 1 else math.nan
@@ -63,3 +68,13 @@ def evaluate(
 def default_chunk_rows(device: torch.device) -> int:
     """Rows that are best computed at a time."""
     return CPU_CHUNK_ROWS if device.type == "cpu" else GPU_CHUNK_ROWS
+
+
+def spread_table(
+    flow: Flow, rows: Float[Tensor, "batch columns"], generator: torch.Generator
+) -> Float[Tensor, "batch columns"]:
+    """Rows of a table with uniform noise on the discrete ones of their features."""
+    spread = flow.preprocessing.spread(rows[:, : flow.dim], generator=generator)
+    if flow.context_dim == 0:
+        return spread
+    return torch.cat([spread, rows[:, flow.dim :].to(spread.dtype)], dim=1)

@@ -140,7 +140,12 @@ class _Fitter:
         batches = -(-len(train) // options.batch_size)
         self._bounds = [len(train) * batch // batches for batch in range(batches + 1)]
         self._check_batches()
-        self._optimiser = make_optimiser(flow.parameters(), options)
+        self._optimiser = make_optimiser(
+            flow.parameters(),
+            options.optimiser,
+            learning_rate=options.learning_rate,
+            weight_decay=options.weight_decay,
+        )
         self._progress = _Progress()
         self._best: dict[str, Tensor] = {}
         self._started = 0.0

@@ -106,7 +106,8 @@ class _LogPhi(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> Tensor:  # noqa: ANN401  torch gives it no public type
         ctx.save_for_backward(z)
-        return torch.special.log_ndtr(z)
+        result: Tensor = torch.special.log_ndtr(z)
+        return result
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ANN401  as above

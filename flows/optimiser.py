@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from flows.options import FitOptions, Optimiser
+from flows.options import Optimiser
 
 _CLASSES: dict[Optimiser, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -16,15 +16,19 @@ _CLASSES: dict[Optimiser, Callable[..., torch.optim.Optimizer]] = {
 
 
 def make_optimiser(
-    parameters: Iterable[nn.Parameter], options: FitOptions
+    parameters: Iterable[nn.Parameter],
+    name: Optimiser,
+    *,
+    learning_rate: float,
+    weight_decay: float = 0.0,
 ) -> torch.optim.Optimizer:
     """The chosen optimiser, fused where torch has a kernel for it."""
     chosen = list(parameters)
-    fused = chosen[0].device.type == "cpu" or options.optimiser != "adagrad"
-    return _CLASSES[options.optimiser](
+    fused = chosen[0].device.type == "cpu" or name != "adagrad"
+    return _CLASSES[name](
         chosen,
-        lr=options.learning_rate,
-        weight_decay=options.weight_decay,
+        lr=learning_rate,
+        weight_decay=weight_decay,
         fused=fused and chosen[0].device.type in ("cpu", "cuda"),
     )
 

@@ -1,8 +1,11 @@
-"""How to train: the choices of `fit`, and the learning rate that follows from them."""
+"""How to train: the choices of `fit` and `fit_variational`, and the learning rates that follow."""
 
 import math
 from dataclasses import dataclass
 from typing import Literal
+
+# The weight of the target in the first iteration of annealing.
+ANNEALED_FROM = 0.01
 
 Optimiser = Literal["adam", "adamw", "adagrad", "sgd"]
 
@@ -56,15 +59,15 @@ class FitOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._check(0 < self.learning_rate < math.inf, "learning_rate must be above 0")
-        self._check(0 <= self.weight_decay < math.inf, "weight_decay must be at least 0")
+        _check(0 < self.learning_rate < math.inf, "learning_rate must be above 0")
+        _check(0 <= self.weight_decay < math.inf, "weight_decay must be at least 0")
         norm = self.max_gradient_norm
-        self._check(norm is None or 0 < norm < math.inf, "max_gradient_norm must be above 0")
-        self._check(self.batch_size >= 1, "batch_size must be at least 1")
-        self._check(self.max_epochs >= 1, "max_epochs must be at least 1")
-        self._check(self.patience is None or self.patience >= 1, "patience must be at least 1")
-        self._check(self.max_seconds is None or self.max_seconds > 0, "max_seconds must be above 0")
-        self._check(self.seed >= 0, "seed must be at least 0")
+        _check(norm is None or 0 < norm < math.inf, "max_gradient_norm must be above 0")
+        _check(self.batch_size >= 1, "batch_size must be at least 1")
+        _check(self.max_epochs >= 1, "max_epochs must be at least 1")
+        _check(self.patience is None or self.patience >= 1, "patience must be at least 1")
+        _check(self.max_seconds is None or self.max_seconds > 0, "max_seconds must be above 0")
+        _check(self.seed >= 0, "seed must be at least 0")
 
     def learning_rate_at(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 1."""
@@ -77,7 +80,67 @@ class FitOptions:
             case StepSchedule(epochs=epochs, factor=factor):
                 return self.learning_rate * factor ** ((epoch - 1) // epochs)
 
-    @staticmethod
-    def _check(holds: bool, otherwise: str) -> None:  # noqa: FBT001  the condition itself
-        if not holds:
-            raise ValueError(otherwise)
+
+@dataclass(frozen=True, kw_only=True)
+class VariationalOptions:
+    """The choices of one training.
+
+    Attributes:
+        optimiser: `adam` and the others of `torch.optim`; sgd is without momentum.
+        learning_rate: of the first iteration.
+        schedule: constant; cosine falls towards 0 over `max_iterations`.
+        max_gradient_norm: a longer gradient of all weights together is shortened to this; None
+            leaves gradients as they are. Far from the target they are huge, and Adam would take
+            small steps for thousands of iterations after.
+        batch_size: samples of the flow in one iteration.
+        max_iterations: iterations after which training ends, whatever happens.
+        report_every: iterations of one report.
+        patience: reports without a better ELBO after which training ends; None goes on to
+            `max_iterations`.
+        max_seconds: training time, over all resumptions, after which it ends.
+        annealing: iterations over which the weight of the target's log density rises from 0.01
+            to 1 (Rezende and Mohamed 2015, section 6.1); 0 leaves it at 1.
+        seed: of the noise.
+    """
+
+    optimiser: Optimiser = "adam"
+    learning_rate: float = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"
+    max_gradient_norm: float | None = 10.0
+    batch_size: int = 128
+    max_iterations: int = 10_000
+    report_every: int = 100
+    patience: int | None = None
+    max_seconds: float | None = None
+    annealing: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(0 < self.learning_rate < math.inf, "learning_rate must be above 0")
+        norm = self.max_gradient_norm
+        _check(norm is None or 0 < norm < math.inf, "max_gradient_norm must be above 0")
+        _check(self.batch_size >= 1, "batch_size must be at least 1")
+        _check(self.max_iterations >= 1, "max_iterations must be at least 1")
+        _check(self.report_every >= 1, "report_every must be at least 1")
+        _check(self.patience is None or self.patience >= 1, "patience must be at least 1")
+        _check(self.max_seconds is None or self.max_seconds > 0, "max_seconds must be above 0")
+        _check(self.annealing >= 0, "annealing must be at least 0")
+        _check(self.seed >= 0, "seed must be at least 0")
+
+    def learning_rate_at(self, iteration: int) -> float:
+        """The learning rate of an iteration, counted from 1."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        done = (iteration - 1) / self.max_iterations
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+    def target_weight_at(self, iteration: int) -> float:
+        """The weight of the target's log density in an iteration, counted from 1."""
+        if iteration > self.annealing:
+            return 1.0
+        return ANNEALED_FROM + (1 - ANNEALED_FROM) * (iteration - 1) / self.annealing
+
+
+def _check(holds: bool, otherwise: str) -> None:  # noqa: FBT001  the condition itself
+    if not holds:
+        raise ValueError(otherwise)

@@ -11,6 +11,9 @@ from torch import Tensor
 # values, and the logarithms of its derivatives.
 Increasing = Callable[..., tuple[Tensor, Tensor]]
 
+# Finds the roots: takes the function, y and the parameters.
+Search = Callable[[Increasing, Tensor, Sequence[Tensor]], Tensor]
+
 # Of the root, relative to max(1, |root|).
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
 
@@ -19,10 +22,8 @@ TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
 NEWTON_EVALUATIONS, MAX_EVALUATIONS = 60, 1200
 
 
-def invert(
-    function: Increasing, y: Float[Tensor, "*shape"], *parameters: Tensor
-) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-    """The x with function(x, *parameters) = y, each element on its own, and log dx/dy.
+def bracketed_search(function: Increasing, y: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """The x with function(x, *parameters) = y, each element on its own.
 
     Newton's method inside a bracket: a step that leaves the bracket, or is not half as long as
     the one before, is replaced by a bisection, or by a longer and longer step while one side of
@@ -30,7 +31,55 @@ def invert(
     float32 and 1e-10 max(1, |x|) in float64, between which the computed function passes y, and
     with one Newton step between them, which usually leaves only the rounding of the function
     itself. Where the function is so flat that its rounded values are y over a wider stretch, any
-    point of that stretch is returned. An element depends on no other.
+    point of that stretch is returned.
+
+    A finished element keeps its x, so that evaluating it again changes nothing: the result does
+    not depend on the elements beside it. Called without gradients.
+
+    Returns:
+        The roots, NaN where y or the function is not finite or where the root, if there is one,
+        is beyond 1e36 in float32 or 1e300 in float64.
+    """
+    tolerance = TOLERANCE[y.dtype]
+    x = y = y.masked_fill(y.isinf(), torch.nan)
+    last_step = torch.full_like(y, torch.inf)
+    low, high, evaluation = -last_step, last_step, 0
+    while True:
+        value, log_slope = function(x, *parameters)
+        evaluation += 1
+        residual = value - y
+        low, high = torch.where(residual <= 0, x, low), torch.where(residual >= 0, x, high)
+        gap = high - low
+        size = x.abs().clamp_(min=1)
+        newton = residual * torch.exp(-log_slope)
+        # False as well where the search got as far as infinity.
+        unfinished = (gap > size * tolerance) & ~residual.isnan()
+        if evaluation == MAX_EVALUATIONS or not bool(unfinished.any()):
+            break
+        # Steps go a little too far: in the end they cross the root, which proves it.
+        reach = size * 2.0 ** min(evaluation, NEWTON_EVALUATIONS)
+        ahead = torch.copysign(size, residual)
+        target = x - torch.clamp(newton, -reach, reach).add_(ahead, alpha=0.45 * tolerance)
+        length = newton.abs()
+        good = (target > low) & (target < high) & (length <= last_step / 2)
+        if evaluation >= NEWTON_EVALUATIONS:
+            good = torch.zeros_like(good)
+        further = x - torch.copysign(reach, residual)
+        safe = torch.where(gap.isinf(), further, torch.add(low, gap, alpha=0.5))
+        last_step = torch.where(good, length, (safe - x).abs())
+        x = torch.where(unfinished, torch.where(good, target, safe), x)
+    polished = (x - newton).clamp(low, high)
+    x = torch.where(polished.isnan(), x, polished)
+    return x.masked_fill(x.isinf() | ~residual.isfinite(), torch.nan)
+
+
+def invert(
+    function: Increasing,
+    y: Float[Tensor, "*shape"],
+    *parameters: Tensor,
+    search: Search = bracketed_search,
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    """The x with function(x, *parameters) = y, each element on its own, and log dx/dy.
 
     Derivatives of any order, by the implicit function theorem: dx/dy = 1 / f'(x) and
     dx/dp = -(df/dp) / f'(x). The function is differentiated by autograd.
@@ -40,12 +89,12 @@ def invert(
             `parameters` get no gradient.
         y: values, float32 or float64.
         parameters: passed on; of any shapes that the function takes.
+        search: of the roots, where one that knows the function is faster.
 
     Returns:
-        The roots, NaN where y or the function is not finite or the root is beyond the largest
-        float; and log dx/dy = -log f'(x).
+        The roots, and log dx/dy = -log f'(x).
     """
-    x: Tensor = _Root.apply(function, y, *parameters)  # type: ignore[no-untyped-call]  # torch's own
+    x: Tensor = _Root.apply(function, search, y, *parameters)  # type: ignore[no-untyped-call]  # torch's own
     _, log_slope = function(x, *parameters)
     return x, -log_slope
 
@@ -55,10 +104,11 @@ class _Root(torch.autograd.Function):
     def forward(
         ctx: Any,  # noqa: ANN401  torch gives it no public type
         function: Increasing,
+        search: Search,
         y: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
-        x = _search(function, y, parameters)
+        x = search(function, y, parameters)
         ctx.function = function
         ctx.save_for_backward(x, *parameters)
         return x
@@ -66,7 +116,7 @@ class _Root(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401  as above
         x, *parameters = ctx.saved_tensors
-        needed = ctx.needs_input_grad[2:]
+        needed = ctx.needs_input_grad[3:]
         again = torch.is_grad_enabled()
         with torch.enable_grad():
             # The root itself is a function of the parameters. Differentiating by aliases of them
@@ -80,38 +130,4 @@ class _Root(torch.autograd.Function):
             if wanted
             else ()
         )
-        return None, grad_y, *[next(found) if need else None for need in needed]
-
-
-def _search(function: Increasing, y: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """The roots. A finished element keeps its x, so that evaluating it again changes nothing."""
-    tolerance, largest = TOLERANCE[y.dtype], torch.finfo(y.dtype).max
-    x, last_step = y, torch.full_like(y, torch.inf)
-    low, high, evaluation = -last_step, last_step, 0
-    while True:
-        value, log_slope = function(x, *parameters)
-        residual = value - y
-        newton = residual.abs() * torch.exp(-log_slope)
-        low, high = torch.where(residual <= 0, x, low), torch.where(residual >= 0, x, high)
-        size = x.abs()
-        width = tolerance * size.clamp(min=1)
-        lost = ~y.isfinite() | residual.isnan() | (low >= largest) | (high <= -largest)
-        done = lost | (high - low <= width)
-        evaluation += 1
-        if bool(done.all()) or evaluation == MAX_EVALUATIONS:
-            break
-        # A step of at least half the tolerance crosses the root in the end, and so proves it.
-        reach = (1 + size) * 2.0 ** min(evaluation, NEWTON_EVALUATIONS)
-        step = newton.clamp(min=width / 2).minimum(reach)
-        target = torch.where(residual > 0, x - step, x + step)
-        good = (target > low) & (target < high) & (newton <= last_step / 2)
-        if evaluation >= NEWTON_EVALUATIONS:
-            good = torch.zeros_like(good)
-        open_ended = low.isinf() | high.isinf()
-        further = torch.where(residual > 0, x - reach, x + reach).clamp(-largest, largest)
-        safe = torch.where(open_ended, further, low / 2 + high / 2)
-        last_step = torch.where(good, newton, (safe - x).abs())
-        x = torch.where(done, x, torch.where(good, target, safe))
-    polished = torch.where(residual > 0, x - newton, x + newton).clamp(low, high)
-    x = torch.where(polished.isnan(), x, polished)
-    return x.masked_fill(lost | value.isinf(), torch.nan)
+        return None, None, grad_y, *[next(found) if need else None for need in needed]

@@ -11,11 +11,13 @@ from typing import Any
 
 from flows import FlowSpec, MadeSpec, MafSpec, SpecError, check_dim, count_parameters
 from models_store.errors import RequestError
+from models_store.preprocessing import accept_preprocessing
 from models_store.registry import Dataset
 from models_store.schemas import (
     AcceptedOptimisation,
     AcceptedSplit,
     AcceptedTraining,
+    Levels,
     OptimisationRequest,
     SplitRequest,
     TrainingRequest,
@@ -63,56 +65,93 @@ def accept_training(
     Raises:
         RequestError: naming the field, when the request cannot work on this data or is too large.
     """
-    columns = _columns(request.columns, dataset)
-    _refuse_constant(columns, dataset)
+    context = _columns(request.context_columns, dataset, pointer="/context_columns")
+    columns = _columns(_modelled(request, dataset), dataset, pointer="/columns")
+    _refuse_overlap(columns, context)
+    if not _constants_have_a_density(request):
+        _refuse_constant(columns, dataset, pointer="/columns")
+    _refuse_constant(context, dataset, pointer="/context_columns")
     for part in (held_out.validation, held_out.test):
         if part is not None:
-            _columns(columns, part)
+            _columns([*columns, *context], part, pointer="/columns")
     split = _split(request.split, dataset.rows, held_out)
     train_rows = int(dataset.rows * split.train)
     flow = request.flow if request.flow is not None else _choose_flow(train_rows, len(columns))
     try:
-        check_dim(flow, len(columns))
+        check_dim(flow, len(columns), len(context))
     except SpecError as error:
-        raise RequestError("dimension-unsupported", str(error), pointer="/flow") from error
+        raise RequestError(error.code, str(error), pointer="/flow") from error
+    preprocessing = accept_preprocessing(
+        request.preprocessing, flow, [c for c in dataset.columns if c["name"] in set(columns)]
+    )
     optimisation = _optimisation(request.optimisation, train_rows, len(columns))
-    _check_size(flow, optimisation, rows=dataset.rows, dim=len(columns), limits=limits)
+    shape = _Shape(dataset.rows, len(columns), len(context))
+    _check_size(flow, optimisation, shape, limits=limits)
     return AcceptedTraining(
         model_name=request.model_name,
         dataset_id=request.dataset_id,
         columns=columns,
+        context_columns=context,
         split=split,
-        preprocessing=request.preprocessing,
+        preprocessing=preprocessing,
         flow=flow,
         optimisation=optimisation,
     )
 
 
-def _columns(wanted: Sequence[str] | None, dataset: Dataset) -> list[str]:
+def _constants_have_a_density(request: TrainingRequest) -> bool:
+    """With noise, or as probabilities, a column that holds one value only is one like others."""
+    flow = request.flow
+    binary = isinstance(flow, MadeSpec) and flow.conditional == "bernoulli"
+    return binary or isinstance(request.preprocessing.dequantise, Levels)
+
+
+def _modelled(request: TrainingRequest, dataset: Dataset) -> list[str]:
+    if request.columns is not None:
+        return request.columns
+    context = set(request.context_columns)
+    columns = [column["name"] for column in dataset.columns if column["name"] not in context]
+    if not columns:
+        raise RequestError(
+            "columns-overlap", "no column is left to model", pointer="/context_columns"
+        )
+    return columns
+
+
+def _refuse_overlap(columns: Sequence[str], context: Sequence[str]) -> None:
+    both = [index for index, name in enumerate(context) if name in set(columns)]
+    if both:
+        raise RequestError(
+            "columns-overlap",
+            f"entry {both[0]} of `context_columns` is among the columns to model, too",
+            pointer=f"/context_columns/{both[0]}",
+        )
+
+
+def _columns(columns: list[str], dataset: Dataset, *, pointer: str) -> list[str]:
     known: dict[str, dict[str, Any]] = {column["name"]: column for column in dataset.columns}
-    columns = list(known) if wanted is None else list(wanted)
     missing = [name for name in columns if name not in known]
     if missing:
         raise RequestError(
             "unknown-column",
             f"dataset {dataset.id} lacks {len(missing)} of the columns;"
-            f" the first is entry {columns.index(missing[0])} of `columns`",
-            pointer="/columns",
+            f" the first is entry {columns.index(missing[0])} of `{pointer[1:]}`",
+            pointer=pointer,
         )
     if len(set(columns)) < len(columns):
-        raise RequestError("duplicate-column", "a column is named twice", pointer="/columns")
+        raise RequestError("duplicate-column", "a column is named twice", pointer=pointer)
     return columns
 
 
-def _refuse_constant(columns: Sequence[str], dataset: Dataset) -> None:
+def _refuse_constant(columns: Sequence[str], dataset: Dataset, *, pointer: str) -> None:
     constant = {column["name"] for column in dataset.columns if not column["std"] > 0}
     for index, name in enumerate(columns):
         if name in constant:
             raise RequestError(
                 "dataset-constant-column",
-                f"column {index + 1} of the {len(columns)} to model is constant:"
-                " it has no density; leave it out of `columns`",
-                pointer="/columns",
+                f"column {index + 1} of the {len(columns)} in `{pointer[1:]}` is constant:"
+                " it has no density and tells nothing; leave it out",
+                pointer=pointer,
             )
 
 
@@ -185,16 +224,20 @@ def _optimisation(request: OptimisationRequest, train_rows: int, dim: int) -> Ac
     )
 
 
+@dataclass(frozen=True)
+class _Shape:
+    """Of the table that is trained on."""
+
+    rows: int
+    dim: int
+    context_dim: int
+
+
 def _check_size(
-    flow: FlowSpec,
-    optimisation: AcceptedOptimisation,
-    *,
-    rows: int,
-    dim: int,
-    limits: TrainingLimits,
+    flow: FlowSpec, optimisation: AcceptedOptimisation, shape: _Shape, *, limits: TrainingLimits
 ) -> None:
     _check_depth(flow, limits.max_layers)
-    parameters = count_parameters(flow, dim)
+    parameters = count_parameters(flow, shape.dim, shape.context_dim)
     if parameters > limits.max_parameters:
         raise RequestError(
             "limit-parameters",
@@ -204,8 +247,8 @@ def _check_size(
         )
     floats = (
         _COPIES_OF_WEIGHTS * parameters
-        + _COPIES_OF_ROWS * rows * dim
-        + optimisation.batch_size * _activations(flow, dim)
+        + _COPIES_OF_ROWS * shape.rows * (shape.dim + shape.context_dim)
+        + optimisation.batch_size * _activations(flow, shape.dim)
     )
     if floats * _BYTES_PER_FLOAT > limits.max_memory_bytes:
         raise RequestError(
@@ -217,7 +260,7 @@ def _check_size(
 
 
 def _check_depth(flow: FlowSpec, most: int) -> None:
-    layers = _layers(flow) * len(flow.hidden)
+    layers = _layers(flow) * max(1, len(_hidden(flow)))
     if layers > most:
         raise RequestError(
             "limit-parameters",
@@ -228,8 +271,15 @@ def _check_depth(flow: FlowSpec, most: int) -> None:
 
 def _activations(flow: FlowSpec, dim: int) -> int:
     """Floats that a row leaves behind for the gradient: two networks a layer at the most."""
-    return _layers(flow) * (2 * sum(flow.hidden) + 8 * dim)
+    return _layers(flow) * (2 * sum(_hidden(flow)) + 8 * dim)
+
+
+def _hidden(flow: FlowSpec) -> list[int]:
+    """The hidden layers of a network; some families have none."""
+    hidden: list[int] = getattr(flow, "hidden", [])
+    return hidden
 
 
 def _layers(flow: FlowSpec) -> int:
-    return 1 if isinstance(flow, MadeSpec) else flow.layers
+    layers: int = getattr(flow, "layers", 1)
+    return layers

@@ -20,6 +20,7 @@ from flows import (
     Flow,
     FlowError,
     FlowSpec,
+    PreprocessingSpec,
     build,
     count_parameters,
     spec_from_dict,
@@ -27,9 +28,11 @@ from flows import (
 )
 from models_store.blobs import BlobStore, StoredBlob
 from models_store.errors import BlobCorruptError, BlobError, StorageFullError
+from models_store.schemas import Levels, Preprocessing
 
 # One entry, so that equal contents are equal bytes: the order of several is not defined.
 _METADATA_KEY = "densityd"
+_STEPS, _CONTEXT_MEAN = "preprocessing.steps", "context.standardise.mean"
 _NO_SPACE = "os error 28"
 
 
@@ -48,6 +51,7 @@ class _ModelHeader(BaseModel):
     spec: dict[str, Any]
     dim: int
     columns: list[str]
+    context_columns: list[str] = []
     preprocessing: dict[str, Any]
 
 
@@ -59,13 +63,14 @@ class _StateHeader(BaseModel):
     meta: dict[str, Any]
 
 
-def save_model(
+def save_model(  # noqa: PLR0913  where to, the flow, and what it is made of
     blobs: BlobStore,
     key: str,
     flow: Flow,
     *,
     spec: FlowSpec,
     columns: Sequence[str],
+    context_columns: Sequence[str] = (),
     preprocessing: Mapping[str, Any],
 ) -> StoredBlob:
     """Store a trained flow durably, with all that building it again takes.
@@ -76,6 +81,7 @@ def save_model(
         flow: built from `spec`.
         spec: what `flow` is.
         columns: names of the columns that it models, in order.
+        context_columns: names of those that it is conditioned on.
         preprocessing: the accepted request's; tells whether the flow standardises.
 
     Raises:
@@ -85,6 +91,7 @@ def save_model(
         spec=spec_to_dict(spec),
         dim=flow.dim,
         columns=list(columns),
+        context_columns=list(context_columns),
         preprocessing=dict(preprocessing),
     )
     return _save(blobs, key, flow.state_dict(), header.model_dump())
@@ -153,13 +160,36 @@ def load_state(blobs: BlobStore, key: str, sha256: str) -> FitState:
 
 
 def _build(spec: FlowSpec, header: _ModelHeader, tensors: Mapping[str, Tensor]) -> Flow:
-    if count_parameters(spec, header.dim) > sum(tensor.numel() for tensor in tensors.values()):
+    dim, context_dim = header.dim, len(header.context_columns)
+    if count_parameters(spec, dim, context_dim) > sum(
+        tensor.numel() for tensor in tensors.values()
+    ):
         raise ValueError("the file has fewer weights than its flow")  # before they take memory
-    moments = torch.zeros(header.dim), torch.ones(header.dim)
-    standardise = moments if header.preprocessing["standardise"] else None
-    flow = build(spec, header.dim, standardise=standardise, seed=0)
+    chosen = Preprocessing.model_validate(header.preprocessing)
+    flow = build(
+        spec,
+        dim,
+        standardise=_no_moments(dim) if header.preprocessing["standardise"] else None,
+        preprocessing=preprocessing_spec(chosen),
+        steps=torch.zeros(dim) if _STEPS in tensors else None,
+        context_dim=context_dim,
+        standardise_context=_no_moments(context_dim) if _CONTEXT_MEAN in tensors else None,
+        seed=0,
+    )
     flow.load_state_dict(tensors)
     return flow
+
+
+def preprocessing_spec(chosen: Preprocessing) -> PreprocessingSpec:
+    """What a flow is built from."""
+    return PreprocessingSpec(
+        levels=chosen.dequantise.levels if isinstance(chosen.dequantise, Levels) else None,
+        logit=None if chosen.logit is None else chosen.logit.margin,
+    )
+
+
+def _no_moments(dim: int) -> tuple[Tensor, Tensor]:
+    return torch.zeros(dim), torch.ones(dim)
 
 
 def _save(

@@ -1,6 +1,6 @@
 """What the registry holds, as plain values: datasets, models, versions and aliases."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -51,6 +51,7 @@ class NewVersion:
 
     Attributes:
         columns: the names of the columns that it models, in order.
+        context_columns: those that it is conditioned on; rows have them after the others.
         flow: its spec, a JSON object.
         dataset_sha256: hash of the table that it was trained on.
         checkpoint_key: its weights in the blob store.
@@ -59,6 +60,7 @@ class NewVersion:
     family: str
     dim: int
     columns: list[str]
+    context_columns: list[str] = field(default_factory=list)
     flow: dict[str, Any]
     preprocessing: dict[str, Any]
     parameters: int

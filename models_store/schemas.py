@@ -39,14 +39,36 @@ class StepSchedule(_Strict):
 Schedule = Literal["constant", "cosine"] | StepSchedule
 
 
+class Levels(_Strict):
+    """Whole numbers from 0 to `levels` - 1, such as the 256 of a grey picture."""
+
+    levels: Annotated[int, Field(ge=1, le=2**31)]
+
+
+class Logit(_Strict):
+    """The margin of the logit, which keeps 0 and 1 finite."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    margin: Annotated[float, Field(gt=0, lt=0.5)] = Field(default=1e-6, alias="lambda")
+
+
 class Preprocessing(_Strict):
     """Layers between the data and the flow, fitted to the training rows."""
 
     standardise: bool = Field(
         default=True, description="Subtract the training mean, divide by the standard deviation."
     )
-    dequantise: None = Field(default=None, description="Reserved; only null is accepted yet.")
-    logit: None = Field(default=None, description="Reserved; only null is accepted yet.")
+    dequantise: Levels | Literal["auto"] | None = Field(
+        default="auto",
+        description="Uniform noise on discrete columns, so that they have a density. `auto`: on"
+        " those that look discrete, of the width of their step. With levels: on all of them, which"
+        " hold whole numbers from 0 on; then they are divided by the levels. Null: none.",
+    )
+    logit: Logit | None = Field(
+        default=None,
+        description="x becomes logit(lambda + (1 - 2 lambda) x), for values from 0 to 1.",
+    )
 
 
 class SplitRequest(_Strict):
@@ -110,7 +132,12 @@ class TrainingRequest(_Strict):
     model_name: Name = Field(description="The registered model that gets a new version.")
     dataset_id: DatasetId
     columns: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = Field(
-        default=None, description="The columns to model, in this order. Null: all."
+        default=None,
+        description="The columns to model, in this order. Null: all but those of the context.",
+    )
+    context_columns: Annotated[list[str], Field(max_length=10_000)] = Field(
+        default_factory=list,
+        description="Columns that the density is conditioned on: p(columns | context columns).",
     )
     split: SplitRequest = SplitRequest()
     preprocessing: Preprocessing = Preprocessing()
@@ -156,6 +183,7 @@ class AcceptedTraining(_Strict):
     model_name: str
     dataset_id: str
     columns: list[str]
+    context_columns: list[str] = []
     split: AcceptedSplit
     preprocessing: Preprocessing
     flow: Annotated[FlowSpec, Field(discriminator="family")]

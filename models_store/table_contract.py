@@ -25,6 +25,12 @@ TableSlug = Literal[
     "dataset-too-large",
     "dataset-too-small",
     "dataset-truncated",
+    "json-depth",
+    "json-duplicate-key",
+    "json-encoding",
+    "json-nonfinite",
+    "json-number",
+    "json-syntax",
     "limit-columns",
     "limit-metadata",
     "limit-rows",
@@ -48,16 +54,33 @@ WarningCode = Literal[
 class TableFormat(StrEnum):
     """The formats that a table may come in."""
 
+    JSON = "json"
+    NDJSON = "ndjson"
     CSV = "csv"
-    PARQUET = "parquet"
     NPY = "npy"
+    ARROW = "arrow"
+    PARQUET = "parquet"
 
 
 MEDIA_TYPES: dict[str, TableFormat] = {
+    "application/json": TableFormat.JSON,
+    "application/x-ndjson": TableFormat.NDJSON,
     "text/csv": TableFormat.CSV,
-    "application/vnd.apache.parquet": TableFormat.PARQUET,
     "application/x-npy": TableFormat.NPY,
+    "application/vnd.apache.arrow.stream": TableFormat.ARROW,
+    "application/vnd.apache.parquet": TableFormat.PARQUET,
 }
+
+SUFFIXES: dict[str, TableFormat] = {
+    ".json": TableFormat.JSON,
+    ".ndjson": TableFormat.NDJSON,
+    ".jsonl": TableFormat.NDJSON,
+    ".csv": TableFormat.CSV,
+    ".npy": TableFormat.NPY,
+    ".arrows": TableFormat.ARROW,
+    ".parquet": TableFormat.PARQUET,
+}
+"""What the names of such files end in."""
 
 
 class TableWarning(TypedDict):
@@ -115,7 +138,7 @@ class ColumnSummary:
 
     Attributes:
         name: the column's name in Unicode normal form C.
-        dtype: the type it came in; ``float64`` for CSV.
+        dtype: the type it came in; ``float64`` for CSV, JSON and NDJSON.
         mean: the mean over all stored rows.
         std: the population standard deviation (divided by the number of rows).
         min: the smallest value.

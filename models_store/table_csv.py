@@ -73,7 +73,11 @@ def open_csv(path: Path, options: ParseOptions) -> TableSource:
         names = default_names(len(first.fields))
     chunks = gather(_Rows(path, options, names=names, blank_lines=first.blank_lines).chunks())
     return TableSource(
-        names=names, dtypes=["float64"] * len(names), chunks=chunks, warnings=warnings
+        names=names,
+        dtypes=["float64"] * len(names),
+        named=options.header,
+        chunks=chunks,
+        warnings=warnings,
     )
 
 

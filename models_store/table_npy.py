@@ -57,6 +57,7 @@ def open_npy(path: Path, options: ParseOptions) -> TableSource:
     return TableSource(
         names=default_names(header.columns),
         dtypes=[header.dtype.name] * header.columns,
+        named=False,
         chunks=read(path, header),
         warnings=[],
     )

@@ -8,14 +8,13 @@ from pathlib import Path
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 
-from models_store.table_arrow import columns_of
+from models_store.table_arrow import columns_of, real_columns, row_bytes
 from models_store.table_contract import ParseOptions, TableError
 from models_store.table_source import (
     Columns,
     TableSource,
     check_columns,
     check_rows,
-    clean_names,
     rows_per_chunk,
 )
 
@@ -32,7 +31,6 @@ _MAGIC = b"PAR1"
 _BUFFERS_BYTES = 16 << 20
 _MIN_BUFFER_BYTES = 4 << 10
 _MAX_BUFFER_BYTES = 64 << 10
-_EXTENSION_KEY = b"ARROW:extension:name"
 _DAMAGED = "The Parquet file is damaged or cut off: "
 
 
@@ -45,9 +43,11 @@ def open_parquet(path: Path, options: ParseOptions) -> TableSource:
     _check_footer(path)
     with _decoding():
         file = _open(path)
-        names, dtypes = _check_schema(file, options)
-        _check_metadata(file.metadata, row_bytes=_row_bytes(dtypes), options=options)
-    return TableSource(names=names, dtypes=dtypes, chunks=_chunks(file), warnings=[])
+        # Of the file's own schema: Arrow's may have fewer columns, each of several.
+        check_columns(file.metadata.num_columns, options=options)
+        names, dtypes = real_columns(file.schema_arrow)
+        _check_metadata(file.metadata, row_bytes=row_bytes(dtypes), options=options)
+    return TableSource(names=names, dtypes=dtypes, named=True, chunks=_chunks(file), warnings=[])
 
 
 @contextmanager
@@ -103,36 +103,6 @@ def _open(path: Path) -> pq.ParquetFile:
 def _buffer_bytes(columns: int) -> int:
     """Share the memory for reading among the columns, which are all read at once."""
     return max(_MIN_BUFFER_BYTES, min(_MAX_BUFFER_BYTES, _BUFFERS_BYTES // max(1, columns)))
-
-
-def _check_schema(file: pq.ParquetFile, options: ParseOptions) -> tuple[list[str], list[str]]:
-    check_columns(file.metadata.num_columns, options=options)
-    schema = file.schema_arrow
-    names = clean_names(list(schema.names))
-    for name, field in zip(names, schema, strict=True):
-        if not _is_real(field):
-            raise TableError(
-                "dataset-dtype",
-                f"Column {name!r} is of type {str(field.type)[:64]}; only plain integers and"
-                " floats are stored.",
-                column=name,
-            )
-    return names, [_dtype(field.type) for field in schema]
-
-
-def _is_real(field: pa.Field) -> bool:
-    extended = field.metadata is not None and _EXTENSION_KEY in field.metadata
-    return not extended and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type))
-
-
-def _dtype(kind: pa.DataType) -> str:
-    return {"halffloat": "float16", "float": "float32", "double": "float64"}.get(
-        str(kind), str(kind)
-    )
-
-
-def _row_bytes(dtypes: list[str]) -> int:
-    return len(dtypes) * (4 if set(dtypes) <= {"float16", "float32"} else 8)
 
 
 def _check_metadata(metadata: pq.FileMetaData, *, row_bytes: int, options: ParseOptions) -> None:

@@ -12,9 +12,10 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from models_store.errors import StorageFullError
 from models_store.table_contract import TableError
 
 _PR_SET_PDEATHSIG = 1
@@ -34,13 +35,14 @@ def run_child(module: str, task: Mapping[str, object], *, timeout_s: float) -> d
     """Run ``python -m module`` on a task and return its outcome.
 
     Args:
-        module: a module that reads its task by `read_task` and ends by `write_outcome`.
+        module: a module that ends with `do_task`.
         task: anything JSON can hold.
         timeout_s: when to kill it.
 
     Raises:
         TableError: ``dataset-too-large`` when it was killed for time or memory,
             ``dataset-parse`` when it crashed.
+        TableError, StorageFullError: the module itself raised it.
         RuntimeError: it failed in another way.
     """
     try:
@@ -55,11 +57,29 @@ def run_child(module: str, task: Mapping[str, object], *, timeout_s: float) -> d
     except subprocess.TimeoutExpired:
         raise _too_slow(timeout_s) from None
     if done.returncode == 0:
-        outcome: dict[str, Any] = json.loads(done.stdout)
-        return outcome
+        return _result_of(json.loads(done.stdout))
     _raise_for_signal(-done.returncode)
     shown = done.stderr[-_STDERR_SHOWN:].decode(errors="replace")
     raise RuntimeError(f"The parser ended with status {done.returncode}: {shown}")
+
+
+def do_task(do: Callable[[dict[str, Any]], Mapping[str, object]]) -> None:
+    """Be the child: read the task, put limits on the process, do it and hand over the outcome.
+
+    Args:
+        do: from the task to the outcome, which must be JSON.
+    """
+    task = read_task()
+    confine(parent=task["parent"], memory_bytes=task["memory_bytes"], timeout_s=task["timeout_s"])
+    try:
+        outcome = do(task)
+    except MemoryError:
+        outcome = _error_of(too_much_memory())
+    except TableError as error:
+        outcome = _error_of(error)
+    except StorageFullError:
+        outcome = {"storage_full": True}
+    write_outcome(outcome)
 
 
 def read_task() -> dict[str, Any]:
@@ -101,6 +121,26 @@ def too_much_memory() -> TableError:
         "Reading the file takes more memory than is allowed. Write Parquet with smaller pages and"
         " without dictionaries, or upload fewer columns.",
     )
+
+
+def _error_of(error: TableError) -> dict[str, object]:
+    return {
+        "error": {
+            "slug": error.slug,
+            "detail": error.detail,
+            "column": error.column,
+            "row": error.row,
+        }
+    }
+
+
+def _result_of(outcome: dict[str, Any]) -> dict[str, Any]:
+    """The outcome, if it is not that an error came of the task."""
+    if "error" in outcome:
+        raise TableError(**outcome["error"])
+    if "storage_full" in outcome:
+        raise StorageFullError
+    return outcome
 
 
 def _limit(kind: int, value: int, *, slack: int = 0) -> None:

@@ -29,12 +29,18 @@ _BINARY_MAGICS = {
     _NPY_MAGIC: "an npy file",
     b"PK\x03\x04": "a ZIP archive (npz and xlsx files are such)",
     b"PK\x05\x06": "a ZIP archive (npz and xlsx files are such)",
-    b"ARROW1\x00\x00": "an Arrow file",
+    b"ARROW1\x00\x00": "an Arrow file, which is not an Arrow stream",
+    b"\xff\xff\xff\xff": "an Arrow stream",
     b"\x1f\x8b": "a gzip file",
     b"\x28\xb5\x2f\xfd": "a Zstandard file",
     b"\xfd7zXZ\x00": "an xz file",
     b"\x89HDF\r\n\x1a\n": "an HDF5 file",
     b"%PDF-": "a PDF file",
+}
+_MAGICS = {
+    TableFormat.NPY: _NPY_MAGIC,
+    TableFormat.PARQUET: _PARQUET_MAGIC,
+    TableFormat.ARROW: b"\xff\xff\xff\xff",
 }
 _JOINERS = "\u200c\u200d"  # Persian and emoji need them; other format characters deceive the eye
 
@@ -46,12 +52,14 @@ class TableSource:
     Attributes:
         names: the column names, checked.
         dtypes: the type of each column in the file.
+        named: whether the names are the file's own, not given by place.
         chunks: the rows in order; iterating raises `TableError` at the first fault found.
         warnings: what is already known when the file is opened.
     """
 
     names: list[str]
     dtypes: list[str]
+    named: bool
     chunks: Iterator[Columns]
     warnings: list[TableWarning]
 
@@ -81,10 +89,10 @@ def check_content(path: Path, format: TableFormat) -> None:  # noqa: A002 - the 
     """
     with path.open("rb") as file:
         start = file.read(16)
-    if format is TableFormat.CSV:
-        _check_text(start)
+    magic = _MAGICS.get(format)
+    if magic is None:
+        _check_text(start, format)
         return
-    magic = _NPY_MAGIC if format is TableFormat.NPY else _PARQUET_MAGIC
     if format is TableFormat.PARQUET and start.startswith(_ENCRYPTED_PARQUET_MAGIC):
         raise TableError("dataset-parse", "The Parquet file is encrypted.")
     # A file cut within its first bytes is a damaged file of its format.
@@ -164,10 +172,12 @@ def check_rows(rows: int, *, row_bytes: int, options: ParseOptions) -> None:
         )
 
 
-def _check_text(start: bytes) -> None:
+def _check_text(start: bytes, format: TableFormat) -> None:  # noqa: A002 - as above
     for magic, name in _BINARY_MAGICS.items():
         if start.startswith(magic):
-            raise TableError("media-type", f"The file was sent as csv, but its content is {name}.")
+            raise TableError(
+                "media-type", f"The file was sent as {format}, but its content is {name}."
+            )
 
 
 def _clean_name(raw: str, position: int) -> str:

@@ -181,6 +181,7 @@ class ModelVersionRow(Base):
     family: Mapped[str]
     dim: Mapped[int]
     columns: Mapped[list[str]]
+    context_columns: Mapped[list[str]] = mapped_column(server_default="[]")
     flow: Mapped[JsonObject]
     preprocessing: Mapped[JsonObject]
     parameters: Mapped[int] = mapped_column(BigInteger)

@@ -9,12 +9,11 @@ import dataclasses
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models_store.errors import StorageFullError
 from models_store.table_contract import (
     MEDIA_TYPES,
     ColumnSummary,
@@ -29,16 +28,11 @@ from models_store.table_contract import (
     TableWarning,
     WarningCode,
 )
-from models_store.table_npy import RowWriter, open_npy
-from models_store.table_process import (
-    confine,
-    read_task,
-    run_child,
-    too_much_memory,
-    write_outcome,
-)
+from models_store.table_npy import RowWriter
+from models_store.table_open import open_table, stored_dtype
+from models_store.table_process import do_task, run_child, too_much_memory
 from models_store.table_screen import RowScreen
-from models_store.table_source import TableSource, check_content, check_rows
+from models_store.table_source import TableSource
 from models_store.table_stats import RunningStatistics
 from models_store.table_warnings import Warnings, limit_warnings
 
@@ -146,15 +140,12 @@ def _parse(
     format: TableFormat,  # noqa: A002 - as above
     options: ParseOptions,
 ) -> TableSummary:
-    check_content(source, format)
-    table = _open(source, format, options)
-    dtype: Literal["float32", "float64"] = (
-        "float32" if set(table.dtypes) <= {"float16", "float32"} else "float64"
-    )
+    table = open_table(source, format=format, options=options)
+    dtype = stored_dtype(table)
     with RowWriter(destination, len(table.names), dtype=dtype) as writer:
         screen = RowScreen(table.names, missing=options.missing)
         statistics = RunningStatistics(len(table.names))
-        _read_rows(table, writer, screen=screen, statistics=statistics, options=options)
+        _read_rows(table, writer, screen=screen, statistics=statistics)
         _check_row_count(screen)
         keep, constant = _settle_constants(table.names, statistics, options)
         if not keep.all():
@@ -177,36 +168,14 @@ def _parse(
     )
 
 
-def _open(
-    path: Path,
-    format: TableFormat,  # noqa: A002 - as above
-    options: ParseOptions,
-) -> TableSource:
-    match format:
-        case TableFormat.CSV:
-            # Each is slow to import and needed for its format alone.
-            from models_store.table_csv import open_csv  # noqa: PLC0415 - as said
-
-            return open_csv(path, options)
-        case TableFormat.PARQUET:
-            from models_store.table_parquet import open_parquet  # noqa: PLC0415 - as above
-
-            return open_parquet(path, options)
-        case TableFormat.NPY:
-            return open_npy(path, options)
-
-
 def _read_rows(
     table: TableSource,
     writer: RowWriter,
     *,
     screen: RowScreen,
     statistics: RunningStatistics,
-    options: ParseOptions,
 ) -> None:
-    row_bytes = writer.columns * writer.dtype.itemsize
     for chunk in table.chunks:
-        check_rows(screen.rows_read + chunk.shape[1], row_bytes=row_bytes, options=options)
         values, numbers = screen.apply(chunk)
         if numbers.size:
             statistics.update(values, row_numbers=numbers)
@@ -289,45 +258,20 @@ def _sha256(path: Path) -> str:
 
 
 def _summary_of(outcome: dict[str, Any]) -> TableSummary:
-    """Return the summary in a child's outcome, or raise the error in it."""
-    if "error" in outcome:
-        raise TableError(**outcome["error"])
-    if "storage_full" in outcome:
-        raise StorageFullError
     summary = outcome["summary"]
     columns = [ColumnSummary(**column) for column in summary.pop("columns")]
     return TableSummary(columns=columns, **summary)
 
 
-def _outcome_of(task: dict[str, Any]) -> dict[str, object]:
-    """Do a child's task."""
-    try:
-        summary = parse_table(
-            Path(task["source"]),
-            Path(task["destination"]),
-            format=TableFormat(task["format"]),
-            options=ParseOptions(**task["options"]),
-        )
-    except TableError as error:
-        return {
-            "error": {
-                "slug": error.slug,
-                "detail": error.detail,
-                "column": error.column,
-                "row": error.row,
-            }
-        }
-    except StorageFullError:
-        return {"storage_full": True}
+def _do(task: dict[str, Any]) -> dict[str, object]:
+    summary = parse_table(
+        Path(task["source"]),
+        Path(task["destination"]),
+        format=TableFormat(task["format"]),
+        options=ParseOptions(**task["options"]),
+    )
     return {"summary": dataclasses.asdict(summary)}
 
 
-def main() -> None:
-    """Parse one table: the task on standard input, the outcome on standard output."""
-    task = read_task()
-    confine(parent=task["parent"], memory_bytes=task["memory_bytes"], timeout_s=task["timeout_s"])
-    write_outcome(_outcome_of(task))
-
-
 if __name__ == "__main__":
-    main()
+    do_task(_do)

@@ -165,6 +165,7 @@ def _to_version(row: ModelVersionRow, *, name: str, aliases: list[str]) -> Versi
         family=row.family,
         dim=row.dim,
         columns=row.columns,
+        context_columns=row.context_columns,
         flow=row.flow,
         preprocessing=row.preprocessing,
         parameters=row.parameters,

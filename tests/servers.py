@@ -23,6 +23,13 @@ import redis
 from psycopg import sql
 
 _START_S = 20.0
+
+
+def tied(*command: str) -> list[str]:
+    """A command that dies with this process, however that ends; for the main thread."""
+    return [sys.executable, "-P", "-m", "densityd.launch", str(os.getpid()), *command]
+
+
 _GUARD = """
 import os, signal, subprocess, sys
 end, user, *command = sys.argv[1:]

@@ -1,6 +1,6 @@
 """A job's tables as tensors: verified, split by seed, and described by the training rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,16 +85,23 @@ def split_rows(rows: int, split: AcceptedSplit) -> tuple[Rows, Rows, Rows]:
     )
 
 
-def moments(rows: Tensor, columns: Sequence[str]) -> tuple[Tensor, Tensor]:
+def moments(
+    rows: Tensor, columns: Sequence[str], transform: Callable[[Tensor], Tensor] = Tensor.double
+) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each column, in float64 and in bounded memory.
+
+    Args:
+        rows: the table.
+        columns: the names of its columns.
+        transform: what is done to each chunk of rows before.
 
     Raises:
         TrainingError: a column has no deviation, or one that is not a finite number.
     """
     chunks = torch.split(rows, _CHUNK_ROWS)
-    zero = torch.zeros(rows.shape[1], dtype=torch.float64)
-    mean = sum((chunk.double().sum(dim=0) for chunk in chunks), start=zero) / len(rows)
-    squares = sum(((chunk.double() - mean).square().sum(dim=0) for chunk in chunks), start=zero)
+    zero = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+    mean = sum((transform(chunk).sum(dim=0) for chunk in chunks), start=zero) / len(rows)
+    squares = sum(((transform(chunk) - mean).square().sum(dim=0) for chunk in chunks), start=zero)
     std = (squares / len(rows)).sqrt()
     for name, value in zip(columns, std.tolist(), strict=True):
         if not value > 0:

@@ -7,11 +7,13 @@ what comes out is the same bit for bit on the same kind of CPU and number of thr
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from flows import (
     DivergedError,
@@ -28,7 +30,7 @@ from flows import (
     spec_to_dict,
 )
 from models_store.blobs import BlobStore, StoredBlob, checkpoint_key, model_key
-from models_store.checkpoints import load_state, save_model, save_state
+from models_store.checkpoints import load_state, preprocessing_spec, save_model, save_state
 from models_store.errors import BlobError, StorageFullError
 from models_store.schemas import AcceptedOptimisation, AcceptedTraining, StepSchedule as StepRequest
 from workers.data import Parts, load_parts, moments
@@ -73,7 +75,8 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     request = AcceptedTraining.model_validate(task.request)
     device = find_device(task.device)
     blobs = BlobStore(Path(task.blob_root))
-    parts = load_parts(task, blobs, split=request.split, columns=request.columns).to(device)
+    table = [*request.columns, *request.context_columns]
+    parts = load_parts(task, blobs, split=request.split, columns=table).to(device)
     flow = _build(request, parts).to(device)
     run = _Run(task, request, blobs=blobs, send=send)
     try:
@@ -83,7 +86,8 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     except FitInterrupted as error:
         run.interrupt(error.state)
         return
-    run.finish(flow, metrics | {"epochs": metrics["epoch"]} | _likelihoods(flow, parts))
+    reached = _likelihoods(flow, parts, seed=request.optimisation.seed)
+    run.finish(flow, metrics | {"epochs": metrics["epoch"]} | reached)
 
 
 def find_device(name: str) -> torch.device:
@@ -159,6 +163,7 @@ class _Run:
             flow,
             spec=request.flow,
             columns=request.columns,
+            context_columns=request.context_columns,
             preprocessing=request.preprocessing.model_dump(),
         )
         version = self._version(stored, metrics)
@@ -211,9 +216,12 @@ class _Run:
             "family": request.flow.family,
             "dim": len(request.columns),
             "columns": request.columns,
+            "context_columns": request.context_columns,
             "flow": spec_to_dict(request.flow),
             "preprocessing": request.preprocessing.model_dump(),
-            "parameters": count_parameters(request.flow, len(request.columns)),
+            "parameters": count_parameters(
+                request.flow, len(request.columns), len(request.context_columns)
+            ),
             "metrics": metrics,
             "dataset_id": self._task.dataset.id,
             "dataset_sha256": self._task.dataset.sha256,
@@ -226,15 +234,26 @@ class _Run:
 
 
 def _build(request: AcceptedTraining, parts: Parts) -> Flow:
-    standardise = (
-        moments(parts.train, request.columns) if request.preprocessing.standardise else None
-    )
-    return build(
+    dim, context_dim = len(request.columns), len(request.context_columns)
+    rows, context = parts.train[:, :dim], parts.train[:, dim:]
+    build_with = partial(
+        build,
         request.flow,
-        len(request.columns),
-        standardise=standardise,
+        dim,
+        preprocessing=preprocessing_spec(request.preprocessing),
+        context_dim=context_dim,
+        standardise_context=moments(context, request.context_columns) if context_dim else None,
         seed=request.optimisation.seed,
     )
+    if not request.preprocessing.standardise:
+        return build_with()
+    outer = build_with().preprocessing
+    noise = torch.Generator().manual_seed(request.optimisation.seed)
+
+    def preprocessed(chunk: Tensor) -> Tensor:
+        return outer.inverse(outer.spread(chunk, generator=noise))[0].double()
+
+    return build_with(standardise=moments(rows, request.columns, preprocessed))
 
 
 def _options(choices: AcceptedOptimisation) -> FitOptions:
@@ -268,8 +287,11 @@ def _epoch_metrics(report: EpochReport) -> dict[str, Any]:
     }
 
 
-def _likelihoods(flow: Flow, parts: Parts) -> dict[str, Any]:
-    """What the best model reaches on each part, as means and their standard errors."""
+def _likelihoods(flow: Flow, parts: Parts, *, seed: int) -> dict[str, Any]:
+    """What the best model reaches on each part, as means and their standard errors.
+
+    Discrete columns have their noise, as in training.
+    """
     metrics: dict[str, Any] = {}
     for name, rows in (
         ("train", parts.train),
@@ -277,7 +299,7 @@ def _likelihoods(flow: Flow, parts: Parts) -> dict[str, Any]:
         ("test", parts.test),
     ):
         if rows is not None:
-            reached = evaluate(flow, rows)
+            reached = evaluate(flow, rows, noise_seed=seed)
             metrics[f"{name}_log_likelihood"] = _finite(reached.mean)
             metrics[f"{name}_standard_error"] = _finite(reached.two_standard_errors / 2)
             metrics[f"{name}_rows"] = reached.rows

@@ -4,11 +4,10 @@ from functools import partial
 from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.accept import best_media_type
-from app.dataset_rows import ROWS_MEDIA_TYPES, encode_rows, read_slice
+from app.dataset_rows import answer_rows
 from app.dependencies import (
     DEFAULT_LIMIT,
     BlobsDep,
@@ -18,15 +17,16 @@ from app.dependencies import (
     RegistryDep,
     settings_of,
 )
+from app.negotiation import answer_codec
 from app.problems import problem_responses
 from app.registration import UploadedTable, register_table
+from app.row_docs import rows_answer_content, upload_content
 from app.schemas import DatasetPage, DatasetView, RowsView
 from app.settings import ApiSettings
 from app.uploads import MULTIPART_MEDIA_TYPE, receive_upload
 from models_store.ids import new_id
 from models_store.schemas import DatasetId
 from models_store.table_contract import (
-    MEDIA_TYPES,
     ConstantPolicy,
     Delimiter,
     MissingPolicy,
@@ -36,7 +36,9 @@ from models_store.tables_io import parse_table_isolated
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
-_CSV_EXAMPLE = "height,weight\n171.5,68.2\n180.1,80.9\n165.0,55.3\n177.7,71.0\n"
+_COLUMNS = ["height", "weight"]
+_EXAMPLE_ROWS = [[171.5, 68.2], [180.1, 80.9], [165.0, 55.3], [177.7, 71.0]]
+_ROWS_EXAMPLE = {"columns": _COLUMNS, "rows": _EXAMPLE_ROWS[:2], "offset": 0, "total": 4}
 _DATASET_PROBLEMS = (
     "dataset-empty",
     "dataset-too-small",
@@ -60,14 +62,12 @@ _DATASET_PROBLEMS = (
     "storage-full",
     "storage-unavailable",
 )
-_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _UPLOAD_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "description": "The table as the raw body, or as the one part `file` of a form.",
         "content": {
-            "text/csv": {"schema": {"type": "string"}, "example": _CSV_EXAMPLE},
-            **{kind: _BINARY for kind in MEDIA_TYPES if kind != "text/csv"},
+            **upload_content(_COLUMNS, _EXAMPLE_ROWS),
             MULTIPART_MEDIA_TYPE: {
                 "schema": {
                     "type": "object",
@@ -127,7 +127,7 @@ class Slice(BaseModel):
     """Which rows of a dataset."""
 
     offset: int = Field(default=0, ge=0, le=2**53, description="First row, from 0.")
-    limit: int = Field(default=100, ge=1, le=10_000, description="Most rows.")
+    limit: int = Field(default=100, ge=1, le=2**53, description="Most rows.")
 
 
 @router.post(
@@ -152,7 +152,7 @@ async def create_dataset(
     blobs: BlobsDep,
     registry: RegistryDep,
 ) -> DatasetView:
-    """Upload a table as CSV, Parquet or npy.
+    """Upload a table as CSV, JSON, NDJSON, npy, Arrow IPC stream or Parquet.
 
     The file is streamed to disk and parsed in bounded memory. It is registered whole or not at
     all. Columns must be numeric; values stay float32 or float64 as they came.
@@ -226,33 +226,29 @@ def get_dataset(dataset_id: DatasetPath, project: ProjectDep, registry: Registry
     responses={
         200: {
             "description": "The rows, in the format that `Accept` asks for.",
-            "content": {
-                "application/json": {"schema": RowsView.model_json_schema()},
-                "text/csv": {"schema": {"type": "string"}},
-                "application/x-npy": {"schema": {"type": "string", "format": "binary"}},
-            },
+            "content": rows_answer_content(
+                RowsView.model_json_schema(), example=_ROWS_EXAMPLE, columns=_COLUMNS
+            ),
         },
         **problem_responses("not-found", "not-acceptable", "artifact-missing"),
     },
 )
 def get_dataset_rows(
+    request: Request,
     dataset_id: DatasetPath,
     project: ProjectDep,
     registry: RegistryDep,
     blobs: BlobsDep,
     wanted: Annotated[Slice, Query()],
-    accept: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> Response:
-    """Rows of a dataset as they are stored, as JSON, CSV or npy.
+    """Rows of a dataset as they are stored, in any format; many are streamed.
 
     In CSV, a column name that a spreadsheet would take for a formula is preceded by `'`.
     """
-    media_type = best_media_type(accept, ROWS_MEDIA_TYPES)
+    codec = answer_codec(request.headers.get("accept"))
     dataset = registry.dataset(project, dataset_id)
-    rows = read_slice(blobs.path(dataset.key), offset=wanted.offset, limit=wanted.limit)
-    columns = [column["name"] for column in dataset.columns]
-    body = encode_rows(rows, media_type, columns=columns, offset=wanted.offset, total=dataset.rows)
-    return Response(body, media_type=media_type, headers={"Vary": "Accept"})
+    rows = range(wanted.offset, wanted.offset + wanted.limit)
+    return answer_rows(request, dataset, blobs.path(dataset.key), codec=codec, rows=rows)
 
 
 @router.delete(

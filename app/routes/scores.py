@@ -4,10 +4,8 @@ These are the hot routes: they answer raw requests, and OpenAPI has their descri
 `app.score_docs`.
 """
 
-from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated
 
-import numpy as np
 from fastapi import APIRouter, Path, Query
 from fastapi.routing import APIRoute
 from starlette.requests import Request
@@ -16,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.json_body import json_request
 from app.problems import FieldError, Problem
-from app.rows import Floats
+from app.row_shape import Floats
 from app.samples import SampleRequest, Sampling
 from app.score_docs import (
     EXAMPLE_NOISE,
@@ -29,7 +27,6 @@ from app.score_docs import (
 from app.score_requests import ScoreRequest, Space
 from flows import CompiledFlow
 
-Direction = Literal["inverse", "forward"]
 Ref = Annotated[
     str,
     Path(
@@ -76,7 +73,7 @@ router = APIRouter(prefix="/v1/models", tags=["scores"], route_class=RawRoute)
     operation_id="log_prob",
     summary="How likely are these rows?",
     response_class=Response,
-    openapi_extra=rows_body(EXAMPLE_ROWS, named=True),
+    openapi_extra=rows_body(EXAMPLE_ROWS),
     responses=log_prob_responses(),
 )
 async def log_prob(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
@@ -86,15 +83,11 @@ async def log_prob(request: Request, ref: Ref, space: SpaceQuery = "data") -> Re
     affected. In npy it is -inf or NaN.
     """
     score = await ScoreRequest.of(request, ref, space)
-    rows = await score.rows(named=True)
-    densities = np.empty(len(rows))
-    async with score.flow() as flow:
 
-        def compute(start: int, stop: int) -> None:
-            densities[start:stop] = flow.log_prob(rows[start:stop], space=score.space)
+    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats]:
+        return (flow.log_prob(rows, space=space),)
 
-        await score.compute(compute, rows, densities)
-    return score.answer({"log_prob": densities}, rows=rows, whole=densities)
+    return await score.answer_log_prob(compute)
 
 
 @router.post(
@@ -116,12 +109,22 @@ async def sample(request: Request, ref: Ref, space: SpaceQuery = "data") -> Resp
     operation_id="inverse",
     summary="From data to noise",
     response_class=Response,
-    openapi_extra=rows_body(EXAMPLE_ROWS, named=True),
+    openapi_extra=rows_body(EXAMPLE_ROWS),
     responses=transform_responses("The noise that the rows come from."),
 )
 async def inverse(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
     """The standard normal noise that each row comes from, and the log determinant of the way."""
-    return await _transform(await ScoreRequest.of(request, ref, space), "inverse")
+    score = await ScoreRequest.of(request, ref, space)
+
+    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
+        if not flow.has_noise:
+            raise Problem(
+                "model-without-noise",
+                "This model gives densities and samples; there is no map between data and noise.",
+            )
+        return flow.inverse(rows, space=space)
+
+    return await score.answer_transformed(compute)
 
 
 @router.post(
@@ -129,28 +132,14 @@ async def inverse(request: Request, ref: Ref, space: SpaceQuery = "data") -> Res
     operation_id="forward",
     summary="From noise to data",
     response_class=Response,
-    openapi_extra=rows_body(EXAMPLE_NOISE, named=False),
+    openapi_extra=rows_body(EXAMPLE_NOISE),
     responses=transform_responses("The data that the noise becomes."),
 )
 async def forward(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
     """The data that each row of noise becomes, and the log determinant of the way."""
-    return await _transform(await ScoreRequest.of(request, ref, space), "forward")
+    score = await ScoreRequest.of(request, ref, space)
 
+    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
+        return flow.forward(rows, space=space)
 
-async def _transform(score: ScoreRequest, direction: Direction) -> Response:
-    rows = await score.rows(named=direction == "inverse")
-    dim = score.version.dim
-    whole = np.empty((len(rows), dim + 1))
-    moved, log_det = whole[:, :dim], whole[:, dim]
-    async with score.flow() as flow:
-        transform = _transform_of(flow, direction)
-
-        def compute(start: int, stop: int) -> None:
-            moved[start:stop], log_det[start:stop] = transform(rows[start:stop], space=score.space)
-
-        await score.compute(compute, rows, whole)
-    return score.answer({"rows": moved, "log_det": log_det}, rows=rows, whole=whole)
-
-
-def _transform_of(flow: CompiledFlow, direction: Direction) -> Callable[..., tuple[Floats, Floats]]:
-    return flow.inverse if direction == "inverse" else flow.forward
+    return await score.answer_transformed(compute)

@@ -15,9 +15,11 @@ from starlette.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
+from densityd.ports import free_port
 from models_store.blobs import BlobStore
 from models_store.database import migrate
 from models_store.registry import Registry
+from tests.servers import tied
 
 CSV = {"Content-Type": "text/csv"}
 JSON = {"Content-Type": "application/json"}
@@ -89,32 +91,25 @@ def blobs(client: TestClient) -> BlobStore:
 
 
 @pytest.fixture(scope="session")
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-@pytest.fixture(scope="session")
-def server(
-    tmp_path_factory: pytest.TempPathFactory, migrated_database: Path, free_port: int
-) -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[str]:
     """The URL of a real server process with short time-outs."""
+    port = free_port("127.0.0.1", 0)
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(migrated_database, folder)
     environment = {
         **os.environ,
         "DENSITYD_DATA_DIR": str(folder),
-        "DENSITYD_PORT": str(free_port),
+        "DENSITYD_PORT": str(port),
         "DENSITYD_HEADER_TIMEOUT_S": "1",
         "DENSITYD_BODY_TIMEOUT_S": "1",
     }
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "app"], env=environment, stderr=log)
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            tied(sys.executable, "-m", "app"), env=environment, stderr=log
+        )
     try:
-        wait_for_port(free_port, process)
-        yield f"http://127.0.0.1:{free_port}"
+        wait_for_port(port, process)
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0

@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from flows import Flow, FlowSpec, MafSpec, build, count_parameters, spec_to_dict
+from flows import Flow, FlowSpec, MadeSpec, MafSpec, build, count_parameters, spec_to_dict
 from models_store.blobs import BlobStore, model_key
 from models_store.checkpoints import save_model
 from models_store.database import Database
@@ -18,10 +18,12 @@ COLUMNS = ["height", "weight", "age"]
 MEAN, STD = torch.tensor([170.0, 70.0, 40.0]), torch.tensor([10.0, 12.0, 15.0])
 
 
-def a_flow(seed: int = 0, *, spec: FlowSpec = SPEC, dim: int = 3) -> Flow:
+def a_flow(seed: int = 0, *, spec: FlowSpec = SPEC, dim: int = 3, context_dim: int = 0) -> Flow:
     """A flow that is no standard Gaussian; equal seeds give equal flows."""
-    moments = MEAN.repeat(dim)[:dim], STD.repeat(dim)[:dim]
-    flow = build(spec, dim, standardise=moments, seed=seed)
+    moments = None
+    if not (isinstance(spec, MadeSpec) and spec.conditional == "bernoulli"):
+        moments = MEAN.repeat(dim)[:dim], STD.repeat(dim)[:dim]
+    flow = build(spec, dim, standardise=moments, context_dim=context_dim, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weights in flow.parameters():
@@ -38,27 +40,31 @@ def registered(
     seed: int = 0,
     spec: FlowSpec = SPEC,
     columns: list[str] = COLUMNS,
+    context_columns: tuple[str, ...] = (),
 ) -> Version:
     """A model that went the way of every model: submitted, claimed, stored, finished."""
     submitted(Jobs(database), model_name=name)
     work = JobWork(database)
     job = work.claim("tester", lease_s=LEASE_S)
     assert job is not None
+    flow = a_flow(seed, spec=spec, dim=len(columns), context_dim=len(context_columns))
     stored = save_model(
         blobs,
         model_key(job.id, job.attempt),
-        a_flow(seed, spec=spec, dim=len(columns)),
+        flow,
         spec=spec,
         columns=columns,
-        preprocessing={"standardise": True},
+        context_columns=context_columns,
+        preprocessing={"standardise": flow.preprocessing.standardise is not None},
     )
     new = dataclasses.replace(
         a_version(job),
         family=spec.family,
         dim=len(columns),
         columns=columns,
+        context_columns=list(context_columns),
         flow=spec_to_dict(spec),
-        parameters=count_parameters(spec, len(columns)),
+        parameters=count_parameters(spec, len(columns), len(context_columns)),
         checkpoint_key=stored.key,
         checkpoint_sha256=stored.sha256,
         checkpoint_bytes=stored.bytes,

@@ -6,10 +6,11 @@ from fastapi import Depends, FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.testclient import TestClient
 
-from app.json_body import MAX_DEPTH, json_body, parse_json, validate_json
+from app.json_body import json_body, parse_json, validate_json
 from app.problems import Problem, install_problem_handlers
 from app.settings import ApiSettings
 from models_store.schemas import TrainingRequest
+from models_store.strict_json import MAX_DEPTH
 
 
 class Leaf(BaseModel):

@@ -10,7 +10,9 @@ import pytest
 
 from app.__main__ import RefusalError, main, refuse_unsafe_address
 from app.settings import ApiSettings
+from densityd.ports import free_port
 from tests.app.conftest import wait_for_port
+from tests.servers import tied
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost"])
@@ -50,15 +52,17 @@ def test_fault_146_a_garbage_database_is_named(monkeypatch, data_dir):
         main()
 
 
-def test_an_open_event_stream_does_not_hold_the_stop(data_dir, free_port):
-    port = free_port + 1
+def test_an_open_event_stream_does_not_hold_the_stop(data_dir):
+    port = free_port("127.0.0.1", 0)
     environment = {
         **os.environ,
         "DENSITYD_DATA_DIR": str(data_dir),
         "DENSITYD_PORT": str(port),
     }
     with (data_dir / "log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "app"], env=environment, stderr=log)
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            tied(sys.executable, "-m", "app"), env=environment, stderr=log
+        )
     try:
         wait_for_port(port, process)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:

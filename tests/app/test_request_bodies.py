@@ -1,10 +1,13 @@
 import asyncio
 import gzip
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
+import numpy as np
 import pytest
+from backports import zstd
 from starlette.types import Message, Receive, Scope, Send
 
 from app.problems import Problem
@@ -120,10 +123,64 @@ def test_fault_064_a_bomb_is_stopped_by_its_ratio():
 
 
 @pytest.mark.parametrize(
-    "encoding", ["br", "gzip, gzip", "br, gzip, gzip", "deflate", "zstd", "nonsense"]
+    "encoding", ["br", "gzip, gzip", "br, gzip, gzip", "deflate", "x-zstd, gzip", "nonsense"]
 )
 def test_fault_065_other_and_stacked_encodings_are_refused(encoding):
     assert slug_of([b""], content_encoding=encoding) == "content-encoding"
+
+
+def random_text(size: int) -> bytes:
+    return np.random.default_rng(0).integers(65, 75, size, np.uint8).tobytes()
+
+
+@pytest.mark.parametrize("size", [0, 1, 300_000, 3_999_999])
+@pytest.mark.parametrize("step", [1000, 10**9])
+def test_a_body_of_zstandard_is_unpacked(size, step):
+    packed = zstd.compress(random_text(size))
+    pieces = [packed[i : i + step] for i in range(0, len(packed), step)]
+    body, scope = read(pieces, BodyLimits(4_000_000, 1), content_encoding="zstd")
+    assert body == random_text(size)
+    assert scope["state"]["body_was_encoded"] is True
+
+
+def test_zstandard_frames_may_follow_each_other_in_single_bytes():
+    packed = zstd.compress(b"a" * 1000) + zstd.compress(b"b")
+    pieces = [packed[i : i + 1] for i in range(len(packed))]
+    assert read(pieces, content_encoding="zstd")[0] == b"a" * 1000 + b"b"
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"no zstd at all",
+        zstd.compress(b"hello")[:-3],
+        zstd.compress(b"hello") + b"junk",
+        zstd.compress(b"a" * 10, options={zstd.CompressionParameter.checksum_flag: 1})[:-1] + b"x",
+        gzip.compress(b"hello"),
+    ],
+    ids=range(5),
+)
+def test_corrupt_and_cut_zstandard_is_refused(packed):
+    assert slug_of([packed], content_encoding="zstd") == "content-decoding"
+
+
+def test_fault_064_a_zstandard_bomb_is_stopped_early_by_its_size_and_its_ratio():
+    bomb = zstd.compress(bytes(1 << 30))
+    assert len(bomb) < 200_000
+    tracemalloc.start()
+    try:
+        assert slug_of([bomb], content_encoding="zstd") == "limit-decoded-bytes"
+        limits = BodyLimits(max_bytes=10**10, timeout_s=1)
+        assert slug_of([bomb], limits, content_encoding="zstd") == "limit-decoded-bytes"
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_window_larger_than_any_browser_takes_is_refused():
+    compressor = zstd.ZstdCompressor(options={int(zstd.CompressionParameter.window_log): 27})
+    packed = compressor.compress(random_text(100_000)) + compressor.flush()
+    assert slug_of([packed], content_encoding="zstd") == "content-decoding"
 
 
 @pytest.mark.parametrize("encoding", ["identity", "", "identity, identity"])

@@ -19,6 +19,7 @@ import pytest
 
 from densityd.banner import curl_lines
 from densityd.ports import free_port
+from tests.servers import tied
 
 TIMEOUT_S = 55.0
 pytestmark = pytest.mark.timeout(170)
@@ -116,7 +117,7 @@ class Up:
 def command(data_dir: Path, port: int) -> list[str]:
     program = "from densityd.cli import main; main()"
     options = ["--port", str(port), "--data-dir", str(data_dir)]
-    return [sys.executable, "-c", program, "up", *options]
+    return tied(sys.executable, "-c", program, "up", *options)
 
 
 @pytest.fixture

@@ -12,12 +12,16 @@ from flows import (
     FitOptions,
     Flow,
     FlowSpec,
+    GaussianSpec,
     HafSpec,
     IafSpec,
     MadeSpec,
     MafSpec,
     NiceSpec,
+    PlanarSpec,
+    RadialSpec,
     RealNvpSpec,
+    SylvesterSpec,
     build,
     fit,
 )
@@ -41,6 +45,8 @@ class Case:
 RUNNING = BatchNormSpec(statistics="running", momentum=0.5)
 
 CASES = [
+    Case("gaussian", GaussianSpec()),
+    Case("gaussian-diagonal", GaussianSpec(covariance="diagonal")),
     Case("made", MadeSpec(hidden=[16], activation="relu")),
     Case("made-random", MadeSpec(hidden=[12, 9], order="random", activation="gelu")),
     Case("made-separate", MadeSpec(hidden=[8, 8], separate_networks=True)),
@@ -57,6 +63,12 @@ CASES = [
     Case("haf", HafSpec(layers=4, hidden=[10]), min_dim=2),
     Case("realnvp", RealNvpSpec(layers=3, hidden=[16]), min_dim=2),
     Case("realnvp-plain", RealNvpSpec(layers=2, hidden=[9, 9], batch_norm=None), min_dim=2),
+    Case("planar", PlanarSpec(layers=4)),
+    Case("planar-sampling", PlanarSpec(layers=3, closed="sampling")),
+    Case("radial", RadialSpec(layers=4)),
+    Case("radial-sampling", RadialSpec(layers=3, closed="sampling")),
+    Case("sylvester", SylvesterSpec(layers=3)),
+    Case("sylvester-sampling", SylvesterSpec(layers=2, units=2, closed="sampling"), min_dim=2),
 ]
 
 

@@ -76,7 +76,7 @@ def test_density_integrates_to_1(case, dim, make):
 
 def _integrals(flow: Flow, *, points: int) -> tuple[float, float]:
     """The integral of the density on a regular grid, and on every second point of it."""
-    rows, volume = grid(flow, points=points, reach=20.0)
+    rows, volume = grid(flow, points=points, reach=30.0)
     with torch.no_grad():
         density = torch.cat([flow.log_prob(chunk).exp() for chunk in rows.split(50_000)])
     density = density.view([points] * flow.dim)
@@ -88,11 +88,11 @@ def _integrals(flow: Flow, *, points: int) -> tuple[float, float]:
 @every_state
 def test_a_rows_score_does_not_depend_on_the_rows_beside_it(case, dim, make):
     flow = make(case, dim)
-    x = example_rows(30, dim, seed=1)
+    x = example_rows(12, dim, seed=1)
     with torch.no_grad():
         together = flow.log_prob(x)
         alone = torch.cat([flow.log_prob(row[None]) for row in x])
-        chunked = torch.cat([flow.log_prob(rows) for rows in x.split(7)])
+        chunked = torch.cat([flow.log_prob(rows) for rows in x.split(5)])
     torch.testing.assert_close(alone, together, rtol=1e-12, atol=1e-10)
     torch.testing.assert_close(chunked, together, rtol=1e-12, atol=1e-10)
 
@@ -117,7 +117,8 @@ def test_gradients_reach_every_parameter(case, direction):
 def test_first_and_second_derivatives_equal_finite_differences(case):
     dim = 3
     flow = trained_flow(case, dim).train()
-    x = example_rows(4, dim, seed=1).requires_grad_()
+    # Of 2 rows, batch norm would leave nothing but signs.
+    x = example_rows(3, dim, seed=1).requires_grad_()
     noise = torch.randn(2, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
     assert torch.autograd.gradcheck(flow.inverse, x)
@@ -172,11 +173,10 @@ def test_a_saved_flow_scores_the_same_to_the_bit(case, dim):
 def test_samples_follow_the_density(case):
     flow = trained_flow(case, 2)
     samples = flow.sample(20_000, generator=torch.Generator().manual_seed(0), space="model")
-    axis = torch.linspace(-4, 4, 321, dtype=torch.float64)
-    cells = torch.cartesian_prod(axis[:-1] + 0.0125, axis[:-1] + 0.0125)
+    middles = torch.linspace(-4 + 1 / 32, 4 - 1 / 32, 128, dtype=torch.float64)
     with torch.no_grad():
-        mass = flow.log_prob(cells, space="model").exp() * 0.025**2
-    expected = mass.view(16, 20, 16, 20).sum(dim=(1, 3)).flatten() * len(samples)
+        density = flow.log_prob(torch.cartesian_prod(middles, middles), space="model").exp()
+    expected = (density / 16**2).view(16, 8, 16, 8).sum(dim=(1, 3)).flatten() * len(samples)
     inside = samples[(samples.abs() < 4).all(dim=1)]
     index = ((inside + 4) / 0.5).long()
     counts = torch.bincount(index[:, 0] * 16 + index[:, 1], minlength=256)

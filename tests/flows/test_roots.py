@@ -48,6 +48,7 @@ def _mixture(dtype: torch.dtype, shape: tuple[int, ...] = (50,), *, seed: int = 
 
 
 @every_dtype
+@settings(deadline=None)
 @given(
     root=st.floats(-1e6, 1e6, width=32),
     depth=st.floats(-0.9375, 0.9375, width=32),
@@ -137,7 +138,7 @@ def test_only_the_inputs_that_need_gradients_get_them():
 
 
 @every_dtype
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(y=st.lists(st.floats(-1e4, 1e4, width=32) | st.just(math.nan), min_size=1, max_size=20))
 def test_an_element_does_not_depend_on_those_beside_it(dtype, y):
     values = torch.tensor(y, dtype=dtype)

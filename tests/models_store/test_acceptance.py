@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from flows import MadeSpec, MafSpec, RealNvpSpec
+from flows import GaussianSpec, MadeSpec, MafSpec, RealNvpSpec
 from models_store.acceptance import HeldOut, TrainingLimits, accept_training
 from models_store.errors import RequestError
 from models_store.ids import new_id
@@ -86,9 +86,18 @@ def test_fault_073_too_many_parameters_are_refused_before_they_exist() -> None:
     assert error.slug == "limit-parameters"
 
 
-def test_a_flow_of_too_many_hidden_layers_is_refused() -> None:
-    error = refusal(dataset(), flow={"family": "made", "hidden": [1] * 257})
+@pytest.mark.parametrize(
+    "flow", [{"family": "made", "hidden": [1] * 257}, {"family": "planar", "layers": 257}]
+)
+def test_a_flow_of_too_many_hidden_layers_is_refused(flow: dict[str, Any]) -> None:
+    error = refusal(dataset(), flow=flow)
     assert (error.slug, error.pointer) == ("limit-parameters", "/flow")
+
+
+def test_a_flow_without_hidden_layers_is_accepted() -> None:
+    table = dataset()
+    accepted = accept_training(request(table, flow={"family": "gaussian"}), table, limits=LIMITS)
+    assert accepted.flow == GaussianSpec()
 
 
 def test_training_that_would_not_fit_into_memory_is_refused() -> None:
@@ -167,10 +176,73 @@ def test_fault_019_a_constant_column_has_no_density() -> None:
         {"device": "cuda:99"},
         {"source_url": "file:///etc/passwd"},
         {"model_name": "../up"},
-        {"preprocessing": {"logit": {"lambda": 1e-6}}},
+        {"preprocessing": {"logit": {"lambda": 0.5}}},
+        {"preprocessing": {"dequantise": {"levels": 0}}},
     ],
     ids=str,
 )
 def test_fault_069_to_077_what_cannot_be_meant_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         request(dataset(), **fields)
+
+
+def binary(dim: int = 3) -> Dataset:
+    columns = [
+        {"name": f"b{i}", "dtype": "float64", "std": 0.5, "min": 0.0, "max": 1.0, "distinct": 2}
+        for i in range(dim)
+    ]
+    return replace(dataset(dim=dim), columns=columns)
+
+
+def test_the_context_is_left_out_of_the_columns_to_model() -> None:
+    table = dataset()
+    accepted = accept_training(request(table, context_columns=["x2"]), table, limits=LIMITS)
+    assert (accepted.columns, accepted.context_columns) == (["x1", "x3"], ["x2"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "pointer"),
+    [
+        ({"context_columns": ["x9"]}, "unknown-column", "/context_columns"),
+        ({"context_columns": ["x1", "x1"]}, "duplicate-column", "/context_columns"),
+        (
+            {"columns": ["x1", "x2"], "context_columns": ["x3", "x2"]},
+            "columns-overlap",
+            "/context_columns/1",
+        ),
+        ({"context_columns": ["x1", "x2", "x3"]}, "columns-overlap", "/context_columns"),
+        ({"flow": {"family": "maf", "encoder": {}}}, "encoder-without-context", "/flow"),
+    ],
+)
+def test_a_context_that_cannot_be_is_refused(fields: Any, code: str, pointer: str) -> None:
+    error = refusal(dataset(), **fields)
+    assert (error.slug, error.pointer) == (code, pointer)
+
+
+def test_a_bernoulli_made_takes_columns_of_0_and_1_as_they_are() -> None:
+    table = binary()
+    flow = {"family": "made", "conditional": "bernoulli"}
+    accepted = accept_training(request(table, flow=flow), table, limits=LIMITS)
+    assert not accepted.preprocessing.standardise
+    assert accepted.preprocessing.dequantise is None
+    error = refusal(table, flow=flow, preprocessing={"standardise": True})
+    assert (error.slug, error.pointer) == (
+        "preprocessing-unsuitable",
+        "/preprocessing/standardise",
+    )
+    other = replace(table, columns=[*table.columns[:2], {**table.columns[2], "max": 2.0}])
+    assert refusal(other, flow=flow).slug == "preprocessing-unsuitable"
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "pointer"),
+    [
+        ({"dequantise": {"levels": 1}}, "/preprocessing/dequantise"),
+        ({"logit": {"lambda": 1e-6}}, "/preprocessing/logit"),
+    ],
+)
+def test_values_must_suit_the_preprocessing(preprocessing: Any, pointer: str) -> None:
+    table = binary()
+    column = {**table.columns[0], "max": 3.0}
+    error = refusal(replace(table, columns=[column]), preprocessing=preprocessing)
+    assert (error.slug, error.pointer) == ("preprocessing-unsuitable", pointer)

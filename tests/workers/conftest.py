@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from models_store.database import Database
+from tests.servers import tied
 from tests.workers.place import Place, PlaceRedis, Running
 
 
@@ -57,8 +58,8 @@ def start_worker(place: Place) -> Iterator[Callable[..., "subprocess.Popen[bytes
             "DENSITYD_SWEEP_INTERVAL_S": str(shared.sweep_interval_s),
         }
         started.append(
-            subprocess.Popen(
-                [sys.executable, "-P", "-m", "workers"],
+            subprocess.Popen(  # noqa: S603 - our own command
+                tied(sys.executable, "-P", "-m", "workers"),
                 env=os.environ | environment | variables,
                 stdout=log,
                 stderr=log,

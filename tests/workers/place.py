@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import text
 
 from densityd import private_redis
@@ -23,6 +24,7 @@ from models_store.jobs import Jobs
 from models_store.records import Dataset, NewDataset, Version
 from models_store.registry import Registry
 from models_store.schemas import TrainingRequest
+from tests.servers import tied
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
 
@@ -71,24 +73,34 @@ class Place:
     def add_dataset(self, rows: int = 600, *, columns: int = 3, seed: int = 0) -> Dataset:
         table = np.random.default_rng(seed).normal(size=(rows, columns)).astype(np.float32)
         table[:, 1] += table[:, 0] ** 2
+        return self.add_table(table)
+
+    def add_table(self, table: NDArray[np.float32]) -> Dataset:
         dataset_id = new_id("ds")
         with self.blobs.staged(".npy") as staged:
             with staged.open("wb") as file:
                 np.save(file, table)
             blob = self.blobs.commit(staged, table_key(dataset_id))
-        names = [f"x{index + 1}" for index in range(columns)]
         described = [
-            {"name": name, "dtype": "float32", "mean": 0.0, "std": 1.0, "min": -5.0, "max": 5.0}
-            for name in names
+            {
+                "name": f"x{index + 1}",
+                "dtype": "float32",
+                "mean": float(values.mean()),
+                "std": float(values.std()),
+                "min": float(values.min()),
+                "max": float(values.max()),
+                "distinct": len(np.unique(values)),
+            }
+            for index, values in enumerate(table.T)
         ]
         return self.registry.add_dataset(
             NewDataset(
                 id=dataset_id,
                 project=PROJECT,
                 name="table",
-                rows=rows,
+                rows=len(table),
                 dtype="float32",
-                columns=[column | {"distinct": rows} for column in described],
+                columns=described,
                 warnings=[],
                 source_format="npy",
                 source_sha256=blob.sha256,
@@ -213,7 +225,7 @@ class PlaceRedis:
 
     def start(self) -> None:
         self.process = subprocess.Popen(  # noqa: S603 - our own command
-            private_redis.command(self._settings.redis_socket), stdout=subprocess.DEVNULL
+            tied(*private_redis.command(self._settings.redis_socket)), stdout=subprocess.DEVNULL
         )
         wait_until(lambda: private_redis.answers(self._settings.resolved_broker_url))
 

@@ -311,3 +311,44 @@ def test_progress_is_told_between_epochs(place: Place, monkeypatch: pytest.Monke
     ticks = [message.progress["fraction"] for message in messages if isinstance(message, Tick)]
     assert ticks == sorted(ticks)
     assert len(ticks) > EPOCHS
+
+
+def test_a_conditional_flow_is_trained_and_stored_with_its_context(place: Place) -> None:
+    dataset = place.add_dataset()
+    request = {"context_columns": ["x2"], "flow": {"family": "maf", "layers": 1, "hidden": [8]}}
+    trained = result(run(task_of(place, dataset, request=request)))
+    version = trained.version
+    assert (version["columns"], version["context_columns"]) == (["x1", "x3"], ["x2"])
+    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    assert (flow.dim, flow.context_dim) == (2, 1)
+    table = torch.from_numpy(np.load(place.blobs.verify(dataset.key, dataset.sha256)))
+    order = table[:, [0, 2, 1]].double()
+    _, _, test = split_rows(len(table), split_of())
+    with torch.no_grad():
+        mean = float(flow.double().log_prob_of_table(order[test]).mean())
+    assert mean == pytest.approx(trained.metrics["test_log_likelihood"], abs=1e-4)
+
+
+def test_pixels_are_dequantised_and_go_through_the_logit(place: Place) -> None:
+    pixels = np.random.default_rng(0).integers(0, 4, size=(400, 2)).astype(np.float32)
+    pixels[:, 1] = pixels[:, 0]
+    dataset = place.add_table(pixels)
+    preprocessing = {"dequantise": {"levels": 4}, "logit": {"lambda": 0.05}}
+    request = {"preprocessing": preprocessing, "flow": {"family": "made", "hidden": [16]}}
+    trained = result(run(task_of(place, dataset, request=request)))
+    version = trained.version
+    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    assert flow.preprocessing.logit is not None
+    samples = flow.sample(200, generator=torch.Generator().manual_seed(0))
+    assert set(samples.unique().tolist()) <= {0.0, 1.0, 2.0, 3.0}
+    # Two columns of four values, independent, have -2 log 4 nats; these are one and the same.
+    assert trained.metrics["test_log_likelihood"] > -2 * np.log(4)
+
+
+def test_a_bernoulli_made_is_trained_on_columns_of_0_and_1(place: Place) -> None:
+    bits = np.random.default_rng(0).integers(0, 2, size=(400, 2)).astype(np.float32)
+    bits[:, 1] = 1 - bits[:, 0]
+    request = {"flow": {"family": "made", "conditional": "bernoulli", "hidden": [8], "masks": 2}}
+    changes = {"optimisation": {"seed": 1, "max_epochs": 40, "learning_rate": 0.05}}
+    trained = result(run(task_of(place, place.add_table(bits), request=request | changes)))
+    assert trained.metrics["test_log_likelihood"] == pytest.approx(-np.log(2), abs=0.05)

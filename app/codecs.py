@@ -1,0 +1,63 @@
+"""Every format that rows travel in: how it is read, and how it is written.
+
+A new format is a member of `TableFormat` with its media type and its parser (`models_store`), and
+one entry here.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+
+from app.answer_table import AnswerTable
+from app.arrow_encoders import ArrowEncoder, ParquetEncoder
+from app.encoders import CsvEncoder, Encoder, JsonEncoder, NdjsonEncoder, NpyEncoder
+from app.incoming import Incoming
+from app.json_rows import read_json
+from app.npy import read_npy
+from app.row_shape import Floats
+from app.settings import ApiSettings
+from app.table_rows import read_table
+from models_store.table_contract import MEDIA_TYPES, TableFormat
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A format.
+
+    Args:
+        format: what it is.
+        read: from a body to arrays of rows, each of the model's columns in their order. It raises
+            `Problem` for what is wrong with the body.
+        encoder: makes what writes an answer.
+        text: whether it is text, which compresses well; floats do not.
+        limited_as_json: whether a body is held in memory, so that the limit of JSON applies.
+    """
+
+    format: TableFormat
+    read: Callable[[Incoming], AsyncGenerator[Floats, None]]
+    encoder: Callable[[AnswerTable], Encoder]
+    text: bool = False
+    limited_as_json: bool = False
+
+    @property
+    def media_type(self) -> str:
+        """Its name in `Content-Type` and `Accept`."""
+        return _MEDIA_TYPES[self.format]
+
+    def max_bytes(self, settings: ApiSettings) -> int:
+        """The largest body of rows."""
+        return settings.max_json_bytes if self.limited_as_json else settings.max_score_bytes
+
+
+_MEDIA_TYPES = {kind: media_type for media_type, kind in MEDIA_TYPES.items()}
+
+CODECS = (
+    Codec(TableFormat.JSON, read_json, JsonEncoder, text=True, limited_as_json=True),
+    Codec(TableFormat.NDJSON, read_table, NdjsonEncoder, text=True),
+    Codec(TableFormat.CSV, read_table, CsvEncoder, text=True),
+    Codec(TableFormat.NPY, read_npy, NpyEncoder),
+    Codec(TableFormat.ARROW, read_table, ArrowEncoder),
+    Codec(TableFormat.PARQUET, read_table, ParquetEncoder),
+)
+"""The formats; the first is the one for callers who do not mind."""
+
+BY_MEDIA_TYPE = {codec.media_type: codec for codec in CODECS}

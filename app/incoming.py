@@ -1,0 +1,78 @@
+"""The body of a request that brings rows, on its way to arrays."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from anyio import CapacityLimiter
+
+from app.row_shape import RowsShape
+from app.settings import ApiSettings
+from models_store.blobs import BlobStore
+from models_store.table_contract import TableFormat
+
+_INLINE_BYTES = 32 * 1024  # larger bodies are decoded in a thread
+_WRITE_BYTES = 1024 * 1024
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """What a decoder of rows is given.
+
+    Args:
+        body: the pieces as they come, of which there is a bounded number of bytes in all.
+        format: what it says it is.
+        parameters: those of its media type.
+        shape: what the rows must look like.
+        settings: the limits.
+        blobs: where what does not fit into memory may lie for the while.
+        parsers: how many processes may parse files at once.
+    """
+
+    body: AsyncIterator[bytes]
+    format: TableFormat
+    parameters: Mapping[str, str]
+    shape: RowsShape
+    settings: ApiSettings
+    blobs: BlobStore
+    parsers: CapacityLimiter
+
+    async def whole(self) -> bytes:
+        """All of it; for formats whose limit is small."""
+        pieces = [piece async for piece in self.body if piece]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def write_to_disk(body: AsyncIterator[bytes], destination: Path) -> int:
+    """Write a body to an existing file, and say how many bytes it had.
+
+    Raises:
+        ClientDisconnect: the caller left before the end.
+    """
+    size = 0
+    waiting = bytearray()
+    file = await asyncio.to_thread(destination.open, "wb")
+    with file:
+        async for piece in body:
+            size += len(piece)
+            waiting += piece
+            if len(waiting) >= _WRITE_BYTES:
+                await asyncio.to_thread(file.write, waiting)
+                waiting = bytearray()
+        await asyncio.to_thread(file.write, waiting)
+    return size
+
+
+async def in_thread_if_large(
+    decode: Callable[_Parameters, _Result], *args: _Parameters.args, **kwargs: _Parameters.kwargs
+) -> _Result:
+    """Call `decode`, whose first argument is a body, off the event loop if that takes long."""
+    body = args[0]
+    if isinstance(body, bytes) and len(body) > _INLINE_BYTES:
+        return await asyncio.to_thread(decode, *args, **kwargs)
+    return decode(*args, **kwargs)

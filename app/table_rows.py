@@ -1,0 +1,129 @@
+"""Rows of a request in a format that the store parses: by way of the disk, in bounded memory."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from anyio import to_thread
+
+from app.incoming import Incoming, write_to_disk
+from app.problems import Problem
+from app.row_shape import Floats, RowsShape, field_error
+from models_store.table_contract import ParseOptions, TableError, TableFormat
+from models_store.table_copy import open_table_isolated
+from models_store.table_open import open_table
+from models_store.table_source import TableSource
+
+# What is wrong with a table is said in the words of a batch. Other slugs are the same for both.
+_SLUGS = {
+    "column-name": "columns-mismatch",
+    "dataset-duplicate-columns": "columns-mismatch",
+    "dataset-dtype": "batch-value",
+    "dataset-empty": "batch-empty",
+    "dataset-encoding": "array-parse",
+    "dataset-nonfinite": "value-nonfinite",
+    "dataset-parse": "array-parse",
+    "dataset-pickle-forbidden": "array-dtype",
+    "dataset-shape": "batch-shape",
+    "dataset-too-large": "limit-decoded-bytes",
+    "dataset-truncated": "array-parse",
+}
+_FORMULA_STARTS = ("'=", "'+", "'-", "'@")
+
+
+async def read_table(incoming: Incoming, *, start: bytes = b"") -> AsyncGenerator[Floats, None]:
+    """The rows of a body; columns that have names may come in any order.
+
+    Args:
+        incoming: the body.
+        start: what has been taken from it before.
+
+    Raises:
+        Problem: saying what is wrong, and where.
+    """
+    with incoming.blobs.staged(".rows") as file, incoming.blobs.staged(".npy") as unpacked:
+        await write_to_disk(_prefixed(start, incoming.body), file)
+        options = ParseOptions(
+            header=incoming.parameters.get("header", "present") != "absent",
+            max_rows=incoming.shape.max_rows,
+            max_columns=max(incoming.settings.max_columns, incoming.shape.width),
+            max_bytes=incoming.settings.max_table_bytes,
+        )
+        with _as_problem():
+            if incoming.format is TableFormat.PARQUET:
+                isolated = partial(
+                    open_table_isolated,
+                    file,
+                    unpacked,
+                    format=incoming.format,
+                    options=options,
+                    memory_bytes=incoming.settings.parse_memory_bytes,
+                    timeout_s=incoming.settings.parse_timeout_s,
+                )
+                table = await to_thread.run_sync(
+                    isolated, abandon_on_cancel=True, limiter=incoming.parsers
+                )
+            else:
+                table = await asyncio.to_thread(
+                    open_table, file, format=incoming.format, options=options
+                )
+        async for rows in _rows(table, incoming):
+            yield rows
+
+
+async def _rows(table: TableSource, incoming: Incoming) -> AsyncGenerator[Floats, None]:
+    order = _order_of(table, incoming)
+    count = 0
+    while True:
+        with _as_problem():
+            chunk = await asyncio.to_thread(next, table.chunks, None)
+        if chunk is None:
+            break
+        count += chunk.shape[1]
+        incoming.shape.check_count(count)
+        yield chunk[order].T if order is not None else chunk.T
+    incoming.shape.check_count(count)
+
+
+def _order_of(table: TableSource, incoming: Incoming) -> list[int] | None:
+    if not table.named:
+        incoming.shape.check_width(len(table.names))
+        return None
+    names = table.names
+    if incoming.format is TableFormat.CSV:
+        names = [_as_it_was(name, incoming.shape) for name in names]
+    order = incoming.shape.order_of(names)
+    return None if order == list(range(len(order))) else order
+
+
+def _as_it_was(name: str, shape: RowsShape) -> str:
+    """A name without the mark that CSV answers have before what looks like a formula."""
+    bare = name.removeprefix("'")
+    return bare if name.startswith(_FORMULA_STARTS) and bare in shape.columns else name
+
+
+@contextmanager
+def _as_problem() -> Iterator[None]:
+    try:
+        yield
+    except TableError as error:
+        raise _problem(error) from error
+
+
+def _problem(error: TableError) -> Problem:
+    slug = _SLUGS.get(error.slug, error.slug)
+    errors = []
+    if error.row is not None:
+        column = () if error.column is None else (error.column,)
+        errors = [field_error(error.detail, error.row - 1, *column)]
+    return Problem(
+        slug, error.detail, errors=errors, members={"column": error.column, "row": error.row}
+    )
+
+
+async def _prefixed(start: bytes, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if start:
+        yield start
+    async for piece in body:
+        yield piece

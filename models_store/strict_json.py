@@ -1,0 +1,126 @@
+"""Strict JSON: RFC 8259 to the letter, and nothing that two parsers could read differently."""
+
+import re
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+
+from models_store.errors import StoreError
+
+MAX_DEPTH = 1000
+MAX_NUMBER_DIGITS = 1000
+
+JsonSlug = Literal[
+    "body-empty",
+    "json-depth",
+    "json-duplicate-key",
+    "json-encoding",
+    "json-nonfinite",
+    "json-number",
+    "json-syntax",
+    "validation",
+    "value-nonfinite",
+]
+
+# Possessive, and able to end with the text: linear in time whatever comes.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_LONG_NUMBER = re.compile(rb"\d{%d}" % (MAX_NUMBER_DIGITS + 1))
+_NONFINITE = re.compile(rb"NaN|Infinity", re.IGNORECASE)
+_HUGE_EXPONENT = re.compile(rb"\d[eE]\+?\d{3}|\d{309}")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class JsonError(StoreError):
+    """A text is not JSON, or is JSON that nothing here can take.
+
+    Attributes:
+        slug: the kind of fault.
+        detail: what is wrong, and in which line and column where that is known.
+    """
+
+    def __init__(self, slug: JsonSlug, detail: str) -> None:
+        self.slug = slug
+        self.detail = detail
+        super().__init__(detail)
+
+
+def parse_strict(text: bytes) -> Any:  # noqa: ANN401  JSON is anything
+    """Parse JSON and refuse whatever two parsers could read differently.
+
+    Raises:
+        JsonError: for what RFC 8259 forbids or leaves open (NaN, duplicate keys, encodings other
+            than plain UTF-8, nesting and digits without end), and for values that no field can
+            take (numbers beyond float64, lone surrogates).
+    """
+    if not text.strip(b" \t\r\n"):
+        raise JsonError("body-empty", "The body must be JSON; it is empty.")
+    bare = without_strings(text)
+    _check_depth(bare)
+    check_numbers(bare)
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise _syntax_error(text, bare, error) from error
+    if _count_keys(document, objects=bare.count(b"{")) != bare.count(b":"):
+        raise JsonError("json-duplicate-key", "An object names the same key twice.")
+    return document
+
+
+def without_strings(text: bytes) -> bytes:
+    """The text without its strings, keys among them."""
+    return _STRING.sub(b"", text) if b'"' in text else text
+
+
+def check_numbers(bare: bytes) -> None:
+    """Refuse numbers of too many digits in a text without strings.
+
+    Raises:
+        JsonError: ``json-number``.
+    """
+    if _LONG_NUMBER.search(bare):
+        raise JsonError("json-number", f"A number has more than {MAX_NUMBER_DIGITS} digits.")
+
+
+def _check_depth(bare: bytes) -> None:
+    brackets = np.frombuffer(bare.translate(None, _NOT_BRACKETS), np.uint8)
+    if brackets.size <= MAX_DEPTH:
+        return
+    opening = (brackets & 0x0F) == 0x0B  # [ and { end in B, ] and } in D
+    depth = np.cumsum(np.where(opening, 1, -1), dtype=np.int64)
+    if int(depth.max()) > MAX_DEPTH:
+        raise JsonError("json-depth", f"The JSON is nested more than {MAX_DEPTH} levels deep.")
+
+
+def _syntax_error(text: bytes, bare: bytes, error: orjson.JSONDecodeError) -> JsonError:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return JsonError("json-encoding", "The body is not UTF-8.")
+    if text.startswith(b"\xef\xbb\xbf") or b"\0" in text:
+        return JsonError("json-encoding", "The body must be UTF-8 without a byte order mark.")
+    if _NONFINITE.search(bare):
+        return JsonError("json-nonfinite", "NaN and Infinity are not JSON.")
+    if "surrogate" in error.msg or _SURROGATE.search(text):
+        return JsonError("validation", "A string has half of a surrogate pair.")
+    if "infinity" in error.msg or _HUGE_EXPONENT.search(bare):
+        return JsonError("value-nonfinite", "A number is too large for a 64-bit float.")
+    return JsonError(
+        "json-syntax", f"The body is not JSON: line {error.lineno}, column {error.colno}."
+    )
+
+
+def _count_keys(document: object, *, objects: int) -> int:
+    """How many keys the parsed document has; a duplicate in the text is one key here."""
+    keys = 0
+    pending = [document]
+    while pending and objects:
+        value = pending.pop()
+        if isinstance(value, dict):
+            objects -= 1
+            keys += len(value)
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(item for item in value if isinstance(item, dict | list))
+    return keys

@@ -1,0 +1,200 @@
+"""Reading Arrow IPC streams message by message, from a file that is mapped, not loaded.
+
+A record batch may be as large as its writer likes: what is not compressed is read in slices from
+the disk, what is compressed must announce how much it unpacks to, and is bounded before it is.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+
+from models_store.table_arrow import columns_of, real_columns, row_bytes
+from models_store.table_contract import ParseOptions, TableError
+from models_store.table_source import (
+    Columns,
+    TableSource,
+    check_columns,
+    check_rows,
+    gather,
+    rows_per_chunk,
+)
+
+MAX_SCHEMA_BYTES = 16 << 20
+"""The largest schema that is parsed."""
+
+MAX_UNPACKED_BYTES = 256 << 20
+"""What one compressed record batch may unpack to."""
+
+_DAMAGED = "The Arrow stream is damaged or cut off"
+_HEADER_SLOT = 2  # of a message (format/Message.fbs)
+_LENGTH_SLOT, _BUFFERS_SLOT, _COMPRESSION_SLOT = 0, 2, 3  # of a record batch
+_BUFFER_BYTES = 16
+_NOT_PACKED = -1
+
+
+def open_arrow(path: Path, options: ParseOptions) -> TableSource:
+    """Open an Arrow IPC stream.
+
+    Raises:
+        TableError: the stream is damaged, too large, or holds anything but plain real columns.
+    """
+    with _decoding():
+        if path.stat().st_size == 0:
+            raise TableError("dataset-empty", "The file is empty.")
+        messages = _Messages(path)
+        schema = messages.schema()
+        check_columns(len(schema), options=options)
+        names, dtypes = real_columns(schema)
+    stream = _Stream(messages, schema, row_bytes=row_bytes(dtypes), options=options)
+    return TableSource(
+        names=names, dtypes=dtypes, named=True, chunks=gather(stream.chunks()), warnings=[]
+    )
+
+
+class _Messages:
+    """The messages of a stream, which must end with its end marker and nothing after it."""
+
+    def __init__(self, path: Path) -> None:
+        self._size = path.stat().st_size
+        self._file = pa.memory_map(os.fspath(path))
+        self._reader = pa.MessageReader.open_stream(self._file)
+
+    def schema(self) -> pa.Schema:
+        """Read the first message."""
+        message = self._reader.read_next_message()
+        if message.type != "schema":
+            raise _damaged("it does not begin with a schema")
+        if message.metadata.size > MAX_SCHEMA_BYTES:
+            raise TableError(
+                "limit-metadata", f"The schema has more than {MAX_SCHEMA_BYTES} bytes."
+            )
+        return pa.ipc.read_schema(message)
+
+    def batches(self) -> Iterator[pa.Message]:
+        """Read the others."""
+        while True:
+            position = self._file.tell()
+            try:
+                message = self._reader.read_next_message()
+            except StopIteration:
+                break
+            if message.type != "record batch":
+                raise _damaged(f"it holds a message of an unexpected kind ({message.type})")
+            yield message
+        if self._file.tell() != self._size:
+            raise _damaged("bytes follow its end marker")
+        if position == self._size:
+            raise _damaged("its end marker is missing")
+
+
+class _Stream:
+    """The rows of a stream."""
+
+    def __init__(
+        self, messages: _Messages, schema: pa.Schema, *, row_bytes: int, options: ParseOptions
+    ) -> None:
+        self._messages = messages
+        self._schema = schema
+        self._row_bytes = row_bytes
+        self._options = options
+
+    def chunks(self) -> Iterator[Columns]:
+        step = rows_per_chunk(len(self._schema))
+        rows = 0
+        with _decoding():
+            for message in self._messages.batches():
+                header = _BatchHeader(message)
+                rows += header.rows
+                check_rows(rows, row_bytes=self._row_bytes, options=self._options)
+                header.check_unpacked(columns=len(self._schema))
+                batch = pa.ipc.read_record_batch(message, self._schema)
+                batch.validate(full=True)  # otherwise its lengths may lie about its buffers
+                for start in range(0, batch.num_rows, step):
+                    yield columns_of(batch.slice(start, step))
+
+
+class _BatchHeader:
+    """What a record batch says about itself; its flatbuffer has been verified by Arrow."""
+
+    def __init__(self, message: pa.Message) -> None:
+        self._body = memoryview(message.body)
+        self._bytes = memoryview(message.metadata)
+        root = self._int("I", 0)
+        place = self._field(root, _HEADER_SLOT)
+        if place is None:
+            raise _damaged("a record batch has no header")
+        self._batch = place + self._int("I", place)
+        length = self._field(self._batch, _LENGTH_SLOT)
+        self.rows = 0 if length is None else self._int("q", length)
+        if self.rows < 0:
+            raise _damaged("a record batch has a negative number of rows")
+
+    def check_unpacked(self, *, columns: int) -> None:
+        """Refuse a compressed batch that unpacks to too much, or to more than its rows need."""
+        if self._field(self._batch, _COMPRESSION_SLOT) is None:
+            return
+        unpacked = sum(self._unpacked_sizes())
+        if unpacked > MAX_UNPACKED_BYTES:
+            raise TableError(
+                "dataset-too-large",
+                f"A compressed record batch unpacks to more than {MAX_UNPACKED_BYTES} bytes. Write"
+                " smaller batches.",
+            )
+        # Eight bytes and one bit a value, and some padding of each buffer.
+        if unpacked > columns * (9 * self.rows + 256):
+            raise _damaged("a record batch unpacks to more than its rows can have")
+
+    def _unpacked_sizes(self) -> Iterator[int]:
+        place = self._field(self._batch, _BUFFERS_SLOT)
+        if place is None:
+            return
+        vector = place + self._int("I", place)
+        for index in range(self._int("I", vector)):
+            at = vector + 4 + _BUFFER_BYTES * index
+            offset, length = self._int("q", at), self._int("q", at + 8)
+            if length == 0:
+                continue
+            if offset < 0:
+                raise _damaged("a buffer lies outside of its record batch")
+            (size,) = struct.unpack_from("<q", self._body, offset)
+            if size < _NOT_PACKED:
+                raise _damaged("a buffer has a negative size")
+            yield length if size == _NOT_PACKED else size
+
+    def _field(self, table: int, slot: int) -> int | None:
+        """The place of a field of a flatbuffer table, or None where it has none."""
+        vtable = table - self._int("i", table)
+        entry = 4 + 2 * slot
+        if entry >= self._int("H", vtable):
+            return None
+        offset = self._int("H", vtable + entry)
+        return table + offset if offset else None
+
+    def _int(self, code: str, place: int) -> int:
+        (number,) = struct.unpack_from(f"<{code}", self._bytes, place)
+        return int(number)
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """Tell a damaged stream, which Arrow reports in several ways, from a disk that fails."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except UnicodeDecodeError:
+        raise TableError("dataset-encoding", "A name in the stream is not UTF-8.") from None
+    except StopIteration:
+        raise _damaged("it has no schema") from None
+    except (pa.ArrowException, OSError, struct.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise _damaged("a part of it cannot be decoded") from None
+
+
+def _damaged(what: str) -> TableError:
+    return TableError("dataset-parse", f"{_DAMAGED}: {what}.")

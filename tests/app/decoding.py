@@ -1,0 +1,54 @@
+"""Decoding a body of rows without a server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from anyio import CapacityLimiter
+
+from app.codecs import CODECS
+from app.incoming import Incoming
+from app.row_shape import Floats, RowsShape
+from app.settings import ApiSettings
+from models_store.blobs import BlobStore
+from models_store.table_contract import TableFormat
+
+_CODECS = {codec.format: codec for codec in CODECS}
+
+
+def decode(
+    body: bytes | Iterable[bytes], kind: TableFormat, shape: RowsShape, **parameters: str
+) -> Floats:
+    """The rows of a body, put together; nothing may be left on the disk."""
+    pieces = [body] if isinstance(body, bytes) else body
+    with TemporaryDirectory() as folder:
+        try:
+            return asyncio.run(_decode(pieces, kind, shape, parameters, Path(folder)))
+        finally:
+            assert not [path for path in Path(folder).rglob("*") if path.is_file()]
+
+
+async def _decode(
+    pieces: Iterable[bytes],
+    kind: TableFormat,
+    shape: RowsShape,
+    parameters: dict[str, str],
+    folder: Path,
+) -> Floats:
+    async def stream() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    incoming = Incoming(
+        body=stream(),
+        format=kind,
+        parameters=parameters,
+        shape=shape,
+        settings=ApiSettings(data_dir=folder),
+        blobs=BlobStore(folder),
+        parsers=CapacityLimiter(1),
+    )
+    chunks = [rows async for rows in _CODECS[kind].read(incoming)]
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks, dtype=np.float64)

@@ -1,0 +1,332 @@
+"""Bad JSON, NDJSON and Arrow tables (groups A and B of the fault catalogue), and odd good ones."""
+
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pytest
+from hypothesis import given, settings, strategies as st
+from numpy.typing import NDArray
+
+from models_store import table_json, table_ndjson
+from models_store.tables_io import (
+    ParseOptions,
+    TableError,
+    TableFormat,
+    TableSummary,
+    parse_table,
+    parse_table_isolated,
+)
+
+JSON, NDJSON, ARROW = TableFormat.JSON, TableFormat.NDJSON, TableFormat.ARROW
+GRID = np.arange(12.0).reshape(4, 3) ** 2
+Refuse = Callable[..., TableError]
+Accept = Callable[..., TableSummary]
+
+
+@pytest.fixture
+def accept(tmp_path: Path) -> Accept:
+    def parse(data: object, kind: TableFormat = JSON, **options: object) -> TableSummary:
+        body = data if isinstance(data, bytes) else json.dumps(data).encode()
+        (tmp_path / "upload").write_bytes(body)
+        chosen = ParseOptions(**options)  # type: ignore[arg-type] # each test knows its own
+        return parse_table(tmp_path / "upload", tmp_path / "table.npy", format=kind, options=chosen)
+
+    return parse
+
+
+@pytest.fixture
+def refuse(accept: Accept, tmp_path: Path) -> Refuse:
+    def parse(data: object, kind: TableFormat = JSON, **options: object) -> TableError:
+        with pytest.raises(TableError) as caught:
+            accept(data, kind, **options)
+        assert not (tmp_path / "table.npy").exists()
+        assert len(caught.value.detail) < 1000
+        return caught.value
+
+    return parse
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Callable[[], NDArray[np.float64]]:
+    return lambda: np.load(tmp_path / "table.npy")
+
+
+def names(summary: TableSummary) -> list[str]:
+    return [column.name for column in summary.columns]
+
+
+def arrow(table: pa.Table, *, compression: str | None = None, rows: int | None = None) -> bytes:
+    buffer = io.BytesIO()
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(buffer, table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=rows)
+    return buffer.getvalue()
+
+
+def lines(*rows: object) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"rows": [[1, 2.5], [3, -4e1]], "columns": ["a", "b"]},
+        {"columns": ["a", "b"], "rows": [[1, 2.5], [3, -4e1]]},
+        {"rows": [{"a": 1, "b": 2.5}, {"b": -40, "a": 3}]},
+        [{"a": 1, "b": 2.5}, {"a": 3, "b": -40}],
+    ],
+)
+def test_every_form_of_a_json_document_is_the_same_table(accept, stored, document):
+    for body in (json.dumps(document), json.dumps(document, indent=3) + "\n"):
+        assert names(accept(body.encode())) == ["a", "b"]
+        assert stored().tolist() == [[1, 2.5], [3, -40]]
+
+
+def test_lists_without_names_are_called_x1_to_xd(accept):
+    assert names(accept([[1, 2], [3, 5]])) == ["x1", "x2"]
+    assert names(accept(lines([1, 2], [3, 5]), NDJSON)) == ["x1", "x2"]
+
+
+def test_lines_of_objects_may_order_their_columns_as_they_like(accept, stored):
+    body = b'\r\n {"a": 1, "b:": 2}\r\n\n{"b:":5,"a":null}\r\n{"a":3,"b:":7}'
+    assert names(accept(body, NDJSON, missing="drop")) == ["a", "b:"]
+    assert stored().tolist() == [[1, 2], [3, 7]]
+
+
+NAMES = st.text('abcdefg{}[],:"\\\u00e9\u4e16', min_size=1, max_size=9)
+TABLES = st.integers(1, 3).flatmap(
+    lambda width: st.lists(
+        st.lists(st.integers(-99, 99) | st.floats(-9, 9), min_size=width, max_size=width),
+        min_size=2,
+        max_size=40,
+    )
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    rows=TABLES,
+    keys=st.lists(NAMES | st.sampled_from(["}", '"]', "\\", "},{", "a:"]), min_size=3, unique=True),
+    form=st.sampled_from(["lists", "named", "named first", "objects", "bare"]),
+    indent=st.sampled_from([None, 0, 2]),
+    block=st.integers(1, 64),
+)
+def test_a_document_is_read_whatever_the_size_of_the_pieces(
+    tmp_path_factory, rows, keys, form, indent, block
+):
+    keys = keys[: len(rows[0])]
+    objects = [dict(zip(keys, row, strict=True)) for row in rows]
+    document = {
+        "lists": {"rows": rows},
+        "named": {"rows": rows, "columns": keys},
+        "named first": {"columns": keys, "rows": rows},
+        "objects": {"rows": objects},
+        "bare": objects,
+    }[form]
+    folder = tmp_path_factory.mktemp("json")
+    (folder / "upload").write_text(json.dumps(document, indent=indent))
+    (folder / "lines").write_text("\n".join(map(json.dumps, objects)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table_json, "BLOCK_BYTES", block)
+        patch.setattr(table_ndjson, "BLOCK_BYTES", block)
+        options = ParseOptions(constant="keep")
+        for file, kind in (("upload", JSON), ("lines", NDJSON)):
+            parse_table(folder / file, folder / "table.npy", format=kind, options=options)
+            assert np.load(folder / "table.npy").tolist() == rows
+
+
+JSON_FAULTS = {
+    "045 ragged": ([[1, 2], [3]], "dataset-shape"),
+    "045 ragged objects": ([{"a": 1}, {"a": 1, "b": 2}], "dataset-shape"),
+    "another column": ([{"a": 1}, {"b": 1}], "dataset-shape"),
+    "mixed": ([[1], {"a": 1}], "dataset-shape"),
+    "047 NaN": (b"[[1, NaN], [1, 2]]", "json-nonfinite"),
+    "048 infinite": (b"[[1, 1e400], [1, 2]]", "dataset-nonfinite"),
+    "048 huge integer": (b"[[1, 1%b], [1, 2]]" % (b"0" * 310), "dataset-nonfinite"),
+    "052 deep": (b"[" * 100_000, "json-depth"),
+    "054 long number": (b"[[1, 1.%b], [1, 2]]" % (b"0" * 2000), "json-number"),
+    "055 duplicate key": (b'[{"a": 1, "a": 2}, {"a": 3}]', "json-duplicate-key"),
+    "055 duplicate rows": (b'{"rows": [[1], [2]], "rows": [[1], [2]]}', "json-duplicate-key"),
+    "056 text": ([[1, "1.5"], [1, 2]], "dataset-dtype"),
+    "056 boolean": ([[1, True], [1, 2]], "dataset-dtype"),
+    "null": ([[1, None], [1, 2], [3, 5]], "dataset-nonfinite"),
+    "nested": ([[1, [2]], [1, 2]], "dataset-shape"),
+    "nested object": ({"rows": [{"a": {"b": 1}}, {"a": 2}]}, "dataset-dtype"),
+    "empty": (b"", "dataset-empty"),
+    "blank": (b" \n ", "dataset-empty"),
+    "no rows": ({"rows": []}, "dataset-empty"),
+    "no columns": ([[], []], "dataset-shape"),
+    "empty objects": ([{}, {}], "dataset-shape"),
+    "scalars": ([1, 2], "dataset-shape"),
+    "a number": (b"1", "dataset-shape"),
+    "other member": ({"rows": [[1], [2]], "data": 1}, "dataset-shape"),
+    "other member first": ({"data": 1, "rows": [[1], [2]]}, "dataset-shape"),
+    "names of other length": ({"rows": [[1], [2]], "columns": ["a", "b"]}, "dataset-shape"),
+    "names no strings": ({"rows": [[1], [2]], "columns": [1]}, "dataset-shape"),
+    "names no list": ({"rows": [[1], [2]], "columns": "a"}, "dataset-shape"),
+    "same names": ({"rows": [[1, 2], [2, 3]], "columns": ["a", "a"]}, "dataset-duplicate-columns"),
+    "empty name": ([{"": 1}, {"": 2}], "column-name"),
+    "surrogate": (b'[{"\\ud800": 1}, {"\\ud800": 2}]', "column-name"),
+    "byte order mark": (b"\xef\xbb\xbf[[1], [2]]", "json-encoding"),
+    "latin-1": ('[{"ä": 1}, {"ä": 2}]'.encode("latin-1"), "json-encoding"),
+    "trailing comma": (b"[[1], [2],]", "json-syntax"),
+    "double comma": (b"[[1],, [2]]", "json-syntax"),
+    "no comma": (b"[[1] [2]]", "json-syntax"),
+    "junk after": (b"[[1], [2]] x", "json-syntax"),
+    "one row": ([[1]], "dataset-too-small"),
+    "zip": (b"PK\x03\x04" + bytes(30), "media-type"),
+}
+
+
+@pytest.mark.parametrize(("data", "slug"), JSON_FAULTS.values(), ids=list(JSON_FAULTS))
+def test_a_bad_json_document_is_refused(refuse, data, slug):
+    assert refuse(data).slug == slug
+
+
+NDJSON_FAULTS = {
+    "045 ragged": (lines([1, 2], [3]), "dataset-shape"),
+    "047 NaN": (b"[1]\n[NaN]\n", "json-nonfinite"),
+    "052 deep": (b"[" * 100_000, "json-depth"),
+    "054 long number": (b"[1]\n[1.%b]\n" % (b"0" * 2000), "json-number"),
+    "055 duplicate key": (b'{"a": 1}\n{"a": 1, "a": 2}\n', "json-duplicate-key"),
+    "056 text": (lines({"a": 1}, {"a": "2"}), "dataset-dtype"),
+    "empty": (b"\n \r\n", "dataset-empty"),
+    "two rows on a line": (b"[1] [2]\n[3]\n", "json-syntax"),
+    "a row on two lines": (b"[1,\n2]\n", "json-syntax"),
+    "a number": (b"1\n2\n", "dataset-shape"),
+    "byte order mark": (b"\xef\xbb\xbf[1]\n[2]\n", "json-encoding"),
+    "utf-16": ("[1]\n[2]\n".encode("utf-16"), "json-encoding"),
+    "one endless line": (b"[" + b" " * 5_000_000, "dataset-parse"),
+}
+
+
+@pytest.mark.parametrize(("data", "slug"), NDJSON_FAULTS.values(), ids=list(NDJSON_FAULTS))
+def test_bad_json_lines_are_refused(refuse, data, slug):
+    assert refuse(data, NDJSON).slug == slug
+
+
+def test_a_fault_in_a_long_table_is_told_by_line_row_and_column(refuse):
+    good = [{"a": i, "b": i * i} for i in range(50_000)]
+    error = refuse(lines(*good, {"a": 1, "b": "x"}), NDJSON)
+    assert (error.column, error.row) == ("b", 50_001)
+    error = refuse(lines(*good) + b'\n{"a": 1,, "b": 2}', NDJSON)
+    assert "Line 50002" in error.detail
+    error = refuse([*good, {"a": 1, "b": "x"}])
+    assert (error.column, error.row) == ("b", 50_001)
+    error = refuse({"rows": [list(row.values()) for row in good] + [[1]]})
+    assert error.row == 50_001
+
+
+# Arrow
+
+
+@pytest.mark.parametrize("compression", [None, "zstd", "lz4"])
+@pytest.mark.parametrize("rows", [None, 1000])
+def test_an_arrow_stream_is_stored_with_its_names_and_types(accept, stored, compression, rows):
+    x = np.random.default_rng(0).normal(size=(20_000, 2))
+    table = pa.table({"a": x[:, 0], "b": x[:, 1].astype(np.float32)})
+    summary = accept(arrow(table, compression=compression, rows=rows), ARROW)
+    assert [(column.name, column.dtype) for column in summary.columns] == [
+        ("a", "float64"),
+        ("b", "float32"),
+    ]
+    assert np.array_equal(stored()[:, 0], x[:, 0])
+
+
+def test_nulls_of_an_arrow_stream_are_missing(accept, stored):
+    table = pa.table({"a": pa.array([1, None, 3], pa.int16()), "b": [1.0, 2.0, 4.0]})
+    assert accept(arrow(table), ARROW, missing="drop").rows == 2
+    assert stored().tolist() == [[1, 1], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["1.5", "2.5"]).dictionary_encode(),
+        pa.array(["1", "2"]),
+        pa.array([True, False]),
+        pa.array([[1.0], [2.0]]),
+        pa.array([1, 2], pa.timestamp("us")),
+        pa.array([1, 2], pa.decimal128(9, 2)),
+        pa.nulls(2),
+    ],
+    ids=lambda column: str(column.type)[:20],
+)
+def test_fault_040_other_arrow_columns_than_reals_are_refused(refuse, column):
+    error = refuse(arrow(pa.table({"x": [1.0, 2.0], "bad": column})), ARROW)
+    assert (error.slug, error.column) == ("dataset-dtype", "bad")
+
+
+def test_a_compressed_batch_may_not_unpack_to_more_than_it_needs(refuse):
+    honest = arrow(pa.table({"a": np.zeros(1000)}), compression="zstd")
+    size = (8000).to_bytes(8, "little")
+    assert honest.count(size) == 1
+    for lie in (8001 + 4096, 1 << 40, -2):
+        data = honest.replace(size, lie.to_bytes(8, "little", signed=True))
+        assert refuse(data, ARROW).slug in {"dataset-parse", "dataset-too-large"}
+
+
+def test_fault_035_a_bomb_is_refused_before_it_is_unpacked(refuse):
+    bomb = arrow(pa.table({"a": np.zeros(40_000_000)}), compression="zstd")
+    assert len(bomb) < 100_000
+    started = time.monotonic()
+    assert refuse(bomb, ARROW).slug == "dataset-too-large"
+    assert time.monotonic() - started < 1.0
+
+
+def test_a_batch_whose_length_lies_reads_nothing_beyond_its_buffers(refuse):
+    honest = arrow(pa.table({"a": np.arange(1237.0)}))
+    length = (1237).to_bytes(8, "little")
+    for lie in (1238, 5000, 1 << 30):
+        data = honest.replace(length, lie.to_bytes(8, "little"))
+        assert refuse(data, ARROW).slug in {"dataset-parse", "limit-rows"}
+
+
+def test_a_stream_without_its_end_or_with_more_after_it_is_refused(refuse):
+    whole = arrow(pa.table({"a": [1.0, 2.0, 3.0]}))
+    for data in (whole[:-8], whole + whole, whole + b"\0"):
+        assert refuse(data, ARROW).slug == "dataset-parse"
+
+
+def test_an_arrow_file_is_no_stream(refuse):
+    buffer = io.BytesIO()
+    table = pa.table({"a": [1.0, 2.0]})
+    with pa.ipc.new_file(buffer, table.schema) as writer:
+        writer.write_table(table)
+    error = refuse(buffer.getvalue(), ARROW)
+    assert error.slug == "media-type"
+    assert "file" in error.detail
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xff\xff\xff\0\0\0\0"])
+def test_an_arrow_stream_of_nothing_is_refused(refuse, data):
+    assert refuse(data, ARROW).slug in {"dataset-empty", "dataset-parse"}
+
+
+def test_an_arrow_stream_without_rows_is_empty(refuse):
+    assert refuse(arrow(pa.table({"a": pa.array([], pa.float64())})), ARROW).slug == "dataset-empty"
+
+
+@pytest.mark.parametrize("kind", [JSON, NDJSON, ARROW])
+def test_a_table_larger_than_the_memory_is_parsed_in_pieces(tmp_path, kind):
+    rows, columns = 100_000, 15
+    x = np.random.default_rng(0).integers(0, 10**6, (rows, columns)).astype(np.float64)
+    match kind:
+        case TableFormat.ARROW:
+            table = pa.table({f"x{i}": x[:, i] for i in range(columns)})
+            (tmp_path / "upload").write_bytes(arrow(table))
+        case _:
+            text = orjson.dumps(x, option=orjson.OPT_SERIALIZE_NUMPY)
+            (tmp_path / "upload").write_bytes(
+                text[1:-1].replace(b"],[", b"]\n[") if kind is NDJSON else text
+            )
+    summary = parse_table_isolated(
+        tmp_path / "upload", tmp_path / "table.npy", format=kind, memory_bytes=110 << 20
+    )
+    assert (summary.rows, len(summary.columns)) == (rows, columns)
