@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-
 # tanh is written as sigmoid.
 FoldedActivation = Literal["relu", "sigmoid", "elu", "gelu"]
 

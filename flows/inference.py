@@ -138,8 +138,8 @@ class CompiledFlow:
             space: `model` gives preprocessed rows.
         """
         if self._packed is not None:
-            x, log_det = self._sample(self._packed, u, space)
-            return x, log_det - self._constant
+            rows, log_dets = self._sample(self._packed, u, space)
+            return rows, log_dets - self._constant
         rows, log_dets = np.empty((len(u), self.dim)), np.empty(len(u))
         with torch.inference_mode():
             for start, chunk in self._chunks(u):
@@ -264,7 +264,8 @@ class CompiledFlow:
                 return self._identity
             case [Standardise() as layer]:
                 return layer.mean.numpy(), layer.std.numpy()
-        return None
+            case _:
+                return None
 
     def _inverse(
         self, steps: list[Step], x: Tensor, context: Tensor | None

@@ -33,8 +33,8 @@ from flows.micro_kernels import (
     word,
 )
 
-# ruff: noqa: ANN001, ANN202, ANN401, ARG001  numba and llvmlite have no types
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: ignore-errors
+# numba compiles these functions by its own types; llvmlite has none.
 
 # From so many rows on, a tile that is not full beats single rows.
 TILE_FROM = 3
@@ -55,6 +55,8 @@ ACTIVATION, COPIED, MATRICES, LINES, KNOWN = range(5)
 # each unit sees.
 WIDTH, PLACE, BIASES, PANELS, REACH = range(5)
 LINE_BYTES = 40
+# What a product adds to.
+FROM_THERE, FROM_BIASES = range(2)
 
 
 def _jit(*signature: Any) -> Callable[..., Any]:
@@ -179,14 +181,14 @@ def _tile_block(weight, bias, depth, source, out, units, vectors):
 
 
 @_jit()
-def _product(line, units, inputs, biased, space, below, vectors):
+def _product(line, units, inputs, start, space, below, vectors):
     """Some units of one layer from a range of the layer below, as far as they see it.
 
     Args:
         line: of the matrix, its address.
         units: the first and the one after the last.
         inputs: the same of the layer below.
-        biased: start from the biases, not from what stands there.
+        start: from the biases, or from what stands there.
         space: the address of the tile.
         below: where the layer below has its values.
         vectors: of rows in the tile; 0 is a single row.
@@ -206,10 +208,10 @@ def _product(line, units, inputs, biased, space, below, vectors):
         weight = word(panels, unit // PANEL) + 4 * PANEL * inputs[0]
         out = place + row * unit
         if vectors == 0:
-            bias = word(line, BIASES) + 4 * (unit - lane) if biased else 0
+            bias = word(line, BIASES) + 4 * (unit - lane) if start == FROM_BIASES else 0
             row_block(weight, bias, depth, source, out - 4 * lane, lane, count)
         else:
-            bias = word(line, BIASES) + 4 * unit if biased else 0
+            bias = word(line, BIASES) + 4 * unit if start == FROM_BIASES else 0
             _tile_block(weight + 4 * lane, bias, depth, source, out, count, vectors)
         unit += count
 
@@ -226,7 +228,7 @@ def _run_network(lines, matrices, activation, space, size, source):
             stop = min(start + HOT_UNITS, width)
             inputs = int64(0), word(word(line, REACH), stop - 1)
             address, vectors = space.ctypes.data, size // LANES
-            _product(line, (start, stop), inputs, True, address, below, vectors)
+            _product(line, (start, stop), inputs, FROM_BIASES, address, below, vectors)
             if index < matrices - 1:
                 _activate(activation, space[(place + start) * size : (place + stop) * size])
         below = place
@@ -288,12 +290,14 @@ def _sample_layer(layer, space, cells, source, target, places, log_det):
         below, line, known = target, layer[LINES], layer[KNOWN]
         for _ in range(last + 1):
             units = word(known, step + begin), word(known, step + end)
-            _product(line, units, (int64(0), word(known, begin)), True, address, below, vectors)
+            _product(
+                line, units, (int64(0), word(known, begin)), FROM_BIASES, address, below, vectors
+            )
             below, line, known = word(line, PLACE), line + LINE_BYTES, known + 8 * step
         known -= 8 * step
         for i in range(begin, end):
             inputs = word(known, begin), word(known, i)
-            _product(end_line, (2 * i, 2 * i + 2), inputs, False, address, deepest, vectors)
+            _product(end_line, (2 * i, 2 * i + 2), inputs, FROM_THERE, address, deepest, vectors)
             x, u, shift = target + i, source + places[i], out + 2 * i
             for j in range(size):
                 cells[x, j] = cells[shift, j] + cells[u, j] * _exp(cells[shift + 1, j])
@@ -303,7 +307,7 @@ def _sample_layer(layer, space, cells, source, target, places, log_det):
             for _ in range(last):
                 units = word(known, step + i), word(known, step + i + 1)
                 inputs = word(known, begin), word(known, i + 1)
-                _product(line, units, inputs, False, address, below, vectors)
+                _product(line, units, inputs, FROM_THERE, address, below, vectors)
                 below, line, known = word(line, PLACE), line + LINE_BYTES, known + 8 * step
                 first, after = (below + units[0]) * size, (below + units[1]) * size
                 _activate(kind, space[first:after])
@@ -369,6 +373,48 @@ def _space(n, units):
     return raw[skip : skip + numbers]
 
 
+@_jit()
+def _read(rows, start, shift, scale, cells, places):
+    """Rows from `start` on, minus shift and by scale, into a tile."""
+    size = cells.shape[1]
+    count = min(size, len(rows) - start)
+    for i in range(rows.shape[1]):
+        for j in range(count):
+            cells[places[i], j] = (rows[start + j, i] - shift[i]) / scale[i]
+        for j in range(count, size):
+            cells[places[i], j] = 0
+
+
+@_jit()
+def _invert_tile(layers, places, space, cells, log_det):
+    """All layers, from data that stand at 0; returns where the noise is."""
+    dim = places.shape[1]
+    source, target = int64(0), dim + -dim % LANES
+    for index in range(len(layers)):
+        layer, to = layers[index], places[index + 1]
+        if layer[COPIED] > 0:
+            _invert_coupling(layer, space, cells, source, target, to, log_det)
+        else:
+            _invert_layer(layer, space, cells, source, target, to, log_det)
+        source, target = target, source
+    return source
+
+
+@_jit()
+def _sample_tile(layers, places, space, cells, log_det):
+    """All layers, from noise that stands at 0; returns where the data are."""
+    dim = places.shape[1]
+    source, target = int64(0), dim + -dim % LANES
+    for index in range(len(layers) - 1, -1, -1):
+        layer, to = layers[index], places[index + 1]
+        if layer[COPIED] > 0:
+            _sample_coupling(layer, space, cells, source, target, to, log_det)
+        else:
+            _sample_layer(layer, space, cells, source, target, to, log_det)
+        source, target = target, source
+    return source
+
+
 _INTEGERS = types.Array(int64, 2, "C", readonly=True)
 _DOUBLES = types.Array(float64, 2, "C", readonly=True)
 _ARGUMENTS = (_DOUBLES, _INTEGERS, int64, _INTEGERS, _DOUBLES)
@@ -389,31 +435,19 @@ def invert(rows, layers, units, places, affine, noise, log_det, squares):
         log_det: results: log|det du/dx|, constants left out.
         squares: results: the sum of the squares of the noise.
     """
-    dim, n = rows.shape[1], len(rows)
-    space, beside = _space(n, units), places.shape[1] + -places.shape[1] % LANES
-    start = 0
+    n, start = len(rows), 0
+    space = _space(n, units)
     while start < n:
         size = _rows_in_tile(n - start, n < TILE_FROM)
-        count = min(size, n - start)
         cells = space[: units * size].reshape((units, size))
         total = np.zeros(size)
-        for i in range(dim):
-            for j in range(count):
-                cells[places[0, i], j] = (rows[start + j, i] - affine[0, i]) / affine[1, i]
-            for j in range(count, size):
-                cells[places[0, i], j] = 0
-        source, target = int64(0), beside
-        for index in range(len(layers)):
-            layer, to = layers[index], places[index + 1]
-            if layer[COPIED] > 0:
-                _invert_coupling(layer, space, cells, source, target, to, total)
-            else:
-                _invert_layer(layer, space, cells, source, target, to, total)
-            source, target = target, source
+        _read(rows, start, affine[0], affine[1], cells, places[0])
+        source = _invert_tile(layers, places, space, cells, total)
+        count = min(size, n - start)
         for j in range(count):
             log_det[start + j] = total[j]
             squares[start + j] = 0
-        for i in range(dim):
+        for i in range(rows.shape[1]):
             for j in range(count):
                 u = affine[2, i] + affine[3, i] * cells[source + i, j]
                 squares[start + j] += u * u
@@ -428,31 +462,22 @@ def sample(noise, layers, units, places, affine, rows, log_det):
 
     Args:
         noise: rows.
-        layers: as for `invert`, and so are those not named here.
+        layers: as for `invert`.
+        units: as for `invert`.
+        places: as for `invert`.
+        affine: as for `invert`.
         rows: results.
         log_det: results: log|det dx/du|, constants left out.
     """
-    dim, n = noise.shape[1], len(noise)
-    space, beside = _space(n, units), places.shape[1] + -places.shape[1] % LANES
-    start = 0
+    n, start, dim = len(noise), 0, noise.shape[1]
+    space, in_order = _space(n, units), np.arange(dim)
     while start < n:
         size = _rows_in_tile(n - start, n < TILE_FROM)
-        count = min(size, n - start)
         cells = space[: units * size].reshape((units, size))
         total = np.zeros(size)
-        for i in range(dim):
-            for j in range(count):
-                cells[i, j] = (noise[start + j, i] - affine[2, i]) / affine[3, i]
-            for j in range(count, size):
-                cells[i, j] = 0
-        source, target = int64(0), beside
-        for index in range(len(layers) - 1, -1, -1):
-            layer, to = layers[index], places[index + 1]
-            if layer[COPIED] > 0:
-                _sample_coupling(layer, space, cells, source, target, to, total)
-            else:
-                _sample_layer(layer, space, cells, source, target, to, total)
-            source, target = target, source
+        _read(noise, start, affine[2], affine[3], cells, in_order)
+        source = _sample_tile(layers, places, space, cells, total)
+        count = min(size, n - start)
         for j in range(count):
             log_det[start + j] = total[j]
         for i in range(dim):

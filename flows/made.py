@@ -1,5 +1,6 @@
 """Masked autoencoders (Germain et al. 2015, Papamakarios et al. 2017)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -151,7 +152,7 @@ class _MadeStep(AutoregressiveStep):
     """A folded layer, its features in natural order."""
 
     def __init__(self, layer: MaskedAffine, *, context_weight: Tensor | None) -> None:
-        activation_ = torch.sigmoid_
+        activation_: Callable[[Tensor], Tensor] = torch.sigmoid_
         if layer.activation != "sigmoid":
             activation_ = ACTIVATIONS[layer.activation].apply_
         super().__init__(

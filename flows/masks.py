@@ -38,13 +38,6 @@ def random_degrees(
     return torch.randint(lowest, dim, (width,), generator=generator)
 
 
-def units_known(width: int, dim: int) -> list[int]:
-    """How many units of a hidden layer have a degree of at most 0, 1, ..., dim."""
-    degrees = hidden_degrees(width, dim)
-    known: list[int] = torch.searchsorted(degrees, torch.arange(dim + 1), right=True).tolist()
-    return known
-
-
 def hidden_mask(
     above: Int[Tensor, " out_width"], below: Int[Tensor, " in_width"]
 ) -> Float[Tensor, "out_width in_width"]:

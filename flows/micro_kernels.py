@@ -12,8 +12,8 @@ from llvmlite import ir
 from numba import float32, int32, types
 from numba.extending import intrinsic
 
-# ruff: noqa: ANN001, ANN202, ANN401, ARG001  numba and llvmlite have no types
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
+# mypy: ignore-errors
+# numba compiles these functions by its own types; llvmlite has none.
 
 # Rows in a vector, and units whose weights stand side by side.
 LANES, PANEL = 16, 8

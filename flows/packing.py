@@ -42,8 +42,9 @@ def pack(steps: Sequence[Step], dim: int) -> "PackedFlow | None":
         dim: features.
     """
     scale, shift = np.ones(dim), np.zeros(dim)
-    if steps and isinstance(steps[-1], AffineStep):
-        *steps, last = steps
+    last = steps[-1] if steps else None
+    if isinstance(last, AffineStep):
+        steps = steps[:-1]
         scale, shift = last.scale[:, 0].double().numpy(), last.shift[:, 0].double().numpy()
     layers: list[MaskedAffine | AffineCoupling] = []
     places = [np.arange(dim)]
