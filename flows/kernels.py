@@ -16,7 +16,7 @@ they pass, and run in parallel.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 from numba import float32, float64, int32, int64, njit, types
@@ -76,6 +76,7 @@ _wide_1, _wide_2, _wide_4, _wide_all = (tile_block_of(n, VECTORS) for n in (1, 2
 
 
 @_jit()
+@no_type_check
 def _exp(x):
     """The exponential to 2 units in the last place, without branches (Cephes' expf).
 
@@ -100,6 +101,7 @@ def _exp(x):
 
 
 @_jit()
+@no_type_check
 def _tanh(x):
     """The hyperbolic tangent to 2e-7, as the ratio of polynomials that Eigen and XLA use."""
     x = float32(-7.905311) if x < float32(-7.905311) else x
@@ -120,6 +122,7 @@ def _tanh(x):
 
 
 @_jit()
+@no_type_check
 def _erf(x):
     """The error function to 5e-7, as the ratio of polynomials that Eigen and XLA use."""
     x = float32(-4) if x < float32(-4) else x
@@ -141,6 +144,7 @@ def _erf(x):
 
 
 @_jit()
+@no_type_check
 def _activate(kind, h):
     """Applies an activation in place."""
     stay_apart()
@@ -159,6 +163,7 @@ def _activate(kind, h):
 
 
 @_jit()
+@no_type_check
 def _tile_block(weight, bias, depth, source, out, units, vectors):
     """The micro-kernel for so many units and vectors."""
     if vectors == VECTORS:
@@ -181,6 +186,7 @@ def _tile_block(weight, bias, depth, source, out, units, vectors):
 
 
 @_jit()
+@no_type_check
 def _product(line, units, inputs, start, space, below, vectors):
     """Some units of one layer from a range of the layer below, as far as they see it.
 
@@ -217,6 +223,7 @@ def _product(line, units, inputs, start, space, below, vectors):
 
 
 @_jit()
+@no_type_check
 def _run_network(lines, matrices, activation, space, size, source):
     """All units of a network, from the values at `source`; returns where its outputs start."""
     stay_apart()
@@ -236,6 +243,7 @@ def _run_network(lines, matrices, activation, space, size, source):
 
 
 @_jit()
+@no_type_check
 def _invert_layer(layer, space, cells, source, target, places, log_det):
     """Data to noise, one masked layer, for a tile.
 
@@ -260,6 +268,7 @@ def _invert_layer(layer, space, cells, source, target, places, log_det):
 
 
 @_jit()
+@no_type_check
 def _sample_layer(layer, space, cells, source, target, places, log_det):
     """Noise to data, one masked layer, for a tile; each hidden unit is computed once.
 
@@ -314,6 +323,7 @@ def _sample_layer(layer, space, cells, source, target, places, log_det):
 
 
 @_jit()
+@no_type_check
 def _invert_coupling(layer, space, cells, source, target, places, log_det):
     """Data to noise, one coupling, copied features first; arguments as for `_invert_layer`.
 
@@ -334,6 +344,7 @@ def _invert_coupling(layer, space, cells, source, target, places, log_det):
 
 
 @_jit()
+@no_type_check
 def _sample_coupling(layer, space, cells, source, target, places, log_det):
     """Noise to data, one coupling; arguments as for `_sample_layer`."""
     stay_apart()
@@ -350,6 +361,7 @@ def _sample_coupling(layer, space, cells, source, target, places, log_det):
 
 
 @_jit()
+@no_type_check
 def _run_coupling(layer, space, size, source):
     """Both networks; returns where outputs stand, less the features that are copied."""
     n, lines = layer[MATRICES], layer[LINES]
@@ -359,12 +371,14 @@ def _run_coupling(layer, space, size, source):
 
 
 @_jit()
+@no_type_check
 def _rows_in_tile(left, single):
     """How many rows the next tile has places for."""
     return 1 if single else LANES * VECTORS if left > LANES else LANES
 
 
 @_jit()
+@no_type_check
 def _space(n, units):
     """A work space for tiles of so many units, from a cache line on."""
     numbers = units * _rows_in_tile(n, n < TILE_FROM)
@@ -374,6 +388,7 @@ def _space(n, units):
 
 
 @_jit()
+@no_type_check
 def _read(rows, start, shift, scale, cells, places):
     """Rows from `start` on, minus shift and by scale, into a tile."""
     size = cells.shape[1]
@@ -386,6 +401,7 @@ def _read(rows, start, shift, scale, cells, places):
 
 
 @_jit()
+@no_type_check
 def _invert_tile(layers, places, space, cells, log_det):
     """All layers, from data that stand at 0; returns where the noise is."""
     dim = places.shape[1]
@@ -401,6 +417,7 @@ def _invert_tile(layers, places, space, cells, log_det):
 
 
 @_jit()
+@no_type_check
 def _sample_tile(layers, places, space, cells, log_det):
     """All layers, from noise that stands at 0; returns where the data are."""
     dim = places.shape[1]
@@ -421,6 +438,7 @@ _ARGUMENTS = (_DOUBLES, _INTEGERS, int64, _INTEGERS, _DOUBLES)
 
 
 @_jit(types.void(*_ARGUMENTS, float64[:, ::1], float64[::1], float64[::1]))
+@no_type_check
 def invert(rows, layers, units, places, affine, noise, log_det, squares):
     """Data to noise.
 
@@ -457,6 +475,7 @@ def invert(rows, layers, units, places, affine, noise, log_det, squares):
 
 
 @_jit(types.void(*_ARGUMENTS, float64[:, ::1], float64[::1]))
+@no_type_check
 def sample(noise, layers, units, places, affine, rows, log_det):
     """Noise to data.
 

@@ -5,7 +5,7 @@ compiled kernels watches `kernels.py` only: after a change here, remove `__pycac
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, no_type_check
 
 import llvmlite.binding
 from llvmlite import ir
@@ -104,6 +104,7 @@ class _Emitter:
         return self.b.gep(pointer, [index], source_etype=kind)
 
 
+@no_type_check
 def tile_block_of(units: int, vectors: int) -> Any:
     """The micro-kernel of tiles, for some units of a panel.
 
@@ -149,6 +150,7 @@ def tile_block_of(units: int, vectors: int) -> Any:
 
 
 @intrinsic
+@no_type_check
 def row_block(_, weight, bias, depth, source, out, first, count):
     """The micro-kernel of single rows: the same sums, with a panel's units in the lanes.
 
@@ -189,6 +191,7 @@ def row_block(_, weight, bias, depth, source, out, first, count):
 
 
 @intrinsic
+@no_type_check
 def stay_apart(_):
     """Keeps the function that calls it from being compiled into each of its callers again."""
 
@@ -200,6 +203,7 @@ def stay_apart(_):
 
 
 @intrinsic
+@no_type_check
 def two_to_the(_, exponent):
     """2 to an integer from -126 to 127."""
 
@@ -212,6 +216,7 @@ def two_to_the(_, exponent):
 
 
 @intrinsic
+@no_type_check
 def word(_, address, index):
     """The integer at an address, `index` integers further."""
 
