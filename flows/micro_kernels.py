@@ -204,7 +204,7 @@ def stay_apart(_):
 
 @intrinsic
 @no_type_check
-def two_to_the(_, exponent):
+def two_to_the(_, _exponent):
     """2 to an integer from -126 to 127."""
 
     def generate(_context, builder, _signature, args):

@@ -27,7 +27,7 @@ from flows.kernels import BLOCK_UNITS, HOT_UNITS, LANES, VECTORS
 from flows.packing import CALL_ROWS
 
 # More units than are computed at a time, and widths that no panel divides.
-SPECS = [
+SPECS: list[FlowSpec] = [
     *(
         MafSpec(layers=2, hidden=[HOT_UNITS + 5, 19], activation=activation, order="random")
         for activation in ("relu", "tanh", "elu", "gelu")
