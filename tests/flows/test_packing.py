@@ -23,7 +23,8 @@ from flows import (
     compile_flow,
     packing,
 )
-from flows.kernels import BLOCK_UNITS, HOT_UNITS, LANES, VECTORS
+from flows.kernels import BLOCK_UNITS, HOT_UNITS
+from flows.micro_kernels import LANES, VECTORS
 from flows.packing import CALL_ROWS
 
 # More units than are computed at a time, and widths that no panel divides.
