@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from app.connections import BoundedProtocol
 from app.main import create_app
+from app.processes import Processes, inherited_sockets
 from app.settings import ApiSettings
 from models_store.blobs import BlobStore
 from models_store.database import Database
@@ -38,12 +39,22 @@ def main() -> None:
     except (ValidationError, RefusalError, StoreError) as error:
         sys.exit(f"densityd api: {error}")
     configure_logging(settings.log_level, "api")
+    sockets = inherited_sockets()
+    if sockets is None and settings.api_processes > 1:
+        sys.exit(_run_processes(settings))
     server = Server(create_app(settings), settings)
-    server.run()
+    server.run(sockets)
     # A thread may still wait for the parser of an upload that was cut off. Do not wait for it: a
     # parser dies with its parent.
     logging.shutdown()
     os._exit(0 if server.started else 1)
+
+
+def _run_processes(settings: ApiSettings) -> int:
+    try:
+        return Processes(settings).run()
+    except OSError as error:
+        sys.exit(f"densityd api: cannot listen on {settings.host}:{settings.port}: {error}")
 
 
 def refuse_unsafe_address(settings: ApiSettings) -> None:

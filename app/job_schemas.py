@@ -35,7 +35,7 @@ _JOB_EXAMPLE: dict[str, Any] = {
 
 
 class ProgressView(BaseModel):
-    """How far a job is."""
+    """How far a training is."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -47,6 +47,17 @@ class ProgressView(BaseModel):
     eta_seconds: float | None = Field(
         description="Seconds until training ends if the model gets no better; null: unknown yet."
     )
+
+
+class IterationProgressView(BaseModel):
+    """How far a variational job is."""
+
+    model_config = ConfigDict(extra="allow")
+
+    iteration: int = Field(description="Iterations that are done.")
+    max_iterations: int
+    fraction: float = Field(description="From 0 to 1, of the iterations or of the time.")
+    eta_seconds: float | None = Field(description="Seconds until training ends.")
 
 
 class JobModelView(BaseModel):
@@ -75,9 +86,12 @@ class JobView(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    progress: ProgressView | None = Field(description="Null until the first signs of progress.")
+    progress: ProgressView | IterationProgressView | None = Field(
+        description="Null until the first signs of progress."
+    )
     metrics: dict[str, Any] | None = Field(
-        description="Of the last epoch; of the model, test likelihood included, once succeeded."
+        description="Of the last epoch or report; of the model, test likelihood or evidence"
+        " included, once succeeded."
     )
     model: JobModelView
     dispatch: Literal["sent", "pending"] = Field(
@@ -105,7 +119,7 @@ class JobView(BaseModel):
             created_at=job.created_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
-            progress=ProgressView(**job.progress) if job.progress else None,
+            progress=_progress(job),
             metrics=job.metrics,
             model=JobModelView(name=job.model_name, version=job.model_version),
             dispatch="sent" if dispatched else "pending",
@@ -147,3 +161,13 @@ class EventPage(BaseModel):
     items: list[EventView]
     next_after: int = Field(description="`after` for the next page.")
     ended: bool = Field(description="The job has ended and these are its last events.")
+
+
+def _progress(job: Job) -> ProgressView | IterationProgressView | None:
+    if not job.progress:
+        return None
+    match job.kind:
+        case JobKind.TRAINING:
+            return ProgressView(**job.progress)
+        case JobKind.VARIATIONAL:
+            return IterationProgressView(**job.progress)

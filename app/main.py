@@ -6,18 +6,20 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from anyio import CapacityLimiter
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from starlette.responses import Response
 
 from app.engine import Engine, OverloadedError
+from app.head import HeadMiddleware
 from app.metrics import Metrics
 from app.middleware import RequestMiddleware
 from app.models_cache import LoadedModels
 from app.openapi import DESCRIPTION, TAGS, install_openapi
+from app.parameters import known_parameters
 from app.problems import Problem, install_problem_handlers, problem_response, request_id_of
 from app.queue import JobQueue
 from app.request_bodies import BodyLimits, BodyMiddleware
-from app.routes import datasets, docs, health, jobs, models, problems, scores
+from app.routes import datasets, docs, health, job_starts, jobs, models, problems, scores
 from app.settings import ApiSettings
 from models_store.blobs import BlobStore
 from models_store.database import Database
@@ -44,7 +46,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = Metrics()
     app.state.stopping = asyncio.Event()
-    for module in (datasets, jobs, models, scores, problems, health, docs):
+    for module in (datasets, job_starts, jobs, models, scores):
+        app.include_router(module.router, dependencies=[Depends(known_parameters)])
+    for module in (problems, health, docs):
         app.include_router(module.router)
     install_problem_handlers(app)
     app.exception_handler(OverloadedError)(_on_overload)
@@ -57,6 +61,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         timeout_s=settings.body_timeout_s,
     )
     app.add_middleware(BodyMiddleware, limits=limits)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(RequestMiddleware, metrics=app.state.metrics)
     return app
 
@@ -77,7 +82,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.models = LoadedModels(
             state.registry, state.blobs, max_bytes=settings.model_cache_bytes
         )
-        state.engine = Engine(threads=settings.inference_threads)
+        state.engine = Engine(
+            max_waiting=settings.max_waiting,
+            max_wait_s=settings.max_wait_s,
+            threads=settings.inference_threads,
+        )
         state.engine.start()
         state.queue = JobQueue(
             state.jobs,

@@ -1,7 +1,10 @@
 """Prometheus metrics of one API process."""
 
+import os
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 METRICS_MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -30,6 +33,7 @@ class Metrics:
         self.in_flight = Gauge(
             "densityd_http_requests_in_flight",
             "Requests being answered.",
+            multiprocess_mode="livesum",
             registry=self.registry,
         )
 
@@ -47,5 +51,9 @@ class Metrics:
         self._seconds.labels(method, route).observe(seconds)
 
     def render(self) -> bytes:
-        """The metrics in Prometheus's text format."""
-        return generate_latest(self.registry)
+        """The metrics in Prometheus's text format; of all processes of the port together."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # of prometheus_client
+        return generate_latest(registry)

@@ -34,6 +34,7 @@ _VERSION_EXAMPLE: dict[str, Any] = {
         "job_id": "job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
         "dataset_id": "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
         "dataset_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "target": None,
         "code_version": "0.1.0",
         "seed": 0,
     },
@@ -86,6 +87,9 @@ class LineageView(BaseModel):
     job_id: str
     dataset_id: str | None
     dataset_sha256: str | None = Field(description="Hash of the stored table.")
+    target: dict[str, Any] | None = Field(
+        description="What it was fitted to by variational inference; null: to the dataset."
+    )
     code_version: str
     seed: int
 
@@ -115,7 +119,7 @@ class VersionView(BaseModel):
     parameters: int
     metrics: dict[str, Any] = Field(
         description="Mean log likelihoods in nats, in the data's own units, and their standard"
-        " errors."
+        " errors; of a target, the ELBO, the evidence and how well the flow approximates it."
     )
     lineage: LineageView
     checkpoint: CheckpointView
@@ -140,6 +144,7 @@ class VersionView(BaseModel):
                 job_id=version.job_id,
                 dataset_id=version.dataset_id,
                 dataset_sha256=version.dataset_sha256,
+                target=version.target,
                 code_version=version.code_version,
                 seed=version.seed,
             ),

@@ -22,7 +22,8 @@ TAGS = [
     {"name": "datasets", "description": "Tables: upload, inspect, read back, delete."},
     {
         "name": "jobs",
-        "description": "Training, which takes a while: start, follow, cancel, resume.",
+        "description": "What takes a while, training and variational inference: start, follow,"
+        " cancel, resume.",
     },
     {"name": "models", "description": "Trained flows, their versions and aliases."},
     {"name": "scores", "description": "Densities and samples of a trained flow."},
@@ -164,7 +165,7 @@ def _own_problems(responses: dict[str, Any]) -> list[str]:
 def _implied_problems(path: str, operation: dict[str, Any]) -> list[str]:
     slugs = list(_EVERYWHERE)
     if path.startswith("/v1/"):
-        slugs += _WITH_DATABASE
+        slugs += [*_WITH_DATABASE, "unknown-parameter"]
     if operation.get("parameters"):
         slugs += _WITH_PARAMETERS
     body = operation.get("requestBody", {}).get("content", {})

@@ -51,6 +51,12 @@ _GENERAL = (
         "The request breaks a rule of HTTP or of a header that this route reads.",
     ),
     ProblemType(
+        "range",
+        416,
+        "The range lies outside of the file",
+        "`Content-Range` says how many bytes the file has.",
+    ),
+    ProblemType(
         "cursor",
         400,
         "The cursor is not valid",

@@ -119,8 +119,9 @@ _JOBS_AND_MODELS = (
     ProblemType(
         "columns-overlap",
         422,
-        "The columns to model and those of the context are not apart",
-        "A column is either modelled or part of the context, and one at least must be modelled.",
+        "Columns that must be apart are not",
+        "A column is modelled or part of the context, never both, and one at least must be"
+        " modelled. In a regression it is the response or explains it; `intercept` is taken.",
     ),
     ProblemType(
         "context-mismatch",
@@ -134,6 +135,27 @@ _JOBS_AND_MODELS = (
         422,
         "The model has no map between data and noise",
         "Densities of 0 and 1, and averages over several masks, give densities and samples only.",
+    ),
+    ProblemType(
+        "formula",
+        422,
+        "The formula cannot be read",
+        "`position` is the first character of `target.log_density` that does not fit, counted from"
+        " 1; `errors` says what it should be and shows the place. The grammar is in the"
+        " documentation of variational inference.",
+    ),
+    ProblemType(
+        "flow-unsuitable",
+        422,
+        "The flow cannot be fitted to a target",
+        "Fitting to a density needs a flow that maps noise to rows with gradients: not a MADE of"
+        " 0 and 1, nor one of several masks.",
+    ),
+    ProblemType(
+        "response-not-binary",
+        422,
+        "The response is not 0 or 1",
+        "A logistic regression explains a column that holds 0 and 1 only.",
     ),
     ProblemType(
         "dimension-mismatch",

@@ -145,6 +145,7 @@ def problem_of(error: StoreError) -> Problem:
     members: dict[str, Any] = {}
     if isinstance(error, RequestError):
         errors = (FieldError(error.detail, pointer=error.pointer),)
+        members = {} if error.position is None else {"position": error.position}
     if isinstance(error, TableError):
         members = {"column": error.column, "row": error.row}
     slug = _DOMAIN_ERRORS[base] or str(getattr(error, "slug", "internal"))
@@ -253,6 +254,8 @@ def _allowed_methods(request: Request) -> list[str]:
     for route in iter_route_contexts(request.app.routes):
         if route.path_format == template:
             methods |= route.methods or set()
+    if "GET" in methods:
+        methods.add("HEAD")  # see `app.head`
     return sorted(methods)
 
 

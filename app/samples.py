@@ -142,5 +142,5 @@ class Sampling:
         def draw(_start: int, _stop: int) -> None:
             drawn.append(next(drawing, None))
 
-        await engine.run(draw, rows=1, admitted=admitted)
+        await engine.run(draw, rows=1, max_wait_s=self._score.max_wait_s, admitted=admitted)
         return drawn[0]

@@ -57,13 +57,27 @@ _ROW_FAILURES = (
 )
 
 
+TIMEOUT_PARAMETER: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "X-Request-Timeout",
+            "in": "header",
+            "required": False,
+            "description": "Seconds after which work that has not begun is answered 503.",
+            "schema": {"type": "number", "exclusiveMinimum": 0},
+        }
+    ]
+}
+
+
 def rows_body(example: list[list[float]]) -> dict[str, Any]:
     """The `openapi_extra=` of a route that reads rows.
 
     Args:
         example: what Swagger UI sends.
     """
-    return {"requestBody": {"required": True, "content": rows_content(EXAMPLE_COLUMNS, example)}}
+    content = rows_content(EXAMPLE_COLUMNS, example)
+    return {"requestBody": {"required": True, "content": content}, **TIMEOUT_PARAMETER}
 
 
 def log_prob_responses() -> dict[int | str, dict[str, Any]]:

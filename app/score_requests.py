@@ -1,8 +1,10 @@
 """One request to a model, from its headers to its answer."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+import math
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -18,6 +20,7 @@ from app.incoming import Incoming
 from app.json_body import body_chunks
 from app.models_cache import LoadedModels
 from app.negotiation import answer_codec, request_codec
+from app.problems import FieldError, Problem
 from app.results import Results
 from app.row_shape import Floats, RowsShape
 from app.streaming import ahead, unless_disconnected
@@ -26,8 +29,10 @@ from models_store.blobs import BlobStore
 from models_store.registry import Version
 
 Space = Literal["data", "model"]
+Direction = Literal["inverse", "forward"]
 Compute = Callable[[CompiledFlow, Floats], tuple[Floats, ...]]
 
+TIMEOUT_HEADER = "X-Request-Timeout"
 LOG_DET = "log_det"
 LOG_PROB = "log_prob"
 _BRIEF_ROWS = 256  # fewer are done before a look whether the caller is still there
@@ -39,6 +44,20 @@ def row_columns(version: Version) -> Sequence[str]:
     return [*version.columns, *version.context_columns]
 
 
+def _max_wait_s(request: Request) -> float | None:
+    text = request.headers.get(TIMEOUT_HEADER)
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        error = FieldError("It must be a number of seconds above 0.", parameter=TIMEOUT_HEADER)
+        raise Problem("validation", "A header is not valid; see `errors`.", errors=[error])
+    return seconds
+
+
 @dataclass(frozen=True)
 class ScoreRequest:
     """What is asked of which model, and how the answer is to look.
@@ -48,25 +67,27 @@ class ScoreRequest:
         version: what its `ref` stands for.
         space: of the data side: its own units, or as the flow sees it after preprocessing.
         codec: the format of the answer.
+        max_wait_s: how long the caller will wait for the work to begin; None: as long as others.
     """
 
     request: Request
     version: Version
     space: Space
     codec: Codec
+    max_wait_s: float | None = None
 
     @classmethod
     async def of(cls, request: Request, ref: str, space: Space) -> "ScoreRequest":
         """Read everything but the body.
 
         Raises:
-            Problem: `not-acceptable`.
+            Problem: `not-acceptable`, or a time-out that is no number of seconds.
             NotFoundError: there is no such model.
         """
         codec = answer_codec(request.headers.get("accept"))
         models: LoadedModels = request.app.state.models
         version = await models.resolve(DEFAULT_PROJECT, ref)
-        return cls(request, version, space, codec)
+        return cls(request, version, space, codec, _max_wait_s(request))
 
     @property
     def model(self) -> str:
@@ -95,44 +116,47 @@ class ScoreRequest:
             StoreError: the model cannot be loaded, or there is no room for the answer.
             ClientDisconnect: the caller has left.
         """
-        results = await self._results(compute, width=1)
+        results = await self._results(compute, "log_prob", width=1)
         parts = [Part(LOG_PROB, 0, None)]
         return self._answer(results, columns=[LOG_PROB], parts=parts)
 
-    async def answer_transformed(self, compute: Compute) -> Response:
+    async def answer_transformed(self, compute: Compute, direction: Direction) -> Response:
         """Answer with rows of the model's columns, and one log determinant each.
 
         Args:
             compute: from rows to other rows and the log determinants.
+            direction: which way that is.
 
         Raises:
             As `answer_log_prob`.
         """
         columns = self.version.columns
         dim = len(columns)
-        results = await self._results(compute, width=dim + 1)
+        results = await self._results(compute, direction, width=dim + 1)
         return self._answer(
             results,
             columns=[*columns, unused_name(LOG_DET, columns)],
             parts=[Part("rows", 0, dim), Part(LOG_DET, dim, None)],
         )
 
-    async def _results(self, compute: Compute, *, width: int) -> Results:
-        """All the rows of the body, computed as they come."""
+    async def _results(self, compute: Compute, what: str, *, width: int) -> Results:
+        """All the rows of the body, computed as they come.
+
+        Args:
+            compute: from rows to the columns of their results.
+            what: the same for equal functions: their rows may be computed together.
+            width: numbers that come of a row.
+        """
         settings = settings_of(self.request)
         blobs: BlobStore = self.request.app.state.blobs
         results = Results(width, blobs, settings.max_table_bytes)
-        body = _Body(self.request, self.version)
+        body = _Body(self.request, self.version, max_wait_s=self.max_wait_s)
         async with aclosing(body.rows()) as chunks, self.flow() as flow:
             async for rows in chunks:
                 values = np.empty((len(rows), width))
-
-                def run(start: int, stop: int) -> None:
-                    columns = compute(flow, rows[start:stop])  # noqa: B023  awaited below
-                    values[start:stop] = np.column_stack(columns)  # noqa: B023  as above
-
-                size_bytes = rows.nbytes + values.nbytes
-                await body.run(run, rows=len(rows), size_bytes=size_bytes)
+                await body.apply(
+                    partial(compute, flow), rows, values, key=(id(flow), what, self.space)
+                )
                 await results.add(values, inputs=rows)
         return results
 
@@ -161,9 +185,10 @@ class ScoreRequest:
 class _Body:
     """The rows of a request, and the work on them, which ends when the caller leaves."""
 
-    def __init__(self, request: Request, version: Version) -> None:
+    def __init__(self, request: Request, version: Version, *, max_wait_s: float | None) -> None:
         self._request = request
         self._version = version
+        self._max_wait_s = max_wait_s
         self._complete = False
         self._begun = False
 
@@ -190,18 +215,32 @@ class _Body:
             async for rows in found:
                 yield rows
 
-    async def run(self, compute: Callable[[int, int], None], *, rows: int, size_bytes: int) -> None:
-        """Have the engine compute, unless the caller has left.
+    async def apply(
+        self,
+        function: Callable[[Floats], tuple[Floats, ...]],
+        rows: Floats,
+        values: Floats,
+        *,
+        key: Hashable,
+    ) -> None:
+        """Have the engine fill `values`, unless the caller has left.
 
         Raises:
             OverloadedError: it has too much to do; only for the first rows.
             ClientDisconnect: the caller has left.
         """
         engine: Engine = self._request.app.state.engine
-        work = engine.run(compute, rows=rows, size_bytes=size_bytes, admitted=self._begun)
+        work = engine.apply(
+            function,
+            rows,
+            values,
+            key=key,
+            max_wait_s=self._max_wait_s,
+            admitted=self._begun,
+        )
         self._begun = True
         # As long as there is more of the body, waiting for that tells whether the caller has left.
-        if self._complete and rows > _BRIEF_ROWS:
+        if self._complete and len(rows) > _BRIEF_ROWS:
             await unless_disconnected(self._request, work)
         else:
             await work

@@ -86,6 +86,18 @@ class ApiSettings(StoreSettings):
     model_cache_bytes: int = Field(
         default=_GIB, ge=0, description="Memory that loaded models may take together."
     )
+    api_processes: int = Field(
+        default=1, ge=1, le=256, description="API processes on the port; each loads its own models."
+    )
+    max_waiting: int = Field(
+        default=512,
+        ge=1,
+        le=100_000,
+        description="Scores and samples that may wait for the engine; more are answered 503.",
+    )
+    max_wait_s: float = Field(
+        default=30.0, gt=0, le=3600, description="What waited longer is answered 503."
+    )
     inference_threads: int = Field(
         default=1, ge=1, le=256, description="Threads of the numerical library in this process."
     )

@@ -78,12 +78,19 @@ def up(
 
 
 @app.command()
-def api(host: Host = None, port: Port = None) -> None:
+def api(
+    host: Host = None,
+    port: Port = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=256, help="Processes on the port.", show_default="1"),
+    ] = None,
+) -> None:
     """Run the API alone; workers, database and broker run elsewhere.
 
-    Example: DENSITYD_BROKER_URL=redis://redis:6379/0 densityd api --host 0.0.0.0
+    Example: DENSITYD_BROKER_URL=redis://redis:6379/0 densityd api --host 0.0.0.0 --workers 4
     """
-    _override(HOST=host, PORT=port)
+    _override(HOST=host, PORT=port, API_PROCESSES=workers)
     _settings()
     # In this process's place, so that signals and the exit status are the API's own.
     os.execv(sys.executable, [sys.executable, "-P", "-m", "app"])  # noqa: S606

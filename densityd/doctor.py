@@ -155,8 +155,8 @@ def _staging(settings: ApiSettings) -> Finding:
 
 def _device(settings: WorkerSettings) -> Finding:
     # Late: this import takes seconds, and only this check needs it.
+    from workers.devices import find_device  # noqa: PLC0415
     from workers.errors import TrainingError  # noqa: PLC0415
-    from workers.training import find_device  # noqa: PLC0415
 
     try:
         device = find_device(settings.device)

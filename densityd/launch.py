@@ -3,7 +3,7 @@
 import os
 import sys
 
-from workers.lifeline import die_with
+from models_store.lifeline import die_with
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from flows.catalogue import (
     build,
     check_dim,
     count_parameters,
+    for_targets,
     spec_from_dict,
     spec_to_dict,
 )
@@ -29,6 +30,8 @@ from flows.haf import HafSpec
 from flows.inference import CompiledFlow, compile_flow
 from flows.made import MadeSpec
 from flows.maf import IafSpec, MafSpec
+from flows.naf import NafSpec
+from flows.nsf import NsfSpec
 from flows.options import FitOptions, StepSchedule, VariationalOptions
 from flows.planar import PlanarSpec
 from flows.posteriors import GaussianPosterior, LinearRegression, LogisticRegression
@@ -69,7 +72,9 @@ __all__ = [
     "LogisticRegression",
     "MadeSpec",
     "MafSpec",
+    "NafSpec",
     "NiceSpec",
+    "NsfSpec",
     "PlanarSpec",
     "Potential",
     "PreprocessingSpec",
@@ -92,6 +97,7 @@ __all__ = [
     "evaluate",
     "fit",
     "fit_variational",
+    "for_targets",
     "quadrature_kl",
     "spec_from_dict",
     "spec_to_dict",

@@ -106,7 +106,7 @@ class Autoregressive(Bijection):
             context_weight=self._cast_context(pending),
             degrees=self._degrees(),
             activation_=ACTIVATIONS[self.conditioner.activation].apply_,
-            transformer=self.transformer,
+            transformer=self.transformer.folded(pending),
         )
         return [*pending.steps(), step], pending.applied()
 
@@ -197,7 +197,8 @@ class AutoregressiveStep(Step):
         """Everything that takes memory."""
         hidden = [tensor for pair in self._hidden for tensor in pair]
         context = [] if self._context_weight is None else [self._context_weight]
-        return [*hidden, *self._out, *context, *self._sampler.tensors()]
+        own = [*context, *self._transformer.tensors()]
+        return [*hidden, *self._out, *own, *self._sampler.tensors()]
 
     def _added(self, context: Tensor | None) -> Tensor | None:
         if self._context_weight is None or context is None:

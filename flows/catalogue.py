@@ -18,6 +18,8 @@ from flows.haf import HafSpec
 from flows.linear import apply_network, count_linear, network
 from flows.made import MadeSpec
 from flows.maf import IafSpec, MafSpec
+from flows.naf import NafSpec
+from flows.nsf import NsfSpec
 from flows.planar import PlanarSpec
 from flows.preprocess import Logit, Preprocessing, PreprocessingSpec, Rescale, Standardise
 from flows.radial import RadialSpec
@@ -36,6 +38,8 @@ FlowSpec = (
     | PlanarSpec
     | RadialSpec
     | SylvesterSpec
+    | NsfSpec
+    | NafSpec
 )
 
 FAMILIES: dict[str, type[FlowSpec]] = {spec.family: spec for spec in get_args(FlowSpec)}
@@ -76,6 +80,23 @@ def check_dim(spec: FlowSpec, dim: int, context_dim: int = 0) -> None:
     spec.check_dim(dim)
     if spec.encoder is not None and context_dim == 0:
         raise SpecError("encoder-without-context", "an encoder needs a context that it encodes")
+
+
+def for_targets(spec: FlowSpec) -> FlowSpec:
+    """The same flow as one that is fitted to a target: noise to data in closed form, if it can be.
+
+    Raises:
+        SpecError: no gradients pass from noise to data.
+    """
+    match spec:
+        case PlanarSpec() | RadialSpec() | SylvesterSpec() | NafSpec():
+            return dataclasses.replace(spec, closed="sampling")
+        case MadeSpec(conditional="bernoulli"):
+            raise SpecError("flow-unsuitable", "a made of 0 and 1 does not map noise to rows")
+        case MadeSpec(masks=masks) if masks > 1:
+            raise SpecError("flow-unsuitable", "a made of several masks does not map noise to rows")
+        case _:
+            return spec
 
 
 def count_parameters(spec: FlowSpec, dim: int, context_dim: int = 0) -> int:

@@ -11,8 +11,8 @@ class SpecError(FlowError):
     """A description that no flow can be built from.
 
     Attributes:
-        code: what is wrong, for programs: `dimension-unsupported`, `family-unknown` or
-            `spec-invalid`.
+        code: what is wrong, for programs: `dimension-unsupported`, `flow-unsuitable`,
+            `encoder-without-context`, `family-unknown` or `spec-invalid`.
         reason: what is wrong, for people.
     """
 

@@ -7,6 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+# Weights, and biases as columns, of the layers of a network that works on features first.
+FoldedNetwork = list[tuple[Tensor, Tensor]]
+
 
 def uniform(shape: tuple[int, ...], *, fan_in: int, generator: torch.Generator) -> Tensor:
     """Numbers uniform within fan_in^-1/2: the default initialisation of PyTorch."""
@@ -50,3 +53,19 @@ def apply_network(
         h = activation(layer(h))
     result: Tensor = out(h)
     return result
+
+
+def network_parameters(layers: nn.ModuleList) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights and biases, layer by layer."""
+    linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    return [layer.weight for layer in linears], [layer.bias for layer in linears]
+
+
+def apply_folded(
+    folded: FoldedNetwork, h: Tensor, activation_: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """The network's outputs, with the activation between its layers; without gradients."""
+    *hidden, (out_weight, out_bias) = folded
+    for weight, bias in hidden:
+        h = activation_(torch.addmm(bias, weight, h))
+    return torch.addmm(out_bias, out_weight, h)

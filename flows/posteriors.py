@@ -106,6 +106,9 @@ class LogisticRegression(Target):
 
     A density and its gradient are computed together, rows in chunks, so that memory does not
     grow with the rows; there is no second derivative.
+
+    Attributes:
+        rows: how many there are.
     """
 
     def __init__(
@@ -135,6 +138,7 @@ class LogisticRegression(Target):
         if batch_rows is not None and batch_rows < 1:
             raise FitError("batch_rows must be at least 1")
         self.dim = len(self.names)
+        self.rows = len(y)
         self.window = None
         self._prior_scale = _check_scale("prior_scale", prior_scale)
         self._batch_rows = batch_rows

@@ -1,6 +1,5 @@
 """Real NVP and NICE: affine and additive coupling layers (Dinh et al. 2017, 2015)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,7 +13,14 @@ from flows.batch_norm import BatchNorm, BatchNormSpec
 from flows.compose import Chain
 from flows.errors import SpecError
 from flows.folding import AffineCoupling, Pending, Step, tanh_as_sigmoid
-from flows.linear import apply_network, count_linear, network
+from flows.linear import (
+    FoldedNetwork,
+    apply_folded,
+    apply_network,
+    count_linear,
+    network,
+    network_parameters,
+)
 from flows.spec import Spec, check_choice, check_hidden, check_positive
 
 
@@ -241,12 +247,12 @@ class Coupling(Bijection):
 
     def _folded(
         self, layers: nn.ModuleList, pending: Pending, gain: Tensor, offset: Tensor
-    ) -> "_Network":
+    ) -> FoldedNetwork:
         """A network that reads through the pending map, its outputs times gain plus offset."""
         if not layers:
             return []
         copied, _ = self.shape.halves()
-        weights, biases = _parameters(layers)
+        weights, biases = network_parameters(layers)
         if layers is self.scale_layers:
             weights, biases = tanh_as_sigmoid(weights, biases)
         read = self.shape.widths()[0]
@@ -273,14 +279,15 @@ class Coupling(Bijection):
         return log_scale, apply_network(self.shift_layers, read, torch.relu)
 
 
-_Network = list[tuple[Tensor, Tensor]]
-
-
 class _CouplingStep(Step):
     """A folded layer; without a network for the log scale it is additive."""
 
     def __init__(
-        self, minus_log_scale: _Network, minus_shift: _Network, *, shape: CouplingShape
+        self,
+        minus_log_scale: FoldedNetwork,
+        minus_shift: FoldedNetwork,
+        *,
+        shape: CouplingShape,
     ) -> None:
         self._minus_log_scale, self._minus_shift = minus_log_scale, minus_shift
         self._shape = shape
@@ -329,17 +336,5 @@ class _CouplingStep(Step):
             read = torch.cat([read, context])
         log_scale = None
         if self._minus_log_scale:
-            log_scale = _apply_folded(self._minus_log_scale, read, torch.sigmoid_)
-        return log_scale, _apply_folded(self._minus_shift, read, torch.relu_)
-
-
-def _parameters(layers: nn.ModuleList) -> tuple[list[Tensor], list[Tensor]]:
-    linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    return [layer.weight for layer in linears], [layer.bias for layer in linears]
-
-
-def _apply_folded(network: _Network, h: Tensor, activation_: Callable[[Tensor], Tensor]) -> Tensor:
-    *hidden, (out_weight, out_bias) = network
-    for weight, bias in hidden:
-        h = activation_(torch.addmm(bias, weight, h))
-    return torch.addmm(out_bias, out_weight, h)
+            log_scale = apply_folded(self._minus_log_scale, read, torch.sigmoid_)
+        return log_scale, apply_folded(self._minus_shift, read, torch.relu_)

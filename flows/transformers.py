@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flows.base import LOG_TWO_PI
+from flows.folding import Pending
 
 
 class Transformer(ABC):
@@ -56,6 +57,14 @@ class Transformer(ABC):
         result, result_log_det = self.forward(u, parameters)
         x.copy_(result)
         log_det.copy_(result_log_det)
+
+    def folded(self, pending: Pending) -> "Transformer":
+        """The map as a compiled flow keeps it; one with weights of its own casts them."""
+        return self
+
+    def tensors(self) -> list[Tensor]:
+        """Weights of its own."""
+        return []
 
 
 class Affine(Transformer):

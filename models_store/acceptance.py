@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from flows import FlowSpec, MadeSpec, MafSpec, SpecError, check_dim, count_parameters
+from flows import (
+    FlowSpec,
+    MadeSpec,
+    MafSpec,
+    NafSpec,
+    NsfSpec,
+    SpecError,
+    check_dim,
+    count_parameters,
+)
 from models_store.errors import RequestError
 from models_store.preprocessing import accept_preprocessing
 from models_store.registry import Dataset
@@ -26,7 +35,7 @@ from models_store.schemas import (
 MIN_TRAIN_ROWS = 10
 MIN_HELD_OUT_ROWS = 2
 _BYTES_PER_FLOAT = 4
-_COPIES_OF_WEIGHTS = 6  # weights, gradients, two Adam moments, best so far, snapshot
+COPIES_OF_WEIGHTS = 6  # weights, gradients, two Adam moments, best so far, snapshot
 _COPIES_OF_ROWS = 3  # the rows, one set of activations for exact statistics, slack
 
 
@@ -65,28 +74,29 @@ def accept_training(
     Raises:
         RequestError: naming the field, when the request cannot work on this data or is too large.
     """
-    context = _columns(request.context_columns, dataset, pointer="/context_columns")
-    columns = _columns(_modelled(request, dataset), dataset, pointer="/columns")
+    context = check_columns(request.context_columns, dataset, pointer="/context_columns")
+    columns = check_columns(_modelled(request, dataset), dataset, pointer="/columns")
     _refuse_overlap(columns, context)
     if not _constants_have_a_density(request):
         _refuse_constant(columns, dataset, pointer="/columns")
     _refuse_constant(context, dataset, pointer="/context_columns")
     for part in (held_out.validation, held_out.test):
         if part is not None:
-            _columns([*columns, *context], part, pointer="/columns")
+            check_columns([*columns, *context], part, pointer="/columns")
     split = _split(request.split, dataset.rows, held_out)
     train_rows = int(dataset.rows * split.train)
     flow = request.flow if request.flow is not None else _choose_flow(train_rows, len(columns))
-    try:
-        check_dim(flow, len(columns), len(context))
-    except SpecError as error:
-        raise RequestError(error.code, str(error), pointer="/flow") from error
+    parameters = check_flow(flow, len(columns), len(context), limits=limits)
     preprocessing = accept_preprocessing(
         request.preprocessing, flow, [c for c in dataset.columns if c["name"] in set(columns)]
     )
     optimisation = _optimisation(request.optimisation, train_rows, len(columns))
-    shape = _Shape(dataset.rows, len(columns), len(context))
-    _check_size(flow, optimisation, shape, limits=limits)
+    check_memory(
+        COPIES_OF_WEIGHTS * parameters
+        + _COPIES_OF_ROWS * dataset.rows * (len(columns) + len(context))
+        + optimisation.batch_size * activations(flow, len(columns)),
+        limits=limits,
+    )
     return AcceptedTraining(
         model_name=request.model_name,
         dataset_id=request.dataset_id,
@@ -128,7 +138,12 @@ def _refuse_overlap(columns: Sequence[str], context: Sequence[str]) -> None:
         )
 
 
-def _columns(columns: list[str], dataset: Dataset, *, pointer: str) -> list[str]:
+def check_columns(columns: list[str], dataset: Dataset, *, pointer: str) -> list[str]:
+    """Return the columns, each of which the dataset has and is named once.
+
+    Raises:
+        RequestError: at `pointer`.
+    """
     known: dict[str, dict[str, Any]] = {column["name"]: column for column in dataset.columns}
     missing = [name for name in columns if name not in known]
     if missing:
@@ -224,20 +239,18 @@ def _optimisation(request: OptimisationRequest, train_rows: int, dim: int) -> Ac
     )
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """Of the table that is trained on."""
+def check_flow(flow: FlowSpec, dim: int, context_dim: int = 0, *, limits: TrainingLimits) -> int:
+    """Return the parameters of a flow that exists and is not too large.
 
-    rows: int
-    dim: int
-    context_dim: int
-
-
-def _check_size(
-    flow: FlowSpec, optimisation: AcceptedOptimisation, shape: _Shape, *, limits: TrainingLimits
-) -> None:
+    Raises:
+        RequestError: there is no such flow, or it passes a limit.
+    """
+    try:
+        check_dim(flow, dim, context_dim)
+    except SpecError as error:
+        raise RequestError(error.code, str(error), pointer="/flow") from error
     _check_depth(flow, limits.max_layers)
-    parameters = count_parameters(flow, shape.dim, shape.context_dim)
+    parameters = count_parameters(flow, dim, context_dim)
     if parameters > limits.max_parameters:
         raise RequestError(
             "limit-parameters",
@@ -245,11 +258,15 @@ def _check_size(
             f" this server allows {limits.max_parameters:,}",
             pointer="/flow",
         )
-    floats = (
-        _COPIES_OF_WEIGHTS * parameters
-        + _COPIES_OF_ROWS * shape.rows * (shape.dim + shape.context_dim)
-        + optimisation.batch_size * _activations(flow, shape.dim)
-    )
+    return parameters
+
+
+def check_memory(floats: int, *, limits: TrainingLimits) -> None:
+    """Refuse a job that needs more memory, in float32 numbers, than one may take.
+
+    Raises:
+        RequestError: it does.
+    """
     if floats * _BYTES_PER_FLOAT > limits.max_memory_bytes:
         raise RequestError(
             "limit-memory",
@@ -269,9 +286,21 @@ def _check_depth(flow: FlowSpec, most: int) -> None:
         )
 
 
-def _activations(flow: FlowSpec, dim: int) -> int:
+def activations(flow: FlowSpec, dim: int) -> int:
     """Floats that a row leaves behind for the gradient: two networks a layer at the most."""
-    return _layers(flow) * (2 * sum(_hidden(flow)) + 8 * dim)
+    return _layers(flow) * (2 * sum(_hidden(flow)) + _map_activations(flow) * dim)
+
+
+def _map_activations(flow: FlowSpec) -> int:
+    """Floats that the map of one feature leaves behind in one layer, and its gradients need.
+
+    About twice what autograd was seen to keep for splines and monotone networks.
+    """
+    if isinstance(flow, NsfSpec):
+        return 15 * flow.bins + 50
+    if isinstance(flow, NafSpec):
+        return (80 if flow.transformer == "ddsf" else 20) * flow.units
+    return 8
 
 
 def _hidden(flow: FlowSpec) -> list[int]:

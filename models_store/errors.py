@@ -73,17 +73,21 @@ class IdempotencyReusedError(StoreError):
 class RequestError(StoreError):
     """A request is well formed, but cannot work on the data it names."""
 
-    def __init__(self, slug: str, detail: str, *, pointer: str) -> None:
+    def __init__(
+        self, slug: str, detail: str, *, pointer: str, position: int | None = None
+    ) -> None:
         """Name the problem and where it is.
 
         Args:
             slug: the problem's stable name, such as ``unknown-column``.
             detail: one sentence for the caller.
             pointer: JSON pointer of the field in the request.
+            position: of the character of that field, counted from 1, if it is one.
         """
         self.slug = slug
         self.detail = detail
         self.pointer = pointer
+        self.position = position
         super().__init__(detail)
 
 

@@ -10,6 +10,7 @@ class JobKind(StrEnum):
     """What a job does."""
 
     TRAINING = "training"
+    VARIATIONAL = "variational"
 
 
 class JobState(StrEnum):
@@ -92,7 +93,7 @@ class JobError(TypedDict):
 
 
 class Checkpoint(TypedDict):
-    """A durable training state of a job, in the blob store."""
+    """A durable training state of a job, in the blob store; ``epoch`` may count iterations."""
 
     key: str
     sha256: str

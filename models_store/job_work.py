@@ -79,8 +79,9 @@ class JobWork:
             job_id: the job.
             attempt: the attempt that claimed it.
             lease_s: the lease, from now.
-            metrics: finite numbers; ``epoch`` counts from 1. Empty: no epoch has ended yet, only
-                the checkpoint counts.
+            metrics: finite numbers; ``epoch`` counts from 1, or instead of it ``iteration``, of
+                which an "epoch" here has many. Empty: no epoch has ended yet, only the checkpoint
+                counts.
             progress: what the caller sees of it.
             checkpoint: a training state that is durable in the blob store.
 
@@ -161,7 +162,7 @@ class _Epoch:
 
     @property
     def number(self) -> int:
-        return int(self.metrics.get("epoch", 0))
+        return int(self.metrics.get("epoch", self.metrics.get("iteration", 0)))
 
 
 def _claim(session: Session, worker: str, lease_s: float) -> Job | None:

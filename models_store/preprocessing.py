@@ -35,7 +35,7 @@ def _for_binary(wanted: Preprocessing, columns: Sequence[dict[str, Any]]) -> Pre
                 pointer=f"/preprocessing/{name}",
             )
     for index, column in enumerate(columns):
-        if column["distinct"] > 2 or not {column["min"], column["max"]} <= {0, 1}:
+        if not is_binary(column):
             raise RequestError(
                 "preprocessing-unsuitable",
                 f"the Bernoulli MADE models columns of 0 and 1; column {index + 1} of the"
@@ -43,6 +43,12 @@ def _for_binary(wanted: Preprocessing, columns: Sequence[dict[str, Any]]) -> Pre
                 pointer="/columns",
             )
     return Preprocessing(standardise=False, dequantise=None, logit=None)
+
+
+def is_binary(column: dict[str, Any]) -> bool:
+    """Whether a column holds 0 and 1 only; beyond a thousand, distinct values are not counted."""
+    distinct = column["distinct"]
+    return distinct is not None and distinct <= 2 and {column["min"], column["max"]} <= {0, 1}
 
 
 def _check_range(

@@ -54,6 +54,7 @@ class NewVersion:
         context_columns: those that it is conditioned on; rows have them after the others.
         flow: its spec, a JSON object.
         dataset_sha256: hash of the table that it was trained on.
+        target: the density that it was fitted to instead, a JSON object.
         checkpoint_key: its weights in the blob store.
     """
 
@@ -67,6 +68,7 @@ class NewVersion:
     metrics: dict[str, Any]
     dataset_id: str | None
     dataset_sha256: str | None
+    target: dict[str, Any] | None = None
     seed: int
     code_version: str
     checkpoint_key: str

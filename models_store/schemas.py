@@ -19,18 +19,20 @@ Seconds = Annotated[float, Field(gt=0, le=30 * 86_400)]
 Optimiser = Literal["adam", "adamw", "adagrad", "sgd"]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A value that names no unknown fields and never changes."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class StepFactor(_Strict):
+class StepFactor(Strict):
     """Multiply the learning rate by `factor` after every `epochs` epochs."""
 
     epochs: Epochs
     factor: Annotated[float, Field(gt=0, lt=1)]
 
 
-class StepSchedule(_Strict):
+class StepSchedule(Strict):
     """The learning rate falls in steps."""
 
     step: StepFactor
@@ -39,13 +41,13 @@ class StepSchedule(_Strict):
 Schedule = Literal["constant", "cosine"] | StepSchedule
 
 
-class Levels(_Strict):
+class Levels(Strict):
     """Whole numbers from 0 to `levels` - 1, such as the 256 of a grey picture."""
 
     levels: Annotated[int, Field(ge=1, le=2**31)]
 
 
-class Logit(_Strict):
+class Logit(Strict):
     """The margin of the logit, which keeps 0 and 1 finite."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
@@ -53,7 +55,7 @@ class Logit(_Strict):
     margin: Annotated[float, Field(gt=0, lt=0.5)] = Field(default=1e-6, alias="lambda")
 
 
-class Preprocessing(_Strict):
+class Preprocessing(Strict):
     """Layers between the data and the flow, fitted to the training rows."""
 
     standardise: bool = Field(
@@ -71,7 +73,7 @@ class Preprocessing(_Strict):
     )
 
 
-class SplitRequest(_Strict):
+class SplitRequest(Strict):
     """How rows become training, validation and test rows.
 
     Either fractions of the one dataset, or datasets of their own: a named validation dataset
@@ -99,7 +101,7 @@ class SplitRequest(_Strict):
         return self
 
 
-class OptimisationRequest(_Strict):
+class OptimisationRequest(Strict):
     """How the flow is fitted; what is left out or null is chosen from the data."""
 
     optimiser: Optimiser = "adam"
@@ -124,7 +126,11 @@ def _family_left_open(flow: object) -> object:
     return None if flow in ({}, {"family": None}) else flow
 
 
-class TrainingRequest(_Strict):
+Flow = Annotated[FlowSpec, Field(discriminator="family")]
+RequestedFlow = Annotated[Flow | None, BeforeValidator(_family_left_open)]
+
+
+class TrainingRequest(Strict):
     """The body of ``POST /v1/jobs/training``; only `model_name` and `dataset_id` are required."""
 
     model_config = ConfigDict(protected_namespaces=())
@@ -141,14 +147,11 @@ class TrainingRequest(_Strict):
     )
     split: SplitRequest = SplitRequest()
     preprocessing: Preprocessing = Preprocessing()
-    flow: Annotated[
-        Annotated[FlowSpec, Field(discriminator="family")] | None,
-        BeforeValidator(_family_left_open),
-    ] = Field(default=None, description="Null: chosen from the data.")
+    flow: RequestedFlow = Field(default=None, description="Null: chosen from the data.")
     optimisation: OptimisationRequest = OptimisationRequest()
 
 
-class AcceptedSplit(_Strict):
+class AcceptedSplit(Strict):
     """The split as it is carried out; a part that has a dataset of its own has fraction 0."""
 
     train: float
@@ -160,7 +163,7 @@ class AcceptedSplit(_Strict):
     test_dataset_id: str | None
 
 
-class AcceptedOptimisation(_Strict):
+class AcceptedOptimisation(Strict):
     """The optimisation with every choice made."""
 
     optimiser: Optimiser
@@ -175,7 +178,7 @@ class AcceptedOptimisation(_Strict):
     seed: int
 
 
-class AcceptedTraining(_Strict):
+class AcceptedTraining(Strict):
     """A training request with every choice made: what the job row keeps and the trainer reads."""
 
     model_config = ConfigDict(protected_namespaces=())
@@ -186,5 +189,5 @@ class AcceptedTraining(_Strict):
     context_columns: list[str] = []
     split: AcceptedSplit
     preprocessing: Preprocessing
-    flow: Annotated[FlowSpec, Field(discriminator="family")]
+    flow: Flow
     optimisation: AcceptedOptimisation

@@ -4,7 +4,7 @@ A record batch may be as large as its writer likes: what is not compressed is re
 the disk, what is compressed must announce how much it unpacks to, and is bounded before it is.
 """
 
-import os
+import mmap
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +28,9 @@ MAX_SCHEMA_BYTES = 16 << 20
 
 MAX_UNPACKED_BYTES = 256 << 20
 """What one compressed record batch may unpack to."""
+
+REMEMBERED_BYTES = 16 << 20
+"""How much of a file that has been read may stay in the memory of the process."""
 
 _DAMAGED = "The Arrow stream is damaged or cut off"
 _HEADER_SLOT = 2  # of a message (format/Message.fbs)
@@ -59,9 +62,14 @@ class _Messages:
     """The messages of a stream, which must end with its end marker and nothing after it."""
 
     def __init__(self, path: Path) -> None:
-        self._size = path.stat().st_size
-        self._file = pa.memory_map(os.fspath(path))
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._file = pa.BufferReader(pa.py_buffer(self._map))
         self._reader = pa.MessageReader.open_stream(self._file)
+
+    def forget(self) -> None:
+        """Give the memory back that the file takes in this process; it can be read again."""
+        self._map.madvise(mmap.MADV_DONTNEED)
 
     def schema(self) -> pa.Schema:
         """Read the first message."""
@@ -85,9 +93,9 @@ class _Messages:
             if message.type != "record batch":
                 raise _damaged(f"it holds a message of an unexpected kind ({message.type})")
             yield message
-        if self._file.tell() != self._size:
+        if self._file.tell() != len(self._map):
             raise _damaged("bytes follow its end marker")
-        if position == self._size:
+        if position == len(self._map):
             raise _damaged("its end marker is missing")
 
 
@@ -104,7 +112,7 @@ class _Stream:
 
     def chunks(self) -> Iterator[Columns]:
         step = rows_per_chunk(len(self._schema))
-        rows = 0
+        rows = remembered = 0
         with _decoding():
             for message in self._messages.batches():
                 header = _BatchHeader(message)
@@ -114,7 +122,12 @@ class _Stream:
                 batch = pa.ipc.read_record_batch(message, self._schema)
                 batch.validate(full=True)  # otherwise its lengths may lie about its buffers
                 for start in range(0, batch.num_rows, step):
-                    yield columns_of(batch.slice(start, step))
+                    values = columns_of(batch.slice(start, step))
+                    remembered += values.nbytes
+                    if remembered > REMEMBERED_BYTES:
+                        self._messages.forget()
+                        remembered = 0
+                    yield values
 
 
 class _BatchHeader:

@@ -181,13 +181,15 @@ class ModelVersionRow(Base):
     family: Mapped[str]
     dim: Mapped[int]
     columns: Mapped[list[str]]
-    context_columns: Mapped[list[str]] = mapped_column(server_default="[]")
+    # Null in versions from before there were contexts.
+    context_columns: Mapped[list[str] | None]
     flow: Mapped[JsonObject]
     preprocessing: Mapped[JsonObject]
     parameters: Mapped[int] = mapped_column(BigInteger)
     metrics: Mapped[JsonObject]
     dataset_id: Mapped[str | None]
     dataset_sha256: Mapped[str | None]
+    target: Mapped[JsonObject | None]
     seed: Mapped[int] = mapped_column(BigInteger)
     code_version: Mapped[str]
     checkpoint_key: Mapped[str]

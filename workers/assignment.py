@@ -2,41 +2,71 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
-from models_store.job_states import Job
+from models_store.job_states import Job, JobKind
 from models_store.registry import Registry
-from workers.protocol import CheckpointRef, DatasetRef, TrainingTask
+from workers.protocol import CheckpointRef, DatasetRef, Task, TrainingTask, VariationalTask
 from workers.settings import WorkerSettings
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _SHARE_OF_MEMORY = 0.75
 
 
-def training_task(job: Job, *, registry: Registry, settings: WorkerSettings) -> TrainingTask:
+def task_of(job: Job, *, registry: Registry, settings: WorkerSettings) -> Task:
     """The task of `job`'s present attempt, for a trainer spawned by this process.
+
+    Raises:
+        NotFoundError: a dataset of the job is gone.
+    """
+    match job.kind:
+        case JobKind.TRAINING:
+            return training_task(job, registry=registry, settings=settings)
+        case JobKind.VARIATIONAL:
+            return variational_task(job, registry=registry, settings=settings)
+
+
+def training_task(job: Job, *, registry: Registry, settings: WorkerSettings) -> TrainingTask:
+    """The task of a training.
 
     Raises:
         NotFoundError: a dataset of the job is gone.
     """
     split = job.request["split"]
     return TrainingTask(
-        job_id=job.id,
-        attempt=job.attempt,
-        request_id=job.request_id,
-        parent_pid=os.getpid(),
-        log_level=settings.log_level,
-        blob_root=str(settings.blob_root),
-        request=job.request,
         dataset=_dataset(registry, job.project, job.request["dataset_id"]),
         validation_dataset=_optional(registry, job.project, split["validation_dataset_id"]),
         test_dataset=_optional(registry, job.project, split["test_dataset_id"]),
-        checkpoints=[CheckpointRef(**checkpoint) for checkpoint in job.checkpoints],
-        device=settings.device,
-        threads=settings.trainer_threads,
-        nice=settings.trainer_nice,
-        memory_bytes=memory_limit_bytes(settings),
-        checkpoint_interval_s=settings.checkpoint_interval_s,
+        **_common(job, settings),
     )
+
+
+def variational_task(job: Job, *, registry: Registry, settings: WorkerSettings) -> VariationalTask:
+    """The task of a variational job.
+
+    Raises:
+        NotFoundError: the dataset of the job is gone.
+    """
+    dataset = _optional(registry, job.project, job.dataset_id)
+    return VariationalTask(dataset=dataset, **_common(job, settings))
+
+
+def _common(job: Job, settings: WorkerSettings) -> dict[str, Any]:
+    return {
+        "job_id": job.id,
+        "attempt": job.attempt,
+        "request_id": job.request_id,
+        "parent_pid": os.getpid(),
+        "log_level": settings.log_level,
+        "blob_root": str(settings.blob_root),
+        "request": job.request,
+        "checkpoints": [CheckpointRef(**checkpoint) for checkpoint in job.checkpoints],
+        "device": settings.device,
+        "threads": settings.trainer_threads,
+        "nice": settings.trainer_nice,
+        "memory_bytes": memory_limit_bytes(settings),
+        "checkpoint_interval_s": settings.checkpoint_interval_s,
+    }
 
 
 def memory_limit_bytes(settings: WorkerSettings) -> int | None:

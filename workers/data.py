@@ -56,10 +56,10 @@ def load_parts(
     train, validation, test = split_rows(len(table), split)
     return Parts(
         train=_take(table, train, wanted),
-        validation=_part(blobs, task.validation_dataset, columns)
+        validation=load_columns(blobs, task.validation_dataset, columns)
         if task.validation_dataset is not None
         else _take(table, validation, wanted),
-        test=_part(blobs, task.test_dataset, columns)
+        test=load_columns(blobs, task.test_dataset, columns)
         if task.test_dataset is not None
         else _take(table, test, wanted)
         if len(test)
@@ -111,7 +111,12 @@ def moments(
     return mean, std
 
 
-def _part(blobs: BlobStore, dataset: DatasetRef, columns: Sequence[str]) -> Tensor:
+def load_columns(blobs: BlobStore, dataset: DatasetRef, columns: Sequence[str]) -> Tensor:
+    """Some columns of a whole table, in their order and the table's precision.
+
+    Raises:
+        TrainingError: the file is gone or was changed.
+    """
     table = _open(blobs, dataset)
     return _take(table, np.arange(len(table)), _indices(dataset, columns))
 

@@ -8,7 +8,7 @@ import sys
 
 from pydantic import ValidationError
 
-from workers.protocol import MESSAGE, Message, TrainingTask
+from workers.protocol import MESSAGE, Message, Task
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class TrainerProcess:
         task: the task; its `parent_pid` must be this process.
     """
 
-    def __init__(self, task: TrainingTask) -> None:
+    def __init__(self, task: Task) -> None:
         self._pipe, write_end = os.pipe()
         try:
             self._process = _spawn(write_end, threads=task.threads)
@@ -80,7 +80,7 @@ class TrainerProcess:
         self._process.wait()
         os.close(self._pipe)
 
-    def _hand_over(self, task: TrainingTask) -> None:
+    def _hand_over(self, task: Task) -> None:
         stream = self._process.stdin
         if stream is None:  # pragma: no cover - Popen was given a pipe
             return

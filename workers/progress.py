@@ -50,3 +50,39 @@ class Progress:
             "fraction": round(fraction, 4),
             "eta_seconds": None if left is None else round(left, 1),
         }
+
+
+class IterationProgress:
+    """Counts iterations; the time left follows from the pace of this attempt.
+
+    Args:
+        iterations: the last one there can be.
+        max_seconds: training time, over all attempts, after which it ends; None for no limit.
+    """
+
+    def __init__(self, *, iterations: int, max_seconds: float | None) -> None:
+        self._iterations = iterations
+        self._max_seconds = max_seconds
+        self._first: int | None = None
+        self._seconds_before = 0.0
+
+    def reported(self, *, seconds: float, attempt_s: float) -> None:
+        """Takes note of the training time so far, over all attempts and of this one."""
+        self._seconds_before = max(0.0, seconds - attempt_s)
+
+    def at(self, iteration: int, *, attempt_s: float) -> dict[str, Any]:
+        """The progress after an iteration, so many seconds into this attempt."""
+        if self._first is None:
+            self._first = iteration - 1
+        left = (self._iterations - iteration) * attempt_s / (iteration - self._first)
+        fraction = iteration / self._iterations
+        if self._max_seconds is not None:
+            seconds = self._seconds_before + attempt_s
+            fraction = max(fraction, min(1.0, seconds / self._max_seconds))
+            left = min(left, max(0.0, self._max_seconds - seconds))
+        return {
+            "iteration": iteration,
+            "max_iterations": self._iterations,
+            "fraction": round(fraction, 4),
+            "eta_seconds": round(left, 1),
+        }

@@ -1,5 +1,6 @@
 """What a supervisor and its trainer say to each other: one task in, JSON lines out."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -29,12 +30,12 @@ class CheckpointRef(BlobRef):
     epoch: int
 
 
-class TrainingTask(_Message):
-    """Everything a trainer needs; it has no database and reads no environment.
+class _Task(_Message):
+    """What a trainer needs whatever it does; it has no database and reads no environment.
 
     Args:
         parent_pid: the supervisor; a trainer whose parent is another process ends at once.
-        request: an accepted training request.
+        request: an accepted request.
         checkpoints: newest first.
         memory_bytes: data segment limit, None for none.
     """
@@ -46,9 +47,6 @@ class TrainingTask(_Message):
     log_level: str
     blob_root: str
     request: dict[str, Any]
-    dataset: DatasetRef
-    validation_dataset: DatasetRef | None
-    test_dataset: DatasetRef | None
     checkpoints: list[CheckpointRef]
     device: str
     threads: int
@@ -57,15 +55,38 @@ class TrainingTask(_Message):
     checkpoint_interval_s: float
 
 
+class TrainingTask(_Task):
+    """Fit a flow to a dataset."""
+
+    kind: Literal["training"] = "training"
+    dataset: DatasetRef
+    validation_dataset: DatasetRef | None
+    test_dataset: DatasetRef | None
+
+
+class VariationalTask(_Task):
+    """Fit a flow to a target, which reads a dataset if it is a posterior."""
+
+    kind: Literal["variational"] = "variational"
+    dataset: DatasetRef | None
+
+
+Task = TrainingTask | VariationalTask
+TASK: TypeAdapter[Task] = TypeAdapter(Annotated[Task, Field(discriminator="kind")])
+
+
 class Tick(_Message):
-    """A batch is done: the trainer is alive and this far."""
+    """Some work is done: the trainer is alive and this far."""
 
     type: Literal["tick"] = "tick"
     progress: dict[str, Any]
 
 
 class EpochDone(_Message):
-    """An epoch is done; `checkpoint` is on disk already, None when none was due."""
+    """An epoch, or the iterations of a report, are done.
+
+    `checkpoint` is on disk already, None when none was due.
+    """
 
     type: Literal["epoch"] = "epoch"
     metrics: dict[str, Any]
@@ -116,3 +137,5 @@ Message = Annotated[
 MESSAGE: TypeAdapter[Tick | EpochDone | Note | Trained | Interrupted | Failed] = TypeAdapter(
     Message
 )
+
+Send = Callable[[Message], None]

@@ -10,7 +10,7 @@ from models_store.job_states import Job
 from models_store.job_work import JobWork
 from models_store.logs import log_context
 from models_store.registry import Registry
-from workers.assignment import training_task
+from workers.assignment import task_of
 from workers.attempt import Attempt, Stores
 from workers.process import TrainerProcess
 from workers.settings import WorkerSettings
@@ -68,7 +68,7 @@ class Supervisor:
 
     def _attempt(self, job: Job) -> None:
         try:
-            task = training_task(job, registry=self._registry, settings=self._settings)
+            task = task_of(job, registry=self._registry, settings=self._settings)
         except NotFoundError:
             self._stores.work.fail(
                 job.id, job.attempt, code="dataset_missing", detail="A dataset of the job is gone."

@@ -13,10 +13,10 @@ from pathlib import Path
 from types import FrameType
 
 from models_store.errors import StorageFullError
+from models_store.lifeline import die_with
 from models_store.logs import configure_logging, log_context
 from workers.errors import TrainingError
-from workers.lifeline import die_with
-from workers.protocol import Failed, Message, TrainingTask
+from workers.protocol import TASK, Failed, Message, Task, TrainingTask, VariationalTask
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +64,12 @@ def main() -> int:
     interrupted = Interruption()
     channel = Channel(int(sys.argv[1]))
     os.dup2(2, 1)
-    task = TrainingTask.model_validate_json(sys.stdin.buffer.read())
+    task = TASK.validate_json(sys.stdin.buffer.read())
     die_with(task.parent_pid)
     configure_logging(task.log_level, "trainer")
     _yield_to_others(task.nice)
     with log_context(request_id=task.request_id, job_id=task.job_id):
-        failure = _train(task, channel, interrupted)
+        failure = _work(task, channel, interrupted)
     if failure is not None:
         channel.send(failure)
     return 0
@@ -88,14 +88,18 @@ def _limit_memory(limit_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, hard))
 
 
-def _train(task: TrainingTask, channel: Channel, interrupted: Interruption) -> Failed | None:
+def _work(task: Task, channel: Channel, interrupted: Interruption) -> Failed | None:
     # Late: the task is read and the parent is watched before a second goes into this import.
-    from workers import training  # noqa: PLC0415
+    from workers import training, variational  # noqa: PLC0415
 
     if task.memory_bytes is not None:
         _limit_memory(task.memory_bytes)
     try:
-        training.train(task, channel.send, interrupted=interrupted)
+        match task:
+            case TrainingTask():
+                training.train(task, channel.send, interrupted=interrupted)
+            case VariationalTask():
+                variational.infer(task, channel.send, interrupted=interrupted)
     except TrainingError as error:
         return Failed(code=error.code, detail=str(error))
     except StorageFullError:
@@ -125,7 +129,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _out_of_memory(task: TrainingTask) -> str:
+def _out_of_memory(task: Task) -> str:
     if task.memory_bytes is None:
         return "Training needs more memory than there is."
     return f"Training needs more than the {task.memory_bytes // 2**20} MiB a trainer may use."

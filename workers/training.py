@@ -4,11 +4,9 @@ It writes durable files and nothing else, so it may be killed at any moment and 
 what comes out is the same bit for bit on the same kind of CPU and number of threads.
 """
 
-import math
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -24,33 +22,20 @@ from flows import (
     Flow,
     StepSchedule,
     build,
-    count_parameters,
     evaluate,
     fit,
-    spec_to_dict,
 )
-from models_store.blobs import BlobStore, StoredBlob, checkpoint_key, model_key
-from models_store.checkpoints import load_state, preprocessing_spec, save_model, save_state
-from models_store.errors import BlobError, StorageFullError
+from models_store.blobs import BlobStore
+from models_store.checkpoints import preprocessing_spec
 from models_store.schemas import AcceptedOptimisation, AcceptedTraining, StepSchedule as StepRequest
 from workers.data import Parts, load_parts, moments
+from workers.devices import find_device
 from workers.errors import TrainingError
+from workers.files import Checkpoints, Result, finite, store
 from workers.progress import Progress
-from workers.protocol import (
-    CheckpointRef,
-    EpochDone,
-    Interrupted,
-    Message,
-    Note,
-    Tick,
-    Trained,
-    TrainingTask,
-)
-
-Send = Callable[[Message], None]
+from workers.protocol import EpochDone, Interrupted, Send, Tick, TrainingTask
 
 _TICK_S = 0.5
-_CHECKPOINT_SHARE = 0.02
 _DIVERGED = (
     "The likelihood stopped being a finite number in epoch {epoch}. A lower learning rate,"
     " standardised data or batch norm may help."
@@ -90,20 +75,6 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     run.finish(flow, metrics | {"epochs": metrics["epoch"]} | reached)
 
 
-def find_device(name: str) -> torch.device:
-    """The device of that name; `auto` is CUDA where there is one.
-
-    Raises:
-        TrainingError: there is no such device; another is never taken instead.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise TrainingError("device_unavailable", f"This worker has no device {name}.")
-    return device
-
-
 class _Run:
     """One training under way: its messages and its files."""
 
@@ -115,6 +86,7 @@ class _Run:
         self._request = request
         self._blobs = blobs
         self._send = send
+        self._checkpoints = Checkpoints(task, blobs, send=send, unit="epoch")
         self._progress = Progress(
             max_epochs=choices.max_epochs,
             patience=choices.patience,
@@ -125,8 +97,6 @@ class _Run:
         now = time.monotonic()
         self._epoch_began_at = now
         self._ticked_at = now
-        self._saved_at = -math.inf
-        self._pause_s = task.checkpoint_interval_s
 
     def fit(self, flow: Flow, parts: Parts, *, interrupted: Callable[[], bool]) -> dict[str, Any]:
         """Fit `flow` in place, from the newest checkpoint that is whole; the final metrics."""
@@ -135,7 +105,7 @@ class _Run:
             parts.train,
             parts.validation,
             options=_options(self._request.optimisation),
-            state=self._newest_state(),
+            state=self._checkpoints.newest(),
             on_batch=self._on_batch,
             interrupted=interrupted,
         )
@@ -145,11 +115,8 @@ class _Run:
 
     def interrupt(self, state: FitState) -> None:
         """Store where training stands, between two batches."""
-        try:
-            checkpoint = self._save(state, epoch=self._metrics.get("epoch", 0) + 1)
-        except StorageFullError:
-            # The checkpoint of the last whole epoch is still good.
-            checkpoint = None
+        at = self._metrics.get("epoch", 0) + 1
+        checkpoint = self._checkpoints.save_last(state, at=at)
         self._send(
             Interrupted(metrics=self._metrics, progress=self._position, checkpoint=checkpoint)
         )
@@ -157,17 +124,16 @@ class _Run:
     def finish(self, flow: Flow, metrics: dict[str, Any]) -> None:
         """Store the model and say what it is."""
         request = self._request
-        stored = save_model(
-            self._blobs,
-            model_key(self._task.job_id, self._task.attempt),
-            flow,
+        result = Result(
+            flow=flow,
             spec=request.flow,
             columns=request.columns,
             context_columns=request.context_columns,
-            preprocessing=request.preprocessing.model_dump(),
+            preprocessing=request.preprocessing,
+            seed=request.optimisation.seed,
+            metrics=metrics,
         )
-        version = self._version(stored, metrics)
-        self._send(Trained(metrics=metrics, version=version))
+        self._send(store(result, self._task, self._blobs))
 
     def _on_batch(self, done: int, total: int) -> None:
         now = time.monotonic()
@@ -180,57 +146,15 @@ class _Run:
         self._send(Tick(progress=self._position))
 
     def _on_epoch(self, report: EpochReport) -> None:
-        now = self._epoch_began_at = self._ticked_at = time.monotonic()
+        self._epoch_began_at = self._ticked_at = time.monotonic()
         self._metrics = _epoch_metrics(report)
         self._position = self._progress.epoch_done(
             report.epoch, best_epoch=report.best_epoch, seconds=report.seconds
         )
         checkpoint = None
-        # None after the last epoch: the model itself follows.
-        if report.stop_reason is None and now - self._saved_at >= self._pause_s:
-            checkpoint = self._save(report.snapshot(), epoch=report.epoch)
-            self._saved_at = time.monotonic()
-            self._pause_s = _pause_s(self._task.checkpoint_interval_s, self._saved_at - now)
+        if report.stop_reason is None:  # after the last epoch the model itself follows
+            checkpoint = self._checkpoints.save_if_due(report.snapshot, at=report.epoch)
         self._send(EpochDone(metrics=self._metrics, progress=self._position, checkpoint=checkpoint))
-
-    def _save(self, state: FitState, *, epoch: int) -> CheckpointRef:
-        key = checkpoint_key(self._task.job_id, self._task.attempt, epoch=epoch)
-        stored = save_state(self._blobs, key, state)
-        return CheckpointRef(key=stored.key, sha256=stored.sha256, epoch=epoch)
-
-    def _newest_state(self) -> FitState | None:
-        for at in self._task.checkpoints:
-            try:
-                state = load_state(self._blobs, at.key, at.sha256)
-            except BlobError as error:
-                self._send(Note(text=f"The checkpoint of epoch {at.epoch} is unusable: {error}"))
-            else:
-                return state
-        if self._task.checkpoints:
-            self._send(Note(text="No checkpoint is usable; training starts from the beginning."))
-        return None
-
-    def _version(self, stored: StoredBlob, metrics: dict[str, Any]) -> dict[str, Any]:
-        request = self._request
-        return {
-            "family": request.flow.family,
-            "dim": len(request.columns),
-            "columns": request.columns,
-            "context_columns": request.context_columns,
-            "flow": spec_to_dict(request.flow),
-            "preprocessing": request.preprocessing.model_dump(),
-            "parameters": count_parameters(
-                request.flow, len(request.columns), len(request.context_columns)
-            ),
-            "metrics": metrics,
-            "dataset_id": self._task.dataset.id,
-            "dataset_sha256": self._task.dataset.sha256,
-            "seed": request.optimisation.seed,
-            "code_version": installed_version("densityd"),
-            "checkpoint_key": stored.key,
-            "checkpoint_sha256": stored.sha256,
-            "checkpoint_bytes": stored.bytes,
-        }
 
 
 def _build(request: AcceptedTraining, parts: Parts) -> Flow:
@@ -300,17 +224,7 @@ def _likelihoods(flow: Flow, parts: Parts, *, seed: int) -> dict[str, Any]:
     ):
         if rows is not None:
             reached = evaluate(flow, rows, noise_seed=seed)
-            metrics[f"{name}_log_likelihood"] = _finite(reached.mean)
-            metrics[f"{name}_standard_error"] = _finite(reached.two_standard_errors / 2)
+            metrics[f"{name}_log_likelihood"] = finite(reached.mean)
+            metrics[f"{name}_standard_error"] = finite(reached.two_standard_errors / 2)
             metrics[f"{name}_rows"] = reached.rows
     return metrics
-
-
-def _pause_s(least_s: float, took_s: float) -> float:
-    """Until the next checkpoint: those of a large flow take a small share of the time, too."""
-    return max(least_s, took_s / _CHECKPOINT_SHARE) if least_s > 0 else 0.0
-
-
-def _finite(value: float) -> float | None:
-    """The value, or None for what JSON has no number for: one row outside the support."""
-    return value if math.isfinite(value) else None

@@ -4,7 +4,6 @@ import base64
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Response, status
-from fastapi.responses import FileResponse
 
 from app.dependencies import (
     DEFAULT_LIMIT,
@@ -15,6 +14,7 @@ from app.dependencies import (
     ProjectDep,
     RegistryDep,
 )
+from app.downloads import Download
 from app.json_body import json_body, json_request
 from app.model_schemas import (
     AliasRequest,
@@ -114,13 +114,19 @@ def get_version(
     "/{name}/versions/{version}/checkpoint",
     operation_id="download_checkpoint",
     summary="Download the weights of a version",
-    response_class=FileResponse,
+    response_class=Download,
     responses={
         200: {
             "description": "A safetensors file; its metadata describe the flow in JSON.",
             "content": {_CHECKPOINT_TYPE: _CHECKPOINT},
         },
-        **problem_responses("not-found", "artifact-missing", "artifact-corrupt"),
+        206: {
+            "description": "The bytes that `Range` asks for.",
+            "content": {_CHECKPOINT_TYPE: _CHECKPOINT},
+        },
+        **problem_responses(
+            "not-found", "bad-request", "range", "artifact-missing", "artifact-corrupt"
+        ),
     },
 )
 def download_checkpoint(
@@ -129,12 +135,12 @@ def download_checkpoint(
     registry: RegistryDep,
     blobs: BlobsDep,
     project: ProjectDep,
-) -> FileResponse:
+) -> Download:
     """The weights and the spec of a version as one safetensors file, checked against its hash."""
     found = registry.version(project, name, version)
     path = blobs.verify(found.checkpoint_key, found.checkpoint_sha256)
     digest = base64.b64encode(bytes.fromhex(found.checkpoint_sha256)).decode()
-    return FileResponse(
+    return Download(
         path,
         media_type=_CHECKPOINT_TYPE,
         filename=f"{found.name}-{found.version}.safetensors",

@@ -13,12 +13,14 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.json_body import json_request
+from app.parameters import refuse_unknown_parameters
 from app.problems import FieldError, Problem
 from app.row_shape import Floats
 from app.samples import SampleRequest, Sampling
 from app.score_docs import (
     EXAMPLE_NOISE,
     EXAMPLE_ROWS,
+    TIMEOUT_PARAMETER,
     log_prob_responses,
     rows_body,
     sample_responses,
@@ -57,6 +59,7 @@ class RawRoute(APIRoute):
             await super().handle(scope, receive, send)
             return
         request = Request(scope, receive, send)
+        refuse_unknown_parameters(request, self)
         space = request.query_params.get("space", "data")
         if space not in ("data", "model"):
             error = FieldError("It must be `data` or `model`.", parameter="space")
@@ -95,7 +98,7 @@ async def log_prob(request: Request, ref: Ref, space: SpaceQuery = "data") -> Re
     operation_id="sample",
     summary="More rows like these",
     response_class=Response,
-    openapi_extra=json_request(SampleRequest, examples=_SAMPLE_EXAMPLES),
+    openapi_extra=json_request(SampleRequest, examples=_SAMPLE_EXAMPLES) | TIMEOUT_PARAMETER,
     responses=sample_responses(),
 )
 async def sample(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
@@ -124,7 +127,7 @@ async def inverse(request: Request, ref: Ref, space: SpaceQuery = "data") -> Res
             )
         return flow.inverse(rows, space=space)
 
-    return await score.answer_transformed(compute)
+    return await score.answer_transformed(compute, "inverse")
 
 
 @router.post(
@@ -142,4 +145,4 @@ async def forward(request: Request, ref: Ref, space: SpaceQuery = "data") -> Res
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
         return flow.forward(rows, space=space)
 
-    return await score.answer_transformed(compute)
+    return await score.answer_transformed(compute, "forward")

@@ -14,9 +14,7 @@ depends_on = None
 
 def upgrade() -> None:
     with op.batch_alter_table("model_version") as table:
-        table.add_column(
-            sa.Column("context_columns", sa.JSON(), server_default="[]", nullable=False)
-        )
+        table.add_column(sa.Column("context_columns", sa.JSON(), nullable=True))
 
 
 def downgrade() -> None:

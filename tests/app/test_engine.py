@@ -1,7 +1,11 @@
 import asyncio
+import contextlib
 import threading
 import time
 
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
 import pytest
 
 from app.engine import Engine, OverloadedError
@@ -165,5 +169,145 @@ def test_stopping_refuses_what_waits_and_what_comes():
         assert isinstance(results[1], OverloadedError)
         with pytest.raises(OverloadedError):
             await engine.run(lambda _start, _stop: None, rows=1)
+
+    asyncio.run(main())
+
+
+@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.given(st.data())
+def test_answers_never_mix(data):
+    """Random requests at once: each row's result is that of its own function and its own numbers."""
+    sizes = st.sampled_from([1, 1, 1, 2, 5, 64, 65, 300])
+    asked = data.draw(
+        st.lists(st.tuples(sizes, st.integers(1, 3), st.booleans(), st.booleans()), max_size=30)
+    )
+    engine = Engine(max_waiting=1000)
+    engine.start()
+
+    async def request(index: int, n: int, factor: int, single: bool, leaves: bool) -> None:
+        dtype = np.float32 if single else np.float64
+        rows = np.arange(2 * n, dtype=dtype).reshape(n, 2) + 1000 * index
+        results = np.full((n, 2), np.nan)
+
+        def function(some: np.ndarray) -> tuple[np.ndarray, ...]:
+            return some[:, 0] * factor, some[:, 1] + factor
+
+        work = asyncio.ensure_future(engine.apply(function, rows, results, key=factor))
+        if leaves:
+            await asyncio.sleep(0)
+            work.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+            return
+        await work
+        expected = np.column_stack([rows[:, 0] * factor, rows[:, 1] + factor])
+        np.testing.assert_array_equal(results, expected)
+
+    async def main() -> None:
+        await asyncio.gather(*(request(index, *one) for index, one in enumerate(asked)))
+        for _ in range(100):  # those that were left are still taken off the queue
+            if engine.waiting == 0:
+                break
+            await asyncio.sleep(0.01)
+        assert engine.waiting == 0
+
+    try:
+        asyncio.run(main())
+    finally:
+        engine.stop()
+
+
+def test_what_comes_while_the_engine_computes_is_computed_together(blocked):
+    engine, release = blocked
+    batches: list[int] = []
+
+    def double(rows: np.ndarray) -> tuple[np.ndarray]:
+        batches.append(len(rows))
+        return (rows[:, 0] * 2,)
+
+    async def main() -> None:
+        first = asyncio.create_task(engine.run(lambda _start, _stop: release.wait(5), rows=1))
+        await asyncio.sleep(0.05)
+        results = [np.empty((1, 1)) for _ in range(2)]
+        works = [
+            asyncio.create_task(engine.apply(double, np.full((1, 1), k), result, key="double"))
+            for k, result in enumerate(results)
+        ]
+        await asyncio.sleep(0)
+        release.set()
+        await asyncio.gather(first, *works)
+        assert [float(result[0, 0]) for result in results] == [0.0, 2.0]
+
+    asyncio.run(main())
+    assert batches == [2]
+
+
+def test_a_request_at_fault_does_not_harm_those_it_was_computed_with(blocked):
+    engine, release = blocked
+
+    def divide(rows: np.ndarray) -> tuple[np.ndarray]:
+        if (rows == 0).any():
+            raise ZeroDivisionError
+        return (1 / rows[:, 0],)
+
+    async def main() -> None:
+        first = asyncio.create_task(engine.run(lambda _start, _stop: release.wait(5), rows=1))
+        await asyncio.sleep(0.05)
+        good, bad = np.empty((1, 1)), np.empty((1, 1))
+        works = [
+            asyncio.create_task(engine.apply(divide, np.full((1, 1), 4.0), good, key="divide")),
+            asyncio.create_task(engine.apply(divide, np.zeros((1, 1)), bad, key="divide")),
+        ]
+        await asyncio.sleep(0)
+        release.set()
+        outcomes = await asyncio.gather(first, *works, return_exceptions=True)
+        assert outcomes[:2] == [None, None]
+        assert isinstance(outcomes[2], ZeroDivisionError)
+        assert good[0, 0] == 0.25
+
+    asyncio.run(main())
+
+
+def test_small_requests_take_turns_with_a_large_one():
+    engine = Engine()
+    engine.start()
+
+    async def main() -> tuple[float, float]:
+        def slow(rows: np.ndarray) -> tuple[np.ndarray]:
+            time.sleep(0.00002 * len(rows))
+            return (rows[:, 0],)
+
+        began = time.monotonic()
+        many = np.zeros((25_000, 1))
+        large = asyncio.create_task(engine.apply(slow, many, np.empty((25_000, 1)), key="a"))
+        await asyncio.sleep(0.05)
+        asked = time.monotonic()
+        await engine.apply(slow, np.zeros((1, 1)), np.empty((1, 1)), key="b")
+        small_s = time.monotonic() - asked
+        await large
+        return small_s, time.monotonic() - began
+
+    try:
+        small_s, large_s = asyncio.run(main())
+    finally:
+        engine.stop()
+    assert small_s < large_s / 4
+
+
+def test_a_caller_may_wait_less_than_others(blocked):
+    engine, release = blocked
+
+    async def main() -> None:
+        first = asyncio.create_task(engine.run(lambda _start, _stop: release.wait(5), rows=1))
+        await asyncio.sleep(0.02)
+        rows, results = np.zeros((1, 1)), np.empty((1, 1))
+        hasty = asyncio.create_task(
+            engine.apply(lambda some: (some[:, 0],), rows, results, key=0, max_wait_s=0.01)
+        )
+        await asyncio.sleep(0.05)
+        release.set()
+        with pytest.raises(OverloadedError):
+            await hasty
+        await first
 
     asyncio.run(main())

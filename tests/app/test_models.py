@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 
 from models_store.blobs import BlobStore
 from models_store.database import Database
+from tests.app.conftest import assert_refused
 from tests.app.serving import COLUMNS, registered
 
 JSON = {"Content-Type": "application/json"}
@@ -71,6 +72,7 @@ def test_a_version_tells_what_it_is_and_what_it_was_made_from(client):
         "job_id",
         "dataset_id",
         "dataset_sha256",
+        "target",
         "code_version",
         "seed",
     }
@@ -226,3 +228,18 @@ def test_fault_092_very_many_ranges_cost_nothing(client):
     response = client.get("/v1/models/people/versions/1/checkpoint", headers={"Range": ranges})
     assert response.status_code in {200, 206, 400, 416}
     assert response.elapsed.total_seconds() < 0.5
+
+
+@pytest.mark.parametrize("ranges", ["bytes", "bytes=", "bytes=x-y", "rows=0-1", "bytes=9-2"])
+def test_a_malformed_range_is_a_problem(client, ranges):
+    response = client.get("/v1/models/people/versions/1/checkpoint", headers={"Range": ranges})
+    assert_refused(response, 400, "bad-request")
+
+
+def test_a_range_beyond_the_end_is_told_how_long_the_file_is(client):
+    path = "/v1/models/people/versions/1/checkpoint"
+    size = len(client.get(path).content)
+    response = client.get(path, headers={"Range": f"bytes={size}-"})
+    assert_refused(response, 416, "range")
+    assert response.headers["content-range"] == f"bytes */{size}"
+    assert client.get(path, headers={"Range": "bytes=0-9"}).status_code == 206

@@ -31,6 +31,7 @@ def test_every_store_error_has_a_problem_type(kind):
     error = kind.__new__(kind)
     Exception.__init__(error, "text")
     error.slug, error.detail, error.pointer = "limit-memory", "text", "/flow"
+    error.position = None
     assert problem_of(error).type.slug != "internal"
 
 
@@ -46,6 +47,12 @@ def test_a_limit_error_keeps_its_own_slug():
 def test_a_request_error_points_at_its_field():
     problem = problem_of(RequestError("unknown-column", "No.", pointer="/columns/0"))
     assert problem.errors == (FieldError("No.", pointer="/columns/0"),)
+
+
+def test_a_request_error_in_a_text_tells_the_position():
+    error = RequestError("formula", "No.", pointer="/target/log_density", position=7)
+    content = json.loads(bytes(problem_response(problem_of(error), request_id="r").body))
+    assert content["position"] == 7
 
 
 def test_a_table_error_tells_column_and_row():
@@ -97,7 +104,7 @@ def test_an_unknown_route_is_a_problem(shared_client):
 def test_a_wrong_method_is_a_problem_that_lists_every_right_one(shared_client):
     response = shared_client.patch("/v1/datasets/ds_" + "0" * 32)
     assert (response.status_code, response.json()["type"]) == (405, "/problems/method-not-allowed")
-    assert response.headers["allow"] == "DELETE, GET"
+    assert response.headers["allow"] == "DELETE, GET, HEAD"
 
 
 def test_a_wrong_parameter_is_named_and_its_value_is_not_repeated(shared_client):

@@ -402,19 +402,30 @@ def test_fault_139_a_file_of_another_flow_is_503(client):
 
 def test_every_model_answers_in_its_own_way_under_load(client):
     registered(*stores(client), name="others", seed=5)
-    answers: dict[str, set[str]] = {"people": set(), "others": set()}
+    answers: dict[str, list[list[float]]] = {"people": [], "others": []}
 
     def hammer(name: str) -> None:
         for _ in range(10):
-            answers[name].add(ask(client, "log_prob", {"rows": ROWS}, ref=name).text)
+            answers[name].append(
+                ask(client, "log_prob", {"rows": ROWS}, ref=name).json()["log_prob"]
+            )
 
     threads = [threading.Thread(target=hammer, args=(name,)) for name in answers for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [len(texts) for texts in answers.values()] == [1, 1]
-    assert answers["people"] != answers["others"]
+    for found in answers.values():  # to the rounding of the batches that they were part of
+        np.testing.assert_allclose(found, [found[0]] * 40, rtol=1e-5)
+    assert not np.allclose(answers["people"][0], answers["others"][0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "soon", "nan", "inf"])
+def test_a_timeout_that_is_no_number_of_seconds_is_refused(client, timeout):
+    answer = ask(client, "log_prob", {"rows": ROWS}, X_Request_Timeout=timeout)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["parameter"] == "X-Request-Timeout"
+    assert ask(client, "log_prob", {"rows": ROWS}, X_Request_Timeout="2.5").status_code == 200
 
 
 def test_the_examples_of_the_documentation_are_accepted(client):

@@ -22,6 +22,7 @@ from densityd.ports import free_port
 from tests.servers import tied
 
 TIMEOUT_S = 55.0
+EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = pytest.mark.timeout(170)
 
 
@@ -230,6 +231,31 @@ def test_killed_parts_come_back_and_kill_9_of_the_whole_leaves_nothing(
     up.process.wait()
 
     wait_until(lambda: not [pid for pid in processes if is_alive(pid)], 10)
+
+
+@pytest.mark.slow
+def test_the_example_of_variational_inference_finds_what_is_known_in_closed_form(
+    start: Callable[[], Up],
+) -> None:
+    up = start()
+    up.wait_ready()
+
+    run = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, str(EXAMPLES / "variational.py"), up.url, "800"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert run.returncode == 0, run.stderr + run.stdout
+    evidences = [float(found) for found in re.findall(r"log evidence (-?[\d.]+) \+-", run.stdout)]
+    exact = [float(found) for found in re.findall(r"closed form (-?[\d.]+)", run.stdout)]
+    assert evidences[1:] == pytest.approx(exact, abs=0.3)
+    assert run.stdout.count("KL(q || p)") == 2
+    for mean, truth in re.findall(r": (-?[\d.]+) \+- [\d.]+, in truth (-?[\d.]+)", run.stdout):
+        assert abs(float(mean) - float(truth)) < 0.15
+    assert up.end() < 10
 
 
 def _succeeds(url: str) -> bool:

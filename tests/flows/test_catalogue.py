@@ -18,6 +18,7 @@ from flows import (
     SpecError,
     build,
     count_parameters,
+    for_targets,
     spec_from_dict,
     spec_to_dict,
 )
@@ -55,6 +56,23 @@ def test_every_family_has_its_row_in_the_docs_with_all_fields_and_defaults():
             if field.name not in ("family", "batch_norm", "encoder"):
                 default = getattr(spec(), field.name)
                 assert f"`{field.name}` [{default}]" in row.group(), (family, field.name)
+
+
+def test_the_specs_in_the_docs_can_be_built():
+    blocks = re.findall(r"```json\n(.*?)\n```", DOCS.read_text(), flags=re.DOTALL)
+    specs = [fields for block in blocks if "family" in (fields := json.loads(block))]
+    assert specs
+    for fields in specs:
+        assert count_parameters(spec_from_dict(fields), 3) > 0
+
+
+def test_the_refusals_in_the_docs_are_those_of_the_code():
+    refusals = re.findall(r"`(\{[^`]*\})` is refused: `([^`]*)`", DOCS.read_text())
+    assert refusals
+    for fields, reason in refusals:
+        with pytest.raises(SpecError) as caught:
+            spec_from_dict(json.loads(fields))
+        assert caught.value.reason == reason
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -125,3 +143,17 @@ def test_a_built_flow_is_in_float32_with_its_standardisation_in_float64():
     assert flow.dtype == torch.float32
     assert flow.preprocessing.standardise is not None
     assert flow.preprocessing.standardise.mean.dtype == torch.float64
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_flow_can_be_fitted_to_a_target_exactly_if_it_maps_noise_to_rows(case):
+    dim = max(2, case.min_dim)
+    if not build(case.spec, dim, seed=0).has_noise:
+        with pytest.raises(SpecError, match="noise to rows"):
+            for_targets(case.spec)
+        return
+    spec = for_targets(case.spec)
+    assert getattr(spec, "closed", "sampling") == "sampling"
+    assert for_targets(spec) == spec
+    rows, log_det = build(spec, dim, seed=0).eval().forward(torch.zeros(3, dim))
+    assert rows.requires_grad or log_det.requires_grad

@@ -10,7 +10,9 @@ from flows.masked import MaskedLinear, run_masked
 from tests.flows.cases import CASES, example_rows, fresh_flow, trained_flow
 
 OPTIMISERS = ["adam", "adamw", "adagrad", "sgd"]
-MADE_CASES = [case for case in CASES if case.name.startswith(("made", "maf"))]
+MADE_CASES = [
+    case for case in CASES if case.name.startswith(("made", "maf")) and case.name != "made-mixture"
+]
 every_case = pytest.mark.parametrize("case", MADE_CASES, ids=lambda case: case.name)
 
 

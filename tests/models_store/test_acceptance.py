@@ -107,6 +107,22 @@ def test_training_that_would_not_fit_into_memory_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    "flow",
+    [
+        {"family": "nsf", "bins": 500},
+        {"family": "naf", "units": 1000},
+        {"family": "naf", "transformer": "ddsf", "units": 300},
+    ],
+)
+def test_the_memory_of_wide_maps_of_single_features_is_counted(flow: dict[str, Any]) -> None:
+    table, optimisation = dataset(rows=100_000), {"batch_size": 80_000}
+    error = refusal(table, flow=flow, optimisation=optimisation)
+    assert (error.slug, error.pointer) == ("limit-memory", "")
+    plain = request(table, flow={"family": flow["family"]}, optimisation=optimisation)
+    accept_training(plain, table, limits=LIMITS)
+
+
+@pytest.mark.parametrize(
     ("rows", "split"),
     [(3, {"validation": 0.999}), (1000, {"validation": 0.0}), (1000, {"train": 0.001})],
 )

@@ -24,6 +24,8 @@ from models_store.jobs import Jobs
 from models_store.records import Dataset, NewDataset, Version
 from models_store.registry import Registry
 from models_store.schemas import TrainingRequest
+from models_store.variational_acceptance import accept_variational, dataset_of
+from models_store.variational_schemas import VariationalRequest
 from tests.servers import tied
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
@@ -131,6 +133,23 @@ class Place:
         )
         return self.jobs.submit(new, idempotency=None, max_queued=None).job.id
 
+    def submit_variational(
+        self, target: dict[str, Any], *, dataset: Dataset | None = None, **fields: Any
+    ) -> str:
+        fields["optimisation"] = {"seed": 1} | fields.get("optimisation", {})
+        body = {"model_name": "m", "target": target, "flow": FLOW} | fields
+        request = VariationalRequest.model_validate(body)
+        accepted = accept_variational(request, dataset, limits=LIMITS)
+        new = NewJob(
+            project=PROJECT,
+            kind=JobKind.VARIATIONAL,
+            model_name="m",
+            dataset_id=dataset_of(request.target),
+            request=accepted.model_dump(mode="json"),
+            request_id="req-1",
+        )
+        return self.jobs.submit(new).job.id
+
     def job(self, job_id: str) -> Job:
         return self.jobs.get(PROJECT, job_id)
 
@@ -139,6 +158,13 @@ class Place:
 
     def epoch(self, job_id: str) -> int:
         return int((self.job(job_id).metrics or {}).get("epoch", 0))
+
+    def iteration(self, job_id: str) -> int:
+        return int((self.job(job_id).metrics or {}).get("iteration", 0))
+
+    def iterations(self, job_id: str) -> list[int]:
+        events = self.jobs.events(PROJECT, job_id, limit=100_000)
+        return [event.data["iteration"] for event in events if event.event == "epoch"]
 
     def messages(self, job_id: str) -> list[str]:
         events = self.jobs.events(PROJECT, job_id)

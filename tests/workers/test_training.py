@@ -13,6 +13,7 @@ from models_store.records import Dataset
 from models_store.schemas import AcceptedSplit, TrainingRequest
 from tests.workers.place import FLOW, LIMITS, Place
 from workers.data import moments, split_rows
+from workers.devices import find_device
 from workers.errors import TrainingError
 from workers.protocol import (
     CheckpointRef,
@@ -25,7 +26,7 @@ from workers.protocol import (
     Trained,
     TrainingTask,
 )
-from workers.training import find_device, train
+from workers.training import train
 
 EPOCHS = 6
 

@@ -1,0 +1,181 @@
+"""Where requests become jobs, whatever their kind: once for each key, durably, then hinted at."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Header, Request, Response
+from pydantic import BaseModel
+
+from app.dependencies import (
+    JobsDep,
+    ProjectDep,
+    QueueDep,
+    RegistryDep,
+    SettingsDep,
+    settings_of,
+)
+from app.job_schemas import JobView
+from app.problems import problem_responses, request_id_of
+from app.queue import JobQueue
+from models_store.acceptance import TrainingLimits
+from models_store.jobs import Idempotency, Job, JobKind, NewJob, Submitted
+from models_store.registry import Dataset
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="A string of your own, such as a UUID. Sent again with the same body, it gives"
+        " the first job again instead of a second one.",
+    ),
+]
+
+
+class Grounds:
+    """What a request is checked against; FastAPI makes one for each.
+
+    Attributes:
+        limits: of one job.
+    """
+
+    def __init__(self, settings: SettingsDep, project: ProjectDep, registry: RegistryDep) -> None:
+        self.limits = TrainingLimits(
+            max_parameters=settings.max_parameters,
+            max_layers=settings.max_layers,
+            max_memory_bytes=settings.max_training_memory_bytes,
+        )
+        self._project = project
+        self._registry = registry
+
+    def dataset(self, dataset_id: str) -> Dataset:
+        """Return the caller's dataset.
+
+        Raises:
+            NotFoundError: the caller has no such dataset.
+        """
+        return self._registry.dataset(self._project, dataset_id)
+
+    def optional(self, dataset_id: str | None) -> Dataset | None:
+        """The same, or None for none."""
+        return None if dataset_id is None else self.dataset(dataset_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A job that a caller asks for.
+
+    Attributes:
+        kind: what it does.
+        model_name: the model that gets a version.
+        body: the request.
+        accept: checks it and makes every choice that it leaves open; raises a StoreError.
+        dataset_id: the dataset that it reads.
+        held_out_ids: further datasets that it reads.
+    """
+
+    kind: JobKind
+    model_name: str
+    body: BaseModel
+    accept: Callable[[], BaseModel]
+    dataset_id: str | None
+    held_out_ids: tuple[str, ...] = ()
+
+
+class JobDesk:
+    """Takes the request that starts a job, and answers it; FastAPI makes one for each."""
+
+    def __init__(
+        self,
+        request: Request,
+        response: Response,
+        project: ProjectDep,
+        jobs: JobsDep,
+        queue: QueueDep,
+        idempotency_key: IdempotencyKey = None,
+    ) -> None:
+        self._request = request
+        self._response = response
+        self._project = project
+        self._jobs = jobs
+        self._queue = queue
+        self._key = idempotency_key
+
+    def start(self, draft: Draft) -> JobView:
+        """Check and complete the draft, store it durably, tell a worker.
+
+        Raises:
+            StoreError: saying why not.
+        """
+        submitted = self._submit(draft)
+        job = submitted.job
+        self._response.headers["Location"] = f"/v1/jobs/{job.id}"
+        if submitted.replayed:
+            self._response.headers["Idempotent-Replayed"] = "true"
+            return JobView.of(job)
+        return JobView.of(job, sent=hint(self._queue, job))
+
+    def _submit(self, draft: Draft) -> Submitted:
+        idempotency = None
+        if self._key:
+            idempotency = Idempotency(key=self._key, fingerprint=_fingerprint(draft))
+            if first := self._jobs.submitted(self._project, idempotency):
+                return first  # also when its dataset is gone by now
+        new = NewJob(
+            project=self._project,
+            kind=draft.kind,
+            model_name=draft.model_name,
+            dataset_id=draft.dataset_id,
+            held_out_ids=draft.held_out_ids,
+            request=draft.accept().model_dump(mode="json"),
+            request_id=request_id_of(self._request),
+            traceparent=self._request.state.traceparent,
+        )
+        most = settings_of(self._request).max_queued_jobs
+        return self._jobs.submit(new, idempotency=idempotency, max_queued=most)
+
+
+def hint(queue: JobQueue, job: Job) -> bool:
+    """Tell a worker of a job; whether that went well."""
+    return queue.hint(job.id, request_id=job.request_id, traceparent=job.traceparent)
+
+
+def start_responses(*refusals: str) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a route that starts a job."""
+    return {
+        202: {
+            "description": "The job is accepted: it is stored, and will run.",
+            "headers": {
+                "Location": {"description": "The job.", "schema": {"type": "string"}},
+                "Idempotent-Replayed": {
+                    "description": "`true`: this is the job of an earlier request with the key.",
+                    "schema": {"type": "string"},
+                },
+            },
+        },
+        **problem_responses(
+            "not-found",
+            "idempotency-key-reused",
+            "unknown-column",
+            "duplicate-column",
+            "dimension-unsupported",
+            "encoder-without-context",
+            "columns-overlap",
+            "limit-parameters",
+            "limit-memory",
+            "limit-queued-jobs",
+            *refusals,
+        ),
+    }
+
+
+def _fingerprint(draft: Draft) -> str:
+    """Equal for bodies that ask for the same, whatever their spelling."""
+    canonical = json.dumps(
+        draft.body.model_dump(mode="json"), sort_keys=True, separators=(",", ":")
+    )
+    return hashlib.sha256(f"{draft.kind}\n{canonical}".encode()).hexdigest()

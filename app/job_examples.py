@@ -1,0 +1,104 @@
+"""Bodies that start jobs, as the documentation shows them; the first is what Swagger UI sends."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Examples = Mapping[str, Mapping[str, Any]]
+
+_DATASET_ID = "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"
+TRAINING_EXAMPLES: Examples = {
+    "simplest": {
+        "summary": "A good model without knowing anything about flows",
+        "value": {"model_name": "shuttle", "dataset_id": _DATASET_ID},
+    },
+    "chosen": {
+        "summary": "Every choice made",
+        "value": {
+            "model_name": "shuttle",
+            "dataset_id": _DATASET_ID,
+            "columns": ["x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9"],
+            "split": {"train": 0.8, "validation": 0.1, "test": 0.1, "shuffle": True, "seed": 0},
+            "preprocessing": {"standardise": True},
+            "flow": {
+                "family": "maf",
+                "layers": 5,
+                "hidden": [128],
+                "batch_norm": {"statistics": "dataset"},
+                "order": "reverse",
+                "activation": "tanh",
+            },
+            "optimisation": {
+                "optimiser": "adam",
+                "learning_rate": 1e-3,
+                "weight_decay": 1e-6,
+                "batch_size": 100,
+                "max_epochs": 200,
+                "patience": 30,
+                "max_seconds": 600.0,
+                "schedule": "constant",
+                "seed": 0,
+            },
+        },
+    },
+}
+VARIATIONAL_EXAMPLES: Examples = {
+    "potential": {
+        "summary": "A named potential, all choices left to the server",
+        "value": {"model_name": "ring", "target": {"potential": "U1"}},
+    },
+    "formula": {
+        "summary": "A formula of the log density: a banana",
+        "value": {
+            "model_name": "banana",
+            "target": {
+                "log_density": "-0.5 * (z1 / 2)^2 - 0.5 * ((z2 - z1^2 / 4) / 0.5)^2",
+                "dim": 2,
+                "window": {"lower": [-8, -3], "upper": [8, 18]},
+            },
+            "flow": {"family": "realnvp", "layers": 8, "hidden": [64], "batch_norm": None},
+            "optimisation": {
+                "optimiser": "adam",
+                "learning_rate": 1e-3,
+                "schedule": "cosine",
+                "max_gradient_norm": 10.0,
+                "batch_size": 128,
+                "iterations": 5000,
+                "report_every": 100,
+                "annealing": 1000,
+                "patience": None,
+                "max_seconds": 600.0,
+                "seed": 0,
+            },
+        },
+    },
+    "posterior": {
+        "summary": "The posterior of a Bayesian logistic regression on a dataset",
+        "value": {
+            "model_name": "risk",
+            "target": {
+                "posterior": {
+                    "kind": "logistic",
+                    "dataset_id": _DATASET_ID,
+                    "response": "y",
+                    "prior_scale": 1.0,
+                }
+            },
+        },
+    },
+    "linear": {
+        "summary": "The posterior of a Bayesian linear regression, some columns only",
+        "value": {
+            "model_name": "price",
+            "target": {
+                "posterior": {
+                    "kind": "linear",
+                    "dataset_id": _DATASET_ID,
+                    "response": "price",
+                    "columns": ["area", "rooms"],
+                    "prior_scale": 10.0,
+                    "noise_scale": 0.5,
+                }
+            },
+        },
+    },
+}

@@ -1,0 +1,99 @@
+"""Several API processes on one port: a parent that listens, starts them and keeps their number."""
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from types import FrameType
+
+from app.settings import ApiSettings
+from models_store.lifeline import die_with
+
+LISTENER = "DENSITYD_LISTENER"
+_PARENT = "DENSITYD_LISTENER_PARENT"
+_METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+_BACKLOG = 2048
+_LEAST_LIFE_S = 5.0
+_POLL_S = 0.1
+
+log = logging.getLogger(__name__)
+
+
+class Processes:
+    """Starts `settings.api_processes` servers on one socket, and one anew for each that dies.
+
+    A server that dies within seconds is not started again before a pause. The kernel kills the
+    servers when the parent dies.
+    """
+
+    def __init__(self, settings: ApiSettings) -> None:
+        self._settings = settings
+        self._children: dict[subprocess.Popen[bytes], float] = {}
+        self._stopping = False
+
+    def run(self) -> int:
+        """Serve until a signal comes; the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        folder = tempfile.mkdtemp(prefix="densityd-metrics-")
+        try:
+            with listener(self._settings) as sock:
+                while not self._stopping:
+                    self._replace_dead(sock, folder)
+                    time.sleep(_POLL_S)
+            for child in self._children:
+                child.terminate()
+            for child in self._children:
+                child.wait()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return 0
+
+    def _replace_dead(self, sock: socket.socket, folder: str) -> None:
+        for child, born in list(self._children.items()):
+            if child.poll() is not None and time.monotonic() - born > _LEAST_LIFE_S:
+                log.error("an API process ended with status %s; starting another", child.returncode)
+                del self._children[child]
+        while len(self._children) < self._settings.api_processes:
+            self._children[_spawn(sock, folder)] = time.monotonic()
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+
+def listener(settings: ApiSettings) -> socket.socket:
+    """The listening socket that all processes share.
+
+    Raises:
+        OSError: the address is taken or not this machine's.
+    """
+    family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+    return socket.create_server(
+        (settings.host, settings.port), family=family, backlog=_BACKLOG, reuse_port=False
+    )
+
+
+def inherited_sockets() -> list[socket.socket] | None:
+    """The socket that a parent gave this process; None if there is no such parent."""
+    number = os.environ.get(LISTENER)
+    if number is None:
+        return None
+    die_with(int(os.environ[_PARENT]))
+    return [socket.socket(fileno=int(number))]
+
+
+def _spawn(sock: socket.socket, folder: str) -> "subprocess.Popen[bytes]":
+    environment = {
+        **os.environ,
+        LISTENER: str(sock.fileno()),
+        _PARENT: str(os.getpid()),
+        _METRICS_DIR: folder,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "app"], env=environment, pass_fds=[sock.fileno()]
+    )

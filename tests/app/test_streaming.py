@@ -1,0 +1,214 @@
+"""A real server: bounded memory, an early start, back pressure, and callers who leave."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pytest
+
+from app.settings import ApiSettings
+from models_store.blobs import BlobStore
+from models_store.database import Database
+from models_store.table_contract import TableFormat
+from tests.app.conftest import wait_for_port
+from tests.app.serving import COLUMNS, MEAN, STD, registered
+from tests.app.wire import FORMATS, MEDIA_TYPE, write
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures by /proc")
+
+MIB = 1 << 20
+NPY = MEDIA_TYPE[TableFormat.NPY]
+
+
+class Server:
+    """A server process with the model `people`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, staging: Path) -> None:
+        self._proc = Path(f"/proc/{process.pid}")
+        self.port = port
+        self.staging = staging
+
+    def connect(self) -> HTTPConnection:
+        return HTTPConnection("127.0.0.1", self.port, timeout=30)
+
+    def sample(self, connection: HTTPConnection, n: int, kind: TableFormat) -> HTTPResponse:
+        headers = {"Content-Type": "application/json", "Accept": MEDIA_TYPE[kind]}
+        body = json.dumps({"n": n, "seed": 1})
+        connection.request("POST", "/v1/models/people/sample", body=body, headers=headers)
+        return connection.getresponse()
+
+    @property
+    def memory(self) -> int:
+        """Bytes that belong to the process alone, not to files that it maps."""
+        status = (self._proc / "status").read_text()
+        return 1024 * int(status.partition("RssAnon:")[2].split()[0])
+
+    @property
+    def seconds(self) -> float:
+        """Processor time used so far."""
+        fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def idle(self) -> bool:
+        """Whether no request but the one that asks is served, and nothing of any is left."""
+        connection = self.connect()
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        lines = [line for line in text.splitlines() if "in_flight" in line and line[0] != "#"]
+        return all(float(line.split()[-1]) <= 1 for line in lines) and not self.left()
+
+    def left(self) -> list[Path]:
+        return list(self.staging.iterdir()) if self.staging.exists() else []
+
+    def wait_until_idle(self) -> None:
+        deadline = time.monotonic() + 20
+        while not self.idle():
+            assert time.monotonic() < deadline, "a request is still served"
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("streaming")
+    shutil.copy(migrated_database, folder)
+    settings = ApiSettings(data_dir=folder)
+    database = Database(settings.resolved_database_url)
+    registered(database, BlobStore(settings.blob_root))
+    database.dispose()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    environment = {**os.environ, "DENSITYD_DATA_DIR": str(folder), "DENSITYD_PORT": str(port)}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "app"], env=environment, stderr=log)
+    try:
+        wait_for_port(port, process)
+        server = Server(process, port, settings.blob_root / "staging")
+        connection = server.connect()
+        server.sample(connection, 20_000, TableFormat.PARQUET).read()  # everything is loaded
+        connection.close()
+        yield server
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_many_samples_start_at_once_and_take_little_memory(server, kind):
+    connection = server.connect()
+    before = server.memory
+    began = time.monotonic()
+    response = server.sample(connection, 300_000, kind)
+    assert time.monotonic() - began < 2
+    assert response.status == 200
+    most = 0
+    while response.read(MIB):
+        most = max(most, server.memory)
+    connection.close()
+    assert most - before < 40 * MIB
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", FORMATS)
+def test_ten_million_samples_take_no_more_memory_than_a_few(server, kind):
+    connection = server.connect()
+    before = server.memory
+    response = server.sample(connection, 10_000_000, kind)
+    most = 0
+    while response.read(4 * MIB):
+        most = max(most, server.memory)
+    connection.close()
+    assert most - before < 60 * MIB
+
+
+def test_a_caller_who_does_not_read_stops_the_work_and_one_who_leaves_ends_it(server):
+    connection = server.connect()
+    response = server.sample(connection, 50_000_000, TableFormat.CSV)
+    assert response.read(65_536)
+    before = -1.0
+    deadline = time.monotonic() + 20
+    while server.seconds - before > 0.05:  # the buffers on the way fill up
+        assert time.monotonic() < deadline, "nobody reads, and the server goes on"
+        before = server.seconds
+        time.sleep(0.5)
+    assert response.read(65_536)  # and goes on when the caller does
+    connection.sock.close()
+    response.close()
+    server.wait_until_idle()
+
+
+def body_of(kind: TableFormat, rows: int) -> bytes:
+    values = np.random.default_rng(0).normal(size=(rows, 3)) * STD.numpy() + MEAN.numpy()
+    if kind is TableFormat.ARROW:  # one batch, which its writer may make as large as it likes
+        sink = pa.BufferOutputStream()
+        table = pa.table({name: values[:, i] for i, name in enumerate(COLUMNS)})
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        data: bytes = sink.getvalue().to_pybytes()
+        return data
+    return write(kind, COLUMNS, values)
+
+
+@pytest.mark.parametrize("kind", [TableFormat.NPY, TableFormat.ARROW])
+def test_a_body_larger_than_the_memory_it_may_take_is_scored(server, kind):
+    rows = 2_000_000
+    body = body_of(kind, rows)
+    assert len(body) > 45 * MIB
+    connection = server.connect()
+    before = most = server.memory
+    headers = {"Content-Type": MEDIA_TYPE[kind], "Accept": NPY}
+    connection.putrequest("POST", "/v1/models/people/log_prob")
+    for name, value in {**headers, "Content-Length": str(len(body))}.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    for start in range(0, len(body), 4 * MIB):
+        connection.send(body[start : start + 4 * MIB])
+        most = max(most, server.memory)
+    response = connection.getresponse()
+    assert response.status == 200
+    assert int(response.headers["content-length"]) == 128 + 8 * rows
+    while response.read(MIB):
+        most = max(most, server.memory)
+    connection.close()
+    assert most - before < 40 * MIB
+    server.wait_until_idle()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_caller_who_leaves_in_the_middle_of_a_body_leaves_nothing(server, kind):
+    body = body_of(kind, 20_000)
+    connection = server.connect()
+    connection.putrequest("POST", "/v1/models/people/inverse")
+    connection.putheader("Content-Type", MEDIA_TYPE[kind])
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders()
+    connection.send(body[: len(body) // 2])
+    connection.sock.close()
+    server.wait_until_idle()
+
+
+def test_what_is_wrong_at_the_end_of_a_large_body_is_still_said(server):
+    body = body_of(TableFormat.NPY, 200_000)
+    connection = server.connect()
+    connection.request(
+        "POST",
+        "/v1/models/people/log_prob",
+        body=iter([body[:-8]]),
+        headers={"Content-Type": NPY},
+        encode_chunked=True,
+    )
+    response = connection.getresponse()
+    assert (response.status, json.loads(response.read())["type"]) == (422, "/problems/array-parse")
+    connection.close()

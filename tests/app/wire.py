@@ -1,0 +1,70 @@
+"""Tables as bodies in every format, and back."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
+from numpy.typing import NDArray
+
+from models_store.table_contract import MEDIA_TYPES, TableFormat
+
+MEDIA_TYPE = {kind: media_type for media_type, kind in MEDIA_TYPES.items()}
+FORMATS = list(TableFormat)
+
+
+def write(kind: TableFormat, columns: Sequence[str], rows: NDArray[np.floating[Any]]) -> bytes:
+    """A body as another program would write it; JSON and NDJSON as objects keyed by column."""
+    buffer = io.BytesIO()
+    objects = [dict(zip(columns, row, strict=True)) for row in rows.tolist()]
+    table = pa.table({name: rows[:, i] for i, name in enumerate(columns)})
+    match kind:
+        case TableFormat.JSON:
+            return json.dumps({"rows": objects}).encode()
+        case TableFormat.NDJSON:
+            return "".join(json.dumps(row) + "\n" for row in objects).encode()
+        case TableFormat.CSV:
+            text = io.StringIO()
+            csv.writer(text).writerows([columns, *rows.tolist()])
+            return text.getvalue().encode()
+        case TableFormat.NPY:
+            np.save(buffer, rows)
+        case TableFormat.ARROW:
+            with pa.ipc.new_stream(buffer, table.schema) as writer:
+                writer.write_table(table, max_chunksize=7)
+        case TableFormat.PARQUET:
+            pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def read(kind: TableFormat, body: bytes) -> tuple[list[str], NDArray[np.float64]]:
+    """The columns and the rows of an answer as another program reads them."""
+    match kind:
+        case TableFormat.NPY:
+            values = np.load(io.BytesIO(body), allow_pickle=False)
+            return [], values.reshape(len(values), -1)
+        case TableFormat.CSV:
+            lines = list(csv.reader(io.StringIO(body.decode())))
+            return lines[0], np.array(lines[1:], dtype=np.float64)
+        case TableFormat.NDJSON:
+            objects = [json.loads(line) for line in body.splitlines()]
+            names = [name for name in objects[0] if name != "row_error"]
+            rows = [[row[name] for name in names] for row in objects]
+            return names, np.array(rows, dtype=np.float64)
+        case TableFormat.JSON:
+            return _from_json(json.loads(body))
+        case TableFormat.ARROW:
+            table = pa.ipc.open_stream(body).read_all()
+        case _:
+            table = pq.read_table(io.BytesIO(body))
+    return table.column_names, np.column_stack([column.to_numpy() for column in table.columns])
+
+
+def _from_json(document: dict[str, Any]) -> tuple[list[str], NDArray[np.float64]]:
+    lists = [document[name] for name in ("rows", "log_det", "log_prob") if name in document]
+    columns = [np.array(values, dtype=np.float64) for values in lists]
+    return document.get("columns", []), np.column_stack(columns)

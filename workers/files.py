@@ -1,0 +1,129 @@
+"""What a trainer leaves on disk: a checkpoint now and then, and the model at the end."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version as installed_version
+from typing import Any
+
+from flows import FitState, Flow, FlowSpec, count_parameters, spec_to_dict
+from models_store.blobs import BlobStore, checkpoint_key, model_key
+from models_store.checkpoints import load_state, save_model, save_state
+from models_store.errors import BlobError, StorageFullError
+from models_store.schemas import Preprocessing
+from workers.protocol import CheckpointRef, Note, Send, Task, Trained
+
+_SHARE = 0.02
+
+
+class Checkpoints:
+    """The checkpoints of one attempt.
+
+    Args:
+        task: names those of earlier attempts.
+        blobs: holds them.
+        send: takes a note on each that is not usable.
+        unit: what they count, `epoch` or `iteration`.
+    """
+
+    def __init__(self, task: Task, blobs: BlobStore, *, send: Send, unit: str) -> None:
+        self._task = task
+        self._blobs = blobs
+        self._send = send
+        self._unit = unit
+        self._saved_at = -math.inf
+        self._pause_s = task.checkpoint_interval_s
+
+    def newest(self) -> FitState | None:
+        """Where to go on: the newest that is whole, or None to start from the beginning."""
+        for at in self._task.checkpoints:
+            try:
+                return load_state(self._blobs, at.key, at.sha256)
+            except BlobError as error:
+                text = f"The checkpoint of {self._unit} {at.epoch} is unusable: {error}"
+                self._send(Note(text=text))
+        if self._task.checkpoints:
+            self._send(Note(text="No checkpoint is usable; training starts from the beginning."))
+        return None
+
+    def save_if_due(self, snapshot: Callable[[], FitState], *, at: int) -> CheckpointRef | None:
+        """Store where training stands, unless that was done a moment ago.
+
+        Raises:
+            StorageFullError: nothing was stored.
+        """
+        now = time.monotonic()
+        if now - self._saved_at < self._pause_s:
+            return None
+        saved = self._save(snapshot(), at=at)
+        self._saved_at = time.monotonic()
+        if self._pause_s > 0:
+            # Those of a large flow take a small share of the time, too.
+            took_s = self._saved_at - now
+            self._pause_s = max(self._task.checkpoint_interval_s, took_s / _SHARE)
+        return saved
+
+    def save_last(self, state: FitState, *, at: int) -> CheckpointRef | None:
+        """Store where training was interrupted; None if there is no space: older ones are good."""
+        try:
+            return self._save(state, at=at)
+        except StorageFullError:
+            return None
+
+    def _save(self, state: FitState, *, at: int) -> CheckpointRef:
+        key = checkpoint_key(self._task.job_id, self._task.attempt, epoch=at)
+        stored = save_state(self._blobs, key, state)
+        return CheckpointRef(key=stored.key, sha256=stored.sha256, epoch=at)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A trained flow and what is to be known about it; see `models_store.registry.NewVersion`."""
+
+    flow: Flow
+    spec: FlowSpec
+    columns: list[str]
+    context_columns: list[str] = field(default_factory=list)
+    preprocessing: Preprocessing
+    seed: int
+    metrics: dict[str, Any]
+    target: dict[str, Any] | None = None
+
+
+def store(result: Result, task: Task, blobs: BlobStore) -> Trained:
+    """Store the model and say what it is.
+
+    Raises:
+        StorageFullError: nothing was stored.
+    """
+    described: dict[str, Any] = {
+        "columns": result.columns,
+        "context_columns": result.context_columns,
+        "preprocessing": result.preprocessing.model_dump(),
+    }
+    stored = save_model(
+        blobs, model_key(task.job_id, task.attempt), result.flow, spec=result.spec, **described
+    )
+    dim, context_dim = len(result.columns), len(result.context_columns)
+    version = described | {
+        "family": result.spec.family,
+        "dim": dim,
+        "flow": spec_to_dict(result.spec),
+        "parameters": count_parameters(result.spec, dim, context_dim),
+        "metrics": result.metrics,
+        "dataset_id": None if task.dataset is None else task.dataset.id,
+        "dataset_sha256": None if task.dataset is None else task.dataset.sha256,
+        "target": result.target,
+        "seed": result.seed,
+        "code_version": installed_version("densityd"),
+        "checkpoint_key": stored.key,
+        "checkpoint_sha256": stored.sha256,
+        "checkpoint_bytes": stored.bytes,
+    }
+    return Trained(metrics=result.metrics, version=version)
+
+
+def finite(value: float) -> float | None:
+    """The value of a metric, or None for what JSON has no number for."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,284 @@
+"""The work of one variational job: a plain function from a task to messages.
+
+As with training, it writes durable files and nothing else, and what comes out does not depend on
+how often it was killed and started again.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flows import (
+    ElboDivergedError,
+    FitError,
+    FitInterrupted,
+    FitState,
+    Flow,
+    FormulaTarget,
+    LinearRegression,
+    LogisticRegression,
+    Potential,
+    Target,
+    VariationalOptions,
+    VariationalReport,
+    Window,
+    build,
+    diagnose,
+    fit_variational,
+    quadrature_kl,
+)
+from models_store.blobs import BlobStore
+from models_store.schemas import Preprocessing
+from models_store.variational_schemas import (
+    AcceptedVariational,
+    AcceptedVariationalOptimisation,
+    DensityTarget,
+    LinearPosterior,
+    PosteriorTarget,
+    PotentialTarget,
+)
+from workers.data import load_columns
+from workers.devices import find_device
+from workers.errors import TrainingError
+from workers.files import Checkpoints, Result, finite, store
+from workers.progress import IterationProgress
+from workers.protocol import EpochDone, Interrupted, Send, Tick, VariationalTask
+
+_TICK_S = 0.5
+_SAMPLES = 10_000
+_LEAST_SAMPLES = 1_000
+# Products of samples, rows and coefficients that judging a logistic regression may take.
+_WORK = 10**10
+_DIVERGED = (
+    "The ELBO or its gradient stopped being a finite number in iteration {iteration}. A lower"
+    " learning rate may help, or a target that is finite where a standard Gaussian has its mass."
+)
+_NOWHERE = "The target is not finite at any sample of the flow that was fitted to it."
+_ILL_CONDITIONED = (
+    "The posterior is too nearly singular to be computed: columns depend on each other, or scales"
+    " differ by too much. Standardise the columns, leave some out or lower prior_scale."
+)
+
+
+def infer(task: VariationalTask, send: Send, *, interrupted: Callable[[], bool]) -> None:
+    """Fit, judge and store the flow that `task` asks for.
+
+    The last message is `Trained`, or `Interrupted` once `interrupted()` is true.
+
+    Args:
+        task: what to do.
+        send: takes each message.
+        interrupted: asked between two iterations.
+
+    Raises:
+        TrainingError: the job cannot succeed.
+        StorageFullError: a checkpoint or the model could not be written.
+    """
+    torch.set_num_threads(task.threads)
+    request = AcceptedVariational.model_validate(task.request)
+    device = find_device(task.device)
+    blobs = BlobStore(Path(task.blob_root))
+    target = _target(task, request, blobs, device)
+    start = _starting_point(target)
+    seed = request.optimisation.seed
+    flow = build(request.flow, target.dim, standardise=start, seed=seed).to(device)
+    run = _Run(task, request, blobs=blobs, send=send)
+    try:
+        metrics = run.fit(flow, target, interrupted=interrupted)
+    except ElboDivergedError as error:
+        detail = _DIVERGED.format(iteration=error.iteration)
+        raise TrainingError("diverged", detail) from error
+    except FitInterrupted as error:
+        run.interrupt(error.state)
+        return
+    metrics |= {"iterations": metrics["iteration"]} | _judgement(flow, target, seed=seed)
+    result = Result(
+        flow=flow,
+        spec=request.flow,
+        columns=list(target.names),
+        preprocessing=Preprocessing(standardise=start is not None, dequantise=None),
+        seed=seed,
+        metrics=metrics,
+        target=request.target.model_dump(mode="json"),
+    )
+    send(store(result, task, blobs))
+
+
+class _Run:
+    """One training under way: its messages and its checkpoints."""
+
+    def __init__(
+        self, task: VariationalTask, request: AcceptedVariational, *, blobs: BlobStore, send: Send
+    ) -> None:
+        choices = request.optimisation
+        self._choices = choices
+        self._send = send
+        self._checkpoints = Checkpoints(task, blobs, send=send, unit="iteration")
+        self._progress = IterationProgress(
+            iterations=choices.iterations, max_seconds=choices.max_seconds
+        )
+        self._iteration = 0
+        self._metrics: dict[str, Any] = {}
+        self._position: dict[str, Any] = {}
+        self._began_at = self._ticked_at = time.monotonic()
+
+    def fit(self, flow: Flow, target: Target, *, interrupted: Callable[[], bool]) -> dict[str, Any]:
+        """Fit `flow` in place, from the newest checkpoint that is whole; the last metrics."""
+        state = self._checkpoints.newest()
+        self._began_at = time.monotonic()
+        reports = fit_variational(
+            flow,
+            target,
+            options=_options(self._choices),
+            state=state,
+            on_step=self._on_step,
+            interrupted=interrupted,
+        )
+        for report in reports:
+            self._on_report(report)
+        return self._metrics
+
+    def interrupt(self, state: FitState) -> None:
+        """Store where training stands, between two iterations."""
+        checkpoint = self._checkpoints.save_last(state, at=self._iteration)
+        self._send(
+            Interrupted(metrics=self._metrics, progress=self._position, checkpoint=checkpoint)
+        )
+
+    def _on_step(self, iteration: int, _total: int) -> None:
+        self._iteration = iteration
+        now = time.monotonic()
+        self._position = self._progress.at(iteration, attempt_s=now - self._began_at)
+        if now - self._ticked_at >= _TICK_S:
+            self._ticked_at = now
+            self._send(Tick(progress=self._position))
+
+    def _on_report(self, report: VariationalReport) -> None:
+        now = self._ticked_at = time.monotonic()
+        attempt_s = now - self._began_at
+        self._progress.reported(seconds=report.seconds, attempt_s=attempt_s)
+        self._position = self._progress.at(report.iteration, attempt_s=attempt_s)
+        self._metrics = _metrics(report)
+        checkpoint = None
+        if report.stop_reason is None:  # after the last report the model itself follows
+            checkpoint = self._checkpoints.save_if_due(report.snapshot, at=report.iteration)
+        self._send(EpochDone(metrics=self._metrics, progress=self._position, checkpoint=checkpoint))
+
+
+def _target(
+    task: VariationalTask, request: AcceptedVariational, blobs: BlobStore, device: torch.device
+) -> Target:
+    match request.target:
+        case PotentialTarget(potential=name):
+            return Potential(name)
+        case DensityTarget() as wanted:
+            window = None
+            if wanted.window is not None:
+                window = Window(tuple(wanted.window.lower), tuple(wanted.window.upper))
+            return FormulaTarget(wanted.log_density, wanted.dim, window=window)
+        case PosteriorTarget() as wanted:
+            return _regression(task, wanted, blobs, device)
+
+
+def _regression(
+    task: VariationalTask, wanted: PosteriorTarget, blobs: BlobStore, device: torch.device
+) -> Target:
+    posterior = wanted.posterior
+    if task.dataset is None or posterior.columns is None:
+        raise ValueError("an accepted posterior has a dataset, and columns by name")
+    columns = posterior.columns
+    table = load_columns(blobs, task.dataset, [*columns, posterior.response]).to(device)
+    x, y = table[:, :-1], table[:, -1]
+    if isinstance(posterior, LinearPosterior):
+        return LinearRegression(
+            x,
+            y,
+            noise_scale=posterior.noise_scale,
+            prior_scale=posterior.prior_scale,
+            columns=columns,
+        )
+    return LogisticRegression(
+        x,
+        y,
+        prior_scale=posterior.prior_scale,
+        batch_rows=posterior.batch_rows,
+        columns=columns,
+    )
+
+
+def _starting_point(target: Target) -> tuple[Tensor, Tensor] | None:
+    """Where the flow starts: at the posterior's mode and scales, else as a standard Gaussian."""
+    if not isinstance(target, LinearRegression | LogisticRegression):
+        return None
+    try:
+        location, scale = (tensor.cpu() for tensor in target.starting_point())
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # torch names it so
+        raise TrainingError("ill_conditioned", _ILL_CONDITIONED) from error
+    if not bool(location.isfinite().all() and scale.isfinite().all() and (scale > 0).all()):
+        raise TrainingError("ill_conditioned", _ILL_CONDITIONED)
+    return location, scale
+
+
+def _options(choices: AcceptedVariationalOptimisation) -> VariationalOptions:
+    return VariationalOptions(
+        optimiser=choices.optimiser,
+        learning_rate=choices.learning_rate,
+        schedule=choices.schedule,
+        max_gradient_norm=choices.max_gradient_norm,
+        batch_size=choices.batch_size,
+        max_iterations=choices.iterations,
+        report_every=choices.report_every,
+        patience=choices.patience,
+        max_seconds=choices.max_seconds,
+        annealing=choices.annealing,
+        seed=choices.seed,
+    )
+
+
+def _metrics(report: VariationalReport) -> dict[str, Any]:
+    return {
+        "iteration": report.iteration,
+        "elbo": report.elbo,
+        "elbo_standard_error": report.elbo_standard_error,
+        "skipped": report.skipped,
+        "best_iteration": report.best_iteration,
+        "best_elbo": report.best_elbo,
+        "samples_per_second": round(report.samples_per_second, 1),
+        "seconds": round(report.seconds, 3),
+        "stop_reason": report.stop_reason,
+    }
+
+
+def _judgement(flow: Flow, target: Target, *, seed: int) -> dict[str, Any]:
+    """How good the best flow is, by fresh samples and, where there is a window, by quadrature."""
+    samples = _SAMPLES
+    if isinstance(target, LogisticRegression):
+        samples = max(_LEAST_SAMPLES, min(samples, _WORK // (target.rows * target.dim)))
+    try:
+        judged = asdict(diagnose(flow, target, samples=samples, seed=seed))
+    except FitError as error:
+        raise TrainingError("diverged", _NOWHERE) from error
+    judged |= _by_quadrature(flow, target)
+    if isinstance(target, LinearRegression):
+        judged["exact_log_evidence"] = finite(target.posterior().log_evidence)
+    return judged
+
+
+def _by_quadrature(flow: Flow, target: Target) -> dict[str, Any]:
+    if target.window is None:
+        return {}
+    try:
+        found = quadrature_kl(flow, target)
+    except FitError:  # all of one density lies elsewhere
+        return {}
+    return {
+        "kl": finite(found.kl),
+        "kl_window": {"lower": list(found.window.lower), "upper": list(found.window.upper)},
+        "mass_inside": found.mass_inside,
+        "log_evidence_inside": found.log_evidence,
+    }
