@@ -6,11 +6,14 @@ feature of all rows at a time, and the products of wide layers are as fast eithe
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+# tanh is written as sigmoid.
+FoldedActivation = Literal["relu", "sigmoid", "elu", "gelu"]
 
 
 class Step(ABC):
@@ -52,6 +55,44 @@ class Step(ABC):
     @abstractmethod
     def tensors(self) -> list[Tensor]:
         """Everything that takes memory."""
+
+    def affine_layer(self) -> "MaskedAffine | AffineCoupling | None":
+        """The step's numbers, if it is such a layer and has no context."""
+        return None
+
+
+@dataclass(frozen=True)
+class MaskedAffine:
+    """A masked autoregressive affine layer, its features in natural order.
+
+    Attributes:
+        weights: of the layers, masked; the rows of the last are all shifts, then all log scales.
+        biases: of the layers.
+        degrees: of the inputs and the hidden layers, in rising order.
+        activation: between the layers.
+    """
+
+    weights: list[Tensor]
+    biases: list[Tensor]
+    degrees: list[Tensor]
+    activation: FoldedActivation
+
+
+@dataclass(frozen=True)
+class AffineCoupling:
+    """A coupling layer with weights and biases of its two networks.
+
+    Attributes:
+        minus_log_scale: the network with sigmoid hidden units.
+        minus_shift: the network with ReLU hidden units.
+        copied: how many features are copied.
+        places: where each feature stands in the copied ones followed by the moved ones.
+    """
+
+    minus_log_scale: list[tuple[Tensor, Tensor]]
+    minus_shift: list[tuple[Tensor, Tensor]]
+    copied: int
+    places: Int[Tensor, " dim"]
 
 
 @dataclass(frozen=True)
@@ -150,8 +191,8 @@ class AffineStep(Step):
     """An elementwise affine map; its constant log-determinant is counted by `Pending`."""
 
     def __init__(self, pending: Pending) -> None:
-        self._scale = pending.cast(pending.scale[:, None])
-        self._shift = pending.cast(pending.shift[:, None])
+        self.scale = pending.cast(pending.scale[:, None])
+        self.shift = pending.cast(pending.shift[:, None])
 
     def inverse(
         self,
@@ -159,7 +200,7 @@ class AffineStep(Step):
         context: Float[Tensor, "context_dim batch"] | None = None,
     ) -> tuple[Float[Tensor, "dim batch"], None]:
         """Data to noise."""
-        return torch.addcmul(self._shift, self._scale, x), None
+        return torch.addcmul(self.shift, self.scale, x), None
 
     def forward(
         self,
@@ -167,19 +208,19 @@ class AffineStep(Step):
         context: Float[Tensor, "context_dim batch"] | None = None,
     ) -> tuple[Float[Tensor, "dim batch"], None]:
         """Noise to data."""
-        return (u - self._shift) / self._scale, None
+        return (u - self.shift) / self.scale, None
 
     def tensors(self) -> list[Tensor]:
         """Everything that takes memory."""
-        return [self._scale, self._shift]
+        return [self.scale, self.shift]
 
 
 class PermuteStep(Step):
     """Features in another order: u = x[order]."""
 
     def __init__(self, order: Tensor, inverse_order: Tensor) -> None:
-        self._order = order
-        self._inverse_order = inverse_order
+        self.order = order
+        self.inverse_order = inverse_order
 
     def inverse(
         self,
@@ -187,7 +228,7 @@ class PermuteStep(Step):
         context: Float[Tensor, "context_dim batch"] | None = None,
     ) -> tuple[Float[Tensor, "dim batch"], None]:
         """Data to noise."""
-        return x.index_select(0, self._order), None
+        return x.index_select(0, self.order), None
 
     def forward(
         self,
@@ -195,11 +236,11 @@ class PermuteStep(Step):
         context: Float[Tensor, "context_dim batch"] | None = None,
     ) -> tuple[Float[Tensor, "dim batch"], None]:
         """Noise to data."""
-        return u.index_select(0, self._inverse_order), None
+        return u.index_select(0, self.inverse_order), None
 
     def tensors(self) -> list[Tensor]:
         """Everything that takes memory."""
-        return [self._order, self._inverse_order]
+        return [self.order, self.inverse_order]
 
 
 class LayerStep(Step):

@@ -12,7 +12,8 @@ from flows.base import LOG_TWO_PI
 from flows.errors import FlowError
 from flows.flow import Flow, Space, base_noise
 from flows.folding import Pending, Step
-from flows.preprocess import Preprocessing
+from flows.packing import PackedFlow, pack
+from flows.preprocess import Preprocessing, Standardise
 
 Rows = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Doubles = npt.NDArray[np.float64]
@@ -20,6 +21,8 @@ Doubles = npt.NDArray[np.float64]
 # Rows computed at a time: on a processor the hidden units of a chunk should stay in its cache.
 # Multiples of the rows in a block of noise, so that a sample takes whole blocks.
 CPU_CHUNK_ROWS, GPU_CHUNK_ROWS = 256, 16_384
+# The kernels cut chunks into tiles of their own.
+PACKED_CHUNK_ROWS = 512
 
 
 def compile_flow(flow: Flow, *, device: str | torch.device = "cpu") -> "CompiledFlow":
@@ -64,10 +67,18 @@ class CompiledFlow:
             nothing = Pending.nothing(flow.dim, dtype=torch.float32, device=device)
             self._steps, pending = exact.transform.fold(nothing)
             self._steps += pending.steps()
+        self._packed: PackedFlow | None = None
+        if device.type == "cpu" and self.context_dim == 0:
+            self._packed = pack(self._steps, self.dim)
+        if self._packed is not None:
+            self._steps, self._chunk_rows = [], PACKED_CHUNK_ROWS
+        self._identity = np.zeros(self.dim), np.ones(self.dim)
         self._constant = pending.applied().log_det
         self._preprocessing: Preprocessing = exact.preprocessing
         self._context = None if exact.context is None else exact.context.to(device)
         self.size_bytes = sum(_size_bytes(step) for step in self._steps)
+        if self._packed is not None:
+            self.size_bytes = self._packed.size_bytes
 
     def log_prob(self, x: Rows, *, space: Space = "data") -> Doubles:
         """The log density of each row, in nats.
@@ -76,6 +87,9 @@ class CompiledFlow:
             x: rows, float32 or float64: features, then context.
             space: `model` gives the density of preprocessed rows.
         """
+        if self._packed is not None:
+            log_det, squares = self._invert(self._packed, x, np.empty((len(x), 0)), space)
+            return log_det - 0.5 * squares + (self._constant - 0.5 * self.dim * LOG_TWO_PI)
         result = np.empty(len(x))
         last = self._steps[-1] if self._steps and self._steps[-1].own_density else None
         steps = self._steps if last is None else self._steps[:-1]
@@ -105,6 +119,8 @@ class CompiledFlow:
         if not self.has_noise:
             raise FlowError("this density has no noise that its rows could be mapped to")
         noise, log_dets = np.empty((len(x), self.dim)), np.empty(len(x))
+        if self._packed is not None:
+            return noise, self._invert(self._packed, x, noise, space)[0] + self._constant
         with torch.inference_mode():
             for start, chunk in self._chunks(x):
                 rows, context, outer = self._to_model(chunk, space)
@@ -121,6 +137,9 @@ class CompiledFlow:
             u: rows, float32 or float64: noise, then context.
             space: `model` gives preprocessed rows.
         """
+        if self._packed is not None:
+            rows, log_dets = self._sample(self._packed, u, space)
+            return rows, log_dets - self._constant
         rows, log_dets = np.empty((len(u), self.dim)), np.empty(len(u))
         with torch.inference_mode():
             for start, chunk in self._chunks(u):
@@ -197,12 +216,56 @@ class CompiledFlow:
     def _draw(
         self, n: int, generator: torch.Generator, context: Rows | None, space: Space
     ) -> Doubles:
-        u = base_noise(n, self.dim, generator=generator).t().to(self._device).contiguous()
-        x, _ = self._forward(u, None if context is None else self._features(context, n))
-        rows, _ = self._to_data(x, space)
+        u = base_noise(n, self.dim, generator=generator)
+        if self._packed is not None:
+            rows, _ = self._sample(self._packed, u.numpy(), space)
+        else:
+            u = u.t().to(self._device).contiguous()
+            x, _ = self._forward(u, None if context is None else self._features(context, n))
+            rows, _ = self._to_data(x, space)
         if space == "model":
             return rows
         return self._preprocessing.to_grid(torch.from_numpy(rows)).numpy()
+
+    def _invert(
+        self, packed: PackedFlow, x: Rows, noise: Doubles, space: Space
+    ) -> tuple[Doubles, Doubles]:
+        """Log-determinants, the flow's constant left out, and the sum of the noise's squares."""
+        moments = self._moments(space)
+        if moments is not None:
+            log_det, squares = packed.invert(x, *moments, noise=noise)
+            return log_det - np.log(moments[1]).sum(), squares
+        log_det, squares = np.empty(len(x)), np.empty(len(x))
+        for start, chunk in self._chunks(x):
+            part = slice(start, start + len(chunk))
+            exact = torch.from_numpy(np.array(chunk, np.float64))
+            rows, outer = self._preprocessing.inverse(exact)
+            log_det[part], squares[part] = packed.invert(
+                rows.numpy(), *self._identity, noise=noise[part]
+            )
+            log_det[part] += outer.numpy()
+        return log_det, squares
+
+    def _sample(self, packed: PackedFlow, u: Rows, space: Space) -> tuple[Doubles, Doubles]:
+        """Rows and log-determinants, the flow's constant left out."""
+        moments = self._moments(space)
+        if moments is not None:
+            rows, log_det = packed.sample(u, *moments)
+            return rows, log_det + np.log(moments[1]).sum()
+        rows, log_det = packed.sample(u, *self._identity)
+        data, outer = self._preprocessing.forward(torch.from_numpy(rows))
+        return data.numpy(), log_det + outer.numpy()
+
+    def _moments(self, space: Space) -> tuple[Doubles, Doubles] | None:
+        """Mean and deviation, if preprocessing to that space is no more than these."""
+        layers = self._preprocessing.layers() if space == "data" else []
+        match layers:
+            case []:
+                return self._identity
+            case [Standardise() as layer]:
+                return layer.mean.numpy(), layer.std.numpy()
+            case _:
+                return None
 
     def _inverse(
         self, steps: list[Step], x: Tensor, context: Tensor | None

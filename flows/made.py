@@ -11,7 +11,7 @@ from torch import Tensor
 from flows.autoregressive import Autoregressive, AutoregressiveStep
 from flows.base import Bijection
 from flows.compose import Chain, Permutation
-from flows.folding import Pending, Step, tanh_as_sigmoid
+from flows.folding import FoldedActivation, MaskedAffine, Pending, Step, tanh_as_sigmoid
 from flows.fused import ACTIVATIONS, ActivationName, Pullback, masked_affine_vjp
 from flows.made_masks import MaskEnsemble
 from flows.masked import Conditioner
@@ -124,11 +124,13 @@ class Made(Autoregressive):
         """
         weights, biases = self._masked()
         context_weight: Tensor | None = self.context_weight
-        activation_ = ACTIVATIONS[self.conditioner.activation].apply_
-        if self.conditioner.activation == "tanh" and len(weights) > 1:
+        activation: FoldedActivation = "relu"
+        if self.conditioner.activation != "tanh":
+            activation = self.conditioner.activation
+        elif len(weights) > 1:
             weights, biases = tanh_as_sigmoid(weights, biases)
             context_weight = None if context_weight is None else 2 * context_weight
-            activation_ = torch.sigmoid_
+            activation = "sigmoid"
         scale = pending.scale
         biases[0] = biases[0] + weights[0] @ pending.shift
         weights[0] = weights[0] * scale
@@ -136,38 +138,34 @@ class Made(Autoregressive):
         offset = torch.cat([-pending.shift / scale, -scale.log()])
         biases[-1] = biases[-1] * rescale + offset
         weights[-1] = weights[-1] * rescale[:, None]
-        step = _MadeStep(
+        layer = MaskedAffine(
             [pending.cast(weight) for weight in weights],
             [pending.cast(bias) for bias in biases],
-            context_weight=None if context_weight is None else pending.cast(context_weight),
-            degrees=self._degrees(),
-            activation_=activation_,
+            self._degrees(),
+            activation,
         )
-        return [step], pending.cleared()
+        added = None if context_weight is None else pending.cast(context_weight)
+        return [_MadeStep(layer, context_weight=added)], pending.cleared()
 
 
 class _MadeStep(AutoregressiveStep):
     """A folded layer, its features in natural order."""
 
-    def __init__(
-        self,
-        weights: list[Tensor],
-        biases: list[Tensor],
-        *,
-        context_weight: Tensor | None,
-        degrees: list[Tensor],
-        activation_: Callable[[Tensor], Tensor],
-    ) -> None:
+    def __init__(self, layer: MaskedAffine, *, context_weight: Tensor | None) -> None:
+        activation_: Callable[[Tensor], Tensor] = torch.sigmoid_
+        if layer.activation != "sigmoid":
+            activation_ = ACTIVATIONS[layer.activation].apply_
         super().__init__(
-            weights,
-            biases,
+            layer.weights,
+            layer.biases,
             context_weight=context_weight,
-            degrees=degrees,
+            degrees=layer.degrees,
             activation_=activation_,
             transformer=Affine(),
         )
+        self._layer = layer if context_weight is None else None
         # With the signs turned in the weights, u = (x + minus_shift) exp(minus_log_scale).
-        self._out = -weights[-1], -biases[-1][:, None]
+        self._out = -layer.weights[-1], -layer.biases[-1][:, None]
 
     def inverse(
         self,
@@ -176,3 +174,6 @@ class _MadeStep(AutoregressiveStep):
     ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "dim batch"]]:
         minus_shift, log_det = self._network(x, context).chunk(2)
         return minus_shift.add_(x).mul_(log_det.exp()), log_det
+
+    def affine_layer(self) -> MaskedAffine | None:
+        return self._layer

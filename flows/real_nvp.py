@@ -12,7 +12,7 @@ from flows.base import Bijection
 from flows.batch_norm import BatchNorm, BatchNormSpec
 from flows.compose import Chain
 from flows.errors import SpecError
-from flows.folding import Pending, Step, tanh_as_sigmoid
+from flows.folding import AffineCoupling, Pending, Step, tanh_as_sigmoid
 from flows.linear import (
     FoldedNetwork,
     apply_folded,
@@ -237,13 +237,12 @@ class Coupling(Bijection):
         return [self._step(pending)], pending.without(self.shape.halves()[1])
 
     def _step(self, pending: Pending) -> Step:
-        copied, moved = self.shape.halves()
+        _, moved = self.shape.halves()
         scale, shift = pending.scale[moved], pending.shift[moved]
         return _CouplingStep(
             self._folded(self.scale_layers, pending, torch.ones_like(scale), -scale.log()),
             self._folded(self.shift_layers, pending, 1 / scale, -shift / scale),
-            copied=copied,
-            moved=moved,
+            shape=self.shape,
         )
 
     def _folded(
@@ -288,11 +287,11 @@ class _CouplingStep(Step):
         minus_log_scale: FoldedNetwork,
         minus_shift: FoldedNetwork,
         *,
-        copied: slice,
-        moved: slice,
+        shape: CouplingShape,
     ) -> None:
         self._minus_log_scale, self._minus_shift = minus_log_scale, minus_shift
-        self._copied, self._moved = copied, moved
+        self._shape = shape
+        self._copied, self._moved = shape.halves()
 
     def inverse(
         self,
@@ -321,6 +320,15 @@ class _CouplingStep(Step):
     def tensors(self) -> list[Tensor]:
         networks = (self._minus_log_scale, self._minus_shift)
         return [tensor for network in networks for pair in network for tensor in pair]
+
+    def affine_layer(self) -> AffineCoupling | None:
+        if not self._minus_log_scale or self._shape.context_dim > 0:
+            return None
+        scale, shift = (
+            [(weight, bias[:, 0]) for weight, bias in network]
+            for network in (self._minus_log_scale, self._minus_shift)
+        )
+        return AffineCoupling(scale, shift, self._shape.widths()[0], self._shape.places())
 
     def _condition(self, rows: Tensor, context: Tensor | None) -> tuple[Tensor | None, Tensor]:
         read = rows[self._copied]

@@ -122,7 +122,7 @@ def test_training_on_does_not_change_a_compiled_flow():
 def test_its_size_is_about_that_of_its_weights():
     flow = build(MafSpec(layers=3, hidden=[256]), 8, seed=0)
     weights = 4 * sum(parameter.numel() for parameter in flow.parameters())
-    assert weights < compile_flow(flow).size_bytes < 3 * weights
+    assert 0.5 * weights < compile_flow(flow).size_bytes < 3 * weights
 
 
 def test_threads_may_share_one(compiled):

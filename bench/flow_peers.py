@@ -1,0 +1,164 @@
+"""The peers of the flow measurements: nflows, zuko and normflows with the same architectures.
+
+Each is used as its own documentation shows. nflows and normflows bound their scales by a sigmoid
+where we and zuko take an exponential; their Real NVP conditions shift and scale by one network
+(normflows and we by two). Batch norm, where a table says so, stands in nflows only: zuko has none
+and that of normflows keeps no statistics for evaluation.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import normflows
+import torch
+import zuko
+from nflows.distributions.normal import StandardNormal
+from nflows.flows.base import Flow as NflowsFlow
+from nflows.nn.nets import MLP
+from nflows.transforms.autoregressive import (
+    MaskedAffineAutoregressiveTransform,
+    MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
+)
+from nflows.transforms.base import CompositeTransform, Transform
+from nflows.transforms.coupling import AffineCouplingTransform
+from nflows.transforms.normalization import BatchNorm
+from nflows.transforms.permutations import ReversePermutation
+from torch import Tensor, nn
+
+# Bins and reach of the splines.
+BINS, REACH = 8, 5.0
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What all of them are built to.
+
+    Attributes:
+        family: `maf`, `realnvp` or `nsf`.
+        hidden: widths of a network's hidden layers, all alike.
+        layers: of the flow.
+        activation: of the networks.
+    """
+
+    family: str
+    dim: int
+    hidden: tuple[int, ...]
+    layers: int = 5
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A flow behind the calls that are timed."""
+
+    module: nn.Module
+    log_prob: Callable[[Tensor], Tensor]
+    sample: Callable[[int], Tensor]
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """What an optimiser takes."""
+        return self.module.parameters()
+
+
+def build_peers(architecture: Architecture, *, seed: int = 0) -> dict[str, Peer]:
+    """All of them, freshly initialised, in training mode."""
+    peers = {}
+    for name, make in (("nflows", _nflows), ("zuko", _zuko), ("normflows", _normflows)):
+        torch.manual_seed(seed)
+        peers[name] = make(architecture)
+    return peers
+
+
+def _nflows(a: Architecture) -> Peer:
+    transforms: list[Transform] = []
+    for layer in range(a.layers):
+        transforms += [_NFLOWS_LAYER[a.family](a, layer)]
+        if a.family == "maf":
+            transforms += [BatchNorm(a.dim)]
+        if a.family != "realnvp":
+            transforms += [ReversePermutation(a.dim)]
+    flow = NflowsFlow(CompositeTransform(transforms), StandardNormal([a.dim]))
+    return Peer(flow, flow.log_prob, flow.sample)
+
+
+def _nflows_maf(a: Architecture, _layer: int) -> Transform:
+    return MaskedAffineAutoregressiveTransform(a.dim, a.hidden[0], **_made(a))
+
+
+def _nflows_nsf(a: Architecture, _layer: int) -> Transform:
+    return MaskedPiecewiseRationalQuadraticAutoregressiveTransform(
+        a.dim, a.hidden[0], num_bins=BINS, tails="linear", tail_bound=REACH, **_made(a)
+    )
+
+
+def _nflows_realnvp(a: Architecture, layer: int) -> Transform:
+    mask = torch.arange(a.dim) % 2 if layer % 2 == 0 else 1 - torch.arange(a.dim) % 2
+    return AffineCouplingTransform(mask, lambda below, above: _Network(below, above, a.hidden))
+
+
+class _Network(MLP):
+    """nflows' own network, which takes no context where its couplings give one."""
+
+    def __init__(self, below: int, above: int, hidden: tuple[int, ...]) -> None:
+        super().__init__([below], [above], list(hidden))
+
+    def forward(self, inputs: Tensor, context: None = None) -> Tensor:  # noqa: ARG002  its caller's
+        return super().forward(inputs)
+
+
+_NFLOWS_LAYER = {"maf": _nflows_maf, "nsf": _nflows_nsf, "realnvp": _nflows_realnvp}
+
+
+def _made(a: Architecture) -> dict[str, object]:
+    """The network of nflows and normflows: `num_blocks` hidden layers after the first."""
+    return {
+        "num_blocks": len(a.hidden) - 1,
+        "use_residual_blocks": False,
+        "activation": torch.relu,
+    }
+
+
+def _zuko(a: Architecture) -> Peer:
+    sizes = {"features": a.dim, "transforms": a.layers, "hidden_features": a.hidden}
+    if a.family == "maf":
+        flow = zuko.flows.MAF(**sizes)
+    elif a.family == "nsf":
+        flow = zuko.flows.NSF(**sizes, bins=BINS)
+    else:
+        flow = zuko.flows.RealNVP(**sizes)
+    return Peer(flow, lambda x: flow().log_prob(x), lambda n: flow().sample((n,)))
+
+
+def _normflows(a: Architecture) -> Peer:
+    layers: list[normflows.flows.Flow] = []
+    for layer in range(a.layers):
+        layers.append(_NORMFLOWS_LAYER[a.family](a, layer))
+        if a.family != "realnvp":
+            layers.append(normflows.flows.Permute(a.dim, mode="shuffle"))
+    flow = normflows.NormalizingFlow(normflows.distributions.DiagGaussian(a.dim), layers)
+    return Peer(flow, flow.log_prob, lambda n: flow.sample(n)[0])
+
+
+def _normflows_maf(a: Architecture, _layer: int) -> normflows.flows.Flow:
+    # Its autoregressive layer samples in one pass; a MAF scores in one.
+    return normflows.flows.Reverse(
+        normflows.flows.MaskedAffineAutoregressive(a.dim, a.hidden[0], **_made(a))
+    )
+
+
+def _normflows_nsf(a: Architecture, _layer: int) -> normflows.flows.Flow:
+    # It knows residual blocks of two hidden layers only: none leaves one hidden layer.
+    return normflows.flows.AutoregressiveRationalQuadraticSpline(
+        a.dim, len(a.hidden) - 1, a.hidden[0], num_bins=BINS, tail_bound=REACH
+    )
+
+
+def _normflows_realnvp(a: Architecture, layer: int) -> normflows.flows.Flow:
+    widths = [a.dim, *a.hidden, a.dim]
+    return normflows.flows.MaskedAffineFlow(
+        ((torch.arange(a.dim) + layer) % 2).float(),
+        normflows.nets.MLP(widths),
+        normflows.nets.MLP(widths),
+    )
+
+
+_NORMFLOWS_LAYER = {"maf": _normflows_maf, "nsf": _normflows_nsf, "realnvp": _normflows_realnvp}

@@ -1,0 +1,212 @@
+"""Scoring, sampling and training steps of `flows` beside nflows, zuko and normflows.
+
+One thread, the same architectures, in rounds that take turns. What counts is the thread's processor
+time in its fastest round: whatever else the machine does only adds to it.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.flow_peers import BINS, Architecture, Peer, build_peers
+from flows import Flow, build, compile_flow, spec_from_dict
+from flows.errors import SpecError
+from flows.optimiser import make_optimiser
+
+OURS = "flows"
+SCORE_ROWS, SAMPLE_ROWS, TRAIN_ROWS = (1, 100, 10_000), (1, 100, 1000), (100, 1024)
+# A peer is not asked for more rows than would take it so long: "~" and its rate with 100 rows, its
+# best batches being about so large, stand there.
+LONGEST_S = 20.0
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """An architecture of the peers and our name for it."""
+
+    title: str
+    peers: Architecture
+    spec: dict[str, Any]
+    quick: bool = False
+
+    def flop_a_row(self) -> float:
+        """What masks and halves leave of the arithmetic of one pass."""
+        a, layers = self.peers, self.peers.layers
+        if a.family == "realnvp":
+            widths = [a.dim / 2, *a.hidden, a.dim / 2]
+            return 4 * layers * sum(below * above for below, above in pairwise(widths))
+        outputs = 2 if a.family == "maf" else 3 * BINS - 1
+        widths = [a.dim, *a.hidden, outputs * a.dim]
+        return layers * sum(below * above for below, above in pairwise(widths))
+
+
+def _setup(family: str, dim: int, hidden: tuple[int, ...], **more: Any) -> Setup:  # noqa: ANN401  fields of a spec
+    spec = {"family": family, "layers": 5, "hidden": list(hidden), **more}
+    shape = hidden[0] if len(hidden) == 1 else list(hidden)
+    title = f"{family} 5 x {shape}, D = {dim}"
+    return Setup(title, Architecture(family, dim, hidden), spec, quick=dim < 100)
+
+
+SETUPS = [
+    _setup("maf", 21, (512,), activation="relu"),
+    _setup("maf", 43, (512, 512), activation="relu"),
+    _setup("maf", 784, (1024,), activation="relu"),
+    _setup("realnvp", 21, (100, 100)),
+    _setup("nsf", 21, (512,), bins=BINS),
+]
+
+
+def measure(*, quick: bool = False) -> str:
+    """Measure all architectures and return a document; `quick` takes seconds for each."""
+    torch.set_num_threads(1)
+    rate = gemm_rate()
+    parts = [
+        (
+            f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, torch {torch.__version__}, one thread;"
+            f" dense float32 products of 512 x 512: {rate / 1e9:.0f} GFLOP/s.\n"
+        )
+    ]
+    for setup in SETUPS:
+        if quick and not setup.quick:
+            continue
+        try:
+            flow = build(spec_from_dict(setup.spec), setup.peers.dim, standardise=None, seed=0)
+        except (SpecError, ValueError) as error:
+            parts.append(f"{setup.title} is left out: `flows` has no such family ({error}).\n")
+            continue
+        rounds = Rounds(slice_s=0.02, count=3) if quick else Rounds(slice_s=0.2, count=5)
+        parts.append(table(setup, flow, rounds, rate))
+    return "\n".join(parts)
+
+
+def table(setup: Setup, flow: Flow, rounds: "Rounds", rate: float) -> str:
+    """One architecture's rows per second."""
+    lines = [
+        f"| {setup.title}; rows | nflows | zuko | normflows | {OURS} | ratio to the best | of GEMM |"
+    ]
+    lines.append("| --- | --- | --- | --- | --- | --- | --- |")
+    peers = build_peers(setup.peers)
+    for peer in peers.values():
+        peer.module.eval()
+    flow.eval()
+    compiled = compile_flow(flow)
+    cost = setup.flop_a_row()
+
+    def add(
+        what: str, rows: int, found: dict[str, float], *, passes: int = 1, about: Sequence[str] = ()
+    ) -> None:
+        best = max(value for name, value in found.items() if name != OURS)
+        share = found[OURS] * cost * passes / rate
+        cells = [
+            ("~" if name in about else "") + f"{found[name]:,.{0 if found[name] >= 100 else 1}f}"
+            for name in (*peers, OURS)
+        ]
+        lines.append(
+            f"| {what} {rows:,} | {' | '.join(cells)} | {found[OURS] / best:,.1f}"
+            f" | {100 * share:.0f} % |"
+        )
+
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        for n in SCORE_ROWS:
+            x = torch.randn(n, setup.peers.dim, generator=generator)
+            calls = {name: _scoring(peer, x) for name, peer in peers.items()}
+            ours = x.numpy()
+            add("log_prob", n, rounds.rates(calls | {OURS: lambda x=ours: compiled.log_prob(x)}, n))
+        rates: dict[str, float] = {}
+        for n in SAMPLE_ROWS:
+            about = [name for name in peers if n > 100 and n / rates[name] > LONGEST_S]
+            calls = {name: _sampling(p, n) for name, p in peers.items() if name not in about}
+            rates |= rounds.rates(calls | {OURS: lambda n=n: compiled.sample(n, seed=1)}, n)
+            add("sampling", n, rates, about=about)
+    for n in TRAIN_ROWS:
+        x = torch.randn(n, setup.peers.dim, generator=generator)
+        calls = {name: _peer_step(peer, x) for name, peer in peers.items()}
+        found = rounds.rates(calls | {OURS: _our_step(flow, x)}, n)
+        add("training step of", n, found, passes=3)
+    return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How long each turn is, and how many there are.
+
+    Attributes:
+        slice_s: a turn repeats its call for so long.
+        count: of rounds; a call of more than a second is made once only.
+    """
+
+    slice_s: float
+    count: int
+
+    def rates(self, calls: dict[str, Call], rows: int) -> dict[str, float]:
+        """Rows per second of each call in its fastest turn."""
+        best = {name: _seconds(call, 1) for name, call in calls.items()}
+        for _ in range(self.count):
+            for name, call in calls.items():
+                if best[name] < 1:
+                    times = max(1, round(self.slice_s / best[name]))
+                    best[name] = min(best[name], _seconds(call, times))
+        return {name: rows / seconds for name, seconds in best.items()}
+
+
+def gemm_rate() -> float:
+    """Floating-point operations per second of a dense product in one thread."""
+    a, b = torch.randn(512, 512), torch.randn(512, 512)
+    return 2 * 512**3 / min(_seconds(lambda: a @ b, 5) for _ in range(20))
+
+
+def machine() -> str:
+    """Processor and cores."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = names[0].partition(":")[2].strip() if names else name
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def _seconds(call: Call, times: int) -> float:
+    started = time.thread_time()
+    for _ in range(times):
+        call()
+    return (time.thread_time() - started) / times
+
+
+def _scoring(peer: Peer, x: Tensor) -> Call:
+    return lambda: peer.log_prob(x)
+
+
+def _sampling(peer: Peer, n: int) -> Call:
+    return lambda: peer.sample(n)
+
+
+def _peer_step(peer: Peer, x: Tensor) -> Call:
+    peer.module.train()
+    optimiser = torch.optim.Adam(peer.parameters(), lr=1e-5)
+    return _step(optimiser, lambda: peer.log_prob(x))
+
+
+def _our_step(flow: Flow, x: Tensor) -> Call:
+    flow.train()
+    optimiser = make_optimiser(flow.parameters(), "adam", learning_rate=1e-5)
+    return _step(optimiser, lambda: flow.log_prob(x, space="model"))
+
+
+def _step(optimiser: torch.optim.Optimizer, log_prob: Callable[[], Tensor]) -> Call:
+    def step() -> None:
+        optimiser.zero_grad()
+        (-log_prob().mean()).backward()
+        optimiser.step()
+
+    return step
