@@ -10,9 +10,10 @@ from flows.catalogue import (
     spec_from_dict,
     spec_to_dict,
 )
+from flows.epoch_report import EpochReport
 from flows.errors import DivergedError, FitError, FitInterrupted, FlowError, SpecError
 from flows.evaluate import Evaluation, evaluate
-from flows.fit import EpochReport, fit
+from flows.fit import fit
 from flows.fit_state import FitState
 from flows.flow import Flow, Space
 from flows.haf import HafSpec

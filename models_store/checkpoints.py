@@ -30,6 +30,7 @@ from models_store.errors import BlobCorruptError, BlobError, StorageFullError
 
 # One entry, so that equal contents are equal bytes: the order of several is not defined.
 _METADATA_KEY = "densityd"
+_STEPS, _WIDTHS = "preprocessing.steps", "preprocessing.widths"
 _NO_SPACE = "os error 28"
 
 
@@ -157,7 +158,14 @@ def _build(spec: FlowSpec, header: _ModelHeader, tensors: Mapping[str, Tensor]) 
         raise ValueError("the file has fewer weights than its flow")  # before they take memory
     moments = torch.zeros(header.dim), torch.ones(header.dim)
     standardise = moments if header.preprocessing["standardise"] else None
-    flow = build(spec, header.dim, standardise=standardise, seed=0)
+    flow = build(
+        spec,
+        header.dim,
+        standardise=standardise,
+        steps=torch.zeros(header.dim) if _STEPS in tensors else None,
+        widths=torch.zeros(header.dim) if _WIDTHS in tensors else None,
+        seed=0,
+    )
     flow.load_state_dict(tensors)
     return flow
 

@@ -45,7 +45,11 @@ class Preprocessing(_Strict):
     standardise: bool = Field(
         default=True, description="Subtract the training mean, divide by the standard deviation."
     )
-    dequantise: None = Field(default=None, description="Reserved; only null is accepted yet.")
+    dequantise: Literal["auto"] | None = Field(
+        default="auto",
+        description="Uniform noise on discrete columns, so that they have a density. `auto`: on"
+        " those that look discrete, and on values that many rows share. Null: none.",
+    )
     logit: None = Field(default=None, description="Reserved; only null is accepted yet.")
 
 
@@ -94,7 +98,13 @@ class OptimisationRequest(_Strict):
     max_seconds: Seconds | None = Field(
         default=None, description="Training time over all attempts; the best model so far is kept."
     )
-    schedule: Schedule = "constant"
+    schedule: Schedule = "cosine"
+    robust: bool = Field(
+        default=True,
+        description="Bound the losses of single rows, evaluate and keep a moving average of the"
+        " weights, draw noise anew each epoch, and restart once with smaller steps when training"
+        " diverges. False: plain maximum likelihood, as the papers train.",
+    )
     seed: Seed | None = Field(default=None, description="Null: the server picks one and shows it.")
 
 
@@ -145,6 +155,10 @@ class AcceptedOptimisation(_Strict):
     patience: int
     max_seconds: float | None
     schedule: Schedule
+    row_loss_bound: float | None = None
+    weight_average: float | None = None
+    noise: Literal["once", "epoch"] = "once"
+    restarts: int = 0
     seed: int
 
 

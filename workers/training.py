@@ -32,6 +32,7 @@ from models_store.checkpoints import load_state, save_model, save_state
 from models_store.errors import BlobError, StorageFullError
 from models_store.schemas import AcceptedOptimisation, AcceptedTraining, StepSchedule as StepRequest
 from workers.data import Parts, load_parts, moments
+from workers.discrete import Noise, column_noise
 from workers.errors import TrainingError
 from workers.progress import Progress
 from workers.protocol import (
@@ -49,6 +50,10 @@ Send = Callable[[Message], None]
 
 _TICK_S = 0.5
 _CHECKPOINT_SHARE = 0.02
+_RESTARTED = (
+    "The likelihood stopped being a finite number before epoch {epoch} was done; training went"
+    " back to the best state so far and goes on with a tenth of the learning rate."
+)
 _DIVERGED = (
     "The likelihood stopped being a finite number in epoch {epoch}. A lower learning rate,"
     " standardised data or batch norm may help."
@@ -74,7 +79,12 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     device = find_device(task.device)
     blobs = BlobStore(Path(task.blob_root))
     parts = load_parts(task, blobs, split=request.split, columns=request.columns).to(device)
-    flow = _build(request, parts).to(device)
+    noise = None
+    if request.preprocessing.dequantise == "auto":
+        noise = column_noise(parts.train[:, : len(request.columns)])
+        for text in noise.notes(request.columns) if not task.checkpoints else ():
+            send(Note(text=text))
+    flow = _build(request, parts, noise).to(device)
     run = _Run(task, request, blobs=blobs, send=send)
     try:
         metrics = run.fit(flow, parts, interrupted=interrupted)
@@ -83,7 +93,8 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     except FitInterrupted as error:
         run.interrupt(error.state)
         return
-    run.finish(flow, metrics | {"epochs": metrics["epoch"]} | _likelihoods(flow, parts))
+    reached = _likelihoods(flow, parts, on_chunk=run.tick)
+    run.finish(flow, metrics | {"epochs": metrics["epoch"]} | reached)
 
 
 def find_device(name: str) -> torch.device:
@@ -164,18 +175,29 @@ class _Run:
         version = self._version(stored, metrics)
         self._send(Trained(metrics=metrics, version=version))
 
+    def tick(self) -> None:
+        """Say that the trainer is alive, where it was last."""
+        if self._tick_is_due():
+            self._send(Tick(progress=self._position))
+
     def _on_batch(self, done: int, total: int) -> None:
+        if self._tick_is_due():
+            self._position = self._progress.batch_done(
+                done, total, since_epoch_s=self._ticked_at - self._epoch_began_at
+            )
+            self._send(Tick(progress=self._position))
+
+    def _tick_is_due(self) -> bool:
         now = time.monotonic()
         if now - self._ticked_at < _TICK_S:
-            return
+            return False
         self._ticked_at = now
-        self._position = self._progress.batch_done(
-            done, total, since_epoch_s=now - self._epoch_began_at
-        )
-        self._send(Tick(progress=self._position))
+        return True
 
     def _on_epoch(self, report: EpochReport) -> None:
         now = self._epoch_began_at = self._ticked_at = time.monotonic()
+        if report.restarts > self._metrics.get("restarts", 0):
+            self._send(Note(text=_RESTARTED.format(epoch=report.epoch)))
         self._metrics = _epoch_metrics(report)
         self._position = self._progress.epoch_done(
             report.epoch, best_epoch=report.best_epoch, seconds=report.seconds
@@ -225,7 +247,7 @@ class _Run:
         }
 
 
-def _build(request: AcceptedTraining, parts: Parts) -> Flow:
+def _build(request: AcceptedTraining, parts: Parts, noise: Noise | None) -> Flow:
     standardise = (
         moments(parts.train, request.columns) if request.preprocessing.standardise else None
     )
@@ -233,6 +255,8 @@ def _build(request: AcceptedTraining, parts: Parts) -> Flow:
         request.flow,
         len(request.columns),
         standardise=standardise,
+        steps=None if noise is None else noise.steps,
+        widths=None if noise is None else noise.widths,
         seed=request.optimisation.seed,
     )
 
@@ -251,6 +275,10 @@ def _options(choices: AcceptedOptimisation) -> FitOptions:
         schedule=StepSchedule(schedule.step.epochs, schedule.step.factor)
         if isinstance(schedule, StepRequest)
         else schedule,
+        row_loss_bound=choices.row_loss_bound,
+        weight_average=choices.weight_average,
+        noise=choices.noise,
+        restarts=choices.restarts,
         seed=choices.seed,
     )
 
@@ -259,16 +287,18 @@ def _epoch_metrics(report: EpochReport) -> dict[str, Any]:
     return {
         "epoch": report.epoch,
         "train_log_likelihood": report.train_log_likelihood,
-        "validation_log_likelihood": report.validation_log_likelihood,
+        "validation_log_likelihood": _finite(report.validation_log_likelihood),
+        "robust_validation_log_likelihood": report.robust_validation_log_likelihood,
         "best_epoch": report.best_epoch,
-        "best_validation_log_likelihood": report.best_validation_log_likelihood,
+        "best_validation_log_likelihood": _finite(report.best_validation_log_likelihood),
         "rows_per_second": round(report.rows_per_second, 1),
         "seconds": round(report.seconds, 3),
+        "restarts": report.restarts,
         "stop_reason": report.stop_reason,
     }
 
 
-def _likelihoods(flow: Flow, parts: Parts) -> dict[str, Any]:
+def _likelihoods(flow: Flow, parts: Parts, *, on_chunk: Callable[[], None]) -> dict[str, Any]:
     """What the best model reaches on each part, as means and their standard errors."""
     metrics: dict[str, Any] = {}
     for name, rows in (
@@ -277,7 +307,7 @@ def _likelihoods(flow: Flow, parts: Parts) -> dict[str, Any]:
         ("test", parts.test),
     ):
         if rows is not None:
-            reached = evaluate(flow, rows)
+            reached = evaluate(flow, rows, on_chunk=on_chunk)
             metrics[f"{name}_log_likelihood"] = _finite(reached.mean)
             metrics[f"{name}_standard_error"] = _finite(reached.two_standard_errors / 2)
             metrics[f"{name}_rows"] = reached.rows
