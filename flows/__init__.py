@@ -12,6 +12,7 @@ from flows.catalogue import (
     spec_to_dict,
 )
 from flows.diagnostics import Diagnostics, QuadratureKl, diagnose, quadrature_kl
+from flows.epoch_report import EpochReport
 from flows.errors import (
     DivergedError,
     ElboDivergedError,
@@ -21,7 +22,7 @@ from flows.errors import (
     SpecError,
 )
 from flows.evaluate import Evaluation, evaluate
-from flows.fit import EpochReport, fit
+from flows.fit import fit
 from flows.fit_state import FitState
 from flows.flow import Flow, Space
 from flows.formula import FormulaError, FormulaTarget

@@ -1,5 +1,6 @@
 """Batch norm as a layer of a flow, and the exact statistics of a training set."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -145,6 +146,7 @@ def set_dataset_statistics(
     context: Float[Tensor, "rows context_dim"] | None = None,
     *,
     chunk_rows: int,
+    on_chunk: Callable[[], None] | None = None,
 ) -> None:
     """Gives every batch norm of kind `dataset` the exact statistics of a training set.
 
@@ -156,6 +158,7 @@ def set_dataset_statistics(
         x: the entire training set, in the model's space.
         context: what the layers see of its context.
         chunk_rows: rows computed at a time.
+        on_chunk: called after each of these.
     """
     parts = transform.parts()
     wanted = [
@@ -172,6 +175,8 @@ def set_dataset_statistics(
             for part in parts[start:index]:
                 rows.copy_(part.inverse(rows, given)[0])
             moments.add(rows)
+            if on_chunk is not None:
+                on_chunk()
         norm = parts[index]
         assert isinstance(norm, BatchNorm)  # noqa: S101  by the choice of the indices
         norm.set_statistics(*moments.result())

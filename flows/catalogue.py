@@ -115,6 +115,7 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
     standardise: Moments | None = None,
     preprocessing: PreprocessingSpec | None = None,
     steps: Float[Tensor, " dim"] | None = None,
+    widths: Float[Tensor, " dim"] | None = None,
     context_dim: int = 0,
     standardise_context: Moments | None = None,
     seed: int,
@@ -128,6 +129,7 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
             done; None leaves that layer out.
         preprocessing: the other layers at the data; None leaves them out.
         steps: the distance between neighbouring values of each discrete column, 0 for others.
+        widths: of the noise on each column; None: the steps.
         context_dim: columns that the density is conditioned on.
         standardise_context: their means and standard deviations; None takes them as they are.
         seed: of the initial weights and of random orders; the global generators are not touched.
@@ -145,6 +147,7 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
     levels, margin = chosen.levels, chosen.logit
     outer = Preprocessing(
         steps=torch.ones(dim) if levels is not None and steps is None else steps,
+        widths=widths,
         rescale=None if levels is None else Rescale(dim, levels),
         logit=None if margin is None else Logit(dim, margin),
         standardise=None if standardise is None else Standardise(*standardise),

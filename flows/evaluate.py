@@ -1,6 +1,7 @@
 """How well a flow describes rows that it was not trained on."""
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from flows.errors import FitError
 from flows.flow import Flow, Space
+from flows.robust import robust_mean
 
 # Rows computed at a time: on a processor the hidden units of a chunk should stay in its cache.
 CPU_CHUNK_ROWS, GPU_CHUNK_ROWS = 512, 65_536
@@ -22,20 +24,25 @@ class Evaluation:
         mean: the mean log density, in nats.
         two_standard_errors: of the mean; NaN if there is one row only.
         rows: how many.
+        robust_mean: the mean that single rows cannot ruin (`flows.robust`); without a bound, the
+            mean.
     """
 
     mean: float
     two_standard_errors: float
     rows: int
+    robust_mean: float
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913  what is scored, how, and a callback
     flow: Flow,
     x: Float[Tensor, "rows columns"],
     *,
     chunk_rows: int | None = None,
     noise_seed: int | None = None,
     space: Space = "data",
+    row_loss_bound: float | None = None,
+    on_chunk: Callable[[], None] | None = None,
 ) -> Evaluation:
     """The mean log density of rows with two standard errors, in evaluation mode.
 
@@ -45,6 +52,8 @@ def evaluate(
         chunk_rows: rows computed at a time; None chooses by the device.
         noise_seed: of uniform noise on discrete columns; None takes their values as they are.
         space: `model` leaves the preprocessing out.
+        row_loss_bound: of the robust mean, as in `FitOptions`.
+        on_chunk: called after each chunk of rows.
 
     Raises:
         FitError: there are no rows.
@@ -59,10 +68,15 @@ def evaluate(
         if noise_seed is not None:
             noise = torch.Generator().manual_seed(noise_seed)
             chunks = (spread_table(flow, rows, noise) for rows in chunks)
-        scores = torch.cat([flow.log_prob_of_table(rows, space=space).double() for rows in chunks])
+        scored = (flow.log_prob_of_table(rows, space=space).double() for rows in chunks)
+        scores = torch.cat(list(_told(scored, on_chunk)))
     flow.train(was_training)
+    mean = float(scores.mean())
     error = 2 * float(scores.std()) / math.sqrt(len(x)) if len(x) > 1 else math.nan
-    return Evaluation(float(scores.mean()), error, len(x))
+    robust = mean
+    if row_loss_bound is not None:
+        robust = robust_mean(scores, row_loss_bound)
+    return Evaluation(mean, error, len(x), robust)
 
 
 def default_chunk_rows(device: torch.device) -> int:
@@ -78,3 +92,10 @@ def spread_table(
     if flow.context_dim == 0:
         return spread
     return torch.cat([spread, rows[:, flow.dim :].to(spread.dtype)], dim=1)
+
+
+def _told(chunks: Iterator[Tensor], on_chunk: Callable[[], None] | None) -> Iterator[Tensor]:
+    for chunk in chunks:
+        yield chunk
+        if on_chunk is not None:
+            on_chunk()

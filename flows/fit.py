@@ -3,65 +3,34 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from flows.batch_norm import BatchNorm, set_dataset_statistics
+from flows.epoch_report import EpochReport, StopReason
 from flows.errors import DivergedError, FitError, FitInterrupted, FlowError
 from flows.evaluate import default_chunk_rows, evaluate
+from flows.fit_rows import generator_of, to_model_space
 from flows.fit_state import FitState, Json
 from flows.flow import Flow
 from flows.optimiser import make_optimiser, optimiser_tensors, restore_optimiser, set_learning_rate
 from flows.options import FitOptions
+from flows.robust import bound_losses
+from flows.weight_average import WeightAverage
 
-StopReason = Literal["patience", "max_epochs", "max_seconds"]
 OnBatch = Callable[[int, int], None]
 
 # A likelihood that is not finite stays so in the running sum: looking at it now and then, and at
 # the end of the epoch, finds it, without making a GPU wait for each batch.
 CHECK_EVERY = 16
 
-COPY_ROWS = 65_536
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """What one epoch gave. Log-likelihoods are means over rows, in nats, in the data's units.
-
-    Attributes:
-        epoch: counted from 1.
-        train_log_likelihood: the mean over the epoch's batches, each before its own step.
-        validation_log_likelihood: after the epoch, in evaluation mode.
-        best_epoch: the epoch with the best validation likelihood so far.
-        best_validation_log_likelihood: its validation likelihood.
-        rows_per_second: of the epoch's training, evaluation left out.
-        seconds: since the training began, earlier runs of a resumed one included.
-        stop_reason: why this epoch is the last one; None if it is not.
-    """
-
-    epoch: int
-    train_log_likelihood: float
-    validation_log_likelihood: float
-    best_epoch: int
-    best_validation_log_likelihood: float
-    rows_per_second: float
-    seconds: float
-    stop_reason: StopReason | None
-    _state: Callable[[], FitState] = field(repr=False, compare=False)
-
-    def snapshot(self) -> FitState:
-        """Where training can go on from after this epoch.
-
-        Raises:
-            FlowError: training has already gone on.
-        """
-        return self._state()
+# How much smaller each step is after a restart.
+RESTART_FACTOR = 0.1
 
 
 def fit(  # noqa: PLR0913  what to train, how, from where, and two callbacks
@@ -84,11 +53,12 @@ def fit(  # noqa: PLR0913  what to train, how, from where, and two callbacks
     Args:
         flow: trained in place, on the device where it is.
         train: rows in the data's units, features first, then the columns of a context; kept on
-            that device, preprocessed. Discrete columns get their noise once, from the seed.
+            that device, preprocessed. Discrete columns get their noise, from the seed.
         validation: rows in the data's units.
         options: how to train.
         state: a snapshot or an interruption of the same training, with the same rows and options.
-        on_batch: called after each batch with the batches done and those of the whole epoch.
+        on_batch: called after each batch with the batches done and those of the whole epoch, and
+            again and again with all of them while statistics and validation are computed.
         interrupted: asked after each batch; if true, the training ends with `FitInterrupted`.
 
     Returns:
@@ -111,15 +81,27 @@ class _Progress:
         epoch: the epoch that is being trained, or the last one that was.
         batches: how many of its batches are done; 0 once it is evaluated.
         total: the sum of the log densities of its rows so far.
+        train: the mean over the rows of the last epoch.
+        validation: the plain mean; None stands for -inf, which JSON lacks.
+        robust: the robust mean.
+        best_epoch: the epoch with the best robust mean.
+        best_validation: its plain mean.
+        best: its robust mean.
+        restarts: how often training went back to the best state.
+        restart_epoch: the epoch before that in which it diverged last.
     """
 
     epoch: int = 0
     batches: int = 0
     total: float = 0.0
     train: float = 0.0
-    validation: float = 0.0
+    validation: float | None = 0.0
+    robust: float = 0.0
     best_epoch: int = 0
+    best_validation: float | None = 0.0
     best: float = 0.0
+    restarts: int = 0
+    restart_epoch: int = 0
     rows_per_second: float = 0.0
     seconds: float = 0.0
 
@@ -132,22 +114,21 @@ class _Fitter:
     ) -> None:
         self._flow = flow
         self._options = options
+        self._rows = train
         noise = torch.Generator().manual_seed(options.seed)
-        self._train, self._constant = _to_model_space(flow, train, noise, name="training")
-        self._validation, self._validation_constant = _to_model_space(
+        self._train, self._constant = to_model_space(flow, train, noise, name="training")
+        self._validation, self._validation_constant = to_model_space(
             flow, validation, noise, name="validation"
         )
         batches = -(-len(train) // options.batch_size)
         self._bounds = [len(train) * batch // batches for batch in range(batches + 1)]
         self._check_batches()
-        self._optimiser = make_optimiser(
-            flow.parameters(),
-            options.optimiser,
-            learning_rate=options.learning_rate,
-            weight_decay=options.weight_decay,
-        )
+        self._optimiser = self._new_optimiser()
+        decay = options.weight_average
+        self._average = None if decay is None else WeightAverage(flow, decay)
         self._progress = _Progress()
-        self._best: dict[str, Tensor] = {}
+        # Before the first epoch is evaluated, the best that there is to go back to.
+        self._best = _copies(flow.state_dict())
         self._started = 0.0
 
     def run(
@@ -161,8 +142,7 @@ class _Fitter:
         self._started = time.monotonic() - self._progress.seconds
         evaluated = self._progress.epoch > 0 and self._progress.batches == 0
         while not (evaluated and self._stop_reason() is not None):
-            self._train_epoch(on_batch, interrupted)
-            self._evaluate_epoch()
+            self._run_epoch(on_batch, interrupted)
             evaluated = True
             if self._stop_reason() is None:
                 yield self._report(self._snapshot_of(self._progress.epoch))
@@ -170,6 +150,29 @@ class _Fitter:
         self._flow.load_state_dict(self._best)
         self._flow.eval()
         yield self._report(lambda: last)
+
+    def _run_epoch(self, on_batch: OnBatch | None, interrupted: Callable[[], bool] | None) -> None:
+        """Trains and evaluates an epoch; if it diverges, once more from the best state."""
+        while True:
+            try:
+                self._train_epoch(on_batch, interrupted)
+                self._evaluate_epoch(on_batch)
+            except DivergedError:
+                if self._progress.restarts >= self._options.restarts:
+                    raise
+                self._restart()
+            else:
+                return
+
+    def _restart(self) -> None:
+        """Goes back to the best state with nothing remembered of the steps that led nowhere."""
+        progress = self._progress
+        progress.epoch, progress.batches = progress.epoch - 1, 0
+        progress.restarts, progress.restart_epoch = progress.restarts + 1, progress.epoch
+        self._flow.load_state_dict(self._best)
+        self._optimiser = self._new_optimiser()
+        if self._average is not None:
+            self._average.restart()
 
     def _train_epoch(
         self, on_batch: OnBatch | None, interrupted: Callable[[], bool] | None
@@ -180,7 +183,9 @@ class _Fitter:
             progress.epoch += 1
             progress.total = 0.0
         self._flow.train()
-        set_learning_rate(self._optimiser, self._options.learning_rate_at(progress.epoch))
+        rate = self._options.learning_rate_at(progress.epoch) * RESTART_FACTOR**progress.restarts
+        set_learning_rate(self._optimiser, rate)
+        self._draw_noise(progress.epoch)
         order = self._order(progress.epoch)
         total = torch.tensor(progress.total, dtype=torch.float64, device=self._flow.device)
         first, began = self._bounds[progress.batches], time.monotonic()
@@ -188,6 +193,8 @@ class _Fitter:
             start, end = self._bounds[progress.batches : progress.batches + 2]
             total += self._step(self._train.index_select(0, order[start:end]))
             progress.batches += 1
+            if self._average is not None:
+                self._average.follow((progress.epoch - 1) * batches + progress.batches)
             if progress.batches % CHECK_EVERY == 0:
                 self._check_finite(total)
             if on_batch is not None:
@@ -198,53 +205,85 @@ class _Fitter:
                 raise FitInterrupted(self._state())
         progress.total = self._check_finite(total)
         rows = self._bounds[progress.batches]
-        progress.train = progress.total / rows
+        progress.train = progress.total / rows + self._constant
         progress.rows_per_second = (rows - first) / max(time.monotonic() - began, 1e-9)
 
     def _step(self, rows: Tensor) -> Tensor:
         """One step of the optimiser; returns the sum of the rows' log densities before it."""
         self._optimiser.zero_grad()
         scores = self._flow.log_prob_of_table(rows, space="model")
-        loss = -scores.mean()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+        losses, bound = -scores, self._options.row_loss_bound
+        if bound is not None:
+            losses = bound_losses(losses, bound)
+        losses.mean().backward()  # type: ignore[no-untyped-call]  # torch's own
         if self._options.max_gradient_norm is not None:
             nn.utils.clip_grad_norm_(self._flow.parameters(), self._options.max_gradient_norm)
         self._optimiser.step()
         return scores.detach().sum(dtype=torch.float64)
 
-    def _evaluate_epoch(self) -> None:
+    def _evaluate_epoch(self, on_batch: OnBatch | None) -> None:
         """Sets the exact statistics, scores the validation rows and keeps the best weights."""
-        flow, progress = self._flow, self._progress
+        flow, progress, batches = self._flow, self._progress, len(self._bounds) - 1
+
+        def on_chunk() -> None:
+            if on_batch is not None:
+                on_batch(batches, batches)
+
         flow.eval()
-        chunk_rows = default_chunk_rows(flow.device)
-        self._set_statistics(chunk_rows)
-        value = evaluate(flow, self._validation, space="model").mean
-        if not math.isfinite(value):
-            raise DivergedError(progress.epoch)
-        progress.batches, progress.validation = 0, value
-        if progress.best_epoch == 0 or value > progress.best:
-            progress.best_epoch, progress.best = progress.epoch, value
-            self._best = _copies(flow.state_dict())
+        with nullcontext() if self._average is None else self._average.applied():
+            self._set_statistics(on_chunk)
+            bound = self._options.row_loss_bound
+            reached = evaluate(
+                flow, self._validation, space="model", row_loss_bound=bound, on_chunk=on_chunk
+            )
+            if not math.isfinite(reached.robust_mean):
+                raise DivergedError(progress.epoch)
+            progress.batches, progress.robust = 0, reached.robust_mean
+            progress.validation = reached.mean if math.isfinite(reached.mean) else None
+            if progress.best_epoch == 0 or progress.robust > progress.best:
+                progress.best_epoch, progress.best = progress.epoch, progress.robust
+                progress.best_validation = progress.validation
+                self._best = _copies(flow.state_dict())
         progress.seconds = time.monotonic() - self._started
 
-    def _set_statistics(self, chunk_rows: int) -> None:
+    def _set_statistics(self, on_chunk: Callable[[], None]) -> None:
         flow, rows = self._flow, self._train
         context = None
         if flow.context_dim:
             with torch.no_grad():
                 context = flow.features(rows[:, flow.dim :], len(rows))
-        set_dataset_statistics(flow.transform, rows[:, : flow.dim], context, chunk_rows=chunk_rows)
+        set_dataset_statistics(
+            flow.transform,
+            rows[:, : flow.dim],
+            context,
+            chunk_rows=default_chunk_rows(flow.device),
+            on_chunk=on_chunk,
+        )
+
+    def _draw_noise(self, epoch: int) -> None:
+        """Spreads the discrete columns anew, from the seed and the epoch alone."""
+        if self._options.noise == "epoch" and self._flow.preprocessing.spreads:
+            noise = generator_of(self._options.seed, epoch, 1)
+            self._train, self._constant = to_model_space(
+                self._flow, self._rows, noise, name="training"
+            )
 
     def _report(self, state: Callable[[], FitState]) -> EpochReport:
         progress, constant = self._progress, self._validation_constant
+        plain, best = (
+            -math.inf if value is None else value + constant
+            for value in (progress.validation, progress.best_validation)
+        )
         return EpochReport(
             epoch=progress.epoch,
-            train_log_likelihood=progress.train + self._constant,
-            validation_log_likelihood=progress.validation + constant,
+            train_log_likelihood=progress.train,
+            validation_log_likelihood=plain,
+            robust_validation_log_likelihood=progress.robust + constant,
             best_epoch=progress.best_epoch,
-            best_validation_log_likelihood=progress.best + constant,
+            best_validation_log_likelihood=best,
             rows_per_second=progress.rows_per_second,
             seconds=progress.seconds,
+            restarts=progress.restarts,
             stop_reason=self._stop_reason(),
             _state=state,
         )
@@ -252,7 +291,7 @@ class _Fitter:
     def _stop_reason(self) -> StopReason | None:
         """Why the epoch that was just evaluated is the last one."""
         options, progress = self._options, self._progress
-        stale = progress.epoch - progress.best_epoch
+        stale = progress.epoch - max(progress.best_epoch, progress.restart_epoch)
         if options.patience is not None and stale >= options.patience:
             return "patience"
         if progress.epoch >= options.max_epochs:
@@ -267,9 +306,16 @@ class _Fitter:
 
     def _order(self, epoch: int) -> Tensor:
         """The order of the rows, from the seed and the epoch alone: resuming needs no more."""
-        mixed = np.random.SeedSequence([self._options.seed, epoch]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(mixed[0]))
+        generator = generator_of(self._options.seed, epoch)
         return torch.randperm(len(self._train), generator=generator).to(self._flow.device)
+
+    def _new_optimiser(self) -> torch.optim.Optimizer:
+        return make_optimiser(
+            self._flow.parameters(),
+            self._options.optimiser,
+            learning_rate=self._options.learning_rate,
+            weight_decay=self._options.weight_decay,
+        )
 
     def _check_finite(self, total: Tensor) -> float:
         value = float(total)
@@ -296,6 +342,8 @@ class _Fitter:
         tensors = {f"flow/{k}": v for k, v in _copies(self._flow.state_dict()).items()}
         tensors |= {f"best/{k}": v for k, v in self._best.items()}
         tensors |= {f"optimiser/{k}": v for k, v in optimiser_tensors(self._optimiser).items()}
+        if self._average is not None:
+            tensors |= {f"average/{k}": v for k, v in self._average.tensors().items()}
         return FitState(tensors, {"progress": asdict(self._progress), **self._identity()})
 
     def _identity(self) -> dict[str, Json]:
@@ -305,10 +353,13 @@ class _Fitter:
             "batches": len(self._bounds) - 1,
             "optimiser": self._options.optimiser,
             "seed": self._options.seed,
+            "weight_average": self._options.weight_average,
         }
 
     def _restore(self, state: FitState) -> None:
-        groups: dict[str, dict[str, Tensor]] = {"flow": {}, "best": {}, "optimiser": {}}
+        groups: dict[str, dict[str, Tensor]] = {
+            group: {} for group in ("flow", "best", "optimiser", "average")
+        }
         for key, tensor in state.tensors.items():
             group, _, name = key.partition("/")
             groups[group][name] = tensor
@@ -316,36 +367,14 @@ class _Fitter:
         names = set(self._flow.state_dict())
         if set(groups["flow"]) != names or not isinstance(progress, dict):
             raise FitError("the state belongs to another flow")
-        if any(state.meta[key] != value for key, value in self._identity().items()):
+        if any(state.meta.get(key) != value for key, value in self._identity().items()):
             raise FitError("the state belongs to a training with other rows or options")
         self._flow.load_state_dict(groups["flow"])
         self._best = _copies(groups["best"])
         restore_optimiser(self._optimiser, groups["optimiser"])
+        if self._average is not None:
+            self._average.restore(groups["average"])
         self._progress = _Progress(**progress)  # type: ignore[arg-type]  # as _state wrote it
-
-
-def _to_model_space(
-    flow: Flow, x: Tensor, noise: torch.Generator, *, name: str
-) -> tuple[Tensor, float]:
-    """A copy of the rows as the transform takes them, on the flow's device.
-
-    Returns:
-        The rows, and what the model's space lacks to a mean log density in the data's units.
-    """
-    columns = flow.dim + flow.context_dim
-    if x.ndim != 2 or x.shape[1] != columns or len(x) == 0:
-        raise FitError(f"the {name} rows must be a table of {columns} columns, not empty")
-    result = torch.empty(x.shape, dtype=flow.dtype, device=flow.device)
-    total = 0.0
-    for target, rows in zip(torch.split(result, COPY_ROWS), torch.split(x, COPY_ROWS), strict=True):
-        placed = rows.to(flow.device)
-        spread = flow.preprocessing.spread(placed[:, : flow.dim], generator=noise)
-        target[:, : flow.dim], log_det = flow.preprocessing.inverse(spread)
-        target[:, flow.dim :] = placed[:, flow.dim :]
-        total += float(log_det.sum())
-        if not torch.isfinite(target).all():
-            raise FitError(f"the {name} rows hold values that are not finite")
-    return result, total / len(x)
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -44,7 +44,15 @@ class FitOptions:
         max_seconds: training time, over all resumptions, after which it ends, within an epoch if
             need be.
         schedule: how the learning rate changes from epoch to epoch.
-        seed: of the order of the rows.
+        row_loss_bound: losses of rows more than so many spreads over the median one are bounded
+            (`flows.robust`), in each step and in the robust mean that early stopping then watches;
+            None takes plain means, as the papers do.
+        weight_average: the decay of a moving average of the weights, which is what is evaluated
+            and kept; None evaluates the weights themselves.
+        noise: of discrete columns: drawn `once`, or anew for each `epoch`.
+        restarts: how often a training whose likelihood is not finite goes back to its best state
+            and on with a tenth of the learning rate, before it fails.
+        seed: of the order of the rows, and of the noise.
     """
 
     optimiser: Optimiser = "adam"
@@ -56,6 +64,10 @@ class FitOptions:
     patience: int | None = 30
     max_seconds: float | None = None
     schedule: Schedule = "constant"
+    row_loss_bound: float | None = None
+    weight_average: float | None = None
+    noise: Literal["once", "epoch"] = "once"
+    restarts: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -67,7 +79,15 @@ class FitOptions:
         _check(self.max_epochs >= 1, "max_epochs must be at least 1")
         _check(self.patience is None or self.patience >= 1, "patience must be at least 1")
         _check(self.max_seconds is None or self.max_seconds > 0, "max_seconds must be above 0")
+        _check(self.restarts >= 0, "restarts must be at least 0")
         _check(self.seed >= 0, "seed must be at least 0")
+        self._check_robust()
+
+    def _check_robust(self) -> None:
+        bound, average = self.row_loss_bound, self.weight_average
+        _check(bound is None or 0 < bound < math.inf, "row_loss_bound must be above 0")
+        _check(average is None or 0 < average < 1, "weight_average must be between 0 and 1")
+        _check(self.noise in ("once", "epoch"), "noise must be once or epoch")
 
     def learning_rate_at(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 1."""

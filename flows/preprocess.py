@@ -36,24 +36,38 @@ class Preprocessing(nn.Module):
     All are maps of single numbers. `steps` holds the distance between neighbouring values of each
     column, 0 where values are continuous; `spread` adds uniform noise of that width, which is
     what turns the density of a discrete column into one that exists (Uria et al. 2013). Scored
-    rows are taken as they are: the centre of their noise.
+    rows are taken as they are: the centre of their noise. `widths` are those of the noise where
+    they are not the steps: one value that many rows share wants a wider one, and a column that
+    repeats its values without a grid has no step.
     """
 
     steps: Tensor | None
+    widths: Tensor | None
 
     def __init__(
         self,
         *,
         steps: Float[Tensor, " dim"] | None = None,
+        widths: Float[Tensor, " dim"] | None = None,
         rescale: "Rescale | None" = None,
         logit: "Logit | None" = None,
         standardise: "Standardise | None" = None,
     ) -> None:
         super().__init__()
         self.register_buffer("steps", None if steps is None else steps.double().clone())
+        self.register_buffer("widths", None if widths is None else widths.double().clone())
         self.rescale = rescale
         self.logit = logit
         self.standardise = standardise
+
+    @property
+    def spreads(self) -> bool:
+        """Whether `spread` changes anything."""
+        widths = self._noise_widths()
+        return widths is not None and bool((widths > 0).any())
+
+    def _noise_widths(self) -> Tensor | None:
+        return self.steps if self.widths is None else self.widths
 
     def layers(self) -> list[Bijection]:
         """Those that there are, from the data to the model."""
@@ -84,10 +98,11 @@ class Preprocessing(nn.Module):
         self, x: Float[Tensor, "batch dim"], *, generator: torch.Generator
     ) -> Float[Tensor, "batch dim"]:
         """Rows with uniform noise around the discrete values; drawn on the CPU."""
-        if self.steps is None or not bool((self.steps > 0).any()):
+        widths = self._noise_widths()
+        if widths is None or not self.spreads:
             return x
         noise = torch.rand(x.shape, generator=generator, dtype=torch.float64) - 0.5
-        return x.double() + noise.to(x.device) * self.steps.to(x.device)
+        return x.double() + noise.to(x.device) * widths.to(x.device)
 
     def to_grid(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Rows with the columns that have steps rounded to them."""

@@ -34,8 +34,12 @@ from models_store.schemas import (
 
 MIN_TRAIN_ROWS = 10
 MIN_HELD_OUT_ROWS = 2
+ROW_LOSS_BOUND = 10.0
+WEIGHT_AVERAGE = 0.99
+_SMALL_TABLE, _LARGE_TABLE, _FEW_COLUMNS = 10_000, 100_000, 8
+_FEWEST_STEPS, _MOST_STEPS = 800, 100_000
 _BYTES_PER_FLOAT = 4
-COPIES_OF_WEIGHTS = 6  # weights, gradients, two Adam moments, best so far, snapshot
+COPIES_OF_WEIGHTS = 7  # weights, gradients, two Adam moments, average, best so far, snapshot
 _COPIES_OF_ROWS = 3  # the rows, one set of activations for exact statistics, slack
 
 
@@ -90,7 +94,7 @@ def accept_training(
     preprocessing = accept_preprocessing(
         request.preprocessing, flow, [c for c in dataset.columns if c["name"] in set(columns)]
     )
-    optimisation = _optimisation(request.optimisation, train_rows, len(columns))
+    optimisation = _optimisation(request.optimisation, flow, train_rows, len(columns))
     check_memory(
         COPIES_OF_WEIGHTS * parameters
         + _COPIES_OF_ROWS * dataset.rows * (len(columns) + len(context))
@@ -209,34 +213,56 @@ def _check_part(name: str, rows: int, least: int) -> None:
 
 
 def _choose_flow(train_rows: int, dim: int) -> FlowSpec:
-    """MAF for tables; its width grows with the data, one dimension has nothing to condition on.
+    """MAF for tables; it grows with the data, one dimension has nothing to condition on.
 
     Tanh units and no batch norm: real tables have far outliers, on which ReLU conditioners
     extrapolate exponentially and the statistics of a batch differ from those of all rows.
     """
     if dim == 1:
         return MadeSpec(hidden=[16])
-    width = 64 if train_rows < 2_000 else 128
-    hidden = [max(width, min(1024, 2 * dim))]
-    return MafSpec(layers=5, hidden=hidden, activation="tanh", batch_norm=None)
+    layers = 5 if train_rows >= _SMALL_TABLE else 2 if dim <= _FEW_COLUMNS else 3
+    width = 32 if train_rows < _SMALL_TABLE else 64 if train_rows < _LARGE_TABLE else 128
+    width = max(width, min(1024, 2 * dim))
+    return MafSpec(layers=layers, hidden=[width, width], activation="tanh", batch_norm=None)
 
 
-def _optimisation(request: OptimisationRequest, train_rows: int, dim: int) -> AcceptedOptimisation:
-    chosen = 100 if train_rows < 10_000 else 200 if train_rows < 100_000 else 500
+def _optimisation(
+    request: OptimisationRequest, flow: FlowSpec, train_rows: int, dim: int
+) -> AcceptedOptimisation:
+    chosen = 500 if train_rows >= _LARGE_TABLE else max(32, min(250, train_rows // 16))
     batch_size = max(2, min(request.batch_size or chosen, train_rows))
     steps = ceil(train_rows / batch_size)
+    max_epochs = request.max_epochs or _choose_epochs(steps)
     return AcceptedOptimisation(
         optimiser=request.optimiser,
-        learning_rate=request.learning_rate or (1e-3 if dim <= 128 else 1e-4),
+        learning_rate=request.learning_rate or _choose_learning_rate(flow, dim),
         weight_decay=request.weight_decay,
         max_gradient_norm=request.max_gradient_norm or 5.0,
         batch_size=batch_size,
-        max_epochs=request.max_epochs or min(1000, max(20, ceil(200_000 / steps))),
-        patience=request.patience or max(10, min(30, 1000 // steps)),
+        max_epochs=max_epochs,
+        patience=request.patience or max(10, min(30, max_epochs // 3)),
         max_seconds=request.max_seconds,
         schedule=request.schedule,
+        row_loss_bound=ROW_LOSS_BOUND if request.robust else None,
+        weight_average=WEIGHT_AVERAGE if request.robust else None,
+        noise="epoch" if request.robust else "once",
+        restarts=1 if request.robust else 0,
         seed=secrets.randbits(31) if request.seed is None else request.seed,
     )
+
+
+def _choose_epochs(steps: int) -> int:
+    """Forty, more where they have few steps, fewer where they have many; twenty at least."""
+    wanted = min(max(40 * steps, _FEWEST_STEPS), _MOST_STEPS)
+    return max(20, ceil(wanted / steps))
+
+
+def _choose_learning_rate(flow: FlowSpec, dim: int) -> float:
+    """Inversely proportional to the width, as Adam's should be (Yang et al. 2022)."""
+    if dim > 128:
+        return 1e-4
+    hidden: list[int] = getattr(flow, "hidden", [])
+    return 0.16 / max([32, *hidden])
 
 
 def check_flow(flow: FlowSpec, dim: int, context_dim: int = 0, *, limits: TrainingLimits) -> int:

@@ -32,7 +32,8 @@ from models_store.schemas import Levels, Preprocessing
 
 # One entry, so that equal contents are equal bytes: the order of several is not defined.
 _METADATA_KEY = "densityd"
-_STEPS, _CONTEXT_MEAN = "preprocessing.steps", "context.standardise.mean"
+_STEPS, _WIDTHS = "preprocessing.steps", "preprocessing.widths"
+_CONTEXT_MEAN = "context.standardise.mean"
 _NO_SPACE = "os error 28"
 
 
@@ -172,6 +173,7 @@ def _build(spec: FlowSpec, header: _ModelHeader, tensors: Mapping[str, Tensor]) 
         standardise=_no_moments(dim) if header.preprocessing["standardise"] else None,
         preprocessing=preprocessing_spec(chosen),
         steps=torch.zeros(dim) if _STEPS in tensors else None,
+        widths=torch.zeros(dim) if _WIDTHS in tensors else None,
         context_dim=context_dim,
         standardise_context=_no_moments(context_dim) if _CONTEXT_MEAN in tensors else None,
         seed=0,

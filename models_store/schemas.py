@@ -64,7 +64,7 @@ class Preprocessing(Strict):
     dequantise: Levels | Literal["auto"] | None = Field(
         default="auto",
         description="Uniform noise on discrete columns, so that they have a density. `auto`: on"
-        " those that look discrete, of the width of their step. With levels: on all of them, which"
+        " those that look discrete, and on values that many rows share. With levels: on all, which"
         " hold whole numbers from 0 on; then they are divided by the levels. Null: none.",
     )
     logit: Logit | None = Field(
@@ -118,7 +118,13 @@ class OptimisationRequest(Strict):
     max_seconds: Seconds | None = Field(
         default=None, description="Training time over all attempts; the best model so far is kept."
     )
-    schedule: Schedule = "constant"
+    schedule: Schedule = "cosine"
+    robust: bool = Field(
+        default=True,
+        description="Bound the losses of single rows, evaluate and keep a moving average of the"
+        " weights, draw noise anew each epoch, and restart once with smaller steps when training"
+        " diverges. False: plain maximum likelihood, as the papers train.",
+    )
     seed: Seed | None = Field(default=None, description="Null: the server picks one and shows it.")
 
 
@@ -175,6 +181,10 @@ class AcceptedOptimisation(Strict):
     patience: int
     max_seconds: float | None
     schedule: Schedule
+    row_loss_bound: float | None = None
+    weight_average: float | None = None
+    noise: Literal["once", "epoch"] = "once"
+    restarts: int = 0
     seed: int
 
 

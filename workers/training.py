@@ -30,12 +30,17 @@ from models_store.checkpoints import preprocessing_spec
 from models_store.schemas import AcceptedOptimisation, AcceptedTraining, StepSchedule as StepRequest
 from workers.data import Parts, load_parts, moments
 from workers.devices import find_device
+from workers.discrete import Noise, column_noise
 from workers.errors import TrainingError
 from workers.files import Checkpoints, Result, finite, store
 from workers.progress import Progress
-from workers.protocol import EpochDone, Interrupted, Send, Tick, TrainingTask
+from workers.protocol import EpochDone, Interrupted, Note, Send, Tick, TrainingTask
 
 _TICK_S = 0.5
+_RESTARTED = (
+    "The likelihood stopped being a finite number before epoch {epoch} was done; training went"
+    " back to the best state so far and goes on with a tenth of the learning rate."
+)
 _DIVERGED = (
     "The likelihood stopped being a finite number in epoch {epoch}. A lower learning rate,"
     " standardised data or batch norm may help."
@@ -62,7 +67,12 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     blobs = BlobStore(Path(task.blob_root))
     table = [*request.columns, *request.context_columns]
     parts = load_parts(task, blobs, split=request.split, columns=table).to(device)
-    flow = _build(request, parts).to(device)
+    noise = None
+    if request.preprocessing.dequantise == "auto":
+        noise = column_noise(parts.train[:, : len(request.columns)])
+        for text in noise.notes(request.columns) if not task.checkpoints else ():
+            send(Note(text=text))
+    flow = _build(request, parts, noise).to(device)
     run = _Run(task, request, blobs=blobs, send=send)
     try:
         metrics = run.fit(flow, parts, interrupted=interrupted)
@@ -71,7 +81,7 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     except FitInterrupted as error:
         run.interrupt(error.state)
         return
-    reached = _likelihoods(flow, parts, seed=request.optimisation.seed)
+    reached = _likelihoods(flow, parts, seed=request.optimisation.seed, on_chunk=run.tick)
     run.finish(flow, metrics | {"epochs": metrics["epoch"]} | reached)
 
 
@@ -135,18 +145,29 @@ class _Run:
         )
         self._send(store(result, self._task, self._blobs))
 
+    def tick(self) -> None:
+        """Say that the trainer is alive, where it was last."""
+        if self._tick_is_due():
+            self._send(Tick(progress=self._position))
+
     def _on_batch(self, done: int, total: int) -> None:
+        if self._tick_is_due():
+            self._position = self._progress.batch_done(
+                done, total, since_epoch_s=self._ticked_at - self._epoch_began_at
+            )
+            self._send(Tick(progress=self._position))
+
+    def _tick_is_due(self) -> bool:
         now = time.monotonic()
         if now - self._ticked_at < _TICK_S:
-            return
+            return False
         self._ticked_at = now
-        self._position = self._progress.batch_done(
-            done, total, since_epoch_s=now - self._epoch_began_at
-        )
-        self._send(Tick(progress=self._position))
+        return True
 
     def _on_epoch(self, report: EpochReport) -> None:
         self._epoch_began_at = self._ticked_at = time.monotonic()
+        if report.restarts > self._metrics.get("restarts", 0):
+            self._send(Note(text=_RESTARTED.format(epoch=report.epoch)))
         self._metrics = _epoch_metrics(report)
         self._position = self._progress.epoch_done(
             report.epoch, best_epoch=report.best_epoch, seconds=report.seconds
@@ -157,7 +178,7 @@ class _Run:
         self._send(EpochDone(metrics=self._metrics, progress=self._position, checkpoint=checkpoint))
 
 
-def _build(request: AcceptedTraining, parts: Parts) -> Flow:
+def _build(request: AcceptedTraining, parts: Parts, noise: Noise | None) -> Flow:
     dim, context_dim = len(request.columns), len(request.context_columns)
     rows, context = parts.train[:, :dim], parts.train[:, dim:]
     build_with = partial(
@@ -165,6 +186,8 @@ def _build(request: AcceptedTraining, parts: Parts) -> Flow:
         request.flow,
         dim,
         preprocessing=preprocessing_spec(request.preprocessing),
+        steps=None if noise is None else noise.steps,
+        widths=None if noise is None else noise.widths,
         context_dim=context_dim,
         standardise_context=moments(context, request.context_columns) if context_dim else None,
         seed=request.optimisation.seed,
@@ -172,10 +195,10 @@ def _build(request: AcceptedTraining, parts: Parts) -> Flow:
     if not request.preprocessing.standardise:
         return build_with()
     outer = build_with().preprocessing
-    noise = torch.Generator().manual_seed(request.optimisation.seed)
+    generator = torch.Generator().manual_seed(request.optimisation.seed)
 
     def preprocessed(chunk: Tensor) -> Tensor:
-        return outer.inverse(outer.spread(chunk, generator=noise))[0].double()
+        return outer.inverse(outer.spread(chunk, generator=generator))[0].double()
 
     return build_with(standardise=moments(rows, request.columns, preprocessed))
 
@@ -194,6 +217,10 @@ def _options(choices: AcceptedOptimisation) -> FitOptions:
         schedule=StepSchedule(schedule.step.epochs, schedule.step.factor)
         if isinstance(schedule, StepRequest)
         else schedule,
+        row_loss_bound=choices.row_loss_bound,
+        weight_average=choices.weight_average,
+        noise=choices.noise,
+        restarts=choices.restarts,
         seed=choices.seed,
     )
 
@@ -202,16 +229,20 @@ def _epoch_metrics(report: EpochReport) -> dict[str, Any]:
     return {
         "epoch": report.epoch,
         "train_log_likelihood": report.train_log_likelihood,
-        "validation_log_likelihood": report.validation_log_likelihood,
+        "validation_log_likelihood": finite(report.validation_log_likelihood),
+        "robust_validation_log_likelihood": report.robust_validation_log_likelihood,
         "best_epoch": report.best_epoch,
-        "best_validation_log_likelihood": report.best_validation_log_likelihood,
+        "best_validation_log_likelihood": finite(report.best_validation_log_likelihood),
         "rows_per_second": round(report.rows_per_second, 1),
         "seconds": round(report.seconds, 3),
+        "restarts": report.restarts,
         "stop_reason": report.stop_reason,
     }
 
 
-def _likelihoods(flow: Flow, parts: Parts, *, seed: int) -> dict[str, Any]:
+def _likelihoods(
+    flow: Flow, parts: Parts, *, seed: int, on_chunk: Callable[[], None]
+) -> dict[str, Any]:
     """What the best model reaches on each part, as means and their standard errors.
 
     Discrete columns have their noise, as in training.
@@ -223,7 +254,7 @@ def _likelihoods(flow: Flow, parts: Parts, *, seed: int) -> dict[str, Any]:
         ("test", parts.test),
     ):
         if rows is not None:
-            reached = evaluate(flow, rows, noise_seed=seed)
+            reached = evaluate(flow, rows, noise_seed=seed, on_chunk=on_chunk)
             metrics[f"{name}_log_likelihood"] = finite(reached.mean)
             metrics[f"{name}_standard_error"] = finite(reached.two_standard_errors / 2)
             metrics[f"{name}_rows"] = reached.rows

@@ -45,3 +45,14 @@ def test_one_row_has_no_standard_error():
 def test_no_rows_are_refused():
     with pytest.raises(FitError, match="no rows"):
         evaluate(trained_flow(find("made"), 3), torch.empty(0, 3))
+
+
+def test_each_chunk_is_told():
+    told = []
+    evaluate(
+        trained_flow(find("made"), 3),
+        example_rows(25, 3),
+        chunk_rows=10,
+        on_chunk=lambda: told.append(1),
+    )
+    assert len(told) == 3

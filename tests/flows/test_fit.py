@@ -243,10 +243,11 @@ def test_batch_norm_refuses_batches_of_one_row():
     list(fit(plain, TRAIN[:3], VALIDATION, options=with_options(batch_size=1, max_epochs=1)))
 
 
-def test_batches_are_reported_as_they_are_done():
+def test_batches_are_reported_as_they_are_done_and_so_are_chunks_of_the_evaluation():
     seen = []
     train(new_flow(), with_options(max_epochs=2), on_batch=lambda *args: seen.append(args))
-    assert seen == [(batch, 7) for batch in range(1, 8)] * 2
+    chunks = 2 + 1  # the statistics of two batch norms, the validation rows
+    assert seen == ([(batch, 7) for batch in range(1, 8)] + [(7, 7)] * chunks) * 2
 
 
 def test_divergence_is_found_within_the_epoch():

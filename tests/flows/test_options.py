@@ -14,6 +14,9 @@ from flows import FitOptions, StepSchedule, VariationalOptions
         {"max_epochs": 0},
         {"patience": 0},
         {"max_seconds": 0.0},
+        {"row_loss_bound": 0.0},
+        {"weight_average": 1.0},
+        {"restarts": -1},
         {"seed": -1},
     ],
 )

@@ -53,8 +53,35 @@ def test_two_fields_are_enough_and_the_choices_are_shown() -> None:
     assert isinstance(accepted.flow, MafSpec)
     assert accepted.columns == ["x1", "x2", "x3"]
     assert (accepted.split.train, accepted.split.validation, accepted.split.test) == (0.8, 0.1, 0.1)
-    assert accepted.optimisation.batch_size == 100
+    assert accepted.optimisation.batch_size == 50
     assert accepted.optimisation.seed >= 0
+
+
+def test_training_is_robust_unless_it_is_asked_not_to_be() -> None:
+    table = dataset()
+    chosen = accept_training(request(table), table, limits=LIMITS).optimisation
+    assert (chosen.row_loss_bound, chosen.weight_average) == (10.0, 0.99)
+    assert (chosen.noise, chosen.restarts) == ("epoch", 1)
+    plain = request(table, optimisation={"robust": False})
+    chosen = accept_training(plain, table, limits=LIMITS).optimisation
+    assert (chosen.row_loss_bound, chosen.weight_average) == (None, None)
+    assert (chosen.noise, chosen.restarts) == ("once", 0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "dim", "layers", "width", "epochs"),
+    [(1000, 3, 2, 32, 50), (1000, 16, 3, 32, 50), (50_000, 9, 5, 64, 40), (10**6, 9, 5, 128, 63)],
+)
+def test_flow_and_epochs_follow_the_size_of_the_table(
+    rows: int, dim: int, layers: int, width: int, epochs: int
+) -> None:
+    table = dataset(rows=rows, dim=dim)
+    accepted = accept_training(request(table), table, limits=LIMITS)
+    assert isinstance(accepted.flow, MafSpec)
+    assert accepted.flow.layers == layers
+    assert accepted.flow.hidden == [width, width]
+    assert accepted.optimisation.learning_rate == pytest.approx(0.16 / width)
+    assert accepted.optimisation.max_epochs == epochs
 
 
 def test_an_accepted_request_survives_the_job_row() -> None:

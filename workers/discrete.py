@@ -1,0 +1,107 @@
+"""Which columns repeat their values, and the noise that gives them a density."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+SAMPLE_ROWS = 1_000_000
+"""The most rows that are looked at, evenly spread over all."""
+
+_ROWS_PER_DISTINCT_VALUE = 10
+_SPIKE = 0.05
+_SPIKE_WIDTH = 0.5
+_SAME = 1e-6  # gaps below this share of the largest value are rounding
+_ON_GRID = 0.02  # of a step, beside what rounding of the values explains
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """The noise on each column, as `flows.build` takes it.
+
+    Attributes:
+        steps: of columns whose values are multiples of a step, 0 for others.
+        widths: of the uniform noise, 0 where there is none.
+        spikes: for each column, the share of rows that its most frequent value has, if that is
+            much for a column that is not discrete; else 0.
+    """
+
+    steps: Tensor
+    widths: Tensor
+    spikes: Tensor
+
+    def notes(self, columns: Sequence[str]) -> Iterator[str]:
+        """What a caller should know about it."""
+        discrete = [name for name, step in zip(columns, self.steps.tolist(), strict=True) if step]
+        if discrete:
+            yield f"Discrete, trained with noise of the width of their step: {_listed(discrete)}."
+        spiky = [
+            f"{name!r} ({share:.0%})"
+            for name, share in zip(columns, self.spikes.tolist(), strict=True)
+            if share
+        ]
+        if spiky:
+            yield (
+                "One value holds a large share of the rows, so noise of"
+                f" {_SPIKE_WIDTH:g} standard deviations bounds the density: {_listed(spiky)}."
+            )
+
+
+def column_noise(rows: Tensor) -> Noise:
+    """Look for columns that repeat their values.
+
+    A column is discrete if it has at least ten rows a distinct value, or if its values are whole
+    numbers; its noise is as wide as its step, the smallest gap between two values, or as the
+    median gap if the values are no multiples of a step. A column in which one value has 5 % of the rows or more gets noise of half a standard deviation at
+    least: that value then adds to the density no more than twice its share, per deviation.
+
+    Args:
+        rows: the training rows, with columns that vary.
+    """
+    stride = -(-len(rows) // SAMPLE_ROWS)
+    found = [_column(column.double().cpu().numpy()) for column in rows[::stride].unbind(dim=1)]
+    steps, widths, spikes = (
+        torch.tensor(part, dtype=torch.float64) for part in zip(*found, strict=True)
+    )
+    return Noise(steps=steps, widths=widths, spikes=spikes)
+
+
+def _column(column: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Its step, the width of its noise, and the share of its spike."""
+    values, counts = np.unique(column, return_counts=True)
+    values, share = _merged(values), float(counts.max() / len(column))
+    step = width = 0.0
+    if len(values) > 1 and _is_discrete(values, len(column)):
+        gaps = np.diff(values)
+        step = float(gaps.min()) if _on_grid(values, float(gaps.min())) else 0.0
+        width = step or float(np.median(gaps))
+    least = _SPIKE_WIDTH * float(column.std())
+    if share < _SPIKE or width >= least:
+        return step, width, 0.0
+    return step, least, share
+
+
+def _merged(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sorted values without those that rounding alone tells from the one before."""
+    tolerance = _SAME * float(np.abs(values).max())
+    return values[np.diff(values, prepend=-np.inf) > tolerance]
+
+
+def _is_discrete(values: NDArray[np.float64], rows: int) -> bool:
+    few = len(values) * _ROWS_PER_DISTINCT_VALUE <= rows
+    return few or bool((values == np.rint(values)).all())
+
+
+def _on_grid(values: NDArray[np.float64], step: float) -> bool:
+    """Whether all values are multiples of the step."""
+    multiples = values / step
+    off = np.abs(multiples - np.rint(multiples))
+    return bool((off <= _ON_GRID + _SAME * np.abs(multiples)).all())
+
+
+def _listed(names: Sequence[str], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
