@@ -55,8 +55,10 @@ def column_noise(rows: Tensor) -> Noise:
 
     A column is discrete if it has at least ten rows a distinct value, or if its values are whole
     numbers; its noise is as wide as its step, the smallest gap between two values, or as the
-    median gap if the values are no multiples of a step. A column in which one value has 5 % of the rows or more gets noise of half a standard deviation at
-    least: that value then adds to the density no more than twice its share, per deviation.
+    median gap if the values are no multiples of a step. If one
+    value has 5 % of the rows or more, and with such noise a density above 1 per standard deviation
+    (2.5 times the peak of a Gaussian), the noise is half a standard deviation wide at least: the
+    value then adds to the density no more than twice its share, per deviation.
 
     Args:
         rows: the training rows, with columns that vary.
@@ -78,10 +80,10 @@ def _column(column: NDArray[np.float64]) -> tuple[float, float, float]:
         gaps = np.diff(values)
         step = float(gaps.min()) if _on_grid(values, float(gaps.min())) else 0.0
         width = step or float(np.median(gaps))
-    least = _SPIKE_WIDTH * float(column.std())
-    if share < _SPIKE or width >= least:
+    std = float(column.std())
+    if share < _SPIKE or share * std <= width:
         return step, width, 0.0
-    return step, least, share
+    return step, max(width, _SPIKE_WIDTH * std), share
 
 
 def _merged(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -82,6 +82,10 @@ def test_a_spike_in_a_wide_discrete_column_keeps_its_step() -> None:
     assert share > 0.3
 
 
+def test_a_discrete_column_whose_values_are_merely_common_keeps_its_step() -> None:
+    assert found((normal() * 2).round()) == (1.0, 1.0, 0.0)
+
+
 def test_large_tables_are_looked_at_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.discrete.SAMPLE_ROWS", 300)
     rows = torch.stack([integers(0, 5), normal()], dim=1)

@@ -1,6 +1,7 @@
 """The work of a training job as a plain call, on real files."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -353,3 +354,84 @@ def test_a_bernoulli_made_is_trained_on_columns_of_0_and_1(place: Place) -> None
     changes = {"optimisation": {"seed": 1, "max_epochs": 40, "learning_rate": 0.05}}
     trained = result(run(task_of(place, place.add_table(bits), request=request | changes)))
     assert trained.metrics["test_log_likelihood"] == pytest.approx(-np.log(2), abs=0.05)
+
+
+def replace_rows(place: Place, dataset: Dataset, rows: np.ndarray[Any, Any]) -> Dataset:
+    """The same dataset with other rows in its file."""
+    with place.blobs.staged(".npy") as staged:
+        np.save(staged, rows)
+        blob = place.blobs.commit(staged, dataset.key)
+    return replace(dataset, sha256=blob.sha256)
+
+
+def test_discrete_and_spiky_columns_get_noise_and_are_told_of_once(place: Place) -> None:
+    dataset = place.add_dataset()
+    rows = np.load(place.blobs.path(dataset.key)).copy()
+    rows[:, 0] = np.round(rows[:, 0] * 2)
+    rows[::3, 2] = 0.0
+    dataset = replace_rows(place, dataset, rows)
+
+    messages = run(task_of(place, dataset))
+
+    notes = [message.text for message in messages if isinstance(message, Note)]
+    assert [("x1" in note, "x3" in note) for note in notes] == [(True, False), (False, True)]
+    version = result(messages).version
+    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    assert flow.preprocessing.steps is not None
+    assert flow.preprocessing.steps.tolist() == [1.0, 0.0, 0.0]
+    assert flow.preprocessing.widths is not None
+    assert (flow.preprocessing.widths > 0).tolist() == [True, False, True]
+    saved = [message.checkpoint for message in epochs(messages) if message.checkpoint]
+    again = run(task_of(place, dataset, attempt=2, checkpoints=[saved[-1]]))
+    assert not [message for message in again if isinstance(message, Note)]
+    assert result(again).version["checkpoint_sha256"] == version["checkpoint_sha256"]
+
+
+def test_without_dequantisation_no_column_gets_noise(place: Place) -> None:
+    dataset = place.add_dataset()
+    rows = np.round(np.load(place.blobs.path(dataset.key)) * 2)
+    dataset = replace_rows(place, dataset, rows)
+
+    messages = run(task_of(place, dataset, request={"preprocessing": {"dequantise": None}}))
+
+    assert not [message for message in messages if isinstance(message, Note)]
+    version = result(messages).version
+    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    assert not flow.preprocessing.spreads
+
+
+def test_a_restart_after_divergence_is_told(place: Place) -> None:
+    optimisation = {"optimiser": "sgd", "learning_rate": 15.0, "max_epochs": 3, "seed": 1}
+    optimisation["max_gradient_norm"] = 1e6
+    task = task_of(place, place.add_dataset(), request={"optimisation": optimisation})
+
+    messages = run(task)
+
+    notes = [message.text for message in messages if isinstance(message, Note)]
+    assert len([note for note in notes if "a tenth of the learning rate" in note]) == 1
+    assert result(messages).metrics["restarts"] == 1
+
+
+def test_a_validation_row_of_density_0_is_null_in_the_metrics(place: Place) -> None:
+    dataset = place.add_dataset()
+    rows = np.load(place.blobs.path(dataset.key)).astype(np.float64)
+    split = AcceptedSplit(**task_of(place, dataset).request["split"])
+    rows[split_rows(len(rows), split)[1][0], 1] = 1e30
+    dataset = replace_rows(place, dataset, rows)
+
+    metrics = epochs(run(task_of(place, dataset)))[0].metrics
+
+    assert metrics["validation_log_likelihood"] is None
+    assert -100 < metrics["robust_validation_log_likelihood"] < 0
+
+
+def test_the_evaluation_of_the_final_model_is_told(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.training._TICK_S", 0.0)
+
+    messages = run(task_of(place, place.add_dataset()))
+
+    after = messages[messages.index(epochs(messages)[-1]) + 1 : -1]
+    assert len(after) >= 3
+    assert all(isinstance(message, Tick) for message in after)
