@@ -62,7 +62,7 @@ SETUPS = [
     _setup("maf", 43, (512, 512), activation="relu"),
     _setup("maf", 784, (1024,), activation="relu"),
     _setup("realnvp", 21, (100, 100)),
-    _setup("nsf", 21, (512,), bins=BINS),
+    _setup("nsf", 21, (512,), bins=BINS, activation="relu"),
 ]
 
 
