@@ -64,6 +64,7 @@ class CompiledFlow:
             nothing = Pending.nothing(flow.dim, dtype=torch.float32, device=device)
             self._steps, pending = exact.transform.fold(nothing)
             self._steps += pending.steps()
+        self._sample_rows = max(self._chunk_rows, *(step.sample_rows for step in self._steps), 1)
         self._constant = pending.applied().log_det
         self._preprocessing: Preprocessing = exact.preprocessing
         self._context = None if exact.context is None else exact.context.to(device)
@@ -181,8 +182,8 @@ class CompiledFlow:
         generator = torch.Generator().manual_seed(seed)
         ready: list[Doubles] = []
         waiting = 0
-        for start in range(0, n, self._chunk_rows):
-            stop = min(start + self._chunk_rows, n)
+        for start in range(0, n, self._sample_rows):
+            stop = min(start + self._sample_rows, n)
             given = context if context is None or len(context) == 1 else context[start:stop]
             piece = self._draw(stop - start, generator, given, space)
             while waiting + len(piece) >= chunk_rows:

@@ -11,7 +11,7 @@ from torch import Tensor
 from flows.autoregressive import Autoregressive, AutoregressiveStep
 from flows.base import Bijection
 from flows.compose import Chain, Permutation
-from flows.folding import Pending, Step, tanh_as_sigmoid
+from flows.folding import Pending, Step
 from flows.fused import ACTIVATIONS, ActivationName, Pullback, masked_affine_vjp
 from flows.made_masks import MaskEnsemble
 from flows.masked import Conditioner
@@ -122,13 +122,7 @@ class Made(Autoregressive):
         With x = y a + b of the pending map, the same layer in terms of y reads its input through
         a and b, and has the shift (shift - b) / a and the log scale log_scale - log a.
         """
-        weights, biases = self._masked()
-        context_weight: Tensor | None = self.context_weight
-        activation_ = ACTIVATIONS[self.conditioner.activation].apply_
-        if self.conditioner.activation == "tanh" and len(weights) > 1:
-            weights, biases = tanh_as_sigmoid(weights, biases)
-            context_weight = None if context_weight is None else 2 * context_weight
-            activation_ = torch.sigmoid_
+        weights, biases, context_weight, activation_ = self._folded_network()
         scale = pending.scale
         biases[0] = biases[0] + weights[0] @ pending.shift
         weights[0] = weights[0] * scale
