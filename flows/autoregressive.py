@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flows.base import Bijection
 from flows.errors import FlowError
-from flows.folding import Pending, Step
+from flows.folding import Pending, Step, tanh_as_sigmoid
 from flows.fused import ACTIVATIONS
 from flows.masked import Conditioner, MaskedLinear, run_masked
 from flows.sequential import SequentialSampler
@@ -17,6 +17,8 @@ from flows.transformers import Transformer
 
 # Rows that the sampler takes at a time: their hidden units stay in the processor's cache.
 SAMPLE_ROWS = 512
+
+_FoldedNetwork = tuple[list[Tensor], list[Tensor], Tensor | None, Callable[[Tensor], Tensor]]
 
 
 class Autoregressive(Bijection):
@@ -99,13 +101,13 @@ class Autoregressive(Bijection):
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """One step after the pending map."""
-        weights, biases = self._masked()
+        weights, biases, context_weight, activation_ = self._folded_network()
         step = AutoregressiveStep(
             [pending.cast(weight) for weight in weights],
             [pending.cast(bias) for bias in biases],
-            context_weight=self._cast_context(pending),
+            context_weight=None if context_weight is None else pending.cast(context_weight),
             degrees=self._degrees(),
-            activation_=ACTIVATIONS[self.conditioner.activation].apply_,
+            activation_=activation_,
             transformer=self.transformer.folded(pending),
         )
         return [*pending.steps(), step], pending.applied()
@@ -117,8 +119,16 @@ class Autoregressive(Bijection):
         weights, biases, masks = self.network()
         return [weight * mask for weight, mask in zip(weights, masks, strict=True)], biases
 
-    def _cast_context(self, pending: Pending) -> Tensor | None:
-        return None if self.context_weight is None else pending.cast(self.context_weight)
+    def _folded_network(self) -> _FoldedNetwork:
+        """Weights, biases, those of the context and the activation, tanh as sigmoid."""
+        weights, biases = self._masked()
+        context_weight: Tensor | None = self.context_weight
+        if self.conditioner.activation != "tanh" or len(weights) == 1:
+            activation_ = ACTIVATIONS[self.conditioner.activation].apply_
+            return weights, biases, context_weight, activation_
+        weights, biases = tanh_as_sigmoid(weights, biases)
+        doubled = None if context_weight is None else 2 * context_weight
+        return weights, biases, doubled, torch.sigmoid_
 
     def _added(self, context: Tensor | None) -> Tensor | None:
         """What the context adds to the first layer."""
@@ -160,6 +170,7 @@ class AutoregressiveStep(Step):
         transformer: Transformer,
     ) -> None:
         self.own_density = transformer.own_density
+        self.sample_rows = transformer.sample_rows
         self._activation_ = activation_
         self._transformer = transformer
         self._context_weight = context_weight

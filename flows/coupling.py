@@ -1,11 +1,13 @@
 """Coupling layers whose elementwise map is any transformer (Durkan et al. 2019, section 3)."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from flows.base import Bijection
-from flows.folding import Pending, Step
+from flows.folding import Pending, Step, tanh_as_sigmoid
 from flows.fused import ACTIVATIONS, ActivationName
 from flows.linear import FoldedNetwork, apply_folded, apply_network, network, network_parameters
 from flows.real_nvp import CouplingShape
@@ -34,7 +36,7 @@ class TransformerCoupling(Bijection):
         self.dim = shape.dim
         self.context_dim = shape.context_dim
         self.shape = shape
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation
         self.transformer = transformer
         copied, moved = shape.widths()
         widths = [copied + shape.context_dim, *hidden, transformer.outputs * moved]
@@ -63,11 +65,20 @@ class TransformerCoupling(Bijection):
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """One step after the pending map."""
-        folded = [
-            (pending.cast(weight), pending.cast(bias[:, None]))
-            for weight, bias in zip(*network_parameters(self.layers), strict=True)
-        ]
-        step = _TransformerCouplingStep(self, folded, self.transformer.folded(pending))
+        weights, biases = network_parameters(self.layers)
+        activation_ = ACTIVATIONS[self.activation].apply_
+        if self.activation == "tanh":
+            weights, biases = tanh_as_sigmoid(weights, biases)
+            activation_ = torch.sigmoid_
+        step = _TransformerCouplingStep(
+            [
+                (pending.cast(weight), pending.cast(bias[:, None]))
+                for weight, bias in zip(weights, biases, strict=True)
+            ],
+            halves=self.shape.halves(),
+            activation_=activation_,
+            transformer=self.transformer.folded(pending),
+        )
         return [*pending.steps(), step], pending.applied()
 
     def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,7 +92,7 @@ class TransformerCoupling(Bijection):
         self, copied: Tensor, context: Tensor | None
     ) -> Float[Tensor, "outputs batch moved"]:
         read = copied if context is None else torch.cat([copied, context], dim=1)
-        out = apply_network(self.layers, read, self.activation.apply)
+        out = apply_network(self.layers, read, ACTIVATIONS[self.activation].apply)
         moved = self.shape.widths()[1]
         return out.view(len(copied), self.transformer.outputs, moved).movedim(1, 0)
 
@@ -90,11 +101,16 @@ class _TransformerCouplingStep(Step):
     """A folded layer."""
 
     def __init__(
-        self, layer: TransformerCoupling, folded: FoldedNetwork, transformer: Transformer
+        self,
+        network: FoldedNetwork,
+        *,
+        halves: tuple[slice, slice],
+        activation_: Callable[[Tensor], Tensor],
+        transformer: Transformer,
     ) -> None:
-        self._copied, self._moved = layer.shape.halves()
-        self._activation_ = layer.activation.apply_
-        self._network = folded
+        self._copied, self._moved = halves
+        self._activation_ = activation_
+        self._network = network
         self._transformer = transformer
 
     def inverse(

@@ -24,9 +24,12 @@ class Step(ABC):
 
     Attributes:
         own_density: whether `log_density` is there, and to be preferred to the inverse.
+        sample_rows: rows that samples should be drawn by at the least; a multiple of a block of
+            noise, or 1.
     """
 
     own_density: bool = False
+    sample_rows: int = 1
 
     @abstractmethod
     def inverse(

@@ -73,6 +73,7 @@ class CompiledFlow:
         if self._packed is not None:
             self._steps, self._chunk_rows = [], PACKED_CHUNK_ROWS
         self._identity = np.zeros(self.dim), np.ones(self.dim)
+        self._sample_rows = max(self._chunk_rows, *(step.sample_rows for step in self._steps), 1)
         self._constant = pending.applied().log_det
         self._preprocessing: Preprocessing = exact.preprocessing
         self._context = None if exact.context is None else exact.context.to(device)
@@ -200,8 +201,8 @@ class CompiledFlow:
         generator = torch.Generator().manual_seed(seed)
         ready: list[Doubles] = []
         waiting = 0
-        for start in range(0, n, self._chunk_rows):
-            stop = min(start + self._chunk_rows, n)
+        for start in range(0, n, self._sample_rows):
+            stop = min(start + self._sample_rows, n)
             given = context if context is None or len(context) == 1 else context[start:stop]
             piece = self._draw(stop - start, generator, given, space)
             while waiting + len(piece) >= chunk_rows:

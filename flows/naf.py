@@ -103,6 +103,8 @@ class DeepSigmoidal(Transformer):
     logit. We depart from the paper in a, which is at least 0.001.
     """
 
+    sample_rows = 1024
+
     def __init__(self, units: int) -> None:
         self.outputs = _OUTPUTS * units
 
@@ -130,6 +132,8 @@ class DeepDenseSigmoidal(nn.Module, Transformer):
     matrices are shared by all features, the parameters a1, b1, w1, a2, b2, v2 and w2 are those of
     one. The forward direction is a root search. Otherwise as `DeepSigmoidal`.
     """
+
+    sample_rows = 1024
 
     def __init__(self, units: int, generator: torch.Generator) -> None:
         super().__init__()

@@ -124,6 +124,8 @@ class RationalQuadratic(Transformer):
     softplus(0).
     """
 
+    sample_rows = 1024
+
     def __init__(self, bins: int, tail_bound: float) -> None:
         self.outputs = 3 * bins - 1
         self._bins, self._bound = bins, tail_bound
@@ -169,7 +171,9 @@ class RationalQuadratic(Transformer):
         seams = (0, 0) * index.dim() + (1, 1)
         slopes = F.pad(parameters[2 * bins :], seams).gather(0, torch.stack([index, index + 1]))
         first, second = F.softplus(slopes + SLOPE_OFFSET) + LEAST_SLOPE
-        return _Bin(right - width, top - height, width, height, first, second)
+        slope = height / width
+        bend = torch.sub(first + second, slope, alpha=2)
+        return _Bin(right - width, top - height, width, height, first, second, slope, bend)
 
     def _scaled(self, rows: Tensor) -> Tensor:
         """In units in which the interval goes from 0 to the sum of all sizes."""
@@ -181,11 +185,14 @@ class RationalQuadratic(Transformer):
 
     def _with_tails(self, rows: Tensor, mapped: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:
         bends = rows.abs() <= self._bound
-        return torch.where(bends, mapped, rows), torch.where(bends, log_det, 0)
+        return torch.where(bends, mapped, rows), log_det.masked_fill(~bends, 0)
 
 
 class _Bin(NamedTuple):
-    """One bin for each number: its corner, its size, and the slopes at its two knots."""
+    """One bin for each number: its corner, size, slopes at its two knots, and mean slope.
+
+    `bend` is the sum of the knots' slopes less twice the mean one.
+    """
 
     left: Tensor
     bottom: Tensor
@@ -193,6 +200,8 @@ class _Bin(NamedTuple):
     height: Tensor
     first: Tensor
     second: Tensor
+    slope: Tensor
+    bend: Tensor
 
     def log_slope(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The logarithm of the derivative at a part theta of the width (equation 5).
@@ -200,13 +209,12 @@ class _Bin(NamedTuple):
         Returns:
             It, and two terms of the value: height theta times the first over the second.
         """
-        slope = self.height / self.width
-        below = torch.lerp(self.first, slope, theta)
-        above = torch.lerp(slope, self.second, theta)
-        bend = self.first + self.second - 2 * slope
-        denominator = torch.addcmul(slope, bend, theta * (1 - theta))
-        quotient = slope / denominator
-        log_slope = torch.log(torch.lerp(below, above, theta) * quotient.square())
+        below = torch.lerp(self.first, self.slope, theta)
+        above = torch.lerp(self.slope, self.second, theta)
+        hump = torch.addcmul(theta, theta, theta, value=-1)  # theta (1 - theta)
+        denominator = torch.addcmul(self.slope, self.bend, hump)
+        quotient = self.slope / denominator
+        log_slope = torch.log(torch.lerp(below, above, theta) * quotient * quotient)
         return log_slope, below, denominator
 
     def solve(self, rise: Tensor) -> Tensor:
@@ -215,11 +223,10 @@ class _Bin(NamedTuple):
         The root of a theta^2 + b theta - c (equations 6 to 8), in the form that does not
         subtract numbers of the same sign.
         """
-        slope = self.height / self.width
-        bend = self.first + self.second - 2 * slope
-        b = self.height * self.first - rise * bend
-        a = self.height * slope - b
-        c = slope * rise
-        root = (b.square() + 4 * a * c).clamp(min=torch.finfo(c.dtype).tiny).sqrt()
+        b = torch.addcmul(self.height * self.first, rise, self.bend, value=-1)
+        a = torch.addcmul(-b, self.height, self.slope)
+        c = self.slope * rise
+        square = torch.addcmul(b * b, a, c, value=4)
+        root = square.clamp(min=torch.finfo(c.dtype).tiny).sqrt()
         falls = b < 0
-        return torch.where(falls, root - b, 2 * c) / torch.where(falls, 2 * a, root + b)
+        return torch.where(falls, root - b, c + c) / torch.where(falls, a + a, root + b)

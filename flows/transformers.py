@@ -21,11 +21,14 @@ class Transformer(ABC):
         outputs: parameters of each map.
         has_noise: whether it has an inverse; without one, it gives `log_density` and `forward`.
         own_density: whether `log_density` is not just the inverse and the Gaussian density.
+        sample_rows: rows that `forward` should have at the least, where it is many small
+            operations.
     """
 
     outputs: int
     has_noise: bool = True
     own_density: bool = False
+    sample_rows: int = 1
 
     @abstractmethod
     def inverse(

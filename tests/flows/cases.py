@@ -75,7 +75,7 @@ CASES = [
     Case("nsf-coupling", NsfSpec(layers=2, hidden=[12], bins=5, coupling=True), min_dim=2),
     Case("naf-dsf", NafSpec(layers=2, hidden=[10], units=4)),
     Case("naf-ddsf", NafSpec(layers=1, hidden=[10], transformer="ddsf", units=3)),
-    Case("naf-sampling", NafSpec(layers=2, hidden=[8], units=3, closed="sampling")),
+    Case("naf-sampling", NafSpec(layers=1, hidden=[8], units=2, closed="sampling")),
 ]
 
 

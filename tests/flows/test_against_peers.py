@@ -112,7 +112,8 @@ def _spline_made(part: Autoregressive) -> Transform:
 
 def _copy_network(part: Autoregressive, made: nn.Module, *, outputs: int) -> None:
     """Weights and masks; the peer has the parameters of a feature side by side."""
-    blocks = [block.linear for block in made.blocks]  # type: ignore[union-attr]  # a module list
+    assert isinstance(made.blocks, nn.ModuleList)
+    blocks = [block.linear for block in made.blocks]
     for peer, *ours in zip(
         [made.initial_layer, *blocks, made.final_layer], *part.network(), strict=True
     ):
