@@ -37,7 +37,7 @@ MIN_HELD_OUT_ROWS = 2
 ROW_LOSS_BOUND = 10.0
 WEIGHT_AVERAGE = 0.99
 _SMALL_TABLE, _LARGE_TABLE, _FEW_COLUMNS = 10_000, 100_000, 8
-_FEWEST_STEPS, _MOST_STEPS = 800, 100_000
+_STEPS_A_COLUMN, _FEWEST_STEPS, _MOST_STEPS = 100, 500, 100_000
 _BYTES_PER_FLOAT = 4
 COPIES_OF_WEIGHTS = 7  # weights, gradients, two Adam moments, average, best so far, snapshot
 _COPIES_OF_ROWS = 3  # the rows, one set of activations for exact statistics, slack
@@ -232,7 +232,7 @@ def _optimisation(
     chosen = 500 if train_rows >= _LARGE_TABLE else max(32, min(250, train_rows // 16))
     batch_size = max(2, min(request.batch_size or chosen, train_rows))
     steps = ceil(train_rows / batch_size)
-    max_epochs = request.max_epochs or _choose_epochs(steps)
+    max_epochs = request.max_epochs or _choose_epochs(steps, dim)
     return AcceptedOptimisation(
         optimiser=request.optimiser,
         learning_rate=request.learning_rate or _choose_learning_rate(flow, dim),
@@ -251,9 +251,10 @@ def _optimisation(
     )
 
 
-def _choose_epochs(steps: int) -> int:
+def _choose_epochs(steps: int, dim: int) -> int:
     """Forty, more where they have few steps, fewer where they have many; twenty at least."""
-    wanted = min(max(40 * steps, _FEWEST_STEPS), _MOST_STEPS)
+    fewest = max(_FEWEST_STEPS, min(20 * _FEWEST_STEPS, _STEPS_A_COLUMN * dim))
+    wanted = min(max(40 * steps, fewest), _MOST_STEPS)
     return max(20, ceil(wanted / steps))
 
 
