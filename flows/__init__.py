@@ -23,6 +23,7 @@ from flows.errors import (
 )
 from flows.evaluate import Evaluation, evaluate
 from flows.fit import fit
+from flows.fit_rows import MappedTable, Table
 from flows.fit_state import FitState
 from flows.flow import Flow, Space
 from flows.formula import FormulaError, FormulaTarget
@@ -73,6 +74,7 @@ __all__ = [
     "LogisticRegression",
     "MadeSpec",
     "MafSpec",
+    "MappedTable",
     "NafSpec",
     "NiceSpec",
     "NsfSpec",
@@ -86,6 +88,7 @@ __all__ = [
     "SpecError",
     "StepSchedule",
     "SylvesterSpec",
+    "Table",
     "Target",
     "VariationalOptions",
     "VariationalReport",

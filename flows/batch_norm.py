@@ -1,6 +1,6 @@
 """Batch norm as a layer of a flow, and the exact statistics of a training set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -181,3 +181,30 @@ def set_dataset_statistics(
         assert isinstance(norm, BatchNorm)  # noqa: S101  by the choice of the indices
         norm.set_statistics(*moments.result())
         start = index
+
+
+@torch.no_grad()
+def stream_dataset_statistics(
+    transform: Bijection,
+    pieces: Callable[[], Iterator[tuple[Tensor, Tensor | None]]],
+    *,
+    device: torch.device,
+) -> None:
+    """The same of rows that do not fit in memory: they are read once for each batch norm.
+
+    Args:
+        transform: in evaluation mode.
+        pieces: all rows in the model's space with what the layers see of their context, some at
+            a time; called once for each batch norm.
+        device: of the rows.
+    """
+    parts = transform.parts()
+    for index, norm in enumerate(parts):
+        if not isinstance(norm, BatchNorm) or norm.spec.statistics != "dataset":
+            continue
+        moments = Moments(transform.dim, device)
+        for rows, context in pieces():
+            for part in parts[:index]:
+                rows = part.inverse(rows, context)[0]  # noqa: PLW2901  through the layers
+            moments.add(rows)
+        norm.set_statistics(*moments.result())

@@ -59,7 +59,7 @@ class Chain(Bijection):
     def _inverse(
         self, parts: list[Bijection], x: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        if torch.is_grad_enabled() and context is None and parts:
+        if context is None and parts and _takes_pullbacks(x):
             parameters = [tensor for part in parts for tensor in part.parameter_list()]
             u, total = _PartsInverse.apply(parts, x, *parameters)  # type: ignore[no-untyped-call]  # torch's own
             return u, total
@@ -79,6 +79,15 @@ class Chain(Bijection):
 
     def _bijections(self) -> list[Bijection]:
         return [layer for layer in self.layers if isinstance(layer, Bijection)]
+
+
+def _takes_pullbacks(x: Tensor) -> bool:
+    """Whether the layers' own pullbacks are to be used: compilers and autocast need plain code."""
+    return (
+        torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled(x.device.type)
+    )
 
 
 def plain_inverse(

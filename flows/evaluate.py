@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,17 @@ from flows.robust import robust_mean
 
 # Rows computed at a time: on a processor the hidden units of a chunk should stay in its cache.
 CPU_CHUNK_ROWS, GPU_CHUNK_ROWS = 512, 65_536
+
+
+@runtime_checkable
+class Chunked(Protocol):
+    """A table that does not need to be in memory as a whole."""
+
+    def __len__(self) -> int:
+        """How many rows it has."""
+
+    def chunks(self, chunk_rows: int) -> Iterator[Tensor]:
+        """All rows, at most so many at a time."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,7 @@ class Evaluation:
 
 def evaluate(  # noqa: PLR0913  what is scored, how, and a callback
     flow: Flow,
-    x: Float[Tensor, "rows columns"],
+    x: Float[Tensor, "rows columns"] | Chunked,
     *,
     chunk_rows: int | None = None,
     noise_seed: int | None = None,
@@ -48,7 +60,8 @@ def evaluate(  # noqa: PLR0913  what is scored, how, and a callback
 
     Args:
         flow: left in the mode that it was in.
-        x: the rows, on any device: features, then the columns of a context.
+        x: the rows, on any device, or what gives them some at a time: features, then the columns
+            of a context.
         chunk_rows: rows computed at a time; None chooses by the device.
         noise_seed: of uniform noise on discrete columns; None takes their values as they are.
         space: `model` leaves the preprocessing out.
@@ -64,7 +77,8 @@ def evaluate(  # noqa: PLR0913  what is scored, how, and a callback
     was_training = flow.training
     flow.eval()
     with torch.no_grad():
-        chunks = (rows.to(flow.device) for rows in torch.split(x, chunk_rows))
+        pieces = torch.split(x, chunk_rows) if isinstance(x, Tensor) else x.chunks(chunk_rows)
+        chunks = (rows.to(flow.device) for rows in pieces)
         if noise_seed is not None:
             noise = torch.Generator().manual_seed(noise_seed)
             chunks = (spread_table(flow, rows, noise) for rows in chunks)

@@ -3,19 +3,18 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.batch_norm import BatchNorm, set_dataset_statistics
+from flows.batch_norm import BatchNorm
 from flows.epoch_report import EpochReport, StopReason
 from flows.errors import DivergedError, FitError, FitInterrupted, FlowError
 from flows.evaluate import default_chunk_rows, evaluate
-from flows.fit_rows import generator_of, to_model_space
+from flows.fit_rows import Table, model_rows
 from flows.fit_state import FitState, Json
 from flows.flow import Flow
 from flows.optimiser import make_optimiser, optimiser_tensors, restore_optimiser, set_learning_rate
@@ -35,8 +34,8 @@ RESTART_FACTOR = 0.1
 
 def fit(  # noqa: PLR0913  what to train, how, from where, and two callbacks
     flow: Flow,
-    train: Float[Tensor, "rows columns"],
-    validation: Float[Tensor, "validation_rows columns"],
+    train: Table,
+    validation: Table,
     *,
     options: FitOptions,
     state: FitState | None = None,
@@ -52,8 +51,9 @@ def fit(  # noqa: PLR0913  what to train, how, from where, and two callbacks
 
     Args:
         flow: trained in place, on the device where it is.
-        train: rows in the data's units, features first, then the columns of a context; kept on
-            that device, preprocessed. Discrete columns get their noise, from the seed.
+        train: rows in the data's units, features first, then the columns of a context. A tensor
+            is kept on that device, preprocessed; of a `MappedTable` a window at a time is.
+            Discrete columns get their noise, from the seed.
         validation: rows in the data's units.
         options: how to train.
         state: a snapshot or an interruption of the same training, with the same rows and options.
@@ -109,23 +109,19 @@ class _Progress:
 class _Fitter:
     """One training."""
 
-    def __init__(
-        self, flow: Flow, train: Tensor, validation: Tensor, *, options: FitOptions
-    ) -> None:
+    def __init__(self, flow: Flow, train: Table, validation: Table, *, options: FitOptions) -> None:
         self._flow = flow
         self._options = options
-        self._rows = train
-        noise = torch.Generator().manual_seed(options.seed)
-        self._train, self._constant = to_model_space(flow, train, noise, name="training")
-        self._validation, self._validation_constant = to_model_space(
-            flow, validation, noise, name="validation"
-        )
+        self._train = model_rows(flow, train, seed=options.seed, name="training")
+        self._validation = model_rows(flow, validation, seed=options.seed + 1, name="validation")
         batches = -(-len(train) // options.batch_size)
         self._bounds = [len(train) * batch // batches for batch in range(batches + 1)]
         self._check_batches()
         self._optimiser = self._new_optimiser()
         decay = options.weight_average
         self._average = None if decay is None else WeightAverage(flow, decay)
+        if options.compile:
+            self._score = torch.compile(self._score, dynamic=False)  # type: ignore[method-assign]
         self._progress = _Progress()
         # Before the first epoch is evaluated, the best that there is to go back to.
         self._best = _copies(flow.state_dict())
@@ -185,13 +181,14 @@ class _Fitter:
         self._flow.train()
         rate = self._options.learning_rate_at(progress.epoch) * RESTART_FACTOR**progress.restarts
         set_learning_rate(self._optimiser, rate)
-        self._draw_noise(progress.epoch)
-        order = self._order(progress.epoch)
+        if self._options.noise == "epoch" and self._flow.preprocessing.spreads:
+            self._train.draw_noise(self._options.seed, progress.epoch, 1)
+        self._train.order(self._options.seed, progress.epoch)
         total = torch.tensor(progress.total, dtype=torch.float64, device=self._flow.device)
         first, began = self._bounds[progress.batches], time.monotonic()
         while progress.batches < batches and not (progress.batches and self._out_of_time()):
             start, end = self._bounds[progress.batches : progress.batches + 2]
-            total += self._step(self._train.index_select(0, order[start:end]))
+            total += self._step(self._train.batch(start, end))
             progress.batches += 1
             if self._average is not None:
                 self._average.follow((progress.epoch - 1) * batches + progress.batches)
@@ -205,13 +202,14 @@ class _Fitter:
                 raise FitInterrupted(self._state())
         progress.total = self._check_finite(total)
         rows = self._bounds[progress.batches]
-        progress.train = progress.total / rows + self._constant
+        progress.train = progress.total / rows + self._train.constant
         progress.rows_per_second = (rows - first) / max(time.monotonic() - began, 1e-9)
 
     def _step(self, rows: Tensor) -> Tensor:
         """One step of the optimiser; returns the sum of the rows' log densities before it."""
         self._optimiser.zero_grad()
-        scores = self._flow.log_prob_of_table(rows, space="model")
+        with self._precision():
+            scores = self._score(rows)
         losses, bound = -scores, self._options.row_loss_bound
         if bound is not None:
             losses = bound_losses(losses, bound)
@@ -220,6 +218,14 @@ class _Fitter:
             nn.utils.clip_grad_norm_(self._flow.parameters(), self._options.max_gradient_norm)
         self._optimiser.step()
         return scores.detach().sum(dtype=torch.float64)
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if not self._options.mixed_precision:
+            return nullcontext()
+        return torch.autocast(self._flow.device.type, dtype=torch.bfloat16)
+
+    def _score(self, rows: Tensor) -> Tensor:
+        return self._flow.log_prob_of_table(rows, space="model")
 
     def _evaluate_epoch(self, on_batch: OnBatch | None) -> None:
         """Sets the exact statistics, scores the validation rows and keeps the best weights."""
@@ -231,7 +237,8 @@ class _Fitter:
 
         flow.eval()
         with nullcontext() if self._average is None else self._average.applied():
-            self._set_statistics(on_chunk)
+            chunk_rows = default_chunk_rows(flow.device)
+            self._train.set_statistics(chunk_rows=chunk_rows, on_chunk=on_chunk)
             bound = self._options.row_loss_bound
             reached = evaluate(
                 flow, self._validation, space="model", row_loss_bound=bound, on_chunk=on_chunk
@@ -246,30 +253,8 @@ class _Fitter:
                 self._best = _copies(flow.state_dict())
         progress.seconds = time.monotonic() - self._started
 
-    def _set_statistics(self, on_chunk: Callable[[], None]) -> None:
-        flow, rows = self._flow, self._train
-        context = None
-        if flow.context_dim:
-            with torch.no_grad():
-                context = flow.features(rows[:, flow.dim :], len(rows))
-        set_dataset_statistics(
-            flow.transform,
-            rows[:, : flow.dim],
-            context,
-            chunk_rows=default_chunk_rows(flow.device),
-            on_chunk=on_chunk,
-        )
-
-    def _draw_noise(self, epoch: int) -> None:
-        """Spreads the discrete columns anew, from the seed and the epoch alone."""
-        if self._options.noise == "epoch" and self._flow.preprocessing.spreads:
-            noise = generator_of(self._options.seed, epoch, 1)
-            self._train, self._constant = to_model_space(
-                self._flow, self._rows, noise, name="training"
-            )
-
     def _report(self, state: Callable[[], FitState]) -> EpochReport:
-        progress, constant = self._progress, self._validation_constant
+        progress, constant = self._progress, self._validation.constant
         plain, best = (
             -math.inf if value is None else value + constant
             for value in (progress.validation, progress.best_validation)
@@ -303,11 +288,6 @@ class _Fitter:
     def _out_of_time(self) -> bool:
         limit = self._options.max_seconds
         return limit is not None and time.monotonic() - self._started >= limit
-
-    def _order(self, epoch: int) -> Tensor:
-        """The order of the rows, from the seed and the epoch alone: resuming needs no more."""
-        generator = generator_of(self._options.seed, epoch)
-        return torch.randperm(len(self._train), generator=generator).to(self._flow.device)
 
     def _new_optimiser(self) -> torch.optim.Optimizer:
         return make_optimiser(

@@ -52,6 +52,10 @@ class FitOptions:
         noise: of discrete columns: drawn `once`, or anew for each `epoch`.
         restarts: how often a training whose likelihood is not finite goes back to its best state
             and on with a tenth of the learning rate, before it fails.
+        compile: the likelihood and its gradient by `torch.compile`, which takes a C++ compiler and
+            half a minute or more before the first step, and pays in long trainings only.
+        mixed_precision: matrix products of training steps in bfloat16; meant for CUDA. Evaluation
+            stays in full precision.
         seed: of the order of the rows, and of the noise.
     """
 
@@ -68,6 +72,8 @@ class FitOptions:
     weight_average: float | None = None
     noise: Literal["once", "epoch"] = "once"
     restarts: int = 0
+    compile: bool = False
+    mixed_precision: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

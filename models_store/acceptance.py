@@ -97,7 +97,7 @@ def accept_training(
     optimisation = _optimisation(request.optimisation, flow, train_rows, len(columns))
     check_memory(
         COPIES_OF_WEIGHTS * parameters
-        + _COPIES_OF_ROWS * dataset.rows * (len(columns) + len(context))
+        + _row_floats(dataset.rows, len(columns) + len(context), limits)
         + optimisation.batch_size * activations(flow, len(columns)),
         limits=limits,
     )
@@ -264,6 +264,12 @@ def _choose_learning_rate(flow: FlowSpec, dim: int) -> float:
         return 1e-4
     hidden: list[int] = getattr(flow, "hidden", [])
     return 0.16 / max([32, *hidden])
+
+
+def _row_floats(rows: int, columns: int, limits: TrainingLimits) -> int:
+    """Floats that the rows take: in memory, or a window of them beside their numbers."""
+    mapped = limits.max_memory_bytes // (4 * _BYTES_PER_FLOAT) + 4 * rows
+    return min(_COPIES_OF_ROWS * rows * columns, mapped)
 
 
 def check_flow(flow: FlowSpec, dim: int, context_dim: int = 0, *, limits: TrainingLimits) -> int:

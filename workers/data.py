@@ -1,7 +1,8 @@
 """A job's tables as tensors: verified, split by seed, and described by the training rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flows import MappedTable, Table
 from models_store.blobs import BlobStore
 from models_store.errors import BlobError
 from models_store.schemas import AcceptedSplit
@@ -16,6 +18,8 @@ from workers.errors import TrainingError
 from workers.protocol import DatasetRef, TrainingTask
 
 _CHUNK_ROWS = 65_536
+# Of a number once it is converted, and a copy for exact statistics.
+_BYTES_IN_TRAINING = 8
 
 Rows = NDArray[np.integer[Any]]
 
@@ -24,17 +28,21 @@ Rows = NDArray[np.integer[Any]]
 class Parts:
     """The rows of each part, in the units and the precision of the table; `test` may be None."""
 
-    train: Tensor
-    validation: Tensor
-    test: Tensor | None
+    train: Table
+    validation: Table
+    test: Table | None
 
     def to(self, device: torch.device) -> "Parts":
-        """The same rows on a device."""
+        """The same rows on a device; those of a file stay in the file."""
         return Parts(
-            train=self.train.to(device),
-            validation=self.validation.to(device),
-            test=None if self.test is None else self.test.to(device),
+            train=_to(self.train, device),
+            validation=_to(self.validation, device),
+            test=None if self.test is None else _to(self.test, device),
         )
+
+
+def _to(table: Table, device: torch.device) -> Table:
+    return table.to(device) if isinstance(table, Tensor) else table
 
 
 def load_parts(
@@ -51,19 +59,33 @@ def load_parts(
     Raises:
         TrainingError: a file is gone or was changed.
     """
+    take = partial(_take_or_map, memory_bytes=task.memory_bytes)
     table = _open(blobs, task.dataset)
     wanted = _indices(task.dataset, columns)
     train, validation, test = split_rows(len(table), split)
+    held_out = {"validation": (table, validation, wanted), "test": (table, test, wanted)}
+    for name, dataset in (("validation", task.validation_dataset), ("test", task.test_dataset)):
+        if dataset is not None:
+            own = _open(blobs, dataset)
+            held_out[name] = own, np.arange(len(own)), _indices(dataset, columns)
     return Parts(
-        train=_take(table, train, wanted),
-        validation=load_columns(blobs, task.validation_dataset, columns)
-        if task.validation_dataset is not None
-        else _take(table, validation, wanted),
-        test=load_columns(blobs, task.test_dataset, columns)
-        if task.test_dataset is not None
-        else _take(table, test, wanted)
-        if len(test)
-        else None,
+        train=take(table, train, wanted),
+        validation=take(*held_out["validation"]),
+        test=take(*held_out["test"]) if len(held_out["test"][1]) else None,
+    )
+
+
+def select(table: Table, columns: slice) -> Table:
+    """Some columns of a table."""
+    return table[:, columns] if isinstance(table, Tensor) else table.select(columns)
+
+
+def sample(table: Table, most: int) -> Tensor:
+    """At most so many rows, evenly spread."""
+    return (
+        table[:: max(1, -(-len(table) // most))]
+        if isinstance(table, Tensor)
+        else table.sample(most)
     )
 
 
@@ -86,7 +108,7 @@ def split_rows(rows: int, split: AcceptedSplit) -> tuple[Rows, Rows, Rows]:
 
 
 def moments(
-    rows: Tensor, columns: Sequence[str], transform: Callable[[Tensor], Tensor] = Tensor.double
+    rows: Table, columns: Sequence[str], transform: Callable[[Tensor], Tensor] = Tensor.double
 ) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each column, in float64 and in bounded memory.
 
@@ -98,10 +120,12 @@ def moments(
     Raises:
         TrainingError: a column has no deviation, or one that is not a finite number.
     """
-    chunks = torch.split(rows, _CHUNK_ROWS)
-    zero = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
-    mean = sum((transform(chunk).sum(dim=0) for chunk in chunks), start=zero) / len(rows)
-    squares = sum(((transform(chunk) - mean).square().sum(dim=0) for chunk in chunks), start=zero)
+    device = rows.device if isinstance(rows, Tensor) else None
+    zero = torch.zeros(rows.shape[1], dtype=torch.float64, device=device)
+    mean = sum((transform(chunk).sum(dim=0) for chunk in _chunks(rows)), start=zero) / len(rows)
+    squares = sum(
+        ((transform(chunk) - mean).square().sum(dim=0) for chunk in _chunks(rows)), start=zero
+    )
     std = (squares / len(rows)).sqrt()
     for name, value in zip(columns, std.tolist(), strict=True):
         if not value > 0:
@@ -132,6 +156,22 @@ def _open(blobs: BlobStore, dataset: DatasetRef) -> NDArray[np.floating[Any]]:
 
 def _indices(dataset: DatasetRef, columns: Sequence[str]) -> list[int]:
     return [dataset.columns.index(name) for name in columns]
+
+
+def _chunks(rows: Table) -> Iterator[Tensor]:
+    if isinstance(rows, Tensor):
+        return iter(torch.split(rows, _CHUNK_ROWS))
+    return rows.chunks(_CHUNK_ROWS)
+
+
+def _take_or_map(
+    table: NDArray[np.floating[Any]], rows: Rows, columns: list[int], *, memory_bytes: int | None
+) -> Table:
+    """The rows in memory, if they take less than a quarter of it; else left in their file."""
+    needed = len(rows) * len(columns) * (table.itemsize + _BYTES_IN_TRAINING)
+    if memory_bytes is None or needed <= memory_bytes // 4:
+        return _take(table, rows, columns)
+    return MappedTable(table, np.sort(rows), columns)
 
 
 def _take(table: NDArray[np.floating[Any]], rows: Rows, columns: list[int]) -> Tensor:

@@ -28,9 +28,9 @@ from flows import (
 from models_store.blobs import BlobStore
 from models_store.checkpoints import preprocessing_spec
 from models_store.schemas import AcceptedOptimisation, AcceptedTraining, StepSchedule as StepRequest
-from workers.data import Parts, load_parts, moments
+from workers.data import Parts, load_parts, moments, sample, select
 from workers.devices import find_device
-from workers.discrete import Noise, column_noise
+from workers.discrete import SAMPLE_ROWS, Noise, column_noise
 from workers.errors import TrainingError
 from workers.files import Checkpoints, Result, finite, store
 from workers.progress import Progress
@@ -69,7 +69,7 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     parts = load_parts(task, blobs, split=request.split, columns=table).to(device)
     noise = None
     if request.preprocessing.dequantise == "auto":
-        noise = column_noise(parts.train[:, : len(request.columns)])
+        noise = column_noise(sample(select(parts.train, slice(len(request.columns))), SAMPLE_ROWS))
         for text in noise.notes(request.columns) if not task.checkpoints else ():
             send(Note(text=text))
     flow = _build(request, parts, noise).to(device)
@@ -180,7 +180,7 @@ class _Run:
 
 def _build(request: AcceptedTraining, parts: Parts, noise: Noise | None) -> Flow:
     dim, context_dim = len(request.columns), len(request.context_columns)
-    rows, context = parts.train[:, :dim], parts.train[:, dim:]
+    rows, context = select(parts.train, slice(dim)), select(parts.train, slice(dim, None))
     build_with = partial(
         build,
         request.flow,

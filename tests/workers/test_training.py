@@ -435,3 +435,16 @@ def test_the_evaluation_of_the_final_model_is_told(
     after = messages[messages.index(epochs(messages)[-1]) + 1 : -1]
     assert len(after) >= 3
     assert all(isinstance(message, Tick) for message in after)
+
+
+def test_a_table_larger_than_memory_is_trained_on_from_its_file(place: Place) -> None:
+    dataset = place.add_dataset()
+    request = {"context_columns": ["x3"]}
+    whole, mapped = (
+        result(run(task_of(place, dataset, request=request, memory_bytes=memory)))
+        for memory in (None, 1000)
+    )
+    for part in ("train", "validation", "test"):
+        assert mapped.metrics[f"{part}_rows"] == whole.metrics[f"{part}_rows"]
+    reached = mapped.metrics["test_log_likelihood"]
+    assert reached == pytest.approx(whole.metrics["test_log_likelihood"], abs=0.3)
