@@ -10,13 +10,11 @@ from densityd.client.errors import (
     ClientError,
     FieldProblem,
     FileFormatError,
-    JobFailedError,
     Problem,
     TimedOutError,
     TransportError,
     UnexpectedAnswerError,
     UnreachableError,
-    WaitTimeoutError,
 )
 from densityd.client.options import (
     JobFilters,
@@ -31,6 +29,7 @@ from densityd.client.retrying import Retries
 from densityd.client.score_calls import Context, Drawing, Transformed
 from densityd.client.settings import Settings
 from densityd.client.sync_client import Client
+from densityd.client.waiting import JobFailedError, WaitTimeoutError
 
 __all__ = [
     "Alias",

@@ -2,10 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from densityd.client.records import Job
 
 
 class ClientError(Exception):
@@ -35,23 +31,6 @@ class UnexpectedAnswerError(ClientError):
 
 class FileFormatError(ClientError, ValueError):
     """The end of a file's name tells no format that the service knows."""
-
-
-class WaitTimeoutError(ClientError):
-    """A job takes longer than somebody wants to wait; it goes on."""
-
-    def __init__(self, job: "Job", timeout_s: float) -> None:
-        super().__init__(f"{job.id} is still {job.state} after {timeout_s:g} s; it goes on")
-        self.job = job
-
-
-class JobFailedError(ClientError):
-    """A job that was waited for has failed or was cancelled."""
-
-    def __init__(self, job: "Job") -> None:
-        why = "" if job.error is None else f": {job.error.code}: {job.error.detail}"
-        super().__init__(f"{job.id} {job.state}{why}")
-        self.job = job
 
 
 @dataclass(frozen=True)

@@ -55,15 +55,28 @@ def file_body(path: Path, media_type: str | None = None) -> Body:
 
 @contextmanager
 def destination(target: Path | BinaryIO) -> Iterator[BinaryIO]:
-    """Something to write to; a path has the whole file or none."""
+    """Something to write to; the file at a path has all of it, or stays as it was.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     if not isinstance(target, Path):
         yield target
         return
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with part.open("xb") as file:
+    path = target.resolve()
+    if path.exists() and not path.is_file():  # such as a pipe: what is written is gone
+        with path.open("wb") as file:
             yield file
-        part.replace(target)
+        return
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        file = part.open("xb")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from error
+    try:
+        with file:
+            yield file
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 

@@ -2,7 +2,7 @@
 
 import time
 
-from densityd.client.errors import JobFailedError, TransportError, WaitTimeoutError
+from densityd.client.errors import ClientError, TransportError
 from densityd.client.records import Job
 
 RECONNECT_S = 1.0
@@ -11,6 +11,23 @@ RECONNECT_S = 1.0
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 2.0
 _ABSENCE_S = 60.0
+
+
+class WaitTimeoutError(ClientError):
+    """A job takes longer than somebody wants to wait; it goes on."""
+
+    def __init__(self, job: Job, timeout_s: float) -> None:
+        super().__init__(f"{job.id} is still {job.state} after {timeout_s:g} s; it goes on")
+        self.job = job
+
+
+class JobFailedError(ClientError):
+    """A job that was waited for has failed or was cancelled."""
+
+    def __init__(self, job: Job) -> None:
+        why = "" if job.error is None else f": {job.error.code}: {job.error.detail}"
+        super().__init__(f"{job.id} {job.state}{why}")
+        self.job = job
 
 
 class Watch:
