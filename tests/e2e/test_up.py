@@ -169,7 +169,29 @@ def test_the_printed_lines_work_and_a_second_start_is_refused(
     job_id = re.findall(r"job_[0-9a-f]{32}", asked)[0]
     wait_until(lambda: up.job(job_id)["state"] == "succeeded", 120)
     assert "log_prob" in shell(score)
+    check_the_command_line(up, tmp_path)
     assert up.end() < 10
+
+
+def check_the_command_line(up: Up, folder: Path) -> None:
+    """From a table to a model, to scores and samples, as a person at a terminal does it."""
+    rows = np.random.default_rng(0).normal(size=(400, 2)) * [1, 3]
+    np.savetxt(folder / "t.csv", rows, delimiter=",", header="a,b", comments="")
+    options = "--flow realnvp --set layers=2 --set 'hidden=[8]' --set optimisation.max_epochs=2"
+    program = f"{sys.executable} -c 'from densityd.cli import main; main()'"
+    printed = shell(
+        f'd() {{ {program} "$@" --url {up.url}; }}; cd {folder}\n'
+        f"d train t.csv --model line {options}\n"
+        "d score line t.csv -o scores.npy\n"
+        "d sample line -n 3 --seed 1"
+    ).splitlines()
+
+    assert re.fullmatch(
+        r"line:1  test log-likelihood -\d+\.\d+ \+- \d+\.\d+ nats a row", printed[0]
+    )
+    assert np.load(folder / "scores.npy").shape == (400,)
+    assert printed[1] == "a,b"
+    assert len(printed) == 5
 
 
 def shell(lines: str) -> str:
