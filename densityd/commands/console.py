@@ -40,18 +40,19 @@ def service(url: str | None) -> Iterator["Client"]:
         Client,
         ClientError,
         FileFormatError,
+        Settings,
         TransportError,
     )
 
     try:
-        client = Client(url)
+        settings = Settings(url)
     except ValueError as error:
         fail(str(error), "Give the address with --url or DENSITYD_URL.", status=WRONG_USAGE)
     try:
-        with client:
+        with Client(settings) as client:
             yield client
     except ApiError as error:
-        fail(*_lines(error), status=FAILED)
+        fail(*_lines(error, settings.address), status=FAILED)
     except TransportError as error:
         hint = "Start a service with `densityd up`, or say where it is with --url or DENSITYD_URL."
         fail(str(error), hint, status=UNREACHABLE)
@@ -140,14 +141,15 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _lines(error: "ApiError") -> Iterator[str]:
-    """What the service refused, where, and where to read more."""
+def _lines(error: "ApiError", address: str) -> Iterator[str]:
+    """What the service refused, where, and where to read what to do."""
     yield error.detail or error.title
     for wrong in error.errors:
         if wrong.detail != error.detail:
             yield f"{wrong.field}: {wrong.detail}" if wrong.field else wrong.detail
         elif wrong.field:
             yield f"The field is {wrong.field}."
-    slug = error.type.rpartition("/")[2]
-    request = f"; the log has it under {error.request_id}" if error.request_id else ""
-    yield f"({error.title}: status {error.status}, {slug}{request})"
+    more = f": {address}{error.type}" if error.type.startswith("/") else ""
+    yield f"{error.title} (status {error.status}){more}"
+    if error.request_id:
+        yield f"The service's log has this request under {error.request_id}."

@@ -17,8 +17,6 @@ from models_store.database import Database
 from tests.app.serving import registered
 from tests.densityd.scripted import ScriptedServer
 
-CONDITIONAL = {"name": "heights", "columns": ["height", "weight"], "context_columns": ("age",)}
-
 
 @dataclass
 class Service:
@@ -44,7 +42,13 @@ def service(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> 
     port = server.servers[0].sockets[0].getsockname()[1]
     service = Service(f"http://127.0.0.1:{port}", app.state.database, app.state.blobs)
     registered(service.database, service.blobs)
-    registered(service.database, service.blobs, **CONDITIONAL)
+    registered(
+        service.database,
+        service.blobs,
+        name="heights",
+        columns=["height", "weight"],
+        context_columns=("age",),
+    )
     yield service
     server.should_exit = True
     thread.join()

@@ -4,13 +4,24 @@ import asyncio
 import inspect
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 
-from densityd.client import ApiError, AsyncClient, Client, Drawing, JobFailedError, WaitTimeoutError
+from densityd.client import (
+    ApiError,
+    AsyncClient,
+    Client,
+    Context,
+    Drawing,
+    Job,
+    JobFailedError,
+    TrainingOptions,
+    WaitTimeoutError,
+)
 from tests.densityd.conftest import Service
 
 COLUMNS = ["height", "weight", "age"]
@@ -20,7 +31,7 @@ LONG = 60_000  # samples: more than one piece in each format
 
 
 @pytest.fixture
-def client(service: Service):
+def client(service: Service) -> Iterator[Client]:
     with Client(service.url) as client:
         yield client
 
@@ -132,7 +143,7 @@ def test_an_iterator_that_is_left_early_lets_go_of_its_connection(client: Client
 @pytest.mark.parametrize(
     "context", [{"age": 40.0}, [40.0], [[40.0]], [{"age": 40.0}] * 4, np.full((4, 1), 40.0)]
 )
-def test_a_context_may_be_given_by_name_or_by_position(client: Client, context) -> None:
+def test_a_context_may_be_given_by_name_or_by_position(client: Client, context: Context) -> None:
     rows = client.sample("heights", 4, seed=1, context=context)
 
     assert np.allclose(rows, client.sample("heights", 4, seed=1, context={"age": 40.0}))
@@ -160,7 +171,10 @@ def test_a_refusal_names_the_field_and_the_request(client: Client) -> None:
 
 def test_a_job_is_started_followed_and_cancelled(client: Client) -> None:
     dataset = client.datasets.upload(ROWS, name="rows")
-    options = {"columns": ["x2", "x1"], "optimisation": {"max_epochs": 3, "seed": 5}}
+    options: TrainingOptions = {
+        "columns": ["x2", "x1"],
+        "optimisation": {"max_epochs": 3, "seed": 5},
+    }
 
     job = client.jobs.train("walk", dataset.id, idempotency_key="mine", **options)
 
@@ -171,7 +185,7 @@ def test_a_job_is_started_followed_and_cancelled(client: Client) -> None:
     with pytest.raises(WaitTimeoutError, match="still queued"):
         client.jobs.wait(job.id, timeout_s=0)
     assert client.jobs.cancel(job.id).state == "cancelled"
-    seen = []
+    seen: list[Job] = []
     with pytest.raises(JobFailedError, match="cancelled"):
         client.jobs.wait(job.id, on_progress=seen.append)
     assert [one.state for one in seen] == ["cancelled"]

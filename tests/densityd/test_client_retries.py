@@ -4,8 +4,10 @@ import asyncio
 import io
 import threading
 import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,11 +30,11 @@ from tests.densityd.scripted import DROP, Reply, ScriptedServer, a_json, a_probl
 
 QUICK = Retries(attempts=4, first_pause_s=0.001, longest_pause_s=2.0)
 ROWS = np.zeros((6, 2))
-DATASET = {
+DATASET: dict[str, object] = {
     "id": "ds_1", "name": None, "rows": 6, "bytes": 1, "sha256": "a", "columns": [], "warnings": [],
     "created_at": "2026-11-24T15:27:00Z",
 }  # fmt: skip
-JOB = {
+JOB: dict[str, object] = {
     "id": "job_1", "kind": "training", "state": "succeeded", "attempt": 1, "started_at": None,
     "created_at": "2026-11-24T15:27:00Z", "finished_at": None, "progress": None, "metrics": None,
     "model": {"name": "m", "version": 1}, "dispatch": "sent", "cancel_requested": False,
@@ -41,7 +43,7 @@ JOB = {
 
 
 @pytest.fixture
-def client(scripted: ScriptedServer):
+def client(scripted: ScriptedServer) -> Iterator[Client]:
     with Client(Settings(scripted.url, retries=QUICK)) as client:
         yield client
 
@@ -138,7 +140,7 @@ def test_an_upload_that_never_left_is_tried_again() -> None:
     ids=["resume", "delete", "conditional move"],
 )
 def test_what_may_have_happened_is_not_asked_for_again_but_what_was_refused_is(
-    scripted: ScriptedServer, client: Client, ask
+    scripted: ScriptedServer, client: Client, ask: Callable[[Client], object]
 ) -> None:
     scripted.replies = [a_problem(503, Retry_After="0"), DROP]
 
@@ -227,7 +229,7 @@ def test_all_requests_go_to_the_version_that_answered_the_first(
 
 
 def test_samples_that_are_cut_off_are_an_error_and_no_file(
-    scripted: ScriptedServer, client: Client, tmp_path
+    scripted: ScriptedServer, client: Client, tmp_path: Path
 ) -> None:
     scripted.replies = [Reply(200, npy([[0.0]] * 8), cut=8)]
 

@@ -2,10 +2,12 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
+from numpy.typing import NDArray
 
 from densityd.client import FileFormatError, UnexpectedAnswerError
 from densityd.client.arrow_rows import ArrowDecoder, table_body
@@ -22,7 +24,7 @@ def single_bytes(body: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS.T, ROWS[::2].astype(np.float16), ROWS[:0]])
-def test_an_array_is_npy_and_comes_back_however_it_is_cut(rows) -> None:
+def test_an_array_is_npy_and_comes_back_however_it_is_cut(rows: NDArray[Any]) -> None:
     body = npy_body(rows)
     data = b"".join(body.pieces())
     assert len(data) == body.size
@@ -54,7 +56,7 @@ def test_a_table_without_rows_has_its_columns() -> None:
 
 
 @pytest.mark.parametrize("decoder", [NpyDecoder, ArrowDecoder])
-def test_what_is_neither_is_refused(decoder) -> None:
+def test_what_is_neither_is_refused(decoder: type[NpyDecoder | ArrowDecoder]) -> None:
     def decode(data: bytes) -> None:
         one = decoder()
         list(one.feed(data))

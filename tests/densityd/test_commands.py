@@ -12,9 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # it ships no type information
 import pytest
 import typer
-from click.testing import Result
 from rich.console import Console
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from densityd.cli import app
 from densityd.client import Client
@@ -98,7 +97,7 @@ def test_wrong_usage_is_told_before_anything_is_sent(arguments: list[str], hint:
     assert hint in run("train", *arguments, status=2).stderr
 
 
-def test_a_refusal_names_the_field_and_what_kind_it_is(table: Path) -> None:
+def test_a_refusal_names_the_field_and_where_to_read_more(table: Path, url: str) -> None:
     options = ["--model", "m", "--flow", "maf", "--set", "layers=0", "--no-wait"]
 
     told = run("train", table, *options, status=1)
@@ -106,7 +105,8 @@ def test_a_refusal_names_the_field_and_what_kind_it_is(table: Path) -> None:
     assert told.stdout == ""
     assert told.stderr.startswith("densityd: ")
     assert "flow: layers must be a whole number of at least 1" in told.stderr
-    assert "status 422, validation; the log has it under" in told.stderr
+    assert f"(status 422): {url}/problems/validation\n" in told.stderr
+    assert "log has this request under" in told.stderr
 
 
 def test_a_service_that_is_not_there_has_a_status_of_its_own() -> None:

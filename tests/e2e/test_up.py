@@ -16,8 +16,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from densityd.banner import curl_lines
+from densityd.cli import app
 from densityd.ports import free_port
 from tests.servers import tied
 
@@ -177,21 +179,19 @@ def check_the_command_line(up: Up, folder: Path) -> None:
     """From a table to a model, to scores and samples, as a person at a terminal does it."""
     rows = np.random.default_rng(0).normal(size=(400, 2)) * [1, 3]
     np.savetxt(folder / "t.csv", rows, delimiter=",", header="a,b", comments="")
-    options = "--flow realnvp --set layers=2 --set 'hidden=[8]' --set optimisation.max_epochs=2"
-    program = f"{sys.executable} -c 'from densityd.cli import main; main()'"
-    printed = shell(
-        f'd() {{ {program} "$@" --url {up.url}; }}; cd {folder}\n'
-        f"d train t.csv --model line {options}\n"
-        "d score line t.csv -o scores.npy\n"
-        "d sample line -n 3 --seed 1"
-    ).splitlines()
+    small = ["--flow", "realnvp", "--set", "layers=2", "--set", "hidden=[8]"]
 
-    assert re.fullmatch(
-        r"line:1  test log-likelihood -\d+\.\d+ \+- \d+\.\d+ nats a row", printed[0]
-    )
-    assert np.load(folder / "scores.npy").shape == (400,)
-    assert printed[1] == "a,b"
-    assert len(printed) == 5
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(app, [*arguments, "--url", up.url])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    table, scores = str(folder / "t.csv"), folder / "scores.npy"
+    told = run("train", table, "--model", "line", *small, "--set", "optimisation.max_epochs=2")
+    assert re.fullmatch(r"line:1  test log-likelihood -\d+\.\d+ \+- \d+\.\d+ nats a row\n", told)
+    run("score", "line", table, "-o", str(scores))
+    assert np.isfinite(np.load(scores)).sum() == len(rows)
+    assert run("sample", "line", "-n", "3", "--seed", "1").splitlines()[0] == "a,b"
 
 
 def shell(lines: str) -> str:
