@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _Rows = TypeVar("_Rows")
 PATH = "/v1/datasets"
+_MAX_NAME = 128
 
 
 def upload(
@@ -35,7 +36,7 @@ def upload(
     """
     label = name
     if label is None and isinstance(source, str | Path):
-        label = Path(source).stem
+        label = Path(source).stem[:_MAX_NAME] or None
     flags = {name: _flag(value) for name, value in options.items()}
     return Call(
         "POST",

@@ -18,14 +18,16 @@ class EventDecoder:
         while (end := self._buffer.find(b"\n\n")) >= 0:
             block = bytes(self._buffer[:end])
             del self._buffer[: end + 2]
-            fields = dict(
-                line.split(b": ", 1) for line in block.split(b"\n") if line[:1] != b":" and line
-            )
-            if b"data" in fields:
-                yield Event.read(
-                    {
-                        "id": int(fields[b"id"]),
-                        "event": fields[b"event"].decode(),
-                        "data": json_of(fields[b"data"]),
-                    }
-                )
+            if (event := _event(block)) is not None:
+                yield event
+
+
+def _event(block: bytes) -> Event | None:
+    fields = {}
+    for line in block.split(b"\n"):
+        name, _, value = line.partition(b":")
+        fields[name] = value.removeprefix(b" ")
+    if b"data" not in fields:
+        return None
+    number, kind = fields.get(b"id", b"").decode(), fields.get(b"event", b"").decode()
+    return Event.read({"id": number, "event": kind, "data": json_of(fields[b"data"])})

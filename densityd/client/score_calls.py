@@ -22,7 +22,7 @@ Question = Literal["log_prob", "inverse", "forward"]
 Context = ArrayLike | Mapping[str, float] | Sequence[Mapping[str, float]] | None
 """Of a conditional model: one row for all samples or one for each, by position or by name."""
 
-_REQUEST_BYTES = 8 << 20
+_REQUEST_BYTES = 2 << 20  # also for a slow flow an answer that comes before the time-out
 _Piece = TypeVar("_Piece")
 
 

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -306,3 +307,12 @@ def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
         for name in ("datasets", "jobs", "models"):
             assert shape(type(getattr(plain, name))) == shape(type(getattr(other, name)))
         asyncio.run(other.close())
+
+
+def test_every_method_is_in_the_manual() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
+    with Client("http://127.0.0.1:1") as client:
+        for one in (client, client.datasets, client.jobs, client.models):
+            for name in vars(type(one)):
+                if not name.startswith("_") and name != "close":
+                    assert re.search(rf"`{name}\b", manual), name
