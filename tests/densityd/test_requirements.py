@@ -28,6 +28,8 @@ for name in sys.argv[2:]:
 # The last two are loaded by name, once a broker or a database is spoken to.
 _MODULES = [
     "app.main",
+    "densityd.cli",
+    "densityd.client.progress",
     "densityd.up",
     "workers.main",
     "workers.trainer",

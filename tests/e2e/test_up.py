@@ -16,8 +16,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from densityd.banner import curl_lines
+from densityd.cli import app
 from densityd.ports import free_port
 from tests.servers import tied
 
@@ -170,7 +172,27 @@ def test_the_printed_lines_work_and_a_second_start_is_refused(
     job_id = re.findall(r"job_[0-9a-f]{32}", asked)[0]
     wait_until(lambda: up.job(job_id)["state"] == "succeeded", 120)
     assert "log_prob" in shell(score)
+    check_the_command_line(up, tmp_path)
     assert up.end() < 10
+
+
+def check_the_command_line(up: Up, folder: Path) -> None:
+    """From a table to a model, to scores and samples, as a person at a terminal does it."""
+    rows = np.random.default_rng(0).normal(size=(400, 2)) * [1, 3]
+    np.savetxt(folder / "t.csv", rows, delimiter=",", header="a,b", comments="")
+    small = ["--flow", "realnvp", "--set", "layers=2", "--set", "hidden=[8]"]
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(app, [*arguments, "--url", up.url])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    table, scores = str(folder / "t.csv"), folder / "scores.npy"
+    told = run("train", table, "--model", "line", *small, "--set", "optimisation.max_epochs=2")
+    assert re.fullmatch(r"line:1  test log-likelihood -\d+\.\d+ \+- \d+\.\d+ nats a row\n", told)
+    run("score", "line", table, "-o", str(scores))
+    assert np.isfinite(np.load(scores)).sum() == len(rows)
+    assert run("sample", "line", "-n", "3", "--seed", "1").splitlines()[0] == "a,b"
 
 
 def shell(lines: str) -> str:

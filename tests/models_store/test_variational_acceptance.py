@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ def table_of(*, rows: int = 1000, names: tuple[str, ...] = ("x1", "x2", "y")) ->
     for column, name in zip(table.columns, names, strict=True):
         column |= {"name": name, "min": -3.0, "max": 3.0, "distinct": None}
     table.columns[-1] |= {"min": 0.0, "max": 1.0, "distinct": 2}
-    return table
+    return replace(table, id="ds_" + "1" * 32)  # the same in every process: tests are named by it
 
 
 def regression(table: Dataset, kind: str = "linear", **fields: Any) -> dict[str, Any]:

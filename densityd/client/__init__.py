@@ -1,0 +1,67 @@
+"""A client for densityd: the same service from Python, with NumPy arrays and Arrow tables.
+
+It depends on none of the service's own packages.
+"""
+
+from densityd.client.async_client import AsyncClient
+from densityd.client.calls import new_key
+from densityd.client.errors import (
+    ApiError,
+    ClientError,
+    FieldProblem,
+    FileFormatError,
+    Problem,
+    TimedOutError,
+    TransportError,
+    UnexpectedAnswerError,
+    UnreachableError,
+)
+from densityd.client.options import (
+    JobFilters,
+    Space,
+    Split,
+    TrainingOptions,
+    UploadOptions,
+    VariationalOptions,
+)
+from densityd.client.records import Alias, Dataset, Event, EventPage, Job, Model, Version
+from densityd.client.retrying import Retries
+from densityd.client.score_calls import Context, Drawing, Transformed
+from densityd.client.settings import Settings
+from densityd.client.sync_client import Client
+from densityd.client.waiting import JobFailedError, WaitTimeoutError
+
+__all__ = [
+    "Alias",
+    "ApiError",
+    "AsyncClient",
+    "Client",
+    "ClientError",
+    "Context",
+    "Dataset",
+    "Drawing",
+    "Event",
+    "EventPage",
+    "FieldProblem",
+    "FileFormatError",
+    "Job",
+    "JobFailedError",
+    "JobFilters",
+    "Model",
+    "Problem",
+    "Retries",
+    "Settings",
+    "Space",
+    "Split",
+    "TimedOutError",
+    "TrainingOptions",
+    "Transformed",
+    "TransportError",
+    "UnexpectedAnswerError",
+    "UnreachableError",
+    "UploadOptions",
+    "VariationalOptions",
+    "Version",
+    "WaitTimeoutError",
+    "new_key",
+]

@@ -1,0 +1,78 @@
+"""The progress of a job, for the person at a terminal."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.text import Text
+
+from densityd.client.records import Job
+
+
+class ProgressBar:
+    """A bar with the epoch, the validation log-likelihood and the time left.
+
+    Example:
+        with ProgressBar() as bar:
+            client.jobs.wait(job.id, on_progress=bar)
+
+    Args:
+        console: where to; None: standard error. Where that is no terminal, nothing is shown.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        console = console or Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.fields[state]}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=1.0, state="waiting")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, job: Job) -> None:
+        """Show a job as it stands."""
+        fraction = 1.0 if job.state == "succeeded" else 0.0
+        if job.progress is not None and not job.final:
+            fraction = job.progress.fraction
+        # What the service says is text, never the bar's markup.
+        description = Text(describe(job)).markup
+        self._bar.update(self._task, completed=fraction, description=description, state=job.state)
+
+
+def describe(job: Job) -> str:
+    """What a job has reached, in a few words."""
+    parts = []
+    metrics = job.metrics or {}
+    if (epoch := metrics.get("epoch")) is not None:
+        parts.append(f"epoch {epoch}")
+    if isinstance(reached := metrics.get("validation_log_likelihood"), float | int):
+        parts.append(f"validation log-likelihood {reached:.3f} nats")
+    if job.progress is not None and job.progress.eta_seconds is not None and not job.final:
+        parts.append(f"about {duration(job.progress.eta_seconds)} left")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """A time that a person grasps: `47 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

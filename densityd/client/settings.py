@@ -1,0 +1,103 @@
+"""Where the service is, and how requests are put to it."""
+
+import ipaddress
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from densityd.client.calls import JSON, Call, new_key
+from densityd.client.errors import TimedOutError, TransportError, UnreachableError
+from densityd.client.retrying import Retries
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+_CONNECT_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a client finds the service and deals with it.
+
+    Args:
+        url: of the service; None: `DENSITYD_URL`, or else the address that it has by default.
+        api_key: sent as a bearer token; None: `DENSITYD_API_KEY`, or else none.
+        timeout_s: longest silence of the service in the middle of a request.
+        retries: how often what fails is tried again.
+        request_ids: makes the `X-Request-ID` of each request, which the service logs.
+
+    Raises:
+        ValueError: the URL is none.
+    """
+
+    url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    timeout_s: float = 60.0
+    retries: Retries = field(default_factory=Retries)
+    request_ids: Callable[[], str] = new_key
+
+    def __post_init__(self) -> None:
+        url = self.url or os.environ.get("DENSITYD_URL") or DEFAULT_URL
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"{url} is no URL: {error}") from error
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise ValueError(f"{url} is no URL of a service, such as {DEFAULT_URL}")
+        object.__setattr__(self, "url", str(parsed).rstrip("/"))
+        key = self.api_key or os.environ.get("DENSITYD_API_KEY") or None
+        object.__setattr__(self, "api_key", key)
+
+    @property
+    def address(self) -> str:
+        """The URL, as it was settled."""
+        return str(self.url)
+
+    def http_options(self) -> dict[str, Any]:
+        """What both of httpx's clients are made with."""
+        headers = {"Accept": JSON, "User-Agent": "densityd-client"}
+        if self.api_key is not None:
+            headers["Authorization"] = f"Bearer {self.api_key}"
+        return {
+            "base_url": self.address,
+            "headers": headers,
+            "timeout": self._timeout(self.timeout_s),
+            # No proxy stands between this machine and itself, whatever the environment says.
+            "trust_env": not _is_loopback(httpx.URL(self.address).host),
+        }
+
+    def request_options(self, call: Call[Any], request_id: str) -> dict[str, Any]:
+        """What both of httpx's clients make a request of; the body is added by each."""
+        headers = {**call.headers, "X-Request-ID": request_id}
+        if call.body is not None:
+            headers["Content-Type"] = call.body.media_type
+            if call.body.size is not None:
+                headers["Content-Length"] = str(call.body.size)
+        timeout_s = max(self.timeout_s, call.read_timeout_s or 0.0)
+        return {
+            "method": call.method,
+            "url": call.path,
+            "params": call.query,
+            "headers": headers,
+            "timeout": self._timeout(timeout_s),
+        }
+
+    def error_of(self, error: httpx.RequestError) -> TransportError:
+        """What is raised for a failure of the connection."""
+        reason = str(error) or type(error).__name__
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
+            return UnreachableError(self.address, f"cannot connect: {reason}")
+        if isinstance(error, httpx.TimeoutException):
+            return TimedOutError(self.address, "the service takes too long to answer")
+        return TransportError(self.address, f"the connection broke: {reason}")
+
+    def _timeout(self, timeout_s: float) -> httpx.Timeout:
+        return httpx.Timeout(timeout_s, connect=min(_CONNECT_TIMEOUT_S, timeout_s))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

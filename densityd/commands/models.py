@@ -1,0 +1,168 @@
+"""``densityd models``: what came out of the trainings."""
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from densityd.commands.console import (
+    FAILED,
+    AsJson,
+    Limit,
+    Url,
+    echo_facts,
+    echo_json,
+    echo_record,
+    echo_records,
+    echo_table,
+    fail,
+    service,
+)
+
+if TYPE_CHECKING:
+    from densityd.client import Client, Version
+
+app = typer.Typer(help="Trained models.", no_args_is_help=True, rich_markup_mode=None)
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the model.")]
+Ref = Annotated[str, typer.Argument(metavar="MODEL", help="NAME, NAME@ALIAS or NAME:VERSION.")]
+
+
+@app.command("list")
+def list_models(limit: Limit = 50, url: Url = None, as_json: AsJson = False) -> None:
+    """List models.
+
+    Example: densityd models list
+    """
+    with service(url) as client:
+        found = list(islice(client.models.list(), limit))
+        if as_json:
+            return echo_records(found)
+        rows = [
+            (one.name, one.latest_version, _aliases(one.aliases), one.created_at) for one in found
+        ]
+        return echo_table(("NAME", "NEWEST", "ALIASES", "CREATED"), rows)
+
+
+@app.command()
+def show(ref: Ref, url: Url = None, as_json: AsJson = False) -> None:
+    """Show a model and its versions; with a version or an alias, that version.
+
+    Examples: densityd models show shuttle; densityd models show shuttle:2 --json
+    """
+    with service(url) as client:
+        if ":" in ref or "@" in ref:
+            version = resolve(client, ref)
+            return echo_record(version) if as_json else _echo_version(version)
+        model = client.models.get(ref)
+        versions = list(client.models.versions(ref))
+        if as_json:
+            listed = [version.model_dump(mode="json") for version in versions]
+            return echo_json({**model.model_dump(mode="json"), "versions": listed})
+        echo_facts([("name", model.name), ("aliases", _aliases(model.aliases))])
+        typer.echo()
+        header = ("VERSION", "FAMILY", "COLUMNS", "PARAMETERS", "TEST LOG-LIKELIHOOD", "CREATED")
+        return echo_table(
+            header,
+            [
+                (
+                    one.version,
+                    one.family,
+                    one.dim,
+                    one.parameters,
+                    one.metrics.get("test_log_likelihood"),
+                    one.created_at,
+                )
+                for one in versions
+            ],
+        )
+
+
+@app.command()
+def alias(
+    name: Name,
+    label: Annotated[str, typer.Argument(metavar="ALIAS", help="Such as production.")],
+    version: Annotated[
+        int | None, typer.Argument(min=1, help="Version to point it at.", show_default="show it")
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the alias.")] = False,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show, move or delete an alias; scoring by the alias follows at once.
+
+    Examples: densityd models alias shuttle production 2;
+    densityd models alias shuttle staging --delete
+    """
+    if delete and version is not None:
+        raise typer.BadParameter("give either VERSION or --delete.")
+    with service(url) as client:
+        if delete:
+            return client.models.delete_alias(name, label)
+        if version is None:
+            found = client.models.alias(name, label)
+        else:
+            found = client.models.set_alias(name, label, version)
+        return echo_record(found) if as_json else typer.echo(f"{found.name}:{found.version}")
+
+
+@app.command()
+def download(
+    ref: Ref,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File.", show_default="NAME-VERSION.safetensors"),
+    ] = None,
+    url: Url = None,
+) -> None:
+    """Download the weights and the spec of a version, as one safetensors file; print its path.
+
+    Examples: densityd models download shuttle:2; densityd models download shuttle -o best.safetensors
+    """
+    with service(url) as client:
+        version = resolve(client, ref)
+        target = output or Path(f"{version.name}-{version.version}.safetensors")
+        client.models.download(version.name, version.version, target)
+        typer.echo(target)
+
+
+def resolve(client: "Client", ref: str) -> "Version":
+    """The version that a reference stands for, as where models are asked."""
+    name, colon, number = ref.partition(":")
+    if colon:
+        if not (number.isascii() and number.isdecimal()):
+            fail(f"{ref}: a version is a number, as in {name}:1.", status=FAILED)
+        return client.models.version(name, int(number))
+    name, at, label = ref.partition("@")
+    if at:
+        return client.models.version(name, client.models.alias(name, label).version)
+    model = client.models.get(name)
+    return client.models.version(name, model.aliases.get("production", model.latest_version))
+
+
+def _echo_version(version: "Version") -> None:
+    echo_facts(
+        [
+            ("model", f"{version.name}:{version.version}"),
+            ("aliases", ", ".join(version.aliases) or None),
+            ("family", version.family),
+            ("flow", json.dumps(version.flow)),
+            ("preprocessing", json.dumps(version.preprocessing)),
+            ("columns", ", ".join(version.columns)),
+            ("context", ", ".join(version.context_columns) or None),
+            ("parameters", version.parameters),
+            ("checkpoint", f"{version.checkpoint.bytes} bytes, sha256 {version.checkpoint.sha256}"),
+            ("job", version.lineage.job_id),
+            ("dataset", version.lineage.dataset_id),
+            ("created", version.created_at),
+        ]
+    )
+    typer.echo("\nmetrics")
+    numbers = [(f"  {name}", value) for name, value in version.metrics.items()]
+    if numbers:
+        echo_facts(numbers)
+
+
+def _aliases(aliases: dict[str, int]) -> str | None:
+    return ", ".join(f"{label} -> {version}" for label, version in aliases.items()) or None

@@ -1,0 +1,315 @@
+"""The commands that work with a service, against the real one."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq  # type: ignore[import-untyped] # it ships no type information
+import pytest
+import typer
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from densityd.cli import app
+from densityd.client import Client
+from densityd.client.progress import ProgressBar, describe, duration
+from densityd.client.records import Job
+from densityd.commands import choices
+from densityd.ports import free_port
+from tests.densityd.conftest import Service
+from tests.densityd.scripted import ScriptedServer, a_json
+from tests.densityd.test_client_retries import JOB
+
+GROUPS = {
+    "datasets": ["list", "show", "upload", "delete"],
+    "jobs": ["list", "show", "cancel", "resume", "events", "wait"],
+    "models": ["list", "show", "alias", "download"],
+}
+COMMANDS = [["train"], ["score"], ["sample"]] + [
+    [group, name] for group, names in GROUPS.items() for name in names
+]
+ROWS = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(50, 3))
+
+
+@pytest.fixture(autouse=True)
+def url(service: Service, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("DENSITYD_URL", service.url)
+    return service.url
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    file = tmp_path / "people.csv"
+    np.savetxt(file, ROWS, delimiter=",", header="height,weight,age", comments="")
+    return file
+
+
+def run(*arguments: object, status: int = 0) -> Result:
+    result = CliRunner().invoke(app, [str(part) for part in arguments])
+    assert result.exit_code == status, result.output
+    return result
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(command: list[str]) -> None:
+    words = " ".join(run(*command, "--help").stdout.split())
+
+    assert "Example" in words
+    assert f"densityd {' '.join(command)} " in f"{words} "
+
+
+def test_a_training_is_accepted_and_its_id_printed(table: Path, url: str) -> None:
+    options = ["--flow", "maf", "--set", "layers=2", "--set", "hidden=[8]", "--max-seconds", 5]
+    more = ["--set", "optimisation.batch_size=10", "--context-column", "age", "--no-wait"]
+
+    printed = run("train", table, "--model", "walk", *options, *more).stdout
+
+    with Client(url) as client:
+        job = client.jobs.get(printed.strip())
+    assert (job.request["flow"]["layers"], job.request["flow"]["hidden"]) == (2, [8])
+    assert job.request["optimisation"]["max_seconds"] == 5
+    assert job.request["optimisation"]["batch_size"] == 10
+    assert job.request["context_columns"] == ["age"]
+    dataset = job.request["dataset_id"]
+    columns = ["--column", "age", "--column", "height"]
+    again = run("train", "--dataset", dataset, "--model", "walk", *columns, "--no-wait", "--json")
+    assert json.loads(again.stdout)["request"]["columns"] == ["age", "height"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--model", "m"], "either FILE or --dataset"),
+        (["--model", "m", "--dataset", "ds_1", "--set", "layers"], "NAME=VALUE"),
+        (["--model", "m", "--dataset", "ds_1", "--set", "layers=1"], "--flow maf"),
+        (["--model", "m", "--dataset", "ds_1", "--set", "split=1"], "split.FIELD=VALUE"),
+        (["--dataset", "ds_1"], "--model"),
+        (["nowhere.csv", "--model", "m"], "does not exist"),
+    ],
+    ids=str,
+)
+def test_wrong_usage_is_told_before_anything_is_sent(arguments: list[str], hint: str) -> None:
+    assert hint in run("train", *arguments, status=2).stderr
+
+
+def test_a_refusal_names_the_field_and_where_to_read_more(table: Path, url: str) -> None:
+    options = ["--model", "m", "--flow", "maf", "--set", "layers=0", "--no-wait"]
+
+    told = run("train", table, *options, status=1)
+
+    assert told.stdout == ""
+    assert told.stderr.startswith("densityd: ")
+    assert "flow: layers must be a whole number of at least 1" in told.stderr
+    assert f"(status 422): {url}/problems/validation\n" in told.stderr
+    assert "log has this request under" in told.stderr
+
+
+def test_a_service_that_is_not_there_has_a_status_of_its_own() -> None:
+    port = free_port("127.0.0.1", 0)
+
+    told = run("jobs", "list", "--url", f"http://127.0.0.1:{port}", status=3)
+
+    assert f"http://127.0.0.1:{port}: cannot connect" in told.stderr
+    assert "`densityd up`" in told.stderr
+    assert "no URL" in run("jobs", "list", "--url", "nonsense", status=2).stderr
+
+
+def test_scores_are_printed_or_written_in_the_format_that_the_name_tells(
+    table: Path, tmp_path: Path, url: str
+) -> None:
+    with Client(url) as client:
+        expected = client.log_prob("people", ROWS)
+
+    printed = run("score", "people", table).stdout_bytes
+    assert np.allclose(np.loadtxt(io.BytesIO(printed), skiprows=1), expected)
+    run("score", "people", table, "-o", tmp_path / "scores.npy")
+    assert np.allclose(np.load(tmp_path / "scores.npy"), expected)
+    run("score", "people:1", table, "-o", tmp_path / "scores.parquet")
+    assert np.allclose(pq.read_table(tmp_path / "scores.parquet")["log_prob"], expected)
+
+    assert "must end in one of" in run("score", "people", table, "-o", "x.txt", status=2).stderr
+    missing = run("score", "people", table, "-o", tmp_path / "no" / "x.csv", status=1).stderr
+    assert missing == f"densityd: {tmp_path / 'no' / 'x.csv'}: No such file or directory\n"
+    unknown = run("score", "nobody", table, "-o", tmp_path / "none.csv", status=1)
+    assert "not-found" in unknown.stderr
+    assert not (tmp_path / "none.csv").exists()
+
+
+def test_samples_are_printed_or_written(tmp_path: Path) -> None:
+    lines = run("sample", "people", "-n", 3, "--seed", 1).stdout.splitlines()
+    assert lines[0] == "height,weight,age"
+    assert len(lines) == 4
+    assert run("sample", "people", "-n", 3, "--seed", 1).stdout.splitlines() == lines
+    run("sample", "heights", "--context", "age=40", "-n", 5, "-o", tmp_path / "rows.npy")
+    assert np.load(tmp_path / "rows.npy").shape == (5, 2)
+
+    assert "not a number" in run("sample", "heights", "--context", "age=x", status=2).stderr
+    told = run("sample", "heights", "--context", "size=4", status=1).stderr
+    assert "context-mismatch" in told
+
+
+def test_datasets_from_upload_to_deletion(table: Path) -> None:
+    dataset_id = run("datasets", "upload", table, "--name", "mine").stdout.strip()
+
+    assert dataset_id in run("datasets", "list").stdout
+    shown = run("datasets", "show", dataset_id).stdout
+    assert "few_rows" in shown
+    assert "height" in shown
+    assert json.loads(run("datasets", "show", dataset_id, "--json").stdout)["name"] == "mine"
+    assert json.loads(run("datasets", "list", "--limit", 1, "--json").stdout)[0]["rows"] == 50
+    assert run("datasets", "delete", dataset_id).stdout == ""
+    assert "not-found" in run("datasets", "show", dataset_id, status=1).stderr
+    table.write_text("a,b\n1,x\n2,3\n")
+    refused = run("datasets", "upload", table, status=1).stderr
+    assert "dataset-dtype" in refused
+    table.write_text("1;2\n3;\n2;1\n")
+    told = ["--no-header", "--delimiter", ";", "--missing", "drop", "--constant", "keep", "--json"]
+    assert json.loads(run("datasets", "upload", table, *told).stdout)["rows"] == 2
+
+
+def test_jobs_from_list_to_events(table: Path) -> None:
+    job_id = run("train", table, "--model", "listed", "--no-wait").stdout.strip()
+
+    assert job_id in run("jobs", "list", "--model", "listed", "--state", "queued").stdout
+    assert "batch_size" in run("jobs", "show", job_id).stdout
+    waited = run("jobs", "wait", job_id, "--timeout", 0, status=1)
+    assert "it goes on" in waited.stderr
+    assert run("jobs", "cancel", job_id).stdout == f"{job_id} cancelled\n"
+    assert run("jobs", "wait", job_id, status=1).stderr == f"densityd: {job_id} cancelled\n"
+    for follow in ("--follow", "--no-follow"):
+        lines = run("jobs", "events", job_id, follow).stdout.splitlines()
+        assert [line.split()[:2] for line in lines] == [
+            ["1", "state"],
+            ["2", "state"],
+            ["3", "end"],
+        ]
+    last = run("jobs", "events", job_id, "--after", 2, "--json").stdout
+    assert json.loads(last)["data"] == {"state": "cancelled"}
+    assert run("jobs", "resume", job_id).stdout == f"{job_id} queued\n"
+    assert json.loads(run("jobs", "cancel", job_id, "--json").stdout)["state"] == "cancelled"
+    assert json.loads(run("jobs", "show", job_id, "--json").stdout)["id"] == job_id
+    assert job_id in [job["id"] for job in json.loads(run("jobs", "list", "--json").stdout)]
+
+
+def test_models_from_list_to_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "people" in run("models", "list").stdout
+    assert run("models", "alias", "people", "best", 1).stdout == "people:1\n"
+    assert run("models", "alias", "people", "best").stdout == "people:1\n"
+    assert "best -> 1" in run("models", "list").stdout
+    assert "maf" in run("models", "show", "people").stdout
+    assert "sha256" in run("models", "show", "people@best").stdout
+    shown = json.loads(run("models", "show", "heights:1", "--json").stdout)
+    assert shown["context_columns"] == ["age"]
+    [version] = json.loads(run("models", "show", "people", "--json").stdout)["versions"]
+    assert version["version"] == 1
+    monkeypatch.chdir(tmp_path)
+    assert run("models", "download", "people@best").stdout == "people-1.safetensors\n"
+    assert (tmp_path / "people-1.safetensors").stat().st_size == version["checkpoint"]["bytes"]
+    assert run("models", "alias", "people", "best", "--delete").stdout == ""
+    assert "not-found" in run("models", "alias", "people", "best", status=1).stderr
+    assert "either" in run("models", "alias", "people", "best", 1, "--delete", status=2).stderr
+    assert "a number" in run("models", "show", "people:newest", status=1).stderr
+
+
+def test_interrupting_a_wait_says_that_the_job_goes_on(scripted: ScriptedServer) -> None:
+    scripted.replies = [a_json({**JOB, "state": "running"})]
+    # Whoever runs the tests may have had signals ignored.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from densityd.cli import main; main()"
+    )
+    process = subprocess.Popen(  # noqa: S603 - our own code
+        [sys.executable, "-c", program, "jobs", "wait", "job_1", "--url", scripted.url],
+        stderr=subprocess.PIPE,
+    )
+    while not scripted.asked:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+
+    _, told = process.communicate(timeout=20)
+
+    assert process.returncode == 130
+    assert told.decode().splitlines() == [
+        "densityd: job_1 goes on.",
+        "  `densityd jobs wait job_1` waits again; `densityd jobs cancel job_1` stops it.",
+    ]
+
+
+def test_a_model_is_told_with_its_likelihood(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DENSITYD_URL", scripted.url)
+    metrics = {"test_log_likelihood": -16.5234, "test_standard_error": 0.095}
+    scripted.replies = [a_json({**JOB, "metrics": metrics})]
+
+    told = run("jobs", "wait", "job_1").stdout
+
+    assert told == "m:1  test log-likelihood -16.523 +- 0.190 nats a row\n"
+
+
+def test_what_the_service_says_cannot_steer_the_terminal(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DENSITYD_URL", scripted.url)
+    error = {"code": "x", "detail": "\x1b[2Jgone\nand more"}
+    scripted.replies = [a_json({**JOB, "state": "failed", "error": error})]
+
+    assert "\x1b" not in run("jobs", "show", "job_1").stdout
+    assert run("jobs", "wait", "job_1", status=1).stderr.count("\n") == 1
+
+
+def test_the_bar_shows_epoch_likelihood_and_time_left_at_a_terminal_alone() -> None:
+    progress = {"epoch": 12, "max_epochs": 99, "fraction": 0.25, "eta_seconds": 95.0}
+    metrics = {"epoch": 12, "validation_log_likelihood": 2.9}
+    job = Job.read({**JOB, "state": "running", "progress": progress, "metrics": metrics})
+    words = "epoch 12, validation log-likelihood 2.900 nats, about 1 min 35 s left"
+    assert describe(job) == words
+    for terminal in (True, False):
+        shown = io.StringIO()
+        console = Console(file=shown, force_terminal=terminal, width=200, color_system=None)
+        with ProgressBar(console) as bar:
+            bar(job)
+        assert (words in shown.getvalue()) == terminal
+        assert bool(shown.getvalue()) == terminal
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(59.4, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
+)
+def test_durations_are_words(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_settings_become_the_parts_of_a_request() -> None:
+    texts = ["batch_norm.statistics=running", "flow.layers=3", "activation=tanh", "split.seed=4"]
+
+    assert choices.settings(texts, family="maf") == {
+        "flow": {
+            "family": "maf",
+            "layers": 3,
+            "activation": "tanh",
+            "batch_norm": {"statistics": "running"},
+        },
+        "split": {"seed": 4},
+    }
+    with pytest.raises(typer.BadParameter):
+        choices.settings(["layers=1", "layers.more=2"], family="maf")
+
+
+def test_the_command_line_loads_the_client_only_for_a_command() -> None:
+    heavy = ["httpx", "numpy", "pyarrow", "rich", "densityd.client", "sqlalchemy"]
+    code = f"import sys, densityd.cli; print([m for m in {heavy} if m in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout  # noqa: S603 - our own code
+    assert printed == b"[]\n"
+
+
+def test_the_client_needs_nothing_of_the_service() -> None:
+    parts = ["app", "workers", "models_store", "flows", "torch", "typer", "pyarrow"]
+    code = f"import sys, densityd.client; print([m for m in {parts} if m in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout  # noqa: S603 - our own code
+    assert printed == b"[]\n"
