@@ -121,7 +121,8 @@ def test_the_density_in_model_space_lacks_the_units_of_the_data(client):
 def test_fault_049_a_row_without_a_finite_density_is_null_and_the_others_are_not_affected(client):
     alone = ask(client, "log_prob", {"rows": ROWS}).json()["log_prob"]
     body = ask(client, "log_prob", {"rows": [ROWS[0], [1e308, 1e308, 1e308], ROWS[1]]}).json()
-    assert body["log_prob"] == [alone[0], None, alone[1]]
+    assert body["log_prob"][1] is None
+    assert body["log_prob"][::2] == pytest.approx(alone, rel=1e-6)
     assert [(error["row"], error["code"]) for error in body["row_errors"]] == [(1, "non_finite")]
 
 
