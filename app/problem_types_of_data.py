@@ -137,6 +137,13 @@ _JOBS_AND_MODELS = (
         "Densities of 0 and 1, and averages over several masks, give densities and samples only.",
     ),
     ProblemType(
+        "score-unavailable",
+        422,
+        "The model has no calibrated score",
+        "Only models that were trained on data by a version that keeps held-out log densities have"
+        " one: `held_out` of the version is not null. `log_prob` works for all.",
+    ),
+    ProblemType(
         "formula",
         422,
         "The formula cannot be read",

@@ -35,6 +35,7 @@ Compute = Callable[[CompiledFlow, Floats], tuple[Floats, ...]]
 TIMEOUT_HEADER = "X-Request-Timeout"
 LOG_DET = "log_det"
 LOG_PROB = "log_prob"
+QUANTILE = "quantile"
 _BRIEF_ROWS = 256  # fewer are done before a look whether the caller is still there
 _BRIEF_BYTES = 64 * 1024  # so few are not worth decoding ahead
 
@@ -116,9 +117,22 @@ class ScoreRequest:
             StoreError: the model cannot be loaded, or there is no room for the answer.
             ClientDisconnect: the caller has left.
         """
-        results = await self._results(compute, "log_prob", width=1)
+        results = await self._results(compute, LOG_PROB, width=1)
         parts = [Part(LOG_PROB, 0, None)]
         return self._answer(results, columns=[LOG_PROB], parts=parts)
+
+    async def answer_score(self, compute: Compute) -> Response:
+        """Answer with two numbers a row: log density and quantile.
+
+        Args:
+            compute: from rows to the numbers.
+
+        Raises:
+            As `answer_log_prob`.
+        """
+        results = await self._results(compute, "score", width=2)
+        parts = [Part(LOG_PROB, 0, None), Part(QUANTILE, 1, None)]
+        return self._answer(results, columns=[LOG_PROB, QUANTILE], parts=parts)
 
     async def answer_transformed(self, compute: Compute, direction: Direction) -> Response:
         """Answer with rows of the model's columns, and one log determinant each.

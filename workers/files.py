@@ -89,6 +89,7 @@ class Result:
     seed: int
     metrics: dict[str, Any]
     target: dict[str, Any] | None = None
+    held_out: dict[str, Any] | None = None
 
 
 def store(result: Result, task: Task, blobs: BlobStore) -> Trained:
@@ -115,6 +116,7 @@ def store(result: Result, task: Task, blobs: BlobStore) -> Trained:
         "dataset_id": None if task.dataset is None else task.dataset.id,
         "dataset_sha256": None if task.dataset is None else task.dataset.sha256,
         "target": result.target,
+        "held_out": result.held_out,
         "seed": result.seed,
         "code_version": installed_version("densityd"),
         "checkpoint_key": stored.key,

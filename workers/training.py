@@ -22,8 +22,10 @@ from flows import (
     Flow,
     StepSchedule,
     build,
+    compile_flow,
     evaluate,
     fit,
+    quantiles_of,
 )
 from models_store.blobs import BlobStore
 from models_store.checkpoints import preprocessing_spec
@@ -71,8 +73,9 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     except FitInterrupted as error:
         run.interrupt(error.state)
         return
-    reached = _likelihoods(flow, parts, seed=request.optimisation.seed)
-    run.finish(flow, metrics | {"epochs": metrics["epoch"]} | reached)
+    metrics |= {"epochs": metrics["epoch"]}
+    metrics |= _likelihoods(flow, parts, seed=request.optimisation.seed)
+    run.finish(flow, metrics, held_out=_held_out(flow, parts, device))
 
 
 class _Run:
@@ -121,7 +124,7 @@ class _Run:
             Interrupted(metrics=self._metrics, progress=self._position, checkpoint=checkpoint)
         )
 
-    def finish(self, flow: Flow, metrics: dict[str, Any]) -> None:
+    def finish(self, flow: Flow, metrics: dict[str, Any], *, held_out: dict[str, Any]) -> None:
         """Store the model and say what it is."""
         request = self._request
         result = Result(
@@ -132,6 +135,7 @@ class _Run:
             preprocessing=request.preprocessing,
             seed=request.optimisation.seed,
             metrics=metrics,
+            held_out=held_out,
         )
         self._send(store(result, self._task, self._blobs))
 
@@ -228,3 +232,14 @@ def _likelihoods(flow: Flow, parts: Parts, *, seed: int) -> dict[str, Any]:
             metrics[f"{name}_standard_error"] = finite(reached.two_standard_errors / 2)
             metrics[f"{name}_rows"] = reached.rows
     return metrics
+
+
+def _held_out(flow: Flow, parts: Parts, device: torch.device) -> dict[str, Any]:
+    """What scores are calibrated by: log densities of rows that training never saw.
+
+    Those of the test part, or else of the validation part, computed as rows are scored later:
+    discrete values without noise.
+    """
+    rows = (parts.validation if parts.test is None else parts.test).cpu().numpy()
+    scores = compile_flow(flow, device=device).log_prob(rows)
+    return {"rows": len(rows), "quantiles": quantiles_of(scores).tolist()}
