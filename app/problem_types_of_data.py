@@ -233,6 +233,27 @@ _JOBS_AND_MODELS = (
         "Upload more rows, or give that part a larger share.",
     ),
     ProblemType(
+        "limit-result",
+        422,
+        "The result would be too large",
+        "The result of a bulk job passes this server's limit. Ask for fewer rows, or do it in"
+        " several jobs.",
+    ),
+    ProblemType(
+        "job-without-result",
+        404,
+        "The job makes no file",
+        "Only scoring and sampling jobs make a file; training and variational inference make a"
+        " version of a model.",
+    ),
+    ProblemType(
+        "result-not-ready",
+        409,
+        "The result is not there",
+        "The job has not succeeded yet: wait for it, or resume it if it has failed or was"
+        " cancelled.",
+    ),
+    ProblemType(
         "job-final",
         409,
         "The job has ended",

@@ -11,7 +11,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.answer_table import AnswerTable, Part, unused_name
+from app.answer_table import AnswerTable, Part
 from app.answers import respond_at_once, respond_in_pieces
 from app.codecs import Codec
 from app.dependencies import DEFAULT_PROJECT, settings_of
@@ -27,6 +27,7 @@ from app.streaming import ahead, unless_disconnected
 from flows import CompiledFlow
 from models_store.blobs import BlobStore
 from models_store.registry import Version
+from models_store.table_writers import unused_name
 
 Space = Literal["data", "model"]
 Direction = Literal["inverse", "forward"]
@@ -93,7 +94,7 @@ class ScoreRequest:
     @property
     def model(self) -> str:
         """The reference that always stands for this version."""
-        return f"{self.version.name}:{self.version.version}"
+        return self.version.ref
 
     @property
     def headers(self) -> dict[str, str]:

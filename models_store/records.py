@@ -90,6 +90,11 @@ class Version(NewVersion):
     aliases: list[str]
     created_at: datetime
 
+    @property
+    def ref(self) -> str:
+        """The reference that always stands for this version."""
+        return f"{self.name}:{self.version}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model:

@@ -51,7 +51,7 @@ def load_parts(
     Raises:
         TrainingError: a file is gone or was changed.
     """
-    table = _open(blobs, task.dataset)
+    table = open_table(blobs, task.dataset)
     wanted = _indices(task.dataset, columns)
     train, validation, test = split_rows(len(table), split)
     return Parts(
@@ -117,11 +117,16 @@ def load_columns(blobs: BlobStore, dataset: DatasetRef, columns: Sequence[str]) 
     Raises:
         TrainingError: the file is gone or was changed.
     """
-    table = _open(blobs, dataset)
+    table = open_table(blobs, dataset)
     return _take(table, np.arange(len(table)), _indices(dataset, columns))
 
 
-def _open(blobs: BlobStore, dataset: DatasetRef) -> NDArray[np.floating[Any]]:
+def open_table(blobs: BlobStore, dataset: DatasetRef) -> NDArray[np.floating[Any]]:
+    """A whole table, memory-mapped.
+
+    Raises:
+        TrainingError: the file is gone or was changed.
+    """
     try:
         path = blobs.verify(dataset.key, dataset.sha256)
     except BlobError as error:
