@@ -205,6 +205,39 @@ def test_samples_are_those_of_the_seed(place: Place) -> None:
     assert produced(messages).metrics == {"rows": ROWS, "non_finite": 0}
 
 
+@pytest.mark.parametrize("rows", [1, ROWS])
+def test_a_conditional_model_is_given_its_context(place: Place, rows: int) -> None:
+    flow = a_flow(context_dim=2)
+    stored = save_model(
+        place.blobs,
+        model_key("job_" + "3" * 32, 1),
+        flow,
+        spec=SPEC,
+        columns=NAMES,
+        context_columns=["a", "b"],
+        preprocessing={"standardise": True},
+    )
+    context = np.random.default_rng(1).normal(size=(rows, 2))
+    task = sampling(place, output="npy")
+    model = task.model.model_copy(update={"key": stored.key, "sha256": stored.sha256})
+    request = task.request | {"context": context.tolist()}
+
+    messages = run(task.model_copy(update={"model": model, "request": request}))
+
+    values = np.load(file_of(place, messages), allow_pickle=False)
+    expected = compile_flow(flow).sample(ROWS, seed=7, context=context)
+    assert np.array_equal(values, expected)
+
+
+def test_a_column_of_the_dataset_keeps_its_name(place: Place, dataset: Dataset) -> None:
+    task = scoring(place, dataset, include_rows=True, output="csv")
+    columns = ["x1", "x2", "x3", "quantile"]
+    renamed = task.dataset.model_copy(update={"columns": columns})
+    messages = run(task.model_copy(update={"dataset": renamed}))
+    header = file_of(place, messages).read_text().splitlines()[0]
+    assert header.split(",") == [*columns, "log_prob", "quantile_"]
+
+
 @pytest.mark.parametrize("at", [1, 2, 4, 5, 6, 8])
 @pytest.mark.parametrize("kind", ["scoring", "sampling"])
 @pytest.mark.parametrize("output", ["parquet", "csv"])
