@@ -10,8 +10,8 @@ Doubles = npt.NDArray[np.float64]
 QUANTILES = 1001
 """How many quantiles describe the held-out log densities: 0, 0.001, ..., 1."""
 
-# Stands for a density of 0, or one that float32 cannot hold: less than any that it can.
-_FLOOR = float(np.finfo(np.float32).min)
+# Stands for a density of 0, or one that cannot be computed: JSON has no infinity.
+_FLOOR = float(np.finfo(np.float64).min)
 
 
 def quantiles_of(log_prob: Doubles) -> Doubles:

@@ -81,7 +81,7 @@ class Place:
         table[:, 1] += table[:, 0] ** 2
         return self.add_table(table)
 
-    def add_table(self, table: NDArray[np.float32]) -> Dataset:
+    def add_table(self, table: NDArray[np.floating[Any]]) -> Dataset:
         dataset_id = new_id("ds")
         with self.blobs.staged(".npy") as staged:
             with staged.open("wb") as file:
@@ -91,13 +91,13 @@ class Place:
             {
                 "name": f"x{index + 1}",
                 "dtype": "float32",
-                "mean": float(values.mean(dtype=np.float64)),
-                "std": float(values.std(dtype=np.float64)),
+                "mean": float(values.mean()),
+                "std": float(values.std()),
                 "min": float(values.min()),
                 "max": float(values.max()),
                 "distinct": len(np.unique(values)),
             }
-            for index, values in enumerate(table.T)
+            for index, values in enumerate(table.astype(np.float64).clip(-1e100, 1e100).T)
         ]
         return self.registry.add_dataset(
             NewDataset(
