@@ -102,10 +102,3 @@ def row_errors(codes: Codes, *, start: int) -> Iterator[dict[str, Any]]:
     for index in np.flatnonzero(codes).tolist():
         code, detail = _DETAILS[int(codes[index])]
         yield {"row": start + index, "code": code, "detail": detail}
-
-
-def unused_name(name: str, columns: Sequence[str]) -> str:
-    """A name for a further column: `name`, unless the model has a column of that name."""
-    while name in columns:
-        name += "_"
-    return name

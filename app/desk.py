@@ -22,7 +22,7 @@ from app.problems import problem_responses, request_id_of
 from app.queue import JobQueue
 from models_store.acceptance import TrainingLimits
 from models_store.jobs import Idempotency, Job, JobKind, NewJob, Submitted
-from models_store.registry import Dataset
+from models_store.registry import Dataset, Version
 
 IdempotencyKey = Annotated[
     str | None,
@@ -41,6 +41,7 @@ class Grounds:
 
     Attributes:
         limits: of one job.
+        max_result_bytes: of the numbers of a bulk job's result.
     """
 
     def __init__(self, settings: SettingsDep, project: ProjectDep, registry: RegistryDep) -> None:
@@ -49,8 +50,17 @@ class Grounds:
             max_layers=settings.max_layers,
             max_memory_bytes=settings.max_training_memory_bytes,
         )
+        self.max_result_bytes = settings.max_result_bytes
         self._project = project
         self._registry = registry
+
+    def version(self, ref: str) -> Version:
+        """Return the version that a reference stands for now.
+
+        Raises:
+            NotFoundError: the caller has no such model, version or alias.
+        """
+        return self._registry.resolve(self._project, ref)
 
     def dataset(self, dataset_id: str) -> Dataset:
         """Return the caller's dataset.
@@ -66,12 +76,26 @@ class Grounds:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """A request with every choice made.
+
+    Attributes:
+        request: what the job row keeps.
+        model_name: the model that gets a version, or that is used.
+        model_version: the version that is used.
+    """
+
+    request: BaseModel
+    model_name: str
+    model_version: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Draft:
     """A job that a caller asks for.
 
     Attributes:
         kind: what it does.
-        model_name: the model that gets a version.
         body: the request.
         accept: checks it and makes every choice that it leaves open; raises a StoreError.
         dataset_id: the dataset that it reads.
@@ -79,9 +103,8 @@ class Draft:
     """
 
     kind: JobKind
-    model_name: str
     body: BaseModel
-    accept: Callable[[], BaseModel]
+    accept: Callable[[], Accepted]
     dataset_id: str | None
     held_out_ids: tuple[str, ...] = ()
 
@@ -125,13 +148,15 @@ class JobDesk:
             idempotency = Idempotency(key=self._key, fingerprint=_fingerprint(draft))
             if first := self._jobs.submitted(self._project, idempotency):
                 return first  # also when its dataset is gone by now
+        accepted = draft.accept()
         new = NewJob(
             project=self._project,
             kind=draft.kind,
-            model_name=draft.model_name,
+            model_name=accepted.model_name,
+            model_version=accepted.model_version,
             dataset_id=draft.dataset_id,
             held_out_ids=draft.held_out_ids,
-            request=draft.accept().model_dump(mode="json"),
+            request=accepted.request.model_dump(mode="json"),
             request_id=request_id_of(self._request),
             traceparent=self._request.state.traceparent,
         )
@@ -142,6 +167,18 @@ class JobDesk:
 def hint(queue: JobQueue, job: Job) -> bool:
     """Tell a worker of a job; whether that went well."""
     return queue.hint(job.id, request_id=job.request_id, traceparent=job.traceparent)
+
+
+FIT_REFUSALS = (
+    "unknown-column",
+    "duplicate-column",
+    "dimension-unsupported",
+    "encoder-without-context",
+    "columns-overlap",
+    "limit-parameters",
+    "limit-memory",
+)
+"""Problems of the jobs that fit a flow."""
 
 
 def start_responses(*refusals: str) -> dict[int | str, dict[str, Any]]:
@@ -160,13 +197,6 @@ def start_responses(*refusals: str) -> dict[int | str, dict[str, Any]]:
         **problem_responses(
             "not-found",
             "idempotency-key-reused",
-            "unknown-column",
-            "duplicate-column",
-            "dimension-unsupported",
-            "encoder-without-context",
-            "columns-overlap",
-            "limit-parameters",
-            "limit-memory",
             "limit-queued-jobs",
             *refusals,
         ),

@@ -1,10 +1,15 @@
 """A file as an answer, whole or in ranges."""
 
+import base64
+
 from starlette.datastructures import Headers
 from starlette.responses import FileResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from app.problems import Problem
+from models_store.blobs import BlobStore
+from models_store.errors import BlobCorruptError
+from models_store.jobs import JobResult
 
 _REFUSALS = {400: "bad-request", 416: "range"}
 
@@ -25,6 +30,30 @@ class Download(FileResponse):
             await send(message)
 
         await super().__call__(scope, receive, send_unless_refused)
+
+
+def result_download(result: JobResult, blobs: BlobStore, *, name: str) -> Download:
+    """A bulk job's file; too large to be hashed for each download, its size is checked.
+
+    Args:
+        result: the file.
+        blobs: where it is.
+        name: under which callers save it, without the suffix.
+
+    Raises:
+        BlobMissingError: it is gone.
+        BlobCorruptError: it is of another size.
+    """
+    path = blobs.path(result["key"])
+    if path.stat().st_size != result["bytes"]:
+        raise BlobCorruptError(result["key"])
+    digest = base64.b64encode(bytes.fromhex(result["sha256"])).decode()
+    return Download(
+        path,
+        media_type=result["media_type"],
+        filename=name + path.suffix,
+        headers={"ETag": f'"{result["sha256"]}"', "Repr-Digest": f"sha-256=:{digest}:"},
+    )
 
 
 def _refusal(message: Message) -> Problem:

@@ -1,7 +1,5 @@
 """From arrays to text and npy, a chunk at a time."""
 
-import csv
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
@@ -11,10 +9,10 @@ import orjson
 from app.answer_table import AnswerTable, Chunk, Codes, row_errors
 from app.npy import npy_header, npy_values
 from app.row_shape import Floats
+from models_store.table_writers import csv_header
 
 Piece = bytes | memoryview
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _ERRORS_A_PIECE = 1000
 
 
@@ -133,9 +131,7 @@ class CsvEncoder(Encoder):
 
     def start(self) -> bytes:
         """The header, whose names no spreadsheet runs as formulas."""
-        text = io.StringIO()
-        csv.writer(text).writerow([_harmless(name) for name in self.answer.columns])
-        return text.getvalue().encode()
+        return csv_header(self.answer.columns)
 
     def rows(self, chunk: Chunk) -> bytes:
         """A line a row."""
@@ -171,8 +167,3 @@ class NpyEncoder(Encoder):
 def _json_values(values: Floats) -> bytes:
     """Values as they stand between the brackets of a JSON list; null for what is not finite."""
     return orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
-
-
-def _harmless(name: str) -> str:
-    """A column name that a spreadsheet does not run as a formula."""
-    return f"'{name}" if name.startswith(_FORMULA_STARTS) else name

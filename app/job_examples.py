@@ -102,3 +102,28 @@ VARIATIONAL_EXAMPLES: Examples = {
         },
     },
 }
+SCORING_EXAMPLES: Examples = {
+    "simplest": {
+        "summary": "Scores as a Parquet file",
+        "value": {"model": "shuttle@production", "dataset_id": _DATASET_ID},
+    },
+    "with rows": {
+        "summary": "The dataset's columns and the scores, as CSV",
+        "value": {
+            "model": "shuttle:1",
+            "dataset_id": _DATASET_ID,
+            "output": "csv",
+            "include_rows": True,
+        },
+    },
+}
+SAMPLING_EXAMPLES: Examples = {
+    "simplest": {
+        "summary": "A million rows as a Parquet file",
+        "value": {"model": "shuttle", "n": 1_000_000},
+    },
+    "reproducible": {
+        "summary": "The same rows each time, as an npy file",
+        "value": {"model": "shuttle:1", "n": 1_000_000, "seed": 7, "output": "npy"},
+    },
+}

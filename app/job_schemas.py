@@ -27,6 +27,7 @@ _JOB_EXAMPLE: dict[str, Any] = {
         "rows_per_second": 51000.0,
     },
     "model": {"name": "shuttle", "version": None},
+    "result": None,
     "dispatch": "sent",
     "cancel_requested": False,
     "error": None,
@@ -60,11 +61,53 @@ class IterationProgressView(BaseModel):
     eta_seconds: float | None = Field(description="Seconds until training ends.")
 
 
+class RowProgressView(BaseModel):
+    """How far a scoring or a sampling is."""
+
+    model_config = ConfigDict(extra="allow")
+
+    rows: int = Field(description="Rows that are computed; after the last, the file is written.")
+    total_rows: int
+    fraction: float = Field(description="From 0 to 1, of the rows.")
+    eta_seconds: float | None = Field(
+        description="Seconds until all rows are computed; null: unknown yet."
+    )
+
+
+ProgressViews = ProgressView | IterationProgressView | RowProgressView
+
+
 class JobModelView(BaseModel):
-    """The model that a job makes."""
+    """The model that a job makes or uses."""
 
     name: str | None
-    version: int | None = Field(description="Null until the job has succeeded.")
+    version: int | None = Field(
+        description="That it makes: null until the job has succeeded. That it uses: as accepted."
+    )
+
+
+class JobResultView(BaseModel):
+    """The file that a scoring or a sampling made."""
+
+    url: str = Field(description="Where to download it.")
+    media_type: str
+    bytes: int
+    sha256: str
+    rows: int
+
+    @classmethod
+    def of(cls, job: Job) -> "JobResultView | None":
+        """What callers see of a job's result; None if there is none."""
+        result = job.result
+        if result is None:
+            return None
+        return cls(
+            url=f"/v1/jobs/{job.id}/result",
+            media_type=result["media_type"],
+            bytes=result["bytes"],
+            sha256=result["sha256"],
+            rows=result["rows"],
+        )
 
 
 class JobErrorView(BaseModel):
@@ -86,14 +129,15 @@ class JobView(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    progress: ProgressView | IterationProgressView | None = Field(
-        description="Null until the first signs of progress."
-    )
+    progress: ProgressViews | None = Field(description="Null until the first signs of progress.")
     metrics: dict[str, Any] | None = Field(
         description="Of the last epoch or report; of the model, test likelihood or evidence"
         " included, once succeeded."
     )
     model: JobModelView
+    result: JobResultView | None = Field(
+        description="Of a scoring or a sampling that has succeeded."
+    )
     dispatch: Literal["sent", "pending"] = Field(
         description="Whether a worker has been told. A job that is `pending` is as safe as any"
         " other: workers look for such jobs themselves."
@@ -122,6 +166,7 @@ class JobView(BaseModel):
             progress=_progress(job),
             metrics=job.metrics,
             model=JobModelView(name=job.model_name, version=job.model_version),
+            result=JobResultView.of(job),
             dispatch="sent" if dispatched else "pending",
             cancel_requested=job.cancel_requested and not job.final,
             error=JobErrorView(**job.error) if job.error else None,
@@ -163,7 +208,7 @@ class EventPage(BaseModel):
     ended: bool = Field(description="The job has ended and these are its last events.")
 
 
-def _progress(job: Job) -> ProgressView | IterationProgressView | None:
+def _progress(job: Job) -> ProgressViews | None:
     if not job.progress:
         return None
     match job.kind:
@@ -171,3 +216,5 @@ def _progress(job: Job) -> ProgressView | IterationProgressView | None:
             return ProgressView(**job.progress)
         case JobKind.VARIATIONAL:
             return IterationProgressView(**job.progress)
+        case JobKind.SCORING | JobKind.SAMPLING:
+            return RowProgressView(**job.progress)

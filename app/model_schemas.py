@@ -30,6 +30,7 @@ _VERSION_EXAMPLE: dict[str, Any] = {
         "test_standard_error": 0.01,
         "epoch": 88,
     },
+    "held_out": {"rows": 4910, "quantiles": {"0.01": -31.8, "0.05": -24.9, "0.5": -17.3}},
     "lineage": {
         "job_id": "job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
         "dataset_id": "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
@@ -45,6 +46,8 @@ _VERSION_EXAMPLE: dict[str, Any] = {
     "aliases": ["production"],
     "created_at": "2026-11-24T15:27:00Z",
 }
+
+_SHOWN_QUANTILES = (0.01, 0.05, 0.5)
 
 
 class ModelView(BaseModel):
@@ -94,6 +97,21 @@ class LineageView(BaseModel):
     seed: int
 
 
+class HeldOutView(BaseModel):
+    """How likely rows are that a version was not trained on."""
+
+    rows: int = Field(description="Of the test part; of the validation part if there was none.")
+    quantiles: dict[str, float] = Field(description="Some quantiles of their log densities.")
+
+    @classmethod
+    def of(cls, held_out: dict[str, Any]) -> "HeldOutView":
+        """What callers see of it: the scores use many more quantiles."""
+        quantiles = held_out["quantiles"]
+        last = len(quantiles) - 1
+        shown = {str(at): quantiles[round(at * last)] for at in _SHOWN_QUANTILES}
+        return cls(rows=held_out["rows"], quantiles=shown)
+
+
 class CheckpointView(BaseModel):
     """The file that holds a version's weights."""
 
@@ -121,6 +139,9 @@ class VersionView(BaseModel):
         description="Mean log likelihoods in nats, in the data's own units, and their standard"
         " errors; of a target, the ELBO, the evidence and how well the flow approximates it."
     )
+    held_out: HeldOutView | None = Field(
+        description="What `score` compares with; null in versions that give no such score."
+    )
     lineage: LineageView
     checkpoint: CheckpointView
     aliases: list[str]
@@ -140,6 +161,7 @@ class VersionView(BaseModel):
             preprocessing=version.preprocessing,
             parameters=version.parameters,
             metrics=version.metrics,
+            held_out=None if version.held_out is None else HeldOutView.of(version.held_out),
             lineage=LineageView(
                 job_id=version.job_id,
                 dataset_id=version.dataset_id,

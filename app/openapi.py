@@ -22,8 +22,8 @@ TAGS = [
     {"name": "datasets", "description": "Tables: upload, inspect, read back, delete."},
     {
         "name": "jobs",
-        "description": "What takes a while, training and variational inference: start, follow,"
-        " cancel, resume.",
+        "description": "What takes a while, training, variational inference and bulk work: start,"
+        " follow, cancel, resume.",
     },
     {"name": "models", "description": "Trained flows, their versions and aliases."},
     {"name": "scores", "description": "Densities and samples of a trained flow."},

@@ -137,6 +137,13 @@ _JOBS_AND_MODELS = (
         "Densities of 0 and 1, and averages over several masks, give densities and samples only.",
     ),
     ProblemType(
+        "score-unavailable",
+        422,
+        "The model has no calibrated score",
+        "Only models that were trained on data by a version that keeps held-out log densities have"
+        " one: `held_out` of the version is not null. `log_prob` works for all.",
+    ),
+    ProblemType(
         "formula",
         422,
         "The formula cannot be read",
@@ -224,6 +231,27 @@ _JOBS_AND_MODELS = (
         422,
         "A part of the split has too few rows",
         "Upload more rows, or give that part a larger share.",
+    ),
+    ProblemType(
+        "limit-result",
+        422,
+        "The result would be too large",
+        "The result of a bulk job passes this server's limit. Ask for fewer rows, or do it in"
+        " several jobs.",
+    ),
+    ProblemType(
+        "job-without-result",
+        404,
+        "The job makes no file",
+        "Only scoring and sampling jobs make a file; training and variational inference make a"
+        " version of a model.",
+    ),
+    ProblemType(
+        "result-not-ready",
+        409,
+        "The result is not there",
+        "The job has not succeeded yet: wait for it, or resume it if it has failed or was"
+        " cancelled.",
     ),
     ProblemType(
         "job-final",

@@ -98,6 +98,34 @@ def log_prob_responses() -> dict[int | str, dict[str, Any]]:
     }
 
 
+def score_responses() -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of `score`."""
+    properties = {
+        "log_prob": {**_VALUES, "description": "Nats, one a row; null: see `row_errors`."},
+        "quantile": {
+            "type": "array",
+            "items": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
+            "description": "Ranks among held-out rows. A density of 0 has rank 0.",
+        },
+        "row_errors": _ROW_ERRORS,
+    }
+    example = {
+        "model": "shuttle:1",
+        "log_prob": [-18.2, -41.7],
+        "quantile": [0.37, 0.0012],
+        "row_errors": [],
+    }
+    return {
+        200: _answer(
+            properties,
+            example,
+            columns=["log_prob", "quantile"],
+            description="Two columns, `log_prob` and `quantile`. npy: a 2-D float64 array.",
+        ),
+        **problem_responses(*_ROW_FAILURES, "score-unavailable"),
+    }
+
+
 def transform_responses(side: str) -> dict[int | str, dict[str, Any]]:
     """The `responses=` of `inverse` and `forward`.
 

@@ -11,7 +11,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.answer_table import AnswerTable, Part, unused_name
+from app.answer_table import AnswerTable, Part
 from app.answers import respond_at_once, respond_in_pieces
 from app.codecs import Codec
 from app.dependencies import DEFAULT_PROJECT, settings_of
@@ -27,6 +27,7 @@ from app.streaming import ahead, unless_disconnected
 from flows import CompiledFlow
 from models_store.blobs import BlobStore
 from models_store.registry import Version
+from models_store.table_writers import unused_name
 
 Space = Literal["data", "model"]
 Direction = Literal["inverse", "forward"]
@@ -35,6 +36,7 @@ Compute = Callable[[CompiledFlow, Floats], tuple[Floats, ...]]
 TIMEOUT_HEADER = "X-Request-Timeout"
 LOG_DET = "log_det"
 LOG_PROB = "log_prob"
+QUANTILE = "quantile"
 _BRIEF_ROWS = 256  # fewer are done before a look whether the caller is still there
 _BRIEF_BYTES = 64 * 1024  # so few are not worth decoding ahead
 
@@ -92,7 +94,7 @@ class ScoreRequest:
     @property
     def model(self) -> str:
         """The reference that always stands for this version."""
-        return f"{self.version.name}:{self.version.version}"
+        return self.version.ref
 
     @property
     def headers(self) -> dict[str, str]:
@@ -116,9 +118,22 @@ class ScoreRequest:
             StoreError: the model cannot be loaded, or there is no room for the answer.
             ClientDisconnect: the caller has left.
         """
-        results = await self._results(compute, "log_prob", width=1)
+        results = await self._results(compute, LOG_PROB, width=1)
         parts = [Part(LOG_PROB, 0, None)]
         return self._answer(results, columns=[LOG_PROB], parts=parts)
+
+    async def answer_score(self, compute: Compute) -> Response:
+        """Answer with two numbers a row: log density and quantile.
+
+        Args:
+            compute: from rows to the numbers.
+
+        Raises:
+            As `answer_log_prob`.
+        """
+        results = await self._results(compute, "score", width=2)
+        parts = [Part(LOG_PROB, 0, None), Part(QUANTILE, 1, None)]
+        return self._answer(results, columns=[LOG_PROB, QUANTILE], parts=parts)
 
     async def answer_transformed(self, compute: Compute, direction: Direction) -> Response:
         """Answer with rows of the model's columns, and one log determinant each.

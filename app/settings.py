@@ -69,6 +69,12 @@ class ApiSettings(StoreSettings):
     max_training_memory_bytes: int = Field(
         default=4 * _GIB, ge=_MIB, description="Largest estimated memory of a training job."
     )
+    max_result_bytes: int = Field(
+        default=64 * _GIB,
+        ge=_MIB,
+        description="Largest result of a bulk job, in bytes of its numbers; while it runs it takes"
+        " twice that on the disk.",
+    )
 
     body_timeout_s: float = Field(
         default=30,

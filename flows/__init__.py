@@ -1,6 +1,7 @@
 """Density estimation with normalising flows, in pure PyTorch."""
 
 from flows.batch_norm import BatchNormSpec
+from flows.calibration import quantiles_of, rank_among
 from flows.catalogue import (
     FAMILIES,
     FlowSpec,
@@ -103,6 +104,8 @@ __all__ = [
     "fit_variational",
     "for_targets",
     "quadrature_kl",
+    "quantiles_of",
+    "rank_among",
     "spec_from_dict",
     "spec_to_dict",
 ]

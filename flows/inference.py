@@ -179,6 +179,7 @@ class CompiledFlow:
         chunk_rows: int,
         context: Rows | None = None,
         space: Space = "data",
+        start: int = 0,
     ) -> Iterator[Doubles]:
         """The rows of `sample`, in pieces; they do not depend on the pieces' size.
 
@@ -188,30 +189,27 @@ class CompiledFlow:
             chunk_rows: rows in a piece; the last may have fewer.
             context: one row for all or one for each, if the density is conditional.
             space: `model` gives preprocessed rows.
+            start: leave out the rows before this one; only their noise is drawn.
 
         Raises:
             FlowError: the context is not one row or n rows of `context_dim` columns.
         """
         self._check_context(context, n)
-        return self._iter_sample(n, seed, chunk_rows, context, space)
-
-    def _iter_sample(
-        self, n: int, seed: int, chunk_rows: int, context: Rows | None, space: Space
-    ) -> Iterator[Doubles]:
         generator = torch.Generator().manual_seed(seed)
-        ready: list[Doubles] = []
-        waiting = 0
-        for start in range(0, n, self._sample_rows):
-            stop = min(start + self._sample_rows, n)
-            given = context if context is None or len(context) == 1 else context[start:stop]
-            piece = self._draw(stop - start, generator, given, space)
-            while waiting + len(piece) >= chunk_rows:
-                cut = chunk_rows - waiting
-                yield np.concatenate([*ready, piece[:cut]])
-                ready, waiting, piece = [], 0, piece[cut:]
-            ready, waiting = [*ready, piece], waiting + len(piece)
-        if waiting > 0:
-            yield np.concatenate(ready)
+        drawn = self._drawn(n, generator, context, space, start)
+        return _pieces_of(drawn, chunk_rows)
+
+    def _drawn(
+        self, n: int, generator: torch.Generator, context: Rows | None, space: Space, start: int
+    ) -> Iterator[Doubles]:
+        """Rows from `start` on, computed in the same chunks whatever that is."""
+        for first in range(0, n, self._sample_rows):
+            stop = min(first + self._sample_rows, n)
+            if stop <= start:
+                base_noise(stop - first, self.dim, generator=generator)
+                continue
+            given = context if context is None or len(context) == 1 else context[first:stop]
+            yield self._draw(stop - first, generator, given, space)[max(0, start - first) :]
 
     @torch.inference_mode()
     def _draw(
@@ -333,6 +331,21 @@ class CompiledFlow:
             return rows.contiguous().numpy(), 0.0
         data, log_det = self._preprocessing.forward(rows)
         return data.contiguous().numpy(), log_det.numpy()
+
+
+def _pieces_of(chunks: Iterator[Doubles], rows: int) -> Iterator[Doubles]:
+    """The same rows, so many in each piece; the last may have fewer."""
+    ready: list[Doubles] = []
+    waiting = 0
+    for chunk in chunks:
+        piece = chunk
+        while waiting + len(piece) >= rows:
+            cut = rows - waiting
+            yield np.concatenate([*ready, piece[:cut]])
+            ready, waiting, piece = [], 0, piece[cut:]
+        ready, waiting = [*ready, piece], waiting + len(piece)
+    if waiting > 0:
+        yield np.concatenate(ready)
 
 
 def _total(terms: list[Tensor], rows: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ from models_store.errors import BlobCorruptError, BlobError, BlobMissingError, S
 
 STAGING = "staging"
 
-_KEY = re.compile(r"(datasets|jobs|models)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){1,3}")
+_KEY = re.compile(r"(datasets|jobs|models|results)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){1,3}")
+_FOLDERS = ("datasets", "jobs", "models", "results")
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -42,6 +43,21 @@ def model_key(job_id: str, attempt: int) -> str:
     finished it.
     """
     return f"models/{job_id}/{attempt}.safetensors"
+
+
+def part_key(job_id: str, attempt: int, *, number: int) -> str:
+    """Return the key of some rows of a result that is not whole yet."""
+    return f"jobs/{job_id}/{attempt}-{number}.part"
+
+
+def parts_key(job_id: str, attempt: int, *, number: int) -> str:
+    """Return the key of the list of the parts up to one."""
+    return f"jobs/{job_id}/{attempt}-{number}.json"
+
+
+def result_key(job_id: str, attempt: int, *, suffix: str) -> str:
+    """Return the key of a bulk job's file; no two attempts share one."""
+    return f"results/{job_id}/{attempt}.{suffix}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +156,7 @@ class BlobStore:
 
     def keys(self, prefix: str) -> list[str]:
         """Return the keys of the files in a folder, sorted; none if there is no such folder."""
-        folder = self.root / prefix if prefix in ("datasets", "jobs", "models") else None
+        folder = self.root / prefix if prefix in _FOLDERS else None
         folder = folder or self._locate(prefix)
         return sorted(
             path.relative_to(self.root).as_posix() for path in folder.rglob("*") if path.is_file()

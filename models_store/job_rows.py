@@ -16,6 +16,7 @@ from models_store.job_states import (
     Job,
     JobError,
     JobKind,
+    JobResult,
     JobState,
 )
 from models_store.tables import JobDatasetRow, JobEventRow, JobRow, JsonObject
@@ -43,6 +44,7 @@ def to_job(row: JobRow) -> Job:
         request=row.request,
         progress=row.progress,
         metrics=row.metrics,
+        result=None if row.result is None else JobResult(**row.result),  # type: ignore[typeddict-item]  # written as one
         error=error,
         checkpoints=[Checkpoint(**checkpoint) for checkpoint in row.checkpoints],  # type: ignore[typeddict-item]  # written as a Checkpoint
         cancel_requested=row.cancel_requested,

@@ -11,6 +11,13 @@ class JobKind(StrEnum):
 
     TRAINING = "training"
     VARIATIONAL = "variational"
+    SCORING = "scoring"
+    SAMPLING = "sampling"
+
+    @property
+    def makes_version(self) -> bool:
+        """Whether it makes a version of a model; others use one, and make a file."""
+        return self in (JobKind.TRAINING, JobKind.VARIATIONAL)
 
 
 class JobState(StrEnum):
@@ -59,7 +66,8 @@ class NewJob:
     Attributes:
         project: whose it is.
         kind: what it does.
-        model_name: the model that gets a version when it succeeds.
+        model_name: the model that gets a version when it succeeds, or that it uses.
+        model_version: the version that it uses.
         dataset_id: the dataset that it reads; it must exist in the project.
         held_out_ids: further datasets that it reads, for validation and test.
         request: the accepted request, defaults filled in; a JSON object.
@@ -72,6 +80,7 @@ class NewJob:
     model_name: str
     dataset_id: str | None
     request: dict[str, Any]
+    model_version: int | None = None
     held_out_ids: tuple[str, ...] = ()
     request_id: str | None = None
     traceparent: str | None = None
@@ -93,11 +102,21 @@ class JobError(TypedDict):
 
 
 class Checkpoint(TypedDict):
-    """A durable training state of a job, in the blob store; ``epoch`` may count iterations."""
+    """A durable state of a job, in the blob store; ``epoch`` may count iterations or parts."""
 
     key: str
     sha256: str
     epoch: int
+
+
+class JobResult(TypedDict):
+    """The file that a bulk job made, in the blob store."""
+
+    key: str
+    sha256: str
+    bytes: int
+    rows: int
+    media_type: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +125,8 @@ class Job:
 
     Attributes:
         attempt: how many times it was claimed; the fencing token of the present attempt.
-        model_version: the version that it made, once it succeeded.
+        model_version: the version that it uses, or made, once it succeeded.
+        result: the file that it made, once it succeeded.
         checkpoints: the newest two, newest first.
         dispatched: whether a hint was sent to the queue since it was last queued.
         lease_expires_at: when another worker may take it, by the database's clock.
@@ -123,6 +143,7 @@ class Job:
     request: dict[str, Any]
     progress: dict[str, Any] | None
     metrics: dict[str, Any] | None
+    result: JobResult | None
     error: JobError | None
     checkpoints: list[Checkpoint]
     cancel_requested: bool

@@ -19,12 +19,20 @@ from models_store.job_rows import (
     storable,
     to_job,
 )
-from models_store.job_states import CRASH_LOOP_ATTEMPTS, Checkpoint, EventKind, Job, JobState
+from models_store.job_states import (
+    CRASH_LOOP_ATTEMPTS,
+    Checkpoint,
+    EventKind,
+    Job,
+    JobResult,
+    JobState,
+)
 from models_store.records import NewVersion, Version
 from models_store.tables import JobRow
 from models_store.version_rows import add_version, version_of_job
 
 _CHECKPOINTS_KEPT = 2
+_UNITS = ("epoch", "iteration", "part")
 
 
 class JobWork:
@@ -80,8 +88,8 @@ class JobWork:
             attempt: the attempt that claimed it.
             lease_s: the lease, from now.
             metrics: finite numbers; ``epoch`` counts from 1, or instead of it ``iteration``, of
-                which an "epoch" here has many. Empty: no epoch has ended yet, only the checkpoint
-                counts.
+                which an "epoch" here has many, or ``part``. Empty: no epoch has ended yet, only
+                the checkpoint counts.
             progress: what the caller sees of it.
             checkpoint: a training state that is durable in the blob store.
 
@@ -118,6 +126,20 @@ class JobWork:
         if registered is None:
             raise CancelledInsteadError(job_id, attempt=attempt)
         return registered
+
+    def finish_bulk(
+        self, job_id: str, attempt: int, *, metrics: dict[str, Any], result: JobResult
+    ) -> None:
+        """Succeed with a file that is durable in the blob store, instead of a version.
+
+        Safe to repeat, and the checkpoints go, as with `finish`.
+
+        Raises:
+            FencedError: the job is no longer this attempt's.
+            CancelledInsteadError: a cancel request came first; the job is cancelled now.
+        """
+        if not self._database.transact(_finish_bulk, job_id, attempt, metrics, result):
+            raise CancelledInsteadError(job_id, attempt=attempt)
 
     def fail(self, job_id: str, attempt: int, *, code: str, detail: str | None) -> None:
         """Fail for good.
@@ -162,7 +184,8 @@ class _Epoch:
 
     @property
     def number(self) -> int:
-        return int(self.metrics.get("epoch", self.metrics.get("iteration", 0)))
+        counted = (self.metrics[unit] for unit in _UNITS if unit in self.metrics)
+        return int(next(counted, 0))
 
 
 def _claim(session: Session, worker: str, lease_s: float) -> Job | None:
@@ -266,6 +289,29 @@ def _finish(
     row.checkpoints = []
     move(session, row, JobState.SUCCEEDED)
     return version
+
+
+def _finish_bulk(
+    session: Session, job_id: str, attempt: int, metrics: dict[str, Any], result: JobResult
+) -> bool:
+    """Return whether it succeeded; False when it was to be cancelled and now is."""
+    try:
+        row = held(session, job_id, attempt)
+    except FencedError:
+        done = session.scalar(
+            select(JobRow.result).where(JobRow.id == job_id, JobRow.attempt == attempt)
+        )
+        if done != dict(result):
+            raise
+        return True
+    if row.cancel_requested:
+        move(session, row, JobState.CANCELLED)
+        return False
+    row.result = dict(result)
+    row.metrics = metrics
+    row.checkpoints = []
+    move(session, row, JobState.SUCCEEDED)
+    return True
 
 
 def _fail(session: Session, job_id: str, attempt: int, code: str, detail: str | None) -> None:

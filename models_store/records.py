@@ -55,6 +55,8 @@ class NewVersion:
         flow: its spec, a JSON object.
         dataset_sha256: hash of the table that it was trained on.
         target: the density that it was fitted to instead, a JSON object.
+        held_out: of the log densities of rows that it was not trained on: how many ``rows``, and
+            their ``quantiles`` 0, 0.001, ..., 1.
         checkpoint_key: its weights in the blob store.
     """
 
@@ -69,6 +71,7 @@ class NewVersion:
     dataset_id: str | None
     dataset_sha256: str | None
     target: dict[str, Any] | None = None
+    held_out: dict[str, Any] | None = None
     seed: int
     code_version: str
     checkpoint_key: str
@@ -86,6 +89,11 @@ class Version(NewVersion):
     job_id: str
     aliases: list[str]
     created_at: datetime
+
+    @property
+    def ref(self) -> str:
+        """The reference that always stands for this version."""
+        return f"{self.name}:{self.version}"
 
 
 @dataclass(frozen=True, kw_only=True)

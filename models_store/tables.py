@@ -101,6 +101,8 @@ class JobRow(Base):
     progress: Mapped[JsonObject | None]
     metrics: Mapped[JsonObject | None]
     checkpoints: Mapped[list[JsonObject]] = mapped_column(default=list)
+    # The file that a bulk job made.
+    result: Mapped[JsonObject | None]
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
     last_epoch: Mapped[int] = mapped_column(default=0)
@@ -190,6 +192,8 @@ class ModelVersionRow(Base):
     dataset_id: Mapped[str | None]
     dataset_sha256: Mapped[str | None]
     target: Mapped[JsonObject | None]
+    # Quantiles of the log densities of rows that it was not trained on; null where there are none.
+    held_out: Mapped[JsonObject | None]
     seed: Mapped[int] = mapped_column(BigInteger)
     code_version: Mapped[str]
     checkpoint_key: Mapped[str]

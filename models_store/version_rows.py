@@ -173,6 +173,7 @@ def _to_version(row: ModelVersionRow, *, name: str, aliases: list[str]) -> Versi
         dataset_id=row.dataset_id,
         dataset_sha256=row.dataset_sha256,
         target=row.target,
+        held_out=row.held_out,
         seed=row.seed,
         code_version=row.code_version,
         checkpoint_key=row.checkpoint_key,

@@ -6,7 +6,16 @@ from typing import Any
 
 from models_store.job_states import Job, JobKind
 from models_store.registry import Registry
-from workers.protocol import CheckpointRef, DatasetRef, Task, TrainingTask, VariationalTask
+from workers.protocol import (
+    CheckpointRef,
+    DatasetRef,
+    ModelRef,
+    SamplingTask,
+    ScoringTask,
+    Task,
+    TrainingTask,
+    VariationalTask,
+)
 from workers.settings import WorkerSettings
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -24,6 +33,10 @@ def task_of(job: Job, *, registry: Registry, settings: WorkerSettings) -> Task:
             return training_task(job, registry=registry, settings=settings)
         case JobKind.VARIATIONAL:
             return variational_task(job, registry=registry, settings=settings)
+        case JobKind.SCORING:
+            return scoring_task(job, registry=registry, settings=settings)
+        case JobKind.SAMPLING:
+            return sampling_task(job, registry=registry, settings=settings)
 
 
 def training_task(job: Job, *, registry: Registry, settings: WorkerSettings) -> TrainingTask:
@@ -49,6 +62,21 @@ def variational_task(job: Job, *, registry: Registry, settings: WorkerSettings) 
     """
     dataset = _optional(registry, job.project, job.dataset_id)
     return VariationalTask(dataset=dataset, **_common(job, settings))
+
+
+def scoring_task(job: Job, *, registry: Registry, settings: WorkerSettings) -> ScoringTask:
+    """The task of a bulk scoring.
+
+    Raises:
+        NotFoundError: the dataset of the job is gone.
+    """
+    dataset = _dataset(registry, job.project, job.request["dataset_id"])
+    return ScoringTask(dataset=dataset, model=_model(registry, job), **_common(job, settings))
+
+
+def sampling_task(job: Job, *, registry: Registry, settings: WorkerSettings) -> SamplingTask:
+    """The task of a bulk sampling."""
+    return SamplingTask(model=_model(registry, job), **_common(job, settings))
 
 
 def _common(job: Job, settings: WorkerSettings) -> dict[str, Any]:
@@ -85,6 +113,17 @@ def _machine_memory_bytes() -> int:
     except OSError:
         return physical
     return physical if limit == "max" else min(physical, int(limit))
+
+
+def _model(registry: Registry, job: Job) -> ModelRef:
+    version = registry.resolve(job.project, job.request["model"])
+    return ModelRef(
+        key=version.checkpoint_key,
+        sha256=version.checkpoint_sha256,
+        flow=version.flow,
+        columns=version.columns,
+        quantiles=None if version.held_out is None else version.held_out["quantiles"],
+    )
 
 
 def _optional(registry: Registry, project: str, dataset_id: str | None) -> DatasetRef | None:

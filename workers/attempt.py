@@ -14,7 +14,7 @@ from functools import partial
 
 from models_store.blobs import BlobStore
 from models_store.errors import BlobError, CancelledInsteadError
-from models_store.job_states import Checkpoint, Job
+from models_store.job_states import Checkpoint, Job, JobResult
 from models_store.job_work import JobWork
 from models_store.registry import NewVersion
 from workers.process import TrainerProcess
@@ -25,6 +25,7 @@ from workers.protocol import (
     Interrupted,
     Message,
     Note,
+    Produced,
     Tick,
     Trained,
 )
@@ -115,7 +116,7 @@ class Attempt:
                 self._writes.add(partial(self._record, message))
             case Note():
                 self._writes.add(partial(self._note, message.text))
-            case Tick() | Trained() | Failed():
+            case Tick() | Trained() | Produced() | Failed():
                 pass
 
     def _watch(self, now: float) -> None:
@@ -169,6 +170,8 @@ class Attempt:
         match self._last:
             case Trained() as trained:
                 self._writes.add(partial(self._finish, trained))
+            case Produced() as produced:
+                self._writes.add(partial(self._finish_bulk, produced))
             case _ if self._ending is Ending.CANCELLED:
                 self._writes.add(partial(work.cancelled, job_id, attempt))
             case Failed(code=code, detail=detail):
@@ -207,11 +210,24 @@ class Attempt:
             self._delete(version.checkpoint_key)
             raise
         log.info("registered version %s of model %s", registered.version, registered.name)
-        self._delete(f"jobs/{self._job.id}")
-        self._delete_other_models(version.checkpoint_key)
+        self._delete_all_but(version.checkpoint_key)
 
-    def _delete_other_models(self, kept: str) -> None:
-        for key in self._stores.blobs.keys(f"models/{self._job.id}"):
+    def _finish_bulk(self, produced: Produced) -> None:
+        result = JobResult(**produced.result)  # type: ignore[typeddict-item]  # sent as one
+        try:
+            self._stores.work.finish_bulk(
+                self._job.id, self._job.attempt, metrics=produced.metrics, result=result
+            )
+        except CancelledInsteadError:
+            self._delete(result["key"])
+            raise
+        log.info("the result has %s bytes", result["bytes"])
+        self._delete_all_but(result["key"])
+
+    def _delete_all_but(self, kept: str) -> None:
+        """Remove what the job needs no more: checkpoints, parts, the outcomes of lost attempts."""
+        self._delete(f"jobs/{self._job.id}")
+        for key in self._stores.blobs.keys(kept.rpartition("/")[0]):
             if key != kept:
                 self._delete(key)
 

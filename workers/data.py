@@ -60,13 +60,13 @@ def load_parts(
         TrainingError: a file is gone or was changed.
     """
     take = partial(_take_or_map, memory_bytes=task.memory_bytes)
-    table = _open(blobs, task.dataset)
+    table = open_table(blobs, task.dataset)
     wanted = _indices(task.dataset, columns)
     train, validation, test = split_rows(len(table), split)
     held_out = {"validation": (table, validation, wanted), "test": (table, test, wanted)}
     for name, dataset in (("validation", task.validation_dataset), ("test", task.test_dataset)):
         if dataset is not None:
-            own = _open(blobs, dataset)
+            own = open_table(blobs, dataset)
             held_out[name] = own, np.arange(len(own)), _indices(dataset, columns)
     return Parts(
         train=take(table, train, wanted),
@@ -122,9 +122,9 @@ def moments(
     """
     device = rows.device if isinstance(rows, Tensor) else None
     zero = torch.zeros(rows.shape[1], dtype=torch.float64, device=device)
-    mean = sum((transform(chunk).sum(dim=0) for chunk in _chunks(rows)), start=zero) / len(rows)
+    mean = sum((transform(chunk).sum(dim=0) for chunk in chunks(rows)), start=zero) / len(rows)
     squares = sum(
-        ((transform(chunk) - mean).square().sum(dim=0) for chunk in _chunks(rows)), start=zero
+        ((transform(chunk) - mean).square().sum(dim=0) for chunk in chunks(rows)), start=zero
     )
     std = (squares / len(rows)).sqrt()
     for name, value in zip(columns, std.tolist(), strict=True):
@@ -141,11 +141,16 @@ def load_columns(blobs: BlobStore, dataset: DatasetRef, columns: Sequence[str]) 
     Raises:
         TrainingError: the file is gone or was changed.
     """
-    table = _open(blobs, dataset)
+    table = open_table(blobs, dataset)
     return _take(table, np.arange(len(table)), _indices(dataset, columns))
 
 
-def _open(blobs: BlobStore, dataset: DatasetRef) -> NDArray[np.floating[Any]]:
+def open_table(blobs: BlobStore, dataset: DatasetRef) -> NDArray[np.floating[Any]]:
+    """A whole table, memory-mapped.
+
+    Raises:
+        TrainingError: the file is gone or was changed.
+    """
     try:
         path = blobs.verify(dataset.key, dataset.sha256)
     except BlobError as error:
@@ -158,7 +163,8 @@ def _indices(dataset: DatasetRef, columns: Sequence[str]) -> list[int]:
     return [dataset.columns.index(name) for name in columns]
 
 
-def _chunks(rows: Table) -> Iterator[Tensor]:
+def chunks(rows: Table) -> Iterator[Tensor]:
+    """The rows of a table, some at a time."""
     if isinstance(rows, Tensor):
         return iter(torch.split(rows, _CHUNK_ROWS))
     return rows.chunks(_CHUNK_ROWS)

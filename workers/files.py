@@ -12,7 +12,7 @@ from models_store.blobs import BlobStore, checkpoint_key, model_key
 from models_store.checkpoints import load_state, save_model, save_state
 from models_store.errors import BlobError, StorageFullError
 from models_store.schemas import Preprocessing
-from workers.protocol import CheckpointRef, Note, Send, Task, Trained
+from workers.protocol import CheckpointRef, ModelTask, Note, Send, Trained
 
 _SHARE = 0.02
 
@@ -27,7 +27,7 @@ class Checkpoints:
         unit: what they count, `epoch` or `iteration`.
     """
 
-    def __init__(self, task: Task, blobs: BlobStore, *, send: Send, unit: str) -> None:
+    def __init__(self, task: ModelTask, blobs: BlobStore, *, send: Send, unit: str) -> None:
         self._task = task
         self._blobs = blobs
         self._send = send
@@ -89,9 +89,10 @@ class Result:
     seed: int
     metrics: dict[str, Any]
     target: dict[str, Any] | None = None
+    held_out: dict[str, Any] | None = None
 
 
-def store(result: Result, task: Task, blobs: BlobStore) -> Trained:
+def store(result: Result, task: ModelTask, blobs: BlobStore) -> Trained:
     """Store the model and say what it is.
 
     Raises:
@@ -115,6 +116,7 @@ def store(result: Result, task: Task, blobs: BlobStore) -> Trained:
         "dataset_id": None if task.dataset is None else task.dataset.id,
         "dataset_sha256": None if task.dataset is None else task.dataset.sha256,
         "target": result.target,
+        "held_out": result.held_out,
         "seed": result.seed,
         "code_version": installed_version("densityd"),
         "checkpoint_key": stored.key,

@@ -86,3 +86,29 @@ class IterationProgress:
             "fraction": round(fraction, 4),
             "eta_seconds": round(left, 1),
         }
+
+
+class RowProgress:
+    """Counts rows; the time left follows from the pace of this attempt.
+
+    Args:
+        rows: how many there will be.
+        first: those that earlier attempts have done.
+    """
+
+    def __init__(self, *, rows: int, first: int) -> None:
+        self._rows = rows
+        self._first = first
+
+    def at(self, done: int, *, attempt_s: float) -> dict[str, Any]:
+        """The progress after so many rows, so many seconds into this attempt."""
+        fresh = done - self._first
+        left = (self._rows - done) * attempt_s / fresh if fresh > 0 else None
+        if done == self._rows:
+            left = 0.0
+        return {
+            "rows": done,
+            "total_rows": self._rows,
+            "fraction": round(done / self._rows, 4),
+            "eta_seconds": None if left is None else round(left, 1),
+        }

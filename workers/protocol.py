@@ -24,8 +24,22 @@ class DatasetRef(BlobRef):
     columns: list[str]
 
 
+class ModelRef(BlobRef):
+    """One version of a model.
+
+    `quantiles` are those that its scores are calibrated by, None if there are none.
+    """
+
+    flow: dict[str, Any]
+    columns: list[str]
+    quantiles: list[float] | None
+
+
 class CheckpointRef(BlobRef):
-    """The state of training after `epoch` whole epochs and perhaps part of the next."""
+    """The state of training after `epoch` whole epochs and perhaps part of the next.
+
+    Of bulk work: after `epoch` parts.
+    """
 
     epoch: int
 
@@ -71,7 +85,24 @@ class VariationalTask(_Task):
     dataset: DatasetRef | None
 
 
-Task = TrainingTask | VariationalTask
+class ScoringTask(_Task):
+    """Score a dataset by a model, into a file."""
+
+    kind: Literal["scoring"] = "scoring"
+    model: ModelRef
+    dataset: DatasetRef
+
+
+class SamplingTask(_Task):
+    """Draw rows from a model, into a file."""
+
+    kind: Literal["sampling"] = "sampling"
+    model: ModelRef
+
+
+ModelTask = TrainingTask | VariationalTask
+BulkTask = ScoringTask | SamplingTask
+Task = ModelTask | BulkTask
 TASK: TypeAdapter[Task] = TypeAdapter(Annotated[Task, Field(discriminator="kind")])
 
 
@@ -83,7 +114,7 @@ class Tick(_Message):
 
 
 class EpochDone(_Message):
-    """An epoch, or the iterations of a report, are done.
+    """An epoch, the iterations of a report, or a part of bulk work are done.
 
     `checkpoint` is on disk already, None when none was due.
     """
@@ -114,6 +145,19 @@ class Trained(_Message):
     version: dict[str, Any]
 
 
+class Produced(_Message):
+    """The last message of bulk work that went well: the file is on disk.
+
+    Args:
+        metrics: the job's final metrics.
+        result: the members of a `models_store.job_states.JobResult`.
+    """
+
+    type: Literal["produced"] = "produced"
+    metrics: dict[str, Any]
+    result: dict[str, Any]
+
+
 class Interrupted(_Message):
     """The last message after SIGTERM; `checkpoint` continues at the very next batch."""
 
@@ -132,10 +176,11 @@ class Failed(_Message):
 
 
 Message = Annotated[
-    Tick | EpochDone | Note | Trained | Interrupted | Failed, Field(discriminator="type")
+    Tick | EpochDone | Note | Trained | Produced | Interrupted | Failed,
+    Field(discriminator="type"),
 ]
-MESSAGE: TypeAdapter[Tick | EpochDone | Note | Trained | Interrupted | Failed] = TypeAdapter(
-    Message
+MESSAGE: TypeAdapter[Tick | EpochDone | Note | Trained | Produced | Interrupted | Failed] = (
+    TypeAdapter(Message)
 )
 
 Send = Callable[[Message], None]

@@ -16,7 +16,16 @@ from models_store.errors import StorageFullError
 from models_store.lifeline import die_with
 from models_store.logs import configure_logging, log_context
 from workers.errors import TrainingError
-from workers.protocol import TASK, Failed, Message, Task, TrainingTask, VariationalTask
+from workers.protocol import (
+    TASK,
+    Failed,
+    Message,
+    SamplingTask,
+    ScoringTask,
+    Task,
+    TrainingTask,
+    VariationalTask,
+)
 
 log = logging.getLogger(__name__)
 
@@ -89,17 +98,8 @@ def _limit_memory(limit_bytes: int) -> None:
 
 
 def _work(task: Task, channel: Channel, interrupted: Interruption) -> Failed | None:
-    # Late: the task is read and the parent is watched before a second goes into this import.
-    from workers import training, variational  # noqa: PLC0415
-
-    if task.memory_bytes is not None:
-        _limit_memory(task.memory_bytes)
     try:
-        match task:
-            case TrainingTask():
-                training.train(task, channel.send, interrupted=interrupted)
-            case VariationalTask():
-                variational.infer(task, channel.send, interrupted=interrupted)
+        _do(task, channel, interrupted)
     except TrainingError as error:
         return Failed(code=error.code, detail=str(error))
     except StorageFullError:
@@ -107,9 +107,24 @@ def _work(task: Task, channel: Channel, interrupted: Interruption) -> Failed | N
     except Exception as error:
         if is_out_of_memory(error):
             return Failed(code="oom", detail=_out_of_memory(task))
-        log.exception("training failed")
+        log.exception("the %s failed", task.kind)
         return Failed(code="internal", detail=None)
     return None
+
+
+def _do(task: Task, channel: Channel, interrupted: Interruption) -> None:
+    # Late: the task is read and the parent is watched before a second goes into this import.
+    from workers import bulk, training, variational  # noqa: PLC0415
+
+    if task.memory_bytes is not None:
+        _limit_memory(task.memory_bytes)
+    match task:
+        case TrainingTask():
+            training.train(task, channel.send, interrupted=interrupted)
+        case VariationalTask():
+            variational.infer(task, channel.send, interrupted=interrupted)
+        case ScoringTask() | SamplingTask():
+            bulk.produce(task, channel.send, interrupted=interrupted)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

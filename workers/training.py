@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,13 +23,15 @@ from flows import (
     Flow,
     StepSchedule,
     build,
+    compile_flow,
     evaluate,
     fit,
+    quantiles_of,
 )
 from models_store.blobs import BlobStore
 from models_store.checkpoints import preprocessing_spec
 from models_store.schemas import AcceptedOptimisation, AcceptedTraining, StepSchedule as StepRequest
-from workers.data import Parts, load_parts, moments, sample, select
+from workers.data import Parts, chunks, load_parts, moments, sample, select
 from workers.devices import find_device
 from workers.discrete import SAMPLE_ROWS, Noise, column_noise
 from workers.errors import TrainingError
@@ -81,8 +84,9 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     except FitInterrupted as error:
         run.interrupt(error.state)
         return
-    reached = _likelihoods(flow, parts, seed=request.optimisation.seed, on_chunk=run.tick)
-    run.finish(flow, metrics | {"epochs": metrics["epoch"]} | reached)
+    metrics |= {"epochs": metrics["epoch"]}
+    metrics |= _likelihoods(flow, parts, seed=request.optimisation.seed, on_chunk=run.tick)
+    run.finish(flow, metrics, held_out=_held_out(flow, parts, device))
 
 
 class _Run:
@@ -131,7 +135,7 @@ class _Run:
             Interrupted(metrics=self._metrics, progress=self._position, checkpoint=checkpoint)
         )
 
-    def finish(self, flow: Flow, metrics: dict[str, Any]) -> None:
+    def finish(self, flow: Flow, metrics: dict[str, Any], *, held_out: dict[str, Any]) -> None:
         """Store the model and say what it is."""
         request = self._request
         result = Result(
@@ -142,6 +146,7 @@ class _Run:
             preprocessing=request.preprocessing,
             seed=request.optimisation.seed,
             metrics=metrics,
+            held_out=held_out,
         )
         self._send(store(result, self._task, self._blobs))
 
@@ -259,3 +264,15 @@ def _likelihoods(
             metrics[f"{name}_standard_error"] = finite(reached.two_standard_errors / 2)
             metrics[f"{name}_rows"] = reached.rows
     return metrics
+
+
+def _held_out(flow: Flow, parts: Parts, device: torch.device) -> dict[str, Any]:
+    """What scores are calibrated by: log densities of rows that training never saw.
+
+    Those of the test part, or else of the validation part, computed as rows are scored later:
+    discrete values without noise.
+    """
+    rows = parts.validation if parts.test is None else parts.test
+    compiled = compile_flow(flow, device=device)
+    scores = [compiled.log_prob(chunk.cpu().numpy()) for chunk in chunks(rows)]
+    return {"rows": len(rows), "quantiles": quantiles_of(np.concatenate(scores)).tolist()}

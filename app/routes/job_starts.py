@@ -4,15 +4,23 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, status
 
-from app.desk import Draft, Grounds, JobDesk, start_responses
-from app.job_examples import TRAINING_EXAMPLES, VARIATIONAL_EXAMPLES
+from app.desk import FIT_REFUSALS, Accepted, Draft, Grounds, JobDesk, start_responses
+from app.job_examples import (
+    SAMPLING_EXAMPLES,
+    SCORING_EXAMPLES,
+    TRAINING_EXAMPLES,
+    VARIATIONAL_EXAMPLES,
+)
 from app.job_schemas import JobView
 from app.json_body import json_body, json_request
+from app.sample_context import context_rows
 from models_store.acceptance import HeldOut, accept_training
+from models_store.bulk_acceptance import accept_sampling, accept_scoring
+from models_store.bulk_schemas import SamplingRequest, ScoringRequest
 from models_store.jobs import JobKind
-from models_store.schemas import AcceptedTraining, TrainingRequest
+from models_store.schemas import TrainingRequest
 from models_store.variational_acceptance import accept_variational, dataset_of
-from models_store.variational_schemas import AcceptedVariational, VariationalRequest
+from models_store.variational_schemas import VariationalRequest
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -24,7 +32,11 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
     status_code=status.HTTP_202_ACCEPTED,
     openapi_extra=json_request(TrainingRequest, examples=TRAINING_EXAMPLES),
     responses=start_responses(
-        "dataset-constant-column", "split-invalid", "split-too-small", "preprocessing-unsuitable"
+        *FIT_REFUSALS,
+        "dataset-constant-column",
+        "split-invalid",
+        "split-too-small",
+        "preprocessing-unsuitable",
     ),
 )
 def start_training(
@@ -40,15 +52,15 @@ def start_training(
     """
     validation_id, test_id = body.split.validation_dataset_id, body.split.test_dataset_id
 
-    def accept() -> AcceptedTraining:
+    def accept() -> Accepted:
         dataset = grounds.dataset(body.dataset_id)
         held_out = HeldOut(grounds.optional(validation_id), grounds.optional(test_id))
-        return accept_training(body, dataset, limits=grounds.limits, held_out=held_out)
+        accepted = accept_training(body, dataset, limits=grounds.limits, held_out=held_out)
+        return Accepted(request=accepted, model_name=body.model_name)
 
     return desk.start(
         Draft(
             kind=JobKind.TRAINING,
-            model_name=body.model_name,
             body=body,
             accept=accept,
             dataset_id=body.dataset_id,
@@ -63,7 +75,7 @@ def start_training(
     summary="Fit a flow to a density without data",
     status_code=status.HTTP_202_ACCEPTED,
     openapi_extra=json_request(VariationalRequest, examples=VARIATIONAL_EXAMPLES),
-    responses=start_responses("formula", "flow-unsuitable", "response-not-binary"),
+    responses=start_responses(*FIT_REFUSALS, "formula", "flow-unsuitable", "response-not-binary"),
 )
 def start_variational(
     body: Annotated[VariationalRequest, Depends(json_body(VariationalRequest))],
@@ -79,15 +91,78 @@ def start_variational(
     """
     dataset_id = dataset_of(body.target)
 
-    def accept() -> AcceptedVariational:
-        return accept_variational(body, grounds.optional(dataset_id), limits=grounds.limits)
+    def accept() -> Accepted:
+        dataset = grounds.optional(dataset_id)
+        accepted = accept_variational(body, dataset, limits=grounds.limits)
+        return Accepted(request=accepted, model_name=body.model_name)
 
     return desk.start(
         Draft(
             kind=JobKind.VARIATIONAL,
-            model_name=body.model_name,
             body=body,
             accept=accept,
             dataset_id=dataset_id,
         )
     )
+
+
+@router.post(
+    "/scoring",
+    operation_id="start_scoring",
+    summary="Score a dataset into a file",
+    status_code=status.HTTP_202_ACCEPTED,
+    openapi_extra=json_request(ScoringRequest, examples=SCORING_EXAMPLES),
+    responses=start_responses("unknown-column", "limit-result"),
+)
+def start_scoring(
+    body: Annotated[ScoringRequest, Depends(json_body(ScoringRequest))],
+    desk: Annotated[JobDesk, Depends()],
+    grounds: Annotated[Grounds, Depends()],
+) -> JobView:
+    """Accept the scoring of a whole dataset.
+
+    The file has a row for each row of the dataset, in its order: `log_prob`, and `quantile` if
+    the version has calibrated scores. `request.model` in the answer names the version: a later
+    move of an alias changes nothing.
+    """
+
+    def accept() -> Accepted:
+        version, dataset = grounds.version(body.model), grounds.dataset(body.dataset_id)
+        accepted = accept_scoring(body, version, dataset, max_bytes=grounds.max_result_bytes)
+        return Accepted(request=accepted, model_name=version.name, model_version=version.version)
+
+    return desk.start(
+        Draft(kind=JobKind.SCORING, body=body, accept=accept, dataset_id=body.dataset_id)
+    )
+
+
+@router.post(
+    "/sampling",
+    operation_id="start_sampling",
+    summary="Draw rows into a file",
+    status_code=status.HTTP_202_ACCEPTED,
+    openapi_extra=json_request(SamplingRequest, examples=SAMPLING_EXAMPLES),
+    responses=start_responses("context-mismatch", "limit-result"),
+)
+def start_sampling(
+    body: Annotated[SamplingRequest, Depends(json_body(SamplingRequest))],
+    desk: Annotated[JobDesk, Depends()],
+    grounds: Annotated[Grounds, Depends()],
+) -> JobView:
+    """Accept the drawing of any number of rows.
+
+    They are those that `sample` gives for the same version, `n` and seed.
+    """
+
+    def accept() -> Accepted:
+        version = grounds.version(body.model)
+        context = context_rows(body.context, version.context_columns, n=body.n)
+        accepted = accept_sampling(
+            body,
+            version,
+            None if context is None else context.tolist(),
+            max_bytes=grounds.max_result_bytes,
+        )
+        return Accepted(request=accepted, model_name=version.name, model_version=version.version)
+
+    return desk.start(Draft(kind=JobKind.SAMPLING, body=body, accept=accept, dataset_id=None))

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from app.dependencies import (
     DEFAULT_LIMIT,
+    BlobsDep,
     CursorQuery,
     JobsDep,
     LimitQuery,
@@ -14,11 +15,13 @@ from app.dependencies import (
     QueueDep,
 )
 from app.desk import hint
+from app.downloads import Download, result_download
 from app.events import MEDIA_TYPE as EVENT_STREAM, EventFeed, EventStream
 from app.job_schemas import EventPage, EventView, JobPage, JobView
-from app.problems import problem_responses
+from app.problems import Problem, problem_responses
 from models_store.jobs import JobKind, JobState
 from models_store.schemas import Name
+from models_store.table_writers import OUTPUT_MEDIA_TYPES
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -36,6 +39,10 @@ LastEventId = Annotated[
         description="As `after`, and stronger than it: browsers send it when they reconnect.",
     ),
 ]
+
+
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+_FILES = dict.fromkeys(OUTPUT_MEDIA_TYPES.values(), _FILE)
 
 
 class JobFilters:
@@ -135,6 +142,35 @@ def resume_job(job_id: JobId, jobs: JobsDep, queue: QueueDep, project: ProjectDe
 
 
 @router.get(
+    "/{job_id}/result",
+    operation_id="download_result",
+    summary="Download a bulk job's file",
+    response_class=Download,
+    responses={
+        200: {"description": "The file, in the format that was asked for.", "content": _FILES},
+        206: {"description": "The bytes that `Range` asks for.", "content": _FILES},
+        **problem_responses(
+            "not-found",
+            "job-without-result",
+            "result-not-ready",
+            "bad-request",
+            "range",
+            "artifact-missing",
+            "artifact-corrupt",
+        ),
+    },
+)
+def download_result(job_id: JobId, jobs: JobsDep, blobs: BlobsDep, project: ProjectDep) -> Download:
+    """The file that a scoring or a sampling made, whole or in ranges; its ETag is its SHA-256."""
+    job = jobs.get(project, job_id)
+    if job.kind.makes_version:
+        raise Problem("job-without-result")
+    if job.result is None:
+        raise Problem("result-not-ready", f"The job is {job.state}.")
+    return result_download(job.result, blobs, name=job.id)
+
+
+@router.get(
     "/{job_id}/events",
     operation_id="follow_job",
     summary="Follow a job",
@@ -165,7 +201,8 @@ async def follow_job(
 ) -> Response:
     """What happens to a job, as it happens: Server-Sent Events `state`, `epoch`, `message`, `end`.
 
-    An `epoch` is an epoch of a training, or a report on some iterations of a variational job.
+    An `epoch` is an epoch of a training, a report on some iterations of a variational job, or a
+    part of the rows of bulk work.
     Events are numbered without gaps, and `data` is JSON. A client that sends the number of its
     last event misses nothing, however often it reconnects. The stream ends after the job's `end`.
     """

@@ -6,6 +6,7 @@ These are the hot routes: they answer raw requests, and OpenAPI has their descri
 
 from typing import Annotated
 
+import numpy as np
 from fastapi import APIRouter, Path, Query
 from fastapi.routing import APIRoute
 from starlette.requests import Request
@@ -24,10 +25,11 @@ from app.score_docs import (
     log_prob_responses,
     rows_body,
     sample_responses,
+    score_responses,
     transform_responses,
 )
 from app.score_requests import ScoreRequest, Space
-from flows import CompiledFlow
+from flows import CompiledFlow, rank_among
 
 Ref = Annotated[
     str,
@@ -60,12 +62,21 @@ class RawRoute(APIRoute):
             return
         request = Request(scope, receive, send)
         refuse_unknown_parameters(request, self)
-        space = request.query_params.get("space", "data")
-        if space not in ("data", "model"):
-            error = FieldError("It must be `data` or `model`.", parameter="space")
-            raise Problem("validation", "A parameter is not valid; see `errors`.", errors=[error])
-        response: Response = await self.endpoint(request, scope["path_params"]["ref"], space)
+        response: Response = await self.endpoint(
+            request, scope["path_params"]["ref"], **_parameters(request)
+        )
         await response(scope, receive, send)
+
+
+def _parameters(request: Request) -> dict[str, str]:
+    """The query of a route, which has no other parameter than `space`."""
+    space = request.query_params.get("space")
+    if space is None:
+        return {}
+    if space not in ("data", "model"):
+        error = FieldError("It must be `data` or `model`.", parameter="space")
+        raise Problem("validation", "A parameter is not valid; see `errors`.", errors=[error])
+    return {"space": space}
 
 
 router = APIRouter(prefix="/v1/models", tags=["scores"], route_class=RawRoute)
@@ -91,6 +102,33 @@ async def log_prob(request: Request, ref: Ref, space: SpaceQuery = "data") -> Re
         return (flow.log_prob(rows, space=space),)
 
     return await score.answer_log_prob(compute)
+
+
+@router.post(
+    "/{ref}/score",
+    operation_id="score",
+    summary="How unusual are these rows?",
+    response_class=Response,
+    openapi_extra=rows_body(EXAMPLE_ROWS),
+    responses=score_responses(),
+)
+async def score(request: Request, ref: Ref) -> Response:
+    """The log density of each row, and its rank among rows that the model was not trained on.
+
+    `quantile` goes from 0, less likely than all held-out rows, to 1, likelier than all: below
+    0.01 are the rows that are as unusual as one in a hundred. It is the same for all models,
+    which log densities are not.
+    """
+    wanted = await ScoreRequest.of(request, ref, "data")
+    if wanted.version.held_out is None:
+        raise Problem("score-unavailable")
+    quantiles = np.array(wanted.version.held_out["quantiles"])
+
+    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
+        log_prob = flow.log_prob(rows)
+        return log_prob, rank_among(log_prob, quantiles)
+
+    return await wanted.answer_score(compute)
 
 
 @router.post(

@@ -1,6 +1,7 @@
 """Registered models for the tests of routes that use them."""
 
 import dataclasses
+from typing import Any
 
 import torch
 
@@ -41,6 +42,7 @@ def registered(
     spec: FlowSpec = SPEC,
     columns: list[str] = COLUMNS,
     context_columns: tuple[str, ...] = (),
+    held_out: dict[str, Any] | None = None,
 ) -> Version:
     """A model that went the way of every model: submitted, claimed, stored, finished."""
     submitted(Jobs(database), model_name=name)
@@ -64,6 +66,7 @@ def registered(
         columns=columns,
         context_columns=list(context_columns),
         flow=spec_to_dict(spec),
+        held_out=held_out,
         parameters=count_parameters(spec, len(columns), len(context_columns)),
         checkpoint_key=stored.key,
         checkpoint_sha256=stored.sha256,

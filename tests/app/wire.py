@@ -65,6 +65,8 @@ def read(kind: TableFormat, body: bytes) -> tuple[list[str], NDArray[np.float64]
 
 
 def _from_json(document: dict[str, Any]) -> tuple[list[str], NDArray[np.float64]]:
-    lists = [document[name] for name in ("rows", "log_det", "log_prob") if name in document]
+    lists = [
+        document[name] for name in ("rows", "log_det", "log_prob", "quantile") if name in document
+    ]
     columns = [np.array(values, dtype=np.float64) for values in lists]
     return document.get("columns", []), np.column_stack(columns)

@@ -49,6 +49,13 @@ def test_data_far_from_0_keep_their_digits():
     np.testing.assert_allclose(compiled.forward(u)[0], rows, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("start", [0, 1, 255, 256, 257, 512, 699, 700])
+def test_the_rows_of_a_seed_from_one_on_are_those_of_the_whole(compiled, start):
+    whole = compiled.sample(700, seed=3)
+    pieces = [*compiled.iter_sample(700, seed=3, chunk_rows=100, start=start), whole[:0]]
+    np.testing.assert_array_equal(np.concatenate(pieces), whole[start:])
+
+
 @pytest.mark.parametrize("chunk_rows", [1, 7, 64, 256, 300, 1000])
 def test_the_same_seed_gives_the_same_rows_whatever_the_chunks(compiled, chunk_rows):
     whole = compiled.sample(700, seed=3)

@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 from sqlalchemy import text
 
 from densityd import private_redis
 from models_store.acceptance import TrainingLimits, accept_training
 from models_store.blobs import BlobStore, table_key
+from models_store.bulk_acceptance import accept_sampling, accept_scoring
+from models_store.bulk_schemas import SamplingRequest, ScoringRequest
 from models_store.database import Database, migrate
 from models_store.ids import new_id
 from models_store.job_states import Job, JobKind, JobState, NewJob
@@ -26,6 +29,7 @@ from models_store.registry import Registry
 from models_store.schemas import TrainingRequest
 from models_store.variational_acceptance import accept_variational, dataset_of
 from models_store.variational_schemas import VariationalRequest
+from tests.app.serving import registered
 from tests.servers import tied
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
@@ -77,7 +81,7 @@ class Place:
         table[:, 1] += table[:, 0] ** 2
         return self.add_table(table)
 
-    def add_table(self, table: NDArray[np.float32]) -> Dataset:
+    def add_table(self, table: NDArray[np.floating[Any]]) -> Dataset:
         dataset_id = new_id("ds")
         with self.blobs.staged(".npy") as staged:
             with staged.open("wb") as file:
@@ -93,7 +97,7 @@ class Place:
                 "max": float(values.max()),
                 "distinct": len(np.unique(values)),
             }
-            for index, values in enumerate(table.T)
+            for index, values in enumerate(table.astype(np.float64).clip(-1e100, 1e100).T)
         ]
         return self.registry.add_dataset(
             NewDataset(
@@ -149,6 +153,39 @@ class Place:
             request_id="req-1",
         )
         return self.jobs.submit(new).job.id
+
+    def add_model(self, **fields: Any) -> Version:
+        """A version that no training made."""
+        return registered(self.database, self.blobs, name="m", **fields)
+
+    def submit_scoring(self, version: Version, dataset: Dataset, **fields: Any) -> str:
+        body = {"model": version.ref, "dataset_id": dataset.id} | fields
+        request = ScoringRequest.model_validate(body)
+        accepted = accept_scoring(request, version, dataset, max_bytes=2**40)
+        return self._submit_bulk(JobKind.SCORING, version, accepted, dataset_id=dataset.id)
+
+    def submit_sampling(self, version: Version, n: int, **fields: Any) -> str:
+        body = {"model": version.ref, "n": n, "seed": 1} | fields
+        request = SamplingRequest.model_validate(body)
+        accepted = accept_sampling(request, version, None, max_bytes=2**40)
+        return self._submit_bulk(JobKind.SAMPLING, version, accepted, dataset_id=None)
+
+    def _submit_bulk(
+        self, kind: JobKind, version: Version, accepted: BaseModel, *, dataset_id: str | None
+    ) -> str:
+        new = NewJob(
+            project=PROJECT,
+            kind=kind,
+            model_name=version.name,
+            model_version=version.version,
+            dataset_id=dataset_id,
+            request=accepted.model_dump(mode="json"),
+            request_id="req-1",
+        )
+        return self.jobs.submit(new).job.id
+
+    def part(self, job_id: str) -> int:
+        return int((self.job(job_id).metrics or {}).get("part", 0))
 
     def job(self, job_id: str) -> Job:
         return self.jobs.get(PROJECT, job_id)

@@ -108,6 +108,26 @@ def test_the_best_model_is_stored_and_scores_as_its_metrics_say(place: Place) ->
     assert version["dataset_sha256"] == dataset.sha256
 
 
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_scores_are_calibrated_by_rows_that_training_never_saw(place: Place, part: str) -> None:
+    dataset = place.add_dataset()
+    split = {} if part == "test" else {"split": {"test": 0}}
+    task = task_of(place, dataset, request=split)
+
+    version = result(run(task)).version
+
+    flow = load_model(place.blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+    rows = np.load(place.blobs.path(dataset.key))
+    _, validation, test = split_rows(len(rows), AcceptedSplit(**task.request["split"]))
+    held_out = rows[test if part == "test" else validation]
+    with torch.no_grad():
+        exact = flow.log_prob(torch.from_numpy(held_out)).double().numpy()
+    assert version["held_out"]["rows"] == len(held_out) == 60
+    quantiles = version["held_out"]["quantiles"]
+    assert len(quantiles) == 1001
+    assert quantiles == pytest.approx(np.quantile(exact, np.linspace(0, 1, 1001)), abs=1e-3)
+
+
 def test_each_epoch_is_told_once_with_its_metrics(place: Place) -> None:
     told = epochs(run(task_of(place, place.add_dataset())))
 

@@ -1,0 +1,223 @@
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq  # type: ignore[import-untyped] # it ships no type information
+import pytest
+from starlette.testclient import TestClient
+
+from app.settings import ApiSettings
+from flows import compile_flow
+from models_store.blobs import BlobStore
+from models_store.database import Database
+from tests.app.conftest import CSV, JSON
+from tests.app.serving import COLUMNS, a_flow, registered
+from workers.settings import WorkerSettings
+from workers.supervisor import Supervisor
+
+RANDOM = np.random.default_rng(0)
+TABLE = RANDOM.normal([40, 170, 5, 70], [15, 10, 1, 12], size=(400, 4))
+NAMES = ["age", "height", "other", "weight"]
+FLOW = compile_flow(a_flow())
+
+
+@pytest.fixture
+def setting_values() -> dict[str, Any]:
+    return {"max_result_bytes": 2**20}
+
+
+@pytest.fixture
+def database(client: TestClient) -> Database:
+    database: Database = client.app.state.database  # type: ignore[attr-defined]  # a FastAPI
+    return database
+
+
+@pytest.fixture(autouse=True)
+def versions(database: Database, blobs: BlobStore) -> None:
+    """Two versions of `people`; the first is in production."""
+    for seed in (0, 1):
+        registered(database, blobs, seed=seed)
+
+
+@pytest.fixture
+def supervisor(settings: ApiSettings) -> Iterator[Supervisor]:
+    database = Database(settings.resolved_database_url)
+    own = WorkerSettings(data_dir=settings.data_dir, device="cpu", trainer_nice=0)
+    yield Supervisor(database, own, worker="tester")
+    database.dispose()
+
+
+def start(client: TestClient, kind: str, key: str | None = None, **body: Any) -> Any:
+    headers = JSON if key is None else {**JSON, "Idempotency-Key": key}
+    body = {"model": "people", **body}
+    return client.post(f"/v1/jobs/{kind}", content=json.dumps(body), headers=headers)
+
+
+def uploaded(client: TestClient, table: Any = TABLE, names: list[str] = NAMES) -> str:
+    lines = [",".join(names), *(",".join(map(repr, row)) for row in table.tolist())]
+    response = client.post("/v1/datasets", content="\n".join(lines), headers=CSV)
+    assert response.status_code == 201, response.text
+    return str(response.json()["id"])
+
+
+def slug(response: Any) -> str:
+    assert response.headers["content-type"] == "application/problem+json", response.text
+    return str(response.json()["type"]).removeprefix("/problems/")
+
+
+def test_a_scoring_names_the_version_that_it_uses(client):
+    client.put("/v1/models/people/aliases/production", content='{"version": 1}', headers=JSON)
+    dataset_id = uploaded(client)
+    response = start(client, "scoring", model="people@production", dataset_id=dataset_id)
+    assert response.status_code == 202, response.text
+    job = response.json()
+    assert response.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert (job["kind"], job["state"], job["result"]) == ("scoring", "queued", None)
+    assert job["model"] == {"name": "people", "version": 1}
+    assert job["request"] == {
+        "model": "people:1",
+        "dataset_id": dataset_id,
+        "columns": COLUMNS,
+        "output": "parquet",
+        "include_rows": False,
+    }
+    assert client.get("/v1/jobs?kind=scoring&model_name=people").json()["items"] == [job]
+    assert slug(client.delete(f"/v1/datasets/{dataset_id}")) == "dataset-in-use"
+
+
+def test_a_sampling_shows_the_seed_that_was_chosen(client):
+    job = start(client, "sampling", n=10).json()
+    assert job["request"].pop("seed") >= 0
+    assert job["request"] == {"model": "people:2", "n": 10, "output": "parquet", "context": None}
+    assert job["model"] == {"name": "people", "version": 2}
+
+
+def test_a_repeated_request_gets_the_first_job_though_the_alias_has_moved(client):
+    alias = "/v1/models/people/aliases/a"
+    client.put(alias, content='{"version": 1}', headers=JSON)
+    first = start(client, "sampling", key="k", model="people@a", n=5)
+    client.delete(alias)
+    again = start(client, "sampling", key="k", model="people@a", n=5)
+    assert again.status_code == 202
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.json() == first.json()
+    other = start(client, "sampling", key="k", model="people@a", n=6)
+    assert (other.status_code, slug(other)) == (422, "idempotency-key-reused")
+
+
+def test_missing_columns_are_counted_and_the_first_is_named(client):
+    dataset_id = uploaded(client, TABLE[:, :2], ["age", "size"])
+    response = start(client, "scoring", dataset_id=dataset_id)
+    assert (response.status_code, slug(response)) == (422, "unknown-column")
+    [error] = response.json()["errors"]
+    assert error["pointer"] == "/dataset_id"
+    assert "lacks 2 of the 3 columns of the model; the first is 'height'" in error["detail"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status", "expected"),
+    [
+        ("sampling", {"model": "nobody", "n": 1}, 404, "not-found"),
+        ("sampling", {"model": "people:9", "n": 1}, 404, "not-found"),
+        ("sampling", {"model": "", "n": 1}, 422, "validation"),
+        ("sampling", {"n": 0}, 422, "validation"),
+        ("sampling", {"n": 2**60}, 422, "validation"),
+        ("sampling", {"n": 2**50}, 422, "limit-result"),
+        ("sampling", {"n": 5, "context": [[1.0]]}, 422, "context-mismatch"),
+        ("sampling", {"n": 5, "output": "json"}, 422, "validation"),
+        ("sampling", {"n": 5, "rows": 5}, 422, "unknown-field"),
+        ("scoring", {"dataset_id": "ds_" + "0" * 32}, 404, "not-found"),
+        ("scoring", {"dataset_id": "table"}, 422, "validation"),
+        ("scoring", {}, 422, "validation"),
+    ],
+    ids=str,
+)
+def test_what_cannot_work_is_refused(client, kind, body, status, expected):
+    response = start(client, kind, **body)
+    assert (response.status_code, slug(response)) == (status, expected)
+    assert client.get("/v1/jobs?state=queued").json()["items"] == []
+
+
+def test_a_scoring_from_upload_to_download(client, supervisor):
+    job_id = start(client, "scoring", model="people:1", dataset_id=uploaded(client)).json()["id"]
+    early = client.get(f"/v1/jobs/{job_id}/result")
+    assert (early.status_code, slug(early)) == (409, "result-not-ready")
+
+    assert supervisor.run_next()
+
+    job = client.get(f"/v1/jobs/{job_id}").json()
+    assert job["state"] == "succeeded", job["error"]
+    assert job["progress"]["rows"] == job["progress"]["total_rows"] == 400
+    result = job["result"]
+    assert set(result) == {"url", "media_type", "bytes", "sha256", "rows"}
+    response = client.get(result["url"])
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/vnd.apache.parquet"
+    assert response.headers["content-disposition"] == f'attachment; filename="{job_id}.parquet"'
+    assert response.headers["etag"] == f'"{result["sha256"]}"'
+    assert len(response.content) == result["bytes"]
+    table = pq.read_table(io.BytesIO(response.content))
+    assert table.column_names == ["log_prob"], "this version has no held-out rows"
+    exact = FLOW.log_prob(TABLE[:, [1, 3, 0]])
+    assert table["log_prob"].to_numpy() == pytest.approx(exact, abs=1e-6)
+    assert job["metrics"]["mean_log_prob"] == pytest.approx(exact.mean())
+
+    part = client.get(result["url"], headers={"Range": "bytes=4-19"})
+    assert part.status_code == 206
+    assert part.content == response.content[4:20]
+    assert part.headers["content-range"] == f"bytes 4-19/{result['bytes']}"
+    stale = client.get(result["url"], headers={"Range": "bytes=4-19", "If-Range": '"other"'})
+    assert (stale.status_code, stale.content) == (200, response.content)
+    beyond = client.get(result["url"], headers={"Range": f"bytes={result['bytes']}-"})
+    assert (beyond.status_code, slug(beyond)) == (416, "range")
+    head = client.head(result["url"])
+    assert (head.headers["content-length"], head.content) == (str(result["bytes"]), b"")
+
+    events = client.get(f"/v1/jobs/{job_id}/events?format=json").json()["items"]
+    told = [event["data"]["rows"] for event in events if event["event"] == "epoch"]
+    assert told == [400]
+
+
+def test_samples_in_a_file_are_those_of_the_route(client, supervisor):
+    job_id = start(client, "sampling", n=300, seed=7, output="npy").json()["id"]
+
+    assert supervisor.run_next()
+
+    job = client.get(f"/v1/jobs/{job_id}").json()
+    assert job["state"] == "succeeded", job["error"]
+    values = np.load(io.BytesIO(client.get(job["result"]["url"]).content), allow_pickle=False)
+    answer = client.post("/v1/models/people/sample", json={"n": 300, "seed": 7}).json()
+    assert np.array_equal(values, np.array(answer["rows"]))
+
+
+def test_other_jobs_have_no_file(client):
+    body = {"model_name": "ring", "target": {"potential": "U1"}}
+    job_id = client.post("/v1/jobs/variational", json=body).json()["id"]
+    response = client.get(f"/v1/jobs/{job_id}/result")
+    assert (response.status_code, slug(response)) == (404, "job-without-result")
+    response = client.get("/v1/jobs/job_none/result")
+    assert (response.status_code, slug(response)) == (404, "not-found")
+
+
+@pytest.mark.parametrize("damage", ["lost", "cut"])
+def test_a_file_that_is_not_whole_is_not_sent(client, supervisor, blobs, damage):
+    job_id = start(client, "sampling", n=300).json()["id"]
+    assert supervisor.run_next()
+    [key] = blobs.keys("results")
+    if damage == "lost":
+        blobs.delete(key)
+    else:
+        blobs.path(key).write_bytes(b"PAR1")
+    response = client.get(f"/v1/jobs/{job_id}/result")
+    expected = "artifact-missing" if damage == "lost" else "artifact-corrupt"
+    assert (response.status_code, slug(response)) == (503, expected)
+
+
+def test_a_cancelled_job_says_why_there_is_no_file(client):
+    job_id = start(client, "sampling", n=5).json()["id"]
+    client.post(f"/v1/jobs/{job_id}/cancel")
+    response = client.get(f"/v1/jobs/{job_id}/result")
+    assert (response.status_code, slug(response)) == (409, "result-not-ready")
+    assert response.json()["detail"] == "The job is cancelled."

@@ -1,0 +1,108 @@
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from app.settings import ApiSettings
+from flows import quantiles_of
+from models_store.table_contract import TableFormat
+from tests.app.serving import COLUMNS, a_flow, registered
+from tests.app.wire import FORMATS, MEDIA_TYPE, read, write
+
+NPY = {"Content-Type": "application/x-npy", "Accept": "application/x-npy"}
+TABLE = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(1_500, 3))
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: Any, migrated_database: Any) -> Iterator[TestClient]:
+    """One application with `people`, calibrated on TABLE, and `old`, which is not."""
+    data_dir = tmp_path_factory.mktemp("calibrated")
+    shutil.copy(migrated_database, data_dir)
+    app = create_app(ApiSettings(data_dir=data_dir))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        stores = app.state.database, app.state.blobs
+        quantiles = quantiles_of(log_prob(TABLE)).tolist()
+        registered(*stores, held_out={"rows": len(TABLE), "quantiles": quantiles})
+        registered(*stores, name="old")
+        yield client
+
+
+def log_prob(rows: Any) -> Any:
+    flow = a_flow().double()
+    tensor = next(flow.parameters()).new_tensor(rows)
+    return flow.log_prob(tensor).detach().numpy()
+
+
+def ask(client: TestClient, rows: Any, ref: str = "people", **parameters: str) -> Any:
+    return client.post(f"/v1/models/{ref}/score", json={"rows": rows}, params=parameters)
+
+
+def test_a_row_gets_its_density_and_its_rank_among_held_out_rows(client):
+    rows = [TABLE[0].tolist(), [171.0, 70.0, 41.0], [400.0, 70.0, 41.0]]
+    response = ask(client, rows)
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    assert list(answer) == ["model", "log_prob", "quantile", "row_errors"]
+    assert answer["model"] == response.headers["x-model"] == "people:1"
+    exact = log_prob(rows)
+    assert answer["log_prob"] == pytest.approx(exact, abs=1e-4)
+    shares = [(log_prob(TABLE) < one).mean() for one in exact]
+    assert answer["quantile"] == pytest.approx(shares, abs=2e-3)
+    assert answer["quantile"][2] == 0
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_has_two_columns(client: TestClient, kind: TableFormat) -> None:
+    response = client.post(
+        "/v1/models/people/score",
+        content=write(kind, COLUMNS, TABLE[:700]),
+        headers={"Content-Type": MEDIA_TYPE[kind], "Accept": MEDIA_TYPE[kind]},
+    )
+    assert response.status_code == 200, response.text
+    names, values = read(kind, response.content)
+    assert values.shape == (700, 2)
+    if kind not in (TableFormat.NPY, TableFormat.JSON):
+        assert names == ["log_prob", "quantile"]
+    assert values[:, 0] == pytest.approx(log_prob(TABLE[:700]), abs=1e-4)
+    assert 0 <= values[:, 1].min() < 0.01
+    assert 0.99 < values[:, 1].max() <= 1
+
+
+def test_a_row_far_from_everything_has_rank_0_and_no_density(client):
+    answer = ask(client, [[1e300, 0.0, 0.0]]).json()
+    assert answer["log_prob"] == [None]
+    assert answer["quantile"] in ([0.0], [None])
+    assert [error["code"] for error in answer["row_errors"]] == ["non_finite"]
+
+
+def test_a_version_without_held_out_rows_has_no_score(client):
+    response = ask(client, [[1.0, 2.0, 3.0]], ref="old")
+    assert response.status_code == 422
+    assert response.json()["type"] == "/problems/score-unavailable"
+    assert client.get("/v1/models/old/versions/1").json()["held_out"] is None
+
+
+def test_a_version_shows_some_of_its_quantiles(client):
+    shown = client.get("/v1/models/people/versions/1").json()["held_out"]
+    assert shown["rows"] == len(TABLE)
+    assert list(shown["quantiles"]) == ["0.01", "0.05", "0.5"]
+    exact = np.quantile(log_prob(TABLE), [0.01, 0.05, 0.5])
+    assert list(shown["quantiles"].values()) == pytest.approx(exact)
+
+
+def test_ranks_belong_to_the_units_of_the_data(client):
+    response = ask(client, [[1.0, 2.0, 3.0]], space="model")
+    assert response.status_code == 422
+    assert response.json()["type"] == "/problems/unknown-parameter"
+
+
+def test_what_is_wrong_with_rows_is_told_as_elsewhere(client):
+    response = ask(client, [[1.0, 2.0]])
+    assert (response.status_code, response.json()["expected"]) == (422, 3)
+    assert ask(client, [[1.0]], ref="nobody").status_code == 404
+    assert json.loads(ask(client, []).content)["type"] == "/problems/batch-empty"

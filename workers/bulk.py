@@ -1,0 +1,291 @@
+"""The work of one bulk job: a dataset scored, or rows drawn, into one file.
+
+As with training, it may be killed at any moment and started again; the file that comes out is the
+same byte for byte on the same kind of CPU and number of threads. Rows are computed in steps whose
+bounds depend on the request alone, kept in parts, and at the end written in the wanted format.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from flows import CompiledFlow, compile_flow, rank_among
+from models_store.blobs import BlobStore, result_key
+from models_store.bulk_schemas import AcceptedSampling, AcceptedScoring, Output
+from models_store.checkpoints import load_model
+from models_store.errors import BlobError, StorageFullError
+from models_store.table_writers import OUTPUT_MEDIA_TYPES, WRITERS, TableHead, unused_name
+from workers.data import open_table
+from workers.devices import find_device
+from workers.errors import TrainingError
+from workers.parts import Doubles, Parts
+from workers.progress import RowProgress
+from workers.protocol import (
+    BulkTask,
+    CheckpointRef,
+    EpochDone,
+    Interrupted,
+    Produced,
+    SamplingTask,
+    ScoringTask,
+    Send,
+    Tick,
+)
+
+_TICK_S = 0.5
+_STEP_VALUES = 2**20
+_CPU_STEP_ROWS, _GPU_STEP_ROWS, _LEAST_STEP_ROWS = 4_096, 16_384, 256
+
+
+@dataclass(frozen=True)
+class Product:
+    """What is to be made.
+
+    Args:
+        head: of the resulting table.
+        output: its format.
+        pieces: computes the rows from one on, in steps.
+        width: numbers that are computed for a row: the last columns of the table.
+        beside: its first columns, which are there already.
+        scores: whether the first of the computed columns is a log density.
+    """
+
+    head: TableHead
+    output: Output
+    pieces: Callable[[int], Iterator[Doubles]]
+    width: int
+    beside: NDArray[np.floating[Any]] | None
+    scores: bool
+
+
+def produce(task: BulkTask, send: Send, *, interrupted: Callable[[], bool]) -> None:
+    """Make and store the file that `task` asks for.
+
+    The last message is `Produced`, or `Interrupted` once `interrupted()` is true.
+
+    Args:
+        task: what to do.
+        send: takes each message.
+        interrupted: asked between two steps.
+
+    Raises:
+        TrainingError: the job cannot succeed.
+        StorageFullError: a part or the file could not be written.
+    """
+    torch.set_num_threads(task.threads)
+    device = find_device(task.device)
+    blobs = BlobStore(Path(task.blob_root))
+    flow = _load(task, blobs, device)
+    product = (
+        _scores(task, flow, blobs, device)
+        if isinstance(task, ScoringTask)
+        else _samples(task, flow, device)
+    )
+    _Run(task, product, blobs=blobs, send=send, interrupted=interrupted).run()
+
+
+class _Run:
+    """One bulk job under way: its messages and its files."""
+
+    def __init__(
+        self,
+        task: BulkTask,
+        product: Product,
+        *,
+        blobs: BlobStore,
+        send: Send,
+        interrupted: Callable[[], bool],
+    ) -> None:
+        self._task = task
+        self._product = product
+        self._blobs = blobs
+        self._send = send
+        self._interrupted = interrupted
+        self._parts = Parts(task, blobs, width=product.width, send=send)
+        self._metrics: dict[str, Any] = {}
+        self._position: dict[str, Any] = {}
+        self._ticked_at = time.monotonic()
+
+    def run(self) -> None:
+        """Compute what is missing, then write it all; stop where it is interrupted."""
+        self._parts.resume(self._tick)
+        finished = self._compute() and self._write()
+        if not finished:
+            self._send(Interrupted(metrics=self._metrics, progress=self._position, checkpoint=None))
+
+    def _compute(self) -> bool:
+        """Make every missing part; whether it got to the end."""
+        rows, first = self._product.head.rows, self._parts.rows
+        began_at = time.monotonic()
+        progress = RowProgress(rows=rows, first=first)
+        done = first
+        self._position = progress.at(done, attempt_s=0.0)
+
+        def pieces() -> Iterator[Doubles]:
+            nonlocal done
+            for piece in self._product.pieces(first):
+                done += len(piece)
+                yield piece
+
+        def advanced() -> None:
+            self._position = progress.at(done, attempt_s=time.monotonic() - began_at)
+            self._tick()
+
+        coming = pieces()
+        while done < rows:
+            if self._interrupted():
+                return False
+            try:
+                checkpoint = self._parts.write(coming, interrupted=self._interrupted, done=advanced)
+            except StorageFullError:
+                if self._interrupted():  # earlier parts are good
+                    return False
+                raise
+            self._metrics = {
+                "part": self._parts.count,
+                "rows": done,
+                "rows_per_second": round((done - first) / (time.monotonic() - began_at), 1),
+            }
+            self._report(checkpoint)
+        return True
+
+    def _report(self, checkpoint: CheckpointRef) -> None:
+        self._send(EpochDone(metrics=self._metrics, progress=self._position, checkpoint=checkpoint))
+
+    def _write(self) -> bool:
+        """Write the file from the parts; whether it got to the end."""
+        output = self._product.output
+        summary = _Summary()
+        with self._blobs.staged(f".{output}") as path:
+            if not self._fill(path, summary):
+                return False
+            key = result_key(self._task.job_id, self._task.attempt, suffix=output)
+            stored = self._blobs.commit(path, key)
+        result = asdict(stored) | {
+            "rows": self._product.head.rows,
+            "media_type": OUTPUT_MEDIA_TYPES[output],
+        }
+        self._send(Produced(metrics=summary.metrics(scores=self._product.scores), result=result))
+        return True
+
+    def _fill(self, path: Path, summary: "_Summary") -> bool:
+        head, beside = self._product.head, self._product.beside
+        with path.open("wb") as file:
+            writer = WRITERS[self._product.output](head, file)
+            try:
+                for block in self._parts.blocks(head.block_rows):
+                    if self._interrupted():
+                        return False
+                    start = summary.rows
+                    summary.add(block)
+                    first = [] if beside is None else list(beside[start : summary.rows].T)
+                    writer.write([*first, *block.T])
+                    self._tick()
+            finally:
+                writer.end()
+        return True
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if now - self._ticked_at >= _TICK_S:
+            self._ticked_at = now
+            self._send(Tick(progress=self._position))
+
+
+@dataclass
+class _Summary:
+    """What the metrics of the job say of its rows."""
+
+    rows: int = 0
+    finite: int = 0
+    total: float = 0.0
+
+    def add(self, block: Doubles) -> None:
+        """Count some rows."""
+        finite = np.isfinite(block).all(axis=1)
+        self.rows += len(block)
+        self.finite += int(finite.sum())
+        self.total += float(block[finite, 0].sum())
+
+    def metrics(self, *, scores: bool) -> dict[str, Any]:
+        """The metrics of all rows."""
+        counts = {"rows": self.rows, "non_finite": self.rows - self.finite}
+        if not scores:
+            return counts
+        return {**counts, "mean_log_prob": self.total / self.finite if self.finite else None}
+
+
+def _load(task: BulkTask, blobs: BlobStore, device: torch.device) -> CompiledFlow:
+    model = task.model
+    try:
+        flow = load_model(blobs, model.key, model.sha256, spec=model.flow, columns=model.columns)
+    except BlobError as error:
+        raise TrainingError("model_unusable", "The file of the model cannot be used.") from error
+    return compile_flow(flow, device=device)
+
+
+def _scores(
+    task: ScoringTask, flow: CompiledFlow, blobs: BlobStore, device: torch.device
+) -> Product:
+    request = AcceptedScoring.model_validate(task.request)
+    table = open_table(blobs, task.dataset)
+    wanted = [task.dataset.columns.index(name) for name in request.columns]
+    quantiles = None if task.model.quantiles is None else np.array(task.model.quantiles)
+    step = _step_rows(len(wanted), device)
+
+    def pieces(first: int) -> Iterator[Doubles]:
+        for start in range(first, len(table), step):
+            log_prob = flow.log_prob(table[start : start + step][:, wanted])
+            columns = (
+                [log_prob] if quantiles is None else [log_prob, rank_among(log_prob, quantiles)]
+            )
+            yield np.column_stack(columns)
+
+    scores = ["log_prob"] if quantiles is None else ["log_prob", "quantile"]
+    beside = task.dataset.columns if request.include_rows else []
+    return Product(
+        head=TableHead(
+            names=[*beside, *(unused_name(name, beside) for name in scores)],
+            dtypes=[table.dtype] * len(beside) + [np.dtype(np.float64)] * len(scores),
+            rows=len(table),
+        ),
+        output=request.output,
+        pieces=pieces,
+        width=len(scores),
+        beside=table if request.include_rows else None,
+        scores=True,
+    )
+
+
+def _samples(task: SamplingTask, flow: CompiledFlow, device: torch.device) -> Product:
+    request = AcceptedSampling.model_validate(task.request)
+    context = None if request.context is None else np.array(request.context)
+    columns: Sequence[str] = task.model.columns
+    step = _step_rows(len(columns), device)
+
+    def pieces(first: int) -> Iterator[Doubles]:
+        return flow.iter_sample(
+            request.n, seed=request.seed, chunk_rows=step, context=context, start=first
+        )
+
+    return Product(
+        head=TableHead(names=columns, dtypes=[np.dtype(np.float64)] * len(columns), rows=request.n),
+        output=request.output,
+        pieces=pieces,
+        width=len(columns),
+        beside=None,
+        scores=False,
+    )
+
+
+def _step_rows(columns: int, device: torch.device) -> int:
+    """Rows of a step: whole chunks of the flow, and no more than memory is worth."""
+    most = _CPU_STEP_ROWS if device.type == "cpu" else _GPU_STEP_ROWS
+    rows = _STEP_VALUES // columns // _LEAST_STEP_ROWS * _LEAST_STEP_ROWS
+    return max(_LEAST_STEP_ROWS, min(most, rows))

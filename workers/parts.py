@@ -1,0 +1,135 @@
+"""The rows of a bulk job's result as files, of which a killed attempt loses the last one only."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from models_store.blobs import BlobStore, part_key, parts_key
+from models_store.errors import BlobError
+from models_store.result_parts import Part, load_list, save_list
+from workers.protocol import CheckpointRef, Note, SamplingTask, ScoringTask, Send
+
+Doubles = npt.NDArray[np.float64]
+
+_DTYPE = np.dtype("<f8")
+_SHARE = 0.02
+
+
+class Parts:
+    """The parts of one job, those of earlier attempts first.
+
+    Args:
+        task: names the lists of earlier attempts.
+        blobs: holds the files.
+        width: numbers in a row.
+        send: takes a note on each list or part that is not usable.
+    """
+
+    def __init__(
+        self, task: ScoringTask | SamplingTask, blobs: BlobStore, *, width: int, send: Send
+    ) -> None:
+        self._task = task
+        self._blobs = blobs
+        self._width = width
+        self._send = send
+        self._parts: list[Part] = []
+        self._began_at = time.monotonic()
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._parts)
+
+    @property
+    def rows(self) -> int:
+        """Rows in all of them."""
+        return sum(part.rows for part in self._parts)
+
+    def resume(self, alive: Callable[[], None]) -> None:
+        """Take over what earlier attempts left, as far as it is whole.
+
+        Args:
+            alive: called after each file; reading them all takes a while.
+        """
+        for part in self._newest_list():
+            try:
+                self._blobs.verify(part.key, part.sha256)
+            except BlobError as error:
+                text = f"Part {self.count + 1} is unusable, work goes on from there: {error}"
+                self._send(Note(text=text))
+                return
+            self._parts.append(part)
+            alive()
+
+    def write(
+        self,
+        pieces: Iterator[Doubles],
+        *,
+        interrupted: Callable[[], bool],
+        done: Callable[[], None],
+    ) -> CheckpointRef:
+        """Make the next part of one piece at least, and of all that come until it is due.
+
+        Args:
+            pieces: rows; not empty.
+            interrupted: asked after each piece; ends the part.
+            done: called after each piece.
+
+        Returns:
+            The list of the parts up to this one.
+
+        Raises:
+            StorageFullError: the part is not stored.
+        """
+        number = self.count + 1
+        due_at = self._due_at()
+        with self._blobs.staged(".part") as path:
+            with path.open("wb") as file:
+                for piece in pieces:
+                    file.write(np.ascontiguousarray(piece, dtype=_DTYPE).data)
+                    done()
+                    if time.monotonic() >= due_at or interrupted():
+                        break
+                rows = file.tell() // (self._width * _DTYPE.itemsize)
+            key = part_key(self._task.job_id, self._task.attempt, number=number)
+            stored = self._blobs.commit(path, key)
+        self._parts.append(Part(key=stored.key, sha256=stored.sha256, rows=rows))
+        key = parts_key(self._task.job_id, self._task.attempt, number=number)
+        stored = save_list(self._blobs, key, self._parts)
+        return CheckpointRef(key=stored.key, sha256=stored.sha256, epoch=number)
+
+    def blocks(self, rows: int) -> Iterator[Doubles]:
+        """All rows from the first one on, so many at a time; the last block may have fewer."""
+        for start in range(0, self.rows, rows):
+            yield self._read(start, min(start + rows, self.rows))
+
+    def _read(self, start: int, stop: int) -> Doubles:
+        pieces = []
+        first = 0
+        row_bytes = self._width * _DTYPE.itemsize
+        for part in self._parts:
+            low, high = max(start, first), min(stop, first + part.rows)
+            if low < high:
+                path, count = self._blobs.path(part.key), (high - low) * self._width
+                offset = (low - first) * row_bytes
+                values = np.fromfile(path, _DTYPE, count=count, offset=offset)
+                pieces.append(values.reshape(-1, self._width))
+            first += part.rows
+        return np.concatenate(pieces)
+
+    def _due_at(self) -> float:
+        """Parts get longer with the time that an attempt takes, so that they never get many."""
+        now, pause_s = time.monotonic(), self._task.checkpoint_interval_s
+        return now + (max(pause_s, _SHARE * (now - self._began_at)) if pause_s > 0 else 0.0)
+
+    def _newest_list(self) -> list[Part]:
+        for at in self._task.checkpoints:
+            try:
+                return load_list(self._blobs, at.key, at.sha256)
+            except BlobError as error:
+                self._send(Note(text=f"The list of {at.epoch} parts is unusable: {error}"))
+        if self._task.checkpoints:
+            self._send(Note(text="No list of parts is usable; work starts from the beginning."))
+        return []
