@@ -25,7 +25,8 @@ from bench.service import Service, running_service
 from densityd.ports import free_port
 
 ROOT = Path(__file__).parent.parent
-MLSERVER = "mlserver==1.7.1"
+# Its worker cannot start with a newer uvloop.
+MLSERVER = ("mlserver==1.7.1", "uvloop==0.21.0")
 _START_S = 90
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -154,7 +155,7 @@ def _mlserver(port: int, folder: Path) -> list[str]:
     }
     (folder / "settings.json").write_text(json.dumps(settings))
     (folder / "model-settings.json").write_text(json.dumps(model))
-    return [str(_environment(MLSERVER) / "bin" / "mlserver"), "start", str(folder)]
+    return [str(_environment(*MLSERVER) / "bin" / "mlserver"), "start", str(folder)]
 
 
 PEERS: dict[str, Callable[[int, Path], list[str]]] = {
@@ -165,7 +166,7 @@ PEERS: dict[str, Callable[[int, Path], list[str]]] = {
 """How each peer is started: from a port and an empty folder to a command line."""
 
 
-def _environment(requirement: str) -> Path:
+def _environment(requirement: str, *others: str) -> Path:
     """An environment for what cannot live beside our own packages, kept for the next run.
 
     It sees our packages behind its own: torch is not installed twice.
@@ -178,7 +179,9 @@ def _environment(requirement: str) -> Path:
         print(f"installing {requirement} into {folder}", file=sys.stderr)
         venv.create(folder, with_pip=True, clear=True)
         subprocess.run(  # noqa: S603  our own command line
-            [python, "-m", "pip", "install", "--quiet", requirement], check=True, timeout=600
+            [python, "-m", "pip", "install", "--quiet", requirement, *others],
+            check=True,
+            timeout=600,
         )
         ours.write_text(sysconfig.get_path("purelib") + "\n")
     return folder

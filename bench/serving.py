@@ -1,7 +1,8 @@
 """Scoring over HTTP: the service beside FastAPI as in its tutorial, LitServe and MLServer.
 
-The same compiled MAF 5 x 512 on 21 columns behind each; the load comes from this process, on a
-processor of its own as far as there are two, and goes round the servers in turns.
+The same compiled MAF 5 x 512 on 21 columns behind each. The load comes from this process, which has
+the last processor; each server, however many processes it has, may use the others, of which there
+is one on a machine of two. The load goes round the servers in turns.
 """
 
 import asyncio
@@ -65,12 +66,14 @@ def measure(*, quick: bool = False) -> str:
     torch.set_num_threads(1)
     with ExitStack() as stack:
         stack.enter_context(_priority())
+        processors = os.sched_getaffinity(0)
+        stack.enter_context(_only_on(processors - {max(processors)} or processors))
         service, *ours = stack.enter_context(service_with_model())
         started = [stack.enter_context(peer(name, service)) for name in PEERS]
         servers = [*ours, *(server for server in started if isinstance(server, Server))]
         missing = [server for server in started if isinstance(server, Missing)]
         compiled = compile_flow(stored_flow(service))
-        stack.enter_context(_own_processor())
+        stack.enter_context(_only_on({max(processors)}))
         _check_answers(servers[0:1] + servers[2:], compiled)
         shapes = [shape for shape in _SHAPES if not (quick and shape == (10_000, 32))]
         figures = {
@@ -211,10 +214,10 @@ def _priority() -> Iterator[None]:
 
 
 @contextmanager
-def _own_processor() -> Iterator[None]:
-    """Keep the load on the last processor; the servers, started before, may use all."""
+def _only_on(processors: set[int]) -> Iterator[None]:
+    """Keep this process, and those that it starts, on some processors."""
     allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(allowed)})
+    os.sched_setaffinity(0, processors)
     try:
         yield
     finally:
