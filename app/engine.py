@@ -1,6 +1,5 @@
 """The engine: one thread that computes for all requests; small ones together, large ones in turns."""
 
-import asyncio
 import math
 import threading
 import time
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from prometheus_client import CollectorRegistry
 
-from app.engine_work import Function, Large, OverloadedError, Rows, Small, Work, compute_together
+from app.engine_work import Function, Large, OverloadedError, Rows, Small, compute_together
 from app.metrics import EngineMetrics
 from app.quick_batches import QuickBatches
 
@@ -130,7 +129,7 @@ class Engine:
             self._quick.add(work)
         else:
             self._admit(work, admitted=admitted)
-        await self._done(work)
+        await work.done
 
     async def run(
         self,
@@ -157,7 +156,7 @@ class Engine:
         """
         work = Large(size_bytes, self._deadline(max_wait_s, admitted=admitted), compute, rows)
         self._admit(work, admitted=admitted)
-        await self._done(work)
+        await work.done
 
     def _deadline(self, max_wait_s: float | None, *, admitted: bool) -> float:
         if admitted:
@@ -178,13 +177,6 @@ class Engine:
             self._waiting_bytes += work.size_bytes
             self._metrics.waiting.inc()
             self._changed.notify()
-
-    async def _done(self, work: Work) -> None:
-        try:
-            await work.done
-        except asyncio.CancelledError:
-            work.abandoned = True
-            raise
 
     def _has_room(self, size_bytes: int) -> bool:
         if self.waiting == 0:

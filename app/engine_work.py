@@ -29,13 +29,17 @@ class Work:
 
     size_bytes: int
     deadline: float
-    abandoned: bool = field(default=False, init=False)
     loop: asyncio.AbstractEventLoop = field(
         default_factory=asyncio.get_running_loop, init=False, repr=False
     )
 
     def __post_init__(self) -> None:
         self.done: asyncio.Future[None] = self.loop.create_future()
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the caller has left: that cancels what it waits for."""
+        return self.done.cancelled()
 
     def settle(self, error: Exception | None) -> None:
         """Wake the request, from the engine's thread."""
