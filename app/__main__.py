@@ -1,5 +1,6 @@
 """The API process: ``python -m app``."""
 
+import gc
 import ipaddress
 import logging
 import os
@@ -42,12 +43,22 @@ def main() -> None:
     sockets = inherited_sockets()
     if sockets is None and settings.api_processes > 1:
         sys.exit(_run_processes(settings))
-    server = Server(create_app(settings), settings)
+    freeze_heap()
+    server = Server(create_app(settings, after_load=freeze_heap), settings)
     server.run(sockets)
     # A thread may still wait for the parser of an upload that was cut off. Do not wait for it: a
     # parser dies with its parent.
     logging.shutdown()
     os._exit(0 if server.started else 1)
+
+
+def freeze_heap() -> None:
+    """Keep what lives as long as the process out of the garbage collector's sight.
+
+    A full collection would walk all of it, modules and models, while every request waits.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _run_processes(settings: ApiSettings) -> int:

@@ -11,9 +11,9 @@ from app.answer_table import AnswerTable
 from app.arrow_encoders import ArrowEncoder, ParquetEncoder
 from app.encoders import CsvEncoder, Encoder, JsonEncoder, NdjsonEncoder, NpyEncoder
 from app.incoming import Incoming
-from app.json_rows import read_json
+from app.json_rows import decode_json, read_json
 from app.npy import read_npy
-from app.row_shape import Floats
+from app.row_shape import Floats, RowsShape
 from app.settings import ApiSettings
 from app.table_rows import read_table
 from models_store.table_contract import MEDIA_TYPES, TableFormat
@@ -28,6 +28,7 @@ class Codec:
         read: from a body to arrays of rows, each of the model's columns in their order. It raises
             `Problem` for what is wrong with the body.
         encoder: makes what writes an answer.
+        decode: from a whole body to its rows, where a body is held in memory in any case.
         text: whether it is text, which compresses well; floats do not.
         limited_as_json: whether a body is held in memory, so that the limit of JSON applies.
     """
@@ -35,6 +36,7 @@ class Codec:
     format: TableFormat
     read: Callable[[Incoming], AsyncGenerator[Floats, None]]
     encoder: Callable[[AnswerTable], Encoder]
+    decode: Callable[[bytes, RowsShape], Floats] | None = None
     text: bool = False
     limited_as_json: bool = False
 
@@ -51,7 +53,14 @@ class Codec:
 _MEDIA_TYPES = {kind: media_type for media_type, kind in MEDIA_TYPES.items()}
 
 CODECS = (
-    Codec(TableFormat.JSON, read_json, JsonEncoder, text=True, limited_as_json=True),
+    Codec(
+        TableFormat.JSON,
+        read_json,
+        JsonEncoder,
+        decode=decode_json,
+        text=True,
+        limited_as_json=True,
+    ),
     Codec(TableFormat.NDJSON, read_table, NdjsonEncoder, text=True),
     Codec(TableFormat.CSV, read_table, CsvEncoder, text=True),
     Codec(TableFormat.NPY, read_npy, NpyEncoder),

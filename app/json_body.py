@@ -116,18 +116,21 @@ async def body_chunks(request: Request, *, limit: int) -> AsyncGenerator[bytes, 
     Raises:
         Problem: 413, before anything is read where the length is declared.
     """
-    slug = "limit-decoded-bytes" if hasattr(request.state, "body_was_encoded") else "limit-body"
-    too_large = Problem(slug, f"The body of this route is limited to {limit} bytes.")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
-        raise too_large
+        raise _too_large(request, limit)
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > limit:
-            raise too_large
+            raise _too_large(request, limit)
         if chunk:
             yield chunk
+
+
+def _too_large(request: Request, limit: int) -> Problem:
+    slug = "limit-decoded-bytes" if hasattr(request.state, "body_was_encoded") else "limit-body"
+    return Problem(slug, f"The body of this route is limited to {limit} bytes.")
 
 
 def _validation_problem(error: ValidationError, document: object) -> Problem:

@@ -1,22 +1,22 @@
 """The application: settings in, an ASGI application out."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from anyio import CapacityLimiter
-from fastapi import Depends, FastAPI, Request
-from starlette.responses import Response
+from fastapi import Depends, FastAPI
 
-from app.engine import Engine, OverloadedError
+from app.engine import Engine
 from app.head import HeadMiddleware
+from app.hot_routes import HotRoutes
 from app.metrics import Metrics
 from app.middleware import RequestMiddleware
 from app.models_cache import LoadedModels
 from app.openapi import DESCRIPTION, TAGS, install_openapi
 from app.parameters import known_parameters
-from app.problems import Problem, install_problem_handlers, problem_response, request_id_of
+from app.problems import install_problem_handlers
 from app.queue import JobQueue
 from app.request_bodies import BodyLimits, BodyMiddleware
 from app.routes import datasets, docs, health, job_starts, jobs, models, problems, scores
@@ -30,8 +30,13 @@ _MULTIPART_OVERHEAD_BYTES = 64 * 1024
 _STALE_UPLOAD_S = 24 * 3600
 
 
-def create_app(settings: ApiSettings) -> FastAPI:
-    """Make the application; nothing is opened before its lifespan starts."""
+def create_app(settings: ApiSettings, *, after_load: Callable[[], None] = lambda: None) -> FastAPI:
+    """Make the application; nothing is opened before its lifespan starts.
+
+    Args:
+        settings: the limits, and where things are.
+        after_load: called in a thread when a model has come into memory.
+    """
     app = FastAPI(
         title="densityd",
         version=version("densityd"),
@@ -45,13 +50,13 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.metrics = Metrics()
+    app.state.after_load = after_load
     app.state.stopping = asyncio.Event()
     for module in (datasets, job_starts, jobs, models, scores):
         app.include_router(module.router, dependencies=[Depends(known_parameters)])
     for module in (problems, health, docs):
         app.include_router(module.router)
     install_problem_handlers(app)
-    app.exception_handler(OverloadedError)(_on_overload)
     install_openapi(app)
     # The last one added is the outermost.
     limits = BodyLimits(
@@ -60,6 +65,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         ),
         timeout_s=settings.body_timeout_s,
     )
+    app.add_middleware(HotRoutes, router=scores.router)
     app.add_middleware(BodyMiddleware, limits=limits)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(RequestMiddleware, metrics=app.state.metrics)
@@ -80,12 +86,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.jobs = Jobs(state.database)
         state.parsers = CapacityLimiter(settings.max_parsers)
         state.models = LoadedModels(
-            state.registry, state.blobs, max_bytes=settings.model_cache_bytes
+            state.registry,
+            state.blobs,
+            max_bytes=settings.model_cache_bytes,
+            metrics=state.metrics.models,
+            after_load=state.after_load,
         )
         state.engine = Engine(
             max_waiting=settings.max_waiting,
             max_wait_s=settings.max_wait_s,
             threads=settings.inference_threads,
+            metrics=state.metrics.engine,
         )
         state.engine.start()
         state.queue = JobQueue(
@@ -102,7 +113,3 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await asyncio.to_thread(state.engine.stop)
     finally:
         state.database.dispose()
-
-
-async def _on_overload(request: Request, error: OverloadedError) -> Response:  # noqa: ARG001  the signature of a handler
-    return problem_response(Problem("overloaded"), request_id=request_id_of(request))

@@ -11,12 +11,80 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
+_BUCKETS_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+
+
+class ModelMetrics:
+    """Of the models in memory."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.hits = Counter(
+            "densityd_model_cache_hits_total",
+            "Uses of a model that was in memory or on its way there.",
+            registry=registry,
+        )
+        self.loads = Counter(
+            "densityd_model_loads_total", "Models read into memory.", registry=registry
+        )
+        self.load_failures = Counter(
+            "densityd_model_load_failures_total",
+            "Models that could not be read, or whose file was not the one registered.",
+            registry=registry,
+        )
+        self.load_seconds = Histogram(
+            "densityd_model_load_seconds",
+            "Time to read, check, compile and warm up a model.",
+            buckets=_BUCKETS_S,
+            registry=registry,
+        )
+        self.evictions = Counter(
+            "densityd_model_evictions_total", "Models that made room for others.", registry=registry
+        )
+        self.loaded = Gauge(
+            "densityd_models_loaded",
+            "Models in memory.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self.bytes = Gauge(
+            "densityd_models_loaded_bytes",
+            "Memory of the models' weights.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+
+
+class EngineMetrics:
+    """Of the computations for requests."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.waiting = Gauge(
+            "densityd_engine_waiting",
+            "Scores and samples that wait or are computed.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self.batch_rows = Histogram(
+            "densityd_engine_batch_rows",
+            "Rows computed at a time: of small requests together, or of a chunk of a large one.",
+            buckets=_BUCKETS_ROWS,
+            registry=registry,
+        )
+        self.refused = Counter(
+            "densityd_engine_refused_total",
+            "Scores and samples that were refused because too much waited.",
+            registry=registry,
+        )
+
+
 class Metrics:
     """What `/metrics` shows; each application has its own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        self.models = ModelMetrics(self.registry)
+        self.engine = EngineMetrics(self.registry)
         self._requests = Counter(
             "densityd_http_requests_total",
             "Requests answered.",
@@ -30,6 +98,7 @@ class Metrics:
             buckets=_BUCKETS_S,
             registry=self.registry,
         )
+        self._of_requests: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.in_flight = Gauge(
             "densityd_http_requests_in_flight",
             "Requests being answered.",
@@ -47,8 +116,16 @@ class Metrics:
             seconds: how long it took.
         """
         method = method if method in _METHODS else "other"
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(method, route).observe(seconds)
+        key = method, route, status
+        known = self._of_requests.get(key)
+        if known is None:  # looking labels up costs more than counting
+            known = self._of_requests[key] = (
+                self._requests.labels(method, route, str(status)),
+                self._seconds.labels(method, route),
+            )
+        counter, histogram = known
+        counter.inc()
+        histogram.observe(seconds)
 
     def render(self) -> bytes:
         """The metrics in Prometheus's text format; of all processes of the port together."""

@@ -4,16 +4,16 @@ import asyncio
 import logging
 import re
 import time
-from secrets import token_hex
+from random import Random
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.engine import OverloadedError
 from app.metrics import Metrics
 from app.problems import Problem, problem_of, problem_response
 from models_store.errors import StoreError
-from models_store.logs import log_context
+from models_store.logs import request_id as logged_request_id
 
 log = logging.getLogger(__name__)
 
@@ -23,13 +23,14 @@ _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
 _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
-_SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
+_SECURITY_HEADERS = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+)
+_ids = Random()  # noqa: S311  ids tell requests apart; nothing rests on their being secret
 
 
 class RequestMiddleware:
@@ -47,11 +48,14 @@ class RequestMiddleware:
         request_id = _identify(scope)
         answer = _Answer(send, request_id)
         began = time.perf_counter()
-        with log_context(request_id=request_id), self._metrics.in_flight.track_inprogress():
-            try:
-                await self._serve(scope, receive, answer)
-            finally:
-                self._record(scope, status=answer.status, seconds=time.perf_counter() - began)
+        logged = logged_request_id.set(request_id)
+        self._metrics.in_flight.inc()
+        try:
+            await self._serve(scope, receive, answer)
+        finally:
+            self._metrics.in_flight.dec()
+            self._record(scope, status=answer.status, seconds=time.perf_counter() - began)
+            logged_request_id.reset(logged)
 
     async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         try:
@@ -95,10 +99,11 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.started = True
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-ID"] = self.request_id
-            for name, value in _SECURITY_HEADERS.items():
-                headers.setdefault(name, value)
+            headers = list(message.get("headers", ()))
+            given = {name for name, _ in headers}
+            headers.append((b"x-request-id", self.request_id.encode()))
+            headers += [header for header in _SECURITY_HEADERS if header[0] not in given]
+            message["headers"] = headers
         await self._send(message)
 
 
@@ -109,17 +114,26 @@ def _problem(error: BaseException) -> Problem:
         return Problem("stopping")
     if isinstance(error, StoreError):
         return problem_of(error)
+    if isinstance(error, OverloadedError):
+        return Problem("overloaded")
     log.error("unexpected error", exc_info=error)
     return Problem("internal")
 
 
 def _identify(scope: Scope) -> str:
     """Choose the request's id, and keep a valid trace context; both are in the request's state."""
-    headers = Headers(scope=scope)
-    given = headers.get("x-request-id", "")
-    request_id = given if _REQUEST_ID.fullmatch(given) else token_hex(16)
-    traceparent = headers.get("traceparent", "")
+    given, traceparent = _first_values(scope, b"x-request-id", b"traceparent")
+    request_id = given if _REQUEST_ID.fullmatch(given) else f"{_ids.getrandbits(128):032x}"
     state = scope.setdefault("state", {})
     state["request_id"] = request_id
     state["traceparent"] = traceparent if _TRACEPARENT.fullmatch(traceparent) else None
     return request_id
+
+
+def _first_values(scope: Scope, *names: bytes) -> list[str]:
+    """The first value of each header; empty if there is none."""
+    values = dict.fromkeys(names, b"")
+    for name, value in scope["headers"]:
+        if name in values and not values[name]:
+            values[name] = value
+    return [value.decode("latin-1") for value in values.values()]

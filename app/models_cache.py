@@ -1,16 +1,23 @@
 """The models in memory: loaded once, kept while there is room, checked against their hash."""
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from app.metrics import ModelMetrics
 from flows import CompiledFlow, compile_flow
 from models_store.blobs import BlobStore
 from models_store.checkpoints import load_model
 from models_store.registry import Registry, Version
+
+log = logging.getLogger(__name__)
 
 _MAX_REFS = 10_000
 _CONCURRENT_LOADS = 2
@@ -41,6 +48,8 @@ class LoadedModels:
         max_bytes: memory of all loaded models together.
         resolved_for_s: how long a reference stands for the same version without another look;
             an alias that another process moves takes effect here after at most that long.
+        metrics: what happens is counted there.
+        after_load: called in a thread when a model has come into memory.
     """
 
     def __init__(
@@ -50,6 +59,8 @@ class LoadedModels:
         *,
         max_bytes: int,
         resolved_for_s: float = 1.0,
+        metrics: ModelMetrics | None = None,
+        after_load: Callable[[], None] = lambda: None,
     ) -> None:
         self._registry = registry
         self._blobs = blobs
@@ -57,6 +68,8 @@ class LoadedModels:
         self._resolved_for_s = resolved_for_s
         self._resolved: dict[tuple[str, str], _Resolved] = {}
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._metrics = metrics or ModelMetrics(CollectorRegistry())
+        self._after_load = after_load
         self._loading = asyncio.Semaphore(_CONCURRENT_LOADS)
 
     @property
@@ -98,6 +111,8 @@ class LoadedModels:
         entry = self._entries.get(key)
         if entry is None:
             entry = self._entries[key] = _Entry(asyncio.create_task(self._load(version)))
+        else:
+            self._metrics.hits.inc()
         entry.users += 1
         try:
             # Shielded: the load goes on for the others when one of those who wait leaves.
@@ -106,17 +121,26 @@ class LoadedModels:
             entry.users -= 1
             if key in self._entries:
                 self._entries.move_to_end(key)
-            self._evict()
+            if entry.users == 0:
+                self._evict()
 
     async def _load(self, version: Version) -> CompiledFlow:
         key = version.checkpoint_key
+        began = time.monotonic()
         try:
             async with self._loading:
                 compiled = await asyncio.to_thread(self._compile, version)
         except BaseException:
             del self._entries[key]  # whoever comes next tries again
+            self._metrics.load_failures.inc()
             raise
         self._entries[key].size_bytes = compiled.size_bytes
+        seconds = time.monotonic() - began
+        self._metrics.loads.inc()
+        self._metrics.load_seconds.observe(seconds)
+        self._metrics.loaded.inc()
+        self._metrics.bytes.inc(compiled.size_bytes)
+        log.info("loaded %s:%d in %.2f s", version.name, version.version, seconds)
         return compiled
 
     def _compile(self, version: Version) -> CompiledFlow:
@@ -127,7 +151,10 @@ class LoadedModels:
             spec=version.flow,
             columns=version.columns,
         )
-        return compile_flow(flow)
+        compiled = compile_flow(flow)
+        _warm_up(compiled)
+        self._after_load()
+        return compiled
 
     def _evict(self) -> None:
         excess = self.size_bytes - self._max_bytes
@@ -137,3 +164,14 @@ class LoadedModels:
             if entry.users == 0 and entry.load.done():
                 excess -= entry.size_bytes
                 del self._entries[key]
+                self._metrics.evictions.inc()
+                self._metrics.loaded.dec()
+                self._metrics.bytes.dec(entry.size_bytes)
+
+
+def _warm_up(flow: CompiledFlow) -> None:
+    """Compute once each way: what is only made then shall not cost the first request."""
+    row = np.zeros((1, flow.dim + flow.context_dim))
+    with np.errstate(all="ignore"):  # zeros may be nothing that the flow has seen
+        flow.log_prob(row)
+        flow.sample(1, seed=0, context=row[:, flow.dim :] if flow.context_dim else None)

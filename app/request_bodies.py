@@ -12,6 +12,7 @@ from app.problems import Problem
 _PIECE_BYTES = 256 * 1024
 _MIN_BYTES_PER_S = 1024
 _MAX_RATIO = 250
+_OF_BODIES = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 _RATIO_FREE_BYTES = 1024 * 1024  # below this, any ratio is harmless
 
 
@@ -40,13 +41,13 @@ class BodyMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        coding = _coding(headers)
-        if "content-length" not in headers and "transfer-encoding" not in headers:
+        headers = {name: value for name, value in scope["headers"] if name in _OF_BODIES}
+        coding = _coding(Headers(scope=scope)) if b"content-encoding" in headers else None
+        if b"content-length" not in headers and b"transfer-encoding" not in headers:
             await self._app(scope, receive, send)  # no body
             return
-        declared = headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > self._limits.max_bytes:
+        declared = headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > self._limits.max_bytes:
             raise _too_large(self._limits.max_bytes)
         body = _BoundedBody(receive, self._limits)
         if coding is None:

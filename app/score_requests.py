@@ -16,8 +16,8 @@ from app.answers import respond_at_once, respond_in_pieces
 from app.codecs import Codec
 from app.dependencies import DEFAULT_PROJECT, settings_of
 from app.engine import Engine
-from app.incoming import Incoming
-from app.json_body import body_chunks
+from app.incoming import Incoming, in_thread_if_large
+from app.json_body import body_chunks, read_body
 from app.models_cache import LoadedModels
 from app.negotiation import answer_codec, request_codec
 from app.problems import FieldError, Problem
@@ -166,13 +166,19 @@ class ScoreRequest:
         blobs: BlobStore = self.request.app.state.blobs
         results = Results(width, blobs, settings.max_table_bytes)
         body = _Body(self.request, self.version, max_wait_s=self.max_wait_s)
+
+        async def add(flow: CompiledFlow, rows: Floats) -> None:
+            values = np.empty((len(rows), width))
+            await body.apply(partial(compute, flow), rows, values, key=(id(flow), what, self.space))
+            await results.add(values, inputs=rows)
+
+        if (all_rows := await body.brief_rows()) is not None:
+            async with self.flow() as flow:
+                await add(flow, all_rows)
+            return results
         async with aclosing(body.rows()) as chunks, self.flow() as flow:
             async for rows in chunks:
-                values = np.empty((len(rows), width))
-                await body.apply(
-                    partial(compute, flow), rows, values, key=(id(flow), what, self.space)
-                )
-                await results.add(values, inputs=rows)
+                await add(flow, rows)
         return results
 
     def _answer(
@@ -202,10 +208,25 @@ class _Body:
 
     def __init__(self, request: Request, version: Version, *, max_wait_s: float | None) -> None:
         self._request = request
-        self._version = version
+        self._settings = settings_of(request)
+        self._codec, self._parameters = request_codec(request.headers.get("content-type"))
+        self._shape = RowsShape(row_columns(version), self._settings.max_score_rows)
         self._max_wait_s = max_wait_s
         self._complete = False
         self._begun = False
+
+    async def brief_rows(self) -> Floats | None:
+        """All the rows of a small body, by the shortest way; None if `rows` must be asked.
+
+        Raises:
+            Problem: what is wrong with them.
+        """
+        decode = self._codec.decode
+        if decode is None or not self._is_brief():
+            return None
+        body = await read_body(self._request, limit=self._codec.max_bytes(self._settings))
+        self._complete = True
+        return await in_thread_if_large(decode, body, self._shape)
 
     async def rows(self) -> AsyncGenerator[Floats, None]:
         """The rows as they come.
@@ -214,13 +235,12 @@ class _Body:
             Problem: what is wrong with them.
         """
         state = self._request.app.state
-        settings = settings_of(self._request)
-        codec, parameters = request_codec(self._request.headers.get("content-type"))
+        settings, codec = self._settings, self._codec
         incoming = Incoming(
             body=self._bytes(limit=codec.max_bytes(settings)),
             format=codec.format,
-            parameters=parameters,
-            shape=RowsShape(row_columns(self._version), settings.max_score_rows),
+            parameters=self._parameters,
+            shape=self._shape,
             settings=settings,
             blobs=state.blobs,
             parsers=state.parsers,

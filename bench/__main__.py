@@ -1,28 +1,43 @@
 """Measure, print markdown tables, and keep them."""
 
 import argparse
+import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from bench import flow_speed, scoring, training, upload
+from bench import flow_speed, scoring, serving, training, upload
 
-MEASUREMENTS = {
+MEASUREMENTS: dict[str, Callable[[], str]] = {
     "upload": upload.measure,
     "training": training.measure,
     "scoring": scoring.measure,
     "flows": flow_speed.measure,
+    "serving": serving.measure,
+}
+QUICK: dict[str, Callable[[], str]] = {
+    "flows": partial(flow_speed.measure, quick=True),
+    "serving": partial(serving.measure, quick=True),
 }
 EXAMPLES = """
 examples:
-  python -m bench                    everything
-  python -m bench flows              the flow library beside its peers, 10 to 20 minutes
-  python -m bench flows --quick      the same in a minute or two: wide networks left out
-  python -m bench scoring --output . what the service adds, its table kept in this folder
+  python -m bench                     everything but `anomaly`
+  python -m bench flows               the flow library beside its peers, 10 to 20 minutes
+  python -m bench flows --quick       the same in a minute or two: wide networks left out
+  python -m bench serving             scoring over HTTP beside other servers, about 6 minutes
+  python -m bench scoring --output .  what the service adds, its table kept in this folder
+  python -m bench anomaly --data DIR  the defaults as a detector of anomalies; see its own --help
 """
 
 
 def main() -> None:
     """Run the named measurements, or all."""
+    if sys.argv[1:2] == ["anomaly"]:
+        from bench import anomaly  # noqa: PLC0415  scikit-learn takes seconds to import
+
+        print(anomaly.measure(sys.argv[2:]), flush=True)
+        return
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description=__doc__,
@@ -30,7 +45,9 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(MEASUREMENTS))
-    parser.add_argument("--quick", action="store_true", help="of flows: fewer and shorter rounds")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"fewer and shorter rounds, of {', '.join(QUICK)}"
+    )
     parser.add_argument(
         "--output", type=Path, default=Path("data/bench"), help="folder for the tables"
     )
@@ -40,8 +57,8 @@ def main() -> None:
             parser.error(f"there is no measurement {name!r}, only {', '.join(MEASUREMENTS)}")
     options.output.mkdir(parents=True, exist_ok=True)
     for name in options.names or MEASUREMENTS:
-        quick = options.quick and name == "flows"
-        text = flow_speed.measure(quick=True) if quick else MEASUREMENTS[name]()
+        measure = QUICK.get(name, MEASUREMENTS[name]) if options.quick else MEASUREMENTS[name]
+        text = measure()
         print(text, flush=True)
         path = options.output / f"{name}-{datetime.now(UTC):%Y-%m-%dT%H%M%S}.md"
         path.write_text(text)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from bench.service import Service, finished_job, running_service
-from flows import compile_flow
+from flows import Flow, compile_flow
 from models_store.blobs import BlobStore
 from models_store.checkpoints import load_model
 from models_store.database import Database
-from models_store.registry import Registry
+from models_store.registry import Registry, Version
 
 DIM = 21
 FLOW = {"family": "maf", "layers": 5, "hidden": [512], "activation": "relu"}
@@ -23,8 +23,8 @@ def measure(rows: int = 10_000, rounds: int = 40) -> str:
     """Alternate HTTP and in-process calls and return a table of the ratio."""
     torch.set_num_threads(1)
     with running_service() as service:
-        _register_model(service)
-        compiled = compile_flow(_stored_flow(service))
+        register_model(service)
+        compiled = compile_flow(stored_flow(service))
         table = np.random.default_rng(1).normal(size=(rows, DIM)).astype(np.float32)
         body = npy_bytes(table)
         headers = {"Content-Type": NPY, "Accept": NPY}
@@ -55,7 +55,8 @@ def npy_bytes(table: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _register_model(service: Service) -> None:
+def register_model(service: Service) -> None:
+    """Train a MAF for two epochs, as the model `bench`."""
     table = np.random.default_rng(0).normal(size=(5_000, DIM))
     dataset = service.client.post(
         "/v1/datasets", content=npy_bytes(table), headers={"Content-Type": NPY}
@@ -69,13 +70,17 @@ def _register_model(service: Service) -> None:
     finished_job(service.client, body)
 
 
-def _stored_flow(service: Service) -> torch.nn.Module:
+def stored_version(service: Service) -> Version:
+    """What the service knows about the model `bench`."""
     database = Database(f"sqlite:///{service.data_dir / 'densityd.sqlite3'}")
-    version = Registry(database).resolve("default", "bench")
-    flow = load_model(
-        BlobStore(service.data_dir / "blobs"),
-        version.checkpoint_key,
-        version.checkpoint_sha256,
-    )
-    database.dispose()
-    return flow
+    try:
+        return Registry(database).resolve("default", "bench")
+    finally:
+        database.dispose()
+
+
+def stored_flow(service: Service) -> Flow:
+    """The flow of the model `bench`."""
+    version = stored_version(service)
+    blobs = BlobStore(service.data_dir / "blobs")
+    return load_model(blobs, version.checkpoint_key, version.checkpoint_sha256)

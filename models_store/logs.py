@@ -76,12 +76,12 @@ class JsonFormatter(logging.Formatter):
     def __init__(self, process: str) -> None:
         super().__init__()
         self._process = process
+        self._second = 0, ""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        moment = datetime.fromtimestamp(record.created, UTC)
         fields: dict[str, object] = {
-            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": self._time(record.created),
             "level": record.levelname,
             "process": self._process,
             "logger": record.name,
@@ -93,11 +93,17 @@ class JsonFormatter(logging.Formatter):
             fields["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             fields["stack"] = record.stack_info
-        for name, value in vars(record).items():
-            if name not in _STANDARD and name not in fields:
-                fields[name] = _scalar(value)
+        for name in vars(record).keys() - _STANDARD - fields.keys():
+            fields[name] = _scalar(getattr(record, name))
         # ASCII: no line separator and no terminal escape of a message reaches the stream.
         return json.dumps({name: value for name, value in fields.items() if value is not None})
+
+    def _time(self, created: float) -> str:
+        """UTC; the text of a second is made once."""
+        second = int(created)
+        if self._second[0] != second:
+            self._second = second, datetime.fromtimestamp(second, UTC).isoformat()[:19]
+        return f"{self._second[1]}.{int((created - second) * 1000):03d}Z"
 
 
 def _scalar(value: object) -> object:

@@ -8,14 +8,12 @@ from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Path, Query
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
+from app.hot_routes import RawRoute
 from app.json_body import json_request
-from app.parameters import refuse_unknown_parameters
-from app.problems import FieldError, Problem
+from app.problems import Problem
 from app.row_shape import Floats
 from app.samples import SampleRequest, Sampling
 from app.score_docs import (
@@ -50,33 +48,6 @@ SpaceQuery = Annotated[
 _SAMPLE_EXAMPLES = {
     "reproducible": {"summary": "The same rows each time", "value": {"n": 5, "seed": 7}}
 }
-
-
-class RawRoute(APIRoute):
-    """A route whose function gets the request as it is: no dependencies, no parsing, no thread."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["method"] not in (self.methods or ()):
-            await super().handle(scope, receive, send)
-            return
-        request = Request(scope, receive, send)
-        refuse_unknown_parameters(request, self)
-        response: Response = await self.endpoint(
-            request, scope["path_params"]["ref"], **_parameters(request)
-        )
-        await response(scope, receive, send)
-
-
-def _parameters(request: Request) -> dict[str, str]:
-    """The query of a route, which has no other parameter than `space`."""
-    space = request.query_params.get("space")
-    if space is None:
-        return {}
-    if space not in ("data", "model"):
-        error = FieldError("It must be `data` or `model`.", parameter="space")
-        raise Problem("validation", "A parameter is not valid; see `errors`.", errors=[error])
-    return {"space": space}
 
 
 router = APIRouter(prefix="/v1/models", tags=["scores"], route_class=RawRoute)

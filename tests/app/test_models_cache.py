@@ -1,12 +1,17 @@
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
+from app.metrics import ModelMetrics
 from app.models_cache import LoadedModels
+from flows import CompiledFlow
 from models_store.blobs import BlobStore
 from models_store.database import Database
 from models_store.errors import BlobCorruptError, BlobMissingError, NotFoundError
@@ -48,7 +53,7 @@ def versions(database: Database, blobs: CountingStore) -> list[Version]:
 
 @pytest.fixture
 def cache(database: Database, blobs: CountingStore) -> Callable[..., LoadedModels]:
-    def cache(max_bytes: int, **options: float) -> LoadedModels:
+    def cache(max_bytes: int, **options: Any) -> LoadedModels:
         return LoadedModels(Registry(database), blobs, max_bytes=max_bytes, **options)
 
     return cache
@@ -179,3 +184,66 @@ def test_a_reference_of_another_project_is_not_found(cache, versions):
             await models.resolve("other", versions[0].name)
 
     run(main())
+
+
+def test_an_evicted_model_is_freed_without_the_garbage_collector(cache, versions):
+    """Loaded models are hidden from it, so that a cycle in one would stay for ever."""
+
+    async def main() -> None:
+        models = cache(0)
+        async with models.use(versions[0]) as flow:
+            flow.log_prob(ROW)
+            gone = weakref.ref(flow)
+            del flow
+        assert models.size_bytes == 0
+        for _ in range(100):  # the thread that loaded it lets go of it
+            if gone() is None:
+                break
+            await asyncio.sleep(0.01)
+        assert gone() is None
+
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
+
+
+def test_loads_hits_failures_and_evictions_are_counted(cache, blobs, versions):
+    registry = CollectorRegistry()
+
+    async def main() -> None:
+        models = cache(1, metrics=ModelMetrics(registry))
+        async with models.use(versions[0]), models.use(versions[0]):
+            assert registry.get_sample_value("densityd_models_loaded") == 1
+            assert registry.get_sample_value("densityd_models_loaded_bytes") == models.size_bytes
+        blobs.path(versions[1].checkpoint_key).unlink()
+        with pytest.raises(BlobMissingError):
+            await score(models, versions[1])
+
+    run(main())
+    names = ("cache_hits", "loads", "load_failures", "evictions")
+    counted = [registry.get_sample_value(f"densityd_model_{name}_total") for name in names]
+    assert counted == [1, 1, 1, 1]
+    assert registry.get_sample_value("densityd_models_loaded") == 0
+    assert registry.get_sample_value("densityd_models_loaded_bytes") == 0
+
+
+def test_a_model_has_computed_before_its_first_request(cache, versions, monkeypatch):
+    asked = []
+    for name in ("log_prob", "sample"):
+        original = getattr(CompiledFlow, name)
+
+        def noting(self, *args, _name=name, _original=original, **kwargs):
+            asked.append(_name)
+            return _original(self, *args, **kwargs)
+
+        monkeypatch.setattr(CompiledFlow, name, noting)
+    told = []
+
+    async def main() -> None:
+        async with cache(10**9, after_load=lambda: told.append(list(asked))).use(versions[0]):
+            pass
+
+    run(main())
+    assert told == [["log_prob", "sample"]]

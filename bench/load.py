@@ -1,0 +1,170 @@
+"""A bounded load on a server of this machine: so many connections, each asks again when answered."""
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+_WARM_UP_S = 0.3
+
+
+def post(path: str, body: bytes, *, media_type: str = "application/json") -> bytes:
+    """A request as it goes over the wire."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media_type}\r\n"
+        f"Accept: {media_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+@dataclass
+class Load:
+    """What a load came to.
+
+    Args:
+        seconds: from the first request to the last answer.
+        warm_up_s: how long it was loaded before that.
+        latencies_s: of each request.
+    """
+
+    seconds: float
+    warm_up_s: float
+    latencies_s: list[float]
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return len(self.latencies_s) / self.seconds
+
+    def latency_ms(self, percentile: float) -> float:
+        """A percentile of the latencies."""
+        return float(np.percentile(self.latencies_s, percentile)) * 1e3
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer."""
+
+    status: int
+    body: bytes
+
+
+async def ask(port: int, request: bytes) -> Answer:
+    """Send one request on a connection of its own."""
+    client = await _connect(port, request)
+    try:
+        client.until = 0.0
+        client.send()
+        await client.finished
+        return Answer(client.status, client.body)
+    finally:
+        client.transport.close()
+
+
+async def loads(port: int, requests: list[list[bytes]], *, seconds: float) -> list[Load]:
+    """Load the server for so long.
+
+    Args:
+        port: of the server.
+        requests: what each connection sends; one list of them for each `Load` of the result.
+        seconds: after this no request begins.
+
+    Raises:
+        RuntimeError: an answer was not 200.
+    """
+    groups = [[await _connect(port, request) for request in group] for group in requests]
+    everyone = [client for group in groups for client in group]
+    try:
+        warmed = time.perf_counter()
+        await _round(everyone, _WARM_UP_S)
+        began = time.perf_counter()
+        await _round(everyone, seconds)
+        return [
+            Load(
+                max(client.last for client in group) - began,
+                began - warmed,
+                [latency for client in group for latency in client.latencies_s],
+            )
+            for group in groups
+        ]
+    finally:
+        for client in everyone:
+            client.transport.close()
+
+
+async def _round(clients: "list[_Client]", seconds: float) -> None:
+    until = time.perf_counter() + seconds
+    for client in clients:
+        client.until = until
+        client.latencies_s = []
+        client.finished = asyncio.get_running_loop().create_future()
+        client.send()
+    await asyncio.gather(*(client.finished for client in clients))
+    for client in clients:
+        if client.status != 200:
+            raise RuntimeError(f"answered {client.status}: {client.body[:200]!r}")
+
+
+async def _connect(port: int, request: bytes) -> "_Client":
+    loop = asyncio.get_running_loop()
+    finished = loop.create_future()
+    _, client = await loop.create_connection(lambda: _Client(request, finished), "127.0.0.1", port)
+    return client
+
+
+@dataclass(eq=False)
+class _Client(asyncio.Protocol):
+    request: bytes
+    finished: "asyncio.Future[None]"
+    until: float = 0.0
+    status: int = 0
+    body: bytes = b""
+    last: float = 0.0
+    latencies_s: list[float] = field(default_factory=list)
+    _received: bytearray = field(default_factory=bytearray)
+    _wanted: int | None = None
+    _began: float = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def send(self) -> None:
+        self._began = time.perf_counter()
+        self.transport.write(self.request)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if self._wanted is None:
+            self._read_head()
+        if self._wanted is not None and len(self._received) >= self._wanted:
+            self._end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.finished.done():
+            self.finished.set_exception(exc or ConnectionError("the server closed the connection"))
+
+    def _read_head(self) -> None:
+        end = self._received.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        length = _LENGTH.search(self._received, 0, end + 2)
+        if length is None:
+            raise RuntimeError("the answer has no Content-Length")
+        self._head_end = end + 4
+        self._wanted = self._head_end + int(length[1])
+
+    def _end(self) -> None:
+        self.last = time.perf_counter()
+        self.latencies_s.append(self.last - self._began)
+        self.status = int(self._received[9:12])
+        self.body = bytes(self._received[self._head_end :])
+        self._received.clear()
+        self._wanted = None
+        if self.last < self.until and self.status == 200:
+            self.send()
+        else:
+            self.finished.set_result(None)

@@ -1,0 +1,232 @@
+"""Scoring over HTTP: the service beside FastAPI as in its tutorial, LitServe and MLServer.
+
+The same compiled MAF 5 x 512 on 21 columns behind each. The load comes from this process, which has
+the last processor; each server, however many processes it has, may use the others, of which there
+is one on a machine of two. The load goes round the servers in turns.
+"""
+
+import asyncio
+import json
+import os
+import platform
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+import torch
+import uvloop
+
+from bench.load import Load, ask, loads
+from bench.scoring import DIM, stored_flow
+from bench.servers import PEERS, Missing, Server, peer, service_with_model
+from flows import CompiledFlow, compile_flow
+
+_SHAPES = ((1, 1), (1, 32), (100, 1), (100, 32), (10_000, 1), (10_000, 32))
+_SMALL, _LARGE = 31, 10_000
+_NICENESS = -10  # of the load and the servers alike, where it is allowed: others use the machine
+_PROBES = {
+    "20 columns": json.dumps([[0.5] * 20]),
+    "NaN": f"[[NaN{',0.5' * 20}]]",
+    "ragged": json.dumps([[0.5] * 21, [0.5] * 20]),
+    "no rows": "[]",
+    "1e400": f"[[1e400{',0.5' * 20}]]",
+    "text": f'[["abc"{",0.5" * 20}]]',
+}
+
+
+@dataclass
+class _Figures:
+    """What the rounds of one server under one load came to."""
+
+    rates: list[float] = field(default_factory=list)
+    latencies_s: list[float] = field(default_factory=list)
+    cpu_s_a_row: list[float] = field(default_factory=list)
+
+    def add(self, load: Load, *, rows: int, cpu_s: float) -> None:
+        self.rates.append(load.rate)
+        self.latencies_s += load.latencies_s
+        self.cpu_s_a_row.append(cpu_s / (rows * len(load.latencies_s)))
+
+    def ms(self, percentile: float) -> float:
+        return float(np.percentile(self.latencies_s, percentile)) * 1e3
+
+
+def measure(*, quick: bool = False) -> str:
+    """Measure all servers and return the tables.
+
+    Args:
+        quick: fewer and shorter rounds.
+    """
+    seconds, rounds = (0.7, 2) if quick else (2.0, 5)
+    torch.set_num_threads(1)
+    with ExitStack() as stack:
+        stack.enter_context(_priority())
+        processors = os.sched_getaffinity(0)
+        stack.enter_context(_only_on(processors - {max(processors)} or processors))
+        service, *ours = stack.enter_context(service_with_model())
+        started = [stack.enter_context(peer(name, service)) for name in PEERS]
+        servers = [*ours, *(server for server in started if isinstance(server, Server))]
+        missing = [server for server in started if isinstance(server, Missing)]
+        compiled = compile_flow(stored_flow(service))
+        stack.enter_context(_only_on({max(processors)}))
+        _check_answers(servers[0:1] + servers[2:], compiled)
+        shapes = [shape for shape in _SHAPES if not (quick and shape == (10_000, 32))]
+        figures = {
+            shape: _rounds(servers, *shape, seconds=seconds, rounds=rounds) for shape in shapes
+        }
+        in_process = {
+            rows: statistics.median(_in_process_rate(compiled, rows) for _ in range(rounds))
+            for rows in {rows for rows, _ in shapes}
+        }
+        sections = [
+            _machine(),
+            *(_table(shape, figures[shape], in_process[shape[0]]) for shape in shapes),
+            _mixed(servers[0:1] + servers[2:], seconds=seconds, rounds=rounds),
+            _probes(servers[0:1] + servers[2:]),
+            *(f"{server.name} is missing: {server.reason}" for server in missing),
+        ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _rounds(
+    servers: list[Server], rows: int, connections: int, *, seconds: float, rounds: int
+) -> dict[str, _Figures]:
+    """Each server in turn, round after round, under one load."""
+    requests = {server.name: server.request(_text(rows), rows) for server in servers}
+    figures: dict[str, _Figures] = defaultdict(_Figures)
+    for _ in range(rounds):
+        for server in servers:
+            before = server.cpu_s()
+            group = [requests[server.name]] * connections
+            (load,) = uvloop.run(loads(server.port, [group], seconds=seconds))
+            # The warm-up's requests cost as well; they are as many a second.
+            share = load.seconds / (load.seconds + load.warm_up_s)
+            cpu_s = (server.cpu_s() - before) * share
+            figures[server.name].add(load, rows=rows, cpu_s=cpu_s)
+    return figures
+
+
+def _mixed(servers: list[Server], *, seconds: float, rounds: int) -> str:
+    """Callers of one row beside one of very many."""
+    small: dict[str, _Figures] = defaultdict(_Figures)
+    large: dict[str, _Figures] = defaultdict(_Figures)
+    for _ in range(rounds):
+        for server in servers:
+            one = [server.request(_text(1), 1)] * _SMALL
+            many = [server.request(_text(_LARGE), _LARGE)]
+            loaded = uvloop.run(loads(server.port, [one, many], seconds=2 * seconds))
+            for figures, load in zip((small, large), loaded, strict=True):
+                figures[server.name].add(load, rows=1, cpu_s=0)
+    lines = [
+        f"{_SMALL} callers of one row beside one of {_LARGE:,} rows:\n",
+        "| | req/s of the small | p50 ms | p99 ms | rows/s of the large |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {name} | {statistics.median(small[name].rates):,.0f} | {small[name].ms(50):.1f}"
+        f" | {small[name].ms(99):.1f} | {statistics.median(large[name].rates) * _LARGE:,.0f} |"
+        for name in small
+    ]
+    return "\n".join(lines)
+
+
+def _table(shape: tuple[int, int], figures: dict[str, _Figures], in_process: float) -> str:
+    rows, connections = shape
+    lines = [
+        (
+            f"{rows:,} rows a request, {connections} connections"
+            f" (in process: {in_process:,.0f} rows/s):\n"
+        ),
+        "| | req/s | rows/s | p50 ms | p99 ms | CPU us a row | share of in process |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, found in figures.items():
+        rate = statistics.median(found.rates)
+        cpu_us = statistics.median(found.cpu_s_a_row) * 1e6
+        lines.append(
+            f"| {name} | {rate:,.1f} | {rate * rows:,.0f} | {found.ms(50):.2f} | {found.ms(99):.2f}"
+            f" | {cpu_us:,.1f} | {rate * rows / in_process:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _probes(servers: list[Server]) -> str:
+    """What each server makes of wrong rows: status and size of the answer."""
+    head = " | ".join(_PROBES)
+    lines = [
+        "Wrong rows: status, bytes of the answer:\n",
+        f"| | {head} |",
+        "| --- |" + " --- |" * len(_PROBES),
+    ]
+    for server in servers:
+        cells = []
+        for text in _PROBES.values():
+            rows = text.count("[") - 1
+            answer = asyncio.run(ask(server.port, server.request(text, rows)))
+            cells.append(f"{answer.status}, {len(answer.body)}")
+        lines.append(f"| {server.name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _check_answers(servers: list[Server], compiled: CompiledFlow) -> None:
+    """All of them compute the same.
+
+    Raises:
+        AssertionError: one does not.
+    """
+    expected = compiled.log_prob(np.array(json.loads(_text(100))))
+    for server in servers:
+        answer = asyncio.run(ask(server.port, server.request(_text(100), 100)))
+        document = json.loads(answer.body)
+        scores = document["outputs"][0]["data"] if "outputs" in document else document["log_prob"]
+        np.testing.assert_allclose(scores, expected, atol=1e-3, err_msg=server.name)
+
+
+def _in_process_rate(compiled: CompiledFlow, rows: int) -> float:
+    table = np.array(json.loads(_text(rows)))
+    began, calls = time.perf_counter(), 0
+    while time.perf_counter() - began < 0.5:
+        compiled.log_prob(table)
+        calls += 1
+    return calls * rows / (time.perf_counter() - began)
+
+
+def _text(rows: int) -> str:
+    """Rows of normal numbers as JSON, four decimals each."""
+    return json.dumps(np.random.default_rng(rows).normal(size=(rows, DIM)).round(4).tolist())
+
+
+@contextmanager
+def _priority() -> Iterator[None]:
+    """Above what else runs, for this process and the servers that it starts."""
+    with suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
+    try:
+        yield
+    finally:
+        with suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
+
+
+@contextmanager
+def _only_on(processors: set[int]) -> Iterator[None]:
+    """Keep this process, and those that it starts, on some processors."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def _machine() -> str:
+    load = os.getloadavg()[0]
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} x {platform.machine()}, torch"
+        f" {torch.__version__}, Python {platform.python_version()}, load average {load:.1f}."
+    )
