@@ -86,7 +86,7 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
         return
     metrics |= {"epochs": metrics["epoch"]}
     metrics |= _likelihoods(flow, parts, seed=request.optimisation.seed, on_chunk=run.tick)
-    run.finish(flow, metrics, held_out=_held_out(flow, parts, device))
+    run.finish(flow, metrics, held_out=_held_out(flow, parts, device, on_chunk=run.tick))
 
 
 class _Run:
@@ -266,7 +266,9 @@ def _likelihoods(
     return metrics
 
 
-def _held_out(flow: Flow, parts: Parts, device: torch.device) -> dict[str, Any]:
+def _held_out(
+    flow: Flow, parts: Parts, device: torch.device, *, on_chunk: Callable[[], None]
+) -> dict[str, Any]:
     """What scores are calibrated by: log densities of rows that training never saw.
 
     Those of the test part, or else of the validation part, computed as rows are scored later:
@@ -274,5 +276,8 @@ def _held_out(flow: Flow, parts: Parts, device: torch.device) -> dict[str, Any]:
     """
     rows = parts.validation if parts.test is None else parts.test
     compiled = compile_flow(flow, device=device)
-    scores = [compiled.log_prob(chunk.cpu().numpy()) for chunk in chunks(rows)]
+    scores = []
+    for chunk in chunks(rows):
+        scores.append(compiled.log_prob(chunk.cpu().numpy()))
+        on_chunk()
     return {"rows": len(rows), "quantiles": quantiles_of(np.concatenate(scores)).tolist()}
