@@ -54,7 +54,9 @@ class QuickBatches:
         if seconds <= _QUICK_S:
             limit = max(limit, min(_GROWTH * rows, _MAX_ROWS))
         else:
-            limit = min(limit, rows // 2)
+            limit //= (
+                2  # not 0 at once: a machine that does other work stretches a batch now and then
+            )
         if len(self._limits) >= _MAX_KEYS:
             self._limits.clear()
         self._limits[key] = limit

@@ -91,11 +91,11 @@ def test_what_gets_slow_leaves_the_event_loop(engine):
     async def main():
         await make_known(engine, function)
         function.seconds = 0.005
-        for value in range(2):
+        for value in range(12):
             assert await doubled(engine, function, value) == 2 * value
 
     asyncio.run(main())
-    assert function.threads == ["MainThread", "engine"]
+    assert function.threads[-1] == "engine"
 
 
 def test_an_error_harms_neither_the_others_nor_the_event_loop(engine):
