@@ -126,9 +126,10 @@ class MaskEnsemble(Bijection):
             weight * wanted.to(weight) for weight, wanted in zip(self.weights, masks, strict=True)
         ]
 
-    def _condition(
+    def parameters_of(
         self, x: Tensor, context: Tensor | None, mask: int
     ) -> Float[Tensor, "outputs batch dim"]:
+        """The parameters of each conditional under a mask."""
         if (self.context_weight is None) != (context is None):
             raise FlowError("a conditional density, and no other, needs a context")
         first = None
@@ -144,7 +145,7 @@ class MaskEnsemble(Bijection):
         return out.view(len(x), self.transformer.outputs, self.dim).movedim(1, 0)
 
     def _member_density(self, x: Tensor, context: Tensor | None, mask: int) -> Tensor:
-        return self.transformer.log_density(x, self._condition(x, context, mask)).sum(dim=1)
+        return self.transformer.log_density(x, self.parameters_of(x, context, mask)).sum(dim=1)
 
     def _member_forward(
         self, u: Tensor, context: Tensor | None, mask: int
@@ -153,7 +154,7 @@ class MaskEnsemble(Bijection):
         x = torch.zeros_like(u)
         total = u.new_zeros(len(u))
         for place, feature in enumerate(self.orders[mask].tolist()):
-            parameters = self._condition(x, context, mask)[:, :, feature]
+            parameters = self.parameters_of(x, context, mask)[:, :, feature]
             column, log_det = self.transformer.forward(u[:, place], parameters)
             x = torch.cat([x[:, :feature], column[:, None], x[:, feature + 1 :]], dim=1)
             total = total + log_det

@@ -76,6 +76,16 @@ def test_the_refusals_in_the_docs_are_those_of_the_code():
         assert caught.value.reason == reason
 
 
+def test_every_family_has_an_example_in_the_docs_that_works():
+    blocks = re.findall(r"```json\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
+    specs = [
+        spec_from_dict(fields) for block in blocks if "family" in (fields := json.loads(block))
+    ]
+    assert {spec.family for spec in specs} == set(FAMILIES)
+    for spec in specs:
+        build(spec, 4, context_dim=2 if spec.encoder is not None else 0, seed=0)
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_specs_pass_through_json(case):
     assert spec_from_dict(json.loads(json.dumps(spec_to_dict(case.spec)))) == case.spec
