@@ -230,11 +230,11 @@ def test_compiled_flow_equals_the_reference(case, dim, space):
     samples = flow.sample(300, generator=generator, space=space)
 
     rows = x.numpy()
-    # Between the components of a mixture its map is steep: float32's rounding grows there.
+    # The map of a mixture is steep between its components and in its tails: rounding grows there.
     steep = 10 if "mixture" in case.name else 1
     _assert_close(compiled.log_prob(rows, space=space), log_prob)
-    _assert_close(compiled.inverse(rows, space=space)[0], u)
-    _assert_close(compiled.inverse(rows, space=space)[1], log_det)
+    _assert_close(compiled.inverse(rows, space=space)[0], u, steep)
+    _assert_close(compiled.inverse(rows, space=space)[1], log_det, steep)
     _assert_close(compiled.forward(u.numpy(), space=space)[0], x, steep)
     _assert_close(compiled.forward(u.numpy(), space=space)[1], -log_det, steep)
     _assert_close(compiled.sample(300, seed=4, space=space), samples, steep)
