@@ -1,5 +1,6 @@
 """The figures of an experiment."""
 
+import copy
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch import Tensor
 from experiments import data
 from experiments.recipes import DensityRecipe, Recipe, VariationalRecipe
 from flows import Flow, Potential, compile_flow
+from flows.base import Bijection
+from flows.planar import Planar
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -107,23 +110,42 @@ def _beside_potential(recipe: VariationalRecipe, flow: Flow, folder: Path) -> Pa
 
 
 def _layer_by_layer(recipe: VariationalRecipe, flow: Flow, folder: Path) -> Path:
-    """Samples after the first, second, ... layer, from the noise on."""
+    """Noise after the first, second, ... layer; below, each of these layers on noise alone."""
     u = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
-    stages = [u.numpy()]
+    layers = _layers(flow.cpu())
+    stages, alone = [u], [u]
     with torch.no_grad():
-        for part in reversed(flow.cpu().transform.parts()):
-            u, _ = part.forward(u)
-            stages.append(u.numpy())
-    shown = np.unique(np.linspace(0, len(stages) - 1, _LAYERS_SHOWN).round().astype(int))
+        for layer in layers:
+            stages.append(layer.forward(stages[-1])[0])
+            alone.append(layer.forward(u)[0])
+    shown = np.unique(np.linspace(0, len(layers), _LAYERS_SHOWN).round().astype(int))
 
     def plot(figure: Any) -> None:  # noqa: ANN401  matplotlib's
-        for axes, stage in zip(figure.subplots(1, len(shown)), shown, strict=True):
-            axes.plot(*stages[stage].T, ".", markersize=0.5, alpha=0.4)
-            axes.set(xlim=(-4.5, 4.5), ylim=(-4.5, 4.5), aspect="equal")
-            axes.set_title("noise" if stage == 0 else f"layer {stage}")
-            axes.set_axis_off()
+        for row, kind in zip(figure.subplots(2, len(shown)), (stages, alone), strict=True):
+            for axes, stage in zip(row, shown, strict=True):
+                axes.plot(*kind[stage].numpy().T, ".", markersize=0.5, alpha=0.4)
+                axes.set(xlim=(-6, 6), ylim=(-6, 6), aspect="equal")
+                axes.set_axis_off()
+                if stage == 0:
+                    axes.set_title("noise")
+                else:
+                    axes.set_title(f"layer {stage}{' alone' if kind is alone else ''}")
 
-    return _save(f"{recipe.name}-layers.png", folder, plot, (2 * len(shown), 2.3))
+    return _save(f"{recipe.name}-layers.png", folder, plot, (2 * len(shown), 4.5))
+
+
+def _layers(flow: Flow) -> list[Bijection]:
+    """The layers from the noise to the data; those of a planar flow are one bijection."""
+    layers: list[Bijection] = []
+    for part in reversed(flow.transform.parts()):
+        if not isinstance(part, Planar):
+            layers.append(part)
+            continue
+        for index in range(len(part.raw.base)):
+            layer = copy.deepcopy(part)
+            layer.raw.base = torch.nn.Parameter(part.raw.base[index : index + 1].detach())
+            layers.append(layer)
+    return layers
 
 
 def _images(recipe: DensityRecipe, flow: Flow, folder: Path) -> Path:

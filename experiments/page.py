@@ -40,8 +40,7 @@ def page() -> str:
         + "| --- | --- | --- | --- | --- | --- |\n"
         + "".join(density)
         + "\n## Variational inference\n\nThe KL divergence is that of the flow to the potential, by quadrature on the"
-        " window [-4, 4]^2 ([-6, 6]^2 for U5 if so stated in its result); the effective sample size is a share of the"
-        " samples.\n\n"
+        " potential's window: [-4, 4]^2, of U5 [-6, 6]^2. The effective sample size is a share of the samples.\n\n"
         + "| experiment | what | KL, nats | effective samples | Pareto k | iterations, time |\n"
         + "| --- | --- | --- | --- | --- | --- |\n"
         + "".join(variational)
