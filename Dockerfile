@@ -9,6 +9,7 @@ RUN python -m venv /opt/densityd
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY densityd densityd
+COPY experiments experiments
 COPY flows flows
 COPY migrations migrations
 COPY models_store models_store
