@@ -36,7 +36,10 @@ def reproduce(name: str, *, data: Path | None, out: Path, seed: int, quick: bool
         typer.echo(f"densityd reproduce: there is no experiment {name!r}; see --list", err=True)
         raise typer.Exit(2)
     if not quick and importlib.util.find_spec("matplotlib") is None:
-        typer.echo("densityd reproduce: figures need matplotlib: pip install matplotlib", err=True)
+        typer.echo(
+            "densityd reproduce: figures need matplotlib: pip install 'densityd[experiments]'",
+            err=True,
+        )
         raise typer.Exit(1)
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
