@@ -57,7 +57,7 @@ def test_what_is_known_to_be_quick_is_computed_on_the_event_loop(engine):
         await doubled(engine, function, 1.0)
         first = function.threads[0]
         await make_known(engine, function)
-        for value in range(3):
+        for value in (0.0, 1.0, 2.0):
             assert await doubled(engine, function, value) == 2 * value
         return first
 
@@ -95,7 +95,7 @@ def test_what_gets_slow_leaves_the_event_loop(engine):
     async def main():
         await make_known(engine, function)
         function.seconds = 0.005
-        for value in range(12):
+        for value in map(float, range(12)):
             assert await doubled(engine, function, value) == 2 * value
 
     asyncio.run(main())
