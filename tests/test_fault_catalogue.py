@@ -1,0 +1,34 @@
+"""Every number of the fault catalogue has a test that carries it, or a remark that says why not."""
+
+import ast
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+CATALOGUE = TESTS.parent / "docs" / "faults.md"
+
+
+def carried_numbers() -> set[int]:
+    """The numbers in `pytest.mark.fault(...)`, anywhere in the tests."""
+    return {
+        argument.value
+        for path in TESTS.rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "pytest.mark.fault"
+        for argument in call.args
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, int)
+    }
+
+
+def remarks() -> dict[int, str]:
+    """The last column of each line of the catalogue."""
+    lines = CATALOGUE.read_text(encoding="utf-8").splitlines()
+    rows = [re.split(r"(?<!\\)\|", line) for line in lines if re.match(r"\| \d+ \|", line)]
+    return {int(row[1]): row[-2].strip() for row in rows}
+
+
+def test_every_number_has_a_test_or_a_remark():
+    carried, said = carried_numbers(), remarks()
+    assert set(said) == set(range(1, 191))
+    assert carried <= set(said)
+    assert {number for number, remark in said.items() if not remark} <= carried
