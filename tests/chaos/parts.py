@@ -98,11 +98,15 @@ class Service:
             "DENSITYD_PORT": str(self.port),
             "DENSITYD_LEASE_S": str(LEASE_S),
             "DENSITYD_CHECKPOINT_INTERVAL_S": "0",
+            "DENSITYD_WORKER_CONCURRENCY": "2",
+            "DENSITYD_TRAINER_NICE": "0",
         }
         self.redis = Part("redis", private_redis.command(self.settings.redis_socket), folder=folder)
         self.api = Part("api", [*_DENSITYD, "api"], folder=folder, **variables)
         self.workers = [
-            Part(name, [*_DENSITYD, "worker"], folder=folder, DENSITYD_WORKER_NAME=name, **variables)
+            Part(
+                name, [*_DENSITYD, "worker"], folder=folder, DENSITYD_WORKER_NAME=name, **variables
+            )
             for name in ("worker-a", "worker-b")
         ]
 

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from sqlalchemy import func, select
@@ -123,7 +124,7 @@ def _of_events(job: Job, jobs: Jobs) -> Iterator[str]:
     if epochs != list(range(1, len(epochs) + 1)):
         yield f"the epochs of {job.id} are {epochs}"
     states = [JobState(event.data["state"]) for event in events if event.event is EventKind.STATE]
-    for before, after in zip(states, states[1:], strict=False):
+    for before, after in pairwise(states):
         if after not in TRANSITIONS[before]:
             yield f"{job.id} went from {before} to {after}"
     if states[-1] is not job.state:
