@@ -278,6 +278,7 @@ class TestRows:
         assert client.get("/readyz").status_code == 200
 
 
+@pytest.mark.fault(118)
 def test_fault_118_a_caller_who_leaves_early_leaves_nothing(client, settings):
     messages = iter(
         [
