@@ -102,8 +102,9 @@ def test_fault_124_sigterm_checkpoints_releases_and_ends_within_ten_seconds(
 
 
 @pytest.mark.fault(110, 164, 165)
+@pytest.mark.usefixtures("place_redis")
 def test_a_thousand_hints_at_a_running_job_start_nothing(
-    place: Place, place_redis: PlaceRedis, start_worker: StartWorker
+    place: Place, start_worker: StartWorker
 ) -> None:
     job_id = place.submit(place.add_dataset(), **ENDLESS)
     worker = start_worker(DENSITYD_WORKER_CONCURRENCY="2")
