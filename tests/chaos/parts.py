@@ -19,7 +19,7 @@ from tests.workers.place import trainers_of
 
 LEASE_S = 3.0
 _DENSITYD = (sys.executable, "-P", "-c", "from densityd.cli import main; main()")
-_START_S = 90.0
+_START_S = 300.0
 
 
 class Part:
