@@ -24,6 +24,7 @@ from models_store.table_contract import MEDIA_TYPES, TableFormat
 from tests.app.decoding import decode
 from tests.app.serving import COLUMNS, MEAN, STD, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, read, write
+from tests.attempts import attempts
 
 NAMED = [kind for kind in FORMATS if kind is not TableFormat.NPY]
 ROWS = np.random.default_rng(0).normal(size=(20, 3)) * STD.numpy() + MEAN.numpy()
@@ -413,7 +414,7 @@ def test_answers_are_compressed_for_those_who_ask(client, answer, coding, n):
 WHOLE = {kind: write(kind, COLUMNS, ROWS[:3]) for kind in FORMATS}
 SHAPE = RowsShape(COLUMNS, max_rows=50)
 ATTEMPTS = settings(
-    max_examples=40,
+    max_examples=attempts(40),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -22,6 +22,7 @@ from models_store.tables_io import (
     parse_table,
     parse_table_isolated,
 )
+from tests.attempts import attempts
 
 JSON, NDJSON, ARROW = TableFormat.JSON, TableFormat.NDJSON, TableFormat.ARROW
 GRID = np.arange(12.0).reshape(4, 3) ** 2
@@ -109,7 +110,7 @@ TABLES = st.integers(1, 3).flatmap(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=attempts(60), deadline=None, derandomize=True)
 @given(
     rows=TABLES,
     keys=st.lists(NAMES | st.sampled_from(["}", '"]', "\\", "},{", "a:"]), min_size=3, unique=True),
