@@ -20,6 +20,7 @@ from models_store.tables import ApiKeyRow
 _SECRET_BYTES = 32
 _TOKEN = re.compile(r"(?P<id>key_[0-9a-f]{32})\.(?P<secret>[0-9a-f]{64})")
 _DAY_S = 24 * 3600.0
+_MOST = 1_000_000
 
 
 class Scope(StrEnum):
@@ -87,12 +88,12 @@ class Keys:
             rate: requests a second; None: the service's setting.
 
         Raises:
-            ValueError: the project is no valid name, or a number is not above 0.
+            ValueError: the project is no valid name, or a number is not above 0, or absurd.
         """
         if not is_name(project):
             raise ValueError("a project matches ^[a-z0-9][a-z0-9._-]{0,63}$")
-        if not all(value is None or value > 0 for value in (expires_days, rate)):
-            raise ValueError("days and rates are numbers above 0")
+        if not all(value is None or 0 < value <= _MOST for value in (expires_days, rate)):
+            raise ValueError(f"days and rates are numbers above 0, at most {_MOST}")
         secret = secrets.token_hex(_SECRET_BYTES)
         key = self._database.transact(_create, project, scope, _hash(secret), expires_days, rate)
         return NewKey(key, f"{key.id}.{secret}")
