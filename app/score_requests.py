@@ -14,7 +14,7 @@ from starlette.responses import Response
 from app.answer_table import AnswerTable, Part
 from app.answers import respond_at_once, respond_in_pieces
 from app.codecs import Codec
-from app.dependencies import DEFAULT_PROJECT, settings_of
+from app.dependencies import project_of, settings_of
 from app.engine import Engine
 from app.incoming import Incoming, in_thread_if_large
 from app.json_body import body_chunks, read_body
@@ -88,7 +88,7 @@ class ScoreRequest:
         """
         codec = answer_codec(request.headers.get("accept"))
         models: LoadedModels = request.app.state.models
-        version = await models.resolve(DEFAULT_PROJECT, ref)
+        version = await models.resolve(project_of(request), ref)
         return cls(request, version, space, codec, _max_wait_s(request))
 
     @property

@@ -142,14 +142,14 @@ class JobEventRow(Base):
 
 
 class IdempotencyRow(Base):
-    """The job that a caller's idempotency key stands for, until it expires."""
+    """The job or the dataset that a caller's idempotency key stands for, until it expires."""
 
     __tablename__ = "idempotency"
 
     project: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
     fingerprint: Mapped[str]
-    job_id: Mapped[str]
+    resource_id: Mapped[str]
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
@@ -219,3 +219,22 @@ class ModelAliasRow(Base):
     version: Mapped[int]
     revision: Mapped[int]
     updated_at: Mapped[datetime] = mapped_column(default=db_now(), onupdate=db_now())
+
+
+class ApiKeyRow(Base):
+    """A key that lets its bearer into one project; kept when it is revoked, as a record."""
+
+    __tablename__ = "api_key"
+    __table_args__ = (CheckConstraint("scope IN ('read', 'write', 'admin')", name="scope"),)
+
+    position: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    project: Mapped[str]
+    scope: Mapped[str]
+    # Of the secret, which is random: a plain hash cannot be guessed back.
+    secret_sha256: Mapped[str]
+    # Requests a second; null: the service's setting.
+    rate: Mapped[float | None]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]

@@ -190,7 +190,7 @@ class TestLimits:
 
 
 def test_a_failing_database_leaves_no_file(client, settings, registry, monkeypatch):
-    def fail(_new):
+    def fail(_new, **_options):
         raise DatabaseUnavailableError
 
     monkeypatch.setattr(registry, "add_dataset", fail)

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Iterator
 
 import pytest
 from starlette.testclient import TestClient
@@ -115,7 +116,7 @@ def test_a_wrong_parameter_is_named_and_its_value_is_not_repeated(shared_client)
 
 
 @pytest.fixture
-def failing_client(settings: ApiSettings) -> TestClient:
+def failing_client(settings: ApiSettings) -> Iterator[TestClient]:
     app = create_app(settings)
 
     @app.get("/failing")
@@ -126,7 +127,8 @@ def failing_client(settings: ApiSettings) -> TestClient:
     def missing() -> None:
         raise NotFoundError("dataset", "ds_secret")
 
-    return TestClient(app, raise_server_exceptions=False)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
 
 
 def test_fault_183_an_unexpected_error_tells_nothing_but_its_id(failing_client, caplog):

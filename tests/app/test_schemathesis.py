@@ -8,7 +8,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 from schemathesis import Case
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 
 from app.main import create_app
 from app.settings import ApiSettings
@@ -47,4 +47,7 @@ for kind in (
 )
 def test_every_answer_is_a_documented_one(case: Case[Any], server: str) -> None:
     # What fits the schema may still be refused, by what the store holds: a cursor, a missing model.
-    case.call_and_validate(base_url=server, excluded_checks=[positive_data_acceptance])
+    # The server has no keys, so it asks for none; `test_access.py` walks a service that has.
+    case.call_and_validate(
+        base_url=server, excluded_checks=[positive_data_acceptance, ignored_auth]
+    )
