@@ -47,6 +47,7 @@ def test_a_migrated_database_is_named_with_its_revision() -> None:
     assert "revision" in finding.detail
 
 
+@pytest.mark.fault(146)
 def test_fault_146_a_damaged_database_is_a_problem(data_dir: Path) -> None:
     (data_dir / "densityd.sqlite3").write_bytes(b"garbage" * 1000)
 
@@ -64,6 +65,7 @@ def test_a_broker_that_is_named_but_silent_is_a_problem(
     assert verdicts(examined())["broker"] == "problem"
 
 
+@pytest.mark.fault(144)
 def test_fault_144_files_that_crashes_left_are_counted(data_dir: Path) -> None:
     staging = data_dir / "blobs" / STAGING
     staging.mkdir(parents=True)
