@@ -69,6 +69,22 @@ class StoredBlob:
     bytes: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class FoundFile:
+    """Something that lies in the store.
+
+    Attributes:
+        key: its path below the store's folder.
+        age_s: seconds since it was last written to.
+        own: whether it can be one of the store's: a plain file under a key.
+    """
+
+    key: str
+    bytes: int
+    age_s: float
+    own: bool
+
+
 class BlobStore:
     """Files under one folder, which every process of the service shares."""
 
@@ -162,6 +178,18 @@ class BlobStore:
             path.relative_to(self.root).as_posix() for path in folder.rglob("*") if path.is_file()
         )
 
+    def files(self) -> Iterator[FoundFile]:
+        """Give all that lies in the folder, links among it, but what is staged."""
+        for path in sorted(self.root.rglob("*")):
+            staged = path.relative_to(self.root).parts[0] == STAGING
+            if not staged and (found := self._found(path)) is not None:
+                yield found
+
+    def staged_files(self, *, older_than_s: float) -> list[FoundFile]:
+        """Give what crashed writers left in the staging folder; see `sweep_staging`."""
+        found = map(self._found, sorted(self._staging.glob("*")))
+        return [file for file in found if file is not None and file.age_s >= older_than_s]
+
     def delete(self, prefix: str) -> None:
         """Delete a file, or a folder with all in it; nothing there is no error.
 
@@ -190,16 +218,10 @@ class BlobStore:
         Returns:
             How many were deleted.
         """
-        deadline = time.time() - older_than_s
-        deleted = 0
-        for path in self._staging.glob("*"):
-            try:
-                if path.lstat().st_mtime <= deadline:
-                    path.unlink()
-                    deleted += 1
-            except FileNotFoundError:
-                continue
-        return deleted
+        left = self.staged_files(older_than_s=older_than_s)
+        for file in left:
+            (self.root / file.key).unlink(missing_ok=True)
+        return len(left)
 
     def ping(self) -> None:
         """Write and remove a probe file.
@@ -212,6 +234,22 @@ class BlobStore:
             path.write_bytes(b"probe")
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+
+    def _found(self, path: Path) -> FoundFile | None:
+        """What the disk knows of a path; None for a folder, and for what is gone by now."""
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            return None
+        if stat.S_ISDIR(status.st_mode):
+            return None
+        key = path.relative_to(self.root).as_posix()
+        return FoundFile(
+            key=key,
+            bytes=status.st_size,
+            age_s=time.time() - status.st_mtime,
+            own=stat.S_ISREG(status.st_mode) and _KEY.fullmatch(key) is not None,
+        )
 
     def _locate(self, key: str) -> Path:
         if _KEY.fullmatch(key) is None:

@@ -72,13 +72,17 @@ def test_fault_144_files_that_crashes_left_are_counted(data_dir: Path) -> None:
     old, new = staging / "old", staging / "new"
     old.write_bytes(b"x" * 2**20)
     new.touch()
-    two_hours_ago = time.time() - 7200
-    os.utime(old, (two_hours_ago, two_hours_ago))
+    two_days_ago = time.time() - 2 * 24 * 3600
+    os.utime(old, (two_days_ago, two_days_ago))
 
     finding = {found.check: found for found in examined().findings}["staging"]
 
     assert finding.verdict == "note"
     assert finding.detail.startswith("1 files (1.0 MiB)")
+    assert old.exists()
+    result = CliRunner().invoke(app, ["doctor", "--repair"])
+    assert "Removed 1 files (1.0 MiB)" in result.output
+    assert [path.name for path in staging.iterdir()] == ["new"]
 
 
 def test_fault_076_a_device_that_is_not_there_is_a_problem(
@@ -135,3 +139,11 @@ def test_the_text_for_people_has_a_line_for_each_check(data_dir: Path) -> None:
     assert f"{data_dir}  (environment)" in result.output
     for check in ("database", "broker", "store", "disk", "staging", "device"):
         assert f"  {check}" in result.output
+
+
+def test_help_shows_how_it_is_called() -> None:
+    result = CliRunner().invoke(app, ["doctor", "--help"])
+
+    assert result.exit_code == 0
+    for example in ("densityd doctor --deep", "densityd doctor --repair", "--json | jq"):
+        assert example in result.output
