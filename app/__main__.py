@@ -17,9 +17,10 @@ from app.connections import BoundedProtocol
 from app.main import create_app
 from app.processes import Processes, inherited_sockets
 from app.settings import ApiSettings
+from app.stores import check_stores
 from models_store.blobs import BlobStore
 from models_store.database import Database
-from models_store.errors import StoreError
+from models_store.errors import BlobError, StoreError
 from models_store.logs import configure_logging
 
 _DRAIN_S = 4  # with what follows it, an end within five seconds
@@ -35,21 +36,22 @@ def main() -> None:
     """Read the settings and serve until a signal comes."""
     try:
         settings = ApiSettings()
+        configure_logging(settings.log_level, "api")
         refuse_unsafe_address(settings)
-        check_stores(settings)
+        refuse_unusable_stores(settings)
     except (ValidationError, RefusalError, StoreError) as error:
         sys.exit(f"densityd api: {error}")
-    configure_logging(settings.log_level, "api")
     sockets = inherited_sockets()
     if sockets is None and settings.api_processes > 1:
         sys.exit(_run_processes(settings))
     freeze_heap()
-    server = Server(create_app(settings, after_load=freeze_heap), settings)
+    app = create_app(settings, after_load=freeze_heap)
+    server = Server(app, settings)
     server.run(sockets)
     # A thread may still wait for the parser of an upload that was cut off. Do not wait for it: a
     # parser dies with its parent.
     logging.shutdown()
-    os._exit(0 if server.started else 1)
+    os._exit(0 if server.started and not app.state.refused else 1)
 
 
 def freeze_heap() -> None:
@@ -83,18 +85,19 @@ def refuse_unsafe_address(settings: ApiSettings) -> None:
     )
 
 
-def check_stores(settings: ApiSettings) -> None:
+def refuse_unusable_stores(settings: ApiSettings) -> None:
     """Try the database and the blob store: what is wrong with them is one line, not a traceback.
 
     Raises:
-        StoreError: the process could not serve.
+        RefusalError, StoreError: the process could not serve.
     """
     database = Database(settings.resolved_database_url)
     try:
-        database.check_revision()
+        check_stores(database, BlobStore(settings.blob_root))
+    except BlobError as error:
+        raise RefusalError(f"The blob store {settings.blob_root} cannot be written.") from error
     finally:
         database.dispose()
-    BlobStore(settings.blob_root).ping()
 
 
 class Server(uvicorn.Server):

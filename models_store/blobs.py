@@ -4,7 +4,6 @@ A file is written in the staging folder, then committed under its key. Keys are 
 service alone: no caller's text is ever part of a path.
 """
 
-import errno
 import hashlib
 import os
 import re
@@ -13,17 +12,17 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from models_store.errors import BlobCorruptError, BlobError, BlobMissingError, StorageFullError
+from models_store.disk_errors import disk_errors
+from models_store.errors import BlobCorruptError, BlobError, BlobMissingError
 
 STAGING = "staging"
 
 _KEY = re.compile(r"(datasets|jobs|models|results)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){1,3}")
 _FOLDERS = ("datasets", "jobs", "models", "results")
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def table_key(dataset_id: str) -> str:
@@ -100,7 +99,7 @@ class BlobStore:
 
         Raises:
             StorageFullError: no space is left, for this file or for what the body writes.
-            BlobError: the staging folder cannot be written.
+            BlobError: the disk failed, or cannot be written.
         """
         with _translated(STAGING):
             self._staging.mkdir(parents=True, exist_ok=True)
@@ -108,13 +107,12 @@ class BlobStore:
             os.close(handle)
         path = Path(name)
         try:
-            yield path
-        except OSError as error:
-            if error.errno in _NO_SPACE:
-                raise StorageFullError from error
-            raise
+            with disk_errors(STAGING):
+                yield path
         finally:
-            path.unlink(missing_ok=True)
+            # Where nothing can be deleted any more, the error of before is the one to tell.
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def commit(self, staged: Path, key: str) -> StoredBlob:
         """Make a staged file durable under a key: it survives a power cut once this returns.
@@ -260,10 +258,9 @@ class BlobStore:
 @contextmanager
 def _translated(key: str) -> Iterator[None]:
     try:
-        yield
+        with disk_errors(key):
+            yield
     except OSError as error:
-        if error.errno in _NO_SPACE:
-            raise StorageFullError from error
         raise BlobError(key, "cannot be written") from error
 
 
