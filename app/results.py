@@ -1,7 +1,6 @@
 """Results of many rows, kept until the answer can begin: in memory, or on the disk when large."""
 
 import asyncio
-import errno
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import IO
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 from app.answer_table import Chunk, bad_rows
 from app.problems import Problem
 from app.row_shape import Floats
-from models_store.blobs import BlobStore
-from models_store.errors import StorageFullError
+from models_store.blobs import STAGING, BlobStore
+from models_store.disk_errors import disk_errors
 
 _MEMORY_BYTES = 16 * 1024 * 1024
 
@@ -46,6 +45,7 @@ class Results:
         Raises:
             Problem: `limit-rows`, when the answer gets too large.
             StorageFullError: there is no room for it.
+            BlobError: the disk failed.
         """
         self.rows += len(values)
         if self.rows * self.width * values.itemsize > self.max_bytes:
@@ -88,13 +88,9 @@ class Results:
             with self.blobs.staged(".results") as path:  # open, it outlives its name
                 self._file = path.open("w+b")
             waiting, self._in_memory = [*self._in_memory, values], []
-        try:
+        with disk_errors(STAGING):
             for part in waiting:
                 self._file.write(np.ascontiguousarray(part).data)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StorageFullError from error
-            raise
 
     def _read(self, length: int) -> NDArray[np.float64]:
         assert self._file is not None  # noqa: S101  only called with one

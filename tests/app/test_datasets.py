@@ -272,12 +272,14 @@ class TestRows:
         response = client.get(location, headers={"Accept": accept})
         assert response.headers["content-type"] == "application/x-npy"
 
+    @pytest.mark.fault(140)
     def test_fault_140_a_missing_file_is_said_to_be_missing(self, client, settings, location):
         files_of(settings)[0].unlink()
         assert_refused(client.get(location), 503, "artifact-missing")
         assert client.get("/readyz").status_code == 200
 
 
+@pytest.mark.fault(118)
 def test_fault_118_a_caller_who_leaves_early_leaves_nothing(client, settings):
     messages = iter(
         [

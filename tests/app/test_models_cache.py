@@ -113,6 +113,7 @@ def test_what_is_in_use_is_not_evicted(cache, blobs, versions):
     run(main())
 
 
+@pytest.mark.fault(140)
 def test_fault_140_a_load_that_failed_is_tried_again(cache, blobs, versions):
     path = blobs.path(versions[0].checkpoint_key)
     data = path.read_bytes()

@@ -190,6 +190,7 @@ class BusyThenFine(Jobs):
         return super().claimable(limit)
 
 
+@pytest.mark.fault(145)
 def test_fault_145_a_busy_database_does_not_end_the_sweeps(broker, database, jobs, start):
     job_id = submit(jobs)
     start(sweep_interval_s=0.05, on=BusyThenFine(database))

@@ -366,6 +366,7 @@ def test_fault_096_a_full_engine_answers_503_with_retry_after(client):
     assert ask(client, "log_prob", {"rows": ROWS}).status_code == 200
 
 
+@pytest.mark.fault(140)
 def test_fault_140_a_missing_file_is_503_for_its_model_alone(client):
     database, blobs = stores(client)
     lost = registered(database, blobs, name="lost")
@@ -375,6 +376,7 @@ def test_fault_140_a_missing_file_is_503_for_its_model_alone(client):
     assert ask(client, "log_prob", {"rows": ROWS}).status_code == 200
 
 
+@pytest.mark.fault(137)
 def test_fault_137_a_corrupt_file_is_503_and_serves_nothing(client):
     database, blobs = stores(client)
     path = blobs.path(registered(database, blobs, name="flipped").checkpoint_key)
@@ -388,6 +390,7 @@ def test_fault_137_a_corrupt_file_is_503_and_serves_nothing(client):
     assert ask(client, "sample", {"n": 3}, ref="flipped").status_code == 200
 
 
+@pytest.mark.fault(139)
 def test_fault_139_a_file_of_another_flow_is_503(client):
     database, blobs = stores(client)
     narrow = registered(database, blobs, name="narrow", columns=["a", "b"])

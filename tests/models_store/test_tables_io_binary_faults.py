@@ -136,6 +136,7 @@ def test_fault_034_an_npz_archive_is_another_media_type(refuse, kind):
     assert refuse(buffer.getvalue(), kind).slug == "media-type"
 
 
+@pytest.mark.fault(35)
 def test_fault_035_a_bomb_is_refused_from_its_footer(refuse):
     table = pa.table({"a": np.zeros(3_000_000)})
     bomb = parquet(table, compression="zstd", use_dictionary=False)
@@ -143,6 +144,7 @@ def test_fault_035_a_bomb_is_refused_from_its_footer(refuse):
     assert refuse(bomb, PARQUET, max_bytes=20_000_000).slug == "dataset-too-large"
 
 
+@pytest.mark.fault(35)
 def test_fault_035_a_page_too_large_for_the_memory_is_refused(tmp_path):
     table = pa.table({"a": np.zeros(16_000_000)})
     one_page = parquet(
@@ -163,6 +165,7 @@ def test_fault_035_a_page_too_large_for_the_memory_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("lie", [1 << 40, 1 << 62, 1236, 1238, 0])
+@pytest.mark.fault(36)
 def test_fault_036_a_footer_that_lies_about_its_rows_is_refused(refuse, lie):
     rows = 1237
     honest = parquet(pa.table({"a": np.random.default_rng(0).normal(size=rows)}))
@@ -173,6 +176,7 @@ def test_fault_036_a_footer_that_lies_about_its_rows_is_refused(refuse, lie):
 
 
 @pytest.mark.parametrize(("lie", "slug"), [(1 << 40, "limit-rows"), (1238, "dataset-parse")])
+@pytest.mark.fault(36)
 def test_fault_036_a_footer_that_lies_in_every_place_is_refused(refuse, lie, slug):
     rows = 1237
     honest = parquet(pa.table({"a": np.random.default_rng(0).normal(size=rows)}))
@@ -180,6 +184,7 @@ def test_fault_036_a_footer_that_lies_in_every_place_is_refused(refuse, lie, slu
     assert refuse(lying, PARQUET).slug == slug
 
 
+@pytest.mark.fault(37)
 def test_fault_037_a_parquet_file_cut_anywhere_is_refused(refuse):
     whole = grid_parquet()
     for length in range(0, len(whole), 7):
@@ -188,6 +193,7 @@ def test_fault_037_a_parquet_file_cut_anywhere_is_refused(refuse):
         assert refuse(whole[:cut], PARQUET).slug == "dataset-parse", cut
 
 
+@pytest.mark.fault(38)
 def test_fault_038_a_corrupt_page_is_refused(refuse):
     x = np.random.default_rng(0).normal(size=(20_000, 2)).round(1)
     table = pa.table({"a": x[:, 0], "b": x[:, 1]})
@@ -197,6 +203,7 @@ def test_fault_038_a_corrupt_page_is_refused(refuse):
     assert refuse(bytes(data), PARQUET).slug == "dataset-parse"
 
 
+@pytest.mark.fault(39)
 def test_fault_039_a_wrong_page_checksum_is_refused(refuse, accept):
     settings = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
     data = bytearray(grid_parquet(**settings))

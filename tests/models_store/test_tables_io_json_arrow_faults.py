@@ -273,6 +273,7 @@ def test_a_compressed_batch_may_not_unpack_to_more_than_it_needs(refuse):
         assert refuse(data, ARROW).slug in {"dataset-parse", "dataset-too-large"}
 
 
+@pytest.mark.fault(35)
 def test_fault_035_a_bomb_is_refused_before_it_is_unpacked(refuse):
     bomb = arrow(pa.table({"a": np.zeros(40_000_000)}), compression="zstd")
     assert len(bomb) < 100_000

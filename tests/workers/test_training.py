@@ -200,6 +200,7 @@ def harm_flipped(place: Place, at: CheckpointRef) -> None:
 
 @pytest.mark.parametrize("harm", [harm_missing, harm_truncated, harm_flipped])
 @pytest.mark.parametrize("harmed", [1, 2])
+@pytest.mark.fault(136, 137, 140)
 def test_faults_136_137_140_a_bad_checkpoint_gives_way_to_the_one_before_or_to_none(
     place: Place,
     undisturbed: Undisturbed,
@@ -242,6 +243,7 @@ def test_fault_076_a_device_that_is_not_there_is_never_replaced(place: Place, de
     assert find_device("auto").type in {"cpu", "cuda"}
 
 
+@pytest.mark.fault(39)
 def test_fault_039_a_table_that_was_changed_on_disk_is_not_trained_on(place: Place) -> None:
     dataset = place.add_dataset()
     path = place.blobs.path(dataset.key)
