@@ -101,6 +101,7 @@ class TestWithBroker:
         assert start(client, dataset_id).json()["dispatch"] == "sent"
 
 
+@pytest.mark.fault(69, 70, 72, 74, 75, 77)
 @pytest.mark.parametrize(
     ("fields", "pointer"),
     [
@@ -130,6 +131,7 @@ def test_fault_069_to_077_hyper_parameters_out_of_range_are_refused_by_pointer(
     assert client.get("/v1/jobs").json()["items"] == []
 
 
+@pytest.mark.fault(60, 73, 77, 172, 176)
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
@@ -226,6 +228,7 @@ def test_jobs_are_listed_newest_first_by_pages_and_filters(client, dataset_id, w
     assert ids_of("state=failed") == []
 
 
+@pytest.mark.fault(98, 99, 180)
 @pytest.mark.parametrize(
     ("query", "status"),
     [

@@ -245,6 +245,7 @@ def test_nulls_of_an_arrow_stream_are_missing(accept, stored):
     assert stored().tolist() == [[1, 1], [3, 4]]
 
 
+@pytest.mark.fault(40)
 @pytest.mark.parametrize(
     "column",
     [
