@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import httpx2
@@ -82,7 +83,7 @@ class Pulse:
     """
 
     def __init__(self, base_url: str, *, within_s: float = 10.0) -> None:
-        self._url = f"{base_url}/livez"
+        self._host = base_url.removeprefix("http://")
         self._within_s = within_s
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._ask)
@@ -101,12 +102,14 @@ class Pulse:
     def _ask(self) -> None:
         while not self._ended.wait(0.05) or not self.asked:
             began = time.monotonic()
+            connection = HTTPConnection(self._host, timeout=self._within_s)
             try:
-                status = httpx2.get(self._url, timeout=self._within_s).status_code
-            except httpx2.HTTPError as error:
-                self.failures.append(repr(error))
-            else:
-                if status != 200:
+                connection.request("GET", "/livez")
+                if (status := connection.getresponse().status) != 200:
                     self.failures.append(str(status))
+            except (OSError, HTTPException) as error:
+                self.failures.append(repr(error))
+            finally:
+                connection.close()
             self.asked += 1
             self.slowest_s = max(self.slowest_s, time.monotonic() - began)

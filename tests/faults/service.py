@@ -39,6 +39,7 @@ LIMITS: dict[str, Any] = {
     "max_columns": 100,
     "parse_memory_bytes": 256 * MIB,
     "max_queued_jobs": 5,
+    "model_cache_bytes": 2 * MIB,
 }
 ROWS = json.dumps({"rows": [[171.5, 68.2, 33.0], [180.1, 80.9, 51.0]]}).encode()
 JSON = {"Content-Type": "application/json"}
@@ -68,12 +69,12 @@ class Service:
         return f"http://127.0.0.1:{self.port}"
 
     def client(self) -> httpx2.Client:
-        return httpx2.Client(base_url=self.url, timeout=60)
+        return httpx2.Client(base_url=self.url, timeout=60, verify=False)
 
     def log_prob(self, model: str) -> bytes:
         """The answer for two rows, byte by byte."""
-        path = f"{self.url}/v1/models/{model}/log_prob"
-        response = httpx2.post(path, content=ROWS, headers=JSON, timeout=60)
+        with self.client() as client:
+            response = client.post(f"/v1/models/{model}/log_prob", content=ROWS, headers=JSON)
         assert response.status_code == 200, response.text
         return response.content
 

@@ -49,7 +49,7 @@ FILES = {
     "a field of 3 MB": (b"a,b\n1,2\n1," + b"7" * 3_000_000, CSV, "dataset-parse"),
     "an unclosed quote": (b'a,b\n1,"2\n' + b"3,4\n" * 900_000, CSV, "dataset-parse"),
     "too many rows": (b"a\n" + b"1\n" * 1_000_001, CSV, "limit-rows"),
-    "a huge shape": (npy_header("(1000000000000, 8)"), NPY, "limit-rows"),
+    "a huge shape": (npy_header("(1000000000000, 8)"), NPY, "dataset-truncated"),
     "a huge shape of few rows": (npy_header("(2, 99)") + bytes(8), NPY, "dataset-truncated"),
     "objects": (npy_header("(2, 2)", "|O") + b"cos\nsystem\n", NPY, "dataset-pickle-forbidden"),
     "a Parquet bomb": (bomb(), PARQUET, "limit-rows"),
@@ -70,9 +70,9 @@ FILES = {
     "a zip with a way out": (zip_slip(), NPY, "media-type"),
     "a zip as CSV": (zip_slip(), CSV, "media-type"),
     "a tar with a link": (tar_link(), NPY, "media-type"),
-    "a tar as CSV": (tar_link(), CSV, "dataset-parse"),
+    "a tar as CSV": (tar_link(), CSV, "dataset-encoding"),
     "a pickle": (pickle.dumps({"a": [1.0]}), NPY, "media-type"),
-    "a pickle as Arrow": (pickle.dumps({"a": [1.0]}), ARROW, "dataset-parse"),
+    "a pickle as Arrow": (pickle.dumps({"a": [1.0]}), ARROW, "media-type"),
 }
 
 

@@ -6,12 +6,14 @@ import json
 import zlib
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from backports import zstd
 
 from tests.faults.invariants import MIB
 from tests.faults.service import MAX_BYTES
 from tests.faults.wire import head, talk
+from tests.models_store.table_files import npy
 
 CSV = "Content-Type: text/csv"
 JSON = "Content-Type: application/json"
@@ -63,23 +65,25 @@ def test_a_body_without_end_is_cut_at_the_limit(service, path, media_type, piece
     assert not answer.status or answer.slug == "limit-body"
 
 
-BOMB = gzip.compress(bytes(100 * MIB))
+TEXT = b"a,b\n" + b"1,2\n" * 25 * MIB
+ARRAY = npy(np.zeros((300_000, 3)))
 BOMBS = {
-    "gzip": BOMB,
-    "zstd": zstd.compress(bytes(100 * MIB)),
-    "members": gzip.compress(bytes(MIB)) * 100,
+    "upload": (UPLOAD, CSV, "gzip", gzip.compress(TEXT, 1)),
+    "upload zstd": (UPLOAD, CSV, "zstd", zstd.compress(TEXT)),
+    "upload of members": (UPLOAD, CSV, "gzip", gzip.compress(b"1,2\n" * MIB) * 25),
+    "job": (JOBS, JSON, "gzip", gzip.compress(b" " * 100 * MIB, 1)),
+    "job zstd": (JOBS, JSON, "zstd", zstd.compress(b" " * 100 * MIB)),
+    "rows": (LOG_PROB, JSON, "gzip", gzip.compress(b" " * 100 * MIB, 1)),
+    "array": (LOG_PROB, NPY, "gzip", gzip.compress(ARRAY)),
+    "array zstd": (LOG_PROB, NPY, "zstd", zstd.compress(ARRAY)),
 }
 
 
 @pytest.mark.fault(64)
-@pytest.mark.parametrize("coding", BOMBS)
-@pytest.mark.parametrize(
-    ("path", "media_type"), [(UPLOAD, CSV), (JOBS, JSON), (LOG_PROB, JSON), (LOG_PROB, NPY)]
-)
-def test_a_bomb_is_stopped_while_it_unpacks(service, path, media_type, coding):
-    encoding = f"Content-Encoding: {'zstd' if coding == 'zstd' else 'gzip'}"
-    request = head("POST", path, media_type, encoding, f"Content-Length: {len(BOMBS[coding])}")
-    answer = talk(service.port, [request + BOMBS[coding]])
+@pytest.mark.parametrize(("path", "media_type", "coding", "body"), BOMBS.values(), ids=list(BOMBS))
+def test_a_bomb_is_stopped_while_it_unpacks(service, path, media_type, coding, body):
+    headers = [media_type, f"Content-Encoding: {coding}", f"Content-Length: {len(body)}"]
+    answer = talk(service.port, [head("POST", path, *headers) + body])
     assert answer.status == 413
     assert answer.slug in {"limit-decoded-bytes", "limit-body"}
 
@@ -87,7 +91,7 @@ def test_a_bomb_is_stopped_while_it_unpacks(service, path, media_type, coding):
 @pytest.mark.fault(65)
 @pytest.mark.parametrize("coding", ["br", "gzip, gzip", "deflate", "compress", "gzip, zstd"])
 def test_other_codings_and_more_than_one_are_refused(service, coding):
-    body = gzip.compress(BOMB) if "," in coding else zlib.compress(b"a,b\n")
+    body = gzip.compress(gzip.compress(TEXT, 1)) if "," in coding else zlib.compress(b"a,b\n")
     request = head(
         "POST", UPLOAD, CSV, f"Content-Encoding: {coding}", f"Content-Length: {len(body)}"
     )
@@ -102,10 +106,10 @@ def test_other_codings_and_more_than_one_are_refused(service, coding):
     [
         (b"[" * 100_000, 400, "json-depth"),
         (b'{"a":' * 100_000, 400, "json-depth"),
-        (b"[" * 900 + b"]" * 900, 400, "json-depth"),
+        (b"[" * 900 + b"]" * 900, 422, "validation"),
         (b'{"model_name": %b}' % (b"7" * 5_000), 400, "json-number"),
         (b'{"model_name": "%b"}' % (b"x" * 1_000_000), 422, "validation"),
-        (json.dumps({f"tag{i}": i for i in range(60_000)}).encode(), 422, "unknown-field"),
+        (json.dumps({f"tag{i}": i for i in range(40_000)}).encode(), 422, "unknown-field"),
     ],
     ids=["lists", "objects", "900 lists", "digits", "string", "keys"],
 )

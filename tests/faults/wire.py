@@ -74,7 +74,7 @@ def drip(piece: bytes, *, every_s: float, for_s: float) -> Iterable[bytes]:
         time.sleep(every_s)
 
 
-def seconds_held(port: int, request: bytes, piece: bytes, *, at_most_s: float) -> float:
+def seconds_held(port: int, request: bytes, piece: bytes, at_most_s: float) -> float:
     """How long the server lets a connection live on which a request and then drops come."""
     began = time.monotonic()
     with connect(port) as connection, suppress(ConnectionError):
