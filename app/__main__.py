@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from app.connections import BoundedProtocol
 from app.loopback import is_loopback
 from app.main import create_app
+from app.open_files import connections_that_fit
 from app.processes import Processes, inherited_sockets
 from app.settings import ApiSettings
 from app.stores import check_stores
@@ -120,7 +121,8 @@ class Server(uvicorn.Server):
 
         class Protocol(BoundedProtocol):
             header_timeout_s = settings.header_timeout_s
-            max_connections = settings.max_connections
+            write_timeout_s = settings.write_timeout_s
+            max_connections = connections_that_fit(settings.max_connections)
 
         super().__init__(
             uvicorn.Config(

@@ -9,9 +9,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-WRITE_TIMEOUT_S = 30.0
-"""A caller who takes no byte for this long is given up."""
-
 _Result = TypeVar("_Result")
 Piece = bytes | memoryview
 
@@ -87,13 +84,5 @@ class StreamedResponse(Response):
 
 
 async def send_piece(send: Send, piece: Piece, *, more: bool = True) -> None:
-    """Send a part of a body.
-
-    Raises:
-        ClientDisconnect: the caller took nothing for too long.
-    """
-    try:
-        async with asyncio.timeout(WRITE_TIMEOUT_S):
-            await send({"type": "http.response.body", "body": piece, "more_body": more})
-    except TimeoutError as error:
-        raise ClientDisconnect from error
+    """Send a part of a body; `app.connections` gives up a caller who does not take it."""
+    await send({"type": "http.response.body", "body": piece, "more_body": more})

@@ -56,6 +56,7 @@ def test_a_small_request_does_not_wait_for_the_whole_of_a_large_one(engine):
     assert done == ["small", "large"]
 
 
+@pytest.mark.fault(97)
 def test_fault_097_a_caller_who_leaves_stops_the_work_at_the_next_chunk(engine):
     chunks: list[int] = []
 
@@ -101,6 +102,7 @@ def blocked(engine):
     release.set()
 
 
+@pytest.mark.fault(96)
 def test_fault_096_a_full_queue_refuses_but_lets_what_was_begun_go_on(blocked):
     engine, release = blocked
 

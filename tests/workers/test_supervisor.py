@@ -145,6 +145,7 @@ def test_fault_126_a_job_that_kills_its_trainer_each_time_fails_and_lets_the_nex
     assert claimed.id == after
 
 
+@pytest.mark.fault(78)
 def test_fault_078_a_model_that_needs_too_much_memory_fails_and_the_worker_lives(
     place: Place, supervise: Supervise
 ) -> None:

@@ -223,6 +223,7 @@ def test_faults_136_137_140_a_bad_checkpoint_gives_way_to_the_one_before_or_to_n
     assert result(messages).version["checkpoint_sha256"] == undisturbed.sha256
 
 
+@pytest.mark.fault(71)
 def test_fault_071_divergence_is_told_and_nothing_is_stored(place: Place) -> None:
     optimisation = {"optimiser": "sgd", "learning_rate": 100.0, "max_epochs": 50, "seed": 1}
     task = task_of(place, place.add_dataset(), request={"optimisation": optimisation})
@@ -234,6 +235,7 @@ def test_fault_071_divergence_is_told_and_nothing_is_stored(place: Place) -> Non
     assert place.blobs.keys("models") == []
 
 
+@pytest.mark.fault(76)
 @pytest.mark.parametrize("device", ["cuda:99", "cuda:7"])
 def test_fault_076_a_device_that_is_not_there_is_never_replaced(place: Place, device: str) -> None:
     with pytest.raises(TrainingError, match=device) as failure:

@@ -186,6 +186,7 @@ def test_fault_119_interrupted_at_any_iteration_it_makes_the_same_model(
     assert sorted(set(told)) == [20, 40, 60]
 
 
+@pytest.mark.fault(71)
 def test_fault_071_a_target_that_is_nowhere_finite_is_told(place: Place) -> None:
     with pytest.raises(TrainingError, match="iteration") as failure:
         run(task_of(place, {"log_density": "log(-1 - z1^2)", "dim": 2}))
