@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install up test check format bench docs
+.PHONY: help install up test chaos check format bench docs
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ up: $(VENV)/.run-stamp ## Start the whole service on 127.0.0.1:8000; Ctrl-C stop
 # Compiled modules are kept: the tests start many processes that import the same.
 test: install ## Run the tests, with real Redis and PostgreSQL
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+
+# CHAOS="--database postgresql --jobs 12 --kills 8"; `python -m tests.chaos --help` says more.
+chaos: install ## Kill a whole service at random while it works, and check that nothing is lost
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.chaos $(CHAOS)
 
 check: install ## Format, lint, types, dependency rules, dead code, spelling, migrations
 	$(BIN)/ruff format --check .
