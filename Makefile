@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install up test check format bench docs
+.PHONY: help install up test check format bench fuzz docs
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -50,6 +50,11 @@ format: install ## Put the code into shape
 bench: install ## Measure speed and memory against peers (minutes)
 	$(BIN)/pip install --quiet --editable . --group bench
 	$(BIN)/python -m bench
+
+SECONDS ?= 60
+fuzz: install ## Fuzz what reads strangers' bytes; SECONDS=60 for each of 17 targets
+	$(BIN)/pip install --quiet --editable . --group fuzz
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 docs: install ## Write docs/openapi.json from the code
 	$(BIN)/python -c 'import json; from app.main import create_app; from app.settings import ApiSettings; \
