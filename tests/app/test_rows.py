@@ -347,6 +347,13 @@ def test_the_content_type_says_how_the_body_is_read(content_type, expected):
 
 @pytest.mark.fault(63)
 @pytest.mark.parametrize(
+    "spelling", ["header=Absent", "header*=utf-8''abs%65nt", 'HEADER="absent"']
+)
+def test_parameters_of_the_content_type_may_be_spelt_in_every_way(spelling):
+    assert request_codec(f"text/csv; {spelling}")[1]["header"] == "absent"
+
+
+@pytest.mark.parametrize(
     "content_type", [None, "", "text/plain", "application/json; charset=utf-16", "a/b, c"]
 )
 def test_fault_063_other_content_types_are_refused_with_those_that_are_supported(content_type):
