@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Header, Request, Response
+from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel
 
 from app.dependencies import (
@@ -36,6 +36,17 @@ IdempotencyKey = Annotated[
 ]
 
 
+def _limits(settings: SettingsDep) -> TrainingLimits:
+    return TrainingLimits(
+        max_parameters=settings.max_parameters,
+        max_layers=settings.max_layers,
+        max_memory_bytes=settings.max_training_memory_bytes,
+    )
+
+
+LimitsDep = Annotated[TrainingLimits, Depends(_limits)]
+
+
 class Grounds:
     """What a request is checked against; FastAPI makes one for each.
 
@@ -45,11 +56,7 @@ class Grounds:
     """
 
     def __init__(self, settings: SettingsDep, project: ProjectDep, registry: RegistryDep) -> None:
-        self.limits = TrainingLimits(
-            max_parameters=settings.max_parameters,
-            max_layers=settings.max_layers,
-            max_memory_bytes=settings.max_training_memory_bytes,
-        )
+        self.limits = _limits(settings)
         self.max_result_bytes = settings.max_result_bytes
         self._project = project
         self._registry = registry

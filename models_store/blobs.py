@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -43,6 +44,11 @@ def model_key(job_id: str, attempt: int) -> str:
     finished it.
     """
     return f"models/{job_id}/{attempt}.safetensors"
+
+
+def imported_key() -> str:
+    """Return a new key for a model that was trained elsewhere."""
+    return f"models/imported/{secrets.token_hex(16)}.safetensors"
 
 
 def part_key(job_id: str, attempt: int, *, number: int) -> str:

@@ -151,11 +151,11 @@ class Model(Record):
 class Lineage(Record):
     """What a version was made from."""
 
-    job_id: str
+    job_id: str | None
     dataset_id: str | None
     dataset_sha256: str | None
     code_version: str
-    seed: int
+    seed: int | None
 
 
 class Checkpoint(Record):
