@@ -10,7 +10,7 @@ import typer
 from pydantic import ValidationError
 
 from app.settings import ApiSettings
-from densityd.commands import asking, datasets, jobs, models
+from densityd.commands import asking, datasets, fitting, jobs, models
 from densityd.errors import StartError
 from workers.settings import WorkerSettings
 
@@ -27,11 +27,12 @@ app = typer.Typer(
     help="Density estimation with normalising flows, as a REST service.\n\n"
     "up, api, worker, migrate and doctor run a service. Every option of theirs has an environment"
     " variable, DENSITYD_ and its name in capitals; `densityd doctor` prints them all.\n\n"
-    "train, score, sample, datasets, jobs and models work with a service that runs. They exit with"
+    "train, infer, score, sample, datasets, jobs and models work with a service that runs. They exit with"
     " 0 when all went well, 1 when something failed, 2 when they were called wrongly, 3 when the"
     " service cannot be reached.",
 )
-app.command()(asking.train)
+app.command()(fitting.train)
+app.command()(fitting.infer)
 app.command()(asking.score)
 app.command()(asking.sample)
 app.add_typer(datasets.app, name="datasets")
