@@ -29,6 +29,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _header_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
     _unsent_bytes = 0
+    _received_bytes = 0
     _header_bytes = 0
     _refused = False
 
@@ -54,6 +55,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """
         if self._refused:
             return
+        self._received_bytes += len(data)
         cycle: RequestResponseCycle | None = self.cycle
         if self._header_timer is None and (cycle is None or cycle.response_complete):
             self._await_headers()
@@ -147,6 +149,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _watch_writing(self) -> None:
         if self._write_timer is None:
             self._unsent_bytes = self.transport.get_write_buffer_size()
+            self._received_bytes = 0
             self._write_timer = self.loop.call_later(self.write_timeout_s, self._on_slow_reader)
 
     def _stop_watching(self) -> None:
@@ -157,7 +160,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _on_slow_reader(self) -> None:
         self._write_timer = None
         taken = self._unsent_bytes - self.transport.get_write_buffer_size()
-        if taken < MIN_BYTES_PER_S * self.write_timeout_s:
+        # An answer may begin before its body has come: the caller is then busy with sending.
+        if taken + self._received_bytes < MIN_BYTES_PER_S * self.write_timeout_s:
             self.transport.abort()
         else:
             self._watch_writing()

@@ -26,7 +26,17 @@ from app.problems import install_problem_handlers
 from app.queue import JobQueue
 from app.rates import Rates
 from app.request_bodies import BodyLimits, BodyMiddleware
-from app.routes import datasets, docs, health, job_starts, jobs, models, problems, scores
+from app.routes import (
+    checkpoints,
+    datasets,
+    docs,
+    health,
+    job_starts,
+    jobs,
+    models,
+    problems,
+    scores,
+)
 from app.settings import ApiSettings
 from app.stores import check_later, check_stores
 from models_store.blobs import BlobStore
@@ -88,7 +98,7 @@ def create_app(settings: ApiSettings, *, after_load: Callable[[], None] = lambda
     app.state.after_load = after_load
     app.state.stopping = asyncio.Event()
     app.state.refused = False
-    for module in (datasets, job_starts, jobs, models, scores):
+    for module in (datasets, job_starts, jobs, models, checkpoints, scores):
         app.include_router(module.router, dependencies=[Depends(known_parameters)])
     for module in (problems, health, docs):
         app.include_router(module.router)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from app.settings import ApiSettings
 from densityd import keys
-from densityd.commands import asking, datasets, jobs, models
+from densityd.commands import asking, datasets, fitting, jobs, models
 from densityd.errors import StartError
 from workers.settings import WorkerSettings
 
@@ -28,11 +28,12 @@ app = typer.Typer(
     help="Density estimation with normalising flows, as a REST service.\n\n"
     "up, api, worker, migrate, doctor and keys run a service. Every option of theirs has an environment"
     " variable, DENSITYD_ and its name in capitals; `densityd doctor` prints them all.\n\n"
-    "train, score, sample, datasets, jobs and models work with a service that runs. They exit with"
+    "train, infer, score, sample, datasets, jobs and models work with a service that runs. They exit with"
     " 0 when all went well, 1 when something failed, 2 when they were called wrongly, 3 when the"
     " service cannot be reached.",
 )
-app.command()(asking.train)
+app.command()(fitting.train)
+app.command()(fitting.infer)
 app.command()(asking.score)
 app.command()(asking.sample)
 app.add_typer(datasets.app, name="datasets")
