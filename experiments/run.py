@@ -15,6 +15,8 @@ import torch
 
 from experiments import data, figures
 from experiments.recipes import DensityRecipe, Recipe, VariationalRecipe
+from experiments.sources import Data
+from experiments.studies import Progress
 from flows import (
     EpochReport,
     FitOptions,
@@ -38,9 +40,6 @@ from models_store.checkpoints import load_state, save_state
 _SAVE_EVERY_S = 60.0
 _QUICK_EPOCHS, _QUICK_ITERATIONS = 2, 50
 _SAMPLES = 10_000
-
-# What is done so far and what there is to do at most, and one line of numbers.
-Progress = Callable[[float, float, str], None]
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,7 @@ def _model_rows(flow: Flow, rows: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def _fit(
-    flow: Flow, rows: data.Data, options: FitOptions, saved: _Saved, progress: Progress
+    flow: Flow, rows: Data, options: FitOptions, saved: _Saved, progress: Progress
 ) -> tuple[EpochReport, list[list[float]]]:
     state, curve = saved.load()
     last = None
