@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import tabular
+from experiments import points, tabular
 from experiments.sources import Data, read_arrays, tensors
 
 
@@ -57,45 +57,6 @@ def _bsds300(folder: Path) -> Data:
     return tensors(*parts)
 
 
-def _moons(_folder: Path) -> Data:
-    """Two interleaved half circles with noise, 5000 rows to train on."""
-    generator = np.random.default_rng(0)
-    angle = generator.uniform(0, np.pi, 7000)
-    lower = generator.random(7000) < 0.5
-    x = np.where(lower, 1 - np.cos(angle), np.cos(angle))
-    y = np.where(lower, 0.5 - np.sin(angle), np.sin(angle))
-    rows = np.column_stack([x, y]) + generator.normal(scale=0.1, size=(7000, 2))
-    rows = (rows - rows.mean(axis=0)) / rows.std(axis=0)
-    return tensors(rows[:5000], rows[5000:6000], rows[6000:])
-
-
-_PICTURE = (
-    "..............",
-    "..##......##..",
-    "..##......##..",
-    "..##......##..",
-    ".###..##..###.",
-    "####.####.####",
-    "#.##.#..#.##.#",
-    "#.##.#..#.##.#",
-    "####.####.####",
-    ".###..##..###.",
-    "..............",
-)
-_PIXELS = 20
-
-
-def _picture(_folder: Path) -> Data:
-    """The dark pixels of a picture as points, with uniform noise of a pixel's width."""
-    coarse = np.array([[cell == "#" for cell in line] for line in _PICTURE])
-    dark = np.argwhere(np.kron(coarse, np.ones((_PIXELS, _PIXELS), bool)))
-    generator = np.random.default_rng(0)
-    chosen = dark[generator.integers(len(dark), size=24_000)]
-    points = chosen[:, ::-1] * [1.0, -1.0] + generator.uniform(-0.5, 0.5, size=chosen.shape)
-    points = (points - points.mean(axis=0)) / points.std(axis=0)
-    return tensors(points[:20_000], points[20_000:22_000], points[22_000:])
-
-
 SOURCES: dict[str, Callable[[Path], Data]] = {
     "binarized_mnist": _binarised_mnist,
     "dna": _bits("dna"),
@@ -103,6 +64,6 @@ SOURCES: dict[str, Callable[[Path], Data]] = {
     "mnist": _mnist,
     "bsds300": _bsds300,
     **tabular.SOURCES,
-    "moons": _moons,
-    "picture": _picture,
+    "moons": lambda _folder: points.moons(),
+    "picture": lambda _folder: points.picture(),
 }
