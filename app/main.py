@@ -16,6 +16,7 @@ from app.middleware import RequestMiddleware
 from app.models_cache import LoadedModels
 from app.openapi import DESCRIPTION, TAGS, install_openapi
 from app.parameters import known_parameters
+from app.plots import Plots
 from app.problems import install_problem_handlers
 from app.queue import JobQueue
 from app.request_bodies import BodyLimits, BodyMiddleware
@@ -27,6 +28,7 @@ from app.routes import (
     job_starts,
     jobs,
     models,
+    plots,
     problems,
     scores,
 )
@@ -62,7 +64,7 @@ def create_app(settings: ApiSettings, *, after_load: Callable[[], None] = lambda
     app.state.metrics = Metrics()
     app.state.after_load = after_load
     app.state.stopping = asyncio.Event()
-    for module in (datasets, job_starts, jobs, models, checkpoints, scores):
+    for module in (datasets, job_starts, jobs, models, checkpoints, plots, scores):
         app.include_router(module.router, dependencies=[Depends(known_parameters)])
     for module in (problems, health, docs):
         app.include_router(module.router)
@@ -94,6 +96,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(state.blobs.sweep_staging, older_than_s=_STALE_UPLOAD_S)
         state.registry = Registry(state.database)
         state.jobs = Jobs(state.database)
+        state.plots = Plots()
         state.parsers = CapacityLimiter(settings.max_parsers)
         state.models = LoadedModels(
             state.registry,
