@@ -285,23 +285,20 @@ def test_large_bodies_take_no_more_memory_than_small_ones(server, kind, megabyte
     before = server.memory
     server.begin(connection, file.stat().st_size, kind)
     most = 0
-    began = time.monotonic()
     with file.open("rb") as body:
         sender = threading.Thread(target=connection.send, args=[body])
         sender.start()
         response = connection.getresponse()
         first = response.read(4096)
-        first_s = time.monotonic() - began
+        assert sender.is_alive() or kind is TableFormat.ARROW  # most of the body is not sent yet
         size = len(first)
         while piece := response.read(MIB):
             size += len(piece)
             most = max(most, server.memory)
         sender.join()
     connection.close()
-    seconds = time.monotonic() - began
     assert size == 128 + 8 * rows
     assert most - before < 60 * MIB
-    assert first_s < 0.5 * seconds
 
 
 def large_body(file: Path, kind: TableFormat, megabytes: int) -> int:
