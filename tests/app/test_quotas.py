@@ -21,7 +21,7 @@ def caller(key_id="key_1", rate=None):
 def clock(monkeypatch):
     """A clock that goes when it is told."""
     now = [100.0]
-    monkeypatch.setattr("app.rates.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("app.rates.monotonic", lambda: now[0])
     return now
 
 
