@@ -14,11 +14,13 @@ from pydantic import ValidationError
 from app.connections import BoundedProtocol
 from app.loopback import is_loopback
 from app.main import create_app
+from app.open_files import connections_that_fit
 from app.processes import Processes, inherited_sockets
 from app.settings import ApiSettings
+from app.stores import check_stores
 from models_store.blobs import BlobStore
 from models_store.database import Database
-from models_store.errors import StoreError
+from models_store.errors import BlobError, DatabaseUnavailableError, StoreError
 from models_store.keys import Keys
 from models_store.logs import configure_logging
 
@@ -35,22 +37,23 @@ def main() -> None:
     """Read the settings and serve until a signal comes."""
     try:
         settings = ApiSettings()
-        check_stores(settings)
+        configure_logging(settings.log_level, "api")
+        logging.getLogger("app.audit").setLevel(logging.INFO)  # whatever else is logged
+        refuse_unusable_stores(settings)
         refuse_unsafe_address(settings)
     except (ValidationError, RefusalError, StoreError) as error:
         sys.exit(f"densityd api: {error}")
-    configure_logging(settings.log_level, "api")
-    logging.getLogger("app.audit").setLevel(logging.INFO)  # whatever else is logged
     sockets = inherited_sockets()
     if sockets is None and settings.api_processes > 1:
         sys.exit(_run_processes(settings))
     freeze_heap()
-    server = Server(create_app(settings, after_load=freeze_heap), settings)
+    app = create_app(settings, after_load=freeze_heap)
+    server = Server(app, settings)
     server.run(sockets)
     # A thread may still wait for the parser of an upload that was cut off. Do not wait for it: a
     # parser dies with its parent.
     logging.shutdown()
-    os._exit(0 if server.started else 1)
+    os._exit(0 if server.started and not app.state.refused else 1)
 
 
 def freeze_heap() -> None:
@@ -83,6 +86,8 @@ def refuse_unsafe_address(settings: ApiSettings) -> None:
     try:
         if Keys(database).exist():
             return
+    except DatabaseUnavailableError:
+        return  # it will be there; until then nobody is let in, and without a key nobody ever
     finally:
         database.dispose()
     raise RefusalError(
@@ -92,18 +97,19 @@ def refuse_unsafe_address(settings: ApiSettings) -> None:
     )
 
 
-def check_stores(settings: ApiSettings) -> None:
+def refuse_unusable_stores(settings: ApiSettings) -> None:
     """Try the database and the blob store: what is wrong with them is one line, not a traceback.
 
     Raises:
-        StoreError: the process could not serve.
+        RefusalError, StoreError: the process could not serve.
     """
     database = Database(settings.resolved_database_url)
     try:
-        database.check_revision()
+        check_stores(database, BlobStore(settings.blob_root))
+    except BlobError as error:
+        raise RefusalError(f"The blob store {settings.blob_root} cannot be written.") from error
     finally:
         database.dispose()
-    BlobStore(settings.blob_root).ping()
 
 
 class Server(uvicorn.Server):
@@ -115,7 +121,8 @@ class Server(uvicorn.Server):
 
         class Protocol(BoundedProtocol):
             header_timeout_s = settings.header_timeout_s
-            max_connections = settings.max_connections
+            write_timeout_s = settings.write_timeout_s
+            max_connections = connections_that_fit(settings.max_connections)
 
         super().__init__(
             uvicorn.Config(

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Request, Response
+from fastapi import Depends, Request, Response
 from pydantic import BaseModel
 
 from app.dependencies import (
@@ -26,6 +26,17 @@ from models_store.jobs import Idempotency, Job, JobKind, NewJob, Submitted
 from models_store.registry import Dataset, Version
 
 
+def _limits(settings: SettingsDep) -> TrainingLimits:
+    return TrainingLimits(
+        max_parameters=settings.max_parameters,
+        max_layers=settings.max_layers,
+        max_memory_bytes=settings.max_training_memory_bytes,
+    )
+
+
+LimitsDep = Annotated[TrainingLimits, Depends(_limits)]
+
+
 class Grounds:
     """What a request is checked against; FastAPI makes one for each.
 
@@ -35,11 +46,7 @@ class Grounds:
     """
 
     def __init__(self, settings: SettingsDep, project: ProjectDep, registry: RegistryDep) -> None:
-        self.limits = TrainingLimits(
-            max_parameters=settings.max_parameters,
-            max_layers=settings.max_layers,
-            max_memory_bytes=settings.max_training_memory_bytes,
-        )
+        self.limits = _limits(settings)
         self.max_result_bytes = settings.max_result_bytes
         self._project = project
         self._registry = registry

@@ -1,6 +1,7 @@
 """The application: settings in, an ASGI application out."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -25,8 +26,19 @@ from app.problems import install_problem_handlers
 from app.queue import JobQueue
 from app.rates import Rates
 from app.request_bodies import BodyLimits, BodyMiddleware
-from app.routes import datasets, docs, health, job_starts, jobs, models, problems, scores
+from app.routes import (
+    checkpoints,
+    datasets,
+    docs,
+    health,
+    job_starts,
+    jobs,
+    models,
+    problems,
+    scores,
+)
 from app.settings import ApiSettings
+from app.stores import check_later, check_stores
 from models_store.blobs import BlobStore
 from models_store.database import Database
 from models_store.jobs import Jobs
@@ -85,7 +97,8 @@ def create_app(settings: ApiSettings, *, after_load: Callable[[], None] = lambda
     app.state.metrics = Metrics()
     app.state.after_load = after_load
     app.state.stopping = asyncio.Event()
-    for module in (datasets, job_starts, jobs, models, scores):
+    app.state.refused = False
+    for module in (datasets, job_starts, jobs, models, checkpoints, scores):
         app.include_router(module.router, dependencies=[Depends(known_parameters)])
     for module in (problems, health, docs):
         app.include_router(module.router)
@@ -116,13 +129,12 @@ def create_app(settings: ApiSettings, *, after_load: Callable[[], None] = lambda
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    settings: ApiSettings = app.state.settings
     state = app.state
+    settings: ApiSettings = state.settings
     state.database = Database(settings.resolved_database_url)
     try:
-        await asyncio.to_thread(state.database.check_revision)
         state.blobs = BlobStore(settings.blob_root)
-        await asyncio.to_thread(state.blobs.ping)
+        answered = await asyncio.to_thread(check_stores, state.database, state.blobs)
         await asyncio.to_thread(state.blobs.sweep_staging, older_than_s=_STALE_UPLOAD_S)
         state.callers = Callers(
             Keys(state.database),
@@ -151,11 +163,22 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             celery_broker_url=settings.celery_broker_url,
         )
         state.queue.start()
+        late_check = asyncio.create_task(_check_later(app, needed=not answered))
         try:
             yield
         finally:
+            late_check.cancel()
             state.stopping.set()
             await asyncio.to_thread(state.queue.stop)
             await asyncio.to_thread(state.engine.stop)
     finally:
         state.database.dispose()
+
+
+async def _check_later(app: FastAPI, *, needed: bool) -> None:
+    def refuse() -> None:
+        app.state.refused = True
+        signal.raise_signal(signal.SIGTERM)
+
+    if needed:
+        await check_later(app.state.database, refuse=refuse)

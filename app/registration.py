@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from models_store.blobs import BlobStore, table_key
+from models_store.errors import DatabaseUnavailableError
 from models_store.job_states import Idempotency
 from models_store.registry import Dataset, NewDataset, Registry
 from models_store.table_contract import TableFormat, TableSummary
@@ -40,6 +41,8 @@ def register_table(table: UploadedTable, blobs: BlobStore, registry: Registry) -
     One function for one thread, so that a request that is cut off cannot stop it halfway.
 
     Raises:
+        DatabaseUnavailableError: the connection was lost, perhaps after the row was committed. The
+            bytes stay, so that no row is without them; if there is none, doctor finds them.
         StoreError: neither is stored.
     """
     key = table_key(table.id)
@@ -63,6 +66,8 @@ def register_table(table: UploadedTable, blobs: BlobStore, registry: Registry) -
             idempotency=table.idempotency,
             max_bytes=table.max_project_bytes,
         )
+    except DatabaseUnavailableError:
+        raise
     except BaseException:
         blobs.delete(key.rpartition("/")[0])
         raise

@@ -121,8 +121,17 @@ class ApiSettings(StoreSettings):
     header_timeout_s: float = Field(
         default=10, gt=0, le=600, description="Longest wait for the headers of a request."
     )
+    write_timeout_s: float = Field(
+        default=30,
+        gt=0,
+        le=3_600,
+        description="Longest time that a caller may take less than 1 KiB/s of an answer.",
+    )
     max_connections: int = Field(
-        default=2_000, ge=1, description="Connections served at once; more are answered 503."
+        default=2_000,
+        ge=1,
+        description="Connections served at once; more are answered 503. No more than the limit of"
+        " open files leaves.",
     )
 
     model_cache_bytes: int = Field(

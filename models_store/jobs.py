@@ -8,7 +8,13 @@ from sqlalchemy.orm import Session
 from models_store.clock import db_now
 from models_store.database import Database
 from models_store.dataset_rows import pin_dataset
-from models_store.errors import JobFinalError, JobNotResumableError, LimitError
+from models_store.errors import (
+    JobFinalError,
+    JobNotResumableError,
+    LimitError,
+    ResultDeletedError,
+    ResultNotReadyError,
+)
 from models_store.idempotency import claim_key, known_resource
 from models_store.ids import new_id
 from models_store.job_rows import (
@@ -56,6 +62,7 @@ __all__ = [
     "Jobs",
     "NewJob",
     "Submitted",
+    "result_of",
 ]
 
 
@@ -160,6 +167,15 @@ class Jobs:
             JobNotResumableError: it is in another state.
         """
         return self._database.transact(_resume, project, job_id)
+
+    def delete_result(self, project: str, job_id: str) -> JobResult:
+        """Forget the file of a bulk job and return what it was; its bytes are the caller's to delete.
+
+        Raises:
+            NotFoundError: the project has no such job.
+            ResultNotReadyError, ResultDeletedError: it has no file yet, or not any more.
+        """
+        return self._database.transact(_delete_result, project, job_id)
 
     def events(self, project: str, job_id: str, *, after: int = 0, limit: int = 1000) -> Events:
         """Return events with a number above ``after``, oldest first.
@@ -299,6 +315,26 @@ def _resume(session: Session, project: str, job_id: str) -> Job:
     move(session, row, JobState.QUEUED)
     session.flush()
     return to_job(row)
+
+
+def _delete_result(session: Session, project: str, job_id: str) -> JobResult:
+    row = find(session, project, job_id, lock=True)
+    result = result_of(to_job(row))
+    row.result = None
+    return result
+
+
+def result_of(job: Job) -> JobResult:
+    """The file that a bulk job made.
+
+    Raises:
+        ResultNotReadyError, ResultDeletedError: there is none yet, or not any more.
+    """
+    if job.result is not None:
+        return job.result
+    if job.state is JobState.SUCCEEDED:
+        raise ResultDeletedError(job.id)
+    raise ResultNotReadyError(job.id, state=job.state)
 
 
 def _mark_dispatched(session: Session, job_ids: JobIds) -> None:

@@ -17,6 +17,7 @@ from models_store.records import Alias, Dataset, Model, NewDataset, NewVersion, 
 from models_store.tables import DatasetRow, ModelRow, ModelVersionRow
 from models_store.usage import check_storage
 from models_store.version_rows import (
+    add_version,
     check_revision,
     find_alias,
     find_model,
@@ -172,6 +173,10 @@ class Registry:
             model = find_model(session, project, match["name"])
             number = _number(session, model, alias=match["alias"], version=match["version"])
             return to_versions(session, model, [find_version(session, model, number)])[0]
+
+    def add_version(self, project: str, name: str, new: NewVersion) -> Version:
+        """Register an imported flow, durable in the blob store, as the next version of a model."""
+        return self._database.transact(add_version, new, project=project, name=name, job_id=None)
 
     def alias(self, project: str, name: str, alias: str) -> Alias:
         """Return where an alias points.

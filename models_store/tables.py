@@ -179,7 +179,8 @@ class ModelVersionRow(Base):
     project: Mapped[str]
     model_id: Mapped[int] = mapped_column(_Counter, ForeignKey("model.id"))
     version: Mapped[int]
-    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), unique=True)
+    # Null in versions that were imported, as is the seed.
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("job.id"), unique=True)
     family: Mapped[str]
     dim: Mapped[int]
     columns: Mapped[list[str]]
@@ -194,7 +195,7 @@ class ModelVersionRow(Base):
     target: Mapped[JsonObject | None]
     # Quantiles of the log densities of rows that it was not trained on; null where there are none.
     held_out: Mapped[JsonObject | None]
-    seed: Mapped[int] = mapped_column(BigInteger)
+    seed: Mapped[int | None] = mapped_column(BigInteger)
     code_version: Mapped[str]
     checkpoint_key: Mapped[str]
     checkpoint_sha256: Mapped[str]

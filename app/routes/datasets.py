@@ -264,7 +264,7 @@ def get_dataset(dataset_id: DatasetPath, project: ProjectDep, registry: Registry
                 RowsView.model_json_schema(), example=_ROWS_EXAMPLE, columns=_COLUMNS
             ),
         },
-        **problem_responses("not-found", "not-acceptable", "artifact-missing"),
+        **problem_responses("not-found", "not-acceptable", "artifact-missing", "artifact-corrupt"),
     },
 )
 def get_dataset_rows(

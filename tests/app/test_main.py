@@ -42,6 +42,7 @@ def test_another_address_is_refused_without_keys_unless_meant(host, data_dir):
         ("DENSITYD_DATABASE_URL", "sqlite:////nonexistent/densityd.sqlite3", "needs revision"),
     ],
 )
+@pytest.mark.fault(134, 154)
 def test_fault_134_154_the_process_says_in_a_few_words_why_it_does_not_start(
     monkeypatch, data_dir, name, value, reason
 ):
@@ -52,6 +53,7 @@ def test_fault_134_154_the_process_says_in_a_few_words_why_it_does_not_start(
     assert str(caught.value).startswith("densityd api: ")
 
 
+@pytest.mark.fault(146)
 def test_fault_146_a_garbage_database_is_named(monkeypatch, data_dir):
     (data_dir / "densityd.sqlite3").write_bytes(b"garbage" * 1000)
     monkeypatch.setenv("DENSITYD_DATA_DIR", str(data_dir))

@@ -158,6 +158,7 @@ def test_the_list_links_to_every_page(shared_client):
     assert all(f'href="{kind.uri}"' in page for kind in PROBLEM_TYPES.values())
 
 
+@pytest.mark.fault(188)
 @pytest.mark.parametrize("slug", ["nothing", "<script>", "a%00b", "..%2f..%2fetc"])
 def test_fault_188_an_unknown_problem_type_is_a_problem_and_no_page(shared_client, slug):
     response = shared_client.get(f"/problems/{slug}")

@@ -12,6 +12,7 @@ from schemathesis.specs.openapi.checks import ignored_auth, positive_data_accept
 
 from app.main import create_app
 from app.settings import ApiSettings
+from tests.attempts import attempts
 
 schema = schemathesis.openapi.from_dict(create_app(ApiSettings()).openapi())
 
@@ -37,7 +38,7 @@ for kind in (
 @schema.parametrize()
 @pytest.mark.timeout(300)  # a process for each of many uploads
 @settings(
-    max_examples=10,
+    max_examples=attempts(16),
     deadline=None,
     derandomize=True,
     database=None,
