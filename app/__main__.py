@@ -36,11 +36,11 @@ def main() -> None:
     """Read the settings and serve until a signal comes."""
     try:
         settings = ApiSettings()
-        configure_logging(settings.log_level, "api")
         refuse_unsafe_address(settings)
         refuse_unusable_stores(settings)
     except (ValidationError, RefusalError, StoreError) as error:
         sys.exit(f"densityd api: {error}")
+    configure_logging(settings.log_level, "api")
     sockets = inherited_sockets()
     if sockets is None and settings.api_processes > 1:
         sys.exit(_run_processes(settings))
