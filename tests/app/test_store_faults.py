@@ -59,6 +59,21 @@ def test_an_upload_whose_fsync_fails_is_refused_and_leaves_nothing(
     assert upload(client).status_code == 201
 
 
+@pytest.mark.fault(132)
+def test_on_a_full_disk_the_service_starts_so_that_something_can_be_deleted(settings, monkeypatch):
+    with TestClient(create_app(settings)) as client:
+        dataset = upload(client).json()["id"]
+
+    def fail(_handle):
+        raise OSError(errno.ENOSPC, "disk")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        assert client.get(f"/v1/datasets/{dataset}/rows").status_code == 200
+        assert_refused(upload(client), 507, "storage-full")
+        assert client.delete(f"/v1/datasets/{dataset}").status_code == 204
+
+
 @pytest.mark.fault(136, 137)
 def test_a_torn_dataset_is_corrupt_and_others_are_read(client, blobs):
     whole, torn = (upload(client).json()["id"] for _ in range(2))
