@@ -10,7 +10,8 @@ import typer
 from pydantic import ValidationError
 
 from app.settings import ApiSettings
-from densityd.commands import asking, datasets, jobs, models
+from densityd import keys
+from densityd.commands import asking, datasets, fitting, jobs, models
 from densityd.errors import StartError
 from workers.settings import WorkerSettings
 
@@ -25,18 +26,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Density estimation with normalising flows, as a REST service.\n\n"
-    "up, api, worker, migrate and doctor run a service. Every option of theirs has an environment"
+    "up, api, worker, migrate, doctor and keys run a service. Every option of theirs has an environment"
     " variable, DENSITYD_ and its name in capitals; `densityd doctor` prints them all.\n\n"
-    "train, score, sample, datasets, jobs and models work with a service that runs. They exit with"
+    "train, infer, score, sample, datasets, jobs and models work with a service that runs. They exit with"
     " 0 when all went well, 1 when something failed, 2 when they were called wrongly, 3 when the"
     " service cannot be reached.",
 )
-app.command()(asking.train)
+app.command()(fitting.train)
+app.command()(fitting.infer)
 app.command()(asking.score)
 app.command()(asking.sample)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[

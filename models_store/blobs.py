@@ -7,6 +7,7 @@ service alone: no caller's text is ever part of a path.
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -42,6 +43,11 @@ def model_key(job_id: str, attempt: int) -> str:
     finished it.
     """
     return f"models/{job_id}/{attempt}.safetensors"
+
+
+def imported_key() -> str:
+    """Return a new key for a model that was trained elsewhere."""
+    return f"models/imported/{secrets.token_hex(16)}.safetensors"
 
 
 def part_key(job_id: str, attempt: int, *, number: int) -> str:

@@ -59,6 +59,7 @@ def open_npy(path: Path, options: ParseOptions) -> TableSource:
         named=False,
         chunks=read(path, header),
         warnings=[],
+        rows=header.rows,
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import tests.attempts
 import tests.shape_checks  # noqa: F401  pyproject.toml names it; it must be there before flows
 from models_store.blobs import BlobStore
 from models_store.database import Database, migrate

@@ -11,6 +11,8 @@ import pytest
 from app.__main__ import RefusalError, main, refuse_unsafe_address
 from app.settings import ApiSettings
 from densityd.ports import free_port
+from models_store.database import Database
+from models_store.keys import Keys, Scope
 from tests.app.conftest import wait_for_port
 from tests.servers import tied
 
@@ -21,10 +23,15 @@ def test_a_loopback_address_is_served(host):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "nonexistent.invalid"])  # noqa: S104  refused
-def test_fault_184_another_address_is_refused_unless_meant(host):
+@pytest.mark.fault(184)
+def test_another_address_is_refused_without_keys_unless_meant(host, data_dir):
     with pytest.raises(RefusalError, match="DENSITYD_ALLOW_ANONYMOUS=true"):
-        refuse_unsafe_address(ApiSettings(host=host))
+        refuse_unsafe_address(ApiSettings(host=host, data_dir=data_dir))
     refuse_unsafe_address(ApiSettings(host=host, allow_anonymous=True))
+    database = Database(f"sqlite:///{data_dir / 'densityd.sqlite3'}")
+    Keys(database).create("p", Scope.READ)
+    database.dispose()
+    refuse_unsafe_address(ApiSettings(host=host, data_dir=data_dir))
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def test_fault_144_files_that_crashes_left_are_counted(data_dir: Path) -> None:
     assert [path.name for path in staging.iterdir()] == ["new"]
 
 
+@pytest.mark.fault(76)
 def test_fault_076_a_device_that_is_not_there_is_a_problem(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
