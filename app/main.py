@@ -1,6 +1,7 @@
 """The application: settings in, an ASGI application out."""
 
 import asyncio
+import logging
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -43,6 +44,7 @@ from app.settings import ApiSettings
 from app.stores import check_later, check_stores
 from models_store.blobs import BlobStore
 from models_store.database import Database
+from models_store.errors import DatabaseUnavailableError
 from models_store.jobs import Jobs
 from models_store.keys import Keys
 from models_store.registry import Registry
@@ -75,6 +77,8 @@ _CORS: dict[str, Any] = {
         "X-Request-ID",
     ],
 }
+
+log = logging.getLogger(__name__)
 
 
 def create_app(settings: ApiSettings, *, after_load: Callable[[], None] = lambda: None) -> FastAPI:
@@ -136,7 +140,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.database = Database(settings.resolved_database_url)
     try:
         state.blobs = BlobStore(settings.blob_root)
-        answered = await asyncio.to_thread(check_stores, state.database, state.blobs)
+        passing = await asyncio.to_thread(check_stores, state.database, state.blobs)
+        for error in passing:
+            log.warning("the start goes on: %s", error)
+        away = any(isinstance(error, DatabaseUnavailableError) for error in passing)
         await asyncio.to_thread(state.blobs.sweep_staging, older_than_s=_STALE_UPLOAD_S)
         state.callers = Callers(
             Keys(state.database),
@@ -166,7 +173,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             celery_broker_url=settings.celery_broker_url,
         )
         state.queue.start()
-        late_check = asyncio.create_task(_check_later(app, needed=not answered))
+        late_check = asyncio.create_task(_check_later(app, needed=away))
         try:
             yield
         finally:

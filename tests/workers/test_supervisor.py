@@ -271,6 +271,38 @@ def test_a_job_runs_on_postgresql_as_on_sqlite(tmp_path: Path, postgres_url: str
     place.database.dispose()
 
 
+_FAILING_FSYNC = """
+import errno, os, sys
+
+def fail(handle):
+    raise OSError(errno.EIO, "Input/output error")
+
+if "workers.trainer" in sys.orig_argv:
+    os.fsync = fail
+"""
+
+
+@pytest.mark.fault(143)
+def test_a_disk_that_fails_under_a_trainer_fails_the_job_and_registers_nothing(
+    tmp_path: Path, supervise: Supervise, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python runs a module of this name at its start.
+    (tmp_path / "shim").mkdir()
+    (tmp_path / "shim" / "sitecustomize.py").write_text(_FAILING_FSYNC)
+    paths = [str(tmp_path / "shim"), os.environ.get("PYTHONPATH", "")]
+    job_id = place.submit(place.add_dataset(), max_epochs=1)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+
+    supervise().join()
+
+    job = place.job(job_id)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error["code"] == "storage_unavailable"
+    assert job.model_version is None
+    assert place.blobs.keys("models") == []
+
+
 @pytest.mark.slow
 @pytest.mark.fault(133)
 def test_fault_133_a_full_disk_fails_the_job_and_keeps_the_checkpoints(
