@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from app.allocator import return_memory_early
 from app.connections import BoundedProtocol
 from app.main import create_app
 from app.open_files import connections_that_fit
@@ -34,6 +35,7 @@ class RefusalError(Exception):
 
 def main() -> None:
     """Read the settings and serve until a signal comes."""
+    return_memory_early()
     try:
         settings = ApiSettings()
         refuse_unsafe_address(settings)
