@@ -17,8 +17,9 @@ from app.main import create_app
 from app.settings import ApiSettings
 from densityd.ports import free_port
 from models_store.blobs import BlobStore
-from models_store.database import migrate
+from models_store.database import Database, migrate
 from models_store.registry import Registry
+from tests.app.serving import registered
 from tests.servers import tied
 
 CSV = {"Content-Type": "text/csv"}
@@ -92,10 +93,14 @@ def blobs(client: TestClient) -> BlobStore:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[str]:
-    """The URL of a real server process with short time-outs."""
+    """The URL of a real server process with short time-outs and the model `people`."""
     port = free_port("127.0.0.1", 0)
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(migrated_database, folder)
+    settings = ApiSettings(data_dir=folder)
+    database = Database(settings.resolved_database_url)
+    registered(database, BlobStore(settings.blob_root))
+    database.dispose()
     environment = {
         **os.environ,
         "DENSITYD_DATA_DIR": str(folder),

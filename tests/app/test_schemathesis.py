@@ -77,7 +77,7 @@ def _machine(server: str, headers: dict[str, str]) -> type[APIStateMachine]:
     return Sequences
 
 
-@pytest.mark.fault(189, 190)
+@pytest.mark.fault(189)
 @pytest.mark.timeout(300)
 def test_every_answer_in_a_sequence_of_requests_is_a_documented_one(
     server: str, headers: dict[str, str]
