@@ -15,7 +15,8 @@ _HEAD = """# The published experiments
 
 Every number of ours on this page is read from `experiments/results` by `python -m experiments.page`.
 `densityd reproduce --list` names the experiments; `densityd reproduce NAME --data FOLDER` runs one, through the
-training code that jobs use. Log-likelihoods are means over the test rows, in nats, with two standard errors; higher is
+training code that jobs use, `haf-comparison` and `anomaly` all studies of that kind. One that was stopped goes on where
+it was. Log-likelihoods are means over the test rows, in nats, with two standard errors; higher is
 better. Rows that say *not run* are complete recipes that nobody has run yet; those of hepmass, power, gas and miniboone
 were not run because the data were not available. Their loaders are tested on small files of the same form.
 
