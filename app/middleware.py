@@ -9,6 +9,7 @@ from random import Random
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.callers import Caller
 from app.engine import OverloadedError
 from app.metrics import Metrics
 from app.problems import Problem, problem_of, problem_response
@@ -78,7 +79,9 @@ class RequestMiddleware:
         self._metrics.observe(method=method, route=route, status=status, seconds=seconds)
         level = logging.DEBUG if route in _QUIET_ROUTES else logging.INFO
         path = str(scope["path"])[:200]
-        log.log(level, "%s %s answered %d in %.4f s", method[:16], path, status, seconds)
+        caller: Caller | None = scope["state"].get("caller")
+        who = None if caller is None else {"key_id": caller.key_id, "project": caller.project}
+        log.log(level, "%s %s answered %d in %.4f s", method[:16], path, status, seconds, extra=who)
 
 
 class _Answer:

@@ -112,11 +112,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) ->
         yield f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 50
+    deadline = time.monotonic() + 100
     while time.monotonic() < deadline:
         assert process.poll() is None, "the server ended early"
         with socket.socket() as probe:

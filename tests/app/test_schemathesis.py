@@ -8,10 +8,11 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 from schemathesis import Case
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 
 from app.main import create_app
 from app.settings import ApiSettings
+from tests.attempts import attempts
 
 schema = schemathesis.openapi.from_dict(create_app(ApiSettings()).openapi())
 
@@ -37,7 +38,7 @@ for kind in (
 @schema.parametrize()
 @pytest.mark.timeout(300)  # a process for each of many uploads
 @settings(
-    max_examples=10,
+    max_examples=attempts(16),
     deadline=None,
     derandomize=True,
     database=None,
@@ -46,4 +47,7 @@ for kind in (
 )
 def test_every_answer_is_a_documented_one(case: Case[Any], server: str) -> None:
     # What fits the schema may still be refused, by what the store holds: a cursor, a missing model.
-    case.call_and_validate(base_url=server, excluded_checks=[positive_data_acceptance])
+    # The server has no keys, so it asks for none; `test_access.py` walks a service that has.
+    case.call_and_validate(
+        base_url=server, excluded_checks=[positive_data_acceptance, ignored_auth]
+    )

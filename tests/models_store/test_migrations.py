@@ -74,6 +74,7 @@ def test_the_first_migration_goes_down_again(empty_url: str) -> None:
     migrate(empty_url)
 
 
+@pytest.mark.fault(115)
 def test_fault_115_processes_that_migrate_at_once_make_one_schema(
     empty_url: str, tmp_path: Path
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_migration_that_breaks_changes_nothing(empty_url: str) -> None:
     database.dispose()
 
 
+@pytest.mark.fault(154)
 def test_fault_154_a_newer_database_is_not_migrated(database: Database, database_url: str) -> None:
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = 'from_the_future'"))
@@ -117,6 +119,7 @@ def test_fault_154_a_newer_database_is_not_migrated(database: Database, database
         )
 
 
+@pytest.mark.fault(134)
 def test_fault_134_a_folder_that_does_not_exist_is_told(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnavailableError, match="cannot be written"):
         migrate(f"sqlite:///{tmp_path / 'none' / 'densityd.sqlite3'}")

@@ -1,0 +1,149 @@
+"""``python -m tests.chaos``: a whole service, killed again and again while it works.
+
+Real processes: the API, two workers with their trainers, Redis, and SQLite or PostgreSQL. While
+jobs are started over HTTP, processes are killed, frozen, told to end and started again, and Redis
+is wiped. At the end every promise is checked: docs/reliability.md says which.
+"""
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from sqlalchemy import func, select
+
+from models_store.blobs import BlobStore
+from models_store.database import Database
+from models_store.errors import DatabaseError
+from models_store.job_states import FINAL_STATES
+from models_store.tables import JobRow
+from tests.chaos.caller import Caller
+from tests.chaos.faults import Faults
+from tests.chaos.parts import Service
+from tests.chaos.verdict import Verdict
+from tests.servers import PostgresServer
+
+_STUCK_S = 600.0
+
+
+def main() -> int:
+    """Run once; the exit status."""
+    options = _options()
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    postgres = PostgresServer() if options.database == "postgresql" else None
+    try:
+        service = Service(folder, postgres)
+        try:
+            broken = _run(service, options)
+        finally:
+            service.close()
+    finally:
+        if postgres is not None:
+            postgres.close()
+    if broken:
+        print(f"logs and data are in {folder}")
+    else:
+        shutil.rmtree(folder)
+    return 1 if broken else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--jobs", type=int, default=200, help="jobs to start (200)")
+    parser.add_argument("--kills", type=int, default=80, help="faults, two in three kill -9 (80)")
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="start no more jobs after so long (60)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the faults and of the caller (0)")
+    return parser.parse_args()
+
+
+def _run(service: Service, options: argparse.Namespace) -> bool:
+    """Start jobs and do harm, then wait and judge; whether a promise was broken."""
+    service.wait_ready()
+    database = Database(service.settings.resolved_database_url)
+    faults = Faults(service, random.Random(options.seed))
+    caller = Caller(service.url, jobs=options.jobs, random_=random.Random(options.seed + 1))
+    caller.start()
+    began = time.monotonic()
+    stuck = not _disturb(caller, faults, database, options)
+    took_s = time.monotonic() - began
+    caller.stop()
+    logs = [service.folder / f"{worker.name}.log" for worker in service.workers]
+    blobs = BlobStore(service.settings.blob_root)
+    verdict = Verdict(database, blobs, caller.accepted, logs=logs)
+    database.dispose()
+    violations = verdict.violations()
+    if stuck:
+        violations.append(f"no job ended within {_STUCK_S:g} s")
+    violations += [f"a worker took {s:.1f} s to end at SIGTERM" for s in faults.slow_ends]
+    _report(options, faults, caller, verdict, took_s)
+    for violation in violations:
+        print(f"VIOLATION: {violation}")
+    print("every promise was kept" if not violations else f"{len(violations)} violations")
+    return bool(violations)
+
+
+def _disturb(
+    caller: Caller, faults: Faults, database: Database, options: argparse.Namespace
+) -> bool:
+    """Spread the faults over the jobs, then wait for the last job; False when nothing moves."""
+    pauses = random.Random(options.seed + 2)
+    began = changed_at = time.monotonic()
+    while not (caller.done and caller.final >= len(caller.accepted.seeds)):
+        late = (time.monotonic() - began) / (60 * options.minutes)
+        if late >= 1:
+            caller.stop()
+        number = sum(faults.done.values())
+        if number < options.kills and number <= options.kills * max(
+            late, caller.final / options.jobs
+        ):
+            faults.one()
+        time.sleep(pauses.uniform(0.2, 1.2))
+        final = _final(database, otherwise=caller.final)
+        if final != caller.final:
+            changed_at = time.monotonic()
+        caller.final = final
+        if time.monotonic() - changed_at > _STUCK_S:
+            return False
+    return True
+
+
+def _final(database: Database, *, otherwise: int) -> int:
+    try:
+        with database.read() as session:
+            query = select(func.count()).where(JobRow.state.in_(FINAL_STATES))
+            return session.scalar(query) or 0
+    except DatabaseError:
+        return otherwise
+
+
+def _report(
+    options: argparse.Namespace, faults: Faults, caller: Caller, verdict: Verdict, took_s: float
+) -> None:
+    accepted = caller.accepted
+    print(f"{options.database}, seed {options.seed}: {len(accepted.seeds)} jobs in {took_s:.0f} s")
+    print(f"  requests {accepted.requests}, of them answered again {accepted.replays}")
+    print(f"  states   {_listed(verdict.states)}")
+    if verdict.errors:
+        print(f"  failures {_listed(verdict.errors)}")
+    print(f"  faults   {sum(faults.done.values())}, of them kill -9 {faults.kills}")
+    for kind, number in sorted(faults.done.items()):
+        print(f"           {number:4} {kind}")
+    print(
+        f"  attempts {verdict.attempts}, begun {verdict.starts},"
+        f" begun twice {verdict.double_starts}"
+    )
+    print(f"  files of models that no version names: {verdict.orphans}")
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""A caller who starts jobs over HTTP, and does not give up while the service is away."""
+
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import numpy as np
+
+MODEL = "chaos"
+EPOCHS = (6, 6, 6, 40)  # by seed
+_WAITING = 8
+_CANCELS = 0.1
+_RESUMES = 0.6
+
+
+@dataclass
+class Accepted:
+    """What the service promised: the jobs it answered 202 for.
+
+    Attributes:
+        seeds: the seed of each job, by its id.
+        requests: how many times a job was asked for, repetitions included.
+        replays: how many of the answers were those of an earlier request.
+        cancelled: jobs that the caller asked to cancel.
+    """
+
+    seeds: dict[str, int] = field(default_factory=dict)
+    requests: int = 0
+    replays: int = 0
+    cancelled: set[str] = field(default_factory=set)
+
+
+class Caller:
+    """Starts jobs in a thread of its own, a few more than can run at a time.
+
+    Args:
+        url: of the service.
+        jobs: how many to start.
+        random_: what it does besides.
+    """
+
+    def __init__(self, url: str, *, jobs: int, random_: random.Random) -> None:
+        self.accepted = Accepted()
+        self.final = 0
+        self._jobs = jobs
+        self._random = random_
+        self._http = httpx.Client(base_url=url, timeout=10)
+        self._dataset_id = ""
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Upload a table, then start jobs."""
+        self._dataset_id = self._upload()
+        self._thread.start()
+
+    @property
+    def done(self) -> bool:
+        """Whether every job was accepted."""
+        return not self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Start no more."""
+        self._stopping.set()
+        self._thread.join()
+        self._http.close()
+
+    def _upload(self) -> str:
+        rows = np.random.default_rng(0).normal(size=(400, 3))
+        lines = ["a,b,c", *(",".join(map(repr, row)) for row in rows.tolist())]
+        answer = self._http.post(
+            "/v1/datasets", content="\n".join(lines), headers={"Content-Type": "text/csv"}
+        )
+        answer.raise_for_status()
+        return str(answer.json()["id"])
+
+    def _run(self) -> None:
+        while len(self.accepted.seeds) < self._jobs and not self._stopping.is_set():
+            if len(self.accepted.seeds) - self.final < _WAITING:
+                self._start_one(f"key-{len(self.accepted.seeds)}")
+                self._change_mind()
+            time.sleep(0.1)
+
+    def _start_one(self, key: str) -> None:
+        seed = self._random.randrange(len(EPOCHS))
+        epochs = EPOCHS[seed]
+        body = {
+            "model_name": MODEL,
+            "dataset_id": self._dataset_id,
+            "flow": {"family": "realnvp", "layers": 2, "hidden": [8]},
+            "optimisation": {
+                "max_epochs": epochs,
+                "patience": epochs,
+                "batch_size": 40,
+                "seed": seed,
+            },
+        }
+        for _ in range(self._random.choice([1, 1, 2])):
+            job_id = self._ask(key, body)
+            self.accepted.seeds[job_id] = seed
+
+    def _ask(self, key: str, body: dict[str, Any]) -> str:
+        """Ask until the answer is 202; the key makes all that one request."""
+        while True:
+            self.accepted.requests += 1
+            answer = self._post("/v1/jobs/training", json=body, headers={"Idempotency-Key": key})
+            if answer is not None and answer.status_code == httpx.codes.ACCEPTED:
+                self.accepted.replays += "idempotent-replayed" in answer.headers
+                return str(answer.json()["id"])
+            if answer is not None and answer.is_client_error:
+                raise RuntimeError(answer.text)
+            time.sleep(0.3)
+
+    def _change_mind(self) -> None:
+        """Now and then cancel a job, and resume one that was cancelled."""
+        if self._random.random() < _CANCELS:
+            job_id = self._random.choice(list(self.accepted.seeds)[-_WAITING:])
+            self.accepted.cancelled.add(job_id)
+            self._post(f"/v1/jobs/{job_id}/cancel")
+        if self.accepted.cancelled and self._random.random() < _CANCELS * _RESUMES:
+            self._post(f"/v1/jobs/{self._random.choice(sorted(self.accepted.cancelled))}/resume")
+
+    def _post(self, path: str, **arguments: Any) -> httpx.Response | None:
+        try:
+            return self._http.post(path, **arguments)
+        except httpx.HTTPError:
+            return None

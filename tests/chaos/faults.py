@@ -1,0 +1,130 @@
+"""What is done to the service while it works."""
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+
+import redis
+
+from tests.chaos.parts import LEASE_S, Service
+
+DEPLOY_LIMIT_S = 10.0
+
+
+class Faults:
+    """Faults by kind, drawn by a generator of their own.
+
+    Attributes:
+        done: how many of each kind there were.
+        slow_ends: the seconds of every worker that took too long to end at SIGTERM.
+    """
+
+    def __init__(self, service: Service, random_: random.Random) -> None:
+        self._service = service
+        self._random = random_
+        self._kinds: dict[str, tuple[int, Callable[[], bool]]] = {
+            "kill -9 of a trainer": (5, self._kill_trainer),
+            "kill -9 of a worker": (4, self._kill_worker),
+            "kill -9 of the API": (3, self._kill_api),
+            "kill -9 of Redis": (2, self._kill_redis),
+            "FLUSHALL": (2, self._flush),
+            "worker frozen past its lease": (2, self._freeze_worker),
+            "trainer frozen": (1, self._freeze_trainer),
+            "Redis frozen": (1, self._freeze_redis),
+            "SIGTERM to a worker": (2, self._deploy_worker),
+            "SIGTERM to the API": (1, self._deploy_api),
+        }
+        if service.postgres is not None:
+            self._kinds["kill -9 of PostgreSQL"] = (3, self._kill_postgres)
+        self.done: Counter[str] = Counter()
+        self.slow_ends: list[float] = []
+
+    @property
+    def kills(self) -> int:
+        """How many processes were killed without a warning."""
+        return sum(number for kind, number in self.done.items() if kind.startswith("kill"))
+
+    def one(self) -> None:
+        """Do one, of a kind that finds something to be done to."""
+        names = list(self._kinds)
+        weights = [self._kinds[name][0] for name in names]
+        while True:
+            [name] = self._random.choices(names, weights)
+            if self._kinds[name][1]():
+                self.done[name] += 1
+                return
+            time.sleep(0.1)
+
+    def _kill_trainer(self) -> bool:
+        return self._signal_trainer(signal.SIGKILL)
+
+    def _freeze_trainer(self) -> bool:
+        pids = self._service.trainers
+        if not pids:
+            return False
+        pid = self._random.choice(pids)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(self._random.uniform(0.5, 2))
+            os.kill(pid, signal.SIGCONT)
+        return True
+
+    def _signal_trainer(self, number: signal.Signals) -> bool:
+        pids = self._service.trainers
+        with suppress(ProcessLookupError, IndexError):
+            os.kill(self._random.choice(pids), number)
+            return True
+        return False
+
+    def _kill_worker(self) -> bool:
+        self._random.choice(self._service.workers).kill()
+        return True
+
+    def _freeze_worker(self) -> bool:
+        worker = self._random.choice(self._service.workers)
+        worker.freeze(LEASE_S + self._random.uniform(0.5, 3))
+        return True
+
+    def _deploy_worker(self) -> bool:
+        took_s = self._random.choice(self._service.workers).deploy()
+        if took_s > DEPLOY_LIMIT_S:
+            self.slow_ends.append(took_s)
+        return True
+
+    def _kill_api(self) -> bool:
+        self._service.api.kill()
+        return True
+
+    def _deploy_api(self) -> bool:
+        self._service.api.deploy()
+        return True
+
+    def _kill_redis(self) -> bool:
+        self._service.redis.kill()
+        return True
+
+    def _freeze_redis(self) -> bool:
+        self._service.redis.freeze(self._random.uniform(1, 4))
+        return True
+
+    def _flush(self) -> bool:
+        with (
+            suppress(redis.RedisError),
+            redis.Redis.from_url(self._service.settings.resolved_broker_url) as client,
+        ):
+            client.flushall()
+            return True
+        return False
+
+    def _kill_postgres(self) -> bool:
+        server = self._service.postgres
+        if server is None:
+            return False
+        server.kill()
+        time.sleep(self._random.uniform(0, 2))
+        server.restart()
+        return True

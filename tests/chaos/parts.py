@@ -1,0 +1,144 @@
+"""The processes of a whole service, each of which can be killed, frozen and started again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from densityd import private_redis
+from densityd.ports import free_port
+from models_store.database import migrate
+from models_store.settings import StoreSettings
+from tests.servers import PostgresServer, tied
+from tests.workers.place import trainers_of
+
+LEASE_S = 3.0
+_DENSITYD = (sys.executable, "-P", "-c", "from densityd.cli import main; main()")
+_START_S = 90.0
+
+
+class Part:
+    """One process of the service."""
+
+    def __init__(self, name: str, command: list[str], *, folder: Path, **variables: str) -> None:
+        self.name = name
+        self._command = command
+        self._variables = variables
+        self._log = folder / f"{name}.log"
+        self.start()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process.poll() is None
+
+    def start(self) -> None:
+        """Start it; it dies with this process. For the main thread."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own commands
+                tied(*self._command), env=os.environ | self._variables, stdout=log, stderr=log
+            )
+
+    def kill(self) -> None:
+        """End it at once and start it again."""
+        self._process.kill()
+        self._process.wait()
+        self.start()
+
+    def deploy(self) -> float:
+        """End it as a deploy does and start it again; the seconds to its end."""
+        began = time.monotonic()
+        self._process.terminate()
+        self._process.wait(_START_S)
+        took_s = time.monotonic() - began
+        self.start()
+        return took_s
+
+    def freeze(self, seconds: float) -> None:
+        """Stop it in mid-step, and let it go on as if nothing had been."""
+        os.kill(self.pid, signal.SIGSTOP)
+        time.sleep(seconds)
+        os.kill(self.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        """End it for good."""
+        self._process.kill()
+        self._process.wait()
+
+
+class Service:
+    """API, two workers, Redis and a database, as they are deployed.
+
+    Args:
+        folder: of all data and logs; a short path, for the socket of Redis.
+        postgres: the database; None for SQLite in the folder.
+    """
+
+    def __init__(self, folder: Path, postgres: PostgresServer | None) -> None:
+        self.folder = folder
+        self.postgres = postgres
+        url = None if postgres is None else postgres.create("densityd")
+        self.settings = StoreSettings(data_dir=folder, database_url=url)
+        migrate(self.settings.resolved_database_url)
+        self.port = free_port("127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self.port}"
+        variables = {
+            "DENSITYD_DATA_DIR": str(folder),
+            "DENSITYD_DATABASE_URL": url or "",
+            "DENSITYD_PORT": str(self.port),
+            "DENSITYD_LEASE_S": str(LEASE_S),
+            "DENSITYD_CHECKPOINT_INTERVAL_S": "0",
+            "DENSITYD_WORKER_CONCURRENCY": "2",
+            "DENSITYD_TRAINER_NICE": "0",
+        }
+        self.redis = Part("redis", private_redis.command(self.settings.redis_socket), folder=folder)
+        self.api = Part("api", [*_DENSITYD, "api"], folder=folder, **variables)
+        self.workers = [
+            Part(
+                name, [*_DENSITYD, "worker"], folder=folder, DENSITYD_WORKER_NAME=name, **variables
+            )
+            for name in ("worker-a", "worker-b")
+        ]
+
+    @property
+    def parts(self) -> list[Part]:
+        """All processes but the database and the trainers."""
+        return [self.redis, self.api, *self.workers]
+
+    @property
+    def trainers(self) -> list[int]:
+        """The process ids of the trainers."""
+        return [pid for worker in self.workers for pid in trainers_of(worker.pid)]
+
+    def wait_ready(self) -> None:
+        """Wait until the API serves."""
+        _wait(self._is_ready, "the API did not become ready")
+
+    def close(self) -> None:
+        """End every process."""
+        for part in reversed(self.parts):
+            part.close()
+
+    def _is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=2).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+
+def _wait(condition: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + _START_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(otherwise)
+        time.sleep(0.1)

@@ -1,0 +1,431 @@
+"""The job protocol as a machine that does whatever may happen, in any order, beside a model of it.
+
+The model says what each call must answer; after each step the rows must be what the model says.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from sqlalchemy import select, update
+
+from models_store.clock import db_now
+from models_store.database import Database
+from models_store.errors import (
+    CancelledInsteadError,
+    DatasetInUseError,
+    FencedError,
+    IdempotencyReusedError,
+    JobFinalError,
+    JobNotResumableError,
+    NotFoundError,
+    StoreError,
+)
+from models_store.job_states import CRASH_LOOP_ATTEMPTS, FINAL_STATES, TRANSITIONS, Job, JobState
+from models_store.job_work import JobWork
+from models_store.jobs import Idempotency, Jobs
+from models_store.registry import Registry
+from models_store.tables import Base, DatasetRow, JobEventRow, JobRow, ModelRow, ModelVersionRow
+from tests.models_store.makers import (
+    LEASE_S,
+    PROJECT,
+    a_checkpoint,
+    a_job,
+    a_version,
+    added,
+)
+
+MODELS = st.sampled_from(["a", "b"])
+KEYS = st.sampled_from([None, None, "k1", "k2"])
+PRINTS = st.sampled_from(["one", "one", "one", "other"])
+# Which of several things a step is about; taken modulo their number.
+CHOICE = st.integers(0, 30)
+WRITES = st.sampled_from(
+    [
+        "renew",
+        "epoch",
+        "old epoch",
+        "message",
+        "finish",
+        "finish",
+        "fail",
+        "cancelled",
+        "crash",
+        "release",
+    ]
+)
+
+
+@dataclass
+class Wanted:
+    """What the model says of one job.
+
+    Attributes:
+        crashes: attempts in a row without progress.
+        expired: its place among the leases that ran out; None while the lease holds.
+        finisher: the attempt that registered its version.
+        seen: the states that it was told to have been in.
+    """
+
+    id: str
+    model: str
+    dataset_id: str | None
+    state: JobState = JobState.QUEUED
+    attempt: int = 0
+    cancel_requested: bool = False
+    crashes: int = 0
+    last_epoch: int = 0
+    expired: int | None = None
+    version: int | None = None
+    finisher: int | None = None
+    seen: list[JobState] = field(default_factory=list)
+
+    @property
+    def final(self) -> bool:
+        return self.state in FINAL_STATES
+
+    @property
+    def claimable(self) -> bool:
+        return self.state is JobState.QUEUED or self.expired is not None
+
+    def requeue(self) -> None:
+        """What becomes of it when nobody works on it any more."""
+        self.expired = None
+        if self.cancel_requested:
+            self.state = JobState.CANCELLED
+        elif self.crashes >= CRASH_LOOP_ATTEMPTS:
+            self.state = JobState.FAILED
+        else:
+            self.state = JobState.QUEUED
+
+
+class ProtocolMachine(RuleBasedStateMachine):
+    """Callers, workers, zombies, hints and clocks, one step at a time."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__()
+        self.database = database
+        self.jobs, self.work = Jobs(database), JobWork(database)
+        self.registry = Registry(database)
+        self.wanted: dict[str, Wanted] = {}
+        self.datasets: list[str] = []
+        self.keys: dict[str, tuple[str, str]] = {}
+        self.attempts: list[Job] = []
+        self.versions: dict[str, int] = {"a": 0, "b": 0}
+        self.expiries = 0
+        with database.write() as session:
+            for table in reversed(Base.metadata.sorted_tables):
+                session.execute(table.delete())
+
+    @rule()
+    def upload(self) -> None:
+        self.datasets.append(added(self.registry).id)
+
+    @precondition(lambda self: self.datasets)
+    @rule(which=CHOICE)
+    def delete_dataset(self, which: int) -> None:
+        dataset_id = self.datasets[which % len(self.datasets)]
+        in_use = any(job.dataset_id == dataset_id and not job.final for job in self.wanted.values())
+        expected = DatasetInUseError if in_use else None
+        self.answer(lambda: self.registry.delete_dataset(PROJECT, dataset_id), expected)
+        if not in_use:
+            self.datasets.remove(dataset_id)
+
+    @rule(model=MODELS, key=KEYS, fingerprint=PRINTS, which=CHOICE, gone=st.booleans())
+    def submit(self, model: str, key: str | None, fingerprint: str, which: int, gone: bool) -> None:
+        dataset_id = self.datasets[which % len(self.datasets)] if self.datasets else None
+        if gone and which % 3 == 0:
+            dataset_id = "ds_" + "0" * 32
+        idempotency = Idempotency(key=key, fingerprint=fingerprint) if key else None
+
+        def submit() -> Any:
+            new = a_job(model_name=model, dataset_id=dataset_id)
+            return self.jobs.submit(new, idempotency=idempotency)
+
+        if key is not None and key in self.keys:
+            job_id, first = self.keys[key]
+            if first != fingerprint:
+                self.answer(submit, IdempotencyReusedError)
+                return
+            again = self.answer(submit, None)
+            assert again.replayed
+            assert (again.job.id, again.job.state, again.job.attempt) == (
+                job_id,
+                JobState.QUEUED,
+                0,
+            )
+            return
+        if dataset_id is not None and dataset_id not in self.datasets:
+            self.answer(submit, NotFoundError)
+            return
+        job = self.answer(submit, None).job
+        assert job.id not in self.wanted
+        self.wanted[job.id] = Wanted(job.id, model, dataset_id)
+        if key is not None:
+            self.keys[key] = (job.id, fingerprint)
+
+    @rule(number=st.sampled_from([1, 1, 1, 3]))
+    def hints_arrive(self, number: int) -> None:
+        """One hint, or the same one several times: what it names does not matter."""
+        for _ in range(number):
+            self.claim()
+
+    @rule()
+    def hints_are_lost(self) -> None:
+        """The sweep noted that they were sent, and nobody will ever see them."""
+        self.jobs.mark_dispatched(self.jobs.claimable(100))
+
+    @precondition(lambda self: self.attempts)
+    @rule(which=CHOICE, write=WRITES)
+    def worker_writes(self, which: int, write: str) -> None:
+        """The newest attempts write most often; zombies wake up at any time."""
+        held = self.attempts[::-1][which % len(self.attempts)]
+        job = self.wanted[held.id]
+        owner = job.state is JobState.RUNNING and job.attempt == held.attempt
+        if owner:
+            getattr(self, "own_" + write.replace(" ", "_"))(job, held)
+            return
+        call, _ = self.call_of(write, job, held)
+        if write == "finish" and job.finisher == held.attempt:
+            assert self.answer(call, None).version == job.version  # the answer was lost
+            return
+        before = self.snapshot()
+        self.answer(call, FencedError)
+        assert self.snapshot() == before
+
+    @precondition(lambda self: self.wanted)
+    @rule(which=CHOICE)
+    def cancel(self, which: int) -> None:
+        job = self.job(which)
+        refusal = JobFinalError if job.state in (JobState.SUCCEEDED, JobState.FAILED) else None
+        self.answer(lambda: self.jobs.cancel(PROJECT, job.id), refusal)
+        if job.state is JobState.QUEUED:
+            job.state = JobState.CANCELLED
+        if refusal is None:
+            job.cancel_requested = True
+
+    @precondition(lambda self: self.wanted)
+    @rule(which=CHOICE)
+    def resume(self, which: int) -> None:
+        job = self.job(which)
+        refusal: type[StoreError] | None = None
+        if job.state not in (JobState.CANCELLED, JobState.FAILED):
+            refusal = JobNotResumableError
+        elif job.dataset_id is not None and job.dataset_id not in self.datasets:
+            refusal = NotFoundError
+        self.answer(lambda: self.jobs.resume(PROJECT, job.id), refusal)
+        if refusal is None:
+            job.state = JobState.QUEUED
+            job.cancel_requested = False
+            job.crashes = 0
+
+    @precondition(lambda self: self.running())
+    @rule(which=CHOICE)
+    def lease_runs_out(self, which: int) -> None:
+        running = self.running()
+        self.expire(running[which % len(running)])
+
+    @invariant()
+    def all_is_what_the_model_says(self) -> None:
+        with self.database.read() as session:
+            rows = {row.id: row for row in session.scalars(select(JobRow))}
+            datasets = set(session.scalars(select(DatasetRow.id)))
+            versions = session.execute(
+                select(ModelRow.name, ModelVersionRow.version, ModelVersionRow.job_id)
+                .join(ModelRow, ModelRow.id == ModelVersionRow.model_id)
+                .order_by(ModelVersionRow.version)
+            ).all()
+            events = session.execute(
+                select(
+                    JobEventRow.job_id, JobEventRow.seq, JobEventRow.event, JobEventRow.data
+                ).order_by(JobEventRow.job_id, JobEventRow.seq)
+            ).all()
+        assert set(rows) == set(self.wanted), "a job was lost or doubled"
+        assert datasets == set(self.datasets)
+        for job in self.wanted.values():
+            check_row(rows[job.id], job)
+            check_history([event for event in events if event.job_id == job.id], job)
+        for name, newest in self.versions.items():
+            numbers = [row.version for row in versions if row.name == name]
+            assert numbers == list(range(1, newest + 1)), "versions have a gap or a double"
+        succeeded = {job.id for job in self.wanted.values() if job.state is JobState.SUCCEEDED}
+        assert sorted(row.job_id for row in versions) == sorted(succeeded)
+
+    @invariant()
+    def whatever_waits_can_be_claimed(self) -> None:
+        """Whether or not its hint was lost: so every accepted job gets its worker."""
+        assert set(self.jobs.claimable(100)) == {
+            job.id for job in self.wanted.values() if job.claimable
+        }
+
+    def teardown(self) -> None:
+        """Every accepted job can reach its end, whatever happened to it."""
+        for job in self.running():
+            self.expire(job)
+        for _ in range(3 * len(self.wanted) + 1):
+            if (held := self.claim()) is not None:
+                self.own_finish(self.wanted[held.id], held)
+        assert all(job.final for job in self.wanted.values())
+        self.all_is_what_the_model_says()
+
+    def claim(self) -> Job | None:
+        """A worker looks for a job; it must get the one that the model says."""
+        chosen = None
+        for job_id in self.jobs.claimable(100):
+            job = self.wanted[job_id]
+            if job.expired is not None:
+                assert job.expired == min(
+                    other.expired for other in self.wanted.values() if other.expired is not None
+                )
+                job.requeue()
+            if job.state is JobState.QUEUED:
+                chosen = job
+                break
+        held = self.work.claim("worker", lease_s=LEASE_S)
+        assert (held.id if held else None) == (chosen.id if chosen else None)
+        if held is not None and chosen is not None:
+            chosen.state = JobState.RUNNING
+            chosen.attempt += 1
+            chosen.crashes += 1
+            assert (held.state, held.attempt) == (JobState.RUNNING, chosen.attempt)
+            self.attempts.append(held)
+        return held
+
+    def own_renew(self, job: Wanted, held: Job) -> None:
+        asked = self.answer(self.call_of("renew", job, held)[0], None)
+        assert asked == job.cancel_requested
+        job.expired = None
+
+    def own_epoch(self, job: Wanted, held: Job) -> None:
+        call, number = self.call_of("epoch", job, held)
+        self.answer(call, None)
+        job.expired = None
+        job.last_epoch, job.crashes = number, 0
+
+    def own_old_epoch(self, job: Wanted, held: Job) -> None:
+        self.answer(self.call_of("old epoch", job, held)[0], None)
+        job.expired = None
+
+    def own_message(self, job: Wanted, held: Job) -> None:
+        self.answer(self.call_of("message", job, held)[0], None)
+
+    def own_finish(self, job: Wanted, held: Job) -> None:
+        call, _ = self.call_of("finish", job, held)
+        job.expired = None
+        if job.cancel_requested:
+            self.answer(call, CancelledInsteadError)
+            job.state = JobState.CANCELLED
+            return
+        self.versions[job.model] += 1
+        job.version = self.versions[job.model]
+        assert self.answer(call, None).version == job.version
+        job.state, job.finisher = JobState.SUCCEEDED, held.attempt
+
+    def own_fail(self, job: Wanted, held: Job) -> None:
+        self.answer(self.call_of("fail", job, held)[0], None)
+        job.state, job.expired = JobState.FAILED, None
+
+    def own_cancelled(self, job: Wanted, held: Job) -> None:
+        self.answer(self.call_of("cancelled", job, held)[0], None)
+        job.state, job.expired = JobState.CANCELLED, None
+
+    def own_crash(self, job: Wanted, held: Job) -> None:
+        state = self.answer(self.call_of("crash", job, held)[0], None)
+        job.requeue()
+        assert state is job.state
+
+    def own_release(self, job: Wanted, held: Job) -> None:
+        state = self.answer(self.call_of("release", job, held)[0], None)
+        job.crashes = max(0, job.crashes - 1)
+        job.requeue()
+        assert state is job.state
+
+    def call_of(self, write: str, job: Wanted, held: Job) -> tuple[Callable[[], Any], int]:
+        """A write of an attempt, and the number of the epoch that it tells."""
+        work, at = self.work, (held.id, held.attempt)
+        number = job.last_epoch + (write == "epoch")
+
+        def epoch() -> list[str]:
+            return work.record_epoch(
+                *at,
+                lease_s=LEASE_S,
+                metrics={"epoch": number},
+                progress={"epoch": number},
+                checkpoint=a_checkpoint(held, number),
+            )
+
+        calls: dict[str, Callable[[], Any]] = {
+            "renew": lambda: work.renew(*at, lease_s=LEASE_S),
+            "epoch": epoch,
+            "old epoch": epoch,
+            "message": lambda: work.add_message(*at, "text"),
+            "finish": lambda: work.finish(*at, metrics={}, version=a_version(held)),
+            "fail": lambda: work.fail(*at, code="diverged", detail="NaN"),
+            "cancelled": lambda: work.cancelled(*at),
+            "crash": lambda: work.release(*at, crashed=True),
+            "release": lambda: work.release(*at, crashed=False),
+        }
+        return calls[write], number
+
+    def answer(self, call: Callable[[], Any], expected: type[StoreError] | None) -> Any:
+        """Call it; it must raise exactly what the model says, or return."""
+        if expected is None:
+            return call()
+        with pytest.raises(expected) as caught:
+            call()
+        assert caught.type is expected
+        return None
+
+    def expire(self, job: Wanted) -> None:
+        """Move a lease into the past, behind those that ran out before."""
+        if job.expired is not None:
+            return
+        self.expiries += 1
+        job.expired = self.expiries
+        with self.database.write() as session:
+            session.execute(
+                update(JobRow)
+                .where(JobRow.id == job.id)
+                .values(lease_expires_at=db_now(self.expiries - 10_000))
+            )
+
+    def snapshot(self) -> list[tuple[Any, ...]]:
+        """Every row of jobs, their events and versions."""
+        with self.database.read() as session:
+            return [
+                tuple(row)
+                for table in (JobRow, JobEventRow, ModelRow, ModelVersionRow)
+                for row in session.execute(select(table.__table__))
+            ]
+
+    def job(self, which: int) -> Wanted:
+        return list(self.wanted.values())[::-1][which % len(self.wanted)]
+
+    def running(self) -> list[Wanted]:
+        return [job for job in self.wanted.values() if job.state is JobState.RUNNING]
+
+
+def check_row(row: JobRow, job: Wanted) -> None:
+    assert (row.state, row.attempt) == (job.state, job.attempt)
+    assert row.cancel_requested == job.cancel_requested
+    assert row.attempts_without_progress == job.crashes
+    assert row.model_version == job.version
+    assert (row.lease_expires_at is not None) == (job.state is JobState.RUNNING)
+    assert (row.finished_at is not None) == job.final
+    assert (row.error_code is not None) == (job.state is JobState.FAILED)
+    assert len(row.checkpoints) <= 2
+
+
+def check_history(events: list[Any], job: Wanted) -> None:
+    """Events are numbered without gaps, and tell legal moves that lead to the present state."""
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    states = [JobState(event.data["state"]) for event in events if event.event == "state"]
+    assert states[: len(job.seen)] == job.seen, "history changed"
+    for before, after in pairwise(states):
+        assert after in TRANSITIONS[before]
+    assert states[-1] is job.state
+    job.seen = states

@@ -1,0 +1,25 @@
+"""The job protocol under whatever may happen, in any order, on both databases."""
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from models_store.database import Database
+from tests.models_store.protocol_machine import ProtocolMachine
+
+COMMON = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.fault(101, 102, 105, 107, 108, 109, 111, 114)
+def test_the_protocol_keeps_its_promises_in_any_order(database: Database) -> None:
+    # Always the same examples: what is found here must not come and go.
+    few = settings(COMMON, max_examples=12, stateful_step_count=20, derandomize=True)
+    run_state_machine_as_test(lambda: ProtocolMachine(database), settings=few)  # type: ignore[arg-type]  # a factory does
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_protocol_keeps_its_promises_in_many_orders(database: Database) -> None:
+    many = settings(COMMON, max_examples=300, stateful_step_count=60)
+    run_state_machine_as_test(lambda: ProtocolMachine(database), settings=many)  # type: ignore[arg-type]  # a factory does

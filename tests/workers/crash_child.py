@@ -1,0 +1,186 @@
+"""``python -m tests.workers.crash_child FOLDER POINT``: an attempt at a job that dies at one write.
+
+The supervisor is the real one; its trainer works in a thread of the same process, so that both are
+gone at once, as when a machine loses its power. What is patched is the storage below them.
+"""
+
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import models_store.blobs
+import models_store.job_work
+import workers.supervisor
+from models_store.blobs import BlobStore
+from models_store.database import Database
+from models_store.job_work import JobWork
+from workers.protocol import EpochDone, Message, Task, TrainingTask
+from workers.settings import WorkerSettings
+from workers.supervisor import Supervisor
+from workers.training import train
+
+DIED = 77
+_STOP_AFTER = 3
+
+
+@dataclass(frozen=True)
+class Point:
+    """A call during which the process dies.
+
+    Attributes:
+        owner: of the function.
+        name: of the function.
+        after: the call is done first, otherwise it never happens.
+        nth: which of the calls that count.
+        counts: whether a call counts, by its arguments.
+        stopping: the worker was told to stop before.
+    """
+
+    owner: Any
+    name: str
+    after: bool
+    nth: int = 1
+    counts: Callable[..., bool] = lambda *_, **__: True
+    stopping: bool = False
+
+    def arm(self) -> None:
+        """Have the process die there."""
+        call, calls = getattr(self.owner, self.name), iter(range(1, 10_000))
+
+        def deadly(*args: Any, **kwargs: Any) -> Any:
+            due = self.counts(*args, **kwargs) and next(calls) == self.nth
+            if due and not self.after:
+                os._exit(DIED)
+            answer = call(*args, **kwargs)
+            if due:
+                os._exit(DIED)
+            return answer
+
+        setattr(self.owner, self.name, deadly)
+
+
+def _of_checkpoint(_store: BlobStore, _staged: Path, key: str) -> bool:
+    return key.startswith("jobs/")
+
+
+def _of_model(_store: BlobStore, _staged: Path, key: str) -> bool:
+    return key.startswith("models/")
+
+
+def _in_jobs(folder: Path) -> bool:
+    return folder.parent.name == "jobs"
+
+
+def _in_models(folder: Path) -> bool:
+    return folder.parent.name == "models"
+
+
+def _to_success(_session: Any, _row: Any, to: str) -> bool:
+    return to == "succeeded"
+
+
+_commit: Any = (BlobStore, "commit")
+_folder: Any = (models_store.blobs, "_sync_folder")
+_move: Any = (models_store.job_work, "move")
+
+POINTS = {
+    "before the claim": Point(JobWork, "claim", after=False),
+    "after the claim": Point(JobWork, "claim", after=True),
+    "before the checkpoint's rename": Point(*_commit, after=False, nth=2, counts=_of_checkpoint),
+    "after the checkpoint's rename": Point(*_folder, after=False, nth=2, counts=_in_jobs),
+    "after the checkpoint": Point(*_commit, after=True, nth=2, counts=_of_checkpoint),
+    "before the row names it": Point(JobWork, "record_epoch", after=False, nth=2),
+    "after the row names it": Point(JobWork, "record_epoch", after=True, nth=2),
+    "before an old checkpoint goes": Point(BlobStore, "delete", after=False),
+    "after an old checkpoint went": Point(BlobStore, "delete", after=True),
+    "before the model's rename": Point(*_commit, after=False, counts=_of_model),
+    "after the model's rename": Point(*_folder, after=False, counts=_in_models),
+    "after the model": Point(*_commit, after=True, counts=_of_model),
+    "before the version": Point(JobWork, "finish", after=False),
+    "between version and commit": Point(*_move, after=True, counts=_to_success),
+    "after the version": Point(JobWork, "finish", after=True),
+    "before the release": Point(JobWork, "release", after=False, stopping=True),
+    "after the release": Point(JobWork, "release", after=True, stopping=True),
+}
+
+
+class InlineTrainer:
+    """Trains in a thread, for a supervisor that takes it for a process."""
+
+    at_end = False
+
+    def __init__(self, task: Task, told: Callable[[Message], None] = lambda _: None) -> None:
+        self._task = task
+        self._told = told
+        self._messages: queue.Queue[Message | None] = queue.Queue()
+        self._interrupted = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def read(self, timeout_s: float) -> list[Message]:
+        """What a process would have sent."""
+        try:
+            message = self._messages.get(timeout=timeout_s)
+        except queue.Empty:
+            return []
+        self.at_end = message is None
+        return [] if message is None else [message]
+
+    def terminate(self) -> None:
+        """Ask for a checkpoint and an end."""
+        self._interrupted.set()
+
+    kill = terminate
+
+    def wait(self, timeout_s: float) -> int:
+        """The exit status of a process that did all it should."""
+        self._thread.join(timeout_s)
+        return 0
+
+    def close(self) -> None:
+        """Wait for the end."""
+        self._interrupted.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        assert isinstance(self._task, TrainingTask)
+        try:
+            train(self._task, self._send, interrupted=self._interrupted.is_set)
+        finally:
+            self._messages.put(None)
+
+    def _send(self, message: Message) -> None:
+        self._messages.put(message)
+        self._told(message)
+
+
+def settings_of(folder: Path) -> WorkerSettings:
+    """A checkpoint an epoch, and a lease that the test moves."""
+    return WorkerSettings(data_dir=folder, checkpoint_interval_s=0, lease_s=60)
+
+
+def main() -> None:
+    """Work on whatever waits, until the point."""
+    folder, name = sys.argv[1:]
+    settings, point = settings_of(Path(folder)), POINTS[name]
+    supervisor = Supervisor(
+        Database(settings.resolved_database_url), settings, worker="crash_child"
+    )
+
+    def told(message: Message) -> None:
+        ended = message.metrics["epoch"] if isinstance(message, EpochDone) else 0
+        if point.stopping and ended == _STOP_AFTER:
+            supervisor.stop()
+
+    workers.supervisor.TrainerProcess = lambda task: InlineTrainer(task, told)  # type: ignore[misc, assignment]  # stands in for it
+    point.arm()
+    supervisor.run_next()
+
+
+if __name__ == "__main__":
+    main()
