@@ -142,3 +142,5 @@ def _begun(logs: list[Path]) -> Iterator[tuple[str, str]]:
             match str(entry.get("message", "")).split():
                 case ["attempt", number, "begins"]:
                     yield entry["job_id"], number
+                case _:
+                    pass
