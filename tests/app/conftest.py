@@ -19,6 +19,7 @@ from app.settings import ApiSettings
 from densityd.ports import free_port
 from models_store.blobs import BlobStore
 from models_store.database import Database, migrate
+from models_store.keys import Keys, Scope
 from models_store.registry import Registry
 from tests.app.serving import registered
 from tests.servers import tied
