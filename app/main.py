@@ -23,6 +23,7 @@ from app.middleware import RequestMiddleware
 from app.models_cache import LoadedModels
 from app.openapi import DESCRIPTION, TAGS, install_openapi
 from app.parameters import known_parameters
+from app.plots import Plots
 from app.problems import install_problem_handlers
 from app.queue import JobQueue
 from app.rates import Rates
@@ -35,6 +36,7 @@ from app.routes import (
     job_starts,
     jobs,
     models,
+    plots,
     problems,
     scores,
 )
@@ -102,7 +104,7 @@ def create_app(settings: ApiSettings, *, after_load: Callable[[], None] = lambda
     app.state.after_load = after_load
     app.state.stopping = asyncio.Event()
     app.state.refused = False
-    for module in (datasets, job_starts, jobs, models, checkpoints, scores):
+    for module in (datasets, job_starts, jobs, models, checkpoints, plots, scores):
         app.include_router(module.router, dependencies=[Depends(known_parameters)])
     for module in (problems, health, docs):
         app.include_router(module.router)
@@ -149,6 +151,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         )
         state.registry = Registry(state.database)
         state.jobs = Jobs(state.database)
+        state.plots = Plots()
         state.parsers = CapacityLimiter(settings.max_parsers)
         state.models = LoadedModels(
             state.registry,

@@ -1,7 +1,7 @@
 """How often a key may ask: a bucket of requests for each, which fills at the key's rate."""
 
 import math
-import time
+from time import monotonic
 
 from app.callers import Caller
 from app.problems import Problem
@@ -33,7 +33,7 @@ class Rates:
         rate = (self._rate if caller.rate is None else caller.rate) / self._processes
         if rate <= 0:
             return
-        now = time.monotonic()
+        now = monotonic()
         full = max(1.0, rate * self._burst_s)
         left, since = self._buckets.get(caller.key_id, (full, now))
         left = min(full, left + (now - since) * rate)

@@ -63,14 +63,14 @@ class Registry:
         """
         return self._database.transact(_add_dataset, new, idempotency, max_bytes)
 
-    def check_storage(self, project: str, *, max_bytes: int) -> None:
-        """See that a project may store anything more.
+    def check_storage(self, project: str, *, max_bytes: int, more: int = 0) -> None:
+        """See that a project may store so many bytes more; with 0, anything at all.
 
         Raises:
             LimitError: it may not.
         """
         with self._database.read() as session:
-            check_storage(session, project, max_bytes)
+            check_storage(session, project, max_bytes, more=more)
 
     def dataset(self, project: str, dataset_id: str) -> Dataset:
         """Return a dataset.

@@ -78,6 +78,7 @@ def download_checkpoint(
             "limit-columns",
             "limit-parameters",
             "column-name",
+            "quota-storage",
             "storage-full",
             "storage-unavailable",
         ),
@@ -113,6 +114,8 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
         await write_to_disk(body_chunks(request, limit=most), file)
         if not looks_like_safetensors(file):
             raise _wrong_type("The body is no safetensors file. No other kind is read.")
+        quota = partial(registry.check_storage, project, max_bytes=settings.max_project_bytes)
+        await to_thread.run_sync(partial(quota, more=file.stat().st_size))
         version = await to_thread.run_sync(
             partial(
                 register_import,

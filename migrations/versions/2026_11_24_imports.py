@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "2026_11_24_imports"
-down_revision = "2026_11_24_fifth"
+down_revision = "2026_11_24_fourth"
 branch_labels = None
 depends_on = None
 

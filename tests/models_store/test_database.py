@@ -103,7 +103,7 @@ def test_instants_are_utc_and_sort_by_time(database: Database, registry: Registr
         assert session.scalar(select(func.count()).where(earlier, later)) == 1
 
 
-@pytest.mark.fault(155)
+@pytest.mark.fault(128, 155)
 def test_fault_155_the_clock_is_the_databases(database: Database) -> None:
     with database.read() as session:
         now = session.scalar(select(db_now()))

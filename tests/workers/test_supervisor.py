@@ -99,6 +99,7 @@ def test_a_cancelled_job_stops_within_five_seconds_and_can_go_on_later(
     assert len(place.blobs.keys("jobs")) == 2, "older checkpoints are kept"
 
 
+@pytest.mark.fault(119, 121, 124, 127)
 def test_faults_119_124_neither_kill_9_nor_a_stop_changes_the_model(
     place: Place, supervise: Supervise, undisturbed: str
 ) -> None:
@@ -106,6 +107,8 @@ def test_faults_119_124_neither_kill_9_nor_a_stop_changes_the_model(
     running = supervise()
     trainer = running.trainer_pid()
     wait_until(lambda: place.epoch(job_id) >= 3)
+    # Of all processes the kernel takes this one when memory runs out.
+    assert Path(f"/proc/{trainer}/oom_score_adj").read_text() == "600\n"
     os.kill(trainer, signal.SIGKILL)
     running.join()
     assert place.state(job_id) is JobState.QUEUED, "it waited for the lease to run out"
@@ -125,6 +128,7 @@ def test_faults_119_124_neither_kill_9_nor_a_stop_changes_the_model(
     assert place.version(job_id).checkpoint_sha256 == undisturbed
 
 
+@pytest.mark.fault(126)
 def test_fault_126_a_job_that_kills_its_trainer_each_time_fails_and_lets_the_next_run(
     place: Place, supervise: Supervise
 ) -> None:
@@ -145,7 +149,7 @@ def test_fault_126_a_job_that_kills_its_trainer_each_time_fails_and_lets_the_nex
     assert claimed.id == after
 
 
-@pytest.mark.fault(78)
+@pytest.mark.fault(78, 127)
 def test_fault_078_a_model_that_needs_too_much_memory_fails_and_the_worker_lives(
     place: Place, supervise: Supervise
 ) -> None:
@@ -162,6 +166,7 @@ def test_fault_078_a_model_that_needs_too_much_memory_fails_and_the_worker_lives
     assert "700 MiB" in error["detail"]
 
 
+@pytest.mark.fault(111)
 def test_fault_111_a_supervisor_that_lost_the_job_kills_its_trainer_and_changes_nothing(
     place: Place, supervise: Supervise
 ) -> None:

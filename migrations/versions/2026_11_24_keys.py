@@ -1,13 +1,13 @@
 """API keys. Idempotency records: they stand for datasets, too.
 
-Revision: 2026_11_24_fifth
+Revision: 2026_11_24_keys
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "2026_11_24_fifth"
-down_revision = "2026_11_24_fourth"
+revision = "2026_11_24_keys"
+down_revision = "2026_11_24_imports"
 branch_labels = None
 depends_on = None
 
