@@ -40,6 +40,7 @@ def test_another_address_is_refused_without_keys_unless_meant(host, data_dir):
         ("DENSITYD_HOST", "0.0.0.0", "no API keys"),  # noqa: S104  refused
         ("DENSITYD_PORT", "99999", "port"),
         ("DENSITYD_DATABASE_URL", "sqlite:////nonexistent/densityd.sqlite3", "needs revision"),
+        ("DENSITYD_STORE_URL", "/dev/null", "The blob store /dev/null cannot be written"),
     ],
 )
 @pytest.mark.fault(134, 154)

@@ -150,8 +150,14 @@ def test_a_store_that_became_read_only_still_serves_what_it_holds(
 
 
 @pytest.mark.fault(134)
+@pytest.mark.parametrize(
+    "names",
+    # The API takes seconds to import what it needs.
+    [("up", "worker", "migrate"), pytest.param(("api",), marks=pytest.mark.slow)],
+    ids=" ".join,
+)
 def test_on_a_read_only_data_directory_nothing_starts_and_all_say_why(
-    tmp_path: Path, sqlite_template: Path
+    tmp_path: Path, sqlite_template: Path, names: tuple[str, ...]
 ) -> None:
     data = tmp_path / "data"
     disks = Disks({data: "4m"})
@@ -162,7 +168,7 @@ def test_on_a_read_only_data_directory_nothing_starts_and_all_say_why(
         name: subprocess.Popen(  # noqa: S603 - our own command
             disks.on(*tied(*DENSITYD, name)), env=environment, stderr=subprocess.PIPE, text=True
         )
-        for name in ("up", "api", "worker", "migrate")
+        for name in names
     }
     for name, process in started.items():
         told = process.communicate(timeout=120)[1]
