@@ -14,6 +14,8 @@ from models_store.database import Database
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
 
+pytestmark = pytest.mark.timeout(170)  # it starts a process of its own
+
 NPY = {"Content-Type": "application/x-npy"}
 
 
