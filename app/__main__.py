@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from app.allocator import return_memory_early
 from app.connections import BoundedProtocol
 from app.loopback import is_loopback
 from app.main import create_app
@@ -35,6 +36,7 @@ class RefusalError(Exception):
 
 def main() -> None:
     """Read the settings and serve until a signal comes."""
+    return_memory_early()
     try:
         settings = ApiSettings()
         configure_logging(settings.log_level, "api")

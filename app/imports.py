@@ -6,6 +6,7 @@ from pathlib import Path
 
 from models_store.acceptance import TrainingLimits
 from models_store.blobs import BlobStore, imported_key
+from models_store.errors import DatabaseUnavailableError
 from models_store.model_files import read_model_file
 from models_store.registry import NewVersion, Registry, Version
 
@@ -36,6 +37,7 @@ def register_import(
     """Check a file, store it as it came, and register it.
 
     Raises:
+        DatabaseUnavailableError: the file is stored, and perhaps the row.
         StoreError: neither file nor row is stored.
     """
     model = read_model_file(wanted.file, limits=limits, max_columns=max_columns)
@@ -62,6 +64,9 @@ def register_import(
                 checkpoint_bytes=blob.bytes,
             ),
         )
+    except DatabaseUnavailableError:
+        # Perhaps after the row was committed: a file without a row harms nobody.
+        raise
     except BaseException:
         blobs.delete(blob.key)
         raise

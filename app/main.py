@@ -1,6 +1,7 @@
 """The application: settings in, an ASGI application out."""
 
 import asyncio
+import logging
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from app.middleware import RequestMiddleware
 from app.models_cache import LoadedModels
 from app.openapi import DESCRIPTION, TAGS, install_openapi
 from app.parameters import known_parameters
+from app.plots import Plots
 from app.problems import install_problem_handlers
 from app.queue import JobQueue
 from app.rates import Rates
@@ -34,6 +36,7 @@ from app.routes import (
     job_starts,
     jobs,
     models,
+    plots,
     problems,
     scores,
 )
@@ -41,6 +44,7 @@ from app.settings import ApiSettings
 from app.stores import check_later, check_stores
 from models_store.blobs import BlobStore
 from models_store.database import Database
+from models_store.errors import DatabaseUnavailableError
 from models_store.jobs import Jobs
 from models_store.keys import Keys
 from models_store.registry import Registry
@@ -74,6 +78,8 @@ _CORS: dict[str, Any] = {
     ],
 }
 
+log = logging.getLogger(__name__)
+
 
 def create_app(settings: ApiSettings, *, after_load: Callable[[], None] = lambda: None) -> FastAPI:
     """Make the application; nothing is opened before its lifespan starts.
@@ -98,7 +104,7 @@ def create_app(settings: ApiSettings, *, after_load: Callable[[], None] = lambda
     app.state.after_load = after_load
     app.state.stopping = asyncio.Event()
     app.state.refused = False
-    for module in (datasets, job_starts, jobs, models, checkpoints, scores):
+    for module in (datasets, job_starts, jobs, models, checkpoints, plots, scores):
         app.include_router(module.router, dependencies=[Depends(known_parameters)])
     for module in (problems, health, docs):
         app.include_router(module.router)
@@ -134,7 +140,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.database = Database(settings.resolved_database_url)
     try:
         state.blobs = BlobStore(settings.blob_root)
-        answered = await asyncio.to_thread(check_stores, state.database, state.blobs)
+        passing = await asyncio.to_thread(check_stores, state.database, state.blobs)
+        for error in passing:
+            log.warning("the start goes on: %s", error)
+        away = any(isinstance(error, DatabaseUnavailableError) for error in passing)
         await asyncio.to_thread(state.blobs.sweep_staging, older_than_s=_STALE_UPLOAD_S)
         state.callers = Callers(
             Keys(state.database),
@@ -142,6 +151,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         )
         state.registry = Registry(state.database)
         state.jobs = Jobs(state.database)
+        state.plots = Plots()
         state.parsers = CapacityLimiter(settings.max_parsers)
         state.models = LoadedModels(
             state.registry,
@@ -163,7 +173,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             celery_broker_url=settings.celery_broker_url,
         )
         state.queue.start()
-        late_check = asyncio.create_task(_check_later(app, needed=not answered))
+        late_check = asyncio.create_task(_check_later(app, needed=away))
         try:
             yield
         finally:

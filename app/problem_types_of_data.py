@@ -240,6 +240,13 @@ _JOBS_AND_MODELS = (
         " the description of its flow in the header, and finite weights that fit it.",
     ),
     ProblemType(
+        "plot-unavailable",
+        422,
+        "The version has no such picture",
+        "What the picture would show is not there: the kind does not suit the model, or its dataset"
+        " or job is not here.",
+    ),
+    ProblemType(
         "limit-result",
         422,
         "The result would be too large",

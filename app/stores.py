@@ -11,6 +11,7 @@ from models_store.errors import (
     DatabaseUnavailableError,
     SchemaMismatchError,
     StorageFullError,
+    StoreError,
 )
 
 log = logging.getLogger(__name__)
@@ -18,8 +19,8 @@ log = logging.getLogger(__name__)
 _RETRY_S = 1.0
 
 
-def check_stores(database: Database, blobs: BlobStore) -> bool:
-    """Refuse what this process could never serve from; return whether the database answered.
+def check_stores(database: Database, blobs: BlobStore) -> list[StoreError]:
+    """Refuse what this process could never serve from; return what passes by itself.
 
     A database server that is down comes back, and requests are answered 503 until then. A full
     disk can be read, and a caller who deletes something makes room.
@@ -27,19 +28,18 @@ def check_stores(database: Database, blobs: BlobStore) -> bool:
     Raises:
         StoreError: the database's file or schema, or the blob store, is of no use.
     """
-    answered = True
+    passing: list[StoreError] = []
     try:
         database.check_revision()
     except DatabaseUnavailableError as error:
         if not database.is_server:
             raise
-        log.warning("requests are answered 503 until the database is there: %s", error)
-        answered = False
+        passing.append(error)
     try:
         blobs.ping()
-    except StorageFullError:
-        log.warning("the blob store is full: nothing can be written before something is deleted")
-    return answered
+    except StorageFullError as error:
+        passing.append(error)
+    return passing
 
 
 async def check_later(database: Database, *, refuse: Callable[[], None]) -> None:

@@ -121,7 +121,9 @@ def reproduce(
     out: Annotated[
         Path, typer.Option(file_okay=False, help="Folder of results and unfinished runs.")
     ] = Path("experiments/results"),
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, orders and noise.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of weights, orders and noise; studies have theirs.")
+    ] = 0,
     quick: Annotated[  # noqa: FBT002 - a flag of the command line
         bool, typer.Option("--quick", help="A few rows and steps, to see that it works.")
     ] = False,
@@ -129,7 +131,8 @@ def reproduce(
     """Run a published experiment; one that was stopped goes on where it was.
 
     Examples: densityd reproduce --list; densityd reproduce planar-u1;
-    densityd reproduce mnist-maf --data ~/data --seed 1
+    densityd reproduce mnist-maf --data ~/data --seed 1;
+    densityd reproduce haf-comparison --data ~/data
     """
     from densityd import reproduce as command  # noqa: PLC0415 - only this command needs torch
 

@@ -67,13 +67,16 @@ def complete(flow: Flow, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _save(title: str, lines: list[Rows], path: Path) -> Path:
-    """A line of pictures each, one below the other."""
+    """A line of pictures each, one below the other; what is no number is red."""
+    from matplotlib import colormaps  # noqa: PLC0415  only figures need it
+
     rows = [np.concatenate(list(line.reshape(-1, _SIDE, _SIDE)), axis=1) for line in lines]
     image = np.concatenate(rows)
+    colours = colormaps["gray"].with_extremes(bad="red")
 
     def plot(figure: Any) -> None:  # noqa: ANN401  matplotlib's
         axes = figure.subplots()
-        axes.imshow(image, cmap="gray", interpolation="nearest")
+        axes.imshow(image, cmap=colours, interpolation="nearest")
         axes.set_axis_off()
         axes.set_title(title, fontsize=10)
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from experiments import tabular
 from experiments.recipes import RECIPES, DensityRecipe, Published, Recipe
 from experiments.study_tables import anomaly_section, comparison_section
 
@@ -15,9 +16,10 @@ _HEAD = """# The published experiments
 
 Every number of ours on this page is read from `experiments/results` by `python -m experiments.page`.
 `densityd reproduce --list` names the experiments; `densityd reproduce NAME --data FOLDER` runs one, through the
-training code that jobs use. Log-likelihoods are means over the test rows, in nats, with two standard errors; higher is
-better. Rows that say *not run* are complete recipes that nobody has run yet; those of hepmass, power, gas and miniboone
-were not run because the data were not available. Their loaders are tested on small files of the same form.
+training code that jobs use, `haf-comparison` and `anomaly` all studies of that kind. One that was stopped goes on where
+it was. Log-likelihoods are means over the test rows, in nats, with two standard errors; higher is
+better. Rows that say *not run* are complete recipes that nobody has run yet. Those whose data were not available are
+tested on small files of the same form.
 
 """
 
@@ -91,7 +93,8 @@ def _runs(name: str) -> list[dict[str, Any]]:
 def _density_row(recipe: DensityRecipe, result: dict[str, Any] | None) -> str:
     published = "; ".join(_published(known) for known in recipe.published) or "-"
     if result is None:
-        return f"| `{recipe.name}` | {recipe.title} | not run | {published} | - | - |\n"
+        why = ": data not available" if recipe.data in tabular.SOURCES else ""
+        return f"| `{recipe.name}` | {recipe.title} | not run{why} | {published} | - | - |\n"
     value, error = result["test_log_likelihood"], 2 * result["test_standard_error"]
     return (
         f"| `{recipe.name}` | {recipe.title} | {value:.2f} ± {error:.2f} | {published} |"

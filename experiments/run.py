@@ -98,9 +98,10 @@ def run(
     }
     if not quick:
         place.results.mkdir(parents=True, exist_ok=True)
-        figures.draw(recipe, flow, curve, test, place.results)
+        # The numbers first: they took hours, and a figure may fail.
         path = place.results / f"{recipe.name}.json"
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        figures.draw(recipe, flow, curve, test, place.results)
     saved.delete()
     return result
 

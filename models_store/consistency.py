@@ -23,7 +23,7 @@ class NamedFile:
     """A file as a row names it.
 
     Attributes:
-        owner: whose it is, in words, such as ``model shuttle:2``.
+        owner: whose it is, in words, such as ``model shuttle:2 of project default``.
         bytes: its size, where the row knows it.
     """
 
@@ -146,11 +146,14 @@ def _of_datasets(session: Session) -> Iterator[NamedFile]:
 
 def _of_versions(session: Session) -> Iterator[NamedFile]:
     row = ModelVersionRow
-    query = select(
-        ModelRow.name, row.version, row.checkpoint_key, row.checkpoint_sha256, row.checkpoint_bytes
-    ).join(ModelRow, ModelRow.id == row.model_id)
-    for name, version, key, sha256, size in session.execute(query):
-        yield NamedFile(owner=f"model {name}:{version}", key=key, sha256=sha256, bytes=size)
+    query = select(ModelRow.project, ModelRow.name, row).join(ModelRow, ModelRow.id == row.model_id)
+    for project, name, version in session.execute(query):
+        yield NamedFile(
+            owner=f"model {name}:{version.version} of project {project}",
+            key=version.checkpoint_key,
+            sha256=version.checkpoint_sha256,
+            bytes=version.checkpoint_bytes,
+        )
 
 
 def _of_results(session: Session) -> Iterator[NamedFile]:

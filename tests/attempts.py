@@ -3,7 +3,6 @@
 from hypothesis import settings
 
 THOROUGH = "thorough"
-settings.register_profile(THOROUGH)
 
 
 def attempts(most: int) -> int:

@@ -31,7 +31,13 @@ def grey(generator):
     return generator.integers(0, 256, size=(60, 40)).astype(np.float32)
 
 
-@pytest.mark.parametrize(("name", "rows"), [("dna-made", binary), ("mnist-made-gaussian", grey)])
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        pytest.param("dna-made", binary, marks=pytest.mark.slow, id="binary"),
+        pytest.param("mnist-made-gaussian", grey, id="logit"),
+    ],
+)
 def test_a_recipe_is_a_job_whose_model_scores_its_rows(tmp_path, sqlite_template, name, rows):
     shutil.copy(sqlite_template, tmp_path / "densityd.sqlite3")
     settings = WorkerSettings(data_dir=tmp_path, trainer_nice=0)

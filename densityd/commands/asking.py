@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, cast
 
 import typer
 
@@ -11,7 +11,7 @@ from densityd.commands.console import Url, note, service
 from densityd.commands.waiting import wait_for
 
 if TYPE_CHECKING:
-    from densityd.client import Client, Job, Output as JobOutput
+    from densityd.client import Client, Job
 
 Output = Annotated[
     Path,
@@ -137,11 +137,11 @@ def _fetch(client: "Client", job: "Job", target: Path | BinaryIO) -> None:
     client.jobs.download(job.id, target)
 
 
-def _job_output(output: Path) -> "JobOutput":
+def _job_output(output: Path) -> Literal["csv", "npy", "parquet"]:
     kind = "csv" if output == _STANDARD_OUTPUT else output.suffix.lower().lstrip(".")
     if kind not in _OF_JOBS:
         raise typer.BadParameter(f"{output}: a job writes .csv, .npy or .parquet.")
-    return cast("JobOutput", kind)
+    return cast("Literal['csv', 'npy', 'parquet']", kind)
 
 
 def _target(output: Path) -> tuple[Path | BinaryIO, str]:

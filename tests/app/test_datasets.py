@@ -8,7 +8,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]  # it has no types
 import pytest
 from numpy.typing import NDArray
 
-from models_store.errors import DatabaseUnavailableError
+from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
 from tests.app.conftest import CSV, TABLE, assert_nothing_was_left, assert_refused, files_of
 
 NPY = {"Content-Type": "application/x-npy"}
@@ -196,15 +196,31 @@ class TestLimits:
         assert_nothing_was_left(client, settings)
 
 
-def test_a_failing_database_leaves_no_file(client, settings, registry, monkeypatch):
+def test_a_database_that_turns_the_row_away_leaves_no_file(client, settings, registry, monkeypatch):
     def fail(_new, **_options):
-        raise DatabaseUnavailableError
+        raise DatabaseBusyError
 
     monkeypatch.setattr(registry, "add_dataset", fail)
     response = upload(client)
-    assert_refused(response, 503, "db-unavailable")
+    assert_refused(response, 503, "db-busy")
     assert "retry-after" in response.headers
     assert files_of(settings) == []
+
+
+@pytest.mark.fault(149)
+def test_a_connection_that_is_lost_after_the_commit_leaves_no_row_without_its_file(
+    client, registry, monkeypatch
+):
+    add = registry.add_dataset
+
+    def lose_the_answer(new, **options):
+        add(new, **options)
+        raise DatabaseUnavailableError
+
+    monkeypatch.setattr(registry, "add_dataset", lose_the_answer)
+    assert_refused(upload(client), 503, "db-unavailable")
+    [dataset] = client.get("/v1/datasets").json()["items"]
+    assert client.get(f"/v1/datasets/{dataset['id']}/rows").status_code == 200
 
 
 def test_datasets_are_listed_newest_first_in_pages(client):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from app.main import create_app
 from models_store.database import Database
 from models_store.job_work import JobWork
 from models_store.jobs import Job, Jobs
@@ -83,6 +84,7 @@ def test_an_accepted_training_shows_every_choice_that_was_made(client, dataset_i
     assert client.get(response.headers["location"]).json() == job
 
 
+@pytest.mark.fault(156)
 def test_fault_156_without_a_broker_the_job_is_accepted_and_pending(client, dataset_id):
     began = time.monotonic()
     response = start(client, dataset_id)
@@ -99,6 +101,25 @@ class TestWithBroker:
         while not client.app.state.queue.broker_up:
             time.sleep(0.01)
         assert start(client, dataset_id).json()["dispatch"] == "sent"
+
+    @pytest.mark.fault(116, 117)
+    def test_an_end_between_the_commit_and_the_hint_loses_and_doubles_nothing(
+        self, client, dataset_id, monkeypatch
+    ):
+        def end(*_: object) -> bool:
+            raise OSError  # the commit was, the hint and the answer will not be
+
+        with monkeypatch.context() as patch:
+            patch.setattr("app.desk.hint", end)
+            assert start(client, dataset_id, key="k").status_code == 500
+        [job] = client.get("/v1/jobs").json()["items"]
+        again = start(client, dataset_id, key="k")
+        assert (again.status_code, again.json()["id"]) == (202, job["id"])
+        # No caller comes for it any more: the sweep announces it.
+        deadline = time.monotonic() + 30
+        while client.get(f"/v1/jobs/{job['id']}").json()["dispatch"] != "sent":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 @pytest.mark.fault(69, 70, 72, 74, 75, 77)
@@ -163,6 +184,7 @@ def test_fault_169_a_dataset_that_is_not_there_is_not_found(client):
     assert slug(start(client, "ds_" + "0" * 32)) == "not-found"
 
 
+@pytest.mark.fault(101)
 def test_fault_101_the_same_key_at_once_makes_one_job(client, dataset_id):
     responses = []
 
@@ -180,6 +202,7 @@ def test_fault_101_the_same_key_at_once_makes_one_job(client, dataset_id):
     assert sorted(map(str, replayed)) == ["None", *["true"] * 5]
 
 
+@pytest.mark.fault(102)
 def test_fault_102_a_key_belongs_to_one_body_however_it_is_spelt(client, dataset_id):
     first = start(client, dataset_id, key="k-2", columns=["x1", "x2"])
     spelt = f'{{"columns":["x1","\\u00782"],"dataset_id":"{dataset_id}","model_name":"people"}}'
@@ -191,12 +214,22 @@ def test_fault_102_a_key_belongs_to_one_body_however_it_is_spelt(client, dataset
     assert (other.status_code, slug(other)) == (422, "idempotency-key-reused")
 
 
+@pytest.mark.fault(103)
 def test_fault_103_a_repeat_gives_the_first_job_even_when_its_dataset_is_gone(client, dataset_id):
     first = start(client, dataset_id, key="k-3").json()
     client.post(f"/v1/jobs/{first['id']}/cancel")
     assert client.delete(f"/v1/datasets/{dataset_id}").status_code == 204
     again = start(client, dataset_id, key="k-3")
     assert (again.status_code, again.json()["id"]) == (202, first["id"])
+
+
+@pytest.mark.fault(103)
+def test_a_repeat_after_a_restart_gives_the_first_job(client, settings, dataset_id):
+    first = start(client, dataset_id, key="k-4").json()
+    with TestClient(create_app(settings)) as restarted:
+        again = start(restarted, dataset_id, key="k-4")
+    assert (again.status_code, again.json()) == (202, first)
+    assert again.headers["idempotent-replayed"] == "true"
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a b", "\u00e9"])
@@ -269,6 +302,7 @@ def test_a_failed_job_says_why(client, dataset_id, work):
     assert answer["error"] == {"code": "diverged", "detail": "The likelihood was NaN."}
 
 
+@pytest.mark.fault(108)
 def test_fault_108_cancelling_is_idempotent_until_the_job_has_ended_otherwise(
     client, dataset_id, work
 ):
@@ -306,6 +340,7 @@ def test_a_succeeded_job_names_its_version(client, database, blobs):
     assert job["metrics"] == {"test_log_likelihood": 3.0}
 
 
+@pytest.mark.fault(107)
 def test_fault_107_a_cancel_that_comes_first_beats_the_result(client, dataset_id, work):
     job_id = start(client, dataset_id).json()["id"]
     job = claimed(work)

@@ -48,6 +48,7 @@ class Broker:
         self.thaw()
         self.start()
         self.client.config_set("maxmemory", "0")
+        self.client.config_set("maxmemory-policy", "noeviction")
         self.client.close()
 
     def hinted(self) -> list[str]:
@@ -114,6 +115,7 @@ def test_a_hint_carries_the_job_id_and_the_ids_of_the_request(broker, jobs, star
     until(lambda: jobs.get(PROJECT, job_id).dispatched)
 
 
+@pytest.mark.fault(156)
 def test_fault_156_a_broker_that_is_down_delays_nobody_and_gets_the_hint_when_it_is_back(
     broker, jobs, start
 ):
@@ -130,6 +132,7 @@ def test_fault_156_a_broker_that_is_down_delays_nobody_and_gets_the_hint_when_it
     until(lambda: jobs.get(PROJECT, job_id).dispatched and queue.broker_up)
 
 
+@pytest.mark.fault(161)
 def test_fault_161_a_broker_that_is_frozen_delays_a_submit_by_its_wait_alone(broker, jobs, start):
     queue = start(sweep_interval_s=0.1)
     until(lambda: queue.broker_up)
@@ -148,6 +151,7 @@ def test_fault_161_a_broker_that_is_frozen_delays_a_submit_by_its_wait_alone(bro
     until(lambda: queue.broker_up)
 
 
+@pytest.mark.fault(129, 157)
 def test_fault_157_hints_lost_with_the_broker_are_sent_again(broker, jobs, start):
     queue = start(sweep_interval_s=0.1)
     waiting = {submit(jobs) for _ in range(20)}
@@ -158,6 +162,7 @@ def test_fault_157_hints_lost_with_the_broker_are_sent_again(broker, jobs, start
     until(lambda: set(broker.hinted()) == waiting)
 
 
+@pytest.mark.fault(159)
 def test_fault_159_a_wiped_broker_gets_its_hints_again(broker, jobs, start):
     start(sweep_interval_s=0.1)
     waiting = {submit(jobs) for _ in range(5)}
@@ -197,9 +202,11 @@ def test_fault_145_a_busy_database_does_not_end_the_sweeps(broker, database, job
     until(lambda: broker.hinted() == [job_id])
 
 
-def test_fault_160_a_broker_that_refuses_writes_keeps_the_job_pending(broker, jobs, start):
+@pytest.mark.fault(160)
+@pytest.mark.parametrize("policy", ["noeviction", "allkeys-lru"])
+def test_a_broker_without_memory_keeps_the_job_pending(broker, jobs, start, policy):
     broker.client.config_set("maxmemory", "1")
-    broker.client.config_set("maxmemory-policy", "noeviction")
+    broker.client.config_set("maxmemory-policy", policy)
     queue = start(sweep_interval_s=0.1)
     job_id = submit(jobs)
     assert not queue.hint(job_id, wait_s=1)

@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -342,35 +343,63 @@ def test_fault_079_080_samples_out_of_range_are_refused(client, body, status, sl
 # the engine, the store and the caller
 
 
-@pytest.mark.fault(96)
-def test_fault_096_a_full_engine_answers_503_with_retry_after(client):
-    assert ask(client, "log_prob", {"rows": ROWS}).status_code == 200
-    small = Engine(max_waiting=1)
-    small.start()
-    usual, client.app.state.engine = client.app.state.engine, small
+@contextmanager
+def occupied(client, *, max_waiting):
+    """An engine that is busy until the event is set."""
+    engine = Engine(max_waiting=max_waiting)
+    engine.start()
+    usual, client.app.state.engine = client.app.state.engine, engine
     release = threading.Event()
 
     async def occupy() -> None:
         def hold(_start: int, _stop: int) -> None:
             release.wait(10)
 
-        await small.run(hold, rows=1)
+        await engine.run(hold, rows=1)
 
     busy = threading.Thread(target=asyncio.run, args=(occupy(),))
     busy.start()
     try:
-        while small.waiting == 0:
+        while engine.waiting == 0:
             time.sleep(0.01)
+        yield engine, release
+    finally:
+        release.set()
+        busy.join()
+        engine.stop()
+        client.app.state.engine = usual
+
+
+@pytest.mark.fault(96)
+def test_fault_096_a_full_engine_answers_503_with_retry_after(client):
+    assert ask(client, "log_prob", {"rows": ROWS}).status_code == 200
+    with occupied(client, max_waiting=1):
         for what, body in (("log_prob", {"rows": ROWS}), ("sample", {"n": 3})):
             response = ask(client, what, body)
             assert problem(response)["slug"] == "overloaded"
             assert int(response.headers["retry-after"]) >= 1
-    finally:
-        release.set()
-        busy.join()
-        small.stop()
-        client.app.state.engine = usual
     assert ask(client, "log_prob", {"rows": ROWS}).status_code == 200
+
+
+def test_who_waited_as_long_as_they_would_is_answered_503(client):
+    answers = {}
+
+    def wait(timeout: str) -> None:
+        answers[timeout] = ask(client, "log_prob", {"rows": ROWS}, X_Request_Timeout=timeout)
+
+    with occupied(client, max_waiting=8) as (engine, release):
+        waiting = [threading.Thread(target=wait, args=[timeout]) for timeout in ("0.05", "25")]
+        for thread in waiting:
+            thread.start()
+        while engine.waiting < 3:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        release.set()
+        for thread in waiting:
+            thread.join()
+    assert problem(answers["0.05"])["slug"] == "overloaded"
+    assert int(answers["0.05"].headers["retry-after"]) >= 1
+    assert answers["25"].status_code == 200
 
 
 @pytest.mark.fault(140)

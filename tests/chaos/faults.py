@@ -10,9 +10,7 @@ from contextlib import suppress
 
 import redis
 
-from tests.chaos.parts import LEASE_S, Service
-
-DEPLOY_LIMIT_S = 10.0
+from tests.chaos.parts import LEASE_S, Part, Service
 
 
 class Faults:
@@ -20,7 +18,7 @@ class Faults:
 
     Attributes:
         done: how many of each kind there were.
-        slow_ends: the seconds of every worker that took too long to end at SIGTERM.
+        ends_s: the seconds that workers took to end at SIGTERM.
     """
 
     def __init__(self, service: Service, random_: random.Random) -> None:
@@ -41,7 +39,7 @@ class Faults:
         if service.postgres is not None:
             self._kinds["kill -9 of PostgreSQL"] = (3, self._kill_postgres)
         self.done: Counter[str] = Counter()
-        self.slow_ends: list[float] = []
+        self.ends_s: list[float] = []
 
     @property
     def kills(self) -> int:
@@ -57,7 +55,7 @@ class Faults:
             if self._kinds[name][1]():
                 self.done[name] += 1
                 return
-            time.sleep(0.1)
+            time.sleep(0.2)
 
     def _kill_trainer(self) -> bool:
         return self._signal_trainer(signal.SIGKILL)
@@ -81,27 +79,33 @@ class Faults:
         return False
 
     def _kill_worker(self) -> bool:
-        self._random.choice(self._service.workers).kill()
-        return True
+        return self._to_worker(lambda worker: worker.kill())
 
     def _freeze_worker(self) -> bool:
-        worker = self._random.choice(self._service.workers)
-        worker.freeze(LEASE_S + self._random.uniform(0.5, 3))
-        return True
+        seconds = LEASE_S + self._random.uniform(0.5, 3)
+        return self._to_worker(lambda worker: worker.freeze(seconds))
 
     def _deploy_worker(self) -> bool:
-        took_s = self._random.choice(self._service.workers).deploy()
-        if took_s > DEPLOY_LIMIT_S:
-            self.slow_ends.append(took_s)
-        return True
+        return self._to_worker(lambda worker: self.ends_s.append(worker.deploy()))
+
+    def _to_worker(self, fault: Callable[[Part], None]) -> bool:
+        """Do it to a worker that works: one killed while it starts, again and again, cannot."""
+        workers = self._service.working
+        if workers:
+            fault(self._random.choice(workers))
+        return bool(workers)
 
     def _kill_api(self) -> bool:
-        self._service.api.kill()
-        return True
+        return self._to_api(self._service.api.kill)
 
     def _deploy_api(self) -> bool:
-        self._service.api.deploy()
-        return True
+        return self._to_api(self._service.api.deploy)
+
+    def _to_api(self, fault: Callable[[], object]) -> bool:
+        ready = self._service.api_ready
+        if ready:
+            fault()
+        return ready
 
     def _kill_redis(self) -> bool:
         self._service.redis.kill()

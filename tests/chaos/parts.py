@@ -19,7 +19,7 @@ from tests.workers.place import trainers_of
 
 LEASE_S = 3.0
 _DENSITYD = (sys.executable, "-P", "-c", "from densityd.cli import main; main()")
-_START_S = 90.0
+_START_S = 300.0
 
 
 class Part:
@@ -122,18 +122,33 @@ class Service:
 
     def wait_ready(self) -> None:
         """Wait until the API serves."""
-        _wait(self._is_ready, "the API did not become ready")
+        _wait(lambda: self.api_ready, "the API did not become ready")
+
+    @property
+    def api_ready(self) -> bool:
+        """Whether the API serves."""
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=2).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    @property
+    def working(self) -> list[Part]:
+        """The workers that have started to work."""
+        beats = {
+            worker.name: self.folder / "workers" / f"{worker.name}.heartbeat"
+            for worker in self.workers
+        }
+        return [
+            worker
+            for worker in self.workers
+            if beats[worker.name].exists() and beats[worker.name].read_text() == str(worker.pid)
+        ]
 
     def close(self) -> None:
         """End every process."""
         for part in reversed(self.parts):
             part.close()
-
-    def _is_ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/readyz", timeout=2).status_code == httpx.codes.OK
-        except httpx.HTTPError:
-            return False
 
 
 def _wait(condition: Callable[[], bool], otherwise: str) -> None:

@@ -111,7 +111,7 @@ def test_a_lost_file_is_a_problem_and_its_row_stays(database: Database, blobs: B
         result = doctor(*options)
         assert result.exit_code == 1
         assert "problem  files     1 of 2 files" in result.output
-        assert "model lost:1: Stored file" in result.output
+        assert "model lost:1 of project default: Stored file" in result.output
         assert "is missing" in result.output
 
 
@@ -127,7 +127,7 @@ def test_only_a_deep_look_finds_a_flipped_bit(database: Database, blobs: BlobSto
         finding for finding in json.loads(result.output)["findings"] if finding["check"] == "files"
     ]
     assert files["verdict"] == "problem"
-    assert files["items"][0].startswith("model people:1: ")
+    assert files["items"][0].startswith("model people:1 of project default: ")
     assert "does not match its hash" in files["items"][0]
 
 

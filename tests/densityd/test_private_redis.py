@@ -42,6 +42,7 @@ def test_it_listens_on_a_private_socket_alone_and_keeps_a_log(tmp_path: Path) ->
     assert settings["appendonly"] == "yes"
 
 
+@pytest.mark.fault(158)
 def test_what_it_held_survives_kill_9(tmp_path: Path, server: "subprocess.Popen[bytes]") -> None:
     client = redis.Redis(unix_socket_path=str(tmp_path / "redis" / "redis.sock"))
     client.lpush("queue", "hint")

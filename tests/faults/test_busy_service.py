@@ -45,7 +45,8 @@ def start(service: Service) -> Iterator[Any]:
                 "optimisation": optimisation,
             }
             response = client.post("/v1/jobs/training", json=body)
-            started.extend([response.json()["id"]] * (response.status_code == 202))
+            if response.status_code == 202:
+                started.append(response.json()["id"])
             return response
 
         yield start

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from backports import zstd
 
-from tests.faults.invariants import MIB
+from tests.faults.invariants import MIB, resident_bytes
 from tests.faults.service import MAX_BYTES
 from tests.faults.wire import head, talk
 from tests.models_store.table_files import npy
@@ -110,13 +110,17 @@ def test_other_codings_and_more_than_one_are_refused(service, coding):
         (b'{"model_name": %b}' % (b"7" * 5_000), 400, "json-number"),
         (b'{"model_name": "%b"}' % (b"x" * 1_000_000), 422, "validation"),
         (json.dumps({f"tag{i}": i for i in range(40_000)}).encode(), 422, "unknown-field"),
+        (b'{"flow": {"family": "maf", "hidden": [%b0]}}' % (b"0," * 400_000), 422, "validation"),
+        (json.dumps({"flow": {f"tag{i}": i for i in range(40_000)}}).encode(), 422, "validation"),
     ],
-    ids=["lists", "objects", "900 lists", "digits", "string", "keys"],
+    ids=["lists", "objects", "900 lists", "digits", "string", "keys", "values", "inner keys"],
 )
 def test_json_that_is_deep_or_huge_gets_a_short_answer(service, body, status, slug):
+    before = resident_bytes(service.pid)
     with service.client() as client:
         headers = {"Content-Type": "application/json"}
         response = client.post(JOBS, content=body, headers=headers)
+    assert resident_bytes(service.pid) - before < 50 * MIB
     assert (response.status_code, response.json()["type"]) == (status, f"/problems/{slug}")
     assert len(response.content) <= 8192
 

@@ -17,7 +17,7 @@ def test_the_seeds_of_a_target_pass_its_check(name):
 
 
 @pytest.mark.parametrize("name", _QUICK)
-@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@settings(max_examples=20, deadline=None, derandomize=True, database=None)
 @given(data=st.data())
 def test_damaged_and_spliced_seeds_pass_the_check(name, data):
     target = TARGETS[name]

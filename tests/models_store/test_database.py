@@ -103,7 +103,7 @@ def test_instants_are_utc_and_sort_by_time(database: Database, registry: Registr
         assert session.scalar(select(func.count()).where(earlier, later)) == 1
 
 
-@pytest.mark.fault(155)
+@pytest.mark.fault(128, 155)
 def test_fault_155_the_clock_is_the_databases(database: Database) -> None:
     with database.read() as session:
         now = session.scalar(select(db_now()))
@@ -263,8 +263,8 @@ for _ in range(int(sys.argv[2])):
 
 
 @pytest.mark.fault(147)
-def test_fault_147_killing_writers_loses_no_answered_job(sqlite_url: str) -> None:
-    kills = 25
+@pytest.mark.parametrize("kills", [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_fault_147_killing_writers_loses_no_answered_job(sqlite_url: str, kills: int) -> None:
     writer = subprocess.Popen(  # noqa: S603 (our own program)
         [sys.executable, "-c", _SUBMIT_FOR_EVER, sqlite_url, str(kills)],
         stdout=subprocess.PIPE,

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import TypeVar
 
+import pytest
+
 from models_store.database import Database
 from models_store.errors import (
     CancelledInsteadError,
@@ -42,6 +44,7 @@ def race(*racers: Callable[[], T]) -> list[T | StoreError]:
         return list(pool.map(run, racers))
 
 
+@pytest.mark.fault(109)
 def test_fault_109_one_job_and_two_claimers_give_one_winner(jobs: Jobs, work: JobWork) -> None:
     for _ in range(10):
         job = submitted(jobs)
@@ -51,6 +54,7 @@ def test_fault_109_one_job_and_two_claimers_give_one_winner(jobs: Jobs, work: Jo
         assert winners[0].attempt == 1
 
 
+@pytest.mark.fault(109)
 def test_an_expired_lease_has_one_winner_too(jobs: Jobs, work: JobWork) -> None:
     submitted(jobs)
     for attempt in range(1, 3):
@@ -77,6 +81,7 @@ def test_many_claimers_share_many_jobs_each_once(jobs: Jobs, work: JobWork) -> N
     assert sorted(taken) == wanted
 
 
+@pytest.mark.fault(107)
 def test_fault_107_cancel_against_finish_ends_in_exactly_one_of_them(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
@@ -106,6 +111,7 @@ def test_fault_107_cancel_against_finish_ends_in_exactly_one_of_them(
     assert sum(model.latest_version for model in models) == outcomes[JobState.SUCCEEDED]
 
 
+@pytest.mark.fault(111)
 def test_fault_111_a_zombie_against_the_new_owner_gives_one_version(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
@@ -129,6 +135,7 @@ def test_fault_111_a_zombie_against_the_new_owner_gives_one_version(
         assert jobs.get(PROJECT, zombie.id).state is JobState.SUCCEEDED
 
 
+@pytest.mark.fault(101)
 def test_fault_101_one_key_in_many_threads_makes_one_job(jobs: Jobs) -> None:
     for number in range(4):
         key = Idempotency(key=f"key-{number}", fingerprint="f")
@@ -145,6 +152,7 @@ def test_fault_101_one_key_in_many_threads_makes_one_job(jobs: Jobs) -> None:
         assert len(jobs.list(PROJECT, limit=100).items) == number + 1
 
 
+@pytest.mark.fault(114)
 def test_fault_114_versions_that_race_have_no_gap_and_no_double(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
@@ -162,6 +170,7 @@ def test_fault_114_versions_that_race_have_no_gap_and_no_double(
     assert [version.version for version in versions] == list(range(12, 0, -1))
 
 
+@pytest.mark.fault(105)
 def test_fault_105_deleting_a_dataset_against_a_submission_lets_one_win(
     jobs: Jobs, registry: Registry
 ) -> None:
@@ -217,6 +226,7 @@ while (job := work.claim("process", lease_s=60)) is not None:
 """
 
 
+@pytest.mark.fault(109)
 def test_processes_share_the_queue_each_job_once(
     jobs: Jobs, database: Database, database_url: str
 ) -> None:

@@ -68,7 +68,7 @@ def test_claims_go_in_the_order_of_submission_across_projects(jobs: Jobs, work: 
     assert work.claim("w", lease_s=LEASE_S) is None
 
 
-@pytest.mark.fault(155)
+@pytest.mark.fault(128, 155)
 def test_fault_155_a_claim_sets_attempt_and_lease_by_the_databases_clock(
     jobs: Jobs, work: JobWork, database: Database
 ) -> None:
@@ -84,6 +84,7 @@ def test_fault_155_a_claim_sets_attempt_and_lease_by_the_databases_clock(
     assert jobs.events(PROJECT, job.id)[-1].data == {"state": "running", "attempt": 1}
 
 
+@pytest.mark.fault(109)
 def test_fault_109_a_claimed_job_is_nobody_elses(jobs: Jobs, work: JobWork) -> None:
     submitted(jobs)
     claimed(work)
@@ -100,6 +101,7 @@ def test_renewing_extends_the_lease_and_shows_progress(jobs: Jobs, work: JobWork
     assert work.claim("other", lease_s=LEASE_S) is None
 
 
+@pytest.mark.fault(119)
 def test_fault_119_an_expired_lease_is_claimed_first_and_keeps_its_checkpoints(
     jobs: Jobs, work: JobWork
 ) -> None:
@@ -117,6 +119,7 @@ def test_fault_119_an_expired_lease_is_claimed_first_and_keeps_its_checkpoints(
     ]
 
 
+@pytest.mark.fault(111)
 def test_fault_111_a_zombies_writes_are_refused_and_change_nothing(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
@@ -250,6 +253,7 @@ def test_finishing_registers_the_version_and_ends_the_job(
     assert [event.event for event in jobs.events(PROJECT, job.id)][-2:] == ["state", "end"]
 
 
+@pytest.mark.fault(114)
 def test_fault_114_versions_count_up_and_belong_to_one_job_each(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
@@ -268,6 +272,7 @@ def test_fault_114_versions_count_up_and_belong_to_one_job_each(
     assert registry.model(PROJECT, "a").latest_version == 2
 
 
+@pytest.mark.fault(123)
 def test_fault_123_a_finish_that_breaks_leaves_neither_state_nor_version(
     jobs: Jobs, work: JobWork, registry: Registry, database: Database
 ) -> None:
@@ -283,6 +288,7 @@ def test_fault_123_a_finish_that_breaks_leaves_neither_state_nor_version(
     assert registry.model(PROJECT, "shuttle").latest_version == 1
 
 
+@pytest.mark.fault(122)
 def test_fault_122_an_attempt_lost_before_its_version_leaves_one_version(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
@@ -297,6 +303,7 @@ def test_fault_122_an_attempt_lost_before_its_version_leaves_one_version(
     assert len(registry.versions(PROJECT, "shuttle", limit=10).items) == 1
 
 
+@pytest.mark.fault(107)
 def test_fault_107_a_cancel_request_that_came_first_leaves_no_version(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
@@ -322,6 +329,7 @@ def test_failing_keeps_the_reason(jobs: Jobs, work: JobWork, registry: Registry)
     assert registry.models(PROJECT, limit=10).items == []
 
 
+@pytest.mark.fault(124)
 def test_fault_124_a_released_job_is_queued_in_its_old_place(jobs: Jobs, work: JobWork) -> None:
     first, second = submitted(jobs), submitted(jobs)
     job = claimed(work)
@@ -331,6 +339,7 @@ def test_fault_124_a_released_job_is_queued_in_its_old_place(jobs: Jobs, work: J
     assert claimed(work).attempt == 2
 
 
+@pytest.mark.fault(126)
 def test_fault_126_three_crashes_without_progress_fail_the_job(jobs: Jobs, work: JobWork) -> None:
     poison, healthy = submitted(jobs), submitted(jobs)
     for attempt in range(1, CRASH_LOOP_ATTEMPTS + 1):
@@ -344,6 +353,7 @@ def test_fault_126_three_crashes_without_progress_fail_the_job(jobs: Jobs, work:
     assert claimed(work).id == healthy.id
 
 
+@pytest.mark.fault(126)
 def test_fault_126_a_job_that_kills_its_worker_fails_at_the_next_claim(
     jobs: Jobs, work: JobWork
 ) -> None:
@@ -396,6 +406,7 @@ def test_resuming_a_crash_loop_gives_it_three_attempts_more(jobs: Jobs, work: Jo
     assert jobs.get(PROJECT, job.id).state is JobState.FAILED
 
 
+@pytest.mark.fault(167)
 def test_a_cancelled_job_whose_worker_died_is_cancelled_at_the_next_claim(
     jobs: Jobs, work: JobWork
 ) -> None:

@@ -104,6 +104,7 @@ def test_fault_093_a_full_queue_refuses_and_keeps_what_it_accepted(jobs: Jobs) -
     assert not jobs.submit(a_job(), max_queued=2, idempotency=KEY).replayed
 
 
+@pytest.mark.fault(103)
 def test_fault_103_a_repeated_request_gets_its_first_answer_again(
     jobs: Jobs, work: JobWork
 ) -> None:
@@ -117,6 +118,7 @@ def test_fault_103_a_repeated_request_gets_its_first_answer_again(
     assert len(jobs.list(PROJECT, limit=10).items) == 1
 
 
+@pytest.mark.fault(102)
 def test_fault_102_a_key_with_another_request_is_refused(jobs: Jobs) -> None:
     jobs.submit(a_job(), idempotency=KEY)
     with pytest.raises(IdempotencyReusedError) as caught:
@@ -132,6 +134,7 @@ def test_an_idempotency_key_belongs_to_its_project(jobs: Jobs) -> None:
     assert not theirs.replayed
 
 
+@pytest.mark.fault(103)
 def test_fault_103_a_key_is_forgotten_after_its_day(jobs: Jobs, database: Database) -> None:
     first = jobs.submit(a_job(), idempotency=KEY)
     for other in ("a", "b"):
@@ -196,6 +199,7 @@ def test_cancelling_a_queued_job_ends_it_at_once(jobs: Jobs, work: JobWork) -> N
     ]
 
 
+@pytest.mark.fault(108)
 def test_fault_108_cancelling_twice_changes_nothing_and_a_final_job_refuses(
     jobs: Jobs, work: JobWork
 ) -> None:
@@ -273,6 +277,7 @@ def test_a_job_that_has_not_ended_badly_cannot_be_resumed(jobs: Jobs, work: JobW
     assert caught.value.state == "succeeded"
 
 
+@pytest.mark.fault(105)
 def test_fault_105_a_dataset_stays_while_a_job_needs_it(
     jobs: Jobs, registry: Registry, work: JobWork
 ) -> None:

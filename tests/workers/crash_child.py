@@ -84,25 +84,29 @@ def _to_success(_session: Any, _row: Any, to: str) -> bool:
     return to == "succeeded"
 
 
-_commit: Any = (BlobStore, "commit")
-_folder: Any = (models_store.blobs, "_sync_folder")
-_move: Any = (models_store.job_work, "move")
-
 POINTS = {
     "before the claim": Point(JobWork, "claim", after=False),
     "after the claim": Point(JobWork, "claim", after=True),
-    "before the checkpoint's rename": Point(*_commit, after=False, nth=2, counts=_of_checkpoint),
-    "after the checkpoint's rename": Point(*_folder, after=False, nth=2, counts=_in_jobs),
-    "after the checkpoint": Point(*_commit, after=True, nth=2, counts=_of_checkpoint),
+    "before the checkpoint's rename": Point(
+        BlobStore, "commit", after=False, nth=2, counts=_of_checkpoint
+    ),
+    "after the checkpoint's rename": Point(
+        models_store.blobs, "_sync_folder", after=False, nth=2, counts=_in_jobs
+    ),
+    "after the checkpoint": Point(BlobStore, "commit", after=True, nth=2, counts=_of_checkpoint),
     "before the row names it": Point(JobWork, "record_epoch", after=False, nth=2),
     "after the row names it": Point(JobWork, "record_epoch", after=True, nth=2),
     "before an old checkpoint goes": Point(BlobStore, "delete", after=False),
     "after an old checkpoint went": Point(BlobStore, "delete", after=True),
-    "before the model's rename": Point(*_commit, after=False, counts=_of_model),
-    "after the model's rename": Point(*_folder, after=False, counts=_in_models),
-    "after the model": Point(*_commit, after=True, counts=_of_model),
+    "before the model's rename": Point(BlobStore, "commit", after=False, counts=_of_model),
+    "after the model's rename": Point(
+        models_store.blobs, "_sync_folder", after=False, counts=_in_models
+    ),
+    "after the model": Point(BlobStore, "commit", after=True, counts=_of_model),
     "before the version": Point(JobWork, "finish", after=False),
-    "between version and commit": Point(*_move, after=True, counts=_to_success),
+    "between version and commit": Point(
+        models_store.job_work, "move", after=True, counts=_to_success
+    ),
     "after the version": Point(JobWork, "finish", after=True),
     "before the release": Point(JobWork, "release", after=False, stopping=True),
     "after the release": Point(JobWork, "release", after=True, stopping=True),
@@ -177,7 +181,7 @@ def main() -> None:
         if point.stopping and ended == _STOP_AFTER:
             supervisor.stop()
 
-    workers.supervisor.TrainerProcess = lambda task: InlineTrainer(task, told)  # type: ignore[misc, assignment]  # stands in for it
+    vars(workers.supervisor)["TrainerProcess"] = lambda task: InlineTrainer(task, told)
     point.arm()
     supervisor.run_next()
 

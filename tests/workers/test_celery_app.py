@@ -2,10 +2,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from models_store.settings import StoreSettings
 from workers.celery_app import QUEUE, create_celery
 
 
+@pytest.mark.fault(130)
 def test_neither_the_queue_nor_the_supervisor_imports_torch() -> None:
     """A parent that is warm with torch hangs what it forks; this one never gets warm."""
     code = (
@@ -16,6 +19,7 @@ def test_neither_the_queue_nor_the_supervisor_imports_torch() -> None:
     assert run.returncode == 0
 
 
+@pytest.mark.fault(163)
 def test_fault_163_only_json_is_accepted(tmp_path: Path) -> None:
     app = create_celery(StoreSettings(data_dir=tmp_path))
 

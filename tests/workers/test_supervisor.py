@@ -99,6 +99,7 @@ def test_a_cancelled_job_stops_within_five_seconds_and_can_go_on_later(
     assert len(place.blobs.keys("jobs")) == 2, "older checkpoints are kept"
 
 
+@pytest.mark.fault(119, 121, 124, 127)
 def test_faults_119_124_neither_kill_9_nor_a_stop_changes_the_model(
     place: Place, supervise: Supervise, undisturbed: str
 ) -> None:
@@ -106,6 +107,8 @@ def test_faults_119_124_neither_kill_9_nor_a_stop_changes_the_model(
     running = supervise()
     trainer = running.trainer_pid()
     wait_until(lambda: place.epoch(job_id) >= 3)
+    # Of all processes the kernel takes this one when memory runs out.
+    assert Path(f"/proc/{trainer}/oom_score_adj").read_text() == "600\n"
     os.kill(trainer, signal.SIGKILL)
     running.join()
     assert place.state(job_id) is JobState.QUEUED, "it waited for the lease to run out"
@@ -125,6 +128,7 @@ def test_faults_119_124_neither_kill_9_nor_a_stop_changes_the_model(
     assert place.version(job_id).checkpoint_sha256 == undisturbed
 
 
+@pytest.mark.fault(126)
 def test_fault_126_a_job_that_kills_its_trainer_each_time_fails_and_lets_the_next_run(
     place: Place, supervise: Supervise
 ) -> None:
@@ -145,7 +149,7 @@ def test_fault_126_a_job_that_kills_its_trainer_each_time_fails_and_lets_the_nex
     assert claimed.id == after
 
 
-@pytest.mark.fault(78)
+@pytest.mark.fault(78, 127)
 def test_fault_078_a_model_that_needs_too_much_memory_fails_and_the_worker_lives(
     place: Place, supervise: Supervise
 ) -> None:
@@ -162,6 +166,7 @@ def test_fault_078_a_model_that_needs_too_much_memory_fails_and_the_worker_lives
     assert "700 MiB" in error["detail"]
 
 
+@pytest.mark.fault(111)
 def test_fault_111_a_supervisor_that_lost_the_job_kills_its_trainer_and_changes_nothing(
     place: Place, supervise: Supervise
 ) -> None:
@@ -269,6 +274,38 @@ def test_a_job_runs_on_postgresql_as_on_sqlite(tmp_path: Path, postgres_url: str
     assert place.epochs(job_id) == [1, 2]
     assert place.version(job_id).job_id == job_id
     place.database.dispose()
+
+
+_FAILING_FSYNC = """
+import errno, os, sys
+
+def fail(handle):
+    raise OSError(errno.EIO, "Input/output error")
+
+if "workers.trainer" in sys.orig_argv:
+    os.fsync = fail
+"""
+
+
+@pytest.mark.fault(143)
+def test_a_disk_that_fails_under_a_trainer_fails_the_job_and_registers_nothing(
+    tmp_path: Path, supervise: Supervise, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python runs a module of this name at its start.
+    (tmp_path / "shim").mkdir()
+    (tmp_path / "shim" / "sitecustomize.py").write_text(_FAILING_FSYNC)
+    paths = [str(tmp_path / "shim"), os.environ.get("PYTHONPATH", "")]
+    job_id = place.submit(place.add_dataset(), max_epochs=1)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+
+    supervise().join()
+
+    job = place.job(job_id)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error["code"] == "storage_unavailable"
+    assert job.model_version is None
+    assert place.blobs.keys("models") == []
 
 
 @pytest.mark.slow

@@ -38,6 +38,7 @@ def test_as_many_hints_are_sent_as_are_missing(
     assert sweep.once() == 1
 
 
+@pytest.mark.fault(159)
 def test_fault_159_flushall_costs_one_sweep(place: Place, sweep: Sweep, queue: redis.Redis) -> None:
     place.submit(place.add_dataset())
     sweep.once()
@@ -69,6 +70,7 @@ def test_a_cancelled_job_is_not_hinted_at(place: Place, sweep: Sweep, queue: red
     assert queue.llen(QUEUE) == 0
 
 
+@pytest.mark.fault(156)
 def test_faults_156_161_a_broker_that_is_away_is_reported_soon(place: Place, sweep: Sweep) -> None:
     place.submit(place.add_dataset())
 
@@ -78,6 +80,7 @@ def test_faults_156_161_a_broker_that_is_away_is_reported_soon(place: Place, swe
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.fault(157)
 def test_fault_157_the_loop_outlives_an_outage_of_the_broker(
     place: Place, place_redis: PlaceRedis
 ) -> None:

@@ -166,6 +166,7 @@ def test_each_epoch_is_told_once_with_its_metrics(undisturbed: Undisturbed) -> N
 
 
 @pytest.mark.parametrize("batch", [1, 17, 30])
+@pytest.mark.fault(119)
 def test_fault_119_interrupted_at_any_batch_it_makes_the_same_model(
     place: Place, batch: int, undisturbed: Undisturbed
 ) -> None:

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ import pytest
 import redis
 
 from densityd import private_redis
+from models_store.blobs import STAGING
 from models_store.job_states import JobState
 from tests.workers.place import (
     ENDLESS,
@@ -27,6 +29,7 @@ EPOCHS = 15
 StartWorker = Callable[..., "subprocess.Popen[bytes]"]
 
 
+@pytest.mark.fault(129, 157, 159, 162, 163, 164)
 def test_faults_157_to_165_the_queue_may_lose_forge_and_repeat_messages_but_no_job_is_lost(
     place: Place, place_redis: PlaceRedis, start_worker: StartWorker
 ) -> None:
@@ -50,6 +53,7 @@ def test_faults_157_to_165_the_queue_may_lose_forge_and_repeat_messages_but_no_j
     assert worker.poll() is None
 
 
+@pytest.mark.fault(120, 157, 162)
 def test_faults_120_162_kill_9_of_worker_and_redis_gives_one_version(
     place: Place, place_redis: PlaceRedis, start_worker: StartWorker
 ) -> None:
@@ -73,6 +77,7 @@ def test_faults_120_162_kill_9_of_worker_and_redis_gives_one_version(
 
 
 @pytest.mark.usefixtures("place_redis")
+@pytest.mark.fault(124)
 def test_fault_124_sigterm_checkpoints_releases_and_ends_within_ten_seconds(
     place: Place, start_worker: StartWorker
 ) -> None:
@@ -93,6 +98,129 @@ def test_fault_124_sigterm_checkpoints_releases_and_ends_within_ten_seconds(
     assert job.checkpoints
     assert heartbeat_of(place.settings).age_s() is None
     assert private_redis.answers(place.settings.resolved_broker_url)
+
+
+@pytest.mark.fault(110, 164, 165)
+@pytest.mark.usefixtures("place_redis")
+def test_a_thousand_hints_at_a_running_job_start_nothing(
+    place: Place, start_worker: StartWorker
+) -> None:
+    job_id = place.submit(place.add_dataset(), **ENDLESS)
+    worker = start_worker(DENSITYD_WORKER_CONCURRENCY="2")
+    wait_until(lambda: place.epoch(job_id) >= 1)
+    client = redis.Redis(unix_socket_path=str(place.settings.redis_socket))
+
+    client.lpush(QUEUE, _message(job="x" * 2**20), *[_message(job=job_id)] * 1000)
+    wait_until(lambda: client.llen(QUEUE) == 0)
+
+    assert len(trainers_of(worker.pid)) == 1
+    job = place.job(job_id)
+    assert (job.state, job.attempt) == (JobState.RUNNING, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.fault(111)
+@pytest.mark.usefixtures("place_redis")
+def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(
+    place: Place, start_worker: StartWorker
+) -> None:
+    job_id = place.submit(place.add_dataset(), **ENDLESS)
+    zombie = start_worker(DENSITYD_WORKER_NAME="zombie")
+    wait_until(lambda: place.epoch(job_id) >= 1)
+    zombie.send_signal(signal.SIGSTOP)
+    start_worker(DENSITYD_WORKER_NAME="owner")
+    wait_until(lambda: place.job(job_id).attempt == 2)
+    told = place.epoch(job_id)
+    wait_until(lambda: place.epoch(job_id) > told)
+
+    zombie.send_signal(signal.SIGCONT)
+
+    wait_until(lambda: not trainers_of(zombie.pid))
+    told = place.epoch(job_id)
+    wait_until(lambda: place.epoch(job_id) > told)
+    assert place.job(job_id).attempt == 2
+    epochs = place.epochs(job_id)
+    assert epochs == list(range(1, len(epochs) + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.fault(125)
+@pytest.mark.usefixtures("place_redis")
+def test_sigquit_loses_no_job(place: Place, start_worker: StartWorker) -> None:
+    job_id = place.submit(place.add_dataset(), **ENDLESS)
+    worker = start_worker()
+    wait_until(lambda: place.epoch(job_id) >= 1)
+    [trainer] = trainers_of(worker.pid)
+
+    worker.send_signal(signal.SIGQUIT)
+    worker.wait(20)
+
+    wait_until(lambda: not is_alive(trainer))
+    wait_until(lambda: place.jobs.claimable(10) == [job_id], 10)
+    again = place.work.claim("another", lease_s=60)
+    assert again is not None
+    assert again.checkpoints
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.fault(120)
+@pytest.mark.usefixtures("place_redis")
+def test_a_killed_workers_job_goes_on_within_ten_seconds_of_its_leases_end(
+    place: Place, start_worker: StartWorker
+) -> None:
+    job_id = place.submit(place.add_dataset(), **ENDLESS)
+    first = start_worker(DENSITYD_WORKER_NAME="first")
+    wait_until(lambda: place.epoch(job_id) >= 1)
+    start_worker(DENSITYD_WORKER_NAME="second")
+    heartbeat = place.settings.data_dir / "workers" / "second.heartbeat"
+    wait_until(heartbeat.exists)
+
+    first.kill()
+    first.wait()
+    lease = place.job(job_id).lease_expires_at
+    assert lease is not None
+    wait_until(lambda: place.job(job_id).attempt == 2)
+    claimed = next(
+        event.created_at
+        for event in place.jobs.events("default", job_id, limit=100_000)
+        if event.data == {"state": "running", "attempt": 2}
+    )
+    late_s = (claimed - lease).total_seconds()
+    sys.stdout.write(f"claimed {late_s:.2f} s after the end of the lease\n")
+    assert late_s < 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.fault(107, 167)
+@pytest.mark.usefixtures("place_redis")
+@pytest.mark.parametrize("when", ["queued", "starting", "training", "checkpointing"])
+def test_cancelling_takes_less_than_five_seconds(
+    place: Place, start_worker: StartWorker, when: str
+) -> None:
+    # A wide flow's checkpoint is most of each of its epochs.
+    flow = {"family": "maf", "layers": 5, "hidden": [512, 512]}
+    wide = {"flow": flow, **ENDLESS} if when == "checkpointing" else ENDLESS
+    job_id = place.submit(place.add_dataset(60 if when == "checkpointing" else 600), **wide)
+    if when != "queued":
+        worker = start_worker(DENSITYD_LEASE_S="15")
+        wait_until(lambda: bool(trainers_of(worker.pid)))
+    if when in ("training", "checkpointing"):
+        wait_until(lambda: place.epoch(job_id) >= 2)
+    if when == "checkpointing":
+        staging = place.blobs.root / STAGING
+        wait_until(lambda: any(staging.glob("*")))
+
+    began = time.monotonic()
+    place.jobs.cancel("default", job_id)
+    wait_until(lambda: place.state(job_id) is JobState.CANCELLED)
+    took_s = time.monotonic() - began
+
+    sys.stdout.write(f"cancelled while {when} in {took_s:.2f} s\n")
+    assert took_s < 5
+    assert place.job(job_id).model_version is None
 
 
 def _message(
