@@ -12,7 +12,7 @@ from app.main import create_app
 from app.routes import scores
 from app.settings import ApiSettings
 from models_store.keys import Scope
-from tests.app.conftest import CSV, TABLE, assert_refused
+from tests.app.conftest import assert_refused
 from tests.app.keyed import bearer, keyed
 
 OPEN = {
@@ -28,6 +28,7 @@ OPEN = {
     "/static/docs",
     "/static/docs/redoc.standalone.js",
 }
+FIT = {"model_name": "m", "target": {"potential": "U1"}}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 READS = {"log_prob", "score", "sample", "inverse", "forward"}
 POLICY = Policy(scores.router)
@@ -200,8 +201,8 @@ def test_a_service_without_keys_asks_for_none_until_the_first_is_made(settings):
         # Nobody to tell from others: a key of elsewhere is no hindrance.
         assert client.get("/v1/datasets", headers=bearer("key_x")).status_code == 200
         assert client.get("/metrics").status_code == 200
-        made = client.post("/v1/datasets", content=TABLE, headers=CSV)
-        assert made.status_code == 201
+        made = client.post("/v1/jobs/variational", json=FIT)
+        assert made.status_code == 202
         key = keys.create("default", Scope.READ)
         deadline = time.monotonic() + 20
         while client.get("/v1/datasets").status_code == 200:
@@ -237,13 +238,15 @@ def test_without_keys_no_public_name_is_served(open_client, host, status):
 
 @pytest.mark.fault(185)
 def test_without_keys_pages_of_other_sites_change_nothing(open_client):
-    client = open_client
-    headers = {**CSV, "Origin": "https://evil.example"}
-    assert_refused(client.post("/v1/datasets", content=TABLE, headers=headers), 403, "foreign-site")
-    headers["Origin"] = "null"
-    assert client.post("/v1/datasets", content=TABLE, headers=headers).status_code == 403
-    headers["Origin"] = "http://testserver"
-    assert client.post("/v1/datasets", content=TABLE, headers=headers).status_code == 201
+    for origin, status in (
+        ("https://evil.example", 403),
+        ("null", 403),
+        ("http://testserver", 202),
+    ):
+        headers = {"Origin": origin}
+        answer = open_client.post("/v1/jobs/variational", json=FIT, headers=headers)
+        assert answer.status_code == status
+    assert open_client.post("/v1/jobs/variational", json=FIT).status_code == 202
 
 
 @pytest.fixture(scope="module")

@@ -135,7 +135,8 @@ def test_a_moved_alias_is_served_at_once(client):
     assert served(client, "people") == "people:2"
 
 
-def test_fault_112_of_two_clients_that_promote_one_wins(client):
+@pytest.mark.fault(112)
+def test_of_two_clients_that_promote_one_wins(client):
     tag = point(client, 1).headers["etag"]
     statuses = []
 
@@ -150,7 +151,8 @@ def test_fault_112_of_two_clients_that_promote_one_wins(client):
     assert sorted(statuses) == [200, 412, 412, 412]
 
 
-def test_fault_113_a_stale_etag_changes_nothing(client):
+@pytest.mark.fault(113)
+def test_a_stale_etag_changes_nothing(client):
     stale = point(client, 1).headers["etag"]
     fresh = point(client, 2).headers["etag"]
     assert stale != fresh
