@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import time
 import warnings
 from typing import Any
@@ -36,7 +37,7 @@ _STAGING_GRACE_S = 6 * 3600
 def run_worker(settings: WorkerSettings) -> int:
     """Work until SIGTERM or SIGINT; the exit status.
 
-    At either signal every trainer writes a checkpoint, its job goes back to the queue, and the
+    At either signal, or SIGQUIT, every trainer writes a checkpoint, its job goes back to the queue, and the
     process ends within ten seconds.
     """
     configure_logging(settings.log_level, "worker")
@@ -98,6 +99,7 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
         supervisor.stop()
 
     signals.worker_shutting_down.connect(stop, weak=False)
+    signals.worker_ready.connect(_end_alike, weak=False)
     # Celery leaves logging alone as soon as anybody listens.
     signals.setup_logging.connect(_keep_logging, weak=False)
     heartbeat.beat()
@@ -108,6 +110,12 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
         supervisor.stop()
         sweep.stop()
         heartbeat.remove()
+
+
+def _end_alike(**_: Any) -> None:  # noqa: ANN401 - whatever Celery sends along
+    """Have SIGINT and SIGQUIT do as SIGTERM: Celery's hard ending of threads is an error of its."""
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.getsignal(signal.SIGTERM))
 
 
 def _keep_logging(**_: Any) -> None:  # noqa: ANN401 - whatever Celery sends along

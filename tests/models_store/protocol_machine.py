@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import select, update
 
 from models_store.clock import db_now
@@ -179,11 +179,27 @@ class ProtocolMachine(RuleBasedStateMachine):
         """The sweep noted that they were sent, and nobody will ever see them."""
         self.jobs.mark_dispatched(self.jobs.claimable(100))
 
+    @initialize()
+    def a_job_runs(self) -> None:
+        self.submit("a", None, "one", 0, gone=False)
+        self.claim()
+
+    @precondition(lambda self: self.running())
+    @rule(which=CHOICE, write=WRITES)
+    def owner_writes(self, which: int, write: str) -> None:
+        running = self.running()
+        job = running[which % len(running)]
+        [held] = [one for one in self.attempts if (one.id, one.attempt) == (job.id, job.attempt)]
+        self.write(held, write)
+
     @precondition(lambda self: self.attempts)
     @rule(which=CHOICE, write=WRITES)
-    def worker_writes(self, which: int, write: str) -> None:
-        """The newest attempts write most often; zombies wake up at any time."""
-        held = self.attempts[::-1][which % len(self.attempts)]
+    def anybody_writes(self, which: int, write: str) -> None:
+        """Zombies wake up at any time."""
+        self.write(self.attempts[which % len(self.attempts)], write)
+
+    def write(self, held: Job, write: str) -> None:
+        """What an attempt writes counts only while it holds its job."""
         job = self.wanted[held.id]
         owner = job.state is JobState.RUNNING and job.attempt == held.attempt
         if owner:

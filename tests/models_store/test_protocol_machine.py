@@ -14,7 +14,7 @@ COMMON = settings(deadline=None, suppress_health_check=list(HealthCheck), print_
 @pytest.mark.fault(101, 102, 105, 107, 108, 109, 111, 114)
 def test_the_protocol_keeps_its_promises_in_any_order(database: Database) -> None:
     # Always the same examples: what is found here must not come and go.
-    few = settings(COMMON, max_examples=12, stateful_step_count=20, derandomize=True)
+    few = settings(COMMON, max_examples=16, stateful_step_count=25, derandomize=True)
     run_state_machine_as_test(lambda: ProtocolMachine(database), settings=few)  # type: ignore[arg-type]  # a factory does
 
 
