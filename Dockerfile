@@ -6,6 +6,10 @@ ARG PIP_EXTRA_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 RUN python -m venv /opt/densityd
+# Before the code, which changes more often. The build of torch depends on the index: no hash.
+COPY requirements requirements
+RUN /opt/densityd/bin/pip install --require-hashes --requirement requirements/run.lock \
+ && /opt/densityd/bin/pip install --requirement requirements/torch.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY densityd densityd
@@ -14,7 +18,8 @@ COPY flows flows
 COPY migrations migrations
 COPY models_store models_store
 COPY workers workers
-RUN /opt/densityd/bin/pip install .
+RUN /opt/densityd/bin/pip install --no-deps --no-build-isolation . \
+ && /opt/densityd/bin/pip check
 
 FROM python:3.11-slim
 RUN useradd --uid 10001 --no-log-init --no-create-home --home-dir /var/lib/densityd \

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install up test chaos check format bench docs
+.PHONY: help install up test chaos check format bench fuzz lock sbom docs
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -14,13 +14,17 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 
-# A stamp a set of packages: what runs the service, and what develops it.
-$(VENV)/.run-stamp: pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install --quiet --editable .
+# A stamp a set of packages: what runs the service, and what develops it. All are pinned, and but
+# for torch, whose build depends on the machine, known by their hashes.
+LOCKS := requirements/run.lock requirements/dev.lock requirements/torch.txt
+$(VENV)/.run-stamp: pyproject.toml $(LOCKS) | $(BIN)/pip
+	$(BIN)/pip install --quiet --require-hashes --requirement requirements/run.lock
+	$(BIN)/pip install --quiet --requirement requirements/torch.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(VENV)/.dev-stamp: $(VENV)/.run-stamp
-	$(BIN)/pip install --quiet --editable . --group dev
+	$(BIN)/pip install --quiet --require-hashes --requirement requirements/dev.lock
 	touch $@
 
 install: $(VENV)/.dev-stamp ## Make the environment, development tools included
@@ -36,7 +40,7 @@ test: install ## Run the tests, with real Redis and PostgreSQL
 chaos: install ## Kill a whole service at random while it works, and check that nothing is lost
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.chaos $(CHAOS)
 
-check: install ## Format, lint, types, dependency rules, dead code, spelling, migrations
+check: install ## Format, lint, types, dependency rules, dead code, spelling, known holes, migrations
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -44,6 +48,7 @@ check: install ## Format, lint, types, dependency rules, dead code, spelling, mi
 	$(BIN)/deptry .
 	$(BIN)/vulture
 	$(BIN)/codespell
+	$(BIN)/python requirements/audit.py
 	folder=$$(mktemp -d) && export DENSITYD_DATA_DIR=$$folder && $(BIN)/densityd migrate && \
 	  $(BIN)/alembic check; status=$$?; rm -rf $$folder; exit $$status
 
@@ -54,6 +59,25 @@ format: install ## Put the code into shape
 bench: install ## Measure speed and memory against peers (minutes)
 	$(BIN)/pip install --quiet --editable . --group bench
 	$(BIN)/python -m bench
+
+SECONDS ?= 60
+fuzz: install ## Fuzz what reads strangers' bytes; SECONDS=60 for each of 17 targets
+	$(BIN)/pip install --quiet --editable . --group fuzz
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+# Pins that are there stay, unless UPGRADE=--upgrade; torch.txt is edited by hand.
+UV = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-annotate --no-header --no-emit-package torch --constraint requirements/torch.txt $(UPGRADE)
+lock: install ## Pin what pyproject.toml asks for, with hashes; UPGRADE=--upgrade takes the newest
+	$(BIN)/pip install --quiet --group supply
+	echo 'setuptools>=80' | $(UV) --output-file requirements/run.lock pyproject.toml -
+	$(UV) --output-file requirements/dev.lock requirements/run.lock pyproject.toml --group dev
+
+sbom: install ## Write data/sbom.json: what an image holds, as CycloneDX
+	$(BIN)/pip install --quiet --group supply
+	mkdir -p data
+	cat requirements/run.lock requirements/torch.txt | \
+	  $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-file data/sbom.json -
 
 docs: install ## Write docs/openapi.json from the code
 	$(BIN)/python -c 'import json; from app.main import create_app; from app.settings import ApiSettings; \

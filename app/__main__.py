@@ -1,11 +1,9 @@
 """The API process: ``python -m app``."""
 
 import gc
-import ipaddress
 import logging
 import os
 import signal
-import socket
 import sys
 from types import FrameType
 
@@ -13,13 +11,18 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from app.allocator import return_memory_early
 from app.connections import BoundedProtocol
+from app.loopback import is_loopback
 from app.main import create_app
+from app.open_files import connections_that_fit
 from app.processes import Processes, inherited_sockets
 from app.settings import ApiSettings
+from app.stores import check_stores
 from models_store.blobs import BlobStore
 from models_store.database import Database
-from models_store.errors import StoreError
+from models_store.errors import BlobError, DatabaseUnavailableError, StoreError
+from models_store.keys import Keys
 from models_store.logs import configure_logging
 
 _DRAIN_S = 4  # with what follows it, an end within five seconds
@@ -33,23 +36,26 @@ class RefusalError(Exception):
 
 def main() -> None:
     """Read the settings and serve until a signal comes."""
+    return_memory_early()
     try:
         settings = ApiSettings()
+        configure_logging(settings.log_level, "api")
+        logging.getLogger("app.audit").setLevel(logging.INFO)  # whatever else is logged
+        refuse_unusable_stores(settings)
         refuse_unsafe_address(settings)
-        check_stores(settings)
     except (ValidationError, RefusalError, StoreError) as error:
         sys.exit(f"densityd api: {error}")
-    configure_logging(settings.log_level, "api")
     sockets = inherited_sockets()
     if sockets is None and settings.api_processes > 1:
         sys.exit(_run_processes(settings))
     freeze_heap()
-    server = Server(create_app(settings, after_load=freeze_heap), settings)
+    app = create_app(settings, after_load=freeze_heap)
+    server = Server(app, settings)
     server.run(sockets)
     # A thread may still wait for the parser of an upload that was cut off. Do not wait for it: a
     # parser dies with its parent.
     logging.shutdown()
-    os._exit(0 if server.started else 1)
+    os._exit(0 if server.started and not app.state.refused else 1)
 
 
 def freeze_heap() -> None:
@@ -69,32 +75,43 @@ def _run_processes(settings: ApiSettings) -> int:
 
 
 def refuse_unsafe_address(settings: ApiSettings) -> None:
-    """Refuse to serve strangers: there are no API keys yet.
+    """Refuse to serve strangers: where others can reach it, a service needs API keys.
 
     Raises:
-        RefusalError: the address is not loopback, and nobody said that this is meant.
+        RefusalError: the address is not loopback, there is no key, and nobody said that this is
+            meant.
+        DatabaseError: the keys cannot be read.
     """
-    if settings.allow_anonymous or _is_loopback(settings.host):
+    if settings.allow_anonymous or is_loopback(settings.host):
         return
+    database = Database(settings.resolved_database_url)
+    try:
+        if Keys(database).exist():
+            return
+    except DatabaseUnavailableError:
+        return  # it will be there; until then nobody is let in, and without a key nobody ever
+    finally:
+        database.dispose()
     raise RefusalError(
-        f"DENSITYD_HOST={settings.host} is reachable from elsewhere, and this version has no API"
-        " keys: anybody could read and delete everything. Set DENSITYD_ALLOW_ANONYMOUS=true if"
-        " that is meant, or use 127.0.0.1."
+        f"DENSITYD_HOST={settings.host} is reachable from elsewhere, and there are no API keys:"
+        " anybody could read and delete everything. Make one with `densityd keys create`, set"
+        " DENSITYD_ALLOW_ANONYMOUS=true if that is meant, or use 127.0.0.1."
     )
 
 
-def check_stores(settings: ApiSettings) -> None:
+def refuse_unusable_stores(settings: ApiSettings) -> None:
     """Try the database and the blob store: what is wrong with them is one line, not a traceback.
 
     Raises:
-        StoreError: the process could not serve.
+        RefusalError, StoreError: the process could not serve.
     """
     database = Database(settings.resolved_database_url)
     try:
-        database.check_revision()
+        check_stores(database, BlobStore(settings.blob_root))
+    except BlobError as error:
+        raise RefusalError(f"The blob store {settings.blob_root} cannot be written.") from error
     finally:
         database.dispose()
-    BlobStore(settings.blob_root).ping()
 
 
 class Server(uvicorn.Server):
@@ -106,7 +123,8 @@ class Server(uvicorn.Server):
 
         class Protocol(BoundedProtocol):
             header_timeout_s = settings.header_timeout_s
-            max_connections = settings.max_connections
+            write_timeout_s = settings.write_timeout_s
+            max_connections = connections_that_fit(settings.max_connections)
 
         super().__init__(
             uvicorn.Config(
@@ -134,15 +152,6 @@ class Server(uvicorn.Server):
         # Not uvicorn's own, which raises the signal again afterwards: a stop is no failure.
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether every address that `host` stands for is this machine's own."""
-    try:
-        found = socket.getaddrinfo(host, None)
-    except OSError:
-        return False
-    return all(ipaddress.ip_address(address[4][0]).is_loopback for address in found)
 
 
 if __name__ == "__main__":

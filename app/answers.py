@@ -55,6 +55,7 @@ def respond_in_pieces(
     chunks: Chunks,
     *,
     headers: Mapping[str, str],
+    filling: "asyncio.Task[None] | None" = None,
 ) -> Response:
     """An answer that is made while it is sent.
 
@@ -64,6 +65,7 @@ def respond_in_pieces(
         answer: all but the rows.
         chunks: the rows, once for each pass that the format takes.
         headers: further headers.
+        filling: as long as it goes on, there are more rows to come from the request.
     """
     coding = _coding(request, codec)
     headers = {**headers, "Vary": "Accept, Accept-Encoding"}
@@ -75,7 +77,7 @@ def respond_in_pieces(
     elif encoder.size is not None:
         headers["Content-Length"] = str(encoder.size)
     pieces = _pieces(encoder, chunks, compressor)
-    return StreamedResponse(pieces, media_type=codec.media_type, headers=headers)
+    return StreamedResponse(pieces, media_type=codec.media_type, headers=headers, filling=filling)
 
 
 def _coding(request: Request, codec: Codec) -> str:

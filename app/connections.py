@@ -1,25 +1,35 @@
-"""Bounds on what a connection may do before there is a request: time, header bytes, number."""
+"""Bounds on what a connection may do: their number, header bytes, waiting for headers and readers."""
 
 import asyncio
 import json
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from app.problem_types import PROBLEM_TYPES
 from app.problems import PROBLEM_MEDIA_TYPE
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_HEADERS = 100
+MIN_BYTES_PER_S = 1024
+"""Bodies that come, and answers that are taken, more slowly than this are given up."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """Uvicorn's protocol, which lacks these bounds; what breaks them is answered and closed."""
 
     header_timeout_s = 10.0
+    write_timeout_s = 30.0
     max_connections = 1_000
 
     _header_timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
+    _unsent_bytes = 0
+    _received_bytes = 0
     _header_bytes = 0
     _refused = False
 
@@ -32,14 +42,24 @@ class BoundedProtocol(HttpToolsProtocol):
             self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Forget the timers."""
         self._stop_timer()
+        self._stop_watching()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, unless the connection is being closed."""
-        if not self._refused:
-            super().data_received(data)
+        """Parse what came, unless the connection is being closed.
+
+        Uvicorn ends a silent connection between two requests. One that is not silent, but sends
+        line ends or a body that nobody reads, is given as long as headers are.
+        """
+        if self._refused:
+            return
+        self._received_bytes += len(data)
+        cycle: RequestResponseCycle | None = self.cycle
+        if self._header_timer is None and (cycle is None or cycle.response_complete):
+            self._await_headers()
+        super().data_received(data)
 
     def on_message_begin(self) -> None:
         """A request begins: its headers must come soon."""
@@ -74,6 +94,27 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._refused:
             super().on_message_complete()
 
+    def pause_writing(self) -> None:
+        """The caller takes the answer more slowly than it is made: see that it is taken at all."""
+        super().pause_writing()
+        self._watch_writing()
+
+    def resume_writing(self) -> None:
+        """The caller has taken what there was."""
+        self._stop_watching()
+        super().resume_writing()
+
+    def on_response_complete(self) -> None:
+        """The last bytes of an answer must be taken too before the connection can close."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No further request came."""
+        super().timeout_keep_alive_handler()
+        self._watch_writing()
+
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
         if not self._refused and not self.transport.is_closing():
@@ -103,6 +144,27 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refused = True
         self.transport.write(_answer(slug, detail))
         self.transport.close()
+        self._watch_writing()
+
+    def _watch_writing(self) -> None:
+        if self._write_timer is None:
+            self._unsent_bytes = self.transport.get_write_buffer_size()
+            self._received_bytes = 0
+            self._write_timer = self.loop.call_later(self.write_timeout_s, self._on_slow_reader)
+
+    def _stop_watching(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _on_slow_reader(self) -> None:
+        self._write_timer = None
+        taken = self._unsent_bytes - self.transport.get_write_buffer_size()
+        # An answer may begin before its body has come: the caller is then busy with sending.
+        if taken + self._received_bytes < MIN_BYTES_PER_S * self.write_timeout_s:
+            self.transport.abort()
+        else:
+            self._watch_writing()
 
 
 def _answer(slug: str, detail: str) -> bytes:

@@ -12,6 +12,7 @@ from app.answer_table import AnswerTable, Chunk, Part
 from app.answers import respond_at_once, respond_in_pieces
 from app.codecs import Codec
 from app.row_shape import Floats
+from models_store.errors import BlobCorruptError
 from models_store.records import Dataset
 
 _CHUNK_VALUES = 131_072
@@ -28,8 +29,11 @@ def answer_rows(
         table: its file.
         codec: the format of the answer.
         rows: the numbers of the rows, counted from 0; those beyond the last one do not count.
+
+    Raises:
+        BlobCorruptError: the file is not what was stored.
     """
-    values: Floats = np.load(table, mmap_mode="r", allow_pickle=False)
+    values = _opened(table, dataset)
     wanted = range(len(values))[rows.start : rows.stop]
     columns = [column["name"] for column in dataset.columns]
     answer = AnswerTable(
@@ -56,3 +60,14 @@ def answer_rows(
             yield await asyncio.to_thread(read, start)
 
     return respond_in_pieces(request, codec, answer, chunks, headers={})
+
+
+def _opened(table: Path, dataset: Dataset) -> Floats:
+    """The rows in the file, not read yet: a part that was cut off would end this process."""
+    if table.stat().st_size != dataset.bytes:
+        raise BlobCorruptError(dataset.key)
+    try:
+        values: Floats = np.load(table, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise BlobCorruptError(dataset.key) from error
+    return values

@@ -2,8 +2,9 @@
 
 from typing import Annotated, cast
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Header, Query, Request
 
+from app.callers import Caller
 from app.engine import Engine
 from app.models_cache import LoadedModels
 from app.queue import JobQueue
@@ -13,7 +14,6 @@ from models_store.database import Database
 from models_store.jobs import Jobs
 from models_store.registry import Registry
 
-DEFAULT_PROJECT = "default"
 DEFAULT_LIMIT = 50
 
 
@@ -50,13 +50,19 @@ async def _engine(request: Request) -> Engine:
     return cast(Engine, request.app.state.engine)
 
 
-async def _project() -> str:
-    return DEFAULT_PROJECT
+async def _project(request: Request) -> str:
+    return project_of(request)
 
 
 def settings_of(request: Request) -> ApiSettings:
     """The settings that the application was made with."""
     return cast(ApiSettings, request.app.state.settings)
+
+
+def project_of(request: Request) -> str:
+    """The project of whoever asks."""
+    caller: Caller = request.scope["state"]["caller"]
+    return caller.project
 
 
 SettingsDep = Annotated[ApiSettings, Depends(_settings)]
@@ -68,6 +74,22 @@ QueueDep = Annotated[JobQueue, Depends(_queue)]
 EngineDep = Annotated[Engine, Depends(_engine)]
 ModelsDep = Annotated[LoadedModels, Depends(_models)]
 ProjectDep = Annotated[str, Depends(_project)]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="A string of your own, such as a UUID. Sent again with the same body, it gives"
+        " the first answer again instead of a second thing.",
+    ),
+]
+REPLAYED = {
+    "description": "`true`: this is the answer to an earlier request with the key.",
+    "schema": {"type": "string"},
+}
+"""The OpenAPI object of the header `Idempotent-Replayed`."""
 
 LimitQuery = Annotated[int, Query(ge=1, le=200, description="Most items of the page.")]
 CursorQuery = Annotated[

@@ -1,15 +1,16 @@
 """Where requests become jobs, whatever their kind: once for each key, durably, then hinted at."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Header, Request, Response
+from fastapi import Depends, Request, Response
 from pydantic import BaseModel
 
 from app.dependencies import (
+    REPLAYED,
+    IdempotencyKey,
     JobsDep,
     ProjectDep,
     QueueDep,
@@ -24,16 +25,16 @@ from models_store.acceptance import TrainingLimits
 from models_store.jobs import Idempotency, Job, JobKind, NewJob, Submitted
 from models_store.registry import Dataset, Version
 
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        min_length=1,
-        max_length=255,
-        pattern=r"^[\x21-\x7e]+$",
-        description="A string of your own, such as a UUID. Sent again with the same body, it gives"
-        " the first job again instead of a second one.",
-    ),
-]
+
+def _limits(settings: SettingsDep) -> TrainingLimits:
+    return TrainingLimits(
+        max_parameters=settings.max_parameters,
+        max_layers=settings.max_layers,
+        max_memory_bytes=settings.max_training_memory_bytes,
+    )
+
+
+LimitsDep = Annotated[TrainingLimits, Depends(_limits)]
 
 
 class Grounds:
@@ -45,11 +46,7 @@ class Grounds:
     """
 
     def __init__(self, settings: SettingsDep, project: ProjectDep, registry: RegistryDep) -> None:
-        self.limits = TrainingLimits(
-            max_parameters=settings.max_parameters,
-            max_layers=settings.max_layers,
-            max_memory_bytes=settings.max_training_memory_bytes,
-        )
+        self.limits = _limits(settings)
         self.max_result_bytes = settings.max_result_bytes
         self._project = project
         self._registry = registry
@@ -145,7 +142,7 @@ class JobDesk:
     def _submit(self, draft: Draft) -> Submitted:
         idempotency = None
         if self._key:
-            idempotency = Idempotency(key=self._key, fingerprint=_fingerprint(draft))
+            idempotency = _idempotency(self._key, draft)
             if first := self._jobs.submitted(self._project, idempotency):
                 return first  # also when its dataset is gone by now
         accepted = draft.accept()
@@ -160,8 +157,13 @@ class JobDesk:
             request_id=request_id_of(self._request),
             traceparent=self._request.state.traceparent,
         )
-        most = settings_of(self._request).max_queued_jobs
-        return self._jobs.submit(new, idempotency=idempotency, max_queued=most)
+        settings = settings_of(self._request)
+        return self._jobs.submit(
+            new,
+            idempotency=idempotency,
+            max_queued=settings.max_queued_jobs,
+            max_bytes=settings.max_project_bytes,
+        )
 
 
 def hint(queue: JobQueue, job: Job) -> bool:
@@ -188,24 +190,22 @@ def start_responses(*refusals: str) -> dict[int | str, dict[str, Any]]:
             "description": "The job is accepted: it is stored, and will run.",
             "headers": {
                 "Location": {"description": "The job.", "schema": {"type": "string"}},
-                "Idempotent-Replayed": {
-                    "description": "`true`: this is the job of an earlier request with the key.",
-                    "schema": {"type": "string"},
-                },
+                "Idempotent-Replayed": REPLAYED,
             },
         },
         **problem_responses(
             "not-found",
             "idempotency-key-reused",
             "limit-queued-jobs",
+            "quota-storage",
             *refusals,
         ),
     }
 
 
-def _fingerprint(draft: Draft) -> str:
+def _idempotency(key: str, draft: Draft) -> Idempotency:
     """Equal for bodies that ask for the same, whatever their spelling."""
     canonical = json.dumps(
         draft.body.model_dump(mode="json"), sort_keys=True, separators=(",", ":")
     )
-    return hashlib.sha256(f"{draft.kind}\n{canonical}".encode()).hexdigest()
+    return Idempotency.of(key, draft.kind, canonical)

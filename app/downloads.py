@@ -1,12 +1,15 @@
 """A file as an answer, whole or in ranges."""
 
+import asyncio
 import base64
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from app.problems import Problem
+from app.streaming import disconnected
 from models_store.blobs import BlobStore
 from models_store.errors import BlobCorruptError
 from models_store.jobs import JobResult
@@ -22,14 +25,21 @@ class Download(FileResponse):
 
         Raises:
             Problem: `bad-request` or `range`, before anything is sent.
+            ClientDisconnect: the caller has left; the rest is not read.
         """
+        gone = asyncio.create_task(disconnected(receive))
 
         async def send_unless_refused(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] in _REFUSALS:
                 raise _refusal(message)
+            if gone.done():
+                raise ClientDisconnect
             await send(message)
 
-        await super().__call__(scope, receive, send_unless_refused)
+        try:
+            await super().__call__(scope, receive, send_unless_refused)
+        finally:
+            gone.cancel()
 
 
 def result_download(result: JobResult, blobs: BlobStore, *, name: str) -> Download:

@@ -20,7 +20,7 @@ _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Incoming:
     """What a decoder of rows is given.
 
@@ -32,6 +32,9 @@ class Incoming:
         settings: the limits.
         blobs: where what does not fit into memory may lie for the while.
         parsers: how many processes may parse files at once.
+        declared_bytes: the length of the body, where it is told beforehand.
+        certain_rows: set by the decoder, before its first rows: how many there will be, once nothing
+            can be wrong with the body any more.
     """
 
     body: AsyncIterator[bytes]
@@ -41,6 +44,8 @@ class Incoming:
     settings: ApiSettings
     blobs: BlobStore
     parsers: CapacityLimiter
+    declared_bytes: int | None = None
+    certain_rows: int | None = None
 
     async def whole(self) -> bytes:
         """All of it; for formats whose limit is small."""

@@ -136,7 +136,7 @@ class JobView(BaseModel):
     )
     model: JobModelView
     result: JobResultView | None = Field(
-        description="Of a scoring or a sampling that has succeeded."
+        description="Of a scoring or a sampling that has succeeded; null once it is deleted."
     )
     dispatch: Literal["sent", "pending"] = Field(
         description="Whether a worker has been told. A job that is `pending` is as safe as any"

@@ -14,6 +14,7 @@ from models_store.strict_json import JsonError, parse_strict
 
 JSON_MEDIA_TYPE = "application/json"
 _INLINE_BYTES = 32 * 1024  # larger bodies are parsed in a thread
+_MAX_FAULTS = 1_000  # a body may have half a million, of a kilobyte each once they are listed
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -43,9 +44,14 @@ def validate_json(model: type[_Model], body: bytes) -> _Model:
         Problem: when the body is not JSON or does not fit; `errors` points at what is wrong.
     """
     document = parse_json(body)
+    if isinstance(document, dict) and len(document) > _MAX_FAULTS:
+        raise Problem("unknown-field", "The body has more fields than there are.")
     try:
         return model.model_validate_json(body, strict=True)
     except ValidationError as error:
+        if error.error_count() > _MAX_FAULTS:
+            detail = f"The body does not fit its schema in {error.error_count()} places."
+            raise Problem("validation", detail) from None
         raise _validation_problem(error, document) from error
 
 

@@ -1,33 +1,84 @@
 """The application: settings in, an ASGI application out."""
 
 import asyncio
+import logging
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from anyio import CapacityLimiter
 from fastapi import Depends, FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
+from app.access import AccessMiddleware, Policy
+from app.callers import Callers
 from app.engine import Engine
 from app.head import HeadMiddleware
 from app.hot_routes import HotRoutes
+from app.loopback import is_loopback
 from app.metrics import Metrics
 from app.middleware import RequestMiddleware
 from app.models_cache import LoadedModels
 from app.openapi import DESCRIPTION, TAGS, install_openapi
 from app.parameters import known_parameters
+from app.plots import Plots
 from app.problems import install_problem_handlers
 from app.queue import JobQueue
+from app.rates import Rates
 from app.request_bodies import BodyLimits, BodyMiddleware
-from app.routes import datasets, docs, health, job_starts, jobs, models, problems, scores
+from app.routes import (
+    checkpoints,
+    datasets,
+    docs,
+    health,
+    job_starts,
+    jobs,
+    models,
+    plots,
+    problems,
+    scores,
+)
 from app.settings import ApiSettings
+from app.stores import check_later, check_stores
 from models_store.blobs import BlobStore
 from models_store.database import Database
+from models_store.errors import DatabaseUnavailableError
 from models_store.jobs import Jobs
+from models_store.keys import Keys
 from models_store.registry import Registry
 
 _MULTIPART_OVERHEAD_BYTES = 64 * 1024
 _STALE_UPLOAD_S = 24 * 3600
+# No cookies and no other credentials of a browser, ever: a page must have a key of its own.
+_CORS: dict[str, Any] = {
+    "allow_credentials": False,
+    "allow_methods": ["GET", "POST", "PUT", "DELETE"],
+    "allow_headers": [
+        "Accept",
+        "Authorization",
+        "Content-Type",
+        "Idempotency-Key",
+        "If-Match",
+        "If-None-Match",
+        "Last-Event-ID",
+        "Range",
+        "X-Request-ID",
+        "X-Request-Timeout",
+    ],
+    "expose_headers": [
+        "Content-Range",
+        "ETag",
+        "Idempotent-Replayed",
+        "Location",
+        "Retry-After",
+        "X-Model",
+        "X-Request-ID",
+    ],
+}
+
+log = logging.getLogger(__name__)
 
 
 def create_app(settings: ApiSettings, *, after_load: Callable[[], None] = lambda: None) -> FastAPI:
@@ -52,12 +103,14 @@ def create_app(settings: ApiSettings, *, after_load: Callable[[], None] = lambda
     app.state.metrics = Metrics()
     app.state.after_load = after_load
     app.state.stopping = asyncio.Event()
-    for module in (datasets, job_starts, jobs, models, scores):
+    app.state.refused = False
+    for module in (datasets, job_starts, jobs, models, checkpoints, plots, scores):
         app.include_router(module.router, dependencies=[Depends(known_parameters)])
     for module in (problems, health, docs):
         app.include_router(module.router)
     install_problem_handlers(app)
-    install_openapi(app)
+    policy = Policy(scores.router)
+    install_openapi(app, policy)
     # The last one added is the outermost.
     limits = BodyLimits(
         max_bytes=max(
@@ -68,22 +121,37 @@ def create_app(settings: ApiSettings, *, after_load: Callable[[], None] = lambda
     app.add_middleware(HotRoutes, router=scores.router)
     app.add_middleware(BodyMiddleware, limits=limits)
     app.add_middleware(HeadMiddleware)
+    rates = Rates(
+        rate=settings.rate_limit, burst_s=settings.rate_burst_s, processes=settings.api_processes
+    )
+    app.add_middleware(
+        AccessMiddleware, policy=policy, rates=rates, local=not settings.allow_anonymous
+    )
     app.add_middleware(RequestMiddleware, metrics=app.state.metrics)
+    if settings.cors_origins is not None:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins.split(","), **_CORS)
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    settings: ApiSettings = app.state.settings
     state = app.state
+    settings: ApiSettings = state.settings
     state.database = Database(settings.resolved_database_url)
     try:
-        await asyncio.to_thread(state.database.check_revision)
         state.blobs = BlobStore(settings.blob_root)
-        await asyncio.to_thread(state.blobs.ping)
+        passing = await asyncio.to_thread(check_stores, state.database, state.blobs)
+        for error in passing:
+            log.warning("the start goes on: %s", error)
+        away = any(isinstance(error, DatabaseUnavailableError) for error in passing)
         await asyncio.to_thread(state.blobs.sweep_staging, older_than_s=_STALE_UPLOAD_S)
+        state.callers = Callers(
+            Keys(state.database),
+            anonymous=settings.allow_anonymous or is_loopback(settings.host),
+        )
         state.registry = Registry(state.database)
         state.jobs = Jobs(state.database)
+        state.plots = Plots()
         state.parsers = CapacityLimiter(settings.max_parsers)
         state.models = LoadedModels(
             state.registry,
@@ -105,11 +173,22 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             celery_broker_url=settings.celery_broker_url,
         )
         state.queue.start()
+        late_check = asyncio.create_task(_check_later(app, needed=away))
         try:
             yield
         finally:
+            late_check.cancel()
             state.stopping.set()
             await asyncio.to_thread(state.queue.stop)
             await asyncio.to_thread(state.engine.stop)
     finally:
         state.database.dispose()
+
+
+async def _check_later(app: FastAPI, *, needed: bool) -> None:
+    def refuse() -> None:
+        app.state.refused = True
+        signal.raise_signal(signal.SIGTERM)
+
+    if needed:
+        await check_later(app.state.database, refuse=refuse)

@@ -9,6 +9,7 @@ from random import Random
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.callers import Caller
 from app.engine import OverloadedError
 from app.metrics import Metrics
 from app.problems import Problem, problem_of, problem_response
@@ -22,6 +23,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
+# Whoever puts a key into a path has no use for it, but it need not be in the log.
+_KEY_SECRET = re.compile(r"(key_[0-9a-f]{32})\.[0-9a-f]+")
 _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
 _SECURITY_HEADERS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -77,8 +80,10 @@ class RequestMiddleware:
         method = str(scope["method"])
         self._metrics.observe(method=method, route=route, status=status, seconds=seconds)
         level = logging.DEBUG if route in _QUIET_ROUTES else logging.INFO
-        path = str(scope["path"])[:200]
-        log.log(level, "%s %s answered %d in %.4f s", method[:16], path, status, seconds)
+        path = _KEY_SECRET.sub(r"\1.***", str(scope["path"]))[:200]
+        caller: Caller | None = scope["state"].get("caller")
+        who = None if caller is None else {"key_id": caller.key_id, "project": caller.project}
+        log.log(level, "%s %s answered %d in %.4f s", method[:16], path, status, seconds, extra=who)
 
 
 class _Answer:

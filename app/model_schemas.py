@@ -87,14 +87,14 @@ class ModelPage(BaseModel):
 class LineageView(BaseModel):
     """What a version was made from."""
 
-    job_id: str
+    job_id: str | None = Field(description="Null: it was imported.")
     dataset_id: str | None
     dataset_sha256: str | None = Field(description="Hash of the stored table.")
     target: dict[str, Any] | None = Field(
         description="What it was fitted to by variational inference; null: to the dataset."
     )
     code_version: str
-    seed: int
+    seed: int | None
 
 
 class HeldOutView(BaseModel):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from email.message import Message
+from email.utils import collapse_rfc2231_value
 
 from app.accept import best_media_type
 from app.codecs import BY_MEDIA_TYPE, CODECS, Codec
@@ -30,7 +31,10 @@ def request_codec(content_type: str | None) -> tuple[Codec, Mapping[str, str]]:
             members={"supported": list(_OFFERED)},
         )
     parameters = message.get_params(failobj=[])[1:]
-    return codec, {name.lower(): value.lower() for name, value in parameters}
+    # `name*=utf-8''value` (RFC 2231) comes in three parts.
+    return codec, {
+        name.lower(): collapse_rfc2231_value(value).lower() for name, value in parameters
+    }
 
 
 def answer_codec(accept: str | None) -> Codec:

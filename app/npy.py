@@ -76,6 +76,9 @@ async def read_npy(incoming: Incoming) -> AsyncGenerator[Floats, None]:
 async def _rows_first(
     incoming: Incoming, header: NpyHeader, *, start: bytes, offset: int
 ) -> AsyncGenerator[Floats, None]:
+    if incoming.declared_bytes is not None:
+        _check_size(header, came=incoming.declared_bytes - offset)
+        incoming.certain_rows = header.shape[0]
     row_bytes = header.dtype.itemsize * header.shape[1]
     step = max(1, _CHUNK_BYTES // row_bytes) * row_bytes
     if len(start) - offset == header.size <= step:

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from app.access import Policy
 from app.problem_types import PROBLEM_TYPES
 from app.problems import PROBLEM_MEDIA_TYPE, response_object
 
@@ -56,8 +57,21 @@ _PROBLEM_SCHEMA = {
         },
     },
 }
+_KEY = "apiKey"
+_KEY_SCHEME = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key made with `densityd keys create`. A service without keys needs none.",
+}
+_WITH_KEY = (
+    "unauthorized",
+    "forbidden",
+    "foreign-site",
+    "rate-limited",
+    "db-busy",
+    "db-unavailable",
+)
 _EVERYWHERE = ("internal", "stopping")
-_WITH_DATABASE = ("db-busy", "db-unavailable")
 _WITH_PARAMETERS = ("validation",)
 _WITH_BODY = (
     "body-empty",
@@ -82,8 +96,13 @@ _WITH_JSON = (
 _FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")
 
 
-def install_openapi(app: FastAPI) -> None:
-    """Make `app.openapi()` give the completed document."""
+def install_openapi(app: FastAPI, policy: Policy) -> None:
+    """Make `app.openapi()` give the completed document.
+
+    Args:
+        app: whose routes are described.
+        policy: says which of them need a key.
+    """
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -95,18 +114,24 @@ def install_openapi(app: FastAPI) -> None:
                     description=app.description,
                     routes=app.routes,
                     tags=app.openapi_tags,
-                )
+                ),
+                policy,
             )
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-def _complete(document: dict[str, Any]) -> dict[str, Any]:
-    schemas: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
-    for path, operation in _operations(document):
+def _complete(document: dict[str, Any], policy: Policy) -> dict[str, Any]:
+    components: dict[str, Any] = document.setdefault("components", {})
+    schemas: dict[str, Any] = components.setdefault("schemas", {})
+    for method, path, operation in _operations(document):
         _hoist_body_schemas(operation, schemas)
+        needed = policy.needed(method, path)
+        # The list names the scope; tools that know bearer tokens only pass over it.
+        operation["security"] = [] if needed is None else [{_KEY: [needed.value]}]
         _document_problems(path, operation)
+    components["securitySchemes"] = {_KEY: _KEY_SCHEME}
     for name in _FASTAPI_ERRORS:
         schemas.pop(name, None)
     schemas["Problem"] = _PROBLEM_SCHEMA
@@ -114,10 +139,10 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for path, methods in document["paths"].items():
-        for operation in methods.values():
-            yield path, operation
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
 
 
 def _hoist_body_schemas(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
@@ -164,8 +189,10 @@ def _own_problems(responses: dict[str, Any]) -> list[str]:
 
 def _implied_problems(path: str, operation: dict[str, Any]) -> list[str]:
     slugs = list(_EVERYWHERE)
+    if operation["security"]:
+        slugs += _WITH_KEY
     if path.startswith("/v1/"):
-        slugs += [*_WITH_DATABASE, "unknown-parameter"]
+        slugs.append("unknown-parameter")
     if operation.get("parameters"):
         slugs += _WITH_PARAMETERS
     body = operation.get("requestBody", {}).get("content", {})

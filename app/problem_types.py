@@ -26,6 +26,27 @@ _GENERAL = (
         " `supported` lists those that the route has.",
     ),
     ProblemType(
+        "unauthorized",
+        401,
+        "An API key is needed",
+        "Send `Authorization: Bearer` with a key that is neither revoked nor expired. Keys are made"
+        " with `densityd keys create`, and are never read from the query.",
+    ),
+    ProblemType(
+        "forbidden",
+        403,
+        "The key's scope does not allow this",
+        "Looking and scoring need `read`, every change needs `write`, what concerns all projects"
+        " needs `admin`. `WWW-Authenticate` names the scope.",
+    ),
+    ProblemType(
+        "foreign-site",
+        403,
+        "The request comes from another site's page",
+        "A service without API keys serves programs and pages of its own machine alone. Create a"
+        " key to serve others.",
+    ),
+    ProblemType(
         "not-found",
         404,
         "Not found",
@@ -230,6 +251,20 @@ _LIMITS = (
         "Too many jobs are waiting",
         "The project's queue is full. Wait until some jobs have run.",
         retry_after_s=30,
+    ),
+    ProblemType(
+        "rate-limited",
+        429,
+        "Too many requests",
+        "The key may ask only so often. `Retry-After` says when the next request is served.",
+        retry_after_s=1,
+    ),
+    ProblemType(
+        "quota-storage",
+        507,
+        "The project's storage is full",
+        "Datasets, weights of models and results of bulk jobs count. Nothing was stored; delete"
+        " datasets that are not needed.",
     ),
     ProblemType(
         "overloaded",

@@ -233,6 +233,20 @@ _JOBS_AND_MODELS = (
         "Upload more rows, or give that part a larger share.",
     ),
     ProblemType(
+        "checkpoint-invalid",
+        422,
+        "The file is not a usable model",
+        "A model is imported from a safetensors file as `GET .../checkpoint` gives it: whole, with"
+        " the description of its flow in the header, and finite weights that fit it.",
+    ),
+    ProblemType(
+        "plot-unavailable",
+        422,
+        "The version has no such picture",
+        "What the picture would show is not there: the kind does not suit the model, or its dataset"
+        " or job is not here.",
+    ),
+    ProblemType(
         "limit-result",
         422,
         "The result would be too large",
@@ -252,6 +266,12 @@ _JOBS_AND_MODELS = (
         "The result is not there",
         "The job has not succeeded yet: wait for it, or resume it if it has failed or was"
         " cancelled.",
+    ),
+    ProblemType(
+        "result-deleted",
+        410,
+        "The result was deleted",
+        "Somebody has deleted the file. The job's request, seed included, makes it again.",
     ),
     ProblemType(
         "job-final",

@@ -29,9 +29,12 @@ from models_store.errors import (
     JobFinalError,
     JobNotResumableError,
     LimitError,
+    ModelFileError,
     NotFoundError,
     PreconditionError,
     RequestError,
+    ResultDeletedError,
+    ResultNotReadyError,
     StorageFullError,
     StoreError,
 )
@@ -51,6 +54,8 @@ _DOMAIN_ERRORS: dict[type[StoreError], str | None] = {
     DatasetInUseError: "dataset-in-use",
     JobFinalError: "job-final",
     JobNotResumableError: "job-not-resumable",
+    ResultNotReadyError: "result-not-ready",
+    ResultDeletedError: "result-deleted",
     ConflictError: "conflict",
     PreconditionError: "precondition",
     IdempotencyReusedError: "idempotency-key-reused",
@@ -65,6 +70,7 @@ _DOMAIN_ERRORS: dict[type[StoreError], str | None] = {
     BlobCorruptError: "artifact-corrupt",
     CheckpointMismatchError: "artifact-mismatch",
     BlobError: "storage-unavailable",
+    ModelFileError: "checkpoint-invalid",
 }
 
 _HTTP_STATUSES = {

@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from models_store.blobs import BlobStore, table_key
+from models_store.errors import DatabaseUnavailableError
+from models_store.job_states import Idempotency
 from models_store.registry import Dataset, NewDataset, Registry
 from models_store.table_contract import TableFormat, TableSummary
 
@@ -19,6 +21,8 @@ class UploadedTable:
         format: what it was uploaded as.
         file: the staged table.
         summary: what the parser found.
+        idempotency: makes a repeated request give the first dataset again.
+        max_project_bytes: what the project may store.
     """
 
     id: str
@@ -27,20 +31,24 @@ class UploadedTable:
     format: TableFormat
     file: Path
     summary: TableSummary
+    idempotency: Idempotency | None
+    max_project_bytes: int
 
 
 def register_table(table: UploadedTable, blobs: BlobStore, registry: Registry) -> Dataset:
-    """Store a table's bytes and its row.
+    """Store a table's bytes and its row, or return the dataset that a repeated request made first.
 
     One function for one thread, so that a request that is cut off cannot stop it halfway.
 
     Raises:
+        DatabaseUnavailableError: the connection was lost, perhaps after the row was committed. The
+            bytes stay, so that no row is without them; if there is none, doctor finds them.
         StoreError: neither is stored.
     """
     key = table_key(table.id)
     blob = blobs.commit(table.file, key)
     try:
-        return registry.add_dataset(
+        dataset = registry.add_dataset(
             NewDataset(
                 id=table.id,
                 project=table.project,
@@ -54,8 +62,15 @@ def register_table(table: UploadedTable, blobs: BlobStore, registry: Registry) -
                 key=blob.key,
                 sha256=blob.sha256,
                 bytes=blob.bytes,
-            )
+            ),
+            idempotency=table.idempotency,
+            max_bytes=table.max_project_bytes,
         )
+    except DatabaseUnavailableError:
+        raise
     except BaseException:
         blobs.delete(key.rpartition("/")[0])
         raise
+    if dataset.id != table.id:
+        blobs.delete(key.rpartition("/")[0])
+    return dataset

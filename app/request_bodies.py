@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.connections import MIN_BYTES_PER_S
 from app.content_codings import CODINGS, Decompressor
 from app.problems import Problem
 
 _PIECE_BYTES = 256 * 1024
-_MIN_BYTES_PER_S = 1024
 _MAX_RATIO = 250
 _OF_BODIES = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 _RATIO_FREE_BYTES = 1024 * 1024  # below this, any ratio is harmless
@@ -102,7 +102,7 @@ class _BoundedBody:
             return await self._receive()
         loop = asyncio.get_running_loop()
         grace_s = self._limits.timeout_s
-        earned_s = grace_s + self._received / _MIN_BYTES_PER_S - self._waited_s
+        earned_s = grace_s + self._received / MIN_BYTES_PER_S - self._waited_s
         began = loop.time()
         try:
             async with asyncio.timeout(min(grace_s, earned_s)):

@@ -1,10 +1,10 @@
-"""Results of many rows, kept until the answer can begin: in memory, or on the disk when large."""
+"""Results of many rows, kept until the caller takes them: in memory, or on the disk when many."""
 
 import asyncio
-import errno
-from collections.abc import AsyncGenerator
+import os
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from app.answer_table import Chunk, bad_rows
 from app.problems import Problem
 from app.row_shape import Floats
-from models_store.blobs import BlobStore
-from models_store.errors import StorageFullError
+from models_store.blobs import STAGING, BlobStore
+from models_store.disk_errors import disk_errors
 
 _MEMORY_BYTES = 16 * 1024 * 1024
 
@@ -22,8 +22,8 @@ _MEMORY_BYTES = 16 * 1024 * 1024
 class Results:
     """Rows of float64, appended once and read any number of times, in chunks as they came.
 
-    An answer begins only when all is computed: most callers do not read before they have sent
-    everything, and what is wrong with the last row can still be said.
+    They are read while they are still appended, but appending never waits for a reader: most
+    callers do not read before they have sent everything.
 
     Args:
         width: values a row.
@@ -37,8 +37,10 @@ class Results:
     rows: int = 0
     _lengths: list[int] = field(default_factory=list)
     _bad_inputs: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
-    _in_memory: list[Floats] = field(default_factory=list)
+    _in_memory: list[Floats] = field(default_factory=list)  # the first ones; others are in the file
     _file: IO[bytes] | None = None
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _filling: "asyncio.Task[None] | None" = None
 
     async def add(self, values: NDArray[np.float64], *, inputs: Floats) -> None:
         """Append what was computed from some rows.
@@ -46,19 +48,40 @@ class Results:
         Raises:
             Problem: `limit-rows`, when the answer gets too large.
             StorageFullError: there is no room for it.
+            BlobError: the disk failed.
         """
-        self.rows += len(values)
-        if self.rows * self.width * values.itemsize > self.max_bytes:
-            raise Problem(
-                "limit-rows", f"The answer would have more than {self.max_bytes} bytes of numbers."
-            )
+        self.check_size(self.rows + len(values))
         if not np.isfinite(inputs).all():
             self._bad_inputs[len(self._lengths)] = bad_rows(inputs)
-        self._lengths.append(len(values))
-        if self._file is None and self.rows * self.width * values.itemsize <= _MEMORY_BYTES:
+        if self._file is None and self._bytes(self.rows + len(values)) <= _MEMORY_BYTES:
             self._in_memory.append(values)
         else:
             await asyncio.to_thread(self._write, values)
+        self.rows += len(values)
+        self._lengths.append(len(values))
+        self._changed.set()
+
+    def check_size(self, rows: int) -> None:
+        """Refuse an answer of so many rows if it gets too large.
+
+        Raises:
+            Problem: `limit-rows`.
+        """
+        if self._bytes(rows) > self.max_bytes:
+            raise Problem(
+                "limit-rows", f"The answer would have more than {self.max_bytes} bytes of numbers."
+            )
+
+    def fill(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Have `work` append the rows, in a task of its own, for which readers wait."""
+        self._filling = asyncio.create_task(work)
+        self._filling.add_done_callback(lambda _: self._changed.set())
+        return self._filling
+
+    async def changed(self) -> None:
+        """Wait until there are more rows, or all."""
+        await self._changed.wait()
+        self._changed.clear()
 
     @property
     def whole(self) -> Chunk | None:
@@ -68,35 +91,48 @@ class Results:
         return Chunk.of(self._in_memory[0], self._bad_inputs.get(0))
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
-        """The rows, from the first one on."""
-        if self._file is not None:
-            self._file.seek(0)
-        for index, length in enumerate(self._lengths):
-            if self._file is None:
-                values = self._in_memory[index]
+        """The rows, from the first one on, the last ones once they are there.
+
+        Raises:
+            Exception: what went wrong with those that are still appended.
+        """
+        index = position = 0
+        while True:
+            while index < len(self._lengths):
+                if index < len(self._in_memory):
+                    values = self._in_memory[index]
+                else:
+                    values = await asyncio.to_thread(self._read, index, position)
+                    position += values.nbytes
+                yield Chunk.of(values, self._bad_inputs.get(index))
+                index += 1
+            if self._filling is None:
+                return
+            if self._filling.done():
+                self._filling.result()
+                if index == len(self._lengths):
+                    return
             else:
-                values = await asyncio.to_thread(self._read, length)
-            yield Chunk.of(values, self._bad_inputs.get(index))
+                await self.changed()
 
     def __del__(self) -> None:
         if self._file is not None:
             self._file.close()
 
+    def _bytes(self, rows: int) -> int:
+        return rows * self.width * np.dtype(np.float64).itemsize
+
     def _write(self, values: NDArray[np.float64]) -> None:
-        waiting: list[Floats] = [values]
         if self._file is None:
             with self.blobs.staged(".results") as path:  # open, it outlives its name
                 self._file = path.open("w+b")
-            waiting, self._in_memory = [*self._in_memory, values], []
-        try:
-            for part in waiting:
-                self._file.write(np.ascontiguousarray(part).data)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StorageFullError from error
-            raise
+        with disk_errors(STAGING):
+            self._file.write(np.ascontiguousarray(values).data)
+            self._file.flush()
 
-    def _read(self, length: int) -> NDArray[np.float64]:
+    def _read(self, index: int, position: int) -> NDArray[np.float64]:
         assert self._file is not None  # noqa: S101  only called with one
-        data = self._file.read(length * self.width * 8)
+        length = self._lengths[index]
+        # Elsewhere than the file is written at the same time.
+        data = os.pread(self._file.fileno(), self._bytes(length), position)
         return np.frombuffer(data, np.float64).reshape(length, self.width)

@@ -1,5 +1,6 @@
 """One request to a model, from its headers to its answer."""
 
+import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -14,7 +15,7 @@ from starlette.responses import Response
 from app.answer_table import AnswerTable, Part
 from app.answers import respond_at_once, respond_in_pieces
 from app.codecs import Codec
-from app.dependencies import DEFAULT_PROJECT, settings_of
+from app.dependencies import project_of, settings_of
 from app.engine import Engine
 from app.incoming import Incoming, in_thread_if_large
 from app.json_body import body_chunks, read_body
@@ -88,7 +89,7 @@ class ScoreRequest:
         """
         codec = answer_codec(request.headers.get("accept"))
         models: LoadedModels = request.app.state.models
-        version = await models.resolve(DEFAULT_PROJECT, ref)
+        version = await models.resolve(project_of(request), ref)
         return cls(request, version, space, codec, _max_wait_s(request))
 
     @property
@@ -154,8 +155,8 @@ class ScoreRequest:
             parts=[Part("rows", 0, dim), Part(LOG_DET, dim, None)],
         )
 
-    async def _results(self, compute: Compute, what: str, *, width: int) -> Results:
-        """All the rows of the body, computed as they come.
+    async def _results(self, compute: Compute, what: str, *, width: int) -> "_Answerable":
+        """The rows of the body, computed as they come; all of them, or as many as are needed.
 
         Args:
             compute: from rows to the columns of their results.
@@ -175,32 +176,74 @@ class ScoreRequest:
         if (all_rows := await body.brief_rows()) is not None:
             async with self.flow() as flow:
                 await add(flow, all_rows)
-            return results
-        async with aclosing(body.rows()) as chunks, self.flow() as flow:
-            async for rows in chunks:
-                await add(flow, rows)
-        return results
+            return _Answerable(results, results.rows)
+
+        async def add_all() -> None:
+            async with aclosing(body.rows()) as chunks, self.flow() as flow:
+                async for rows in chunks:
+                    await add(flow, rows)
+
+        return await _answerable(results, body, results.fill(add_all()))
 
     def _answer(
-        self, results: Results, *, columns: Sequence[str], parts: Sequence[Part]
+        self, computed: "_Answerable", *, columns: Sequence[str], parts: Sequence[Part]
     ) -> Response:
+        results = computed.results
         answer = AnswerTable(
             columns=columns,
             parts=parts,
-            rows=results.rows,
+            rows=computed.rows,
             dtype=np.dtype(np.float64),
             members={"model": self.model},
             flat=len(columns) == 1,
         )
-        if (whole := results.whole) is not None:
+        if computed.filling is None and (whole := results.whole) is not None:
             response = respond_at_once(
                 self.request, self.codec, answer, whole, headers=self.headers
             )
             if response is not None:
                 return response
         return respond_in_pieces(
-            self.request, self.codec, answer, results.chunks, headers=self.headers
+            self.request,
+            self.codec,
+            answer,
+            results.chunks,
+            headers=self.headers,
+            filling=computed.filling,
         )
+
+
+@dataclass(frozen=True)
+class _Answerable:
+    """Results of which the answer may begin.
+
+    Args:
+        results: some or all of the rows.
+        rows: how many there will be.
+        filling: brings those that are not there yet.
+    """
+
+    results: Results
+    rows: int
+    filling: "asyncio.Task[None] | None" = None
+
+
+async def _answerable(
+    results: Results, body: "_Body", filling: "asyncio.Task[None]"
+) -> _Answerable:
+    """Wait until all is computed, or the first rows of a body that nothing can be wrong with."""
+    try:
+        while not filling.done():
+            await results.changed()
+            if (rows := body.certain_rows) is not None and 0 < results.rows < rows:
+                results.check_size(rows)
+                return _Answerable(results, rows, filling)
+        filling.result()
+    except BaseException:
+        filling.cancel()
+        await asyncio.wait({filling})
+        raise
+    return _Answerable(results, results.rows)
 
 
 class _Body:
@@ -212,8 +255,14 @@ class _Body:
         self._codec, self._parameters = request_codec(request.headers.get("content-type"))
         self._shape = RowsShape(row_columns(version), self._settings.max_score_rows)
         self._max_wait_s = max_wait_s
+        self._incoming: Incoming | None = None
         self._complete = False
         self._begun = False
+
+    @property
+    def certain_rows(self) -> int | None:
+        """How many rows it has, once nothing can be wrong with it any more."""
+        return None if self._incoming is None else self._incoming.certain_rows
 
     async def brief_rows(self) -> Floats | None:
         """All the rows of a small body, by the shortest way; None if `rows` must be asked.
@@ -236,7 +285,7 @@ class _Body:
         """
         state = self._request.app.state
         settings, codec = self._settings, self._codec
-        incoming = Incoming(
+        self._incoming = Incoming(
             body=self._bytes(limit=codec.max_bytes(settings)),
             format=codec.format,
             parameters=self._parameters,
@@ -244,8 +293,9 @@ class _Body:
             settings=settings,
             blobs=state.blobs,
             parsers=state.parsers,
+            declared_bytes=self._declared_bytes,
         )
-        chunks = codec.read(incoming)
+        chunks = codec.read(self._incoming)
         async with aclosing(chunks if self._is_brief() else ahead(chunks)) as found:
             async for rows in found:
                 yield rows
@@ -285,6 +335,11 @@ class _Body:
             yield piece
         self._complete = True
 
-    def _is_brief(self) -> bool:
+    @property
+    def _declared_bytes(self) -> int | None:
         declared = self._request.headers.get("content-length", "")
-        return declared.isdecimal() and int(declared) <= _BRIEF_BYTES
+        return int(declared) if declared.isdecimal() else None
+
+    def _is_brief(self) -> bool:
+        declared = self._declared_bytes
+        return declared is not None and declared <= _BRIEF_BYTES

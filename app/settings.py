@@ -1,12 +1,25 @@
 """Settings of the API process, read from the environment once at its entry."""
 
-from pydantic import Field
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from models_store.settings import StoreSettings
 
 _KIB = 1024
 _MIB = 1024 * _KIB
 _GIB = 1024 * _MIB
+
+
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
+
+
+def _checked_origins(text: str | None) -> str | None:
+    for origin in (text or "").split(","):
+        if text is not None and not _ORIGIN.fullmatch(origin):
+            raise ValueError("origins look like https://host:port, with commas between them")
+    return text
 
 
 class ApiSettings(StoreSettings):
@@ -16,7 +29,13 @@ class ApiSettings(StoreSettings):
     port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0: any.")
     allow_anonymous: bool = Field(
         default=False,
-        description="Serve callers without an API key on an address that is not loopback.",
+        description="Serve callers without an API key on an address that is not loopback, until a"
+        " key is made.",
+    )
+    cors_origins: Annotated[str | None, AfterValidator(_checked_origins)] = Field(
+        default=None,
+        description="Sites whose pages may use the API, such as https://a.example,https://b.example."
+        " Unset: none.",
     )
 
     max_upload_bytes: int = Field(
@@ -60,6 +79,23 @@ class ApiSettings(StoreSettings):
     max_queued_jobs: int = Field(
         default=1_000, ge=1, description="Most jobs of a project that wait at once."
     )
+    max_project_bytes: int = Field(
+        default=100 * _GIB,
+        ge=1,
+        description="What a project may store: datasets, weights of models, results of bulk jobs.",
+    )
+    rate_limit: float = Field(
+        default=0,
+        ge=0,
+        description="Requests a second of each key that was made without a rate of its own; 0: any"
+        " number.",
+    )
+    rate_burst_s: float = Field(
+        default=2,
+        gt=0,
+        le=3_600,
+        description="A key that was quiet may send the requests of so many seconds at once.",
+    )
     max_parameters: int = Field(
         default=50_000_000, ge=1, description="Most parameters (weights) of a flow."
     )
@@ -85,8 +121,17 @@ class ApiSettings(StoreSettings):
     header_timeout_s: float = Field(
         default=10, gt=0, le=600, description="Longest wait for the headers of a request."
     )
+    write_timeout_s: float = Field(
+        default=30,
+        gt=0,
+        le=3_600,
+        description="Longest time that a caller may take less than 1 KiB/s of an answer.",
+    )
     max_connections: int = Field(
-        default=2_000, ge=1, description="Connections served at once; more are answered 503."
+        default=2_000,
+        ge=1,
+        description="Connections served at once; more are answered 503. No more than the limit of"
+        " open files leaves.",
     )
 
     model_cache_bytes: int = Field(

@@ -9,9 +9,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-WRITE_TIMEOUT_S = 30.0
-"""A caller who takes no byte for this long is given up."""
-
 _Result = TypeVar("_Result")
 Piece = bytes | memoryview
 
@@ -60,19 +57,27 @@ class StreamedResponse(Response):
         pieces: the body; closed in every case.
         media_type: of the whole.
         headers: further headers; with a Content-Length where the size is known.
+        filling: what the pieces are made from is still coming; until then the rest of the request
+            is read there, which ends when the caller leaves. It is cancelled with the answer.
     """
 
     def __init__(
-        self, pieces: AsyncGenerator[Piece, None], *, media_type: str, headers: Mapping[str, str]
+        self,
+        pieces: AsyncGenerator[Piece, None],
+        *,
+        media_type: str,
+        headers: Mapping[str, str],
+        filling: "asyncio.Task[None] | None" = None,
     ) -> None:
         super().__init__(media_type=media_type, headers=headers)
         if "Content-Length" not in headers:
             del self.headers["content-length"]
         self._pieces = pieces
+        self._filling = filling
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send the answer; a caller who leaves ends the work on it."""
-        gone = asyncio.create_task(disconnected(receive))
+        gone = asyncio.create_task(self._gone(receive))
         try:
             async with aclosing(self._pieces) as pieces:
                 start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
@@ -84,16 +89,15 @@ class StreamedResponse(Response):
                 await send_piece(send, b"", more=False)
         finally:
             gone.cancel()
+            if self._filling is not None:
+                self._filling.cancel()
+
+    async def _gone(self, receive: Receive) -> None:
+        if self._filling is not None:
+            await asyncio.wait({self._filling})
+        await disconnected(receive)
 
 
 async def send_piece(send: Send, piece: Piece, *, more: bool = True) -> None:
-    """Send a part of a body.
-
-    Raises:
-        ClientDisconnect: the caller took nothing for too long.
-    """
-    try:
-        async with asyncio.timeout(WRITE_TIMEOUT_S):
-            await send({"type": "http.response.body", "body": piece, "more_body": more})
-    except TimeoutError as error:
-        raise ClientDisconnect from error
+    """Send a part of a body; `app.connections` gives up a caller who does not take it."""
+    await send({"type": "http.response.body", "body": piece, "more_body": more})

@@ -1,9 +1,11 @@
 """Rows of a request in a format that the store parses: by way of the disk, in bounded memory."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 from anyio import to_thread
 
@@ -12,6 +14,7 @@ from app.problems import Problem
 from app.row_shape import Floats, RowsShape, field_error
 from models_store.table_contract import ParseOptions, TableError, TableFormat
 from models_store.table_copy import open_table_isolated
+from models_store.table_ipc import checked_rows
 from models_store.table_open import open_table
 from models_store.table_source import TableSource
 
@@ -65,11 +68,17 @@ async def read_table(incoming: Incoming, *, start: bytes = b"") -> AsyncGenerato
                     isolated, abandon_on_cancel=True, limiter=incoming.parsers
                 )
             else:
-                table = await asyncio.to_thread(
-                    open_table, file, format=incoming.format, options=options
-                )
+                table = await asyncio.to_thread(_open, file, incoming.format, options)
+        incoming.certain_rows = table.rows
         async for rows in _rows(table, incoming):
             yield rows
+
+
+def _open(file: Path, format: TableFormat, options: ParseOptions) -> TableSource:  # noqa: A002 - the word for it
+    table = open_table(file, format=format, options=options)
+    if format is TableFormat.ARROW:
+        table = dataclasses.replace(table, rows=checked_rows(file, options))
+    return table
 
 
 async def _rows(table: TableSource, incoming: Incoming) -> AsyncGenerator[Floats, None]:

@@ -10,7 +10,8 @@ import typer
 from pydantic import ValidationError
 
 from app.settings import ApiSettings
-from densityd.commands import asking, datasets, jobs, models
+from densityd import keys
+from densityd.commands import asking, datasets, fitting, jobs, models
 from densityd.errors import StartError
 from workers.settings import WorkerSettings
 
@@ -25,18 +26,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Density estimation with normalising flows, as a REST service.\n\n"
-    "up, api, worker, migrate and doctor run a service. Every option of theirs has an environment"
+    "up, api, worker, migrate, doctor and keys run a service. Every option of theirs has an environment"
     " variable, DENSITYD_ and its name in capitals; `densityd doctor` prints them all.\n\n"
-    "train, score, sample, datasets, jobs and models work with a service that runs. They exit with"
+    "train, infer, score, sample, datasets, jobs and models work with a service that runs. They exit with"
     " 0 when all went well, 1 when something failed, 2 when they were called wrongly, 3 when the"
     " service cannot be reached.",
 )
-app.command()(asking.train)
+app.command()(fitting.train)
+app.command()(fitting.infer)
 app.command()(asking.score)
 app.command()(asking.sample)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[
@@ -118,7 +121,9 @@ def reproduce(
     out: Annotated[
         Path, typer.Option(file_okay=False, help="Folder of results and unfinished runs.")
     ] = Path("experiments/results"),
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, orders and noise.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of weights, orders and noise; studies have theirs.")
+    ] = 0,
     quick: Annotated[  # noqa: FBT002 - a flag of the command line
         bool, typer.Option("--quick", help="A few rows and steps, to see that it works.")
     ] = False,
@@ -126,7 +131,8 @@ def reproduce(
     """Run a published experiment; one that was stopped goes on where it was.
 
     Examples: densityd reproduce --list; densityd reproduce planar-u1;
-    densityd reproduce mnist-maf --data ~/data --seed 1
+    densityd reproduce mnist-maf --data ~/data --seed 1;
+    densityd reproduce haf-comparison --data ~/data
     """
     from densityd import reproduce as command  # noqa: PLC0415 - only this command needs torch
 
@@ -196,25 +202,29 @@ def doctor(
     as_json: Annotated[  # noqa: FBT002 - a flag of the command line
         bool, typer.Option("--json", help="Print one JSON object.")
     ] = False,
+    deep: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--deep", help="Read every stored file and check its hash.")
+    ] = False,
+    repair: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--repair", help="Remove files that no row names, and left-overs.")
+    ] = False,
+    grace_h: Annotated[
+        float, typer.Option(min=0, help="Hours that --repair spares a file once it is written.")
+    ] = 24,
 ) -> None:
-    """Print every setting, and check database, broker, storage and device.
+    """Print every setting; check database, broker, storage and device; compare rows with files.
 
-    The exit status is 1 when something is wrong. Passwords are masked.
+    The exit status is 1 when something is wrong. Passwords are masked. It may run beside the
+    service. --repair deletes files that nothing needs, never a row: a dataset or model whose
+    file is lost or damaged is named, and its file has to come from a back-up.
 
-    Example: densityd doctor --json | jq .findings
+    Examples: densityd doctor; densityd doctor --deep; densityd doctor --repair;
+    densityd doctor --json | jq .findings
     """
     from densityd.doctor import examine  # noqa: PLC0415 - only this command needs it
 
-    report = examine(*_settings())
-    if as_json:
-        typer.echo(json.dumps(report.as_json(), indent=2))
-    else:
-        width = max(len(setting.variable) for setting in report.settings)
-        for setting in report.settings:
-            typer.echo(f"{setting.variable:{width}}  {setting.value or '-'}  ({setting.source})")
-        typer.echo()
-        for finding in report.findings:
-            typer.echo(f"{finding.verdict:7}  {finding.check:8}  {finding.detail}")
+    report = examine(*_settings(), deep=deep, repair=repair, grace_s=grace_h * 3600)
+    typer.echo(json.dumps(report.as_json(), indent=2) if as_json else report.as_text())
     if not report.healthy:
         raise typer.Exit(1)
 

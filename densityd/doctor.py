@@ -3,28 +3,30 @@
 import os
 import re
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic_settings import BaseSettings
 
 from app.settings import ApiSettings
 from densityd import private_redis
-from models_store.blobs import STAGING, BlobStore
+from densityd.doctor_store import examine_files, examine_staging
+from densityd.finding import Finding, Verdict
+from models_store.blobs import BlobStore
 from models_store.database import Database
 from models_store.errors import StoreError
 from workers.settings import WorkerSettings
 
-Verdict = Literal["ok", "note", "problem"]
+GRACE_S = 24 * 3600.0
+"""How long a file without a row is spared."""
 
 _PREFIX = "DENSITYD_"
 _PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^/\s]*@")
 _PASSWORD_PARAMETER = re.compile(r"((?:^|[?&])\w*(?:password|secret|token)\w*=)[^&\s]*", re.I)
 _LOW_SPACE_BYTES = 2**30
-_ORPHAN_AGE_S = 3600
+_MOST_ITEMS = 20
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,6 @@ class Setting:
     variable: str
     value: str
     source: str
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found."""
-
-    check: str
-    verdict: Verdict
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -61,20 +54,48 @@ class Report:
         """The report as a JSON object."""
         return {"healthy": self.healthy} | asdict(self)
 
+    def as_text(self) -> str:
+        """The report as two tables for people; long lists are cut."""
+        width = max(len(setting.variable) for setting in self.settings)
+        lines = [
+            f"{setting.variable:{width}}  {setting.value or '-'}  ({setting.source})"
+            for setting in self.settings
+        ]
+        lines.append("")
+        for finding in self.findings:
+            lines.append(f"{finding.verdict:7}  {finding.check:8}  {finding.detail}")
+            lines += [f"{'':19}{item}" for item in finding.items[:_MOST_ITEMS]]
+            if len(finding.items) > _MOST_ITEMS:
+                more = len(finding.items) - _MOST_ITEMS
+                lines.append(f"{'':19}and {more} more; --json lists them all")
+        return "\n".join(lines)
 
-def examine(api: ApiSettings, worker: WorkerSettings) -> Report:
-    """Check everything that the settings name; changes nothing but a probe file."""
-    checks: dict[str, Callable[[], Finding]] = {
-        "database": lambda: _database(api),
-        "broker": lambda: _broker(api),
-        "store": lambda: _store(api),
-        "disk": lambda: _disk(api),
-        "staging": lambda: _staging(api),
-        "device": lambda: _device(worker),
-    }
-    return Report(
-        settings=list(_settings(api, worker)), findings=[run() for run in checks.values()]
-    )
+
+def examine(
+    api: ApiSettings,
+    worker: WorkerSettings,
+    *,
+    deep: bool = False,
+    repair: bool = False,
+    grace_s: float = GRACE_S,
+) -> Report:
+    """Check everything that the settings name.
+
+    Args:
+        api: settings of the API.
+        worker: settings of the worker.
+        deep: read every stored file and check its hash.
+        repair: remove files that nothing needs; without it nothing but a probe file is written.
+        grace_s: how long such a file is spared after it was last written to.
+    """
+    blobs = BlobStore(api.blob_root)
+    database, store = _database(api), _store(api)
+    findings = [database, _broker(api), store, _disk(api)]
+    findings.append(examine_staging(blobs, repair=repair, grace_s=grace_s))
+    if database.verdict == store.verdict == "ok":
+        findings += _files(api, blobs, deep=deep, repair=repair, grace_s=grace_s)
+    findings.append(_device(worker))
+    return Report(settings=list(_settings(api, worker)), findings=findings)
 
 
 def mask(value: str) -> str:
@@ -142,15 +163,14 @@ def _disk(settings: ApiSettings) -> Finding:
     return Finding("disk", verdict, f"{free / 2**30:.1f} GiB are free below {folder}.")
 
 
-def _staging(settings: ApiSettings) -> Finding:
-    before = time.time() - _ORPHAN_AGE_S
-    folder = settings.blob_root / STAGING
-    old = [path for path in folder.glob("*") if path.lstat().st_mtime < before]
-    if old:
-        size = sum(path.lstat().st_size for path in old)
-        detail = f"{len(old)} files ({size / 2**20:.1f} MiB) were left by crashes in {folder}."
-        return Finding("staging", "note", detail)
-    return Finding("staging", "ok", "No crash left files behind.")
+def _files(
+    settings: ApiSettings, blobs: BlobStore, *, deep: bool, repair: bool, grace_s: float
+) -> list[Finding]:
+    database = Database(settings.resolved_database_url)
+    try:
+        return examine_files(database, blobs, deep=deep, repair=repair, grace_s=grace_s)
+    finally:
+        database.dispose()
 
 
 def _device(settings: WorkerSettings) -> Finding:

@@ -9,9 +9,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from experiments.data import DataMissingError
+from experiments import anomaly, comparison
 from experiments.recipes import RECIPES, DensityRecipe
 from experiments.run import Place, run
+from experiments.sources import DataMissingError
+from experiments.studies import Study, run_study
+
+STUDIES: dict[str, Study] = comparison.STUDIES | anomaly.STUDIES
+GROUPS = {"haf-comparison": comparison.STUDIES, "anomaly": anomaly.STUDIES}
 
 
 def list_recipes() -> None:
@@ -23,6 +28,10 @@ def list_recipes() -> None:
             table.add_row(recipe.name, recipe.title, recipe.data, known)
         else:
             table.add_row(recipe.name, recipe.title, "-", "")
+    for study in STUDIES.values():
+        table.add_row(study.name, study.title, study.data, "")
+    for name, studies in GROUPS.items():
+        table.add_row(name, f"All of {', '.join(studies)}", "", "")
     Console().print(table)
 
 
@@ -32,36 +41,48 @@ def reproduce(name: str, *, data: Path | None, out: Path, seed: int, quick: bool
     Raises:
         typer.Exit: with status 2 for a name that does not exist, 1 for data that is not there.
     """
-    if name not in RECIPES:
+    if name not in RECIPES | STUDIES | GROUPS:
         typer.echo(f"densityd reproduce: there is no experiment {name!r}; see --list", err=True)
         raise typer.Exit(2)
-    if not quick and importlib.util.find_spec("matplotlib") is None:
+    _require_extra(quick=quick and name in RECIPES)
+    torch.set_num_threads(1)
+    try:
+        if name in RECIPES:
+            _reproduce_recipe(name, data=data, out=out, seed=seed, quick=quick)
+        else:
+            for study in GROUPS[name].values() if name in GROUPS else [STUDIES[name]]:
+                _reproduce_study(study, data=data or Path(), out=out, quick=quick)
+    except DataMissingError as error:
+        typer.echo(f"densityd reproduce: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _require_extra(*, quick: bool) -> None:
+    """Ends the command where figures or other detectors are wanted and cannot be had."""
+    missing = [name for name in ("matplotlib", "sklearn") if importlib.util.find_spec(name) is None]
+    if missing and not quick:
         typer.echo(
-            "densityd reproduce: figures need matplotlib: pip install 'densityd[experiments]'",
+            "densityd reproduce: figures need matplotlib, and anomaly detection scikit-learn:"
+            " pip install 'densityd[experiments]'",
             err=True,
         )
         raise typer.Exit(1)
-    torch.set_num_threads(1)
+
+
+def _reproduce_recipe(name: str, *, data: Path | None, out: Path, seed: int, quick: bool) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     place = Place(data=data, results=out, state=out / ".state", device=device)
-    bar = Progress(
-        TextColumn("{task.fields[what]}"), BarColumn(), TimeRemainingColumn(), transient=False
-    )
-    with bar:
+    with _bar() as bar:
         task = bar.add_task(name, what=name, total=None)
-        try:
-            result = run(
-                RECIPES[name],
-                place,
-                seed=seed,
-                quick=quick,
-                progress=lambda done, total, text: bar.update(
-                    task, completed=done, total=total, what=text
-                ),
-            )
-        except DataMissingError as error:
-            typer.echo(f"densityd reproduce: {error}", err=True)
-            raise typer.Exit(1) from error
+        result = run(
+            RECIPES[name],
+            place,
+            seed=seed,
+            quick=quick,
+            progress=lambda done, total, text: bar.update(
+                task, completed=done, total=total, what=text
+            ),
+        )
     if "test_log_likelihood" in result:
         spread = 2 * result["test_standard_error"]
         typer.echo(f"test log-likelihood {result['test_log_likelihood']:.3f} ± {spread:.3f} nats")
@@ -71,3 +92,21 @@ def reproduce(name: str, *, data: Path | None, out: Path, seed: int, quick: bool
             f" {result['effective_sample_size']:.0f} of {result['samples']}"
         )
     typer.echo("quick: nothing was written" if quick else f"written to {out / name}.json")
+
+
+def _reproduce_study(study: Study, *, data: Path, out: Path, quick: bool) -> None:
+    with _bar() as bar:
+        task = bar.add_task(study.name, what=study.name, total=None)
+
+        def show(done: float, total: float, text: str) -> None:
+            bar.update(task, completed=done, total=total, what=study.name)
+            bar.console.print(text)
+
+        run_study(study, data=data, results=out, quick=quick, progress=show)
+    typer.echo("quick: nothing was written" if quick else f"written to {out / study.name}.json")
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.fields[what]}"), BarColumn(), TimeRemainingColumn(), transient=False
+    )

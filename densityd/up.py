@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from app.settings import ApiSettings
@@ -15,7 +16,7 @@ from densityd.ports import free_port, is_ready, url_of
 from densityd.waking import Signals
 from models_store.blobs import BlobStore
 from models_store.database import migrate
-from models_store.errors import StoreError
+from models_store.errors import BlobError, StorageFullError, StoreError
 
 _REDIS_START_S = 20.0
 _API_START_S = 60.0
@@ -165,10 +166,14 @@ def _prepare_stores(settings: ApiSettings) -> None:
     try:
         migrate(settings.resolved_database_url)
         blobs = BlobStore(settings.blob_root)
-        blobs.ping()
+        # On a full disk the API starts all the same: who deletes something makes room.
+        with suppress(StorageFullError):
+            blobs.ping()
         if settings.store_url is None:
             # Nobody else writes here, so whatever is staged was left by a crash.
             blobs.sweep_staging(older_than_s=0)
+    except BlobError as error:
+        raise StartError(f"the blob store {settings.blob_root} cannot be written.") from error
     except StoreError as error:
         raise StartError(str(error)) from error
 

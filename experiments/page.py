@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from experiments import tabular
 from experiments.recipes import RECIPES, DensityRecipe, Published, Recipe
+from experiments.study_tables import anomaly_section, comparison_section
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
@@ -14,8 +16,32 @@ _HEAD = """# The published experiments
 
 Every number of ours on this page is read from `experiments/results` by `python -m experiments.page`.
 `densityd reproduce --list` names the experiments; `densityd reproduce NAME --data FOLDER` runs one, through the
-training code that jobs use. Log-likelihoods are means over the test rows, in nats, with two standard errors; higher is
-better. Rows that say *not run* are complete recipes that nobody has run yet, or whose data could not be had.
+training code that jobs use, `haf-comparison` and `anomaly` all studies of that kind. One that was stopped goes on where
+it was. Log-likelihoods are means over the test rows, in nats, with two standard errors; higher is
+better. Rows that say *not run* are complete recipes that nobody has run yet. Those whose data were not available are
+tested on small files of the same form.
+
+"""
+
+_DATA = """## The files
+
+`--data FOLDER` holds the files under these names. Nothing is unpickled: for gas and miniboone take the text files of
+the UCI repository. Hepmass, power, gas and miniboone are prepared as Papamakarios et al. 2017 did; a folder may hold
+`NAME.npz` with the arrays `train`, `validation` and `test`, prepared already, instead.
+
+| data | file | what is done |
+| --- | --- | --- |
+| binarised MNIST | `binarized_mnist.npz`: `train`, `valid`, `test`, bits packed by `numpy.packbits(axis=1)` | - |
+| dna, mushrooms | `NAME.npz`: `train`, `valid`, `test` of 0 and 1 | - |
+| mnist | `mnist.npz`: `x_train`, `x_test` of uint8 pixels | the last 10,000 training pictures validate; noise, logit |
+| bsds300 | `bsds300_patches_uint8.npz`: `train`, `val`, `test` of 64 uint8 pixels | noise, less the patch's mean, less the last pixel |
+| hepmass | `1000_train.csv`, `1000_test.csv` | class 1 only; features whose smallest value is in more than 5 rows dropped; standardised |
+| power | `household_power_consumption.txt` | incomplete rows, date, reactive power and intensity dropped; minute of the day; noise; random order; standardised |
+| gas | `ethylene_CO.txt` | a random quarter of the rows; time and concentrations dropped, and sensors that correlate by more than 0.98 with a later one; standardised |
+| miniboone | `MiniBooNE_PID.txt`, or its cleaned rows as `miniboone.npy` | signal only; empty events and features as of hepmass dropped; standardised |
+| thyroid, mammography, pendigits, shuttle | `anomaly_NAME.npz`: `X`, and `y`, 1 for an anomaly | as each study says |
+| California housing | `cal_housing.npy`, price last | as the study says |
+| moons, picture | made | - |
 
 """
 
@@ -44,15 +70,31 @@ def page() -> str:
         + "| experiment | what | KL, nats | effective samples | Pareto k | iterations, time |\n"
         + "| --- | --- | --- | --- | --- | --- |\n"
         + "".join(variational)
-        + "\n## Figures\n\n"
+        + "\n## HAF beside MAF and Real NVP\n\n"
+        + comparison_section(_runs)
+        + "\n## Detection of anomalies\n\n"
+        + anomaly_section(_runs)
+        + "\n"
+        + _DATA
+        + "## Figures\n\n"
         + "".join(figures)
     )
+
+
+def _runs(name: str) -> list[dict[str, Any]]:
+    """The runs of a study so far."""
+    path = RESULTS / f"{name}.json"
+    if not path.is_file():
+        return []
+    runs: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    return runs
 
 
 def _density_row(recipe: DensityRecipe, result: dict[str, Any] | None) -> str:
     published = "; ".join(_published(known) for known in recipe.published) or "-"
     if result is None:
-        return f"| `{recipe.name}` | {recipe.title} | not run | {published} | - | - |\n"
+        why = ": data not available" if recipe.data in tabular.SOURCES else ""
+        return f"| `{recipe.name}` | {recipe.title} | not run{why} | {published} | - | - |\n"
     value, error = result["test_log_likelihood"], 2 * result["test_standard_error"]
     return (
         f"| `{recipe.name}` | {recipe.title} | {value:.2f} ± {error:.2f} | {published} |"

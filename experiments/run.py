@@ -15,6 +15,8 @@ import torch
 
 from experiments import data, figures
 from experiments.recipes import DensityRecipe, Recipe, VariationalRecipe
+from experiments.sources import Data
+from experiments.studies import Progress
 from flows import (
     EpochReport,
     FitOptions,
@@ -38,9 +40,6 @@ from models_store.checkpoints import load_state, save_state
 _SAVE_EVERY_S = 60.0
 _QUICK_EPOCHS, _QUICK_ITERATIONS = 2, 50
 _SAMPLES = 10_000
-
-# What is done so far and what there is to do at most, and one line of numbers.
-Progress = Callable[[float, float, str], None]
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def run(
         found = _run_density(recipe, place, saved, seed=seed, quick=quick, progress=progress)
     else:
         found = _run_variational(recipe, place, saved, seed=seed, quick=quick, progress=progress)
-    flow, curve, metrics = found
+    flow, curve, metrics, test = found
     result: dict[str, Any] = {
         "name": recipe.name,
         "title": recipe.title,
@@ -99,9 +98,10 @@ def run(
     }
     if not quick:
         place.results.mkdir(parents=True, exist_ok=True)
-        figures.draw(recipe, flow, curve, place.results)
+        # The numbers first: they took hours, and a figure may fail.
         path = place.results / f"{recipe.name}.json"
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        figures.draw(recipe, flow, curve, test, place.results)
     saved.delete()
     return result
 
@@ -139,7 +139,8 @@ class _Saved:
         self._blobs.delete(self._key)
 
 
-_Found = tuple[Flow, list[list[float]], dict[str, Any]]
+# The flow, its learning curve, its numbers, and the test rows if there are any.
+_Found = tuple[Flow, list[list[float]], dict[str, Any], torch.Tensor | None]
 
 
 def _run_density(
@@ -179,7 +180,7 @@ def _run_density(
         "train_rows": len(rows.train),
         "parameters": count_parameters(recipe.flow, dim),
     }
-    return flow, curve, metrics
+    return flow, curve, metrics, rows.test
 
 
 def _model_rows(flow: Flow, rows: torch.Tensor, seed: int) -> torch.Tensor:
@@ -194,7 +195,7 @@ def _model_rows(flow: Flow, rows: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def _fit(
-    flow: Flow, rows: data.Data, options: FitOptions, saved: _Saved, progress: Progress
+    flow: Flow, rows: Data, options: FitOptions, saved: _Saved, progress: Progress
 ) -> tuple[EpochReport, list[list[float]]]:
     state, curve = saved.load()
     last = None
@@ -253,7 +254,7 @@ def _run_variational(
         "training_seconds": round(last.seconds, 1),
         "parameters": count_parameters(recipe.flow, target.dim),
     }
-    return flow, curve, metrics
+    return flow, curve, metrics, None
 
 
 def _quick(flow: FlowSpec) -> FlowSpec:

@@ -4,26 +4,26 @@ A file is written in the staging folder, then committed under its key. Keys are 
 service alone: no caller's text is ever part of a path.
 """
 
-import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from models_store.errors import BlobCorruptError, BlobError, BlobMissingError, StorageFullError
+from models_store.disk_errors import disk_errors
+from models_store.errors import BlobCorruptError, BlobError, BlobMissingError
 
 STAGING = "staging"
 
 _KEY = re.compile(r"(datasets|jobs|models|results)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){1,3}")
 _FOLDERS = ("datasets", "jobs", "models", "results")
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def table_key(dataset_id: str) -> str:
@@ -43,6 +43,11 @@ def model_key(job_id: str, attempt: int) -> str:
     finished it.
     """
     return f"models/{job_id}/{attempt}.safetensors"
+
+
+def imported_key() -> str:
+    """Return a new key for a model that was trained elsewhere."""
+    return f"models/imported/{secrets.token_hex(16)}.safetensors"
 
 
 def part_key(job_id: str, attempt: int, *, number: int) -> str:
@@ -69,6 +74,22 @@ class StoredBlob:
     bytes: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class FoundFile:
+    """Something that lies in the store.
+
+    Attributes:
+        key: its path below the store's folder.
+        age_s: seconds since it was last written to.
+        own: whether it can be one of the store's: a plain file under a key.
+    """
+
+    key: str
+    bytes: int
+    age_s: float
+    own: bool
+
+
 class BlobStore:
     """Files under one folder, which every process of the service shares."""
 
@@ -84,7 +105,7 @@ class BlobStore:
 
         Raises:
             StorageFullError: no space is left, for this file or for what the body writes.
-            BlobError: the staging folder cannot be written.
+            BlobError: the disk failed, or cannot be written.
         """
         with _translated(STAGING):
             self._staging.mkdir(parents=True, exist_ok=True)
@@ -92,13 +113,12 @@ class BlobStore:
             os.close(handle)
         path = Path(name)
         try:
-            yield path
-        except OSError as error:
-            if error.errno in _NO_SPACE:
-                raise StorageFullError from error
-            raise
+            with disk_errors(STAGING):
+                yield path
         finally:
-            path.unlink(missing_ok=True)
+            # Where nothing can be deleted any more, the error of before is the one to tell.
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def commit(self, staged: Path, key: str) -> StoredBlob:
         """Make a staged file durable under a key: it survives a power cut once this returns.
@@ -162,6 +182,18 @@ class BlobStore:
             path.relative_to(self.root).as_posix() for path in folder.rglob("*") if path.is_file()
         )
 
+    def files(self) -> Iterator[FoundFile]:
+        """Give all that lies in the folder, links among it, but what is staged."""
+        for path in sorted(self.root.rglob("*")):
+            staged = path.relative_to(self.root).parts[0] == STAGING
+            if not staged and (found := self._found(path)) is not None:
+                yield found
+
+    def staged_files(self, *, older_than_s: float) -> list[FoundFile]:
+        """Give what crashed writers left in the staging folder; see `sweep_staging`."""
+        found = map(self._found, sorted(self._staging.glob("*")))
+        return [file for file in found if file is not None and file.age_s >= older_than_s]
+
     def delete(self, prefix: str) -> None:
         """Delete a file, or a folder with all in it; nothing there is no error.
 
@@ -190,16 +222,10 @@ class BlobStore:
         Returns:
             How many were deleted.
         """
-        deadline = time.time() - older_than_s
-        deleted = 0
-        for path in self._staging.glob("*"):
-            try:
-                if path.lstat().st_mtime <= deadline:
-                    path.unlink()
-                    deleted += 1
-            except FileNotFoundError:
-                continue
-        return deleted
+        left = self.staged_files(older_than_s=older_than_s)
+        for file in left:
+            (self.root / file.key).unlink(missing_ok=True)
+        return len(left)
 
     def ping(self) -> None:
         """Write and remove a probe file.
@@ -213,6 +239,22 @@ class BlobStore:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
 
+    def _found(self, path: Path) -> FoundFile | None:
+        """What the disk knows of a path; None for a folder, and for what is gone by now."""
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            return None
+        if stat.S_ISDIR(status.st_mode):
+            return None
+        key = path.relative_to(self.root).as_posix()
+        return FoundFile(
+            key=key,
+            bytes=status.st_size,
+            age_s=time.time() - status.st_mtime,
+            own=stat.S_ISREG(status.st_mode) and _KEY.fullmatch(key) is not None,
+        )
+
     def _locate(self, key: str) -> Path:
         if _KEY.fullmatch(key) is None:
             raise ValueError("this is no key of the blob store")
@@ -222,10 +264,9 @@ class BlobStore:
 @contextmanager
 def _translated(key: str) -> Iterator[None]:
     try:
-        yield
+        with disk_errors(key):
+            yield
     except OSError as error:
-        if error.errno in _NO_SPACE:
-            raise StorageFullError from error
         raise BlobError(key, "cannot be written") from error
 
 

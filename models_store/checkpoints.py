@@ -44,7 +44,9 @@ class CheckpointMismatchError(BlobError):
         super().__init__(key, "belongs to something else")
 
 
-class _ModelHeader(BaseModel):
+class ModelHeader(BaseModel):
+    """What the file of a model says about itself: all that building its flow takes."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
@@ -88,7 +90,7 @@ def save_model(  # noqa: PLR0913  where to, the flow, and what it is made of
     Raises:
         StorageFullError: nothing was stored.
     """
-    header = _ModelHeader(
+    header = ModelHeader(
         spec=spec_to_dict(spec),
         dim=flow.dim,
         columns=list(columns),
@@ -122,7 +124,7 @@ def load_model(
     """
     tensors, text = _read(blobs, key, sha256)
     try:
-        header = _ModelHeader.model_validate_json(text)
+        header = ModelHeader.model_validate_json(text)
         own = spec_from_dict(header.spec)
         if spec is not None and own != spec_from_dict(dict(spec)):
             raise CheckpointMismatchError(key)
@@ -130,9 +132,22 @@ def load_model(
             raise CheckpointMismatchError(key)
         if len(header.columns) != header.dim:
             raise CheckpointMismatchError(key)
-        return _build(own, header, tensors).eval()
+        return build_model(own, header, tensors)
     except (FlowError, ValueError, LookupError, RuntimeError) as error:
         raise CheckpointMismatchError(key) from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Read the tensors of a file, and its description as text; "" if it has none.
+
+    Raises:
+        SafetensorError: it is no safetensors file.
+        OSError: it cannot be read.
+    """
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(_METADATA_KEY, "")
+        # Copies: the file may go while its tensors live.
+        return {name: file.get_tensor(name).clone() for name in file.keys()}, text  # noqa: SIM118
 
 
 def save_state(blobs: BlobStore, key: str, state: FitState) -> StoredBlob:
@@ -160,7 +175,12 @@ def load_state(blobs: BlobStore, key: str, sha256: str) -> FitState:
     return FitState(tensors=tensors, meta=header.meta)
 
 
-def _build(spec: FlowSpec, header: _ModelHeader, tensors: Mapping[str, Tensor]) -> Flow:
+def build_model(spec: FlowSpec, header: ModelHeader, tensors: Mapping[str, Tensor]) -> Flow:
+    """The flow that a file describes, with its weights, ready for use.
+
+    Raises:
+        FlowError, ValueError, LookupError, RuntimeError: the weights are not those of such a flow.
+    """
     dim, context_dim = header.dim, len(header.context_columns)
     if count_parameters(spec, dim, context_dim) > sum(
         tensor.numel() for tensor in tensors.values()
@@ -179,7 +199,7 @@ def _build(spec: FlowSpec, header: _ModelHeader, tensors: Mapping[str, Tensor]) 
         seed=0,
     )
     flow.load_state_dict(tensors)
-    return flow
+    return flow.eval()
 
 
 def preprocessing_spec(chosen: Preprocessing) -> PreprocessingSpec:
@@ -218,9 +238,6 @@ def _own(tensor: Tensor) -> Tensor:
 def _read(blobs: BlobStore, key: str, sha256: str) -> tuple[dict[str, Tensor], str]:
     path: Path = blobs.verify(key, sha256)
     try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_METADATA_KEY, "")
-            # Copies: the file may go while its tensors live.
-            return {name: file.get_tensor(name).clone() for name in file.keys()}, text  # noqa: SIM118
+        return read_tensors(path)
     except (SafetensorError, OSError) as error:
         raise BlobCorruptError(key) from error

@@ -58,6 +58,11 @@ class Database:
         else:
             self._write = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
 
+    @property
+    def is_server(self) -> bool:
+        """Whether it is a server, which may be away for a while, and not a file."""
+        return self._file is None
+
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One transaction that may write; it commits at the end, or rolls back on an error.

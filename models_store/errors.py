@@ -51,6 +51,23 @@ class JobNotResumableError(ConflictError):
         super().__init__(f"Job {job_id} is {state}; only a cancelled or failed job can be resumed.")
 
 
+class ResultDeletedError(StoreError):
+    """The file that a job made was deleted."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__("The result was deleted. The same request makes it again.")
+
+
+class ResultNotReadyError(ConflictError):
+    """The job has not made its file."""
+
+    def __init__(self, job_id: str, *, state: str) -> None:
+        self.job_id = job_id
+        self.state = state
+        super().__init__(f"The job is {state}.")
+
+
 class PreconditionError(StoreError):
     """The alias is not at the revision that the caller saw; somebody else moved it."""
 
@@ -168,6 +185,10 @@ class BlobError(StoreError):
     def __init__(self, key: str, detail: str) -> None:
         self.key = key
         super().__init__(f"Stored file {key} {detail}.")
+
+
+class ModelFileError(StoreError):
+    """A file that a caller brought is not a model, or not one that can be used."""
 
 
 class BlobMissingError(BlobError):

@@ -1,4 +1,4 @@
-"""Idempotency records: which job a caller's key stands for."""
+"""Idempotency records: which job or dataset a caller's key stands for."""
 
 from sqlalchemy import Select, delete, select, tuple_
 from sqlalchemy.orm import Session
@@ -13,8 +13,8 @@ RETENTION_S = 24 * 3600
 _PURGE = 100
 
 
-def claim_key(session: Session, project: str, idempotency: Idempotency, *, job_id: str) -> str:
-    """Return the id of the job that the key stands for: the new one, if the key is free.
+def claim_key(session: Session, project: str, idempotency: Idempotency, *, new_id: str) -> str:
+    """Return the id of what the key stands for: the new one, if the key is free.
 
     Of two transactions with one key, the second waits here for the first.
 
@@ -24,7 +24,7 @@ def claim_key(session: Session, project: str, idempotency: Idempotency, *, job_i
     _purge(session)
     values = {
         "fingerprint": idempotency.fingerprint,
-        "job_id": job_id,
+        "resource_id": new_id,
         "expires_at": db_now(RETENTION_S),
     }
     taken = session.scalar(
@@ -35,22 +35,31 @@ def claim_key(session: Session, project: str, idempotency: Idempotency, *, job_i
             set_=values,
             where=IdempotencyRow.expires_at <= db_now(),
         )
-        .returning(IdempotencyRow.job_id)
+        .returning(IdempotencyRow.resource_id)
     )
     if taken is not None:
-        return job_id
-    return _job_of(session.scalars(_records(project, idempotency)).one(), idempotency)
+        return new_id
+    return _resource_of(session.scalars(_records(project, idempotency)).one(), idempotency)
 
 
-def known_job(session: Session, project: str, idempotency: Idempotency) -> str | None:
-    """Return the id of the job that the key stands for by now, if it stands for one.
+def known_resource(session: Session, project: str, idempotency: Idempotency) -> str | None:
+    """Return the id of what the key stands for by now, if it stands for anything.
 
     Raises:
         IdempotencyReusedError: the key stands for another request.
     """
     valid = _records(project, idempotency).where(IdempotencyRow.expires_at > db_now())
     first = session.scalar(valid)
-    return None if first is None else _job_of(first, idempotency)
+    return None if first is None else _resource_of(first, idempotency)
+
+
+def forget_resource(session: Session, project: str, resource_id: str) -> None:
+    """Free the keys that stand for something which is no more."""
+    session.execute(
+        delete(IdempotencyRow).where(
+            IdempotencyRow.project == project, IdempotencyRow.resource_id == resource_id
+        )
+    )
 
 
 def _records(project: str, idempotency: Idempotency) -> Select[IdempotencyRow]:
@@ -59,10 +68,10 @@ def _records(project: str, idempotency: Idempotency) -> Select[IdempotencyRow]:
     )
 
 
-def _job_of(first: IdempotencyRow, idempotency: Idempotency) -> str:
+def _resource_of(first: IdempotencyRow, idempotency: Idempotency) -> str:
     if first.fingerprint != idempotency.fingerprint:
         raise IdempotencyReusedError(idempotency.key)
-    return first.job_id
+    return first.resource_id
 
 
 def _purge(session: Session) -> None:

@@ -4,13 +4,13 @@ import re
 import secrets
 from typing import Literal
 
-IdKind = Literal["ds", "job"]
+IdKind = Literal["ds", "job", "key"]
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-"""What names of models and aliases look like."""
+"""What names of models, aliases and projects look like."""
 
 _NAME = re.compile(NAME_PATTERN.removesuffix("$"))
-_ID = re.compile(r"(ds|job)_[0-9a-f]{32}")
+_ID = re.compile(r"(ds|job|key)_[0-9a-f]{32}")
 
 
 def new_id(kind: IdKind) -> str:
@@ -19,7 +19,7 @@ def new_id(kind: IdKind) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Whether a caller's text can be the name of a model or an alias at all."""
+    """Whether a caller's text can be the name of a model, an alias or a project at all."""
     return _NAME.fullmatch(text) is not None
 
 

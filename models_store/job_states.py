@@ -1,5 +1,6 @@
 """What a job is: its kinds, its states and the moves between them, as plain values."""
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -92,6 +93,11 @@ class Idempotency:
 
     key: str
     fingerprint: str
+
+    @classmethod
+    def of(cls, key: str, *request: str) -> "Idempotency":
+        """Hash what tells a request from others."""
+        return cls(key=key, fingerprint=hashlib.sha256("\n".join(request).encode()).hexdigest())
 
 
 class JobError(TypedDict):

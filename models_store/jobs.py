@@ -8,8 +8,14 @@ from sqlalchemy.orm import Session
 from models_store.clock import db_now
 from models_store.database import Database
 from models_store.dataset_rows import pin_dataset
-from models_store.errors import JobFinalError, JobNotResumableError, LimitError
-from models_store.idempotency import claim_key, known_job
+from models_store.errors import (
+    JobFinalError,
+    JobNotResumableError,
+    LimitError,
+    ResultDeletedError,
+    ResultNotReadyError,
+)
+from models_store.idempotency import claim_key, known_resource
 from models_store.ids import new_id
 from models_store.job_rows import (
     append,
@@ -38,6 +44,7 @@ from models_store.job_states import (
 )
 from models_store.pages import Page, page_of
 from models_store.tables import JobDatasetRow, JobEventRow, JobRow
+from models_store.usage import check_storage
 
 __all__ = [
     "CRASH_LOOP_ATTEMPTS",
@@ -55,6 +62,7 @@ __all__ = [
     "Jobs",
     "NewJob",
     "Submitted",
+    "result_of",
 ]
 
 
@@ -75,6 +83,7 @@ class Jobs:
         *,
         idempotency: Idempotency | None = None,
         max_queued: int | None = None,
+        max_bytes: int | None = None,
     ) -> Submitted:
         """Accept a job: its row and its idempotency record in one transaction.
 
@@ -83,13 +92,14 @@ class Jobs:
             idempotency: makes a repeated request give the first job, for 24 hours.
             max_queued: how many jobs of the project may wait; requests that race may pass it by
                 their own number.
+            max_bytes: what the project may store; what a job that was accepted makes may pass it.
 
         Raises:
             NotFoundError: the project has no such dataset.
             IdempotencyReusedError: the key came before with another fingerprint.
-            LimitError: so many jobs of the project wait already.
+            LimitError: so many jobs of the project wait already, or it stores so much.
         """
-        return self._database.transact(_submit, new, idempotency, max_queued)
+        return self._database.transact(_submit, new, idempotency, max_queued, max_bytes)
 
     def submitted(self, project: str, idempotency: Idempotency) -> Submitted | None:
         """Return the job that a repeated request gave the first time, whatever became of its data.
@@ -98,7 +108,7 @@ class Jobs:
             IdempotencyReusedError: the key came before with another fingerprint.
         """
         with self._database.read() as session:
-            job_id = known_job(session, project, idempotency)
+            job_id = known_resource(session, project, idempotency)
             return None if job_id is None else _replayed(session, project, job_id)
 
     def get(self, project: str, job_id: str) -> Job:
@@ -158,6 +168,15 @@ class Jobs:
         """
         return self._database.transact(_resume, project, job_id)
 
+    def delete_result(self, project: str, job_id: str) -> JobResult:
+        """Forget the file of a bulk job and return what it was; its bytes are the caller's to delete.
+
+        Raises:
+            NotFoundError: the project has no such job.
+            ResultNotReadyError, ResultDeletedError: it has no file yet, or not any more.
+        """
+        return self._database.transact(_delete_result, project, job_id)
+
     def events(self, project: str, job_id: str, *, after: int = 0, limit: int = 1000) -> Events:
         """Return events with a number above ``after``, oldest first.
 
@@ -190,11 +209,15 @@ class Jobs:
 
 
 def _submit(
-    session: Session, new: NewJob, idempotency: Idempotency | None, max_queued: int | None
+    session: Session,
+    new: NewJob,
+    idempotency: Idempotency | None,
+    max_queued: int | None,
+    max_bytes: int | None,
 ) -> Submitted:
     job_id = new_id("job")
     if idempotency is not None:
-        first_id = claim_key(session, new.project, idempotency, job_id=job_id)
+        first_id = claim_key(session, new.project, idempotency, new_id=job_id)
         if first_id != job_id:
             return _replayed(session, new.project, first_id)
     dataset_ids = {*new.held_out_ids} | ({new.dataset_id} if new.dataset_id else set())
@@ -202,6 +225,8 @@ def _submit(
         pin_dataset(session, new.project, dataset_id)
     if max_queued is not None:
         _check_queue(session, new.project, max_queued)
+    if max_bytes is not None:
+        check_storage(session, new.project, max_bytes)
     row = JobRow(
         id=job_id,
         project=new.project,
@@ -290,6 +315,26 @@ def _resume(session: Session, project: str, job_id: str) -> Job:
     move(session, row, JobState.QUEUED)
     session.flush()
     return to_job(row)
+
+
+def _delete_result(session: Session, project: str, job_id: str) -> JobResult:
+    row = find(session, project, job_id, lock=True)
+    result = result_of(to_job(row))
+    row.result = None
+    return result
+
+
+def result_of(job: Job) -> JobResult:
+    """The file that a bulk job made.
+
+    Raises:
+        ResultNotReadyError, ResultDeletedError: there is none yet, or not any more.
+    """
+    if job.result is not None:
+        return job.result
+    if job.state is JobState.SUCCEEDED:
+        raise ResultDeletedError(job.id)
+    raise ResultNotReadyError(job.id, state=job.state)
 
 
 def _mark_dispatched(session: Session, job_ids: JobIds) -> None:

@@ -72,7 +72,7 @@ class NewVersion:
     dataset_sha256: str | None
     target: dict[str, Any] | None = None
     held_out: dict[str, Any] | None = None
-    seed: int
+    seed: int | None
     code_version: str
     checkpoint_key: str
     checkpoint_sha256: str
@@ -81,12 +81,17 @@ class NewVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class Version(NewVersion):
-    """A registered version of a model; ``aliases`` are those that point at it now."""
+    """A registered version of a model.
+
+    Attributes:
+        job_id: the job that made it; None: it was imported.
+        aliases: those that point at it now.
+    """
 
     project: str
     name: str
     version: int
-    job_id: str
+    job_id: str | None
     aliases: list[str]
     created_at: datetime
 

@@ -9,11 +9,15 @@ from sqlalchemy.orm import Session
 from models_store.database import Database
 from models_store.dataset_rows import find_dataset, to_dataset, user_of
 from models_store.errors import DatasetInUseError, NotFoundError
+from models_store.idempotency import claim_key, forget_resource
 from models_store.ids import is_name
+from models_store.job_states import Idempotency
 from models_store.pages import Page, page_of
 from models_store.records import Alias, Dataset, Model, NewDataset, NewVersion, Version
 from models_store.tables import DatasetRow, ModelRow, ModelVersionRow
+from models_store.usage import check_storage
 from models_store.version_rows import (
+    add_version,
     check_revision,
     find_alias,
     find_model,
@@ -38,9 +42,35 @@ class Registry:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add_dataset(self, new: NewDataset) -> Dataset:
-        """Register a table that is durable in the blob store."""
-        return self._database.transact(_add_dataset, new)
+    def add_dataset(
+        self,
+        new: NewDataset,
+        *,
+        idempotency: Idempotency | None = None,
+        max_bytes: int | None = None,
+    ) -> Dataset:
+        """Register a table that is durable in the blob store.
+
+        Args:
+            new: the table.
+            idempotency: makes a repeated request give the first dataset, which has another id than
+                `new`, for 24 hours or until it is deleted.
+            max_bytes: what the project may store.
+
+        Raises:
+            IdempotencyReusedError: the key came before with another fingerprint.
+            LimitError: the project would store too much.
+        """
+        return self._database.transact(_add_dataset, new, idempotency, max_bytes)
+
+    def check_storage(self, project: str, *, max_bytes: int, more: int = 0) -> None:
+        """See that a project may store so many bytes more; with 0, anything at all.
+
+        Raises:
+            LimitError: it may not.
+        """
+        with self._database.read() as session:
+            check_storage(session, project, max_bytes, more=more)
 
     def dataset(self, project: str, dataset_id: str) -> Dataset:
         """Return a dataset.
@@ -144,6 +174,10 @@ class Registry:
             number = _number(session, model, alias=match["alias"], version=match["version"])
             return to_versions(session, model, [find_version(session, model, number)])[0]
 
+    def add_version(self, project: str, name: str, new: NewVersion) -> Version:
+        """Register an imported flow, durable in the blob store, as the next version of a model."""
+        return self._database.transact(add_version, new, project=project, name=name, job_id=None)
+
     def alias(self, project: str, name: str, alias: str) -> Alias:
         """Return where an alias points.
 
@@ -189,7 +223,15 @@ class Registry:
         self._database.transact(_delete_alias, project, name, alias, if_match)
 
 
-def _add_dataset(session: Session, new: NewDataset) -> Dataset:
+def _add_dataset(
+    session: Session, new: NewDataset, idempotency: Idempotency | None, max_bytes: int | None
+) -> Dataset:
+    if idempotency is not None:
+        first_id = claim_key(session, new.project, idempotency, new_id=new.id)
+        if first_id != new.id:
+            return to_dataset(find_dataset(session, new.project, first_id))
+    if max_bytes is not None:
+        check_storage(session, new.project, max_bytes, more=new.bytes)
     row = DatasetRow(**asdict(new))
     session.add(row)
     session.flush()
@@ -202,6 +244,7 @@ def _delete_dataset(session: Session, project: str, dataset_id: str) -> Dataset:
     job_id = user_of(session, dataset_id)
     if job_id is not None:
         raise DatasetInUseError(dataset_id, job_id=job_id)
+    forget_resource(session, project, dataset_id)
     session.delete(row)
     return to_dataset(row)
 

@@ -51,6 +51,7 @@ def open_table_isolated(
         named=copied["named"],
         chunks=iter(()) if rows is None else rows.chunks,
         warnings=[],
+        rows=copied["rows"],
     )
 
 

@@ -58,6 +58,30 @@ def open_arrow(path: Path, options: ParseOptions) -> TableSource:
     )
 
 
+def checked_rows(path: Path, options: ParseOptions) -> int | None:
+    """Check all of an opened stream without reading its numbers, and count its rows.
+
+    Returns:
+        None where a batch is compressed: whether it unpacks is seen when it does.
+
+    Raises:
+        TableError: the stream is damaged or too large.
+    """
+    rows = 0
+    with _decoding():
+        messages = _Messages(path)
+        schema = messages.schema()
+        _, dtypes = real_columns(schema)
+        for message in messages.batches():
+            header = _BatchHeader(message)
+            if header.compressed:
+                return None
+            rows += header.rows
+            check_rows(rows, row_bytes=row_bytes(dtypes), options=options)
+            pa.ipc.read_record_batch(message, schema).validate(full=True)
+    return rows
+
+
 class _Messages:
     """The messages of a stream, which must end with its end marker and nothing after it."""
 
@@ -146,9 +170,14 @@ class _BatchHeader:
         if self.rows < 0:
             raise _damaged("a record batch has a negative number of rows")
 
+    @property
+    def compressed(self) -> bool:
+        """Whether its buffers are to be unpacked."""
+        return self._field(self._batch, _COMPRESSION_SLOT) is not None
+
     def check_unpacked(self, *, columns: int) -> None:
         """Refuse a compressed batch that unpacks to too much, or to more than its rows need."""
-        if self._field(self._batch, _COMPRESSION_SLOT) is None:
+        if not self.compressed:
             return
         unpacked = sum(self._unpacked_sizes())
         if unpacked > MAX_UNPACKED_BYTES:

@@ -1,11 +1,9 @@
 """The npy format: reading what NumPy may have written, and writing what is memory-mapped."""
 
 import ast
-import errno
 import math
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, Self
@@ -13,7 +11,8 @@ from typing import BinaryIO, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models_store.errors import StorageFullError
+from models_store.blobs import STAGING
+from models_store.disk_errors import disk_errors
 from models_store.table_contract import ParseOptions, TableError
 from models_store.table_source import (
     Columns,
@@ -60,6 +59,7 @@ def open_npy(path: Path, options: ParseOptions) -> TableSource:
         named=False,
         chunks=read(path, header),
         warnings=[],
+        rows=header.rows,
     )
 
 
@@ -70,6 +70,7 @@ class RowWriter:
 
     Raises:
         StorageFullError: from every method, when the disk is full.
+        BlobError: from every method, when the disk failed.
     """
 
     def __init__(self, path: Path, columns: int, *, dtype: Literal["float32", "float64"]) -> None:
@@ -77,19 +78,19 @@ class RowWriter:
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self.rows = 0
         self._file: BinaryIO = path.open("w+b")
-        with _disk_full():
+        with disk_errors(STAGING):
             self._file.write(bytes(_WRITTEN_HEADER_BYTES))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with _disk_full():
+        with disk_errors(STAGING):
             self._file.close()
 
     def write(self, values: Columns) -> None:
         """Append rows."""
-        with _disk_full():
+        with disk_errors(STAGING):
             self._file.write(np.ascontiguousarray(values.T, dtype=self.dtype).data)
         self.rows += values.shape[1]
 
@@ -98,7 +99,7 @@ class RowWriter:
         row_bytes = self.columns * self.dtype.itemsize
         step = max(1, _COPY_BYTES // row_bytes)
         source = target = _WRITTEN_HEADER_BYTES
-        with _disk_full():
+        with disk_errors(STAGING):
             for start in range(0, self.rows, step):
                 # What is written never reaches what is still to be read: it is narrower.
                 self._file.seek(source)
@@ -118,21 +119,11 @@ class RowWriter:
             f" 'shape': ({self.rows}, {self.columns}), }}"
         )
         length = _WRITTEN_HEADER_BYTES - 10
-        with _disk_full():
+        with disk_errors(STAGING):
             self._file.seek(0)
             self._file.write(_MAGIC + b"\x01\x00" + length.to_bytes(2, "little"))
             self._file.write(text.ljust(length - 1).encode() + b"\n")
             self._file.flush()
-
-
-@contextmanager
-def _disk_full() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise StorageFullError from error
-        raise
 
 
 def _read_header(path: Path) -> _Header:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from models_store.errors import StorageFullError
+from models_store.errors import BlobError, StorageFullError
 from models_store.table_contract import TableError
 
 _PR_SET_PDEATHSIG = 1
@@ -42,7 +42,7 @@ def run_child(module: str, task: Mapping[str, object], *, timeout_s: float) -> d
     Raises:
         TableError: ``dataset-too-large`` when it was killed for time or memory,
             ``dataset-parse`` when it crashed.
-        TableError, StorageFullError: the module itself raised it.
+        TableError, StorageFullError, BlobError: the module itself raised it.
         RuntimeError: it failed in another way.
     """
     try:
@@ -79,6 +79,8 @@ def do_task(do: Callable[[dict[str, Any]], Mapping[str, object]]) -> None:
         outcome = _error_of(error)
     except StorageFullError:
         outcome = {"storage_full": True}
+    except BlobError as error:
+        outcome = {"storage_failed": error.key}
     write_outcome(outcome)
 
 
@@ -140,6 +142,8 @@ def _result_of(outcome: dict[str, Any]) -> dict[str, Any]:
         raise TableError(**outcome["error"])
     if "storage_full" in outcome:
         raise StorageFullError
+    if "storage_failed" in outcome:
+        raise BlobError(outcome["storage_failed"], "cannot be written")
     return outcome
 
 

@@ -55,6 +55,7 @@ class TableSource:
         named: whether the names are the file's own, not given by place.
         chunks: the rows in order; iterating raises `TableError` at the first fault found.
         warnings: what is already known when the file is opened.
+        rows: how many there are, where that is known and nothing can be wrong with them any more.
     """
 
     names: list[str]
@@ -62,6 +63,7 @@ class TableSource:
     named: bool
     chunks: Iterator[Columns]
     warnings: list[TableWarning]
+    rows: int | None = None
 
 
 def rows_per_chunk(columns: int) -> int:

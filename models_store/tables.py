@@ -142,14 +142,14 @@ class JobEventRow(Base):
 
 
 class IdempotencyRow(Base):
-    """The job that a caller's idempotency key stands for, until it expires."""
+    """The job or the dataset that a caller's idempotency key stands for, until it expires."""
 
     __tablename__ = "idempotency"
 
     project: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
     fingerprint: Mapped[str]
-    job_id: Mapped[str]
+    resource_id: Mapped[str]
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
@@ -179,7 +179,8 @@ class ModelVersionRow(Base):
     project: Mapped[str]
     model_id: Mapped[int] = mapped_column(_Counter, ForeignKey("model.id"))
     version: Mapped[int]
-    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), unique=True)
+    # Null in versions that were imported, as is the seed.
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("job.id"), unique=True)
     family: Mapped[str]
     dim: Mapped[int]
     columns: Mapped[list[str]]
@@ -194,7 +195,7 @@ class ModelVersionRow(Base):
     target: Mapped[JsonObject | None]
     # Quantiles of the log densities of rows that it was not trained on; null where there are none.
     held_out: Mapped[JsonObject | None]
-    seed: Mapped[int] = mapped_column(BigInteger)
+    seed: Mapped[int | None] = mapped_column(BigInteger)
     code_version: Mapped[str]
     checkpoint_key: Mapped[str]
     checkpoint_sha256: Mapped[str]
@@ -219,3 +220,22 @@ class ModelAliasRow(Base):
     version: Mapped[int]
     revision: Mapped[int]
     updated_at: Mapped[datetime] = mapped_column(default=db_now(), onupdate=db_now())
+
+
+class ApiKeyRow(Base):
+    """A key that lets its bearer into one project; kept when it is revoked, as a record."""
+
+    __tablename__ = "api_key"
+    __table_args__ = (CheckConstraint("scope IN ('read', 'write', 'admin')", name="scope"),)
+
+    position: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    project: Mapped[str]
+    scope: Mapped[str]
+    # Of the secret, which is random: a plain hash cannot be guessed back.
+    secret_sha256: Mapped[str]
+    # Requests a second; null: the service's setting.
+    rate: Mapped[float | None]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]

@@ -15,7 +15,7 @@ _LARGEST = 2**31 - 1
 
 
 def add_version(
-    session: Session, new: NewVersion, *, project: str, name: str, job_id: str
+    session: Session, new: NewVersion, *, project: str, name: str, job_id: str | None
 ) -> Version:
     """Register the next version of a model, and the model itself with its first one."""
     model_id, number = session.execute(

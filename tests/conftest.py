@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import tests.shape_checks  # noqa: F401  pyproject.toml names it; it must be there before flows
 from models_store.blobs import BlobStore
@@ -13,9 +14,12 @@ from models_store.job_work import JobWork
 from models_store.jobs import Jobs
 from models_store.registry import Registry
 from models_store.tables import Base
+from tests.attempts import THOROUGH
 from tests.servers import PostgresServer, RedisServer
 
 _DATABASE = "densityd"
+
+settings.register_profile(THOROUGH)  # before the options are read
 
 
 @pytest.fixture(scope="session")

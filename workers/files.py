@@ -65,10 +65,10 @@ class Checkpoints:
         return saved
 
     def save_last(self, state: FitState, *, at: int) -> CheckpointRef | None:
-        """Store where training was interrupted; None if there is no space: older ones are good."""
+        """Store where training was interrupted; None if that fails: older ones are good."""
         try:
             return self._save(state, at=at)
-        except StorageFullError:
+        except (BlobError, StorageFullError):
             return None
 
     def _save(self, state: FitState, *, at: int) -> CheckpointRef:

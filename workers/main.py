@@ -13,10 +13,11 @@ from celery.exceptions import SecurityWarning  # type: ignore[import-untyped]
 from models_store.blobs import BlobStore
 from models_store.database import Database
 from models_store.errors import (
+    BlobError,
     DatabaseBusyError,
     DatabaseUnavailableError,
     SchemaMismatchError,
-    StoreError,
+    StorageFullError,
 )
 from models_store.jobs import Jobs
 from models_store.logs import configure_logging
@@ -45,31 +46,45 @@ def run_worker(settings: WorkerSettings) -> int:
     database = Database(settings.resolved_database_url, pool_size=settings.worker_concurrency + 1)
     try:
         _wait_for(database)
-        _sweep_staging(settings)
+        _prepare_store(settings)
         return _consume(database, settings)
-    except SchemaMismatchError as error:
+    except (DatabaseUnavailableError, SchemaMismatchError) as error:
         log.error("%s", error)  # noqa: TRY400 - one clear line, the traceback adds nothing
+        return 1
+    except BlobError:
+        log.error("The blob store %s cannot be written.", settings.blob_root)  # noqa: TRY400
         return 1
     finally:
         database.dispose()
 
 
 def _wait_for(database: Database) -> None:
-    """Wait for a database that is not up yet, as long as it takes."""
+    """Wait for a database that is not up yet, as long as it takes.
+
+    Raises:
+        SchemaMismatchError: it was made by another version of the code.
+        DatabaseUnavailableError: it is a file, and of no use.
+    """
     while True:
         try:
             database.check_revision()
         except (DatabaseBusyError, DatabaseUnavailableError) as error:
+            if isinstance(error, DatabaseUnavailableError) and not database.is_server:
+                raise
             log.warning("waiting for the database: %s", error)
             time.sleep(_DATABASE_RETRY_S)
         else:
             return
 
 
-def _sweep_staging(settings: WorkerSettings) -> None:
+def _prepare_store(settings: WorkerSettings) -> None:
+    blobs = BlobStore(settings.blob_root)
     try:
-        BlobStore(settings.blob_root).sweep_staging(older_than_s=_STAGING_GRACE_S)
-    except (OSError, StoreError) as error:
+        blobs.ping()
+        blobs.sweep_staging(older_than_s=_STAGING_GRACE_S)
+    except StorageFullError:
+        log.warning("the blob store is full: jobs will fail until something is deleted")
+    except OSError as error:
         log.warning("the blob store's staging folder could not be swept: %s", error)
 
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from models_store.errors import StorageFullError
+from models_store.errors import BlobError, StorageFullError
 from models_store.lifeline import die_with
 from models_store.logs import configure_logging, log_context
 from workers.errors import TrainingError
@@ -104,6 +104,9 @@ def _work(task: Task, channel: Channel, interrupted: Interruption) -> Failed | N
         return Failed(code=error.code, detail=str(error))
     except StorageFullError:
         return Failed(code="storage_full", detail="The blob store has no space left.")
+    except BlobError:
+        log.exception("the blob store failed")
+        return Failed(code="storage_unavailable", detail="The blob store cannot be used.")
     except Exception as error:
         if is_out_of_memory(error):
             return Failed(code="oom", detail=_out_of_memory(task))

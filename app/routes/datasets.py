@@ -4,14 +4,16 @@ from functools import partial
 from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.dataset_rows import answer_rows
 from app.dependencies import (
     DEFAULT_LIMIT,
+    REPLAYED,
     BlobsDep,
     CursorQuery,
+    IdempotencyKey,
     LimitQuery,
     ProjectDep,
     RegistryDep,
@@ -25,12 +27,15 @@ from app.schemas import DatasetPage, DatasetView, RowsView
 from app.settings import ApiSettings
 from app.uploads import MULTIPART_MEDIA_TYPE, receive_upload
 from models_store.ids import new_id
+from models_store.job_states import Idempotency
 from models_store.schemas import DatasetId
 from models_store.table_contract import (
     ConstantPolicy,
     Delimiter,
     MissingPolicy,
     ParseOptions,
+    TableFormat,
+    TableSummary,
 )
 from models_store.tables_io import parse_table_isolated
 
@@ -59,8 +64,10 @@ _DATASET_PROBLEMS = (
     "limit-metadata",
     "multipart",
     "unknown-parameter",
+    "quota-storage",
     "storage-full",
     "storage-unavailable",
+    "idempotency-key-reused",
 )
 _UPLOAD_BODY: dict[str, Any] = {
     "requestBody": {
@@ -130,6 +137,23 @@ class Slice(BaseModel):
     limit: int = Field(default=100, ge=1, le=2**53, description="Most rows.")
 
 
+class Sender:
+    """Whose table it is, and what makes sending it twice harmless."""
+
+    def __init__(self, project: ProjectDep, idempotency_key: IdempotencyKey = None) -> None:
+        self.project = project
+        self.idempotency_key = idempotency_key
+
+    def idempotency(
+        self, options: UploadOptions, kind: TableFormat, summary: TableSummary
+    ) -> Idempotency | None:
+        """Equal for the same bytes that are read in the same way."""
+        if self.idempotency_key is None:
+            return None
+        request = ("dataset", kind, options.model_dump_json(), summary.source_sha256)
+        return Idempotency.of(self.idempotency_key, *request)
+
+
 @router.post(
     "",
     operation_id="create_dataset",
@@ -138,7 +162,10 @@ class Slice(BaseModel):
     responses={
         201: {
             "description": "The dataset, registered.",
-            "headers": {"Location": {"description": "The dataset.", "schema": {"type": "string"}}},
+            "headers": {
+                "Location": {"description": "The dataset.", "schema": {"type": "string"}},
+                "Idempotent-Replayed": REPLAYED,
+            },
         },
         **problem_responses(*_DATASET_PROBLEMS),
     },
@@ -148,7 +175,7 @@ async def create_dataset(
     request: Request,
     response: Response,
     options: Annotated[UploadOptions, Query()],
-    project: ProjectDep,
+    sender: Annotated[Sender, Depends()],
     blobs: BlobsDep,
     registry: RegistryDep,
 ) -> DatasetView:
@@ -158,6 +185,9 @@ async def create_dataset(
     all. Columns must be numeric; values stay float32 or float64 as they came.
     """
     settings = settings_of(request)
+    most = settings.max_project_bytes
+    if sender.idempotency_key is None:  # what was stored before may be asked for again
+        await to_thread.run_sync(partial(registry.check_storage, sender.project, max_bytes=most))
     with blobs.staged(".upload") as source, blobs.staged(".npy") as table:
         upload = await receive_upload(request, source, max_bytes=settings.max_upload_bytes)
         summary = await to_thread.run_sync(
@@ -175,14 +205,18 @@ async def create_dataset(
         )
         uploaded = UploadedTable(
             id=new_id("ds"),
-            project=project,
+            project=sender.project,
             name=options.name or upload.file_name,
             format=upload.format,
             file=table,
             summary=summary,
+            idempotency=sender.idempotency(options, upload.format, summary),
+            max_project_bytes=most,
         )
         dataset = await to_thread.run_sync(register_table, uploaded, blobs, registry)
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"
+    if dataset.id != uploaded.id:
+        response.headers["Idempotent-Replayed"] = "true"
     return DatasetView.of(dataset)
 
 
@@ -230,7 +264,7 @@ def get_dataset(dataset_id: DatasetPath, project: ProjectDep, registry: Registry
                 RowsView.model_json_schema(), example=_ROWS_EXAMPLE, columns=_COLUMNS
             ),
         },
-        **problem_responses("not-found", "not-acceptable", "artifact-missing"),
+        **problem_responses("not-found", "not-acceptable", "artifact-missing", "artifact-corrupt"),
     },
 )
 def get_dataset_rows(

@@ -19,7 +19,7 @@ from app.downloads import Download, result_download
 from app.events import MEDIA_TYPE as EVENT_STREAM, EventFeed, EventStream
 from app.job_schemas import EventPage, EventView, JobPage, JobView
 from app.problems import Problem, problem_responses
-from models_store.jobs import JobKind, JobState
+from models_store.jobs import Job, JobKind, JobState, result_of
 from models_store.schemas import Name
 from models_store.table_writers import OUTPUT_MEDIA_TYPES
 
@@ -153,6 +153,7 @@ def resume_job(job_id: JobId, jobs: JobsDep, queue: QueueDep, project: ProjectDe
             "not-found",
             "job-without-result",
             "result-not-ready",
+            "result-deleted",
             "bad-request",
             "range",
             "artifact-missing",
@@ -163,11 +164,28 @@ def resume_job(job_id: JobId, jobs: JobsDep, queue: QueueDep, project: ProjectDe
 def download_result(job_id: JobId, jobs: JobsDep, blobs: BlobsDep, project: ProjectDep) -> Download:
     """The file that a scoring or a sampling made, whole or in ranges; its ETag is its SHA-256."""
     job = jobs.get(project, job_id)
+    _check_kind(job)
+    return result_download(result_of(job), blobs, name=job.id)
+
+
+@router.delete(
+    "/{job_id}/result",
+    operation_id="delete_result",
+    summary="Delete a bulk job's file",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(
+        "not-found", "job-without-result", "result-not-ready", "result-deleted"
+    ),
+)
+def delete_result(job_id: JobId, jobs: JobsDep, blobs: BlobsDep, project: ProjectDep) -> None:
+    """Delete the file and free its space; the job stays. Downloads that have begun go on."""
+    _check_kind(jobs.get(project, job_id))
+    blobs.delete(jobs.delete_result(project, job_id)["key"])
+
+
+def _check_kind(job: Job) -> None:
     if job.kind.makes_version:
         raise Problem("job-without-result")
-    if job.result is None:
-        raise Problem("result-not-ready", f"The job is {job.state}.")
-    return result_download(job.result, blobs, name=job.id)
 
 
 @router.get(

@@ -1,20 +1,17 @@
-"""Models: the registry of trained flows, their versions, aliases and checkpoints."""
+"""Models: the registry of trained flows, their versions and aliases."""
 
-import base64
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Response, status
 
 from app.dependencies import (
     DEFAULT_LIMIT,
-    BlobsDep,
     CursorQuery,
     LimitQuery,
     ModelsDep,
     ProjectDep,
     RegistryDep,
 )
-from app.downloads import Download
 from app.json_body import json_body, json_request
 from app.model_schemas import (
     AliasRequest,
@@ -52,8 +49,6 @@ _ETAG = {"ETag": {"description": "Changes with every move.", "schema": {"type": 
 _ALIAS_BODY = json_request(
     AliasRequest, examples={"promote": {"summary": "Promote version 1", "value": {"version": 1}}}
 )
-_CHECKPOINT = {"schema": {"type": "string", "format": "binary"}}
-_CHECKPOINT_TYPE = "application/octet-stream"
 
 
 @router.get(
@@ -108,44 +103,6 @@ def get_version(
 ) -> VersionView:
     """What a version is, how good it is, and what it was made from."""
     return VersionView.of(registry.version(project, name, version))
-
-
-@router.get(
-    "/{name}/versions/{version}/checkpoint",
-    operation_id="download_checkpoint",
-    summary="Download the weights of a version",
-    response_class=Download,
-    responses={
-        200: {
-            "description": "A safetensors file; its metadata describe the flow in JSON.",
-            "content": {_CHECKPOINT_TYPE: _CHECKPOINT},
-        },
-        206: {
-            "description": "The bytes that `Range` asks for.",
-            "content": {_CHECKPOINT_TYPE: _CHECKPOINT},
-        },
-        **problem_responses(
-            "not-found", "bad-request", "range", "artifact-missing", "artifact-corrupt"
-        ),
-    },
-)
-def download_checkpoint(
-    name: ModelName,
-    version: VersionNumber,
-    registry: RegistryDep,
-    blobs: BlobsDep,
-    project: ProjectDep,
-) -> Download:
-    """The weights and the spec of a version as one safetensors file, checked against its hash."""
-    found = registry.version(project, name, version)
-    path = blobs.verify(found.checkpoint_key, found.checkpoint_sha256)
-    digest = base64.b64encode(bytes.fromhex(found.checkpoint_sha256)).decode()
-    return Download(
-        path,
-        media_type=_CHECKPOINT_TYPE,
-        filename=f"{found.name}-{found.version}.safetensors",
-        headers={"ETag": f'"{found.checkpoint_sha256}"', "Repr-Digest": f"sha-256=:{digest}:"},
-    )
 
 
 class AliasTarget:

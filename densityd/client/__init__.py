@@ -18,15 +18,27 @@ from densityd.client.errors import (
 )
 from densityd.client.options import (
     JobFilters,
+    Output,
+    SamplingOptions,
+    ScoringOptions,
     Space,
     Split,
     TrainingOptions,
     UploadOptions,
     VariationalOptions,
 )
-from densityd.client.records import Alias, Dataset, Event, EventPage, Job, Model, Version
+from densityd.client.records import (
+    Alias,
+    Dataset,
+    Event,
+    EventPage,
+    Job,
+    JobResult,
+    Model,
+    Version,
+)
 from densityd.client.retrying import Retries
-from densityd.client.score_calls import Context, Drawing, Transformed
+from densityd.client.score_calls import Context, Drawing, Scores, Transformed
 from densityd.client.settings import Settings
 from densityd.client.sync_client import Client
 from densityd.client.waiting import JobFailedError, WaitTimeoutError
@@ -47,9 +59,14 @@ __all__ = [
     "Job",
     "JobFailedError",
     "JobFilters",
+    "JobResult",
     "Model",
+    "Output",
     "Problem",
     "Retries",
+    "SamplingOptions",
+    "Scores",
+    "ScoringOptions",
     "Settings",
     "Space",
     "Split",

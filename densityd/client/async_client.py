@@ -21,10 +21,12 @@ from densityd.client.score_calls import (
     Context,
     Drawing,
     Question,
+    Scores,
     Transformed,
     ask,
     ask_file,
     ask_table,
+    scored,
     transformed,
 )
 from densityd.client.settings import Settings
@@ -89,6 +91,11 @@ class AsyncClient:
         """As `log_prob`, piece by piece: neither rows nor results are ever whole in memory."""
         for call in ask("log_prob", ref, rows, space=space, rows_per_request=rows_per_request):
             yield await self._transport.send(call)
+
+    async def score(self, ref: str, rows: ArrayLike) -> Scores:
+        """The log density of each row and its calibrated rank; rows are as for `log_prob`."""
+        calls = ask("score", ref, rows, space="data")
+        return scored(np.concatenate([await self._transport.send(call) for call in calls]))
 
     async def inverse(self, ref: str, rows: ArrayLike, *, space: Space = "data") -> Transformed:
         """The noise that each row of data comes from; rows are as for `log_prob`."""
@@ -187,6 +194,13 @@ class AsyncClient:
     ) -> None:
         """Score a file into a file; both pass through in pieces, in any of the formats."""
         call = ask_file("log_prob", ref, path, media_type=media_type, space=space)
+        await self._save(call, target)
+
+    async def score_file(
+        self, ref: str, path: Path, target: Path | BinaryIO, *, media_type: str = "text/csv"
+    ) -> None:
+        """As `log_prob_file`, of log densities and calibrated ranks, as columns."""
+        call = ask_file("score", ref, path, media_type=media_type, space="data")
         await self._save(call, target)
 
     async def sample_file(

@@ -18,6 +18,8 @@ from densityd.client.files import destination
 from densityd.client.npy_rows import Floats
 from densityd.client.options import (
     JobFilters,
+    SamplingOptions,
+    ScoringOptions,
     TrainingOptions,
     UploadOptions,
     VariationalOptions,
@@ -99,6 +101,41 @@ class AsyncJobs:
         """Start the fit of a flow to a density that is known up to a constant."""
         call = job_calls.variational(model_name, target, options, key=idempotency_key)
         return await self._transport.send(call)
+
+    async def score(
+        self,
+        ref: str,
+        dataset_id: str,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[ScoringOptions],
+    ) -> Job:
+        """Start the scoring of a whole dataset into a file."""
+        call = job_calls.score(ref, dataset_id, options, key=idempotency_key)
+        return await self._transport.send(call)
+
+    async def sample(
+        self,
+        ref: str,
+        n: int,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Job:
+        """Start the drawing of many rows into a file."""
+        call = job_calls.sample(ref, n, options, key=idempotency_key)
+        return await self._transport.send(call)
+
+    async def download(self, job_id: str, target: Path | BinaryIO) -> None:
+        """Write the file that a scoring or a sampling made; a path has all of it or none."""
+        async with self._transport.stream(job_calls.result(job_id)) as answer:
+            with destination(target) as file:
+                async for piece in answer.pieces:
+                    await to_thread.run_sync(file.write, piece)
+
+    async def delete_result(self, job_id: str) -> None:
+        """Delete the file that a scoring or a sampling made; the job stays."""
+        await self._transport.send(job_calls.delete_result(job_id))
 
     def list(self, **filters: Unpack[JobFilters]) -> AsyncIterator[Job]:
         """All jobs, newest first; pages are fetched as they are needed."""
@@ -185,6 +222,10 @@ class AsyncModels:
     async def version(self, name: str, number: int) -> Version:
         """One version."""
         return await self._transport.send(model_calls.version(name, number))
+
+    async def upload(self, name: str, path: Path) -> Version:
+        """Import a file that `download` wrote, as the next version of a model."""
+        return await self._transport.send(model_calls.upload(name, path))
 
     async def alias(self, name: str, alias: str) -> Alias:
         """Where an alias points, and the etag that makes a later move conditional."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from densityd.client.arrow_rows import table_body, table_of
-from densityd.client.calls import ARROW, LONG_S, NPY, Answer, Body, Call, Retry, nothing
+from densityd.client.calls import ARROW, LONG_S, NPY, Answer, Body, Call, Retry, new_key, nothing
 from densityd.client.files import file_body
 from densityd.client.npy_rows import Floats, array_of, npy_body, rows_of
 from densityd.client.records import Dataset, Page
@@ -27,8 +27,7 @@ def upload(
 ) -> Call[Dataset]:
     """Upload a file, an array or an Arrow table.
 
-    It may only be sent again as long as nothing of it arrived: the service cannot tell the second
-    of two equal uploads from a new one.
+    Every try has the same idempotency key, so there is one dataset however often it is sent.
 
     Raises:
         ValueError: it is none of these.
@@ -44,7 +43,7 @@ def upload(
         Dataset.of,
         params={"name": label, **flags},
         body=_body(source),
-        retry=Retry.UNSENT,
+        headers={"Idempotency-Key": new_key()},
         read_timeout_s=LONG_S,
     )
 

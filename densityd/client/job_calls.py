@@ -5,7 +5,13 @@ from typing import Any
 from urllib.parse import quote
 
 from densityd.client.calls import EVENTS, Call, Retry, json_body, new_key, nothing
-from densityd.client.options import JobFilters, TrainingOptions, VariationalOptions
+from densityd.client.options import (
+    JobFilters,
+    SamplingOptions,
+    ScoringOptions,
+    TrainingOptions,
+    VariationalOptions,
+)
 from densityd.client.records import EventPage, Job, Page
 
 PATH = "/v1/jobs"
@@ -31,6 +37,26 @@ def variational(
 ) -> Call[Job]:
     """Start the fit to a target; as `train`."""
     return _start("variational", {"model_name": model_name, "target": target, **options}, key)
+
+
+def score(ref: str, dataset_id: str, options: ScoringOptions, *, key: str | None) -> Call[Job]:
+    """Start the scoring of a dataset; as `train`."""
+    return _start("scoring", {"model": ref, "dataset_id": dataset_id, **options}, key)
+
+
+def sample(ref: str, n: int, options: SamplingOptions, *, key: str | None) -> Call[Job]:
+    """Start the drawing of many rows; as `train`."""
+    return _start("sampling", {"model": ref, "n": n, **options}, key)
+
+
+def result(job_id: str) -> Call[None]:
+    """The stream of a bulk job's file."""
+    return Call("GET", f"{_path(job_id)}/result", nothing)
+
+
+def delete_result(job_id: str) -> Call[None]:
+    """Delete a bulk job's file."""
+    return Call("DELETE", f"{_path(job_id)}/result", nothing, retry=Retry.REFUSED)
 
 
 def page(

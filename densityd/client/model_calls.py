@@ -1,11 +1,14 @@
 """The requests about models, their versions and aliases."""
 
+from pathlib import Path
 from urllib.parse import quote
 
 from densityd.client.calls import LONG_S, Answer, Call, Retry, json_body, json_of, nothing
+from densityd.client.files import file_body
 from densityd.client.records import Alias, Model, Page, Version
 
 PATH = "/v1/models"
+_CHECKPOINT = "application/octet-stream"
 
 
 def page(*, cursor: str | None = None, limit: int | None = None) -> Call[Page[Model]]:
@@ -35,6 +38,23 @@ def checkpoint(name: str, number: int) -> Call[None]:
     """The stream of a version's weights."""
     path = f"{_path(name)}/versions/{number}/checkpoint"
     return Call("GET", path, nothing, read_timeout_s=LONG_S)  # its hash is checked first
+
+
+def upload(name: str, path: Path) -> Call[Version]:
+    """Import the file of a model.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    body = file_body(path, _CHECKPOINT)
+    return Call(
+        "POST",
+        f"{_path(name)}/versions",
+        Version.of,
+        body=body,
+        retry=Retry.UNSENT,
+        read_timeout_s=LONG_S,
+    )
 
 
 def alias(name: str, label: str) -> Call[Alias]:

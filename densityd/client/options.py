@@ -46,6 +46,25 @@ class VariationalOptions(TypedDict, total=False):
     optimisation: Mapping[str, Any]
 
 
+Output = Literal["parquet", "csv", "npy"]
+"""The format of a bulk job's file."""
+
+
+class ScoringOptions(TypedDict, total=False):
+    """A scoring in bulk, beyond the model and the dataset."""
+
+    output: Output
+    include_rows: bool
+
+
+class SamplingOptions(TypedDict, total=False):
+    """A sampling in bulk, beyond the model and the number of rows."""
+
+    seed: int | None
+    output: Output
+    context: Mapping[str, float] | Sequence[Sequence[float] | Mapping[str, float]] | None
+
+
 class UploadOptions(TypedDict, total=False):
     """How an uploaded table is read and what becomes of its gaps."""
 

@@ -61,8 +61,14 @@ def describe(job: Job) -> str:
     metrics = job.metrics or {}
     if (epoch := metrics.get("epoch")) is not None:
         parts.append(f"epoch {epoch}")
+    if job.progress is not None and job.progress.iteration is not None:
+        parts.append(f"iteration {job.progress.iteration} of {job.progress.max_iterations}")
+    if job.progress is not None and job.progress.rows is not None:
+        parts.append(f"{job.progress.rows} of {job.progress.total_rows} rows")
     if isinstance(reached := metrics.get("validation_log_likelihood"), float | int):
         parts.append(f"validation log-likelihood {reached:.3f} nats")
+    if isinstance(elbo := metrics.get("elbo"), float | int):
+        parts.append(f"ELBO {elbo:.3f} nats")
     if job.progress is not None and job.progress.eta_seconds is not None and not job.final:
         parts.append(f"about {duration(job.progress.eta_seconds)} left")
     return ", ".join(parts)

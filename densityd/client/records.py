@@ -74,6 +74,10 @@ class Progress(Record):
 
     epoch: int | None = None
     max_epochs: int | None = None
+    iteration: int | None = None
+    max_iterations: int | None = None
+    rows: int | None = None
+    total_rows: int | None = None
     fraction: float
     eta_seconds: float | None = None
 
@@ -83,6 +87,16 @@ class JobModel(Record):
 
     name: str | None
     version: int | None
+
+
+class JobResult(Record):
+    """The file that a scoring or a sampling made."""
+
+    url: str
+    media_type: str
+    bytes: int
+    sha256: str
+    rows: int
 
 
 class JobError(Record):
@@ -108,6 +122,7 @@ class Job(Record):
     dispatch: str
     cancel_requested: bool
     error: JobError | None
+    result: JobResult | None = None
     request: dict[str, Any]
 
     @property
@@ -151,11 +166,11 @@ class Model(Record):
 class Lineage(Record):
     """What a version was made from."""
 
-    job_id: str
+    job_id: str | None
     dataset_id: str | None
     dataset_sha256: str | None
     code_version: str
-    seed: int
+    seed: int | None
 
 
 class Checkpoint(Record):

@@ -18,7 +18,7 @@ from densityd.client.options import Space
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
-Question = Literal["log_prob", "inverse", "forward"]
+Question = Literal["log_prob", "score", "inverse", "forward"]
 Context = ArrayLike | Mapping[str, float] | Sequence[Mapping[str, float]] | None
 """Of a conditional model: one row for all samples or one for each, by position or by name."""
 
@@ -31,6 +31,13 @@ class Transformed(NamedTuple):
 
     rows: Floats
     log_det: Floats
+
+
+class Scores(NamedTuple):
+    """Log densities, and the rank of each among rows that the model was not trained on."""
+
+    log_prob: Floats
+    quantile: Floats
 
 
 @dataclass
@@ -67,7 +74,7 @@ class RowCalls(Generic[_Piece]):
                 "POST",
                 f"{_path(self.ref)}/{self.question}",
                 self._parse,
-                params={"space": self.space},
+                params=_space(self.question, self.space),
                 headers={"Accept": self.media_type},
                 body=self.body(slice(start, start + self.step)),
             )
@@ -140,7 +147,7 @@ def ask_file(
         "POST",
         f"{_path(ref)}/{question}",
         nothing,
-        params={"space": space},
+        params=_space(question, space),
         headers={"Accept": media_type},
         body=file_body(path),
         read_timeout_s=LONG_S,
@@ -191,6 +198,11 @@ def transformed(values: Floats) -> Transformed:
     return Transformed(values[:, :-1], values[:, -1])
 
 
+def scored(values: Floats) -> Scores:
+    """Log densities and quantiles as they stand beside each other in an answer."""
+    return Scores(values[:, 0], values[:, 1])
+
+
 def context_rows(context: Context) -> object:
     """A context as the API takes it: an object, or a list of rows."""
     if isinstance(context, Mapping):
@@ -201,6 +213,10 @@ def context_rows(context: Context) -> object:
     if array.ndim > 2:
         raise ValueError(f"a context has rows of numbers; this one is {array.ndim}-D")
     return np.atleast_2d(array).tolist()
+
+
+def _space(question: Question, space: Space) -> dict[str, str | int | None]:
+    return {} if question == "score" else {"space": space}  # ranks belong to the data's own units
 
 
 def _path(ref: str) -> str:

@@ -18,10 +18,12 @@ from densityd.client.score_calls import (
     Context,
     Drawing,
     Question,
+    Scores,
     Transformed,
     ask,
     ask_file,
     ask_table,
+    scored,
     transformed,
 )
 from densityd.client.settings import Settings
@@ -108,6 +110,15 @@ class Client:
         """As `log_prob`, piece by piece: neither rows nor results are ever whole in memory."""
         calls = ask("log_prob", ref, rows, space=space, rows_per_request=rows_per_request)
         return (self._transport.send(call) for call in calls)
+
+    def score(self, ref: str, rows: ArrayLike) -> Scores:
+        """The log density of each row and its calibrated rank; rows are as for `log_prob`.
+
+        Raises:
+            ApiError: `score-unavailable`, of a model without held-out rows; and as ever.
+        """
+        calls = ask("score", ref, rows, space="data")
+        return scored(np.concatenate([self._transport.send(call) for call in calls]))
 
     def inverse(self, ref: str, rows: ArrayLike, *, space: Space = "data") -> Transformed:
         """The noise that each row of data comes from; rows are as for `log_prob`."""
@@ -218,6 +229,12 @@ class Client:
             OSError: a file cannot be read or written.
         """
         self._save(ask_file("log_prob", ref, path, media_type=media_type, space=space), target)
+
+    def score_file(
+        self, ref: str, path: Path, target: Path | BinaryIO, *, media_type: str = "text/csv"
+    ) -> None:
+        """As `log_prob_file`, of log densities and calibrated ranks, as columns."""
+        self._save(ask_file("score", ref, path, media_type=media_type, space="data"), target)
 
     def sample_file(
         self, ref: str, drawing: Drawing, target: Path | BinaryIO, *, media_type: str = "text/csv"

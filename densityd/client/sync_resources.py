@@ -16,6 +16,8 @@ from densityd.client.files import destination
 from densityd.client.npy_rows import Floats
 from densityd.client.options import (
     JobFilters,
+    SamplingOptions,
+    ScoringOptions,
     TrainingOptions,
     UploadOptions,
     VariationalOptions,
@@ -130,6 +132,57 @@ class Jobs:
         call = job_calls.variational(model_name, target, options, key=idempotency_key)
         return self._transport.send(call)
 
+    def score(
+        self,
+        ref: str,
+        dataset_id: str,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[ScoringOptions],
+    ) -> Job:
+        """Start the scoring of a whole dataset into a file.
+
+        Args:
+            ref: the model.
+            dataset_id: of the rows; columns are matched by name.
+            idempotency_key: as for `train`, and so are the errors.
+            **options: the choices.
+        """
+        call = job_calls.score(ref, dataset_id, options, key=idempotency_key)
+        return self._transport.send(call)
+
+    def sample(
+        self,
+        ref: str,
+        n: int,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Job:
+        """Start the drawing of many rows into a file.
+
+        Args:
+            ref: the model.
+            n: how many.
+            idempotency_key: as for `train`, and so are the errors.
+            **options: the choices.
+        """
+        call = job_calls.sample(ref, n, options, key=idempotency_key)
+        return self._transport.send(call)
+
+    def download(self, job_id: str, target: Path | BinaryIO) -> None:
+        """Write the file that a scoring or a sampling made; a path has all of it or none."""
+        with (
+            self._transport.stream(job_calls.result(job_id)) as answer,
+            destination(target) as file,
+        ):
+            for piece in answer.pieces:
+                file.write(piece)
+
+    def delete_result(self, job_id: str) -> None:
+        """Delete the file that a scoring or a sampling made; the job stays."""
+        self._transport.send(job_calls.delete_result(job_id))
+
     def list(self, **filters: Unpack[JobFilters]) -> Iterator[Job]:
         """All jobs, newest first; pages are fetched as they are needed."""
         return _through(self._transport, lambda cursor: job_calls.page(filters, cursor=cursor))
@@ -232,6 +285,19 @@ class Models:
     def version(self, name: str, number: int) -> Version:
         """One version."""
         return self._transport.send(model_calls.version(name, number))
+
+    def upload(self, name: str, path: Path) -> Version:
+        """Import a file that `download` wrote, as the next version of a model.
+
+        Args:
+            name: of the model; it is made with its first version.
+            path: of the file.
+
+        Raises:
+            ApiError: it is no usable model, and why.
+            OSError: it cannot be read.
+        """
+        return self._transport.send(model_calls.upload(name, path))
 
     def alias(self, name: str, alias: str) -> Alias:
         """Where an alias points, and the etag that makes a later move conditional."""

@@ -1,26 +1,17 @@
-"""``densityd train``, ``score`` and ``sample``: from a table to a model, and what it is asked."""
+"""``densityd score`` and ``sample``: what a model is asked, at once or by a job."""
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, cast
 
 import typer
 
 from densityd.commands import choices
-from densityd.commands.console import (
-    INTERRUPTED,
-    AsJson,
-    Url,
-    echo_record,
-    fail,
-    note,
-    printable,
-    service,
-)
-from densityd.commands.reading import Constant, Delimiter, Header, Missing, upload_options
+from densityd.commands.console import Url, note, service
+from densityd.commands.waiting import wait_for
 
 if TYPE_CHECKING:
-    from densityd.client import Client, Dataset, Job
+    from densityd.client import Client, Job
 
 Output = Annotated[
     Path,
@@ -39,98 +30,58 @@ ModelRef = Annotated[
     ),
 ]
 _STANDARD_OUTPUT = Path("-")
-
-
-def train(
-    file: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[FILE]", dir_okay=False, exists=True, help="Table to upload and train on."
-        ),
-    ] = None,
-    *,
-    model: Annotated[str, typer.Option(help="Model that gets a new version.")],
-    dataset: Annotated[
-        str | None, typer.Option(metavar="ID", help="Dataset to train on, instead of a file.")
-    ] = None,
-    flow: Annotated[
-        str | None, typer.Option(metavar="FAMILY", help="Family of flows, such as maf or nsf.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="FIELD=VALUE",
-            help="Field of the flow, or with a dot of another part of the request:"
-            " optimisation.patience=10. Values are JSON. Repeatable.",
-        ),
-    ] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="Column to model. Repeatable.", show_default="all")
-    ] = None,
-    context_column: Annotated[
-        list[str] | None,
-        typer.Option(help="Column that the density is conditioned on. Repeatable."),
-    ] = None,
-    max_seconds: Annotated[
-        float | None, typer.Option(min=0.001, help="Longest training; the best model is kept.")
-    ] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Wait for the end, or print the job's id.")
-    ] = True,
-    header: Header = True,
-    delimiter: Delimiter = ",",
-    missing: Missing = "error",
-    constant: Constant = "error",
-    url: Url = None,
-    as_json: AsJson = False,
-) -> None:
-    """Upload a table and train a model on it; what is not chosen is chosen from the data.
-
-    Prints the model's reference, NAME:VERSION, and its test log-likelihood. Ctrl-C stops the
-    waiting, not the training.
-
-    Examples: densityd train train.csv --model shuttle;
-    densityd train train.csv --model shuttle --flow maf --set layers=5 --set 'hidden=[128]';
-    densityd train --dataset ds_0f3c... --model shuttle --max-seconds 600 --no-wait
-    """
-    if (file is None) == (dataset is None):
-        raise typer.BadParameter("give either FILE or --dataset ID.")
-    request = choices.settings(settings or (), family=flow)
-    if column:
-        request["columns"] = column
-    if context_column:
-        request["context_columns"] = context_column
-    if max_seconds is not None:
-        request.setdefault("optimisation", {})["max_seconds"] = max_seconds
-    with service(url) as client:
-        if file is not None:
-            options = upload_options(header, delimiter, missing, constant)
-            uploaded = client.datasets.upload(file, **options)
-            tell_upload(uploaded)
-            dataset = uploaded.id
-        job = client.jobs.train(model, str(dataset), **request)
-        note(f"accepted {job.id}")
-        if wait:
-            job = wait_for(client, job.id)
-        tell_job(job, as_json=as_json)
+_OF_JOBS = ("csv", "npy", "parquet")
+_MANY_ROWS = 1_000_000
 
 
 def score(
     model: ModelRef,
-    file: Annotated[Path, typer.Argument(dir_okay=False, exists=True, help="Rows to score.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", dir_okay=False, exists=True, help="Rows to score."),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Dataset to score by a job, instead of a file."),
+    ] = None,
     output: Output = _STANDARD_OUTPUT,
+    quantiles: Annotated[
+        bool,
+        typer.Option(
+            "--quantiles",
+            help="Also each row's rank among rows that the model was not trained on, 0 to 1.",
+        ),
+    ] = False,
+    include_rows: Annotated[
+        bool, typer.Option("--include-rows", help="Of a dataset: its columns before the scores.")
+    ] = False,
     url: Url = None,
 ) -> None:
-    """Print the log density of each row of a file, in nats.
+    """Print the log density of each row of a file or of a dataset, in nats.
 
-    Columns that have names are matched by name. Files of any size pass through.
+    Columns that have names are matched by name. Files of any size pass through. A dataset is
+    scored by a job, with quantiles if the model has them, and the result downloaded; Ctrl-C stops
+    the waiting, not the job.
 
-    Examples: densityd score shuttle rows.csv; densityd score shuttle:2 rows.npy -o scores.parquet
+    Examples: densityd score shuttle rows.csv; densityd score shuttle:2 rows.npy -o scores.parquet;
+    densityd score shuttle rows.csv --quantiles;
+    densityd score shuttle --dataset ds_0f3c... -o scores.parquet
     """
+    if (file is None) == (dataset is None):
+        raise typer.BadParameter("give either FILE or --dataset ID.")
+    if include_rows and dataset is None:
+        raise typer.BadParameter("--include-rows needs --dataset.")
     with service(url) as client:
         target, media_type = _target(output)
-        client.log_prob_file(model, file, target, media_type=media_type)
+        if dataset is not None:
+            job = client.jobs.score(
+                model, dataset, output=_job_output(output), include_rows=include_rows
+            )
+            _fetch(client, job, target)
+        elif quantiles:
+            client.score_file(model, cast("Path", file), target, media_type=media_type)
+        else:
+            client.log_prob_file(model, cast("Path", file), target, media_type=media_type)
 
 
 def sample(
@@ -144,58 +95,53 @@ def sample(
         typer.Option(metavar="NAME=VALUE", help="Column of a conditional model. Repeatable."),
     ] = None,
     output: Output = _STANDARD_OUTPUT,
+    job: Annotated[
+        bool | None,
+        typer.Option(
+            "--job/--no-job",
+            help="Draw them by a job that survives what may happen meanwhile, then download them.",
+            show_default="for more than a million rows into a .csv, .npy or .parquet",
+        ),
+    ] = None,
     url: Url = None,
 ) -> None:
-    """Draw rows from a model.
+    """Draw rows from a model; the same seed gives the same rows, by a job or without.
+
+    Ctrl-C while a job is waited for stops the waiting, not the job.
 
     Examples: densityd sample shuttle -n 1000 --seed 7 -o rows.parquet;
-    densityd sample heights --context age=40
+    densityd sample shuttle -n 10000000 -o rows.npy; densityd sample heights --context age=40
     """
     given = choices.context(context or ())
+    by_job = job
+    if by_job is None:
+        by_job = n > _MANY_ROWS and output.suffix.lower().lstrip(".") in _OF_JOBS
     with service(url) as client:
         from densityd.client import Drawing  # noqa: PLC0415 - it is there by now
 
         target, media_type = _target(output)
+        if by_job:
+            started = client.jobs.sample(
+                model, n, seed=seed, context=given, output=_job_output(output)
+            )
+            _fetch(client, started, target)
+            return
         drawing = Drawing(n, seed=seed, context=given, space="data")
         client.sample_file(model, drawing, target, media_type=media_type)
 
 
-def tell_upload(dataset: "Dataset") -> None:
-    """Tell a person what was uploaded, and the warnings about it."""
-    note(f"uploaded {dataset.rows} rows x {len(dataset.columns)} columns: {dataset.id}")
-    for warning in dataset.warnings:
-        where = "" if warning.column is None else f" ({warning.column})"
-        note(f"  warning {warning.code}{where}: {warning.detail}")
+def _fetch(client: "Client", job: "Job", target: Path | BinaryIO) -> None:
+    """Wait for a bulk job and download its file."""
+    note(f"accepted {job.id}")
+    wait_for(client, job.id)
+    client.jobs.download(job.id, target)
 
 
-def wait_for(client: "Client", job_id: str, *, timeout_s: float | None = None) -> "Job":
-    """Wait for a job that succeeds; the progress is there for a person to see."""
-    from densityd.client.progress import ProgressBar  # noqa: PLC0415 - only a wait needs it
-
-    try:
-        with ProgressBar() as bar:
-            return client.jobs.wait(job_id, on_progress=bar, timeout_s=timeout_s)
-    except KeyboardInterrupt:
-        fail(
-            f"{job_id} goes on.",
-            f"`densityd jobs wait {job_id}` waits again; `densityd jobs cancel {job_id}` stops it.",
-            status=INTERRUPTED,
-        )
-
-
-def tell_job(job: "Job", *, as_json: bool) -> None:
-    """Print what came of a job: the model, or its id while there is none."""
-    if as_json:
-        echo_record(job)
-        return
-    metrics = job.metrics or {}
-    line = job.ref or job.id
-    if job.ref and isinstance(reached := metrics.get("test_log_likelihood"), float):
-        line += f"  test log-likelihood {reached:.3f}"
-        if isinstance(error := metrics.get("test_standard_error"), float):
-            line += f" +- {2 * error:.3f}"
-        line += " nats a row"
-    typer.echo(printable(line))
+def _job_output(output: Path) -> Literal["csv", "npy", "parquet"]:
+    kind = "csv" if output == _STANDARD_OUTPUT else output.suffix.lower().lstrip(".")
+    if kind not in _OF_JOBS:
+        raise typer.BadParameter(f"{output}: a job writes .csv, .npy or .parquet.")
+    return cast("Literal['csv', 'npy', 'parquet']", kind)
 
 
 def _target(output: Path) -> tuple[Path | BinaryIO, str]:

@@ -17,6 +17,7 @@ FAILED = 1
 WRONG_USAGE = 2
 UNREACHABLE = 3
 INTERRUPTED = 130
+_UNAUTHORIZED = 401
 
 Url = Annotated[
     str | None,
@@ -150,6 +151,8 @@ def _lines(error: "ApiError", address: str) -> Iterator[str]:
         elif wrong.field:
             yield f"The field is {wrong.field}."
     more = f": {address}{error.type}" if error.type.startswith("/") else ""
+    if error.status == _UNAUTHORIZED:
+        yield "Set DENSITYD_API_KEY to a key of the service."
     yield f"{error.title} (status {error.status}){more}"
     if error.request_id:
         yield f"The service's log has this request under {error.request_id}."

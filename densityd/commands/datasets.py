@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from densityd.commands.asking import tell_upload
 from densityd.commands.console import (
     AsJson,
     Limit,
@@ -17,6 +16,7 @@ from densityd.commands.console import (
     echo_table,
     service,
 )
+from densityd.commands.fitting import tell_upload
 from densityd.commands.reading import Constant, Delimiter, Header, Missing, upload_options
 
 app = typer.Typer(help="Tables on the service.", no_args_is_help=True, rich_markup_mode=None)

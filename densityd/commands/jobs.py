@@ -2,11 +2,11 @@
 
 import json
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from densityd.commands.asking import tell_job, wait_for
 from densityd.commands.console import (
     AsJson,
     Limit,
@@ -18,11 +18,14 @@ from densityd.commands.console import (
     printable,
     service,
 )
+from densityd.commands.waiting import tell_job, wait_for
 
 if TYPE_CHECKING:
     from densityd.client import Event, Job, JobFilters
 
-app = typer.Typer(help="Trainings on the service.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Trainings and bulk work on the service.", no_args_is_help=True, rich_markup_mode=None
+)
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Of the job: job_...")]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
@@ -87,6 +90,31 @@ def resume(job_id: JobId, url: Url = None, as_json: AsJson = False) -> None:
     """
     with service(url) as client:
         _echo_state(client.jobs.resume(job_id), as_json=as_json)
+
+
+@app.command()
+def download(
+    job_id: JobId,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File.", show_default="ID and the format's suffix"),
+    ] = None,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Then delete it on the service; the job stays.")
+    ] = False,
+    url: Url = None,
+) -> None:
+    """Download the file of a scoring or a sampling; print its path.
+
+    Example: densityd jobs download job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f -o scores.parquet
+    """
+    with service(url) as client:
+        if output is None:
+            output = Path(job_id + "." + client.jobs.get(job_id).request.get("output", "file"))
+        client.jobs.download(job_id, output)
+        if delete:
+            client.jobs.delete_result(job_id)
+        typer.echo(output)
 
 
 @app.command()

@@ -108,7 +108,7 @@ def alias(
 
 
 @app.command()
-def download(
+def export(
     ref: Ref,
     output: Annotated[
         Path | None,
@@ -118,13 +118,33 @@ def download(
 ) -> None:
     """Download the weights and the spec of a version, as one safetensors file; print its path.
 
-    Examples: densityd models download shuttle:2; densityd models download shuttle -o best.safetensors
+    Examples: densityd models export shuttle:2; densityd models export shuttle -o best.safetensors
     """
     with service(url) as client:
         version = resolve(client, ref)
         target = output or Path(f"{version.name}-{version.version}.safetensors")
         client.models.download(version.name, version.version, target)
         typer.echo(target)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[
+        Path, typer.Argument(dir_okay=False, exists=True, help="What `models export` wrote.")
+    ],
+    model: Annotated[str, typer.Option(help="Model that gets a new version.")],
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Import the file of a model as the next version of a model; print its reference.
+
+    Example: densityd models import shuttle-2.safetensors --model shuttle
+    """
+    with service(url) as client:
+        version = client.models.upload(model, file)
+        if as_json:
+            return echo_record(version)
+        return typer.echo(f"{version.name}:{version.version}")
 
 
 def resolve(client: "Client", ref: str) -> "Version":

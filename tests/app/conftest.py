@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from app.main import create_app
 from app.settings import ApiSettings
 from densityd.ports import free_port
 from models_store.blobs import BlobStore
-from models_store.database import migrate
+from models_store.database import Database, migrate
+from models_store.keys import Keys, Scope
 from models_store.registry import Registry
+from tests.app.serving import registered
 from tests.servers import tied
 
 CSV = {"Content-Type": "text/csv"}
@@ -92,10 +95,35 @@ def blobs(client: TestClient) -> BlobStore:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[str]:
-    """The URL of a real server process with short time-outs."""
-    port = free_port("127.0.0.1", 0)
+    """The URL of a real server process with short time-outs and the model `people`."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(migrated_database, folder)
+    with served(folder) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def guarded_server(
+    tmp_path_factory: pytest.TempPathFactory, migrated_database: Path
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """The same of one that asks for a key, and the headers with a key to everything."""
+    folder = tmp_path_factory.mktemp("guarded")
+    shutil.copy(migrated_database, folder)
+    database = Database(ApiSettings(data_dir=folder).resolved_database_url)
+    token = Keys(database).create("default", Scope.ADMIN).token
+    database.dispose()
+    with served(folder) as url:
+        yield url, {"Authorization": f"Bearer {token}"}
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The URL of a server process on the database in a folder, to which `people` is added."""
+    port = free_port("127.0.0.1", 0)
+    settings = ApiSettings(data_dir=folder)
+    database = Database(settings.resolved_database_url)
+    registered(database, BlobStore(settings.blob_root))
+    database.dispose()
     environment = {
         **os.environ,
         "DENSITYD_DATA_DIR": str(folder),
@@ -112,11 +140,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) ->
         yield f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 50
+    deadline = time.monotonic() + 100
     while time.monotonic() < deadline:
         assert process.poll() is None, "the server ended early"
         with socket.socket() as probe:

@@ -51,4 +51,6 @@ async def _decode(
         parsers=CapacityLimiter(1),
     )
     chunks = [rows async for rows in _CODECS[kind].read(incoming)]
+    if incoming.certain_rows is not None:
+        assert sum(map(len, chunks)) == incoming.certain_rows
     return chunks[0] if len(chunks) == 1 else np.concatenate(chunks, dtype=np.float64)

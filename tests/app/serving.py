@@ -12,7 +12,7 @@ from models_store.database import Database
 from models_store.job_work import JobWork
 from models_store.jobs import Jobs
 from models_store.registry import Version
-from tests.models_store.makers import LEASE_S, a_version, submitted
+from tests.models_store.makers import LEASE_S, PROJECT, a_version, submitted
 
 SPEC = MafSpec(layers=2, hidden=[16])
 COLUMNS = ["height", "weight", "age"]
@@ -37,6 +37,7 @@ def registered(
     database: Database,
     blobs: BlobStore,
     *,
+    project: str = PROJECT,
     name: str = "people",
     seed: int = 0,
     spec: FlowSpec = SPEC,
@@ -45,7 +46,7 @@ def registered(
     held_out: dict[str, Any] | None = None,
 ) -> Version:
     """A model that went the way of every model: submitted, claimed, stored, finished."""
-    submitted(Jobs(database), model_name=name)
+    submitted(Jobs(database), project=project, model_name=name)
     work = JobWork(database)
     job = work.claim("tester", lease_s=LEASE_S)
     assert job is not None

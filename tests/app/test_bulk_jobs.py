@@ -180,7 +180,7 @@ def test_a_scoring_from_upload_to_download(client, supervisor):
     assert told == [400]
 
 
-def test_samples_in_a_file_are_those_of_the_route(client, supervisor):
+def test_samples_in_a_file_are_those_of_the_route_until_it_is_deleted(client, supervisor, blobs):
     job_id = start(client, "sampling", n=300, seed=7, output="npy").json()["id"]
 
     assert supervisor.run_next()
@@ -191,33 +191,41 @@ def test_samples_in_a_file_are_those_of_the_route(client, supervisor):
     answer = client.post("/v1/models/people/sample", json={"n": 300, "seed": 7}).json()
     assert np.array_equal(values, np.array(answer["rows"]))
 
+    assert client.delete(job["result"]["url"]).status_code == 204
+    assert blobs.keys("results") == []
+    after = client.get(f"/v1/jobs/{job_id}").json()
+    assert (after["state"], after["result"]) == ("succeeded", None)
+    for ask in (client.get, client.delete):
+        response = ask(job["result"]["url"])
+        assert (response.status_code, slug(response)) == (410, "result-deleted")
+
 
 def test_other_jobs_have_no_file(client):
     body = {"model_name": "ring", "target": {"potential": "U1"}}
     job_id = client.post("/v1/jobs/variational", json=body).json()["id"]
-    response = client.get(f"/v1/jobs/{job_id}/result")
-    assert (response.status_code, slug(response)) == (404, "job-without-result")
+    for ask in (client.get, client.delete):
+        response = ask(f"/v1/jobs/{job_id}/result")
+        assert (response.status_code, slug(response)) == (404, "job-without-result")
     response = client.get("/v1/jobs/job_none/result")
     assert (response.status_code, slug(response)) == (404, "not-found")
 
 
-@pytest.mark.parametrize("damage", ["lost", "cut"])
-def test_a_file_that_is_not_whole_is_not_sent(client, supervisor, blobs, damage):
+def test_a_file_that_is_not_whole_is_not_sent(client, supervisor, blobs):
     job_id = start(client, "sampling", n=300).json()["id"]
     assert supervisor.run_next()
     [key] = blobs.keys("results")
-    if damage == "lost":
-        blobs.delete(key)
-    else:
-        blobs.path(key).write_bytes(b"PAR1")
-    response = client.get(f"/v1/jobs/{job_id}/result")
-    expected = "artifact-missing" if damage == "lost" else "artifact-corrupt"
-    assert (response.status_code, slug(response)) == (503, expected)
+    blobs.path(key).write_bytes(b"PAR1")
+    cut = client.get(f"/v1/jobs/{job_id}/result")
+    assert (cut.status_code, slug(cut)) == (503, "artifact-corrupt")
+    blobs.delete(key)
+    lost = client.get(f"/v1/jobs/{job_id}/result")
+    assert (lost.status_code, slug(lost)) == (503, "artifact-missing")
 
 
 def test_a_cancelled_job_says_why_there_is_no_file(client):
     job_id = start(client, "sampling", n=5).json()["id"]
     client.post(f"/v1/jobs/{job_id}/cancel")
+    assert slug(client.delete(f"/v1/jobs/{job_id}/result")) == "result-not-ready"
     response = client.get(f"/v1/jobs/{job_id}/result")
     assert (response.status_code, slug(response)) == (409, "result-not-ready")
     assert response.json()["detail"] == "The job is cancelled."

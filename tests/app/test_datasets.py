@@ -8,7 +8,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]  # it has no types
 import pytest
 from numpy.typing import NDArray
 
-from models_store.errors import DatabaseUnavailableError
+from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
 from tests.app.conftest import CSV, TABLE, assert_nothing_was_left, assert_refused, files_of
 
 NPY = {"Content-Type": "application/x-npy"}
@@ -84,6 +84,7 @@ def test_a_dataset_is_called_like_its_file_unless_it_has_a_name(client):
     assert named.json()["name"] == "other"
 
 
+@pytest.mark.fault(44)
 @pytest.mark.parametrize(
     ("file_name", "label"),
     [
@@ -133,6 +134,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.fault(1, 2, 3, 6, 8, 11, 12, 13, 14, 19, 26, 29, 32, 33, 34, 37, 40, 43, 63, 91)
 @pytest.mark.parametrize(("body", "headers", "status", "slug"), FAULTS.values(), ids=list(FAULTS))
 def test_a_bad_file_is_refused_and_leaves_nothing(
     shared_client, shared_settings, body, headers, status, slug
@@ -141,6 +143,7 @@ def test_a_bad_file_is_refused_and_leaves_nothing(
     assert_nothing_was_left(shared_client, shared_settings)
 
 
+@pytest.mark.fault(176)
 @pytest.mark.parametrize("params", [{"separator": ";"}, {"source_url": "http://169.254.169.254/"}])
 def test_fault_176_an_unknown_option_is_refused(shared_client, shared_settings, params):
     assert_refused(upload(shared_client, **params), 422, "unknown-parameter")
@@ -168,36 +171,56 @@ class TestLimits:
     def setting_values(self):
         return {"max_upload_bytes": 2000, "max_rows": 50, "max_columns": 3, "max_score_bytes": 1024}
 
+    @pytest.mark.fault(82)
     def test_fault_082_a_file_over_the_limit_is_refused(self, client, settings):
         assert_refused(upload(client, b"x" * 2001), 413, "limit-body")
         assert_refused(upload(client, b"x" * 100_000), 413, "limit-body")
         assert_nothing_was_left(client, settings)
 
+    @pytest.mark.fault(83)
     def test_fault_083_a_file_of_unknown_length_is_counted(self, client, settings):
         response = upload(client, (b"1,2\n" * 100 for _ in range(20)))
         assert_refused(response, 413, "limit-body")
         assert response.headers["connection"] == "close"
         assert_nothing_was_left(client, settings)
 
+    @pytest.mark.fault(59)
     def test_fault_059_rows_over_the_limit_are_refused(self, client, settings):
         rows = b"a,b\n" + b"".join(b"%d,%d\n" % (i, i * i) for i in range(60))
         assert_refused(upload(client, rows), 413, "limit-rows")
         assert_nothing_was_left(client, settings)
 
+    @pytest.mark.fault(5)
     def test_fault_005_columns_over_the_limit_are_refused(self, client, settings):
         assert_refused(upload(client, b"a,b,c,d\n1,2,3,4\n2,3,4,6\n"), 422, "limit-columns")
         assert_nothing_was_left(client, settings)
 
 
-def test_a_failing_database_leaves_no_file(client, settings, registry, monkeypatch):
-    def fail(_new):
-        raise DatabaseUnavailableError
+def test_a_database_that_turns_the_row_away_leaves_no_file(client, settings, registry, monkeypatch):
+    def fail(_new, **_options):
+        raise DatabaseBusyError
 
     monkeypatch.setattr(registry, "add_dataset", fail)
     response = upload(client)
-    assert_refused(response, 503, "db-unavailable")
+    assert_refused(response, 503, "db-busy")
     assert "retry-after" in response.headers
     assert files_of(settings) == []
+
+
+@pytest.mark.fault(149)
+def test_a_connection_that_is_lost_after_the_commit_leaves_no_row_without_its_file(
+    client, registry, monkeypatch
+):
+    add = registry.add_dataset
+
+    def lose_the_answer(new, **options):
+        add(new, **options)
+        raise DatabaseUnavailableError
+
+    monkeypatch.setattr(registry, "add_dataset", lose_the_answer)
+    assert_refused(upload(client), 503, "db-unavailable")
+    [dataset] = client.get("/v1/datasets").json()["items"]
+    assert client.get(f"/v1/datasets/{dataset['id']}/rows").status_code == 200
 
 
 def test_datasets_are_listed_newest_first_in_pages(client):
@@ -209,6 +232,7 @@ def test_datasets_are_listed_newest_first_in_pages(client):
     assert second["next_cursor"] is None
 
 
+@pytest.mark.fault(98)
 def test_fault_098_a_forged_cursor_and_a_huge_page_are_refused(shared_client):
     assert_refused(shared_client.get("/v1/datasets", params={"cursor": "forged"}), 400, "cursor")
     assert_refused(shared_client.get("/v1/datasets", params={"limit": 10**9}), 422, "validation")
@@ -243,6 +267,7 @@ class TestRows:
             "total": 10,
         }
 
+    @pytest.mark.fault(12)
     def test_fault_012_formulas_in_column_names_are_escaped_in_csv(self, client, location):
         response = client.get(location, params={"limit": 1}, headers={"Accept": "text/csv"})
         assert list(csv.reader(io.StringIO(response.text))) == [["'=cmd", "b"], ["0.0", "0.25"]]
@@ -272,6 +297,7 @@ class TestRows:
         response = client.get(location, headers={"Accept": accept})
         assert response.headers["content-type"] == "application/x-npy"
 
+    @pytest.mark.fault(140)
     def test_fault_140_a_missing_file_is_said_to_be_missing(self, client, settings, location):
         files_of(settings)[0].unlink()
         assert_refused(client.get(location), 503, "artifact-missing")

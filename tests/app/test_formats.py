@@ -24,6 +24,7 @@ from models_store.table_contract import MEDIA_TYPES, TableFormat
 from tests.app.decoding import decode
 from tests.app.serving import COLUMNS, MEAN, STD, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, read, write
+from tests.attempts import attempts
 
 NAMED = [kind for kind in FORMATS if kind is not TableFormat.NPY]
 ROWS = np.random.default_rng(0).normal(size=(20, 3)) * STD.numpy() + MEAN.numpy()
@@ -177,12 +178,14 @@ def test_columns_that_are_missing_or_unknown_are_named(client, kind):
     assert response.json()["unknown"] == ["shoe"]
 
 
+@pytest.mark.fault(58)
 @pytest.mark.parametrize("kind", FORMATS)
 def test_fault_058_rows_of_another_width_are_refused(client, kind):
     response = ask(client, "log_prob", write(kind, COLUMNS[:2], ROWS[:, :2]), kind)
     assert slug(response) in {"columns-mismatch", "dimension-mismatch"}
 
 
+@pytest.mark.fault(59)
 @pytest.mark.parametrize("kind", FORMATS)
 def test_fault_059_too_many_rows_are_refused(client, kind):
     body = write(kind, COLUMNS, np.zeros((20_001, 3)))
@@ -204,6 +207,7 @@ def test_json_lines_that_are_lists_are_in_the_models_order(client):
     assert ask(client, "log_prob", body, TableFormat.NDJSON).content == named.content
 
 
+@pytest.mark.fault(12)
 def test_fault_012_a_name_like_a_formula_survives_the_way_through_csv(client):
     state = client.app.state
     registered(state.database, state.blobs, name="formulas", columns=["=a", "b", "'c"])
@@ -279,6 +283,7 @@ def _loads(text: str) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.fault(49)
 def test_fault_049_infinite_results_are_themselves_in_csv(client):
     rows = np.array([[1e308] * 3, ROWS[0]])
     body = write(TableFormat.NPY, COLUMNS, rows)
@@ -295,6 +300,7 @@ COLUMN_FAULTS = {
 }
 
 
+@pytest.mark.fault(56)
 @pytest.mark.parametrize("column", COLUMN_FAULTS.values(), ids=list(COLUMN_FAULTS))
 def test_fault_056_columns_of_other_types_are_refused_by_name(client, column):
     table = pa.table({"height": [1.0, 2.0], "weight": column, "age": [1.0, 2.0]})
@@ -413,7 +419,7 @@ def test_answers_are_compressed_for_those_who_ask(client, answer, coding, n):
 WHOLE = {kind: write(kind, COLUMNS, ROWS[:3]) for kind in FORMATS}
 SHAPE = RowsShape(COLUMNS, max_rows=50)
 ATTEMPTS = settings(
-    max_examples=40,
+    max_examples=attempts(40),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -467,6 +473,7 @@ def test_a_damaged_parquet_file_never_is_an_error_of_ours(client, data):
     assert response.status_code < 500
 
 
+@pytest.mark.fault(63)
 @pytest.mark.parametrize("accept", ["image/png", "application/json;q=0"])
 def test_fault_063_a_caller_is_told_what_there_is(client, accept):
     body = write(TableFormat.NPY, COLUMNS, ROWS)

@@ -26,6 +26,7 @@ def test_fault_156_without_a_broker_the_service_is_degraded_but_ready(client):
     }
 
 
+@pytest.mark.fault(135)
 def test_fault_135_without_a_store_the_service_is_unavailable(client, settings):
     shutil.rmtree(settings.blob_root)
     settings.blob_root.write_text("no folder")
@@ -37,6 +38,7 @@ def test_fault_135_without_a_store_the_service_is_unavailable(client, settings):
     assert client.get("/v1/datasets").status_code == 200
 
 
+@pytest.mark.fault(149)
 def test_fault_149_without_a_database_the_service_is_unavailable(client, settings):
     for file in settings.data_dir.glob("densityd.sqlite3*"):
         # Written over, never cut short: a process that maps a file dies of a page that went away.
@@ -50,6 +52,7 @@ def test_fault_149_without_a_database_the_service_is_unavailable(client, setting
     assert client.get("/v1/datasets").json()["type"] == "/problems/db-unavailable"
 
 
+@pytest.mark.fault(154)
 def test_fault_154_another_schema_is_refused_with_both_revisions(settings):
     (settings.data_dir / "densityd.sqlite3").unlink()
     app = create_app(settings)

@@ -122,6 +122,7 @@ class TestWithBroker:
             time.sleep(0.05)
 
 
+@pytest.mark.fault(69, 70, 72, 74, 75, 77)
 @pytest.mark.parametrize(
     ("fields", "pointer"),
     [
@@ -151,11 +152,17 @@ def test_fault_069_to_077_hyper_parameters_out_of_range_are_refused_by_pointer(
     assert client.get("/v1/jobs").json()["items"] == []
 
 
+@pytest.mark.fault(60, 73, 76, 77, 81, 172, 176)
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
         ({"epocs": 3}, "unknown-field"),
         ({"state": "succeeded"}, "unknown-field"),
+        ({"tags": {"a": "x" * 1_000_000}}, "unknown-field"),
+        ({"metadata": {f"k{i}": i for i in range(100_000)}}, "unknown-field"),
+        ({"__proto__": {"state": "succeeded"}}, "unknown-field"),
+        ({"$ref": "#/components/schemas/Job"}, "unknown-field"),
+        ({"device": "cuda:99"}, "unknown-field"),
         ({"source_url": "http://169.254.169.254/"}, "unknown-field"),
         ({"columns": ["nope"]}, "unknown-column"),
         ({"columns": ["x1", "x1"]}, "duplicate-column"),
@@ -163,13 +170,14 @@ def test_fault_069_to_077_hyper_parameters_out_of_range_are_refused_by_pointer(
         ({"flow": {"family": "maf", "layers": 5, "hidden": [1000, 1000]}}, "limit-parameters"),
         ({"split": {"train": 0.8, "validation": 0.001}}, "split-too-small"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_fault_060_073_077_172_what_cannot_work_is_refused_before_it_is_accepted(
     client, dataset_id, fields, expected
 ):
     response = start(client, dataset_id, **fields)
     assert (response.status_code, slug(response)) == (422, expected)
+    assert len(response.content) <= 8192
 
 
 def test_fault_169_a_dataset_that_is_not_there_is_not_found(client):
@@ -259,6 +267,7 @@ def test_jobs_are_listed_newest_first_by_pages_and_filters(client, dataset_id, w
     assert ids_of("state=failed") == []
 
 
+@pytest.mark.fault(98, 99, 180)
 @pytest.mark.parametrize(
     ("query", "status"),
     [

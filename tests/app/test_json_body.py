@@ -47,6 +47,7 @@ def pointers_of(body: bytes) -> list[str | None]:
     return [error.pointer for error in caught.value.errors]
 
 
+@pytest.mark.fault(47)
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "nan"])
 def test_fault_047_nonfinite_literals_are_no_json(literal):
     assert slug_of(b'{"rate": %s}' % literal.encode()) == (400, "json-nonfinite")
@@ -56,15 +57,18 @@ def test_nan_inside_a_string_is_only_a_syntax_error_elsewhere():
     assert slug_of(b'{"label": "NaN", }') == (400, "json-syntax")
 
 
+@pytest.mark.fault(48)
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "1" + "0" * 309])
 def test_fault_048_numbers_beyond_float64_are_not_finite(number):
     assert slug_of(b'{"rate": %s}' % number.encode()) == (422, "value-nonfinite")
 
 
+@pytest.mark.fault(50)
 def test_fault_050_a_nonfinite_literal_in_an_invalid_field_is_refused_before_it_is_looked_at():
     assert slug_of(b'{"n": NaN}') == (400, "json-nonfinite")
 
 
+@pytest.mark.fault(51)
 def test_fault_051_half_a_surrogate_pair_is_refused():
     assert slug_of(b'{"n": "\\ud800"}') == (422, "validation")
 
@@ -73,6 +77,7 @@ def test_a_whole_surrogate_pair_is_one_character():
     assert parse_json(b'"\\ud83d\\ude00"') == "\U0001f600"
 
 
+@pytest.mark.fault(52)
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
 def test_fault_052_deep_nesting_is_refused(opening):
     assert slug_of(opening * 100_000) == (400, "json-depth")
@@ -86,15 +91,18 @@ def test_brackets_inside_strings_do_not_nest():
     assert parse_json(b'"%s"' % (b"[" * 5000)) == "[" * 5000
 
 
+@pytest.mark.fault(53)
 @pytest.mark.parametrize("nested", [b"[" * 900 + b"]" * 900, b'{"a":' * 900 + b"1" + b"}" * 900])
 def test_fault_053_nesting_below_the_limit_does_not_fit_any_field(nested):
     assert slug_of(b'{"n": %s}' % nested) == (422, "validation")
 
 
+@pytest.mark.fault(54)
 def test_fault_054_numbers_of_thousands_of_digits_are_refused():
     assert slug_of(b'{"n": %s}' % (b"1" * 5000)) == (400, "json-number")
 
 
+@pytest.mark.fault(55)
 @pytest.mark.parametrize(
     "body",
     [
@@ -114,11 +122,13 @@ def test_equal_keys_of_different_objects_and_colons_in_strings_are_no_duplicates
     parse_json(body)
 
 
+@pytest.mark.fault(56)
 @pytest.mark.parametrize("value", [b"true", b'"1.5"', b"null", b"[1.5]"])
 def test_fault_056_nothing_is_converted_to_a_float(value):
     assert slug_of(b'{"rate": %s}' % value) == (422, "validation")
 
 
+@pytest.mark.fault(69)
 @pytest.mark.parametrize("value", [b"1.5", b"1.0", b'"5"', b"true", b"0", b"1000000000"])
 def test_fault_069_an_integer_field_takes_integers_in_range_only(value):
     assert slug_of(b'{"n": %s}' % value) == (422, "validation")
@@ -128,6 +138,7 @@ def test_an_integer_is_a_fine_float():
     assert validate_json(Tree, b'{"rate": 2}').rate == 2.0
 
 
+@pytest.mark.fault(60)
 def test_fault_060_an_unknown_field_of_a_flow_is_pointed_at():
     flow = b'{"model_name": "m", "dataset_id": "ds_%s", "flow": {"family": "maf", "layrs": 2}}'
     with pytest.raises(Problem) as caught:
@@ -138,11 +149,13 @@ def test_fault_060_an_unknown_field_of_a_flow_is_pointed_at():
     ]
 
 
+@pytest.mark.fault(60)
 def test_fault_060_an_unknown_field_is_pointed_at():
     assert slug_of(b'{"epocs": 3}') == (422, "unknown-field")
     assert pointers_of(b'{"epocs": 3}') == ["/epocs"]
 
 
+@pytest.mark.fault(61, 62)
 @pytest.mark.parametrize(
     "body",
     [
@@ -159,11 +172,13 @@ def test_fault_061_and_062_only_plain_utf8_is_json(body):
     assert slug_of(body) == (400, "json-encoding")
 
 
+@pytest.mark.fault(67)
 @pytest.mark.parametrize("body", [b"", b"  \n"])
 def test_fault_067_an_empty_body_is_refused(body):
     assert slug_of(body) == (400, "body-empty")
 
 
+@pytest.mark.fault(67)
 @pytest.mark.parametrize("body", [b"null", b"[]", b'"x"', b"1"])
 def test_fault_067_another_value_than_an_object_is_refused(body):
     assert slug_of(body) == (422, "validation")
@@ -226,12 +241,14 @@ def test_a_json_body_reaches_the_route(tree_client, content_type):
     assert post(tree_client, b'{"n": 7}', content_type).json()["n"] == 7
 
 
+@pytest.mark.fault(63)
 @pytest.mark.parametrize("content_type", ["text/plain", "", "application/x-www-form-urlencoded"])
 def test_fault_063_other_media_types_are_refused(tree_client, content_type):
     response = post(tree_client, b'{"n": 7}', content_type)
     assert (response.status_code, response.json()["type"]) == (415, "/problems/media-type")
 
 
+@pytest.mark.fault(66)
 def test_fault_066_a_huge_string_is_not_sent_back(tree_client):
     response = post(tree_client, b'{"n": "%s"}' % (b"x" * 90_000))
     assert response.status_code == 422
@@ -246,12 +263,14 @@ def test_many_errors_fit_into_a_small_answer(tree_client):
     assert len(response.content) <= 8000
 
 
+@pytest.mark.fault(82)
 def test_fault_082_a_body_over_the_route_limit_is_refused(tree_client):
     response = post(tree_client, b'{"label": "%s"}' % (b"x" * 100_000))
     assert (response.status_code, response.json()["type"]) == (413, "/problems/limit-body")
     assert response.headers["connection"] == "close"
 
 
+@pytest.mark.fault(83)
 def test_fault_083_a_body_without_a_length_is_counted(tree_client):
     response = tree_client.post(
         "/tree",

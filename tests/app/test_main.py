@@ -11,6 +11,8 @@ import pytest
 from app.__main__ import RefusalError, main, refuse_unsafe_address
 from app.settings import ApiSettings
 from densityd.ports import free_port
+from models_store.database import Database
+from models_store.keys import Keys, Scope
 from tests.app.conftest import wait_for_port
 from tests.servers import tied
 
@@ -21,10 +23,15 @@ def test_a_loopback_address_is_served(host):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "nonexistent.invalid"])  # noqa: S104  refused
-def test_fault_184_another_address_is_refused_unless_meant(host):
+@pytest.mark.fault(184)
+def test_another_address_is_refused_without_keys_unless_meant(host, data_dir):
     with pytest.raises(RefusalError, match="DENSITYD_ALLOW_ANONYMOUS=true"):
-        refuse_unsafe_address(ApiSettings(host=host))
+        refuse_unsafe_address(ApiSettings(host=host, data_dir=data_dir))
     refuse_unsafe_address(ApiSettings(host=host, allow_anonymous=True))
+    database = Database(f"sqlite:///{data_dir / 'densityd.sqlite3'}")
+    Keys(database).create("p", Scope.READ)
+    database.dispose()
+    refuse_unsafe_address(ApiSettings(host=host, data_dir=data_dir))
 
 
 @pytest.mark.parametrize(
@@ -33,8 +40,10 @@ def test_fault_184_another_address_is_refused_unless_meant(host):
         ("DENSITYD_HOST", "0.0.0.0", "no API keys"),  # noqa: S104  refused
         ("DENSITYD_PORT", "99999", "port"),
         ("DENSITYD_DATABASE_URL", "sqlite:////nonexistent/densityd.sqlite3", "needs revision"),
+        ("DENSITYD_STORE_URL", "/dev/null", "The blob store /dev/null cannot be written"),
     ],
 )
+@pytest.mark.fault(134, 154)
 def test_fault_134_154_the_process_says_in_a_few_words_why_it_does_not_start(
     monkeypatch, data_dir, name, value, reason
 ):
@@ -45,6 +54,7 @@ def test_fault_134_154_the_process_says_in_a_few_words_why_it_does_not_start(
     assert str(caught.value).startswith("densityd api: ")
 
 
+@pytest.mark.fault(146)
 def test_fault_146_a_garbage_database_is_named(monkeypatch, data_dir):
     (data_dir / "densityd.sqlite3").write_bytes(b"garbage" * 1000)
     monkeypatch.setenv("DENSITYD_DATA_DIR", str(data_dir))

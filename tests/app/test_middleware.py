@@ -78,9 +78,11 @@ def test_a_valid_trace_context_is_passed_on(settings, given, kept):
 def test_a_request_that_is_cut_off_by_a_stop_is_told_so(settings, stopping):
     app = create_app(settings)
     sent = []
+    reached = asyncio.Event()
 
     @app.get("/endless")
     async def endless() -> None:
+        reached.set()
         await asyncio.sleep(60)
 
     async def receive():
@@ -98,12 +100,13 @@ def test_a_request_that_is_cut_off_by_a_stop_is_told_so(settings, stopping):
             "query_string": b"",
             "headers": [],
         }
-        task = asyncio.create_task(app(scope, receive, send))
-        await asyncio.sleep(0.05)
-        if stopping:
-            app.state.stopping.set()
-        task.cancel()
-        await asyncio.wait([task])
+        async with app.router.lifespan_context(app):
+            task = asyncio.create_task(app(scope, receive, send))
+            await asyncio.wait_for(reached.wait(), 20)
+            if stopping:
+                app.state.stopping.set()
+            task.cancel()
+            await asyncio.wait([task])
         return task
 
     task = asyncio.run(cut_off())

@@ -83,6 +83,7 @@ def test_a_model_is_read_once_however_many_want_it_at_once(cache, blobs, version
     run(main())
 
 
+@pytest.mark.fault(95)
 def test_fault_095_the_least_recently_used_model_goes_first(cache, blobs, versions):
     async def main() -> None:
         size = await size_of(cache(10**9), versions[0])
@@ -113,6 +114,7 @@ def test_what_is_in_use_is_not_evicted(cache, blobs, versions):
     run(main())
 
 
+@pytest.mark.fault(140)
 def test_fault_140_a_load_that_failed_is_tried_again(cache, blobs, versions):
     path = blobs.path(versions[0].checkpoint_key)
     data = path.read_bytes()

@@ -71,6 +71,7 @@ def post(client: TestClient, content_type: str, body: bytes) -> httpx2.Response:
     return client.post("/v1/datasets", content=body, headers={"Content-Type": content_type})
 
 
+@pytest.mark.fault(90)
 @pytest.mark.parametrize(
     ("content_type", "body", "status", "slug"), FORMS.values(), ids=list(FORMS)
 )

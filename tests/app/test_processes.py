@@ -43,19 +43,19 @@ def test_one_that_is_killed_is_replaced_and_all_end_with_a_signal(served):
     port, parent = served
     url = f"http://127.0.0.1:{port}"
     # The first answer comes once one has started; a kill too soon is answered after a pause.
-    assert httpx.get(f"{url}/livez", timeout=30).status_code == 200
+    assert httpx.get(f"{url}/livez", timeout=100).status_code == 200
     first = children(parent)
     assert len(first) == 2
     os.kill(first[0], signal.SIGKILL)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 100
     while len(set(children(parent)) - set(first)) == 0:
         assert time.monotonic() < deadline
-        assert httpx.get(f"{url}/livez", timeout=30).status_code == 200
+        assert httpx.get(f"{url}/livez", timeout=100).status_code == 200
         time.sleep(0.2)
-    assert "densityd_http_requests_total" in httpx.get(f"{url}/metrics", timeout=30).text
+    assert "densityd_http_requests_total" in httpx.get(f"{url}/metrics", timeout=100).text
     last = children(parent)
     parent.terminate()
-    assert parent.wait(20) == 0
+    assert parent.wait(60) == 0
     for pid in last:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -66,7 +66,7 @@ def test_none_outlives_a_parent_that_is_killed(served):
     served_by = children(parent)
     parent.kill()
     parent.wait(10)
-    deadline = time.monotonic() + 45  # those that still start look for their parent then
+    deadline = time.monotonic() + 100  # those that still start look for their parent then
     while any(_is_alive(pid) for pid in served_by):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -51,6 +51,7 @@ def test_a_column_named_like_a_json_word_can_be_scored():
     assert from_json({"rows": [{"true": 1, "null": 2}]}, shape).tolist() == [[1, 2]]
 
 
+@pytest.mark.fault(56)
 @pytest.mark.parametrize("value", [True, False, "1.5", [1.0], {}])
 def test_fault_056_only_numbers_are_numbers_and_the_problem_points_at_the_others(value):
     problem = refusal({"rows": [[1, 2, 3], [1, value, 3]]})
@@ -63,16 +64,19 @@ def test_a_value_of_a_named_row_is_pointed_at_by_its_column():
     assert [error.pointer for error in problem.errors] == ["/rows/0/a"]
 
 
+@pytest.mark.fault(48)
 def test_fault_048_a_number_beyond_float64_is_refused():
     assert refusal(b'{"rows": [[1e400, 2, 3]]}').type.slug == "value-nonfinite"
     assert refusal({"rows": [[10**310, 2, 3]]}).type.slug == "value-nonfinite"
     assert refusal({"rows": [{"a": 10**310, "b": 2, "c": 3}]}).type.slug == "value-nonfinite"
 
 
+@pytest.mark.fault(47)
 def test_fault_047_nan_is_not_json():
     assert refusal(b'{"rows": [[NaN, 2, 3]]}').type.slug == "json-nonfinite"
 
 
+@pytest.mark.fault(55)
 def test_fault_055_a_duplicate_key_is_refused_however_it_is_spelt():
     for body in (
         b'{"rows": [[1, 2, 3]], "rows": [[4, 5, 6]]}',
@@ -82,18 +86,21 @@ def test_fault_055_a_duplicate_key_is_refused_however_it_is_spelt():
         assert refusal(body).type.slug == "json-duplicate-key"
 
 
+@pytest.mark.fault(57)
 @pytest.mark.parametrize("document", [{"rows": []}, {"rows": [[]]}, {"rows": [{}]}])
 def test_fault_057_an_empty_batch_is_refused(document):
     assert refusal(document).type.slug in {"batch-empty", "dimension-mismatch", "columns-mismatch"}
     assert refusal({"rows": []}).type.slug == "batch-empty"
 
 
+@pytest.mark.fault(58)
 def test_fault_058_a_wrong_width_says_what_was_expected():
     problem = refusal({"rows": [[1, 2], [3, 4]]})
     assert problem.type.slug == "dimension-mismatch"
     assert problem.members == {"expected": 3, "got": 2}
 
 
+@pytest.mark.fault(59)
 def test_fault_059_too_many_rows_are_refused():
     problem = refusal({"rows": [[1, 2, 3]] * 5})
     assert (problem.type.slug, problem.status) == ("limit-rows", 413)
@@ -116,6 +123,7 @@ def test_rows_of_different_shapes_are_refused_by_place(document, pointer):
     assert [error.pointer for error in problem.errors] == [pointer]
 
 
+@pytest.mark.fault(67)
 @pytest.mark.parametrize("document", [[], [[1, 2, 3]], 1, {}, {"rows": 3}, {"rows": {}}])
 def test_fault_067_a_body_without_rows_is_refused(document):
     assert refusal(document).type.slug == "batch-shape"
@@ -127,6 +135,7 @@ def test_missing_and_unknown_columns_are_named():
     assert problem.members == {"row": 1, "missing": ["b", "c"], "unknown": ["z"]}
 
 
+@pytest.mark.fault(66)
 def test_fault_066_a_huge_unknown_name_is_cut():
     problem = refusal({"rows": [{"a": 1, "b": 2, "x" * 1_000_000: 3}]})
     assert len(problem.members["unknown"][0]) <= 128
@@ -169,6 +178,7 @@ def test_names_beside_rows_that_are_objects_are_refused():
     assert refusal(document).type.slug == "batch-shape"
 
 
+@pytest.mark.fault(30, 31)
 @given(
     hnp.arrays(
         st.sampled_from(["<f4", "<f8", ">f8", "<f2", "<i4", ">i2", "<u8", "|u1"]),
@@ -198,6 +208,7 @@ def test_both_npy_formats_are_read(version):
     assert decode(body, NPY, SHAPE).shape == (2, 3)
 
 
+@pytest.mark.fault(29)
 @pytest.mark.parametrize(
     "array",
     [
@@ -214,6 +225,7 @@ def test_fault_029_arrays_of_anything_but_real_numbers_are_refused(array):
     assert refusal(npy(array), NPY).type.slug == "array-dtype"
 
 
+@pytest.mark.fault(26)
 def test_fault_026_an_object_array_is_refused_and_never_unpickled(tmp_path):
     canary = tmp_path / "canary"
 
@@ -226,11 +238,13 @@ def test_fault_026_an_object_array_is_refused_and_never_unpickled(tmp_path):
     assert not canary.exists()
 
 
+@pytest.mark.fault(32)
 @pytest.mark.parametrize("shape", [(), (3,), (1, 1, 3)])
 def test_fault_032_arrays_that_are_no_table_are_refused(shape):
     assert refusal(npy(np.zeros(shape)), NPY).type.slug == "batch-shape"
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize("shape", ["(1000000000000, 3)", "(0, 1000000000000000000000)", "(-1, 3)"])
 def test_fault_027_a_header_that_lies_about_the_shape_allocates_nothing(shape):
     text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
@@ -239,6 +253,7 @@ def test_fault_027_a_header_that_lies_about_the_shape_allocates_nothing(shape):
     assert problem.type.slug in {"array-parse", "batch-empty", "limit-rows"}
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize(
     "header",
     [
@@ -256,6 +271,7 @@ def test_fault_028_a_header_that_is_not_what_it_should_be_is_refused(header):
         assert refusal(body, NPY).type.slug == "array-parse"
 
 
+@pytest.mark.fault(33)
 def test_fault_033_an_array_cut_anywhere_is_refused():
     body = npy(np.ones((2, 3)))
     for length in range(len(body)):
@@ -327,6 +343,14 @@ def test_a_caller_who_takes_none_of_the_formats_is_told_which_there_are(accept):
 )
 def test_the_content_type_says_how_the_body_is_read(content_type, expected):
     assert request_codec(content_type)[0].format is expected
+
+
+@pytest.mark.fault(63)
+@pytest.mark.parametrize(
+    "spelling", ["header=Absent", "header*=utf-8''abs%65nt", 'HEADER="absent"']
+)
+def test_parameters_of_the_content_type_may_be_spelt_in_every_way(spelling):
+    assert request_codec(f"text/csv; {spelling}")[1]["header"] == "absent"
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings, strategies as st
-from schemathesis import Case
+from hypothesis.stateful import run_state_machine_as_test
+from schemathesis import Case, Response
+from schemathesis.generation.stateful.state_machine import APIStateMachine
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from app.main import create_app
 from app.settings import ApiSettings
+from tests.attempts import attempts
 
 schema = schemathesis.openapi.from_dict(create_app(ApiSettings()).openapi())
 
@@ -21,6 +24,15 @@ def npy(rows: int) -> bytes:
     np.save(buffer, np.random.default_rng(rows).random((rows, 3)))
     return buffer.getvalue()
 
+
+ATTEMPTS = settings(
+    max_examples=attempts(16),
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 
 schemathesis.openapi.media_type(
     "application/x-npy", st.binary(max_size=200) | st.integers(0, 9).map(npy)
@@ -34,16 +46,39 @@ for kind in (
     schemathesis.openapi.media_type(kind, st.binary(max_size=200))
 
 
+@pytest.mark.fault(189)
 @schema.parametrize()
 @pytest.mark.timeout(300)  # a process for each of many uploads
-@settings(
-    max_examples=10,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
-def test_every_answer_is_a_documented_one(case: Case[Any], server: str) -> None:
+@ATTEMPTS
+def test_every_answer_is_a_documented_one(
+    case: Case[Any], guarded_server: tuple[str, dict[str, str]]
+) -> None:
     # What fits the schema may still be refused, by what the store holds: a cursor, a missing model.
-    case.call_and_validate(base_url=server, excluded_checks=[positive_data_acceptance])
+    url, headers = guarded_server
+    case.call_and_validate(
+        base_url=url, headers=headers, excluded_checks=[positive_data_acceptance]
+    )
+
+
+def _machine(url: str, headers: dict[str, str]) -> type[APIStateMachine]:
+    """Sequences of requests: what one answers, the next ones ask for, change and delete."""
+
+    class Sequences(schema.as_state_machine()):  # type: ignore[misc]  # made at run time
+        def get_call_kwargs(self, case: Case[Any]) -> dict[str, Any]:
+            return {"base_url": url, "headers": headers}
+
+        def validate_response(self, response: Response, case: Case[Any], **_: Any) -> None:
+            case.validate_response(response, excluded_checks=[positive_data_acceptance])
+
+    return Sequences
+
+
+@pytest.mark.fault(189)
+@pytest.mark.timeout(300)
+def test_every_answer_in_a_sequence_of_requests_is_a_documented_one(
+    guarded_server: tuple[str, dict[str, str]],
+) -> None:
+    run_state_machine_as_test(
+        _machine(*guarded_server),
+        settings=settings(parent=ATTEMPTS, max_examples=attempts(40), stateful_step_count=8),
+    )

@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,7 @@ def test_the_density_in_model_space_lacks_the_units_of_the_data(client):
     np.testing.assert_allclose(response.json()["log_prob"], expected(ROWS) + units, atol=1e-3)
 
 
+@pytest.mark.fault(49)
 def test_fault_049_a_row_without_a_finite_density_is_null_and_the_others_are_not_affected(client):
     alone = ask(client, "log_prob", {"rows": ROWS}).json()["log_prob"]
     body = ask(client, "log_prob", {"rows": [ROWS[0], [1e308, 1e308, 1e308], ROWS[1]]}).json()
@@ -162,6 +164,7 @@ def test_a_large_answer_in_json_is_whole(client):
 # refusals
 
 
+@pytest.mark.fault(56, 57, 58, 59)
 @pytest.mark.parametrize(
     ("body", "status", "slug"),
     [
@@ -189,6 +192,7 @@ def test_fault_056_to_059_bad_batches_are_refused_with_a_reason(client, body, st
         assert (answer["expected"], answer["got"]) == (3, 2)
 
 
+@pytest.mark.fault(47, 48, 52, 55, 61, 62, 66, 67)
 @pytest.mark.parametrize(
     ("content", "status", "slug"),
     [
@@ -213,6 +217,7 @@ def test_fault_047_to_067_bad_json_is_refused_and_never_echoed(client, content, 
     assert len(response.content) < 8192
 
 
+@pytest.mark.fault(63)
 def test_fault_063_an_unknown_content_type_is_told_what_is_supported(client):
     response = client.post(
         "/v1/models/people/log_prob",
@@ -286,6 +291,7 @@ def test_the_same_seed_gives_the_same_rows(client):
     assert first.headers["x-seed"] == "7"
 
 
+@pytest.mark.fault(75)
 def test_fault_075_a_seed_that_the_server_picked_is_told(client):
     body = ask(client, "sample", {"n": 3}).json()
     assert body["rows"] == ask(client, "sample", {"n": 3, "seed": body["seed"]}).json()["rows"]
@@ -311,6 +317,7 @@ def test_samples_in_model_space_are_standardised(client):
     np.testing.assert_allclose((data - MEAN.numpy()) / STD.numpy(), standard, atol=1e-4)
 
 
+@pytest.mark.fault(79, 80)
 @pytest.mark.parametrize(
     ("body", "status", "slug"),
     [
@@ -336,36 +343,66 @@ def test_fault_079_080_samples_out_of_range_are_refused(client, body, status, sl
 # the engine, the store and the caller
 
 
-def test_fault_096_a_full_engine_answers_503_with_retry_after(client):
-    assert ask(client, "log_prob", {"rows": ROWS}).status_code == 200
-    small = Engine(max_waiting=1)
-    small.start()
-    usual, client.app.state.engine = client.app.state.engine, small
+@contextmanager
+def occupied(client, *, max_waiting):
+    """An engine that is busy until the event is set."""
+    engine = Engine(max_waiting=max_waiting)
+    engine.start()
+    usual, client.app.state.engine = client.app.state.engine, engine
     release = threading.Event()
 
     async def occupy() -> None:
         def hold(_start: int, _stop: int) -> None:
             release.wait(10)
 
-        await small.run(hold, rows=1)
+        await engine.run(hold, rows=1)
 
     busy = threading.Thread(target=asyncio.run, args=(occupy(),))
     busy.start()
     try:
-        while small.waiting == 0:
+        while engine.waiting == 0:
             time.sleep(0.01)
+        yield engine, release
+    finally:
+        release.set()
+        busy.join()
+        engine.stop()
+        client.app.state.engine = usual
+
+
+@pytest.mark.fault(96)
+def test_fault_096_a_full_engine_answers_503_with_retry_after(client):
+    assert ask(client, "log_prob", {"rows": ROWS}).status_code == 200
+    with occupied(client, max_waiting=1):
         for what, body in (("log_prob", {"rows": ROWS}), ("sample", {"n": 3})):
             response = ask(client, what, body)
             assert problem(response)["slug"] == "overloaded"
             assert int(response.headers["retry-after"]) >= 1
-    finally:
-        release.set()
-        busy.join()
-        small.stop()
-        client.app.state.engine = usual
     assert ask(client, "log_prob", {"rows": ROWS}).status_code == 200
 
 
+def test_who_waited_as_long_as_they_would_is_answered_503(client):
+    answers = {}
+
+    def wait(timeout: str) -> None:
+        answers[timeout] = ask(client, "log_prob", {"rows": ROWS}, X_Request_Timeout=timeout)
+
+    with occupied(client, max_waiting=8) as (engine, release):
+        waiting = [threading.Thread(target=wait, args=[timeout]) for timeout in ("0.05", "25")]
+        for thread in waiting:
+            thread.start()
+        while engine.waiting < 3:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        release.set()
+        for thread in waiting:
+            thread.join()
+    assert problem(answers["0.05"])["slug"] == "overloaded"
+    assert int(answers["0.05"].headers["retry-after"]) >= 1
+    assert answers["25"].status_code == 200
+
+
+@pytest.mark.fault(140)
 def test_fault_140_a_missing_file_is_503_for_its_model_alone(client):
     database, blobs = stores(client)
     lost = registered(database, blobs, name="lost")
@@ -375,6 +412,7 @@ def test_fault_140_a_missing_file_is_503_for_its_model_alone(client):
     assert ask(client, "log_prob", {"rows": ROWS}).status_code == 200
 
 
+@pytest.mark.fault(137)
 def test_fault_137_a_corrupt_file_is_503_and_serves_nothing(client):
     database, blobs = stores(client)
     path = blobs.path(registered(database, blobs, name="flipped").checkpoint_key)
@@ -388,6 +426,7 @@ def test_fault_137_a_corrupt_file_is_503_and_serves_nothing(client):
     assert ask(client, "sample", {"n": 3}, ref="flipped").status_code == 200
 
 
+@pytest.mark.fault(139)
 def test_fault_139_a_file_of_another_flow_is_503(client):
     database, blobs = stores(client)
     narrow = registered(database, blobs, name="narrow", columns=["a", "b"])

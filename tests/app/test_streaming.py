@@ -1,5 +1,6 @@
 """A real server: bounded memory, an early start, back pressure, and callers who leave."""
 
+import io
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPResponse
@@ -15,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
+from numpy.typing import NDArray
 
 from app.settings import ApiSettings
 from models_store.blobs import BlobStore
@@ -28,6 +31,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures by /pr
 
 MIB = 1 << 20
 NPY = MEDIA_TYPE[TableFormat.NPY]
+WIDE = [f"x{i + 1}" for i in range(21)]
 
 
 class Server:
@@ -41,10 +45,22 @@ class Server:
     def connect(self) -> HTTPConnection:
         return HTTPConnection("127.0.0.1", self.port, timeout=30)
 
-    def sample(self, connection: HTTPConnection, n: int, kind: TableFormat) -> HTTPResponse:
+    def begin(
+        self, connection: HTTPConnection, size: int, kind: TableFormat = TableFormat.NPY
+    ) -> None:
+        """Send the headers of a question about rows, of which the answer shall be npy."""
+        connection.putrequest("POST", "/v1/models/people/log_prob")
+        connection.putheader("Content-Type", MEDIA_TYPE[kind])
+        connection.putheader("Accept", NPY)
+        connection.putheader("Content-Length", str(size))
+        connection.endheaders()
+
+    def sample(
+        self, connection: HTTPConnection, n: int, kind: TableFormat, model: str = "people"
+    ) -> HTTPResponse:
         headers = {"Content-Type": "application/json", "Accept": MEDIA_TYPE[kind]}
         body = json.dumps({"n": n, "seed": 1})
-        connection.request("POST", "/v1/models/people/sample", body=body, headers=headers)
+        connection.request("POST", f"/v1/models/{model}/sample", body=body, headers=headers)
         return connection.getresponse()
 
     @property
@@ -85,6 +101,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) ->
     settings = ApiSettings(data_dir=folder)
     database = Database(settings.resolved_database_url)
     registered(database, BlobStore(settings.blob_root))
+    registered(database, BlobStore(settings.blob_root), name="wide", columns=WIDE)
     database.dispose()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -133,6 +150,7 @@ def test_ten_million_samples_take_no_more_memory_than_a_few(server, kind):
     assert most - before < 60 * MIB
 
 
+@pytest.mark.fault(86)
 def test_a_caller_who_does_not_read_stops_the_work_and_one_who_leaves_ends_it(server):
     connection = server.connect()
     response = server.sample(connection, 50_000_000, TableFormat.CSV)
@@ -168,11 +186,7 @@ def test_a_body_larger_than_the_memory_it_may_take_is_scored(server, kind):
     assert len(body) > 22 * MIB
     connection = server.connect()
     before = most = server.memory
-    headers = {"Content-Type": MEDIA_TYPE[kind], "Accept": NPY}
-    connection.putrequest("POST", "/v1/models/people/log_prob")
-    for name, value in {**headers, "Content-Length": str(len(body))}.items():
-        connection.putheader(name, value)
-    connection.endheaders()
+    server.begin(connection, len(body), kind)
     for start in range(0, len(body), 4 * MIB):
         connection.send(body[start : start + 4 * MIB])
         most = max(most, server.memory)
@@ -197,6 +211,114 @@ def test_a_caller_who_leaves_in_the_middle_of_a_body_leaves_nothing(server, kind
     connection.send(body[: len(body) // 2])
     connection.sock.close()
     server.wait_until_idle()
+
+
+def test_the_answer_begins_while_the_body_comes(server):
+    body = body_of(TableFormat.NPY, 250_000)
+    connection = server.connect()
+    server.begin(connection, len(body))
+    half = len(body) // 2
+    connection.send(body[:half])
+    response = connection.getresponse()
+    scores = response.read(128 + 8 * 65_536)
+    connection.send(body[half:])
+    scores += response.read()
+    connection.close()
+    assert np.allclose(np.load(io.BytesIO(scores)), whole_answer(server, body))
+
+
+def whole_answer(server: Server, body: bytes) -> NDArray[np.float64]:
+    """As a caller gets it who reads nothing before all is sent."""
+    connection = server.connect()
+    server.begin(connection, len(body))
+    connection.send(body)
+    answer: NDArray[np.float64] = np.load(io.BytesIO(connection.getresponse().read()))
+    connection.close()
+    return answer
+
+
+def test_a_caller_who_leaves_in_the_middle_of_body_and_answer_leaves_nothing(server):
+    body = body_of(TableFormat.NPY, 250_000)
+    connection = server.connect()
+    server.begin(connection, len(body))
+    connection.send(body[: len(body) // 2])
+    response = connection.getresponse()
+    assert response.read(4096)
+    connection.sock.close()
+    response.close()
+    server.wait_until_idle()
+
+
+def test_a_length_that_the_header_contradicts_is_refused_before_the_body_has_come(server):
+    body = body_of(TableFormat.NPY, 100_000)
+    connection = server.connect()
+    server.begin(connection, len(body) - 8)
+    connection.send(body[:1000])
+    response = connection.getresponse()
+    assert (response.status, json.loads(response.read())["type"]) == (422, "/problems/array-parse")
+    connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_hundred_thousand_wide_rows_as_json_take_little_memory(server):
+    connection = server.connect()
+    server.sample(connection, 10, TableFormat.JSON, model="wide").read()
+    before = most = server.memory
+    response = server.sample(connection, 100_000, TableFormat.JSON, model="wide")
+    while response.read(MIB):
+        most = max(most, server.memory)
+    connection.close()
+    assert most - before < 30 * MIB
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("kind", "megabytes"),
+    [(TableFormat.NPY, 200), (TableFormat.NPY, 1000), (TableFormat.ARROW, 1000)],
+    ids=str,
+)
+def test_large_bodies_take_no_more_memory_than_small_ones(server, kind, megabytes, tmp_path):
+    file = tmp_path / "body"
+    rows = large_body(file, kind, megabytes)
+    connection = server.connect()
+    before = server.memory
+    server.begin(connection, file.stat().st_size, kind)
+    most = 0
+    with file.open("rb") as body:
+        sender = threading.Thread(target=connection.send, args=[body])
+        sender.start()
+        response = connection.getresponse()
+        first = response.read(4096)
+        assert sender.is_alive() or kind is TableFormat.ARROW  # most of the body is not sent yet
+        size = len(first)
+        while piece := response.read(MIB):
+            size += len(piece)
+            most = max(most, server.memory)
+        sender.join()
+    connection.close()
+    assert size == 128 + 8 * rows
+    assert most - before < 60 * MIB
+
+
+def large_body(file: Path, kind: TableFormat, megabytes: int) -> int:
+    """Write a body of so many million bytes, and say how many rows it has."""
+    some = np.random.default_rng(0).normal(size=(100_000, 3)) * STD.numpy() + MEAN.numpy()
+    times: int = megabytes * 10**6 // some.nbytes
+    if kind is TableFormat.NPY:
+        array = np.lib.format.open_memmap(
+            file, mode="w+", dtype=some.dtype, shape=(times * len(some), 3)
+        )
+        for index in range(times):
+            array[index * len(some) : (index + 1) * len(some)] = some
+        array.flush()
+    else:
+        batch = pa.record_batch({name: some[:, i] for i, name in enumerate(COLUMNS)})
+        with pa.ipc.new_stream(str(file), batch.schema) as writer:
+            for _ in range(times):
+                writer.write_batch(batch)
+    return times * len(some)
 
 
 def test_what_is_wrong_at_the_end_of_a_large_body_is_still_said(server):

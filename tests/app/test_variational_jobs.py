@@ -185,6 +185,7 @@ def test_a_regression_from_upload_to_samples_agrees_with_its_closed_form(client,
     assert scored["log_prob"][0] == pytest.approx(peak, abs=0.1)
 
 
+@pytest.mark.slow  # a regression goes the same way
 def test_a_formula_becomes_a_model_like_any_other(client, supervisor):
     target = {"log_density": "-norm(z1, z2, z3)", "dim": 3}
     optimisation = {"seed": 0, "iterations": 20, "report_every": 10}

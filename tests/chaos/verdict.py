@@ -99,6 +99,7 @@ class Verdict:
                 )
             except StoreError as error:
                 yield f"version {version.version} cannot be read: {error}"
+            assert version.job_id is not None  # nothing here imports models
             seed = self._accepted.seeds[version.job_id]
             if hashes.setdefault(seed, version.checkpoint_sha256) != version.checkpoint_sha256:
                 yield f"version {version.version} differs from others of its seed"

@@ -29,7 +29,9 @@ class Service:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[Service]:
-    """The models `people` (height, weight, age) and `heights` (given age); no worker, no broker."""
+    """The models `people` (height, weight, age), `heights` (given age), and `ranked`, which has
+    calibrated scores; no worker, no broker.
+    """
     folder = tmp_path_factory.mktemp("service")
     shutil.copy(sqlite_template, folder)
     app = create_app(ApiSettings(data_dir=folder))
@@ -49,6 +51,8 @@ def service(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> 
         columns=["height", "weight"],
         context_columns=("age",),
     )
+    held_out = {"rows": 100, "quantiles": [-30 + 0.025 * step for step in range(1001)]}
+    registered(service.database, service.blobs, name="ranked", held_out=held_out)
     yield service
     server.should_exit = True
     thread.join()

@@ -223,6 +223,9 @@ def test_models_their_versions_aliases_and_weights(client: Client, tmp_path: Pat
     target = tmp_path / "people.safetensors"
     client.models.download("people", 1, target)
     assert target.stat().st_size == client.models.version("people", 1).checkpoint.bytes
+    copy = client.models.upload("people-copy", target)
+    assert (copy.version, copy.lineage.job_id) == (1, None)
+    assert np.array_equal(client.log_prob("people-copy", ROWS), client.log_prob("people:1", ROWS))
 
 
 def test_the_asynchronous_client_gives_the_same(service: Service, tmp_path: Path) -> None:

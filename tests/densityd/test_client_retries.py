@@ -100,16 +100,17 @@ def test_a_job_is_started_once_however_often_it_is_asked_for(
 
 
 @pytest.mark.parametrize("reply", [a_problem(503, Retry_After="0"), DROP])
-def test_an_upload_that_was_sent_is_not_sent_again(
+def test_an_upload_is_sent_again_whole_and_with_the_same_key(
     scripted: ScriptedServer, client: Client, reply: Reply
 ) -> None:
-    scripted.replies = [reply]
+    scripted.replies = [reply, a_json(DATASET, 201), a_json(DATASET, 201)]
 
-    with pytest.raises((ApiError, TransportError)) as caught:
-        client.datasets.upload(ROWS)
+    assert client.datasets.upload(ROWS).id == "ds_1"
+    client.datasets.upload(ROWS)
 
-    assert not isinstance(caught.value, UnreachableError)
-    assert len(scripted.asked) == 1
+    keys = [asked.headers["idempotency-key"] for asked in scripted.asked]
+    assert keys[0] == keys[1] != keys[2]
+    assert all(asked.body.endswith(ROWS.tobytes()) for asked in scripted.asked)
 
 
 def test_an_upload_that_never_left_is_tried_again() -> None:

@@ -22,15 +22,15 @@ from densityd.client.records import Job
 from densityd.commands import choices
 from densityd.ports import free_port
 from tests.densityd.conftest import Service
-from tests.densityd.scripted import ScriptedServer, a_json
+from tests.densityd.scripted import Reply, ScriptedServer, a_json
 from tests.densityd.test_client_retries import JOB
 
 GROUPS = {
     "datasets": ["list", "show", "upload", "delete"],
-    "jobs": ["list", "show", "cancel", "resume", "events", "wait"],
-    "models": ["list", "show", "alias", "download"],
+    "jobs": ["list", "show", "cancel", "resume", "events", "wait", "download"],
+    "models": ["list", "show", "alias", "export", "import"],
 }
-COMMANDS = [["train"], ["score"], ["sample"]] + [
+COMMANDS = [["train"], ["infer"], ["score"], ["sample"]] + [
     [group, name] for group, names in GROUPS.items() for name in names
 ]
 ROWS = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(50, 3))
@@ -95,6 +95,121 @@ def test_a_training_is_accepted_and_its_id_printed(table: Path, url: str) -> Non
 )
 def test_wrong_usage_is_told_before_anything_is_sent(arguments: list[str], hint: str) -> None:
     assert hint in run("train", *arguments, status=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "target"),
+    [
+        (["--potential", "U2"], {"potential": "U2"}),
+        (["--log-density", "-z1^2", "--dim", 1], {"log_density": "-z1^2", "dim": 1}),
+    ],
+    ids=["potential", "formula"],
+)
+def test_an_inference_is_accepted(url: str, options: list[str], target: dict[str, object]) -> None:
+    more = ["--flow", "planar", "--set", "layers=4", "--set", "optimisation.iterations=100"]
+
+    printed = run("infer", "--model", "ring", *options, *more, "--no-wait").stdout
+
+    with Client(url) as client:
+        job = client.jobs.get(printed.strip())
+    assert target.items() <= job.request["target"].items()
+    assert job.request["flow"]["layers"] == 4
+    assert job.request["optimisation"]["iterations"] == 100
+    assert job.kind == "variational"
+
+
+def test_an_inference_of_a_regression_uploads_its_table(table: Path) -> None:
+    options = ["--regression", "linear", "--response", "age", "--max-seconds", 5, "--no-wait"]
+
+    told = run("infer", table, "--model", "line", *options, "--json").stdout
+
+    request = json.loads(told)["request"]
+    assert request["target"]["posterior"]["columns"] == ["height", "weight"]
+    assert request["optimisation"]["max_seconds"] == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ([], "one of --potential"),
+        (["--potential", "U1", "--log-density", "z1"], "one of --potential"),
+        (["--log-density", "z1"], "--dim belong together"),
+        (["--regression", "linear", "--dataset", "ds_1"], "--response belong together"),
+        (["--regression", "linear", "--response", "y"], "FILE or --dataset belong together"),
+        (["--potential", "U1", "--dataset", "ds_1"], "FILE or --dataset belong together"),
+    ],
+    ids=str,
+)
+def test_wrong_usage_of_inference_is_told_before_anything_is_sent(
+    arguments: list[str], hint: str
+) -> None:
+    told = " ".join(run("infer", "--model", "m", *arguments, status=2).stderr.split())
+    assert hint in told
+
+
+def test_quantiles_are_printed_beside_the_scores(table: Path, url: str) -> None:
+    printed = run("score", "ranked", table, "--quantiles").stdout.splitlines()
+    assert printed[0] == "log_prob,quantile"
+    with Client(url) as client:
+        expected = client.score("ranked", ROWS)
+    values = np.loadtxt(printed[1:], delimiter=",")
+    assert np.allclose(values, np.column_stack(expected))
+    assert "score-unavailable" in run("score", "people", table, "--quantiles", status=1).stderr
+
+
+RESULT = {"url": "/r", "media_type": "application/x-npy", "bytes": 5, "sha256": "x", "rows": 3}
+BULK = {**JOB, "kind": "sampling", "state": "succeeded", "result": RESULT}
+
+
+@pytest.mark.parametrize(
+    ("command", "request_body"),
+    [
+        (
+            ["score", "m", "--dataset", "ds_1", "--include-rows"],
+            {"model": "m", "dataset_id": "ds_1", "output": "npy", "include_rows": True},
+        ),
+        (
+            ["sample", "m", "-n", 2_000_000, "--seed", 3],
+            {"model": "m", "n": 2_000_000, "seed": 3, "context": None, "output": "npy"},
+        ),
+    ],
+    ids=["score", "sample"],
+)
+def test_much_is_done_by_a_job_whose_file_is_downloaded(
+    scripted: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    command: list[object],
+    request_body: dict[str, object],
+) -> None:
+    monkeypatch.setenv("DENSITYD_URL", scripted.url)
+    running = {**BULK, "state": "running", "result": None}
+    scripted.replies = [a_json(running), a_json(running), a_json(BULK), Reply(body=b"bytes")]
+
+    run(*command, "-o", tmp_path / "file.npy")
+
+    assert (tmp_path / "file.npy").read_bytes() == b"bytes"
+    assert json.loads(scripted.asked[0].body) == request_body
+    assert scripted.asked[-1].line == "GET /v1/jobs/job_1/result"
+
+
+def test_a_result_is_downloaded_and_deleted(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DENSITYD_URL", scripted.url)
+    monkeypatch.chdir(tmp_path)
+    done = {**BULK, "request": {"output": "csv"}}
+    scripted.replies = [a_json(done), Reply(body=b"bytes"), Reply(status=204)]
+
+    assert run("jobs", "download", "job_1", "--delete").stdout == "job_1.csv\n"
+
+    assert (tmp_path / "job_1.csv").read_bytes() == b"bytes"
+    assert [one.line for one in scripted.asked[1:]] == [
+        "GET /v1/jobs/job_1/result",
+        "DELETE /v1/jobs/job_1/result",
+    ]
+    scripted.replies = [a_json(done)]
+    assert run("jobs", "wait", "job_1").stdout == "job_1  3 rows, 5 bytes\n"
 
 
 def test_a_refusal_names_the_field_and_where_to_read_more(table: Path, url: str) -> None:
@@ -196,7 +311,9 @@ def test_jobs_from_list_to_events(table: Path) -> None:
     assert job_id in [job["id"] for job in json.loads(run("jobs", "list", "--json").stdout)]
 
 
-def test_models_from_list_to_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_from_list_to_export_and_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "people" in run("models", "list").stdout
     assert run("models", "alias", "people", "best", 1).stdout == "people:1\n"
     assert run("models", "alias", "people", "best").stdout == "people:1\n"
@@ -208,8 +325,14 @@ def test_models_from_list_to_download(tmp_path: Path, monkeypatch: pytest.Monkey
     [version] = json.loads(run("models", "show", "people", "--json").stdout)["versions"]
     assert version["version"] == 1
     monkeypatch.chdir(tmp_path)
-    assert run("models", "download", "people@best").stdout == "people-1.safetensors\n"
+    assert run("models", "export", "people@best").stdout == "people-1.safetensors\n"
     assert (tmp_path / "people-1.safetensors").stat().st_size == version["checkpoint"]["bytes"]
+    file = tmp_path / "people-1.safetensors"
+    assert run("models", "import", file, "--model", "copied").stdout == "copied:1\n"
+    again = json.loads(run("models", "import", file, "--model", "copied", "--json").stdout)
+    assert (again["version"], again["checkpoint"]) == (2, version["checkpoint"])
+    file.write_bytes(b"PK\x03\x04 and more")
+    assert "media-type" in run("models", "import", file, "--model", "copied", status=1).stderr
     assert run("models", "alias", "people", "best", "--delete").stdout == ""
     assert "not-found" in run("models", "alias", "people", "best", status=1).stderr
     assert "either" in run("models", "alias", "people", "best", 1, "--delete", status=2).stderr

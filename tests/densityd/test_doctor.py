@@ -47,6 +47,7 @@ def test_a_migrated_database_is_named_with_its_revision() -> None:
     assert "revision" in finding.detail
 
 
+@pytest.mark.fault(146)
 def test_fault_146_a_damaged_database_is_a_problem(data_dir: Path) -> None:
     (data_dir / "densityd.sqlite3").write_bytes(b"garbage" * 1000)
 
@@ -64,21 +65,27 @@ def test_a_broker_that_is_named_but_silent_is_a_problem(
     assert verdicts(examined())["broker"] == "problem"
 
 
+@pytest.mark.fault(144)
 def test_fault_144_files_that_crashes_left_are_counted(data_dir: Path) -> None:
     staging = data_dir / "blobs" / STAGING
     staging.mkdir(parents=True)
     old, new = staging / "old", staging / "new"
     old.write_bytes(b"x" * 2**20)
     new.touch()
-    two_hours_ago = time.time() - 7200
-    os.utime(old, (two_hours_ago, two_hours_ago))
+    two_days_ago = time.time() - 2 * 24 * 3600
+    os.utime(old, (two_days_ago, two_days_ago))
 
     finding = {found.check: found for found in examined().findings}["staging"]
 
     assert finding.verdict == "note"
     assert finding.detail.startswith("1 files (1.0 MiB)")
+    assert old.exists()
+    result = CliRunner().invoke(app, ["doctor", "--repair"])
+    assert "Removed 1 files (1.0 MiB)" in result.output
+    assert [path.name for path in staging.iterdir()] == ["new"]
 
 
+@pytest.mark.fault(76)
 def test_fault_076_a_device_that_is_not_there_is_a_problem(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -133,3 +140,11 @@ def test_the_text_for_people_has_a_line_for_each_check(data_dir: Path) -> None:
     assert f"{data_dir}  (environment)" in result.output
     for check in ("database", "broker", "store", "disk", "staging", "device"):
         assert f"  {check}" in result.output
+
+
+def test_help_shows_how_it_is_called() -> None:
+    result = CliRunner().invoke(app, ["doctor", "--help"])
+
+    assert result.exit_code == 0
+    for example in ("densityd doctor --deep", "densityd doctor --repair", "--json | jq"):
+        assert example in result.output

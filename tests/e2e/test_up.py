@@ -23,9 +23,9 @@ from densityd.cli import app
 from densityd.ports import free_port
 from tests.servers import tied
 
-TIMEOUT_S = 55.0
+TIMEOUT_S = 150.0
 EXAMPLES = Path(__file__).parents[2] / "examples"
-pytestmark = pytest.mark.timeout(170)
+pytestmark = pytest.mark.timeout(600)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> float:

@@ -137,8 +137,11 @@ def test_without_patience_training_goes_on_to_the_last_epoch():
 SPECS = [SPEC, RealNvpSpec(layers=2, hidden=[8], batch_norm=BatchNormSpec(statistics="running"))]
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=["maf", "realnvp"])
-@pytest.mark.parametrize("optimiser", ["adam", "adamw", "adagrad", "sgd"])
+@pytest.mark.parametrize(
+    ("spec", "optimiser"),
+    [(SPECS[0], "adam"), (SPECS[0], "adamw"), (SPECS[1], "adagrad"), (SPECS[1], "sgd")],
+    ids=lambda value: value if isinstance(value, str) else value.family,
+)
 def test_resuming_from_any_epoch_gives_the_same_flow_to_the_bit(spec, optimiser):
     options = with_options(optimiser=optimiser, schedule="cosine")
     undisturbed, states, reports = new_flow(spec), [], []
@@ -153,7 +156,7 @@ def test_resuming_from_any_epoch_gives_the_same_flow_to_the_bit(spec, optimiser)
         assert_same(resumed, undisturbed)
 
 
-@pytest.mark.parametrize("batch", [1, 6, 7, 8, 13, 27, 28])
+@pytest.mark.parametrize("batch", [1, 7, 8, 28])
 def test_resuming_from_any_batch_gives_the_same_flow_to_the_bit(batch):
     undisturbed = new_flow()
     reports = [numbers(report) for report in train(undisturbed)]

@@ -191,7 +191,7 @@ def test_patience_counts_from_the_restart():
     assert stopped[-1].epoch > calm[-1].epoch
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3, 5, 7, 9, 11])
+@pytest.mark.parametrize("batch", [1, 7, 9, 11])
 def test_resuming_after_a_restart_gives_the_same_flow_to_the_bit(batch):
     options = with_options(**{**vars(ROBUST), "max_epochs": 3})
     undisturbed = new_flow()

@@ -63,6 +63,7 @@ def test_a_new_file_under_an_old_key_replaces_it_at_once(blobs: BlobStore) -> No
     assert blobs.path(KEY).read_bytes() == b"new"
 
 
+@pytest.mark.fault(104)
 def test_fault_104_many_writers_leave_whole_files(blobs: BlobStore) -> None:
     keys = [f"datasets/ds_{number}/table.npy" for number in range(40)]
     threads = [threading.Thread(target=put, args=(blobs, b"x" * 10_000, key)) for key in keys]
@@ -74,6 +75,7 @@ def test_fault_104_many_writers_leave_whole_files(blobs: BlobStore) -> None:
     assert {blobs.path(key).stat().st_size for key in keys} == {10_000}
 
 
+@pytest.mark.fault(137)
 def test_fault_137_a_flipped_bit_is_found(blobs: BlobStore) -> None:
     sha256 = put(blobs, b"\0" * 1000)
     with blobs.path(KEY).open("r+b") as file:
@@ -85,6 +87,7 @@ def test_fault_137_a_flipped_bit_is_found(blobs: BlobStore) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 500, 999])
+@pytest.mark.fault(136)
 def test_fault_136_a_truncated_file_is_found(blobs: BlobStore, size: int) -> None:
     sha256 = put(blobs, b"\0" * 1000)
     os.truncate(blobs.path(KEY), size)
@@ -92,6 +95,7 @@ def test_fault_136_a_truncated_file_is_found(blobs: BlobStore, size: int) -> Non
         blobs.verify(KEY, sha256)
 
 
+@pytest.mark.fault(140)
 def test_fault_140_a_file_that_is_gone_is_missing(blobs: BlobStore) -> None:
     sha256 = put(blobs, b"x")
     blobs.path(KEY).unlink()
@@ -107,6 +111,7 @@ def test_fault_177_what_is_no_key_reaches_no_file(blobs: BlobStore, bad: str) ->
             use(bad)
 
 
+@pytest.mark.fault(142)
 def test_fault_142_a_link_is_not_followed(blobs: BlobStore, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     (secret / "ds_2").mkdir(parents=True)
@@ -145,6 +150,7 @@ def test_only_a_staged_file_is_committed(blobs: BlobStore, tmp_path: Path) -> No
     assert other.exists()
 
 
+@pytest.mark.fault(106)
 def test_fault_106_a_deleted_file_stays_for_who_has_it_open(blobs: BlobStore) -> None:
     put(blobs, b"x")
     with blobs.path(KEY).open("rb") as reader:
@@ -174,6 +180,7 @@ def test_no_two_attempts_share_a_key() -> None:
     assert len({*keys, table_key(new_id("ds"))}) == 5
 
 
+@pytest.mark.fault(118)
 def test_fault_118_old_staged_files_are_swept_and_fresh_ones_spared(blobs: BlobStore) -> None:
     assert blobs.sweep_staging(older_than_s=0) == 0
     with blobs.staged() as old, blobs.staged() as fresh:
@@ -189,6 +196,7 @@ def test_a_ping_leaves_nothing(blobs: BlobStore) -> None:
     assert staging(blobs) == []
 
 
+@pytest.mark.fault(135)
 def test_fault_135_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BlobError, match="cannot be written"):
@@ -196,6 +204,7 @@ def test_fault_135_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.fault(132)
 def test_fault_132_no_space_is_told_and_nothing_is_left(blobs: BlobStore, code: int) -> None:
     put(blobs, b"old")
     with pytest.raises(StorageFullError), blobs.staged():
@@ -207,6 +216,7 @@ def test_fault_132_no_space_is_told_and_nothing_is_left(blobs: BlobStore, code: 
 @pytest.mark.parametrize(
     ("code", "expected"), [(errno.ENOSPC, StorageFullError), (errno.EIO, BlobError)]
 )
+@pytest.mark.fault(143)
 def test_fault_143_a_failed_fsync_stores_nothing(
     blobs: BlobStore, monkeypatch: pytest.MonkeyPatch, code: int, expected: type[Exception]
 ) -> None:

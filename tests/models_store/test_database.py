@@ -103,7 +103,7 @@ def test_instants_are_utc_and_sort_by_time(database: Database, registry: Registr
         assert session.scalar(select(func.count()).where(earlier, later)) == 1
 
 
-@pytest.mark.fault(128)
+@pytest.mark.fault(128, 155)
 def test_fault_155_the_clock_is_the_databases(database: Database) -> None:
     with database.read() as session:
         now = session.scalar(select(db_now()))
@@ -142,6 +142,7 @@ def test_a_database_works_from_many_threads(registry: Registry) -> None:
     assert len(registry.datasets(PROJECT, limit=100).items) == 60
 
 
+@pytest.mark.fault(145)
 def test_fault_145_a_writer_waits_for_another_only_so_long(
     sqlite: Database, sqlite_url: str
 ) -> None:
@@ -160,6 +161,7 @@ def test_fault_145_a_writer_waits_for_another_only_so_long(
     other.close()
 
 
+@pytest.mark.fault(145)
 def test_fault_145_a_long_reader_stops_no_writer(sqlite: Database) -> None:
     registry = Registry(sqlite)
     added(registry)
@@ -182,6 +184,7 @@ def test_a_lock_on_postgresql_is_waited_for_only_so_long(
     Registry(postgres).delete_dataset(PROJECT, dataset.id)
 
 
+@pytest.mark.fault(153)
 def test_fault_153_a_pool_that_is_used_up_says_busy(database_url: str) -> None:
     database = Database(database_url, busy_timeout_s=0.2, pool_size=1)
     with database.read() as one, database.read() as two:
@@ -194,6 +197,7 @@ def test_fault_153_a_pool_that_is_used_up_says_busy(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("bytes_", [b"garbage" * 1000, b"SQLite format 3\0" + b"x" * 5000])
+@pytest.mark.fault(146)
 def test_fault_146_a_file_that_is_no_database_is_named_and_kept(
     tmp_path: Path, bytes_: bytes
 ) -> None:
@@ -207,6 +211,7 @@ def test_fault_146_a_file_that_is_no_database_is_named_and_kept(
     assert file.read_bytes() == bytes_
 
 
+@pytest.mark.fault(146)
 def test_fault_146_a_truncated_database_is_named(sqlite_url: str) -> None:
     file = Path(parse_url(sqlite_url).database or "")
     database = Database(sqlite_url)
@@ -219,6 +224,7 @@ def test_fault_146_a_truncated_database_is_named(sqlite_url: str) -> None:
     database.dispose()
 
 
+@pytest.mark.fault(146)
 def test_fault_146_an_emptied_database_is_not_made_anew(tmp_path: Path) -> None:
     file = tmp_path / "emptied.sqlite3"
     file.touch()
@@ -256,8 +262,9 @@ for _ in range(int(sys.argv[2])):
 """
 
 
-def test_fault_147_killing_writers_loses_no_answered_job(sqlite_url: str) -> None:
-    kills = 25
+@pytest.mark.fault(147)
+@pytest.mark.parametrize("kills", [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_fault_147_killing_writers_loses_no_answered_job(sqlite_url: str, kills: int) -> None:
     writer = subprocess.Popen(  # noqa: S603 (our own program)
         [sys.executable, "-c", _SUBMIT_FOR_EVER, sqlite_url, str(kills)],
         stdout=subprocess.PIPE,
@@ -298,6 +305,7 @@ def test_a_full_disk_is_told_and_what_was_stored_stays(sqlite: Database) -> None
     assert [found.id for found in registry.datasets(PROJECT, limit=9).items] == [dataset.id]
 
 
+@pytest.mark.fault(135)
 def test_fault_135_a_database_that_became_read_only_still_reads(sqlite: Database) -> None:
     registry = Registry(sqlite)
     dataset = added(registry)
@@ -311,6 +319,7 @@ def test_fault_135_a_database_that_became_read_only_still_reads(sqlite: Database
     assert registry.dataset(PROJECT, dataset.id) == dataset
 
 
+@pytest.mark.fault(149)
 def test_fault_149_postgresql_that_is_down_is_unavailable_and_comes_back(
     own_postgres: PostgresServer,
 ) -> None:
@@ -334,6 +343,7 @@ def test_fault_149_postgresql_that_is_down_is_unavailable_and_comes_back(
     database.dispose()
 
 
+@pytest.mark.fault(151)
 def test_fault_151_a_killed_postgresql_loses_no_answered_job(
     own_postgres: PostgresServer,
 ) -> None:
@@ -367,6 +377,7 @@ def test_fault_151_a_killed_postgresql_loses_no_answered_job(
     assert len(stored) <= len(answered) + len(threads)
 
 
+@pytest.mark.fault(152)
 def test_fault_152_a_deadlock_is_run_again(postgres_url: str) -> None:
     database = Database(postgres_url)
     registry = Registry(database)
@@ -395,6 +406,7 @@ def test_fault_152_a_deadlock_is_run_again(postgres_url: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["40001", "40P01"])
+@pytest.mark.fault(152)
 def test_fault_152_a_collision_that_does_not_end_is_busy_after_three_more_tries(
     postgres: Database, code: str
 ) -> None:
@@ -409,6 +421,7 @@ def test_fault_152_a_collision_that_does_not_end_is_busy_after_three_more_tries(
     assert len(runs) == 4
 
 
+@pytest.mark.fault(154)
 def test_fault_154_a_database_of_another_version_is_refused_with_both_revisions(
     database: Database,
 ) -> None:

@@ -68,7 +68,7 @@ def test_claims_go_in_the_order_of_submission_across_projects(jobs: Jobs, work: 
     assert work.claim("w", lease_s=LEASE_S) is None
 
 
-@pytest.mark.fault(128)
+@pytest.mark.fault(128, 155)
 def test_fault_155_a_claim_sets_attempt_and_lease_by_the_databases_clock(
     jobs: Jobs, work: JobWork, database: Database
 ) -> None:

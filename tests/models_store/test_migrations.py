@@ -106,6 +106,7 @@ def test_a_migration_that_breaks_changes_nothing(empty_url: str) -> None:
     database.dispose()
 
 
+@pytest.mark.fault(154)
 def test_fault_154_a_newer_database_is_not_migrated(database: Database, database_url: str) -> None:
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = 'from_the_future'"))
@@ -118,6 +119,7 @@ def test_fault_154_a_newer_database_is_not_migrated(database: Database, database
         )
 
 
+@pytest.mark.fault(134)
 def test_fault_134_a_folder_that_does_not_exist_is_told(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnavailableError, match="cannot be written"):
         migrate(f"sqlite:///{tmp_path / 'none' / 'densityd.sqlite3'}")

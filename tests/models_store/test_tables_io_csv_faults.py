@@ -9,26 +9,31 @@ from tests.models_store.table_files import npy
 NPY = TableFormat.NPY
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize("data", [b"", b"\xef\xbb\xbf", b"\n\r\n"])
 def test_fault_001_an_empty_csv_is_refused(refuse, data):
     assert refuse(data).slug == "dataset-empty"
 
 
+@pytest.mark.fault(2)
 @pytest.mark.parametrize("data", [b"a,b", b"a,b\n", b"a,b\r\n\r\n"])
 def test_fault_002_a_csv_of_a_header_alone_is_refused(refuse, data):
     assert refuse(data).slug == "dataset-empty"
 
 
+@pytest.mark.fault(3)
 def test_fault_003_one_row_is_too_few_and_the_problem_says_how_many_are_needed(refuse):
     error = refuse(b"a,b\n1,2\n")
     assert error.slug == "dataset-too-small"
     assert "needs 2" in error.detail
 
 
+@pytest.mark.fault(4)
 def test_fault_004_one_column_is_a_table(accept):
     assert [c.name for c in accept(b"a\n1\n2\n4\n").columns] == ["a"]
 
 
+@pytest.mark.fault(5)
 def test_fault_005_too_many_columns_are_refused_from_the_header(refuse):
     header = ",".join(f"c{i}" for i in range(10_000)).encode()
     error = refuse(header + b"\nthese,are,not,rows\n")
@@ -36,11 +41,13 @@ def test_fault_005_too_many_columns_are_refused_from_the_header(refuse):
     assert "4096" in error.detail
 
 
+@pytest.mark.fault(5)
 def test_fault_005_a_header_longer_than_a_block_is_refused_by_its_columns(refuse):
     assert refuse(b"c," * 400_000 + b"c\n").slug == "limit-columns"
     assert refuse(b"c" * 800_000 + b"\n").slug == "dataset-parse"
 
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize("bad", [b"1,2,3", b"1", b"1,2,"])
 def test_fault_006_a_ragged_row_is_refused_with_its_number(refuse, bad):
     error = refuse(b"a,b\n1,2\n\n2,3\n" + bad + b"\n4,5\n")
@@ -48,45 +55,54 @@ def test_fault_006_a_ragged_row_is_refused_with_its_number(refuse, bad):
     assert "Row 3" in error.detail
 
 
+@pytest.mark.fault(6)
 def test_fault_006_the_row_number_counts_over_all_blocks(refuse):
     rows = b"".join(b"%d,%d.5\n" % (i, i * i) for i in range(100_000))
     error = refuse(b"a,b\n" + rows + b"7\n" + rows)
     assert (error.slug, error.row) == ("dataset-parse", 100_001)
 
 
+@pytest.mark.fault(7)
 def test_fault_007_a_huge_field_is_refused(refuse):
     error = refuse(b"a,b\n1,2\n1," + b"7" * 3_000_000 + b"\n3,4\n")
     assert error.slug == "dataset-parse"
 
 
+@pytest.mark.fault(8)
 def test_fault_008_a_latin_1_header_is_refused(refuse):
     assert refuse("é,b\n1,2\n2,3\n".encode("latin-1")).slug == "dataset-encoding"
 
 
+@pytest.mark.fault(8)
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 def test_fault_008_utf_16_is_refused(refuse, encoding):
     assert refuse("a,b\n1,2\n2,3\n".encode(encoding)).slug == "dataset-encoding"
 
 
+@pytest.mark.fault(9)
 def test_fault_009_a_byte_order_mark_is_no_part_of_the_name(accept):
     assert accept(b"\xef\xbb\xbfa,b\n1,2\n2,4\n").columns[0].name == "a"
     assert accept(b"\xef\xbb\xbf1,2\n2,4\n", header=False).columns[0].min == 1.0
 
 
+@pytest.mark.fault(10)
 def test_fault_010_a_nul_byte_is_no_number(refuse):
     error = refuse(b"a,b\n1,2\n2,3\x00\n")
     assert (error.slug, error.column, error.row) == ("dataset-dtype", "b", 2)
 
 
+@pytest.mark.fault(11)
 def test_fault_011_duplicate_names_are_refused(refuse):
     error = refuse(b"a,a\n1,2\n2,3\n")
     assert (error.slug, error.column) == ("dataset-duplicate-columns", "a")
 
 
+@pytest.mark.fault(11)
 def test_fault_011_names_equal_after_normalisation_are_duplicates(refuse):
     assert refuse("é,e\u0301\n1,2\n2,3\n".encode()).slug == "dataset-duplicate-columns"
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("formula", [b"=1+1", b"@SUM(A1)", b"+cmd", b"-2+3"])
 def test_fault_012_a_formula_is_no_number_and_is_not_echoed(refuse, formula):
     error = refuse(b"a,b\n1,2\n3," + formula + b"\n")
@@ -94,6 +110,7 @@ def test_fault_012_a_formula_is_no_number_and_is_not_echoed(refuse, formula):
     assert formula.decode() not in error.detail
 
 
+@pytest.mark.fault(13)
 @pytest.mark.parametrize("value", [b"1e400", b"-1e400", b"inf", b"-Infinity"])
 @pytest.mark.parametrize("missing", ["error", "drop"])
 def test_fault_013_an_infinite_value_is_refused_with_column_and_row(refuse, value, missing):
@@ -101,6 +118,7 @@ def test_fault_013_an_infinite_value_is_refused_with_column_and_row(refuse, valu
     assert (error.slug, error.column, error.row) == ("dataset-nonfinite", "b", 3)
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize("value", [b"NaN", b"", b"NA", b" NA", b" ", b"null", b'"NA"', b"?"])
 def test_fault_014_a_missing_value_is_refused_or_its_row_dropped(refuse, accept, value):
     data = b"a,b\n1,2\n2," + value + b"\n3,5\n"
@@ -113,11 +131,13 @@ def test_fault_014_a_missing_value_is_refused_or_its_row_dropped(refuse, accept,
     assert "row 2" in warning["detail"]
 
 
+@pytest.mark.fault(14)
 def test_fault_014_a_table_of_missing_values_is_empty_or_too_small(refuse):
     assert refuse(b"a,b\n1,\n,2\n", missing="drop").slug == "dataset-empty"
     assert refuse(b"a,b\n1,\n2,2\n", missing="drop").slug == "dataset-too-small"
 
 
+@pytest.mark.fault(15)
 def test_fault_015_a_decimal_comma_is_refused_and_another_delimiter_read(refuse, accept, stored):
     assert refuse(b"a;b\n1,5;2\n2,5;3\n", delimiter=";").slug == "dataset-dtype"
     hint = refuse(b"a;b\n1;2\n2;3\n")
@@ -127,6 +147,7 @@ def test_fault_015_a_decimal_comma_is_refused_and_another_delimiter_read(refuse,
     assert stored().tolist() == [[1.5, 2.0], [2.5, 3.0]]
 
 
+@pytest.mark.fault(16)
 @pytest.mark.parametrize(
     "data",
     [
@@ -143,17 +164,20 @@ def test_fault_016_an_unclosed_quote_is_refused(refuse, data):
     assert refuse(data).slug == "dataset-parse"
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize("value", [b"1e308", b"-1.7e308", b"1.1e37"])
 def test_fault_017_a_value_beyond_what_models_compute_with_is_refused(refuse, value):
     error = refuse(b"a,b\n1,2\n" + value + b",3\n2,4\n")
     assert (error.slug, error.column, error.row) == ("dataset-range", "a", 2)
 
 
+@pytest.mark.fault(17)
 def test_fault_017_the_largest_values_have_finite_statistics(accept):
     column = accept(b"a,b\n1e37,2\n-1e37,3\n").columns[0]
     assert (column.mean, column.std) == (0.0, 1e37)
 
 
+@pytest.mark.fault(18)
 def test_fault_018_denormal_columns_are_constant(refuse, accept, stored):
     data = b"a,b\n1e-320,2\n2e-320,3\n5e-324,5\n"
     error = refuse(data)
@@ -162,16 +186,19 @@ def test_fault_018_denormal_columns_are_constant(refuse, accept, stored):
     assert stored()[:, 0].tolist() == [1e-320, 2e-320, 5e-324]
 
 
+@pytest.mark.fault(18)
 def test_fault_018_a_small_spread_that_float32_can_scale_is_kept(accept):
     assert accept(b"a,b\n1e-36,2\n2e-36,3\n5e-36,5\n").columns[0].std > 1e-36
 
 
+@pytest.mark.fault(19)
 def test_fault_019_a_constant_column_is_refused_and_named(refuse):
     error = refuse(b"a,b,c\n1,2,3\n1,3,3\n1,4,3\n")
     assert (error.slug, error.column) == ("dataset-constant-column", "a")
     assert "'a', 'c'" in error.detail
 
 
+@pytest.mark.fault(19)
 def test_fault_019_a_constant_column_is_dropped_or_kept_on_demand(accept, stored):
     data = b"a,b,c\n1,2,3\n1,3,3\n1,5,3\n"
     dropped = accept(data, constant="drop")
@@ -184,6 +211,7 @@ def test_fault_019_a_constant_column_is_dropped_or_kept_on_demand(accept, stored
         assert warned == ["a", "c"]
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize(("slope", "offset"), [(1.0, 0.0), (-2.5, 3.0)])
 def test_fault_020_linear_dependence_is_a_warning(accept, slope, offset):
     x = np.random.default_rng(0).normal(size=(1000, 2))
@@ -194,6 +222,7 @@ def test_fault_020_linear_dependence_is_a_warning(accept, slope, offset):
     assert "'x1'" not in warning["detail"]
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize("constant", ["error", "drop"])
 def test_fault_021_identical_rows_are_refused(refuse, constant):
     error = refuse(b"a,b\n1,2\n1,2\n1,2\n", constant=constant)
@@ -201,6 +230,7 @@ def test_fault_021_identical_rows_are_refused(refuse, constant):
     assert "all rows are the same" in error.detail
 
 
+@pytest.mark.fault(22)
 def test_fault_022_whole_numbers_and_few_values_are_a_warning(accept):
     rng = np.random.default_rng(0)
     columns = [
@@ -212,6 +242,7 @@ def test_fault_022_whole_numbers_and_few_values_are_a_warning(accept):
     assert [w["column"] for w in summary.warnings if w["code"] == "discrete"] == ["x1", "x2"]
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize(
     "name",
     ["a\u202eb", "\u2066x", "a\u200bb", "a\u0007b", "x" * 129, "x" * 10_000, "", " ", "a\u2028b"],
@@ -222,6 +253,7 @@ def test_fault_023_a_deceptive_or_long_name_is_refused_and_not_echoed(refuse, na
     assert not name.strip() or name not in error.detail
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -237,12 +269,14 @@ def test_fault_023_any_other_name_is_kept_in_normal_form(accept, name, expected)
     assert accept(f"b,{name}\n1,2\n2,3\n".encode()).columns[1].name == expected
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/dev/null", "C:\\x"])
 def test_fault_024_a_name_like_a_path_is_a_name(accept, tmp_path, name):
     assert accept(f"{name},b\n1,2\n2,3\n".encode()).columns[0].name == name
     assert {p.name for p in tmp_path.iterdir()} == {"upload", "table.npy"}
 
 
+@pytest.mark.fault(25)
 def test_fault_025_a_name_like_sql_is_a_name(accept):
     data = b'"x""; DROP TABLE job;--",b\n1,2\n2,3\n'
     assert accept(data).columns[0].name == 'x"; DROP TABLE job;--'

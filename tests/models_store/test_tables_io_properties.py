@@ -1,104 +1,28 @@
 """Damaged and random files: a clear refusal, or a summary that is true of what was stored."""
 
-import hashlib
-import io
-import json
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
-import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from models_store.tables_io import (
-    ParseOptions,
-    TableError,
-    TableFormat,
-    TableSummary,
-    parse_table,
-)
+from models_store.tables_io import ParseOptions, TableFormat, TableSummary, parse_table
+from tests.attempts import attempts
+from tests.models_store.table_outcomes import EXACT, WHOLE, parse, write
 
-EXACT = np.random.default_rng(7).integers(-4096, 4096, (11, 3)) / 64
-PERMISSIVE = ParseOptions(missing="drop", constant="keep")
 LARGEST = float(np.nextafter(np.float32(1e37), np.float32(0)))
 KINDS = list(TableFormat)
-ATTEMPTS = settings(max_examples=120, deadline=timedelta(seconds=5), derandomize=True)
+ATTEMPTS = settings(max_examples=attempts(120), deadline=timedelta(seconds=5), derandomize=True)
 
 
-def write(kind: TableFormat, table: NDArray[np.floating]) -> bytes:
-    buffer = io.BytesIO()
-    match kind:
-        case TableFormat.NPY:
-            np.save(buffer, table)
-        case TableFormat.PARQUET:
-            columns = {f"x{i + 1}": table[:, i] for i in range(table.shape[1])}
-            pq.write_table(pa.table(columns), buffer, write_page_checksum=True)
-        case TableFormat.ARROW:
-            columns = {f"x{i + 1}": table[:, i] for i in range(table.shape[1])}
-            batches = pa.table(columns)
-            with pa.ipc.new_stream(buffer, batches.schema) as writer:
-                writer.write_table(batches, max_chunksize=8)
-        case TableFormat.JSON:
-            buffer.write(json.dumps({"rows": table.astype(float).tolist()}).encode())
-        case TableFormat.NDJSON:
-            for row in table.astype(float).tolist():
-                named = {f"x{i + 1}": value for i, value in enumerate(row)}
-                buffer.write(json.dumps(named).encode() + b"\n")
-        case TableFormat.CSV:
-            names = ",".join(f"x{i + 1}" for i in range(table.shape[1]))
-            lines = [",".join(repr(float(v)) for v in row) for row in table]
-            buffer.write("\n".join([names, *lines, ""]).encode())
-    return buffer.getvalue()
-
-
-WHOLE = {kind: write(kind, EXACT) for kind in KINDS}
-
-
-def parse(
-    data: bytes, kind: TableFormat, options: ParseOptions = PERMISSIVE
-) -> tuple[TableSummary, NDArray[np.floating]] | None:
-    """Parse, and check that the outcome is one of the two that are allowed."""
-    with TemporaryDirectory() as folder:
-        source, destination = Path(folder, "upload"), Path(folder, "table.npy")
-        source.write_bytes(data)
-        try:
-            summary = parse_table(source, destination, format=kind, options=options)
-        except TableError:
-            assert not destination.exists()
-            return None
-        stored = np.load(destination)
-        assert summary.sha256 == hashlib.sha256(destination.read_bytes()).hexdigest()
-        assert summary.source_sha256 == hashlib.sha256(data).hexdigest()
-        assert (summary.bytes, summary.source_bytes) == (destination.stat().st_size, len(data))
-        check_summary(summary, stored)
-        return summary, stored
-
-
-def check_summary(summary: TableSummary, stored: NDArray[np.floating]) -> None:
-    assert stored.dtype == summary.dtype
-    assert stored.flags.c_contiguous
-    assert stored.shape == (summary.rows, len(summary.columns))
-    assert np.isfinite(stored).all()
-    values = stored.astype(np.longdouble)
-    for i, column in enumerate(summary.columns):
-        x = values[:, i]
-        size = float(np.abs(x).max())
-        spread = float(x.max() - x.min())
-        assert (column.min, column.max) == (float(x.min()), float(x.max()))
-        assert column.min <= column.mean <= column.max
-        assert column.mean == pytest.approx(float(x.mean()), rel=1e-12, abs=1e-14 * size)
-        assert column.std == pytest.approx(float(x.std()), rel=1e-9, abs=1e-9 * spread + 1e-160)
-        assert column.distinct == np.unique(stored[:, i]).size
-
-
+@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_cut_after_any_byte_is_refused_or_its_summary_is_true(kind):
-    for length in range(len(WHOLE[kind])):
+def test_a_file_cut_after_any_byte_is_refused_or_its_summary_is_true(kind, step):
+    for length in range(0, len(WHOLE[kind]), step):
         outcome = parse(WHOLE[kind][:length], kind)
         if outcome is None:
             continue
@@ -120,9 +44,10 @@ def test_a_file_with_bytes_changed_is_refused_or_its_summary_is_true(kind, data)
     parse(bytes(damaged), kind)
 
 
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_with_any_one_bit_flipped_is_refused_or_its_summary_is_true(kind):
-    for place in range(0, len(WHOLE[kind]), 3):
+def test_a_file_with_any_one_bit_flipped_is_refused_or_its_summary_is_true(kind, step):
+    for place in range(0, len(WHOLE[kind]), step):
         damaged = bytearray(WHOLE[kind])
         damaged[place] ^= 1 << place % 8
         parse(bytes(damaged), kind)

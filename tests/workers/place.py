@@ -35,7 +35,7 @@ from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
 
 PROJECT = "default"
-TIMEOUT_S = 50.0
+TIMEOUT_S = 150.0
 
 LIMITS = TrainingLimits(max_parameters=10**9, max_layers=256, max_memory_bytes=2**40)
 

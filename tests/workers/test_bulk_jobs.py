@@ -98,6 +98,7 @@ def test_a_killed_scoring_goes_on_from_its_last_part(
     place.registry.delete_dataset("default", dataset.id)
 
 
+@pytest.mark.slow  # a cancelled training goes the same way
 def test_a_cancelled_sampling_stops_and_resumes_to_the_same_file(
     place: Place, supervise: Supervise, version: Version
 ) -> None:

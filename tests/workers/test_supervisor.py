@@ -144,11 +144,12 @@ def test_fault_126_a_job_that_kills_its_trainer_each_time_fails_and_lets_the_nex
     assert job.error is not None
     assert job.error["code"] == "crash_loop"
     after = place.submit(dataset, max_epochs=1)
-    supervise().join()
-    assert place.state(after) is JobState.SUCCEEDED
+    claimed = place.work.claim("the next", lease_s=60)
+    assert claimed is not None
+    assert claimed.id == after
 
 
-@pytest.mark.fault(127)
+@pytest.mark.fault(78, 127)
 def test_fault_078_a_model_that_needs_too_much_memory_fails_and_the_worker_lives(
     place: Place, supervise: Supervise
 ) -> None:
@@ -206,6 +207,7 @@ def test_a_trainer_that_stands_still_is_killed_and_the_job_given_back(
     assert "no progress" in place.messages(job_id)[0]
 
 
+@pytest.mark.fault(150)
 def test_fault_150_training_goes_on_while_the_database_is_away(
     place: Place, supervise: Supervise
 ) -> None:
@@ -234,6 +236,7 @@ def test_fault_150_training_goes_on_while_the_database_is_away(
 
 @pytest.mark.slow
 @pytest.mark.timeout(170)
+@pytest.mark.fault(150, 151)
 def test_faults_150_151_training_outlives_kill_9_of_postgresql(tmp_path: Path) -> None:
     server = PostgresServer()
     place = Place(tmp_path / "data", server.create("densityd"))
@@ -273,7 +276,40 @@ def test_a_job_runs_on_postgresql_as_on_sqlite(tmp_path: Path, postgres_url: str
     place.database.dispose()
 
 
+_FAILING_FSYNC = """
+import errno, os, sys
+
+def fail(handle):
+    raise OSError(errno.EIO, "Input/output error")
+
+if "workers.trainer" in sys.orig_argv:
+    os.fsync = fail
+"""
+
+
+@pytest.mark.fault(143)
+def test_a_disk_that_fails_under_a_trainer_fails_the_job_and_registers_nothing(
+    tmp_path: Path, supervise: Supervise, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python runs a module of this name at its start.
+    (tmp_path / "shim").mkdir()
+    (tmp_path / "shim" / "sitecustomize.py").write_text(_FAILING_FSYNC)
+    paths = [str(tmp_path / "shim"), os.environ.get("PYTHONPATH", "")]
+    job_id = place.submit(place.add_dataset(), max_epochs=1)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+
+    supervise().join()
+
+    job = place.job(job_id)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error["code"] == "storage_unavailable"
+    assert job.model_version is None
+    assert place.blobs.keys("models") == []
+
+
 @pytest.mark.slow
+@pytest.mark.fault(133)
 def test_fault_133_a_full_disk_fails_the_job_and_keeps_the_checkpoints(
     tmp_path: Path, supervise: Supervise, place: Place
 ) -> None:

@@ -36,8 +36,7 @@ def test_faults_157_to_165_the_queue_may_lose_forge_and_repeat_messages_but_no_j
     dataset = place.add_dataset()
     worker = start_worker()
     client = redis.Redis(unix_socket_path=str(place.settings.redis_socket))
-    first = place.submit(dataset, max_epochs=1)
-    wait_until(lambda: place.state(first) is JobState.SUCCEEDED)
+    wait_until(lambda: heartbeat_of(place.settings).age_s() is not None)
 
     # Bytes that are no message, a pickle, an unknown task, and a thousand hints at nothing.
     client.lpush(QUEUE, "no message", "17", "{}", _message(content_type="application/x-python"))
@@ -45,12 +44,12 @@ def test_faults_157_to_165_the_queue_may_lose_forge_and_repeat_messages_but_no_j
     client.flushall()
     client.lpush(QUEUE, "no message", _message(task="evil"), *[_message()] * 1000)
     place_redis.kill()
-    second = place.submit(dataset, max_epochs=1)
+    job_id = place.submit(dataset, max_epochs=1)
     place_redis.start()
 
-    wait_until(lambda: place.state(second) is JobState.SUCCEEDED)
-    assert [place.version(job).version for job in (first, second)] == [1, 2]
-    assert place.job(second).attempt == 1
+    wait_until(lambda: place.state(job_id) is JobState.SUCCEEDED)
+    assert place.version(job_id).version == 1
+    assert place.job(job_id).attempt == 1
     assert worker.poll() is None
 
 
@@ -64,7 +63,7 @@ def test_faults_120_162_kill_9_of_worker_and_redis_gives_one_version(
     [trainer] = trainers_of(first.pid)
 
     first.kill()
-    wait_until(lambda: not is_alive(trainer), 5)
+    wait_until(lambda: not is_alive(trainer))
     place_redis.kill()
     second = start_worker()
     place_redis.start()

@@ -1,0 +1,104 @@
+"""Who gets in: every request passes here first, and what is not named as open needs a key."""
+
+from fastapi import APIRouter
+from starlette.types import ASGIApp, Receive, Scope as AsgiScope, Send
+
+from app.audit import audited
+from app.callers import Callers
+from app.loopback import is_local_name
+from app.problems import Problem
+from app.rates import Rates
+from models_store.keys import Scope
+
+_OPEN = frozenset({"/", "/livez", "/readyz", "/docs", "/redoc", "/openapi.json", "/problems"})
+_OPEN_BELOW = ("/problems/", "/static/")
+_OF_ALL_PROJECTS = frozenset({"/metrics"})
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Policy:
+    """Which scope a request needs: the only place that says so.
+
+    Args:
+        questions: the router whose POST routes, `PREFIX/{ref}/VERB`, change nothing.
+    """
+
+    def __init__(self, questions: APIRouter) -> None:
+        self._prefix = f"{questions.prefix}/"
+        paths = [str(getattr(route, "path", "")) for route in questions.routes]
+        self._verbs = frozenset(path.rpartition("/")[2] for path in paths)
+
+    def needed(self, method: str, path: str) -> Scope | None:
+        """Return the scope that a request needs; None if it is open to all."""
+        if method in _SAFE:
+            if path in _OPEN or path.startswith(_OPEN_BELOW):
+                return None
+            return Scope.ADMIN if path in _OF_ALL_PROJECTS else Scope.READ
+        if path.startswith(self._prefix) and method == "POST":
+            ref, _, verb = path[len(self._prefix) :].partition("/")
+            if ref and verb in self._verbs:
+                return Scope.READ
+        return Scope.WRITE
+
+
+class AccessMiddleware:
+    """Lets a request through with its caller in the state, or raises a `Problem`.
+
+    Args:
+        app: serves what is let through.
+        policy: says what is needed.
+        rates: how often a caller may ask.
+        local: whether callers without a key must be on this machine: pages of other sites, which
+            its browsers may have open, are then refused.
+    """
+
+    def __init__(self, app: ASGIApp, *, policy: Policy, rates: Rates, local: bool) -> None:
+        self._app = app
+        self._policy = policy
+        self._rates = rates
+        self._local = local
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        method = scope["method"]
+        needed = self._policy.needed(method, scope["path"])
+        if needed is None:
+            await self._app(scope, receive, send)
+            return
+        callers: Callers = scope["app"].state.callers
+        caller = await callers.identify(_values(scope, b"authorization"))
+        if caller.key_id is None and self._local:
+            _refuse_other_sites(scope)
+        if not caller.scope.includes(needed):
+            raise _forbidden(needed)
+        self._rates.take(caller)
+        scope["state"]["caller"] = caller
+        changes = needed is not Scope.READ and method not in _SAFE
+        await self._app(scope, receive, audited(send, scope, caller) if changes else send)
+
+
+def _refuse_other_sites(scope: AsgiScope) -> None:
+    """Refuse what a browser sends for another site's page."""
+    host = b"".join(_values(scope, b"host")).decode("latin-1")
+    if not is_local_name(host):
+        raise Problem("foreign-site", "Without API keys, no public host name is served.")
+    if scope["method"] not in _SAFE:
+        for origin in _values(scope, b"origin"):
+            if origin.decode("latin-1").partition("://")[2] != host:
+                raise Problem("foreign-site", "`Origin` is another site than `Host`.")
+
+
+def _values(scope: AsgiScope, wanted: bytes) -> list[bytes]:
+    return [value for name, value in scope["headers"] if name == wanted]
+
+
+def _forbidden(needed: Scope) -> Problem:
+    challenge = f'Bearer realm="densityd", error="insufficient_scope", scope="{needed.value}"'
+    return Problem(
+        "forbidden",
+        f"This needs a key with scope `{needed.value}`.",
+        headers={"WWW-Authenticate": challenge},
+    )

@@ -1,0 +1,150 @@
+"""The process that draws one picture: numbers on standard input, the picture on standard output."""
+
+import io
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[Any]]
+
+_BINS = 60
+_PANEL_INCHES = 2.6
+
+
+def draw(kind: str, numbers: Arrays) -> Figure:
+    """The picture of a kind."""
+    return _DRAWN[kind](numbers)
+
+
+def _learning_curve(numbers: Arrays) -> Figure:
+    figure = Figure((7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    at = numbers.pop("at")
+    for name, values in numbers.items():
+        axes.plot(at, values, label=name.replace("_", " "))
+    axes.set_xlabel("epoch or iteration")
+    axes.set_ylabel("nats")
+    axes.legend()
+    return figure
+
+
+def _marginals(numbers: Arrays) -> Figure:
+    names, samples = numbers["names"], numbers["samples"]
+    figure, panels = _panels(len(names))
+    for index, (axes, name) in enumerate(zip(panels, names, strict=False)):
+        columns = {"samples": samples[:, index]}
+        if "data" in numbers:
+            columns = {"data": numbers["data"][:, index], **columns}
+        edges = np.histogram_bin_edges(_inner(np.concatenate(list(columns.values()))), _BINS)
+        for label, values in columns.items():
+            axes.hist(values, edges, density=True, alpha=0.55, label=label)
+        axes.set_title(_text(name))
+    panels[0].legend()
+    return figure
+
+
+def _pairs(numbers: Arrays) -> Figure:
+    names, samples = numbers["names"], numbers["samples"]
+    count = len(names)
+    data = numbers.get("data", samples)
+    figure = Figure((_PANEL_INCHES * count,) * 2, layout="constrained")
+    grid = figure.subplots(count, count, squeeze=False)
+    for row in range(count):
+        for column in range(count):
+            axes: Axes = grid[row, column]
+            if row == column:
+                axes.hist(_inner(data[:, row]), _BINS, density=True, alpha=0.55, label="data")
+                axes.hist(_inner(samples[:, row]), _BINS, density=True, alpha=0.55, label="samples")
+                axes.set_title(_text(names[row]))
+            else:  # data below the diagonal, samples above
+                values = data if row > column else samples
+                axes.hexbin(
+                    values[:, column], values[:, row], gridsize=40, mincnt=1, cmap="viridis"
+                )
+    figure.suptitle("data below the diagonal, samples above" if "data" in numbers else "samples")
+    return figure
+
+
+def _density(numbers: Arrays) -> Figure:
+    figure = Figure((6, 5), layout="constrained")
+    axes = figure.subplots()
+    x, y = numbers["x"], numbers["y"]
+    mesh = axes.pcolormesh(x, y, np.exp(numbers["log_prob"]), shading="auto", cmap="viridis")
+    figure.colorbar(mesh, label="density")
+    axes.set_xlabel(_text(numbers["names"][0]))
+    axes.set_ylabel(_text(numbers["names"][1]))
+    return figure
+
+
+def _noise(numbers: Arrays) -> Figure:
+    names, noise, normal = numbers["names"], numbers["noise"], numbers["normal"]
+    figure, panels = _panels(len(names))
+    for index, (axes, name) in enumerate(zip(panels, names, strict=False)):
+        axes.plot(normal, np.sort(noise[:, index]), ".", markersize=2)
+        axes.axline((0, 0), slope=1, color="black", linewidth=0.8)
+        axes.set_title(_text(name))
+    figure.supxlabel("quantiles of a standard normal")
+    figure.supylabel("noise of the held-out or training rows")
+    return figure
+
+
+def _images(numbers: Arrays) -> Figure:
+    samples = numbers["samples"]
+    side = int(np.sqrt(samples.shape[1]))
+    figure, panels = _panels(len(samples), inches=0.9, columns=8)
+    for axes, row in zip(panels, samples, strict=False):
+        axes.imshow(row.reshape(side, side), cmap="gray")
+        axes.set_axis_off()
+    return figure
+
+
+def _panels(count: int, *, inches: float = _PANEL_INCHES, columns: int = 4) -> tuple[Figure, Any]:
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure((inches * columns + 0.5, inches * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).reshape(-1)
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    return figure, panels
+
+
+def _inner(values: NDArray[Any]) -> NDArray[Any]:
+    """Without the farthest values, which would leave one bin for all others."""
+    low, high = np.quantile(values, (0.001, 0.999))
+    return np.extract((values >= low) & (values <= high), values)
+
+
+def _text(name: object) -> str:
+    """A name as it is: a dollar sign would begin a formula."""
+    return str(name)[:40].replace("$", r"\$")
+
+
+_DRAWN: dict[str, Callable[[Arrays], Figure]] = {
+    "learning-curve": _learning_curve,
+    "marginals": _marginals,
+    "pairs": _pairs,
+    "density": _density,
+    "noise": _noise,
+    "images": _images,
+}
+
+
+def main() -> None:
+    """Draw what the arguments say."""
+    kind, picture_format = sys.argv[1:]
+    mpl.rcParams["svg.hashsalt"] = "densityd"  # equal numbers, equal pictures
+    with np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False) as given:
+        numbers = dict(given)
+    figure = draw(kind, numbers)
+    metadata = {"Date": None} if picture_format == "svg" else None
+    figure.savefig(sys.stdout.buffer, format=picture_format, dpi=110, metadata=metadata)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Checkpoints: the weights and the spec of a version as one file, out and in."""
+
+import base64
+from functools import partial
+
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response, status
+
+from app.dependencies import BlobsDep, ModelsDep, ProjectDep, RegistryDep, settings_of
+from app.desk import LimitsDep
+from app.downloads import Download
+from app.imports import Import, register_import
+from app.incoming import write_to_disk
+from app.json_body import body_chunks, media_type_of
+from app.model_schemas import VersionView
+from app.problems import Problem, problem_responses
+from app.routes.models import ModelName, VersionNumber
+from models_store.model_files import MAX_HEADER_BYTES, looks_like_safetensors
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+_EXAMPLE = {"example": "the bytes of shuttle-2.safetensors"}
+_MEDIA_TYPE = "application/octet-stream"
+_MEDIA_TYPES = (_MEDIA_TYPE, "application/vnd.safetensors")
+_BYTES_A_PARAMETER = 8  # float32, and the mask that a masked one may have beside it
+
+
+@router.get(
+    "/{name}/versions/{version}/checkpoint",
+    operation_id="download_checkpoint",
+    summary="Download the weights of a version",
+    response_class=Download,
+    responses={
+        200: {
+            "description": "A safetensors file; its metadata describe the flow in JSON.",
+            "content": {_MEDIA_TYPE: _FILE},
+        },
+        206: {"description": "The bytes that `Range` asks for.", "content": {_MEDIA_TYPE: _FILE}},
+        **problem_responses(
+            "not-found", "bad-request", "range", "artifact-missing", "artifact-corrupt"
+        ),
+    },
+)
+def download_checkpoint(
+    name: ModelName,
+    version: VersionNumber,
+    registry: RegistryDep,
+    blobs: BlobsDep,
+    project: ProjectDep,
+) -> Download:
+    """The weights and the spec of a version as one safetensors file, checked against its hash."""
+    found = registry.version(project, name, version)
+    path = blobs.verify(found.checkpoint_key, found.checkpoint_sha256)
+    digest = base64.b64encode(bytes.fromhex(found.checkpoint_sha256)).decode()
+    return Download(
+        path,
+        media_type=_MEDIA_TYPE,
+        filename=f"{found.name}-{found.version}.safetensors",
+        headers={"ETag": f'"{found.checkpoint_sha256}"', "Repr-Digest": f"sha-256=:{digest}:"},
+    )
+
+
+@router.post(
+    "/{name}/versions",
+    operation_id="import_version",
+    summary="Import a version",
+    status_code=status.HTTP_201_CREATED,
+    responses={
+        201: {
+            "description": "The version, registered.",
+            "headers": {"Location": {"description": "It.", "schema": {"type": "string"}}},
+        },
+        **problem_responses(
+            "checkpoint-invalid",
+            "media-type",
+            "limit-body",
+            "limit-columns",
+            "limit-parameters",
+            "column-name",
+            "quota-storage",
+            "storage-full",
+            "storage-unavailable",
+        ),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "description": "A safetensors file as `GET .../checkpoint` gives it.",
+            "content": dict.fromkeys(_MEDIA_TYPES, _FILE | _EXAMPLE),
+        }
+    },
+)
+async def import_version(  # noqa: PLR0913 - FastAPI gives each
+    request: Request,
+    response: Response,
+    name: ModelName,
+    project: ProjectDep,
+    registry: RegistryDep,
+    blobs: BlobsDep,
+    models: ModelsDep,
+    limits: LimitsDep,
+) -> VersionView:
+    """Register a model that was exported here or by another service; it becomes the next version.
+
+    The file is kept as it came, so its log densities are those of the exported version to the
+    last bit. It brings no metrics and no calibrated scores. Pickles and archives are not read.
+    """
+    settings = settings_of(request)
+    if media_type_of(request) not in _MEDIA_TYPES:
+        raise _wrong_type("The Content-Type of a model is that of a safetensors file.")
+    most = _BYTES_A_PARAMETER * settings.max_parameters + MAX_HEADER_BYTES
+    with blobs.staged(".import") as file:
+        await write_to_disk(body_chunks(request, limit=most), file)
+        if not looks_like_safetensors(file):
+            raise _wrong_type("The body is no safetensors file. No other kind is read.")
+        quota = partial(registry.check_storage, project, max_bytes=settings.max_project_bytes)
+        await to_thread.run_sync(partial(quota, more=file.stat().st_size))
+        version = await to_thread.run_sync(
+            partial(
+                register_import,
+                Import(project, name, file),
+                blobs,
+                registry,
+                limits=limits,
+                max_columns=settings.max_columns,
+            )
+        )
+    models.forget()
+    response.headers["Location"] = f"/v1/models/{version.name}/versions/{version.version}"
+    return VersionView.of(version)
+
+
+def _wrong_type(detail: str) -> Problem:
+    return Problem("media-type", detail, members={"supported": list(_MEDIA_TYPES)})

@@ -1,0 +1,71 @@
+"""Pictures of a version."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+
+from app.dependencies import ModelsDep, ProjectDep, RegistryDep
+from app.plot_numbers import Source
+from app.plots import PictureFormat, PlotKind, Plots
+from app.problems import problem_responses
+from app.routes.models import ModelName, VersionNumber
+from models_store.registry import Version
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+_MEDIA_TYPES = {"png": "image/png", "svg": "image/svg+xml"}
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+
+
+class Pictured:
+    """The version of a picture, and where its numbers come from."""
+
+    def __init__(
+        self,
+        request: Request,
+        name: ModelName,
+        version: VersionNumber,
+        project: ProjectDep,
+        registry: RegistryDep,
+    ) -> None:
+        state = request.app.state
+        self.version: Version = registry.version(project, name, version)
+        self.source = Source(self.version, registry, state.jobs, state.blobs, state.engine)
+        self.plots: Plots = state.plots
+
+
+@router.get(
+    "/{name}/versions/{version}/plots/{kind}",
+    operation_id="plot_version",
+    summary="A picture of a version",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The picture.",
+            "content": dict.fromkeys(_MEDIA_TYPES.values(), _FILE),
+        },
+        **problem_responses(
+            "not-found", "plot-unavailable", "overloaded", "artifact-missing", "artifact-corrupt"
+        ),
+    },
+)
+async def plot_version(
+    pictured: Annotated[Pictured, Depends()],
+    models: ModelsDep,
+    kind: Annotated[PlotKind, Path(description="What it shows.", examples=["marginals"])],
+    format: Annotated[PictureFormat, Query(description="Of the file.")] = "png",  # noqa: A002 - the parameter's public name
+) -> Response:
+    """A picture: how training went, or what the model learnt, beside the data if they are there.
+
+    `learning-curve`: likelihoods or ELBO by epoch. `marginals`: each column, data and samples.
+    `pairs`: each pair of the first columns. `density`: of two columns. `noise`: quantiles of what
+    data become against those of the normal distribution. `images`: samples of square images.
+    """
+    version, plots = pictured.version, pictured.plots
+    picture = plots.known(version.checkpoint_key, kind, format)
+    if picture is None:
+        async with models.use(version) as flow:
+            numbers = await pictured.source.numbers(kind, flow)
+        picture = await plots.draw(version.checkpoint_key, kind, format, numbers)
+    headers = {"Cache-Control": "private, max-age=3600"}
+    return Response(picture, media_type=_MEDIA_TYPES[format], headers=headers)

@@ -1,0 +1,63 @@
+"""The database and the blob store as a process finds them when it starts."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from models_store.blobs import BlobStore
+from models_store.database import Database
+from models_store.errors import (
+    DatabaseBusyError,
+    DatabaseUnavailableError,
+    SchemaMismatchError,
+    StorageFullError,
+    StoreError,
+)
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = 1.0
+
+
+def check_stores(database: Database, blobs: BlobStore) -> list[StoreError]:
+    """Refuse what this process could never serve from; return what passes by itself.
+
+    A database server that is down comes back, and requests are answered 503 until then. A full
+    disk can be read, and a caller who deletes something makes room.
+
+    Raises:
+        StoreError: the database's file or schema, or the blob store, is of no use.
+    """
+    passing: list[StoreError] = []
+    try:
+        database.check_revision()
+    except DatabaseUnavailableError as error:
+        if not database.is_server:
+            raise
+        passing.append(error)
+    try:
+        blobs.ping()
+    except StorageFullError as error:
+        passing.append(error)
+    return passing
+
+
+async def check_later(database: Database, *, refuse: Callable[[], None]) -> None:
+    """Wait for a database that was away; have the process end if its schema is another's.
+
+    Args:
+        database: as `check_stores` found it.
+        refuse: ends the process.
+    """
+    while True:
+        await asyncio.sleep(_RETRY_S)
+        try:
+            await asyncio.to_thread(database.check_revision)
+        except (DatabaseBusyError, DatabaseUnavailableError):
+            continue
+        except SchemaMismatchError as error:
+            log.error("%s", error)  # noqa: TRY400 - one clear line, the traceback adds nothing
+            refuse()
+        else:
+            log.info("the database is there")
+        return

@@ -1,0 +1,78 @@
+"""What figures are drawn on, and how they become small PNG files."""
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flows import CompiledFlow
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+GRID = 200
+_COLOURS = 64
+_DPI = 80
+
+
+def save(
+    path: Path, plot: Callable[[Any], None], size: tuple[float, float], *, dpi: int = _DPI
+) -> Path:
+    """Draws on a figure and writes it as a PNG of a few colours.
+
+    Args:
+        path: of the file.
+        plot: draws on the figure that it is given.
+        size: in inches.
+        dpi: pixels an inch.
+    """
+    import matplotlib.pyplot as plt  # noqa: PLC0415  only figures need it
+    from PIL import Image  # noqa: PLC0415  comes with matplotlib
+
+    figure = plt.figure(figsize=size, layout="constrained")
+    plot(figure)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=dpi)
+    plt.close(figure)
+    with Image.open(drawn) as image:
+        image.convert("RGB").quantize(_COLOURS).save(path, optimize=True)
+    return path
+
+
+def cells(lower: tuple[float, ...], upper: tuple[float, ...]) -> Tensor:
+    """The points of a grid over a window in the plane, in float64."""
+    axes = [
+        torch.linspace(a, b, GRID, dtype=torch.float64) for a, b in zip(lower, upper, strict=True)
+    ]
+    return torch.cartesian_prod(*axes)
+
+
+def density(flow: CompiledFlow, points: Tensor) -> NDArray[np.float64]:
+    """A flow's density at such points, as an image."""
+    scores = flow.log_prob(points.numpy(), space="model")
+    return as_image(np.exp(scores))
+
+
+def as_image(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The values at the points of `cells` by row and column."""
+    return values.reshape(GRID, GRID).T
+
+
+def show(
+    axes: Any,  # noqa: ANN401  matplotlib's
+    values: NDArray[np.float64],
+    extent: list[float],
+    title: str,
+    *,
+    brightest: float | None = None,
+) -> None:
+    """Draws a density over its window."""
+    axes.imshow(
+        values, origin="lower", extent=extent, aspect="equal", cmap="magma", vmin=0, vmax=brightest
+    )
+    axes.set_title(title)

@@ -1,0 +1,106 @@
+"""A training job in this process: what the trainer makes of a request, without a service."""
+
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flows import Flow
+from models_store.acceptance import TrainingLimits, accept_training
+from models_store.blobs import BlobStore, table_key
+from models_store.checkpoints import load_model
+from models_store.ids import new_id
+from models_store.records import Dataset
+from models_store.schemas import TrainingRequest
+from workers.protocol import DatasetRef, Message, Trained, TrainingTask
+from workers.training import train
+
+_LIMITS = TrainingLimits(max_parameters=10**9, max_layers=256, max_memory_bytes=2**40)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job came to; its time is that of the whole job, not of training alone."""
+
+    flow: Flow
+    seconds: float
+    epochs: int
+
+
+def run_job(rows: NDArray[np.float32], fields: dict[str, Any]) -> Job:
+    """Trains by a request's fields beside `model_name` and `dataset_id`; on the CPU, one thread.
+
+    Args:
+        rows: of the dataset, `(rows, columns)`.
+        fields: what the request says; the rest is left to the defaults.
+    """
+    with tempfile.TemporaryDirectory(prefix="densityd-job-") as folder:
+        blobs = BlobStore(Path(folder))
+        task = _task(folder, _add_dataset(blobs, rows), fields)
+        messages: list[Message] = []
+        began = time.perf_counter()
+        train(task, messages.append, interrupted=lambda: False)
+        seconds = time.perf_counter() - began
+        trained = messages[-1]
+        assert isinstance(trained, Trained)  # noqa: S101  the last message of a job not interrupted
+        version = trained.version
+        flow = load_model(blobs, version["checkpoint_key"], version["checkpoint_sha256"])
+        return Job(flow, seconds, trained.metrics["epochs"])
+
+
+def _task(folder: str, dataset: Dataset, fields: dict[str, Any]) -> TrainingTask:
+    body = {"model_name": "local", "dataset_id": dataset.id, **fields}
+    accepted = accept_training(TrainingRequest.model_validate(body), dataset, limits=_LIMITS)
+    return TrainingTask(
+        job_id=new_id("job"),
+        attempt=1,
+        request_id=None,
+        parent_pid=1,
+        log_level="INFO",
+        blob_root=folder,
+        request=accepted.model_dump(mode="json"),
+        dataset=DatasetRef(
+            id=dataset.id,
+            key=dataset.key,
+            sha256=dataset.sha256,
+            columns=[column["name"] for column in dataset.columns],
+        ),
+        validation_dataset=None,
+        test_dataset=None,
+        checkpoints=[],
+        device="cpu",
+        threads=1,
+        nice=0,
+        memory_bytes=None,
+        checkpoint_interval_s=30.0,
+    )
+
+
+def _add_dataset(blobs: BlobStore, rows: NDArray[np.float32]) -> Dataset:
+    dataset_id = new_id("ds")
+    with blobs.staged(".npy") as staged:
+        np.save(staged, rows)
+        blob = blobs.commit(staged, table_key(dataset_id))
+    return Dataset(
+        id=dataset_id,
+        project="default",
+        name=None,
+        rows=len(rows),
+        dtype="float32",
+        columns=[
+            {"name": f"x{index + 1}", "dtype": "float32", "std": float(column.std())}
+            for index, column in enumerate(rows.astype(np.float64).T)
+        ],
+        warnings=[],
+        source_format="npy",
+        source_sha256=blob.sha256,
+        key=blob.key,
+        sha256=blob.sha256,
+        bytes=blob.bytes,
+        created_at=datetime.now(tz=UTC),
+    )

@@ -1,0 +1,56 @@
+"""How Gaussian the noise is that a flow makes of test rows."""
+
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from experiments.canvas import save
+from experiments.recipes import DensityRecipe
+from flows import Flow
+
+_ROWS = 2000
+_QUANTILES = 200
+_BIN = 0.1
+_REACH = 4.5
+
+Values = NDArray[np.float64]
+
+
+def draw(recipe: DensityRecipe, flow: Flow, test: Tensor, path: Path) -> Path:
+    """The values of all features' noise against a standard Gaussian; and the quantiles of each."""
+    noise = noise_of(flow, test)
+    shares = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+    gaussian = np.array([NormalDist().inv_cdf(share) for share in shares])
+    features = np.quantile(noise, shares, axis=0)
+    bins = np.arange(-_REACH, _REACH + _BIN, _BIN)
+
+    def plot(figure: Any) -> None:  # noqa: ANN401  matplotlib's
+        left, right = figure.subplots(1, 2)
+        left.hist(noise.ravel(), bins=bins, density=True, color="0.7", label="noise of test rows")
+        left.plot(bins, np.exp(-0.5 * bins**2) / np.sqrt(2 * np.pi), label="standard Gaussian")
+        left.set(xlabel="noise, all features", ylabel="density")
+        left.legend(loc="upper right", fontsize=8)
+        low, high = np.percentile(features, [5, 95], axis=1)
+        right.fill_between(gaussian, low, high, color="0.8", label="90 % of the features")
+        right.plot(gaussian, np.median(features, axis=1), label="the median feature")
+        right.plot(gaussian, gaussian, "k:", linewidth=1)
+        right.set(xlabel="quantile of the Gaussian", ylabel="quantile of the noise")
+        right.set(xlim=(-3, 3), ylim=(-_REACH, _REACH))
+        right.legend(loc="upper left", fontsize=8)
+        figure.suptitle(recipe.title)
+
+    return save(path.with_name(f"{path.name}-noise.png"), plot, (9, 4))
+
+
+@torch.no_grad()
+def noise_of(flow: Flow, test: Tensor) -> Values:
+    """The noise of up to 2000 test rows, `(rows, dim)`."""
+    rows = test[:: -(-len(test) // _ROWS)]
+    spread = flow.preprocessing.spread(rows, generator=torch.Generator().manual_seed(0))
+    noise: Values = flow.inverse(spread)[0].double().numpy()
+    return noise

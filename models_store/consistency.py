@@ -1,0 +1,197 @@
+"""Compares the rows with the files that they name, while the service may be at work."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from models_store.blobs import BlobStore, FoundFile
+from models_store.clock import db_now
+from models_store.database import Database
+from models_store.errors import BlobCorruptError, BlobError
+from models_store.job_states import JobState
+from models_store.result_parts import load_list
+from models_store.tables import DatasetRow, JobRow, JsonObject, ModelRow, ModelVersionRow
+
+_ACTIVE = (JobState.QUEUED, JobState.RUNNING)
+_LIST_SUFFIX = ".json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedFile:
+    """A file as a row names it.
+
+    Attributes:
+        owner: whose it is, in words, such as ``model shuttle:2 of project default``.
+        bytes: its size, where the row knows it.
+    """
+
+    owner: str
+    key: str
+    sha256: str
+    bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnusableFile:
+    """A file that a row names and that is not there, or is not what it was."""
+
+    file: NamedFile
+    error: BlobError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """How rows and files agree.
+
+    Attributes:
+        checked: how many files the rows name.
+        unusable: those of them that cannot be used.
+        orphans: files of the store that no row names, past the grace.
+        foreign: what the store never made; it is neither read nor removed.
+    """
+
+    checked: int
+    unusable: list[UnusableFile]
+    orphans: list[FoundFile]
+    foreign: list[FoundFile]
+
+
+def compare(database: Database, blobs: BlobStore, *, deep: bool, grace_s: float) -> Comparison:
+    """Compare every row with its files, and every file with the rows.
+
+    Nothing is taken amiss that is merely under way: what a job makes that waits or runs is its
+    own, a file may be as old as the grace before its row is there, and a row counts only if it
+    still names the file after that was looked at.
+
+    Args:
+        database: the rows.
+        blobs: the files.
+        deep: read every file and check its hash, not only that it is there and how large it is.
+        grace_s: seconds since a file was last written to, before which it is no orphan.
+
+    Raises:
+        DatabaseError: the rows cannot be read.
+    """
+    before = _rows(database, blobs)
+    found = list(blobs.files())
+    unusable = list(_unusable(before.files, blobs, deep=deep))
+    after = _rows(database, blobs)
+    keys = {file.key for file in before.files | after.files}
+    kept = before.kept_jobs | after.kept_jobs
+    return Comparison(
+        checked=len(before.files),
+        unusable=[bad for bad in unusable if bad.file in after.files],
+        orphans=[
+            file
+            for file in found
+            if file.own
+            and file.age_s >= grace_s
+            and file.key not in keys
+            and file.key.split("/")[1] not in kept
+        ],
+        foreign=[file for file in found if not file.own],
+    )
+
+
+def abandoned_jobs(database: Database, *, for_s: float) -> list[str]:
+    """Return the ids of running jobs whose lease ran out that long ago, oldest first.
+
+    Any worker takes them over; that none did means that there is none.
+
+    Raises:
+        DatabaseError: the rows cannot be read.
+    """
+    with database.read() as session:
+        query = (
+            select(JobRow.id)
+            .where(JobRow.state == JobState.RUNNING, JobRow.lease_expires_at <= db_now(-for_s))
+            .order_by(JobRow.lease_expires_at)
+        )
+        return list(session.scalars(query))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    files: frozenset[NamedFile]
+    kept_jobs: frozenset[str]
+
+
+def _rows(database: Database, blobs: BlobStore) -> _Rows:
+    with database.read() as session:
+        files = [*_of_datasets(session), *_of_versions(session), *_of_results(session)]
+        unfinished = session.execute(
+            select(JobRow.id, JobRow.state, JobRow.checkpoints).where(
+                JobRow.state != JobState.SUCCEEDED
+            )
+        ).all()
+    kept = {job_id for job_id, state, _ in unfinished if state in _ACTIVE}
+    for job_id, _, checkpoints in unfinished:
+        named = list(_of_checkpoints(job_id, checkpoints))
+        files += named
+        try:
+            files += _of_lists(named, blobs)
+        except BlobError:
+            # What it names is not known, so nothing of the job may go.
+            kept.add(job_id)
+    return _Rows(frozenset(files), frozenset(kept))
+
+
+def _of_datasets(session: Session) -> Iterator[NamedFile]:
+    query = select(DatasetRow.id, DatasetRow.key, DatasetRow.sha256, DatasetRow.bytes)
+    for dataset_id, key, sha256, size in session.execute(query):
+        yield NamedFile(owner=f"dataset {dataset_id}", key=key, sha256=sha256, bytes=size)
+
+
+def _of_versions(session: Session) -> Iterator[NamedFile]:
+    row = ModelVersionRow
+    query = select(ModelRow.project, ModelRow.name, row).join(ModelRow, ModelRow.id == row.model_id)
+    for project, name, version in session.execute(query):
+        yield NamedFile(
+            owner=f"model {name}:{version.version} of project {project}",
+            key=version.checkpoint_key,
+            sha256=version.checkpoint_sha256,
+            bytes=version.checkpoint_bytes,
+        )
+
+
+def _of_results(session: Session) -> Iterator[NamedFile]:
+    query = select(JobRow.id, JobRow.result).where(JobRow.result.is_not(None))
+    for job_id, result in session.execute(query):
+        if result is not None:
+            key, sha256, size = result["key"], result["sha256"], result["bytes"]
+            yield NamedFile(owner=f"result of {job_id}", key=key, sha256=sha256, bytes=size)
+
+
+def _of_checkpoints(job_id: str, checkpoints: list[JsonObject]) -> Iterator[NamedFile]:
+    for at in checkpoints:
+        yield NamedFile(owner=f"checkpoint of {job_id}", key=at["key"], sha256=at["sha256"])
+
+
+def _of_lists(named: Iterable[NamedFile], blobs: BlobStore) -> list[NamedFile]:
+    """The parts in the lists among the checkpoints of a job.
+
+    Raises:
+        BlobError: a list cannot be read.
+    """
+    return [
+        NamedFile(owner=file.owner, key=part.key, sha256=part.sha256)
+        for file in named
+        if file.key.endswith(_LIST_SUFFIX)
+        for part in load_list(blobs, file.key, file.sha256)
+    ]
+
+
+def _unusable(
+    files: Iterable[NamedFile], blobs: BlobStore, *, deep: bool
+) -> Iterator[UnusableFile]:
+    for file in sorted(files, key=lambda file: file.key):
+        try:
+            path = blobs.verify(file.key, file.sha256) if deep else blobs.path(file.key)
+            if file.bytes not in (None, path.stat().st_size):
+                raise BlobCorruptError(file.key)
+        except FileNotFoundError:
+            continue  # deleted meanwhile: its row is gone, or the next look finds it missing
+        except BlobError as error:
+            yield UnusableFile(file=file, error=error)

@@ -1,0 +1,31 @@
+"""Turns what a disk answers into the store's own errors."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from models_store.errors import BlobError, StorageFullError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FAILED = frozenset({errno.EIO, errno.EROFS, errno.ESTALE, errno.ENXIO, errno.ENODEV})
+
+
+@contextmanager
+def disk_errors(key: str) -> Iterator[None]:
+    """Raise the store's error when the disk is full or failed; other errors pass through.
+
+    Args:
+        key: the file, for the error.
+
+    Raises:
+        StorageFullError: no space is left.
+        BlobError: the disk failed, or cannot be written any more.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFullError from error
+        if error.errno in _FAILED:
+            raise BlobError(key, "cannot be written") from error
+        raise

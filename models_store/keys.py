@@ -1,0 +1,188 @@
+"""API keys: who may do what in which project. A key's secret is shown once and kept as a hash."""
+
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from models_store.clock import db_now
+from models_store.database import Database
+from models_store.errors import NotFoundError
+from models_store.ids import is_id, is_name, new_id
+from models_store.tables import ApiKeyRow
+
+_SECRET_BYTES = 32
+_TOKEN = re.compile(r"(?P<id>key_[0-9a-f]{32})\.(?P<secret>[0-9a-f]{64})")
+_DAY_S = 24 * 3600.0
+_MOST = 1_000_000
+
+
+class Scope(StrEnum):
+    """What a key is good for; each includes those before it."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+    def includes(self, other: "Scope") -> bool:
+        """Whether whoever has this scope may do what `other` allows."""
+        return _ORDER[self] >= _ORDER[other]
+
+
+_ORDER = {scope: place for place, scope in enumerate(Scope)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiKey:
+    """A key without its secret.
+
+    Attributes:
+        rate: requests a second; None: the service's setting.
+        usable: neither revoked nor expired, by the database's clock.
+    """
+
+    id: str
+    project: str
+    scope: Scope
+    rate: float | None
+    usable: bool
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class NewKey:
+    """A fresh key, and the only copy of what its bearer sends."""
+
+    key: ApiKey
+    token: str
+
+
+class Keys:
+    """The API keys of all projects."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(
+        self,
+        project: str,
+        scope: Scope,
+        *,
+        expires_days: float | None = None,
+        rate: float | None = None,
+    ) -> NewKey:
+        """Make a key.
+
+        Args:
+            project: it opens; it need not have anything in it yet.
+            scope: what it is good for.
+            expires_days: how long.
+            rate: requests a second; None: the service's setting.
+
+        Raises:
+            ValueError: the project is no valid name, or a number is not above 0, or absurd.
+        """
+        if not is_name(project):
+            raise ValueError("a project matches ^[a-z0-9][a-z0-9._-]{0,63}$")
+        if not all(value is None or 0 < value <= _MOST for value in (expires_days, rate)):
+            raise ValueError(f"days and rates are numbers above 0, at most {_MOST}")
+        secret = secrets.token_hex(_SECRET_BYTES)
+        key = self._database.transact(_create, project, scope, _hash(secret), expires_days, rate)
+        return NewKey(key, f"{key.id}.{secret}")
+
+    def list(self) -> "list[ApiKey]":
+        """Return all keys, oldest first; also revoked and expired ones."""
+        with self._database.read() as session:
+            rows = session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.position))
+            usable = set(session.scalars(select(ApiKeyRow.id).where(*_USABLE)))
+            return [_to_key(row, usable=row.id in usable) for row in rows]
+
+    def revoke(self, key_id: str) -> ApiKey:
+        """End a key for good; a second time changes nothing.
+
+        Raises:
+            NotFoundError: there is no such key.
+        """
+        return self._database.transact(_revoke, key_id)
+
+    def exist(self) -> bool:
+        """Whether any key was ever made; revoking all of them opens no door."""
+        with self._database.read() as session:
+            return session.scalar(select(ApiKeyRow.id).limit(1)) is not None
+
+    def bearer(self, token: str) -> ApiKey | None:
+        """Return the usable key that a caller proves to have, None for any other text."""
+        match = _TOKEN.fullmatch(token)
+        if match is None:
+            return None
+        with self._database.read() as session:
+            row = session.scalar(select(ApiKeyRow).where(ApiKeyRow.id == match["id"], *_USABLE))
+        # Compared also where there is no such key, so that both take the same way.
+        expected = _NO_HASH if row is None else row.secret_sha256
+        same = hmac.compare_digest(_hash(match["secret"]), expected)
+        return _to_key(row, usable=True) if row is not None and same else None
+
+
+_NO_HASH = "0" * 64
+_USABLE = (
+    ApiKeyRow.revoked_at.is_(None),
+    or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > db_now()),
+)
+
+
+def _create(
+    session: Session,
+    project: str,
+    scope: Scope,
+    secret_sha256: str,
+    expires_days: float | None,
+    rate: float | None,
+) -> ApiKey:
+    row = ApiKeyRow(
+        id=new_id("key"),
+        project=project,
+        scope=scope.value,
+        secret_sha256=secret_sha256,
+        rate=rate,
+        expires_at=None if expires_days is None else db_now(expires_days * _DAY_S),
+    )
+    session.add(row)
+    session.flush()
+    return _to_key(row, usable=True)
+
+
+def _revoke(session: Session, key_id: str) -> ApiKey:
+    row = None
+    if is_id(key_id, "key"):
+        row = session.scalar(select(ApiKeyRow).where(ApiKeyRow.id == key_id).with_for_update())
+    if row is None:
+        raise NotFoundError("key", key_id)
+    if row.revoked_at is None:
+        row.revoked_at = db_now()
+        session.flush()
+    return _to_key(row, usable=False)
+
+
+def _to_key(row: ApiKeyRow, *, usable: bool) -> ApiKey:
+    return ApiKey(
+        id=row.id,
+        project=row.project,
+        scope=Scope(row.scope),
+        rate=row.rate,
+        usable=usable,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+    )
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

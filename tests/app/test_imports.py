@@ -1,0 +1,226 @@
+"""Models go out as files and come in again; what is no such file, or not a usable one, does not."""
+
+import io
+import json
+import tarfile
+import zipfile
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from flows import MafSpec
+from tests.app.conftest import assert_refused
+from tests.app.serving import COLUMNS, registered
+
+FILE = {"Content-Type": "application/octet-stream"}
+ROWS = [[171.5, 68.2, 30.0], [180.1, 80.9, 51.0], [150.0, 99.0, 4.0]]
+
+
+@pytest.fixture(scope="module")
+def trained(shared_client):
+    state = shared_client.app.state
+    return registered(state.database, state.blobs)
+
+
+@pytest.fixture
+def exported(shared_client, trained):
+    return exported_file(shared_client, trained.name)
+
+
+def exported_file(client, name):
+    answer = client.get(f"/v1/models/{name}/versions/1/checkpoint")
+    assert answer.status_code == 200
+    return answer.content
+
+
+def imported(client, body, name="copy", **headers):
+    return client.post(f"/v1/models/{name}/versions", content=body, headers={**FILE, **headers})
+
+
+def scores(client, ref, rows):
+    answer = client.post(f"/v1/models/{ref}/log_prob", json={"rows": rows})
+    return answer.json()["log_prob"]
+
+
+def edited(body: bytes, **changes: Any) -> bytes:
+    """The same weights, described in another way."""
+    return save(load(body), {"densityd": json.dumps({**description(body), **changes})})
+
+
+def description(body: bytes) -> dict[str, Any]:
+    length = int.from_bytes(body[:8], "little")
+    found: dict[str, Any] = json.loads(json.loads(body[8 : 8 + length])["__metadata__"]["densityd"])
+    return found
+
+
+def test_an_exported_model_comes_back_bit_for_bit(shared_client, exported):
+    answer = imported(shared_client, exported, name="back")
+    assert answer.status_code == 201
+    assert answer.headers["location"] == "/v1/models/back/versions/1"
+    version = answer.json()
+    assert (version["name"], version["version"], version["columns"]) == ("back", 1, COLUMNS)
+    assert version["lineage"]["job_id"] is None
+    assert version["held_out"] is None
+    assert scores(shared_client, "back", ROWS) == scores(shared_client, "people:1", ROWS)
+    assert exported_file(shared_client, "back") == exported
+    assert shared_client.get("/v1/models/back/versions/1").json() == version
+    refused = shared_client.post("/v1/models/back/score", json={"rows": ROWS})
+    assert_refused(refused, 422, "score-unavailable")
+
+
+def test_an_import_is_the_next_version_and_what_the_name_stands_for_at_once(
+    shared_client, exported
+):
+    state = shared_client.app.state
+    registered(state.database, state.blobs, name="next", seed=1)
+    before = scores(shared_client, "next", ROWS)
+    assert imported(shared_client, exported, name="next").json()["version"] == 2
+    assert scores(shared_client, "next", ROWS) == scores(shared_client, "people", ROWS) != before
+    alias = shared_client.put("/v1/models/next/aliases/production", json={"version": 2})
+    assert alias.status_code == 200
+
+
+def test_a_conditional_model_keeps_its_context(shared_client):
+    state = shared_client.app.state
+    registered(
+        state.database,
+        state.blobs,
+        name="heights",
+        columns=["height", "weight"],
+        context_columns=("age",),
+    )
+    body = exported_file(shared_client, "heights")
+    version = imported(shared_client, body, name="heights-copy").json()
+    assert version["context_columns"] == ["age"]
+    assert scores(shared_client, "heights-copy", ROWS) == scores(shared_client, "heights", ROWS)
+
+
+def a_pickle() -> bytes:
+    """What `torch.save` wrote before it wrote archives, and would run what it names."""
+    return b"\x80\x02cos\nsystem\nq\x00X\x02\x00\x00\x00idq\x01\x85q\x02Rq\x03."
+
+
+def a_zip(name: str = "archive/data.pkl") -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(name, a_pickle())
+    return buffer.getvalue()
+
+
+def a_tar() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        link = tarfile.TarInfo("weights")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    return buffer.getvalue()
+
+
+@pytest.mark.fault(178, 179)
+@pytest.mark.parametrize(
+    ("body", "media_type"),
+    [
+        (a_pickle(), "application/octet-stream"),
+        (a_zip(), "application/octet-stream"),
+        (a_zip(), "application/zip"),
+        (a_zip("../../../../tmp/evil"), "application/vnd.safetensors"),
+        (a_tar(), "application/octet-stream"),
+        (a_tar(), "application/x-tar"),
+        (b"{}", "application/json"),
+    ],
+    ids=["pickle", "pt", "zip-type", "zip-slip", "tar-link", "tar-type", "json"],
+)
+def test_faults_178_179_pickles_and_archives_are_not_read(shared_client, body, media_type):
+    before = files(shared_client)
+    refused = imported(shared_client, body, **{"Content-Type": media_type})
+    assert_refused(refused, 415, "media-type")
+    assert "application/octet-stream" in refused.json()["supported"]
+    assert files(shared_client) == before
+
+
+def files(client):
+    return client.app.state.blobs.keys("models")
+
+
+@pytest.mark.fault(138)
+@pytest.mark.parametrize("case", ["2^63", "200 MB", "beyond the end", "junk", "cut", "overlap"])
+def test_fault_138_a_header_that_lies_is_refused(shared_client, exported, case):
+    before = files(shared_client)
+    header = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32",'
+    header += b'"shape":[2],"data_offsets":[4,12]}}'
+    body = {
+        "2^63": (2**63).to_bytes(8, "little") + exported[8:],
+        "200 MB": (200 * 10**6).to_bytes(8, "little") + exported[8:],
+        "beyond the end": (len(exported)).to_bytes(8, "little") + exported[8:],
+        "junk": exported + b"junk",
+        "cut": exported[:-1],
+        "overlap": len(header).to_bytes(8, "little") + header + bytes(12),
+    }[case]
+    assert_refused(imported(shared_client, body), 422, "checkpoint-invalid")
+    assert files(shared_client) == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": 2},
+        {"kind": "state"},
+        {"more": 1},
+        {"spec": {"family": "none"}},
+        {"spec": {"family": "maf", "layers": "2", "hidden": [16]}},
+        {"spec": {"family": "maf", "layers": 2, "hidden": [16], "more": 1}},
+        {"spec": {"family": "maf", "layers": 3, "hidden": [16]}},
+        {"spec": {"family": "nsf"}},
+        {"dim": 2},
+        {"columns": ["height", "weight"]},
+        {"columns": ["height", "weight", "age", "size"], "dim": 4},
+        {"preprocessing": {"standardise": False}},
+        {"preprocessing": {}},
+        {"context_columns": ["size"]},
+    ],
+    ids=str,
+)
+def test_a_description_that_does_not_fit_the_weights_is_refused(shared_client, exported, changes):
+    refused = imported(shared_client, edited(exported, **changes))
+    assert_refused(refused, 422, "checkpoint-invalid")
+
+
+@pytest.mark.parametrize(
+    ("changes", "slug"),
+    [
+        ({"columns": ["height", "weight", "weight"]}, "dataset-duplicate-columns"),
+        ({"columns": ["height", "we\night", "age"]}, "column-name"),
+        ({"spec": {"family": "maf", "layers": 10_000, "hidden": [16]}}, "limit-parameters"),
+        ({"spec": {"family": "maf", "layers": 2, "hidden": [10**6] * 2}}, "limit-parameters"),
+        ({"dim": 5000, "columns": [f"x{i}" for i in range(5000)]}, "limit-columns"),
+    ],
+    ids=["twice", "control", "layers", "parameters", "columns"],
+)
+def test_a_model_that_could_not_be_trained_here_is_refused(shared_client, exported, changes, slug):
+    assert_refused(imported(shared_client, edited(exported, **changes)), 422, slug)
+
+
+@pytest.mark.parametrize("case", ["nan", "double", "missing", "more", "other", "no words"])
+def test_weights_that_are_not_the_flows_own_are_refused(shared_client, exported, case):
+    tensors = load(exported)
+    name = next(name for name, tensor in tensors.items() if tensor.dtype == torch.float32)
+    match case:
+        case "nan":
+            tensors[name].view(-1)[0] = torch.nan
+        case "double":
+            tensors[name] = tensors[name].double()
+        case "missing":
+            del tensors[name]
+        case "more":
+            tensors["more"] = torch.zeros(1)
+        case _:
+            pass
+    metadata = {"densityd": json.dumps(description(exported))}
+    body = save(tensors, None if case == "no words" else metadata)
+    if case == "other":
+        state = shared_client.app.state
+        registered(state.database, state.blobs, name="other", spec=MafSpec(layers=1, hidden=[8]))
+        body = save(load(exported_file(shared_client, "other")), metadata)
+    assert_refused(imported(shared_client, body), 422, "checkpoint-invalid")

@@ -1,0 +1,106 @@
+"""API keys: shown once, kept as hashes, checked by the database's clock."""
+
+import re
+
+import pytest
+from sqlalchemy import select, text, update
+
+from models_store.clock import db_now
+from models_store.errors import NotFoundError
+from models_store.keys import Keys, Scope
+from models_store.tables import ApiKeyRow
+
+
+@pytest.fixture
+def keys(database):
+    return Keys(database)
+
+
+def test_a_token_opens_its_project_with_its_scope(keys):
+    assert not keys.exist()
+    new = keys.create("people", Scope.WRITE, rate=5.0)
+    assert re.fullmatch(r"key_[0-9a-f]{32}\.[0-9a-f]{64}", new.token)
+    found = keys.bearer(new.token)
+    assert found == new.key
+    assert (found.project, found.scope, found.rate) == ("people", Scope.WRITE, 5.0)
+    assert (found.usable, found.expires_at) == (True, None)
+    assert keys.exist()
+
+
+@pytest.mark.fault(174)
+def test_whatever_is_not_a_token_opens_nothing(keys):
+    token = keys.create("p", Scope.READ).token
+    other = keys.create("p", Scope.READ).token
+    key_id, _, secret = token.partition(".")
+    assert keys.bearer(f"{key_id}.{other.partition('.')[2]}") is None
+    assert keys.bearer(f"key_{'0' * 32}.{secret}") is None
+    for wrong in ("", key_id, secret, f"{token} ", f"{token}\n", token.upper(), f"{token}0"):
+        assert keys.bearer(wrong) is None
+    assert keys.bearer(token) is not None
+
+
+@pytest.mark.fault(174)
+def test_a_revoked_key_opens_nothing_but_stays_as_a_record(keys):
+    new, other = keys.create("p", Scope.READ), keys.create("q", Scope.ADMIN)
+    revoked = keys.revoke(new.key.id)
+    assert revoked.revoked_at is not None
+    assert keys.revoke(new.key.id).revoked_at == revoked.revoked_at
+    assert keys.bearer(new.token) is None
+    assert keys.bearer(other.token) == other.key
+    assert [(one.id, one.usable) for one in keys.list()] == [
+        (new.key.id, False),
+        (other.key.id, True),
+    ]
+    keys.revoke(other.key.id)
+    assert keys.exist()
+
+
+@pytest.mark.fault(174)
+def test_a_key_expires_by_the_databases_clock(keys, database):
+    new = keys.create("p", Scope.READ, expires_days=2)
+    with database.write() as session:
+        assert session.scalar(
+            select(ApiKeyRow.id).where(
+                ApiKeyRow.expires_at > db_now(48 * 3600 - 60),
+                ApiKeyRow.expires_at < db_now(48 * 3600 + 60),
+            )
+        )
+    assert keys.bearer(new.token) == new.key
+    with database.write() as session:
+        session.execute(update(ApiKeyRow).values(expires_at=db_now(-1)))
+    assert keys.bearer(new.token) is None
+    assert [one.usable for one in keys.list()] == [False]
+
+
+@pytest.mark.parametrize("key_id", ["key_" + "0" * 32, "job_" + "0" * 32, "", "a\0b"])
+def test_only_a_key_can_be_revoked(keys, key_id):
+    with pytest.raises(NotFoundError):
+        keys.revoke(key_id)
+
+
+@pytest.mark.parametrize("project", ["", "A", "a/b", "../a", "a" * 65, "a\0"])
+def test_a_project_has_a_plain_name(keys, project):
+    with pytest.raises(ValueError, match="project"):
+        keys.create(project, Scope.READ)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"expires_days": 0}, {"expires_days": 1e9}, {"rate": 0}, {"rate": float("nan")}]
+)
+def test_days_and_rates_are_above_0(keys, wrong):
+    with pytest.raises(ValueError, match="above 0"):
+        keys.create("p", Scope.READ, **wrong)
+
+
+@pytest.mark.fault(182)
+def test_the_secret_is_nowhere_in_the_database(keys, database):
+    token = keys.create("p", Scope.READ).token
+    with database.read() as session:
+        stored = str(session.execute(text("SELECT * FROM api_key")).one())
+    assert token.partition(".")[2] not in stored
+    assert token not in repr(keys.list())
+
+
+def test_scopes_include_those_below():
+    table = [[mine.includes(other) for other in Scope] for mine in Scope]
+    assert table == [[True, False, False], [True, True, False], [True, True, True]]

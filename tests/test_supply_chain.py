@@ -1,0 +1,128 @@
+"""The pins agree with what is declared, and the audit of the pins tells holes from silence."""
+
+import importlib.metadata
+import json
+import re
+import runpy
+import tomllib
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "requirements"
+DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+LOCKS = ["run.lock", "dev.lock"]
+verdict = runpy.run_path(str(FOLDER / "audit.py"))["verdict"]
+TODAY = date(2026, 11, 24)
+
+
+def entries(name: str) -> list[str]:
+    """The entries of a lock, each with its hashes, on one line."""
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    return [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def pins(name: str) -> dict[str, list[str]]:
+    """The versions of every package that a lock pins: more than one where markers choose."""
+    found: dict[str, list[str]] = {}
+    for entry in entries(name):
+        requirement = Requirement(entry.partition(" --hash")[0])
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "=="
+        found.setdefault(canonicalize_name(requirement.name), []).append(specifier.version)
+    return found
+
+
+def declared(name: str) -> list[Requirement]:
+    project = DECLARED["project"]["dependencies"] + DECLARED["build-system"]["requires"]
+    lines = project if name == "run.lock" else project + DECLARED["dependency-groups"]["dev"]
+    return [Requirement(line) for line in lines]
+
+
+def needed(name: str) -> set[str]:
+    """What the declared packages bring, as they are installed here; not the builds of torch."""
+    seen: set[str] = set()
+    waiting = declared(name)
+    while waiting:
+        requirement = waiting.pop()
+        key = canonicalize_name(requirement.name)
+        extras = {"", *requirement.extras}
+        label = f"{key}[{','.join(sorted(extras))}]"
+        if label in seen or re.match("nvidia-|cuda-|triton|torch$", key):
+            continue
+        seen.add(label)
+        if key != "setuptools":  # it builds, and need not be there afterwards
+            lines = importlib.metadata.requires(key) or []
+            waiting += [part for part in map(Requirement, lines) if wanted(part, extras)]
+    return {label.partition("[")[0] for label in seen}
+
+
+def wanted(requirement: Requirement, extras: set[str]) -> bool:
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_pins_a_version_that_is_asked_for_of_everything(name):
+    pinned = pins(name) | pins("torch.txt")
+    for requirement in declared(name):
+        versions = pinned[canonicalize_name(requirement.name)]
+        assert all(requirement.specifier.contains(version) for version in versions), requirement
+    assert needed(name) <= set(pinned)
+
+
+def test_the_tools_come_on_top_of_the_same_versions():
+    assert pins("run.lock").items() <= pins("dev.lock").items()
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_has_hashes_and_names_no_place(name):
+    for entry in entries(name):
+        assert re.search(r" --hash=sha256:[0-9a-f]{64}\b", entry), entry
+        assert not re.search(r"://| @ |/|--(?!hash=)", entry), entry
+
+
+def report(*packages: dict[str, Any]) -> str:
+    return json.dumps({"dependencies": packages, "fixes": []})
+
+
+SOUND = {"name": "a", "version": "1", "vulns": []}
+HOLE = {"id": "PYSEC-1", "aliases": ["CVE-1"], "fix_versions": ["2"]}
+HOLED = {"name": "b", "version": "1", "vulns": [HOLE]}
+SILENT = {"name": "c", "skip_reason": "not found"}
+
+
+def test_a_known_hole_fails_the_audit_until_it_is_allowed_and_again_after_its_date():
+    faults, note = verdict(report(SOUND, HOLED), "", allowed=[], today=TODAY)
+    assert faults == ["b 1: PYSEC-1, mended in 2"]
+    assert note.startswith("Audited 2 of 2")
+    entry = {"package": "b", "id": "CVE-1", "until": TODAY, "reason": "not used"}
+    assert verdict(report(HOLED), "", allowed=[entry], today=TODAY)[0] == []
+    expired = {**entry, "until": date(2026, 11, 23)}
+    assert verdict(report(HOLED), "", allowed=[expired], today=TODAY)[0]
+
+
+def test_a_package_that_the_service_does_not_know_fails_unless_it_is_allowed():
+    faults, _ = verdict(report(SOUND, SILENT), "", allowed=[], today=TODAY)
+    assert faults == ["c: the service knows nothing about it"]
+    entry = {"package": "c", "until": TODAY, "reason": "only on our index"}
+    assert verdict(report(SOUND, SILENT), "", allowed=[entry], today=TODAY)[0] == []
+
+
+@pytest.mark.parametrize(
+    ("output", "errors"),
+    [("", "requests.exceptions.ConnectionError: no route"), (report(SILENT, SILENT), "")],
+)
+def test_a_service_that_cannot_be_reached_fails_nothing_and_is_said(output, errors):
+    faults, note = verdict(output, errors, allowed=[], today=TODAY)
+    assert faults == []
+    assert note.startswith("NOT AUDITED")
+
+
+def test_an_audit_that_fails_for_another_reason_fails():
+    assert verdict("", "a requirement without a version", allowed=[], today=TODAY)[0]
