@@ -40,6 +40,7 @@ schemathesis.openapi.media_type(
 for kind in (
     "application/vnd.apache.arrow.stream",
     "application/vnd.apache.parquet",
+    "application/vnd.safetensors",
     "application/x-ndjson",
     "text/csv",
 ):

@@ -1,7 +1,7 @@
 """Requests that no client library would send."""
 
 import json
-import select
+import selectors
 import socket
 import time
 from collections.abc import Iterable
@@ -46,10 +46,11 @@ def head(method: str, path: str, *headers: str) -> bytes:
 def talk(port: int, pieces: Iterable[bytes]) -> Answer:
     """Send pieces until there is an answer, and read until the server closes the connection."""
     began = time.monotonic()
-    with connect(port) as connection:
+    with connect(port) as connection, selectors.DefaultSelector() as answers:
+        answers.register(connection, selectors.EVENT_READ)
         with suppress(ConnectionError):
             for piece in pieces:
-                if select.select([connection], [], [], 0)[0]:
+                if answers.select(0):
                     break
                 connection.sendall(piece)
         return receive(connection, began)
