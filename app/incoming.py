@@ -8,6 +8,7 @@ from typing import ParamSpec, TypeVar
 
 from anyio import CapacityLimiter
 
+from app.body_memory import BodyMemory
 from app.row_shape import RowsShape
 from app.settings import ApiSettings
 from models_store.blobs import BlobStore
@@ -32,6 +33,7 @@ class Incoming:
         settings: the limits.
         blobs: where what does not fit into memory may lie for the while.
         parsers: how many processes may parse files at once.
+        memory: counts what is kept whole.
         declared_bytes: the length of the body, where it is told beforehand.
         certain_rows: set by the decoder, before its first rows: how many there will be, once nothing
             can be wrong with the body any more.
@@ -44,13 +46,13 @@ class Incoming:
     settings: ApiSettings
     blobs: BlobStore
     parsers: CapacityLimiter
+    memory: BodyMemory
     declared_bytes: int | None = None
     certain_rows: int | None = None
 
     async def whole(self) -> bytes:
         """All of it; for formats whose limit is small."""
-        pieces = [piece async for piece in self.body if piece]
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return await self.memory.gather(self.body)
 
 
 async def write_to_disk(body: AsyncIterator[bytes], destination: Path) -> int:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
+from app.body_memory import BodyMemory
 from app.dependencies import settings_of
 from app.problems import FieldError, Problem
 from models_store.strict_json import JsonError, parse_strict
@@ -111,9 +112,11 @@ async def read_body(request: Request, *, limit: int) -> bytes:
     """Read the whole body, at most `limit` bytes of it.
 
     Raises:
-        Problem: 413, before anything is read where the length is declared.
+        Problem: 413, before anything is read where the length is declared; `overloaded`, when too
+            much of others' bodies is being read.
     """
-    return b"".join([chunk async for chunk in body_chunks(request, limit=limit)])
+    memory: BodyMemory = request.app.state.body_memory
+    return await memory.gather(body_chunks(request, limit=limit))
 
 
 async def body_chunks(request: Request, *, limit: int) -> AsyncGenerator[bytes, None]:

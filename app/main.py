@@ -13,6 +13,7 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from app.access import AccessMiddleware, Policy
+from app.body_memory import BodyMemory
 from app.callers import Callers
 from app.engine import Engine
 from app.head import HeadMiddleware
@@ -153,6 +154,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.jobs = Jobs(state.database)
         state.plots = Plots()
         state.parsers = CapacityLimiter(settings.max_parsers)
+        state.body_memory = BodyMemory(settings.max_bodies_bytes)
         state.models = LoadedModels(
             state.registry,
             state.blobs,

@@ -90,6 +90,7 @@ _WITH_JSON = (
     "json-number",
     "json-duplicate-key",
     "value-nonfinite",
+    "overloaded",
     "unknown-field",
     "validation",
 )

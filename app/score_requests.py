@@ -293,6 +293,7 @@ class _Body:
             settings=settings,
             blobs=state.blobs,
             parsers=state.parsers,
+            memory=state.body_memory,
             declared_bytes=self._declared_bytes,
         )
         chunks = codec.read(self._incoming)

@@ -65,6 +65,11 @@ class ApiSettings(StoreSettings):
     max_json_bytes: int = Field(
         default=4 * _MIB, ge=_KIB, le=_GIB, description="Largest JSON body, as sent and unpacked."
     )
+    max_bodies_bytes: int = Field(
+        default=256 * _MIB,
+        ge=_KIB,
+        description="JSON bodies of all callers together, while they come.",
+    )
     max_score_bytes: int = Field(
         default=2 * _GIB,
         ge=_KIB,

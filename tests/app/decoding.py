@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from anyio import CapacityLimiter
 
+from app.body_memory import BodyMemory
 from app.codecs import CODECS
 from app.incoming import Incoming
 from app.row_shape import Floats, RowsShape
@@ -49,6 +50,7 @@ async def _decode(
         settings=ApiSettings(data_dir=folder),
         blobs=BlobStore(folder),
         parsers=CapacityLimiter(1),
+        memory=BodyMemory(1 << 30),
     )
     chunks = [rows async for rows in _CODECS[kind].read(incoming)]
     if incoming.certain_rows is not None:

@@ -6,6 +6,7 @@ from fastapi import Depends, FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.testclient import TestClient
 
+from app.body_memory import BodyMemory
 from app.json_body import json_body, parse_json, validate_json
 from app.problems import Problem, install_problem_handlers
 from app.settings import ApiSettings
@@ -221,6 +222,7 @@ def test_an_unknown_tag_is_not_repeated():
 def tree_client(tmp_path: Path) -> TestClient:
     app = FastAPI()
     app.state.settings = ApiSettings(data_dir=tmp_path, max_json_bytes=100_000)
+    app.state.body_memory = BodyMemory(200_000)
     install_problem_handlers(app)
 
     @app.post("/tree")

@@ -1,0 +1,55 @@
+import asyncio
+
+import pytest
+
+from app.body_memory import BodyMemory
+from app.problems import Problem
+
+
+async def pieces(*sizes, until=None):
+    for size in sizes:
+        yield b"x" * size
+        if until is not None:
+            await until.wait()
+
+
+def test_what_has_come_completely_no_longer_counts():
+    memory = BodyMemory(100)
+
+    async def main():
+        for _ in range(5):
+            assert await memory.gather(pieces(40, 0, 50)) == b"x" * 90
+
+    asyncio.run(main())
+
+
+def test_bodies_that_come_slowly_count_together_and_only_the_last_is_refused():
+    memory = BodyMemory(100)
+
+    async def main():
+        go_on = asyncio.Event()
+        slow = [asyncio.create_task(memory.gather(pieces(40, until=go_on))) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Problem) as refused:
+            await memory.gather(pieces(15, 15))
+        assert refused.value.type.slug == "overloaded"
+        assert await memory.gather(pieces(20)) == b"x" * 20
+        go_on.set()
+        assert await asyncio.gather(*slow) == [b"x" * 40] * 2
+
+    asyncio.run(main())
+
+
+def test_a_caller_who_leaves_gives_back_what_came():
+    memory = BodyMemory(100)
+
+    async def leaving():
+        yield b"x" * 90
+        raise ConnectionError
+
+    async def main():
+        with pytest.raises(ConnectionError):
+            await memory.gather(leaving())
+        assert await memory.gather(pieces(100)) == b"x" * 100
+
+    asyncio.run(main())
