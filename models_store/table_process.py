@@ -29,6 +29,7 @@ _ENVIRONMENT = {
 }
 _STOPPED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _STDERR_SHOWN = 4000
+_NO_MEMORY = b"OpenBLAS error: Memory allocation"  # it ends the process itself
 
 
 def run_child(module: str, task: Mapping[str, object], *, timeout_s: float) -> dict[str, Any]:
@@ -59,6 +60,8 @@ def run_child(module: str, task: Mapping[str, object], *, timeout_s: float) -> d
     if done.returncode == 0:
         return _result_of(json.loads(done.stdout))
     _raise_for_signal(-done.returncode)
+    if _NO_MEMORY in done.stderr:
+        raise too_much_memory()
     shown = done.stderr[-_STDERR_SHOWN:].decode(errors="replace")
     raise RuntimeError(f"The parser ended with status {done.returncode}: {shown}")
 

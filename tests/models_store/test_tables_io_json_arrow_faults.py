@@ -320,7 +320,7 @@ def test_an_arrow_stream_without_rows_is_empty(refuse):
 
 @pytest.mark.parametrize("kind", [JSON, NDJSON, ARROW])
 def test_a_table_larger_than_the_memory_is_parsed_in_pieces(tmp_path, kind):
-    rows, columns = 100_000, 15
+    rows, columns = 250_000, 15
     x = np.random.default_rng(0).integers(0, 10**6, (rows, columns)).astype(np.float64)
     match kind:
         case TableFormat.ARROW:
@@ -332,6 +332,16 @@ def test_a_table_larger_than_the_memory_is_parsed_in_pieces(tmp_path, kind):
                 text[1:-1].replace(b"],[", b"]\n[") if kind is NDJSON else text
             )
     summary = parse_table_isolated(
-        tmp_path / "upload", tmp_path / "table.npy", format=kind, memory_bytes=110 << 20
+        tmp_path / "upload", tmp_path / "table.npy", format=kind, memory_bytes=130 << 20
     )
     assert (summary.rows, len(summary.columns)) == (rows, columns)
+
+
+def test_a_parser_without_memory_for_its_arithmetic_says_so(tmp_path):
+    table = pa.table({f"x{i}": np.random.default_rng(i).random(10_000) for i in range(15)})
+    (tmp_path / "upload").write_bytes(arrow(table))
+    with pytest.raises(TableError) as refused:
+        parse_table_isolated(
+            tmp_path / "upload", tmp_path / "table.npy", format=ARROW, memory_bytes=80 << 20
+        )
+    assert refused.value.slug == "dataset-too-large"
