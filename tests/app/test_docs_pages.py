@@ -89,6 +89,22 @@ def test_swagger_ui_uploads_its_example_then_a_file_and_lists_both(page, tmp_pat
     expect(answer).to_contain_text('"height"')
 
 
+def test_swagger_ui_sends_the_key_that_it_was_given(browser, guarded_server):
+    url, headers = guarded_server
+    page = browser.new_page(base_url=url, viewport={"width": 1280, "height": 1600})
+    page.goto("/docs")
+    listing = open_operation(page, "models", "list_models")
+    expect_status(listing, "401")
+    page.locator(".auth-wrapper .authorize").first.click()
+    dialogue = page.locator(".dialog-ux")
+    dialogue.locator("input").fill(headers["Authorization"].removeprefix("Bearer "))
+    dialogue.get_by_role("button", name="Apply credentials").click()
+    dialogue.get_by_role("button", name="Close").first.click()
+    listing.get_by_role("button", name="Clear").click()
+    expect_status(listing, "200")
+    page.close()
+
+
 def test_redoc_lists_every_operation(page, operations):
     page.goto("/redoc")
     for operation in operations:
