@@ -34,6 +34,7 @@ from flows import (
     quadrature_kl,
     spec_to_dict,
 )
+from flows.fit_rows import model_rows
 from models_store.blobs import BlobStore
 from models_store.checkpoints import load_state, save_state
 
@@ -172,7 +173,9 @@ def _run_density(
         "test_log_likelihood": reached.mean,
         "test_standard_error": reached.two_standard_errors / 2,
         "test_rows": reached.rows,
-        "validation_log_likelihood": last.best_validation_log_likelihood,
+        "validation_log_likelihood": next(
+            validation for epoch, _, validation in curve if epoch == last.best_epoch
+        ),
         "epochs": last.epoch,
         "best_epoch": last.best_epoch,
         "stop_reason": last.stop_reason,
@@ -198,16 +201,20 @@ def _fit(
     flow: Flow, rows: Data, options: FitOptions, saved: _Saved, progress: Progress
 ) -> tuple[EpochReport, list[list[float]]]:
     state, curve = saved.load()
+    # From the data's units to those of the preprocessed rows, as the test likelihood.
+    train = model_rows(flow, rows.train, seed=options.seed, name="training").constant
+    held_out = model_rows(flow, rows.validation, seed=options.seed + 1, name="validation").constant
     last = None
     for last in fit(flow, rows.train, rows.validation, options=options, state=state):
         if not curve or curve[-1][0] < last.epoch:
-            curve.append([last.epoch, last.train_log_likelihood, last.validation_log_likelihood])
+            reached = last.train_log_likelihood - train, last.validation_log_likelihood - held_out
+            curve.append([last.epoch, *reached])
+        best = last.best_validation_log_likelihood - held_out
         progress(
             last.epoch,
             options.max_epochs,
-            f"train {last.train_log_likelihood:.3f}, validation"
-            f" {last.validation_log_likelihood:.3f} (best {last.best_validation_log_likelihood:.3f}"
-            f" in epoch {last.best_epoch})",
+            f"train {curve[-1][1]:.3f}, validation {curve[-1][2]:.3f}"
+            f" (best {best:.3f} in epoch {last.best_epoch})",
         )
         if last.stop_reason is None:
             saved.save(last.snapshot, curve)
