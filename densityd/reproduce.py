@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 import typer
@@ -10,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from experiments import anomaly, comparison
-from experiments.recipes import RECIPES, DensityRecipe
+from experiments.recipes import RECIPES, DensityRecipe, Recipe
 from experiments.run import Place, run
 from experiments.sources import DataMissingError
 from experiments.studies import Study, run_study
@@ -35,26 +36,38 @@ def list_recipes() -> None:
     Console().print(table)
 
 
-def reproduce(name: str, *, data: Path | None, out: Path, seed: int, quick: bool) -> None:
+def reproduce(
+    name: str, *, data: Path | None, out: Path, seed: int, quick: bool, mixed_precision: bool
+) -> None:
     """Runs one experiment.
 
     Raises:
-        typer.Exit: with status 2 for a name that does not exist, 1 for data that is not there.
+        typer.Exit: with status 2 for a name that does not exist or an option that it does not
+            have, 1 for data that is not there.
     """
     if name not in RECIPES | STUDIES | GROUPS:
-        typer.echo(f"densityd reproduce: there is no experiment {name!r}; see --list", err=True)
-        raise typer.Exit(2)
+        _refuse(f"there is no experiment {name!r}; see --list")
+    recipe = RECIPES.get(name)
+    if mixed_precision:
+        if not isinstance(recipe, DensityRecipe):
+            _refuse("--mixed-precision is for the densities of data alone; see --list")
+        recipe = recipe.in_mixed_precision()
     _require_extra(quick=quick and name in RECIPES)
     torch.set_num_threads(1)
     try:
-        if name in RECIPES:
-            _reproduce_recipe(name, data=data, out=out, seed=seed, quick=quick)
+        if recipe is not None:
+            _reproduce_recipe(recipe, data=data, out=out, seed=seed, quick=quick)
         else:
             for study in GROUPS[name].values() if name in GROUPS else [STUDIES[name]]:
                 _reproduce_study(study, data=data or Path(), out=out, quick=quick)
     except DataMissingError as error:
         typer.echo(f"densityd reproduce: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+def _refuse(why: str) -> NoReturn:
+    typer.echo(f"densityd reproduce: {why}", err=True)
+    raise typer.Exit(2)
 
 
 def _require_extra(*, quick: bool) -> None:
@@ -69,13 +82,15 @@ def _require_extra(*, quick: bool) -> None:
         raise typer.Exit(1)
 
 
-def _reproduce_recipe(name: str, *, data: Path | None, out: Path, seed: int, quick: bool) -> None:
+def _reproduce_recipe(
+    recipe: Recipe, *, data: Path | None, out: Path, seed: int, quick: bool
+) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     place = Place(data=data, results=out, state=out / ".state", device=device)
     with _bar() as bar:
-        task = bar.add_task(name, what=name, total=None)
+        task = bar.add_task(recipe.name, what=recipe.name, total=None)
         result = run(
-            RECIPES[name],
+            recipe,
             place,
             seed=seed,
             quick=quick,
@@ -91,7 +106,7 @@ def _reproduce_recipe(name: str, *, data: Path | None, out: Path, seed: int, qui
             f"KL {result['kl']:.4f} nats, effective sample size"
             f" {result['effective_sample_size']:.0f} of {result['samples']}"
         )
-    typer.echo("quick: nothing was written" if quick else f"written to {out / name}.json")
+    typer.echo("quick: nothing was written" if quick else f"written to {out / recipe.name}.json")
 
 
 def _reproduce_study(study: Study, *, data: Path, out: Path, quick: bool) -> None:

@@ -65,6 +65,11 @@ class DensityRecipe:
     preprocessing: PreprocessingSpec = field(default_factory=PreprocessingSpec)
     published: tuple[Published, ...] = ()
 
+    def in_mixed_precision(self) -> "DensityRecipe":
+        """The same with the matrix products of training steps in bfloat16."""
+        options = dataclasses.replace(self.options, mixed_precision=True)
+        return dataclasses.replace(self, options=options)
+
     def request(self, dataset_id: str, *, seed: int) -> dict[str, Any]:
         """The same as the body of `POST /v1/jobs/training`, for a dataset that holds the rows."""
         options, levels, margin = self.options, self.preprocessing.levels, self.preprocessing.logit

@@ -112,7 +112,8 @@ class _Saved:
 
     def __init__(self, folder: Path, recipe: Recipe, *, seed: int, quick: bool) -> None:
         self._blobs = BlobStore(folder)
-        run = f"{recipe.name}-{seed}{'-quick' if quick else ''}"
+        mixed = isinstance(recipe, DensityRecipe) and recipe.options.mixed_precision
+        run = f"{recipe.name}-{seed}{'-mixed' * mixed}{'-quick' * quick}"
         self._key = f"jobs/{run}/state.safetensors"
         self._index = folder / f"{run}.json"
         self._saved_at = time.monotonic()

@@ -3,9 +3,10 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -208,21 +209,16 @@ class _Fitter:
     def _step(self, rows: Tensor) -> Tensor:
         """One step of the optimiser; returns the sum of the rows' log densities before it."""
         self._optimiser.zero_grad()
-        with self._precision():
+        with _precision("medium") if self._options.mixed_precision else nullcontext():
             scores = self._score(rows)
-        losses, bound = -scores, self._options.row_loss_bound
-        if bound is not None:
-            losses = bound_losses(losses, bound)
-        losses.mean().backward()  # type: ignore[no-untyped-call]  # torch's own
+            losses, bound = -scores, self._options.row_loss_bound
+            if bound is not None:
+                losses = bound_losses(losses, bound)
+            losses.mean().backward()  # type: ignore[no-untyped-call]  # torch's own
         if self._options.max_gradient_norm is not None:
             nn.utils.clip_grad_norm_(self._flow.parameters(), self._options.max_gradient_norm)
         self._optimiser.step()
         return scores.detach().sum(dtype=torch.float64)
-
-    def _precision(self) -> AbstractContextManager[object]:
-        if not self._options.mixed_precision:
-            return nullcontext()
-        return torch.autocast(self._flow.device.type, dtype=torch.bfloat16)
 
     def _score(self, rows: Tensor) -> Tensor:
         return self._flow.log_prob_of_table(rows, space="model")
@@ -355,6 +351,17 @@ class _Fitter:
         if self._average is not None:
             self._average.restore(groups["average"])
         self._progress = _Progress(**progress)  # type: ignore[arg-type]  # as _state wrote it
+
+
+@contextmanager
+def _precision(precision: Literal["highest", "high", "medium"]) -> Iterator[None]:
+    """Products of float32 matrices in that precision, in the whole process."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
