@@ -37,7 +37,13 @@ def list_recipes() -> None:
 
 
 def reproduce(
-    name: str, *, data: Path | None, out: Path, seed: int, quick: bool, mixed_precision: bool
+    name: str,
+    *,
+    data: Path | None,
+    out: Path,
+    seed: int,
+    quick: bool,
+    mixed_precision: bool = False,
 ) -> None:
     """Runs one experiment.
 

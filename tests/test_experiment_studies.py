@@ -124,6 +124,14 @@ def test_housing_is_standardised_by_the_training_rows(tmp_path):
     assert (found["dim"], found["train_rows"]) == (9, 240)
 
 
+@pytest.mark.parametrize("name", ["planar-u1", "haf-thyroid", "anomaly"])
+def test_mixed_precision_is_refused_where_it_means_nothing(name, tmp_path, capsys):
+    with pytest.raises(typer.Exit) as ended:
+        reproduce(name, data=tmp_path, out=tmp_path, seed=0, quick=True, mixed_precision=True)
+    assert ended.value.exit_code == 2
+    assert "densities of data alone" in capsys.readouterr().err
+
+
 def test_a_study_is_reproduced_by_name_and_by_group(table, capsys):
     pytest.importorskip("sklearn")
     threads = torch.get_num_threads()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flows import MappedTable, fit, fit_rows
+from flows import MappedTable, NsfSpec, build, fit, fit_rows
 from flows.batch_norm import BatchNorm
 from tests.flows.test_fit import TRAIN, VALIDATION, assert_same, new_flow, with_options
 
@@ -75,13 +75,26 @@ def test_training_from_a_file_resumes_to_the_bit(tmp_path):
     assert_same(whole, resumed)
 
 
-def test_mixed_precision_trains_to_about_the_same_likelihood():
-    best = []
+@pytest.mark.parametrize("spec", [None, NsfSpec(layers=1, hidden=[8])], ids=["maf", "nsf"])
+def test_mixed_precision_trains_to_about_the_same_likelihood(spec):
+    before, best = torch.get_float32_matmul_precision(), []
     for mixed in (False, True):
+        flow = new_flow() if spec is None else build(spec, TRAIN.shape[1], seed=1)
         options = with_options(max_epochs=8, patience=None, mixed_precision=mixed)
-        best.append(list(fit(new_flow(), TRAIN, VALIDATION, options=options))[-1])
+        best.append(list(fit(flow, TRAIN, VALIDATION, options=options))[-1])
     likelihoods = [report.best_validation_log_likelihood for report in best]
     assert likelihoods[1] == pytest.approx(likelihoods[0], abs=0.2)
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_mixed_precision_is_for_training_steps_alone(monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
+    options = with_options(max_epochs=2, patience=None, mixed_precision=True)
+    reports = fit(new_flow(), TRAIN, VALIDATION, options=options)
+    next(reports)
+    assert asked == ["medium", "highest"] * (len(asked) // 2)
+    assert asked
 
 
 COMPILED = """
