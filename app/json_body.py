@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
 
 from app.body_memory import BodyMemory
 from app.dependencies import settings_of
@@ -115,8 +117,13 @@ async def read_body(request: Request, *, limit: int) -> bytes:
         Problem: 413, before anything is read where the length is declared; `overloaded`, when too
             much of others' bodies is being read.
     """
+    _check_declared(request, limit)
+    message = await request.receive()
+    body: bytes = message.get("body", b"")
+    if message["type"] == "http.request" and not message.get("more_body") and len(body) <= limit:
+        return body  # it has come as a whole, as most do
     memory: BodyMemory = request.app.state.body_memory
-    return await memory.gather(body_chunks(request, limit=limit))
+    return await memory.gather(_pieces(request, limit, message))
 
 
 async def body_chunks(request: Request, *, limit: int) -> AsyncGenerator[bytes, None]:
@@ -124,17 +131,33 @@ async def body_chunks(request: Request, *, limit: int) -> AsyncGenerator[bytes, 
 
     Raises:
         Problem: 413, before anything is read where the length is declared.
+        ClientDisconnect: the caller has left.
     """
+    _check_declared(request, limit)
+    async for piece in _pieces(request, limit, await request.receive()):
+        yield piece
+
+
+async def _pieces(request: Request, limit: int, message: Message) -> AsyncGenerator[bytes, None]:
+    """The rest of a body, of which one message has come."""
+    size = 0
+    while message["type"] == "http.request":
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size > limit:
+            raise _too_large(request, limit)
+        if piece:
+            yield piece
+        if not message.get("more_body"):
+            return
+        message = await request.receive()
+    raise ClientDisconnect
+
+
+def _check_declared(request: Request, limit: int) -> None:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(request, limit)
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(request, limit)
-        if chunk:
-            yield chunk
 
 
 def _too_large(request: Request, limit: int) -> Problem:

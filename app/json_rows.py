@@ -1,11 +1,14 @@
 """Rows of a JSON body, as an array."""
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from app.incoming import Incoming, in_thread_if_large
 from app.json_body import parse_json
@@ -13,6 +16,10 @@ from app.problems import Problem
 from app.row_shape import MAX_ERRORS, Floats, RowsShape, field_error, shown_names
 
 _ROWS, _COLUMNS = "rows", "columns"
+_SPACE = b" \t\r\n"
+_HEAD = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"rows"[ \t\r\n]*:[ \t\r\n]*\[')
+_TAIL = re.compile(rb"\][ \t\r\n]*\}[ \t\r\n]*")
+_SLICE_BYTES = 64 * 1024  # so much takes less than a millisecond
 _JSON_TYPES = {str: "a string", bool: "a boolean", list: "a list", dict: "an object"}
 
 
@@ -23,7 +30,73 @@ async def read_json(incoming: Incoming) -> AsyncGenerator[Floats, None]:
         Problem: saying what is wrong, and where.
     """
     body = await incoming.whole()
-    yield await in_thread_if_large(decode_json, body, incoming.shape)
+    rows = await _decode_in_turns(body, incoming.shape)
+    if rows is None:
+        rows = await in_thread_if_large(decode_json, body, incoming.shape)
+    yield rows
+
+
+async def _decode_in_turns(body: bytes, shape: RowsShape) -> Floats | None:
+    """The rows of a large document, a slice in each turn of the event loop.
+
+    A thread would hold the interpreter's lock for as long as all of it takes, and the event loop
+    would wait for that lock many times over.
+
+    Returns:
+        None for all that needs a closer look, wrong documents among them.
+    """
+    found: list[NDArray[np.float64]] = []
+    count = 0
+    for rows in _sliced_rows(body, shape):
+        if rows is None or (count := count + len(rows)) > shape.max_rows:
+            return None
+        found.append(rows)
+        await asyncio.sleep(0)
+    return np.concatenate(found) if found else None
+
+
+def _sliced_rows(body: bytes, shape: RowsShape) -> Iterator[NDArray[np.float64] | None]:
+    """The rows of `{"rows": [[...], ...]}`, some at a time; None once it is not just that."""
+    head, tail = _HEAD.match(body), _TAIL.fullmatch(body, max(body.rfind(b"]"), 0))
+    if head is None or tail is None or not _holds_numbers_alone(body):
+        return
+    start, end = head.end(), tail.start()
+    while True:
+        bracket = body.find(b"]", min(start + _SLICE_BYTES, end), end)
+        stop = end if bracket < 0 else bracket + 1
+        yield _matrix(b"[%b]" % body[start:stop], shape)
+        start = _skip_space(body, stop)
+        if start >= end:
+            return
+        if body[start : start + 1] != b",":
+            yield None
+        start += 1
+
+
+def _skip_space(body: bytes, start: int) -> int:
+    while body[start : start + 1] in _SPACE:
+        start += 1
+    return start
+
+
+def _matrix(text: bytes, shape: RowsShape) -> NDArray[np.float64] | None:
+    try:
+        rows = orjson.loads(text)
+        return _flat(rows, shape) if rows else None
+    except (orjson.JSONDecodeError, TypeError, ValueError):
+        return None
+
+
+def _flat(rows: list[Any], shape: RowsShape) -> NDArray[np.float64] | None:
+    """Rows of numbers as an array; None if one has another width.
+
+    Raises:
+        TypeError, ValueError: they are not rows of numbers.
+    """
+    if set(map(len, rows)) != {shape.width}:
+        return None
+    flat = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * shape.width)
+    return flat.reshape(len(rows), shape.width)
 
 
 def decode_json(body: bytes, shape: RowsShape) -> Floats:
@@ -36,22 +109,16 @@ def decode_json(body: bytes, shape: RowsShape) -> Floats:
     if rows is not None:
         shape.check_count(len(rows))
         try:
-            if set(map(len, rows)) == {shape.width}:
-                flat = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * shape.width)
-                return flat.reshape(len(rows), shape.width)
+            if (flat := _flat(rows, shape)) is not None:
+                return flat
         except (TypeError, ValueError):
             pass  # not rows of numbers: the careful way below says where
     return _from_document(parse_json(body), shape)
 
 
 def _plain_rows(body: bytes) -> list[Any] | None:
-    """The value of `rows`, if the text alone rules out all that needs a closer look.
-
-    Two quotation marks are one key, so there is no second key, no string and no named column;
-    without the letters t and l there is no true, false or null, so every value is a number or
-    a list.
-    """
-    if body.count(b'"') != 2 or b"t" in body or b"l" in body:
+    """The value of `rows`, if the text alone rules out all that needs a closer look."""
+    if not _holds_numbers_alone(body):
         return None
     try:
         document = orjson.loads(body)
@@ -59,6 +126,15 @@ def _plain_rows(body: bytes) -> list[Any] | None:
         return None
     rows = document.get(_ROWS) if isinstance(document, dict) else None
     return rows if isinstance(rows, list) else None
+
+
+def _holds_numbers_alone(body: bytes) -> bool:
+    """Whether a document can have but one key, and numbers and lists.
+
+    Two quotation marks are one key, so there is no second key, no string and no named column;
+    without the letters t and l there is no true, false or null.
+    """
+    return body.count(b'"') == 2 and b"t" not in body and b"l" not in body
 
 
 def _from_document(document: object, shape: RowsShape) -> Floats:

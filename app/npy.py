@@ -85,21 +85,25 @@ async def _rows_first(
         await _check_end(incoming, header, came=header.size)
         yield _rows(start, header, offset=offset)  # not copied
         return
-    waiting = bytearray(memoryview(start)[offset:])
-    came = len(waiting)
+    waiting: list[bytes | memoryview] = [memoryview(start)[offset:]]
+    size = came = len(start) - offset
     while True:
-        while len(waiting) >= step:
-            yield _rows(bytes(memoryview(waiting)[:step]), header)
-            del waiting[:step]
+        if size >= step:
+            together = b"".join(waiting)
+            whole = size - size % step
+            for begin in range(0, whole, step):
+                yield _rows(together[begin : begin + step], header)
+            waiting, size = [memoryview(together)[whole:]], size - whole
         piece = await anext(incoming.body, None)
         if piece is None:
             break
         came += len(piece)
+        size += len(piece)
         _check_size(header, came=came, more=True)
-        waiting += piece
+        waiting.append(piece)
     _check_size(header, came=came)
-    if waiting:
-        yield _rows(bytes(waiting), header)
+    if size:
+        yield _rows(b"".join(waiting), header)
 
 
 async def _columns_first(

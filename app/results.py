@@ -51,7 +51,7 @@ class Results:
             BlobError: the disk failed.
         """
         self.check_size(self.rows + len(values))
-        if not np.isfinite(inputs).all():
+        if not np.isfinite(values).all():
             self._bad_inputs[len(self._lengths)] = bad_rows(inputs)
         if self._file is None and self._bytes(self.rows + len(values)) <= _MEMORY_BYTES:
             self._in_memory.append(values)
@@ -88,7 +88,7 @@ class Results:
         """All of it, if it is one chunk in memory."""
         if len(self._lengths) != 1 or self._file is not None:
             return None
-        return Chunk.of(self._in_memory[0], self._bad_inputs.get(0))
+        return self._chunk(0, self._in_memory[0])
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """The rows, from the first one on, the last ones once they are there.
@@ -104,7 +104,7 @@ class Results:
                 else:
                     values = await asyncio.to_thread(self._read, index, position)
                     position += values.nbytes
-                yield Chunk.of(values, self._bad_inputs.get(index))
+                yield self._chunk(index, values)
                 index += 1
             if self._filling is None:
                 return
@@ -118,6 +118,10 @@ class Results:
     def __del__(self) -> None:
         if self._file is not None:
             self._file.close()
+
+    def _chunk(self, index: int, values: Floats) -> Chunk:
+        bad_inputs = self._bad_inputs.get(index)
+        return Chunk(values) if bad_inputs is None else Chunk.of(values, bad_inputs)
 
     def _bytes(self, rows: int) -> int:
         return rows * self.width * np.dtype(np.float64).itemsize

@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 
 from bench.load import ask, post
-from bench.peer_servers.model import BLOBS, KEY, SHA256
+from bench.peer_servers.model import BLOBS, COMPILED, KEY, SHA256
 from bench.scoring import DIM, NPY, npy_bytes, register_model, stored_version
 from bench.service import Service, running_service
 from densityd.ports import free_port
@@ -86,8 +86,10 @@ def service_with_model() -> Iterator[tuple[Service, Server, Server]]:
 def peer(name: str, service: Service) -> Iterator[Server | Missing]:
     """One of `PEERS`, with the flow of the service."""
     version = stored_version(service)
+    kind, sep, _ = name.partition(COMPILED_TOO)
     environment = {
         **os.environ,
+        **({COMPILED: "1"} if sep else {}),
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         BLOBS: str(service.data_dir / "blobs"),
@@ -97,7 +99,7 @@ def peer(name: str, service: Service) -> Iterator[Server | Missing]:
     port = free_port("127.0.0.1", 0)
     with tempfile.TemporaryDirectory(prefix="densityd-bench-peer-") as folder:
         try:
-            command = PEERS[name](port, Path(folder))
+            command = _STARTS[kind](port, Path(folder))
         except (OSError, subprocess.SubprocessError) as error:
             yield Missing(name, f"could not be installed: {error}")
             return
@@ -106,7 +108,7 @@ def peer(name: str, service: Service) -> Iterator[Server | Missing]:
                 command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True
             )
         try:
-            server = Server(name, port, process.pid, _REQUESTS.get(name, _simple_request))
+            server = Server(name, port, process.pid, _REQUESTS.get(kind, _simple_request))
             if problem := _wait_until_it_scores(server, process):
                 tail = (Path(folder) / "log").read_text(errors="replace")[-300:]
                 yield Missing(name, f"{problem}: {tail.strip()}")
@@ -158,12 +160,16 @@ def _mlserver(port: int, folder: Path) -> list[str]:
     return [str(_environment(*MLSERVER) / "bin" / "mlserver"), "start", str(folder)]
 
 
-PEERS: dict[str, Callable[[int, Path], list[str]]] = {
+_STARTS: dict[str, Callable[[int, Path], list[str]]] = {
     "FastAPI, tutorial": _fastapi,
     "LitServe": _litserve,
     "MLServer": _mlserver,
 }
 """How each peer is started: from a port and an empty folder to a command line."""
+
+COMPILED_TOO = ", our engine"
+PEERS = (*_STARTS, f"FastAPI, tutorial{COMPILED_TOO}", f"MLServer{COMPILED_TOO}")
+"""The peers with the flow as PyTorch computes it, and the two fastest with it compiled as ours."""
 
 
 def _environment(requirement: str, *others: str) -> Path:

@@ -1,11 +1,15 @@
 """Scoring over HTTP: the service beside FastAPI as in its tutorial, LitServe and MLServer.
 
-The same compiled MAF 5 x 512 on 21 columns behind each. The load comes from this process, which has
-the last processor; each server, however many processes it has, may use the others, of which there
-is one on a machine of two. The load goes round the servers in turns.
+The same trained MAF 5 x 512 on 21 columns behind each: the peers compute it by PyTorch, as its
+author would serve it, and two of them once more by our compiled engine, which tells what the server
+alone makes of a request. The load comes from this process, which has the last processor; each
+server, however many processes it has, may use the others, of which there is one on a machine of
+two. The load goes round the servers in turns, and between them the compiled flow is called directly
+on a processor of the servers.
 """
 
 import asyncio
+import functools
 import json
 import os
 import platform
@@ -67,7 +71,8 @@ def measure(*, quick: bool = False) -> str:
     with ExitStack() as stack:
         stack.enter_context(_priority())
         processors = os.sched_getaffinity(0)
-        stack.enter_context(_only_on(processors - {max(processors)} or processors))
+        theirs = processors - {max(processors)} or processors
+        stack.enter_context(_only_on(theirs))
         service, *ours = stack.enter_context(service_with_model())
         started = [stack.enter_context(peer(name, service)) for name in PEERS]
         servers = [*ours, *(server for server in started if isinstance(server, Server))]
@@ -76,16 +81,16 @@ def measure(*, quick: bool = False) -> str:
         stack.enter_context(_only_on({max(processors)}))
         _check_answers(servers[0:1] + servers[2:], compiled)
         shapes = [shape for shape in _SHAPES if not (quick and shape == (10_000, 32))]
-        figures = {
-            shape: _rounds(servers, *shape, seconds=seconds, rounds=rounds) for shape in shapes
-        }
-        in_process = {
-            rows: statistics.median(_in_process_rate(compiled, rows) for _ in range(rounds))
-            for rows in {rows for rows, _ in shapes}
-        }
-        sections = [
-            _machine(),
-            *(_table(shape, figures[shape], in_process[shape[0]]) for shape in shapes),
+        sections = [_machine()]
+        for rows, connections in shapes:
+            figures: dict[str, _Figures] = defaultdict(_Figures)
+            in_process = []
+            for _ in range(rounds):
+                _round(servers, figures, rows, connections, seconds=seconds)
+                with _only_on(theirs):
+                    in_process.append(_in_process_rate(compiled, rows))
+            sections.append(_table((rows, connections), figures, statistics.median(in_process)))
+        sections += [
             _mixed(servers[0:1] + servers[2:], seconds=seconds, rounds=rounds),
             _probes(servers[0:1] + servers[2:]),
             *(f"{server.name} is missing: {server.reason}" for server in missing),
@@ -93,22 +98,23 @@ def measure(*, quick: bool = False) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _rounds(
-    servers: list[Server], rows: int, connections: int, *, seconds: float, rounds: int
-) -> dict[str, _Figures]:
-    """Each server in turn, round after round, under one load."""
-    requests = {server.name: server.request(_text(rows), rows) for server in servers}
-    figures: dict[str, _Figures] = defaultdict(_Figures)
-    for _ in range(rounds):
-        for server in servers:
-            before = server.cpu_s()
-            group = [requests[server.name]] * connections
-            (load,) = uvloop.run(loads(server.port, [group], seconds=seconds))
-            # The warm-up's requests cost as well; they are as many a second.
-            share = load.seconds / (load.seconds + load.warm_up_s)
-            cpu_s = (server.cpu_s() - before) * share
-            figures[server.name].add(load, rows=rows, cpu_s=cpu_s)
-    return figures
+def _round(
+    servers: list[Server],
+    figures: dict[str, _Figures],
+    rows: int,
+    connections: int,
+    *,
+    seconds: float,
+) -> None:
+    """Each server in turn under one load."""
+    for server in servers:
+        group = [server.request(_text(rows), rows)] * connections
+        before = server.cpu_s()
+        (load,) = uvloop.run(loads(server.port, [group], seconds=seconds))
+        # The warm-up's requests cost as well; they are as many a second.
+        share = load.seconds / (load.seconds + load.warm_up_s)
+        cpu_s = (server.cpu_s() - before) * share
+        figures[server.name].add(load, rows=rows, cpu_s=cpu_s)
 
 
 def _mixed(servers: list[Server], *, seconds: float, rounds: int) -> str:
@@ -196,6 +202,7 @@ def _in_process_rate(compiled: CompiledFlow, rows: int) -> float:
     return calls * rows / (time.perf_counter() - began)
 
 
+@functools.cache
 def _text(rows: int) -> str:
     """Rows of normal numbers as JSON, four decimals each."""
     return json.dumps(np.random.default_rng(rows).normal(size=(rows, DIM)).round(4).tolist())

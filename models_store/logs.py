@@ -1,15 +1,17 @@
 """Logs: one JSON object a line on standard error, with the ids of the request and the job."""
 
+import asyncio
 import json
 import logging
 import math
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
+from typing import TextIO
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The HTTP request that all this is about, in the API and in the worker of its job."""
@@ -50,7 +52,7 @@ def configure_logging(level: str, process: str) -> None:
         level: the lowest level that is logged.
         process: the name of the process in each line, such as ``api``.
     """
-    handler = logging.StreamHandler()
+    handler = TurnHandler()
     handler.setFormatter(JsonFormatter(process))
     root = logging.getLogger()
     for old in list(root.handlers):
@@ -65,9 +67,43 @@ def configure_logging(level: str, process: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in _QUIET_BELOW_ERROR:
         logging.getLogger(name).setLevel(logging.ERROR)
+    # What no line says need not be found out for each: the caller's place in the code, and where
+    # it runs.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.captureWarnings(capture=True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
+
+
+class TurnHandler(logging.StreamHandler[TextIO]):
+    """Writes to standard error; what an event loop logs in one turn, with one call at its end.
+
+    Warnings and what is worse are written at once, and with them all that waits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self._waiting: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or have it written."""
+        try:
+            self._waiting.append(self.format(record) + self.terminator)
+            loop = asyncio._get_running_loop()
+            if loop is None or record.levelno >= logging.WARNING:
+                self.flush()
+            elif len(self._waiting) == 1:
+                loop.call_soon(self.flush)
+        except Exception:  # noqa: BLE001  as every handler does
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self.lock or nullcontext():
+            lines, self._waiting = self._waiting, []
+            self.stream.write("".join(lines))
+            self.stream.flush()
 
 
 class JsonFormatter(logging.Formatter):
@@ -93,8 +129,9 @@ class JsonFormatter(logging.Formatter):
             fields["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             fields["stack"] = record.stack_info
-        for name in vars(record).keys() - _STANDARD - fields.keys():
-            fields[name] = _scalar(getattr(record, name))
+        for name, value in vars(record).items():
+            if name not in _STANDARD and name not in fields:
+                fields[name] = _scalar(value)
         # ASCII: no line separator and no terminal escape of a message reaches the stream.
         return json.dumps({name: value for name, value in fields.items() if value is not None})
 

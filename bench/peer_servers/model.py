@@ -1,19 +1,42 @@
-"""The flow that every peer serves: the one that the service stored, compiled as the service does."""
+"""The flow that every peer serves: the one that the service stored."""
 
 import os
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from flows import CompiledFlow, compile_flow
+from flows import Flow, compile_flow
 from models_store.blobs import BlobStore
 from models_store.checkpoints import load_model
 
-BLOBS, KEY, SHA256 = "BENCH_BLOBS", "BENCH_KEY", "BENCH_SHA256"
+BLOBS, KEY, SHA256, COMPILED = "BENCH_BLOBS", "BENCH_KEY", "BENCH_SHA256", "BENCH_COMPILED"
 
 
-def load() -> CompiledFlow:
+class Model(Protocol):
+    """What a peer calls."""
+
+    def log_prob(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The log density of each row."""
+
+
+class TorchModel:
+    """A flow as PyTorch computes it, which is how its author would serve it."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow.eval()
+
+    def log_prob(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The log density of each row."""
+        with torch.inference_mode():
+            return self._flow.log_prob(torch.from_numpy(rows)).numpy()
+
+
+def load() -> Model:
     """Load what the environment names."""
     torch.set_num_threads(1)
     blobs = BlobStore(Path(os.environ[BLOBS]))
-    return compile_flow(load_model(blobs, os.environ[KEY], os.environ[SHA256]))
+    flow = load_model(blobs, os.environ[KEY], os.environ[SHA256])
+    return compile_flow(flow) if COMPILED in os.environ else TorchModel(flow)

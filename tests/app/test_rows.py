@@ -1,6 +1,8 @@
+import asyncio
 import io
 import json
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from app import json_rows
 from app.answer_table import Chunk, row_errors
 from app.negotiation import answer_codec, request_codec
 from app.npy import npy_header, npy_values
@@ -361,3 +364,59 @@ def test_fault_063_other_content_types_are_refused_with_those_that_are_supported
         request_codec(content_type)
     assert (caught.value.type.slug, caught.value.status) == ("media-type", 415)
     assert caught.value.members["supported"] == list(MEDIA_TYPES)
+
+
+def outcome(rows: Callable[[], Floats | None]) -> tuple[str, Any]:
+    """The rows that decoding gives, or what is wrong with them."""
+    try:
+        found = rows()
+    except Problem as problem:
+        return problem.type.slug, [error.pointer for error in problem.errors]
+    return "rows", None if found is None else found.tolist()
+
+
+PIECES = b"""[1,2,3]  [ 1.5 , -2e3 , 0 ]  [1,2]  [[1],2,3]  []  1  -  [  ]  ,  [1,2,NaN]  [1,2,1e400]
+[1,2,null]  ["a",2,3]  }  {  "rows":""".replace(b"\n", b"  ").split(b"  ")
+
+
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=8),
+    st.sampled_from([b",", b"", b" ,\n"]),
+    st.sampled_from([b'{"rows":[%b]}', b' { "rows" : [ %b ] } ', b'{"rows":[%b]}]', b"%b"]),
+    st.integers(0, 40),
+)
+def test_rows_in_slices_are_those_of_the_whole(pieces, between, frame, slice_bytes):
+    body = frame % between.join(pieces)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_rows, "_SLICE_BYTES", slice_bytes)
+        sliced = outcome(lambda: asyncio.run(json_rows._decode_in_turns(body, SHAPE)))
+    if sliced != ("rows", None):
+        assert sliced == outcome(lambda: json_rows.decode_json(body, SHAPE))
+
+
+@given(hnp.arrays(np.float64, st.tuples(st.integers(1, 4), st.just(3)), elements=st.floats(-9, 9)))
+def test_rows_of_numbers_are_read_in_slices(rows):
+    body = json.dumps({"rows": rows.tolist()}).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_rows, "_SLICE_BYTES", 1)
+        found = asyncio.run(json_rows._decode_in_turns(body, SHAPE))
+    assert found is not None
+    assert found.tolist() == rows.tolist()
+
+
+def test_a_large_body_of_rows_leaves_the_event_loop_to_others():
+    body = json.dumps({"rows": [[0.5, 1.5, 2.5]] * 60_000}).encode()
+    shape = RowsShape(SHAPE.columns, max_rows=60_000)
+
+    async def decoded() -> tuple[Floats | None, int]:
+        turns = 0
+        task = asyncio.create_task(json_rows._decode_in_turns(body, shape))
+        while not task.done():
+            await asyncio.sleep(0)
+            turns += 1
+        return task.result(), turns
+
+    rows, turns = asyncio.run(decoded())
+    assert rows is not None
+    assert rows.shape == (60_000, 3)
+    assert turns >= len(body) // json_rows._SLICE_BYTES
