@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -12,11 +13,18 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _WARM_UP_S = 0.3
 
 
-def post(path: str, body: bytes, *, media_type: str = "application/json") -> bytes:
+def post(
+    path: str,
+    body: bytes,
+    *,
+    media_type: str = "application/json",
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
     """A request as it goes over the wire."""
+    further = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     head = (
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media_type}\r\n"
-        f"Accept: {media_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Accept: {media_type}\r\nContent-Length: {len(body)}\r\n{further}\r\n"
     )
     return head.encode() + body
 

@@ -62,18 +62,20 @@ class Missing:
 
 @contextmanager
 def service_with_model() -> Iterator[tuple[Service, Server, Server]]:
-    """The service with a trained flow, asked in JSON and in npy."""
+    """The service with a trained flow, asked in JSON and in npy, with a key and a time limit."""
     with running_service() as service:
         register_model(service)
         port = httpx.URL(str(service.client.base_url)).port
         assert port is not None
+        path = "/v1/models/bench/log_prob"
+        headers = {"Authorization": f"Bearer {service.new_key()}", "X-Request-Timeout": "60"}
 
         def in_json(text: str, _rows: int) -> bytes:
-            return post("/v1/models/bench/log_prob", f'{{"rows":{text}}}'.encode())
+            return post(path, f'{{"rows":{text}}}'.encode(), headers=headers)
 
         def in_npy(text: str, _rows: int) -> bytes:
             body = npy_bytes(np.array(json.loads(text), np.float32))
-            return post("/v1/models/bench/log_prob", body, media_type=NPY)
+            return post(path, body, media_type=NPY, headers=headers)
 
         yield (
             service,

@@ -1,5 +1,7 @@
 """A whole service for one measurement: `densityd up` on a free port and a folder of its own."""
 
+import json
+import os
 import signal
 import socket
 import subprocess
@@ -14,6 +16,8 @@ from typing import Any
 
 import httpx
 
+DENSITYD = Path(sys.executable).with_name("densityd")
+
 
 @dataclass(frozen=True)
 class Service:
@@ -23,6 +27,16 @@ class Service:
     api_pid: int
     data_dir: Path
 
+    def new_key(self) -> str:
+        """A key that reads; from now on the service serves nobody without one."""
+        made = subprocess.run(  # noqa: S603  our own command line
+            [DENSITYD, "keys", "create", "--scope", "read", "--json"],
+            env={**os.environ, "DENSITYD_DATA_DIR": str(self.data_dir)},
+            check=True,
+            capture_output=True,
+        )
+        return str(json.loads(made.stdout)["token"])
+
 
 @contextmanager
 def running_service() -> Iterator[Service]:
@@ -31,9 +45,8 @@ def running_service() -> Iterator[Service]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="densityd-bench-") as folder:
-        command = Path(sys.executable).with_name("densityd")
         process = subprocess.Popen(  # noqa: S603  our own command line
-            [command, "up", "--port", str(port), "--data-dir", folder], stdout=subprocess.DEVNULL
+            [DENSITYD, "up", "--port", str(port), "--data-dir", folder], stdout=subprocess.DEVNULL
         )
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
