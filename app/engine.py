@@ -20,7 +20,10 @@ __all__ = ["Engine", "OverloadedError"]
 _SMALL_ROWS = 64
 # Rows of small requests that are computed together.
 _BATCH_ROWS = 256
+_FIRST_ROWS = 256  # of a function whose speed is not known
 _MAX_ROWS = 8192
+_TILE_ROWS = 64  # what kernels compute together; a part of a tile costs as much as all of it
+_MAX_KEYS = 10_000
 _SHARED_S = 0.002
 _ALONE_S = 0.005
 
@@ -61,6 +64,7 @@ class Engine:
         self._small: deque[Small] = deque()
         self._turns: deque[Large] = deque()
         self._waiting_bytes = 0
+        self._rows_per_s: dict[Hashable, float] = {}
         self._changed = threading.Condition()
         self._stopping = False
         self._metrics = metrics or EngineMetrics(CollectorRegistry())
@@ -117,6 +121,7 @@ class Engine:
             await self.run(
                 compute,
                 rows=len(rows),
+                key=key,
                 size_bytes=size_bytes,
                 max_wait_s=max_wait_s,
                 admitted=admitted,
@@ -136,6 +141,7 @@ class Engine:
         compute: Callable[[int, int], None],
         *,
         rows: int,
+        key: Hashable = None,
         size_bytes: int = 0,
         max_wait_s: float | None = None,
         admitted: bool = False,
@@ -147,6 +153,7 @@ class Engine:
         Args:
             compute: does the rows from `start` to before `stop` and keeps the result.
             rows: how many there are.
+            key: computations of equal keys are as fast; None: of no other.
             size_bytes: what the request holds in memory, for the bound on the queue.
             max_wait_s: of this request; None: the engine's own.
             admitted: it goes on with what was begun before, so it is never refused.
@@ -154,7 +161,8 @@ class Engine:
         Raises:
             OverloadedError: the queue is full, or the request waited too long.
         """
-        work = Large(size_bytes, self._deadline(max_wait_s, admitted=admitted), compute, rows)
+        deadline = self._deadline(max_wait_s, admitted=admitted)
+        work = Large(size_bytes, deadline, compute, rows, key, self._rows_per_s.get(key, 0.0))
         self._admit(work, admitted=admitted)
         await work.done
 
@@ -230,6 +238,7 @@ class Engine:
             self._end(work, error)
             return
         if finished:
+            self._remember(work)
             self._end(work, None)
             return
         with self._changed:
@@ -239,15 +248,27 @@ class Engine:
         started = time.monotonic()
         if work.position == 0 and started > work.deadline:
             raise OverloadedError
-        stop = min(work.position + work.chunk_rows, work.rows)
+        stop = min(work.position + self._turn_rows(work), work.rows)
         work.compute(work.position, stop)
         self._metrics.batch_rows.observe(stop - work.position)
         elapsed = max(time.monotonic() - started, 1e-6)
-        wanted_s = _SHARED_S if self.waiting > 1 else _ALONE_S
-        speed = (stop - work.position) / elapsed
-        work.chunk_rows = max(1, min(_MAX_ROWS, int(speed * wanted_s)))
+        work.rows_per_s = (stop - work.position) / elapsed
         work.position = stop
         return stop == work.rows
+
+    def _turn_rows(self, work: Large) -> int:
+        if work.rows_per_s == 0:
+            return _FIRST_ROWS
+        rows = int(work.rows_per_s * (_SHARED_S if self.waiting > 1 else _ALONE_S))
+        if rows > _TILE_ROWS:
+            rows -= rows % _TILE_ROWS
+        return max(1, min(_MAX_ROWS, rows))
+
+    def _remember(self, work: Large) -> None:
+        if work.key is not None and work.rows_per_s > 0:
+            if len(self._rows_per_s) >= _MAX_KEYS:
+                self._rows_per_s.clear()
+            self._rows_per_s[work.key] = work.rows_per_s
 
     def _end(self, work: Small | Large, error: Exception | None) -> None:
         with self._changed:

@@ -16,8 +16,6 @@ Rows = NDArray[Any]
 # From rows to the columns of their results: one array of as many entries or rows each.
 Function = Callable[[Rows], tuple[Rows, ...]]
 
-FIRST_ROWS = 256
-
 
 class OverloadedError(Exception):
     """More work waits than the engine will get to in time; nothing of this request was done."""
@@ -74,8 +72,9 @@ class Large(Work):
 
     compute: Callable[[int, int], None]
     rows: int
+    key: Hashable = None
+    rows_per_s: float = 0.0  # 0: not known yet
     position: int = field(default=0, init=False)
-    chunk_rows: int = field(default=FIRST_ROWS, init=False)
 
 
 def compute_together(batch: Sequence[Small], end: Callable[[Small, Exception | None], None]) -> int:

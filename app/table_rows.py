@@ -7,16 +7,17 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from anyio import to_thread
 
-from app.incoming import Incoming, write_to_disk
+from app.incoming import Incoming, in_thread_if_large, write_to_disk
 from app.problems import Problem
 from app.row_shape import Floats, RowsShape, field_error
 from models_store.table_contract import ParseOptions, TableError, TableFormat
 from models_store.table_copy import open_table_isolated
 from models_store.table_ipc import checked_rows
-from models_store.table_open import open_table
-from models_store.table_source import TableSource
+from models_store.table_open import open_arrow_bytes, open_table
+from models_store.table_source import Columns, TableSource
 
 # What is wrong with a table is said in the words of a batch. Other slugs are the same for both.
 _SLUGS = {
@@ -32,6 +33,9 @@ _SLUGS = {
     "dataset-too-large": "limit-decoded-bytes",
     "dataset-truncated": "array-parse",
 }
+# Arrow streams up to this size are read where they come, in memory.
+_IN_MEMORY_BYTES = 4 * 1024 * 1024
+_TAKEN_BYTES = 2 * 1024 * 1024
 _FORMULA_STARTS = ("'=", "'+", "'-", "'@")
 
 
@@ -45,14 +49,26 @@ async def read_table(incoming: Incoming, *, start: bytes = b"") -> AsyncGenerato
     Raises:
         Problem: saying what is wrong, and where.
     """
+    options = ParseOptions(
+        header=incoming.parameters.get("header", "present") != "absent",
+        max_rows=incoming.shape.max_rows,
+        max_columns=max(incoming.settings.max_columns, incoming.shape.width),
+        max_bytes=incoming.settings.max_table_bytes,
+    )
+    declared = incoming.declared_bytes
+    if (
+        incoming.format is TableFormat.ARROW
+        and declared is not None
+        and declared <= _IN_MEMORY_BYTES
+    ):
+        body = await incoming.whole()
+        with _as_problem():
+            table = await in_thread_if_large(open_arrow_bytes, body, options)
+        async for rows in _rows(table, incoming):
+            yield rows
+        return
     with incoming.blobs.staged(".rows") as file, incoming.blobs.staged(".npy") as unpacked:
         await write_to_disk(_prefixed(start, incoming.body), file)
-        options = ParseOptions(
-            header=incoming.parameters.get("header", "present") != "absent",
-            max_rows=incoming.shape.max_rows,
-            max_columns=max(incoming.settings.max_columns, incoming.shape.width),
-            max_bytes=incoming.settings.max_table_bytes,
-        )
         with _as_problem():
             if incoming.format is TableFormat.PARQUET:
                 isolated = partial(
@@ -86,13 +102,25 @@ async def _rows(table: TableSource, incoming: Incoming) -> AsyncGenerator[Floats
     count = 0
     while True:
         with _as_problem():
-            chunk = await asyncio.to_thread(next, table.chunks, None)
+            chunk = await asyncio.to_thread(_taken, table.chunks)
         if chunk is None:
             break
         count += chunk.shape[1]
         incoming.shape.check_count(count)
         yield chunk[order].T if order is not None else chunk.T
     incoming.shape.check_count(count)
+
+
+def _taken(chunks: Iterator[Columns]) -> Columns | None:
+    """The next few chunks as one, which is less work for the engine; None at their end."""
+    parts: list[Columns] = []
+    for chunk in chunks:
+        parts.append(chunk)
+        if sum(part.nbytes for part in parts) >= _TAKEN_BYTES:
+            break
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def _order_of(table: TableSource, incoming: Incoming) -> list[int] | None:

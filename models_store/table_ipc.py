@@ -1,4 +1,4 @@
-"""Reading Arrow IPC streams message by message, from a file that is mapped, not loaded.
+"""Reading Arrow IPC streams message by message, from memory or a file that is mapped, not loaded.
 
 A record batch may be as large as its writer likes: what is not compressed is read in slices from
 the disk, what is compressed must announce how much it unpacks to, and is bounded before it is.
@@ -39,16 +39,20 @@ _BUFFER_BYTES = 16
 _NOT_PACKED = -1
 
 
-def open_arrow(path: Path, options: ParseOptions) -> TableSource:
+def open_arrow(source: Path | bytes, options: ParseOptions) -> TableSource:
     """Open an Arrow IPC stream.
+
+    Args:
+        source: a file, or all of its bytes.
+        options: bounds.
 
     Raises:
         TableError: the stream is damaged, too large, or holds anything but plain real columns.
     """
     with _decoding():
-        if path.stat().st_size == 0:
+        if (len(source) if isinstance(source, bytes) else source.stat().st_size) == 0:
             raise TableError("dataset-empty", "The file is empty.")
-        messages = _Messages(path)
+        messages = _Messages(source)
         schema = messages.schema()
         check_columns(len(schema), options=options)
         names, dtypes = real_columns(schema)
@@ -85,15 +89,20 @@ def checked_rows(path: Path, options: ParseOptions) -> int | None:
 class _Messages:
     """The messages of a stream, which must end with its end marker and nothing after it."""
 
-    def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._file = pa.BufferReader(pa.py_buffer(self._map))
+    def __init__(self, source: Path | bytes) -> None:
+        self._bytes: mmap.mmap | bytes
+        if isinstance(source, bytes):
+            self._bytes = source
+        else:
+            with source.open("rb") as file:
+                self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._file = pa.BufferReader(pa.py_buffer(self._bytes))
         self._reader = pa.MessageReader.open_stream(self._file)
 
     def forget(self) -> None:
-        """Give the memory back that the file takes in this process; it can be read again."""
-        self._map.madvise(mmap.MADV_DONTNEED)
+        """Give the memory back that a file takes in this process; it can be read again."""
+        if isinstance(self._bytes, mmap.mmap):
+            self._bytes.madvise(mmap.MADV_DONTNEED)
 
     def schema(self) -> pa.Schema:
         """Read the first message."""
@@ -117,9 +126,9 @@ class _Messages:
             if message.type != "record batch":
                 raise _damaged(f"it holds a message of an unexpected kind ({message.type})")
             yield message
-        if self._file.tell() != len(self._map):
+        if self._file.tell() != len(self._bytes):
             raise _damaged("bytes follow its end marker")
-        if position == len(self._map):
+        if position == len(self._bytes):
             raise _damaged("its end marker is missing")
 
 

@@ -27,6 +27,18 @@ def open_table(
     return _checked(_open(path, format, options), options)
 
 
+def open_arrow_bytes(body: bytes, options: ParseOptions) -> TableSource:
+    """Open an Arrow IPC stream that is in memory, as `open_table` does a file.
+
+    Raises:
+        TableError: as `open_table`.
+    """
+    from models_store.table_ipc import open_arrow  # noqa: PLC0415 - slow to import
+
+    check_content(body, TableFormat.ARROW)
+    return _checked(open_arrow(body, options), options)
+
+
 def stored_dtype(table: TableSource) -> Literal["float32", "float64"]:
     """Return the type that holds every value of a table as it came."""
     return "float32" if set(table.dtypes) <= {"float16", "float32"} else "float64"

@@ -23,6 +23,7 @@ _MIN_CHUNK_ROWS = 512  # of a wide table: fewer, and the work per column and chu
 _NPY_MAGIC = b"\x93NUMPY"
 _PARQUET_MAGIC = b"PAR1"
 _ENCRYPTED_PARQUET_MAGIC = b"PARE"
+_MAGIC_BYTES = 16
 _BINARY_MAGICS = {
     # A Parquet file goes on with a Thrift field header, a CSV header never does.
     _PARQUET_MAGIC + b"\x15": "a Parquet file",
@@ -77,20 +78,27 @@ def gather(chunks: Iterator[Columns]) -> Iterator[Columns]:
     for chunk in chunks:
         waiting.append(chunk)
         if sum(part.shape[1] for part in waiting) >= _MIN_CHUNK_ROWS:
-            yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting, axis=1)
+            yield _joined(waiting)
             waiting = []
     if waiting:
-        yield np.concatenate(waiting, axis=1)
+        yield _joined(waiting)
 
 
-def check_content(path: Path, format: TableFormat) -> None:  # noqa: A002 - the word for it
+def _joined(chunks: list[Columns]) -> Columns:
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks, axis=1)
+
+
+def check_content(source: Path | bytes, format: TableFormat) -> None:  # noqa: A002 - the word for it
     """Refuse a file whose first bytes are those of another format than the declared one.
 
     Raises:
         TableError: ``media-type``; ``dataset-parse`` for an encrypted Parquet file.
     """
-    with path.open("rb") as file:
-        start = file.read(16)
+    if isinstance(source, bytes):
+        start = source[:_MAGIC_BYTES]
+    else:
+        with source.open("rb") as file:
+            start = file.read(_MAGIC_BYTES)
     magic = _MAGICS.get(format)
     if magic is None:
         _check_text(start, format)
