@@ -18,7 +18,8 @@ Every number of ours on this page is read from `experiments/results` by `python 
 `densityd reproduce --list` names the experiments; `densityd reproduce NAME --data FOLDER` runs one, through the
 training code that jobs use, `haf-comparison` and `anomaly` all studies of that kind. One that was stopped goes on where
 it was. Log-likelihoods are means over the test rows, in nats, with two standard errors; higher is
-better. Rows that say *not run* are complete recipes that nobody has run yet. Those whose data were not available are
+better. Where the times say bfloat16, the matrix products of training steps were computed in it (`--mixed-precision`);
+validation and test never are. Rows that say *not run* are complete recipes that nobody has run yet. Those whose data were not available are
 tested on small files of the same form.
 
 """
@@ -99,8 +100,12 @@ def _density_row(recipe: DensityRecipe, result: dict[str, Any] | None) -> str:
     return (
         f"| `{recipe.name}` | {recipe.title} | {value:.2f} ± {error:.2f} | {published} |"
         f" {_verdict(value, error, recipe.published)} |"
-        f" {result['epochs']}, {_duration(result['training_seconds'])} |\n"
+        f" {result['epochs']}, {_duration(result['training_seconds'])}{_precision(result)} |\n"
     )
+
+
+def _precision(result: dict[str, Any]) -> str:
+    return ", bfloat16" if result["options"].get("mixed_precision") else ""
 
 
 def _variational_row(recipe: Recipe, result: dict[str, Any] | None) -> str:
