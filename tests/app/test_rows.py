@@ -225,6 +225,14 @@ def test_fault_029_arrays_of_anything_but_real_numbers_are_refused(array):
     assert refusal(npy(array), NPY).type.slug == "array-dtype"
 
 
+@pytest.mark.fault(29)
+@pytest.mark.parametrize("descr", ["<<f8", "><f8", "<f16", "f8,", "<f8 ", "", "<"])
+def test_fault_029_a_type_that_numpy_does_not_know_is_refused(descr):
+    text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': (1, 3), }}\n".encode()
+    body = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(24)
+    assert refusal(body, NPY).type.slug == "array-dtype"
+
+
 @pytest.mark.fault(26)
 def test_fault_026_an_object_array_is_refused_and_never_unpickled(tmp_path):
     canary = tmp_path / "canary"
@@ -263,6 +271,8 @@ def test_fault_027_a_header_that_lies_about_the_shape_allocates_nothing(shape):
         b"{'descr': '<f8', 'fortran_order': 0, 'shape': (1, 3)}",
         b"{'descr': '<f8', 'fortran_order': False, 'shape': [1, 3]}",
         b"{'descr': '<f8', 'fortran_order': False, 'shape': (True, 3)}",
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (0x%s, 3)}" % (b"f" * 3900),
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (1, 0x%s)}" % (b"f" * 3900),
     ],
 )
 def test_fault_028_a_header_that_is_not_what_it_should_be_is_refused(header):
