@@ -173,6 +173,11 @@ def test_names_that_are_not_the_models_are_refused(columns, slug):
     assert refusal({"rows": [[1, 2, 3]], "columns": columns}).type.slug == slug
 
 
+def test_columns_that_are_named_twice_are_told():
+    problem = refusal({"rows": [[1, 2, 3, 3, 3]], "columns": ["a", "b", "c", "c", "c"]})
+    assert problem.members == {"missing": [], "unknown": [], "twice": ["c"]}
+
+
 def test_names_beside_rows_that_are_objects_are_refused():
     document = {"rows": [{"a": 1, "b": 2, "c": 3}], "columns": ["a", "b", "c"]}
     assert refusal(document).type.slug == "batch-shape"
