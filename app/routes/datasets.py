@@ -7,6 +7,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.accept import listed
 from app.dataset_rows import answer_rows
 from app.dependencies import (
     DEFAULT_LIMIT,
@@ -279,7 +280,7 @@ def get_dataset_rows(
 
     In CSV, a column name that a spreadsheet would take for a formula is preceded by `'`.
     """
-    codec = answer_codec(request.headers.get("accept"))
+    codec = answer_codec(listed(request.headers, "accept"))
     dataset = registry.dataset(project, dataset_id)
     rows = range(wanted.offset, wanted.offset + wanted.limit)
     return answer_rows(request, dataset, blobs.path(dataset.key), codec=codec, rows=rows)

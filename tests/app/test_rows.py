@@ -334,6 +334,12 @@ def test_rows_that_have_no_finite_result_say_whose_fault_it_is():
         ("text/html, */*;q=0.1", JSON),
         ("text/*", TableFormat.CSV),
         ("application/vnd.apache.parquet, text/csv;q=0.5", TableFormat.PARQUET),
+        ("", JSON),
+        (", ,", JSON),
+        (",text/csv,", TableFormat.CSV),
+        ("text/csv ; q = 0.1 , application/x-npy ; q = 0.2", NPY),
+        ('text/html; a="x, text/csv", application/x-npy;q=0.1', NPY),
+        ('text/html; a="\\", text/csv", application/x-npy;q=0.1', NPY),
     ],
 )
 def test_the_answer_has_the_format_that_the_caller_likes_best(accept, expected):
