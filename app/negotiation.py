@@ -18,6 +18,18 @@ def request_codec(content_type: str | None) -> tuple[Codec, Mapping[str, str]]:
     Raises:
         Problem: `media-type`, when there is none or it is not one of ours.
     """
+    found = known_codec(content_type)
+    if found is None:
+        raise Problem(
+            "media-type",
+            f"The body's Content-Type must be one of {', '.join(_OFFERED)}, text in UTF-8.",
+            members={"supported": list(_OFFERED)},
+        )
+    return found
+
+
+def known_codec(content_type: str | None) -> tuple[Codec, Mapping[str, str]] | None:
+    """As `request_codec`; None for what is not one of ours, or text in another charset than UTF-8."""
     codec = BY_MEDIA_TYPE.get(content_type or "")
     if codec is not None:  # the usual case costs no parsing
         return codec, {}
@@ -25,11 +37,7 @@ def request_codec(content_type: str | None) -> tuple[Codec, Mapping[str, str]]:
     message["content-type"] = content_type or ""
     codec = BY_MEDIA_TYPE.get(message.get_content_type())
     if codec is None or message.get_content_charset("utf-8") not in _CHARSETS:
-        raise Problem(
-            "media-type",
-            f"The body's Content-Type must be one of {', '.join(_OFFERED)}.",
-            members={"supported": list(_OFFERED)},
-        )
+        return None
     parameters = message.get_params(failobj=[])[1:]
     # `name*=utf-8''value` (RFC 2231) comes in three parts.
     return codec, {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from anyio import to_thread
 
-from app.incoming import Incoming, write_to_disk
+from app.incoming import Incoming, is_headerless, write_to_disk
 from app.problems import Problem
 from app.row_shape import Floats, RowsShape, field_error
 from models_store.table_contract import ParseOptions, TableError, TableFormat
@@ -48,7 +48,7 @@ async def read_table(incoming: Incoming, *, start: bytes = b"") -> AsyncGenerato
     with incoming.blobs.staged(".rows") as file, incoming.blobs.staged(".npy") as unpacked:
         await write_to_disk(_prefixed(start, incoming.body), file)
         options = ParseOptions(
-            header=incoming.parameters.get("header", "present") != "absent",
+            header=not is_headerless(incoming.parameters),
             max_rows=incoming.shape.max_rows,
             max_columns=max(incoming.settings.max_columns, incoming.shape.width),
             max_bytes=incoming.settings.max_table_bytes,

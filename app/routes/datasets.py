@@ -107,7 +107,9 @@ class UploadOptions(BaseModel):
         examples=["people"],
     )
     header: bool = Field(
-        default=True, description="CSV: the first line names the columns. False: `x1` to `xD`."
+        default=True,
+        description="CSV: the first line names the columns. False, or a Content-Type of"
+        " `text/csv; header=absent`: `x1` to `xD`.",
     )
     delimiter: Delimiter = Field(default=",", description="CSV: what separates values.")
     missing: MissingPolicy = Field(
@@ -191,6 +193,8 @@ async def create_dataset(
         await to_thread.run_sync(partial(registry.check_storage, sender.project, max_bytes=most))
     with blobs.staged(".upload") as source, blobs.staged(".npy") as table:
         upload = await receive_upload(request, source, max_bytes=settings.max_upload_bytes)
+        if upload.headerless:
+            options = options.model_copy(update={"header": False})
         summary = await to_thread.run_sync(
             partial(
                 parse_table_isolated,
