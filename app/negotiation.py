@@ -5,7 +5,7 @@ from email.message import Message
 from email.utils import collapse_rfc2231_value
 
 from app.accept import best_media_type
-from app.codecs import BY_MEDIA_TYPE, CODECS, Codec
+from app.codecs import BY_MEDIA_TYPE, Codec
 from app.problems import Problem
 
 _OFFERED = tuple(BY_MEDIA_TYPE)
@@ -45,12 +45,20 @@ def known_codec(content_type: str | None) -> tuple[Codec, Mapping[str, str]] | N
     }
 
 
-def answer_codec(accept: str | None) -> Codec:
-    """The format that an `Accept` header likes best; JSON when it likes all alike.
+def answer_codec(accept: str | None, *, usual: str = _OFFERED[0]) -> Codec:
+    """The format that an `Accept` header likes best.
+
+    Args:
+        accept: the header; None takes anything.
+        usual: the media type for callers who like all alike.
 
     Raises:
         Problem: `not-acceptable`, when it takes none of ours.
     """
     if accept is None:
-        return CODECS[0]
-    return BY_MEDIA_TYPE.get(accept) or BY_MEDIA_TYPE[best_media_type(accept, _OFFERED)]
+        return BY_MEDIA_TYPE[usual]
+    known = BY_MEDIA_TYPE.get(accept)
+    if known is not None:  # costs no parsing
+        return known
+    offered = sorted(_OFFERED, key=lambda media_type: media_type != usual)  # the usual one first
+    return BY_MEDIA_TYPE[best_media_type(accept, offered)]

@@ -126,9 +126,12 @@ class AsyncJobs:
         call = job_calls.sample(ref, n, options, key=idempotency_key)
         return await self._transport.send(call)
 
-    async def download(self, job_id: str, target: Path | BinaryIO) -> None:
+    async def download(
+        self, job_id: str, target: Path | BinaryIO, *, media_type: str | None = None
+    ) -> None:
         """Write the file that a scoring or a sampling made; a path has all of it or none."""
-        async with self._transport.stream(job_calls.result(job_id)) as answer:
+        call = job_calls.result(job_id, media_type=media_type)
+        async with self._transport.stream(call) as answer:
             with destination(target) as file:
                 async for piece in answer.pieces:
                     await to_thread.run_sync(file.write, piece)

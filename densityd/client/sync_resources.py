@@ -170,10 +170,19 @@ class Jobs:
         call = job_calls.sample(ref, n, options, key=idempotency_key)
         return self._transport.send(call)
 
-    def download(self, job_id: str, target: Path | BinaryIO) -> None:
-        """Write the file that a scoring or a sampling made; a path has all of it or none."""
+    def download(
+        self, job_id: str, target: Path | BinaryIO, *, media_type: str | None = None
+    ) -> None:
+        """Write the file that a scoring or a sampling made; a path has all of it or none.
+
+        Args:
+            job_id: of the job.
+            target: where to.
+            media_type: another format for the same rows; None: the file as it is.
+        """
+        call = job_calls.result(job_id, media_type=media_type)
         with (
-            self._transport.stream(job_calls.result(job_id)) as answer,
+            self._transport.stream(call) as answer,
             destination(target) as file,
         ):
             for piece in answer.pieces:
