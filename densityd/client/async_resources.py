@@ -18,6 +18,8 @@ from densityd.client.files import destination
 from densityd.client.npy_rows import Floats
 from densityd.client.options import (
     JobFilters,
+    PictureFormat,
+    PlotKind,
     SamplingOptions,
     ScoringOptions,
     TrainingOptions,
@@ -225,6 +227,17 @@ class AsyncModels:
     async def version(self, name: str, number: int) -> Version:
         """One version."""
         return await self._transport.send(model_calls.version(name, number))
+
+    async def plot(
+        self,
+        name: str,
+        version: int,
+        kind: PlotKind,
+        *,
+        format: PictureFormat = "png",  # noqa: A002 - the word for it
+    ) -> bytes:
+        """A picture of a version: how it learnt, or what, beside its data if they are there."""
+        return await self._transport.send(model_calls.plot(name, version, kind, format=format))
 
     async def upload(self, name: str, path: Path) -> Version:
         """Import a file that `download` wrote, as the next version of a model."""

@@ -16,6 +16,8 @@ from densityd.client.files import destination
 from densityd.client.npy_rows import Floats
 from densityd.client.options import (
     JobFilters,
+    PictureFormat,
+    PlotKind,
     SamplingOptions,
     ScoringOptions,
     TrainingOptions,
@@ -294,6 +296,28 @@ class Models:
     def version(self, name: str, number: int) -> Version:
         """One version."""
         return self._transport.send(model_calls.version(name, number))
+
+    def plot(
+        self,
+        name: str,
+        version: int,
+        kind: PlotKind,
+        *,
+        format: PictureFormat = "png",  # noqa: A002 - the word for it
+    ) -> bytes:
+        """A picture of a version: how it learnt, or what, beside its data if they are there.
+
+        Args:
+            name: of the model.
+            version: number of the version.
+            kind: what it shows.
+            format: of the file that comes back.
+
+        Raises:
+            ApiError: the version has no such picture, and why.
+            TransportError: there is no answer.
+        """
+        return self._transport.send(model_calls.plot(name, version, kind, format=format))
 
     def upload(self, name: str, path: Path) -> Version:
         """Import a file that `download` wrote, as the next version of a model.
