@@ -1,11 +1,21 @@
 """Which of several things a caller likes best (RFC 9110, section 12.5)."""
 
+import re
 from collections.abc import Iterator, Sequence
+
+from starlette.datastructures import Headers
 
 from app.problems import Problem
 
 IDENTITY = "identity"
 _LEAST = 1e-3  # RFC 9110 has no smaller quality but 0
+_ITEM = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+")++')  # a comma between quotes separates nothing
+
+
+def listed(headers: Headers, name: str) -> str | None:
+    """A header that is a list; one that comes on several lines is one list (RFC 9110, 5.3)."""
+    lines = headers.getlist(name)
+    return ", ".join(lines) if lines else None
 
 
 def best_media_type(accept: str | None, offered: Sequence[str]) -> str:
@@ -18,7 +28,7 @@ def best_media_type(accept: str | None, offered: Sequence[str]) -> str:
     Raises:
         Problem: `not-acceptable`.
     """
-    ranges = dict(_ranges(accept or "*/*"))
+    ranges = dict(_ranges(accept or "")) or {"*/*": 1.0}
     best = max(offered, key=lambda media_type: _quality(media_type, ranges))
     if _quality(best, ranges) <= 0:
         raise Problem(
@@ -40,7 +50,8 @@ def best_coding(accept_encoding: str | None, offered: Sequence[str]) -> str:
     """
     if not accept_encoding:
         return IDENTITY
-    codings = dict(_ranges(accept_encoding))
+    # `x-gzip` is an old name of `gzip`.
+    codings = {name.removeprefix("x-"): value for name, value in _ranges(accept_encoding)}
     others = codings.get("*", 0.0)
     # Nobody has to list `identity`; it is out only where the caller says so.
     unlisted = 1.0 if offered[0] == IDENTITY else _LEAST
@@ -54,12 +65,14 @@ def best_coding(accept_encoding: str | None, offered: Sequence[str]) -> str:
 
 
 def _ranges(accept: str) -> Iterator[tuple[str, float]]:
-    for item in accept.lower().split(","):
+    for item in _ITEM.findall(accept.lower()):
         media_range, *parameters = (piece.strip() for piece in item.split(";"))
+        if not media_range:  # an empty element of a list counts for nothing
+            continue
         quality = 1.0
         for parameter in parameters:
             name, _, value = parameter.partition("=")
-            if name == "q":
+            if name.rstrip() == "q":
                 quality = _number(value)
         yield media_range, quality
 

@@ -8,7 +8,7 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.accept import IDENTITY, best_coding
+from app.accept import IDENTITY, best_coding, listed
 from app.answer_table import AnswerTable, Chunk
 from app.codecs import Codec
 from app.content_codings import CODINGS, Compressor
@@ -82,7 +82,7 @@ def respond_in_pieces(
 
 def _coding(request: Request, codec: Codec) -> str:
     offered = _TEXT_CODINGS if codec.text else _BINARY_CODINGS
-    return best_coding(request.headers.get("accept-encoding"), offered)
+    return best_coding(listed(request.headers, "accept-encoding"), offered)
 
 
 def _rows(encoder: Encoder, chunk: Chunk) -> Piece:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from pathlib import Path
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -54,16 +55,31 @@ def result_download(result: JobResult, blobs: BlobStore, *, name: str) -> Downlo
         BlobMissingError: it is gone.
         BlobCorruptError: it is of another size.
     """
-    path = blobs.path(result["key"])
-    if path.stat().st_size != result["bytes"]:
-        raise BlobCorruptError(result["key"])
+    path = result_path(result, blobs)
     digest = base64.b64encode(bytes.fromhex(result["sha256"])).decode()
     return Download(
         path,
         media_type=result["media_type"],
         filename=name + path.suffix,
-        headers={"ETag": f'"{result["sha256"]}"', "Repr-Digest": f"sha-256=:{digest}:"},
+        headers={
+            "ETag": f'"{result["sha256"]}"',
+            "Repr-Digest": f"sha-256=:{digest}:",
+            "Vary": "Accept",
+        },
     )
+
+
+def result_path(result: JobResult, blobs: BlobStore) -> Path:
+    """Where a bulk job's file is.
+
+    Raises:
+        BlobMissingError: it is gone.
+        BlobCorruptError: it is of another size.
+    """
+    path = blobs.path(result["key"])
+    if path.stat().st_size != result["bytes"]:
+        raise BlobCorruptError(result["key"])
+    return path
 
 
 def _refusal(message: Message) -> Problem:

@@ -55,6 +55,11 @@ class Incoming:
         return await self.memory.gather(self.body)
 
 
+def is_headerless(parameters: Mapping[str, str]) -> bool:
+    """Whether the media type of a CSV file says that it begins with its first row (RFC 4180)."""
+    return parameters.get("header", "present") == "absent"
+
+
 async def write_to_disk(body: AsyncIterator[bytes], destination: Path) -> int:
     """Write a body to an existing file, and say how many bytes it had.
 

@@ -107,7 +107,11 @@ def require_json(request: Request) -> None:
         Problem: 415.
     """
     if not _JSON_TYPES.fullmatch(media_type_of(request)):
-        raise Problem("media-type", f"The body's Content-Type must be {JSON_MEDIA_TYPE}.")
+        raise Problem(
+            "media-type",
+            f"The body's Content-Type must be {JSON_MEDIA_TYPE}.",
+            members={"supported": [JSON_MEDIA_TYPE]},
+        )
 
 
 async def read_body(request: Request, *, limit: int) -> bytes:

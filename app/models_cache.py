@@ -87,11 +87,13 @@ class LoadedModels:
         if known is not None and time.monotonic() < known.until:
             return known.version
         resolved = self._resolved
+        # From before the look: what moves while it is under way may not be in what it finds.
+        until = time.monotonic() + self._resolved_for_s
         version = await asyncio.to_thread(self._registry.resolve, project, ref)
         if len(resolved) >= _MAX_REFS:
             resolved.clear()
         # Into the dictionary of before: what was read before a move is not kept after it.
-        resolved[project, ref] = _Resolved(version, time.monotonic() + self._resolved_for_s)
+        resolved[project, ref] = _Resolved(version, until)
         return version
 
     def forget(self) -> None:
@@ -111,6 +113,8 @@ class LoadedModels:
         entry = self._entries.get(key)
         if entry is None:
             entry = self._entries[key] = _Entry(asyncio.create_task(self._load(version)))
+            # Whoever asked may have left by then, and nobody else may come to make room.
+            entry.load.add_done_callback(lambda _: self._evict())
         else:
             self._metrics.hits.inc()
         entry.users += 1

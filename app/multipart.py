@@ -19,12 +19,12 @@ class FilePart:
     """A file whose headers were read and whose content is still to come.
 
     Args:
-        media_type: the part's own, without parameters, in lower case; "" if it names none.
+        content_type: the part's own, with its parameters; "" if it names none.
         file_name: as the caller's file was called; never to be used as a path.
         chunks: the content; ends with an error where the form does.
     """
 
-    media_type: str
+    content_type: str
     file_name: str | None
     chunks: AsyncIterator[bytes]
 
@@ -42,7 +42,7 @@ async def file_part(request: Request) -> FilePart:
         if form.headers_complete:
             break
     form.require_file()
-    return FilePart(form.media_type, form.file_name, _content(form, stream))
+    return FilePart(form.part_content_type, form.file_name, _content(form, stream))
 
 
 async def _content(form: "_Form", stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -61,7 +61,7 @@ class _Form:
     """The state of the parser, and what it found so far."""
 
     content_type: str
-    media_type: str = ""
+    part_content_type: str = ""
     file_name: str | None = None
     headers_complete: bool = False
     complete: bool = False
@@ -128,7 +128,7 @@ class _Form:
             file_name = options.get(b"filename")
             self.file_name = None if file_name is None else file_name.decode(errors="replace")
         elif name.lower() == b"content-type":
-            self.media_type = parse_options_header(value)[0].decode("latin-1")
+            self.part_content_type = value.decode("latin-1").strip()
 
     def _on_headers_finished(self) -> None:
         self.headers_complete = True

@@ -5,7 +5,7 @@ from email.message import Message
 from email.utils import collapse_rfc2231_value
 
 from app.accept import best_media_type
-from app.codecs import BY_MEDIA_TYPE, CODECS, Codec
+from app.codecs import BY_MEDIA_TYPE, Codec
 from app.problems import Problem
 
 _OFFERED = tuple(BY_MEDIA_TYPE)
@@ -18,6 +18,18 @@ def request_codec(content_type: str | None) -> tuple[Codec, Mapping[str, str]]:
     Raises:
         Problem: `media-type`, when there is none or it is not one of ours.
     """
+    found = known_codec(content_type)
+    if found is None:
+        raise Problem(
+            "media-type",
+            f"The body's Content-Type must be one of {', '.join(_OFFERED)}, text in UTF-8.",
+            members={"supported": list(_OFFERED)},
+        )
+    return found
+
+
+def known_codec(content_type: str | None) -> tuple[Codec, Mapping[str, str]] | None:
+    """As `request_codec`; None for what is not one of ours, or text in another charset than UTF-8."""
     codec = BY_MEDIA_TYPE.get(content_type or "")
     if codec is not None:  # the usual case costs no parsing
         return codec, {}
@@ -25,11 +37,7 @@ def request_codec(content_type: str | None) -> tuple[Codec, Mapping[str, str]]:
     message["content-type"] = content_type or ""
     codec = BY_MEDIA_TYPE.get(message.get_content_type())
     if codec is None or message.get_content_charset("utf-8") not in _CHARSETS:
-        raise Problem(
-            "media-type",
-            f"The body's Content-Type must be one of {', '.join(_OFFERED)}.",
-            members={"supported": list(_OFFERED)},
-        )
+        return None
     parameters = message.get_params(failobj=[])[1:]
     # `name*=utf-8''value` (RFC 2231) comes in three parts.
     return codec, {
@@ -37,12 +45,20 @@ def request_codec(content_type: str | None) -> tuple[Codec, Mapping[str, str]]:
     }
 
 
-def answer_codec(accept: str | None) -> Codec:
-    """The format that an `Accept` header likes best; JSON when it likes all alike.
+def answer_codec(accept: str | None, *, usual: str = _OFFERED[0]) -> Codec:
+    """The format that an `Accept` header likes best.
+
+    Args:
+        accept: the header; None takes anything.
+        usual: the media type for callers who like all alike.
 
     Raises:
         Problem: `not-acceptable`, when it takes none of ours.
     """
     if accept is None:
-        return CODECS[0]
-    return BY_MEDIA_TYPE.get(accept) or BY_MEDIA_TYPE[best_media_type(accept, _OFFERED)]
+        return BY_MEDIA_TYPE[usual]
+    known = BY_MEDIA_TYPE.get(accept)
+    if known is not None:  # costs no parsing
+        return known
+    offered = sorted(_OFFERED, key=lambda media_type: media_type != usual)  # the usual one first
+    return BY_MEDIA_TYPE[best_media_type(accept, offered)]

@@ -2,6 +2,7 @@
 
 import ast
 import math
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +22,8 @@ _LENGTH_AT = len(_MAGIC) + 2
 _ALIGNMENT = 64
 _MAX_HEADER_BYTES = 4096
 _HEADER_KEYS = {"descr", "fortran_order", "shape"}
-_DTYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"})
+_REAL = re.compile(r"[<>|=]?(f[248]|[iu][1248])")
+_MAX_SIZE = 2**63 - 1  # of any file; a longer number could not even be told in decimal digits
 _CHUNK_BYTES = 1024 * 1024
 
 
@@ -181,13 +183,17 @@ def _header(text: str) -> NpyHeader:
     descr, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
     if not isinstance(fortran, bool):
         raise unreadable("fortran_order is neither True nor False")
-    if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
+    if not isinstance(shape, tuple) or not all(map(_is_size, shape)):
         raise unreadable("its shape is not a tuple of sizes")
-    if not isinstance(descr, str) or descr.lstrip("<>=|") not in _DTYPES:
+    if not isinstance(descr, str) or not _REAL.fullmatch(descr):
         raise Problem(
             "array-dtype", "The array must hold float16, float32, float64 or integer numbers."
         )
     return NpyHeader(np.dtype(descr), fortran, shape)
+
+
+def _is_size(size: object) -> bool:
+    return type(size) is int and 0 <= size <= _MAX_SIZE
 
 
 def unreadable(reason: str) -> Problem:

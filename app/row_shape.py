@@ -1,5 +1,6 @@
 """What the rows of a request must look like: how many, and which columns."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -68,15 +69,16 @@ class RowsShape:
         places = {name: place for place, name in enumerate(names)}
         missing = [name for name in self.columns if name not in places]
         unknown = places.keys() - set(self.columns)
-        twice = len(names) - len(places)
-        if missing or unknown or twice:
+        if missing or unknown or len(names) > len(places):
+            twice = [name for name, count in Counter(names).items() if count > 1]
             found = f"There are {len(missing)} columns of the model missing, {len(unknown)} unknown"
             raise Problem(
                 "columns-mismatch",
-                f"{found}, and {twice} given twice.",
+                f"{found}, and {len(twice)} given twice.",
                 members={
                     "missing": missing[:MAX_ERRORS],
                     "unknown": shown_names(name for name in names if name in unknown),
+                    "twice": shown_names(twice),
                 },
             )
         return [places[name] for name in self.columns]

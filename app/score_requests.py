@@ -12,6 +12,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.accept import listed
 from app.answer_table import AnswerTable, Part
 from app.answers import respond_at_once, respond_in_pieces
 from app.codecs import Codec
@@ -87,7 +88,7 @@ class ScoreRequest:
             Problem: `not-acceptable`, or a time-out that is no number of seconds.
             NotFoundError: there is no such model.
         """
-        codec = answer_codec(request.headers.get("accept"))
+        codec = answer_codec(listed(request.headers, "accept"))
         models: LoadedModels = request.app.state.models
         version = await models.resolve(project_of(request), ref)
         return cls(request, version, space, codec, _max_wait_s(request))

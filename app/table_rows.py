@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from anyio import to_thread
 
-from app.incoming import Incoming, in_thread_if_large, write_to_disk
+from app.incoming import Incoming, in_thread_if_large, is_headerless, write_to_disk
 from app.problems import Problem
 from app.row_shape import Floats, RowsShape, field_error
 from models_store.table_contract import ParseOptions, TableError, TableFormat
@@ -50,7 +50,7 @@ async def read_table(incoming: Incoming, *, start: bytes = b"") -> AsyncGenerato
         Problem: saying what is wrong, and where.
     """
     options = ParseOptions(
-        header=incoming.parameters.get("header", "present") != "absent",
+        header=not is_headerless(incoming.parameters),
         max_rows=incoming.shape.max_rows,
         max_columns=max(incoming.settings.max_columns, incoming.shape.width),
         max_bytes=incoming.settings.max_table_bytes,

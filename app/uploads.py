@@ -7,9 +7,10 @@ from pathlib import Path, PurePosixPath
 from fastapi import Request
 
 from app.codecs import BY_MEDIA_TYPE
-from app.incoming import write_to_disk
+from app.incoming import is_headerless, write_to_disk
 from app.json_body import media_type_of
 from app.multipart import FilePart, file_part
+from app.negotiation import known_codec
 from app.problems import Problem
 from models_store.table_contract import SUFFIXES, TableFormat
 
@@ -24,10 +25,12 @@ class Upload:
 
     Args:
         format: what it says it is; the parser checks its content.
+        headerless: whether its Content-Type says that it begins with its first row.
         file_name: the last part of the name that the caller's file had, if it had one.
     """
 
     format: TableFormat
+    headerless: bool
     file_name: str | None
 
 
@@ -43,13 +46,12 @@ async def receive_upload(request: Request, destination: Path, *, max_bytes: int)
         Problem: the type is unknown, the file is empty or too large, or the form is malformed.
         ClientDisconnect: the caller left before the end.
     """
-    media_type = media_type_of(request)
-    if media_type == MULTIPART_MEDIA_TYPE:
+    if media_type_of(request) == MULTIPART_MEDIA_TYPE:
         part = await file_part(request)
-        upload = Upload(_part_format(part), _label(part.file_name))
+        upload = Upload(*_part_format(part), _label(part.file_name))
         chunks = part.chunks
     else:
-        upload = Upload(_raw_format(media_type), None)
+        upload = Upload(*_raw_format(request.headers.get("content-type")), None)
         chunks = request.stream()
     size = await write_to_disk(_limited(chunks, max_bytes=max_bytes), destination)
     if size == 0:
@@ -66,28 +68,41 @@ async def _limited(chunks: AsyncIterator[bytes], *, max_bytes: int) -> AsyncIter
         yield chunk
 
 
-def _raw_format(media_type: str) -> TableFormat:
-    if media_type not in BY_MEDIA_TYPE:
+def _raw_format(content_type: str | None) -> tuple[TableFormat, bool]:
+    found = _known_format(content_type)
+    if found is None:
         raise Problem(
             "media-type",
-            f"The Content-Type of a dataset is one of {_FORMAT_NAMES} or {MULTIPART_MEDIA_TYPE}.",
+            f"The Content-Type of a dataset is one of {_FORMAT_NAMES}, text in UTF-8,"
+            f" or {MULTIPART_MEDIA_TYPE}.",
             members={"supported": [*BY_MEDIA_TYPE, MULTIPART_MEDIA_TYPE]},
         )
-    return BY_MEDIA_TYPE[media_type].format
+    return found
 
 
-def _part_format(part: FilePart) -> TableFormat:
-    if part.media_type in BY_MEDIA_TYPE:
-        return BY_MEDIA_TYPE[part.media_type].format
+def _part_format(part: FilePart) -> tuple[TableFormat, bool]:
+    found = _known_format(part.content_type)
+    if found is not None:
+        return found
     suffix = PurePosixPath(part.file_name or "").suffix.lower()
-    if suffix in SUFFIXES:
-        return SUFFIXES[suffix]
+    media_type = part.content_type.partition(";")[0].strip().lower()
+    # What browsers do not know they call anything; one of our types is in a charset we do not read.
+    if suffix in SUFFIXES and media_type not in BY_MEDIA_TYPE:
+        return SUFFIXES[suffix], False
     raise Problem(
         "media-type",
-        f"The part `file` needs a Content-Type of {_FORMAT_NAMES},"
+        f"The part `file` needs a Content-Type of {_FORMAT_NAMES}, text in UTF-8,"
         f" or a file name that ends in {', '.join(SUFFIXES)}.",
         members={"supported": list(BY_MEDIA_TYPE)},
     )
+
+
+def _known_format(content_type: str | None) -> tuple[TableFormat, bool] | None:
+    found = known_codec(content_type)
+    if found is None:
+        return None
+    codec, parameters = found
+    return codec.format, is_headerless(parameters)
 
 
 def _label(file_name: str | None) -> str | None:

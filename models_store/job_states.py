@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class JobKind(StrEnum):
@@ -116,13 +116,17 @@ class Checkpoint(TypedDict):
 
 
 class JobResult(TypedDict):
-    """The file that a bulk job made, in the blob store."""
+    """The file that a bulk job made, in the blob store.
+
+    ``columns`` are missing in those that were made before they were kept.
+    """
 
     key: str
     sha256: str
     bytes: int
     rows: int
     media_type: str
+    columns: NotRequired[list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ MAX_HEADER_BYTES = 10_000
 _MAGIC = b"\x93NUMPY"
 _REAL = re.compile(r"[<>|=]?(f[248]|[iu][1248])")
 _WRITTEN_HEADER_BYTES = 128
+_MAX_SIZE = 2**63 - 1  # of any file; a longer number could not even be told in decimal digits
 _COPY_BYTES = 4 << 20
 
 
@@ -173,7 +174,7 @@ def _parse_header(text: bytes, *, data_offset: int) -> _Header:
 
 
 def _is_shape(shape: object) -> bool:
-    return isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
+    return isinstance(shape, tuple) and all(type(n) is int and 0 <= n <= _MAX_SIZE for n in shape)
 
 
 def _real_dtype(description: object) -> np.dtype[np.generic]:

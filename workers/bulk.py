@@ -170,6 +170,7 @@ class _Run:
         result = asdict(stored) | {
             "rows": self._product.head.rows,
             "media_type": OUTPUT_MEDIA_TYPES[output],
+            "columns": list(self._product.head.names),
         }
         self._send(Produced(metrics=summary.metrics(scores=self._product.scores), result=result))
         return True

@@ -7,6 +7,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.accept import listed
 from app.dataset_rows import answer_rows
 from app.dependencies import (
     DEFAULT_LIMIT,
@@ -106,7 +107,9 @@ class UploadOptions(BaseModel):
         examples=["people"],
     )
     header: bool = Field(
-        default=True, description="CSV: the first line names the columns. False: `x1` to `xD`."
+        default=True,
+        description="CSV: the first line names the columns. False, or a Content-Type of"
+        " `text/csv; header=absent`: `x1` to `xD`.",
     )
     delimiter: Delimiter = Field(default=",", description="CSV: what separates values.")
     missing: MissingPolicy = Field(
@@ -190,6 +193,8 @@ async def create_dataset(
         await to_thread.run_sync(partial(registry.check_storage, sender.project, max_bytes=most))
     with blobs.staged(".upload") as source, blobs.staged(".npy") as table:
         upload = await receive_upload(request, source, max_bytes=settings.max_upload_bytes)
+        if upload.headerless:
+            options = options.model_copy(update={"header": False})
         summary = await to_thread.run_sync(
             partial(
                 parse_table_isolated,
@@ -279,7 +284,7 @@ def get_dataset_rows(
 
     In CSV, a column name that a spreadsheet would take for a formula is preceded by `'`.
     """
-    codec = answer_codec(request.headers.get("accept"))
+    codec = answer_codec(listed(request.headers, "accept"))
     dataset = registry.dataset(project, dataset_id)
     rows = range(wanted.offset, wanted.offset + wanted.limit)
     return answer_rows(request, dataset, blobs.path(dataset.key), codec=codec, rows=rows)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
 from pydantic import Field
 
+from app.accept import listed
 from app.dependencies import (
     DEFAULT_LIMIT,
     BlobsDep,
@@ -15,10 +16,13 @@ from app.dependencies import (
     QueueDep,
 )
 from app.desk import hint
-from app.downloads import Download, result_download
+from app.downloads import result_download
 from app.events import MEDIA_TYPE as EVENT_STREAM, EventFeed, EventStream
 from app.job_schemas import EventPage, EventView, JobPage, JobView
+from app.negotiation import answer_codec
 from app.problems import Problem, problem_responses
+from app.result_rows import answer_result_rows
+from app.row_docs import rows_answer_content
 from models_store.jobs import Job, JobKind, JobState, result_of
 from models_store.schemas import Name
 from models_store.table_writers import OUTPUT_MEDIA_TYPES
@@ -43,6 +47,19 @@ LastEventId = Annotated[
 
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 _FILES = dict.fromkeys(OUTPUT_MEDIA_TYPES.values(), _FILE)
+_RESULT_SCHEMA = {
+    "type": "object",
+    "required": ["columns", "rows"],
+    "properties": {
+        "columns": {"type": "array", "items": {"type": "string"}},
+        "rows": {
+            "type": "array",
+            "items": {"type": "array", "items": {"type": ["number", "null"]}},
+        },
+    },
+}
+_RESULT_COLUMNS = ["log_prob"]
+_RESULT_EXAMPLE = {"columns": _RESULT_COLUMNS, "rows": [[-18.2], [-16.9]]}
 
 
 class JobFilters:
@@ -145,12 +162,18 @@ def resume_job(job_id: JobId, jobs: JobsDep, queue: QueueDep, project: ProjectDe
     "/{job_id}/result",
     operation_id="download_result",
     summary="Download a bulk job's file",
-    response_class=Download,
+    response_class=Response,
     responses={
-        200: {"description": "The file, in the format that was asked for.", "content": _FILES},
+        200: {
+            "description": "The file, or its rows in the format that `Accept` likes better.",
+            "content": rows_answer_content(
+                _RESULT_SCHEMA, example=_RESULT_EXAMPLE, columns=_RESULT_COLUMNS
+            ),
+        },
         206: {"description": "The bytes that `Range` asks for.", "content": _FILES},
         **problem_responses(
             "not-found",
+            "not-acceptable",
             "job-without-result",
             "result-not-ready",
             "result-deleted",
@@ -161,11 +184,21 @@ def resume_job(job_id: JobId, jobs: JobsDep, queue: QueueDep, project: ProjectDe
         ),
     },
 )
-def download_result(job_id: JobId, jobs: JobsDep, blobs: BlobsDep, project: ProjectDep) -> Download:
-    """The file that a scoring or a sampling made, whole or in ranges; its ETag is its SHA-256."""
+def download_result(
+    request: Request, job_id: JobId, jobs: JobsDep, blobs: BlobsDep, project: ProjectDep
+) -> Response:
+    """The file that a scoring or a sampling made, whole or in ranges; its ETag is its SHA-256.
+
+    A caller whose `Accept` likes another format of rows better gets all rows in that one.
+    """
     job = jobs.get(project, job_id)
     _check_kind(job)
-    return result_download(result_of(job), blobs, name=job.id)
+    result = result_of(job)
+    usual = result["media_type"]
+    codec = answer_codec(listed(request.headers, "accept"), usual=usual)
+    if codec.media_type == usual:
+        return result_download(result, blobs, name=job.id)
+    return answer_result_rows(request, result, blobs, codec=codec, name=job.id)
 
 
 @router.delete(

@@ -19,6 +19,8 @@ from densityd.client.errors import (
 from densityd.client.options import (
     JobFilters,
     Output,
+    PictureFormat,
+    PlotKind,
     SamplingOptions,
     ScoringOptions,
     Space,
@@ -62,6 +64,8 @@ __all__ = [
     "JobResult",
     "Model",
     "Output",
+    "PictureFormat",
+    "PlotKind",
     "Problem",
     "Retries",
     "SamplingOptions",

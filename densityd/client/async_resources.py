@@ -18,6 +18,8 @@ from densityd.client.files import destination
 from densityd.client.npy_rows import Floats
 from densityd.client.options import (
     JobFilters,
+    PictureFormat,
+    PlotKind,
     SamplingOptions,
     ScoringOptions,
     TrainingOptions,
@@ -126,9 +128,12 @@ class AsyncJobs:
         call = job_calls.sample(ref, n, options, key=idempotency_key)
         return await self._transport.send(call)
 
-    async def download(self, job_id: str, target: Path | BinaryIO) -> None:
+    async def download(
+        self, job_id: str, target: Path | BinaryIO, *, media_type: str | None = None
+    ) -> None:
         """Write the file that a scoring or a sampling made; a path has all of it or none."""
-        async with self._transport.stream(job_calls.result(job_id)) as answer:
+        call = job_calls.result(job_id, media_type=media_type)
+        async with self._transport.stream(call) as answer:
             with destination(target) as file:
                 async for piece in answer.pieces:
                     await to_thread.run_sync(file.write, piece)
@@ -222,6 +227,17 @@ class AsyncModels:
     async def version(self, name: str, number: int) -> Version:
         """One version."""
         return await self._transport.send(model_calls.version(name, number))
+
+    async def plot(
+        self,
+        name: str,
+        version: int,
+        kind: PlotKind,
+        *,
+        format: PictureFormat = "png",  # noqa: A002 - the word for it
+    ) -> bytes:
+        """A picture of a version: how it learnt, or what, beside its data if they are there."""
+        return await self._transport.send(model_calls.plot(name, version, kind, format=format))
 
     async def upload(self, name: str, path: Path) -> Version:
         """Import a file that `download` wrote, as the next version of a model."""

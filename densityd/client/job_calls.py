@@ -49,9 +49,10 @@ def sample(ref: str, n: int, options: SamplingOptions, *, key: str | None) -> Ca
     return _start("sampling", {"model": ref, "n": n, **options}, key)
 
 
-def result(job_id: str) -> Call[None]:
-    """The stream of a bulk job's file."""
-    return Call("GET", f"{_path(job_id)}/result", nothing)
+def result(job_id: str, *, media_type: str | None = None) -> Call[None]:
+    """The stream of a bulk job's file, or of its rows in another format."""
+    headers = {"Accept": media_type or "*/*"}
+    return Call("GET", f"{_path(job_id)}/result", nothing, headers=headers)
 
 
 def delete_result(job_id: str) -> Call[None]:

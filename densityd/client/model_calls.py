@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 from densityd.client.calls import LONG_S, Answer, Call, Retry, json_body, json_of, nothing
 from densityd.client.files import file_body
+from densityd.client.options import PictureFormat, PlotKind
 from densityd.client.records import Alias, Model, Page, Version
 
 PATH = "/v1/models"
@@ -38,6 +39,18 @@ def checkpoint(name: str, number: int) -> Call[None]:
     """The stream of a version's weights."""
     path = f"{_path(name)}/versions/{number}/checkpoint"
     return Call("GET", path, nothing, read_timeout_s=LONG_S)  # its hash is checked first
+
+
+def plot(name: str, number: int, kind: PlotKind, *, format: PictureFormat) -> Call[bytes]:  # noqa: A002 - the word for it
+    """A picture of a version."""
+    return Call(
+        "GET",
+        f"{_path(name)}/versions/{number}/plots/{quote(kind, safe='')}",
+        _picture,
+        params={"format": format},
+        headers={"Accept": "image/svg+xml" if format == "svg" else "image/png"},
+        read_timeout_s=LONG_S,  # one is drawn at a time
+    )
 
 
 def upload(name: str, path: Path) -> Call[Version]:
@@ -86,6 +99,10 @@ def delete_alias(name: str, label: str) -> Call[None]:
     """Delete an alias."""
     path = f"{_path(name)}/aliases/{quote(label, safe='')}"
     return Call("DELETE", path, nothing, retry=Retry.REFUSED)
+
+
+def _picture(answer: Answer) -> bytes:
+    return answer.content
 
 
 def _alias(answer: Answer) -> Alias:

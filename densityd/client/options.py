@@ -9,6 +9,12 @@ from typing import Any, Literal, TypedDict
 Space = Literal["data", "model"]
 """Of rows: the data's own units, or as the flow sees them after preprocessing."""
 
+PlotKind = Literal["learning-curve", "marginals", "pairs", "density", "noise", "images"]
+"""What a picture of a version shows."""
+
+PictureFormat = Literal["png", "svg"]
+"""The format of a picture."""
+
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 

@@ -16,6 +16,8 @@ from densityd.client.files import destination
 from densityd.client.npy_rows import Floats
 from densityd.client.options import (
     JobFilters,
+    PictureFormat,
+    PlotKind,
     SamplingOptions,
     ScoringOptions,
     TrainingOptions,
@@ -170,10 +172,19 @@ class Jobs:
         call = job_calls.sample(ref, n, options, key=idempotency_key)
         return self._transport.send(call)
 
-    def download(self, job_id: str, target: Path | BinaryIO) -> None:
-        """Write the file that a scoring or a sampling made; a path has all of it or none."""
+    def download(
+        self, job_id: str, target: Path | BinaryIO, *, media_type: str | None = None
+    ) -> None:
+        """Write the file that a scoring or a sampling made; a path has all of it or none.
+
+        Args:
+            job_id: of the job.
+            target: where to.
+            media_type: another format for the same rows; None: the file as it is.
+        """
+        call = job_calls.result(job_id, media_type=media_type)
         with (
-            self._transport.stream(job_calls.result(job_id)) as answer,
+            self._transport.stream(call) as answer,
             destination(target) as file,
         ):
             for piece in answer.pieces:
@@ -285,6 +296,28 @@ class Models:
     def version(self, name: str, number: int) -> Version:
         """One version."""
         return self._transport.send(model_calls.version(name, number))
+
+    def plot(
+        self,
+        name: str,
+        version: int,
+        kind: PlotKind,
+        *,
+        format: PictureFormat = "png",  # noqa: A002 - the word for it
+    ) -> bytes:
+        """A picture of a version: how it learnt, or what, beside its data if they are there.
+
+        Args:
+            name: of the model.
+            version: number of the version.
+            kind: what it shows.
+            format: of the file that comes back.
+
+        Raises:
+            ApiError: the version has no such picture, and why.
+            TransportError: there is no answer.
+        """
+        return self._transport.send(model_calls.plot(name, version, kind, format=format))
 
     def upload(self, name: str, path: Path) -> Version:
         """Import a file that `download` wrote, as the next version of a model.

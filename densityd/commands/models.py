@@ -3,7 +3,7 @@
 import json
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Trained models.", no_args_is_help=True, rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the model.")]
+Kind = Literal["learning-curve", "marginals", "pairs", "density", "noise", "images"]
+_PICTURES: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
 Ref = Annotated[str, typer.Argument(metavar="MODEL", help="NAME, NAME@ALIAS or NAME:VERSION.")]
 
 
@@ -124,6 +126,37 @@ def export(
         version = resolve(client, ref)
         target = output or Path(f"{version.name}-{version.version}.safetensors")
         client.models.download(version.name, version.version, target)
+        typer.echo(target)
+
+
+@app.command()
+def plot(
+    ref: Ref,
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help=f"{', '.join(get_args(Kind))}.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File; its name ends in .png or .svg.",
+            show_default="NAME-VERSION-KIND.png",
+        ),
+    ] = None,
+    url: Url = None,
+) -> None:
+    """Download a picture of a version; print its path.
+
+    Examples: densityd models plot shuttle marginals;
+    densityd models plot shuttle:2 learning-curve -o curve.svg
+    """
+    with service(url) as client:
+        suffix = ".png" if output is None else output.suffix.lower()
+        if suffix not in _PICTURES:
+            raise typer.BadParameter(f"{output}: the name must end in {' or '.join(_PICTURES)}.")
+        version = resolve(client, ref)
+        target = output or Path(f"{version.name}-{version.version}-{kind}{suffix}")
+        picture = client.models.plot(version.name, version.version, kind, format=_PICTURES[suffix])
+        target.write_bytes(picture)
         typer.echo(target)
 
 

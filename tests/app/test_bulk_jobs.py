@@ -6,14 +6,18 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # it ships no type information
 import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
 from app.settings import ApiSettings
 from flows import compile_flow
 from models_store.blobs import BlobStore
 from models_store.database import Database
+from models_store.table_contract import TableFormat
 from tests.app.conftest import CSV, JSON
 from tests.app.serving import COLUMNS, a_flow, registered
+from tests.app.wire import FORMATS, MEDIA_TYPE, read
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
 
@@ -198,6 +202,75 @@ def test_samples_in_a_file_are_those_of_the_route_until_it_is_deleted(client, su
     for ask in (client.get, client.delete):
         response = ask(job["result"]["url"])
         assert (response.status_code, slug(response)) == (410, "result-deleted")
+
+
+FORMULA = "=SUM(A1)"
+
+
+def finished(client: TestClient, supervisor: Supervisor, kind: str, **body: Any) -> str:
+    """The URL of the file of a job that was started and is done."""
+    job = start(client, kind, **body).json()
+    assert supervisor.run_next()
+    return f"/v1/jobs/{job['id']}/result"
+
+
+def forget_columns(session: Session) -> None:
+    session.execute(text("UPDATE job SET result = json_remove(result, '$.columns')"))
+
+
+@pytest.mark.parametrize("output", ["parquet", "csv", "npy"])
+def test_the_rows_of_a_file_come_in_the_format_that_the_caller_likes(client, supervisor, output):
+    table = np.column_stack([TABLE, np.arange(400.0)])
+    names = [*NAMES, FORMULA]
+    dataset_id = uploaded(client, table, names)
+    body = {"model": "people:1", "dataset_id": dataset_id, "include_rows": True}
+    url = finished(client, supervisor, "scoring", output=output, **body)
+    client.delete(f"/v1/datasets/{dataset_id}")
+    whole = client.get(url)
+    assert whole.headers["vary"] == "Accept"
+    exact = np.column_stack([table, FLOW.log_prob(TABLE[:, [1, 3, 0]])])
+    for kind in FORMATS:
+        response = client.get(url, headers={"Accept": MEDIA_TYPE[kind]})
+        media_type = response.headers["content-type"].partition(";")[0]
+        assert (response.status_code, media_type) == (200, MEDIA_TYPE[kind])
+        as_it_is = whole.headers["content-type"].startswith(media_type)
+        assert ("etag" in response.headers) == as_it_is, "the hash is that of the file alone"
+        found, values = read(kind, response.content)
+        np.testing.assert_allclose(values, exact, atol=1e-5)
+        marked = [*names[:-1], f"'{FORMULA}" if kind is TableFormat.CSV else FORMULA, "log_prob"]
+        assert found == ([] if kind is TableFormat.NPY else marked)
+    document = client.get(url, headers={"Accept": "application/json"}).json()
+    assert document["columns"] == [*names, "log_prob"]
+    several = client.get(url, headers=[("Accept", "text/html"), ("Accept", "*/*;q=0.1")])
+    assert several.content == whole.content
+    none = client.get(url, headers={"Accept": "text/html"})
+    assert (none.status_code, slug(none)) == (406, "not-acceptable")
+    assert sorted(none.json()["supported"]) == sorted(MEDIA_TYPE.values())
+
+
+def test_a_value_that_is_not_finite_stays_so_in_every_format(client, supervisor, blobs):
+    url = finished(client, supervisor, "sampling", n=300, output="npy")
+    [key] = blobs.keys("results")
+    blobs.path(key).write_bytes(blobs.path(key).read_bytes()[:-8] + np.float64(np.nan).tobytes())
+    for kind in FORMATS:
+        _, values = read(kind, client.get(url, headers={"Accept": MEDIA_TYPE[kind]}).content)
+        assert np.argwhere(~np.isfinite(values)).tolist() == [[299, 2]], kind
+
+
+def test_a_file_of_before_names_were_kept_has_those_of_the_file(client, supervisor, database):
+    url = finished(client, supervisor, "sampling", n=300, output="npy")
+    database.transact(forget_columns)
+    document = client.get(url, headers={"Accept": "application/json"}).json()
+    assert (document["columns"], len(document["rows"])) == (["x1", "x2", "x3"], 300)
+
+
+@pytest.mark.parametrize("output", ["parquet", "csv", "npy"])
+def test_a_file_that_is_damaged_is_not_read(client, supervisor, blobs, output):
+    url = finished(client, supervisor, "sampling", n=300, output=output)
+    [key] = blobs.keys("results")
+    blobs.path(key).write_bytes(bytes(blobs.path(key).stat().st_size))
+    broken = client.get(url, headers={"Accept": "application/vnd.apache.arrow.stream"})
+    assert (broken.status_code, slug(broken)) == (503, "artifact-corrupt")
 
 
 def test_other_jobs_have_no_file(client):

@@ -55,6 +55,28 @@ def test_npy_and_parquet_files_become_datasets_of_their_type(client):
     assert [column["name"] for column in from_parquet["columns"]] == ["a", "b"]
 
 
+@pytest.mark.parametrize("content_type", ["text/csv; header=absent", 'TEXT/CSV;Header="Absent"'])
+def test_a_content_type_may_say_that_there_is_no_header(client, content_type):
+    body = b"1,2\n4,5\n3,9\n"
+    keyed = {"Content-Type": content_type, "Idempotency-Key": "k"}
+    dataset = upload(client, body, keyed).json()
+    assert (dataset["rows"], [column["name"] for column in dataset["columns"]]) == (3, ["x1", "x2"])
+    same = upload(client, body, {**CSV, "Idempotency-Key": "k"}, header="false")
+    assert same.json() == dataset, "the same bytes, read in the same way"
+    part = {"file": ("t.csv", body, content_type)}
+    assert client.post("/v1/datasets", files=part).json()["rows"] == 3
+
+
+def test_text_in_another_charset_is_refused_however_it_comes(client):
+    content_type = "text/csv; charset=iso-8859-1"
+    raw = upload(client, TABLE, {"Content-Type": content_type})
+    form = client.post("/v1/datasets", files={"file": ("people.csv", TABLE, content_type)})
+    for response in (raw, form):
+        assert_refused(response, 415, "media-type")
+        assert "text/csv" in response.json()["supported"]
+    assert upload(client, TABLE, {"Content-Type": "text/csv; charset=utf-8"}).status_code == 201
+
+
 def test_options_tell_how_to_read_a_file(client):
     body = b"1;2\n3;\n4;7\n5;7\n"
     response = upload(client, body, header="false", delimiter=";", missing="drop", constant="drop")

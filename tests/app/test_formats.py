@@ -71,6 +71,16 @@ def test_there_is_one_codec_for_each_format():
 # The matrix
 
 
+def test_lines_of_a_header_are_one_list(client, large):
+    lines = [("Accept", "text/html"), ("Accept", "application/x-ndjson")]
+    coded = [("Accept-Encoding", "br"), ("Accept-Encoding", "x-gzip;q=0.5")]
+    response = client.get(large[0] + "/rows?limit=2000", headers=[*lines, *coded])
+    assert response.headers["content-type"] == "application/x-ndjson"
+    assert response.headers["content-encoding"] == "gzip"
+    response = client.post("/v1/models/people/sample", json={"n": 2}, headers=lines)
+    assert response.headers["content-type"] == "application/x-ndjson"
+
+
 @pytest.mark.parametrize("answer", FORMATS)
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_formats_of_request_and_answer_are_independent(client, kind, answer):

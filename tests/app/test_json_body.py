@@ -248,6 +248,7 @@ def test_a_json_body_reaches_the_route(tree_client, content_type):
 def test_fault_063_other_media_types_are_refused(tree_client, content_type):
     response = post(tree_client, b'{"n": 7}', content_type)
     assert (response.status_code, response.json()["type"]) == (415, "/problems/media-type")
+    assert response.json()["supported"] == ["application/json"]
 
 
 @pytest.mark.fault(66)

@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -32,6 +33,18 @@ class CountingStore(BlobStore):
     def verify(self, key: str, sha256: str) -> Path:
         self.reads.append(key)
         return super().verify(key, sha256)
+
+
+class SlowRegistry(Registry):
+    """A registry whose answers take longer to come back than they hold."""
+
+    looks = 0
+
+    def resolve(self, project: str, ref: str) -> Version:
+        self.looks += 1
+        found = super().resolve(project, ref)
+        time.sleep(0.3)
+        return found
 
 
 @pytest.fixture
@@ -158,6 +171,37 @@ def test_a_load_that_nobody_waits_for_any_more_leaves_a_usable_cache(cache, vers
         assert np.isfinite(await score(models, versions[0]))
 
     run(main())
+
+
+def test_loads_that_nobody_waits_for_any_more_are_bounded_too(cache, versions):
+    async def main() -> None:
+        models = cache(0)
+        room = await size_of(models, versions[0])
+        models = cache(room)
+        for version in versions:
+            leaver = asyncio.create_task(score(models, version))
+            await asyncio.sleep(0)
+            leaver.cancel()
+            await asyncio.wait({leaver})
+        loads = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        await asyncio.wait(loads)
+        await asyncio.sleep(0)  # what the end of the last one calls
+        assert 0 < models.size_bytes <= room
+
+    run(main())
+
+
+def test_a_look_that_takes_long_does_not_keep_a_moved_alias_alive_longer(database, blobs):
+    registered(database, blobs, name="m0")
+    registry = SlowRegistry(database)
+
+    async def main() -> None:
+        models = LoadedModels(registry, blobs, max_bytes=10**9, resolved_for_s=0.2)
+        await models.resolve(PROJECT, "m0")
+        await models.resolve(PROJECT, "m0")
+
+    run(main())
+    assert registry.looks == 2
 
 
 def test_a_reference_is_looked_up_again_after_a_second_or_when_told(cache, database, blobs):

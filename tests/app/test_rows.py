@@ -176,6 +176,11 @@ def test_names_that_are_not_the_models_are_refused(columns, slug):
     assert refusal({"rows": [[1, 2, 3]], "columns": columns}).type.slug == slug
 
 
+def test_columns_that_are_named_twice_are_told():
+    problem = refusal({"rows": [[1, 2, 3, 3, 3]], "columns": ["a", "b", "c", "c", "c"]})
+    assert problem.members == {"missing": [], "unknown": [], "twice": ["c"]}
+
+
 def test_names_beside_rows_that_are_objects_are_refused():
     document = {"rows": [{"a": 1, "b": 2, "c": 3}], "columns": ["a", "b", "c"]}
     assert refusal(document).type.slug == "batch-shape"
@@ -228,6 +233,14 @@ def test_fault_029_arrays_of_anything_but_real_numbers_are_refused(array):
     assert refusal(npy(array), NPY).type.slug == "array-dtype"
 
 
+@pytest.mark.fault(29)
+@pytest.mark.parametrize("descr", ["<<f8", "><f8", "<f16", "f8,", "<f8 ", "", "<"])
+def test_fault_029_a_type_that_numpy_does_not_know_is_refused(descr):
+    text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': (1, 3), }}\n".encode()
+    body = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(24)
+    assert refusal(body, NPY).type.slug == "array-dtype"
+
+
 @pytest.mark.fault(26)
 def test_fault_026_an_object_array_is_refused_and_never_unpickled(tmp_path):
     canary = tmp_path / "canary"
@@ -266,6 +279,8 @@ def test_fault_027_a_header_that_lies_about_the_shape_allocates_nothing(shape):
         b"{'descr': '<f8', 'fortran_order': 0, 'shape': (1, 3)}",
         b"{'descr': '<f8', 'fortran_order': False, 'shape': [1, 3]}",
         b"{'descr': '<f8', 'fortran_order': False, 'shape': (True, 3)}",
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (0x%s, 3)}" % (b"f" * 3900),
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (1, 0x%s)}" % (b"f" * 3900),
     ],
 )
 def test_fault_028_a_header_that_is_not_what_it_should_be_is_refused(header):
@@ -322,6 +337,12 @@ def test_rows_that_have_no_finite_result_say_whose_fault_it_is():
         ("text/html, */*;q=0.1", JSON),
         ("text/*", TableFormat.CSV),
         ("application/vnd.apache.parquet, text/csv;q=0.5", TableFormat.PARQUET),
+        ("", JSON),
+        (", ,", JSON),
+        (",text/csv,", TableFormat.CSV),
+        ("text/csv ; q = 0.1 , application/x-npy ; q = 0.2", NPY),
+        ('text/html; a="x, text/csv", application/x-npy;q=0.1', NPY),
+        ('text/html; a="\\", text/csv", application/x-npy;q=0.1', NPY),
     ],
 )
 def test_the_answer_has_the_format_that_the_caller_likes_best(accept, expected):

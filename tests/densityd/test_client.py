@@ -7,11 +7,14 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 
+from app import plots
+from densityd import client as package
 from densityd.client import (
     ApiError,
     AsyncClient,
@@ -226,6 +229,24 @@ def test_models_their_versions_aliases_and_weights(client: Client, tmp_path: Pat
     copy = client.models.upload("people-copy", target)
     assert (copy.version, copy.lineage.job_id) == (1, None)
     assert np.array_equal(client.log_prob("people-copy", ROWS), client.log_prob("people:1", ROWS))
+
+
+def test_a_version_can_be_seen(service: Service) -> None:
+    assert get_args(package.PlotKind) == tuple(plots.PlotKind)
+    assert get_args(package.PictureFormat) == get_args(plots.PictureFormat)
+    with Client(service.url) as client:
+        png = client.models.plot("people", 1, "marginals")
+        assert png.startswith(b"\x89PNG")
+        assert client.models.plot("people", 1, "marginals", format="svg").startswith(b"<?xml")
+        with pytest.raises(ApiError) as caught:
+            client.models.plot("people", 1, "density")
+        assert (caught.value.status, caught.value.type) == (422, "/problems/plot-unavailable")
+
+    async def same() -> bytes:
+        async with AsyncClient(service.url) as client:
+            return await client.models.plot("people", 1, "marginals")
+
+    assert asyncio.run(same()) == png
 
 
 def test_the_asynchronous_client_gives_the_same(service: Service, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # it ships no type information
@@ -16,10 +17,10 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from densityd.cli import app
-from densityd.client import Client
+from densityd.client import Client, PlotKind
 from densityd.client.progress import ProgressBar, describe, duration
 from densityd.client.records import Job
-from densityd.commands import choices
+from densityd.commands import choices, models
 from densityd.ports import free_port
 from tests.densityd.conftest import Service
 from tests.densityd.scripted import Reply, ScriptedServer, a_json
@@ -28,7 +29,7 @@ from tests.densityd.test_client_retries import JOB
 GROUPS = {
     "datasets": ["list", "show", "upload", "delete"],
     "jobs": ["list", "show", "cancel", "resume", "events", "wait", "download"],
-    "models": ["list", "show", "alias", "export", "import"],
+    "models": ["list", "show", "alias", "export", "import", "plot"],
 }
 COMMANDS = [["train"], ["infer"], ["score"], ["sample"]] + [
     [group, name] for group, names in GROUPS.items() for name in names
@@ -309,6 +310,23 @@ def test_jobs_from_list_to_events(table: Path) -> None:
     assert json.loads(run("jobs", "cancel", job_id, "--json").stdout)["state"] == "cancelled"
     assert json.loads(run("jobs", "show", job_id, "--json").stdout)["id"] == job_id
     assert job_id in [job["id"] for job in json.loads(run("jobs", "list", "--json").stdout)]
+
+
+def test_a_picture_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert get_args(models.Kind) == get_args(PlotKind)
+    monkeypatch.chdir(tmp_path)
+    assert run("models", "plot", "people", "marginals").stdout == "people-1-marginals.png\n"
+    assert (tmp_path / "people-1-marginals.png").read_bytes().startswith(b"\x89PNG")
+    run("models", "plot", "people:1", "marginals", "-o", tmp_path / "n.SVG")
+    assert (tmp_path / "n.SVG").read_bytes().startswith(b"<?xml")
+    assert (
+        ".png or .svg"
+        in run("models", "plot", "people", "marginals", "-o", "n.gif", status=2).stderr
+    )
+    assert "learning-curve" in run("models", "plot", "people", "nonsense", status=2).stderr
+    refused = run("models", "plot", "people", "density", "-o", "d.png", status=1)
+    assert "plot-unavailable" in refused.stderr
+    assert not (tmp_path / "d.png").exists()
 
 
 def test_models_from_list_to_export_and_import(

@@ -66,6 +66,12 @@ def test_fault_027_a_header_that_promises_more_than_the_file_is_refused_at_once(
         npy_with_header("{'descr': '<f8', 'fortran_order': False, 'shape': [2, 2], }", bytes(32)),
         npy_with_header("{'descr': '<f8', 'fortran_order': False, 'shape': (True, 2), }"),
         npy_with_header("{'descr': '<f8', 'shape': (2, 2), }"),
+        npy_with_header(
+            f"{{'descr': '<f8', 'fortran_order': False, 'shape': (0x{'f' * 3900}, 2)}}"
+        ),
+        npy_with_header(
+            f"{{'descr': '<f8', 'fortran_order': False, 'shape': (2, 0x{'f' * 3900})}}"
+        ),
         npy_with_header("(" * 9000),
         npy_with_header("-" * 9000 + "1"),
         npy_with_header("{1, [2]}"),
@@ -75,7 +81,7 @@ def test_fault_027_a_header_that_promises_more_than_the_file_is_refused_at_once(
         b"\x93NUMPY\x09\x00" + npy(GRID)[8:],
         npy(GRID) + b"x",
     ],
-    ids=range(15),
+    ids=range(17),
 )
 def test_fault_028_a_header_that_is_no_literal_is_refused(refuse, data):
     assert refuse(data, NPY).slug == "dataset-parse"
