@@ -178,8 +178,9 @@ class MappedRows:
         """A copy of some rows."""
         rows = self._table[start:stop].copy()
         self._remembered += rows.nbytes
-        if self._remembered > _REMEMBERED_BYTES and isinstance(self._table.base, mmap.mmap):
-            self._table.base.madvise(mmap.MADV_DONTNEED)
+        mapped: object = self._table.base  # not what numpy's types say, where a file is mapped
+        if self._remembered > _REMEMBERED_BYTES and isinstance(mapped, mmap.mmap):
+            mapped.madvise(mmap.MADV_DONTNEED)
             self._remembered = 0
         return rows
 
