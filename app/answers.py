@@ -102,8 +102,8 @@ async def _pieces(
             yield pack(encoder.turn)
         async with aclosing(chunks()) as rows:
             async for chunk in rows:
-                if made := await asyncio.to_thread(pack, partial(_rows, encoder, chunk)):
-                    yield made
+                # Also where nothing is made yet: whoever sends it looks whether the caller has left.
+                yield await asyncio.to_thread(pack, partial(_rows, encoder, chunk))
     rest = encoder.end()
     while made := await asyncio.to_thread(pack, partial(next, rest, b"")):
         yield made

@@ -5,8 +5,9 @@ from importlib.metadata import version as code_version
 from pathlib import Path
 
 from models_store.acceptance import TrainingLimits
-from models_store.blobs import BlobStore, imported_key
+from models_store.blobs import BlobStore, StoredBlob, imported_key
 from models_store.errors import DatabaseUnavailableError
+from models_store.job_states import Idempotency
 from models_store.model_files import read_model_file
 from models_store.registry import NewVersion, Registry, Version
 
@@ -19,11 +20,23 @@ class Import:
         project: whose.
         name: of the model.
         file: in the staging folder.
+        idempotency_key: makes a repeated request give the first version again.
+        max_project_bytes: what the project may store.
     """
 
     project: str
     name: str
     file: Path
+    idempotency_key: str | None
+    max_project_bytes: int
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version, and whether an earlier request with the same key made it."""
+
+    version: Version
+    replayed: bool
 
 
 def register_import(
@@ -33,8 +46,8 @@ def register_import(
     *,
     limits: TrainingLimits,
     max_columns: int,
-) -> Version:
-    """Check a file, store it as it came, and register it.
+) -> Registered:
+    """Check a file, store it as it came, and register it, unless a repeated request did before.
 
     Raises:
         DatabaseUnavailableError: the file is stored, and perhaps the row.
@@ -43,7 +56,7 @@ def register_import(
     model = read_model_file(wanted.file, limits=limits, max_columns=max_columns)
     blob = blobs.commit(wanted.file, imported_key())
     try:
-        return registry.add_version(
+        version = registry.add_version(
             wanted.project,
             wanted.name,
             NewVersion(
@@ -63,6 +76,8 @@ def register_import(
                 checkpoint_sha256=blob.sha256,
                 checkpoint_bytes=blob.bytes,
             ),
+            idempotency=_idempotency(wanted, blob),
+            max_bytes=wanted.max_project_bytes,
         )
     except DatabaseUnavailableError:
         # Perhaps after the row was committed: a file without a row harms nobody.
@@ -70,3 +85,14 @@ def register_import(
     except BaseException:
         blobs.delete(blob.key)
         raise
+    replayed = version.checkpoint_key != blob.key
+    if replayed:
+        blobs.delete(blob.key)
+    return Registered(version, replayed=replayed)
+
+
+def _idempotency(wanted: Import, blob: StoredBlob) -> Idempotency | None:
+    """Equal for the same bytes under the same name."""
+    if wanted.idempotency_key is None:
+        return None
+    return Idempotency.of(wanted.idempotency_key, "version", wanted.name, blob.sha256)

@@ -68,9 +68,9 @@ class RowProgressView(BaseModel):
 
     rows: int = Field(description="Rows that are computed; after the last, the file is written.")
     total_rows: int
-    fraction: float = Field(description="From 0 to 1, of the rows.")
+    fraction: float = Field(description="From 0 to 1, of the time: computing, then writing.")
     eta_seconds: float | None = Field(
-        description="Seconds until all rows are computed; null: unknown yet."
+        description="Seconds until the file is there; null: unknown yet."
     )
 
 

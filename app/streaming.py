@@ -54,7 +54,7 @@ class StreamedResponse(Response):
     """An answer whose pieces are made as they are sent; at most two are in memory at once.
 
     Args:
-        pieces: the body; closed in every case.
+        pieces: the body; closed in every case. Empty ones are not sent.
         media_type: of the whole.
         headers: further headers; with a Content-Length where the size is known.
         filling: what the pieces are made from is still coming; until then the rest of the request
@@ -85,7 +85,8 @@ class StreamedResponse(Response):
                 async for piece in pieces:
                     if gone.done():
                         raise ClientDisconnect
-                    await send_piece(send, piece)
+                    if piece:
+                        await send_piece(send, piece)
                 await send_piece(send, b"", more=False)
         finally:
             gone.cancel()

@@ -1,4 +1,4 @@
-"""Idempotency records: which job or dataset a caller's key stands for."""
+"""Idempotency records: which job, dataset or version a caller's key stands for."""
 
 from sqlalchemy import Select, delete, select, tuple_
 from sqlalchemy.orm import Session

@@ -309,6 +309,8 @@ def _finish_bulk(
         return False
     row.result = dict(result)
     row.metrics = metrics
+    if row.progress is not None:  # the last report is of a moment before the end
+        row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}
     row.checkpoints = []
     move(session, row, JobState.SUCCEEDED)
     return True

@@ -26,6 +26,7 @@ from models_store.version_rows import (
     to_alias,
     to_models,
     to_versions,
+    version_of_weights,
 )
 
 __all__ = ["Alias", "Dataset", "Model", "NewDataset", "NewVersion", "Registry", "Version"]
@@ -174,9 +175,30 @@ class Registry:
             number = _number(session, model, alias=match["alias"], version=match["version"])
             return to_versions(session, model, [find_version(session, model, number)])[0]
 
-    def add_version(self, project: str, name: str, new: NewVersion) -> Version:
-        """Register an imported flow, durable in the blob store, as the next version of a model."""
-        return self._database.transact(add_version, new, project=project, name=name, job_id=None)
+    def add_version(
+        self,
+        project: str,
+        name: str,
+        new: NewVersion,
+        *,
+        idempotency: Idempotency | None = None,
+        max_bytes: int | None = None,
+    ) -> Version:
+        """Register an imported flow, durable in the blob store, as the next version of a model.
+
+        Args:
+            project: whose it is.
+            name: of the model.
+            new: the flow.
+            idempotency: makes a repeated request give the first version, whose weights have another
+                key than those of `new`, for 24 hours.
+            max_bytes: what the project may store.
+
+        Raises:
+            IdempotencyReusedError: the key came before with another fingerprint.
+            LimitError: the project would store too much.
+        """
+        return self._database.transact(_import_version, project, name, new, idempotency, max_bytes)
 
     def alias(self, project: str, name: str, alias: str) -> Alias:
         """Return where an alias points.
@@ -236,6 +258,24 @@ def _add_dataset(
     session.add(row)
     session.flush()
     return to_dataset(row)
+
+
+def _import_version(
+    session: Session,
+    project: str,
+    name: str,
+    new: NewVersion,
+    idempotency: Idempotency | None,
+    max_bytes: int | None,
+) -> Version:
+    if idempotency is not None:
+        # The number of the version is not known yet; no other version has these weights' key.
+        first_key = claim_key(session, project, idempotency, new_id=new.checkpoint_key)
+        if first_key != new.checkpoint_key:
+            return version_of_weights(session, find_model(session, project, name), first_key)
+    if max_bytes is not None:
+        check_storage(session, project, max_bytes, more=new.checkpoint_bytes)
+    return add_version(session, new, project=project, name=name, job_id=None)
 
 
 def _delete_dataset(session: Session, project: str, dataset_id: str) -> Dataset:

@@ -142,7 +142,10 @@ class JobEventRow(Base):
 
 
 class IdempotencyRow(Base):
-    """The job or the dataset that a caller's idempotency key stands for, until it expires."""
+    """What a caller's idempotency key stands for, until it expires.
+
+    A job or a dataset by its id, an imported version by the key of its weights.
+    """
 
     __tablename__ = "idempotency"
 

@@ -51,6 +51,14 @@ def version_of_job(session: Session, job_id: str, *, attempt: int) -> Version | 
     return to_versions(session, model, [row])[0]
 
 
+def version_of_weights(session: Session, model: ModelRow, key: str) -> Version:
+    """Return the version of a model that has the weights under a key; there is one."""
+    query = select(ModelVersionRow).where(
+        ModelVersionRow.model_id == model.id, ModelVersionRow.checkpoint_key == key
+    )
+    return to_versions(session, model, [session.scalars(query).one()])[0]
+
+
 def find_model(session: Session, project: str, name: str, *, lock: bool = False) -> ModelRow:
     """Return a model's row.
 

@@ -1,5 +1,6 @@
 """A job's tables as tensors: verified, split by seed, and described by the training rows."""
 
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from workers.errors import TrainingError
 from workers.protocol import DatasetRef, TrainingTask
 
 _CHUNK_ROWS = 65_536
+_REMEMBERED_BYTES = 16 * 2**20
 # Of a number once it is converted, and a copy for exact statistics.
 _BYTES_IN_TRAINING = 8
 
@@ -157,6 +159,30 @@ def open_table(blobs: BlobStore, dataset: DatasetRef) -> NDArray[np.floating[Any
         raise TrainingError("dataset_corrupt", f"Dataset {dataset.id} cannot be read.") from error
     table: NDArray[np.floating[Any]] = np.load(path, mmap_mode="r", allow_pickle=False)
     return table
+
+
+class MappedRows:
+    """Reads a memory-mapped table from its start to its end, in bounded memory.
+
+    Pages of the file that were read belong to the process until it gives them back.
+
+    Args:
+        table: as `open_table` gives it.
+    """
+
+    def __init__(self, table: NDArray[np.floating[Any]]) -> None:
+        self._table = table
+        self._remembered = 0
+
+    def read(self, start: int, stop: int) -> NDArray[np.floating[Any]]:
+        """A copy of some rows."""
+        rows = self._table[start:stop].copy()
+        self._remembered += rows.nbytes
+        mapped: object = self._table.base  # not what numpy's types say, where a file is mapped
+        if self._remembered > _REMEMBERED_BYTES and isinstance(mapped, mmap.mmap):
+            mapped.madvise(mmap.MADV_DONTNEED)
+            self._remembered = 0
+        return rows
 
 
 def _indices(dataset: DatasetRef, columns: Sequence[str]) -> list[int]:

@@ -89,26 +89,56 @@ class IterationProgress:
 
 
 class RowProgress:
-    """Counts rows; the time left follows from the pace of this attempt.
+    """Counts rows, which are computed first and then written to a file.
+
+    The time left follows from the pace of this attempt. How long writing takes is a guess until it
+    has begun; it can be longer than computing.
 
     Args:
         rows: how many there will be.
-        first: those that earlier attempts have done.
+        write_s: the guess.
     """
 
-    def __init__(self, *, rows: int, first: int) -> None:
+    def __init__(self, *, rows: int, write_s: float) -> None:
         self._rows = rows
+        self._first = 0
+        self._write_s = write_s
+        self._compute_s: float | None = None  # of all rows, at the pace of this attempt
+        self._fraction = 0.0
+
+    def resumed(self, first: int) -> dict[str, Any]:
+        """The progress when earlier attempts have computed so many rows."""
         self._first = first
+        return self.at(first, attempt_s=0.0)
 
     def at(self, done: int, *, attempt_s: float) -> dict[str, Any]:
-        """The progress after so many rows, so many seconds into this attempt."""
+        """The progress after so many rows are computed, so many seconds into this attempt."""
         fresh = done - self._first
-        left = (self._rows - done) * attempt_s / fresh if fresh > 0 else None
-        if done == self._rows:
-            left = 0.0
+        if fresh > 0:
+            self._compute_s = self._rows * attempt_s / fresh
+        left = self._write_s if done == self._rows else None
+        if left is None and self._compute_s is not None:
+            left = (1 - done / self._rows) * self._compute_s + self._write_s
+        return self._view(done, self._computing * done / self._rows, left)
+
+    def written(self, written: int, *, writing_s: float) -> dict[str, Any]:
+        """The progress after so many rows are in the file, so many seconds into writing them."""
+        share = written / self._rows
+        left = self._write_s if written == 0 else (1 - share) * writing_s / share
+        return self._view(self._rows, self._computing + (1 - self._computing) * share, left)
+
+    @property
+    def _computing(self) -> float:
+        """The share of computing in the whole."""
+        # An attempt that found all rows computed does not know how long that took.
+        compute_s = self._write_s if self._compute_s is None else self._compute_s
+        return compute_s / (compute_s + self._write_s)
+
+    def _view(self, done: int, fraction: float, left: float | None) -> dict[str, Any]:
+        self._fraction = max(self._fraction, fraction)  # the guess may change, but never goes back
         return {
             "rows": done,
             "total_rows": self._rows,
-            "fraction": round(done / self._rows, 4),
+            "fraction": round(self._fraction, 4),
             "eta_seconds": None if left is None else round(left, 1),
         }

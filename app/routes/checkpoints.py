@@ -6,7 +6,15 @@ from functools import partial
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response, status
 
-from app.dependencies import BlobsDep, ModelsDep, ProjectDep, RegistryDep, settings_of
+from app.dependencies import (
+    REPLAYED,
+    BlobsDep,
+    IdempotencyKey,
+    ModelsDep,
+    ProjectDep,
+    RegistryDep,
+    settings_of,
+)
 from app.desk import LimitsDep
 from app.downloads import Download
 from app.imports import Import, register_import
@@ -69,7 +77,10 @@ def download_checkpoint(
     responses={
         201: {
             "description": "The version, registered.",
-            "headers": {"Location": {"description": "It.", "schema": {"type": "string"}}},
+            "headers": {
+                "Location": {"description": "It.", "schema": {"type": "string"}},
+                "Idempotent-Replayed": REPLAYED,
+            },
         },
         **problem_responses(
             "checkpoint-invalid",
@@ -81,6 +92,7 @@ def download_checkpoint(
             "quota-storage",
             "storage-full",
             "storage-unavailable",
+            "idempotency-key-reused",
         ),
     },
     openapi_extra={
@@ -100,6 +112,7 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
     blobs: BlobsDep,
     models: ModelsDep,
     limits: LimitsDep,
+    idempotency_key: IdempotencyKey = None,
 ) -> VersionView:
     """Register a model that was exported here or by another service; it becomes the next version.
 
@@ -110,16 +123,23 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
     if media_type_of(request) not in _MEDIA_TYPES:
         raise _wrong_type("The Content-Type of a model is that of a safetensors file.")
     most = _BYTES_A_PARAMETER * settings.max_parameters + MAX_HEADER_BYTES
+    quota = settings.max_project_bytes
+    if idempotency_key is None:  # what was stored before may be asked for again
+        await to_thread.run_sync(partial(registry.check_storage, project, max_bytes=quota))
     with blobs.staged(".import") as file:
         await write_to_disk(body_chunks(request, limit=most), file)
         if not looks_like_safetensors(file):
             raise _wrong_type("The body is no safetensors file. No other kind is read.")
-        quota = partial(registry.check_storage, project, max_bytes=settings.max_project_bytes)
-        await to_thread.run_sync(partial(quota, more=file.stat().st_size))
-        version = await to_thread.run_sync(
+        registered = await to_thread.run_sync(
             partial(
                 register_import,
-                Import(project, name, file),
+                Import(
+                    project,
+                    name,
+                    file,
+                    idempotency_key=idempotency_key,
+                    max_project_bytes=quota,
+                ),
                 blobs,
                 registry,
                 limits=limits,
@@ -127,6 +147,9 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
             )
         )
     models.forget()
+    version = registered.version
+    if registered.replayed:
+        response.headers["Idempotent-Replayed"] = "true"
     response.headers["Location"] = f"/v1/models/{version.name}/versions/{version.version}"
     return VersionView.of(version)
 

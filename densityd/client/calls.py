@@ -26,7 +26,6 @@ class Retry(Enum):
 
     ALWAYS = "however it failed"
     REFUSED = "when it never arrived, or the service said that it did nothing"
-    UNSENT = "when it never arrived"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from urllib.parse import quote
 
-from densityd.client.calls import LONG_S, Answer, Call, Retry, json_body, json_of, nothing
+from densityd.client.calls import LONG_S, Answer, Call, Retry, json_body, json_of, new_key, nothing
 from densityd.client.files import file_body
 from densityd.client.options import PictureFormat, PlotKind
 from densityd.client.records import Alias, Model, Page, Version
@@ -56,6 +56,8 @@ def plot(name: str, number: int, kind: PlotKind, *, format: PictureFormat) -> Ca
 def upload(name: str, path: Path) -> Call[Version]:
     """Import the file of a model.
 
+    Every try has the same idempotency key, so there is one version however often it is sent.
+
     Raises:
         OSError: there is no such file.
     """
@@ -65,7 +67,7 @@ def upload(name: str, path: Path) -> Call[Version]:
         f"{_path(name)}/versions",
         Version.of,
         body=body,
-        retry=Retry.UNSENT,
+        headers={"Idempotency-Key": new_key()},
         read_timeout_s=LONG_S,
     )
 

@@ -51,4 +51,4 @@ def _may_pass(error: ClientError, retry: Retry) -> bool:
         return True
     if isinstance(error, TransportError):
         return retry is Retry.ALWAYS
-    return isinstance(error, ApiError) and error.status in _PASSING and retry is not Retry.UNSENT
+    return isinstance(error, ApiError) and error.status in _PASSING

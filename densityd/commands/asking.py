@@ -38,7 +38,7 @@ def score(
     model: ModelRef,
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE]", dir_okay=False, exists=True, help="Rows to score."),
+        typer.Argument(metavar="FILE", dir_okay=False, exists=True, help="Rows to score."),
     ] = None,
     dataset: Annotated[
         str | None,

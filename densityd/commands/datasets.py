@@ -78,7 +78,9 @@ def show(dataset_id: DatasetId, url: Url = None, as_json: AsJson = False) -> Non
 
 @app.command()
 def upload(
-    file: Annotated[Path, typer.Argument(dir_okay=False, exists=True, help="The table.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", dir_okay=False, exists=True, help="The table.")
+    ],
     name: Annotated[str | None, typer.Option(help="A label.", show_default="the file's")] = None,
     header: Header = True,
     delimiter: Delimiter = ",",

@@ -38,7 +38,7 @@ def train(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]", dir_okay=False, exists=True, help="Table to upload and train on."
+            metavar="FILE", dir_okay=False, exists=True, help="Table to upload and train on."
         ),
     ] = None,
     *,
@@ -49,11 +49,12 @@ def train(
     flow: Family = None,
     settings: Fields = None,
     column: Annotated[
-        list[str] | None, typer.Option(help="Column to model. Repeatable.", show_default="all")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Column to model. Repeatable.", show_default="all"),
     ] = None,
     context_column: Annotated[
         list[str] | None,
-        typer.Option(help="Column that the density is conditioned on. Repeatable."),
+        typer.Option(metavar="NAME", help="Column that the density is conditioned on. Repeatable."),
     ] = None,
     max_seconds: MaxSeconds = None,
     wait: Wait = True,
@@ -97,7 +98,7 @@ def infer(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]", dir_okay=False, exists=True, help="Table of a regression, to upload."
+            metavar="FILE", dir_okay=False, exists=True, help="Table of a regression, to upload."
         ),
     ] = None,
     *,

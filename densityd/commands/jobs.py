@@ -172,10 +172,12 @@ def _echo_job(job: "Job", *, as_json: bool) -> None:
             ("state", "stopping" if job.cancel_requested else job.state),
             ("model", _model(job)),
             ("progress", _percent(job)),
+            ("left", _left(job)),
             ("attempt", job.attempt),
             ("created", job.created_at),
             ("started", job.started_at),
             ("finished", job.finished_at),
+            ("result", _result(job)),
             ("error", f"{job.error.code}: {job.error.detail}" if job.error else None),
         ]
     )
@@ -184,6 +186,20 @@ def _echo_job(job: "Job", *, as_json: bool) -> None:
             typer.echo(f"\n{title}")
             echo_facts([(f"  {name}", _brief(value)) for name, value in values.items()])
     return None
+
+
+def _left(job: "Job") -> str | None:
+    if job.final or job.progress is None or job.progress.eta_seconds is None:
+        return None
+    from densityd.client.progress import duration  # noqa: PLC0415 - slow to import
+
+    return f"about {duration(job.progress.eta_seconds)}"
+
+
+def _result(job: "Job") -> str | None:
+    if job.result is None:
+        return None
+    return f"{job.result.rows} rows, {job.result.bytes} bytes: densityd jobs download {job.id}"
 
 
 def _echo_state(job: "Job", *, as_json: bool) -> None:

@@ -86,7 +86,10 @@ def alias(
     name: Name,
     label: Annotated[str, typer.Argument(metavar="ALIAS", help="Such as production.")],
     version: Annotated[
-        int | None, typer.Argument(min=1, help="Version to point it at.", show_default="show it")
+        int | None,
+        typer.Argument(
+            metavar="VERSION", min=1, help="Version to point it at.", show_default="show it"
+        ),
     ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the alias.")] = False,
     url: Url = None,
@@ -163,7 +166,10 @@ def plot(
 @app.command("import")
 def import_(
     file: Annotated[
-        Path, typer.Argument(dir_okay=False, exists=True, help="What `models export` wrote.")
+        Path,
+        typer.Argument(
+            metavar="FILE", dir_okay=False, exists=True, help="What `models export` wrote."
+        ),
     ],
     model: Annotated[str, typer.Option(help="Model that gets a new version.")],
     url: Url = None,

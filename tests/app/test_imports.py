@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -95,6 +96,51 @@ def test_a_conditional_model_keeps_its_context(shared_client):
     version = imported(shared_client, body, name="heights-copy").json()
     assert version["context_columns"] == ["age"]
     assert scores(shared_client, "heights-copy", ROWS) == scores(shared_client, "heights", ROWS)
+
+
+def test_the_same_import_under_one_key_makes_one_version(shared_client, exported):
+    key = {"Idempotency-Key": "import-once"}
+    first = imported(shared_client, exported, name="once", **key)
+    before = files(shared_client)
+    again = imported(shared_client, exported, name="once", **key)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert "idempotent-replayed" not in first.headers
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.headers["location"] == first.headers["location"]
+    assert again.json() == first.json()
+    assert files(shared_client) == before
+    assert imported(shared_client, exported, name="once").json()["version"] == 2
+    assert imported(shared_client, exported, name="once", **key).json()["version"] == 1
+
+
+def test_a_key_of_another_import_or_upload_is_refused(shared_client, exported):
+    key = {"Idempotency-Key": "import-twice"}
+    state = shared_client.app.state
+    registered(state.database, state.blobs, name="elsewhere", seed=1)
+    assert imported(shared_client, exported, name="twice", **key).status_code == 201
+    before = files(shared_client)
+    other = exported_file(shared_client, "elsewhere")
+    for name, body in (("thrice", exported), ("twice", other)):
+        refused = imported(shared_client, body, name=name, **key)
+        assert_refused(refused, 422, "idempotency-key-reused")
+    table = shared_client.post(
+        "/v1/datasets", content=b"a,b\n1,2\n2,1\n3,5\n", headers={"Content-Type": "text/csv", **key}
+    )
+    assert_refused(table, 422, "idempotency-key-reused")
+    assert files(shared_client) == before
+    assert shared_client.get("/v1/models/thrice").status_code == 404
+
+
+def test_simultaneous_imports_with_one_key_make_one_version(shared_client, exported):
+    def post(_: int) -> tuple[int, int]:
+        answer = imported(shared_client, exported, name="race", **{"Idempotency-Key": "race"})
+        return answer.status_code, answer.json()["version"]
+
+    before = len(files(shared_client))
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(post, range(4))) == {(201, 1)}
+    assert len(shared_client.get("/v1/models/race/versions").json()["items"]) == 1
+    assert len(files(shared_client)) == before + 1
 
 
 def a_pickle() -> bytes:

@@ -40,6 +40,14 @@ JOB: dict[str, object] = {
     "model": {"name": "m", "version": 1}, "dispatch": "sent", "cancel_requested": False,
     "error": None, "request": {}, "newer": True,
 }  # fmt: skip
+VERSION: dict[str, object] = {
+    "name": "m", "version": 1, "family": "maf", "dim": 2, "columns": ["a", "b"], "flow": {},
+    "preprocessing": {}, "parameters": 4, "metrics": {}, "aliases": [],
+    "lineage": {
+        "job_id": None, "dataset_id": None, "dataset_sha256": None, "code_version": "1", "seed": None
+    },
+    "checkpoint": {"sha256": "a", "bytes": 1}, "created_at": "2026-11-24T15:27:00Z",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -111,6 +119,22 @@ def test_an_upload_is_sent_again_whole_and_with_the_same_key(
     keys = [asked.headers["idempotency-key"] for asked in scripted.asked]
     assert keys[0] == keys[1] != keys[2]
     assert all(asked.body.endswith(ROWS.tobytes()) for asked in scripted.asked)
+
+
+@pytest.mark.parametrize("reply", [a_problem(503, Retry_After="0"), DROP])
+def test_an_import_is_sent_again_whole_and_with_the_same_key(
+    scripted: ScriptedServer, client: Client, reply: Reply, tmp_path: Path
+) -> None:
+    scripted.replies = [reply, a_json(VERSION, 201), a_json(VERSION, 201)]
+    file = tmp_path / "m.safetensors"
+    file.write_bytes(b"weights")
+
+    assert client.models.upload("m", file).version == 1
+    client.models.upload("m", file)
+
+    keys = [asked.headers["idempotency-key"] for asked in scripted.asked]
+    assert keys[0] == keys[1] != keys[2]
+    assert all(asked.body == b"weights" for asked in scripted.asked)
 
 
 def test_an_upload_that_never_left_is_tried_again() -> None:
@@ -299,7 +323,7 @@ def test_pauses_double_and_are_bounded() -> None:
     retries = Retries(attempts=9, first_pause_s=1.0, longest_pause_s=5.0)
     error = UnreachableError("http://x", "gone")
 
-    pauses = [retries.pause_s(error, sent=sent, retry=Retry.UNSENT) for sent in range(1, 10)]
+    pauses = [retries.pause_s(error, sent=sent, retry=Retry.REFUSED) for sent in range(1, 10)]
 
     assert pauses.pop() is None
     for pause, longest in zip(pauses, [1, 2, 4, 5, 5, 5, 5, 5], strict=True):

@@ -329,6 +329,25 @@ def test_a_picture_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not (tmp_path / "d.png").exists()
 
 
+def test_a_job_is_shown_with_the_time_left_and_then_with_its_file(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DENSITYD_URL", scripted.url)
+    progress = {"rows": 5, "total_rows": 20, "fraction": 0.25, "eta_seconds": 95.0}
+    result = {"url": "/x", "media_type": "text/csv", "bytes": 99, "sha256": "a", "rows": 20}
+    running = {**JOB, "kind": "scoring", "state": "running", "progress": progress}
+    scripted.replies = [
+        a_json(running),
+        a_json({**running, "state": "succeeded", "result": result}),
+    ]
+
+    assert "left      about 1 min 35 s" in run("jobs", "show", "job_1").stdout
+    shown = run("jobs", "show", "job_1").stdout
+
+    assert "left" not in shown
+    assert "20 rows, 99 bytes: densityd jobs download job_1" in shown
+
+
 def test_models_from_list_to_export_and_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

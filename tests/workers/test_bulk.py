@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.app.serving import SPEC, a_flow
 from tests.workers.place import Place
 from tests.workers.test_training import ref
 from workers import bulk
+from workers.data import MappedRows
 from workers.errors import TrainingError
 from workers.protocol import (
     BulkTask,
@@ -155,12 +157,9 @@ def test_a_dataset_is_scored_by_the_names_of_its_columns(place: Place, dataset: 
     assert metrics["non_finite"] == 0
     assert metrics["mean_log_prob"] == pytest.approx(values[:, 0].mean())
     assert [message.metrics["part"] for message in parts(messages)] == [1, 2, 3, 4]
-    assert parts(messages)[-1].progress == {
-        "rows": ROWS,
-        "total_rows": ROWS,
-        "fraction": 1.0,
-        "eta_seconds": 0.0,
-    }
+    computed = parts(messages)[-1].progress
+    assert (computed["rows"], computed["total_rows"]) == (ROWS, ROWS)
+    assert 0 < computed["fraction"] < 1  # the file is not there yet
 
 
 def test_a_version_without_ranks_gives_densities_alone(place: Place, dataset: Dataset) -> None:
@@ -304,3 +303,19 @@ def test_a_model_that_was_changed_is_not_used(place: Place, dataset: Dataset) ->
     with pytest.raises(TrainingError, match="model") as error:
         run(task)
     assert error.value.code == "model_unusable"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures by /proc")
+def test_a_table_is_read_in_bounded_memory(tmp_path: Path) -> None:
+    def mapped_bytes() -> int:
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("RssFile:")[2].split()[0])
+
+    np.save(tmp_path / "table.npy", np.ones((4_000_000, 4)))
+    table = np.load(tmp_path / "table.npy", mmap_mode="r", allow_pickle=False)
+    rows = MappedRows(table)
+    before = most = mapped_bytes()
+    for start in range(0, len(table), 4096):
+        assert rows.read(start, start + 4096).shape[1] == 4
+        most = max(most, mapped_bytes())
+    assert most - before < table.nbytes // 2

@@ -1,6 +1,6 @@
 import pytest
 
-from workers.progress import Progress
+from workers.progress import Progress, RowProgress
 
 
 def test_the_end_in_sight_is_patience_after_the_best_epoch() -> None:
@@ -52,3 +52,39 @@ def test_nothing_is_promised_before_the_first_batch() -> None:
 
     assert at["fraction"] == 0.0
     assert at["eta_seconds"] is None
+
+
+def test_rows_are_computed_and_then_written() -> None:
+    progress = RowProgress(rows=1000, write_s=10.0)
+
+    assert progress.resumed(0) == {
+        "rows": 0,
+        "total_rows": 1000,
+        "fraction": 0.0,
+        "eta_seconds": None,
+    }
+    half = progress.at(500, attempt_s=15.0)
+    assert (half["fraction"], half["eta_seconds"]) == (0.375, 25.0)
+    computed = progress.at(1000, attempt_s=30.0)
+    assert (computed["fraction"], computed["eta_seconds"]) == (0.75, 10.0)
+    writing = progress.written(500, writing_s=20.0)
+    assert writing["rows"] == 1000
+    assert (writing["fraction"], writing["eta_seconds"]) == (0.875, 20.0)
+    assert progress.written(1000, writing_s=40.0)["fraction"] == 1.0
+
+
+def test_a_resumed_attempt_goes_by_its_own_pace_and_never_back() -> None:
+    progress = RowProgress(rows=1000, write_s=10.0)
+
+    first = progress.resumed(600)["fraction"]
+    later = progress.at(800, attempt_s=1.0)
+
+    assert later["eta_seconds"] == 11.0
+    assert later["fraction"] >= first > 0
+
+
+def test_an_attempt_that_only_writes_knows_how_long_that_takes() -> None:
+    progress = RowProgress(rows=1000, write_s=10.0)
+
+    assert progress.resumed(1000)["eta_seconds"] == 10.0
+    assert progress.written(250, writing_s=2.0)["eta_seconds"] == 6.0
