@@ -35,25 +35,23 @@ _SLUGS = {
 _FORMULA_STARTS = ("'=", "'+", "'-", "'@")
 
 
-async def read_table(incoming: Incoming, *, start: bytes = b"") -> AsyncGenerator[Floats, None]:
+async def read_table(
+    incoming: Incoming, *, start: bytes = b"", before: int = 0
+) -> AsyncGenerator[Floats, None]:
     """The rows of a body; columns that have names may come in any order.
 
     Args:
         incoming: the body.
         start: what has been taken from it before.
+        before: rows of it that have been read before.
 
     Raises:
         Problem: saying what is wrong, and where.
     """
     with incoming.blobs.staged(".rows") as file, incoming.blobs.staged(".npy") as unpacked:
         await write_to_disk(_prefixed(start, incoming.body), file)
-        options = ParseOptions(
-            header=incoming.parameters.get("header", "present") != "absent",
-            max_rows=incoming.shape.max_rows,
-            max_columns=max(incoming.settings.max_columns, incoming.shape.width),
-            max_bytes=incoming.settings.max_table_bytes,
-        )
-        with _as_problem():
+        options = parse_options(incoming)
+        with as_problem():
             if incoming.format is TableFormat.PARQUET:
                 isolated = partial(
                     open_table_isolated,
@@ -69,8 +67,9 @@ async def read_table(incoming: Incoming, *, start: bytes = b"") -> AsyncGenerato
                 )
             else:
                 table = await asyncio.to_thread(_open, file, incoming.format, options)
-        incoming.certain_rows = table.rows
-        async for rows in _rows(table, incoming):
+        if before == 0:
+            incoming.certain_rows = table.rows
+        async for rows in _rows(table, incoming, before=before):
             yield rows
 
 
@@ -81,11 +80,23 @@ def _open(file: Path, format: TableFormat, options: ParseOptions) -> TableSource
     return table
 
 
-async def _rows(table: TableSource, incoming: Incoming) -> AsyncGenerator[Floats, None]:
+def parse_options(incoming: Incoming) -> ParseOptions:
+    """How a body is read, and how large it may be."""
+    return ParseOptions(
+        header=incoming.parameters.get("header", "present") != "absent",
+        max_rows=incoming.shape.max_rows,
+        max_columns=max(incoming.settings.max_columns, incoming.shape.width),
+        max_bytes=incoming.settings.max_table_bytes,
+    )
+
+
+async def _rows(
+    table: TableSource, incoming: Incoming, *, before: int
+) -> AsyncGenerator[Floats, None]:
     order = _order_of(table, incoming)
-    count = 0
+    count = before
     while True:
-        with _as_problem():
+        with as_problem():
             chunk = await asyncio.to_thread(next, table.chunks, None)
         if chunk is None:
             break
@@ -113,7 +124,8 @@ def _as_it_was(name: str, shape: RowsShape) -> str:
 
 
 @contextmanager
-def _as_problem() -> Iterator[None]:
+def as_problem() -> Iterator[None]:
+    """Say what is wrong with a table in the words of a batch."""
     try:
         yield
     except TableError as error:
