@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from app.answer_table import AnswerTable
+from app.arrow_bodies import read_arrow
 from app.arrow_encoders import ArrowEncoder, ParquetEncoder
 from app.encoders import CsvEncoder, Encoder, JsonEncoder, NdjsonEncoder, NpyEncoder
 from app.incoming import Incoming
@@ -31,6 +32,7 @@ class Codec:
         decode: from a whole body to its rows, where a body is held in memory in any case.
         text: whether it is text, which compresses well; floats do not.
         limited_as_json: whether a body is held in memory, so that the limit of JSON applies.
+        counts: whether an answer begins with the number of its rows.
     """
 
     format: TableFormat
@@ -39,6 +41,7 @@ class Codec:
     decode: Callable[[bytes, RowsShape], Floats] | None = None
     text: bool = False
     limited_as_json: bool = False
+    counts: bool = False
 
     @property
     def media_type(self) -> str:
@@ -63,8 +66,8 @@ CODECS = (
     ),
     Codec(TableFormat.NDJSON, read_table, NdjsonEncoder, text=True),
     Codec(TableFormat.CSV, read_table, CsvEncoder, text=True),
-    Codec(TableFormat.NPY, read_npy, NpyEncoder),
-    Codec(TableFormat.ARROW, read_table, ArrowEncoder),
+    Codec(TableFormat.NPY, read_npy, NpyEncoder, counts=True),
+    Codec(TableFormat.ARROW, read_arrow, ArrowEncoder),
     Codec(TableFormat.PARQUET, read_table, ParquetEncoder),
 )
 """The formats; the first is the one for callers who do not mind."""

@@ -167,7 +167,12 @@ class ScoreRequest:
         settings = settings_of(self.request)
         blobs: BlobStore = self.request.app.state.blobs
         results = Results(width, blobs, settings.max_table_bytes)
-        body = _Body(self.request, self.version, max_wait_s=self.max_wait_s)
+        body = _Body(
+            self.request,
+            self.version,
+            counted=self.codec.counts,
+            max_wait_s=self.max_wait_s,
+        )
 
         async def add(flow: CompiledFlow, rows: Floats) -> None:
             values = np.empty((len(rows), width))
@@ -184,7 +189,8 @@ class ScoreRequest:
                 async for rows in chunks:
                     await add(flow, rows)
 
-        return await _answerable(results, body, results.fill(add_all()))
+        filling = results.fill(add_all())
+        return await _answerable(results, body, filling)
 
     def _answer(
         self, computed: "_Answerable", *, columns: Sequence[str], parts: Sequence[Part]
@@ -220,25 +226,27 @@ class _Answerable:
 
     Args:
         results: some or all of the rows.
-        rows: how many there will be.
+        rows: how many there will be; None: that is seen when they are there.
         filling: brings those that are not there yet.
     """
 
     results: Results
-    rows: int
+    rows: int | None
     filling: "asyncio.Task[None] | None" = None
 
 
 async def _answerable(
     results: Results, body: "_Body", filling: "asyncio.Task[None]"
 ) -> _Answerable:
-    """Wait until all is computed, or the first rows of a body that nothing can be wrong with."""
+    """Wait until all is computed, or the first rows of a body that need not be waited for."""
     try:
         while not filling.done():
             await results.changed()
             if (rows := body.certain_rows) is not None and 0 < results.rows < rows:
                 results.check_size(rows)
                 return _Answerable(results, rows, filling)
+            if body.begun and results.rows > 0:
+                return _Answerable(results, None, filling)
         filling.result()
     except BaseException:
         filling.cancel()
@@ -250,11 +258,14 @@ async def _answerable(
 class _Body:
     """The rows of a request, and the work on them, which ends when the caller leaves."""
 
-    def __init__(self, request: Request, version: Version, *, max_wait_s: float | None) -> None:
+    def __init__(
+        self, request: Request, version: Version, *, counted: bool, max_wait_s: float | None
+    ) -> None:
         self._request = request
         self._settings = settings_of(request)
         self._codec, self._parameters = request_codec(request.headers.get("content-type"))
         self._shape = RowsShape(row_columns(version), self._settings.max_score_rows)
+        self._counted = counted
         self._max_wait_s = max_wait_s
         self._incoming: Incoming | None = None
         self._complete = False
@@ -264,6 +275,11 @@ class _Body:
     def certain_rows(self) -> int | None:
         """How many rows it has, once nothing can be wrong with it any more."""
         return None if self._incoming is None else self._incoming.certain_rows
+
+    @property
+    def begun(self) -> bool:
+        """Whether it is too large to wait for all of it."""
+        return self._incoming is not None and self._incoming.begun
 
     async def brief_rows(self) -> Floats | None:
         """All the rows of a small body, by the shortest way; None if `rows` must be asked.
@@ -296,6 +312,7 @@ class _Body:
             parsers=state.parsers,
             memory=state.body_memory,
             declared_bytes=self._declared_bytes,
+            counted=self._counted,
         )
         chunks = codec.read(self._incoming)
         async with aclosing(chunks if self._is_brief() else ahead(chunks)) as found:

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from anyio import to_thread
 
-from app.incoming import Incoming, in_thread_if_large, is_headerless, write_to_disk
+from app.incoming import Incoming, is_headerless, write_to_disk
 from app.problems import Problem
 from app.row_shape import Floats, RowsShape, field_error
 from models_store.table_contract import ParseOptions, TableError, TableFormat
 from models_store.table_copy import open_table_isolated
 from models_store.table_ipc import checked_rows
-from models_store.table_open import open_arrow_bytes, open_table
+from models_store.table_open import open_table
 from models_store.table_source import Columns, TableSource
 
 # What is wrong with a table is said in the words of a batch. Other slugs are the same for both.
@@ -33,43 +33,27 @@ _SLUGS = {
     "dataset-too-large": "limit-decoded-bytes",
     "dataset-truncated": "array-parse",
 }
-# Arrow streams up to this size are read where they come, in memory.
-_IN_MEMORY_BYTES = 4 * 1024 * 1024
 _TAKEN_BYTES = 2 * 1024 * 1024
 _FORMULA_STARTS = ("'=", "'+", "'-", "'@")
 
 
-async def read_table(incoming: Incoming, *, start: bytes = b"") -> AsyncGenerator[Floats, None]:
+async def read_table(
+    incoming: Incoming, *, start: bytes = b"", before: int = 0
+) -> AsyncGenerator[Floats, None]:
     """The rows of a body; columns that have names may come in any order.
 
     Args:
         incoming: the body.
         start: what has been taken from it before.
+        before: rows of it that have been read before.
 
     Raises:
         Problem: saying what is wrong, and where.
     """
-    options = ParseOptions(
-        header=not is_headerless(incoming.parameters),
-        max_rows=incoming.shape.max_rows,
-        max_columns=max(incoming.settings.max_columns, incoming.shape.width),
-        max_bytes=incoming.settings.max_table_bytes,
-    )
-    declared = incoming.declared_bytes
-    if (
-        incoming.format is TableFormat.ARROW
-        and declared is not None
-        and declared <= _IN_MEMORY_BYTES
-    ):
-        body = await incoming.whole()
-        with _as_problem():
-            table = await in_thread_if_large(open_arrow_bytes, body, options)
-        async for rows in _rows(table, incoming):
-            yield rows
-        return
     with incoming.blobs.staged(".rows") as file, incoming.blobs.staged(".npy") as unpacked:
         await write_to_disk(_prefixed(start, incoming.body), file)
-        with _as_problem():
+        options = parse_options(incoming)
+        with as_problem():
             if incoming.format is TableFormat.PARQUET:
                 isolated = partial(
                     open_table_isolated,
@@ -85,8 +69,9 @@ async def read_table(incoming: Incoming, *, start: bytes = b"") -> AsyncGenerato
                 )
             else:
                 table = await asyncio.to_thread(_open, file, incoming.format, options)
-        incoming.certain_rows = table.rows
-        async for rows in _rows(table, incoming):
+        if before == 0:
+            incoming.certain_rows = table.rows
+        async for rows in table_rows(table, incoming, before=before):
             yield rows
 
 
@@ -97,11 +82,33 @@ def _open(file: Path, format: TableFormat, options: ParseOptions) -> TableSource
     return table
 
 
-async def _rows(table: TableSource, incoming: Incoming) -> AsyncGenerator[Floats, None]:
+def parse_options(incoming: Incoming) -> ParseOptions:
+    """How a body is read, and how large it may be."""
+    return ParseOptions(
+        header=not is_headerless(incoming.parameters),
+        max_rows=incoming.shape.max_rows,
+        max_columns=max(incoming.settings.max_columns, incoming.shape.width),
+        max_bytes=incoming.settings.max_table_bytes,
+    )
+
+
+async def table_rows(
+    table: TableSource, incoming: Incoming, *, before: int = 0
+) -> AsyncGenerator[Floats, None]:
+    """The rows of an opened table.
+
+    Args:
+        table: whose columns may be in any order, if they have names.
+        incoming: the body that it is of.
+        before: rows of it that have been read before.
+
+    Raises:
+        Problem: saying what is wrong, and where.
+    """
     order = _order_of(table, incoming)
-    count = 0
+    count = before
     while True:
-        with _as_problem():
+        with as_problem():
             chunk = await asyncio.to_thread(_taken, table.chunks)
         if chunk is None:
             break
@@ -141,7 +148,8 @@ def _as_it_was(name: str, shape: RowsShape) -> str:
 
 
 @contextmanager
-def _as_problem() -> Iterator[None]:
+def as_problem() -> Iterator[None]:
+    """Say what is wrong with a table in the words of a batch."""
     try:
         yield
     except TableError as error:

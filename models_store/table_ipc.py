@@ -33,7 +33,11 @@ REMEMBERED_BYTES = 16 << 20
 """How much of a file that has been read may stay in the memory of the process."""
 
 _DAMAGED = "The Arrow stream is damaged or cut off"
-_HEADER_SLOT = 2  # of a message (format/Message.fbs)
+END_BYTES = 8
+"""Of the end marker, and of what comes before the metadata of a message."""
+
+_CONTINUATION = 0xFFFFFFFF
+_HEADER_SLOT, _BODY_LENGTH_SLOT = 2, 3  # of a message (format/Message.fbs)
 _LENGTH_SLOT, _BUFFERS_SLOT, _COMPRESSION_SLOT = 0, 2, 3  # of a record batch
 _BUFFER_BYTES = 16
 _NOT_PACKED = -1
@@ -87,6 +91,97 @@ def checked_rows(path: Path, options: ParseOptions) -> int | None:
     return rows
 
 
+class ArrowPieces:
+    """Reads an Arrow IPC stream message by message as its bytes come, without a file.
+
+    Args:
+        options: how large it may be.
+
+    Attributes:
+        names: of the columns; empty until the schema has come.
+        schema: the bytes of the schema's message.
+    """
+
+    def __init__(self, options: ParseOptions) -> None:
+        self.names: list[str] = []
+        self.schema = b""
+        self._options = options
+        self._batches: _Batches | None = None
+
+    def decode(self, messages: list[bytes]) -> Iterator[Columns]:
+        """The rows of some whole messages, which must follow one another.
+
+        Raises:
+            TableError: they are damaged, too large, or hold anything but plain real columns.
+        """
+        return gather(self._decode(messages))
+
+    def _decode(self, messages: list[bytes]) -> Iterator[Columns]:
+        for data in messages:
+            with _decoding():
+                message = pa.ipc.read_message(pa.py_buffer(data))
+                if self._batches is None:
+                    schema = _schema_of(message)
+                    check_columns(len(schema), options=self._options)
+                    self.names, dtypes = real_columns(schema)
+                    self.schema = data
+                    self._batches = _Batches(schema, row_bytes(dtypes), self._options)
+                    continue
+                _check_batch(message)
+                yield from self._batches.rows(message)
+
+
+def message_size(data: bytes | bytearray) -> int | None:
+    """Bytes of the message that a stream goes on with; those of the end marker are the smallest.
+
+    Returns:
+        None where more must come before it is known.
+
+    Raises:
+        TableError: it is no message.
+    """
+    if len(data) < END_BYTES:
+        return None
+    mark, length = (int(number) for number in struct.unpack_from("<Ii", data))
+    if mark != _CONTINUATION or not 0 <= length <= MAX_SCHEMA_BYTES:
+        raise _damaged("a message does not begin as one")
+    if length == 0:
+        return END_BYTES
+    if len(data) < END_BYTES + length:
+        return None
+    with _decoding():
+        size = _body_bytes(memoryview(data)[END_BYTES : END_BYTES + length])
+    if size < 0:
+        raise _damaged("a message has a negative size")
+    return END_BYTES + length + size
+
+
+def _body_bytes(metadata: memoryview) -> int:
+    """What a message says that follows its metadata; Arrow checks both once they are here."""
+    (root,) = struct.unpack_from("<I", metadata)
+    (back,) = struct.unpack_from("<i", metadata, root)
+    vtable = root - back
+    entry = vtable + 4 + 2 * _BODY_LENGTH_SLOT
+    (vtable_bytes,) = struct.unpack_from("<H", metadata, vtable)
+    if entry + 2 > vtable + vtable_bytes:
+        return 0
+    (offset,) = struct.unpack_from("<H", metadata, entry)
+    return int(struct.unpack_from("<q", metadata, root + offset)[0]) if offset else 0
+
+
+def _schema_of(message: pa.Message) -> pa.Schema:
+    if message.type != "schema":
+        raise _damaged("it does not begin with a schema")
+    if message.metadata.size > MAX_SCHEMA_BYTES:
+        raise TableError("limit-metadata", f"The schema has more than {MAX_SCHEMA_BYTES} bytes.")
+    return pa.ipc.read_schema(message)
+
+
+def _check_batch(message: pa.Message) -> None:
+    if message.type != "record batch":
+        raise _damaged(f"it holds a message of an unexpected kind ({message.type})")
+
+
 class _Messages:
     """The messages of a stream, which must end with its end marker and nothing after it."""
 
@@ -107,14 +202,7 @@ class _Messages:
 
     def schema(self) -> pa.Schema:
         """Read the first message."""
-        message = self._reader.read_next_message()
-        if message.type != "schema":
-            raise _damaged("it does not begin with a schema")
-        if message.metadata.size > MAX_SCHEMA_BYTES:
-            raise TableError(
-                "limit-metadata", f"The schema has more than {MAX_SCHEMA_BYTES} bytes."
-            )
-        return pa.ipc.read_schema(message)
+        return _schema_of(self._reader.read_next_message())
 
     def batches(self) -> Iterator[pa.Message]:
         """Read the others."""
@@ -124,8 +212,7 @@ class _Messages:
                 message = self._reader.read_next_message()
             except StopIteration:
                 break
-            if message.type != "record batch":
-                raise _damaged(f"it holds a message of an unexpected kind ({message.type})")
+            _check_batch(message)
             yield message
         if self._file.tell() != len(self._bytes):
             raise _damaged("bytes follow its end marker")
@@ -140,28 +227,39 @@ class _Stream:
         self, messages: _Messages, schema: pa.Schema, *, row_bytes: int, options: ParseOptions
     ) -> None:
         self._messages = messages
-        self._schema = schema
-        self._row_bytes = row_bytes
-        self._options = options
+        self._batches = _Batches(schema, row_bytes, options)
 
     def chunks(self) -> Iterator[Columns]:
-        step = rows_per_chunk(len(self._schema))
-        rows = remembered = 0
+        remembered = 0
         with _decoding():
             for message in self._messages.batches():
-                header = _BatchHeader(message)
-                rows += header.rows
-                check_rows(rows, row_bytes=self._row_bytes, options=self._options)
-                header.check_unpacked(columns=len(self._schema))
-                batch = pa.ipc.read_record_batch(message, self._schema)
-                batch.validate(full=True)  # otherwise its lengths may lie about its buffers
-                for start in range(0, batch.num_rows, step):
-                    values = columns_of(batch.slice(start, step))
+                for values in self._batches.rows(message):
                     remembered += values.nbytes
                     if remembered > REMEMBERED_BYTES:
                         self._messages.forget()
                         remembered = 0
                     yield values
+
+
+class _Batches:
+    """The rows of record batches, of which there may be so many in all."""
+
+    def __init__(self, schema: pa.Schema, row_bytes: int, options: ParseOptions) -> None:
+        self._schema = schema
+        self._row_bytes = row_bytes
+        self._options = options
+        self._step = rows_per_chunk(len(schema))
+        self._rows = 0
+
+    def rows(self, message: pa.Message) -> Iterator[Columns]:
+        header = _BatchHeader(message)
+        self._rows += header.rows
+        check_rows(self._rows, row_bytes=self._row_bytes, options=self._options)
+        header.check_unpacked(columns=len(self._schema))
+        batch = pa.ipc.read_record_batch(message, self._schema)
+        batch.validate(full=True)  # otherwise its lengths may lie about its buffers
+        for start in range(0, batch.num_rows, self._step):
+            yield columns_of(batch.slice(start, self._step))
 
 
 class _BatchHeader:

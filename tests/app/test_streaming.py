@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPConnection, HTTPResponse, IncompleteRead
 from pathlib import Path
 
 import numpy as np
@@ -46,12 +46,16 @@ class Server:
         return HTTPConnection("127.0.0.1", self.port, timeout=30)
 
     def begin(
-        self, connection: HTTPConnection, size: int, kind: TableFormat = TableFormat.NPY
+        self,
+        connection: HTTPConnection,
+        size: int,
+        kind: TableFormat = TableFormat.NPY,
+        answer: TableFormat = TableFormat.NPY,
     ) -> None:
-        """Send the headers of a question about rows, of which the answer shall be npy."""
+        """Send the headers of a question about rows."""
         connection.putrequest("POST", "/v1/models/people/log_prob")
         connection.putheader("Content-Type", MEDIA_TYPE[kind])
-        connection.putheader("Accept", NPY)
+        connection.putheader("Accept", MEDIA_TYPE[answer])
         connection.putheader("Content-Length", str(size))
         connection.endheaders()
 
@@ -225,6 +229,80 @@ def test_the_answer_begins_while_the_body_comes(server):
     scores += response.read()
     connection.close()
     assert np.allclose(np.load(io.BytesIO(scores)), whole_answer(server, body))
+
+
+def arrow_body(*batch_rows: int) -> bytes:
+    values = body_values(sum(batch_rows))
+    sink = pa.BufferOutputStream()
+    table = pa.table({name: values[:, i] for i, name in enumerate(COLUMNS)})
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        start = 0
+        for rows in batch_rows:
+            writer.write_table(table.slice(start, rows))
+            start += rows
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def body_values(rows: int) -> NDArray[np.float64]:
+    return np.random.default_rng(0).normal(MEAN.numpy(), STD.numpy(), size=(rows, 3))
+
+
+def scores_in_arrow(body: bytes) -> NDArray[np.float64]:
+    scores: NDArray[np.float64] = pa.ipc.open_stream(body).read_all()["log_prob"].to_numpy()
+    return scores
+
+
+def npy_of(values: NDArray[np.float64]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "batch_rows",
+    [[65_536] * 16, [400_000, 100] + [1_000] * 100, [50_000] * 10 + [900_000] + [7] * 30_000],
+    ids=["many", "growing less", "a large one between small ones"],
+)
+def test_an_arrow_answer_is_the_same_however_its_body_is_cut(server, batch_rows):
+    body = arrow_body(*batch_rows)
+    connection = server.connect()
+    server.begin(connection, len(body), TableFormat.ARROW, TableFormat.ARROW)
+    connection.send(body)
+    scores = scores_in_arrow(connection.getresponse().read())
+    connection.close()
+    expected = whole_answer(server, npy_of(body_values(sum(batch_rows))))
+    assert np.allclose(scores, expected)
+
+
+@pytest.mark.parametrize("answer", [kind for kind in FORMATS if kind is not TableFormat.NPY])
+def test_the_answer_begins_while_an_arrow_body_of_many_batches_comes(server, answer):
+    body = arrow_body(*[65_536] * 16)
+    connection = server.connect()
+    before = server.memory
+    server.begin(connection, len(body), TableFormat.ARROW, answer)
+    half = len(body) // 2
+    connection.send(body[:half])
+    response = connection.getresponse()
+    assert response.status == 200
+    first = response.read(1)
+    connection.send(body[half:])
+    rest = response.read()
+    connection.close()
+    assert first + rest
+    assert server.memory - before < 40 * MIB
+
+
+def test_an_arrow_body_that_is_cut_off_after_its_answer_began_cuts_the_answer(server):
+    body = arrow_body(*[65_536] * 16)
+    connection = server.connect()
+    server.begin(connection, len(body) - 8, TableFormat.ARROW, TableFormat.ARROW)
+    connection.send(body[:-8])
+    response = connection.getresponse()
+    with pytest.raises(IncompleteRead):
+        response.read()
+    connection.close()
+    server.wait_until_idle()
 
 
 def whole_answer(server: Server, body: bytes) -> NDArray[np.float64]:
