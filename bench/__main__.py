@@ -25,7 +25,7 @@ examples:
   python -m bench                     everything but `anomaly`
   python -m bench flows               the flow library beside its peers, 10 to 20 minutes
   python -m bench flows --quick       the same in a minute or two: wide networks left out
-  python -m bench serving             scoring over HTTP beside other servers, about 6 minutes
+  python -m bench serving             scoring over HTTP beside other servers, about 8 minutes
   python -m bench scoring --output .  what the service adds, its table kept in this folder
   python -m bench anomaly --data DIR  the defaults as a detector of anomalies; see its own --help
 """

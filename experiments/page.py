@@ -20,7 +20,7 @@ Every number of ours on this page is read from `experiments/results` by `python 
 training code that jobs use, `haf-comparison` and `anomaly` all studies of that kind. One that was stopped goes on where
 it was. Log-likelihoods are means over the test rows, in nats, with two standard errors; higher is
 better. Where the times say bfloat16, the matrix products of training steps were computed in it (`--mixed-precision`);
-validation and test never are. Rows that say *not run* are complete recipes that nobody has run yet. Those whose data were not available are
+validation and test never are. In grids of samples, red is what is no number. Rows that say *not run* are complete recipes that nobody has run yet. Those whose data were not available are
 tested on small files of the same form.
 
 """
