@@ -12,7 +12,7 @@ from flows.errors import FlowError
 from flows.folding import Pending, Step, tanh_as_sigmoid
 from flows.fused import ACTIVATIONS
 from flows.masked import Conditioner, MaskedLinear, run_masked
-from flows.sequential import SequentialSampler
+from flows.sequential import SequentialSampler, split_direct
 from flows.transformers import Transformer
 
 # Rows that the sampler takes at a time: their hidden units stay in the processor's cache.
@@ -178,7 +178,8 @@ class AutoregressiveStep(Step):
             weights, biases, degrees=degrees, activation_=activation_, transformer=transformer
         )
         self._hidden = list(zip(weights[:-1], (b[:, None] for b in biases[:-1]), strict=True))
-        self._out = weights[-1], biases[-1][:, None]
+        out, self._direct = split_direct(weights[-1], degrees)
+        self._out = out, biases[-1][:, None]
 
     def inverse(
         self,
@@ -209,7 +210,8 @@ class AutoregressiveStep(Step):
         hidden = [tensor for pair in self._hidden for tensor in pair]
         context = [] if self._context_weight is None else [self._context_weight]
         own = [*context, *self._transformer.tensors()]
-        return [*hidden, *self._out, *own, *self._sampler.tensors()]
+        direct = [] if self._direct is None else [self._direct]
+        return [*hidden, *self._out, *direct, *own, *self._sampler.tensors()]
 
     def _added(self, context: Tensor | None) -> Tensor | None:
         if self._context_weight is None or context is None:
@@ -224,7 +226,8 @@ class AutoregressiveStep(Step):
                 h += added
             h = self._activation_(h)
         weight, bias = self._out
-        return torch.addmm(bias, weight, h)
+        out = torch.addmm(bias, weight, h)
+        return out if self._direct is None else out.addmm_(self._direct, x)
 
     def _condition(self, x: Tensor, context: Tensor | None) -> Float[Tensor, "outputs dim batch"]:
         return self._network(x, context).view(self._transformer.outputs, *x.shape)

@@ -69,7 +69,8 @@ class MaskedAffine:
     """A masked autoregressive affine layer, its features in natural order.
 
     Attributes:
-        weights: of the layers, masked; the rows of the last are all shifts, then all log scales.
+        weights: of the layers, masked; the rows of the last are all shifts, then all log scales,
+            and its columns may go on with direct ones, for the inputs.
         biases: of the layers.
         degrees: of the inputs and the hidden layers, in rising order.
         activation: between the layers.
@@ -166,13 +167,16 @@ def tanh_as_sigmoid(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Weights and biases of the same network with sigmoid in the place of tanh hidden units.
 
-    tanh z = 2 sigmoid(2 z) - 1, and sigmoid is several times faster than tanh.
+    tanh z = 2 sigmoid(2 z) - 1, and sigmoid is several times faster than tanh. What the last
+    weights have after the columns of the hidden units reads the input, and stays.
     """
     last = len(weights) - 1
     for layer in range(last):
         weights[layer], biases[layer] = 2 * weights[layer], 2 * biases[layer]
-        biases[layer + 1] = biases[layer + 1] - weights[layer + 1].sum(dim=1)
-        weights[layer + 1] = 2 * weights[layer + 1]
+        above, width = weights[layer + 1].clone(), len(biases[layer])
+        biases[layer + 1] = biases[layer + 1] - above[:, :width].sum(dim=1)
+        above[:, :width] *= 2
+        weights[layer + 1] = above
     return weights, biases
 
 

@@ -92,7 +92,8 @@ def masked_affine_vjp(
 
     Args:
         x: data.
-        weights: of the network's layers, 0 where their mask is 0: only gradients are masked.
+        weights: of the network's layers, 0 where their mask is 0: only gradients are masked. The
+            last ones may have columns for x itself after those for the hidden units.
         biases: of the network's layers.
         masks: of the weights.
         activation: between the layers.
@@ -105,7 +106,11 @@ def masked_affine_vjp(
         z = torch.addmm(bias, inputs[-1], weight.t())
         inputs.append(activation.apply(z) if activation.keeps_input else activation.apply_(z))
         kept.append(z)
-    out = torch.addmm(biases[-1][:, None], weights[-1], inputs[-1].t())
+    out_weight, out_width = weights[-1], inputs[-1].shape[1]
+    is_direct = out_weight.shape[1] > out_width
+    if is_direct:
+        inputs[-1] = torch.cat([inputs[-1], x], dim=1)
+    out = torch.addmm(biases[-1][:, None], out_weight, inputs[-1].t())
     shift, log_scale = out.chunk(2)
     inv_scale = torch.exp(-log_scale)
     u = torch.sub(x.t(), shift, out=torch.empty_like(shift)).mul_(inv_scale)
@@ -118,13 +123,16 @@ def masked_affine_vjp(
         direct = grad_u.t() * inv_scale
         grad_log_scale = torch.addcmul(grad_log_det, grad_u.t(), u).neg_()
         grad = torch.cat([-direct, grad_log_scale]).t()
+        if is_direct and wants_x:
+            direct = torch.addmm(direct, out_weight[:, out_width:].t(), grad.t())
         grad_weights: list[Tensor | None] = [None] * len(masks)
         grad_biases: list[Tensor | None] = [None] * len(masks)
         for layer in range(len(masks) - 1, -1, -1):
             grad_weights[layer] = _masked_product(grad, inputs[layer], masks[layer])
             grad_biases[layer] = grad.sum(dim=0)
             if layer > 0:
-                grad = activation.gradient_(torch.mm(grad, weights[layer]), kept[layer - 1])
+                weight = weights[layer][:, : kept[layer - 1].shape[1]]
+                grad = activation.gradient_(torch.mm(grad, weight), kept[layer - 1])
         grad_x = torch.addmm(direct, weights[0].t(), grad.t()).t() if wants_x else None
         return grad_x, grad_weights + grad_biases
 

@@ -34,6 +34,11 @@ class MadeSpec(Spec):
             their weights, and a row's density is the mean over all of them.
         separate_networks: one network for the means and one for the log standard deviations.
         activation: between the layers.
+        direct: an output sees the inputs before it without a hidden unit between, too: out =
+            c + (V * M_V) h + (A * M_A) x, A strictly masked (Germain et al. 2015, section 4).
+        mask_weights: with several masks, a second matrix U beside the weights of each layer, by
+            which units know the mask they are under: h = g(b + (W * M) x + (U * M) 1) (the same,
+            on connectivity-agnostic training).
     """
 
     family: Literal["made"] = "made"
@@ -44,6 +49,8 @@ class MadeSpec(Spec):
     masks: int = 1
     separate_networks: bool = False
     activation: ActivationName = "tanh"
+    direct: bool = False
+    mask_weights: bool = False
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("made",))
@@ -57,6 +64,8 @@ class MadeSpec(Spec):
             raise ValueError("separate_networks needs conditional gaussian")
         if self.separate_networks and self.masks > 1:
             raise ValueError("separate_networks needs masks 1")
+        if self.mask_weights and self.masks == 1:
+            raise ValueError("mask_weights needs masks above 1")
 
     def count_parameters(self, dim: int, context_dim: int = 0) -> int:
         """Weights and biases."""
@@ -80,7 +89,14 @@ class MadeSpec(Spec):
         return Chain(parts)
 
     def _conditioner(self, context_dim: int) -> Conditioner:
-        return Conditioner(self.hidden, self.activation, context_dim, self.separate_networks)
+        return Conditioner(
+            self.hidden,
+            self.activation,
+            context_dim,
+            self.separate_networks,
+            direct=self.direct,
+            mask_weights=self.mask_weights,
+        )
 
     def _transformer(self) -> Transformer:
         match self.conditional:
@@ -134,6 +150,10 @@ class Made(Autoregressive):
         scale = pending.scale
         biases[0] = biases[0] + weights[0] @ pending.shift
         weights[0] = weights[0] * scale
+        if self.conditioner.is_direct(self.dim):
+            out, direct = weights[-1].tensor_split([-self.dim], dim=1)
+            biases[-1] = biases[-1] + direct @ pending.shift
+            weights[-1] = torch.cat([out, direct * scale], dim=1)
         rescale = torch.cat([1 / scale, torch.ones_like(scale)])
         offset = torch.cat([-pending.shift / scale, -scale.log()])
         biases[-1] = biases[-1] * rescale + offset
@@ -163,9 +183,13 @@ class _MadeStep(AutoregressiveStep):
             activation_=activation_,
             transformer=Affine(),
         )
-        self._layer = layer if context_weight is None else None
+        # The kernels know neither a context nor direct connections.
+        is_plain = context_weight is None and self._direct is None
+        self._layer = layer if is_plain else None
         # With the signs turned in the weights, u = (x + minus_shift) exp(minus_log_scale).
-        self._out = -layer.weights[-1], -layer.biases[-1][:, None]
+        weight, bias = self._out
+        self._out = -weight, -bias
+        self._direct = None if self._direct is None else -self._direct
 
     def inverse(
         self,

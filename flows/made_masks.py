@@ -26,6 +26,13 @@ class MaskEnsemble(Bijection):
     averaged. The density is a mixture, so data have no noise. The forward direction draws the
     mask from the first number of the noise: the uniform number behind it, times M, has the mask
     as its whole part, and its fraction is uniform again.
+
+    With `mask_weights` each layer is h = g(b + (W * M) x + (U * M) 1), U a second matrix of the
+    shape of W (Germain et al. 2015, on connectivity-agnostic training): a unit knows which of its
+    connections a mask M leaves. Under one mask that is a bias. U starts at 0, where all masks have
+    the same biases.
+    Ours is divided by the root of its columns: otherwise the sum, of hundreds of numbers, takes
+    steps hundreds of times as long as those of any other bias, and gradient descent diverges.
     """
 
     has_noise = False
@@ -48,12 +55,16 @@ class MaskEnsemble(Bijection):
         self.conditioner = conditioner
         self.transformer = transformer
         widths = [len(layer) for layer in conditioner.degrees(dim, transformer.outputs)]
+        seen = [*widths[:-1], widths[-1] + (dim if conditioner.is_direct(dim) else 0)]
         pairs = [
             initial_linear(below, above, generator)
-            for below, above in zip(widths, [*widths[1:], transformer.outputs * dim], strict=True)
+            for below, above in zip(seen, [*widths[1:], transformer.outputs * dim], strict=True)
         ]
         self.weights = nn.ParameterList(weight for weight, _ in pairs)
         self.biases = nn.ParameterList(bias for _, bias in pairs)
+        self.mask_weights: nn.ParameterList | None = None
+        if conditioner.mask_weights:
+            self.mask_weights = nn.ParameterList(torch.zeros_like(w) for w in self.weights)
         self.context_weight = conditioner.context_weight(transformer.outputs, generator)
         orders = [torch.randperm(dim, generator=generator) for _ in range(masks)]
         self.register_buffer("orders", torch.stack(orders))
@@ -120,11 +131,19 @@ class MaskEnsemble(Bijection):
         inputs = torch.argsort(self.orders[mask]) + 1
         return [inputs, *(self.get_buffer(name)[mask] for name in self.hidden_names)]
 
-    def _masked(self, mask: int) -> list[Tensor]:
-        masks = made_masks(self.degrees(mask), self.transformer.outputs)
-        return [
-            weight * wanted.to(weight) for weight, wanted in zip(self.weights, masks, strict=True)
-        ]
+    def _masked(self, mask: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights and biases under a mask."""
+        direct = self.conditioner.is_direct(self.dim)
+        drawn = made_masks(self.degrees(mask), self.transformer.outputs, direct=direct)
+        masks = [wanted.to(weight) for weight, wanted in zip(self.weights, drawn, strict=True)]
+        weights = [weight * wanted for weight, wanted in zip(self.weights, masks, strict=True)]
+        biases = list(self.biases)
+        if self.mask_weights is not None:
+            biases = [
+                bias + (known * wanted).sum(dim=1) * known.shape[1] ** -0.5
+                for bias, known, wanted in zip(biases, self.mask_weights, masks, strict=True)
+            ]
+        return weights, biases
 
     def parameters_of(
         self, x: Tensor, context: Tensor | None, mask: int
@@ -135,13 +154,9 @@ class MaskEnsemble(Bijection):
         first = None
         if context is not None and self.context_weight is not None:
             first = F.linear(context, self.context_weight)
-        out = run_masked(
-            x,
-            self._masked(mask),
-            list(self.biases),
-            activation=self.conditioner.activation,
-            first=first,
-        )
+        weights, biases = self._masked(mask)
+        activation = self.conditioner.activation
+        out = run_masked(x, weights, biases, activation=activation, first=first)
         return out.view(len(x), self.transformer.outputs, self.dim).movedim(1, 0)
 
     def _member_density(self, x: Tensor, context: Tensor | None, mask: int) -> Tensor:
@@ -166,11 +181,15 @@ class MaskEnsemble(Bijection):
         orders = [torch.argsort(layer, stable=True) for layer in degrees]
         outputs = torch.arange(self.transformer.outputs, device=orders[0].device) * self.dim
         above = [*orders[1:], (outputs[:, None] + orders[0]).flatten()]
+        below = list(orders)
+        if self.conditioner.is_direct(self.dim):
+            below[-1] = torch.cat([orders[-1], len(orders[-1]) + orders[0]])
+        masked = self._masked(mask)
         weights = [
             pending.cast(weight[rows][:, columns])
-            for weight, rows, columns in zip(self._masked(mask), above, orders, strict=True)
+            for weight, rows, columns in zip(masked[0], above, below, strict=True)
         ]
-        biases = [pending.cast(bias[rows]) for bias, rows in zip(self.biases, above, strict=True)]
+        biases = [pending.cast(bias[rows]) for bias, rows in zip(masked[1], above, strict=True)]
         context = self.context_weight
         return AutoregressiveStep(
             weights,

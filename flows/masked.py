@@ -63,12 +63,18 @@ class Conditioner:
         activation: between the layers.
         context_dim: numbers a row that all units see.
         separate: a network of that size for each of the outputs of a feature.
+        direct: outputs see the inputs before them also without hidden units between (Germain et
+            al. 2015, section 4: the matrix A): those are the last columns of the last weights.
+        mask_weights: a second matrix beside the weights of each layer, by which units know their
+            own masks, where there are several (`flows.made_masks`).
     """
 
     hidden: list[int]
     activation: ActivationName
     context_dim: int = 0
     separate: bool = False
+    direct: bool = False
+    mask_weights: bool = False
 
     def degrees(self, dim: int, outputs: int) -> list[Tensor]:
         """Those of the inputs and of each hidden layer; one feature alone has no hidden layers."""
@@ -81,12 +87,18 @@ class Conditioner:
 
     def layers(self, dim: int, outputs: int, generator: torch.Generator) -> nn.ModuleList:
         """The affine maps, untrained."""
-        masks = made_masks(self.degrees(dim, outputs), outputs, separate=self.separate)
+        degrees, direct = self.degrees(dim, outputs), self.is_direct(dim)
+        masks = made_masks(degrees, outputs, separate=self.separate, direct=direct)
         widths = [dim, *self.hidden]
+        widths[-1] += dim if direct else 0
         return nn.ModuleList(
             MaskedLinear(mask, generator, fan_in=width)
             for mask, width in zip(masks, widths, strict=False)
         )
+
+    def is_direct(self, dim: int) -> bool:
+        """Whether there are direct connections; one feature alone has nothing to connect."""
+        return self.direct and dim > 1
 
     def context_weight(self, outputs: int, generator: torch.Generator) -> nn.Parameter | None:
         """What the first hidden layer adds of the context."""
@@ -101,8 +113,11 @@ class Conditioner:
         repeats = outputs if self.separate else 1
         hidden = [] if dim == 1 and self.context_dim == 0 else [w * repeats for w in self.hidden]
         widths = [dim, *hidden, outputs * dim]
+        weights = sum(below * above for below, above in pairwise(widths))
+        if self.is_direct(dim):
+            weights += outputs * dim * dim
         context = self.context_dim * hidden[0] if self.context_dim else 0
-        return context + sum((below + 1) * above for below, above in pairwise(widths))
+        return context + (2 if self.mask_weights else 1) * weights + sum(widths[1:])
 
 
 def run_masked(
@@ -117,7 +132,8 @@ def run_masked(
 
     Args:
         x: its input.
-        weights: of the layers, masked.
+        weights: of the layers, masked; the last ones may have columns for the input itself after
+            those for the hidden units.
         biases: of the layers.
         activation: between the layers.
         first: what the context adds to the first layer.
@@ -130,4 +146,6 @@ def run_masked(
         if index == 0 and first is not None:
             h = h + first
         h = apply(h)
+    if weights[-1].shape[1] > h.shape[1]:
+        h = torch.cat([h, x], dim=1)
     return F.linear(h, weights[-1], biases[-1])

@@ -55,7 +55,9 @@ def output_mask(
     return (above[:, None] > below[None, :]).float()
 
 
-def made_masks(degrees: list[Tensor], outputs: int, *, separate: bool = False) -> list[Tensor]:
+def made_masks(
+    degrees: list[Tensor], outputs: int, *, separate: bool = False, direct: bool = False
+) -> list[Tensor]:
     """The masks of a network with several outputs a feature, all first ones before all second.
 
     Args:
@@ -63,6 +65,8 @@ def made_masks(degrees: list[Tensor], outputs: int, *, separate: bool = False) -
         outputs: numbers a feature.
         separate: each output has hidden units of its own: those of a layer belong to the outputs
             in turns.
+        direct: the last mask has a column for each input too, after those of the hidden units:
+            the outputs see the inputs without a hidden unit between them, strictly.
     """
     masks = [hidden_mask(above, below) for below, above in pairwise(degrees)]
     masks.append(output_mask(degrees[0], degrees[-1]).repeat(outputs, 1))
@@ -71,4 +75,7 @@ def made_masks(degrees: list[Tensor], outputs: int, *, separate: bool = False) -
         owners.append(torch.arange(outputs).repeat_interleave(len(degrees[0])))
         for layer, (below, above) in enumerate(pairwise(owners), start=1):
             masks[layer] *= above[:, None] == below[None, :]
+    if direct:
+        seen = output_mask(degrees[0], degrees[0]).repeat(outputs, 1)
+        masks[-1] = torch.cat([masks[-1], seen], dim=1)
     return masks

@@ -41,7 +41,7 @@ class SequentialSampler:
 
         Args:
             weights: of the layers, masked; the rows of the last are the first parameters of all
-                features, then the second ones, and so on.
+                features, then the second ones, and so on; its columns may go on with direct ones.
             biases: of the layers.
             degrees: of the inputs and the hidden layers, in rising order.
             activation_: between the layers, in place.
@@ -53,7 +53,8 @@ class SequentialSampler:
         together = torch.arange(outputs * dim, device=biases[-1].device).view(outputs, dim)
         order = together.t().flatten()
         self._dim, self._outputs = dim, outputs
-        self._weights = [*weights[:-1], weights[-1][order]]
+        last, self._direct = split_direct(weights[-1][order], degrees)
+        self._weights = [*weights[:-1], last]
         self._biases = [bias[:, None] for bias in [*biases[:-1], biases[-1][order]]]
         self._widths = [dim, *(len(weight) for weight in weights[:-1]), outputs * dim]
         # known[layer][i]: how many of its units are known with the first i features. Outputs
@@ -98,7 +99,8 @@ class SequentialSampler:
 
     def tensors(self) -> list[Tensor]:
         """Everything that takes memory between calls, work space apart."""
-        return [*self._weights, *self._biases]
+        direct = [] if self._direct is None else [self._direct]
+        return [*self._weights, *direct, *self._biases]
 
     @property
     def _numbered(self) -> list[tuple[int, list[int]]]:
@@ -118,10 +120,11 @@ class SequentialSampler:
             self._product(layer, (known[layer][start], known[layer][end]), (None, start))
             for layer in range(1, last + 1)
         ]
+        outer += self._direct_products((known[last][start], known[last][end]), (0, start))
         features = [
             _Feature(
                 i,
-                self._product(last, (known[last][i], known[last][i + 1]), (start, i)),
+                self._outputs_of(i, start),
                 [
                     self._product(layer, (units[i], units[i + 1]), (start, i + 1))
                     for layer, units in self._numbered
@@ -130,6 +133,23 @@ class SequentialSampler:
             for i in range(start, end)
         ]
         return _Block(outer, features)
+
+    def _outputs_of(self, i: int, start: int) -> list["_Product"]:
+        """What the features from `start` to before i add to the parameters of feature i."""
+        last = len(self._weights)
+        rows = self._known[last][i], self._known[last][i + 1]
+        hidden = self._product(last, rows, (start, i))
+        return [hidden, *self._direct_products(rows, (start, i))]
+
+    def _direct_products(
+        self, rows: tuple[int, int], features: tuple[int, int]
+    ) -> list["_Product"]:
+        """What direct connections add to some outputs, of some features."""
+        if self._direct is None:
+            return []
+        target, source = slice(*rows), slice(*features)
+        weight = self._direct[target, source]
+        return [_Product(len(self._weights), target, source, weight, None, below=0)]
 
     def _product(
         self, layer: int, rows: tuple[int, int], features: tuple[int | None, int]
@@ -144,7 +164,7 @@ class SequentialSampler:
         target, source = slice(*rows), slice(begin, below[features[1]])
         weight = self._weights[layer - 1][target, source]
         bias = self._biases[layer - 1] if features[0] is None else None
-        return _Product(layer, target, source, weight, bias)
+        return _Product(layer, target, source, weight, bias, below=layer - 1)
 
 
 @dataclass(frozen=True)
@@ -156,11 +176,12 @@ class _Product:
     columns: slice
     weight: Tensor
     bias: Tensor | None
+    below: int
 
     def bound(self, layers: list[Tensor], first_bias: Tensor) -> "_Bound":
         """The product with the work space's own views."""
         bias = first_bias if self.bias is not None and self.layer == 1 else self.bias
-        source = layers[self.layer - 1][self.columns]
+        source = layers[self.below][self.columns]
         target = layers[self.layer][self.rows]
         return target, None if bias is None else bias[self.rows], self.weight, source
 
@@ -173,7 +194,7 @@ class _Feature:
     """What a feature still needs before it is known, and what it makes known."""
 
     index: int
-    before: _Product
+    before: list[_Product]
     after: list[_Product]
 
 
@@ -198,7 +219,7 @@ class _Plan:
         self._first = [self._bound(product) for product in sampler._first]
         self._blocks = [
             (
-                [self._bound(product) for product in block.outer if _has_rows(product)],
+                [self._bound(product) for product in block.outer if _adds(product)],
                 [self._feature(feature) for feature in block.features],
             )
             for block in sampler._blocks
@@ -215,8 +236,10 @@ class _Plan:
             activation_(addmm(bias, weight, source, out=target))
         for outer, features in self._blocks:
             for target, bias, weight, source in outer:
-                assert bias is not None  # noqa: S101  as they were made
-                addmm(bias, weight, source, out=target)
+                if bias is None:
+                    target.addmm_(weight, source)
+                else:
+                    addmm(bias, weight, source, out=target)
             for i, before, (parameters, x, log_det), after in features:
                 for target, _, weight, source in before:
                     target.addmm_(weight, source)
@@ -231,11 +254,12 @@ class _Plan:
         self, feature: _Feature
     ) -> tuple[int, list[_Bound], tuple[Tensor, Tensor, Tensor], list[_Bound]]:
         i, out = feature.index, self.layers[-1]
-        before, after = feature.before, [p for p in feature.after if _has_rows(p)]
+        before = [product for product in feature.before if _has_columns(product)]
+        after = [product for product in feature.after if _has_rows(product)]
         parameters = out[i * self._outputs : (i + 1) * self._outputs]
         return (
             i,
-            [self._bound(before)] if _has_columns(before) else [],
+            [self._bound(product) for product in before],
             (parameters, self.layers[0][i], self.log_det[i]),
             [self._bound(product) for product in after],
         )
@@ -245,6 +269,26 @@ def _units_known(degrees: Int[Tensor, " width"], dim: int) -> list[int]:
     """How many units of a hidden layer have a degree of at most 0, 1, ..., dim."""
     known: list[int] = torch.searchsorted(degrees, torch.arange(dim + 1), right=True).tolist()
     return known
+
+
+def split_direct(
+    weight: Float[Tensor, "outputs_dim in_width"], degrees: Sequence[Tensor]
+) -> tuple[Float[Tensor, "outputs_dim width"], Float[Tensor, "outputs_dim dim"] | None]:
+    """The last weights of a masked network without direct connections, and these, if any.
+
+    Args:
+        weight: of the last layer.
+        degrees: of the inputs and the hidden layers.
+    """
+    width = len(degrees[-1])
+    if weight.shape[1] == width:
+        return weight, None
+    return weight[:, :width].contiguous(), weight[:, width:].contiguous()
+
+
+def _adds(product: _Product) -> bool:
+    """Whether it changes anything: with a bias, it sets its rows even where nothing is below."""
+    return _has_rows(product) and (product.bias is not None or _has_columns(product))
 
 
 def _has_rows(product: _Product) -> bool:

@@ -52,6 +52,8 @@ CASES = [
     Case("made", MadeSpec(hidden=[16], activation="relu")),
     Case("made-random", MadeSpec(hidden=[12, 9], order="random", activation="gelu")),
     Case("made-separate", MadeSpec(hidden=[8, 8], separate_networks=True)),
+    Case("made-direct", MadeSpec(hidden=[12], direct=True, activation="relu")),
+    Case("made-direct-separate", MadeSpec(hidden=[8, 8], direct=True, separate_networks=True)),
     Case("made-mixture", MadeSpec(conditional="mixture", components=3, hidden=[12])),
     Case("maf", MafSpec(layers=3, hidden=[16])),
     Case(

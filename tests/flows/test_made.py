@@ -49,8 +49,9 @@ def test_jacobians_of_conditioners_are_strictly_triangular(case, make):
 
 
 @pytest.mark.parametrize("conditional", ["gaussian", "bernoulli", "mixture"])
-def test_jacobians_of_every_mask_are_strictly_triangular_in_its_own_order(conditional):
-    spec = MadeSpec(conditional=conditional, components=2, hidden=[20, 15], masks=3)
+@pytest.mark.parametrize("fields", [{}, {"direct": True, "mask_weights": True}], ids=["", "direct"])
+def test_jacobians_of_every_mask_are_strictly_triangular_in_its_own_order(conditional, fields):
+    spec = MadeSpec(conditional=conditional, components=2, hidden=[20, 15], masks=3, **fields)
     ensemble = build(spec, 5, seed=2).double().transform
     assert isinstance(ensemble, MaskEnsemble)
     row = torch.randn(5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

@@ -1,5 +1,6 @@
 """MADEs without noise: of 0 and 1, and averages over several masks."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from flows import FitOptions, FlowError, MadeSpec, build, compile_flow, count_parameters, fit
 from flows.made_masks import MaskEnsemble, choose_mask
+from flows.masks import made_masks
 from flows.mixture import GaussianMixture
 from tests.flows.cases import example_rows
 
@@ -15,7 +17,12 @@ SPECS = {
     "bernoulli": MadeSpec(conditional="bernoulli", hidden=[16]),
     "bernoulli-random": MadeSpec(conditional="bernoulli", hidden=[12, 9], order="random"),
     "bernoulli-masks": MadeSpec(conditional="bernoulli", hidden=[12], masks=3, activation="relu"),
+    "bernoulli-direct": MadeSpec(conditional="bernoulli", hidden=[9], order="random", direct=True),
+    "bernoulli-masks-direct": MadeSpec(
+        conditional="bernoulli", hidden=[12, 9], masks=3, direct=True, mask_weights=True
+    ),
     "gaussian-masks": MadeSpec(hidden=[12, 8], masks=3),
+    "gaussian-masks-direct": MadeSpec(hidden=[12], masks=2, direct=True, mask_weights=True),
     "mixture-masks": MadeSpec(conditional="mixture", components=2, hidden=[12], masks=2),
 }
 BINARY = [name for name in SPECS if name.startswith("bernoulli")]
@@ -50,7 +57,7 @@ def test_probabilities_of_all_binary_vectors_sum_to_1(name, dim):
     assert total == pytest.approx(1, abs=1e-10)
 
 
-@pytest.mark.parametrize("name", ["gaussian-masks", "mixture-masks"])
+@pytest.mark.parametrize("name", ["gaussian-masks", "gaussian-masks-direct", "mixture-masks"])
 @pytest.mark.parametrize("dim", [1, 2])
 def test_an_average_over_masks_integrates_to_1(name, dim):
     axis = torch.linspace(-40, 40, 8001 if dim == 1 else 801, dtype=torch.float64)
@@ -132,6 +139,39 @@ def test_training_takes_the_masks_in_turns():
     flow.eval()
     mean = torch.logsumexp(torch.stack(scores[:3]), dim=0) - torch.tensor(3.0).log()
     torch.testing.assert_close(flow.log_prob(x), mean)
+
+
+def test_units_know_their_mask_by_a_bias_of_its_own():
+    flow = flow_of("bernoulli-masks-direct", 4)
+    ensemble = flow.transform
+    assert isinstance(ensemble, MaskEnsemble)
+    assert ensemble.mask_weights is not None
+    x = rows_of("bernoulli-masks-direct", 5, 4)
+    masks = made_masks(ensemble.degrees(1), 1, direct=True)
+    pairs = zip(ensemble.weights, ensemble.mask_weights, ensemble.biases, masks, strict=True)
+    first, second, last = [
+        (weight * mask, (known * mask).sum(dim=1) / mask.shape[1] ** 0.5 + bias)
+        for weight, known, bias, mask in pairs
+    ]
+    h = torch.tanh(x @ first[0].t() + first[1])
+    h = torch.tanh(h @ second[0].t() + second[1])
+    out = torch.cat([h, x], dim=1) @ last[0].t() + last[1]
+    torch.testing.assert_close(ensemble.parameters_of(x, None, 1)[0], out)
+
+
+def test_untrained_mask_weights_change_nothing():
+    plain = MadeSpec(hidden=[9], masks=2)
+    x = rows_of("gaussian-masks", 5, 4)
+    scores = [
+        build(spec, 4, seed=0).double().eval().log_prob(x)
+        for spec in (plain, dataclasses.replace(plain, mask_weights=True))
+    ]
+    assert torch.equal(*scores)
+
+
+def test_mask_weights_without_several_masks_are_refused():
+    with pytest.raises(ValueError, match="mask_weights needs masks above 1"):
+        MadeSpec(mask_weights=True)
 
 
 def test_a_value_that_is_neither_0_nor_1_has_no_probability():

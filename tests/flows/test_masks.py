@@ -43,6 +43,16 @@ def test_wide_networks_let_each_output_see_all_features_before_it():
         assert torch.equal(half > 0, torch.ones(6, 6).tril(-1) > 0)
 
 
+def test_direct_connections_are_strict_columns_behind_those_of_the_hidden_units():
+    degrees = [torch.tensor([3, 1, 4, 2]), torch.tensor([1, 3, 2, 2, 1])]
+    *_, plain = made_masks(degrees, 2)
+    *_, mask = made_masks(degrees, 2, direct=True)
+    assert torch.equal(mask[:, :5], plain)
+    order = torch.argsort(degrees[0])
+    for half in mask[:, 5:].chunk(2):
+        assert torch.equal(half[order][:, order], torch.ones(4, 4).tril(-1))
+
+
 def test_one_feature_has_no_hidden_layer():
     (mask,) = masks_of(1, [8, 8])
     assert torch.equal(mask, torch.zeros(2, 1))
