@@ -57,11 +57,11 @@ def test_a_caller_who_leaves_gives_back_what_came():
 
 def test_what_a_share_holds_counts_until_it_is_given_back():
     memory = BodyMemory(100)
-    with pytest.raises(Problem) as refused, memory.share() as share:
+    with memory.share() as share, memory.share() as another:
         share.hold(90)
         share.hold(30)
-        with memory.share() as another:
-            another.hold(70)
+        another.hold(70)
+        with pytest.raises(Problem) as refused:
             another.hold(71)
     assert refused.value.type.slug == "overloaded"
     with memory.share() as share:
