@@ -7,8 +7,8 @@ import sys
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 # A request of ten thousand rows takes a few blocks of a megabyte or two: to have the kernel clear
 # them anew for each costs it more than a tenth of its time.
-_KEPT_BYTES = 8 * 1024 * 1024
-_LARGE_BYTES = 4 * 1024 * 1024
+_KEPT_BYTES = 4 * 1024 * 1024
+_LARGE_BYTES = 2 * 1024 * 1024
 _ARENAS = 2
 
 

@@ -12,7 +12,7 @@ from models_store.table_ipc import END_BYTES, ArrowPieces, message_size
 from models_store.table_open import open_arrow_bytes
 from models_store.table_source import Columns
 
-WHOLE_BYTES = 4 * 1024 * 1024
+WHOLE_BYTES = 2 * 1024 * 1024
 """Smaller bodies are read in memory, and checked to the end before the answer begins."""
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024

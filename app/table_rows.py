@@ -33,7 +33,7 @@ _SLUGS = {
     "dataset-too-large": "limit-decoded-bytes",
     "dataset-truncated": "array-parse",
 }
-_TAKEN_BYTES = 2 * 1024 * 1024
+_TAKEN_BYTES = 1024 * 1024
 _FORMULA_STARTS = ("'=", "'+", "'-", "'@")
 
 
