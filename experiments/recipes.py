@@ -136,7 +136,7 @@ class VariationalRecipe:
 Recipe = DensityRecipe | VariationalRecipe
 
 
-def _early(optimiser: Literal["adam", "adagrad"], rate: float, **changes: Any) -> FitOptions:  # noqa: ANN401  fields of many types
+def _early(optimiser: Literal["adam", "adagrad", "sgd"], rate: float, **changes: Any) -> FitOptions:  # noqa: ANN401  fields of many types
     """Early stopping with patience 30 on the validation likelihood, as all of these papers."""
     return FitOptions(optimiser=optimiser, learning_rate=rate, **({"patience": 30} | changes))
 
