@@ -13,7 +13,7 @@ from app.arrow_encoders import ArrowEncoder, ParquetEncoder
 from app.encoders import CsvEncoder, Encoder, JsonEncoder, NdjsonEncoder, NpyEncoder
 from app.incoming import Incoming
 from app.json_rows import decode_json, read_json
-from app.npy import read_npy
+from app.npy import decode_npy, read_npy
 from app.row_shape import Floats, RowsShape
 from app.settings import ApiSettings
 from app.table_rows import read_table
@@ -29,7 +29,8 @@ class Codec:
         read: from a body to arrays of rows, each of the model's columns in their order. It raises
             `Problem` for what is wrong with the body.
         encoder: makes what writes an answer.
-        decode: from a whole body to its rows, where a body is held in memory in any case.
+        decode: from a whole body to its rows, the shortest way for one that is brief.
+        brief_bytes: the largest body that is brief.
         text: whether it is text, which compresses well; floats do not.
         limited_as_json: whether a body is held in memory, so that the limit of JSON applies.
         counts: whether an answer begins with the number of its rows.
@@ -39,6 +40,7 @@ class Codec:
     read: Callable[[Incoming], AsyncGenerator[Floats, None]]
     encoder: Callable[[AnswerTable], Encoder]
     decode: Callable[[bytes, RowsShape], Floats] | None = None
+    brief_bytes: int = 0
     text: bool = False
     limited_as_json: bool = False
     counts: bool = False
@@ -61,12 +63,20 @@ CODECS = (
         read_json,
         JsonEncoder,
         decode=decode_json,
+        brief_bytes=64 * 1024,
         text=True,
         limited_as_json=True,
     ),
     Codec(TableFormat.NDJSON, read_table, NdjsonEncoder, text=True),
     Codec(TableFormat.CSV, read_table, CsvEncoder, text=True),
-    Codec(TableFormat.NPY, read_npy, NpyEncoder, counts=True),
+    Codec(
+        TableFormat.NPY,
+        read_npy,
+        NpyEncoder,
+        decode=decode_npy,
+        brief_bytes=2 * 1024 * 1024,
+        counts=True,
+    ),
     Codec(TableFormat.ARROW, read_arrow, ArrowEncoder),
     Codec(TableFormat.PARQUET, read_table, ParquetEncoder),
 )

@@ -24,8 +24,10 @@ _FIRST_ROWS = 256  # of a function whose speed is not known
 _MAX_ROWS = 8192
 _TILE_ROWS = 64  # what kernels compute together; a part of a tile costs as much as all of it
 _MAX_KEYS = 10_000
-_SHARED_S = 0.002
-_ALONE_S = 0.005
+# A turn of a large request, while small ones come and where none do.
+_SHORT_TURN_S = 0.002
+_LONG_TURN_S = 0.008
+_SMALL_AROUND_S = 0.1  # after a small request, another one may come for so long
 
 
 class Engine:
@@ -35,7 +37,8 @@ class Engine:
     collects. Small requests for the same function are then computed as one batch, each row's
     result going to its own request. Large requests, and small ones beside them, take turns: each
     turn of a large one computes as many rows as fit in a couple of milliseconds, so a request
-    of one row waits for a chunk of a large one, not for the whole of it.
+    of one row waits for a chunk of a large one, not for the whole of it. Where no small ones come,
+    turns are longer, which costs less.
 
     Batches that take less than the way to the thread and back are computed on the event loop
     itself, see `QuickBatches`.
@@ -65,6 +68,7 @@ class Engine:
         self._turns: deque[Large] = deque()
         self._waiting_bytes = 0
         self._rows_per_s: dict[Hashable, float] = {}
+        self._small_at = -math.inf
         self._changed = threading.Condition()
         self._stopping = False
         self._metrics = metrics or EngineMetrics(CollectorRegistry())
@@ -130,6 +134,7 @@ class Engine:
         deadline = self._deadline(max_wait_s, admitted=admitted)
         whole_key = key, rows.dtype, rows.shape[1]
         work = Small(size_bytes, deadline, function, rows, results, whole_key)
+        self._small_at = time.monotonic()
         if not self._stopping and self._quick.takes(work):
             self._quick.add(work)
         else:
@@ -259,7 +264,8 @@ class Engine:
     def _turn_rows(self, work: Large) -> int:
         if work.rows_per_s == 0:
             return _FIRST_ROWS
-        rows = int(work.rows_per_s * (_SHARED_S if self.waiting > 1 else _ALONE_S))
+        are_small_around = time.monotonic() - self._small_at < _SMALL_AROUND_S
+        rows = int(work.rows_per_s * (_SHORT_TURN_S if are_small_around else _LONG_TURN_S))
         if rows > _TILE_ROWS:
             rows -= rows % _TILE_ROWS
         return max(1, min(_MAX_ROWS, rows))

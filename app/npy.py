@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.incoming import Incoming
 from app.problems import Problem
-from app.row_shape import Floats
+from app.row_shape import Floats, RowsShape
 from app.table_rows import read_table
 
 _MAGIC = b"\x93NUMPY"
@@ -47,6 +47,21 @@ class NpyHeader:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
+def decode_npy(body: bytes, shape: RowsShape) -> Floats:
+    """The rows of a whole npy body.
+
+    Raises:
+        Problem: as `read_npy`.
+    """
+    header, offset = _found(parse_header(body), shape)
+    values = len(body) - offset
+    _check_size(header, came=values)
+    if not header.fortran:
+        return _rows(body, header, offset=offset)
+    columns = np.frombuffer(body, header.dtype, offset=offset).reshape(header.shape, order="F")
+    return _as_floats(np.ascontiguousarray(columns))
+
+
 async def read_npy(incoming: Incoming) -> AsyncGenerator[Floats, None]:
     """The rows of an npy body, as they come.
 
@@ -60,19 +75,25 @@ async def read_npy(incoming: Incoming) -> AsyncGenerator[Floats, None]:
         found = parse_header(start)
         if found is not None:
             break
+    header, offset = _found(found, incoming.shape)
+    read = _columns_first if header.fortran else _rows_first
+    async for rows in read(incoming, header, start=start, offset=offset):
+        yield rows
+
+
+def _found(found: tuple[NpyHeader, int] | None, shape: RowsShape) -> tuple[NpyHeader, int]:
+    """A header that fits the model."""
     if found is None:
         raise unreadable("its header is cut short")
-    header, offset = found
+    header, _ = found
     if len(header.shape) != 2:
         raise Problem(
             "batch-shape",
             f"The array has {len(header.shape)} dimensions; it must have 2: rows, columns.",
         )
-    incoming.shape.check_count(header.shape[0])
-    incoming.shape.check_width(header.shape[1])
-    read = _columns_first if header.fortran else _rows_first
-    async for rows in read(incoming, header, start=start, offset=offset):
-        yield rows
+    shape.check_count(header.shape[0])
+    shape.check_width(header.shape[1])
+    return found
 
 
 async def _rows_first(
@@ -83,10 +104,6 @@ async def _rows_first(
         incoming.certain_rows = header.shape[0]
     row_bytes = header.dtype.itemsize * header.shape[1]
     step = max(1, _CHUNK_BYTES // row_bytes) * row_bytes
-    if len(start) - offset == header.size <= step:
-        await _check_end(incoming, header, came=header.size)
-        yield _rows(start, header, offset=offset)  # not copied
-        return
     waiting: list[bytes | memoryview] = [memoryview(start)[offset:]]
     size = came = len(start) - offset
     while True:
@@ -120,12 +137,6 @@ async def _columns_first(
         yield rows
 
 
-async def _check_end(incoming: Incoming, header: NpyHeader, *, came: int) -> None:
-    async for piece in incoming.body:
-        came += len(piece)
-    _check_size(header, came=came)
-
-
 def _check_size(header: NpyHeader, *, came: int, more: bool = False) -> None:
     if came > header.size or (came < header.size and not more):
         raise unreadable(f"the header announces {header.size} bytes of values, {came} came")
@@ -133,7 +144,11 @@ def _check_size(header: NpyHeader, *, came: int, more: bool = False) -> None:
 
 def _rows(data: bytes, header: NpyHeader, *, offset: int = 0) -> Floats:
     values = np.frombuffer(data, dtype=header.dtype, offset=offset).reshape(-1, header.shape[1])
-    single = header.dtype.kind == "f" and header.dtype.itemsize <= 4
+    return _as_floats(values)
+
+
+def _as_floats(values: NDArray[Any]) -> Floats:
+    single = values.dtype.kind == "f" and values.dtype.itemsize <= 4
     # No copy for what is a float32 or float64 of this machine already.
     return np.asarray(values, np.float32) if single else np.asarray(values, np.float64)
 

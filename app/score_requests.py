@@ -40,7 +40,7 @@ LOG_DET = "log_det"
 LOG_PROB = "log_prob"
 QUANTILE = "quantile"
 _BRIEF_ROWS = 256  # fewer are done before a look whether the caller is still there
-_BRIEF_BYTES = 64 * 1024  # so few are not worth decoding ahead
+_SMALL_BYTES = 64 * 1024  # so few are not worth decoding ahead
 
 
 def row_columns(version: Version) -> Sequence[str]:
@@ -282,17 +282,19 @@ class _Body:
         return self._incoming is not None and self._incoming.begun
 
     async def brief_rows(self) -> Floats | None:
-        """All the rows of a small body, by the shortest way; None if `rows` must be asked.
+        """All the rows of a brief body, by the shortest way; None if `rows` must be asked.
 
         Raises:
             Problem: what is wrong with them.
         """
-        decode = self._codec.decode
-        if decode is None or not self._is_brief():
+        codec = self._codec
+        if codec.decode is None or not self._is_at_most(codec.brief_bytes):
             return None
-        body = await read_body(self._request, limit=self._codec.max_bytes(self._settings))
+        body = await read_body(self._request, limit=codec.max_bytes(self._settings))
         self._complete = True
-        return await in_thread_if_large(decode, body, self._shape)
+        if codec.text:
+            return await in_thread_if_large(codec.decode, body, self._shape)
+        return codec.decode(body, self._shape)
 
     async def rows(self) -> AsyncGenerator[Floats, None]:
         """The rows as they come.
@@ -315,7 +317,8 @@ class _Body:
             counted=self._counted,
         )
         chunks = codec.read(self._incoming)
-        async with aclosing(chunks if self._is_brief() else ahead(chunks)) as found:
+        is_small = self._is_at_most(_SMALL_BYTES)
+        async with aclosing(chunks if is_small else ahead(chunks)) as found:
             async for rows in found:
                 yield rows
 
@@ -359,6 +362,6 @@ class _Body:
         declared = self._request.headers.get("content-length", "")
         return int(declared) if declared.isdecimal() else None
 
-    def _is_brief(self) -> bool:
+    def _is_at_most(self, size: int) -> bool:
         declared = self._declared_bytes
-        return declared is not None and declared <= _BRIEF_BYTES
+        return declared is not None and declared <= size

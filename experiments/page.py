@@ -106,7 +106,7 @@ def _density_row(recipe: DensityRecipe, result: dict[str, Any] | None) -> str:
     value, error = result["test_log_likelihood"], 2 * result["test_standard_error"]
     return (
         f"| `{recipe.name}` | {recipe.title} | {value:.2f} ± {error:.2f}{_but_few(result)} |"
-        f" {published} | {_verdict(value, error, recipe.published)} |"
+        f" {published} | {_verdict(value, error, recipe.published)}{_remark(recipe)} |"
         f" {result['epochs']}, {_duration(result['training_seconds'])}{_precision(result)} |\n"
     )
 
@@ -159,6 +159,10 @@ def _verdict(value: float, error: float, published: tuple[Published, ...]) -> st
     if value > known.value:
         return f"better by {value - known.value:.2f}"
     return f"short by {known.value - value:.2f}"
+
+
+def _remark(recipe: DensityRecipe) -> str:
+    return f"; {recipe.remark}" if recipe.remark else ""
 
 
 def _duration(seconds: float) -> str:

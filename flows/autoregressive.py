@@ -92,7 +92,7 @@ class Autoregressive(Bijection):
 
     def network(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Weights, biases and masks, layer by layer; the context's weights are not among them."""
-        layers = [layer for layer in self.layers if isinstance(layer, MaskedLinear)]
+        layers = self._linear_layers()
         return (
             [layer.weight for layer in layers],
             [layer.bias for layer in layers],
@@ -111,6 +111,9 @@ class Autoregressive(Bijection):
             transformer=self.transformer.folded(pending),
         )
         return [*pending.steps(), step], pending.applied()
+
+    def _linear_layers(self) -> list[MaskedLinear]:
+        return [layer for layer in self.layers if isinstance(layer, MaskedLinear)]
 
     def _degrees(self) -> list[Tensor]:
         return self.conditioner.degrees(self.dim, self.transformer.outputs)
@@ -139,7 +142,9 @@ class Autoregressive(Bijection):
         return F.linear(context, self.context_weight)
 
     def _condition(self, x: Tensor, context: Tensor | None) -> Float[Tensor, "outputs batch dim"]:
-        weights, biases = self._masked()
+        layers = self._linear_layers()
+        weights = [layer.masked_weight() for layer in layers]
+        biases: list[Tensor] = [layer.bias for layer in layers]
         activation = self.conditioner.activation
         out = run_masked(x, weights, biases, activation=activation, first=self._added(context))
         return out.view(len(x), self.transformer.outputs, self.dim).movedim(1, 0)

@@ -433,11 +433,13 @@ def _sample_tile(layers, places, space, cells, log_det):
 
 
 _INTEGERS = types.Array(int64, 2, "C", readonly=True)
+_SINGLES = types.Array(float32, 2, "C", readonly=True)
 _DOUBLES = types.Array(float64, 2, "C", readonly=True)
-_ARGUMENTS = (_DOUBLES, _INTEGERS, int64, _INTEGERS, _DOUBLES)
+_MODEL = (_INTEGERS, int64, _INTEGERS, _DOUBLES)
+_RESULTS = (float64[:, ::1], float64[::1])
 
 
-@_jit(types.void(*_ARGUMENTS, float64[:, ::1], float64[::1], float64[::1]))
+@_jit([types.void(rows, *_MODEL, *_RESULTS, float64[::1]) for rows in (_SINGLES, _DOUBLES)])
 @no_type_check
 def invert(rows, layers, units, places, affine, noise, log_det, squares):
     """Data to noise.
@@ -474,7 +476,7 @@ def invert(rows, layers, units, places, affine, noise, log_det, squares):
         start += count
 
 
-@_jit(types.void(*_ARGUMENTS, float64[:, ::1], float64[::1]))
+@_jit(types.void(_DOUBLES, *_MODEL, *_RESULTS))
 @no_type_check
 def sample(noise, layers, units, places, affine, rows, log_det):
     """Noise to data.

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,23 @@ from torch import Tensor, nn
 from flows.fused import ACTIVATIONS, ActivationName
 from flows.linear import initial_linear, uniform
 from flows.masks import hidden_degrees, input_degrees, made_masks
+
+
+class _MaskedGradient(torch.autograd.Function):
+    """A tensor as it is, its gradient times a mask: a pass less each way than their product."""
+
+    @staticmethod
+    def forward(tensor: Tensor, mask: Tensor) -> Tensor:  # noqa: ARG004  for the gradient
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ANN401, ARG004  torch's signature
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401  torch's signature
+        (mask,) = ctx.saved_tensors
+        return grad.mul_(mask), None  # the product of a layer, which nothing else reads
 
 
 class MaskedLinear(nn.Module):
@@ -37,6 +55,13 @@ class MaskedLinear(nn.Module):
         self.weight = nn.Parameter(weight * mask)
         self.bias = nn.Parameter(bias)
         self.register_load_state_dict_post_hook(_mask_after_load)  # type: ignore[no-untyped-call]  # torch's own
+
+    def masked_weight(self) -> Tensor:
+        """The weight times its mask; in training it is 0 there already, and its gradient masked."""
+        if not self.training:
+            return self.weight * self.mask
+        weight: Tensor = _MaskedGradient.apply(self.weight, self.mask)  # type: ignore[no-untyped-call]  # torch's own
+        return weight
 
     def apply_mask(self) -> None:
         """Sets the masked weights to 0, outside of any graph that holds them."""

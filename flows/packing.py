@@ -122,7 +122,8 @@ class PackedFlow:
         """
         log_det, squares = np.empty(len(rows)), np.empty(len(rows))
         outputs = noise, log_det, squares
-        self._call(self._kernels.invert, rows, (mean, std), outputs)
+        dtype = np.float32 if rows.dtype == np.float32 else np.float64
+        self._call(self._kernels.invert, rows, (mean, std), outputs, dtype=dtype)
         return log_det, squares
 
     def sample(self, noise: Rows, mean: Doubles, std: Doubles) -> tuple[Doubles, Doubles]:
@@ -143,13 +144,15 @@ class PackedFlow:
         rows: Rows,
         moments: tuple[Doubles, Doubles],
         outputs: Sequence[Doubles],
+        *,
+        dtype: npt.DTypeLike = np.float64,
     ) -> None:
         affine = np.concatenate([*(part[None] for part in moments), self._noise_affine])
         with np.errstate(over="ignore", invalid="ignore"):
             for part in _parts(len(rows)):
-                exact = np.ascontiguousarray(rows[part], dtype=np.float64)
+                taken = np.require(rows[part], dtype, ["C_CONTIGUOUS", "ALIGNED"])
                 results = (output[part] for output in outputs)
-                kernel(exact, self._layers, self._units, self._places, affine, *results)
+                kernel(taken, self._layers, self._units, self._places, affine, *results)
 
 
 _Array = Singles | Integers

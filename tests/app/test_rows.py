@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from app import json_rows
 from app.answer_table import Chunk, row_errors
 from app.negotiation import answer_codec, request_codec
-from app.npy import npy_header, npy_values
+from app.npy import decode_npy, npy_header, npy_values
 from app.problems import Problem
 from app.row_shape import Floats, RowsShape
 from models_store.table_contract import MEDIA_TYPES, TableFormat
@@ -206,7 +206,7 @@ def test_fault_030_031_npy_rows_are_read_whatever_their_dtype_and_order(array, f
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_npy_rows_of_a_native_float_are_not_copied(dtype):
     body = npy(np.ones((2, 3), dtype))
-    rows = decode(body, NPY, SHAPE)
+    rows = decode_npy(body, SHAPE)
     assert np.shares_memory(rows, np.frombuffer(body, np.uint8))
 
 
