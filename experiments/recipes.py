@@ -27,6 +27,9 @@ _PAPAMAKARIOS = "Papamakarios et al. 2017"
 _DURKAN = "Durkan et al. 2019"
 _THESIS = "the thesis that introduced the HAF"
 
+# A gradient's norm that bounds nothing.
+_NO_BOUND = 1e12
+
 
 @dataclass(frozen=True)
 class Published:
@@ -91,11 +94,14 @@ class DensityRecipe:
                 "optimiser": options.optimiser,
                 "learning_rate": options.learning_rate,
                 "weight_decay": options.weight_decay,
-                "max_gradient_norm": 1e12,
+                "max_gradient_norm": options.max_gradient_norm or _NO_BOUND,
                 "batch_size": options.batch_size,
                 "max_epochs": options.max_epochs,
-                "patience": options.patience,
+                "patience": options.patience or options.max_epochs,
                 "schedule": schedule,
+                "robust": False,
+                "weight_average": options.weight_average,
+                "mixed_precision": options.mixed_precision,
                 "seed": seed,
             },
         }

@@ -244,9 +244,10 @@ def _optimisation(
         max_seconds=request.max_seconds,
         schedule=request.schedule,
         row_loss_bound=ROW_LOSS_BOUND if request.robust else None,
-        weight_average=WEIGHT_AVERAGE if request.robust else None,
+        weight_average=request.weight_average or (WEIGHT_AVERAGE if request.robust else None),
         noise="epoch" if request.robust else "once",
         restarts=1 if request.robust else 0,
+        mixed_precision=request.mixed_precision,
         seed=secrets.randbits(31) if request.seed is None else request.seed,
     )
 

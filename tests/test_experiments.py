@@ -1,5 +1,6 @@
 """The published experiments: recipes, data, runs and the page of results."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,8 +12,14 @@ from experiments import page
 from experiments.recipes import RECIPES, DensityRecipe
 from experiments.run import Place, run
 from experiments.sources import DataMissingError
+from models_store.acceptance import TrainingLimits, accept_training
 from models_store.schemas import TrainingRequest
 from models_store.variational_schemas import VariationalRequest
+from tests.models_store.test_acceptance import dataset
+from workers.training import options_of
+
+
+_BITS = {"min": 0.0, "max": 1.0, "distinct": 2}
 
 
 @pytest.fixture
@@ -84,11 +91,22 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(place, monkeypatch):
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
 def test_every_recipe_is_a_job_of_the_service_too(recipe):
-    if isinstance(recipe, DensityRecipe):
-        body = recipe.request("ds_" + "0" * 32, seed=1)
-        assert TrainingRequest.model_validate(body).flow == recipe.flow
-    else:
+    if not isinstance(recipe, DensityRecipe):
         assert VariationalRequest.model_validate(recipe.request(seed=1)).flow == recipe.flow
+        return
+    table = dataset(rows=10_000, dim=784)
+    table.columns[:] = [column | _BITS for column in table.columns]
+    request = TrainingRequest.model_validate(recipe.request(table.id, seed=1))
+    limits = TrainingLimits(max_parameters=10**9, max_layers=256, max_memory_bytes=2**40)
+    accepted = accept_training(request, table, limits=limits)
+    assert accepted.flow == recipe.flow
+    wanted = recipe.options
+    assert options_of(accepted.optimisation) == dataclasses.replace(
+        wanted,
+        seed=1,
+        patience=wanted.patience or wanted.max_epochs,
+        max_gradient_norm=wanted.max_gradient_norm or 1e12,
+    )
 
 
 def test_the_page_holds_what_the_results_say():

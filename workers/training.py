@@ -118,7 +118,7 @@ class _Run:
             flow,
             parts.train,
             parts.validation,
-            options=_options(self._request.optimisation),
+            options=options_of(self._request.optimisation),
             state=self._checkpoints.newest(),
             on_batch=self._on_batch,
             interrupted=interrupted,
@@ -208,7 +208,8 @@ def _build(request: AcceptedTraining, parts: Parts, noise: Noise | None) -> Flow
     return build_with(standardise=moments(rows, request.columns, preprocessed))
 
 
-def _options(choices: AcceptedOptimisation) -> FitOptions:
+def options_of(choices: AcceptedOptimisation) -> FitOptions:
+    """The same choices for `flows.fit`."""
     schedule = choices.schedule
     return FitOptions(
         optimiser=choices.optimiser,
@@ -226,6 +227,7 @@ def _options(choices: AcceptedOptimisation) -> FitOptions:
         weight_average=choices.weight_average,
         noise=choices.noise,
         restarts=choices.restarts,
+        mixed_precision=choices.mixed_precision,
         seed=choices.seed,
     )
 

@@ -66,6 +66,9 @@ def test_training_is_robust_unless_it_is_asked_not_to_be() -> None:
     chosen = accept_training(plain, table, limits=LIMITS).optimisation
     assert (chosen.row_loss_bound, chosen.weight_average) == (None, None)
     assert (chosen.noise, chosen.restarts) == ("once", 0)
+    averaged = request(table, optimisation={"robust": False, "weight_average": 0.999})
+    chosen = accept_training(averaged, table, limits=LIMITS).optimisation
+    assert (chosen.row_loss_bound, chosen.weight_average) == (None, 0.999)
 
 
 @pytest.mark.parametrize(
