@@ -60,7 +60,7 @@ def test_two_fields_are_enough_and_the_choices_are_shown() -> None:
 def test_training_is_robust_unless_it_is_asked_not_to_be() -> None:
     table = dataset()
     chosen = accept_training(request(table), table, limits=LIMITS).optimisation
-    assert (chosen.row_loss_bound, chosen.weight_average) == (10.0, 0.99)
+    assert (chosen.row_loss_bound, chosen.weight_average) == (30.0, 0.99)
     assert (chosen.noise, chosen.restarts) == ("epoch", 1)
     plain = request(table, optimisation={"robust": False})
     chosen = accept_training(plain, table, limits=LIMITS).optimisation
