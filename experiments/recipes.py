@@ -307,8 +307,10 @@ def _options(name: str, data: str, rate: float) -> tuple[FitOptions, str]:
     if name == "mnist-maf":
         # Adam moves the weights of pixels that hardly ever change as far as any others, at random:
         # without the average, single test pictures cost these two millions of nats.
-        averaged = _early("adam", rate, **_PAPERS, weight_average=0.999)
-        return averaged, "evaluated by a moving average of the weights"
+        averaged = _early("adam", rate, **_PAPERS, weight_average=0.999, patience=10)
+        return averaged, "evaluated by a moving average of the weights; patience of 10 epochs"
+    if name == "mnist-haf-700":
+        return _early("adam", rate, **_PAPERS, patience=10), "patience of 10 epochs"
     return _early("adam", rate, **_PAPERS), ""
 
 

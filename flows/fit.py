@@ -118,6 +118,7 @@ class _Fitter:
         batches = -(-len(train) // options.batch_size)
         self._bounds = [len(train) * batch // batches for batch in range(batches + 1)]
         self._check_batches()
+        self._parameters = list(flow.parameters())
         self._optimiser = self._new_optimiser()
         decay = options.weight_average
         self._average = None if decay is None else WeightAverage(flow, decay)
@@ -216,7 +217,7 @@ class _Fitter:
                 losses = bound_losses(losses, bound)
             losses.mean().backward()  # type: ignore[no-untyped-call]  # torch's own
         if self._options.max_gradient_norm is not None:
-            nn.utils.clip_grad_norm_(self._flow.parameters(), self._options.max_gradient_norm)
+            nn.utils.clip_grad_norm_(self._parameters, self._options.max_gradient_norm)
         self._optimiser.step()
         return scores.detach().sum(dtype=torch.float64)
 
@@ -287,7 +288,7 @@ class _Fitter:
 
     def _new_optimiser(self) -> torch.optim.Optimizer:
         return make_optimiser(
-            self._flow.parameters(),
+            self._parameters,
             self._options.optimiser,
             learning_rate=self._options.learning_rate,
             weight_decay=self._options.weight_decay,

@@ -1,4 +1,4 @@
-"""Hand-written gradients of the two layers in which training spends its time.
+"""Hand-written gradients of the layers in which training spends its time.
 
 Ordinary autograd costs a node, a graph and temporaries for each of a dozen small operations a
 layer. Here a layer gives its result together with its pullback: the function from gradients of
@@ -79,6 +79,13 @@ ACTIVATIONS: dict[ActivationName, Activation] = {
 # the parameters.
 Pullback = Callable[[Tensor, Tensor, bool], tuple[Tensor | None, list[Tensor | None]]]
 
+# From the gradient of a network's outputs, rows first, and what the gradient of its input, features
+# first, is to be added to, if that is wanted: the sum, and the gradients of the parameters.
+_NetworkPullback = Callable[[Tensor, Tensor | None], tuple[Tensor | None, list[Tensor | None]]]
+
+# Weights and biases, layer by layer.
+Network = tuple[Sequence[Tensor], Sequence[Tensor]]
+
 
 def masked_affine_vjp(
     x: Float[Tensor, "batch dim"],
@@ -101,16 +108,7 @@ def masked_affine_vjp(
     Returns:
         The noise, log|det du/dx|, and the pullback; parameters are all weights, then all biases.
     """
-    inputs, kept = [x], []
-    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        z = torch.addmm(bias, inputs[-1], weight.t())
-        inputs.append(activation.apply(z) if activation.keeps_input else activation.apply_(z))
-        kept.append(z)
-    out_weight, out_width = weights[-1], inputs[-1].shape[1]
-    is_direct = out_weight.shape[1] > out_width
-    if is_direct:
-        inputs[-1] = torch.cat([inputs[-1], x], dim=1)
-    out = torch.addmm(biases[-1][:, None], out_weight, inputs[-1].t())
+    out, network_pullback = _network_vjp(x, weights, biases, masks, activation=activation)
     shift, log_scale = out.chunk(2)
     inv_scale = torch.exp(-log_scale)
     u = torch.sub(x.t(), shift, out=torch.empty_like(shift)).mul_(inv_scale)
@@ -122,21 +120,106 @@ def masked_affine_vjp(
     ) -> tuple[Tensor | None, list[Tensor | None]]:
         direct = grad_u.t() * inv_scale
         grad_log_scale = torch.addcmul(grad_log_det, grad_u.t(), u).neg_()
-        grad = torch.cat([-direct, grad_log_scale]).t()
-        if is_direct and wants_x:
-            direct = torch.addmm(direct, out_weight[:, out_width:].t(), grad.t())
-        grad_weights: list[Tensor | None] = [None] * len(masks)
-        grad_biases: list[Tensor | None] = [None] * len(masks)
-        for layer in range(len(masks) - 1, -1, -1):
-            grad_weights[layer] = _masked_product(grad, inputs[layer], masks[layer])
+        grad_out = torch.cat([-direct, grad_log_scale]).t()
+        grad_x, grads = network_pullback(grad_out, direct if wants_x else None)
+        return None if grad_x is None else grad_x.t(), grads
+
+    return u.t(), log_scale.sum(dim=0).neg_(), pullback
+
+
+def coupling_vjp(
+    x: Float[Tensor, "batch dim"],
+    halves: tuple[slice, slice],
+    scale_network: Network | None,
+    shift_network: Network,
+) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
+    """Gives u_a = x_a, u_b = (x_b - t(x_a)) exp(-s(x_a)).
+
+    Args:
+        x: data.
+        halves: the features a, which are copied, and b.
+        scale_network: weights and biases of s, with tanh between the layers; without it s is 0.
+        shift_network: weights and biases of t, with ReLU between the layers.
+
+    Returns:
+        The noise, log|det du/dx|, and the pullback; parameters are the weights, then the biases, of
+        s, then those of t.
+    """
+    copied, moved = halves
+    columns = x.t()
+    read = columns[copied].t()
+    shift, shift_pullback = _network_vjp(read, *shift_network, activation=ACTIVATIONS["relu"])
+    u = x.new_empty(columns.shape)
+    u[copied] = columns[copied]
+    noise = torch.sub(columns[moved], shift, out=u[moved])
+    if scale_network is None:
+        log_det = x.new_zeros(1)
+    else:
+        scale, scale_pullback = _network_vjp(read, *scale_network, activation=ACTIVATIONS["tanh"])
+        inv_scale = torch.exp(-scale)
+        noise.mul_(inv_scale)
+        log_det = scale.sum(dim=0).neg_()
+
+    def pullback(
+        grad_u: Tensor,
+        grad_log_det: Tensor,
+        wants_x: bool,  # noqa: FBT001  always given
+    ) -> tuple[Tensor | None, list[Tensor | None]]:
+        grads = grad_u.t()
+        grad_copied, grad_moved = grads[copied] if wants_x else None, grads[moved]
+        grad_scales: list[Tensor | None] = []
+        if scale_network is not None:
+            grad_scale = torch.addcmul(grad_log_det, grad_moved, noise).neg_()
+            grad_moved = grad_moved * inv_scale
+            grad_copied, grad_scales = scale_pullback(grad_scale.t(), grad_copied)
+        grad_copied, grad_shifts = shift_pullback(-grad_moved.t(), grad_copied)
+        if grad_copied is None:
+            return None, grad_scales + grad_shifts
+        grad_x = torch.empty_like(u)
+        grad_x[copied], grad_x[moved] = grad_copied, grad_moved
+        return grad_x.t(), grad_scales + grad_shifts
+
+    return u.t(), log_det, pullback
+
+
+def _network_vjp(
+    x: Float[Tensor, "batch width"],
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    masks: Sequence[Tensor] | None = None,
+    *,
+    activation: Activation,
+) -> tuple[Float[Tensor, "outputs batch"], _NetworkPullback]:
+    """A network's outputs, and the gradients of its weights, then of its biases."""
+    inputs, kept = [x], []
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        z = torch.addmm(bias, inputs[-1], weight.t())
+        inputs.append(activation.apply(z) if activation.keeps_input else activation.apply_(z))
+        kept.append(z)
+    out_weight, out_width = weights[-1], inputs[-1].shape[1]
+    is_direct = out_weight.shape[1] > out_width
+    if is_direct:
+        inputs[-1] = torch.cat([inputs[-1], x], dim=1)
+    out = torch.addmm(biases[-1][:, None], out_weight, inputs[-1].t())
+
+    def pullback(grad: Tensor, grad_x: Tensor | None) -> tuple[Tensor | None, list[Tensor | None]]:
+        count = len(weights)
+        if is_direct and grad_x is not None:
+            grad_x = torch.addmm(grad_x, out_weight[:, out_width:].t(), grad.t())
+        grad_weights: list[Tensor | None] = [None] * count
+        grad_biases: list[Tensor | None] = [None] * count
+        for layer in range(count - 1, -1, -1):
+            mask = None if masks is None else masks[layer]
+            grad_weights[layer] = _weight_gradient(grad, inputs[layer], mask)
             grad_biases[layer] = grad.sum(dim=0)
             if layer > 0:
                 weight = weights[layer][:, : kept[layer - 1].shape[1]]
                 grad = activation.gradient_(torch.mm(grad, weight), kept[layer - 1])
-        grad_x = torch.addmm(direct, weights[0].t(), grad.t()).t() if wants_x else None
+        if grad_x is not None:
+            grad_x = torch.addmm(grad_x, weights[0].t(), grad.t())
         return grad_x, grad_weights + grad_biases
 
-    return u.t(), log_scale.sum(dim=0).neg_(), pullback
+    return out, pullback
 
 
 def batch_normalise_vjp(
@@ -185,12 +268,14 @@ def batch_normalise_vjp(
     return u[0].t(), log_det, pullback, (mean, var)
 
 
-def _masked_product(grad: Tensor, h: Tensor, mask: Tensor) -> Tensor:
+def _weight_gradient(grad: Tensor, h: Tensor, mask: Tensor | None) -> Tensor:
     """The gradient of a weight: grad^T h where the mask is 1.
 
     Products over many rows are faster with a narrow input first, even though the mask then meets
     a transposed matrix; wide ones lose several times more by that than they gain.
     """
     if _MANY_ROWS * h.shape[1] < len(h):
-        return torch.mul(mask, torch.mm(h.t(), grad).t())
-    return torch.mm(grad.t(), h).mul_(mask)
+        product = torch.mm(h.t(), grad).t()
+        return product if mask is None else torch.mul(mask, product)
+    product = torch.mm(grad.t(), h)
+    return product if mask is None else product.mul_(mask)

@@ -13,6 +13,7 @@ from flows.batch_norm import BatchNorm, BatchNormSpec
 from flows.compose import Chain
 from flows.errors import SpecError
 from flows.folding import AffineCoupling, Pending, Step, tanh_as_sigmoid
+from flows.fused import Pullback, coupling_vjp
 from flows.linear import (
     FoldedNetwork,
     apply_folded,
@@ -224,6 +225,19 @@ class Coupling(Bijection):
             return self._join(copied, moved - shift), x.new_zeros(len(x))
         u = self._join(copied, (moved - shift) * torch.exp(-log_scale))
         return u, -log_scale.sum(dim=1)
+
+    def parameter_list(self) -> list[Tensor]:
+        """The parameters, in the order that `inverse_vjp` has."""
+        scale, shift = map(network_parameters, (self.scale_layers, self.shift_layers))
+        return [tensor for tensors in (*scale, *shift) for tensor in tensors]
+
+    def inverse_vjp(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
+        """The inverse with its pullback, hand-written."""
+        scale = None if self.additive else network_parameters(self.scale_layers)
+        shift = network_parameters(self.shift_layers)
+        return coupling_vjp(x, self.shape.halves(), scale, shift)
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """One step, its tanh written as sigmoid, which takes in the pending map of what it moves and reads.
