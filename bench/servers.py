@@ -51,6 +51,16 @@ class Server:
         """Processor time of all its processes so far."""
         return sum(map(_cpu_s, _family(self.pid)))
 
+    @contextmanager
+    def asleep(self) -> Iterator[None]:
+        """Stop all its processes for a while: some poll, even when nobody asks them anything."""
+        family = list(_family(self.pid))
+        _send(family, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            _send(family, signal.SIGCONT)
+
 
 @dataclass(frozen=True)
 class Missing:
@@ -218,6 +228,12 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
             os.killpg(process.pid, number)
         with suppress(subprocess.TimeoutExpired):
             process.wait(10)
+
+
+def _send(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _family(pid: int) -> Iterator[int]:

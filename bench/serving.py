@@ -4,8 +4,8 @@ The same trained MAF 5 x 512 on 21 columns behind each: the peers compute it by 
 author would serve it, and two of them once more by our compiled engine, which tells what the server
 alone makes of a request. The load comes from this process, which has the last processor; each
 server, however many processes it has, may use the others, of which there is one on a machine of
-two. The load goes round the servers in turns, and between them the compiled flow is called directly
-on a processor of the servers.
+two. The load goes round the servers in turns, each alone while the others are stopped, and between
+them the compiled flow is called directly on a processor of the servers.
 """
 
 import asyncio
@@ -88,7 +88,7 @@ def measure(*, quick: bool = False) -> str:
             in_process = []
             for _ in range(rounds):
                 _round(servers, figures, rows, connections, seconds=seconds)
-                with _only_on(theirs):
+                with _only_on(theirs), _asleep(servers):
                     in_process.append(_in_process_rate(compiled, rows))
             sections.append(_table((rows, connections), figures, statistics.median(in_process)))
             print(sections[-1], file=sys.stderr, flush=True)  # the rest takes minutes, and may fail
@@ -112,11 +112,23 @@ def _round(
     for server in servers:
         group = [server.request(_text(rows), rows)] * connections
         before = server.cpu_s()
-        (load,) = uvloop.run(loads(server.port, [group], seconds=seconds))
+        with _asleep(servers, but=server):
+            (load,) = uvloop.run(loads(server.port, [group], seconds=seconds))
         # The warm-up's requests cost as well; they are as many a second.
         share = load.seconds / (load.seconds + load.warm_up_s)
         cpu_s = (server.cpu_s() - before) * share
         figures[server.name].add(load, rows=rows, cpu_s=cpu_s)
+
+
+@contextmanager
+def _asleep(servers: list[Server], *, but: Server | None = None) -> Iterator[None]:
+    """Nothing but the server that is measured may run beside it."""
+    awake = None if but is None else but.pid
+    with ExitStack() as stack:
+        for pid, server in {server.pid: server for server in servers}.items():
+            if pid != awake:
+                stack.enter_context(server.asleep())
+        yield
 
 
 def _mixed(servers: list[Server], *, seconds: float, rounds: int) -> str:
@@ -127,7 +139,8 @@ def _mixed(servers: list[Server], *, seconds: float, rounds: int) -> str:
         for server in servers:
             one = [server.request(_text(1), 1)] * _SMALL
             many = [server.request(_text(_LARGE), _LARGE)]
-            loaded = uvloop.run(loads(server.port, [one, many], seconds=2 * seconds))
+            with _asleep(servers, but=server):
+                loaded = uvloop.run(loads(server.port, [one, many], seconds=2 * seconds))
             for figures, load in zip((small, large), loaded, strict=True):
                 figures[server.name].add(load, rows=1, cpu_s=0)
     lines = [

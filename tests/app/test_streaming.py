@@ -327,11 +327,14 @@ def test_a_caller_who_leaves_in_the_middle_of_body_and_answer_leaves_nothing(ser
     server.wait_until_idle()
 
 
-def test_a_length_that_the_header_contradicts_is_refused_before_the_body_has_come(server):
+@pytest.mark.parametrize("first_bytes", [1_000, 100_000], ids=["little", "much"])
+def test_a_length_that_the_header_contradicts_is_refused_before_the_body_has_come(
+    server, first_bytes
+):
     body = body_of(TableFormat.NPY, 100_000)
     connection = server.connect()
     server.begin(connection, len(body) - 8)
-    connection.send(body[:1000])
+    connection.send(body[:first_bytes])
     response = connection.getresponse()
     assert (response.status, json.loads(response.read())["type"]) == (422, "/problems/array-parse")
     connection.close()
