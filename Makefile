@@ -32,9 +32,10 @@ install: $(VENV)/.dev-stamp ## Make the environment, development tools included
 up: $(VENV)/.run-stamp ## Start the whole service on 127.0.0.1:8000; Ctrl-C stops it
 	@exec $(BIN)/densityd up
 
-# Compiled modules are kept: the tests start many processes that import the same.
+# Compiled modules are kept: the tests start many processes that import the same. Three workers keep
+# two processors busy: many tests wait for processes.
 test: install ## Run the tests, with real Redis and PostgreSQL
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses=3 --dist=worksteal
 
 # CHAOS="--database postgresql --jobs 12 --kills 8"; `python -m tests.chaos --help` says more.
 chaos: install ## Kill a whole service at random while it works, and check that nothing is lost
