@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from flows import (
     BatchNormSpec,
@@ -21,6 +21,7 @@ from flows import (
     VariationalOptions,
     spec_to_dict,
 )
+from flows.options import Optimiser
 
 _GERMAIN = "Germain et al. 2015"
 _PAPAMAKARIOS = "Papamakarios et al. 2017"
@@ -144,7 +145,7 @@ class VariationalRecipe:
 Recipe = DensityRecipe | VariationalRecipe
 
 
-def _early(optimiser: Literal["adam", "adagrad", "sgd"], rate: float, **changes: Any) -> FitOptions:  # noqa: ANN401  fields of many types
+def _early(optimiser: Optimiser, rate: float, **changes: Any) -> FitOptions:  # noqa: ANN401  fields of many types
     """Early stopping with patience 30 on the validation likelihood, as all of these papers."""
     return FitOptions(optimiser=optimiser, learning_rate=rate, **({"patience": 30} | changes))
 

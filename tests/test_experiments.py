@@ -18,7 +18,6 @@ from models_store.variational_schemas import VariationalRequest
 from tests.models_store.test_acceptance import dataset
 from workers.training import options_of
 
-
 _BITS = {"min": 0.0, "max": 1.0, "distinct": 2}
 
 
