@@ -385,10 +385,10 @@ def _pictures() -> Iterator[Recipe]:
         "picture",
         RealNvpSpec(layers=48, hidden=[200], batch_norm=running),
         FitOptions(
-            learning_rate=5e-4,
+            learning_rate=1e-3,
             max_gradient_norm=10.0,
             batch_size=256,
-            max_epochs=60,
+            max_epochs=300,
             patience=None,
             schedule="cosine",
         ),
