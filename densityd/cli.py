@@ -131,7 +131,7 @@ def reproduce(  # noqa: PLR0913 - one for each option
         bool,
         typer.Option(
             "--mixed-precision",
-            help="Train a density with matrix products in bfloat16; evaluation stays exact."
+            help="Let the matrix products of training round to bfloat16, where there are units for it."
             " Faster where the processor has units for them (AMX, CUDA).",
         ),
     ] = False,

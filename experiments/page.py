@@ -18,9 +18,10 @@ _HEAD = """# The published experiments
 Every number of ours on this page is read from `experiments/results` by `python -m experiments.page`.
 `densityd reproduce --list` names the experiments; `densityd reproduce NAME --data FOLDER` runs one, through the
 training code that jobs use, `haf-comparison` and `anomaly` all studies of that kind. One that was stopped goes on where
-it was. Log-likelihoods are means over the test rows, in nats, with two standard errors; higher is
-better. Where the times say bfloat16, the matrix products of training steps were computed in it (`--mixed-precision`);
-validation and test never are. In grids of samples, red is what is no number. Rows that say *not run* are complete recipes that nobody has run yet. Those whose data were not available are
+it was. Log-likelihoods are means over the test rows, in nats, with two standard errors; higher is better. Where the
+times say mixed, `--mixed-precision` allowed the matrix products of training steps to be rounded to bfloat16, which
+processors without units for it (AMX) do not do; validation and test never are. In grids of samples, red is what is no
+number. Rows that say *not run* are complete recipes that nobody has run yet. Those whose data were not available are
 tested on small files of the same form.
 
 """
@@ -103,7 +104,9 @@ def _density_row(recipe: DensityRecipe, result: dict[str, Any] | None) -> str:
     if result is None:
         why = ": data not available" if recipe.data in tabular.SOURCES else ""
         return f"| `{recipe.name}` | {recipe.title} | not run{why} | {published} | - | - |\n"
-    value, error = result["test_log_likelihood"], 2 * result["test_standard_error"]
+    # None is what is no number.
+    value = -math.inf if (found := result["test_log_likelihood"]) is None else found
+    error = math.inf if (found := result["test_standard_error"]) is None else 2 * found
     return (
         f"| `{recipe.name}` | {recipe.title} | {value:.2f} ± {error:.2f}{_but_few(result)} |"
         f" {published} | {_verdict(value, error, recipe.published)}{_remark(recipe)} |"
@@ -113,9 +116,9 @@ def _density_row(recipe: DensityRecipe, result: dict[str, Any] | None) -> str:
 
 def _but_few(result: dict[str, Any]) -> str:
     """Where a few rows rule the mean: that of the others."""
-    if result["test_standard_error"] < _RULED * result.get(
-        "test_but_least_likely_standard_error", math.inf
-    ):
+    of_most = result.get("test_but_least_likely_standard_error")
+    of_all = result["test_standard_error"]
+    if of_most is None or (of_all is not None and of_all < _RULED * of_most):
         return ""
     value, error = (
         result[f"test_but_least_likely_{name}"] for name in ("log_likelihood", "standard_error")
@@ -127,7 +130,7 @@ def _but_few(result: dict[str, Any]) -> str:
 
 
 def _precision(result: dict[str, Any]) -> str:
-    return ", bfloat16" if result["options"].get("mixed_precision") else ""
+    return ", mixed" if result["options"].get("mixed_precision") else ""
 
 
 def _variational_row(recipe: Recipe, result: dict[str, Any] | None) -> str:
@@ -152,7 +155,7 @@ def _verdict(value: float, error: float, published: tuple[Published, ...]) -> st
         return "not published"
     known = published[0]
     margin = error + (known.two_standard_errors or 0.0)
-    if error > _VAGUE * (known.two_standard_errors or math.inf):
+    if error >= _VAGUE * (known.two_standard_errors or math.inf):
         return "not to be told: a few rows rule the mean"
     if abs(value - known.value) <= margin:
         return "reproduced"

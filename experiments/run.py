@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import math
 import os
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 
 from experiments import data, figures
 from experiments.recipes import DensityRecipe, Recipe, VariationalRecipe
+from experiments.scores import log_densities, log_scale, score_metrics
 from experiments.sources import Data
 from experiments.studies import Progress
 from flows import (
@@ -34,7 +35,6 @@ from flows import (
     quadrature_kl,
     spec_to_dict,
 )
-from flows.evaluate import default_chunk_rows
 from flows.fit_rows import model_rows
 from models_store.blobs import BlobStore
 from models_store.checkpoints import load_state, save_state
@@ -42,7 +42,6 @@ from models_store.checkpoints import load_state, save_state
 _SAVE_EVERY_S = 60.0
 _QUICK_EPOCHS, _QUICK_ITERATIONS = 2, 50
 _SAMPLES = 10_000
-_RULING_SHARE = 1e-3  # of the test rows: the least likely ones
 
 
 @dataclass(frozen=True)
@@ -162,15 +161,10 @@ def _run_density(
     if quick:
         options = dataclasses.replace(options, max_epochs=_QUICK_EPOCHS)
     dim = rows.train.shape[1]
-    flow = build(
-        _quick(recipe.flow) if quick else recipe.flow,
-        dim,
-        preprocessing=recipe.preprocessing,
-        seed=seed,
-    )
+    flow = _untrained(recipe, _quick(recipe.flow) if quick else recipe.flow, rows.train, seed)
     flow.to(place.device)
     last, curve = _fit(flow, rows, options, saved, progress)
-    metrics = _test_metrics(flow, _model_rows(flow, rows.test, seed)) | {
+    metrics = score_metrics(log_densities(flow, _model_rows(flow, rows.test, seed))) | {
         "validation_log_likelihood": next(
             validation for epoch, _, validation in curve if epoch == last.best_epoch
         ),
@@ -184,32 +178,13 @@ def _run_density(
     return flow, curve, metrics, rows.test
 
 
-def _test_metrics(flow: Flow, rows: torch.Tensor) -> dict[str, Any]:
-    """Of preprocessed rows, with the noise of their discrete values.
-
-    One row to which a flow gives next to no density can rule the mean of ten thousand; so there is
-    also the mean of all but the few least likely.
-    """
-    scores = log_densities(flow, rows)
-    kept = scores.sort().values[math.ceil(_RULING_SHARE * len(scores)) :]
-    metrics: dict[str, Any] = {"test_rows": len(scores)}
-    for name, some in (("test", scores), ("test_but_least_likely", kept)):
-        metrics[f"{name}_log_likelihood"] = float(some.mean())
-        metrics[f"{name}_standard_error"] = float(some.std()) / math.sqrt(len(some))
-    return metrics | {
-        "test_left_out": len(scores) - len(kept),
-        "test_least_likely": [round(value, 1) for value in scores.sort().values[:10].tolist()],
-        "test_median": float(scores.median()),
-    }
-
-
-def log_densities(flow: Flow, rows: torch.Tensor) -> torch.Tensor:
-    """The log density of each preprocessed row."""
-    flow.eval()
-    with torch.no_grad():
-        chunks = torch.split(rows, default_chunk_rows(flow.device))
-        scores = [flow.log_prob(chunk.to(flow.device), space="model") for chunk in chunks]
-    return torch.cat(scores).double().cpu()
+def _untrained(recipe: DensityRecipe, spec: FlowSpec, train: torch.Tensor, seed: int) -> Flow:
+    """A flow behind the recipe's preprocessing."""
+    make = partial(build, spec, train.shape[1], preprocessing=recipe.preprocessing, seed=seed)
+    if not recipe.standardise:
+        return make()
+    rows = _model_rows(make(), train, seed).double()
+    return make(standardise=(rows.mean(dim=0), rows.std(dim=0)))
 
 
 def _model_rows(flow: Flow, rows: torch.Tensor, seed: int) -> torch.Tensor:
@@ -228,8 +203,10 @@ def _fit(
 ) -> tuple[EpochReport, list[list[float]]]:
     state, curve = saved.load()
     # From the data's units to those of the preprocessed rows, as the test likelihood.
-    train = model_rows(flow, rows.train, seed=options.seed, name="training").constant
-    held_out = model_rows(flow, rows.validation, seed=options.seed + 1, name="validation").constant
+    train, held_out = (
+        model_rows(flow, part, seed=seed, name="recipe's").constant - log_scale(flow)
+        for part, seed in ((rows.train, options.seed), (rows.validation, options.seed + 1))
+    )
     last = None
     for last in fit(flow, rows.train, rows.validation, options=options, state=state):
         if not curve or curve[-1][0] < last.epoch:

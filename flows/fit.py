@@ -3,10 +3,9 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from flows.fit_state import FitState, Json
 from flows.flow import Flow
 from flows.optimiser import make_optimiser, optimiser_tensors, restore_optimiser, set_learning_rate
 from flows.options import FitOptions
+from flows.products import products
 from flows.robust import bound_losses
 from flows.weight_average import WeightAverage
 
@@ -119,6 +119,7 @@ class _Fitter:
         self._bounds = [len(train) * batch // batches for batch in range(batches + 1)]
         self._check_batches()
         self._parameters = list(flow.parameters())
+        self._largest = max(parameter.numel() for parameter in self._parameters)
         self._optimiser = self._new_optimiser()
         decay = options.weight_average
         self._average = None if decay is None else WeightAverage(flow, decay)
@@ -210,7 +211,7 @@ class _Fitter:
     def _step(self, rows: Tensor) -> Tensor:
         """One step of the optimiser; returns the sum of the rows' log densities before it."""
         self._optimiser.zero_grad()
-        with _precision("medium") if self._options.mixed_precision else nullcontext():
+        with self._products(len(rows), mixed=self._options.mixed_precision):
             scores = self._score(rows)
             losses, bound = -scores, self._options.row_loss_bound
             if bound is not None:
@@ -220,6 +221,10 @@ class _Fitter:
             nn.utils.clip_grad_norm_(self._parameters, self._options.max_gradient_norm)
         self._optimiser.step()
         return scores.detach().sum(dtype=torch.float64)
+
+    def _products(self, rows: int, *, mixed: bool = False) -> AbstractContextManager[None]:
+        largest = rows * self._largest
+        return products(mixed=mixed, device=self._flow.device, multiplications=largest)
 
     def _score(self, rows: Tensor) -> Tensor:
         return self._flow.log_prob_of_table(rows, space="model")
@@ -233,8 +238,9 @@ class _Fitter:
                 on_batch(batches, batches)
 
         flow.eval()
-        with nullcontext() if self._average is None else self._average.applied():
-            chunk_rows = default_chunk_rows(flow.device)
+        chunk_rows = default_chunk_rows(flow.device)
+        averaged = nullcontext() if self._average is None else self._average.applied()
+        with averaged, self._products(chunk_rows):
             self._train.set_statistics(chunk_rows=chunk_rows, on_chunk=on_chunk)
             bound = self._options.row_loss_bound
             reached = evaluate(
@@ -352,17 +358,6 @@ class _Fitter:
         if self._average is not None:
             self._average.restore(groups["average"])
         self._progress = _Progress(**progress)  # type: ignore[arg-type]  # as _state wrote it
-
-
-@contextmanager
-def _precision(precision: Literal["highest", "high", "medium"]) -> Iterator[None]:
-    """Products of float32 matrices in that precision, in the whole process."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

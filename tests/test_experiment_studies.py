@@ -150,8 +150,8 @@ def test_a_study_is_reproduced_by_name_and_by_group(table, capsys):
 
 def runs_of_families(**values):
     return [
-        {"family": family, "seed": seed, "test_log_likelihood": value, "dim": 6}
-        | {"train_rows": 100, "active_parameters": 1000}
+        {"family": family, "seed": seed, "dim": 6, "train_rows": 100, "active_parameters": 1000}
+        | {"test_log_likelihood": None, "test_but_least_likely_log_likelihood": value}
         for family, found in values.items()
         for seed, value in enumerate(found)
     ]
@@ -162,6 +162,7 @@ def test_the_comparison_is_judged_by_the_differences_of_the_seeds():
     text = comparison_section(lambda name: runs if name == "haf-thyroid" else [])
     assert "| 2.000 ± 1.000 | 2.503 ± 1.005 |" in text
     assert "| ahead: +0.503 ± 0.014 | no difference: +0.037 ± 1.119 |" in text
+    assert "no number in 3 of 3" in text
     assert "Against MAF, HAF is ahead on 1 sets and behind on 0" in text
     one = comparison_section(lambda _: runs_of_families(maf=[1.0], haf=[1.5], realnvp=[1.0]))
     assert "too few seeds" in one

@@ -1,0 +1,52 @@
+"""In which precision, and by which library, the matrix products of training steps are computed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+
+# Multiplications from which on oneDNN's products are faster than MKL's.
+_LARGE = 2**22
+_FINE = 2.0**-12  # lost when 1 + this is rounded to bfloat16, kept in float32
+
+
+@contextmanager
+def products(*, mixed: bool, device: torch.device, multiplications: int) -> Iterator[None]:
+    """Chooses how float32 matrices are multiplied, in the whole process.
+
+    What torch calls medium precision may round factors to bfloat16. On processors it hands the
+    products to oneDNN, which does so only where there are units for it (AMX), and otherwise
+    computes in float32 as MKL does, without the preference that MKL has for processors of its
+    maker: on one of AMD with AVX-512 in less than half of the time. So large products go there
+    whenever nothing is lost.
+
+    Args:
+        mixed: rounding is allowed.
+        device: where the matrices are.
+        multiplications: in the largest of the products.
+    """
+    lossless = device.type == "cpu" and multiplications >= _LARGE and medium_is_exact()
+    if not (mixed or lossless):
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@cache
+def medium_is_exact() -> bool:
+    """Whether products of medium precision are computed in float32 on this processor."""
+    rows, size = 128, 256
+    factor = torch.full((rows, size), 1 + _FINE)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        found = factor @ torch.ones(size, size)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    return bool(((found / size - 1 - _FINE).abs() < _FINE / 8).all())

@@ -1,0 +1,78 @@
+"""In which precision training steps multiply."""
+
+import pytest
+import torch
+
+from flows import FitOptions, MafSpec, build, fit
+from flows.products import medium_is_exact, products
+
+CPU = torch.device("cpu")
+LARGE = 2**24
+
+
+def asked(**choices):
+    with products(**({"mixed": False, "device": CPU, "multiplications": LARGE} | choices)):
+        return torch.get_float32_matmul_precision()
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    monkeypatch.setattr("flows.products.medium_is_exact", lambda: True)
+
+
+@pytest.mark.usefixtures("exact")
+def test_large_products_go_where_nothing_is_lost():
+    assert asked() == "medium"
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize("choice", [{"multiplications": 1000}, {"device": torch.device("cuda")}])
+def test_others_stay_as_they_are(choice):
+    assert asked(**choice) == "highest"
+    assert asked(**choice, mixed=True) == "medium"
+
+
+def test_where_something_is_lost_only_mixed_precision_takes_it(monkeypatch):
+    monkeypatch.setattr("flows.products.medium_is_exact", lambda: False)
+    assert asked() == "highest"
+    assert asked(mixed=True) == "medium"
+
+
+def test_the_precision_comes_back_after_an_error():
+    with pytest.raises(ZeroDivisionError), products(mixed=True, device=CPU, multiplications=1):
+        raise ZeroDivisionError
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_bfloat16_would_be_found_out():
+    """The product that is looked at, rounded as bfloat16 rounds, is not the exact one."""
+    factor = torch.full((4, 4), 1 + 2.0**-12)
+    assert torch.equal(factor.bfloat16().float(), torch.ones(4, 4))
+
+
+@pytest.mark.skipif(not medium_is_exact(), reason="this processor has units for bfloat16")
+@pytest.mark.parametrize("shape", [(250, 9, 500), (128, 1284, 784), (512, 64, 1512)])
+def test_what_is_called_exact_is_as_near_as_float32(shape):
+    rows, inner, columns = shape
+    generator = torch.Generator().manual_seed(0)
+    left = torch.randn(rows, inner, generator=generator)
+    right = torch.randn(inner, columns, generator=generator)
+    wanted = left.double() @ right.double()
+    errors = []
+    for mixed in (False, True):
+        with products(mixed=mixed, device=CPU, multiplications=1):
+            errors.append((left @ right - wanted).abs().max())
+    assert errors[1] < 4 * errors[0]
+
+
+def test_a_wide_flow_trains_to_the_same_likelihood_either_way(monkeypatch):
+    rows = torch.randn(600, 4, generator=torch.Generator().manual_seed(0)).cumsum(dim=1)
+    reached = []
+    for exact in (False, medium_is_exact()):
+        monkeypatch.setattr("flows.products.medium_is_exact", lambda exact=exact: exact)
+        flow = build(MafSpec(layers=2, hidden=[160, 160]), 4, seed=1)
+        options = FitOptions(batch_size=200, max_epochs=3, patience=None)
+        *_, last = fit(flow, rows[:400], rows[400:], options=options)
+        reached.append(last.best_validation_log_likelihood)
+    assert reached[1] == pytest.approx(reached[0], abs=1e-3)
