@@ -131,8 +131,8 @@ def reproduce(  # noqa: PLR0913 - one for each option
         bool,
         typer.Option(
             "--mixed-precision",
-            help="Let the matrix products of training round to bfloat16, where there are units for it."
-            " Faster where the processor has units for them (AMX, CUDA).",
+            help="Let the matrix products of training round to bfloat16 where that is faster: on"
+            " CUDA, and on processors with units for it (AMX).",
         ),
     ] = False,
 ) -> None:

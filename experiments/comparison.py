@@ -36,7 +36,7 @@ SEEDS = 3
 MAF_WIDTH = 100
 _WIDEST = 1024
 # As many of every set, large or small.
-STEPS = 20_000
+STEPS = 10_000
 # Robust as jobs are by default: single rows of shuttle, counted in full, make trainings diverge.
 OPTIONS = FitOptions(
     learning_rate=1e-3,

@@ -14,6 +14,7 @@ from flows.base import Bijection
 from flows.compose import Chain, Reverse
 from flows.coupling import TransformerCoupling
 from flows.fused import ActivationName
+from flows.gaussian import Gaussian, GaussianSpec
 from flows.masked import Conditioner
 from flows.real_nvp import CouplingShape, check_coupling_dim, count_coupling_networks
 from flows.spec import Spec, check_choice, check_hidden, check_positive
@@ -35,8 +36,9 @@ class NsfSpec(Spec):
     one. The inverse is 1 pass a layer. The forward direction is sequential, of coupling layers 1
     pass.
 
-    We depart from the paper in what stands between the layers, where it puts a random permutation
-    and a trained linear map, and in the networks, which have no residual blocks.
+    We depart from the paper in the networks, which have no residual blocks, and in what stands
+    between the layers, where it puts a random permutation and a trained linear map: only `linear`
+    gives us that map, without the permutation.
 
     Attributes:
         layers: of splines.
@@ -46,6 +48,9 @@ class NsfSpec(Spec):
             data are standardised; beyond, they are the identity.
         coupling: one half of the features conditions the other; otherwise each feature is
             conditioned on those before it.
+        linear: before each layer of splines, from the data, a trained linear map as a product of
+            two triangular matrices, and a shift, as in the paper: for features that are highly
+            correlated, of which splines within `tail_bound` see little.
         activation: inside the networks; `tanh` bounds the splines' parameters on outliers, where
             `relu`, the paper's choice, makes splines so flat that sampling loses digits.
     """
@@ -56,6 +61,7 @@ class NsfSpec(Spec):
     bins: int = 8
     tail_bound: float = 5.0
     coupling: bool = False
+    linear: bool = False
     activation: ActivationName = "tanh"
 
     def __post_init__(self) -> None:
@@ -68,6 +74,7 @@ class NsfSpec(Spec):
         if type(self.tail_bound) not in (int, float) or not 0 < self.tail_bound < math.inf:
             raise ValueError("tail_bound must be a positive number")
         check_choice("coupling", self.coupling, (False, True))
+        check_choice("linear", self.linear, (False, True))
         check_choice("activation", self.activation, get_args(ActivationName))
 
     def check_dim(self, dim: int) -> None:
@@ -77,18 +84,23 @@ class NsfSpec(Spec):
             check_coupling_dim("nsf with coupling", dim)
 
     def count_parameters(self, dim: int, context_dim: int = 0) -> int:
-        """Weights and biases."""
+        """Weights and biases, and the linear maps' numbers."""
         outputs = self._transformer().outputs
+        maps = 2 * self.layers * GaussianSpec().count_parameters(dim) if self.linear else 0
         if self.coupling:
-            return count_coupling_networks(
+            return maps + count_coupling_networks(
                 dim, self.layers, self.hidden, context_dim=context_dim, outputs=outputs
             )
-        return self.layers * self._conditioner(context_dim).count_parameters(dim, outputs)
+        return maps + self.layers * self._conditioner(context_dim).count_parameters(dim, outputs)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         """The chain of layers."""
         parts: list[Bijection] = []
         for layer in range(self.layers):
+            if self.linear:
+                # Lower triangular, and in between reversed upper triangular.
+                lower, upper = (Gaussian(dim, full=True, generator=generator) for _ in range(2))
+                parts += [lower, Reverse(dim), upper]
             if self.coupling:
                 shape = CouplingShape(dim, copies_even=layer % 2 == 0, context_dim=context_dim)
                 parts.append(self._coupling(shape, generator))

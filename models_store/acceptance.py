@@ -331,7 +331,7 @@ def _map_activations(flow: FlowSpec) -> int:
     About twice what autograd was seen to keep for splines and monotone networks.
     """
     if isinstance(flow, NsfSpec):
-        return 15 * flow.bins + 50
+        return 15 * flow.bins + (58 if flow.linear else 50)
     if isinstance(flow, NafSpec):
         return (80 if flow.transformer == "ddsf" else 20) * flow.units
     return 8

@@ -75,6 +75,7 @@ CASES = [
     Case("sylvester-sampling", SylvesterSpec(layers=2, units=2, closed="sampling"), min_dim=2),
     Case("nsf", NsfSpec(layers=2, hidden=[12], bins=4)),
     Case("nsf-coupling", NsfSpec(layers=2, hidden=[12], bins=5, coupling=True), min_dim=2),
+    Case("nsf-linear", NsfSpec(layers=2, hidden=[12], bins=4, linear=True)),
     Case("naf-dsf", NafSpec(layers=2, hidden=[10], units=4)),
     Case("naf-ddsf", NafSpec(layers=1, hidden=[10], transformer="ddsf", units=3)),
     Case("naf-sampling", NafSpec(layers=1, hidden=[8], units=2, closed="sampling")),

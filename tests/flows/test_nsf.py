@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flows import NsfSpec, SpecError, build, check_dim, compile_flow
+from flows import FitOptions, NsfSpec, SpecError, build, check_dim, compile_flow, fit
 from flows.nsf import MAX_BINS, RationalQuadratic
 
 BINS = 8
@@ -115,6 +115,24 @@ def test_coupling_layers_swap_their_halves():
     assert (u == x).tolist() == [[True, False, True, False]]
     flow = build(NsfSpec(layers=2, hidden=[8], coupling=True), 4, seed=0)
     assert not bool((flow.inverse(x)[0] == x).any())
+
+
+def test_linear_maps_take_up_what_splines_do_not_reach():
+    """Features that are all but the same: given the first, the others vary by a hundredth."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(3000, 1, generator=generator).repeat(1, 4)
+    rows += 0.01 * torch.randn(rows.shape, generator=generator)
+    wanted = -torch.distributions.MultivariateNormal(
+        torch.zeros(4), torch.ones(4, 4) + 1e-4 * torch.eye(4)
+    ).entropy()
+    reached = []
+    for linear in (False, True):
+        flow = build(NsfSpec(layers=1, hidden=[16], bins=4, linear=linear), 4, seed=0)
+        options = FitOptions(learning_rate=3e-2, max_epochs=20, schedule="cosine")
+        *_, last = fit(flow, rows[:2000], rows[2000:], options=options)
+        reached.append(last.best_validation_log_likelihood)
+    assert reached[0] < float(wanted) - 0.7
+    assert reached[1] == pytest.approx(float(wanted), abs=0.3)
 
 
 def test_coupling_needs_two_features_and_autoregressive_layers_do_not():
