@@ -10,8 +10,8 @@ CPU = torch.device("cpu")
 LARGE = 2**24
 
 
-def asked(**choices):
-    with products(**({"mixed": False, "device": CPU, "multiplications": LARGE} | choices)):
+def asked(*, mixed=False, device=CPU, multiplications=LARGE):
+    with products(mixed=mixed, device=device, multiplications=multiplications):
         return torch.get_float32_matmul_precision()
 
 
