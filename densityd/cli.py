@@ -131,8 +131,8 @@ def reproduce(  # noqa: PLR0913 - one for each option
         bool,
         typer.Option(
             "--mixed-precision",
-            help="Let the matrix products of training round to bfloat16 where that is faster: on"
-            " CUDA, and on processors with units for it (AMX).",
+            help="Let the matrix products of training round their factors where that is faster:"
+            " on CUDA, and on processors with AMX.",
         ),
     ] = False,
 ) -> None:

@@ -74,7 +74,7 @@ class DensityRecipe:
     remark: str = ""
 
     def in_mixed_precision(self) -> "DensityRecipe":
-        """The same, its training steps allowed to round factors to bfloat16."""
+        """The same, its training steps allowed to round the factors of products."""
         options = dataclasses.replace(self.options, mixed_precision=True)
         return dataclasses.replace(self, options=options)
 

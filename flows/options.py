@@ -54,9 +54,9 @@ class FitOptions:
             and on with a tenth of the learning rate, before it fails.
         compile: the likelihood and its gradient by `torch.compile`, which takes a C++ compiler and
             half a minute or more before the first step, and pays in long trainings only.
-        mixed_precision: matrix products of training steps in bfloat16, summed in float32; faster
-            where there are units for it (CUDA, processors with AMX). Evaluation stays in full
-            precision.
+        mixed_precision: factors of the matrix products of training steps are rounded where there
+            are units for that, and faster: on CUDA to TF32, on processors with AMX to bfloat16.
+            Sums stay in float32, evaluation in full precision.
         seed: of the order of the rows, and of the noise.
     """
 

@@ -15,11 +15,11 @@ _FINE = 2.0**-12  # lost when 1 + this is rounded to bfloat16, kept in float32
 def products(*, mixed: bool, device: torch.device, multiplications: int) -> Iterator[None]:
     """Chooses how float32 matrices are multiplied, in the whole process.
 
-    What torch calls medium precision may round factors to bfloat16. On processors it hands the
-    products to oneDNN, which does so only where there are units for it (AMX), and otherwise
-    computes in float32 as MKL does, without the preference that MKL has for processors of its
-    maker: on one of AMD with AVX-512 in less than half of the time. So large products go there
-    whenever nothing is lost.
+    What torch calls medium precision may round factors: on CUDA to TF32. On processors it hands
+    the products to oneDNN, which rounds to bfloat16 only where there are units for it (AMX), and
+    otherwise computes in float32 as MKL does, without the preference that MKL has for processors
+    of its maker: on one of AMD with AVX-512 in less than half of the time. So large products go
+    there whenever nothing is lost.
 
     Args:
         mixed: rounding is allowed.

@@ -133,8 +133,8 @@ class OptimisationRequest(Strict):
     )
     mixed_precision: bool = Field(
         default=False,
-        description="Matrix products of training steps in bfloat16, summed in float32: faster on"
-        " GPUs, and on processors with AMX. Scores stay in full precision.",
+        description="Round the factors of matrix products of training steps where that is faster:"
+        " on GPUs to TF32, on processors with AMX to bfloat16. Scores stay in full precision.",
     )
     seed: Seed | None = Field(default=None, description="Null: the server picks one and shows it.")
 
