@@ -22,10 +22,10 @@ the MAF with {comparison.MAF_WIDTH} units. All are trained alike: {comparison.ST
 decay {comparison.OPTIONS.weight_decay:g}, batches of {comparison.OPTIONS.batch_size}, robustly as jobs are by default; the epoch that is best on the validation rows is
 tested. A seed draws the split (80, 10 and 10 %; of BSDS300 the published parts, the first 50,000, 10,000 and 50,000
 patches), the weights and the order; values that repeat get noise as wide as their step. Test log-likelihoods in nats a
-row, standardised by the training rows: mean over the seeds ± their standard deviation. Single rows can rule a mean, so
-the first table and the verdict leave out the least likely thousandth of the test rows of each; the second counts every
-row. The verdict takes the differences seed by seed: HAF is ahead or behind if their 95 % interval (Student's t) leaves
-out 0.
+row, of rows that the training rows standardise (those of BSDS300 stay as they are): mean over the seeds ± their
+standard deviation. Single rows can rule a mean, so the first table and the verdict leave out the least likely
+thousandth of the test rows of each; the second counts every row. The verdict takes the differences seed by seed: HAF is
+ahead or behind if their 95 % interval (Student's t) leaves out 0.
 
 """
 _ANOMALY = """Each set gives half of its normal rows to train on; the other half and all anomalies are ranked. The first half is that in
@@ -144,9 +144,10 @@ def _against(other: str, runs: Sequence[Run]) -> str:
 def _count(other: str, said: Sequence[str]) -> str:
     kinds = ("ahead", "behind", "no difference", "too few seeds")
     ahead, behind, neither, few = (sum(text.startswith(kind) for text in said) for kind in kinds)
+    lacking = f"; {few} have too few seeds yet" if few else ""
     return (
-        f"Against {other}, HAF is ahead on {ahead} sets and behind on {behind}; on {neither} no difference is"
-        f" to be seen, and {few} have too few seeds yet."
+        f"Against {other}, HAF is ahead on {ahead} of {len(said)} sets and behind on {behind}; on"
+        f" {neither} no difference is to be seen{lacking}."
     )
 
 
