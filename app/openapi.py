@@ -1,5 +1,6 @@
 """The OpenAPI document: FastAPI's own, completed with what the service adds around its routes."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -94,6 +95,8 @@ _WITH_JSON = (
     "unknown-field",
     "validation",
 )
+# A field of a docstring's section, and the indented lines that go on with it.
+_ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 _FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")
 
 
@@ -136,6 +139,8 @@ def _complete(document: dict[str, Any], policy: Policy) -> dict[str, Any]:
     for name in _FASTAPI_ERRORS:
         schemas.pop(name, None)
     schemas["Problem"] = _PROBLEM_SCHEMA
+    for schema in schemas.values():
+        _describe_fields(schema)
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
 
@@ -155,6 +160,17 @@ def _hoist_body_schemas(operation: dict[str, Any], schemas: dict[str, Any]) -> N
         schemas.update(schema.pop("$defs", {}))
         schemas[schema["title"]] = schema
         content["schema"] = {"$ref": f"#/components/schemas/{schema['title']}"}
+
+
+def _describe_fields(schema: dict[str, Any]) -> None:
+    """Move what a class says of its attributes to the fields, where tools show it."""
+    head, _, attributes = schema.get("description", "").partition("\n\nAttributes:\n")
+    if not attributes:
+        return
+    schema["description"] = head
+    for name, text in _ATTRIBUTE.findall(attributes):
+        if field := schema["properties"].get(name):
+            field.setdefault("description", " ".join(text.split()))
 
 
 def _document_problems(path: str, operation: dict[str, Any]) -> None:

@@ -138,3 +138,15 @@ def test_examples_of_json_bodies_fit_their_schemas():
 
 def test_nothing_of_fastapi_defaults_is_left():
     assert "HTTPValidationError" not in str(DOCUMENT)
+
+
+def test_the_fields_of_the_families_are_described_one_by_one():
+    schemas = DOCUMENT["components"]["schemas"]
+    families = [name for name in schemas if name.endswith("Spec")]
+    assert len(families) > 12
+    for name in families:
+        assert "Attributes:" not in schemas[name]["description"]
+        for field, schema in schemas[name]["properties"].items():
+            assert schema.get("description") or field in {"family", "encoder"}, (name, field)
+    bends = schemas["NsfSpec"]["properties"]["tail_bound"]["description"]
+    assert bends.startswith("splines bend between minus this and this, in standard deviations")
