@@ -310,11 +310,14 @@ def _shortened(name: str, **changes: Any) -> tuple[FitOptions, str]:  # noqa: AN
     return options, remark
 
 
+_AVERAGED_EPOCHS = {"mnist-maf": 40, "mnist-realnvp": 25}
+
+
 def _options(name: str, data: str, rate: float) -> tuple[FitOptions, str]:
     """How a flow of Papamakarios et al. 2017 is trained, and a remark on that."""
     if data == "bsds300":
         return _shortened(name)
-    if name == "mnist-maf":
+    if name in _AVERAGED_EPOCHS:
         # Adam moves the weights of pixels that hardly ever change as far as any others, at random:
         # without decay and average, single test pictures cost hundreds of thousands of nats.
         averaged = _early(
@@ -323,7 +326,7 @@ def _options(name: str, data: str, rate: float) -> tuple[FitOptions, str]:
             batch_size=100,
             weight_decay=1.0,
             weight_average=0.999,
-            max_epochs=40,
+            max_epochs=_AVERAGED_EPOCHS[name],
             patience=10,
         )
         return averaged, "weights decay and are averaged, which the paper's were not"
@@ -358,15 +361,17 @@ def _continuous() -> Iterator[Recipe]:
                 published=_PUBLISHED.get(name, ()),
                 remark=remark,
             )
-    yield DensityRecipe(
-        "mnist-maf-as-published",
-        "MAF (5) on mnist, trained as in the paper",
-        "mnist",
-        MafSpec(layers=5, hidden=[1024], batch_norm=BatchNormSpec(), activation="relu"),
-        _early("adam", 1e-4, **_PAPERS),
-        logit,
-        published=_PUBLISHED["mnist-maf"],
-    )
+    for family, spec, rate in _five_layers(1024, (), masked_hidden_layers=1):
+        if f"mnist-{family}" in _AVERAGED_EPOCHS:
+            yield DensityRecipe(
+                f"mnist-{family}-as-published",
+                f"{_TITLES[family]} on mnist, trained as in the paper",
+                "mnist",
+                spec,
+                _early("adam", rate, **_PAPERS),
+                logit,
+                published=_PUBLISHED[f"mnist-{family}"],
+            )
     options, remark = _shortened("bsds300-nsf", max_gradient_norm=5.0)
     yield DensityRecipe(
         "bsds300-nsf",
