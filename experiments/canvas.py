@@ -2,6 +2,7 @@
 
 import io
 import os
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,11 @@ def save(
     return path
 
 
+def heading(title: str) -> str:
+    """A title in lines short enough for every figure."""
+    return "\n".join(textwrap.fill(line, 64) for line in title.split("\n"))
+
+
 def cells(lower: tuple[float, ...], upper: tuple[float, ...]) -> Tensor:
     """The points of a grid over a window in the plane, in float64."""
     axes = [
@@ -75,4 +81,4 @@ def show(
     axes.imshow(
         values, origin="lower", extent=extent, aspect="equal", cmap="magma", vmin=0, vmax=brightest
     )
-    axes.set_title(title)
+    axes.set_title(heading(title))

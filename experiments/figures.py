@@ -1,13 +1,15 @@
 """The figures of an experiment."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from experiments import images, noise, plane
-from experiments.canvas import save
+from experiments.canvas import heading, save
 from experiments.recipes import DensityRecipe, Recipe, VariationalRecipe
 from flows import Flow, MadeSpec
 
@@ -58,15 +60,27 @@ def _curve(recipe: Recipe, curve: list[list[float]], path: Path) -> Path:
             axes.plot(columns[0], columns[2], label="validation, after the epoch")
             axes.set_xlabel("epoch")
             axes.set_ylabel("mean log-likelihood, nats")
-            axes.set_ylim(np.percentile(columns[1:], 5), np.max(columns[1:]))
             for known in recipe.published:
-                axes.axhline(known.value, color="0.6", linestyle=":", label=known.source)
+                axes.axhline(known.value, color="0.6", linestyle=":", label=f"{known.source}, test")
+            _look_at_the_end(axes, columns[1:], [known.value for known in recipe.published])
         else:
             axes.plot(columns[0], columns[1], label="ELBO")
             axes.set_xlabel("iteration")
             axes.set_ylabel("ELBO, nats")
-            axes.set_ylim(np.percentile(columns[1], 5), np.max(columns[1]))
+            _look_at_the_end(axes, columns[1])
         axes.legend()
-        axes.set_title(recipe.title)
+        axes.set_title(heading(recipe.title))
 
     return save(path.with_name(f"{path.name}-curve.png"), plot, (7, 4))
+
+
+def _look_at_the_end(
+    axes: Any,  # noqa: ANN401  matplotlib's
+    values: NDArray[np.float64],
+    others: Sequence[float] = (),
+) -> None:
+    """Leaves the steep beginning of a curve out; shows all else, and what it is compared with."""
+    low = min([np.percentile(values, 5), *others])
+    high = max([np.max(values), *others])
+    room = 0.05 * (high - low)
+    axes.set_ylim(low - room, high + room)

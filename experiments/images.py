@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from experiments.canvas import save
+from experiments.canvas import heading, save
 from experiments.recipes import DensityRecipe
 from flows import Flow, compile_flow
 
@@ -78,6 +78,6 @@ def _save(title: str, lines: list[Rows], path: Path) -> Path:
         axes = figure.subplots()
         axes.imshow(image, cmap=colours, interpolation="nearest")
         axes.set_axis_off()
-        axes.set_title(title, fontsize=10)
+        axes.set_title(heading(title), fontsize=10)
 
     return save(path, plot, (6, 0.5 + 6 * image.shape[0] / image.shape[1]))

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from experiments.canvas import save
+from experiments.canvas import heading, save
 from experiments.recipes import DensityRecipe
 from flows import Flow
 
@@ -42,7 +42,7 @@ def draw(recipe: DensityRecipe, flow: Flow, test: Tensor, path: Path) -> Path:
         right.set(xlabel="quantile of the Gaussian", ylabel="quantile of the noise")
         right.set(xlim=(-3, 3), ylim=(-_REACH, _REACH))
         right.legend(loc="upper left", fontsize=8)
-        figure.suptitle(recipe.title)
+        figure.suptitle(heading(recipe.title))
 
     return save(path.with_name(f"{path.name}-noise.png"), plot, (9, 4))
 

@@ -190,7 +190,23 @@ def _figures(recipe: Recipe) -> list[str]:
         RESULTS.glob(f"{recipe.name}-[!k]*.png")
     )
     own = [path for path in paths if _is_of(path, recipe)]
-    return [f"![{recipe.title}](../experiments/results/{path.name})\n\n" for path in own]
+    if not own:
+        return []
+    shown = [f"![{_shows(path, recipe)}](../experiments/results/{path.name})\n\n" for path in own]
+    return [f"### `{recipe.name}`\n\n{recipe.title}.\n\n", *shown]
+
+
+def _shows(path: Path, recipe: Recipe) -> str:
+    """What a figure shows, for those who cannot see it."""
+    kind = path.stem.removeprefix(recipe.name).removeprefix("-")
+    return {
+        "curve": "Learning curve",
+        "samples": "Samples",
+        "completions": "Test pictures completed",
+        "noise": "Distribution of the noise of test rows",
+        "layers": "Layer by layer",
+        "": "Density, learnt and true",
+    }[kind]
 
 
 def _is_of(path: Path, recipe: Recipe) -> bool:
