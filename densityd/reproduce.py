@@ -1,13 +1,25 @@
 """The command `densityd reproduce`: the published experiments."""
 
 import importlib.util
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 import typer
+from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from experiments import anomaly, comparison
@@ -18,22 +30,24 @@ from experiments.studies import Study, run_study
 
 STUDIES: dict[str, Study] = comparison.STUDIES | anomaly.STUDIES
 GROUPS = {"haf-comparison": comparison.STUDIES, "anomaly": anomaly.STUDIES}
+_WIDE = 250
+_LINE_SECONDS = 30.0  # between lines of progress where there is no terminal for a bar
 
 
 def list_recipes() -> None:
     """Prints the names, titles and published numbers."""
-    table = Table("name", "what", "data", "published")
+    table = Table("name", "what", "published", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.columns[0].no_wrap = True
     for recipe in RECIPES.values():
-        if isinstance(recipe, DensityRecipe):
-            known = "; ".join(f"{p.value:g} ({p.source})" for p in recipe.published)
-            table.add_row(recipe.name, recipe.title, recipe.data, known)
-        else:
-            table.add_row(recipe.name, recipe.title, "-", "")
+        known = recipe.published if isinstance(recipe, DensityRecipe) else ()
+        published = "; ".join(f"{p.value:g} ({p.source})" for p in known)
+        table.add_row(recipe.name, recipe.title, published)
     for study in STUDIES.values():
-        table.add_row(study.name, study.title, study.data, "")
+        table.add_row(study.name, study.title, "")
     for name, studies in GROUPS.items():
-        table.add_row(name, f"All of {', '.join(studies)}", "", "")
-    Console().print(table)
+        table.add_row(name, f"All of {', '.join(studies)}", "")
+    # What is not a terminal has no width: one line each, for grep.
+    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 
 def reproduce(
@@ -93,17 +107,8 @@ def _reproduce_recipe(
 ) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     place = Place(data=data, results=out, state=out / ".state", device=device)
-    with _bar() as bar:
-        task = bar.add_task(recipe.name, what=recipe.name, total=None)
-        result = run(
-            recipe,
-            place,
-            seed=seed,
-            quick=quick,
-            progress=lambda done, total, text: bar.update(
-                task, completed=done, total=total, what=text
-            ),
-        )
+    with _shown(recipe.name) as show:
+        result = run(recipe, place, seed=seed, quick=quick, progress=show)
     if "test_log_likelihood" in result:
         spread = 2 * result["test_standard_error"]
         typer.echo(f"test log-likelihood {result['test_log_likelihood']:.3f} ± {spread:.3f} nats")
@@ -116,18 +121,38 @@ def _reproduce_recipe(
 
 
 def _reproduce_study(study: Study, *, data: Path, out: Path, quick: bool) -> None:
-    with _bar() as bar:
-        task = bar.add_task(study.name, what=study.name, total=None)
+    with _shown(study.name) as show:
 
-        def show(done: float, total: float, text: str) -> None:
-            bar.update(task, completed=done, total=total, what=study.name)
-            bar.console.print(text)
+        def tell(done: float, total: float, text: str) -> None:
+            typer.echo(text)
+            show(done, total, study.name)
 
-        run_study(study, data=data, results=out, quick=quick, progress=show)
+        run_study(study, data=data, results=out, quick=quick, progress=tell)
     typer.echo("quick: nothing was written" if quick else f"written to {out / study.name}.json")
 
 
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.fields[what]}"), BarColumn(), TimeRemainingColumn(), transient=False
+@contextmanager
+def _shown(name: str) -> Iterator[Callable[[float, float, str], None]]:
+    """Shows how far a run is: by a bar, or by a line now and then where there is no terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        told = time.monotonic()
+
+        def tell(done: float, total: float, text: str) -> None:
+            nonlocal told
+            if time.monotonic() - told >= _LINE_SECONDS:
+                told = time.monotonic()
+                typer.echo(f"{name}: {done / total:.0%}; {text}", err=True)
+
+        yield tell
+        return
+    columns = (
+        TextColumn("{task.fields[what]}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
     )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(name, what=name, total=None)
+        yield lambda done, total, text: bar.update(task, completed=done, total=total, what=text)

@@ -425,7 +425,7 @@ def _variational() -> Iterator[Recipe]:
             f"Inverse autoregressive flow, 8 layers, towards {name.upper()}",
             name.upper(),
             IafSpec(layers=8, hidden=[64], batch_norm=None),
-            VariationalOptions(learning_rate=1e-3, schedule="cosine", max_iterations=10_000),
+            VariationalOptions(learning_rate=1e-3, schedule="cosine", max_iterations=50_000),
         )
 
 

@@ -79,7 +79,6 @@ def run(
     Raises:
         DataMissingError: a data set is not there.
     """
-    began = time.monotonic()
     saved = _Saved(place.state, recipe, seed=seed, quick=quick)
     if isinstance(recipe, DensityRecipe):
         found = _run_density(recipe, place, saved, seed=seed, quick=quick, progress=progress)
@@ -94,7 +93,7 @@ def run(
         "seed": seed,
         **metrics,
         "curve": curve,
-        "wall_seconds": round(time.monotonic() - began, 1),
+        "wall_seconds": round(saved.seconds, 1),
         "versions": {name: version(name) for name in ("densityd", "torch", "numpy")},
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {place.device.type}",
     }
@@ -109,37 +108,51 @@ def run(
 
 
 class _Saved:
-    """The state of an unfinished run."""
+    """The state of an unfinished run: an index names the newest tensors, and changes at once."""
 
     def __init__(self, folder: Path, recipe: Recipe, *, seed: int, quick: bool) -> None:
         self._blobs = BlobStore(folder)
         mixed = isinstance(recipe, DensityRecipe) and recipe.options.mixed_precision
         run = f"{recipe.name}-{seed}{'-mixed' * mixed}{'-quick' * quick}"
-        self._key = f"jobs/{run}/state.safetensors"
-        self._index = folder / f"{run}.json"
-        self._saved_at = time.monotonic()
+        self._folder = f"jobs/{run}"
+        self._path = folder / f"{run}.json"
+        self._index: dict[str, Any] | None = None
+        if self._path.is_file():
+            self._index = json.loads(self._path.read_text(encoding="utf-8"))
+        self._began = self._saved_at = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken, whatever was saved of it before it was stopped included."""
+        before: float = 0.0 if self._index is None else self._index["seconds"]
+        return before + time.monotonic() - self._began
 
     def load(self) -> tuple[FitState | None, list[list[float]]]:
         """What an earlier run left, if it did, and its learning curve."""
-        if not self._index.is_file():
+        if self._index is None:
             return None, []
-        index = json.loads(self._index.read_text(encoding="utf-8"))
-        return load_state(self._blobs, self._key, index["sha256"]), index["curve"]
+        state = load_state(self._blobs, self._index["key"], self._index["sha256"])
+        return state, self._index["curve"]
 
     def save(self, state: Callable[[], FitState], curve: list[list[float]]) -> None:
         """Keeps a state, if the last one is a while ago."""
         if time.monotonic() - self._saved_at < _SAVE_EVERY_S:
             return
-        self._blobs.delete(self._key)
-        stored = save_state(self._blobs, self._key, state())
-        entry = json.dumps({"sha256": stored.sha256, "curve": curve})
-        self._index.write_text(entry, encoding="utf-8")
+        key = f"{self._folder}/{len(curve)}.safetensors"
+        stored = save_state(self._blobs, key, state())
+        index = {"key": key, "sha256": stored.sha256, "seconds": self.seconds, "curve": curve}
+        partial_path = self._path.with_suffix(".partial")
+        partial_path.write_text(json.dumps(index), encoding="utf-8")
+        partial_path.replace(self._path)
+        for other in self._blobs.keys(self._folder):
+            if other != key:
+                self._blobs.delete(other)
         self._saved_at = time.monotonic()
 
     def delete(self) -> None:
         """Forgets the run."""
-        self._index.unlink(missing_ok=True)
-        self._blobs.delete(self._key)
+        self._path.unlink(missing_ok=True)
+        self._blobs.delete(self._folder)
 
 
 # The flow, its learning curve, its numbers, and the test rows if there are any.
@@ -207,18 +220,29 @@ def _fit(
         model_rows(flow, part, seed=seed, name="recipe's").constant - log_scale(flow)
         for part, seed in ((rows.train, options.seed), (rows.validation, options.seed + 1))
     )
-    last = None
-    for last in fit(flow, rows.train, rows.validation, options=options, state=state):
+    last, epoch, reached = None, 0 if state is None else int(curve[-1][0]), ""
+
+    def on_batch(done: int, batches: int) -> None:
+        begun = min(epoch + 1, options.max_epochs)
+        part = epoch + done / batches
+        progress(part, options.max_epochs, f"epoch {begun} of {options.max_epochs}{reached}")
+
+    fitting = fit(
+        flow, rows.train, rows.validation, options=options, state=state, on_batch=on_batch
+    )
+    for last in fitting:
         if not curve or curve[-1][0] < last.epoch:
-            reached = last.train_log_likelihood - train, last.validation_log_likelihood - held_out
-            curve.append([last.epoch, *reached])
-        best = last.best_validation_log_likelihood - held_out
-        progress(
-            last.epoch,
-            options.max_epochs,
-            f"train {curve[-1][1]:.3f}, validation {curve[-1][2]:.3f}"
-            f" (best {best:.3f} in epoch {last.best_epoch})",
+            likelihoods = (
+                last.train_log_likelihood - train,
+                last.validation_log_likelihood - held_out,
+            )
+            curve.append([last.epoch, *likelihoods])
+        epoch, best = last.epoch, last.best_validation_log_likelihood - held_out
+        reached = (
+            f", train {curve[-1][1]:.3f}, validation {curve[-1][2]:.3f}"
+            f" (best {best:.3f} of epoch {last.best_epoch})"
         )
+        on_batch(0, 1)
         if last.stop_reason is None:
             saved.save(last.snapshot, curve)
     assert last is not None  # noqa: S101  there is one report at least

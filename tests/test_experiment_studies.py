@@ -7,9 +7,10 @@ import pytest
 import torch
 import typer
 
-from densityd.reproduce import GROUPS, STUDIES, reproduce
+from densityd.reproduce import GROUPS, STUDIES, list_recipes, reproduce
 from experiments import anomaly, comparison
 from experiments.detectors import DETECTORS, FLOWS
+from experiments.recipes import RECIPES
 from experiments.studies import Study, run_study
 from experiments.study_tables import anomaly_section, comparison_section
 from flows import FAMILIES
@@ -130,6 +131,24 @@ def test_mixed_precision_is_refused_where_it_means_nothing(name, tmp_path, capsy
         reproduce(name, data=tmp_path, out=tmp_path, seed=0, quick=True, mixed_precision=True)
     assert ended.value.exit_code == 2
     assert "densities of data alone" in capsys.readouterr().err
+
+
+def test_progress_is_told_in_lines_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("densityd.reproduce._LINE_SECONDS", 0)
+    threads = torch.get_num_threads()
+    try:
+        reproduce("planar-u5-k2", data=None, out=tmp_path / "out", seed=0, quick=True)
+    finally:
+        torch.set_num_threads(threads)
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[-1].startswith("planar-u5-k2: 100%; ELBO ")
+    assert printed.out.startswith("KL ")
+
+
+def test_every_name_is_listed_whole(capsys):
+    list_recipes()
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert set(RECIPES) | set(STUDIES) | set(GROUPS) <= set(names)
 
 
 def test_a_study_is_reproduced_by_name_and_by_group(table, capsys):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,14 +70,14 @@ def test_missing_data_is_named(place):
         quick("mnist-maf", place)
 
 
+class StoppedError(Exception):
+    pass
+
+
 def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(place, monkeypatch):
     write_bits(place.data, "dna", 180)
     whole = quick("dna-made", place)
     monkeypatch.setattr("experiments.run._SAVE_EVERY_S", 0)
-    monkeypatch.setattr("experiments.run._QUICK_EPOCHS", 2)
-
-    class StoppedError(Exception):
-        pass
 
     def stop(done, _total, _text):
         if done == 2:
@@ -84,8 +85,35 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(place, monkeypatch):
 
     with pytest.raises(StoppedError):
         run(RECIPES["dna-made"], place, seed=0, quick=True, progress=stop)
-    assert quick("dna-made", place)["test_log_likelihood"] == whole["test_log_likelihood"]
-    assert list(place.state.glob("*.json")) == []
+    [index] = place.state.glob("*.json")
+    saved = json.loads(index.read_text(encoding="utf-8"))
+    index.write_text(json.dumps(saved | {"seconds": 1e6}), encoding="utf-8")
+    resumed = quick("dna-made", place)
+    assert resumed["test_log_likelihood"] == whole["test_log_likelihood"]
+    assert resumed["wall_seconds"] >= 1e6
+    assert [path for path in place.state.rglob("*") if path.is_file()] == []
+
+
+def test_a_run_that_was_killed_while_it_saved_goes_on(place, monkeypatch):
+    monkeypatch.setattr("experiments.run._SAVE_EVERY_S", 0)
+    monkeypatch.setattr("experiments.run._QUICK_ITERATIONS", 300)
+    whole = quick("planar-u5-k2", place)
+    replace, saved = Path.replace, []
+
+    def killed(path, target):
+        if target.suffix == ".json":
+            saved.append(target)
+            if len(saved) == 2:
+                raise StoppedError
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(StoppedError):
+            quick("planar-u5-k2", place)
+    resumed = quick("planar-u5-k2", place)
+    assert resumed["kl"] == whole["kl"]
+    assert resumed["curve"] == whole["curve"]
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
