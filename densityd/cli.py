@@ -135,12 +135,17 @@ def reproduce(  # noqa: PLR0913 - one for each option
             " on CUDA, and on processors with AMX.",
         ),
     ] = False,
+    request: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool,
+        typer.Option("--request", help="Print the body of a job that does the same, run nothing."),
+    ] = False,
 ) -> None:
     """Run a published experiment; one that was stopped goes on where it was.
 
     Examples: densityd reproduce --list; densityd reproduce planar-u1;
     densityd reproduce mnist-maf --data ~/data --seed 1;
-    densityd reproduce haf-comparison --data ~/data
+    densityd reproduce haf-comparison --data ~/data;
+    densityd reproduce planar-u1 --request > job.json
     """
     from densityd import reproduce as command  # noqa: PLC0415 - only this command needs torch
 
@@ -148,6 +153,8 @@ def reproduce(  # noqa: PLR0913 - one for each option
         command.list_recipes()
     elif name is None:
         _fail("name an experiment, or see --list", _WRONG_SETTINGS)
+    elif request:
+        command.print_request(name, seed=seed, mixed_precision=mixed_precision)
     else:
         command.reproduce(
             name, data=data, out=out, seed=seed, quick=quick, mixed_precision=mixed_precision

@@ -22,15 +22,19 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from densityd.commands.console import echo_json, note
 from experiments import anomaly, comparison
 from experiments.recipes import RECIPES, DensityRecipe, Recipe
 from experiments.run import Place, run
 from experiments.sources import DataMissingError
 from experiments.studies import Study, run_study
+from flows import FlowError
+from models_store.errors import StoreError
 
 STUDIES: dict[str, Study] = comparison.STUDIES | anomaly.STUDIES
 GROUPS = {"haf-comparison": comparison.STUDIES, "anomaly": anomaly.STUDIES}
 _WIDE = 250
+_PLACEHOLDER = "DATASET_ID"
 _LINE_SECONDS = 30.0  # between lines of progress where there is no terminal for a bar
 
 
@@ -50,6 +54,24 @@ def list_recipes() -> None:
     Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 
+def print_request(name: str, *, seed: int, mixed_precision: bool = False) -> None:
+    """Prints the body of the job that does the same as a recipe, and tells where it goes.
+
+    Raises:
+        typer.Exit: with status 2 for what is no recipe, or an option that it does not have.
+    """
+    recipe = _recipe(name, mixed_precision=mixed_precision)
+    if recipe is None:
+        _refuse(f"{name} is many trainings, which no one job does; see --list")
+    if isinstance(recipe, DensityRecipe):
+        body = recipe.request(_PLACEHOLDER, seed=seed)
+        hint = f"POST to /v1/jobs/training; for {_PLACEHOLDER} say which dataset has the rows"
+    else:
+        body, hint = recipe.request(seed=seed), "POST to /v1/jobs/variational"
+    note(hint)
+    echo_json(body)
+
+
 def reproduce(
     name: str,
     *,
@@ -63,15 +85,9 @@ def reproduce(
 
     Raises:
         typer.Exit: with status 2 for a name that does not exist or an option that it does not
-            have, 1 for data that is not there.
+            have, 1 for data that is not there or training that fails.
     """
-    if name not in RECIPES | STUDIES | GROUPS:
-        _refuse(f"there is no experiment {name!r}; see --list")
-    recipe = RECIPES.get(name)
-    if mixed_precision:
-        if not isinstance(recipe, DensityRecipe):
-            _refuse("--mixed-precision is for the densities of data alone; see --list")
-        recipe = recipe.in_mixed_precision()
+    recipe = _recipe(name, mixed_precision=mixed_precision)
     _require_extra(quick=quick and name in RECIPES)
     torch.set_num_threads(1)
     try:
@@ -80,9 +96,21 @@ def reproduce(
         else:
             for study in GROUPS[name].values() if name in GROUPS else [STUDIES[name]]:
                 _reproduce_study(study, data=data or Path(), out=out, quick=quick)
-    except DataMissingError as error:
+    except (DataMissingError, FlowError, StoreError) as error:
         typer.echo(f"densityd reproduce: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+def _recipe(name: str, *, mixed_precision: bool) -> Recipe | None:
+    """The recipe of a name; None for a study or a group of them."""
+    if name not in RECIPES | STUDIES | GROUPS:
+        _refuse(f"there is no experiment {name!r}; see --list")
+    recipe = RECIPES.get(name)
+    if not mixed_precision:
+        return recipe
+    if not isinstance(recipe, DensityRecipe):
+        _refuse("--mixed-precision is for the densities of data alone; see --list")
+    return recipe.in_mixed_precision()
 
 
 def _refuse(why: str) -> NoReturn:

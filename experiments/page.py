@@ -19,11 +19,12 @@ _HEAD = """# The published experiments
 Every number of ours on this page is read from `experiments/results` by `python -m experiments.page`.
 `densityd reproduce --list` names the experiments; `densityd reproduce NAME --data FOLDER` runs one, through the
 training code that jobs use, `haf-comparison` and `anomaly` all studies of that kind. One that was stopped goes on where
-it was. Log-likelihoods are means over the test rows, in nats, with two standard errors; higher is better. Where the
-times say mixed, `--mixed-precision` allowed the matrix products of training steps to be rounded to bfloat16, which
-processors without units for it (AMX) do not do; validation and test never are. In grids of samples, red is what is no
-number. Rows that say *not run* are complete recipes that nobody has run yet. Those whose data were not available are
-tested on small files of the same form.
+it was. `densityd reproduce NAME --request` prints the body of a job of the service that trains the same.
+Log-likelihoods are means over the test rows, in nats, with two standard errors; higher is better. Where the times say
+mixed, `--mixed-precision` allowed the matrix products of training steps to be rounded to bfloat16, which processors
+without units for it (AMX) do not do; validation and test never are. In grids of samples, red is what is no number. Rows
+that say *not run* are complete recipes that nobody has run yet. Those whose data were not available are tested on small
+files of the same form.
 
 """
 

@@ -138,9 +138,16 @@ class VariationalRecipe:
             "target": {"potential": self.potential},
             "flow": spec_to_dict(self.flow),
             "optimisation": {
-                "iterations": options.max_iterations,
-                "batch_size": options.batch_size,
+                "optimiser": options.optimiser,
                 "learning_rate": options.learning_rate,
+                "schedule": options.schedule,
+                "max_gradient_norm": options.max_gradient_norm or _NO_BOUND,
+                "batch_size": options.batch_size,
+                "iterations": options.max_iterations,
+                "report_every": options.report_every,
+                "annealing": options.annealing,
+                "patience": options.patience,
+                "max_seconds": options.max_seconds,
                 "seed": seed,
             },
         }
@@ -310,24 +317,26 @@ def _shortened(name: str, **changes: Any) -> tuple[FitOptions, str]:  # noqa: AN
     return options, remark
 
 
-_AVERAGED_EPOCHS = {"mnist-maf": 40, "mnist-realnvp": 25}
+_AVERAGED: dict[str, dict[str, Any]] = {
+    "mnist-maf": {"weight_decay": 1.0, "max_epochs": 40},
+    "mnist-realnvp": {"weight_decay": 4.0, "max_epochs": 25},
+}
 
 
 def _options(name: str, data: str, rate: float) -> tuple[FitOptions, str]:
     """How a flow of Papamakarios et al. 2017 is trained, and a remark on that."""
     if data == "bsds300":
         return _shortened(name)
-    if name in _AVERAGED_EPOCHS:
+    if name in _AVERAGED:
         # Adam moves the weights of pixels that hardly ever change as far as any others, at random:
         # without decay and average, single test pictures cost hundreds of thousands of nats.
         averaged = _early(
             "adamw",
             rate,
             batch_size=100,
-            weight_decay=1.0,
             weight_average=0.999,
-            max_epochs=_AVERAGED_EPOCHS[name],
             patience=10,
+            **_AVERAGED[name],
         )
         return averaged, "weights decay and are averaged, which the paper's were not"
     if name == "mnist-haf-700":
@@ -362,7 +371,7 @@ def _continuous() -> Iterator[Recipe]:
                 remark=remark,
             )
     for family, spec, rate in _five_layers(1024, (), masked_hidden_layers=1):
-        if f"mnist-{family}" in _AVERAGED_EPOCHS:
+        if f"mnist-{family}" in _AVERAGED:
             yield DensityRecipe(
                 f"mnist-{family}-as-published",
                 f"{_TITLES[family]} on mnist, trained as in the paper",

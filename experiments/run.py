@@ -1,6 +1,7 @@
 """Runs a recipe, resumably, and writes its result and its figures."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import platform
@@ -112,8 +113,7 @@ class _Saved:
 
     def __init__(self, folder: Path, recipe: Recipe, *, seed: int, quick: bool) -> None:
         self._blobs = BlobStore(folder)
-        mixed = isinstance(recipe, DensityRecipe) and recipe.options.mixed_precision
-        run = f"{recipe.name}-{seed}{'-mixed' * mixed}{'-quick' * quick}"
+        run = f"{recipe.name}-{seed}-{_settings(recipe, quick=quick)}"
         self._folder = f"jobs/{run}"
         self._path = folder / f"{run}.json"
         self._index: dict[str, Any] | None = None
@@ -153,6 +153,14 @@ class _Saved:
         """Forgets the run."""
         self._path.unlink(missing_ok=True)
         self._blobs.delete(self._folder)
+
+
+def _settings(recipe: Recipe, *, quick: bool) -> str:
+    """A short hash of all that the numbers depend on: a run goes on only as it began."""
+    settings = dataclasses.replace(recipe, title="", remark="")
+    if isinstance(settings, DensityRecipe):
+        settings = dataclasses.replace(settings, published=())
+    return hashlib.sha256(f"{settings} {quick}".encode()).hexdigest()[:12]
 
 
 # The flow, its learning curve, its numbers, and the test rows if there are any.

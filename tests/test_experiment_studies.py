@@ -7,7 +7,7 @@ import pytest
 import torch
 import typer
 
-from densityd.reproduce import GROUPS, STUDIES, list_recipes, reproduce
+from densityd.reproduce import GROUPS, STUDIES, list_recipes, print_request, reproduce
 from experiments import anomaly, comparison
 from experiments.detectors import DETECTORS, FLOWS
 from experiments.recipes import RECIPES
@@ -143,6 +143,19 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(tmp_path, capsys, 
     printed = capsys.readouterr()
     assert printed.err.splitlines()[-1].startswith("planar-u5-k2: 100%; ELBO ")
     assert printed.out.startswith("KL ")
+
+
+def test_the_body_of_a_job_is_printed(capsys):
+    print_request("planar-u1", seed=3)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["target"] == {"potential": "U1"}
+    assert printed["optimisation"]["seed"] == 3
+    print_request("dna-made", seed=3)
+    assert json.loads(capsys.readouterr().out)["dataset_id"] == "DATASET_ID"
+    with pytest.raises(typer.Exit) as ended:
+        print_request("haf-thyroid", seed=3)
+    assert ended.value.exit_code == 2
+    assert "no one job" in capsys.readouterr().err
 
 
 def test_every_name_is_listed_whole(capsys):

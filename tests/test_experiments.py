@@ -10,13 +10,15 @@ import torch
 
 from densityd.reproduce import STUDIES
 from experiments import page
-from experiments.recipes import RECIPES, DensityRecipe
+from experiments.recipes import RECIPES, DensityRecipe, VariationalRecipe
 from experiments.run import Place, run
 from experiments.sources import DataMissingError
 from models_store.acceptance import TrainingLimits, accept_training
 from models_store.schemas import TrainingRequest
+from models_store.variational_acceptance import accept_variational
 from models_store.variational_schemas import VariationalRequest
 from tests.models_store.test_acceptance import dataset
+from workers import variational
 from workers.training import options_of
 
 _BITS = {"min": 0.0, "max": 1.0, "distinct": 2}
@@ -116,16 +118,17 @@ def test_a_run_that_was_killed_while_it_saved_goes_on(place, monkeypatch):
     assert resumed["curve"] == whole["curve"]
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
+LIMITS = TrainingLimits(max_parameters=10**9, max_layers=256, max_memory_bytes=2**40)
+DENSITIES = [recipe for recipe in RECIPES.values() if isinstance(recipe, DensityRecipe)]
+VARIATIONAL = [recipe for recipe in RECIPES.values() if isinstance(recipe, VariationalRecipe)]
+
+
+@pytest.mark.parametrize("recipe", DENSITIES, ids=lambda recipe: recipe.name)
 def test_every_recipe_is_a_job_of_the_service_too(recipe):
-    if not isinstance(recipe, DensityRecipe):
-        assert VariationalRequest.model_validate(recipe.request(seed=1)).flow == recipe.flow
-        return
     table = dataset(rows=10_000, dim=784)
     table.columns[:] = [column | _BITS for column in table.columns]
     request = TrainingRequest.model_validate(recipe.request(table.id, seed=1))
-    limits = TrainingLimits(max_parameters=10**9, max_layers=256, max_memory_bytes=2**40)
-    accepted = accept_training(request, table, limits=limits)
+    accepted = accept_training(request, table, limits=LIMITS)
     assert accepted.flow == recipe.flow
     wanted = recipe.options
     assert options_of(accepted.optimisation) == dataclasses.replace(
@@ -134,6 +137,17 @@ def test_every_recipe_is_a_job_of_the_service_too(recipe):
         patience=wanted.patience or wanted.max_epochs,
         max_gradient_norm=wanted.max_gradient_norm or 1e12,
     )
+
+
+@pytest.mark.parametrize("recipe", VARIATIONAL, ids=lambda recipe: recipe.name)
+def test_every_variational_recipe_is_a_job_of_the_service_too(recipe):
+    request = VariationalRequest.model_validate(recipe.request(seed=1))
+    accepted = accept_variational(request, None, limits=LIMITS)
+    assert accepted.flow == recipe.flow
+    options = variational.options_of(accepted.optimisation)
+    # Only so many reports are kept of a job.
+    assert options.report_every >= recipe.options.report_every
+    assert options == dataclasses.replace(recipe.options, seed=1, report_every=options.report_every)
 
 
 def test_the_page_holds_what_the_results_say():

@@ -134,7 +134,7 @@ class _Run:
         reports = fit_variational(
             flow,
             target,
-            options=_options(self._choices),
+            options=options_of(self._choices),
             state=state,
             on_step=self._on_step,
             interrupted=interrupted,
@@ -224,7 +224,8 @@ def _starting_point(target: Target) -> tuple[Tensor, Tensor] | None:
     return location, scale
 
 
-def _options(choices: AcceptedVariationalOptimisation) -> VariationalOptions:
+def options_of(choices: AcceptedVariationalOptimisation) -> VariationalOptions:
+    """What training takes of what was accepted."""
     return VariationalOptions(
         optimiser=choices.optimiser,
         learning_rate=choices.learning_rate,
