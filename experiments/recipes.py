@@ -329,7 +329,7 @@ def _options(name: str, data: str, rate: float) -> tuple[FitOptions, str]:
         return _shortened(name)
     if name in _AVERAGED:
         # Adam moves the weights of pixels that hardly ever change as far as any others, at random:
-        # without decay and average, single test pictures cost hundreds of thousands of nats.
+        # without decay and average, single pictures cost up to millions of nats.
         averaged = _early(
             "adamw",
             rate,
