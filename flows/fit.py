@@ -19,7 +19,7 @@ from flows.fit_state import FitState, Json
 from flows.flow import Flow
 from flows.optimiser import make_optimiser, optimiser_tensors, restore_optimiser, set_learning_rate
 from flows.options import FitOptions
-from flows.products import products
+from flows.products import denormals_as_zero, products
 from flows.robust import bound_losses
 from flows.weight_average import WeightAverage
 
@@ -154,8 +154,9 @@ class _Fitter:
         """Trains and evaluates an epoch; if it diverges, once more from the best state."""
         while True:
             try:
-                self._train_epoch(on_batch, interrupted)
-                self._evaluate_epoch(on_batch)
+                with denormals_as_zero():
+                    self._train_epoch(on_batch, interrupted)
+                    self._evaluate_epoch(on_batch)
             except DivergedError:
                 if self._progress.restarts >= self._options.restarts:
                     raise

@@ -16,6 +16,7 @@ from flows.fit_state import FitState, Json
 from flows.flow import Flow, base_noise
 from flows.optimiser import make_optimiser, optimiser_tensors, restore_optimiser, set_learning_rate
 from flows.options import VariationalOptions
+from flows.products import denormals_as_zero
 from flows.targets import ConditionalTarget, Target
 
 VariationalStopReason = Literal["patience", "max_iterations", "max_seconds"]
@@ -193,7 +194,8 @@ class _Trainer:
         self._flow.eval()
         reported = self._progress.iteration > 0 and self._progress.window == 0
         while not (reported and self._stop_reason() is not None):
-            self._train_window(on_step, interrupted)
+            with denormals_as_zero():
+                self._train_window(on_step, interrupted)
             self._close_window()
             reported = True
             if self._stop_reason() is None:

@@ -117,10 +117,15 @@ def _work(task: Task, channel: Channel, interrupted: Interruption) -> Failed | N
 
 def _do(task: Task, channel: Channel, interrupted: Interruption) -> None:
     # Late: the task is read and the parent is watched before a second goes into this import.
+    import torch  # noqa: PLC0415
+
     from workers import bulk, training, variational  # noqa: PLC0415
 
     if task.memory_bytes is not None:
         _limit_memory(task.memory_bytes)
+    if isinstance(task, TrainingTask | VariationalTask):
+        # As `fit` does, but before torch begins the threads that take this over.
+        torch.set_flush_denormal(True)
     match task:
         case TrainingTask():
             training.train(task, channel.send, interrupted=interrupted)

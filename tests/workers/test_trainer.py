@@ -1,0 +1,35 @@
+"""What a trainer's process sets before its work."""
+
+import pytest
+import torch
+
+from workers import trainer
+from workers.protocol import SamplingTask, ScoringTask, TrainingTask, VariationalTask
+
+WORK = {
+    TrainingTask: "workers.training.train",
+    VariationalTask: "workers.variational.infer",
+    ScoringTask: "workers.bulk.produce",
+    SamplingTask: "workers.bulk.produce",
+}
+
+
+@pytest.mark.skipif(
+    not torch.set_flush_denormal(False), reason="this processor cannot take denormals for zero"
+)
+@pytest.mark.parametrize("kind", WORK)
+def test_training_alone_takes_denormals_for_zero_from_its_start(kind, monkeypatch):
+    halves = []
+
+    def work(_task, _send, *, interrupted):
+        assert interrupted is not None
+        halves.append(float(torch.full((1,), torch.finfo(torch.float32).tiny) / 2))
+
+    monkeypatch.setattr(WORK[kind], work)
+    task = kind.model_construct(memory_bytes=None)
+    try:
+        trainer._do(task, trainer.Channel(0), trainer.Interruption.__new__(trainer.Interruption))
+    finally:
+        torch.set_flush_denormal(False)
+    [half] = halves
+    assert (half == 0) == (kind in (TrainingTask, VariationalTask))
