@@ -391,7 +391,7 @@ def _continuous() -> Iterator[Recipe]:
         # Splines bend within five deviations; a pixel's, less the mean, is 0.1.
         standardise=True,
         published=_PUBLISHED["bsds300-nsf"],
-        remark=remark,
+        remark=f"{remark}; the paper's networks are residual",
     )
 
 
