@@ -24,6 +24,8 @@ from models_store.database import Database
 from models_store.errors import BlobError, DatabaseUnavailableError, StoreError
 from models_store.keys import Keys
 from models_store.logs import configure_logging
+from models_store.private_files import create_private_files
+from models_store.settings import first_error
 
 _DRAIN_S = 4  # with what follows it, an end within five seconds
 _KEEP_ALIVE_S = 5
@@ -37,13 +39,16 @@ class RefusalError(Exception):
 def main() -> None:
     """Read the settings and serve until a signal comes."""
     return_memory_early()
+    create_private_files()
     try:
         settings = ApiSettings()
         configure_logging(settings.log_level, "api")
         logging.getLogger("app.audit").setLevel(logging.INFO)  # whatever else is logged
         refuse_unusable_stores(settings)
         refuse_unsafe_address(settings)
-    except (ValidationError, RefusalError, StoreError) as error:
+    except ValidationError as error:
+        sys.exit(f"densityd api: {first_error(error)}")
+    except (RefusalError, StoreError) as error:
         sys.exit(f"densityd api: {error}")
     sockets = inherited_sockets()
     if sockets is None and settings.api_processes > 1:

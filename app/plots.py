@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.problems import Problem
+from models_store.child_environment import child_environment
 
 Numbers = Mapping[str, NDArray[Any]]
 PictureFormat = Literal["png", "svg"]
@@ -88,6 +89,7 @@ async def _draw(kind: PlotKind, format: PictureFormat, numbers: Numbers) -> byte
         *(sys.executable, "-P", "-m", "app.plot_process", kind, format),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        env=child_environment(),
     )
     try:
         async with asyncio.timeout(_TIMEOUT_S):

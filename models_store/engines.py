@@ -8,11 +8,16 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
 Use = Literal["service", "migration"]
 
 _MIGRATION_WAIT_S = 60.0
+_SUPPORTED = (
+    "the database is sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME; in a password,"
+    " write special characters as %XX"
+)
 
 
 def parse_url(url: str) -> URL:
@@ -21,14 +26,29 @@ def parse_url(url: str) -> URL:
     Raises:
         ValueError: it names neither a SQLite file nor a PostgreSQL database.
     """
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):  # its words may hold the password
+        raise ValueError(_SUPPORTED) from None
     match parsed.get_backend_name():
         case "sqlite" if parsed.database not in (None, "", ":memory:"):
             return parsed.set(drivername="sqlite+pysqlite")
         case "postgresql" | "postgres":
+            _check_options(parsed)
             return parsed.set(drivername="postgresql+psycopg")
         case _:
-            raise ValueError("the database must be sqlite:///<file> or postgresql://<host>/<name>")
+            raise ValueError(_SUPPORTED)
+
+
+def _check_options(url: URL) -> None:
+    """Refuse options after the question mark that libpq does not know."""
+    from psycopg import ProgrammingError  # noqa: PLC0415 - slow, and SQLite needs none of it
+    from psycopg.conninfo import make_conninfo  # noqa: PLC0415 - as above
+
+    try:
+        make_conninfo("", **{name: str(value) for name, value in url.query.items()})
+    except ProgrammingError as error:
+        raise ValueError(f"the database's URL: {str(error).strip()}") from None
 
 
 def sqlite_file(url: URL) -> Path | None:

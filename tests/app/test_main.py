@@ -38,13 +38,19 @@ def test_another_address_is_refused_without_keys_unless_meant(host, data_dir):
     ("name", "value", "reason"),
     [
         ("DENSITYD_HOST", "0.0.0.0", "no API keys"),  # noqa: S104  refused
-        ("DENSITYD_PORT", "99999", "port"),
+        ("DENSITYD_PORT", "99999", "DENSITYD_PORT: "),
         ("DENSITYD_DATABASE_URL", "sqlite:////nonexistent/densityd.sqlite3", "needs revision"),
         ("DENSITYD_STORE_URL", "/dev/null", "The blob store /dev/null cannot be written"),
+        ("DENSITYD_STORE_URL", "s3://bucket/path", "DENSITYD_STORE_URL: s3:// is no store"),
+        ("DENSITYD_STORE_URL", "file:///srv/blobs", "DENSITYD_STORE_URL: file:// is no store"),
+        ("DENSITYD_STORE_URL", "s3:/bucket", "DENSITYD_STORE_URL: the store is an absolute path"),
+        ("DENSITYD_STORE_URL", "blobs", "DENSITYD_STORE_URL: the store is an absolute path"),
+        ("DENSITYD_DATABASE_URL", "mysql://u:s3cret@h/d", "DENSITYD_DATABASE_URL: the database is"),
+        ("DENSITYD_BROKER_URL", "amqp://u:s3cret@h", "DENSITYD_BROKER_URL: the broker's URL"),
     ],
 )
-@pytest.mark.fault(134, 154)
-def test_fault_134_154_the_process_says_in_a_few_words_why_it_does_not_start(
+@pytest.mark.fault(134, 154, 215)
+def test_fault_134_154_215_the_process_says_in_a_few_words_why_it_does_not_start(
     monkeypatch, data_dir, name, value, reason
 ):
     monkeypatch.setenv("DENSITYD_DATA_DIR", str(data_dir))
@@ -52,6 +58,9 @@ def test_fault_134_154_the_process_says_in_a_few_words_why_it_does_not_start(
     with pytest.raises(SystemExit, match=reason) as caught:
         main()
     assert str(caught.value).startswith("densityd api: ")
+    assert "\n" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert not (data_dir / "s3:").exists()
 
 
 @pytest.mark.fault(146)

@@ -121,3 +121,21 @@ def test_unknown_kinds_formats_and_versions_are_refused(shared_client):
     assert picture(shared_client, "pie").status_code == 422
     assert_refused(picture(shared_client, "pairs", format="gif"), 422, "validation")
     assert_refused(picture(shared_client, "pairs", "nobody"), 404, "not-found")
+
+
+@pytest.mark.fault(223)
+def test_the_process_that_draws_gets_no_secret(monkeypatch, tmp_path):
+    noted = tmp_path / "environment"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if 'app.plot_process' in sys.orig_argv:\n"
+        f"    open({str(noted)!r}, 'w').write(str(dict(os.environ)))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("DENSITYD_DATABASE_URL", "postgresql://user:s3same@host/db")
+
+    kind = PlotKind.LEARNING_CURVE
+    asyncio.run(plots.Plots().draw("v", kind, "svg", numbers_of(kind)))
+
+    assert "PATH" in noted.read_text()
+    assert "s3same" not in noted.read_text()

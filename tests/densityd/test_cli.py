@@ -48,6 +48,51 @@ def test_migrating_twice_is_safe_and_names_the_revision(data_dir: Path) -> None:
     database.dispose()
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense",
+        "mysql://user:s3cret@host/name",
+        "postgresql://user:s3cret@host:port/name",
+        "postgresql://user:s3cret@[::1/name",
+        "postgresql://user:s3cret@127.0.0.1:1/name",
+        "postgresql://user:s3cret@127.0.0.1:1/name?nonsense=1",
+        "sqlite:///",
+        "sqlite:////nonexistent/densityd.sqlite3",
+        "sqlite:////dev/null",
+    ],
+)
+@pytest.mark.fault(225)
+def test_migrating_a_database_that_cannot_be_used_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("DENSITYD_DATABASE_URL", url)
+
+    result = CliRunner().invoke(app, ["migrate"])
+
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code in (1, 2)
+    assert result.output.startswith("densityd: ")
+    assert result.output.count("\n") == 1, result.output
+    assert "s3cret" not in result.output
+
+
+@pytest.mark.fault(221)
+def test_migrating_creates_private_files_and_warns_of_a_folder_that_others_may_enter(
+    data_dir: Path,
+) -> None:
+    data_dir.mkdir()
+    data_dir.chmod(0o755)
+    os.umask(0o022)
+    result = CliRunner().invoke(app, ["migrate"])
+
+    assert result.exit_code == 0
+    assert f"chmod 700 {data_dir}" in result.output
+    files = list(data_dir.iterdir())
+    assert files
+    assert all(path.stat().st_mode & 0o077 == 0 for path in files)
+
+
 def test_the_check_of_a_worker_tells_alive_from_dead(data_dir: Path) -> None:
     assert CliRunner().invoke(app, ["worker", "--check"]).exit_code == 1
 

@@ -67,13 +67,32 @@ def test_a_log_that_cannot_be_read_is_set_aside_and_the_server_starts(tmp_path: 
     (folder / "appendonly.aof").write_bytes(b"\0garbage\0" * 100)
     (folder / "appendonlydir").mkdir()
 
-    private_redis.set_aside_log(folder / "redis.sock")
+    moved = private_redis.set_aside_log(folder / "redis.sock")
 
+    assert [path.name for path in moved] == [
+        "appendonly.aof.unreadable",
+        "appendonlydir.unreadable",
+    ]
     process = start(tmp_path)
     process.kill()
     process.wait()
     assert (folder / "appendonly.aof.unreadable").exists()
     private_redis.set_aside_log(folder / "redis.sock")
+
+
+@pytest.mark.fault(192)
+def test_the_queue_of_an_older_server_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    # Written by Redis 6.2 and before: one file of commands.
+    (folder / "appendonly.aof").write_bytes(b"*3\r\n$5\r\nLPUSH\r\n$5\r\nqueue\r\n$3\r\nold\r\n")
+
+    process = start(tmp_path)
+
+    client = redis.Redis(unix_socket_path=str(folder / "redis.sock"))
+    assert client.lrange("queue", 0, -1) == [b"old"]
+    process.kill()
+    process.wait()
 
 
 def test_a_server_of_the_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

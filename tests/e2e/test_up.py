@@ -202,6 +202,7 @@ def shell(lines: str) -> str:
     return run.stdout
 
 
+@pytest.mark.fault(192)
 def test_ctrl_c_ends_every_process_and_the_next_start_goes_on(start: Callable[[], Up]) -> None:
     first = start()
     first.wait_ready()
@@ -213,10 +214,13 @@ def test_ctrl_c_ends_every_process_and_the_next_start_goes_on(start: Callable[[]
     assert first.end() < 10
     assert not [pid for pid in processes if is_alive(pid)]
     # Whatever became of the queue, the jobs are in the database.
-    (first.data_dir / "redis" / "appendonly.aof").write_bytes(b"damaged")
+    for path in (first.data_dir / "redis" / "appendonlydir").iterdir():
+        path.write_bytes(b"damaged")
 
     second = start()
     second.wait_ready()
+    assert "its queue file was moved to" in second.text()
+    assert list((first.data_dir / "redis").glob("*.unreadable"))
     before = second.epoch(job_id)
     assert before >= 2
     wait_until(lambda: second.epoch(job_id) > before)
@@ -240,7 +244,7 @@ def test_killed_parts_come_back_and_kill_9_of_the_whole_leaves_nothing(
 ) -> None:
     up = start()
     up.wait_ready()
-    for part in ("redis-server", "-m workers", "-m app"):
+    for part in ("redis.sock", "-m workers", "-m app"):
         [pid] = up.children(part)
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: up.text().count("starts again") == 3)
