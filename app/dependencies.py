@@ -6,6 +6,7 @@ from fastapi import Depends, Header, Query, Request
 
 from app.callers import Caller
 from app.engine import Engine
+from app.engine_watch import EngineWatch
 from app.models_cache import LoadedModels
 from app.queue import JobQueue
 from app.settings import ApiSettings
@@ -50,6 +51,10 @@ async def _engine(request: Request) -> Engine:
     return cast(Engine, request.app.state.engine)
 
 
+async def _engine_watch(request: Request) -> EngineWatch:
+    return cast(EngineWatch, request.app.state.engine_watch)
+
+
 async def _project(request: Request) -> str:
     return project_of(request)
 
@@ -72,6 +77,7 @@ RegistryDep = Annotated[Registry, Depends(_registry)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 QueueDep = Annotated[JobQueue, Depends(_queue)]
 EngineDep = Annotated[Engine, Depends(_engine)]
+EngineWatchDep = Annotated[EngineWatch, Depends(_engine_watch)]
 ModelsDep = Annotated[LoadedModels, Depends(_models)]
 ProjectDep = Annotated[str, Depends(_project)]
 

@@ -1,20 +1,37 @@
 """The engine: one thread that computes for all requests; small ones together, large ones in turns."""
 
+import logging
 import math
+import sys
 import threading
 import time
+import traceback
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-import numpy as np
 import torch
 from prometheus_client import CollectorRegistry
 
-from app.engine_work import Function, Large, OverloadedError, Rows, Small, compute_together
+from app.engine_work import (
+    EngineError,
+    Function,
+    Large,
+    OverloadedError,
+    Rows,
+    Small,
+    compute_together,
+    side_by_side,
+)
 from app.metrics import EngineMetrics
 from app.quick_batches import QuickBatches
 
-__all__ = ["Engine", "OverloadedError"]
+__all__ = ["Engine", "OverloadedError", "Terms"]
+
+log = logging.getLogger(__name__)
 
 # A request of more rows is large: it is computed alone, some rows at a time.
 _SMALL_ROWS = 64
@@ -22,12 +39,33 @@ _SMALL_ROWS = 64
 _BATCH_ROWS = 256
 _FIRST_ROWS = 256  # of a function whose speed is not known
 _MAX_ROWS = 8192
+# Rows computed at a time may take so much memory while they are.
+_TURN_BYTES = 128 * 2**20
 _TILE_ROWS = 64  # what kernels compute together; a part of a tile costs as much as all of it
 _MAX_KEYS = 10_000
 # A turn of a large request, while small ones come and where none do.
 _SHORT_TURN_S = 0.002
 _LONG_TURN_S = 0.008
 _SMALL_AROUND_S = 0.1  # after a small request, another one may come for so long
+_JOIN_S = 5.0  # a computation may not end; the end of the process does not wait for it
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Conditions under which a request is computed.
+
+    Args:
+        max_wait_s: seconds after which it is refused unless it has begun; None: the engine's own.
+        admitted: it goes on with what was begun before, so it is never refused.
+        row_bytes: memory that the computation takes for each row that is computed at a time.
+    """
+
+    max_wait_s: float | None = None
+    admitted: bool = False
+    row_bytes: int = 0
+
+
+_DEFAULT_TERMS = Terms()
 
 
 class Engine:
@@ -71,6 +109,7 @@ class Engine:
         self._small_at = -math.inf
         self._changed = threading.Condition()
         self._stopping = False
+        self._steps = 0
         self._metrics = metrics or EngineMetrics(CollectorRegistry())
         self._quick = QuickBatches(self._metrics)
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
@@ -86,12 +125,30 @@ class Engine:
             self._stopping = True
             self._changed.notify()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_JOIN_S)
+        left: list[Small | Large] = [*self._small, *self._turns]
+        for work in left:
+            self._end(work, OverloadedError())
 
     @property
     def waiting(self) -> int:
         """Requests that are not finished."""
         return len(self._small) + len(self._turns) + len(self._quick)
+
+    @property
+    def alive(self) -> bool:
+        """The thread is there, or is not to be."""
+        return self._stopping or self._thread.is_alive()
+
+    @property
+    def standing(self) -> int | None:
+        """Number of the step that is under way or due; None where there is nothing to do."""
+        return self._steps if self._small or self._turns else None
+
+    def stack(self) -> str:
+        """Describe where the thread is now, for the log."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        return "" if frame is None else "".join(traceback.format_stack(frame))
 
     async def apply(
         self,
@@ -100,46 +157,41 @@ class Engine:
         results: Rows,
         *,
         key: Hashable,
-        max_wait_s: float | None = None,
-        admitted: bool = False,
+        terms: Terms = _DEFAULT_TERMS,
     ) -> None:
-        """Fill `results` with what `function` makes of `rows`, row by row.
+        """Fill `results` with the columns that `function` makes of `rows`, row by row.
 
         Args:
             function: no row's result may depend on the rows beside it.
             rows: of shape (n, columns).
             results: of shape (n, width): the function's columns side by side.
             key: functions of equal keys are the same: their requests may be computed together.
-            max_wait_s: of this request; None: the engine's own.
-            admitted: it goes on with what was begun before, so it is never refused.
+            terms: of this request.
 
         Raises:
             OverloadedError: the queue is full, or the request waited too long.
+            ResultShapeError: the function's columns are not of shape (n,) or (n, any), or are not
+                as many as `results` has.
         """
         size_bytes = rows.nbytes + results.nbytes
-        if len(rows) > _SMALL_ROWS:
+        if len(rows) > min(_SMALL_ROWS, _rows_in_memory(terms.row_bytes)):
 
             def compute(start: int, stop: int) -> None:
-                results[start:stop] = np.column_stack(function(rows[start:stop]))
+                columns = function(rows[start:stop])
+                results[start:stop] = side_by_side(
+                    columns, rows=stop - start, width=results.shape[1]
+                )
 
-            await self.run(
-                compute,
-                rows=len(rows),
-                key=key,
-                size_bytes=size_bytes,
-                max_wait_s=max_wait_s,
-                admitted=admitted,
-            )
+            await self.run(compute, rows=len(rows), key=key, size_bytes=size_bytes, terms=terms)
             return
-        deadline = self._deadline(max_wait_s, admitted=admitted)
         whole_key = key, rows.dtype, rows.shape[1]
-        work = Small(size_bytes, deadline, function, rows, results, whole_key)
+        work = Small(size_bytes, function, rows, results, whole_key, terms.row_bytes)
         self._small_at = time.monotonic()
         if not self._stopping and self._quick.takes(work):
             self._quick.add(work)
+            await work.done
         else:
-            self._admit(work, admitted=admitted)
-        await work.done
+            await self._finished(work, terms)
 
     async def run(
         self,
@@ -148,8 +200,7 @@ class Engine:
         rows: int,
         key: Hashable = None,
         size_bytes: int = 0,
-        max_wait_s: float | None = None,
-        admitted: bool = False,
+        terms: Terms = _DEFAULT_TERMS,
     ) -> None:
         """Call `compute(start, stop)` on the engine's thread until it has covered `rows` rows.
 
@@ -157,25 +208,37 @@ class Engine:
 
         Args:
             compute: does the rows from `start` to before `stop` and keeps the result.
-            rows: how many there are.
+            rows: number of them.
             key: computations of equal keys are as fast; None: of no other.
-            size_bytes: what the request holds in memory, for the bound on the queue.
-            max_wait_s: of this request; None: the engine's own.
-            admitted: it goes on with what was begun before, so it is never refused.
+            size_bytes: memory that the request holds, for the bound on the queue.
+            terms: of this request.
 
         Raises:
             OverloadedError: the queue is full, or the request waited too long.
         """
-        deadline = self._deadline(max_wait_s, admitted=admitted)
-        work = Large(size_bytes, deadline, compute, rows, key, self._rows_per_s.get(key, 0.0))
-        self._admit(work, admitted=admitted)
-        await work.done
+        work = Large(size_bytes, compute, rows, key, terms.row_bytes)
+        work.rows_per_s = self._rows_per_s.get(key, 0.0)
+        await self._finished(work, terms)
 
-    def _deadline(self, max_wait_s: float | None, *, admitted: bool) -> float:
-        if admitted:
-            return math.inf
-        wait_s = self._max_wait_s if max_wait_s is None else min(max_wait_s, self._max_wait_s)
-        return time.monotonic() + wait_s
+    async def _finished(self, work: Small | Large, terms: Terms) -> None:
+        """Admit a request and wait for its end, or for the end of its time if it has not begun."""
+        self._admit(work, admitted=terms.admitted)
+        if terms.admitted:
+            await work.done
+            return
+        wait_s = min(self._max_wait_s, math.inf if terms.max_wait_s is None else terms.max_wait_s)
+        # Not left to the thread, which may be busy for longer, or dead.
+        timer = work.loop.call_later(wait_s, self._refuse, work)
+        try:
+            await work.done
+        finally:
+            timer.cancel()
+
+    def _refuse(self, work: Small | Large) -> None:
+        """Refuse a request whose time is over before it began, from its event loop."""
+        if not work.begun:
+            work.settle_here(OverloadedError())
+            self._metrics.refused.inc()
 
     def _admit(self, work: Small | Large, *, admitted: bool) -> None:
         with self._changed:
@@ -188,8 +251,8 @@ class Engine:
                 case Large():
                     self._turns.append(work)
             self._waiting_bytes += work.size_bytes
-            self._metrics.waiting.inc()
             self._changed.notify()
+            self._count_waiting()
 
     def _has_room(self, size_bytes: int) -> bool:
         if self.waiting == 0:
@@ -203,42 +266,57 @@ class Engine:
         torch.set_num_threads(self._threads)  # OpenMP's count belongs to the thread that sets it
         while self._wait():
             if batch := self._next_batch():
-                began = time.thread_time()
-                rows = compute_together(batch, self._end)
-                self._metrics.batch_rows.observe(rows)
-                self._quick.learn(batch[0].key, rows, time.thread_time() - began)
+                self._step(batch, partial(self._compute_batch, batch))
             if self._turns:
-                self._take_turn(self._turns[0])
+                turn = self._turns[0]
+                self._step([turn], partial(self._take_turn, turn))
+
+    def _step(self, works: Sequence[Small | Large], compute: Callable[[], None]) -> None:
+        """Compute something; whatever goes wrong ends the requests that it is of, and no others."""
+        try:
+            compute()
+        except BaseException:  # the thread computes for everybody: nothing ends it
+            log.exception("the engine failed at a computation")
+            for work in works:
+                with suppress(Exception):  # whatever it is, the caller has been woken
+                    self._end(work, EngineError())
+        finally:
+            self._steps += 1
 
     def _wait(self) -> bool:
-        """Until there is work; False once the engine stops."""
+        """Wait until there is work; False once the engine stops."""
         with self._changed:
             while not (self._small or self._turns or self._stopping):
                 self._changed.wait()
-            if not self._stopping:
-                return True
-            refused: list[Small | Large] = [*self._small, *self._turns]
-        for work in refused:
-            self._end(work, OverloadedError())
-        return False
+            return not self._stopping
 
     def _next_batch(self) -> list[Small]:
         """Small requests for the function of the first of them, as they stand in the queue."""
         with self._changed:
             if not self._small:
                 return []
-            key, rows, batch = self._small[0].key, 0, []
+            batch: list[Small] = []
+            key, rows = self._small[0].key, 0
+            most = min(_BATCH_ROWS, _rows_in_memory(self._small[0].row_bytes))
             for work in self._small:
-                if work.key == key:
-                    batch.append(work)
-                    rows += len(work.rows)
-                if rows >= _BATCH_ROWS:
+                if work.key != key:
+                    continue
+                if batch and rows + len(work.rows) > most:
                     break
+                work.begun = True
+                batch.append(work)
+                rows += len(work.rows)
         return batch
+
+    def _compute_batch(self, batch: list[Small]) -> None:
+        began = time.thread_time()
+        rows = compute_together(batch, self._end)
+        self._quick.learn(batch[0].key, rows, time.thread_time() - began)
+        self._metrics.batch_rows.observe(rows)
 
     def _take_turn(self, work: Large) -> None:
         try:
-            finished = work.abandoned or self._turn(work)
+            finished = work.over or self._turn(work)
         except Exception as error:  # noqa: BLE001 - belongs to the request that asked for it
             self._end(work, error)
             return
@@ -250,25 +328,26 @@ class Engine:
             self._turns.rotate(-1)
 
     def _turn(self, work: Large) -> bool:
+        work.begun = True
         started = time.monotonic()
-        if work.position == 0 and started > work.deadline:
-            raise OverloadedError
         stop = min(work.position + self._turn_rows(work), work.rows)
         work.compute(work.position, stop)
-        self._metrics.batch_rows.observe(stop - work.position)
         elapsed = max(time.monotonic() - started, 1e-6)
         work.rows_per_s = (stop - work.position) / elapsed
+        self._metrics.batch_rows.observe(stop - work.position)
         work.position = stop
         return stop == work.rows
 
     def _turn_rows(self, work: Large) -> int:
+        most = min(_MAX_ROWS, _rows_in_memory(work.row_bytes))
         if work.rows_per_s == 0:
-            return _FIRST_ROWS
+            return min(_FIRST_ROWS, most)
         are_small_around = time.monotonic() - self._small_at < _SMALL_AROUND_S
         rows = int(work.rows_per_s * (_SHORT_TURN_S if are_small_around else _LONG_TURN_S))
+        rows = min(rows, most)
         if rows > _TILE_ROWS:
             rows -= rows % _TILE_ROWS
-        return max(1, min(_MAX_ROWS, rows))
+        return max(1, rows)
 
     def _remember(self, work: Large) -> None:
         if work.key is not None and work.rows_per_s > 0:
@@ -277,14 +356,21 @@ class Engine:
             self._rows_per_s[work.key] = work.rows_per_s
 
     def _end(self, work: Small | Large, error: Exception | None) -> None:
-        with self._changed:
-            match work:
-                case Small():
-                    self._small.remove(work)
-                case Large():
-                    self._turns.remove(work)
-            self._waiting_bytes -= work.size_bytes
-            self._metrics.waiting.dec()
-        if isinstance(error, OverloadedError):
-            self._metrics.refused.inc()
-        work.settle(error)
+        """Take a request off its queue, if it is still there, and wake its caller."""
+        queue: deque[Any] = self._small if isinstance(work, Small) else self._turns
+        try:
+            with self._changed:
+                if work in queue:
+                    queue.remove(work)
+                    self._waiting_bytes -= work.size_bytes
+                self._count_waiting()
+        finally:
+            work.settle(error)
+
+    def _count_waiting(self) -> None:
+        self._metrics.waiting.set(len(self._small) + len(self._turns))
+
+
+def _rows_in_memory(row_bytes: int) -> int:
+    """The rows that may be computed at a time."""
+    return max(1, _TURN_BYTES // max(1, row_bytes))

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,12 +20,33 @@ class OverloadedError(Exception):
     """More work waits than the engine will get to in time; nothing of this request was done."""
 
 
+class ResultShapeError(Exception):
+    """A function's columns are not one result a row: a bug, of that function alone.
+
+    Args:
+        shape: of its columns side by side.
+        rows: that it was given.
+        width: numbers that a row was to become.
+    """
+
+    def __init__(self, shape: tuple[int, ...], *, rows: int, width: int) -> None:
+        super().__init__(f"columns of shape {shape} were made of {rows} rows, not {(rows, width)}")
+
+
+class EngineError(Exception):
+    """The engine failed at the work; nothing is known to be wrong with the request."""
+
+
 @dataclass(eq=False)
 class Work:
-    """What a request waits for."""
+    """Computation that a request waits for.
+
+    Attributes:
+        begun: set by whoever computes it, before it does.
+    """
 
     size_bytes: int
-    deadline: float
+    begun: bool = field(default=False, init=False)
     loop: asyncio.AbstractEventLoop = field(
         default_factory=asyncio.get_running_loop, init=False, repr=False
     )
@@ -35,9 +55,9 @@ class Work:
         self.done: asyncio.Future[None] = self.loop.create_future()
 
     @property
-    def abandoned(self) -> bool:
-        """Whether the caller has left: that cancels what it waits for."""
-        return self.done.cancelled()
+    def over(self) -> bool:
+        """Nobody waits for it any more: the caller has left, or it did not begin in time."""
+        return self.done.done()
 
     def settle(self, error: Exception | None) -> None:
         """Wake the request, from the engine's thread."""
@@ -64,6 +84,7 @@ class Small(Work):
     rows: Rows
     results: Rows
     key: Hashable
+    row_bytes: int = 0
 
 
 @dataclass(eq=False)
@@ -73,6 +94,7 @@ class Large(Work):
     compute: Callable[[int, int], None]
     rows: int
     key: Hashable = None
+    row_bytes: int = 0
     rows_per_s: float = 0.0  # 0: not known yet
     position: int = field(default=0, init=False)
 
@@ -81,40 +103,54 @@ def compute_together(batch: Sequence[Small], end: Callable[[Small, Exception | N
     """Compute small requests for the same function as one batch.
 
     Args:
-        batch: those whose caller has left, or whose time is over, are ended without a computation.
+        batch: those for which nobody waits any more are ended without a computation.
         end: told about each of them, and what went wrong with it.
 
     Returns:
         The rows that were computed.
     """
-    wanted = [work for work in batch if _is_wanted(work, end)]
-    if not wanted:
-        return 0
+    wanted = [work for work in batch if not work.over]
     try:
-        rows = wanted[0].rows if len(wanted) == 1 else np.concatenate([w.rows for w in wanted])
-        columns = wanted[0].function(rows)
-        results = columns[0][:, None] if len(columns) == 1 else np.column_stack(columns)
+        rows = _compute(wanted) if wanted else 0
     except Exception as error:  # noqa: BLE001 - belongs to the request that asked for it
-        if len(wanted) == 1:
-            end(wanted[0], error)
+        if len(batch) == 1:
+            end(batch[0], error)
             return 0
         # One of them is at fault: the others shall not suffer.
-        return sum(compute_together([work], end) for work in wanted)
+        return sum(compute_together([work], end) for work in batch)
+    for work in batch:
+        end(work, None)
+    return rows
+
+
+def _compute(batch: Sequence[Small]) -> int:
+    """Write the results of a batch; its number of rows."""
+    width = batch[0].results.shape[1]
+    rows = batch[0].rows if len(batch) == 1 else np.concatenate([work.rows for work in batch])
+    results = side_by_side(batch[0].function(rows), rows=len(rows), width=width)
     start = 0
-    for work in wanted:
+    for work in batch:
         stop = start + len(work.rows)
         work.results[:] = results[start:stop]
         start = stop
-        end(work, None)
     return start
 
 
-def _is_wanted(work: Small, end: Callable[[Small, Exception | None], None]) -> bool:
-    """Whether to compute it; if not, it is ended."""
-    if work.abandoned:
-        end(work, None)
-    elif time.monotonic() > work.deadline:
-        end(work, OverloadedError())
-    else:
-        return True
-    return False
+def side_by_side(columns: tuple[Rows, ...], *, rows: int, width: int) -> Rows:
+    """Join a function's columns to an array of shape (rows, width).
+
+    Args:
+        columns: arrays of shape (rows,) or (rows, any).
+        rows: that the function was given.
+        width: numbers that a row becomes.
+
+    Raises:
+        ResultShapeError: the columns do not have that shape.
+        ValueError: the columns do not fit each other.
+    """
+    joined: Rows = columns[0] if len(columns) == 1 else np.column_stack(columns)
+    if joined.ndim == 1:
+        joined = joined[:, None]
+    if joined.shape != (rows, width):
+        raise ResultShapeError(joined.shape, rows=rows, width=width)
+    return joined

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -16,6 +15,7 @@ from app.access import AccessMiddleware, Policy
 from app.body_memory import BodyMemory
 from app.callers import Callers
 from app.engine import Engine
+from app.engine_watch import EngineWatch, end_process
 from app.head import HeadMiddleware
 from app.hot_routes import HotRoutes
 from app.loopback import is_loopback
@@ -169,17 +169,22 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             metrics=state.metrics.engine,
         )
         state.engine.start()
+        state.engine_watch = EngineWatch(state.engine, stall_s=settings.engine_stall_s)
         state.queue = JobQueue(
             state.jobs,
             broker_url=settings.resolved_broker_url,
             celery_broker_url=settings.celery_broker_url,
         )
         state.queue.start()
-        late_check = asyncio.create_task(_check_later(app, needed=away))
+        looks = [
+            asyncio.create_task(_check_later(app, needed=away)),
+            asyncio.create_task(state.engine_watch.run(end=lambda: _fail(app))),
+        ]
         try:
             yield
         finally:
-            late_check.cancel()
+            for look in looks:
+                look.cancel()
             state.stopping.set()
             await asyncio.to_thread(state.queue.stop)
             await asyncio.to_thread(state.engine.stop)
@@ -188,9 +193,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _check_later(app: FastAPI, *, needed: bool) -> None:
-    def refuse() -> None:
-        app.state.refused = True
-        signal.raise_signal(signal.SIGTERM)
-
     if needed:
-        await check_later(app.state.database, refuse=refuse)
+        await check_later(app.state.database, refuse=lambda: _fail(app))
+
+
+def _fail(app: FastAPI) -> None:
+    """End the process with an exit status that says that it should be started again."""
+    app.state.refused = True
+    end_process()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine import Engine
+from app.engine import Engine, Terms
 from app.plots import Numbers, PlotKind
 from app.problems import Problem
 from flows import CompiledFlow
@@ -128,9 +128,8 @@ class Source:
         drawn: list[Rows] = []
         # Each chunk is a turn of the engine, so that scores need not wait for the picture.
         for _ in range(-(-rows // _CHUNK_ROWS)):
-            await self.engine.run(
-                lambda *_: drawn.append(next(drawing)), rows=1, admitted=bool(drawn)
-            )
+            terms = Terms(admitted=bool(drawn))
+            await self.engine.run(lambda *_: drawn.append(next(drawing)), rows=1, terms=terms)
         samples = np.concatenate(drawn)
         return np.compress(np.isfinite(samples).all(axis=1), samples, axis=0)
 

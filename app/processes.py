@@ -20,6 +20,7 @@ _METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 _BACKLOG = 2048
 _LEAST_LIFE_S = 5.0
 _POLL_S = 0.1
+_PAUSE_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,12 @@ class Processes:
             if child.poll() is not None and time.monotonic() - born > _LEAST_LIFE_S:
                 log.error("an API process ended with status %s; starting another", child.returncode)
                 del self._children[child]
-        while len(self._children) < self._settings.api_processes:
-            self._children[_spawn(sock, folder)] = time.monotonic()
+        try:
+            while len(self._children) < self._settings.api_processes:
+                self._children[_spawn(sock, folder)] = time.monotonic()
+        except OSError as error:  # too little memory, or too many processes: that passes
+            log.error("an API process cannot be started now: %s", error)  # noqa: TRY400 - one line
+            time.sleep(_PAUSE_S)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Hashable
 
-from app.engine_work import Small, compute_together
+from app.engine_work import EngineError, Small, compute_together
 from app.metrics import EngineMetrics
 
 # A batch may keep the event loop for so long.
@@ -78,9 +78,14 @@ class QuickBatches:
         if rest:
             rest[0].loop.call_soon(self._compute)
         began = time.thread_time()
-        rows = compute_together(batch, _settle)
-        self.learn(key, rows, time.thread_time() - began)
-        self._metrics.batch_rows.observe(rows)
+        try:
+            rows = compute_together(batch, _settle)
+            self.learn(key, rows, time.thread_time() - began)
+            self._metrics.batch_rows.observe(rows)
+        except BaseException:
+            for work in batch:
+                work.settle_here(EngineError())
+            raise
 
 
 def _settle(work: Small, error: Exception | None) -> None:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from app.answer_table import AnswerTable, Chunk, Part
 from app.answers import respond_at_once, respond_in_pieces
 from app.dependencies import settings_of
-from app.engine import Engine
+from app.engine import Engine, Terms
 from app.json_body import read_body, require_json, validate_json
 from app.problems import FieldError, Problem
 from app.row_shape import Floats
@@ -142,5 +142,6 @@ class Sampling:
         def draw(_start: int, _stop: int) -> None:
             drawn.append(next(drawing, None))
 
-        await engine.run(draw, rows=1, max_wait_s=self._score.max_wait_s, admitted=admitted)
+        terms = Terms(max_wait_s=self._score.max_wait_s, admitted=admitted)
+        await engine.run(draw, rows=1, terms=terms)
         return drawn[0]

@@ -17,7 +17,7 @@ from app.answer_table import AnswerTable, Part
 from app.answers import respond_at_once, respond_in_pieces
 from app.codecs import Codec
 from app.dependencies import project_of, settings_of
-from app.engine import Engine
+from app.engine import Engine, Terms
 from app.incoming import Incoming, in_thread_if_large
 from app.json_body import body_chunks, read_body
 from app.models_cache import LoadedModels
@@ -337,14 +337,8 @@ class _Body:
             ClientDisconnect: the caller has left.
         """
         engine: Engine = self._request.app.state.engine
-        work = engine.apply(
-            function,
-            rows,
-            values,
-            key=key,
-            max_wait_s=self._max_wait_s,
-            admitted=self._begun,
-        )
+        terms = Terms(max_wait_s=self._max_wait_s, admitted=self._begun)
+        work = engine.apply(function, rows, values, key=key, terms=terms)
         self._begun = True
         # As long as there is more of the body, waiting for that tells whether the caller has left.
         if self._complete and len(rows) > _BRIEF_ROWS:

@@ -154,6 +154,13 @@ class ApiSettings(StoreSettings):
     max_wait_s: float = Field(
         default=30.0, gt=0, le=3600, description="What waited longer is answered 503."
     )
+    engine_stall_s: float = Field(
+        default=60.0,
+        ge=0.1,
+        le=3600,
+        description="Scores and samples that stand still for so long make the process unready; after"
+        " twice as long it ends, to be started again.",
+    )
     inference_threads: int = Field(
         default=1, ge=1, le=256, description="Threads of the numerical library in this process."
     )

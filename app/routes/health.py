@@ -6,7 +6,7 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
-from app.dependencies import BlobsDep, DatabaseDep, QueueDep
+from app.dependencies import BlobsDep, DatabaseDep, EngineWatchDep, QueueDep
 from app.metrics import METRICS_MEDIA_TYPE, Metrics
 from app.schemas import Check, Liveness, Readiness
 from models_store.database import Database
@@ -34,12 +34,21 @@ async def get_liveness() -> Liveness:
     operation_id="get_readiness",
     summary="Can requests be served?",
     response_description="They can; `degraded` says that something else is amiss.",
-    responses={503: {"model": Readiness, "description": "The database or the store is unusable."}},
+    responses={
+        503: {
+            "model": Readiness,
+            "description": "The database, the store or the engine is unusable.",
+        }
+    },
 )
 async def get_readiness(
-    response: Response, database: DatabaseDep, blobs: BlobsDep, queue: QueueDep
+    response: Response,
+    database: DatabaseDep,
+    blobs: BlobsDep,
+    engine: EngineWatchDep,
+    queue: QueueDep,
 ) -> Readiness:
-    """Checks the database, its schema, the blob store and the job broker.
+    """Checks the database, its schema, the blob store, the engine of scores and the job broker.
 
     Without the broker the service is `degraded` but serves: jobs are accepted all the same and
     start when it is back. Without the others it is `unavailable`, with status 503.
@@ -50,6 +59,7 @@ async def get_readiness(
         "store": _check(blobs.ping),
     }
     found = dict(zip(checks, await asyncio.gather(*checks.values()), strict=True))
+    found["engine"] = Check(ok=engine.fault is None, detail=engine.fault or "ok")
     usable = all(check.ok for check in found.values())
     found["broker"] = (
         Check(ok=True, detail="ok")

@@ -22,6 +22,7 @@ def test_fault_156_without_a_broker_the_service_is_degraded_but_ready(client):
         "database": True,
         "schema": True,
         "store": True,
+        "engine": True,
         "broker": False,
     }
 
