@@ -289,7 +289,7 @@ _JOBS_AND_MODELS = (
         "precondition",
         412,
         "Somebody changed it in the meantime",
-        "The `If-Match` header names another revision than the present one. Read it again.",
+        "`If-Match` or `If-None-Match` does not hold for the present state. Read it again.",
     ),
     ProblemType(
         "idempotency-key-reused",

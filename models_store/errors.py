@@ -69,14 +69,13 @@ class ResultNotReadyError(ConflictError):
 
 
 class PreconditionError(StoreError):
-    """The alias is not at the revision that the caller saw; somebody else moved it."""
+    """The alias is not in the state that the caller made a condition."""
 
-    def __init__(self, alias: str, *, expected: int, found: int | None) -> None:
+    def __init__(self, alias: str, *, found: int | None) -> None:
         self.alias = alias
-        self.expected = expected
         self.found = found
         at = "does not exist" if found is None else f"is at revision {found}"
-        super().__init__(f"Alias {alias} {at}; the request expected revision {expected}.")
+        super().__init__(f"Alias {alias} {at}; the request's condition does not hold.")
 
 
 class IdempotencyReusedError(StoreError):

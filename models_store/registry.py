@@ -17,7 +17,9 @@ from models_store.records import Alias, Dataset, Model, NewDataset, NewVersion, 
 from models_store.tables import DatasetRow, ModelRow, ModelVersionRow
 from models_store.usage import check_storage
 from models_store.version_rows import (
+    RevisionCondition,
     add_version,
+    any_revision,
     check_revision,
     find_alias,
     find_model,
@@ -213,7 +215,13 @@ class Registry:
             return to_alias(row)
 
     def set_alias(
-        self, project: str, name: str, alias: str, *, version: int, if_match: int | None = None
+        self,
+        project: str,
+        name: str,
+        alias: str,
+        *,
+        version: int,
+        condition: RevisionCondition = any_revision,
     ) -> Alias:
         """Point an alias at a version, atomically.
 
@@ -222,27 +230,33 @@ class Registry:
             name: the model.
             alias: made if it does not exist.
             version: an existing version of the model.
-            if_match: the revision that the caller saw; 0 if it must not exist yet; None: any.
+            condition: Test of the alias's present revision, None for an alias that does not
+                exist; the alias moves only if it returns true.
 
         Raises:
             ValueError: the alias is no valid name.
             NotFoundError: no such model or version.
-            PreconditionError: the alias is at another revision.
+            PreconditionError: the condition does not hold.
         """
         if not is_name(alias):
             raise ValueError("an alias matches ^[a-z0-9][a-z0-9._-]{0,63}$")
-        return self._database.transact(_set_alias, project, name, alias, version, if_match)
+        return self._database.transact(_set_alias, project, name, alias, version, condition)
 
     def delete_alias(
-        self, project: str, name: str, alias: str, *, if_match: int | None = None
+        self,
+        project: str,
+        name: str,
+        alias: str,
+        *,
+        condition: RevisionCondition = any_revision,
     ) -> None:
-        """Remove an alias.
+        """Remove an alias, under a condition as in `set_alias`.
 
         Raises:
             NotFoundError: no such model or alias.
-            PreconditionError: the alias is at another revision.
+            PreconditionError: the condition does not hold.
         """
-        self._database.transact(_delete_alias, project, name, alias, if_match)
+        self._database.transact(_delete_alias, project, name, alias, condition)
 
 
 def _add_dataset(
@@ -301,20 +315,25 @@ def _number(session: Session, model: ModelRow, *, alias: str | None, version: st
 
 
 def _set_alias(
-    session: Session, project: str, name: str, alias: str, version: int, if_match: int | None
+    session: Session,
+    project: str,
+    name: str,
+    alias: str,
+    version: int,
+    condition: RevisionCondition,
 ) -> Alias:
     model = find_model(session, project, name, lock=True)
-    check_revision(alias, find_alias(session, model, alias), if_match=if_match)
+    check_revision(alias, find_alias(session, model, alias), condition)
     number = find_version(session, model, version).version
     return point(session, model, alias, version=number)
 
 
 def _delete_alias(
-    session: Session, project: str, name: str, alias: str, if_match: int | None
+    session: Session, project: str, name: str, alias: str, condition: RevisionCondition
 ) -> None:
     model = find_model(session, project, name, lock=True)
     row = find_alias(session, model, alias)
-    check_revision(alias, row, if_match=if_match)
+    check_revision(alias, row, condition)
     if row is None:
         raise NotFoundError("alias", alias)
     session.delete(row)

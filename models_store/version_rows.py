@@ -1,5 +1,6 @@
 """Models, versions and aliases inside a transaction."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 
 from sqlalchemy import select
@@ -112,15 +113,24 @@ def point(session: Session, model: ModelRow, alias: str, *, version: int) -> Ali
     return to_alias(row)
 
 
-def check_revision(alias: str, row: ModelAliasRow | None, *, if_match: int | None) -> None:
-    """Compare an alias with the revision that a caller saw; 0 stands for none.
+RevisionCondition = Callable[[int | None], bool]
+"""Test of the revision that an alias is at, None if it does not exist."""
+
+
+def any_revision(_revision: int | None) -> bool:
+    """Return true: no condition."""
+    return True
+
+
+def check_revision(alias: str, row: ModelAliasRow | None, condition: RevisionCondition) -> None:
+    """Hold an alias against a caller's condition.
 
     Raises:
-        PreconditionError: it is another one.
+        PreconditionError: the condition does not hold.
     """
     found = row.revision if row is not None else None
-    if if_match is not None and if_match != (found or 0):
-        raise PreconditionError(alias, expected=if_match, found=found)
+    if not condition(found):
+        raise PreconditionError(alias, found=found)
 
 
 def to_alias(row: ModelAliasRow) -> Alias:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Response, status
+from fastapi import APIRouter, Depends, Path, Response, status
 
 from app.dependencies import (
     DEFAULT_LIMIT,
@@ -12,6 +12,7 @@ from app.dependencies import (
     ProjectDep,
     RegistryDep,
 )
+from app.etags import IfMatch, IfNoneMatch, Preconditions
 from app.json_body import json_body, json_request
 from app.model_schemas import (
     AliasRequest,
@@ -22,7 +23,6 @@ from app.model_schemas import (
     VersionView,
 )
 from app.problems import Problem, problem_responses
-from models_store.errors import NotFoundError
 from models_store.registry import Alias
 from models_store.schemas import Name
 
@@ -33,18 +33,6 @@ AliasName = Annotated[Name, Path(description="Of the alias.", examples=["product
 VersionNumber = Annotated[
     int, Path(ge=1, le=2**31 - 1, description="Of the version.", examples=[1])
 ]
-IfMatch = Annotated[
-    str | None,
-    Header(
-        max_length=100,
-        description="The alias's ETag: do it only if the alias has not moved since. `*`: only if it"
-        " exists.",
-    ),
-]
-IfNoneMatch = Annotated[
-    str | None, Header(max_length=100, description="`*`: only if the alias does not exist.")
-]
-
 _ETAG = {"ETag": {"description": "Changes with every move.", "schema": {"type": "string"}}}
 _ALIAS_BODY = json_request(
     AliasRequest, examples={"promote": {"summary": "Promote version 1", "value": {"version": 1}}}
@@ -106,58 +94,48 @@ def get_version(
 
 
 class AliasTarget:
-    """An alias, and what a request says about the state that it expects to find it in."""
+    """Alias that a request names, and the state that the request expects to find it in."""
 
     def __init__(
-        self, name: ModelName, alias: AliasName, registry: RegistryDep, project: ProjectDep
+        self,
+        name: ModelName,
+        alias: AliasName,
+        registry: RegistryDep,
+        project: ProjectDep,
+        *,
+        if_match: IfMatch = None,
+        if_none_match: IfNoneMatch = None,
     ) -> None:
         self.model = name
+        self.preconditions = Preconditions.of(if_match, if_none_match)
         self._alias = alias
         self._registry = registry
         self._project = project
 
     def get(self) -> Alias:
-        """Where it points."""
+        """Return where it points."""
         return self._registry.alias(self._project, self.model, self._alias)
 
-    def set(self, version: int, *, if_match: int | None) -> Alias:
+    def set(self, version: int) -> Alias:
         """Point it at a version."""
         return self._registry.set_alias(
-            self._project, self.model, self._alias, version=version, if_match=if_match
+            self._project, self.model, self._alias, version=version, condition=self._holds
         )
 
-    def delete(self, *, if_match: int | None) -> None:
+    def delete(self) -> None:
         """Remove it."""
-        self._registry.delete_alias(self._project, self.model, self._alias, if_match=if_match)
+        self._registry.delete_alias(self._project, self.model, self._alias, condition=self._holds)
 
-    def expected(self, if_match: str | None, if_none_match: str | None = None) -> int | None:
-        """The revision that it must be at: 0 for not there yet, None for any.
+    def _holds(self, revision: int | None) -> bool:
+        return self.preconditions.hold(None if revision is None else _tag(revision))
 
-        Raises:
-            Problem: `precondition`, when it cannot be as expected.
-        """
-        if if_none_match is not None:
-            if if_none_match != "*" or if_match is not None:
-                raise Problem("bad-request", "If-None-Match takes `*`, and no If-Match beside it.")
-            return 0
-        if if_match is None:
-            return None
-        if if_match == "*":
-            return self._present()
-        tag = if_match[1:-1]
-        if if_match != f'"{tag}"' or not (tag.isascii() and tag.isdecimal()):
-            raise Problem("precondition", "If-Match is not an ETag of this alias.")
-        return int(tag)
 
-    def _present(self) -> int:
-        try:
-            return self.get().revision
-        except NotFoundError as error:
-            raise Problem("precondition", "The alias does not exist.") from error
+def _tag(revision: int) -> str:
+    return f'"{revision}"'
 
 
 def _view(target: AliasTarget, alias: Alias, response: Response) -> AliasView:
-    response.headers["ETag"] = f'"{alias.revision}"'
+    response.headers["ETag"] = _tag(alias.revision)
     return AliasView.of(target.model, alias)
 
 
@@ -165,11 +143,24 @@ def _view(target: AliasTarget, alias: Alias, response: Response) -> AliasView:
     "/{name}/aliases/{alias}",
     operation_id="get_alias",
     summary="Look at an alias",
-    responses={200: {"headers": _ETAG}, **problem_responses("not-found")},
+    response_model=AliasView,
+    responses={
+        200: {"headers": _ETAG},
+        304: {"description": "Its ETag is one of `If-None-Match`.", "headers": _ETAG},
+        **problem_responses("not-found", "precondition"),
+    },
 )
-def get_alias(target: Annotated[AliasTarget, Depends()], response: Response) -> AliasView:
-    """Where an alias points; its ETag makes a later move conditional."""
-    return _view(target, target.get(), response)
+def get_alias(
+    target: Annotated[AliasTarget, Depends()], response: Response
+) -> AliasView | Response:
+    """Return where an alias points; its ETag makes a later move conditional."""
+    alias = target.get()
+    tag = _tag(alias.revision)
+    if not target.preconditions.matched(tag):
+        raise Problem("precondition", "The alias is at another revision.")
+    if not target.preconditions.new(tag):
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={"ETag": tag})
+    return _view(target, alias, response)
 
 
 @router.put(
@@ -179,7 +170,7 @@ def get_alias(target: Annotated[AliasTarget, Depends()], response: Response) -> 
     openapi_extra=_ALIAS_BODY,
     responses={
         200: {"headers": _ETAG},
-        **problem_responses("not-found", "precondition", "bad-request"),
+        **problem_responses("not-found", "precondition"),
     },
 )
 def set_alias(
@@ -187,12 +178,9 @@ def set_alias(
     target: Annotated[AliasTarget, Depends()],
     models: ModelsDep,
     response: Response,
-    *,
-    if_match: IfMatch = None,
-    if_none_match: IfNoneMatch = None,
 ) -> AliasView:
     """Point an alias at a version, atomically; requests that name the alias follow at once."""
-    moved = target.set(body.version, if_match=target.expected(if_match, if_none_match))
+    moved = target.set(body.version)
     models.forget()
     return _view(target, moved, response)
 
@@ -202,11 +190,9 @@ def set_alias(
     operation_id="delete_alias",
     summary="Delete an alias",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses("not-found", "precondition", "bad-request"),
+    responses=problem_responses("not-found", "precondition"),
 )
-def delete_alias(
-    target: Annotated[AliasTarget, Depends()], models: ModelsDep, if_match: IfMatch = None
-) -> None:
+def delete_alias(target: Annotated[AliasTarget, Depends()], models: ModelsDep) -> None:
     """Delete an alias; the version stays."""
-    target.delete(if_match=target.expected(if_match))
+    target.delete()
     models.forget()

@@ -181,13 +181,90 @@ def test_conditions_can_ask_for_an_alias_that_is_there_or_is_not(client):
     assert client.get("/v1/models/people").json()["aliases"] == {"production": 2}
 
 
-@pytest.mark.parametrize("tag", ["1", "W/x", '"x"', '"1', '"', '"\u00b2"', '"1", "2"'])
-def test_an_if_match_that_is_no_etag_of_ours_never_matches(client, tag):
+@pytest.mark.fault(224)
+@pytest.mark.parametrize("tag", ['"0"', '"1"', "*", '"x"', 'W/"0"', '"0", "1"'])
+def test_if_match_fails_where_there_is_no_alias(client, tag):
+    assert point(client, 1, if_match=tag).status_code == 412
+    gone = client.delete("/v1/models/people/aliases/production", headers={"If-Match": tag})
+    assert gone.status_code == 412
+    assert client.get("/v1/models/people").json()["aliases"] == {}
+
+
+def conditional(client: TestClient, name: bytes, *lines: bytes) -> int:
+    """The status of a move under a condition in one or more header lines."""
+    headers = [(b"content-type", b"application/json"), *((name, line) for line in lines)]
+    answer = client.put(
+        "/v1/models/people/aliases/production", content=b'{"version": 2}', headers=headers
+    )
+    return answer.status_code
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ([b'"1"'], 200),
+        ([b'"9", "1"'], 200),
+        ([b'"9",, , "1" ,'], 200),
+        ([b'"9"', b'"1"'], 200),
+        ([b"  *  "], 200),
+        ([b'"9"'], 412),
+        ([b'W/"1"'], 412),
+        ([b'"a,"", "'], 422),
+        ([b'"x,1"'], 412),
+        (['"\u00b2"'.encode()], 412),
+        ([b'""'], 412),
+        ([b"1"], 422),
+        ([b"W/x"], 422),
+        ([b'w/"1"'], 422),
+        ([b'"1'], 422),
+        ([b'"'], 422),
+        ([b'"1" "2"'], 422),
+        ([b'"1", *'], 422),
+        ([b""], 422),
+        ([b",,"], 422),
+        ([b'"1"'] * 9, 422),
+        ([b'"' + b"x" * 1000 + b'"'], 422),
+    ],
+)
+def test_if_match_is_a_list_of_which_one_must_be_the_present_tag(client, lines, status):
+    assert point(client, 1).headers["etag"] == '"1"'
+    assert conditional(client, b"if-match", *lines) == status
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ([b'"9"'], 200),
+        ([b'W/"9", "8"'], 200),
+        ([b'"1"'], 412),
+        ([b'W/"1"'], 412),
+        ([b'"9"', b'"1"'], 412),
+        ([b"*"], 412),
+        ([b"x"], 422),
+    ],
+)
+def test_if_none_match_is_a_list_of_which_none_may_be_the_present_tag(client, lines, status):
     point(client, 1)
-    body = json.dumps({"version": 2})
-    headers = [(b"content-type", b"application/json"), (b"if-match", tag.encode())]
-    response = client.put("/v1/models/people/aliases/production", content=body, headers=headers)
-    assert response.status_code == 412
+    assert conditional(client, b"if-none-match", *lines) == status
+
+
+def test_both_conditions_must_hold(client):
+    tag = point(client, 1).headers["etag"]
+    assert point(client, 2, if_match=tag, if_none_match="*").status_code == 412
+    assert point(client, 2, if_match=tag, if_none_match='"9"').status_code == 200
+
+
+def test_an_alias_that_a_reader_knows_is_not_sent_again(client):
+    tag = point(client, 1).headers["etag"]
+    path = "/v1/models/people/aliases/production"
+    for known in (tag, f"W/{tag}", f'"x", {tag}', "*"):
+        answer = client.get(path, headers={"If-None-Match": known})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
+    assert client.get(path, headers={"If-None-Match": '"9"'}).json()["version"] == 1
+    assert client.get(path, headers={"If-Match": tag}).status_code == 200
+    refused = client.get(path, headers={"If-Match": '"9"', "If-None-Match": tag})
+    assert (refused.status_code, slug(refused)) == (412, "precondition")
+    assert client.get(f"{path}x", headers={"If-None-Match": "*"}).status_code == 404
 
 
 @pytest.mark.parametrize(

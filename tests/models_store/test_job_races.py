@@ -200,12 +200,16 @@ def test_fault_112_an_alias_moved_by_two_at_once_has_one_winner(
         job = work.claim("w", lease_s=LEASE_S)
         assert job is not None
         work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
-    seen = 0
+    seen: int | None = None
     for _ in range(6):
 
-        def move(version: int, seen: int = seen) -> object:
+        def move(version: int, seen: int | None = seen) -> object:
             return registry.set_alias(
-                PROJECT, "shuttle", "production", version=version, if_match=seen
+                PROJECT,
+                "shuttle",
+                "production",
+                version=version,
+                condition=lambda found: found == seen,
             )
 
         results = race(lambda: move(1), lambda: move(2))

@@ -9,6 +9,7 @@ from models_store.ids import is_id, is_name, new_id
 from models_store.job_work import JobWork
 from models_store.jobs import Jobs
 from models_store.registry import Registry, Version
+from models_store.version_rows import RevisionCondition
 from tests.models_store.makers import LEASE_S, PROJECT, a_dataset, a_version, added, submitted
 
 BAD_NAMES = ["", "A", "a b", "../a", "a/b", "a\0b", ".a", "-a", "a" * 65, "\u00e9", "a\n"]
@@ -148,21 +149,25 @@ def test_a_reference_to_nothing_is_not_found(registry: Registry) -> None:
             registry.resolve(PROJECT, ref)
 
 
+def at(revision: int | None) -> RevisionCondition:
+    return lambda found: found == revision
+
+
 @pytest.mark.usefixtures("model")
 def test_fault_113_an_alias_moves_only_from_the_revision_that_was_seen(registry: Registry) -> None:
-    first = registry.set_alias(PROJECT, "shuttle", "production", version=1, if_match=0)
+    first = registry.set_alias(PROJECT, "shuttle", "production", version=1, condition=at(None))
     second = registry.set_alias(
-        PROJECT, "shuttle", "production", version=2, if_match=first.revision
+        PROJECT, "shuttle", "production", version=2, condition=at(first.revision)
     )
     assert second.revision != first.revision
-    for stale in (0, first.revision, 10**30):
+    for stale in (None, 0, first.revision, 10**30):
         with pytest.raises(PreconditionError) as caught:
-            registry.set_alias(PROJECT, "shuttle", "production", version=1, if_match=stale)
-        assert (caught.value.expected, caught.value.found) == (stale, second.revision)
+            registry.set_alias(PROJECT, "shuttle", "production", version=1, condition=at(stale))
+        assert caught.value.found == second.revision
         with pytest.raises(PreconditionError):
-            registry.delete_alias(PROJECT, "shuttle", "production", if_match=stale)
+            registry.delete_alias(PROJECT, "shuttle", "production", condition=at(stale))
     assert registry.alias(PROJECT, "shuttle", "production") == second
-    registry.delete_alias(PROJECT, "shuttle", "production", if_match=second.revision)
+    registry.delete_alias(PROJECT, "shuttle", "production", condition=at(second.revision))
 
 
 @pytest.mark.usefixtures("model")
@@ -173,7 +178,7 @@ def test_an_alias_made_anew_repeats_no_revision(registry: Registry) -> None:
         registry.delete_alias(PROJECT, "shuttle", "production")
     assert len(seen) == 3
     with pytest.raises(PreconditionError) as caught:
-        registry.set_alias(PROJECT, "shuttle", "production", version=1, if_match=min(seen))
+        registry.set_alias(PROJECT, "shuttle", "production", version=1, condition=at(min(seen)))
     assert caught.value.found is None
 
 
