@@ -254,10 +254,12 @@ async def _on_validation_error(request: Request, error: RequestValidationError) 
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """The methods of every route with the path's template; the router names one route's only."""
-    template = request.scope["route"].path_format
+    """Return the methods of every route with the path's template; the router names one route's only."""
+    path = request.scope["path"]
+    routes = list(iter_route_contexts(request.app.routes))
+    template = next(route.path_format for route in routes if route.path_regex.match(path))
     methods: set[str] = set()
-    for route in iter_route_contexts(request.app.routes):
+    for route in routes:
         if route.path_format == template:
             methods |= route.methods or set()
     if "GET" in methods:

@@ -17,8 +17,28 @@ def redoc_script() -> Response:
     return Response(redoc_bundle(), media_type="text/javascript", headers=headers)
 
 
-router.mount("/static/docs", StaticFiles(directory=DOCS_FOLDER), name="docs-assets")
-router.mount("/static", StaticFiles(directory=STATIC_FOLDER), name="static")
+# Routes, no mounts: the router answers wrong methods for them as for all else.
+_FILES = {
+    "/static/docs": StaticFiles(directory=DOCS_FOLDER),
+    "/static": StaticFiles(directory=STATIC_FOLDER),
+}
+
+
+@router.get("/static/docs/{path:path}")
+async def docs_file(request: Request, path: str) -> Response:
+    """Serve a file of Swagger UI or ReDoc."""
+    return await _file("/static/docs", path, request)
+
+
+@router.get("/static/{path:path}")
+async def static_file(request: Request, path: str) -> Response:
+    """Serve a file of our own pages."""
+    return await _file("/static", path, request)
+
+
+async def _file(folder: str, path: str, request: Request) -> Response:
+    return await _FILES[folder].get_response(path, request.scope)
+
 
 _LINKS = (
     ("/docs", "Swagger UI", "every operation, to try in the browser"),

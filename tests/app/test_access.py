@@ -24,8 +24,8 @@ OPEN = {
     "/openapi.json",
     "/problems",
     "/problems/{slug}",
-    "/static",
-    "/static/docs",
+    "/static/{path:path}",
+    "/static/docs/{path:path}",
     "/static/docs/redoc.standalone.js",
 }
 FIT = {"model_name": "m", "target": {"potential": "U1"}}

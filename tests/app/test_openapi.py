@@ -19,8 +19,8 @@ UNDOCUMENTED = {
     "/docs",
     "/redoc",
     "/openapi.json",
-    "/static",
-    "/static/docs",
+    "/static/{path:path}",
+    "/static/docs/{path:path}",
 }
 
 
@@ -95,7 +95,9 @@ def test_an_operation_documents_what_it_answers(operation):
     good = {s: r for s, r in operation["responses"].items() if int(s) < 400}
     assert good
     assert all(response["description"] for response in good.values())
-    assert all("content" in response for status, response in good.items() if status != "204")
+    assert all(
+        "content" in response for status, response in good.items() if status not in {"204", "304"}
+    )
 
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=list(OPERATIONS))
