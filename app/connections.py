@@ -1,9 +1,11 @@
-"""Bounds on what a connection may do: their number, header bytes, waiting for headers and readers."""
+"""The HTTP of one connection: the rules of RFC 9112, and bounds on what a connection may do."""
 
 import asyncio
 import json
-from typing import Any
+import logging
+from typing import Any, ClassVar
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -12,9 +14,17 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from app.problem_types import PROBLEM_TYPES
 from app.problems import PROBLEM_MEDIA_TYPE
+from app.request_heads import HeadError, checked_target
+from app.unread import LingeringTransport, Unread
+
+log = logging.getLogger(__name__)
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_HEADERS = 100
+MAX_FRAMING_BYTES = 64 * 1024
+"""What the chunks of a body may have in sizes and extensions beyond as much as they hold."""
+MAX_PIPELINED = 16
+"""Requests of one connection that wait while another one is served; the last of them ends it."""
 MIN_BYTES_PER_S = 1024
 """Bodies that come, and answers that are taken, more slowly than this are given up."""
 # Pieces of bodies that come fast are passed on together: each time costs as much as copying half a
@@ -22,14 +32,24 @@ MIN_BYTES_PER_S = 1024
 _FAST_BYTES = 32 * 1024
 _TOGETHER_BYTES = 256 * 1024
 _TOGETHER_S = 0.001
+_VERSION_ERRORS = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})  # of the parser
+
+
+class _ParsingEndedError(Exception):
+    """Nothing that follows is looked at: raised in the parser's callbacks."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Uvicorn's protocol, which lacks these bounds; what breaks them is answered and closed."""
+    """Uvicorn's protocol, with what it lacks: bounds, and the rules that its parser does not know.
+
+    What breaks them is answered when its turn comes, and the connection is closed. An `Upgrade`
+    has no effect, as one that a server does not understand has none (RFC 9110, 7.8).
+    """
 
     header_timeout_s = 10.0
     write_timeout_s = 30.0
     max_connections = 1_000
+    _lingering: ClassVar[set["BoundedProtocol"]] = set()
 
     _header_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
@@ -37,11 +57,23 @@ class BoundedProtocol(HttpToolsProtocol):
     _unsent_bytes = 0
     _received_bytes = 0
     _header_bytes = 0
+    _fields = 0
+    _framing_bytes = 0
+    _in_body = False  # the head of a request has come, the rest has not
+    _upgrade_ignored = False  # the head that came is to be parsed again, without its Upgrade
+    _persistent = True  # what the newest request says about the connection
+    _ended = False  # nothing more is parsed
     _refused = False
+    _more_came = False  # after the last request
+    _refusal = b""  # waits for the answers before it
+    _transport: LingeringTransport
+    _unread: Unread
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Refuse connections beyond the limit; wait for headers of the others so long."""
-        super().connection_made(transport)
+        self._transport = LingeringTransport(transport, self._close)
+        self._unread = Unread(self.loop, self.header_timeout_s, self._transport.close_at_once)
+        super().connection_made(self._transport)
         if len(self.connections) > self.max_connections:
             self._refuse("overloaded")
         else:
@@ -49,8 +81,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timers."""
+        self._ended = True
         self._stop_timer()
         self._stop_watching()
+        self._unread.stop()
+        self._lingering.discard(self)
         if self._body_timer is not None:
             self._body_timer.cancel()
         super().connection_lost(exc)
@@ -59,20 +94,34 @@ class BoundedProtocol(HttpToolsProtocol):
         """Parse what came, unless the connection is being closed.
 
         Uvicorn ends a silent connection between two requests. One that is not silent, but sends
-        line ends or a body that nobody reads, is given as long as headers are.
+        line ends, is given as long as headers are.
         """
-        if self._refused:
-            return
         self._received_bytes += len(data)
+        if self._unread.active:
+            self._unread.add(len(data))
+        if self._ended:
+            self._more_came = True
+            return
+        self._unset_keepalive_if_required()
         cycle: RequestResponseCycle | None = self.cycle
-        if self._header_timer is None and (cycle is None or cycle.response_complete):
+        if (
+            self._header_timer is None
+            and not self._in_body
+            and (cycle is None or cycle.response_complete)
+        ):
             self._await_headers()
-        super().data_received(data)
+        self._framing_bytes += len(data)
+        self._parse(data)
+        if self._framing_bytes > MAX_FRAMING_BYTES and self._in_body and not self._ended:
+            self._refuse("bad-request", "The chunks of the body hold too little for their number.")
 
     def on_message_begin(self) -> None:
         """A request begins: its headers must come soon."""
+        if self._ended:
+            self._more_came = True
+            raise _ParsingEndedError
         super().on_message_begin()
-        self._header_bytes = 0
+        self._header_bytes = self._fields = self._framing_bytes = 0
         if self._header_timer is None:
             self._await_headers()
 
@@ -82,21 +131,45 @@ class BoundedProtocol(HttpToolsProtocol):
         self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a header."""
-        super().on_header(name, value)
+        """Count a header, or one that follows the body: of those none is of use."""
+        self._fields += 1
         self._count(len(name) + len(value))
+        if not self._in_body:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The request can be served, if its headers are not too many."""
+        """The request can be served, if its head is right."""
+        parser = self.parser
+        method, version = parser.get_method(), parser.get_http_version()
+        try:
+            self.url = checked_target(method, version, self.url, self.headers)
+            httptools.parse_url(self.url)
+        except HeadError as error:
+            self._refuse(error.slug, error.detail, is_head=method == b"HEAD")
+            raise
+        except httptools.HttpParserError:
+            self._refuse("bad-request", "The target is not valid.", is_head=method == b"HEAD")
+            raise
+        if parser.should_upgrade():
+            self._upgrade_ignored = True
+            return
         self._stop_timer()
-        if not self._refused:
-            super().on_headers_complete()
+        self._in_body = True
+        if version == "1.0":
+            self.expect_100_continue = False
+        super().on_headers_complete()
+        cycle = self.cycle
+        self._persistent = cycle.keep_alive and len(self.pipeline) < MAX_PIPELINED
+        # Who waits to be asked for the body may send the next request instead, once there is an
+        # answer: what is body then nobody knows.
+        cycle.keep_alive = self._persistent and not self.expect_100_continue
 
     def on_body(self, body: bytes) -> None:
         """Pass the body on, unless there is nobody to take it; of a fast one more at a time."""
-        if self._refused:
-            return
+        self._framing_bytes -= 2 * len(body)
         cycle = self.cycle
+        if self.expect_100_continue:
+            self._expect_nothing()
         if len(body) < _FAST_BYTES or len(cycle.body) + len(body) >= _TOGETHER_BYTES:
             super().on_body(body)
         elif not cycle.response_complete:
@@ -106,8 +179,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Tell whoever serves the request."""
-        if not self._refused:
-            super().on_message_complete()
+        if self._upgrade_ignored:
+            return
+        if self.expect_100_continue:
+            self._expect_nothing()
+        self._in_body = False
+        self._unread.stop()
+        self._ended = not self._persistent
+        super().on_message_complete()
 
     def pause_writing(self) -> None:
         """The caller takes the answer more slowly than it is made: see that it is taken at all."""
@@ -120,20 +199,71 @@ class BoundedProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def on_response_complete(self) -> None:
-        """The last bytes of an answer must be taken too before the connection can close."""
+        """Go on with what waits; the last bytes must be taken too before the connection can close."""
+        was_last = not self.pipeline
         super().on_response_complete()
         if self.transport.is_closing():
             self._watch_writing()
+        elif was_last and self._refusal:
+            self._send_refusal()
+        elif was_last and self._in_body:
+            self._unread.begin()
+
+    def shutdown(self) -> None:
+        """The server stops: answer what is being served, and close."""
+        self._persistent = False
+        super().shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
         """No further request came."""
         super().timeout_keep_alive_handler()
         self._watch_writing()
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP."""
-        if not self._refused and not self.transport.is_closing():
-            self._refuse("bad-request", detail=msg)
+    def _parse(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while True:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as stopped:
+                rest = rest[stopped.args[0] :]
+                self._parse_without_upgrade()
+            except httptools.HttpParserError as error:
+                self._on_parser_error(error)
+                return
+            else:
+                return
+            if self._ended or not rest:
+                self._more_came |= bool(rest)
+                return
+
+    def _parse_without_upgrade(self) -> None:
+        """Parse the head that came once more: the parser then knows that a body follows it."""
+        self._upgrade_ignored = False
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        try:
+            self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
+        except httptools.HttpParserError as error:
+            self._on_parser_error(error)
+
+    def _on_parser_error(self, error: httptools.HttpParserError) -> None:
+        if self._ended:
+            return  # our own way to end the parsing
+        if isinstance(error, httptools.HttpParserCallbackError):
+            log.error("a request broke the protocol's own code", exc_info=error)
+        reason = str(error)
+        if reason in _VERSION_ERRORS:
+            self._refuse("http-version", "The version of HTTP must be 1.1 or 1.0.")
+        else:
+            self._refuse("bad-request", "The request is not HTTP/1.1.")
+
+    def _expect_nothing(self) -> None:
+        """The body comes, asked for or not."""
+        self.expect_100_continue = False
+        if not self.cycle.response_started:
+            self.cycle.keep_alive = self._persistent
 
     def _pass_on(self, cycle: RequestResponseCycle) -> None:
         self._body_timer = None
@@ -142,8 +272,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _count(self, size: int) -> None:
         self._header_bytes += size
-        if self._header_bytes > MAX_HEADER_BYTES or len(self.headers) > MAX_HEADERS:
+        if self._header_bytes > MAX_HEADER_BYTES or self._fields > MAX_HEADERS:
             self._refuse("limit-headers")
+            raise _ParsingEndedError
 
     def _await_headers(self) -> None:
         self._header_timer = self.loop.call_later(self.header_timeout_s, self._on_timeout)
@@ -158,13 +289,47 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self._refuse("header-timeout")
 
-    def _refuse(self, slug: str, *, detail: str = "") -> None:
+    def _refuse(self, slug: str, detail: str = "", *, is_head: bool = False) -> None:
+        """Parse nothing more, and answer the newest request so when its turn comes."""
         if self._refused:
             return
-        self._refused = True
-        self.transport.write(_answer(slug, detail))
+        self._refused = self._ended = True
+        self._stop_timer()
+        self._refusal = _answer(slug, detail, self.server_state.default_headers, is_head=is_head)
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and self._in_body:
+            self._in_body = False
+            if self.pipeline:
+                self.pipeline.popleft()  # the newest one is this
+            else:
+                # Whoever serves it finds the caller gone.
+                cycle.disconnected = True
+                cycle.message_event.set()
+                if cycle.response_started:
+                    self._refusal = b""
+                self._send_refusal()
+        elif cycle is None or cycle.response_complete:
+            self._send_refusal()
+
+    def _send_refusal(self) -> None:
+        if self._refusal:
+            self.transport.write(self._refusal)
+            self._refusal = b""
         self.transport.close()
         self._watch_writing()
+
+    def _close(self) -> None:
+        """Close the connection; where the caller may still be sending, let the answer arrive first."""
+        busy = self._in_body or self._refused or self._more_came or self.flow.read_paused
+        room = len(self._lingering) < max(1, self.max_connections // 16)
+        if self.transport.is_closing() or not (busy and room):
+            self._transport.close_at_once()
+            return
+        self._ended = True
+        self._lingering.add(self)
+        self._transport.half_close()
+        self.flow.resume_reading()
+        self._unread.begin()
 
     def _watch_writing(self) -> None:
         if self._write_timer is None:
@@ -187,7 +352,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._watch_writing()
 
 
-def _answer(slug: str, detail: str) -> bytes:
+def _answer(
+    slug: str, detail: str, default_headers: list[tuple[bytes, bytes]], *, is_head: bool
+) -> bytes:
     kind = PROBLEM_TYPES[slug]
     content: dict[str, Any] = {
         "type": kind.uri,
@@ -201,10 +368,11 @@ def _answer(slug: str, detail: str) -> bytes:
     return b"".join(
         [
             STATUS_LINE[kind.status],
+            *(b"%b: %b\r\n" % header for header in default_headers),
             b"content-type: %s\r\n" % PROBLEM_MEDIA_TYPE.encode(),
             b"content-length: %d\r\n" % len(body),
             retry,
             b"connection: close\r\n\r\n",
-            body,
+            b"" if is_head else body,
         ]
     )

@@ -72,6 +72,19 @@ _GENERAL = (
         "The request breaks a rule of HTTP or of a header that this route reads.",
     ),
     ProblemType(
+        "not-implemented",
+        501,
+        "The request asks for what this server does not do",
+        "The method is none that any route has, such as CONNECT, or the body has a transfer coding"
+        " besides `chunked`. The connection is closed.",
+    ),
+    ProblemType(
+        "http-version",
+        505,
+        "The version of HTTP is not supported",
+        "The server speaks HTTP/1.1, and HTTP/1.0 to those who do. The connection is closed.",
+    ),
+    ProblemType(
         "range",
         416,
         "The range lies outside of the file",

@@ -1,0 +1,91 @@
+"""The rules of HTTP/1.1 for the head of a request that the parser of the connection does not know."""
+
+import re
+from collections.abc import Sequence
+
+METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"})
+"""The methods that a route could have; others mean what this server does not do, as CONNECT."""
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+_HOST = re.compile(
+    rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*(?::[0-9]{0,5})?"
+    rb"|\[[0-9A-Fa-f:.]+\](?::[0-9]{0,5})?"
+)
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
+
+
+class HeadError(Exception):
+    """A head that is refused.
+
+    Args:
+        slug: a key of `PROBLEM_TYPES`.
+        detail: which rule it breaks.
+    """
+
+    def __init__(self, slug: str, detail: str) -> None:
+        self.slug = slug
+        self.detail = detail
+        super().__init__(f"{slug}: {detail}")
+
+
+def checked_target(method: bytes, version: str, target: bytes, headers: Headers) -> bytes:
+    """Check a head by the rules of RFC 9112, and return its target in origin form.
+
+    Args:
+        method: from the request line.
+        version: from the request line, such as `1.1`.
+        target: path and query, `*`, or an absolute URL.
+        headers: lower-case names and values.
+
+    Raises:
+        HeadError: the head breaks a rule, or asks for what this server does not do.
+    """
+    if version not in ("1.1", "1.0"):
+        raise HeadError("http-version", "The version of HTTP must be 1.1 or 1.0.")
+    if method not in METHODS:
+        raise HeadError("not-implemented", "The method is none that this server knows.")
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    if codings:
+        _check_codings(codings, version)
+    host = _checked_host([value for name, value in headers if name == b"host"], version)
+    if target.startswith(b"/") and b"#" not in target:
+        return target
+    if target == b"*" and method == b"OPTIONS":
+        return target
+    return _origin_form(target, host)
+
+
+def _check_codings(codings: Sequence[bytes], version: str) -> None:
+    names = [name.strip(b" \t").lower() for value in codings for name in value.split(b",")]
+    if version == "1.0":
+        raise HeadError("bad-request", "HTTP/1.0 has no Transfer-Encoding.")
+    if names.count(b"chunked") != 1 or names[-1] != b"chunked":
+        raise HeadError("bad-request", "Transfer-Encoding must end with the only `chunked` in it.")
+    if len(names) > 1:
+        raise HeadError("not-implemented", "Transfer-Encoding may only be `chunked`.")
+
+
+def _checked_host(hosts: Sequence[bytes], version: str) -> bytes | None:
+    if len(hosts) > 1:
+        raise HeadError("bad-request", "The request has more than one Host.")
+    if not hosts:
+        if version == "1.1":
+            raise HeadError("bad-request", "The request has no Host.")
+        return None
+    host = hosts[0].rstrip(b" \t")
+    if not _HOST.fullmatch(host):
+        raise HeadError("bad-request", "Host is no name or address with an optional port.")
+    return host
+
+
+def _origin_form(target: bytes, host: bytes | None) -> bytes:
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        raise HeadError("bad-request", "The target is no path and no http or https URL.")
+    authority, rest = absolute.groups()
+    if not authority or not _HOST.fullmatch(authority):
+        raise HeadError("bad-request", "The URL of the target has no valid host.")
+    if host is not None and authority.lower() != host.lower():
+        raise HeadError("bad-request", "The host of the target is another one than Host.")
+    return bytes(rest if rest.startswith(b"/") else b"/" + rest)
