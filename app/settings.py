@@ -124,7 +124,11 @@ class ApiSettings(StoreSettings):
         description="Longest wait for the next piece of a body; a body must also keep up 1 KiB/s.",
     )
     header_timeout_s: float = Field(
-        default=10, gt=0, le=600, description="Longest wait for the headers of a request."
+        default=10,
+        gt=0,
+        le=600,
+        description="Longest wait for the headers of a request, and for the next piece of a body"
+        " that nobody needs any more.",
     )
     write_timeout_s: float = Field(
         default=30,
