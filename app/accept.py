@@ -64,6 +64,16 @@ def best_coding(accept_encoding: str | None, offered: Sequence[str]) -> str:
     return best if quality(best) > 0 else IDENTITY
 
 
+def preferences(prefer: str | None) -> frozenset[str]:
+    """The names of what a caller prefers, in lower case (RFC 7240).
+
+    Args:
+        prefer: the header; None: there is none.
+    """
+    items = _ITEM.findall((prefer or "").lower())
+    return frozenset(re.split("[;=]", item, maxsplit=1)[0].strip() for item in items)
+
+
 def _ranges(accept: str) -> Iterator[tuple[str, float]]:
     for item in _ITEM.findall(accept.lower()):
         media_range, *parameters = (piece.strip() for piece in item.split(";"))

@@ -47,7 +47,7 @@ class AnswerTable:
     Args:
         columns: the names of the values of a row.
         parts: the members of the JSON form that the values are in.
-        rows: how many there are; None: not known yet, which only some formats can bear.
+        rows: number of them.
         dtype: of the values.
         members: further members of the JSON form.
         explains: whether rows that are not finite are explained.
@@ -56,7 +56,7 @@ class AnswerTable:
 
     columns: Sequence[str]
     parts: Sequence[Part]
-    rows: int | None
+    rows: int
     dtype: np.dtype[Any]
     members: Mapping[str, Any]
     explains: bool = True

@@ -13,7 +13,7 @@ from models_store.table_open import open_arrow_bytes
 from models_store.table_source import Columns
 
 WHOLE_BYTES = 2 * 1024 * 1024
-"""Smaller bodies are read in memory, and checked to the end before the answer begins."""
+"""Smaller bodies are read in memory, and checked to the end before any row is computed."""
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """No row of a batch is whole before its last column: what comes in larger ones waits on the disk."""
@@ -40,7 +40,7 @@ async def read_arrow(incoming: Incoming) -> AsyncGenerator[Floats, None]:
                 yield rows
             return
         stream = _Stream(incoming, waiting, share)
-        if not incoming.counted and stream.fits:
+        if stream.fits:
             async for rows in stream.rows():
                 yield rows
         rest = b"" if stream.ended else stream.take_rest()
@@ -126,7 +126,6 @@ class _Stream:
                 return
             self.count += chunk.shape[1]
             self._incoming.shape.check_count(self.count)
-            self._incoming.begun = True
             yield chunk[self._order].T
 
     async def _check_end(self) -> None:

@@ -33,7 +33,6 @@ class Codec:
         brief_bytes: the largest body that is brief.
         text: whether it is text, which compresses well; floats do not.
         limited_as_json: whether a body is held in memory, so that the limit of JSON applies.
-        counts: whether an answer begins with the number of its rows.
     """
 
     format: TableFormat
@@ -43,7 +42,6 @@ class Codec:
     brief_bytes: int = 0
     text: bool = False
     limited_as_json: bool = False
-    counts: bool = False
 
     @property
     def media_type(self) -> str:
@@ -75,7 +73,6 @@ CODECS = (
         NpyEncoder,
         decode=decode_npy,
         brief_bytes=2 * 1024 * 1024,
-        counts=True,
     ),
     Codec(TableFormat.ARROW, read_arrow, ArrowEncoder),
     Codec(TableFormat.PARQUET, read_table, ParquetEncoder),

@@ -6,6 +6,7 @@ import logging
 from typing import Any, ClassVar
 
 import httptools
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -33,6 +34,7 @@ _FAST_BYTES = 32 * 1024
 _TOGETHER_BYTES = 256 * 1024
 _TOGETHER_S = 0.001
 _VERSION_ERRORS = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})  # of the parser
+_CYCLE = "densityd.cycle"
 
 
 class _ParsingEndedError(Exception):
@@ -159,6 +161,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.expect_100_continue = False
         super().on_headers_complete()
         cycle = self.cycle
+        self.scope["state"][_CYCLE] = cycle
         self._persistent = cycle.keep_alive and len(self.pipeline) < MAX_PIPELINED
         # Who waits to be asked for the body may send the next request instead, once there is an
         # answer: what is body then nobody knows.
@@ -350,6 +353,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
         else:
             self._watch_writing()
+
+
+def is_lost(scope: Scope) -> bool:
+    """Tell if the connection of a request was lost before its answer was complete."""
+    cycle: RequestResponseCycle | None = scope["state"].get(_CYCLE)
+    return cycle is not None and cycle.disconnected
 
 
 def _answer(

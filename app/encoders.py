@@ -161,7 +161,6 @@ class NpyEncoder(Encoder):
     @property
     def _shape(self) -> tuple[int, ...]:
         rows = self.answer.rows
-        assert rows is not None  # noqa: S101  `Codec.counts`
         return (rows,) if self.answer.flat else (rows, len(self.answer.columns))
 
 

@@ -35,11 +35,8 @@ class Incoming:
         parsers: how many processes may parse files at once.
         memory: counts what is kept whole.
         declared_bytes: the length of the body, where it is told beforehand.
-        counted: whether the answer can only begin when the number of rows is known.
         certain_rows: set by the decoder, before its first rows: how many there will be, once nothing
             can be wrong with the body any more.
-        begun: set by the decoder, before rows of a body that nothing is wrong with so far, and that
-            is too large to wait for the rest.
     """
 
     body: AsyncIterator[bytes]
@@ -51,9 +48,7 @@ class Incoming:
     parsers: CapacityLimiter
     memory: BodyMemory
     declared_bytes: int | None = None
-    counted: bool = True
     certain_rows: int | None = None
-    begun: bool = False
 
     async def whole(self) -> bytes:
         """All of it; for formats whose limit is small."""

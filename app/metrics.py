@@ -98,6 +98,12 @@ class Metrics:
             buckets=_BUCKETS_S,
             registry=self.registry,
         )
+        self._broken = Counter(
+            "densityd_http_broken_answers_total",
+            "Answers of which the headers were sent and the rest was not, by who broke them off.",
+            ["route", "by"],
+            registry=self.registry,
+        )
         self._of_requests: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.in_flight = Gauge(
             "densityd_http_requests_in_flight",
@@ -112,7 +118,7 @@ class Metrics:
         Args:
             method: as it came; unknown ones share one label.
             route: the route's template, never the path itself.
-            status: the answer's; 499 when the caller left first.
+            status: the answer's, or of what broke it off; 499 when the caller left first.
             seconds: how long it took.
         """
         method = method if method in _METHODS else "other"
@@ -126,6 +132,15 @@ class Metrics:
         counter, histogram = known
         counter.inc()
         histogram.observe(seconds)
+
+    def observe_broken(self, *, route: str, by_caller: bool) -> None:
+        """Count one answer that was broken off after its headers.
+
+        Args:
+            route: template of the route.
+            by_caller: the caller left; otherwise the rest could not be made.
+        """
+        self._broken.labels(route, "caller" if by_caller else "service").inc()
 
     def render(self) -> bytes:
         """The metrics in Prometheus's text format; of all processes of the port together."""

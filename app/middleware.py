@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.callers import Caller
+from app.connections import is_lost
 from app.engine import OverloadedError
 from app.metrics import Metrics
 from app.problems import Problem, problem_of, problem_response
@@ -26,6 +27,7 @@ _TRACEPARENT = re.compile(
 # Whoever puts a key into a path has no use for it, but it need not be in the log.
 _KEY_SECRET = re.compile(r"(key_[0-9a-f]{32})\.[0-9a-f]+")
 _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
+_EVENTS = b"text/event-stream; charset=utf-8"
 _SECURITY_HEADERS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -57,7 +59,8 @@ class RequestMiddleware:
             await self._serve(scope, receive, answer)
         finally:
             self._metrics.in_flight.dec()
-            self._record(scope, status=answer.status, seconds=time.perf_counter() - began)
+            answer.end(lost=is_lost(scope))
+            self._record(scope, answer, seconds=time.perf_counter() - began)
             logged_request_id.reset(logged)
 
     async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
@@ -71,33 +74,60 @@ class RequestMiddleware:
             # answered only where the server cancels it, which is when it stops.
             stops = scope["app"].state.stopping.is_set()
             if answer.started or (isinstance(error, asyncio.CancelledError) and not stops):
+                answer.status = problem.status
                 raise
             response = problem_response(problem, request_id=answer.request_id)
             await response(scope, receive, answer.send)
 
-    def _record(self, scope: Scope, *, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, answer: "_Answer", *, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
         method = str(scope["method"])
-        self._metrics.observe(method=method, route=route, status=status, seconds=seconds)
+        self._metrics.observe(method=method, route=route, status=answer.status, seconds=seconds)
         level = logging.DEBUG if route in _QUIET_ROUTES else logging.INFO
+        verb = "answered"
+        if answer.broken:
+            self._metrics.observe_broken(route=route, by_caller=answer.status == CLIENT_LEFT)
+            verb = "broke off its answer:"
         path = _KEY_SECRET.sub(r"\1.***", str(scope["path"]))[:200]
         caller: Caller | None = scope["state"].get("caller")
         who = None if caller is None else {"key_id": caller.key_id, "project": caller.project}
-        log.log(level, "%s %s answered %d in %.4f s", method[:16], path, status, seconds, extra=who)
+        values = method[:16], path, verb, answer.status, seconds
+        log.log(level, "%s %s %s %d in %.4f s", *values, extra=who)
 
 
 class _Answer:
-    """Adds the headers that every answer has, and notes what became of it."""
+    """Adds the headers that every answer has, and notes what became of it.
+
+    Attributes:
+        request_id: id of the request.
+        status: of the answer, or of what broke it.
+        started: its headers have left.
+        broken: they have, and the rest has not.
+    """
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
         self.request_id = request_id
         self.status = CLIENT_LEFT
         self.started = False
+        self.broken = False
+        self._complete = False
+        self._endless = False
 
     def abandon(self) -> None:
-        """The caller left before the answer."""
+        """Note that the caller has left."""
         self.status = CLIENT_LEFT
+
+    def end(self, *, lost: bool) -> None:
+        """Note that nothing more is sent.
+
+        Args:
+            lost: the connection was lost before all was sent; so ends every stream of events.
+        """
+        if self.started and lost and not self._endless:
+            self.status = CLIENT_LEFT
+            self._complete = False
+        self.broken = self.started and not self._complete
 
     async def send(self, message: Message) -> None:
         """Pass an ASGI message on."""
@@ -109,7 +139,10 @@ class _Answer:
             headers.append((b"x-request-id", self.request_id.encode()))
             headers += [header for header in _SECURITY_HEADERS if header[0] not in given]
             message["headers"] = headers
+            self._endless = (b"content-type", _EVENTS) in headers
         await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._complete = True
 
 
 def _problem(error: BaseException) -> Problem:

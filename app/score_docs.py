@@ -70,6 +70,20 @@ TIMEOUT_PARAMETER: dict[str, Any] = {
 }
 
 
+_EARLY_PARAMETER: dict[str, Any] = {
+    "name": "Prefer",
+    "in": "header",
+    "required": False,
+    "description": "`early-answer`: begin the answer to a large npy body before all of it has come."
+    " Only without a proxy that stops sending a body once its answer has begun, as nginx does.",
+    "schema": {"type": "string"},
+    "examples": {
+        "none": {"summary": "The answer begins when the body has ended", "value": ""},
+        "early": {"summary": "It may begin with the first rows", "value": "early-answer"},
+    },
+}
+
+
 def rows_body(example: list[list[float]]) -> dict[str, Any]:
     """The `openapi_extra=` of a route that reads rows.
 
@@ -77,7 +91,8 @@ def rows_body(example: list[list[float]]) -> dict[str, Any]:
         example: what Swagger UI sends.
     """
     content = rows_content(EXAMPLE_COLUMNS, example)
-    return {"requestBody": {"required": True, "content": content}, **TIMEOUT_PARAMETER}
+    parameters = [*TIMEOUT_PARAMETER["parameters"], _EARLY_PARAMETER]
+    return {"requestBody": {"required": True, "content": content}, "parameters": parameters}
 
 
 def log_prob_responses() -> dict[int | str, dict[str, Any]]:

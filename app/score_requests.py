@@ -12,7 +12,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.accept import listed
+from app.accept import listed, preferences
 from app.answer_table import AnswerTable, Part
 from app.answers import respond_at_once, respond_in_pieces
 from app.codecs import Codec
@@ -25,6 +25,7 @@ from app.negotiation import answer_codec, request_codec
 from app.problems import FieldError, Problem
 from app.results import Results
 from app.row_shape import Floats, RowsShape
+from app.settings import ApiSettings, EarlyAnswers
 from app.streaming import ahead, unless_disconnected
 from flows import CompiledFlow
 from models_store.blobs import BlobStore
@@ -35,6 +36,7 @@ Space = Literal["data", "model"]
 Direction = Literal["inverse", "forward"]
 Compute = Callable[[CompiledFlow, Floats], tuple[Floats, ...]]
 
+EARLY_ANSWER = "early-answer"
 TIMEOUT_HEADER = "X-Request-Timeout"
 LOG_DET = "log_det"
 LOG_PROB = "log_prob"
@@ -60,6 +62,16 @@ def _max_wait_s(request: Request) -> float | None:
         error = FieldError("It must be a number of seconds above 0.", parameter=TIMEOUT_HEADER)
         raise Problem("validation", "A header is not valid; see `errors`.", errors=[error])
     return seconds
+
+
+def _may_answer_early(request: Request, settings: ApiSettings) -> bool:
+    match settings.early_answers:
+        case EarlyAnswers.ALWAYS:
+            return True
+        case EarlyAnswers.NEVER:
+            return False
+        case EarlyAnswers.ASKED:
+            return EARLY_ANSWER in preferences(listed(request.headers, "prefer"))
 
 
 @dataclass(frozen=True)
@@ -167,12 +179,7 @@ class ScoreRequest:
         settings = settings_of(self.request)
         blobs: BlobStore = self.request.app.state.blobs
         results = Results(width, blobs, settings.max_table_bytes)
-        body = _Body(
-            self.request,
-            self.version,
-            counted=self.codec.counts,
-            max_wait_s=self.max_wait_s,
-        )
+        body = _Body(self.request, self.version, max_wait_s=self.max_wait_s)
 
         async def add(flow: CompiledFlow, rows: Floats) -> None:
             values = np.empty((len(rows), width))
@@ -210,12 +217,15 @@ class ScoreRequest:
             )
             if response is not None:
                 return response
+        headers = self.headers
+        if computed.early:
+            headers["Preference-Applied"] = EARLY_ANSWER
         return respond_in_pieces(
             self.request,
             self.codec,
             answer,
             results.chunks,
-            headers=self.headers,
+            headers=headers,
             filling=computed.filling,
         )
 
@@ -226,27 +236,32 @@ class _Answerable:
 
     Args:
         results: some or all of the rows.
-        rows: how many there will be; None: that is seen when they are there.
-        filling: brings those that are not there yet.
+        rows: number of them, once all are there.
+        filling: task that brings those that are not there yet.
+        early: the answer begins before the body has ended.
     """
 
     results: Results
-    rows: int | None
+    rows: int
     filling: "asyncio.Task[None] | None" = None
+    early: bool = False
 
 
 async def _answerable(
     results: Results, body: "_Body", filling: "asyncio.Task[None]"
 ) -> _Answerable:
-    """Wait until all is computed, or the first rows of a body that need not be waited for."""
+    """Wait until all is computed, or the first rows of a body that nothing can be wrong with.
+
+    Most proxies stop sending a body once its answer has begun, so that one begins when the body has
+    ended, unless the caller, or whoever runs the service, says that no such proxy is in the way.
+    """
     try:
         while not filling.done():
             await results.changed()
-            if (rows := body.certain_rows) is not None and 0 < results.rows < rows:
+            rows = body.certain_rows if body.complete or body.early else None
+            if rows is not None and 0 < results.rows < rows:
                 results.check_size(rows)
-                return _Answerable(results, rows, filling)
-            if body.begun and results.rows > 0:
-                return _Answerable(results, None, filling)
+                return _Answerable(results, rows, filling, early=not body.complete)
         filling.result()
     except BaseException:
         filling.cancel()
@@ -256,30 +271,28 @@ async def _answerable(
 
 
 class _Body:
-    """The rows of a request, and the work on them, which ends when the caller leaves."""
+    """The rows of a request, and the work on them, which ends when the caller leaves.
 
-    def __init__(
-        self, request: Request, version: Version, *, counted: bool, max_wait_s: float | None
-    ) -> None:
+    Attributes:
+        complete: all of it has come.
+        early: its answer may begin before that.
+    """
+
+    def __init__(self, request: Request, version: Version, *, max_wait_s: float | None) -> None:
+        self.complete = False
         self._request = request
         self._settings = settings_of(request)
         self._codec, self._parameters = request_codec(request.headers.get("content-type"))
         self._shape = RowsShape(row_columns(version), self._settings.max_score_rows)
-        self._counted = counted
+        self.early = _may_answer_early(request, self._settings)
         self._max_wait_s = max_wait_s
         self._incoming: Incoming | None = None
-        self._complete = False
-        self._begun = False
+        self._admitted = False
 
     @property
     def certain_rows(self) -> int | None:
-        """How many rows it has, once nothing can be wrong with it any more."""
+        """Number of its rows, once nothing can be wrong with it any more."""
         return None if self._incoming is None else self._incoming.certain_rows
-
-    @property
-    def begun(self) -> bool:
-        """Whether it is too large to wait for all of it."""
-        return self._incoming is not None and self._incoming.begun
 
     async def brief_rows(self) -> Floats | None:
         """All the rows of a brief body, by the shortest way; None if `rows` must be asked.
@@ -291,7 +304,7 @@ class _Body:
         if codec.decode is None or not self._is_at_most(codec.brief_bytes):
             return None
         body = await read_body(self._request, limit=codec.max_bytes(self._settings))
-        self._complete = True
+        self.complete = True
         if codec.text:
             return await in_thread_if_large(codec.decode, body, self._shape)
         return codec.decode(body, self._shape)
@@ -314,7 +327,6 @@ class _Body:
             parsers=state.parsers,
             memory=state.body_memory,
             declared_bytes=self._declared_bytes,
-            counted=self._counted,
         )
         chunks = codec.read(self._incoming)
         is_small = self._is_at_most(_SMALL_BYTES)
@@ -337,11 +349,11 @@ class _Body:
             ClientDisconnect: the caller has left.
         """
         engine: Engine = self._request.app.state.engine
-        terms = Terms(max_wait_s=self._max_wait_s, admitted=self._begun)
+        terms = Terms(max_wait_s=self._max_wait_s, admitted=self._admitted)
         work = engine.apply(function, rows, values, key=key, terms=terms)
-        self._begun = True
+        self._admitted = True
         # As long as there is more of the body, waiting for that tells whether the caller has left.
-        if self._complete and len(rows) > _BRIEF_ROWS:
+        if self.complete and len(rows) > _BRIEF_ROWS:
             await unless_disconnected(self._request, work)
         else:
             await work
@@ -349,7 +361,7 @@ class _Body:
     async def _bytes(self, *, limit: int) -> AsyncGenerator[bytes, None]:
         async for piece in body_chunks(self._request, limit=limit):
             yield piece
-        self._complete = True
+        self.complete = True
 
     @property
     def _declared_bytes(self) -> int | None:

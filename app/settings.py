@@ -1,6 +1,7 @@
 """Settings of the API process, read from the environment once at its entry."""
 
 import re
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -20,6 +21,14 @@ def _checked_origins(text: str | None) -> str | None:
         if text is not None and not _ORIGIN.fullmatch(origin):
             raise ValueError("origins look like https://host:port, with commas between them")
     return text
+
+
+class EarlyAnswers(StrEnum):
+    """Conditions under which the answer to a large body may begin before the body has ended."""
+
+    NEVER = "never"
+    ASKED = "asked"
+    ALWAYS = "always"
 
 
 class ApiSettings(StoreSettings):
@@ -135,6 +144,11 @@ class ApiSettings(StoreSettings):
         gt=0,
         le=3_600,
         description="Longest time that a caller may take less than 1 KiB/s of an answer.",
+    )
+    early_answers: EarlyAnswers = Field(
+        default=EarlyAnswers.ASKED,
+        description="When the answer to a large body may begin before the body has ended: never,"
+        " asked (by `Prefer: early-answer`) or always. Proxies such as nginx break such answers.",
     )
     max_connections: int = Field(
         default=2_000,

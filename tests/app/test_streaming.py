@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPResponse, IncompleteRead
 from pathlib import Path
@@ -51,12 +53,16 @@ class Server:
         size: int,
         kind: TableFormat = TableFormat.NPY,
         answer: TableFormat = TableFormat.NPY,
+        *,
+        early: bool = False,
     ) -> None:
         """Send the headers of a question about rows."""
         connection.putrequest("POST", "/v1/models/people/log_prob")
         connection.putheader("Content-Type", MEDIA_TYPE[kind])
         connection.putheader("Accept", MEDIA_TYPE[answer])
         connection.putheader("Content-Length", str(size))
+        if early:
+            connection.putheader("Prefer", "early-answer")
         connection.endheaders()
 
     def sample(
@@ -81,15 +87,37 @@ class Server:
 
     def idle(self) -> bool:
         """Whether no request but the one that asks is served, and nothing of any is left."""
-        connection = self.connect()
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
-        connection.close()
-        lines = [line for line in text.splitlines() if "in_flight" in line and line[0] != "#"]
+        lines = [
+            line for line in self.metrics().splitlines() if "in_flight" in line and line[0] != "#"
+        ]
         return all(float(line.split()[-1]) <= 1 for line in lines) and not self.left()
 
     def left(self) -> list[Path]:
         return list(self.staging.iterdir()) if self.staging.exists() else []
+
+    def rows_computed(self) -> int:
+        """Rows that the engine has computed so far."""
+        name = "densityd_engine_batch_rows_sum "
+        return int(float(self.metrics().partition("\n" + name)[2].split("\n")[0]))
+
+    def metrics(self) -> str:
+        connection = self.connect()
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        return text
+
+    def counted(self) -> Counter[str]:
+        """The counters of requests."""
+        prefix = "densityd_http_"
+        lines = [line for line in self.metrics().splitlines() if line.startswith(prefix)]
+        found = [line.removeprefix(prefix).split(" ") for line in lines]
+        return Counter({name: int(float(value)) for name, value in found if "_total{" in name})
+
+    def last_line(self) -> str:
+        """The newest line of the log about a score."""
+        lines = (self.staging.parent.parent / "log").read_text().splitlines()
+        return [line for line in lines if "log_prob" in line][-1]
 
     def wait_until_idle(self) -> None:
         deadline = time.monotonic() + 20
@@ -217,13 +245,14 @@ def test_a_caller_who_leaves_in_the_middle_of_a_body_leaves_nothing(server, kind
     server.wait_until_idle()
 
 
-def test_the_answer_begins_while_the_body_comes(server):
+def test_the_answer_begins_while_the_body_comes_if_that_is_asked_for(server):
     body = body_of(TableFormat.NPY, 250_000)
     connection = server.connect()
-    server.begin(connection, len(body))
+    server.begin(connection, len(body), early=True)
     half = len(body) // 2
     connection.send(body[:half])
     response = connection.getresponse()
+    assert response.headers["preference-applied"] == "early-answer"
     scores = response.read(128 + 8 * 65_536)
     connection.send(body[half:])
     scores += response.read()
@@ -275,34 +304,64 @@ def test_an_arrow_answer_is_the_same_however_its_body_is_cut(server, batch_rows)
     assert np.allclose(scores, expected)
 
 
-@pytest.mark.parametrize("answer", [kind for kind in FORMATS if kind is not TableFormat.NPY])
-def test_the_answer_begins_while_an_arrow_body_of_many_batches_comes(server, answer):
-    body = arrow_body(*[65_536] * 16)
+@pytest.mark.fault(214)
+@pytest.mark.parametrize("kind", [TableFormat.NPY, TableFormat.ARROW])
+def test_fault_214_no_answer_begins_before_the_end_of_the_body(server, kind):
+    rows = 16 * 65_536
+    body = npy_of(body_values(rows)) if kind is TableFormat.NPY else arrow_body(*[65_536] * 16)
+    before = server.rows_computed()
     connection = server.connect()
-    before = server.memory
-    server.begin(connection, len(body), TableFormat.ARROW, answer)
-    half = len(body) // 2
-    connection.send(body[:half])
+    server.begin(connection, len(body), kind)
+    connection.send(body[:-8])
+    deadline = time.monotonic() + 60
+    while server.rows_computed() - before < rows // 2:  # they are computed as they come
+        assert time.monotonic() < deadline, "nothing is computed"
+        time.sleep(0.05)
+    assert select.select([connection.sock], [], [], 0)[0] == []
+    connection.send(body[-8:])
     response = connection.getresponse()
     assert response.status == 200
-    first = response.read(1)
-    connection.send(body[half:])
-    rest = response.read()
+    assert "preference-applied" not in response.headers
+    response.read()
     connection.close()
-    assert first + rest
-    assert server.memory - before < 40 * MIB
 
 
-def test_an_arrow_body_that_is_cut_off_after_its_answer_began_cuts_the_answer(server):
+def test_an_arrow_body_that_is_cut_off_is_refused(server):
     body = arrow_body(*[65_536] * 16)
     connection = server.connect()
     server.begin(connection, len(body) - 8, TableFormat.ARROW, TableFormat.ARROW)
     connection.send(body[:-8])
     response = connection.getresponse()
-    with pytest.raises(IncompleteRead):
-        response.read()
+    assert (response.status, json.loads(response.read())["type"]) == (422, "/problems/array-parse")
     connection.close()
     server.wait_until_idle()
+
+
+@pytest.mark.fault(214)
+@pytest.mark.parametrize("by", ["caller", "service"])
+def test_fault_214_an_answer_that_broke_is_counted_as_broken(server, by):
+    """A caller who leaves in the middle of an answer, and one whose body ends in its middle."""
+    before = server.counted()
+    body = body_of(TableFormat.NPY, 1_000_000)
+    connection = server.connect()
+    server.begin(connection, len(body), early=True)
+    connection.send(body[: len(body) // 2])
+    response = connection.getresponse()
+    assert response.read(4096)
+    if by == "caller":
+        connection.sock.close()
+        response.close()
+    else:  # it stops sending, and does not hang up
+        connection.sock.settimeout(60)
+        with pytest.raises(IncompleteRead):
+            response.read()
+        connection.close()
+    server.wait_until_idle()
+    status, route = ("499" if by == "caller" else "408"), "/v1/models/{ref}/log_prob"
+    new = server.counted() - before
+    assert new[f'broken_answers_total{{by="{by}",route="{route}"}}'] == 1
+    assert new[f'requests_total{{method="POST",route="{route}",status="{status}"}}'] == 1
+    assert f"/v1/models/people/log_prob broke off its answer: {status} in" in server.last_line()
 
 
 def whole_answer(server: Server, body: bytes) -> NDArray[np.float64]:
@@ -318,7 +377,7 @@ def whole_answer(server: Server, body: bytes) -> NDArray[np.float64]:
 def test_a_caller_who_leaves_in_the_middle_of_body_and_answer_leaves_nothing(server):
     body = body_of(TableFormat.NPY, 250_000)
     connection = server.connect()
-    server.begin(connection, len(body))
+    server.begin(connection, len(body), early=True)
     connection.send(body[: len(body) // 2])
     response = connection.getresponse()
     assert response.read(4096)
@@ -365,7 +424,7 @@ def test_large_bodies_take_no_more_memory_than_small_ones(server, kind, megabyte
     rows = large_body(file, kind, megabytes)
     connection = server.connect()
     before = server.memory
-    server.begin(connection, file.stat().st_size, kind)
+    server.begin(connection, file.stat().st_size, kind, early=True)
     most = 0
     with file.open("rb") as body:
         sender = threading.Thread(target=connection.send, args=[body])
