@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install up test chaos check format bench fuzz lock sbom docs
+.PHONY: help install up test chaos simulate check format bench fuzz lock sbom docs
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ test: install ## Run the tests, with real Redis and PostgreSQL
 # CHAOS="--database postgresql --jobs 12 --kills 8"; `python -m tests.chaos --help` says more.
 chaos: install ## Kill a whole service at random while it works, and check that nothing is lost
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.chaos $(CHAOS)
+
+SCHEDULES ?= 5000
+simulate: install ## Run jobs, workers and faults in simulated time; SCHEDULES=5000 of them
+	$(BIN)/python -m tests.simulation --schedules $(SCHEDULES) --first $${FIRST:-$$(date +%s)}
 
 check: install ## Format, lint, types, dependency rules, dead code, spelling, known holes, migrations
 	$(BIN)/ruff format --check .

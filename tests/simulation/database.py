@@ -1,0 +1,148 @@
+"""One SQLite database in memory, whose clock is the simulation's, and each process's way to it."""
+
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import StaticPool, create_engine, event
+from sqlalchemy.orm import Session
+
+from models_store.database import Database, migrate
+from models_store.engines import _begin, _to_json
+from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
+from tests.simulation.kernel import Kernel
+from tests.simulation.modules import database_time
+from tests.simulation.plan import Effect
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class SharedDatabase:
+    """The rows; one for all schedules, so that statements are compiled once."""
+
+    def __init__(self, fill: Callable[[Database], None]) -> None:
+        """Make the tables as a migration makes them, and the rows that every schedule begins with."""
+        self._template = sqlite3.connect(":memory:")
+        with tempfile.TemporaryDirectory() as folder:
+            url = f"sqlite:///{folder}/densityd.sqlite3"
+            migrate(url)
+            database = Database(url)
+            fill(database)
+            database.dispose()
+            made = sqlite3.connect(f"{folder}/densityd.sqlite3")
+            made.backup(self._template)
+            made.close()
+        self._kernel = Kernel(0)
+        self.rows = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self.rows.execute("PRAGMA foreign_keys=ON")
+        # The one place where the database's clock is replaced: `models_store.clock` asks this.
+        self.rows.create_function(
+            "strftime", 3, lambda *given: database_time(self._kernel, given[2])
+        )
+        self.engine = create_engine(
+            "sqlite://", creator=lambda: self.rows, poolclass=StaticPool, json_serializer=_to_json
+        )
+        event.listen(self.engine, "begin", _begin)
+
+    def reset(self, kernel: Kernel) -> None:
+        """Forget what happened, and follow another clock."""
+        self._kernel = kernel
+        self._template.backup(self.rows)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self.engine.dispose()
+        self.rows.close()
+        self._template.close()
+
+
+class Transactions:
+    """What the world says to a transaction before and after it; see `World`."""
+
+    def before(self, call: str) -> Effect | None:
+        """Wait for its turn; what happens to it.
+
+        Raises:
+            DatabaseUnavailableError: the database is away.
+        """
+        raise NotImplementedError
+
+    def after(self, call: str) -> None:
+        """Look at what was committed."""
+        raise NotImplementedError
+
+    def die(self) -> None:
+        """End the process that runs."""
+        raise NotImplementedError
+
+
+class SimulatedDatabase(Database):
+    """The real transactions, with faults before, in and after them."""
+
+    def __init__(self, shared: SharedDatabase, world: Transactions) -> None:
+        # As with a server, which may be away; nothing here is a file.
+        self._file = None
+        self._engine = shared.engine
+        self._read = shared.engine
+        self._write = shared.engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+        self._world = world
+        self._call = ""
+
+    def transact(
+        self, work: Callable[Concatenate[Session, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a function in a write transaction."""
+
+        def named(session: Session) -> T:
+            return work(session, *args, **kwargs)
+
+        name = work.__name__.strip("_")
+        return Database.transact(_Named(self, name), named)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One transaction that only reads."""
+        if self._world.before("read") is Effect.FAILS:
+            raise DatabaseUnavailableError
+        with super().read() as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction that may write."""
+        effect = self._world.before(self._call)
+        if effect is Effect.FAILS:
+            raise DatabaseUnavailableError
+        if effect is Effect.COLLIDES:
+            raise _collision()
+        if effect is Effect.DIES_BEFORE:
+            self._world.die()
+        with super().write() as session:
+            yield session
+        self._world.after(self._call)
+        if effect is Effect.DIES_AFTER:
+            self._world.die()
+        if effect is Effect.ANSWER_LOST:
+            raise DatabaseUnavailableError
+
+
+class _Named(SimulatedDatabase):
+    """The same database, for the tries at one transaction."""
+
+    def __init__(self, database: SimulatedDatabase, call: str) -> None:
+        vars(self).update(vars(database), _call=call)
+
+
+def _collision() -> DatabaseBusyError:
+    """What PostgreSQL's serialisation failure becomes: the transaction may be run again."""
+    error = DatabaseBusyError()
+    error.__cause__ = _Serialisation()
+    return error
+
+
+class _Serialisation(Exception):  # noqa: N818 - the driver's
+    orig = SimpleNamespace(sqlstate="40001")

@@ -1,0 +1,218 @@
+"""What must hold after every transaction, and at the end."""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from models_store.blobs import BlobStore
+from models_store.job_states import FINAL_STATES, TRANSITIONS, JobState
+from tests.simulation.callers import Asked
+from tests.simulation.kernel import Kernel
+from tests.simulation.plan import Poison
+from tests.simulation.store import readable
+from tests.simulation.trainer import all_seen
+
+_COLUMNS = (
+    "id",
+    "request_id",
+    "state",
+    "attempt",
+    "attempts_without_progress",
+    "worker",
+    "lease_expires_at",
+    "cancel_requested",
+    "last_epoch",
+    "last_event",
+    "checkpoints",
+    "queued_at",
+    "position",
+    "model_version",
+    "error_code",
+)
+_JOBS = f"SELECT {', '.join(_COLUMNS)} FROM job ORDER BY position"  # noqa: S608 - names of columns
+_WORKERS_WRITES = {"renew", "record_epoch", "add_message", "finish", "fail", "cancelled", "release"}
+
+
+class BrokenPromiseError(AssertionError):
+    """Something that must never happen did."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job's row."""
+
+    id: str
+    request_id: str
+    state: JobState
+    attempt: int
+    attempts_without_progress: int
+    worker: str | None
+    lease_expires_at: str | None
+    cancel_requested: int
+    last_epoch: int
+    last_event: int
+    checkpoints: list[dict[str, Any]]
+    queued_at: str
+    position: int
+    model_version: int | None
+    error_code: str | None
+
+    @classmethod
+    def of(cls, values: tuple[Any, ...]) -> "Row":
+        """A row as SQLite gives it."""
+        named = dict(zip(_COLUMNS, values, strict=True))
+        named["checkpoints"] = json.loads(named["checkpoints"])
+        named["state"] = JobState(named["state"])
+        return cls(**named)
+
+
+class Monitor:
+    """Compares all rows with those of before, at every commit."""
+
+    def __init__(self, kernel: Kernel, rows: sqlite3.Connection, blobs: BlobStore) -> None:
+        self._kernel = kernel
+        self._rows = rows
+        self._blobs = blobs
+        self._before: dict[str, tuple[Any, ...]] = {}
+        self.jobs: dict[str, Row] = {}
+        self.claims: list[tuple[str, int, str]] = []
+
+    def look(self, call: str, process: str, now: str) -> list[str]:
+        """Check a commit; what changed, in words.
+
+        Raises:
+            BrokenPromiseError: it broke a promise.
+        """
+        changed = []
+        found = {values[0]: values for values in self._rows.execute(_JOBS)}
+        for job_id, values in found.items():
+            if self._before.get(job_id) != values:
+                row, old = Row.of(values), self.jobs.get(job_id)
+                self._check(row, old, call=call, process=process, now=now)
+                self.jobs[job_id] = row
+                changed.append(_told(row, old))
+        _demand(found.keys() >= self._before.keys(), "a job vanished")
+        self._before = found
+        return changed
+
+    def _check(self, row: Row, old: Row | None, *, call: str, process: str, now: str) -> None:
+        ((count, last),) = self._rows.execute(
+            "SELECT count(*), max(seq) FROM job_event WHERE job_id = ?", (row.id,)
+        )
+        _demand(count == last == row.last_event, "events have gaps", row)
+        for checkpoint in row.checkpoints:
+            _demand(
+                readable(self._blobs, checkpoint["key"], checkpoint["sha256"]),
+                f"checkpoint {checkpoint['key']} is named and not there",
+                row,
+            )
+        if old is None:
+            _demand(row.state is JobState.QUEUED, "a job begins in another state", row)
+            return
+        if row.attempt != old.attempt:
+            self._check_claim(row, old, process=process, now=now)
+        elif row.state is not old.state:
+            _demand(row.state in TRANSITIONS[old.state], "no such move", row, old)
+        elif call in _WORKERS_WRITES:
+            _demand(old.worker == process, f"{process} writes, {old.worker} holds it", row)
+        _demand(row.last_epoch >= old.last_epoch, "epochs go back", row, old)
+        if row.state is JobState.SUCCEEDED:
+            _demand(not old.cancel_requested, "it succeeds after a cancel", row)
+            self._check_version(row)
+
+    def _check_claim(self, row: Row, old: Row, *, process: str, now: str) -> None:
+        _demand(row.attempt == old.attempt + 1, "attempts are skipped", row, old)
+        _demand(row.state is JobState.RUNNING, "an attempt without a run", row)
+        _demand(row.worker == process, f"{process} claims for {row.worker}", row)
+        if old.state is JobState.RUNNING:
+            assert old.lease_expires_at is not None
+            _demand(old.lease_expires_at <= now, "two leases at once", row, old)
+        else:
+            _demand(old.state is JobState.QUEUED, "no such move", row, old)
+        self.claims.append((row.request_id, row.attempt, process))
+
+    def _check_version(self, row: Row) -> None:
+        versions = self._rows.execute(
+            "SELECT version, checkpoint_key, checkpoint_sha256 FROM model_version WHERE job_id = ?",
+            (row.id,),
+        ).fetchall()
+        _demand(len(versions) == 1, f"it has {len(versions)} versions", row)
+        ((version, key, sha256),) = versions
+        _demand(version == row.model_version, "another version", row)
+        _demand(readable(self._blobs, key, sha256), "its model is not readable", row)
+
+    def check_end(self, asked: Iterable[Asked], *, healthy: Iterable[str]) -> None:
+        """Check what came of every job.
+
+        Raises:
+            BrokenPromiseError: it is not what its caller was promised.
+        """
+        for one in asked:
+            if one.plan.key:
+                _demand(len(set(one.ids)) <= 1, f"one key, {len(set(one.ids))} jobs")
+            for job_id in one.ids:
+                _demand(job_id in self.jobs, f"{job_id} was accepted and is not there")
+                _check_outcome(self.jobs[job_id], one)
+        numbers = [row[0] for row in self._rows.execute("SELECT version FROM model_version")]
+        _demand(sorted(numbers) == list(range(1, len(numbers) + 1)), "versions have gaps")
+        for row in self.jobs.values():
+            _demand(row.state in FINAL_STATES, "it never ends", row)
+        self._check_models(asked)
+        self._check_sick(set(healthy))
+
+    def _check_models(self, asked: Iterable[Asked]) -> None:
+        wanted = {job_id: all_seen(one.plan) for one in asked for job_id in one.ids}
+        for job_id, key in self._rows.execute("SELECT job_id, checkpoint_key FROM model_version"):
+            if job_id in wanted:
+                found = json.loads(self._blobs.path(key).read_text())
+                _demand(found == wanted[job_id], "its model is another", self.jobs[job_id])
+
+    def _check_sick(self, healthy: set[str]) -> None:
+        """A worker that can run nothing takes few attempts, however many jobs there are."""
+        taken: dict[str, int] = {}
+        for _, _, process in self.claims:
+            name = process.partition(".")[0]
+            taken[name] = taken.get(name, 0) + (name not in healthy)
+        worst = max(taken.values(), default=0)
+        _demand(worst <= MOST_OF_A_SICK_WORKER, f"a sick worker took {worst} attempts")
+
+
+MOST_OF_A_SICK_WORKER = 4
+"""Attempts; that of each start, and of a store that goes away under it."""
+
+
+def _check_outcome(row: Row, asked: Asked) -> None:
+    if asked.perhaps:
+        return
+    if asked.cancelled:
+        _demand(row.state is JobState.CANCELLED, "cancelled, and not so in the end", row)
+    elif asked.plan.poison is None:
+        _demand(
+            row.state is JobState.SUCCEEDED,
+            f"an innocent job is {row.state} ({row.error_code})",
+            row,
+        )
+    else:
+        _demand(row.state is JobState.FAILED, f"a poison job is {row.state}", row)
+        expected = "diverged" if asked.plan.poison is Poison.DIVERGES else "crash_loop"
+        _demand(row.error_code == expected, f"it failed with {row.error_code}", row)
+
+
+def _told(row: Row, old: Row | None) -> str:
+    parts = [f"{row.request_id} {row.state.value} #{row.attempt}"]
+    if old is not None and row.last_epoch != old.last_epoch:
+        parts.append(f"epoch {row.last_epoch}")
+    if old is not None and len(row.checkpoints) != len(old.checkpoints):
+        parts.append(f"{len(row.checkpoints)} checkpoints")
+    if row.attempts_without_progress:
+        parts.append(f"strikes {row.attempts_without_progress}")
+    if row.error_code:
+        parts.append(row.error_code)
+    return ", ".join(parts)
+
+
+def _demand(condition: bool, told: str, *rows: object) -> None:
+    if not condition:
+        raise BrokenPromiseError(" | ".join([told, *map(str, rows)]))

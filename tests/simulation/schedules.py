@@ -1,0 +1,52 @@
+"""Many schedules: run seeds, and make the plan of one that fails as small as it goes."""
+
+from collections.abc import Iterable
+
+from tests.simulation.plan import Plan, draw
+from tests.simulation.world import Grounds, Outcome, World
+
+
+def run_plan(plan: Plan, grounds: Grounds) -> Outcome:
+    """Run one plan."""
+    return World(plan, grounds).run()
+
+
+def run_seed(seed: int, grounds: Grounds) -> Outcome:
+    """Run the plan of a seed."""
+    return run_plan(draw(seed), grounds)
+
+
+def find_failure(seeds: Iterable[int], grounds: Grounds) -> Outcome | None:
+    """The outcome of the first seed that breaks a promise, None if none does."""
+    outcomes = (run_seed(seed, grounds) for seed in seeds)
+    return next((outcome for outcome in outcomes if outcome.violation), None)
+
+
+def shrunk(failure: Outcome, grounds: Grounds) -> str:
+    """What a person reads of a failure: the seed, and the smallest plan that still fails."""
+    smallest = failure
+    while True:
+        smaller = (run_plan(plan, grounds) for plan in smallest.plan.smaller())
+        found = next((outcome for outcome in smaller if _alike(outcome, failure)), None)
+        if found is None:
+            break
+        smallest = found
+    return "\n".join(
+        [
+            f"Seed {failure.plan.seed} breaks a promise: {failure.violation}",
+            f"(python -m tests.simulation --seed {failure.plan.seed} tells all of it)",
+            "The least that still does:",
+            str(smallest.plan),
+            *smallest.trace,
+            f"broken: {smallest.violation}",
+        ]
+    )
+
+
+def _alike(one: Outcome, other: Outcome) -> bool:
+    """Whether two outcomes broke the same promise."""
+    return _promise(one) is not None and _promise(one) == _promise(other)
+
+
+def _promise(outcome: Outcome) -> str | None:
+    return None if outcome.violation is None else outcome.violation.partition(" | ")[0]

@@ -1,0 +1,128 @@
+"""The blob store's folders in memory, and what may go wrong at each write below the real store."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import models_store.blobs
+from flows import FitState
+from models_store.acceptance import TrainingLimits, accept_training
+from models_store.blobs import BlobStore, StoredBlob, table_key
+from models_store.errors import BlobMissingError
+from models_store.records import Dataset, NewDataset
+from models_store.schemas import TrainingRequest
+from tests.models_store.makers import PROJECT, a_dataset
+
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own below it
+DATASETS = 2
+_LIMITS = TrainingLimits(max_parameters=10**9, max_layers=256, max_memory_bytes=2**40)
+
+
+class Store:
+    """One folder with the service's files, and an empty one: a store that is not mounted."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None)
+        self.data_dir = Path(self._folder.name)
+        self.blobs = BlobStore(self.data_dir / "blobs")
+        self.elsewhere = self.data_dir / "elsewhere"
+        self.datasets = [self._dataset(number) for number in range(DATASETS)]
+
+    def reset(self) -> None:
+        """Leave the datasets alone."""
+        for name in ("jobs", "models", "results", "staging"):
+            shutil.rmtree(self.blobs.root / name, ignore_errors=True)
+        shutil.rmtree(self.elsewhere, ignore_errors=True)
+        self.elsewhere.mkdir()
+
+    def close(self) -> None:
+        """Remove everything."""
+        self._folder.cleanup()
+
+    def request(self, dataset: NewDataset) -> dict[str, Any]:
+        """An accepted training on a dataset, as a job's row holds it."""
+        asked = TrainingRequest.model_validate(
+            {
+                "model_name": "m",
+                "dataset_id": dataset.id,
+                "flow": {"family": "realnvp", "layers": 2, "hidden": [8]},
+                "preprocessing": {"dequantise": None},
+                "optimisation": {"seed": 1},
+            }
+        )
+        values = vars(dataset) | {"created_at": None}
+        accepted = accept_training(asked, Dataset(**values), limits=_LIMITS)
+        return accepted.model_dump(mode="json")
+
+    def _dataset(self, number: int) -> NewDataset:
+        dataset_id = f"ds_{number:032x}"
+        with self.blobs.staged(".npy") as staged:
+            np.save(staged, np.zeros((3, 2), np.float32))
+            stored = self.blobs.commit(staged, table_key(dataset_id))
+        column = {"dtype": "float32", "mean": 0.0, "std": 1.0, "min": -1.0, "max": 1.0}
+        return a_dataset(
+            id=dataset_id,
+            project=PROJECT,
+            rows=100,
+            dtype="float32",
+            columns=[column | {"name": name, "distinct": 100} for name in "ab"],
+            key=stored.key,
+            sha256=stored.sha256,
+            bytes=stored.bytes,
+        )
+
+
+def patch_files(patch: pytest.MonkeyPatch, around: Callable[[str, Callable[[], Any]], Any]) -> None:
+    """Have every durable write of the real store go through `around(folder, write)`."""
+    hash_and_sync = models_store.blobs._hash_and_sync
+    patch.setattr(
+        models_store.blobs,
+        "_hash_and_sync",
+        lambda path, key: around(key.partition("/")[0], lambda: hash_and_sync(path, key)),
+    )
+    # What a power cut does to a file that was not synced is another test's; this is memory.
+    patch.setattr(models_store.blobs, "_sync_folder", lambda _folder: None)
+    patch.setattr(models_store.blobs, "os", _NoSync())
+
+
+class _NoSync:
+    """`os` without what costs time on a disk only."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(os, name)
+
+    def fsync(self, _handle: int) -> None:
+        """Nothing to do in memory."""
+
+
+def save_state(blobs: BlobStore, key: str, state: FitState) -> StoredBlob:
+    """`models_store.checkpoints.save_state` for a state without tensors."""
+    return save_json(blobs, key, state.meta)
+
+
+def load_state(blobs: BlobStore, key: str, sha256: str) -> FitState:
+    """`models_store.checkpoints.load_state` for a state without tensors."""
+    return FitState(tensors={}, meta=json.loads(blobs.verify(key, sha256).read_text()))
+
+
+def save_json(blobs: BlobStore, key: str, value: object) -> StoredBlob:
+    """Store something small."""
+    with blobs.staged() as path:
+        path.write_text(json.dumps(value))
+        return blobs.commit(path, key)
+
+
+def readable(blobs: BlobStore, key: str, sha256: str) -> bool:
+    """Whether a file is there and holds what was stored."""
+    try:
+        blobs.verify(key, sha256)
+    except BlobMissingError:
+        return False
+    return True

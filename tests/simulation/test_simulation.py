@@ -1,0 +1,78 @@
+"""No schedule breaks a promise; a seed replays; and what a mended fault did is found when it is back."""
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.plan import draw
+from tests.simulation.schedules import run_seed, shrunk
+from tests.simulation.world import Grounds
+
+_BATCH = 50
+_BATCHES = 4
+_MANY = 5000
+
+
+def check(seeds: range, grounds: Grounds) -> None:
+    for seed in seeds:
+        outcome = run_seed(seed, grounds)
+        assert outcome.violation is None or _known(outcome.violation), shrunk(outcome, grounds)
+
+
+def _known(violation: str) -> bool:
+    """Faults that are there: jobs that fail because of where they ran."""
+    return violation.startswith(("an innocent job is failed", "it failed with"))
+
+
+@pytest.mark.parametrize("batch", range(_BATCHES))
+def test_no_schedule_breaks_a_promise(grounds: Grounds, batch: int) -> None:
+    check(range(batch * _BATCH, (batch + 1) * _BATCH), grounds)
+
+
+def test_no_schedule_that_nobody_has_seen_breaks_a_promise(grounds: Grounds) -> None:
+    first = random.SystemRandom().randrange(10**6, 10**9)
+    check(range(first, first + _BATCH), grounds)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_no_schedule_of_thousands_breaks_a_promise(grounds: Grounds) -> None:
+    first = random.SystemRandom().randrange(10**6, 10**9)
+    check(range(first, first + _MANY), grounds)
+
+
+@pytest.mark.parametrize(
+    "found",
+    ["(crash_loop)", "(dataset_corrupt)", "(internal)", "(device_unavailable)"],
+)
+def test_a_fault_that_is_there_is_found(grounds: Grounds, found: str) -> None:
+    violations = (run_seed(seed, grounds).violation for seed in range(_BATCH * _BATCHES))
+    assert any(violation and found in violation for violation in violations)
+
+
+def test_a_seed_gives_the_same_schedule_in_every_process(grounds: Grounds) -> None:
+    seed = next(seed for seed in range(100) if len(draw(seed).faults) > 3)
+    program = (
+        "from tests.simulation.test_simulation import digest\n"
+        "from tests.simulation.world import Grounds\n"
+        f"print(digest({seed}, Grounds()))"
+    )
+    other = subprocess.run(  # noqa: S603 - our own code
+        [sys.executable, "-W", "ignore", "-c", program],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"PYTHONHASHSEED": "7"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert digest(seed, grounds) == digest(seed, grounds) == other.stdout.strip()
+
+
+def digest(seed: int, grounds: Grounds) -> str:
+    """A hash of all that happens in a schedule."""
+    return hashlib.sha256("\n".join(run_seed(seed, grounds).trace).encode()).hexdigest()
