@@ -108,7 +108,7 @@ class BlobStore:
             BlobError: the disk failed, or cannot be written.
         """
         with _translated(STAGING):
-            self._staging.mkdir(parents=True, exist_ok=True)
+            self._make_staging()
             handle, name = tempfile.mkstemp(suffix=suffix, dir=self._staging)
             os.close(handle)
         path = Path(name)
@@ -133,7 +133,7 @@ class BlobStore:
             raise ValueError("only a staged file can be committed")
         with _translated(key):
             blob = _hash_and_sync(staged, key)
-            _make_folder(target.parent)
+            self._make_folder(target.parent)
             staged.replace(target)
             _sync_folder(target.parent)
         return blob
@@ -239,6 +239,25 @@ class BlobStore:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
 
+    def _make_staging(self) -> None:
+        if self._staging.is_dir():
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        with suppress(PermissionError):  # it was made by somebody else, who may sync its name
+            _sync_folder(self.root.parent)
+        self._staging.mkdir(exist_ok=True)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder below the root, its name and those above it durable.
+
+        They are synced even where they exist: whoever made them may have died, or met an error of
+        the disk, before that was done.
+        """
+        if folder != self.root:
+            self._make_folder(folder.parent)
+            folder.mkdir(exist_ok=True)
+            _sync_folder(folder.parent)
+
     def _found(self, path: Path) -> FoundFile | None:
         """What the disk knows of a path; None for a folder, and for what is gone by now."""
         try:
@@ -277,15 +296,6 @@ def _hash_and_sync(path: Path, key: str) -> StoredBlob:
         # A failed fsync is final: the kernel may have dropped the pages, and a second try lies.
         os.fsync(file.fileno())
         return StoredBlob(key=key, sha256=digest, bytes=file.tell())
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each durable in the one that holds it."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:
