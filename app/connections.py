@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from app.problem_types import PROBLEM_TYPES
 from app.problems import PROBLEM_MEDIA_TYPE
 from app.request_heads import HeadError, checked_target
-from app.unread import LingeringTransport, Unread
+from app.unread import MIN_BYTES_PER_S, LingeringTransport, Unread
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,6 @@ MAX_FRAMING_BYTES = 64 * 1024
 """What the chunks of a body may have in sizes and extensions beyond as much as they hold."""
 MAX_PIPELINED = 16
 """Requests of one connection that wait while another one is served; the last of them ends it."""
-MIN_BYTES_PER_S = 1024
-"""Bodies that come, and answers that are taken, more slowly than this are given up."""
 # Pieces of bodies that come fast are passed on together: each time costs as much as copying half a
 # megabyte.
 _FAST_BYTES = 32 * 1024
@@ -260,7 +258,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if reason in _VERSION_ERRORS:
             self._refuse("http-version", "The version of HTTP must be 1.1 or 1.0.")
         else:
-            self._refuse("bad-request", "The request is not HTTP/1.1.")
+            self._refuse("bad-request", "The request breaks the grammar of HTTP.")
 
     def _expect_nothing(self) -> None:
         """The body comes, asked for or not."""

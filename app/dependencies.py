@@ -4,6 +4,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Header, Query, Request
 
+from app.body_memory import BodyMemory, ProjectMemory
 from app.callers import Caller
 from app.engine import Engine
 from app.engine_watch import EngineWatch
@@ -68,6 +69,11 @@ def project_of(request: Request) -> str:
     """The project of whoever asks."""
     caller: Caller = request.scope["state"]["caller"]
     return caller.project
+
+
+def body_memory_of(request: Request) -> ProjectMemory:
+    """What bodies of the caller's project take."""
+    return cast(BodyMemory, request.app.state.body_memory).of(project_of(request))
 
 
 SettingsDep = Annotated[ApiSettings, Depends(_settings)]

@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 
 from anyio import CapacityLimiter
 
-from app.body_memory import BodyMemory
+from app.body_memory import ProjectMemory
 from app.row_shape import RowsShape
 from app.settings import ApiSettings
 from models_store.blobs import BlobStore
@@ -46,7 +46,7 @@ class Incoming:
     settings: ApiSettings
     blobs: BlobStore
     parsers: CapacityLimiter
-    memory: BodyMemory
+    memory: ProjectMemory
     declared_bytes: int | None = None
     certain_rows: int | None = None
 

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from app.body_memory import BodyMemory
-from app.dependencies import settings_of
+from app.dependencies import body_memory_of, settings_of
 from app.problems import FieldError, Problem
+from app.request_bodies import limit_packed_body
 from models_store.strict_json import JsonError, parse_strict
 
 JSON_MEDIA_TYPE = "application/json"
@@ -126,8 +126,7 @@ async def read_body(request: Request, *, limit: int) -> bytes:
     body: bytes = message.get("body", b"")
     if message["type"] == "http.request" and not message.get("more_body") and len(body) <= limit:
         return body  # it has come as a whole, as most do
-    memory: BodyMemory = request.app.state.body_memory
-    return await memory.gather(_pieces(request, limit, message))
+    return await body_memory_of(request).gather(_pieces(request, limit, message))
 
 
 async def body_chunks(request: Request, *, limit: int) -> AsyncGenerator[bytes, None]:
@@ -159,13 +158,14 @@ async def _pieces(request: Request, limit: int, message: Message) -> AsyncGenera
 
 
 def _check_declared(request: Request, limit: int) -> None:
+    limit_packed_body(request, limit)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(request, limit)
 
 
 def _too_large(request: Request, limit: int) -> Problem:
-    slug = "limit-decoded-bytes" if hasattr(request.state, "body_was_encoded") else "limit-body"
+    slug = "limit-decoded-bytes" if hasattr(request.state, "packed_body") else "limit-body"
     return Problem(slug, f"The body of this route is limited to {limit} bytes.")
 
 

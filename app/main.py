@@ -43,6 +43,7 @@ from app.routes import (
 )
 from app.settings import ApiSettings
 from app.stores import check_later, check_stores
+from app.uploads import MULTIPART_OVERHEAD_BYTES
 from models_store.blobs import BlobStore
 from models_store.database import Database
 from models_store.errors import DatabaseUnavailableError
@@ -50,7 +51,6 @@ from models_store.jobs import Jobs
 from models_store.keys import Keys
 from models_store.registry import Registry
 
-_MULTIPART_OVERHEAD_BYTES = 64 * 1024
 _STALE_UPLOAD_S = 24 * 3600
 # No cookies and no other credentials of a browser, ever: a page must have a key of its own.
 _CORS: dict[str, Any] = {
@@ -117,7 +117,7 @@ def create_app(settings: ApiSettings, *, after_load: Callable[[], None] = lambda
     # The last one added is the outermost.
     limits = BodyLimits(
         max_bytes=max(
-            settings.max_upload_bytes + _MULTIPART_OVERHEAD_BYTES, settings.max_score_bytes
+            settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES, settings.max_score_bytes
         ),
         timeout_s=settings.body_timeout_s,
     )

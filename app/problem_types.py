@@ -149,7 +149,8 @@ _BODIES = (
         "content-decoding",
         400,
         "The body is not valid in its content encoding",
-        "The gzip or Zstandard data are corrupt or cut off, or need a window of more than 8 MiB.",
+        "The gzip or Zstandard data are corrupt or cut off, need a window of more than 8 MiB, are made"
+        " of very many small members or frames, or hold hardly any data.",
     ),
     ProblemType(
         "multipart",

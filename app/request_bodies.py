@@ -1,19 +1,31 @@
-"""Bounds on every request body: bytes, waiting time, and what it may decompress to."""
+"""Bounds on every request body: bytes, waiting time, and what it may unpack to."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.connections import MIN_BYTES_PER_S
+from app.body_memory import ProjectMemory, Share
 from app.content_codings import CODINGS, Decompressor
+from app.dependencies import body_memory_of
 from app.problems import Problem
+from app.unread import MIN_BYTES_PER_S
 
-_PIECE_BYTES = 256 * 1024
 _MAX_RATIO = 250
+_MIN_RATIO = 0.25
+_EMPTY_FREE_BYTES = 64 * 1024  # packed, that may unpack to nothing
+_MAX_MEMBERS = 100
+_MEMBER_BYTES = 32 * 1024  # for each so many unpacked bytes one more: bgzip makes members of 64 KiB
+_INLINE_BYTES = 1024  # so little packed is unpacked on the event loop
 _OF_BODIES = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 _RATIO_FREE_BYTES = 1024 * 1024  # below this, any ratio is harmless
+# Of its own, so that nothing else waits for it. A body has one step at a time in its queue, so that
+# all take turns; one thread, as the processors are needed for other things.
+_unpacking = ThreadPoolExecutor(1, thread_name_prefix="unpack")
 
 
 @dataclass(frozen=True)
@@ -58,8 +70,27 @@ class BodyMiddleware:
             for name, value in scope["headers"]
             if name not in (b"content-encoding", b"content-length")
         ]
-        scope["state"]["body_was_encoded"] = True
-        await self._app(scope, _UnpackedBody(body.receive, self._limits, coding).receive, send)
+        unpacked = PackedBody(body.receive, self._limits, coding, int(declared or 0))
+        scope["state"]["packed_body"] = unpacked
+        try:
+            await self._app(scope, unpacked.receive, send)
+        finally:
+            unpacked.close()
+
+
+def limit_packed_body(request: Request, limit: int) -> None:
+    """Let the request's body be unpacked, if it came packed.
+
+    Args:
+        request: whose body is about to be read.
+        limit: bytes that the route takes, packed and unpacked.
+
+    Raises:
+        Problem: `limit-body`, where the packed bytes are said to be more.
+    """
+    packed: PackedBody | None = getattr(request.state, "packed_body", None)
+    if packed is not None:
+        packed.allow(limit, body_memory_of(request))
 
 
 def _coding(headers: Headers) -> str | None:
@@ -118,31 +149,68 @@ class _BoundedBody:
         return message
 
 
-class _UnpackedBody:
-    """The decompressed body, in pieces of bounded size."""
+class PackedBody:
+    """The unpacked body, in pieces of bounded size.
 
-    def __init__(self, receive: Receive, limits: BodyLimits, coding: str) -> None:
+    Nothing is unpacked, nor any byte of the body passed on, before a route has said how much it
+    takes. Most routes take none.
+
+    Args:
+        receive: gives the packed body.
+        limits: those of the largest body.
+        coding: how it is packed.
+        declared: bytes that it has packed; 0 where that is not said.
+    """
+
+    def __init__(self, receive: Receive, limits: BodyLimits, coding: str, declared: int) -> None:
         self._receive = receive
-        self._limits = limits
+        self._max_bytes = limits.max_bytes
         self._coding = coding
+        self._declared = declared
         self._unpacker: Decompressor = CODINGS[coding].decompressor()
+        self._memory = ExitStack()
+        self._window: Share | None = None
         self._last = False
         self._ended = False
         self._bytes_in = 0
         self._bytes_out = 0
 
+    def allow(self, limit: int, memory: ProjectMemory) -> None:
+        """Unpack from now on, at most so many bytes from at most so many.
+
+        Raises:
+            Problem: `limit-body`, where the packed bytes are said to be more.
+        """
+        self._max_bytes = min(self._max_bytes, limit)
+        if self._declared > self._max_bytes:
+            raise _too_large(self._max_bytes)
+        if self._window is None:
+            self._window = self._memory.enter_context(memory.share())
+
+    def close(self) -> None:
+        """Give back what the unpacking took."""
+        self._memory.close()
+
     async def receive(self) -> Message:
+        """Receive the next piece of the unpacked body."""
         while not self._ended:
-            if piece := self._unpack():
-                return {"type": "http.request", "body": piece, "more_body": True}
+            while not self._unpacker.hungry:
+                if piece := await self._unpack():
+                    return {"type": "http.request", "body": piece, "more_body": True}
             if self._last:
                 return self._end()
             message = await self._receive()
             if message["type"] != "http.request":
                 return message
-            self._unpacker.feed(message.get("body", b""))
-            self._bytes_in += len(message.get("body", b""))
             self._last = not message.get("more_body", False)
+            if self._window is None:
+                self._ended = self._last
+                return {**message, "body": b""}
+            body = message.get("body", b"")
+            self._bytes_in += len(body)
+            if self._bytes_in > self._max_bytes:
+                raise _too_large(self._max_bytes)
+            self._unpacker.feed(body)
         return await self._receive()
 
     def _end(self) -> Message:
@@ -151,22 +219,37 @@ class _UnpackedBody:
             return {"type": "http.request", "body": b"", "more_body": False}
         raise Problem("content-decoding", f"The {self._coding} data is cut off.")
 
-    def _unpack(self) -> bytes:
+    async def _unpack(self) -> bytes:
+        step = self._unpacker.step
         try:
-            piece = self._unpacker.take(_PIECE_BYTES)
+            if self._unpacker.waiting_bytes <= _INLINE_BYTES:
+                piece = step()
+            else:
+                piece = await asyncio.get_running_loop().run_in_executor(_unpacking, step)
         except ValueError as error:
             detail = f"The body is not valid {self._coding} data."
             raise Problem("content-decoding", detail) from error
-        if piece:
-            self._count(len(piece))
+        self._bytes_out += len(piece)
+        if self._window is not None:
+            self._window.hold(min(self._bytes_out, self._unpacker.max_window_bytes))
+        self._check_work()
+        self._check_size()
         return piece
 
-    def _count(self, size: int) -> None:
-        self._bytes_out += size
-        if self._bytes_out > self._limits.max_bytes:
+    def _check_work(self) -> None:
+        """Refuse what is much work and no data."""
+        unpacker = self._unpacker
+        if unpacker.members > _MAX_MEMBERS + self._bytes_out / _MEMBER_BYTES:
+            detail = f"The body is made of more than {_MAX_MEMBERS} small members or frames."
+            raise Problem("content-decoding", f"{detail} Pack it as one.")
+        if unpacker.bytes_in * _MIN_RATIO > _EMPTY_FREE_BYTES + self._bytes_out:
+            raise Problem("content-decoding", "The body unpacks to far less than was sent.")
+
+    def _check_size(self) -> None:
+        if self._bytes_out > self._max_bytes:
             raise Problem(
                 "limit-decoded-bytes",
-                f"No body may unpack to more than {self._limits.max_bytes} bytes.",
+                f"The body may unpack to at most {self._max_bytes} bytes.",
             )
         if self._bytes_out > max(_RATIO_FREE_BYTES, _MAX_RATIO * self._bytes_in):
             raise Problem("limit-decoded-bytes", f"The body expands more than {_MAX_RATIO} times.")

@@ -16,7 +16,7 @@ from app.accept import listed, preferences
 from app.answer_table import AnswerTable, Part
 from app.answers import respond_at_once, respond_in_pieces
 from app.codecs import Codec
-from app.dependencies import project_of, settings_of
+from app.dependencies import body_memory_of, project_of, settings_of
 from app.engine import Engine, Terms
 from app.incoming import Incoming, in_thread_if_large
 from app.json_body import body_chunks, read_body
@@ -325,7 +325,7 @@ class _Body:
             settings=settings,
             blobs=state.blobs,
             parsers=state.parsers,
-            memory=state.body_memory,
+            memory=body_memory_of(self._request),
             declared_bytes=self._declared_bytes,
         )
         chunks = codec.read(self._incoming)

@@ -77,7 +77,8 @@ class ApiSettings(StoreSettings):
     max_bodies_bytes: int = Field(
         default=256 * _MIB,
         ge=_KIB,
-        description="JSON bodies of all callers together, while they come.",
+        description="Bodies of all callers that are kept in memory while they come; one project gets"
+        " half of it at most.",
     )
     max_score_bytes: int = Field(
         default=2 * _GIB,

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 MAX_S = 30.0
 MAX_BYTES = 256 * 1024 * 1024
+MIN_BYTES_PER_S = 1024
+"""Bodies that come, and answers that are taken, more slowly than this are given up."""
 
 
 class Unread:
@@ -29,7 +31,7 @@ class Unread:
         self._timer: asyncio.TimerHandle | None = None
         self._began = 0.0
         self._heard = 0.0
-        self._left = 0
+        self._came = 0
 
     @property
     def active(self) -> bool:
@@ -40,14 +42,14 @@ class Unread:
         """Read and forget from now on."""
         self.stop()
         self._began = self._heard = self._loop.time()
-        self._left = MAX_BYTES
+        self._came = 0
         self._timer = self._loop.call_at(self._began + self._silence_s, self._look)
 
     def add(self, size: int) -> None:
         """Count what came."""
         self._heard = self._loop.time()
-        self._left -= size
-        if self._left < 0:
+        self._came += size
+        if self._came > MAX_BYTES:
             self._give_up()
 
     def stop(self) -> None:
@@ -57,7 +59,8 @@ class Unread:
             self._timer = None
 
     def _look(self) -> None:
-        until = min(self._heard + self._silence_s, self._began + MAX_S)
+        earned_s = self._silence_s + self._came / MIN_BYTES_PER_S
+        until = min(self._heard + self._silence_s, self._began + min(earned_s, MAX_S))
         if self._loop.time() >= until:
             self._give_up()
         else:

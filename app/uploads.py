@@ -12,9 +12,12 @@ from app.json_body import media_type_of
 from app.multipart import FilePart, file_part
 from app.negotiation import known_codec
 from app.problems import Problem
+from app.request_bodies import limit_packed_body
 from models_store.table_contract import SUFFIXES, TableFormat
 
 MULTIPART_MEDIA_TYPE = "multipart/form-data"
+MULTIPART_OVERHEAD_BYTES = 64 * 1024
+"""What a form may have besides its file."""
 _MAX_NAME = 128
 _FORMAT_NAMES = ", ".join(BY_MEDIA_TYPE)
 
@@ -46,7 +49,9 @@ async def receive_upload(request: Request, destination: Path, *, max_bytes: int)
         Problem: the type is unknown, the file is empty or too large, or the form is malformed.
         ClientDisconnect: the caller left before the end.
     """
-    if media_type_of(request) == MULTIPART_MEDIA_TYPE:
+    is_form = media_type_of(request) == MULTIPART_MEDIA_TYPE
+    limit_packed_body(request, max_bytes + is_form * MULTIPART_OVERHEAD_BYTES)
+    if is_form:
         part = await file_part(request)
         upload = Upload(*_part_format(part), _label(part.file_name))
         chunks = part.chunks

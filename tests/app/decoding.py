@@ -77,7 +77,7 @@ async def _decode(
         settings=ApiSettings(data_dir=folder),
         blobs=BlobStore(folder),
         parsers=CapacityLimiter(1),
-        memory=BodyMemory(1 << 30),
+        memory=BodyMemory(1 << 30).of("project"),
     )
     chunks = [rows async for rows in _CODECS[kind].read(incoming)]
     if incoming.certain_rows is not None:

@@ -1,9 +1,12 @@
 import asyncio
+from contextlib import ExitStack
 
 import pytest
 
 from app.body_memory import BodyMemory
 from app.problems import Problem
+
+PROJECT = "one"
 
 
 async def pieces(*sizes, until=None):
@@ -14,7 +17,7 @@ async def pieces(*sizes, until=None):
 
 
 def test_what_has_come_completely_no_longer_counts():
-    memory = BodyMemory(100)
+    memory = BodyMemory(200).of(PROJECT)
 
     async def main():
         for _ in range(5):
@@ -24,7 +27,7 @@ def test_what_has_come_completely_no_longer_counts():
 
 
 def test_bodies_that_come_slowly_count_together_and_only_the_last_is_refused():
-    memory = BodyMemory(100)
+    memory = BodyMemory(200).of(PROJECT)
 
     async def main():
         go_on = asyncio.Event()
@@ -41,7 +44,7 @@ def test_bodies_that_come_slowly_count_together_and_only_the_last_is_refused():
 
 
 def test_a_caller_who_leaves_gives_back_what_came():
-    memory = BodyMemory(100)
+    memory = BodyMemory(200).of(PROJECT)
 
     async def leaving():
         yield b"x" * 90
@@ -56,7 +59,7 @@ def test_a_caller_who_leaves_gives_back_what_came():
 
 
 def test_what_a_share_holds_counts_until_it_is_given_back():
-    memory = BodyMemory(100)
+    memory = BodyMemory(200).of(PROJECT)
     with memory.share() as share, memory.share() as another:
         share.hold(90)
         share.hold(30)
@@ -66,3 +69,24 @@ def test_what_a_share_holds_counts_until_it_is_given_back():
     assert refused.value.type.slug == "overloaded"
     with memory.share() as share:
         share.hold(100)
+
+
+def test_one_project_takes_half_of_all_and_leaves_the_rest_to_others():
+    memory = BodyMemory(200)
+    with memory.of("one").share() as greedy, memory.of("another").share() as other:
+        greedy.hold(100)
+        with pytest.raises(Problem) as refused:
+            greedy.hold(101)
+        assert refused.value.type.slug == "overloaded"
+        other.hold(99)
+
+
+def test_all_projects_together_are_bounded():
+    memory = BodyMemory(200)
+    with ExitStack() as stack:
+        shares = [stack.enter_context(memory.of(str(i)).share()) for i in range(3)]
+        for share in shares:
+            share.hold(66)
+        with pytest.raises(Problem) as refused:
+            shares[0].hold(70)
+        assert refused.value.type.slug == "overloaded"

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from app.connections import MAX_FRAMING_BYTES, MAX_HEADERS, MAX_PIPELINED
+from app.connections import MAX_HEADERS, MAX_PIPELINED
 from tests.raw_http import Answer, answers_in, connected, exchange, received
 
 LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -218,9 +218,9 @@ BAD_CHUNKS = {
     "no end of the data": b"3\r\nabc0\r\n\r\n",
     "more data than the size": b"3\r\nabcd\r\n0\r\n\r\n",
     "a length in a trailer": b"3\r\nabc\r\n0\r\nContent-Length: 3\r\n\r\n",
-    "an endless extension": b"3;a=" + b"x" * 2 * MAX_FRAMING_BYTES,
-    "extensions that outweigh the data": b"1;abcdefghijklmnop\r\na\r\n" * 8_000,
-    "chunks of one byte": b"1\r\na\r\n" * 40_000,
+    "an endless extension": b"3;a=%b\r\nabc\r\n0\r\n\r\n" % (b"x" * 1_000_000),
+    "extensions that outweigh the data": b"1;abcdefghijklmnop\r\na\r\n" * 50_000 + b"0\r\n\r\n",
+    "chunks of one byte": b"1\r\na\r\n" * 200_000 + b"0\r\n\r\n",
 }
 
 

@@ -2,11 +2,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.testclient import TestClient
 
 from app.body_memory import BodyMemory
+from app.callers import ANYBODY
 from app.json_body import json_body, parse_json, validate_json
 from app.problems import Problem, install_problem_handlers
 from app.settings import ApiSettings
@@ -220,7 +221,10 @@ def test_an_unknown_tag_is_not_repeated():
 
 @pytest.fixture
 def tree_client(tmp_path: Path) -> TestClient:
-    app = FastAPI()
+    async def let_in(request: Request) -> None:
+        request.scope["state"]["caller"] = ANYBODY
+
+    app = FastAPI(dependencies=[Depends(let_in)])
     app.state.settings = ApiSettings(data_dir=tmp_path, max_json_bytes=100_000)
     app.state.body_memory = BodyMemory(200_000)
     install_problem_handlers(app)

@@ -54,7 +54,7 @@ def test_headers_beyond_the_limits_are_refused(service, request_head):
 def test_an_ambiguous_request_is_refused_and_nothing_after_it_is_served(service, request_bytes):
     before = dataset_ids(service)
     answer = talk(service.port, [request_bytes + SMUGGLED])
-    assert answer.status == 400
+    assert answer.status in {400, 505}
     assert answer.body.count(b"HTTP/1.1") == 0
     assert "connection: close" in answer.head
     assert dataset_ids(service) == before

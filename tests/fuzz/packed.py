@@ -8,6 +8,7 @@ from backports import zstd
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
+from app.body_memory import BodyMemory
 from app.multipart import file_part
 from app.problems import Problem
 from app.request_bodies import BodyLimits, BodyMiddleware
@@ -83,7 +84,11 @@ def _receiving(pieces: Iterable[bytes]) -> Receive:
 async def _unpacked(pieces: Iterable[bytes], coding: str) -> bytes:
     body = bytearray()
 
-    async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
+    async def app(scope: Scope, receive: Receive, _send: Send) -> None:
+        if "packed_body" in scope["state"]:
+            scope["state"]["packed_body"].allow(
+                _LIMITS.max_bytes, BodyMemory(1 << 30).of("project")
+            )
         more = True
         while more:
             message = await receive()

@@ -1,0 +1,178 @@
+"""Bodies that are much work to unpack, and little or no data."""
+
+import asyncio
+import gzip
+import json
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx2
+import pytest
+from backports import zstd
+
+from tests.raw_http import answers_in, connected, received
+
+MIB = 1024 * 1024
+ROWS = json.dumps({"rows": [[171.5, 68.2, 33.0]]}).encode()
+SKIPPABLE = struct.pack("<II", 0x184D2A50, 0)
+GZIP_HEAD = bytes.fromhex("1f8b0800000000000003")
+ZSTD_HEAD = bytes.fromhex("28b52ffd0058")  # a window of 2 MiB, no size
+
+
+def deflated(block: bytes, size: int) -> bytes:
+    """One gzip member of so many bytes of blocks that hold nothing."""
+    last = b"\x01\x00\x00\xff\xff"
+    return GZIP_HEAD + block * (size // len(block)) + last + struct.pack("<II", 0, 0)
+
+
+def with_field(flag: int, field: bytes) -> bytes:
+    """A gzip member whose header has a large field."""
+    deflater = zlib.compressobj(wbits=-15)
+    body = deflater.compress(ROWS) + deflater.flush()
+    head = GZIP_HEAD[:3] + bytes([flag]) + GZIP_HEAD[4:]
+    return head + field + body + struct.pack("<II", zlib.crc32(ROWS), len(ROWS))
+
+
+def empty(size: int) -> dict[str, tuple[str, bytes]]:
+    """Bodies of about so many bytes that unpack to nothing, or to one row."""
+    member, frame = gzip.compress(b""), zstd.compress(b"")
+    return {
+        "skippable frames": ("zstd", SKIPPABLE * (size // len(SKIPPABLE))),
+        "one skippable frame": ("zstd", struct.pack("<II", 0x184D2A50, size) + bytes(size)),
+        "empty frames": ("zstd", frame * (size // len(frame))),
+        "empty blocks of zstd": ("zstd", ZSTD_HEAD + bytes(3 * (size // 3)) + b"\x01\0\0"),
+        "empty members": ("gzip", member * (size // len(member))),
+        "empty stored blocks": ("gzip", deflated(b"\x00\x00\x00\xff\xff", size)),
+        "a long name": ("gzip", with_field(8, b"x" * size + b"\0")),
+        "a long comment": ("gzip", with_field(16, b"x" * size + b"\0")),
+        "members of one byte": ("gzip", gzip.compress(b" ") * (size // 21)),
+        "frames of one byte": ("zstd", zstd.compress(b" ") * (size // 10)),
+    }
+
+
+FORM_REFUSALS = {(400, "content-decoding"), (400, "multipart")}
+LARGE, SMALL = empty(24 * MIB), empty(3 * MIB)
+
+
+@contextmanager
+def pulse(url: str) -> Iterator[list[float]]:
+    """How long `/livez` takes, again and again."""
+    seconds: list[float] = []
+    ended = threading.Event()
+
+    def ask() -> None:
+        with httpx2.Client(base_url=url, timeout=60) as client:
+            while not ended.is_set():
+                began = time.monotonic()
+                assert client.get("/livez").status_code == 200
+                seconds.append(time.monotonic() - began)
+
+    with ThreadPoolExecutor(1) as executor:
+        asking = executor.submit(ask)
+        try:
+            yield seconds
+        finally:
+            ended.set()
+            asking.result()
+
+
+def post(server: str, path: str, coding: str, body: bytes, media_type: str) -> httpx2.Response:
+    headers = {"Content-Type": media_type, "Content-Encoding": coding}
+    return httpx2.post(server + path, content=body, headers=headers, timeout=60)
+
+
+def slug_of(response: httpx2.Response) -> str:
+    return str(response.json()["type"]).removeprefix("/problems/")
+
+
+@pytest.mark.fault(199)
+@pytest.mark.parametrize(("coding", "body"), LARGE.values(), ids=list(LARGE))
+def test_fault_199_packed_bytes_are_bounded_by_the_route(server, coding, body):
+    """JSON takes 4 MiB; no other route's limit matters, nor what it unpacks to."""
+    response = post(server, "/v1/models/people/log_prob", coding, body, "application/json")
+    assert (response.status_code, slug_of(response)) == (413, "limit-body")
+
+
+@pytest.mark.fault(199)
+@pytest.mark.parametrize(("coding", "body"), SMALL.values(), ids=list(SMALL))
+def test_fault_199_empty_frames_and_members_are_refused_early(server, coding, body):
+    response = post(server, "/v1/models/people/log_prob", coding, body, "application/json")
+    assert (response.status_code, slug_of(response)) == (400, "content-decoding")
+
+
+@pytest.mark.fault(199)
+@pytest.mark.parametrize(("coding", "body"), LARGE.values(), ids=list(LARGE))
+def test_fault_199_uploads_of_nothing_are_refused_and_nobody_waits(server, coding, body):
+    with pulse(server) as seconds:
+        response = post(server, "/v1/datasets", coding, body, "text/csv")
+        assert (response.status_code, slug_of(response)) == (400, "content-decoding")
+        form = post(server, "/v1/datasets", coding, body, "multipart/form-data; boundary=x")
+        assert (form.status_code, slug_of(form)) in FORM_REFUSALS
+    assert max(seconds) < 10  # it was 64 s
+
+
+@pytest.mark.fault(199)
+def test_fault_199_a_body_that_no_route_reads_is_not_unpacked(server):
+    """What is no gzip at all does not matter, as nobody looks."""
+    head = b"GET /v1/models HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nConnection: close\r\n"
+    body = b"no gzip" * 100_000
+    with connected(server) as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert [answer.status for answer in answers_in(received(connection))] == [200]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_blocks_as_bgzip_makes_them_are_read(server, coding):
+    """Many members are welcome as long as each brings something."""
+    table = b"a,b\n" + b"".join(b"%d,%d\n" % (i, i * i) for i in range(1_500_000))
+    pack = gzip.compress if coding == "gzip" else zstd.compress
+    body = b"".join(pack(table[i : i + 65_280], 1) for i in range(0, len(table), 65_280))
+    assert len(table) > 200 * 65_280
+    response = post(server, "/v1/datasets", coding, body, "text/csv")
+    assert response.status_code == 201
+    assert response.json()["rows"] == 1_500_000
+
+
+def test_flushes_after_each_row_are_read(server):
+    packer = zlib.compressobj(wbits=31)
+    rows = [b"%d,%d\n" % (i, i * i) for i in range(20_000)]
+    pieces = [packer.compress(row) + packer.flush(zlib.Z_SYNC_FLUSH) for row in [b"a,b\n", *rows]]
+    response = post(server, "/v1/datasets", "gzip", b"".join(pieces) + packer.flush(), "text/csv")
+    assert response.status_code == 201
+
+
+def test_windows_of_bodies_that_stall_are_counted(server):
+    """Each could keep 8 MiB; together they keep what is allowed, and plain bodies still come."""
+    packed = zstd.compress(
+        b"".join(b"%0120d" % pow(3, i + 300, 10**120) + b"," * 10_000 for i in range(900))
+    )
+    head = (
+        b"POST /v1/datasets HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n"
+        b"Content-Encoding: zstd\r\nContent-Length: %d\r\n\r\n" % (len(packed) + 1)
+    )
+
+    async def stall() -> int:
+        _, port = server.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(port))
+        writer.write(head + packed)
+        status = int((await reader.read(100)).split()[1])
+        writer.close()
+        return status
+
+    async def all_stall() -> list[int]:
+        return await asyncio.gather(*(stall() for _ in range(40)))
+
+    statuses = asyncio.run(all_stall())
+    assert set(statuses) == {408, 503}
+    assert statuses.count(408) <= 16
+    response = httpx2.post(
+        server + "/v1/models/people/log_prob",
+        content=ROWS,
+        headers={"Content-Type": "application/json"},
+    )
+    assert response.status_code == 200
