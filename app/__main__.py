@@ -1,5 +1,6 @@
 """The API process: ``python -m app``."""
 
+import errno
 import gc
 import logging
 import os
@@ -19,6 +20,7 @@ from app.open_files import connections_that_fit
 from app.processes import Processes, inherited_sockets
 from app.settings import ApiSettings
 from app.stores import check_stores
+from models_store.audit_trail import AuditTrail
 from models_store.blobs import BlobStore
 from models_store.database import Database
 from models_store.errors import BlobError, DatabaseUnavailableError, StoreError
@@ -45,6 +47,7 @@ def main() -> None:
         configure_logging(settings.log_level, "api")
         logging.getLogger("app.audit").setLevel(logging.INFO)  # whatever else is logged
         refuse_unusable_stores(settings)
+        refuse_unusable_audit(settings)
         refuse_unsafe_address(settings)
     except ValidationError as error:
         sys.exit(f"densityd api: {first_error(error)}")
@@ -117,6 +120,28 @@ def refuse_unusable_stores(settings: ApiSettings) -> None:
         raise RefusalError(f"The blob store {settings.blob_root} cannot be written.") from error
     finally:
         database.dispose()
+
+
+def refuse_unusable_audit(settings: ApiSettings) -> None:
+    """Try to append to the audit trail; a full disk passes, since whoever deletes makes room.
+
+    Raises:
+        RefusalError: Changes could not be recorded.
+    """
+    folder = settings.audit_folder
+    if folder is None:
+        return
+    trail = AuditTrail(folder)
+    try:
+        trail.open()
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise RefusalError(
+                f"The audit trail in {folder} cannot be written: {error.strerror or error}. Set"
+                " DENSITYD_AUDIT_DIR to a folder that can, or to - for the log alone."
+            ) from error
+    finally:
+        trail.close()
 
 
 class Server(uvicorn.Server):

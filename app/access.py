@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from starlette.types import ASGIApp, Receive, Scope as AsgiScope, Send
 
-from app.audit import audited
+from app.audit import AuditedApp
 from app.callers import Callers
 from app.loopback import is_local_name
 from app.problems import Problem
@@ -77,7 +77,8 @@ class AccessMiddleware:
         self._rates.take(caller)
         scope["state"]["caller"] = caller
         changes = needed is not Scope.READ and method not in _SAFE
-        await self._app(scope, receive, audited(send, scope, caller) if changes else send)
+        app = AuditedApp(self._app, caller) if changes else self._app
+        await app(scope, receive, send)
 
 
 def _refuse_other_sites(scope: AsgiScope) -> None:

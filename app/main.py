@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from app.access import AccessMiddleware, Policy
+from app.audit import AuditLog
 from app.body_memory import BodyMemory
 from app.callers import Callers
 from app.engine import Engine
@@ -44,6 +45,7 @@ from app.routes import (
 from app.settings import ApiSettings
 from app.stores import check_later, check_stores
 from app.uploads import MULTIPART_OVERHEAD_BYTES
+from models_store.audit_trail import AuditTrail
 from models_store.blobs import BlobStore
 from models_store.database import Database
 from models_store.errors import DatabaseUnavailableError
@@ -148,6 +150,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             log.warning("the start goes on: %s", error)
         away = any(isinstance(error, DatabaseUnavailableError) for error in passing)
         await asyncio.to_thread(state.blobs.sweep_staging, older_than_s=_STALE_UPLOAD_S)
+        folder = settings.audit_folder
+        state.audit = AuditLog(
+            None if folder is None else AuditTrail(folder), failures=state.metrics.audit_failures
+        )
+        await state.audit.start()
         state.callers = Callers(
             Keys(state.database),
             anonymous=settings.allow_anonymous or is_loopback(settings.host),
@@ -190,6 +197,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             state.stopping.set()
             await asyncio.to_thread(state.queue.stop)
             await asyncio.to_thread(state.engine.stop)
+            await state.audit.close()
     finally:
         state.database.dispose()
 

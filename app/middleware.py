@@ -15,6 +15,7 @@ from app.engine import OverloadedError
 from app.metrics import Metrics
 from app.problems import Problem, problem_of, problem_response
 from models_store.errors import StoreError
+from models_store.log_limits import LIMITED
 from models_store.logs import request_id as logged_request_id
 
 log = logging.getLogger(__name__)
@@ -90,9 +91,11 @@ class RequestMiddleware:
             verb = "broke off its answer:"
         path = _KEY_SECRET.sub(r"\1.***", str(scope["path"]))[:200]
         caller: Caller | None = scope["state"].get("caller")
-        who = None if caller is None else {"key_id": caller.key_id, "project": caller.project}
+        extra = {} if caller is None else {"key_id": caller.key_id, "project": caller.project}
+        if caller is None or (caller.key_id is None and 400 <= answer.status < 500):
+            extra[LIMITED] = "requests without a key"
         values = method[:16], path, verb, answer.status, seconds
-        log.log(level, "%s %s %s %d in %.4f s", *values, extra=who)
+        log.log(level, "%s %s %s %d in %.4f s", *values, extra=extra)
 
 
 class _Answer:

@@ -2,6 +2,7 @@
 
 import re
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -31,6 +32,15 @@ class EarlyAnswers(StrEnum):
     ALWAYS = "always"
 
 
+_LOG_ALONE = "-"
+
+
+def _checked_audit_dir(folder: str | None) -> str | None:
+    if folder is not None and folder != _LOG_ALONE and not Path(folder).is_absolute():
+        raise ValueError("the audit trail is an absolute path, such as /srv/densityd/audit, or -")
+    return folder
+
+
 class ApiSettings(StoreSettings):
     """What the API listens on and what one request may ask for."""
 
@@ -45,6 +55,12 @@ class ApiSettings(StoreSettings):
         default=None,
         description="Sites whose pages may use the API, such as https://a.example,https://b.example."
         " Unset: none.",
+    )
+
+    audit_dir: Annotated[str | None, AfterValidator(_checked_audit_dir)] = Field(
+        default=None,
+        description="Absolute path of the folder of the audit trail; -: the log alone. Unset: audit"
+        " in the data directory.",
     )
 
     max_upload_bytes: int = Field(
@@ -183,3 +199,10 @@ class ApiSettings(StoreSettings):
     inference_threads: int = Field(
         default=1, ge=1, le=256, description="Threads of the numerical library in this process."
     )
+
+    @property
+    def audit_folder(self) -> Path | None:
+        """Return the folder of the audit trail; None: it is in the log alone."""
+        if self.audit_dir == _LOG_ALONE:
+            return None
+        return self.data_dir / "audit" if self.audit_dir is None else Path(self.audit_dir)

@@ -10,7 +10,7 @@ import typer
 from pydantic import ValidationError
 
 from app.settings import ApiSettings
-from densityd import keys
+from densityd import audit, keys
 from densityd.commands import asking, datasets, fitting, jobs, models
 from densityd.errors import StartError
 from models_store.private_files import close_to_others, create_private_files
@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Density estimation with normalising flows, as a REST service.\n\n"
-    "up, api, worker, migrate, doctor and keys run a service. Every option of theirs has an environment"
+    "up, api, worker, migrate, doctor, keys and audit run a service. Every option of theirs has an environment"
     " variable, DENSITYD_ and its name in capitals; `densityd doctor` prints them all.\n\n"
     "train, infer, score, sample, datasets, jobs and models work with a service that runs. They exit with"
     " 0 when all went well, 1 when something failed, 2 when they were called wrongly, 3 when the"
@@ -42,6 +42,7 @@ app.add_typer(datasets.app, name="datasets")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[

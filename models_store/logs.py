@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import TextIO
 
+from models_store.log_limits import LIMITED, LineLimits
+
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The HTTP request that all this is about, in the API and in the worker of its job."""
 
@@ -30,6 +32,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
     "color_message",
     "message",
     "taskName",
+    LIMITED,
 }
 
 
@@ -79,24 +82,38 @@ def configure_logging(level: str, process: str) -> None:
 class TurnHandler(logging.StreamHandler[TextIO]):
     """Writes to standard error; what an event loop logs in one turn, with one call at its end.
 
-    Warnings and what is worse are written at once, and with them all that waits.
+    Warnings and what is worse are written at once, and with them all that waits. Of lines that come
+    too often only some are, and a line that counts the others.
     """
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
         self._waiting: list[str] = []
+        self._limits = LineLimits()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line, or have it written."""
         try:
-            self._waiting.append(self.format(record) + self.terminator)
+            first = not self._waiting
+            for passing in self._limits.passing(record):
+                self._waiting.append(self.format(passing) + self.terminator)
+            if not self._waiting:
+                return
             loop = asyncio._get_running_loop()
             if loop is None or record.levelno >= logging.WARNING:
                 self.flush()
-            elif len(self._waiting) == 1:
+            elif first:
                 loop.call_soon(self.flush)
         except Exception:  # noqa: BLE001  as every handler does
             self.handleError(record)
+
+    def close(self) -> None:
+        """Write what waits, and how much was left out."""
+        with self.lock or nullcontext():
+            for left_out in self._limits.left_out():
+                self._waiting.append(self.format(left_out) + self.terminator)
+            self.flush()
+        super().close()
 
     def flush(self) -> None:
         """Write what waits."""

@@ -1,0 +1,103 @@
+"""``densityd audit``: the record of changes. Works on its files, beside a running service or without one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import ValidationError
+
+from densityd.commands.console import FAILED, WRONG_USAGE, AsJson, echo_json, fail
+from models_store.settings import first_error
+
+if TYPE_CHECKING:
+    from models_store.audit_check import AuditReport
+
+app = typer.Typer(
+    help="The audit trail: one line for each change that the API made, with the hash of the line"
+    " before it. It is in DENSITYD_AUDIT_DIR, or in the folder audit of DENSITYD_DATA_DIR.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def audit() -> None:
+    """Keep `verify` a command of its own, although it is the only one."""
+
+
+@app.command()
+def verify(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of the trail.", show_default="the one of the settings"),
+    ] = None,
+    holds: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HASH",
+            help="Hash that an earlier verify printed, whose line must still be there; repeatable.",
+        ),
+    ] = None,
+    as_json: AsJson = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """Walk the trail and name the first line that does not follow the one before it.
+
+    The exit status is 1 if a line was changed, inserted or removed. Lines that were removed from the
+    end leave no gap: keep the hashes that this prints elsewhere, and ask for them with --holds.
+
+    Examples: densityd audit verify; densityd audit verify /backup/audit;
+    densityd audit verify --holds 3f1c9a...; densityd audit verify --json | jq .heads
+    """
+    from models_store.audit_check import check_trail  # noqa: PLC0415 - only this command needs it
+
+    place = folder or _folder()
+    try:
+        report = check_trail(place, held=frozenset(holds or ()))
+    except OSError as error:
+        fail(f"{place} cannot be read: {error.strerror or error}.", status=FAILED)
+    if as_json:
+        echo_json(_facts(report))
+    else:
+        _tell(report)
+    if not report.whole:
+        raise typer.Exit(FAILED)
+
+
+def _folder() -> Path:
+    from app.settings import ApiSettings  # noqa: PLC0415 - only this command needs it
+
+    try:
+        folder = ApiSettings().audit_folder
+    except ValidationError as error:
+        fail(first_error(error), status=WRONG_USAGE)
+    if folder is None:
+        fail("DENSITYD_AUDIT_DIR is -: the audit trail is in the log alone.", status=WRONG_USAGE)
+    return folder
+
+
+def _tell(report: "AuditReport") -> None:
+    for sentence in report.broken:
+        typer.echo(f"BROKEN: {sentence}.")
+    for digest in sorted(report.missing):
+        typer.echo(f"BROKEN: no line has the hash {digest}.")
+    for sentence in report.notes:
+        typer.echo(f"note: {sentence}.")
+    if report.unfinished:
+        typer.echo(f"note: {report.unfinished} unfinished lines, left by crashes.")
+    for series, digest in report.heads.items():
+        typer.echo(f"series {series} ends with {digest}")
+    state = "is whole" if report.whole else "is broken"
+    typer.echo(f"The trail {state}: {report.lines} lines in {report.files} files.")
+
+
+def _facts(report: "AuditReport") -> dict[str, object]:
+    return {
+        "whole": report.whole,
+        "files": report.files,
+        "lines": report.lines,
+        "unfinished": report.unfinished,
+        "heads": report.heads,
+        "broken": report.broken,
+        "missing": sorted(report.missing),
+        "notes": report.notes,
+    }

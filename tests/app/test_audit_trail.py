@@ -1,0 +1,266 @@
+"""The audit trail: on the disk before the answer, whoever floods the log, whatever the disk does."""
+
+import asyncio
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+from starlette.testclient import TestClient
+
+from app.__main__ import RefusalError, refuse_unusable_audit
+from app.audit import AuditLog
+from app.main import create_app
+from app.settings import ApiSettings
+from densityd.ports import free_port
+from models_store.audit_check import check_trail
+from models_store.audit_trail import AuditTrail
+from models_store.database import Database
+from models_store.keys import Keys, Scope
+from tests.app.conftest import CSV, TABLE, assert_refused, wait_for_port
+from tests.app.keyed import bearer
+from tests.app.serving import registered
+from tests.servers import tied
+
+ALIAS = "/v1/models/people/aliases/production"
+
+
+def trail_of(settings: ApiSettings) -> list[dict[str, Any]]:
+    files = sorted((settings.data_dir / "audit").glob("*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
+
+
+@pytest.fixture
+def client(client: TestClient) -> TestClient:
+    state = client.app.state  # type: ignore[attr-defined]  # a FastAPI
+    registered(state.database, state.blobs)
+    return client
+
+
+def move(client: TestClient, version: int = 1) -> Any:
+    return client.put(ALIAS, json={"version": version})
+
+
+@pytest.mark.fault(208)
+def test_a_change_is_in_the_trail_when_its_answer_comes(client, settings):
+    made = client.post("/v1/datasets", content=TABLE, headers={**CSV, "X-Request-ID": "r1"})
+    [line] = trail_of(settings)
+    assert line.pop("time").endswith("Z")
+    assert line.pop("previous")
+    assert line == {
+        "audit": "create_dataset",
+        "resource": made.headers["location"],
+        "status": 201,
+        "project": "default",
+        "key_id": "none",
+        "request_id": "r1",
+    }
+    move(client)
+    client.delete(ALIAS)
+    client.delete(ALIAS)  # is not found
+    client.get("/v1/datasets")
+    kinds = [line["audit"] for line in trail_of(settings)]
+    assert kinds == ["create_dataset", "set_alias", "delete_alias"]
+    assert check_trail(settings.data_dir / "audit").whole
+
+
+def test_the_log_alone_may_be_chosen(data_dir):
+    settings = ApiSettings(data_dir=data_dir, audit_dir="-")
+    with TestClient(create_app(settings)) as client:
+        assert client.post("/v1/datasets", content=TABLE, headers=CSV).status_code == 201
+    assert not (data_dir / "audit").exists()
+
+
+def test_a_relative_folder_is_no_audit_trail():
+    with pytest.raises(ValueError, match="absolute path"):
+        ApiSettings(audit_dir="audit")
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "slug"),
+    [(errno.ENOSPC, 507, "storage-full"), (errno.EIO, 503, "storage-unavailable")],
+)
+def test_while_nothing_can_be_recorded_only_what_makes_room_is_served(
+    client, settings, monkeypatch, caplog, code, status, slug
+):
+    made = client.post("/v1/datasets", content=TABLE, headers=CSV).headers["location"]
+    monkeypatch.setattr("app.audit._MAX_UNWRITTEN", 2)
+    append = AuditTrail.append
+
+    def fail(_trail: AuditTrail, _records: object) -> None:
+        raise OSError(code, "disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AuditTrail, "append", fail)
+        assert move(client).status_code == 200  # nobody knew yet
+        assert_refused(move(client, 9), status, slug)
+        assert client.delete(ALIAS).status_code == 204
+        assert client.delete(made).status_code == 204
+        assert client.get("/v1/datasets").status_code == 200
+    lacking = [record for record in caplog.records if "trail lacks" in record.getMessage()]
+    assert [vars(record)["audit"] for record in lacking] == [
+        "set_alias",
+        "delete_alias",
+        "delete_dataset",
+    ]
+    assert "densityd_audit_failures_total 3.0" in client.get("/metrics").text
+    assert AuditTrail.append is append
+    assert move(client).status_code == 200
+    lines = trail_of(settings)
+    assert [line["audit"] for line in lines] == [
+        "create_dataset",
+        "left_out",
+        "delete_alias",
+        "delete_dataset",
+        "set_alias",
+    ]
+    assert lines[1]["lines"] == 1
+    assert check_trail(settings.data_dir / "audit").whole
+
+
+def test_a_disk_that_stands_still_delays_one_answer_and_no_second(
+    client, settings, monkeypatch, caplog
+):
+    goes_on, fsync = threading.Event(), os.fsync
+
+    def slow(handle: int) -> None:
+        if threading.current_thread().name.startswith("audit"):
+            goes_on.wait(60)
+        fsync(handle)
+
+    monkeypatch.setattr("app.audit._PATIENCE_S", 0.3)
+    monkeypatch.setattr(os, "fsync", slow)
+    assert move(client).status_code == 200
+    assert any("not on the disk yet" in record.getMessage() for record in caplog.records)
+    assert_refused(move(client), 503, "storage-unavailable")
+    goes_on.set()
+    monkeypatch.setattr("app.audit._PATIENCE_S", 30.0)
+    assert move(client).status_code == 200
+    assert [line["audit"] for line in trail_of(settings)] == ["set_alias", "set_alias"]
+
+
+def test_a_change_that_ends_in_a_fault_is_recorded(client, settings, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("models_store.registry.Registry.set_alias", fail)
+    assert move(client).status_code == 500
+    assert [(line["audit"], line["status"]) for line in trail_of(settings)] == [("set_alias", 500)]
+
+
+def test_a_request_that_is_cut_off_is_recorded(client, settings, monkeypatch):
+    async def cut(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.hot_routes.HotRoutes.__call__", cut)
+        move(client)
+    assert move(client).status_code == 200
+    assert [line["status"] for line in trail_of(settings)] == [499, 200]
+
+
+def test_records_that_come_together_share_an_fsync(tmp_path, monkeypatch):
+    sizes = []
+    append = AuditTrail.append
+
+    def counted(trail: AuditTrail, records: list[Any]) -> None:
+        sizes.append(len(records))
+        append(trail, records)
+
+    monkeypatch.setattr(AuditTrail, "append", counted)
+    record = {"time": "now", "audit": "x", "resource": "/", "status": 200}
+
+    async def all_at_once() -> None:
+        failures = Counter("failures", "Of the test.", registry=CollectorRegistry())
+        audit = AuditLog(AuditTrail(tmp_path), failures=failures)
+        await audit.start()
+        await asyncio.gather(*(audit.add(record) for _ in range(50)))
+        await audit.close()
+
+    asyncio.run(all_at_once())
+    assert sizes == [0, 50]
+    assert check_trail(tmp_path).lines == 50
+
+
+class Server:
+    """A real server with a key, whose log and trail are read from outside."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.settings = ApiSettings(data_dir=data_dir)
+        database = Database(self.settings.resolved_database_url)
+        self.key = bearer(Keys(database).create("p", Scope.WRITE))
+        database.dispose()
+        self.port = free_port("127.0.0.1", 0)
+        environment = {
+            **os.environ,
+            "DENSITYD_DATA_DIR": str(data_dir),
+            "DENSITYD_PORT": str(self.port),
+        }
+        self.log = data_dir / "log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(  # noqa: S603 - our own command
+                tied(sys.executable, "-m", "app"), env=environment, stderr=log
+            )
+
+    def client(self) -> httpx.Client:
+        wait_for_port(self.port, self.process)
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+@pytest.fixture
+def server(data_dir: Path) -> Iterator[Server]:
+    server = Server(data_dir)
+    yield server
+    if server.process.poll() is None:
+        server.end(signal.SIGKILL)
+
+
+@pytest.mark.fault(208)
+def test_callers_without_a_key_push_nothing_out_of_log_and_trail(server):
+    flood = 600
+    with server.client() as client:
+        body = client.post("/v1/datasets", content=TABLE, headers={**CSV, **server.key})
+        assert body.status_code == 201
+        for number in range(flood):
+            path, status = (("/static/site.css", 405), ("/v1/datasets", 401))[number % 2]
+            assert client.options(path).status_code == status
+    assert server.end(signal.SIGTERM) == 0
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    written = [line for line in lines if "OPTIONS" in line["message"]]
+    assert len(written) <= flood / 10
+    counts = [line["message"] for line in lines if "lines more were left out" in line["message"]]
+    left_out = sum(int(text.split()[0]) for text in counts if "without a key" in text)
+    assert left_out + len(written) == flood
+    assert [line["audit"] for line in lines if "audit" in line] == ["create_dataset"]
+    [recorded] = trail_of(server.settings)
+    assert recorded["resource"] == body.headers["location"]
+    assert recorded["key_id"] != "none"
+
+
+def test_a_server_that_could_record_nothing_does_not_start(data_dir):
+    (data_dir / "file").touch()
+    settings = ApiSettings(data_dir=data_dir, audit_dir=str(data_dir / "file"))
+    with pytest.raises(RefusalError, match="DENSITYD_AUDIT_DIR"):
+        refuse_unusable_audit(settings)
+    refuse_unusable_audit(ApiSettings(data_dir=data_dir, audit_dir="-"))
+
+
+def test_a_full_disk_does_not_keep_a_server_from_starting(data_dir, monkeypatch):
+    def full(_trail: AuditTrail) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(AuditTrail, "open", full)
+    refuse_unusable_audit(ApiSettings(data_dir=data_dir))
