@@ -18,6 +18,7 @@ _JOB_EXAMPLE: dict[str, Any] = {
     "created_at": "2026-11-24T15:27:00Z",
     "started_at": "2026-11-24T15:27:01Z",
     "finished_at": None,
+    "next_attempt_at": None,
     "progress": {"epoch": 12, "max_epochs": 509, "fraction": 0.29, "eta_seconds": 95.0},
     "metrics": {
         "epoch": 12,
@@ -129,6 +130,10 @@ class JobView(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    next_attempt_at: datetime | None = Field(
+        description="Moment before which no worker begins it again, after an attempt that failed;"
+        " the job's events tell why. Null: nothing to wait for."
+    )
     progress: ProgressViews | None = Field(description="Null until the first signs of progress.")
     metrics: dict[str, Any] | None = Field(
         description="Of the last epoch or report; of the model, test likelihood or evidence"
@@ -163,6 +168,7 @@ class JobView(BaseModel):
             created_at=job.created_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
+            next_attempt_at=job.not_before,
             progress=_progress(job),
             metrics=job.metrics,
             model=JobModelView(name=job.model_name, version=job.model_version),

@@ -176,10 +176,10 @@ def _files(
 def _device(settings: WorkerSettings) -> Finding:
     # Late: this import takes seconds, and only this check needs it.
     from workers.devices import find_device  # noqa: PLC0415
-    from workers.errors import TrainingError  # noqa: PLC0415
+    from workers.errors import UnfitError  # noqa: PLC0415
 
     try:
         device = find_device(settings.device)
-    except TrainingError as error:
+    except UnfitError as error:
         return Finding("device", "problem", str(error))
     return Finding("device", "ok", f"{settings.device}: trainers compute on {device}.")

@@ -78,6 +78,7 @@ def _task(folder: str, dataset: Dataset, fields: dict[str, Any]) -> TrainingTask
         nice=0,
         memory_bytes=None,
         checkpoint_interval_s=30.0,
+        long_epoch_s=30,
     )
 
 

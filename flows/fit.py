@@ -5,14 +5,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from flows.batch_norm import BatchNorm
+from flows.callbacks import Callbacks, OnState, OnStep
 from flows.epoch_report import EpochReport, StopReason
-from flows.errors import DivergedError, FitError, FitInterrupted, FlowError
+from flows.errors import DivergedError, FitError, FlowError
 from flows.evaluate import default_chunk_rows, evaluate
 from flows.fit_rows import Table, model_rows
 from flows.fit_state import FitState, Json
@@ -23,8 +25,6 @@ from flows.products import denormals_as_zero, products
 from flows.robust import bound_losses
 from flows.weight_average import WeightAverage
 
-OnBatch = Callable[[int, int], None]
-
 # A likelihood that is not finite stays so in the running sum: looking at it now and then, and at
 # the end of the epoch, finds it, without making a GPU wait for each batch.
 CHECK_EVERY = 16
@@ -33,14 +33,15 @@ CHECK_EVERY = 16
 RESTART_FACTOR = 0.1
 
 
-def fit(  # noqa: PLR0913  what to train, how, from where, and two callbacks
+def fit(  # noqa: PLR0913  what to train, how, from where, and three callbacks
     flow: Flow,
     train: Table,
     validation: Table,
     *,
     options: FitOptions,
     state: FitState | None = None,
-    on_batch: OnBatch | None = None,
+    on_batch: OnStep | None = None,
+    on_state: OnState | None = None,
     interrupted: Callable[[], bool] | None = None,
 ) -> Iterator[EpochReport]:
     """Trains a flow by maximum likelihood with early stopping on the validation likelihood.
@@ -60,6 +61,8 @@ def fit(  # noqa: PLR0913  what to train, how, from where, and two callbacks
         state: a snapshot or an interruption of the same training, with the same rows and options.
         on_batch: called after each batch with the batches done and those of the whole epoch, and
             again and again with all of them while statistics and validation are computed.
+        on_state: called after each batch with a function that gives the state of the training
+            there; it may be called until this one returns.
         interrupted: asked after each batch; if true, the training ends with `FitInterrupted`.
 
     Returns:
@@ -71,7 +74,7 @@ def fit(  # noqa: PLR0913  what to train, how, from where, and two callbacks
         FitInterrupted: `interrupted` said so.
     """
     fitter = _Fitter(flow, train, validation, options=options)
-    return fitter.run(state, on_batch, interrupted)
+    return fitter.run(state, Callbacks(on_batch, on_state, interrupted))
 
 
 @dataclass
@@ -130,18 +133,13 @@ class _Fitter:
         self._best = _copies(flow.state_dict())
         self._started = 0.0
 
-    def run(
-        self,
-        state: FitState | None,
-        on_batch: OnBatch | None,
-        interrupted: Callable[[], bool] | None,
-    ) -> Iterator[EpochReport]:
+    def run(self, state: FitState | None, callbacks: Callbacks) -> Iterator[EpochReport]:
         if state is not None:
             self._restore(state)
         self._started = time.monotonic() - self._progress.seconds
         evaluated = self._progress.epoch > 0 and self._progress.batches == 0
         while not (evaluated and self._stop_reason() is not None):
-            self._run_epoch(on_batch, interrupted)
+            self._run_epoch(callbacks)
             evaluated = True
             if self._stop_reason() is None:
                 yield self._report(self._snapshot_of(self._progress.epoch))
@@ -150,13 +148,13 @@ class _Fitter:
         self._flow.eval()
         yield self._report(lambda: last)
 
-    def _run_epoch(self, on_batch: OnBatch | None, interrupted: Callable[[], bool] | None) -> None:
+    def _run_epoch(self, callbacks: Callbacks) -> None:
         """Trains and evaluates an epoch; if it diverges, once more from the best state."""
         while True:
             try:
                 with denormals_as_zero():
-                    self._train_epoch(on_batch, interrupted)
-                    self._evaluate_epoch(on_batch)
+                    self._train_epoch(callbacks)
+                    self._evaluate_epoch(callbacks)
             except DivergedError:
                 if self._progress.restarts >= self._options.restarts:
                     raise
@@ -174,9 +172,7 @@ class _Fitter:
         if self._average is not None:
             self._average.restart()
 
-    def _train_epoch(
-        self, on_batch: OnBatch | None, interrupted: Callable[[], bool] | None
-    ) -> None:
+    def _train_epoch(self, callbacks: Callbacks) -> None:
         """Trains what is left of an epoch, or of the time."""
         progress, batches = self._progress, len(self._bounds) - 1
         if progress.batches == 0:
@@ -198,12 +194,8 @@ class _Fitter:
                 self._average.follow((progress.epoch - 1) * batches + progress.batches)
             if progress.batches % CHECK_EVERY == 0:
                 self._check_finite(total)
-            if on_batch is not None:
-                on_batch(progress.batches, batches)
-            if interrupted is not None and interrupted():
-                progress.total = self._check_finite(total)
-                progress.seconds = time.monotonic() - self._started
-                raise FitInterrupted(self._state())
+            callbacks.step(progress.batches, batches)
+            callbacks.between_steps(partial(self._state_within, total))
         progress.total = self._check_finite(total)
         rows = self._bounds[progress.batches]
         progress.train = progress.total / rows + self._train.constant
@@ -230,14 +222,10 @@ class _Fitter:
     def _score(self, rows: Tensor) -> Tensor:
         return self._flow.log_prob_of_table(rows, space="model")
 
-    def _evaluate_epoch(self, on_batch: OnBatch | None) -> None:
+    def _evaluate_epoch(self, callbacks: Callbacks) -> None:
         """Sets the exact statistics, scores the validation rows and keeps the best weights."""
         flow, progress, batches = self._flow, self._progress, len(self._bounds) - 1
-
-        def on_chunk() -> None:
-            if on_batch is not None:
-                on_batch(batches, batches)
-
+        on_chunk = partial(callbacks.step, batches, batches)
         flow.eval()
         chunk_rows = default_chunk_rows(flow.device)
         averaged = nullcontext() if self._average is None else self._average.applied()
@@ -321,6 +309,12 @@ class _Fitter:
             return self._state()
 
         return snapshot
+
+    def _state_within(self, total: Tensor) -> FitState:
+        """The state after some batches of an epoch, the log densities of which sum to `total`."""
+        self._progress.total = self._check_finite(total)
+        self._progress.seconds = time.monotonic() - self._started
+        return self._state()
 
     def _state(self) -> FitState:
         tensors = {f"flow/{k}": v for k, v in _copies(self._flow.state_dict()).items()}

@@ -18,3 +18,35 @@ class FitState:
 
     tensors: dict[str, Tensor]
     meta: dict[str, Json]
+
+    @property
+    def step(self) -> int:
+        """Steps of the optimiser so far; orders the states of one training."""
+        if "iteration" in self._progress:
+            return self.counted("iteration")
+        batches, within = self.meta["batches"], self.counted("batches")
+        if not isinstance(batches, int):
+            raise TypeError("a state counts its batches")
+        return (self.counted("epoch") - (within > 0)) * batches + within
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far."""
+        return float(self._number("seconds"))
+
+    def counted(self, what: str) -> int:
+        """Return a count of the training's progress, such as its ``epoch``."""
+        return int(self._number(what))
+
+    def _number(self, what: str) -> float:
+        value = self._progress[what]
+        if not isinstance(value, int | float):
+            raise TypeError(f"a state counts its {what}")
+        return float(value)
+
+    @property
+    def _progress(self) -> dict[str, Json]:
+        progress = self.meta["progress"]
+        if not isinstance(progress, dict):
+            raise TypeError("a state holds its progress")
+        return progress

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from flows.base import standard_normal
-from flows.errors import ElboDivergedError, FitError, FitInterrupted, FlowError
+from flows.callbacks import Callbacks, OnState, OnStep
+from flows.errors import ElboDivergedError, FitError, FlowError
 from flows.fit_state import FitState, Json
 from flows.flow import Flow, base_noise
 from flows.optimiser import make_optimiser, optimiser_tensors, restore_optimiser, set_learning_rate
@@ -20,7 +21,6 @@ from flows.products import denormals_as_zero
 from flows.targets import ConditionalTarget, Target
 
 VariationalStopReason = Literal["patience", "max_iterations", "max_seconds"]
-OnStep = Callable[[int, int], None]
 
 # Iterations in a row without a step after which training is given up.
 FAILURES_ALLOWED = 100
@@ -66,13 +66,14 @@ class VariationalReport:
         return self._state()
 
 
-def fit_variational(
+def fit_variational(  # noqa: PLR0913  what to train, how, from where, and three callbacks
     flow: Flow,
     target: Target | ConditionalTarget,
     *,
     options: VariationalOptions,
     state: FitState | None = None,
     on_step: OnStep | None = None,
+    on_state: OnState | None = None,
     interrupted: Callable[[], bool] | None = None,
 ) -> Iterator[VariationalReport]:
     """Trains a flow q towards a target p by maximising the ELBO, the mean of log p(z) - log q(z).
@@ -96,6 +97,8 @@ def fit_variational(
         options: how to train.
         state: a snapshot or an interruption of the same training.
         on_step: called after each iteration with the iterations done and `max_iterations`.
+        on_state: called after each iteration with a function that gives the state of the training
+            there; it may be called until this one returns.
         interrupted: asked after each iteration; if true, training ends with `FitInterrupted`.
 
     Returns:
@@ -107,7 +110,8 @@ def fit_variational(
         FitError: target, options or state do not fit the flow.
         FitInterrupted: `interrupted` said so.
     """
-    return _Trainer(flow, target, options=options).run(state, on_step, interrupted)
+    callbacks = Callbacks(on_step, on_state, interrupted)
+    return _Trainer(flow, target, options=options).run(state, callbacks)
 
 
 @dataclass
@@ -182,12 +186,7 @@ class _Trainer:
         self._best: dict[str, Tensor] = {}
         self._started = 0.0
 
-    def run(
-        self,
-        state: FitState | None,
-        on_step: OnStep | None,
-        interrupted: Callable[[], bool] | None,
-    ) -> Iterator[VariationalReport]:
+    def run(self, state: FitState | None, callbacks: Callbacks) -> Iterator[VariationalReport]:
         if state is not None:
             self._restore(state)
         self._started = time.monotonic() - self._progress.seconds
@@ -195,7 +194,7 @@ class _Trainer:
         reported = self._progress.iteration > 0 and self._progress.window == 0
         while not (reported and self._stop_reason() is not None):
             with denormals_as_zero():
-                self._train_window(on_step, interrupted)
+                self._train_window(callbacks)
             self._close_window()
             reported = True
             if self._stop_reason() is None:
@@ -204,7 +203,7 @@ class _Trainer:
         self._flow.load_state_dict(self._best)
         yield self._report(lambda: last)
 
-    def _train_window(self, on_step: OnStep | None, interrupted: Callable[[], bool] | None) -> None:
+    def _train_window(self, callbacks: Callbacks) -> None:
         """Trains what is left until the next report, or of the time."""
         progress, limit = self._progress, self._options.max_iterations
         if progress.window == 0:
@@ -215,11 +214,8 @@ class _Trainer:
             progress.iteration += 1
             progress.window += 1
             self._iterate(progress.iteration)
-            if on_step is not None:
-                on_step(progress.iteration, limit)
-            if interrupted is not None and interrupted():
-                progress.seconds = time.monotonic() - self._started
-                raise FitInterrupted(self._state())
+            callbacks.step(progress.iteration, limit)
+            callbacks.between_steps(self._state_within)
         samples = (progress.iteration - first) * self._options.batch_size
         progress.samples_per_second = samples / max(time.monotonic() - began, 1e-9)
 
@@ -347,6 +343,11 @@ class _Trainer:
             return self._state()
 
         return snapshot
+
+    def _state_within(self) -> FitState:
+        """The state between two reports."""
+        self._progress.seconds = time.monotonic() - self._started
+        return self._state()
 
     def _state(self) -> FitState:
         tensors = {f"flow/{k}": v for k, v in _copies(self._flow.state_dict()).items()}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models_store.disk_errors import disk_errors
-from models_store.errors import BlobCorruptError, BlobError, BlobMissingError
+from models_store.errors import BlobCorruptError, BlobDiskError, BlobError, BlobMissingError
 
 STAGING = "staging"
 
@@ -31,9 +31,9 @@ def table_key(dataset_id: str) -> str:
     return f"datasets/{dataset_id}/table.npy"
 
 
-def checkpoint_key(job_id: str, attempt: int, *, epoch: int) -> str:
-    """Return the key of a training state; no two attempts share one."""
-    return f"jobs/{job_id}/{attempt}-{epoch}.safetensors"
+def checkpoint_key(job_id: str, attempt: int, *, number: int) -> str:
+    """Return the key of a training state, the so-manieth that an attempt writes."""
+    return f"jobs/{job_id}/{attempt}-{number}.safetensors"
 
 
 def model_key(job_id: str, attempt: int) -> str:
@@ -143,6 +143,7 @@ class BlobStore:
 
         Raises:
             BlobMissingError: there is none.
+            BlobDiskError: the disk cannot be read.
             BlobError: it is a link, or lies behind one.
         """
         path = self._locate(key)
@@ -150,6 +151,8 @@ class BlobStore:
             mode = path.lstat().st_mode
         except (FileNotFoundError, NotADirectoryError):
             raise BlobMissingError(key) from None
+        except OSError as error:
+            raise BlobDiskError(key, "cannot be read") from error
         if not stat.S_ISREG(mode) or path.resolve() != path:
             raise BlobError(key, "is not a plain file of the store")
         return path
@@ -160,7 +163,7 @@ class BlobStore:
         Raises:
             BlobMissingError: there is none.
             BlobCorruptError: its bytes are not those that were stored.
-            BlobError: it cannot be read.
+            BlobDiskError: it cannot be read.
         """
         path = self.path(key)
         try:
@@ -169,7 +172,7 @@ class BlobStore:
         except FileNotFoundError:
             raise BlobMissingError(key) from None
         except OSError as error:
-            raise BlobError(key, "cannot be read") from error
+            raise BlobDiskError(key, "cannot be read") from error
         if found != sha256:
             raise BlobCorruptError(key)
         return path
@@ -286,7 +289,7 @@ def _translated(key: str) -> Iterator[None]:
         with disk_errors(key):
             yield
     except OSError as error:
-        raise BlobError(key, "cannot be written") from error
+        raise BlobDiskError(key, "cannot be written") from error
 
 
 def _hash_and_sync(path: Path, key: str) -> StoredBlob:

@@ -27,7 +27,7 @@ from flows import (
     spec_to_dict,
 )
 from models_store.blobs import BlobStore, StoredBlob
-from models_store.errors import BlobCorruptError, BlobError, StorageFullError
+from models_store.errors import BlobCorruptError, BlobDiskError, BlobError, StorageFullError
 from models_store.schemas import Levels, Preprocessing
 
 # One entry, so that equal contents are equal bytes: the order of several is not defined.
@@ -224,7 +224,7 @@ def _save(
         except SafetensorError as error:
             if _NO_SPACE in str(error):
                 raise StorageFullError from error
-            raise BlobError(key, "cannot be written") from error
+            raise BlobDiskError(key, "cannot be written") from error
         return blobs.commit(path, key)
 
 

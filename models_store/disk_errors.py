@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from models_store.errors import BlobError, StorageFullError
+from models_store.errors import BlobDiskError, StorageFullError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FAILED = frozenset({errno.EIO, errno.EROFS, errno.ESTALE, errno.ENXIO, errno.ENODEV})
@@ -19,7 +19,7 @@ def disk_errors(key: str) -> Iterator[None]:
 
     Raises:
         StorageFullError: no space is left.
-        BlobError: the disk failed, or cannot be written any more.
+        BlobDiskError: the disk failed, or cannot be written any more.
     """
     try:
         yield
@@ -27,5 +27,5 @@ def disk_errors(key: str) -> Iterator[None]:
         if error.errno in _FULL:
             raise StorageFullError from error
         if error.errno in _FAILED:
-            raise BlobError(key, "cannot be written") from error
+            raise BlobDiskError(key, "cannot be written") from error
         raise

@@ -190,6 +190,10 @@ class ModelFileError(StoreError):
     """A file that a caller brought is not a model, or not one that can be used."""
 
 
+class BlobDiskError(BlobError):
+    """The disk failed; nothing is known of the file itself."""
+
+
 class BlobMissingError(BlobError):
     """A stored file is gone."""
 

@@ -2,12 +2,13 @@
 
 from typing import TypeVarTuple
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
 from models_store.clock import db_now
 from models_store.errors import FencedError, NotFoundError
 from models_store.ids import is_id
+from models_store.job_retries import PREFERENCE_S
 from models_store.job_states import (
     FINAL_STATES,
     TRANSITIONS,
@@ -55,6 +56,8 @@ def to_job(row: JobRow) -> Job:
         started_at=row.started_at,
         finished_at=row.finished_at,
         lease_expires_at=row.lease_expires_at,
+        not_before=row.not_before,
+        run_seconds=row.run_seconds,
     )
 
 
@@ -100,9 +103,23 @@ def expired_leases(query: Select[*Ts]) -> Select[*Ts]:
     ).order_by(JobRow.lease_expires_at, JobRow.position)
 
 
-def queue(query: Select[*Ts]) -> Select[*Ts]:
-    """Restrict to queued jobs, first come first."""
-    return query.where(JobRow.state == JobState.QUEUED).order_by(JobRow.queued_at, JobRow.position)
+def queue(query: Select[*Ts], *, worker: str | None = None) -> Select[*Ts]:
+    """Restrict to queued jobs that may be claimed now, first come first.
+
+    Args:
+        query: of jobs.
+        worker: the one that looks; one on which a job has failed waits for others first.
+    """
+    due = or_(JobRow.not_before.is_(None), JobRow.not_before <= db_now())
+    if worker is not None:
+        due &= or_(
+            JobRow.failed_on.is_(None),
+            JobRow.failed_on != worker,
+            JobRow.not_before <= db_now(-PREFERENCE_S),
+        )
+    return query.where(JobRow.state == JobState.QUEUED, due).order_by(
+        JobRow.queued_at, JobRow.position
+    )
 
 
 def move(session: Session, row: JobRow, to: JobState) -> None:
@@ -110,21 +127,31 @@ def move(session: Session, row: JobRow, to: JobState) -> None:
     if to not in TRANSITIONS[JobState(row.state)]:
         raise RuntimeError(f"a job cannot go from {row.state} to {to}")
     row.state = to
+    row.not_before = row.failed_on = None
     if to is JobState.RUNNING:
         row.attempt += 1
-        row.attempts_without_progress += 1
+        row.claimed_at = db_now()
         row.dispatched = True
         if row.started_at is None:
             row.started_at = db_now()
     else:
+        row.run_seconds += _ran_for_s(session, row)
         row.worker = None
-        row.lease_expires_at = None
+        row.claimed_at = row.lease_expires_at = None
     if to is JobState.QUEUED:
         row.dispatched = False
     append(session, row, EventKind.STATE, {"state": to.value, "attempt": row.attempt})
     if to in FINAL_STATES:
         row.finished_at = db_now()
         append(session, row, EventKind.END, {"state": to.value})
+
+
+def _ran_for_s(session: Session, row: JobRow) -> float:
+    """Seconds of the present attempt; a worker that went silent ran until its lease's end."""
+    if row.claimed_at is None or row.lease_expires_at is None:
+        return 0.0
+    now = session.scalars(select(db_now())).one()
+    return max(0.0, (min(now, row.lease_expires_at) - row.claimed_at).total_seconds())
 
 
 def fail(session: Session, row: JobRow, *, code: str, detail: str | None) -> None:

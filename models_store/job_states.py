@@ -56,9 +56,6 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 """States that no worker leaves."""
 
-CRASH_LOOP_ATTEMPTS = 3
-"""So many attempts in a row without progress make a job fail."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
@@ -108,11 +105,16 @@ class JobError(TypedDict):
 
 
 class Checkpoint(TypedDict):
-    """A durable state of a job, in the blob store; ``epoch`` may count iterations or parts."""
+    """A durable state of a job, in the blob store; ``epoch`` may count iterations or parts.
+
+    ``step`` orders all checkpoints of a job, those within an epoch among them: steps of the
+    optimiser, or rows. It is missing in those from before it was kept.
+    """
 
     key: str
     sha256: str
     epoch: int
+    step: NotRequired[int]
 
 
 class JobResult(TypedDict):
@@ -140,6 +142,9 @@ class Job:
         checkpoints: the newest two, newest first.
         dispatched: whether a hint was sent to the queue since it was last queued.
         lease_expires_at: when another worker may take it, by the database's clock.
+        not_before: moment until which no worker takes it, after a failed attempt; by the
+            database's clock.
+        run_seconds: time that ended attempts ran for, since it was submitted or resumed.
     """
 
     id: str
@@ -164,6 +169,8 @@ class Job:
     started_at: datetime | None
     finished_at: datetime | None
     lease_expires_at: datetime | None
+    not_before: datetime | None
+    run_seconds: float
 
     @property
     def final(self) -> bool:

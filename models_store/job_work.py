@@ -6,9 +6,11 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from models_store.attempt_ends import end_attempt
 from models_store.clock import db_now
 from models_store.database import Database
 from models_store.errors import CancelledInsteadError, FencedError
+from models_store.job_retries import AttemptEnd, Ending
 from models_store.job_rows import (
     append,
     expired_leases,
@@ -20,7 +22,6 @@ from models_store.job_rows import (
     to_job,
 )
 from models_store.job_states import (
-    CRASH_LOOP_ATTEMPTS,
     Checkpoint,
     EventKind,
     Job,
@@ -32,6 +33,7 @@ from models_store.tables import JobRow
 from models_store.version_rows import add_version, version_of_job
 
 _CHECKPOINTS_KEPT = 2
+_SILENT = AttemptEnd(ending=Ending.LOST, detail="the worker went silent and its lease ran out")
 _UNITS = ("epoch", "iteration", "part")
 
 
@@ -48,8 +50,9 @@ class JobWork:
     def claim(self, worker: str, *, lease_s: float) -> Job | None:
         """Take the next job for this worker, or return None if there is none.
 
-        Expired leases come first, then the queue in order. A job that was left too often without
-        progress fails on the way, one that was to be cancelled is cancelled.
+        Expired leases come first, then the queue in order. A job that was left by its worker
+        waits longer each time, and fails on the way when that happened too often without
+        progress; one that was to be cancelled is cancelled.
         """
         return self._database.transact(_claim, worker, lease_s)
 
@@ -90,7 +93,7 @@ class JobWork:
             metrics: finite numbers; ``epoch`` counts from 1, or instead of it ``iteration``, of
                 which an "epoch" here has many, or ``part``. Empty: no epoch has ended yet, only
                 the checkpoint counts.
-            progress: what the caller sees of it.
+            progress: what the caller sees of it; empty: as before.
             checkpoint: a training state that is durable in the blob store.
 
         Returns:
@@ -163,17 +166,23 @@ class JobWork:
         """
         self._database.transact(_cancelled, job_id, attempt)
 
-    def release(self, job_id: str, attempt: int, *, crashed: bool) -> JobState:
-        """Give the job back to the queue; a crash counts towards the crash loop.
+    def release(self, job_id: str, attempt: int, *, failed: AttemptEnd | None = None) -> JobState:
+        """Give the job back to the queue.
+
+        Args:
+            job_id: the job.
+            attempt: the attempt that claimed it.
+            failed: end of an attempt that was not told to end; it counts, and the job waits.
+                None: the worker was told to stop; any other may go on at once.
 
         Returns:
-            Where the job stands now: queued; failed, when it crashed too often; cancelled, when
-            that was asked for.
+            Where the job stands now: queued; failed, when it failed too often without progress;
+            cancelled, when that was asked for.
 
         Raises:
             FencedError: the job is no longer this attempt's.
         """
-        return self._database.transact(_release, job_id, attempt, crashed=crashed)
+        return self._database.transact(_release, job_id, attempt, failed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,9 +198,12 @@ class _Epoch:
 
 
 def _claim(session: Session, worker: str, lease_s: float) -> Job | None:
-    while (row := _next(session)) is not None:
-        if row.state == JobState.RUNNING and _requeue(session, row) is not JobState.QUEUED:
-            continue
+    while (row := _next(session, worker)) is not None:
+        if row.state == JobState.RUNNING:
+            end_attempt(session, row, _SILENT)
+            # At once, unless it waits for a while or has ended.
+            if row.state != JobState.QUEUED or row.not_before is not None:
+                continue
         row.worker = storable(worker)
         row.lease_expires_at = db_now(lease_s)
         move(session, row, JobState.RUNNING)
@@ -200,28 +212,12 @@ def _claim(session: Session, worker: str, lease_s: float) -> Job | None:
     return None
 
 
-def _next(session: Session) -> JobRow | None:
-    for waiting in (expired_leases(select(JobRow)), queue(select(JobRow))):
+def _next(session: Session, worker: str) -> JobRow | None:
+    for waiting in (expired_leases(select(JobRow)), queue(select(JobRow), worker=worker)):
         row = session.scalar(waiting.limit(1).with_for_update(skip_locked=True))
         if row is not None:
             return row
     return None
-
-
-def _requeue(session: Session, row: JobRow) -> JobState:
-    """Put a running job that nobody works on any more where it belongs."""
-    if row.cancel_requested:
-        move(session, row, JobState.CANCELLED)
-    elif row.attempts_without_progress >= CRASH_LOOP_ATTEMPTS:
-        fail(
-            session,
-            row,
-            code="crash_loop",
-            detail=f"{CRASH_LOOP_ATTEMPTS} attempts in a row ended without any progress.",
-        )
-    else:
-        move(session, row, JobState.QUEUED)
-    return JobState(row.state)
 
 
 def _renew(
@@ -246,18 +242,22 @@ def _record_epoch(
 ) -> list[str]:
     row = held(session, job_id, attempt)
     row.lease_expires_at = db_now(lease_s)
-    row.progress = epoch.progress
+    if epoch.progress:
+        row.progress = epoch.progress
     if epoch.metrics:
         row.metrics = epoch.metrics
-    # An epoch that a resumed attempt merely repeats is neither news nor progress.
+    # An epoch that a resumed attempt merely repeats is no news.
     if epoch.number > row.last_epoch:
         row.last_epoch = epoch.number
-        row.attempts_without_progress = 0
         append(session, row, EventKind.EPOCH, epoch.metrics)
     return [] if epoch.checkpoint is None else _name_checkpoint(row, epoch.checkpoint)
 
 
 def _name_checkpoint(row: JobRow, checkpoint: Checkpoint) -> list[str]:
+    # Progress is what a next attempt need not do again.
+    if checkpoint["step"] > row.last_step:
+        row.last_step = checkpoint["step"]
+        row.failures = []
     others = [other for other in row.checkpoints if other["key"] != checkpoint["key"]]
     named = [dict(checkpoint), *others]
     row.checkpoints = named[:_CHECKPOINTS_KEPT]
@@ -324,9 +324,7 @@ def _cancelled(session: Session, job_id: str, attempt: int) -> None:
     move(session, held(session, job_id, attempt), JobState.CANCELLED)
 
 
-def _release(session: Session, job_id: str, attempt: int, *, crashed: bool) -> JobState:
+def _release(session: Session, job_id: str, attempt: int, failed: AttemptEnd | None) -> JobState:
     row = held(session, job_id, attempt)
-    if not crashed:
-        # A shutdown says nothing about the job.
-        row.attempts_without_progress = max(0, row.attempts_without_progress - 1)
-    return _requeue(session, row)
+    end_attempt(session, row, failed)
+    return JobState(row.state)

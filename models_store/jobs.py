@@ -27,7 +27,6 @@ from models_store.job_rows import (
     to_job,
 )
 from models_store.job_states import (
-    CRASH_LOOP_ATTEMPTS,
     FINAL_STATES,
     TRANSITIONS,
     Checkpoint,
@@ -47,7 +46,6 @@ from models_store.tables import JobDatasetRow, JobEventRow, JobRow
 from models_store.usage import check_storage
 
 __all__ = [
-    "CRASH_LOOP_ATTEMPTS",
     "FINAL_STATES",
     "TRANSITIONS",
     "Checkpoint",
@@ -270,6 +268,8 @@ def _as_accepted(job: Job) -> Job:
         started_at=None,
         finished_at=None,
         lease_expires_at=None,
+        not_before=None,
+        run_seconds=0.0,
     )
 
 
@@ -308,7 +308,8 @@ def _resume(session: Session, project: str, job_id: str) -> Job:
     for dataset_id in sorted(datasets_of(session, job_id)):
         pin_dataset(session, project, dataset_id)
     row.cancel_requested = False
-    row.attempts_without_progress = 0
+    row.failures = []
+    row.run_seconds = 0.0
     row.error_code = row.error_detail = None
     row.finished_at = None
     row.queued_at = db_now()

@@ -89,9 +89,16 @@ class JobRow(Base):
     state: Mapped[str]
     # The fencing token: a worker's writes count only while its attempt is the present one.
     attempt: Mapped[int] = mapped_column(default=0)
-    attempts_without_progress: Mapped[int] = mapped_column(default=0)
     worker: Mapped[str | None]
+    claimed_at: Mapped[datetime | None]
     lease_expires_at: Mapped[datetime | None]
+    # Time that attempts before the present one ran for, since the job was submitted or resumed.
+    run_seconds: Mapped[float] = mapped_column(default=0.0)
+    # Attempts that failed since the last progress, oldest first.
+    failures: Mapped[list[JsonObject]] = mapped_column(default=list)
+    # No worker claims it earlier, and this one only some seconds later still.
+    not_before: Mapped[datetime | None]
+    failed_on: Mapped[str | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     dispatched: Mapped[bool] = mapped_column(default=False)
     model_name: Mapped[str]
@@ -106,6 +113,8 @@ class JobRow(Base):
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
     last_epoch: Mapped[int] = mapped_column(default=0)
+    # Position of the furthest checkpoint, in steps of the optimiser or rows.
+    last_step: Mapped[int] = mapped_column(BigInteger, default=0)
     last_event: Mapped[int] = mapped_column(default=0)
     request_id: Mapped[str | None]
     traceparent: Mapped[str | None]
@@ -139,6 +148,26 @@ class JobEventRow(Base):
     event: Mapped[str]
     data: Mapped[JsonObject]
     created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class WorkerRow(Base):
+    """A worker's last sign of life; ``unfit`` says why it takes no jobs."""
+
+    __tablename__ = "worker"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    seen_at: Mapped[datetime]
+    unfit: Mapped[str | None]
+
+
+class StoreRow(Base):
+    """The blob store that belongs to this database; there is one row at the most."""
+
+    __tablename__ = "store"
+    __table_args__ = (CheckConstraint("position = 1", name="single"),)
+
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    identity: Mapped[str]
 
 
 class IdempotencyRow(Base):

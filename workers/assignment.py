@@ -94,6 +94,7 @@ def _common(job: Job, settings: WorkerSettings) -> dict[str, Any]:
         "nice": settings.trainer_nice,
         "memory_bytes": memory_limit_bytes(settings),
         "checkpoint_interval_s": settings.checkpoint_interval_s,
+        "long_epoch_s": settings.long_epoch_s,
     }
 
 

@@ -14,9 +14,11 @@ from functools import partial
 
 from models_store.blobs import BlobStore
 from models_store.errors import BlobError, CancelledInsteadError
+from models_store.job_retries import AttemptEnd, Ending
 from models_store.job_states import Checkpoint, Job, JobResult
 from models_store.job_work import JobWork
 from models_store.registry import NewVersion
+from workers.endings import end_of, out_of_memory_kills
 from workers.process import TrainerProcess
 from workers.protocol import (
     CheckpointRef,
@@ -26,8 +28,10 @@ from workers.protocol import (
     Message,
     Note,
     Produced,
+    Started,
     Tick,
     Trained,
+    Unfit,
 )
 from workers.settings import WorkerSettings
 from workers.writes import Writes
@@ -40,14 +44,19 @@ _EXIT_S = 5.0
 # Importing torch from a cold disk takes a while; no batch can be expected before that.
 _START_S = 120.0
 _GIVE_UP_S = 2.0
+_TIME_LIMIT = (
+    "It ran for {seconds:g} s over all attempts, the most that a job may. Its last checkpoint is kept;"
+    " resuming it gives it as much again."
+)
 
 
-class Ending(StrEnum):
-    """Why this side ends a trainer that did not end by itself."""
+class Order(StrEnum):
+    """Reason of this side for ending a trainer that did not end by itself."""
 
     CANCELLED = "cancelled"
     STOPPING = "stopping"
     STALLED = "stalled"
+    TIME_LIMIT = "time limit"
 
 
 @dataclass(frozen=True)
@@ -85,14 +94,21 @@ class Attempt:
         self._stopping = stopping
         self._writes = Writes()
         self._last: Message | None = None
-        self._ending: Ending | None = None
+        self._order: Order | None = None
         self._kill_at = float("inf")
         now = time.monotonic()
         self._alive_at = now + _START_S
         self._poll_at = now + _POLL_S
+        self._time_limit_at = now + settings.max_job_s - job.run_seconds
+        self._started = False
+        self._kills_before = out_of_memory_kills()
+        self._failed: AttemptEnd | None = None
 
-    def follow(self) -> None:
+    def follow(self) -> AttemptEnd | None:
         """Run until the trainer is gone and the database knows the outcome.
+
+        Returns:
+            The end of an attempt that failed without a verdict on the job.
 
         Raises:
             FencedError: another attempt holds the job, or it was ended; the trainer is dead.
@@ -107,27 +123,33 @@ class Attempt:
         finally:
             self._trainer.close()
         self._settle()
+        return self._failed
 
     def _receive(self, message: Message) -> None:
-        self._alive_at = time.monotonic()
+        if not isinstance(message, Started):  # loading what it works on may take a while
+            self._alive_at = time.monotonic()
         self._last = message
         match message:
             case EpochDone() | Interrupted():
                 self._writes.add(partial(self._record, message))
             case Note():
                 self._writes.add(partial(self._note, message.text))
-            case Tick() | Trained() | Produced() | Failed():
+            case Started():
+                self._started = True
+            case Tick() | Trained() | Produced() | Failed() | Unfit():
                 pass
 
     def _watch(self, now: float) -> None:
         if now >= self._poll_at and not self._writes.waiting:
             self._poll_at = now + _POLL_S
-            if self._renew() and self._ending is None:
-                self._end(Ending.CANCELLED, now + self._settings.cancel_grace_s)
-        if self._stopping.is_set() and self._ending is None:
-            self._end(Ending.STOPPING, now + self._settings.stop_grace_s)
-        if now - self._alive_at > self._settings.stall_timeout_s and self._ending is None:
-            self._end(Ending.STALLED, now)
+            if self._renew() and self._order is None:
+                self._end(Order.CANCELLED, now + self._settings.cancel_grace_s)
+        if self._stopping.is_set() and self._order is None:
+            self._end(Order.STOPPING, now + self._settings.stop_grace_s)
+        if now - self._alive_at > self._settings.stall_timeout_s and self._order is None:
+            self._end(Order.STALLED, now)
+        if now >= self._time_limit_at and self._order is None:
+            self._end(Order.TIME_LIMIT, now + self._settings.stop_grace_s)
         if now >= self._kill_at:
             self._kill_at = float("inf")
             self._trainer.kill()
@@ -143,9 +165,9 @@ class Attempt:
         )
         return self._writes.now(renew) or False
 
-    def _end(self, ending: Ending, kill_at: float) -> None:
-        log.info("ending the trainer: %s", ending)
-        self._ending = ending
+    def _end(self, order: Order, kill_at: float) -> None:
+        log.info("ending the trainer: %s", order)
+        self._order = order
         self._kill_at = kill_at
         self._trainer.terminate()
 
@@ -172,32 +194,41 @@ class Attempt:
                 self._writes.add(partial(self._finish, trained))
             case Produced() as produced:
                 self._writes.add(partial(self._finish_bulk, produced))
-            case _ if self._ending is Ending.CANCELLED:
+            case _ if self._order is Order.CANCELLED:
                 self._writes.add(partial(work.cancelled, job_id, attempt))
             case Failed(code=code, detail=detail):
                 self._writes.add(partial(work.fail, job_id, attempt, code=code, detail=detail))
-            case Interrupted():
-                self._writes.add(partial(self._release, crashed=False))
-            case _ if self._ending is Ending.STOPPING:
-                self._writes.add(partial(self._release, crashed=False))
+            case _ if self._order is Order.TIME_LIMIT:
+                limit = _TIME_LIMIT.format(seconds=self._settings.max_job_s)
+                self._writes.add(
+                    partial(work.fail, job_id, attempt, code="time_limit", detail=limit)
+                )
             case _:
-                self._note_crash(status)
-                self._writes.add(partial(self._release, crashed=True))
+                self._failed = self._failure(status)
+                self._writes.add(self._release)
 
-    def _note_crash(self, status: int) -> None:
-        if self._ending is Ending.STALLED:
-            how = f"made no progress for {self._settings.stall_timeout_s:g} s and was killed"
-        elif status < 0:
-            how = f"was killed by signal {-status}"
-        else:
-            how = f"ended with status {status} and without a result"
-        log.error("attempt %s: the trainer %s", self._job.attempt, how)
-        self._writes.add(
-            partial(self._note, f"Attempt {self._job.attempt}: the training process {how}.")
+    def _failure(self, status: int) -> AttemptEnd | None:
+        """The end of an attempt that speaks for or against anybody; None: it was told to end."""
+        last = self._last
+        if isinstance(last, Unfit):
+            return AttemptEnd(
+                ending=Ending.ENVIRONMENT, detail=last.detail.rstrip("."), code=last.code
+            )
+        if isinstance(last, Interrupted) or self._order is Order.STOPPING:
+            return None
+        stalled = self._order is Order.STALLED
+        return end_of(
+            status,
+            started=self._started,
+            stalled_s=self._settings.stall_timeout_s if stalled else None,
+            memory_ran_out=out_of_memory_kills() > self._kills_before,
         )
 
-    def _release(self, *, crashed: bool) -> None:
-        state = self._stores.work.release(self._job.id, self._job.attempt, crashed=crashed)
+    def _release(self) -> None:
+        failed = self._failed
+        state = self._stores.work.release(self._job.id, self._job.attempt, failed=failed)
+        if failed is not None:
+            log.error("attempt %s failed: %s", self._job.attempt, failed.detail)
         log.info("attempt %s released the job, which is now %s", self._job.attempt, state)
 
     def _finish(self, trained: Trained) -> None:
@@ -251,4 +282,9 @@ class Attempt:
 
 
 def _named(checkpoint: CheckpointRef) -> Checkpoint:
-    return Checkpoint(key=checkpoint.key, sha256=checkpoint.sha256, epoch=checkpoint.epoch)
+    return Checkpoint(
+        key=checkpoint.key,
+        sha256=checkpoint.sha256,
+        epoch=checkpoint.epoch,
+        step=checkpoint.step,
+    )

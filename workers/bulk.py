@@ -18,7 +18,7 @@ from flows import CompiledFlow, compile_flow, rank_among
 from models_store.blobs import BlobStore, result_key
 from models_store.bulk_schemas import AcceptedSampling, AcceptedScoring, Output
 from models_store.checkpoints import load_model
-from models_store.errors import BlobError, StorageFullError
+from models_store.errors import BlobDiskError, BlobError, StorageFullError
 from models_store.table_writers import OUTPUT_MEDIA_TYPES, WRITERS, TableHead, unused_name
 from workers.data import MappedRows, open_table
 from workers.devices import find_device
@@ -233,6 +233,8 @@ def _load(task: BulkTask, blobs: BlobStore, device: torch.device) -> CompiledFlo
     model = task.model
     try:
         flow = load_model(blobs, model.key, model.sha256, spec=model.flow, columns=model.columns)
+    except BlobDiskError:
+        raise
     except BlobError as error:
         raise TrainingError("model_unusable", "The file of the model cannot be used.") from error
     return compile_flow(flow, device=device)

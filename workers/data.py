@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flows import MappedTable, Table
 from models_store.blobs import BlobStore
-from models_store.errors import BlobError
+from models_store.errors import BlobDiskError, BlobError
 from models_store.schemas import AcceptedSplit
 from workers.errors import TrainingError
 from workers.protocol import DatasetRef, TrainingTask
@@ -152,9 +152,12 @@ def open_table(blobs: BlobStore, dataset: DatasetRef) -> NDArray[np.floating[Any
 
     Raises:
         TrainingError: the file is gone or was changed.
+        BlobDiskError: the disk failed.
     """
     try:
         path = blobs.verify(dataset.key, dataset.sha256)
+    except BlobDiskError:
+        raise
     except BlobError as error:
         raise TrainingError("dataset_corrupt", f"Dataset {dataset.id} cannot be read.") from error
     table: NDArray[np.floating[Any]] = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -17,3 +17,17 @@ class TrainingError(WorkerError):
         self.code = code
         self.detail = detail
         super().__init__(detail)
+
+
+class UnfitError(WorkerError):
+    """A fault of the worker, which lacks what any job needs.
+
+    Args:
+        code: stable, for programs.
+        detail: one sentence.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(detail)

@@ -10,7 +10,7 @@ from typing import Any
 from flows import FitState, Flow, FlowSpec, count_parameters, spec_to_dict
 from models_store.blobs import BlobStore, checkpoint_key, model_key
 from models_store.checkpoints import load_state, save_model, save_state
-from models_store.errors import BlobError, StorageFullError
+from models_store.errors import BlobDiskError, BlobError, StorageFullError
 from models_store.schemas import Preprocessing
 from workers.protocol import CheckpointRef, ModelTask, Note, Send, Trained
 
@@ -32,7 +32,9 @@ class Checkpoints:
         self._blobs = blobs
         self._send = send
         self._unit = unit
+        self._number = 0
         self._saved_at = -math.inf
+        self._within_at = time.monotonic() + task.long_epoch_s
         self._pause_s = task.checkpoint_interval_s
 
     def newest(self) -> FitState | None:
@@ -40,6 +42,8 @@ class Checkpoints:
         for at in self._task.checkpoints:
             try:
                 return load_state(self._blobs, at.key, at.sha256)
+            except BlobDiskError:
+                raise
             except BlobError as error:
                 text = f"The checkpoint of {self._unit} {at.epoch} is unusable: {error}"
                 self._send(Note(text=text))
@@ -47,34 +51,52 @@ class Checkpoints:
             self._send(Note(text="No checkpoint is usable; training starts from the beginning."))
         return None
 
-    def save_if_due(self, snapshot: Callable[[], FitState], *, at: int) -> CheckpointRef | None:
-        """Store where training stands, unless that was done a moment ago.
+    def save_if_due(self, snapshot: Callable[[], FitState]) -> CheckpointRef | None:
+        """Store where training stands after an epoch, unless that was done a moment ago.
 
         Raises:
             StorageFullError: nothing was stored.
         """
-        now = time.monotonic()
-        if now - self._saved_at < self._pause_s:
+        if time.monotonic() - self._saved_at < self._pause_s:
             return None
-        saved = self._save(snapshot(), at=at)
-        self._saved_at = time.monotonic()
-        if self._pause_s > 0:
-            # Those of a large flow take a small share of the time, too.
-            took_s = self._saved_at - now
-            self._pause_s = max(self._task.checkpoint_interval_s, took_s / _SHARE)
-        return saved
+        return self._save_timed(snapshot())
 
-    def save_last(self, state: FitState, *, at: int) -> CheckpointRef | None:
+    def save_within(self, snapshot: Callable[[], FitState]) -> CheckpointRef | None:
+        """Store where training stands within a long epoch, if the last time is long ago.
+
+        Raises:
+            StorageFullError: nothing was stored.
+        """
+        return None if time.monotonic() < self._within_at else self._save_timed(snapshot())
+
+    def save_last(self, state: FitState) -> CheckpointRef | None:
         """Store where training was interrupted; None if that fails: older ones are good."""
         try:
-            return self._save(state, at=at)
+            return self._save(state)
         except (BlobError, StorageFullError):
             return None
 
-    def _save(self, state: FitState, *, at: int) -> CheckpointRef:
-        key = checkpoint_key(self._task.job_id, self._task.attempt, epoch=at)
+    def _save_timed(self, state: FitState) -> CheckpointRef:
+        began = time.monotonic()
+        saved = self._save(state)
+        self._saved_at = time.monotonic()
+        took_s = self._saved_at - began
+        self._pause_s = _pause_s(self._task.checkpoint_interval_s, took_s)
+        self._within_at = self._saved_at + _pause_s(self._task.long_epoch_s, took_s)
+        return saved
+
+    def _save(self, state: FitState) -> CheckpointRef:
+        self._number += 1
+        key = checkpoint_key(self._task.job_id, self._task.attempt, number=self._number)
         stored = save_state(self._blobs, key, state)
-        return CheckpointRef(key=stored.key, sha256=stored.sha256, epoch=at)
+        return CheckpointRef(
+            key=stored.key, sha256=stored.sha256, epoch=state.counted(self._unit), step=state.step
+        )
+
+
+def _pause_s(wanted_s: float, took_s: float) -> float:
+    """Seconds between checkpoints: those of a large flow take a small share of the time, too."""
+    return max(wanted_s, took_s / _SHARE) if wanted_s > 0 else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

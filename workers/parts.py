@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models_store.blobs import BlobStore, part_key, parts_key
-from models_store.errors import BlobError
+from models_store.errors import BlobDiskError, BlobError
 from models_store.result_parts import Part, load_list, save_list
 from workers.protocol import CheckpointRef, Note, SamplingTask, ScoringTask, Send
 
@@ -56,6 +56,8 @@ class Parts:
         for part in self._newest_list():
             try:
                 self._blobs.verify(part.key, part.sha256)
+            except BlobDiskError:
+                raise
             except BlobError as error:
                 text = f"Part {self.count + 1} is unusable, work goes on from there: {error}"
                 self._send(Note(text=text))
@@ -98,7 +100,7 @@ class Parts:
         self._parts.append(Part(key=stored.key, sha256=stored.sha256, rows=rows))
         key = parts_key(self._task.job_id, self._task.attempt, number=number)
         stored = save_list(self._blobs, key, self._parts)
-        return CheckpointRef(key=stored.key, sha256=stored.sha256, epoch=number)
+        return CheckpointRef(key=stored.key, sha256=stored.sha256, epoch=number, step=self.rows)
 
     def blocks(self, rows: int) -> Iterator[Doubles]:
         """All rows from the first one on, so many at a time; the last block may have fewer."""
@@ -120,14 +122,22 @@ class Parts:
         return np.concatenate(pieces)
 
     def _due_at(self) -> float:
-        """Parts get longer with the time that an attempt takes, so that they never get many."""
+        """Parts get longer with the time that an attempt takes, so that they never get many.
+
+        None takes longer than an epoch may last without a checkpoint.
+        """
         now, pause_s = time.monotonic(), self._task.checkpoint_interval_s
-        return now + (max(pause_s, _SHARE * (now - self._began_at)) if pause_s > 0 else 0.0)
+        if pause_s == 0:
+            return now
+        long_s = max(pause_s, self._task.long_epoch_s)
+        return now + min(max(pause_s, _SHARE * (now - self._began_at)), long_s)
 
     def _newest_list(self) -> list[Part]:
         for at in self._task.checkpoints:
             try:
                 return load_list(self._blobs, at.key, at.sha256)
+            except BlobDiskError:
+                raise
             except BlobError as error:
                 self._send(Note(text=f"The list of {at.epoch} parts is unusable: {error}"))
         if self._task.checkpoints:

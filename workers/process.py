@@ -3,6 +3,7 @@
 import logging
 import os
 import select
+import signal
 import subprocess
 import sys
 
@@ -94,17 +95,22 @@ class TrainerProcess:
 
 def _spawn(write_end: int, *, threads: int) -> "subprocess.Popen[bytes]":
     count = str(threads)
-    return subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        # -P: a file named like a module in the current folder must not shadow it.
-        [sys.executable, "-P", "-m", "workers.trainer", str(write_end)],
-        stdin=subprocess.PIPE,
-        pass_fds=(write_end,),
-        env=child_environment(
-            OMP_NUM_THREADS=count, MKL_NUM_THREADS=count, OPENBLAS_NUM_THREADS=count
-        ),
-        # Ctrl-C at a terminal is the worker's to handle.
-        start_new_session=True,
-    )
+    # The trainer inherits this thread's mask: SIGTERM waits until it has a handler.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            # -P: a file named like a module in the current folder must not shadow it.
+            [sys.executable, "-P", "-m", "workers.trainer", str(write_end)],
+            stdin=subprocess.PIPE,
+            pass_fds=(write_end,),
+            env=child_environment(
+                OMP_NUM_THREADS=count, MKL_NUM_THREADS=count, OPENBLAS_NUM_THREADS=count
+            ),
+            # Ctrl-C at a terminal is the worker's to handle.
+            start_new_session=True,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _parse(line: bytes) -> Message | None:

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from flows import FitState
+
 
 class Progress:
     """Counts epochs and batches against the end that is in sight.
@@ -24,6 +26,11 @@ class Progress:
         self._epoch = 0
         self._best_epoch = 0
         self._seconds = 0.0
+
+    def resumed(self, state: FitState) -> dict[str, Any]:
+        """Return the progress where an earlier attempt left its state, perhaps within an epoch."""
+        whole = state.counted("epoch") - (state.counted("batches") > 0)
+        return self.epoch_done(whole, best_epoch=state.counted("best_epoch"), seconds=state.seconds)
 
     def epoch_done(self, epoch: int, *, best_epoch: int, seconds: float) -> dict[str, Any]:
         """The progress after a whole epoch, `seconds` of training into the job."""

@@ -38,10 +38,11 @@ class ModelRef(BlobRef):
 class CheckpointRef(BlobRef):
     """The state of training after `epoch` whole epochs and perhaps part of the next.
 
-    Of bulk work: after `epoch` parts.
+    Of bulk work: after `epoch` parts. `step` orders all of a job: steps of the optimiser, or rows.
     """
 
     epoch: int
+    step: int = 0
 
 
 class _Task(_Message):
@@ -52,6 +53,7 @@ class _Task(_Message):
         request: an accepted request.
         checkpoints: newest first.
         memory_bytes: data segment limit, None for none.
+        long_epoch_s: seconds without a checkpoint after which one is written within an epoch.
     """
 
     job_id: str
@@ -67,6 +69,7 @@ class _Task(_Message):
     nice: int
     memory_bytes: int | None
     checkpoint_interval_s: float
+    long_epoch_s: float
 
 
 class TrainingTask(_Task):
@@ -104,6 +107,12 @@ ModelTask = TrainingTask | VariationalTask
 BulkTask = ScoringTask | SamplingTask
 Task = ModelTask | BulkTask
 TASK: TypeAdapter[Task] = TypeAdapter(Annotated[Task, Field(discriminator="kind")])
+
+
+class Started(_Message):
+    """The first message: the trainer has all that any job needs, and begins with this one."""
+
+    type: Literal["started"] = "started"
 
 
 class Tick(_Message):
@@ -159,7 +168,10 @@ class Produced(_Message):
 
 
 class Interrupted(_Message):
-    """The last message after SIGTERM; `checkpoint` continues at the very next batch."""
+    """The last message after SIGTERM; `checkpoint` continues at the very next batch.
+
+    It is None where there was nothing yet to keep.
+    """
 
     type: Literal["interrupted"] = "interrupted"
     metrics: dict[str, Any]
@@ -175,12 +187,15 @@ class Failed(_Message):
     detail: str | None
 
 
-Message = Annotated[
-    Tick | EpochDone | Note | Trained | Produced | Interrupted | Failed,
-    Field(discriminator="type"),
-]
-MESSAGE: TypeAdapter[Tick | EpochDone | Note | Trained | Produced | Interrupted | Failed] = (
-    TypeAdapter(Message)
-)
+class Unfit(_Message):
+    """The last message of a trainer that lacks what any job needs; another worker may have it."""
+
+    type: Literal["unfit"] = "unfit"
+    code: str
+    detail: str
+
+
+Message = Started | Tick | EpochDone | Note | Trained | Produced | Interrupted | Failed | Unfit
+MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 
 Send = Callable[[Message], None]

@@ -54,6 +54,19 @@ class WorkerSettings(StoreSettings):
         description="A checkpoint follows every epoch, but no sooner than this after the last one,"
         " and no oftener than costs 2 % of the time. 0: every epoch without exception.",
     )
+    long_epoch_s: float = Field(
+        default=30.0,
+        ge=0,
+        description="Seconds without a checkpoint after which one is written within an epoch too,"
+        " and longest part of a bulk job; no oftener than costs 2 % of the time. 0: after every"
+        " batch.",
+    )
+    max_job_s: float = Field(
+        default=7 * 86_400.0,
+        gt=0,
+        description="Seconds that a job may run for, over all its attempts; then it fails with"
+        " `time_limit`, its last checkpoint kept. Resuming it gives it as much again.",
+    )
     cancel_grace_s: float = Field(
         default=2.0, ge=0, le=30, description="Seconds from SIGTERM to SIGKILL when cancelling."
     )

@@ -6,6 +6,7 @@ import threading
 from models_store.blobs import BlobStore
 from models_store.database import Database
 from models_store.errors import DatabaseError, FencedError, NotFoundError
+from models_store.job_retries import AttemptEnd, Ending
 from models_store.job_states import Job
 from models_store.job_work import JobWork
 from models_store.logs import log_context
@@ -16,6 +17,8 @@ from workers.process import TrainerProcess
 from workers.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
+
+_OWN_FAULT = AttemptEnd(ending=Ending.CRASHED, detail="the worker met a fault of its own")
 
 
 class Supervisor:
@@ -64,7 +67,7 @@ class Supervisor:
         except Exception:
             # The job must not be lost to a fault of ours, nor the worker to one job.
             log.exception("attempt %s failed in the supervisor", job.attempt)
-            self._give_back(job)
+            self._give_back(job, _OWN_FAULT)
 
     def _attempt(self, job: Job) -> None:
         try:
@@ -74,16 +77,23 @@ class Supervisor:
                 job.id, job.attempt, code="dataset_missing", detail="A dataset of the job is gone."
             )
             return
+        try:
+            trainer = TrainerProcess(task)
+        except OSError as error:
+            log.warning("no trainer can be started: %s", error)
+            detail = f"no training process could be started ({error.strerror or error})"
+            self._give_back(job, AttemptEnd(ending=Ending.NOT_STARTED, detail=detail))
+            return
         Attempt(
             job,
-            TrainerProcess(task),
+            trainer,
             stores=self._stores,
             settings=self._settings,
             stopping=self._stopping,
         ).follow()
 
-    def _give_back(self, job: Job) -> None:
+    def _give_back(self, job: Job, failed: AttemptEnd) -> None:
         try:
-            self._stores.work.release(job.id, job.attempt, crashed=True)
+            self._stores.work.release(job.id, job.attempt, failed=failed)
         except (DatabaseError, FencedError) as error:
             log.warning("could not release the job, its lease will run out: %s", error)

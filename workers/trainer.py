@@ -4,6 +4,7 @@ It has no database and no network. It dies with its supervisor, it cannot take m
 it was given, and SIGTERM makes it write a checkpoint at the next batch and end.
 """
 
+import errno
 import logging
 import os
 import resource
@@ -15,21 +16,25 @@ from types import FrameType
 from models_store.errors import BlobError, StorageFullError
 from models_store.lifeline import die_with
 from models_store.logs import configure_logging, log_context
-from workers.errors import TrainingError
+from workers.errors import TrainingError, UnfitError
 from workers.protocol import (
     TASK,
     Failed,
+    Interrupted,
     Message,
     SamplingTask,
     ScoringTask,
+    Started,
     Task,
     TrainingTask,
+    Unfit,
     VariationalTask,
 )
 
 log = logging.getLogger(__name__)
 
 _OOM_SCORE = "600"
+_DEVICE_FAULTS = ("CUDA error", "CUDA driver", "cuDNN error", "CUBLAS_STATUS", "NCCL error")
 
 
 class Channel:
@@ -53,12 +58,13 @@ class Channel:
 
 
 class Interruption:
-    """Whether SIGTERM has arrived."""
+    """SIGTERM, which waits from the first moment of the process until this is made."""
 
     def __init__(self) -> None:
         self._arrived = False
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def __call__(self) -> bool:
         """True once the trainer should stop."""
@@ -78,9 +84,9 @@ def main() -> int:
     configure_logging(task.log_level, "trainer")
     _yield_to_others(task.nice)
     with log_context(request_id=task.request_id, job_id=task.job_id):
-        failure = _work(task, channel, interrupted)
-    if failure is not None:
-        channel.send(failure)
+        last = _work(task, channel, interrupted)
+    if last is not None:
+        channel.send(last)
     return 0
 
 
@@ -97,35 +103,44 @@ def _limit_memory(limit_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, hard))
 
 
-def _work(task: Task, channel: Channel, interrupted: Interruption) -> Failed | None:
+def _work(task: Task, channel: Channel, interrupted: Interruption) -> Message | None:
+    """Do the task; the last message, where it is not the result's."""
     try:
+        if not interrupted():
+            _prepare(task)
+        if interrupted():
+            return Interrupted(metrics={}, progress={}, checkpoint=None)
+        channel.send(Started())
         _do(task, channel, interrupted)
-    except TrainingError as error:
-        return Failed(code=error.code, detail=str(error))
-    except StorageFullError:
-        return Failed(code="storage_full", detail="The blob store has no space left.")
-    except BlobError:
-        log.exception("the blob store failed")
-        return Failed(code="storage_unavailable", detail="The blob store cannot be used.")
-    except Exception as error:
-        if is_out_of_memory(error):
-            return Failed(code="oom", detail=_out_of_memory(task))
-        log.exception("the %s failed", task.kind)
-        return Failed(code="internal", detail=None)
+    except Exception as error:  # noqa: BLE001 - each of them ends in a message
+        return outcome_of(error, task)
     return None
 
 
-def _do(task: Task, channel: Channel, interrupted: Interruption) -> None:
+def _prepare(task: Task) -> None:
+    """Get what any job needs.
+
+    Raises:
+        UnfitError: this worker lacks it.
+    """
     # Late: the task is read and the parent is watched before a second goes into this import.
-    import torch  # noqa: PLC0415
+    try:
+        import torch  # noqa: PLC0415
 
-    from workers import bulk, training, variational  # noqa: PLC0415
-
+        from workers import bulk, devices, training, variational  # noqa: F401, PLC0415
+    except (ImportError, OSError) as error:
+        raise UnfitError("imports", f"A library cannot be loaded: {error}") from error
+    devices.find_device(task.device)
     if task.memory_bytes is not None:
         _limit_memory(task.memory_bytes)
     if isinstance(task, TrainingTask | VariationalTask):
         # As `fit` does, but before torch begins the threads that take this over.
         torch.set_flush_denormal(True)
+
+
+def _do(task: Task, channel: Channel, interrupted: Interruption) -> None:
+    from workers import bulk, training, variational  # noqa: PLC0415
+
     match task:
         case TrainingTask():
             training.train(task, channel.send, interrupted=interrupted)
@@ -135,9 +150,30 @@ def _do(task: Task, channel: Channel, interrupted: Interruption) -> None:
             bulk.produce(task, channel.send, interrupted=interrupted)
 
 
+def outcome_of(error: Exception, task: Task) -> Failed | Unfit:
+    """The message for an error: the job cannot succeed, or not on this worker."""
+    match error:
+        case UnfitError() | TrainingError():
+            kind = Unfit if isinstance(error, UnfitError) else Failed
+            return kind(code=error.code, detail=str(error))
+        case StorageFullError():
+            return Unfit(code="storage_full", detail="The blob store has no space left.")
+        case _ if is_out_of_memory(error):
+            return Failed(code="oom", detail=_out_of_memory(task))
+        case BlobError() | OSError():
+            log.error("the blob store failed", exc_info=error)
+            return Unfit(code="storage_unavailable", detail="The blob store cannot be used.")
+        case RuntimeError() if any(sign in str(error) for sign in _DEVICE_FAULTS):
+            log.error("the device failed", exc_info=error)
+            return Unfit(code="device_failed", detail=f"The device {task.device} failed.")
+        case _:
+            log.error("the %s failed", task.kind, exc_info=error)
+            return Failed(code="internal", detail=None)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` is an allocation that failed, in any of the spellings in use."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and any(

@@ -114,13 +114,17 @@ class _Run:
 
     def fit(self, flow: Flow, parts: Parts, *, interrupted: Callable[[], bool]) -> dict[str, Any]:
         """Fit `flow` in place, from the newest checkpoint that is whole; the final metrics."""
+        state = self._checkpoints.newest()
+        if state is not None:
+            self._position = self._progress.resumed(state)
         reports = fit(
             flow,
             parts.train,
             parts.validation,
             options=options_of(self._request.optimisation),
-            state=self._checkpoints.newest(),
+            state=state,
             on_batch=self._on_batch,
+            on_state=self._on_state,
             interrupted=interrupted,
         )
         for report in reports:
@@ -129,8 +133,7 @@ class _Run:
 
     def interrupt(self, state: FitState) -> None:
         """Store where training stands, between two batches."""
-        at = self._metrics.get("epoch", 0) + 1
-        checkpoint = self._checkpoints.save_last(state, at=at)
+        checkpoint = self._checkpoints.save_last(state)
         self._send(
             Interrupted(metrics=self._metrics, progress=self._position, checkpoint=checkpoint)
         )
@@ -154,6 +157,13 @@ class _Run:
         """Say that the trainer is alive, where it was last."""
         if self._tick_is_due():
             self._send(Tick(progress=self._position))
+
+    def _on_state(self, snapshot: Callable[[], FitState]) -> None:
+        checkpoint = self._checkpoints.save_within(snapshot)
+        if checkpoint is not None:
+            self._send(
+                EpochDone(metrics=self._metrics, progress=self._position, checkpoint=checkpoint)
+            )
 
     def _on_batch(self, done: int, total: int) -> None:
         if self._tick_is_due():
@@ -179,7 +189,7 @@ class _Run:
         )
         checkpoint = None
         if report.stop_reason is None:  # after the last epoch the model itself follows
-            checkpoint = self._checkpoints.save_if_due(report.snapshot, at=report.epoch)
+            checkpoint = self._checkpoints.save_if_due(report.snapshot)
         self._send(EpochDone(metrics=self._metrics, progress=self._position, checkpoint=checkpoint))
 
 

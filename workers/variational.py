@@ -122,7 +122,6 @@ class _Run:
         self._progress = IterationProgress(
             iterations=choices.iterations, max_seconds=choices.max_seconds
         )
-        self._iteration = 0
         self._metrics: dict[str, Any] = {}
         self._position: dict[str, Any] = {}
         self._began_at = self._ticked_at = time.monotonic()
@@ -137,6 +136,7 @@ class _Run:
             options=options_of(self._choices),
             state=state,
             on_step=self._on_step,
+            on_state=self._on_state,
             interrupted=interrupted,
         )
         for report in reports:
@@ -145,13 +145,19 @@ class _Run:
 
     def interrupt(self, state: FitState) -> None:
         """Store where training stands, between two iterations."""
-        checkpoint = self._checkpoints.save_last(state, at=self._iteration)
+        checkpoint = self._checkpoints.save_last(state)
         self._send(
             Interrupted(metrics=self._metrics, progress=self._position, checkpoint=checkpoint)
         )
 
+    def _on_state(self, snapshot: Callable[[], FitState]) -> None:
+        checkpoint = self._checkpoints.save_within(snapshot)
+        if checkpoint is not None:
+            self._send(
+                EpochDone(metrics=self._metrics, progress=self._position, checkpoint=checkpoint)
+            )
+
     def _on_step(self, iteration: int, _total: int) -> None:
-        self._iteration = iteration
         now = time.monotonic()
         self._position = self._progress.at(iteration, attempt_s=now - self._began_at)
         if now - self._ticked_at >= _TICK_S:
@@ -166,7 +172,7 @@ class _Run:
         self._metrics = _metrics(report)
         checkpoint = None
         if report.stop_reason is None:  # after the last report the model itself follows
-            checkpoint = self._checkpoints.save_if_due(report.snapshot, at=report.iteration)
+            checkpoint = self._checkpoints.save_if_due(report.snapshot)
         self._send(EpochDone(metrics=self._metrics, progress=self._position, checkpoint=checkpoint))
 
 

@@ -116,6 +116,7 @@ class Job(Record):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    next_attempt_at: datetime | None = None
     progress: Progress | None
     metrics: dict[str, Any] | None
     model: JobModel

@@ -2,11 +2,17 @@
 
 from typing import Any
 
+from sqlalchemy import update
+
 from models_store.blobs import model_key, table_key
+from models_store.clock import db_now
+from models_store.database import Database
 from models_store.ids import new_id
+from models_store.job_retries import AttemptEnd, Ending
 from models_store.job_states import Checkpoint, Job, JobKind, NewJob
 from models_store.jobs import Jobs
 from models_store.registry import Dataset, NewDataset, NewVersion, Registry
+from models_store.tables import JobRow
 
 PROJECT = "default"
 LEASE_S = 30.0
@@ -63,7 +69,25 @@ def a_version(job: Job, **changes: Any) -> NewVersion:
 
 
 def a_checkpoint(job: Job, epoch: int) -> Checkpoint:
-    return Checkpoint(key=f"jobs/{job.id}/{job.attempt}-{epoch}", sha256="d" * 64, epoch=epoch)
+    key = f"jobs/{job.id}/{job.attempt}-{epoch}"
+    return Checkpoint(key=key, sha256="d" * 64, epoch=epoch, step=10 * epoch)
+
+
+def an_end(ending: Ending, *, code: str | None = None) -> AttemptEnd:
+    return AttemptEnd(ending=ending, detail="the trainer ended", code=code)
+
+
+CRASHED = an_end(Ending.CRASHED)
+
+
+def no_wait(database: Database, job_id: str) -> None:
+    """Let the time pass that a job waits for after a failed attempt."""
+    with database.write() as session:
+        session.execute(
+            update(JobRow)
+            .where(JobRow.id == job_id, JobRow.not_before.is_not(None))
+            .values(not_before=db_now(-60))
+        )
 
 
 def submitted(jobs: Jobs, **changes: Any) -> Job:

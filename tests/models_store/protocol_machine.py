@@ -25,7 +25,8 @@ from models_store.errors import (
     NotFoundError,
     StoreError,
 )
-from models_store.job_states import CRASH_LOOP_ATTEMPTS, FINAL_STATES, TRANSITIONS, Job, JobState
+from models_store.job_retries import OUTSIDE_LIMIT, OWN_LIMIT, Ending
+from models_store.job_states import FINAL_STATES, TRANSITIONS, Job, JobState
 from models_store.job_work import JobWork
 from models_store.jobs import Idempotency, Jobs
 from models_store.registry import Registry
@@ -37,6 +38,8 @@ from tests.models_store.makers import (
     a_job,
     a_version,
     added,
+    an_end,
+    no_wait,
 )
 
 MODELS = st.sampled_from(["a", "b"])
@@ -55,6 +58,7 @@ WRITES = st.sampled_from(
         "fail",
         "cancelled",
         "crash",
+        "kill",
         "release",
     ]
 )
@@ -65,7 +69,8 @@ class Wanted:
     """What the model says of one job.
 
     Attributes:
-        crashes: attempts in a row without progress.
+        failures: attempts that failed since the last progress: whether each was the job's own.
+        waits: whether some time passes before its next attempt.
         expired: its place among the leases that ran out; None while the lease holds.
         finisher: the attempt that registered its version.
         seen: the states that it was told to have been in.
@@ -77,7 +82,8 @@ class Wanted:
     state: JobState = JobState.QUEUED
     attempt: int = 0
     cancel_requested: bool = False
-    crashes: int = 0
+    failures: list[bool] = field(default_factory=list)
+    waits: bool = False
     last_epoch: int = 0
     expired: int | None = None
     version: int | None = None
@@ -90,17 +96,25 @@ class Wanted:
 
     @property
     def claimable(self) -> bool:
-        return self.state is JobState.QUEUED or self.expired is not None
+        waiting = self.state is JobState.QUEUED and not self.waits
+        return waiting or self.expired is not None
 
     def requeue(self) -> None:
         """What becomes of it when nobody works on it any more."""
         self.expired = None
-        if self.cancel_requested:
-            self.state = JobState.CANCELLED
-        elif self.crashes >= CRASH_LOOP_ATTEMPTS:
+        self.state = JobState.CANCELLED if self.cancel_requested else JobState.QUEUED
+
+    def fail_once(self, *, own: bool, lost: bool = False) -> None:
+        """What becomes of it when an attempt failed."""
+        self.requeue()
+        if self.state is JobState.CANCELLED:
+            return
+        self.failures.append(own)
+        own_failures = sum(self.failures)
+        if own_failures >= OWN_LIMIT or len(self.failures) - own_failures >= OUTSIDE_LIMIT:
             self.state = JobState.FAILED
         else:
-            self.state = JobState.QUEUED
+            self.waits = not lost or len(self.failures) > 1
 
 
 class ProtocolMachine(RuleBasedStateMachine):
@@ -219,10 +233,10 @@ class ProtocolMachine(RuleBasedStateMachine):
         job = self.job(which)
         refusal = JobFinalError if job.state in (JobState.SUCCEEDED, JobState.FAILED) else None
         self.answer(lambda: self.jobs.cancel(PROJECT, job.id), refusal)
+        if not job.final:
+            job.cancel_requested = True
         if job.state is JobState.QUEUED:
             job.state = JobState.CANCELLED
-        if refusal is None:
-            job.cancel_requested = True
 
     @precondition(lambda self: self.wanted)
     @rule(which=CHOICE)
@@ -237,13 +251,19 @@ class ProtocolMachine(RuleBasedStateMachine):
         if refusal is None:
             job.state = JobState.QUEUED
             job.cancel_requested = False
-            job.crashes = 0
+            job.failures, job.waits = [], False
 
     @precondition(lambda self: self.running())
     @rule(which=CHOICE)
     def lease_runs_out(self, which: int) -> None:
         running = self.running()
         self.expire(running[which % len(running)])
+
+    @precondition(lambda self: any(job.waits for job in self.wanted.values()))
+    @rule(which=CHOICE)
+    def a_wait_is_over(self, which: int) -> None:
+        waiting = [job for job in self.wanted.values() if job.waits]
+        self.end_wait(waiting[which % len(waiting)])
 
     @invariant()
     def all_is_what_the_model_says(self) -> None:
@@ -283,6 +303,8 @@ class ProtocolMachine(RuleBasedStateMachine):
         for job in self.running():
             self.expire(job)
         for _ in range(3 * len(self.wanted) + 1):
+            for job in self.wanted.values():
+                self.end_wait(job)
             if (held := self.claim()) is not None:
                 self.own_finish(self.wanted[held.id], held)
         assert all(job.final for job in self.wanted.values())
@@ -297,8 +319,8 @@ class ProtocolMachine(RuleBasedStateMachine):
                 assert job.expired == min(
                     other.expired for other in self.wanted.values() if other.expired is not None
                 )
-                job.requeue()
-            if job.state is JobState.QUEUED:
+                job.fail_once(own=False, lost=True)
+            if job.state is JobState.QUEUED and not job.waits:
                 chosen = job
                 break
         held = self.work.claim("worker", lease_s=LEASE_S)
@@ -306,7 +328,6 @@ class ProtocolMachine(RuleBasedStateMachine):
         if held is not None and chosen is not None:
             chosen.state = JobState.RUNNING
             chosen.attempt += 1
-            chosen.crashes += 1
             assert (held.state, held.attempt) == (JobState.RUNNING, chosen.attempt)
             self.attempts.append(held)
         return held
@@ -320,7 +341,7 @@ class ProtocolMachine(RuleBasedStateMachine):
         call, number = self.call_of("epoch", job, held)
         self.answer(call, None)
         job.expired = None
-        job.last_epoch, job.crashes = number, 0
+        job.last_epoch, job.failures = number, []
 
     def own_old_epoch(self, job: Wanted, held: Job) -> None:
         self.answer(self.call_of("old epoch", job, held)[0], None)
@@ -351,12 +372,16 @@ class ProtocolMachine(RuleBasedStateMachine):
 
     def own_crash(self, job: Wanted, held: Job) -> None:
         state = self.answer(self.call_of("crash", job, held)[0], None)
-        job.requeue()
+        job.fail_once(own=True)
+        assert state is job.state
+
+    def own_kill(self, job: Wanted, held: Job) -> None:
+        state = self.answer(self.call_of("kill", job, held)[0], None)
+        job.fail_once(own=False)
         assert state is job.state
 
     def own_release(self, job: Wanted, held: Job) -> None:
         state = self.answer(self.call_of("release", job, held)[0], None)
-        job.crashes = max(0, job.crashes - 1)
         job.requeue()
         assert state is job.state
 
@@ -382,8 +407,9 @@ class ProtocolMachine(RuleBasedStateMachine):
             "finish": lambda: work.finish(*at, metrics={}, version=a_version(held)),
             "fail": lambda: work.fail(*at, code="diverged", detail="NaN"),
             "cancelled": lambda: work.cancelled(*at),
-            "crash": lambda: work.release(*at, crashed=True),
-            "release": lambda: work.release(*at, crashed=False),
+            "crash": lambda: work.release(*at, failed=an_end(Ending.CRASHED)),
+            "kill": lambda: work.release(*at, failed=an_end(Ending.KILLED)),
+            "release": lambda: work.release(*at),
         }
         return calls[write], number
 
@@ -409,6 +435,10 @@ class ProtocolMachine(RuleBasedStateMachine):
                 .values(lease_expires_at=db_now(self.expiries - 10_000))
             )
 
+    def end_wait(self, job: Wanted) -> None:
+        job.waits = False
+        no_wait(self.database, job.id)
+
     def snapshot(self) -> list[tuple[Any, ...]]:
         """Every row of jobs, their events and versions."""
         with self.database.read() as session:
@@ -428,7 +458,8 @@ class ProtocolMachine(RuleBasedStateMachine):
 def check_row(row: JobRow, job: Wanted) -> None:
     assert (row.state, row.attempt) == (job.state, job.attempt)
     assert row.cancel_requested == job.cancel_requested
-    assert row.attempts_without_progress == job.crashes
+    assert [failure["ending"] == Ending.CRASHED for failure in row.failures] == job.failures
+    assert row.run_seconds >= 0
     assert row.model_version == job.version
     assert (row.lease_expires_at is not None) == (job.state is JobState.RUNNING)
     assert (row.finished_at is not None) == job.final

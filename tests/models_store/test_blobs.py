@@ -161,8 +161,8 @@ def test_fault_106_a_deleted_file_stays_for_who_has_it_open(blobs: BlobStore) ->
 
 
 def test_deleting_takes_a_file_or_a_folder_and_forgives_nothing_there(blobs: BlobStore) -> None:
-    keys = [checkpoint_key("job_1", 1, epoch=epoch) for epoch in (1, 2)]
-    for key in (*keys, checkpoint_key("job_2", 1, epoch=1)):
+    keys = [checkpoint_key("job_1", 1, number=number) for number in (1, 2)]
+    for key in (*keys, checkpoint_key("job_2", 1, number=1)):
         put(blobs, b"x", key)
     blobs.delete(keys[0])
     assert blobs.keys("jobs/job_1") == [keys[1]]
@@ -176,7 +176,7 @@ def test_deleting_takes_a_file_or_a_folder_and_forgives_nothing_there(blobs: Blo
 def test_no_two_attempts_share_a_key() -> None:
     job_id = new_id("job")
     keys = {model_key(job_id, 1), model_key(job_id, 2)}
-    keys |= {checkpoint_key(job_id, 1, epoch=12), checkpoint_key(job_id, 11, epoch=2)}
+    keys |= {checkpoint_key(job_id, 1, number=12), checkpoint_key(job_id, 11, number=2)}
     assert len({*keys, table_key(new_id("ds"))}) == 5
 
 

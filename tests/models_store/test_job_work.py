@@ -10,12 +10,14 @@ from sqlalchemy.exc import StatementError
 from models_store.clock import db_now
 from models_store.database import Database
 from models_store.errors import CancelledInsteadError, FencedError, NotFoundError
-from models_store.job_states import CRASH_LOOP_ATTEMPTS, EventKind, Job, JobState
+from models_store.job_retries import AttemptEnd
+from models_store.job_states import EventKind, Job, JobState
 from models_store.job_work import JobWork
 from models_store.jobs import Jobs
 from models_store.registry import Registry
 from models_store.tables import ModelVersionRow
 from tests.models_store.makers import (
+    CRASHED,
     LEASE_S,
     PROJECT,
     a_checkpoint,
@@ -54,7 +56,7 @@ EVERY_WRITE: dict[str, Callable[[JobWork, Job], object]] = {
     ),
     "fail": lambda work, job: work.fail(job.id, job.attempt, code="diverged", detail="NaN"),
     "cancelled": lambda work, job: work.cancelled(job.id, job.attempt),
-    "release": lambda work, job: work.release(job.id, job.attempt, crashed=True),
+    "release": lambda work, job: work.release(job.id, job.attempt, failed=CRASHED),
 }
 
 
@@ -113,10 +115,12 @@ def test_fault_119_an_expired_lease_is_claimed_first_and_keeps_its_checkpoints(
     assert (second.id, second.attempt) == (first.id, 2)
     assert second.checkpoints == [a_checkpoint(first, 1)]
     assert second.started_at == first.started_at
-    assert [event.data for event in jobs.events(PROJECT, first.id, after=3)] == [
-        {"state": "queued", "attempt": 1},
-        {"state": "running", "attempt": 2},
-    ]
+    [message, *states] = [event.data for event in jobs.events(PROJECT, first.id, after=3)]
+    assert message["text"] == (
+        "Attempt 1 on worker worker: the worker went silent and its lease ran out."
+        " Progress so far: 10.0%. It is tried again at once."
+    )
+    assert states == [{"state": "queued", "attempt": 1}, {"state": "running", "attempt": 2}]
 
 
 @pytest.mark.fault(111)
@@ -188,7 +192,7 @@ def test_a_resumed_attempt_repeats_no_epoch_event(jobs: Jobs, work: JobWork) -> 
     first = claimed(work)
     for number in (1, 2, 3):
         record(work, first, number)
-    work.release(first.id, first.attempt, crashed=True)
+    work.release(first.id, first.attempt)
     second = claimed(work)
     for number in (2, 3, 4):
         record(work, second, number)
@@ -333,77 +337,10 @@ def test_failing_keeps_the_reason(jobs: Jobs, work: JobWork, registry: Registry)
 def test_fault_124_a_released_job_is_queued_in_its_old_place(jobs: Jobs, work: JobWork) -> None:
     first, second = submitted(jobs), submitted(jobs)
     job = claimed(work)
-    assert work.release(job.id, job.attempt, crashed=False) is JobState.QUEUED
+    assert work.release(job.id, job.attempt) is JobState.QUEUED
     assert jobs.claimable(10) == [first.id, second.id]
     assert jobs.get(PROJECT, first.id).lease_expires_at is None
     assert claimed(work).attempt == 2
-
-
-@pytest.mark.fault(126)
-def test_fault_126_three_crashes_without_progress_fail_the_job(jobs: Jobs, work: JobWork) -> None:
-    poison, healthy = submitted(jobs), submitted(jobs)
-    for attempt in range(1, CRASH_LOOP_ATTEMPTS + 1):
-        job = claimed(work)
-        assert (job.id, job.attempt) == (poison.id, attempt)
-        state = work.release(job.id, job.attempt, crashed=True)
-        assert state is (JobState.FAILED if attempt == CRASH_LOOP_ATTEMPTS else JobState.QUEUED)
-    error = jobs.get(PROJECT, poison.id).error
-    assert error is not None
-    assert error["code"] == "crash_loop"
-    assert claimed(work).id == healthy.id
-
-
-@pytest.mark.fault(126)
-def test_fault_126_a_job_that_kills_its_worker_fails_at_the_next_claim(
-    jobs: Jobs, work: JobWork
-) -> None:
-    poison, healthy = submitted(jobs), submitted(jobs)
-    for _ in range(CRASH_LOOP_ATTEMPTS):
-        assert claimed(work, lease_s=0).id == poison.id
-    assert claimed(work).id == healthy.id
-    now = jobs.get(PROJECT, poison.id)
-    assert (now.state, now.attempt) == (JobState.FAILED, CRASH_LOOP_ATTEMPTS)
-    assert jobs.events(PROJECT, poison.id)[-1].data == {"state": "failed"}
-
-
-def test_progress_starts_the_count_of_crashes_anew(jobs: Jobs, work: JobWork) -> None:
-    submitted(jobs)
-    for attempt in range(2 * CRASH_LOOP_ATTEMPTS):
-        job = claimed(work)
-        record(work, job, attempt + 1)
-        assert work.release(job.id, job.attempt, crashed=True) is JobState.QUEUED
-
-
-def test_repeating_old_epochs_is_no_progress(jobs: Jobs, work: JobWork) -> None:
-    submitted(jobs)
-    job = claimed(work)
-    record(work, job, 5)
-    states = [work.release(job.id, job.attempt, crashed=True)]
-    while states[-1] is JobState.QUEUED:
-        job = claimed(work)
-        record(work, job, 5)
-        states.append(work.release(job.id, job.attempt, crashed=True))
-    assert len(states) == 1 + CRASH_LOOP_ATTEMPTS
-
-
-def test_shutdowns_do_not_count_as_crashes(jobs: Jobs, work: JobWork) -> None:
-    submitted(jobs)
-    for _ in range(2 * CRASH_LOOP_ATTEMPTS):
-        job = claimed(work)
-        assert work.release(job.id, job.attempt, crashed=False) is JobState.QUEUED
-    record(work, claimed(work), 1)
-
-
-def test_resuming_a_crash_loop_gives_it_three_attempts_more(jobs: Jobs, work: JobWork) -> None:
-    job = submitted(jobs)
-    for _ in range(CRASH_LOOP_ATTEMPTS):
-        claimed(work, lease_s=0)
-    assert work.claim("w", lease_s=LEASE_S) is None
-    jobs.resume(PROJECT, job.id)
-    for _ in range(CRASH_LOOP_ATTEMPTS):
-        assert claimed(work, lease_s=0).id == job.id
-    assert work.claim("w", lease_s=LEASE_S) is None
-    assert jobs.get(PROJECT, job.id).state is JobState.FAILED
 
 
 @pytest.mark.fault(167)
@@ -418,12 +355,12 @@ def test_a_cancelled_job_whose_worker_died_is_cancelled_at_the_next_claim(
     assert jobs.get(PROJECT, job.id).state is JobState.CANCELLED
 
 
-@pytest.mark.parametrize("crashed", [True, False])
+@pytest.mark.parametrize("failed", [CRASHED, None])
 def test_releasing_a_job_that_was_to_be_cancelled_cancels_it(
-    jobs: Jobs, work: JobWork, crashed: bool
+    jobs: Jobs, work: JobWork, failed: AttemptEnd | None
 ) -> None:
     submitted(jobs)
     job = claimed(work)
     jobs.cancel(PROJECT, job.id)
-    assert work.release(job.id, job.attempt, crashed=crashed) is JobState.CANCELLED
+    assert work.release(job.id, job.attempt, failed=failed) is JobState.CANCELLED
     assert jobs.get(PROJECT, job.id).cancel_requested

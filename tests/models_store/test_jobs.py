@@ -331,7 +331,7 @@ def test_hints_are_marked_until_the_job_is_queued_again(jobs: Jobs, work: JobWor
     assert not jobs.get(PROJECT, other.id).dispatched
     claimed = work.claim("w", lease_s=LEASE_S)
     assert claimed is not None
-    work.release(claimed.id, claimed.attempt, crashed=False)
+    work.release(claimed.id, claimed.attempt)
     assert not jobs.get(PROJECT, job.id).dispatched
 
 

@@ -30,6 +30,7 @@ from models_store.schemas import TrainingRequest
 from models_store.variational_acceptance import accept_variational, dataset_of
 from models_store.variational_schemas import VariationalRequest
 from tests.app.serving import registered
+from tests.models_store.makers import no_wait
 from tests.servers import tied
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
@@ -215,6 +216,10 @@ class Place:
         job = self.job(job_id)
         assert job.model_version is not None, job
         return self.registry.version(PROJECT, job.model_name, job.model_version)
+
+    def no_wait(self, job_id: str) -> None:
+        """Let the time pass that the job waits for after a failed attempt."""
+        no_wait(self.database, job_id)
 
     def expire_lease(self, job_id: str) -> None:
         with self.database.write() as session:

@@ -89,6 +89,7 @@ def common(place: Place, quantiles: Any = HELD_OUT, **changes: Any) -> dict[str,
         "nice": 0,
         "memory_bytes": None,
         "checkpoint_interval_s": 0.0,
+        "long_epoch_s": 30.0,
         **changes,
     }
 

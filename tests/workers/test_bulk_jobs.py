@@ -49,7 +49,7 @@ def undisturbed(place: Place, job_id: str) -> dict[str, Any]:
     )
     last = messages[-1]
     assert isinstance(last, Produced)
-    place.work.release(job.id, job.attempt, crashed=False)
+    place.work.release(job.id, job.attempt)
     return last.result
 
 
@@ -82,6 +82,7 @@ def test_a_killed_scoring_goes_on_from_its_last_part(
     with pytest.raises(DatasetInUseError):
         place.registry.delete_dataset("default", dataset.id)
 
+    place.no_wait(job_id)
     supervise().join()
 
     assert_whole(place, job_id, wanted)

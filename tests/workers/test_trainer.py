@@ -26,8 +26,9 @@ def test_training_alone_takes_denormals_for_zero_from_its_start(kind, monkeypatc
         halves.append(float(torch.full((1,), torch.finfo(torch.float32).tiny) / 2))
 
     monkeypatch.setattr(WORK[kind], work)
-    task = kind.model_construct(memory_bytes=None)
+    task = kind.model_construct(memory_bytes=None, device="cpu")
     try:
+        trainer._prepare(task)
         trainer._do(task, trainer.Channel(0), trainer.Interruption.__new__(trainer.Interruption))
     finally:
         torch.set_flush_denormal(False)

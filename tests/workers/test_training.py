@@ -16,7 +16,7 @@ from models_store.schemas import AcceptedSplit, TrainingRequest
 from tests.workers.place import FLOW, LIMITS, Place
 from workers.data import moments, split_rows
 from workers.devices import find_device
-from workers.errors import TrainingError
+from workers.errors import TrainingError, UnfitError
 from workers.protocol import (
     CheckpointRef,
     DatasetRef,
@@ -31,6 +31,7 @@ from workers.protocol import (
 from workers.training import train
 
 EPOCHS = 4
+BATCHES = 10  # of an epoch
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +71,7 @@ def task_of(place: Place, dataset: Dataset, **changes: Any) -> TrainingTask:
         nice=0,
         memory_bytes=None,
         checkpoint_interval_s=0.0,
+        long_epoch_s=30,
     ).model_copy(update=changes)
 
 
@@ -184,6 +186,43 @@ def test_fault_119_interrupted_at_any_batch_it_makes_the_same_model(
     assert told == list(range(1, EPOCHS + 1))
 
 
+@pytest.mark.fault(210)
+def test_fault_210_checkpoints_within_an_epoch_make_the_same_model(
+    place: Place, undisturbed: Undisturbed
+) -> None:
+    dataset = place.add_dataset()
+
+    messages = run(task_of(place, dataset, long_epoch_s=0))
+
+    saved = [told.checkpoint for told in epochs(messages) if told.checkpoint is not None]
+    assert [at.step for at in saved] == sorted(at.step for at in saved)
+    within = [at for at in saved if at.step % BATCHES]
+    assert len(within) > EPOCHS
+    assert len({at.key for at in saved}) == len(saved)
+    for at in (within[0], within[-1]):
+        resumed = run(task_of(place, dataset, attempt=2, checkpoints=[at]))
+        assert result(resumed).version["checkpoint_sha256"] == undisturbed.sha256
+
+
+def test_a_resumed_training_tells_its_progress_from_where_it_goes_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.training._TICK_S", 0.0)
+    dataset = place.add_dataset()
+    asked = iter(range(1, 10_000))
+    messages = run(task_of(place, dataset), lambda: next(asked) == 2 * BATCHES + 2)
+    last = messages[-1]
+    assert isinstance(last, Interrupted)
+    assert last.checkpoint is not None
+    assert (last.checkpoint.epoch, last.checkpoint.step) == (3, 2 * BATCHES + 2)
+
+    resumed = run(task_of(place, dataset, attempt=2, checkpoints=[last.checkpoint]))
+
+    ticks = [message.progress for message in resumed if isinstance(message, Tick)]
+    assert ticks[0]["epoch"] == 2
+    assert ticks[0]["fraction"] >= last.progress["fraction"]
+
+
 def harm_missing(place: Place, at: CheckpointRef) -> None:
     place.blobs.path(at.key).unlink()
 
@@ -239,7 +278,7 @@ def test_fault_071_divergence_is_told_and_nothing_is_stored(place: Place) -> Non
 @pytest.mark.fault(76)
 @pytest.mark.parametrize("device", ["cuda:99", "cuda:7"])
 def test_fault_076_a_device_that_is_not_there_is_never_replaced(place: Place, device: str) -> None:
-    with pytest.raises(TrainingError, match=device) as failure:
+    with pytest.raises(UnfitError, match=device) as failure:
         run(task_of(place, place.add_dataset(), device=device))
 
     assert failure.value.code == "device_unavailable"

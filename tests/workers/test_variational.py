@@ -61,6 +61,7 @@ def task_of(
         nice=0,
         memory_bytes=None,
         checkpoint_interval_s=0.0,
+        long_epoch_s=30,
     ).model_copy(update=changes)
 
 
@@ -184,6 +185,22 @@ def test_fault_119_interrupted_at_any_iteration_it_makes_the_same_model(
     assert result(resumed).version["checkpoint_sha256"] == undisturbed
     told = [message.metrics["iteration"] for message in epochs(messages) + epochs(resumed)]
     assert sorted(set(told)) == [20, 40, 60]
+
+
+@pytest.mark.fault(210)
+def test_fault_210_checkpoints_between_reports_make_the_same_model(
+    place: Place, undisturbed: str
+) -> None:
+    messages = run(task_of(place, BANANA, long_epoch_s=0))
+
+    saved = [told.checkpoint for told in epochs(messages) if told.checkpoint is not None]
+    steps = [at.step for at in saved]
+    assert steps == sorted(steps)
+    between = [at for at in saved if at.step % 20]
+    assert between
+    assert len({at.key for at in saved}) == len(saved)
+    resumed = run(task_of(place, BANANA, attempt=2, checkpoints=[between[-1]]))
+    assert result(resumed).version["checkpoint_sha256"] == undisturbed
 
 
 @pytest.mark.fault(71)
