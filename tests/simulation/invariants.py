@@ -19,7 +19,7 @@ _COLUMNS = (
     "request_id",
     "state",
     "attempt",
-    "attempts_without_progress",
+    "failures",
     "worker",
     "lease_expires_at",
     "cancel_requested",
@@ -47,7 +47,7 @@ class Row:
     request_id: str
     state: JobState
     attempt: int
-    attempts_without_progress: int
+    failures: list[dict[str, Any]]
     worker: str | None
     lease_expires_at: str | None
     cancel_requested: int
@@ -63,7 +63,8 @@ class Row:
     def of(cls, values: tuple[Any, ...]) -> "Row":
         """A row as SQLite gives it."""
         named = dict(zip(_COLUMNS, values, strict=True))
-        named["checkpoints"] = json.loads(named["checkpoints"])
+        for name in ("checkpoints", "failures"):
+            named[name] = json.loads(named[name])
         named["state"] = JobState(named["state"])
         return cls(**named)
 
@@ -206,8 +207,8 @@ def _told(row: Row, old: Row | None) -> str:
         parts.append(f"epoch {row.last_epoch}")
     if old is not None and len(row.checkpoints) != len(old.checkpoints):
         parts.append(f"{len(row.checkpoints)} checkpoints")
-    if row.attempts_without_progress:
-        parts.append(f"strikes {row.attempts_without_progress}")
+    if row.failures:
+        parts.append(f"failures {', '.join(one['ending'] for one in row.failures)}")
     if row.error_code:
         parts.append(row.error_code)
     return ", ".join(parts)

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.simulation.kernel import Kernel, Process, Wait
 from tests.simulation.plan import JobPlan, Poison, Sickness
 from tests.simulation.store import load_state, save_json, save_state
 from workers.data import open_table
+from workers.errors import UnfitError
 from workers.protocol import Message, Task, Trained
 
 _SIGNAL_TERM, _SIGNAL_KILL, _SIGNAL_SEGV = 15, 9, 11
@@ -166,16 +168,20 @@ class Training:
 
     def patch(self, patch: pytest.MonkeyPatch) -> None:
         """Put it under the real code of the trainer."""
-        begin = workers.trainer._do
+        prepare, begin = workers.trainer._prepare, workers.trainer._do
 
-        def do(*arguments: Any) -> None:
+        def prepared(task: Task) -> None:
             self._kernel.sleep(_IMPORT_S)
             if self._world.sickness(self._kernel.process) is Sickness.BROKEN_TORCH:
-                raise ImportError("libtorch_cpu.so: cannot open shared object file")
+                raise UnfitError("imports", "libtorch_cpu.so: cannot open shared object file")
+            prepare(task)
+
+        def do(*arguments: Any) -> None:
             if self._plan.poison is Poison.AT_THE_START:
                 raise Died
             begin(*arguments)
 
+        patch.setattr(workers.trainer, "_prepare", prepared)
         patch.setattr(workers.trainer, "_do", do)
         patch.setattr(workers.trainer, "_limit_memory", lambda _bytes: None)
         patch.setattr(
@@ -204,13 +210,14 @@ class Training:
         *_parts: object,
         state: FitState | None,
         on_batch: Callable[[int, int], None],
+        on_state: Callable[[Callable[[], FitState]], None],
         interrupted: Callable[[], bool],
         **_options: object,
     ) -> Iterator[EpochReport]:
         """`flows.fit`: sleeps, and counts what it has seen in a hash."""
         plan = self._plan
         at: dict[str, Any] = {"epoch": 0, "batch": 0, "seen": ""}
-        at |= {} if state is None else state.meta
+        at |= {} if state is None else state.meta["at"]  # type: ignore[arg-type]  # as `_state` made it
         if at["epoch"] == plan.epochs:
             flow.seen = at["seen"]
             yield _report(at, plan)
@@ -224,7 +231,8 @@ class Training:
                 at["seen"] = seen(at["seen"], at["epoch"], at["batch"])
                 on_batch(at["batch"], plan.batches)
                 if interrupted():
-                    raise FitInterrupted(FitState(tensors={}, meta=dict(at)))
+                    raise FitInterrupted(_state(at, plan))
+                on_state(partial(_state, at, plan))
             at |= {"epoch": at["epoch"] + 1, "batch": 0}
             flow.seen = at["seen"]
             yield _report(at, plan)
@@ -271,8 +279,20 @@ def _load_parts(task: Any, blobs: BlobStore, **_: object) -> Any:
     return parts
 
 
+def _state(at: dict[str, Any], plan: JobPlan) -> FitState:
+    progress: dict[str, Any] = {
+        "epoch": at["epoch"] + (at["batch"] > 0),
+        "batches": at["batch"],
+        "best_epoch": at["epoch"],
+        "seconds": plan.epoch_s * at["epoch"],
+    }
+    return FitState(
+        tensors={}, meta={"at": dict(at), "batches": plan.batches, "progress": progress}
+    )
+
+
 def _report(at: dict[str, Any], plan: JobPlan) -> EpochReport:
-    state = FitState(tensors={}, meta=dict(at))
+    state = _state(at, plan)
     return EpochReport(
         epoch=at["epoch"],
         train_log_likelihood=0.0,

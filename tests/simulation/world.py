@@ -26,7 +26,7 @@ from tests.simulation.store import Store, patch_files
 from tests.simulation.trainer import SimulatedTrainer, TrainerPlans, Training
 from workers.settings import WorkerSettings
 
-LIMIT_S = 200.0
+LIMIT_S = 5000.0
 """Simulated seconds after which a schedule that goes on is a failure."""
 
 _LATENCY_S = 0.01
@@ -40,6 +40,7 @@ _SETTINGS: dict[str, Any] = {
     "stop_grace_s": 2.0,
     "sweep_interval_s": 2.0,
     "checkpoint_interval_s": 0.5,
+    "long_epoch_s": 1.0,
     "trainer_memory_bytes": 2**30,
     "worker_name": "simulated",
 }
