@@ -1,7 +1,7 @@
 """The numbers that a picture of a version shows: samples, data, densities, events."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -14,7 +14,7 @@ from app.plots import Numbers, PlotKind
 from app.problems import Problem
 from flows import CompiledFlow
 from models_store.blobs import BlobStore
-from models_store.errors import NotFoundError
+from models_store.errors import BlobMissingError, NotFoundError
 from models_store.jobs import EventKind, Jobs
 from models_store.registry import Registry, Version
 
@@ -25,7 +25,11 @@ _GRID = 120
 _MOST_PANELS = 16
 _MOST_PAIRS = 5
 _CHUNK_ROWS = 64
-_EVENTS = 100_000
+_PAGE = 1000
+_MOST_EPOCHS = 100_000
+# Larger numbers cannot be drawn, whose squares and differences must be finite too, and smaller ones
+# are drawn as 0.
+_LARGEST, _LEAST = 1e100, 1e-100
 _CURVES = ("train_log_likelihood", "validation_log_likelihood", "elbo")
 
 Rows = NDArray[Any]
@@ -61,26 +65,20 @@ class Source:
         version = self.version
         if version.job_id is None:
             raise _unavailable("The version was imported: nothing is known of its training.")
-        events = await asyncio.to_thread(
-            self.jobs.events, version.project, version.job_id, limit=_EVENTS
-        )
-        told = [event.data for event in events if event.event is EventKind.EPOCH]
-        if not told:
-            raise _unavailable("Its training told nothing of its epochs.")
-        at = [data.get("epoch", data.get("iteration", index)) for index, data in enumerate(told)]
-        curves = {
-            name: np.array([_number(data.get(name)) for data in told])
-            for name in _CURVES
-            if any(name in data for data in told)
-        }
-        return {"at": np.array(at, dtype=float), **curves}
+        told = await asyncio.to_thread(self._epochs, version.job_id)
+        curves = {name: values for name, values in told.items() if not np.isnan(values).all()}
+        if not curves.keys() & set(_CURVES):
+            raise _unavailable("Its training told no likelihood of its epochs.")
+        return curves
 
     async def _marginals(self, flow: CompiledFlow, most: int = _MOST_PANELS) -> Numbers:
         data = await asyncio.to_thread(self._data)
-        shown = slice(0, min(most, flow.dim))
         samples = await self._samples(flow, data, rows=_ROWS)
-        numbers = {"names": np.array(self.version.columns[shown]), "samples": samples[:, shown]}
-        return numbers if data is None else {**numbers, "data": data[:, shown]}
+        shown = slice(0, min(most, flow.dim))
+        told = {"samples": samples[:, shown]}
+        if data is not None:
+            told["data"] = data[:, shown]
+        return {"names": np.array(self.version.columns[shown]), **_drawable(told)}
 
     async def _pairs(self, flow: CompiledFlow) -> Numbers:
         return await self._marginals(flow, _MOST_PAIRS)
@@ -88,15 +86,23 @@ class Source:
     async def _density(self, flow: CompiledFlow) -> Numbers:
         if flow.dim != 2 or flow.context_dim:
             raise _unavailable("A density is drawn of models of two columns without context.")
-        samples = await self._samples(flow, None, rows=_ROWS)
+        told = _drawable({"samples": await self._samples(flow, None, rows=_ROWS)})
+        samples = told.pop("samples")
         low, high = np.quantile(samples, (0.005, 0.995), axis=0)
-        margin = 0.1 * (high - low)
+        margin = np.maximum(0.1 * (high - low), 1e-6 * np.abs(high))
+        margin[margin == 0] = 1.0
         x, y = np.linspace(low - margin, high + margin, _GRID).T
         grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
         log_prob = np.empty((len(grid), 1))
         await self._apply(lambda rows: (flow.log_prob(rows),), grid, log_prob)
+        with np.errstate(over="ignore"):
+            density = np.exp(log_prob)
+        finite = density <= _LARGEST
+        if not finite.any():
+            raise _unavailable("The density is finite nowhere near the samples.")
         names = np.array(self.version.columns)
-        return {"names": names, "x": x, "y": y, "log_prob": log_prob.reshape(_GRID, _GRID)}
+        density = np.where(finite, density, np.nan).reshape(_GRID, _GRID)  # left white
+        return {**told, "names": names, "x": x, "y": y, "density": density}
 
     async def _noise(self, flow: CompiledFlow) -> Numbers:
         data = await asyncio.to_thread(self._data)
@@ -104,18 +110,23 @@ class Source:
             raise _unavailable("It takes the dataset, and a flow that maps data to noise.")
         noise = np.empty((len(data), flow.dim))
         await self._apply(lambda rows: (flow.inverse(rows)[0],), data, noise)
-        noise = noise[np.isfinite(noise).all(axis=1)]
-        ranks = (np.arange(len(noise)) + 0.5) / max(1, len(noise))
-        normal = np.array([NormalDist().inv_cdf(float(rank)) for rank in ranks])
+        told = _drawable({"noise": noise})
+        rows = len(told["noise"])
+        normal = [NormalDist().inv_cdf((index + 0.5) / rows) for index in range(rows)]
         shown = slice(0, min(_MOST_PANELS, flow.dim))
         names = np.array(self.version.columns[shown])
-        return {"names": names, "noise": noise[:, shown], "normal": normal}
+        return {
+            **told,
+            "names": names,
+            "noise": told["noise"][:, shown],
+            "normal": np.array(normal),
+        }
 
     async def _images(self, flow: CompiledFlow) -> Numbers:
         if flow.dim < _MIN_IMAGE or round(flow.dim**0.5) ** 2 != flow.dim:
             raise _unavailable("Pictures are drawn of models of square images.")
         data = await asyncio.to_thread(self._data)
-        return {"samples": await self._samples(flow, data, rows=_IMAGES)}
+        return _drawable({"samples": await self._samples(flow, data, rows=_IMAGES)})
 
     async def _samples(self, flow: CompiledFlow, data: Rows | None, *, rows: int) -> Rows:
         context = None
@@ -130,8 +141,22 @@ class Source:
         for _ in range(-(-rows // _CHUNK_ROWS)):
             terms = Terms(admitted=bool(drawn))
             await self.engine.run(lambda *_: drawn.append(next(drawing)), rows=1, terms=terms)
-        samples = np.concatenate(drawn)
-        return np.compress(np.isfinite(samples).all(axis=1), samples, axis=0)
+        return np.concatenate(drawn)
+
+    def _epochs(self, job_id: str) -> dict[str, Rows]:
+        """Read the curves of a training, a page of events at a time."""
+        told: list[tuple[float, ...]] = []
+        after = 0
+        while page := self.jobs.events(self.version.project, job_id, after=after, limit=_PAGE):
+            after = page[-1].seq
+            epochs = [event.data for event in page if event.event is EventKind.EPOCH]
+            for data in epochs:
+                at = data.get("epoch", data.get("iteration", len(told)))
+                told.append((_number(at), *(_number(data.get(name)) for name in _CURVES)))
+            if len(told) > _MOST_EPOCHS:
+                break
+        table = np.array(told).reshape(len(told), 1 + len(_CURVES))
+        return dict(zip(("at", *_CURVES), table.T, strict=True))
 
     async def _apply(
         self, function: Callable[[Rows], tuple[Rows, ...]], rows: Rows, results: Rows
@@ -139,23 +164,46 @@ class Source:
         await self.engine.apply(function, rows, results, key=object())
 
     def _data(self) -> Rows | None:
-        """Some rows of the dataset, as the model sees them; None if it is gone or there was none."""
+        """Read some rows of the dataset, as the model sees them; None if it is gone."""
         version = self.version
         if version.dataset_id is None or version.target is not None:
             return None
         try:
             dataset = self.registry.dataset(version.project, version.dataset_id)
-        except NotFoundError:
+            file = self.blobs.path(dataset.key)
+        except (NotFoundError, BlobMissingError):
             return None
         names = [column["name"] for column in dataset.columns]
         wanted = [names.index(name) for name in (*version.columns, *version.context_columns)]
-        table = np.load(self.blobs.path(dataset.key), mmap_mode="r", allow_pickle=False)
+        table = np.load(file, mmap_mode="r", allow_pickle=False)
         chosen = np.random.default_rng(0).permutation(len(table))[:_ROWS]
         return np.asarray(table[np.sort(chosen)][:, wanted], dtype=np.float64)
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else float("nan")
+    number = float(value) if isinstance(value, int | float) else float("nan")
+    return number if abs(number) <= _LARGEST else float("nan")
+
+
+def _drawable(told: Mapping[str, Rows]) -> dict[str, Rows]:
+    """Keep the rows that can be drawn; `note` says how many others there are.
+
+    Args:
+        told: rows by the name of what they are.
+
+    Raises:
+        Problem: `plot-unavailable`: none of the rows can be drawn.
+    """
+    kept: dict[str, Rows] = {}
+    notes = []
+    for name, rows in told.items():
+        fine = (np.abs(rows) <= _LARGEST).all(axis=1)
+        kept[name] = np.where(np.abs(rows[fine]) < _LEAST, 0.0, rows[fine])
+        if not fine.all():
+            notes.append(f"{len(rows) - fine.sum()} of {len(rows)} rows of {name} are not finite")
+    if not any(map(len, kept.values())):
+        raise _unavailable(f"There is nothing to draw: {', '.join(notes)}.")
+    return {**kept, "note": np.array("\n".join(notes))}
 
 
 def _unavailable(detail: str) -> Problem:

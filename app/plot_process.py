@@ -18,8 +18,13 @@ _PANEL_INCHES = 2.6
 
 
 def draw(kind: str, numbers: Arrays) -> Figure:
-    """The picture of a kind."""
-    return _DRAWN[kind](numbers)
+    """Draw the picture of a kind, and say on it what is left out."""
+    note = str(numbers.pop("note", ""))
+    figure = _DRAWN[kind](numbers)
+    if note:
+        title = "\n".join(filter(None, [figure.get_suptitle(), note]))
+        figure.suptitle(title, fontsize="small", wrap=True)
+    return figure
 
 
 def _learning_curve(numbers: Arrays) -> Figure:
@@ -41,9 +46,9 @@ def _marginals(numbers: Arrays) -> Figure:
         columns = {"samples": samples[:, index]}
         if "data" in numbers:
             columns = {"data": numbers["data"][:, index], **columns}
-        edges = np.histogram_bin_edges(_inner(np.concatenate(list(columns.values()))), _BINS)
+        edges = _edges(np.concatenate(list(columns.values())))
         for label, values in columns.items():
-            axes.hist(values, edges, density=True, alpha=0.55, label=label)
+            _hist(axes, values, edges, label=label)
         axes.set_title(_text(name))
     panels[0].legend()
     return figure
@@ -59,14 +64,15 @@ def _pairs(numbers: Arrays) -> Figure:
         for column in range(count):
             axes: Axes = grid[row, column]
             if row == column:
-                axes.hist(_inner(data[:, row]), _BINS, density=True, alpha=0.55, label="data")
-                axes.hist(_inner(samples[:, row]), _BINS, density=True, alpha=0.55, label="samples")
+                for label, values in (("data", data[:, row]), ("samples", samples[:, row])):
+                    _hist(axes, values, _edges(values), label=label)
                 axes.set_title(_text(names[row]))
             else:  # data below the diagonal, samples above
                 values = data if row > column else samples
-                axes.hexbin(
-                    values[:, column], values[:, row], gridsize=40, mincnt=1, cmap="viridis"
-                )
+                if len(values):
+                    axes.hexbin(
+                        values[:, column], values[:, row], gridsize=40, mincnt=1, cmap="viridis"
+                    )
     figure.suptitle("data below the diagonal, samples above" if "data" in numbers else "samples")
     return figure
 
@@ -75,7 +81,8 @@ def _density(numbers: Arrays) -> Figure:
     figure = Figure((6, 5), layout="constrained")
     axes = figure.subplots()
     x, y = numbers["x"], numbers["y"]
-    mesh = axes.pcolormesh(x, y, np.exp(numbers["log_prob"]), shading="auto", cmap="viridis")
+    density = np.ma.masked_invalid(numbers["density"])
+    mesh = axes.pcolormesh(x, y, density, shading="auto", cmap="viridis")
     figure.colorbar(mesh, label="density")
     axes.set_xlabel(_text(numbers["names"][0]))
     axes.set_ylabel(_text(numbers["names"][1]))
@@ -114,10 +121,22 @@ def _panels(count: int, *, inches: float = _PANEL_INCHES, columns: int = 4) -> t
     return figure, panels
 
 
-def _inner(values: NDArray[Any]) -> NDArray[Any]:
-    """Without the farthest values, which would leave one bin for all others."""
+def _edges(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the edges of bins; the farthest values are left out, or all others had one bin."""
+    if len(values) == 0:
+        return np.linspace(0, 1, _BINS + 1)
     low, high = np.quantile(values, (0.001, 0.999))
-    return np.extract((values >= low) & (values <= high), values)
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # bins must differ, also of one number
+        margin = 1e-3 * max(abs(low), abs(high)) or 0.5
+        low, high = low - margin, high + margin
+    return np.linspace(low, high, _BINS + 1)
+
+
+def _hist(axes: Axes, values: NDArray[Any], edges: NDArray[Any], *, label: str) -> None:
+    """Draw a histogram of the values between the edges, if there are any."""
+    inner = values[(values >= edges[0]) & (values <= edges[-1])]
+    if len(inner):
+        axes.hist(inner, edges.tolist(), density=True, alpha=0.55, label=label)
 
 
 def _text(name: object) -> str:

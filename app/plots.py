@@ -4,7 +4,7 @@ import asyncio
 import io
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -61,7 +61,7 @@ class Plots:
         version: str,
         kind: PlotKind,
         format: PictureFormat,  # noqa: A002 - as above
-        numbers: Numbers,
+        numbers: Callable[[], Awaitable[Numbers]],
     ) -> bytes:
         """Draw a picture, and keep it.
 
@@ -69,13 +69,20 @@ class Plots:
             version: as for `known`.
             kind: as for `known`.
             format: as for `known`.
-            numbers: what it shows.
+            numbers: computes the numbers that it shows.
 
         Raises:
-            Problem: `overloaded`, when it takes too long.
+            Problem: `overloaded`, when it takes too long, or others wait for too many pictures;
+                what `numbers` raises.
         """
-        async with self._free:
-            picture = await _draw(kind, format, numbers)
+        try:
+            async with asyncio.timeout(_TIMEOUT_S), self._free:
+                # Many may have asked for the same one and waited.
+                picture = self.known(version, kind, format)
+                if picture is None:
+                    picture = await _draw(kind, format, await numbers())
+        except TimeoutError as error:
+            raise Problem("overloaded", "Drawing takes too long now; try again later.") from error
         self._kept[version, kind, format] = picture
         while sum(map(len, self._kept.values())) > _MAX_KEPT_BYTES:
             self._kept.popitem(last=False)
@@ -92,10 +99,7 @@ async def _draw(kind: PlotKind, format: PictureFormat, numbers: Numbers) -> byte
         env=child_environment(),
     )
     try:
-        async with asyncio.timeout(_TIMEOUT_S):
-            picture, _ = await process.communicate(buffer.getvalue())
-    except TimeoutError as error:
-        raise Problem("overloaded", "Drawing takes too long now; try again later.") from error
+        picture, _ = await process.communicate(buffer.getvalue())
     finally:
         if process.returncode is None:
             process.kill()

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from app.dependencies import ModelsDep, ProjectDep, RegistryDep
 from app.plot_numbers import Source
-from app.plots import PictureFormat, PlotKind, Plots
+from app.plots import Numbers, PictureFormat, PlotKind, Plots
 from app.problems import problem_responses
 from app.routes.models import ModelName, VersionNumber
 from models_store.registry import Version
@@ -59,13 +59,17 @@ async def plot_version(
 
     `learning-curve`: likelihoods or ELBO by epoch. `marginals`: each column, data and samples.
     `pairs`: each pair of the first columns. `density`: of two columns. `noise`: quantiles of what
-    data become against those of the normal distribution. `images`: samples of square images.
+    data become against those of the normal distribution. `images`: samples of square images. What
+    is not finite is left out, and the picture says so.
     """
     version, plots = pictured.version, pictured.plots
     picture = plots.known(version.checkpoint_key, kind, format)
     if picture is None:
-        async with models.use(version) as flow:
-            numbers = await pictured.source.numbers(kind, flow)
+
+        async def numbers() -> Numbers:
+            async with models.use(version) as flow:
+                return await pictured.source.numbers(kind, flow)
+
         picture = await plots.draw(version.checkpoint_key, kind, format, numbers)
     headers = {"Cache-Control": "private, max-age=3600"}
     return Response(picture, media_type=_MEDIA_TYPES[format], headers=headers)

@@ -44,13 +44,15 @@ def registered(
     columns: list[str] = COLUMNS,
     context_columns: tuple[str, ...] = (),
     held_out: dict[str, Any] | None = None,
+    dataset_id: str | None = None,
+    flow: Flow | None = None,
 ) -> Version:
     """A model that went the way of every model: submitted, claimed, stored, finished."""
     submitted(Jobs(database), project=project, model_name=name)
     work = JobWork(database)
     job = work.claim("tester", lease_s=LEASE_S)
     assert job is not None
-    flow = a_flow(seed, spec=spec, dim=len(columns), context_dim=len(context_columns))
+    flow = flow or a_flow(seed, spec=spec, dim=len(columns), context_dim=len(context_columns))
     stored = save_model(
         blobs,
         model_key(job.id, job.attempt),
@@ -62,6 +64,7 @@ def registered(
     )
     new = dataclasses.replace(
         a_version(job),
+        dataset_id=dataset_id,
         family=spec.family,
         dim=len(columns),
         columns=columns,

@@ -138,7 +138,12 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) ->
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    environment = {**os.environ, "DENSITYD_DATA_DIR": str(folder), "DENSITYD_PORT": str(port)}
+    environment = {
+        **os.environ,
+        "DENSITYD_DATA_DIR": str(folder),
+        "DENSITYD_PORT": str(port),
+        "DENSITYD_BODY_TIMEOUT_S": "4",
+    }
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "app"], env=environment, stderr=log)
     try:
