@@ -57,7 +57,6 @@ class LyingDisk:
         self._held: list[int] = []  # open, so that no file's number is given to another
         self._folders: dict[int, bool] = {}
         self._know(self.root)
-        self._names[self.root.stat().st_ino] = self._listed(self.root)
 
     @contextmanager
     def mounted(self) -> Iterator["LyingDisk"]:
@@ -72,6 +71,15 @@ class LyingDisk:
         for handle in self._held:
             os.close(handle)
         self._held.clear()
+
+    def trust_what_is_there(self) -> None:
+        """Take what lies in the folder now for synced."""
+        for path in (self.root, *self.root.rglob("*")):
+            self._know(path)
+            if path.is_dir():
+                self._names[path.stat().st_ino] = self._listed(path)
+            else:
+                self._contents[path.stat().st_ino] = path.read_bytes()
 
     def after_power_cut(self, target: Path, *, names_first: bool) -> Path:
         """Write what would be left if the power failed now, and return its folder.

@@ -19,10 +19,10 @@ import workers.supervisor
 from models_store.blobs import BlobStore
 from models_store.database import Database
 from models_store.job_work import JobWork
-from workers.protocol import EpochDone, Message, Task, TrainingTask
+from workers.protocol import EpochDone, Message, Started, Task
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
-from workers.training import train
+from workers.trainer import _do, outcome_of
 
 DIED = 77
 _STOP_AFTER = 3
@@ -152,13 +152,16 @@ class InlineTrainer:
         self._thread.join()
 
     def _run(self) -> None:
-        assert isinstance(self._task, TrainingTask)
         try:
-            train(self._task, self._send, interrupted=self._interrupted.is_set)
+            self.send(Started())
+            _do(self._task, self, self._interrupted.is_set)  # type: ignore[arg-type]  # as a channel
+        except Exception as error:  # noqa: BLE001 - as the trainer does
+            self.send(outcome_of(error, self._task))
         finally:
             self._messages.put(None)
 
-    def _send(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
+        """Hand a message to the supervisor."""
         self._messages.put(message)
         self._told(message)
 
