@@ -17,6 +17,9 @@ from app.streaming import StreamedResponse
 
 Chunks = Callable[[], AsyncGenerator[Chunk, None]]
 
+ROWS_VARY = {"Vary": "Accept, Accept-Encoding"}
+"""What an answer of rows depends on, for caches."""
+
 _SMALL_VALUES = 32_768
 _MIN_PACKED_BYTES = 4096
 _TEXT_CODINGS = (*CODINGS, IDENTITY)
@@ -39,7 +42,7 @@ def respond_at_once(
     for _ in range(1, encoder.passes):
         pieces += [encoder.turn(), _rows(encoder, chunk)]
     body = b"".join([*pieces, *encoder.end()])
-    headers = {**headers, "Vary": "Accept, Accept-Encoding"}
+    headers = {**headers, **ROWS_VARY}
     coding = _coding(request, codec) if len(body) >= _MIN_PACKED_BYTES else IDENTITY
     if coding != IDENTITY:
         compressor = CODINGS[coding].compressor()
@@ -68,7 +71,7 @@ def respond_in_pieces(
         filling: as long as it goes on, there are more rows to come from the request.
     """
     coding = _coding(request, codec)
-    headers = {**headers, "Vary": "Accept, Accept-Encoding"}
+    headers = {**headers, **ROWS_VARY}
     encoder = codec.encoder(answer)
     compressor: Compressor | None = None
     if coding != IDENTITY:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, cast
 
-from fastapi import Depends, Header, Query, Request
+from fastapi import Depends, Header, Request
 
 from app.body_memory import BodyMemory, ProjectMemory
 from app.callers import Caller
@@ -15,8 +15,6 @@ from models_store.blobs import BlobStore
 from models_store.database import Database
 from models_store.jobs import Jobs
 from models_store.registry import Registry
-
-DEFAULT_LIMIT = 50
 
 
 # Async although they never wait: FastAPI sends plain functions to a thread each.
@@ -102,8 +100,3 @@ REPLAYED = {
     "schema": {"type": "string"},
 }
 """The OpenAPI object of the header `Idempotent-Replayed`."""
-
-LimitQuery = Annotated[int, Query(ge=1, le=200, description="Most items of the page.")]
-CursorQuery = Annotated[
-    str | None, Query(max_length=200, description="`next_cursor` of the page before.")
-]

@@ -80,11 +80,13 @@ class Accepted:
         request: what the job row keeps.
         model_name: the model that gets a version, or that is used.
         model_version: the version that is used.
+        reserved_bytes: Most bytes that the job may come to store.
     """
 
     request: BaseModel
     model_name: str
     model_version: int | None = None
+    reserved_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +138,8 @@ class JobDesk:
         self._response.headers["Location"] = f"/v1/jobs/{job.id}"
         if submitted.replayed:
             self._response.headers["Idempotent-Replayed"] = "true"
-            return JobView.of(job)
-        return JobView.of(job, sent=hint(self._queue, job))
+            return JobView.whole(job)
+        return JobView.whole(job, sent=hint(self._queue, job))
 
     def _submit(self, draft: Draft) -> Submitted:
         idempotency = None
@@ -156,6 +158,7 @@ class JobDesk:
             request=accepted.request.model_dump(mode="json"),
             request_id=request_id_of(self._request),
             traceparent=self._request.state.traceparent,
+            reserved_bytes=accepted.reserved_bytes,
         )
         settings = settings_of(self._request)
         return self._jobs.submit(

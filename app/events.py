@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "text/event-stream"
 PAGE = 500
+_PAGE_BYTES = 256 * 1024  # of their data; a message may have some kilobytes
 _POLL_S = 0.5
 _KEEP_ALIVE_S = 15.0
 _RETRY = b"retry: 2000\n\n"
@@ -53,11 +54,22 @@ class EventFeed:
             self._after = events[-1].seq
         return events, ended
 
+    async def check(self) -> None:
+        """See that there is such a job.
+
+        Raises:
+            StoreError: there is none, or the database cannot be asked.
+        """
+        await asyncio.to_thread(self._jobs.summary, self._project, self._job_id)
+
     def _read(self) -> tuple[list[JobEvent], bool]:
         # The state first: all events of a job that is final now are there to be read.
-        final = self._jobs.get(self._project, self._job_id).final
-        events = self._jobs.events(self._project, self._job_id, after=self._after, limit=PAGE)
-        return events, final and len(events) < PAGE
+        job = self._jobs.summary(self._project, self._job_id)
+        events = self._jobs.events(
+            self._project, self._job_id, after=self._after, limit=PAGE, max_bytes=_PAGE_BYTES
+        )
+        last = events[-1].seq if events else self._after
+        return events, job.final and last >= job.last_event
 
 
 class EventStream(Response):

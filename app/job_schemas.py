@@ -5,12 +5,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models_store.jobs import EventKind, Job, JobEvent, JobKind, JobState
+from app.listing import bounded
+from models_store.jobs import EventKind, Job, JobEvent, JobKind, JobState, JobSummary
 from models_store.pages import Page
 
 _ID = "job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"
 _DATASET_ID = "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"
-_JOB_EXAMPLE: dict[str, Any] = {
+_SUMMARY_EXAMPLE: dict[str, Any] = {
     "id": _ID,
     "kind": "training",
     "state": "running",
@@ -28,10 +29,14 @@ _JOB_EXAMPLE: dict[str, Any] = {
         "rows_per_second": 51000.0,
     },
     "model": {"name": "shuttle", "version": None},
+    "dataset_id": _DATASET_ID,
     "result": None,
     "dispatch": "sent",
     "cancel_requested": False,
     "error": None,
+}
+_JOB_EXAMPLE: dict[str, Any] = {
+    **_SUMMARY_EXAMPLE,
     "request": {"model_name": "shuttle", "dataset_id": _DATASET_ID},
 }
 
@@ -97,7 +102,7 @@ class JobResultView(BaseModel):
     rows: int
 
     @classmethod
-    def of(cls, job: Job) -> "JobResultView | None":
+    def of(cls, job: JobSummary) -> "JobResultView | None":
         """What callers see of a job's result; None if there is none."""
         result = job.result
         if result is None:
@@ -118,10 +123,10 @@ class JobErrorView(BaseModel):
     detail: str
 
 
-class JobView(BaseModel):
-    """A job."""
+class JobSummaryView(BaseModel):
+    """A job in a listing: without its request."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_JOB_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [_SUMMARY_EXAMPLE]})
 
     id: str
     kind: JobKind
@@ -140,6 +145,7 @@ class JobView(BaseModel):
         " included, once succeeded."
     )
     model: JobModelView
+    dataset_id: str | None = Field(description="Dataset that it reads, if it reads one.")
     result: JobResultView | None = Field(
         description="Of a scoring or a sampling that has succeeded; null once it is deleted."
     )
@@ -149,47 +155,42 @@ class JobView(BaseModel):
     )
     cancel_requested: bool = Field(description="It runs, and is about to stop.")
     error: JobErrorView | None
+
+    @classmethod
+    def of(cls, job: JobSummary) -> "JobSummaryView":
+        """Return the form of a job that callers see in a listing."""
+        return JobSummaryView(**_members(job))
+
+
+class JobView(JobSummaryView):
+    """A job."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_JOB_EXAMPLE]})
+
     request: dict[str, Any] = Field(description="The body as accepted, with every choice made.")
 
     @classmethod
-    def of(cls, job: Job, *, sent: bool = False) -> "JobView":
-        """What callers see of a job.
+    def whole(cls, job: Job, *, sent: bool = False) -> "JobView":
+        """Return the form of a job that callers see.
 
         Args:
             job: as the database has it.
             sent: a worker has been told since.
         """
-        dispatched = sent or job.dispatched or job.state is not JobState.QUEUED
-        return cls(
-            id=job.id,
-            kind=job.kind,
-            state=job.state,
-            attempt=job.attempt,
-            created_at=job.created_at,
-            started_at=job.started_at,
-            finished_at=job.finished_at,
-            next_attempt_at=job.not_before,
-            progress=_progress(job),
-            metrics=job.metrics,
-            model=JobModelView(name=job.model_name, version=job.model_version),
-            result=JobResultView.of(job),
-            dispatch="sent" if dispatched else "pending",
-            cancel_requested=job.cancel_requested and not job.final,
-            error=JobErrorView(**job.error) if job.error else None,
-            request=job.request,
-        )
+        return cls(**_members(job, sent=sent), request=job.request)
 
 
 class JobPage(BaseModel):
     """A page of jobs, newest first."""
 
-    items: list[JobView]
+    items: list[JobSummaryView]
     next_cursor: str | None = Field(description="For the next page; null: this is the last one.")
 
     @classmethod
-    def of(cls, page: Page[Job]) -> "JobPage":
-        """What callers see of a page."""
-        return cls(items=[JobView.of(job) for job in page.items], next_cursor=page.next_cursor)
+    def of(cls, page: Page[JobSummary]) -> "JobPage":
+        """Return the form of a page that callers see."""
+        views = bounded(page, JobSummaryView.of)
+        return cls(items=views.items, next_cursor=views.next_cursor)
 
 
 class EventView(BaseModel):
@@ -214,7 +215,29 @@ class EventPage(BaseModel):
     ended: bool = Field(description="The job has ended and these are its last events.")
 
 
-def _progress(job: Job) -> ProgressViews | None:
+def _members(job: JobSummary, *, sent: bool = False) -> dict[str, Any]:
+    dispatched = sent or job.dispatched or job.state is not JobState.QUEUED
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "state": job.state,
+        "attempt": job.attempt,
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "next_attempt_at": job.not_before,
+        "progress": _progress(job),
+        "metrics": job.metrics,
+        "model": JobModelView(name=job.model_name, version=job.model_version),
+        "dataset_id": job.dataset_id,
+        "result": JobResultView.of(job),
+        "dispatch": "sent" if dispatched else "pending",
+        "cancel_requested": job.cancel_requested and not job.final,
+        "error": JobErrorView(**job.error) if job.error else None,
+    }
+
+
+def _progress(job: JobSummary) -> ProgressViews | None:
     if not job.progress:
         return None
     match job.kind:

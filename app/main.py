@@ -44,6 +44,7 @@ from app.routes import (
 )
 from app.settings import ApiSettings
 from app.stores import check_later, check_stores
+from app.upload_room import UploadRoom
 from app.uploads import MULTIPART_OVERHEAD_BYTES
 from models_store.audit_trail import AuditTrail
 from models_store.blobs import BlobStore
@@ -53,6 +54,7 @@ from models_store.jobs import Jobs
 from models_store.keys import Keys
 from models_store.registry import Registry
 
+_BALLAST_PAUSE_S = 5.0
 _STALE_UPLOAD_S = 24 * 3600
 # No cookies and no other credentials of a browser, ever: a page must have a key of its own.
 _CORS: dict[str, Any] = {
@@ -142,7 +144,7 @@ def create_app(settings: ApiSettings, *, after_load: Callable[[], None] = lambda
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state = app.state
     settings: ApiSettings = state.settings
-    state.database = Database(settings.resolved_database_url)
+    state.database = Database(settings.resolved_database_url, ballast_bytes=settings.ballast_bytes)
     try:
         state.blobs = BlobStore(settings.blob_root)
         passing = await asyncio.to_thread(check_stores, state.database, state.blobs)
@@ -163,6 +165,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.jobs = Jobs(state.database)
         state.plots = Plots()
         state.parsers = CapacityLimiter(settings.max_parsers)
+        state.upload_room = UploadRoom()
         state.body_memory = BodyMemory(settings.max_bodies_bytes)
         state.models = LoadedModels(
             state.registry,
@@ -188,6 +191,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         looks = [
             asyncio.create_task(_check_later(app, needed=away)),
             asyncio.create_task(state.engine_watch.run(end=lambda: _fail(app))),
+            asyncio.create_task(_keep_ballast(state.database)),
         ]
         try:
             yield
@@ -200,6 +204,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await state.audit.close()
     finally:
         state.database.dispose()
+
+
+async def _keep_ballast(database: Database) -> None:
+    while True:
+        await asyncio.to_thread(database.restore_ballast)
+        await asyncio.sleep(_BALLAST_PAUSE_S)
 
 
 async def _check_later(app: FastAPI, *, needed: bool) -> None:

@@ -5,8 +5,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.listing import bounded
 from models_store.pages import Page
-from models_store.registry import Alias, Model, Version
+from models_store.registry import Alias, Model, Version, VersionSummary
 
 _MODEL_EXAMPLE: dict[str, Any] = {
     "name": "shuttle",
@@ -47,6 +48,17 @@ _VERSION_EXAMPLE: dict[str, Any] = {
     "created_at": "2026-11-24T15:27:00Z",
 }
 
+_SUMMARY_EXAMPLE: dict[str, Any] = {
+    **{
+        name: value
+        for name, value in _VERSION_EXAMPLE.items()
+        if name not in ("columns", "flow", "preprocessing", "held_out")
+    },
+    "lineage": {
+        name: value for name, value in _VERSION_EXAMPLE["lineage"].items() if name != "target"
+    },
+}
+
 _SHOWN_QUANTILES = (0.01, 0.05, 0.5)
 
 
@@ -80,8 +92,8 @@ class ModelPage(BaseModel):
     @classmethod
     def of(cls, page: Page[Model]) -> "ModelPage":
         """What callers see of a page."""
-        items = [ModelView.of(model) for model in page.items]
-        return cls(items=items, next_cursor=page.next_cursor)
+        views = bounded(page, ModelView.of)
+        return cls(items=views.items, next_cursor=views.next_cursor)
 
 
 class LineageView(BaseModel):
@@ -117,6 +129,57 @@ class CheckpointView(BaseModel):
 
     sha256: str
     bytes: int
+
+
+class LineageSummaryView(BaseModel):
+    """Things that a version was made from."""
+
+    job_id: str | None = Field(description="Null: it was imported.")
+    dataset_id: str | None
+    dataset_sha256: str | None = Field(description="Hash of the stored table.")
+    code_version: str
+    seed: int | None
+
+
+class VersionSummaryView(BaseModel):
+    """A version in a listing: without its columns, spec, target and quantiles."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_SUMMARY_EXAMPLE]})
+
+    name: str
+    version: int
+    family: str
+    dim: int
+    parameters: int
+    metrics: dict[str, Any]
+    lineage: LineageSummaryView
+    checkpoint: CheckpointView
+    aliases: list[str]
+    created_at: datetime
+
+    @classmethod
+    def of(cls, version: VersionSummary) -> "VersionSummaryView":
+        """Return the form of a version that callers see in a listing."""
+        return cls(
+            name=version.name,
+            version=version.version,
+            family=version.family,
+            dim=version.dim,
+            parameters=version.parameters,
+            metrics=version.metrics,
+            lineage=LineageSummaryView(
+                job_id=version.job_id,
+                dataset_id=version.dataset_id,
+                dataset_sha256=version.dataset_sha256,
+                code_version=version.code_version,
+                seed=version.seed,
+            ),
+            checkpoint=CheckpointView(
+                sha256=version.checkpoint_sha256, bytes=version.checkpoint_bytes
+            ),
+            aliases=version.aliases,
+            created_at=version.created_at,
+        )
 
 
 class VersionView(BaseModel):
@@ -181,14 +244,14 @@ class VersionView(BaseModel):
 class VersionPage(BaseModel):
     """A page of versions, newest first."""
 
-    items: list[VersionView]
+    items: list[VersionSummaryView]
     next_cursor: str | None = Field(description="For the next page; null: this is the last one.")
 
     @classmethod
-    def of(cls, page: Page[Version]) -> "VersionPage":
-        """What callers see of a page."""
-        items = [VersionView.of(version) for version in page.items]
-        return cls(items=items, next_cursor=page.next_cursor)
+    def of(cls, page: Page[VersionSummary]) -> "VersionPage":
+        """Return the form of a page that callers see."""
+        views = bounded(page, VersionSummaryView.of)
+        return cls(items=views.items, next_cursor=views.next_cursor)
 
 
 class AliasRequest(BaseModel):

@@ -274,11 +274,18 @@ _LIMITS = (
         retry_after_s=1,
     ),
     ProblemType(
+        "limit-aliases",
+        409,
+        "The model has too many aliases",
+        "A model may have so many aliases. Delete one that is not needed, or move it.",
+    ),
+    ProblemType(
         "quota-storage",
         507,
         "The project's storage is full",
-        "Datasets, weights of models and results of bulk jobs count. Nothing was stored; delete"
-        " datasets that are not needed.",
+        "Datasets, weights of models, checkpoints, results of bulk jobs and the rows that describe"
+        " them count, and unfinished jobs with the most that they may come to store. Nothing was"
+        " stored; delete datasets or results that are not needed, or cancel jobs.",
     ),
     ProblemType(
         "overloaded",

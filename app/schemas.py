@@ -6,15 +6,21 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from models_store.registry import Dataset
+from app.listing import bounded
+from models_store.pages import Page
+from models_store.registry import Dataset, DatasetSummary
 
-_DATASET_EXAMPLE: JsonDict = {
+_SUMMARY_EXAMPLE: JsonDict = {
     "id": "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
     "name": "shuttle",
     "rows": 49097,
+    "column_count": 1,
     "bytes": 3535112,
     "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     "created_at": "2026-11-24T15:27:00Z",
+}
+_DATASET_EXAMPLE: JsonDict = {
+    **_SUMMARY_EXAMPLE,
     "columns": [
         {
             "name": "x1",
@@ -50,6 +56,33 @@ class WarningView(BaseModel):
     detail: str
 
 
+class DatasetSummaryView(BaseModel):
+    """A dataset in a listing: without its columns and their statistics."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_SUMMARY_EXAMPLE]})
+
+    id: str
+    name: str | None
+    rows: int
+    column_count: int = Field(description="Number of columns.")
+    bytes: int = Field(description="Size of the stored table.")
+    sha256: str = Field(description="Hash of the stored table; models name it in their lineage.")
+    created_at: datetime
+
+    @classmethod
+    def of(cls, dataset: DatasetSummary) -> "DatasetSummaryView":
+        """Return the form of a dataset that callers see in a listing."""
+        return cls(
+            id=dataset.id,
+            name=dataset.name,
+            rows=dataset.rows,
+            column_count=dataset.width,
+            bytes=dataset.bytes,
+            sha256=dataset.sha256,
+            created_at=dataset.created_at,
+        )
+
+
 class DatasetView(BaseModel):
     """A dataset."""
 
@@ -58,6 +91,7 @@ class DatasetView(BaseModel):
     id: str
     name: str | None
     rows: int
+    column_count: int = Field(description="Number of columns.")
     bytes: int = Field(description="Size of the stored table.")
     sha256: str = Field(description="Hash of the stored table; models name it in their lineage.")
     created_at: datetime
@@ -71,6 +105,7 @@ class DatasetView(BaseModel):
             id=dataset.id,
             name=dataset.name,
             rows=dataset.rows,
+            column_count=len(dataset.columns),
             bytes=dataset.bytes,
             sha256=dataset.sha256,
             created_at=dataset.created_at,
@@ -82,8 +117,14 @@ class DatasetView(BaseModel):
 class DatasetPage(BaseModel):
     """A page of datasets, newest first."""
 
-    items: list[DatasetView]
+    items: list[DatasetSummaryView]
     next_cursor: str | None = Field(description="For the next page; null: this is the last one.")
+
+    @classmethod
+    def of(cls, page: Page[DatasetSummary]) -> "DatasetPage":
+        """Return the form of a page that callers see."""
+        views = bounded(page, DatasetSummaryView.of)
+        return cls(items=views.items, next_cursor=views.next_cursor)
 
 
 class RowsView(BaseModel):

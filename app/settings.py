@@ -110,11 +110,6 @@ class ApiSettings(StoreSettings):
     max_queued_jobs: int = Field(
         default=1_000, ge=1, description="Most jobs of a project that wait at once."
     )
-    max_project_bytes: int = Field(
-        default=100 * _GIB,
-        ge=1,
-        description="What a project may store: datasets, weights of models, results of bulk jobs.",
-    )
     rate_limit: float = Field(
         default=0,
         ge=0,

@@ -13,6 +13,7 @@ from app.multipart import FilePart, file_part
 from app.negotiation import known_codec
 from app.problems import Problem
 from app.request_bodies import limit_packed_body
+from app.upload_room import Held, declared_bytes
 from models_store.table_contract import SUFFIXES, TableFormat
 
 MULTIPART_MEDIA_TYPE = "multipart/form-data"
@@ -37,20 +38,25 @@ class Upload:
     file_name: str | None
 
 
-async def receive_upload(request: Request, destination: Path, *, max_bytes: int) -> Upload:
+async def receive_upload(
+    request: Request, destination: Path, *, max_bytes: int, held: Held
+) -> Upload:
     """Write the uploaded file to `destination`.
 
     Args:
         request: a raw body, or a multipart form with one part named `file`.
         destination: an existing file.
         max_bytes: the largest file.
+        held: what it takes of the project's room.
 
     Raises:
+        LimitError: the project has no room for it.
         Problem: the type is unknown, the file is empty or too large, or the form is malformed.
         ClientDisconnect: the caller left before the end.
     """
     is_form = media_type_of(request) == MULTIPART_MEDIA_TYPE
     limit_packed_body(request, max_bytes + is_form * MULTIPART_OVERHEAD_BYTES)
+    held.need(declared_bytes(request, max_bytes))
     if is_form:
         part = await file_part(request)
         upload = Upload(*_part_format(part), _label(part.file_name))
@@ -58,7 +64,8 @@ async def receive_upload(request: Request, destination: Path, *, max_bytes: int)
     else:
         upload = Upload(*_raw_format(request.headers.get("content-type")), None)
         chunks = request.stream()
-    size = await write_to_disk(_limited(chunks, max_bytes=max_bytes), destination)
+    limited = _limited(chunks, max_bytes=max_bytes)
+    size = await write_to_disk(held.counted(limited), destination)
     if size == 0:
         raise Problem("dataset-empty", "The file has no bytes.", status=400)
     return upload

@@ -23,6 +23,7 @@ from models_store.errors import BlobCorruptError, BlobDiskError, BlobError, Blob
 STAGING = "staging"
 
 _KEY = re.compile(r"(datasets|jobs|models|results)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){1,3}")
+_ATTEMPT = re.compile(r"[0-9]{1,9}(?=[-.])")
 _FOLDERS = ("datasets", "jobs", "models", "results")
 
 
@@ -63,6 +64,12 @@ def parts_key(job_id: str, attempt: int, *, number: int) -> str:
 def result_key(job_id: str, attempt: int, *, suffix: str) -> str:
     """Return the key of a bulk job's file; no two attempts share one."""
     return f"results/{job_id}/{attempt}.{suffix}"
+
+
+def attempt_of(key: str) -> int:
+    """Return the attempt that made a file of a job; 0 for a name that none makes."""
+    found = _ATTEMPT.match(key.rpartition("/")[2])
+    return 0 if found is None else int(found[0])
 
 
 @dataclass(frozen=True, kw_only=True)

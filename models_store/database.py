@@ -8,15 +8,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import inspect, text
+from sqlalchemy import event, inspect, text
 from sqlalchemy.orm import Session
 
+from models_store.ballast import Ballast
 from models_store.clock import db_now
 from models_store.database_errors import may_rerun, translated
 from models_store.engines import parse_url, service_engine, sqlite_file
-from models_store.errors import DatabaseBusyError, DatabaseUnavailableError, SchemaMismatchError
+from models_store.errors import (
+    DatabaseBusyError,
+    DatabaseUnavailableError,
+    SchemaMismatchError,
+    StorageFullError,
+)
 from models_store.filesystems import network_filesystem
 from models_store.revisions import head_revision, migrate, named
+from models_store.usage import charge
 
 __all__ = ["Database", "db_now", "migrate"]
 
@@ -29,13 +36,27 @@ _RETRIES = 3
 _FIRST_RETRY_S = 0.02
 
 
+class _Writing(Session):
+    """A session that may write: it counts what projects store as their rows change."""
+
+
+event.listen(_Writing, "before_flush", charge)
+
+
 class Database:
     """Transactions on SQLite (one file) or PostgreSQL; safe to share between threads.
 
     Every transaction is short: nothing waits for a network or a flow while one is open.
     """
 
-    def __init__(self, url: str, *, busy_timeout_s: float = 5.0, pool_size: int = 5) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        busy_timeout_s: float = 5.0,
+        pool_size: int = 5,
+        ballast_bytes: int = 0,
+    ) -> None:
         """Prepare the engine; no connection is made yet.
 
         Args:
@@ -43,6 +64,7 @@ class Database:
             busy_timeout_s: longest wait for another transaction, for a connection of the pool,
                 and for the server to answer a connect.
             pool_size: connections that stay open; as many again may open for a moment.
+            ballast_bytes: space that is kept for `transact_freeing` beside a SQLite file.
         """
         self._url = parse_url(url)
         self._file = sqlite_file(self._url)
@@ -51,6 +73,9 @@ class Database:
         self._writers = threading.Lock()
         self._write, self._read = self._engine, self._engine
         # A read sees one moment of the database, on both of them.
+        self._ballast: Ballast | None = None
+        if self._file is not None and ballast_bytes > 0:
+            self._ballast = Ballast(self._file.parent, ballast_bytes)
         if self._file is None:
             self._read = self._engine.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -75,7 +100,7 @@ class Database:
         with (
             self._turn(),
             translated(),
-            Session(self._write, expire_on_commit=False) as session,
+            _Writing(self._write, expire_on_commit=False) as session,
             session.begin(),
         ):
             yield session
@@ -112,6 +137,25 @@ class Database:
                 time.sleep(_FIRST_RETRY_S * 2**attempt)
         with self.write() as session:
             return work(session, *args, **kwargs)
+
+    def transact_freeing(
+        self, work: Callable[Concatenate[Session, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a function that makes room, as `transact`; on a full disk with the help of ballast.
+
+        Call `restore_ballast` once the room is there.
+        """
+        while True:
+            try:
+                return self.transact(work, *args, **kwargs)
+            except StorageFullError:
+                if self._ballast is None or not self._ballast.release():
+                    raise
+
+    def restore_ballast(self) -> None:
+        """Make the ballast whole, if there is room for it; cheap where it is."""
+        if self._ballast is not None:
+            self._ballast.restore()
 
     def ping(self) -> None:
         """Ask the database for a sign of life.

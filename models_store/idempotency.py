@@ -53,6 +53,16 @@ def known_resource(session: Session, project: str, idempotency: Idempotency) -> 
     return None if first is None else _resource_of(first, idempotency)
 
 
+def is_known(session: Session, project: str, key: str) -> bool:
+    """Return whether a key stands for something, whatever the request was."""
+    known = select(IdempotencyRow.key).where(
+        IdempotencyRow.project == project,
+        IdempotencyRow.key == key,
+        IdempotencyRow.expires_at > db_now(),
+    )
+    return session.scalar(known) is not None
+
+
 def forget_resource(session: Session, project: str, resource_id: str) -> None:
     """Free the keys that stand for something which is no more."""
     session.execute(

@@ -1,9 +1,9 @@
 """Job rows inside a transaction: locks, moves between states and events, for both sides of jobs."""
 
-from typing import TypeVarTuple
+from typing import Any, TypeVarTuple
 
 from sqlalchemy import Select, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from models_store.clock import db_now
 from models_store.errors import FencedError, NotFoundError
@@ -19,8 +19,10 @@ from models_store.job_states import (
     JobKind,
     JobResult,
     JobState,
+    JobSummary,
 )
 from models_store.tables import JobDatasetRow, JobEventRow, JobRow, JsonObject
+from models_store.usage import EVENT_BYTES, json_bytes
 
 Ts = TypeVarTuple("Ts")
 
@@ -28,41 +30,66 @@ _OWN_FAULT = "An unexpected fault of the service; its log tells more."
 _TEXT_LIMIT = 4000
 
 
+SUMMARY = (defer(JobRow.request, raiseload=True), defer(JobRow.checkpoints, raiseload=True))
+"""What a query of summaries leaves out: a request may have megabytes."""
+
+
 def to_job(row: JobRow) -> Job:
     """Return a row as a plain value."""
-    error = None
-    if row.error_code is not None:
-        error = JobError(code=row.error_code, detail=row.error_detail or "")
     return Job(
-        id=row.id,
-        project=row.project,
-        kind=JobKind(row.kind),
-        state=JobState(row.state),
-        attempt=row.attempt,
-        model_name=row.model_name,
-        model_version=row.model_version,
-        dataset_id=row.dataset_id,
+        **_summary(row),
         request=row.request,
-        progress=row.progress,
-        metrics=row.metrics,
-        result=None if row.result is None else JobResult(**row.result),  # type: ignore[typeddict-item]  # written as one
-        error=error,
         checkpoints=[Checkpoint(**checkpoint) for checkpoint in row.checkpoints],  # type: ignore[typeddict-item]  # written as a Checkpoint
-        cancel_requested=row.cancel_requested,
-        dispatched=row.dispatched,
-        request_id=row.request_id,
-        traceparent=row.traceparent,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        lease_expires_at=row.lease_expires_at,
-        not_before=row.not_before,
-        run_seconds=row.run_seconds,
     )
 
 
-def find(session: Session, project: str, job_id: str, *, lock: bool = False) -> JobRow:
+def to_summary(row: JobRow) -> JobSummary:
+    """Return a row that was read with `SUMMARY` as a plain value."""
+    return JobSummary(**_summary(row))
+
+
+def _summary(row: JobRow) -> dict[str, Any]:
+    error = None
+    if row.error_code is not None:
+        error = JobError(code=row.error_code, detail=row.error_detail or "")
+    return {
+        "id": row.id,
+        "project": row.project,
+        "kind": JobKind(row.kind),
+        "state": JobState(row.state),
+        "attempt": row.attempt,
+        "model_name": row.model_name,
+        "model_version": row.model_version,
+        "dataset_id": row.dataset_id,
+        "progress": row.progress,
+        "metrics": row.metrics,
+        "result": None if row.result is None else JobResult(**row.result),  # type: ignore[typeddict-item]  # written as one
+        "error": error,
+        "cancel_requested": row.cancel_requested,
+        "dispatched": row.dispatched,
+        "last_event": row.last_event,
+        "request_id": row.request_id,
+        "traceparent": row.traceparent,
+        "created_at": row.created_at,
+        "started_at": row.started_at,
+        "finished_at": row.finished_at,
+        "lease_expires_at": row.lease_expires_at,
+        "not_before": row.not_before,
+        "run_seconds": row.run_seconds,
+    }
+
+
+def find(
+    session: Session, project: str, job_id: str, *, lock: bool = False, summary: bool = False
+) -> JobRow:
     """Return a caller's job.
+
+    Args:
+        session: Transaction.
+        project: Project that owns the job.
+        job_id: Id of the job.
+        lock: Keep others from changing it until the transaction ends.
+        summary: Leave out what only `to_job` needs.
 
     Raises:
         NotFoundError: the project has no such job.
@@ -70,6 +97,8 @@ def find(session: Session, project: str, job_id: str, *, lock: bool = False) -> 
     row = None
     if is_id(job_id, "job"):
         query = select(JobRow).where(JobRow.id == job_id, JobRow.project == project)
+        if summary:
+            query = query.options(*SUMMARY)
         row = session.scalar(query.with_for_update() if lock else query)
     if row is None:
         raise NotFoundError("job", job_id)
@@ -164,6 +193,7 @@ def fail(session: Session, row: JobRow, *, code: str, detail: str | None) -> Non
 def append(session: Session, row: JobRow, event: EventKind, data: JsonObject) -> None:
     """Append an event to a locked job; the row counts, so that numbers have no gaps."""
     row.last_event += 1
+    row.metadata_bytes += EVENT_BYTES + json_bytes(data)
     session.add(
         JobEventRow(job_id=row.id, seq=row.last_event, project=row.project, event=event, data=data)
     )

@@ -56,6 +56,9 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 """States that no worker leaves."""
 
+RESUMABLE_STATES = frozenset({JobState.FAILED, JobState.CANCELLED})
+"""States that a caller may bring a job back from."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
@@ -71,6 +74,8 @@ class NewJob:
         request: the accepted request, defaults filled in; a JSON object.
         request_id: the id of the HTTP request, for the logs of the worker.
         traceparent: the W3C trace context of the HTTP request.
+        reserved_bytes: the most that it may come to store beside its request; counts in the quota
+            until it has ended.
     """
 
     project: str
@@ -82,6 +87,7 @@ class NewJob:
     held_out_ids: tuple[str, ...] = ()
     request_id: str | None = None
     traceparent: str | None = None
+    reserved_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +114,15 @@ class Checkpoint(TypedDict):
     """A durable state of a job, in the blob store; ``epoch`` may count iterations or parts.
 
     ``step`` orders all checkpoints of a job, those within an epoch among them: steps of the
-    optimiser, or rows. It is missing in those from before it was kept.
+    optimiser, or rows. ``bytes`` are those of its file, and of the parts that it lists. Each is
+    missing in those from before it was kept.
     """
 
     key: str
     sha256: str
     epoch: int
     step: NotRequired[int]
+    bytes: NotRequired[int]
 
 
 class JobResult(TypedDict):
@@ -132,15 +140,15 @@ class JobResult(TypedDict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """A job as it stands.
+class JobSummary:
+    """A job as it stands, without what may be large.
 
     Attributes:
         attempt: how many times it was claimed; the fencing token of the present attempt.
         model_version: the version that it uses, or made, once it succeeded.
         result: the file that it made, once it succeeded.
-        checkpoints: the newest two, newest first.
         dispatched: whether a hint was sent to the queue since it was last queued.
+        last_event: number of its newest event.
         lease_expires_at: when another worker may take it, by the database's clock.
         not_before: moment until which no worker takes it, after a failed attempt; by the
             database's clock.
@@ -155,14 +163,13 @@ class Job:
     model_name: str
     model_version: int | None
     dataset_id: str | None
-    request: dict[str, Any]
     progress: dict[str, Any] | None
     metrics: dict[str, Any] | None
     result: JobResult | None
     error: JobError | None
-    checkpoints: list[Checkpoint]
     cancel_requested: bool
     dispatched: bool
+    last_event: int
     request_id: str | None
     traceparent: str | None
     created_at: datetime
@@ -176,6 +183,19 @@ class Job:
     def final(self) -> bool:
         """Whether it has ended."""
         return self.state in FINAL_STATES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(JobSummary):
+    """A job as it stands.
+
+    Attributes:
+        request: as accepted.
+        checkpoints: the newest two, newest first.
+    """
+
+    request: dict[str, Any]
+    checkpoints: list[Checkpoint]
 
 
 @dataclass(frozen=True, kw_only=True)

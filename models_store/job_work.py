@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from models_store.attempt_ends import end_attempt
 from models_store.clock import db_now
 from models_store.database import Database
-from models_store.errors import CancelledInsteadError, FencedError
+from models_store.errors import CancelledInsteadError, FencedError, LimitError
 from models_store.job_retries import AttemptEnd, Ending
 from models_store.job_rows import (
     append,
@@ -22,6 +22,7 @@ from models_store.job_rows import (
     to_job,
 )
 from models_store.job_states import (
+    RESUMABLE_STATES,
     Checkpoint,
     EventKind,
     Job,
@@ -30,6 +31,7 @@ from models_store.job_states import (
 )
 from models_store.records import NewVersion, Version
 from models_store.tables import JobRow
+from models_store.usage import check_storage
 from models_store.version_rows import add_version, version_of_job
 
 _CHECKPOINTS_KEPT = 2
@@ -47,14 +49,17 @@ class JobWork:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def claim(self, worker: str, *, lease_s: float) -> Job | None:
+    def claim(
+        self, worker: str, *, lease_s: float, max_project_bytes: int | None = None
+    ) -> Job | None:
         """Take the next job for this worker, or return None if there is none.
 
         Expired leases come first, then the queue in order. A job that was left by its worker
         waits longer each time, and fails on the way when that happened too often without
-        progress; one that was to be cancelled is cancelled.
+        progress, as does one of a project that stores more than it may by now; one that was to be
+        cancelled is cancelled.
         """
-        return self._database.transact(_claim, worker, lease_s)
+        return self._database.transact(_claim, worker, lease_s, max_project_bytes)
 
     def renew(
         self,
@@ -166,6 +171,19 @@ class JobWork:
         """
         self._database.transact(_cancelled, job_id, attempt)
 
+    def kept_checkpoints(self, job_id: str, attempt: int) -> list[Checkpoint] | None:
+        """Return the checkpoints that a failed or cancelled job names; it has no use for other files.
+
+        Returns:
+            None: the job is in another state, or another attempt took it.
+        """
+        with self._database.read() as session:
+            query = select(JobRow.checkpoints).where(
+                JobRow.id == job_id, JobRow.attempt == attempt, JobRow.state.in_(RESUMABLE_STATES)
+            )
+            named = session.scalar(query)
+        return None if named is None else [Checkpoint(**at) for at in named]  # type: ignore[typeddict-item]  # written as a Checkpoint
+
     def release(self, job_id: str, attempt: int, *, failed: AttemptEnd | None = None) -> JobState:
         """Give the job back to the queue.
 
@@ -197,7 +215,9 @@ class _Epoch:
         return int(next(counted, 0))
 
 
-def _claim(session: Session, worker: str, lease_s: float) -> Job | None:
+def _claim(
+    session: Session, worker: str, lease_s: float, max_project_bytes: int | None
+) -> Job | None:
     while (row := _next(session, worker)) is not None:
         if row.state == JobState.RUNNING:
             end_attempt(session, row, _SILENT)
@@ -208,8 +228,25 @@ def _claim(session: Session, worker: str, lease_s: float) -> Job | None:
         row.lease_expires_at = db_now(lease_s)
         move(session, row, JobState.RUNNING)
         session.flush()
+        if not _has_room(session, row, max_project_bytes):
+            continue
         return to_job(row)
     return None
+
+
+def _has_room(session: Session, row: JobRow, max_bytes: int | None) -> bool:
+    """Return whether a job's project stores no more than it may; if not, the job fails.
+
+    Each job is counted from its submission, so this is about a quota that was lowered since.
+    """
+    if max_bytes is None:
+        return True
+    try:
+        check_storage(session, row.project, max_bytes)
+    except LimitError as error:
+        fail(session, row, code="quota_storage", detail=error.detail)
+        return False
+    return True
 
 
 def _next(session: Session, worker: str) -> JobRow | None:

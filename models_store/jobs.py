@@ -1,8 +1,8 @@
 """Jobs as callers see them: submit, look, cancel, resume. Workers use `models_store.job_work`."""
 
-from dataclasses import replace
+from collections.abc import Iterator
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, exists, select, update
 from sqlalchemy.orm import Session
 
 from models_store.clock import db_now
@@ -11,13 +11,12 @@ from models_store.dataset_rows import pin_dataset
 from models_store.errors import (
     JobFinalError,
     JobNotResumableError,
-    LimitError,
     ResultDeletedError,
     ResultNotReadyError,
 )
-from models_store.idempotency import claim_key, known_resource
-from models_store.ids import new_id
+from models_store.idempotency import known_resource
 from models_store.job_rows import (
+    SUMMARY,
     append,
     datasets_of,
     expired_leases,
@@ -25,9 +24,11 @@ from models_store.job_rows import (
     move,
     queue,
     to_job,
+    to_summary,
 )
 from models_store.job_states import (
     FINAL_STATES,
+    RESUMABLE_STATES,
     TRANSITIONS,
     Checkpoint,
     EventKind,
@@ -38,12 +39,14 @@ from models_store.job_states import (
     JobKind,
     JobResult,
     JobState,
+    JobSummary,
     NewJob,
     Submitted,
 )
-from models_store.pages import Page, page_of
-from models_store.tables import JobDatasetRow, JobEventRow, JobRow
-from models_store.usage import check_storage
+from models_store.pages import Listing, Page, page_of
+from models_store.submissions import replayed, submit
+from models_store.tables import DatasetRow, JobDatasetRow, JobEventRow, JobRow
+from models_store.usage import check_storage, json_bytes
 
 __all__ = [
     "FINAL_STATES",
@@ -57,12 +60,15 @@ __all__ = [
     "JobKind",
     "JobResult",
     "JobState",
+    "JobSummary",
     "Jobs",
     "NewJob",
     "Submitted",
     "result_of",
 ]
 
+
+_EVENTS_AT_ONCE = 50
 
 # Inside the class, `list` is its method.
 JobIds = list[str]
@@ -90,14 +96,15 @@ class Jobs:
             idempotency: makes a repeated request give the first job, for 24 hours.
             max_queued: how many jobs of the project may wait; requests that race may pass it by
                 their own number.
-            max_bytes: what the project may store; what a job that was accepted makes may pass it.
+            max_bytes: what the project may store, what this and its other unfinished jobs may come
+                to store included.
 
         Raises:
             NotFoundError: the project has no such dataset.
             IdempotencyReusedError: the key came before with another fingerprint.
-            LimitError: so many jobs of the project wait already, or it stores so much.
+            LimitError: so many jobs of the project wait already, or it would store too much.
         """
-        return self._database.transact(_submit, new, idempotency, max_queued, max_bytes)
+        return self._database.transact(submit, new, idempotency, max_queued, max_bytes)
 
     def submitted(self, project: str, idempotency: Idempotency) -> Submitted | None:
         """Return the job that a repeated request gave the first time, whatever became of its data.
@@ -107,7 +114,7 @@ class Jobs:
         """
         with self._database.read() as session:
             job_id = known_resource(session, project, idempotency)
-            return None if job_id is None else _replayed(session, project, job_id)
+            return None if job_id is None else replayed(session, project, job_id)
 
     def get(self, project: str, job_id: str) -> Job:
         """Return a job.
@@ -118,6 +125,15 @@ class Jobs:
         with self._database.read() as session:
             return to_job(find(session, project, job_id))
 
+    def summary(self, project: str, job_id: str) -> JobSummary:
+        """Return a job without its request, which may be large.
+
+        Raises:
+            NotFoundError: the project has no such job.
+        """
+        with self._database.read() as session:
+            return to_summary(find(session, project, job_id, summary=True))
+
     def list(
         self,
         project: str,
@@ -127,13 +143,15 @@ class Jobs:
         state: JobState | None = None,
         kind: JobKind | None = None,
         model_name: str | None = None,
-    ) -> Page[Job]:
-        """List jobs, newest first.
+    ) -> Page[JobSummary]:
+        """List jobs, newest first, without their requests.
+
+        A page that few jobs pass the filters of may be short, even empty, before the last one.
 
         Raises:
             CursorError: the cursor is not one of this listing.
         """
-        query = select(JobRow).where(JobRow.project == project)
+        query = select(JobRow).options(*SUMMARY).where(JobRow.project == project)
         if state is not None:
             query = query.where(JobRow.state == state)
         if kind is not None:
@@ -141,10 +159,10 @@ class Jobs:
         if model_name is not None:
             query = query.where(JobRow.model_name == model_name)
         with self._database.read() as session:
-            rows = page_of(
-                session, query, JobRow.position, listing="jobs", cursor=cursor, limit=limit
-            )
-            return rows.map(to_job)
+            among = select(JobRow.position).where(JobRow.project == project)
+            listing = Listing(name="jobs", key=JobRow.position, among=among)
+            rows = page_of(session, query, listing, cursor=cursor, limit=limit)
+            return rows.map(to_summary)
 
     def cancel(self, project: str, job_id: str) -> Job:
         """Cancel a queued job at once; ask a running one to stop.
@@ -155,16 +173,22 @@ class Jobs:
             NotFoundError: the project has no such job.
             JobFinalError: it succeeded or failed.
         """
-        return self._database.transact(_cancel, project, job_id)
+        return self._database.transact_freeing(_cancel, project, job_id)
 
-    def resume(self, project: str, job_id: str) -> Job:
+    def resume(self, project: str, job_id: str, *, max_bytes: int | None = None) -> Job:
         """Queue a cancelled or failed job again; it goes on from its newest checkpoint.
+
+        Args:
+            project: Project that owns the job.
+            job_id: Id of the job.
+            max_bytes: what the project may store, as for `submit`.
 
         Raises:
             NotFoundError: the project has no such job, or a dataset of it is gone.
             JobNotResumableError: it is in another state.
+            LimitError: the project would store too much.
         """
-        return self._database.transact(_resume, project, job_id)
+        return self._database.transact(_resume, project, job_id, max_bytes)
 
     def delete_result(self, project: str, job_id: str) -> JobResult:
         """Forget the file of a bulk job and return what it was; its bytes are the caller's to delete.
@@ -173,16 +197,31 @@ class Jobs:
             NotFoundError: the project has no such job.
             ResultNotReadyError, ResultDeletedError: it has no file yet, or not any more.
         """
-        return self._database.transact(_delete_result, project, job_id)
+        return self._database.transact_freeing(_delete_result, project, job_id)
 
-    def events(self, project: str, job_id: str, *, after: int = 0, limit: int = 1000) -> Events:
+    def events(
+        self,
+        project: str,
+        job_id: str,
+        *,
+        after: int = 0,
+        limit: int = 1000,
+        max_bytes: int | None = None,
+    ) -> Events:
         """Return events with a number above ``after``, oldest first.
+
+        Args:
+            project: Project that owns the job.
+            job_id: Id of the job.
+            after: Number of an event.
+            limit: Most events.
+            max_bytes: Bytes of their data, which the last one may pass.
 
         Raises:
             NotFoundError: the project has no such job.
         """
         with self._database.read() as session:
-            row = find(session, project, job_id)
+            row = find(session, project, job_id, summary=True)
             if after >= row.last_event:
                 return []
             query = (
@@ -190,8 +229,37 @@ class Jobs:
                 .where(JobEventRow.job_id == job_id, JobEventRow.seq > max(after, 0))
                 .order_by(JobEventRow.seq)
                 .limit(limit)
+                .execution_options(yield_per=_EVENTS_AT_ONCE)
             )
-            return [_to_event(event) for event in session.scalars(query)]
+            return _bounded(map(_to_event, session.scalars(query)), max_bytes)
+
+    def leftover(self, *, keep_s: float, limit: int) -> JobIds:
+        """Return ids of ended jobs whose checkpoints are of no more use, longest ended first.
+
+        Args:
+            keep_s: Seconds after the end for which they are kept, unless a dataset of the job is
+                gone, without which it cannot be resumed.
+            limit: Most ids.
+        """
+        old = JobRow.finished_at <= db_now(-keep_s)
+        query = (
+            select(JobRow.id)
+            .where(JobRow.checkpoint_bytes > 0, JobRow.state.in_(RESUMABLE_STATES))
+            .where(old | _lacks_dataset())
+            .order_by(JobRow.finished_at)
+            .limit(limit)
+        )
+        with self._database.read() as session:
+            return list(session.scalars(query))
+
+    def forget_checkpoints(self, job_id: str, *, keep_s: float) -> int | None:
+        """Name no checkpoints in a job that `leftover` gave; their files are the caller's to delete.
+
+        Returns:
+            The job's last attempt: its files and those of earlier ones may go. None: it was resumed
+            meanwhile.
+        """
+        return self._database.transact_freeing(_forget_checkpoints, job_id, keep_s)
 
     def claimable(self, limit: int) -> JobIds:
         """Return ids of jobs that a worker could claim now, in the order of claiming."""
@@ -204,83 +272,6 @@ class Jobs:
     def mark_dispatched(self, job_ids: JobIds) -> None:
         """Note that hints for these jobs are in the queue."""
         self._database.transact(_mark_dispatched, job_ids)
-
-
-def _submit(
-    session: Session,
-    new: NewJob,
-    idempotency: Idempotency | None,
-    max_queued: int | None,
-    max_bytes: int | None,
-) -> Submitted:
-    job_id = new_id("job")
-    if idempotency is not None:
-        first_id = claim_key(session, new.project, idempotency, new_id=job_id)
-        if first_id != job_id:
-            return _replayed(session, new.project, first_id)
-    dataset_ids = {*new.held_out_ids} | ({new.dataset_id} if new.dataset_id else set())
-    for dataset_id in sorted(dataset_ids):
-        pin_dataset(session, new.project, dataset_id)
-    if max_queued is not None:
-        _check_queue(session, new.project, max_queued)
-    if max_bytes is not None:
-        check_storage(session, new.project, max_bytes)
-    row = JobRow(
-        id=job_id,
-        project=new.project,
-        kind=new.kind,
-        state=JobState.QUEUED,
-        model_name=new.model_name,
-        model_version=new.model_version,
-        dataset_id=new.dataset_id,
-        request=new.request,
-        request_id=new.request_id,
-        traceparent=new.traceparent,
-    )
-    session.add(row)
-    session.flush()
-    session.add_all(
-        JobDatasetRow(job_id=job_id, dataset_id=dataset_id, project=new.project)
-        for dataset_id in dataset_ids
-    )
-    append(session, row, EventKind.STATE, {"state": JobState.QUEUED.value, "attempt": 0})
-    session.flush()
-    return Submitted(job=to_job(row), replayed=False)
-
-
-def _replayed(session: Session, project: str, job_id: str) -> Submitted:
-    return Submitted(job=_as_accepted(to_job(find(session, project, job_id))), replayed=True)
-
-
-def _as_accepted(job: Job) -> Job:
-    """Return the job as the first answer showed it: a repeated request gets that answer again."""
-    return replace(
-        job,
-        state=JobState.QUEUED,
-        attempt=0,
-        model_version=None if job.kind.makes_version else job.model_version,
-        progress=None,
-        metrics=None,
-        result=None,
-        error=None,
-        checkpoints=[],
-        cancel_requested=False,
-        started_at=None,
-        finished_at=None,
-        lease_expires_at=None,
-        not_before=None,
-        run_seconds=0.0,
-    )
-
-
-def _check_queue(session: Session, project: str, max_queued: int) -> None:
-    waiting = session.scalar(
-        select(func.count())
-        .select_from(JobRow)
-        .where(JobRow.project == project, JobRow.state == JobState.QUEUED)
-    )
-    if (waiting or 0) >= max_queued:
-        raise LimitError("limit-queued-jobs", f"{max_queued} jobs wait already; try again later.")
 
 
 def _cancel(session: Session, project: str, job_id: str) -> Job:
@@ -301,9 +292,9 @@ def _cancel(session: Session, project: str, job_id: str) -> Job:
     return to_job(row)
 
 
-def _resume(session: Session, project: str, job_id: str) -> Job:
+def _resume(session: Session, project: str, job_id: str, max_bytes: int | None) -> Job:
     row = find(session, project, job_id, lock=True)
-    if row.state not in (JobState.CANCELLED, JobState.FAILED):
+    if row.state not in RESUMABLE_STATES:
         raise JobNotResumableError(job_id, state=row.state)
     for dataset_id in sorted(datasets_of(session, job_id)):
         pin_dataset(session, project, dataset_id)
@@ -315,7 +306,27 @@ def _resume(session: Session, project: str, job_id: str) -> Job:
     row.queued_at = db_now()
     move(session, row, JobState.QUEUED)
     session.flush()
+    if max_bytes is not None:
+        check_storage(session, project, max_bytes)
     return to_job(row)
+
+
+def _lacks_dataset() -> ColumnElement[bool]:
+    there = exists().where(DatasetRow.id == JobDatasetRow.dataset_id)
+    return exists().where(JobDatasetRow.job_id == JobRow.id, ~there)
+
+
+def _forget_checkpoints(session: Session, job_id: str, keep_s: float) -> int | None:
+    query = (
+        select(JobRow)
+        .where(JobRow.id == job_id, JobRow.state.in_(RESUMABLE_STATES))
+        .where((JobRow.finished_at <= db_now(-keep_s)) | _lacks_dataset())
+    )
+    row = session.scalar(query.with_for_update(of=JobRow))
+    if row is None:
+        return None
+    row.checkpoints = []
+    return row.attempt
 
 
 def _delete_result(session: Session, project: str, job_id: str) -> JobResult:
@@ -325,7 +336,7 @@ def _delete_result(session: Session, project: str, job_id: str) -> JobResult:
     return result
 
 
-def result_of(job: Job) -> JobResult:
+def result_of(job: JobSummary) -> JobResult:
     """The file that a bulk job made.
 
     Raises:
@@ -340,6 +351,20 @@ def result_of(job: Job) -> JobResult:
 
 def _mark_dispatched(session: Session, job_ids: JobIds) -> None:
     session.execute(update(JobRow).where(JobRow.id.in_(job_ids)).values(dispatched=True))
+
+
+def _bounded(events: Iterator[JobEvent], max_bytes: int | None) -> Events:
+    """Return the first events, up to the one that passes the bound in bytes."""
+    if max_bytes is None:
+        return list(events)
+    read: Events = []
+    size = 0
+    for event in events:
+        read.append(event)
+        size += json_bytes(event.data)
+        if size >= max_bytes:
+            break
+    return read
 
 
 def _to_event(row: JobEventRow) -> JobEvent:

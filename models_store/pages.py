@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from sqlalchemy import Select
@@ -16,53 +16,85 @@ S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R")
 
+_MOST_LOOKED_AT = 10_000
 _PLAIN = re.compile(r"([a-z]+):([1-9][0-9]{0,17})")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page(Generic[T]):
-    """Some items, and the cursor of the next page if there is one."""
+    """Some items, and the cursor of the next page if there is one.
+
+    Attributes:
+        cursors: Cursor that goes on after each item.
+    """
 
     items: list[T]
     next_cursor: str | None
+    cursors: list[str] = field(default_factory=list, repr=False, compare=False)
 
     def map(self, convert: Callable[[T], S]) -> "Page[S]":
         """Return the same page of converted items."""
-        return Page(items=[convert(item) for item in self.items], next_cursor=self.next_cursor)
+        return self.of([convert(item) for item in self.items])
+
+    def of(self, items: list[S]) -> "Page[S]":
+        """Return the same page of other items, one for each."""
+        return Page(items=items, next_cursor=self.next_cursor, cursors=self.cursors)
+
+    def first(self, count: int) -> "Page[T]":
+        """Return a page that ends after so many items, at least 1; the next one goes on there."""
+        if count >= len(self.items):
+            return self
+        cursors = self.cursors[:count]
+        return Page(items=self.items[:count], next_cursor=cursors[-1], cursors=cursors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """Rows that are listed in pages.
+
+    Attributes:
+        name: Name of the listing, so that a cursor of another one is refused.
+        key: Unique number of a row.
+        among: Keys of all its rows, if a query may leave out any number of them. A page then looks
+            at so many and ends, however few it has.
+    """
+
+    name: str
+    key: InstrumentedAttribute[int]
+    among: Select[int] | None = None
 
 
 def page_of(
-    session: Session,
-    query: Select[R],
-    key: InstrumentedAttribute[int],
-    *,
-    listing: str,
-    cursor: str | None,
-    limit: int,
+    session: Session, query: Select[R], listing: Listing, *, cursor: str | None, limit: int
 ) -> Page[R]:
     """Return one page of a query, highest key first.
 
     Args:
         session: a read transaction.
         query: selects one kind of row.
-        key: the row's unique number.
-        listing: the listing's name, so that a cursor of another one is refused.
+        listing: Listing that it is a page of.
         cursor: where the page before ended; None for the first page.
         limit: the most items, at least 1.
 
     Raises:
         CursorError: the cursor is not one of this listing.
     """
-    if cursor is not None:
-        query = query.where(key < decode_cursor(listing, cursor))
+    name, key, among = listing.name, listing.key, listing.among
+    below = None if cursor is None else key < decode_cursor(name, cursor)
+    if below is not None:
+        query = query.where(below)
+    last = None
+    if among is not None:
+        seen = among if below is None else among.where(below)
+        last = session.scalar(seen.order_by(key.desc()).offset(_MOST_LOOKED_AT - 1).limit(1))
+        query = query if last is None else query.where(key >= last)
     # One more than asked for tells whether there is another page.
     rows = session.scalars(query.order_by(key.desc()).limit(limit + 1)).all()
     items = list(rows[:limit])
     more = len(rows) > limit
-    return Page(
-        items=items,
-        next_cursor=encode_cursor(listing, getattr(items[-1], key.key)) if more else None,
-    )
+    cursors = [encode_cursor(name, getattr(item, key.key)) for item in items]
+    next_cursor = None if last is None else encode_cursor(name, last)
+    return Page(items=items, next_cursor=cursors[-1] if more else next_cursor, cursors=cursors)
 
 
 def encode_cursor(listing: str, position: int) -> str:

@@ -46,6 +46,25 @@ class Dataset(NewDataset):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DatasetSummary:
+    """A registered dataset without its columns and their statistics.
+
+    Attributes:
+        width: Number of its columns.
+    """
+
+    id: str
+    project: str
+    name: str | None
+    rows: int
+    width: int
+    key: str
+    sha256: str
+    bytes: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class NewVersion:
     """A trained flow whose weights are durable in the blob store.
 
@@ -99,6 +118,29 @@ class Version(NewVersion):
     def ref(self) -> str:
         """The reference that always stands for this version."""
         return f"{self.name}:{self.version}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionSummary:
+    """A registered version without its columns, spec, target and quantiles."""
+
+    project: str
+    name: str
+    version: int
+    family: str
+    dim: int
+    parameters: int
+    metrics: dict[str, Any]
+    job_id: str | None
+    dataset_id: str | None
+    dataset_sha256: str | None
+    seed: int | None
+    code_version: str
+    checkpoint_key: str
+    checkpoint_sha256: str
+    checkpoint_bytes: int
+    aliases: list[str]
+    created_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)

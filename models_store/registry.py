@@ -7,16 +7,32 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models_store.database import Database
-from models_store.dataset_rows import find_dataset, to_dataset, user_of
+from models_store.dataset_rows import (
+    DATASET_SUMMARY,
+    find_dataset,
+    to_dataset,
+    to_dataset_summary,
+    user_of,
+)
 from models_store.errors import DatasetInUseError, NotFoundError
-from models_store.idempotency import claim_key, forget_resource
+from models_store.idempotency import claim_key, forget_resource, is_known
 from models_store.ids import is_name
 from models_store.job_states import Idempotency
-from models_store.pages import Page, page_of
-from models_store.records import Alias, Dataset, Model, NewDataset, NewVersion, Version
+from models_store.pages import Listing, Page, page_of
+from models_store.records import (
+    Alias,
+    Dataset,
+    DatasetSummary,
+    Model,
+    NewDataset,
+    NewVersion,
+    Version,
+    VersionSummary,
+)
 from models_store.tables import DatasetRow, ModelRow, ModelVersionRow
-from models_store.usage import check_storage
+from models_store.usage import check_storage, stored_bytes
 from models_store.version_rows import (
+    VERSION_SUMMARY,
     RevisionCondition,
     add_version,
     any_revision,
@@ -27,15 +43,29 @@ from models_store.version_rows import (
     point,
     to_alias,
     to_models,
+    to_version_summaries,
     to_versions,
     version_of_weights,
 )
 
-__all__ = ["Alias", "Dataset", "Model", "NewDataset", "NewVersion", "Registry", "Version"]
+__all__ = [
+    "Alias",
+    "Dataset",
+    "DatasetSummary",
+    "Model",
+    "NewDataset",
+    "NewVersion",
+    "Registry",
+    "Version",
+    "VersionSummary",
+]
 
 DEFAULT_ALIAS = "production"
 """The alias that a model's name alone stands for, if it is set."""
 
+_DATASETS = Listing(name="datasets", key=DatasetRow.position)
+_MODELS = Listing(name="models", key=ModelRow.id)
+_VERSIONS = Listing(name="versions", key=ModelVersionRow.version)
 _REF = re.compile(r"(?P<name>[^@:]+)(?:@(?P<alias>[^@:]+)|:(?P<version>[1-9][0-9]{0,8}))?")
 
 
@@ -66,14 +96,23 @@ class Registry:
         """
         return self._database.transact(_add_dataset, new, idempotency, max_bytes)
 
-    def check_storage(self, project: str, *, max_bytes: int, more: int = 0) -> None:
-        """See that a project may store so many bytes more; with 0, anything at all.
+    def room(self, project: str, *, max_bytes: int, idempotency_key: str | None = None) -> int:
+        """Return how many bytes a project may store beyond what it has.
+
+        Args:
+            project: Project that is about to send something.
+            max_bytes: Bytes that it may store.
+            idempotency_key: Key of the request. One that is known may ask again for what was
+                stored before, which takes no more room in the end.
 
         Raises:
-            LimitError: it may not.
+            LimitError: None at all.
         """
         with self._database.read() as session:
-            check_storage(session, project, max_bytes, more=more)
+            if idempotency_key is not None and is_known(session, project, idempotency_key):
+                return max_bytes
+            check_storage(session, project, max_bytes, more=1)
+            return max_bytes - stored_bytes(session, project)
 
     def dataset(self, project: str, dataset_id: str) -> Dataset:
         """Return a dataset.
@@ -84,18 +123,27 @@ class Registry:
         with self._database.read() as session:
             return to_dataset(find_dataset(session, project, dataset_id))
 
-    def datasets(self, project: str, *, limit: int, cursor: str | None = None) -> Page[Dataset]:
-        """List datasets, newest first.
+    def dataset_summary(self, project: str, dataset_id: str) -> DatasetSummary:
+        """Return a dataset without its columns, which may be large.
+
+        Raises:
+            NotFoundError: the project has no such dataset.
+        """
+        with self._database.read() as session:
+            return to_dataset_summary(find_dataset(session, project, dataset_id, summary=True))
+
+    def datasets(
+        self, project: str, *, limit: int, cursor: str | None = None
+    ) -> Page[DatasetSummary]:
+        """List datasets, newest first, without their columns.
 
         Raises:
             CursorError: the cursor is not one of this listing.
         """
-        query = select(DatasetRow).where(DatasetRow.project == project)
+        query = select(DatasetRow).options(DATASET_SUMMARY).where(DatasetRow.project == project)
         with self._database.read() as session:
-            page = page_of(
-                session, query, DatasetRow.position, listing="datasets", cursor=cursor, limit=limit
-            )
-            return Page(items=[to_dataset(row) for row in page.items], next_cursor=page.next_cursor)
+            page = page_of(session, query, _DATASETS, cursor=cursor, limit=limit)
+            return page.map(to_dataset_summary)
 
     def delete_dataset(self, project: str, dataset_id: str) -> Dataset:
         """Forget a dataset and return what it was; its bytes are the caller's to delete after.
@@ -106,7 +154,7 @@ class Registry:
             NotFoundError: the project has no such dataset.
             DatasetInUseError: a job that has not ended reads it.
         """
-        return self._database.transact(_delete_dataset, project, dataset_id)
+        return self._database.transact_freeing(_delete_dataset, project, dataset_id)
 
     def models(self, project: str, *, limit: int, cursor: str | None = None) -> Page[Model]:
         """List models, newest first.
@@ -116,10 +164,8 @@ class Registry:
         """
         query = select(ModelRow).where(ModelRow.project == project)
         with self._database.read() as session:
-            page = page_of(
-                session, query, ModelRow.id, listing="models", cursor=cursor, limit=limit
-            )
-            return Page(items=to_models(session, page.items), next_cursor=page.next_cursor)
+            page = page_of(session, query, _MODELS, cursor=cursor, limit=limit)
+            return page.of(to_models(session, page.items))
 
     def model(self, project: str, name: str) -> Model:
         """Return a model.
@@ -132,8 +178,8 @@ class Registry:
 
     def versions(
         self, project: str, name: str, *, limit: int, cursor: str | None = None
-    ) -> Page[Version]:
-        """List the versions of a model, newest first.
+    ) -> Page[VersionSummary]:
+        """List the versions of a model, newest first, without what may be large.
 
         Raises:
             NotFoundError: the project has no such model.
@@ -143,13 +189,14 @@ class Registry:
             model = find_model(session, project, name)
             page = page_of(
                 session,
-                select(ModelVersionRow).where(ModelVersionRow.model_id == model.id),
-                ModelVersionRow.version,
-                listing="versions",
+                select(ModelVersionRow)
+                .options(VERSION_SUMMARY)
+                .where(ModelVersionRow.model_id == model.id),
+                _VERSIONS,
                 cursor=cursor,
                 limit=limit,
             )
-            return Page(items=to_versions(session, model, page.items), next_cursor=page.next_cursor)
+            return page.of(to_version_summaries(session, model, page.items))
 
     def version(self, project: str, name: str, number: int) -> Version:
         """Return one version of a model.
@@ -160,6 +207,17 @@ class Registry:
         with self._database.read() as session:
             model = find_model(session, project, name)
             return to_versions(session, model, [find_version(session, model, number)])[0]
+
+    def version_summary(self, project: str, name: str, number: int) -> VersionSummary:
+        """Return one version of a model without what may be large.
+
+        Raises:
+            NotFoundError: the project has no such model, or the model no such version.
+        """
+        with self._database.read() as session:
+            model = find_model(session, project, name)
+            row = find_version(session, model, number, summary=True)
+            return to_version_summaries(session, model, [row])[0]
 
     def resolve(self, project: str, ref: str) -> Version:
         """Return the version that ``name``, ``name@alias`` or ``name:version`` stands for.
@@ -256,7 +314,7 @@ class Registry:
             NotFoundError: no such model or alias.
             PreconditionError: the condition does not hold.
         """
-        self._database.transact(_delete_alias, project, name, alias, condition)
+        self._database.transact_freeing(_delete_alias, project, name, alias, condition)
 
 
 def _add_dataset(
@@ -266,11 +324,11 @@ def _add_dataset(
         first_id = claim_key(session, new.project, idempotency, new_id=new.id)
         if first_id != new.id:
             return to_dataset(find_dataset(session, new.project, first_id))
-    if max_bytes is not None:
-        check_storage(session, new.project, max_bytes, more=new.bytes)
-    row = DatasetRow(**asdict(new))
+    row = DatasetRow(**asdict(new), width=len(new.columns))
     session.add(row)
     session.flush()
+    if max_bytes is not None:
+        check_storage(session, new.project, max_bytes)
     return to_dataset(row)
 
 
@@ -287,9 +345,10 @@ def _import_version(
         first_key = claim_key(session, project, idempotency, new_id=new.checkpoint_key)
         if first_key != new.checkpoint_key:
             return version_of_weights(session, find_model(session, project, name), first_key)
+    version = add_version(session, new, project=project, name=name, job_id=None)
     if max_bytes is not None:
-        check_storage(session, project, max_bytes, more=new.checkpoint_bytes)
-    return add_version(session, new, project=project, name=name, job_id=None)
+        check_storage(session, project, max_bytes)
+    return version
 
 
 def _delete_dataset(session: Session, project: str, dataset_id: str) -> Dataset:

@@ -73,6 +73,20 @@ class StoreSettings(BaseSettings):
         description="Absolute path of the blob store's folder, shared by every process. Unset: blobs/"
         " in the data directory.",
     )
+    ballast_bytes: int = Field(
+        default=8 * 2**20,
+        ge=0,
+        le=2**30,
+        description="Space kept beside the SQLite file, so that things can be deleted when the disk is"
+        " full to the last byte; a quarter of the free space at most. 0: none.",
+    )
+    max_project_bytes: int = Field(
+        default=100 * 2**30,
+        ge=1,
+        description="What a project may store: datasets, weights of models, checkpoints, results of"
+        " bulk jobs, and the rows that describe them. An unfinished job counts with the most that it"
+        " may come to store.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Lowest level that is logged."
     )

@@ -14,6 +14,7 @@ from sqlalchemy import (
     MetaData,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -23,6 +24,11 @@ JsonObject = dict[str, Any]
 
 # SQLite counts rows only in a column declared exactly INTEGER PRIMARY KEY.
 _Counter = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """Make an index of those rows alone, on both databases."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 class Base(DeclarativeBase):
@@ -67,6 +73,10 @@ class DatasetRow(Base):
     sha256: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(default=db_now())
+    # Number of the columns, which a listing shows without reading them.
+    width: Mapped[int]
+    # Part of the project's `UsageRow.bytes`; `models_store.usage` sets it.
+    charged_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class JobRow(Base):
@@ -77,6 +87,7 @@ class JobRow(Base):
         Index(None, "state", "queued_at", "position"),
         Index(None, "project", "position"),
         Index(None, "project", "state", "position"),
+        Index(None, "finished_at", **_where("checkpoint_bytes > 0")),
         CheckConstraint(
             "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"
         ),
@@ -122,6 +133,14 @@ class JobRow(Base):
     queued_at: Mapped[datetime] = mapped_column(default=db_now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    # Of the request and of the events, which are rows, too.
+    metadata_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    # Of the files that `checkpoints` name.
+    checkpoint_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    # The most that the job may come to store, files and rows, while it has not ended.
+    reserved_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    # As of a dataset.
+    charged_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class JobDatasetRow(Base):
@@ -189,7 +208,7 @@ class ModelRow(Base):
     """A name under which versions are counted; it exists from its first version on."""
 
     __tablename__ = "model"
-    __table_args__ = (UniqueConstraint("project", "name"),)
+    __table_args__ = (UniqueConstraint("project", "name"), Index(None, "project", "id"))
 
     id: Mapped[int] = mapped_column(_Counter, primary_key=True)
     project: Mapped[str]
@@ -233,6 +252,8 @@ class ModelVersionRow(Base):
     checkpoint_sha256: Mapped[str]
     checkpoint_bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(default=db_now())
+    # As of a dataset.
+    charged_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class ModelAliasRow(Base):
@@ -271,3 +292,16 @@ class ApiKeyRow(Base):
     created_at: Mapped[datetime] = mapped_column(default=db_now())
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class UsageRow(Base):
+    """Bytes that a project stores or has reserved: the sum of `charged_bytes` of its rows.
+
+    Kept, not computed, so that a submission costs the same however much there is. Whoever changes
+    it holds its lock until the end of the transaction, so submissions that race cannot pass a quota.
+    """
+
+    __tablename__ = "usage"
+
+    project: Mapped[str] = mapped_column(primary_key=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)

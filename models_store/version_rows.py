@@ -3,14 +3,37 @@
 from collections.abc import Callable
 from dataclasses import asdict
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, load_only
 
-from models_store.errors import NotFoundError, PreconditionError
+from models_store.errors import LimitError, NotFoundError, PreconditionError
 from models_store.ids import is_name
-from models_store.records import Alias, Model, NewVersion, Version
+from models_store.records import Alias, Model, NewVersion, Version, VersionSummary
 from models_store.tables import JobRow, ModelAliasRow, ModelRow, ModelVersionRow
 from models_store.upserts import insert_into
+
+MAX_ALIASES = 100
+"""Aliases of one model: each answer about a model names them all."""
+
+VERSION_SUMMARY = load_only(
+    ModelVersionRow.project,
+    ModelVersionRow.version,
+    ModelVersionRow.family,
+    ModelVersionRow.dim,
+    ModelVersionRow.parameters,
+    ModelVersionRow.metrics,
+    ModelVersionRow.job_id,
+    ModelVersionRow.dataset_id,
+    ModelVersionRow.dataset_sha256,
+    ModelVersionRow.seed,
+    ModelVersionRow.code_version,
+    ModelVersionRow.checkpoint_key,
+    ModelVersionRow.checkpoint_sha256,
+    ModelVersionRow.checkpoint_bytes,
+    ModelVersionRow.created_at,
+    raiseload=True,
+)
+"""What a query of summaries reads: names of columns, a spec and a target may take megabytes."""
 
 _LARGEST = 2**31 - 1
 
@@ -75,19 +98,26 @@ def find_model(session: Session, project: str, name: str, *, lock: bool = False)
     return row
 
 
-def find_version(session: Session, model: ModelRow, number: int) -> ModelVersionRow:
+def find_version(
+    session: Session, model: ModelRow, number: int, *, summary: bool = False
+) -> ModelVersionRow:
     """Return a version's row.
+
+    Args:
+        session: Transaction.
+        model: Model that has the version.
+        number: Number of the version.
+        summary: Leave out what only `to_versions` needs.
 
     Raises:
         NotFoundError: the model has no such version.
     """
     row = None
     if 1 <= number <= _LARGEST:
-        row = session.scalar(
-            select(ModelVersionRow).where(
-                ModelVersionRow.model_id == model.id, ModelVersionRow.version == number
-            )
+        query = select(ModelVersionRow).where(
+            ModelVersionRow.model_id == model.id, ModelVersionRow.version == number
         )
+        row = session.scalar(query.options(VERSION_SUMMARY) if summary else query)
     if row is None:
         raise NotFoundError("version", f"{model.name}:{number}")
     return row
@@ -101,16 +131,29 @@ def find_alias(session: Session, model: ModelRow, alias: str) -> ModelAliasRow |
 
 
 def point(session: Session, model: ModelRow, alias: str, *, version: int) -> Alias:
-    """Point an alias of a locked model at a version that exists."""
+    """Point an alias of a locked model at a version that exists.
+
+    Raises:
+        LimitError: `limit-aliases`, if the model has so many others.
+    """
     model.alias_revision += 1
     row = find_alias(session, model, alias)
     if row is None:
+        _check_aliases(session, model)
         row = ModelAliasRow(model_id=model.id, name=alias, project=model.project)
         session.add(row)
     row.version = version
     row.revision = model.alias_revision
     session.flush()
     return to_alias(row)
+
+
+def _check_aliases(session: Session, model: ModelRow) -> None:
+    count = select(func.count()).where(ModelAliasRow.model_id == model.id)
+    if (session.scalar(count) or 0) >= MAX_ALIASES:
+        raise LimitError(
+            "limit-aliases", f"The model has {MAX_ALIASES} aliases already; delete one of them."
+        )
 
 
 RevisionCondition = Callable[[int | None], bool]
@@ -157,10 +200,44 @@ def to_models(session: Session, rows: list[ModelRow]) -> list[Model]:
 
 def to_versions(session: Session, model: ModelRow, rows: list[ModelVersionRow]) -> list[Version]:
     """Return rows of one model as plain values, with their aliases."""
+    aliases = _aliases_by_version(session, model)
+    return [_to_version(row, name=model.name, aliases=aliases.get(row.version, [])) for row in rows]
+
+
+def to_version_summaries(
+    session: Session, model: ModelRow, rows: list[ModelVersionRow]
+) -> list[VersionSummary]:
+    """Return rows of one model that were read with `VERSION_SUMMARY` as plain values."""
+    aliases = _aliases_by_version(session, model)
+    return [
+        VersionSummary(
+            project=row.project,
+            name=model.name,
+            version=row.version,
+            family=row.family,
+            dim=row.dim,
+            parameters=row.parameters,
+            metrics=row.metrics,
+            job_id=row.job_id,
+            dataset_id=row.dataset_id,
+            dataset_sha256=row.dataset_sha256,
+            seed=row.seed,
+            code_version=row.code_version,
+            checkpoint_key=row.checkpoint_key,
+            checkpoint_sha256=row.checkpoint_sha256,
+            checkpoint_bytes=row.checkpoint_bytes,
+            aliases=aliases.get(row.version, []),
+            created_at=row.created_at,
+        )
+        for row in rows
+    ]
+
+
+def _aliases_by_version(session: Session, model: ModelRow) -> dict[int, list[str]]:
     aliases: dict[int, list[str]] = {}
     for alias in _aliases(session, [model.id]):
         aliases.setdefault(alias.version, []).append(alias.name)
-    return [_to_version(row, name=model.name, aliases=aliases.get(row.version, [])) for row in rows]
+    return aliases
 
 
 def _aliases(session: Session, model_ids: list[int]) -> list[ModelAliasRow]:

@@ -13,10 +13,11 @@ from enum import StrEnum
 from functools import partial
 
 from models_store.blobs import BlobStore
-from models_store.errors import BlobError, CancelledInsteadError
+from models_store.errors import BlobError, CancelledInsteadError, DatabaseError
 from models_store.job_retries import AttemptEnd, Ending
 from models_store.job_states import Checkpoint, Job, JobResult
 from models_store.job_work import JobWork
+from models_store.leftovers import delete_leftovers
 from models_store.registry import NewVersion
 from workers.endings import end_of, out_of_memory_kills
 from workers.process import TrainerProcess
@@ -114,6 +115,13 @@ class Attempt:
             FencedError: another attempt holds the job, or it was ended; the trainer is dead.
         """
         try:
+            self._follow()
+        finally:
+            self._tidy()
+        return self._failed
+
+    def _follow(self) -> None:
+        try:
             while not self._trainer.at_end:
                 for message in self._trainer.read(_READ_S):
                     self._receive(message)
@@ -123,7 +131,6 @@ class Attempt:
         finally:
             self._trainer.close()
         self._settle()
-        return self._failed
 
     def _receive(self, message: Message) -> None:
         if not isinstance(message, Started):  # loading what it works on may take a while
@@ -255,6 +262,17 @@ class Attempt:
         log.info("the result has %s bytes", result["bytes"])
         self._delete_all_but(result["key"])
 
+    def _tidy(self) -> None:
+        """Remove what a job that failed or was cancelled cannot be resumed from."""
+        job_id, attempt = self._job.id, self._job.attempt
+        try:
+            kept = self._stores.work.kept_checkpoints(job_id, attempt)
+        except DatabaseError as error:
+            log.warning("files that job %s may not need stay for now: %s", job_id, error)
+            return
+        if kept is not None:
+            delete_leftovers(self._stores.blobs, job_id, attempt=attempt, kept=kept)
+
     def _delete_all_but(self, kept: str) -> None:
         """Remove what the job needs no more: checkpoints, parts, the outcomes of lost attempts."""
         self._delete(f"jobs/{self._job.id}")
@@ -282,9 +300,12 @@ class Attempt:
 
 
 def _named(checkpoint: CheckpointRef) -> Checkpoint:
-    return Checkpoint(
+    named = Checkpoint(
         key=checkpoint.key,
         sha256=checkpoint.sha256,
         epoch=checkpoint.epoch,
         step=checkpoint.step,
     )
+    if checkpoint.bytes is not None:
+        named["bytes"] = checkpoint.bytes
+    return named

@@ -90,7 +90,11 @@ class Checkpoints:
         key = checkpoint_key(self._task.job_id, self._task.attempt, number=self._number)
         stored = save_state(self._blobs, key, state)
         return CheckpointRef(
-            key=stored.key, sha256=stored.sha256, epoch=state.counted(self._unit), step=state.step
+            key=stored.key,
+            sha256=stored.sha256,
+            epoch=state.counted(self._unit),
+            step=state.step,
+            bytes=stored.bytes,
         )
 
 

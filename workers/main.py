@@ -24,6 +24,7 @@ from models_store.logs import configure_logging
 from models_store.private_files import create_private_files
 from workers.celery_app import create_celery
 from workers.heartbeat import heartbeat_of, worker_label
+from workers.leftovers import Leftovers
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
 from workers.sweep import Sweep
@@ -45,7 +46,11 @@ def run_worker(settings: WorkerSettings) -> int:
     configure_logging(settings.log_level, "worker")
     # Celery warns of root because of pickle, of which there is none.
     warnings.simplefilter("ignore", SecurityWarning)
-    database = Database(settings.resolved_database_url, pool_size=settings.worker_concurrency + 1)
+    database = Database(
+        settings.resolved_database_url,
+        pool_size=settings.worker_concurrency + 1,
+        ballast_bytes=settings.ballast_bytes,
+    )
     try:
         _wait_for(database)
         _prepare_store(settings)
@@ -95,7 +100,10 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
     app = create_celery(settings)
     register_tasks(app, supervisor)
     heartbeat = heartbeat_of(settings)
-    sweep = Sweep(Jobs(database), app, interval_s=settings.sweep_interval_s, alive=heartbeat.beat)
+    jobs = Jobs(database)
+    sweep = Sweep(jobs, app, interval_s=settings.sweep_interval_s, alive=heartbeat.beat)
+    blobs = BlobStore(settings.blob_root)
+    leftovers = Leftovers(jobs, blobs, keep_s=settings.keep_checkpoints_s)
 
     def stop(**_: Any) -> None:  # noqa: ANN401 - whatever Celery sends along
         supervisor.stop()
@@ -106,11 +114,13 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
     signals.setup_logging.connect(_keep_logging, weak=False)
     heartbeat.beat()
     sweep.start()
+    leftovers.start()
     try:
         return _start(app, settings)
     finally:
         supervisor.stop()
         sweep.stop()
+        leftovers.stop()
         heartbeat.remove()
 
 

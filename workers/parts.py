@@ -100,7 +100,10 @@ class Parts:
         self._parts.append(Part(key=stored.key, sha256=stored.sha256, rows=rows))
         key = parts_key(self._task.job_id, self._task.attempt, number=number)
         stored = save_list(self._blobs, key, self._parts)
-        return CheckpointRef(key=stored.key, sha256=stored.sha256, epoch=number, step=self.rows)
+        size = stored.bytes + self.rows * self._width * _DTYPE.itemsize
+        return CheckpointRef(
+            key=stored.key, sha256=stored.sha256, epoch=number, step=self.rows, bytes=size
+        )
 
     def blocks(self, rows: int) -> Iterator[Doubles]:
         """All rows from the first one on, so many at a time; the last block may have fewer."""

@@ -38,11 +38,16 @@ class ModelRef(BlobRef):
 class CheckpointRef(BlobRef):
     """The state of training after `epoch` whole epochs and perhaps part of the next.
 
-    Of bulk work: after `epoch` parts. `step` orders all of a job: steps of the optimiser, or rows.
+    Of bulk work: after `epoch` parts.
+
+    Args:
+        step: orders all of a job: steps of the optimiser, or rows.
+        bytes: of the file, and of the parts that it lists; None for those of former versions.
     """
 
     epoch: int
     step: int = 0
+    bytes: int | None = None
 
 
 class _Task(_Message):

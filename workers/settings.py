@@ -76,6 +76,12 @@ class WorkerSettings(StoreSettings):
         le=600,
         description="Seconds that trainers have for a checkpoint when the worker is told to stop.",
     )
+    keep_checkpoints_s: float = Field(
+        default=7 * 86_400.0,
+        ge=0,
+        description="Seconds for which a job that failed or was cancelled keeps its checkpoints and"
+        " parts, which count in the quota. Resumed later, it starts from the beginning.",
+    )
     sweep_interval_s: float = Field(
         default=1.0,
         ge=0.05,

@@ -46,7 +46,11 @@ class Supervisor:
         if self._stopping.is_set():
             return False
         try:
-            job = self._stores.work.claim(self._worker, lease_s=self._settings.lease_s)
+            job = self._stores.work.claim(
+                self._worker,
+                lease_s=self._settings.lease_s,
+                max_project_bytes=self._settings.max_project_bytes,
+            )
         except DatabaseError as error:
             log.warning("could not look for a job: %s", error)
             return False

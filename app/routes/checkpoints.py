@@ -17,12 +17,14 @@ from app.dependencies import (
 )
 from app.desk import LimitsDep
 from app.downloads import Download
+from app.head import is_head
 from app.imports import Import, register_import
 from app.incoming import write_to_disk
 from app.json_body import body_chunks, media_type_of
 from app.model_schemas import VersionView
 from app.problems import Problem, problem_responses
 from app.routes.models import ModelName, VersionNumber
+from app.upload_room import UploadRoom, declared_bytes
 from models_store.model_files import MAX_HEADER_BYTES, looks_like_safetensors
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -51,6 +53,7 @@ _BYTES_A_PARAMETER = 8  # float32, and the mask that a masked one may have besid
     },
 )
 def download_checkpoint(
+    request: Request,
     name: ModelName,
     version: VersionNumber,
     registry: RegistryDep,
@@ -58,8 +61,9 @@ def download_checkpoint(
     project: ProjectDep,
 ) -> Download:
     """The weights and the spec of a version as one safetensors file, checked against its hash."""
-    found = registry.version(project, name, version)
-    path = blobs.verify(found.checkpoint_key, found.checkpoint_sha256)
+    found = registry.version_summary(project, name, version)
+    key = found.checkpoint_key
+    path = blobs.path(key) if is_head(request) else blobs.verify(key, found.checkpoint_sha256)
     digest = base64.b64encode(bytes.fromhex(found.checkpoint_sha256)).decode()
     return Download(
         path,
@@ -124,10 +128,13 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
         raise _wrong_type("The Content-Type of a model is that of a safetensors file.")
     most = _BYTES_A_PARAMETER * settings.max_parameters + MAX_HEADER_BYTES
     quota = settings.max_project_bytes
-    if idempotency_key is None:  # what was stored before may be asked for again
-        await to_thread.run_sync(partial(registry.check_storage, project, max_bytes=quota))
-    with blobs.staged(".import") as file:
-        await write_to_disk(body_chunks(request, limit=most), file)
+    room = await to_thread.run_sync(
+        partial(registry.room, project, max_bytes=quota, idempotency_key=idempotency_key)
+    )
+    uploads: UploadRoom = request.app.state.upload_room
+    with uploads.held(project, room=room) as held, blobs.staged(".import") as file:
+        held.need(declared_bytes(request, most))
+        await write_to_disk(held.counted(body_chunks(request, limit=most)), file)
         if not looks_like_safetensors(file):
             raise _wrong_type("The body is no safetensors file. No other kind is read.")
         registered = await to_thread.run_sync(

@@ -8,27 +8,29 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.accept import listed
+from app.answers import ROWS_VARY
 from app.dataset_rows import answer_rows
 from app.dependencies import (
-    DEFAULT_LIMIT,
     REPLAYED,
     BlobsDep,
-    CursorQuery,
     IdempotencyKey,
-    LimitQuery,
     ProjectDep,
     RegistryDep,
     settings_of,
 )
+from app.head import end_head, is_head
+from app.listing import PagingDep
 from app.negotiation import answer_codec
 from app.problems import problem_responses
 from app.registration import UploadedTable, register_table
 from app.row_docs import rows_answer_content, upload_content
 from app.schemas import DatasetPage, DatasetView, RowsView
 from app.settings import ApiSettings
+from app.upload_room import UploadRoom
 from app.uploads import MULTIPART_MEDIA_TYPE, receive_upload
 from models_store.ids import new_id
 from models_store.job_states import Idempotency
+from models_store.registry import Registry
 from models_store.schemas import DatasetId
 from models_store.table_contract import (
     ConstantPolicy,
@@ -147,6 +149,16 @@ class Sender:
         self.project = project
         self.idempotency_key = idempotency_key
 
+    def room(self, registry: Registry, max_bytes: int) -> int:
+        """How many bytes the project may store beyond what it has.
+
+        Raises:
+            LimitError: none at all.
+        """
+        return registry.room(
+            self.project, max_bytes=max_bytes, idempotency_key=self.idempotency_key
+        )
+
     def idempotency(
         self, options: UploadOptions, kind: TableFormat, summary: TableSummary
     ) -> Idempotency | None:
@@ -189,10 +201,16 @@ async def create_dataset(
     """
     settings = settings_of(request)
     most = settings.max_project_bytes
-    if sender.idempotency_key is None:  # what was stored before may be asked for again
-        await to_thread.run_sync(partial(registry.check_storage, sender.project, max_bytes=most))
-    with blobs.staged(".upload") as source, blobs.staged(".npy") as table:
-        upload = await receive_upload(request, source, max_bytes=settings.max_upload_bytes)
+    room = await to_thread.run_sync(sender.room, registry, most)
+    uploads: UploadRoom = request.app.state.upload_room
+    with (
+        uploads.held(sender.project, room=room) as held,
+        blobs.staged(".upload") as source,
+        blobs.staged(".npy") as table,
+    ):
+        upload = await receive_upload(
+            request, source, max_bytes=settings.max_upload_bytes, held=held
+        )
         if upload.headerless:
             options = options.model_copy(update={"header": False})
         summary = await to_thread.run_sync(
@@ -232,17 +250,9 @@ async def create_dataset(
     response_description="The page.",
     responses=problem_responses("cursor"),
 )
-def list_datasets(
-    project: ProjectDep,
-    registry: RegistryDep,
-    limit: LimitQuery = DEFAULT_LIMIT,
-    cursor: CursorQuery = None,
-) -> DatasetPage:
-    """A page of datasets, newest first."""
-    page = registry.datasets(project, limit=limit, cursor=cursor)
-    return DatasetPage(
-        items=[DatasetView.of(dataset) for dataset in page.items], next_cursor=page.next_cursor
-    )
+def list_datasets(project: ProjectDep, registry: RegistryDep, paging: PagingDep) -> DatasetPage:
+    """List datasets, newest first, without their columns."""
+    return DatasetPage.of(registry.datasets(project, limit=paging.limit, cursor=paging.cursor))
 
 
 @router.get(
@@ -252,8 +262,13 @@ def list_datasets(
     response_description="The dataset.",
     responses=problem_responses("not-found"),
 )
-def get_dataset(dataset_id: DatasetPath, project: ProjectDep, registry: RegistryDep) -> DatasetView:
+def get_dataset(
+    request: Request, dataset_id: DatasetPath, project: ProjectDep, registry: RegistryDep
+) -> DatasetView:
     """A dataset's columns, statistics and warnings."""
+    if is_head(request):
+        registry.dataset_summary(project, dataset_id)
+        end_head(request)
     return DatasetView.of(registry.dataset(project, dataset_id))
 
 
@@ -285,6 +300,9 @@ def get_dataset_rows(
     In CSV, a column name that a spreadsheet would take for a formula is preceded by `'`.
     """
     codec = answer_codec(listed(request.headers, "accept"))
+    if is_head(request):
+        blobs.path(registry.dataset_summary(project, dataset_id).key)
+        end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
     dataset = registry.dataset(project, dataset_id)
     rows = range(wanted.offset, wanted.offset + wanted.limit)
     return answer_rows(request, dataset, blobs.path(dataset.key), codec=codec, rows=rows)

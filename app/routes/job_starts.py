@@ -18,6 +18,12 @@ from models_store.acceptance import HeldOut, accept_training
 from models_store.bulk_acceptance import accept_sampling, accept_scoring
 from models_store.bulk_schemas import SamplingRequest, ScoringRequest
 from models_store.jobs import JobKind
+from models_store.reservations import (
+    sampling_reservation,
+    scoring_reservation,
+    training_reservation,
+    variational_reservation,
+)
 from models_store.schemas import TrainingRequest
 from models_store.variational_acceptance import accept_variational, dataset_of
 from models_store.variational_schemas import VariationalRequest
@@ -56,7 +62,11 @@ def start_training(
         dataset = grounds.dataset(body.dataset_id)
         held_out = HeldOut(grounds.optional(validation_id), grounds.optional(test_id))
         accepted = accept_training(body, dataset, limits=grounds.limits, held_out=held_out)
-        return Accepted(request=accepted, model_name=body.model_name)
+        return Accepted(
+            request=accepted,
+            model_name=body.model_name,
+            reserved_bytes=training_reservation(accepted),
+        )
 
     return desk.start(
         Draft(
@@ -94,7 +104,11 @@ def start_variational(
     def accept() -> Accepted:
         dataset = grounds.optional(dataset_id)
         accepted = accept_variational(body, dataset, limits=grounds.limits)
-        return Accepted(request=accepted, model_name=body.model_name)
+        return Accepted(
+            request=accepted,
+            model_name=body.model_name,
+            reserved_bytes=variational_reservation(accepted),
+        )
 
     return desk.start(
         Draft(
@@ -129,7 +143,12 @@ def start_scoring(
     def accept() -> Accepted:
         version, dataset = grounds.version(body.model), grounds.dataset(body.dataset_id)
         accepted = accept_scoring(body, version, dataset, max_bytes=grounds.max_result_bytes)
-        return Accepted(request=accepted, model_name=version.name, model_version=version.version)
+        return Accepted(
+            request=accepted,
+            model_name=version.name,
+            model_version=version.version,
+            reserved_bytes=scoring_reservation(accepted, dataset),
+        )
 
     return desk.start(
         Draft(kind=JobKind.SCORING, body=body, accept=accept, dataset_id=body.dataset_id)
@@ -163,6 +182,11 @@ def start_sampling(
             None if context is None else context.tolist(),
             max_bytes=grounds.max_result_bytes,
         )
-        return Accepted(request=accepted, model_name=version.name, model_version=version.version)
+        return Accepted(
+            request=accepted,
+            model_name=version.name,
+            model_version=version.version,
+            reserved_bytes=sampling_reservation(accepted, version),
+        )
 
     return desk.start(Draft(kind=JobKind.SAMPLING, body=body, accept=accept, dataset_id=None))

@@ -6,24 +6,25 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, 
 from pydantic import Field
 
 from app.accept import listed
+from app.answers import ROWS_VARY
 from app.dependencies import (
-    DEFAULT_LIMIT,
     BlobsDep,
-    CursorQuery,
     JobsDep,
-    LimitQuery,
     ProjectDep,
     QueueDep,
+    SettingsDep,
 )
 from app.desk import hint
 from app.downloads import result_download
 from app.events import MEDIA_TYPE as EVENT_STREAM, EventFeed, EventStream
+from app.head import end_head, is_head
 from app.job_schemas import EventPage, EventView, JobPage, JobView
+from app.listing import PagingDep
 from app.negotiation import answer_codec
 from app.problems import Problem, problem_responses
 from app.result_rows import answer_result_rows
 from app.row_docs import rows_answer_content
-from models_store.jobs import Job, JobKind, JobState, result_of
+from models_store.jobs import JobKind, JobState, JobSummary, result_of
 from models_store.schemas import Name
 from models_store.table_writers import OUTPUT_MEDIA_TYPES
 
@@ -96,15 +97,14 @@ def list_jobs(
     jobs: JobsDep,
     project: ProjectDep,
     filters: Annotated[JobFilters, Depends()],
-    limit: LimitQuery = DEFAULT_LIMIT,
-    cursor: CursorQuery = None,
+    paging: PagingDep,
 ) -> JobPage:
-    """List jobs, newest first."""
+    """List jobs, newest first, without their requests."""
     return JobPage.of(
         jobs.list(
             project,
-            limit=limit,
-            cursor=cursor,
+            limit=paging.limit,
+            cursor=paging.cursor,
             state=filters.state,
             kind=filters.kind,
             model_name=filters.model_name,
@@ -118,9 +118,12 @@ def list_jobs(
     summary="Look at a job",
     responses=problem_responses("not-found"),
 )
-def get_job(job_id: JobId, jobs: JobsDep, project: ProjectDep) -> JobView:
+def get_job(request: Request, job_id: JobId, jobs: JobsDep, project: ProjectDep) -> JobView:
     """How a job stands: its state, progress, metrics, error, and the request as accepted."""
-    return JobView.of(jobs.get(project, job_id))
+    if is_head(request):
+        jobs.summary(project, job_id)
+        end_head(request)
+    return JobView.whole(jobs.get(project, job_id))
 
 
 @router.post(
@@ -139,7 +142,7 @@ def cancel_job(job_id: JobId, response: Response, jobs: JobsDep, project: Projec
     job = jobs.cancel(project, job_id)
     if job.final:
         response.status_code = status.HTTP_200_OK
-    return JobView.of(job)
+    return JobView.whole(job)
 
 
 @router.post(
@@ -149,13 +152,18 @@ def cancel_job(job_id: JobId, response: Response, jobs: JobsDep, project: Projec
     status_code=status.HTTP_202_ACCEPTED,
     responses={
         202: {"description": "The job waits for a worker again."},
-        **problem_responses("not-found", "job-not-resumable", "dataset-in-use"),
+        **problem_responses("not-found", "job-not-resumable", "dataset-in-use", "quota-storage"),
     },
 )
-def resume_job(job_id: JobId, jobs: JobsDep, queue: QueueDep, project: ProjectDep) -> JobView:
-    """Queue a cancelled or failed job again: it goes on from its last checkpoint."""
-    job = jobs.resume(project, job_id)
-    return JobView.of(job, sent=hint(queue, job))
+def resume_job(
+    job_id: JobId, jobs: JobsDep, queue: QueueDep, project: ProjectDep, settings: SettingsDep
+) -> JobView:
+    """Queue a cancelled or failed job again: it goes on from its last checkpoint, if it has one.
+
+    Checkpoints are kept for a week, unless the service is set otherwise; later it starts anew.
+    """
+    job = jobs.resume(project, job_id, max_bytes=settings.max_project_bytes)
+    return JobView.whole(job, sent=hint(queue, job))
 
 
 @router.get(
@@ -191,13 +199,14 @@ def download_result(
 
     A caller whose `Accept` likes another format of rows better gets all rows in that one.
     """
-    job = jobs.get(project, job_id)
+    job = jobs.summary(project, job_id)
     _check_kind(job)
     result = result_of(job)
     usual = result["media_type"]
     codec = answer_codec(listed(request.headers, "accept"), usual=usual)
     if codec.media_type == usual:
         return result_download(result, blobs, name=job.id)
+    end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
     return answer_result_rows(request, result, blobs, codec=codec, name=job.id)
 
 
@@ -212,11 +221,11 @@ def download_result(
 )
 def delete_result(job_id: JobId, jobs: JobsDep, blobs: BlobsDep, project: ProjectDep) -> None:
     """Delete the file and free its space; the job stays. Downloads that have begun go on."""
-    _check_kind(jobs.get(project, job_id))
+    _check_kind(jobs.summary(project, job_id))
     blobs.delete(jobs.delete_result(project, job_id)["key"])
 
 
-def _check_kind(job: Job) -> None:
+def _check_kind(job: JobSummary) -> None:
     if job.kind.makes_version:
         raise Problem("job-without-result")
 
@@ -259,6 +268,9 @@ async def follow_job(
     """
     since = after if last_event_id is None else last_event_id
     feed = job.feed(since)
+    if is_head(request):
+        await feed.check()
+        end_head(request, media_type="application/json" if format == "json" else EVENT_STREAM)
     events, ended = await feed.read()
     if format == "json":
         page = EventPage(

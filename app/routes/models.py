@@ -2,18 +2,17 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Response, status
+from fastapi import APIRouter, Depends, Path, Request, Response, status
 
 from app.dependencies import (
-    DEFAULT_LIMIT,
-    CursorQuery,
-    LimitQuery,
     ModelsDep,
     ProjectDep,
     RegistryDep,
 )
 from app.etags import IfMatch, IfNoneMatch, Preconditions
+from app.head import end_head, is_head
 from app.json_body import json_body, json_request
+from app.listing import PagingDep
 from app.model_schemas import (
     AliasRequest,
     AliasView,
@@ -42,14 +41,9 @@ _ALIAS_BODY = json_request(
 @router.get(
     "", operation_id="list_models", summary="List models", responses=problem_responses("cursor")
 )
-def list_models(
-    registry: RegistryDep,
-    project: ProjectDep,
-    limit: LimitQuery = DEFAULT_LIMIT,
-    cursor: CursorQuery = None,
-) -> ModelPage:
+def list_models(registry: RegistryDep, project: ProjectDep, paging: PagingDep) -> ModelPage:
     """List models, newest first."""
-    return ModelPage.of(registry.models(project, limit=limit, cursor=cursor))
+    return ModelPage.of(registry.models(project, limit=paging.limit, cursor=paging.cursor))
 
 
 @router.get(
@@ -70,14 +64,11 @@ def get_model(name: ModelName, registry: RegistryDep, project: ProjectDep) -> Mo
     responses=problem_responses("not-found", "cursor"),
 )
 def list_versions(
-    name: ModelName,
-    registry: RegistryDep,
-    project: ProjectDep,
-    limit: LimitQuery = DEFAULT_LIMIT,
-    cursor: CursorQuery = None,
+    name: ModelName, registry: RegistryDep, project: ProjectDep, paging: PagingDep
 ) -> VersionPage:
-    """List the versions of a model, newest first."""
-    return VersionPage.of(registry.versions(project, name, limit=limit, cursor=cursor))
+    """List the versions of a model, newest first, without columns, specs and targets."""
+    page = registry.versions(project, name, limit=paging.limit, cursor=paging.cursor)
+    return VersionPage.of(page)
 
 
 @router.get(
@@ -87,9 +78,16 @@ def list_versions(
     responses=problem_responses("not-found"),
 )
 def get_version(
-    name: ModelName, version: VersionNumber, registry: RegistryDep, project: ProjectDep
+    request: Request,
+    name: ModelName,
+    version: VersionNumber,
+    registry: RegistryDep,
+    project: ProjectDep,
 ) -> VersionView:
     """What a version is, how good it is, and what it was made from."""
+    if is_head(request):
+        registry.version_summary(project, name, version)
+        end_head(request)
     return VersionView.of(registry.version(project, name, version))
 
 
@@ -170,7 +168,7 @@ def get_alias(
     openapi_extra=_ALIAS_BODY,
     responses={
         200: {"headers": _ETAG},
-        **problem_responses("not-found", "precondition"),
+        **problem_responses("not-found", "precondition", "limit-aliases"),
     },
 )
 def set_alias(

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from app.dependencies import ModelsDep, ProjectDep, RegistryDep
+from app.head import end_head
 from app.plot_numbers import Source
 from app.plots import Numbers, PictureFormat, PlotKind, Plots
 from app.problems import problem_responses
@@ -14,6 +15,7 @@ from models_store.registry import Version
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 _MEDIA_TYPES = {"png": "image/png", "svg": "image/svg+xml"}
+_HEADERS = {"Cache-Control": "private, max-age=3600"}
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -50,6 +52,7 @@ class Pictured:
     },
 )
 async def plot_version(
+    request: Request,
     pictured: Annotated[Pictured, Depends()],
     models: ModelsDep,
     kind: Annotated[PlotKind, Path(description="What it shows.", examples=["marginals"])],
@@ -63,6 +66,7 @@ async def plot_version(
     is not finite is left out, and the picture says so.
     """
     version, plots = pictured.version, pictured.plots
+    end_head(request, media_type=_MEDIA_TYPES[format], headers=_HEADERS)
     picture = plots.known(version.checkpoint_key, kind, format)
     if picture is None:
 
@@ -71,5 +75,4 @@ async def plot_version(
                 return await pictured.source.numbers(kind, flow)
 
         picture = await plots.draw(version.checkpoint_key, kind, format, numbers)
-    headers = {"Cache-Control": "private, max-age=3600"}
-    return Response(picture, media_type=_MEDIA_TYPES[format], headers=headers)
+    return Response(picture, media_type=_MEDIA_TYPES[format], headers=_HEADERS)

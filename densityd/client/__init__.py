@@ -32,12 +32,15 @@ from densityd.client.options import (
 from densityd.client.records import (
     Alias,
     Dataset,
+    DatasetSummary,
     Event,
     EventPage,
     Job,
     JobResult,
+    JobSummary,
     Model,
     Version,
+    VersionSummary,
 )
 from densityd.client.retrying import Retries
 from densityd.client.score_calls import Context, Drawing, Scores, Transformed
@@ -53,6 +56,7 @@ __all__ = [
     "ClientError",
     "Context",
     "Dataset",
+    "DatasetSummary",
     "Drawing",
     "Event",
     "EventPage",
@@ -62,6 +66,7 @@ __all__ = [
     "JobFailedError",
     "JobFilters",
     "JobResult",
+    "JobSummary",
     "Model",
     "Output",
     "PictureFormat",
@@ -83,6 +88,7 @@ __all__ = [
     "UploadOptions",
     "VariationalOptions",
     "Version",
+    "VersionSummary",
     "WaitTimeoutError",
     "new_key",
 ]

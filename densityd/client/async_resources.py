@@ -26,7 +26,19 @@ from densityd.client.options import (
     UploadOptions,
     VariationalOptions,
 )
-from densityd.client.records import Alias, Dataset, Event, EventPage, Job, Model, Page, Version
+from densityd.client.records import (
+    Alias,
+    Dataset,
+    DatasetSummary,
+    Event,
+    EventPage,
+    Job,
+    JobSummary,
+    Model,
+    Page,
+    Version,
+    VersionSummary,
+)
 from densityd.client.waiting import RECONNECT_S, Watch
 
 if TYPE_CHECKING:
@@ -51,8 +63,8 @@ class AsyncDatasets:
         """Upload a table."""
         return await self._transport.send(dataset_calls.upload(source, name=name, options=options))
 
-    def list(self) -> AsyncIterator[Dataset]:
-        """All datasets, newest first; pages are fetched as they are needed."""
+    def list(self) -> AsyncIterator[DatasetSummary]:
+        """Summaries of all datasets, newest first; pages are fetched as they are needed."""
         return _through(self._transport, lambda cursor: dataset_calls.page(cursor=cursor))
 
     async def get(self, dataset_id: str) -> Dataset:
@@ -142,8 +154,8 @@ class AsyncJobs:
         """Delete the file that a scoring or a sampling made; the job stays."""
         await self._transport.send(job_calls.delete_result(job_id))
 
-    def list(self, **filters: Unpack[JobFilters]) -> AsyncIterator[Job]:
-        """All jobs, newest first; pages are fetched as they are needed."""
+    def list(self, **filters: Unpack[JobFilters]) -> AsyncIterator[JobSummary]:
+        """Summaries of all jobs, newest first; pages are fetched as they are needed."""
         return _through(self._transport, lambda cursor: job_calls.page(filters, cursor=cursor))
 
     async def get(self, job_id: str) -> Job:
@@ -218,7 +230,7 @@ class AsyncModels:
         """One model: its newest version and its aliases."""
         return await self._transport.send(model_calls.get(name))
 
-    def versions(self, name: str) -> AsyncIterator[Version]:
+    def versions(self, name: str) -> AsyncIterator[VersionSummary]:
         """All versions of a model, newest first."""
         return _through(
             self._transport, lambda cursor: model_calls.version_page(name, cursor=cursor)

@@ -12,7 +12,7 @@ from densityd.client.arrow_rows import table_body, table_of
 from densityd.client.calls import ARROW, LONG_S, NPY, Answer, Body, Call, Retry, new_key, nothing
 from densityd.client.files import file_body
 from densityd.client.npy_rows import Floats, array_of, npy_body, rows_of
-from densityd.client.records import Dataset, Page
+from densityd.client.records import Dataset, DatasetSummary, Page
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -48,9 +48,9 @@ def upload(
     )
 
 
-def page(*, cursor: str | None = None, limit: int | None = None) -> Call[Page[Dataset]]:
+def page(*, cursor: str | None = None, limit: int | None = None) -> Call[Page[DatasetSummary]]:
     """A page of datasets."""
-    return Call("GET", PATH, Page[Dataset].of, params={"cursor": cursor, "limit": limit})
+    return Call("GET", PATH, Page[DatasetSummary].of, params={"cursor": cursor, "limit": limit})
 
 
 def get(dataset_id: str) -> Call[Dataset]:

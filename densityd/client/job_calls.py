@@ -12,7 +12,7 @@ from densityd.client.options import (
     TrainingOptions,
     VariationalOptions,
 )
-from densityd.client.records import EventPage, Job, Page
+from densityd.client.records import EventPage, Job, JobSummary, Page
 
 PATH = "/v1/jobs"
 
@@ -62,10 +62,10 @@ def delete_result(job_id: str) -> Call[None]:
 
 def page(
     filters: JobFilters, *, cursor: str | None = None, limit: int | None = None
-) -> Call[Page[Job]]:
+) -> Call[Page[JobSummary]]:
     """A page of jobs."""
     params: dict[str, Any] = {**filters, "cursor": cursor, "limit": limit}
-    return Call("GET", PATH, Page[Job].of, params=params)
+    return Call("GET", PATH, Page[JobSummary].of, params=params)
 
 
 def get(job_id: str) -> Call[Job]:

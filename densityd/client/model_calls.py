@@ -6,7 +6,7 @@ from urllib.parse import quote
 from densityd.client.calls import LONG_S, Answer, Call, Retry, json_body, json_of, new_key, nothing
 from densityd.client.files import file_body
 from densityd.client.options import PictureFormat, PlotKind
-from densityd.client.records import Alias, Model, Page, Version
+from densityd.client.records import Alias, Model, Page, Version, VersionSummary
 
 PATH = "/v1/models"
 _CHECKPOINT = "application/octet-stream"
@@ -24,10 +24,10 @@ def get(name: str) -> Call[Model]:
 
 def version_page(
     name: str, *, cursor: str | None = None, limit: int | None = None
-) -> Call[Page[Version]]:
+) -> Call[Page[VersionSummary]]:
     """A page of a model's versions."""
     params: dict[str, str | int | None] = {"cursor": cursor, "limit": limit}
-    return Call("GET", f"{_path(name)}/versions", Page[Version].of, params=params)
+    return Call("GET", f"{_path(name)}/versions", Page[VersionSummary].of, params=params)
 
 
 def version(name: str, number: int) -> Call[Version]:

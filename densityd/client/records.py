@@ -56,15 +56,21 @@ class TableWarning(Record):
     detail: str
 
 
-class Dataset(Record):
-    """A table that was uploaded."""
+class DatasetSummary(Record):
+    """A table that was uploaded, as lists have it: without its columns."""
 
     id: str
     name: str | None
     rows: int
+    column_count: int
     bytes: int
     sha256: str
     created_at: datetime
+
+
+class Dataset(DatasetSummary):
+    """A table that was uploaded."""
+
     columns: list[Column]
     warnings: list[TableWarning]
 
@@ -106,8 +112,8 @@ class JobError(Record):
     detail: str
 
 
-class Job(Record):
-    """A job."""
+class JobSummary(Record):
+    """A job, as lists have it: without its request."""
 
     id: str
     kind: str
@@ -123,8 +129,8 @@ class Job(Record):
     dispatch: str
     cancel_requested: bool
     error: JobError | None
+    dataset_id: str | None = None
     result: JobResult | None = None
-    request: dict[str, Any]
 
     @property
     def final(self) -> bool:
@@ -137,6 +143,12 @@ class Job(Record):
         if self.model.version is None:
             return None
         return f"{self.model.name}:{self.model.version}"
+
+
+class Job(JobSummary):
+    """A job."""
+
+    request: dict[str, Any]
 
 
 class Event(Record):
@@ -181,23 +193,28 @@ class Checkpoint(Record):
     bytes: int
 
 
-class Version(Record):
-    """One version of a model; it never changes, only the aliases that point at it do."""
+class VersionSummary(Record):
+    """One version of a model, as lists have it: without its columns and its spec."""
 
     name: str
     version: int
     family: str
     dim: int
-    columns: list[str]
-    context_columns: list[str] = []
-    flow: dict[str, Any]
-    preprocessing: dict[str, Any]
     parameters: int
     metrics: dict[str, Any]
     lineage: Lineage
     checkpoint: Checkpoint
     aliases: list[str]
     created_at: datetime
+
+
+class Version(VersionSummary):
+    """One version of a model; it never changes, only the aliases that point at it do."""
+
+    columns: list[str]
+    context_columns: list[str] = []
+    flow: dict[str, Any]
+    preprocessing: dict[str, Any]
 
 
 class Alias(Record):

@@ -24,7 +24,19 @@ from densityd.client.options import (
     UploadOptions,
     VariationalOptions,
 )
-from densityd.client.records import Alias, Dataset, Event, EventPage, Job, Model, Page, Version
+from densityd.client.records import (
+    Alias,
+    Dataset,
+    DatasetSummary,
+    Event,
+    EventPage,
+    Job,
+    JobSummary,
+    Model,
+    Page,
+    Version,
+    VersionSummary,
+)
 from densityd.client.sync_transport import Transport
 from densityd.client.waiting import RECONNECT_S, Watch
 
@@ -63,8 +75,8 @@ class Datasets:
         """
         return self._transport.send(dataset_calls.upload(source, name=name, options=options))
 
-    def list(self) -> Iterator[Dataset]:
-        """All datasets, newest first; pages are fetched as they are needed."""
+    def list(self) -> Iterator[DatasetSummary]:
+        """Summaries of all datasets, newest first; pages are fetched as they are needed."""
         return _through(self._transport, lambda cursor: dataset_calls.page(cursor=cursor))
 
     def get(self, dataset_id: str) -> Dataset:
@@ -194,8 +206,8 @@ class Jobs:
         """Delete the file that a scoring or a sampling made; the job stays."""
         self._transport.send(job_calls.delete_result(job_id))
 
-    def list(self, **filters: Unpack[JobFilters]) -> Iterator[Job]:
-        """All jobs, newest first; pages are fetched as they are needed."""
+    def list(self, **filters: Unpack[JobFilters]) -> Iterator[JobSummary]:
+        """Summaries of all jobs, newest first; pages are fetched as they are needed."""
         return _through(self._transport, lambda cursor: job_calls.page(filters, cursor=cursor))
 
     def get(self, job_id: str) -> Job:
@@ -287,7 +299,7 @@ class Models:
         """One model: its newest version and its aliases."""
         return self._transport.send(model_calls.get(name))
 
-    def versions(self, name: str) -> Iterator[Version]:
+    def versions(self, name: str) -> Iterator[VersionSummary]:
         """All versions of a model, newest first."""
         return _through(
             self._transport, lambda cursor: model_calls.version_page(name, cursor=cursor)

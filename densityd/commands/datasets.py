@@ -34,7 +34,7 @@ def list_datasets(limit: Limit = 50, url: Url = None, as_json: AsJson = False) -
         if as_json:
             return echo_records(found)
         rows = [
-            (one.id, one.name, one.rows, len(one.columns), one.bytes, one.created_at)
+            (one.id, one.name, one.rows, one.column_count, one.bytes, one.created_at)
             for one in found
         ]
         return echo_table(("ID", "NAME", "ROWS", "COLUMNS", "BYTES", "CREATED"), rows)

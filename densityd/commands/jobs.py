@@ -21,7 +21,7 @@ from densityd.commands.console import (
 from densityd.commands.waiting import tell_job, wait_for
 
 if TYPE_CHECKING:
-    from densityd.client import Event, Job, JobFilters
+    from densityd.client import Event, Job, JobFilters, JobSummary
 
 app = typer.Typer(
     help="Trainings and bulk work on the service.", no_args_is_help=True, rich_markup_mode=None
@@ -221,11 +221,11 @@ def _brief(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _model(job: "Job") -> str | None:
+def _model(job: "JobSummary") -> str | None:
     return job.ref or job.model.name
 
 
-def _percent(job: "Job") -> str | None:
+def _percent(job: "JobSummary") -> str | None:
     if job.progress is None or job.final:
         return None
     return f"{100 * job.progress.fraction:.0f} %"

@@ -1,10 +1,14 @@
 """Bounds on what a key may ask and a project may keep."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from app.callers import Caller
 from app.problems import Problem
 from app.rates import Rates
+from app.upload_room import UploadRoom
+from models_store.errors import LimitError
 from models_store.keys import Scope
 from tests.app.conftest import CSV, TABLE, assert_refused, files_of
 from tests.app.keyed import bearer, keyed, stocked
@@ -96,7 +100,7 @@ def test_a_project_queues_so_many_jobs_and_each_that_was_accepted_has_a_row(sett
 
 
 @pytest.mark.fault(100)
-@pytest.mark.parametrize("setting_values", [{"max_project_bytes": 300}])
+@pytest.mark.parametrize("setting_values", [{"max_project_bytes": 2500}])
 def test_a_project_stores_so_many_bytes_and_others_are_not_affected(settings):
     with keyed(settings) as (client, keys):
         mine, other = (bearer(keys.create(name, Scope.WRITE)) for name in ("p", "q"))
@@ -129,3 +133,71 @@ def test_a_full_project_starts_no_job_and_takes_no_table_but_is_asked_as_ever(se
         assert_refused(answer, 507, "quota-storage")
         answer = client.post("/v1/models/people/log_prob", json=ROWS, headers=mine)
         assert answer.status_code == 200
+
+
+SAMPLING = {"model": "people", "n": 500_000, "output": "csv"}
+
+
+@pytest.mark.fault(205)
+@pytest.mark.parametrize("setting_values", [{"max_project_bytes": 150_000_000}])
+def test_jobs_that_wait_take_no_more_than_the_quota_together(settings):
+    with keyed(settings) as (client, keys):
+        stocked(client)
+        mine = bearer(keys.create("p", Scope.WRITE))
+
+        def start(_=None):
+            return client.post("/v1/jobs/sampling", json=SAMPLING, headers=mine)
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(start, range(15)))
+        accepted = [answer.json()["id"] for answer in answers if answer.status_code == 202]
+        assert 1 <= len(accepted) <= 4
+        for answer in answers:
+            if answer.status_code != 202:
+                assert_refused(answer, 507, "quota-storage")
+        first = accepted[0]
+        assert client.post(f"/v1/jobs/{first}/cancel", headers=mine).status_code == 200
+        assert start().status_code == 202
+        assert_refused(client.post(f"/v1/jobs/{first}/resume", headers=mine), 507, "quota-storage")
+
+
+@pytest.mark.fault(205)
+def test_uploads_that_still_come_count():
+    room = UploadRoom()
+    with room.held("p", room=100) as one, room.held("p", room=100) as two:
+        one.need(60)
+        one.need(50)
+        assert two.left == 40
+        with pytest.raises(LimitError):
+            two.need(41)
+        two.need(40)
+        with pytest.raises(LimitError):
+            one.need(61)
+        with room.held("q", room=100) as other:
+            other.need(100)
+    with room.held("p", room=100) as three:
+        three.need(100)
+
+
+@pytest.mark.fault(205)
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("setting_values", [{"max_project_bytes": 1_000_000}])
+def test_an_upload_beyond_the_room_is_refused_before_it_is_whole(settings, chunked):
+    with keyed(settings) as (client, keys):
+        mine = bearer(keys.create("p", Scope.WRITE))
+        sent = []
+
+        def body():
+            for number in range(100):
+                sent.append(number)
+                yield b"1.5,2.5\n" * 10_000
+
+        headers = {**CSV, **mine} if chunked else {**CSV, **mine, "Content-Length": "8000000"}
+        answer = client.post("/v1/datasets", content=body(), headers=headers)
+        assert_refused(answer, 507, "quota-storage")
+        assert files_of(settings) == []
+        path = "/v1/models/m/versions"
+        headers = {"Content-Type": "application/octet-stream", **mine}
+        answer = client.post(path, content=b"\0" * 1_000_001, headers=headers)
+        assert_refused(answer, 507, "quota-storage")
+        assert client.post("/v1/datasets", content=TABLE, headers={**CSV, **mine}).is_success

@@ -14,7 +14,7 @@ from models_store.database import Database
 from models_store.errors import StoreError
 from models_store.job_states import TRANSITIONS, EventKind, Job, JobState
 from models_store.jobs import Jobs
-from models_store.records import Version
+from models_store.records import VersionSummary
 from models_store.registry import Registry
 from models_store.tables import JobRow, ModelVersionRow
 from tests.chaos.caller import MODEL, Accepted
@@ -90,12 +90,13 @@ class Verdict:
         hashes: dict[int, str] = {}
         for version in self._versions:
             try:
+                whole = self._registry.version(PROJECT, MODEL, version.version)
                 load_model(
                     self._blobs,
                     version.checkpoint_key,
                     version.checkpoint_sha256,
-                    spec=version.flow,
-                    columns=version.columns,
+                    spec=whole.flow,
+                    columns=whole.columns,
                 )
             except StoreError as error:
                 yield f"version {version.version} cannot be read: {error}"
@@ -108,7 +109,7 @@ class Verdict:
         for job in self._found:
             yield from _of_events(job, self._jobs)
 
-    def _all_versions(self) -> Iterator[Version]:
+    def _all_versions(self) -> Iterator[VersionSummary]:
         cursor = None
         while True:
             page = self._registry.versions(PROJECT, MODEL, limit=100, cursor=cursor)

@@ -8,7 +8,7 @@ from models_store.errors import CursorError, NotFoundError, PreconditionError
 from models_store.ids import is_id, is_name, new_id
 from models_store.job_work import JobWork
 from models_store.jobs import Jobs
-from models_store.registry import Registry, Version
+from models_store.registry import Dataset, DatasetSummary, Registry, Version
 from models_store.version_rows import RevisionCondition
 from tests.models_store.makers import LEASE_S, PROJECT, a_dataset, a_version, added, submitted
 
@@ -35,12 +35,19 @@ def trained(jobs: Jobs, work: JobWork, *, name: str = "shuttle", project: str = 
     return work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
 
 
+def summary_of(dataset: Dataset) -> DatasetSummary:
+    left_out = ("dtype", "columns", "warnings", "source_format", "source_sha256")
+    kept = {name: value for name, value in asdict(dataset).items() if name not in left_out}
+    return DatasetSummary(**kept, width=len(dataset.columns))
+
+
 def test_a_dataset_comes_back_as_it_was_registered(registry: Registry) -> None:
     new = a_dataset(columns=[{"name": 'x"; DROP TABLE job;--', "max": 1e308, "min": None}])
     dataset = registry.add_dataset(new)
     assert {**asdict(dataset), "created_at": None} == {**asdict(new), "created_at": None}
     assert registry.dataset(PROJECT, new.id) == dataset
-    assert registry.datasets(PROJECT, limit=1).items == [dataset]
+    assert registry.datasets(PROJECT, limit=1).items == [summary_of(dataset)]
+    assert registry.dataset_summary(PROJECT, new.id) == summary_of(dataset)
 
 
 def test_an_unknown_dataset_is_not_found_whatever_its_id(registry: Registry) -> None:
@@ -114,10 +121,15 @@ def test_a_model_shows_its_newest_version_and_its_aliases(
     assert registry.version(PROJECT, "other", 1).aliases == []
 
 
-def test_versions_are_paged_newest_first(registry: Registry, model: list[Version]) -> None:
+@pytest.mark.usefixtures("model")
+def test_versions_are_paged_newest_first(registry: Registry) -> None:
     first = registry.versions(PROJECT, "shuttle", limit=1)
     second = registry.versions(PROJECT, "shuttle", limit=1, cursor=first.next_cursor)
-    assert [*first.items, *second.items] == model[::-1]
+    assert [one.version for one in (*first.items, *second.items)] == [2, 1]
+    for listed in (*first.items, *second.items):
+        whole = asdict(registry.version(PROJECT, "shuttle", listed.version))
+        assert asdict(listed).items() <= whole.items()
+        assert registry.version_summary(PROJECT, "shuttle", listed.version) == listed
     assert second.next_cursor is None
 
 

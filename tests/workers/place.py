@@ -26,7 +26,14 @@ from models_store.job_work import JobWork
 from models_store.jobs import Jobs
 from models_store.records import Dataset, NewDataset, Version
 from models_store.registry import Registry
+from models_store.reservations import (
+    sampling_reservation,
+    scoring_reservation,
+    training_reservation,
+    variational_reservation,
+)
 from models_store.schemas import TrainingRequest
+from models_store.usage import stored_bytes
 from models_store.variational_acceptance import accept_variational, dataset_of
 from models_store.variational_schemas import VariationalRequest
 from tests.app.serving import registered
@@ -135,6 +142,7 @@ class Place:
             dataset_id=dataset.id,
             request=accepted.model_dump(mode="json"),
             request_id="req-1",
+            reserved_bytes=training_reservation(accepted),
         )
         return self.jobs.submit(new, idempotency=None, max_queued=None).job.id
 
@@ -152,6 +160,7 @@ class Place:
             dataset_id=dataset_of(request.target),
             request=accepted.model_dump(mode="json"),
             request_id="req-1",
+            reserved_bytes=variational_reservation(accepted),
         )
         return self.jobs.submit(new).job.id
 
@@ -163,16 +172,28 @@ class Place:
         body = {"model": version.ref, "dataset_id": dataset.id} | fields
         request = ScoringRequest.model_validate(body)
         accepted = accept_scoring(request, version, dataset, max_bytes=2**40)
-        return self._submit_bulk(JobKind.SCORING, version, accepted, dataset_id=dataset.id)
+        reserved = scoring_reservation(accepted, dataset)
+        return self._submit_bulk(
+            JobKind.SCORING, version, accepted, dataset_id=dataset.id, reserved_bytes=reserved
+        )
 
     def submit_sampling(self, version: Version, n: int, **fields: Any) -> str:
         body = {"model": version.ref, "n": n, "seed": 1} | fields
         request = SamplingRequest.model_validate(body)
         accepted = accept_sampling(request, version, None, max_bytes=2**40)
-        return self._submit_bulk(JobKind.SAMPLING, version, accepted, dataset_id=None)
+        reserved = sampling_reservation(accepted, version)
+        return self._submit_bulk(
+            JobKind.SAMPLING, version, accepted, dataset_id=None, reserved_bytes=reserved
+        )
 
     def _submit_bulk(
-        self, kind: JobKind, version: Version, accepted: BaseModel, *, dataset_id: str | None
+        self,
+        kind: JobKind,
+        version: Version,
+        accepted: BaseModel,
+        *,
+        dataset_id: str | None,
+        reserved_bytes: int,
     ) -> str:
         new = NewJob(
             project=PROJECT,
@@ -182,8 +203,14 @@ class Place:
             dataset_id=dataset_id,
             request=accepted.model_dump(mode="json"),
             request_id="req-1",
+            reserved_bytes=reserved_bytes,
         )
         return self.jobs.submit(new).job.id
+
+    def stored_bytes(self) -> int:
+        """What counts in the project's quota."""
+        with self.database.read() as session:
+            return stored_bytes(session, PROJECT)
 
     def part(self, job_id: str) -> int:
         return int((self.job(job_id).metrics or {}).get("part", 0))

@@ -1,0 +1,100 @@
+"""Room of projects for files that are still coming: their bytes count before they are stored."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+from fastapi import Request
+
+from models_store.errors import LimitError
+
+
+class UploadRoom:
+    """Bytes of unfinished uploads in the staging folder, by project; belongs to one event loop.
+
+    Each process counts its own: together they may pass a quota for a while by their number, but what
+    is stored in the end is counted by the database.
+    """
+
+    def __init__(self) -> None:
+        self._taken: Counter[str] = Counter()
+
+    @contextmanager
+    def held(self, project: str, *, room: int) -> Iterator["Held"]:
+        """Count an upload until the end of the block.
+
+        Args:
+            project: Project that it belongs to.
+            room: Bytes that the project may store beyond what it has.
+        """
+        held = Held(self._taken, project, room=room)
+        try:
+            yield held
+        finally:
+            held.release()
+
+
+class Held:
+    """Bytes that one upload takes."""
+
+    def __init__(self, taken: Counter[str], project: str, *, room: int) -> None:
+        self._taken = taken
+        self._project = project
+        self._room = room
+        self._bytes = 0
+
+    @property
+    def left(self) -> int:
+        """Bytes that the project may still take beside all its unfinished uploads."""
+        return max(0, self._room - self._taken[self._project])
+
+    def need(self, size: int) -> None:
+        """Take what is missing of so many bytes in all.
+
+        Raises:
+            LimitError: `quota-storage`; the project has not so much room.
+        """
+        more = size - self._bytes
+        if more > self.left:
+            raise _no_room(self.left)
+        if more > 0:
+            self._taken[self._project] += more
+            self._bytes = size
+
+    async def counted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Pass a file on as it comes.
+
+        Raises:
+            LimitError: as `need`.
+        """
+        size = 0
+        async for chunk in chunks:
+            size += len(chunk)
+            self.need(size)
+            yield chunk
+
+    def release(self) -> None:
+        """Give all back."""
+        self._taken[self._project] -= self._bytes
+        self._bytes = 0
+        if not self._taken[self._project]:
+            del self._taken[self._project]
+
+
+def declared_bytes(request: Request, most: int) -> int:
+    """Return the length that a body says it has, and no more than it may have; 0 if it says none.
+
+    Who sends more than there is room for hears of it before the first byte is read, and of two that
+    only fit one after the other, one gets through.
+    """
+    length = request.headers.get("content-length", "")
+    return min(int(length), most) if length.isascii() and length.isdecimal() else 0
+
+
+def _no_room(left: int) -> LimitError:
+    """Return the error of an upload that is larger than the room of its project."""
+    return LimitError(
+        "quota-storage",
+        f"The project may store {left:,} bytes more, uploads that still come included; delete"
+        " datasets or results that are not needed.",
+    )

@@ -1,0 +1,138 @@
+"""What jobs store is within what was reserved for them, is counted, and goes in time."""
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import pytest
+
+from models_store.result_parts import load_list
+from models_store.usage import EVENT_BYTES
+from tests.workers.place import ENDLESS, Place, Running, wait_until
+from workers import bulk
+from workers.assignment import scoring_task, training_task
+from workers.leftovers import Leftovers
+from workers.protocol import Interrupted, Message
+from workers.training import train
+
+Supervise = Callable[..., Running]
+
+ROWS = 3 * 4_096 + 5
+FLOWS: list[dict[str, Any]] = [
+    {"family": "maf", "layers": 2, "hidden": [64, 64]},
+    {"family": "realnvp", "layers": 4, "hidden": [64]},
+    {"family": "nsf", "layers": 2, "hidden": [32]},
+    {"family": "naf", "layers": 1, "hidden": [32]},
+    {"family": "made", "hidden": [64], "masks": 4},
+]
+
+
+def files(place: Place, job_id: str) -> int:
+    """Bytes of a job's files."""
+    found = [file for file in place.blobs.files() if job_id in file.key]
+    return sum(file.bytes for file in found)
+
+
+@pytest.mark.fault(205)
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow["family"])
+def test_a_training_stores_no_more_than_was_reserved(place: Place, flow: dict[str, Any]) -> None:
+    dataset = place.add_dataset(100)
+    before = place.stored_bytes()
+    place.submit(dataset, flow=flow, max_epochs=1000, patience=1000)
+    reserved = place.stored_bytes() - before
+    job = place.work.claim("w", lease_s=60)
+    assert job is not None
+    messages: list[Message] = []
+    task = training_task(job, registry=place.registry, settings=place.settings)
+    train(task, messages.append, interrupted=lambda: len(messages) > 2)
+
+    last = messages[-1]
+    assert isinstance(last, Interrupted)
+    assert last.checkpoint is not None
+    state = last.checkpoint.bytes
+    assert state == place.blobs.path(last.checkpoint.key).stat().st_size
+    assert 3 * state + 1000 * EVENT_BYTES < reserved, "three states at once would not fit"
+    assert reserved < 6 * state + 1000 * 1024 + 300_000
+
+
+@pytest.mark.fault(205)
+@pytest.mark.parametrize(
+    ("output", "include_rows"), list(product(("parquet", "csv", "npy"), (False, True)))
+)
+def test_a_scoring_stores_no_more_than_was_reserved(
+    place: Place, output: str, *, include_rows: bool
+) -> None:
+    version = place.add_model(columns=["x1", "x2", "x3"])
+    dataset = place.add_dataset(ROWS)
+    before = place.stored_bytes()
+    job_id = place.submit_scoring(version, dataset, output=output, include_rows=include_rows)
+    reserved = place.stored_bytes() - before
+    job = place.work.claim("w", lease_s=60)
+    assert job is not None
+    messages: list[Message] = []
+    task = scoring_task(job, registry=place.registry, settings=place.settings)
+    bulk.produce(task, messages.append, interrupted=lambda: False)
+
+    stored = files(place, job_id)
+    assert messages[-1].type == "produced"
+    assert stored > 8 * ROWS
+    assert stored < reserved < 3 * stored + 300_000
+
+
+@pytest.mark.slow  # its trainer starts, and makes some parts
+@pytest.mark.fault(206)
+def test_parts_of_a_cancelled_sampling_count_and_go_in_time(
+    place: Place, supervise: Supervise
+) -> None:
+    version = place.add_model(columns=["x1", "x2", "x3"])
+    before = place.stored_bytes()
+    job_id = place.submit_sampling(version, 400 * ROWS)
+    running = supervise()
+    wait_until(lambda: place.part(job_id) >= 4)
+    place.jobs.cancel("default", job_id)
+    running.join()
+
+    [newest, _] = place.job(job_id).checkpoints
+    parts = load_list(place.blobs, newest["key"], newest["sha256"])
+    assert len(parts) >= 4
+    assert newest["bytes"] >= sum(part.rows for part in parts) * 3 * 8
+    assert 0 <= files(place, job_id) - newest["bytes"] < 10_000  # the older list
+    assert newest["bytes"] < place.stored_bytes() - before < newest["bytes"] + 60_000
+
+    assert Leftovers(place.jobs, place.blobs, keep_s=3600).once() == 0
+    assert files(place, job_id) > 0
+    assert Leftovers(place.jobs, place.blobs, keep_s=0).once() == 1
+    assert files(place, job_id) == 0
+    assert place.stored_bytes() - before < 60_000
+    assert Leftovers(place.jobs, place.blobs, keep_s=0).once() == 0
+
+
+@pytest.mark.slow  # as above
+@pytest.mark.fault(206)
+def test_what_an_ended_job_has_no_use_for_goes_at_once(place: Place, supervise: Supervise) -> None:
+    job_id = place.submit(place.add_dataset(), **ENDLESS)
+    running = supervise()
+    wait_until(lambda: len(place.job(job_id).checkpoints) == 2)
+    # A killed trainer leaves what nobody heard of.
+    for key in (f"jobs/{job_id}/1-999999.safetensors", f"models/{job_id}/1.safetensors"):
+        with place.blobs.staged() as staged:
+            staged.write_bytes(b"x" * 1000)
+            place.blobs.commit(staged, key)
+    place.jobs.cancel("default", job_id)
+    running.join()
+    named = sorted(checkpoint["key"] for checkpoint in place.job(job_id).checkpoints)
+    assert place.blobs.keys("jobs") == named
+    assert place.blobs.keys("models") == []
+
+
+@pytest.mark.fault(205)
+def test_a_worker_fails_a_job_beyond_a_quota_that_was_lowered(
+    place: Place, supervise: Supervise
+) -> None:
+    job_id = place.submit(place.add_dataset(), max_epochs=3)
+    supervise(max_project_bytes=1000).join()
+    error = place.job(job_id).error
+    assert error is not None
+    assert error["code"] == "quota_storage"
+    assert place.messages(job_id) == []
+    assert place.blobs.keys("jobs") == []

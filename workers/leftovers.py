@@ -1,0 +1,71 @@
+"""Deletes checkpoints of ended jobs that nobody resumed in time."""
+
+import logging
+import random
+import threading
+
+from models_store.blobs import BlobStore
+from models_store.errors import DatabaseError, StorageFullError
+from models_store.jobs import Jobs
+from models_store.leftovers import delete_leftovers
+
+log = logging.getLogger(__name__)
+
+_MOST_JOBS = 100
+_INTERVAL_S = 30.0
+
+
+class Leftovers:
+    """One loop in a thread of its own; every worker has one, and none is needed.
+
+    Args:
+        jobs: Jobs of all projects.
+        blobs: Store that holds their files.
+        keep_s: Seconds from a job's end for which its checkpoints are kept.
+    """
+
+    def __init__(self, jobs: Jobs, blobs: BlobStore, *, keep_s: float) -> None:
+        self._jobs = jobs
+        self._blobs = blobs
+        self._keep_s = keep_s
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="leftovers", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, after the look that may be under way."""
+        self._stopping.set()
+        self._thread.join()
+
+    def once(self) -> int:
+        """Delete what is due; return of how many jobs.
+
+        Raises:
+            DatabaseError: the database is away.
+            StorageFullError: its disk is full.
+        """
+        due = self._jobs.leftover(keep_s=self._keep_s, limit=_MOST_JOBS)
+        forgotten = 0
+        for job_id in due:
+            attempt = self._jobs.forget_checkpoints(job_id, keep_s=self._keep_s)
+            if attempt is not None:
+                forgotten += 1
+                delete_leftovers(self._blobs, job_id, attempt=attempt)
+        return forgotten
+
+    def _run(self) -> None:
+        pause_s = min(_INTERVAL_S, max(1.0, self._keep_s))
+        while not self._stopping.wait(pause_s * random.uniform(1, 2)):  # noqa: S311
+            try:
+                forgotten = self.once()
+            except (DatabaseError, StorageFullError) as error:
+                log.warning("checkpoints of ended jobs cannot be deleted now: %s", error)
+            except Exception:
+                # This thread must outlive whatever it meets.
+                log.exception("deleting checkpoints of ended jobs failed")
+            else:
+                if forgotten:
+                    log.info("deleted the checkpoints of %d ended jobs", forgotten)
