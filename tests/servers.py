@@ -176,6 +176,11 @@ class PostgresServer:
             time.sleep(0.1)
         return self.start()
 
+    @property
+    def pid(self) -> int:
+        """Return the id of its first process, the parent of all others."""
+        return self._process.pid
+
     def url(self, database: str) -> str:
         """Return the SQLAlchemy URL of a database."""
         return f"postgresql+psycopg://postgres@/{database}?host={self.folder}"

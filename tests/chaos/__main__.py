@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from sqlalchemy import func, select
@@ -20,9 +21,13 @@ from models_store.database import Database
 from models_store.errors import DatabaseError
 from models_store.job_states import FINAL_STATES
 from models_store.tables import JobRow
-from tests.chaos.caller import Caller
+from tests.chaos.asking import Asking
+from tests.chaos.caller import MAX_QUEUED, Caller
+from tests.chaos.checker import violations
 from tests.chaos.faults import Faults
-from tests.chaos.parts import Service
+from tests.chaos.history import History
+from tests.chaos.others import Others, look_again
+from tests.chaos.parts import SLOTS, Service
 from tests.chaos.verdict import Verdict
 from tests.servers import PostgresServer
 
@@ -35,7 +40,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     postgres = PostgresServer() if options.database == "postgresql" else None
     try:
-        service = Service(folder, postgres)
+        service = Service(folder, postgres, max_queued=MAX_QUEUED)
         try:
             broken = _run(service, options)
         finally:
@@ -44,7 +49,7 @@ def main() -> int:
         if postgres is not None:
             postgres.close()
     if broken:
-        print(f"logs and data are in {folder}")
+        print(f"seed {options.seed}; logs, data and history.jsonl are in {folder}")
     else:
         shutil.rmtree(folder)
     return 1 if broken else 0
@@ -67,24 +72,35 @@ def _run(service: Service, options: argparse.Namespace) -> bool:
     service.wait_ready()
     database = Database(service.settings.resolved_database_url)
     faults = Faults(service, random.Random(options.seed))
-    caller = Caller(service.url, jobs=options.jobs, random_=random.Random(options.seed + 1))
+    history = History(service.folder / "history.jsonl")
+    asking = Asking(service.url, "submitter", history)
+    caller = Caller(asking, jobs=options.jobs, random_=random.Random(options.seed + 1))
+    others = Others(service.url, history, caller.accepted, seed=options.seed)
     caller.start()
+    others.start()
     began = time.monotonic()
     stuck = not _disturb(caller, faults, database, options)
     took_s = time.monotonic() - began
     caller.stop()
+    service.wait_ready()
+    others.stop()
+    look_again(asking, history)
+    asking.close()
+    history.close()
     logs = [service.folder / f"{worker.name}.log" for worker in service.workers]
     blobs = BlobStore(service.settings.blob_root)
     verdict = Verdict(database, blobs, caller.accepted, logs=logs)
     database.dispose()
-    violations = verdict.violations()
+    found = verdict.violations()
+    found += violations(history.calls, complete=not stuck, max_queued=MAX_QUEUED, returning=SLOTS)
     if stuck:
-        violations.append(f"nothing moved for {_STUCK_S:g} s")
+        found.append(f"nothing moved for {_STUCK_S:g} s")
     _report(options, faults, caller, verdict, took_s)
-    for violation in violations:
+    print(f"  calls    {_listed(_answers(history))}")
+    for violation in found:
         print(f"VIOLATION: {violation}")
-    print("every promise was kept" if not violations else f"{len(violations)} violations")
-    return bool(violations)
+    print("every promise was kept" if not found else f"{len(found)} violations")
+    return bool(found)
 
 
 def _disturb(
@@ -113,6 +129,16 @@ def _disturb(
     return True
 
 
+def _answers(history: History) -> dict[str, int]:
+    counts = Counter[str]()
+    for call in history.calls:
+        counts["done"] += call.done
+        counts["refused"] += call.refused
+        counts["failed"] += call.unsure and call.status is not None
+        counts["lost"] += call.status is None
+    return counts
+
+
 def _final(database: Database, *, otherwise: int) -> int:
     try:
         with database.read() as session:
@@ -134,6 +160,8 @@ def _report(
     print(f"  faults   {sum(faults.done.values())}, of them kill -9 {faults.kills}")
     for kind, number in sorted(faults.done.items()):
         print(f"           {number:4} {kind}")
+    if faults.links:
+        print(f"           connections: {_listed(faults.links)}")
     print(
         f"  attempts {verdict.attempts}, begun {verdict.starts},"
         f" begun twice {verdict.double_starts}"

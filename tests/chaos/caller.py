@@ -9,8 +9,12 @@ from typing import Any
 import httpx
 import numpy as np
 
+from tests.chaos.asking import Asking, one_job
+
 MODEL = "chaos"
 EPOCHS = (6, 6, 6, 40)  # by seed
+MAX_QUEUED = 6
+FULL = httpx.codes.TOO_MANY_REQUESTS
 _WAITING = 8
 _CANCELS = 0.1
 _RESUMES = 0.6
@@ -37,17 +41,17 @@ class Caller:
     """Starts jobs in a thread of its own, a few more than can run at a time.
 
     Args:
-        url: of the service.
+        asking: The service.
         jobs: how many to start.
         random_: what it does besides.
     """
 
-    def __init__(self, url: str, *, jobs: int, random_: random.Random) -> None:
+    def __init__(self, asking: Asking, *, jobs: int, random_: random.Random) -> None:
         self.accepted = Accepted()
         self.final = 0
         self._jobs = jobs
         self._random = random_
-        self._http = httpx.Client(base_url=url, timeout=10)
+        self._asking = asking
         self._dataset_id = ""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -66,16 +70,21 @@ class Caller:
         """Start no more."""
         self._stopping.set()
         self._thread.join()
-        self._http.close()
 
     def _upload(self) -> str:
         rows = np.random.default_rng(0).normal(size=(400, 3))
         lines = ["a,b,c", *(",".join(map(repr, row)) for row in rows.tolist())]
-        answer = self._http.post(
-            "/v1/datasets", content="\n".join(lines), headers={"Content-Type": "text/csv"}
-        )
-        answer.raise_for_status()
-        return str(answer.json()["id"])
+        while True:
+            answer = self._asking.ask(
+                ("upload", "the table"),
+                ("POST", "/v1/datasets"),
+                said=lambda answer: {"id": answer.json()["id"]},
+                content="\n".join(lines),
+                headers={"Content-Type": "text/csv", "Idempotency-Key": "the-table"},
+            )
+            if answer is not None and answer.is_success:
+                return str(answer.json()["id"])
+            time.sleep(0.3)
 
     def _run(self) -> None:
         while len(self.accepted.seeds) < self._jobs and not self._stopping.is_set():
@@ -106,11 +115,17 @@ class Caller:
         """Ask until the answer is 202; the key makes all that one request."""
         while True:
             self.accepted.requests += 1
-            answer = self._post("/v1/jobs/training", json=body, headers={"Idempotency-Key": key})
+            answer = self._asking.ask(
+                ("submit", key),
+                ("POST", "/v1/jobs/training"),
+                said=one_job,
+                json=body,
+                headers={"Idempotency-Key": key},
+            )
             if answer is not None and answer.status_code == httpx.codes.ACCEPTED:
                 self.accepted.replays += "idempotent-replayed" in answer.headers
                 return str(answer.json()["id"])
-            if answer is not None and answer.is_client_error:
+            if answer is not None and answer.is_client_error and answer.status_code != FULL:
                 raise RuntimeError(answer.text)
             time.sleep(0.3)
 
@@ -119,12 +134,9 @@ class Caller:
         if self._random.random() < _CANCELS:
             job_id = self._random.choice(list(self.accepted.seeds)[-_WAITING:])
             self.accepted.cancelled.add(job_id)
-            self._post(f"/v1/jobs/{job_id}/cancel")
+            self._change("cancel", job_id)
         if self.accepted.cancelled and self._random.random() < _CANCELS * _RESUMES:
-            self._post(f"/v1/jobs/{self._random.choice(sorted(self.accepted.cancelled))}/resume")
+            self._change("resume", self._random.choice(sorted(self.accepted.cancelled)))
 
-    def _post(self, path: str, **arguments: Any) -> httpx.Response | None:
-        try:
-            return self._http.post(path, **arguments)
-        except httpx.HTTPError:
-            return None
+    def _change(self, action: str, job_id: str) -> None:
+        self._asking.ask((action, job_id), ("POST", f"/v1/jobs/{job_id}/{action}"), said=one_job)

@@ -7,10 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import redis
 
+from tests.chaos.network import Link
 from tests.chaos.parts import LEASE_S, Part, Service
+from tests.workers.place import children_of
 
 
 class Faults:
@@ -18,6 +21,7 @@ class Faults:
 
     Attributes:
         done: how many of each kind there were.
+        links: Number of faults of each connection between parts.
         ends_s: the seconds that workers took to end at SIGTERM.
     """
 
@@ -35,10 +39,18 @@ class Faults:
             "Redis frozen": (1, self._freeze_redis),
             "SIGTERM to a worker": (2, self._deploy_worker),
             "SIGTERM to the API": (1, self._deploy_api),
+            "API frozen": (1, self._freeze_api),
+            "connections cut": (2, self._cut),
+            "connections refused": (1, self._refuse),
+            "connections stalled": (2, self._stall),
+            "answers lost": (3, self._lose_answers),
+            "connections half closed": (1, self._close_half),
         }
         if service.postgres is not None:
             self._kinds["kill -9 of PostgreSQL"] = (3, self._kill_postgres)
+            self._kinds["PostgreSQL frozen"] = (1, self._freeze_postgres)
         self.done: Counter[str] = Counter()
+        self.links: Counter[str] = Counter()
         self.ends_s: list[float] = []
 
     @property
@@ -107,6 +119,35 @@ class Faults:
             fault()
         return ready
 
+    def _freeze_api(self) -> bool:
+        return self._to_api(partial(self._service.api.freeze, self._random.uniform(0.5, 4)))
+
+    def _cut(self) -> bool:
+        self._link().cut()
+        return True
+
+    def _refuse(self) -> bool:
+        self._link().refuse(self._random.uniform(0.5, 4))
+        return True
+
+    def _stall(self) -> bool:
+        self._link().stall(self._random.uniform(0.5, 2 * LEASE_S))
+        return True
+
+    def _lose_answers(self) -> bool:
+        self._link().lose_answers(self._random.uniform(0.2, 2))
+        return True
+
+    def _close_half(self) -> bool:
+        self._link().close_half()
+        return True
+
+    def _link(self) -> Link:
+        links = self._service.network.links
+        name = self._random.choice(sorted(links))
+        self.links[name] += 1
+        return links[name]
+
     def _kill_redis(self) -> bool:
         self._service.redis.kill()
         return True
@@ -131,4 +172,19 @@ class Faults:
         server.kill()
         time.sleep(self._random.uniform(0, 2))
         server.restart()
+        return True
+
+    def _freeze_postgres(self) -> bool:
+        server = self._service.postgres
+        if server is None:
+            return False
+        pids = [server.pid, *children_of(server.pid)]
+        for number, pause_s in (
+            (signal.SIGSTOP, self._random.uniform(0.5, 4)),
+            (signal.SIGCONT, 0),
+        ):
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            time.sleep(pause_s)
         return True

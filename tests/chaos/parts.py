@@ -14,10 +14,14 @@ from densityd import private_redis
 from densityd.ports import free_port
 from models_store.database import migrate
 from models_store.settings import StoreSettings
+from tests.chaos.network import Network
 from tests.servers import PostgresServer, tied
 from tests.workers.place import trainers_of
 
 LEASE_S = 3.0
+SLOTS = 4
+"""Number of jobs that run at a time."""
+
 _DENSITYD = (sys.executable, "-P", "-c", "from densityd.cli import main; main()")
 _START_S = 300.0
 
@@ -82,33 +86,56 @@ class Service:
     Args:
         folder: of all data and logs; a short path, for the socket of Redis.
         postgres: the database; None for SQLite in the folder.
+        max_queued: Limit of jobs that wait.
     """
 
-    def __init__(self, folder: Path, postgres: PostgresServer | None) -> None:
+    def __init__(self, folder: Path, postgres: PostgresServer | None, *, max_queued: int) -> None:
         self.folder = folder
         self.postgres = postgres
         url = None if postgres is None else postgres.create("densityd")
         self.settings = StoreSettings(data_dir=folder, database_url=url)
         migrate(self.settings.resolved_database_url)
         self.port = free_port("127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self.port}"
+        self._direct_url = f"http://127.0.0.1:{self.port}"
+        self.network = Network()
+        self.url = f"http://127.0.0.1:{self.network.link('callers to API', self.port).port}"
         variables = {
             "DENSITYD_DATA_DIR": str(folder),
-            "DENSITYD_DATABASE_URL": url or "",
             "DENSITYD_PORT": str(self.port),
+            "DENSITYD_MAX_QUEUED_JOBS": str(max_queued),
             "DENSITYD_LEASE_S": str(LEASE_S),
             "DENSITYD_CHECKPOINT_INTERVAL_S": "0",
-            "DENSITYD_WORKER_CONCURRENCY": "2",
+            "DENSITYD_WORKER_CONCURRENCY": str(SLOTS // 2),
             "DENSITYD_TRAINER_NICE": "0",
         }
         self.redis = Part("redis", private_redis.command(self.settings.redis_socket), folder=folder)
-        self.api = Part("api", [*_DENSITYD, "api"], folder=folder, **variables)
+        environment = variables | self._links("API")
+        self.api = Part("api", [*_DENSITYD, "api"], folder=folder, **environment)
+        environment = variables | self._links("workers")
         self.workers = [
             Part(
-                name, [*_DENSITYD, "worker"], folder=folder, DENSITYD_WORKER_NAME=name, **variables
+                name,
+                [*_DENSITYD, "worker"],
+                folder=folder,
+                DENSITYD_WORKER_NAME=name,
+                **environment,
             )
             for name in ("worker-a", "worker-b")
         ]
+
+    def _links(self, who: str) -> dict[str, str]:
+        """Give some processes connections of their own to Redis and PostgreSQL, which can fail."""
+        redis = self.network.link(f"{who} to Redis", self.settings.redis_socket)
+        variables = {
+            "DENSITYD_BROKER_URL": f"redis://127.0.0.1:{redis.port}/0",
+            "DENSITYD_DATABASE_URL": "",
+        }
+        if self.postgres is not None:
+            socket = self.postgres.folder / ".s.PGSQL.5432"
+            port = self.network.link(f"{who} to PostgreSQL", socket).port
+            url = f"postgresql+psycopg://postgres@127.0.0.1:{port}/densityd"
+            variables["DENSITYD_DATABASE_URL"] = url
+        return variables
 
     @property
     def parts(self) -> list[Part]:
@@ -128,7 +155,7 @@ class Service:
     def api_ready(self) -> bool:
         """Whether the API serves."""
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=2).status_code == httpx.codes.OK
+            return httpx.get(f"{self._direct_url}/readyz", timeout=2).status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
 
@@ -149,6 +176,7 @@ class Service:
         """End every process."""
         for part in reversed(self.parts):
             part.close()
+        self.network.close()
 
 
 def _wait(condition: Callable[[], bool], otherwise: str) -> None:

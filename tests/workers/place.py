@@ -287,12 +287,17 @@ class Running:
 
 
 def trainers_of(pid: int) -> list[int]:
-    """The trainers that a process has; the kernel lists children by thread."""
+    """The trainers that a process has."""
+    return [child for child in children_of(pid) if "workers.trainer" in _command(child)]
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the children of a process; the kernel lists them by thread."""
     children: list[int] = []
     for listed in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
             children += map(int, listed.read_text().split())
-    return [child for child in children if "workers.trainer" in _command(child)]
+    return children
 
 
 def _command(pid: int) -> str:
