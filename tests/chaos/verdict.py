@@ -48,7 +48,8 @@ class Verdict:
         self.double_starts = sum(number - 1 for number in self._begun.values())
         self.attempts = sum(job.attempt for job in self._found)
         self.errors = Counter(job.error["code"] for job in self._found if job.error)
-        named = {version.checkpoint_key for version in self._versions}
+        with database.read() as session:
+            named = set(session.scalars(select(ModelVersionRow.checkpoint_key)))
         self.orphans = len(set(blobs.keys("models")) - named)
 
     def violations(self) -> list[str]:
@@ -81,7 +82,8 @@ class Verdict:
         if numbers != list(range(1, len(numbers) + 1)):
             yield f"the versions are {numbers}"
         with self._database.read() as session:
-            rows = session.scalar(select(func.count()).select_from(ModelVersionRow))
+            of_jobs = ModelVersionRow.job_id.is_not(None)
+            rows = session.scalar(select(func.count()).where(of_jobs))
         if rows != len(numbers):
             yield f"the model has {len(numbers)} versions, there are {rows}"
 
