@@ -67,6 +67,7 @@ def life(
     return place, disk, job_id
 
 
+@pytest.mark.fault(228)
 @pytest.mark.parametrize("submit", [training, sampling])
 def test_a_power_cut_at_any_call_takes_nothing_that_a_row_names(
     tmp_path: Path, submit: Submit
