@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flows.base import Bijection
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.folding import Pending, Step
 from flows.linear import uniform
 
@@ -59,6 +60,19 @@ class DiagonalAffine(Bijection):
         return self.shift + added[:, : self.dim], self.log_scale + added[:, self.dim :]
 
 
-def count_diagonal_parameters(dim: int, context_dim: int) -> int:
-    """Shift and log scale, and their weights of the context."""
-    return 2 * dim * (1 + context_dim)
+def diagonal_cost(dim: int, context_dim: int) -> Cost:
+    """Return what the layer takes: shift and log scale, and their weights of the context."""
+    parameters = 2 * dim * (1 + context_dim)
+    way = Way(
+        kept_row=FLOAT_BYTES * (10 * dim + context_dim),
+        used_row=FLOAT_BYTES * (10 * dim + context_dim),
+    )
+    return Cost(
+        parameters=parameters,
+        layers=1,
+        building=FLOAT_BYTES * parameters,
+        folding=INDEX_BYTES * parameters,
+        compiled=FLOAT_BYTES * parameters + 8 * OBJECT_BYTES,
+        density=way,
+        sampling=way,
+    )

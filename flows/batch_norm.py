@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flows.base import Bijection
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.folding import Pending, Step
 from flows.fused import Pullback, batch_normalise_vjp
 
@@ -33,6 +34,21 @@ class BatchNormSpec:
             raise ValueError("statistics must be dataset or running")
         if not 0 <= self.momentum < 1:
             raise ValueError("momentum must be at least 0 and below 1")
+
+
+def batch_norm_cost(dim: int, spec: BatchNormSpec | None) -> Cost:
+    """Return what a layer takes; None stands for no layer."""
+    if spec is None:
+        return Cost()
+    way = Way(kept_row=4 * FLOAT_BYTES * dim, used_row=8 * FLOAT_BYTES * dim)
+    return Cost(
+        parameters=2 * dim,
+        buffers=2 * FLOAT_BYTES * dim,
+        folding=8 * INDEX_BYTES * dim,
+        compiled=4 * FLOAT_BYTES * dim + 8 * OBJECT_BYTES,
+        density=way,
+        sampling=way,
+    )
 
 
 class BatchNorm(Bijection):

@@ -9,19 +9,27 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flows.batch_norm import BatchNormSpec
+from flows.cost import FLOAT_BYTES, Cost, Way
 from flows.errors import SpecError
 from flows.fit_state import Json
 from flows.flow import Context, Flow
 from flows.fused import ACTIVATIONS
 from flows.gaussian import GaussianSpec
 from flows.haf import HafSpec
-from flows.linear import apply_network, count_linear, network
+from flows.linear import apply_network, network, network_cost
 from flows.made import MadeSpec
 from flows.maf import IafSpec, MafSpec
 from flows.naf import NafSpec
 from flows.nsf import NsfSpec
 from flows.planar import PlanarSpec
-from flows.preprocess import Logit, Preprocessing, PreprocessingSpec, Rescale, Standardise
+from flows.preprocess import (
+    Logit,
+    Preprocessing,
+    PreprocessingSpec,
+    Rescale,
+    Standardise,
+    preprocessing_cost,
+)
 from flows.radial import RadialSpec
 from flows.real_nvp import NiceSpec, RealNvpSpec
 from flows.spec import EncoderSpec, Spec
@@ -100,12 +108,28 @@ def for_targets(spec: FlowSpec) -> FlowSpec:
 
 
 def count_parameters(spec: FlowSpec, dim: int, context_dim: int = 0) -> int:
-    """Trainable numbers of the flow, masked ones included; nothing is allocated."""
+    """Return the trainable numbers of the flow, masked ones included; nothing is allocated."""
+    return flow_cost(spec, dim, context_dim).parameters
+
+
+def flow_cost(spec: FlowSpec, dim: int, context_dim: int = 0) -> Cost:
+    """Return what the flow takes, its encoder and preprocessing included; nothing is allocated.
+
+    Args:
+        spec: its description.
+        dim: features.
+        context_dim: columns that the density is conditioned on.
+    """
+    described: Spec = spec
+    outer = preprocessing_cost(dim, context_dim)
     encoder = spec.encoder
     if encoder is None or context_dim == 0:
-        return spec.count_parameters(dim, context_dim)
-    encoding = count_linear([context_dim, *encoder.hidden, encoder.features])
-    return encoding + spec.count_parameters(dim, encoder.features)
+        return described.cost(dim, context_dim) + outer
+    encoding = network_cost([context_dim, *encoder.hidden, encoder.features])
+    # A compiled flow encodes in float64.
+    exact = Way(used_row=2 * encoding.density.used_row)
+    encoding += Cost(compiled=FLOAT_BYTES * encoding.parameters, density=exact, sampling=exact)
+    return described.cost(dim, encoder.features) + encoding + outer
 
 
 def build(  # noqa: PLR0913  the flow, its data side, its context and the seed

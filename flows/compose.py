@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from flows.base import Bijection
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.folding import InvertedStep, Pending, PermuteStep, SliceStep, Step
 from flows.fused import Pullback
 
@@ -255,6 +256,20 @@ class Slice(Bijection):
         result = rows.clone()
         result[:, self.features] = part
         return result
+
+
+def permutation_cost(dim: int) -> Cost:
+    """Return what a change of the features' order takes."""
+    orders = 2 * INDEX_BYTES * dim
+    way = Way(kept_row=FLOAT_BYTES * dim, used_row=4 * FLOAT_BYTES * dim)
+    return Cost(
+        buffers=orders,
+        building=orders,
+        folding=orders,
+        compiled=orders + 2 * OBJECT_BYTES,
+        density=way,
+        sampling=way,
+    )
 
 
 class Permutation(Bijection):

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flows.base import Bijection
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.linear import initial_linear
 from flows.spec import Spec, check_choice
 
@@ -31,15 +32,38 @@ class GaussianSpec(Spec):
         check_choice("family", self.family, ("gaussian",))
         check_choice("covariance", self.covariance, ("diagonal", "full"))
 
-    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
-        """Shift and log scale, what the context adds to them, and the strict lower triangle."""
-        lower = dim * (dim - 1) // 2 if self.covariance == "full" else 0
-        return 2 * dim * (1 + context_dim) + lower
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what the one layer takes."""
+        return gaussian_cost(dim, full=self.covariance == "full", context_dim=context_dim)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         """The one layer."""
         full = self.covariance == "full"
         return Gaussian(dim, full=full, generator=generator, context_dim=context_dim)
+
+
+def gaussian_cost(dim: int, *, full: bool, context_dim: int = 0) -> Cost:
+    """Return what a layer takes: shift and log scale, their weights, and the strict triangle."""
+    lower = dim * (dim - 1) // 2 if full else 0
+    indices = 2 * INDEX_BYTES * lower
+    parameters = 2 * dim * (1 + context_dim) + lower
+    square = FLOAT_BYTES * dim**2 if full else 0
+    way = Way(
+        kept=6 * square,
+        kept_row=FLOAT_BYTES * (6 * dim + context_dim),
+        used=6 * square,
+        used_row=FLOAT_BYTES * (8 * dim + context_dim),
+    )
+    return Cost(
+        parameters=parameters,
+        layers=1,
+        buffers=indices,
+        building=indices + FLOAT_BYTES * parameters,
+        folding=INDEX_BYTES * parameters,
+        compiled=FLOAT_BYTES * parameters + indices + 16 * OBJECT_BYTES,
+        density=way,
+        sampling=way,
+    )
 
 
 class Gaussian(Bijection):
@@ -64,7 +88,8 @@ class Gaussian(Bijection):
         self.context_dim = context_dim
         self.shift = _initial(dim, generator)
         self.log_scale = _initial(dim, generator)
-        rows, columns = torch.tril_indices(dim, dim, offset=-1)
+        size = dim if full else 1
+        rows, columns = torch.tril_indices(size, size, offset=-1)
         self.lower = _initial(len(rows), generator) if full and dim > 1 else None
         self.register_buffer("rows", rows, persistent=False)
         self.register_buffer("columns", columns, persistent=False)

@@ -6,13 +6,21 @@ from typing import Literal, get_args
 import torch
 
 from flows.base import Bijection
-from flows.batch_norm import BatchNorm, BatchNormSpec
-from flows.compose import Chain, Reverse, Slice
+from flows.batch_norm import BatchNorm, BatchNormSpec, batch_norm_cost
+from flows.compose import Chain, Reverse, Slice, permutation_cost
+from flows.cost import Cost
 from flows.fused import ActivationName
 from flows.made import Made
 from flows.masked import Conditioner
-from flows.real_nvp import Coupling, CouplingShape, check_coupling_dim, count_coupling_networks
+from flows.real_nvp import (
+    Coupling,
+    CouplingShape,
+    alternating,
+    check_coupling_dim,
+    coupling_cost,
+)
 from flows.spec import Spec, check_choice, check_hidden, check_positive
+from flows.transformers import Affine
 
 
 @dataclass(frozen=True)
@@ -50,13 +58,20 @@ class HafSpec(Spec):
         super().check_dim(dim)
         check_coupling_dim(self.family, dim)
 
-    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
-        """A MADE and two networks a layer, and two numbers a feature and batch norm."""
-        total = 2 * count_coupling_networks(dim, self.layers, self.hidden, context_dim=context_dim)
-        for layer in range(self.layers):
-            half, _ = CouplingShape(dim, copies_even=layer % 2 == 0).widths()
-            total += self._conditioner(context_dim).count_parameters(half, 2)
-        return total + (2 * dim * self.layers if self.batch_norm is not None else 0)
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what a MADE and two networks a layer and the batch norms take."""
+
+        def layer(copied: int, moved: int) -> Cost:
+            made = self._conditioner(context_dim).cost(copied, Affine.size)
+            around = permutation_cost(copied) * 2 + permutation_cost(dim)
+            return (
+                made
+                + around
+                + coupling_cost(copied, moved, self.hidden, context_dim=context_dim, networks=2)
+            )
+
+        norms = batch_norm_cost(dim, self.batch_norm) * self.layers
+        return alternating(dim, self.layers, layer) + norms
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         """The chain of layers: each is a coupling and, next to the noise, the MADE's half."""

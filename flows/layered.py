@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from flows.base import Bijection
 from flows.compose import Inverted
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.roots import Increasing, invert
 
 # The direction that the papers' formula computes: of data, to have their density, or of noise.
@@ -58,9 +60,51 @@ class LayerParameters(nn.Module):
         return self.base[:, None] + context @ self.weight
 
 
-def count_layer_parameters(layers: int, width: int, context_dim: int) -> int:
-    """Trainable numbers of `LayerParameters`."""
-    return layers * width * (1 + context_dim)
+@dataclass(frozen=True)
+class LayerSize:
+    """Numbers of one of many equal layers.
+
+    Attributes:
+        width: numbers that describe it, before any constraint.
+        made: numbers that are made of these, with all that is needed on the way.
+        closed: numbers a row that the closed direction keeps for a gradient.
+        root: numbers a row that the other direction keeps for a gradient.
+        bends: numbers a row that either direction keeps to its end.
+        used: numbers a row that are needed while a layer is computed.
+    """
+
+    width: int
+    made: int
+    closed: int
+    root: int
+    bends: int
+    used: int
+
+
+def layers_cost(layers: int, size: LayerSize, *, context_dim: int, closed: Closed) -> Cost:
+    """Return what layers take that are computed as one bijection.
+
+    Without a context the numbers of all layers are made once, with one for each row.
+    """
+    parameters = layers * size.width * (1 + context_dim)
+    made = FLOAT_BYTES * layers * (2 * size.width + size.made)
+    once, by_row = (0, made) if context_dim else (made, 0)
+    used_row = by_row + FLOAT_BYTES * (layers * 6 * size.bends + size.used + context_dim)
+
+    def way(numbers: int) -> Way:
+        row = by_row + FLOAT_BYTES * (layers * numbers + context_dim)
+        return Way(kept=once, kept_row=row, used=once, used_row=used_row)
+
+    cost = Cost(
+        parameters=parameters,
+        layers=layers,
+        building=2 * FLOAT_BYTES * parameters,
+        folding=INDEX_BYTES * parameters,
+        compiled=FLOAT_BYTES * parameters + 16 * OBJECT_BYTES,
+        density=way(size.root),
+        sampling=way(size.closed),
+    )
+    return cost.inverted() if closed == "density" else cost
 
 
 def positive(raw: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
 """Affine maps initialised as `torch.nn.Linear` does, from a generator of our own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 # Weights, and biases as columns, of the layers of a network that works on features first.
 FoldedNetwork = list[tuple[Tensor, Tensor]]
@@ -37,6 +39,34 @@ def linear(in_width: int, out_width: int, generator: torch.Generator) -> nn.Line
 def count_linear(widths: list[int]) -> int:
     """Weights and biases of affine maps from each width to the next."""
     return sum((below + 1) * above for below, above in pairwise(widths))
+
+
+def network_cost(widths: Sequence[int], *, networks: int = 1) -> Cost:
+    """Return what networks beside each other take: weights, and the activations of a row.
+
+    Args:
+        widths: of the input, of each hidden layer and of the output.
+        networks: how many there are.
+    """
+    parameters = networks * count_linear(list(widths))
+    hidden, out = sum(widths[1:-1]), widths[-1]
+    largest = max((below + 1) * above for below, above in pairwise(widths))
+    way = Way(
+        # An activation keeps its input or its output, the next layer its input.
+        kept_row=FLOAT_BYTES * networks * (widths[0] + 2 * hidden + out),
+        used_row=FLOAT_BYTES * (widths[0] + 4 * max(widths[1:]) + 2 * networks * out),
+    )
+    return Cost(
+        parameters=parameters,
+        layers=max(1, len(widths) - 2),
+        building=2 * FLOAT_BYTES * largest,
+        # Copies of a network in float64.
+        folding=4 * INDEX_BYTES * parameters,
+        # The steps' weights, and the panels of the kernels.
+        compiled=3 * FLOAT_BYTES * parameters + 16 * OBJECT_BYTES * networks * len(widths),
+        density=way,
+        sampling=way,
+    )
 
 
 def network(widths: list[int], generator: torch.Generator) -> nn.ModuleList:

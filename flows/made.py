@@ -10,14 +10,15 @@ from torch import Tensor
 
 from flows.autoregressive import Autoregressive, AutoregressiveStep
 from flows.base import Bijection
-from flows.compose import Chain, Permutation
+from flows.compose import Chain, Permutation, permutation_cost
+from flows.cost import Cost
 from flows.folding import FoldedActivation, MaskedAffine, Pending, Step, tanh_as_sigmoid
 from flows.fused import ACTIVATIONS, ActivationName, Pullback, masked_affine_vjp
-from flows.made_masks import MaskEnsemble
+from flows.made_masks import MaskEnsemble, ensemble_cost
 from flows.masked import Conditioner
 from flows.mixture import Bernoulli, GaussianMixture
 from flows.spec import Spec, check_choice, check_hidden, check_positive
-from flows.transformers import Affine, Transformer
+from flows.transformers import Affine, MapSize, Transformer
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,13 @@ class MadeSpec(Spec):
         if self.mask_weights and self.masks == 1:
             raise ValueError("mask_weights needs masks above 1")
 
-    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
-        """Weights and biases."""
-        outputs = self._transformer().outputs
-        return self._conditioner(context_dim).count_parameters(dim, outputs)
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what the layer takes, or all masks of an ensemble."""
+        conditioner, size = self._conditioner(context_dim), self._size()
+        if self.masks > 1:
+            return ensemble_cost(dim, conditioner, size, masks=self.masks)
+        layer = conditioner.cost(dim, size)
+        return layer if self.order == "natural" else layer + permutation_cost(dim)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         """The layer, behind a permutation if the order is random."""
@@ -97,6 +101,15 @@ class MadeSpec(Spec):
             direct=self.direct,
             mask_weights=self.mask_weights,
         )
+
+    def _size(self) -> MapSize:
+        match self.conditional:
+            case "gaussian":
+                return Affine.size
+            case "mixture":
+                return GaussianMixture.size(self.components)
+            case "bernoulli":
+                return Bernoulli.size
 
     def _transformer(self) -> Transformer:
         match self.conditional:

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from flows.autoregressive import AutoregressiveStep
 from flows.base import Bijection
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.errors import FlowError
 from flows.folding import Pending, Step
 from flows.fused import ACTIVATIONS
 from flows.linear import initial_linear
 from flows.masked import Conditioner, run_masked
 from flows.masks import made_masks, random_degrees
-from flows.transformers import Transformer
+from flows.transformers import MapSize, Transformer
 
 
 class MaskEnsemble(Bijection):
@@ -199,6 +200,38 @@ class MaskEnsemble(Bijection):
             activation_=ACTIVATIONS[self.conditioner.activation].apply_,
             transformer=self.transformer,
         )
+
+
+def ensemble_cost(dim: int, conditioner: Conditioner, size: MapSize, *, masks: int) -> Cost:
+    """Return what a network with so many masks takes."""
+    network = conditioner.cost(dim, size)
+    weights = conditioner.count_weights(dim, size.outputs)
+    widths = conditioner.widths(dim, size.outputs)
+    members = masks * INDEX_BYTES * sum(widths[:-1])
+    # Masks as bits and as numbers, the products with the weights, and those by `mask_weights`.
+    drawn = 4 * FLOAT_BYTES * weights * (2 if conditioner.mask_weights else 1)
+    rows = 2 * FLOAT_BYTES * masks
+    return Cost(
+        parameters=network.parameters,
+        layers=network.layers,
+        buffers=members,
+        building=network.building + members + masks * len(widths) * OBJECT_BYTES,
+        folding=network.folding + 2 * drawn,
+        compiled=masks * (network.compiled + 16 * OBJECT_BYTES),
+        plans=masks * network.plans,
+        density=Way(
+            kept=network.density.kept + drawn,
+            kept_row=network.density.kept_row,
+            used=network.density.used + drawn,
+            used_row=network.density.used_row + rows,
+        ),
+        sampling=Way(
+            kept=network.sampling.kept + dim * drawn,
+            kept_row=network.sampling.kept_row,
+            used=network.sampling.used + drawn,
+            used_row=network.sampling.used_row + rows + 8 * FLOAT_BYTES * dim,
+        ),
+    )
 
 
 class _EnsembleStep(Step):

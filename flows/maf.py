@@ -5,16 +5,18 @@ from typing import Literal, get_args
 
 import torch
 
-from flows.affine import DiagonalAffine, count_diagonal_parameters
+from flows.affine import DiagonalAffine, diagonal_cost
 from flows.autoregressive import Autoregressive
 from flows.base import Bijection
-from flows.batch_norm import BatchNorm, BatchNormSpec
-from flows.compose import Chain, Inverted, Permutation, Reverse
+from flows.batch_norm import BatchNorm, BatchNormSpec, batch_norm_cost
+from flows.compose import Chain, Inverted, Permutation, Reverse, permutation_cost
+from flows.cost import Cost
 from flows.fused import ActivationName
 from flows.made import Made
 from flows.masked import Conditioner
 from flows.mixture import GaussianMixture
 from flows.spec import Spec, check_choice, check_hidden, check_positive
+from flows.transformers import Affine
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,14 @@ class MafSpec(Spec):
         check_positive("components", self.components)
         check_choice("activation", self.activation, get_args(ActivationName))
 
-    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
-        """Weights and biases of the MADEs, and two numbers a feature and batch norm."""
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what the MADEs, the batch norms and what stands between them take."""
         conditioner = Conditioner(self.hidden, self.activation, context_dim)
-        norm = 2 * dim if self.batch_norm is not None else 0
-        total = self.layers * (conditioner.count_parameters(dim, 2) + norm)
+        layer = conditioner.cost(dim, Affine.size) + permutation_cost(dim)
+        total = (layer + batch_norm_cost(dim, self.batch_norm)) * self.layers
         if self.base == "made_mixture":
-            total += conditioner.count_parameters(dim, 3 * self.components)
+            total += conditioner.cost(dim, GaussianMixture.size(self.components))
+            total += permutation_cost(dim)
         return total
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
@@ -114,12 +117,12 @@ class IafSpec(Spec):
         check_choice("order", self.order, ("reverse", "random"))
         check_choice("activation", self.activation, get_args(ActivationName))
 
-    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
-        """Weights and biases of the MADEs, and two numbers a feature and batch norm."""
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what the MADEs, the batch norms and what stands between them take."""
         conditioner = Conditioner(self.hidden, self.activation, context_dim)
-        norm = 2 * dim if self.batch_norm is not None else 0
-        base = count_diagonal_parameters(dim, context_dim) if context_dim else 0
-        return self.layers * (conditioner.count_parameters(dim, 2) + norm) + base
+        layer = conditioner.cost(dim, Affine.size).inverted() + permutation_cost(dim)
+        total = (layer + batch_norm_cost(dim, self.batch_norm)) * self.layers
+        return total + diagonal_cost(dim, context_dim) if context_dim else total
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         """The chain of layers."""

@@ -9,9 +9,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.fused import ACTIVATIONS, ActivationName
 from flows.linear import initial_linear, uniform
 from flows.masks import hidden_degrees, input_degrees, made_masks
+from flows.sequential import KEPT_PLANS, MOST_ROWS, PLAN_BYTES
+from flows.transformers import MapSize
 
 
 class _MaskedGradient(torch.autograd.Function):
@@ -133,16 +136,81 @@ class Conditioner:
         shape = (width, self.context_dim)
         return nn.Parameter(uniform(shape, fan_in=self.context_dim, generator=generator))
 
-    def count_parameters(self, dim: int, outputs: int) -> int:
-        """Weights and biases, masked ones included."""
+    def widths(self, dim: int, outputs: int) -> list[int]:
+        """Return the units of the input, of each hidden layer and of the output."""
         repeats = outputs if self.separate else 1
         hidden = [] if dim == 1 and self.context_dim == 0 else [w * repeats for w in self.hidden]
-        widths = [dim, *hidden, outputs * dim]
+        return [dim, *hidden, outputs * dim]
+
+    def count_weights(self, dim: int, outputs: int) -> int:
+        """Return the weights between the layers, masked ones included, biases apart."""
+        widths = self.widths(dim, outputs)
         weights = sum(below * above for below, above in pairwise(widths))
-        if self.is_direct(dim):
-            weights += outputs * dim * dim
-        context = self.context_dim * hidden[0] if self.context_dim else 0
-        return context + (2 if self.mask_weights else 1) * weights + sum(widths[1:])
+        return weights + (outputs * dim * dim if self.is_direct(dim) else 0)
+
+    def cost(self, dim: int, size: MapSize) -> Cost:
+        """Return what an autoregressive layer of this network takes.
+
+        Args:
+            dim: features.
+            size: of the map of each feature.
+        """
+        widths, weights = self.widths(dim, size.outputs), self._all_weights(dim, size)
+        largest = max(below * above for below, above in pairwise(widths))
+        density, once = self._density(dim, size), FLOAT_BYTES * weights
+        objects = self._object_bytes(dim)
+        space = min(PLAN_BYTES, FLOAT_BYTES * (sum(widths) + dim) * MOST_ROWS)
+        return Cost(
+            parameters=weights + self._mask_weights(dim, size) + sum(widths[1:]),
+            layers=max(1, len(self.hidden)),
+            buffers=once,
+            building=4 * FLOAT_BYTES * (largest + size.own),
+            # Weights in float64, some of them twice.
+            folding=4 * INDEX_BYTES * (weights + sum(widths)),
+            compiled=3 * FLOAT_BYTES * (weights + sum(widths)) + objects,
+            plans=KEPT_PLANS * (space + 2 * objects),
+            density=density,
+            sampling=self._sampling(dim, size),
+        )
+
+    def _all_weights(self, dim: int, size: MapSize) -> int:
+        """Return the weights of the layers, of the context and of the maps."""
+        widths = self.widths(dim, size.outputs)
+        context = self.context_dim * widths[1] if self.context_dim else 0
+        return self.count_weights(dim, size.outputs) + context + size.own
+
+    def _mask_weights(self, dim: int, size: MapSize) -> int:
+        return self.count_weights(dim, size.outputs) if self.mask_weights else 0
+
+    def _density(self, dim: int, size: MapSize) -> Way:
+        """Return the bytes of one pass."""
+        widths, weights = self.widths(dim, size.outputs), self._all_weights(dim, size)
+        hidden, out, single = sum(widths[1:-1]), widths[-1], 2 * dim + self.context_dim
+        # An activation keeps its input or its output, the next layer its input.
+        kept = single + 2 * hidden + out + size.kept * dim
+        used = 2 * single + 3 * max(widths[:-1]) + 2 * out + size.used * dim
+        return Way(
+            kept=FLOAT_BYTES * (weights + 8 * size.own),
+            kept_row=FLOAT_BYTES * kept,
+            used=FLOAT_BYTES * (weights + 4 * size.own),
+            used_row=FLOAT_BYTES * used,
+        )
+
+    def _sampling(self, dim: int, size: MapSize) -> Way:
+        """Return the bytes of one feature after another; with gradients each is a pass."""
+        density, widths = self._density(dim, size), self.widths(dim, size.outputs)
+        once = FLOAT_BYTES * self._all_weights(dim, size)
+        one = size.outputs + size.used
+        return Way(
+            kept=dim * density.kept,
+            kept_row=dim * (density.kept_row - FLOAT_BYTES * (size.kept * (dim - 1))),
+            used=3 * once + 3 * self._object_bytes(dim) + FLOAT_BYTES * 4 * size.own,
+            used_row=FLOAT_BYTES * (2 * sum(widths) + 4 * dim + self.context_dim + 2 * one),
+        )
+
+    def _object_bytes(self, dim: int) -> int:
+        """Return the bytes of the products that the sampler cuts the network into."""
+        return OBJECT_BYTES * (len(self.hidden) + 2) * (dim + 1)
 
 
 def run_masked(

@@ -10,7 +10,7 @@ from torch import Tensor
 from flows.base import LOG_TWO_PI
 from flows.errors import FlowError
 from flows.roots import invert
-from flows.transformers import Transformer
+from flows.transformers import MapSize, Transformer
 
 # Newton steps on the concave log Phi; they converge quadratically from its tail's expansion.
 _NEWTON_STEPS = 8
@@ -31,7 +31,12 @@ class GaussianMixture(Transformer):
 
     def __init__(self, components: int) -> None:
         self.components = components
-        self.outputs = 3 * components
+        self.outputs = self.size(components).outputs
+
+    @staticmethod
+    def size(components: int) -> MapSize:
+        """Return the numbers of a mixture."""
+        return MapSize(3 * components, kept=6 * components + 16, used=12 * components + 40)
 
     def log_density(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
@@ -73,7 +78,8 @@ class Bernoulli(Transformer):
     uniform number behind the noise is below the probability; there is no way back.
     """
 
-    outputs = 1
+    size = MapSize(outputs=1)
+    outputs = size.outputs
     has_noise = False
     own_density = True
 

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from flows.autoregressive import Autoregressive
 from flows.base import Bijection
-from flows.compose import Chain, Inverted, Reverse
+from flows.compose import Chain, Inverted, Reverse, permutation_cost
+from flows.cost import Cost
 from flows.folding import Pending
 from flows.fused import ActivationName
 from flows.linear import uniform
 from flows.masked import Conditioner
 from flows.roots import invert
 from flows.spec import Spec, check_choice, check_hidden, check_positive
-from flows.transformers import Transformer
+from flows.transformers import MapSize, Transformer
 
 # Of the slope `a` inside a sigmoid, and what softplus is shifted by so that parameters of 0 give 1.
 LEAST_SLOPE = 1e-3
@@ -61,12 +62,12 @@ class NafSpec(Spec):
         check_choice("closed", self.closed, ("density", "sampling"))
         check_choice("activation", self.activation, get_args(ActivationName))
 
-    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
-        """Weights and biases of the masked networks, and what the maps of `ddsf` share."""
-        dense = self.transformer == "ddsf"
-        outputs = (_DENSE_OUTPUTS if dense else _OUTPUTS) * self.units
-        network = self._conditioner(context_dim).count_parameters(dim, outputs)
-        return self.layers * (network + (2 * self.units**2 if dense else 0))
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what the masked networks and their maps take."""
+        kind = DeepSigmoidal if self.transformer == "dsf" else DeepDenseSigmoidal
+        layer = self._conditioner(context_dim).cost(dim, kind.size(self.units))
+        layer = layer if self.closed == "density" else layer.inverted()
+        return (layer + permutation_cost(dim)) * self.layers
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         """The chain of layers."""
@@ -106,7 +107,12 @@ class DeepSigmoidal(Transformer):
     sample_rows = 1024
 
     def __init__(self, units: int) -> None:
-        self.outputs = _OUTPUTS * units
+        self.outputs = self.size(units).outputs
+
+    @staticmethod
+    def size(units: int) -> MapSize:
+        """Return the numbers of a map."""
+        return MapSize(_OUTPUTS * units, kept=8 * units + 16, used=12 * units + 40)
 
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
@@ -137,10 +143,16 @@ class DeepDenseSigmoidal(nn.Module, Transformer):
 
     def __init__(self, units: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.outputs = _DENSE_OUTPUTS * units
+        self.outputs = self.size(units).outputs
         shape = (units, units)
         self.mix = nn.Parameter(uniform(shape, fan_in=units, generator=generator))
         self.read = nn.Parameter(uniform(shape, fan_in=units, generator=generator))
+
+    @staticmethod
+    def size(units: int) -> MapSize:
+        """Return the numbers of a map, and of the matrices that all share."""
+        outputs, own = _DENSE_OUTPUTS * units, 2 * units**2
+        return MapSize(outputs, kept=28 * units + 16, used=28 * units + 40, own=own)
 
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from flows.autoregressive import Autoregressive
 from flows.base import Bijection
-from flows.compose import Chain, Reverse
+from flows.compose import Chain, Reverse, permutation_cost
+from flows.cost import Cost
 from flows.coupling import TransformerCoupling
 from flows.fused import ActivationName
-from flows.gaussian import Gaussian, GaussianSpec
+from flows.gaussian import Gaussian, gaussian_cost
+from flows.linear import network_cost
 from flows.masked import Conditioner
-from flows.real_nvp import CouplingShape, check_coupling_dim, count_coupling_networks
+from flows.real_nvp import CouplingShape, alternating, check_coupling_dim
 from flows.spec import Spec, check_choice, check_hidden, check_positive
-from flows.transformers import Transformer
+from flows.transformers import MapSize, Transformer, map_cost
 
 # Of a bin's width and height, as parts of the whole, and of the derivative at a knot.
 LEAST_SIZE = LEAST_SLOPE = 1e-3
@@ -83,15 +85,20 @@ class NsfSpec(Spec):
         if self.coupling:
             check_coupling_dim("nsf with coupling", dim)
 
-    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
-        """Weights and biases, and the linear maps' numbers."""
-        outputs = self._transformer().outputs
-        maps = 2 * self.layers * GaussianSpec().count_parameters(dim) if self.linear else 0
-        if self.coupling:
-            return maps + count_coupling_networks(
-                dim, self.layers, self.hidden, context_dim=context_dim, outputs=outputs
-            )
-        return maps + self.layers * self._conditioner(context_dim).count_parameters(dim, outputs)
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what the networks, their splines and the linear maps take."""
+        size = RationalQuadratic.size(self.bins)
+        between = permutation_cost(dim)
+        if self.linear:
+            between += gaussian_cost(dim, full=True) * 2 + permutation_cost(dim)
+        if not self.coupling:
+            return (self._conditioner(context_dim).cost(dim, size) + between) * self.layers
+
+        def layer(copied: int, moved: int) -> Cost:
+            widths = [copied + context_dim, *self.hidden, size.outputs * moved]
+            return network_cost(widths) + map_cost(moved, size)
+
+        return alternating(dim, self.layers, layer) + between * self.layers
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         """The chain of layers."""
@@ -139,11 +146,16 @@ class RationalQuadratic(Transformer):
     sample_rows = 1024
 
     def __init__(self, bins: int, tail_bound: float) -> None:
-        self.outputs = 3 * bins - 1
+        self.outputs = self.size(bins).outputs
         self._bins, self._bound = bins, tail_bound
         # Softmax plus this, times bins' total, are the sizes: a share of LEAST_SIZE at least.
         self._floor = LEAST_SIZE / (1 - LEAST_SIZE * bins)
         self._total = 1 + self._floor * bins
+
+    @staticmethod
+    def size(bins: int) -> MapSize:
+        """Return the numbers of a spline."""
+        return MapSize(3 * bins - 1, kept=6 * bins + 50, used=8 * bins + 50)
 
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]

@@ -8,11 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flows.base import Bijection
+from flows.cost import Cost
 from flows.layered import (
     Closed,
     LayerParameters,
+    LayerSize,
     bend_log_slope,
-    count_layer_parameters,
+    layers_cost,
     oriented,
     positive,
     unbend,
@@ -43,9 +45,17 @@ class PlanarSpec(Spec):
         check_positive("layers", self.layers)
         check_choice("closed", self.closed, get_args(Closed))
 
-    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
-        """Two vectors and a bias a layer."""
-        return count_layer_parameters(self.layers, 2 * dim + 1, context_dim)
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what two vectors and a bias a layer take."""
+        size = LayerSize(
+            2 * dim + 1,
+            made=6 * dim + 16,
+            closed=dim + 16,
+            root=2 * dim + 30,
+            bends=1,
+            used=6 * dim + 60,
+        )
+        return layers_cost(self.layers, size, context_dim=context_dim, closed=self.closed)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         """The layers as one bijection."""

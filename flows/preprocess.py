@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flows.base import Bijection
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,20 @@ class PreprocessingSpec:
             raise ValueError("levels must be at least 1")
         if self.logit is not None and not 0 < self.logit < 0.5:
             raise ValueError("the lambda of logit must be above 0 and below 0.5")
+
+
+def preprocessing_cost(dim: int, context_dim: int) -> Cost:
+    """Return what all layers at the data take, and the rows as they come and go, in float64."""
+    way = Way(
+        kept_row=FLOAT_BYTES * 2 * (dim + context_dim),
+        used_row=INDEX_BYTES * (12 * dim + 6 * context_dim + 16),
+    )
+    return Cost(
+        buffers=6 * INDEX_BYTES * (dim + context_dim),
+        compiled=6 * INDEX_BYTES * (dim + context_dim) + 64 * OBJECT_BYTES,
+        density=way,
+        sampling=way,
+    )
 
 
 class Preprocessing(nn.Module):

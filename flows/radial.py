@@ -8,7 +8,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flows.base import Bijection
-from flows.layered import Closed, LayerParameters, count_layer_parameters, oriented, positive
+from flows.cost import Cost
+from flows.layered import (
+    Closed,
+    LayerParameters,
+    LayerSize,
+    layers_cost,
+    oriented,
+    positive,
+)
 from flows.spec import Spec, check_choice, check_positive
 
 # Standard deviation of the raw strengths b, when training starts, times the features.
@@ -34,9 +42,17 @@ class RadialSpec(Spec):
         check_positive("layers", self.layers)
         check_choice("closed", self.closed, get_args(Closed))
 
-    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
-        """A centre and two numbers a layer."""
-        return count_layer_parameters(self.layers, dim + 2, context_dim)
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what a centre and two numbers a layer take."""
+        size = LayerSize(
+            dim + 2,
+            made=dim + 16,
+            closed=2 * dim + 16,
+            root=2 * dim + 30,
+            bends=1,
+            used=6 * dim + 60,
+        )
+        return layers_cost(self.layers, size, context_dim=context_dim, closed=self.closed)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         """The layers as one bijection."""

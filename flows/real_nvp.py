@@ -1,16 +1,19 @@
 """Real NVP and NICE: affine and additive coupling layers (Dinh et al. 2017, 2015)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.affine import DiagonalAffine, count_diagonal_parameters
+from flows.affine import DiagonalAffine, diagonal_cost
 from flows.base import Bijection
-from flows.batch_norm import BatchNorm, BatchNormSpec
+from flows.batch_norm import BatchNorm, BatchNormSpec, batch_norm_cost
 from flows.compose import Chain
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.errors import SpecError
 from flows.folding import AffineCoupling, Pending, Step, tanh_as_sigmoid
 from flows.fused import Pullback, coupling_vjp
@@ -18,8 +21,8 @@ from flows.linear import (
     FoldedNetwork,
     apply_folded,
     apply_network,
-    count_linear,
     network,
+    network_cost,
     network_parameters,
 )
 from flows.spec import Spec, check_choice, check_hidden, check_positive
@@ -52,10 +55,12 @@ class RealNvpSpec(Spec):
         super().check_dim(dim)
         check_coupling_dim(self.family, dim)
 
-    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
-        """Two networks a layer, and two numbers a feature and batch norm."""
-        total = 2 * count_coupling_networks(dim, self.layers, self.hidden, context_dim=context_dim)
-        return total + (2 * dim * self.layers if self.batch_norm is not None else 0)
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what two networks a layer and the batch norms take."""
+        cost_of = partial(coupling_cost, hidden=self.hidden, context_dim=context_dim, networks=2)
+        return alternating(dim, self.layers, cost_of) + (
+            batch_norm_cost(dim, self.batch_norm) * self.layers
+        )
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         """The chain of layers; the one next to the data copies features 0, 2, 4, ..."""
@@ -96,11 +101,11 @@ class NiceSpec(Spec):
         super().check_dim(dim)
         check_coupling_dim(self.family, dim)
 
-    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
-        """One network a layer, the scaling, and two numbers a feature and batch norm."""
-        total = count_coupling_networks(dim, self.layers, self.hidden, context_dim=context_dim)
-        norms = 2 * dim * self.layers if self.batch_norm is not None else 0
-        return total + norms + count_diagonal_parameters(dim, context_dim)
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what one network a layer, the batch norms and the scaling take."""
+        cost_of = partial(coupling_cost, hidden=self.hidden, context_dim=context_dim, networks=1)
+        norms = batch_norm_cost(dim, self.batch_norm) * self.layers
+        return alternating(dim, self.layers, cost_of) + norms + diagonal_cost(dim, context_dim)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         """The chain of layers; the one next to the data copies features 0, 2, 4, ..."""
@@ -157,15 +162,34 @@ def check_coupling_dim(family: str, dim: int) -> None:
         )
 
 
-def count_coupling_networks(
-    dim: int, layers: int, hidden: list[int], *, context_dim: int, outputs: int = 1
-) -> int:
-    """Weights and biases of one network a layer, the halves changing roles."""
-    total = 0
-    for layer in range(layers):
-        copied, moved = CouplingShape(dim, copies_even=layer % 2 == 0).widths()
-        total += count_linear([copied + context_dim, *hidden, outputs * moved])
-    return total
+def alternating(dim: int, layers: int, cost_of: Callable[[int, int], Cost]) -> Cost:
+    """Return the cost of layers whose halves change roles from one to the next.
+
+    Args:
+        dim: features.
+        layers: how many.
+        cost_of: gives that of a layer, by its features that are copied and that are moved.
+    """
+    even, odd = (dim + 1) // 2, dim // 2
+    return cost_of(even, odd) * -(-layers // 2) + cost_of(odd, even) * (layers // 2)
+
+
+def coupling_cost(
+    copied: int, moved: int, hidden: list[int], *, context_dim: int, networks: int
+) -> Cost:
+    """Return what an affine or additive coupling layer takes."""
+    dim = copied + moved
+    rows = FLOAT_BYTES * (8 * dim + context_dim)
+    way = Way(kept_row=rows, used_row=rows)
+    places = Cost(
+        buffers=INDEX_BYTES * dim,
+        building=4 * INDEX_BYTES * dim,
+        folding=4 * INDEX_BYTES * dim,
+        compiled=2 * INDEX_BYTES * dim + 16 * OBJECT_BYTES,
+        density=way,
+        sampling=way,
+    )
+    return places + network_cost([copied + context_dim, *hidden, moved], networks=networks)
 
 
 class Coupling(Bijection):

@@ -18,8 +18,11 @@ from torch import Tensor
 from flows.transformers import Affine, Transformer
 
 BLOCK_SMALL, BLOCK_LARGE, LARGE_DIM = 16, 32, 256
-# Batch sizes whose work spaces are kept.
-KEPT_SIZES = 8
+# Work spaces that a layer keeps, each for one batch size, and the largest that is worth it: the
+# views into a larger one take little of the time that its rows take.
+KEPT_PLANS, PLAN_BYTES = 2, 2**20
+# Rows that samples are drawn by at the most.
+MOST_ROWS = 1024
 
 
 class SequentialSampler:
@@ -70,7 +73,7 @@ class SequentialSampler:
         self._blocks = [
             self._block(start, end) for start, end in pairwise([*range(0, dim, size), dim])
         ]
-        self._plans: dict[int, list[_Plan]] = {}
+        self._plans: dict[int, _Plan] = {}
 
     def sample(
         self,
@@ -83,18 +86,17 @@ class SequentialSampler:
             u: noise.
             added: what a context adds to the first layer; it must always be there or never.
         """
-        if len(self._plans) > KEPT_SIZES:
-            self._plans.clear()
-        free = self._plans.setdefault(u.shape[1], [])
-        try:
-            plan = free.pop()  # off the list, it is this thread's alone
-        except IndexError:
-            plan = self._plan(u, with_context=added is not None)
+        # Off the list, it is this thread's alone.
+        plan = self._plans.pop(u.shape[1], None) or self._plan(u, with_context=added is not None)
         if added is not None:
             torch.add(added, self._biases[0], out=plan.first_bias)
         plan.run(u, self._activation_, self._transformer)
+        if sum(layer.nbytes for layer in plan.layers) > PLAN_BYTES:
+            return plan.layers[0], plan.log_det
         x, log_det = plan.layers[0].clone(), plan.log_det.clone()
-        free.append(plan)
+        if len(self._plans) >= KEPT_PLANS:
+            self._plans.clear()
+        self._plans[u.shape[1]] = plan
         return x, log_det
 
     def tensors(self) -> list[Tensor]:

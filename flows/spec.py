@@ -7,8 +7,12 @@ from typing import get_args
 import torch
 
 from flows.base import Bijection
+from flows.cost import Cost
 from flows.errors import SpecError
 from flows.fused import ActivationName
+
+# Numbers above these fit in no machine; below, `Spec.cost` decides.
+MAX_NUMBER, MAX_HIDDEN_LAYERS = 2**31, 1024
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,19 @@ class Spec(ABC):
             raise SpecError("dimension-unsupported", "a flow needs at least 1 feature")
 
     @abstractmethod
-    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
-        """Trainable numbers, masked ones included, by arithmetic alone.
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what the flow takes, by arithmetic alone: at least as much as it will.
+
+        Every field counts that changes memory: a flow is refused by this before it is built.
 
         Args:
             dim: features.
             context_dim: numbers a row that the layers are conditioned on, after any encoder.
         """
+
+    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
+        """Return the trainable numbers, masked ones included, of the flow that `cost` describes."""
+        return self.cost(dim, context_dim).parameters
 
     @abstractmethod
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
@@ -80,14 +90,18 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
 
 
 def check_positive(name: str, value: object) -> None:
-    """Raises `ValueError` unless the value is a whole number of at least 1."""
+    """Raises `ValueError` unless the value is a whole number from 1 to `MAX_NUMBER`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1")
+    if value > MAX_NUMBER:
+        raise ValueError(f"{name} must be at most {MAX_NUMBER:,}")
 
 
 def check_hidden(hidden: object) -> None:
     """Raises `ValueError` unless the value lists the widths of at least one hidden layer."""
     if not isinstance(hidden, list) or not hidden:
         raise ValueError("hidden must list the units of at least one layer")
+    if len(hidden) > MAX_HIDDEN_LAYERS:
+        raise ValueError(f"hidden may list {MAX_HIDDEN_LAYERS} layers at most")
     for width in hidden:
         check_positive("each entry of hidden", width)

@@ -9,12 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flows.base import Bijection
+from flows.cost import Cost
 from flows.errors import SpecError
 from flows.layered import (
     Closed,
     LayerParameters,
+    LayerSize,
     bend_log_slope,
-    count_layer_parameters,
+    layers_cost,
     oriented,
     positive,
     unbend,
@@ -58,10 +60,18 @@ class SylvesterSpec(Spec):
                 f"sylvester with {self.units} units needs at least {self.units} features",
             )
 
-    def count_parameters(self, dim: int, context_dim: int = 0) -> int:
-        """Reflections, two strict triangles and three numbers a unit of each layer."""
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what reflections, two strict triangles and three numbers a unit take."""
         units = dim if self.units is None else self.units
-        return count_layer_parameters(self.layers, sum(_widths(dim, units)), context_dim)
+        size = LayerSize(
+            sum(_widths(dim, units)),
+            made=5 * dim * units + 8 * units**2,
+            closed=2 * dim + 8 * units,
+            root=2 * dim + units**2 + 24 * units,
+            bends=units,
+            used=6 * dim + 8 * units + 60,
+        )
+        return layers_cost(self.layers, size, context_dim=context_dim, closed=self.closed)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         """The layers as one bijection."""

@@ -5,13 +5,43 @@ increasing in u_i.
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from flows.base import LOG_TWO_PI
+from flows.cost import FLOAT_BYTES, Cost, Way
 from flows.folding import Pending
+
+
+@dataclass(frozen=True)
+class MapSize:
+    """Numbers of a transformer.
+
+    Attributes:
+        outputs: parameters of each map.
+        kept: numbers that a gradient keeps of each map, its parameters apart.
+        used: most numbers that each map takes while it is computed, in either direction, its
+            parameters apart.
+        own: trainable numbers that all maps share.
+    """
+
+    outputs: int
+    kept: int = 4
+    used: int = 8
+    own: int = 0
+
+
+def map_cost(maps: int, size: MapSize) -> Cost:
+    """Return what so many maps take beside the network that gives their parameters."""
+    row = FLOAT_BYTES * 8 * maps
+    way = Way(
+        kept_row=row + FLOAT_BYTES * size.kept * maps,
+        used_row=row + FLOAT_BYTES * size.used * maps,
+    )
+    return Cost(density=way, sampling=way)
 
 
 class Transformer(ABC):
@@ -73,7 +103,8 @@ class Transformer(ABC):
 class Affine(Transformer):
     """x = shift + u exp(log_scale); the parameters are shift and log_scale."""
 
-    outputs = 2
+    size = MapSize(outputs=2)
+    outputs = size.outputs
 
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]

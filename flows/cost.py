@@ -1,0 +1,151 @@
+"""Memory that flows take, by arithmetic alone: upper bounds, known before anything is built."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+FLOAT_BYTES, INDEX_BYTES = 4, 8
+
+# A small tensor, its view or a record of one, as objects of Python and of PyTorch.
+OBJECT_BYTES = 1024
+
+# Memory of one chunk of rows: small enough for a server, and no chunk of a usual flow takes more.
+CHUNK_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """Bytes of one direction of a flow, or of one of its layers.
+
+    Attributes:
+        kept: bytes that a training step keeps for its gradient, whatever its rows.
+        kept_row: bytes a row that a training step keeps for its gradient.
+        used: most bytes that one layer takes while it computes, whatever its rows.
+        used_row: most bytes a row that one layer takes while it computes.
+    """
+
+    kept: int = 0
+    kept_row: int = 0
+    used: int = 0
+    used_row: int = 0
+
+    def __add__(self, other: "Way") -> "Way":
+        """Return the bytes of two layers, one after the other."""
+        return Way(
+            kept=self.kept + other.kept,
+            kept_row=self.kept_row + other.kept_row,
+            used=max(self.used, other.used),
+            used_row=max(self.used_row, other.used_row),
+        )
+
+    def step(self, rows: int) -> int:
+        """Return the bytes of a training step beside the weights and their gradients."""
+        return self.kept + self.used + rows * (self.kept_row + self.used_row)
+
+    def apply(self, rows: int) -> int:
+        """Return the bytes of a pass without gradients."""
+        return self.used + rows * self.used_row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Bytes of a flow, or of one of its layers.
+
+    Attributes:
+        parameters: trainable numbers, masked ones included.
+        layers: affine maps and thin layers, each a step of its own.
+        buffers: bytes of masks, orders and statistics beside the weights.
+        building: most bytes that building one layer takes beside it.
+        folding: most bytes that compiling one layer takes beside the layer and what comes of it.
+        compiled: bytes that the layer takes once it is compiled.
+        plans: bytes of work spaces that a compiled layer keeps from one sample to the next.
+        density: from data to noise.
+        sampling: from noise to data.
+    """
+
+    parameters: int = 0
+    layers: int = 0
+    buffers: int = 0
+    building: int = 0
+    folding: int = 0
+    compiled: int = 0
+    plans: int = 0
+    density: Way = Way()
+    sampling: Way = Way()
+
+    def __add__(self, other: "Cost") -> "Cost":
+        """Return the cost of two layers, one after the other."""
+        return Cost(
+            parameters=self.parameters + other.parameters,
+            layers=self.layers + other.layers,
+            buffers=self.buffers + other.buffers,
+            building=max(self.building, other.building),
+            folding=max(self.folding, other.folding),
+            compiled=self.compiled + other.compiled,
+            plans=self.plans + other.plans,
+            density=self.density + other.density,
+            sampling=self.sampling + other.sampling,
+        )
+
+    def __mul__(self, times: int) -> "Cost":
+        """Return the cost of so many equal layers, one after another."""
+        doubled, total, left = self, Cost(), times
+        while left > 0:  # a product of a number in binary: a million layers are 20 sums
+            if left % 2 == 1:
+                total = total + doubled
+            doubled, left = doubled + doubled, left // 2
+        return total
+
+    def inverted(self) -> "Cost":
+        """Return the cost of the layer with its directions swapped."""
+        changed = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Cost(**(changed | {"density": self.sampling, "sampling": self.density}))
+
+    @property
+    def flow_bytes(self) -> int:
+        """Bytes of the flow while it is trained or loaded: float32 weights and buffers."""
+        return FLOAT_BYTES * self.parameters + self.buffers
+
+    @property
+    def build_bytes(self) -> int:
+        """Most bytes while the flow is built."""
+        return self.flow_bytes + self.building
+
+    @property
+    def load_bytes(self) -> int:
+        """Most bytes while a file becomes a compiled flow.
+
+        The weights of the file, the flow, its copy in float64 and what comes of it are there at
+        the same time.
+        """
+        return 4 * self.flow_bytes + max(self.building, self.folding) + self.compiled
+
+    @property
+    def loaded_bytes(self) -> int:
+        """Bytes of the compiled flow and its work spaces."""
+        return self.compiled + self.plans
+
+    @property
+    def row_bytes(self) -> int:
+        """Most bytes a row of a score or a sample."""
+        return max(self.density.used_row, self.sampling.used_row)
+
+    def score_bytes(self, rows: int) -> int:
+        """Return most bytes of a score or a sample of so many rows, computed at once."""
+        return max(self.density.apply(rows), self.sampling.apply(rows))
+
+
+def total_cost(costs: Sequence[Cost]) -> Cost:
+    """Return the cost of layers one after another."""
+    return sum(costs, start=Cost())
+
+
+def chunk_rows(most: int, row_bytes: int, *, multiple: int = 1) -> int:
+    """Return rows of a chunk: `most`, or as many as fit in `CHUNK_BYTES`.
+
+    Args:
+        most: rows of a chunk where memory does not matter.
+        row_bytes: bytes of a row.
+        multiple: rows that are not divided.
+    """
+    fitting = CHUNK_BYTES // max(row_bytes, 1) // multiple * multiple
+    return max(multiple, min(most, fitting))
