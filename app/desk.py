@@ -21,7 +21,7 @@ from app.dependencies import (
 from app.job_schemas import JobView
 from app.problems import problem_responses, request_id_of
 from app.queue import JobQueue
-from models_store.acceptance import TrainingLimits
+from models_store.flow_limits import TrainingLimits
 from models_store.jobs import Idempotency, Job, JobKind, NewJob, Submitted
 from models_store.registry import Dataset, Version
 
@@ -31,6 +31,7 @@ def _limits(settings: SettingsDep) -> TrainingLimits:
         max_parameters=settings.max_parameters,
         max_layers=settings.max_layers,
         max_memory_bytes=settings.max_training_memory_bytes,
+        max_model_bytes=settings.max_model_bytes,
     )
 
 

@@ -1,15 +1,24 @@
 """A model that was trained elsewhere becomes a version: checked, its bytes first, then the row."""
 
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version as code_version
 from pathlib import Path
 
-from models_store.acceptance import TrainingLimits
+from anyio import CapacityLimiter, to_thread
+
+from app.problems import Problem
+from app.settings import ApiSettings
 from models_store.blobs import BlobStore, StoredBlob, imported_key
 from models_store.errors import DatabaseUnavailableError
+from models_store.flow_limits import TrainingLimits
 from models_store.job_states import Idempotency
-from models_store.model_files import read_model_file
+from models_store.model_check import check_model_file
+from models_store.model_files import ModelFile
 from models_store.registry import NewVersion, Registry, Version
+
+# Imports that wait for their turn; each holds its file on the disk, and a few KiB.
+_MOST_WAITING = 16
 
 
 @dataclass(frozen=True)
@@ -39,21 +48,59 @@ class Registered:
     replayed: bool
 
 
+class ImportQueue:
+    """Imports whose files are checked one at a time, each in a process of its own.
+
+    Args:
+        settings: limits of the process and of what it reads.
+    """
+
+    def __init__(self, settings: ApiSettings) -> None:
+        self._settings = settings
+        self._turn = CapacityLimiter(1)
+
+    def refuse_when_full(self) -> None:
+        """Refuse an import while too many wait for their turn.
+
+        Raises:
+            Problem: `overloaded`.
+        """
+        if self._turn.statistics().tasks_waiting >= _MOST_WAITING:
+            raise Problem("overloaded", "Too many imports wait to be checked. Try again.")
+
+    async def check(self, file: Path, *, limits: TrainingLimits) -> ModelFile:
+        """Check a file once it is its turn.
+
+        Args:
+            file: a safetensors file.
+            limits: of flows.
+
+        Raises:
+            Problem: `overloaded`.
+            StoreError: saying what is wrong with the file.
+        """
+        self.refuse_when_full()
+        settings = self._settings
+        check = partial(
+            check_model_file,
+            file,
+            limits=limits,
+            max_columns=settings.max_columns,
+            memory_bytes=settings.import_memory_bytes,
+            timeout_s=settings.parse_timeout_s,
+        )
+        return await to_thread.run_sync(check, limiter=self._turn)
+
+
 def register_import(
-    wanted: Import,
-    blobs: BlobStore,
-    registry: Registry,
-    *,
-    limits: TrainingLimits,
-    max_columns: int,
+    wanted: Import, model: ModelFile, blobs: BlobStore, registry: Registry
 ) -> Registered:
-    """Check a file, store it as it came, and register it, unless a repeated request did before.
+    """Store a checked file as it came, and register it, unless a repeated request did before.
 
     Raises:
         DatabaseUnavailableError: the file is stored, and perhaps the row.
         StoreError: neither file nor row is stored.
     """
-    model = read_model_file(wanted.file, limits=limits, max_columns=max_columns)
     blob = blobs.commit(wanted.file, imported_key())
     try:
         version = registry.add_version(

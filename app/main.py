@@ -19,10 +19,11 @@ from app.engine import Engine
 from app.engine_watch import EngineWatch, end_process
 from app.head import HeadMiddleware
 from app.hot_routes import HotRoutes
+from app.imports import ImportQueue
 from app.loopback import is_loopback
 from app.metrics import Metrics
 from app.middleware import RequestMiddleware
-from app.models_cache import LoadedModels
+from app.models_cache import CacheLimits, LoadedModels
 from app.openapi import DESCRIPTION, TAGS, install_openapi
 from app.parameters import known_parameters
 from app.plots import Plots
@@ -166,11 +167,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.plots = Plots()
         state.parsers = CapacityLimiter(settings.max_parsers)
         state.upload_room = UploadRoom()
+        state.imports = ImportQueue(settings)
         state.body_memory = BodyMemory(settings.max_bodies_bytes)
         state.models = LoadedModels(
             state.registry,
             state.blobs,
-            max_bytes=settings.model_cache_bytes,
+            limits=CacheLimits(settings.model_cache_bytes, settings.max_model_bytes),
             metrics=state.metrics.models,
             after_load=state.after_load,
         )

@@ -12,9 +12,10 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from app.metrics import ModelMetrics
-from flows import CompiledFlow, compile_flow
+from flows import CompiledFlow, compile_flow, spec_from_dict
 from models_store.blobs import BlobStore
 from models_store.checkpoints import load_model
+from models_store.flow_limits import Described, check_model
 from models_store.registry import Registry, Version
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,22 @@ class _Resolved:
     until: float
 
 
+@dataclass(frozen=True)
+class CacheLimits:
+    """Bounds of the models in memory.
+
+    Args:
+        max_bytes: memory of all loaded models together.
+        max_model_bytes: estimated memory of one of them while it computes.
+        resolved_for_s: seconds for which a reference stands for the same version without another
+            look; an alias that another process moves takes effect here after at most that long.
+    """
+
+    max_bytes: int
+    max_model_bytes: int
+    resolved_for_s: float = 1.0
+
+
 class LoadedModels:
     """Compiled flows, bounded by bytes, least recently used first to go.
 
@@ -45,9 +62,7 @@ class LoadedModels:
     Args:
         registry: knows which version a reference stands for.
         blobs: holds the weights.
-        max_bytes: memory of all loaded models together.
-        resolved_for_s: how long a reference stands for the same version without another look;
-            an alias that another process moves takes effect here after at most that long.
+        limits: what they may take.
         metrics: what happens is counted there.
         after_load: called in a thread when a model has come into memory.
     """
@@ -57,15 +72,13 @@ class LoadedModels:
         registry: Registry,
         blobs: BlobStore,
         *,
-        max_bytes: int,
-        resolved_for_s: float = 1.0,
+        limits: CacheLimits,
         metrics: ModelMetrics | None = None,
         after_load: Callable[[], None] = lambda: None,
     ) -> None:
         self._registry = registry
         self._blobs = blobs
-        self._max_bytes = max_bytes
-        self._resolved_for_s = resolved_for_s
+        self._limits = limits
         self._resolved: dict[tuple[str, str], _Resolved] = {}
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._metrics = metrics or ModelMetrics(CollectorRegistry())
@@ -88,7 +101,7 @@ class LoadedModels:
             return known.version
         resolved = self._resolved
         # From before the look: what moves while it is under way may not be in what it finds.
-        until = time.monotonic() + self._resolved_for_s
+        until = time.monotonic() + self._limits.resolved_for_s
         version = await asyncio.to_thread(self._registry.resolve, project, ref)
         if len(resolved) >= _MAX_REFS:
             resolved.clear()
@@ -148,6 +161,9 @@ class LoadedModels:
         return compiled
 
     def _compile(self, version: Version) -> CompiledFlow:
+        dim, context_dim = len(version.columns), len(version.context_columns)
+        described = Described(spec_from_dict(version.flow), dim, context_dim, pointer=None)
+        check_model(described, max_bytes=self._limits.max_model_bytes)
         flow = load_model(
             self._blobs,
             version.checkpoint_key,
@@ -161,7 +177,7 @@ class LoadedModels:
         return compiled
 
     def _evict(self) -> None:
-        excess = self.size_bytes - self._max_bytes
+        excess = self.size_bytes - self._limits.max_bytes
         for key, entry in list(self._entries.items()):
             if excess <= 0:
                 return

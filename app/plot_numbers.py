@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from app.engine import Engine, Terms
 from app.plots import Numbers, PlotKind
 from app.problems import Problem
-from flows import CompiledFlow
+from flows import CompiledFlow, fitting_rows
 from models_store.blobs import BlobStore
 from models_store.errors import BlobMissingError, NotFoundError
 from models_store.jobs import EventKind, Jobs
@@ -94,7 +94,7 @@ class Source:
         x, y = np.linspace(low - margin, high + margin, _GRID).T
         grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
         log_prob = np.empty((len(grid), 1))
-        await self._apply(lambda rows: (flow.log_prob(rows),), grid, log_prob)
+        await self._apply(flow, lambda rows: (flow.log_prob(rows),), grid, log_prob)
         with np.errstate(over="ignore"):
             density = np.exp(log_prob)
         finite = density <= _LARGEST
@@ -109,7 +109,7 @@ class Source:
         if data is None or not flow.has_noise:
             raise _unavailable("It takes the dataset, and a flow that maps data to noise.")
         noise = np.empty((len(data), flow.dim))
-        await self._apply(lambda rows: (flow.inverse(rows)[0],), data, noise)
+        await self._apply(flow, lambda rows: (flow.inverse(rows)[0],), data, noise)
         told = _drawable({"noise": noise})
         rows = len(told["noise"])
         normal = [NormalDist().inv_cdf((index + 0.5) / rows) for index in range(rows)]
@@ -135,10 +135,11 @@ class Source:
                 raise _unavailable("The model is conditional, and its dataset is gone.")
             context = data[:rows, flow.dim :]
             rows = len(context)
-        drawing = flow.iter_sample(rows, seed=0, chunk_rows=_CHUNK_ROWS, context=context)
+        step = fitting_rows(_CHUNK_ROWS, flow.row_bytes)
+        drawing = flow.iter_sample(rows, seed=0, chunk_rows=step, context=context)
         drawn: list[Rows] = []
         # Each chunk is a turn of the engine, so that scores need not wait for the picture.
-        for _ in range(-(-rows // _CHUNK_ROWS)):
+        for _ in range(-(-rows // step)):
             terms = Terms(admitted=bool(drawn))
             await self.engine.run(lambda *_: drawn.append(next(drawing)), rows=1, terms=terms)
         return np.concatenate(drawn)
@@ -159,9 +160,14 @@ class Source:
         return dict(zip(("at", *_CURVES), table.T, strict=True))
 
     async def _apply(
-        self, function: Callable[[Rows], tuple[Rows, ...]], rows: Rows, results: Rows
+        self,
+        flow: CompiledFlow,
+        function: Callable[[Rows], tuple[Rows, ...]],
+        rows: Rows,
+        results: Rows,
     ) -> None:
-        await self.engine.apply(function, rows, results, key=object())
+        terms = Terms(row_bytes=flow.row_bytes)
+        await self.engine.apply(function, rows, results, key=object(), terms=terms)
 
     def _data(self) -> Rows | None:
         """Read some rows of the dataset, as the model sees them; None if it is gone."""

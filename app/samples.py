@@ -17,6 +17,7 @@ from app.problems import FieldError, Problem
 from app.row_shape import Floats
 from app.sample_context import context_rows
 from app.score_requests import ScoreRequest
+from flows import fitting_rows
 
 _CHUNK_VALUES = 32_768
 _MIN_CHUNK_ROWS = 16
@@ -123,7 +124,7 @@ class Sampling:
             drawing = flow.iter_sample(
                 self._n,
                 seed=self._seed,
-                chunk_rows=self._chunk_rows,
+                chunk_rows=fitting_rows(self._chunk_rows, flow.row_bytes),
                 context=self._context,
                 space=self._score.space,
             )

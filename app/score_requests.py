@@ -183,7 +183,8 @@ class ScoreRequest:
 
         async def add(flow: CompiledFlow, rows: Floats) -> None:
             values = np.empty((len(rows), width))
-            await body.apply(partial(compute, flow), rows, values, key=(id(flow), what, self.space))
+            wanted = Wanted(partial(compute, flow), (id(flow), what, self.space), flow.row_bytes)
+            await body.apply(wanted, rows, values)
             await results.add(values, inputs=rows)
 
         if (all_rows := await body.brief_rows()) is not None:
@@ -228,6 +229,21 @@ class ScoreRequest:
             headers=headers,
             filling=computed.filling,
         )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Function of rows that a request asks for.
+
+    Args:
+        function: no row's result depends on the rows beside it.
+        key: the same for equal functions: their rows may be computed together.
+        row_bytes: memory that it takes for each row that is computed at a time.
+    """
+
+    function: Callable[[Floats], tuple[Floats, ...]]
+    key: Hashable
+    row_bytes: int
 
 
 @dataclass(frozen=True)
@@ -334,14 +350,7 @@ class _Body:
             async for rows in found:
                 yield rows
 
-    async def apply(
-        self,
-        function: Callable[[Floats], tuple[Floats, ...]],
-        rows: Floats,
-        values: Floats,
-        *,
-        key: Hashable,
-    ) -> None:
+    async def apply(self, wanted: Wanted, rows: Floats, values: Floats) -> None:
         """Have the engine fill `values`, unless the caller has left.
 
         Raises:
@@ -349,8 +358,10 @@ class _Body:
             ClientDisconnect: the caller has left.
         """
         engine: Engine = self._request.app.state.engine
-        terms = Terms(max_wait_s=self._max_wait_s, admitted=self._admitted)
-        work = engine.apply(function, rows, values, key=key, terms=terms)
+        terms = Terms(
+            max_wait_s=self._max_wait_s, admitted=self._admitted, row_bytes=wanted.row_bytes
+        )
+        work = engine.apply(wanted.function, rows, values, key=wanted.key, terms=terms)
         self._admitted = True
         # As long as there is more of the body, waiting for that tells whether the caller has left.
         if self.complete and len(rows) > _BRIEF_ROWS:

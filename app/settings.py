@@ -81,7 +81,10 @@ class ApiSettings(StoreSettings):
         description="Memory of the process that parses an upload; a file that needs more is refused.",
     )
     parse_timeout_s: float = Field(
-        default=600, gt=0, le=86_400, description="Longest time that parsing an upload may take."
+        default=600,
+        gt=0,
+        le=86_400,
+        description="Longest time that parsing an upload, or checking an imported model, may take.",
     )
     max_parsers: int = Field(
         default=2, ge=1, le=64, description="Uploads that are parsed at once; others wait."
@@ -130,6 +133,17 @@ class ApiSettings(StoreSettings):
     )
     max_training_memory_bytes: int = Field(
         default=4 * _GIB, ge=_MIB, description="Largest estimated memory of a training job."
+    )
+    max_model_bytes: int = Field(
+        default=_GIB,
+        ge=_MIB,
+        description="Largest estimated memory of one loaded model while it answers; a flow that would"
+        " take more is neither trained nor imported nor loaded.",
+    )
+    import_memory_bytes: int = Field(
+        default=4 * _GIB,
+        ge=256 * _MIB,
+        description="Memory of the process that checks an imported model; there is one at a time.",
     )
     max_result_bytes: int = Field(
         default=64 * _GIB,

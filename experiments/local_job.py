@@ -11,16 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows import Flow
-from models_store.acceptance import TrainingLimits, accept_training
+from models_store.acceptance import accept_training
 from models_store.blobs import BlobStore, table_key
 from models_store.checkpoints import load_model
+from models_store.flow_limits import TrainingLimits
 from models_store.ids import new_id
 from models_store.records import Dataset
 from models_store.schemas import TrainingRequest
 from workers.protocol import DatasetRef, Message, Trained, TrainingTask
 from workers.training import train
 
-_LIMITS = TrainingLimits(max_parameters=10**9, max_layers=256, max_memory_bytes=2**40)
+_LIMITS = TrainingLimits(
+    max_parameters=10**9, max_layers=256, max_memory_bytes=2**40, max_model_bytes=2**40
+)
 
 
 @dataclass(frozen=True)

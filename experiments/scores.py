@@ -18,7 +18,7 @@ def log_densities(flow: Flow, rows: Float[Tensor, "rows dim"]) -> Float[Tensor, 
     """The log density of each preprocessed row, in the units that it had before standardisation."""
     flow.eval()
     with torch.no_grad():
-        chunks = torch.split(rows, default_chunk_rows(flow.device))
+        chunks = torch.split(rows, default_chunk_rows(flow))
         scores = [flow.log_prob(chunk.to(flow.device), space="model") for chunk in chunks]
     return torch.cat(scores).double().cpu() + log_scale(flow)
 

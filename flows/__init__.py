@@ -8,10 +8,12 @@ from flows.catalogue import (
     build,
     check_dim,
     count_parameters,
+    flow_cost,
     for_targets,
     spec_from_dict,
     spec_to_dict,
 )
+from flows.cost import Cost, Way, fitting_rows
 from flows.diagnostics import Diagnostics, QuadratureKl, diagnose, quadrature_kl
 from flows.epoch_report import EpochReport
 from flows.errors import (
@@ -52,6 +54,7 @@ __all__ = [
     "BatchNormSpec",
     "CompiledFlow",
     "ConditionalTarget",
+    "Cost",
     "Diagnostics",
     "DivergedError",
     "ElboDivergedError",
@@ -93,6 +96,7 @@ __all__ = [
     "Target",
     "VariationalOptions",
     "VariationalReport",
+    "Way",
     "Window",
     "build",
     "check_dim",
@@ -102,6 +106,8 @@ __all__ = [
     "evaluate",
     "fit",
     "fit_variational",
+    "fitting_rows",
+    "flow_cost",
     "for_targets",
     "quadrature_kl",
     "quantiles_of",

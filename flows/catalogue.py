@@ -184,7 +184,8 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
             None if moments is None else Standardise(*moments),
             None if encoder is None else Encoder(context_dim, encoder, generator),
         )
-    return Flow(transform, outer, context=context)
+    row_bytes = flow_cost(spec, dim, context_dim).row_bytes
+    return Flow(transform, outer, context=context, row_bytes=row_bytes)
 
 
 class Encoder(nn.Module):

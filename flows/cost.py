@@ -9,7 +9,7 @@ FLOAT_BYTES, INDEX_BYTES = 4, 8
 OBJECT_BYTES = 1024
 
 # Memory of one chunk of rows: small enough for a server, and no chunk of a usual flow takes more.
-CHUNK_BYTES = 256 * 2**20
+CHUNK_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +21,14 @@ class Way:
         kept_row: bytes a row that a training step keeps for its gradient.
         used: most bytes that one layer takes while it computes, whatever its rows.
         used_row: most bytes a row that one layer takes while it computes.
+        operations: small operations one after another, whatever their rows.
     """
 
     kept: int = 0
     kept_row: int = 0
     used: int = 0
     used_row: int = 0
+    operations: int = 0
 
     def __add__(self, other: "Way") -> "Way":
         """Return the bytes of two layers, one after the other."""
@@ -35,6 +37,7 @@ class Way:
             kept_row=self.kept_row + other.kept_row,
             used=max(self.used, other.used),
             used_row=max(self.used_row, other.used_row),
+            operations=self.operations + other.operations,
         )
 
     def step(self, rows: int) -> int:
@@ -139,7 +142,7 @@ def total_cost(costs: Sequence[Cost]) -> Cost:
     return sum(costs, start=Cost())
 
 
-def chunk_rows(most: int, row_bytes: int, *, multiple: int = 1) -> int:
+def fitting_rows(most: int, row_bytes: int, *, multiple: int = 1) -> int:
     """Return rows of a chunk: `most`, or as many as fit in `CHUNK_BYTES`.
 
     Args:

@@ -109,7 +109,7 @@ def diagnose(
     u = base_noise(samples, flow.dim, generator=generator).to(flow.device)
     chunks = []
     with torch.no_grad():
-        for rows in torch.split(u.double(), default_chunk_rows(flow.device)):
+        for rows in torch.split(u.double(), default_chunk_rows(flow)):
             given = None if context is None else context.to(rows).expand(len(rows), -1)
             z, log_det = exact.forward(rows, given)
             log_q = standard_normal(rows) - log_det
@@ -225,7 +225,7 @@ def _log_densities(flow: Flow, target: Target, z: Tensor) -> tuple[Tensor, Tenso
     """Log q and log p of every row."""
     found = []
     with torch.no_grad():
-        for rows in torch.split(z, default_chunk_rows(z.device)):
+        for rows in torch.split(z, default_chunk_rows(flow)):
             log_q = flow.log_prob(rows).nan_to_num(nan=-math.inf)
             found.append(torch.stack([log_q, target.log_density(rows).to(log_q)]))
     log_q, log_p = torch.cat(found, dim=1)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flows.cost import fitting_rows
 from flows.errors import FitError
 from flows.flow import Flow, Space
 from flows.robust import robust_mean
@@ -73,7 +74,7 @@ def evaluate(  # noqa: PLR0913  what is scored, how, and a callback
     """
     if len(x) == 0:
         raise FitError("there are no rows to evaluate")
-    chunk_rows = chunk_rows or default_chunk_rows(flow.device)
+    chunk_rows = chunk_rows or default_chunk_rows(flow)
     was_training = flow.training
     flow.eval()
     with torch.no_grad():
@@ -93,9 +94,10 @@ def evaluate(  # noqa: PLR0913  what is scored, how, and a callback
     return Evaluation(mean, error, len(x), robust)
 
 
-def default_chunk_rows(device: torch.device) -> int:
-    """Rows that are best computed at a time."""
-    return CPU_CHUNK_ROWS if device.type == "cpu" else GPU_CHUNK_ROWS
+def default_chunk_rows(flow: Flow) -> int:
+    """Return rows that are best computed at a time, where the flow is."""
+    most = CPU_CHUNK_ROWS if flow.device.type == "cpu" else GPU_CHUNK_ROWS
+    return fitting_rows(most, flow.row_bytes)
 
 
 def spread_table(

@@ -227,7 +227,7 @@ class _Fitter:
         flow, progress, batches = self._flow, self._progress, len(self._bounds) - 1
         on_chunk = partial(callbacks.step, batches, batches)
         flow.eval()
-        chunk_rows = default_chunk_rows(flow.device)
+        chunk_rows = default_chunk_rows(flow)
         averaged = nullcontext() if self._average is None else self._average.applied()
         with averaged, self._products(chunk_rows):
             self._train.set_statistics(chunk_rows=chunk_rows, on_chunk=on_chunk)

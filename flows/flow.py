@@ -26,6 +26,7 @@ class Flow(nn.Module):
     Attributes:
         dim: features of a row.
         context_dim: columns that the density is conditioned on; 0 if there are none.
+        row_bytes: most bytes a row that a pass takes without gradients; 0 if that is not known.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Flow(nn.Module):
         preprocessing: Preprocessing | None = None,
         *,
         context: "Context | None" = None,
+        row_bytes: int = 0,
     ) -> None:
         super().__init__()
         self.dim = transform.dim
@@ -41,6 +43,7 @@ class Flow(nn.Module):
         self.preprocessing = preprocessing or Preprocessing()
         self.context = context
         self.context_dim = 0 if context is None else context.dim
+        self.row_bytes = row_bytes
 
     @property
     def dtype(self) -> torch.dtype:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from flows.base import LOG_TWO_PI
+from flows.cost import fitting_rows
 from flows.errors import FlowError
-from flows.flow import Flow, Space, base_noise
+from flows.flow import NOISE_BLOCK_ROWS, Flow, Space, base_noise
 from flows.folding import Pending, Step
 from flows.packing import PackedFlow, pack
 from flows.preprocess import Preprocessing, Standardise
@@ -50,18 +51,22 @@ class CompiledFlow:
             rows that are scored.
         has_noise: whether rows have a noise: `inverse` is there.
         size_bytes: memory that it holds.
+        row_bytes: most bytes a row that a score or a sample takes; 0 if that is not known.
     """
 
     dim: int
     context_dim: int
     has_noise: bool
     size_bytes: int
+    row_bytes: int
 
     def __init__(self, flow: Flow, *, device: torch.device) -> None:
         """See `compile_flow`."""
         self.dim, self.context_dim, self.has_noise = flow.dim, flow.context_dim, flow.has_noise
         self._device = device
-        self._chunk_rows = CPU_CHUNK_ROWS if device.type == "cpu" else GPU_CHUNK_ROWS
+        self.row_bytes = flow.row_bytes
+        most = CPU_CHUNK_ROWS if device.type == "cpu" else GPU_CHUNK_ROWS
+        self._chunk_rows = fitting_rows(most, flow.row_bytes)
         with torch.no_grad():
             exact = copy.deepcopy(flow).cpu().double().eval()
             nothing = Pending.nothing(flow.dim, dtype=torch.float32, device=device)
@@ -71,9 +76,11 @@ class CompiledFlow:
         if device.type == "cpu" and self.context_dim == 0:
             self._packed = pack(self._steps, self.dim)
         if self._packed is not None:
-            self._steps, self._chunk_rows = [], PACKED_CHUNK_ROWS
+            self._steps = []
+            most = self._chunk_rows = fitting_rows(PACKED_CHUNK_ROWS, flow.row_bytes)
         self._identity = np.zeros(self.dim), np.ones(self.dim)
-        self._sample_rows = max(self._chunk_rows, *(step.sample_rows for step in self._steps), 1)
+        most = max(most, self._chunk_rows, *(step.sample_rows for step in self._steps), 1)
+        self._sample_rows = fitting_rows(most, flow.row_bytes, multiple=NOISE_BLOCK_ROWS)
         self._constant = pending.applied().log_det
         self._preprocessing: Preprocessing = exact.preprocessing
         self._context = None if exact.context is None else exact.context.to(device)

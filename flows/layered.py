@@ -91,9 +91,15 @@ def layers_cost(layers: int, size: LayerSize, *, context_dim: int, closed: Close
     once, by_row = (0, made) if context_dim else (made, 0)
     used_row = by_row + FLOAT_BYTES * (layers * 6 * size.bends + size.used + context_dim)
 
-    def way(numbers: int) -> Way:
+    def way(numbers: int, operations: int) -> Way:
         row = by_row + FLOAT_BYTES * (layers * numbers + context_dim)
-        return Way(kept=once, kept_row=row, used=once, used_row=used_row)
+        return Way(
+            kept=once,
+            kept_row=row,
+            used=once,
+            used_row=used_row,
+            operations=layers * operations,
+        )
 
     cost = Cost(
         parameters=parameters,
@@ -101,8 +107,8 @@ def layers_cost(layers: int, size: LayerSize, *, context_dim: int, closed: Close
         building=2 * FLOAT_BYTES * parameters,
         folding=INDEX_BYTES * parameters,
         compiled=FLOAT_BYTES * parameters + 16 * OBJECT_BYTES,
-        density=way(size.root),
-        sampling=way(size.closed),
+        density=way(size.root, 100 * size.bends),
+        sampling=way(size.closed, 10),
     )
     return cost.inverted() if closed == "density" else cost
 

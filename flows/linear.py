@@ -55,6 +55,7 @@ def network_cost(widths: Sequence[int], *, networks: int = 1) -> Cost:
         # An activation keeps its input or its output, the next layer its input.
         kept_row=FLOAT_BYTES * networks * (widths[0] + 2 * hidden + out),
         used_row=FLOAT_BYTES * (widths[0] + 4 * max(widths[1:]) + 2 * networks * out),
+        operations=2 * networks * len(widths) + 8,
     )
     return Cost(
         parameters=parameters,

@@ -224,12 +224,14 @@ def ensemble_cost(dim: int, conditioner: Conditioner, size: MapSize, *, masks: i
             kept_row=network.density.kept_row,
             used=network.density.used + drawn,
             used_row=network.density.used_row + rows,
+            operations=masks * network.density.operations,
         ),
         sampling=Way(
             kept=network.sampling.kept + dim * drawn,
             kept_row=network.sampling.kept_row,
             used=network.sampling.used + drawn,
             used_row=network.sampling.used_row + rows + 8 * FLOAT_BYTES * dim,
+            operations=masks * network.sampling.operations,
         ),
     )
 

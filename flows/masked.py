@@ -194,6 +194,7 @@ class Conditioner:
             kept_row=FLOAT_BYTES * kept,
             used=FLOAT_BYTES * (weights + 4 * size.own),
             used_row=FLOAT_BYTES * used,
+            operations=3 * len(widths) + size.operations,
         )
 
     def _sampling(self, dim: int, size: MapSize) -> Way:
@@ -206,6 +207,7 @@ class Conditioner:
             kept_row=dim * (density.kept_row - FLOAT_BYTES * (size.kept * (dim - 1))),
             used=3 * once + 3 * self._object_bytes(dim) + FLOAT_BYTES * 4 * size.own,
             used_row=FLOAT_BYTES * (2 * sum(widths) + 4 * dim + self.context_dim + 2 * one),
+            operations=dim * (2 * len(widths) + size.operations),
         )
 
     def _object_bytes(self, dim: int) -> int:

@@ -36,7 +36,9 @@ class GaussianMixture(Transformer):
     @staticmethod
     def size(components: int) -> MapSize:
         """Return the numbers of a mixture."""
-        return MapSize(3 * components, kept=6 * components + 16, used=12 * components + 40)
+        return MapSize(
+            3 * components, kept=6 * components + 16, used=12 * components + 40, operations=800
+        )
 
     def log_density(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]

@@ -112,7 +112,7 @@ class DeepSigmoidal(Transformer):
     @staticmethod
     def size(units: int) -> MapSize:
         """Return the numbers of a map."""
-        return MapSize(_OUTPUTS * units, kept=8 * units + 16, used=12 * units + 40)
+        return MapSize(_OUTPUTS * units, kept=8 * units + 16, used=12 * units + 40, operations=750)
 
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
@@ -152,7 +152,9 @@ class DeepDenseSigmoidal(nn.Module, Transformer):
     def size(units: int) -> MapSize:
         """Return the numbers of a map, and of the matrices that all share."""
         outputs, own = _DENSE_OUTPUTS * units, 2 * units**2
-        return MapSize(outputs, kept=28 * units + 16, used=28 * units + 40, own=own)
+        return MapSize(
+            outputs, kept=28 * units + 16, used=28 * units + 40, own=own, operations=1500
+        )
 
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]

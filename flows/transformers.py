@@ -26,12 +26,14 @@ class MapSize:
         used: most numbers that each map takes while it is computed, in either direction, its
             parameters apart.
         own: trainable numbers that all maps share.
+        operations: small operations one after another of the direction that takes more of them.
     """
 
     outputs: int
     kept: int = 4
     used: int = 8
     own: int = 0
+    operations: int = 8
 
 
 def map_cost(maps: int, size: MapSize) -> Cost:
@@ -40,6 +42,7 @@ def map_cost(maps: int, size: MapSize) -> Cost:
     way = Way(
         kept_row=row + FLOAT_BYTES * size.kept * maps,
         used_row=row + FLOAT_BYTES * size.used * maps,
+        operations=size.operations,
     )
     return Cost(density=way, sampling=way)
 

@@ -9,17 +9,9 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from flows import (
-    FlowSpec,
-    MadeSpec,
-    MafSpec,
-    NafSpec,
-    NsfSpec,
-    SpecError,
-    check_dim,
-    count_parameters,
-)
+from flows import Cost, FlowSpec, MadeSpec, MafSpec
 from models_store.errors import RequestError
+from models_store.flow_limits import Described, TrainingLimits, check_flow
 from models_store.preprocessing import accept_preprocessing
 from models_store.registry import Dataset
 from models_store.schemas import (
@@ -38,24 +30,11 @@ ROW_LOSS_BOUND = 30.0
 WEIGHT_AVERAGE = 0.99
 _SMALL_TABLE, _LARGE_TABLE, _FEW_COLUMNS = 10_000, 100_000, 8
 _STEPS_A_COLUMN, _FEWEST_STEPS, _MOST_STEPS = 100, 500, 100_000
-_BYTES_PER_FLOAT = 4
-COPIES_OF_WEIGHTS = 7  # weights, gradients, two Adam moments, average, best so far, snapshot
+FLOAT_BYTES = 4
+# Weights, gradients, two moments of Adam, average and best so far; a snapshot of all but two.
+COPIES_OF_WEIGHTS = 10
+EVALUATED_ROWS = 512  # at a time
 _COPIES_OF_ROWS = 3  # the rows, one set of activations for exact statistics, slack
-
-
-@dataclass(frozen=True)
-class TrainingLimits:
-    """What one job may ask for.
-
-    Args:
-        max_parameters: weights of one flow.
-        max_layers: hidden layers of all the networks of one flow together.
-        max_memory_bytes: estimated peak memory of the trainer.
-    """
-
-    max_parameters: int
-    max_layers: int
-    max_memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -90,15 +69,20 @@ def accept_training(
     split = _split(request.split, dataset.rows, held_out)
     train_rows = int(dataset.rows * split.train)
     flow = request.flow if request.flow is not None else _choose_flow(train_rows, len(columns))
-    parameters = check_flow(flow, len(columns), len(context), limits=limits)
+    described = Described(flow, len(columns), len(context))
+    check_flow(described, limits=limits)
     preprocessing = accept_preprocessing(
         request.preprocessing, flow, [c for c in dataset.columns if c["name"] in set(columns)]
     )
     optimisation = _optimisation(request.optimisation, flow, train_rows, len(columns))
     check_memory(
-        COPIES_OF_WEIGHTS * parameters
-        + _row_floats(dataset.rows, len(columns) + len(context), limits)
-        + optimisation.batch_size * activations(flow, len(columns)),
+        described,
+        batch_size=optimisation.batch_size,
+        beside=_row_bytes(
+            sum(part.rows for part in (dataset, held_out.validation, held_out.test) if part),
+            len(columns) + len(context),
+            limits,
+        ),
         limits=limits,
     )
     return AcceptedTraining(
@@ -267,82 +251,66 @@ def _choose_learning_rate(flow: FlowSpec, dim: int) -> float:
     return 0.16 / max([32, *hidden])
 
 
-def _row_floats(rows: int, columns: int, limits: TrainingLimits) -> int:
-    """Floats that the rows take: in memory, or a window of them beside their numbers."""
-    mapped = limits.max_memory_bytes // (4 * _BYTES_PER_FLOAT) + 4 * rows
-    return min(_COPIES_OF_ROWS * rows * columns, mapped)
+def _row_bytes(rows: int, columns: int, limits: TrainingLimits) -> int:
+    """Return the bytes of the rows: in memory, or a window of them beside their numbers."""
+    mapped = limits.max_memory_bytes // 4 + 4 * FLOAT_BYTES * rows
+    return min(_COPIES_OF_ROWS * FLOAT_BYTES * rows * columns, mapped)
 
 
-def check_flow(flow: FlowSpec, dim: int, context_dim: int = 0, *, limits: TrainingLimits) -> int:
-    """Return the parameters of a flow that exists and is not too large.
+def training_bytes(cost: Cost, *, batch_size: int, sampling: bool = False) -> int:
+    """Return the most memory of a trainer, beside its rows.
+
+    Args:
+        cost: of the flow.
+        batch_size: rows of a step.
+        sampling: training goes from noise to data.
+    """
+    weights = FLOAT_BYTES * cost.parameters
+    way = cost.sampling if sampling else cost.density
+    computing = max(way.step(batch_size), cost.score_bytes(EVALUATED_ROWS))
+    return max(
+        COPIES_OF_WEIGHTS * weights + 3 * cost.buffers + computing, 2 * weights + cost.load_bytes
+    )
+
+
+def check_memory(
+    described: Described,
+    *,
+    batch_size: int,
+    beside: int,
+    limits: TrainingLimits,
+    sampling: bool = False,
+    sample_bytes: int = 0,
+) -> None:
+    """Refuse a job that needs more memory than one may take.
+
+    Args:
+        described: the flow.
+        batch_size: rows of a step.
+        beside: bytes of the rows of the dataset.
+        limits: of one job.
+        sampling: training goes from noise to data.
+        sample_bytes: bytes that a target keeps of a row of a step.
 
     Raises:
-        RequestError: there is no such flow, or it passes a limit.
+        RequestError: it does; it names the field that counts most.
     """
-    try:
-        check_dim(flow, dim, context_dim)
-    except SpecError as error:
-        raise RequestError(error.code, str(error), pointer="/flow") from error
-    _check_depth(flow, limits.max_layers)
-    parameters = count_parameters(flow, dim, context_dim)
-    if parameters > limits.max_parameters:
-        raise RequestError(
-            "limit-parameters",
-            f"the flow would have {parameters:,} parameters;"
-            f" this server allows {limits.max_parameters:,}",
-            pointer="/flow",
-        )
-    return parameters
 
+    def needed(cost: Cost) -> int:
+        own = training_bytes(cost, batch_size=batch_size, sampling=sampling)
+        return own + batch_size * sample_bytes + beside
 
-def check_memory(floats: int, *, limits: TrainingLimits) -> None:
-    """Refuse a job that needs more memory, in float32 numbers, than one may take.
-
-    Raises:
-        RequestError: it does.
-    """
-    if floats * _BYTES_PER_FLOAT > limits.max_memory_bytes:
-        raise RequestError(
-            "limit-memory",
-            f"training would need about {floats * _BYTES_PER_FLOAT / 2**20:,.0f} MiB;"
-            f" this server allows {limits.max_memory_bytes / 2**20:,.0f} MiB",
-            pointer="",
-        )
-
-
-def _check_depth(flow: FlowSpec, most: int) -> None:
-    layers = _layers(flow) * max(1, len(_hidden(flow)))
-    if layers > most:
-        raise RequestError(
-            "limit-parameters",
-            f"the flow would have {layers:,} hidden layers; this server allows {most:,}",
-            pointer="/flow",
-        )
-
-
-def activations(flow: FlowSpec, dim: int) -> int:
-    """Floats that a row leaves behind for the gradient: two networks a layer at the most."""
-    return _layers(flow) * (2 * sum(_hidden(flow)) + _map_activations(flow) * dim)
-
-
-def _map_activations(flow: FlowSpec) -> int:
-    """Floats that the map of one feature leaves behind in one layer, and its gradients need.
-
-    About twice what autograd was seen to keep for splines and monotone networks.
-    """
-    if isinstance(flow, NsfSpec):
-        return 15 * flow.bins + (58 if flow.linear else 50)
-    if isinstance(flow, NafSpec):
-        return (80 if flow.transformer == "ddsf" else 20) * flow.units
-    return 8
-
-
-def _hidden(flow: FlowSpec) -> list[int]:
-    """The hidden layers of a network; some families have none."""
-    hidden: list[int] = getattr(flow, "hidden", [])
-    return hidden
-
-
-def _layers(flow: FlowSpec) -> int:
-    layers: int = getattr(flow, "layers", 1)
-    return layers
+    total = needed(described.cost)
+    if total <= limits.max_memory_bytes:
+        return
+    text = (
+        f"training would need about {total / 2**20:,.0f} MiB;"
+        f" this server allows {limits.max_memory_bytes / 2**20:,.0f} MiB"
+    )
+    if 2 * beside > total:
+        raise RequestError("limit-memory", f"{text}; leave out rows or columns", pointer="")
+    single = training_bytes(described.cost, batch_size=1, sampling=sampling) + sample_bytes
+    if 2 * (single + beside) < limits.max_memory_bytes:
+        pointer = "/optimisation/batch_size"
+        raise RequestError("limit-memory", f"{text}; lower the batch size", pointer=pointer)
+    raise described.refuse("limit-memory", text, needed)

@@ -137,6 +137,17 @@ def load_model(
         raise CheckpointMismatchError(key) from error
 
 
+def read_description(path: Path) -> str:
+    """Return the description of a file as text; "" if it has none. Its tensors are not read.
+
+    Raises:
+        SafetensorError: it is no safetensors file.
+        OSError: it cannot be read.
+    """
+    with safe_open(path, framework="pt") as file:
+        return str((file.metadata() or {}).get(_METADATA_KEY, ""))
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
     """Read the tensors of a file, and its description as text; "" if it has none.
 

@@ -5,21 +5,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from flows import Flow, FlowError, FlowSpec, compile_flow, spec_to_dict
-from models_store.acceptance import TrainingLimits, check_flow
-from models_store.checkpoints import ModelHeader, build_model, read_tensors
+from flows import Flow, FlowError, FlowSpec, spec_to_dict
+from models_store.checkpoints import (
+    ModelHeader,
+    build_model,
+    read_description,
+    read_tensors,
+)
 from models_store.errors import ModelFileError, RequestError
+from models_store.flow_limits import Described, TrainingLimits, check_flow
 from models_store.schemas import Flow as AnyFlow, Strict
 from models_store.strict_json import JsonError, parse_strict
 from models_store.table_source import clean_names
 
-MAX_HEADER_BYTES = 16 << 20
+MAX_HEADER_BYTES = 8 << 20
 """The largest description, of the tensors and of the flow, that is parsed."""
 
 _LENGTH_BYTES = 8
@@ -58,8 +62,47 @@ def looks_like_safetensors(path: Path) -> bool:
     return start[_LENGTH_BYTES:] == b"{"
 
 
+def describe(path: Path, *, limits: TrainingLimits, max_columns: int) -> ModelFile:
+    """Return what a file says of itself, without a look at its weights.
+
+    Args:
+        path: a safetensors file with our description in its header.
+        limits: of flows.
+        max_columns: of the model, those of its context included.
+
+    Raises:
+        ModelFileError: it is no such file.
+        RequestError, TableError: the flow or the name of a column is not allowed.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    if length > MAX_HEADER_BYTES:
+        raise ModelFileError(f"The header has more than {MAX_HEADER_BYTES} bytes.")
+    try:
+        text = read_description(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError("The file is not a whole safetensors file.") from error
+    header = _header(text)
+    if header.dim + len(header.context_columns) > max_columns:
+        raise RequestError(
+            "limit-columns", f"A model may have {max_columns} columns.", pointer="/columns"
+        )
+    spec = _spec(header)
+    described = Described(spec, header.dim, len(header.context_columns), pointer=None)
+    return ModelFile(
+        family=spec.family,
+        spec=spec_to_dict(spec),
+        columns=header.columns,
+        context_columns=header.context_columns,
+        preprocessing=header.preprocessing,
+        parameters=check_flow(described, limits=limits).parameters,
+    )
+
+
 def read_model_file(path: Path, *, limits: TrainingLimits, max_columns: int) -> ModelFile:
     """Check the file of a model to the last weight: its flow is built and computes.
+
+    It takes memory: `models_store.model_check` calls it in a process of its own.
 
     Args:
         path: a safetensors file with our description in its header.
@@ -70,30 +113,14 @@ def read_model_file(path: Path, *, limits: TrainingLimits, max_columns: int) -> 
         ModelFileError: it is no such file, or its weights are not those of its flow.
         RequestError, TableError: the flow or the name of a column is not allowed.
     """
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-    if length > MAX_HEADER_BYTES:
-        raise ModelFileError(f"The header has more than {MAX_HEADER_BYTES} bytes.")
+    model = describe(path, limits=limits, max_columns=max_columns)
     try:
         tensors, text = read_tensors(path)
     except (SafetensorError, OSError) as error:
         raise ModelFileError("The file is not a whole safetensors file.") from error
     header = _header(text)
-    if header.dim + len(header.context_columns) > max_columns:
-        raise RequestError(
-            "limit-columns", f"A model may have {max_columns} columns.", pointer="/columns"
-        )
-    spec = _spec(header)
-    parameters = check_flow(spec, header.dim, len(header.context_columns), limits=limits)
-    _check_weights(_flow(spec, header, tensors), tensors)
-    return ModelFile(
-        family=spec.family,
-        spec=spec_to_dict(spec),
-        columns=header.columns,
-        context_columns=header.context_columns,
-        preprocessing=header.preprocessing,
-        parameters=parameters,
-    )
+    _check_weights(_flow(_spec(header), header, tensors), tensors)
+    return model
 
 
 def _header(text: str) -> ModelHeader:
@@ -133,8 +160,12 @@ def _check_weights(flow: Flow, tensors: dict[str, Tensor]) -> None:
         if not torch.isfinite(given).all():
             raise ModelFileError("A weight is not finite.")
     try:
-        with np.errstate(all="ignore"):  # zeros may be nothing that the flow has seen
-            compiled = compile_flow(flow)
-            compiled.log_prob(np.zeros((1, compiled.dim + compiled.context_dim)))
+        # PyTorch's own layers look at every index; the compiled kernels would not.
+        with torch.inference_mode():
+            row, context = torch.zeros(1, flow.dim), None
+            if flow.context_dim:
+                context = torch.zeros(1, flow.context_dim)
+            flow.log_prob(row, context)
+            flow.forward(row, context)
     except (FlowError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
         raise ModelFileError("The flow does not compute.") from error

@@ -12,24 +12,14 @@ from flows import (
     FormulaError,
     FormulaTarget,
     GaussianSpec,
-    HafSpec,
-    MadeSpec,
-    MafSpec,
-    NsfSpec,
     PlanarSpec,
     RealNvpSpec,
     SpecError,
     for_targets,
 )
-from models_store.acceptance import (
-    COPIES_OF_WEIGHTS,
-    TrainingLimits,
-    activations,
-    check_columns,
-    check_flow,
-    check_memory,
-)
+from models_store.acceptance import FLOAT_BYTES, check_columns, check_memory
 from models_store.errors import RequestError
+from models_store.flow_limits import Described, TrainingLimits, check_flow
 from models_store.preprocessing import is_binary
 from models_store.registry import Dataset
 from models_store.variational_schemas import (
@@ -49,8 +39,8 @@ INTERCEPT = "intercept"
 _POSTERIOR = "/target/posterior"
 _EXCERPT = 40  # characters of a formula on each side of an error
 _STEPS_OF_FORMULA = 2_000
-_FLOATS_PER_STEP = 4  # a float64 value and its gradient
-_COPIES_OF_ROWS = 6  # three copies in float64
+_BYTES_PER_STEP = 16  # a float64 value and its gradient
+_BYTES_PER_ROW_VALUE = 24  # three copies in float64
 _MOST_REPORTS = 100_000  # each is a row of the database
 
 
@@ -69,13 +59,16 @@ def accept_variational(
     """
     target, dim = _target(request.target, dataset)
     flow = _for_targets(request.flow) if request.flow is not None else _choose_flow(target, dim)
-    parameters = check_flow(flow, dim, limits=limits)
+    described = Described(flow, dim)
+    check_flow(described, limits=limits)
     optimisation = _optimisation(request.optimisation, flow, target)
     check_memory(
-        COPIES_OF_WEIGHTS * parameters
-        + optimisation.batch_size * _floats_per_sample(flow, target, dim)
-        + _COPIES_OF_ROWS * (0 if dataset is None else dataset.rows * (dim + 1)),
+        described,
+        batch_size=optimisation.batch_size,
+        beside=_target_bytes(target, dim, dataset, samples=optimisation.batch_size),
         limits=limits,
+        sampling=True,
+        sample_bytes=_bytes_per_sample(target, dim),
     )
     return AcceptedVariational(
         model_name=request.model_name, target=target, flow=flow, optimisation=optimisation
@@ -196,12 +189,19 @@ def _optimisation(
     )
 
 
-def _floats_per_sample(flow: FlowSpec, target: Target, dim: int) -> int:
-    """Float32 numbers that a sample leaves behind for the gradient."""
-    sequential = isinstance(flow, MadeSpec | MafSpec | HafSpec)
-    sequential |= isinstance(flow, NsfSpec) and not flow.coupling
-    passes = dim if sequential else 1
+def _bytes_per_sample(target: Target, dim: int) -> int:
+    """Return the bytes that the target keeps of a sample for the gradient."""
     steps = 0
     if isinstance(target, DensityTarget):
         steps = min(len(target.log_density), _STEPS_OF_FORMULA)
-    return passes * activations(flow, dim) + _FLOATS_PER_STEP * steps
+    return _BYTES_PER_STEP * steps + 8 * FLOAT_BYTES * dim
+
+
+def _target_bytes(target: Target, dim: int, dataset: Dataset | None, *, samples: int) -> int:
+    """Return the bytes of the rows of a posterior, and of the products with them."""
+    if dataset is None:
+        return 0
+    rows = _BYTES_PER_ROW_VALUE * dataset.rows * (dim + 1)
+    drawn = getattr(getattr(target, "posterior", None), "batch_rows", None) or 0
+    products = 4 * 8 * max(2**22, samples)  # a chunk of rows and samples, in float64
+    return rows + 2 * 8 * drawn * (dim + 1) + products + 6 * 8 * dim**2

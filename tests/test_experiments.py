@@ -13,7 +13,8 @@ from experiments import page
 from experiments.recipes import RECIPES, DensityRecipe, VariationalRecipe
 from experiments.run import Place, run
 from experiments.sources import DataMissingError
-from models_store.acceptance import TrainingLimits, accept_training
+from models_store.acceptance import accept_training
+from models_store.flow_limits import TrainingLimits
 from models_store.schemas import TrainingRequest
 from models_store.variational_acceptance import accept_variational
 from models_store.variational_schemas import VariationalRequest
@@ -118,7 +119,9 @@ def test_a_run_that_was_killed_while_it_saved_goes_on(place, monkeypatch):
     assert resumed["curve"] == whole["curve"]
 
 
-LIMITS = TrainingLimits(max_parameters=10**9, max_layers=256, max_memory_bytes=2**40)
+LIMITS = TrainingLimits(
+    max_parameters=10**9, max_layers=256, max_memory_bytes=2**40, max_model_bytes=2**40
+)
 DENSITIES = [recipe for recipe in RECIPES.values() if isinstance(recipe, DensityRecipe)]
 VARIATIONAL = [recipe for recipe in RECIPES.values() if isinstance(recipe, VariationalRecipe)]
 

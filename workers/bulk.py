@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from flows import CompiledFlow, compile_flow, rank_among
+from flows import CompiledFlow, compile_flow, fitting_rows, rank_among
 from models_store.blobs import BlobStore, result_key
 from models_store.bulk_schemas import AcceptedSampling, AcceptedScoring, Output
 from models_store.checkpoints import load_model
@@ -42,6 +42,8 @@ _STEP_VALUES = 2**20
 # Seconds to write a number, to tell before it begins how long it will take.
 _WRITE_S = {"npy": 3e-8, "parquet": 7e-8, "csv": 2.5e-7}
 _CPU_STEP_ROWS, _GPU_STEP_ROWS, _LEAST_STEP_ROWS = 4_096, 16_384, 256
+# A flow computes a step in chunks of its own; of a large flow fewer rows are a step.
+_CHUNKS_OF_A_STEP = 16
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,7 @@ def _scores(
     rows = MappedRows(table)
     wanted = [task.dataset.columns.index(name) for name in request.columns]
     quantiles = None if task.model.quantiles is None else np.array(task.model.quantiles)
-    step = _step_rows(len(wanted), device)
+    step = _step_rows(len(wanted), flow, device)
 
     def pieces(first: int) -> Iterator[Doubles]:
         for start in range(first, len(table), step):
@@ -278,7 +280,7 @@ def _samples(task: SamplingTask, flow: CompiledFlow, device: torch.device) -> Pr
     request = AcceptedSampling.model_validate(task.request)
     context = None if request.context is None else np.array(request.context)
     columns: Sequence[str] = task.model.columns
-    step = _step_rows(len(columns), device)
+    step = _step_rows(len(columns), flow, device)
 
     def pieces(first: int) -> Iterator[Doubles]:
         return flow.iter_sample(
@@ -295,8 +297,9 @@ def _samples(task: SamplingTask, flow: CompiledFlow, device: torch.device) -> Pr
     )
 
 
-def _step_rows(columns: int, device: torch.device) -> int:
-    """Rows of a step: whole chunks of the flow, and no more than memory is worth."""
+def _step_rows(columns: int, flow: CompiledFlow, device: torch.device) -> int:
+    """Rows of a step: whole chunks of the flow, and no more than memory and time are worth."""
     most = _CPU_STEP_ROWS if device.type == "cpu" else _GPU_STEP_ROWS
     rows = _STEP_VALUES // columns // _LEAST_STEP_ROWS * _LEAST_STEP_ROWS
-    return max(_LEAST_STEP_ROWS, min(most, rows))
+    rows = max(_LEAST_STEP_ROWS, min(most, rows))
+    return fitting_rows(rows, flow.row_bytes // _CHUNKS_OF_A_STEP, multiple=64)

@@ -18,7 +18,7 @@ from app.dependencies import (
 from app.desk import LimitsDep
 from app.downloads import Download
 from app.head import is_head
-from app.imports import Import, register_import
+from app.imports import Import, ImportQueue, register_import
 from app.incoming import write_to_disk
 from app.json_body import body_chunks, media_type_of
 from app.model_schemas import VersionView
@@ -92,6 +92,8 @@ def download_checkpoint(
             "limit-body",
             "limit-columns",
             "limit-parameters",
+            "limit-memory",
+            "overloaded",
             "column-name",
             "quota-storage",
             "storage-full",
@@ -128,6 +130,8 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
         raise _wrong_type("The Content-Type of a model is that of a safetensors file.")
     most = _BYTES_A_PARAMETER * settings.max_parameters + MAX_HEADER_BYTES
     quota = settings.max_project_bytes
+    imports: ImportQueue = request.app.state.imports
+    imports.refuse_when_full()
     room = await to_thread.run_sync(
         partial(registry.room, project, max_bytes=quota, idempotency_key=idempotency_key)
     )
@@ -137,21 +141,12 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
         await write_to_disk(held.counted(body_chunks(request, limit=most)), file)
         if not looks_like_safetensors(file):
             raise _wrong_type("The body is no safetensors file. No other kind is read.")
+        wanted = Import(
+            project, name, file, idempotency_key=idempotency_key, max_project_bytes=quota
+        )
+        model = await imports.check(file, limits=limits)
         registered = await to_thread.run_sync(
-            partial(
-                register_import,
-                Import(
-                    project,
-                    name,
-                    file,
-                    idempotency_key=idempotency_key,
-                    max_project_bytes=quota,
-                ),
-                blobs,
-                registry,
-                limits=limits,
-                max_columns=settings.max_columns,
-            )
+            partial(register_import, wanted, model, blobs, registry)
         )
     models.forget()
     version = registered.version

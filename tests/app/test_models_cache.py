@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from app.metrics import ModelMetrics
-from app.models_cache import LoadedModels
+from app.models_cache import CacheLimits, LoadedModels
 from flows import CompiledFlow
 from models_store.blobs import BlobStore
 from models_store.database import Database
@@ -66,8 +66,9 @@ def versions(database: Database, blobs: CountingStore) -> list[Version]:
 
 @pytest.fixture
 def cache(database: Database, blobs: CountingStore) -> Callable[..., LoadedModels]:
-    def cache(max_bytes: int, **options: Any) -> LoadedModels:
-        return LoadedModels(Registry(database), blobs, max_bytes=max_bytes, **options)
+    def cache(max_bytes: int, *, resolved_for_s: float = 1.0, **options: Any) -> LoadedModels:
+        limits = CacheLimits(max_bytes, 2**30, resolved_for_s=resolved_for_s)
+        return LoadedModels(Registry(database), blobs, limits=limits, **options)
 
     return cache
 
@@ -196,7 +197,8 @@ def test_a_look_that_takes_long_does_not_keep_a_moved_alias_alive_longer(databas
     registry = SlowRegistry(database)
 
     async def main() -> None:
-        models = LoadedModels(registry, blobs, max_bytes=10**9, resolved_for_s=0.2)
+        limits = CacheLimits(10**9, 2**30, resolved_for_s=0.2)
+        models = LoadedModels(registry, blobs, limits=limits)
         await models.resolve(PROJECT, "m0")
         await models.resolve(PROJECT, "m0")
 

@@ -53,7 +53,7 @@ def _status(name: str) -> int:
     raise LookupError(name)
 
 
-def _peak_of(do: Callable[[], object]) -> tuple[int, object]:
+def _peak_of(do: Callable[[], Any]) -> tuple[int, Any]:
     """The most that a call takes over what there was before it, and its result."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
@@ -104,6 +104,7 @@ def _measured(task: dict[str, Any]) -> dict[str, int]:
 def main() -> None:
     """Answers line by line."""
     import flows  # noqa: PLC0415, F401  so that no measurement counts it
+
     warm = {"spec": {"family": "maf", "hidden": [4]}, "dim": 2, "context_dim": 0, "rows": 4}
     for context_dim in (0, 1):
         _measured({**warm, "context_dim": context_dim, "what": ["train", "sample"]})

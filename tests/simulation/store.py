@@ -13,16 +13,19 @@ import pytest
 
 import models_store.blobs
 from flows import FitState
-from models_store.acceptance import TrainingLimits, accept_training
+from models_store.acceptance import accept_training
 from models_store.blobs import BlobStore, StoredBlob, table_key
 from models_store.errors import BlobMissingError
+from models_store.flow_limits import TrainingLimits
 from models_store.records import Dataset, NewDataset
 from models_store.schemas import TrainingRequest
 from tests.models_store.makers import PROJECT, a_dataset
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own below it
 DATASETS = 2
-_LIMITS = TrainingLimits(max_parameters=10**9, max_layers=256, max_memory_bytes=2**40)
+_LIMITS = TrainingLimits(
+    max_parameters=10**9, max_layers=256, max_memory_bytes=2**40, max_model_bytes=2**40
+)
 
 
 class Store:

@@ -15,11 +15,12 @@ from pydantic import BaseModel
 from sqlalchemy import text
 
 from densityd import private_redis
-from models_store.acceptance import TrainingLimits, accept_training
+from models_store.acceptance import accept_training
 from models_store.blobs import BlobStore, table_key
 from models_store.bulk_acceptance import accept_sampling, accept_scoring
 from models_store.bulk_schemas import SamplingRequest, ScoringRequest
 from models_store.database import Database, migrate
+from models_store.flow_limits import TrainingLimits
 from models_store.ids import new_id
 from models_store.job_states import Job, JobKind, JobState, NewJob
 from models_store.job_work import JobWork
@@ -45,7 +46,9 @@ from workers.supervisor import Supervisor
 PROJECT = "default"
 TIMEOUT_S = 150.0
 
-LIMITS = TrainingLimits(max_parameters=10**9, max_layers=256, max_memory_bytes=2**40)
+LIMITS = TrainingLimits(
+    max_parameters=10**9, max_layers=256, max_memory_bytes=2**40, max_model_bytes=2**40
+)
 
 # Some fifty milliseconds an epoch, so that it can be caught in the middle.
 FLOW = {"family": "realnvp", "layers": 2, "hidden": [8]}

@@ -1,0 +1,166 @@
+"""Limits of flows: what one would take, by its own estimate, before anything of it is built."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from flows import Cost, EncoderSpec, FlowSpec, SpecError, check_dim, flow_cost
+from models_store.errors import RequestError
+
+# Rows that a score or a sample computes at once at the least: a block of noise.
+_LEAST_ROWS = 64
+# About ten seconds of small operations: a sample keeps the engine from others for so long.
+_MOST_OPERATIONS = 2**21
+_MIB = 2**20
+
+Measure = Callable[[Cost], int]
+
+
+@dataclass(frozen=True)
+class TrainingLimits:
+    """What one flow, and one job that fits it, may take.
+
+    Args:
+        max_parameters: weights of one flow.
+        max_layers: hidden layers of all the networks of one flow together.
+        max_memory_bytes: estimated peak memory of the trainer.
+        max_model_bytes: estimated memory of one loaded flow while it computes.
+    """
+
+    max_parameters: int
+    max_layers: int
+    max_memory_bytes: int
+    max_model_bytes: int
+
+
+@dataclass(frozen=True)
+class Described:
+    """A flow that somebody asks for, or that is to be loaded.
+
+    Args:
+        flow: its description.
+        dim: features.
+        context_dim: columns that the density is conditioned on.
+        pointer: JSON pointer of the description in the request; None: it is no part of it.
+    """
+
+    flow: FlowSpec
+    dim: int
+    context_dim: int = 0
+    pointer: str | None = "/flow"
+
+    @property
+    def cost(self) -> Cost:
+        """What it takes."""
+        return flow_cost(self.flow, self.dim, self.context_dim)
+
+    def refuse(self, slug: str, text: str, measure: Measure) -> RequestError:
+        """Return the error that names the field of the flow which counts most.
+
+        Args:
+            slug: of the problem.
+            text: what is too much, and what is allowed.
+            measure: what of the flow's cost is too much.
+        """
+        field = self._heaviest(measure)
+        remedy = "make the flow smaller" if field is None else f"lower {field!r} of the flow"
+        where = self.pointer or ""
+        if field is not None and self.pointer is not None:
+            where = f"{where}/{field}"
+        return RequestError(slug, f"{text}; {remedy}", pointer=where)
+
+    def _heaviest(self, measure: Measure) -> str | None:
+        """Return the field which, halved, takes most away; None if none takes anything."""
+        best, least = None, measure(self.cost)
+        for field, smaller in _halved(self.flow):
+            found = measure(dataclasses.replace(self, flow=smaller).cost)
+            if found < least:
+                best, least = field, found
+        return best
+
+
+def check_flow(described: Described, *, limits: TrainingLimits) -> Cost:
+    """Return what a flow takes that exists and is not too large.
+
+    Raises:
+        RequestError: there is no such flow, or it passes a limit.
+    """
+    try:
+        check_dim(described.flow, described.dim, described.context_dim)
+    except SpecError as error:
+        raise RequestError(error.code, str(error), pointer=described.pointer or "") from error
+    cost = described.cost
+    for most, measure, what in (
+        (limits.max_layers, _layers, "hidden layers"),
+        (limits.max_parameters, _parameters, "parameters"),
+    ):
+        if measure(cost) > most:
+            text = f"the flow would have {measure(cost):,} {what}; this server allows {most:,}"
+            raise described.refuse("limit-parameters", text, measure)
+    check_model(described, max_bytes=limits.max_model_bytes)
+    return cost
+
+
+def check_model(described: Described, *, max_bytes: int) -> None:
+    """Check that a flow can be loaded, and computes without keeping others waiting.
+
+    Args:
+        described: the flow.
+        max_bytes: memory of the loaded flow while it computes.
+
+    Raises:
+        RequestError: it passes a limit.
+    """
+    cost = described.cost
+    if _loaded(cost) > max_bytes:
+        text = (
+            f"the flow would take about {_loaded(cost) / _MIB:,.0f} MiB to answer scores and"
+            f" samples; this server allows {max_bytes / _MIB:,.0f} MiB"
+        )
+        raise described.refuse("limit-memory", text, _loaded)
+    if _operations(cost) > _MOST_OPERATIONS:
+        text = (
+            f"a row would take {_operations(cost):,} operations one after another; this server"
+            f" allows {_MOST_OPERATIONS:,}"
+        )
+        raise described.refuse("limit-parameters", text, _operations)
+
+
+def _layers(cost: Cost) -> int:
+    return cost.layers
+
+
+def _parameters(cost: Cost) -> int:
+    return cost.parameters
+
+
+def _loaded(cost: Cost) -> int:
+    return cost.loaded_bytes + cost.score_bytes(_LEAST_ROWS)
+
+
+def _operations(cost: Cost) -> int:
+    return max(cost.density.operations, cost.sampling.operations)
+
+
+def _halved(flow: FlowSpec) -> Iterator[tuple[str, FlowSpec]]:
+    """Yield each field that is a size, and the flow with half of it."""
+    for field in dataclasses.fields(flow):
+        value = getattr(flow, field.name)
+        smaller: object
+        match value:
+            case bool():
+                continue
+            case int():
+                smaller = max(1, value // 2)
+            case [*widths]:
+                kept = widths if len(widths) <= 2 else widths[: len(widths) // 2]
+                smaller = [max(1, width // 2) for width in kept]
+            case EncoderSpec():
+                halves = [max(1, width // 2) for width in value.hidden]
+                smaller = EncoderSpec(halves, max(1, value.features // 2), value.activation)
+            case _:
+                continue
+        try:
+            yield field.name, dataclasses.replace(flow, **{field.name: smaller})  # type: ignore[arg-type]  # of the field's own type
+        except ValueError:
+            continue  # such a flow has no less
