@@ -251,13 +251,15 @@ _LIMITS = (
         "limit-parameters",
         422,
         "The flow is too large",
-        "The flow would have more parameters, layers or units than this server allows.",
+        "The flow would have more parameters or layers, or take more operations one after another,"
+        " than this server allows; `errors` names the field to lower.",
     ),
     ProblemType(
         "limit-memory",
         422,
-        "The job needs too much memory",
-        "The estimate of the training's memory passes this server's limit.",
+        "The job or the model needs too much memory",
+        "The estimate of what the training, or the loaded model, takes passes this server's limit;"
+        " `errors` names the field to lower.",
     ),
     ProblemType(
         "limit-queued-jobs",

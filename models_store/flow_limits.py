@@ -153,14 +153,18 @@ def _halved(flow: FlowSpec) -> Iterator[tuple[str, FlowSpec]]:
             case int():
                 smaller = max(1, value // 2)
             case [*widths]:
-                kept = widths if len(widths) <= 2 else widths[: len(widths) // 2]
-                smaller = [max(1, width // 2) for width in kept]
+                smaller = _half_of(widths)
             case EncoderSpec():
-                halves = [max(1, width // 2) for width in value.hidden]
-                smaller = EncoderSpec(halves, max(1, value.features // 2), value.activation)
+                features = max(1, value.features // 2)
+                smaller = EncoderSpec(_half_of(value.hidden), features, value.activation)
             case _:
                 continue
         try:
             yield field.name, dataclasses.replace(flow, **{field.name: smaller})  # type: ignore[arg-type]  # of the field's own type
         except ValueError:
             continue  # such a flow has no less
+
+
+def _half_of(widths: list[int]) -> list[int]:
+    kept = widths if len(widths) <= 2 else widths[: len(widths) // 2]
+    return [max(1, width // 2) for width in kept]

@@ -13,6 +13,7 @@ from models_store.table_process import do_task, run_child
 
 _CRASHED = "dataset-parse"
 _SWOLLEN = "dataset-too-large"
+_NO_MEMORY = "allocate memory"  # PyTorch and safetensors say it as a RuntimeError
 
 
 def check_model_file(
@@ -71,11 +72,15 @@ def _check(task: dict[str, Any]) -> dict[str, object]:
     limits = TrainingLimits(**task["limits"])
     try:
         model = read_model_file(Path(task["path"]), limits=limits, max_columns=task["max_columns"])
-    except ModelFileError as error:
-        return {"invalid": str(error)}
     except RequestError as error:
         refused = {"slug": error.slug, "detail": error.detail, "pointer": error.pointer}
         return {"refused": refused}
+    except (ModelFileError, RuntimeError) as error:
+        if _NO_MEMORY in str(error.__cause__ or error):
+            raise MemoryError from error
+        if not isinstance(error, ModelFileError):
+            raise
+        return {"invalid": str(error)}
     return {"model": dataclasses.asdict(model)}
 
 

@@ -1,17 +1,27 @@
 """Models go out as files and come in again; what is no such file, or not a usable one, does not."""
 
+import asyncio
 import io
 import json
 import tarfile
+import threading
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load, save
 
+from app import imports
+from app.models_cache import LoadedModels
 from flows import MafSpec
+from models_store import model_check, table_process
+from models_store.errors import ModelFileError, RequestError
+from models_store.flow_limits import TrainingLimits
+from models_store.registry import Version
 from tests.app.conftest import assert_refused
 from tests.app.serving import COLUMNS, registered
 
@@ -186,6 +196,13 @@ def test_faults_178_179_pickles_and_archives_are_not_read(shared_client, body, m
     assert files(shared_client) == before
 
 
+def until(condition, timeout_s=30.0):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def files(client):
     return client.app.state.blobs.keys("models")
 
@@ -270,3 +287,119 @@ def test_weights_that_are_not_the_flows_own_are_refused(shared_client, exported,
         registered(state.database, state.blobs, name="other", spec=MafSpec(layers=1, hidden=[8]))
         body = save(load(exported_file(shared_client, "other")), metadata)
     assert_refused(imported(shared_client, body), 422, "checkpoint-invalid")
+
+
+@pytest.mark.fault(197)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"masks": 2_000_000},
+        {"masks": 10**9, "mask_weights": True},
+        {"conditional": "mixture", "components": 10**8},
+    ],
+    ids=str,
+)
+def test_fault_197_fields_beyond_the_weights_are_refused_by_the_estimate(
+    shared_client, exported, changes
+):
+    before = files(shared_client)
+    spec = {"family": "made", "hidden": [4], **changes}
+    refused = imported(shared_client, edited(exported, spec=spec))
+    assert refused.status_code == 422
+    assert refused.json()["type"].endswith(("/limit-memory", "/limit-parameters"))
+    [field] = [name for name in changes if name in ("masks", "components")]
+    assert f"lower '{field}' of the flow" in refused.json()["detail"]
+    assert files(shared_client) == before
+
+
+@pytest.mark.fault(197)
+def test_fault_197_a_registered_model_that_takes_too_much_is_not_loaded(shared_client, trained):
+    state = shared_client.app.state
+    version = state.registry.version("default", trained.name, 1)
+    huge = replace(version, flow={"family": "made", "masks": 10**8}, checkpoint_key="models/other")
+    with pytest.raises(RequestError) as caught:
+        asyncio.run(_used(state.models, huge))
+    assert (caught.value.slug, caught.value.pointer) == ("limit-memory", "")
+
+
+async def _used(models: LoadedModels, version: Version) -> None:
+    async with models.use(version):
+        raise AssertionError("it was loaded")
+
+
+@pytest.mark.fault(198)
+def test_fault_198_imports_are_checked_one_at_a_time_in_children_with_a_limit(
+    shared_client, exported, monkeypatch
+):
+    children: list[str] = []
+    most: list[int] = []
+    lock = threading.Lock()
+
+    def run_child(module: str, task: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+        with lock:
+            children.append(module)
+            most.append(len(children))
+        try:
+            assert task["memory_bytes"] == shared_client.app.state.settings.import_memory_bytes
+            return table_process.run_child(module, task, timeout_s=timeout_s)
+        finally:
+            with lock:
+                children.remove(module)
+
+    monkeypatch.setattr(model_check, "run_child", run_child)
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda _: imported(shared_client, exported, name="many"), range(3)))
+    assert [answer.status_code for answer in answers] == [201] * 3
+    assert most == [1, 1, 1]
+
+
+@pytest.mark.fault(198)
+def test_fault_198_more_than_a_few_waiting_imports_are_refused_with_a_time_to_come_back(
+    shared_client, exported, monkeypatch
+):
+    release, began = threading.Event(), threading.Event()
+
+    def held(*_: Any, **__: Any) -> Any:
+        began.set()
+        release.wait(30)
+        raise ModelFileError("for the test")
+
+    monkeypatch.setattr(imports, "check_model_file", held)
+    monkeypatch.setattr(imports, "_MOST_WAITING", 1)
+    turn = shared_client.app.state.imports._turn
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(imported, shared_client, exported)
+        assert began.wait(30)
+        second = pool.submit(imported, shared_client, exported)
+        until(lambda: turn.statistics().tasks_waiting == 1)
+        third = imported(shared_client, exported)
+        release.set()
+        assert_refused(third, 503, "overloaded")
+        assert int(third.headers["retry-after"]) > 0
+        for answer in (first.result(), second.result()):
+            assert_refused(answer, 422, "checkpoint-invalid")
+
+
+@pytest.mark.fault(198)
+def test_fault_198_a_check_that_swells_ends_its_child_alone(exported, tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(exported)
+    limits = TrainingLimits(10**6, 100, 2**32, 2**30)
+    with pytest.raises(RequestError, match="took more than the 150 MiB") as caught:
+        model_check.check_model_file(
+            file, limits=limits, max_columns=10, memory_bytes=150 * 2**20, timeout_s=60
+        )
+    assert caught.value.slug == "limit-memory"
+
+
+def test_orders_that_are_none_are_refused(shared_client):
+    state = shared_client.app.state
+    spec = MafSpec(layers=2, hidden=[8], order="random")
+    registered(state.database, state.blobs, name="ordered", spec=spec)
+    body = exported_file(shared_client, "ordered")
+    tensors = load(body)
+    name = next(name for name in tensors if name.endswith("inverse_order"))
+    for wrong in (-1, 10**6):
+        tensors[name][0] = wrong
+        broken = save(tensors, {"densityd": json.dumps(description(body))})
+        assert_refused(imported(shared_client, broken), 422, "checkpoint-invalid")

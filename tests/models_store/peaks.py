@@ -22,7 +22,7 @@ class Measurer:
 
     def __init__(self) -> None:
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "tests.flows.peaks"],
+            [sys.executable, "-m", "tests.models_store.peaks"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "1"},
