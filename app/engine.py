@@ -21,6 +21,7 @@ from app.engine_work import (
     Function,
     Large,
     OverloadedError,
+    Pace,
     Rows,
     Small,
     compute_together,
@@ -105,7 +106,7 @@ class Engine:
         self._small: deque[Small] = deque()
         self._turns: deque[Large] = deque()
         self._waiting_bytes = 0
-        self._rows_per_s: dict[Hashable, float] = {}
+        self._paces: dict[Hashable, Pace] = {}
         self._small_at = -math.inf
         self._changed = threading.Condition()
         self._stopping = False
@@ -216,9 +217,9 @@ class Engine:
         Raises:
             OverloadedError: the queue is full, or the request waited too long.
         """
-        work = Large(size_bytes, compute, rows, key, terms.row_bytes)
-        work.rows_per_s = self._rows_per_s.get(key, 0.0)
-        await self._finished(work, terms)
+        await self._finished(
+            Large(size_bytes, compute, rows, self._pace(key), terms.row_bytes), terms
+        )
 
     async def _finished(self, work: Small | Large, terms: Terms) -> None:
         """Admit a request and wait for its end, or for the end of its time if it has not begun."""
@@ -321,7 +322,6 @@ class Engine:
             self._end(work, error)
             return
         if finished:
-            self._remember(work)
             self._end(work, None)
             return
         with self._changed:
@@ -329,31 +329,35 @@ class Engine:
 
     def _turn(self, work: Large) -> bool:
         work.begun = True
-        started = time.monotonic()
+        began = time.thread_time()
         stop = min(work.position + self._turn_rows(work), work.rows)
         work.compute(work.position, stop)
-        elapsed = max(time.monotonic() - started, 1e-6)
-        work.rows_per_s = (stop - work.position) / elapsed
+        # Not by the clock: a turn that had to wait for a processor is not made shorter by fewer rows.
+        work.pace.learn(stop - work.position, time.thread_time() - began)
         self._metrics.batch_rows.observe(stop - work.position)
         work.position = stop
         return stop == work.rows
 
     def _turn_rows(self, work: Large) -> int:
         most = min(_MAX_ROWS, _rows_in_memory(work.row_bytes))
-        if work.rows_per_s == 0:
+        pace = work.pace
+        if pace.rows_per_s == 0:
             return min(_FIRST_ROWS, most)
         are_small_around = time.monotonic() - self._small_at < _SMALL_AROUND_S
-        rows = int(work.rows_per_s * (_SHORT_TURN_S if are_small_around else _LONG_TURN_S))
+        rows = int(pace.rows_per_s * (_SHORT_TURN_S if are_small_around else _LONG_TURN_S))
+        if work.position > 0:  # a first turn tries anew whether fewer are worth it
+            rows = max(rows, pace.least_rows)
         rows = min(rows, most)
         if rows > _TILE_ROWS:
             rows -= rows % _TILE_ROWS
         return max(1, rows)
 
-    def _remember(self, work: Large) -> None:
-        if work.key is not None and work.rows_per_s > 0:
-            if len(self._rows_per_s) >= _MAX_KEYS:
-                self._rows_per_s.clear()
-            self._rows_per_s[work.key] = work.rows_per_s
+    def _pace(self, key: Hashable) -> Pace:
+        if key is None:
+            return Pace()
+        if len(self._paces) >= _MAX_KEYS:
+            self._paces.clear()
+        return self._paces.setdefault(key, Pace())
 
     def _end(self, work: Small | Large, error: Exception | None) -> None:
         """Take a request off its queue, if it is still there, and wake its caller."""

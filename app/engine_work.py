@@ -88,14 +88,41 @@ class Small(Work):
 
 
 @dataclass(eq=False)
+class Pace:
+    """Speed of a function, as its turns show it.
+
+    Attributes:
+        rows_per_s: rows a second of the last turn; 0: not known yet.
+        least_rows: with fewer rows, a turn spends most of its time on what it costs however few
+            they are, as where a flow is inverted by many small steps.
+    """
+
+    rows_per_s: float = 0.0
+    least_rows: int = 1
+    _last: tuple[int, float] = (0, 0.0)
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """Note how long a turn took, in seconds of the processor."""
+        before_rows, before_s = self._last
+        if rows < before_rows:
+            row_s = (before_s - seconds) / (before_rows - rows)
+            fixed_s = seconds - row_s * rows
+            # No more than were seen to take no longer than that: all of this is measured.
+            self.least_rows = before_rows
+            if row_s > 0:
+                self.least_rows = max(1, min(before_rows, int(fixed_s / row_s)))
+        self._last = rows, seconds
+        self.rows_per_s = rows / max(seconds, 1e-6)
+
+
+@dataclass(eq=False)
 class Large(Work):
     """Rows that are computed some at a time."""
 
     compute: Callable[[int, int], None]
     rows: int
-    key: Hashable = None
+    pace: Pace
     row_bytes: int = 0
-    rows_per_s: float = 0.0  # 0: not known yet
     position: int = field(default=0, init=False)
 
 

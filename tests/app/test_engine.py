@@ -23,6 +23,12 @@ def engine():
     engine.stop()
 
 
+def compute_for(seconds: float) -> None:
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
 def test_every_row_is_computed_once_and_off_the_event_loop(engine):
     done: list[int] = []
     threads = set()
@@ -44,7 +50,7 @@ def test_a_small_request_does_not_wait_for_the_whole_of_a_large_one(engine):
 
         def slow(start: int, stop: int) -> None:
             started.set()
-            time.sleep(0.00002 * (stop - start))
+            compute_for(0.00002 * (stop - start))
 
         async def run(name: str, compute: Callable[[int, int], None], rows: int) -> None:
             await engine.run(compute, rows=rows)
@@ -288,7 +294,7 @@ def test_small_requests_take_turns_with_a_large_one():
 
     async def main() -> tuple[float, float]:
         def slow(rows: np.ndarray) -> tuple[np.ndarray]:
-            time.sleep(0.00002 * len(rows))
+            compute_for(0.00002 * len(rows))
             return (rows[:, 0],)
 
         began = time.monotonic()
@@ -473,3 +479,32 @@ def test_fault_197_the_rows_of_a_turn_are_bounded_by_memory(n):
     engine.stop()
     assert sum(turns) == 3 * n
     assert max(turns) <= 8
+
+
+@pytest.mark.parametrize(
+    ("fixed_s", "row_s", "most_s"), [(0.02, 0.00001, 0.7), (0.0, 0.0001, 0.2), (0.004, 0.0001, 0.4)]
+)
+def test_turns_are_no_shorter_than_pays(fixed_s, row_s, most_s):
+    """A function that takes its time however few the rows are is not called for each of them."""
+    engine = Engine()
+    engine.start()
+    spent = 0.0
+
+    def function(rows: np.ndarray) -> tuple[np.ndarray]:
+        nonlocal spent
+        compute_for(fixed_s + row_s * len(rows))
+        spent += fixed_s + row_s * len(rows)
+        return (rows[:, 0],)
+
+    async def main() -> None:
+        rows, results = np.zeros((1000, 1)), np.empty((1000, 1))
+        await engine.apply(function, rows, results, key="first")  # whose speed is not known yet
+        nonlocal spent
+        spent = 0.0
+        await engine.apply(function, rows, results, key="first")
+
+    try:
+        asyncio.run(main())
+    finally:
+        engine.stop()
+    assert spent < most_s
