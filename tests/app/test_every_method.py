@@ -194,7 +194,8 @@ def test_a_wrong_method_is_refused_with_those_that_there_are(door, template, the
     assert not any(answers[method].status == 405 for method in allowed)
     # `/v1/jobs/training` is no job, so that GET does not find it.
     assert all(answers[method].status in {404, 405} for method in METHODS if method not in allowed)
-    if "GET" in allowed:
+    # HEAD of a picture draws none, and so cannot know that there is none.
+    if "GET" in allowed and "plots" not in template:
         head, got = (door.ask(method, path) for method in ("HEAD", "GET"))
         assert (head.status, head.headers["content-type"]) == (
             got.status,

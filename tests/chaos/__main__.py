@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 from sqlalchemy import func, select
@@ -96,7 +97,7 @@ def _run(service: Service, options: argparse.Namespace) -> bool:
     if stuck:
         found.append(f"nothing moved for {_STUCK_S:g} s")
     _report(options, faults, caller, verdict, took_s)
-    print(f"  calls    {_listed(_answers(history))}")
+    print(f"  calls    {_listed(_answers(history))}, none for {_longest_silence(history):.0f} s")
     for violation in found:
         print(f"VIOLATION: {violation}")
     print("every promise was kept" if not found else f"{len(found)} violations")
@@ -137,6 +138,12 @@ def _answers(history: History) -> dict[str, int]:
         counts["failed"] += call.unsure and call.status is not None
         counts["lost"] += call.status is None
     return counts
+
+
+def _longest_silence(history: History) -> float:
+    """Return the longest time in which no caller was answered, in seconds."""
+    ends = [0.0, *sorted(call.ended for call in history.calls if call.done or call.refused)]
+    return max((after - before for before, after in pairwise(ends)), default=0.0)
 
 
 def _final(database: Database, *, otherwise: int) -> int:

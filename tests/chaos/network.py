@@ -99,10 +99,11 @@ class Link:
         pair = _Pair(writer, far[1])
         self._pairs.add(pair)
         try:
-            await asyncio.gather(
-                self._pump(reader, far[1], answers=False),
-                self._pump(far[0], writer, answers=True),
-            )
+            with suppress(asyncio.CancelledError):  # the network is closed
+                await asyncio.gather(
+                    self._pump(reader, far[1], answers=False),
+                    self._pump(far[0], writer, answers=True),
+                )
         finally:
             self._pairs.discard(pair)
             pair.reset()
