@@ -150,7 +150,7 @@ class JobWork:
             raise CancelledInsteadError(job_id, attempt=attempt)
 
     def fail(self, job_id: str, attempt: int, *, code: str, detail: str | None) -> None:
-        """Fail for good.
+        """Fail for good, or be cancelled where that was asked for before.
 
         Args:
             job_id: the job.
@@ -354,7 +354,14 @@ def _finish_bulk(
 
 
 def _fail(session: Session, job_id: str, attempt: int, code: str, detail: str | None) -> None:
-    fail(session, held(session, job_id, attempt), code=code, detail=detail)
+    row = held(session, job_id, attempt)
+    if not row.cancel_requested:
+        fail(session, row, code=code, detail=detail)
+        return
+    # The caller was told first that it is cancelled.
+    if detail is not None:
+        append(session, row, EventKind.MESSAGE, {"text": storable(detail)})
+    move(session, row, JobState.CANCELLED)
 
 
 def _cancelled(session: Session, job_id: str, attempt: int) -> None:

@@ -364,7 +364,8 @@ class ProtocolMachine(RuleBasedStateMachine):
 
     def own_fail(self, job: Wanted, held: Job) -> None:
         self.answer(self.call_of("fail", job, held)[0], None)
-        job.state, job.expired = JobState.FAILED, None
+        job.state = JobState.CANCELLED if job.cancel_requested else JobState.FAILED
+        job.expired = None
 
     def own_cancelled(self, job: Wanted, held: Job) -> None:
         self.answer(self.call_of("cancelled", job, held)[0], None)

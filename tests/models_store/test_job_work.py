@@ -355,6 +355,20 @@ def test_a_cancelled_job_whose_worker_died_is_cancelled_at_the_next_claim(
     assert jobs.get(PROJECT, job.id).state is JobState.CANCELLED
 
 
+@pytest.mark.fault(229)
+def test_a_job_that_fails_after_its_cancel_was_answered_is_cancelled(
+    jobs: Jobs, work: JobWork
+) -> None:
+    submitted(jobs)
+    job = claimed(work)
+    jobs.cancel(PROJECT, job.id)
+    work.fail(job.id, job.attempt, code="diverged", detail="The likelihood is not finite.")
+    ended = jobs.get(PROJECT, job.id)
+    assert (ended.state, ended.error) == (JobState.CANCELLED, None)
+    told = [event.data.get("text") for event in jobs.events(PROJECT, job.id)]
+    assert "The likelihood is not finite." in told, "why it would have failed"
+
+
 @pytest.mark.parametrize("failed", [CRASHED, None])
 def test_releasing_a_job_that_was_to_be_cancelled_cancels_it(
     jobs: Jobs, work: JobWork, failed: AttemptEnd | None

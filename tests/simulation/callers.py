@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from models_store.errors import (
     DatabaseError,
@@ -52,7 +52,7 @@ class Caller:
         *,
         kernel: Kernel,
         apis: list[Api],
-        request: dict[str, object],
+        request: dict[str, Any],
         say: Callable[[str], None],
     ) -> None:
         self._number = number
@@ -100,17 +100,18 @@ class Caller:
                 change()
 
     def _submit(self) -> None:
-        key = None
-        if self.asked.plan.key:
-            key = Idempotency.of(f"key-{self._number}", "training", str(self._number))
         new = NewJob(
             project=PROJECT,
-            kind=JobKind.TRAINING,
-            model_name="m",
-            dataset_id=self.asked.dataset.id,
+            kind=JobKind.SAMPLING if self.asked.plan.samples else JobKind.TRAINING,
+            model_name="base" if self.asked.plan.samples else "m",
+            model_version=1 if self.asked.plan.samples else None,
+            dataset_id=None if self.asked.plan.samples else self.asked.dataset.id,
             request=self._request,
             request_id=f"job {self._number}",
         )
+        key = None
+        if self.asked.plan.key:
+            key = Idempotency.of(f"key-{self._number}", new.kind, str(self._number))
 
         def handle(api: Api) -> Job:
             """As `app.desk` does."""

@@ -93,7 +93,13 @@ class Faults:
         self._actions[fault.kind](fault)
 
     def _worker(self, fault: Fault) -> Worker:
-        return self._targets.workers[fault.target % len(self._targets.workers)]
+        workers = self._targets.workers
+        busy = [
+            worker for worker in workers if any(child.alive for child in worker.process.children)
+        ]
+        # Mostly where it hurts.
+        some = busy if busy and fault.target else workers
+        return some[fault.target % len(some)]
 
     def _api(self, fault: Fault) -> Api:
         return self._targets.apis[fault.target % len(self._targets.apis)]

@@ -6,13 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from models_store.blobs import BlobStore
-from models_store.job_states import FINAL_STATES, TRANSITIONS, JobState
+from models_store.job_states import FINAL_STATES, TRANSITIONS, JobKind, JobState
 from tests.simulation.callers import Asked
+from tests.simulation.computing import all_seen, sampled
 from tests.simulation.kernel import Kernel
 from tests.simulation.plan import Poison
 from tests.simulation.store import readable
-from tests.simulation.trainer import all_seen
 
 _COLUMNS = (
     "id",
@@ -20,6 +22,7 @@ _COLUMNS = (
     "state",
     "attempt",
     "failures",
+    "not_before",
     "worker",
     "lease_expires_at",
     "cancel_requested",
@@ -29,6 +32,8 @@ _COLUMNS = (
     "queued_at",
     "position",
     "model_version",
+    "kind",
+    "result",
     "error_code",
 )
 _JOBS = f"SELECT {', '.join(_COLUMNS)} FROM job ORDER BY position"  # noqa: S608 - names of columns
@@ -48,6 +53,7 @@ class Row:
     state: JobState
     attempt: int
     failures: list[dict[str, Any]]
+    not_before: str | None
     worker: str | None
     lease_expires_at: str | None
     cancel_requested: int
@@ -57,14 +63,22 @@ class Row:
     queued_at: str
     position: int
     model_version: int | None
+    kind: str
+    result: dict[str, Any] | None
     error_code: str | None
+
+    @property
+    def step(self) -> int:
+        """The position of its furthest checkpoint."""
+        return max((checkpoint["step"] for checkpoint in self.checkpoints), default=0)
 
     @classmethod
     def of(cls, values: tuple[Any, ...]) -> "Row":
         """A row as SQLite gives it."""
         named = dict(zip(_COLUMNS, values, strict=True))
-        for name in ("checkpoints", "failures"):
-            named[name] = json.loads(named[name])
+        named["checkpoints"] = json.loads(named["checkpoints"])
+        named["failures"] = json.loads(named["failures"])
+        named["result"] = json.loads(named["result"] or "null")
         named["state"] = JobState(named["state"])
         return cls(**named)
 
@@ -119,9 +133,11 @@ class Monitor:
         elif call in _WORKERS_WRITES:
             _demand(old.worker == process, f"{process} writes, {old.worker} holds it", row)
         _demand(row.last_epoch >= old.last_epoch, "epochs go back", row, old)
+        newer = row.step > old.step
+        _demand(not (newer and row.failures), "a newer checkpoint is no progress", row, old)
         if row.state is JobState.SUCCEEDED:
             _demand(not old.cancel_requested, "it succeeds after a cancel", row)
-            self._check_version(row)
+            self._check_product(row)
 
     def _check_claim(self, row: Row, old: Row, *, process: str, now: str) -> None:
         _demand(row.attempt == old.attempt + 1, "attempts are skipped", row, old)
@@ -132,17 +148,30 @@ class Monitor:
             _demand(old.lease_expires_at <= now, "two leases at once", row, old)
         else:
             _demand(old.state is JobState.QUEUED, "no such move", row, old)
+            self._check_order(old)
         self.claims.append((row.request_id, row.attempt, process))
 
-    def _check_version(self, row: Row) -> None:
-        versions = self._rows.execute(
+    def _check_order(self, claimed: Row) -> None:
+        """Nobody who came first is passed, but those who wait after a failure."""
+        for row in self.jobs.values():
+            first = (row.queued_at, row.position) < (claimed.queued_at, claimed.position)
+            waits = row.state is JobState.QUEUED and row.not_before is None
+            _demand(not (first and waits), "a job is passed by a later one", row, claimed)
+
+    def _check_product(self, row: Row) -> None:
+        """One version or one file, readable."""
+        products = self._rows.execute(
             "SELECT version, checkpoint_key, checkpoint_sha256 FROM model_version WHERE job_id = ?",
             (row.id,),
         ).fetchall()
-        _demand(len(versions) == 1, f"it has {len(versions)} versions", row)
-        ((version, key, sha256),) = versions
+        if row.kind == JobKind.SAMPLING:
+            _demand(row.result is not None and not products, "it gave no file", row)
+            assert row.result is not None
+            products = [(row.model_version, row.result["key"], row.result["sha256"])]
+        _demand(len(products) == 1, f"it has {len(products)} versions", row)
+        ((version, key, sha256),) = products
         _demand(version == row.model_version, "another version", row)
-        _demand(readable(self._blobs, key, sha256), "its model is not readable", row)
+        _demand(readable(self._blobs, key, sha256), "what it made is not readable", row)
 
     def check_end(self, asked: Iterable[Asked], *, healthy: Iterable[str]) -> None:
         """Check what came of every job.
@@ -156,19 +185,27 @@ class Monitor:
             for job_id in one.ids:
                 _demand(job_id in self.jobs, f"{job_id} was accepted and is not there")
                 _check_outcome(self.jobs[job_id], one)
-        numbers = [row[0] for row in self._rows.execute("SELECT version FROM model_version")]
+        versions = "SELECT version FROM model_version WHERE job_id IS NOT NULL"
+        numbers = [version for (version,) in self._rows.execute(versions)]
         _demand(sorted(numbers) == list(range(1, len(numbers) + 1)), "versions have gaps")
         for row in self.jobs.values():
             _demand(row.state in FINAL_STATES, "it never ends", row)
-        self._check_models(asked)
+        self._check_products(asked)
         self._check_sick(set(healthy))
 
-    def _check_models(self, asked: Iterable[Asked]) -> None:
-        wanted = {job_id: all_seen(one.plan) for one in asked for job_id in one.ids}
+    def _check_products(self, asked: Iterable[Asked]) -> None:
+        """What came out is what a job that nobody disturbed would have given."""
+        plans = {job_id: one.plan for one in asked for job_id in one.ids}
         for job_id, key in self._rows.execute("SELECT job_id, checkpoint_key FROM model_version"):
-            if job_id in wanted:
+            if job_id in plans:
                 found = json.loads(self._blobs.path(key).read_text())
-                _demand(found == wanted[job_id], "its model is another", self.jobs[job_id])
+                _demand(found == all_seen(plans[job_id]), "its model is another", self.jobs[job_id])
+        for row in self.jobs.values():
+            if row.result is not None and row.id in plans:
+                rows = np.load(self._blobs.path(row.result["key"]))
+                plan = plans[row.id]
+                wanted = sampled(0, plan.epochs * plan.batches)
+                _demand(np.array_equal(rows, wanted), "its file is another", row)
 
     def _check_sick(self, healthy: set[str]) -> None:
         """A worker that can run nothing takes few attempts, however many jobs there are."""
@@ -208,7 +245,7 @@ def _told(row: Row, old: Row | None) -> str:
     if old is not None and len(row.checkpoints) != len(old.checkpoints):
         parts.append(f"{len(row.checkpoints)} checkpoints")
     if row.failures:
-        parts.append(f"failures {', '.join(one['ending'] for one in row.failures)}")
+        parts.append("failures: " + ", ".join(one["ending"] for one in row.failures))
     if row.error_code:
         parts.append(row.error_code)
     return ", ".join(parts)

@@ -64,9 +64,10 @@ TRANSACTION_EFFECTS = (
     Effect.DIES_BEFORE,
     Effect.DIES_AFTER,
 )
-FILES = ("jobs", "models")
+FILES = ("jobs", "models", "results")
 FILE_EFFECTS = (Effect.FAILS, Effect.DIES_BEFORE, Effect.DIES_AFTER)
 SPAWN = "spawn"
+_MOST_STILL = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,7 @@ class JobPlan:
     """A job, what its caller does, and how its training goes.
 
     Attributes:
+        samples: it is a sampling, of a row a batch, and no training.
         key: it is asked for with an idempotency key, and again with the same one at `again_at`.
         epoch_s: seconds of one epoch of `batches`.
         cancel_at, resume_at: moments after it was asked for.
@@ -83,6 +85,7 @@ class JobPlan:
     epochs: int
     batches: int
     epoch_s: float
+    samples: bool = False
     key: bool = False
     again_at: float | None = None
     cancel_at: float | None = None
@@ -203,9 +206,7 @@ def draw(seed: int) -> Plan:
         seed=seed,
         jobs=tuple(_job(chance, horizon_s) for _ in range(chance.choice((1, 1, 2, 2, 3)))),
         workers=_workers(chance),
-        faults=tuple(_fault(chance, kinds, horizon_s) for _ in range(chance.randint(0, 6)))
-        if kinds
-        else (),
+        faults=tuple(_faults(chance, kinds, horizon_s)),
         call_faults=tuple(_call_fault(chance, calls) for _ in range(chance.randint(0, 3)))
         if calls
         else (),
@@ -217,7 +218,8 @@ def draw(seed: int) -> Plan:
 
 def _job(chance: random.Random, horizon_s: float) -> JobPlan:
     def perhaps(share: float) -> float | None:
-        return chance.uniform(0, horizon_s) if chance.random() < share else None
+        latest_s = chance.choice((1.0, horizon_s))
+        return chance.uniform(0, latest_s) if chance.random() < share else None
 
     key = chance.random() < 0.5
     return JobPlan(
@@ -225,9 +227,10 @@ def _job(chance: random.Random, horizon_s: float) -> JobPlan:
         epochs=chance.randint(1, 3),
         batches=chance.randint(1, 4),
         epoch_s=chance.choice((0.1, 0.5, 2.0)),
+        samples=chance.random() < 0.25,
         key=key,
         again_at=perhaps(0.3) if key else None,
-        cancel_at=perhaps(0.15),
+        cancel_at=perhaps(0.25),
         resume_at=perhaps(0.15),
         delete_dataset_at=perhaps(0.1),
         poison=chance.choice(list(Poison)) if chance.random() < 0.1 else None,
@@ -238,6 +241,16 @@ def _workers(chance: random.Random) -> tuple[WorkerPlan, ...]:
     healthy = [WorkerPlan(slots=chance.choice((1, 1, 2))) for _ in range(chance.randint(1, 2))]
     sick = [WorkerPlan(sickness=chance.choice(list(Sickness)))] if chance.random() < 0.15 else []
     return tuple(chance.sample(healthy + sick, len(healthy) + len(sick)))
+
+
+def _faults(chance: random.Random, kinds: list[Kind], horizon_s: float) -> Iterator[Fault]:
+    """Any number of them, but a trainer stands still twice at the most: a third time is its fault."""
+    still = 0
+    for _ in range(chance.randint(0, 6) if kinds else 0):
+        fault = _fault(chance, kinds, horizon_s)
+        still += fault.kind is Kind.FREEZE_TRAINER
+        if fault.kind is not Kind.FREEZE_TRAINER or still <= _MOST_STILL:
+            yield fault
 
 
 def _fault(chance: random.Random, kinds: list[Kind], horizon_s: float) -> Fault:

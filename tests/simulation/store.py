@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ import pytest
 import models_store.blobs
 from flows import FitState
 from models_store.acceptance import accept_training
-from models_store.blobs import BlobStore, StoredBlob, table_key
+from models_store.blobs import BlobStore, StoredBlob, imported_key, table_key
+from models_store.bulk_schemas import AcceptedSampling
 from models_store.errors import BlobMissingError
 from models_store.flow_limits import TrainingLimits
 from models_store.records import Dataset, NewDataset
 from models_store.schemas import TrainingRequest
-from tests.models_store.makers import PROJECT, a_dataset
+from tests.models_store.makers import PROJECT, a_dataset, a_version
+from tests.simulation.plan import JobPlan
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own below it
 DATASETS = 2
@@ -37,11 +40,21 @@ class Store:
         self.blobs = BlobStore(self.data_dir / "blobs")
         self.elsewhere = self.data_dir / "elsewhere"
         self.datasets = [self._dataset(number) for number in range(DATASETS)]
+        self._trainings = [self._training(dataset) for dataset in self.datasets]
+        stored = save_json(self.blobs, imported_key(), "a model")
+        self.model = a_version(
+            SimpleNamespace(id="", attempt=0, dataset_id=None),  # type: ignore[arg-type]  # none made it
+            checkpoint_key=stored.key,
+            checkpoint_sha256=stored.sha256,
+            checkpoint_bytes=stored.bytes,
+        )
 
     def reset(self) -> None:
         """Leave the datasets alone."""
-        for name in ("jobs", "models", "results", "staging"):
+        for name in ("jobs", "results", "staging"):
             shutil.rmtree(self.blobs.root / name, ignore_errors=True)
+        for folder in (self.blobs.root / "models").glob("job_*"):
+            shutil.rmtree(folder)
         shutil.rmtree(self.elsewhere, ignore_errors=True)
         self.elsewhere.mkdir()
 
@@ -49,8 +62,15 @@ class Store:
         """Remove everything."""
         self._folder.cleanup()
 
-    def request(self, dataset: NewDataset) -> dict[str, Any]:
-        """An accepted training on a dataset, as a job's row holds it."""
+    def request(self, plan: JobPlan, dataset: int) -> dict[str, Any]:
+        """An accepted request, as a job's row holds it."""
+        if plan.samples:
+            n = plan.epochs * plan.batches
+            accepted = AcceptedSampling(model="base:1", n=n, seed=1, output="npy", context=None)
+            return accepted.model_dump(mode="json")
+        return self._trainings[dataset]
+
+    def _training(self, dataset: NewDataset) -> dict[str, Any]:
         asked = TrainingRequest.model_validate(
             {
                 "model_name": "m",

@@ -13,8 +13,10 @@ from models_store.database import Database
 from models_store.errors import BlobError, DatabaseUnavailableError
 from models_store.job_states import FINAL_STATES
 from models_store.registry import Registry
+from tests.models_store.makers import PROJECT
 from tests.simulation.broker import Broker
 from tests.simulation.callers import Asked, Caller
+from tests.simulation.computing import Computing
 from tests.simulation.database import SharedDatabase, SimulatedDatabase, Transactions
 from tests.simulation.faults import Faults
 from tests.simulation.invariants import BrokenPromiseError, Monitor, Row
@@ -23,10 +25,10 @@ from tests.simulation.modules import database_time, substituted
 from tests.simulation.plan import SPAWN, Effect, JobPlan, Plan, Sickness
 from tests.simulation.service import Api, Worker, patch_queue
 from tests.simulation.store import Store, patch_files
-from tests.simulation.trainer import SimulatedTrainer, TrainerPlans, Training
+from tests.simulation.trainer import SimulatedTrainer, TrainerPlans
 from workers.settings import WorkerSettings
 
-LIMIT_S = 5000.0
+LIMIT_S = 2000.0
 """Simulated seconds after which a schedule that goes on is a failure."""
 
 _LATENCY_S = 0.01
@@ -40,7 +42,7 @@ _SETTINGS: dict[str, Any] = {
     "stop_grace_s": 2.0,
     "sweep_interval_s": 2.0,
     "checkpoint_interval_s": 0.5,
-    "long_epoch_s": 1.0,
+    "long_epoch_s": 0.7,
     "trainer_memory_bytes": 2**30,
     "worker_name": "simulated",
 }
@@ -52,7 +54,6 @@ class Grounds:
     def __init__(self) -> None:
         self.store = Store()
         self.database = SharedDatabase(self._fill)
-        self.requests = [self.store.request(dataset) for dataset in self.store.datasets]
         common = _SETTINGS | {"data_dir": self.store.data_dir}
         self.settings = {
             None: WorkerSettings(**common),
@@ -67,6 +68,7 @@ class Grounds:
         registry = Registry(database)
         for dataset in self.store.datasets:
             registry.add_dataset(dataset)
+        registry.add_version(PROJECT, "base", self.store.model)
 
     def close(self) -> None:
         """Give everything back."""
@@ -131,7 +133,7 @@ class World(Transactions, TrainerPlans):
         with substituted(self.kernel) as patch, _listening(self._log):
             patch_queue(patch, self.broker)
             patch_files(patch, self._around_write)
-            Training(self).patch(patch)
+            Computing(self).patch(patch)
             try:
                 self._begin()
                 ended = self.kernel.run(until=self._ended, limit_s=LIMIT_S)
@@ -189,7 +191,7 @@ class World(Transactions, TrainerPlans):
             Asked(job, self._grounds.store.datasets[which]),
             kernel=self.kernel,
             apis=self.apis,
-            request=self._grounds.requests[which],
+            request=self._grounds.store.request(job, which),
             say=lambda text: self.say(f"caller {number}", text),
         )
 

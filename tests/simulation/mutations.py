@@ -1,0 +1,250 @@
+"""Decisions of the product, each of which can be taken back to see that a schedule notices."""
+
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import ModuleType
+
+import pytest
+
+import app.queue
+import models_store.idempotency
+import models_store.job_retries
+import models_store.job_rows
+import models_store.job_work
+import models_store.jobs
+import models_store.registry
+import workers.sweep
+import workers.trainer
+from tests.simulation.plan import CallFault, Effect, Fault, Kind, Plan, Poison, Sickness, WorkerPlan
+
+
+@dataclass(frozen=True)
+class Change:
+    """A piece of the source of a function, and what it becomes.
+
+    Attributes:
+        owner: module or class.
+        function: its name there.
+        old: must be in its source once, so that a change never turns into nothing unseen.
+    """
+
+    owner: ModuleType | type
+    function: str
+    old: str
+    new: str
+
+    def make(self, patch: pytest.MonkeyPatch) -> None:
+        """Change it, wherever it was imported to."""
+        function: Callable[..., object] = getattr(self.owner, self.function)
+        source = textwrap.dedent(inspect.getsource(function))
+        assert source.count(self.old) == 1, f"{self.function} has changed: change this with it"
+        module = sys.modules[function.__module__]
+        namespace: dict[str, Callable[..., object]] = {}
+        # What it names is looked up in its own module, as before.
+        exec(source.replace(self.old, self.new), vars(module), namespace)  # noqa: S102 - our own source
+        changed = namespace[self.function]
+        if isinstance(self.owner, type):
+            patch.setattr(self.owner, self.function, changed)
+            return
+        for other in list(sys.modules.values()):
+            if getattr(other, self.function, None) is function:
+                patch.setattr(other, self.function, changed)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A constant, and what it becomes."""
+
+    owner: ModuleType
+    name: str
+    new: object
+
+    def make(self, patch: pytest.MonkeyPatch) -> None:
+        """Change it."""
+        patch.setattr(self.owner, self.name, self.new)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A decision taken back.
+
+    Attributes:
+        name: what is no longer so.
+        breaks: part of the promise that a schedule then breaks.
+        where: makes of a plan one in which that soon happens, if few plans would do.
+    """
+
+    name: str
+    changes: tuple[Change | Value, ...]
+    breaks: str
+    where: Callable[[Plan], Plan] = lambda plan: plan
+
+
+def _workers_freeze(plan: Plan) -> Plan:
+    """Past the leases of what they do, beside another one."""
+    faults = [
+        Fault(at=job.at + at, kind=Kind.FREEZE_WORKER, target=1, for_s=8.0)
+        for job in plan.jobs
+        for at in (0.5, 1.0)
+    ]
+    return replace(plan, faults=tuple(faults), workers=(WorkerPlan(), WorkerPlan(slots=2)))
+
+
+def _trainers_are_killed(plan: Plan) -> Plan:
+    faults = [
+        Fault(at=job.at + at, kind=Kind.KILL_TRAINER, target=0, for_s=0.0)
+        for job in plan.jobs
+        for at in (0.1, 1.0, 2.0, 4.0)
+    ]
+    return replace(plan, faults=tuple(faults))
+
+
+def _diverging_jobs_are_cancelled(plan: Plan) -> Plan:
+    jobs = [
+        replace(job, poison=Poison.DIVERGES, cancel_at=job.epoch_s / 2 + 0.5, resume_at=None)
+        for job in plan.jobs
+    ]
+    return replace(plan, jobs=tuple(jobs))
+
+
+def _a_worker_lacks_torch(plan: Plan) -> Plan:
+    return replace(plan, workers=(WorkerPlan(sickness=Sickness.BROKEN_TORCH), WorkerPlan()))
+
+
+def _models_are_not_stored(plan: Plan) -> Plan:
+    return replace(plan, call_faults=(CallFault(call="models", nth=1, effect=Effect.FAILS),))
+
+
+def _datasets_are_deleted(plan: Plan) -> Plan:
+    jobs = [replace(job, samples=False, delete_dataset_at=0.0) for job in plan.jobs]
+    return replace(plan, jobs=tuple(jobs))
+
+
+MUTATIONS = (
+    Mutation(
+        "writes are fenced by the attempt",
+        (
+            Change(models_store.job_rows, "held", "JobRow.attempt == attempt,", ""),
+            Change(
+                models_store.job_work,
+                "_renew",
+                "JobRow.id == job_id, JobRow.attempt == attempt,",
+                "JobRow.id == job_id,",
+            ),
+        ),
+        "writes,",
+        where=_workers_freeze,
+    ),
+    Mutation(
+        "a lease holds until its end",
+        (
+            Change(
+                models_store.job_rows,
+                "expired_leases",
+                "JobRow.lease_expires_at <= db_now()",
+                "JobRow.id.is_not(None)",
+            ),
+        ),
+        "two leases at once",
+    ),
+    Mutation(
+        "one key is one job",
+        (
+            Change(
+                models_store.idempotency,
+                "claim_key",
+                "where=IdempotencyRow.expires_at <= db_now()",
+                "where=None",
+            ),
+            Change(models_store.jobs.Jobs, "submitted", "known_resource(", "(lambda *_: None)("),
+        ),
+        "one key,",
+    ),
+    Mutation(
+        "no success after a cancel",
+        (Change(models_store.job_work, "_finish", "if row.cancel_requested:", "if False:"),),
+        "succeeds after a cancel",
+    ),
+    Mutation(
+        "a cancel holds for a job that fails",
+        (Change(models_store.job_work, "_fail", "if not row.cancel_requested:", "if row:"),),
+        "cancelled, and not so in the end",
+        where=_diverging_jobs_are_cancelled,
+    ),
+    Mutation(
+        "lost hints are sent again",
+        (
+            Change(app.queue.JobQueue, "_sweep", "missing = waiting[queued:]", "missing = []"),
+            Change(
+                workers.sweep.Sweep,
+                "once",
+                "waiting[: max(0, len(waiting) - queued)]",
+                "waiting[:0]",
+            ),
+        ),
+        "not over",
+    ),
+    Mutation(
+        "a checkpoint is named as long as it may be needed",
+        (
+            Change(
+                models_store.job_work,
+                "_name_checkpoint",
+                "in named[_CHECKPOINTS_KEPT:]",
+                "in named[1:]",
+            ),
+        ),
+        "named and not there",
+    ),
+    Mutation(
+        "a dataset stays as long as a job needs it",
+        (Change(models_store.registry, "_delete_dataset", "user_of(", "(lambda *_: None)("),),
+        "an innocent job is failed (dataset_missing)",
+        where=_datasets_are_deleted,
+    ),
+    Mutation(
+        "poison ends",
+        (Change(models_store.job_retries, "verdict", "if len(counted) >= ", "if 0 > "),),
+        "not over",
+    ),
+    Mutation(
+        "what is done from outside does not speak against a job",
+        (Value(models_store.job_retries, "OUTSIDE_LIMIT", models_store.job_retries.OWN_LIMIT),),
+        "an innocent job is failed (crash_loop)",
+        where=_trainers_are_killed,
+    ),
+    Mutation(
+        "a newer checkpoint is progress",
+        (Change(models_store.job_work, "_name_checkpoint", "row.failures = []", "pass"),),
+        "a newer checkpoint is no progress",
+    ),
+    Mutation(
+        "what a worker lacks is not the fault of its job",
+        (
+            Change(
+                workers.trainer,
+                "outcome_of",
+                "Unfit if isinstance(error, UnfitError) else Failed",
+                "Failed",
+            ),
+        ),
+        "an innocent job is failed (imports)",
+        where=_a_worker_lacks_torch,
+    ),
+    Mutation(
+        "a store that fails is not the fault of its job",
+        (
+            Change(
+                workers.trainer,
+                "outcome_of",
+                'Unfit(code="storage_unavailable"',
+                'Failed(code="storage_unavailable"',
+            ),
+        ),
+        "an innocent job is failed (storage_unavailable)",
+        where=_models_are_not_stored,
+    ),
+)
