@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from app.allocator import return_memory_early
+from app.connection_groups import ConnectionGroups
 from app.connections import BoundedProtocol
 from app.loopback import is_loopback
 from app.main import create_app
@@ -154,7 +155,7 @@ class Server(uvicorn.Server):
         class Protocol(BoundedProtocol):
             header_timeout_s = settings.header_timeout_s
             write_timeout_s = settings.write_timeout_s
-            max_connections = connections_that_fit(settings.max_connections)
+            open_connections = ConnectionGroups(connections_that_fit(settings.max_connections))
 
         super().__init__(
             uvicorn.Config(

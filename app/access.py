@@ -4,15 +4,21 @@ from fastapi import APIRouter
 from starlette.types import ASGIApp, Receive, Scope as AsgiScope, Send
 
 from app.audit import AuditedApp
-from app.callers import Callers
+from app.callers import Caller, Callers
+from app.connection_groups import CONNECTION
+from app.leases import Leases
 from app.loopback import is_local_name
+from app.open_requests import OpenBound
 from app.problems import Problem
 from app.rates import Rates
+from app.refusals import Refusals
+from app.turns import NOBODY, Threads, on_account_of
 from models_store.keys import Scope
 
 _OPEN = frozenset({"/", "/livez", "/readyz", "/docs", "/redoc", "/openapi.json", "/problems"})
 _OPEN_BELOW = ("/problems/", "/static/")
 _OF_ALL_PROJECTS = frozenset({"/metrics"})
+_REFUSALS = frozenset({401, 403, 429})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -57,28 +63,62 @@ class AccessMiddleware:
         self._policy = policy
         self._rates = rates
         self._local = local
+        self._refusals = Refusals()
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        method = scope["method"]
-        needed = self._policy.needed(method, scope["path"])
+        state = scope["app"].state
+        threads: Threads = state.threads
+        needed = self._policy.needed(scope["method"], scope["path"])
         if needed is None:
-            await self._app(scope, receive, send)
+            with on_account_of(NOBODY, threads):
+                await self._app(scope, receive, send)
             return
-        callers: Callers = scope["app"].state.callers
-        caller = await callers.identify(_values(scope, b"authorization"))
-        if caller.key_id is None and self._local:
-            _refuse_other_sites(scope)
-        if not caller.scope.includes(needed):
-            raise _forbidden(needed)
-        self._rates.take(caller)
-        scope["state"]["caller"] = caller
-        changes = needed is not Scope.READ and method not in _SAFE
-        app = AuditedApp(self._app, caller) if changes else self._app
-        await app(scope, receive, send)
+        authorization = _values(scope, b"authorization")
+        caller = await self._admitted(scope, authorization, needed)
+        open_requests: OpenBound = state.open_requests
+        leases: Leases = state.leases
+        try:
+            with leases.lease(authorization) as lease, on_account_of(caller.project, threads):
+                scope["state"].update(caller=caller, lease=lease)
+                changes = needed is not Scope.READ and scope["method"] not in _SAFE
+                app = AuditedApp(self._app, caller) if changes else self._app
+                await app(scope, lease.receiving(receive), lease.sending(send))
+        finally:
+            open_requests.remove(caller)
+
+    async def _admitted(
+        self, scope: AsgiScope, authorization: list[bytes], needed: Scope
+    ) -> Caller:
+        """The caller of a request that may be served, which is counted as open.
+
+        Raises:
+            Problem: why not; later, where one caller is refused very often.
+            DatabaseError: the keys cannot be read.
+        """
+        state = scope["app"].state
+        callers: Callers = state.callers
+        open_requests: OpenBound = state.open_requests
+        who = _address(scope)
+        try:
+            caller = await callers.identify(authorization)
+            who = caller.key_id or who
+            if caller.key_id is None and self._local:
+                _refuse_other_sites(scope)
+            if not caller.scope.includes(needed):
+                raise _forbidden(needed)
+            self._rates.take(caller)
+            open_requests.add(caller)
+        except Problem as problem:
+            if problem.status in _REFUSALS:
+                await self._refusals.pause(who)
+            raise
+        if belongs_to := scope["state"].get(CONNECTION):
+            belongs_to(caller.key_id or caller.project)
+        return caller
 
 
 def _refuse_other_sites(scope: AsgiScope) -> None:
@@ -90,6 +130,11 @@ def _refuse_other_sites(scope: AsgiScope) -> None:
         for origin in _values(scope, b"origin"):
             if origin.decode("latin-1").partition("://")[2] != host:
                 raise Problem("foreign-site", "`Origin` is another site than `Host`.")
+
+
+def _address(scope: AsgiScope) -> str:
+    client = scope.get("client")
+    return "" if client is None else str(client[0])
 
 
 def _values(scope: AsgiScope, wanted: bytes) -> list[bytes]:

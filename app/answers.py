@@ -14,6 +14,7 @@ from app.codecs import Codec
 from app.content_codings import CODINGS, Compressor
 from app.encoders import Encoder, Piece
 from app.streaming import StreamedResponse
+from app.turns import in_thread
 
 Chunks = Callable[[], AsyncGenerator[Chunk, None]]
 
@@ -106,9 +107,9 @@ async def _pieces(
         async with aclosing(chunks()) as rows:
             async for chunk in rows:
                 # Also where nothing is made yet: whoever sends it looks whether the caller has left.
-                yield await asyncio.to_thread(pack, partial(_rows, encoder, chunk))
+                yield await in_thread(pack, partial(_rows, encoder, chunk))
     rest = encoder.end()
-    while made := await asyncio.to_thread(pack, partial(next, rest, b"")):
+    while made := await in_thread(pack, partial(next, rest, b"")):
         yield made
     if compressor is not None:
         yield compressor.finish()

@@ -1,12 +1,12 @@
 """Arrow streams as bodies: scored while they come, if they are large and their batches are not."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterator
 
 from app.body_memory import Share
 from app.incoming import Incoming, in_thread_if_large
 from app.row_shape import Floats
 from app.table_rows import as_problem, parse_options, read_table, table_rows
+from app.turns import in_thread
 from models_store.table_contract import TableError
 from models_store.table_ipc import END_BYTES, ArrowPieces, message_size
 from models_store.table_open import open_arrow_bytes
@@ -119,7 +119,7 @@ class _Stream:
         chunks: Iterator[Columns] = self._pieces.decode(messages)
         while True:
             with as_problem():
-                chunk = await asyncio.to_thread(next, chunks, None)
+                chunk = await in_thread(next, chunks, None)
             if self._order is None and self._pieces.names:
                 self._order = self._incoming.shape.order_of(self._pieces.names)
             if chunk is None:

@@ -2,16 +2,18 @@
 
 import asyncio
 import hashlib
+import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from app.problems import Problem
-from models_store.errors import StoreError
 from models_store.keys import Keys, Scope
 
 DEFAULT_PROJECT = "default"
 _SCHEME = "bearer"
 _MAX_KNOWN = 10_000
+_MAX_NEW = 64  # looks for keys that are not known; more are refused, not queued
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +37,27 @@ ANYBODY = Caller(DEFAULT_PROJECT, Scope.ADMIN)
 """Whoever reaches a service that has no keys."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Known:
-    look: "asyncio.Task[Caller | None]"
-    until: float
+    """What a key was found to be, and a look that is under way."""
+
+    caller: Caller | None = None
+    looked_at: float = -math.inf
+    look: "asyncio.Task[Caller | None] | None" = None
 
 
 class Callers:
     """Turns `Authorization` headers into callers; belongs to one event loop.
 
+    Keys are looked for in threads that nothing else uses: whatever requests do, it does not hold up
+    who asks next. A key that is in use is looked for beside the requests, which do not wait for it,
+    and unknown ones never in its way.
+
     Args:
         keys: of all projects.
         anonymous: whether no key is needed as long as none was ever made.
-        known_for_s: how long a key counts without another look: one that is revoked still opens
-            for so long.
+        known_for_s: how long a key counts without another look, and again as long while that is
+            under way: one that is revoked still opens for so long.
     """
 
     def __init__(self, keys: Keys, *, anonymous: bool, known_for_s: float = 1.0) -> None:
@@ -57,12 +66,20 @@ class Callers:
         self._known_for_s = known_for_s
         self._known: dict[bytes, _Known] = {}
         self._keyless_until = 0.0
+        self._new = 0
+        self._for_known = ThreadPoolExecutor(1, thread_name_prefix="keys")
+        self._for_new = ThreadPoolExecutor(1, thread_name_prefix="new-keys")
+
+    def close(self) -> None:
+        """Look for no further keys."""
+        self._for_known.shutdown(wait=False, cancel_futures=True)
+        self._for_new.shutdown(wait=False, cancel_futures=True)
 
     async def identify(self, authorization: list[bytes]) -> Caller:
         """Return who sent these `Authorization` headers.
 
         Raises:
-            Problem: `unauthorized`.
+            Problem: `unauthorized`, or `overloaded` when too many unknown keys are looked for.
             DatabaseError: the keys cannot be read.
         """
         if self._anonymous and await self._no_keys():
@@ -77,7 +94,8 @@ class Callers:
     async def _no_keys(self) -> bool:
         now = time.monotonic()
         if now >= self._keyless_until:
-            if await asyncio.to_thread(self._keys.exist):
+            loop = asyncio.get_running_loop()
+            if await loop.run_in_executor(self._for_known, self._keys.exist):
                 self._anonymous = False  # keys are never deleted
                 return False
             self._keyless_until = now + self._known_for_s
@@ -85,23 +103,60 @@ class Callers:
 
     async def _bearer(self, authorization: bytes) -> Caller | None:
         digest = hashlib.sha256(authorization).digest()
-        known, now = self._known.get(digest), time.monotonic()
-        if known is None or now >= known.until:
+        known = self._known.get(digest)
+        if known is None:
             if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            look = asyncio.create_task(asyncio.to_thread(self._look_up, authorization))
-            known = self._known[digest] = _Known(look, now + self._known_for_s)
-        try:
-            # Shielded: others may wait for the same look.
-            return known.look.result() if known.look.done() else await asyncio.shield(known.look)
-        except StoreError:
-            self._known.pop(digest, None)  # whoever comes next tries again
-            raise
+                self._forget()
+            known = self._known[digest] = _Known()
+        age_s = time.monotonic() - known.looked_at
+        if age_s >= self._known_for_s and known.look is None:
+            known.look = self._look(known, authorization)
+        if known.look is None or (known.caller is not None and age_s < 2 * self._known_for_s):
+            return known.caller
+        # Shielded: others may wait for the same look.
+        return await asyncio.shield(known.look)
+
+    def _forget(self) -> None:
+        """Make room: texts that are no keys go first, of which anybody can send any number."""
+        keys = {digest: known for digest, known in self._known.items() if known.caller is not None}
+        self._known = {} if len(keys) >= _MAX_KNOWN else keys
+
+    def _look(self, known: _Known, authorization: bytes) -> "asyncio.Task[Caller | None]":
+        """Look for a key.
+
+        Raises:
+            Problem: `overloaded`.
+        """
+        is_new = known.caller is None
+        if is_new and self._new >= _MAX_NEW:
+            raise Problem("overloaded", "Too many unknown API keys were sent. Try again.")
+        self._new += is_new
+        loop = asyncio.get_running_loop()
+
+        async def look() -> Caller | None:
+            began = time.monotonic()
+            try:
+                pool = self._for_new if is_new else self._for_known
+                known.caller = await loop.run_in_executor(pool, self._look_up, authorization)
+                known.looked_at = began
+            finally:
+                known.look = None
+                self._new -= is_new
+            return known.caller
+
+        task = asyncio.create_task(look())
+        task.add_done_callback(_retrieve)  # there may be nobody who waits for it
+        return task
 
     def _look_up(self, authorization: bytes) -> Caller | None:
         scheme, _, token = authorization.decode("latin-1").partition(" ")
         key = self._keys.bearer(token.strip()) if scheme.lower() == _SCHEME else None
         return None if key is None else Caller(key.project, key.scope, key.id, key.rate)
+
+
+def _retrieve(look: "asyncio.Task[Caller | None]") -> None:
+    if not look.cancelled():
+        look.exception()
 
 
 def _unauthorized(detail: str, *, error: str = "") -> Problem:

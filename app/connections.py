@@ -1,20 +1,18 @@
 """The HTTP of one connection: the rules of RFC 9112, and bounds on what a connection may do."""
 
 import asyncio
-import json
 import logging
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import httptools
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
     HttpToolsProtocol,
     RequestResponseCycle,
 )
 
-from app.problem_types import PROBLEM_TYPES
-from app.problems import PROBLEM_MEDIA_TYPE
+from app.connection_groups import CONNECTION, ConnectionGroups, group_of_address
+from app.early_answers import early_answer
 from app.request_heads import HeadError, checked_target
 from app.unread import MIN_BYTES_PER_S, LingeringTransport, Unread
 
@@ -26,6 +24,8 @@ MAX_FRAMING_BYTES = 64 * 1024
 """What the chunks of a body may have in sizes and extensions beyond as much as they hold."""
 MAX_PIPELINED = 16
 """Requests of one connection that wait while another one is served; the last of them ends it."""
+RESERVED = 16
+"""Connections beyond the limit that are taken for whoever asks how the process is."""
 # Pieces of bodies that come fast are passed on together: each time costs as much as copying half a
 # megabyte.
 _FAST_BYTES = 32 * 1024
@@ -33,6 +33,8 @@ _TOGETHER_BYTES = 256 * 1024
 _TOGETHER_S = 0.001
 _VERSION_ERRORS = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})  # of the parser
 _CYCLE = "densityd.cycle"
+
+_LOOKS = frozenset({b"/livez", b"/readyz"})
 
 
 class _ParsingEndedError(Exception):
@@ -48,7 +50,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     header_timeout_s = 10.0
     write_timeout_s = 30.0
-    max_connections = 1_000
+    open_connections: ClassVar[ConnectionGroups] = ConnectionGroups(1_000)
     _lingering: ClassVar[set["BoundedProtocol"]] = set()
 
     _header_timer: asyncio.TimerHandle | None = None
@@ -64,24 +66,30 @@ class BoundedProtocol(HttpToolsProtocol):
     _persistent = True  # what the newest request says about the connection
     _ended = False  # nothing more is parsed
     _refused = False
+    _looks_only = False  # it is one more than there may be, and may ask how things stand
     _more_came = False  # after the last request
     _refusal = b""  # waits for the answers before it
     _transport: LingeringTransport
     _unread: Unread
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """Refuse connections beyond the limit; wait for headers of the others so long."""
+        """Make room for it, or refuse it; wait for its headers so long."""
         self._transport = LingeringTransport(transport, self._close)
         self._unread = Unread(self.loop, self.header_timeout_s, self._transport.close_at_once)
         super().connection_made(self._transport)
-        if len(self.connections) > self.max_connections:
+        known = self.open_connections
+        is_full = len(known) >= known.most and not known.make_room()
+        self._looks_only = is_full
+        if is_full and len(known) >= known.most + RESERVED:
             self._refuse("overloaded")
-        else:
-            self._await_headers()
+            return
+        known.put(self, group_of_address(self.client))
+        self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timers."""
         self._ended = True
+        self.open_connections.remove(self)
         self._stop_timer()
         self._stop_watching()
         self._unread.stop()
@@ -121,6 +129,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._more_came = True
             raise _ParsingEndedError
         super().on_message_begin()
+        self.scope["state"][CONNECTION] = self._belongs_to
         self._header_bytes = self._fields = self._framing_bytes = 0
         if self._header_timer is None:
             self._await_headers()
@@ -150,6 +159,9 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse("bad-request", "The target is not valid.", is_head=method == b"HEAD")
             raise
+        if self._looks_only and self.url.partition(b"?")[0] not in _LOOKS:
+            self._refuse("overloaded", is_head=method == b"HEAD")
+            raise _ParsingEndedError
         if parser.should_upgrade():
             self._upgrade_ignored = True
             return
@@ -201,6 +213,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with what waits; the last bytes must be taken too before the connection can close."""
+        self.open_connections.touch(self)
         was_last = not self.pipeline
         super().on_response_complete()
         if self.transport.is_closing():
@@ -209,6 +222,22 @@ class BoundedProtocol(HttpToolsProtocol):
             self._send_refusal()
         elif was_last and self._in_body:
             self._unread.begin()
+
+    @property
+    def expendable(self) -> bool:
+        """Whether nobody who was let in waits for an answer."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete or "caller" not in cycle.scope["state"]
+
+    def drop(self) -> None:
+        """Close it now, since others need the room."""
+        self._ended = True
+        self._stop_timer()
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete:
+            self._transport.close_at_once()
+        else:
+            self._transport.abort()
 
     def shutdown(self) -> None:
         """The server stops: answer what is being served, and close."""
@@ -219,6 +248,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """No further request came."""
         super().timeout_keep_alive_handler()
         self._watch_writing()
+
+    def _belongs_to(self, caller: str) -> None:
+        self.open_connections.put(self, caller)
 
     def _parse(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -296,7 +328,9 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._refused = self._ended = True
         self._stop_timer()
-        self._refusal = _answer(slug, detail, self.server_state.default_headers, is_head=is_head)
+        self._refusal = early_answer(
+            slug, detail, self.server_state.default_headers, is_head=is_head
+        )
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and self._in_body:
             self._in_body = False
@@ -322,7 +356,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _close(self) -> None:
         """Close the connection; where the caller may still be sending, let the answer arrive first."""
         busy = self._in_body or self._refused or self._more_came or self.flow.read_paused
-        room = len(self._lingering) < max(1, self.max_connections // 16)
+        room = len(self._lingering) < max(1, self.open_connections.most // 16)
         if self.transport.is_closing() or not (busy and room):
             self._transport.close_at_once()
             return
@@ -357,29 +391,3 @@ def is_lost(scope: Scope) -> bool:
     """Tell if the connection of a request was lost before its answer was complete."""
     cycle: RequestResponseCycle | None = scope["state"].get(_CYCLE)
     return cycle is not None and cycle.disconnected
-
-
-def _answer(
-    slug: str, detail: str, default_headers: list[tuple[bytes, bytes]], *, is_head: bool
-) -> bytes:
-    kind = PROBLEM_TYPES[slug]
-    content: dict[str, Any] = {
-        "type": kind.uri,
-        "title": kind.title,
-        "status": kind.status,
-        "detail": detail or kind.explanation,
-        "instance": "none",
-    }
-    body = json.dumps(content).encode()
-    retry = b"" if kind.retry_after_s is None else b"retry-after: %d\r\n" % kind.retry_after_s
-    return b"".join(
-        [
-            STATUS_LINE[kind.status],
-            *(b"%b: %b\r\n" % header for header in default_headers),
-            b"content-type: %s\r\n" % PROBLEM_MEDIA_TYPE.encode(),
-            b"content-length: %d\r\n" % len(body),
-            retry,
-            b"connection: close\r\n\r\n",
-            b"" if is_head else body,
-        ]
-    )

@@ -1,6 +1,5 @@
 """Rows of a stored table, in the format that the caller likes."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from app.answer_table import AnswerTable, Chunk, Part
 from app.answers import respond_at_once, respond_in_pieces
 from app.codecs import Codec
 from app.row_shape import Floats
+from app.turns import in_thread
 from models_store.errors import BlobCorruptError
 from models_store.records import Dataset
 
@@ -57,7 +57,7 @@ def answer_rows(
 
     async def chunks() -> AsyncGenerator[Chunk, None]:
         for start in wanted[::step]:
-            yield await asyncio.to_thread(read, start)
+            yield await in_thread(read, start)
 
     return respond_in_pieces(request, codec, answer, chunks, headers={})
 

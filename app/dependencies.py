@@ -9,8 +9,11 @@ from app.callers import Caller
 from app.engine import Engine
 from app.engine_watch import EngineWatch
 from app.models_cache import LoadedModels
+from app.open_requests import OpenBound
 from app.queue import JobQueue
+from app.readiness import Lookout
 from app.settings import ApiSettings
+from app.turns import Threads
 from models_store.blobs import BlobStore
 from models_store.database import Database
 from models_store.jobs import Jobs
@@ -54,6 +57,10 @@ async def _engine_watch(request: Request) -> EngineWatch:
     return cast(EngineWatch, request.app.state.engine_watch)
 
 
+async def _lookout(request: Request) -> Lookout:
+    return cast(Lookout, request.app.state.lookout)
+
+
 async def _project(request: Request) -> str:
     return project_of(request)
 
@@ -63,10 +70,20 @@ def settings_of(request: Request) -> ApiSettings:
     return cast(ApiSettings, request.app.state.settings)
 
 
+def caller_of(request: Request) -> Caller:
+    """Whoever asks."""
+    return cast(Caller, request.scope["state"]["caller"])
+
+
 def project_of(request: Request) -> str:
     """The project of whoever asks."""
-    caller: Caller = request.scope["state"]["caller"]
-    return caller.project
+    return caller_of(request).project
+
+
+def uploads_of(request: Request) -> tuple[OpenBound, Threads]:
+    """The bound on uploads that are open, and the threads that wait for their parsers."""
+    state = request.app.state
+    return state.open_uploads, state.parsers
 
 
 def body_memory_of(request: Request) -> ProjectMemory:
@@ -81,6 +98,7 @@ RegistryDep = Annotated[Registry, Depends(_registry)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 QueueDep = Annotated[JobQueue, Depends(_queue)]
 EngineDep = Annotated[Engine, Depends(_engine)]
+LookoutDep = Annotated[Lookout, Depends(_lookout)]
 EngineWatchDep = Annotated[EngineWatch, Depends(_engine_watch)]
 ModelsDep = Annotated[LoadedModels, Depends(_models)]
 ProjectDep = Annotated[str, Depends(_project)]

@@ -9,13 +9,13 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from prometheus_client import CollectorRegistry
 
+from app.engine_shares import EngineShares, Terms
 from app.engine_work import (
     EngineError,
     Function,
@@ -49,21 +49,6 @@ _SHORT_TURN_S = 0.002
 _LONG_TURN_S = 0.008
 _SMALL_AROUND_S = 0.1  # after a small request, another one may come for so long
 _JOIN_S = 5.0  # a computation may not end; the end of the process does not wait for it
-
-
-@dataclass(frozen=True)
-class Terms:
-    """Conditions under which a request is computed.
-
-    Args:
-        max_wait_s: seconds after which it is refused unless it has begun; None: the engine's own.
-        admitted: it goes on with what was begun before, so it is never refused.
-        row_bytes: memory that the computation takes for each row that is computed at a time.
-    """
-
-    max_wait_s: float | None = None
-    admitted: bool = False
-    row_bytes: int = 0
 
 
 _DEFAULT_TERMS = Terms()
@@ -112,6 +97,7 @@ class Engine:
         self._stopping = False
         self._steps = 0
         self._metrics = metrics or EngineMetrics(CollectorRegistry())
+        self._shares = EngineShares(max_waiting, max_wait_s=max_wait_s, metrics=self._metrics)
         self._quick = QuickBatches(self._metrics)
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
@@ -185,14 +171,15 @@ class Engine:
 
             await self.run(compute, rows=len(rows), key=key, size_bytes=size_bytes, terms=terms)
             return
-        whole_key = key, rows.dtype, rows.shape[1]
-        work = Small(size_bytes, function, rows, results, whole_key, terms.row_bytes)
-        self._small_at = time.monotonic()
-        if not self._stopping and self._quick.takes(work):
-            self._quick.add(work)
-            await work.done
-        else:
-            await self._finished(work, terms)
+        async with self._shares.share(terms) as left:
+            whole_key = key, rows.dtype, rows.shape[1]
+            work = Small(size_bytes, function, rows, results, whole_key, terms.row_bytes)
+            self._small_at = time.monotonic()
+            if not self._stopping and self._quick.takes(work):
+                self._quick.add(work)
+                await work.done
+            else:
+                await self._finished(work, left)
 
     async def run(
         self,
@@ -217,9 +204,9 @@ class Engine:
         Raises:
             OverloadedError: the queue is full, or the request waited too long.
         """
-        await self._finished(
-            Large(size_bytes, compute, rows, self._pace(key), terms.row_bytes), terms
-        )
+        async with self._shares.share(terms) as left:
+            work = Large(size_bytes, compute, rows, self._pace(key), terms.row_bytes)
+            await self._finished(work, left)
 
     async def _finished(self, work: Small | Large, terms: Terms) -> None:
         """Admit a request and wait for its end, or for the end of its time if it has not begun."""
@@ -227,7 +214,7 @@ class Engine:
         if terms.admitted:
             await work.done
             return
-        wait_s = min(self._max_wait_s, math.inf if terms.max_wait_s is None else terms.max_wait_s)
+        wait_s = terms.wait_s(self._max_wait_s)
         # Not left to the thread, which may be busy for longer, or dead.
         timer = work.loop.call_later(wait_s, self._refuse, work)
         try:

@@ -1,14 +1,11 @@
 """A model that was trained elsewhere becomes a version: checked, its bytes first, then the row."""
 
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version as code_version
 from pathlib import Path
 
-from anyio import CapacityLimiter, to_thread
-
-from app.problems import Problem
 from app.settings import ApiSettings
+from app.turns import Threads
 from models_store.blobs import BlobStore, StoredBlob, imported_key
 from models_store.errors import DatabaseUnavailableError
 from models_store.flow_limits import TrainingLimits
@@ -16,9 +13,6 @@ from models_store.job_states import Idempotency
 from models_store.model_check import check_model_file
 from models_store.model_files import ModelFile
 from models_store.registry import NewVersion, Registry, Version
-
-# Imports that wait for their turn; each holds its file on the disk, and a few KiB.
-_MOST_WAITING = 16
 
 
 @dataclass(frozen=True)
@@ -51,45 +45,41 @@ class Registered:
 class ImportQueue:
     """Imports whose files are checked one at a time, each in a process of its own.
 
+    They take turns by project. What waits holds its file on the disk; their number is bounded where
+    uploads are.
+
     Args:
         settings: limits of the process and of what it reads.
     """
 
     def __init__(self, settings: ApiSettings) -> None:
         self._settings = settings
-        self._turn = CapacityLimiter(1)
+        self._thread = Threads("imports", 1, each=1)
 
-    def refuse_when_full(self) -> None:
-        """Refuse an import while too many wait for their turn.
+    def close(self) -> None:
+        """Check no further file."""
+        self._thread.close()
 
-        Raises:
-            Problem: `overloaded`.
-        """
-        if self._turn.statistics().tasks_waiting >= _MOST_WAITING:
-            raise Problem("overloaded", "Too many imports wait to be checked. Try again.")
-
-    async def check(self, file: Path, *, limits: TrainingLimits) -> ModelFile:
-        """Check a file once it is its turn.
+    async def check(self, wanted: Import, *, limits: TrainingLimits) -> ModelFile:
+        """Check a file once it is its project's turn.
 
         Args:
-            file: a safetensors file.
+            wanted: with a safetensors file.
             limits: of flows.
 
         Raises:
-            Problem: `overloaded`.
             StoreError: saying what is wrong with the file.
         """
-        self.refuse_when_full()
         settings = self._settings
-        check = partial(
+        return await self._thread.run(
+            wanted.project,
             check_model_file,
-            file,
+            wanted.file,
             limits=limits,
             max_columns=settings.max_columns,
             memory_bytes=settings.import_memory_bytes,
             timeout_s=settings.parse_timeout_s,
         )
-        return await to_thread.run_sync(check, limiter=self._turn)
 
 
 def register_import(

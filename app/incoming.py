@@ -1,16 +1,14 @@
 """The body of a request that brings rows, on its way to arrays."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from anyio import CapacityLimiter
-
 from app.body_memory import ProjectMemory
 from app.row_shape import RowsShape
 from app.settings import ApiSettings
+from app.turns import Threads, in_thread
 from models_store.blobs import BlobStore
 from models_store.table_contract import TableFormat
 
@@ -32,7 +30,7 @@ class Incoming:
         shape: what the rows must look like.
         settings: the limits.
         blobs: where what does not fit into memory may lie for the while.
-        parsers: how many processes may parse files at once.
+        parsers: threads that wait for the processes that parse files.
         memory: counts what is kept whole.
         declared_bytes: the length of the body, where it is told beforehand.
         certain_rows: set by the decoder, before its first rows: how many there will be, once nothing
@@ -45,7 +43,7 @@ class Incoming:
     shape: RowsShape
     settings: ApiSettings
     blobs: BlobStore
-    parsers: CapacityLimiter
+    parsers: Threads
     memory: ProjectMemory
     declared_bytes: int | None = None
     certain_rows: int | None = None
@@ -68,15 +66,15 @@ async def write_to_disk(body: AsyncIterator[bytes], destination: Path) -> int:
     """
     size = 0
     waiting = bytearray()
-    file = await asyncio.to_thread(destination.open, "wb")
+    file = await in_thread(destination.open, "wb")
     with file:
         async for piece in body:
             size += len(piece)
             waiting += piece
             if len(waiting) >= _WRITE_BYTES:
-                await asyncio.to_thread(file.write, waiting)
+                await in_thread(file.write, waiting)
                 waiting = bytearray()
-        await asyncio.to_thread(file.write, waiting)
+        await in_thread(file.write, waiting)
     return size
 
 
@@ -86,5 +84,5 @@ async def in_thread_if_large(
     """Call `decode`, whose first argument is a body, off the event loop if that takes long."""
     body = args[0]
     if isinstance(body, bytes) and len(body) > _INLINE_BYTES:
-        return await asyncio.to_thread(decode, *args, **kwargs)
+        return await in_thread(decode, *args, **kwargs)
     return decode(*args, **kwargs)

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from anyio import CapacityLimiter
 from fastapi import Depends, FastAPI
+from starlette.datastructures import State
 from starlette.middleware.cors import CORSMiddleware
 
 from app.access import AccessMiddleware, Policy
@@ -17,19 +18,24 @@ from app.body_memory import BodyMemory
 from app.callers import Callers
 from app.engine import Engine
 from app.engine_watch import EngineWatch, end_process
+from app.events import EventHub
+from app.fair_routes import EACH
 from app.head import HeadMiddleware
 from app.hot_routes import HotRoutes
 from app.imports import ImportQueue
+from app.leases import Leases
 from app.loopback import is_loopback
 from app.metrics import Metrics
 from app.middleware import RequestMiddleware
 from app.models_cache import CacheLimits, LoadedModels
+from app.open_requests import OpenBound
 from app.openapi import DESCRIPTION, TAGS, install_openapi
 from app.parameters import known_parameters
 from app.plots import Plots
 from app.problems import install_problem_handlers
 from app.queue import JobQueue
 from app.rates import Rates
+from app.readiness import Lookout
 from app.request_bodies import BodyLimits, BodyMiddleware
 from app.routes import (
     checkpoints,
@@ -45,6 +51,7 @@ from app.routes import (
 )
 from app.settings import ApiSettings
 from app.stores import check_later, check_stores
+from app.turns import Threads, Turns
 from app.upload_room import UploadRoom
 from app.uploads import MULTIPART_OVERHEAD_BYTES
 from models_store.audit_trail import AuditTrail
@@ -57,6 +64,14 @@ from models_store.registry import Registry
 
 _BALLAST_PAUSE_S = 5.0
 _STALE_UPLOAD_S = 24 * 3600
+_FIRST_LOOK_S = 2.0
+_LAST_LOOK_S = 0.5
+# Threads of requests, and those of one project among them.
+_THREADS = 8
+_THREADS_EACH = 4
+DATABASE_POOL = 8
+"""Connections to the database that stay open; as many again may, so that keys, events and readiness
+find one while all threads of requests have theirs."""
 # No cookies and no other credentials of a browser, ever: a page must have a key of its own.
 _CORS: dict[str, Any] = {
     "allow_credentials": False,
@@ -145,7 +160,11 @@ def create_app(settings: ApiSettings, *, after_load: Callable[[], None] = lambda
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state = app.state
     settings: ApiSettings = state.settings
-    state.database = Database(settings.resolved_database_url, ballast_bytes=settings.ballast_bytes)
+    state.database = Database(
+        settings.resolved_database_url,
+        pool_size=DATABASE_POOL,
+        ballast_bytes=settings.ballast_bytes,
+    )
     try:
         state.blobs = BlobStore(settings.blob_root)
         passing = await asyncio.to_thread(check_stores, state.database, state.blobs)
@@ -164,11 +183,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         )
         state.registry = Registry(state.database)
         state.jobs = Jobs(state.database)
-        state.plots = Plots()
-        state.parsers = CapacityLimiter(settings.max_parsers)
-        state.upload_room = UploadRoom()
-        state.imports = ImportQueue(settings)
-        state.body_memory = BodyMemory(settings.max_bodies_bytes)
+        _share_out(state, settings)
         state.models = LoadedModels(
             state.registry,
             state.blobs,
@@ -194,13 +209,21 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             asyncio.create_task(_check_later(app, needed=away)),
             asyncio.create_task(state.engine_watch.run(end=lambda: _fail(app))),
             asyncio.create_task(_keep_ballast(state.database)),
+            asyncio.create_task(state.event_hub.run(state.stopping)),
+            asyncio.create_task(state.leases.run()),
         ]
+        state.lookout = Lookout(state.database, state.blobs, every_s=settings.ready_look_s)
+        await asyncio.to_thread(state.lookout.start, wait_s=_FIRST_LOOK_S)
         try:
             yield
         finally:
+            state.stopping.set()
             for look in looks:
                 look.cancel()
-            state.stopping.set()
+            state.lookout.stop()
+            for pool in (state.callers, state.threads, state.parsers, state.imports, state.models):
+                pool.close()
+            await asyncio.to_thread(state.lookout.join, _LAST_LOOK_S)
             await asyncio.to_thread(state.queue.stop)
             await asyncio.to_thread(state.engine.stop)
             await state.audit.close()
@@ -212,6 +235,23 @@ async def _keep_ballast(database: Database) -> None:
     while True:
         await asyncio.to_thread(database.restore_ballast)
         await asyncio.sleep(_BALLAST_PAUSE_S)
+
+
+def _share_out(state: State, settings: ApiSettings) -> None:
+    """Make what bounds callers, and what they share."""
+    state.plots = Plots()
+    state.event_hub = EventHub(state.jobs)
+    state.leases = Leases(state.callers)
+    state.open_requests = OpenBound("requests", settings.max_open_requests)
+    state.open_streams = OpenBound("event streams", settings.max_open_streams)
+    state.upload_room = UploadRoom()
+    state.open_uploads = OpenBound("uploads", settings.max_open_uploads)
+    state.route_turns = Turns(sys.maxsize, each=EACH)
+    state.threads = Threads("requests", _THREADS, each=_THREADS_EACH)
+    parsers = settings.max_parsers
+    state.parsers = Threads("parsers", parsers, each=max(1, parsers - 1))
+    state.imports = ImportQueue(settings)
+    state.body_memory = BodyMemory(settings.max_bodies_bytes)
 
 
 async def _check_later(app: FastAPI, *, needed: bool) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from app.metrics import ModelMetrics
+from app.turns import Threads, in_thread
 from flows import CompiledFlow, compile_flow, spec_from_dict
 from models_store.blobs import BlobStore
 from models_store.checkpoints import load_model
@@ -83,7 +84,11 @@ class LoadedModels:
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._metrics = metrics or ModelMetrics(CollectorRegistry())
         self._after_load = after_load
-        self._loading = asyncio.Semaphore(_CONCURRENT_LOADS)
+        self._loads = Threads("loads", _CONCURRENT_LOADS, each=1)
+
+    def close(self) -> None:
+        """Load no further models."""
+        self._loads.close()
 
     @property
     def size_bytes(self) -> int:
@@ -102,7 +107,7 @@ class LoadedModels:
         resolved = self._resolved
         # From before the look: what moves while it is under way may not be in what it finds.
         until = time.monotonic() + self._limits.resolved_for_s
-        version = await asyncio.to_thread(self._registry.resolve, project, ref)
+        version = await in_thread(self._registry.resolve, project, ref)
         if len(resolved) >= _MAX_REFS:
             resolved.clear()
         # Into the dictionary of before: what was read before a move is not kept after it.
@@ -145,8 +150,7 @@ class LoadedModels:
         key = version.checkpoint_key
         began = time.monotonic()
         try:
-            async with self._loading:
-                compiled = await asyncio.to_thread(self._compile, version)
+            compiled = await self._loads.run(version.project, self._compile, version)
         except BaseException:
             del self._entries[key]  # whoever comes next tries again
             self._metrics.load_failures.inc()

@@ -1,6 +1,5 @@
 """The numbers that a picture of a version shows: samples, data, densities, events."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from app.engine import Engine, Terms
 from app.plots import Numbers, PlotKind
 from app.problems import Problem
+from app.turns import in_thread
 from flows import CompiledFlow, fitting_rows
 from models_store.blobs import BlobStore
 from models_store.errors import BlobMissingError, NotFoundError
@@ -65,14 +65,14 @@ class Source:
         version = self.version
         if version.job_id is None:
             raise _unavailable("The version was imported: nothing is known of its training.")
-        told = await asyncio.to_thread(self._epochs, version.job_id)
+        told = await in_thread(self._epochs, version.job_id)
         curves = {name: values for name, values in told.items() if not np.isnan(values).all()}
         if not curves.keys() & set(_CURVES):
             raise _unavailable("Its training told no likelihood of its epochs.")
         return curves
 
     async def _marginals(self, flow: CompiledFlow, most: int = _MOST_PANELS) -> Numbers:
-        data = await asyncio.to_thread(self._data)
+        data = await in_thread(self._data)
         samples = await self._samples(flow, data, rows=_ROWS)
         shown = slice(0, min(most, flow.dim))
         told = {"samples": samples[:, shown]}
@@ -105,7 +105,7 @@ class Source:
         return {**told, "names": names, "x": x, "y": y, "density": density}
 
     async def _noise(self, flow: CompiledFlow) -> Numbers:
-        data = await asyncio.to_thread(self._data)
+        data = await in_thread(self._data)
         if data is None or not flow.has_noise:
             raise _unavailable("It takes the dataset, and a flow that maps data to noise.")
         noise = np.empty((len(data), flow.dim))
@@ -125,7 +125,7 @@ class Source:
     async def _images(self, flow: CompiledFlow) -> Numbers:
         if flow.dim < _MIN_IMAGE or round(flow.dim**0.5) ** 2 != flow.dim:
             raise _unavailable("Pictures are drawn of models of square images.")
-        data = await asyncio.to_thread(self._data)
+        data = await in_thread(self._data)
         return _drawable({"samples": await self._samples(flow, data, rows=_IMAGES)})
 
     async def _samples(self, flow: CompiledFlow, data: Rows | None, *, rows: int) -> Rows:

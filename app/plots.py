@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.problems import Problem
+from app.turns import Turns, owner_here
 from models_store.child_environment import child_environment
 
 Numbers = Mapping[str, NDArray[Any]]
@@ -33,7 +34,7 @@ class PlotKind(StrEnum):
 
 
 class Plots:
-    """Draws one picture at a time, so that matplotlib's seconds and megabytes stay elsewhere.
+    """Draws one picture of a project at a time, and two in all, so that matplotlib's seconds and megabytes stay elsewhere.
 
     Belongs to one event loop. Pictures are kept, least recently asked first to go: a version never
     changes, and neither do its pictures.
@@ -41,7 +42,7 @@ class Plots:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, PlotKind, str], bytes] = OrderedDict()
-        self._free = asyncio.Semaphore(1)
+        self._turns = Turns(2, each=1)
 
     def known(self, version: str, kind: PlotKind, format: PictureFormat) -> bytes | None:  # noqa: A002 - the word for it
         """The picture, if it was drawn before.
@@ -76,7 +77,7 @@ class Plots:
                 what `numbers` raises.
         """
         try:
-            async with asyncio.timeout(_TIMEOUT_S), self._free:
+            async with asyncio.timeout(_TIMEOUT_S), self._turns.turn(owner_here()):
                 # Many may have asked for the same one and waited.
                 picture = self.known(version, kind, format)
                 if picture is None:

@@ -282,6 +282,14 @@ _LIMITS = (
         "A model may have so many aliases. Delete one that is not needed, or move it.",
     ),
     ProblemType(
+        "limit-open-requests",
+        429,
+        "Too many requests at once",
+        "The key, or the keys of its project together, have so many requests open that no further"
+        " one is served. Wait for answers, end event streams, and send fewer requests at a time.",
+        retry_after_s=1,
+    ),
+    ProblemType(
         "quota-storage",
         507,
         "The project's storage is full",

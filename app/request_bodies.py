@@ -1,7 +1,6 @@
 """Bounds on every request body: bytes, waiting time, and what it may unpack to."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from app.body_memory import ProjectMemory, Share
 from app.content_codings import CODINGS, Decompressor
 from app.dependencies import body_memory_of
 from app.problems import Problem
+from app.turns import in_thread
 from app.unread import MIN_BYTES_PER_S
 
 _MAX_RATIO = 250
@@ -23,9 +23,6 @@ _MEMBER_BYTES = 32 * 1024  # for each so many unpacked bytes one more: bgzip mak
 _INLINE_BYTES = 1024  # so little packed is unpacked on the event loop
 _OF_BODIES = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 _RATIO_FREE_BYTES = 1024 * 1024  # below this, any ratio is harmless
-# Of its own, so that nothing else waits for it. A body has one step at a time in its queue, so that
-# all take turns; one thread, as the processors are needed for other things.
-_unpacking = ThreadPoolExecutor(1, thread_name_prefix="unpack")
 
 
 @dataclass(frozen=True)
@@ -225,7 +222,7 @@ class PackedBody:
             if self._unpacker.waiting_bytes <= _INLINE_BYTES:
                 piece = step()
             else:
-                piece = await asyncio.get_running_loop().run_in_executor(_unpacking, step)
+                piece = await in_thread(step)
         except ValueError as error:
             detail = f"The body is not valid {self._coding} data."
             raise Problem("content-decoding", detail) from error

@@ -1,6 +1,5 @@
 """The rows of a bulk job's file, in another format than its own."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from app.answers import respond_in_pieces
 from app.codecs import Codec
 from app.downloads import result_path
 from app.row_shape import Floats
+from app.turns import in_thread
 from models_store.blobs import BlobStore
 from models_store.errors import BlobCorruptError
 from models_store.job_states import JobResult
@@ -68,7 +68,7 @@ def answer_result_rows(
     async def chunks() -> AsyncGenerator[Chunk, None]:
         while True:
             with _own(result):
-                values = await asyncio.to_thread(next, table.chunks, None)
+                values = await in_thread(next, table.chunks, None)
             if values is None:
                 return
             yield Chunk.of(values)

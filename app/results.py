@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from app.answer_table import Chunk, bad_rows
 from app.problems import Problem
 from app.row_shape import Floats
+from app.turns import in_thread
 from models_store.blobs import STAGING, BlobStore
 from models_store.disk_errors import disk_errors
 
@@ -56,7 +57,7 @@ class Results:
         if self._file is None and self._bytes(self.rows + len(values)) <= _MEMORY_BYTES:
             self._in_memory.append(values)
         else:
-            await asyncio.to_thread(self._write, values)
+            await in_thread(self._write, values)
         self.rows += len(values)
         self._lengths.append(len(values))
         self._changed.set()
@@ -102,7 +103,7 @@ class Results:
                 if index < len(self._in_memory):
                     values = self._in_memory[index]
                 else:
-                    values = await asyncio.to_thread(self._read, index, position)
+                    values = await in_thread(self._read, index, position)
                     position += values.nbytes
                 yield self._chunk(index, values)
                 index += 1

@@ -87,7 +87,11 @@ class ApiSettings(StoreSettings):
         description="Longest time that parsing an upload, or checking an imported model, may take.",
     )
     max_parsers: int = Field(
-        default=2, ge=1, le=64, description="Uploads that are parsed at once; others wait."
+        default=3,
+        ge=1,
+        le=64,
+        description="Uploads that are parsed at once; others wait, in turn by project. A project has"
+        " at most all but one.",
     )
 
     max_json_bytes: int = Field(
@@ -177,10 +181,38 @@ class ApiSettings(StoreSettings):
         " asked (by `Prefer: early-answer`) or always. Proxies such as nginx break such answers.",
     )
     max_connections: int = Field(
-        default=2_000,
+        default=4_000,
         ge=1,
-        description="Connections served at once; more are answered 503. No more than the limit of"
-        " open files leaves.",
+        description="Connections at once. Beyond it, idle ones of whoever has most are closed; where"
+        " there are none, more are answered 503. No more than the limit of open files leaves.",
+    )
+    max_open_requests: int = Field(
+        default=256,
+        ge=1,
+        le=100_000,
+        description="Requests of a key that are served at once, while their bodies come and answers"
+        " go too; more are answered 429. The keys of a project may have twice as many together, and"
+        " a service without keys eight times as many.",
+    )
+    max_open_streams: int = Field(
+        default=64,
+        ge=1,
+        le=100_000,
+        description="Event streams among them; of a project, and without keys, as above.",
+    )
+    max_open_uploads: int = Field(
+        default=16,
+        ge=1,
+        le=100_000,
+        description="Uploads and imports among them, from their first byte until they are stored.",
+    )
+
+    ready_look_s: float = Field(
+        default=15.0,
+        ge=0.05,
+        le=3_600,
+        description="Seconds from one look at database and store to the next; `/readyz` tells what"
+        " the last one found. While something is amiss there is one each second.",
     )
 
     model_cache_bytes: int = Field(

@@ -1,6 +1,5 @@
 """Rows of a request in a format that the store parses: by way of the disk, in bounded memory."""
 
-import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -8,11 +7,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from anyio import to_thread
 
 from app.incoming import Incoming, is_headerless, write_to_disk
 from app.problems import Problem
 from app.row_shape import Floats, RowsShape, field_error
+from app.turns import in_thread, owner_here
 from models_store.table_contract import ParseOptions, TableError, TableFormat
 from models_store.table_copy import open_table_isolated
 from models_store.table_ipc import checked_rows
@@ -64,11 +63,9 @@ async def read_table(
                     memory_bytes=incoming.settings.parse_memory_bytes,
                     timeout_s=incoming.settings.parse_timeout_s,
                 )
-                table = await to_thread.run_sync(
-                    isolated, abandon_on_cancel=True, limiter=incoming.parsers
-                )
+                table = await incoming.parsers.run(owner_here(), isolated)
             else:
-                table = await asyncio.to_thread(_open, file, incoming.format, options)
+                table = await in_thread(_open, file, incoming.format, options)
         if before == 0:
             incoming.certain_rows = table.rows
         async for rows in table_rows(table, incoming, before=before):
@@ -109,7 +106,7 @@ async def table_rows(
     count = before
     while True:
         with as_problem():
-            chunk = await asyncio.to_thread(_taken, table.chunks)
+            chunk = await in_thread(_taken, table.chunks)
         if chunk is None:
             break
         count += chunk.shape[1]

@@ -214,3 +214,36 @@ class JobEvent:
     event: EventKind
     data: dict[str, Any]
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class EventSlice:
+    """Some events of a job in a row.
+
+    Args:
+        events: oldest first.
+        more: there are some after them.
+        final: the job has ended.
+    """
+
+    events: list[JobEvent]
+    more: bool
+    final: bool
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will come after them."""
+        return self.final and not self.more
+
+
+@dataclass(frozen=True)
+class EventPlace:
+    """How far the events of a job have come.
+
+    Args:
+        last: the number of the newest one.
+        final: whether the job has ended.
+    """
+
+    last: int
+    final: bool

@@ -1,7 +1,5 @@
 """Jobs as callers see them: submit, look, cancel, resume. Workers use `models_store.job_work`."""
 
-from collections.abc import Iterator
-
 from sqlalchemy import ColumnElement, exists, select, update
 from sqlalchemy.orm import Session
 
@@ -15,6 +13,7 @@ from models_store.errors import (
     ResultNotReadyError,
 )
 from models_store.idempotency import known_resource
+from models_store.job_events import Places, read_events, read_places
 from models_store.job_rows import (
     SUMMARY,
     append,
@@ -32,6 +31,8 @@ from models_store.job_states import (
     TRANSITIONS,
     Checkpoint,
     EventKind,
+    EventPlace,
+    EventSlice,
     Idempotency,
     Job,
     JobError,
@@ -45,14 +46,16 @@ from models_store.job_states import (
 )
 from models_store.pages import Listing, Page, page_of
 from models_store.submissions import replayed, submit
-from models_store.tables import DatasetRow, JobDatasetRow, JobEventRow, JobRow
-from models_store.usage import check_storage, json_bytes
+from models_store.tables import DatasetRow, JobDatasetRow, JobRow
+from models_store.usage import check_storage
 
 __all__ = [
     "FINAL_STATES",
     "TRANSITIONS",
     "Checkpoint",
     "EventKind",
+    "EventPlace",
+    "EventSlice",
     "Idempotency",
     "Job",
     "JobError",
@@ -67,8 +70,6 @@ __all__ = [
     "result_of",
 ]
 
-
-_EVENTS_AT_ONCE = 50
 
 # Inside the class, `list` is its method.
 JobIds = list[str]
@@ -220,18 +221,32 @@ class Jobs:
         Raises:
             NotFoundError: the project has no such job.
         """
+        page = self.event_page(project, job_id, after=after, limit=limit, max_bytes=max_bytes)
+        return page.events
+
+    def event_page(
+        self,
+        project: str,
+        job_id: str,
+        *,
+        after: int = 0,
+        limit: int,
+        max_bytes: int | None = None,
+    ) -> EventSlice:
+        """Return events as `events` does, and whether there are more, as of one moment.
+
+        Raises:
+            NotFoundError: the project has no such job.
+        """
         with self._database.read() as session:
-            row = find(session, project, job_id, summary=True)
-            if after >= row.last_event:
-                return []
-            query = (
-                select(JobEventRow)
-                .where(JobEventRow.job_id == job_id, JobEventRow.seq > max(after, 0))
-                .order_by(JobEventRow.seq)
-                .limit(limit)
-                .execution_options(yield_per=_EVENTS_AT_ONCE)
+            return read_events(
+                session, project, job_id, after=after, limit=limit, max_bytes=max_bytes
             )
-            return _bounded(map(_to_event, session.scalars(query)), max_bytes)
+
+    def event_places(self, job_ids: JobIds) -> Places:
+        """Return how far the events of some jobs have come; those that are not there are left out."""
+        with self._database.read() as session:
+            return read_places(session, job_ids)
 
     def leftover(self, *, keep_s: float, limit: int) -> JobIds:
         """Return ids of ended jobs whose checkpoints are of no more use, longest ended first.
@@ -351,23 +366,3 @@ def result_of(job: JobSummary) -> JobResult:
 
 def _mark_dispatched(session: Session, job_ids: JobIds) -> None:
     session.execute(update(JobRow).where(JobRow.id.in_(job_ids)).values(dispatched=True))
-
-
-def _bounded(events: Iterator[JobEvent], max_bytes: int | None) -> Events:
-    """Return the first events, up to the one that passes the bound in bytes."""
-    if max_bytes is None:
-        return list(events)
-    read: Events = []
-    size = 0
-    for event in events:
-        read.append(event)
-        size += json_bytes(event.data)
-        if size >= max_bytes:
-            break
-    return read
-
-
-def _to_event(row: JobEventRow) -> JobEvent:
-    return JobEvent(
-        seq=row.seq, event=EventKind(row.event), data=row.data, created_at=row.created_at
-    )

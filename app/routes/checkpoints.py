@@ -1,9 +1,7 @@
 """Checkpoints: the weights and the spec of a version as one file, out and in."""
 
 import base64
-from functools import partial
 
-from anyio import to_thread
 from fastapi import APIRouter, Request, Response, status
 
 from app.dependencies import (
@@ -13,21 +11,25 @@ from app.dependencies import (
     ModelsDep,
     ProjectDep,
     RegistryDep,
+    caller_of,
     settings_of,
 )
 from app.desk import LimitsDep
 from app.downloads import Download
+from app.fair_routes import FairRoute
 from app.head import is_head
 from app.imports import Import, ImportQueue, register_import
 from app.incoming import write_to_disk
 from app.json_body import body_chunks, media_type_of
 from app.model_schemas import VersionView
+from app.open_requests import OpenBound
 from app.problems import Problem, problem_responses
 from app.routes.models import ModelName, VersionNumber
+from app.turns import in_thread
 from app.upload_room import UploadRoom, declared_bytes
 from models_store.model_files import MAX_HEADER_BYTES, looks_like_safetensors
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
 
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 _EXAMPLE = {"example": "the bytes of shuttle-2.safetensors"}
@@ -130,13 +132,15 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
         raise _wrong_type("The Content-Type of a model is that of a safetensors file.")
     most = _BYTES_A_PARAMETER * settings.max_parameters + MAX_HEADER_BYTES
     quota = settings.max_project_bytes
+    room = await in_thread(registry.room, project, max_bytes=quota, idempotency_key=idempotency_key)
     imports: ImportQueue = request.app.state.imports
-    imports.refuse_when_full()
-    room = await to_thread.run_sync(
-        partial(registry.room, project, max_bytes=quota, idempotency_key=idempotency_key)
-    )
-    uploads: UploadRoom = request.app.state.upload_room
-    with uploads.held(project, room=room) as held, blobs.staged(".import") as file:
+    rooms: UploadRoom = request.app.state.upload_room
+    open_uploads: OpenBound = request.app.state.open_uploads
+    with (
+        open_uploads.hold(caller_of(request)),
+        rooms.held(project, room=room) as held,
+        blobs.staged(".import") as file,
+    ):
         held.need(declared_bytes(request, most))
         await write_to_disk(held.counted(body_chunks(request, limit=most)), file)
         if not looks_like_safetensors(file):
@@ -144,10 +148,8 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
         wanted = Import(
             project, name, file, idempotency_key=idempotency_key, max_project_bytes=quota
         )
-        model = await imports.check(file, limits=limits)
-        registered = await to_thread.run_sync(
-            partial(register_import, wanted, model, blobs, registry)
-        )
+        model = await imports.check(wanted, limits=limits)
+        registered = await in_thread(register_import, wanted, model, blobs, registry)
     models.forget()
     version = registered.version
     if registered.replayed:

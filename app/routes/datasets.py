@@ -1,9 +1,7 @@
 """Datasets: upload, list, inspect, read back, delete."""
 
-from functools import partial
 from typing import Annotated, Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,8 +14,11 @@ from app.dependencies import (
     IdempotencyKey,
     ProjectDep,
     RegistryDep,
+    caller_of,
     settings_of,
+    uploads_of,
 )
+from app.fair_routes import FairRoute
 from app.head import end_head, is_head
 from app.listing import PagingDep
 from app.negotiation import answer_codec
@@ -26,10 +27,12 @@ from app.registration import UploadedTable, register_table
 from app.row_docs import rows_answer_content, upload_content
 from app.schemas import DatasetPage, DatasetView, RowsView
 from app.settings import ApiSettings
+from app.turns import in_thread
 from app.upload_room import UploadRoom
 from app.uploads import MULTIPART_MEDIA_TYPE, receive_upload
 from models_store.ids import new_id
 from models_store.job_states import Idempotency
+from models_store.records import Dataset
 from models_store.registry import Registry
 from models_store.schemas import DatasetId
 from models_store.table_contract import (
@@ -42,7 +45,7 @@ from models_store.table_contract import (
 )
 from models_store.tables_io import parse_table_isolated
 
-router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=FairRoute)
 
 _COLUMNS = ["height", "weight"]
 _EXAMPLE_ROWS = [[171.5, 68.2], [180.1, 80.9], [165.0, 55.3], [177.7, 71.0]]
@@ -201,10 +204,13 @@ async def create_dataset(
     """
     settings = settings_of(request)
     most = settings.max_project_bytes
-    room = await to_thread.run_sync(sender.room, registry, most)
-    uploads: UploadRoom = request.app.state.upload_room
+    room = await in_thread(sender.room, registry, most)
+    rooms: UploadRoom = request.app.state.upload_room
+    uploads, parsers = uploads_of(request)
+    dataset_id = new_id("ds")
     with (
-        uploads.held(sender.project, room=room) as held,
+        uploads.hold(caller_of(request)),
+        rooms.held(sender.project, room=room) as held,
         blobs.staged(".upload") as source,
         blobs.staged(".npy") as table,
     ):
@@ -213,32 +219,32 @@ async def create_dataset(
         )
         if upload.headerless:
             options = options.model_copy(update={"header": False})
-        summary = await to_thread.run_sync(
-            partial(
-                parse_table_isolated,
+
+        def store() -> Dataset:
+            summary = parse_table_isolated(
                 source,
                 table,
                 format=upload.format,
                 options=options.parsing(settings),
                 memory_bytes=settings.parse_memory_bytes,
                 timeout_s=settings.parse_timeout_s,
-            ),
-            abandon_on_cancel=True,
-            limiter=request.app.state.parsers,
-        )
-        uploaded = UploadedTable(
-            id=new_id("ds"),
-            project=sender.project,
-            name=options.name or upload.file_name,
-            format=upload.format,
-            file=table,
-            summary=summary,
-            idempotency=sender.idempotency(options, upload.format, summary),
-            max_project_bytes=most,
-        )
-        dataset = await to_thread.run_sync(register_table, uploaded, blobs, registry)
+            )
+            uploaded = UploadedTable(
+                id=dataset_id,
+                project=sender.project,
+                name=options.name or upload.file_name,
+                format=upload.format,
+                file=table,
+                summary=summary,
+                idempotency=sender.idempotency(options, upload.format, summary),
+                max_project_bytes=most,
+            )
+            return register_table(uploaded, blobs, registry)
+
+        # The file is here: a caller who sends slowly holds no parser.
+        dataset = await parsers.run(sender.project, store)
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"
-    if dataset.id != uploaded.id:
+    if dataset.id != dataset_id:
         response.headers["Idempotent-Replayed"] = "true"
     return DatasetView.of(dataset)
 

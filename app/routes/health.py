@@ -1,21 +1,22 @@
 """Signs of life: is the process alive, can it serve, how has it been."""
 
-import asyncio
-from collections.abc import Callable
-from functools import partial
+from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 
-from app.dependencies import BlobsDep, DatabaseDep, EngineWatchDep, QueueDep
+from app.dependencies import EngineWatchDep, LookoutDep, QueueDep
 from app.metrics import METRICS_MEDIA_TYPE, Metrics
+from app.readiness import Finding, Level
 from app.schemas import Check, Liveness, Readiness
-from models_store.database import Database
-from models_store.errors import SchemaMismatchError, StoreError
-from models_store.revisions import head_revision
 
 router = APIRouter(tags=["operations"])
 
-_CHECK_TIMEOUT_S = 2.0
+_NO_BROKER = "The broker cannot be reached; jobs are accepted and wait."
+_STATUSES: dict[Level, Literal["ok", "degraded", "unavailable"]] = {
+    Level.OK: "ok",
+    Level.DEGRADED: "degraded",
+    Level.UNUSABLE: "unavailable",
+}
 
 
 @router.get(
@@ -42,34 +43,33 @@ async def get_liveness() -> Liveness:
     },
 )
 async def get_readiness(
-    response: Response,
-    database: DatabaseDep,
-    blobs: BlobsDep,
-    engine: EngineWatchDep,
-    queue: QueueDep,
+    response: Response, lookout: LookoutDep, engine: EngineWatchDep, queue: QueueDep
 ) -> Readiness:
-    """Checks the database, its schema, the blob store, the engine of scores and the job broker.
+    """The database, its schema, the blob store, the engine of scores and the job broker.
 
+    They are looked at in the background, every 15 seconds unless the service is set otherwise, and
+    each second while something is amiss: the answer is what the last look found, and costs nothing.
     Without the broker the service is `degraded` but serves: jobs are accepted all the same and
-    start when it is back. Without the others it is `unavailable`, with status 503.
+    start when it is back. With a full disk it is `degraded`, too: reading and scoring work. When
+    the others cannot be used it is `unavailable`, with status 503.
     """
-    checks = {
-        "database": _check(database.ping),
-        "schema": _check(partial(_check_schema, database)),
-        "store": _check(blobs.ping),
-    }
-    found = dict(zip(checks, await asyncio.gather(*checks.values()), strict=True))
-    found["engine"] = Check(ok=engine.fault is None, detail=engine.fault or "ok")
-    usable = all(check.ok for check in found.values())
-    found["broker"] = (
-        Check(ok=True, detail="ok")
-        if queue.broker_up
-        else Check(ok=False, detail="The broker cannot be reached; jobs are accepted and wait.")
-    )
-    if not usable:
+    found = dict(lookout.found())
+    if engine.fault is not None:
+        found["engine"] = Finding(Level.UNUSABLE, engine.fault)
+    else:
+        found["engine"] = Finding(Level.OK)
+    if queue.broker_up:
+        found["broker"] = Finding(Level.OK)
+    else:
+        found["broker"] = Finding(Level.DEGRADED, _NO_BROKER)
+    worst = max(finding.level for finding in found.values())
+    if worst is Level.UNUSABLE:
         response.status_code = 503
-        return Readiness(status="unavailable", checks=found)
-    return Readiness(status="ok" if queue.broker_up else "degraded", checks=found)
+    checks = {
+        name: Check(ok=finding.level is Level.OK, detail=finding.detail)
+        for name, finding in found.items()
+    }
+    return Readiness(status=_STATUSES[worst], checks=checks)
 
 
 @router.get(
@@ -88,20 +88,3 @@ async def get_metrics(request: Request) -> Response:
     """Metrics of this process in Prometheus's text format."""
     metrics: Metrics = request.app.state.metrics
     return Response(metrics.render(), media_type=METRICS_MEDIA_TYPE)
-
-
-def _check_schema(database: Database) -> None:
-    found = database.revision()
-    if found != head_revision():
-        raise SchemaMismatchError(found=found, expected=head_revision())
-
-
-async def _check(action: Callable[[], None]) -> Check:
-    try:
-        async with asyncio.timeout(_CHECK_TIMEOUT_S):
-            await asyncio.to_thread(action)
-    except StoreError as error:
-        return Check(ok=False, detail=str(error))
-    except TimeoutError:
-        return Check(ok=False, detail=f"No answer within {_CHECK_TIMEOUT_S:g} s.")
-    return Check(ok=True, detail="ok")

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, status
 
 from app.desk import FIT_REFUSALS, Accepted, Draft, Grounds, JobDesk, start_responses
+from app.fair_routes import FairRoute
 from app.job_examples import (
     SAMPLING_EXAMPLES,
     SCORING_EXAMPLES,
@@ -28,7 +29,7 @@ from models_store.schemas import TrainingRequest
 from models_store.variational_acceptance import accept_variational, dataset_of
 from models_store.variational_schemas import VariationalRequest
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=FairRoute)
 
 
 @router.post(

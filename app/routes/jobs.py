@@ -17,6 +17,7 @@ from app.dependencies import (
 from app.desk import hint
 from app.downloads import result_download
 from app.events import MEDIA_TYPE as EVENT_STREAM, EventFeed, EventStream
+from app.fair_routes import FairRoute
 from app.head import end_head, is_head
 from app.job_schemas import EventPage, EventView, JobPage, JobView
 from app.listing import PagingDep
@@ -28,7 +29,7 @@ from models_store.jobs import JobKind, JobState, JobSummary, result_of
 from models_store.schemas import Name
 from models_store.table_writers import OUTPUT_MEDIA_TYPES
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=FairRoute)
 
 JobId = Annotated[
     str,
@@ -246,7 +247,7 @@ def _check_kind(job: JobSummary) -> None:
             },
         },
         204: {"description": "No more: the job has ended, and you have all its events."},
-        **problem_responses("not-found"),
+        **problem_responses("not-found", "limit-open-requests"),
     },
 )
 async def follow_job(
@@ -264,7 +265,8 @@ async def follow_job(
     An `epoch` is an epoch of a training, a report on some iterations of a variational job, or a
     part of the rows of bulk work.
     Events are numbered without gaps, and `data` is JSON. A client that sends the number of its
-    last event misses nothing, however often it reconnects. The stream ends after the job's `end`.
+    last event misses nothing, however often it reconnects. The stream ends after the job's `end`,
+    or with `closed`, which has no number, when the API key is revoked or expires.
     """
     since = after if last_event_id is None else last_event_id
     feed = job.feed(since)
@@ -281,4 +283,5 @@ async def follow_job(
         return Response(page.model_dump_json(), media_type="application/json")
     if ended and not events:
         return Response(status_code=status.HTTP_204_NO_CONTENT)
-    return EventStream((events, ended), feed, stopping=request.app.state.stopping)
+    state = request.app.state
+    return EventStream((events, ended), feed, hub=state.event_hub, streams=state.open_streams)

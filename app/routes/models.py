@@ -10,6 +10,7 @@ from app.dependencies import (
     RegistryDep,
 )
 from app.etags import IfMatch, IfNoneMatch, Preconditions
+from app.fair_routes import FairRoute
 from app.head import end_head, is_head
 from app.json_body import json_body, json_request
 from app.listing import PagingDep
@@ -25,7 +26,7 @@ from app.problems import Problem, problem_responses
 from models_store.registry import Alias
 from models_store.schemas import Name
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
 
 ModelName = Annotated[Name, Path(description="Of the model.", examples=["shuttle"])]
 AliasName = Annotated[Name, Path(description="Of the alias.", examples=["production"])]

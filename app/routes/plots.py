@@ -5,14 +5,15 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from app.dependencies import ModelsDep, ProjectDep, RegistryDep
+from app.fair_routes import FairRoute
 from app.head import end_head
 from app.plot_numbers import Source
 from app.plots import Numbers, PictureFormat, PlotKind, Plots
 from app.problems import problem_responses
 from app.routes.models import ModelName, VersionNumber
-from models_store.registry import Version
+from app.turns import in_thread
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
 
 _MEDIA_TYPES = {"png": "image/png", "svg": "image/svg+xml"}
 _HEADERS = {"Cache-Control": "private, max-age=3600"}
@@ -20,7 +21,7 @@ _FILE = {"schema": {"type": "string", "format": "binary"}}
 
 
 class Pictured:
-    """The version of a picture, and where its numbers come from."""
+    """Which version a picture is of, and where its numbers come from."""
 
     def __init__(
         self,
@@ -30,10 +31,20 @@ class Pictured:
         project: ProjectDep,
         registry: RegistryDep,
     ) -> None:
-        state = request.app.state
-        self.version: Version = registry.version(project, name, version)
-        self.source = Source(self.version, registry, state.jobs, state.blobs, state.engine)
-        self.plots: Plots = state.plots
+        self._state = request.app.state
+        self._registry = registry
+        self._wanted = project, name, version
+        self.plots: Plots = self._state.plots
+
+    async def source(self) -> Source:
+        """Find the version.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        state = self._state
+        found = await in_thread(self._registry.version, *self._wanted)
+        return Source(found, self._registry, state.jobs, state.blobs, state.engine)
 
 
 @router.get(
@@ -65,14 +76,15 @@ async def plot_version(
     data become against those of the normal distribution. `images`: samples of square images. What
     is not finite is left out, and the picture says so.
     """
-    version, plots = pictured.version, pictured.plots
+    source, plots = await pictured.source(), pictured.plots
+    version = source.version
     end_head(request, media_type=_MEDIA_TYPES[format], headers=_HEADERS)
     picture = plots.known(version.checkpoint_key, kind, format)
     if picture is None:
 
         async def numbers() -> Numbers:
             async with models.use(version) as flow:
-                return await pictured.source.numbers(kind, flow)
+                return await source.numbers(kind, flow)
 
         picture = await plots.draw(version.checkpoint_key, kind, format, numbers)
     return Response(picture, media_type=_MEDIA_TYPES[format], headers=_HEADERS)

@@ -27,7 +27,7 @@ def _event(block: bytes) -> Event | None:
     for line in block.split(b"\n"):
         name, _, value = line.partition(b":")
         fields[name] = value.removeprefix(b" ")
-    if b"data" not in fields:
-        return None
+    if b"data" not in fields or b"id" not in fields:
+        return None  # what has no number is not of the job: why the stream ends before it
     number, kind = fields.get(b"id", b"").decode(), fields.get(b"event", b"").decode()
     return Event.read({"id": number, "event": kind, "data": json_of(fields[b"data"])})

@@ -117,7 +117,7 @@ def guarded_server(
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
+def served(folder: Path, **variables: str) -> Iterator[str]:
     """The URL of a server process on the database in a folder, to which `people` is added."""
     port = free_port("127.0.0.1", 0)
     settings = ApiSettings(data_dir=folder)
@@ -130,6 +130,7 @@ def served(folder: Path) -> Iterator[str]:
         "DENSITYD_PORT": str(port),
         "DENSITYD_HEADER_TIMEOUT_S": "1",
         "DENSITYD_BODY_TIMEOUT_S": "1",
+        **variables,
     }
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - our own command

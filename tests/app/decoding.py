@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from anyio import CapacityLimiter
 
 from app.body_memory import BodyMemory
 from app.codecs import CODECS
@@ -14,6 +13,7 @@ from app.incoming import Incoming
 from app.problems import Problem
 from app.row_shape import Floats, RowsShape
 from app.settings import ApiSettings
+from app.turns import Threads
 from models_store.blobs import BlobStore
 from models_store.table_contract import TableFormat
 
@@ -76,7 +76,7 @@ async def _decode(
         shape=shape,
         settings=ApiSettings(data_dir=folder),
         blobs=BlobStore(folder),
-        parsers=CapacityLimiter(1),
+        parsers=Threads("parsers", 1, each=1),
         memory=BodyMemory(1 << 30).of("project"),
     )
     chunks = [rows async for rows in _CODECS[kind].read(incoming)]

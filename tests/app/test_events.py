@@ -3,13 +3,17 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from app import events as events_module
-from app.events import EventFeed, EventStream
+from app.callers import ANYBODY
+from app.events import EventFeed, EventHub, EventStream
+from app.leases import Lease
+from app.open_requests import OpenBound
 from models_store.database import Database
 from models_store.job_work import JobWork
 from models_store.jobs import Job, Jobs
@@ -189,11 +193,116 @@ def follow(jobs: Jobs, work: JobWork) -> Callable[..., Any]:
     job = run(jobs, work, epochs=1)
 
     async def follow(caller: Caller, stopping: asyncio.Event) -> None:
+        hub, lease = EventHub(jobs), Lease()
+        looks = asyncio.create_task(hub.run(stopping))
         feed = EventFeed(jobs, PROJECT, job.id, after=0)
-        stream = EventStream(await feed.read(), feed, stopping=stopping)
-        await stream({"type": "http"}, caller.receive, caller.send)  # type: ignore[arg-type]
+        stream = EventStream(await feed.read(), feed, hub=hub, streams=OpenBound("streams", 1))
+        scope = {"type": "http", "state": {"lease": lease, "caller": ANYBODY}}
+        await stream(scope, caller.receive, caller.send)  # type: ignore[arg-type]
+        looks.cancel()
 
     return follow
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that the event loop does."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - what happens tells nobody
+            await asyncio.sleep(0.01)
+
+
+def has_grown(items: list[int], to: int) -> bool:
+    return len(items) >= to
+
+
+def is_past(topic: Any, number: int) -> bool:
+    return bool(topic.last > number)
+
+
+@pytest.mark.fault(203)
+def test_many_streams_of_a_job_are_one_look_and_one_read(jobs, work):
+    job = run(jobs, work, epochs=1)
+    looks: list[int] = []
+    reads: list[int] = []
+
+    class Counted(Jobs):
+        def event_places(self, job_ids):
+            looks.append(len(job_ids))
+            return super().event_places(job_ids)
+
+        def event_page(self, *args, **kwargs):
+            reads.append(kwargs["after"])
+            return super().event_page(*args, **kwargs)
+
+    async def main() -> list[Caller]:
+        counted, stopping = Counted(jobs._database), asyncio.Event()
+        hub = EventHub(counted)
+        looking = asyncio.create_task(hub.run(stopping))
+        callers = [Caller() for _ in range(40)]
+        bound = OpenBound("streams", len(callers))
+
+        async def follow(caller: Caller, after: int) -> None:
+            feed = EventFeed(counted, PROJECT, job.id, after=after)
+            stream = EventStream(await feed.read(), feed, hub=hub, streams=bound)
+            scope = {"type": "http", "state": {"lease": Lease(), "caller": ANYBODY}}
+            await stream(scope, caller.receive, caller.send)  # type: ignore[arg-type]
+
+        streams = [
+            asyncio.create_task(follow(caller, number % 3)) for number, caller in enumerate(callers)
+        ]
+        for epoch in (2, 3):
+            await until(partial(has_grown, looks, len(looks) + 2))
+            await asyncio.to_thread(record, work, job, epoch)
+        await asyncio.to_thread(end, work, job)
+        await asyncio.gather(*streams)
+        looking.cancel()
+        return callers
+
+    callers = asyncio.run(main())
+    for number, caller in enumerate(callers):
+        found = parse(caller.body.decode())
+        assert [place for place, _, _ in found] == list(range(1 + number % 3, 7 + 1))
+        assert found[-1][1] == "end"
+    assert set(looks) == {1}
+    # Each stream's own first page; then one read for all of them whenever there was news.
+    assert len(reads) <= len(callers) + 4
+
+
+def test_a_stream_that_cannot_keep_up_reads_what_it_missed(jobs, work):
+    job = run(jobs, work, epochs=1)
+
+    class Slow(Caller):
+        def __init__(self) -> None:
+            super().__init__()
+            self.go_on = asyncio.Event()
+
+        async def send(self, message):
+            await super().send(message)
+            await self.go_on.wait()
+
+    async def main() -> bytes:
+        stopping, caller = asyncio.Event(), Slow()
+        hub = EventHub(jobs)
+        looking = asyncio.create_task(hub.run(stopping))
+        feed = EventFeed(jobs, PROJECT, job.id, after=0)
+        stream = EventStream(await feed.read(), feed, hub=hub, streams=OpenBound("streams", 1))
+        scope = {"type": "http", "state": {"lease": Lease(), "caller": ANYBODY}}
+        following = asyncio.create_task(stream(scope, caller.receive, caller.send))
+        await until(lambda: bool(hub._topics))
+        topic = hub._topics[job.id]
+        for epoch in (2, 3, 4):
+            last = topic.last
+            await asyncio.to_thread(record, work, job, epoch)
+            await until(partial(is_past, topic, last))
+        caller.go_on.set()
+        await asyncio.to_thread(end, work, job)
+        await following
+        looking.cancel()
+        return caller.body
+
+    found = parse(asyncio.run(main()).decode())
+    assert [place for place, _, _ in found] == list(range(1, len(found) + 1))
+    assert [data["epoch"] for _, kind, data in found if kind == "epoch"] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("reason", ["stop", "leave"])

@@ -1,10 +1,29 @@
 import shutil
+import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from app.main import create_app
 from models_store.errors import SchemaMismatchError
+
+
+@pytest.fixture
+def setting_values() -> dict[str, Any]:
+    return {"ready_look_s": 0.1}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)
+
+
+def is_ready(client: TestClient) -> bool:
+    return client.get("/readyz").status_code == 200
 
 
 def test_liveness_looks_at_nothing(client, settings):
@@ -31,6 +50,7 @@ def test_fault_156_without_a_broker_the_service_is_degraded_but_ready(client):
 def test_fault_135_without_a_store_the_service_is_unavailable(client, settings):
     shutil.rmtree(settings.blob_root)
     settings.blob_root.write_text("no folder")
+    wait_until(lambda: not is_ready(client))
     response = client.get("/readyz")
     assert (response.status_code, response.json()["status"]) == (503, "unavailable")
     assert response.json()["checks"]["store"]["ok"] is False
@@ -47,6 +67,7 @@ def test_fault_149_without_a_database_the_service_is_unavailable(client, setting
             opened.write(b"garbage" * 1000)
     # A connection that holds the pages in memory would go on with them.
     client.app.state.database.dispose()
+    wait_until(lambda: not is_ready(client))
     response = client.get("/readyz")
     assert (response.status_code, response.json()["status"]) == (503, "unavailable")
     assert response.json()["checks"]["schema"]["ok"] is False

@@ -9,6 +9,7 @@ import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from safetensors.torch import load, save
 
 from app import imports
 from app.models_cache import LoadedModels
+from app.open_requests import OpenBound
 from flows import MafSpec
 from models_store import model_check, table_process
 from models_store.errors import ModelFileError, RequestError
@@ -364,20 +366,50 @@ def test_fault_198_more_than_a_few_waiting_imports_are_refused_with_a_time_to_co
         release.wait(30)
         raise ModelFileError("for the test")
 
+    uploads: OpenBound = shared_client.app.state.open_uploads
     monkeypatch.setattr(imports, "check_model_file", held)
-    monkeypatch.setattr(imports, "_MOST_WAITING", 1)
-    turn = shared_client.app.state.imports._turn
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(imported, shared_client, exported)
+    monkeypatch.setattr(uploads, "_each_key", 1)
+    most = 8  # of a service without keys
+    with ThreadPoolExecutor(most) as pool:
+        waiting = [pool.submit(imported, shared_client, exported) for _ in range(most)]
         assert began.wait(30)
-        second = pool.submit(imported, shared_client, exported)
-        until(lambda: turn.statistics().tasks_waiting == 1)
-        third = imported(shared_client, exported)
+        until(lambda: sum(uploads._open.values()) == most)
+        refused = imported(shared_client, exported)
         release.set()
-        assert_refused(third, 503, "overloaded")
-        assert int(third.headers["retry-after"]) > 0
-        for answer in (first.result(), second.result()):
-            assert_refused(answer, 422, "checkpoint-invalid")
+        assert_refused(refused, 429, "limit-open-requests")
+        assert int(refused.headers["retry-after"]) > 0
+        for answer in waiting:
+            assert_refused(answer.result(), 422, "checkpoint-invalid")
+
+
+@pytest.mark.fault(198, 218)
+def test_fault_198_imports_are_checked_in_turn_by_project(settings, monkeypatch):
+    order: list[bytes] = []
+    began, release = threading.Event(), threading.Event()
+
+    def held(file: Path, **_: Any) -> Any:
+        order.append(file.read_bytes())
+        began.set()
+        release.wait(30)
+        raise ModelFileError("for the test")
+
+    async def main() -> None:
+        queue = imports.ImportQueue(settings)
+        limits = TrainingLimits(10**6, 100, 2**32, 2**30)
+        files = []
+        for number, project in enumerate("aaab"):
+            file = settings.data_dir / f"{number}.safetensors"
+            file.write_bytes(project.encode())
+            wanted = imports.Import(project, "m", file, idempotency_key=None, max_project_bytes=1)
+            files.append(asyncio.create_task(queue.check(wanted, limits=limits)))
+            await asyncio.sleep(0)
+        release.set()
+        await asyncio.gather(*files, return_exceptions=True)
+        queue.close()
+
+    monkeypatch.setattr(imports, "check_model_file", held)
+    asyncio.run(main())
+    assert order.index(b"b") < 3  # the last of the other three came before
 
 
 @pytest.mark.fault(198)

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from app.main import create_app
+from app.main import DATABASE_POOL, create_app
 from app.settings import ApiSettings
 from app.stores import check_later
 from models_store.database import Database, migrate
@@ -24,6 +24,7 @@ from tests.app.serving import registered
 from tests.servers import PostgresServer
 
 BUSY_TIMEOUT_S = 0.3
+DATABASE_CONNECTIONS = 2 * DATABASE_POOL
 ROW = {"rows": [[170.0, 70.0, 40.0]]}
 ROWS = b"height,weight\n" + b"".join(b"%d.5,%d.25\n" % (n, n * n) for n in range(100))
 
@@ -152,7 +153,7 @@ def test_slow_uploads_hold_no_connection_and_those_who_do_are_told_to_wait(impat
         "query_string": b"",
         "headers": [(b"content-type", b"text/csv"), (b"transfer-encoding", b"chunked")],
     }
-    uploads = 30  # the pool holds ten connections
+    uploads = 2 * DATABASE_CONNECTIONS
     waiting = threading.Semaphore(0)
     leave = asyncio.Event()
 
@@ -182,7 +183,7 @@ def test_slow_uploads_hold_no_connection_and_those_who_do_are_told_to_wait(impat
         task.result(timeout=30)
 
     with ExitStack() as held:
-        for _ in range(10):
+        for _ in range(DATABASE_CONNECTIONS):
             session = held.enter_context(impatient.app.state.database.read())
             session.execute(text("SELECT 1"))
         answer = impatient.get("/v1/datasets")
@@ -196,7 +197,9 @@ def test_slow_uploads_hold_no_connection_and_those_who_do_are_told_to_wait(impat
 def test_postgresql_may_be_down_at_the_start_and_later(tmp_path, monkeypatch):
     monkeypatch.setattr("app.stores._RETRY_S", 0.1)
     server = PostgresServer()
-    settings = ApiSettings(data_dir=tmp_path, database_url=server.create("densityd"))
+    settings = ApiSettings(
+        data_dir=tmp_path, database_url=server.create("densityd"), ready_look_s=0.1
+    )
     migrate(settings.resolved_database_url)
     server.stop()
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
@@ -205,13 +208,16 @@ def test_postgresql_may_be_down_at_the_start_and_later(tmp_path, monkeypatch):
             assert_refused(answer, 503, "db-unavailable")
             assert int(answer.headers["retry-after"]) > 0, outage
             assert client.get("/livez").status_code == 200
-            ready = client.get("/readyz")
-            assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
+            began = time.monotonic()
+            while client.get("/readyz").json()["status"] != "unavailable":
+                assert time.monotonic() - began < 20
+            assert client.get("/readyz").status_code == 503
             server.start()
             began = time.monotonic()
             while client.get("/v1/datasets").status_code != 200:
                 assert time.monotonic() - began < 5
-            assert client.get("/readyz").status_code == 200
+            while client.get("/readyz").status_code != 200:
+                assert time.monotonic() - began < 20
             server.stop()
     server.close()
 

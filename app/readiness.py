@@ -1,0 +1,127 @@
+"""What a process depends on, as a look in the background finds it: whoever asks waits for nothing."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+from models_store.blobs import BlobStore
+from models_store.database import Database
+from models_store.errors import (
+    DatabaseBusyError,
+    SchemaMismatchError,
+    StorageFullError,
+    StoreError,
+)
+from models_store.revisions import head_revision
+
+log = logging.getLogger(__name__)
+
+_AGAIN_S = 1.0  # while something is amiss
+_STUCK_S = 30.0  # all that a look does ends sooner, unless a disk or a network file system hangs
+
+
+class Level(IntEnum):
+    """How bad a finding is."""
+
+    OK = 0
+    DEGRADED = 1
+    UNUSABLE = 2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a look found of one thing.
+
+    Args:
+        level: how bad that is.
+        detail: what it is, for people.
+    """
+
+    level: Level
+    detail: str = "ok"
+
+
+class Lookout:
+    """A thread that looks at the database and the store now and then.
+
+    Args:
+        database: looked at by a read and by a write that changes nothing.
+        blobs: looked at by a file that is written and removed.
+        every_s: seconds from one look to the next, while all is well.
+    """
+
+    def __init__(self, database: Database, blobs: BlobStore, *, every_s: float) -> None:
+        self._looks: dict[str, Callable[[], None]] = {
+            "schema": lambda: _check_schema(database),
+            "database": lambda: _check_database(database),
+            "store": blobs.ping,
+        }
+        self._every_s = every_s
+        self._found: Mapping[str, Finding] = {}
+        self._ended_at = time.monotonic()
+        self._first = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
+
+    def start(self, *, wait_s: float) -> None:
+        """Begin to look, and wait for the first look, but not for longer than so many seconds."""
+        self._thread.start()
+        self._first.wait(wait_s)
+
+    def stop(self) -> None:
+        """Look no more; a look that is under way is not waited for."""
+        self._stopping.set()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the end of the look that is under way, but not for longer than so many seconds."""
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def found(self) -> Mapping[str, Finding]:
+        """Return what the last look found; it takes no lock and waits for nothing."""
+        age_s = time.monotonic() - self._ended_at
+        if age_s > self._every_s + _STUCK_S:
+            stuck = Finding(Level.UNUSABLE, f"The look at them has not ended for {age_s:.0f} s.")
+            return dict.fromkeys(self._looks, stuck)
+        unknown = Finding(Level.UNUSABLE, "It was not looked at yet.")
+        return self._found or dict.fromkeys(self._looks, unknown)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            found = {name: _look(look) for name, look in self._looks.items()}
+            amiss = {name: finding.level for name, finding in found.items() if finding.level}
+            if amiss != {name: old.level for name, old in self._found.items() if old.level}:
+                log.warning("readiness: %s", {name: found[name].detail for name in amiss} or "ok")
+            self._found = found
+            self._ended_at = time.monotonic()
+            self._first.set()
+            self._stopping.wait(min(self._every_s, _AGAIN_S) if amiss else self._every_s)
+
+
+def _look(look: Callable[[], None]) -> Finding:
+    try:
+        look()
+    except StorageFullError as error:
+        return Finding(Level.DEGRADED, f"{error} Reading still works.")
+    except DatabaseBusyError as error:
+        return Finding(Level.DEGRADED, str(error))
+    except StoreError as error:
+        return Finding(Level.UNUSABLE, str(error))
+    except Exception:
+        log.exception("a look at what the process depends on failed")
+        return Finding(Level.UNUSABLE, "The look at it failed; the log says how.")
+    return Finding(Level.OK)
+
+
+def _check_database(database: Database) -> None:
+    database.ping()
+    database.try_write()
+
+
+def _check_schema(database: Database) -> None:
+    found = database.revision()
+    if found != head_revision():
+        raise SchemaMismatchError(found=found, expected=head_revision())

@@ -1,0 +1,302 @@
+"""A real server with small limits: what one caller holds open is in nobody else's way."""
+
+import json
+import shutil
+import socket
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+
+import httpx2
+import pytest
+
+from app.settings import ApiSettings
+from models_store.blobs import BlobStore
+from models_store.database import Database
+from models_store.job_work import JobWork
+from models_store.jobs import Jobs
+from models_store.keys import Keys, Scope
+from tests.app.conftest import served
+from tests.app.serving import registered
+from tests.models_store.makers import LEASE_S, submitted
+
+OPEN_REQUESTS, STREAMS, CONNECTIONS = 4, 2, 24
+ROW = b'{"rows": [[170.0, 70.0, 40.0]]}'
+WITHIN_S = 20.0
+IN_FLIGHT = "densityd_http_requests_in_flight "
+
+
+class Crowd:
+    """The server, keys of two projects, and a job of the first that runs."""
+
+    def __init__(self, url, database, blobs):
+        self.url = url
+        host, port = url.removeprefix("http://").split(":")
+        self.address = host, int(port)
+        self.database = database
+        self.keys = Keys(database)
+        self.jobs, self.work = Jobs(database), JobWork(database)
+        for project in ("many", "few"):
+            registered(database, blobs, project=project)
+        submitted(self.jobs, project="many", model_name="other")
+        self.job = self.work.claim("tester", lease_s=LEASE_S)
+        self.admin = self.keys.create("monitoring", Scope.ADMIN).token
+        self.few = self.keys.create("few", Scope.WRITE).token
+
+    def many(self, **options):
+        """A new key of the project that holds so much open."""
+        return self.keys.create("many", Scope.WRITE, **options)
+
+    def client(self, token):
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=30, verify=False)
+
+    def ask(self, method, path, token=None, **options):
+        with self.client(token) as client:
+            return client.request(method, path, **options)
+
+    def score(self, token):
+        headers = {"Content-Type": "application/json"}
+        return self.ask("POST", "/v1/models/people/log_prob", token, content=ROW, headers=headers)
+
+    def begin(self, token, path="/v1/datasets"):
+        """A connection whose request's body does not come."""
+        connection = socket.create_connection(self.address, timeout=30)
+        connection.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
+            "Content-Type: text/csv\r\nContent-Length: 100000\r\n\r\na,b\n1,2\n".encode()
+        )
+        return connection
+
+    def wait_for_open(self, number):
+        """Wait until so many requests are being served."""
+
+        def are_open():
+            text = self.ask("GET", "/metrics", self.admin).text
+            [line] = [line for line in text.splitlines() if line.startswith(IN_FLIGHT)]
+            return float(line.split()[1]) == number + 1
+
+        wait_for(are_open, f"there are not {number} requests open")
+
+    def is_refused(self, token):
+        return self.ask("GET", "/v1/datasets", token).status_code == 429
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory, migrated_database):
+    folder = tmp_path_factory.mktemp("crowd")
+    shutil.copy(migrated_database, folder)
+    settings = ApiSettings(data_dir=folder)
+    limits = {
+        "DENSITYD_MAX_OPEN_REQUESTS": str(OPEN_REQUESTS),
+        "DENSITYD_MAX_OPEN_STREAMS": str(STREAMS),
+        "DENSITYD_MAX_CONNECTIONS": str(CONNECTIONS),
+        "DENSITYD_MAX_PARSERS": "1",
+        "DENSITYD_BODY_TIMEOUT_S": "60",
+        "DENSITYD_HEADER_TIMEOUT_S": "60",
+    }
+    database = Database(settings.resolved_database_url)
+    with served(folder, **limits) as url:
+        yield Crowd(url, database, BlobStore(settings.blob_root))
+    database.dispose()
+
+
+def wait_for(condition, what):
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def events_of(crowd, token):
+    """A stream that is open, and its lines."""
+    stack = ExitStack()
+    client = stack.enter_context(crowd.client(token))
+    response = stack.enter_context(client.stream("GET", f"/v1/jobs/{crowd.job.id}/events"))
+    return stack, response, response.iter_lines()
+
+
+@contextmanager
+def closing(connections):
+    try:
+        yield
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+@pytest.mark.fault(204)
+def test_fault_204_a_key_has_a_bounded_number_of_requests_open(crowd):
+    token = crowd.many().token
+    slow = [crowd.begin(token) for _ in range(OPEN_REQUESTS)]
+    with closing(slow):
+        crowd.wait_for_open(OPEN_REQUESTS)
+        refused = crowd.ask("GET", "/v1/datasets", token)
+        assert refused.json()["type"] == "/problems/limit-open-requests"
+        assert refused.json()["limit"] == OPEN_REQUESTS
+        assert int(refused.headers["retry-after"]) > 0
+        assert crowd.score(crowd.few).status_code == 200
+        assert crowd.score(crowd.many().token).status_code == 200
+        assert crowd.ask("GET", "/livez").status_code == 200
+    wait_for(lambda: not crowd.is_refused(token), "what was closed still counts")
+
+
+@pytest.mark.fault(204)
+def test_fault_204_the_keys_of_a_project_are_bounded_together(crowd):
+    tokens = [crowd.many().token for _ in range(3)]
+    slow = [crowd.begin(token) for token in tokens[:2] for _ in range(OPEN_REQUESTS)]
+    with closing(slow):
+        crowd.wait_for_open(2 * OPEN_REQUESTS)
+        refused = crowd.ask("GET", "/v1/jobs", tokens[2])
+        assert refused.status_code == 429
+        assert "project" in refused.json()["detail"]
+        assert crowd.score(crowd.few).status_code == 200
+
+
+@pytest.mark.fault(203)
+def test_fault_203_a_key_has_a_bounded_number_of_streams(crowd):
+    token = crowd.many(rate=1000).token
+    streams = [events_of(crowd, token) for _ in range(STREAMS)]
+    try:
+        assert [response.status_code for _, response, _ in streams] == [200] * STREAMS
+        refused = crowd.ask("GET", f"/v1/jobs/{crowd.job.id}/events", token)
+        assert refused.status_code == 429
+        assert refused.json()["type"] == "/problems/limit-open-requests"
+        assert int(refused.headers["retry-after"]) > 0
+        assert crowd.score(token).status_code == 200
+    finally:
+        for stack, _, _ in streams:
+            stack.close()
+
+
+@pytest.mark.fault(217)
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+def test_fault_217_a_stream_ends_with_its_key_and_says_so(crowd, how):
+    key = crowd.many(expires_days=2 / 86_400 if how == "expired" else None)
+    stack, response, lines = events_of(crowd, key.token)
+    with stack:
+        assert response.status_code == 200
+        assert next(lines).startswith("retry")
+        if how == "revoked":
+            crowd.keys.revoke(key.key.id)
+        rest = list(lines)  # until the server ends it
+    at = rest.index("event: closed")
+    content = json.loads(rest[at + 1].removeprefix("data: "))
+    assert content["type"] == "/problems/unauthorized"
+    assert "revoked" in content["detail"]
+    assert not any(line.startswith("id: ") for line in rest[at:])
+    assert crowd.ask("GET", f"/v1/jobs/{crowd.job.id}/events", key.token).status_code == 401
+
+
+@pytest.mark.fault(217)
+def test_fault_217_long_answers_and_bodies_end_with_the_key_too(crowd):
+    key = crowd.many()
+    body = b'{"n": 100000000, "seed": 1}'
+    head = (
+        f"POST /v1/models/people/sample HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key.token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with (
+        socket.create_connection(crowd.address, timeout=30) as answer,
+        crowd.begin(key.token) as upload,
+    ):
+        answer.sendall(head.encode() + body)
+        assert answer.recv(1000).startswith(b"HTTP/1.1 200")
+        crowd.keys.revoke(key.key.id)
+        received = b""
+        deadline = time.monotonic() + WITHIN_S
+        while chunk := answer.recv(2**20):
+            received = (received + chunk)[-100:]
+            assert time.monotonic() < deadline, "the answer goes on"
+        assert not received.endswith(b"0\r\n\r\n")  # what is cut off does not look whole
+        upload.settimeout(0.2)
+        told = b""
+        while not told:
+            assert time.monotonic() < deadline, "the upload goes on"
+            upload.sendall(b"3,4\n")
+            try:
+                told = upload.recv(1000)
+            except TimeoutError:
+                continue
+        assert told.startswith(b"HTTP/1.1 401")
+
+
+@pytest.mark.fault(204)
+def test_fault_204_idle_connections_make_room_for_new_ones(crowd):
+    idle = [socket.create_connection(crowd.address, timeout=30) for _ in range(CONNECTIONS + 4)]
+    with closing(idle):
+        assert crowd.ask("GET", "/livez").status_code == 200
+        assert crowd.score(crowd.few).status_code == 200
+        # The oldest ones were closed for that.
+        idle[0].settimeout(WITHIN_S)
+        assert idle[0].recv(1000) == b""
+
+
+@pytest.mark.fault(204)
+def test_fault_204_who_asks_again_at_once_has_no_more_connections_than_others_leave(crowd):
+    """Requests that are refused hold no place: those of others come first."""
+    token = crowd.many().token
+    slow = [crowd.begin(token) for _ in range(OPEN_REQUESTS)]
+    with closing(slow):
+        crowd.wait_for_open(OPEN_REQUESTS)
+        crowded = [crowd.begin(token) for _ in range(CONNECTIONS)]
+        with closing(crowded):
+            for _ in range(5):
+                assert crowd.score(crowd.few).status_code == 200
+            assert crowd.ask("GET", "/livez").status_code == 200
+        assert all(connection.fileno() >= 0 for connection in slow)
+
+
+@pytest.mark.fault(204)
+def test_fault_204_a_service_full_of_requests_still_says_that_it_lives(crowd):
+    tokens = [
+        crowd.keys.create(f"p{n // 2}", Scope.WRITE).token
+        for n in range(CONNECTIONS // OPEN_REQUESTS)
+    ]
+    wanted = [token for token in tokens for _ in range(OPEN_REQUESTS)]
+    slow = [crowd.begin(token) for token in wanted[:-1]]
+    refused = []
+
+    def is_full():
+        # Until its key was looked for, a connection is one that others may take the place of.
+        slow.append(crowd.begin(wanted[-1]))
+        answer = crowd.ask("GET", "/v1/datasets", crowd.few)
+        refused.append(answer)
+        return answer.status_code == 503
+
+    with closing(slow):
+        crowd.wait_for_open(CONNECTIONS - 1)
+        wait_for(is_full, "there is room")
+        assert refused[-1].json()["type"] == "/problems/overloaded"
+        assert crowd.ask("GET", "/livez").status_code == 200
+        assert crowd.ask("GET", "/readyz").status_code == 200
+    wait_for(
+        lambda: crowd.ask("GET", "/v1/datasets", crowd.few).status_code == 200, "it stays full"
+    )
+
+
+@pytest.mark.fault(218)
+def test_fault_218_uploads_are_parsed_in_turn_by_project(crowd):
+    """One parser: what the others have queued before waits for its turn."""
+    done = []
+    rows = "\n".join(f"{n}.5,{n * n % 977}.25" for n in range(40_000))
+
+    def upload(project, token, table):
+        headers = {"Content-Type": "text/csv"}
+        response = crowd.ask("POST", "/v1/datasets", token, content=table, headers=headers)
+        assert response.status_code == 201, response.text
+        done.append(project)
+
+    token = crowd.many().token
+    large = f"a,b\n{rows}\n".encode()
+    uploads = [
+        threading.Thread(target=upload, args=("many", token, large)) for _ in range(OPEN_REQUESTS)
+    ]
+    for thread in uploads:
+        thread.start()
+    crowd.wait_for_open(OPEN_REQUESTS)
+    upload("few", crowd.few, b"a,b\n1,2\n3,5\n4,9\n")
+    for thread in uploads:
+        thread.join(60)
+    assert done.index("few") <= 2
+    assert sorted(done) == ["few", *["many"] * OPEN_REQUESTS]
