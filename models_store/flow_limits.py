@@ -12,6 +12,8 @@ _LEAST_ROWS = 64
 # About ten seconds of small operations: a sample keeps the engine from others for so long.
 _MOST_OPERATIONS = 2**21
 _MIB = 2**20
+# Fields whose halves take as much, up to this factor, are alike.
+_ALIKE = 1.1
 
 Measure = Callable[[Cost], int]
 
@@ -70,13 +72,19 @@ class Described:
         return RequestError(slug, f"{text}; {remedy}", pointer=where)
 
     def _heaviest(self, measure: Measure) -> str | None:
-        """Return the field which, halved, takes most away; None if none takes anything."""
-        best, least = None, measure(self.cost)
-        for field, smaller in _halved(self.flow):
-            found = measure(dataclasses.replace(self, flow=smaller).cost)
-            if found < least:
-                best, least = field, found
-        return best
+        """Return the field which, halved, takes most away; None if none takes anything.
+
+        Of several that take about as much, it is the one with the greatest number.
+        """
+        found = [
+            (measure(dataclasses.replace(self, flow=smaller).cost), size, field)
+            for field, size, smaller in _halved(self.flow)
+        ]
+        least = min(found, default=(measure(self.cost), 0, ""))[0]
+        if least >= measure(self.cost):
+            return None
+        alike = [(size, field) for cost, size, field in found if cost <= _ALIKE * least]
+        return max(alike)[1]
 
 
 def check_flow(described: Described, *, limits: TrainingLimits) -> Cost:
@@ -142,25 +150,26 @@ def _operations(cost: Cost) -> int:
     return max(cost.density.operations, cost.sampling.operations)
 
 
-def _halved(flow: FlowSpec) -> Iterator[tuple[str, FlowSpec]]:
-    """Yield each field that is a size, and the flow with half of it."""
+def _halved(flow: FlowSpec) -> Iterator[tuple[str, int, FlowSpec]]:
+    """Yield each field that is a size, its greatest number, and the flow with half of it."""
     for field in dataclasses.fields(flow):
         value = getattr(flow, field.name)
         smaller: object
+        size = 0
         match value:
             case bool():
                 continue
             case int():
-                smaller = max(1, value // 2)
+                size, smaller = value, max(1, value // 2)
             case [*widths]:
-                smaller = _half_of(widths)
+                size, smaller = max(widths), _half_of(widths)
             case EncoderSpec():
-                features = max(1, value.features // 2)
+                features, size = max(1, value.features // 2), max(value.hidden)
                 smaller = EncoderSpec(_half_of(value.hidden), features, value.activation)
             case _:
                 continue
         try:
-            yield field.name, dataclasses.replace(flow, **{field.name: smaller})  # type: ignore[arg-type]  # of the field's own type
+            yield field.name, size, dataclasses.replace(flow, **{field.name: smaller})  # type: ignore[arg-type]  # of the field's own type
         except ValueError:
             continue  # such a flow has no less
 

@@ -123,7 +123,7 @@ def test_estimates_do_not_refuse_what_fits(measurer, family):
     [
         ({"family": "made", "masks": 2_000_000}, 3, "masks"),
         ({"family": "made", "masks": 10**9}, 3, "masks"),
-        ({"family": "naf", "layers": 1, "units": 2_000_000, "hidden": [1]}, 3, "units"),
+        ({"family": "naf", "units": 2_000_000, "hidden": [1]}, 3, "units"),
         ({"family": "naf", "units": 3_000, "transformer": "ddsf", "hidden": [1]}, 30, "units"),
         ({"family": "maf", "hidden": [10**6, 10**6]}, 3, "hidden"),
         ({"family": "maf", "layers": 10**5}, 3, "layers"),
