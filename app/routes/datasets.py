@@ -20,6 +20,7 @@ from app.dependencies import (
 )
 from app.fair_routes import FairRoute
 from app.head import end_head, is_head
+from app.large_answers import answer_large
 from app.listing import PagingDep
 from app.negotiation import answer_codec
 from app.problems import problem_responses
@@ -266,16 +267,21 @@ def list_datasets(project: ProjectDep, registry: RegistryDep, paging: PagingDep)
     operation_id="get_dataset",
     summary="Inspect a dataset",
     response_description="The dataset.",
+    response_model=DatasetView,
     responses=problem_responses("not-found"),
 )
 def get_dataset(
-    request: Request, dataset_id: DatasetPath, project: ProjectDep, registry: RegistryDep
-) -> DatasetView:
+    request: Request,
+    dataset_id: DatasetPath,
+    project: ProjectDep,
+    registry: RegistryDep,
+    blobs: BlobsDep,
+) -> Response:
     """A dataset's columns, statistics and warnings."""
     if is_head(request):
         registry.dataset_summary(project, dataset_id)
         end_head(request)
-    return DatasetView.of(registry.dataset(project, dataset_id))
+    return answer_large(DatasetView.of(registry.dataset(project, dataset_id)), blobs)
 
 
 @router.get(

@@ -20,6 +20,7 @@ from app.events import MEDIA_TYPE as EVENT_STREAM, EventFeed, EventStream
 from app.fair_routes import FairRoute
 from app.head import end_head, is_head
 from app.job_schemas import EventPage, EventView, JobPage, JobView
+from app.large_answers import answer_large
 from app.listing import PagingDep
 from app.negotiation import answer_codec
 from app.problems import Problem, problem_responses
@@ -117,14 +118,17 @@ def list_jobs(
     "/{job_id}",
     operation_id="get_job",
     summary="Look at a job",
+    response_model=JobView,
     responses=problem_responses("not-found"),
 )
-def get_job(request: Request, job_id: JobId, jobs: JobsDep, project: ProjectDep) -> JobView:
+def get_job(
+    request: Request, job_id: JobId, jobs: JobsDep, project: ProjectDep, blobs: BlobsDep
+) -> Response:
     """How a job stands: its state, progress, metrics, error, and the request as accepted."""
     if is_head(request):
         jobs.summary(project, job_id)
         end_head(request)
-    return JobView.whole(jobs.get(project, job_id))
+    return answer_large(JobView.whole(jobs.get(project, job_id)), blobs)
 
 
 @router.post(

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request, Response, status
 
 from app.dependencies import (
+    BlobsDep,
     ModelsDep,
     ProjectDep,
     RegistryDep,
@@ -13,6 +14,7 @@ from app.etags import IfMatch, IfNoneMatch, Preconditions
 from app.fair_routes import FairRoute
 from app.head import end_head, is_head
 from app.json_body import json_body, json_request
+from app.large_answers import answer_large
 from app.listing import PagingDep
 from app.model_schemas import (
     AliasRequest,
@@ -76,6 +78,7 @@ def list_versions(
     "/{name}/versions/{version}",
     operation_id="get_version",
     summary="Look at a version",
+    response_model=VersionView,
     responses=problem_responses("not-found"),
 )
 def get_version(
@@ -84,12 +87,13 @@ def get_version(
     version: VersionNumber,
     registry: RegistryDep,
     project: ProjectDep,
-) -> VersionView:
+    blobs: BlobsDep,
+) -> Response:
     """What a version is, how good it is, and what it was made from."""
     if is_head(request):
         registry.version_summary(project, name, version)
         end_head(request)
-    return VersionView.of(registry.version(project, name, version))
+    return answer_large(VersionView.of(registry.version(project, name, version)), blobs)
 
 
 class AliasTarget:
