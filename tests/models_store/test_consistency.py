@@ -55,7 +55,7 @@ def claimed(jobs: Jobs, work: JobWork, **changes: Any) -> Job:
 
 def checkpointed(work: JobWork, blobs: BlobStore, job: Job, epoch: int) -> StoredBlob:
     stored = put(blobs, f"jobs/{job.id}/{job.attempt}-{epoch}.safetensors")
-    at = Checkpoint(key=stored.key, sha256=stored.sha256, epoch=epoch)
+    at = Checkpoint(key=stored.key, sha256=stored.sha256, epoch=epoch, step=epoch)
     work.record_epoch(
         job.id, job.attempt, lease_s=LEASE_S, metrics={"epoch": epoch}, progress={}, checkpoint=at
     )
@@ -151,7 +151,7 @@ def test_the_parts_of_a_failed_job_are_named_by_its_list(
         parts_key(job.id, 1, number=1),
         [Part(key=stored.key, sha256=stored.sha256, rows=1)],
     )
-    at = Checkpoint(key=parts.key, sha256=parts.sha256, epoch=1)
+    at = Checkpoint(key=parts.key, sha256=parts.sha256, epoch=1, step=1)
     work.record_epoch(job.id, 1, lease_s=LEASE_S, metrics={"part": 1}, progress={}, checkpoint=at)
     work.fail(job.id, 1, code="storage_full", detail="full")
 
