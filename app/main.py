@@ -256,7 +256,7 @@ def _share_out(state: State, settings: ApiSettings) -> None:
 
 async def _check_later(app: FastAPI, *, needed: bool) -> None:
     if needed:
-        await check_later(app.state.database, refuse=lambda: _fail(app))
+        await check_later(app.state.database, app.state.blobs, refuse=lambda: _fail(app))
 
 
 def _fail(app: FastAPI) -> None:

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from models_store.blobs import BlobStore
 from models_store.database import Database
 from models_store.errors import (
+    BlobError,
     DatabaseBusyError,
     DatabaseUnavailableError,
     SchemaMismatchError,
     StorageFullError,
     StoreError,
+    WrongStoreError,
 )
+from models_store.store_identity import adopt
 
 log = logging.getLogger(__name__)
 
@@ -36,26 +39,32 @@ def check_stores(database: Database, blobs: BlobStore) -> list[StoreError]:
             raise
         passing.append(error)
     try:
+        if not passing:
+            adopt(database, blobs)
         blobs.ping()
     except StorageFullError as error:
         passing.append(error)
     return passing
 
 
-async def check_later(database: Database, *, refuse: Callable[[], None]) -> None:
-    """Wait for a database that was away; have the process end if its schema is another's.
+async def check_later(database: Database, blobs: BlobStore, *, refuse: Callable[[], None]) -> None:
+    """Wait for a database that was away; end if its schema is another's, or the store's.
 
     Args:
         database: as `check_stores` found it.
+        blobs: store that is to belong to it.
         refuse: ends the process.
     """
     while True:
         await asyncio.sleep(_RETRY_S)
         try:
             await asyncio.to_thread(database.check_revision)
+            await asyncio.to_thread(adopt, database, blobs)
         except (DatabaseBusyError, DatabaseUnavailableError):
             continue
-        except SchemaMismatchError as error:
+        except StorageFullError as error:
+            log.warning("the store is not marked as the database's: %s", error)
+        except (SchemaMismatchError, WrongStoreError, BlobError) as error:
             log.error("%s", error)  # noqa: TRY400 - one clear line, the traceback adds nothing
             refuse()
         else:

@@ -171,7 +171,10 @@ def worker(
     ] = None,
     check: Annotated[  # noqa: FBT002 - a flag of the command line
         bool,
-        typer.Option("--check", help="Only say whether this host's worker is alive (exit 0 or 1)."),
+        typer.Option(
+            "--check",
+            help="Only say whether this host's worker is alive and takes jobs (exit 0 or 1).",
+        ),
     ] = False,
 ) -> None:
     """Run one worker: it trains what the API accepted.
@@ -186,9 +189,12 @@ def worker(
     if check:
         from workers.heartbeat import STALE_S, heartbeat_of  # noqa: PLC0415
 
-        age_s = heartbeat_of(settings).age_s()
+        heartbeat = heartbeat_of(settings)
+        age_s = heartbeat.age_s()
         if age_s is None or age_s > STALE_S:
             _fail("no worker is alive on this host.", _START_FAILED)
+        if (unfit := heartbeat.unfit()) is not None:
+            _fail(f"the worker takes no jobs: {unfit}", _START_FAILED)
         typer.echo(f"alive {age_s:.1f} s ago")
         return
     from workers.main import run_worker  # noqa: PLC0415 - Celery takes half a second

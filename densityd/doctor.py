@@ -12,7 +12,12 @@ from pydantic_settings import BaseSettings
 
 from app.settings import ApiSettings
 from densityd import private_redis
-from densityd.doctor_store import examine_files, examine_staging
+from densityd.doctor_store import (
+    examine_files,
+    examine_identity,
+    examine_staging,
+    examine_workers,
+)
 from densityd.finding import Finding, Verdict
 from models_store.blobs import BlobStore
 from models_store.database import Database
@@ -93,7 +98,7 @@ def examine(
     findings = [database, _broker(api), store, _disk(api)]
     findings.append(examine_staging(blobs, repair=repair, grace_s=grace_s))
     if database.verdict == store.verdict == "ok":
-        findings += _files(api, blobs, deep=deep, repair=repair, grace_s=grace_s)
+        findings += _of_both(api, blobs, deep=deep, repair=repair, grace_s=grace_s)
     findings.append(_device(worker))
     return Report(settings=list(_settings(api, worker)), findings=findings)
 
@@ -163,12 +168,16 @@ def _disk(settings: ApiSettings) -> Finding:
     return Finding("disk", verdict, f"{free / 2**30:.1f} GiB are free below {folder}.")
 
 
-def _files(
+def _of_both(
     settings: ApiSettings, blobs: BlobStore, *, deep: bool, repair: bool, grace_s: float
 ) -> list[Finding]:
     database = Database(settings.resolved_database_url)
     try:
-        return examine_files(database, blobs, deep=deep, repair=repair, grace_s=grace_s)
+        together, workers = examine_identity(database, blobs), examine_workers(database)
+        if together.verdict == "problem":
+            return [together, workers]  # nothing of the rows is in there, and nothing may go
+        files = examine_files(database, blobs, deep=deep, repair=repair, grace_s=grace_s)
+        return [together, workers, *files]
     finally:
         database.dispose()
 

@@ -7,6 +7,8 @@ from models_store.blobs import BlobStore, FoundFile
 from models_store.consistency import Comparison, abandoned_jobs, compare
 from models_store.database import Database
 from models_store.errors import StoreError
+from models_store.live_workers import Workers
+from models_store.store_identity import known_identity
 
 _ABANDONED_S = 60.0
 _MIB = 2**20
@@ -34,6 +36,30 @@ def examine_files(
         ]
     except (StoreError, OSError) as error:
         return [Finding("files", "problem", f"Rows and files cannot be compared: {error}")]
+
+
+def examine_identity(database: Database, blobs: BlobStore) -> Finding:
+    """Look whether the store is the one that belongs to the database."""
+    try:
+        identity = known_identity(database)
+        if identity is None:
+            return Finding("identity", "note", "No API has tied the store to the database yet.")
+        blobs.check_identity(identity)
+    except StoreError as error:
+        return Finding("identity", "problem", str(error))
+    return Finding("identity", "ok", f"Database and store belong together: {identity}.")
+
+
+def examine_workers(database: Database) -> Finding:
+    """Look for workers that take no jobs."""
+    try:
+        alive = Workers(database).alive()
+    except StoreError as error:
+        return Finding("workers", "problem", f"The workers are not known: {error}")
+    out = [f"{worker.name}: {worker.unfit}" for worker in alive if worker.unfit is not None]
+    if out:
+        return Finding("workers", "problem", f"{len(out)} of {len(alive)} take no jobs:", out)
+    return Finding("workers", "ok" if alive else "note", f"{len(alive)} workers take jobs.")
 
 
 def examine_staging(blobs: BlobStore, *, repair: bool, grace_s: float) -> Finding:

@@ -18,9 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models_store.disk_errors import disk_errors
-from models_store.errors import BlobCorruptError, BlobDiskError, BlobError, BlobMissingError
+from models_store.errors import (
+    BlobCorruptError,
+    BlobDiskError,
+    BlobError,
+    BlobMissingError,
+    WrongStoreError,
+)
 
 STAGING = "staging"
+STORE_ID = "store-id"
+"""File that tells one store from another; a copy of the store has it, too."""
 
 _KEY = re.compile(r"(datasets|jobs|models|results)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){1,3}")
 _ATTEMPT = re.compile(r"[0-9]{1,9}(?=[-.])")
@@ -145,6 +153,48 @@ class BlobStore:
             _sync_folder(target.parent)
         return blob
 
+    def identity(self) -> str | None:
+        """Return what tells this store from others; None: it was never told, or is not there.
+
+        Raises:
+            BlobDiskError: the disk failed.
+        """
+        try:
+            return (self.root / STORE_ID).read_text(encoding="ascii").strip() or None
+        except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+            return None
+        except OSError as error:
+            raise BlobDiskError(STORE_ID, "cannot be read") from error
+
+    def check_identity(self, identity: str) -> None:
+        """Refuse to go on with a store that is not the one of this identity.
+
+        Raises:
+            WrongStoreError: it is another one, or is not there.
+            BlobDiskError: the disk failed.
+        """
+        found = self.identity()
+        if found == identity:
+            return
+        what = f"is store {found}" if found else "has no file store-id: nothing is mounted there"
+        raise WrongStoreError(
+            f"{self.root} {what}; the database belongs to store {identity}. Mount that one, or,"
+            f" where this is it, write {identity} into its file store-id."
+        )
+
+    def mark(self, identity: str) -> None:
+        """Give the store its identity, durably.
+
+        Raises:
+            StorageFullError: no space is left.
+            BlobError: the disk failed.
+        """
+        with self.staged(".id") as path, _translated(STORE_ID):
+            path.write_text(f"{identity}\n", encoding="ascii")
+            _hash_and_sync(path, STORE_ID)
+            path.replace(self.root / STORE_ID)
+            _sync_folder(self.root)
+
     def path(self, key: str) -> Path:
         """Return the file of a key, for reading.
 
@@ -195,8 +245,8 @@ class BlobStore:
     def files(self) -> Iterator[FoundFile]:
         """Give all that lies in the folder, links among it, but what is staged."""
         for path in sorted(self.root.rglob("*")):
-            staged = path.relative_to(self.root).parts[0] == STAGING
-            if not staged and (found := self._found(path)) is not None:
+            aside = path.relative_to(self.root).parts[0] in (STAGING, STORE_ID)
+            if not aside and (found := self._found(path)) is not None:
                 yield found
 
     def staged_files(self, *, older_than_s: float) -> list[FoundFile]:
@@ -237,17 +287,19 @@ class BlobStore:
             (self.root / file.key).unlink(missing_ok=True)
         return len(left)
 
-    def ping(self) -> None:
-        """Write and remove a probe file.
+    def ping(self, size: int = 5) -> None:
+        """Write, read back and remove a probe file of so many bytes.
 
         Raises:
             StorageFullError: no space is left.
-            BlobError: the folder cannot be written.
+            BlobError: the folder cannot be written, or gives back something else.
         """
+        probe = secrets.token_bytes(size)
         with self.staged(".probe") as path, _translated(STAGING):
-            path.write_bytes(b"probe")
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            path.write_bytes(probe)
+            _hash_and_sync(path, STAGING)
+            if path.read_bytes() != probe:
+                raise BlobDiskError(STAGING, "does not keep what is written to it")
 
     def _make_staging(self) -> None:
         if self._staging.is_dir():

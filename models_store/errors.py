@@ -194,6 +194,14 @@ class BlobDiskError(BlobError):
     """The disk failed; nothing is known of the file itself."""
 
 
+class WrongStoreError(StoreError):
+    """The blob store is not the one that belongs to the database."""
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(detail)
+
+
 class BlobMissingError(BlobError):
     """A stored file is gone."""
 

@@ -80,15 +80,21 @@ def sampling_task(job: Job, *, registry: Registry, settings: WorkerSettings) -> 
 
 
 def _common(job: Job, settings: WorkerSettings) -> dict[str, Any]:
-    return {
+    return common_fields(settings) | {
         "job_id": job.id,
         "attempt": job.attempt,
         "request_id": job.request_id,
+        "request": job.request,
+        "checkpoints": [CheckpointRef(**checkpoint) for checkpoint in job.checkpoints],
+    }
+
+
+def common_fields(settings: WorkerSettings) -> dict[str, Any]:
+    """What every trainer spawned by this process gets, whatever its job."""
+    return {
         "parent_pid": os.getpid(),
         "log_level": settings.log_level,
         "blob_root": str(settings.blob_root),
-        "request": job.request,
-        "checkpoints": [CheckpointRef(**checkpoint) for checkpoint in job.checkpoints],
         "device": settings.device,
         "threads": settings.trainer_threads,
         "nice": settings.trainer_nice,

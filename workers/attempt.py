@@ -28,6 +28,7 @@ from workers.protocol import (
     Interrupted,
     Message,
     Note,
+    Passed,
     Produced,
     Started,
     Tick,
@@ -143,7 +144,7 @@ class Attempt:
                 self._writes.add(partial(self._note, message.text))
             case Started():
                 self._started = True
-            case Tick() | Trained() | Produced() | Failed() | Unfit():
+            case Tick() | Trained() | Produced() | Passed() | Failed() | Unfit():
                 pass
 
     def _watch(self, now: float) -> None:

@@ -1,8 +1,8 @@
 """A worker process: the Celery consumer in the main thread, the sweep beside it."""
 
 import logging
-import os
 import signal
+import threading
 import time
 import warnings
 from typing import Any
@@ -18,12 +18,16 @@ from models_store.errors import (
     DatabaseUnavailableError,
     SchemaMismatchError,
     StorageFullError,
+    WrongStoreError,
 )
 from models_store.jobs import Jobs
+from models_store.live_workers import Workers
 from models_store.logs import configure_logging
 from models_store.private_files import create_private_files
+from models_store.store_identity import known_identity
 from workers.celery_app import create_celery
-from workers.heartbeat import heartbeat_of, worker_label
+from workers.fitness import UNTESTED
+from workers.heartbeat import LifeSigns, worker_label
 from workers.leftovers import Leftovers
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
@@ -53,7 +57,7 @@ def run_worker(settings: WorkerSettings) -> int:
     )
     try:
         _wait_for(database)
-        _prepare_store(settings)
+        _prepare_store(database, settings)
         return _consume(database, settings)
     except (DatabaseUnavailableError, SchemaMismatchError) as error:
         log.error("%s", error)  # noqa: TRY400 - one clear line, the traceback adds nothing
@@ -84,26 +88,35 @@ def _wait_for(database: Database) -> None:
             return
 
 
-def _prepare_store(settings: WorkerSettings) -> None:
+def _prepare_store(database: Database, settings: WorkerSettings) -> None:
+    """Try the store, unless it is not the one: then nothing is written there, and no job taken."""
     blobs = BlobStore(settings.blob_root)
     try:
+        identity = known_identity(database)
+        if identity is not None:
+            blobs.check_identity(identity)
         blobs.ping()
         blobs.sweep_staging(older_than_s=_STAGING_GRACE_S)
     except StorageFullError:
-        log.warning("the blob store is full: jobs will fail until something is deleted")
+        log.warning("the blob store is full: no job is taken until something is deleted")
+    except WrongStoreError as error:
+        log.warning("%s", error)
     except OSError as error:
         log.warning("the blob store's staging folder could not be swept: %s", error)
 
 
 def _consume(database: Database, settings: WorkerSettings) -> int:
-    supervisor = Supervisor(database, settings, worker=f"{worker_label(settings)}:{os.getpid()}")
+    signs = LifeSigns(settings, Workers(database), unfit=UNTESTED)
+    supervisor = Supervisor(
+        database, settings, worker=worker_label(settings), tested=False, tell=signs.tell
+    )
     app = create_celery(settings)
     register_tasks(app, supervisor)
-    heartbeat = heartbeat_of(settings)
     jobs = Jobs(database)
-    sweep = Sweep(jobs, app, interval_s=settings.sweep_interval_s, alive=heartbeat.beat)
+    sweep = Sweep(jobs, app, interval_s=settings.sweep_interval_s, alive=signs.beat)
     blobs = BlobStore(settings.blob_root)
     leftovers = Leftovers(jobs, blobs, keep_s=settings.keep_checkpoints_s)
+    getting_fit = threading.Thread(target=supervisor.get_fit, name="fitness", daemon=True)
 
     def stop(**_: Any) -> None:  # noqa: ANN401 - whatever Celery sends along
         supervisor.stop()
@@ -112,16 +125,18 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
     signals.worker_ready.connect(_end_alike, weak=False)
     # Celery leaves logging alone as soon as anybody listens.
     signals.setup_logging.connect(_keep_logging, weak=False)
-    heartbeat.beat()
+    signs.beat()
     sweep.start()
     leftovers.start()
+    getting_fit.start()
     try:
         return _start(app, settings)
     finally:
         supervisor.stop()
         sweep.stop()
         leftovers.stop()
-        heartbeat.remove()
+        getting_fit.join()
+        signs.remove()
 
 
 def _end_alike(**_: Any) -> None:  # noqa: ANN401 - whatever Celery sends along

@@ -57,6 +57,7 @@ class _Task(_Message):
         parent_pid: the supervisor; a trainer whose parent is another process ends at once.
         request: an accepted request.
         checkpoints: newest first.
+        store_id: identity of the store below `blob_root`, None if it has none yet.
         memory_bytes: data segment limit, None for none.
         long_epoch_s: seconds without a checkpoint after which one is written within an epoch.
     """
@@ -67,6 +68,7 @@ class _Task(_Message):
     parent_pid: int
     log_level: str
     blob_root: str
+    store_id: str | None = None
     request: dict[str, Any]
     checkpoints: list[CheckpointRef]
     device: str
@@ -108,9 +110,15 @@ class SamplingTask(_Task):
     model: ModelRef
 
 
+class SelfTestTask(_Task):
+    """Show that this worker has what any job needs."""
+
+    kind: Literal["selftest"] = "selftest"
+
+
 ModelTask = TrainingTask | VariationalTask
 BulkTask = ScoringTask | SamplingTask
-Task = ModelTask | BulkTask
+Task = ModelTask | BulkTask | SelfTestTask
 TASK: TypeAdapter[Task] = TypeAdapter(Annotated[Task, Field(discriminator="kind")])
 
 
@@ -172,6 +180,12 @@ class Produced(_Message):
     result: dict[str, Any]
 
 
+class Passed(_Message):
+    """The last message of a self-test that went well."""
+
+    type: Literal["passed"] = "passed"
+
+
 class Interrupted(_Message):
     """The last message after SIGTERM; `checkpoint` continues at the very next batch.
 
@@ -200,7 +214,9 @@ class Unfit(_Message):
     detail: str
 
 
-Message = Started | Tick | EpochDone | Note | Trained | Produced | Interrupted | Failed | Unfit
+Message = (
+    Started | Tick | EpochDone | Note | Trained | Produced | Passed | Interrupted | Failed | Unfit
+)
 MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 
 Send = Callable[[Message], None]

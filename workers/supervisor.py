@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable
 
 from models_store.blobs import BlobStore
 from models_store.database import Database
@@ -13,6 +14,7 @@ from models_store.logs import log_context
 from models_store.registry import Registry
 from workers.assignment import task_of
 from workers.attempt import Attempt, Stores
+from workers.fitness import Fitness
 from workers.process import TrainerProcess
 from workers.settings import WorkerSettings
 
@@ -27,23 +29,45 @@ class Supervisor:
     Args:
         database: the truth about jobs.
         settings: limits and devices.
-        worker: this process's name among workers.
+        worker: the worker's name among workers, the same after a restart.
+        tested: the worker is taken for fit until something speaks against it; otherwise it takes
+            no job before its self-test has passed.
+        tell: takes each new reason for which the worker takes no jobs, None once it does.
     """
 
-    def __init__(self, database: Database, settings: WorkerSettings, *, worker: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        settings: WorkerSettings,
+        *,
+        worker: str,
+        tested: bool = True,
+        tell: Callable[[str | None], None] = lambda _: None,
+    ) -> None:
         self._registry = Registry(database)
         self._stores = Stores(work=JobWork(database), blobs=BlobStore(settings.blob_root))
         self._settings = settings
         self._worker = worker
         self._stopping = threading.Event()
+        self._fitness = Fitness(
+            database, settings, stopping=self._stopping, tested=tested, tell=tell
+        )
 
     def stop(self) -> None:
         """Have every trainer write a checkpoint and end, and claim nothing more."""
         self._stopping.set()
 
+    def get_fit(self) -> bool:
+        """Wait until this worker has what any job needs; False: it is to end instead."""
+        return self._fitness.wait()
+
     def run_next(self) -> bool:
-        """Claim whatever may be claimed and carry it through; False when there was nothing."""
-        if self._stopping.is_set():
+        """Claim whatever may be claimed and carry it through; False when there was nothing.
+
+        A worker that is not fit keeps the thread until it is: so it takes no more messages from
+        the queue, which are for others.
+        """
+        if not self._fitness.wait():
             return False
         try:
             job = self._stores.work.claim(
@@ -82,19 +106,22 @@ class Supervisor:
             )
             return
         try:
-            trainer = TrainerProcess(task)
+            trainer = TrainerProcess(task.model_copy(update={"store_id": self._fitness.store_id}))
         except OSError as error:
             log.warning("no trainer can be started: %s", error)
             detail = f"no training process could be started ({error.strerror or error})"
-            self._give_back(job, AttemptEnd(ending=Ending.NOT_STARTED, detail=detail))
+            failed = AttemptEnd(ending=Ending.NOT_STARTED, detail=detail)
+            self._fitness.judge(failed)
+            self._give_back(job, failed)
             return
-        Attempt(
+        attempt = Attempt(
             job,
             trainer,
             stores=self._stores,
             settings=self._settings,
             stopping=self._stopping,
-        ).follow()
+        )
+        self._fitness.judge(attempt.follow())
 
     def _give_back(self, job: Job, failed: AttemptEnd) -> None:
         try:

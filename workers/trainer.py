@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from models_store.errors import BlobError, StorageFullError
+from models_store.blobs import BlobStore
+from models_store.errors import BlobError, StorageFullError, WrongStoreError
 from models_store.lifeline import die_with
 from models_store.logs import configure_logging, log_context
 from workers.errors import TrainingError, UnfitError
@@ -24,6 +25,7 @@ from workers.protocol import (
     Message,
     SamplingTask,
     ScoringTask,
+    SelfTestTask,
     Started,
     Task,
     TrainingTask,
@@ -127,10 +129,11 @@ def _prepare(task: Task) -> None:
     try:
         import torch  # noqa: PLC0415
 
-        from workers import bulk, devices, training, variational  # noqa: F401, PLC0415
+        from workers import bulk, devices, selftest, training, variational  # noqa: F401, PLC0415
     except (ImportError, OSError) as error:
         raise UnfitError("imports", f"A library cannot be loaded: {error}") from error
     devices.find_device(task.device)
+    _check_store(task)
     if task.memory_bytes is not None:
         _limit_memory(task.memory_bytes)
     if isinstance(task, TrainingTask | VariationalTask):
@@ -138,8 +141,23 @@ def _prepare(task: Task) -> None:
         torch.set_flush_denormal(True)
 
 
+def _check_store(task: Task) -> None:
+    """Make sure that the store is the one of the database.
+
+    Raises:
+        UnfitError: it is another one, or is not there.
+    """
+    try:
+        if task.store_id is not None:
+            BlobStore(Path(task.blob_root)).check_identity(task.store_id)
+    except WrongStoreError as error:
+        raise UnfitError("wrong_store", str(error)) from error
+    except BlobError as error:
+        raise UnfitError("storage_unavailable", str(error)) from error
+
+
 def _do(task: Task, channel: Channel, interrupted: Interruption) -> None:
-    from workers import bulk, training, variational  # noqa: PLC0415
+    from workers import bulk, selftest, training, variational  # noqa: PLC0415
 
     match task:
         case TrainingTask():
@@ -148,27 +166,43 @@ def _do(task: Task, channel: Channel, interrupted: Interruption) -> None:
             variational.infer(task, channel.send, interrupted=interrupted)
         case ScoringTask() | SamplingTask():
             bulk.produce(task, channel.send, interrupted=interrupted)
+        case SelfTestTask():
+            selftest.prove(task, channel.send)
 
 
 def outcome_of(error: Exception, task: Task) -> Failed | Unfit:
     """The message for an error: the job cannot succeed, or not on this worker."""
     match error:
-        case UnfitError() | TrainingError():
-            kind = Unfit if isinstance(error, UnfitError) else Failed
-            return kind(code=error.code, detail=str(error))
-        case StorageFullError():
-            return Unfit(code="storage_full", detail="The blob store has no space left.")
+        case UnfitError():
+            return Unfit(code=error.code, detail=str(error))
+        case TrainingError():
+            return _believed(error, task)
         case _ if is_out_of_memory(error):
             return Failed(code="oom", detail=_out_of_memory(task))
-        case BlobError() | OSError():
-            log.error("the blob store failed", exc_info=error)
-            return Unfit(code="storage_unavailable", detail="The blob store cannot be used.")
+        case StorageFullError() | BlobError() | OSError():
+            return _of_disk(error)
         case RuntimeError() if any(sign in str(error) for sign in _DEVICE_FAULTS):
             log.error("the device failed", exc_info=error)
             return Unfit(code="device_failed", detail=f"The device {task.device} failed.")
         case _:
             log.error("the %s failed", task.kind, exc_info=error)
             return Failed(code="internal", detail=None)
+
+
+def _of_disk(error: Exception) -> Unfit:
+    if isinstance(error, StorageFullError):
+        return Unfit(code="storage_full", detail="The blob store has no space left.")
+    log.error("the blob store failed", exc_info=error)
+    return Unfit(code="storage_unavailable", detail="The blob store cannot be used.")
+
+
+def _believed(error: TrainingError, task: Task) -> Failed | Unfit:
+    """A failure of the job, unless its store went away meanwhile: then nothing is known of it."""
+    try:
+        _check_store(task)
+    except UnfitError as unfit:
+        return Unfit(code=unfit.code, detail=str(unfit))
+    return Failed(code=error.code, detail=str(error))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -40,6 +40,7 @@ def upgrade() -> None:
         "store",
         sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("identity", sa.Text(), nullable=False),
+        sa.Column("marked", sa.Boolean(), nullable=False),
         sa.CheckConstraint("position = 1", name=op.f("ck_store_single")),
         sa.PrimaryKeyConstraint("position", name=op.f("pk_store")),
     )

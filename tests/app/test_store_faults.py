@@ -224,14 +224,14 @@ def test_postgresql_may_be_down_at_the_start_and_later(tmp_path, monkeypatch):
 
 @pytest.mark.fault(149, 154)
 @pytest.mark.parametrize("revision", ["from_the_future", None])
-def test_what_the_database_is_shows_when_it_comes(sqlite_url, monkeypatch, caplog, revision):
+def test_what_the_database_is_shows_when_it_comes(sqlite_url, blobs, monkeypatch, caplog, revision):
     monkeypatch.setattr("app.stores._RETRY_S", 0.01)
     database = Database(sqlite_url)
     if revision is not None:
         with database.write() as session:
             session.execute(text("UPDATE alembic_version SET version_num = 'from_the_future'"))
     refused = []
-    asyncio.run(check_later(database, refuse=lambda: refused.append(True)))
+    asyncio.run(check_later(database, blobs, refuse=lambda: refused.append(True)))
     assert refused == ([] if revision is None else [True])
     assert ("from_the_future" in caplog.text) == (revision is not None)
     database.dispose()

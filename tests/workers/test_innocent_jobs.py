@@ -14,9 +14,10 @@ from tests.workers.place import ENDLESS, Place, Running, wait_until
 Supervise = Callable[..., Running]
 
 
-@pytest.fixture
-def place(tmp_path: Path, database_url: str) -> Iterator[Place]:
-    place = Place(tmp_path / "data", database_url)
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    kind = "sqlite_url" if request.param == "sqlite" else "postgres_url"
+    place = Place(tmp_path / "data", request.getfixturevalue(kind))
     yield place
     place.database.dispose()
 

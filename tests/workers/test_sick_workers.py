@@ -1,0 +1,226 @@
+"""Workers that lack what any job needs: they take none, say so, and jobs that meet one go back."""
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from models_store.blobs import STORE_ID
+from models_store.job_states import JobState
+from models_store.live_workers import Workers
+from models_store.store_identity import adopt
+from tests.workers.place import ENDLESS, Place, Running, wait_until
+from workers.fitness import Fitness
+from workers.heartbeat import heartbeat_of
+from workers.settings import WorkerSettings
+from workers.supervisor import Supervisor
+
+StartWorker = Callable[..., "subprocess.Popen[bytes]"]
+Supervise = Callable[..., Running]
+
+JOBS = 4
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    kind = "sqlite_url" if request.param == "sqlite" else "postgres_url"
+    place = Place(tmp_path / "data", request.getfixturevalue(kind))
+    adopt(place.database, place.blobs)
+    yield place
+    place.database.dispose()
+
+
+def broken_torch(folder: Path) -> str:
+    """A path on which torch cannot be imported."""
+    (folder / "shim" / "torch").mkdir(parents=True)
+    (folder / "shim" / "torch" / "__init__.py").write_text(
+        "raise OSError('libtorch_cpu.so: cannot open shared object file')"
+    )
+    return os.pathsep.join(filter(None, [str(folder / "shim"), os.environ.get("PYTHONPATH", "")]))
+
+
+class Sick:
+    """A worker with a sickness, in threads as Celery's pool would have it."""
+
+    def __init__(self, place: Place, **changes: str) -> None:
+        self.told: list[str | None] = []
+        self.supervisor = Supervisor(
+            place.database,
+            place.with_settings(**changes),
+            worker="sick",
+            tested=False,
+            tell=self.told.append,
+        )
+        self.thread = threading.Thread(target=self.supervisor.run_next)
+        self.thread.start()
+
+    def end(self) -> None:
+        self.supervisor.stop()
+        self.thread.join(60)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def get_sick(place: Place) -> Iterator[Callable[..., Sick]]:
+    started: list[Sick] = []
+
+    def start(**changes: str) -> Sick:
+        started.append(Sick(place, **changes))
+        return started[-1]
+
+    yield start
+    for sick in started:
+        sick.end()
+
+
+@pytest.mark.fault(212, 213)
+@pytest.mark.parametrize("sickness", ["store not mounted", "broken torch", "no GPU"])
+def test_faults_212_213_a_sick_worker_takes_no_job_and_says_why(
+    place: Place,
+    get_sick: Callable[..., Sick],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sickness: str,
+) -> None:
+    dataset = place.add_dataset()
+    jobs = [place.submit(dataset, max_epochs=1) for _ in range(JOBS)]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    match sickness:
+        case "store not mounted":
+            sick, why = get_sick(store_url=str(elsewhere)), "nothing is mounted there"
+        case "no GPU":
+            sick, why = get_sick(device="cuda:7"), "no device cuda:7"
+        case _:
+            monkeypatch.setenv("PYTHONPATH", broken_torch(tmp_path))
+            sick, why = get_sick(), "libtorch_cpu.so"
+
+    wait_until(lambda: bool(sick.told))
+    assert why in str(sick.told[0])
+    sick.end()
+    assert {place.job(job_id).attempt for job_id in jobs} == {0}
+    assert not list(elsewhere.iterdir()), "it wrote into a folder that is not the store"
+
+
+@pytest.mark.fault(212)
+def test_fault_212_a_worker_whose_store_comes_back_takes_jobs_again(
+    place: Place, get_sick: Callable[..., Sick]
+) -> None:
+    job_id = place.submit(place.add_dataset(), max_epochs=1)
+    identity = place.blobs.root / STORE_ID
+    aside = identity.with_name("aside")
+    identity.rename(aside)
+    worker = get_sick()
+    wait_until(lambda: bool(worker.told))
+    assert place.job(job_id).attempt == 0
+
+    aside.rename(identity)
+
+    wait_until(lambda: place.state(job_id) is JobState.SUCCEEDED)
+    assert worker.told[-1] is None
+
+
+@pytest.mark.fault(212)
+def test_fault_212_a_store_that_goes_away_under_a_job_costs_it_nothing(
+    place: Place, supervise: Supervise
+) -> None:
+    job_id = place.submit(place.add_dataset(), **ENDLESS)
+    mounted, away = place.blobs.root, place.blobs.root.with_name("away")
+
+    class Vanishing(Supervisor):
+        """The store goes after the claim."""
+
+        def _carry_through(self, job: object) -> None:
+            mounted.rename(away)
+            mounted.mkdir()
+            super()._carry_through(job)  # type: ignore[arg-type]  # a job
+
+    supervisor = Vanishing(place.database, place.settings, worker="w")
+    assert supervisor.run_next()
+
+    job = place.job(job_id)
+    assert (job.state, job.attempt) == (JobState.QUEUED, 1), job.error
+    assert "nothing is mounted there" in place.messages(job_id)[-1]
+    assert not list(mounted.iterdir())
+    mounted.rmdir()
+    away.rename(mounted)
+    place.no_wait(job_id)
+    running = supervise()
+    wait_until(lambda: place.epoch(job_id) >= 1)
+    running.end()
+
+
+@pytest.mark.fault(212)
+def test_a_dataset_that_is_missing_from_the_right_store_fails_its_job(place: Place) -> None:
+    dataset = place.add_dataset()
+    job_id = place.submit(dataset, max_epochs=1)
+    place.blobs.delete(dataset.key)
+    assert Supervisor(place.database, place.settings, worker="w").run_next()
+    error = place.job(job_id).error
+    assert error is not None
+    assert error["code"] == "dataset_corrupt"
+
+
+@pytest.mark.fault(213)
+def test_fault_213_a_worker_is_tested_again_after_its_environment_failed_a_job(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [place.submit(place.add_dataset(), max_epochs=1) for _ in range(2)]
+    told: list[str | None] = []
+    supervisor = Supervisor(place.database, place.settings, worker="w", tell=told.append)
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", broken_torch(tmp_path))
+        assert supervisor.run_next()
+        again = threading.Thread(target=supervisor.run_next)
+        again.start()
+        wait_until(lambda: len(told) >= 1)
+    assert [place.job(job_id).attempt for job_id in jobs] == [1, 0]
+    assert place.state(jobs[0]) is JobState.QUEUED
+    assert "A library cannot be loaded" in place.messages(jobs[0])[-1]
+
+    again.join(120)
+    assert told[-1] is None
+    assert JobState.SUCCEEDED in [place.state(job_id) for job_id in jobs]
+
+
+@pytest.mark.fault(212)
+@pytest.mark.usefixtures("place_redis")
+def test_fault_212_a_worker_process_without_its_store_lives_and_tells_it_everywhere(
+    place: Place, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    job_id = place.submit(place.add_dataset(), max_epochs=1)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    variables = {"DENSITYD_DATABASE_URL": place.settings.resolved_database_url}
+    worker = start_worker(
+        DENSITYD_STORE_URL=str(elsewhere), DENSITYD_WORKER_NAME="sick", **variables
+    )
+    heartbeat = heartbeat_of(place.with_settings(worker_name="sick"))
+    wait_until(lambda: "nothing is mounted there" in str(heartbeat.unfit()))
+    wait_until(lambda: "nothing is mounted there" in str(Workers(place.database).alive()))
+    assert [row.name for row in Workers(place.database).alive()] == ["sick"]
+    log = (place.settings.data_dir / "worker.log").read_text()
+    assert "this worker takes no jobs" in log
+
+    start_worker(DENSITYD_WORKER_NAME="well", **variables)
+
+    wait_until(lambda: place.state(job_id) is JobState.SUCCEEDED)
+    assert place.job(job_id).attempt == 1
+    assert worker.poll() is None
+    worker.terminate()
+    assert worker.wait(30) == 0
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_fit_worker_passes_its_own_test(place: Place) -> None:
+    told: list[str | None] = []
+    settings: WorkerSettings = place.settings
+    fitness = Fitness(
+        place.database, settings, stopping=threading.Event(), tested=False, tell=told.append
+    )
+    assert fitness.wait()
+    assert told == [None]
+    assert fitness.store_id == place.blobs.identity()

@@ -1,0 +1,168 @@
+"""Fitness of a worker: it takes jobs only while it has what any job needs."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from models_store.blobs import BlobStore
+from models_store.database import Database
+from models_store.errors import BlobError, DatabaseError, WrongStoreError
+from models_store.job_retries import AttemptEnd, Ending
+from models_store.store_identity import known_identity
+from workers.assignment import common_fields
+from workers.process import TrainerProcess
+from workers.protocol import Failed, Message, Passed, SelfTestTask, Unfit
+from workers.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+UNTESTED = "Its self-test has not passed yet."
+
+_READ_S = 0.2
+_LIMIT_S = 180.0
+_FIRST_WAIT_S = 1.0
+_LONGEST_WAIT_S = 60.0
+# Ends after which this side may be the cause.
+_DOUBTFUL = frozenset({Ending.CRASHED, Ending.NOT_STARTED, Ending.ENVIRONMENT})
+
+
+class Fitness:
+    """Tests, again and again with back-off while they fail; safe to share between threads.
+
+    Args:
+        database: tells which store belongs to it.
+        settings: what a trainer of this worker gets.
+        stopping: set when the worker is to end.
+        tested: the worker is taken for fit until something speaks against it.
+        tell: takes each new reason for which the worker takes no jobs, None once it does.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        settings: WorkerSettings,
+        *,
+        stopping: threading.Event,
+        tested: bool,
+        tell: Callable[[str | None], None],
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._blobs = BlobStore(settings.blob_root)
+        self._stopping = stopping
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._tested = tested
+        self._reason = None if tested else UNTESTED
+        self._failures = 0
+        self._look_at = 0.0
+        self.store_id: str | None = None
+
+    def wait(self) -> bool:
+        """Wait until the worker is fit to take a job; False: it is to end instead."""
+        while not self._stopping.is_set():
+            with self._lock:
+                if self._is_fit():
+                    return True
+                pause_s = max(0.0, self._look_at - time.monotonic())
+            self._stopping.wait(pause_s)
+        return False
+
+    def judge(self, failed: AttemptEnd | None) -> None:
+        """Take note of an attempt: how it failed, None where it went well.
+
+        After some failures the worker is tested before it takes another job, and waits longer
+        each time that its environment fails.
+        """
+        with self._lock:
+            if failed is None:
+                self._failures = 0
+            elif failed.ending in _DOUBTFUL:
+                self._tested = False
+                if failed.ending is not Ending.CRASHED:
+                    self._put_out(f"{failed.detail}.")
+
+    def _is_fit(self) -> bool:
+        """Look at the store, which costs next to nothing, and test the rest where that is due."""
+        if time.monotonic() < self._look_at:
+            return False
+        try:
+            reason = self._fault_of_store() or (None if self._tested else self._fault_of_trainer())
+        except DatabaseError:
+            self._look_at = time.monotonic() + _FIRST_WAIT_S
+            return self._tested  # without it there is nothing to claim either
+        if self._stopping.is_set():
+            return False
+        if reason is not None:
+            self._put_out(reason)
+            return False
+        self._tested = True
+        self._say(None)
+        return True
+
+    def _put_out(self, reason: str) -> None:
+        self._tested = False
+        pause_s = min(_FIRST_WAIT_S * 2.0 ** min(self._failures, 30), _LONGEST_WAIT_S)
+        self._failures += 1
+        self._look_at = time.monotonic() + pause_s
+        self._say(reason)
+
+    def _say(self, reason: str | None) -> None:
+        if reason == self._reason:
+            return
+        self._reason = reason
+        if reason is None:
+            log.info("this worker takes jobs")
+        else:
+            log.error("this worker takes no jobs: %s", reason)
+        self._tell(reason)
+
+    def _fault_of_store(self) -> str | None:
+        if self.store_id is None:
+            self.store_id = known_identity(self._database)
+        if self.store_id is None:
+            return None  # the API has not started yet; there are no jobs
+        try:
+            self._blobs.check_identity(self.store_id)
+        except (WrongStoreError, BlobError) as error:
+            return str(error)
+        return None
+
+    def _fault_of_trainer(self) -> str | None:
+        """Have a trainer do a little of everything."""
+        try:
+            trainer = TrainerProcess(self._task())
+        except OSError as error:
+            return f"No training process can be started: {error}."
+        last: Message | None = None
+        give_up_at = time.monotonic() + _LIMIT_S
+        try:
+            while not trainer.at_end:
+                for message in trainer.read(_READ_S):
+                    last = message
+                if self._stopping.is_set() or time.monotonic() > give_up_at:
+                    trainer.kill()
+            status = trainer.wait(_READ_S)
+        finally:
+            trainer.close()
+        match last:
+            case Passed():
+                return None
+            case Unfit(detail=detail):
+                return detail
+            case Failed(code=code, detail=detail):
+                return f"The self-test failed with {code}: {detail or 'see the log'}."
+            case _:
+                return f"The self-test's process ended with status {status}."
+
+    def _task(self) -> SelfTestTask:
+        return SelfTestTask(
+            job_id="selftest",
+            attempt=0,
+            request_id=None,
+            request={},
+            checkpoints=[],
+            store_id=self.store_id,
+            **common_fields(self._settings),
+        )

@@ -1,0 +1,37 @@
+"""A self-test: whatever any job needs of its worker, once and small."""
+
+from pathlib import Path
+
+import torch
+
+from flows import build, spec_from_dict
+from models_store.blobs import BlobStore
+from workers.devices import find_device
+from workers.errors import UnfitError
+from workers.protocol import Passed, SelfTestTask, Send
+
+_PROBE_BYTES = 2**20
+_FLOW = {"family": "realnvp", "layers": 2, "hidden": [8]}
+
+
+def prove(task: SelfTestTask, send: Send) -> None:
+    """Make a step of training on the device, and use the store.
+
+    Raises:
+        UnfitError: the device does not compute.
+        StorageFullError: the store has no space left.
+        BlobError: the store cannot be used.
+    """
+    torch.set_num_threads(task.threads)
+    device = find_device(task.device)
+    flow = build(spec_from_dict(_FLOW), 2, seed=0).to(device)
+    optimiser = torch.optim.Adam(flow.parameters())
+    rows = torch.linspace(-1, 1, 32, device=device).reshape(16, 2)
+    loss = -flow.log_prob_of_table(rows, space="model").mean()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+    optimiser.step()
+    after = flow.log_prob_of_table(rows, space="model").mean()
+    if not bool(after.isfinite()) or float(after) == -float(loss):
+        raise UnfitError("device_failed", f"The device {task.device} computes something else.")
+    BlobStore(Path(task.blob_root)).ping(_PROBE_BYTES)
+    send(Passed())
