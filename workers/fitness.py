@@ -36,6 +36,10 @@ class Fitness:
         stopping: set when the worker is to end.
         tested: the worker is taken for fit until something speaks against it.
         tell: takes each new reason for which the worker takes no jobs, None once it does.
+
+    Attributes:
+        reason: why the worker takes no jobs; None: it does.
+        store_id: identity of the store that belongs to the database; None: not known yet.
     """
 
     def __init__(
@@ -54,7 +58,7 @@ class Fitness:
         self._tell = tell
         self._lock = threading.Lock()
         self._tested = tested
-        self._reason = None if tested else UNTESTED
+        self.reason = None if tested else UNTESTED
         self._failures = 0
         self._look_at = 0.0
         self.store_id: str | None = None
@@ -109,9 +113,9 @@ class Fitness:
         self._say(reason)
 
     def _say(self, reason: str | None) -> None:
-        if reason == self._reason:
+        if reason == self.reason:
             return
-        self._reason = reason
+        self.reason = reason
         if reason is None:
             log.info("this worker takes jobs")
         else:

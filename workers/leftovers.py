@@ -3,6 +3,7 @@
 import logging
 import random
 import threading
+from collections.abc import Callable
 
 from models_store.blobs import BlobStore
 from models_store.errors import DatabaseError, StorageFullError
@@ -22,12 +23,21 @@ class Leftovers:
         jobs: Jobs of all projects.
         blobs: Store that holds their files.
         keep_s: Seconds from a job's end for which its checkpoints are kept.
+        fit: Tells whether the worker has its store; without it rows must not forget files.
     """
 
-    def __init__(self, jobs: Jobs, blobs: BlobStore, *, keep_s: float) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        blobs: BlobStore,
+        *,
+        keep_s: float,
+        fit: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._jobs = jobs
         self._blobs = blobs
         self._keep_s = keep_s
+        self._fit = fit
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leftovers", daemon=True)
 
@@ -47,6 +57,8 @@ class Leftovers:
             DatabaseError: the database is away.
             StorageFullError: its disk is full.
         """
+        if not self._fit():
+            return 0
         due = self._jobs.leftover(keep_s=self._keep_s, limit=_MOST_JOBS)
         forgotten = 0
         for job_id in due:

@@ -115,7 +115,9 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
     jobs = Jobs(database)
     sweep = Sweep(jobs, app, interval_s=settings.sweep_interval_s, alive=signs.beat)
     blobs = BlobStore(settings.blob_root)
-    leftovers = Leftovers(jobs, blobs, keep_s=settings.keep_checkpoints_s)
+    leftovers = Leftovers(
+        jobs, blobs, keep_s=settings.keep_checkpoints_s, fit=lambda: supervisor.fit
+    )
     getting_fit = threading.Thread(target=supervisor.get_fit, name="fitness", daemon=True)
 
     def stop(**_: Any) -> None:  # noqa: ANN401 - whatever Celery sends along

@@ -57,6 +57,11 @@ class Supervisor:
         """Have every trainer write a checkpoint and end, and claim nothing more."""
         self._stopping.set()
 
+    @property
+    def fit(self) -> bool:
+        """Whether this worker takes jobs, as far as it knows."""
+        return self._fitness.reason is None
+
     def get_fit(self) -> bool:
         """Wait until this worker has what any job needs; False: it is to end instead."""
         return self._fitness.wait()

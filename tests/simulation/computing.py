@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 import workers.attempt
 import workers.bulk
 import workers.files
+import workers.fitness
+import workers.selftest
 import workers.supervisor
 import workers.trainer
 import workers.training
@@ -26,7 +28,7 @@ from tests.simulation.store import load_state, save_json, save_state
 from tests.simulation.trainer import Died, SimulatedTrainer, TrainerPlans
 from workers.data import open_table
 from workers.errors import TrainingError
-from workers.protocol import Task, Trained
+from workers.protocol import Passed, SelfTestTask, Task, Trained
 
 _FOREVER_S = 1e6
 _START_S = 5.0
@@ -51,17 +53,19 @@ class Computing:
                     here.setitem(sys.modules, "torch", None)
                 prepare(task)
 
-        def do_as_planned(*arguments: Any) -> None:
-            if self._plan.poison is Poison.AT_THE_START:
+        def do_as_planned(task: Task, *arguments: Any) -> None:
+            if not isinstance(task, SelfTestTask) and self._plan.poison is Poison.AT_THE_START:
                 raise Died
-            do(*arguments)
+            do(task, *arguments)
 
         patch.setattr(workers.trainer, "_prepare", prepare_as_here)
         patch.setattr(workers.trainer, "_do", do_as_planned)
         patch.setattr(workers.trainer, "_limit_memory", lambda _bytes: None)
-        patch.setattr(
-            workers.supervisor, "TrainerProcess", lambda task: SimulatedTrainer(self._world, task)
-        )
+        for module in (workers.supervisor, workers.fitness):
+            patch.setattr(
+                module, "TrainerProcess", lambda task: SimulatedTrainer(self._world, task)
+            )
+        patch.setattr(workers.selftest, "prove", lambda _task, send: send(Passed()))
         patch.setattr(workers.attempt, "_START_S", _START_S)
         patch.setattr(torch, "set_num_threads", lambda _n: None)
         patch.setattr(torch, "set_flush_denormal", lambda _on: True)

@@ -95,7 +95,9 @@ class Worker:
         self._kernel.kill(process)
 
     def _main(self) -> None:
-        supervisor = Supervisor(self._database, self._settings, worker=self.process.name)
+        supervisor = Supervisor(
+            self._database, self._settings, worker=self.process.name, tested=False
+        )
         self._supervisor = supervisor
         sweep = Sweep(
             Jobs(self._database),

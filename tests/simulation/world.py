@@ -13,6 +13,7 @@ from models_store.database import Database
 from models_store.errors import BlobError, DatabaseUnavailableError
 from models_store.job_states import FINAL_STATES
 from models_store.registry import Registry
+from models_store.store_identity import adopt
 from tests.models_store.makers import PROJECT
 from tests.simulation.broker import Broker
 from tests.simulation.callers import Asked, Caller
@@ -69,6 +70,7 @@ class Grounds:
         for dataset in self.store.datasets:
             registry.add_dataset(dataset)
         registry.add_version(PROJECT, "base", self.store.model)
+        adopt(database, self.store.blobs)
 
     def close(self) -> None:
         """Give everything back."""
