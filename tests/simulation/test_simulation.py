@@ -21,14 +21,7 @@ _MANY = 5000
 def check(seeds: range, grounds: Grounds) -> None:
     for seed in seeds:
         outcome = run_seed(seed, grounds)
-        assert outcome.violation is None or _known(outcome.violation), shrunk(outcome, grounds)
-
-
-def _known(violation: str) -> bool:
-    """The faults that are there: a worker without its store takes jobs, and these fail."""
-    return any(
-        part in violation for part in ("dataset_corrupt", "model_unusable", "a sick worker took")
-    )
+        assert outcome.violation is None, shrunk(outcome, grounds)
 
 
 @pytest.mark.parametrize("batch", range(_BATCHES))
@@ -46,15 +39,6 @@ def test_no_schedule_that_nobody_has_seen_breaks_a_promise(grounds: Grounds) -> 
 def test_no_schedule_of_thousands_breaks_a_promise(grounds: Grounds) -> None:
     first = random.SystemRandom().randrange(10**6, 10**9)
     check(range(first, first + _MANY), grounds)
-
-
-@pytest.mark.parametrize(
-    "found",
-    ["(dataset_corrupt)", "a sick worker took"],
-)
-def test_a_fault_that_is_there_is_found(grounds: Grounds, found: str) -> None:
-    violations = (run_seed(seed, grounds).violation for seed in range(_BATCH * _BATCHES))
-    assert any(violation and found in violation for violation in violations)
 
 
 def test_a_seed_gives_the_same_schedule_in_every_process(grounds: Grounds) -> None:
