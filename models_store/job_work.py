@@ -292,8 +292,9 @@ def _record_epoch(
 
 def _name_checkpoint(row: JobRow, checkpoint: Checkpoint) -> list[str]:
     # Progress is what a next attempt need not do again.
-    if checkpoint["step"] > row.last_step:
-        row.last_step = checkpoint["step"]
+    step = checkpoint.get("step", 0)
+    if step > row.last_step:
+        row.last_step = step
         row.failures = []
     others = [other for other in row.checkpoints if other["key"] != checkpoint["key"]]
     named = [dict(checkpoint), *others]

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from densityd.ports import free_port
-from models_store.blobs import BlobStore
+from models_store.blobs import STORE_ID, BlobStore
 from models_store.database import Database, migrate
 from models_store.keys import Keys, Scope
 from models_store.registry import Registry
@@ -156,7 +156,8 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def files_of(settings: ApiSettings) -> list[Path]:
-    return [path for path in settings.blob_root.rglob("*") if path.is_file()]
+    found = settings.blob_root.rglob("*")
+    return [path for path in found if path.is_file() and path.name != STORE_ID]
 
 
 def assert_nothing_was_left(client: TestClient, settings: ApiSettings) -> None:
