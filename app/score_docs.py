@@ -40,6 +40,8 @@ _FAILURES = (
     "not-found",
     "not-acceptable",
     "overloaded",
+    "limit-memory",
+    "limit-parameters",
     "artifact-missing",
     "artifact-corrupt",
     "artifact-mismatch",

@@ -58,7 +58,13 @@ class Pictured:
             "content": dict.fromkeys(_MEDIA_TYPES.values(), _FILE),
         },
         **problem_responses(
-            "not-found", "plot-unavailable", "overloaded", "artifact-missing", "artifact-corrupt"
+            "not-found",
+            "plot-unavailable",
+            "overloaded",
+            "limit-memory",
+            "limit-parameters",
+            "artifact-missing",
+            "artifact-corrupt",
         ),
     },
 )
