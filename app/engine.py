@@ -40,8 +40,9 @@ _SMALL_ROWS = 64
 _BATCH_ROWS = 256
 _FIRST_ROWS = 256  # of a function whose speed is not known
 _MAX_ROWS = 8192
-# Rows computed at a time may take so much memory while they are.
-_TURN_BYTES = 128 * 2**20
+# Rows computed at a time may take so much memory while they are: it takes some 20 ms to fill, which
+# bounds how long others wait for the first turn of a large flow.
+_TURN_BYTES = 16 * 2**20
 _TILE_ROWS = 64  # what kernels compute together; a part of a tile costs as much as all of it
 _MAX_KEYS = 10_000
 # A turn of a large request, while small ones come and where none do.
