@@ -16,6 +16,7 @@ import models_store.job_rows
 import models_store.job_work
 import models_store.jobs
 import models_store.registry
+import workers.fitness
 import workers.sweep
 import workers.trainer
 from tests.simulation.plan import CallFault, Effect, Fault, Kind, Plan, Poison, Sickness, WorkerPlan
@@ -58,7 +59,7 @@ class Change:
 class Value:
     """A constant, and what it becomes."""
 
-    owner: ModuleType
+    owner: ModuleType | type
     name: str
     new: object
 
@@ -81,6 +82,10 @@ class Mutation:
     changes: tuple[Change | Value, ...]
     breaks: str
     where: Callable[[Plan], Plan] = lambda plan: plan
+
+
+def _no_fault(*_: object) -> None:
+    """Find nothing amiss with a worker."""
 
 
 def _workers_freeze(plan: Plan) -> Plan:
@@ -227,11 +232,21 @@ MUTATIONS = (
             Change(
                 workers.trainer,
                 "outcome_of",
-                "Unfit if isinstance(error, UnfitError) else Failed",
-                "Failed",
+                "Unfit(code=error.code",
+                "Failed(code=error.code",
             ),
+            Value(workers.fitness.Fitness, "_fault_of_trainer", _no_fault),
         ),
         "an innocent job is failed (imports)",
+        where=_a_worker_lacks_torch,
+    ),
+    Mutation(
+        "a worker tests itself before its first job and after its environment failed one",
+        (
+            Value(workers.fitness.Fitness, "_fault_of_trainer", _no_fault),
+            Value(workers.fitness.Fitness, "judge", _no_fault),
+        ),
+        "a sick worker took",
         where=_a_worker_lacks_torch,
     ),
     Mutation(
@@ -239,7 +254,7 @@ MUTATIONS = (
         (
             Change(
                 workers.trainer,
-                "outcome_of",
+                "_of_disk",
                 'Unfit(code="storage_unavailable"',
                 'Failed(code="storage_unavailable"',
             ),

@@ -321,7 +321,7 @@ def test_a_disk_that_fails_under_a_trainer_gives_the_job_back_and_registers_noth
 
 @pytest.mark.slow
 @pytest.mark.fault(133)
-def test_fault_133_a_full_disk_fails_the_job_and_keeps_the_checkpoints(
+def test_fault_133_a_full_disk_gives_the_job_back_until_there_is_room(
     tmp_path: Path, supervise: Supervise, place: Place
 ) -> None:
     small = tmp_path / "small"
@@ -344,10 +344,17 @@ def test_fault_133_a_full_disk_fails_the_job_and_keeps_the_checkpoints(
                 pass
         running.join()
 
-        error = place.job(job_id).error
-        assert error is not None
-        assert error["code"] == "storage_full"
-        for checkpoint in place.job(job_id).checkpoints:
+        job = place.job(job_id)
+        assert job.state is JobState.QUEUED, job.error
+        assert "no space left" in place.messages(job_id)[-1]
+        for checkpoint in job.checkpoints:
             place.blobs.verify(checkpoint["key"], checkpoint["sha256"])
+        reached = place.epoch(job_id)
+
+        filler.unlink()
+        place.no_wait(job_id)
+        running = supervise(store_url=str(small))
+        wait_until(lambda: place.epoch(job_id) > reached)
+        running.end()
     finally:
         subprocess.run(["/bin/umount", "-l", str(small)], check=True)  # noqa: S603 - a fixed command
