@@ -300,7 +300,7 @@ class _Body:
         self._settings = settings_of(request)
         self._codec, self._parameters = request_codec(request.headers.get("content-type"))
         self._shape = RowsShape(row_columns(version), self._settings.max_score_rows)
-        self.early = _may_answer_early(request, self._settings)
+        self.early = False
         self._max_wait_s = max_wait_s
         self._incoming: Incoming | None = None
         self._admitted = False
@@ -333,6 +333,7 @@ class _Body:
         """
         state = self._request.app.state
         settings, codec = self._settings, self._codec
+        self.early = _may_answer_early(self._request, settings)
         self._incoming = Incoming(
             body=self._bytes(limit=codec.max_bytes(settings)),
             format=codec.format,
