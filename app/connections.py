@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 import httptools
 from starlette.types import Scope
@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 MAX_HEADER_BYTES = 64 * 1024
 MAX_HEADERS = 100
 MAX_FRAMING_BYTES = 64 * 1024
-"""What the chunks of a body may have in sizes and extensions beyond as much as they hold."""
+"""What a head has before it is complete, and what the chunks of a body have in sizes and extensions
+beyond as much as they hold."""
 MAX_PIPELINED = 16
 """Requests of one connection that wait while another one is served; the last of them ends it."""
 RESERVED = 16
@@ -120,8 +121,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self._await_headers()
         self._framing_bytes += len(data)
         self._parse(data)
-        if self._framing_bytes > MAX_FRAMING_BYTES and self._in_body and not self._ended:
-            self._refuse("bad-request", "The chunks of the body hold too little for their number.")
+        if self._framing_bytes > MAX_FRAMING_BYTES and not self._ended:
+            if self._in_body:
+                self._refuse("bad-request", "The chunks of the body hold too little.")
+            else:
+                self._refuse("limit-headers")  # one without end, which the parser keeps
 
     def on_message_begin(self) -> None:
         """A request begins: its headers must come soon."""
@@ -136,15 +140,22 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """Count the path as header bytes."""
-        super().on_url(url)
-        self._count(len(url))
+        self.url += url
+        self._header_bytes += len(url)
+        if self._header_bytes > MAX_HEADER_BYTES:
+            self._refuse_headers()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a header, or one that follows the body: of those none is of use."""
+        """Keep and count a header, or one that follows the body: of those none is of use."""
         self._fields += 1
-        self._count(len(name) + len(value))
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > MAX_HEADER_BYTES or self._fields > MAX_HEADERS:
+            self._refuse_headers()
         if not self._in_body:
-            super().on_header(name, value)
+            name = name.lower()
+            self.headers.append((name, value))
+            if name == b"expect":
+                self.expect_100_continue = value.lower() == b"100-continue"
 
     def on_headers_complete(self) -> None:
         """The request can be served, if its head is right."""
@@ -152,12 +163,8 @@ class BoundedProtocol(HttpToolsProtocol):
         method, version = parser.get_method(), parser.get_http_version()
         try:
             self.url = checked_target(method, version, self.url, self.headers)
-            httptools.parse_url(self.url)
         except HeadError as error:
             self._refuse(error.slug, error.detail, is_head=method == b"HEAD")
-            raise
-        except httptools.HttpParserError:
-            self._refuse("bad-request", "The target is not valid.", is_head=method == b"HEAD")
             raise
         if self._looks_only and self.url.partition(b"?")[0] not in _LOOKS:
             self._refuse("overloaded", is_head=method == b"HEAD")
@@ -166,12 +173,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self._upgrade_ignored = True
             return
         self._stop_timer()
-        self._in_body = True
         if version == "1.0":
             self.expect_100_continue = False
         super().on_headers_complete()
+        self._in_body = True
         cycle = self.cycle
-        self.scope["state"][_CYCLE] = cycle
         self._persistent = cycle.keep_alive and len(self.pipeline) < MAX_PIPELINED
         # Who waits to be asked for the body may send the next request instead, once there is an
         # answer: what is body then nobody knows.
@@ -253,21 +259,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self.open_connections.put(self, caller)
 
     def _parse(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while True:
-            try:
-                self.parser.feed_data(rest)
-            except httptools.HttpParserUpgrade as stopped:
-                rest = rest[stopped.args[0] :]
-                self._parse_without_upgrade()
-            except httptools.HttpParserError as error:
-                self._on_parser_error(error)
-                return
-            else:
-                return
-            if self._ended or not rest:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stopped:
+            self._parse_without_upgrade()
+            rest = data[stopped.args[0] :]
+            if self._ended:
                 self._more_came |= bool(rest)
-                return
+            elif rest:
+                self._parse(rest)
+        except httptools.HttpParserError as error:
+            self._on_parser_error(error)
 
     def _parse_without_upgrade(self) -> None:
         """Parse the head that came once more: the parser then knows that a body follows it."""
@@ -284,7 +286,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def _on_parser_error(self, error: httptools.HttpParserError) -> None:
         if self._ended:
             return  # our own way to end the parsing
-        if isinstance(error, httptools.HttpParserCallbackError):
+        if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(
+            error.__context__, httptools.HttpParserInvalidURLError
+        ):
             log.error("a request broke the protocol's own code", exc_info=error)
         reason = str(error)
         if reason in _VERSION_ERRORS:
@@ -303,11 +307,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if cycle.body:
             cycle.message_event.set()
 
-    def _count(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > MAX_HEADER_BYTES or self._fields > MAX_HEADERS:
-            self._refuse("limit-headers")
-            raise _ParsingEndedError
+    def _refuse_headers(self) -> NoReturn:
+        self._refuse("limit-headers")
+        raise _ParsingEndedError
 
     def _await_headers(self) -> None:
         self._header_timer = self.loop.call_later(self.header_timeout_s, self._on_timeout)

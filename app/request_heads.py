@@ -45,15 +45,25 @@ def checked_target(method: bytes, version: str, target: bytes, headers: Headers)
         raise HeadError("http-version", "The version of HTTP must be 1.1 or 1.0.")
     if method not in METHODS:
         raise HeadError("not-implemented", "The method is none that this server knows.")
-    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    hosts, codings = _hosts_and_codings(headers)
     if codings:
         _check_codings(codings, version)
-    host = _checked_host([value for name, value in headers if name == b"host"], version)
+    host = _checked_host(hosts, version)
     if target.startswith(b"/") and b"#" not in target:
         return target
     if target == b"*" and method == b"OPTIONS":
         return target
     return _origin_form(target, host)
+
+
+def _hosts_and_codings(headers: Headers) -> tuple[list[bytes], list[bytes]]:
+    hosts, codings = [], []
+    for name, value in headers:
+        if name == b"host":
+            hosts.append(value)
+        elif name == b"transfer-encoding":
+            codings.append(value)
+    return hosts, codings
 
 
 def _check_codings(codings: Sequence[bytes], version: str) -> None:

@@ -254,6 +254,17 @@ def test_fault_196_trailers_are_bounded_and_are_no_headers(server):
     assert answers[0].headers["x-request-id"] != "trailed"
 
 
+@pytest.mark.fault(88)
+@pytest.mark.parametrize("start", [b"A: ", b"A", b""])
+def test_fault_088_a_head_without_end_is_refused_while_it_comes(server, start):
+    head = b"GET /livez" + (b" HTTP/1.1\r\nHost: x\r\n" if start else b"?") + start
+    with connected(server) as connection:
+        with suppress(ConnectionError):
+            connection.sendall(head + b"x" * 5_000_000)
+        answers = answers_in(received(connection))
+    assert [(answer.status, answer.slug) for answer in answers] == [(431, "limit-headers")]
+
+
 ACCEPTED = {
     "empty lines before": b"\r\n\r\n" + LIVE,
     "an absolute target": b"GET http://x/livez HTTP/1.1\r\nHost: x\r\n\r\n",
