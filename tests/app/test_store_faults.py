@@ -17,8 +17,10 @@ from starlette.testclient import TestClient
 
 from app.main import DATABASE_POOL, create_app
 from app.settings import ApiSettings
-from app.stores import check_later
+from app.stores import check_later, check_stores
+from models_store.blobs import BlobStore
 from models_store.database import Database, migrate
+from models_store.errors import WrongStoreError
 from tests.app.conftest import CSV, assert_refused, files_of
 from tests.app.serving import registered
 from tests.servers import PostgresServer
@@ -235,3 +237,14 @@ def test_what_the_database_is_shows_when_it_comes(sqlite_url, blobs, monkeypatch
     assert refused == ([] if revision is None else [True])
     assert ("from_the_future" in caplog.text) == (revision is not None)
     database.dispose()
+
+
+@pytest.mark.fault(212)
+def test_an_api_refuses_a_store_that_is_not_the_databases(database, blobs, tmp_path):
+    assert check_stores(database, blobs) == []
+    unmounted = tmp_path / "unmounted"
+    unmounted.mkdir()
+    with pytest.raises(WrongStoreError, match="nothing is mounted there"):
+        check_stores(database, BlobStore(unmounted))
+    assert list(unmounted.iterdir()) == []
+    assert check_stores(database, blobs) == []
