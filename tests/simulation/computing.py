@@ -3,6 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -62,9 +63,7 @@ class Computing:
         patch.setattr(workers.trainer, "_do", do_as_planned)
         patch.setattr(workers.trainer, "_limit_memory", lambda _bytes: None)
         for module in (workers.supervisor, workers.fitness):
-            patch.setattr(
-                module, "TrainerProcess", lambda task: SimulatedTrainer(self._world, task)
-            )
+            patch.setattr(module, "TrainerProcess", partial(SimulatedTrainer, self._world))
         patch.setattr(workers.selftest, "prove", lambda _task, send: send(Passed()))
         patch.setattr(workers.attempt, "_START_S", _START_S)
         patch.setattr(torch, "set_num_threads", lambda _n: None)

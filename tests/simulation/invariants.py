@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,6 @@ from models_store.blobs import BlobStore
 from models_store.job_states import FINAL_STATES, TRANSITIONS, JobKind, JobState
 from tests.simulation.callers import Asked
 from tests.simulation.computing import all_seen, sampled
-from tests.simulation.kernel import Kernel
 from tests.simulation.plan import Poison
 from tests.simulation.store import readable
 
@@ -84,15 +84,22 @@ class Row:
 
 
 class Monitor:
-    """Compares all rows with those of before, at every commit."""
+    """Compares all rows with those of before, at every commit.
 
-    def __init__(self, kernel: Kernel, rows: sqlite3.Connection, blobs: BlobStore) -> None:
-        self._kernel = kernel
+    Args:
+        rows: the database.
+        blobs: the store.
+        sick: names of the workers that can run nothing.
+    """
+
+    def __init__(self, rows: sqlite3.Connection, blobs: BlobStore, *, sick: frozenset[str]) -> None:
         self._rows = rows
         self._blobs = blobs
         self._before: dict[str, tuple[Any, ...]] = {}
+        self._holders: dict[str, str] = {}
         self.jobs: dict[str, Row] = {}
-        self.claims: list[tuple[str, int, str]] = []
+        self._sick = sick
+        self._taken: Counter[str] = Counter()
 
     def look(self, call: str, process: str, now: str) -> list[str]:
         """Check a commit; what changed, in words.
@@ -131,7 +138,8 @@ class Monitor:
         elif row.state is not old.state:
             _demand(row.state in TRANSITIONS[old.state], "no such move", row, old)
         elif call in _WORKERS_WRITES:
-            _demand(old.worker == process, f"{process} writes, {old.worker} holds it", row)
+            holder = self._holders[row.id]
+            _demand(holder == process, f"{process} writes, {holder} holds it", row)
         _demand(row.last_epoch >= old.last_epoch, "epochs go back", row, old)
         newer = row.step > old.step
         _demand(not (newer and row.failures), "a newer checkpoint is no progress", row, old)
@@ -142,14 +150,18 @@ class Monitor:
     def _check_claim(self, row: Row, old: Row, *, process: str, now: str) -> None:
         _demand(row.attempt == old.attempt + 1, "attempts are skipped", row, old)
         _demand(row.state is JobState.RUNNING, "an attempt without a run", row)
-        _demand(row.worker == process, f"{process} claims for {row.worker}", row)
+        name = process.partition(".")[0]
+        _demand(row.worker == name, f"{process} claims for {row.worker}", row)
         if old.state is JobState.RUNNING:
             assert old.lease_expires_at is not None
             _demand(old.lease_expires_at <= now, "two leases at once", row, old)
         else:
             _demand(old.state is JobState.QUEUED, "no such move", row, old)
             self._check_order(old)
-        self.claims.append((row.request_id, row.attempt, process))
+        self._holders[row.id] = process
+        self._taken[name] += 1
+        too_many = name in self._sick and self._taken[name] > MOST_OF_A_SICK_WORKER
+        _demand(not too_many, f"a sick worker took {self._taken[name]} attempts", row)
 
     def _check_order(self, claimed: Row) -> None:
         """Nobody who came first is passed, but those who wait after a failure."""
@@ -173,7 +185,7 @@ class Monitor:
         _demand(version == row.model_version, "another version", row)
         _demand(readable(self._blobs, key, sha256), "what it made is not readable", row)
 
-    def check_end(self, asked: Iterable[Asked], *, healthy: Iterable[str]) -> None:
+    def check_end(self, asked: Iterable[Asked]) -> None:
         """Check what came of every job.
 
         Raises:
@@ -191,7 +203,6 @@ class Monitor:
         for row in self.jobs.values():
             _demand(row.state in FINAL_STATES, "it never ends", row)
         self._check_products(asked)
-        self._check_sick(set(healthy))
 
     def _check_products(self, asked: Iterable[Asked]) -> None:
         """What came out is what a job that nobody disturbed would have given."""
@@ -206,15 +217,6 @@ class Monitor:
                 plan = plans[row.id]
                 wanted = sampled(0, plan.epochs * plan.batches)
                 _demand(np.array_equal(rows, wanted), "its file is another", row)
-
-    def _check_sick(self, healthy: set[str]) -> None:
-        """A worker that can run nothing takes few attempts, however many jobs there are."""
-        taken: dict[str, int] = {}
-        for _, _, process in self.claims:
-            name = process.partition(".")[0]
-            taken[name] = taken.get(name, 0) + (name not in healthy)
-        worst = max(taken.values(), default=0)
-        _demand(worst <= MOST_OF_A_SICK_WORKER, f"a sick worker took {worst} attempts")
 
 
 MOST_OF_A_SICK_WORKER = 4

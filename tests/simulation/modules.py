@@ -155,7 +155,12 @@ def substituted(kernel: Kernel) -> Iterator[pytest.MonkeyPatch]:
         "random": (random, chance),
         "secrets": (
             secrets,
-            _module("secrets", token_hex=lambda n: f"{chance.getrandbits(8 * n):0{2 * n}x}"),
+            _module(
+                "secrets",
+                token_bytes=chance.randbytes,
+                token_hex=lambda n: chance.randbytes(n).hex(),
+                randbelow=chance.randrange,
+            ),
         ),
         "queue": (
             queue,

@@ -119,6 +119,10 @@ def _a_worker_lacks_torch(plan: Plan) -> Plan:
     return replace(plan, workers=(WorkerPlan(sickness=Sickness.BROKEN_TORCH), WorkerPlan()))
 
 
+def _a_worker_lacks_its_store(plan: Plan) -> Plan:
+    return replace(plan, workers=(WorkerPlan(sickness=Sickness.STORE_NOT_MOUNTED), WorkerPlan()))
+
+
 def _models_are_not_stored(plan: Plan) -> Plan:
     return replace(plan, call_faults=(CallFault(call="models", nth=1, effect=Effect.FAILS),))
 
@@ -261,5 +265,11 @@ MUTATIONS = (
         ),
         "an innocent job is failed (storage_unavailable)",
         where=_models_are_not_stored,
+    ),
+    Mutation(
+        "a worker knows its store",
+        (Value(workers.fitness.Fitness, "_fault_of_store", _no_fault),),
+        "(dataset_corrupt)",
+        where=_a_worker_lacks_its_store,
     ),
 )

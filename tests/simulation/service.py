@@ -1,5 +1,6 @@
 """The service's processes: API and workers, as their entry points put the real parts together."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,16 +9,17 @@ import redis
 from kombu.exceptions import OperationalError
 
 import app.queue
+import workers.main
 from app.queue import JobQueue
+from models_store.errors import BlobError, DatabaseUnavailableError
 from models_store.jobs import Jobs
 from models_store.registry import Registry
 from tests.simulation.broker import Broker
 from tests.simulation.database import SimulatedDatabase
 from tests.simulation.kernel import Kernel, Process
+from tests.simulation.modules import Event
 from tests.simulation.plan import WorkerPlan
 from workers.settings import WorkerSettings
-from workers.supervisor import Supervisor
-from workers.sweep import Sweep
 
 _END_S = 10.0
 
@@ -55,7 +57,7 @@ class Api:
 
 
 class Worker:
-    """One worker: the threads of `workers.main`, with a loop for Celery's consumer."""
+    """One worker: what `workers.main` puts together, but for Celery's consumer."""
 
     def __init__(
         self,
@@ -63,9 +65,9 @@ class Worker:
         plan: WorkerPlan,
         *,
         kernel: Kernel,
-        broker: Broker,
         database: SimulatedDatabase,
         settings: WorkerSettings,
+        ended: Callable[[Process], None],
     ) -> None:
         self.name = name
         self.plan = plan
@@ -73,47 +75,112 @@ class Worker:
         self.process = Process(name)
         self.process.alive = False
         self._kernel = kernel
-        self._broker = broker
         self._database = database
         self._settings = settings
-        self._supervisor: Supervisor | None = None
+        self._ended = ended
 
     def boot(self) -> None:
         """Start the process."""
         self.starts += 1
-        self._supervisor = None
         self.process = Process(f"{self.name}.{self.starts}")
-        vars(self.process)["worker"] = self
         self._kernel.spawn(self.process, self._main)
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL for one that does not end."""
-        process, supervisor = self.process, self._supervisor
-        if supervisor is not None:
-            supervisor.stop()
-            self._kernel.sleep(_END_S)
+        process = self.process
+        consumer: Consumer | None = vars(process).get("consumer")
+        if consumer is not None:
+            consumer.stop()
+            give_up_at = self._kernel.now + _END_S
+            while process.alive and self._kernel.now < give_up_at:
+                self._kernel.sleep(0.1)
         self._kernel.kill(process)
 
     def _main(self) -> None:
-        supervisor = Supervisor(
-            self._database, self._settings, worker=self.process.name, tested=False
-        )
-        self._supervisor = supervisor
-        sweep = Sweep(
-            Jobs(self._database),
-            self._broker.as_celery(OperationalError),
-            interval_s=self._settings.sweep_interval_s,
-            alive=lambda: None,
-        )
-        sweep.start()
         process = self.process
-        for _ in range(self.plan.slots):
-            self._kernel.spawn(process, lambda: self._consume(supervisor))
+        try:
+            workers.main._prepare_store(self._database, self._settings)
+            workers.main._consume(self._database, self._settings)
+        except (BlobError, DatabaseUnavailableError):
+            self._ended(process)  # with an error, as `run_worker` does
+        self._kernel.kill(process)
 
-    def _consume(self, supervisor: Supervisor) -> None:
+
+class Consumer:
+    """Stands for Celery in one worker: its application, its consumer, its signals."""
+
+    exitcode = 0
+
+    def __init__(self, kernel: Kernel, broker: Broker) -> None:
+        self._kernel = kernel
+        self._broker = broker
+        self._client = broker.as_celery(OperationalError)
+        self._slots = 0
+        self._busy = 0
+        self._stopped = Event(kernel)
+        self._run: Callable[[str], None]
+        self.shutting_down: list[Callable[[], None]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def task(self, *, name: str) -> Callable[[Callable[[str], None]], None]:
+        """Take the function that answers a hint."""
+
+        def register(run: Callable[[str], None]) -> None:
+            self._run = run
+
+        return register
+
+    def Worker(self, *, concurrency: int, **_: object) -> "Consumer":  # noqa: N802 - Celery's name
+        """The consumer itself."""
+        self._slots = concurrency
+        return self
+
+    def start(self) -> None:
+        """Consume until told to stop, and until what runs has ended."""
+        for _ in range(self._slots):
+            self._kernel.spawn(self._kernel.process, self._consume)
+        self._stopped.wait()
+        while self._busy:
+            self._kernel.sleep(0.1)
+
+    def stop(self) -> None:
+        """What SIGTERM does."""
+        for handler in self.shutting_down:
+            handler()
+        self._stopped.set()
+
+    def _consume(self) -> None:
         while True:
-            self._broker.receive()
-            supervisor.run_next()
+            job_id = self._broker.receive()
+            if self._stopped.is_set():
+                return
+            self._busy += 1
+            self._run(job_id)
+            self._busy -= 1
+
+
+def patch_celery(patch: pytest.MonkeyPatch, kernel: Kernel, broker: Broker) -> None:
+    """Give each worker a Celery of its own, which is not there."""
+
+    def consumer() -> Consumer:
+        held = vars(kernel.process)
+        if "consumer" not in held:
+            held["consumer"] = Consumer(kernel, broker)
+        return held["consumer"]  # type: ignore[no-any-return]  # put there above
+
+    def connect(handler: Callable[[], None], **_: object) -> None:
+        consumer().shutting_down.append(handler)
+
+    nothing = SimpleNamespace(connect=lambda *_, **__: None)
+    signals = SimpleNamespace(
+        worker_shutting_down=SimpleNamespace(connect=connect),
+        worker_ready=nothing,
+        setup_logging=nothing,
+    )
+    patch.setattr(workers.main, "create_celery", lambda _settings: consumer())
+    patch.setattr(workers.main, "signals", signals)
 
 
 def patch_queue(patch: pytest.MonkeyPatch, broker: Broker) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.plan import draw
+from tests.simulation.plan import Plan, draw
 from tests.simulation.schedules import run_seed, shrunk
 from tests.simulation.world import Grounds
 
@@ -42,7 +42,8 @@ def test_no_schedule_of_thousands_breaks_a_promise(grounds: Grounds) -> None:
 
 
 def test_a_seed_gives_the_same_schedule_in_every_process(grounds: Grounds) -> None:
-    seed = next(seed for seed in range(100) if len(draw(seed).faults) > 3)
+    # One whose log does not tell the path and the identity of the store.
+    seed = next(seed for seed in range(100) if len(draw(seed).faults) > 3 and healthy(draw(seed)))
     program = (
         "from tests.simulation.test_simulation import digest\n"
         "from tests.simulation.world import Grounds\n"
@@ -57,6 +58,10 @@ def test_a_seed_gives_the_same_schedule_in_every_process(grounds: Grounds) -> No
         check=True,
     )
     assert digest(seed, grounds) == digest(seed, grounds) == other.stdout.strip()
+
+
+def healthy(plan: Plan) -> bool:
+    return all(worker.sickness is None for worker in plan.workers)
 
 
 def digest(seed: int, grounds: Grounds) -> str:

@@ -50,7 +50,9 @@ class SimulatedTrainer:
         self._reader: Wait | None = None
         worker = self._kernel.process
         world.spawned(self)
-        self.process = Process(f"trainer of {task.request_id} #{task.attempt}", worker)
+        self.process = Process(
+            f"trainer of {task.request_id or task.job_id} #{task.attempt}", worker
+        )
         vars(self.process)["trainer"] = self
         self._kernel.spawn(self.process, self._main)
 

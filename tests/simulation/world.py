@@ -23,8 +23,8 @@ from tests.simulation.faults import Faults
 from tests.simulation.invariants import BrokenPromiseError, Monitor, Row
 from tests.simulation.kernel import Kernel, Killed, Process
 from tests.simulation.modules import database_time, substituted
-from tests.simulation.plan import SPAWN, Effect, JobPlan, Plan, Sickness
-from tests.simulation.service import Api, Worker, patch_queue
+from tests.simulation.plan import SPAWN, Effect, JobPlan, Plan, Sickness, WorkerPlan
+from tests.simulation.service import Api, Worker, patch_celery, patch_queue
 from tests.simulation.store import Store, patch_files
 from tests.simulation.trainer import SimulatedTrainer, TrainerPlans
 from workers.settings import WorkerSettings
@@ -45,7 +45,6 @@ _SETTINGS: dict[str, Any] = {
     "checkpoint_interval_s": 0.5,
     "long_epoch_s": 0.7,
     "trainer_memory_bytes": 2**30,
-    "worker_name": "simulated",
 }
 
 
@@ -55,15 +54,23 @@ class Grounds:
     def __init__(self) -> None:
         self.store = Store()
         self.database = SharedDatabase(self._fill)
-        common = _SETTINGS | {"data_dir": self.store.data_dir}
-        self.settings = {
-            None: WorkerSettings(**common),
-            Sickness.BROKEN_TORCH: WorkerSettings(**common),
-            Sickness.NO_GPU: WorkerSettings(**common, device="cuda:0"),
-            Sickness.STORE_NOT_MOUNTED: WorkerSettings(
-                **common, store_url=str(self.store.elsewhere)
-            ),
-        }
+        self._settings: dict[tuple[str, WorkerPlan], WorkerSettings] = {}
+
+    def settings(self, name: str, worker: WorkerPlan) -> WorkerSettings:
+        """A worker's settings, which hold what it lacks."""
+        known = self._settings.get((name, worker))
+        if known is None:
+            given = _SETTINGS | {
+                "data_dir": self.store.data_dir,
+                "worker_name": name,
+                "worker_concurrency": worker.slots,
+            }
+            if worker.sickness is Sickness.NO_GPU:
+                given["device"] = "cuda:0"
+            if worker.sickness is Sickness.STORE_NOT_MOUNTED:
+                given["store_url"] = str(self.store.elsewhere)
+            known = self._settings[name, worker] = WorkerSettings(**given)
+        return known
 
     def _fill(self, database: Database) -> None:
         registry = Registry(database)
@@ -107,9 +114,18 @@ class World(Transactions, TrainerPlans):
         self._trainers: list[SimulatedTrainer] = []
         grounds.database.reset(self.kernel)
         grounds.store.reset()
-        self._monitor = Monitor(self.kernel, grounds.database.rows, grounds.store.blobs)
+        self._monitor = Monitor(
+            grounds.database.rows,
+            grounds.store.blobs,
+            sick=frozenset(
+                f"w{number}"
+                for number, worker in enumerate(plan.workers)
+                if worker.sickness is not None
+            ),
+        )
         self.broker = Broker(self.kernel, loss=plan.message_loss)
         self._database = SimulatedDatabase(grounds.database, self)
+        self._faults = Faults(plan.faults, self)
         self.apis = [
             Api(f"api{number}", self.kernel, self.broker, self._database)
             for number in range(plan.apis)
@@ -119,14 +135,13 @@ class World(Transactions, TrainerPlans):
                 f"w{number}",
                 worker,
                 kernel=self.kernel,
-                broker=self.broker,
                 database=self._database,
-                settings=grounds.settings[worker.sickness],
+                settings=grounds.settings(f"w{number}", worker),
+                ended=self._faults.restart,
             )
             for number, worker in enumerate(plan.workers)
         ]
         self.parts: list[Api | Worker] = [*self.apis, *self.workers]
-        self._faults = Faults(plan.faults, self)
         self._callers = [self._caller(number, job) for number, job in enumerate(plan.jobs)]
 
     def run(self) -> Outcome:
@@ -134,6 +149,7 @@ class World(Transactions, TrainerPlans):
         violation = None
         with substituted(self.kernel) as patch, _listening(self._log):
             patch_queue(patch, self.broker)
+            patch_celery(patch, self.kernel, self.broker)
             patch_files(patch, self._around_write)
             Computing(self).patch(patch)
             try:
@@ -159,10 +175,7 @@ class World(Transactions, TrainerPlans):
         if not ended:
             unfinished = [f"{row}" for row in self._monitor.jobs.values() if not _final(row)]
             raise BrokenPromiseError(f"not over after {LIMIT_S:g} s | " + " | ".join(unfinished))
-        self._monitor.check_end(
-            [caller.asked for caller in self._callers],
-            healthy=[worker.name for worker in self.workers if worker.plan.sickness is None],
-        )
+        self._monitor.check_end([caller.asked for caller in self._callers])
 
     def _finish(self) -> None:
         for part in self.parts:
