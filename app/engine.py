@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from prometheus_client import CollectorRegistry
 
+from app.engine_order import FairOrder
 from app.engine_shares import EngineShares, Terms
 from app.engine_work import (
     EngineError,
@@ -63,7 +64,8 @@ class Engine:
     result going to its own request. Large requests, and small ones beside them, take turns: each
     turn of a large one computes as many rows as fit in a couple of milliseconds, so a request
     of one row waits for a chunk of a large one, not for the whole of it. Where no small ones come,
-    turns are longer, which costs less.
+    turns are longer, which costs less. Projects share the time of the engine equally, see
+    `FairOrder`.
 
     Batches that take less than the way to the thread and back are computed on the event loop
     itself, see `QuickBatches`.
@@ -97,6 +99,7 @@ class Engine:
         self._changed = threading.Condition()
         self._stopping = False
         self._steps = 0
+        self._order = FairOrder()
         self._metrics = metrics or EngineMetrics(CollectorRegistry())
         self._shares = EngineShares(max_waiting, max_wait_s=max_wait_s, metrics=self._metrics)
         self._quick = QuickBatches(self._metrics)
@@ -256,12 +259,12 @@ class Engine:
         while self._wait():
             if batch := self._next_batch():
                 self._step(batch, partial(self._compute_batch, batch))
-            if self._turns:
-                turn = self._turns[0]
+            if turn := self._next_turn():
                 self._step([turn], partial(self._take_turn, turn))
 
     def _step(self, works: Sequence[Small | Large], compute: Callable[[], None]) -> None:
         """Compute something; whatever goes wrong ends the requests that it is of, and no others."""
+        began = time.monotonic()
         try:
             compute()
         except BaseException:  # the thread computes for everybody: nothing ends it
@@ -270,6 +273,7 @@ class Engine:
                 with suppress(Exception):  # whatever it is, the caller has been woken
                     self._end(work, EngineError())
         finally:
+            self._order.charge(works[0].owner, time.monotonic() - began)
             self._steps += 1
 
     def _wait(self) -> bool:
@@ -280,13 +284,14 @@ class Engine:
             return not self._stopping
 
     def _next_batch(self) -> list[Small]:
-        """Small requests for the function of the first of them, as they stand in the queue."""
+        """Small requests for the function of one of them, as they stand in the queue."""
         with self._changed:
             if not self._small:
                 return []
             batch: list[Small] = []
-            key, rows = self._small[0].key, 0
-            most = min(_BATCH_ROWS, _rows_in_memory(self._small[0].row_bytes))
+            first = self._order.first(self._small)
+            key, rows = first.key, 0
+            most = min(_BATCH_ROWS, _rows_in_memory(first.row_bytes))
             for work in self._small:
                 if work.key != key:
                     continue
@@ -296,6 +301,10 @@ class Engine:
                 batch.append(work)
                 rows += len(work.rows)
         return batch
+
+    def _next_turn(self) -> Large | None:
+        with self._changed:
+            return self._order.first(self._turns) if self._turns else None
 
     def _compute_batch(self, batch: list[Small]) -> None:
         began = time.thread_time()
@@ -313,7 +322,8 @@ class Engine:
             self._end(work, None)
             return
         with self._changed:
-            self._turns.rotate(-1)
+            self._turns.remove(work)
+            self._turns.append(work)
 
     def _turn(self, work: Large) -> bool:
         work.begun = True

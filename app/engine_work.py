@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.turns import owner_here
+
 log = logging.getLogger(__name__)
 
 Rows = NDArray[Any]
@@ -43,10 +45,12 @@ class Work:
 
     Attributes:
         begun: set by whoever computes it, before it does.
+        owner: project on whose account it is computed.
     """
 
     size_bytes: int
     begun: bool = field(default=False, init=False)
+    owner: str = field(default_factory=owner_here, init=False)
     loop: asyncio.AbstractEventLoop = field(
         default_factory=asyncio.get_running_loop, init=False, repr=False
     )
