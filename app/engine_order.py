@@ -1,11 +1,16 @@
 """The order in which projects get the engine."""
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from app.engine_work import Work
 
-_Work = TypeVar("_Work", bound=Work)
+class Owned(Protocol):
+    """Work on the account of a project."""
+
+    owner: str
+
+
+_Work = TypeVar("_Work", bound=Owned)
 
 
 class FairOrder:
