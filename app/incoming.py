@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 from app.body_memory import ProjectMemory
 from app.row_shape import RowsShape
 from app.settings import ApiSettings
-from app.turns import Threads, in_thread
+from app.turns import Threads, in_thread, in_thread_alone
 from models_store.blobs import BlobStore
 from models_store.table_contract import TableFormat
 
@@ -81,8 +81,8 @@ async def write_to_disk(body: AsyncIterator[bytes], destination: Path) -> int:
 async def in_thread_if_large(
     decode: Callable[_Parameters, _Result], *args: _Parameters.args, **kwargs: _Parameters.kwargs
 ) -> _Result:
-    """Call `decode`, whose first argument is a body, off the event loop if that takes long."""
+    """Call `decode`, whose first argument is a body, off the event loop, one at a time, if that takes long."""
     body = args[0]
     if isinstance(body, bytes) and len(body) > _INLINE_BYTES:
-        return await in_thread(decode, *args, **kwargs)
+        return await in_thread_alone(decode, *args, **kwargs)
     return decode(*args, **kwargs)

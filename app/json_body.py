@@ -12,7 +12,7 @@ from starlette.types import Message
 from app.dependencies import body_memory_of, settings_of
 from app.problems import FieldError, Problem
 from app.request_bodies import limit_packed_body
-from app.turns import in_thread
+from app.turns import in_thread_alone
 from models_store.strict_json import JsonError, parse_strict
 
 JSON_MEDIA_TYPE = "application/json"
@@ -66,7 +66,7 @@ def json_body(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
         body = await read_body(request, limit=settings_of(request).max_json_bytes)
         if len(body) <= _INLINE_BYTES:
             return validate_json(model, body)
-        return await in_thread(validate_json, model, body)
+        return await in_thread_alone(validate_json, model, body)
 
     return read
 

@@ -247,7 +247,8 @@ def _share_out(state: State, settings: ApiSettings) -> None:
     state.upload_room = UploadRoom()
     state.open_uploads = OpenBound("uploads", settings.max_open_uploads)
     state.route_turns = Turns(sys.maxsize, each=EACH)
-    state.threads = Threads("requests", _THREADS, each=_THREADS_EACH)
+    documents = Threads("documents", 1, each=1)
+    state.threads = Threads("requests", _THREADS, each=_THREADS_EACH, alone=documents)
     parsers = settings.max_parsers
     state.parsers = Threads("parsers", parsers, each=max(1, parsers - 1))
     state.imports = ImportQueue(settings)

@@ -123,9 +123,13 @@ class Threads:
         name: of the threads.
         at_once: their number.
         each: those that work for one project.
+        alone: thread for what keeps the interpreter's lock, one call at a time; None: these.
     """
 
-    def __init__(self, name: str, at_once: int, *, each: int) -> None:
+    def __init__(
+        self, name: str, at_once: int, *, each: int, alone: "Threads | None" = None
+    ) -> None:
+        self.alone = alone or self
         self._turns = Turns(at_once, each=each)
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix=name)
 
@@ -155,6 +159,8 @@ class Threads:
     def close(self) -> None:
         """Take nothing more; what is at work is not waited for."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if self.alone is not self:
+            self.alone.close()
 
     def _end(self, loop: asyncio.AbstractEventLoop, owner: str) -> None:
         if not loop.is_closed():
@@ -201,3 +207,21 @@ async def in_thread(
         return await asyncio.to_thread(function, *args, **kwargs)
     threads, owner = account
     return await threads.run(owner, function, *args, **kwargs)
+
+
+async def in_thread_alone(
+    function: Callable[_Parameters, _Result],
+    /,
+    *args: _Parameters.args,
+    **kwargs: _Parameters.kwargs,
+) -> _Result:
+    """Call a function as `in_thread` does, but no two at a time: for the parsing of documents.
+
+    It makes many objects and keeps the interpreter's lock: several at a time stop the event loop
+    for seconds, and their objects are in memory together.
+    """
+    account = _account.get()
+    if account is None:
+        return await asyncio.to_thread(function, *args, **kwargs)
+    threads, owner = account
+    return await threads.alone.run(owner, function, *args, **kwargs)
