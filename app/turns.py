@@ -1,6 +1,7 @@
 """Turns at what there is little of, such as threads: shared fairly by the projects that ask."""
 
 import asyncio
+import traceback
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -221,7 +222,23 @@ async def in_thread_alone(
     for seconds, and their objects are in memory together.
     """
     account = _account.get()
+    call = partial(_forgetting, partial(function, *args, **kwargs))
     if account is None:
-        return await asyncio.to_thread(function, *args, **kwargs)
+        return await asyncio.to_thread(call)
     threads, owner = account
-    return await threads.alone.run(owner, function, *args, **kwargs)
+    return await threads.alone.run(owner, call)
+
+
+def _forgetting(call: Callable[[], _Result]) -> _Result:
+    """Call a function; what it made is not kept by the error that it raises.
+
+    A million objects would stay until the collector of cycles comes, which stops everybody.
+    """
+    try:
+        return call()
+    except BaseException as error:
+        kept: BaseException | None = error
+        while kept is not None:
+            traceback.clear_frames(kept.__traceback__)
+            kept = kept.__context__
+        raise

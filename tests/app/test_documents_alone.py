@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import weakref
 
 import pytest
 
@@ -59,3 +60,25 @@ def test_large_bodies_are_decoded_one_at_a_time_by_project(threads):
 def test_the_service_has_one_thread_for_documents(client):
     threads = client.app.state.threads
     assert threads.alone is not threads
+
+
+class Document:
+    """What a parser makes."""
+
+
+@pytest.mark.fault(231)
+def test_the_error_about_a_document_does_not_keep_the_document(threads):
+    made: list[weakref.ref[Document]] = []
+
+    def decode(_body: bytes) -> None:
+        document = Document()
+        made.append(weakref.ref(document))
+        raise ValueError("its rows have another width")
+
+    async def main() -> ValueError:
+        with on_account_of("a", threads), pytest.raises(ValueError, match="width") as raised:
+            await in_thread_if_large(decode, b" " * (1 << 20))
+        return raised.value
+
+    error = asyncio.run(main())
+    assert made[0]() is None, error
