@@ -15,11 +15,11 @@ from starlette.responses import Response
 
 from app.problem_type import ProblemType
 from app.problem_types import PROBLEM_TYPES
-from models_store.checkpoints import CheckpointMismatchError
 from models_store.errors import (
     BlobCorruptError,
     BlobError,
     BlobMissingError,
+    CheckpointMismatchError,
     ConflictError,
     CursorError,
     DatabaseBusyError,
@@ -37,6 +37,7 @@ from models_store.errors import (
     ResultNotReadyError,
     StorageFullError,
     StoreError,
+    WrongStoreError,
 )
 from models_store.table_contract import TableError
 
@@ -70,6 +71,7 @@ _DOMAIN_ERRORS: dict[type[StoreError], str | None] = {
     BlobCorruptError: "artifact-corrupt",
     CheckpointMismatchError: "artifact-mismatch",
     BlobError: "storage-unavailable",
+    WrongStoreError: "storage-unavailable",
     ModelFileError: "checkpoint-invalid",
 }
 

@@ -27,7 +27,12 @@ from flows import (
     spec_to_dict,
 )
 from models_store.blobs import BlobStore, StoredBlob
-from models_store.errors import BlobCorruptError, BlobDiskError, BlobError, StorageFullError
+from models_store.errors import (
+    BlobCorruptError,
+    BlobDiskError,
+    CheckpointMismatchError,
+    StorageFullError,
+)
 from models_store.schemas import Levels, Preprocessing
 
 # One entry, so that equal contents are equal bytes: the order of several is not defined.
@@ -35,13 +40,6 @@ _METADATA_KEY = "densityd"
 _STEPS, _WIDTHS = "preprocessing.steps", "preprocessing.widths"
 _CONTEXT_MEAN = "context.standardise.mean"
 _NO_SPACE = "os error 28"
-
-
-class CheckpointMismatchError(BlobError):
-    """A stored file is whole, but it is not of the thing that was asked for."""
-
-    def __init__(self, key: str) -> None:
-        super().__init__(key, "belongs to something else")
 
 
 class ModelHeader(BaseModel):

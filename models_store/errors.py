@@ -209,6 +209,13 @@ class BlobMissingError(BlobError):
         super().__init__(key, "is missing")
 
 
+class CheckpointMismatchError(BlobError):
+    """A stored file that is whole, but not of the thing that was asked for."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key, "belongs to something else")
+
+
 class BlobCorruptError(BlobError):
     """A stored file does not hold what was stored."""
 

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models_store.blobs import BlobStore, StoredBlob
-from models_store.checkpoints import CheckpointMismatchError
+from models_store.errors import CheckpointMismatchError
 
 
 class Part(BaseModel):

@@ -31,7 +31,8 @@ from tests.densityd.scripted import DROP, Reply, ScriptedServer, a_json, a_probl
 QUICK = Retries(attempts=4, first_pause_s=0.001, longest_pause_s=2.0)
 ROWS = np.zeros((6, 2))
 DATASET: dict[str, object] = {
-    "id": "ds_1", "name": None, "rows": 6, "bytes": 1, "sha256": "a", "columns": [], "warnings": [],
+    "id": "ds_1", "name": None, "rows": 6, "bytes": 1, "sha256": "a", "columns": [],
+    "column_count": 0, "warnings": [],
     "created_at": "2026-11-24T15:27:00Z",
 }  # fmt: skip
 JOB: dict[str, object] = {

@@ -82,7 +82,7 @@ def test_events_come_whole_however_they_are_cut() -> None:
 
 def test_what_is_no_event_of_ours_is_refused() -> None:
     with pytest.raises(UnexpectedAnswerError):
-        list(EventDecoder().feed(b"data: {}\n\n"))
+        list(EventDecoder().feed(b"id: one\ndata: {}\n\n"))
 
 
 def test_a_file_is_replaced_as_a_whole_or_stays_as_it_was(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ import pytest
 from models_store.blobs import BlobStore, part_key, parts_key
 from models_store.bulk_acceptance import accept_sampling, accept_scoring
 from models_store.bulk_schemas import SamplingRequest, ScoringRequest
-from models_store.checkpoints import CheckpointMismatchError
 from models_store.database import Database
 from models_store.errors import (
     BlobCorruptError,
     BlobMissingError,
     CancelledInsteadError,
+    CheckpointMismatchError,
     FencedError,
     RequestError,
 )

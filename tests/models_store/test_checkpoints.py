@@ -10,13 +10,12 @@ from safetensors.torch import load_file, save_file
 from flows import FitState, Flow, FlowSpec, MadeSpec, MafSpec, RealNvpSpec, build
 from models_store.blobs import BlobStore, StoredBlob
 from models_store.checkpoints import (
-    CheckpointMismatchError,
     load_model,
     load_state,
     save_model,
     save_state,
 )
-from models_store.errors import BlobCorruptError, BlobMissingError
+from models_store.errors import BlobCorruptError, BlobMissingError, CheckpointMismatchError
 
 KEY = "models/job_1/1.safetensors"
 COLUMNS = ["a", "b", "c"]

@@ -297,7 +297,9 @@ def test_a_full_disk_is_told_and_what_was_stored_stays(sqlite: Database) -> None
 
     def fill(session: Session) -> None:
         session.execute(text("PRAGMA max_page_count=1"))
-        session.add_all([DatasetRow(**vars(a_dataset(name="x" * 9000))) for _ in range(20)])
+        session.add_all(
+            [DatasetRow(**vars(a_dataset(name="x" * 9000)), width=2) for _ in range(20)]
+        )
 
     with pytest.raises(StorageFullError):
         sqlite.transact(fill)

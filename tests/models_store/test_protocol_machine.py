@@ -4,10 +4,19 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from models_store import attempt_ends, job_retries
 from models_store.database import Database
 from tests.models_store.protocol_machine import ProtocolMachine
 
 COMMON = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_wait_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have jobs wait for hours after a failed attempt: the machine says when that is over."""
+    monkeypatch.setattr(
+        attempt_ends, "wait_s", lambda failures: 3600 * job_retries.wait_s(failures)
+    )
 
 
 @pytest.mark.timeout(180)

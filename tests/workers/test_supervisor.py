@@ -115,9 +115,10 @@ def test_faults_119_124_neither_kill_9_nor_a_stop_changes_the_model(
     assert place.state(job_id) is JobState.QUEUED, "it waited for the lease to run out"
     assert "signal 9" in place.messages(job_id)[0]
 
+    reached = place.epoch(job_id)
     place.no_wait(job_id)
     running = supervise()
-    wait_until(lambda: place.epoch(job_id) >= 6)
+    wait_until(lambda: place.epoch(job_id) >= reached + 2)
     running.supervisor.stop()
     assert running.join() < 8
     job = place.job(job_id)
