@@ -5,18 +5,27 @@ from collections.abc import AsyncGenerator, Iterator
 from app.body_memory import Share
 from app.incoming import Incoming, in_thread_if_large
 from app.row_shape import Floats
-from app.table_rows import as_problem, parse_options, read_table, table_rows
+from app.table_rows import (
+    MAX_BATCH_BYTES,
+    as_problem,
+    parse_options,
+    read_table,
+    table_rows,
+)
 from app.turns import in_thread
 from models_store.table_contract import TableError
-from models_store.table_ipc import END_BYTES, ArrowPieces, message_size
+from models_store.table_ipc import (
+    END_BYTES,
+    ArrowPieces,
+    largest_unpacked,
+    message_size,
+    unpacked_bytes,
+)
 from models_store.table_open import open_arrow_bytes
 from models_store.table_source import Columns
 
 WHOLE_BYTES = 2 * 1024 * 1024
 """Smaller bodies are read in memory, and checked to the end before any row is computed."""
-
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""No row of a batch is whole before its last column: what comes in larger ones waits on the disk."""
 
 
 async def read_arrow(incoming: Incoming) -> AsyncGenerator[Floats, None]:
@@ -33,10 +42,7 @@ async def read_arrow(incoming: Incoming) -> AsyncGenerator[Floats, None]:
             if len(waiting) > WHOLE_BYTES:
                 break
         else:
-            body = bytes(waiting)
-            with as_problem():
-                table = await in_thread_if_large(open_arrow_bytes, body, parse_options(incoming))
-            async for rows in table_rows(table, incoming):
+            async for rows in _small(bytes(waiting), incoming, share):
                 yield rows
             return
         stream = _Stream(incoming, waiting, share)
@@ -47,6 +53,20 @@ async def read_arrow(incoming: Incoming) -> AsyncGenerator[Floats, None]:
     if not stream.ended:
         async for rows in read_table(incoming, start=rest, before=stream.count):
             yield rows
+
+
+async def _small(body: bytes, incoming: Incoming, share: Share) -> AsyncGenerator[Floats, None]:
+    """The rows of a body that is in memory, unless it unpacks to too much for that."""
+    unpacked = await in_thread_if_large(largest_unpacked, body)
+    if unpacked > MAX_BATCH_BYTES:
+        async for rows in read_table(incoming, start=body):
+            yield rows
+        return
+    share.hold(len(body) + unpacked)
+    with as_problem():
+        table = await in_thread_if_large(open_arrow_bytes, body, parse_options(incoming))
+    async for rows in table_rows(table, incoming):
+        yield rows
 
 
 class _Stream:
@@ -65,6 +85,7 @@ class _Stream:
         self._share = share
         self._pieces = ArrowPieces(parse_options(incoming))
         self._order: list[int] | None = None
+        self._unpacked = 0  # by the largest of the batches that have come
 
     @property
     def fits(self) -> bool:
@@ -73,7 +94,7 @@ class _Stream:
             size = message_size(self._waiting)
         except TableError:
             return False
-        return size is None or size <= MAX_MESSAGE_BYTES
+        return size is None or size <= MAX_BATCH_BYTES
 
     def take_rest(self) -> bytes:
         """What is left of the bytes that came, as the start of a stream of its own."""
@@ -85,7 +106,8 @@ class _Stream:
         """The rows up to the end, or to a message that is too large."""
         while True:
             with as_problem():
-                messages, self.ended = self._take()
+                messages, self.ended = await in_thread(self._take)
+            self._share.hold(len(self._waiting) + min(self._unpacked, MAX_BATCH_BYTES))
             async for rows in self._decoded(messages):
                 yield rows
             if self.ended:
@@ -93,7 +115,7 @@ class _Stream:
                 await self._check_end()
                 return
             with as_problem():
-                if (message_size(self._waiting) or 0) > MAX_MESSAGE_BYTES:
+                if max(message_size(self._waiting) or 0, self._unpacked) > MAX_BATCH_BYTES:
                     return
             piece = await anext(self._incoming.body, None)
             if piece is None:
@@ -107,12 +129,16 @@ class _Stream:
         messages: list[bytes] = []
         while True:
             size = message_size(self._waiting)
-            if size is None or size > min(len(self._waiting), MAX_MESSAGE_BYTES):
+            if size is None or size > min(len(self._waiting), MAX_BATCH_BYTES):
                 return messages, False
-            message = bytes(memoryview(self._waiting)[:size])
-            del self._waiting[:size]
             if size == END_BYTES:
+                del self._waiting[:size]
                 return messages, True
+            message = bytes(memoryview(self._waiting)[:size])
+            self._unpacked = max(self._unpacked, unpacked_bytes(message))
+            if self._unpacked > MAX_BATCH_BYTES:
+                return messages, False
+            del self._waiting[:size]
             messages.append(message)
 
     async def _decoded(self, messages: list[bytes]) -> AsyncGenerator[Floats, None]:

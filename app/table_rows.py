@@ -14,7 +14,7 @@ from app.row_shape import Floats, RowsShape, field_error
 from app.turns import in_thread, owner_here
 from models_store.table_contract import ParseOptions, TableError, TableFormat
 from models_store.table_copy import open_table_isolated
-from models_store.table_ipc import checked_rows
+from models_store.table_ipc import checked_rows, largest_unpacked
 from models_store.table_open import open_table
 from models_store.table_source import Columns, TableSource
 
@@ -33,6 +33,9 @@ _SLUGS = {
     "dataset-truncated": "array-parse",
 }
 _TAKEN_BYTES = 1024 * 1024
+MAX_BATCH_BYTES = 16 * 1024 * 1024
+"""What a batch of Arrow may take in this process; larger ones are for the disk, and what unpacks to
+more is for a process of its own."""
 _FORMULA_STARTS = ("'=", "'+", "'-", "'@")
 
 
@@ -49,11 +52,18 @@ async def read_table(
     Raises:
         Problem: saying what is wrong, and where.
     """
-    with incoming.blobs.staged(".rows") as file, incoming.blobs.staged(".npy") as unpacked:
+    with (
+        incoming.blobs.staged(".rows") as file,
+        incoming.blobs.staged(".npy") as unpacked,
+        incoming.memory.share() as share,
+    ):
         await write_to_disk(_prefixed(start, incoming.body), file)
         options = parse_options(incoming)
+        unpacked_bytes = 0
+        if incoming.format is TableFormat.ARROW:
+            unpacked_bytes = await in_thread(largest_unpacked, file)
         with as_problem():
-            if incoming.format is TableFormat.PARQUET:
+            if incoming.format is TableFormat.PARQUET or unpacked_bytes > MAX_BATCH_BYTES:
                 isolated = partial(
                     open_table_isolated,
                     file,
@@ -65,6 +75,7 @@ async def read_table(
                 )
                 table = await incoming.parsers.run(owner_here(), isolated)
             else:
+                share.hold(unpacked_bytes)
                 table = await in_thread(_open, file, incoming.format, options)
         if before == 0:
             incoming.certain_rows = table.rows

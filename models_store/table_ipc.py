@@ -7,7 +7,7 @@ the disk, what is compressed must announce how much it unpacks to, and is bounde
 import mmap
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -89,6 +89,29 @@ def checked_rows(path: Path, options: ParseOptions) -> int | None:
             pa.ipc.read_record_batch(message, schema).validate(full=True)
             messages.forget()  # the kernel maps more than is looked at
     return rows
+
+
+def largest_unpacked(source: Path | bytes) -> int:
+    """Bytes that the largest compressed batch of a stream says it unpacks to.
+
+    What is damaged, and what comes after it, does not count: whoever reads the stream will say so.
+    """
+    largest = 0
+    with suppress(TableError), _decoding():
+        messages = _Messages(source)
+        messages.schema()
+        for message in messages.batches():
+            largest = max(largest, _BatchHeader(message).unpacked)
+            messages.forget()
+    return largest
+
+
+def unpacked_bytes(data: bytes) -> int:
+    """Bytes that a message unpacks to, if it is a compressed batch and not damaged."""
+    with suppress(TableError), _decoding():
+        message = pa.ipc.read_message(pa.py_buffer(data))
+        return _BatchHeader(message).unpacked if message.type == "record batch" else 0
+    return 0
 
 
 class ArrowPieces:
@@ -283,11 +306,14 @@ class _BatchHeader:
         """Whether its buffers are to be unpacked."""
         return self._field(self._batch, _COMPRESSION_SLOT) is not None
 
+    @property
+    def unpacked(self) -> int:
+        """Bytes that its buffers say they unpack to; 0 where they are not compressed."""
+        return sum(self._unpacked_sizes()) if self.compressed else 0
+
     def check_unpacked(self, *, columns: int) -> None:
         """Refuse a compressed batch that unpacks to too much, or to more than its rows need."""
-        if not self.compressed:
-            return
-        unpacked = sum(self._unpacked_sizes())
+        unpacked = self.unpacked
         if unpacked > MAX_UNPACKED_BYTES:
             raise TableError(
                 "dataset-too-large",

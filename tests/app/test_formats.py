@@ -1,6 +1,7 @@
 """Every format of a request with every format of an answer, and what damage does to a request."""
 
 import gzip
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -490,3 +491,47 @@ def test_fault_063_a_caller_is_told_what_there_is(client, accept):
     response = ask(client, "log_prob", body, TableFormat.NPY, Accept=accept)
     assert (response.status_code, slug(response)) == (406, "not-acceptable")
     assert response.json()["supported"] == list(MEDIA_TYPES)
+
+
+def arrow_of_large_batches(batches: int, rows: int) -> bytes:
+    """A stream that is brief, as long as nobody unpacks it."""
+    batch = pa.record_batch({name: np.full(rows, 50.0) for name in COLUMNS})
+    buffer = io.BytesIO()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(buffer, batch.schema, options=options) as writer:
+        for _ in range(batches):
+            writer.write_batch(batch)
+    return buffer.getvalue()
+
+
+@pytest.mark.fault(199)
+@pytest.mark.parametrize("padding", [0, 200_000], ids=["whole", "as it comes"])
+def test_fault_199_what_batches_unpack_to_takes_no_memory_of_the_server(
+    tmp_path, migrated_database, padding
+):
+    """A process of its own unpacks large ones; 20 kB may be a quarter of a gigabyte."""
+    body = arrow_of_large_batches(1, 2_000_000)
+    assert len(body) < 100_000
+    if padding:
+        small = pa.record_batch(
+            {name: np.random.default_rng(0).normal(size=padding) for name in COLUMNS}
+        )
+        buffer = io.BytesIO()
+        with pa.ipc.new_stream(buffer, small.schema) as writer:
+            writer.write_batch(small)
+        schema_bytes = len(small.schema.serialize())
+        body = buffer.getvalue()[:-8] + body[schema_bytes:]
+    shutil.copy(migrated_database, tmp_path)
+    app = create_app(ApiSettings(data_dir=tmp_path))
+    usual = pa.default_memory_pool()
+    counted = pa.proxy_memory_pool(usual)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        registered(app.state.database, app.state.blobs)
+        pa.set_memory_pool(counted)
+        try:
+            response = ask(client, "log_prob", body, TableFormat.ARROW)
+        finally:
+            pa.set_memory_pool(usual)
+    assert response.status_code == 200, response.text
+    assert len(read(TableFormat.NPY, response.content)[1]) == 2_000_000 + padding
+    assert counted.max_memory() < 20_000_000  # the batch alone is 48 MB
