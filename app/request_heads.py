@@ -3,7 +3,9 @@
 import re
 from collections.abc import Sequence
 
-METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"})
+METHODS = frozenset(
+    {b"GET", b"HEAD", b"QUERY", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"}
+)
 """The methods that a route could have; others mean what this server does not do, as CONNECT."""
 
 Headers = Sequence[tuple[bytes, bytes]]
