@@ -19,7 +19,7 @@ from app.turns import in_thread
 Chunks = Callable[[], AsyncGenerator[Chunk, None]]
 
 ROWS_VARY = {"Vary": "Accept, Accept-Encoding"}
-"""What an answer of rows depends on, for caches."""
+"""Headers that an answer of rows depends on, for caches."""
 
 _SMALL_VALUES = 32_768
 _MIN_PACKED_BYTES = 4096

@@ -23,7 +23,7 @@ class BodyMemory:
         self._held_by: Counter[str] = Counter()
 
     def of(self, project: str) -> "ProjectMemory":
-        """What bodies of one project take."""
+        """Return the memory of one project's bodies."""
         return ProjectMemory(self, project)
 
     def change(self, project: str, size: int) -> None:
@@ -45,7 +45,7 @@ class BodyMemory:
 
 
 class ProjectMemory:
-    """What bodies of one project take.
+    """Memory that the bodies of one project take.
 
     Args:
         memory: of all projects.

@@ -39,7 +39,7 @@ ANYBODY = Caller(DEFAULT_PROJECT, Scope.ADMIN)
 
 @dataclass(slots=True)
 class _Known:
-    """What a key was found to be, and a look that is under way."""
+    """Caller that a key was found to be, and a look that is under way."""
 
     caller: Caller | None = None
     looked_at: float = -math.inf

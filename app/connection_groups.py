@@ -18,7 +18,7 @@ class Connection(Protocol):
 
     @property
     def expendable(self) -> bool:
-        """Whether nobody who was let in waits for an answer on it."""
+        """True while nobody who was let in waits for an answer on it."""
 
     def drop(self) -> None:
         """Close it now."""

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 MAX_HEADER_BYTES = 64 * 1024
 MAX_HEADERS = 100
 MAX_FRAMING_BYTES = 64 * 1024
-"""What a head has before it is complete, and what the chunks of a body have in sizes and extensions
+"""Bytes that a head has before it is complete, and that the chunks of a body have in sizes and extensions
 beyond as much as they hold."""
 MAX_PIPELINED = 16
 """Requests of one connection that wait while another one is served; the last of them ends it."""
@@ -231,7 +231,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def expendable(self) -> bool:
-        """Whether nobody who was let in waits for an answer."""
+        """True while nobody who was let in waits for an answer."""
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is None or cycle.response_complete or "caller" not in cycle.scope["state"]
 

@@ -47,7 +47,7 @@ class Decompressor(ABC):
 
     @property
     def hungry(self) -> bool:
-        """Whether nothing more comes unless it is fed."""
+        """True if nothing more comes unless it is fed."""
         return not self._fed and not self._more
 
     @property

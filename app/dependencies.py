@@ -87,7 +87,7 @@ def uploads_of(request: Request) -> tuple[OpenBound, Threads]:
 
 
 def body_memory_of(request: Request) -> ProjectMemory:
-    """What bodies of the caller's project take."""
+    """Return the memory of the bodies of the caller's project."""
     return cast(BodyMemory, request.app.state.body_memory).of(project_of(request))
 
 

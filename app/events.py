@@ -76,7 +76,7 @@ class EventFeed:
 
 
 class EventHub:
-    """What happens to the jobs that are followed, read once for all who follow them.
+    """Events of the jobs that are followed, read once for all who follow them.
 
     One query in half a second tells which jobs have news, however many streams there are, and the
     news of a job are read and encoded once. Belongs to one event loop.

@@ -17,7 +17,7 @@ _LOOK_S = 1.0
 
 
 class Lease:
-    """What lets one request be served: a key that holds.
+    """Permission for one request: a key that holds.
 
     Attributes:
         ended: why it does not hold any more; None as long as it does.

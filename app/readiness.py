@@ -1,4 +1,4 @@
-"""What a process depends on, as a look in the background finds it: whoever asks waits for nothing."""
+"""State of everything that a process depends on, found in the background: whoever asks waits for nothing."""
 
 import logging
 import threading
@@ -24,7 +24,7 @@ _STUCK_S = 30.0  # all that a look does ends sooner, unless a disk or a network 
 
 
 class Level(IntEnum):
-    """How bad a finding is."""
+    """Severity of a finding."""
 
     OK = 0
     DEGRADED = 1
@@ -33,7 +33,7 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What a look found of one thing.
+    """Finding of a look at one thing.
 
     Args:
         level: how bad that is.

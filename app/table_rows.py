@@ -34,7 +34,7 @@ _SLUGS = {
 }
 _TAKEN_BYTES = 1024 * 1024
 MAX_BATCH_BYTES = 16 * 1024 * 1024
-"""What a batch of Arrow may take in this process; larger ones are for the disk, and what unpacks to
+"""Memory that a batch of Arrow may take in this process; larger ones are for the disk, and what unpacks to
 more is for a process of its own."""
 _FORMULA_STARTS = ("'=", "'+", "'-", "'@")
 

@@ -1,4 +1,4 @@
-"""What a caller still sends of a request that has been answered: read, forgotten, and bounded.
+"""Bytes that a caller still sends of a request that has been answered: read, forgotten, and bounded.
 
 A socket that is closed while bytes wait in it resets the connection, and the reset destroys the
 answer on its way (RFC 9112, 9.6). So the answer is sent, and the rest is read for a while.
@@ -35,7 +35,7 @@ class Unread:
 
     @property
     def active(self) -> bool:
-        """Whether it is being read."""
+        """True while it is being read."""
         return self._timer is not None
 
     def begin(self) -> None:

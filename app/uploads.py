@@ -18,7 +18,7 @@ from models_store.table_contract import SUFFIXES, TableFormat
 
 MULTIPART_MEDIA_TYPE = "multipart/form-data"
 MULTIPART_OVERHEAD_BYTES = 64 * 1024
-"""What a form may have besides its file."""
+"""Bytes that a form may have besides its file."""
 _MAX_NAME = 128
 _FORMAT_NAMES = ", ".join(BY_MEDIA_TYPE)
 

@@ -21,7 +21,7 @@ DATASET_SUMMARY = load_only(
     DatasetRow.created_at,
     raiseload=True,
 )
-"""What a query of summaries reads: the columns of a table may take megabytes."""
+"""Columns that a query of summaries reads: the columns of a table may take megabytes."""
 
 
 def find_dataset(

@@ -20,7 +20,7 @@ Measure = Callable[[Cost], int]
 
 @dataclass(frozen=True)
 class TrainingLimits:
-    """What one flow, and one job that fits it, may take.
+    """Limits of one flow, and of one job that fits it.
 
     Args:
         max_parameters: weights of one flow.
@@ -53,7 +53,7 @@ class Described:
 
     @property
     def cost(self) -> Cost:
-        """What it takes."""
+        """Cost of the flow."""
         return flow_cost(self.flow, self.dim, self.context_dim)
 
     def refuse(self, slug: str, text: str, measure: Measure) -> RequestError:

@@ -1,4 +1,4 @@
-"""What happened to jobs, read page by page."""
+"""Events of jobs, read page by page."""
 
 from collections.abc import Iterator, Sequence
 

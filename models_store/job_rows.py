@@ -31,7 +31,7 @@ _TEXT_LIMIT = 4000
 
 
 SUMMARY = (defer(JobRow.request, raiseload=True), defer(JobRow.checkpoints, raiseload=True))
-"""What a query of summaries leaves out: a request may have megabytes."""
+"""Columns that a query of summaries leaves out: a request may have megabytes."""
 
 
 def to_job(row: JobRow) -> Job:

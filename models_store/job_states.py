@@ -232,13 +232,13 @@ class EventSlice:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will come after them."""
+        """True if nothing will come after them."""
         return self.final and not self.more
 
 
 @dataclass(frozen=True)
 class EventPlace:
-    """How far the events of a job have come.
+    """Position of the events of a job.
 
     Args:
         last: the number of the newest one.

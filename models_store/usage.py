@@ -15,7 +15,7 @@ from models_store.tables import DatasetRow, JobRow, ModelVersionRow, UsageRow
 from models_store.upserts import insert_into
 
 EVENT_BYTES = 256
-"""What the row of an event takes beside its data."""
+"""Bytes that the row of an event takes beside its data."""
 
 _ROW_BYTES = 1024  # of any row: identities, hashes, times and indexes, an idempotency record
 _Charged = DatasetRow | JobRow | ModelVersionRow

@@ -33,7 +33,7 @@ VERSION_SUMMARY = load_only(
     ModelVersionRow.created_at,
     raiseload=True,
 )
-"""What a query of summaries reads: names of columns, a spec and a target may take megabytes."""
+"""Columns that a query of summaries reads: names of columns, a spec and a target may take megabytes."""
 
 _LARGEST = 2**31 - 1
 

@@ -90,7 +90,7 @@ def _common(job: Job, settings: WorkerSettings) -> dict[str, Any]:
 
 
 def common_fields(settings: WorkerSettings) -> dict[str, Any]:
-    """What every trainer spawned by this process gets, whatever its job."""
+    """Return the settings that every trainer of this process gets, whatever its job."""
     return {
         "parent_pid": os.getpid(),
         "log_level": settings.log_level,

@@ -59,7 +59,7 @@ class Supervisor:
 
     @property
     def fit(self) -> bool:
-        """Whether this worker takes jobs, as far as it knows."""
+        """True while this worker takes jobs, as far as it knows."""
         return self._fitness.reason is None
 
     def get_fit(self) -> bool:

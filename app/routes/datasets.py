@@ -154,7 +154,7 @@ class Sender:
         self.idempotency_key = idempotency_key
 
     def room(self, registry: Registry, max_bytes: int) -> int:
-        """How many bytes the project may store beyond what it has.
+        """Return the bytes that the project may store beyond those that it has.
 
         Raises:
             LimitError: none at all.
