@@ -258,8 +258,10 @@ def test_fault_204_a_service_full_of_requests_still_says_that_it_lives(crowd):
     refused = []
 
     def is_full():
-        # Until its key was looked for, a connection is one that others may take the place of.
+        # Until its key was looked for, a connection is one that others may take the place of: each
+        # time it has a little longer for that.
         slow.append(crowd.begin(wanted[-1]))
+        time.sleep(0.02 * len(refused))
         answer = crowd.ask("GET", "/v1/datasets", crowd.few)
         refused.append(answer)
         return answer.status_code == 503
