@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from bench import flow_speed, scoring, serving, training, upload
+from bench import crowd, flow_speed, scoring, serving, training, upload
 
 MEASUREMENTS: dict[str, Callable[[], str]] = {
     "upload": upload.measure,
@@ -15,10 +15,12 @@ MEASUREMENTS: dict[str, Callable[[], str]] = {
     "scoring": scoring.measure,
     "flows": flow_speed.measure,
     "serving": serving.measure,
+    "crowd": crowd.measure,
 }
 QUICK: dict[str, Callable[[], str]] = {
     "flows": partial(flow_speed.measure, quick=True),
     "serving": partial(serving.measure, quick=True),
+    "crowd": partial(crowd.measure, quick=True),
 }
 EXAMPLES = """
 examples:
@@ -26,6 +28,7 @@ examples:
   python -m bench flows               the flow library beside its peers, 10 to 20 minutes
   python -m bench flows --quick       the same in a minute or two: wide networks left out
   python -m bench serving             scoring over HTTP beside other servers, about 8 minutes
+  python -m bench crowd               what 2,000 connections of one tenant leave to another, 5 minutes
   python -m bench scoring --output .  what the service adds, its table kept in this folder
   python -m bench anomaly --data DIR  the defaults as a detector of anomalies; see its own --help
 """
