@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import httpx2
 import pytest
@@ -255,7 +256,7 @@ def test_fault_204_a_service_full_of_requests_still_says_that_it_lives(crowd):
     ]
     wanted = [token for token in tokens for _ in range(OPEN_REQUESTS)]
     slow = [crowd.begin(token) for token in wanted[:-1]]
-    refused = []
+    refused: list[Any] = []
 
     def is_full():
         # Until its key was looked for, a connection is one that others may take the place of: each
