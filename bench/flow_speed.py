@@ -20,7 +20,7 @@ from torch import Tensor
 from bench.flow_peers import BINS, Architecture, Peer, build_peers
 from flows import Flow, build, compile_flow, spec_from_dict
 from flows.errors import SpecError
-from flows.optimiser import make_optimiser
+from flows.training.optimiser import make_optimiser
 
 OURS = "flows"
 SCORE_ROWS, SAMPLE_ROWS, TRAIN_ROWS = (1, 100, 10_000), (1, 100, 1000), (100, 1024)

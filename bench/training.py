@@ -62,7 +62,7 @@ def measure(epochs: int = 4, rounds: int = 4) -> str:
             f"| {name} | {s:.2f} | {TRAIN_ROWS / s:,.0f} | {peer_s / s:.2f} |\n"
             for name, s in (
                 ("nflows, DataLoader, Adam", peer_s),
-                ("`flows.fit`, called directly", direct_s),
+                ("`flows.training.fit`, called directly", direct_s),
                 ("through the worker", served_s),
             )
         )
@@ -78,7 +78,7 @@ def peer_seconds(epochs: int) -> list[float]:
 
 
 def direct_seconds(epochs: int) -> list[float]:
-    """Seconds of each epoch of `flows.fit`."""
+    """Seconds of each epoch of `flows.training.fit`."""
     torch.set_num_threads(1)
     train, validation = _rows()
     moments = (train.mean(dim=0), train.std(dim=0))

@@ -25,7 +25,7 @@ from flows import (
     build,
     fit,
 )
-from flows.masked import MaskedLinear
+from flows.bijections.masked import MaskedLinear
 from workers.discrete import column_noise
 
 FiveLayers = MafSpec | HafSpec | RealNvpSpec

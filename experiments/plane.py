@@ -11,8 +11,8 @@ from torch import Tensor
 from experiments import canvas, points
 from experiments.recipes import DensityRecipe, VariationalRecipe
 from flows import Flow, Potential, compile_flow
-from flows.base import Bijection
-from flows.planar import Planar
+from flows.bijections.base import Bijection
+from flows.families.planar import Planar
 
 _LAYERS_SHOWN = 8
 _REACH = 2.5

@@ -21,7 +21,7 @@ from flows import (
     VariationalOptions,
     spec_to_dict,
 )
-from flows.options import Optimiser
+from flows.training.options import Optimiser
 
 _GERMAIN = "Germain et al. 2015"
 _PAPAMAKARIOS = "Papamakarios et al. 2017"

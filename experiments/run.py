@@ -36,7 +36,7 @@ from flows import (
     quadrature_kl,
     spec_to_dict,
 )
-from flows.fit_rows import model_rows
+from flows.training.rows import model_rows
 from models_store.blobs import BlobStore
 from models_store.checkpoints import load_state, save_state
 

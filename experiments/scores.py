@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flows import Flow
-from flows.evaluate import default_chunk_rows
+from flows.training.evaluate import default_chunk_rows
 
 _RULING_SHARE = 1e-3  # of the test rows: the least likely ones
 _LISTED = 10

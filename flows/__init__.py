@@ -1,7 +1,6 @@
 """Density estimation with normalising flows, in pure PyTorch."""
 
-from flows.batch_norm import BatchNormSpec
-from flows.calibration import quantiles_of, rank_among
+from flows.bijections.batch_norm import BatchNormSpec
 from flows.catalogue import (
     FAMILIES,
     FlowSpec,
@@ -13,9 +12,8 @@ from flows.catalogue import (
     spec_from_dict,
     spec_to_dict,
 )
+from flows.compiled.compiled_flow import CompiledFlow, compile_flow
 from flows.cost import Cost, Way, fitting_rows
-from flows.diagnostics import Diagnostics, QuadratureKl, diagnose, quadrature_kl
-from flows.epoch_report import EpochReport
 from flows.errors import (
     DivergedError,
     ElboDivergedError,
@@ -24,29 +22,31 @@ from flows.errors import (
     FlowError,
     SpecError,
 )
-from flows.evaluate import Evaluation, evaluate
-from flows.fit import fit
-from flows.fit_rows import MappedTable, Table
-from flows.fit_state import FitState
+from flows.families.gaussian import GaussianSpec
+from flows.families.haf import HafSpec
+from flows.families.made import MadeSpec
+from flows.families.maf import IafSpec, MafSpec
+from flows.families.naf import NafSpec
+from flows.families.nsf import NsfSpec
+from flows.families.planar import PlanarSpec
+from flows.families.radial import RadialSpec
+from flows.families.real_nvp import NiceSpec, RealNvpSpec
+from flows.families.spec import EncoderSpec
+from flows.families.sylvester import SylvesterSpec
 from flows.flow import Flow, Space
-from flows.formula import FormulaError, FormulaTarget
-from flows.gaussian import GaussianSpec
-from flows.haf import HafSpec
-from flows.inference import CompiledFlow, compile_flow
-from flows.made import MadeSpec
-from flows.maf import IafSpec, MafSpec
-from flows.naf import NafSpec
-from flows.nsf import NsfSpec
-from flows.options import FitOptions, StepSchedule, VariationalOptions
-from flows.planar import PlanarSpec
-from flows.posteriors import GaussianPosterior, LinearRegression, LogisticRegression
 from flows.preprocess import PreprocessingSpec
-from flows.radial import RadialSpec
-from flows.real_nvp import NiceSpec, RealNvpSpec
-from flows.spec import EncoderSpec
-from flows.sylvester import SylvesterSpec
-from flows.targets import POTENTIALS, ConditionalTarget, Potential, Target, Window
-from flows.variational import VariationalReport, fit_variational
+from flows.training.calibration import quantiles_of, rank_among
+from flows.training.epoch_report import EpochReport
+from flows.training.evaluate import Evaluation, evaluate
+from flows.training.fit import fit
+from flows.training.options import FitOptions, StepSchedule, VariationalOptions
+from flows.training.rows import MappedTable, Table
+from flows.training.state import FitState
+from flows.variational.diagnostics import Diagnostics, QuadratureKl, diagnose, quadrature_kl
+from flows.variational.elbo import VariationalReport, fit_variational
+from flows.variational.formula import FormulaError, FormulaTarget
+from flows.variational.posteriors import GaussianPosterior, LinearRegression, LogisticRegression
+from flows.variational.targets import POTENTIALS, ConditionalTarget, Potential, Target, Window
 
 __all__ = [
     "FAMILIES",

@@ -8,20 +8,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.batch_norm import BatchNormSpec
+from flows.bijections.batch_norm import BatchNormSpec
+from flows.bijections.gradients import ACTIVATIONS
+from flows.bijections.linear import apply_network, network, network_cost
 from flows.cost import FLOAT_BYTES, Cost, Way
 from flows.errors import SpecError
-from flows.fit_state import Json
+from flows.families.gaussian import GaussianSpec
+from flows.families.haf import HafSpec
+from flows.families.made import MadeSpec
+from flows.families.maf import IafSpec, MafSpec
+from flows.families.naf import NafSpec
+from flows.families.nsf import NsfSpec
+from flows.families.planar import PlanarSpec
+from flows.families.radial import RadialSpec
+from flows.families.real_nvp import NiceSpec, RealNvpSpec
+from flows.families.spec import EncoderSpec, Spec
+from flows.families.sylvester import SylvesterSpec
 from flows.flow import Context, Flow
-from flows.fused import ACTIVATIONS
-from flows.gaussian import GaussianSpec
-from flows.haf import HafSpec
-from flows.linear import apply_network, network, network_cost
-from flows.made import MadeSpec
-from flows.maf import IafSpec, MafSpec
-from flows.naf import NafSpec
-from flows.nsf import NsfSpec
-from flows.planar import PlanarSpec
 from flows.preprocess import (
     Logit,
     Preprocessing,
@@ -30,10 +33,7 @@ from flows.preprocess import (
     Standardise,
     preprocessing_cost,
 )
-from flows.radial import RadialSpec
-from flows.real_nvp import NiceSpec, RealNvpSpec
-from flows.spec import EncoderSpec, Spec
-from flows.sylvester import SylvesterSpec
+from flows.training.state import Json
 
 FlowSpec = (
     GaussianSpec

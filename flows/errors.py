@@ -1,6 +1,6 @@
 """What `flows` raises."""
 
-from flows.fit_state import FitState
+from flows.training.state import FitState
 
 
 class FlowError(Exception):

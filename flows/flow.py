@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.base import Bijection
+from flows.bijections.base import Bijection
 from flows.errors import FlowError
 from flows.preprocess import Preprocessing, Standardise
 

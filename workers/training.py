@@ -219,7 +219,7 @@ def _build(request: AcceptedTraining, parts: Parts, noise: Noise | None) -> Flow
 
 
 def options_of(choices: AcceptedOptimisation) -> FitOptions:
-    """The same choices for `flows.fit`."""
+    """The same choices for `flows.training.fit`."""
     schedule = choices.schedule
     return FitOptions(
         optimiser=choices.optimiser,

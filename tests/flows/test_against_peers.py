@@ -34,14 +34,14 @@ from nflows.transforms.permutations import Permutation as PeerPermutation
 from torch import Tensor, nn
 
 from flows import Flow, FlowSpec, IafSpec, MadeSpec, MafSpec, NsfSpec, RealNvpSpec, build
-from flows.autoregressive import Autoregressive
-from flows.base import Bijection
-from flows.batch_norm import BatchNorm
-from flows.compose import Inverted, Permutation, Reverse
-from flows.coupling import TransformerCoupling
-from flows.made import Made
-from flows.nsf import SLOPE_OFFSET, RationalQuadratic
-from flows.real_nvp import Coupling
+from flows.bijections.autoregressive import Autoregressive
+from flows.bijections.base import Bijection
+from flows.bijections.batch_norm import BatchNorm
+from flows.bijections.compose import Inverted, Permutation, Reverse
+from flows.bijections.coupling import TransformerCoupling
+from flows.families.made import Made
+from flows.families.nsf import SLOPE_OFFSET, RationalQuadratic
+from flows.families.real_nvp import Coupling
 
 DIM, WIDTH = 5, 16
 LEAST_SCALE = 1e-3

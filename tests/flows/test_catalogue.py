@@ -22,7 +22,7 @@ from flows import (
     spec_from_dict,
     spec_to_dict,
 )
-from flows.spec import Spec
+from flows.families.spec import Spec
 from tests.flows.cases import CASES
 
 DOCS = Path(__file__).parents[2] / "docs" / "flows.md"
@@ -38,7 +38,7 @@ def test_every_described_family_is_in_the_catalogue():
     described = {cls for cls in Spec.__subclasses__() if cls.__module__.startswith("flows.")}
     assert described == set(FAMILIES.values())
     folder = Path(flows.__file__).parent
-    sources = sum(path.read_text().count("(Spec):\n") for path in folder.glob("*.py"))
+    sources = sum(path.read_text().count("(Spec):\n") for path in folder.rglob("*.py"))
     assert sources == len(FAMILIES)
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from flows import FitOptions, FlowError, MadeSpec, build, compile_flow, count_parameters, fit
-from flows.made_masks import MaskEnsemble, choose_mask
-from flows.masks import made_masks
-from flows.mixture import GaussianMixture
+from flows.bijections.mask_ensemble import MaskEnsemble, choose_mask
+from flows.bijections.masks import made_masks
+from flows.bijections.mixture import GaussianMixture
 from tests.flows.cases import example_rows
 
 SPECS = {

@@ -1,7 +1,7 @@
 import doctest
 from pathlib import Path
 
-from flows.formula import CONSTANTS, FUNCTIONS, MAX_DEPTH, MAX_LENGTH, MAX_NODES
+from flows.variational.formula import CONSTANTS, FUNCTIONS, MAX_DEPTH, MAX_LENGTH, MAX_NODES
 
 DOCS = Path(__file__).parents[2] / "docs" / "variational.md"
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from app.json_body import validate_json
 from app.model_schemas import AliasRequest
 from app.problems import Problem
-from flows.formula import FUNCTIONS, FormulaError, FormulaTarget
+from flows.variational.formula import FUNCTIONS, FormulaError, FormulaTarget
 from models_store.bulk_schemas import SamplingRequest, ScoringRequest
 from models_store.schemas import TrainingRequest
 from models_store.strict_json import JsonError, parse_strict

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings, strategies as st
 
 from flows import FAMILIES, FlowError, MadeSpec, NafSpec, NsfSpec, flow_cost, spec_from_dict
-from flows.spec import EncoderSpec
+from flows.families.spec import EncoderSpec
 from models_store.acceptance import training_bytes
 from models_store.errors import RequestError
 from models_store.flow_limits import Described, TrainingLimits, check_flow, check_model

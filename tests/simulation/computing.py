@@ -21,7 +21,7 @@ import workers.supervisor
 import workers.trainer
 import workers.training
 from flows import DivergedError, EpochReport, FitInterrupted, FitState
-from flows.fit_state import Json
+from flows.training.state import Json
 from models_store.blobs import BlobStore, model_key, result_key
 from tests.models_store.makers import a_version
 from tests.simulation.plan import JobPlan, Poison, Sickness
@@ -106,7 +106,7 @@ class Computing:
         on_state: Callable[[Callable[[], FitState]], None],
         **_options: object,
     ) -> Iterator[EpochReport]:
-        """`flows.fit`: keeps what it has seen as a hash."""
+        """`flows.training.fit`: keeps what it has seen as a hash."""
         plan = self._plan
         at = _Position(plan, state)
         if at.batch == 0 and at.epoch == plan.epochs:
@@ -177,7 +177,7 @@ class _Flow:
 
 
 class _Position:
-    """Where a training stands; its states look like those of `flows.fit`."""
+    """Where a training stands; its states look like those of `flows.training.fit`."""
 
     def __init__(self, plan: JobPlan, state: FitState | None) -> None:
         self._plan = plan

@@ -1,0 +1,78 @@
+"""An affine layer without a network, whose shift and scale may follow a context."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flows.bijections.base import Bijection
+from flows.bijections.folding import Pending, Step
+from flows.bijections.linear import uniform
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+
+
+class DiagonalAffine(Bijection):
+    """x = shift + u exp(log_scale), feature by feature; both are linear in the context."""
+
+    def __init__(self, dim: int, context_dim: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.dim = dim
+        self.context_dim = context_dim
+        self.shift = nn.Parameter(torch.zeros(dim))
+        self.log_scale = nn.Parameter(torch.zeros(dim))
+        self.context_weight = None
+        if context_dim:
+            weight = uniform((2 * dim, context_dim), fan_in=context_dim, generator=generator)
+            # Small and not 0, so that an encoder before it learns from the start.
+            self.context_weight = nn.Parameter(0.1 * weight)
+
+    def forward(
+        self,
+        u: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Noise to data."""
+        shift, log_scale = self._condition(context)
+        x = shift + u * torch.exp(log_scale)
+        return x, log_scale.expand_as(u).sum(dim=1)
+
+    def inverse(
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Data to noise."""
+        shift, log_scale = self._condition(context)
+        u = (x - shift) * torch.exp(-log_scale)
+        return u, -log_scale.expand_as(x).sum(dim=1)
+
+    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
+        """Without a context no step: the map waits for the next layer."""
+        if self.context_weight is not None:
+            return super().fold(pending)
+        scale = torch.exp(-self.log_scale)
+        return [], pending.then_affine(scale, -self.shift * scale)
+
+    def _condition(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.context_weight is None or context is None:
+            return self.shift, self.log_scale
+        added = F.linear(context, self.context_weight)
+        return self.shift + added[:, : self.dim], self.log_scale + added[:, self.dim :]
+
+
+def diagonal_cost(dim: int, context_dim: int) -> Cost:
+    """Return what the layer takes: shift and log scale, and their weights of the context."""
+    parameters = 2 * dim * (1 + context_dim)
+    way = Way(
+        kept_row=FLOAT_BYTES * (10 * dim + context_dim),
+        used_row=FLOAT_BYTES * (10 * dim + context_dim),
+    )
+    return Cost(
+        parameters=parameters,
+        layers=1,
+        building=FLOAT_BYTES * parameters,
+        folding=INDEX_BYTES * parameters,
+        compiled=FLOAT_BYTES * parameters + 8 * OBJECT_BYTES,
+        density=way,
+        sampling=way,
+    )

@@ -1,0 +1,238 @@
+"""Autoregressive layers: a masked network conditions an elementwise map (Huang et al. 2018, 2)."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from flows.bijections.base import Bijection
+from flows.bijections.folding import Pending, Step, tanh_as_sigmoid
+from flows.bijections.gradients import ACTIVATIONS
+from flows.bijections.masked import Conditioner, MaskedLinear, run_masked
+from flows.bijections.sequential import SequentialSampler, split_direct
+from flows.bijections.transformers import Transformer
+from flows.errors import FlowError
+
+# Rows that the sampler takes at a time: their hidden units stay in the processor's cache.
+SAMPLE_ROWS = 512
+
+_FoldedNetwork = tuple[list[Tensor], list[Tensor], Tensor | None, Callable[[Tensor], Tensor]]
+
+
+class Autoregressive(Bijection):
+    """x_i = T(u_i; p_i(x_<i, context)), in the natural order of the features.
+
+    T is a transformer, p_i come from one masked network (`flows.bijections.masks`; hidden degrees are spread
+    evenly, not drawn). The inverse is 1 pass. The forward direction is sequential; without
+    gradients it computes each hidden unit once, which costs about 1 pass of arithmetic, with
+    gradients it is `dim` passes. With one feature and no context the network is a bias.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        conditioner: Conditioner,
+        transformer: Transformer,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.context_dim = conditioner.context_dim
+        self.has_noise = transformer.has_noise
+        self.own_density = transformer.own_density
+        self.conditioner = conditioner
+        self.transformer = transformer
+        self.layers = conditioner.layers(dim, transformer.outputs, generator)
+        self.context_weight = conditioner.context_weight(transformer.outputs, generator)
+
+    def forward(
+        self,
+        u: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Noise to data, sequential."""
+        if torch.is_grad_enabled():
+            return self._differentiable_forward(u, context)
+        weights, biases = self._masked()
+        sampler = SequentialSampler(
+            weights,
+            biases,
+            degrees=self._degrees(),
+            activation_=ACTIVATIONS[self.conditioner.activation].apply_,
+            transformer=self.transformer,
+        )
+        added = self._added(context)
+        pieces = []
+        for start in range(0, max(len(u), 1), SAMPLE_ROWS):
+            rows = slice(start, start + SAMPLE_ROWS)
+            pieces.append(sampler.sample(u[rows].t(), None if added is None else added[rows].t()))
+        x = torch.cat([piece[0] for piece in pieces], dim=1).t()
+        return x, torch.cat([piece[1].sum(dim=0) for piece in pieces])
+
+    def inverse(
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Data to noise, 1 pass."""
+        if not self.has_noise:
+            raise FlowError("this density has no noise that its rows could be mapped to")
+        u, log_det = self.transformer.inverse(x, self._condition(x, context))
+        return u, log_det.sum(dim=1)
+
+    def log_density(
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> Float[Tensor, " batch"]:
+        """The log density of rows whose noise is standard Gaussian, 1 pass."""
+        return self.transformer.log_density(x, self._condition(x, context)).sum(dim=1)
+
+    def network(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Weights, biases and masks, layer by layer; the context's weights are not among them."""
+        layers = self._linear_layers()
+        return (
+            [layer.weight for layer in layers],
+            [layer.bias for layer in layers],
+            [layer.mask for layer in layers],
+        )
+
+    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
+        """One step after the pending map."""
+        weights, biases, context_weight, activation_ = self._folded_network()
+        step = AutoregressiveStep(
+            [pending.cast(weight) for weight in weights],
+            [pending.cast(bias) for bias in biases],
+            context_weight=None if context_weight is None else pending.cast(context_weight),
+            degrees=self._degrees(),
+            activation_=activation_,
+            transformer=self.transformer.folded(pending),
+        )
+        return [*pending.steps(), step], pending.applied()
+
+    def _linear_layers(self) -> list[MaskedLinear]:
+        return [layer for layer in self.layers if isinstance(layer, MaskedLinear)]
+
+    def _degrees(self) -> list[Tensor]:
+        return self.conditioner.degrees(self.dim, self.transformer.outputs)
+
+    def _masked(self) -> tuple[list[Tensor], list[Tensor]]:
+        weights, biases, masks = self.network()
+        return [weight * mask for weight, mask in zip(weights, masks, strict=True)], biases
+
+    def _folded_network(self) -> _FoldedNetwork:
+        """Weights, biases, those of the context and the activation, tanh as sigmoid."""
+        weights, biases = self._masked()
+        context_weight: Tensor | None = self.context_weight
+        if self.conditioner.activation != "tanh" or len(weights) == 1:
+            activation_ = ACTIVATIONS[self.conditioner.activation].apply_
+            return weights, biases, context_weight, activation_
+        weights, biases = tanh_as_sigmoid(weights, biases)
+        doubled = None if context_weight is None else 2 * context_weight
+        return weights, biases, doubled, torch.sigmoid_
+
+    def _added(self, context: Tensor | None) -> Tensor | None:
+        """What the context adds to the first layer."""
+        if self.context_weight is None:
+            return None
+        if context is None:
+            raise FlowError("this density is conditional: it needs a context")
+        return F.linear(context, self.context_weight)
+
+    def _condition(self, x: Tensor, context: Tensor | None) -> Float[Tensor, "outputs batch dim"]:
+        layers = self._linear_layers()
+        weights = [layer.masked_weight() for layer in layers]
+        biases: list[Tensor] = [layer.bias for layer in layers]
+        activation = self.conditioner.activation
+        out = run_masked(x, weights, biases, activation=activation, first=self._added(context))
+        return out.view(len(x), self.transformer.outputs, self.dim).movedim(1, 0)
+
+    def _differentiable_forward(self, u: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Feature by feature; each pass gives one more, and gradients go through all of them."""
+        x = torch.zeros_like(u)
+        log_dets = []
+        for i in range(self.dim):
+            parameters = self._condition(x, context)[:, :, i]
+            column, log_det = self.transformer.forward(u[:, i], parameters)
+            x = torch.cat([x[:, :i], column[:, None], x[:, i + 1 :]], dim=1)
+            log_dets.append(log_det)
+        return x, torch.stack(log_dets).sum(dim=0)
+
+
+class AutoregressiveStep(Step):
+    """A folded layer, its features in natural order."""
+
+    def __init__(
+        self,
+        weights: list[Tensor],
+        biases: list[Tensor],
+        *,
+        context_weight: Tensor | None,
+        degrees: list[Tensor],
+        activation_: Callable[[Tensor], Tensor],
+        transformer: Transformer,
+    ) -> None:
+        self.own_density = transformer.own_density
+        self.sample_rows = transformer.sample_rows
+        self._activation_ = activation_
+        self._transformer = transformer
+        self._context_weight = context_weight
+        self._sampler = SequentialSampler(
+            weights, biases, degrees=degrees, activation_=activation_, transformer=transformer
+        )
+        self._hidden = list(zip(weights[:-1], (b[:, None] for b in biases[:-1]), strict=True))
+        out, self._direct = split_direct(weights[-1], degrees)
+        self._out = out, biases[-1][:, None]
+
+    def inverse(
+        self,
+        x: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
+    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "dim batch"]]:
+        """Data to noise."""
+        return self._transformer.inverse(x, self._condition(x, context))
+
+    def forward(
+        self,
+        u: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
+    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "dim batch"]]:
+        """Noise to data."""
+        return self._sampler.sample(u, self._added(context))
+
+    def log_density(
+        self,
+        x: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
+    ) -> Float[Tensor, "dim batch"]:
+        """The log density of each number, if the noise is standard Gaussian."""
+        return self._transformer.log_density(x, self._condition(x, context))
+
+    def tensors(self) -> list[Tensor]:
+        """Everything that takes memory."""
+        hidden = [tensor for pair in self._hidden for tensor in pair]
+        context = [] if self._context_weight is None else [self._context_weight]
+        own = [*context, *self._transformer.tensors()]
+        direct = [] if self._direct is None else [self._direct]
+        return [*hidden, *self._out, *direct, *own, *self._sampler.tensors()]
+
+    def _added(self, context: Tensor | None) -> Tensor | None:
+        if self._context_weight is None or context is None:
+            return None
+        return self._context_weight @ context
+
+    def _network(self, x: Tensor, context: Tensor | None) -> Float[Tensor, "outputs_dim batch"]:
+        h = x
+        for index, (weight, bias) in enumerate(self._hidden):
+            h = torch.addmm(bias, weight, h)
+            if index == 0 and (added := self._added(context)) is not None:
+                h += added
+            h = self._activation_(h)
+        weight, bias = self._out
+        out = torch.addmm(bias, weight, h)
+        return out if self._direct is None else out.addmm_(self._direct, x)
+
+    def _condition(self, x: Tensor, context: Tensor | None) -> Float[Tensor, "outputs dim batch"]:
+        return self._network(x, context).view(self._transformer.outputs, *x.shape)

@@ -1,0 +1,129 @@
+"""Bijections: direction and sign conventions live here.
+
+`u` is noise, `x` is data. `forward` goes from noise to data, `inverse` from data to noise, and
+each returns the log-determinant of the direction that it was called in, one value a row:
+log p(x) = log p_u(u) + log|det du/dx|, with a standard Gaussian p_u. A context conditions both
+directions: the density of x given it.
+"""
+
+import copy
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flows.bijections.folding import LayerStep, Pending, Step
+from flows.bijections.gradients import Pullback
+
+LOG_TWO_PI = math.log(2 * math.pi)
+
+
+class Bijection(nn.Module, ABC):
+    """An invertible map of rows, the same for all of them or conditioned on a context.
+
+    Attributes:
+        dim: features of a row.
+        context_dim: numbers a row that condition the map; 0 if there are none.
+        has_noise: whether data have a noise that they are mapped to; without one, the layer is
+            the last of a flow and gives `log_density` and the forward direction only.
+        own_density: whether `log_density` is not just the inverse and the Gaussian density.
+    """
+
+    dim: int
+    context_dim: int = 0
+    has_noise: bool = True
+    own_density: bool = False
+
+    @abstractmethod
+    def forward(
+        self,
+        u: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Noise to data, with log|det dx/du|."""
+
+    @abstractmethod
+    def inverse(
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Data to noise, with log|det du/dx|.
+
+        Raises:
+            FlowError: the layer has no noise.
+        """
+
+    def log_density(
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> Float[Tensor, " batch"]:
+        """The log density of rows whose noise is standard Gaussian, in nats."""
+        u, log_det = self.inverse(x, context)
+        return log_det + standard_normal(u)
+
+    def parts(self) -> list["Bijection"]:
+        """The layers that this one is made of, from the data to the noise."""
+        return [self]
+
+    def parameter_list(self) -> list[Tensor]:
+        """The parameters, in the order that `inverse_vjp` has."""
+        return list(self.parameters())
+
+    def inverse_vjp(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
+        """The inverse with its pullback: how a chain without context computes gradients.
+
+        A family overrides this if it has a faster form than autograd's. Called without gradients.
+
+        Args:
+            x: data.
+
+        Returns:
+            Noise, log|det du/dx| (a single value stands for all rows), and the pullback.
+        """
+        inputs = [x.detach().requires_grad_(), *self.parameter_list()]
+        with torch.enable_grad():
+            results = self.inverse(inputs[0])
+
+        def pullback(
+            grad_u: Tensor,
+            grad_log_det: Tensor,
+            wants_x: bool,  # noqa: ARG001, FBT001  it comes with the rest
+        ) -> tuple[Tensor | None, list[Tensor | None]]:
+            pairs = zip(results, (grad_u, grad_log_det), strict=True)
+            outputs, given = zip(*(pair for pair in pairs if pair[0].requires_grad), strict=True)
+            wanted = [tensor for tensor in inputs if tensor.requires_grad]
+            grads = iter(
+                torch.autograd.grad(outputs, wanted, given, retain_graph=True, allow_unused=True)
+            )
+            grad_x, *rest = [next(grads) if i.requires_grad else None for i in inputs]
+            return grad_x, rest
+
+        return results[0].detach(), results[1].detach(), pullback
+
+    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
+        """Compiles the layer, in evaluation mode and float64, for inference.
+
+        A family overrides this if it can take the pending map into its weights, or has a faster
+        form of its own.
+
+        Args:
+            pending: the elementwise map between the previous step and this layer.
+
+        Returns:
+            The steps, from the data to the noise, and what is still to be done after them.
+        """
+        layer = copy.deepcopy(self).to(pending.device, pending.dtype)
+        tensors = [*layer.parameters(), *layer.buffers()]
+        step = LayerStep(layer, tensors, own_density=self.own_density)
+        return [*pending.steps(), step], pending.applied()
+
+
+def standard_normal(u: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+    """The log density of standard Gaussian rows, in nats."""
+    return -0.5 * u.square().sum(dim=1) - 0.5 * u.shape[1] * LOG_TWO_PI

@@ -1,0 +1,358 @@
+"""Bijections made of others, and those that rearrange features."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from flows.bijections.base import Bijection
+from flows.bijections.folding import InvertedStep, Pending, PermuteStep, SliceStep, Step
+from flows.bijections.gradients import Pullback
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+
+
+class Chain(Bijection):
+    """Layers one after another, listed from the data to the noise."""
+
+    def __init__(self, layers: Sequence[Bijection]) -> None:
+        super().__init__()
+        self.dim = layers[0].dim
+        self.context_dim = max(layer.context_dim for layer in layers)
+        self.has_noise = layers[-1].has_noise
+        self.own_density = layers[-1].own_density
+        self.layers = nn.ModuleList(layers)
+
+    def forward(
+        self,
+        u: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Noise to data, through the layers from the last to the first."""
+        x, total = u, u.new_zeros(len(u))
+        for layer in reversed(self._bijections()):
+            x, log_det = layer.forward(x, context)
+            total = total + log_det
+        return x, total
+
+    def inverse(
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Data to noise, through the layers from the first to the last."""
+        return self._inverse(self.parts(), x, context)
+
+    def log_density(
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> Float[Tensor, " batch"]:
+        """The log density of rows; the last layer may have a form of its own."""
+        *outer, last = self.parts()
+        if not last.own_density:
+            return super().log_density(x, context)
+        u, total = self._inverse(outer, x, context)
+        return total + last.log_density(u, context)
+
+    def _inverse(
+        self, parts: list[Bijection], x: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if context is None and parts and _takes_pullbacks(x):
+            parameters = [tensor for part in parts for tensor in part.parameter_list()]
+            u, total = _PartsInverse.apply(parts, x, *parameters)  # type: ignore[no-untyped-call]  # torch's own
+            return u, total
+        return plain_inverse(parts, x, context)
+
+    def parts(self) -> list[Bijection]:
+        """The layers, chains among them taken apart."""
+        return [part for layer in self._bijections() for part in layer.parts()]
+
+    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
+        """The steps of all layers."""
+        steps: list[Step] = []
+        for layer in self._bijections():
+            folded, pending = layer.fold(pending)
+            steps += folded
+        return steps, pending
+
+    def _bijections(self) -> list[Bijection]:
+        return [layer for layer in self.layers if isinstance(layer, Bijection)]
+
+
+def _takes_pullbacks(x: Tensor) -> bool:
+    """Whether the layers' own pullbacks are to be used: compilers and autocast need plain code."""
+    return (
+        torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled(x.device.type)
+    )
+
+
+def plain_inverse(
+    parts: list[Bijection], x: Tensor, context: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Through layers from the first to the last, left to autograd operation by operation."""
+    u, total = x, x.new_zeros(len(x))
+    for part in parts:
+        u, log_det = part.inverse(u, context)
+        total = total + log_det
+    return u, total
+
+
+class _PartsInverse(torch.autograd.Function):
+    """Layers as one node of the graph, by their pullbacks.
+
+    Where a graph of the gradient itself is asked for, they are computed again the plain way, so
+    derivatives of any order are right.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401  torch gives it no public type
+        parts: list[Bijection],
+        x: Tensor,
+        *parameters: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        u, total, pullbacks = x, x.new_zeros(len(x)), []
+        for part in parts:
+            u, log_det, pullback = part.inverse_vjp(u)
+            total += log_det
+            pullbacks.append(pullback)
+        ctx.parts, ctx.pullbacks = parts, pullbacks
+        ctx.save_for_backward(x, *parameters)
+        return u, total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401  as above
+        inputs = ctx.saved_tensors  # refuses parameters that were changed since
+        if torch.is_grad_enabled():
+            return None, *_differentiable_gradients(ctx.parts, inputs, grads)
+        grad_u, grad_log_det = grads
+        grad: Tensor | None = grad_u
+        found: list[list[Tensor | None]] = []
+        for index in range(len(ctx.pullbacks) - 1, -1, -1):
+            wants_x = index > 0 or ctx.needs_input_grad[1]
+            grad, grad_parameters = ctx.pullbacks[index](grad, grad_log_det, wants_x)
+            found.append(grad_parameters)
+        flat = [tensor for grad_parameters in reversed(found) for tensor in grad_parameters]
+        return None, grad, *flat
+
+
+def _differentiable_gradients(
+    parts: list[Bijection], inputs: Sequence[Tensor], grads: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """Gradients with a graph of their own; running averages are left as they were."""
+    buffers = [(buffer, buffer.clone()) for part in parts for buffer in part.buffers()]
+    results = plain_inverse(parts, inputs[0])
+    for buffer, kept in buffers:
+        if not torch.equal(buffer, kept):
+            buffer.copy_(kept)
+    wanted = [tensor for tensor in inputs if tensor.requires_grad]
+    found = iter(torch.autograd.grad(results, wanted, grads, create_graph=True, allow_unused=True))
+    return [next(found) if tensor.requires_grad else None for tensor in inputs]
+
+
+class Inverted(Bijection):
+    """A layer with its directions swapped."""
+
+    def __init__(self, layer: Bijection) -> None:
+        super().__init__()
+        self.dim = layer.dim
+        self.context_dim = layer.context_dim
+        self.layer = layer
+
+    def forward(
+        self,
+        u: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Noise to data: the layer's inverse."""
+        return self.layer.inverse(u, context)
+
+    def inverse(
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Data to noise: the layer's forward direction."""
+        return self.layer.forward(x, context)
+
+    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
+        """The layer's own steps, turned round, after the pending map."""
+        nothing = Pending.nothing(self.dim, dtype=pending.dtype, device=pending.device)
+        steps, rest = self.layer.fold(nothing)
+        constant = rest.applied().log_det
+        turned = [InvertedStep(step) for step in reversed([*steps, *rest.steps()])]
+        done = pending.applied()
+        return [*pending.steps(), *turned], replace(done, log_det=done.log_det - constant)
+
+
+class Slice(Bijection):
+    """A layer on some of the features; the others pass unchanged."""
+
+    def __init__(self, dim: int, features: slice, layer: Bijection) -> None:
+        super().__init__()
+        self.dim = dim
+        self.context_dim = layer.context_dim
+        self.features = features
+        self.layer = layer
+
+    def forward(
+        self,
+        u: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Noise to data."""
+        part, log_det = self.layer.forward(u[:, self.features], context)
+        return self._with(u, part), log_det
+
+    def inverse(
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Data to noise."""
+        part, log_det = self.layer.inverse(x[:, self.features], context)
+        return self._with(x, part), log_det
+
+    def parameter_list(self) -> list[Tensor]:
+        """Those of the layer, in its order."""
+        return self.layer.parameter_list()
+
+    def inverse_vjp(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
+        """The inverse with its pullback, by that of the layer."""
+        part, log_det, inner = self.layer.inverse_vjp(x[:, self.features])
+
+        def pullback(
+            grad_u: Tensor,
+            grad_log_det: Tensor,
+            wants_x: bool,  # noqa: FBT001  always given
+        ) -> tuple[Tensor | None, list[Tensor | None]]:
+            grad, grads = inner(grad_u[:, self.features], grad_log_det, wants_x)
+            return None if grad is None else self._with(grad_u, grad), grads
+
+        return self._with(x, part), log_det, pullback
+
+    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
+        """The layer's own steps on its features; the pending map of the others stays."""
+        inner = replace(
+            Pending.nothing(self.layer.dim, dtype=pending.dtype, device=pending.device),
+            scale=pending.scale[self.features],
+            shift=pending.shift[self.features],
+        )
+        steps, rest = self.layer.fold(inner)
+        scale, shift = pending.scale.clone(), pending.shift.clone()
+        scale[self.features], shift[self.features] = rest.scale, rest.shift
+        log_det = pending.log_det + rest.log_det
+        sliced: list[Step] = [SliceStep(step, self.features) for step in steps]
+        return sliced, replace(pending, scale=scale, shift=shift, log_det=log_det)
+
+    def _with(self, rows: Tensor, part: Tensor) -> Tensor:
+        result = rows.clone()
+        result[:, self.features] = part
+        return result
+
+
+def permutation_cost(dim: int) -> Cost:
+    """Return what a change of the features' order takes."""
+    orders = 2 * INDEX_BYTES * dim
+    way = Way(kept_row=FLOAT_BYTES * dim, used_row=4 * FLOAT_BYTES * dim)
+    return Cost(
+        buffers=orders,
+        building=orders,
+        folding=orders,
+        compiled=orders + 2 * OBJECT_BYTES,
+        density=way,
+        sampling=way,
+    )
+
+
+class Permutation(Bijection):
+    """Features in another order: u = x[order]; the log-determinant is 0."""
+
+    order: Tensor
+    inverse_order: Tensor
+
+    def __init__(self, order: Int[Tensor, " dim"]) -> None:
+        super().__init__()
+        self.dim = len(order)
+        self.register_buffer("order", order.clone())
+        self.register_buffer("inverse_order", torch.argsort(order))
+
+    def forward(
+        self,
+        u: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Noise to data."""
+        return u.index_select(1, self.inverse_order), u.new_zeros(len(u))
+
+    def inverse(
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Data to noise."""
+        return x.index_select(1, self.order), x.new_zeros(len(x))
+
+    def parameter_list(self) -> list[Tensor]:
+        """There are none."""
+        return []
+
+    def inverse_vjp(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
+        """The inverse with its pullback, the permutation back."""
+        back = self.inverse_order
+        u = x.index_select(1, self.order)
+        return u, x.new_zeros(1), lambda grad, _log_det, _wants_x: (grad.index_select(1, back), [])
+
+    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
+        """A change of order, before the pending map."""
+        order, back = self.order.to(pending.device), self.inverse_order.to(pending.device)
+        return [PermuteStep(order, back)], pending.permuted(self.order)
+
+
+class Reverse(Bijection):
+    """Features in reversed order; the log-determinant is 0."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(
+        self,
+        u: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Noise to data."""
+        return u.flip(1), u.new_zeros(len(u))
+
+    def inverse(
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Data to noise."""
+        return x.flip(1), x.new_zeros(len(x))
+
+    def parameter_list(self) -> list[Tensor]:
+        """There are none."""
+        return []
+
+    def inverse_vjp(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
+        """The inverse with its pullback, another reversal."""
+        return x.flip(1), x.new_zeros(1), lambda grad, _log_det, _wants_x: (grad.flip(1), [])
+
+    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
+        """A change of order, before the pending map."""
+        order = torch.arange(self.dim - 1, -1, -1)
+        placed = order.to(pending.device)
+        return [PermuteStep(placed, placed)], pending.permuted(order)

@@ -1,0 +1,297 @@
+"""Order- and connectivity-agnostic training of a MADE (Germain et al. 2015, sections 4.2 and 6)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from flows.bijections.autoregressive import AutoregressiveStep
+from flows.bijections.base import Bijection
+from flows.bijections.folding import Pending, Step
+from flows.bijections.gradients import ACTIVATIONS
+from flows.bijections.linear import initial_linear
+from flows.bijections.masked import Conditioner, run_masked
+from flows.bijections.masks import made_masks, random_degrees
+from flows.bijections.transformers import MapSize, Transformer
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+from flows.errors import FlowError
+
+
+class MaskEnsemble(Bijection):
+    """p(x) = 1/M sum_m p_m(x): M masked networks that share their weights.
+
+    Each has an order of the features and degrees of the hidden units of its own, drawn evenly.
+    Training cycles through the masks, one a batch; in evaluation the *probabilities* are
+    averaged. The density is a mixture, so data have no noise. The forward direction draws the
+    mask from the first number of the noise: the uniform number behind it, times M, has the mask
+    as its whole part, and its fraction is uniform again.
+
+    With `mask_weights` each layer is h = g(b + (W * M) x + (U * M) 1), U a second matrix of the
+    shape of W (Germain et al. 2015, on connectivity-agnostic training): a unit knows which of its
+    connections a mask M leaves. Under one mask that is a bias. U starts at 0, where all masks have
+    the same biases.
+    Ours is divided by the root of its columns: otherwise the sum, of hundreds of numbers, takes
+    steps hundreds of times as long as those of any other bias, and gradient descent diverges.
+    """
+
+    has_noise = False
+    own_density = True
+    orders: Tensor
+    turn: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        conditioner: Conditioner,
+        transformer: Transformer,
+        *,
+        masks: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.context_dim = conditioner.context_dim
+        self.conditioner = conditioner
+        self.transformer = transformer
+        widths = [len(layer) for layer in conditioner.degrees(dim, transformer.outputs)]
+        seen = [*widths[:-1], widths[-1] + (dim if conditioner.is_direct(dim) else 0)]
+        pairs = [
+            initial_linear(below, above, generator)
+            for below, above in zip(seen, [*widths[1:], transformer.outputs * dim], strict=True)
+        ]
+        self.weights = nn.ParameterList(weight for weight, _ in pairs)
+        self.biases = nn.ParameterList(bias for _, bias in pairs)
+        self.mask_weights: nn.ParameterList | None = None
+        if conditioner.mask_weights:
+            self.mask_weights = nn.ParameterList(torch.zeros_like(w) for w in self.weights)
+        self.context_weight = conditioner.context_weight(transformer.outputs, generator)
+        orders = [torch.randperm(dim, generator=generator) for _ in range(masks)]
+        self.register_buffer("orders", torch.stack(orders))
+        self.hidden_names = [f"degrees_{layer}" for layer in range(1, len(widths))]
+        for name, width in zip(self.hidden_names, widths[1:], strict=True):
+            drawn = [
+                random_degrees(
+                    width, dim, lowest=1 if self.context_dim == 0 else 0, generator=generator
+                )
+                for _ in range(masks)
+            ]
+            self.register_buffer(name, torch.stack(drawn))
+        # How many batches were trained on: resuming goes on with the right mask.
+        self.register_buffer("turn", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def masks(self) -> int:
+        """How many there are."""
+        return len(self.orders)
+
+    def inverse(
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """There is none: a mixture has no noise."""
+        raise FlowError("a mixture over masks has no noise that its rows could be mapped to")
+
+    def forward(
+        self,
+        u: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Noise to data; the second result is that of each row's own mask."""
+        chosen, u = choose_mask(u, self.masks)
+        x, log_det = torch.empty_like(u), u.new_empty(len(u))
+        for mask in range(self.masks):
+            rows = chosen == mask
+            given = None if context is None else context[rows]
+            x[rows], log_det[rows] = self._member_forward(u[rows], given, mask)
+        return x, log_det
+
+    def log_density(
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> Float[Tensor, " batch"]:
+        """By the mask whose turn it is in training, by all of them in evaluation."""
+        if self.training:
+            turn = int(self.turn) % self.masks
+            self.turn += 1
+            return self._member_density(x, context, turn)
+        scores = [self._member_density(x, context, mask) for mask in range(self.masks)]
+        return torch.logsumexp(torch.stack(scores), dim=0) - math.log(self.masks)
+
+    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
+        """A compiled network for each mask, after the pending map."""
+        members = [self._member_step(pending, mask) for mask in range(self.masks)]
+        step = _EnsembleStep(members, [self.orders[mask] for mask in range(self.masks)])
+        return [*pending.steps(), step], pending.applied()
+
+    def degrees(self, mask: int) -> list[Tensor]:
+        """Of the inputs, in the data's order, and of each hidden layer."""
+        inputs = torch.argsort(self.orders[mask]) + 1
+        return [inputs, *(self.get_buffer(name)[mask] for name in self.hidden_names)]
+
+    def _masked(self, mask: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights and biases under a mask."""
+        direct = self.conditioner.is_direct(self.dim)
+        drawn = made_masks(self.degrees(mask), self.transformer.outputs, direct=direct)
+        masks = [wanted.to(weight) for weight, wanted in zip(self.weights, drawn, strict=True)]
+        weights = [weight * wanted for weight, wanted in zip(self.weights, masks, strict=True)]
+        biases = list(self.biases)
+        if self.mask_weights is not None:
+            biases = [
+                bias + (known * wanted).sum(dim=1) * known.shape[1] ** -0.5
+                for bias, known, wanted in zip(biases, self.mask_weights, masks, strict=True)
+            ]
+        return weights, biases
+
+    def parameters_of(
+        self, x: Tensor, context: Tensor | None, mask: int
+    ) -> Float[Tensor, "outputs batch dim"]:
+        """The parameters of each conditional under a mask."""
+        if (self.context_weight is None) != (context is None):
+            raise FlowError("a conditional density, and no other, needs a context")
+        first = None
+        if context is not None and self.context_weight is not None:
+            first = F.linear(context, self.context_weight)
+        weights, biases = self._masked(mask)
+        activation = self.conditioner.activation
+        out = run_masked(x, weights, biases, activation=activation, first=first)
+        return out.view(len(x), self.transformer.outputs, self.dim).movedim(1, 0)
+
+    def _member_density(self, x: Tensor, context: Tensor | None, mask: int) -> Tensor:
+        return self.transformer.log_density(x, self.parameters_of(x, context, mask)).sum(dim=1)
+
+    def _member_forward(
+        self, u: Tensor, context: Tensor | None, mask: int
+    ) -> tuple[Tensor, Tensor]:
+        """Feature by feature, in the mask's order; a pass for each."""
+        x = torch.zeros_like(u)
+        total = u.new_zeros(len(u))
+        for place, feature in enumerate(self.orders[mask].tolist()):
+            parameters = self.parameters_of(x, context, mask)[:, :, feature]
+            column, log_det = self.transformer.forward(u[:, place], parameters)
+            x = torch.cat([x[:, :feature], column[:, None], x[:, feature + 1 :]], dim=1)
+            total = total + log_det
+        return x, total
+
+    def _member_step(self, pending: Pending, mask: int) -> AutoregressiveStep:
+        """The network of a mask, its features and units in the order of their degrees."""
+        degrees = self.degrees(mask)
+        orders = [torch.argsort(layer, stable=True) for layer in degrees]
+        outputs = torch.arange(self.transformer.outputs, device=orders[0].device) * self.dim
+        above = [*orders[1:], (outputs[:, None] + orders[0]).flatten()]
+        below = list(orders)
+        if self.conditioner.is_direct(self.dim):
+            below[-1] = torch.cat([orders[-1], len(orders[-1]) + orders[0]])
+        masked = self._masked(mask)
+        weights = [
+            pending.cast(weight[rows][:, columns])
+            for weight, rows, columns in zip(masked[0], above, below, strict=True)
+        ]
+        biases = [pending.cast(bias[rows]) for bias, rows in zip(masked[1], above, strict=True)]
+        context = self.context_weight
+        return AutoregressiveStep(
+            weights,
+            biases,
+            context_weight=None if context is None else pending.cast(context[above[0]]),
+            degrees=[layer[order] for layer, order in zip(degrees, orders, strict=True)],
+            activation_=ACTIVATIONS[self.conditioner.activation].apply_,
+            transformer=self.transformer,
+        )
+
+
+def ensemble_cost(dim: int, conditioner: Conditioner, size: MapSize, *, masks: int) -> Cost:
+    """Return what a network with so many masks takes."""
+    network = conditioner.cost(dim, size)
+    weights = conditioner.count_weights(dim, size.outputs)
+    widths = conditioner.widths(dim, size.outputs)
+    members = masks * INDEX_BYTES * sum(widths[:-1])
+    # Masks as bits and as numbers, the products with the weights, and those by `mask_weights`.
+    drawn = 4 * FLOAT_BYTES * weights * (2 if conditioner.mask_weights else 1)
+    rows = 2 * FLOAT_BYTES * masks
+    return Cost(
+        parameters=network.parameters,
+        layers=network.layers,
+        buffers=members,
+        building=network.building + members + masks * len(widths) * OBJECT_BYTES,
+        folding=network.folding + 2 * drawn,
+        compiled=masks * (network.compiled + 16 * OBJECT_BYTES),
+        plans=masks * network.plans,
+        density=Way(
+            kept=network.density.kept + drawn,
+            kept_row=network.density.kept_row,
+            used=network.density.used + drawn,
+            used_row=network.density.used_row + rows,
+            operations=masks * network.density.operations,
+        ),
+        sampling=Way(
+            kept=network.sampling.kept + dim * drawn,
+            kept_row=network.sampling.kept_row,
+            used=network.sampling.used + drawn,
+            used_row=network.sampling.used_row + rows + 8 * FLOAT_BYTES * dim,
+            operations=masks * network.sampling.operations,
+        ),
+    )
+
+
+class _EnsembleStep(Step):
+    """The compiled networks of all masks."""
+
+    own_density = True
+
+    def __init__(self, members: list[AutoregressiveStep], orders: list[Tensor]) -> None:
+        self._members = members
+        self._orders = orders
+
+    def inverse(
+        self,
+        x: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
+    ) -> tuple[Float[Tensor, "dim batch"], None]:
+        raise FlowError("a mixture over masks has no noise that its rows could be mapped to")
+
+    def forward(
+        self,
+        u: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
+    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "dim batch"]]:
+        chosen, rows = choose_mask(u.t(), len(self._members))
+        u = rows.t()
+        x, log_det = torch.empty_like(u), torch.empty_like(u)
+        for mask, (member, order) in enumerate(zip(self._members, self._orders, strict=True)):
+            columns = torch.nonzero(chosen == mask)[:, 0]
+            if len(columns) == 0:
+                continue
+            given = None if context is None else context[:, columns]
+            part, part_log_det = member.forward(u[:, columns], given)
+            x[order[:, None], columns] = part
+            log_det[:, columns] = part_log_det
+        return x, log_det
+
+    def log_density(
+        self,
+        x: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
+    ) -> Float[Tensor, "1 batch"]:
+        scores = [
+            member.log_density(x[order], context).sum(dim=0)
+            for member, order in zip(self._members, self._orders, strict=True)
+        ]
+        mean = torch.logsumexp(torch.stack(scores), dim=0) - math.log(len(scores))
+        return mean[None, :]
+
+    def tensors(self) -> list[Tensor]:
+        return [tensor for member in self._members for tensor in member.tensors()]
+
+
+def choose_mask(
+    u: Float[Tensor, "batch dim"], masks: int
+) -> tuple[Int[Tensor, " batch"], Float[Tensor, "batch dim"]]:
+    """Which mask each row has, and the noise that is left: standard Gaussian again."""
+    spread = torch.special.ndtr(u[:, 0].double()) * masks
+    chosen = spread.floor().clamp(0, masks - 1)
+    edge = torch.finfo(torch.float64).eps
+    left = torch.special.ndtri((spread - chosen).clamp(edge, 1 - edge))
+    return chosen.long(), torch.cat([left.to(u.dtype)[:, None], u[:, 1:]], dim=1)

@@ -1,0 +1,246 @@
+"""Masked networks: what conditions each feature on those before it."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flows.bijections.gradients import ACTIVATIONS, ActivationName
+from flows.bijections.linear import initial_linear, uniform
+from flows.bijections.masks import hidden_degrees, input_degrees, made_masks
+from flows.bijections.sequential import KEPT_PLANS, MOST_ROWS, PLAN_BYTES
+from flows.bijections.transformers import MapSize
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+
+
+class _MaskedGradient(torch.autograd.Function):
+    """A tensor as it is, its gradient times a mask: a pass less each way than their product."""
+
+    @staticmethod
+    def forward(tensor: Tensor, mask: Tensor) -> Tensor:  # noqa: ARG004  for the gradient
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ANN401, ARG004  torch's signature
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401  torch's signature
+        (mask,) = ctx.saved_tensors
+        return grad.mul_(mask), None  # the product of a layer, which nothing else reads
+
+
+class MaskedLinear(nn.Module):
+    """The parameters of an affine map some of whose weights are 0 for good.
+
+    The weights are masked when made, when loaded and when the module changes between training and
+    evaluation, and every gradient is masked. So an optimiser that starts from them, with any
+    weight decay, never leaves them, and the training loop may use them as they are.
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self,
+        mask: Float[Tensor, "out_width in_width"],
+        generator: torch.Generator,
+        *,
+        fan_in: int | None = None,
+    ) -> None:
+        """Initialises as `torch.nn.Linear` does: uniform within fan_in^-1/2, in_width if None."""
+        super().__init__()
+        self.register_buffer("mask", mask, persistent=False)
+        weight, bias = initial_linear(mask.shape[1], len(mask), generator, fan_in=fan_in)
+        self.weight = nn.Parameter(weight * mask)
+        self.bias = nn.Parameter(bias)
+        self.register_load_state_dict_post_hook(_mask_after_load)  # type: ignore[no-untyped-call]  # torch's own
+
+    def masked_weight(self) -> Tensor:
+        """The weight times its mask; in training it is 0 there already, and its gradient masked."""
+        if not self.training:
+            return self.weight * self.mask
+        weight: Tensor = _MaskedGradient.apply(self.weight, self.mask)  # type: ignore[no-untyped-call]  # torch's own
+        return weight
+
+    def apply_mask(self) -> None:
+        """Sets the masked weights to 0, outside of any graph that holds them."""
+        self.weight.data.mul_(self.mask)
+
+    def train(self, mode: bool = True) -> "MaskedLinear":  # noqa: FBT001, FBT002  torch's signature
+        """Changes between training and evaluation."""
+        self.apply_mask()
+        super().train(mode)
+        return self
+
+
+def _mask_after_load(module: nn.Module, _keys: object) -> None:
+    assert isinstance(module, MaskedLinear)  # noqa: S101  registered by that class alone
+    module.apply_mask()
+
+
+@dataclass(frozen=True)
+class Conditioner:
+    """The description of a masked network.
+
+    Attributes:
+        hidden: units of each hidden layer.
+        activation: between the layers.
+        context_dim: numbers a row that all units see.
+        separate: a network of that size for each of the outputs of a feature.
+        direct: outputs see the inputs before them also without hidden units between (Germain et
+            al. 2015, section 4: the matrix A): those are the last columns of the last weights.
+        mask_weights: a second matrix beside the weights of each layer, by which units know their
+            own masks, where there are several (`flows.bijections.mask_ensemble`).
+    """
+
+    hidden: list[int]
+    activation: ActivationName
+    context_dim: int = 0
+    separate: bool = False
+    direct: bool = False
+    mask_weights: bool = False
+
+    def degrees(self, dim: int, outputs: int) -> list[Tensor]:
+        """Those of the inputs and of each hidden layer; one feature alone has no hidden layers."""
+        lowest = 0 if self.context_dim else 1
+        if dim <= lowest:
+            return [input_degrees(dim)]
+        repeats = outputs if self.separate else 1
+        hidden = [hidden_degrees(width, dim, lowest=lowest) for width in self.hidden]
+        return [input_degrees(dim), *(layer.repeat_interleave(repeats) for layer in hidden)]
+
+    def layers(self, dim: int, outputs: int, generator: torch.Generator) -> nn.ModuleList:
+        """The affine maps, untrained."""
+        degrees, direct = self.degrees(dim, outputs), self.is_direct(dim)
+        masks = made_masks(degrees, outputs, separate=self.separate, direct=direct)
+        widths = [dim, *self.hidden]
+        widths[-1] += dim if direct else 0
+        return nn.ModuleList(
+            MaskedLinear(mask, generator, fan_in=width)
+            for mask, width in zip(masks, widths, strict=False)
+        )
+
+    def is_direct(self, dim: int) -> bool:
+        """Whether there are direct connections; one feature alone has nothing to connect."""
+        return self.direct and dim > 1
+
+    def context_weight(self, outputs: int, generator: torch.Generator) -> nn.Parameter | None:
+        """What the first hidden layer adds of the context."""
+        if self.context_dim == 0:
+            return None
+        width = self.hidden[0] * (outputs if self.separate else 1)
+        shape = (width, self.context_dim)
+        return nn.Parameter(uniform(shape, fan_in=self.context_dim, generator=generator))
+
+    def widths(self, dim: int, outputs: int) -> list[int]:
+        """Return the units of the input, of each hidden layer and of the output."""
+        repeats = outputs if self.separate else 1
+        hidden = [] if dim == 1 and self.context_dim == 0 else [w * repeats for w in self.hidden]
+        return [dim, *hidden, outputs * dim]
+
+    def count_weights(self, dim: int, outputs: int) -> int:
+        """Return the weights between the layers, masked ones included, biases apart."""
+        widths = self.widths(dim, outputs)
+        weights = sum(below * above for below, above in pairwise(widths))
+        return weights + (outputs * dim * dim if self.is_direct(dim) else 0)
+
+    def cost(self, dim: int, size: MapSize) -> Cost:
+        """Return what an autoregressive layer of this network takes.
+
+        Args:
+            dim: features.
+            size: of the map of each feature.
+        """
+        widths, weights = self.widths(dim, size.outputs), self._all_weights(dim, size)
+        largest = max(below * above for below, above in pairwise(widths))
+        density, once = self._density(dim, size), FLOAT_BYTES * weights
+        objects = self._object_bytes(dim)
+        space = min(PLAN_BYTES, FLOAT_BYTES * (sum(widths) + dim) * MOST_ROWS)
+        return Cost(
+            parameters=weights + self._mask_weights(dim, size) + sum(widths[1:]),
+            layers=max(1, len(self.hidden)),
+            buffers=once,
+            building=4 * FLOAT_BYTES * (largest + size.own),
+            # Weights in float64, some of them twice.
+            folding=4 * INDEX_BYTES * (weights + sum(widths)),
+            compiled=3 * FLOAT_BYTES * (weights + sum(widths)) + objects,
+            plans=KEPT_PLANS * (space + 2 * objects),
+            density=density,
+            sampling=self._sampling(dim, size),
+        )
+
+    def _all_weights(self, dim: int, size: MapSize) -> int:
+        """Return the weights of the layers, of the context and of the maps."""
+        widths = self.widths(dim, size.outputs)
+        context = self.context_dim * widths[1] if self.context_dim else 0
+        return self.count_weights(dim, size.outputs) + context + size.own
+
+    def _mask_weights(self, dim: int, size: MapSize) -> int:
+        return self.count_weights(dim, size.outputs) if self.mask_weights else 0
+
+    def _density(self, dim: int, size: MapSize) -> Way:
+        """Return the bytes of one pass."""
+        widths, weights = self.widths(dim, size.outputs), self._all_weights(dim, size)
+        hidden, out, single = sum(widths[1:-1]), widths[-1], 2 * dim + self.context_dim
+        # An activation keeps its input or its output, the next layer its input.
+        kept = single + 2 * hidden + out + size.kept * dim
+        used = 2 * single + 3 * max(widths[:-1]) + 2 * out + size.used * dim
+        return Way(
+            kept=FLOAT_BYTES * (weights + 8 * size.own),
+            kept_row=FLOAT_BYTES * kept,
+            used=FLOAT_BYTES * (weights + 4 * size.own),
+            used_row=FLOAT_BYTES * used,
+            operations=3 * len(widths) + size.operations,
+        )
+
+    def _sampling(self, dim: int, size: MapSize) -> Way:
+        """Return the bytes of one feature after another; with gradients each is a pass."""
+        density, widths = self._density(dim, size), self.widths(dim, size.outputs)
+        once = FLOAT_BYTES * self._all_weights(dim, size)
+        one = size.outputs + size.used
+        return Way(
+            kept=dim * density.kept,
+            kept_row=dim * (density.kept_row - FLOAT_BYTES * (size.kept * (dim - 1))),
+            used=3 * once + 3 * self._object_bytes(dim) + FLOAT_BYTES * 4 * size.own,
+            used_row=FLOAT_BYTES * (2 * sum(widths) + 4 * dim + self.context_dim + 2 * one),
+            operations=dim * (2 * len(widths) + size.operations),
+        )
+
+    def _object_bytes(self, dim: int) -> int:
+        """Return the bytes of the products that the sampler cuts the network into."""
+        return OBJECT_BYTES * (len(self.hidden) + 2) * (dim + 1)
+
+
+def run_masked(
+    x: Float[Tensor, "batch dim"],
+    weights: list[Tensor],
+    biases: list[Tensor],
+    *,
+    activation: ActivationName,
+    first: Float[Tensor, "batch width"] | None = None,
+) -> Float[Tensor, "batch outputs_dim"]:
+    """The network's outputs.
+
+    Args:
+        x: its input.
+        weights: of the layers, masked; the last ones may have columns for the input itself after
+            those for the hidden units.
+        biases: of the layers.
+        activation: between the layers.
+        first: what the context adds to the first layer.
+    """
+    chosen = ACTIVATIONS[activation]
+    apply = chosen.apply if torch.is_grad_enabled() else chosen.apply_
+    h = x
+    for index, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
+        h = F.linear(h, weight, bias)
+        if index == 0 and first is not None:
+            h = h + first
+        h = apply(h)
+    if weights[-1].shape[1] > h.shape[1]:
+        h = torch.cat([h, x], dim=1)
+    return F.linear(h, weights[-1], biases[-1])

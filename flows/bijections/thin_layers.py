@@ -1,0 +1,164 @@
+"""What planar, radial and Sylvester flows share: many thin layers, computed as one bijection."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flows.bijections.base import Bijection
+from flows.bijections.compose import Inverted
+from flows.bijections.roots import Increasing, invert
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+
+# The direction that the papers' formula computes: of data, to have their density, or of noise.
+Closed = Literal["density", "sampling"]
+
+# The softplus of this is 1.
+_ORIGIN = math.log(math.e - 1)
+
+# Standard deviation of the weights of the context when training starts.
+CONTEXT_STD = 0.01
+
+# Steps towards the root of a bend. Where they are slow they start within 1 of it, and so many
+# bring them within 1e-17.
+MAX_BEND_STEPS = 100
+
+
+def oriented(noise_to_data: Bijection, closed: Closed) -> Bijection:
+    """The bijection itself, closed for sampling, or inverted, closed for the density."""
+    return Inverted(noise_to_data) if closed == "density" else noise_to_data
+
+
+class LayerParameters(nn.Module):
+    """The numbers, before any constraint, that layers of the same kind have: base + W context."""
+
+    def __init__(
+        self,
+        base: Float[Tensor, "layers width"],
+        *,
+        context_dim: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.base = nn.Parameter(base)
+        self.weight: nn.Parameter | None = None
+        if context_dim > 0:
+            weight = torch.randn(len(base), context_dim, base.shape[1], generator=generator)
+            self.weight = nn.Parameter(weight * CONTEXT_STD)
+
+    def forward(
+        self, context: Float[Tensor, "batch context_dim"] | None
+    ) -> Float[Tensor, "layers rows width"]:
+        """Those of each row of the context, or of a single row that stands for all."""
+        if self.weight is None or context is None:
+            return self.base[:, None]
+        return self.base[:, None] + context @ self.weight
+
+
+@dataclass(frozen=True)
+class LayerSize:
+    """Numbers of one of many equal layers.
+
+    Attributes:
+        width: numbers that describe it, before any constraint.
+        made: numbers that are made of these, with all that is needed on the way.
+        closed: numbers a row that the closed direction keeps for a gradient.
+        root: numbers a row that the other direction keeps for a gradient.
+        bends: numbers a row that either direction keeps to its end.
+        used: numbers a row that are needed while a layer is computed.
+    """
+
+    width: int
+    made: int
+    closed: int
+    root: int
+    bends: int
+    used: int
+
+
+def layers_cost(layers: int, size: LayerSize, *, context_dim: int, closed: Closed) -> Cost:
+    """Return what layers take that are computed as one bijection.
+
+    Without a context the numbers of all layers are made once, with one for each row.
+    """
+    parameters = layers * size.width * (1 + context_dim)
+    made = FLOAT_BYTES * layers * (2 * size.width + size.made)
+    once, by_row = (0, made) if context_dim else (made, 0)
+    used_row = by_row + FLOAT_BYTES * (layers * 6 * size.bends + size.used + context_dim)
+
+    def way(numbers: int, operations: int) -> Way:
+        row = by_row + FLOAT_BYTES * (layers * numbers + context_dim)
+        return Way(
+            kept=once,
+            kept_row=row,
+            used=once,
+            used_row=used_row,
+            operations=layers * operations,
+        )
+
+    cost = Cost(
+        parameters=parameters,
+        layers=layers,
+        building=2 * FLOAT_BYTES * parameters,
+        folding=INDEX_BYTES * parameters,
+        compiled=FLOAT_BYTES * parameters + 16 * OBJECT_BYTES,
+        density=way(size.root, 100 * size.bends),
+        sampling=way(size.closed, 10),
+    )
+    return cost.inverted() if closed == "density" else cost
+
+
+def positive(raw: Tensor) -> Tensor:
+    """A softplus that is 1 at 0, where all layers are the identity."""
+    return F.softplus(raw + _ORIGIN)
+
+
+def bend(a: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """An increasing function, a + (gain - 1) tanh a, and the logarithm of its derivative.
+
+    Args:
+        a: where.
+        gain: the derivative at 0, positive.
+    """
+    t = torch.tanh(a)
+    return a + (gain - 1) * t, bend_log_slope(t, gain)
+
+
+def bend_log_slope(t: Tensor, gain: Tensor) -> Tensor:
+    """The same log-derivative, log(1 + (gain - 1) (1 - t^2)), by t = tanh a."""
+    square = t.square()
+    return torch.log(square + (1 - square) * gain)
+
+
+def unbend(y: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """The a with bend(a) = y, and log da/dy, with gradients."""
+    return invert(bend, y, gain, search=_search_bend)
+
+
+def _search_bend(_: Increasing, y: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """Newton's method alone, which is safe here.
+
+    A bend is odd. At positive a and gain > 1 it is concave: it lies below its tangents and below
+    the lines gain a and a + gain - 1. If gain < 1 it is convex and lies above all of them. So the
+    nearer of the points where the lines are y is before the root or on it, and steps never pass
+    the root: they end where rounding turns one back. Where it is nearly flat, at gains and y near
+    0, a step still takes away about a third of the distance.
+    """
+    (gain,) = parameters
+    size, excess = y.abs(), gain - 1
+    starts = size / gain, size - excess
+    a = torch.where(excess > 0, torch.maximum(*starts), torch.minimum(*starts))
+    for _step in range(MAX_BEND_STEPS):
+        t = torch.tanh(a)
+        square = t.square()
+        further = a + (size - a - excess * t) / (square + (1 - square) * gain)
+        onward = (further - a) * excess > 0
+        if not bool(onward.any()):
+            break
+        a = torch.where(onward, further, a)
+    return torch.copysign(a, y)

@@ -1,0 +1,1 @@
+"""Flows compiled for serving: packed weights and kernels."""

@@ -1,0 +1,364 @@
+"""A trained flow compiled for serving: scores and samples, in chunks."""
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from flows.bijections.base import LOG_TWO_PI
+from flows.bijections.folding import Pending, Step
+from flows.compiled.packing import PackedFlow, pack
+from flows.cost import fitting_rows
+from flows.errors import FlowError
+from flows.flow import NOISE_BLOCK_ROWS, Flow, Space, base_noise
+from flows.preprocess import Preprocessing, Standardise
+
+Rows = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
+
+# Rows computed at a time: on a processor the hidden units of a chunk should stay in its cache.
+# Multiples of the rows in a block of noise, so that a sample takes whole blocks.
+CPU_CHUNK_ROWS, GPU_CHUNK_ROWS = 256, 16_384
+# The kernels cut chunks into tiles of their own.
+PACKED_CHUNK_ROWS = 512
+
+
+def compile_flow(flow: Flow, *, device: str | torch.device = "cpu") -> "CompiledFlow":
+    """Compiles a flow for inference; the flow itself is left as it is.
+
+    Masks are multiplied into the weights, batch norms merged into the layers beside them, and
+    what is left computed in float32; standardisation stays in float64.
+
+    Args:
+        flow: with the statistics that it shall be served with.
+        device: where to compute.
+    """
+    return CompiledFlow(flow, device=torch.device(device))
+
+
+class CompiledFlow:
+    """A flow without gradients, from arrays to arrays.
+
+    Log densities are those of the flow up to float32's rounding. A row whose numbers float32
+    cannot hold scores -inf or NaN; the rows beside it are not touched. Threads may share it.
+
+    Attributes:
+        dim: features of a row.
+        context_dim: columns that the density is conditioned on; they follow the features in the
+            rows that are scored.
+        has_noise: whether rows have a noise: `inverse` is there.
+        size_bytes: memory that it holds.
+        row_bytes: most bytes a row that a score or a sample takes; 0 if that is not known.
+    """
+
+    dim: int
+    context_dim: int
+    has_noise: bool
+    size_bytes: int
+    row_bytes: int
+
+    def __init__(self, flow: Flow, *, device: torch.device) -> None:
+        """See `compile_flow`."""
+        self.dim, self.context_dim, self.has_noise = flow.dim, flow.context_dim, flow.has_noise
+        self._device = device
+        self.row_bytes = flow.row_bytes
+        most = CPU_CHUNK_ROWS if device.type == "cpu" else GPU_CHUNK_ROWS
+        self._chunk_rows = fitting_rows(most, flow.row_bytes)
+        with torch.no_grad():
+            exact = copy.deepcopy(flow).cpu().double().eval()
+            nothing = Pending.nothing(flow.dim, dtype=torch.float32, device=device)
+            self._steps, pending = exact.transform.fold(nothing)
+            self._steps += pending.steps()
+        self._packed: PackedFlow | None = None
+        if device.type == "cpu" and self.context_dim == 0:
+            self._packed = pack(self._steps, self.dim)
+        if self._packed is not None:
+            self._steps = []
+            most = self._chunk_rows = fitting_rows(PACKED_CHUNK_ROWS, flow.row_bytes)
+        self._identity = np.zeros(self.dim), np.ones(self.dim)
+        most = max(most, self._chunk_rows, *(step.sample_rows for step in self._steps), 1)
+        self._sample_rows = fitting_rows(most, flow.row_bytes, multiple=NOISE_BLOCK_ROWS)
+        self._constant = pending.applied().log_det
+        self._preprocessing: Preprocessing = exact.preprocessing
+        self._context = None if exact.context is None else exact.context.to(device)
+        self.size_bytes = sum(_size_bytes(step) for step in self._steps)
+        if self._packed is not None:
+            self.size_bytes = self._packed.size_bytes
+
+    def log_prob(self, x: Rows, *, space: Space = "data") -> Doubles:
+        """The log density of each row, in nats.
+
+        Args:
+            x: rows, float32 or float64: features, then context.
+            space: `model` gives the density of preprocessed rows.
+        """
+        if self._packed is not None:
+            log_det, squares = self._invert(self._packed, x, np.empty((len(x), 0)), space)
+            return log_det - 0.5 * squares + (self._constant - 0.5 * self.dim * LOG_TWO_PI)
+        result = np.empty(len(x))
+        last = self._steps[-1] if self._steps and self._steps[-1].own_density else None
+        steps = self._steps if last is None else self._steps[:-1]
+        with torch.inference_mode():
+            for start, chunk in self._chunks(x):
+                rows, context, outer = self._to_model(chunk, space)
+                u, terms = self._inverse(steps, rows, context)
+                if last is not None:
+                    terms.append(last.log_density(u, context))
+                score = _total(terms, u)
+                if last is None:
+                    score = torch.sub(score, u.square().sum(dim=0), alpha=0.5)
+                result[start : start + len(chunk)] = score.cpu().numpy()
+                result[start : start + len(chunk)] += outer
+        return result + self._constant - (0 if last else 0.5 * self.dim * LOG_TWO_PI)
+
+    def inverse(self, x: Rows, *, space: Space = "data") -> tuple[Doubles, Doubles]:
+        """Noise and log|det du/dx| of each row.
+
+        Args:
+            x: rows, float32 or float64: features, then context.
+            space: `model` takes preprocessed rows.
+
+        Raises:
+            FlowError: the density has no noise (`has_noise`).
+        """
+        if not self.has_noise:
+            raise FlowError("this density has no noise that its rows could be mapped to")
+        noise, log_dets = np.empty((len(x), self.dim)), np.empty(len(x))
+        if self._packed is not None:
+            return noise, self._invert(self._packed, x, noise, space)[0] + self._constant
+        with torch.inference_mode():
+            for start, chunk in self._chunks(x):
+                rows, context, outer = self._to_model(chunk, space)
+                u, terms = self._inverse(self._steps, rows, context)
+                noise[start : start + len(chunk)] = u.t().cpu().numpy()
+                log_dets[start : start + len(chunk)] = _total(terms, u).cpu().numpy()
+                log_dets[start : start + len(chunk)] += outer
+        return noise, log_dets + self._constant
+
+    def forward(self, u: Rows, *, space: Space = "data") -> tuple[Doubles, Doubles]:
+        """Data and log|det dx/du| of each row of noise.
+
+        Args:
+            u: rows, float32 or float64: noise, then context.
+            space: `model` gives preprocessed rows.
+        """
+        if self._packed is not None:
+            rows, log_dets = self._sample(self._packed, u, space)
+            return rows, log_dets - self._constant
+        rows, log_dets = np.empty((len(u), self.dim)), np.empty(len(u))
+        with torch.inference_mode():
+            for start, chunk in self._chunks(u):
+                noise, context, _ = self._to_model(chunk, "model")
+                x, terms = self._forward(noise, context)
+                total = _total(terms, x).cpu().numpy()
+                rows[start : start + len(chunk)], outer = self._to_data(x, space)
+                log_dets[start : start + len(chunk)] = total
+                log_dets[start : start + len(chunk)] += outer
+        return rows, log_dets - self._constant
+
+    def sample(
+        self, n: int, *, seed: int, context: Rows | None = None, space: Space = "data"
+    ) -> Doubles:
+        """Draws rows; the same seed gives the same rows.
+
+        Args:
+            n: how many.
+            seed: from 0 to 2^63 - 1.
+            context: one row for all or one for each, if the density is conditional.
+            space: `model` gives preprocessed rows.
+        """
+        rows = np.empty((n, self.dim))
+        start = 0
+        pieces = self.iter_sample(n, seed=seed, chunk_rows=max(n, 1), context=context, space=space)
+        for piece in pieces:
+            rows[start : start + len(piece)] = piece
+            start += len(piece)
+        return rows
+
+    def iter_sample(
+        self,
+        n: int,
+        *,
+        seed: int,
+        chunk_rows: int,
+        context: Rows | None = None,
+        space: Space = "data",
+        start: int = 0,
+    ) -> Iterator[Doubles]:
+        """The rows of `sample`, in pieces; they do not depend on the pieces' size.
+
+        Args:
+            n: how many rows.
+            seed: from 0 to 2^63 - 1.
+            chunk_rows: rows in a piece; the last may have fewer.
+            context: one row for all or one for each, if the density is conditional.
+            space: `model` gives preprocessed rows.
+            start: leave out the rows before this one; only their noise is drawn.
+
+        Raises:
+            FlowError: the context is not one row or n rows of `context_dim` columns.
+        """
+        self._check_context(context, n)
+        generator = torch.Generator().manual_seed(seed)
+        drawn = self._drawn(n, generator, context, space, start)
+        return _pieces_of(drawn, chunk_rows)
+
+    def _drawn(
+        self, n: int, generator: torch.Generator, context: Rows | None, space: Space, start: int
+    ) -> Iterator[Doubles]:
+        """Rows from `start` on, computed in the same chunks whatever that is."""
+        for first in range(0, n, self._sample_rows):
+            stop = min(first + self._sample_rows, n)
+            if stop <= start:
+                base_noise(stop - first, self.dim, generator=generator)
+                continue
+            given = context if context is None or len(context) == 1 else context[first:stop]
+            yield self._draw(stop - first, generator, given, space)[max(0, start - first) :]
+
+    @torch.inference_mode()
+    def _draw(
+        self, n: int, generator: torch.Generator, context: Rows | None, space: Space
+    ) -> Doubles:
+        u = base_noise(n, self.dim, generator=generator)
+        if self._packed is not None:
+            rows, _ = self._sample(self._packed, u.numpy(), space)
+        else:
+            u = u.t().to(self._device).contiguous()
+            x, _ = self._forward(u, None if context is None else self._features(context, n))
+            rows, _ = self._to_data(x, space)
+        if space == "model":
+            return rows
+        return self._preprocessing.to_grid(torch.from_numpy(rows)).numpy()
+
+    def _invert(
+        self, packed: PackedFlow, x: Rows, noise: Doubles, space: Space
+    ) -> tuple[Doubles, Doubles]:
+        """Log-determinants, the flow's constant left out, and the sum of the noise's squares."""
+        moments = self._moments(space)
+        if moments is not None:
+            log_det, squares = packed.invert(x, *moments, noise=noise)
+            return log_det - np.log(moments[1]).sum(), squares
+        log_det, squares = np.empty(len(x)), np.empty(len(x))
+        for start, chunk in self._chunks(x):
+            part = slice(start, start + len(chunk))
+            exact = torch.from_numpy(np.array(chunk, np.float64))
+            rows, outer = self._preprocessing.inverse(exact)
+            log_det[part], squares[part] = packed.invert(
+                rows.numpy(), *self._identity, noise=noise[part]
+            )
+            log_det[part] += outer.numpy()
+        return log_det, squares
+
+    def _sample(self, packed: PackedFlow, u: Rows, space: Space) -> tuple[Doubles, Doubles]:
+        """Rows and log-determinants, the flow's constant left out."""
+        moments = self._moments(space)
+        if moments is not None:
+            rows, log_det = packed.sample(u, *moments)
+            return rows, log_det + np.log(moments[1]).sum()
+        rows, log_det = packed.sample(u, *self._identity)
+        data, outer = self._preprocessing.forward(torch.from_numpy(rows))
+        return data.numpy(), log_det + outer.numpy()
+
+    def _moments(self, space: Space) -> tuple[Doubles, Doubles] | None:
+        """Mean and deviation, if preprocessing to that space is no more than these."""
+        layers = self._preprocessing.layers() if space == "data" else []
+        match layers:
+            case []:
+                return self._identity
+            case [Standardise() as layer]:
+                return layer.mean.numpy(), layer.std.numpy()
+            case _:
+                return None
+
+    def _inverse(
+        self, steps: list[Step], x: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        terms = []
+        for step in steps:
+            x, log_det = step.inverse(x, context)
+            if log_det is not None:
+                terms.append(log_det)
+        return x, terms
+
+    def _forward(self, u: Tensor, context: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        terms = []
+        for step in reversed(self._steps):
+            u, log_det = step.forward(u, context)
+            if log_det is not None:
+                terms.append(log_det)
+        return u, terms
+
+    def _chunks(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
+        for start in range(0, len(rows), self._chunk_rows):
+            yield start, rows[start : start + self._chunk_rows]
+
+    def _to_model(self, table: Rows, space: Space) -> tuple[Tensor, Tensor | None, Doubles | float]:
+        """Features first, float32, preprocessed if they come in the data's units.
+
+        Returns:
+            Features, context, and the preprocessing's log-determinants.
+        """
+        rows: Rows = table if self.context_dim == 0 else table[:, : self.dim]
+        outer: Doubles | float = 0.0
+        if space == "data":
+            x, log_det = self._preprocessing.inverse(torch.from_numpy(np.array(rows, np.float64)))
+            rows, outer = x.numpy(), log_det.numpy()
+        with np.errstate(over="ignore", invalid="ignore"):
+            columns = np.array(rows.T, dtype=np.float32, order="C")
+        context = None
+        if self.context_dim:
+            context = self._features(table[:, self.dim :], len(table))
+        return torch.from_numpy(columns).to(self._device), context, outer
+
+    def _features(self, context: Rows, rows: int) -> Tensor:
+        """What the layers see of a context, features first."""
+        assert self._context is not None  # noqa: S101  asked only then
+        exact = torch.from_numpy(np.array(context, np.float64)).to(self._device)
+        features: Tensor = self._context(exact, torch.float64)
+        return features.float().expand(rows, -1).t().contiguous()
+
+    def _check_context(self, context: Rows | None, n: int) -> None:
+        if (context is None) != (self.context_dim == 0):
+            raise FlowError("a conditional density, and no other, needs a context")
+        if context is not None and context.shape not in (
+            (1, self.context_dim),
+            (n, self.context_dim),
+        ):
+            raise FlowError(
+                f"the context must be 1 or {n} rows of {self.context_dim} columns,"
+                f" not of shape {context.shape}"
+            )
+
+    def _to_data(self, x: Tensor, space: Space) -> tuple[Doubles, Doubles | float]:
+        rows = x.t().cpu().double()
+        if space == "model":
+            return rows.contiguous().numpy(), 0.0
+        data, log_det = self._preprocessing.forward(rows)
+        return data.contiguous().numpy(), log_det.numpy()
+
+
+def _pieces_of(chunks: Iterator[Doubles], rows: int) -> Iterator[Doubles]:
+    """The same rows, so many in each piece; the last may have fewer."""
+    ready: list[Doubles] = []
+    waiting = 0
+    for chunk in chunks:
+        piece = chunk
+        while waiting + len(piece) >= rows:
+            cut = rows - waiting
+            yield np.concatenate([*ready, piece[:cut]])
+            ready, waiting, piece = [], 0, piece[cut:]
+        ready, waiting = [*ready, piece], waiting + len(piece)
+    if waiting > 0:
+        yield np.concatenate(ready)
+
+
+def _total(terms: list[Tensor], rows: Tensor) -> Tensor:
+    """The sum of all log-determinants of each column of `rows`."""
+    return torch.cat(terms).sum(dim=0) if terms else rows.new_zeros(rows.shape[1])
+
+
+def _size_bytes(step: Step) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in step.tensors())

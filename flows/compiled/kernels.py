@@ -1,0 +1,508 @@
+"""Compiled loops for chains of masked autoregressive and of coupling affine layers on a processor.
+
+Rows are taken in tiles, features first, a row in each lane of the vector unit; a single row has
+the lanes filled with units instead. Micro-kernels keep a block of results in registers, and every
+product stops at the last weight that the masks let through: either direction costs a layer half
+of the dense arithmetic.
+
+Weights stand in panels of `PANEL` units, `weight[input, unit]`, which end where the last of the
+units sees no further input, so they are read from one end to the other. `flows.compiled.packing` lays them
+out.
+
+Importing this module compiles it, or reads what an earlier import left in numba's cache: beside
+the source or, where that is read-only, in the user's cache folder. It is one file because the
+cache watches the file of the entry points only. No function keeps state: threads may share what
+they pass, and run in parallel.
+"""
+
+from collections.abc import Callable
+from typing import Any, no_type_check
+
+import numpy as np
+from numba import float32, float64, int32, int64, njit, types
+
+from flows.compiled.micro_kernels import (
+    LANES,
+    PANEL,
+    UNITS,
+    VECTORS,
+    row_block,
+    stay_apart,
+    tile_block_of,
+    two_to_the,
+    word,
+)
+
+# mypy: ignore-errors
+# numba compiles these functions by its own types; llvmlite has none.
+
+# From so many rows on, a tile that is not full beats single rows.
+TILE_FROM = 3
+# Units computed before their activations are, which finds them in the nearest cache.
+HOT_UNITS = 64
+# The sampler takes so many features at a time, or more if they have not so many hidden units.
+BLOCK_FEATURES, BLOCK_UNITS = 4, 32
+
+ACTIVATIONS = ("relu", "sigmoid", "elu", "gelu")
+RELU, SIGMOID, ELU = range(3)
+# What a flow is made of is told by integers, so that the loops count no references. A layer: its
+# activation; the features that a coupling copies, 0 for a masked layer; the matrices in each of
+# its networks, and the addresses of their lines; and, for a masked layer, of how many units of
+# the inputs and of each layer are known with the first 0, 1, ... features.
+ACTIVATION, COPIED, MATRICES, LINES, KNOWN = range(5)
+# The line of a matrix: its units; where in a work space their values start, counted in units; and
+# the addresses of the biases, of the panels' addresses, and of how many units of the layer below
+# each unit sees.
+WIDTH, PLACE, BIASES, PANELS, REACH = range(5)
+LINE_BYTES = 40
+# What a product adds to.
+FROM_THERE, FROM_BIASES = range(2)
+
+
+def _jit(*signature: Any) -> Callable[..., Any]:
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        try:
+            return njit(*signature, cache=True, **options)(function)
+        except RuntimeError:  # no folder to cache in: compile in every process
+            return njit(*signature, **options)(function)
+
+    return decorate
+
+
+_narrow_1, _narrow_2, _narrow_4, _narrow_all = (tile_block_of(n, 1) for n in (1, 2, 4, UNITS))
+_wide_1, _wide_2, _wide_4, _wide_all = (tile_block_of(n, VECTORS) for n in (1, 2, 4, UNITS))
+
+
+@_jit()
+@no_type_check
+def _exp(x):
+    """The exponential to 2 units in the last place, without branches (Cephes' expf).
+
+    Beyond float32's range it is 0 or infinite; NaN stays NaN.
+    """
+    x = float32(-104) if x < float32(-104) else x
+    n = np.floor(x * float32(1.44269504088896341) + float32(0.5))
+    n = float32(129) if n > float32(129) else n
+    n = n if n > float32(-151) else float32(-151)  # NaN, which no integer is
+    r = x - n * float32(0.693359375)
+    r = r - n * float32(-2.12194440e-4)
+    p = float32(1.9875691500e-4)
+    p = p * r + float32(1.3981999507e-3)
+    p = p * r + float32(8.3334519073e-3)
+    p = p * r + float32(4.1665795894e-2)
+    p = p * r + float32(1.6666665459e-1)
+    p = p * r + float32(5.0000001201e-1)
+    p = p * (r * r) + (r + float32(1))
+    whole = int32(n)
+    half = whole >> int32(1)
+    return p * two_to_the(half) * two_to_the(whole - half)
+
+
+@_jit()
+@no_type_check
+def _tanh(x):
+    """The hyperbolic tangent to 2e-7, as the ratio of polynomials that Eigen and XLA use."""
+    x = float32(-7.905311) if x < float32(-7.905311) else x
+    x = float32(7.905311) if x > float32(7.905311) else x
+    s = x * x
+    p = float32(-2.76076847742355e-16)
+    p = p * s + float32(2.00018790482477e-13)
+    p = p * s + float32(-8.60467152213735e-11)
+    p = p * s + float32(5.12229709037114e-08)
+    p = p * s + float32(1.48572235717979e-05)
+    p = p * s + float32(6.37261928875436e-04)
+    p = p * s + float32(4.89352455891786e-03)
+    q = float32(1.19825839466702e-06)
+    q = q * s + float32(1.18534705686654e-04)
+    q = q * s + float32(2.26843463243900e-03)
+    q = q * s + float32(4.89352518554385e-03)
+    return x * p / q
+
+
+@_jit()
+@no_type_check
+def _erf(x):
+    """The error function to 5e-7, as the ratio of polynomials that Eigen and XLA use."""
+    x = float32(-4) if x < float32(-4) else x
+    x = float32(4) if x > float32(4) else x
+    s = x * x
+    p = float32(-2.72614225801306e-10)
+    p = p * s + float32(2.77068142495902e-08)
+    p = p * s + float32(-2.10102402082508e-06)
+    p = p * s + float32(-5.69250639462346e-05)
+    p = p * s + float32(-7.34990630326855e-04)
+    p = p * s + float32(-2.95459980854025e-03)
+    p = p * s + float32(-1.60960333262415e-02)
+    q = float32(-1.45660718464996e-05)
+    q = q * s + float32(-2.13374055278905e-04)
+    q = q * s + float32(-1.68282697438203e-03)
+    q = q * s + float32(-7.37332916720468e-03)
+    q = q * s + float32(-1.42647390514189e-02)
+    return x * p / q
+
+
+@_jit()
+@no_type_check
+def _activate(kind, h):
+    """Applies an activation in place."""
+    stay_apart()
+    if kind == RELU:
+        for j in range(len(h)):
+            h[j] = float32(0) if h[j] < float32(0) else h[j]
+    elif kind == SIGMOID:
+        for j in range(len(h)):
+            h[j] = float32(0.5) + float32(0.5) * _tanh(float32(0.5) * h[j])
+    elif kind == ELU:
+        for j in range(len(h)):
+            h[j] = _exp(h[j]) - float32(1) if h[j] < float32(0) else h[j]
+    else:
+        for j in range(len(h)):
+            h[j] = float32(0.5) * h[j] * (float32(1) + _erf(h[j] * float32(0.70710678118654752)))
+
+
+@_jit()
+@no_type_check
+def _tile_block(weight, bias, depth, source, out, units, vectors):
+    """The micro-kernel for so many units and vectors."""
+    if vectors == VECTORS:
+        if units == UNITS:
+            _wide_all(weight, bias, depth, source, out)
+        elif units == 4:
+            _wide_4(weight, bias, depth, source, out)
+        elif units == 2:
+            _wide_2(weight, bias, depth, source, out)
+        else:
+            _wide_1(weight, bias, depth, source, out)
+    elif units == UNITS:
+        _narrow_all(weight, bias, depth, source, out)
+    elif units == 4:
+        _narrow_4(weight, bias, depth, source, out)
+    elif units == 2:
+        _narrow_2(weight, bias, depth, source, out)
+    else:
+        _narrow_1(weight, bias, depth, source, out)
+
+
+@_jit()
+@no_type_check
+def _product(line, units, inputs, start, space, below, vectors):
+    """Some units of one layer from a range of the layer below, as far as they see it.
+
+    Args:
+        line: of the matrix, its address.
+        units: the first and the one after the last.
+        inputs: the same of the layer below.
+        start: from the biases, or from what stands there.
+        space: the address of the tile.
+        below: where the layer below has its values.
+        vectors: of rows in the tile; 0 is a single row.
+    """
+    stay_apart()
+    panels, reach = word(line, PANELS), word(line, REACH)
+    row = 4 * LANES * vectors if vectors > 0 else 4
+    source = space + row * (below + inputs[0])
+    place = space + row * word(line, PLACE)
+    unit = units[0]
+    while unit < units[1]:
+        lane = unit % PANEL
+        count = min(PANEL - lane, units[1] - unit)
+        if vectors > 0:
+            count = UNITS if count >= UNITS else 4 if count >= 4 else 2 if count >= 2 else 1
+        depth = min(inputs[1], word(reach, unit + count - 1)) - inputs[0]
+        weight = word(panels, unit // PANEL) + 4 * PANEL * inputs[0]
+        out = place + row * unit
+        if vectors == 0:
+            bias = word(line, BIASES) + 4 * (unit - lane) if start == FROM_BIASES else 0
+            row_block(weight, bias, depth, source, out - 4 * lane, lane, count)
+        else:
+            bias = word(line, BIASES) + 4 * unit if start == FROM_BIASES else 0
+            _tile_block(weight + 4 * lane, bias, depth, source, out, count, vectors)
+        unit += count
+
+
+@_jit()
+@no_type_check
+def _run_network(lines, matrices, activation, space, size, source):
+    """All units of a network, from the values at `source`; returns where its outputs start."""
+    stay_apart()
+    below = source
+    for index in range(matrices):
+        line = lines + LINE_BYTES * index
+        place, width = word(line, PLACE), word(line, WIDTH)
+        for start in range(0, width, HOT_UNITS):
+            stop = min(start + HOT_UNITS, width)
+            inputs = int64(0), word(word(line, REACH), stop - 1)
+            address, vectors = space.ctypes.data, size // LANES
+            _product(line, (start, stop), inputs, FROM_BIASES, address, below, vectors)
+            if index < matrices - 1:
+                _activate(activation, space[(place + start) * size : (place + stop) * size])
+        below = place
+    return below
+
+
+@_jit()
+@no_type_check
+def _invert_layer(layer, space, cells, source, target, places, log_det):
+    """Data to noise, one masked layer, for a tile.
+
+    Args:
+        layer: what it is.
+        space: the tile.
+        cells: the same, units by rows.
+        source: where the layer's data start.
+        target: where its noise shall.
+        places: of each feature's noise from there.
+        log_det: of the rows, added to.
+    """
+    stay_apart()
+    size = cells.shape[1]
+    out = _run_network(layer[LINES], layer[MATRICES], layer[ACTIVATION], space, size, source)
+    for i in range(len(places)):
+        x, u, shift = source + i, target + places[i], out + 2 * i
+        for j in range(size):
+            cells[u, j] = (cells[x, j] - cells[shift, j]) * _exp(-cells[shift + 1, j])
+        for j in range(size):
+            log_det[j] -= cells[shift + 1, j]
+
+
+@_jit()
+@no_type_check
+def _sample_layer(layer, space, cells, source, target, places, log_det):
+    """Noise to data, one masked layer, for a tile; each hidden unit is computed once.
+
+    Features are taken in blocks: large products bring in what finished features contribute to a
+    whole block, small ones do the rest inside it.
+
+    Args:
+        layer: what it is.
+        space: the tile.
+        cells: the same, units by rows.
+        source: where the layer's noise starts.
+        target: where its data shall.
+        places: of each feature's noise from there.
+        log_det: of the rows, added to.
+    """
+    stay_apart()
+    size, dim = cells.shape[1], len(places)
+    address, vectors = space.ctypes.data, size // LANES
+    last, kind = layer[MATRICES] - 1, layer[ACTIVATION]
+    end_line = layer[LINES] + LINE_BYTES * last
+    out = word(end_line, PLACE)
+    deepest = word(end_line - LINE_BYTES, PLACE) if last > 0 else target
+    width = word(layer[LINES], WIDTH)
+    block = max(BLOCK_FEATURES, BLOCK_UNITS * dim // width)
+    step = dim + 1
+    for begin in range(0, dim, block):
+        end = min(begin + block, dim)
+        below, line, known = target, layer[LINES], layer[KNOWN]
+        for _ in range(last + 1):
+            units = word(known, step + begin), word(known, step + end)
+            _product(
+                line, units, (int64(0), word(known, begin)), FROM_BIASES, address, below, vectors
+            )
+            below, line, known = word(line, PLACE), line + LINE_BYTES, known + 8 * step
+        known -= 8 * step
+        for i in range(begin, end):
+            inputs = word(known, begin), word(known, i)
+            _product(end_line, (2 * i, 2 * i + 2), inputs, FROM_THERE, address, deepest, vectors)
+            x, u, shift = target + i, source + places[i], out + 2 * i
+            for j in range(size):
+                cells[x, j] = cells[shift, j] + cells[u, j] * _exp(cells[shift + 1, j])
+            for j in range(size):
+                log_det[j] += cells[shift + 1, j]
+            below, line, known = target, layer[LINES], layer[KNOWN]
+            for _ in range(last):
+                units = word(known, step + i), word(known, step + i + 1)
+                inputs = word(known, begin), word(known, i + 1)
+                _product(line, units, inputs, FROM_THERE, address, below, vectors)
+                below, line, known = word(line, PLACE), line + LINE_BYTES, known + 8 * step
+                first, after = (below + units[0]) * size, (below + units[1]) * size
+                _activate(kind, space[first:after])
+
+
+@_jit()
+@no_type_check
+def _invert_coupling(layer, space, cells, source, target, places, log_det):
+    """Data to noise, one coupling, copied features first; arguments as for `_invert_layer`.
+
+    The first network gives minus the log scales, the second one minus the shifts.
+    """
+    stay_apart()
+    scales, shifts = _run_coupling(layer, space, cells.shape[1], source)
+    for i in range(len(places)):
+        x, u = source + i, target + places[i]
+        if i < layer[COPIED]:
+            for j in range(cells.shape[1]):
+                cells[u, j] = cells[x, j]
+        else:
+            for j in range(cells.shape[1]):
+                cells[u, j] = (cells[x, j] + cells[shifts + i, j]) * _exp(cells[scales + i, j])
+            for j in range(cells.shape[1]):
+                log_det[j] += cells[scales + i, j]
+
+
+@_jit()
+@no_type_check
+def _sample_coupling(layer, space, cells, source, target, places, log_det):
+    """Noise to data, one coupling; arguments as for `_sample_layer`."""
+    stay_apart()
+    for i in range(layer[COPIED]):
+        for j in range(cells.shape[1]):
+            cells[target + i, j] = cells[source + places[i], j]
+    scales, shifts = _run_coupling(layer, space, cells.shape[1], target)
+    for i in range(layer[COPIED], len(places)):
+        x, u = target + i, source + places[i]
+        for j in range(cells.shape[1]):
+            cells[x, j] = cells[u, j] * _exp(-cells[scales + i, j]) - cells[shifts + i, j]
+        for j in range(cells.shape[1]):
+            log_det[j] -= cells[scales + i, j]
+
+
+@_jit()
+@no_type_check
+def _run_coupling(layer, space, size, source):
+    """Both networks; returns where outputs stand, less the features that are copied."""
+    n, lines = layer[MATRICES], layer[LINES]
+    scales = _run_network(lines, n, SIGMOID, space, size, source)
+    shifts = _run_network(lines + LINE_BYTES * n, n, RELU, space, size, source)
+    return scales - layer[COPIED], shifts - layer[COPIED]
+
+
+@_jit()
+@no_type_check
+def _rows_in_tile(left, single):
+    """How many rows the next tile has places for."""
+    return 1 if single else LANES * VECTORS if left > LANES else LANES
+
+
+@_jit()
+@no_type_check
+def _space(n, units):
+    """A work space for tiles of so many units, from a cache line on."""
+    numbers = units * _rows_in_tile(n, n < TILE_FROM)
+    raw = np.empty(numbers + LANES, dtype=np.float32)
+    skip = (-raw.ctypes.data // 4) % LANES
+    return raw[skip : skip + numbers]
+
+
+@_jit()
+@no_type_check
+def _read(rows, start, shift, scale, cells, places):
+    """Rows from `start` on, minus shift and by scale, into a tile."""
+    size = cells.shape[1]
+    count = min(size, len(rows) - start)
+    for i in range(rows.shape[1]):
+        for j in range(count):
+            cells[places[i], j] = (rows[start + j, i] - shift[i]) / scale[i]
+        for j in range(count, size):
+            cells[places[i], j] = 0
+
+
+@_jit()
+@no_type_check
+def _invert_tile(layers, places, space, cells, log_det):
+    """All layers, from data that stand at 0; returns where the noise is."""
+    dim = places.shape[1]
+    source, target = int64(0), dim + -dim % LANES
+    for index in range(len(layers)):
+        layer, to = layers[index], places[index + 1]
+        if layer[COPIED] > 0:
+            _invert_coupling(layer, space, cells, source, target, to, log_det)
+        else:
+            _invert_layer(layer, space, cells, source, target, to, log_det)
+        source, target = target, source
+    return source
+
+
+@_jit()
+@no_type_check
+def _sample_tile(layers, places, space, cells, log_det):
+    """All layers, from noise that stands at 0; returns where the data are."""
+    dim = places.shape[1]
+    source, target = int64(0), dim + -dim % LANES
+    for index in range(len(layers) - 1, -1, -1):
+        layer, to = layers[index], places[index + 1]
+        if layer[COPIED] > 0:
+            _sample_coupling(layer, space, cells, source, target, to, log_det)
+        else:
+            _sample_layer(layer, space, cells, source, target, to, log_det)
+        source, target = target, source
+    return source
+
+
+_INTEGERS = types.Array(int64, 2, "C", readonly=True)
+_SINGLES = types.Array(float32, 2, "C", readonly=True)
+_DOUBLES = types.Array(float64, 2, "C", readonly=True)
+_MODEL = (_INTEGERS, int64, _INTEGERS, _DOUBLES)
+_RESULTS = (float64[:, ::1], float64[::1])
+
+
+@_jit([types.void(rows, *_MODEL, *_RESULTS, float64[::1]) for rows in (_SINGLES, _DOUBLES)])
+@no_type_check
+def invert(rows, layers, units, places, affine, noise, log_det, squares):
+    """Data to noise.
+
+    Args:
+        rows: data.
+        layers: of the flow.
+        units: in a tile.
+        places: where a layer's noise, feature by feature, stands in what the next one reads; the
+            first line is for the rows themselves.
+        affine: four lines: mean and deviation of the data, and shift and scale of the noise.
+        noise: results, or no columns.
+        log_det: results: log|det du/dx|, constants left out.
+        squares: results: the sum of the squares of the noise.
+    """
+    n, start = len(rows), 0
+    space = _space(n, units)
+    while start < n:
+        size = _rows_in_tile(n - start, n < TILE_FROM)
+        cells = space[: units * size].reshape((units, size))
+        total = np.zeros(size)
+        _read(rows, start, affine[0], affine[1], cells, places[0])
+        source = _invert_tile(layers, places, space, cells, total)
+        count = min(size, n - start)
+        for j in range(count):
+            log_det[start + j] = total[j]
+            squares[start + j] = 0
+        for i in range(rows.shape[1]):
+            for j in range(count):
+                u = affine[2, i] + affine[3, i] * cells[source + i, j]
+                squares[start + j] += u * u
+                if noise.shape[1] > 0:
+                    noise[start + j, i] = u
+        start += count
+
+
+@_jit(types.void(_DOUBLES, *_MODEL, *_RESULTS))
+@no_type_check
+def sample(noise, layers, units, places, affine, rows, log_det):
+    """Noise to data.
+
+    Args:
+        noise: rows.
+        layers: as for `invert`.
+        units: as for `invert`.
+        places: as for `invert`.
+        affine: as for `invert`.
+        rows: results.
+        log_det: results: log|det dx/du|, constants left out.
+    """
+    n, start, dim = len(noise), 0, noise.shape[1]
+    space, in_order = _space(n, units), np.arange(dim)
+    while start < n:
+        size = _rows_in_tile(n - start, n < TILE_FROM)
+        cells = space[: units * size].reshape((units, size))
+        total = np.zeros(size)
+        _read(noise, start, affine[2], affine[3], cells, in_order)
+        source = _sample_tile(layers, places, space, cells, total)
+        count = min(size, n - start)
+        for j in range(count):
+            log_det[start + j] = total[j]
+        for i in range(dim):
+            x = source + places[0, i]
+            for j in range(count):
+                rows[start + j, i] = affine[0, i] + affine[1, i] * cells[x, j]
+        start += count

@@ -1,0 +1,1 @@
+"""Families of flows: one module each, with its spec and its layers."""

@@ -1,0 +1,139 @@
+"""Gaussian densities, with a diagonal or a full covariance."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flows.bijections.base import Bijection
+from flows.bijections.linear import initial_linear
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+from flows.families.spec import Spec, check_choice
+
+# The least that tells seeds apart: the untrained density is all but the standard Gaussian.
+INITIAL_BOUND = 0.01
+
+
+@dataclass(frozen=True)
+class GaussianSpec(Spec):
+    """One Gaussian: the baseline of every flow.
+
+    Attributes:
+        covariance: `full`, or `diagonal`: independent features, the mean-field approximation of
+            variational inference.
+    """
+
+    family: Literal["gaussian"] = "gaussian"
+    covariance: Literal["diagonal", "full"] = "full"
+
+    def __post_init__(self) -> None:
+        check_choice("family", self.family, ("gaussian",))
+        check_choice("covariance", self.covariance, ("diagonal", "full"))
+
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what the one layer takes."""
+        return gaussian_cost(dim, full=self.covariance == "full", context_dim=context_dim)
+
+    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
+        """The one layer."""
+        full = self.covariance == "full"
+        return Gaussian(dim, full=full, generator=generator, context_dim=context_dim)
+
+
+def gaussian_cost(dim: int, *, full: bool, context_dim: int = 0) -> Cost:
+    """Return what a layer takes: shift and log scale, their weights, and the strict triangle."""
+    lower = dim * (dim - 1) // 2 if full else 0
+    indices = 2 * INDEX_BYTES * lower
+    parameters = 2 * dim * (1 + context_dim) + lower
+    square = FLOAT_BYTES * dim**2 if full else 0
+    way = Way(
+        kept=6 * square,
+        kept_row=FLOAT_BYTES * (6 * dim + context_dim),
+        used=6 * square,
+        used_row=FLOAT_BYTES * (8 * dim + context_dim),
+    )
+    return Cost(
+        parameters=parameters,
+        layers=1,
+        buffers=indices,
+        building=indices + FLOAT_BYTES * parameters,
+        folding=INDEX_BYTES * parameters,
+        compiled=FLOAT_BYTES * parameters + indices + 16 * OBJECT_BYTES,
+        density=way,
+        sampling=way,
+    )
+
+
+class Gaussian(Bijection):
+    """x = m + L u with a lower triangular L: a Gaussian of mean m and covariance L L^T.
+
+    L = diag(exp(log_scale)) T, where T is triangular with ones on its diagonal (the identity if
+    the covariance is diagonal). Every covariance that is not singular has exactly one such L, and
+    log|det du/dx| = -sum of log_scale (Kucukelbir et al. 2017, section 2.4, with the diagonal as
+    an exponential). A context c adds a linear map of itself to m and to log_scale; T is shared.
+
+    Both directions cost dim^2 a row, or dim if the covariance is diagonal.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(
+        self, dim: int, *, full: bool, generator: torch.Generator, context_dim: int = 0
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.context_dim = context_dim
+        self.shift = _initial(dim, generator)
+        self.log_scale = _initial(dim, generator)
+        size = dim if full else 1
+        rows, columns = torch.tril_indices(size, size, offset=-1)
+        self.lower = _initial(len(rows), generator) if full and dim > 1 else None
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("columns", columns, persistent=False)
+        self.context_weight = None
+        if context_dim > 0:
+            self.context_weight = nn.Parameter(initial_linear(context_dim, 2 * dim, generator)[0])
+
+    def forward(
+        self,
+        u: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Noise to data."""
+        shift, log_scale = self._condition(context, len(u))
+        mixed = u if self.lower is None else u @ self._triangle(self.lower).t()
+        return torch.addcmul(shift, log_scale.exp(), mixed), log_scale.sum(dim=1)
+
+    def inverse(
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Data to noise, by substitution."""
+        shift, log_scale = self._condition(context, len(x))
+        u = (x - shift) * torch.exp(-log_scale)
+        if self.lower is not None:
+            triangle = self._triangle(self.lower)
+            u = torch.linalg.solve_triangular(triangle, u.t(), upper=False, unitriangular=True).t()
+        return u, -log_scale.sum(dim=1)
+
+    def _condition(self, context: Tensor | None, rows: int) -> tuple[Tensor, Tensor]:
+        """Shift and log scale of each row."""
+        shift, log_scale = self.shift.expand(rows, -1), self.log_scale.expand(rows, -1)
+        if self.context_weight is None or context is None:
+            return shift, log_scale
+        more_shift, more_log_scale = (context @ self.context_weight.t()).chunk(2, dim=1)
+        return shift + more_shift, log_scale + more_log_scale
+
+    def _triangle(self, lower: Tensor) -> Tensor:
+        """T."""
+        identity = torch.eye(self.dim, dtype=lower.dtype, device=lower.device)
+        return identity.index_put((self.rows, self.columns), lower)
+
+
+def _initial(size: int, generator: torch.Generator) -> nn.Parameter:
+    value = torch.empty(size).uniform_(-INITIAL_BOUND, INITIAL_BOUND, generator=generator)
+    return nn.Parameter(value)

@@ -1,0 +1,216 @@
+"""Masked autoencoders (Germain et al. 2015, Papamakarios et al. 2017)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flows.bijections.autoregressive import Autoregressive, AutoregressiveStep
+from flows.bijections.base import Bijection
+from flows.bijections.compose import Chain, Permutation, permutation_cost
+from flows.bijections.folding import FoldedActivation, MaskedAffine, Pending, Step, tanh_as_sigmoid
+from flows.bijections.gradients import ACTIVATIONS, ActivationName, Pullback, masked_affine_vjp
+from flows.bijections.mask_ensemble import MaskEnsemble, ensemble_cost
+from flows.bijections.masked import Conditioner
+from flows.bijections.mixture import Bernoulli, GaussianMixture
+from flows.bijections.transformers import Affine, MapSize, Transformer
+from flows.cost import Cost
+from flows.families.spec import Spec, check_choice, check_hidden, check_positive
+
+
+@dataclass(frozen=True)
+class MadeSpec(Spec):
+    """One MADE.
+
+    Attributes:
+        conditional: the density of a feature given those before it: `gaussian`, `mixture` of
+            Gaussians, or `bernoulli` for columns of 0 and 1.
+        components: of a mixture.
+        hidden: units of each hidden layer.
+        order: of the features: `natural`, or `random`, drawn from the seed.
+        masks: above 1, training cycles through so many orders and connectivities, which share
+            their weights, and a row's density is the mean over all of them.
+        separate_networks: one network for the means and one for the log standard deviations.
+        activation: between the layers.
+        direct: an output sees the inputs before it without a hidden unit between, too: out =
+            c + (V * M_V) h + (A * M_A) x, A strictly masked (Germain et al. 2015, section 4).
+        mask_weights: with several masks, a second matrix U beside the weights of each layer, by
+            which units know the mask they are under: h = g(b + (W * M) x + (U * M) 1) (the same,
+            on connectivity-agnostic training).
+    """
+
+    family: Literal["made"] = "made"
+    conditional: Literal["gaussian", "bernoulli", "mixture"] = "gaussian"
+    components: int = 10
+    hidden: list[int] = field(default_factory=lambda: [512])
+    order: Literal["natural", "random"] = "natural"
+    masks: int = 1
+    separate_networks: bool = False
+    activation: ActivationName = "tanh"
+    direct: bool = False
+    mask_weights: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("family", self.family, ("made",))
+        check_choice("conditional", self.conditional, ("gaussian", "bernoulli", "mixture"))
+        check_positive("components", self.components)
+        check_hidden(self.hidden)
+        check_choice("order", self.order, ("natural", "random"))
+        check_positive("masks", self.masks)
+        check_choice("activation", self.activation, get_args(ActivationName))
+        if self.separate_networks and self.conditional != "gaussian":
+            raise ValueError("separate_networks needs conditional gaussian")
+        if self.separate_networks and self.masks > 1:
+            raise ValueError("separate_networks needs masks 1")
+        if self.mask_weights and self.masks == 1:
+            raise ValueError("mask_weights needs masks above 1")
+
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what the layer takes, or all masks of an ensemble."""
+        conditioner, size = self._conditioner(context_dim), self._size()
+        if self.masks > 1:
+            return ensemble_cost(dim, conditioner, size, masks=self.masks)
+        layer = conditioner.cost(dim, size)
+        return layer if self.order == "natural" else layer + permutation_cost(dim)
+
+    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
+        """The layer, behind a permutation if the order is random."""
+        conditioner, transformer = self._conditioner(context_dim), self._transformer()
+        if self.masks > 1:
+            return MaskEnsemble(
+                dim, conditioner, transformer, masks=self.masks, generator=generator
+            )
+        parts: list[Bijection] = []
+        if self.order == "random":
+            parts.append(Permutation(torch.randperm(dim, generator=generator)))
+        if isinstance(transformer, Affine):
+            parts.append(Made(dim, conditioner, generator))
+        else:
+            parts.append(Autoregressive(dim, conditioner, transformer, generator))
+        return Chain(parts)
+
+    def _conditioner(self, context_dim: int) -> Conditioner:
+        return Conditioner(
+            self.hidden,
+            self.activation,
+            context_dim,
+            self.separate_networks,
+            direct=self.direct,
+            mask_weights=self.mask_weights,
+        )
+
+    def _size(self) -> MapSize:
+        match self.conditional:
+            case "gaussian":
+                return Affine.size
+            case "mixture":
+                return GaussianMixture.size(self.components)
+            case "bernoulli":
+                return Bernoulli.size
+
+    def _transformer(self) -> Transformer:
+        match self.conditional:
+            case "gaussian":
+                return Affine()
+            case "mixture":
+                return GaussianMixture(self.components)
+            case "bernoulli":
+                return Bernoulli()
+
+
+class Made(Autoregressive):
+    """x_i = shift_i(x_<i) + u_i exp(log_scale_i(x_<i)), in the natural order of the features.
+
+    Papamakarios et al. 2017, equations 3 to 5, with alpha = log_scale and mu = shift.
+    log|det du/dx| = -sum of log_scale.
+    """
+
+    def __init__(self, dim: int, conditioner: Conditioner, generator: torch.Generator) -> None:
+        super().__init__(dim, conditioner, Affine(), generator)
+
+    def parameter_list(self) -> list[Tensor]:
+        """All weights, then all biases."""
+        if self.context_weight is not None:
+            return super().parameter_list()
+        weights, biases, _ = self.network()
+        return weights + biases
+
+    def inverse_vjp(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
+        """The inverse with its pullback, hand-written."""
+        activation = ACTIVATIONS[self.conditioner.activation]
+        return masked_affine_vjp(x, *self.network(), activation=activation)
+
+    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
+        """One step, with the pending map in its weights.
+
+        With x = y a + b of the pending map, the same layer in terms of y reads its input through
+        a and b, and has the shift (shift - b) / a and the log scale log_scale - log a.
+        """
+        weights, biases = self._masked()
+        context_weight: Tensor | None = self.context_weight
+        activation: FoldedActivation = "relu"
+        if self.conditioner.activation != "tanh":
+            activation = self.conditioner.activation
+        elif len(weights) > 1:
+            weights, biases = tanh_as_sigmoid(weights, biases)
+            context_weight = None if context_weight is None else 2 * context_weight
+            activation = "sigmoid"
+        scale = pending.scale
+        biases[0] = biases[0] + weights[0] @ pending.shift
+        weights[0] = weights[0] * scale
+        if self.conditioner.is_direct(self.dim):
+            out, direct = weights[-1].tensor_split([-self.dim], dim=1)
+            biases[-1] = biases[-1] + direct @ pending.shift
+            weights[-1] = torch.cat([out, direct * scale], dim=1)
+        rescale = torch.cat([1 / scale, torch.ones_like(scale)])
+        offset = torch.cat([-pending.shift / scale, -scale.log()])
+        biases[-1] = biases[-1] * rescale + offset
+        weights[-1] = weights[-1] * rescale[:, None]
+        layer = MaskedAffine(
+            [pending.cast(weight) for weight in weights],
+            [pending.cast(bias) for bias in biases],
+            self._degrees(),
+            activation,
+        )
+        added = None if context_weight is None else pending.cast(context_weight)
+        return [_MadeStep(layer, context_weight=added)], pending.cleared()
+
+
+class _MadeStep(AutoregressiveStep):
+    """A folded layer, its features in natural order."""
+
+    def __init__(self, layer: MaskedAffine, *, context_weight: Tensor | None) -> None:
+        activation_: Callable[[Tensor], Tensor] = torch.sigmoid_
+        if layer.activation != "sigmoid":
+            activation_ = ACTIVATIONS[layer.activation].apply_
+        super().__init__(
+            layer.weights,
+            layer.biases,
+            context_weight=context_weight,
+            degrees=layer.degrees,
+            activation_=activation_,
+            transformer=Affine(),
+        )
+        # The kernels know neither a context nor direct connections.
+        is_plain = context_weight is None and self._direct is None
+        self._layer = layer if is_plain else None
+        # With the signs turned in the weights, u = (x + minus_shift) exp(minus_log_scale).
+        weight, bias = self._out
+        self._out = -weight, -bias
+        self._direct = None if self._direct is None else -self._direct
+
+    def inverse(
+        self,
+        x: Float[Tensor, "dim batch"],
+        context: Float[Tensor, "context_dim batch"] | None = None,
+    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "dim batch"]]:
+        minus_shift, log_det = self._network(x, context).chunk(2)
+        return minus_shift.add_(x).mul_(log_det.exp()), log_det
+
+    def affine_layer(self) -> MaskedAffine | None:
+        return self._layer

@@ -1,0 +1,146 @@
+"""Masked and inverse autoregressive flows (Papamakarios et al. 2017, Kingma et al. 2016)."""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+
+from flows.bijections.affine import DiagonalAffine, diagonal_cost
+from flows.bijections.autoregressive import Autoregressive
+from flows.bijections.base import Bijection
+from flows.bijections.batch_norm import BatchNorm, BatchNormSpec, batch_norm_cost
+from flows.bijections.compose import Chain, Inverted, Permutation, Reverse, permutation_cost
+from flows.bijections.gradients import ActivationName
+from flows.bijections.masked import Conditioner
+from flows.bijections.mixture import GaussianMixture
+from flows.bijections.transformers import Affine
+from flows.cost import Cost
+from flows.families.made import Made
+from flows.families.spec import Spec, check_choice, check_hidden, check_positive
+
+
+@dataclass(frozen=True)
+class MafSpec(Spec):
+    """Gaussian MADE layers one after another.
+
+    x = f_K o BN_K o f_(K-1) o ... o f_1 o BN_1 (u): a batch norm on the noise side of every
+    layer, also between the last one and the base. The layer next to the data has the natural
+    order. The inverse is 1 pass a layer, the forward direction sequential.
+
+    Attributes:
+        layers: MADE layers.
+        hidden: units of each hidden layer of a MADE.
+        batch_norm: None leaves it out.
+        order: before each following layer, `reverse` reverses the features, `random` draws an
+            order from the seed.
+        base: of the noise: `gaussian`, or `made_mixture`, one more MADE whose conditionals are
+            mixtures of Gaussians (MAF MoG).
+        components: of such a mixture.
+        activation: inside the MADEs; `tanh` bounds shift and scale on outliers far from the
+            training data, where `relu`, the literature's choice, extrapolates exponentially.
+    """
+
+    family: Literal["maf"] = "maf"
+    layers: int = 5
+    hidden: list[int] = field(default_factory=lambda: [128, 128])
+    batch_norm: BatchNormSpec | None = field(default_factory=BatchNormSpec)
+    order: Literal["reverse", "random"] = "reverse"
+    base: Literal["gaussian", "made_mixture"] = "gaussian"
+    components: int = 10
+    activation: ActivationName = "tanh"
+
+    def __post_init__(self) -> None:
+        check_choice("family", self.family, ("maf",))
+        check_positive("layers", self.layers)
+        check_hidden(self.hidden)
+        check_choice("order", self.order, ("reverse", "random"))
+        check_choice("base", self.base, ("gaussian", "made_mixture"))
+        check_positive("components", self.components)
+        check_choice("activation", self.activation, get_args(ActivationName))
+
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what the MADEs, the batch norms and what stands between them take."""
+        conditioner = Conditioner(self.hidden, self.activation, context_dim)
+        layer = conditioner.cost(dim, Affine.size) + permutation_cost(dim)
+        total = (layer + batch_norm_cost(dim, self.batch_norm)) * self.layers
+        if self.base == "made_mixture":
+            total += conditioner.cost(dim, GaussianMixture.size(self.components))
+            total += permutation_cost(dim)
+        return total
+
+    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
+        """The chain of layers."""
+        conditioner = Conditioner(self.hidden, self.activation, context_dim)
+        parts: list[Bijection] = []
+        for layer in range(self.layers):
+            if layer > 0:
+                parts.append(reorder(self.order, dim, generator))
+            parts.append(Made(dim, conditioner, generator))
+            if self.batch_norm is not None:
+                parts.append(BatchNorm(dim, self.batch_norm))
+        if self.base == "made_mixture":
+            mixture = GaussianMixture(self.components)
+            parts.append(reorder(self.order, dim, generator))
+            parts.append(Autoregressive(dim, conditioner, mixture, generator))
+        return Chain(parts)
+
+
+@dataclass(frozen=True)
+class IafSpec(Spec):
+    """MADE layers that read the noise (Kingma et al. 2016).
+
+    x_i = mu(u_<i) + u_i exp(alpha(u_<i)): the transform of `maf` with its directions swapped. The
+    forward direction is 1 pass a layer, the inverse sequential: made for variational inference,
+    slow to train on given data. With a context, the layer at the noise draws from a Gaussian whose
+    mean and scale follow the context too (section 3 there: the encoder's mu_0 and sigma_0).
+
+    Attributes:
+        layers: MADE layers.
+        hidden: units of each hidden layer of a MADE.
+        batch_norm: None leaves it out.
+        order: before each following layer, `reverse` reverses the features, `random` draws an
+            order from the seed.
+        activation: inside the MADEs.
+    """
+
+    family: Literal["iaf"] = "iaf"
+    layers: int = 5
+    hidden: list[int] = field(default_factory=lambda: [128, 128])
+    batch_norm: BatchNormSpec | None = field(default_factory=BatchNormSpec)
+    order: Literal["reverse", "random"] = "reverse"
+    activation: ActivationName = "tanh"
+
+    def __post_init__(self) -> None:
+        check_choice("family", self.family, ("iaf",))
+        check_positive("layers", self.layers)
+        check_hidden(self.hidden)
+        check_choice("order", self.order, ("reverse", "random"))
+        check_choice("activation", self.activation, get_args(ActivationName))
+
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what the MADEs, the batch norms and what stands between them take."""
+        conditioner = Conditioner(self.hidden, self.activation, context_dim)
+        layer = conditioner.cost(dim, Affine.size).inverted() + permutation_cost(dim)
+        total = (layer + batch_norm_cost(dim, self.batch_norm)) * self.layers
+        return total + diagonal_cost(dim, context_dim) if context_dim else total
+
+    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
+        """The chain of layers."""
+        conditioner = Conditioner(self.hidden, self.activation, context_dim)
+        parts: list[Bijection] = []
+        for layer in range(self.layers):
+            if layer > 0:
+                parts.append(reorder(self.order, dim, generator))
+            parts.append(Inverted(Made(dim, conditioner, generator)))
+            if self.batch_norm is not None:
+                parts.append(BatchNorm(dim, self.batch_norm))
+        if context_dim:
+            parts.append(DiagonalAffine(dim, context_dim, generator))
+        return Chain(parts)
+
+
+def reorder(order: Literal["reverse", "random"], dim: int, generator: torch.Generator) -> Bijection:
+    """What stands between two autoregressive layers."""
+    if order == "reverse":
+        return Reverse(dim)
+    return Permutation(torch.randperm(dim, generator=generator))

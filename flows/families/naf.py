@@ -1,0 +1,237 @@
+"""Neural autoregressive flows: monotone networks as transformers (Huang et al. 2018)."""
+
+import copy
+import math
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flows.bijections.autoregressive import Autoregressive
+from flows.bijections.base import Bijection
+from flows.bijections.compose import Chain, Inverted, Reverse, permutation_cost
+from flows.bijections.folding import Pending
+from flows.bijections.gradients import ActivationName
+from flows.bijections.linear import uniform
+from flows.bijections.masked import Conditioner
+from flows.bijections.roots import invert
+from flows.bijections.transformers import MapSize, Transformer
+from flows.cost import Cost
+from flows.families.spec import Spec, check_choice, check_hidden, check_positive
+
+# Of the slope `a` inside a sigmoid, and what softplus is shifted by so that parameters of 0 give 1.
+LEAST_SLOPE = 1e-3
+SLOPE_OFFSET = math.log(math.expm1(1 - LEAST_SLOPE))
+
+
+@dataclass(frozen=True)
+class NafSpec(Spec):
+    """Autoregressive layers whose maps are monotone networks.
+
+    One direction is closed, 1 pass a layer. The other one is sequential, with a root search for
+    each feature. The layer next to the data has the natural order, which is reversed before each
+    following one.
+
+    Attributes:
+        layers: autoregressive layers.
+        hidden: units of each hidden layer of a masked network.
+        transformer: `dsf`, one layer of sigmoids, or `ddsf`, two dense ones.
+        units: of each layer of sigmoids.
+        closed: `density` goes from data to noise in closed form, to be trained on data;
+            `sampling` from noise to data, for variational inference.
+        activation: inside the masked networks; `tanh` bounds the maps' parameters on outliers.
+    """
+
+    family: Literal["naf"] = "naf"
+    layers: int = 2
+    hidden: list[int] = field(default_factory=lambda: [64])
+    transformer: Literal["dsf", "ddsf"] = "dsf"
+    units: int = 16
+    closed: Literal["density", "sampling"] = "density"
+    activation: ActivationName = "tanh"
+
+    def __post_init__(self) -> None:
+        check_choice("family", self.family, ("naf",))
+        check_positive("layers", self.layers)
+        check_hidden(self.hidden)
+        check_choice("transformer", self.transformer, ("dsf", "ddsf"))
+        check_positive("units", self.units)
+        check_choice("closed", self.closed, ("density", "sampling"))
+        check_choice("activation", self.activation, get_args(ActivationName))
+
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what the masked networks and their maps take."""
+        kind = DeepSigmoidal if self.transformer == "dsf" else DeepDenseSigmoidal
+        layer = self._conditioner(context_dim).cost(dim, kind.size(self.units))
+        layer = layer if self.closed == "density" else layer.inverted()
+        return (layer + permutation_cost(dim)) * self.layers
+
+    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
+        """The chain of layers."""
+        parts: list[Bijection] = []
+        for layer in range(self.layers):
+            if layer > 0:
+                parts.append(Reverse(dim))
+            transformer = self._transformer(generator)
+            part = Autoregressive(dim, self._conditioner(context_dim), transformer, generator)
+            parts.append(part if self.closed == "density" else Inverted(part))
+        return Chain(parts)
+
+    def _conditioner(self, context_dim: int) -> Conditioner:
+        return Conditioner(self.hidden, self.activation, context_dim)
+
+    def _transformer(self, generator: torch.Generator) -> Transformer:
+        if self.transformer == "dsf":
+            return DeepSigmoidal(self.units)
+        return DeepDenseSigmoidal(self.units, generator)
+
+
+# Numbers a unit that a map has.
+_OUTPUTS, _DENSE_OUTPUTS = 3, 7
+
+
+class DeepSigmoidal(Transformer):
+    """u = logit(sum_j w_j sigmoid(a_j x + b_j)) (Huang et al. 2018, equation 8: DSF).
+
+    w is a softmax, a = softplus. The parameters are a, b and the logits of w; with parameters of
+    0 the map is the identity. The forward direction is a root search.
+
+    Both sigmoid and 1 - sigmoid are kept as logarithms: the map holds for any finite number, and
+    nothing leaks from the density, as it does where the sum is squeezed into (0, 1) before the
+    logit. We depart from the paper in a, which is at least 0.001.
+    """
+
+    sample_rows = 1024
+
+    def __init__(self, units: int) -> None:
+        self.outputs = self.size(units).outputs
+
+    @staticmethod
+    def size(units: int) -> MapSize:
+        """Return the numbers of a map."""
+        return MapSize(_OUTPUTS * units, kept=8 * units + 16, used=12 * units + 40, operations=750)
+
+    def inverse(
+        self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
+    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+        """Data to noise."""
+        raw_slope, shift, logits = parameters.chunk(_OUTPUTS)
+        slope = _slope(raw_slope)
+        u, log_det = _squash(torch.addcmul(shift, slope, x), slope.log(), logits)
+        return u[0], log_det[0]
+
+    def forward(
+        self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
+    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+        """Noise to data."""
+        return invert(self.inverse, u, parameters)
+
+
+class DeepDenseSigmoidal(nn.Module, Transformer):
+    """Two dense layers of sigmoids (Huang et al. 2018, equations 9 to 13: DDSF).
+
+    h = logit(W1 sigmoid(a1 x + b1)), u = logit(w2 . sigmoid(a2 V2 h + b2)). The rows of W1 and V2
+    and w2 are softmaxes. Row i of W1 has the logits `mix`[i] + w1, of V2 `read`[i] + v2: the two
+    matrices are shared by all features, the parameters a1, b1, w1, a2, b2, v2 and w2 are those of
+    one. The forward direction is a root search. Otherwise as `DeepSigmoidal`.
+    """
+
+    sample_rows = 1024
+
+    def __init__(self, units: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.outputs = self.size(units).outputs
+        shape = (units, units)
+        self.mix = nn.Parameter(uniform(shape, fan_in=units, generator=generator))
+        self.read = nn.Parameter(uniform(shape, fan_in=units, generator=generator))
+
+    @staticmethod
+    def size(units: int) -> MapSize:
+        """Return the numbers of a map, and of the matrices that all share."""
+        outputs, own = _DENSE_OUTPUTS * units, 2 * units**2
+        return MapSize(
+            outputs, kept=28 * units + 16, used=28 * units + 40, own=own, operations=1500
+        )
+
+    def inverse(
+        self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
+    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+        """Data to noise."""
+        return _dense(x, parameters, self.mix, self.read)
+
+    def forward(
+        self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
+    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+        """Noise to data."""
+        return invert(_dense, u, parameters, self.mix, self.read)
+
+    def folded(self, pending: Pending) -> Transformer:
+        """The same with the matrices cast."""
+        return (
+            copy.deepcopy(self)
+            .to(pending.device, pending.dtype)
+            .requires_grad_(requires_grad=False)
+        )
+
+    def tensors(self) -> list[Tensor]:
+        """The matrices."""
+        return [self.mix, self.read]
+
+
+def _dense(x: Tensor, parameters: Tensor, mix: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
+    raw_slope1, shift1, mix_logits, raw_slope2, shift2, read_logits, logits = parameters.chunk(
+        _DENSE_OUTPUTS
+    )
+    slope1, slope2 = _slope(raw_slope1), _slope(raw_slope2)
+    h, log_slope = _squash(torch.addcmul(shift1, slope1, x), slope1.log(), mix_logits, mix)
+    share = torch.exp(read_logits - read_logits.detach().amax(dim=0))
+    matrix = _positive(read)
+    mean = _product(matrix, share * h) / _product(matrix, share)
+    log_slope = _log_product(read, read_logits + log_slope) - _log_product(read, read_logits)
+    z = torch.addcmul(shift2, slope2, mean)
+    u, log_det = _squash(z, log_slope + slope2.log(), logits)
+    return u[0], log_det[0]
+
+
+def _slope(raw: Tensor) -> Tensor:
+    return F.softplus(raw + SLOPE_OFFSET) + LEAST_SLOPE
+
+
+def _squash(
+    z: Tensor, log_slope: Tensor, logits: Tensor, matrix: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """logit(sum_j w_ij sigmoid(z_j)) and the logarithm of its slope, given those of z_j.
+
+    The rows of w have the logits matrix_ij + logits_j, without a matrix one row the logits. Tails
+    cancel before anything is summed: z of any size leave the log slope its digits.
+    """
+    low = F.logsigmoid(z)
+    high = low - z  # log(1 - sigmoid(z))
+    most_low, most_high = low.detach().amax(dim=0), high.detach().amax(dim=0)
+    low, high = low - most_low, high - most_high
+    below = _log_product(matrix, logits + low)
+    above = _log_product(matrix, logits + high)
+    value = below - above + (most_low - most_high)
+    both = _log_product(matrix, logits + low + high + log_slope)
+    return value, both + _log_product(matrix, logits) - below - above
+
+
+def _log_product(matrix: Tensor | None, terms: Tensor) -> Tensor:
+    """The logarithm of sum_j exp(matrix_ij + terms_j); without a matrix, one row of 0."""
+    if matrix is None:
+        return torch.logsumexp(terms, dim=0, keepdim=True)
+    most = terms.detach().amax(dim=0)
+    return most + torch.log(_product(_positive(matrix), torch.exp(terms - most)))
+
+
+def _positive(matrix: Tensor) -> Tensor:
+    """exp(matrix), each row up to a factor that cancels."""
+    return torch.exp(matrix - matrix.detach().amax(dim=1, keepdim=True))
+
+
+def _product(matrix: Tensor, terms: Tensor) -> Tensor:
+    result: Tensor = torch.tensordot(matrix, terms, dims=1)
+    return result

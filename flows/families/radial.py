@@ -1,0 +1,144 @@
+"""Radial flows (Rezende and Mohamed 2015)."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flows.bijections.base import Bijection
+from flows.bijections.thin_layers import (
+    Closed,
+    LayerParameters,
+    LayerSize,
+    layers_cost,
+    oriented,
+    positive,
+)
+from flows.cost import Cost
+from flows.families.spec import Spec, check_choice, check_positive
+
+# Standard deviation of the raw strengths b, when training starts, times the features.
+INITIAL_STRENGTH = 0.2
+
+
+@dataclass(frozen=True)
+class RadialSpec(Spec):
+    """Radial layers one after another.
+
+    Attributes:
+        layers: how many.
+        closed: the direction that is the paper's map. `density` maps data to noise by it,
+            `sampling` noise to data; the other direction solves a quadratic equation a layer.
+    """
+
+    family: Literal["radial"] = "radial"
+    layers: int = 32
+    closed: Closed = "density"
+
+    def __post_init__(self) -> None:
+        check_choice("family", self.family, ("radial",))
+        check_positive("layers", self.layers)
+        check_choice("closed", self.closed, get_args(Closed))
+
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what a centre and two numbers a layer take."""
+        size = LayerSize(
+            dim + 2,
+            made=dim + 16,
+            closed=2 * dim + 16,
+            root=2 * dim + 30,
+            bends=1,
+            used=6 * dim + 60,
+        )
+        return layers_cost(self.layers, size, context_dim=context_dim, closed=self.closed)
+
+    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
+        """The layers as one bijection."""
+        radial = Radial(dim, self.layers, context_dim=context_dim, generator=generator)
+        return oriented(radial, self.closed)
+
+
+class Radial(Bijection):
+    """x = z_K of z_0 = u and z_k = z_(k-1) + beta (z_(k-1) - c) / (alpha + r), r = |z_(k-1) - c|.
+
+    Rezende and Mohamed 2015, equation 14, each layer with its centre c, alpha > 0 and
+    beta > -alpha:
+    log|det dx/du| = sum of (D - 1) log(1 + beta / (alpha + r)) + log(1 + alpha beta / (alpha + r)^2).
+    Where their appendix A.2 has beta = -alpha + log(1 + e^b) we have
+    beta = alpha (-1 + log(1 + (e - 1) e^b)), so that b = 0 gives the identity.
+
+    forward costs 4 D operations a row and layer, and so does inverse: the distance
+    s = |z_k - c| = r (alpha + beta + r) / (alpha + r) of a point is quadratic in r.
+    """
+
+    def __init__(
+        self, dim: int, layers: int, *, context_dim: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.context_dim = context_dim
+        centre = torch.randn(layers, dim, generator=generator)
+        size = torch.zeros(layers, 1)
+        strength = torch.randn(layers, 1, generator=generator) * (INITIAL_STRENGTH / dim)
+        base = torch.cat([centre, size, strength], dim=1)
+        self.raw = LayerParameters(base, context_dim=context_dim, generator=generator)
+
+    def forward(
+        self,
+        u: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Noise to data, by the paper's map."""
+        centres, alphas, rooms = self._layers(context)
+        z, distances = u, []
+        for centre, alpha, room in zip(centres, alphas, rooms, strict=True):
+            away = z - centre
+            r = torch.linalg.vector_norm(away, dim=1)
+            z = torch.addcmul(z, away, ((room - alpha) / (alpha + r))[:, None])
+            distances.append(r)
+        return z, self._log_det(torch.stack(distances), alphas, rooms)
+
+    def inverse(
+        self,
+        x: Float[Tensor, "batch dim"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Data to noise, by a quadratic equation a row and layer."""
+        centres, alphas, rooms = self._layers(context)
+        z, distances = x, []
+        for layer in range(len(centres) - 1, -1, -1):
+            alpha, room = alphas[layer], rooms[layer]
+            away = z - centres[layer]
+            r = _undo(torch.linalg.vector_norm(away, dim=1), alpha, room)
+            z = torch.addcmul(z, away, ((alpha - room) / (room + r))[:, None])
+            distances.append(r)
+        return z, -self._log_det(torch.stack(distances[::-1]), alphas, rooms)
+
+    def _layers(
+        self, context: Float[Tensor, "batch context_dim"] | None
+    ) -> tuple[
+        Float[Tensor, "layers rows dim"],
+        Float[Tensor, "layers rows"],
+        Float[Tensor, "layers rows"],
+    ]:
+        """The c, alpha and alpha + beta of all layers, the last two positive."""
+        raw = self.raw(context)
+        alpha = self.dim**0.5 * positive(raw[:, :, -2])
+        return raw[:, :, :-2], alpha, alpha * positive(raw[:, :, -1])
+
+    def _log_det(self, r: Tensor, alpha: Tensor, room: Tensor) -> Tensor:
+        """That of the paper's map, without differences: alpha + beta is `room`."""
+        outer = torch.log(alpha + r)
+        across = torch.log(room + r) - outer
+        along = torch.log(r.square() + alpha * (2 * r + room)) - 2 * outer
+        return ((self.dim - 1) * across + along).sum(dim=0)
+
+
+def _undo(s: Tensor, alpha: Tensor, room: Tensor) -> Tensor:
+    """The positive root of r^2 + (room - s) r - alpha s = 0, without cancellation."""
+    middle = room - s
+    size = torch.where(middle > 0, middle, -middle)
+    total = size + torch.sqrt(middle.square() + 4 * alpha * s)
+    return torch.where(middle > 0, 2 * alpha * s / total, total / 2)

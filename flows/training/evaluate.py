@@ -1,0 +1,117 @@
+"""How well a flow describes rows that it was not trained on."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flows.cost import fitting_rows
+from flows.errors import FitError
+from flows.flow import Flow, Space
+from flows.training.robust import robust_mean
+
+# Rows computed at a time: on a processor the hidden units of a chunk should stay in its cache.
+CPU_CHUNK_ROWS, GPU_CHUNK_ROWS = 512, 65_536
+
+
+@runtime_checkable
+class Chunked(Protocol):
+    """A table that does not need to be in memory as a whole."""
+
+    def __len__(self) -> int:
+        """How many rows it has."""
+
+    def chunks(self, chunk_rows: int) -> Iterator[Tensor]:
+        """All rows, at most so many at a time."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The log-likelihood of some rows.
+
+    Attributes:
+        mean: the mean log density, in nats.
+        two_standard_errors: of the mean; NaN if there is one row only.
+        rows: how many.
+        robust_mean: the mean that single rows cannot ruin (`flows.training.robust`); without a bound, the
+            mean.
+    """
+
+    mean: float
+    two_standard_errors: float
+    rows: int
+    robust_mean: float
+
+
+def evaluate(  # noqa: PLR0913  what is scored, how, and a callback
+    flow: Flow,
+    x: Float[Tensor, "rows columns"] | Chunked,
+    *,
+    chunk_rows: int | None = None,
+    noise_seed: int | None = None,
+    space: Space = "data",
+    row_loss_bound: float | None = None,
+    on_chunk: Callable[[], None] | None = None,
+) -> Evaluation:
+    """The mean log density of rows with two standard errors, in evaluation mode.
+
+    Args:
+        flow: left in the mode that it was in.
+        x: the rows, on any device, or what gives them some at a time: features, then the columns
+            of a context.
+        chunk_rows: rows computed at a time; None chooses by the device.
+        noise_seed: of uniform noise on discrete columns; None takes their values as they are.
+        space: `model` leaves the preprocessing out.
+        row_loss_bound: of the robust mean, as in `FitOptions`.
+        on_chunk: called after each chunk of rows.
+
+    Raises:
+        FitError: there are no rows.
+    """
+    if len(x) == 0:
+        raise FitError("there are no rows to evaluate")
+    chunk_rows = chunk_rows or default_chunk_rows(flow)
+    was_training = flow.training
+    flow.eval()
+    with torch.no_grad():
+        pieces = torch.split(x, chunk_rows) if isinstance(x, Tensor) else x.chunks(chunk_rows)
+        chunks = (rows.to(flow.device) for rows in pieces)
+        if noise_seed is not None:
+            noise = torch.Generator().manual_seed(noise_seed)
+            chunks = (spread_table(flow, rows, noise) for rows in chunks)
+        scored = (flow.log_prob_of_table(rows, space=space).double() for rows in chunks)
+        scores = torch.cat(list(_told(scored, on_chunk)))
+    flow.train(was_training)
+    mean = float(scores.mean())
+    error = 2 * float(scores.std()) / math.sqrt(len(x)) if len(x) > 1 else math.nan
+    robust = mean
+    if row_loss_bound is not None:
+        robust = robust_mean(scores, row_loss_bound)
+    return Evaluation(mean, error, len(x), robust)
+
+
+def default_chunk_rows(flow: Flow) -> int:
+    """Return rows that are best computed at a time, where the flow is."""
+    most = CPU_CHUNK_ROWS if flow.device.type == "cpu" else GPU_CHUNK_ROWS
+    return fitting_rows(most, flow.row_bytes)
+
+
+def spread_table(
+    flow: Flow, rows: Float[Tensor, "batch columns"], generator: torch.Generator
+) -> Float[Tensor, "batch columns"]:
+    """Rows of a table with uniform noise on the discrete ones of their features."""
+    spread = flow.preprocessing.spread(rows[:, : flow.dim], generator=generator)
+    if flow.context_dim == 0:
+        return spread
+    return torch.cat([spread, rows[:, flow.dim :].to(spread.dtype)], dim=1)
+
+
+def _told(chunks: Iterator[Tensor], on_chunk: Callable[[], None] | None) -> Iterator[Tensor]:
+    for chunk in chunks:
+        yield chunk
+        if on_chunk is not None:
+            on_chunk()

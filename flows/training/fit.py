@@ -1,0 +1,364 @@
+"""Maximum likelihood: a generator that yields one report an epoch and can resume."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from flows.bijections.batch_norm import BatchNorm
+from flows.errors import DivergedError, FitError, FlowError
+from flows.flow import Flow
+from flows.training.callbacks import Callbacks, OnState, OnStep
+from flows.training.epoch_report import EpochReport, StopReason
+from flows.training.evaluate import default_chunk_rows, evaluate
+from flows.training.optimiser import (
+    make_optimiser,
+    optimiser_tensors,
+    restore_optimiser,
+    set_learning_rate,
+)
+from flows.training.options import FitOptions
+from flows.training.precision import denormals_as_zero, products
+from flows.training.robust import bound_losses
+from flows.training.rows import Table, model_rows
+from flows.training.state import FitState, Json
+from flows.training.weight_average import WeightAverage
+
+# A likelihood that is not finite stays so in the running sum: looking at it now and then, and at
+# the end of the epoch, finds it, without making a GPU wait for each batch.
+CHECK_EVERY = 16
+
+# How much smaller each step is after a restart.
+RESTART_FACTOR = 0.1
+
+
+def fit(  # noqa: PLR0913  what to train, how, from where, and three callbacks
+    flow: Flow,
+    train: Table,
+    validation: Table,
+    *,
+    options: FitOptions,
+    state: FitState | None = None,
+    on_batch: OnStep | None = None,
+    on_state: OnState | None = None,
+    interrupted: Callable[[], bool] | None = None,
+) -> Iterator[EpochReport]:
+    """Trains a flow by maximum likelihood with early stopping on the validation likelihood.
+
+    Each epoch sees all rows once, in an order drawn from the seed and the epoch, spread as evenly
+    as can be over the fewest batches of at most `options.batch_size` rows: no batch is left with
+    a row or two, whose statistics would mean nothing. With the last report the flow holds the
+    weights and statistics of the best epoch and is in evaluation mode.
+
+    Args:
+        flow: trained in place, on the device where it is.
+        train: rows in the data's units, features first, then the columns of a context. A tensor
+            is kept on that device, preprocessed; of a `MappedTable` a window at a time is.
+            Discrete columns get their noise, from the seed.
+        validation: rows in the data's units.
+        options: how to train.
+        state: a snapshot or an interruption of the same training, with the same rows and options.
+        on_batch: called after each batch with the batches done and those of the whole epoch, and
+            again and again with all of them while statistics and validation are computed.
+        on_state: called after each batch with a function that gives the state of the training
+            there; it may be called until this one returns.
+        interrupted: asked after each batch; if true, the training ends with `FitInterrupted`.
+
+    Returns:
+        One report an epoch. The state after the last epoch gives that epoch's report once more.
+
+    Raises:
+        DivergedError: a likelihood is not finite.
+        FitError: rows, options or state do not fit the flow.
+        FitInterrupted: `interrupted` said so.
+    """
+    fitter = _Fitter(flow, train, validation, options=options)
+    return fitter.run(state, Callbacks(on_batch, on_state, interrupted))
+
+
+@dataclass
+class _Progress:
+    """The part of a training's state that is not tensors. Likelihoods are in the model's space.
+
+    Attributes:
+        epoch: the epoch that is being trained, or the last one that was.
+        batches: how many of its batches are done; 0 once it is evaluated.
+        total: the sum of the log densities of its rows so far.
+        train: the mean over the rows of the last epoch.
+        validation: the plain mean; None stands for -inf, which JSON lacks.
+        robust: the robust mean.
+        best_epoch: the epoch with the best robust mean.
+        best_validation: its plain mean.
+        best: its robust mean.
+        restarts: how often training went back to the best state.
+        restart_epoch: the epoch before that in which it diverged last.
+    """
+
+    epoch: int = 0
+    batches: int = 0
+    total: float = 0.0
+    train: float = 0.0
+    validation: float | None = 0.0
+    robust: float = 0.0
+    best_epoch: int = 0
+    best_validation: float | None = 0.0
+    best: float = 0.0
+    restarts: int = 0
+    restart_epoch: int = 0
+    rows_per_second: float = 0.0
+    seconds: float = 0.0
+
+
+class _Fitter:
+    """One training."""
+
+    def __init__(self, flow: Flow, train: Table, validation: Table, *, options: FitOptions) -> None:
+        self._flow = flow
+        self._options = options
+        self._train = model_rows(flow, train, seed=options.seed, name="training")
+        self._validation = model_rows(flow, validation, seed=options.seed + 1, name="validation")
+        batches = -(-len(train) // options.batch_size)
+        self._bounds = [len(train) * batch // batches for batch in range(batches + 1)]
+        self._check_batches()
+        self._parameters = list(flow.parameters())
+        self._largest = max(parameter.numel() for parameter in self._parameters)
+        self._optimiser = self._new_optimiser()
+        decay = options.weight_average
+        self._average = None if decay is None else WeightAverage(flow, decay)
+        if options.compile:
+            self._score = torch.compile(self._score, dynamic=False)  # type: ignore[method-assign]
+        self._progress = _Progress()
+        # Before the first epoch is evaluated, the best that there is to go back to.
+        self._best = _copies(flow.state_dict())
+        self._started = 0.0
+
+    def run(self, state: FitState | None, callbacks: Callbacks) -> Iterator[EpochReport]:
+        if state is not None:
+            self._restore(state)
+        self._started = time.monotonic() - self._progress.seconds
+        evaluated = self._progress.epoch > 0 and self._progress.batches == 0
+        while not (evaluated and self._stop_reason() is not None):
+            self._run_epoch(callbacks)
+            evaluated = True
+            if self._stop_reason() is None:
+                yield self._report(self._snapshot_of(self._progress.epoch))
+        last = self._state()
+        self._flow.load_state_dict(self._best)
+        self._flow.eval()
+        yield self._report(lambda: last)
+
+    def _run_epoch(self, callbacks: Callbacks) -> None:
+        """Trains and evaluates an epoch; if it diverges, once more from the best state."""
+        while True:
+            try:
+                with denormals_as_zero():
+                    self._train_epoch(callbacks)
+                    self._evaluate_epoch(callbacks)
+            except DivergedError:
+                if self._progress.restarts >= self._options.restarts:
+                    raise
+                self._restart()
+            else:
+                return
+
+    def _restart(self) -> None:
+        """Goes back to the best state with nothing remembered of the steps that led nowhere."""
+        progress = self._progress
+        progress.epoch, progress.batches = progress.epoch - 1, 0
+        progress.restarts, progress.restart_epoch = progress.restarts + 1, progress.epoch
+        self._flow.load_state_dict(self._best)
+        self._optimiser = self._new_optimiser()
+        if self._average is not None:
+            self._average.restart()
+
+    def _train_epoch(self, callbacks: Callbacks) -> None:
+        """Trains what is left of an epoch, or of the time."""
+        progress, batches = self._progress, len(self._bounds) - 1
+        if progress.batches == 0:
+            progress.epoch += 1
+            progress.total = 0.0
+        self._flow.train()
+        rate = self._options.learning_rate_at(progress.epoch) * RESTART_FACTOR**progress.restarts
+        set_learning_rate(self._optimiser, rate)
+        if self._options.noise == "epoch" and self._flow.preprocessing.spreads:
+            self._train.draw_noise(self._options.seed, progress.epoch, 1)
+        self._train.order(self._options.seed, progress.epoch)
+        total = torch.tensor(progress.total, dtype=torch.float64, device=self._flow.device)
+        first, began = self._bounds[progress.batches], time.monotonic()
+        while progress.batches < batches and not (progress.batches and self._out_of_time()):
+            start, end = self._bounds[progress.batches : progress.batches + 2]
+            total += self._step(self._train.batch(start, end))
+            progress.batches += 1
+            if self._average is not None:
+                self._average.follow((progress.epoch - 1) * batches + progress.batches)
+            if progress.batches % CHECK_EVERY == 0:
+                self._check_finite(total)
+            callbacks.step(progress.batches, batches)
+            callbacks.between_steps(partial(self._state_within, total))
+        progress.total = self._check_finite(total)
+        rows = self._bounds[progress.batches]
+        progress.train = progress.total / rows + self._train.constant
+        progress.rows_per_second = (rows - first) / max(time.monotonic() - began, 1e-9)
+
+    def _step(self, rows: Tensor) -> Tensor:
+        """One step of the optimiser; returns the sum of the rows' log densities before it."""
+        self._optimiser.zero_grad()
+        with self._products(len(rows), mixed=self._options.mixed_precision):
+            scores = self._score(rows)
+            losses, bound = -scores, self._options.row_loss_bound
+            if bound is not None:
+                losses = bound_losses(losses, bound)
+            losses.mean().backward()  # type: ignore[no-untyped-call]  # torch's own
+        if self._options.max_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self._options.max_gradient_norm)
+        self._optimiser.step()
+        return scores.detach().sum(dtype=torch.float64)
+
+    def _products(self, rows: int, *, mixed: bool = False) -> AbstractContextManager[None]:
+        largest = rows * self._largest
+        return products(mixed=mixed, device=self._flow.device, multiplications=largest)
+
+    def _score(self, rows: Tensor) -> Tensor:
+        return self._flow.log_prob_of_table(rows, space="model")
+
+    def _evaluate_epoch(self, callbacks: Callbacks) -> None:
+        """Sets the exact statistics, scores the validation rows and keeps the best weights."""
+        flow, progress, batches = self._flow, self._progress, len(self._bounds) - 1
+        on_chunk = partial(callbacks.step, batches, batches)
+        flow.eval()
+        chunk_rows = default_chunk_rows(flow)
+        averaged = nullcontext() if self._average is None else self._average.applied()
+        with averaged, self._products(chunk_rows):
+            self._train.set_statistics(chunk_rows=chunk_rows, on_chunk=on_chunk)
+            bound = self._options.row_loss_bound
+            reached = evaluate(
+                flow, self._validation, space="model", row_loss_bound=bound, on_chunk=on_chunk
+            )
+            if not math.isfinite(reached.robust_mean):
+                raise DivergedError(progress.epoch)
+            progress.batches, progress.robust = 0, reached.robust_mean
+            progress.validation = reached.mean if math.isfinite(reached.mean) else None
+            if progress.best_epoch == 0 or progress.robust > progress.best:
+                progress.best_epoch, progress.best = progress.epoch, progress.robust
+                progress.best_validation = progress.validation
+                self._best = _copies(flow.state_dict())
+        progress.seconds = time.monotonic() - self._started
+
+    def _report(self, state: Callable[[], FitState]) -> EpochReport:
+        progress, constant = self._progress, self._validation.constant
+        plain, best = (
+            -math.inf if value is None else value + constant
+            for value in (progress.validation, progress.best_validation)
+        )
+        return EpochReport(
+            epoch=progress.epoch,
+            train_log_likelihood=progress.train,
+            validation_log_likelihood=plain,
+            robust_validation_log_likelihood=progress.robust + constant,
+            best_epoch=progress.best_epoch,
+            best_validation_log_likelihood=best,
+            rows_per_second=progress.rows_per_second,
+            seconds=progress.seconds,
+            restarts=progress.restarts,
+            stop_reason=self._stop_reason(),
+            _state=state,
+        )
+
+    def _stop_reason(self) -> StopReason | None:
+        """Why the epoch that was just evaluated is the last one."""
+        options, progress = self._options, self._progress
+        stale = progress.epoch - max(progress.best_epoch, progress.restart_epoch)
+        if options.patience is not None and stale >= options.patience:
+            return "patience"
+        if progress.epoch >= options.max_epochs:
+            return "max_epochs"
+        if options.max_seconds is not None and progress.seconds >= options.max_seconds:
+            return "max_seconds"
+        return None
+
+    def _out_of_time(self) -> bool:
+        limit = self._options.max_seconds
+        return limit is not None and time.monotonic() - self._started >= limit
+
+    def _new_optimiser(self) -> torch.optim.Optimizer:
+        return make_optimiser(
+            self._parameters,
+            self._options.optimiser,
+            learning_rate=self._options.learning_rate,
+            weight_decay=self._options.weight_decay,
+        )
+
+    def _check_finite(self, total: Tensor) -> float:
+        value = float(total)
+        if not math.isfinite(value):
+            raise DivergedError(self._progress.epoch)
+        return value
+
+    def _check_batches(self) -> None:
+        smallest = min(end - start for start, end in pairwise(self._bounds))
+        if smallest < 2 and any(
+            isinstance(part, BatchNorm) for part in self._flow.transform.parts()
+        ):
+            raise FitError("batch norm needs batches of at least 2 rows")
+
+    def _snapshot_of(self, epoch: int) -> Callable[[], FitState]:
+        def snapshot() -> FitState:
+            if (self._progress.epoch, self._progress.batches) != (epoch, 0):
+                raise FlowError(f"training has gone on after epoch {epoch}")
+            return self._state()
+
+        return snapshot
+
+    def _state_within(self, total: Tensor) -> FitState:
+        """The state after some batches of an epoch, the log densities of which sum to `total`."""
+        self._progress.total = self._check_finite(total)
+        self._progress.seconds = time.monotonic() - self._started
+        return self._state()
+
+    def _state(self) -> FitState:
+        tensors = {f"flow/{k}": v for k, v in _copies(self._flow.state_dict()).items()}
+        tensors |= {f"best/{k}": v for k, v in self._best.items()}
+        tensors |= {f"optimiser/{k}": v for k, v in optimiser_tensors(self._optimiser).items()}
+        if self._average is not None:
+            tensors |= {f"average/{k}": v for k, v in self._average.tensors().items()}
+        return FitState(tensors, {"progress": asdict(self._progress), **self._identity()})
+
+    def _identity(self) -> dict[str, Json]:
+        """What a state must share with the training that it is for."""
+        return {
+            "rows": len(self._train),
+            "batches": len(self._bounds) - 1,
+            "optimiser": self._options.optimiser,
+            "seed": self._options.seed,
+            "weight_average": self._options.weight_average,
+        }
+
+    def _restore(self, state: FitState) -> None:
+        groups: dict[str, dict[str, Tensor]] = {
+            group: {} for group in ("flow", "best", "optimiser", "average")
+        }
+        for key, tensor in state.tensors.items():
+            group, _, name = key.partition("/")
+            groups[group][name] = tensor
+        progress = state.meta["progress"]
+        names = set(self._flow.state_dict())
+        if set(groups["flow"]) != names or not isinstance(progress, dict):
+            raise FitError("the state belongs to another flow")
+        if any(state.meta.get(key) != value for key, value in self._identity().items()):
+            raise FitError("the state belongs to a training with other rows or options")
+        self._flow.load_state_dict(groups["flow"])
+        self._best = _copies(groups["best"])
+        restore_optimiser(self._optimiser, groups["optimiser"])
+        if self._average is not None:
+            self._average.restore(groups["average"])
+        self._progress = _Progress(**progress)  # type: ignore[arg-type]  # as _state wrote it
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -1,0 +1,254 @@
+"""The rows of a training in the space of the model: in memory, or read from a file in blocks."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flows.bijections.batch_norm import set_dataset_statistics, stream_dataset_statistics
+from flows.errors import FitError
+from flows.flow import Flow
+
+COPY_ROWS = 65_536
+# Rows of a mapped table that are read at a time, and share a generator of noise.
+BLOCK_ROWS = 4096
+# An epoch of a mapped table is a random order of its blocks, taken in windows of so many, whose
+# rows are in a random order.
+WINDOW_BLOCKS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class MappedTable:
+    """Some rows and columns of an array, which is memory-mapped from a file.
+
+    Attributes:
+        array: all rows and columns, float32 or float64.
+        rows: numbers of those that count, rising, so that neighbours lie together in the file.
+        columns: numbers of those that count, in the order wanted.
+    """
+
+    array: NDArray[Any]
+    rows: NDArray[np.integer[Any]]
+    columns: list[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self.rows), len(self.columns)
+
+    def chunks(self, chunk_rows: int) -> Iterator[Float[Tensor, "rows columns"]]:
+        """The rows, some at a time, in memory."""
+        for start in range(0, len(self), chunk_rows):
+            yield self.read(self.rows[start : start + chunk_rows])
+
+    def select(self, columns: slice) -> "MappedTable":
+        """Some of the columns."""
+        return MappedTable(self.array, self.rows, self.columns[columns])
+
+    def sample(self, most: int) -> Float[Tensor, "rows columns"]:
+        """At most so many rows, evenly spread."""
+        return self.read(self.rows[:: max(1, -(-len(self) // most))])
+
+    def read(self, rows: NDArray[np.integer[Any]]) -> Float[Tensor, "rows columns"]:
+        """Rows by their numbers in the array."""
+        return torch.from_numpy(self.array[rows][:, self.columns])
+
+
+Table = Tensor | MappedTable
+
+
+class ModelRows(ABC):
+    """A table as the transform of a flow takes it: preprocessed, with noise on discrete columns.
+
+    Attributes:
+        constant: what a mean log density of the model's space lacks to one in the data's units.
+    """
+
+    constant: float
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def draw_noise(self, *numbers: int) -> None:
+        """Draws the noise anew, from these numbers alone."""
+
+    @abstractmethod
+    def order(self, *numbers: int) -> None:
+        """Puts the rows that `batch` takes into another order, from these numbers alone."""
+
+    @abstractmethod
+    def batch(self, start: int, stop: int) -> Float[Tensor, "rows columns"]:
+        """Rows from `start` to before `stop` of that order."""
+
+    @abstractmethod
+    def chunks(self, chunk_rows: int) -> Iterator[Float[Tensor, "rows columns"]]:
+        """All rows in the table's order, some at a time."""
+
+    @abstractmethod
+    def set_statistics(self, *, chunk_rows: int, on_chunk: Callable[[], None]) -> None:
+        """Gives every batch norm of kind `dataset` the exact statistics of these rows."""
+
+
+def model_rows(flow: Flow, table: Table, *, seed: int, name: str) -> ModelRows:
+    """The rows of a table, with the noise of the seed.
+
+    Args:
+        flow: whose preprocessing is applied, on whose device.
+        table: features in the data's units, then the columns of a context.
+        seed: of the noise.
+        name: of the rows, for errors.
+
+    Raises:
+        FitError: the rows are no such table, or not finite.
+    """
+    columns = flow.dim + flow.context_dim
+    if len(table.shape) != 2 or table.shape[1] != columns or len(table) == 0:
+        raise FitError(f"the {name} rows must be a table of {columns} columns, not empty")
+    if isinstance(table, Tensor):
+        return _ResidentRows(flow, table, seed=seed, name=name)
+    return _MappedRows(flow, table, seed=seed, name=name)
+
+
+class _ResidentRows(ModelRows):
+    """All rows, converted, on the flow's device."""
+
+    def __init__(self, flow: Flow, table: Tensor, *, seed: int, name: str) -> None:
+        self._flow, self._table, self._name = flow, table, name
+        self._rows = torch.empty(table.shape, dtype=flow.dtype, device=flow.device)
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._convert(torch.Generator().manual_seed(seed))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def draw_noise(self, *numbers: int) -> None:
+        self._convert(generator_of(*numbers))
+
+    def order(self, *numbers: int) -> None:
+        order = torch.randperm(len(self), generator=generator_of(*numbers))
+        self._order = order.to(self._rows.device)
+
+    def batch(self, start: int, stop: int) -> Float[Tensor, "rows columns"]:
+        return self._rows.index_select(0, self._order[start:stop])
+
+    def chunks(self, chunk_rows: int) -> Iterator[Float[Tensor, "rows columns"]]:
+        yield from torch.split(self._rows, chunk_rows)
+
+    def set_statistics(self, *, chunk_rows: int, on_chunk: Callable[[], None]) -> None:
+        flow, rows, context = self._flow, self._rows, None
+        if flow.context_dim:
+            with torch.no_grad():
+                context = flow.features(rows[:, flow.dim :], len(rows))
+        set_dataset_statistics(
+            flow.transform,
+            rows[:, : flow.dim],
+            context,
+            chunk_rows=chunk_rows,
+            on_chunk=on_chunk,
+        )
+
+    def _convert(self, noise: torch.Generator) -> None:
+        total = 0.0
+        pairs = zip(
+            torch.split(self._rows, COPY_ROWS), torch.split(self._table, COPY_ROWS), strict=True
+        )
+        for target, rows in pairs:
+            converted, log_det = _converted(self._flow, rows, noise, name=self._name)
+            target.copy_(converted)
+            total += log_det
+        self.constant = total / len(self)
+
+
+class _MappedRows(ModelRows):
+    """Rows that are read and converted when they are needed, a window of them in memory."""
+
+    def __init__(self, flow: Flow, table: MappedTable, *, seed: int, name: str) -> None:
+        self._flow, self._table, self._name = flow, table, name
+        self._noise: tuple[int, ...] = (seed,)
+        self._numbers: tuple[int, ...] = (seed,)
+        self._window: tuple[int, Tensor] = (-1, torch.empty(0))
+        self.constant = sum(self._block(index)[1] for index in range(self._blocks)) / len(table)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def draw_noise(self, *numbers: int) -> None:
+        self._noise = numbers
+
+    def order(self, *numbers: int) -> None:
+        self._numbers, self._window = numbers, (-1, torch.empty(0))
+
+    def batch(self, start: int, stop: int) -> Float[Tensor, "rows columns"]:
+        pieces = []
+        while start < stop:
+            window, inside = divmod(start, BLOCK_ROWS * WINDOW_BLOCKS)
+            pieces.append(self._rows_of(window)[inside : inside + stop - start])
+            start += len(pieces[-1])
+        return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+
+    def chunks(self, chunk_rows: int) -> Iterator[Float[Tensor, "rows columns"]]:
+        for index in range(self._blocks):
+            yield from torch.split(self._block(index)[0], chunk_rows)
+
+    def set_statistics(self, *, chunk_rows: int, on_chunk: Callable[[], None]) -> None:
+        flow = self._flow
+
+        def pieces() -> Iterator[tuple[Tensor, Tensor | None]]:
+            for rows in self.chunks(chunk_rows):
+                given = rows[:, flow.dim :] if flow.context_dim else None
+                with torch.no_grad():
+                    yield rows[:, : flow.dim], flow.features(given, len(rows))
+                on_chunk()
+
+        stream_dataset_statistics(flow.transform, pieces, device=flow.device)
+
+    @property
+    def _blocks(self) -> int:
+        return -(-len(self) // BLOCK_ROWS)
+
+    def _block(self, index: int) -> tuple[Tensor, float]:
+        """Converted rows, and the sum of their log-determinants."""
+        rows = self._table.read(self._table.rows[index * BLOCK_ROWS : (index + 1) * BLOCK_ROWS])
+        noise = generator_of(*self._noise, index)
+        return _converted(self._flow, rows, noise, name=self._name)
+
+    def _rows_of(self, window: int) -> Tensor:
+        if self._window[0] != window:
+            # The last block may be short: it stays last, so that all windows before are full.
+            order = torch.randperm(self._blocks - 1, generator=generator_of(*self._numbers, 0))
+            blocks = [*order.tolist(), self._blocks - 1]
+            taken = blocks[window * WINDOW_BLOCKS : (window + 1) * WINDOW_BLOCKS]
+            rows = torch.cat([self._block(index)[0] for index in taken])
+            generator = generator_of(*self._numbers, 1, window)
+            inner = torch.randperm(len(rows), generator=generator).to(rows.device)
+            self._window = window, rows[inner]
+        return self._window[1]
+
+
+def generator_of(*numbers: int) -> torch.Generator:
+    """A generator on the CPU that depends on these numbers alone."""
+    mixed = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(mixed[0]))
+
+
+def _converted(
+    flow: Flow, rows: Tensor, noise: torch.Generator, *, name: str
+) -> tuple[Tensor, float]:
+    """Rows as the transform takes them, and the sum of the preprocessing's log-determinants."""
+    placed = rows.to(flow.device)
+    spread = flow.preprocessing.spread(placed[:, : flow.dim], generator=noise)
+    features, log_det = flow.preprocessing.inverse(spread)
+    result = torch.cat([features.to(flow.dtype), placed[:, flow.dim :].to(flow.dtype)], dim=1)
+    if not torch.isfinite(result).all():
+        raise FitError(f"the {name} rows hold values that are not finite")
+    return result, float(log_det.sum())

@@ -1,0 +1,1 @@
+"""Variational inference: the ELBO, targets, posteriors and their diagnostics."""

@@ -1,0 +1,210 @@
+"""The compiled kernels against the PyTorch steps that they stand in for."""
+
+import copy
+import logging
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import flows
+from flows import (
+    CompiledFlow,
+    Flow,
+    FlowSpec,
+    MadeSpec,
+    MafSpec,
+    NiceSpec,
+    RealNvpSpec,
+    build,
+    compile_flow,
+)
+from flows.compiled import packing
+from flows.compiled.kernels import BLOCK_UNITS, HOT_UNITS
+from flows.compiled.micro_kernels import LANES, VECTORS
+from flows.compiled.packing import CALL_ROWS
+
+# More units than are computed at a time, and widths that no panel divides.
+SPECS: list[FlowSpec] = [
+    *(
+        MafSpec(layers=2, hidden=[HOT_UNITS + 5, 19], activation=activation, order="random")
+        for activation in ("relu", "tanh", "elu", "gelu")
+    ),
+    MafSpec(layers=3, hidden=[7], batch_norm=None),
+    MadeSpec(hidden=[5, 30, 11], separate_networks=True),
+    RealNvpSpec(layers=3, hidden=[HOT_UNITS + 5]),
+    RealNvpSpec(layers=2, hidden=[9, 6], batch_norm=None),
+]
+TILE = LANES * VECTORS
+ROWS = [1, 2, 3, LANES, LANES + 1, TILE + 1, 3 * TILE + 4]
+
+
+def _flow(spec: FlowSpec, dim: int) -> Flow:
+    """A flow whose biases and batch norms are not what they are initialised to."""
+    moments = torch.linspace(-3, 5, dim), torch.linspace(0.5, 2, dim)
+    flow = build(spec, dim, standardise=moments, seed=1).eval()
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.2)
+    return flow
+
+
+def _without_kernels(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> CompiledFlow:
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "load_kernels", lambda: None)
+        return compile_flow(flow)
+
+
+def _is_packed(compiled: CompiledFlow) -> bool:
+    return compiled._packed is not None
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=repr)
+@pytest.mark.parametrize("dim", [2, 5, 21])
+def test_kernels_give_the_numbers_of_pytorch(spec, dim, monkeypatch):
+    flow = _flow(spec, dim)
+    fast, slow = compile_flow(flow), _without_kernels(flow, monkeypatch)
+    assert _is_packed(fast)
+    assert not _is_packed(slow)
+    for rows in ROWS:
+        x = slow.sample(rows, seed=rows)
+        np.testing.assert_allclose(fast.log_prob(x), slow.log_prob(x), rtol=1e-5, atol=1e-5)
+        for found, expected in zip(fast.inverse(x), slow.inverse(x), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5)
+        noise = x[:, ::-1] * 0.3
+        for found, expected in zip(fast.forward(noise), slow.forward(noise), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5)
+        np.testing.assert_allclose(fast.sample(rows, seed=rows), x, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("dim", [1, BLOCK_UNITS + 9])
+def test_so_do_one_feature_and_more_features_than_units(dim, monkeypatch):
+    flow = _flow(MafSpec(layers=2, hidden=[12, 25]), dim)
+    fast, slow = compile_flow(flow), _without_kernels(flow, monkeypatch)
+    assert _is_packed(fast)
+    for rows in (1, 2 * TILE):
+        x = slow.sample(rows, seed=3)
+        np.testing.assert_allclose(fast.sample(rows, seed=3), x, rtol=1e-5, atol=2e-5)
+        np.testing.assert_allclose(fast.log_prob(x), slow.log_prob(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", [SPECS[0], SPECS[1], SPECS[-2]], ids=repr)
+def test_a_row_alone_scores_as_in_any_batch(spec):
+    compiled = compile_flow(_flow(spec, 6))
+    x = compiled.sample(CALL_ROWS + TILE + 5, seed=0)
+    together = compiled.log_prob(x)
+    for size in (1, 2, LANES, TILE + 3):
+        parts = [compiled.log_prob(x[start : start + size]) for start in range(0, 200, size)]
+        np.testing.assert_allclose(np.concatenate(parts)[:200], together[:200], atol=2e-5)
+    np.testing.assert_allclose(compiled.log_prob(x[-7:]), together[-7:], atol=2e-5)
+
+
+@pytest.mark.parametrize("rows", [2, LANES, 2 * TILE])
+@pytest.mark.parametrize("spec", [SPECS[1], SPECS[-2]], ids=repr)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300, 1e30])
+def test_a_bad_row_leaves_its_neighbours_to_the_bit(rows, spec, bad):
+    compiled = compile_flow(_flow(spec, 5))
+    x = compiled.sample(rows, seed=0)
+    scores, (data, _) = compiled.log_prob(x), compiled.forward(x)
+    for column in range(5):
+        spoilt = x.copy()
+        spoilt[1, column] = bad
+        found = compiled.log_prob(spoilt)
+        assert not found[1] > -1e6
+        np.testing.assert_array_equal(np.delete(found, 1), np.delete(scores, 1))
+        found = compiled.forward(spoilt)[0]
+        np.testing.assert_array_equal(np.delete(found, 1, 0), np.delete(data, 1, 0))
+
+
+def test_threads_run_in_one_packed_flow():
+    compiled = compile_flow(_flow(SPECS[1], 8))
+    x = compiled.sample(500, seed=0)
+    expected = compiled.log_prob(x)
+    same: list[bool] = []
+
+    def score() -> None:
+        for _ in range(10):
+            rows = np.ascontiguousarray(x[:: len(same) % 2 + 1])
+            found = compiled.log_prob(rows)
+            same.append(np.allclose(found, expected[:: 500 // len(rows)], atol=2e-5))
+
+    threads = [threading.Thread(target=score) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert same == [True] * 40
+
+
+def test_without_numba_pytorch_computes_and_one_line_says_so(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "flows.compiled.kernels", None)
+    monkeypatch.delattr(flows, "kernels")
+    packing.load_kernels.cache_clear()
+    try:
+        with caplog.at_level(logging.WARNING, logger="flows"):
+            first, second = (compile_flow(_flow(SPECS[0], 3)) for _ in range(2))
+    finally:
+        packing.load_kernels.cache_clear()
+    assert not _is_packed(first)
+    assert len(caplog.records) == 1
+    assert "PyTorch" in caplog.text
+    x = second.sample(5, seed=0)
+    assert np.isfinite(first.log_prob(x)).all()
+
+
+@pytest.mark.parametrize("spec", [NiceSpec(layers=2, hidden=[4]), MadeSpec(conditional="mixture")])
+def test_other_layers_stay_with_pytorch(spec):
+    assert not _is_packed(compile_flow(build(spec, 3, seed=0)))
+
+
+def test_a_conditional_flow_stays_with_pytorch():
+    assert not _is_packed(compile_flow(build(MafSpec(hidden=[8]), 3, seed=0, context_dim=2)))
+
+
+def test_a_packed_flow_refuses_to_be_copied():
+    with pytest.raises(TypeError, match="neither copied nor pickled"):
+        copy.deepcopy(compile_flow(_flow(SPECS[0], 3)))
+
+
+def test_its_weights_take_about_half_of_the_room():
+    flow = build(MafSpec(layers=2, hidden=[256, 256], batch_norm=None), 16, seed=0)
+    dense = 4 * sum(parameter.numel() for parameter in flow.parameters())
+    assert 0.5 * dense < compile_flow(flow).size_bytes < 0.75 * dense
+
+
+def test_scoring_a_mapped_file_takes_little_memory(tmp_path):
+    """Peak resident memory of this process, which is told apart from the file's own pages."""
+    rows = 200_000
+    path = tmp_path / "rows.npy"
+    mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, 21))
+    mapped[:] = 0.5
+    compiled = compile_flow(build(MafSpec(layers=1, hidden=[8]), 21, seed=0))
+    compiled.log_prob(mapped[:5000])
+    before = _anonymous_bytes()
+    peak = 0
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.001):
+            peak = max(peak, _anonymous_bytes())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    scores = compiled.log_prob(np.load(path, mmap_mode="r"))
+    done.set()
+    watcher.join()
+    assert np.ptp(scores) == 0
+    assert max(peak, _anonymous_bytes()) - before < 12 * 2**20
+
+
+def _anonymous_bytes() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    pytest.skip("the system does not tell")

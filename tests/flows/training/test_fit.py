@@ -1,0 +1,375 @@
+import copy
+import json
+import math
+import time
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from flows import (
+    BatchNormSpec,
+    DivergedError,
+    EpochReport,
+    FitError,
+    FitInterrupted,
+    FitOptions,
+    FitState,
+    Flow,
+    FlowError,
+    FlowSpec,
+    MadeSpec,
+    MafSpec,
+    RealNvpSpec,
+    build,
+    evaluate,
+    fit,
+)
+from flows.bijections.batch_norm import set_dataset_statistics
+from tests.flows.cases import example_rows
+
+ROWS = example_rows(240, 4).float()
+TRAIN, VALIDATION = ROWS[:200], ROWS[200:]
+SPEC = MafSpec(layers=2, hidden=[12])
+OPTIONS = FitOptions(learning_rate=0.01, weight_decay=1e-6, batch_size=32, max_epochs=4, seed=7)
+
+
+def new_flow(spec: FlowSpec = SPEC) -> Flow:
+    return build(spec, 4, standardise=(TRAIN.mean(dim=0), TRAIN.std(dim=0)), seed=1)
+
+
+def train(flow: Flow, options: FitOptions = OPTIONS, **rest: Any) -> list[EpochReport]:
+    return list(fit(flow, TRAIN, VALIDATION, options=options, **rest))
+
+
+def with_options(**fields: Any) -> FitOptions:
+    return FitOptions(**{**vars(OPTIONS), **fields})
+
+
+def through_bytes(state: FitState) -> FitState:
+    """What a checkpoint does with a state."""
+    meta = json.loads(json.dumps(state.meta, allow_nan=False))
+    return FitState(load(save(state.tensors)), meta)
+
+
+def assert_same(flow: Flow, other: Flow) -> None:
+    weights, others = flow.state_dict(), other.state_dict()
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def numbers(report: EpochReport) -> tuple[object, ...]:
+    return (
+        report.epoch,
+        report.train_log_likelihood,
+        report.validation_log_likelihood,
+        report.best_epoch,
+        report.best_validation_log_likelihood,
+        report.stop_reason,
+    )
+
+
+def test_training_raises_the_likelihood():
+    flow = new_flow()
+    before = evaluate(flow, VALIDATION).mean
+    reports = train(flow, with_options(max_epochs=20))
+    assert reports[-1].best_validation_log_likelihood > before + 0.3
+    assert [report.epoch for report in reports] == list(range(1, 21))
+    assert reports[-1].stop_reason == "max_epochs"
+    assert all(report.stop_reason is None for report in reports[:-1])
+
+
+def test_a_flow_learns_the_density_of_a_gaussian():
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.tensor([[1.0, 0.0], [0.8, 0.6]])
+    rows = torch.randn(4000, 2, generator=generator) @ mix.t()
+    flow = build(MafSpec(layers=2, hidden=[16]), 2, seed=0)
+    options = FitOptions(learning_rate=0.01, batch_size=200, max_epochs=15)
+    for _ in fit(flow, rows[:3000], rows[3000:], options=options):
+        pass
+    truth = torch.distributions.MultivariateNormal(torch.zeros(2), scale_tril=mix)
+    result = evaluate(flow, rows[3000:])
+    assert result.mean == pytest.approx(float(truth.log_prob(rows[3000:]).mean()), abs=0.03)
+
+
+def test_the_same_seed_gives_the_same_flow_and_reports():
+    first, second, other = new_flow(), new_flow(), new_flow()
+    assert [numbers(r) for r in train(first)] == [numbers(r) for r in train(second)]
+    assert_same(first, second)
+    train(other, with_options(seed=8))
+    with pytest.raises(AssertionError):
+        assert_same(first, other)
+
+
+def test_training_leaves_the_global_generator_alone():
+    before = torch.random.get_rng_state()
+    train(new_flow())
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_last_report_leaves_the_best_weights_and_exact_statistics_in_evaluation_mode():
+    flow = new_flow()
+    options = with_options(learning_rate=0.05, max_epochs=30, patience=3)
+    for report in fit(flow, TRAIN, VALIDATION, options=options):
+        if report.stop_reason is not None:
+            break
+    assert report.stop_reason == "patience"
+    assert report.epoch == report.best_epoch + 3
+    assert not flow.training
+    found = evaluate(flow, VALIDATION).mean
+    assert found == pytest.approx(report.best_validation_log_likelihood, abs=1e-5)
+    assert found > report.validation_log_likelihood
+
+    recomputed = copy.deepcopy(flow)
+    assert recomputed.preprocessing.standardise is not None
+    rows = recomputed.preprocessing.standardise.inverse(TRAIN)[0].float()
+    set_dataset_statistics(recomputed.transform, rows, chunk_rows=512)
+    assert_same(recomputed, flow)
+
+
+def test_without_patience_training_goes_on_to_the_last_epoch():
+    reports = train(new_flow(), with_options(learning_rate=0.05, max_epochs=12, patience=None))
+    assert len(reports) == 12
+    assert reports[-1].best_epoch < 12
+
+
+SPECS = [SPEC, RealNvpSpec(layers=2, hidden=[8], batch_norm=BatchNormSpec(statistics="running"))]
+
+
+@pytest.mark.parametrize(
+    ("spec", "optimiser"),
+    [(SPECS[0], "adam"), (SPECS[0], "adamw"), (SPECS[1], "adagrad"), (SPECS[1], "sgd")],
+    ids=lambda value: value if isinstance(value, str) else value.family,
+)
+def test_resuming_from_any_epoch_gives_the_same_flow_to_the_bit(spec, optimiser):
+    options = with_options(optimiser=optimiser, schedule="cosine")
+    undisturbed, states, reports = new_flow(spec), [], []
+    for report in fit(undisturbed, TRAIN, VALIDATION, options=options):
+        reports.append(numbers(report))
+        states.append(through_bytes(report.snapshot()))
+    for epoch, state in enumerate(states, start=1):
+        resumed = build(spec, 4, standardise=(torch.zeros(4), torch.ones(4)), seed=99)
+        resumed.load_state_dict(new_flow(spec).state_dict())
+        rest = [numbers(report) for report in train(resumed, options, state=state)]
+        assert rest == (reports[epoch:] or reports[-1:])
+        assert_same(resumed, undisturbed)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 8, 28])
+def test_resuming_from_any_batch_gives_the_same_flow_to_the_bit(batch):
+    undisturbed = new_flow()
+    reports = [numbers(report) for report in train(undisturbed)]
+    calls = iter(range(1, 1000))
+    with pytest.raises(FitInterrupted) as caught:
+        train(new_flow(), interrupted=lambda: next(calls) == batch)
+    resumed = new_flow()
+    rest = [numbers(r) for r in train(resumed, state=through_bytes(caught.value.state))]
+    assert rest == reports[-len(rest) :]
+    assert_same(resumed, undisturbed)
+
+
+def test_a_training_interrupted_at_every_batch_ends_as_an_undisturbed_one():
+    undisturbed = new_flow()
+    train(undisturbed)
+    state, runs, flow = None, 0, new_flow()
+    while True:
+        flow, runs = new_flow(), runs + 1
+        try:
+            train(flow, state=state, interrupted=lambda: True)
+        except FitInterrupted as stop:
+            state = through_bytes(stop.state)
+        else:
+            break
+    assert runs == 4 * 7 + 1
+    assert_same(flow, undisturbed)
+
+
+def test_a_snapshot_of_an_epoch_that_has_passed_is_refused():
+    reports = fit(new_flow(), TRAIN, VALIDATION, options=OPTIONS)
+    first = next(reports)
+    next(reports)
+    with pytest.raises(FlowError, match="epoch 1"):
+        first.snapshot()
+
+
+def test_a_finished_training_goes_on_with_more_epochs():
+    longer, flow = new_flow(), new_flow()
+    expected = train(longer, with_options(max_epochs=6))
+    state = train(flow)[-1].snapshot()
+    rest = train(flow, with_options(max_epochs=6), state=state)
+    assert [numbers(r) for r in rest] == [numbers(r) for r in expected[4:]]
+    assert_same(flow, longer)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"flow": MafSpec(layers=3, hidden=[12])},
+        {"options": with_options(optimiser="sgd")},
+        {"options": with_options(batch_size=20)},
+        {"options": with_options(seed=8)},
+    ],
+    ids=["flow", "optimiser", "batches", "seed"],
+)
+def test_a_state_of_another_training_is_refused(other):
+    state = next(fit(new_flow(), TRAIN, VALIDATION, options=OPTIONS)).snapshot()
+    flow = new_flow(other.get("flow", SPEC))
+    with pytest.raises(FitError, match="the state belongs to"):
+        train(flow, other.get("options", OPTIONS), state=state)
+
+
+@pytest.mark.parametrize("rows", [33, 65, 97, 2])
+def test_no_batch_is_left_with_a_single_row(rows, monkeypatch):
+    sizes = []
+    flow = new_flow()
+    inverse = flow.transform.inverse
+
+    def watched(x, context):
+        if flow.training:
+            sizes.append(len(x))
+        return inverse(x, context)
+
+    monkeypatch.setattr(flow.transform, "inverse", watched)
+    list(fit(flow, ROWS[:rows], VALIDATION, options=with_options(max_epochs=1)))
+    assert sum(sizes) == rows
+    assert max(sizes) <= 32
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_batch_norm_refuses_batches_of_one_row():
+    with pytest.raises(FitError, match="at least 2 rows"):
+        train(new_flow(), with_options(batch_size=1))
+    with pytest.raises(FitError, match="at least 2 rows"):
+        list(fit(new_flow(), TRAIN[:1], VALIDATION, options=OPTIONS))
+    plain = new_flow(MadeSpec(hidden=[4]))
+    list(fit(plain, TRAIN[:3], VALIDATION, options=with_options(batch_size=1, max_epochs=1)))
+
+
+def test_batches_are_reported_as_they_are_done_and_so_are_chunks_of_the_evaluation():
+    seen = []
+    train(new_flow(), with_options(max_epochs=2), on_batch=lambda *args: seen.append(args))
+    chunks = 2 + 1  # the statistics of two batch norms, the validation rows
+    assert seen == ([(batch, 7) for batch in range(1, 8)] + [(7, 7)] * chunks) * 2
+
+
+def test_divergence_is_found_within_the_epoch():
+    flow, rows, done = new_flow(MadeSpec(hidden=[4])), TRAIN.repeat(50, 1), []
+    options = with_options(optimiser="sgd", learning_rate=1e30)
+    with pytest.raises(DivergedError, match="epoch 1") as caught:
+        list(fit(flow, rows, VALIDATION, options=options, on_batch=lambda b, _: done.append(b)))
+    assert caught.value.epoch == 1
+    assert done[-1] < 40 < len(rows) / 32
+
+
+def test_a_validation_likelihood_that_is_not_finite_is_divergence():
+    flow = new_flow(MadeSpec(hidden=[4]))
+    with pytest.raises(DivergedError):
+        list(fit(flow, TRAIN, VALIDATION * 1e25, options=OPTIONS))
+
+
+def test_time_is_up_within_an_epoch_and_counted_over_resumptions():
+    flow = new_flow()
+    (report,) = list(
+        fit(
+            flow,
+            TRAIN,
+            VALIDATION,
+            options=with_options(max_seconds=0.05, max_epochs=100),
+            on_batch=lambda *_: time.sleep(0.03),
+        )
+    )
+    assert report.stop_reason == "max_seconds"
+    assert report.epoch == 1
+    assert report.seconds >= 0.05
+    again = train(flow, with_options(max_seconds=0.05), state=through_bytes(report.snapshot()))
+    assert [numbers(r) for r in again] == [numbers(report)]
+    (later,) = train(flow, with_options(max_seconds=1e-9), state=report.snapshot())
+    assert later.seconds == report.seconds
+
+
+def test_seconds_go_on_from_those_of_the_state():
+    reports = fit(new_flow(), TRAIN, VALIDATION, options=OPTIONS)
+    state = next(reports).snapshot()
+    progress = state.meta["progress"]
+    assert isinstance(progress, dict)
+    progress["seconds"] = 1000.0
+    assert train(new_flow(), state=state)[0].seconds > 1000
+
+
+def test_a_gradient_longer_than_the_bound_is_shortened_to_it():
+    steps = {}
+    for bound in (None, 1e-3, 1e9):
+        options = with_options(
+            optimiser="sgd", weight_decay=0.0, max_epochs=1, batch_size=200, max_gradient_norm=bound
+        )
+        flow = new_flow()
+        before = torch.cat([p.detach().flatten().clone() for p in flow.parameters()])
+        train(flow, options)
+        after = torch.cat([p.detach().flatten() for p in flow.parameters()])
+        steps[bound] = float((after - before).norm())
+    assert steps[1e-3] == pytest.approx(OPTIONS.learning_rate * 1e-3, rel=0.05)
+    assert steps[1e9] == steps[None] > 10 * steps[1e-3]
+
+
+def test_likelihoods_are_in_the_units_of_the_data():
+    plain = build(SPEC, 4, seed=1)
+    scaled = new_flow()
+    assert scaled.preprocessing.standardise is not None
+    rows = [scaled.preprocessing.standardise.inverse(x)[0].float() for x in (TRAIN, VALIDATION)]
+    reports = list(fit(plain, rows[0], rows[1], options=OPTIONS))
+    constant = float(scaled.preprocessing.standardise.std.log().sum())
+    for report, other in zip(train(scaled), reports, strict=True):
+        gap = other.train_log_likelihood - report.train_log_likelihood
+        assert gap == pytest.approx(constant, abs=1e-4)
+        gap = other.validation_log_likelihood - report.validation_log_likelihood
+        assert gap == pytest.approx(constant, abs=1e-4)
+
+
+def test_weight_decay_of_adam_is_an_l2_term_of_the_gradient():
+    flow, other = new_flow(MadeSpec(hidden=[8])), new_flow(MadeSpec(hidden=[8]))
+    options = with_options(weight_decay=0.3, batch_size=200, max_epochs=1)
+    train(flow, options)
+    assert other.preprocessing.standardise is not None
+    rows = other.preprocessing.standardise.inverse(TRAIN)[0].float()
+    other.train()
+    penalty = sum(parameter.square().sum() for parameter in other.parameters())
+    (-other.log_prob(rows, space="model").mean() + 0.15 * penalty).backward()
+    optimiser = torch.optim.Adam(other.parameters(), lr=options.learning_rate)
+    optimiser.step()
+    for parameter, expected in zip(flow.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("train_rows", "validation_rows", "text"),
+    [
+        (TRAIN[:, :3], VALIDATION[:, :3], "training"),
+        (TRAIN[:0], VALIDATION, "training"),
+        (TRAIN, VALIDATION[:0], "validation"),
+        (TRAIN * float("nan"), VALIDATION, "training rows hold"),
+        (TRAIN, VALIDATION * float("inf"), "validation rows hold"),
+    ],
+)
+def test_rows_that_cannot_be_trained_on_are_refused(train_rows, validation_rows, text):
+    with pytest.raises(FitError, match=text):
+        fit(new_flow(), train_rows, validation_rows, options=OPTIONS)
+
+
+def test_the_callers_rows_are_left_as_they_are():
+    rows, kept = TRAIN.clone(), TRAIN.clone()
+    flow = build(SPEC, 4, seed=1)
+    list(fit(flow, rows, VALIDATION, options=OPTIONS))
+    assert torch.equal(rows, kept)
+    assert math.isfinite(evaluate(flow, rows).mean)
+
+
+@pytest.mark.gpu
+def test_training_on_a_gpu_resumes_where_it_stopped():
+    undisturbed = new_flow().cuda()
+    reports = fit(undisturbed, TRAIN, VALIDATION, options=OPTIONS)
+    states = [through_bytes(report.snapshot()) for report in reports]
+    resumed = new_flow().cuda()
+    train(resumed, state=states[1])
+    for parameter, expected in zip(resumed.parameters(), undisturbed.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected, rtol=1e-4, atol=1e-5)

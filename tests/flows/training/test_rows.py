@@ -1,0 +1,122 @@
+"""Training from memory-mapped rows, in reduced precision, and compiled."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from flows import MappedTable, NsfSpec, build, fit
+from flows.bijections.batch_norm import BatchNorm
+from flows.training import rows as fit_rows
+from tests.flows.training.test_fit import TRAIN, VALIDATION, assert_same, new_flow, with_options
+
+
+def mapped(rows: Tensor, folder: Path) -> MappedTable:
+    """The rows as a part of a larger file, in other columns."""
+    array = np.zeros((2 * len(rows) + 3, rows.shape[1] + 1), np.float64)
+    array[3::2, 1:] = rows.flip(1).numpy()
+    np.save(folder / "table.npy", array)
+    file = np.load(folder / "table.npy", mmap_mode="r")
+    numbers = np.arange(3, len(array), 2)
+    return MappedTable(file, numbers, list(range(rows.shape[1], 0, -1)))
+
+
+@pytest.mark.parametrize("block", [7, 64, 4096])
+def test_rows_of_a_file_are_each_seen_once_an_epoch_in_an_order_of_their_own(
+    tmp_path, monkeypatch, block
+):
+    monkeypatch.setattr(fit_rows, "BLOCK_ROWS", block)
+    monkeypatch.setattr(fit_rows, "WINDOW_BLOCKS", 3)
+    flow = new_flow()
+    rows = fit_rows.model_rows(flow, mapped(TRAIN, tmp_path), seed=1, name="training")
+    expected = flow.preprocessing.inverse(TRAIN)[0].float()
+    torch.testing.assert_close(torch.cat(list(rows.chunks(50))), expected)
+    epochs = []
+    for epoch in (1, 2):
+        rows.order(1, epoch)
+        pieces = [
+            rows.batch(start, min(start + 30, len(TRAIN))) for start in range(0, len(TRAIN), 30)
+        ]
+        epochs.append(torch.cat(pieces))
+        torch.testing.assert_close(epochs[-1].sort(dim=0).values, expected.sort(dim=0).values)
+    assert not torch.equal(epochs[0], epochs[1])
+    assert not torch.equal(epochs[0], expected)
+    rows.order(1, 1)
+    assert torch.equal(rows.batch(60, 90), epochs[0][60:90])
+
+
+def test_training_from_a_file_ends_where_training_in_memory_does(tmp_path):
+    flows, options = [new_flow(), new_flow()], with_options(max_epochs=12, patience=None)
+    reports = [
+        list(fit(flows[0], TRAIN, VALIDATION, options=options)),
+        list(fit(flows[1], mapped(TRAIN, tmp_path), VALIDATION, options=options)),
+    ]
+    best = [report[-1].best_validation_log_likelihood for report in reports]
+    assert best[1] == pytest.approx(best[0], abs=0.15)
+    norm = next(part for part in flows[1].transform.parts() if isinstance(part, BatchNorm))
+    made = flows[1].transform.parts()[0]
+    with torch.no_grad():
+        after = made.inverse(flows[1].preprocessing.inverse(TRAIN)[0].float())[0]
+    torch.testing.assert_close(norm.mean, after.mean(dim=0), rtol=1e-4, atol=1e-5)
+
+
+def test_training_from_a_file_resumes_to_the_bit(tmp_path):
+    table, options = mapped(TRAIN, tmp_path), with_options(max_epochs=4, patience=None)
+    whole, half = new_flow(), new_flow()
+    list(fit(whole, table, VALIDATION, options=options))
+    reports = fit(half, table, VALIDATION, options=options)
+    next(reports)
+    state = next(reports).snapshot()
+    resumed = new_flow()
+    list(fit(resumed, table, VALIDATION, options=options, state=state))
+    assert_same(whole, resumed)
+
+
+@pytest.mark.parametrize("spec", [None, NsfSpec(layers=1, hidden=[8])], ids=["maf", "nsf"])
+def test_mixed_precision_trains_to_about_the_same_likelihood(spec):
+    before, best = torch.get_float32_matmul_precision(), []
+    for mixed in (False, True):
+        flow = new_flow() if spec is None else build(spec, TRAIN.shape[1], seed=1)
+        options = with_options(max_epochs=8, patience=None, mixed_precision=mixed)
+        best.append(list(fit(flow, TRAIN, VALIDATION, options=options))[-1])
+    likelihoods = [report.best_validation_log_likelihood for report in best]
+    assert likelihoods[1] == pytest.approx(likelihoods[0], abs=0.2)
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_mixed_precision_is_for_training_steps_alone(monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
+    options = with_options(max_epochs=2, patience=None, mixed_precision=True)
+    reports = fit(new_flow(), TRAIN, VALIDATION, options=options)
+    next(reports)
+    assert asked == ["medium", "highest"] * (len(asked) // 2)
+    assert asked
+
+
+COMPILED = """
+import torch
+from flows import FitOptions, MafSpec, build, fit
+
+rows = torch.randn(240, 4, generator=torch.Generator().manual_seed(0)).cumsum(dim=1)
+for compiled in (False, True):
+    flow = build(MafSpec(layers=2, hidden=[12]), 4, seed=1)
+    options = FitOptions(batch_size=50, max_epochs=3, compile=compiled)
+    *_, last = fit(flow, rows[:200], rows[200:], options=options)
+    print(last.best_validation_log_likelihood)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_compiled_step_gives_the_same_likelihoods():
+    """In a process of its own: the compiler cannot read functions whose shapes are checked."""
+    done = subprocess.run(  # noqa: S603  our own code
+        [sys.executable, "-c", COMPILED], check=True, capture_output=True, text=True
+    )
+    plain, compiled = map(float, done.stdout.split())
+    assert compiled == pytest.approx(plain, abs=1e-3)
