@@ -18,7 +18,6 @@ from flows.errors import (
     DivergedError,
     ElboDivergedError,
     FitError,
-    FitInterrupted,
     FlowError,
     SpecError,
 )
@@ -41,7 +40,7 @@ from flows.training.evaluate import Evaluation, evaluate
 from flows.training.fit import fit
 from flows.training.options import FitOptions, StepSchedule, VariationalOptions
 from flows.training.rows import MappedTable, Table
-from flows.training.state import FitState
+from flows.training.state import FitInterrupted, FitState
 from flows.variational.diagnostics import Diagnostics, QuadratureKl, diagnose, quadrature_kl
 from flows.variational.elbo import VariationalReport, fit_variational
 from flows.variational.formula import FormulaError, FormulaTarget

@@ -1,7 +1,5 @@
 """What `flows` raises."""
 
-from flows.training.state import FitState
-
 
 class FlowError(Exception):
     """The base of every error of this package."""
@@ -50,15 +48,3 @@ class ElboDivergedError(FlowError):
             f"the ELBO or its gradient was not finite for too long, until iteration {iteration}"
         )
         self.iteration = iteration
-
-
-class FitInterrupted(FlowError):  # noqa: N818  a request that was honoured, not a fault
-    """Training stopped between two batches because its caller asked for it.
-
-    Attributes:
-        state: where to go on; the resumed training equals an undisturbed one bit for bit.
-    """
-
-    def __init__(self, state: FitState) -> None:
-        super().__init__("training was interrupted")
-        self.state = state

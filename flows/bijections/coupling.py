@@ -1,31 +1,109 @@
-"""Coupling layers whose elementwise map is any transformer (Durkan et al. 2019, section 3)."""
+"""Affine and additive coupling layers, and the halves of features that any coupling has."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from flows.bijections.base import Bijection
-from flows.bijections.folding import Pending, Step, tanh_as_sigmoid
-from flows.bijections.gradients import ACTIVATIONS, ActivationName
+from flows.bijections.folding import AffineCoupling, Pending, Step, tanh_as_sigmoid
+from flows.bijections.gradients import Pullback, coupling_vjp
 from flows.bijections.linear import (
     FoldedNetwork,
     apply_folded,
     apply_network,
     network,
+    network_cost,
     network_parameters,
 )
-from flows.bijections.transformers import Transformer
-from flows.families.real_nvp import CouplingShape
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+from flows.errors import SpecError
 
 
-class TransformerCoupling(Bijection):
-    """x_a = u_a, x_b = T(u_b; p(u_a, context)), T feature by feature.
+@dataclass(frozen=True)
+class CouplingShape:
+    """Which half of the features conditions which.
+
+    Attributes:
+        dim: features.
+        copies_even: the features with an even index, counted from 0, condition the others.
+        context_dim: numbers a row that condition them too.
+    """
+
+    dim: int
+    copies_even: bool
+    context_dim: int = 0
+
+    def halves(self) -> tuple[slice, slice]:
+        """The features that are copied, and those that are moved."""
+        even, odd = slice(0, None, 2), slice(1, None, 2)
+        return (even, odd) if self.copies_even else (odd, even)
+
+    def widths(self) -> tuple[int, int]:
+        """How many features are copied, and how many are moved."""
+        even, odd = (self.dim + 1) // 2, self.dim // 2
+        return (even, odd) if self.copies_even else (odd, even)
+
+    def places(self) -> Tensor:
+        """Where each feature stands in the copied ones followed by the moved ones."""
+        order = torch.arange(self.dim)
+        return torch.argsort(torch.cat([order[half] for half in self.halves()]))
+
+
+def check_coupling_dim(family: str, dim: int) -> None:
+    """A coupling layer needs two features.
+
+    Raises:
+        SpecError: there is one only.
+    """
+    if dim < 2:
+        raise SpecError(
+            "dimension-unsupported",
+            f"{family} needs at least 2 features: one half of them conditions the other",
+        )
+
+
+def alternating(dim: int, layers: int, cost_of: Callable[[int, int], Cost]) -> Cost:
+    """Return the cost of layers whose halves change roles from one to the next.
+
+    Args:
+        dim: features.
+        layers: how many.
+        cost_of: gives that of a layer, by its features that are copied and that are moved.
+    """
+    even, odd = (dim + 1) // 2, dim // 2
+    return cost_of(even, odd) * -(-layers // 2) + cost_of(odd, even) * (layers // 2)
+
+
+def coupling_cost(
+    copied: int, moved: int, hidden: list[int], *, context_dim: int, networks: int
+) -> Cost:
+    """Return what an affine or additive coupling layer takes."""
+    dim = copied + moved
+    rows = FLOAT_BYTES * (8 * dim + context_dim)
+    way = Way(kept_row=rows, used_row=rows)
+    places = Cost(
+        buffers=INDEX_BYTES * dim,
+        building=4 * INDEX_BYTES * dim,
+        folding=4 * INDEX_BYTES * dim,
+        compiled=2 * INDEX_BYTES * dim + 16 * OBJECT_BYTES,
+        density=way,
+        sampling=way,
+    )
+    return places + network_cost([copied + context_dim, *hidden, moved], networks=networks)
+
+
+class Coupling(Bijection):
+    """x_a = u_a, x_b = t(u_a) + u_b exp(s(u_a)) (Dinh et al. 2017, equations 7 and 8).
 
     a are the features with an even index, counted from 0, or those with an odd one; b the others.
-    T is a transformer with a noise; one network gives all of its parameters. It reads and writes
-    the halves by index. Both directions are 1 pass.
+    s and t are networks with tanh and ReLU hidden units and linear outputs; they read and write
+    the halves by index, and read the context too. log|det du/dx| = -sum of s. Both directions are
+    1 pass. The additive layer (Dinh et al. 2015, equation 3.1) has s = 0 and no network for it.
+
+    We depart from the paper in s, whose output is not squashed (as Papamakarios et al. 2017).
     """
 
     places: Tensor
@@ -34,19 +112,19 @@ class TransformerCoupling(Bijection):
         self,
         shape: CouplingShape,
         hidden: list[int],
-        activation: ActivationName,
-        transformer: Transformer,
         generator: torch.Generator,
+        *,
+        additive: bool = False,
     ) -> None:
         super().__init__()
         self.dim = shape.dim
         self.context_dim = shape.context_dim
         self.shape = shape
-        self.activation = activation
-        self.transformer = transformer
+        self.additive = additive
         copied, moved = shape.widths()
-        widths = [copied + shape.context_dim, *hidden, transformer.outputs * moved]
-        self.layers = network(widths, generator)
+        widths = [copied + shape.context_dim, *hidden, moved]
+        self.scale_layers = network([] if additive else widths, generator)
+        self.shift_layers = network(widths, generator)
         self.register_buffer("places", shape.places(), persistent=False)
 
     def forward(
@@ -56,8 +134,11 @@ class TransformerCoupling(Bijection):
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Noise to data."""
         copied, moved = self._split(u)
-        x, log_det = self.transformer.forward(moved, self._condition(copied, context))
-        return self._join(copied, x), log_det.sum(dim=1)
+        log_scale, shift = self._condition(copied, context)
+        if log_scale is None:
+            return self._join(copied, moved + shift), u.new_zeros(len(u))
+        x = self._join(copied, torch.addcmul(shift, moved, log_scale.exp()))
+        return x, log_scale.sum(dim=1)
 
     def inverse(
         self,
@@ -66,26 +147,65 @@ class TransformerCoupling(Bijection):
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Data to noise."""
         copied, moved = self._split(x)
-        u, log_det = self.transformer.inverse(moved, self._condition(copied, context))
-        return self._join(copied, u), log_det.sum(dim=1)
+        log_scale, shift = self._condition(copied, context)
+        if log_scale is None:
+            return self._join(copied, moved - shift), x.new_zeros(len(x))
+        u = self._join(copied, (moved - shift) * torch.exp(-log_scale))
+        return u, -log_scale.sum(dim=1)
+
+    def parameter_list(self) -> list[Tensor]:
+        """The parameters, in the order that `inverse_vjp` has."""
+        scale, shift = map(network_parameters, (self.scale_layers, self.shift_layers))
+        return [tensor for tensors in (*scale, *shift) for tensor in tensors]
+
+    def inverse_vjp(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
+        """The inverse with its pullback, hand-written."""
+        scale = None if self.additive else network_parameters(self.scale_layers)
+        shift = network_parameters(self.shift_layers)
+        return coupling_vjp(x, self.shape.halves(), scale, shift)
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """One step after the pending map."""
-        weights, biases = network_parameters(self.layers)
-        activation_ = ACTIVATIONS[self.activation].apply_
-        if self.activation == "tanh":
-            weights, biases = tanh_as_sigmoid(weights, biases)
-            activation_ = torch.sigmoid_
-        step = _TransformerCouplingStep(
-            [
-                (pending.cast(weight), pending.cast(bias[:, None]))
-                for weight, bias in zip(weights, biases, strict=True)
-            ],
-            halves=self.shape.halves(),
-            activation_=activation_,
-            transformer=self.transformer.folded(pending),
+        """One step, its tanh written as sigmoid, which takes in the pending map of what it moves and reads.
+
+        With x = y a + b of the pending map, the networks read y through a and b, and the moved
+        half has the shift (t - b) / a and the log scale s - log a. The copied half stays pending.
+        """
+        if self.additive:
+            nothing = Pending.nothing(self.dim, dtype=pending.dtype, device=pending.device)
+            return [*pending.steps(), self._step(nothing)], pending.applied()
+        return [self._step(pending)], pending.without(self.shape.halves()[1])
+
+    def _step(self, pending: Pending) -> Step:
+        _, moved = self.shape.halves()
+        scale, shift = pending.scale[moved], pending.shift[moved]
+        return _CouplingStep(
+            self._folded(self.scale_layers, pending, torch.ones_like(scale), -scale.log()),
+            self._folded(self.shift_layers, pending, 1 / scale, -shift / scale),
+            shape=self.shape,
         )
-        return [*pending.steps(), step], pending.applied()
+
+    def _folded(
+        self, layers: nn.ModuleList, pending: Pending, gain: Tensor, offset: Tensor
+    ) -> FoldedNetwork:
+        """A network that reads through the pending map, its outputs times gain plus offset."""
+        if not layers:
+            return []
+        copied, _ = self.shape.halves()
+        weights, biases = network_parameters(layers)
+        if layers is self.scale_layers:
+            weights, biases = tanh_as_sigmoid(weights, biases)
+        read = self.shape.widths()[0]
+        biases[0] = biases[0] + weights[0][:, :read] @ pending.shift[copied]
+        weights[0] = torch.cat(
+            [weights[0][:, :read] * pending.scale[copied], weights[0][:, read:]], dim=1
+        )
+        # With the signs turned in the weights, u_b = (x_b + minus_t) exp(minus_s).
+        biases[-1] = -(biases[-1] * gain + offset)
+        weights[-1] = -(weights[-1] * gain[:, None])
+        pairs = zip(weights, (bias[:, None] for bias in biases), strict=True)
+        return [(pending.cast(weight), pending.cast(bias)) for weight, bias in pairs]
 
     def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         copied, moved = self.shape.halves()
@@ -94,60 +214,68 @@ class TransformerCoupling(Bijection):
     def _join(self, copied: Tensor, moved: Tensor) -> Tensor:
         return torch.cat([copied, moved], dim=1).index_select(1, self.places)
 
-    def _condition(
-        self, copied: Tensor, context: Tensor | None
-    ) -> Float[Tensor, "outputs batch moved"]:
+    def _condition(self, copied: Tensor, context: Tensor | None) -> tuple[Tensor | None, Tensor]:
         read = copied if context is None else torch.cat([copied, context], dim=1)
-        out = apply_network(self.layers, read, ACTIVATIONS[self.activation].apply)
-        moved = self.shape.widths()[1]
-        return out.view(len(copied), self.transformer.outputs, moved).movedim(1, 0)
+        log_scale = None if self.additive else apply_network(self.scale_layers, read, torch.tanh)
+        return log_scale, apply_network(self.shift_layers, read, torch.relu)
 
 
-class _TransformerCouplingStep(Step):
-    """A folded layer."""
+class _CouplingStep(Step):
+    """A folded layer; without a network for the log scale it is additive."""
 
     def __init__(
         self,
-        network: FoldedNetwork,
+        minus_log_scale: FoldedNetwork,
+        minus_shift: FoldedNetwork,
         *,
-        halves: tuple[slice, slice],
-        activation_: Callable[[Tensor], Tensor],
-        transformer: Transformer,
+        shape: CouplingShape,
     ) -> None:
-        self._copied, self._moved = halves
-        self._activation_ = activation_
-        self._network = network
-        self._transformer = transformer
+        self._minus_log_scale, self._minus_shift = minus_log_scale, minus_shift
+        self._shape = shape
+        self._copied, self._moved = shape.halves()
 
     def inverse(
         self,
         x: Float[Tensor, "dim batch"],
         context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "moved batch"]]:
+    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "moved batch"] | None]:
+        log_det, minus_shift = self._condition(x, context)
         u = x.clone()
-        parameters = self._condition(x, context)
-        u[self._moved], log_det = self._transformer.inverse(x[self._moved], parameters)
+        u[self._moved].add_(minus_shift)
+        if log_det is not None:
+            u[self._moved].mul_(log_det.exp())
         return u, log_det
 
     def forward(
         self,
         u: Float[Tensor, "dim batch"],
         context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "moved batch"]]:
+    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "moved batch"] | None]:
+        minus_log_scale, minus_shift = self._condition(u, context)
         x = u.clone()
-        parameters = self._condition(u, context)
-        x[self._moved], log_det = self._transformer.forward(u[self._moved], parameters)
-        return x, log_det
+        if minus_log_scale is not None:
+            x[self._moved].mul_(minus_log_scale.neg_().exp())
+        x[self._moved].sub_(minus_shift)
+        return x, minus_log_scale
 
     def tensors(self) -> list[Tensor]:
-        weights = [tensor for pair in self._network for tensor in pair]
-        return [*weights, *self._transformer.tensors()]
+        networks = (self._minus_log_scale, self._minus_shift)
+        return [tensor for network in networks for pair in network for tensor in pair]
 
-    def _condition(
-        self, rows: Tensor, context: Tensor | None
-    ) -> Float[Tensor, "outputs moved batch"]:
+    def affine_layer(self) -> AffineCoupling | None:
+        if not self._minus_log_scale or self._shape.context_dim > 0:
+            return None
+        scale, shift = (
+            [(weight, bias[:, 0]) for weight, bias in network]
+            for network in (self._minus_log_scale, self._minus_shift)
+        )
+        return AffineCoupling(scale, shift, self._shape.widths()[0], self._shape.places())
+
+    def _condition(self, rows: Tensor, context: Tensor | None) -> tuple[Tensor | None, Tensor]:
         read = rows[self._copied]
         if context is not None:
             read = torch.cat([read, context])
-        out = apply_folded(self._network, read, self._activation_)
-        return out.view(self._transformer.outputs, -1, rows.shape[1])
+        log_scale = None
+        if self._minus_log_scale:
+            log_scale = apply_folded(self._minus_log_scale, read, torch.sigmoid_)
+        return log_scale, apply_folded(self._minus_shift, read, torch.relu_)

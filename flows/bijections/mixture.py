@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.base import LOG_TWO_PI
-from flows.bijections.roots import invert
 from flows.bijections.transformers import MapSize, Transformer
 from flows.errors import FlowError
+from flows.roots import invert
 
 # Newton steps on the concave log Phi; they converge quadratically from its tail's expansion.
 _NEWTON_STEPS = 8

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from flows.bijections.base import Bijection
 from flows.bijections.compose import Inverted
-from flows.bijections.roots import Increasing, invert
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+from flows.roots import Increasing, invert
 
 # The direction that the papers' formula computes: of data, to have their density, or of noise.
 Closed = Literal["density", "sampling"]

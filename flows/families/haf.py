@@ -8,18 +8,18 @@ import torch
 from flows.bijections.base import Bijection
 from flows.bijections.batch_norm import BatchNorm, BatchNormSpec, batch_norm_cost
 from flows.bijections.compose import Chain, Reverse, Slice, permutation_cost
-from flows.bijections.gradients import ActivationName
-from flows.bijections.masked import Conditioner
-from flows.bijections.transformers import Affine
-from flows.cost import Cost
-from flows.families.made import Made
-from flows.families.real_nvp import (
+from flows.bijections.coupling import (
     Coupling,
     CouplingShape,
     alternating,
     check_coupling_dim,
     coupling_cost,
 )
+from flows.bijections.gradients import ActivationName
+from flows.bijections.masked import Conditioner
+from flows.bijections.transformers import Affine
+from flows.cost import Cost
+from flows.families.made import Made
 from flows.families.spec import Spec, check_choice, check_hidden, check_positive
 
 

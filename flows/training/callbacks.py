@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flows.errors import FitInterrupted
-from flows.training.state import FitState
+from flows.training.state import FitInterrupted, FitState
 
 OnStep = Callable[[int, int], None]
 OnState = Callable[[Callable[[], FitState]], None]

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from flows.errors import FlowError
+
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
@@ -50,3 +52,15 @@ class FitState:
         if not isinstance(progress, dict):
             raise TypeError("a state holds its progress")
         return progress
+
+
+class FitInterrupted(FlowError):  # noqa: N818  a request that was honoured, not a fault
+    """Training stopped between two batches because its caller asked for it.
+
+    Attributes:
+        state: where to go on; the resumed training equals an undisturbed one bit for bit.
+    """
+
+    def __init__(self, state: FitState) -> None:
+        super().__init__("training was interrupted")
+        self.state = state

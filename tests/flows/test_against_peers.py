@@ -38,10 +38,10 @@ from flows.bijections.autoregressive import Autoregressive
 from flows.bijections.base import Bijection
 from flows.bijections.batch_norm import BatchNorm
 from flows.bijections.compose import Inverted, Permutation, Reverse
-from flows.bijections.coupling import TransformerCoupling
+from flows.bijections.coupling import Coupling
+from flows.bijections.transformer_coupling import TransformerCoupling
 from flows.families.made import Made
 from flows.families.nsf import SLOPE_OFFSET, RationalQuadratic
-from flows.families.real_nvp import Coupling
 
 DIM, WIDTH = 5, 16
 LEAST_SCALE = 1e-3
