@@ -22,9 +22,8 @@ from flows.errors import (
     SpecError,
 )
 from flows.families.gaussian import GaussianSpec
-from flows.families.haf import HafSpec
 from flows.families.made import MadeSpec
-from flows.families.maf import IafSpec, MafSpec
+from flows.families.maf import HafSpec, IafSpec, MafSpec
 from flows.families.naf import NafSpec
 from flows.families.nsf import NsfSpec
 from flows.families.planar import PlanarSpec
@@ -35,12 +34,11 @@ from flows.families.sylvester import SylvesterSpec
 from flows.flow import Flow, Space
 from flows.preprocess import PreprocessingSpec
 from flows.training.calibration import quantiles_of, rank_among
-from flows.training.epoch_report import EpochReport
 from flows.training.evaluate import Evaluation, evaluate
 from flows.training.fit import fit
 from flows.training.options import FitOptions, StepSchedule, VariationalOptions
 from flows.training.rows import MappedTable, Table
-from flows.training.state import FitInterrupted, FitState
+from flows.training.state import EpochReport, FitInterrupted, FitState
 from flows.variational.diagnostics import Diagnostics, QuadratureKl, diagnose, quadrature_kl
 from flows.variational.elbo import VariationalReport, fit_variational
 from flows.variational.formula import FormulaError, FormulaTarget

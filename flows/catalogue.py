@@ -14,9 +14,8 @@ from flows.bijections.linear import apply_network, network, network_cost
 from flows.cost import FLOAT_BYTES, Cost, Way
 from flows.errors import SpecError
 from flows.families.gaussian import GaussianSpec
-from flows.families.haf import HafSpec
 from flows.families.made import MadeSpec
-from flows.families.maf import IafSpec, MafSpec
+from flows.families.maf import HafSpec, IafSpec, MafSpec
 from flows.families.naf import NafSpec
 from flows.families.nsf import NsfSpec
 from flows.families.planar import PlanarSpec

@@ -24,7 +24,7 @@ _FoldedNetwork = tuple[list[Tensor], list[Tensor], Tensor | None, Callable[[Tens
 class Autoregressive(Bijection):
     """x_i = T(u_i; p_i(x_<i, context)), in the natural order of the features.
 
-    T is a transformer, p_i come from one masked network (`flows.bijections.masks`; hidden degrees are spread
+    T is a transformer, p_i come from one masked network (`flows.bijections.masked`; hidden degrees are spread
     evenly, not drawn). The inverse is 1 pass. The forward direction is sequential; without
     gradients it computes each hidden unit once, which costs about 1 pass of arithmetic, with
     gradients it is `dim` passes. With one feature and no context the network is a bias.

@@ -12,8 +12,7 @@ from flows.bijections.base import Bijection
 from flows.bijections.folding import Pending, Step
 from flows.bijections.gradients import ACTIVATIONS
 from flows.bijections.linear import initial_linear
-from flows.bijections.masked import Conditioner, run_masked
-from flows.bijections.masks import made_masks, random_degrees
+from flows.bijections.masked import Conditioner, made_masks, random_degrees, run_masked
 from flows.bijections.transformers import MapSize, Transformer
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.errors import FlowError

@@ -1,4 +1,4 @@
-"""Elementwise maps whose parameters a conditioner gives: the affine one and their interface.
+"""Elementwise maps whose parameters a conditioner gives: affine, Gaussian mixture, Bernoulli.
 
 In the terms of autoregressive and coupling flows, x_i = T(u_i; p_i): a transformer is T, strictly
 increasing in u_i.
@@ -6,14 +6,18 @@ increasing in u_i.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.base import LOG_TWO_PI
 from flows.bijections.folding import Pending
 from flows.cost import FLOAT_BYTES, Cost, Way
+from flows.errors import FlowError
+from flows.roots import invert
 
 
 @dataclass(frozen=True)
@@ -134,3 +138,147 @@ class Affine(Transformer):
         shift, log_scale = parameters.unbind(0)
         torch.addcmul(shift, u, log_scale.exp(), out=x)
         log_det.copy_(log_scale)
+
+
+# Newton steps on the concave log Phi; they converge quadratically from its tail's expansion.
+_NEWTON_STEPS = 8
+
+
+class GaussianMixture(Transformer):
+    """A mixture of C Gaussians (Papamakarios et al. 2017, section 3.2: MADE MoG).
+
+    The density is p(x) = sum_k w_k N(x; mean_k, scale_k^2). As a map from noise it is
+    x = F^-1(Phi(u)), with F the mixture's distribution function and Phi the Gaussian's. The
+    parameters are C logits, C means and C log scales.
+
+    The inverse is computed by the logarithms of the smaller tail, so that it holds far outside
+    the data. The forward direction is a root search.
+    """
+
+    own_density = True
+
+    def __init__(self, components: int) -> None:
+        self.components = components
+        self.outputs = self.size(components).outputs
+
+    @staticmethod
+    def size(components: int) -> MapSize:
+        """Return the numbers of a mixture."""
+        return MapSize(
+            3 * components, kept=6 * components + 16, used=12 * components + 40, operations=800
+        )
+
+    def log_density(
+        self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
+    ) -> Float[Tensor, "*shape"]:
+        """The log density of each number."""
+        log_weight, mean, log_scale = self._split(parameters)
+        z = (x - mean) * torch.exp(-log_scale)
+        terms = log_weight - log_scale - 0.5 * z.square() - 0.5 * LOG_TWO_PI
+        return torch.logsumexp(terms, dim=0)
+
+    def inverse(
+        self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
+    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+        """Data to noise."""
+        log_weight, mean, log_scale = self._split(parameters)
+        z = (x - mean) * torch.exp(-log_scale)
+        below = torch.logsumexp(log_weight + _log_phi(z), dim=0)
+        above = torch.logsumexp(log_weight + _log_phi(-z), dim=0)
+        tail = _quantile(torch.minimum(below, above))
+        u = torch.where(below < above, tail, -tail)
+        log_det = self.log_density(x, parameters) + 0.5 * u.square() + 0.5 * LOG_TWO_PI
+        return u, log_det
+
+    def forward(
+        self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
+    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+        """Noise to data."""
+        return invert(self.inverse, u, parameters)
+
+    def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits, mean, log_scale = parameters.chunk(3)
+        return torch.log_softmax(logits, dim=0), mean, log_scale
+
+
+class Bernoulli(Transformer):
+    """P(x = 1) = sigmoid(logit) (Germain et al. 2015, equation 2); the parameter is the logit.
+
+    Any other number than 0 and 1 has no probability. The forward direction gives 1 where the
+    uniform number behind the noise is below the probability; there is no way back.
+    """
+
+    size = MapSize(outputs=1)
+    outputs = size.outputs
+    has_noise = False
+    own_density = True
+
+    def log_density(
+        self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
+    ) -> Float[Tensor, "*shape"]:
+        """The log probability of each number."""
+        logit = parameters[0]
+        score = F.logsigmoid(torch.where(x > 0.5, logit, -logit))
+        outside = torch.full_like(score, -torch.inf)
+        return torch.where((x == 0) | (x == 1), score, torch.where(x.isnan(), x, outside))
+
+    def inverse(
+        self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
+    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+        """There is none."""
+        raise FlowError("a density of 0 and 1 has no noise that its rows could be mapped to")
+
+    def forward(
+        self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
+    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+        """Noise to 0 and 1; the second result is 0."""
+        x = (torch.special.ndtr(u) < torch.sigmoid(parameters[0])).to(u.dtype)
+        return x, torch.zeros_like(x)
+
+
+class _LogPhi(torch.autograd.Function):
+    """log Phi(z), with a derivative that holds in the far tail too."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:  # noqa: ANN401  torch gives it no public type
+        ctx.save_for_backward(z)
+        result: Tensor = torch.special.log_ndtr(z)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ANN401  as above
+        (z,) = ctx.saved_tensors
+        return grads[0] * torch.exp(-0.5 * z.square() - 0.5 * LOG_TWO_PI - _log_phi(z))
+
+
+def _log_phi(z: Tensor) -> Tensor:
+    result: Tensor = _LogPhi.apply(z)  # type: ignore[no-untyped-call]  # torch's own
+    return result
+
+
+class _Quantile(torch.autograd.Function):
+    """u with log Phi(u) = y."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor) -> Tensor:  # noqa: ANN401  torch gives it no public type
+        exact = y.double()
+        # Phi(u) is about phi(u) / |u| in the tail, and ndtri is exact where it can be.
+        tail = -torch.sqrt((-2 * exact - LOG_TWO_PI).clamp(min=1))
+        u = torch.where(exact > -50, torch.special.ndtri(exact.exp()), tail)
+        for _ in range(_NEWTON_STEPS):
+            value = torch.special.log_ndtr(u)
+            slope = torch.exp(-0.5 * u.square() - 0.5 * LOG_TWO_PI - value)
+            u = torch.where(exact > -50, u, u - (value - exact) / slope)
+        u = u.to(y.dtype)
+        ctx.save_for_backward(y, u)
+        return u
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ANN401  as above
+        y, u = ctx.saved_tensors
+        return grads[0] * torch.exp(y + 0.5 * u.square() + 0.5 * LOG_TWO_PI)
+
+
+def _quantile(y: Tensor) -> Tensor:
+    result: Tensor = _Quantile.apply(y)  # type: ignore[no-untyped-call]  # torch's own
+    return result

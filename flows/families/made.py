@@ -15,8 +15,7 @@ from flows.bijections.folding import FoldedActivation, MaskedAffine, Pending, St
 from flows.bijections.gradients import ACTIVATIONS, ActivationName, Pullback, masked_affine_vjp
 from flows.bijections.mask_ensemble import MaskEnsemble, ensemble_cost
 from flows.bijections.masked import Conditioner
-from flows.bijections.mixture import Bernoulli, GaussianMixture
-from flows.bijections.transformers import Affine, MapSize, Transformer
+from flows.bijections.transformers import Affine, Bernoulli, GaussianMixture, MapSize, Transformer
 from flows.cost import Cost
 from flows.families.spec import Spec, check_choice, check_hidden, check_positive
 

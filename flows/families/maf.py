@@ -1,4 +1,7 @@
-"""Masked and inverse autoregressive flows (Papamakarios et al. 2017, Kingma et al. 2016)."""
+"""Masked and inverse autoregressive flows, and their hybrid with coupling layers.
+
+Papamakarios et al. (2017) and Kingma et al. (2016).
+"""
 
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -9,11 +12,17 @@ from flows.bijections.affine import DiagonalAffine, diagonal_cost
 from flows.bijections.autoregressive import Autoregressive
 from flows.bijections.base import Bijection
 from flows.bijections.batch_norm import BatchNorm, BatchNormSpec, batch_norm_cost
-from flows.bijections.compose import Chain, Inverted, Permutation, Reverse, permutation_cost
+from flows.bijections.compose import Chain, Inverted, Permutation, Reverse, Slice, permutation_cost
+from flows.bijections.coupling import (
+    Coupling,
+    CouplingShape,
+    alternating,
+    check_coupling_dim,
+    coupling_cost,
+)
 from flows.bijections.gradients import ActivationName
 from flows.bijections.masked import Conditioner
-from flows.bijections.mixture import GaussianMixture
-from flows.bijections.transformers import Affine
+from flows.bijections.transformers import Affine, GaussianMixture
 from flows.cost import Cost
 from flows.families.made import Made
 from flows.families.spec import Spec, check_choice, check_hidden, check_positive
@@ -144,3 +153,77 @@ def reorder(order: Literal["reverse", "random"], dim: int, generator: torch.Gene
     if order == "reverse":
         return Reverse(dim)
     return Permutation(torch.randperm(dim, generator=generator))
+
+
+@dataclass(frozen=True)
+class HafSpec(Spec):
+    """Layers that are a Gaussian MADE on one half of the features and a coupling to the other.
+
+    x_a = mu(x_a) + u_a exp(alpha(x_a)) by a MADE, and x_b = t(x_a) + u_b exp(s(x_a)) by the
+    networks of Real NVP; log|det dx/du| = sum of alpha + sum of s. a are the features with an
+    even index, counted from 0, in the layer next to the data, and the two halves swap roles every
+    layer. The order inside a is natural for two layers, reversed for the next two, and so on.
+    There is a batch norm on the noise side of every layer. The inverse is 1 pass a layer; in the
+    forward direction half of the features are sequential.
+
+    Attributes:
+        layers: such layers.
+        hidden: units of each hidden layer of each of a layer's three networks.
+        batch_norm: None leaves it out.
+        activation: inside the MADEs; the coupling's networks are those of `realnvp`.
+    """
+
+    family: Literal["haf"] = "haf"
+    layers: int = 5
+    hidden: list[int] = field(default_factory=lambda: [128])
+    batch_norm: BatchNormSpec | None = field(default_factory=BatchNormSpec)
+    activation: ActivationName = "tanh"
+
+    def __post_init__(self) -> None:
+        check_choice("family", self.family, ("haf",))
+        check_positive("layers", self.layers)
+        check_hidden(self.hidden)
+        check_choice("activation", self.activation, get_args(ActivationName))
+
+    def check_dim(self, dim: int) -> None:
+        """One half conditions the other: there must be two features."""
+        super().check_dim(dim)
+        check_coupling_dim(self.family, dim)
+
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what a MADE and two networks a layer and the batch norms take."""
+
+        def layer(copied: int, moved: int) -> Cost:
+            made = self._conditioner(context_dim).cost(copied, Affine.size)
+            around = permutation_cost(copied) * 2 + permutation_cost(dim)
+            return (
+                made
+                + around
+                + coupling_cost(copied, moved, self.hidden, context_dim=context_dim, networks=2)
+            )
+
+        norms = batch_norm_cost(dim, self.batch_norm) * self.layers
+        return alternating(dim, self.layers, layer) + norms
+
+    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
+        """The chain of layers: each is a coupling and, next to the noise, the MADE's half."""
+        parts: list[Bijection] = []
+        for layer in range(self.layers):
+            shape = CouplingShape(dim, copies_even=layer % 2 == 0, context_dim=context_dim)
+            parts.append(Coupling(shape, self.hidden, generator))
+            half, made = shape.halves()[0], self._made(shape, layer, generator)
+            parts.append(Slice(dim, half, made))
+            if self.batch_norm is not None:
+                parts.append(BatchNorm(dim, self.batch_norm))
+        return Chain(parts)
+
+    def _made(self, shape: CouplingShape, layer: int, generator: torch.Generator) -> Bijection:
+        """The MADE of a layer, between two reversals where its order is reversed."""
+        dim, _ = shape.widths()
+        made = Made(dim, self._conditioner(shape.context_dim), generator)
+        if layer % 4 < 2:
+            return made
+        return Chain([Reverse(dim), made, Reverse(dim)])
+
+    def _conditioner(self, context_dim: int) -> Conditioner:
+        return Conditioner(self.hidden, self.activation, context_dim)

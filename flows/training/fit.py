@@ -15,7 +15,6 @@ from flows.bijections.batch_norm import BatchNorm
 from flows.errors import DivergedError, FitError, FlowError
 from flows.flow import Flow
 from flows.training.callbacks import Callbacks, OnState, OnStep
-from flows.training.epoch_report import EpochReport, StopReason
 from flows.training.evaluate import default_chunk_rows, evaluate
 from flows.training.optimiser import (
     make_optimiser,
@@ -27,7 +26,7 @@ from flows.training.options import FitOptions
 from flows.training.precision import denormals_as_zero, products
 from flows.training.robust import bound_losses
 from flows.training.rows import Table, model_rows
-from flows.training.state import FitState, Json
+from flows.training.state import EpochReport, FitState, Json, StopReason
 from flows.training.weight_average import WeightAverage
 
 # A likelihood that is not finite stays so in the running sum: looking at it now and then, and at

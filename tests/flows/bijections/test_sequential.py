@@ -3,8 +3,7 @@ import torch
 from torch import Tensor
 
 from flows.bijections.gradients import ACTIVATIONS
-from flows.bijections.masked import Conditioner, run_masked
-from flows.bijections.masks import made_masks
+from flows.bijections.masked import Conditioner, made_masks, run_masked
 from flows.bijections.sequential import SequentialSampler
 from flows.families.made import Made
 

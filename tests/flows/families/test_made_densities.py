@@ -9,8 +9,8 @@ import torch
 
 from flows import FitOptions, FlowError, MadeSpec, build, compile_flow, count_parameters, fit
 from flows.bijections.mask_ensemble import MaskEnsemble, choose_mask
-from flows.bijections.masks import made_masks
-from flows.bijections.mixture import GaussianMixture
+from flows.bijections.masked import made_masks
+from flows.bijections.transformers import GaussianMixture
 from tests.flows.cases import example_rows
 
 SPECS = {

@@ -1,7 +1,12 @@
 import torch
 
-from flows.bijections.masked import Conditioner
-from flows.bijections.masks import hidden_degrees, input_degrees, made_masks, output_mask
+from flows.bijections.masked import (
+    Conditioner,
+    hidden_degrees,
+    input_degrees,
+    made_masks,
+    output_mask,
+)
 
 
 def masks_of(dim, hidden, **fields):
