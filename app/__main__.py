@@ -21,13 +21,13 @@ from app.open_files import connections_that_fit
 from app.processes import Processes, inherited_sockets
 from app.settings import ApiSettings
 from app.stores import check_stores
-from models_store.audit_trail import AuditTrail
-from models_store.blobs import BlobStore
-from models_store.database import Database
+from models_store.audit.trail import AuditTrail
+from models_store.database.database import Database
 from models_store.errors import BlobError, DatabaseUnavailableError, StoreError
+from models_store.files.blobs import BlobStore
+from models_store.files.private_files import create_private_files
 from models_store.keys import Keys
-from models_store.logs import configure_logging
-from models_store.private_files import create_private_files
+from models_store.process.logs import configure_logging
 from models_store.settings import first_error
 
 _DRAIN_S = 4  # with what follows it, an end within five seconds

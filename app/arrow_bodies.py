@@ -13,16 +13,16 @@ from app.table_rows import (
     table_rows,
 )
 from app.turns import in_thread
-from models_store.table_contract import TableError
-from models_store.table_ipc import (
+from tables.formats import TableError
+from tables.open import open_arrow_bytes
+from tables.readers.arrow import (
     END_BYTES,
     ArrowPieces,
     largest_unpacked,
     message_size,
     unpacked_bytes,
 )
-from models_store.table_open import open_arrow_bytes
-from models_store.table_source import Columns
+from tables.source import Columns
 
 WHOLE_BYTES = 2 * 1024 * 1024
 """Smaller bodies are read in memory, and checked to the end before any row is computed."""

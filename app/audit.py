@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope as AsgiScope, Send
 from app.callers import Caller
 from app.engine import OverloadedError
 from app.problems import Problem
-from models_store.audit_trail import AuditTrail
+from models_store.audit.trail import AuditTrail
 from models_store.errors import StoreError
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from app.npy import decode_npy, read_npy
 from app.row_shape import Floats, RowsShape
 from app.settings import ApiSettings
 from app.table_rows import read_table
-from models_store.table_contract import MEDIA_TYPES, TableFormat
+from tables.formats import MEDIA_TYPES, TableFormat
 
 
 @dataclass(frozen=True)

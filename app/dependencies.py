@@ -14,9 +14,9 @@ from app.queue import JobQueue
 from app.readiness import Lookout
 from app.settings import ApiSettings
 from app.turns import Threads
-from models_store.blobs import BlobStore
-from models_store.database import Database
-from models_store.jobs import Jobs
+from models_store.database.database import Database
+from models_store.files.blobs import BlobStore
+from models_store.jobs.jobs import Jobs
 from models_store.registry import Registry
 
 

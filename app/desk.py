@@ -21,9 +21,9 @@ from app.dependencies import (
 from app.job_schemas import JobView
 from app.problems import problem_responses, request_id_of
 from app.queue import JobQueue
-from models_store.flow_limits import TrainingLimits
-from models_store.jobs import Idempotency, Job, JobKind, NewJob, Submitted
+from models_store.jobs.jobs import Idempotency, Job, JobKind, NewJob, Submitted
 from models_store.registry import Dataset, Version
+from models_store.requests.flow_limits import TrainingLimits
 
 
 def _limits(settings: SettingsDep) -> TrainingLimits:

@@ -11,9 +11,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.problems import Problem
 from app.streaming import disconnected
-from models_store.blobs import BlobStore
 from models_store.errors import BlobCorruptError
-from models_store.jobs import JobResult
+from models_store.files.blobs import BlobStore
+from models_store.jobs.jobs import JobResult
 
 _REFUSALS = {400: "bad-request", 416: "range"}
 

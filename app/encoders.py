@@ -9,7 +9,7 @@ import orjson
 from app.answer_table import AnswerTable, Chunk, Codes, row_errors
 from app.npy import npy_header, npy_values
 from app.row_shape import Floats
-from models_store.table_writers import csv_header
+from tables.writers import csv_header
 
 Piece = bytes | memoryview
 

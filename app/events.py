@@ -16,7 +16,7 @@ from app.problems import Problem
 from app.streaming import disconnected, send_piece
 from app.turns import in_thread
 from models_store.errors import StoreError
-from models_store.jobs import EventKind, EventSlice, JobEvent, Jobs
+from models_store.jobs.jobs import EventKind, EventSlice, JobEvent, Jobs
 
 log = logging.getLogger(__name__)
 

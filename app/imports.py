@@ -6,13 +6,13 @@ from pathlib import Path
 
 from app.settings import ApiSettings
 from app.turns import Threads
-from models_store.blobs import BlobStore, StoredBlob, imported_key
 from models_store.errors import DatabaseUnavailableError
-from models_store.flow_limits import TrainingLimits
+from models_store.files.blobs import BlobStore, StoredBlob, imported_key
+from models_store.files.model_check import check_model_file
+from models_store.files.model_files import ModelFile
 from models_store.job_states import Idempotency
-from models_store.model_check import check_model_file
-from models_store.model_files import ModelFile
 from models_store.registry import NewVersion, Registry, Version
+from models_store.requests.flow_limits import TrainingLimits
 
 
 @dataclass(frozen=True)

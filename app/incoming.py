@@ -9,8 +9,8 @@ from app.body_memory import ProjectMemory
 from app.row_shape import RowsShape
 from app.settings import ApiSettings
 from app.turns import Threads, in_thread, in_thread_alone
-from models_store.blobs import BlobStore
-from models_store.table_contract import TableFormat
+from models_store.files.blobs import BlobStore
+from tables.formats import TableFormat
 
 _INLINE_BYTES = 32 * 1024  # larger bodies are decoded in a thread
 _WRITE_BYTES = 1024 * 1024

@@ -6,8 +6,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.listing import bounded
-from models_store.jobs import EventKind, Job, JobEvent, JobKind, JobState, JobSummary
-from models_store.pages import Page
+from models_store.database.paging import Page
+from models_store.jobs.jobs import EventKind, Job, JobEvent, JobKind, JobState, JobSummary
 
 _ID = "job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"
 _DATASET_ID = "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"

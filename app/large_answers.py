@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from app.streaming import StreamedResponse
 from app.turns import in_thread
-from models_store.blobs import STAGING, BlobStore
+from models_store.files.blobs import STAGING, BlobStore
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from fastapi import Depends, Query, Request
 from pydantic import BaseModel
 
 from app.head import is_head
-from models_store.pages import Page
+from models_store.database.paging import Page
 
 MAX_PAGE_BYTES = 256 * 1024
 """JSON of the items of a page. The first item is there however large it is."""

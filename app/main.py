@@ -54,11 +54,11 @@ from app.stores import check_later, check_stores
 from app.turns import Threads, Turns
 from app.upload_room import UploadRoom
 from app.uploads import MULTIPART_OVERHEAD_BYTES
-from models_store.audit_trail import AuditTrail
-from models_store.blobs import BlobStore
-from models_store.database import Database
+from models_store.audit.trail import AuditTrail
+from models_store.database.database import Database
 from models_store.errors import DatabaseUnavailableError
-from models_store.jobs import Jobs
+from models_store.files.blobs import BlobStore
+from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
 from models_store.registry import Registry
 

@@ -15,8 +15,8 @@ from app.engine import OverloadedError
 from app.metrics import Metrics
 from app.problems import Problem, problem_of, problem_response
 from models_store.errors import StoreError
-from models_store.log_limits import LIMITED
-from models_store.logs import request_id as logged_request_id
+from models_store.process.log_limits import LIMITED
+from models_store.process.logs import request_id as logged_request_id
 
 log = logging.getLogger(__name__)
 

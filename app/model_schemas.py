@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.listing import bounded
-from models_store.pages import Page
+from models_store.database.paging import Page
 from models_store.registry import Alias, Model, Version, VersionSummary
 
 _MODEL_EXAMPLE: dict[str, Any] = {

@@ -14,10 +14,10 @@ from prometheus_client import CollectorRegistry
 from app.metrics import ModelMetrics
 from app.turns import Threads, in_thread
 from flows import CompiledFlow, compile_flow, spec_from_dict
-from models_store.blobs import BlobStore
-from models_store.checkpoints import load_model
-from models_store.flow_limits import Described, check_model
+from models_store.files.blobs import BlobStore
+from models_store.files.checkpoints import load_model
 from models_store.registry import Registry, Version
+from models_store.requests.flow_limits import Described, check_model
 
 log = logging.getLogger(__name__)
 

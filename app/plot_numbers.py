@@ -13,9 +13,9 @@ from app.plots import Numbers, PlotKind
 from app.problems import Problem
 from app.turns import in_thread
 from flows import CompiledFlow, fitting_rows
-from models_store.blobs import BlobStore
 from models_store.errors import BlobMissingError, NotFoundError
-from models_store.jobs import EventKind, Jobs
+from models_store.files.blobs import BlobStore
+from models_store.jobs.jobs import EventKind, Jobs
 from models_store.registry import Registry, Version
 
 _ROWS = 2000

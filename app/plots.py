@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.problems import Problem
 from app.turns import Turns, owner_here
-from models_store.child_environment import child_environment
+from tables.sandbox.child_environment import child_environment
 
 Numbers = Mapping[str, NDArray[Any]]
 PictureFormat = Literal["png", "svg"]

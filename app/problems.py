@@ -39,7 +39,7 @@ from models_store.errors import (
     StoreError,
     WrongStoreError,
 )
-from models_store.table_contract import TableError
+from tables.formats import TableError
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from celery import Celery  # type: ignore[import-untyped]  # celery ships no typ
 from kombu.exceptions import KombuError
 
 from models_store.errors import StoreError
-from models_store.jobs import Jobs
+from models_store.jobs.jobs import Jobs
 
 log = logging.getLogger(__name__)
 

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from models_store.blobs import BlobStore
-from models_store.database import Database
+from models_store.database.database import Database
+from models_store.database.revisions import head_revision
 from models_store.errors import (
     DatabaseBusyError,
     SchemaMismatchError,
     StorageFullError,
     StoreError,
 )
-from models_store.revisions import head_revision
+from models_store.files.blobs import BlobStore
 
 log = logging.getLogger(__name__)
 

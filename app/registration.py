@@ -3,11 +3,11 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from models_store.blobs import BlobStore, table_key
 from models_store.errors import DatabaseUnavailableError
+from models_store.files.blobs import BlobStore, table_key
 from models_store.job_states import Idempotency
 from models_store.registry import Dataset, NewDataset, Registry
-from models_store.table_contract import TableFormat, TableSummary
+from tables.formats import TableFormat, TableSummary
 
 
 @dataclass(frozen=True)

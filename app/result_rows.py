@@ -15,18 +15,12 @@ from app.codecs import Codec
 from app.downloads import result_path
 from app.row_shape import Floats
 from app.turns import in_thread
-from models_store.blobs import BlobStore
 from models_store.errors import BlobCorruptError
+from models_store.files.blobs import BlobStore
 from models_store.job_states import JobResult
-from models_store.table_contract import (
-    MEDIA_TYPES,
-    SUFFIXES,
-    ParseOptions,
-    TableError,
-    TableFormat,
-)
-from models_store.table_open import open_table
-from models_store.table_source import default_names, rows_per_chunk
+from tables.formats import MEDIA_TYPES, SUFFIXES, ParseOptions, TableError, TableFormat
+from tables.open import open_table
+from tables.source import default_names, rows_per_chunk
 
 # What was made here within the limits of results is not measured by those of uploads.
 _ANY_SIZE = ParseOptions(max_rows=1 << 62, max_columns=1 << 31, max_bytes=1 << 62)

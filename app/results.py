@@ -13,8 +13,8 @@ from app.answer_table import Chunk, bad_rows
 from app.problems import Problem
 from app.row_shape import Floats
 from app.turns import in_thread
-from models_store.blobs import STAGING, BlobStore
-from models_store.disk_errors import disk_errors
+from models_store.files.blobs import STAGING, BlobStore
+from models_store.files.disk_errors import disk_errors
 
 _MEMORY_BYTES = 16 * 1024 * 1024
 

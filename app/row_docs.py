@@ -7,7 +7,7 @@ import numpy as np
 
 from app.answer_table import AnswerTable, Chunk, Part
 from app.codecs import CODECS, Codec
-from models_store.table_contract import TableFormat
+from tables.formats import TableFormat
 
 Rows = Sequence[Sequence[float]]
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from app.listing import bounded
-from models_store.pages import Page
+from models_store.database.paging import Page
 from models_store.registry import Dataset, DatasetSummary
 
 _SUMMARY_EXAMPLE: JsonDict = {

@@ -28,9 +28,9 @@ from app.row_shape import Floats, RowsShape
 from app.settings import ApiSettings, EarlyAnswers
 from app.streaming import ahead, unless_disconnected
 from flows import CompiledFlow
-from models_store.blobs import BlobStore
+from models_store.files.blobs import BlobStore
 from models_store.registry import Version
-from models_store.table_writers import unused_name
+from tables.writers import unused_name
 
 Space = Literal["data", "model"]
 Direction = Literal["inverse", "forward"]

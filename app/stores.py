@@ -4,8 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from models_store.blobs import BlobStore
-from models_store.database import Database
+from models_store.database.database import Database
 from models_store.errors import (
     BlobError,
     DatabaseBusyError,
@@ -15,7 +14,8 @@ from models_store.errors import (
     StoreError,
     WrongStoreError,
 )
-from models_store.store_identity import adopt
+from models_store.files.blobs import BlobStore
+from models_store.files.store_identity import adopt
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from app.incoming import Incoming, is_headerless, write_to_disk
 from app.problems import Problem
 from app.row_shape import Floats, RowsShape, field_error
 from app.turns import in_thread, owner_here
-from models_store.table_contract import ParseOptions, TableError, TableFormat
-from models_store.table_copy import open_table_isolated
-from models_store.table_ipc import checked_rows, largest_unpacked
-from models_store.table_open import open_table
-from models_store.table_source import Columns, TableSource
+from tables.formats import ParseOptions, TableError, TableFormat
+from tables.open import open_table
+from tables.readers.arrow import checked_rows, largest_unpacked
+from tables.sandbox.copy import open_table_isolated
+from tables.source import Columns, TableSource
 
 # What is wrong with a table is said in the words of a batch. Other slugs are the same for both.
 _SLUGS = {

@@ -14,7 +14,7 @@ from app.negotiation import known_codec
 from app.problems import Problem
 from app.request_bodies import limit_packed_body
 from app.upload_room import Held, declared_bytes
-from models_store.table_contract import SUFFIXES, TableFormat
+from tables.formats import SUFFIXES, TableFormat
 
 MULTIPART_MEDIA_TYPE = "multipart/form-data"
 MULTIPART_OVERHEAD_BYTES = 64 * 1024

@@ -9,9 +9,9 @@ import torch
 
 from bench.service import Service, finished_job, running_service
 from flows import Flow, compile_flow
-from models_store.blobs import BlobStore
-from models_store.checkpoints import load_model
-from models_store.database import Database
+from models_store.database.database import Database
+from models_store.files.blobs import BlobStore
+from models_store.files.checkpoints import load_model
 from models_store.registry import Registry, Version
 
 DIM = 21

@@ -10,7 +10,7 @@ from densityd.commands.console import FAILED, WRONG_USAGE, AsJson, echo_json, fa
 from models_store.settings import first_error
 
 if TYPE_CHECKING:
-    from models_store.audit_check import AuditReport
+    from models_store.audit.check import AuditReport
 
 app = typer.Typer(
     help="The audit trail: one line for each change that the API made, with the hash of the line"
@@ -48,7 +48,7 @@ def verify(
     Examples: densityd audit verify; densityd audit verify /backup/audit;
     densityd audit verify --holds 3f1c9a...; densityd audit verify --json | jq .heads
     """
-    from models_store.audit_check import check_trail  # noqa: PLC0415 - only this command needs it
+    from models_store.audit.check import check_trail  # noqa: PLC0415 - only this command needs it
 
     place = folder or _folder()
     try:

@@ -13,7 +13,7 @@ from app.settings import ApiSettings
 from densityd import audit, keys
 from densityd.commands import asking, datasets, fitting, jobs, models
 from densityd.errors import StartError
-from models_store.private_files import close_to_others, create_private_files
+from models_store.files.private_files import close_to_others, create_private_files
 from models_store.settings import first_error
 from workers.settings import WorkerSettings
 
@@ -208,7 +208,7 @@ def migrate() -> None:
 
     Example: DENSITYD_DATABASE_URL=postgresql+psycopg://user:secret@host/densityd densityd migrate
     """
-    from models_store.database import Database, migrate as run  # noqa: PLC0415
+    from models_store.database.database import Database, migrate as run  # noqa: PLC0415
     from models_store.errors import StoreError  # noqa: PLC0415
 
     settings, _ = _settings()

@@ -19,9 +19,9 @@ from densityd.doctor_store import (
     examine_workers,
 )
 from densityd.finding import Finding, Verdict
-from models_store.blobs import BlobStore
-from models_store.database import Database
+from models_store.database.database import Database
 from models_store.errors import StoreError
+from models_store.files.blobs import BlobStore
 from workers.settings import WorkerSettings
 
 GRACE_S = 24 * 3600.0

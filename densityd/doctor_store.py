@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from densityd.finding import Finding
-from models_store.blobs import BlobStore, FoundFile
 from models_store.consistency import Comparison, abandoned_jobs, compare
-from models_store.database import Database
+from models_store.database.database import Database
 from models_store.errors import StoreError
-from models_store.live_workers import Workers
-from models_store.store_identity import known_identity
+from models_store.files.blobs import BlobStore, FoundFile
+from models_store.files.store_identity import known_identity
+from models_store.jobs.live_workers import Workers
 
 _ABANDONED_S = 60.0
 _MIB = 2**20

@@ -17,7 +17,7 @@ from densityd.commands.console import (
     echo_table,
     fail,
 )
-from models_store.private_files import create_private_files
+from models_store.files.private_files import create_private_files
 from models_store.settings import StoreSettings, first_error
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _keys(*, make: bool = False) -> Iterator["Keys"]:
     Args:
         make: make the embedded database, if there is none yet.
     """
-    from models_store.database import Database, migrate  # noqa: PLC0415 - as above
+    from models_store.database.database import Database, migrate  # noqa: PLC0415 - as above
     from models_store.errors import StoreError  # noqa: PLC0415 - as above
     from models_store.keys import Keys  # noqa: PLC0415 - as above
 

@@ -14,10 +14,10 @@ from densityd.data_dir import check_socket_path, held
 from densityd.errors import InterruptedStartError, StartError
 from densityd.ports import free_port, is_ready, url_of
 from densityd.waking import Signals
-from models_store.blobs import BlobStore
-from models_store.database import migrate
+from models_store.database.database import migrate
 from models_store.errors import BlobError, StorageFullError, StoreError
-from models_store.private_files import close_to_others, create_private_files
+from models_store.files.blobs import BlobStore
+from models_store.files.private_files import close_to_others, create_private_files
 
 _REDIS_START_S = 20.0
 _API_START_S = 60.0

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows import Flow
-from models_store.acceptance import accept_training
-from models_store.blobs import BlobStore, table_key
-from models_store.checkpoints import load_model
-from models_store.flow_limits import TrainingLimits
-from models_store.ids import new_id
+from models_store.database.ids import new_id
+from models_store.files.blobs import BlobStore, table_key
+from models_store.files.checkpoints import load_model
 from models_store.records import Dataset
-from models_store.schemas import TrainingRequest
+from models_store.requests.accept_training import accept_training
+from models_store.requests.flow_limits import TrainingLimits
+from models_store.requests.training import TrainingRequest
 from workers.protocol import DatasetRef, Message, Trained, TrainingTask
 from workers.training import train
 

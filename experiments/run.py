@@ -37,8 +37,8 @@ from flows import (
     spec_to_dict,
 )
 from flows.training.rows import model_rows
-from models_store.blobs import BlobStore
-from models_store.checkpoints import load_state, save_state
+from models_store.files.blobs import BlobStore
+from models_store.files.checkpoints import load_state, save_state
 
 _SAVE_EVERY_S = 60.0
 _QUICK_EPOCHS, _QUICK_ITERATIONS = 2, 50

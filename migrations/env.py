@@ -1,15 +1,15 @@
 """Runs the migrations: on the connection it is given, or on the configured database.
 
-The service hands over a connection inside a transaction (`models_store.revisions.migrate`);
+The service hands over a connection inside a transaction (`models_store.database.revisions.migrate`);
 Alembic's own command line reads the same settings as the service.
 """
 
 from alembic import context
 from sqlalchemy import Connection
 
-from models_store.engines import migration_engine, parse_url
+from models_store.database.engines import migration_engine, parse_url
+from models_store.database.schema import Base
 from models_store.settings import StoreSettings
-from models_store.tables import Base
 
 
 def _run(connection: Connection) -> None:

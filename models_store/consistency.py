@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models_store.blobs import BlobStore, FoundFile
-from models_store.clock import db_now
-from models_store.database import Database
+from models_store.database.clock import db_now
+from models_store.database.database import Database
+from models_store.database.schema import DatasetRow, JobRow, JsonObject, ModelRow, ModelVersionRow
 from models_store.errors import BlobCorruptError, BlobError
+from models_store.files.blobs import BlobStore, FoundFile
+from models_store.files.result_parts import load_list
 from models_store.job_states import JobState
-from models_store.result_parts import load_list
-from models_store.tables import DatasetRow, JobRow, JsonObject, ModelRow, ModelVersionRow
 
 _ACTIVE = (JobState.QUEUED, JobState.RUNNING)
 _LIST_SUFFIX = ".json"

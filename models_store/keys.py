@@ -11,11 +11,11 @@ from enum import StrEnum
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from models_store.clock import db_now
-from models_store.database import Database
+from models_store.database.clock import db_now
+from models_store.database.database import Database
+from models_store.database.ids import is_id, is_name, new_id
+from models_store.database.schema import ApiKeyRow
 from models_store.errors import NotFoundError
-from models_store.ids import is_id, is_name, new_id
-from models_store.tables import ApiKeyRow
 
 _SECRET_BYTES = 32
 _TOKEN = re.compile(r"(?P<id>key_[0-9a-f]{32})\.(?P<secret>[0-9a-f]{64})")

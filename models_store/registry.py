@@ -6,19 +6,13 @@ from dataclasses import asdict
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models_store.database import Database
-from models_store.dataset_rows import (
-    DATASET_SUMMARY,
-    find_dataset,
-    to_dataset,
-    to_dataset_summary,
-    user_of,
-)
+from models_store.database.database import Database
+from models_store.database.ids import is_name
+from models_store.database.paging import Listing, Page, page_of
+from models_store.database.schema import DatasetRow, ModelRow, ModelVersionRow
+from models_store.database.usage import check_storage, stored_bytes
 from models_store.errors import DatasetInUseError, NotFoundError
-from models_store.idempotency import claim_key, forget_resource, is_known
-from models_store.ids import is_name
 from models_store.job_states import Idempotency
-from models_store.pages import Listing, Page, page_of
 from models_store.records import (
     Alias,
     Dataset,
@@ -29,9 +23,15 @@ from models_store.records import (
     Version,
     VersionSummary,
 )
-from models_store.tables import DatasetRow, ModelRow, ModelVersionRow
-from models_store.usage import check_storage, stored_bytes
-from models_store.version_rows import (
+from models_store.rows.datasets import (
+    DATASET_SUMMARY,
+    find_dataset,
+    to_dataset,
+    to_dataset_summary,
+    user_of,
+)
+from models_store.rows.idempotency import claim_key, forget_resource, is_known
+from models_store.rows.versions import (
     VERSION_SUMMARY,
     RevisionCondition,
     add_version,

@@ -10,7 +10,7 @@ _BROKER_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 def _checked_database_url(url: str | None) -> str | None:
-    from models_store.engines import parse_url  # noqa: PLC0415 - slow, and few set a URL
+    from models_store.database.engines import parse_url  # noqa: PLC0415 - slow, and few set a URL
 
     if url is not None:
         parse_url(url)

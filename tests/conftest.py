@@ -9,12 +9,12 @@ import pytest
 from hypothesis import settings
 
 import tests.shape_checks  # noqa: F401  pyproject.toml names it; it must be there before flows
-from models_store.blobs import BlobStore
-from models_store.database import Database, migrate
-from models_store.job_work import JobWork
-from models_store.jobs import Jobs
+from models_store.database.database import Database, migrate
+from models_store.database.schema import Base
+from models_store.files.blobs import BlobStore
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
 from models_store.registry import Registry
-from models_store.tables import Base
 from tests.attempts import THOROUGH
 from tests.servers import PostgresServer, RedisServer
 

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from experiments.recipes import RECIPES, DensityRecipe
-from models_store.database import Database
+from models_store.database.database import Database
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
 

@@ -13,12 +13,12 @@ from experiments import page
 from experiments.recipes import RECIPES, DensityRecipe, VariationalRecipe
 from experiments.run import Place, run
 from experiments.sources import DataMissingError
-from models_store.acceptance import accept_training
-from models_store.flow_limits import TrainingLimits
-from models_store.schemas import TrainingRequest
-from models_store.variational_acceptance import accept_variational
-from models_store.variational_schemas import VariationalRequest
-from tests.models_store.test_acceptance import dataset
+from models_store.requests.accept_training import accept_training
+from models_store.requests.accept_variational import accept_variational
+from models_store.requests.flow_limits import TrainingLimits
+from models_store.requests.training import TrainingRequest
+from models_store.requests.variational import VariationalRequest
+from tests.models_store.requests.test_accept_training import dataset
 from workers import variational
 from workers.training import options_of
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
-from models_store.blobs import BlobStore
 from models_store.errors import BlobError, CancelledInsteadError, DatabaseError
-from models_store.job_retries import AttemptEnd, Ending
+from models_store.files.blobs import BlobStore
+from models_store.files.leftovers import delete_leftovers
 from models_store.job_states import Checkpoint, Job, JobResult
-from models_store.job_work import JobWork
-from models_store.leftovers import delete_leftovers
+from models_store.jobs.leases import JobWork
+from models_store.jobs.retries import AttemptEnd, Ending
 from models_store.registry import NewVersion
 from workers.endings import end_of, out_of_memory_kills
 from workers.process import TrainerProcess

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flows import MappedTable, Table
-from models_store.blobs import BlobStore
 from models_store.errors import BlobDiskError, BlobError
-from models_store.schemas import AcceptedSplit
+from models_store.files.blobs import BlobStore
+from models_store.requests.training import AcceptedSplit
 from workers.errors import TrainingError
 from workers.protocol import DatasetRef, TrainingTask
 

@@ -3,7 +3,7 @@
 import signal
 from pathlib import Path
 
-from models_store.job_retries import AttemptEnd, Ending
+from models_store.jobs.retries import AttemptEnd, Ending
 
 _OWN_SIGNALS = frozenset(
     {

@@ -8,10 +8,10 @@ from importlib.metadata import version as installed_version
 from typing import Any
 
 from flows import FitState, Flow, FlowSpec, count_parameters, spec_to_dict
-from models_store.blobs import BlobStore, checkpoint_key, model_key
-from models_store.checkpoints import load_state, save_model, save_state
 from models_store.errors import BlobDiskError, BlobError, StorageFullError
-from models_store.schemas import Preprocessing
+from models_store.files.blobs import BlobStore, checkpoint_key, model_key
+from models_store.files.checkpoints import load_state, save_model, save_state
+from models_store.requests.training import Preprocessing
 from workers.protocol import CheckpointRef, ModelTask, Note, Send, Trained
 
 _SHARE = 0.02

@@ -5,11 +5,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from models_store.blobs import BlobStore
-from models_store.database import Database
+from models_store.database.database import Database
 from models_store.errors import BlobError, DatabaseError, WrongStoreError
-from models_store.job_retries import AttemptEnd, Ending
-from models_store.store_identity import known_identity
+from models_store.files.blobs import BlobStore
+from models_store.files.store_identity import known_identity
+from models_store.jobs.retries import AttemptEnd, Ending
 from workers.assignment import common_fields
 from workers.process import TrainerProcess
 from workers.protocol import Failed, Message, Passed, SelfTestTask, Unfit

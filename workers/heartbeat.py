@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from models_store.errors import DatabaseError, StorageFullError
-from models_store.live_workers import LIVE_S, Workers
+from models_store.jobs.live_workers import LIVE_S, Workers
 from workers.settings import WorkerSettings
 
 log = logging.getLogger(__name__)

@@ -5,10 +5,10 @@ import random
 import threading
 from collections.abc import Callable
 
-from models_store.blobs import BlobStore
 from models_store.errors import DatabaseError, StorageFullError
-from models_store.jobs import Jobs
-from models_store.leftovers import delete_leftovers
+from models_store.files.blobs import BlobStore
+from models_store.files.leftovers import delete_leftovers
+from models_store.jobs.jobs import Jobs
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,7 @@ from typing import Any
 from celery import Celery, signals  # type: ignore[import-untyped]  # celery ships no types
 from celery.exceptions import SecurityWarning  # type: ignore[import-untyped]
 
-from models_store.blobs import BlobStore
-from models_store.database import Database
+from models_store.database.database import Database
 from models_store.errors import (
     BlobError,
     DatabaseBusyError,
@@ -20,11 +19,12 @@ from models_store.errors import (
     StorageFullError,
     WrongStoreError,
 )
-from models_store.jobs import Jobs
-from models_store.live_workers import Workers
-from models_store.logs import configure_logging
-from models_store.private_files import create_private_files
-from models_store.store_identity import known_identity
+from models_store.files.blobs import BlobStore
+from models_store.files.private_files import create_private_files
+from models_store.files.store_identity import known_identity
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.live_workers import Workers
+from models_store.process.logs import configure_logging
 from workers.celery_app import create_celery
 from workers.fitness import UNTESTED
 from workers.heartbeat import LifeSigns, worker_label

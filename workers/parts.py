@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from models_store.blobs import BlobStore, part_key, parts_key
 from models_store.errors import BlobDiskError, BlobError
-from models_store.result_parts import Part, load_list, save_list
+from models_store.files.blobs import BlobStore, part_key, parts_key
+from models_store.files.result_parts import Part, load_list, save_list
 from workers.protocol import CheckpointRef, Note, SamplingTask, ScoringTask, Send
 
 Doubles = npt.NDArray[np.float64]

@@ -9,7 +9,7 @@ import sys
 
 from pydantic import ValidationError
 
-from models_store.child_environment import child_environment
+from tables.sandbox.child_environment import child_environment
 from workers.protocol import MESSAGE, Message, Task
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from flows import build, spec_from_dict
-from models_store.blobs import BlobStore
+from models_store.files.blobs import BlobStore
 from workers.devices import find_device
 from workers.errors import UnfitError
 from workers.protocol import Passed, SelfTestTask, Send

@@ -4,13 +4,13 @@ import logging
 import threading
 from collections.abc import Callable
 
-from models_store.blobs import BlobStore
-from models_store.database import Database
+from models_store.database.database import Database
 from models_store.errors import DatabaseError, FencedError, NotFoundError
-from models_store.job_retries import AttemptEnd, Ending
+from models_store.files.blobs import BlobStore
 from models_store.job_states import Job
-from models_store.job_work import JobWork
-from models_store.logs import log_context
+from models_store.jobs.leases import JobWork
+from models_store.jobs.retries import AttemptEnd, Ending
+from models_store.process.logs import log_context
 from models_store.registry import Registry
 from workers.assignment import task_of
 from workers.attempt import Attempt, Stores

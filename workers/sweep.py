@@ -13,7 +13,7 @@ from celery import Celery  # type: ignore[import-untyped]  # celery ships no typ
 from kombu.exceptions import OperationalError
 
 from models_store.errors import DatabaseError
-from models_store.jobs import Jobs
+from models_store.jobs.jobs import Jobs
 from workers.celery_app import QUEUE, TASK
 
 log = logging.getLogger(__name__)

@@ -28,9 +28,13 @@ from flows import (
     fit,
     quantiles_of,
 )
-from models_store.blobs import BlobStore
-from models_store.checkpoints import preprocessing_spec
-from models_store.schemas import AcceptedOptimisation, AcceptedTraining, StepSchedule as StepRequest
+from models_store.files.blobs import BlobStore
+from models_store.files.checkpoints import preprocessing_spec
+from models_store.requests.training import (
+    AcceptedOptimisation,
+    AcceptedTraining,
+    StepSchedule as StepRequest,
+)
 from workers.data import Parts, chunks, load_parts, moments, sample, select
 from workers.devices import find_device
 from workers.discrete import SAMPLE_ROWS, Noise, column_noise

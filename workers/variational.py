@@ -32,9 +32,9 @@ from flows import (
     fit_variational,
     quadrature_kl,
 )
-from models_store.blobs import BlobStore
-from models_store.schemas import Preprocessing
-from models_store.variational_schemas import (
+from models_store.files.blobs import BlobStore
+from models_store.requests.training import Preprocessing
+from models_store.requests.variational import (
     AcceptedVariational,
     AcceptedVariationalOptimisation,
     DensityTarget,

@@ -27,7 +27,7 @@ from app.problems import Problem, problem_responses
 from app.routes.models import ModelName, VersionNumber
 from app.turns import in_thread
 from app.upload_room import UploadRoom, declared_bytes
-from models_store.model_files import MAX_HEADER_BYTES, looks_like_safetensors
+from models_store.files.model_files import MAX_HEADER_BYTES, looks_like_safetensors
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
 

@@ -31,12 +31,12 @@ from app.settings import ApiSettings
 from app.turns import in_thread
 from app.upload_room import UploadRoom
 from app.uploads import MULTIPART_MEDIA_TYPE, receive_upload
-from models_store.ids import new_id
+from models_store.database.ids import new_id
 from models_store.job_states import Idempotency
 from models_store.records import Dataset
 from models_store.registry import Registry
-from models_store.schemas import DatasetId
-from models_store.table_contract import (
+from models_store.requests.training import DatasetId
+from tables.formats import (
     ConstantPolicy,
     Delimiter,
     MissingPolicy,
@@ -44,7 +44,7 @@ from models_store.table_contract import (
     TableFormat,
     TableSummary,
 )
-from models_store.tables_io import parse_table_isolated
+from tables.ingest.parse import parse_table_isolated
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=FairRoute)
 

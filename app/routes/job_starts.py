@@ -15,19 +15,19 @@ from app.job_examples import (
 from app.job_schemas import JobView
 from app.json_body import json_body, json_request
 from app.sample_context import context_rows
-from models_store.acceptance import HeldOut, accept_training
-from models_store.bulk_acceptance import accept_sampling, accept_scoring
-from models_store.bulk_schemas import SamplingRequest, ScoringRequest
-from models_store.jobs import JobKind
-from models_store.reservations import (
+from models_store.jobs.jobs import JobKind
+from models_store.jobs.reservations import (
     sampling_reservation,
     scoring_reservation,
     training_reservation,
     variational_reservation,
 )
-from models_store.schemas import TrainingRequest
-from models_store.variational_acceptance import accept_variational, dataset_of
-from models_store.variational_schemas import VariationalRequest
+from models_store.requests.accept_bulk import accept_sampling, accept_scoring
+from models_store.requests.accept_training import HeldOut, accept_training
+from models_store.requests.accept_variational import accept_variational, dataset_of
+from models_store.requests.bulk import SamplingRequest, ScoringRequest
+from models_store.requests.training import TrainingRequest
+from models_store.requests.variational import VariationalRequest
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=FairRoute)
 

@@ -26,9 +26,9 @@ from app.negotiation import answer_codec
 from app.problems import Problem, problem_responses
 from app.result_rows import answer_result_rows
 from app.row_docs import rows_answer_content
-from models_store.jobs import JobKind, JobState, JobSummary, result_of
-from models_store.schemas import Name
-from models_store.table_writers import OUTPUT_MEDIA_TYPES
+from models_store.jobs.jobs import JobKind, JobState, JobSummary, result_of
+from models_store.requests.training import Name
+from tables.writers import OUTPUT_MEDIA_TYPES
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=FairRoute)
 

@@ -26,7 +26,7 @@ from app.model_schemas import (
 )
 from app.problems import Problem, problem_responses
 from models_store.registry import Alias
-from models_store.schemas import Name
+from models_store.requests.training import Name
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
 

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from flows import Flow, compile_flow
-from models_store.blobs import BlobStore
-from models_store.checkpoints import load_model
+from models_store.files.blobs import BlobStore
+from models_store.files.checkpoints import load_model
 
 BLOBS, KEY, SHA256, COMPILED = "BENCH_BLOBS", "BENCH_KEY", "BENCH_SHA256", "BENCH_COMPILED"
 

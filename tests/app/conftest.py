@@ -17,8 +17,8 @@ from starlette.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from densityd.ports import free_port
-from models_store.blobs import STORE_ID, BlobStore
-from models_store.database import Database, migrate
+from models_store.database.database import Database, migrate
+from models_store.files.blobs import STORE_ID, BlobStore
 from models_store.keys import Keys, Scope
 from models_store.registry import Registry
 from tests.app.serving import registered

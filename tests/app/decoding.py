@@ -14,8 +14,8 @@ from app.problems import Problem
 from app.row_shape import Floats, RowsShape
 from app.settings import ApiSettings
 from app.turns import Threads
-from models_store.blobs import BlobStore
-from models_store.table_contract import TableFormat
+from models_store.files.blobs import BlobStore
+from tables.formats import TableFormat
 
 _CODECS = {codec.format: codec for codec in CODECS}
 

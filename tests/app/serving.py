@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 from flows import Flow, FlowSpec, MadeSpec, MafSpec, build, count_parameters, spec_to_dict
-from models_store.blobs import BlobStore, model_key
-from models_store.checkpoints import save_model
-from models_store.database import Database
-from models_store.job_work import JobWork
-from models_store.jobs import Jobs
+from models_store.database.database import Database
+from models_store.files.blobs import BlobStore, model_key
+from models_store.files.checkpoints import save_model
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
 from models_store.registry import Version
 from tests.models_store.makers import LEASE_S, PROJECT, a_version, submitted
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from models_store.keys import Scope
-from models_store.logs import JsonFormatter
+from models_store.process.logs import JsonFormatter
 from tests.app.conftest import CSV, TABLE, assert_refused
 from tests.app.keyed import bearer, keyed, stocked
 

@@ -17,10 +17,10 @@ from app.__main__ import RefusalError, refuse_unusable_audit
 from app.audit import AuditLog
 from app.main import create_app
 from app.settings import ApiSettings
-from models_store.audit_check import check_trail
-from models_store.audit_trail import AuditTrail
+from models_store.audit.check import check_trail
+from models_store.audit.trail import AuditTrail
 from models_store.keys import Scope
-from models_store.logs import JsonFormatter, TurnHandler
+from models_store.process.logs import JsonFormatter, TurnHandler
 from tests.app.conftest import CSV, TABLE, assert_refused
 from tests.app.keyed import bearer, keyed
 from tests.app.serving import registered

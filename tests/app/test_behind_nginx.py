@@ -17,7 +17,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 
 from flows import compile_flow
-from models_store.table_contract import TableFormat
+from tables.formats import TableFormat
 from tests.app.serving import COLUMNS, MEAN, STD, a_flow
 from tests.app.wire import FORMATS, MEDIA_TYPE, read
 from tests.proxies import NGINX, Nginx, nginx_before

@@ -12,9 +12,9 @@ from starlette.testclient import TestClient
 
 from app.settings import ApiSettings
 from flows import compile_flow
-from models_store.blobs import BlobStore
-from models_store.database import Database
-from models_store.table_contract import TableFormat
+from models_store.database.database import Database
+from models_store.files.blobs import BlobStore
+from tables.formats import TableFormat
 from tests.app.conftest import CSV, JSON
 from tests.app.serving import COLUMNS, a_flow, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, read

@@ -12,10 +12,10 @@ import httpx2
 import pytest
 
 from app.settings import ApiSettings
-from models_store.blobs import BlobStore
-from models_store.database import Database
-from models_store.job_work import JobWork
-from models_store.jobs import Jobs
+from models_store.database.database import Database
+from models_store.files.blobs import BlobStore
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
 from models_store.keys import Keys, Scope
 from tests.app.conftest import served
 from tests.app.serving import registered

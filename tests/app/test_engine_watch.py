@@ -19,8 +19,8 @@ from app.engine import Engine
 from app.engine_watch import EngineWatch
 from app.settings import ApiSettings
 from densityd.ports import free_port
-from models_store.blobs import BlobStore
-from models_store.database import Database
+from models_store.database.database import Database
+from models_store.files.blobs import BlobStore
 from tests.app.conftest import wait_for_port
 from tests.app.serving import registered
 from tests.servers import tied

@@ -14,9 +14,9 @@ from app.callers import ANYBODY
 from app.events import EventFeed, EventHub, EventStream
 from app.leases import Lease
 from app.open_requests import OpenBound
-from models_store.database import Database
-from models_store.job_work import JobWork
-from models_store.jobs import Job, Jobs
+from models_store.database.database import Database
+from models_store.jobs.jobs import Job, Jobs
+from models_store.jobs.leases import JobWork
 from tests.models_store.makers import LEASE_S, PROJECT, submitted
 
 

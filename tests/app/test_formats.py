@@ -23,7 +23,7 @@ from app.main import create_app
 from app.problems import Problem
 from app.row_shape import Floats, RowsShape
 from app.settings import ApiSettings
-from models_store.table_contract import MEDIA_TYPES, TableFormat
+from tables.formats import MEDIA_TYPES, TableFormat
 from tests.app.decoding import decode
 from tests.app.serving import COLUMNS, MEAN, STD, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, read, write

@@ -20,10 +20,11 @@ from app import imports
 from app.models_cache import LoadedModels
 from app.open_requests import OpenBound
 from flows import MafSpec
-from models_store import model_check, table_process
 from models_store.errors import ModelFileError, RequestError
-from models_store.flow_limits import TrainingLimits
+from models_store.files import model_check
 from models_store.registry import Version
+from models_store.requests.flow_limits import TrainingLimits
+from tables.sandbox import child as table_process
 from tests.app.conftest import assert_refused
 from tests.app.serving import COLUMNS, registered
 

@@ -7,9 +7,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.main import create_app
-from models_store.database import Database
-from models_store.job_work import JobWork
-from models_store.jobs import Job, Jobs
+from models_store.database.database import Database
+from models_store.jobs.jobs import Job, Jobs
+from models_store.jobs.leases import JobWork
 from models_store.registry import Registry
 from tests.app.serving import registered
 from tests.models_store.makers import LEASE_S, PROJECT, a_version, added

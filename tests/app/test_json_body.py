@@ -11,8 +11,8 @@ from app.callers import ANYBODY
 from app.json_body import json_body, parse_json, validate_json
 from app.problems import Problem, install_problem_handlers
 from app.settings import ApiSettings
-from models_store.schemas import TrainingRequest
-from models_store.strict_json import MAX_DEPTH
+from models_store.requests.training import TrainingRequest
+from tables.strict_json import MAX_DEPTH
 
 
 class Leaf(BaseModel):

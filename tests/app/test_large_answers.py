@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from app.large_answers import answer_large
 from app.streaming import StreamedResponse
-from models_store.blobs import BlobStore
+from models_store.files.blobs import BlobStore
 from tests.app.test_listing import WIDE
 from tests.models_store.makers import added, submitted
 

@@ -3,10 +3,10 @@
 import pytest
 
 from models_store import registry as registry_module
-from models_store.dataset_rows import to_dataset_summary
-from models_store.job_work import JobWork
-from models_store.jobs import JobKind
-from models_store.version_rows import MAX_ALIASES
+from models_store.jobs.jobs import JobKind
+from models_store.jobs.leases import JobWork
+from models_store.rows.datasets import to_dataset_summary
+from models_store.rows.versions import MAX_ALIASES
 from tests.app.conftest import CSV, TABLE, assert_refused
 from tests.app.serving import registered
 from tests.models_store.makers import added, submitted
@@ -122,7 +122,7 @@ def test_pages_of_events_are_bounded_in_bytes(client, jobs):
 
 @pytest.mark.fault(200)
 def test_a_filter_looks_at_so_many_jobs_a_page(client, jobs, monkeypatch):
-    monkeypatch.setattr("models_store.pages._MOST_LOOKED_AT", 10)
+    monkeypatch.setattr("models_store.database.paging._MOST_LOOKED_AT", 10)
     rare = submitted(jobs, kind=JobKind.SAMPLING, model_name="rare").id
     for _ in range(35):
         submitted(jobs)
@@ -160,11 +160,11 @@ def working(*_args, **_kwargs):
         ("/v1/datasets/{dataset}", "models_store.registry.to_dataset"),
         ("/v1/datasets/{dataset}/rows", "app.dataset_rows.np.load"),
         ("/v1/datasets/{dataset}/rows?limit=4", "app.dataset_rows.np.load"),
-        ("/v1/jobs/{job}", "models_store.jobs.to_job"),
-        ("/v1/jobs/{job}/events", "models_store.job_events._to_event"),
-        ("/v1/jobs/{job}/events?format=json", "models_store.job_events._to_event"),
+        ("/v1/jobs/{job}", "models_store.jobs.jobs.to_job"),
+        ("/v1/jobs/{job}/events", "models_store.jobs.events._to_event"),
+        ("/v1/jobs/{job}/events?format=json", "models_store.jobs.events._to_event"),
         ("/v1/models/people/versions/1", "models_store.registry.to_versions"),
-        ("/v1/models/people/versions/1/checkpoint", "models_store.blobs.hashlib.file_digest"),
+        ("/v1/models/people/versions/1/checkpoint", "models_store.files.blobs.hashlib.file_digest"),
         ("/v1/models/people/versions/1/plots/marginals", "app.plots._draw"),
     ],
 )

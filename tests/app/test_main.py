@@ -11,7 +11,7 @@ import pytest
 from app.__main__ import RefusalError, main, refuse_unsafe_address
 from app.settings import ApiSettings
 from densityd.ports import free_port
-from models_store.database import Database
+from models_store.database.database import Database
 from models_store.keys import Keys, Scope
 from tests.app.conftest import wait_for_port
 from tests.servers import tied

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from models_store.blobs import BlobStore
-from models_store.database import Database
+from models_store.database.database import Database
+from models_store.files.blobs import BlobStore
 from tests.app.conftest import assert_refused
 from tests.app.serving import COLUMNS, registered
 

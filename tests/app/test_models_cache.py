@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry
 from app.metrics import ModelMetrics
 from app.models_cache import CacheLimits, LoadedModels
 from flows import CompiledFlow
-from models_store.blobs import BlobStore
-from models_store.database import Database
+from models_store.database.database import Database
 from models_store.errors import BlobCorruptError, BlobMissingError, NotFoundError
+from models_store.files.blobs import BlobStore
 from models_store.registry import Registry, Version
 from tests.app.serving import registered
 from tests.models_store.makers import PROJECT

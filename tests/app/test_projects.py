@@ -5,10 +5,10 @@ import shutil
 import pytest
 
 from app.settings import ApiSettings
-from models_store.blobs import BlobStore, table_key
 from models_store.errors import BlobMissingError, NotFoundError
-from models_store.job_work import JobWork
-from models_store.jobs import JobKind, JobResult, Jobs
+from models_store.files.blobs import BlobStore, table_key
+from models_store.jobs.jobs import JobKind, JobResult, Jobs
+from models_store.jobs.leases import JobWork
 from models_store.keys import Scope
 from models_store.registry import Registry
 from tests.app.conftest import CSV, TABLE, assert_refused

@@ -8,9 +8,9 @@ import pytest
 import redis
 
 from app.queue import QUEUE, TASK, JobQueue
-from models_store.database import Database
+from models_store.database.database import Database
 from models_store.errors import DatabaseBusyError
-from models_store.jobs import Jobs
+from models_store.jobs.jobs import Jobs
 from tests.models_store.makers import PROJECT, submitted
 from tests.servers import RedisServer
 

@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 from app import readiness
 from app.main import create_app
 from app.readiness import Level, Lookout
-from models_store.blobs import BlobStore
-from models_store.database import Database
+from models_store.database.database import Database
+from models_store.files.blobs import BlobStore
 from tests.app.test_health import wait_until
 
 

@@ -17,7 +17,7 @@ from app.negotiation import answer_codec, request_codec
 from app.npy import decode_npy, npy_header, npy_values
 from app.problems import Problem
 from app.row_shape import Floats, RowsShape
-from models_store.table_contract import MEDIA_TYPES, TableFormat
+from tables.formats import MEDIA_TYPES, TableFormat
 from tests.app.decoding import decode
 
 JSON, NPY = TableFormat.JSON, TableFormat.NPY

@@ -17,8 +17,8 @@ from starlette.testclient import TestClient
 from app.engine import Engine
 from app.main import create_app
 from app.settings import ApiSettings
-from models_store.blobs import BlobStore
-from models_store.database import Database
+from models_store.database.database import Database
+from models_store.files.blobs import BlobStore
 from tests.app.serving import COLUMNS, MEAN, STD, a_flow, registered
 
 NPY = "application/x-npy"

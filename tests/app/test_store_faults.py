@@ -18,9 +18,9 @@ from starlette.testclient import TestClient
 from app.main import DATABASE_POOL, create_app
 from app.settings import ApiSettings
 from app.stores import check_later, check_stores
-from models_store.blobs import BlobStore
-from models_store.database import Database, migrate
+from models_store.database.database import Database, migrate
 from models_store.errors import WrongStoreError
+from models_store.files.blobs import BlobStore
 from tests.app.conftest import CSV, assert_refused, files_of
 from tests.app.serving import registered
 from tests.servers import PostgresServer

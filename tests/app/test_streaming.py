@@ -22,9 +22,9 @@ import pytest
 from numpy.typing import NDArray
 
 from app.settings import ApiSettings
-from models_store.blobs import BlobStore
-from models_store.database import Database
-from models_store.table_contract import TableFormat
+from models_store.database.database import Database
+from models_store.files.blobs import BlobStore
+from tables.formats import TableFormat
 from tests.app.conftest import wait_for_port
 from tests.app.serving import COLUMNS, MEAN, STD, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, write

@@ -11,7 +11,7 @@ from app.callers import Callers
 from app.engine import Engine, OverloadedError
 from app.problems import Problem
 from app.turns import QueueFullError, Threads, Turns, in_thread, on_account_of
-from models_store.database import Database
+from models_store.database.database import Database
 from models_store.keys import Keys, Scope
 
 

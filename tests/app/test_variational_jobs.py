@@ -7,8 +7,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.settings import ApiSettings
-from models_store.database import Database
-from models_store.job_work import JobWork
+from models_store.database.database import Database
+from models_store.jobs.leases import JobWork
 from tests.app.conftest import CSV, JSON
 from tests.models_store.makers import LEASE_S
 from workers.settings import WorkerSettings

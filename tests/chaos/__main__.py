@@ -17,11 +17,11 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from models_store.blobs import BlobStore
-from models_store.database import Database
+from models_store.database.database import Database
+from models_store.database.schema import JobRow
 from models_store.errors import DatabaseError
+from models_store.files.blobs import BlobStore
 from models_store.job_states import FINAL_STATES
-from models_store.tables import JobRow
 from tests.chaos.asking import Asking
 from tests.chaos.caller import MAX_QUEUED, Caller
 from tests.chaos.checker import violations

@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 
-from models_store.blobs import BlobStore, model_key
-from models_store.checkpoints import save_model
+from models_store.files.blobs import BlobStore, model_key
+from models_store.files.checkpoints import save_model
 from tests.app.serving import COLUMNS, SPEC, a_flow
 from tests.chaos.asking import Asking, job_view, nothing, one_alias, one_version
 from tests.chaos.caller import Accepted

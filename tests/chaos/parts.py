@@ -12,7 +12,7 @@ import httpx
 
 from densityd import private_redis
 from densityd.ports import free_port
-from models_store.database import migrate
+from models_store.database.database import migrate
 from models_store.settings import StoreSettings
 from tests.chaos.network import Network
 from tests.servers import PostgresServer, tied

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from models_store.blobs import BlobStore
-from models_store.checkpoints import load_model
-from models_store.database import Database
+from models_store.database.database import Database
+from models_store.database.schema import JobRow, ModelVersionRow
 from models_store.errors import StoreError
+from models_store.files.blobs import BlobStore
+from models_store.files.checkpoints import load_model
 from models_store.job_states import TRANSITIONS, EventKind, Job, JobState
-from models_store.jobs import Jobs
+from models_store.jobs.jobs import Jobs
 from models_store.records import VersionSummary
 from models_store.registry import Registry
-from models_store.tables import JobRow, ModelVersionRow
 from tests.chaos.caller import MODEL, Accepted
 
 PROJECT = "default"

@@ -12,8 +12,8 @@ import uvicorn
 
 from app.main import create_app
 from app.settings import ApiSettings
-from models_store.blobs import BlobStore
-from models_store.database import Database
+from models_store.database.database import Database
+from models_store.files.blobs import BlobStore
 from tests.app.serving import registered
 from tests.densityd.scripted import ScriptedServer
 

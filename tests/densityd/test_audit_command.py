@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from densityd.cli import app
-from models_store.audit_trail import AuditTrail
+from models_store.audit.trail import AuditTrail
 
 
 @pytest.fixture(autouse=True)

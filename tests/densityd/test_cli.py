@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from densityd.cli import app
-from models_store.database import Database
+from models_store.database.database import Database
 from models_store.settings import StoreSettings
 from workers.heartbeat import heartbeat_of
 from workers.settings import WorkerSettings

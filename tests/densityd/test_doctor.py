@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from app.settings import ApiSettings
 from densityd.cli import app
 from densityd.doctor import Report, examine, mask
-from models_store.blobs import STAGING
-from models_store.database import migrate
+from models_store.database.database import migrate
+from models_store.files.blobs import STAGING
 from workers.settings import WorkerSettings
 
 

@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from densityd.cli import app
-from models_store.blobs import BlobStore, model_key
-from models_store.database import Database, migrate
-from models_store.ids import new_id
-from models_store.job_work import JobWork
-from models_store.jobs import Jobs
+from models_store.database.database import Database, migrate
+from models_store.database.ids import new_id
+from models_store.files.blobs import BlobStore, model_key
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
 from tests.app.serving import registered
 from tests.models_store.makers import submitted
 

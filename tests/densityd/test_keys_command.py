@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from densityd.cli import app
 from densityd.client import ApiError, Client, Settings
-from models_store.database import Database
+from models_store.database.database import Database
 from models_store.keys import Keys, Scope
 from tests.densityd.conftest import Service
 

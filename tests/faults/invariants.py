@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx2
 from sqlalchemy import select
 
-from models_store.blobs import BlobStore
-from models_store.checkpoints import load_model
-from models_store.database import Database
+from models_store.database.database import Database
+from models_store.database.schema import JobRow, ModelVersionRow
+from models_store.files.blobs import BlobStore
+from models_store.files.checkpoints import load_model
 from models_store.job_states import FINAL_STATES
-from models_store.tables import JobRow, ModelVersionRow
 
 MIB = 1 << 20
 DOCUMENTED = {503, 507}

@@ -17,8 +17,8 @@ import httpx2
 from app.settings import ApiSettings
 from densityd import private_redis
 from densityd.ports import free_port
-from models_store.blobs import BlobStore
-from models_store.database import Database
+from models_store.database.database import Database
+from models_store.files.blobs import BlobStore
 from tests.app.serving import registered
 from tests.faults.invariants import MIB, resident_bytes, wait_for
 from tests.servers import tied

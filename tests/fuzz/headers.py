@@ -4,8 +4,8 @@ from app.accept import best_coding
 from app.content_codings import CODINGS
 from app.negotiation import answer_codec, request_codec
 from app.problems import Problem
+from models_store.database.paging import decode_cursor, encode_cursor
 from models_store.errors import CursorError
-from models_store.pages import decode_cursor, encode_cursor
 
 SEEDS = [
     b"text/csv; header=absent; charset=utf-8",

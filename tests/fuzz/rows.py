@@ -4,7 +4,7 @@ import numpy as np
 
 from app.problems import Problem
 from app.row_shape import RowsShape
-from models_store.table_contract import Delimiter, ParseOptions, TableFormat
+from tables.formats import Delimiter, ParseOptions, TableFormat
 from tests.app.decoding import decode
 from tests.app.wire import write
 from tests.models_store.table_outcomes import parse

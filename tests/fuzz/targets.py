@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from models_store.table_contract import TableFormat
+from tables.formats import TableFormat
 from tests.fuzz import headers, packed, rows, text
 from tests.models_store.table_outcomes import WHOLE
 

@@ -11,10 +11,10 @@ from app.json_body import validate_json
 from app.model_schemas import AliasRequest
 from app.problems import Problem
 from flows.variational.formula import FUNCTIONS, FormulaError, FormulaTarget
-from models_store.bulk_schemas import SamplingRequest, ScoringRequest
-from models_store.schemas import TrainingRequest
-from models_store.strict_json import JsonError, parse_strict
-from models_store.variational_schemas import VariationalRequest
+from models_store.requests.bulk import SamplingRequest, ScoringRequest
+from models_store.requests.training import TrainingRequest
+from models_store.requests.variational import VariationalRequest
+from tables.strict_json import JsonError, parse_strict
 
 _Z = torch.tensor([[0.3, -1.2], [2.0, 0.5], [-0.7, 0.0]], dtype=torch.float64)
 _BODIES: tuple[type[BaseModel], ...] = (

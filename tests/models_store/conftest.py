@@ -5,13 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models_store.tables_io import (
-    ParseOptions,
-    TableError,
-    TableFormat,
-    TableSummary,
-    parse_table,
-)
+from tables.ingest.parse import ParseOptions, TableError, TableFormat, TableSummary, parse_table
 from tests.models_store.table_files import Accept, Refuse
 
 

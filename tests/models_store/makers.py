@@ -4,15 +4,15 @@ from typing import Any
 
 from sqlalchemy import update
 
-from models_store.blobs import model_key, table_key
-from models_store.clock import db_now
-from models_store.database import Database
-from models_store.ids import new_id
-from models_store.job_retries import AttemptEnd, Ending
+from models_store.database.clock import db_now
+from models_store.database.database import Database
+from models_store.database.ids import new_id
+from models_store.database.schema import JobRow
+from models_store.files.blobs import model_key, table_key
 from models_store.job_states import Checkpoint, Job, JobKind, NewJob
-from models_store.jobs import Jobs
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.retries import AttemptEnd, Ending
 from models_store.registry import Dataset, NewDataset, NewVersion, Registry
-from models_store.tables import JobRow
 
 PROJECT = "default"
 LEASE_S = 30.0

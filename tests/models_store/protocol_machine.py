@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import select, update
 
-from models_store.clock import db_now
-from models_store.database import Database
+from models_store.database.clock import db_now
+from models_store.database.database import Database
+from models_store.database.schema import (
+    Base,
+    DatasetRow,
+    JobEventRow,
+    JobRow,
+    ModelRow,
+    ModelVersionRow,
+)
 from models_store.errors import (
     CancelledInsteadError,
     DatasetInUseError,
@@ -25,12 +33,11 @@ from models_store.errors import (
     NotFoundError,
     StoreError,
 )
-from models_store.job_retries import OUTSIDE_LIMIT, OWN_LIMIT, Ending
 from models_store.job_states import FINAL_STATES, TRANSITIONS, Job, JobState
-from models_store.job_work import JobWork
-from models_store.jobs import Idempotency, Jobs
+from models_store.jobs.jobs import Idempotency, Jobs
+from models_store.jobs.leases import JobWork
+from models_store.jobs.retries import OUTSIDE_LIMIT, OWN_LIMIT, Ending
 from models_store.registry import Registry
-from models_store.tables import Base, DatasetRow, JobEventRow, JobRow, ModelRow, ModelVersionRow
 from tests.models_store.makers import (
     LEASE_S,
     PROJECT,

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 
-from models_store.tables_io import TableError, TableSummary
+from tables.ingest.parse import TableError, TableSummary
 
 Accept = Callable[..., TableSummary]
 Refuse = Callable[..., TableError]

@@ -6,10 +6,7 @@ from typing import Any
 
 import pytest
 
-from models_store.blobs import BlobStore, part_key, parts_key
-from models_store.bulk_acceptance import accept_sampling, accept_scoring
-from models_store.bulk_schemas import SamplingRequest, ScoringRequest
-from models_store.database import Database
+from models_store.database.database import Database
 from models_store.errors import (
     BlobCorruptError,
     BlobMissingError,
@@ -18,12 +15,15 @@ from models_store.errors import (
     FencedError,
     RequestError,
 )
+from models_store.files.blobs import BlobStore, part_key, parts_key
+from models_store.files.result_parts import Part, load_list, save_list
 from models_store.job_states import Idempotency, Job, JobKind, JobResult, JobState
-from models_store.job_work import JobWork
-from models_store.jobs import Jobs
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
 from models_store.records import Dataset, Version
 from models_store.registry import Registry
-from models_store.result_parts import Part, load_list, save_list
+from models_store.requests.accept_bulk import accept_sampling, accept_scoring
+from models_store.requests.bulk import SamplingRequest, ScoringRequest
 from tests.models_store.makers import (
     LEASE_S,
     PROJECT,

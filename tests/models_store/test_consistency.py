@@ -5,16 +5,23 @@ from typing import Any
 
 import pytest
 
-from models_store.blobs import BlobStore, StoredBlob, part_key, parts_key, result_key, table_key
 from models_store.consistency import Comparison, abandoned_jobs, compare
-from models_store.database import Database
+from models_store.database.database import Database
+from models_store.database.ids import new_id
 from models_store.errors import BlobCorruptError, BlobMissingError
-from models_store.ids import new_id
+from models_store.files.blobs import (
+    BlobStore,
+    StoredBlob,
+    part_key,
+    parts_key,
+    result_key,
+    table_key,
+)
+from models_store.files.result_parts import Part, save_list
 from models_store.job_states import Checkpoint, Job, JobKind, JobResult
-from models_store.job_work import JobWork
-from models_store.jobs import Jobs
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
 from models_store.registry import Registry
-from models_store.result_parts import Part, save_list
 from tests.models_store.makers import LEASE_S, PROJECT, a_version, added, submitted
 
 pytestmark = pytest.mark.fault(144)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from models_store.database import Database
+from models_store.database.database import Database
 from models_store.errors import (
     CancelledInsteadError,
     DatasetInUseError,
@@ -21,8 +21,8 @@ from models_store.errors import (
     StoreError,
 )
 from models_store.job_states import Idempotency, Job, JobState
-from models_store.job_work import JobWork
-from models_store.jobs import Jobs
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
 from models_store.registry import Registry
 from tests.models_store.makers import (
     LEASE_S,

@@ -5,10 +5,10 @@ import re
 import pytest
 from sqlalchemy import select, text, update
 
-from models_store.clock import db_now
+from models_store.database.clock import db_now
+from models_store.database.schema import ApiKeyRow
 from models_store.errors import NotFoundError
 from models_store.keys import Keys, Scope
-from models_store.tables import ApiKeyRow
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import models_store.blobs
-from models_store.blobs import STAGING, BlobStore, StoredBlob, model_key, part_key, table_key
+import models_store.files.blobs
 from models_store.errors import BlobCorruptError, BlobError, StorageFullError
+from models_store.files.blobs import STAGING, BlobStore, StoredBlob, model_key, part_key, table_key
 from tests.lying_disk import Failure, LyingDisk
 
 KEYS = (
@@ -96,7 +96,7 @@ def test_a_store_that_syncs_less_is_found_out(
         return StoredBlob(key=key, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
 
     instead = {"_sync_folder": lambda _folder: None, "_hash_and_sync": hash_only}
-    monkeypatch.setattr(models_store.blobs, skipped, instead[skipped])
+    monkeypatch.setattr(models_store.files.blobs, skipped, instead[skipped])
 
     with pytest.raises((BlobError, AssertionError)):
         test_a_power_cut_at_any_call_takes_nothing_that_was_stored(root, tmp_path)

@@ -13,12 +13,12 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import ColumnDefault, inspect, text
 
-from models_store.clock import db_now
-from models_store.database import Database, migrate
-from models_store.engines import migration_engine, parse_url
+from models_store.database.clock import db_now
+from models_store.database.database import Database, migrate
+from models_store.database.engines import migration_engine, parse_url
+from models_store.database.revisions import head_revision
+from models_store.database.schema import Base
 from models_store.errors import DatabaseUnavailableError, SchemaMismatchError
-from models_store.revisions import head_revision
-from models_store.tables import Base
 from tests.servers import PostgresServer
 
 

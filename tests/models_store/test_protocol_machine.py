@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from models_store import attempt_ends, job_retries
-from models_store.database import Database
+from models_store.database.database import Database
+from models_store.jobs import attempt_ends, retries as job_retries
 from tests.models_store.protocol_machine import ProtocolMachine
 
 COMMON = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)

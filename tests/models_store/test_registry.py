@@ -4,12 +4,12 @@ from dataclasses import asdict
 
 import pytest
 
+from models_store.database.ids import is_id, is_name, new_id
 from models_store.errors import CursorError, NotFoundError, PreconditionError
-from models_store.ids import is_id, is_name, new_id
-from models_store.job_work import JobWork
-from models_store.jobs import Jobs
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
 from models_store.registry import Dataset, DatasetSummary, Registry, Version
-from models_store.version_rows import RevisionCondition
+from models_store.rows.versions import RevisionCondition
 from tests.models_store.makers import LEASE_S, PROJECT, a_dataset, a_version, added, submitted
 
 BAD_NAMES = ["", "A", "a b", "../a", "a/b", "a\0b", ".a", "-a", "a" * 65, "\u00e9", "a\n"]

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 
-from models_store.tables_io import TableError, TableFormat, parse_table, parse_table_isolated
+from tables.ingest.parse import TableError, TableFormat, parse_table, parse_table_isolated
 from tests.models_store.table_files import npy, parquet
 
 CSV, PARQUET, NPY = TableFormat.CSV, TableFormat.PARQUET, TableFormat.NPY

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models_store.tables_io import TableFormat
+from tables.ingest.parse import TableFormat
 from tests.models_store.table_files import npy
 
 NPY = TableFormat.NPY

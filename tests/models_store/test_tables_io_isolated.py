@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from models_store.errors import StorageFullError
-from models_store.table_process import run_child
-from models_store.tables_io import (
+from tables.ingest.parse import (
     ParseOptions,
     TableError,
     TableFormat,
     parse_table,
     parse_table_isolated,
 )
+from tables.sandbox.child import run_child
 
 Child = Callable[..., dict[str, object]]
 

@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 
-from models_store import table_json, table_ndjson
-from models_store.tables_io import (
+from tables.ingest.parse import (
     ParseOptions,
     TableError,
     TableFormat,
@@ -22,6 +21,7 @@ from models_store.tables_io import (
     parse_table,
     parse_table_isolated,
 )
+from tables.readers import json as table_json, table_ndjson
 from tests.attempts import attempts
 
 JSON, NDJSON, ARROW = TableFormat.JSON, TableFormat.NDJSON, TableFormat.ARROW

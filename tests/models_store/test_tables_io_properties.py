@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from models_store.tables_io import ParseOptions, TableFormat, TableSummary, parse_table
+from tables.ingest.parse import ParseOptions, TableFormat, TableSummary, parse_table
 from tests.attempts import attempts
 from tests.models_store.table_outcomes import EXACT, WHOLE, parse, write
 

@@ -22,7 +22,7 @@ import workers.trainer
 import workers.training
 from flows import DivergedError, EpochReport, FitInterrupted, FitState
 from flows.training.state import Json
-from models_store.blobs import BlobStore, model_key, result_key
+from models_store.files.blobs import BlobStore, model_key, result_key
 from tests.models_store.makers import a_version
 from tests.simulation.plan import JobPlan, Poison, Sickness
 from tests.simulation.store import load_state, save_json, save_state
@@ -144,7 +144,7 @@ class Computing:
             yield sampled(row, row + 1)
 
     def result_key(self, job_id: str, attempt: int, *, suffix: str) -> str:
-        """`models_store.blobs.result_key`, asked for when all rows are written."""
+        """`models_store.files.blobs.result_key`, asked for when all rows are written."""
         self._poison_at_the_end()
         return result_key(job_id, attempt, suffix=suffix)
 

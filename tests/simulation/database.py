@@ -10,8 +10,8 @@ from typing import Concatenate, ParamSpec, TypeVar
 from sqlalchemy import StaticPool, create_engine, event
 from sqlalchemy.orm import Session
 
-from models_store.database import Database, migrate
-from models_store.engines import _begin, _to_json
+from models_store.database.database import Database, migrate
+from models_store.database.engines import _begin, _to_json
 from models_store.errors import DatabaseBusyError, DatabaseUnavailableError
 from tests.simulation.kernel import Kernel
 from tests.simulation.modules import database_time
@@ -39,7 +39,7 @@ class SharedDatabase:
         self._kernel = Kernel(0)
         self.rows = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self.rows.execute("PRAGMA foreign_keys=ON")
-        # The one place where the database's clock is replaced: `models_store.clock` asks this.
+        # The one place where the database's clock is replaced: `models_store.database.clock` asks this.
         self.rows.create_function(
             "strftime", 3, lambda *given: database_time(self._kernel, given[2])
         )

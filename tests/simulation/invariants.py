@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from models_store.blobs import BlobStore
+from models_store.files.blobs import BlobStore
 from models_store.job_states import FINAL_STATES, TRANSITIONS, JobKind, JobState
 from tests.simulation.callers import Asked
 from tests.simulation.computing import all_seen, sampled

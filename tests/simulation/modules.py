@@ -191,7 +191,7 @@ def substituted(kernel: Kernel) -> Iterator[pytest.MonkeyPatch]:
 
 
 def database_time(kernel: Kernel, offset: str) -> str:
-    """The database's clock as `models_store.clock` spells it for SQLite, shifted as it asks."""
+    """The database's clock as `models_store.database.clock` spells it for SQLite, shifted as it asks."""
     shift = float(offset.removesuffix(" seconds"))
     moment = _EPOCH + timedelta(seconds=kernel.now + kernel.database_offset_s + shift)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"

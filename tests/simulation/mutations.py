@@ -10,12 +10,12 @@ from types import ModuleType
 import pytest
 
 import app.queue
-import models_store.idempotency
-import models_store.job_retries
-import models_store.job_rows
-import models_store.job_work
-import models_store.jobs
+import models_store.jobs.jobs
+import models_store.jobs.leases
+import models_store.jobs.retries
+import models_store.jobs.rows
 import models_store.registry
+import models_store.rows.idempotency
 import workers.fitness
 import workers.sweep
 import workers.trainer
@@ -136,9 +136,9 @@ MUTATIONS = (
     Mutation(
         "writes are fenced by the attempt",
         (
-            Change(models_store.job_rows, "held", "JobRow.attempt == attempt,", ""),
+            Change(models_store.jobs.rows, "held", "JobRow.attempt == attempt,", ""),
             Change(
-                models_store.job_work,
+                models_store.jobs.leases,
                 "_renew",
                 "JobRow.id == job_id, JobRow.attempt == attempt,",
                 "JobRow.id == job_id,",
@@ -151,7 +151,7 @@ MUTATIONS = (
         "a lease holds until its end",
         (
             Change(
-                models_store.job_rows,
+                models_store.jobs.rows,
                 "expired_leases",
                 "JobRow.lease_expires_at <= db_now()",
                 "JobRow.id.is_not(None)",
@@ -163,23 +163,25 @@ MUTATIONS = (
         "one key is one job",
         (
             Change(
-                models_store.idempotency,
+                models_store.rows.idempotency,
                 "claim_key",
                 "where=IdempotencyRow.expires_at <= db_now()",
                 "where=None",
             ),
-            Change(models_store.jobs.Jobs, "submitted", "known_resource(", "(lambda *_: None)("),
+            Change(
+                models_store.jobs.jobs.Jobs, "submitted", "known_resource(", "(lambda *_: None)("
+            ),
         ),
         "one key,",
     ),
     Mutation(
         "no success after a cancel",
-        (Change(models_store.job_work, "_finish", "if row.cancel_requested:", "if False:"),),
+        (Change(models_store.jobs.leases, "_finish", "if row.cancel_requested:", "if False:"),),
         "succeeds after a cancel",
     ),
     Mutation(
         "a cancel holds for a job that fails",
-        (Change(models_store.job_work, "_fail", "if not row.cancel_requested:", "if row:"),),
+        (Change(models_store.jobs.leases, "_fail", "if not row.cancel_requested:", "if row:"),),
         "cancelled, and not so in the end",
         where=_diverging_jobs_are_cancelled,
     ),
@@ -200,7 +202,7 @@ MUTATIONS = (
         "a checkpoint is named as long as it may be needed",
         (
             Change(
-                models_store.job_work,
+                models_store.jobs.leases,
                 "_name_checkpoint",
                 "in named[_CHECKPOINTS_KEPT:]",
                 "in named[1:]",
@@ -216,18 +218,18 @@ MUTATIONS = (
     ),
     Mutation(
         "poison ends",
-        (Change(models_store.job_retries, "verdict", "if len(counted) >= ", "if 0 > "),),
+        (Change(models_store.jobs.retries, "verdict", "if len(counted) >= ", "if 0 > "),),
         "not over",
     ),
     Mutation(
         "what is done from outside does not speak against a job",
-        (Value(models_store.job_retries, "OUTSIDE_LIMIT", models_store.job_retries.OWN_LIMIT),),
+        (Value(models_store.jobs.retries, "OUTSIDE_LIMIT", models_store.jobs.retries.OWN_LIMIT),),
         "an innocent job is failed (crash_loop)",
         where=_trainers_are_killed,
     ),
     Mutation(
         "a newer checkpoint is progress",
-        (Change(models_store.job_work, "_name_checkpoint", "row.failures = []", "pass"),),
+        (Change(models_store.jobs.leases, "_name_checkpoint", "row.failures = []", "pass"),),
         "a newer checkpoint is no progress",
     ),
     Mutation(

@@ -12,7 +12,7 @@ import app.queue
 import workers.main
 from app.queue import JobQueue
 from models_store.errors import BlobError, DatabaseUnavailableError
-from models_store.jobs import Jobs
+from models_store.jobs.jobs import Jobs
 from models_store.registry import Registry
 from tests.simulation.broker import Broker
 from tests.simulation.database import SimulatedDatabase

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-import models_store.blobs
+import models_store.files.blobs
 from flows import FitState
-from models_store.acceptance import accept_training
-from models_store.blobs import BlobStore, StoredBlob, imported_key, table_key
-from models_store.bulk_schemas import AcceptedSampling
 from models_store.errors import BlobMissingError
-from models_store.flow_limits import TrainingLimits
+from models_store.files.blobs import BlobStore, StoredBlob, imported_key, table_key
 from models_store.records import Dataset, NewDataset
-from models_store.schemas import TrainingRequest
+from models_store.requests.accept_training import accept_training
+from models_store.requests.bulk import AcceptedSampling
+from models_store.requests.flow_limits import TrainingLimits
+from models_store.requests.training import TrainingRequest
 from tests.models_store.makers import PROJECT, a_dataset, a_version
 from tests.simulation.plan import JobPlan
 
@@ -104,15 +104,15 @@ class Store:
 
 def patch_files(patch: pytest.MonkeyPatch, around: Callable[[str, Callable[[], Any]], Any]) -> None:
     """Have every durable write of the real store go through `around(folder, write)`."""
-    hash_and_sync = models_store.blobs._hash_and_sync
+    hash_and_sync = models_store.files.blobs._hash_and_sync
     patch.setattr(
-        models_store.blobs,
+        models_store.files.blobs,
         "_hash_and_sync",
         lambda path, key: around(key.partition("/")[0], lambda: hash_and_sync(path, key)),
     )
     # What a power cut does to a file that was not synced is another test's; this is memory.
-    patch.setattr(models_store.blobs, "_sync_folder", lambda _folder: None)
-    patch.setattr(models_store.blobs, "os", _NoSync())
+    patch.setattr(models_store.files.blobs, "_sync_folder", lambda _folder: None)
+    patch.setattr(models_store.files.blobs, "os", _NoSync())
 
 
 class _NoSync:
@@ -126,12 +126,12 @@ class _NoSync:
 
 
 def save_state(blobs: BlobStore, key: str, state: FitState) -> StoredBlob:
-    """`models_store.checkpoints.save_state` for a state without tensors."""
+    """`models_store.files.checkpoints.save_state` for a state without tensors."""
     return save_json(blobs, key, state.meta)
 
 
 def load_state(blobs: BlobStore, key: str, sha256: str) -> FitState:
-    """`models_store.checkpoints.load_state` for a state without tensors."""
+    """`models_store.files.checkpoints.load_state` for a state without tensors."""
     return FitState(tensors={}, meta=json.loads(blobs.verify(key, sha256).read_text()))
 
 

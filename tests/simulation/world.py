@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from models_store.database import Database
+from models_store.database.database import Database
 from models_store.errors import BlobError, DatabaseUnavailableError
+from models_store.files.store_identity import adopt
 from models_store.job_states import FINAL_STATES
 from models_store.registry import Registry
-from models_store.store_identity import adopt
 from tests.models_store.makers import PROJECT
 from tests.simulation.broker import Broker
 from tests.simulation.callers import Asked, Caller

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from models_store.database import Database
+from models_store.database.database import Database
 from tests.servers import tied
 from tests.workers.place import Place, PlaceRedis, Running
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import models_store.blobs
-import models_store.job_work
+import models_store.files.blobs
+import models_store.jobs.leases
 import workers.supervisor
-from models_store.blobs import BlobStore
-from models_store.database import Database
-from models_store.job_work import JobWork
+from models_store.database.database import Database
+from models_store.files.blobs import BlobStore
+from models_store.jobs.leases import JobWork
 from workers.protocol import EpochDone, Message, Started, Task
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
@@ -91,7 +91,7 @@ POINTS = {
         BlobStore, "commit", after=False, nth=2, counts=_of_checkpoint
     ),
     "after the checkpoint's rename": Point(
-        models_store.blobs, "_sync_folder", after=False, nth=2, counts=_in_jobs
+        models_store.files.blobs, "_sync_folder", after=False, nth=2, counts=_in_jobs
     ),
     "after the checkpoint": Point(BlobStore, "commit", after=True, nth=2, counts=_of_checkpoint),
     "before the row names it": Point(JobWork, "record_epoch", after=False, nth=2),
@@ -100,12 +100,12 @@ POINTS = {
     "after an old checkpoint went": Point(BlobStore, "delete", after=True),
     "before the model's rename": Point(BlobStore, "commit", after=False, counts=_of_model),
     "after the model's rename": Point(
-        models_store.blobs, "_sync_folder", after=False, counts=_in_models
+        models_store.files.blobs, "_sync_folder", after=False, counts=_in_models
     ),
     "after the model": Point(BlobStore, "commit", after=True, counts=_of_model),
     "before the version": Point(JobWork, "finish", after=False),
     "between version and commit": Point(
-        models_store.job_work, "move", after=True, counts=_to_success
+        models_store.jobs.leases, "move", after=True, counts=_to_success
     ),
     "after the version": Point(JobWork, "finish", after=True),
     "before the release": Point(JobWork, "release", after=False, stopping=True),

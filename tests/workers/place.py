@@ -15,28 +15,28 @@ from pydantic import BaseModel
 from sqlalchemy import text
 
 from densityd import private_redis
-from models_store.acceptance import accept_training
-from models_store.blobs import BlobStore, table_key
-from models_store.bulk_acceptance import accept_sampling, accept_scoring
-from models_store.bulk_schemas import SamplingRequest, ScoringRequest
-from models_store.database import Database, migrate
-from models_store.flow_limits import TrainingLimits
-from models_store.ids import new_id
+from models_store.database.database import Database, migrate
+from models_store.database.ids import new_id
+from models_store.database.usage import stored_bytes
+from models_store.files.blobs import BlobStore, table_key
 from models_store.job_states import Job, JobKind, JobState, NewJob
-from models_store.job_work import JobWork
-from models_store.jobs import Jobs
-from models_store.records import Dataset, NewDataset, Version
-from models_store.registry import Registry
-from models_store.reservations import (
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
+from models_store.jobs.reservations import (
     sampling_reservation,
     scoring_reservation,
     training_reservation,
     variational_reservation,
 )
-from models_store.schemas import TrainingRequest
-from models_store.usage import stored_bytes
-from models_store.variational_acceptance import accept_variational, dataset_of
-from models_store.variational_schemas import VariationalRequest
+from models_store.records import Dataset, NewDataset, Version
+from models_store.registry import Registry
+from models_store.requests.accept_bulk import accept_sampling, accept_scoring
+from models_store.requests.accept_training import accept_training
+from models_store.requests.accept_variational import accept_variational, dataset_of
+from models_store.requests.bulk import SamplingRequest, ScoringRequest
+from models_store.requests.flow_limits import TrainingLimits
+from models_store.requests.training import TrainingRequest
+from models_store.requests.variational import VariationalRequest
 from tests.app.serving import registered
 from tests.models_store.makers import no_wait
 from tests.servers import tied

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from flows import compile_flow, quantiles_of, rank_among
-from models_store.blobs import model_key
-from models_store.bulk_schemas import AcceptedSampling, AcceptedScoring
-from models_store.checkpoints import save_model
+from models_store.files.blobs import model_key
+from models_store.files.checkpoints import save_model
 from models_store.records import Dataset
+from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
 from tests.app.serving import SPEC, a_flow
 from tests.workers.place import Place
 from tests.workers.test_training import ref
@@ -52,7 +52,7 @@ def _same_threads() -> Iterator[None]:
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of 256 rows, and blocks of 300, so that a thousand rows are many of either."""
     monkeypatch.setattr("workers.bulk._CPU_STEP_ROWS", 256)
-    monkeypatch.setattr("models_store.table_writers._GROUP_ROWS", 300)
+    monkeypatch.setattr("tables.writers._GROUP_ROWS", 300)
 
 
 @pytest.fixture

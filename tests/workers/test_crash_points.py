@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models_store.blobs import STAGING
+from models_store.files.blobs import STAGING
 from models_store.job_states import JobState
 from tests.workers.crash_child import DIED, POINTS, InlineTrainer, settings_of
 from tests.workers.place import Place

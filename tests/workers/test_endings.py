@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from models_store.job_retries import AttemptEnd, Ending
+from models_store.jobs.retries import AttemptEnd, Ending
 from workers.endings import end_of, out_of_memory_kills
 
 

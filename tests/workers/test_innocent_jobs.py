@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from models_store.job_retries import OWN_LIMIT
 from models_store.job_states import JobState
+from models_store.jobs.retries import OWN_LIMIT
 from tests.workers.place import ENDLESS, Place, Running, wait_until
 
 Supervise = Callable[..., Running]

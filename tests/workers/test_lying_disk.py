@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from models_store.blobs import STAGING, BlobStore
 from models_store.consistency import compare
+from models_store.files.blobs import STAGING, BlobStore
 from models_store.job_states import JobState
 from tests.lying_disk import Failure, LyingDisk
 from tests.workers.crash_child import InlineTrainer, settings_of

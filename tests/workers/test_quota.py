@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from models_store.result_parts import load_list
-from models_store.usage import EVENT_BYTES
+from models_store.database.usage import EVENT_BYTES
+from models_store.files.result_parts import load_list
 from tests.workers.place import ENDLESS, Place, Running, wait_until
 from workers import bulk
 from workers.assignment import scoring_task, training_task

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from models_store.blobs import STORE_ID
+from models_store.files.blobs import STORE_ID
+from models_store.files.store_identity import adopt
 from models_store.job_states import JobState
-from models_store.live_workers import Workers
-from models_store.store_identity import adopt
+from models_store.jobs.live_workers import Workers
 from tests.workers.place import ENDLESS, Place, Running, wait_until
 from workers.fitness import Fitness
 from workers.heartbeat import heartbeat_of

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from models_store.blobs import BlobStore
-from models_store.database import Database
+from models_store.database.database import Database
+from models_store.files.blobs import BlobStore
 from models_store.job_states import JobState
 from tests.servers import PostgresServer
 from tests.workers.place import ENDLESS, Place, Running, is_alive, wait_until

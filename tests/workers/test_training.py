@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from models_store.acceptance import accept_training
-from models_store.checkpoints import load_model
+from models_store.files.checkpoints import load_model
 from models_store.records import Dataset
-from models_store.schemas import AcceptedSplit, TrainingRequest
+from models_store.requests.accept_training import accept_training
+from models_store.requests.training import AcceptedSplit, TrainingRequest
 from tests.workers.place import FLOW, LIMITS, Place
 from workers.data import moments, split_rows
 from workers.devices import find_device

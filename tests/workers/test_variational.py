@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from flows import LinearRegression
-from models_store.checkpoints import load_model
+from models_store.files.checkpoints import load_model
 from models_store.records import Dataset
-from models_store.variational_acceptance import accept_variational
-from models_store.variational_schemas import VariationalRequest
+from models_store.requests.accept_variational import accept_variational
+from models_store.requests.variational import VariationalRequest
 from tests.workers.place import FLOW, LIMITS, Place
 from tests.workers.test_training import epochs, ref, result
 from workers.errors import TrainingError

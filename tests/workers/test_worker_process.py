@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from densityd import private_redis
-from models_store.blobs import STAGING
+from models_store.files.blobs import STAGING
 from models_store.job_states import JobState
 from tests.workers.place import (
     ENDLESS,

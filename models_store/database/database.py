@@ -1,0 +1,234 @@
+"""The database: one engine a process, short transactions, errors in the store's own words."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import event, inspect, text
+from sqlalchemy.orm import Session
+
+from models_store.database.ballast import Ballast
+from models_store.database.clock import db_now
+from models_store.database.driver_errors import may_rerun, translated
+from models_store.database.engines import parse_url, service_engine, sqlite_file
+from models_store.database.filesystems import network_filesystem
+from models_store.database.revisions import head_revision, migrate, named
+from models_store.database.usage import charge
+from models_store.errors import (
+    DatabaseBusyError,
+    DatabaseUnavailableError,
+    SchemaMismatchError,
+    StorageFullError,
+)
+
+__all__ = ["Database", "db_now", "migrate"]
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_RETRIES = 3
+_FIRST_RETRY_S = 0.02
+
+
+class _Writing(Session):
+    """A session that may write: it counts what projects store as their rows change."""
+
+
+event.listen(_Writing, "before_flush", charge)
+
+
+class Database:
+    """Transactions on SQLite (one file) or PostgreSQL; safe to share between threads.
+
+    Every transaction is short: nothing waits for a network or a flow while one is open.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        busy_timeout_s: float = 5.0,
+        pool_size: int = 5,
+        ballast_bytes: int = 0,
+    ) -> None:
+        """Prepare the engine; no connection is made yet.
+
+        Args:
+            url: ``sqlite:///file`` or ``postgresql://user:password@host/name``.
+            busy_timeout_s: longest wait for another transaction, for a connection of the pool,
+                and for the server to answer a connect.
+            pool_size: connections that stay open; as many again may open for a moment.
+            ballast_bytes: space that is kept for `transact_freeing` beside a SQLite file.
+        """
+        self._url = parse_url(url)
+        self._file = sqlite_file(self._url)
+        self._engine = service_engine(self._url, busy_timeout_s=busy_timeout_s, pool_size=pool_size)
+        self._busy_timeout_s = busy_timeout_s
+        self._writers = threading.Lock()
+        self._write, self._read = self._engine, self._engine
+        # A read sees one moment of the database, on both of them.
+        self._ballast: Ballast | None = None
+        if self._file is not None and ballast_bytes > 0:
+            self._ballast = Ballast(self._file.parent, ballast_bytes)
+        if self._file is None:
+            self._read = self._engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+        else:
+            self._write = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+
+    @property
+    def is_server(self) -> bool:
+        """Whether it is a server, which may be away for a while, and not a file."""
+        return self._file is None
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction that may write; it commits at the end, or rolls back on an error.
+
+        Raises:
+            DatabaseBusyError: others held a lock for too long.
+            DatabaseUnavailableError: the database cannot be used.
+            StorageFullError: its disk is full.
+        """
+        with (
+            self._turn(),
+            translated(),
+            _Writing(self._write, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One transaction that only reads; on SQLite it waits for no writer."""
+        with translated(), Session(self._read, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def transact(
+        self, work: Callable[Concatenate[Session, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a function in a write transaction; again, a few times, when the database asks.
+
+        Args:
+            work: takes the session first; it must be safe to run again after a rollback.
+            *args: passed on.
+            **kwargs: passed on.
+
+        Raises:
+            DatabaseBusyError: it was in the way of others every time.
+            DatabaseUnavailableError: the database cannot be used.
+            StorageFullError: its disk is full.
+        """
+        for attempt in range(_RETRIES):
+            try:
+                with self.write() as session:
+                    return work(session, *args, **kwargs)
+            except DatabaseBusyError as error:
+                if not may_rerun(error):
+                    raise
+                log.info("transaction collided with another, attempt %d", attempt + 1)
+                time.sleep(_FIRST_RETRY_S * 2**attempt)
+        with self.write() as session:
+            return work(session, *args, **kwargs)
+
+    def transact_freeing(
+        self, work: Callable[Concatenate[Session, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a function that makes room, as `transact`; on a full disk with the help of ballast.
+
+        Call `restore_ballast` once the room is there.
+        """
+        while True:
+            try:
+                return self.transact(work, *args, **kwargs)
+            except StorageFullError:
+                if self._ballast is None or not self._ballast.release():
+                    raise
+
+    def restore_ballast(self) -> None:
+        """Make the ballast whole, if there is room for it; cheap where it is."""
+        if self._ballast is not None:
+            self._ballast.restore()
+
+    def ping(self) -> None:
+        """Ask the database for a sign of life.
+
+        Raises:
+            DatabaseError: it gave none.
+        """
+        with self.read() as session:
+            session.execute(text("SELECT 1"))
+
+    def try_write(self) -> None:
+        """Commit a write that changes nothing, which tells whether others could be.
+
+        Raises:
+            DatabaseBusyError: others held a lock for too long.
+            DatabaseUnavailableError: it takes no writes.
+            StorageFullError: its disk is full.
+        """
+        with self.write() as session:
+            session.execute(text("UPDATE alembic_version SET version_num = version_num"))
+
+    def revision(self) -> str | None:
+        """Return the schema revision of the database, None if it has no schema yet.
+
+        Raises:
+            DatabaseError: the database cannot be used.
+        """
+        if self._file is not None and not self._file.exists():
+            return None
+        with self.read() as session:
+            if not inspect(session.connection()).has_table("alembic_version"):
+                return None
+            return session.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+    def check_revision(self) -> None:
+        """Refuse a database that this code cannot use; called once, when a process starts.
+
+        Raises:
+            SchemaMismatchError: its schema is older or newer than this code.
+            DatabaseUnavailableError: it cannot be used; the message names it.
+        """
+        with named(str(self._file or self._url)):
+            found = self.revision()
+            if found != head_revision():
+                raise SchemaMismatchError(found=found, expected=head_revision())
+            if self._file is not None:
+                self._check_file(self._file)
+
+    def dispose(self) -> None:
+        """Close every connection of the pool."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let this process's writers to SQLite queue here.
+
+        SQLite has its writers poll with growing pauses, so the unlucky one of many starves.
+        """
+        if self._file is None:
+            yield
+            return
+        if not self._writers.acquire(timeout=self._busy_timeout_s):
+            raise DatabaseBusyError
+        try:
+            yield
+        finally:
+            self._writers.release()
+
+    def _check_file(self, file: Path) -> None:
+        kind = network_filesystem(file.resolve())
+        if kind is not None:
+            log.warning("%s is on %s: SQLite is safe on a local disk only", file, kind)
+        with self.read() as session:
+            verdict = session.execute(text("PRAGMA quick_check(1)")).scalar()
+        if verdict != "ok":
+            raise DatabaseUnavailableError("The database file is damaged.")

@@ -1,0 +1,311 @@
+"""The tables. Times come from the database's clock; every row belongs to a project."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from models_store.database.clock import Instant, db_now
+
+JsonObject = dict[str, Any]
+
+# SQLite counts rows only in a column declared exactly INTEGER PRIMARY KEY.
+_Counter = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """Make an index of those rows alone, on both databases."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
+class Base(DeclarativeBase):
+    """Names constraints by convention, so that migrations can speak of them on both databases."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 (SQLAlchemy reads it from the class)
+        str: Text,
+        datetime: Instant,
+        JsonObject: JSON(none_as_null=True),
+        list[JsonObject]: JSON(none_as_null=True),
+        list[str]: JSON(none_as_null=True),
+    }
+
+
+class DatasetRow(Base):
+    """An uploaded table whose bytes are durable in the blob store."""
+
+    __tablename__ = "dataset"
+    __table_args__ = (Index(None, "project", "position"),)
+
+    # Listings go by position: it has no ties, which a clock has.
+    position: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    project: Mapped[str]
+    name: Mapped[str | None]
+    rows: Mapped[int] = mapped_column(BigInteger)
+    dtype: Mapped[str]
+    columns: Mapped[list[JsonObject]]
+    warnings: Mapped[list[JsonObject]]
+    source_format: Mapped[str]
+    source_sha256: Mapped[str]
+    key: Mapped[str]
+    sha256: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    # Number of the columns, which a listing shows without reading them.
+    width: Mapped[int]
+    # Part of the project's `UsageRow.bytes`; `models_store.database.usage` sets it.
+    charged_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class JobRow(Base):
+    """A job; the only truth about it. A message in the queue is a hint to look here."""
+
+    __tablename__ = "job"
+    __table_args__ = (
+        Index(None, "state", "queued_at", "position"),
+        Index(None, "project", "position"),
+        Index(None, "project", "state", "position"),
+        Index(None, "finished_at", **_where("checkpoint_bytes > 0")),
+        CheckConstraint(
+            "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"
+        ),
+    )
+
+    position: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    project: Mapped[str]
+    kind: Mapped[str]
+    state: Mapped[str]
+    # The fencing token: a worker's writes count only while its attempt is the present one.
+    attempt: Mapped[int] = mapped_column(default=0)
+    worker: Mapped[str | None]
+    claimed_at: Mapped[datetime | None]
+    lease_expires_at: Mapped[datetime | None]
+    # Time that attempts before the present one ran for, since the job was submitted or resumed.
+    run_seconds: Mapped[float] = mapped_column(default=0.0)
+    # Attempts that failed since the last progress, oldest first.
+    failures: Mapped[list[JsonObject]] = mapped_column(default=list)
+    # No worker claims it earlier, and this one only some seconds later still.
+    not_before: Mapped[datetime | None]
+    failed_on: Mapped[str | None]
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    dispatched: Mapped[bool] = mapped_column(default=False)
+    model_name: Mapped[str]
+    model_version: Mapped[int | None]
+    dataset_id: Mapped[str | None]
+    request: Mapped[JsonObject]
+    progress: Mapped[JsonObject | None]
+    metrics: Mapped[JsonObject | None]
+    checkpoints: Mapped[list[JsonObject]] = mapped_column(default=list)
+    # The file that a bulk job made.
+    result: Mapped[JsonObject | None]
+    error_code: Mapped[str | None]
+    error_detail: Mapped[str | None]
+    last_epoch: Mapped[int] = mapped_column(default=0)
+    # Position of the furthest checkpoint, in steps of the optimiser or rows.
+    last_step: Mapped[int] = mapped_column(BigInteger, default=0)
+    last_event: Mapped[int] = mapped_column(default=0)
+    request_id: Mapped[str | None]
+    traceparent: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    queued_at: Mapped[datetime] = mapped_column(default=db_now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    # Of the request and of the events, which are rows, too.
+    metadata_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    # Of the files that `checkpoints` name.
+    checkpoint_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    # The most that the job may come to store, files and rows, while it has not ended.
+    reserved_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    # As of a dataset.
+    charged_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class JobDatasetRow(Base):
+    """A dataset that a job reads: it cannot be deleted before the job has ended.
+
+    No foreign key: a deleted dataset leaves its id in the history of what was made from it.
+    """
+
+    __tablename__ = "job_dataset"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), primary_key=True)
+    dataset_id: Mapped[str] = mapped_column(primary_key=True, index=True)
+    project: Mapped[str]
+
+
+class JobEventRow(Base):
+    """What happened to a job, numbered from 1 without gaps."""
+
+    __tablename__ = "job_event"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    project: Mapped[str]
+    event: Mapped[str]
+    data: Mapped[JsonObject]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class WorkerRow(Base):
+    """A worker's last sign of life; ``unfit`` says why it takes no jobs."""
+
+    __tablename__ = "worker"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    seen_at: Mapped[datetime]
+    unfit: Mapped[str | None]
+
+
+class StoreRow(Base):
+    """The blob store that belongs to this database; there is one row at the most.
+
+    It counts once it is ``marked``: the store has a file that says so.
+    """
+
+    __tablename__ = "store"
+    __table_args__ = (CheckConstraint("position = 1", name="single"),)
+
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    identity: Mapped[str]
+    marked: Mapped[bool]
+
+
+class IdempotencyRow(Base):
+    """What a caller's idempotency key stands for, until it expires.
+
+    A job or a dataset by its id, an imported version by the key of its weights.
+    """
+
+    __tablename__ = "idempotency"
+
+    project: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]
+    resource_id: Mapped[str]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class ModelRow(Base):
+    """A name under which versions are counted; it exists from its first version on."""
+
+    __tablename__ = "model"
+    __table_args__ = (UniqueConstraint("project", "name"), Index(None, "project", "id"))
+
+    id: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    project: Mapped[str]
+    name: Mapped[str]
+    # Counted here, under this row's lock, so that versions are 1..n without a gap.
+    latest_version: Mapped[int] = mapped_column(default=0)
+    # Never goes back, so that an alias made anew does not repeat an old ETag.
+    alias_revision: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class ModelVersionRow(Base):
+    """A trained flow; never changed after it is written."""
+
+    __tablename__ = "model_version"
+    __table_args__ = (UniqueConstraint("model_id", "version"),)
+
+    id: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    project: Mapped[str]
+    model_id: Mapped[int] = mapped_column(_Counter, ForeignKey("model.id"))
+    version: Mapped[int]
+    # Null in versions that were imported, as is the seed.
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("job.id"), unique=True)
+    family: Mapped[str]
+    dim: Mapped[int]
+    columns: Mapped[list[str]]
+    # Null in versions from before there were contexts.
+    context_columns: Mapped[list[str] | None]
+    flow: Mapped[JsonObject]
+    preprocessing: Mapped[JsonObject]
+    parameters: Mapped[int] = mapped_column(BigInteger)
+    metrics: Mapped[JsonObject]
+    dataset_id: Mapped[str | None]
+    dataset_sha256: Mapped[str | None]
+    target: Mapped[JsonObject | None]
+    # Quantiles of the log densities of rows that it was not trained on; null where there are none.
+    held_out: Mapped[JsonObject | None]
+    seed: Mapped[int | None] = mapped_column(BigInteger)
+    code_version: Mapped[str]
+    checkpoint_key: Mapped[str]
+    checkpoint_sha256: Mapped[str]
+    checkpoint_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    # As of a dataset.
+    charged_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class ModelAliasRow(Base):
+    """A movable name for one version of a model."""
+
+    __tablename__ = "model_alias"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["model_id", "version"],
+            ["model_version.model_id", "model_version.version"],
+        ),
+    )
+
+    model_id: Mapped[int] = mapped_column(_Counter, ForeignKey("model.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str]
+    version: Mapped[int]
+    revision: Mapped[int]
+    updated_at: Mapped[datetime] = mapped_column(default=db_now(), onupdate=db_now())
+
+
+class ApiKeyRow(Base):
+    """A key that lets its bearer into one project; kept when it is revoked, as a record."""
+
+    __tablename__ = "api_key"
+    __table_args__ = (CheckConstraint("scope IN ('read', 'write', 'admin')", name="scope"),)
+
+    position: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    project: Mapped[str]
+    scope: Mapped[str]
+    # Of the secret, which is random: a plain hash cannot be guessed back.
+    secret_sha256: Mapped[str]
+    # Requests a second; null: the service's setting.
+    rate: Mapped[float | None]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class UsageRow(Base):
+    """Bytes that a project stores or has reserved: the sum of `charged_bytes` of its rows.
+
+    Kept, not computed, so that a submission costs the same however much there is. Whoever changes
+    it holds its lock until the end of the transaction, so submissions that race cannot pass a quota.
+    """
+
+    __tablename__ = "usage"
+
+    project: Mapped[str] = mapped_column(primary_key=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)

@@ -1,0 +1,107 @@
+"""Bytes that a project stores, counted as its rows change, and how many it may store.
+
+Every row of a dataset, a job or a version holds what it is charged with; the project's `UsageRow`
+holds the sum. One function, called before every flush, keeps both right: nothing else adds to them.
+"""
+
+import json
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, UOWTransaction
+
+from models_store.database.schema import DatasetRow, JobRow, ModelVersionRow, UsageRow
+from models_store.database.upserts import insert_into
+from models_store.errors import LimitError
+from models_store.job_states import FINAL_STATES, JobKind
+
+EVENT_BYTES = 256
+"""Bytes that the row of an event takes beside its data."""
+
+_ROW_BYTES = 1024  # of any row: identities, hashes, times and indexes, an idempotency record
+_Charged = DatasetRow | JobRow | ModelVersionRow
+
+
+def json_bytes(value: object) -> int:
+    """Return how many bytes a value takes in a column of JSON."""
+    return len(json.dumps(value, separators=(",", ":")))
+
+
+def charge(session: Session, _context: UOWTransaction, _instances: object) -> None:
+    """Bring what rows are charged with, and their projects' sums, up to date: before each flush."""
+    more: dict[str, int] = {}
+    for row in session.new | session.dirty | session.deleted:
+        if isinstance(row, _Charged):
+            now = 0 if row in session.deleted else _charge(row)
+            change = now - (row.charged_bytes or 0)
+            if change:
+                row.charged_bytes = now
+                more[row.project] = more.get(row.project, 0) + change
+    for project, change in sorted(more.items()):
+        session.execute(
+            insert_into(session, UsageRow)
+            .values(project=project, bytes=change)
+            .on_conflict_do_update(
+                index_elements=[UsageRow.project], set_={"bytes": UsageRow.bytes + change}
+            )
+        )
+
+
+def stored_bytes(session: Session, project: str) -> int:
+    """Return what a project stores and has reserved."""
+    return session.scalar(select(UsageRow.bytes).where(UsageRow.project == project)) or 0
+
+
+def check_storage(session: Session, project: str, max_bytes: int, *, more: int = 0) -> None:
+    """Refuse to let a project store more than it may.
+
+    After the flush of what it adds, this is exact: the row of the sum is locked until the
+    transaction ends, and others that add to it wait.
+
+    Args:
+        session: Transaction, in which what was added is flushed.
+        project: Project that stores it.
+        max_bytes: Bytes that it may store.
+        more: Bytes that would come on top.
+
+    Raises:
+        LimitError: `quota-storage`.
+    """
+    wanted = stored_bytes(session, project) + more
+    if wanted > max_bytes:
+        raise LimitError(
+            "quota-storage",
+            f"The project may store {max_bytes:,} bytes and would have {wanted:,}, with what its"
+            " unfinished jobs may come to store; delete datasets or results that are not needed.",
+        )
+
+
+def _charge(row: _Charged) -> int:
+    match row:
+        case DatasetRow():
+            return _ROW_BYTES + row.bytes + json_bytes(row.columns) + json_bytes(row.warnings)
+        case ModelVersionRow():
+            described = (
+                row.columns,
+                row.context_columns,
+                row.flow,
+                row.metrics,
+                row.target,
+                row.held_out,
+            )
+            return _ROW_BYTES + row.checkpoint_bytes + sum(map(json_bytes, described))
+        case JobRow():
+            return _charge_of_job(row)
+
+
+def _charge_of_job(row: JobRow) -> int:
+    row.checkpoint_bytes = _checkpoint_bytes(row)
+    result_bytes = 0 if row.result is None else int(row.result["bytes"])
+    stored = _ROW_BYTES + (row.metadata_bytes or 0) + row.checkpoint_bytes + result_bytes
+    return stored if row.state in FINAL_STATES else max(stored, row.reserved_bytes or 0)
+
+
+def _checkpoint_bytes(row: JobRow) -> int:
+    """Return the bytes of a job's checkpoints; one byte for each from before they were kept."""
+    sizes = [int(checkpoint.get("bytes", 1)) for checkpoint in row.checkpoints or ()]
+    # Of bulk work, the newest list names the parts of the older ones, too.
+    return sum(sizes) if JobKind(row.kind).makes_version else max(sizes, default=0)

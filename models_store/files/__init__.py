@@ -1,0 +1,1 @@
+"""Files of the store: blobs, checkpoints, model files and parts of results."""

@@ -1,0 +1,252 @@
+"""Every read and write of weights: safetensors, described by JSON in the file's own header.
+
+There is no pickle on any path. A file is read only after its bytes were hashed and found to be
+those that its row in the database names; safetensors alone would load a flipped bit silently.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from flows import (
+    FitState,
+    Flow,
+    FlowError,
+    FlowSpec,
+    PreprocessingSpec,
+    build,
+    count_parameters,
+    spec_from_dict,
+    spec_to_dict,
+)
+from models_store.errors import (
+    BlobCorruptError,
+    BlobDiskError,
+    CheckpointMismatchError,
+    StorageFullError,
+)
+from models_store.files.blobs import BlobStore, StoredBlob
+from models_store.requests.training import Levels, Preprocessing
+
+# One entry, so that equal contents are equal bytes: the order of several is not defined.
+_METADATA_KEY = "densityd"
+_STEPS, _WIDTHS = "preprocessing.steps", "preprocessing.widths"
+_CONTEXT_MEAN = "context.standardise.mean"
+_NO_SPACE = "os error 28"
+
+
+class ModelHeader(BaseModel):
+    """What the file of a model says about itself: all that building its flow takes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    kind: Literal["model"] = "model"
+    spec: dict[str, Any]
+    dim: int
+    columns: list[str]
+    context_columns: list[str] = []
+    preprocessing: dict[str, Any]
+
+
+class _StateHeader(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    kind: Literal["state"] = "state"
+    meta: dict[str, Any]
+
+
+def save_model(  # noqa: PLR0913  where to, the flow, and what it is made of
+    blobs: BlobStore,
+    key: str,
+    flow: Flow,
+    *,
+    spec: FlowSpec,
+    columns: Sequence[str],
+    context_columns: Sequence[str] = (),
+    preprocessing: Mapping[str, Any],
+) -> StoredBlob:
+    """Store a trained flow durably, with all that building it again takes.
+
+    Args:
+        blobs: where to.
+        key: under which name.
+        flow: built from `spec`.
+        spec: what `flow` is.
+        columns: names of the columns that it models, in order.
+        context_columns: names of those that it is conditioned on.
+        preprocessing: the accepted request's; tells whether the flow standardises.
+
+    Raises:
+        StorageFullError: nothing was stored.
+    """
+    header = ModelHeader(
+        spec=spec_to_dict(spec),
+        dim=flow.dim,
+        columns=list(columns),
+        context_columns=list(context_columns),
+        preprocessing=dict(preprocessing),
+    )
+    return _save(blobs, key, flow.state_dict(), header.model_dump())
+
+
+def load_model(
+    blobs: BlobStore,
+    key: str,
+    sha256: str,
+    *,
+    spec: Mapping[str, Any] | None = None,
+    columns: Sequence[str] | None = None,
+) -> Flow:
+    """Load a flow, ready for use, in evaluation mode.
+
+    Args:
+        blobs: where from.
+        key: its name there.
+        sha256: the hash of its bytes that the database holds.
+        spec: what the database says that it is; None: whatever it is.
+        columns: what the database says that it models; None: whatever it models.
+
+    Raises:
+        BlobMissingError: there is no such file.
+        BlobCorruptError: its bytes are not those that were stored.
+        CheckpointMismatchError: it is not of `spec` and `columns`.
+    """
+    tensors, text = _read(blobs, key, sha256)
+    try:
+        header = ModelHeader.model_validate_json(text)
+        own = spec_from_dict(header.spec)
+        if spec is not None and own != spec_from_dict(dict(spec)):
+            raise CheckpointMismatchError(key)
+        if columns is not None and header.columns != list(columns):
+            raise CheckpointMismatchError(key)
+        if len(header.columns) != header.dim:
+            raise CheckpointMismatchError(key)
+        return build_model(own, header, tensors)
+    except (FlowError, ValueError, LookupError, RuntimeError) as error:
+        raise CheckpointMismatchError(key) from error
+
+
+def read_description(path: Path) -> str:
+    """Return the description of a file as text; "" if it has none. Its tensors are not read.
+
+    Raises:
+        SafetensorError: it is no safetensors file.
+        OSError: it cannot be read.
+    """
+    with safe_open(path, framework="pt") as file:
+        return str((file.metadata() or {}).get(_METADATA_KEY, ""))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Read the tensors of a file, and its description as text; "" if it has none.
+
+    Raises:
+        SafetensorError: it is no safetensors file.
+        OSError: it cannot be read.
+    """
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(_METADATA_KEY, "")
+        # Copies: the file may go while its tensors live.
+        return {name: file.get_tensor(name).clone() for name in file.keys()}, text  # noqa: SIM118
+
+
+def save_state(blobs: BlobStore, key: str, state: FitState) -> StoredBlob:
+    """Store the state of a training durably.
+
+    Raises:
+        StorageFullError: nothing was stored.
+    """
+    return _save(blobs, key, state.tensors, _StateHeader(meta=dict(state.meta)).model_dump())
+
+
+def load_state(blobs: BlobStore, key: str, sha256: str) -> FitState:
+    """Load the state of a training, equal to the saved one bit for bit.
+
+    Raises:
+        BlobMissingError: there is no such file.
+        BlobCorruptError: its bytes are not those that were stored.
+        CheckpointMismatchError: it is not the state of a training.
+    """
+    tensors, text = _read(blobs, key, sha256)
+    try:
+        header = _StateHeader.model_validate_json(text)
+    except ValidationError as error:
+        raise CheckpointMismatchError(key) from error
+    return FitState(tensors=tensors, meta=header.meta)
+
+
+def build_model(spec: FlowSpec, header: ModelHeader, tensors: Mapping[str, Tensor]) -> Flow:
+    """The flow that a file describes, with its weights, ready for use.
+
+    Raises:
+        FlowError, ValueError, LookupError, RuntimeError: the weights are not those of such a flow.
+    """
+    dim, context_dim = header.dim, len(header.context_columns)
+    if count_parameters(spec, dim, context_dim) > sum(
+        tensor.numel() for tensor in tensors.values()
+    ):
+        raise ValueError("the file has fewer weights than its flow")  # before they take memory
+    chosen = Preprocessing.model_validate(header.preprocessing)
+    flow = build(
+        spec,
+        dim,
+        standardise=_no_moments(dim) if header.preprocessing["standardise"] else None,
+        preprocessing=preprocessing_spec(chosen),
+        steps=torch.zeros(dim) if _STEPS in tensors else None,
+        widths=torch.zeros(dim) if _WIDTHS in tensors else None,
+        context_dim=context_dim,
+        standardise_context=_no_moments(context_dim) if _CONTEXT_MEAN in tensors else None,
+        seed=0,
+    )
+    flow.load_state_dict(tensors)
+    return flow.eval()
+
+
+def preprocessing_spec(chosen: Preprocessing) -> PreprocessingSpec:
+    """What a flow is built from."""
+    return PreprocessingSpec(
+        levels=chosen.dequantise.levels if isinstance(chosen.dequantise, Levels) else None,
+        logit=None if chosen.logit is None else chosen.logit.margin,
+    )
+
+
+def _no_moments(dim: int) -> tuple[Tensor, Tensor]:
+    return torch.zeros(dim), torch.ones(dim)
+
+
+def _save(
+    blobs: BlobStore, key: str, tensors: Mapping[str, Tensor], header: dict[str, Any]
+) -> StoredBlob:
+    metadata = {_METADATA_KEY: json.dumps(header, allow_nan=False)}
+    with blobs.staged(".safetensors") as path:
+        try:
+            save_file({name: _own(value) for name, value in tensors.items()}, path, metadata)
+        except SafetensorError as error:
+            if _NO_SPACE in str(error):
+                raise StorageFullError from error
+            raise BlobDiskError(key, "cannot be written") from error
+        return blobs.commit(path, key)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor on the CPU, in memory that holds it alone, as safetensors wants it."""
+    tensor = tensor.detach().cpu().contiguous()
+    alone = tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if alone else tensor.clone()
+
+
+def _read(blobs: BlobStore, key: str, sha256: str) -> tuple[dict[str, Tensor], str]:
+    path: Path = blobs.verify(key, sha256)
+    try:
+        return read_tensors(path)
+    except (SafetensorError, OSError) as error:
+        raise BlobCorruptError(key) from error

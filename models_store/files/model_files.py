@@ -1,0 +1,166 @@
+"""Models that were trained elsewhere: files that nobody here has seen before."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from torch import Tensor
+
+from flows import Flow, FlowError, FlowSpec, spec_to_dict
+from models_store.errors import ModelFileError, RequestError
+from models_store.files.checkpoints import ModelHeader, build_model, read_description, read_tensors
+from models_store.requests.flow_limits import Described, TrainingLimits, check_flow
+from models_store.requests.training import Flow as AnyFlow, Strict
+from tables.source import clean_names
+from tables.strict_json import JsonError, parse_strict
+
+MAX_HEADER_BYTES = 8 << 20
+"""The largest description, of the tensors and of the flow, that is parsed."""
+
+_LENGTH_BYTES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """A file that holds a model.
+
+    Attributes:
+        spec: of its flow, a JSON object.
+        parameters: its trainable numbers.
+    """
+
+    family: str
+    spec: dict[str, Any]
+    columns: list[str]
+    context_columns: list[str]
+    preprocessing: dict[str, Any]
+    parameters: int
+
+
+class _Described(Strict):
+    """A spec as a training request would have it, held to the same schema."""
+
+    flow: AnyFlow
+
+
+def looks_like_safetensors(path: Path) -> bool:
+    """Whether a file could be one: a length, then an object of JSON.
+
+    A pickle, which `torch.save` writes, and archives begin otherwise.
+    """
+    with path.open("rb") as file:
+        start = file.read(_LENGTH_BYTES + 1)
+    return start[_LENGTH_BYTES:] == b"{"
+
+
+def describe(path: Path, *, limits: TrainingLimits, max_columns: int) -> ModelFile:
+    """Return what a file says of itself, without a look at its weights.
+
+    Args:
+        path: a safetensors file with our description in its header.
+        limits: of flows.
+        max_columns: of the model, those of its context included.
+
+    Raises:
+        ModelFileError: it is no such file.
+        RequestError, TableError: the flow or the name of a column is not allowed.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    if length > MAX_HEADER_BYTES:
+        raise ModelFileError(f"The header has more than {MAX_HEADER_BYTES} bytes.")
+    try:
+        text = read_description(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError("The file is not a whole safetensors file.") from error
+    header = _header(text)
+    if header.dim + len(header.context_columns) > max_columns:
+        raise RequestError(
+            "limit-columns", f"A model may have {max_columns} columns.", pointer="/columns"
+        )
+    spec = _spec(header)
+    described = Described(spec, header.dim, len(header.context_columns), pointer=None)
+    return ModelFile(
+        family=spec.family,
+        spec=spec_to_dict(spec),
+        columns=header.columns,
+        context_columns=header.context_columns,
+        preprocessing=header.preprocessing,
+        parameters=check_flow(described, limits=limits).parameters,
+    )
+
+
+def read_model_file(path: Path, *, limits: TrainingLimits, max_columns: int) -> ModelFile:
+    """Check the file of a model to the last weight: its flow is built and computes.
+
+    It takes memory: `models_store.files.model_check` calls it in a process of its own.
+
+    Args:
+        path: a safetensors file with our description in its header.
+        limits: of flows.
+        max_columns: of the model, those of its context included.
+
+    Raises:
+        ModelFileError: it is no such file, or its weights are not those of its flow.
+        RequestError, TableError: the flow or the name of a column is not allowed.
+    """
+    model = describe(path, limits=limits, max_columns=max_columns)
+    try:
+        tensors, text = read_tensors(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError("The file is not a whole safetensors file.") from error
+    header = _header(text)
+    _check_weights(_flow(_spec(header), header, tensors), tensors)
+    return model
+
+
+def _header(text: str) -> ModelHeader:
+    try:
+        parse_strict(text.encode())
+        header = ModelHeader.model_validate_json(text, strict=True)
+    except (JsonError, ValidationError) as error:
+        raise ModelFileError(
+            "The file does not describe a flow under the key `densityd` of its header."
+        ) from error
+    names = [*header.columns, *header.context_columns]
+    if clean_names(names) != names or len(header.columns) != header.dim:
+        raise ModelFileError("The columns that the file names are not those of its flow.")
+    return header
+
+
+def _spec(header: ModelHeader) -> FlowSpec:
+    described = json.dumps({"flow": header.spec})
+    try:
+        return _Described.model_validate_json(described, strict=True).flow
+    except ValidationError as error:
+        raise ModelFileError("The spec of the flow does not fit its schema.") from error
+
+
+def _flow(spec: FlowSpec, header: ModelHeader, tensors: dict[str, Tensor]) -> Flow:
+    try:
+        return build_model(spec, header, tensors)
+    except (FlowError, ValueError, LookupError, RuntimeError) as error:
+        raise ModelFileError("The weights are not those of the flow that is described.") from error
+
+
+def _check_weights(flow: Flow, tensors: dict[str, Tensor]) -> None:
+    for name, own in flow.state_dict().items():
+        given = tensors[name]
+        if given.dtype != own.dtype:
+            raise ModelFileError("The weights are not of the type of the flow's.")
+        if not torch.isfinite(given).all():
+            raise ModelFileError("A weight is not finite.")
+    try:
+        # PyTorch's own layers look at every index; the compiled kernels would not.
+        with torch.inference_mode():
+            row, context = torch.zeros(1, flow.dim), None
+            if flow.context_dim:
+                context = torch.zeros(1, flow.context_dim)
+            flow.log_prob(row, context)
+            flow.forward(row, context)
+    except (FlowError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+        raise ModelFileError("The flow does not compute.") from error

@@ -1,0 +1,97 @@
+"""Keeps a database and a blob store together: each knows the identity of the store.
+
+The store says it in a file, so a folder on which nothing is mounted, or another store, is told
+from the right one before anything is looked for in it.
+"""
+
+import logging
+import secrets
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from models_store.database.database import Database
+from models_store.database.schema import DatasetRow, ModelVersionRow, StoreRow
+from models_store.database.upserts import insert_into
+from models_store.errors import BlobError, WrongStoreError
+from models_store.files.blobs import BlobStore
+
+log = logging.getLogger(__name__)
+
+_SINGLE = 1
+
+
+def known_identity(database: Database) -> str | None:
+    """Return the identity of the store that belongs to a database; None: it has none yet.
+
+    Raises:
+        DatabaseError: the database cannot be used.
+    """
+    with database.read() as session:
+        query = select(StoreRow.identity).where(StoreRow.marked.is_(True))
+        return session.scalar(query)
+
+
+def adopt(database: Database, blobs: BlobStore) -> None:
+    """Tie a database to its store at the first start; check that they belong together at others.
+
+    Raises:
+        WrongStoreError: they do not belong together.
+        StorageFullError: the store has no space left for the file that says so.
+        BlobError: the disk failed.
+        DatabaseError: the database cannot be used.
+    """
+    identity = known_identity(database)
+    if identity is not None:
+        blobs.check_identity(identity)
+        return
+    found = blobs.identity()
+    identity = database.transact(_intend, found)
+    if found is None:
+        _check_files(database, blobs)
+        blobs.mark(identity)
+    database.transact(_confirm)
+    log.info("the database belongs to store %s in %s", identity, blobs.root)
+
+
+def _intend(session: Session, found: str | None) -> str:
+    """Return the identity that will be: that of the store, or one that all processes agree on."""
+    new = {"identity": found or secrets.token_hex(16), "marked": False}
+    session.execute(
+        insert_into(session, StoreRow).values(position=_SINGLE, **new).on_conflict_do_nothing()
+    )
+    row = session.scalars(select(StoreRow).with_for_update()).one()
+    if found is not None and not row.marked:
+        row.identity = found
+    return row.identity
+
+
+def _confirm(session: Session) -> None:
+    session.scalars(select(StoreRow).with_for_update()).one().marked = True
+
+
+def _check_files(database: Database, blobs: BlobStore) -> None:
+    """Refuse a store without an identity that lacks what the newest rows name.
+
+    Raises:
+        WrongStoreError: none of their files is there.
+    """
+    with database.read() as session:
+        newest = (
+            select(DatasetRow.key).order_by(DatasetRow.position.desc()).limit(1),
+            select(ModelVersionRow.checkpoint_key).order_by(ModelVersionRow.id.desc()).limit(1),
+        )
+        keys = [key for query in newest if (key := session.scalar(query)) is not None]
+    if keys and not any(_is_there(blobs, key) for key in keys):
+        raise WrongStoreError(
+            f"{blobs.root} holds nothing of what the database names: the store is not mounted"
+            " there, or is another one."
+        )
+
+
+def _is_there(blobs: BlobStore, key: str) -> bool:
+    try:
+        blobs.path(key)
+    except BlobError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Jobs: states, leases, retries and events."""

@@ -1,0 +1,98 @@
+"""Events of jobs, read page by page."""
+
+from collections.abc import Iterator, Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from models_store.database.ids import is_id
+from models_store.database.schema import JobEventRow, JobRow
+from models_store.database.usage import json_bytes
+from models_store.errors import NotFoundError
+from models_store.job_states import (
+    FINAL_STATES,
+    EventKind,
+    EventPlace,
+    EventSlice,
+    JobEvent,
+)
+
+Places = dict[str, EventPlace]
+
+_IDS_A_QUERY = 500
+_EVENTS_AT_ONCE = 50
+
+
+def read_events(
+    session: Session,
+    project: str,
+    job_id: str,
+    *,
+    after: int,
+    limit: int,
+    max_bytes: int | None,
+) -> EventSlice:
+    """Return events with a number above ``after``, oldest first, and whether there are more.
+
+    Args:
+        session: in which all is of one moment.
+        project: Project that owns the job.
+        job_id: Id of the job.
+        after: Number of an event.
+        limit: Most events.
+        max_bytes: Bytes of their data, which the last one may pass.
+
+    Raises:
+        NotFoundError: the project has no such job.
+    """
+    if not is_id(job_id, "job"):
+        raise NotFoundError("job", job_id)
+    # Not the whole row: it has the request, of megabytes perhaps.
+    query = select(JobRow.state, JobRow.last_event)
+    owned = query.where(JobRow.id == job_id, JobRow.project == project)
+    row = session.execute(owned).one_or_none()
+    if row is None:
+        raise NotFoundError("job", job_id)
+    events: list[JobEvent] = []
+    if after < row.last_event:
+        wanted = (
+            select(JobEventRow)
+            .where(JobEventRow.job_id == job_id, JobEventRow.seq > max(after, 0))
+            .order_by(JobEventRow.seq)
+            .limit(limit)
+            .execution_options(yield_per=_EVENTS_AT_ONCE)
+        )
+        events = _bounded(map(_to_event, session.scalars(wanted)), max_bytes)
+    reached = events[-1].seq if events else after
+    return EventSlice(events, more=reached < row.last_event, final=row.state in FINAL_STATES)
+
+
+def read_places(session: Session, job_ids: Sequence[str]) -> Places:
+    """Return how far the events of some jobs have come; those that are not there are left out."""
+    places: Places = {}
+    query = select(JobRow.id, JobRow.state, JobRow.last_event)
+    for start in range(0, len(job_ids), _IDS_A_QUERY):
+        some = job_ids[start : start + _IDS_A_QUERY]
+        for row in session.execute(query.where(JobRow.id.in_(some))):
+            places[row.id] = EventPlace(row.last_event, row.state in FINAL_STATES)
+    return places
+
+
+def _bounded(events: Iterator[JobEvent], max_bytes: int | None) -> list[JobEvent]:
+    """Return the first events, up to the one that passes the bound in bytes."""
+    if max_bytes is None:
+        return list(events)
+    read: list[JobEvent] = []
+    size = 0
+    for event in events:
+        read.append(event)
+        size += json_bytes(event.data)
+        if size >= max_bytes:
+            break
+    return read
+
+
+def _to_event(row: JobEventRow) -> JobEvent:
+    return JobEvent(
+        seq=row.seq, event=EventKind(row.event), data=row.data, created_at=row.created_at
+    )

@@ -1,0 +1,368 @@
+"""Jobs as callers see them: submit, look, cancel, resume. Workers use `models_store.jobs.leases`."""
+
+from sqlalchemy import ColumnElement, exists, select, update
+from sqlalchemy.orm import Session
+
+from models_store.database.clock import db_now
+from models_store.database.database import Database
+from models_store.database.paging import Listing, Page, page_of
+from models_store.database.schema import DatasetRow, JobDatasetRow, JobRow
+from models_store.database.usage import check_storage
+from models_store.errors import (
+    JobFinalError,
+    JobNotResumableError,
+    ResultDeletedError,
+    ResultNotReadyError,
+)
+from models_store.job_states import (
+    FINAL_STATES,
+    RESUMABLE_STATES,
+    TRANSITIONS,
+    Checkpoint,
+    EventKind,
+    EventPlace,
+    EventSlice,
+    Idempotency,
+    Job,
+    JobError,
+    JobEvent,
+    JobKind,
+    JobResult,
+    JobState,
+    JobSummary,
+    NewJob,
+    Submitted,
+)
+from models_store.jobs.events import Places, read_events, read_places
+from models_store.jobs.rows import (
+    SUMMARY,
+    append,
+    datasets_of,
+    expired_leases,
+    find,
+    move,
+    queue,
+    to_job,
+    to_summary,
+)
+from models_store.jobs.submissions import replayed, submit
+from models_store.rows.datasets import pin_dataset
+from models_store.rows.idempotency import known_resource
+
+__all__ = [
+    "FINAL_STATES",
+    "TRANSITIONS",
+    "Checkpoint",
+    "EventKind",
+    "EventPlace",
+    "EventSlice",
+    "Idempotency",
+    "Job",
+    "JobError",
+    "JobEvent",
+    "JobKind",
+    "JobResult",
+    "JobState",
+    "JobSummary",
+    "Jobs",
+    "NewJob",
+    "Submitted",
+    "result_of",
+]
+
+
+# Inside the class, `list` is its method.
+JobIds = list[str]
+Events = list[JobEvent]
+
+
+class Jobs:
+    """The caller's side of every job, and what the queue needs to know (app and workers)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def submit(
+        self,
+        new: NewJob,
+        *,
+        idempotency: Idempotency | None = None,
+        max_queued: int | None = None,
+        max_bytes: int | None = None,
+    ) -> Submitted:
+        """Accept a job: its row and its idempotency record in one transaction.
+
+        Args:
+            new: the job.
+            idempotency: makes a repeated request give the first job, for 24 hours.
+            max_queued: how many jobs of the project may wait; requests that race may pass it by
+                their own number.
+            max_bytes: what the project may store, what this and its other unfinished jobs may come
+                to store included.
+
+        Raises:
+            NotFoundError: the project has no such dataset.
+            IdempotencyReusedError: the key came before with another fingerprint.
+            LimitError: so many jobs of the project wait already, or it would store too much.
+        """
+        return self._database.transact(submit, new, idempotency, max_queued, max_bytes)
+
+    def submitted(self, project: str, idempotency: Idempotency) -> Submitted | None:
+        """Return the job that a repeated request gave the first time, whatever became of its data.
+
+        Raises:
+            IdempotencyReusedError: the key came before with another fingerprint.
+        """
+        with self._database.read() as session:
+            job_id = known_resource(session, project, idempotency)
+            return None if job_id is None else replayed(session, project, job_id)
+
+    def get(self, project: str, job_id: str) -> Job:
+        """Return a job.
+
+        Raises:
+            NotFoundError: the project has no such job.
+        """
+        with self._database.read() as session:
+            return to_job(find(session, project, job_id))
+
+    def summary(self, project: str, job_id: str) -> JobSummary:
+        """Return a job without its request, which may be large.
+
+        Raises:
+            NotFoundError: the project has no such job.
+        """
+        with self._database.read() as session:
+            return to_summary(find(session, project, job_id, summary=True))
+
+    def list(
+        self,
+        project: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        state: JobState | None = None,
+        kind: JobKind | None = None,
+        model_name: str | None = None,
+    ) -> Page[JobSummary]:
+        """List jobs, newest first, without their requests.
+
+        A page that few jobs pass the filters of may be short, even empty, before the last one.
+
+        Raises:
+            CursorError: the cursor is not one of this listing.
+        """
+        query = select(JobRow).options(*SUMMARY).where(JobRow.project == project)
+        if state is not None:
+            query = query.where(JobRow.state == state)
+        if kind is not None:
+            query = query.where(JobRow.kind == kind)
+        if model_name is not None:
+            query = query.where(JobRow.model_name == model_name)
+        with self._database.read() as session:
+            among = select(JobRow.position).where(JobRow.project == project)
+            listing = Listing(name="jobs", key=JobRow.position, among=among)
+            rows = page_of(session, query, listing, cursor=cursor, limit=limit)
+            return rows.map(to_summary)
+
+    def cancel(self, project: str, job_id: str) -> Job:
+        """Cancel a queued job at once; ask a running one to stop.
+
+        Once this returned, the job gives no version any more. A second time changes nothing.
+
+        Raises:
+            NotFoundError: the project has no such job.
+            JobFinalError: it succeeded or failed.
+        """
+        return self._database.transact_freeing(_cancel, project, job_id)
+
+    def resume(self, project: str, job_id: str, *, max_bytes: int | None = None) -> Job:
+        """Queue a cancelled or failed job again; it goes on from its newest checkpoint.
+
+        Args:
+            project: Project that owns the job.
+            job_id: Id of the job.
+            max_bytes: what the project may store, as for `submit`.
+
+        Raises:
+            NotFoundError: the project has no such job, or a dataset of it is gone.
+            JobNotResumableError: it is in another state.
+            LimitError: the project would store too much.
+        """
+        return self._database.transact(_resume, project, job_id, max_bytes)
+
+    def delete_result(self, project: str, job_id: str) -> JobResult:
+        """Forget the file of a bulk job and return what it was; its bytes are the caller's to delete.
+
+        Raises:
+            NotFoundError: the project has no such job.
+            ResultNotReadyError, ResultDeletedError: it has no file yet, or not any more.
+        """
+        return self._database.transact_freeing(_delete_result, project, job_id)
+
+    def events(
+        self,
+        project: str,
+        job_id: str,
+        *,
+        after: int = 0,
+        limit: int = 1000,
+        max_bytes: int | None = None,
+    ) -> Events:
+        """Return events with a number above ``after``, oldest first.
+
+        Args:
+            project: Project that owns the job.
+            job_id: Id of the job.
+            after: Number of an event.
+            limit: Most events.
+            max_bytes: Bytes of their data, which the last one may pass.
+
+        Raises:
+            NotFoundError: the project has no such job.
+        """
+        page = self.event_page(project, job_id, after=after, limit=limit, max_bytes=max_bytes)
+        return page.events
+
+    def event_page(
+        self,
+        project: str,
+        job_id: str,
+        *,
+        after: int = 0,
+        limit: int,
+        max_bytes: int | None = None,
+    ) -> EventSlice:
+        """Return events as `events` does, and whether there are more, as of one moment.
+
+        Raises:
+            NotFoundError: the project has no such job.
+        """
+        with self._database.read() as session:
+            return read_events(
+                session, project, job_id, after=after, limit=limit, max_bytes=max_bytes
+            )
+
+    def event_places(self, job_ids: JobIds) -> Places:
+        """Return how far the events of some jobs have come; those that are not there are left out."""
+        with self._database.read() as session:
+            return read_places(session, job_ids)
+
+    def leftover(self, *, keep_s: float, limit: int) -> JobIds:
+        """Return ids of ended jobs whose checkpoints are of no more use, longest ended first.
+
+        Args:
+            keep_s: Seconds after the end for which they are kept, unless a dataset of the job is
+                gone, without which it cannot be resumed.
+            limit: Most ids.
+        """
+        old = JobRow.finished_at <= db_now(-keep_s)
+        query = (
+            select(JobRow.id)
+            .where(JobRow.checkpoint_bytes > 0, JobRow.state.in_(RESUMABLE_STATES))
+            .where(old | _lacks_dataset())
+            .order_by(JobRow.finished_at)
+            .limit(limit)
+        )
+        with self._database.read() as session:
+            return list(session.scalars(query))
+
+    def forget_checkpoints(self, job_id: str, *, keep_s: float) -> int | None:
+        """Name no checkpoints in a job that `leftover` gave; their files are the caller's to delete.
+
+        Returns:
+            The job's last attempt: its files and those of earlier ones may go. None: it was resumed
+            meanwhile.
+        """
+        return self._database.transact_freeing(_forget_checkpoints, job_id, keep_s)
+
+    def claimable(self, limit: int) -> JobIds:
+        """Return ids of jobs that a worker could claim now, in the order of claiming."""
+        with self._database.read() as session:
+            expired = session.scalars(expired_leases(select(JobRow.id)).limit(limit)).all()
+            rest = limit - len(expired)
+            queued = session.scalars(queue(select(JobRow.id)).limit(rest)).all()
+            return [*expired, *queued]
+
+    def mark_dispatched(self, job_ids: JobIds) -> None:
+        """Note that hints for these jobs are in the queue."""
+        self._database.transact(_mark_dispatched, job_ids)
+
+
+def _cancel(session: Session, project: str, job_id: str) -> Job:
+    row = find(session, project, job_id, lock=True)
+    match JobState(row.state):
+        case JobState.QUEUED:
+            row.cancel_requested = True
+            move(session, row, JobState.CANCELLED)
+        case JobState.RUNNING:
+            if not row.cancel_requested:
+                row.cancel_requested = True
+                append(session, row, EventKind.MESSAGE, {"text": "Cancellation was requested."})
+        case JobState.CANCELLED:
+            pass
+        case JobState.SUCCEEDED | JobState.FAILED:
+            raise JobFinalError(job_id, state=row.state)
+    session.flush()
+    return to_job(row)
+
+
+def _resume(session: Session, project: str, job_id: str, max_bytes: int | None) -> Job:
+    row = find(session, project, job_id, lock=True)
+    if row.state not in RESUMABLE_STATES:
+        raise JobNotResumableError(job_id, state=row.state)
+    for dataset_id in sorted(datasets_of(session, job_id)):
+        pin_dataset(session, project, dataset_id)
+    row.cancel_requested = False
+    row.failures = []
+    row.run_seconds = 0.0
+    row.error_code = row.error_detail = None
+    row.finished_at = None
+    row.queued_at = db_now()
+    move(session, row, JobState.QUEUED)
+    session.flush()
+    if max_bytes is not None:
+        check_storage(session, project, max_bytes)
+    return to_job(row)
+
+
+def _lacks_dataset() -> ColumnElement[bool]:
+    there = exists().where(DatasetRow.id == JobDatasetRow.dataset_id)
+    return exists().where(JobDatasetRow.job_id == JobRow.id, ~there)
+
+
+def _forget_checkpoints(session: Session, job_id: str, keep_s: float) -> int | None:
+    query = (
+        select(JobRow)
+        .where(JobRow.id == job_id, JobRow.state.in_(RESUMABLE_STATES))
+        .where((JobRow.finished_at <= db_now(-keep_s)) | _lacks_dataset())
+    )
+    row = session.scalar(query.with_for_update(of=JobRow))
+    if row is None:
+        return None
+    row.checkpoints = []
+    return row.attempt
+
+
+def _delete_result(session: Session, project: str, job_id: str) -> JobResult:
+    row = find(session, project, job_id, lock=True)
+    result = result_of(to_job(row))
+    row.result = None
+    return result
+
+
+def result_of(job: JobSummary) -> JobResult:
+    """The file that a bulk job made.
+
+    Raises:
+        ResultNotReadyError, ResultDeletedError: there is none yet, or not any more.
+    """
+    if job.result is not None:
+        return job.result
+    if job.state is JobState.SUCCEEDED:
+        raise ResultDeletedError(job.id)
+    raise ResultNotReadyError(job.id, state=job.state)
+
+
+def _mark_dispatched(session: Session, job_ids: JobIds) -> None:
+    session.execute(update(JobRow).where(JobRow.id.in_(job_ids)).values(dispatched=True))

@@ -1,0 +1,366 @@
+"""Jobs as workers see them: claim one, keep it, record what happens, end it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from models_store.database.clock import db_now
+from models_store.database.database import Database
+from models_store.database.schema import JobRow
+from models_store.database.usage import check_storage
+from models_store.errors import CancelledInsteadError, FencedError, LimitError
+from models_store.job_states import (
+    RESUMABLE_STATES,
+    Checkpoint,
+    EventKind,
+    Job,
+    JobResult,
+    JobState,
+)
+from models_store.jobs.attempt_ends import end_attempt
+from models_store.jobs.retries import AttemptEnd, Ending
+from models_store.jobs.rows import append, expired_leases, fail, held, move, queue, storable, to_job
+from models_store.records import NewVersion, Version
+from models_store.rows.versions import add_version, version_of_job
+
+_CHECKPOINTS_KEPT = 2
+_SILENT = AttemptEnd(ending=Ending.LOST, detail="the worker went silent and its lease ran out")
+_UNITS = ("epoch", "iteration", "part")
+
+
+class JobWork:
+    """The worker's side of jobs.
+
+    A claim gives an attempt number and a lease. Every later write names the attempt, and raises
+    FencedError without writing anything when the job is no longer this attempt's.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def claim(
+        self, worker: str, *, lease_s: float, max_project_bytes: int | None = None
+    ) -> Job | None:
+        """Take the next job for this worker, or return None if there is none.
+
+        Expired leases come first, then the queue in order. A job that was left by its worker
+        waits longer each time, and fails on the way when that happened too often without
+        progress, as does one of a project that stores more than it may by now; one that was to be
+        cancelled is cancelled.
+        """
+        return self._database.transact(_claim, worker, lease_s, max_project_bytes)
+
+    def renew(
+        self,
+        job_id: str,
+        attempt: int,
+        *,
+        lease_s: float,
+        progress: dict[str, Any] | None = None,
+    ) -> bool:
+        """Extend the lease; return whether the job is to be cancelled.
+
+        Raises:
+            FencedError: the job is no longer this attempt's.
+        """
+        return self._database.transact(_renew, job_id, attempt, lease_s, progress)
+
+    def record_epoch(
+        self,
+        job_id: str,
+        attempt: int,
+        *,
+        lease_s: float,
+        metrics: dict[str, Any],
+        progress: dict[str, Any],
+        checkpoint: Checkpoint | None = None,
+    ) -> list[str]:
+        """Record an epoch and extend the lease.
+
+        Safe to repeat: an epoch that was recorded before, by this attempt or one it resumed,
+        gives no second event.
+
+        Args:
+            job_id: the job.
+            attempt: the attempt that claimed it.
+            lease_s: the lease, from now.
+            metrics: finite numbers; ``epoch`` counts from 1, or instead of it ``iteration``, of
+                which an "epoch" here has many, or ``part``. Empty: no epoch has ended yet, only
+                the checkpoint counts.
+            progress: what the caller sees of it; empty: as before.
+            checkpoint: a training state that is durable in the blob store.
+
+        Returns:
+            The keys of checkpoints that the job no longer names; their files may go.
+
+        Raises:
+            FencedError: the job is no longer this attempt's.
+        """
+        epoch = _Epoch(metrics=metrics, progress=progress, checkpoint=checkpoint)
+        return self._database.transact(_record_epoch, job_id, attempt, epoch, lease_s=lease_s)
+
+    def add_message(self, job_id: str, attempt: int, text: str) -> None:
+        """Append a message to the job's events.
+
+        Raises:
+            FencedError: the job is no longer this attempt's.
+        """
+        self._database.transact(_add_message, job_id, attempt, text)
+
+    def finish(
+        self, job_id: str, attempt: int, *, metrics: dict[str, Any], version: NewVersion
+    ) -> Version:
+        """Succeed: the new state and the model version, in one transaction.
+
+        Safe to repeat when the answer was lost: it returns the same version. The job names no
+        checkpoints any more; their files may go.
+
+        Raises:
+            FencedError: the job is no longer this attempt's.
+            CancelledInsteadError: a cancel request came first; the job is cancelled now.
+        """
+        registered = self._database.transact(_finish, job_id, attempt, metrics, version)
+        if registered is None:
+            raise CancelledInsteadError(job_id, attempt=attempt)
+        return registered
+
+    def finish_bulk(
+        self, job_id: str, attempt: int, *, metrics: dict[str, Any], result: JobResult
+    ) -> None:
+        """Succeed with a file that is durable in the blob store, instead of a version.
+
+        Safe to repeat, and the checkpoints go, as with `finish`.
+
+        Raises:
+            FencedError: the job is no longer this attempt's.
+            CancelledInsteadError: a cancel request came first; the job is cancelled now.
+        """
+        if not self._database.transact(_finish_bulk, job_id, attempt, metrics, result):
+            raise CancelledInsteadError(job_id, attempt=attempt)
+
+    def fail(self, job_id: str, attempt: int, *, code: str, detail: str | None) -> None:
+        """Fail for good, or be cancelled where that was asked for before.
+
+        Args:
+            job_id: the job.
+            attempt: the attempt that claimed it.
+            code: the stable name of the reason.
+            detail: one sentence for the caller; None for a fault of the service's own.
+
+        Raises:
+            FencedError: the job is no longer this attempt's.
+        """
+        self._database.transact(_fail, job_id, attempt, code, detail)
+
+    def cancelled(self, job_id: str, attempt: int) -> None:
+        """Confirm that the work of a job has stopped because somebody cancelled it.
+
+        Raises:
+            FencedError: the job is no longer this attempt's.
+        """
+        self._database.transact(_cancelled, job_id, attempt)
+
+    def kept_checkpoints(self, job_id: str, attempt: int) -> list[Checkpoint] | None:
+        """Return the checkpoints that a failed or cancelled job names; it has no use for other files.
+
+        Returns:
+            None: the job is in another state, or another attempt took it.
+        """
+        with self._database.read() as session:
+            query = select(JobRow.checkpoints).where(
+                JobRow.id == job_id, JobRow.attempt == attempt, JobRow.state.in_(RESUMABLE_STATES)
+            )
+            named = session.scalar(query)
+        return None if named is None else [Checkpoint(**at) for at in named]  # type: ignore[typeddict-item]  # written as a Checkpoint
+
+    def release(self, job_id: str, attempt: int, *, failed: AttemptEnd | None = None) -> JobState:
+        """Give the job back to the queue.
+
+        Args:
+            job_id: the job.
+            attempt: the attempt that claimed it.
+            failed: end of an attempt that was not told to end; it counts, and the job waits.
+                None: the worker was told to stop; any other may go on at once.
+
+        Returns:
+            Where the job stands now: queued; failed, when it failed too often without progress;
+            cancelled, when that was asked for.
+
+        Raises:
+            FencedError: the job is no longer this attempt's.
+        """
+        return self._database.transact(_release, job_id, attempt, failed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Epoch:
+    metrics: dict[str, Any]
+    progress: dict[str, Any]
+    checkpoint: Checkpoint | None
+
+    @property
+    def number(self) -> int:
+        counted = (self.metrics[unit] for unit in _UNITS if unit in self.metrics)
+        return int(next(counted, 0))
+
+
+def _claim(
+    session: Session, worker: str, lease_s: float, max_project_bytes: int | None
+) -> Job | None:
+    while (row := _next(session, worker)) is not None:
+        if row.state == JobState.RUNNING:
+            end_attempt(session, row, _SILENT)
+            # At once, unless it waits for a while or has ended.
+            if row.state != JobState.QUEUED or row.not_before is not None:
+                continue
+        row.worker = storable(worker)
+        row.lease_expires_at = db_now(lease_s)
+        move(session, row, JobState.RUNNING)
+        session.flush()
+        if not _has_room(session, row, max_project_bytes):
+            continue
+        return to_job(row)
+    return None
+
+
+def _has_room(session: Session, row: JobRow, max_bytes: int | None) -> bool:
+    """Return whether a job's project stores no more than it may; if not, the job fails.
+
+    Each job is counted from its submission, so this is about a quota that was lowered since.
+    """
+    if max_bytes is None:
+        return True
+    try:
+        check_storage(session, row.project, max_bytes)
+    except LimitError as error:
+        fail(session, row, code="quota_storage", detail=error.detail)
+        return False
+    return True
+
+
+def _next(session: Session, worker: str) -> JobRow | None:
+    for waiting in (expired_leases(select(JobRow)), queue(select(JobRow), worker=worker)):
+        row = session.scalar(waiting.limit(1).with_for_update(skip_locked=True))
+        if row is not None:
+            return row
+    return None
+
+
+def _renew(
+    session: Session, job_id: str, attempt: int, lease_s: float, progress: dict[str, Any] | None
+) -> bool:
+    values: dict[str, Any] = {"lease_expires_at": db_now(lease_s)}
+    if progress is not None:
+        values["progress"] = progress
+    cancel_requested: bool | None = session.scalar(
+        update(JobRow)
+        .where(JobRow.id == job_id, JobRow.attempt == attempt, JobRow.state == JobState.RUNNING)
+        .values(values)
+        .returning(JobRow.cancel_requested)
+    )
+    if cancel_requested is None:
+        raise FencedError(job_id, attempt=attempt)
+    return cancel_requested
+
+
+def _record_epoch(
+    session: Session, job_id: str, attempt: int, epoch: _Epoch, *, lease_s: float
+) -> list[str]:
+    row = held(session, job_id, attempt)
+    row.lease_expires_at = db_now(lease_s)
+    if epoch.progress:
+        row.progress = epoch.progress
+    if epoch.metrics:
+        row.metrics = epoch.metrics
+    # An epoch that a resumed attempt merely repeats is no news.
+    if epoch.number > row.last_epoch:
+        row.last_epoch = epoch.number
+        append(session, row, EventKind.EPOCH, epoch.metrics)
+    return [] if epoch.checkpoint is None else _name_checkpoint(row, epoch.checkpoint)
+
+
+def _name_checkpoint(row: JobRow, checkpoint: Checkpoint) -> list[str]:
+    # Progress is what a next attempt need not do again.
+    step = checkpoint.get("step", 0)
+    if step > row.last_step:
+        row.last_step = step
+        row.failures = []
+    others = [other for other in row.checkpoints if other["key"] != checkpoint["key"]]
+    named = [dict(checkpoint), *others]
+    row.checkpoints = named[:_CHECKPOINTS_KEPT]
+    return [old["key"] for old in named[_CHECKPOINTS_KEPT:]]
+
+
+def _add_message(session: Session, job_id: str, attempt: int, text: str) -> None:
+    row = held(session, job_id, attempt)
+    append(session, row, EventKind.MESSAGE, {"text": storable(text)})
+
+
+def _finish(
+    session: Session, job_id: str, attempt: int, metrics: dict[str, Any], new: NewVersion
+) -> Version | None:
+    """Return the version, or None when the job was to be cancelled and now is."""
+    try:
+        row = held(session, job_id, attempt)
+    except FencedError:
+        registered = version_of_job(session, job_id, attempt=attempt)
+        if registered is None:
+            raise
+        return registered
+    if row.cancel_requested:
+        move(session, row, JobState.CANCELLED)
+        return None
+    version = add_version(session, new, project=row.project, name=row.model_name, job_id=job_id)
+    row.model_version = version.version
+    row.metrics = metrics
+    row.checkpoints = []
+    move(session, row, JobState.SUCCEEDED)
+    return version
+
+
+def _finish_bulk(
+    session: Session, job_id: str, attempt: int, metrics: dict[str, Any], result: JobResult
+) -> bool:
+    """Return whether it succeeded; False when it was to be cancelled and now is."""
+    try:
+        row = held(session, job_id, attempt)
+    except FencedError:
+        done = session.scalar(
+            select(JobRow.result).where(JobRow.id == job_id, JobRow.attempt == attempt)
+        )
+        if done != dict(result):
+            raise
+        return True
+    if row.cancel_requested:
+        move(session, row, JobState.CANCELLED)
+        return False
+    row.result = dict(result)
+    row.metrics = metrics
+    if row.progress is not None:  # the last report is of a moment before the end
+        row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}
+    row.checkpoints = []
+    move(session, row, JobState.SUCCEEDED)
+    return True
+
+
+def _fail(session: Session, job_id: str, attempt: int, code: str, detail: str | None) -> None:
+    row = held(session, job_id, attempt)
+    if not row.cancel_requested:
+        fail(session, row, code=code, detail=detail)
+        return
+    # The caller was told first that it is cancelled.
+    if detail is not None:
+        append(session, row, EventKind.MESSAGE, {"text": storable(detail)})
+    move(session, row, JobState.CANCELLED)
+
+
+def _cancelled(session: Session, job_id: str, attempt: int) -> None:
+    move(session, held(session, job_id, attempt), JobState.CANCELLED)
+
+
+def _release(session: Session, job_id: str, attempt: int, failed: AttemptEnd | None) -> JobState:
+    row = held(session, job_id, attempt)
+    end_attempt(session, row, failed)
+    return JobState(row.state)

@@ -1,0 +1,89 @@
+"""Bytes that a job may come to store, counted in the quota from its submission to its end.
+
+Each is an upper bound: what a job stores in the end, which counts from then on, is less.
+"""
+
+from collections.abc import Sequence
+from math import ceil
+
+from flows import FlowSpec, count_parameters
+from models_store.database.usage import EVENT_BYTES
+from models_store.records import Dataset, Version
+from models_store.requests.bulk import AcceptedSampling, AcceptedScoring, Output
+from models_store.requests.training import AcceptedTraining
+from models_store.requests.variational import (
+    AcceptedVariational,
+    DensityTarget,
+    PosteriorTarget,
+    PotentialTarget,
+    Target,
+)
+
+# The row of a job, some messages, and the rows of files: headers, names of tensors.
+_BASE_BYTES = 256 * 1024
+_REPORT_BYTES = EVENT_BYTES + 768
+# float32, and the mask that a masked weight has beside it
+_BYTES_A_WEIGHT = 8
+# Weights now and at the best epoch, their average, and two moments of the optimiser.
+_WEIGHTS_IN_A_STATE = 5
+# The newest two, and the one that is being written.
+_STATES = 3
+_BYTES_A_NUMBER: dict[Output, int] = {"npy": 8, "parquet": 9, "csv": 26}
+_BYTES_A_PART_NUMBER = 8
+# A name stands in the schema and in the footer; a column also has statistics in each row group.
+_NAME_COPIES, _COLUMN_BYTES = 3, 256
+_GROUP_NUMBERS = 1_000_000
+
+
+def training_reservation(accepted: AcceptedTraining) -> int:
+    """Return the bytes of a training's checkpoints, events and model."""
+    names = [*accepted.columns, *accepted.context_columns]
+    files = _files(accepted.flow, len(accepted.columns), len(accepted.context_columns))
+    return files + _text(names) + accepted.optimisation.max_epochs * _REPORT_BYTES
+
+
+def variational_reservation(accepted: AcceptedVariational) -> int:
+    """Return the bytes of a variational job's checkpoints, events and model."""
+    choices = accepted.optimisation
+    reports = ceil(choices.iterations / choices.report_every)
+    dim, names = _dimensions(accepted.target)
+    return _files(accepted.flow, dim, 0) + _text(names) + reports * _REPORT_BYTES
+
+
+def scoring_reservation(accepted: AcceptedScoring, dataset: Dataset) -> int:
+    """Return the bytes of a scoring's parts and file."""
+    beside = [column["name"] for column in dataset.columns] if accepted.include_rows else []
+    return _table(accepted.output, dataset.rows, [*beside, "log_prob", "quantile"], computed=2)
+
+
+def sampling_reservation(accepted: AcceptedSampling, version: Version) -> int:
+    """Return the bytes of a sampling's parts and file."""
+    return _table(accepted.output, accepted.n, version.columns, computed=version.dim)
+
+
+def _files(flow: FlowSpec, dim: int, context_dim: int) -> int:
+    model = _BYTES_A_WEIGHT * count_parameters(flow, dim, context_dim)
+    return _BASE_BYTES + (1 + _STATES * _WEIGHTS_IN_A_STATE) * model
+
+
+def _table(output: Output, rows: int, names: Sequence[str], *, computed: int) -> int:
+    parts = rows * computed * _BYTES_A_PART_NUMBER
+    numbers = rows * len(names)
+    groups = 1 + numbers // _GROUP_NUMBERS
+    heads = _text(names) + groups * len(names) * _COLUMN_BYTES
+    return _BASE_BYTES + parts + numbers * _BYTES_A_NUMBER[output] + heads
+
+
+def _text(names: Sequence[str]) -> int:
+    return _NAME_COPIES * sum(len(name.encode()) for name in names)
+
+
+def _dimensions(target: Target) -> tuple[int, Sequence[str]]:
+    match target:
+        case PotentialTarget():
+            return 2, ()
+        case DensityTarget():
+            return target.dim, ()
+        case PosteriorTarget(posterior=posterior):
+            columns = posterior.columns or []
+            return 1 + len(columns), columns

@@ -1,0 +1,215 @@
+"""Job rows inside a transaction: locks, moves between states and events, for both sides of jobs."""
+
+from typing import Any, TypeVarTuple
+
+from sqlalchemy import Select, or_, select
+from sqlalchemy.orm import Session, defer
+
+from models_store.database.clock import db_now
+from models_store.database.ids import is_id
+from models_store.database.schema import JobDatasetRow, JobEventRow, JobRow, JsonObject
+from models_store.database.usage import EVENT_BYTES, json_bytes
+from models_store.errors import FencedError, NotFoundError
+from models_store.job_states import (
+    FINAL_STATES,
+    TRANSITIONS,
+    Checkpoint,
+    EventKind,
+    Job,
+    JobError,
+    JobKind,
+    JobResult,
+    JobState,
+    JobSummary,
+)
+from models_store.jobs.retries import PREFERENCE_S
+
+Ts = TypeVarTuple("Ts")
+
+_OWN_FAULT = "An unexpected fault of the service; its log tells more."
+_TEXT_LIMIT = 4000
+
+
+SUMMARY = (defer(JobRow.request, raiseload=True), defer(JobRow.checkpoints, raiseload=True))
+"""Columns that a query of summaries leaves out: a request may have megabytes."""
+
+
+def to_job(row: JobRow) -> Job:
+    """Return a row as a plain value."""
+    return Job(
+        **_summary(row),
+        request=row.request,
+        checkpoints=[Checkpoint(**checkpoint) for checkpoint in row.checkpoints],  # type: ignore[typeddict-item]  # written as a Checkpoint
+    )
+
+
+def to_summary(row: JobRow) -> JobSummary:
+    """Return a row that was read with `SUMMARY` as a plain value."""
+    return JobSummary(**_summary(row))
+
+
+def _summary(row: JobRow) -> dict[str, Any]:
+    error = None
+    if row.error_code is not None:
+        error = JobError(code=row.error_code, detail=row.error_detail or "")
+    return {
+        "id": row.id,
+        "project": row.project,
+        "kind": JobKind(row.kind),
+        "state": JobState(row.state),
+        "attempt": row.attempt,
+        "model_name": row.model_name,
+        "model_version": row.model_version,
+        "dataset_id": row.dataset_id,
+        "progress": row.progress,
+        "metrics": row.metrics,
+        "result": None if row.result is None else JobResult(**row.result),  # type: ignore[typeddict-item]  # written as one
+        "error": error,
+        "cancel_requested": row.cancel_requested,
+        "dispatched": row.dispatched,
+        "last_event": row.last_event,
+        "request_id": row.request_id,
+        "traceparent": row.traceparent,
+        "created_at": row.created_at,
+        "started_at": row.started_at,
+        "finished_at": row.finished_at,
+        "lease_expires_at": row.lease_expires_at,
+        "not_before": row.not_before,
+        "run_seconds": row.run_seconds,
+    }
+
+
+def find(
+    session: Session, project: str, job_id: str, *, lock: bool = False, summary: bool = False
+) -> JobRow:
+    """Return a caller's job.
+
+    Args:
+        session: Transaction.
+        project: Project that owns the job.
+        job_id: Id of the job.
+        lock: Keep others from changing it until the transaction ends.
+        summary: Leave out what only `to_job` needs.
+
+    Raises:
+        NotFoundError: the project has no such job.
+    """
+    row = None
+    if is_id(job_id, "job"):
+        query = select(JobRow).where(JobRow.id == job_id, JobRow.project == project)
+        if summary:
+            query = query.options(*SUMMARY)
+        row = session.scalar(query.with_for_update() if lock else query)
+    if row is None:
+        raise NotFoundError("job", job_id)
+    return row
+
+
+def held(session: Session, job_id: str, attempt: int) -> JobRow:
+    """Lock the job of a worker's attempt: the fence before each of its writes.
+
+    Raises:
+        FencedError: the attempt no longer holds the job.
+    """
+    row = session.scalar(
+        select(JobRow)
+        .where(
+            JobRow.id == job_id,
+            JobRow.attempt == attempt,
+            JobRow.state == JobState.RUNNING,
+        )
+        .with_for_update()
+    )
+    if row is None:
+        raise FencedError(job_id, attempt=attempt)
+    return row
+
+
+def expired_leases(query: Select[*Ts]) -> Select[*Ts]:
+    """Restrict to running jobs that their worker gave up silently, longest ago first."""
+    return query.where(
+        JobRow.state == JobState.RUNNING, JobRow.lease_expires_at <= db_now()
+    ).order_by(JobRow.lease_expires_at, JobRow.position)
+
+
+def queue(query: Select[*Ts], *, worker: str | None = None) -> Select[*Ts]:
+    """Restrict to queued jobs that may be claimed now, first come first.
+
+    Args:
+        query: of jobs.
+        worker: the one that looks; one on which a job has failed waits for others first.
+    """
+    due = or_(JobRow.not_before.is_(None), JobRow.not_before <= db_now())
+    if worker is not None:
+        due &= or_(
+            JobRow.failed_on.is_(None),
+            JobRow.failed_on != worker,
+            JobRow.not_before <= db_now(-PREFERENCE_S),
+        )
+    return query.where(JobRow.state == JobState.QUEUED, due).order_by(
+        JobRow.queued_at, JobRow.position
+    )
+
+
+def move(session: Session, row: JobRow, to: JobState) -> None:
+    """Change a locked job's state and tell it as events; the only place that sets a state."""
+    if to not in TRANSITIONS[JobState(row.state)]:
+        raise RuntimeError(f"a job cannot go from {row.state} to {to}")
+    row.state = to
+    row.not_before = row.failed_on = None
+    if to is JobState.RUNNING:
+        row.attempt += 1
+        row.claimed_at = db_now()
+        row.dispatched = True
+        if row.started_at is None:
+            row.started_at = db_now()
+    else:
+        row.run_seconds += _ran_for_s(session, row)
+        row.worker = None
+        row.claimed_at = row.lease_expires_at = None
+    if to is JobState.QUEUED:
+        row.dispatched = False
+    append(session, row, EventKind.STATE, {"state": to.value, "attempt": row.attempt})
+    if to in FINAL_STATES:
+        row.finished_at = db_now()
+        append(session, row, EventKind.END, {"state": to.value})
+
+
+def _ran_for_s(session: Session, row: JobRow) -> float:
+    """Seconds of the present attempt; a worker that went silent ran until its lease's end."""
+    if row.claimed_at is None or row.lease_expires_at is None:
+        return 0.0
+    now = session.scalars(select(db_now())).one()
+    return max(0.0, (min(now, row.lease_expires_at) - row.claimed_at).total_seconds())
+
+
+def fail(session: Session, row: JobRow, *, code: str, detail: str | None) -> None:
+    """Make a locked job fail."""
+    row.error_code = code
+    row.error_detail = storable(detail or _OWN_FAULT)
+    move(session, row, JobState.FAILED)
+
+
+def append(session: Session, row: JobRow, event: EventKind, data: JsonObject) -> None:
+    """Append an event to a locked job; the row counts, so that numbers have no gaps."""
+    row.last_event += 1
+    row.metadata_bytes += EVENT_BYTES + json_bytes(data)
+    session.add(
+        JobEventRow(job_id=row.id, seq=row.last_event, project=row.project, event=event, data=data)
+    )
+
+
+def datasets_of(session: Session, job_id: str) -> list[str]:
+    """Return the ids of the datasets that a job reads."""
+    query = select(JobDatasetRow.dataset_id).where(JobDatasetRow.job_id == job_id)
+    return list(session.scalars(query))
+
+
+def storable(text: str) -> str:
+    """Return text that both databases keep: bounded, no NUL, no half of a surrogate pair."""
+    return (
+        text[:_TEXT_LIMIT]
+        .encode(errors="replace")
+        .decode()
+        .replace("\0", "\N{REPLACEMENT CHARACTER}")
+    )

@@ -1,0 +1,188 @@
+"""Logs: one JSON object a line on standard error, with the ids of the request and the job."""
+
+import asyncio
+import json
+import logging
+import math
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TextIO
+
+from models_store.process.log_limits import LIMITED, LineLimits
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The HTTP request that all this is about, in the API and in the worker of its job."""
+
+job_id: ContextVar[str | None] = ContextVar("job_id", default=None)
+"""The job that is being worked on."""
+
+log = logging.getLogger(__name__)
+
+# They log what the service logs itself, or what nobody reads.
+_QUIET = ("alembic", "amqp", "asyncio", "celery", "httpcore", "httpx", "kombu", "multipart")
+_QUIET_BELOW_ERROR = ("uvicorn.access",)
+_OWN_HANDLERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "celery", "celery.task")
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
+    "asctime",
+    "color_message",
+    "message",
+    "taskName",
+    LIMITED,
+}
+
+
+@contextmanager
+def log_context(*, request_id: str | None = None, job_id: str | None = None) -> Iterator[None]:
+    """Add ids to every line that is logged inside, in this thread or task."""
+    request_token = _request_id.set(request_id)
+    job_token = _job_id.set(job_id)
+    try:
+        yield
+    finally:
+        _job_id.reset(job_token)
+        _request_id.reset(request_token)
+
+
+def configure_logging(level: str, process: str) -> None:
+    """Send every log line of this process to standard error as JSON; called once, at its entry.
+
+    Args:
+        level: the lowest level that is logged.
+        process: the name of the process in each line, such as ``api``.
+    """
+    handler = TurnHandler()
+    handler.setFormatter(JsonFormatter(process))
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    for name in _OWN_HANDLERS:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _QUIET_BELOW_ERROR:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # What no line says need not be found out for each: the caller's place in the code, and where
+    # it runs.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_in_thread
+
+
+class TurnHandler(logging.StreamHandler[TextIO]):
+    """Writes to standard error; what an event loop logs in one turn, with one call at its end.
+
+    Warnings and what is worse are written at once, and with them all that waits. Of lines that come
+    too often only some are, and a line that counts the others.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self._waiting: list[str] = []
+        self._limits = LineLimits()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or have it written."""
+        try:
+            first = not self._waiting
+            for passing in self._limits.passing(record):
+                self._waiting.append(self.format(passing) + self.terminator)
+            if not self._waiting:
+                return
+            loop = asyncio._get_running_loop()
+            if loop is None or record.levelno >= logging.WARNING:
+                self.flush()
+            elif first:
+                loop.call_soon(self.flush)
+        except Exception:  # noqa: BLE001  as every handler does
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Write what waits, and how much was left out."""
+        with self.lock or nullcontext():
+            for left_out in self._limits.left_out():
+                self._waiting.append(self.format(left_out) + self.terminator)
+            self.flush()
+        super().close()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self.lock or nullcontext():
+            lines, self._waiting = self._waiting, []
+            self.stream.write("".join(lines))
+            self.stream.flush()
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes a record as one JSON object on one line, whatever its message holds."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+        self._second = 0, ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        fields: dict[str, object] = {
+            "time": self._time(record.created),
+            "level": record.levelname,
+            "process": self._process,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "request_id": _request_id.get(),
+            "job_id": _job_id.get(),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            fields["stack"] = record.stack_info
+        for name, value in vars(record).items():
+            if name not in _STANDARD and name not in fields:
+                fields[name] = _scalar(value)
+        # ASCII: no line separator and no terminal escape of a message reaches the stream.
+        return json.dumps({name: value for name, value in fields.items() if value is not None})
+
+    def _time(self, created: float) -> str:
+        """UTC; the text of a second is made once."""
+        second = int(created)
+        if self._second[0] != second:
+            self._second = second, datetime.fromtimestamp(second, UTC).isoformat()[:19]
+        return f"{self._second[1]}.{int((created - second) * 1000):03d}Z"
+
+
+def _scalar(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    log.critical("an error ended the process", exc_info=(kind, error, trace))
+
+
+def _log_uncaught_in_thread(hook: threading.ExceptHookArgs) -> None:
+    if hook.exc_value is None or issubclass(hook.exc_type, SystemExit):
+        return
+    log.critical(
+        "an error ended a thread", exc_info=(hook.exc_type, hook.exc_value, hook.exc_traceback)
+    )
+
+
+# The public names, where a parameter has the same name.
+_request_id = request_id
+_job_id = job_id

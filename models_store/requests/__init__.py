@@ -1,0 +1,1 @@
+"""Requests for jobs: their schemas, and their acceptance."""

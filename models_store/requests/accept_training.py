@@ -1,0 +1,316 @@
+"""Turns a training request into an accepted one: checks it against the data, makes the choices.
+
+The choices aim at a good model of an unknown table on a small machine; `docs/api.md` lists them.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from flows import Cost, FlowSpec, MadeSpec, MafSpec
+from models_store.errors import RequestError
+from models_store.registry import Dataset
+from models_store.requests.flow_limits import Described, TrainingLimits, check_flow
+from models_store.requests.preprocessing import accept_preprocessing
+from models_store.requests.training import (
+    AcceptedOptimisation,
+    AcceptedSplit,
+    AcceptedTraining,
+    Levels,
+    OptimisationRequest,
+    SplitRequest,
+    TrainingRequest,
+)
+
+MIN_TRAIN_ROWS = 10
+MIN_HELD_OUT_ROWS = 2
+ROW_LOSS_BOUND = 30.0
+WEIGHT_AVERAGE = 0.99
+_SMALL_TABLE, _LARGE_TABLE, _FEW_COLUMNS = 10_000, 100_000, 8
+_STEPS_A_COLUMN, _FEWEST_STEPS, _MOST_STEPS = 100, 500, 100_000
+FLOAT_BYTES = 4
+# Weights, gradients, two moments of Adam, average and best so far; a snapshot of all but two.
+COPIES_OF_WEIGHTS = 10
+EVALUATED_ROWS = 512  # at a time
+_COPIES_OF_ROWS = 3  # the rows, one set of activations for exact statistics, slack
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The datasets that a split names beside the training dataset."""
+
+    validation: Dataset | None = None
+    test: Dataset | None = None
+
+
+def accept_training(
+    request: TrainingRequest,
+    dataset: Dataset,
+    *,
+    limits: TrainingLimits,
+    held_out: HeldOut = HeldOut(),
+) -> AcceptedTraining:
+    """Check `request` against its data and fill in everything that it left open.
+
+    Raises:
+        RequestError: naming the field, when the request cannot work on this data or is too large.
+    """
+    context = check_columns(request.context_columns, dataset, pointer="/context_columns")
+    columns = check_columns(_modelled(request, dataset), dataset, pointer="/columns")
+    _refuse_overlap(columns, context)
+    if not _constants_have_a_density(request):
+        _refuse_constant(columns, dataset, pointer="/columns")
+    _refuse_constant(context, dataset, pointer="/context_columns")
+    for part in (held_out.validation, held_out.test):
+        if part is not None:
+            check_columns([*columns, *context], part, pointer="/columns")
+    split = _split(request.split, dataset.rows, held_out)
+    train_rows = int(dataset.rows * split.train)
+    flow = request.flow if request.flow is not None else _choose_flow(train_rows, len(columns))
+    described = Described(flow, len(columns), len(context))
+    check_flow(described, limits=limits)
+    preprocessing = accept_preprocessing(
+        request.preprocessing, flow, [c for c in dataset.columns if c["name"] in set(columns)]
+    )
+    optimisation = _optimisation(request.optimisation, flow, train_rows, len(columns))
+    check_memory(
+        described,
+        batch_size=optimisation.batch_size,
+        beside=_row_bytes(
+            sum(part.rows for part in (dataset, held_out.validation, held_out.test) if part),
+            len(columns) + len(context),
+            limits,
+        ),
+        limits=limits,
+    )
+    return AcceptedTraining(
+        model_name=request.model_name,
+        dataset_id=request.dataset_id,
+        columns=columns,
+        context_columns=context,
+        split=split,
+        preprocessing=preprocessing,
+        flow=flow,
+        optimisation=optimisation,
+    )
+
+
+def _constants_have_a_density(request: TrainingRequest) -> bool:
+    """With noise, or as probabilities, a column that holds one value only is one like others."""
+    flow = request.flow
+    binary = isinstance(flow, MadeSpec) and flow.conditional == "bernoulli"
+    return binary or isinstance(request.preprocessing.dequantise, Levels)
+
+
+def _modelled(request: TrainingRequest, dataset: Dataset) -> list[str]:
+    if request.columns is not None:
+        return request.columns
+    context = set(request.context_columns)
+    columns = [column["name"] for column in dataset.columns if column["name"] not in context]
+    if not columns:
+        raise RequestError(
+            "columns-overlap", "no column is left to model", pointer="/context_columns"
+        )
+    return columns
+
+
+def _refuse_overlap(columns: Sequence[str], context: Sequence[str]) -> None:
+    both = [index for index, name in enumerate(context) if name in set(columns)]
+    if both:
+        raise RequestError(
+            "columns-overlap",
+            f"entry {both[0]} of `context_columns` is among the columns to model, too",
+            pointer=f"/context_columns/{both[0]}",
+        )
+
+
+def check_columns(columns: list[str], dataset: Dataset, *, pointer: str) -> list[str]:
+    """Return the columns, each of which the dataset has and is named once.
+
+    Raises:
+        RequestError: at `pointer`.
+    """
+    known: dict[str, dict[str, Any]] = {column["name"]: column for column in dataset.columns}
+    missing = [name for name in columns if name not in known]
+    if missing:
+        raise RequestError(
+            "unknown-column",
+            f"dataset {dataset.id} lacks {len(missing)} of the columns;"
+            f" the first is entry {columns.index(missing[0])} of `{pointer[1:]}`",
+            pointer=pointer,
+        )
+    if len(set(columns)) < len(columns):
+        raise RequestError("duplicate-column", "a column is named twice", pointer=pointer)
+    return columns
+
+
+def _refuse_constant(columns: Sequence[str], dataset: Dataset, *, pointer: str) -> None:
+    constant = {column["name"] for column in dataset.columns if not column["std"] > 0}
+    for index, name in enumerate(columns):
+        if name in constant:
+            raise RequestError(
+                "dataset-constant-column",
+                f"column {index + 1} of the {len(columns)} in `{pointer[1:]}` is constant:"
+                " it has no density and tells nothing; leave it out",
+                pointer=pointer,
+            )
+
+
+def _split(split: SplitRequest, rows: int, held_out: HeldOut) -> AcceptedSplit:
+    own_validation, own_test = held_out.validation is not None, held_out.test is not None
+    test = 0.0 if own_test else 0.1 if split.test is None else split.test
+    validation = 0.0 if own_validation else 0.1 if split.validation is None else split.validation
+    train = split.train if split.train is not None else round(1.0 - validation - test, 12)
+    if train + validation + test > 1 + 1e-9:
+        raise RequestError(
+            "split-invalid",
+            f"train {train:g}, validation {validation:g} and test {test:g} sum to more than 1"
+            " (parts left out are 0.1)",
+            pointer="/split",
+        )
+    _check_part("train", max(0, int(rows * train)), MIN_TRAIN_ROWS)
+    validation_rows = rows * validation if held_out.validation is None else held_out.validation.rows
+    _check_part("validation", int(validation_rows), MIN_HELD_OUT_ROWS)
+    if test > 0 or held_out.test is not None:
+        test_rows = rows * test if held_out.test is None else held_out.test.rows
+        _check_part("test", int(test_rows), MIN_HELD_OUT_ROWS)
+    return AcceptedSplit(
+        train=train,
+        validation=validation,
+        test=test,
+        shuffle=split.shuffle,
+        seed=split.seed,
+        validation_dataset_id=split.validation_dataset_id,
+        test_dataset_id=split.test_dataset_id,
+    )
+
+
+def _check_part(name: str, rows: int, least: int) -> None:
+    if rows < least:
+        raise RequestError(
+            "split-too-small",
+            f"the {name} part would have {rows} rows; it needs at least {least}",
+            pointer=f"/split/{name}",
+        )
+
+
+def _choose_flow(train_rows: int, dim: int) -> FlowSpec:
+    """MAF for tables; it grows with the data, one dimension has nothing to condition on.
+
+    Tanh units and no batch norm: real tables have far outliers, on which ReLU conditioners
+    extrapolate exponentially and the statistics of a batch differ from those of all rows.
+    """
+    if dim == 1:
+        return MadeSpec(hidden=[16])
+    layers = 5 if train_rows >= _SMALL_TABLE else 2 if dim <= _FEW_COLUMNS else 3
+    width = 32 if train_rows < _SMALL_TABLE else 64 if train_rows < _LARGE_TABLE else 128
+    width = max(width, min(1024, 2 * dim))
+    return MafSpec(layers=layers, hidden=[width, width], activation="tanh", batch_norm=None)
+
+
+def _optimisation(
+    request: OptimisationRequest, flow: FlowSpec, train_rows: int, dim: int
+) -> AcceptedOptimisation:
+    chosen = 500 if train_rows >= _LARGE_TABLE else max(32, min(250, train_rows // 16))
+    batch_size = max(2, min(request.batch_size or chosen, train_rows))
+    steps = ceil(train_rows / batch_size)
+    max_epochs = request.max_epochs or _choose_epochs(steps, dim)
+    return AcceptedOptimisation(
+        optimiser=request.optimiser,
+        learning_rate=request.learning_rate or _choose_learning_rate(flow, dim),
+        weight_decay=request.weight_decay,
+        max_gradient_norm=request.max_gradient_norm or 5.0,
+        batch_size=batch_size,
+        max_epochs=max_epochs,
+        patience=request.patience or max(10, min(30, max_epochs // 3)),
+        max_seconds=request.max_seconds,
+        schedule=request.schedule,
+        row_loss_bound=ROW_LOSS_BOUND if request.robust else None,
+        weight_average=request.weight_average or (WEIGHT_AVERAGE if request.robust else None),
+        noise="epoch" if request.robust else "once",
+        restarts=1 if request.robust else 0,
+        mixed_precision=request.mixed_precision,
+        seed=secrets.randbits(31) if request.seed is None else request.seed,
+    )
+
+
+def _choose_epochs(steps: int, dim: int) -> int:
+    """Forty, more where they have few steps, fewer where they have many; twenty at least."""
+    fewest = max(_FEWEST_STEPS, min(20 * _FEWEST_STEPS, _STEPS_A_COLUMN * dim))
+    wanted = min(max(40 * steps, fewest), _MOST_STEPS)
+    return max(20, ceil(wanted / steps))
+
+
+def _choose_learning_rate(flow: FlowSpec, dim: int) -> float:
+    """Inversely proportional to the width, as Adam's should be (Yang et al. 2022)."""
+    if dim > 128:
+        return 1e-4
+    hidden: list[int] = getattr(flow, "hidden", [])
+    return 0.16 / max([32, *hidden])
+
+
+def _row_bytes(rows: int, columns: int, limits: TrainingLimits) -> int:
+    """Return the bytes of the rows: in memory, or a window of them beside their numbers."""
+    mapped = limits.max_memory_bytes // 4 + 4 * FLOAT_BYTES * rows
+    return min(_COPIES_OF_ROWS * FLOAT_BYTES * rows * columns, mapped)
+
+
+def training_bytes(cost: Cost, *, batch_size: int, sampling: bool = False) -> int:
+    """Return the most memory of a trainer, beside its rows.
+
+    Args:
+        cost: of the flow.
+        batch_size: rows of a step.
+        sampling: training goes from noise to data.
+    """
+    weights = FLOAT_BYTES * cost.parameters
+    way = cost.sampling if sampling else cost.density
+    computing = max(way.step(batch_size), cost.score_bytes(EVALUATED_ROWS))
+    return max(
+        COPIES_OF_WEIGHTS * weights + 3 * cost.buffers + computing, 2 * weights + cost.load_bytes
+    )
+
+
+def check_memory(
+    described: Described,
+    *,
+    batch_size: int,
+    beside: int,
+    limits: TrainingLimits,
+    sampling: bool = False,
+    sample_bytes: int = 0,
+) -> None:
+    """Refuse a job that needs more memory than one may take.
+
+    Args:
+        described: the flow.
+        batch_size: rows of a step.
+        beside: bytes of the rows of the dataset.
+        limits: of one job.
+        sampling: training goes from noise to data.
+        sample_bytes: bytes that a target keeps of a row of a step.
+
+    Raises:
+        RequestError: it does; it names the field that counts most.
+    """
+
+    def needed(cost: Cost) -> int:
+        own = training_bytes(cost, batch_size=batch_size, sampling=sampling)
+        return own + batch_size * sample_bytes + beside
+
+    total = needed(described.cost)
+    if total <= limits.max_memory_bytes:
+        return
+    text = (
+        f"training would need about {total / 2**20:,.0f} MiB;"
+        f" this server allows {limits.max_memory_bytes / 2**20:,.0f} MiB"
+    )
+    if 2 * beside > total:
+        raise RequestError("limit-memory", f"{text}; leave out rows or columns", pointer="")
+    single = training_bytes(described.cost, batch_size=1, sampling=sampling) + sample_bytes
+    if 2 * (single + beside) < limits.max_memory_bytes:
+        pointer = "/optimisation/batch_size"
+        raise RequestError("limit-memory", f"{text}; lower the batch size", pointer=pointer)
+    raise described.refuse("limit-memory", text, needed)

@@ -1,0 +1,1 @@
+"""SQL statements inside a transaction that another module began."""

@@ -1,0 +1,109 @@
+"""Datasets inside a transaction."""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, load_only
+
+from models_store.database.ids import is_id
+from models_store.database.schema import DatasetRow, JobDatasetRow, JobRow
+from models_store.errors import NotFoundError
+from models_store.job_states import FINAL_STATES
+from models_store.records import Dataset, DatasetSummary
+
+DATASET_SUMMARY = load_only(
+    DatasetRow.id,
+    DatasetRow.project,
+    DatasetRow.name,
+    DatasetRow.rows,
+    DatasetRow.width,
+    DatasetRow.key,
+    DatasetRow.sha256,
+    DatasetRow.bytes,
+    DatasetRow.created_at,
+    raiseload=True,
+)
+"""Columns that a query of summaries reads: the columns of a table may take megabytes."""
+
+
+def find_dataset(
+    session: Session, project: str, dataset_id: str, *, lock: bool = False, summary: bool = False
+) -> DatasetRow:
+    """Return a dataset's row.
+
+    Args:
+        session: Transaction.
+        project: Project that owns the dataset.
+        dataset_id: Id of the dataset.
+        lock: Keep others from changing it until the transaction ends.
+        summary: Leave out what only `to_dataset` needs.
+
+    Raises:
+        NotFoundError: the project has no such dataset.
+    """
+    row = None
+    if is_id(dataset_id, "ds"):
+        query = select(DatasetRow).where(DatasetRow.id == dataset_id, DatasetRow.project == project)
+        if summary:
+            query = query.options(DATASET_SUMMARY)
+        row = session.scalar(query.with_for_update() if lock else query)
+    if row is None:
+        raise NotFoundError("dataset", dataset_id)
+    return row
+
+
+def pin_dataset(session: Session, project: str, dataset_id: str) -> None:
+    """Keep a dataset from being deleted until this transaction, which adds a user, has ended.
+
+    Raises:
+        NotFoundError: the project has no such dataset.
+    """
+    query = (
+        select(DatasetRow.id)
+        .where(DatasetRow.id == dataset_id, DatasetRow.project == project)
+        .with_for_update(read=True, key_share=True)
+    )
+    if not is_id(dataset_id, "ds") or session.scalar(query) is None:
+        raise NotFoundError("dataset", dataset_id)
+
+
+def user_of(session: Session, dataset_id: str) -> str | None:
+    """Return the id of a job that has not ended and reads the dataset, if there is one."""
+    return session.scalar(
+        select(JobRow.id)
+        .join(JobDatasetRow, JobDatasetRow.job_id == JobRow.id)
+        .where(JobDatasetRow.dataset_id == dataset_id, JobRow.state.not_in(FINAL_STATES))
+        .limit(1)
+    )
+
+
+def to_dataset_summary(row: DatasetRow) -> DatasetSummary:
+    """Return a row that was read with `DATASET_SUMMARY` as a plain value."""
+    return DatasetSummary(
+        id=row.id,
+        project=row.project,
+        name=row.name,
+        rows=row.rows,
+        width=row.width,
+        key=row.key,
+        sha256=row.sha256,
+        bytes=row.bytes,
+        created_at=row.created_at,
+    )
+
+
+def to_dataset(row: DatasetRow) -> Dataset:
+    """Return a row as a plain value."""
+    return Dataset(
+        id=row.id,
+        project=row.project,
+        name=row.name,
+        rows=row.rows,
+        dtype=row.dtype,
+        columns=row.columns,
+        warnings=row.warnings,
+        source_format=row.source_format,
+        source_sha256=row.source_sha256,
+        key=row.key,
+        sha256=row.sha256,
+        bytes=row.bytes,
+        created_at=row.created_at,
+    )

@@ -1,0 +1,99 @@
+"""Idempotency records: which job, dataset or version a caller's key stands for."""
+
+from sqlalchemy import Select, delete, select, tuple_
+from sqlalchemy.orm import Session
+
+from models_store.database.clock import db_now
+from models_store.database.schema import IdempotencyRow
+from models_store.database.upserts import insert_into
+from models_store.errors import IdempotencyReusedError
+from models_store.job_states import Idempotency
+
+RETENTION_S = 24 * 3600
+_PURGE = 100
+
+
+def claim_key(session: Session, project: str, idempotency: Idempotency, *, new_id: str) -> str:
+    """Return the id of what the key stands for: the new one, if the key is free.
+
+    Of two transactions with one key, the second waits here for the first.
+
+    Raises:
+        IdempotencyReusedError: the key stands for another request.
+    """
+    _purge(session)
+    values = {
+        "fingerprint": idempotency.fingerprint,
+        "resource_id": new_id,
+        "expires_at": db_now(RETENTION_S),
+    }
+    taken = session.scalar(
+        insert_into(session, IdempotencyRow)
+        .values(project=project, key=idempotency.key, **values)
+        .on_conflict_do_update(
+            index_elements=[IdempotencyRow.project, IdempotencyRow.key],
+            set_=values,
+            where=IdempotencyRow.expires_at <= db_now(),
+        )
+        .returning(IdempotencyRow.resource_id)
+    )
+    if taken is not None:
+        return new_id
+    return _resource_of(session.scalars(_records(project, idempotency)).one(), idempotency)
+
+
+def known_resource(session: Session, project: str, idempotency: Idempotency) -> str | None:
+    """Return the id of what the key stands for by now, if it stands for anything.
+
+    Raises:
+        IdempotencyReusedError: the key stands for another request.
+    """
+    valid = _records(project, idempotency).where(IdempotencyRow.expires_at > db_now())
+    first = session.scalar(valid)
+    return None if first is None else _resource_of(first, idempotency)
+
+
+def is_known(session: Session, project: str, key: str) -> bool:
+    """Return whether a key stands for something, whatever the request was."""
+    known = select(IdempotencyRow.key).where(
+        IdempotencyRow.project == project,
+        IdempotencyRow.key == key,
+        IdempotencyRow.expires_at > db_now(),
+    )
+    return session.scalar(known) is not None
+
+
+def forget_resource(session: Session, project: str, resource_id: str) -> None:
+    """Free the keys that stand for something which is no more."""
+    session.execute(
+        delete(IdempotencyRow).where(
+            IdempotencyRow.project == project, IdempotencyRow.resource_id == resource_id
+        )
+    )
+
+
+def _records(project: str, idempotency: Idempotency) -> Select[IdempotencyRow]:
+    return select(IdempotencyRow).where(
+        IdempotencyRow.project == project, IdempotencyRow.key == idempotency.key
+    )
+
+
+def _resource_of(first: IdempotencyRow, idempotency: Idempotency) -> str:
+    if first.fingerprint != idempotency.fingerprint:
+        raise IdempotencyReusedError(idempotency.key)
+    return first.resource_id
+
+
+def _purge(session: Session) -> None:
+    """Drop some expired records, past those that another transaction is dropping."""
+    key = (IdempotencyRow.project, IdempotencyRow.key)
+    expired = (
+        select(*key)
+        .where(IdempotencyRow.expires_at <= db_now())
+        .limit(_PURGE)
+        .with_for_update(skip_locked=True)
+    )
+    session.execute(
+        delete(IdempotencyRow).where(tuple_(*key).in_(expired)),
+        execution_options={"synchronize_session": False},
+    )

@@ -1,0 +1,277 @@
+"""Models, versions and aliases inside a transaction."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, load_only
+
+from models_store.database.ids import is_name
+from models_store.database.schema import JobRow, ModelAliasRow, ModelRow, ModelVersionRow
+from models_store.database.upserts import insert_into
+from models_store.errors import LimitError, NotFoundError, PreconditionError
+from models_store.records import Alias, Model, NewVersion, Version, VersionSummary
+
+MAX_ALIASES = 100
+"""Aliases of one model: each answer about a model names them all."""
+
+VERSION_SUMMARY = load_only(
+    ModelVersionRow.project,
+    ModelVersionRow.version,
+    ModelVersionRow.family,
+    ModelVersionRow.dim,
+    ModelVersionRow.parameters,
+    ModelVersionRow.metrics,
+    ModelVersionRow.job_id,
+    ModelVersionRow.dataset_id,
+    ModelVersionRow.dataset_sha256,
+    ModelVersionRow.seed,
+    ModelVersionRow.code_version,
+    ModelVersionRow.checkpoint_key,
+    ModelVersionRow.checkpoint_sha256,
+    ModelVersionRow.checkpoint_bytes,
+    ModelVersionRow.created_at,
+    raiseload=True,
+)
+"""Columns that a query of summaries reads: names of columns, a spec and a target may take megabytes."""
+
+_LARGEST = 2**31 - 1
+
+
+def add_version(
+    session: Session, new: NewVersion, *, project: str, name: str, job_id: str | None
+) -> Version:
+    """Register the next version of a model, and the model itself with its first one."""
+    model_id, number = session.execute(
+        insert_into(session, ModelRow)
+        .values(project=project, name=name, latest_version=1)
+        .on_conflict_do_update(
+            index_elements=[ModelRow.project, ModelRow.name],
+            # The row stays locked, so versions count up in the order of their commits.
+            set_={"latest_version": ModelRow.latest_version + 1},
+        )
+        .returning(ModelRow.id, ModelRow.latest_version)
+    ).one()
+    row = ModelVersionRow(
+        project=project, model_id=model_id, version=number, job_id=job_id, **asdict(new)
+    )
+    session.add(row)
+    session.flush()
+    return _to_version(row, name=name, aliases=[])
+
+
+def version_of_job(session: Session, job_id: str, *, attempt: int) -> Version | None:
+    """Return the version that this attempt at a job registered, if it did."""
+    query = (
+        select(ModelVersionRow, ModelRow)
+        .join(ModelRow, ModelRow.id == ModelVersionRow.model_id)
+        .join(JobRow, JobRow.id == ModelVersionRow.job_id)
+        .where(JobRow.id == job_id, JobRow.attempt == attempt)
+    )
+    found = session.execute(query).one_or_none()
+    if found is None:
+        return None
+    row, model = found
+    return to_versions(session, model, [row])[0]
+
+
+def version_of_weights(session: Session, model: ModelRow, key: str) -> Version:
+    """Return the version of a model that has the weights under a key; there is one."""
+    query = select(ModelVersionRow).where(
+        ModelVersionRow.model_id == model.id, ModelVersionRow.checkpoint_key == key
+    )
+    return to_versions(session, model, [session.scalars(query).one()])[0]
+
+
+def find_model(session: Session, project: str, name: str, *, lock: bool = False) -> ModelRow:
+    """Return a model's row.
+
+    Raises:
+        NotFoundError: the project has no such model.
+    """
+    row = None
+    if is_name(name):
+        query = select(ModelRow).where(ModelRow.project == project, ModelRow.name == name)
+        row = session.scalar(query.with_for_update() if lock else query)
+    if row is None:
+        raise NotFoundError("model", name)
+    return row
+
+
+def find_version(
+    session: Session, model: ModelRow, number: int, *, summary: bool = False
+) -> ModelVersionRow:
+    """Return a version's row.
+
+    Args:
+        session: Transaction.
+        model: Model that has the version.
+        number: Number of the version.
+        summary: Leave out what only `to_versions` needs.
+
+    Raises:
+        NotFoundError: the model has no such version.
+    """
+    row = None
+    if 1 <= number <= _LARGEST:
+        query = select(ModelVersionRow).where(
+            ModelVersionRow.model_id == model.id, ModelVersionRow.version == number
+        )
+        row = session.scalar(query.options(VERSION_SUMMARY) if summary else query)
+    if row is None:
+        raise NotFoundError("version", f"{model.name}:{number}")
+    return row
+
+
+def find_alias(session: Session, model: ModelRow, alias: str) -> ModelAliasRow | None:
+    """Return an alias's row, or None if the model has no such alias."""
+    if not is_name(alias):
+        return None
+    return session.get(ModelAliasRow, (model.id, alias))
+
+
+def point(session: Session, model: ModelRow, alias: str, *, version: int) -> Alias:
+    """Point an alias of a locked model at a version that exists.
+
+    Raises:
+        LimitError: `limit-aliases`, if the model has so many others.
+    """
+    model.alias_revision += 1
+    row = find_alias(session, model, alias)
+    if row is None:
+        _check_aliases(session, model)
+        row = ModelAliasRow(model_id=model.id, name=alias, project=model.project)
+        session.add(row)
+    row.version = version
+    row.revision = model.alias_revision
+    session.flush()
+    return to_alias(row)
+
+
+def _check_aliases(session: Session, model: ModelRow) -> None:
+    count = select(func.count()).where(ModelAliasRow.model_id == model.id)
+    if (session.scalar(count) or 0) >= MAX_ALIASES:
+        raise LimitError(
+            "limit-aliases", f"The model has {MAX_ALIASES} aliases already; delete one of them."
+        )
+
+
+RevisionCondition = Callable[[int | None], bool]
+"""Test of the revision that an alias is at, None if it does not exist."""
+
+
+def any_revision(_revision: int | None) -> bool:
+    """Return true: no condition."""
+    return True
+
+
+def check_revision(alias: str, row: ModelAliasRow | None, condition: RevisionCondition) -> None:
+    """Hold an alias against a caller's condition.
+
+    Raises:
+        PreconditionError: the condition does not hold.
+    """
+    found = row.revision if row is not None else None
+    if not condition(found):
+        raise PreconditionError(alias, found=found)
+
+
+def to_alias(row: ModelAliasRow) -> Alias:
+    """Return a row as a plain value."""
+    return Alias(name=row.name, version=row.version, revision=row.revision)
+
+
+def to_models(session: Session, rows: list[ModelRow]) -> list[Model]:
+    """Return rows as plain values, with their aliases."""
+    aliases: dict[int, dict[str, int]] = {row.id: {} for row in rows}
+    for alias in _aliases(session, list(aliases)):
+        aliases[alias.model_id][alias.name] = alias.version
+    return [
+        Model(
+            project=row.project,
+            name=row.name,
+            latest_version=row.latest_version,
+            aliases=aliases[row.id],
+            created_at=row.created_at,
+        )
+        for row in rows
+    ]
+
+
+def to_versions(session: Session, model: ModelRow, rows: list[ModelVersionRow]) -> list[Version]:
+    """Return rows of one model as plain values, with their aliases."""
+    aliases = _aliases_by_version(session, model)
+    return [_to_version(row, name=model.name, aliases=aliases.get(row.version, [])) for row in rows]
+
+
+def to_version_summaries(
+    session: Session, model: ModelRow, rows: list[ModelVersionRow]
+) -> list[VersionSummary]:
+    """Return rows of one model that were read with `VERSION_SUMMARY` as plain values."""
+    aliases = _aliases_by_version(session, model)
+    return [
+        VersionSummary(
+            project=row.project,
+            name=model.name,
+            version=row.version,
+            family=row.family,
+            dim=row.dim,
+            parameters=row.parameters,
+            metrics=row.metrics,
+            job_id=row.job_id,
+            dataset_id=row.dataset_id,
+            dataset_sha256=row.dataset_sha256,
+            seed=row.seed,
+            code_version=row.code_version,
+            checkpoint_key=row.checkpoint_key,
+            checkpoint_sha256=row.checkpoint_sha256,
+            checkpoint_bytes=row.checkpoint_bytes,
+            aliases=aliases.get(row.version, []),
+            created_at=row.created_at,
+        )
+        for row in rows
+    ]
+
+
+def _aliases_by_version(session: Session, model: ModelRow) -> dict[int, list[str]]:
+    aliases: dict[int, list[str]] = {}
+    for alias in _aliases(session, [model.id]):
+        aliases.setdefault(alias.version, []).append(alias.name)
+    return aliases
+
+
+def _aliases(session: Session, model_ids: list[int]) -> list[ModelAliasRow]:
+    query = (
+        select(ModelAliasRow)
+        .where(ModelAliasRow.model_id.in_(model_ids))
+        .order_by(ModelAliasRow.model_id, ModelAliasRow.name)
+    )
+    return list(session.scalars(query))
+
+
+def _to_version(row: ModelVersionRow, *, name: str, aliases: list[str]) -> Version:
+    return Version(
+        project=row.project,
+        name=name,
+        version=row.version,
+        job_id=row.job_id,
+        aliases=aliases,
+        created_at=row.created_at,
+        family=row.family,
+        dim=row.dim,
+        columns=row.columns,
+        context_columns=row.context_columns or [],
+        flow=row.flow,
+        preprocessing=row.preprocessing,
+        parameters=row.parameters,
+        metrics=row.metrics,
+        dataset_id=row.dataset_id,
+        dataset_sha256=row.dataset_sha256,
+        target=row.target,
+        held_out=row.held_out,
+        seed=row.seed,
+        code_version=row.code_version,
+        checkpoint_key=row.checkpoint_key,
+        checkpoint_sha256=row.checkpoint_sha256,
+        checkpoint_bytes=row.checkpoint_bytes,
+    )

@@ -1,0 +1,1 @@
+"""Tables in files: their formats, readers and writers. No SQL, no HTTP, no flows."""

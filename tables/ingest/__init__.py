@@ -1,0 +1,1 @@
+"""Ingestion of an uploaded file: parsing, screening, statistics, warnings."""

@@ -1,0 +1,190 @@
+"""What a caller should know about a table that was accepted."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tables.formats import TableWarning, WarningCode
+from tables.ingest.statistics import RunningStatistics
+
+MAX_WARNINGS = 50
+"""The most warnings of one code; one more says how many columns were left out."""
+
+EXACT_INTEGERS = 2.0**53
+"""From here on float64 does not hold every whole number."""
+
+_LONGEST_INTEGER = 2.0**64
+_FEW_ROWS = 100
+_FEW_ROWS_PER_COLUMN = 10
+_ROWS_PER_DISTINCT_VALUE = 10
+_COUNTED_ROWS = 10
+_POINT_MASS = 0.05
+_OUTLIER_Z = 20.0
+_OUTLIER_SHARE = 0.95  # of the largest z that one row among so many can have
+_FLOAT32_STEPS = 2.0**-16  # below this ratio of spread to size, fewer than 256 steps a deviation
+_DEPENDENT = 1e-8  # of a column's variance is left when others explain it
+_MAIN_PART = 1e-3  # of a deviation: a coefficient that is worth a name
+_MAX_NAMED = 5
+
+
+class Warnings:
+    """The warnings about the columns of one table."""
+
+    def __init__(
+        self, statistics: RunningStatistics, *, names: list[str], dtypes: list[str]
+    ) -> None:
+        self.statistics = statistics
+        self.names = names
+        self.dtypes = dtypes
+        self.mean = statistics.mean
+        self.std = statistics.std
+        self.distinct = statistics.distinct
+
+    def about(self, columns: NDArray[np.intp]) -> list[TableWarning]:
+        """Return the warnings about columns that vary, and their number of rows."""
+        found = [*self._few_rows(columns), *self._collinear(columns)]
+        for column in columns.tolist():
+            found.extend(self._about_column(column))
+        return found
+
+    def _few_rows(self, columns: NDArray[np.intp]) -> Iterator[TableWarning]:
+        wanted = max(_FEW_ROWS, _FEW_ROWS_PER_COLUMN * columns.size)
+        if self.statistics.rows < wanted:
+            yield _warning(
+                "few_rows",
+                None,
+                f"{self.statistics.rows} rows are few for a density in {columns.size} dimensions;"
+                f" {wanted} or more are advisable.",
+            )
+
+    def _collinear(self, columns: NDArray[np.intp]) -> Iterator[TableWarning]:
+        if self.statistics.rows <= columns.size + 1:
+            return  # so few rows depend on one another whatever they are
+        correlation = self.statistics.correlation(columns)
+        if correlation is None:
+            return
+        for column, others in dependent_columns(correlation):
+            named = [self.names[columns[other]] for other in others[:_MAX_NAMED]]
+            more = f" and {len(others) - len(named)} more" if len(others) > len(named) else ""
+            yield _warning(
+                "collinear",
+                self.names[columns[column]],
+                f"It is a linear function of {', '.join(map(repr, named))}{more}: the rows lie on"
+                " a plane, where no density is finite. Leave one of them out of training.",
+            )
+
+    def _about_column(self, column: int) -> Iterator[TableWarning]:
+        name = self.names[column]
+        findings: list[tuple[WarningCode, str | None]] = [
+            ("row_number", self._row_number(column)),
+            ("discrete", self._discrete(column)),
+            ("point_mass", self._point_mass(column)),
+            ("precision", self._precision(column)),
+            ("outlier", self._outlier(column)),
+        ]
+        for code, detail in findings:
+            if detail is not None:
+                yield _warning(code, name, detail)
+
+    def _row_number(self, column: int) -> str | None:
+        if not self.statistics.consecutive[column] or self.statistics.rows < _COUNTED_ROWS:
+            return None
+        return (
+            "It counts the rows; a row number says nothing about the row. Leave it out of training."
+        )
+
+    def _discrete(self, column: int) -> str | None:
+        distinct = self.distinct[column]
+        advice = "a continuous density can grow without bound on it."
+        if self.statistics.whole[column] and self._size(column) < EXACT_INTEGERS:
+            return f"It holds whole numbers only; {advice}"
+        if distinct is not None and distinct * _ROWS_PER_DISTINCT_VALUE <= self.statistics.rows:
+            return f"It holds {distinct} distinct values in {self.statistics.rows} rows; {advice}"
+        return None
+
+    def _point_mass(self, column: int) -> str | None:
+        if self._discrete(column) is not None:
+            return None
+        for extreme, word in ((self.statistics.low, "smallest"), (self.statistics.high, "largest")):
+            share = extreme.count[column] / self.statistics.rows
+            if extreme.count[column] > 1 and share >= _POINT_MASS:
+                return (
+                    f"{share:.0%} of the rows have its {word} value (it may be clipped, or zero"
+                    " where nothing was measured); a continuous density cannot hold such a point."
+                )
+        return None
+
+    def _precision(self, column: int) -> str | None:
+        dtype, size = self.dtypes[column], self._size(column)
+        from_text = dtype == "float64" and size < _LONGEST_INTEGER
+        if (
+            self.statistics.whole[column]
+            and size >= EXACT_INTEGERS
+            and (from_text or "int" in dtype)
+        ):
+            return "It holds whole numbers beyond 2^53, which float64 rounds."
+        if dtype not in {"float16", "float32"} and self.std[column] < _FLOAT32_STEPS * size:
+            return (
+                "Its spread is so small beside its size that 32-bit arithmetic sees less than 256"
+                " steps a standard deviation. Subtract its mean before the upload."
+            )
+        return None
+
+    def _outlier(self, column: int) -> str | None:
+        distinct = self.distinct[column]
+        if distinct is not None and distinct <= 2:
+            return None  # a rare event is no outlier
+        low = (self.mean[column] - self.statistics.low.value[column]) / self.std[column]
+        high = (self.statistics.high.value[column] - self.mean[column]) / self.std[column]
+        extreme = self.statistics.low if low > high else self.statistics.high
+        rows = self.statistics.rows
+        largest = (rows - 1) / rows**0.5
+        limit = min(_OUTLIER_Z, _OUTLIER_SHARE * largest)
+        if rows < 10 or max(low, high) < limit:
+            return None
+        return (
+            f"Row {extreme.row[column]} lies {max(low, high):.3g} standard deviations from the"
+            " mean; such a value rules the scale of the column."
+        )
+
+    def _size(self, column: int) -> float:
+        return float(
+            max(abs(self.statistics.low.value[column]), abs(self.statistics.high.value[column]))
+        )
+
+
+def dependent_columns(correlation: NDArray[np.float64]) -> Iterator[tuple[int, list[int]]]:
+    """Yield each column that is a linear function of columns before it, and which ones.
+
+    Args:
+        correlation: the correlation matrix of columns that vary.
+    """
+    basis: list[int] = []
+    for column in range(len(correlation)):
+        weights = np.linalg.solve(correlation[np.ix_(basis, basis)], correlation[basis, column])
+        left = 1.0 - correlation[basis, column] @ weights
+        if left < _DEPENDENT:
+            main = np.flatnonzero(np.abs(weights) > _MAIN_PART).tolist()
+            yield column, [basis[i] for i in main]
+        else:
+            basis.append(column)
+
+
+def limit_warnings(warnings: list[TableWarning]) -> list[TableWarning]:
+    """Cut each code down to `MAX_WARNINGS`: a picture has thousands of discrete columns."""
+    kept: list[TableWarning] = []
+    counts: Counter[WarningCode] = Counter()
+    for warning in warnings:
+        counts[warning["code"]] += 1
+        if counts[warning["code"]] <= MAX_WARNINGS:
+            kept.append(warning)
+    for code, count in counts.items():
+        if count > MAX_WARNINGS:
+            kept.append(_warning(code, None, f"So it is with {count - MAX_WARNINGS} more columns."))
+    return kept
+
+
+def _warning(code: WarningCode, column: str | None, detail: str) -> TableWarning:
+    return {"code": code, "column": column, "detail": detail}

@@ -1,0 +1,89 @@
+"""Opening a file of any format."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from tables.formats import ParseOptions, TableFormat
+from tables.readers.npy import open_npy
+from tables.source import Columns, TableSource, check_content, check_rows
+
+
+def open_table(
+    path: Path,
+    *,
+    format: TableFormat,  # noqa: A002 - the word for it
+    options: ParseOptions,
+) -> TableSource:
+    """Open a file; missing and infinite values are in its rows as they come.
+
+    Raises:
+        TableError: the file cannot be read; its chunks raise the same.
+    """
+    check_content(path, format)
+    return _checked(_open(path, format, options), options)
+
+
+def open_arrow_bytes(body: bytes, options: ParseOptions) -> TableSource:
+    """Open an Arrow IPC stream that is in memory, as `open_table` does a file.
+
+    Raises:
+        TableError: as `open_table`.
+    """
+    from tables.readers.arrow import open_arrow  # noqa: PLC0415 - slow to import
+
+    check_content(body, TableFormat.ARROW)
+    return _checked(open_arrow(body, options), options)
+
+
+def stored_dtype(table: TableSource) -> Literal["float32", "float64"]:
+    """Return the type that holds every value of a table as it came."""
+    return "float32" if set(table.dtypes) <= {"float16", "float32"} else "float64"
+
+
+def _checked(table: TableSource, options: ParseOptions) -> TableSource:
+    """The same table, with the number of its rows bounded."""
+
+    def chunks() -> Iterator[Columns]:
+        row_bytes = len(table.names) * np.dtype(stored_dtype(table)).itemsize
+        rows = 0
+        for chunk in table.chunks:
+            rows += chunk.shape[1]
+            check_rows(rows, row_bytes=row_bytes, options=options)
+            yield chunk
+
+    return dataclasses.replace(table, chunks=chunks())
+
+
+def _open(
+    path: Path,
+    format: TableFormat,  # noqa: A002 - as above
+    options: ParseOptions,
+) -> TableSource:
+    match format:
+        case TableFormat.JSON:
+            # Each is slow to import and needed for its format alone.
+            from tables.readers.json import open_json  # noqa: PLC0415 - as said
+
+            return open_json(path, options)
+        case TableFormat.NDJSON:
+            from tables.readers.table_ndjson import open_ndjson  # noqa: PLC0415 - as above
+
+            return open_ndjson(path, options)
+        case TableFormat.CSV:
+            from tables.readers.csv import open_csv  # noqa: PLC0415 - as above
+
+            return open_csv(path, options)
+        case TableFormat.ARROW:
+            from tables.readers.arrow import open_arrow  # noqa: PLC0415 - as above
+
+            return open_arrow(path, options)
+        case TableFormat.PARQUET:
+            from tables.readers.parquet import open_parquet  # noqa: PLC0415 - as above
+
+            return open_parquet(path, options)
+        case TableFormat.NPY:
+            return open_npy(path, options)

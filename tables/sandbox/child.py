@@ -1,0 +1,172 @@
+"""A child process for reading untrusted files: its limits, and how it is told and tells.
+
+The task goes in as one JSON object, the outcome comes out as another. The child has its own
+memory and time limits, none of the parent's secrets, and dies with it.
+"""
+
+import ctypes
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from models_store.errors import BlobError, StorageFullError
+from tables.formats import TableError
+from tables.sandbox.child_environment import child_environment
+
+_PR_SET_PDEATHSIG = 1
+_NICENESS = 5  # the requests that the server answers meanwhile come first
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",  # gives back what it does not need; others hoard
+    "MALLOC_ARENA_MAX": "1",  # what one thread frees, another can use: a fifth of the page faults
+}
+_STOPPED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+_STDERR_SHOWN = 4000
+_NO_MEMORY = b"OpenBLAS error: Memory allocation"  # it ends the process itself
+
+
+def run_child(module: str, task: Mapping[str, object], *, timeout_s: float) -> dict[str, Any]:
+    """Run ``python -m module`` on a task and return its outcome.
+
+    Args:
+        module: a module that ends with `do_task`.
+        task: anything JSON can hold.
+        timeout_s: when to kill it.
+
+    Raises:
+        TableError: ``dataset-too-large`` when it was killed for time or memory,
+            ``dataset-parse`` when it crashed.
+        TableError, StorageFullError, BlobError: the module itself raised it.
+        RuntimeError: it failed in another way.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-P", "-m", module],
+            input=json.dumps({"parent": os.getpid(), **task}).encode(),
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+            env=child_environment(**_ENVIRONMENT),
+        )
+    except subprocess.TimeoutExpired:
+        raise _too_slow(timeout_s) from None
+    if done.returncode == 0:
+        return _result_of(json.loads(done.stdout))
+    _raise_for_signal(-done.returncode)
+    if _NO_MEMORY in done.stderr:
+        raise too_much_memory()
+    shown = done.stderr[-_STDERR_SHOWN:].decode(errors="replace")
+    raise RuntimeError(f"The parser ended with status {done.returncode}: {shown}")
+
+
+def do_task(do: Callable[[dict[str, Any]], Mapping[str, object]]) -> None:
+    """Be the child: read the task, put limits on the process, do it and hand over the outcome.
+
+    Args:
+        do: from the task to the outcome, which must be JSON.
+    """
+    task = read_task()
+    confine(parent=task["parent"], memory_bytes=task["memory_bytes"], timeout_s=task["timeout_s"])
+    try:
+        outcome = do(task)
+    except MemoryError:
+        outcome = _error_of(too_much_memory())
+    except TableError as error:
+        outcome = _error_of(error)
+    except StorageFullError:
+        outcome = {"storage_full": True}
+    except BlobError as error:
+        outcome = {"storage_failed": error.key}
+    write_outcome(outcome)
+
+
+def read_task() -> dict[str, Any]:
+    """Return the task, in the child."""
+    task: dict[str, Any] = json.load(sys.stdin)
+    return task
+
+
+def write_outcome(outcome: Mapping[str, object]) -> None:
+    """Hand the outcome to the parent."""
+    json.dump(outcome, sys.stdout)
+
+
+def confine(*, parent: int, memory_bytes: int, timeout_s: float) -> None:
+    """Put limits on the process that calls this, and tie its life to its parent's.
+
+    Args:
+        parent: the parent's process id.
+        memory_bytes: the most private memory, as far as the system can limit it.
+        timeout_s: the most processor time.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C needs no traceback of this process
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)  # it died before the line above
+    # Not the address space: allocators and thread stacks reserve far more than they use.
+    _limit(resource.RLIMIT_DATA, memory_bytes)
+    # Past the first limit comes SIGXCPU; at the second SIGKILL, which would speak of memory.
+    _limit(resource.RLIMIT_CPU, math.ceil(timeout_s), slack=1)
+    _limit(resource.RLIMIT_CORE, 0)
+    os.nice(_NICENESS)
+
+
+def too_much_memory() -> TableError:
+    """Return the error for a file whose reading takes more memory than there is."""
+    return TableError(
+        "dataset-too-large",
+        "Reading the file takes more memory than is allowed. Write Parquet with smaller pages and"
+        " without dictionaries, or upload fewer columns.",
+    )
+
+
+def _error_of(error: TableError) -> dict[str, object]:
+    return {
+        "error": {
+            "slug": error.slug,
+            "detail": error.detail,
+            "column": error.column,
+            "row": error.row,
+        }
+    }
+
+
+def _result_of(outcome: dict[str, Any]) -> dict[str, Any]:
+    """The outcome, if it is not that an error came of the task."""
+    if "error" in outcome:
+        raise TableError(**outcome["error"])
+    if "storage_full" in outcome:
+        raise StorageFullError
+    if "storage_failed" in outcome:
+        raise BlobError(outcome["storage_failed"], "cannot be written")
+    return outcome
+
+
+def _limit(kind: int, value: int, *, slack: int = 0) -> None:
+    _, hard = resource.getrlimit(kind)
+    highest = value + slack if hard == resource.RLIM_INFINITY else min(value + slack, hard)
+    resource.setrlimit(kind, (min(value, highest), highest))
+
+
+def _raise_for_signal(number: int) -> None:
+    if number <= 0 or number in _STOPPED:
+        return
+    if number == signal.SIGKILL:
+        raise too_much_memory()
+    if number == signal.SIGXCPU:
+        raise TableError("dataset-too-large", "Reading the file took longer than is allowed.")
+    raise TableError("dataset-parse", "The file is damaged: its parser crashed on it.")
+
+
+def _too_slow(timeout_s: float) -> TableError:
+    return TableError(
+        "dataset-too-large", f"Reading the file took longer than the {timeout_s:g} s allowed."
+    )

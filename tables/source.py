@@ -1,0 +1,230 @@
+"""What every reader of a format gives, and the checks that all of them share."""
+
+import math
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tables.formats import ParseOptions, TableError, TableFormat, TableWarning
+
+MAX_NAME_LENGTH = 128
+"""Code points of a column name."""
+
+Columns = NDArray[np.float64]
+"""A run of rows, column by column: ``values[column, row]``, not a number where one is missing."""
+
+_CHUNK_VALUES = 1 << 17  # 1 MiB of float64: stays in the second-level cache
+_MIN_CHUNK_ROWS = 512  # of a wide table: fewer, and the work per column and chunk dominates
+
+_NPY_MAGIC = b"\x93NUMPY"
+_PARQUET_MAGIC = b"PAR1"
+_ENCRYPTED_PARQUET_MAGIC = b"PARE"
+_MAGIC_BYTES = 16
+_BINARY_MAGICS = {
+    # A Parquet file goes on with a Thrift field header, a CSV header never does.
+    _PARQUET_MAGIC + b"\x15": "a Parquet file",
+    _NPY_MAGIC: "an npy file",
+    b"PK\x03\x04": "a ZIP archive (npz and xlsx files are such)",
+    b"PK\x05\x06": "a ZIP archive (npz and xlsx files are such)",
+    b"ARROW1\x00\x00": "an Arrow file, which is not an Arrow stream",
+    b"\xff\xff\xff\xff": "an Arrow stream",
+    b"\x1f\x8b": "a gzip file",
+    b"\x28\xb5\x2f\xfd": "a Zstandard file",
+    b"\xfd7zXZ\x00": "an xz file",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"%PDF-": "a PDF file",
+}
+_MAGICS = {
+    TableFormat.NPY: _NPY_MAGIC,
+    TableFormat.PARQUET: _PARQUET_MAGIC,
+    TableFormat.ARROW: b"\xff\xff\xff\xff",
+}
+_JOINERS = "\u200c\u200d"  # Persian and emoji need them; other format characters deceive the eye
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSource:
+    """An opened table: its columns, and its rows in chunks that come once.
+
+    Attributes:
+        names: the column names, checked.
+        dtypes: the type of each column in the file.
+        named: whether the names are the file's own, not given by place.
+        chunks: the rows in order; iterating raises `TableError` at the first fault found.
+        warnings: what is already known when the file is opened.
+        rows: how many there are, where that is known and nothing can be wrong with them any more.
+    """
+
+    names: list[str]
+    dtypes: list[str]
+    named: bool
+    chunks: Iterator[Columns]
+    warnings: list[TableWarning]
+    rows: int | None = None
+
+
+def rows_per_chunk(columns: int) -> int:
+    """Return how many rows make a chunk of a good size."""
+    return max(_MIN_CHUNK_ROWS, _CHUNK_VALUES // columns)
+
+
+def gather(chunks: Iterator[Columns]) -> Iterator[Columns]:
+    """Join chunks that are too short to be worth the work per chunk."""
+    waiting: list[Columns] = []
+    for chunk in chunks:
+        waiting.append(chunk)
+        if sum(part.shape[1] for part in waiting) >= _MIN_CHUNK_ROWS:
+            yield _joined(waiting)
+            waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(chunks: list[Columns]) -> Columns:
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks, axis=1)
+
+
+def check_content(source: Path | bytes, format: TableFormat) -> None:  # noqa: A002 - the word for it
+    """Refuse a file whose first bytes are those of another format than the declared one.
+
+    Raises:
+        TableError: ``media-type``; ``dataset-parse`` for an encrypted Parquet file.
+    """
+    if isinstance(source, bytes):
+        start = source[:_MAGIC_BYTES]
+    else:
+        with source.open("rb") as file:
+            start = file.read(_MAGIC_BYTES)
+    magic = _MAGICS.get(format)
+    if magic is None:
+        _check_text(start, format)
+        return
+    if format is TableFormat.PARQUET and start.startswith(_ENCRYPTED_PARQUET_MAGIC):
+        raise TableError("dataset-parse", "The Parquet file is encrypted.")
+    # A file cut within its first bytes is a damaged file of its format.
+    if not start.startswith(magic) and not magic.startswith(start):
+        found = next((n for m, n in _BINARY_MAGICS.items() if start.startswith(m)), None)
+        raise TableError(
+            "media-type",
+            f"The file was sent as {format}, but its content is"
+            f" {found or 'something else: its first bytes are not of that format'}.",
+        )
+
+
+def default_names(columns: int) -> list[str]:
+    """Return the names ``x1`` to ``xD``."""
+    return [f"x{i + 1}" for i in range(columns)]
+
+
+def clean_names(raw: list[str]) -> list[str]:
+    """Return column names in normal form C without surrounding white space.
+
+    Raises:
+        TableError: ``column-name`` or ``dataset-duplicate-columns``.
+    """
+    names = [_clean_name(name, i + 1) for i, name in enumerate(raw)]
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            hint = (
+                " The names look like numbers; if the file has no header, say so by header=false."
+                if look_numeric(names)
+                else ""
+            )
+            raise TableError(
+                "dataset-duplicate-columns",
+                f"Two columns are named {name!r}; column names must be unique.{hint}",
+                column=name,
+            )
+        seen.add(name)
+    return names
+
+
+def look_numeric(names: list[str]) -> bool:
+    """Say whether every name reads as a number."""
+    return all(_is_number(name) for name in names)
+
+
+def check_columns(columns: int, *, options: ParseOptions) -> None:
+    """Refuse a table with too many columns, or none.
+
+    Raises:
+        TableError: ``limit-columns`` or ``dataset-shape``.
+    """
+    if columns == 0:
+        raise TableError("dataset-shape", "The table has no columns.")
+    if columns > options.max_columns:
+        raise TableError(
+            "limit-columns",
+            f"The table has {columns} columns; at most {options.max_columns} are allowed.",
+        )
+
+
+def check_rows(rows: int, *, row_bytes: int, options: ParseOptions) -> None:
+    """Refuse a table with too many rows, or that would be stored in too many bytes.
+
+    Raises:
+        TableError: ``limit-rows`` or ``dataset-too-large``.
+    """
+    if rows > options.max_rows:
+        raise TableError(
+            "limit-rows", f"The table has more than the {options.max_rows} rows that are allowed."
+        )
+    if rows * row_bytes > options.max_bytes:
+        raise TableError(
+            "dataset-too-large",
+            f"The table needs more than the {options.max_bytes} bytes that are allowed: at"
+            f" {row_bytes} bytes a row, at most {options.max_bytes // row_bytes} rows.",
+        )
+
+
+def _check_text(start: bytes, format: TableFormat) -> None:  # noqa: A002 - as above
+    for magic, name in _BINARY_MAGICS.items():
+        if start.startswith(magic):
+            raise TableError(
+                "media-type", f"The file was sent as {format}, but its content is {name}."
+            )
+
+
+def _clean_name(raw: str, position: int) -> str:
+    where = f"column {position}"
+    # Normalising is slow on long hostile text, and never shortens a name to a quarter.
+    if len(raw) > 4 * MAX_NAME_LENGTH:
+        raise _name_error(
+            f"The name of {where} is longer than {MAX_NAME_LENGTH} code points.", where
+        )
+    name = unicodedata.normalize("NFC", raw).strip()
+    if not name:
+        raise _name_error(
+            f"The name of {where} is empty. (A row index written without a name looks like this.)",
+            where,
+        )
+    if len(name) > MAX_NAME_LENGTH:
+        raise _name_error(
+            f"The name of {where} is longer than {MAX_NAME_LENGTH} code points.", where
+        )
+    if any(_is_deceptive(character) for character in name):
+        raise _name_error(
+            f"The name of {where} holds a control, bidirectional or invisible character.", where
+        )
+    return name
+
+
+def _name_error(detail: str, where: str) -> TableError:
+    return TableError("column-name", detail, column=where)
+
+
+def _is_deceptive(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category in {"Cc", "Cs", "Zl", "Zp"} or (category == "Cf" and character not in _JOINERS)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

@@ -1,0 +1,458 @@
+"""Transactions, their errors and the database's clock."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, text, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from models_store.database.clock import db_now
+from models_store.database.database import Database, migrate
+from models_store.database.engines import parse_url
+from models_store.database.schema import DatasetRow, JobRow
+from models_store.errors import (
+    DatabaseBusyError,
+    DatabaseUnavailableError,
+    SchemaMismatchError,
+    StorageFullError,
+)
+from models_store.jobs.jobs import Jobs
+from models_store.registry import Registry
+from tests.models_store.makers import PROJECT, a_dataset, added, submitted
+from tests.servers import PostgresServer
+
+
+@pytest.fixture
+def sqlite(sqlite_url: str) -> Iterator[Database]:
+    database = Database(sqlite_url, busy_timeout_s=0.3)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def postgres(postgres_url: str) -> Iterator[Database]:
+    database = Database(postgres_url, busy_timeout_s=0.3, pool_size=1)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server that a test may stop and kill."""
+    server = PostgresServer()
+    migrate(server.create("densityd"))
+    yield server
+    server.close()
+
+
+def test_a_transaction_commits_whole_or_not_at_all(database: Database, registry: Registry) -> None:
+    dataset = added(registry)
+
+    def rename(session: Session) -> None:
+        session.execute(update(DatasetRow).values(name="other"))
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        database.transact(rename)
+    assert registry.dataset(PROJECT, dataset.id).name == "shuttle"
+
+
+def test_a_broken_constraint_is_our_own_fault_and_says_so(
+    registry: Registry,
+) -> None:
+    dataset = added(registry)
+    with pytest.raises(IntegrityError):
+        registry.add_dataset(a_dataset(id=dataset.id))
+
+
+def test_foreign_keys_hold_on_both_databases(database: Database) -> None:
+    with pytest.raises(IntegrityError), database.write() as session:
+        session.execute(
+            text("INSERT INTO job_dataset (job_id, dataset_id, project) VALUES ('no', 'no', 'p')")
+        )
+
+
+def test_a_state_that_is_none_is_refused_on_both_databases(database: Database, jobs: Jobs) -> None:
+    submitted(jobs)
+    with pytest.raises(IntegrityError), database.write() as session:
+        session.execute(update(JobRow).values(state="lost"))
+
+
+def test_instants_are_utc_and_sort_by_time(database: Database, registry: Registry) -> None:
+    dataset = added(registry)
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678_000, timezone(timedelta(hours=5)))
+    with database.write() as session:
+        session.execute(update(DatasetRow).values(created_at=moment))
+    stored = registry.dataset(PROJECT, dataset.id).created_at
+    assert stored == moment
+    assert stored.utcoffset() == timedelta(0)
+    with database.read() as session:
+        earlier = DatasetRow.created_at < moment + timedelta(milliseconds=1)
+        later = DatasetRow.created_at > moment - timedelta(milliseconds=1)
+        assert session.scalar(select(func.count()).where(earlier, later)) == 1
+
+
+@pytest.mark.fault(128, 155)
+def test_fault_155_the_clock_is_the_databases(database: Database) -> None:
+    with database.read() as session:
+        now = session.scalar(select(db_now()))
+        shifted = session.scalar(select(db_now(3600.25)))
+        back = session.scalar(select(db_now(-86400)))
+    assert now is not None
+    assert shifted is not None
+    assert back is not None
+    assert abs(now - datetime.now(UTC)) < timedelta(seconds=30)
+    assert timedelta(0) <= shifted - now - timedelta(seconds=3600.25) < timedelta(seconds=1)
+    assert timedelta(0) <= back - now + timedelta(days=1) < timedelta(seconds=1)
+
+
+def test_a_read_sees_one_moment(database: Database, registry: Registry) -> None:
+    count = select(func.count()).select_from(DatasetRow)
+    added(registry)
+    with database.read() as session:
+        before = session.scalar(count)
+        added(registry)
+        assert session.scalar(count) == before
+
+
+def test_a_read_cannot_write_to_postgresql(postgres: Database) -> None:
+    with pytest.raises(DatabaseUnavailableError), postgres.read() as session:
+        session.execute(update(DatasetRow).values(name="other"))
+
+
+def test_a_database_works_from_many_threads(registry: Registry) -> None:
+    threads = [
+        threading.Thread(target=lambda: [added(registry) for _ in range(5)]) for _ in range(12)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(registry.datasets(PROJECT, limit=100).items) == 60
+
+
+@pytest.mark.fault(145)
+def test_fault_145_a_writer_waits_for_another_only_so_long(
+    sqlite: Database, sqlite_url: str
+) -> None:
+    registry = Registry(sqlite)
+    dataset = added(registry)
+    with sqlite3.connect(parse_url(sqlite_url).database or "") as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        with pytest.raises(DatabaseBusyError):
+            added(registry)
+        assert 0.2 < time.monotonic() - began < 3
+        # Readers wait for nobody.
+        assert registry.dataset(PROJECT, dataset.id) == dataset
+        other.rollback()
+    added(registry)
+    other.close()
+
+
+@pytest.mark.fault(145)
+def test_fault_145_a_long_reader_stops_no_writer(sqlite: Database) -> None:
+    registry = Registry(sqlite)
+    added(registry)
+    with sqlite.read() as session:
+        session.scalar(select(func.count()).select_from(DatasetRow))
+        added(registry)
+    assert len(registry.datasets(PROJECT, limit=10).items) == 2
+
+
+def test_a_lock_on_postgresql_is_waited_for_only_so_long(
+    postgres: Database, postgres_url: str
+) -> None:
+    dataset = added(Registry(postgres))
+    other = Database(postgres_url)
+    with other.write() as session:
+        session.execute(update(DatasetRow).values(name="held"))
+        with pytest.raises(DatabaseBusyError):
+            Registry(postgres).delete_dataset(PROJECT, dataset.id)
+    other.dispose()
+    Registry(postgres).delete_dataset(PROJECT, dataset.id)
+
+
+@pytest.mark.fault(153)
+def test_fault_153_a_pool_that_is_used_up_says_busy(database_url: str) -> None:
+    database = Database(database_url, busy_timeout_s=0.2, pool_size=1)
+    with database.read() as one, database.read() as two:
+        one.execute(text("SELECT 1"))
+        two.execute(text("SELECT 1"))
+        with pytest.raises(DatabaseBusyError):
+            database.ping()
+    database.ping()
+    database.dispose()
+
+
+@pytest.mark.parametrize("bytes_", [b"garbage" * 1000, b"SQLite format 3\0" + b"x" * 5000])
+@pytest.mark.fault(146)
+def test_fault_146_a_file_that_is_no_database_is_named_and_kept(
+    tmp_path: Path, bytes_: bytes
+) -> None:
+    file = tmp_path / "broken.sqlite3"
+    file.write_bytes(bytes_)
+    database = Database(f"sqlite:///{file}")
+    for use in (database.check_revision, lambda: migrate(f"sqlite:///{file}")):
+        with pytest.raises(DatabaseUnavailableError, match=r"broken\.sqlite3"):
+            use()
+    database.dispose()
+    assert file.read_bytes() == bytes_
+
+
+@pytest.mark.fault(146)
+def test_fault_146_a_truncated_database_is_named(sqlite_url: str) -> None:
+    file = Path(parse_url(sqlite_url).database or "")
+    database = Database(sqlite_url)
+    for _ in range(50):
+        added(Registry(database))
+    database.dispose()
+    os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises(DatabaseUnavailableError, match=r"densityd\.sqlite3"):
+        database.check_revision()
+    database.dispose()
+
+
+@pytest.mark.fault(146)
+def test_fault_146_an_emptied_database_is_not_made_anew(tmp_path: Path) -> None:
+    file = tmp_path / "emptied.sqlite3"
+    file.touch()
+    with pytest.raises(DatabaseUnavailableError, match=r"empty.*emptied\.sqlite3"):
+        migrate(f"sqlite:///{file}")
+    assert file.stat().st_size == 0
+
+
+def test_a_missing_file_is_no_database_and_is_not_made(tmp_path: Path) -> None:
+    file = tmp_path / "none.sqlite3"
+    database = Database(f"sqlite:///{file}")
+    assert database.revision() is None
+    with pytest.raises(SchemaMismatchError, match="no schema"):
+        database.check_revision()
+    with pytest.raises(DatabaseUnavailableError):
+        database.ping()
+    assert not file.exists()
+
+
+_SUBMIT_FOR_EVER = """
+import os, sys
+from models_store.database import Database
+from models_store.jobs import Jobs
+from tests.models_store.makers import submitted
+
+for _ in range(int(sys.argv[2])):
+    child = os.fork()
+    if child == 0:
+        os.write(1, f"{os.getpid()}\\n".encode())
+        jobs = Jobs(Database(sys.argv[1]))
+        while True:
+            # One write, so that a kill cuts no line in two.
+            os.write(1, submitted(jobs).id.encode() + b"\\n")
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.fault(147)
+@pytest.mark.parametrize("kills", [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_fault_147_killing_writers_loses_no_answered_job(sqlite_url: str, kills: int) -> None:
+    writer = subprocess.Popen(  # noqa: S603 (our own program)
+        [sys.executable, "-c", _SUBMIT_FOR_EVER, sqlite_url, str(kills)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    answered, killed, child = [], [], 0
+    chance = random.Random(0)  # noqa: S311 (moments of death, no secret)
+    with writer:
+        for line in writer.stdout or ():
+            if not line.startswith("job_"):
+                child = int(line)
+                continue
+            answered.append(line.strip())
+            if child not in killed:
+                # From its first answer on, however slow the machine, some while into the next.
+                killed.append(child)
+                threading.Timer(chance.uniform(0, 0.07), os.kill, (child, signal.SIGKILL)).start()
+    assert (writer.returncode, len(killed)) == (0, kills)
+    database = Database(sqlite_url)
+    with database.read() as session:
+        assert session.scalar(text("PRAGMA integrity_check")) == "ok"
+        stored = set(session.scalars(select(JobRow.id)))
+    database.dispose()
+    assert set(answered) <= stored
+
+
+def test_a_full_disk_is_told_and_what_was_stored_stays(sqlite: Database) -> None:
+    registry = Registry(sqlite)
+    dataset = added(registry)
+
+    def fill(session: Session) -> None:
+        session.execute(text("PRAGMA max_page_count=1"))
+        session.add_all(
+            [DatasetRow(**vars(a_dataset(name="x" * 9000)), width=2) for _ in range(20)]
+        )
+
+    with pytest.raises(StorageFullError):
+        sqlite.transact(fill)
+    sqlite.dispose()
+    assert [found.id for found in registry.datasets(PROJECT, limit=9).items] == [dataset.id]
+
+
+@pytest.mark.fault(135)
+def test_fault_135_a_database_that_became_read_only_still_reads(sqlite: Database) -> None:
+    registry = Registry(sqlite)
+    dataset = added(registry)
+
+    def rename(session: Session) -> None:
+        session.execute(text("PRAGMA query_only=ON"))
+        session.execute(update(DatasetRow).values(name="other"))
+
+    with pytest.raises(DatabaseUnavailableError):
+        sqlite.transact(rename)
+    assert registry.dataset(PROJECT, dataset.id) == dataset
+
+
+@pytest.mark.fault(149)
+def test_fault_149_postgresql_that_is_down_is_unavailable_and_comes_back(
+    own_postgres: PostgresServer,
+) -> None:
+    database = Database(own_postgres.url("densityd"))
+    registry = Registry(database)
+    dataset = added(registry)
+    own_postgres.stop()
+    with pytest.raises(DatabaseUnavailableError):
+        registry.dataset(PROJECT, dataset.id)
+    with pytest.raises(DatabaseUnavailableError):
+        added(registry)
+    fresh = Database(own_postgres.url("densityd"))
+    with pytest.raises(DatabaseUnavailableError, match="densityd"):
+        fresh.check_revision()
+    fresh.dispose()
+    own_postgres.start()
+    began = time.monotonic()
+    assert registry.dataset(PROJECT, dataset.id) == dataset
+    added(registry)
+    assert time.monotonic() - began < 5
+    database.dispose()
+
+
+@pytest.mark.fault(151)
+def test_fault_151_a_killed_postgresql_loses_no_answered_job(
+    own_postgres: PostgresServer,
+) -> None:
+    database = Database(own_postgres.url("densityd"), pool_size=2)
+    jobs = Jobs(database)
+    answered: list[str] = []
+    stopped = threading.Event()
+
+    def submit() -> None:
+        while not stopped.is_set():
+            try:
+                answered.append(submitted(jobs).id)
+            except DatabaseUnavailableError:
+                return
+
+    threads = [threading.Thread(target=submit) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while len(answered) < 20:
+        time.sleep(0.01)
+    own_postgres.kill()
+    stopped.set()
+    for thread in threads:
+        thread.join()
+    own_postgres.restart()
+    with database.read() as session:
+        stored = set(session.scalars(select(JobRow.id)))
+    database.dispose()
+    # The last transaction of each thread may have been committed unanswered.
+    assert set(answered) <= stored
+    assert len(stored) <= len(answered) + len(threads)
+
+
+@pytest.mark.fault(152)
+def test_fault_152_a_deadlock_is_run_again(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    registry = Registry(database)
+    ids = [added(registry).id for _ in range(2)]
+    barrier = threading.Barrier(2)
+    runs: list[str] = []
+
+    def cross(session: Session, first: str, second: str) -> None:
+        runs.append(first)
+        for dataset_id in (first, second):
+            session.execute(
+                update(DatasetRow).where(DatasetRow.id == dataset_id).values(name=first)
+            )
+            if len(runs) <= 2 and dataset_id == first:
+                barrier.wait()
+
+    threads = [
+        threading.Thread(target=database.transact, args=(cross, *pair)) for pair in (ids, ids[::-1])
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(runs) == 3
+    database.dispose()
+
+
+@pytest.mark.parametrize("code", ["40001", "40P01"])
+@pytest.mark.fault(152)
+def test_fault_152_a_collision_that_does_not_end_is_busy_after_three_more_tries(
+    postgres: Database, code: str
+) -> None:
+    runs: list[int] = []
+
+    def collide(session: Session) -> None:
+        runs.append(1)
+        session.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{code}'; END $$"))
+
+    with pytest.raises(DatabaseBusyError):
+        postgres.transact(collide)
+    assert len(runs) == 4
+
+
+@pytest.mark.fault(154)
+def test_fault_154_a_database_of_another_version_is_refused_with_both_revisions(
+    database: Database,
+) -> None:
+    database.check_revision()
+    expected = database.revision()
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = 'from_the_future'"))
+    try:
+        with pytest.raises(SchemaMismatchError, match="from_the_future") as caught:
+            database.check_revision()
+        assert (caught.value.found, caught.value.expected) == ("from_the_future", expected)
+        assert str(expected) in str(caught.value)
+    finally:
+        with database.write() as session:
+            session.execute(
+                text("UPDATE alembic_version SET version_num = :revision"), {"revision": expected}
+            )
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://host/name"])
+def test_a_database_of_another_kind_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="postgresql://"):
+        Database(url)
+
+
+def test_a_password_is_not_told(tmp_path: Path) -> None:
+    database = Database(f"postgresql://user:secret@/name?host={tmp_path}")
+    with pytest.raises(DatabaseUnavailableError) as caught:
+        database.check_revision()
+    assert "secret" not in str(caught.value)
+    assert str(tmp_path).replace("/", "%2F") in str(caught.value) or "name" in str(caught.value)
+    database.dispose()

@@ -1,0 +1,239 @@
+"""Quotas of a project, and uploads that come twice."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import func, select
+
+from models_store.database.schema import DatasetRow, JobRow, ModelVersionRow
+from models_store.database.usage import stored_bytes
+from models_store.errors import IdempotencyReusedError, LimitError, NotFoundError
+from models_store.job_states import Checkpoint, Idempotency, JobResult
+from models_store.jobs.jobs import JobKind, JobState
+from tests.models_store.makers import (
+    LEASE_S,
+    PROJECT,
+    a_checkpoint,
+    a_dataset,
+    a_job,
+    a_version,
+    added,
+    submitted,
+)
+
+KEY = Idempotency(key="k", fingerprint="f")
+
+
+def stored(database, project=PROJECT):
+    with database.read() as session:
+        return stored_bytes(session, project)
+
+
+def charged(database, project=PROJECT):
+    """What the rows of a project are charged with, added up."""
+    with database.read() as session:
+        return sum(
+            session.scalar(select(func.sum(row.charged_bytes)).where(row.project == project)) or 0
+            for row in (DatasetRow, JobRow, ModelVersionRow)
+        )
+
+
+def claimed(jobs, work, **changes):
+    submitted(jobs, **changes)
+    return work.claim("w", lease_s=LEASE_S)
+
+
+@pytest.mark.fault(100)
+def test_datasets_weights_and_results_count_against_the_quota(database, registry, jobs, work):
+    added(registry, bytes=1000)
+    job = claimed(jobs, work)
+    work.finish(job.id, job.attempt, metrics={}, version=a_version(job, checkpoint_bytes=200))
+    job = claimed(jobs, work, kind=JobKind.SAMPLING, model_version=1)
+    result = JobResult(key="r", sha256="e" * 64, bytes=3 * 2**30, rows=1, media_type="text/csv")
+    work.finish_bulk(job.id, job.attempt, metrics={}, result=result)
+
+    before = stored(database)
+    assert 1200 + 3 * 2**30 < before < 1200 + 3 * 2**30 + 20_000
+    assert registry.room("default", max_bytes=before + 1) == 1
+    with pytest.raises(LimitError) as caught:
+        registry.room("default", max_bytes=before)
+    assert caught.value.slug == "quota-storage"
+    for refused in (
+        lambda: registry.add_dataset(a_dataset(bytes=11), max_bytes=before + 10),
+        lambda: jobs.submit(a_job(), max_bytes=before),
+        lambda: registry.add_version("default", "m", a_version(job), max_bytes=before),
+    ):
+        with pytest.raises(LimitError):
+            refused()
+    assert stored(database) == before == charged(database)
+    assert len(registry.datasets("default", limit=10).items) == 1
+    assert registry.room("other", max_bytes=1) == 1
+    registry.add_dataset(a_dataset(bytes=10), max_bytes=before + 10_000)
+    jobs.delete_result("default", job.id)
+    assert stored(database) < 30_000
+
+
+@pytest.mark.fault(202)
+def test_rows_count_with_what_callers_put_into_them(database, registry, jobs, work):
+    column = {"name": "x" * 128, "dtype": "float64", "mean": 0.5, "std": 1.0}
+    wide = added(registry, columns=[column] * 1000, bytes=1)
+    assert stored(database) > 170_000
+    registry.delete_dataset("default", wide.id)
+    assert stored(database) == 0
+
+    job = claimed(jobs, work, request={"context": [0.25] * 10_000})
+    assert stored(database) > 50_000
+    for _ in range(100):
+        work.add_message(job.id, job.attempt, "x" * 4000)
+    assert stored(database) > 450_000
+    target = {"log_density": "z1 " * 10_000}
+    work.finish(job.id, job.attempt, metrics={}, version=a_version(job, target=target))
+    assert stored(database) > 480_000 + 660_000
+    assert stored(database) == charged(database)
+
+
+@pytest.mark.fault(202)
+def test_a_small_quota_holds_however_many_rows_there_are(registry, jobs):
+    added(registry)
+    refused = 0
+    for _ in range(100):
+        try:
+            jobs.submit(a_job(), max_bytes=50_000)
+        except LimitError:
+            refused += 1
+    assert 50 < refused < 90
+
+
+@pytest.mark.fault(205)
+def test_unfinished_jobs_count_with_the_most_that_they_may_store(database, jobs, work):
+    quota = 10_000
+    first = jobs.submit(a_job(reserved_bytes=6000), max_bytes=quota).job
+    with pytest.raises(LimitError):
+        jobs.submit(a_job(reserved_bytes=6000), max_bytes=quota)
+    jobs.submit(a_job(project="other", reserved_bytes=6000), max_bytes=quota)
+    jobs.cancel("default", first.id)
+    second = jobs.submit(a_job(reserved_bytes=6000), max_bytes=quota).job
+    with pytest.raises(LimitError):
+        jobs.resume("default", first.id, max_bytes=quota)
+    assert jobs.get("default", first.id).state is JobState.CANCELLED
+    job = work.claim("w", lease_s=LEASE_S)
+    work.fail(job.id, job.attempt, code="oom", detail="")
+    job = work.claim("w", lease_s=LEASE_S)
+    work.fail(job.id, job.attempt, code="oom", detail="")
+    assert jobs.resume("default", first.id, max_bytes=quota).state is JobState.QUEUED
+    assert second.id != first.id
+    assert stored(database) == charged(database)
+    assert stored(database, "other") == charged(database, "other")
+
+
+@pytest.mark.fault(205)
+def test_submissions_that_race_do_not_pass_the_quota(database, jobs):
+    with ThreadPoolExecutor(16) as pool:
+        tries = [
+            pool.submit(jobs.submit, a_job(reserved_bytes=10_000), max_bytes=55_000)
+            for _ in range(32)
+        ]
+    accepted = [one for one in tries if one.exception() is None]
+    refused = [one.exception() for one in tries if one.exception() is not None]
+    assert len(accepted) == 5
+    assert {type(error) for error in refused} == {LimitError}
+    assert stored(database) == charged(database) < 55_000
+
+
+@pytest.mark.fault(205)
+def test_a_job_beyond_a_quota_that_was_lowered_fails_when_it_is_claimed(database, jobs, work):
+    large, small = submitted(jobs, reserved_bytes=90_000), submitted(jobs)
+    other = submitted(jobs, project="other")
+    quota = 50_000
+    assert work.claim("w", lease_s=LEASE_S, max_project_bytes=quota).id == small.id
+    failed = jobs.get("default", large.id)
+    assert (failed.state, failed.error["code"]) == (JobState.FAILED, "quota_storage")
+    assert work.claim("w", lease_s=LEASE_S, max_project_bytes=quota).id == other.id
+    assert jobs.resume("default", large.id, max_bytes=100_000).state is JobState.QUEUED
+    assert stored(database) == charged(database)
+
+
+@pytest.mark.fault(206)
+@pytest.mark.parametrize(("kind", "of_two"), [(JobKind.TRAINING, 9_000), (JobKind.SCORING, 5_000)])
+def test_checkpoints_count_as_long_as_a_job_names_them(database, jobs, work, kind, of_two):
+    job = claimed(jobs, work, kind=kind)
+    before = stored(database)
+    for epoch, size in ((1, 3_000_000), (2, 4_000), (3, 5_000)):
+        checkpoint = Checkpoint(
+            key=f"jobs/{job.id}/1-{epoch}", sha256="d" * 64, epoch=epoch, step=epoch, bytes=size
+        )
+        work.record_epoch(
+            job.id, job.attempt, lease_s=LEASE_S, metrics={}, progress={}, checkpoint=checkpoint
+        )
+    assert stored(database) == before + of_two
+    jobs.cancel("default", job.id)
+    work.cancelled(job.id, job.attempt)
+    assert before + of_two < stored(database) < before + of_two + 3_000
+    assert work.kept_checkpoints(job.id, job.attempt) == jobs.get("default", job.id).checkpoints
+
+    assert jobs.leftover(keep_s=3600, limit=9) == []
+    assert jobs.leftover(keep_s=0, limit=9) == [job.id]
+    assert jobs.forget_checkpoints(job.id, keep_s=3600) is None
+    assert jobs.forget_checkpoints(job.id, keep_s=0) == job.attempt
+    assert jobs.leftover(keep_s=0, limit=9) == []
+    assert stored(database) == charged(database) < before + 3_000
+    assert jobs.resume("default", job.id).checkpoints == []
+
+
+@pytest.mark.fault(206)
+def test_checkpoints_of_a_job_whose_dataset_is_gone_are_of_no_use(registry, jobs, work):
+    dataset = added(registry)
+    job = claimed(jobs, work, dataset_id=dataset.id)
+    work.record_epoch(
+        job.id,
+        job.attempt,
+        lease_s=LEASE_S,
+        metrics={},
+        progress={},
+        checkpoint=a_checkpoint(job, 1),
+    )
+    work.fail(job.id, job.attempt, code="oom", detail="")
+    assert jobs.leftover(keep_s=3600, limit=9) == []
+    registry.delete_dataset("default", dataset.id)
+    assert jobs.leftover(keep_s=3600, limit=9) == [job.id]
+    assert jobs.forget_checkpoints(job.id, keep_s=3600) == 1
+
+
+@pytest.mark.fault(206)
+def test_a_job_that_was_resumed_keeps_its_checkpoints(jobs, work):
+    job = claimed(jobs, work)
+    work.record_epoch(
+        job.id,
+        job.attempt,
+        lease_s=LEASE_S,
+        metrics={},
+        progress={},
+        checkpoint=a_checkpoint(job, 1),
+    )
+    work.fail(job.id, job.attempt, code="oom", detail="")
+    assert jobs.leftover(keep_s=0, limit=9) == [job.id]
+    jobs.resume("default", job.id)
+    assert jobs.forget_checkpoints(job.id, keep_s=0) is None
+    assert work.kept_checkpoints(job.id, job.attempt) is None
+    assert len(work.claim("w", lease_s=LEASE_S).checkpoints) == 1
+
+
+def test_an_upload_that_comes_twice_gives_the_first_dataset(registry):
+    first = registry.add_dataset(a_dataset(), idempotency=KEY)
+    assert registry.add_dataset(a_dataset(), idempotency=KEY) == first
+    assert [one.id for one in registry.datasets("default", limit=10).items] == [first.id]
+    with pytest.raises(IdempotencyReusedError):
+        registry.add_dataset(a_dataset(), idempotency=Idempotency(key="k", fingerprint="g"))
+
+
+@pytest.mark.fault(190)
+def test_keys_of_projects_are_apart_and_end_with_their_dataset(registry):
+    first = registry.add_dataset(a_dataset(), idempotency=KEY)
+    other = registry.add_dataset(a_dataset(project="other"), idempotency=KEY)
+    assert other.id != first.id
+    registry.delete_dataset("default", first.id)
+    again = registry.add_dataset(a_dataset(), idempotency=KEY)
+    assert again.id != first.id
+    assert registry.add_dataset(a_dataset(project="other"), idempotency=KEY) == other
+    with pytest.raises(NotFoundError):
+        registry.dataset("default", first.id)

@@ -1,0 +1,228 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from flows import FitState, Flow, FlowSpec, MadeSpec, MafSpec, RealNvpSpec, build
+from models_store.errors import BlobCorruptError, BlobMissingError, CheckpointMismatchError
+from models_store.files.blobs import BlobStore, StoredBlob
+from models_store.files.checkpoints import load_model, load_state, save_model, save_state
+
+KEY = "models/job_1/1.safetensors"
+COLUMNS = ["a", "b", "c"]
+SPECS: list[FlowSpec] = [
+    MadeSpec(hidden=[8]),
+    MafSpec(layers=2, hidden=[8]),
+    MafSpec(layers=2, hidden=[8], batch_norm=None, order="random"),
+    RealNvpSpec(layers=2, hidden=[8]),
+]
+MOMENTS = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 2.0])
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> BlobStore:
+    return BlobStore(tmp_path / "blobs")
+
+
+def make(spec: FlowSpec = SPECS[1], *, standardise: bool = True) -> Flow:
+    return build(spec, 3, standardise=MOMENTS if standardise else None, seed=7).eval()
+
+
+def save(
+    blobs: BlobStore, key: str = KEY, *, spec: FlowSpec = SPECS[1], standardise: bool = True
+) -> StoredBlob:
+    flow = make(spec, standardise=standardise)
+    return save_model(
+        blobs,
+        key,
+        flow,
+        spec=spec,
+        columns=COLUMNS,
+        preprocessing={"standardise": standardise, "dequantise": None, "logit": None},
+    )
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+@pytest.mark.parametrize("spec", SPECS, ids=repr)
+def test_a_loaded_model_gives_the_same_densities(blobs, spec, standardise):
+    stored = save(blobs, spec=spec, standardise=standardise)
+    loaded = load_model(blobs, KEY, stored.sha256)
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(loaded.log_prob(x), make(spec, standardise=standardise).log_prob(x))
+    assert not loaded.training
+
+
+def test_equal_models_are_equal_files(blobs):
+    assert (
+        save(blobs, "models/job_1/1.safetensors").sha256
+        == save(blobs, "models/job_2/1.safetensors").sha256
+    )
+
+
+@pytest.mark.fault(137)
+def test_fault_137_a_flipped_bit_is_found(blobs):
+    stored = save(blobs)
+    path = blobs.path(KEY)
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    load_file(path)  # safetensors alone sees nothing wrong
+    with pytest.raises(BlobCorruptError):
+        load_model(blobs, KEY, stored.sha256)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+@pytest.mark.fault(136)
+def test_fault_136_a_cut_file_is_found(blobs, keep):
+    stored = save(blobs)
+    path = blobs.path(KEY)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(BlobCorruptError):
+        load_model(blobs, KEY, stored.sha256)
+
+
+def replace(blobs: BlobStore, data: bytes) -> str:
+    """Store other bytes under the key, honestly hashed; their hash."""
+    with blobs.staged(".safetensors") as path:
+        path.write_bytes(data)
+        return blobs.commit(path, KEY).sha256
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        (2**63).to_bytes(8, "little"),
+        (200 * 2**20).to_bytes(8, "little"),
+        b"\x02\0\0\0\0\0\0\0{}junk",
+        b"PK\x03\x04" + bytes(60),
+    ],
+)
+@pytest.mark.fault(138)
+def test_fault_138_a_header_that_lies_is_refused(blobs, header):
+    with pytest.raises(BlobCorruptError):
+        load_model(blobs, KEY, replace(blobs, header))
+
+
+@pytest.mark.fault(141)
+def test_fault_141_a_pickle_is_never_loaded(blobs, tmp_path):
+    canary = tmp_path / "canary"
+
+    class Bomb:
+        def __reduce__(self):
+            return canary.touch, ()
+
+    file = tmp_path / "model.pt"
+    torch.save({"weights": Bomb()}, file)  # noqa: TID251 - what an attacker would plant
+    with pytest.raises(BlobCorruptError):
+        load_model(blobs, KEY, replace(blobs, file.read_bytes()))
+    assert not canary.exists()
+
+
+@pytest.mark.fault(139)
+def test_fault_139_the_right_file_of_another_model_is_refused(blobs):
+    stored = save(blobs)
+    spec = {"family": "maf", "layers": 2, "hidden": [8]}
+    load_model(blobs, KEY, stored.sha256, spec=spec, columns=COLUMNS)
+    with pytest.raises(CheckpointMismatchError):
+        load_model(blobs, KEY, stored.sha256, spec={**spec, "hidden": [9]})
+    with pytest.raises(CheckpointMismatchError):
+        load_model(blobs, KEY, stored.sha256, columns=["c", "b", "a"])
+
+
+def rewrite(blobs: BlobStore, **changes: object) -> str:
+    """Store the model again with another description of itself; its new hash."""
+    path = blobs.path(KEY)
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["densityd"])
+    with blobs.staged(".safetensors") as staged:
+        save_file(load_file(path), staged, {"densityd": json.dumps({**header, **changes})})
+        return blobs.commit(staged, KEY).sha256
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": 2},
+        {"kind": "state"},
+        {"unknown": 1},
+        {"dim": 4},
+        {"dim": -1},
+        {"dim": 2**40},
+        {"columns": ["a"]},
+        {"preprocessing": {}},
+        {"preprocessing": {"standardise": False}},
+        {"spec": {"family": "maf", "layers": 2, "hidden": [9]}},
+        {"spec": {"family": "os.system"}},
+        {"spec": {"family": "maf", "layers": 10**9}},
+    ],
+    ids=str,
+)
+@pytest.mark.fault(139)
+def test_fault_139_a_file_whose_description_does_not_fit_its_weights_is_refused(blobs, changes):
+    save(blobs)
+    with pytest.raises(CheckpointMismatchError):
+        load_model(blobs, KEY, rewrite(blobs, **changes))
+
+
+def test_safetensors_of_somebody_else_are_refused(blobs, tmp_path):
+    file = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(2)}, file)
+    sha256 = replace(blobs, file.read_bytes())
+    with pytest.raises(CheckpointMismatchError):
+        load_model(blobs, KEY, sha256)
+    with pytest.raises(CheckpointMismatchError):
+        load_state(blobs, KEY, sha256)
+
+
+@pytest.mark.fault(140)
+def test_fault_140_a_missing_file_is_named_as_missing(blobs):
+    stored = save(blobs)
+    blobs.delete(KEY)
+    with pytest.raises(BlobMissingError):
+        load_model(blobs, KEY, stored.sha256)
+
+
+def test_a_state_comes_back_bit_for_bit(blobs):
+    tensors = {
+        "weights": torch.tensor([0.1, -0.0, float("nan"), float("inf"), 1e-45]),
+        "order": torch.randperm(7),
+        "generator": torch.Generator().manual_seed(3).get_state(),
+        "step": torch.tensor(12),
+        "moments": torch.rand(2, 3, dtype=torch.float64).T,
+        "view": torch.arange(10.0)[2:4],
+        "empty": torch.empty(0, 3),
+    }
+    meta: dict[str, Any] = {
+        "epoch": 3,
+        "best": -1.2345678901234567,
+        "schedule": [1, None, {"a": True}],
+    }
+    stored = save_state(blobs, "jobs/job_1/1-3.safetensors", FitState(tensors, meta))
+    loaded = load_state(blobs, stored.key, stored.sha256)
+    assert loaded.meta == meta
+    assert loaded.tensors.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert loaded.tensors[name].dtype == tensor.dtype
+        assert loaded.tensors[name].shape == tensor.shape
+        assert loaded.tensors[name].numpy().tobytes() == tensor.contiguous().numpy().tobytes()
+
+
+def test_a_state_is_no_model_and_a_model_no_state(blobs):
+    model = save(blobs)
+    state = save_state(blobs, "jobs/job_1/1-1.safetensors", FitState({}, {}))
+    with pytest.raises(CheckpointMismatchError):
+        load_state(blobs, model.key, model.sha256)
+    with pytest.raises(CheckpointMismatchError):
+        load_model(blobs, state.key, state.sha256)
+
+
+def test_what_was_loaded_outlives_its_file(blobs):
+    stored = save_state(blobs, "jobs/job_1/1-1.safetensors", FitState({"a": torch.ones(5)}, {}))
+    loaded = load_state(blobs, stored.key, stored.sha256)
+    path = blobs.path(stored.key)
+    path.write_bytes(b"")
+    assert loaded.tensors["a"].tolist() == [1.0] * 5

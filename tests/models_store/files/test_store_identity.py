@@ -1,0 +1,81 @@
+"""A database and its store know each other, on both databases."""
+
+from pathlib import Path
+
+import pytest
+
+from models_store.database.database import Database
+from models_store.errors import WrongStoreError
+from models_store.files.blobs import STORE_ID, BlobStore
+from models_store.files.store_identity import adopt, known_identity
+from models_store.registry import Registry
+from tests.models_store.makers import added
+
+pytestmark = pytest.mark.fault(212)
+
+
+def test_the_first_start_ties_them_together_and_the_next_finds_it_so(
+    database: Database, blobs: BlobStore
+) -> None:
+    assert known_identity(database) is None
+    adopt(database, blobs)
+    identity = known_identity(database)
+    assert identity is not None
+    assert (blobs.root / STORE_ID).read_text() == f"{identity}\n"
+    adopt(database, blobs)
+    assert known_identity(database) == identity
+    assert list(blobs.files()) == []
+
+
+@pytest.mark.parametrize("spoil", ["another", "unmounted", "no folder"])
+def test_another_store_and_none_are_refused_and_left_alone(
+    database: Database, blobs: BlobStore, tmp_path: Path, spoil: str
+) -> None:
+    adopt(database, blobs)
+    other = BlobStore(tmp_path / "other")
+    if spoil != "no folder":
+        other.root.mkdir()
+    if spoil == "another":
+        other.mark("f" * 32)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(WrongStoreError, match=str(known_identity(database))):
+        adopt(database, other)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_restored_database_takes_the_identity_of_its_store(
+    database: Database, blobs: BlobStore
+) -> None:
+    blobs.mark("a" * 32)
+    added(Registry(database))
+    adopt(database, blobs)
+    assert known_identity(database) == "a" * 32
+
+
+def test_a_database_with_rows_is_not_tied_to_an_empty_folder(
+    database: Database, blobs: BlobStore
+) -> None:
+    dataset = added(Registry(database))
+    with pytest.raises(WrongStoreError, match="holds nothing"):
+        adopt(database, blobs)
+    assert blobs.identity() is None
+    assert known_identity(database) is None
+    with blobs.staged() as path:
+        blobs.commit(path, dataset.key)
+    adopt(database, blobs)
+    assert known_identity(database) == blobs.identity()
+
+
+def test_a_first_start_that_broke_half_way_is_finished_by_the_next(
+    database: Database, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(_store: BlobStore, _identity: str) -> None:
+        raise OSError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BlobStore, "mark", breaks)
+        with pytest.raises(OSError, match="power cut"):
+            adopt(database, blobs)
+    assert known_identity(database) is None
+    adopt(database, blobs)
+    assert known_identity(database) == blobs.identity()

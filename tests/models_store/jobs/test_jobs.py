@@ -1,0 +1,360 @@
+"""Jobs as callers see them, on both databases."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import select, update
+
+from models_store.database.clock import db_now
+from models_store.database.database import Database
+from models_store.database.ids import new_id
+from models_store.database.schema import IdempotencyRow
+from models_store.errors import (
+    CursorError,
+    DatasetInUseError,
+    IdempotencyReusedError,
+    JobFinalError,
+    JobNotResumableError,
+    LimitError,
+    NotFoundError,
+)
+from models_store.job_states import FINAL_STATES, TRANSITIONS, Idempotency, JobState
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
+from models_store.registry import Registry
+from tests.models_store.makers import (
+    LEASE_S,
+    PROJECT,
+    a_job,
+    a_version,
+    added,
+    submitted,
+)
+
+KEY = Idempotency(key="once", fingerprint="f" * 64)
+
+
+def test_a_submitted_job_waits_in_the_queue(jobs: Jobs) -> None:
+    submission = jobs.submit(a_job(request_id="req-1", traceparent="00-a-b-01"))
+    job = submission.job
+    assert not submission.replayed
+    assert job == jobs.get(PROJECT, job.id)
+    assert (job.state, job.attempt, job.dispatched, job.final) == (JobState.QUEUED, 0, False, False)
+    assert (job.request_id, job.traceparent) == ("req-1", "00-a-b-01")
+    assert job.request == a_job().request
+    assert (job.error, job.metrics, job.progress, job.checkpoints) == (None, None, None, [])
+    assert abs(job.created_at - datetime.now(UTC)) < timedelta(minutes=1)
+    assert [event.data for event in jobs.events(PROJECT, job.id)] == [
+        {"state": "queued", "attempt": 0}
+    ]
+
+
+def test_a_request_comes_back_as_it_was_in_order_and_in_text(jobs: Jobs) -> None:
+    request = {
+        "z": 1,
+        "a": [1.5, None, True],
+        "text": "\u202e \U0001f600 \x00 ' \ud800",
+        "n": 2**53,
+    }
+    job = submitted(jobs, request=request)
+    assert json.dumps(jobs.get(PROJECT, job.id).request) == json.dumps(request)
+
+
+def test_an_unknown_job_is_not_found_whatever_its_id(jobs: Jobs) -> None:
+    for bad in ("job_x", "", "job_" + "0" * 32, "a\0b", "x" * 100_000, "ds_" + "0" * 32):
+        for look in (jobs.get, jobs.cancel, jobs.resume, jobs.events):
+            with pytest.raises(NotFoundError) as caught:
+                look(PROJECT, bad)
+            assert (caught.value.kind, caught.value.identity) == ("job", bad)
+
+
+def test_another_projects_job_is_not_found_and_stays_as_it_was(jobs: Jobs) -> None:
+    job = submitted(jobs, project="theirs")
+    for look in (jobs.get, jobs.cancel, jobs.resume, jobs.events):
+        with pytest.raises(NotFoundError):
+            look("ours", job.id)
+    assert jobs.get("theirs", job.id) == job
+    assert jobs.list("ours", limit=10).items == []
+
+
+def test_a_job_needs_all_its_datasets_in_its_own_project(jobs: Jobs, registry: Registry) -> None:
+    ours, theirs = added(registry), added(registry, project="theirs")
+    for wanted in (
+        {"dataset_id": new_id("ds")},
+        {"dataset_id": theirs.id},
+        {"dataset_id": "nul\0"},
+        {"dataset_id": ours.id, "held_out_ids": (theirs.id,)},
+    ):
+        with pytest.raises(NotFoundError, match="dataset"):
+            submitted(jobs, **wanted)
+    assert jobs.list(PROJECT, limit=10).items == []
+    assert submitted(jobs, dataset_id=ours.id, held_out_ids=(ours.id,)).dataset_id == ours.id
+
+
+def test_fault_093_a_full_queue_refuses_and_keeps_what_it_accepted(jobs: Jobs) -> None:
+    kept = [jobs.submit(a_job(), max_queued=2).job.id for _ in range(2)]
+    with pytest.raises(LimitError) as caught:
+        jobs.submit(a_job(), max_queued=2, idempotency=KEY)
+    assert caught.value.slug == "limit-queued-jobs"
+    jobs.submit(a_job(project="theirs"), max_queued=2)
+    jobs.cancel(PROJECT, kept[0])
+    # A refused request leaves no trace of its key.
+    assert not jobs.submit(a_job(), max_queued=2, idempotency=KEY).replayed
+
+
+@pytest.mark.fault(103)
+def test_fault_103_a_repeated_request_gets_its_first_answer_again(
+    jobs: Jobs, work: JobWork
+) -> None:
+    first = jobs.submit(a_job(), idempotency=KEY)
+    claimed = work.claim("w", lease_s=LEASE_S)
+    assert claimed is not None
+    work.finish(claimed.id, claimed.attempt, metrics={}, version=a_version(claimed))
+    again = jobs.submit(a_job(), idempotency=KEY)
+    assert (first.replayed, again.replayed) == (False, True)
+    assert again.job == replace(first.job, dispatched=again.job.dispatched)
+    assert len(jobs.list(PROJECT, limit=10).items) == 1
+
+
+@pytest.mark.fault(102)
+def test_fault_102_a_key_with_another_request_is_refused(jobs: Jobs) -> None:
+    jobs.submit(a_job(), idempotency=KEY)
+    with pytest.raises(IdempotencyReusedError) as caught:
+        jobs.submit(a_job(), idempotency=Idempotency(key=KEY.key, fingerprint="0" * 64))
+    assert caught.value.key == KEY.key
+    assert len(jobs.list(PROJECT, limit=10).items) == 1
+
+
+def test_an_idempotency_key_belongs_to_its_project(jobs: Jobs) -> None:
+    ours = jobs.submit(a_job(), idempotency=KEY)
+    theirs = jobs.submit(a_job(project="theirs"), idempotency=KEY)
+    assert ours.job.id != theirs.job.id
+    assert not theirs.replayed
+
+
+@pytest.mark.fault(103)
+def test_fault_103_a_key_is_forgotten_after_its_day(jobs: Jobs, database: Database) -> None:
+    first = jobs.submit(a_job(), idempotency=KEY)
+    for other in ("a", "b"):
+        jobs.submit(a_job(), idempotency=Idempotency(key=other, fingerprint=""))
+    with database.read() as session:
+        age = session.scalars(
+            select(IdempotencyRow.key).where(
+                IdempotencyRow.expires_at > db_now(24 * 3600 - 60),
+                IdempotencyRow.expires_at < db_now(24 * 3600 + 60),
+            )
+        )
+        assert len(age.all()) == 3
+    with database.write() as session:
+        session.execute(update(IdempotencyRow).values(expires_at=db_now(-1)))
+    again = jobs.submit(a_job(), idempotency=Idempotency(key=KEY.key, fingerprint="new"))
+    assert not again.replayed
+    assert again.job.id != first.job.id
+    with database.read() as session:
+        assert session.scalars(select(IdempotencyRow.key)).all() == [KEY.key]
+
+
+def test_listing_goes_newest_first_in_pages_without_gaps(jobs: Jobs) -> None:
+    ids = [submitted(jobs).id for _ in range(5)]
+    seen, cursor = [], None
+    for size in (2, 2, 1):
+        page = jobs.list(PROJECT, limit=2, cursor=cursor)
+        assert len(page.items) == size
+        seen += [job.id for job in page.items]
+        cursor = page.next_cursor
+        submitted(jobs)  # what comes later does not shift the pages
+    assert cursor is None
+    assert seen == ids[::-1]
+
+
+def test_listing_filters_by_state_and_model(jobs: Jobs) -> None:
+    kept = submitted(jobs, model_name="a")
+    cancelled = submitted(jobs, model_name="b")
+    jobs.cancel(PROJECT, cancelled.id)
+    queued = jobs.list(PROJECT, limit=10, state=JobState.QUEUED, kind=kept.kind)
+    assert [job.id for job in queued.items] == [kept.id]
+    named = jobs.list(PROJECT, limit=10, model_name="b")
+    assert [job.id for job in named.items] == [cancelled.id]
+
+
+@pytest.mark.fault(98)
+def test_fault_098_a_forged_cursor_is_refused(jobs: Jobs) -> None:
+    forged = ["", "x", "1", "am9iczow", "am9iczotMQ", "ZGF0YXNldHM6MQ", "am9iczox="]
+    for cursor in (*forged, "\0", "\u00e9", "A" * 9999):
+        with pytest.raises(CursorError):
+            jobs.list(PROJECT, limit=1, cursor=cursor)
+
+
+def test_cancelling_a_queued_job_ends_it_at_once(jobs: Jobs, work: JobWork) -> None:
+    job = submitted(jobs)
+    cancelled = jobs.cancel(PROJECT, job.id)
+    assert (cancelled.state, cancelled.final) == (JobState.CANCELLED, True)
+    assert cancelled.finished_at is not None
+    assert work.claim("w", lease_s=LEASE_S) is None
+    assert [(e.event, e.data) for e in jobs.events(PROJECT, job.id, after=1)] == [
+        ("state", {"state": "cancelled", "attempt": 0}),
+        ("end", {"state": "cancelled"}),
+    ]
+
+
+@pytest.mark.fault(108)
+def test_fault_108_cancelling_twice_changes_nothing_and_a_final_job_refuses(
+    jobs: Jobs, work: JobWork
+) -> None:
+    job = submitted(jobs)
+    assert jobs.cancel(PROJECT, job.id) == jobs.cancel(PROJECT, job.id)
+    for end in ("succeeded", "failed"):
+        submitted(jobs)
+        claimed = work.claim("w", lease_s=LEASE_S)
+        assert claimed is not None
+        if end == "succeeded":
+            work.finish(claimed.id, claimed.attempt, metrics={}, version=a_version(claimed))
+        else:
+            work.fail(claimed.id, claimed.attempt, code="diverged", detail="NaN")
+        with pytest.raises(JobFinalError) as caught:
+            jobs.cancel(PROJECT, claimed.id)
+        assert caught.value.state == end
+
+
+def test_cancelling_a_running_job_asks_its_worker(jobs: Jobs, work: JobWork) -> None:
+    submitted(jobs)
+    job = work.claim("w", lease_s=LEASE_S)
+    assert job is not None
+    assert work.renew(job.id, job.attempt, lease_s=LEASE_S) is False
+    for _ in range(2):
+        asked = jobs.cancel(PROJECT, job.id)
+        assert (asked.state, asked.cancel_requested) == (JobState.RUNNING, True)
+    assert work.renew(job.id, job.attempt, lease_s=LEASE_S) is True
+    work.cancelled(job.id, job.attempt)
+    assert jobs.get(PROJECT, job.id).state is JobState.CANCELLED
+    assert [event.event for event in jobs.events(PROJECT, job.id)] == [
+        "state",
+        "state",
+        "message",
+        "state",
+        "end",
+    ]
+
+
+def test_a_cancelled_or_failed_job_resumes_behind_the_others(jobs: Jobs, work: JobWork) -> None:
+    failed = submitted(jobs)
+    claimed = work.claim("w", lease_s=LEASE_S)
+    assert claimed is not None
+    work.fail(failed.id, claimed.attempt, code="diverged", detail=None)
+    assert jobs.get(PROJECT, failed.id).error == {
+        "code": "diverged",
+        "detail": "An unexpected fault of the service; its log tells more.",
+    }
+    cancelled, waiting = submitted(jobs), submitted(jobs)
+    jobs.cancel(PROJECT, cancelled.id)
+    for job in (failed, cancelled):
+        resumed = jobs.resume(PROJECT, job.id)
+        assert (resumed.state, resumed.error, resumed.cancel_requested) == (
+            JobState.QUEUED,
+            None,
+            False,
+        )
+        assert resumed.finished_at is None
+        assert not resumed.dispatched
+    order = [waiting.id, failed.id, cancelled.id]
+    assert jobs.claimable(10) == order
+    assert [getattr(work.claim("w", lease_s=LEASE_S), "id", None) for _ in order] == order
+
+
+def test_a_job_that_has_not_ended_badly_cannot_be_resumed(jobs: Jobs, work: JobWork) -> None:
+    job = submitted(jobs)
+    with pytest.raises(JobNotResumableError):
+        jobs.resume(PROJECT, job.id)
+    claimed = work.claim("w", lease_s=LEASE_S)
+    assert claimed is not None
+    with pytest.raises(JobNotResumableError):
+        jobs.resume(PROJECT, job.id)
+    work.finish(claimed.id, claimed.attempt, metrics={}, version=a_version(claimed))
+    with pytest.raises(JobNotResumableError) as caught:
+        jobs.resume(PROJECT, job.id)
+    assert caught.value.state == "succeeded"
+
+
+@pytest.mark.fault(105)
+def test_fault_105_a_dataset_stays_while_a_job_needs_it(
+    jobs: Jobs, registry: Registry, work: JobWork
+) -> None:
+    dataset, held_out = added(registry), added(registry)
+    job = submitted(jobs, dataset_id=dataset.id, held_out_ids=(held_out.id,))
+    for wanted in (dataset, held_out):
+        with pytest.raises(DatasetInUseError) as caught:
+            registry.delete_dataset(PROJECT, wanted.id)
+        assert caught.value.job_id == job.id
+    claimed = work.claim("w", lease_s=LEASE_S)
+    assert claimed is not None
+    with pytest.raises(DatasetInUseError):
+        registry.delete_dataset(PROJECT, held_out.id)
+    version = work.finish(claimed.id, claimed.attempt, metrics={}, version=a_version(claimed))
+    assert registry.delete_dataset(PROJECT, dataset.id) == dataset
+    # What was made from it still says so.
+    assert registry.version(PROJECT, "shuttle", version.version).dataset_id == dataset.id
+    assert jobs.get(PROJECT, job.id).dataset_id == dataset.id
+
+
+def test_a_job_whose_dataset_is_gone_cannot_be_resumed(jobs: Jobs, registry: Registry) -> None:
+    dataset = added(registry)
+    job = submitted(jobs, dataset_id=dataset.id)
+    jobs.cancel(PROJECT, job.id)
+    registry.delete_dataset(PROJECT, dataset.id)
+    with pytest.raises(NotFoundError, match="dataset"):
+        jobs.resume(PROJECT, job.id)
+    assert jobs.get(PROJECT, job.id).state is JobState.CANCELLED
+
+
+def test_events_are_paged_by_number(jobs: Jobs, work: JobWork) -> None:
+    submitted(jobs)
+    job = work.claim("w", lease_s=LEASE_S)
+    assert job is not None
+    for number in range(5):
+        work.add_message(job.id, job.attempt, f"{number}\0\ud800" + "x" * 10_000)
+    events = jobs.events(PROJECT, job.id)
+    assert [event.seq for event in events] == list(range(1, 8))
+    assert [event.seq for event in jobs.events(PROJECT, job.id, after=2, limit=3)] == [3, 4, 5]
+    assert jobs.events(PROJECT, job.id, after=7) == []
+    assert jobs.events(PROJECT, job.id, after=10**30) == []
+    assert len(jobs.events(PROJECT, job.id, after=-(10**30))) == 7
+    assert len(events[-1].data["text"]) == 4000
+
+
+def test_hints_are_marked_until_the_job_is_queued_again(jobs: Jobs, work: JobWork) -> None:
+    job, other = submitted(jobs), submitted(jobs)
+    jobs.mark_dispatched([job.id])
+    jobs.mark_dispatched([])
+    assert jobs.get(PROJECT, job.id).dispatched
+    assert not jobs.get(PROJECT, other.id).dispatched
+    claimed = work.claim("w", lease_s=LEASE_S)
+    assert claimed is not None
+    work.release(claimed.id, claimed.attempt)
+    assert not jobs.get(PROJECT, job.id).dispatched
+
+
+def test_claimable_lists_expired_leases_before_the_queue(jobs: Jobs, work: JobWork) -> None:
+    running, expired, queued = submitted(jobs), submitted(jobs), submitted(jobs)
+    for lease_s in (LEASE_S, 0.0):
+        assert work.claim("w", lease_s=lease_s) is not None
+    assert jobs.claimable(10) == [expired.id, queued.id]
+    assert jobs.claimable(1) == [expired.id]
+    assert running.id not in jobs.claimable(10)
+
+
+def test_the_table_of_transitions_is_the_documented_one() -> None:
+    moves = {(start, end) for start, ends in TRANSITIONS.items() for end in ends}
+    assert moves == {
+        ("queued", "running"),
+        ("queued", "cancelled"),
+        ("running", "succeeded"),
+        ("running", "failed"),
+        ("running", "cancelled"),
+        ("running", "queued"),
+        ("failed", "queued"),
+        ("cancelled", "queued"),
+    }
+    assert set(JobState) == set(TRANSITIONS)
+    assert {"succeeded", "failed", "cancelled"} == FINAL_STATES

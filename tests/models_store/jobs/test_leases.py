@@ -1,0 +1,380 @@
+"""Jobs as workers see them, on both databases. Leases of no length stand for dead workers."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import StatementError
+
+from models_store.database.clock import db_now
+from models_store.database.database import Database
+from models_store.database.schema import ModelVersionRow
+from models_store.errors import CancelledInsteadError, FencedError, NotFoundError
+from models_store.job_states import EventKind, Job, JobState
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
+from models_store.jobs.retries import AttemptEnd
+from models_store.registry import Registry
+from tests.models_store.makers import (
+    CRASHED,
+    LEASE_S,
+    PROJECT,
+    a_checkpoint,
+    a_version,
+    submitted,
+)
+
+
+def claimed(work: JobWork, *, lease_s: float = LEASE_S) -> Job:
+    job = work.claim("worker", lease_s=lease_s)
+    assert job is not None
+    return job
+
+
+def epoch(number: int) -> dict[str, float]:
+    return {"epoch": number, "validation_log_likelihood": -1.5}
+
+
+def record(work: JobWork, job: Job, number: int, *, lease_s: float = LEASE_S) -> list[str]:
+    return work.record_epoch(
+        job.id,
+        job.attempt,
+        lease_s=lease_s,
+        metrics=epoch(number),
+        progress={"epoch": number, "fraction": number / 10},
+        checkpoint=a_checkpoint(job, number),
+    )
+
+
+EVERY_WRITE: dict[str, Callable[[JobWork, Job], object]] = {
+    "renew": lambda work, job: work.renew(job.id, job.attempt, lease_s=LEASE_S, progress={"a": 1}),
+    "record_epoch": lambda work, job: record(work, job, 1),
+    "add_message": lambda work, job: work.add_message(job.id, job.attempt, "text"),
+    "finish": lambda work, job: work.finish(
+        job.id, job.attempt, metrics={}, version=a_version(job)
+    ),
+    "fail": lambda work, job: work.fail(job.id, job.attempt, code="diverged", detail="NaN"),
+    "cancelled": lambda work, job: work.cancelled(job.id, job.attempt),
+    "release": lambda work, job: work.release(job.id, job.attempt, failed=CRASHED),
+}
+
+
+def test_an_empty_queue_gives_no_job(work: JobWork) -> None:
+    assert work.claim("w", lease_s=LEASE_S) is None
+
+
+def test_claims_go_in_the_order_of_submission_across_projects(jobs: Jobs, work: JobWork) -> None:
+    order = [submitted(jobs, project=project).id for project in ("b", "a", "b")]
+    assert [claimed(work).id for _ in order] == order
+    assert work.claim("w", lease_s=LEASE_S) is None
+
+
+@pytest.mark.fault(128, 155)
+def test_fault_155_a_claim_sets_attempt_and_lease_by_the_databases_clock(
+    jobs: Jobs, work: JobWork, database: Database
+) -> None:
+    submitted(jobs)
+    job = claimed(work, lease_s=90)
+    with database.read() as session:
+        now = session.scalar(select(db_now()))
+    assert now is not None
+    assert job.lease_expires_at is not None
+    assert timedelta(seconds=80) < job.lease_expires_at - now <= timedelta(seconds=90)
+    assert (job.state, job.attempt, job.dispatched) == (JobState.RUNNING, 1, True)
+    assert job == jobs.get(PROJECT, job.id)
+    assert jobs.events(PROJECT, job.id)[-1].data == {"state": "running", "attempt": 1}
+
+
+@pytest.mark.fault(109)
+def test_fault_109_a_claimed_job_is_nobody_elses(jobs: Jobs, work: JobWork) -> None:
+    submitted(jobs)
+    claimed(work)
+    assert work.claim("other", lease_s=LEASE_S) is None
+    assert jobs.claimable(10) == []
+
+
+def test_renewing_extends_the_lease_and_shows_progress(jobs: Jobs, work: JobWork) -> None:
+    submitted(jobs)
+    job = claimed(work, lease_s=0)
+    work.renew(job.id, job.attempt, lease_s=LEASE_S, progress={"fraction": 0.5})
+    work.renew(job.id, job.attempt, lease_s=LEASE_S)
+    assert jobs.get(PROJECT, job.id).progress == {"fraction": 0.5}
+    assert work.claim("other", lease_s=LEASE_S) is None
+
+
+@pytest.mark.fault(119)
+def test_fault_119_an_expired_lease_is_claimed_first_and_keeps_its_checkpoints(
+    jobs: Jobs, work: JobWork
+) -> None:
+    submitted(jobs)
+    first = claimed(work)
+    submitted(jobs)
+    record(work, first, 1, lease_s=0)
+    second = claimed(work)
+    assert (second.id, second.attempt) == (first.id, 2)
+    assert second.checkpoints == [a_checkpoint(first, 1)]
+    assert second.started_at == first.started_at
+    [message, *states] = [event.data for event in jobs.events(PROJECT, first.id, after=3)]
+    assert message["text"] == (
+        "Attempt 1 on worker worker: the worker went silent and its lease ran out."
+        " Progress so far: 10.0%. It is tried again at once."
+    )
+    assert states == [{"state": "queued", "attempt": 1}, {"state": "running", "attempt": 2}]
+
+
+@pytest.mark.fault(111)
+def test_fault_111_a_zombies_writes_are_refused_and_change_nothing(
+    jobs: Jobs, work: JobWork, registry: Registry
+) -> None:
+    submitted(jobs)
+    zombie = claimed(work, lease_s=0)
+    owner = claimed(work)
+    before = jobs.events(PROJECT, owner.id)
+    for write in EVERY_WRITE.values():
+        with pytest.raises(FencedError) as caught:
+            write(work, zombie)
+        assert (caught.value.job_id, caught.value.attempt) == (zombie.id, 1)
+    assert jobs.get(PROJECT, owner.id) == owner
+    assert jobs.events(PROJECT, owner.id) == before
+    with pytest.raises(NotFoundError):
+        registry.model(PROJECT, owner.model_name)
+
+
+@pytest.mark.parametrize("end", ["fail", "cancelled", "release"])
+def test_no_write_follows_the_end_of_an_attempt(jobs: Jobs, work: JobWork, end: str) -> None:
+    submitted(jobs)
+    job = claimed(work)
+    EVERY_WRITE[end](work, job)
+    after = jobs.get(PROJECT, job.id)
+    for write in EVERY_WRITE.values():
+        with pytest.raises(FencedError):
+            write(work, job)
+    assert jobs.get(PROJECT, job.id) == after
+
+
+def test_an_epoch_is_recorded_as_metrics_progress_and_an_event(jobs: Jobs, work: JobWork) -> None:
+    submitted(jobs)
+    job = claimed(work)
+    assert record(work, job, 1) == []
+    now = jobs.get(PROJECT, job.id)
+    assert now.metrics == epoch(1)
+    assert now.progress == {"epoch": 1, "fraction": 0.1}
+    last = jobs.events(PROJECT, job.id)[-1]
+    assert (last.event, last.data) == (EventKind.EPOCH, epoch(1))
+
+
+def test_a_number_that_is_not_finite_is_refused_on_both_databases(
+    jobs: Jobs, work: JobWork
+) -> None:
+    submitted(jobs)
+    job = claimed(work)
+    with pytest.raises((ValueError, StatementError), match="JSON"):
+        work.record_epoch(
+            job.id, job.attempt, lease_s=1, metrics={"epoch": 1, "x": float("nan")}, progress={}
+        )
+    assert jobs.get(PROJECT, job.id).metrics is None
+
+
+def test_the_newest_two_checkpoints_stay_named(jobs: Jobs, work: JobWork) -> None:
+    submitted(jobs)
+    job = claimed(work)
+    dropped = [record(work, job, number) for number in (1, 2, 3, 4)]
+    assert dropped == [[], [], [a_checkpoint(job, 1)["key"]], [a_checkpoint(job, 2)["key"]]]
+    assert [saved["epoch"] for saved in jobs.get(PROJECT, job.id).checkpoints] == [4, 3]
+    # The answer was lost, the worker says it again.
+    assert record(work, job, 4) == []
+    assert [saved["epoch"] for saved in jobs.get(PROJECT, job.id).checkpoints] == [4, 3]
+
+
+def test_a_resumed_attempt_repeats_no_epoch_event(jobs: Jobs, work: JobWork) -> None:
+    submitted(jobs)
+    first = claimed(work)
+    for number in (1, 2, 3):
+        record(work, first, number)
+    work.release(first.id, first.attempt)
+    second = claimed(work)
+    for number in (2, 3, 4):
+        record(work, second, number)
+    told = [e.data["epoch"] for e in jobs.events(PROJECT, first.id) if e.event is EventKind.EPOCH]
+    assert told == [1, 2, 3, 4]
+
+
+def test_a_checkpoint_before_the_first_epoch_is_named_without_an_event(
+    jobs: Jobs, work: JobWork
+) -> None:
+    submitted(jobs)
+    job = claimed(work)
+    work.record_epoch(
+        job.id,
+        job.attempt,
+        lease_s=LEASE_S,
+        metrics={},
+        progress={"fraction": 0.0},
+        checkpoint=a_checkpoint(job, 0),
+    )
+    now = jobs.get(PROJECT, job.id)
+    assert (now.metrics, now.checkpoints) == (None, [a_checkpoint(job, 0)])
+    assert len(jobs.events(PROJECT, job.id)) == 2
+
+
+def test_events_have_no_gaps_over_a_long_life(jobs: Jobs, work: JobWork) -> None:
+    job = submitted(jobs)
+    for attempt in range(4):
+        job = claimed(work, lease_s=0)
+        record(work, job, attempt + 1, lease_s=0)
+        work.add_message(job.id, job.attempt, "still here")
+    jobs.cancel(PROJECT, job.id)
+    assert work.claim("w", lease_s=LEASE_S) is None
+    jobs.resume(PROJECT, job.id)
+    job = claimed(work)
+    work.finish(job.id, job.attempt, metrics=epoch(4), version=a_version(job))
+    events = jobs.events(PROJECT, job.id)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert [event.event for event in events].count(EventKind.END) == 2
+    assert events[-1].data == {"state": "succeeded"}
+    assert [event.created_at for event in events] == sorted(event.created_at for event in events)
+
+
+def test_finishing_registers_the_version_and_ends_the_job(
+    jobs: Jobs, work: JobWork, registry: Registry
+) -> None:
+    submitted(jobs)
+    job = claimed(work)
+    record(work, job, 1)
+    new = a_version(job)
+    version = work.finish(job.id, job.attempt, metrics=epoch(1), version=new)
+    assert version == registry.version(PROJECT, "shuttle", 1)
+    assert (version.job_id, version.checkpoint_key, version.seed) == (
+        job.id,
+        new.checkpoint_key,
+        2**40,
+    )
+    now = jobs.get(PROJECT, job.id)
+    assert (now.state, now.model_version, now.metrics) == (JobState.SUCCEEDED, 1, epoch(1))
+    assert (now.checkpoints, now.lease_expires_at) == ([], None)
+    assert now.finished_at is not None
+    assert [event.event for event in jobs.events(PROJECT, job.id)][-2:] == ["state", "end"]
+
+
+@pytest.mark.fault(114)
+def test_fault_114_versions_count_up_and_belong_to_one_job_each(
+    jobs: Jobs, work: JobWork, registry: Registry
+) -> None:
+    for model in ("b", "a", "a"):
+        submitted(jobs, model_name=model)
+    for _ in range(2):
+        job = claimed(work)
+        work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+    job = claimed(work)
+    work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+    assert registry.model(PROJECT, "a").latest_version == 2
+    assert registry.model(PROJECT, "b").latest_version == 1
+    # The answer was lost: the worker says it again and gets the same version.
+    again = work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+    assert again == registry.version(PROJECT, "a", 2)
+    assert registry.model(PROJECT, "a").latest_version == 2
+
+
+@pytest.mark.fault(123)
+def test_fault_123_a_finish_that_breaks_leaves_neither_state_nor_version(
+    jobs: Jobs, work: JobWork, registry: Registry, database: Database
+) -> None:
+    submitted(jobs)
+    job = claimed(work)
+    with pytest.raises((ValueError, StatementError)):
+        work.finish(job.id, job.attempt, metrics={"x": float("inf")}, version=a_version(job))
+    assert jobs.get(PROJECT, job.id) == job
+    with database.read() as session:
+        assert session.scalars(select(ModelVersionRow)).all() == []
+    # The next try counts from 1: no number was used up.
+    assert work.finish(job.id, job.attempt, metrics={}, version=a_version(job)).version == 1
+    assert registry.model(PROJECT, "shuttle").latest_version == 1
+
+
+@pytest.mark.fault(122)
+def test_fault_122_an_attempt_lost_before_its_version_leaves_one_version(
+    jobs: Jobs, work: JobWork, registry: Registry
+) -> None:
+    submitted(jobs)
+    # Killed after its model file was renamed, before the row.
+    lost = claimed(work, lease_s=0)
+    owner = claimed(work)
+    version = work.finish(owner.id, owner.attempt, metrics={}, version=a_version(owner))
+    with pytest.raises(FencedError):
+        work.finish(lost.id, lost.attempt, metrics={}, version=a_version(lost))
+    assert version.checkpoint_key != a_version(lost).checkpoint_key
+    assert len(registry.versions(PROJECT, "shuttle", limit=10).items) == 1
+
+
+@pytest.mark.fault(107)
+def test_fault_107_a_cancel_request_that_came_first_leaves_no_version(
+    jobs: Jobs, work: JobWork, registry: Registry
+) -> None:
+    submitted(jobs)
+    job = claimed(work)
+    jobs.cancel(PROJECT, job.id)
+    with pytest.raises(CancelledInsteadError):
+        work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+    assert jobs.get(PROJECT, job.id).state is JobState.CANCELLED
+    assert jobs.events(PROJECT, job.id)[-1].data == {"state": "cancelled"}
+    assert registry.models(PROJECT, limit=10).items == []
+
+
+def test_failing_keeps_the_reason(jobs: Jobs, work: JobWork, registry: Registry) -> None:
+    submitted(jobs)
+    job = claimed(work)
+    record(work, job, 1)
+    work.fail(job.id, job.attempt, code="diverged", detail="NaN in epoch 2\0")
+    now = jobs.get(PROJECT, job.id)
+    assert now.state is JobState.FAILED
+    assert now.error == {"code": "diverged", "detail": "NaN in epoch 2\N{REPLACEMENT CHARACTER}"}
+    assert now.checkpoints == [a_checkpoint(job, 1)]
+    assert registry.models(PROJECT, limit=10).items == []
+
+
+@pytest.mark.fault(124)
+def test_fault_124_a_released_job_is_queued_in_its_old_place(jobs: Jobs, work: JobWork) -> None:
+    first, second = submitted(jobs), submitted(jobs)
+    job = claimed(work)
+    assert work.release(job.id, job.attempt) is JobState.QUEUED
+    assert jobs.claimable(10) == [first.id, second.id]
+    assert jobs.get(PROJECT, first.id).lease_expires_at is None
+    assert claimed(work).attempt == 2
+
+
+@pytest.mark.fault(167)
+def test_a_cancelled_job_whose_worker_died_is_cancelled_at_the_next_claim(
+    jobs: Jobs, work: JobWork
+) -> None:
+    submitted(jobs)
+    job = claimed(work, lease_s=0)
+    jobs.cancel(PROJECT, job.id)
+    assert jobs.claimable(10) == [job.id]
+    assert work.claim("w", lease_s=LEASE_S) is None
+    assert jobs.get(PROJECT, job.id).state is JobState.CANCELLED
+
+
+@pytest.mark.fault(229)
+def test_a_job_that_fails_after_its_cancel_was_answered_is_cancelled(
+    jobs: Jobs, work: JobWork
+) -> None:
+    submitted(jobs)
+    job = claimed(work)
+    jobs.cancel(PROJECT, job.id)
+    work.fail(job.id, job.attempt, code="diverged", detail="The likelihood is not finite.")
+    ended = jobs.get(PROJECT, job.id)
+    assert (ended.state, ended.error) == (JobState.CANCELLED, None)
+    told = [event.data.get("text") for event in jobs.events(PROJECT, job.id)]
+    assert "The likelihood is not finite." in told, "why it would have failed"
+
+
+@pytest.mark.parametrize("failed", [CRASHED, None])
+def test_releasing_a_job_that_was_to_be_cancelled_cancels_it(
+    jobs: Jobs, work: JobWork, failed: AttemptEnd | None
+) -> None:
+    submitted(jobs)
+    job = claimed(work)
+    jobs.cancel(PROJECT, job.id)
+    assert work.release(job.id, job.attempt, failed=failed) is JobState.CANCELLED
+    assert jobs.get(PROJECT, job.id).cancel_requested

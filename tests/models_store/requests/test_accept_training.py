@@ -1,0 +1,304 @@
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from flows import GaussianSpec, MadeSpec, MafSpec, RealNvpSpec
+from models_store.database.ids import new_id
+from models_store.errors import RequestError
+from models_store.registry import Dataset
+from models_store.requests.accept_training import HeldOut, accept_training
+from models_store.requests.flow_limits import TrainingLimits
+from models_store.requests.training import AcceptedTraining, TrainingRequest
+
+LIMITS = TrainingLimits(
+    max_parameters=10_000_000, max_layers=256, max_memory_bytes=2**32, max_model_bytes=2**30
+)
+
+
+def dataset(*, rows: int = 1000, dim: int = 3, std: float = 1.0) -> Dataset:
+    columns = [{"name": f"x{i + 1}", "dtype": "float64", "std": std} for i in range(dim)]
+    return Dataset(
+        id=new_id("ds"),
+        project="default",
+        name=None,
+        rows=rows,
+        dtype="float64",
+        columns=columns,
+        warnings=[],
+        source_format="csv",
+        source_sha256="0" * 64,
+        key="datasets/x/table.npy",
+        sha256="0" * 64,
+        bytes=1,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+def request(table: Dataset, **fields: Any) -> TrainingRequest:
+    body = {"model_name": "m", "dataset_id": table.id} | fields
+    return TrainingRequest.model_validate(body)
+
+
+def refusal(table: Dataset, **fields: Any) -> RequestError:
+    held_out = fields.pop("held_out", HeldOut())
+    limits = fields.pop("limits", LIMITS)
+    with pytest.raises(RequestError) as caught:
+        accept_training(request(table, **fields), table, limits=limits, held_out=held_out)
+    return caught.value
+
+
+def test_two_fields_are_enough_and_the_choices_are_shown() -> None:
+    table = dataset()
+    accepted = accept_training(request(table), table, limits=LIMITS)
+    assert isinstance(accepted.flow, MafSpec)
+    assert accepted.columns == ["x1", "x2", "x3"]
+    assert (accepted.split.train, accepted.split.validation, accepted.split.test) == (0.8, 0.1, 0.1)
+    assert accepted.optimisation.batch_size == 50
+    assert accepted.optimisation.seed >= 0
+
+
+def test_training_is_robust_unless_it_is_asked_not_to_be() -> None:
+    table = dataset()
+    chosen = accept_training(request(table), table, limits=LIMITS).optimisation
+    assert (chosen.row_loss_bound, chosen.weight_average) == (30.0, 0.99)
+    assert (chosen.noise, chosen.restarts) == ("epoch", 1)
+    plain = request(table, optimisation={"robust": False})
+    chosen = accept_training(plain, table, limits=LIMITS).optimisation
+    assert (chosen.row_loss_bound, chosen.weight_average) == (None, None)
+    assert (chosen.noise, chosen.restarts) == ("once", 0)
+    averaged = request(table, optimisation={"robust": False, "weight_average": 0.999})
+    chosen = accept_training(averaged, table, limits=LIMITS).optimisation
+    assert (chosen.row_loss_bound, chosen.weight_average) == (None, 0.999)
+
+
+@pytest.mark.parametrize(
+    ("rows", "dim", "layers", "width", "epochs"),
+    [(1000, 3, 2, 32, 40), (1000, 16, 3, 32, 100), (50_000, 9, 5, 64, 40), (10**6, 9, 5, 128, 40)],
+)
+def test_flow_and_epochs_follow_the_size_of_the_table(
+    rows: int, dim: int, layers: int, width: int, epochs: int
+) -> None:
+    table = dataset(rows=rows, dim=dim)
+    accepted = accept_training(request(table), table, limits=LIMITS)
+    assert isinstance(accepted.flow, MafSpec)
+    assert accepted.flow.layers == layers
+    assert accepted.flow.hidden == [width, width]
+    assert accepted.optimisation.learning_rate == pytest.approx(0.16 / width)
+    assert accepted.optimisation.max_epochs == epochs
+
+
+def test_an_accepted_request_survives_the_job_row() -> None:
+    table = dataset()
+    flow = {"family": "realnvp", "layers": 3, "hidden": [7], "batch_norm": None}
+    accepted = accept_training(request(table, flow=flow), table, limits=LIMITS)
+    assert accepted.flow == RealNvpSpec(layers=3, hidden=[7], batch_norm=None)
+    assert AcceptedTraining.model_validate(accepted.model_dump(mode="json")) == accepted
+
+
+def test_one_column_gets_a_flow_that_works_in_one_dimension() -> None:
+    table = dataset(dim=1)
+    assert isinstance(accept_training(request(table), table, limits=LIMITS).flow, MadeSpec)
+
+
+@pytest.mark.fault(4)
+def test_fault_004_a_coupling_flow_of_one_column_is_refused() -> None:
+    error = refusal(dataset(dim=1), flow={"family": "realnvp"})
+    assert (error.slug, error.pointer) == ("dimension-unsupported", "/flow")
+
+
+@pytest.mark.fault(72)
+def test_fault_072_a_batch_larger_than_the_training_rows_is_clamped() -> None:
+    table = dataset(rows=100)
+    wanted = request(table, optimisation={"batch_size": 1000})
+    assert accept_training(wanted, table, limits=LIMITS).optimisation.batch_size == 80
+
+
+@pytest.mark.fault(73)
+def test_fault_073_too_many_parameters_are_refused_before_they_exist() -> None:
+    error = refusal(dataset(), flow={"family": "maf", "hidden": [4096, 4096]})
+    assert error.slug == "limit-parameters"
+
+
+@pytest.mark.parametrize(
+    "flow", [{"family": "made", "hidden": [1] * 257}, {"family": "planar", "layers": 257}]
+)
+def test_a_flow_of_too_many_hidden_layers_is_refused(flow: dict[str, Any]) -> None:
+    error = refusal(dataset(), flow=flow)
+    assert error.slug == "limit-parameters"
+    assert error.pointer in ("/flow/hidden", "/flow/layers")
+
+
+def test_a_flow_without_hidden_layers_is_accepted() -> None:
+    table = dataset()
+    accepted = accept_training(request(table, flow={"family": "gaussian"}), table, limits=LIMITS)
+    assert accepted.flow == GaussianSpec()
+
+
+def test_training_that_would_not_fit_into_memory_is_refused() -> None:
+    limits = replace(LIMITS, max_memory_bytes=2**20)
+    error = refusal(dataset(rows=1_000_000), limits=limits)
+    assert (error.slug, error.pointer) == ("limit-memory", "")
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        {"family": "nsf", "bins": 500},
+        {"family": "naf", "units": 1000},
+        {"family": "naf", "transformer": "ddsf", "units": 300},
+    ],
+)
+def test_the_memory_of_wide_maps_of_single_features_is_counted(flow: dict[str, Any]) -> None:
+    table, optimisation = dataset(rows=100_000), {"batch_size": 80_000}
+    error = refusal(table, flow=flow, optimisation=optimisation)
+    assert (error.slug, error.pointer) == ("limit-memory", "/optimisation/batch_size")
+    plain = request(table, flow={"family": flow["family"]}, optimisation=optimisation)
+    accept_training(plain, table, limits=LIMITS)
+
+
+@pytest.mark.fault(77)
+@pytest.mark.parametrize(
+    ("rows", "split"),
+    [(3, {"validation": 0.999}), (1000, {"validation": 0.0}), (1000, {"train": 0.001})],
+)
+def test_fault_077_a_part_without_enough_rows_is_refused(rows: int, split: dict[str, Any]) -> None:
+    error = refusal(dataset(rows=rows), split=split)
+    assert error.slug in {"split-too-small", "split-invalid"}
+    assert "-" not in error.detail  # no part has fewer than no rows
+    assert error.pointer.startswith("/split")
+
+
+def test_a_test_part_is_optional() -> None:
+    table = dataset()
+    accepted = accept_training(request(table, split={"test": 0.0}), table, limits=LIMITS)
+    assert accepted.split.test == 0
+    assert accepted.split.train == pytest.approx(0.9)
+
+
+def test_named_datasets_leave_their_rows_to_training() -> None:
+    table, validation, test = dataset(), dataset(rows=50), dataset(rows=50)
+    split = {"validation_dataset_id": validation.id, "test_dataset_id": test.id}
+    accepted = accept_training(
+        request(table, split=split), table, limits=LIMITS, held_out=HeldOut(validation, test)
+    )
+    assert (accepted.split.train, accepted.split.validation, accepted.split.test) == (1.0, 0, 0)
+
+
+def test_a_named_dataset_must_have_the_columns() -> None:
+    table, validation = dataset(), dataset(dim=2)
+    split = {"validation_dataset_id": validation.id}
+    assert refusal(table, split=split, held_out=HeldOut(validation)).slug == "unknown-column"
+
+
+@pytest.mark.parametrize(
+    ("columns", "slug"),
+    [(["x1", "nope"], "unknown-column"), (["x1", "x1"], "duplicate-column")],
+)
+def test_columns_must_exist_once(columns: list[str], slug: str) -> None:
+    error = refusal(dataset(), columns=columns)
+    assert (error.slug, error.pointer) == (slug, "/columns")
+    assert "nope" not in str(error)
+
+
+@pytest.mark.fault(19)
+def test_fault_019_a_constant_column_has_no_density() -> None:
+    assert refusal(dataset(std=0.0)).slug == "dataset-constant-column"
+
+
+@pytest.mark.fault(69, 70, 72, 74, 75, 76, 77, 176)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"optimisation": {"max_epochs": 0}},
+        {"optimisation": {"max_epochs": 10**9}},
+        {"optimisation": {"learning_rate": 0}},
+        {"optimisation": {"learning_rate": 1e-320}},
+        {"optimisation": {"learning_rate": 1e308}},
+        {"optimisation": {"batch_size": 0}},
+        {"optimisation": {"seed": -1}},
+        {"optimisation": {"seed": 2**64}},
+        {"optimisation": {"epocs": 5}},
+        {"flow": {"family": "__import__"}},
+        {"flow": {"family": "maf", "layers": 0}},
+        {"flow": {"family": "maf", "hidden": []}},
+        {"flow": {"family": "maf", "activation": "os.system"}},
+        {"flow": {"family": "maf", "widths": [3]}},
+        {"split": {"validation": 1.0}},
+        {"split": {"train": 0.9, "validation": 0.2}},
+        {"split": {"validation": 0.1, "validation_dataset_id": "ds_" + "0" * 32}},
+        {"device": "cuda:99"},
+        {"source_url": "file:///etc/passwd"},
+        {"model_name": "../up"},
+        {"preprocessing": {"logit": {"lambda": 0.5}}},
+        {"preprocessing": {"dequantise": {"levels": 0}}},
+    ],
+    ids=str,
+)
+def test_fault_069_to_077_what_cannot_be_meant_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        request(dataset(), **fields)
+
+
+def binary(dim: int = 3) -> Dataset:
+    columns = [
+        {"name": f"b{i}", "dtype": "float64", "std": 0.5, "min": 0.0, "max": 1.0, "distinct": 2}
+        for i in range(dim)
+    ]
+    return replace(dataset(dim=dim), columns=columns)
+
+
+def test_the_context_is_left_out_of_the_columns_to_model() -> None:
+    table = dataset()
+    accepted = accept_training(request(table, context_columns=["x2"]), table, limits=LIMITS)
+    assert (accepted.columns, accepted.context_columns) == (["x1", "x3"], ["x2"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "pointer"),
+    [
+        ({"context_columns": ["x9"]}, "unknown-column", "/context_columns"),
+        ({"context_columns": ["x1", "x1"]}, "duplicate-column", "/context_columns"),
+        (
+            {"columns": ["x1", "x2"], "context_columns": ["x3", "x2"]},
+            "columns-overlap",
+            "/context_columns/1",
+        ),
+        ({"context_columns": ["x1", "x2", "x3"]}, "columns-overlap", "/context_columns"),
+        ({"flow": {"family": "maf", "encoder": {}}}, "encoder-without-context", "/flow"),
+    ],
+)
+def test_a_context_that_cannot_be_is_refused(fields: Any, code: str, pointer: str) -> None:
+    error = refusal(dataset(), **fields)
+    assert (error.slug, error.pointer) == (code, pointer)
+
+
+def test_a_bernoulli_made_takes_columns_of_0_and_1_as_they_are() -> None:
+    table = binary()
+    flow = {"family": "made", "conditional": "bernoulli"}
+    accepted = accept_training(request(table, flow=flow), table, limits=LIMITS)
+    assert not accepted.preprocessing.standardise
+    assert accepted.preprocessing.dequantise is None
+    error = refusal(table, flow=flow, preprocessing={"standardise": True})
+    assert (error.slug, error.pointer) == (
+        "preprocessing-unsuitable",
+        "/preprocessing/standardise",
+    )
+    other = replace(table, columns=[*table.columns[:2], {**table.columns[2], "max": 2.0}])
+    assert refusal(other, flow=flow).slug == "preprocessing-unsuitable"
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "pointer"),
+    [
+        ({"dequantise": {"levels": 1}}, "/preprocessing/dequantise"),
+        ({"logit": {"lambda": 1e-6}}, "/preprocessing/logit"),
+    ],
+)
+def test_values_must_suit_the_preprocessing(preprocessing: Any, pointer: str) -> None:
+    table = binary()
+    column = {**table.columns[0], "max": 3.0}
+    error = refusal(replace(table, columns=[column]), preprocessing=preprocessing)
+    assert (error.slug, error.pointer) == ("preprocessing-unsuitable", pointer)

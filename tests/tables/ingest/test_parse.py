@@ -1,0 +1,301 @@
+"""What is stored, what is said about it, and what a caller is warned of."""
+
+import errno
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pytest
+
+from models_store.errors import StorageFullError, StoreError
+from tables.ingest.parse import (
+    MEDIA_TYPES,
+    ParseOptions,
+    TableError,
+    TableFormat,
+    TableSlug,
+    TableSummary,
+    WarningCode,
+    parse_table,
+)
+from tests.models_store.table_files import Accept, npy, parquet
+
+
+@pytest.fixture
+def accept(accept: Accept) -> Accept:
+    """As everywhere, with the format seen in the data: rows are stored as npy."""
+
+    def parse(data: bytes | np.ndarray, **options: object) -> TableSummary:
+        if not isinstance(data, bytes):
+            return accept(npy(data), TableFormat.NPY, **options)
+        kind = TableFormat.PARQUET if data.startswith(b"PAR1") else TableFormat.CSV
+        return accept(data, kind, **options)
+
+    return parse
+
+
+def columns_parquet(**columns: object) -> bytes:
+    return parquet(pa.table(columns))
+
+
+def warned(summary: TableSummary, code: WarningCode) -> list[str | None]:
+    return [w["column"] for w in summary.warnings if w["code"] == code]
+
+
+def normal(rows: int, columns: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    return np.random.default_rng(0).normal(size=(rows, columns))
+
+
+def test_a_csv_file_is_stored_row_by_row_with_its_statistics(accept, tmp_path):
+    summary = accept(b"height,width\n1.5,2\n2.5,4\n5,-1e1\n")
+    stored = np.load(tmp_path / "table.npy", mmap_mode="r")
+    assert stored.tolist() == [[1.5, 2.0], [2.5, 4.0], [5.0, -10.0]]
+    assert (summary.rows, summary.rows_dropped, summary.dtype) == (3, 0, "float64")
+    height = summary.columns[0]
+    assert (height.name, height.dtype, height.distinct) == ("height", "float64", 3)
+    assert (height.mean, height.min, height.max) == (3.0, 1.5, 5.0)
+    assert height.std == pytest.approx(np.std([1.5, 2.5, 5.0]))
+
+
+def test_a_csv_file_without_a_header_has_columns_x1_to_xd(accept):
+    summary = accept(b"1.5,2\n2.5,4\n", header=False)
+    assert [c.name for c in summary.columns] == ["x1", "x2"]
+    assert (summary.rows, warned(summary, "numeric_header")) == (2, [])
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("end", [True, False])
+@pytest.mark.parametrize("blank", [0, 2])
+def test_any_line_end_and_blank_lines_are_read(accept, tmp_path, newline, end, blank):
+    lines = [b" a , b", b" 1 ,2 ", b'"3",+4', b"-.5,5e0"]
+    data = newline * blank + (newline * (1 + blank)).join(lines) + newline * end
+    assert [c.name for c in accept(data).columns] == ["a", "b"]
+    assert np.load(tmp_path / "table.npy").tolist() == [[1.0, 2.0], [3.0, 4.0], [-0.5, 5.0]]
+
+
+def test_a_blank_line_in_a_file_of_one_column_is_a_missing_value(accept):
+    data = b"a\n1.5\n\n2.5\n"
+    with pytest.raises(TableError) as caught:
+        accept(data)
+    assert (caught.value.slug, caught.value.row) == ("dataset-nonfinite", 2)
+    assert accept(data, missing="drop").rows_dropped == 1
+
+
+def test_text_where_a_header_was_denied_gives_a_hint(accept):
+    with pytest.raises(TableError, match="leave out header=false"):
+        accept(b"a,b\n1,2\n2,3\n", header=False)
+
+
+def test_a_wide_csv_is_the_same_table(accept, tmp_path):
+    table = normal(700, 600).round(3)
+    data = io.BytesIO()
+    np.savetxt(data, table, delimiter=",", fmt="%.3f")
+    accept(data.getvalue(), header=False)
+    assert np.array_equal(np.load(tmp_path / "table.npy"), table)
+
+
+def test_parquet_columns_of_mixed_types_become_float64(accept, tmp_path):
+    summary = accept(
+        columns_parquet(
+            h=pa.array(np.asarray([0.5, 1.5, 2.0], np.float16)),
+            f=pa.array([0.1, 0.2, 0.4], pa.float32()),
+            d=pa.array([0.1, 0.2, 0.4]),
+            i=pa.array([-1, 2, 4], pa.int8()),
+            u=pa.array([1, 2, 2**64 - 1], pa.uint64()),
+        )
+    )
+    assert [c.dtype for c in summary.columns] == ["float16", "float32", "float64", "int8", "uint64"]
+    stored = np.load(tmp_path / "table.npy")
+    assert stored.dtype == np.float64
+    assert stored[:, 1].tolist() == [np.float32(0.1), np.float32(0.2), np.float32(0.4)]
+    assert stored[2, 4] == 2.0**64
+
+
+def test_parquet_columns_of_short_floats_stay_float32(accept, tmp_path):
+    table = {"h": np.asarray([0.5, 1.5], np.float16), "f": np.asarray([0.1, 0.2], np.float32)}
+    assert accept(columns_parquet(**table)).dtype == "float32"
+    assert np.load(tmp_path / "table.npy").dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.float16(), pa.float32(), pa.float64(), pa.int64(), pa.uint8()], ids=str
+)
+def test_parquet_nulls_are_missing_in_every_type(accept, tmp_path, kind):
+    column = pa.array([1, None, 3, 5], pa.int64()).cast(pa.float32()).cast(kind)
+    data = columns_parquet(a=pa.array([1.5, 2.5, 3.5, 7.0]), b=column)
+    with pytest.raises(TableError) as caught:
+        accept(data)
+    assert (caught.value.slug, caught.value.column, caught.value.row) == (
+        "dataset-nonfinite",
+        "b",
+        2,
+    )
+    accept(data, missing="drop")
+    assert np.load(tmp_path / "table.npy").tolist() == [[1.5, 1.0], [3.5, 3.0], [7.0, 5.0]]
+
+
+def test_parquet_of_many_row_groups_is_one_table(accept, tmp_path):
+    table = normal(5000, 2)
+    columns = pa.table({"a": table[:, 0], "b": table[:, 1]})
+    accept(parquet(columns, row_group_size=77))
+    assert np.array_equal(np.load(tmp_path / "table.npy"), table)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(("dtype", "bits"), [("u2", 0x7C01), ("u4", 0x7F800001)])
+def test_a_signalling_not_a_number_is_missing(accept, order, dtype, bits):
+    floats = dtype.replace("u", "f")
+    table = np.arange(1, 9, dtype=floats).reshape(4, 2) ** 2
+    table.view(dtype)[1, 1] = bits
+    assert accept(np.asarray(table, order=order), missing="drop").rows_dropped == 1
+    columns = {"a": table[:, 0].copy(), "b": table[:, 1].copy()}
+    assert accept(columns_parquet(**columns), missing="drop").rows_dropped == 1
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_every_version_of_npy_is_read(tmp_path, version):
+    with (tmp_path / "upload").open("wb") as file:
+        np.lib.format.write_array(file, normal(5, 2), version=version)
+    summary = parse_table(tmp_path / "upload", tmp_path / "table.npy", format=TableFormat.NPY)
+    assert summary.rows == 5
+
+
+def test_dropping_constant_columns_of_a_long_table_moves_every_row(accept, tmp_path):
+    table = normal(300_000, 4)
+    table[:, [0, 2]] = 7.0
+    summary = accept(table, constant="drop")
+    assert [c.name for c in summary.columns] == ["x2", "x4"]
+    assert np.array_equal(np.load(tmp_path / "table.npy"), table[:, [1, 3]])
+    assert summary.bytes == 128 + 300_000 * 16
+
+
+def test_distinct_values_are_exact_up_to_a_thousand_and_then_null(accept):
+    values = np.random.default_rng(0).permutation(np.arange(200_000))
+    table = np.column_stack([values % 1000, values % 1001, values % 7 / 8])
+    assert [c.distinct for c in accept(table).columns] == [1000, None, 7]
+
+
+def test_a_header_of_numbers_is_a_warning(accept):
+    assert warned(accept(b"1.5,2\n2.5,3\n3,7\n"), "numeric_header") == [None]
+    assert warned(accept(b"a,2\n2.5,3\n3,7\n"), "numeric_header") == []
+
+
+def test_few_rows_are_a_warning(accept):
+    assert warned(accept(normal(99, 2)), "few_rows") == [None]
+    assert warned(accept(normal(100, 2)), "few_rows") == []
+    assert warned(accept(normal(199, 20)), "few_rows") == [None]
+
+
+def test_a_running_row_number_is_a_warning(accept):
+    table = normal(300_000, 2)
+    table[:, 0] = np.arange(300_000)
+    assert warned(accept(table), "row_number") == ["x1"]
+    table[200_000, 0] = 1.0
+    assert warned(accept(table), "row_number") == []
+
+
+def test_a_point_mass_at_an_extreme_is_a_warning(accept):
+    table = normal(200_000, 3)
+    table[:, 0] = np.maximum(table[:, 0], 0.0)
+    table[:, 1] = np.minimum(table[:, 1], 1.0)
+    assert warned(accept(table), "point_mass") == ["x1", "x2"]
+
+
+@pytest.mark.parametrize("first", [2**53, 2**62])
+def test_whole_numbers_beyond_float64_are_a_warning(accept, first):
+    table = columns_parquet(a=first + np.arange(200) ** 2, b=np.arange(200.0) ** 1.5)
+    summary = accept(table)
+    assert warned(summary, "precision") == ["a"]
+    assert "2^53" in next(w["detail"] for w in summary.warnings if w["code"] == "precision")
+
+
+def test_a_spread_that_float32_cannot_see_is_a_warning(accept):
+    table = normal(1000, 2)
+    table[:, 0] += 1e6
+    assert warned(accept(table), "precision") == ["x1"]
+
+
+def test_an_ordinary_table_has_no_warning(accept):
+    assert accept(normal(1000, 5)).warnings == []
+
+
+def test_a_rare_event_is_no_outlier_and_a_lone_giant_among_few_rows_is_one(accept):
+    table = normal(60, 2)
+    table[:, 0] = np.arange(60) == 7
+    table[3, 1] = -1e6
+    assert warned(accept(table), "outlier") == ["x2"]
+
+
+def test_dependence_on_several_columns_names_them(accept):
+    table = normal(500, 5)
+    table[:, 4] = table[:, 0] - 3 * table[:, 2] + 1e3
+    [warning] = [w for w in accept(table).warnings if w["code"] == "collinear"]
+    assert warning["column"] == "x5"
+    assert "'x1', 'x3'" in warning["detail"]
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1e30])
+def test_dependence_is_seen_at_every_scale_and_strong_correlation_is_not_it(accept, scale):
+    table = normal(500, 3) * [1.0, scale, 1.0]
+    table[:, 2] = table[:, 1] / scale + 1e-3 * table[:, 0]
+    assert warned(accept(table[:, :3]), "collinear") == ["x3"]
+    table[:, 2] += 1e-2 * normal(1000, 1)[500:, 0]
+    assert warned(accept(table[:, :3]), "collinear") == []
+
+
+def test_the_warnings_of_one_code_are_capped_with_their_number(accept):
+    table = np.random.default_rng(0).integers(0, 9, (600, 300))
+    discrete = warned(accept(table), "discrete")
+    assert discrete == [*(f"x{i}" for i in range(1, 51)), None]
+
+
+@pytest.mark.parametrize(
+    "bad", [{"delimiter": "x"}, {"missing": "keep"}, {"constant": "jitter"}, {"max_rows": 0}]
+)
+def test_options_that_do_not_exist_are_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        ParseOptions(**bad)
+
+
+def test_every_format_has_a_media_type():
+    assert set(MEDIA_TYPES.values()) == set(TableFormat)
+
+
+def test_a_table_error_is_an_error_of_the_store():
+    assert issubclass(TableError, StoreError)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+def test_a_full_disk_is_not_the_files_fault(tmp_path):
+    np.save(tmp_path / "upload.npy", normal(100_000, 2))
+    full = tmp_path / "table.npy"
+    full.symlink_to("/dev/full")
+    with pytest.raises(StorageFullError):
+        parse_table(tmp_path / "upload.npy", full, format=TableFormat.NPY)
+
+
+def test_a_source_that_is_not_there_is_not_the_files_fault(tmp_path):
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - told apart by its number
+        parse_table(tmp_path / "none", tmp_path / "table.npy", format=TableFormat.CSV)
+    assert caught.value.errno == errno.ENOENT
+
+
+def test_the_module_imports_neither_torch_nor_what_only_one_format_needs():
+    code = (
+        "import sys, models_store.tables_io;"
+        "print({'torch', 'pyarrow', 'pydantic', 'sqlalchemy', 'jaxtyping'} & set(sys.modules))"
+    )
+    done = subprocess.run(  # noqa: S603 - a command of our own
+        [sys.executable, "-c", code], capture_output=True, check=True
+    )
+    assert done.stdout.strip() == b"set()"
+
+
+def test_the_page_about_datasets_names_every_problem_and_warning():
+    page = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text()
+    for name in [*get_args(TableSlug), *get_args(WarningCode), *MEDIA_TYPES]:
+        assert f"`{name}`" in page, name

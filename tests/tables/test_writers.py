@@ -1,0 +1,76 @@
+import csv
+import io
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq  # type: ignore[import-untyped] # it ships no type information
+import pytest
+
+from models_store.requests.bulk import Output
+from tables.writers import WRITERS, TableHead, unused_name
+
+SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+COLUMNS = [
+    np.array([0.1, np.nan, 3e38], dtype=np.float32),
+    np.array([1 / 3, -np.inf, 5e-324]),
+]
+
+
+def written(output: Output, columns: list[Any], *, block: int = 2, **head: Any) -> bytes:
+    file = io.BytesIO()
+    names = head.get("names", [f"c{index}" for index in range(len(columns))])
+    table = TableHead(names, [column.dtype for column in columns], len(columns[0]))
+    writer = WRITERS[output](table, file)
+    for start in range(0, table.rows, block):
+        writer.write([column[start : start + block] for column in columns])
+    writer.end()
+    assert not file.closed
+    return file.getvalue()
+
+
+def test_parquet_keeps_precisions_and_has_a_row_group_a_block():
+    content = io.BytesIO(written("parquet", COLUMNS))
+    table = pq.read_table(content)
+    assert [str(field.type) for field in table.schema] == ["float", "double"]
+    for column, original in zip(table.columns, COLUMNS, strict=True):
+        np.testing.assert_array_equal(column.to_numpy(), original)
+    assert pq.ParquetFile(content).metadata.num_row_groups == 2
+
+
+def test_csv_gives_back_every_number_of_its_precision():
+    lines = list(csv.reader(io.StringIO(written("csv", COLUMNS).decode())))
+    assert lines[0] == ["c0", "c1"]
+    assert [line[0] for line in lines[1:3]] == ["0.1", "nan"]
+    for index, original in enumerate(COLUMNS):
+        values = np.array([line[index] for line in lines[1:]], dtype=original.dtype)
+        np.testing.assert_array_equal(values, original)
+
+
+def test_no_name_of_a_column_is_a_formula_to_a_spreadsheet():
+    names = ['=cmd("x")', "a,b"]
+    header = written("csv", COLUMNS, names=names).splitlines()[0].decode()
+    assert next(csv.reader([header])) == ['\'=cmd("x")', "a,b"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_npy_has_one_dimension_for_one_column(count):
+    columns = COLUMNS[-count:]
+    values = np.load(io.BytesIO(written("npy", columns)), allow_pickle=False)
+    assert values.dtype == DOUBLE
+    expected = columns[0] if count == 1 else np.column_stack(columns)
+    np.testing.assert_array_equal(values, expected)
+
+
+@pytest.mark.parametrize("output", ["parquet", "csv", "npy"])
+def test_equal_tables_are_equal_bytes(output):
+    assert written(output, COLUMNS) == written(output, COLUMNS)
+
+
+def test_blocks_are_bounded_by_rows_and_by_numbers():
+    assert TableHead(["a"], [DOUBLE], 10**9).block_rows == 131_072
+    assert TableHead(["a"] * 1_000, [SINGLE] * 1_000, 10**9).block_rows == 1_000
+    assert TableHead(["a"] * 10**7, [SINGLE] * 10**7, 10**9).block_rows == 1
+
+
+def test_a_name_that_is_taken_gets_longer():
+    assert unused_name("log_prob", ["x", "log_prob", "log_prob_"]) == "log_prob__"
