@@ -13,7 +13,7 @@ from app.table_rows import (
     table_rows,
 )
 from app.turns import in_thread
-from tables.formats import TableError
+from tables.errors import TableError
 from tables.open import open_arrow_bytes
 from tables.readers.arrow import (
     END_BYTES,

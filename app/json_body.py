@@ -13,7 +13,8 @@ from app.dependencies import body_memory_of, settings_of
 from app.problems import FieldError, Problem
 from app.request_bodies import limit_packed_body
 from app.turns import in_thread_alone
-from tables.strict_json import JsonError, parse_strict
+from tables.errors import JsonError
+from tables.strict_json import parse_strict
 
 JSON_MEDIA_TYPE = "application/json"
 _INLINE_BYTES = 32 * 1024  # larger bodies are parsed in a thread

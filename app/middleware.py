@@ -17,6 +17,7 @@ from app.problems import Problem, problem_of, problem_response
 from models_store.errors import StoreError
 from models_store.process.log_limits import LIMITED
 from models_store.process.logs import request_id as logged_request_id
+from tables.errors import TablesError
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +154,7 @@ def _problem(error: BaseException) -> Problem:
         return error
     if isinstance(error, asyncio.CancelledError):
         return Problem("stopping")
-    if isinstance(error, StoreError):
+    if isinstance(error, (StoreError, TablesError)):
         return problem_of(error)
     if isinstance(error, OverloadedError):
         return Problem("overloaded")

@@ -39,7 +39,7 @@ from models_store.errors import (
     StoreError,
     WrongStoreError,
 )
-from tables.formats import TableError
+from tables.errors import TableError, TablesError
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class Problem(Exception):  # noqa: N818  the term of RFC 9457
         super().__init__(f"{slug}: {self.detail}")
 
 
-def problem_of(error: StoreError) -> Problem:
+def problem_of(error: StoreError | TablesError) -> Problem:
     """The problem that tells a caller about a domain error."""
     base = next((known for known in type(error).__mro__ if known in _DOMAIN_ERRORS), None)
     if base is None:
@@ -182,7 +182,8 @@ def problem_response(problem: Problem, *, request_id: str) -> Response:
 def install_problem_handlers(app: FastAPI) -> None:
     """Make `app` answer every expected error as a problem."""
     app.exception_handler(Problem)(_on_problem)
-    app.exception_handler(StoreError)(_on_store_error)
+    app.exception_handler(StoreError)(_on_domain_error)
+    app.exception_handler(TablesError)(_on_domain_error)
     app.exception_handler(HTTPException)(_on_http_exception)
     app.exception_handler(RequestValidationError)(_on_validation_error)
 
@@ -228,7 +229,7 @@ async def _on_problem(request: Request, error: Problem) -> Response:
     return problem_response(error, request_id=request_id_of(request))
 
 
-async def _on_store_error(request: Request, error: StoreError) -> Response:
+async def _on_domain_error(request: Request, error: StoreError | TablesError) -> Response:
     return problem_response(problem_of(error), request_id=request_id_of(request))
 
 

@@ -18,7 +18,8 @@ from app.turns import in_thread
 from models_store.errors import BlobCorruptError
 from models_store.files.blobs import BlobStore
 from models_store.job_states import JobResult
-from tables.formats import MEDIA_TYPES, SUFFIXES, ParseOptions, TableError, TableFormat
+from tables.errors import TableError
+from tables.formats import MEDIA_TYPES, SUFFIXES, ParseOptions, TableFormat
 from tables.open import open_table
 from tables.source import default_names, rows_per_chunk
 

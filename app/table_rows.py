@@ -12,7 +12,8 @@ from app.incoming import Incoming, is_headerless, write_to_disk
 from app.problems import Problem
 from app.row_shape import Floats, RowsShape, field_error
 from app.turns import in_thread, owner_here
-from tables.formats import ParseOptions, TableError, TableFormat
+from tables.errors import TableError
+from tables.formats import ParseOptions, TableFormat
 from tables.open import open_table
 from tables.readers.arrow import checked_rows, largest_unpacked
 from tables.sandbox.copy import open_table_isolated

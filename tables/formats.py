@@ -1,41 +1,15 @@
-"""What an uploaded table may be, what comes of it, and what can be wrong with it."""
+"""Formats of tables, options of their reading, and what an ingested table is described by."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, TypedDict, get_args
 
-from models_store.errors import StoreError
+Output = Literal["parquet", "csv", "npy"]
+"""Formats that tables are written in."""
 
 Delimiter = Literal[",", ";", "\t", "|", " "]
 MissingPolicy = Literal["error", "drop"]
 ConstantPolicy = Literal["error", "drop", "keep"]
-
-TableSlug = Literal[
-    "column-name",
-    "dataset-constant-column",
-    "dataset-dtype",
-    "dataset-duplicate-columns",
-    "dataset-empty",
-    "dataset-encoding",
-    "dataset-nonfinite",
-    "dataset-parse",
-    "dataset-pickle-forbidden",
-    "dataset-range",
-    "dataset-shape",
-    "dataset-too-large",
-    "dataset-too-small",
-    "dataset-truncated",
-    "json-depth",
-    "json-duplicate-key",
-    "json-encoding",
-    "json-nonfinite",
-    "json-number",
-    "json-syntax",
-    "limit-columns",
-    "limit-metadata",
-    "limit-rows",
-    "media-type",
-]
 
 WarningCode = Literal[
     "collinear",
@@ -180,24 +154,3 @@ class TableSummary:
     source_bytes: int
     sha256: str
     bytes: int
-
-
-class TableError(StoreError):
-    """A file is not a table that can be stored.
-
-    Attributes:
-        slug: the kind of fault.
-        detail: what is wrong and, where it helps, what to do; never a value of the file.
-        column: the name of the first column concerned, or ``column 3`` where the name itself is
-            at fault.
-        row: the first row concerned. Rows of data count from 1; a header or blank line is no row.
-    """
-
-    def __init__(
-        self, slug: TableSlug, detail: str, *, column: str | None = None, row: int | None = None
-    ) -> None:
-        self.slug = slug
-        self.detail = detail
-        self.column = column
-        self.row = row
-        super().__init__(detail)

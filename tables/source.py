@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tables.formats import ParseOptions, TableError, TableFormat, TableWarning
+from tables.errors import TableError
+from tables.formats import ParseOptions, TableFormat, TableWarning
 
 MAX_NAME_LENGTH = 128
 """Code points of a column name."""

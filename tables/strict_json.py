@@ -1,27 +1,15 @@
 """Strict JSON: RFC 8259 to the letter, and nothing that two parsers could read differently."""
 
 import re
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import orjson
 
-from models_store.errors import StoreError
+from tables.errors import JsonError
 
 MAX_DEPTH = 1000
 MAX_NUMBER_DIGITS = 1000
-
-JsonSlug = Literal[
-    "body-empty",
-    "json-depth",
-    "json-duplicate-key",
-    "json-encoding",
-    "json-nonfinite",
-    "json-number",
-    "json-syntax",
-    "validation",
-    "value-nonfinite",
-]
 
 # Possessive, and able to end with the text: linear in time whatever comes.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
@@ -30,20 +18,6 @@ _LONG_NUMBER = re.compile(rb"\d{%d}" % (MAX_NUMBER_DIGITS + 1))
 _NONFINITE = re.compile(rb"NaN|Infinity", re.IGNORECASE)
 _HUGE_EXPONENT = re.compile(rb"\d[eE]\+?\d{3}|\d{309}")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-
-
-class JsonError(StoreError):
-    """A text is not JSON, or is JSON that nothing here can take.
-
-    Attributes:
-        slug: the kind of fault.
-        detail: what is wrong, and in which line and column where that is known.
-    """
-
-    def __init__(self, slug: JsonSlug, detail: str) -> None:
-        self.slug = slug
-        self.detail = detail
-        super().__init__(detail)
 
 
 def parse_strict(text: bytes) -> Any:  # noqa: ANN401  JSON is anything

@@ -16,8 +16,7 @@ import pyarrow.csv as pcsv  # type: ignore[import-untyped] # as above
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
-from models_store.requests.bulk import Output
-from tables.formats import MEDIA_TYPES, TableFormat
+from tables.formats import MEDIA_TYPES, Output, TableFormat
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the start of a formula."""

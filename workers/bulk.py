@@ -18,7 +18,8 @@ from flows import CompiledFlow, compile_flow, fitting_rows, rank_among
 from models_store.errors import BlobDiskError, BlobError, StorageFullError
 from models_store.files.blobs import BlobStore, result_key
 from models_store.files.checkpoints import load_model
-from models_store.requests.bulk import AcceptedSampling, AcceptedScoring, Output
+from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
+from tables.formats import Output
 from tables.writers import OUTPUT_MEDIA_TYPES, WRITERS, TableHead, unused_name
 from workers.data import MappedRows, open_table
 from workers.devices import find_device

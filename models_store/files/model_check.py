@@ -8,7 +8,7 @@ from typing import Any
 from models_store.errors import ModelFileError, RequestError
 from models_store.files.model_files import ModelFile, describe, read_model_file
 from models_store.requests.flow_limits import TrainingLimits
-from tables.formats import TableError
+from tables.errors import TableError
 from tables.sandbox.child import do_task, run_child
 
 _CRASHED = "dataset-parse"

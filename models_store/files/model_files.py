@@ -15,8 +15,9 @@ from models_store.errors import ModelFileError, RequestError
 from models_store.files.checkpoints import ModelHeader, build_model, read_description, read_tensors
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow
 from models_store.requests.training import Flow as AnyFlow, Strict
+from tables.errors import JsonError
 from tables.source import clean_names
-from tables.strict_json import JsonError, parse_strict
+from tables.strict_json import parse_strict
 
 MAX_HEADER_BYTES = 8 << 20
 """The largest description, of the tensors and of the flow, that is parsed."""

@@ -9,7 +9,7 @@ from math import ceil
 from flows import FlowSpec, count_parameters
 from models_store.database.usage import EVENT_BYTES
 from models_store.records import Dataset, Version
-from models_store.requests.bulk import AcceptedSampling, AcceptedScoring, Output
+from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
 from models_store.requests.training import AcceptedTraining
 from models_store.requests.variational import (
     AcceptedVariational,
@@ -18,6 +18,7 @@ from models_store.requests.variational import (
     PotentialTarget,
     Target,
 )
+from tables.formats import Output
 
 # The row of a job, some messages, and the rows of files: headers, names of tensors.
 _BASE_BYTES = 256 * 1024

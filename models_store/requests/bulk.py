@@ -1,14 +1,14 @@
 """Requests for bulk work: what a caller may say, and what was accepted once every gap is filled."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
 from models_store.requests.training import DatasetId, Seed, Strict
+from tables.formats import Output
 
 MAX_CONTEXT_ROWS = 10_000
 
-Output = Literal["parquet", "csv", "npy"]
 ModelRef = Annotated[
     str,
     Field(

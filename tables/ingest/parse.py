@@ -1,7 +1,7 @@
 """Untrusted files to one float npy file that can be memory-mapped, in bounded memory.
 
 `parse_table` does the work; `parse_table_isolated` does it in a process of its own
-(``python -m models_store.tables_io``), which is what a server wants: a parser that crashes, hangs
+(``python -m tables.ingest.parse``), which is what a server wants: a parser that crashes, hangs
 or swells takes down nothing but itself.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tables.errors import TableError, TableSlug
 from tables.formats import (
     MEDIA_TYPES,
     ColumnSummary,
@@ -21,9 +22,7 @@ from tables.formats import (
     Delimiter,
     MissingPolicy,
     ParseOptions,
-    TableError,
     TableFormat,
-    TableSlug,
     TableSummary,
     TableWarning,
     WarningCode,
@@ -80,7 +79,7 @@ def parse_table(
 
     Raises:
         TableError: the file cannot be stored; see ``docs/datasets.md``.
-        StorageFullError: the disk is full.
+        OSError: the disk is full, or failed.
     """
     try:
         return _parse(source, destination, format=format, options=options or ParseOptions())
@@ -114,7 +113,7 @@ def parse_table_isolated(
     Raises:
         TableError: the file cannot be stored, took too long or too much memory
             (``dataset-too-large``), or crashed its parser (``dataset-parse``).
-        StorageFullError: the disk is full.
+        OSError: the disk is full, or failed.
         RuntimeError: the parser failed for a reason of its own.
     """
     task = {

@@ -5,7 +5,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tables.formats import MissingPolicy, TableError, TableWarning
+from tables.errors import TableError
+from tables.formats import MissingPolicy, TableWarning
 from tables.source import Columns
 
 MAX_MAGNITUDE = 1e37

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
-from tables.formats import ParseOptions, TableError
+from tables.errors import TableError
+from tables.formats import ParseOptions
 from tables.readers.table_arrow import columns_of, real_columns, row_bytes
 from tables.source import Columns, TableSource, check_columns, check_rows, gather, rows_per_chunk
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
 
-from tables.formats import ParseOptions, TableError, TableWarning
+from tables.errors import TableError
+from tables.formats import ParseOptions, TableWarning
 from tables.readers.table_arrow import columns_of
 from tables.source import (
     Columns,

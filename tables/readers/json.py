@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tables.formats import ParseOptions, TableError
+from tables.errors import JsonError, TableError
+from tables.formats import ParseOptions
 from tables.readers.table_json_rows import JsonRows, loads_rows, table_error
 from tables.source import Columns, TableSource, gather
-from tables.strict_json import JsonError, parse_strict
+from tables.strict_json import parse_strict
 
 BLOCK_BYTES = 512 << 10
 """The unit of reading."""

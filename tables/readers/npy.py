@@ -11,9 +11,8 @@ from typing import BinaryIO, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models_store.files.blobs import STAGING
-from models_store.files.disk_errors import disk_errors
-from tables.formats import ParseOptions, TableError
+from tables.errors import TableError
+from tables.formats import ParseOptions
 from tables.source import (
     Columns,
     TableSource,
@@ -70,8 +69,7 @@ class RowWriter:
     Until `finish`, the file starts with zeros and is no npy file.
 
     Raises:
-        StorageFullError: from every method, when the disk is full.
-        BlobError: from every method, when the disk failed.
+        OSError: from every method, when the disk is full or failed.
     """
 
     def __init__(self, path: Path, columns: int, *, dtype: Literal["float32", "float64"]) -> None:
@@ -79,20 +77,17 @@ class RowWriter:
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self.rows = 0
         self._file: BinaryIO = path.open("w+b")
-        with disk_errors(STAGING):
-            self._file.write(bytes(_WRITTEN_HEADER_BYTES))
+        self._file.write(bytes(_WRITTEN_HEADER_BYTES))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with disk_errors(STAGING):
-            self._file.close()
+        self._file.close()
 
     def write(self, values: Columns) -> None:
         """Append rows."""
-        with disk_errors(STAGING):
-            self._file.write(np.ascontiguousarray(values.T, dtype=self.dtype).data)
+        self._file.write(np.ascontiguousarray(values.T, dtype=self.dtype).data)
         self.rows += values.shape[1]
 
     def keep_columns(self, keep: NDArray[np.bool_]) -> None:
@@ -100,17 +95,16 @@ class RowWriter:
         row_bytes = self.columns * self.dtype.itemsize
         step = max(1, _COPY_BYTES // row_bytes)
         source = target = _WRITTEN_HEADER_BYTES
-        with disk_errors(STAGING):
-            for start in range(0, self.rows, step):
-                # What is written never reaches what is still to be read: it is narrower.
-                self._file.seek(source)
-                data = self._file.read(min(step, self.rows - start) * row_bytes)
-                kept = np.frombuffer(data, self.dtype).reshape(-1, self.columns)[:, keep]
-                self._file.seek(target)
-                self._file.write(np.ascontiguousarray(kept).data)
-                source += len(data)
-                target += kept.nbytes
-            self._file.truncate(target)
+        for start in range(0, self.rows, step):
+            # What is written never reaches what is still to be read: it is narrower.
+            self._file.seek(source)
+            data = self._file.read(min(step, self.rows - start) * row_bytes)
+            kept = np.frombuffer(data, self.dtype).reshape(-1, self.columns)[:, keep]
+            self._file.seek(target)
+            self._file.write(np.ascontiguousarray(kept).data)
+            source += len(data)
+            target += kept.nbytes
+        self._file.truncate(target)
         self.columns = int(keep.sum())
 
     def finish(self) -> None:
@@ -120,11 +114,10 @@ class RowWriter:
             f" 'shape': ({self.rows}, {self.columns}), }}"
         )
         length = _WRITTEN_HEADER_BYTES - 10
-        with disk_errors(STAGING):
-            self._file.seek(0)
-            self._file.write(_MAGIC + b"\x01\x00" + length.to_bytes(2, "little"))
-            self._file.write(text.ljust(length - 1).encode() + b"\n")
-            self._file.flush()
+        self._file.seek(0)
+        self._file.write(_MAGIC + b"\x01\x00" + length.to_bytes(2, "little"))
+        self._file.write(text.ljust(length - 1).encode() + b"\n")
+        self._file.flush()
 
 
 def _read_header(path: Path) -> _Header:

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
-from tables.formats import TableError
+from tables.errors import TableError
 from tables.source import Columns, clean_names
 
 _EXTENSION_KEY = b"ARROW:extension:name"

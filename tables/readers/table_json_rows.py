@@ -7,15 +7,10 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from tables.formats import ParseOptions, TableError, TableSlug
+from tables.errors import JsonError, TableError, TableSlug
+from tables.formats import ParseOptions
 from tables.source import Columns, check_columns, clean_names, default_names
-from tables.strict_json import (
-    MAX_NUMBER_DIGITS,
-    JsonError,
-    check_numbers,
-    parse_strict,
-    without_strings,
-)
+from tables.strict_json import MAX_NUMBER_DIGITS, check_numbers, parse_strict, without_strings
 
 _NUMBERS: Final = frozenset({int, float})
 _NUMBERS_AND_NULL: Final = _NUMBERS | {type(None)}

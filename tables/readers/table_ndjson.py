@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tables.formats import ParseOptions, TableError
+from tables.errors import JsonError, TableError
+from tables.formats import ParseOptions
 from tables.readers.table_json_rows import JsonRows, loads_rows, table_error
 from tables.source import Columns, TableSource, gather
-from tables.strict_json import JsonError
 
 BLOCK_BYTES = 512 << 10
 """The unit of reading."""

@@ -15,8 +15,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from models_store.errors import BlobError, StorageFullError
-from tables.formats import TableError
+from tables.errors import TableError
 from tables.sandbox.child_environment import child_environment
 
 _PR_SET_PDEATHSIG = 1
@@ -43,7 +42,7 @@ def run_child(module: str, task: Mapping[str, object], *, timeout_s: float) -> d
     Raises:
         TableError: ``dataset-too-large`` when it was killed for time or memory,
             ``dataset-parse`` when it crashed.
-        TableError, StorageFullError, BlobError: the module itself raised it.
+        TableError, OSError: the module itself raised it.
         RuntimeError: it failed in another way.
     """
     try:
@@ -80,10 +79,8 @@ def do_task(do: Callable[[dict[str, Any]], Mapping[str, object]]) -> None:
         outcome = _error_of(too_much_memory())
     except TableError as error:
         outcome = _error_of(error)
-    except StorageFullError:
-        outcome = {"storage_full": True}
-    except BlobError as error:
-        outcome = {"storage_failed": error.key}
+    except OSError as error:
+        outcome = {"os_error": error.errno}
     write_outcome(outcome)
 
 
@@ -143,10 +140,8 @@ def _result_of(outcome: dict[str, Any]) -> dict[str, Any]:
     """The outcome, if it is not that an error came of the task."""
     if "error" in outcome:
         raise TableError(**outcome["error"])
-    if "storage_full" in outcome:
-        raise StorageFullError
-    if "storage_failed" in outcome:
-        raise BlobError(outcome["storage_failed"], "cannot be written")
+    if "os_error" in outcome:
+        raise OSError(outcome["os_error"], os.strerror(outcome["os_error"] or 0))
     return outcome
 
 

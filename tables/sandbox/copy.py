@@ -32,7 +32,7 @@ def open_table_isolated(
         memory_bytes: the most private memory that the process may have.
 
     Raises:
-        TableError, StorageFullError, RuntimeError: as `tables.ingest.parse.parse_table_isolated`.
+        TableError, OSError, RuntimeError: as `tables.ingest.parse.parse_table_isolated`.
     """
     check_content(source, format)  # costs no process
     task = {

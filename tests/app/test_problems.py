@@ -10,7 +10,7 @@ from app.problems import FieldError, Problem, problem_of, problem_response
 from app.settings import ApiSettings
 from models_store import errors
 from models_store.errors import LimitError, NotFoundError, RequestError, StoreError
-from tables.formats import TableError
+from tables.errors import TableError
 
 
 def all_store_errors() -> list[type[StoreError]]:

@@ -10,7 +10,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pytest
 
 from tests.faults.service import Service
-from tests.models_store.table_files import npy, parquet
+from tests.tables.files import npy, parquet
 
 CSV = "text/csv"
 NPY = "application/x-npy"

@@ -13,7 +13,7 @@ from flows import MafSpec
 from tests.app.serving import registered
 from tests.faults.invariants import assert_jobs_end, resident_bytes
 from tests.faults.service import JSON, ROWS, Service, running_worker
-from tests.models_store.table_files import npy
+from tests.tables.files import npy
 
 pytestmark = pytest.mark.slow
 

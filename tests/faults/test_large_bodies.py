@@ -13,7 +13,7 @@ from backports import zstd
 from tests.faults.invariants import MIB, resident_bytes
 from tests.faults.service import MAX_BYTES
 from tests.faults.wire import head, talk
-from tests.models_store.table_files import npy
+from tests.tables.files import npy
 
 CSV = "Content-Type: text/csv"
 JSON = "Content-Type: application/json"

@@ -7,7 +7,7 @@ from app.row_shape import RowsShape
 from tables.formats import Delimiter, ParseOptions, TableFormat
 from tests.app.decoding import decode
 from tests.app.wire import write
-from tests.models_store.table_outcomes import parse
+from tests.tables.outcomes import parse
 
 _COLUMNS = ["a", "b", "c"]
 _SHAPE = RowsShape(_COLUMNS, max_rows=50)

@@ -9,7 +9,7 @@ from functools import partial
 
 from tables.formats import TableFormat
 from tests.fuzz import headers, packed, rows, text
-from tests.models_store.table_outcomes import WHOLE
+from tests.tables.outcomes import WHOLE
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tables.ingest.parse import ParseOptions, TableError, TableFormat, TableSummary, parse_table
-from tests.models_store.table_files import Accept, Refuse
+from tests.tables.files import Accept, Refuse
 
 
 @pytest.fixture

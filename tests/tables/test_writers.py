@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # it ships no type information
 import pytest
 
-from models_store.requests.bulk import Output
+from tables.formats import Output
 from tables.writers import WRITERS, TableHead, unused_name
 
 SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from flows.variational.formula import CONSTANTS, FUNCTIONS, MAX_DEPTH, MAX_LENGTH, MAX_NODES
 
-DOCS = Path(__file__).parents[2] / "docs" / "variational.md"
+DOCS = Path(__file__).parents[3] / "docs" / "variational.md"
 
 
 def test_the_examples_print_what_the_docs_say():

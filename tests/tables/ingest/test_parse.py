@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 
-from models_store.errors import StorageFullError, StoreError
 from tables.ingest.parse import (
     MEDIA_TYPES,
     ParseOptions,
@@ -22,7 +21,7 @@ from tables.ingest.parse import (
     WarningCode,
     parse_table,
 )
-from tests.models_store.table_files import Accept, npy, parquet
+from tests.tables.files import Accept, npy, parquet
 
 
 @pytest.fixture
@@ -265,16 +264,12 @@ def test_every_format_has_a_media_type():
     assert set(MEDIA_TYPES.values()) == set(TableFormat)
 
 
-def test_a_table_error_is_an_error_of_the_store():
-    assert issubclass(TableError, StoreError)
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
 def test_a_full_disk_is_not_the_files_fault(tmp_path):
     np.save(tmp_path / "upload.npy", normal(100_000, 2))
     full = tmp_path / "table.npy"
     full.symlink_to("/dev/full")
-    with pytest.raises(StorageFullError):
+    with pytest.raises(OSError, match="No space"):
         parse_table(tmp_path / "upload.npy", full, format=TableFormat.NPY)
 
 
@@ -286,7 +281,7 @@ def test_a_source_that_is_not_there_is_not_the_files_fault(tmp_path):
 
 def test_the_module_imports_neither_torch_nor_what_only_one_format_needs():
     code = (
-        "import sys, models_store.tables_io;"
+        "import sys, tables.ingest.parse;"
         "print({'torch', 'pyarrow', 'pydantic', 'sqlalchemy', 'jaxtyping'} & set(sys.modules))"
     )
     done = subprocess.run(  # noqa: S603 - a command of our own

@@ -6,7 +6,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from models_store.database.database import Database
 from models_store.jobs import attempt_ends, retries as job_retries
-from tests.models_store.protocol_machine import ProtocolMachine
+from tests.models_store.jobs.protocol_machine import ProtocolMachine
 
 COMMON = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tables.ingest.parse import TableFormat
-from tests.models_store.table_files import npy
+from tests.tables.files import npy
 
 NPY = TableFormat.NPY
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tables.ingest.parse import ParseOptions, TableFormat, TableSummary, parse_table
 from tests.attempts import attempts
-from tests.models_store.table_outcomes import EXACT, WHOLE, parse, write
+from tests.tables.outcomes import EXACT, WHOLE, parse, write
 
 LARGEST = float(np.nextafter(np.float32(1e37), np.float32(0)))
 KINDS = list(TableFormat)

@@ -8,7 +8,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 import pytest
 
 from tables.ingest.parse import TableError, TableFormat, parse_table, parse_table_isolated
-from tests.models_store.table_files import npy, parquet
+from tests.tables.files import npy, parquet
 
 CSV, PARQUET, NPY = TableFormat.CSV, TableFormat.PARQUET, TableFormat.NPY
 GRID = np.arange(12.0).reshape(4, 3) ** 2
