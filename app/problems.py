@@ -50,7 +50,7 @@ _MAX_TEXT = 300
 _MAX_POINTER = 200
 
 # The nearest base class decides. Errors that carry a slug of their own are None.
-_DOMAIN_ERRORS: dict[type[StoreError], str | None] = {
+_DOMAIN_ERRORS: dict[type[StoreError | TablesError], str | None] = {
     NotFoundError: "not-found",
     DatasetInUseError: "dataset-in-use",
     JobFinalError: "job-final",

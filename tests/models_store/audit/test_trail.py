@@ -19,7 +19,7 @@ FIRST = "audit-1.000001.jsonl"
 WRITER = """
 import itertools, sys
 from pathlib import Path
-from models_store.audit_trail import AuditTrail
+from models_store.audit.trail import AuditTrail
 trail = AuditTrail(Path(sys.argv[1]), max_file_bytes=int(sys.argv[3]))
 for number in itertools.count(int(sys.argv[2])):
     trail.append([{"n": number}, {"n": -number}])

@@ -246,8 +246,8 @@ def test_a_missing_file_is_no_database_and_is_not_made(tmp_path: Path) -> None:
 
 _SUBMIT_FOR_EVER = """
 import os, sys
-from models_store.database import Database
-from models_store.jobs import Jobs
+from models_store.database.database import Database
+from models_store.jobs.jobs import Jobs
 from tests.models_store.makers import submitted
 
 for _ in range(int(sys.argv[2])):

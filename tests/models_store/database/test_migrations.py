@@ -78,7 +78,7 @@ def test_the_first_migration_goes_down_again(empty_url: str) -> None:
 def test_fault_115_processes_that_migrate_at_once_make_one_schema(
     empty_url: str, tmp_path: Path
 ) -> None:
-    program = "import sys; from models_store.database import migrate; migrate(sys.argv[1])"
+    program = "import sys; from models_store.database.database import migrate; migrate(sys.argv[1])"
     processes = [
         # Elsewhere, so that the scripts are found by their package and not by the folder.
         subprocess.Popen(  # noqa: S603 (our own program)

@@ -237,8 +237,8 @@ def test_fault_112_an_alias_moved_by_two_at_once_has_one_winner(
 
 _DRAIN = """
 import sys
-from models_store.database import Database
-from models_store.job_work import JobWork
+from models_store.database.database import Database
+from models_store.jobs.leases import JobWork
 work = JobWork(Database(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()

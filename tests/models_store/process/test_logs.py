@@ -65,7 +65,7 @@ def test_extra_fields_stand_beside_the_message_and_replace_none() -> None:
 def test_a_process_logs_json_only_and_its_libraries_are_quiet() -> None:
     lines = run("""
         import logging, warnings
-        from models_store.logs import configure_logging
+        from models_store.process.logs import configure_logging
         logging.getLogger("uvicorn").addHandler(logging.StreamHandler())
         for _ in range(2):
             configure_logging("INFO", "worker")
@@ -86,7 +86,7 @@ def test_a_process_logs_json_only_and_its_libraries_are_quiet() -> None:
 def test_an_exception_is_one_field_of_one_line() -> None:
     lines = run("""
         import logging, threading
-        from models_store.logs import configure_logging
+        from models_store.process.logs import configure_logging
         configure_logging("INFO", "api")
         def fail():
             raise ValueError("in a\\nthread")
@@ -111,7 +111,7 @@ def test_an_exception_is_one_field_of_one_line() -> None:
 
 
 def test_the_rows_and_blobs_need_no_torch() -> None:
-    modules = ("jobs", "job_work", "registry", "blobs", "database", "logs")
+    modules = ("jobs.jobs", "jobs.leases", "registry", "files.blobs", "database.database")
     names = ", ".join(f"models_store.{module}" for module in modules)
     program = f"import sys, {names}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)  # noqa: S603 (our own program)
@@ -147,7 +147,7 @@ def test_lines_of_an_event_loop_come_together_at_the_end_of_its_turn(
 def test_lines_that_wait_are_written_when_the_process_ends() -> None:
     lines = run("""
         import asyncio, logging, os
-        from models_store.logs import configure_logging
+        from models_store.process.logs import configure_logging
         configure_logging("INFO", "api")
         async def end():
             logging.getLogger("a").info("last")

@@ -30,7 +30,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Child:
 
     def run(body: str, *, timeout_s: float = 30.0) -> dict[str, object]:
         (tmp_path / "errant.py").write_text(
-            "from models_store.table_process import confine, read_task, write_outcome\n"
+            "from tables.sandbox.child import confine, read_task, write_outcome\n"
             "task = read_task()\n"
             "confine(parent=task['parent'], memory_bytes=300 << 20, timeout_s=task['cpu_s'])\n"
             + body
@@ -131,14 +131,12 @@ def test_a_child_sees_no_secret_of_the_parent(child, monkeypatch):
 def test_a_child_dies_with_its_parent(tmp_path):
     (tmp_path / "sleeper.py").write_text(
         "import os, time\n"
-        "from models_store.table_process import confine, read_task\n"
+        "from tables.sandbox.child import confine, read_task\n"
         "confine(parent=read_task()['parent'], memory_bytes=1 << 30, timeout_s=60.0)\n"
         f"open({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\n"
         "time.sleep(60)\n"
     )
-    code = (
-        "from models_store.table_process import run_child;run_child('sleeper', {}, timeout_s=60.0)"
-    )
+    code = "from tables.sandbox.child import run_child;run_child('sleeper', {}, timeout_s=60.0)"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     with subprocess.Popen(  # noqa: S603 - a command of our own
         [sys.executable, "-c", code], env=environment
