@@ -184,8 +184,8 @@ def _of_both(
 
 def _device(settings: WorkerSettings) -> Finding:
     # Late: this import takes seconds, and only this check needs it.
-    from workers.devices import find_device  # noqa: PLC0415
     from workers.errors import UnfitError  # noqa: PLC0415
+    from workers.trainer.devices import find_device  # noqa: PLC0415
 
     try:
         device = find_device(settings.device)

@@ -26,7 +26,7 @@ from flows import (
     fit,
 )
 from flows.bijections.masked import MaskedLinear
-from workers.discrete import column_noise
+from workers.trainer.discrete import column_noise
 
 FiveLayers = MafSpec | HafSpec | RealNvpSpec
 

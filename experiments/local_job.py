@@ -19,7 +19,7 @@ from models_store.requests.accept_training import accept_training
 from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.training import TrainingRequest
 from workers.protocol import DatasetRef, Message, Trained, TrainingTask
-from workers.training import train
+from workers.trainer.training import train
 
 _LIMITS = TrainingLimits(
     max_parameters=10**9, max_layers=256, max_memory_bytes=2**40, max_model_bytes=2**40

@@ -12,7 +12,7 @@ from app.settings import ApiSettings
 from experiments.recipes import RECIPES, DensityRecipe
 from models_store.database.database import Database
 from workers.settings import WorkerSettings
-from workers.supervisor import Supervisor
+from workers.supervisor.supervisor import Supervisor
 
 pytestmark = pytest.mark.timeout(170)  # it starts a process of its own
 

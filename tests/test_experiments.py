@@ -19,8 +19,8 @@ from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.training import TrainingRequest
 from models_store.requests.variational import VariationalRequest
 from tests.models_store.requests.test_accept_training import dataset
-from workers import variational
-from workers.training import options_of
+from workers.trainer import variational
+from workers.trainer.training import options_of
 
 _BITS = {"min": 0.0, "max": 1.0, "distinct": 2}
 

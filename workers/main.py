@@ -25,14 +25,13 @@ from models_store.files.store_identity import known_identity
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.live_workers import Workers
 from models_store.process.logs import configure_logging
-from workers.celery_app import create_celery
-from workers.fitness import UNTESTED
+from workers.celery_app import TASK, create_celery
 from workers.heartbeat import LifeSigns, worker_label
 from workers.leftovers import Leftovers
 from workers.settings import WorkerSettings
-from workers.supervisor import Supervisor
+from workers.supervisor.fitness import UNTESTED
+from workers.supervisor.supervisor import Supervisor
 from workers.sweep import Sweep
-from workers.tasks import register_tasks
 
 log = logging.getLogger(__name__)
 
@@ -163,3 +162,11 @@ def _start(app: Celery, settings: WorkerSettings) -> int:
     )
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def register_tasks(app: Celery, supervisor: Supervisor) -> None:
+    """Have `app` answer every hint by letting `supervisor` look for a job."""
+
+    @app.task(name=TASK)  # type: ignore[untyped-decorator]  # celery ships no types
+    def run(job_id: str) -> None:  # noqa: ARG001 - a hint; the oldest job that waits comes first
+        supervisor.run_next()

@@ -19,7 +19,7 @@ from tests.app.conftest import CSV, JSON
 from tests.app.serving import COLUMNS, a_flow, registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, read
 from workers.settings import WorkerSettings
-from workers.supervisor import Supervisor
+from workers.supervisor.supervisor import Supervisor
 
 RANDOM = np.random.default_rng(0)
 TABLE = RANDOM.normal([40, 170, 5, 70], [15, 10, 1, 12], size=(400, 4))

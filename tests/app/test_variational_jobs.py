@@ -12,7 +12,7 @@ from models_store.jobs.leases import JobWork
 from tests.app.conftest import CSV, JSON
 from tests.models_store.makers import LEASE_S
 from workers.settings import WorkerSettings
-from workers.supervisor import Supervisor
+from workers.supervisor.supervisor import Supervisor
 
 RING = {"potential": "U1"}
 

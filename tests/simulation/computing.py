@@ -12,14 +12,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import workers.attempt
-import workers.bulk
-import workers.files
-import workers.fitness
-import workers.selftest
-import workers.supervisor
-import workers.trainer
-import workers.training
+import workers.supervisor.attempt
+import workers.supervisor.fitness
+import workers.supervisor.supervisor
+import workers.trainer.__main__
+import workers.trainer.bulk
+import workers.trainer.checkpoints
+import workers.trainer.selftest
+import workers.trainer.training
 from flows import DivergedError, EpochReport, FitInterrupted, FitState
 from flows.training.state import Json
 from models_store.files.blobs import BlobStore, model_key, result_key
@@ -27,9 +27,9 @@ from tests.models_store.makers import a_version
 from tests.simulation.plan import JobPlan, Poison, Sickness
 from tests.simulation.store import load_state, save_json, save_state
 from tests.simulation.trainer import Died, SimulatedTrainer, TrainerPlans
-from workers.data import open_table
 from workers.errors import TrainingError
 from workers.protocol import Passed, SelfTestTask, Task, Trained
+from workers.trainer.data import open_table
 
 _FOREVER_S = 1e6
 _START_S = 5.0
@@ -45,7 +45,7 @@ class Computing:
 
     def patch(self, patch: pytest.MonkeyPatch) -> None:
         """Put it under the real code of the trainer."""
-        prepare, do = workers.trainer._prepare, workers.trainer._do
+        prepare, do = workers.trainer.__main__._prepare, workers.trainer.__main__._do
 
         def prepare_as_here(task: Task) -> None:
             self._kernel.sleep(_IMPORT_S)
@@ -59,37 +59,39 @@ class Computing:
                 raise Died
             do(task, *arguments)
 
-        patch.setattr(workers.trainer, "_prepare", prepare_as_here)
-        patch.setattr(workers.trainer, "_do", do_as_planned)
-        patch.setattr(workers.trainer, "_limit_memory", lambda _bytes: None)
-        for module in (workers.supervisor, workers.fitness):
+        patch.setattr(workers.trainer.__main__, "_prepare", prepare_as_here)
+        patch.setattr(workers.trainer.__main__, "_do", do_as_planned)
+        patch.setattr(workers.trainer.__main__, "_limit_memory", lambda _bytes: None)
+        for module in (workers.supervisor.supervisor, workers.supervisor.fitness):
             patch.setattr(module, "TrainerProcess", partial(SimulatedTrainer, self._world))
-        patch.setattr(workers.selftest, "prove", lambda _task, send: send(Passed()))
-        patch.setattr(workers.attempt, "_START_S", _START_S)
+        patch.setattr(workers.trainer.selftest, "prove", lambda _task, send: send(Passed()))
+        patch.setattr(workers.supervisor.attempt, "_START_S", _START_S)
         patch.setattr(torch, "set_num_threads", lambda _n: None)
         patch.setattr(torch, "set_flush_denormal", lambda _on: True)
         self._patch_training(patch)
         self._patch_sampling(patch)
 
     def _patch_training(self, patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(workers.files, "save_state", save_state)
-        patch.setattr(workers.files, "load_state", load_state)
-        patch.setattr(workers.training, "fit", self.fit)
-        patch.setattr(workers.training, "store", self.store)
-        patch.setattr(workers.training, "load_parts", _load_parts)
-        patch.setattr(workers.training, "_build", lambda *_: _Flow())
-        patch.setattr(workers.training, "_likelihoods", lambda *_, **__: {})
-        patch.setattr(workers.training, "_held_out", lambda *_, **__: None)
+        patch.setattr(workers.trainer.checkpoints, "save_state", save_state)
+        patch.setattr(workers.trainer.checkpoints, "load_state", load_state)
+        patch.setattr(workers.trainer.training, "fit", self.fit)
+        patch.setattr(workers.trainer.training, "store", self.store)
+        patch.setattr(workers.trainer.training, "load_parts", _load_parts)
+        patch.setattr(workers.trainer.training, "_build", lambda *_: _Flow())
+        patch.setattr(workers.trainer.training, "_likelihoods", lambda *_, **__: {})
+        patch.setattr(workers.trainer.training, "_held_out", lambda *_, **__: None)
 
     def _patch_sampling(self, patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(workers.bulk, "_step_rows", lambda *_: 1)
+        patch.setattr(workers.trainer.bulk, "_step_rows", lambda *_: 1)
         patch.setattr(
-            workers.bulk, "load_model", lambda blobs, key, sha, **_: blobs.verify(key, sha)
+            workers.trainer.bulk, "load_model", lambda blobs, key, sha, **_: blobs.verify(key, sha)
         )
         patch.setattr(
-            workers.bulk, "compile_flow", lambda *_, **__: SimpleNamespace(iter_sample=self.sample)
+            workers.trainer.bulk,
+            "compile_flow",
+            lambda *_, **__: SimpleNamespace(iter_sample=self.sample),
         )
-        patch.setattr(workers.bulk, "result_key", self.result_key)
+        patch.setattr(workers.trainer.bulk, "result_key", self.result_key)
 
     @property
     def _plan(self) -> JobPlan:
@@ -125,7 +127,7 @@ class Computing:
             yield at.report()
 
     def store(self, result: Any, task: Any, blobs: BlobStore) -> Trained:
-        """`workers.files.store`, of what the training has seen."""
+        """`workers.trainer.__main__.checkpoints.store`, of what the training has seen."""
         self._poison_at_the_end()
         stored = save_json(blobs, model_key(task.job_id, task.attempt), result.flow.seen)
         job = SimpleNamespace(id=task.job_id, attempt=task.attempt, dataset_id=task.dataset.id)

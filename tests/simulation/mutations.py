@@ -16,9 +16,9 @@ import models_store.jobs.retries
 import models_store.jobs.rows
 import models_store.registry
 import models_store.rows.idempotency
-import workers.fitness
+import workers.supervisor.fitness
 import workers.sweep
-import workers.trainer
+import workers.trainer.__main__
 from tests.simulation.plan import CallFault, Effect, Fault, Kind, Plan, Poison, Sickness, WorkerPlan
 
 
@@ -236,12 +236,12 @@ MUTATIONS = (
         "what a worker lacks is not the fault of its job",
         (
             Change(
-                workers.trainer,
+                workers.trainer.__main__,
                 "outcome_of",
                 "Unfit(code=error.code",
                 "Failed(code=error.code",
             ),
-            Value(workers.fitness.Fitness, "_fault_of_trainer", _no_fault),
+            Value(workers.supervisor.fitness.Fitness, "_fault_of_trainer", _no_fault),
         ),
         "an innocent job is failed (imports)",
         where=_a_worker_lacks_torch,
@@ -249,8 +249,8 @@ MUTATIONS = (
     Mutation(
         "a worker tests itself before its first job and after its environment failed one",
         (
-            Value(workers.fitness.Fitness, "_fault_of_trainer", _no_fault),
-            Value(workers.fitness.Fitness, "judge", _no_fault),
+            Value(workers.supervisor.fitness.Fitness, "_fault_of_trainer", _no_fault),
+            Value(workers.supervisor.fitness.Fitness, "judge", _no_fault),
         ),
         "a sick worker took",
         where=_a_worker_lacks_torch,
@@ -259,7 +259,7 @@ MUTATIONS = (
         "a store that fails is not the fault of its job",
         (
             Change(
-                workers.trainer,
+                workers.trainer.__main__,
                 "_of_disk",
                 'Unfit(code="storage_unavailable"',
                 'Failed(code="storage_unavailable"',
@@ -270,7 +270,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a worker knows its store",
-        (Value(workers.fitness.Fitness, "_fault_of_store", _no_fault),),
+        (Value(workers.supervisor.fitness.Fitness, "_fault_of_store", _no_fault),),
         "(dataset_corrupt)",
         where=_a_worker_lacks_its_store,
     ),

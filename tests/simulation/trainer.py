@@ -1,6 +1,6 @@
 """A trainer process: the real one from its first task to its last message, in a thread."""
 
-import workers.trainer
+import workers.trainer.__main__
 from tests.simulation.kernel import Kernel, Process, Wait
 from tests.simulation.plan import JobPlan, Sickness
 from workers.protocol import Message, Task
@@ -36,7 +36,7 @@ class TrainerPlans:
 
 
 class SimulatedTrainer:
-    """Stands where `workers.process.TrainerProcess` stands, with a thread for the process."""
+    """Stands where `workers.supervisor.process.TrainerProcess` stands, with a thread for the process."""
 
     def __init__(self, world: TrainerPlans, task: Task) -> None:
         self.task = task
@@ -109,7 +109,7 @@ class SimulatedTrainer:
         kernel = self._kernel
         try:
             kernel.sleep(kernel.random.uniform(0.05, self._world.boot_s))
-            last = workers.trainer._work(
+            last = workers.trainer.__main__._work(
                 self.task,
                 self,  # type: ignore[arg-type]  # it has what a channel has
                 lambda: self._interrupted,  # type: ignore[arg-type]  # as above

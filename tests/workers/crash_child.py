@@ -15,14 +15,14 @@ from typing import Any
 
 import models_store.files.blobs
 import models_store.jobs.leases
-import workers.supervisor
+import workers.supervisor.supervisor
 from models_store.database.database import Database
 from models_store.files.blobs import BlobStore
 from models_store.jobs.leases import JobWork
 from workers.protocol import EpochDone, Message, Started, Task
 from workers.settings import WorkerSettings
-from workers.supervisor import Supervisor
-from workers.trainer import _do, outcome_of
+from workers.supervisor.supervisor import Supervisor
+from workers.trainer.__main__ import _do, outcome_of
 
 DIED = 77
 _STOP_AFTER = 3
@@ -184,7 +184,7 @@ def main() -> None:
         if point.stopping and ended == _STOP_AFTER:
             supervisor.stop()
 
-    vars(workers.supervisor)["TrainerProcess"] = lambda task: InlineTrainer(task, told)
+    vars(workers.supervisor.supervisor)["TrainerProcess"] = lambda task: InlineTrainer(task, told)
     point.arm()
     supervisor.run_next()
 

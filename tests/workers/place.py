@@ -41,7 +41,7 @@ from tests.app.serving import registered
 from tests.models_store.makers import no_wait
 from tests.servers import tied
 from workers.settings import WorkerSettings
-from workers.supervisor import Supervisor
+from workers.supervisor.supervisor import Supervisor
 
 PROJECT = "default"
 TIMEOUT_S = 150.0

@@ -12,7 +12,7 @@ from models_store.files.blobs import STAGING
 from models_store.job_states import JobState
 from tests.workers.crash_child import DIED, POINTS, InlineTrainer, settings_of
 from tests.workers.place import Place
-from workers.supervisor import Supervisor
+from workers.supervisor.supervisor import Supervisor
 
 EPOCHS = 6
 SHORT: dict[str, Any] = {"max_epochs": EPOCHS, "patience": EPOCHS, "batch_size": 120}
@@ -23,7 +23,7 @@ ALWAYS = ("after the model's rename", "between version and commit")
 @pytest.fixture(autouse=True)
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """The attempts that follow train in this process, which has torch already."""
-    monkeypatch.setattr("workers.supervisor.TrainerProcess", InlineTrainer)
+    monkeypatch.setattr("workers.supervisor.supervisor.TrainerProcess", InlineTrainer)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The hash of the model that SHORT gives when nobody disturbs it."""
     place = Place(tmp_path_factory.mktemp("undisturbed"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("workers.supervisor.TrainerProcess", InlineTrainer)
+        patch.setattr("workers.supervisor.supervisor.TrainerProcess", InlineTrainer)
         job_id = place.submit(place.add_dataset(), **SHORT)
         work_on(place)
     place.database.dispose()

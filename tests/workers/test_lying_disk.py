@@ -15,7 +15,7 @@ from models_store.job_states import JobState
 from tests.lying_disk import Failure, LyingDisk
 from tests.workers.crash_child import InlineTrainer, settings_of
 from tests.workers.place import Place
-from workers.supervisor import Supervisor
+from workers.supervisor.supervisor import Supervisor
 
 SHORT: dict[str, Any] = {"max_epochs": 3, "patience": 3, "batch_size": 120}
 TRIES = 6
@@ -26,7 +26,7 @@ Submit = Callable[[Place], str]
 @pytest.fixture(autouse=True)
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainers are threads of this process, which stands between them and the disk."""
-    monkeypatch.setattr("workers.supervisor.TrainerProcess", InlineTrainer)
+    monkeypatch.setattr("workers.supervisor.supervisor.TrainerProcess", InlineTrainer)
 
 
 def training(place: Place) -> str:

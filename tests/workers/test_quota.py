@@ -9,11 +9,11 @@ import pytest
 from models_store.database.usage import EVENT_BYTES
 from models_store.files.result_parts import load_list
 from tests.workers.place import ENDLESS, Place, Running, wait_until
-from workers import bulk
-from workers.assignment import scoring_task, training_task
 from workers.leftovers import Leftovers
 from workers.protocol import Interrupted, Message
-from workers.training import train
+from workers.supervisor.assignment import scoring_task, training_task
+from workers.trainer import bulk
+from workers.trainer.training import train
 
 Supervise = Callable[..., Running]
 

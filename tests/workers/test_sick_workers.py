@@ -13,10 +13,10 @@ from models_store.files.store_identity import adopt
 from models_store.job_states import JobState
 from models_store.jobs.live_workers import Workers
 from tests.workers.place import ENDLESS, Place, Running, wait_until
-from workers.fitness import Fitness
 from workers.heartbeat import heartbeat_of
 from workers.settings import WorkerSettings
-from workers.supervisor import Supervisor
+from workers.supervisor.fitness import Fitness
+from workers.supervisor.supervisor import Supervisor
 
 StartWorker = Callable[..., "subprocess.Popen[bytes]"]
 Supervise = Callable[..., Running]

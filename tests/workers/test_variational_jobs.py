@@ -7,9 +7,9 @@ import pytest
 
 from models_store.job_states import JobState
 from tests.workers.place import Place, Running, is_alive, wait_until
-from workers.assignment import variational_task
 from workers.protocol import Message, Trained
-from workers.variational import infer
+from workers.supervisor.assignment import variational_task
+from workers.trainer.variational import infer
 
 Supervise = Callable[..., Running]
 

@@ -69,8 +69,8 @@ def test_a_process_logs_json_only_and_its_libraries_are_quiet() -> None:
         logging.getLogger("uvicorn").addHandler(logging.StreamHandler())
         for _ in range(2):
             configure_logging("INFO", "worker")
-        logging.getLogger("workers.tasks").debug("hidden")
-        logging.getLogger("workers.tasks").info("shown")
+        logging.getLogger("workers.main").debug("hidden")
+        logging.getLogger("workers.main").info("shown")
         logging.getLogger("kombu.mixins").info("hidden")
         logging.getLogger("uvicorn.access").info("hidden")
         logging.getLogger("uvicorn.error").info("started")

@@ -10,10 +10,10 @@ from models_store.errors import BlobError, DatabaseError, WrongStoreError
 from models_store.files.blobs import BlobStore
 from models_store.files.store_identity import known_identity
 from models_store.jobs.retries import AttemptEnd, Ending
-from workers.assignment import common_fields
-from workers.process import TrainerProcess
 from workers.protocol import Failed, Message, Passed, SelfTestTask, Unfit
 from workers.settings import WorkerSettings
+from workers.supervisor.assignment import common_fields
+from workers.supervisor.process import TrainerProcess
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ _CHUNK_BYTES = 1 << 16
 
 
 class TrainerProcess:
-    """A spawned `workers.trainer`; never a fork, so nothing of the parent can hang in it.
+    """A spawned `workers.trainer.__main__`; never a fork, so nothing of the parent can hang in it.
 
     The task goes in on its standard input. Its messages come back on a pipe of their own, so
     that whatever it prints cannot be mistaken for one.

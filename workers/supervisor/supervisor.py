@@ -12,11 +12,11 @@ from models_store.jobs.leases import JobWork
 from models_store.jobs.retries import AttemptEnd, Ending
 from models_store.process.logs import log_context
 from models_store.registry import Registry
-from workers.assignment import task_of
-from workers.attempt import Attempt, Stores
-from workers.fitness import Fitness
-from workers.process import TrainerProcess
 from workers.settings import WorkerSettings
+from workers.supervisor.assignment import task_of
+from workers.supervisor.attempt import Attempt, Stores
+from workers.supervisor.fitness import Fitness
+from workers.supervisor.process import TrainerProcess
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,7 @@ from models_store.records import Dataset
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
 from tests.app.serving import SPEC, a_flow
 from tests.workers.place import Place
-from tests.workers.test_training import ref
-from workers import bulk
-from workers.data import MappedRows
+from tests.workers.trainer.test_training import ref
 from workers.errors import TrainingError
 from workers.protocol import (
     BulkTask,
@@ -34,6 +32,8 @@ from workers.protocol import (
     SamplingTask,
     ScoringTask,
 )
+from workers.trainer import bulk
+from workers.trainer.data import MappedRows
 
 ROWS = 1_000
 NAMES = ["x3", "x1", "x2"]
@@ -51,7 +51,7 @@ def _same_threads() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of 256 rows, and blocks of 300, so that a thousand rows are many of either."""
-    monkeypatch.setattr("workers.bulk._CPU_STEP_ROWS", 256)
+    monkeypatch.setattr("workers.trainer.bulk._CPU_STEP_ROWS", 256)
     monkeypatch.setattr("tables.writers._GROUP_ROWS", 300)
 
 

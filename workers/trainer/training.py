@@ -35,13 +35,13 @@ from models_store.requests.training import (
     AcceptedTraining,
     StepSchedule as StepRequest,
 )
-from workers.data import Parts, chunks, load_parts, moments, sample, select
-from workers.devices import find_device
-from workers.discrete import SAMPLE_ROWS, Noise, column_noise
 from workers.errors import TrainingError
-from workers.files import Checkpoints, Result, finite, store
-from workers.progress import Progress
 from workers.protocol import EpochDone, Interrupted, Note, Send, Tick, TrainingTask
+from workers.trainer.checkpoints import Checkpoints, Result, finite, store
+from workers.trainer.data import Parts, chunks, load_parts, moments, sample, select
+from workers.trainer.devices import find_device
+from workers.trainer.discrete import SAMPLE_ROWS, Noise, column_noise
+from workers.trainer.progress import Progress
 
 _TICK_S = 0.5
 _RESTARTED = (

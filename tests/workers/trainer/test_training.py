@@ -14,8 +14,6 @@ from models_store.records import Dataset
 from models_store.requests.accept_training import accept_training
 from models_store.requests.training import AcceptedSplit, TrainingRequest
 from tests.workers.place import FLOW, LIMITS, Place
-from workers.data import moments, split_rows
-from workers.devices import find_device
 from workers.errors import TrainingError, UnfitError
 from workers.protocol import (
     CheckpointRef,
@@ -28,7 +26,9 @@ from workers.protocol import (
     Trained,
     TrainingTask,
 )
-from workers.training import train
+from workers.trainer.data import moments, split_rows
+from workers.trainer.devices import find_device
+from workers.trainer.training import train
 
 EPOCHS = 4
 BATCHES = 10  # of an epoch
@@ -207,7 +207,7 @@ def test_fault_210_checkpoints_within_an_epoch_make_the_same_model(
 def test_a_resumed_training_tells_its_progress_from_where_it_goes_on(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.training._TICK_S", 0.0)
+    monkeypatch.setattr("workers.trainer.training._TICK_S", 0.0)
     dataset = place.add_dataset()
     asked = iter(range(1, 10_000))
     messages = run(task_of(place, dataset), lambda: next(asked) == 2 * BATCHES + 2)
@@ -392,7 +392,7 @@ def test_faults_017_019_a_column_without_a_usable_deviation_is_refused(
 
 
 def test_progress_is_told_between_epochs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.training._TICK_S", 0.0)
+    monkeypatch.setattr("workers.trainer.training._TICK_S", 0.0)
 
     messages = run(task_of(place, place.add_dataset()))
 
@@ -514,7 +514,7 @@ def test_a_validation_row_of_density_0_is_null_in_the_metrics(place: Place) -> N
 def test_the_evaluation_of_the_final_model_is_told(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.training._TICK_S", 0.0)
+    monkeypatch.setattr("workers.trainer.training._TICK_S", 0.0)
 
     messages = run(task_of(place, place.add_dataset()))
 

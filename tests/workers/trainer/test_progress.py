@@ -1,6 +1,6 @@
 import pytest
 
-from workers.progress import Progress, RowProgress
+from workers.trainer.progress import Progress, RowProgress
 
 
 def test_the_end_in_sight_is_patience_after_the_best_epoch() -> None:

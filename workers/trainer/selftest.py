@@ -6,9 +6,9 @@ import torch
 
 from flows import build, spec_from_dict
 from models_store.files.blobs import BlobStore
-from workers.devices import find_device
 from workers.errors import UnfitError
 from workers.protocol import Passed, SelfTestTask, Send
+from workers.trainer.devices import find_device
 
 _PROBE_BYTES = 2**20
 _FLOW = {"family": "realnvp", "layers": 2, "hidden": [8]}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from workers.discrete import column_noise
+from workers.trainer.discrete import column_noise
 
 
 def normal(rows: int = 2000) -> Tensor:
@@ -87,7 +87,7 @@ def test_a_discrete_column_whose_values_are_merely_common_keeps_its_step() -> No
 
 
 def test_large_tables_are_looked_at_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.discrete.SAMPLE_ROWS", 300)
+    monkeypatch.setattr("workers.trainer.discrete.SAMPLE_ROWS", 300)
     rows = torch.stack([integers(0, 5), normal()], dim=1)
     assert column_noise(rows).steps.tolist() == [1.0, 0.0]
 

@@ -3,7 +3,7 @@ import time
 import pytest
 
 from models_store.errors import DatabaseUnavailableError, FencedError
-from workers.writes import Writes
+from workers.supervisor.writes import Writes
 
 
 class FlakyDatabase:

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from workers import trainer
 from workers.protocol import SamplingTask, ScoringTask, TrainingTask, VariationalTask
+from workers.trainer import __main__ as trainer
 
 WORK = {
-    TrainingTask: "workers.training.train",
-    VariationalTask: "workers.variational.infer",
-    ScoringTask: "workers.bulk.produce",
-    SamplingTask: "workers.bulk.produce",
+    TrainingTask: "workers.trainer.training.train",
+    VariationalTask: "workers.trainer.variational.infer",
+    ScoringTask: "workers.trainer.bulk.produce",
+    SamplingTask: "workers.trainer.bulk.produce",
 }
 
 

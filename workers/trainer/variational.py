@@ -42,12 +42,12 @@ from models_store.requests.variational import (
     PosteriorTarget,
     PotentialTarget,
 )
-from workers.data import load_columns
-from workers.devices import find_device
 from workers.errors import TrainingError
-from workers.files import Checkpoints, Result, finite, store
-from workers.progress import IterationProgress
 from workers.protocol import EpochDone, Interrupted, Send, Tick, VariationalTask
+from workers.trainer.checkpoints import Checkpoints, Result, finite, store
+from workers.trainer.data import load_columns
+from workers.trainer.devices import find_device
+from workers.trainer.progress import IterationProgress
 
 _TICK_S = 0.5
 _SAMPLES = 10_000

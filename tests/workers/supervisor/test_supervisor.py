@@ -17,10 +17,10 @@ from models_store.files.blobs import BlobStore
 from models_store.job_states import JobState
 from tests.servers import PostgresServer
 from tests.workers.place import ENDLESS, Place, Running, is_alive, wait_until
-from workers.assignment import training_task
 from workers.protocol import Message, Trained
-from workers.supervisor import Supervisor
-from workers.training import train
+from workers.supervisor.assignment import training_task
+from workers.supervisor.supervisor import Supervisor
+from workers.trainer.training import train
 
 Supervise = Callable[..., Running]
 

@@ -129,7 +129,13 @@ def _prepare(task: Task) -> None:
     try:
         import torch  # noqa: PLC0415
 
-        from workers import bulk, devices, selftest, training, variational  # noqa: F401, PLC0415
+        from workers.trainer import (  # noqa: F401, PLC0415
+            bulk,
+            devices,
+            selftest,
+            training,
+            variational,
+        )
     except (ImportError, OSError) as error:
         raise UnfitError("imports", f"A library cannot be loaded: {error}") from error
     devices.find_device(task.device)
@@ -157,7 +163,7 @@ def _check_store(task: Task) -> None:
 
 
 def _do(task: Task, channel: Channel, interrupted: Interruption) -> None:
-    from workers import bulk, selftest, training, variational  # noqa: PLC0415
+    from workers.trainer import bulk, selftest, training, variational  # noqa: PLC0415
 
     match task:
         case TrainingTask():

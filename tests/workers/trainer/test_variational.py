@@ -14,11 +14,11 @@ from models_store.records import Dataset
 from models_store.requests.accept_variational import accept_variational
 from models_store.requests.variational import VariationalRequest
 from tests.workers.place import FLOW, LIMITS, Place
-from tests.workers.test_training import epochs, ref, result
+from tests.workers.trainer.test_training import epochs, ref, result
 from workers.errors import TrainingError
-from workers.progress import IterationProgress
 from workers.protocol import Interrupted, Message, Tick, VariationalTask
-from workers.variational import infer
+from workers.trainer.progress import IterationProgress
+from workers.trainer.variational import infer
 
 ITERATIONS = 60
 BANANA = {
@@ -225,7 +225,7 @@ def test_a_posterior_that_cannot_be_computed_is_told(place: Place) -> None:
 
 
 def test_progress_is_told_between_reports(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.variational._TICK_S", 0.0)
+    monkeypatch.setattr("workers.trainer.variational._TICK_S", 0.0)
 
     messages = run(task_of(place, BANANA))
 

@@ -21,11 +21,7 @@ from models_store.files.checkpoints import load_model
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
 from tables.formats import Output
 from tables.writers import OUTPUT_MEDIA_TYPES, WRITERS, TableHead, unused_name
-from workers.data import MappedRows, open_table
-from workers.devices import find_device
 from workers.errors import TrainingError
-from workers.parts import Doubles, Parts
-from workers.progress import RowProgress
 from workers.protocol import (
     BulkTask,
     CheckpointRef,
@@ -37,6 +33,10 @@ from workers.protocol import (
     Send,
     Tick,
 )
+from workers.trainer.data import MappedRows, open_table
+from workers.trainer.devices import find_device
+from workers.trainer.parts import Doubles, Parts
+from workers.trainer.progress import RowProgress
 
 _TICK_S = 0.5
 _STEP_VALUES = 2**20

@@ -19,8 +19,6 @@ from models_store.job_states import Checkpoint, Job, JobResult
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retries import AttemptEnd, Ending
 from models_store.registry import NewVersion
-from workers.endings import end_of, out_of_memory_kills
-from workers.process import TrainerProcess
 from workers.protocol import (
     CheckpointRef,
     EpochDone,
@@ -36,7 +34,9 @@ from workers.protocol import (
     Unfit,
 )
 from workers.settings import WorkerSettings
-from workers.writes import Writes
+from workers.supervisor.endings import end_of, out_of_memory_kills
+from workers.supervisor.process import TrainerProcess
+from workers.supervisor.writes import Writes
 
 log = logging.getLogger(__name__)
 

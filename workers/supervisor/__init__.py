@@ -1,0 +1,1 @@
+"""The supervisor: takes jobs and watches over their trainers."""

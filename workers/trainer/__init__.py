@@ -1,0 +1,1 @@
+"""The trainer: a process that does the work of one job."""
