@@ -12,15 +12,15 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
-from app.allocator import return_memory_early
-from app.connection_groups import ConnectionGroups
-from app.connections import BoundedProtocol
-from app.loopback import is_loopback
+from app.auth.loopback import is_loopback
+from app.connections.groups import ConnectionGroups
+from app.connections.protocol import BoundedProtocol
 from app.main import create_app
-from app.open_files import connections_that_fit
-from app.processes import Processes, inherited_sockets
+from app.server.allocator import return_memory_early
+from app.server.limits import connections_that_fit
+from app.server.processes import Processes, inherited_sockets
+from app.server.startup import check_stores
 from app.settings import ApiSettings
-from app.stores import check_stores
 from models_store.audit.trail import AuditTrail
 from models_store.database.database import Database
 from models_store.errors import BlobError, DatabaseUnavailableError, StoreError

@@ -4,16 +4,16 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Header, Request
 
-from app.body_memory import BodyMemory, ProjectMemory
-from app.callers import Caller
-from app.engine import Engine
-from app.engine_watch import EngineWatch
-from app.models_cache import LoadedModels
-from app.open_requests import OpenBound
-from app.queue import JobQueue
-from app.readiness import Lookout
+from app.auth.callers import Caller
+from app.engine.engine import Engine
+from app.engine.loaded_models import LoadedModels
+from app.engine.watch import EngineWatch
+from app.auth.open_requests import OpenBound
+from app.fairness.turns import Threads
+from app.http.body_memory import BodyMemory, ProjectMemory
+from app.server.job_queue import JobQueue
+from app.server.readiness import Lookout
 from app.settings import ApiSettings
-from app.turns import Threads
 from models_store.database.database import Database
 from models_store.files.blobs import BlobStore
 from models_store.jobs.jobs import Jobs

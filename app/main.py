@@ -12,48 +12,42 @@ from fastapi import Depends, FastAPI
 from starlette.datastructures import State
 from starlette.middleware.cors import CORSMiddleware
 
-from app.access import AccessMiddleware, Policy
-from app.audit import AuditLog
-from app.body_memory import BodyMemory
-from app.callers import Callers
-from app.engine import Engine
-from app.engine_watch import EngineWatch, end_process
-from app.events import EventHub
-from app.fair_routes import EACH
-from app.head import HeadMiddleware
-from app.hot_routes import HotRoutes
-from app.imports import ImportQueue
-from app.leases import Leases
-from app.loopback import is_loopback
+from app.auth.audit import AuditLog
+from app.auth.callers import Callers
+from app.auth.key_checks import Leases
+from app.auth.loopback import is_loopback
+from app.auth.middleware import AccessMiddleware, Policy
+from app.auth.rates import Rates
+from app.datasets import routes as datasets
+from app.datasets.upload_room import UploadRoom
+from app.datasets.uploads import MULTIPART_OVERHEAD_BYTES
+from app.engine.engine import Engine
+from app.engine.loaded_models import CacheLimits, LoadedModels
+from app.engine.watch import EngineWatch, end_process
+from app.fairness.fair_routes import EACH
+from app.auth.open_requests import OpenBound
+from app.fairness.turns import Threads, Turns
+from app.http.body_limits import BodyLimits, BodyMiddleware
+from app.http.body_memory import BodyMemory
+from app.http.head import HeadMiddleware
+from app.http.unknown_parameters import known_parameters
+from app.jobs import routes as jobs, starts as job_starts
+from app.jobs.events import EventHub
 from app.metrics import Metrics
-from app.middleware import RequestMiddleware
-from app.models_cache import CacheLimits, LoadedModels
-from app.open_requests import OpenBound
-from app.openapi import DESCRIPTION, TAGS, install_openapi
-from app.parameters import known_parameters
-from app.plots import Plots
-from app.problems import install_problem_handlers
-from app.queue import JobQueue
-from app.rates import Rates
-from app.readiness import Lookout
-from app.request_bodies import BodyLimits, BodyMiddleware
-from app.routes import (
-    checkpoints,
-    datasets,
-    docs,
-    health,
-    job_starts,
-    jobs,
-    models,
-    plots,
-    problems,
-    scores,
-)
+from app.models import checkpoints, routes as models
+from app.models.registration import ImportQueue
+from app.plots import routes as plots
+from app.plots.plots import Plots
+from app.problems.problem import install_problem_handlers
+from app.scoring import routes as scores
+from app.scoring.raw_route import HotRoutes
+from app.server.job_queue import JobQueue
+from app.server.readiness import Lookout
+from app.server.request_middleware import RequestMiddleware
+from app.server.startup import check_later, check_stores
 from app.settings import ApiSettings
-from app.stores import check_later, check_stores
-from app.turns import Threads, Turns
-from app.upload_room import UploadRoom
-from app.uploads import MULTIPART_OVERHEAD_BYTES
+from app.site import health, problem_pages as problems, routes as docs
+from app.site.openapi import DESCRIPTION, TAGS, install_openapi
 from models_store.audit.trail import AuditTrail
 from models_store.database.database import Database
 from models_store.errors import DatabaseUnavailableError

@@ -7,13 +7,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from app.body_memory import BodyMemory
-from app.codecs import CODECS
-from app.incoming import Incoming
-from app.problems import Problem
-from app.row_shape import Floats, RowsShape
+from app.fairness.turns import Threads
+from app.http.body_memory import BodyMemory
+from app.problems.problem import Problem
+from app.rows.body import Incoming
+from app.rows.codecs import CODECS
+from app.rows.shape import Floats, RowsShape
 from app.settings import ApiSettings
-from app.turns import Threads
 from models_store.files.blobs import BlobStore
 from tables.formats import TableFormat
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from app.main import create_app
-from app.problem_types import PROBLEM_TYPES
+from app.problems.types import PROBLEM_TYPES
 from app.settings import ApiSettings
 
 TEXT = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter
 from starlette.testclient import TestClient
 
 from app.__main__ import RefusalError, refuse_unusable_audit
-from app.audit import AuditLog
+from app.auth.audit import AuditLog
 from app.main import create_app
 from app.settings import ApiSettings
 from models_store.audit.check import check_trail
@@ -87,7 +87,7 @@ def test_while_nothing_can_be_recorded_only_what_makes_room_is_served(
     client, settings, monkeypatch, caplog, code, status, slug
 ):
     made = client.post("/v1/datasets", content=TABLE, headers=CSV).headers["location"]
-    monkeypatch.setattr("app.audit._MAX_UNWRITTEN", 2)
+    monkeypatch.setattr("app.auth.audit._MAX_UNWRITTEN", 2)
     append = AuditTrail.append
 
     def fail(_trail: AuditTrail, _records: object) -> None:
@@ -131,13 +131,13 @@ def test_a_disk_that_stands_still_delays_one_answer_and_no_second(
             goes_on.wait(60)
         fsync(handle)
 
-    monkeypatch.setattr("app.audit._PATIENCE_S", 0.3)
+    monkeypatch.setattr("app.auth.audit._PATIENCE_S", 0.3)
     monkeypatch.setattr(os, "fsync", slow)
     assert move(client).status_code == 200
     assert any("not on the disk yet" in record.getMessage() for record in caplog.records)
     assert_refused(move(client), 503, "storage-unavailable")
     goes_on.set()
-    monkeypatch.setattr("app.audit._PATIENCE_S", 30.0)
+    monkeypatch.setattr("app.auth.audit._PATIENCE_S", 30.0)
     assert move(client).status_code == 200
     assert [line["audit"] for line in trail_of(settings)] == ["set_alias", "set_alias"]
 
@@ -156,7 +156,7 @@ def test_a_request_that_is_cut_off_is_recorded(client, settings, monkeypatch):
         raise asyncio.CancelledError
 
     with monkeypatch.context() as patch:
-        patch.setattr("app.hot_routes.HotRoutes.__call__", cut)
+        patch.setattr("app.scoring.raw_route.HotRoutes.__call__", cut)
         move(client)
     assert move(client).status_code == 200
     assert [line["status"] for line in trail_of(settings)] == [499, 200]

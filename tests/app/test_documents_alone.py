@@ -4,8 +4,8 @@ import weakref
 
 import pytest
 
-from app.incoming import in_thread_if_large
-from app.turns import NOBODY, Threads, on_account_of
+from app.fairness.turns import NOBODY, Threads, on_account_of
+from app.rows.body import in_thread_if_large
 
 WAIT_S = 30.0
 

@@ -12,9 +12,9 @@ import pytest
 from starlette.testclient import TestClient
 
 import app
-from app.engine import Engine
-from app.plot_numbers import Source
-from app.plots import PlotKind
+from app.engine.engine import Engine
+from app.plots.numbers import Source
+from app.plots.plots import PlotKind
 from flows import (
     CompiledFlow,
     FlowSpec,
@@ -48,7 +48,7 @@ FAMILIES: dict[str, FlowSpec] = {
 }
 QUANTILES = np.linspace(-40, 0, 1001)
 DIM = 2
-CALLERS = {"app/plot_numbers.py", "app/samples.py", "app/score_requests.py"}
+CALLERS = {"app/plots/numbers.py", "app/scoring/samples.py", "app/scoring/request.py"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.testclient import TestClient
 
-from app.access import Policy
+from app.auth.middleware import Policy
 from app.main import create_app
-from app.routes import scores
+from app.scoring import routes as scores
 from app.settings import ApiSettings
 from models_store.keys import Scope
 from tests.app.conftest import CSV, TABLE

@@ -18,10 +18,10 @@ from backports import zstd
 from hypothesis import HealthCheck, given, settings, strategies as st
 from starlette.testclient import TestClient
 
-from app.codecs import CODECS
 from app.main import create_app
-from app.problems import Problem
-from app.row_shape import Floats, RowsShape
+from app.problems.problem import Problem
+from app.rows.codecs import CODECS
+from app.rows.shape import Floats, RowsShape
 from app.settings import ApiSettings
 from tables.formats import MEDIA_TYPES, TableFormat
 from tests.app.decoding import decode

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from app.connections import MAX_HEADERS, MAX_PIPELINED
+from app.connections.protocol import MAX_HEADERS, MAX_PIPELINED
 from tests.raw_http import Answer, answers_in, connected, exchange, received
 
 LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -4,10 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.callers import Caller
-from app.problems import Problem
-from app.rates import Rates
-from app.upload_room import UploadRoom
+from app.auth.callers import Caller
+from app.auth.rates import Rates
+from app.datasets.upload_room import UploadRoom
+from app.problems.problem import Problem
 from models_store.errors import LimitError
 from models_store.keys import Scope
 from tests.app.conftest import CSV, TABLE, assert_refused, files_of
@@ -25,7 +25,7 @@ def caller(key_id="key_1", rate=None):
 def clock(monkeypatch):
     """A clock that goes when it is told."""
     now = [100.0]
-    monkeypatch.setattr("app.rates.monotonic", lambda: now[0])
+    monkeypatch.setattr("app.auth.rates.monotonic", lambda: now[0])
     return now
 
 

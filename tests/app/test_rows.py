@@ -11,12 +11,12 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from app import json_rows
-from app.answer_table import Chunk, row_errors
-from app.negotiation import answer_codec, request_codec
-from app.npy import decode_npy, npy_header, npy_values
-from app.problems import Problem
-from app.row_shape import Floats, RowsShape
+from app.problems.problem import Problem
+from app.rows import json_rows
+from app.rows.answer_table import Chunk, row_errors
+from app.rows.negotiation import answer_codec, request_codec
+from app.rows.npy import decode_npy, npy_header, npy_values
+from app.rows.shape import Floats, RowsShape
 from tables.formats import MEDIA_TYPES, TableFormat
 from tests.app.decoding import decode
 

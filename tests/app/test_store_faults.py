@@ -16,8 +16,8 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from app.main import DATABASE_POOL, create_app
+from app.server.startup import check_later, check_stores
 from app.settings import ApiSettings
-from app.stores import check_later, check_stores
 from models_store.database.database import Database, migrate
 from models_store.errors import WrongStoreError
 from models_store.files.blobs import BlobStore
@@ -197,7 +197,7 @@ def test_slow_uploads_hold_no_connection_and_those_who_do_are_told_to_wait(impat
 
 @pytest.mark.fault(149)
 def test_postgresql_may_be_down_at_the_start_and_later(tmp_path, monkeypatch):
-    monkeypatch.setattr("app.stores._RETRY_S", 0.1)
+    monkeypatch.setattr("app.server.startup._RETRY_S", 0.1)
     server = PostgresServer()
     settings = ApiSettings(
         data_dir=tmp_path, database_url=server.create("densityd"), ready_look_s=0.1
@@ -227,7 +227,7 @@ def test_postgresql_may_be_down_at_the_start_and_later(tmp_path, monkeypatch):
 @pytest.mark.fault(149, 154)
 @pytest.mark.parametrize("revision", ["from_the_future", None])
 def test_what_the_database_is_shows_when_it_comes(sqlite_url, blobs, monkeypatch, caplog, revision):
-    monkeypatch.setattr("app.stores._RETRY_S", 0.01)
+    monkeypatch.setattr("app.server.startup._RETRY_S", 0.01)
     database = Database(sqlite_url)
     if revision is not None:
         with database.write() as session:

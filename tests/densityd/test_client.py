@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 
-from app import plots
+from app.plots import plots
 from densityd import client as package
 from densityd.client import (
     ApiError,

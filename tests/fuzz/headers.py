@@ -1,9 +1,9 @@
 """What stands in headers and queries."""
 
-from app.accept import best_coding
-from app.content_codings import CODINGS
-from app.negotiation import answer_codec, request_codec
-from app.problems import Problem
+from app.http.accept import best_coding
+from app.http.content_codings import CODINGS
+from app.problems.problem import Problem
+from app.rows.negotiation import answer_codec, request_codec
 from models_store.database.paging import decode_cursor, encode_cursor
 from models_store.errors import CursorError
 

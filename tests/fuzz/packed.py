@@ -8,10 +8,10 @@ from backports import zstd
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from app.body_memory import BodyMemory
-from app.multipart import file_part
-from app.problems import Problem
-from app.request_bodies import BodyLimits, BodyMiddleware
+from app.http.body_limits import BodyLimits, BodyMiddleware
+from app.http.body_memory import BodyMemory
+from app.http.multipart import file_part
+from app.problems.problem import Problem
 
 _LIMITS = BodyLimits(max_bytes=1 << 20, timeout_s=5)
 _STEPS = (1, 5, 100, 100_000)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from app.problems import Problem
-from app.row_shape import RowsShape
+from app.problems.problem import Problem
+from app.rows.shape import RowsShape
 from tables.formats import Delimiter, ParseOptions, TableFormat
 from tests.app.decoding import decode
 from tests.app.wire import write

@@ -7,9 +7,9 @@ import orjson
 import torch
 from pydantic import BaseModel
 
-from app.json_body import validate_json
-from app.model_schemas import AliasRequest
-from app.problems import Problem
+from app.http.json_body import validate_json
+from app.models.views import AliasRequest
+from app.problems.problem import Problem
 from flows.variational.formula import FUNCTIONS, FormulaError, FormulaTarget
 from models_store.requests.bulk import SamplingRequest, ScoringRequest
 from models_store.requests.training import TrainingRequest

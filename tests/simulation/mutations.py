@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-import app.queue
+import app.server.job_queue
 import models_store.jobs.jobs
 import models_store.jobs.leases
 import models_store.jobs.retries
@@ -188,7 +188,12 @@ MUTATIONS = (
     Mutation(
         "lost hints are sent again",
         (
-            Change(app.queue.JobQueue, "_sweep", "missing = waiting[queued:]", "missing = []"),
+            Change(
+                app.server.job_queue.JobQueue,
+                "_sweep",
+                "missing = waiting[queued:]",
+                "missing = []",
+            ),
             Change(
                 workers.sweep.Sweep,
                 "once",

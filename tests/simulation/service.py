@@ -8,9 +8,9 @@ import pytest
 import redis
 from kombu.exceptions import OperationalError
 
-import app.queue
+import app.server.job_queue
 import workers.main
-from app.queue import JobQueue
+from app.server.job_queue import JobQueue
 from models_store.errors import BlobError, DatabaseUnavailableError
 from models_store.jobs.jobs import Jobs
 from models_store.registry import Registry
@@ -185,6 +185,10 @@ def patch_celery(patch: pytest.MonkeyPatch, kernel: Kernel, broker: Broker) -> N
 
 def patch_queue(patch: pytest.MonkeyPatch, broker: Broker) -> None:
     """Give the API's queue the simulated broker."""
-    patch.setattr(app.queue, "_celery_client", lambda _url: broker.as_celery(OperationalError))
+    patch.setattr(
+        app.server.job_queue, "_celery_client", lambda _url: broker.as_celery(OperationalError)
+    )
     client: Any = SimpleNamespace(from_url=lambda *_, **__: broker.as_redis())
-    patch.setattr(app.queue, "redis", SimpleNamespace(Redis=client, RedisError=redis.RedisError))
+    patch.setattr(
+        app.server.job_queue, "redis", SimpleNamespace(Redis=client, RedisError=redis.RedisError)
+    )

@@ -1,0 +1,164 @@
+"""Who asks: the project and the scope behind a request's API key, remembered for a second."""
+
+import asyncio
+import hashlib
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from app.problems.problem import Problem
+from models_store.keys import Keys, Scope
+
+DEFAULT_PROJECT = "default"
+_SCHEME = "bearer"
+_MAX_KNOWN = 10_000
+_MAX_NEW = 64  # looks for keys that are not known; more are refused, not queued
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks.
+
+    Args:
+        project: whose things are seen.
+        scope: what may be done to them.
+        key_id: the key that was shown; None: none is needed.
+        rate: requests a second; None: as the settings have it.
+    """
+
+    project: str
+    scope: Scope
+    key_id: str | None = None
+    rate: float | None = None
+
+
+ANYBODY = Caller(DEFAULT_PROJECT, Scope.ADMIN)
+"""Whoever reaches a service that has no keys."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """Caller that a key was found to be, and a look that is under way."""
+
+    caller: Caller | None = None
+    looked_at: float = -math.inf
+    look: "asyncio.Task[Caller | None] | None" = None
+
+
+class Callers:
+    """Turns `Authorization` headers into callers; belongs to one event loop.
+
+    Keys are looked for in threads that nothing else uses: whatever requests do, it does not hold up
+    who asks next. A key that is in use is looked for beside the requests, which do not wait for it,
+    and unknown ones never in its way.
+
+    Args:
+        keys: of all projects.
+        anonymous: whether no key is needed as long as none was ever made.
+        known_for_s: how long a key counts without another look, and again as long while that is
+            under way: one that is revoked still opens for so long.
+    """
+
+    def __init__(self, keys: Keys, *, anonymous: bool, known_for_s: float = 1.0) -> None:
+        self._keys = keys
+        self._anonymous = anonymous
+        self._known_for_s = known_for_s
+        self._known: dict[bytes, _Known] = {}
+        self._keyless_until = 0.0
+        self._new = 0
+        self._for_known = ThreadPoolExecutor(1, thread_name_prefix="keys")
+        self._for_new = ThreadPoolExecutor(1, thread_name_prefix="new-keys")
+
+    def close(self) -> None:
+        """Look for no further keys."""
+        self._for_known.shutdown(wait=False, cancel_futures=True)
+        self._for_new.shutdown(wait=False, cancel_futures=True)
+
+    async def identify(self, authorization: list[bytes]) -> Caller:
+        """Return who sent these `Authorization` headers.
+
+        Raises:
+            Problem: `unauthorized`, or `overloaded` when too many unknown keys are looked for.
+            DatabaseError: the keys cannot be read.
+        """
+        if self._anonymous and await self._no_keys():
+            return ANYBODY
+        if len(authorization) != 1:
+            raise _unauthorized("Send one `Authorization: Bearer` header with an API key.")
+        caller = await self._bearer(authorization[0])
+        if caller is None:
+            raise _unauthorized("The API key is not valid.", error='error="invalid_token"')
+        return caller
+
+    async def _no_keys(self) -> bool:
+        now = time.monotonic()
+        if now >= self._keyless_until:
+            loop = asyncio.get_running_loop()
+            if await loop.run_in_executor(self._for_known, self._keys.exist):
+                self._anonymous = False  # keys are never deleted
+                return False
+            self._keyless_until = now + self._known_for_s
+        return True
+
+    async def _bearer(self, authorization: bytes) -> Caller | None:
+        digest = hashlib.sha256(authorization).digest()
+        known = self._known.get(digest)
+        if known is None:
+            if len(self._known) >= _MAX_KNOWN:
+                self._forget()
+            known = self._known[digest] = _Known()
+        age_s = time.monotonic() - known.looked_at
+        if age_s >= self._known_for_s and known.look is None:
+            known.look = self._look(known, authorization)
+        if known.look is None or (known.caller is not None and age_s < 2 * self._known_for_s):
+            return known.caller
+        # Shielded: others may wait for the same look.
+        return await asyncio.shield(known.look)
+
+    def _forget(self) -> None:
+        """Make room: texts that are no keys go first, of which anybody can send any number."""
+        keys = {digest: known for digest, known in self._known.items() if known.caller is not None}
+        self._known = {} if len(keys) >= _MAX_KNOWN else keys
+
+    def _look(self, known: _Known, authorization: bytes) -> "asyncio.Task[Caller | None]":
+        """Look for a key.
+
+        Raises:
+            Problem: `overloaded`.
+        """
+        is_new = known.caller is None
+        if is_new and self._new >= _MAX_NEW:
+            raise Problem("overloaded", "Too many unknown API keys were sent. Try again.")
+        self._new += is_new
+        loop = asyncio.get_running_loop()
+
+        async def look() -> Caller | None:
+            began = time.monotonic()
+            try:
+                pool = self._for_new if is_new else self._for_known
+                known.caller = await loop.run_in_executor(pool, self._look_up, authorization)
+                known.looked_at = began
+            finally:
+                known.look = None
+                self._new -= is_new
+            return known.caller
+
+        task = asyncio.create_task(look())
+        task.add_done_callback(_retrieve)  # there may be nobody who waits for it
+        return task
+
+    def _look_up(self, authorization: bytes) -> Caller | None:
+        scheme, _, token = authorization.decode("latin-1").partition(" ")
+        key = self._keys.bearer(token.strip()) if scheme.lower() == _SCHEME else None
+        return None if key is None else Caller(key.project, key.scope, key.id, key.rate)
+
+
+def _retrieve(look: "asyncio.Task[Caller | None]") -> None:
+    if not look.cancelled():
+        look.exception()
+
+
+def _unauthorized(detail: str, *, error: str = "") -> Problem:
+    challenge = 'Bearer realm="densityd"' + (f", {error}" if error else "")
+    return Problem("unauthorized", detail, headers={"WWW-Authenticate": challenge})

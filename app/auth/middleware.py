@@ -1,0 +1,150 @@
+"""Who gets in: every request passes here first, and what is not named as open needs a key."""
+
+from fastapi import APIRouter
+from starlette.types import ASGIApp, Receive, Scope as AsgiScope, Send
+
+from app.auth.audit import AuditedApp
+from app.auth.callers import Caller, Callers
+from app.auth.key_checks import Leases
+from app.auth.loopback import is_local_name
+from app.auth.rates import Rates
+from app.auth.refusals import Refusals
+from app.connections.groups import CONNECTION
+from app.auth.open_requests import OpenBound
+from app.fairness.turns import NOBODY, Threads, on_account_of
+from app.problems.problem import Problem
+from models_store.keys import Scope
+
+_OPEN = frozenset({"/", "/livez", "/readyz", "/docs", "/redoc", "/openapi.json", "/problems"})
+_OPEN_BELOW = ("/problems/", "/static/")
+_OF_ALL_PROJECTS = frozenset({"/metrics"})
+_REFUSALS = frozenset({401, 403, 429})
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Policy:
+    """Which scope a request needs: the only place that says so.
+
+    Args:
+        questions: the router whose POST routes, `PREFIX/{ref}/VERB`, change nothing.
+    """
+
+    def __init__(self, questions: APIRouter) -> None:
+        self._prefix = f"{questions.prefix}/"
+        paths = [str(getattr(route, "path", "")) for route in questions.routes]
+        self._verbs = frozenset(path.rpartition("/")[2] for path in paths)
+
+    def needed(self, method: str, path: str) -> Scope | None:
+        """Return the scope that a request needs; None if it is open to all."""
+        if method in _SAFE:
+            if path in _OPEN or path.startswith(_OPEN_BELOW):
+                return None
+            return Scope.ADMIN if path in _OF_ALL_PROJECTS else Scope.READ
+        if path.startswith(self._prefix) and method == "POST":
+            ref, _, verb = path[len(self._prefix) :].partition("/")
+            if ref and verb in self._verbs:
+                return Scope.READ
+        return Scope.WRITE
+
+
+class AccessMiddleware:
+    """Lets a request through with its caller in the state, or raises a `Problem`.
+
+    Args:
+        app: serves what is let through.
+        policy: says what is needed.
+        rates: how often a caller may ask.
+        local: whether callers without a key must be on this machine: pages of other sites, which
+            its browsers may have open, are then refused.
+    """
+
+    def __init__(self, app: ASGIApp, *, policy: Policy, rates: Rates, local: bool) -> None:
+        self._app = app
+        self._policy = policy
+        self._rates = rates
+        self._local = local
+        self._refusals = Refusals()
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope["app"].state
+        threads: Threads = state.threads
+        needed = self._policy.needed(scope["method"], scope["path"])
+        if needed is None:
+            with on_account_of(NOBODY, threads):
+                await self._app(scope, receive, send)
+            return
+        authorization = _values(scope, b"authorization")
+        caller = await self._admitted(scope, authorization, needed)
+        open_requests: OpenBound = state.open_requests
+        leases: Leases = state.leases
+        try:
+            with leases.lease(authorization) as lease, on_account_of(caller.project, threads):
+                scope["state"].update(caller=caller, lease=lease)
+                changes = needed is not Scope.READ and scope["method"] not in _SAFE
+                app = AuditedApp(self._app, caller) if changes else self._app
+                await app(scope, lease.receiving(receive), lease.sending(send))
+        finally:
+            open_requests.remove(caller)
+
+    async def _admitted(
+        self, scope: AsgiScope, authorization: list[bytes], needed: Scope
+    ) -> Caller:
+        """The caller of a request that may be served, which is counted as open.
+
+        Raises:
+            Problem: why not; later, where one caller is refused very often.
+            DatabaseError: the keys cannot be read.
+        """
+        state = scope["app"].state
+        callers: Callers = state.callers
+        open_requests: OpenBound = state.open_requests
+        who = _address(scope)
+        try:
+            caller = await callers.identify(authorization)
+            who = caller.key_id or who
+            if caller.key_id is None and self._local:
+                _refuse_other_sites(scope)
+            if not caller.scope.includes(needed):
+                raise _forbidden(needed)
+            self._rates.take(caller)
+            open_requests.add(caller)
+        except Problem as problem:
+            if problem.status in _REFUSALS:
+                await self._refusals.pause(who)
+            raise
+        if belongs_to := scope["state"].get(CONNECTION):
+            belongs_to(caller.key_id or caller.project)
+        return caller
+
+
+def _refuse_other_sites(scope: AsgiScope) -> None:
+    """Refuse what a browser sends for another site's page."""
+    host = b"".join(_values(scope, b"host")).decode("latin-1")
+    if not is_local_name(host):
+        raise Problem("foreign-site", "Without API keys, no public host name is served.")
+    if scope["method"] not in _SAFE:
+        for origin in _values(scope, b"origin"):
+            if origin.decode("latin-1").partition("://")[2] != host:
+                raise Problem("foreign-site", "`Origin` is another site than `Host`.")
+
+
+def _address(scope: AsgiScope) -> str:
+    client = scope.get("client")
+    return "" if client is None else str(client[0])
+
+
+def _values(scope: AsgiScope, wanted: bytes) -> list[bytes]:
+    return [value for name, value in scope["headers"] if name == wanted]
+
+
+def _forbidden(needed: Scope) -> Problem:
+    challenge = f'Bearer realm="densityd", error="insufficient_scope", scope="{needed.value}"'
+    return Problem(
+        "forbidden",
+        f"This needs a key with scope `{needed.value}`.",
+        headers={"WWW-Authenticate": challenge},
+    )

@@ -1,0 +1,72 @@
+"""Bounds on what a key, and the keys of a project together, may have open at once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from app.auth.callers import Caller
+from app.problems.problem import Problem
+
+_KEYS_A_PROJECT = 2
+_ANYBODY = 8
+"""A service without keys sees one caller, whoever and however many they are."""
+
+
+class OpenBound:
+    """Counts what callers have open; belongs to one event loop.
+
+    Args:
+        what: its name in the plural.
+        each_key: of one key; the keys of a project may have twice as many together.
+    """
+
+    def __init__(self, what: str, each_key: int) -> None:
+        self._what = what
+        self._each_key = each_key
+        self._open: dict[tuple[str, str], int] = {}
+
+    @contextmanager
+    def hold(self, caller: Caller) -> Iterator[None]:
+        """Count one more as long as the context lasts.
+
+        Raises:
+            Problem: `limit-open-requests`, if there are too many.
+        """
+        self.add(caller)
+        try:
+            yield
+        finally:
+            self.remove(caller)
+
+    def add(self, caller: Caller) -> None:
+        """Count one more, which `remove` must follow.
+
+        Raises:
+            Problem: `limit-open-requests`, if there are too many.
+        """
+        shares = self._shares(caller)
+        for share, most in shares.items():
+            if self._open.get(share, 0) >= most:
+                whose = "This key" if share[0] == "key" else "This project"
+                raise Problem(
+                    "limit-open-requests",
+                    f"{whose} has {most} {self._what} open, which is the most at once.",
+                    members={"limit": most},
+                )
+        for share in shares:
+            self._open[share] = self._open.get(share, 0) + 1
+
+    def remove(self, caller: Caller) -> None:
+        """Count one fewer."""
+        for share in self._shares(caller):
+            if self._open[share] == 1:
+                del self._open[share]
+            else:
+                self._open[share] -= 1
+
+    def _shares(self, caller: Caller) -> dict[tuple[str, str], int]:
+        if caller.key_id is None:
+            return {("project", caller.project): _ANYBODY * self._each_key}
+        return {
+            ("key", caller.key_id): self._each_key,
+            ("project", caller.project): _KEYS_A_PROJECT * self._each_key,
+        }

@@ -1,0 +1,395 @@
+"""The HTTP of one connection: the rules of RFC 9112, and bounds on what a connection may do."""
+
+import asyncio
+import logging
+from typing import ClassVar, NoReturn
+
+import httptools
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import (
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from app.connections.early_answers import early_answer
+from app.connections.groups import CONNECTION, ConnectionGroups, group_of_address
+from app.connections.request_heads import HeadError, checked_target
+from app.connections.unread import MIN_BYTES_PER_S, LingeringTransport, Unread
+
+log = logging.getLogger(__name__)
+
+MAX_HEADER_BYTES = 64 * 1024
+MAX_HEADERS = 100
+MAX_FRAMING_BYTES = 64 * 1024
+"""Bytes that a head has before it is complete, and that the chunks of a body have in sizes and extensions
+beyond as much as they hold."""
+MAX_PIPELINED = 16
+"""Requests of one connection that wait while another one is served; the last of them ends it."""
+RESERVED = 16
+"""Connections beyond the limit that are taken for whoever asks how the process is."""
+# Pieces of bodies that come fast are passed on together: each time costs as much as copying half a
+# megabyte.
+_FAST_BYTES = 32 * 1024
+_TOGETHER_BYTES = 256 * 1024
+_TOGETHER_S = 0.001
+_VERSION_ERRORS = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})  # of the parser
+_CYCLE = "densityd.cycle"
+
+_LOOKS = frozenset({b"/livez", b"/readyz"})
+
+
+class _ParsingEndedError(Exception):
+    """Nothing that follows is looked at: raised in the parser's callbacks."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Uvicorn's protocol, with what it lacks: bounds, and the rules that its parser does not know.
+
+    What breaks them is answered when its turn comes, and the connection is closed. An `Upgrade`
+    has no effect, as one that a server does not understand has none (RFC 9110, 7.8).
+    """
+
+    header_timeout_s = 10.0
+    write_timeout_s = 30.0
+    open_connections: ClassVar[ConnectionGroups] = ConnectionGroups(1_000)
+    _lingering: ClassVar[set["BoundedProtocol"]] = set()
+
+    _header_timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
+    _body_timer: asyncio.TimerHandle | None = None
+    _unsent_bytes = 0
+    _received_bytes = 0
+    _header_bytes = 0
+    _fields = 0
+    _framing_bytes = 0
+    _in_body = False  # the head of a request has come, the rest has not
+    _upgrade_ignored = False  # the head that came is to be parsed again, without its Upgrade
+    _persistent = True  # what the newest request says about the connection
+    _ended = False  # nothing more is parsed
+    _refused = False
+    _looks_only = False  # it is one more than there may be, and may ask how things stand
+    _more_came = False  # after the last request
+    _refusal = b""  # waits for the answers before it
+    _transport: LingeringTransport
+    _unread: Unread
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Make room for it, or refuse it; wait for its headers so long."""
+        self._transport = LingeringTransport(transport, self._close)
+        self._unread = Unread(self.loop, self.header_timeout_s, self._transport.close_at_once)
+        super().connection_made(self._transport)
+        known = self.open_connections
+        is_full = len(known) >= known.most and not known.make_room()
+        self._looks_only = is_full
+        if is_full and len(known) >= known.most + RESERVED:
+            self._refuse("overloaded")
+            return
+        known.put(self, group_of_address(self.client))
+        self._await_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timers."""
+        self._ended = True
+        self.open_connections.remove(self)
+        self._stop_timer()
+        self._stop_watching()
+        self._unread.stop()
+        self._lingering.discard(self)
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, unless the connection is being closed.
+
+        Uvicorn ends a silent connection between two requests. One that is not silent, but sends
+        line ends, is given as long as headers are.
+        """
+        self._received_bytes += len(data)
+        if self._unread.active:
+            self._unread.add(len(data))
+        if self._ended:
+            self._more_came = True
+            return
+        self._unset_keepalive_if_required()
+        cycle: RequestResponseCycle | None = self.cycle
+        if (
+            self._header_timer is None
+            and not self._in_body
+            and (cycle is None or cycle.response_complete)
+        ):
+            self._await_headers()
+        self._framing_bytes += len(data)
+        self._parse(data)
+        if self._framing_bytes > MAX_FRAMING_BYTES and not self._ended:
+            if self._in_body:
+                self._refuse("bad-request", "The chunks of the body hold too little.")
+            else:
+                self._refuse("limit-headers")  # one without end, which the parser keeps
+
+    def on_message_begin(self) -> None:
+        """A request begins: its headers must come soon."""
+        if self._ended:
+            self._more_came = True
+            raise _ParsingEndedError
+        super().on_message_begin()
+        self.scope["state"][CONNECTION] = self._belongs_to
+        self._header_bytes = self._fields = self._framing_bytes = 0
+        if self._header_timer is None:
+            self._await_headers()
+
+    def on_url(self, url: bytes) -> None:
+        """Count the path as header bytes."""
+        self.url += url
+        self._header_bytes += len(url)
+        if self._header_bytes > MAX_HEADER_BYTES:
+            self._refuse_headers()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep and count a header, or one that follows the body: of those none is of use."""
+        self._fields += 1
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > MAX_HEADER_BYTES or self._fields > MAX_HEADERS:
+            self._refuse_headers()
+        if not self._in_body:
+            name = name.lower()
+            self.headers.append((name, value))
+            if name == b"expect":
+                self.expect_100_continue = value.lower() == b"100-continue"
+
+    def on_headers_complete(self) -> None:
+        """The request can be served, if its head is right."""
+        parser = self.parser
+        method, version = parser.get_method(), parser.get_http_version()
+        try:
+            self.url = checked_target(method, version, self.url, self.headers)
+        except HeadError as error:
+            self._refuse(error.slug, error.detail, is_head=method == b"HEAD")
+            raise
+        if self._looks_only and self.url.partition(b"?")[0] not in _LOOKS:
+            self._refuse("overloaded", is_head=method == b"HEAD")
+            raise _ParsingEndedError
+        if parser.should_upgrade():
+            self._upgrade_ignored = True
+            return
+        self._stop_timer()
+        if version == "1.0":
+            self.expect_100_continue = False
+        super().on_headers_complete()
+        self._in_body = True
+        cycle = self.cycle
+        self._persistent = cycle.keep_alive and len(self.pipeline) < MAX_PIPELINED
+        # Who waits to be asked for the body may send the next request instead, once there is an
+        # answer: what is body then nobody knows.
+        cycle.keep_alive = self._persistent and not self.expect_100_continue
+
+    def on_body(self, body: bytes) -> None:
+        """Pass the body on, unless there is nobody to take it; of a fast one more at a time."""
+        self._framing_bytes -= 2 * len(body)
+        cycle = self.cycle
+        if self.expect_100_continue:
+            self._expect_nothing()
+        if len(body) < _FAST_BYTES or len(cycle.body) + len(body) >= _TOGETHER_BYTES:
+            super().on_body(body)
+        elif not cycle.response_complete:
+            cycle.body += body
+            if self._body_timer is None:
+                self._body_timer = self.loop.call_later(_TOGETHER_S, self._pass_on, cycle)
+
+    def on_message_complete(self) -> None:
+        """Tell whoever serves the request."""
+        if self._upgrade_ignored:
+            return
+        if self.expect_100_continue:
+            self._expect_nothing()
+        self._in_body = False
+        self._unread.stop()
+        self._ended = not self._persistent
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """The caller takes the answer more slowly than it is made: see that it is taken at all."""
+        super().pause_writing()
+        self._watch_writing()
+
+    def resume_writing(self) -> None:
+        """The caller has taken what there was."""
+        self._stop_watching()
+        super().resume_writing()
+
+    def on_response_complete(self) -> None:
+        """Go on with what waits; the last bytes must be taken too before the connection can close."""
+        self.open_connections.touch(self)
+        was_last = not self.pipeline
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_writing()
+        elif was_last and self._refusal:
+            self._send_refusal()
+        elif was_last and self._in_body:
+            self._unread.begin()
+
+    @property
+    def expendable(self) -> bool:
+        """True while nobody who was let in waits for an answer."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete or "caller" not in cycle.scope["state"]
+
+    def drop(self) -> None:
+        """Close it now, since others need the room."""
+        self._ended = True
+        self._stop_timer()
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete:
+            self._transport.close_at_once()
+        else:
+            self._transport.abort()
+
+    def shutdown(self) -> None:
+        """The server stops: answer what is being served, and close."""
+        self._persistent = False
+        super().shutdown()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No further request came."""
+        super().timeout_keep_alive_handler()
+        self._watch_writing()
+
+    def _belongs_to(self, caller: str) -> None:
+        self.open_connections.put(self, caller)
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stopped:
+            self._parse_without_upgrade()
+            rest = data[stopped.args[0] :]
+            if self._ended:
+                self._more_came |= bool(rest)
+            elif rest:
+                self._parse(rest)
+        except httptools.HttpParserError as error:
+            self._on_parser_error(error)
+
+    def _parse_without_upgrade(self) -> None:
+        """Parse the head that came once more: the parser then knows that a body follows it."""
+        self._upgrade_ignored = False
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        try:
+            self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
+        except httptools.HttpParserError as error:
+            self._on_parser_error(error)
+
+    def _on_parser_error(self, error: httptools.HttpParserError) -> None:
+        if self._ended:
+            return  # our own way to end the parsing
+        if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(
+            error.__context__, httptools.HttpParserInvalidURLError
+        ):
+            log.error("a request broke the protocol's own code", exc_info=error)
+        reason = str(error)
+        if reason in _VERSION_ERRORS:
+            self._refuse("http-version", "The version of HTTP must be 1.1 or 1.0.")
+        else:
+            self._refuse("bad-request", "The request breaks the grammar of HTTP.")
+
+    def _expect_nothing(self) -> None:
+        """The body comes, asked for or not."""
+        self.expect_100_continue = False
+        if not self.cycle.response_started:
+            self.cycle.keep_alive = self._persistent
+
+    def _pass_on(self, cycle: RequestResponseCycle) -> None:
+        self._body_timer = None
+        if cycle.body:
+            cycle.message_event.set()
+
+    def _refuse_headers(self) -> NoReturn:
+        self._refuse("limit-headers")
+        raise _ParsingEndedError
+
+    def _await_headers(self) -> None:
+        self._header_timer = self.loop.call_later(self.header_timeout_s, self._on_timeout)
+
+    def _stop_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _on_timeout(self) -> None:
+        self._header_timer = None
+        if not self.transport.is_closing():
+            self._refuse("header-timeout")
+
+    def _refuse(self, slug: str, detail: str = "", *, is_head: bool = False) -> None:
+        """Parse nothing more, and answer the newest request so when its turn comes."""
+        if self._refused:
+            return
+        self._refused = self._ended = True
+        self._stop_timer()
+        self._refusal = early_answer(
+            slug, detail, self.server_state.default_headers, is_head=is_head
+        )
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and self._in_body:
+            self._in_body = False
+            if self.pipeline:
+                self.pipeline.popleft()  # the newest one is this
+            else:
+                # Whoever serves it finds the caller gone.
+                cycle.disconnected = True
+                cycle.message_event.set()
+                if cycle.response_started:
+                    self._refusal = b""
+                self._send_refusal()
+        elif cycle is None or cycle.response_complete:
+            self._send_refusal()
+
+    def _send_refusal(self) -> None:
+        if self._refusal:
+            self.transport.write(self._refusal)
+            self._refusal = b""
+        self.transport.close()
+        self._watch_writing()
+
+    def _close(self) -> None:
+        """Close the connection; where the caller may still be sending, let the answer arrive first."""
+        busy = self._in_body or self._refused or self._more_came or self.flow.read_paused
+        room = len(self._lingering) < max(1, self.open_connections.most // 16)
+        if self.transport.is_closing() or not (busy and room):
+            self._transport.close_at_once()
+            return
+        self._ended = True
+        self._lingering.add(self)
+        self._transport.half_close()
+        self.flow.resume_reading()
+        self._unread.begin()
+
+    def _watch_writing(self) -> None:
+        if self._write_timer is None:
+            self._unsent_bytes = self.transport.get_write_buffer_size()
+            self._received_bytes = 0
+            self._write_timer = self.loop.call_later(self.write_timeout_s, self._on_slow_reader)
+
+    def _stop_watching(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _on_slow_reader(self) -> None:
+        self._write_timer = None
+        taken = self._unsent_bytes - self.transport.get_write_buffer_size()
+        # An answer may begin before its body has come: the caller is then busy with sending.
+        if taken + self._received_bytes < MIN_BYTES_PER_S * self.write_timeout_s:
+            self.transport.abort()
+        else:
+            self._watch_writing()
+
+
+def is_lost(scope: Scope) -> bool:
+    """Tell if the connection of a request was lost before its answer was complete."""
+    cycle: RequestResponseCycle | None = scope["state"].get(_CYCLE)
+    return cycle is not None and cycle.disconnected

@@ -1,0 +1,1 @@
+"""Datasets: routes, uploads and views."""

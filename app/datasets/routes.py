@@ -1,0 +1,336 @@
+"""Datasets: upload, list, inspect, read back, delete."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.datasets.registration import UploadedTable, register_table
+from app.datasets.rows import answer_rows
+from app.datasets.upload_room import UploadRoom
+from app.datasets.uploads import MULTIPART_MEDIA_TYPE, receive_upload
+from app.datasets.views import DatasetPage, DatasetView, RowsView
+from app.dependencies import (
+    REPLAYED,
+    BlobsDep,
+    IdempotencyKey,
+    ProjectDep,
+    RegistryDep,
+    caller_of,
+    settings_of,
+    uploads_of,
+)
+from app.fairness.fair_routes import FairRoute
+from app.fairness.turns import in_thread
+from app.http.accept import listed
+from app.http.head import end_head, is_head
+from app.http.large_answers import answer_large
+from app.http.listing import PagingDep
+from app.problems.problem import problem_responses
+from app.rows.docs import rows_answer_content, upload_content
+from app.rows.negotiation import answer_codec
+from app.rows.respond import ROWS_VARY
+from app.settings import ApiSettings
+from models_store.database.ids import new_id
+from models_store.job_states import Idempotency
+from models_store.records import Dataset
+from models_store.registry import Registry
+from models_store.requests.training import DatasetId
+from tables.formats import (
+    ConstantPolicy,
+    Delimiter,
+    MissingPolicy,
+    ParseOptions,
+    TableFormat,
+    TableSummary,
+)
+from tables.ingest.parse import parse_table_isolated
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=FairRoute)
+
+_COLUMNS = ["height", "weight"]
+_EXAMPLE_ROWS = [[171.5, 68.2], [180.1, 80.9], [165.0, 55.3], [177.7, 71.0]]
+_ROWS_EXAMPLE = {"columns": _COLUMNS, "rows": _EXAMPLE_ROWS[:2], "offset": 0, "total": 4}
+_DATASET_PROBLEMS = (
+    "dataset-empty",
+    "dataset-too-small",
+    "dataset-too-large",
+    "dataset-parse",
+    "dataset-encoding",
+    "dataset-dtype",
+    "dataset-shape",
+    "dataset-truncated",
+    "dataset-pickle-forbidden",
+    "dataset-nonfinite",
+    "dataset-range",
+    "dataset-constant-column",
+    "dataset-duplicate-columns",
+    "column-name",
+    "limit-rows",
+    "limit-columns",
+    "limit-metadata",
+    "multipart",
+    "unknown-parameter",
+    "quota-storage",
+    "storage-full",
+    "storage-unavailable",
+    "idempotency-key-reused",
+)
+_UPLOAD_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "The table as the raw body, or as the one part `file` of a form.",
+        "content": {
+            **upload_content(_COLUMNS, _EXAMPLE_ROWS),
+            MULTIPART_MEDIA_TYPE: {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            },
+        },
+    }
+}
+
+DatasetPath = Annotated[
+    DatasetId,
+    Path(description="The dataset's id.", examples=["ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"]),
+]
+
+
+class UploadOptions(BaseModel):
+    """How to read an uploaded table."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="A label. Left out: the name of the uploaded file, if it has one.",
+        examples=["people"],
+    )
+    header: bool = Field(
+        default=True,
+        description="CSV: the first line names the columns. False, or a Content-Type of"
+        " `text/csv; header=absent`: `x1` to `xD`.",
+    )
+    delimiter: Delimiter = Field(default=",", description="CSV: what separates values.")
+    missing: MissingPolicy = Field(
+        default="error",
+        description="Refuse missing values, or drop their rows. Infinite ones are always refused.",
+    )
+    constant: ConstantPolicy = Field(
+        default="error", description="Refuse constant columns, drop them, or keep them."
+    )
+
+    def parsing(self, settings: ApiSettings) -> ParseOptions:
+        """The parser's options."""
+        return ParseOptions(
+            header=self.header,
+            delimiter=self.delimiter,
+            missing=self.missing,
+            constant=self.constant,
+            max_rows=settings.max_rows,
+            max_columns=settings.max_columns,
+            max_bytes=settings.max_table_bytes,
+        )
+
+
+class Slice(BaseModel):
+    """Which rows of a dataset."""
+
+    offset: int = Field(default=0, ge=0, le=2**53, description="First row, from 0.")
+    limit: int = Field(default=100, ge=1, le=2**53, description="Most rows.")
+
+
+class Sender:
+    """Whose table it is, and what makes sending it twice harmless."""
+
+    def __init__(self, project: ProjectDep, idempotency_key: IdempotencyKey = None) -> None:
+        self.project = project
+        self.idempotency_key = idempotency_key
+
+    def room(self, registry: Registry, max_bytes: int) -> int:
+        """Return the bytes that the project may store beyond those that it has.
+
+        Raises:
+            LimitError: none at all.
+        """
+        return registry.room(
+            self.project, max_bytes=max_bytes, idempotency_key=self.idempotency_key
+        )
+
+    def idempotency(
+        self, options: UploadOptions, kind: TableFormat, summary: TableSummary
+    ) -> Idempotency | None:
+        """Equal for the same bytes that are read in the same way."""
+        if self.idempotency_key is None:
+            return None
+        request = ("dataset", kind, options.model_dump_json(), summary.source_sha256)
+        return Idempotency.of(self.idempotency_key, *request)
+
+
+@router.post(
+    "",
+    operation_id="create_dataset",
+    summary="Upload a table",
+    status_code=201,
+    responses={
+        201: {
+            "description": "The dataset, registered.",
+            "headers": {
+                "Location": {"description": "The dataset.", "schema": {"type": "string"}},
+                "Idempotent-Replayed": REPLAYED,
+            },
+        },
+        **problem_responses(*_DATASET_PROBLEMS),
+    },
+    openapi_extra=_UPLOAD_BODY,
+)
+async def create_dataset(
+    request: Request,
+    response: Response,
+    options: Annotated[UploadOptions, Query()],
+    sender: Annotated[Sender, Depends()],
+    blobs: BlobsDep,
+    registry: RegistryDep,
+) -> DatasetView:
+    """Upload a table as CSV, JSON, NDJSON, npy, Arrow IPC stream or Parquet.
+
+    The file is streamed to disk and parsed in bounded memory. It is registered whole or not at
+    all. Columns must be numeric; values stay float32 or float64 as they came.
+    """
+    settings = settings_of(request)
+    most = settings.max_project_bytes
+    room = await in_thread(sender.room, registry, most)
+    rooms: UploadRoom = request.app.state.upload_room
+    uploads, parsers = uploads_of(request)
+    dataset_id = new_id("ds")
+    with (
+        uploads.hold(caller_of(request)),
+        rooms.held(sender.project, room=room) as held,
+        blobs.staged(".upload") as source,
+        blobs.staged(".npy") as table,
+    ):
+        upload = await receive_upload(
+            request, source, max_bytes=settings.max_upload_bytes, held=held
+        )
+        if upload.headerless:
+            options = options.model_copy(update={"header": False})
+
+        def store() -> Dataset:
+            summary = parse_table_isolated(
+                source,
+                table,
+                format=upload.format,
+                options=options.parsing(settings),
+                memory_bytes=settings.parse_memory_bytes,
+                timeout_s=settings.parse_timeout_s,
+            )
+            uploaded = UploadedTable(
+                id=dataset_id,
+                project=sender.project,
+                name=options.name or upload.file_name,
+                format=upload.format,
+                file=table,
+                summary=summary,
+                idempotency=sender.idempotency(options, upload.format, summary),
+                max_project_bytes=most,
+            )
+            return register_table(uploaded, blobs, registry)
+
+        # The file is here: a caller who sends slowly holds no parser.
+        dataset = await parsers.run(sender.project, store)
+    response.headers["Location"] = f"/v1/datasets/{dataset.id}"
+    if dataset.id != dataset_id:
+        response.headers["Idempotent-Replayed"] = "true"
+    return DatasetView.of(dataset)
+
+
+@router.get(
+    "",
+    operation_id="list_datasets",
+    summary="List datasets",
+    response_description="The page.",
+    responses=problem_responses("cursor"),
+)
+def list_datasets(project: ProjectDep, registry: RegistryDep, paging: PagingDep) -> DatasetPage:
+    """List datasets, newest first, without their columns."""
+    return DatasetPage.of(registry.datasets(project, limit=paging.limit, cursor=paging.cursor))
+
+
+@router.get(
+    "/{dataset_id}",
+    operation_id="get_dataset",
+    summary="Inspect a dataset",
+    response_description="The dataset.",
+    response_model=DatasetView,
+    responses=problem_responses("not-found"),
+)
+def get_dataset(
+    request: Request,
+    dataset_id: DatasetPath,
+    project: ProjectDep,
+    registry: RegistryDep,
+    blobs: BlobsDep,
+) -> Response:
+    """A dataset's columns, statistics and warnings."""
+    if is_head(request):
+        registry.dataset_summary(project, dataset_id)
+        end_head(request)
+    return answer_large(DatasetView.of(registry.dataset(project, dataset_id)), blobs)
+
+
+@router.get(
+    "/{dataset_id}/rows",
+    operation_id="get_dataset_rows",
+    summary="Read rows back",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The rows, in the format that `Accept` asks for.",
+            "content": rows_answer_content(
+                RowsView.model_json_schema(), example=_ROWS_EXAMPLE, columns=_COLUMNS
+            ),
+        },
+        **problem_responses("not-found", "not-acceptable", "artifact-missing", "artifact-corrupt"),
+    },
+)
+def get_dataset_rows(
+    request: Request,
+    dataset_id: DatasetPath,
+    project: ProjectDep,
+    registry: RegistryDep,
+    blobs: BlobsDep,
+    wanted: Annotated[Slice, Query()],
+) -> Response:
+    """Rows of a dataset as they are stored, in any format; many are streamed.
+
+    In CSV, a column name that a spreadsheet would take for a formula is preceded by `'`.
+    """
+    codec = answer_codec(listed(request.headers, "accept"))
+    if is_head(request):
+        blobs.path(registry.dataset_summary(project, dataset_id).key)
+        end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
+    dataset = registry.dataset(project, dataset_id)
+    rows = range(wanted.offset, wanted.offset + wanted.limit)
+    return answer_rows(request, dataset, blobs.path(dataset.key), codec=codec, rows=rows)
+
+
+@router.delete(
+    "/{dataset_id}",
+    operation_id="delete_dataset",
+    summary="Delete a dataset",
+    status_code=204,
+    response_description="It is deleted.",
+    responses=problem_responses("not-found", "dataset-in-use", "storage-unavailable"),
+)
+def delete_dataset(
+    dataset_id: DatasetPath, project: ProjectDep, registry: RegistryDep, blobs: BlobsDep
+) -> None:
+    """Delete a dataset that no unfinished job uses. Models that were trained on it stay."""
+    dataset = registry.delete_dataset(project, dataset_id)
+    blobs.delete(dataset.key.rpartition("/")[0])

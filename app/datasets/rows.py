@@ -1,0 +1,73 @@
+"""Rows of a stored table, in the format that the caller likes."""
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.fairness.turns import in_thread
+from app.rows.answer_table import AnswerTable, Chunk, Part
+from app.rows.codecs import Codec
+from app.rows.respond import respond_at_once, respond_in_pieces
+from app.rows.shape import Floats
+from models_store.errors import BlobCorruptError
+from models_store.records import Dataset
+
+_CHUNK_VALUES = 131_072
+
+
+def answer_rows(
+    request: Request, dataset: Dataset, table: Path, *, codec: Codec, rows: range
+) -> Response:
+    """Some rows of a dataset, of which a chunk at a time is read from the disk.
+
+    Args:
+        request: what is answered.
+        dataset: what the rows belong to.
+        table: its file.
+        codec: the format of the answer.
+        rows: the numbers of the rows, counted from 0; those beyond the last one do not count.
+
+    Raises:
+        BlobCorruptError: the file is not what was stored.
+    """
+    values = _opened(table, dataset)
+    wanted = range(len(values))[rows.start : rows.stop]
+    columns = [column["name"] for column in dataset.columns]
+    answer = AnswerTable(
+        columns=columns,
+        parts=[Part("rows", 0, len(columns))],
+        rows=len(wanted),
+        dtype=values.dtype,
+        members={"columns": columns, "offset": rows.start, "total": dataset.rows},
+        explains=False,
+    )
+    step = max(1, _CHUNK_VALUES // len(columns))
+
+    def read(start: int) -> Chunk:
+        return Chunk.of(values[start : min(start + step, wanted.stop)].copy())
+
+    if len(wanted) <= step:
+        chunk = read(wanted.start)
+        response = respond_at_once(request, codec, answer, chunk, headers={})
+        if response is not None:
+            return response
+
+    async def chunks() -> AsyncGenerator[Chunk, None]:
+        for start in wanted[::step]:
+            yield await in_thread(read, start)
+
+    return respond_in_pieces(request, codec, answer, chunks, headers={})
+
+
+def _opened(table: Path, dataset: Dataset) -> Floats:
+    """The rows in the file, not read yet: a part that was cut off would end this process."""
+    if table.stat().st_size != dataset.bytes:
+        raise BlobCorruptError(dataset.key)
+    try:
+        values: Floats = np.load(table, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise BlobCorruptError(dataset.key) from error
+    return values

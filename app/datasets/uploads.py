@@ -1,0 +1,124 @@
+"""An uploaded file on its way from the socket to the disk, never whole in memory."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from fastapi import Request
+
+from app.datasets.upload_room import Held, declared_bytes
+from app.http.body_limits import limit_packed_body
+from app.http.json_body import media_type_of
+from app.http.multipart import FilePart, file_part
+from app.problems.problem import Problem
+from app.rows.body import is_headerless, write_to_disk
+from app.rows.codecs import BY_MEDIA_TYPE
+from app.rows.negotiation import known_codec
+from tables.formats import SUFFIXES, TableFormat
+
+MULTIPART_MEDIA_TYPE = "multipart/form-data"
+MULTIPART_OVERHEAD_BYTES = 64 * 1024
+"""Bytes that a form may have besides its file."""
+_MAX_NAME = 128
+_FORMAT_NAMES = ", ".join(BY_MEDIA_TYPE)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A received file.
+
+    Args:
+        format: what it says it is; the parser checks its content.
+        headerless: whether its Content-Type says that it begins with its first row.
+        file_name: the last part of the name that the caller's file had, if it had one.
+    """
+
+    format: TableFormat
+    headerless: bool
+    file_name: str | None
+
+
+async def receive_upload(
+    request: Request, destination: Path, *, max_bytes: int, held: Held
+) -> Upload:
+    """Write the uploaded file to `destination`.
+
+    Args:
+        request: a raw body, or a multipart form with one part named `file`.
+        destination: an existing file.
+        max_bytes: the largest file.
+        held: what it takes of the project's room.
+
+    Raises:
+        LimitError: the project has no room for it.
+        Problem: the type is unknown, the file is empty or too large, or the form is malformed.
+        ClientDisconnect: the caller left before the end.
+    """
+    is_form = media_type_of(request) == MULTIPART_MEDIA_TYPE
+    limit_packed_body(request, max_bytes + is_form * MULTIPART_OVERHEAD_BYTES)
+    held.need(declared_bytes(request, max_bytes))
+    if is_form:
+        part = await file_part(request)
+        upload = Upload(*_part_format(part), _label(part.file_name))
+        chunks = part.chunks
+    else:
+        upload = Upload(*_raw_format(request.headers.get("content-type")), None)
+        chunks = request.stream()
+    limited = _limited(chunks, max_bytes=max_bytes)
+    size = await write_to_disk(held.counted(limited), destination)
+    if size == 0:
+        raise Problem("dataset-empty", "The file has no bytes.", status=400)
+    return upload
+
+
+async def _limited(chunks: AsyncIterator[bytes], *, max_bytes: int) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > max_bytes:
+            raise Problem("limit-body", f"A dataset file is limited to {max_bytes} bytes.")
+        yield chunk
+
+
+def _raw_format(content_type: str | None) -> tuple[TableFormat, bool]:
+    found = _known_format(content_type)
+    if found is None:
+        raise Problem(
+            "media-type",
+            f"The Content-Type of a dataset is one of {_FORMAT_NAMES}, text in UTF-8,"
+            f" or {MULTIPART_MEDIA_TYPE}.",
+            members={"supported": [*BY_MEDIA_TYPE, MULTIPART_MEDIA_TYPE]},
+        )
+    return found
+
+
+def _part_format(part: FilePart) -> tuple[TableFormat, bool]:
+    found = _known_format(part.content_type)
+    if found is not None:
+        return found
+    suffix = PurePosixPath(part.file_name or "").suffix.lower()
+    media_type = part.content_type.partition(";")[0].strip().lower()
+    # What browsers do not know they call anything; one of our types is in a charset we do not read.
+    if suffix in SUFFIXES and media_type not in BY_MEDIA_TYPE:
+        return SUFFIXES[suffix], False
+    raise Problem(
+        "media-type",
+        f"The part `file` needs a Content-Type of {_FORMAT_NAMES}, text in UTF-8,"
+        f" or a file name that ends in {', '.join(SUFFIXES)}.",
+        members={"supported": list(BY_MEDIA_TYPE)},
+    )
+
+
+def _known_format(content_type: str | None) -> tuple[TableFormat, bool] | None:
+    found = known_codec(content_type)
+    if found is None:
+        return None
+    codec, parameters = found
+    return codec.format, is_headerless(parameters)
+
+
+def _label(file_name: str | None) -> str | None:
+    """A file name as a harmless label: without folders, suffix and characters that do not print."""
+    last = (file_name or "").replace("\\", "/").rpartition("/")[2]
+    printable = "".join(character for character in last if character.isprintable())
+    return PurePosixPath(printable).stem[:_MAX_NAME].strip(". ") or None

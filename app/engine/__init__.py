@@ -1,0 +1,1 @@
+"""The scoring engine: one thread that computes for all requests."""

@@ -1,0 +1,187 @@
+"""What waits for the engine, and batches of it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.fairness.turns import owner_here
+
+log = logging.getLogger(__name__)
+
+Rows = NDArray[Any]
+# From rows to the columns of their results: one array of as many entries or rows each.
+Function = Callable[[Rows], tuple[Rows, ...]]
+
+
+class OverloadedError(Exception):
+    """More work waits than the engine will get to in time; nothing of this request was done."""
+
+
+class ResultShapeError(Exception):
+    """A function's columns are not one result a row: a bug, of that function alone.
+
+    Args:
+        shape: of its columns side by side.
+        rows: that it was given.
+        width: numbers that a row was to become.
+    """
+
+    def __init__(self, shape: tuple[int, ...], *, rows: int, width: int) -> None:
+        super().__init__(f"columns of shape {shape} were made of {rows} rows, not {(rows, width)}")
+
+
+class EngineError(Exception):
+    """The engine failed at the work; nothing is known to be wrong with the request."""
+
+
+@dataclass(eq=False)
+class Work:
+    """Computation that a request waits for.
+
+    Attributes:
+        begun: set by whoever computes it, before it does.
+        owner: project on whose account it is computed.
+    """
+
+    size_bytes: int
+    begun: bool = field(default=False, init=False)
+    owner: str = field(default_factory=owner_here, init=False)
+    loop: asyncio.AbstractEventLoop = field(
+        default_factory=asyncio.get_running_loop, init=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        self.done: asyncio.Future[None] = self.loop.create_future()
+
+    @property
+    def over(self) -> bool:
+        """Nobody waits for it any more: the caller has left, or it did not begin in time."""
+        return self.done.done()
+
+    def settle(self, error: Exception | None) -> None:
+        """Wake the request, from the engine's thread."""
+        try:
+            self.loop.call_soon_threadsafe(self.settle_here, error)
+        except RuntimeError:  # the event loop is closed: nobody waits any more
+            log.debug("a result came after the event loop had closed")
+
+    def settle_here(self, error: Exception | None) -> None:
+        """Wake the request, from its event loop."""
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+
+
+@dataclass(eq=False)
+class Small(Work):
+    """Rows that may be computed together with those of others."""
+
+    function: Function
+    rows: Rows
+    results: Rows
+    key: Hashable
+    row_bytes: int = 0
+
+
+@dataclass(eq=False)
+class Pace:
+    """Speed of a function, as its turns show it.
+
+    Attributes:
+        rows_per_s: rows a second of the last turn; 0: not known yet.
+        least_rows: with fewer rows, a turn spends most of its time on what it costs however few
+            they are, as where a flow is inverted by many small steps.
+    """
+
+    rows_per_s: float = 0.0
+    least_rows: int = 1
+    _last: tuple[int, float] = (0, 0.0)
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """Note how long a turn took, in seconds of the processor."""
+        before_rows, before_s = self._last
+        if rows < before_rows:
+            row_s = (before_s - seconds) / (before_rows - rows)
+            fixed_s = seconds - row_s * rows
+            # No more than were seen to take no longer than that: all of this is measured.
+            self.least_rows = before_rows
+            if row_s > 0:
+                self.least_rows = max(1, min(before_rows, int(fixed_s / row_s)))
+        self._last = rows, seconds
+        self.rows_per_s = rows / max(seconds, 1e-6)
+
+
+@dataclass(eq=False)
+class Large(Work):
+    """Rows that are computed some at a time."""
+
+    compute: Callable[[int, int], None]
+    rows: int
+    pace: Pace
+    row_bytes: int = 0
+    position: int = field(default=0, init=False)
+
+
+def compute_together(batch: Sequence[Small], end: Callable[[Small, Exception | None], None]) -> int:
+    """Compute small requests for the same function as one batch.
+
+    Args:
+        batch: those for which nobody waits any more are ended without a computation.
+        end: told about each of them, and what went wrong with it.
+
+    Returns:
+        The rows that were computed.
+    """
+    wanted = [work for work in batch if not work.over]
+    try:
+        rows = _compute(wanted) if wanted else 0
+    except Exception as error:  # noqa: BLE001 - belongs to the request that asked for it
+        if len(batch) == 1:
+            end(batch[0], error)
+            return 0
+        # One of them is at fault: the others shall not suffer.
+        return sum(compute_together([work], end) for work in batch)
+    for work in batch:
+        end(work, None)
+    return rows
+
+
+def _compute(batch: Sequence[Small]) -> int:
+    """Write the results of a batch; its number of rows."""
+    width = batch[0].results.shape[1]
+    rows = batch[0].rows if len(batch) == 1 else np.concatenate([work.rows for work in batch])
+    results = side_by_side(batch[0].function(rows), rows=len(rows), width=width)
+    start = 0
+    for work in batch:
+        stop = start + len(work.rows)
+        work.results[:] = results[start:stop]
+        start = stop
+    return start
+
+
+def side_by_side(columns: tuple[Rows, ...], *, rows: int, width: int) -> Rows:
+    """Join a function's columns to an array of shape (rows, width).
+
+    Args:
+        columns: arrays of shape (rows,) or (rows, any).
+        rows: that the function was given.
+        width: numbers that a row becomes.
+
+    Raises:
+        ResultShapeError: the columns do not have that shape.
+        ValueError: the columns do not fit each other.
+    """
+    joined: Rows = columns[0] if len(columns) == 1 else np.column_stack(columns)
+    if joined.ndim == 1:
+        joined = joined[:, None]
+    if joined.shape != (rows, width):
+        raise ResultShapeError(joined.shape, rows=rows, width=width)
+    return joined

@@ -1,0 +1,378 @@
+"""The engine: one thread that computes for all requests; small ones together, large ones in turns."""
+
+import logging
+import math
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import torch
+from prometheus_client import CollectorRegistry
+
+from app.engine.batches import (
+    EngineError,
+    Function,
+    Large,
+    OverloadedError,
+    Pace,
+    Rows,
+    Small,
+    compute_together,
+    side_by_side,
+)
+from app.engine.order import FairOrder
+from app.engine.quick_batches import QuickBatches
+from app.engine.shares import EngineShares, Terms
+from app.metrics import EngineMetrics
+
+__all__ = ["Engine", "OverloadedError", "Terms"]
+
+log = logging.getLogger(__name__)
+
+# A request of more rows is large: it is computed alone, some rows at a time.
+_SMALL_ROWS = 64
+# Rows of small requests that are computed together.
+_BATCH_ROWS = 256
+_FIRST_ROWS = 256  # of a function whose speed is not known
+_MAX_ROWS = 8192
+# Rows computed at a time may take so much memory while they are: it takes some 20 ms to fill, which
+# bounds how long others wait for the first turn of a large flow.
+_TURN_BYTES = 16 * 2**20
+_TILE_ROWS = 64  # what kernels compute together; a part of a tile costs as much as all of it
+_MAX_KEYS = 10_000
+# A turn of a large request, while small ones come and where none do.
+_SHORT_TURN_S = 0.002
+_LONG_TURN_S = 0.008
+_SMALL_AROUND_S = 0.1  # after a small request, another one may come for so long
+_JOIN_S = 5.0  # a computation may not end; the end of the process does not wait for it
+
+
+_DEFAULT_TERMS = Terms()
+
+
+class Engine:
+    """Runs row-wise computations off the event loop, fairly, with a bounded queue.
+
+    There is no window: an idle engine begins at once, and what comes while it computes waits and
+    collects. Small requests for the same function are then computed as one batch, each row's
+    result going to its own request. Large requests, and small ones beside them, take turns: each
+    turn of a large one computes as many rows as fit in a couple of milliseconds, so a request
+    of one row waits for a chunk of a large one, not for the whole of it. Where no small ones come,
+    turns are longer, which costs less. Projects share the time of the engine equally, see
+    `FairOrder`.
+
+    Batches that take less than the way to the thread and back are computed on the event loop
+    itself, see `QuickBatches`.
+
+    Args:
+        max_waiting: requests that may wait before more are refused.
+        max_waiting_bytes: memory that the rows of waiting requests may hold together.
+        max_wait_s: a request that has not begun after this long is refused.
+        threads: CPU threads that one computation may use.
+        metrics: what happens is counted there.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_waiting: int = 512,
+        max_waiting_bytes: int = 512 * 2**20,
+        max_wait_s: float = 30.0,
+        threads: int = 1,
+        metrics: EngineMetrics | None = None,
+    ) -> None:
+        self._max_waiting = max_waiting
+        self._max_waiting_bytes = max_waiting_bytes
+        self._max_wait_s = max_wait_s
+        self._threads = threads
+        self._small: deque[Small] = deque()
+        self._turns: deque[Large] = deque()
+        self._waiting_bytes = 0
+        self._paces: dict[Hashable, Pace] = {}
+        self._small_at = -math.inf
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._steps = 0
+        self._order = FairOrder()
+        self._metrics = metrics or EngineMetrics(CollectorRegistry())
+        self._shares = EngineShares(max_waiting, max_wait_s=max_wait_s, metrics=self._metrics)
+        self._quick = QuickBatches(self._metrics)
+        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; called where the event loop runs."""
+        torch.set_num_threads(self._threads)  # OpenMP's count belongs to the thread that sets it
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Refuse what waits and end the thread; idempotent."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(_JOIN_S)
+        left: list[Small | Large] = [*self._small, *self._turns]
+        for work in left:
+            self._end(work, OverloadedError())
+
+    @property
+    def waiting(self) -> int:
+        """Requests that are not finished."""
+        return len(self._small) + len(self._turns) + len(self._quick)
+
+    @property
+    def alive(self) -> bool:
+        """The thread is there, or is not to be."""
+        return self._stopping or self._thread.is_alive()
+
+    @property
+    def standing(self) -> int | None:
+        """Number of the step that is under way or due; None where there is nothing to do."""
+        return self._steps if self._small or self._turns else None
+
+    def stack(self) -> str:
+        """Describe where the thread is now, for the log."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        return "" if frame is None else "".join(traceback.format_stack(frame))
+
+    async def apply(
+        self,
+        function: Function,
+        rows: Rows,
+        results: Rows,
+        *,
+        key: Hashable,
+        terms: Terms = _DEFAULT_TERMS,
+    ) -> None:
+        """Fill `results` with the columns that `function` makes of `rows`, row by row.
+
+        Args:
+            function: no row's result may depend on the rows beside it.
+            rows: of shape (n, columns).
+            results: of shape (n, width): the function's columns side by side.
+            key: functions of equal keys are the same: their requests may be computed together.
+            terms: of this request.
+
+        Raises:
+            OverloadedError: the queue is full, or the request waited too long.
+            ResultShapeError: the function's columns are not of shape (n,) or (n, any), or are not
+                as many as `results` has.
+        """
+        size_bytes = rows.nbytes + results.nbytes
+        if len(rows) > min(_SMALL_ROWS, _rows_in_memory(terms.row_bytes)):
+
+            def compute(start: int, stop: int) -> None:
+                columns = function(rows[start:stop])
+                results[start:stop] = side_by_side(
+                    columns, rows=stop - start, width=results.shape[1]
+                )
+
+            await self.run(compute, rows=len(rows), key=key, size_bytes=size_bytes, terms=terms)
+            return
+        async with self._shares.share(terms) as left:
+            whole_key = key, rows.dtype, rows.shape[1]
+            work = Small(size_bytes, function, rows, results, whole_key, terms.row_bytes)
+            self._small_at = time.monotonic()
+            if not self._stopping and self._quick.takes(work):
+                self._quick.add(work)
+                await work.done
+            else:
+                await self._finished(work, left)
+
+    async def run(
+        self,
+        compute: Callable[[int, int], None],
+        *,
+        rows: int,
+        key: Hashable = None,
+        size_bytes: int = 0,
+        terms: Terms = _DEFAULT_TERMS,
+    ) -> None:
+        """Call `compute(start, stop)` on the engine's thread until it has covered `rows` rows.
+
+        A cancelled caller stops it at the next chunk.
+
+        Args:
+            compute: does the rows from `start` to before `stop` and keeps the result.
+            rows: number of them.
+            key: computations of equal keys are as fast; None: of no other.
+            size_bytes: memory that the request holds, for the bound on the queue.
+            terms: of this request.
+
+        Raises:
+            OverloadedError: the queue is full, or the request waited too long.
+        """
+        async with self._shares.share(terms) as left:
+            work = Large(size_bytes, compute, rows, self._pace(key), terms.row_bytes)
+            await self._finished(work, left)
+
+    async def _finished(self, work: Small | Large, terms: Terms) -> None:
+        """Admit a request and wait for its end, or for the end of its time if it has not begun."""
+        self._admit(work, admitted=terms.admitted)
+        if terms.admitted:
+            await work.done
+            return
+        wait_s = terms.wait_s(self._max_wait_s)
+        # Not left to the thread, which may be busy for longer, or dead.
+        timer = work.loop.call_later(wait_s, self._refuse, work)
+        try:
+            await work.done
+        finally:
+            timer.cancel()
+
+    def _refuse(self, work: Small | Large) -> None:
+        """Refuse a request whose time is over before it began, from its event loop."""
+        if not work.begun:
+            work.settle_here(OverloadedError())
+            self._metrics.refused.inc()
+
+    def _admit(self, work: Small | Large, *, admitted: bool) -> None:
+        with self._changed:
+            if self._stopping or not (admitted or self._has_room(work.size_bytes)):
+                self._metrics.refused.inc()
+                raise OverloadedError
+            match work:
+                case Small():
+                    self._small.append(work)
+                case Large():
+                    self._turns.append(work)
+            self._waiting_bytes += work.size_bytes
+            self._changed.notify()
+            self._count_waiting()
+
+    def _has_room(self, size_bytes: int) -> bool:
+        if self.waiting == 0:
+            return True  # no single request is too large for an idle engine: its route bounds it
+        return (
+            self.waiting < self._max_waiting
+            and self._waiting_bytes + size_bytes <= self._max_waiting_bytes
+        )
+
+    def _loop(self) -> None:
+        torch.set_num_threads(self._threads)  # OpenMP's count belongs to the thread that sets it
+        while self._wait():
+            if batch := self._next_batch():
+                self._step(batch, partial(self._compute_batch, batch))
+            if turn := self._next_turn():
+                self._step([turn], partial(self._take_turn, turn))
+
+    def _step(self, works: Sequence[Small | Large], compute: Callable[[], None]) -> None:
+        """Compute something; whatever goes wrong ends the requests that it is of, and no others."""
+        began = time.monotonic()
+        try:
+            compute()
+        except BaseException:  # the thread computes for everybody: nothing ends it
+            log.exception("the engine failed at a computation")
+            for work in works:
+                with suppress(Exception):  # whatever it is, the caller has been woken
+                    self._end(work, EngineError())
+        finally:
+            self._order.charge(works[0].owner, time.monotonic() - began)
+            self._steps += 1
+
+    def _wait(self) -> bool:
+        """Wait until there is work; False once the engine stops."""
+        with self._changed:
+            while not (self._small or self._turns or self._stopping):
+                self._changed.wait()
+            return not self._stopping
+
+    def _next_batch(self) -> list[Small]:
+        """Small requests for the function of one of them, as they stand in the queue."""
+        with self._changed:
+            if not self._small:
+                return []
+            batch: list[Small] = []
+            first = self._order.first(self._small)
+            key, rows = first.key, 0
+            most = min(_BATCH_ROWS, _rows_in_memory(first.row_bytes))
+            for work in self._small:
+                if work.key != key:
+                    continue
+                if batch and rows + len(work.rows) > most:
+                    break
+                work.begun = True
+                batch.append(work)
+                rows += len(work.rows)
+        return batch
+
+    def _next_turn(self) -> Large | None:
+        with self._changed:
+            return self._order.first(self._turns) if self._turns else None
+
+    def _compute_batch(self, batch: list[Small]) -> None:
+        began = time.thread_time()
+        rows = compute_together(batch, self._end)
+        self._quick.learn(batch[0].key, rows, time.thread_time() - began)
+        self._metrics.batch_rows.observe(rows)
+
+    def _take_turn(self, work: Large) -> None:
+        try:
+            finished = work.over or self._turn(work)
+        except Exception as error:  # noqa: BLE001 - belongs to the request that asked for it
+            self._end(work, error)
+            return
+        if finished:
+            self._end(work, None)
+            return
+        with self._changed:
+            self._turns.remove(work)
+            self._turns.append(work)
+
+    def _turn(self, work: Large) -> bool:
+        work.begun = True
+        began = time.thread_time()
+        stop = min(work.position + self._turn_rows(work), work.rows)
+        work.compute(work.position, stop)
+        # Not by the clock: a turn that had to wait for a processor is not made shorter by fewer rows.
+        work.pace.learn(stop - work.position, time.thread_time() - began)
+        self._metrics.batch_rows.observe(stop - work.position)
+        work.position = stop
+        return stop == work.rows
+
+    def _turn_rows(self, work: Large) -> int:
+        most = min(_MAX_ROWS, _rows_in_memory(work.row_bytes))
+        pace = work.pace
+        if pace.rows_per_s == 0:
+            return min(_FIRST_ROWS, most)
+        are_small_around = time.monotonic() - self._small_at < _SMALL_AROUND_S
+        rows = int(pace.rows_per_s * (_SHORT_TURN_S if are_small_around else _LONG_TURN_S))
+        if work.position > 0:  # a first turn tries anew whether fewer are worth it
+            rows = max(rows, pace.least_rows)
+        rows = min(rows, most)
+        if rows > _TILE_ROWS:
+            rows -= rows % _TILE_ROWS
+        return max(1, rows)
+
+    def _pace(self, key: Hashable) -> Pace:
+        if key is None:
+            return Pace()
+        if len(self._paces) >= _MAX_KEYS:
+            self._paces.clear()
+        return self._paces.setdefault(key, Pace())
+
+    def _end(self, work: Small | Large, error: Exception | None) -> None:
+        """Take a request off its queue, if it is still there, and wake its caller."""
+        queue: deque[Any] = self._small if isinstance(work, Small) else self._turns
+        try:
+            with self._changed:
+                if work in queue:
+                    queue.remove(work)
+                    self._waiting_bytes -= work.size_bytes
+                self._count_waiting()
+        finally:
+            work.settle(error)
+
+    def _count_waiting(self) -> None:
+        self._metrics.waiting.set(len(self._small) + len(self._turns))
+
+
+def _rows_in_memory(row_bytes: int) -> int:
+    """The rows that may be computed at a time."""
+    return max(1, _TURN_BYTES // max(1, row_bytes))

@@ -1,0 +1,201 @@
+"""The models in memory: loaded once, kept while there is room, checked against their hash."""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from app.fairness.turns import Threads, in_thread
+from app.metrics import ModelMetrics
+from flows import CompiledFlow, compile_flow, spec_from_dict
+from models_store.files.blobs import BlobStore
+from models_store.files.checkpoints import load_model
+from models_store.registry import Registry, Version
+from models_store.requests.flow_limits import Described, check_model
+
+log = logging.getLogger(__name__)
+
+_MAX_REFS = 10_000
+_CONCURRENT_LOADS = 2
+
+
+@dataclass(eq=False)
+class _Entry:
+    load: "asyncio.Task[CompiledFlow]"
+    users: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Resolved:
+    version: Version
+    until: float
+
+
+@dataclass(frozen=True)
+class CacheLimits:
+    """Bounds of the models in memory.
+
+    Args:
+        max_bytes: memory of all loaded models together.
+        max_model_bytes: estimated memory of one of them while it computes.
+        resolved_for_s: seconds for which a reference stands for the same version without another
+            look; an alias that another process moves takes effect here after at most that long.
+    """
+
+    max_bytes: int
+    max_model_bytes: int
+    resolved_for_s: float = 1.0
+
+
+class LoadedModels:
+    """Compiled flows, bounded by bytes, least recently used first to go.
+
+    Belongs to one event loop. What a request uses is never evicted, so the bound is exceeded
+    while more than fits is in use at once.
+
+    Args:
+        registry: knows which version a reference stands for.
+        blobs: holds the weights.
+        limits: what they may take.
+        metrics: what happens is counted there.
+        after_load: called in a thread when a model has come into memory.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        blobs: BlobStore,
+        *,
+        limits: CacheLimits,
+        metrics: ModelMetrics | None = None,
+        after_load: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._registry = registry
+        self._blobs = blobs
+        self._limits = limits
+        self._resolved: dict[tuple[str, str], _Resolved] = {}
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._metrics = metrics or ModelMetrics(CollectorRegistry())
+        self._after_load = after_load
+        self._loads = Threads("loads", _CONCURRENT_LOADS, each=1)
+
+    def close(self) -> None:
+        """Load no further models."""
+        self._loads.close()
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that the loaded models take."""
+        return sum(entry.size_bytes for entry in self._entries.values())
+
+    async def resolve(self, project: str, ref: str) -> Version:
+        """The version that `ref` stands for now.
+
+        Raises:
+            NotFoundError: the project has no such model, version or alias.
+        """
+        known = self._resolved.get((project, ref))
+        if known is not None and time.monotonic() < known.until:
+            return known.version
+        resolved = self._resolved
+        # From before the look: what moves while it is under way may not be in what it finds.
+        until = time.monotonic() + self._limits.resolved_for_s
+        version = await in_thread(self._registry.resolve, project, ref)
+        if len(resolved) >= _MAX_REFS:
+            resolved.clear()
+        # Into the dictionary of before: what was read before a move is not kept after it.
+        resolved[project, ref] = _Resolved(version, until)
+        return version
+
+    def forget(self) -> None:
+        """Look again at what references stand for: an alias has moved. From any thread."""
+        self._resolved = {}
+
+    @asynccontextmanager
+    async def use(self, version: Version) -> AsyncIterator[CompiledFlow]:
+        """The compiled flow of a version; stays in memory until the context is left.
+
+        Raises:
+            BlobMissingError: its file is gone.
+            BlobCorruptError: its file does not match its hash.
+            CheckpointMismatchError: its file is that of another model.
+        """
+        key = version.checkpoint_key
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = _Entry(asyncio.create_task(self._load(version)))
+            # Whoever asked may have left by then, and nobody else may come to make room.
+            entry.load.add_done_callback(lambda _: self._evict())
+        else:
+            self._metrics.hits.inc()
+        entry.users += 1
+        try:
+            # Shielded: the load goes on for the others when one of those who wait leaves.
+            yield await asyncio.shield(entry.load)
+        finally:
+            entry.users -= 1
+            if key in self._entries:
+                self._entries.move_to_end(key)
+            if entry.users == 0:
+                self._evict()
+
+    async def _load(self, version: Version) -> CompiledFlow:
+        key = version.checkpoint_key
+        began = time.monotonic()
+        try:
+            compiled = await self._loads.run(version.project, self._compile, version)
+        except BaseException:
+            del self._entries[key]  # whoever comes next tries again
+            self._metrics.load_failures.inc()
+            raise
+        self._entries[key].size_bytes = compiled.size_bytes
+        seconds = time.monotonic() - began
+        self._metrics.loads.inc()
+        self._metrics.load_seconds.observe(seconds)
+        self._metrics.loaded.inc()
+        self._metrics.bytes.inc(compiled.size_bytes)
+        log.info("loaded %s:%d in %.2f s", version.name, version.version, seconds)
+        return compiled
+
+    def _compile(self, version: Version) -> CompiledFlow:
+        dim, context_dim = len(version.columns), len(version.context_columns)
+        described = Described(spec_from_dict(version.flow), dim, context_dim, pointer=None)
+        check_model(described, max_bytes=self._limits.max_model_bytes)
+        flow = load_model(
+            self._blobs,
+            version.checkpoint_key,
+            version.checkpoint_sha256,
+            spec=version.flow,
+            columns=version.columns,
+        )
+        compiled = compile_flow(flow)
+        _warm_up(compiled)
+        self._after_load()
+        return compiled
+
+    def _evict(self) -> None:
+        excess = self.size_bytes - self._limits.max_bytes
+        for key, entry in list(self._entries.items()):
+            if excess <= 0:
+                return
+            if entry.users == 0 and entry.load.done():
+                excess -= entry.size_bytes
+                del self._entries[key]
+                self._metrics.evictions.inc()
+                self._metrics.loaded.dec()
+                self._metrics.bytes.dec(entry.size_bytes)
+
+
+def _warm_up(flow: CompiledFlow) -> None:
+    """Compute once each way: what is only made then shall not cost the first request."""
+    row = np.zeros((1, flow.dim + flow.context_dim))
+    with np.errstate(all="ignore"):  # zeros may be nothing that the flow has seen
+        flow.log_prob(row)
+        flow.sample(1, seed=0, context=row[:, flow.dim :] if flow.context_dim else None)

@@ -1,0 +1,252 @@
+"""Bounds on every request body: bytes, waiting time, and what it may unpack to."""
+
+import asyncio
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.connections.unread import MIN_BYTES_PER_S
+from app.dependencies import body_memory_of
+from app.fairness.turns import in_thread
+from app.http.body_memory import ProjectMemory, Share
+from app.http.content_codings import CODINGS, Decompressor
+from app.problems.problem import Problem
+
+_MAX_RATIO = 250
+_MIN_RATIO = 0.25
+_EMPTY_FREE_BYTES = 64 * 1024  # packed, that may unpack to nothing
+_MAX_MEMBERS = 100
+_MEMBER_BYTES = 32 * 1024  # for each so many unpacked bytes one more: bgzip makes members of 64 KiB
+_INLINE_BYTES = 1024  # so little packed is unpacked on the event loop
+_OF_BODIES = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
+_RATIO_FREE_BYTES = 1024 * 1024  # below this, any ratio is harmless
+
+
+@dataclass(frozen=True)
+class BodyLimits:
+    """What the largest body of any route may be; routes set tighter limits themselves.
+
+    Args:
+        max_bytes: bytes on the wire, and bytes once decompressed.
+        timeout_s: longest wait for the next piece.
+    """
+
+    max_bytes: int
+    timeout_s: float
+
+
+class BodyMiddleware:
+    """Gives the routes a plain body within the limits, or raises a `Problem` as they read it."""
+
+    def __init__(self, app: ASGIApp, *, limits: BodyLimits) -> None:
+        self._app = app
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name: value for name, value in scope["headers"] if name in _OF_BODIES}
+        coding = _coding(Headers(scope=scope)) if b"content-encoding" in headers else None
+        if b"content-length" not in headers and b"transfer-encoding" not in headers:
+            await self._app(scope, receive, send)  # no body
+            return
+        declared = headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > self._limits.max_bytes:
+            raise _too_large(self._limits.max_bytes)
+        body = _BoundedBody(receive, self._limits)
+        if coding is None:
+            await self._app(scope, body.receive, send)
+            return
+        scope["headers"] = [
+            (name, value)
+            for name, value in scope["headers"]
+            if name not in (b"content-encoding", b"content-length")
+        ]
+        unpacked = PackedBody(body.receive, self._limits, coding, int(declared or 0))
+        scope["state"]["packed_body"] = unpacked
+        try:
+            await self._app(scope, unpacked.receive, send)
+        finally:
+            unpacked.close()
+
+
+def limit_packed_body(request: Request, limit: int) -> None:
+    """Let the request's body be unpacked, if it came packed.
+
+    Args:
+        request: whose body is about to be read.
+        limit: bytes that the route takes, packed and unpacked.
+
+    Raises:
+        Problem: `limit-body`, where the packed bytes are said to be more.
+    """
+    packed: PackedBody | None = getattr(request.state, "packed_body", None)
+    if packed is not None:
+        packed.allow(limit, body_memory_of(request))
+
+
+def _coding(headers: Headers) -> str | None:
+    """The one coding of a body that is not plain."""
+    encodings = [
+        coding.strip().lower()
+        for value in headers.getlist("content-encoding")
+        for coding in value.split(",")
+        if coding.strip().lower() not in ("", "identity")
+    ]
+    if not encodings:
+        return None
+    if len(encodings) == 1 and (coding := encodings[0].removeprefix("x-")) in CODINGS:
+        return coding
+    supported = list(CODINGS)
+    raise Problem(
+        "content-encoding",
+        f"Send the body plain or with one layer of {' or '.join(supported)}.",
+        headers={"Accept-Encoding": ", ".join(supported)},
+        members={"supported": supported},
+    )
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem("limit-body", f"No body may be larger than {limit} bytes.")
+
+
+class _BoundedBody:
+    """The body as it comes, counted and timed; only the time spent waiting for it counts."""
+
+    def __init__(self, receive: Receive, limits: BodyLimits) -> None:
+        self._receive = receive
+        self._limits = limits
+        self._complete = False
+        self._received = 0
+        self._waited_s = 0.0
+
+    async def receive(self) -> Message:
+        if self._complete:
+            return await self._receive()
+        loop = asyncio.get_running_loop()
+        grace_s = self._limits.timeout_s
+        earned_s = grace_s + self._received / MIN_BYTES_PER_S - self._waited_s
+        began = loop.time()
+        try:
+            async with asyncio.timeout(min(grace_s, earned_s)):
+                message = await self._receive()
+        except TimeoutError:
+            raise Problem("body-timeout") from None
+        self._waited_s += loop.time() - began
+        if message["type"] == "http.request":
+            self._received += len(message.get("body", b""))
+            self._complete = not message.get("more_body", False)
+            if self._received > self._limits.max_bytes:
+                raise _too_large(self._limits.max_bytes)
+        return message
+
+
+class PackedBody:
+    """The unpacked body, in pieces of bounded size.
+
+    Nothing is unpacked, nor any byte of the body passed on, before a route has said how much it
+    takes. Most routes take none.
+
+    Args:
+        receive: gives the packed body.
+        limits: those of the largest body.
+        coding: how it is packed.
+        declared: bytes that it has packed; 0 where that is not said.
+    """
+
+    def __init__(self, receive: Receive, limits: BodyLimits, coding: str, declared: int) -> None:
+        self._receive = receive
+        self._max_bytes = limits.max_bytes
+        self._coding = coding
+        self._declared = declared
+        self._unpacker: Decompressor = CODINGS[coding].decompressor()
+        self._memory = ExitStack()
+        self._window: Share | None = None
+        self._last = False
+        self._ended = False
+        self._bytes_in = 0
+        self._bytes_out = 0
+
+    def allow(self, limit: int, memory: ProjectMemory) -> None:
+        """Unpack from now on, at most so many bytes from at most so many.
+
+        Raises:
+            Problem: `limit-body`, where the packed bytes are said to be more.
+        """
+        self._max_bytes = min(self._max_bytes, limit)
+        if self._declared > self._max_bytes:
+            raise _too_large(self._max_bytes)
+        if self._window is None:
+            self._window = self._memory.enter_context(memory.share())
+
+    def close(self) -> None:
+        """Give back what the unpacking took."""
+        self._memory.close()
+
+    async def receive(self) -> Message:
+        """Receive the next piece of the unpacked body."""
+        while not self._ended:
+            while not self._unpacker.hungry:
+                if piece := await self._unpack():
+                    return {"type": "http.request", "body": piece, "more_body": True}
+            if self._last:
+                return self._end()
+            message = await self._receive()
+            if message["type"] != "http.request":
+                return message
+            self._last = not message.get("more_body", False)
+            if self._window is None:
+                self._ended = self._last
+                return {**message, "body": b""}
+            body = message.get("body", b"")
+            self._bytes_in += len(body)
+            if self._bytes_in > self._max_bytes:
+                raise _too_large(self._max_bytes)
+            self._unpacker.feed(body)
+        return await self._receive()
+
+    def _end(self) -> Message:
+        if self._bytes_in == 0 or self._unpacker.complete:
+            self._ended = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        raise Problem("content-decoding", f"The {self._coding} data is cut off.")
+
+    async def _unpack(self) -> bytes:
+        step = self._unpacker.step
+        try:
+            if self._unpacker.waiting_bytes <= _INLINE_BYTES:
+                piece = step()
+            else:
+                piece = await in_thread(step)
+        except ValueError as error:
+            detail = f"The body is not valid {self._coding} data."
+            raise Problem("content-decoding", detail) from error
+        self._bytes_out += len(piece)
+        if self._window is not None:
+            self._window.hold(min(self._bytes_out, self._unpacker.max_window_bytes))
+        self._check_work()
+        self._check_size()
+        return piece
+
+    def _check_work(self) -> None:
+        """Refuse what is much work and no data."""
+        unpacker = self._unpacker
+        if unpacker.members > _MAX_MEMBERS + self._bytes_out / _MEMBER_BYTES:
+            detail = f"The body is made of more than {_MAX_MEMBERS} small members or frames."
+            raise Problem("content-decoding", f"{detail} Pack it as one.")
+        if unpacker.bytes_in * _MIN_RATIO > _EMPTY_FREE_BYTES + self._bytes_out:
+            raise Problem("content-decoding", "The body unpacks to far less than was sent.")
+
+    def _check_size(self) -> None:
+        if self._bytes_out > self._max_bytes:
+            raise Problem(
+                "limit-decoded-bytes",
+                f"The body may unpack to at most {self._max_bytes} bytes.",
+            )
+        if self._bytes_out > max(_RATIO_FREE_BYTES, _MAX_RATIO * self._bytes_in):
+            raise Problem("limit-decoded-bytes", f"The body expands more than {_MAX_RATIO} times.")

@@ -1,0 +1,102 @@
+"""What the bodies of requests take while they come: of all together no more than a bound."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+from app.problems.problem import Problem
+
+
+class BodyMemory:
+    """Counts the bytes of bodies that are kept in memory and have not come completely.
+
+    Each is small, but callers who send slowly can have thousands of them under way. One project
+    gets half of it at most, so that it cannot take all from the others.
+
+    Args:
+        max_bytes: of all together.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held = 0
+        self._held_by: Counter[str] = Counter()
+
+    def of(self, project: str) -> "ProjectMemory":
+        """Return the memory of one project's bodies."""
+        return ProjectMemory(self, project)
+
+    def change(self, project: str, size: int) -> None:
+        """Count so many bytes more, or fewer.
+
+        Raises:
+            Problem: `overloaded`, if that is too much.
+        """
+        self._held += size
+        self._held_by[project] += size
+        if self._held_by[project] == 0:
+            del self._held_by[project]
+        if size <= 0:
+            return
+        if self._held_by[project] > self._max_bytes // 2:
+            raise Problem("overloaded", "Too many bodies of this project are on their way.")
+        if self._held > self._max_bytes:
+            raise Problem("overloaded", "Too many bodies are on their way. Try again.")
+
+
+class ProjectMemory:
+    """Memory that the bodies of one project take.
+
+    Args:
+        memory: of all projects.
+        project: the one.
+    """
+
+    def __init__(self, memory: BodyMemory, project: str) -> None:
+        self._memory = memory
+        self._project = project
+
+    async def gather(self, pieces: AsyncIterator[bytes]) -> bytes:
+        """Join the pieces of a body.
+
+        Raises:
+            Problem: `overloaded`, as soon as the bodies of all callers take too much.
+        """
+        came: list[bytes] = []
+        with self.share() as share:
+            async for piece in pieces:
+                share.hold(share.size + len(piece))
+                if piece:
+                    came.append(piece)
+        return came[0] if len(came) == 1 else b"".join(came)
+
+    @contextmanager
+    def share(self) -> Iterator["Share"]:
+        """What one request holds, which is nothing any more when the context is left."""
+        share = Share(self._memory, self._project)
+        try:
+            yield share
+        finally:
+            share.hold(0)
+
+
+class Share:
+    """The bytes that one request holds.
+
+    Attributes:
+        size: how many.
+    """
+
+    def __init__(self, memory: BodyMemory, project: str) -> None:
+        self.size = 0
+        self._memory = memory
+        self._project = project
+
+    def hold(self, size: int) -> None:
+        """Hold so many in all.
+
+        Raises:
+            Problem: `overloaded`, as soon as the bodies of a project, or all, take too much.
+        """
+        more, self.size = size - self.size, size
+        self._memory.change(self._project, more)

@@ -1,0 +1,90 @@
+"""A file as an answer, whole or in ranges."""
+
+import asyncio
+import base64
+from pathlib import Path
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.responses import FileResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from app.http.streaming import disconnected
+from app.problems.problem import Problem
+from models_store.errors import BlobCorruptError
+from models_store.files.blobs import BlobStore
+from models_store.jobs.jobs import JobResult
+
+_REFUSALS = {400: "bad-request", 416: "range"}
+
+
+class Download(FileResponse):
+    """Starlette's, which says in plain text what is wrong with a `Range`; this one in our way."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file.
+
+        Raises:
+            Problem: `bad-request` or `range`, before anything is sent.
+            ClientDisconnect: the caller has left; the rest is not read.
+        """
+        gone = asyncio.create_task(disconnected(receive))
+
+        async def send_unless_refused(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] in _REFUSALS:
+                raise _refusal(message)
+            if gone.done():
+                raise ClientDisconnect
+            await send(message)
+
+        try:
+            await super().__call__(scope, receive, send_unless_refused)
+        finally:
+            gone.cancel()
+
+
+def result_download(result: JobResult, blobs: BlobStore, *, name: str) -> Download:
+    """A bulk job's file; too large to be hashed for each download, its size is checked.
+
+    Args:
+        result: the file.
+        blobs: where it is.
+        name: under which callers save it, without the suffix.
+
+    Raises:
+        BlobMissingError: it is gone.
+        BlobCorruptError: it is of another size.
+    """
+    path = result_path(result, blobs)
+    digest = base64.b64encode(bytes.fromhex(result["sha256"])).decode()
+    return Download(
+        path,
+        media_type=result["media_type"],
+        filename=name + path.suffix,
+        headers={
+            "ETag": f'"{result["sha256"]}"',
+            "Repr-Digest": f"sha-256=:{digest}:",
+            "Vary": "Accept",
+        },
+    )
+
+
+def result_path(result: JobResult, blobs: BlobStore) -> Path:
+    """Where a bulk job's file is.
+
+    Raises:
+        BlobMissingError: it is gone.
+        BlobCorruptError: it is of another size.
+    """
+    path = blobs.path(result["key"])
+    if path.stat().st_size != result["bytes"]:
+        raise BlobCorruptError(result["key"])
+    return path
+
+
+def _refusal(message: Message) -> Problem:
+    slug = _REFUSALS[message["status"]]
+    if slug == "bad-request":
+        return Problem(slug, "The `Range` header is not one of ranges of bytes.")
+    headers = Headers(raw=message["headers"])
+    return Problem(slug, headers={"Content-Range": headers["content-range"]})

@@ -1,0 +1,94 @@
+"""Entity tags in `If-Match` and `If-None-Match` (RFC 9110, 8.8.3 and 13.1)."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+from fastapi import Header
+from pydantic import Field
+
+from app.problems.problem import FieldError, Problem
+
+_MAX_LINES = 8
+_MAX_LINE = 1_000
+_TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
+# Elements may be empty; a tag may hold commas, but no quote.
+_LIST = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
+_TAGS = re.compile(_TAG)
+_WEAK = "W/"
+
+_Lines = list[Annotated[str, Field(max_length=_MAX_LINE)]]
+IfMatch = Annotated[
+    _Lines | None,
+    Header(
+        max_length=_MAX_LINES,
+        description="ETags: go on only if the present one is among them. `*`: only if it exists.",
+        examples=[['"3"']],
+    ),
+]
+IfNoneMatch = Annotated[
+    _Lines | None,
+    Header(
+        max_length=_MAX_LINES,
+        description="ETags: go on only if the present one is not among them. `*`: only if it does"
+        " not exist.",
+        examples=[["*"]],
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Preconditions:
+    """Conditions of a request on the present state of its target.
+
+    Args:
+        match: Tags of `If-Match`; None without such a header, `*` alone for any.
+        none_match: Tags of `If-None-Match`, likewise.
+    """
+
+    match: frozenset[str] | None
+    none_match: frozenset[str] | None
+
+    @classmethod
+    def of(cls, if_match: Sequence[str] | None, if_none_match: Sequence[str] | None) -> Self:
+        """Read the lines of the two headers.
+
+        Raises:
+            Problem: `validation`, for what is neither `*` nor a list of entity tags.
+        """
+        return cls(_tags("If-Match", if_match), _tags("If-None-Match", if_none_match))
+
+    def matched(self, present: str | None) -> bool:
+        """Return true if `If-Match` lets the request go on.
+
+        Args:
+            present: Strong tag of the target, with its quotes; None if there is no such target.
+        """
+        if self.match is None:
+            return True
+        # Strong comparison: a weak tag in the list is equal to none.
+        return present is not None and (present in self.match or "*" in self.match)
+
+    def new(self, present: str | None) -> bool:
+        """Return true if `If-None-Match` lets the request go on; arguments as for `matched`."""
+        if self.none_match is None or present is None:
+            return True
+        weak = _WEAK + present
+        return not self.none_match & {"*", present, weak}
+
+    def hold(self, present: str | None) -> bool:
+        """Return true if a change may be made; arguments as for `matched`."""
+        return self.matched(present) and self.new(present)
+
+
+def _tags(name: str, lines: Sequence[str] | None) -> frozenset[str] | None:
+    if lines is None:
+        return None
+    text = ",".join(lines)
+    if text.strip(" \t") == "*":
+        return frozenset("*")
+    if not _LIST.fullmatch(text):
+        error = FieldError('It is `*` or ETags with their quotes, such as `"3"`.', parameter=name)
+        raise Problem("validation", "A header is not valid; see `errors`.", errors=[error])
+    return frozenset(_TAGS.findall(text))

@@ -1,0 +1,219 @@
+"""Strict JSON request bodies: RFC 8259 to the letter, then the schema without any conversion."""
+
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
+
+from app.dependencies import body_memory_of, settings_of
+from app.fairness.turns import in_thread_alone
+from app.http.body_limits import limit_packed_body
+from app.problems.problem import FieldError, Problem
+from tables.errors import JsonError
+from tables.strict_json import parse_strict
+
+JSON_MEDIA_TYPE = "application/json"
+_INLINE_BYTES = 32 * 1024  # larger bodies are parsed in a thread
+_MAX_FAULTS = 1_000  # a body may have half a million, of a kilobyte each once they are listed
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+# Of a model, and of a dataclass such as the spec of a flow.
+_UNKNOWN_FIELD = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
+_JSON_TYPES = re.compile(r"application/(?:[a-z0-9.!#$&^_-]+\+)?json")
+
+
+def parse_json(body: bytes) -> Any:  # noqa: ANN401  JSON is anything
+    """Parse JSON and refuse whatever two parsers could read differently.
+
+    Raises:
+        Problem: 400 for what RFC 8259 forbids or leaves open (NaN, duplicate keys, encodings other
+            than plain UTF-8, nesting and digits without end), 422 for values that no field can take
+            (numbers beyond float64, lone surrogates).
+    """
+    try:
+        return parse_strict(body)
+    except JsonError as error:
+        raise Problem(error.slug, error.detail) from error
+
+
+def validate_json(model: type[_Model], body: bytes) -> _Model:
+    """Parse `body` strictly and validate it as `model`, converting nothing.
+
+    Raises:
+        Problem: when the body is not JSON or does not fit; `errors` points at what is wrong.
+    """
+    document = parse_json(body)
+    if isinstance(document, dict) and len(document) > _MAX_FAULTS:
+        raise Problem("unknown-field", "The body has more fields than there are.")
+    try:
+        return model.model_validate_json(body, strict=True)
+    except ValidationError as error:
+        if error.error_count() > _MAX_FAULTS:
+            detail = f"The body does not fit its schema in {error.error_count()} places."
+            raise Problem("validation", detail) from None
+        raise _validation_problem(error, document) from error
+
+
+def json_body(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
+    """A dependency that reads the request's JSON body as `model`."""
+
+    async def read(request: Request) -> _Model:
+        require_json(request)
+        body = await read_body(request, limit=settings_of(request).max_json_bytes)
+        if len(body) <= _INLINE_BYTES:
+            return validate_json(model, body)
+        return await in_thread_alone(validate_json, model, body)
+
+    return read
+
+
+def json_request(
+    model: type[BaseModel], *, examples: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The `openapi_extra=` of a route that reads `model` by `json_body`.
+
+    Args:
+        model: the body.
+        examples: name to OpenAPI example object: `{"summary": ..., "value": ...}`. The first one
+            is what Swagger UI sends.
+    """
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                JSON_MEDIA_TYPE: {
+                    # `app.site.openapi` moves the schema and its definitions to the components.
+                    "schema": model.model_json_schema(ref_template="#/components/schemas/{model}"),
+                    "examples": dict(examples),
+                }
+            },
+        }
+    }
+
+
+def media_type_of(request: Request) -> str:
+    """The media type of the request's body in lower case, without parameters; "" without any."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def require_json(request: Request) -> None:
+    """Refuse a body that does not say it is JSON, in UTF-8.
+
+    Raises:
+        Problem: 415.
+    """
+    if not _JSON_TYPES.fullmatch(media_type_of(request)):
+        raise Problem(
+            "media-type",
+            f"The body's Content-Type must be {JSON_MEDIA_TYPE}.",
+            members={"supported": [JSON_MEDIA_TYPE]},
+        )
+
+
+async def read_body(request: Request, *, limit: int) -> bytes:
+    """Read the whole body, at most `limit` bytes of it.
+
+    Raises:
+        Problem: 413, before anything is read where the length is declared; `overloaded`, when too
+            much of others' bodies is being read.
+    """
+    _check_declared(request, limit)
+    message = await request.receive()
+    body: bytes = message.get("body", b"")
+    if message["type"] == "http.request" and not message.get("more_body") and len(body) <= limit:
+        return body  # it has come as a whole, as most do
+    return await body_memory_of(request).gather(_pieces(request, limit, message))
+
+
+async def body_chunks(request: Request, *, limit: int) -> AsyncGenerator[bytes, None]:
+    """The body as it comes, at most `limit` bytes of it.
+
+    Raises:
+        Problem: 413, before anything is read where the length is declared.
+        ClientDisconnect: the caller has left.
+    """
+    _check_declared(request, limit)
+    async for piece in _pieces(request, limit, await request.receive()):
+        yield piece
+
+
+async def _pieces(request: Request, limit: int, message: Message) -> AsyncGenerator[bytes, None]:
+    """The rest of a body, of which one message has come."""
+    size = 0
+    while message["type"] == "http.request":
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size > limit:
+            raise _too_large(request, limit)
+        if piece:
+            yield piece
+        if not message.get("more_body"):
+            return
+        message = await request.receive()
+    raise ClientDisconnect
+
+
+def _check_declared(request: Request, limit: int) -> None:
+    limit_packed_body(request, limit)
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise _too_large(request, limit)
+
+
+def _too_large(request: Request, limit: int) -> Problem:
+    slug = "limit-decoded-bytes" if hasattr(request.state, "packed_body") else "limit-body"
+    return Problem(slug, f"The body of this route is limited to {limit} bytes.")
+
+
+def _validation_problem(error: ValidationError, document: object) -> Problem:
+    found = error.errors(include_url=False, include_input=False)
+    kinds = {item["type"] for item in found}
+    if kinds & _UNKNOWN_FIELD:
+        slug = "unknown-field"
+    elif kinds == {"finite_number"}:
+        slug = "value-nonfinite"
+    else:
+        slug = "validation"
+    errors = [
+        FieldError(_detail(dict(item)), pointer=_pointer(item["loc"], document, item["type"]))
+        for item in found
+    ]
+    return Problem(slug, "The body does not fit its schema; see `errors`.", errors=errors)
+
+
+def _detail(item: Mapping[str, Any]) -> str:
+    context = item.get("ctx", {})
+    match item["type"]:
+        case "union_tag_invalid":  # pydantic's own text repeats the caller's tag
+            return f"{context['discriminator']} must be one of {context['expected_tags']}"
+        case kind if kind in _UNKNOWN_FIELD:
+            return "There is no such field."
+        case "json_invalid":  # a level that only pydantic's parser finds too deep
+            return "Nested more deeply than any value of this route."
+        case _:
+            return str(item["msg"]).removeprefix("Value error, ")
+
+
+def _pointer(location: tuple[int | str, ...], document: object, kind: str) -> str:
+    """The JSON pointer of pydantic's location, which also names union members on its way."""
+    tokens: list[str] = []
+    here: Any = document
+    for index, step in enumerate(location):
+        if _has(here, step):
+            here = here[step]
+        elif not (kind == "missing" and index == len(location) - 1):
+            continue
+        token = str(step)[:64].replace("~", "~0").replace("/", "~1")
+        tokens.append(f"/{token}")
+    return "".join(tokens)
+
+
+def _has(here: object, step: int | str) -> bool:
+    if isinstance(here, dict):
+        return step in here
+    return isinstance(here, list) and isinstance(step, int) and step < len(here)

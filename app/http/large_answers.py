@@ -1,0 +1,64 @@
+"""Answers of JSON about one thing that may have megabytes: none waits in memory for a slow caller."""
+
+import logging
+import os
+import tempfile
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from app.fairness.turns import in_thread
+from app.http.streaming import StreamedResponse
+from models_store.files.blobs import STAGING, BlobStore
+
+log = logging.getLogger(__name__)
+
+_MEDIA_TYPE = "application/json"
+_SMALL_BYTES = 64 * 1024
+_PIECE_BYTES = 64 * 1024
+
+
+def answer_large(view: BaseModel, blobs: BlobStore) -> Response:
+    """Return the answer that shows a thing; call it in a thread.
+
+    Args:
+        view: Form of the thing that callers see.
+        blobs: Store on whose disk the answer lies while it is sent.
+    """
+    content = view.model_dump_json().encode()
+    if len(content) > _SMALL_BYTES:
+        try:
+            (blobs.root / STAGING).mkdir(parents=True, exist_ok=True)
+            stored = _Stored(content, blobs.root / STAGING)
+        except OSError as error:  # things can be looked at on a full disk, too
+            log.debug("a large answer is sent from memory: %s", error)
+        else:
+            headers = {"Content-Length": str(stored.size)}
+            return StreamedResponse(_pieces(stored), media_type=_MEDIA_TYPE, headers=headers)
+    return Response(content, media_type=_MEDIA_TYPE)
+
+
+class _Stored:
+    """Bytes on the disk, in a file without a name that goes with this object, sent or not."""
+
+    def __init__(self, content: bytes, folder: Path) -> None:
+        self.size = len(content)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(content)
+            file.flush()
+            self._handle = os.dup(file.fileno())
+
+    def __del__(self) -> None:
+        if hasattr(self, "_handle"):
+            os.close(self._handle)
+
+    def read(self, start: int) -> bytes:
+        """Return a piece."""
+        return os.pread(self._handle, _PIECE_BYTES, start)
+
+
+async def _pieces(stored: _Stored) -> AsyncGenerator[bytes, None]:
+    for start in range(0, stored.size, _PIECE_BYTES):
+        yield await in_thread(stored.read, start)

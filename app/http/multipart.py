@@ -1,0 +1,140 @@
+"""The one file of a multipart form, as a stream."""
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from app.problems.problem import Problem
+
+FILE_PART = "file"
+_MAX_HEADERS = 8
+_MAX_HEADER_BYTES = 8 * 1024
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """A file whose headers were read and whose content is still to come.
+
+    Args:
+        content_type: the part's own, with its parameters; "" if it names none.
+        file_name: as the caller's file was called; never to be used as a path.
+        chunks: the content; ends with an error where the form does.
+    """
+
+    content_type: str
+    file_name: str | None
+    chunks: AsyncIterator[bytes]
+
+
+async def file_part(request: Request) -> FilePart:
+    """Read the form up to the content of its one part, `file`.
+
+    Raises:
+        Problem: the form is malformed, or its part is not called `file`.
+    """
+    form = _Form(request.headers["content-type"])
+    stream = request.stream()
+    async for chunk in stream:
+        form.feed(chunk)
+        if form.headers_complete:
+            break
+    form.require_file()
+    return FilePart(form.part_content_type, form.file_name, _content(form, stream))
+
+
+async def _content(form: "_Form", stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    for piece in form.take():
+        yield piece
+    async for chunk in stream:
+        form.feed(chunk)
+        for piece in form.take():
+            yield piece
+    if not form.complete:
+        raise Problem("multipart", "The form ends without its closing boundary.")
+
+
+@dataclass
+class _Form:
+    """The state of the parser, and what it found so far."""
+
+    content_type: str
+    part_content_type: str = ""
+    file_name: str | None = None
+    headers_complete: bool = False
+    complete: bool = False
+    _name: bytes | None = None
+    _parts: int = 0
+    _header: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()))
+    _pieces: list[bytes] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        boundary = parse_options_header(self.content_type)[1].get(b"boundary", b"")
+        if not boundary:
+            raise Problem("multipart", "The Content-Type names no boundary.")
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._on_part_begin,
+                    "on_header_field": self._on_header_field,
+                    "on_header_value": self._on_header_value,
+                    "on_header_end": self._on_header_end,
+                    "on_headers_finished": self._on_headers_finished,
+                    "on_part_data": self._on_part_data,
+                    "on_end": self._on_end,
+                },
+                max_header_count=_MAX_HEADERS,
+                max_header_size=_MAX_HEADER_BYTES,
+            )
+        except FormParserError as error:
+            raise Problem("multipart", "The boundary is too long.") from error
+
+    def feed(self, chunk: bytes) -> None:
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise Problem("multipart", "The form breaks the grammar of RFC 7578.") from error
+
+    def take(self) -> Iterator[bytes]:
+        pieces, self._pieces = self._pieces, []
+        return iter(pieces)
+
+    def require_file(self) -> None:
+        if not self.headers_complete:
+            raise Problem("multipart", "The form has no complete part.")
+        if self._name != FILE_PART.encode():
+            raise Problem("multipart", f"The form's part must be named `{FILE_PART}`.")
+
+    def _on_part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > 1:
+            raise Problem("multipart", f"The form must have one part, `{FILE_PART}`, only.")
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header[0].extend(data[start:end])
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header[1].extend(data[start:end])
+
+    def _on_header_end(self) -> None:
+        name, value = (bytes(part) for part in self._header)
+        self._header = (bytearray(), bytearray())
+        if name.lower() == b"content-disposition":
+            options = parse_options_header(value)[1]
+            self._name = options.get(b"name")
+            file_name = options.get(b"filename")
+            self.file_name = None if file_name is None else file_name.decode(errors="replace")
+        elif name.lower() == b"content-type":
+            self.part_content_type = value.decode("latin-1").strip()
+
+    def _on_headers_finished(self) -> None:
+        self.headers_complete = True
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._pieces.append(data[start:end])
+
+    def _on_end(self) -> None:
+        self.complete = True

@@ -1,0 +1,104 @@
+"""Answers that are sent piece by piece to callers who may be slow or gone."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from contextlib import aclosing
+from typing import TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+_Result = TypeVar("_Result")
+Piece = bytes | memoryview
+
+
+async def disconnected(receive: Receive) -> None:
+    """Return once the caller has left; the request's body must have been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def unless_disconnected(request: Request, work: Awaitable[_Result]) -> _Result:
+    """The result of `work`, which is cancelled when the caller leaves.
+
+    Raises:
+        ClientDisconnect: nobody waits for the result any more.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.create_task(disconnected(request.receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        gone.cancel()
+        task.cancel()
+
+
+async def ahead(items: AsyncGenerator[_Result, None]) -> AsyncGenerator[_Result, None]:
+    """The same items, of which the next one is made while one is used."""
+    pending = asyncio.ensure_future(anext(items, None))
+    try:
+        while (item := await pending) is not None:
+            pending = asyncio.ensure_future(anext(items, None))
+            yield item
+    finally:
+        pending.cancel()
+        await asyncio.wait({pending})
+        await items.aclose()
+
+
+class StreamedResponse(Response):
+    """An answer whose pieces are made as they are sent; at most two are in memory at once.
+
+    Args:
+        pieces: the body; closed in every case. Empty ones are not sent.
+        media_type: of the whole.
+        headers: further headers; with a Content-Length where the size is known.
+        filling: what the pieces are made from is still coming; until then the rest of the request
+            is read there, which ends when the caller leaves. It is cancelled with the answer.
+    """
+
+    def __init__(
+        self,
+        pieces: AsyncGenerator[Piece, None],
+        *,
+        media_type: str,
+        headers: Mapping[str, str],
+        filling: "asyncio.Task[None] | None" = None,
+    ) -> None:
+        super().__init__(media_type=media_type, headers=headers)
+        if "Content-Length" not in headers:
+            del self.headers["content-length"]
+        self._pieces = pieces
+        self._filling = filling
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Send the answer; a caller who leaves ends the work on it."""
+        gone = asyncio.create_task(self._gone(receive))
+        try:
+            async with aclosing(self._pieces) as pieces:
+                start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+                await send(start)
+                async for piece in pieces:
+                    if gone.done():
+                        raise ClientDisconnect
+                    if piece:
+                        await send_piece(send, piece)
+                await send_piece(send, b"", more=False)
+        finally:
+            gone.cancel()
+            if self._filling is not None:
+                self._filling.cancel()
+
+    async def _gone(self, receive: Receive) -> None:
+        if self._filling is not None:
+            await asyncio.wait({self._filling})
+        await disconnected(receive)
+
+
+async def send_piece(send: Send, piece: Piece, *, more: bool = True) -> None:
+    """Send a part of a body; `app.connections.protocol` gives up a caller who does not take it."""
+    await send({"type": "http.response.body", "body": piece, "more_body": more})

@@ -1,0 +1,51 @@
+"""Query parameters that a route does not have are refused: no misspelt one is ever ignored."""
+
+from collections.abc import Iterator
+from inspect import isclass
+
+from fastapi import Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from app.problems.problem import FieldError, Problem
+from app.rows.shape import MAX_ERRORS, shown
+
+
+async def known_parameters(request: Request) -> None:
+    """A dependency that refuses parameters which the route does not have."""
+    refuse_unknown_parameters(request, request.scope["route"])
+
+
+def refuse_unknown_parameters(request: Request, route: APIRoute) -> None:
+    """Refuse a query with parameters that the route does not have.
+
+    Raises:
+        Problem: `unknown-parameter`.
+    """
+    if not request.url.query:
+        return
+    known = list(_names(route.dependant))
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        errors = [
+            FieldError("There is no such parameter.", parameter=shown(name))
+            for name in unknown[:MAX_ERRORS]
+        ]
+        raise Problem(
+            "unknown-parameter",
+            f"The query parameters of this route: {', '.join(known) or 'none'}.",
+            errors=errors,
+            members={"supported": known},
+        )
+
+
+def _names(dependant: Dependant) -> Iterator[str]:
+    for parameter in dependant.query_params:
+        model = parameter.field_info.annotation
+        if isclass(model) and issubclass(model, BaseModel):
+            yield from (info.alias or name for name, info in model.model_fields.items())
+        else:
+            yield parameter.alias
+    for inner in dependant.dependencies:
+        yield from _names(inner)

@@ -1,0 +1,1 @@
+"""Jobs: routes, submission, events, results and views."""

@@ -1,0 +1,102 @@
+"""The rows of a bulk job's file, in another format than its own."""
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.fairness.turns import in_thread
+from app.http.downloads import result_path
+from app.rows.answer_table import AnswerTable, Chunk, Part
+from app.rows.codecs import Codec
+from app.rows.respond import respond_in_pieces
+from app.rows.shape import Floats
+from models_store.errors import BlobCorruptError
+from models_store.files.blobs import BlobStore
+from models_store.job_states import JobResult
+from tables.errors import TableError
+from tables.formats import MEDIA_TYPES, SUFFIXES, ParseOptions, TableFormat
+from tables.open import open_table
+from tables.source import default_names, rows_per_chunk
+
+# What was made here within the limits of results is not measured by those of uploads.
+_ANY_SIZE = ParseOptions(max_rows=1 << 62, max_columns=1 << 31, max_bytes=1 << 62)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    names: list[str]
+    chunks: Iterator[Floats]
+
+
+def answer_result_rows(
+    request: Request, result: JobResult, blobs: BlobStore, *, codec: Codec, name: str
+) -> Response:
+    """All rows of a bulk job's file, of which a chunk at a time is read and written anew.
+
+    Args:
+        request: what is answered.
+        result: the file.
+        blobs: where it is.
+        codec: the format of the answer.
+        name: under which callers save it, without the suffix.
+
+    Raises:
+        BlobMissingError: it is gone.
+        BlobCorruptError: it is not what was stored.
+    """
+    table = _opened(result_path(result, blobs), result)
+    answer = AnswerTable(
+        columns=table.names,
+        parts=[Part("rows", 0, len(table.names))],
+        rows=result["rows"],
+        dtype=np.dtype(np.float64),
+        members={"columns": table.names},
+        explains=False,
+        flat=len(table.names) == 1,
+    )
+
+    async def chunks() -> AsyncGenerator[Chunk, None]:
+        while True:
+            with _own(result):
+                values = await in_thread(next, table.chunks, None)
+            if values is None:
+                return
+            yield Chunk.of(values)
+
+    suffix = next(suffix for suffix, kind in SUFFIXES.items() if kind is codec.format)
+    headers = {"Content-Disposition": f'attachment; filename="{name}{suffix}"'}
+    return respond_in_pieces(request, codec, answer, chunks, headers=headers)
+
+
+def _opened(path: Path, result: JobResult) -> _Rows:
+    kind = MEDIA_TYPES[result["media_type"]]
+    with _own(result):
+        if kind is TableFormat.NPY:
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+            values = values.reshape(result["rows"], -1)
+            names, chunks = default_names(values.shape[1]), _in_chunks(values)
+        else:
+            table = open_table(path, format=kind, options=_ANY_SIZE)
+            names, chunks = table.names, (columns.T for columns in table.chunks)
+    # npy has no names, and in CSV some are marked; results of former versions do not tell theirs.
+    return _Rows(result.get("columns", names), chunks)
+
+
+def _in_chunks(values: Floats) -> Iterator[Floats]:
+    step = rows_per_chunk(values.shape[1])
+    for start in range(0, len(values), step):
+        yield values[start : start + step].copy()
+
+
+@contextmanager
+def _own(result: JobResult) -> Iterator[None]:
+    """What is wrong with a file of ours is no caller's fault."""
+    try:
+        yield
+    except (TableError, ValueError) as error:
+        raise BlobCorruptError(result["key"]) from error

@@ -1,0 +1,291 @@
+"""Jobs of every kind: look, follow, cancel, resume."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
+from pydantic import Field
+
+from app.dependencies import (
+    BlobsDep,
+    JobsDep,
+    ProjectDep,
+    QueueDep,
+    SettingsDep,
+)
+from app.fairness.fair_routes import FairRoute
+from app.http.accept import listed
+from app.http.downloads import result_download
+from app.http.head import end_head, is_head
+from app.http.large_answers import answer_large
+from app.http.listing import PagingDep
+from app.jobs.events import MEDIA_TYPE as EVENT_STREAM, EventFeed, EventStream
+from app.jobs.results import answer_result_rows
+from app.jobs.submission import hint
+from app.jobs.views import EventPage, EventView, JobPage, JobView
+from app.problems.problem import Problem, problem_responses
+from app.rows.docs import rows_answer_content
+from app.rows.negotiation import answer_codec
+from app.rows.respond import ROWS_VARY
+from models_store.jobs.jobs import JobKind, JobState, JobSummary, result_of
+from models_store.requests.training import Name
+from tables.writers import OUTPUT_MEDIA_TYPES
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=FairRoute)
+
+JobId = Annotated[
+    str,
+    Path(
+        max_length=100, description="Of the job.", examples=["job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"]
+    ),
+]
+After = Annotated[int, Query(ge=0, le=2**53, description="Number of the last event you have.")]
+LastEventId = Annotated[
+    Annotated[int, Field(ge=0, le=2**53)] | None,
+    Header(
+        alias="Last-Event-ID",
+        description="As `after`, and stronger than it: browsers send it when they reconnect.",
+    ),
+]
+
+
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+_FILES = dict.fromkeys(OUTPUT_MEDIA_TYPES.values(), _FILE)
+_RESULT_SCHEMA = {
+    "type": "object",
+    "required": ["columns", "rows"],
+    "properties": {
+        "columns": {"type": "array", "items": {"type": "string"}},
+        "rows": {
+            "type": "array",
+            "items": {"type": "array", "items": {"type": ["number", "null"]}},
+        },
+    },
+}
+_RESULT_COLUMNS = ["log_prob"]
+_RESULT_EXAMPLE = {"columns": _RESULT_COLUMNS, "rows": [[-18.2], [-16.9]]}
+
+
+class JobFilters:
+    """Which jobs to list."""
+
+    def __init__(
+        self,
+        state: Annotated[JobState | None, Query(description="In this state.")] = None,
+        kind: Annotated[JobKind | None, Query(description="Of this kind.")] = None,
+        model_name: Annotated[Name | None, Query(description="For this model.")] = None,
+    ) -> None:
+        self.state = state
+        self.kind = kind
+        self.model_name = model_name
+
+
+class WatchedJob:
+    """A job whose events are read."""
+
+    def __init__(self, job_id: JobId, jobs: JobsDep, project: ProjectDep) -> None:
+        self._jobs = jobs
+        self._project = project
+        self._job_id = job_id
+
+    def feed(self, after: int) -> EventFeed:
+        """Its events after the given one."""
+        return EventFeed(self._jobs, self._project, self._job_id, after=after)
+
+
+@router.get(
+    "", operation_id="list_jobs", summary="List jobs", responses=problem_responses("cursor")
+)
+def list_jobs(
+    jobs: JobsDep,
+    project: ProjectDep,
+    filters: Annotated[JobFilters, Depends()],
+    paging: PagingDep,
+) -> JobPage:
+    """List jobs, newest first, without their requests."""
+    return JobPage.of(
+        jobs.list(
+            project,
+            limit=paging.limit,
+            cursor=paging.cursor,
+            state=filters.state,
+            kind=filters.kind,
+            model_name=filters.model_name,
+        )
+    )
+
+
+@router.get(
+    "/{job_id}",
+    operation_id="get_job",
+    summary="Look at a job",
+    response_model=JobView,
+    responses=problem_responses("not-found"),
+)
+def get_job(
+    request: Request, job_id: JobId, jobs: JobsDep, project: ProjectDep, blobs: BlobsDep
+) -> Response:
+    """How a job stands: its state, progress, metrics, error, and the request as accepted."""
+    if is_head(request):
+        jobs.summary(project, job_id)
+        end_head(request)
+    return answer_large(JobView.whole(jobs.get(project, job_id)), blobs)
+
+
+@router.post(
+    "/{job_id}/cancel",
+    operation_id="cancel_job",
+    summary="Cancel a job",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses={
+        200: {"model": JobView, "description": "The job is cancelled."},
+        202: {"description": "The job runs; it will have stopped within seconds."},
+        **problem_responses("not-found", "job-final"),
+    },
+)
+def cancel_job(job_id: JobId, response: Response, jobs: JobsDep, project: ProjectDep) -> JobView:
+    """Cancel a job. A waiting one is cancelled at once; cancelling twice is no error."""
+    job = jobs.cancel(project, job_id)
+    if job.final:
+        response.status_code = status.HTTP_200_OK
+    return JobView.whole(job)
+
+
+@router.post(
+    "/{job_id}/resume",
+    operation_id="resume_job",
+    summary="Resume a job",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses={
+        202: {"description": "The job waits for a worker again."},
+        **problem_responses("not-found", "job-not-resumable", "dataset-in-use", "quota-storage"),
+    },
+)
+def resume_job(
+    job_id: JobId, jobs: JobsDep, queue: QueueDep, project: ProjectDep, settings: SettingsDep
+) -> JobView:
+    """Queue a cancelled or failed job again: it goes on from its last checkpoint, if it has one.
+
+    Checkpoints are kept for a week, unless the service is set otherwise; later it starts anew.
+    """
+    job = jobs.resume(project, job_id, max_bytes=settings.max_project_bytes)
+    return JobView.whole(job, sent=hint(queue, job))
+
+
+@router.get(
+    "/{job_id}/result",
+    operation_id="download_result",
+    summary="Download a bulk job's file",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The file, or its rows in the format that `Accept` likes better.",
+            "content": rows_answer_content(
+                _RESULT_SCHEMA, example=_RESULT_EXAMPLE, columns=_RESULT_COLUMNS
+            ),
+        },
+        206: {"description": "The bytes that `Range` asks for.", "content": _FILES},
+        **problem_responses(
+            "not-found",
+            "not-acceptable",
+            "job-without-result",
+            "result-not-ready",
+            "result-deleted",
+            "bad-request",
+            "range",
+            "artifact-missing",
+            "artifact-corrupt",
+        ),
+    },
+)
+def download_result(
+    request: Request, job_id: JobId, jobs: JobsDep, blobs: BlobsDep, project: ProjectDep
+) -> Response:
+    """The file that a scoring or a sampling made, whole or in ranges; its ETag is its SHA-256.
+
+    A caller whose `Accept` likes another format of rows better gets all rows in that one.
+    """
+    job = jobs.summary(project, job_id)
+    _check_kind(job)
+    result = result_of(job)
+    usual = result["media_type"]
+    codec = answer_codec(listed(request.headers, "accept"), usual=usual)
+    if codec.media_type == usual:
+        return result_download(result, blobs, name=job.id)
+    end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
+    return answer_result_rows(request, result, blobs, codec=codec, name=job.id)
+
+
+@router.delete(
+    "/{job_id}/result",
+    operation_id="delete_result",
+    summary="Delete a bulk job's file",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(
+        "not-found", "job-without-result", "result-not-ready", "result-deleted"
+    ),
+)
+def delete_result(job_id: JobId, jobs: JobsDep, blobs: BlobsDep, project: ProjectDep) -> None:
+    """Delete the file and free its space; the job stays. Downloads that have begun go on."""
+    _check_kind(jobs.summary(project, job_id))
+    blobs.delete(jobs.delete_result(project, job_id)["key"])
+
+
+def _check_kind(job: JobSummary) -> None:
+    if job.kind.makes_version:
+        raise Problem("job-without-result")
+
+
+@router.get(
+    "/{job_id}/events",
+    operation_id="follow_job",
+    summary="Follow a job",
+    response_model=EventPage,
+    responses={
+        200: {
+            "description": "The events: as a stream until the job has ended, or as a page.",
+            "content": {
+                EVENT_STREAM: {
+                    "schema": {"type": "string"},
+                    "example": 'id: 3\nevent: epoch\ndata: {"epoch": 1}\n\n',
+                }
+            },
+        },
+        204: {"description": "No more: the job has ended, and you have all its events."},
+        **problem_responses("not-found", "limit-open-requests"),
+    },
+)
+async def follow_job(
+    request: Request,
+    job: Annotated[WatchedJob, Depends()],
+    *,
+    after: After = 0,
+    last_event_id: LastEventId = None,
+    format: Annotated[  # noqa: A002 - the parameter's public name
+        Literal["sse", "json"], Query(description="`json`: a page of events instead of a stream.")
+    ] = "sse",
+) -> Response:
+    """What happens to a job, as it happens: Server-Sent Events `state`, `epoch`, `message`, `end`.
+
+    An `epoch` is an epoch of a training, a report on some iterations of a variational job, or a
+    part of the rows of bulk work.
+    Events are numbered without gaps, and `data` is JSON. A client that sends the number of its
+    last event misses nothing, however often it reconnects. The stream ends after the job's `end`,
+    or with `closed`, which has no number, when the API key is revoked or expires.
+    """
+    since = after if last_event_id is None else last_event_id
+    feed = job.feed(since)
+    if is_head(request):
+        await feed.check()
+        end_head(request, media_type="application/json" if format == "json" else EVENT_STREAM)
+    events, ended = await feed.read()
+    if format == "json":
+        page = EventPage(
+            items=[EventView.of(event) for event in events],
+            next_after=events[-1].seq if events else since,
+            ended=ended,
+        )
+        return Response(page.model_dump_json(), media_type="application/json")
+    if ended and not events:
+        return Response(status_code=status.HTTP_204_NO_CONTENT)
+    state = request.app.state
+    return EventStream((events, ended), feed, hub=state.event_hub, streams=state.open_streams)

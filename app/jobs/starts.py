@@ -1,0 +1,193 @@
+"""The jobs that can be started, a route for each kind."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, status
+
+from app.fairness.fair_routes import FairRoute
+from app.http.json_body import json_body, json_request
+from app.jobs.examples import (
+    SAMPLING_EXAMPLES,
+    SCORING_EXAMPLES,
+    TRAINING_EXAMPLES,
+    VARIATIONAL_EXAMPLES,
+)
+from app.jobs.submission import FIT_REFUSALS, Accepted, Draft, Grounds, JobDesk, start_responses
+from app.jobs.views import JobView
+from app.rows.context import context_rows
+from models_store.jobs.jobs import JobKind
+from models_store.jobs.reservations import (
+    sampling_reservation,
+    scoring_reservation,
+    training_reservation,
+    variational_reservation,
+)
+from models_store.requests.accept_bulk import accept_sampling, accept_scoring
+from models_store.requests.accept_training import HeldOut, accept_training
+from models_store.requests.accept_variational import accept_variational, dataset_of
+from models_store.requests.bulk import SamplingRequest, ScoringRequest
+from models_store.requests.training import TrainingRequest
+from models_store.requests.variational import VariationalRequest
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=FairRoute)
+
+
+@router.post(
+    "/training",
+    operation_id="start_training",
+    summary="Train a flow on a dataset",
+    status_code=status.HTTP_202_ACCEPTED,
+    openapi_extra=json_request(TrainingRequest, examples=TRAINING_EXAMPLES),
+    responses=start_responses(
+        *FIT_REFUSALS,
+        "dataset-constant-column",
+        "split-invalid",
+        "split-too-small",
+        "preprocessing-unsuitable",
+    ),
+)
+def start_training(
+    body: Annotated[TrainingRequest, Depends(json_body(TrainingRequest))],
+    desk: Annotated[JobDesk, Depends()],
+    grounds: Annotated[Grounds, Depends()],
+) -> JobView:
+    """Accept a training.
+
+    Only `model_name` and `dataset_id` are needed: whatever else is left out or null is chosen
+    from the data, and `request` in the answer shows the choice. The job is stored durably before
+    the answer is sent, and it runs even if the queue is down now.
+    """
+    validation_id, test_id = body.split.validation_dataset_id, body.split.test_dataset_id
+
+    def accept() -> Accepted:
+        dataset = grounds.dataset(body.dataset_id)
+        held_out = HeldOut(grounds.optional(validation_id), grounds.optional(test_id))
+        accepted = accept_training(body, dataset, limits=grounds.limits, held_out=held_out)
+        return Accepted(
+            request=accepted,
+            model_name=body.model_name,
+            reserved_bytes=training_reservation(accepted),
+        )
+
+    return desk.start(
+        Draft(
+            kind=JobKind.TRAINING,
+            body=body,
+            accept=accept,
+            dataset_id=body.dataset_id,
+            held_out_ids=tuple(filter(None, (validation_id, test_id))),
+        )
+    )
+
+
+@router.post(
+    "/variational",
+    operation_id="start_variational",
+    summary="Fit a flow to a density without data",
+    status_code=status.HTTP_202_ACCEPTED,
+    openapi_extra=json_request(VariationalRequest, examples=VARIATIONAL_EXAMPLES),
+    responses=start_responses(*FIT_REFUSALS, "formula", "flow-unsuitable", "response-not-binary"),
+)
+def start_variational(
+    body: Annotated[VariationalRequest, Depends(json_body(VariationalRequest))],
+    desk: Annotated[JobDesk, Depends()],
+    grounds: Annotated[Grounds, Depends()],
+) -> JobView:
+    """Accept a variational inference: the flow draws rows, the target judges them.
+
+    The target is known up to a constant: a named potential, a formula of the log density, or the
+    posterior of a Bayesian regression on a dataset. Only `model_name` and `target` are needed. The
+    registered model is asked like any other; its metrics hold the evidence and how far the flow
+    can be trusted.
+    """
+    dataset_id = dataset_of(body.target)
+
+    def accept() -> Accepted:
+        dataset = grounds.optional(dataset_id)
+        accepted = accept_variational(body, dataset, limits=grounds.limits)
+        return Accepted(
+            request=accepted,
+            model_name=body.model_name,
+            reserved_bytes=variational_reservation(accepted),
+        )
+
+    return desk.start(
+        Draft(
+            kind=JobKind.VARIATIONAL,
+            body=body,
+            accept=accept,
+            dataset_id=dataset_id,
+        )
+    )
+
+
+@router.post(
+    "/scoring",
+    operation_id="start_scoring",
+    summary="Score a dataset into a file",
+    status_code=status.HTTP_202_ACCEPTED,
+    openapi_extra=json_request(ScoringRequest, examples=SCORING_EXAMPLES),
+    responses=start_responses("unknown-column", "limit-result"),
+)
+def start_scoring(
+    body: Annotated[ScoringRequest, Depends(json_body(ScoringRequest))],
+    desk: Annotated[JobDesk, Depends()],
+    grounds: Annotated[Grounds, Depends()],
+) -> JobView:
+    """Accept the scoring of a whole dataset.
+
+    The file has a row for each row of the dataset, in its order: `log_prob`, and `quantile` if
+    the version has calibrated scores. `request.model` in the answer names the version: a later
+    move of an alias changes nothing.
+    """
+
+    def accept() -> Accepted:
+        version, dataset = grounds.version(body.model), grounds.dataset(body.dataset_id)
+        accepted = accept_scoring(body, version, dataset, max_bytes=grounds.max_result_bytes)
+        return Accepted(
+            request=accepted,
+            model_name=version.name,
+            model_version=version.version,
+            reserved_bytes=scoring_reservation(accepted, dataset),
+        )
+
+    return desk.start(
+        Draft(kind=JobKind.SCORING, body=body, accept=accept, dataset_id=body.dataset_id)
+    )
+
+
+@router.post(
+    "/sampling",
+    operation_id="start_sampling",
+    summary="Draw rows into a file",
+    status_code=status.HTTP_202_ACCEPTED,
+    openapi_extra=json_request(SamplingRequest, examples=SAMPLING_EXAMPLES),
+    responses=start_responses("context-mismatch", "limit-result"),
+)
+def start_sampling(
+    body: Annotated[SamplingRequest, Depends(json_body(SamplingRequest))],
+    desk: Annotated[JobDesk, Depends()],
+    grounds: Annotated[Grounds, Depends()],
+) -> JobView:
+    """Accept the drawing of any number of rows.
+
+    They are those that `sample` gives for the same version, `n` and seed.
+    """
+
+    def accept() -> Accepted:
+        version = grounds.version(body.model)
+        context = context_rows(body.context, version.context_columns, n=body.n)
+        accepted = accept_sampling(
+            body,
+            version,
+            None if context is None else context.tolist(),
+            max_bytes=grounds.max_result_bytes,
+        )
+        return Accepted(
+            request=accepted,
+            model_name=version.name,
+            model_version=version.version,
+            reserved_bytes=sampling_reservation(accepted, version),
+        )
+
+    return desk.start(Draft(kind=JobKind.SAMPLING, body=body, accept=accept, dataset_id=None))

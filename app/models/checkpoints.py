@@ -1,0 +1,162 @@
+"""Checkpoints: the weights and the spec of a version as one file, out and in."""
+
+import base64
+
+from fastapi import APIRouter, Request, Response, status
+
+from app.datasets.upload_room import UploadRoom, declared_bytes
+from app.dependencies import (
+    REPLAYED,
+    BlobsDep,
+    IdempotencyKey,
+    ModelsDep,
+    ProjectDep,
+    RegistryDep,
+    caller_of,
+    settings_of,
+)
+from app.fairness.fair_routes import FairRoute
+from app.auth.open_requests import OpenBound
+from app.fairness.turns import in_thread
+from app.http.downloads import Download
+from app.http.head import is_head
+from app.http.json_body import body_chunks, media_type_of
+from app.jobs.submission import LimitsDep
+from app.models.registration import Import, ImportQueue, register_import
+from app.models.routes import ModelName, VersionNumber
+from app.models.views import VersionView
+from app.problems.problem import Problem, problem_responses
+from app.rows.body import write_to_disk
+from models_store.files.model_files import MAX_HEADER_BYTES, looks_like_safetensors
+
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
+
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+_EXAMPLE = {"example": "the bytes of shuttle-2.safetensors"}
+_MEDIA_TYPE = "application/octet-stream"
+_MEDIA_TYPES = (_MEDIA_TYPE, "application/vnd.safetensors")
+_BYTES_A_PARAMETER = 8  # float32, and the mask that a masked one may have beside it
+
+
+@router.get(
+    "/{name}/versions/{version}/checkpoint",
+    operation_id="download_checkpoint",
+    summary="Download the weights of a version",
+    response_class=Download,
+    responses={
+        200: {
+            "description": "A safetensors file; its metadata describe the flow in JSON.",
+            "content": {_MEDIA_TYPE: _FILE},
+        },
+        206: {"description": "The bytes that `Range` asks for.", "content": {_MEDIA_TYPE: _FILE}},
+        **problem_responses(
+            "not-found", "bad-request", "range", "artifact-missing", "artifact-corrupt"
+        ),
+    },
+)
+def download_checkpoint(
+    request: Request,
+    name: ModelName,
+    version: VersionNumber,
+    registry: RegistryDep,
+    blobs: BlobsDep,
+    project: ProjectDep,
+) -> Download:
+    """The weights and the spec of a version as one safetensors file, checked against its hash."""
+    found = registry.version_summary(project, name, version)
+    key = found.checkpoint_key
+    path = blobs.path(key) if is_head(request) else blobs.verify(key, found.checkpoint_sha256)
+    digest = base64.b64encode(bytes.fromhex(found.checkpoint_sha256)).decode()
+    return Download(
+        path,
+        media_type=_MEDIA_TYPE,
+        filename=f"{found.name}-{found.version}.safetensors",
+        headers={"ETag": f'"{found.checkpoint_sha256}"', "Repr-Digest": f"sha-256=:{digest}:"},
+    )
+
+
+@router.post(
+    "/{name}/versions",
+    operation_id="import_version",
+    summary="Import a version",
+    status_code=status.HTTP_201_CREATED,
+    responses={
+        201: {
+            "description": "The version, registered.",
+            "headers": {
+                "Location": {"description": "It.", "schema": {"type": "string"}},
+                "Idempotent-Replayed": REPLAYED,
+            },
+        },
+        **problem_responses(
+            "checkpoint-invalid",
+            "media-type",
+            "limit-body",
+            "limit-columns",
+            "limit-parameters",
+            "limit-memory",
+            "overloaded",
+            "column-name",
+            "quota-storage",
+            "storage-full",
+            "storage-unavailable",
+            "idempotency-key-reused",
+        ),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "description": "A safetensors file as `GET .../checkpoint` gives it.",
+            "content": dict.fromkeys(_MEDIA_TYPES, _FILE | _EXAMPLE),
+        }
+    },
+)
+async def import_version(  # noqa: PLR0913 - FastAPI gives each
+    request: Request,
+    response: Response,
+    name: ModelName,
+    project: ProjectDep,
+    registry: RegistryDep,
+    blobs: BlobsDep,
+    models: ModelsDep,
+    limits: LimitsDep,
+    idempotency_key: IdempotencyKey = None,
+) -> VersionView:
+    """Register a model that was exported here or by another service; it becomes the next version.
+
+    The file is kept as it came, so its log densities are those of the exported version to the
+    last bit. It brings no metrics and no calibrated scores. Pickles and archives are not read.
+    """
+    settings = settings_of(request)
+    if media_type_of(request) not in _MEDIA_TYPES:
+        raise _wrong_type("The Content-Type of a model is that of a safetensors file.")
+    most = _BYTES_A_PARAMETER * settings.max_parameters + MAX_HEADER_BYTES
+    quota = settings.max_project_bytes
+    room = await in_thread(registry.room, project, max_bytes=quota, idempotency_key=idempotency_key)
+    imports: ImportQueue = request.app.state.imports
+    rooms: UploadRoom = request.app.state.upload_room
+    open_uploads: OpenBound = request.app.state.open_uploads
+    with (
+        open_uploads.hold(caller_of(request)),
+        rooms.held(project, room=room) as held,
+        blobs.staged(".import") as file,
+    ):
+        held.need(declared_bytes(request, most))
+        await write_to_disk(held.counted(body_chunks(request, limit=most)), file)
+        if not looks_like_safetensors(file):
+            raise _wrong_type("The body is no safetensors file. No other kind is read.")
+        wanted = Import(
+            project, name, file, idempotency_key=idempotency_key, max_project_bytes=quota
+        )
+        model = await imports.check(wanted, limits=limits)
+        registered = await in_thread(register_import, wanted, model, blobs, registry)
+    models.forget()
+    version = registered.version
+    if registered.replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    response.headers["Location"] = f"/v1/models/{version.name}/versions/{version.version}"
+    return VersionView.of(version)
+
+
+def _wrong_type(detail: str) -> Problem:
+    return Problem("media-type", detail, members={"supported": list(_MEDIA_TYPES)})

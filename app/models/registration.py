@@ -1,0 +1,135 @@
+"""A model that was trained elsewhere becomes a version: checked, its bytes first, then the row."""
+
+from dataclasses import dataclass
+from importlib.metadata import version as code_version
+from pathlib import Path
+
+from app.fairness.turns import Threads
+from app.settings import ApiSettings
+from models_store.errors import DatabaseUnavailableError
+from models_store.files.blobs import BlobStore, StoredBlob, imported_key
+from models_store.files.model_check import check_model_file
+from models_store.files.model_files import ModelFile
+from models_store.job_states import Idempotency
+from models_store.registry import NewVersion, Registry, Version
+from models_store.requests.flow_limits import TrainingLimits
+
+
+@dataclass(frozen=True)
+class Import:
+    """A file that shall become a version.
+
+    Args:
+        project: whose.
+        name: of the model.
+        file: in the staging folder.
+        idempotency_key: makes a repeated request give the first version again.
+        max_project_bytes: what the project may store.
+    """
+
+    project: str
+    name: str
+    file: Path
+    idempotency_key: str | None
+    max_project_bytes: int
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version, and whether an earlier request with the same key made it."""
+
+    version: Version
+    replayed: bool
+
+
+class ImportQueue:
+    """Imports whose files are checked one at a time, each in a process of its own.
+
+    They take turns by project. What waits holds its file on the disk; their number is bounded where
+    uploads are.
+
+    Args:
+        settings: limits of the process and of what it reads.
+    """
+
+    def __init__(self, settings: ApiSettings) -> None:
+        self._settings = settings
+        self._thread = Threads("imports", 1, each=1)
+
+    def close(self) -> None:
+        """Check no further file."""
+        self._thread.close()
+
+    async def check(self, wanted: Import, *, limits: TrainingLimits) -> ModelFile:
+        """Check a file once it is its project's turn.
+
+        Args:
+            wanted: with a safetensors file.
+            limits: of flows.
+
+        Raises:
+            StoreError: saying what is wrong with the file.
+        """
+        settings = self._settings
+        return await self._thread.run(
+            wanted.project,
+            check_model_file,
+            wanted.file,
+            limits=limits,
+            max_columns=settings.max_columns,
+            memory_bytes=settings.import_memory_bytes,
+            timeout_s=settings.parse_timeout_s,
+        )
+
+
+def register_import(
+    wanted: Import, model: ModelFile, blobs: BlobStore, registry: Registry
+) -> Registered:
+    """Store a checked file as it came, and register it, unless a repeated request did before.
+
+    Raises:
+        DatabaseUnavailableError: the file is stored, and perhaps the row.
+        StoreError: neither file nor row is stored.
+    """
+    blob = blobs.commit(wanted.file, imported_key())
+    try:
+        version = registry.add_version(
+            wanted.project,
+            wanted.name,
+            NewVersion(
+                family=model.family,
+                dim=len(model.columns),
+                columns=model.columns,
+                context_columns=model.context_columns,
+                flow=model.spec,
+                preprocessing=model.preprocessing,
+                parameters=model.parameters,
+                metrics={},
+                dataset_id=None,
+                dataset_sha256=None,
+                seed=None,
+                code_version=code_version("densityd"),
+                checkpoint_key=blob.key,
+                checkpoint_sha256=blob.sha256,
+                checkpoint_bytes=blob.bytes,
+            ),
+            idempotency=_idempotency(wanted, blob),
+            max_bytes=wanted.max_project_bytes,
+        )
+    except DatabaseUnavailableError:
+        # Perhaps after the row was committed: a file without a row harms nobody.
+        raise
+    except BaseException:
+        blobs.delete(blob.key)
+        raise
+    replayed = version.checkpoint_key != blob.key
+    if replayed:
+        blobs.delete(blob.key)
+    return Registered(version, replayed=replayed)
+
+
+def _idempotency(wanted: Import, blob: StoredBlob) -> Idempotency | None:
+    """Equal for the same bytes under the same name."""
+    if wanted.idempotency_key is None:
+        return None
+    return Idempotency.of(wanted.idempotency_key, "version", wanted.name, blob.sha256)

@@ -1,0 +1,194 @@
+"""Models: the registry of trained flows, their versions and aliases."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Request, Response, status
+
+from app.dependencies import (
+    BlobsDep,
+    ModelsDep,
+    ProjectDep,
+    RegistryDep,
+)
+from app.fairness.fair_routes import FairRoute
+from app.http.etags import IfMatch, IfNoneMatch, Preconditions
+from app.http.head import end_head, is_head
+from app.http.json_body import json_body, json_request
+from app.http.large_answers import answer_large
+from app.http.listing import PagingDep
+from app.models.views import AliasRequest, AliasView, ModelPage, ModelView, VersionPage, VersionView
+from app.problems.problem import Problem, problem_responses
+from models_store.registry import Alias
+from models_store.requests.training import Name
+
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
+
+ModelName = Annotated[Name, Path(description="Of the model.", examples=["shuttle"])]
+AliasName = Annotated[Name, Path(description="Of the alias.", examples=["production"])]
+VersionNumber = Annotated[
+    int, Path(ge=1, le=2**31 - 1, description="Of the version.", examples=[1])
+]
+_ETAG = {"ETag": {"description": "Changes with every move.", "schema": {"type": "string"}}}
+_ALIAS_BODY = json_request(
+    AliasRequest, examples={"promote": {"summary": "Promote version 1", "value": {"version": 1}}}
+)
+
+
+@router.get(
+    "", operation_id="list_models", summary="List models", responses=problem_responses("cursor")
+)
+def list_models(registry: RegistryDep, project: ProjectDep, paging: PagingDep) -> ModelPage:
+    """List models, newest first."""
+    return ModelPage.of(registry.models(project, limit=paging.limit, cursor=paging.cursor))
+
+
+@router.get(
+    "/{name}",
+    operation_id="get_model",
+    summary="Look at a model",
+    responses=problem_responses("not-found"),
+)
+def get_model(name: ModelName, registry: RegistryDep, project: ProjectDep) -> ModelView:
+    """A model's newest version, and where its aliases point."""
+    return ModelView.of(registry.model(project, name))
+
+
+@router.get(
+    "/{name}/versions",
+    operation_id="list_versions",
+    summary="List the versions of a model",
+    responses=problem_responses("not-found", "cursor"),
+)
+def list_versions(
+    name: ModelName, registry: RegistryDep, project: ProjectDep, paging: PagingDep
+) -> VersionPage:
+    """List the versions of a model, newest first, without columns, specs and targets."""
+    page = registry.versions(project, name, limit=paging.limit, cursor=paging.cursor)
+    return VersionPage.of(page)
+
+
+@router.get(
+    "/{name}/versions/{version}",
+    operation_id="get_version",
+    summary="Look at a version",
+    response_model=VersionView,
+    responses=problem_responses("not-found"),
+)
+def get_version(
+    request: Request,
+    name: ModelName,
+    version: VersionNumber,
+    registry: RegistryDep,
+    project: ProjectDep,
+    blobs: BlobsDep,
+) -> Response:
+    """What a version is, how good it is, and what it was made from."""
+    if is_head(request):
+        registry.version_summary(project, name, version)
+        end_head(request)
+    return answer_large(VersionView.of(registry.version(project, name, version)), blobs)
+
+
+class AliasTarget:
+    """Alias that a request names, and the state that the request expects to find it in."""
+
+    def __init__(
+        self,
+        name: ModelName,
+        alias: AliasName,
+        registry: RegistryDep,
+        project: ProjectDep,
+        *,
+        if_match: IfMatch = None,
+        if_none_match: IfNoneMatch = None,
+    ) -> None:
+        self.model = name
+        self.preconditions = Preconditions.of(if_match, if_none_match)
+        self._alias = alias
+        self._registry = registry
+        self._project = project
+
+    def get(self) -> Alias:
+        """Return where it points."""
+        return self._registry.alias(self._project, self.model, self._alias)
+
+    def set(self, version: int) -> Alias:
+        """Point it at a version."""
+        return self._registry.set_alias(
+            self._project, self.model, self._alias, version=version, condition=self._holds
+        )
+
+    def delete(self) -> None:
+        """Remove it."""
+        self._registry.delete_alias(self._project, self.model, self._alias, condition=self._holds)
+
+    def _holds(self, revision: int | None) -> bool:
+        return self.preconditions.hold(None if revision is None else _tag(revision))
+
+
+def _tag(revision: int) -> str:
+    return f'"{revision}"'
+
+
+def _view(target: AliasTarget, alias: Alias, response: Response) -> AliasView:
+    response.headers["ETag"] = _tag(alias.revision)
+    return AliasView.of(target.model, alias)
+
+
+@router.get(
+    "/{name}/aliases/{alias}",
+    operation_id="get_alias",
+    summary="Look at an alias",
+    response_model=AliasView,
+    responses={
+        200: {"headers": _ETAG},
+        304: {"description": "Its ETag is one of `If-None-Match`.", "headers": _ETAG},
+        **problem_responses("not-found", "precondition"),
+    },
+)
+def get_alias(
+    target: Annotated[AliasTarget, Depends()], response: Response
+) -> AliasView | Response:
+    """Return where an alias points; its ETag makes a later move conditional."""
+    alias = target.get()
+    tag = _tag(alias.revision)
+    if not target.preconditions.matched(tag):
+        raise Problem("precondition", "The alias is at another revision.")
+    if not target.preconditions.new(tag):
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={"ETag": tag})
+    return _view(target, alias, response)
+
+
+@router.put(
+    "/{name}/aliases/{alias}",
+    operation_id="set_alias",
+    summary="Point an alias at a version",
+    openapi_extra=_ALIAS_BODY,
+    responses={
+        200: {"headers": _ETAG},
+        **problem_responses("not-found", "precondition", "limit-aliases"),
+    },
+)
+def set_alias(
+    body: Annotated[AliasRequest, Depends(json_body(AliasRequest))],
+    target: Annotated[AliasTarget, Depends()],
+    models: ModelsDep,
+    response: Response,
+) -> AliasView:
+    """Point an alias at a version, atomically; requests that name the alias follow at once."""
+    moved = target.set(body.version)
+    models.forget()
+    return _view(target, moved, response)
+
+
+@router.delete(
+    "/{name}/aliases/{alias}",
+    operation_id="delete_alias",
+    summary="Delete an alias",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses("not-found", "precondition"),
+)
+def delete_alias(target: Annotated[AliasTarget, Depends()], models: ModelsDep) -> None:
+    """Delete an alias; the version stays."""
+    target.delete()
+    models.forget()

@@ -1,0 +1,279 @@
+"""What the routes of models read and answer with."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.http.listing import bounded
+from models_store.database.paging import Page
+from models_store.registry import Alias, Model, Version, VersionSummary
+
+_MODEL_EXAMPLE: dict[str, Any] = {
+    "name": "shuttle",
+    "latest_version": 3,
+    "aliases": {"production": 2},
+    "created_at": "2026-11-24T15:27:00Z",
+}
+_VERSION_EXAMPLE: dict[str, Any] = {
+    "name": "shuttle",
+    "version": 2,
+    "family": "maf",
+    "dim": 9,
+    "columns": ["x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9"],
+    "flow": {"family": "maf", "layers": 5, "hidden": [128]},
+    "preprocessing": {"standardise": True},
+    "parameters": 164050,
+    "metrics": {
+        "train_log_likelihood": 3.2,
+        "validation_log_likelihood": 3.0,
+        "test_log_likelihood": 3.0,
+        "test_standard_error": 0.01,
+        "epoch": 88,
+    },
+    "held_out": {"rows": 4910, "quantiles": {"0.01": -31.8, "0.05": -24.9, "0.5": -17.3}},
+    "lineage": {
+        "job_id": "job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
+        "dataset_id": "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
+        "dataset_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "target": None,
+        "code_version": "0.1.0",
+        "seed": 0,
+    },
+    "checkpoint": {
+        "sha256": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
+        "bytes": 660000,
+    },
+    "aliases": ["production"],
+    "created_at": "2026-11-24T15:27:00Z",
+}
+
+_SUMMARY_EXAMPLE: dict[str, Any] = {
+    **{
+        name: value
+        for name, value in _VERSION_EXAMPLE.items()
+        if name not in ("columns", "flow", "preprocessing", "held_out")
+    },
+    "lineage": {
+        name: value for name, value in _VERSION_EXAMPLE["lineage"].items() if name != "target"
+    },
+}
+
+_SHOWN_QUANTILES = (0.01, 0.05, 0.5)
+
+
+class ModelView(BaseModel):
+    """A model: a name, its versions and aliases."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_MODEL_EXAMPLE]})
+
+    name: str
+    latest_version: int
+    aliases: dict[str, int] = Field(description="Alias to version.")
+    created_at: datetime
+
+    @classmethod
+    def of(cls, model: Model) -> "ModelView":
+        """What callers see of a model."""
+        return cls(
+            name=model.name,
+            latest_version=model.latest_version,
+            aliases=model.aliases,
+            created_at=model.created_at,
+        )
+
+
+class ModelPage(BaseModel):
+    """A page of models, newest first."""
+
+    items: list[ModelView]
+    next_cursor: str | None = Field(description="For the next page; null: this is the last one.")
+
+    @classmethod
+    def of(cls, page: Page[Model]) -> "ModelPage":
+        """What callers see of a page."""
+        views = bounded(page, ModelView.of)
+        return cls(items=views.items, next_cursor=views.next_cursor)
+
+
+class LineageView(BaseModel):
+    """What a version was made from."""
+
+    job_id: str | None = Field(description="Null: it was imported.")
+    dataset_id: str | None
+    dataset_sha256: str | None = Field(description="Hash of the stored table.")
+    target: dict[str, Any] | None = Field(
+        description="What it was fitted to by variational inference; null: to the dataset."
+    )
+    code_version: str
+    seed: int | None
+
+
+class HeldOutView(BaseModel):
+    """How likely rows are that a version was not trained on."""
+
+    rows: int = Field(description="Of the test part; of the validation part if there was none.")
+    quantiles: dict[str, float] = Field(description="Some quantiles of their log densities.")
+
+    @classmethod
+    def of(cls, held_out: dict[str, Any]) -> "HeldOutView":
+        """What callers see of it: the scores use many more quantiles."""
+        quantiles = held_out["quantiles"]
+        last = len(quantiles) - 1
+        shown = {str(at): quantiles[round(at * last)] for at in _SHOWN_QUANTILES}
+        return cls(rows=held_out["rows"], quantiles=shown)
+
+
+class CheckpointView(BaseModel):
+    """The file that holds a version's weights."""
+
+    sha256: str
+    bytes: int
+
+
+class LineageSummaryView(BaseModel):
+    """Things that a version was made from."""
+
+    job_id: str | None = Field(description="Null: it was imported.")
+    dataset_id: str | None
+    dataset_sha256: str | None = Field(description="Hash of the stored table.")
+    code_version: str
+    seed: int | None
+
+
+class VersionSummaryView(BaseModel):
+    """A version in a listing: without its columns, spec, target and quantiles."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_SUMMARY_EXAMPLE]})
+
+    name: str
+    version: int
+    family: str
+    dim: int
+    parameters: int
+    metrics: dict[str, Any]
+    lineage: LineageSummaryView
+    checkpoint: CheckpointView
+    aliases: list[str]
+    created_at: datetime
+
+    @classmethod
+    def of(cls, version: VersionSummary) -> "VersionSummaryView":
+        """Return the form of a version that callers see in a listing."""
+        return cls(
+            name=version.name,
+            version=version.version,
+            family=version.family,
+            dim=version.dim,
+            parameters=version.parameters,
+            metrics=version.metrics,
+            lineage=LineageSummaryView(
+                job_id=version.job_id,
+                dataset_id=version.dataset_id,
+                dataset_sha256=version.dataset_sha256,
+                code_version=version.code_version,
+                seed=version.seed,
+            ),
+            checkpoint=CheckpointView(
+                sha256=version.checkpoint_sha256, bytes=version.checkpoint_bytes
+            ),
+            aliases=version.aliases,
+            created_at=version.created_at,
+        )
+
+
+class VersionView(BaseModel):
+    """One version of a model; it never changes, only the aliases that point at it do."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_VERSION_EXAMPLE]})
+
+    name: str
+    version: int
+    family: str
+    dim: int
+    columns: list[str]
+    context_columns: list[str] = Field(
+        description="Columns that the density is conditioned on; rows have them after the others."
+    )
+    flow: dict[str, Any] = Field(description="The spec of the flow.")
+    preprocessing: dict[str, Any]
+    parameters: int
+    metrics: dict[str, Any] = Field(
+        description="Mean log likelihoods in nats, in the data's own units, and their standard"
+        " errors; of a target, the ELBO, the evidence and how well the flow approximates it."
+    )
+    held_out: HeldOutView | None = Field(
+        description="What `score` compares with; null in versions that give no such score."
+    )
+    lineage: LineageView
+    checkpoint: CheckpointView
+    aliases: list[str]
+    created_at: datetime
+
+    @classmethod
+    def of(cls, version: Version) -> "VersionView":
+        """What callers see of a version."""
+        return cls(
+            name=version.name,
+            version=version.version,
+            family=version.family,
+            dim=version.dim,
+            columns=version.columns,
+            context_columns=version.context_columns,
+            flow=version.flow,
+            preprocessing=version.preprocessing,
+            parameters=version.parameters,
+            metrics=version.metrics,
+            held_out=None if version.held_out is None else HeldOutView.of(version.held_out),
+            lineage=LineageView(
+                job_id=version.job_id,
+                dataset_id=version.dataset_id,
+                dataset_sha256=version.dataset_sha256,
+                target=version.target,
+                code_version=version.code_version,
+                seed=version.seed,
+            ),
+            checkpoint=CheckpointView(
+                sha256=version.checkpoint_sha256, bytes=version.checkpoint_bytes
+            ),
+            aliases=version.aliases,
+            created_at=version.created_at,
+        )
+
+
+class VersionPage(BaseModel):
+    """A page of versions, newest first."""
+
+    items: list[VersionSummaryView]
+    next_cursor: str | None = Field(description="For the next page; null: this is the last one.")
+
+    @classmethod
+    def of(cls, page: Page[VersionSummary]) -> "VersionPage":
+        """Return the form of a page that callers see."""
+        views = bounded(page, VersionSummaryView.of)
+        return cls(items=views.items, next_cursor=views.next_cursor)
+
+
+class AliasRequest(BaseModel):
+    """Where an alias shall point."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int = Field(ge=1, le=2**31 - 1)
+
+
+class AliasView(BaseModel):
+    """Where an alias points."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "shuttle", "alias": "production", "version": 2}]}
+    )
+
+    name: str = Field(description="The model.")
+    alias: str
+    version: int
+
+    @classmethod
+    def of(cls, model_name: str, alias: Alias) -> "AliasView":
+        """What callers see of an alias."""
+        return cls(name=model_name, alias=alias.name, version=alias.version)

@@ -1,0 +1,1 @@
+"""Plots: their numbers and their drawing."""

@@ -1,0 +1,216 @@
+"""The numbers that a picture of a version shows: samples, data, densities, events."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.engine import Engine, Terms
+from app.fairness.turns import in_thread
+from app.plots.plots import Numbers, PlotKind
+from app.problems.problem import Problem
+from flows import CompiledFlow, fitting_rows
+from models_store.errors import BlobMissingError, NotFoundError
+from models_store.files.blobs import BlobStore
+from models_store.jobs.jobs import EventKind, Jobs
+from models_store.registry import Registry, Version
+
+_ROWS = 2000
+_IMAGES = 64
+_MIN_IMAGE = 16
+_GRID = 120
+_MOST_PANELS = 16
+_MOST_PAIRS = 5
+_CHUNK_ROWS = 64
+_PAGE = 1000
+_MOST_EPOCHS = 100_000
+# Larger numbers cannot be drawn, whose squares and differences must be finite too, and smaller ones
+# are drawn as 0.
+_LARGEST, _LEAST = 1e100, 1e-100
+_CURVES = ("train_log_likelihood", "validation_log_likelihood", "elbo")
+
+Rows = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the numbers of a version come from."""
+
+    version: Version
+    registry: Registry
+    jobs: Jobs
+    blobs: BlobStore
+    engine: Engine
+
+    async def numbers(self, kind: PlotKind, flow: CompiledFlow) -> Numbers:
+        """What a picture shows.
+
+        Raises:
+            Problem: `plot-unavailable`: there is nothing of the kind to show.
+        """
+        make: dict[PlotKind, Callable[[CompiledFlow], Awaitable[Numbers]]] = {
+            PlotKind.LEARNING_CURVE: self._learning_curve,
+            PlotKind.MARGINALS: self._marginals,
+            PlotKind.PAIRS: self._pairs,
+            PlotKind.DENSITY: self._density,
+            PlotKind.NOISE: self._noise,
+            PlotKind.IMAGES: self._images,
+        }
+        return await make[kind](flow)
+
+    async def _learning_curve(self, _: CompiledFlow) -> Numbers:
+        version = self.version
+        if version.job_id is None:
+            raise _unavailable("The version was imported: nothing is known of its training.")
+        told = await in_thread(self._epochs, version.job_id)
+        curves = {name: values for name, values in told.items() if not np.isnan(values).all()}
+        if not curves.keys() & set(_CURVES):
+            raise _unavailable("Its training told no likelihood of its epochs.")
+        return curves
+
+    async def _marginals(self, flow: CompiledFlow, most: int = _MOST_PANELS) -> Numbers:
+        data = await in_thread(self._data)
+        samples = await self._samples(flow, data, rows=_ROWS)
+        shown = slice(0, min(most, flow.dim))
+        told = {"samples": samples[:, shown]}
+        if data is not None:
+            told["data"] = data[:, shown]
+        return {"names": np.array(self.version.columns[shown]), **_drawable(told)}
+
+    async def _pairs(self, flow: CompiledFlow) -> Numbers:
+        return await self._marginals(flow, _MOST_PAIRS)
+
+    async def _density(self, flow: CompiledFlow) -> Numbers:
+        if flow.dim != 2 or flow.context_dim:
+            raise _unavailable("A density is drawn of models of two columns without context.")
+        told = _drawable({"samples": await self._samples(flow, None, rows=_ROWS)})
+        samples = told.pop("samples")
+        low, high = np.quantile(samples, (0.005, 0.995), axis=0)
+        margin = np.maximum(0.1 * (high - low), 1e-6 * np.abs(high))
+        margin[margin == 0] = 1.0
+        x, y = np.linspace(low - margin, high + margin, _GRID).T
+        grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+        log_prob = np.empty((len(grid), 1))
+        await self._apply(flow, lambda rows: (flow.log_prob(rows),), grid, log_prob)
+        with np.errstate(over="ignore"):
+            density = np.exp(log_prob)
+        finite = density <= _LARGEST
+        if not finite.any():
+            raise _unavailable("The density is finite nowhere near the samples.")
+        names = np.array(self.version.columns)
+        density = np.where(finite, density, np.nan).reshape(_GRID, _GRID)  # left white
+        return {**told, "names": names, "x": x, "y": y, "density": density}
+
+    async def _noise(self, flow: CompiledFlow) -> Numbers:
+        data = await in_thread(self._data)
+        if data is None or not flow.has_noise:
+            raise _unavailable("It takes the dataset, and a flow that maps data to noise.")
+        noise = np.empty((len(data), flow.dim))
+        await self._apply(flow, lambda rows: (flow.inverse(rows)[0],), data, noise)
+        told = _drawable({"noise": noise})
+        rows = len(told["noise"])
+        normal = [NormalDist().inv_cdf((index + 0.5) / rows) for index in range(rows)]
+        shown = slice(0, min(_MOST_PANELS, flow.dim))
+        names = np.array(self.version.columns[shown])
+        return {
+            **told,
+            "names": names,
+            "noise": told["noise"][:, shown],
+            "normal": np.array(normal),
+        }
+
+    async def _images(self, flow: CompiledFlow) -> Numbers:
+        if flow.dim < _MIN_IMAGE or round(flow.dim**0.5) ** 2 != flow.dim:
+            raise _unavailable("Pictures are drawn of models of square images.")
+        data = await in_thread(self._data)
+        return _drawable({"samples": await self._samples(flow, data, rows=_IMAGES)})
+
+    async def _samples(self, flow: CompiledFlow, data: Rows | None, *, rows: int) -> Rows:
+        context = None
+        if flow.context_dim:
+            if data is None:
+                raise _unavailable("The model is conditional, and its dataset is gone.")
+            context = data[:rows, flow.dim :]
+            rows = len(context)
+        step = fitting_rows(_CHUNK_ROWS, flow.row_bytes)
+        drawing = flow.iter_sample(rows, seed=0, chunk_rows=step, context=context)
+        drawn: list[Rows] = []
+        # Each chunk is a turn of the engine, so that scores need not wait for the picture.
+        for _ in range(-(-rows // step)):
+            terms = Terms(admitted=bool(drawn))
+            await self.engine.run(lambda *_: drawn.append(next(drawing)), rows=1, terms=terms)
+        return np.concatenate(drawn)
+
+    def _epochs(self, job_id: str) -> dict[str, Rows]:
+        """Read the curves of a training, a page of events at a time."""
+        told: list[tuple[float, ...]] = []
+        after = 0
+        while page := self.jobs.events(self.version.project, job_id, after=after, limit=_PAGE):
+            after = page[-1].seq
+            epochs = [event.data for event in page if event.event is EventKind.EPOCH]
+            for data in epochs:
+                at = data.get("epoch", data.get("iteration", len(told)))
+                told.append((_number(at), *(_number(data.get(name)) for name in _CURVES)))
+            if len(told) > _MOST_EPOCHS:
+                break
+        table = np.array(told).reshape(len(told), 1 + len(_CURVES))
+        return dict(zip(("at", *_CURVES), table.T, strict=True))
+
+    async def _apply(
+        self,
+        flow: CompiledFlow,
+        function: Callable[[Rows], tuple[Rows, ...]],
+        rows: Rows,
+        results: Rows,
+    ) -> None:
+        terms = Terms(row_bytes=flow.row_bytes)
+        await self.engine.apply(function, rows, results, key=object(), terms=terms)
+
+    def _data(self) -> Rows | None:
+        """Read some rows of the dataset, as the model sees them; None if it is gone."""
+        version = self.version
+        if version.dataset_id is None or version.target is not None:
+            return None
+        try:
+            dataset = self.registry.dataset(version.project, version.dataset_id)
+            file = self.blobs.path(dataset.key)
+        except (NotFoundError, BlobMissingError):
+            return None
+        names = [column["name"] for column in dataset.columns]
+        wanted = [names.index(name) for name in (*version.columns, *version.context_columns)]
+        table = np.load(file, mmap_mode="r", allow_pickle=False)
+        chosen = np.random.default_rng(0).permutation(len(table))[:_ROWS]
+        return np.asarray(table[np.sort(chosen)][:, wanted], dtype=np.float64)
+
+
+def _number(value: object) -> float:
+    number = float(value) if isinstance(value, int | float) else float("nan")
+    return number if abs(number) <= _LARGEST else float("nan")
+
+
+def _drawable(told: Mapping[str, Rows]) -> dict[str, Rows]:
+    """Keep the rows that can be drawn; `note` says how many others there are.
+
+    Args:
+        told: rows by the name of what they are.
+
+    Raises:
+        Problem: `plot-unavailable`: none of the rows can be drawn.
+    """
+    kept: dict[str, Rows] = {}
+    notes = []
+    for name, rows in told.items():
+        fine = (np.abs(rows) <= _LARGEST).all(axis=1)
+        kept[name] = np.where(np.abs(rows[fine]) < _LEAST, 0.0, rows[fine])
+        if not fine.all():
+            notes.append(f"{len(rows) - fine.sum()} of {len(rows)} rows of {name} are not finite")
+    if not any(map(len, kept.values())):
+        raise _unavailable(f"There is nothing to draw: {', '.join(notes)}.")
+    return {**kept, "note": np.array("\n".join(notes))}
+
+
+def _unavailable(detail: str) -> Problem:
+    return Problem("plot-unavailable", detail)

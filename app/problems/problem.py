@@ -1,0 +1,296 @@
+"""Errors as RFC 9457 problem+json, and the only table from domain error to problem."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from app.problems.problem_type import ProblemType
+from app.problems.types import PROBLEM_TYPES
+from models_store.errors import (
+    BlobCorruptError,
+    BlobError,
+    BlobMissingError,
+    CheckpointMismatchError,
+    ConflictError,
+    CursorError,
+    DatabaseBusyError,
+    DatabaseError,
+    DatasetInUseError,
+    IdempotencyReusedError,
+    JobFinalError,
+    JobNotResumableError,
+    LimitError,
+    ModelFileError,
+    NotFoundError,
+    PreconditionError,
+    RequestError,
+    ResultDeletedError,
+    ResultNotReadyError,
+    StorageFullError,
+    StoreError,
+    WrongStoreError,
+)
+from tables.errors import TableError, TablesError
+
+log = logging.getLogger(__name__)
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+_MAX_BYTES = 8000
+_MAX_ERRORS = 20
+_MAX_TEXT = 300
+_MAX_POINTER = 200
+
+# The nearest base class decides. Errors that carry a slug of their own are None.
+_DOMAIN_ERRORS: dict[type[StoreError | TablesError], str | None] = {
+    NotFoundError: "not-found",
+    DatasetInUseError: "dataset-in-use",
+    JobFinalError: "job-final",
+    JobNotResumableError: "job-not-resumable",
+    ResultNotReadyError: "result-not-ready",
+    ResultDeletedError: "result-deleted",
+    ConflictError: "conflict",
+    PreconditionError: "precondition",
+    IdempotencyReusedError: "idempotency-key-reused",
+    CursorError: "cursor",
+    LimitError: None,
+    RequestError: None,
+    TableError: None,
+    DatabaseBusyError: "db-busy",
+    DatabaseError: "db-unavailable",
+    StorageFullError: "storage-full",
+    BlobMissingError: "artifact-missing",
+    BlobCorruptError: "artifact-corrupt",
+    CheckpointMismatchError: "artifact-mismatch",
+    BlobError: "storage-unavailable",
+    WrongStoreError: "storage-unavailable",
+    ModelFileError: "checkpoint-invalid",
+}
+
+_HTTP_STATUSES = {
+    400: "bad-request",
+    404: "not-found",
+    405: "method-not-allowed",
+    406: "not-acceptable",
+    413: "limit-body",
+    415: "media-type",
+    422: "validation",
+    503: "overloaded",
+}
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """Where in the request something is wrong, and what.
+
+    Args:
+        detail: what it must be; never what it was.
+        pointer: JSON pointer into the body.
+        parameter: instead of a pointer, the name of a path, query or header parameter.
+    """
+
+    detail: str
+    pointer: str | None = None
+    parameter: str | None = None
+
+    def as_dict(self) -> dict[str, str]:
+        """The member of a problem's `errors`."""
+        where = (
+            {"pointer": _cut(self.pointer or "", _MAX_POINTER)}
+            if self.parameter is None
+            else {"parameter": _cut(self.parameter, _MAX_POINTER)}
+        )
+        return {**where, "detail": _cut(self.detail, _MAX_TEXT)}
+
+
+class Problem(Exception):  # noqa: N818  the term of RFC 9457
+    """An answer other than the one that was asked for; raise it anywhere below the middleware."""
+
+    def __init__(
+        self,
+        slug: str,
+        detail: str = "",
+        *,
+        status: int | None = None,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Describe the problem.
+
+        Args:
+            slug: a key of `PROBLEM_TYPES`.
+            detail: one sentence on this occurrence, without any of the caller's input.
+            status: where it differs from the type's usual one.
+            errors: the fields that are wrong.
+            headers: further response headers.
+            members: further members of the problem, such as a limit; they must be JSON.
+        """
+        self.type = PROBLEM_TYPES[slug]
+        self.detail = detail or self.type.explanation
+        self.status = self.type.status if status is None else status
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+        self.members = dict(members or {})
+        super().__init__(f"{slug}: {self.detail}")
+
+
+def problem_of(error: StoreError | TablesError) -> Problem:
+    """The problem that tells a caller about a domain error."""
+    base = next((known for known in type(error).__mro__ if known in _DOMAIN_ERRORS), None)
+    if base is None:
+        log.error("an error without a problem type", exc_info=error)
+        return Problem("internal", "The service met an error that it has no name for.")
+    errors: tuple[FieldError, ...] = ()
+    members: dict[str, Any] = {}
+    if isinstance(error, RequestError):
+        errors = (FieldError(error.detail, pointer=error.pointer),)
+        members = {} if error.position is None else {"position": error.position}
+    if isinstance(error, TableError):
+        members = {"column": error.column, "row": error.row}
+    slug = _DOMAIN_ERRORS[base] or str(getattr(error, "slug", "internal"))
+    detail = "" if isinstance(error, BlobError) else _cut(str(error), _MAX_TEXT)
+    return Problem(slug, detail, errors=errors, members=members)
+
+
+def problem_response(problem: Problem, *, request_id: str) -> Response:
+    """The HTTP answer for a problem: at most 8 kB, and nothing of the request in it."""
+    content: dict[str, Any] = {
+        "type": problem.type.uri,
+        "title": problem.type.title,
+        "status": problem.status,
+        "detail": _cut(problem.detail, _MAX_TEXT),
+        "instance": request_id,
+    }
+    headers = dict(problem.headers)
+    if problem.type.retry_after_s is not None:
+        headers.setdefault("Retry-After", str(problem.type.retry_after_s))
+    if problem.status in (408, 413):
+        headers["Connection"] = "close"  # the rest of the body is not read
+    body = _bounded_json(content, problem)
+    return Response(body, problem.status, headers, media_type=PROBLEM_MEDIA_TYPE)
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Make `app` answer every expected error as a problem."""
+    app.exception_handler(Problem)(_on_problem)
+    app.exception_handler(StoreError)(_on_domain_error)
+    app.exception_handler(TablesError)(_on_domain_error)
+    app.exception_handler(HTTPException)(_on_http_exception)
+    app.exception_handler(RequestValidationError)(_on_validation_error)
+
+
+def problem_responses(*slugs: str) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a route that may answer with these problems."""
+    by_status: dict[int, list[ProblemType]] = {}
+    for slug in slugs:
+        problem = PROBLEM_TYPES[slug]
+        by_status.setdefault(problem.status, []).append(problem)
+    return {status: response_object(types) for status, types in by_status.items()}
+
+
+def response_object(types: Sequence[ProblemType]) -> dict[str, Any]:
+    """The OpenAPI response object of problems that share a status."""
+    return {
+        "description": "; ".join(f"{problem.title} (`{problem.slug}`)" for problem in types),
+        "content": {
+            PROBLEM_MEDIA_TYPE: {
+                "schema": {"$ref": "#/components/schemas/Problem"},
+                "examples": {problem.slug: {"value": _example(problem)} for problem in types},
+            }
+        },
+    }
+
+
+def request_id_of(request: Request) -> str:
+    """The request's id, which the middleware chose."""
+    return str(getattr(request.state, "request_id", "unknown"))
+
+
+def _example(problem: ProblemType) -> dict[str, Any]:
+    return {
+        "type": problem.uri,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.explanation,
+        "instance": "0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
+    }
+
+
+async def _on_problem(request: Request, error: Problem) -> Response:
+    return problem_response(error, request_id=request_id_of(request))
+
+
+async def _on_domain_error(request: Request, error: StoreError | TablesError) -> Response:
+    return problem_response(problem_of(error), request_id=request_id_of(request))
+
+
+async def _on_http_exception(request: Request, error: HTTPException) -> Response:
+    slug = _HTTP_STATUSES.get(
+        error.status_code, "bad-request" if error.status_code < 500 else "internal"
+    )
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_allowed_methods(request))
+    problem = Problem(slug, status=error.status_code, headers=headers)
+    return problem_response(problem, request_id=request_id_of(request))
+
+
+async def _on_validation_error(request: Request, error: RequestValidationError) -> Response:
+    found = error.errors()
+    errors = [FieldError(_parameter_detail(item), parameter=str(item["loc"][-1])) for item in found]
+    unknown = any(item["type"] == "extra_forbidden" for item in found)
+    problem = Problem(
+        "unknown-parameter" if unknown else "validation",
+        "A parameter of the request is not valid; see `errors`.",
+        errors=errors,
+    )
+    return problem_response(problem, request_id=request_id_of(request))
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Return the methods of every route with the path's template; the router names one route's only."""
+    path = request.scope["path"]
+    routes = list(iter_route_contexts(request.app.routes))
+    template = next(route.path_format for route in routes if route.path_regex.match(path))
+    methods: set[str] = set()
+    for route in routes:
+        if route.path_format == template:
+            methods |= route.methods or set()
+    if "GET" in methods:
+        methods.add("HEAD")  # see `app.http.head`
+    return sorted(methods)
+
+
+def _parameter_detail(item: Mapping[str, Any]) -> str:
+    if item["type"] == "extra_forbidden":
+        return "There is no such parameter."
+    return str(item["msg"])
+
+
+def _bounded_json(content: dict[str, Any], problem: Problem) -> bytes:
+    """`content` with as much of the problem's members and errors as the size allows."""
+    body = _json(content)
+    if problem.members and len(whole := _json({**problem.members, **content})) <= _MAX_BYTES:
+        content, body = {**problem.members, **content}, whole
+    shown = [error.as_dict() for error in problem.errors[:_MAX_ERRORS]]
+    while shown and len(whole := _json({**content, "errors": shown})) > _MAX_BYTES:
+        shown.pop()
+    return whole if shown else body
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return text.encode(errors="replace")
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

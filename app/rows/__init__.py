@@ -1,0 +1,1 @@
+"""Rows in requests and responses: codecs by media type."""

@@ -1,0 +1,82 @@
+"""Every format that rows travel in: how it is read, and how it is written.
+
+A new format is a member of `TableFormat` with its media type and its parser (`models_store`), and
+one entry here.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+
+from app.rows.answer_table import AnswerTable
+from app.rows.arrow_bodies import read_arrow
+from app.rows.arrow_encoders import ArrowEncoder, ParquetEncoder
+from app.rows.body import Incoming
+from app.rows.decode import read_table
+from app.rows.encode import CsvEncoder, Encoder, JsonEncoder, NdjsonEncoder, NpyEncoder
+from app.rows.json_rows import decode_json, read_json
+from app.rows.npy import decode_npy, read_npy
+from app.rows.shape import Floats, RowsShape
+from app.settings import ApiSettings
+from tables.formats import MEDIA_TYPES, TableFormat
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A format.
+
+    Args:
+        format: what it is.
+        read: from a body to arrays of rows, each of the model's columns in their order. It raises
+            `Problem` for what is wrong with the body.
+        encoder: makes what writes an answer.
+        decode: from a whole body to its rows, the shortest way for one that is brief.
+        brief_bytes: the largest body that is brief.
+        text: whether it is text, which compresses well; floats do not.
+        limited_as_json: whether a body is held in memory, so that the limit of JSON applies.
+    """
+
+    format: TableFormat
+    read: Callable[[Incoming], AsyncGenerator[Floats, None]]
+    encoder: Callable[[AnswerTable], Encoder]
+    decode: Callable[[bytes, RowsShape], Floats] | None = None
+    brief_bytes: int = 0
+    text: bool = False
+    limited_as_json: bool = False
+
+    @property
+    def media_type(self) -> str:
+        """Its name in `Content-Type` and `Accept`."""
+        return _MEDIA_TYPES[self.format]
+
+    def max_bytes(self, settings: ApiSettings) -> int:
+        """The largest body of rows."""
+        return settings.max_json_bytes if self.limited_as_json else settings.max_score_bytes
+
+
+_MEDIA_TYPES = {kind: media_type for media_type, kind in MEDIA_TYPES.items()}
+
+CODECS = (
+    Codec(
+        TableFormat.JSON,
+        read_json,
+        JsonEncoder,
+        decode=decode_json,
+        brief_bytes=64 * 1024,
+        text=True,
+        limited_as_json=True,
+    ),
+    Codec(TableFormat.NDJSON, read_table, NdjsonEncoder, text=True),
+    Codec(TableFormat.CSV, read_table, CsvEncoder, text=True),
+    Codec(
+        TableFormat.NPY,
+        read_npy,
+        NpyEncoder,
+        decode=decode_npy,
+        brief_bytes=2 * 1024 * 1024,
+    ),
+    Codec(TableFormat.ARROW, read_arrow, ArrowEncoder),
+    Codec(TableFormat.PARQUET, read_table, ParquetEncoder),
+)
+"""The formats; the first is the one for callers who do not mind."""
+
+BY_MEDIA_TYPE = {codec.media_type: codec for codec in CODECS}

@@ -1,0 +1,108 @@
+"""The OpenAPI description of rows in every format, which FastAPI cannot infer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from app.rows.answer_table import AnswerTable, Chunk, Part
+from app.rows.codecs import CODECS, Codec
+from tables.formats import TableFormat
+
+Rows = Sequence[Sequence[float]]
+
+_BINARY = {"type": "string", "format": "binary"}
+_TEXT = {"type": "string"}
+_ROW_LIST = {
+    "type": "array",
+    "minItems": 1,
+    "items": {"type": "array", "minItems": 1, "items": {"type": ["number", "null"]}},
+}
+_NAMED_ROW_LIST = {
+    "type": "array",
+    "minItems": 1,
+    "items": {"type": "object", "additionalProperties": {"type": ["number", "null"]}},
+}
+_NAMES = {"type": "array", "items": {"type": "string"}}
+_ROWS_OBJECT = {
+    "type": "object",
+    "required": ["rows"],
+    "properties": {
+        "rows": {"anyOf": [_ROW_LIST, _NAMED_ROW_LIST]},
+        "columns": {**_NAMES, "description": "What the values of rows that are lists are called."},
+    },
+    "additionalProperties": False,
+}
+
+
+def rows_content(columns: Sequence[str], rows: Rows) -> dict[str, Any]:
+    """The `content` of a body of rows.
+
+    Args:
+        columns: those of the example.
+        rows: the example.
+    """
+    return {codec.media_type: _request_media(codec, columns, rows) for codec in CODECS}
+
+
+def upload_content(columns: Sequence[str], rows: Rows) -> dict[str, Any]:
+    """The `content` of the upload of a table, CSV first; as `rows_content`."""
+    content = rows_content(columns, rows)
+    json_media = content["application/json"]
+    json_media["schema"] = {"anyOf": [_ROWS_OBJECT, _ROW_LIST, _NAMED_ROW_LIST]}
+    return {"text/csv": content.pop("text/csv"), **content}
+
+
+def rows_answer_content(
+    schema: Mapping[str, Any], *, example: Mapping[str, Any], columns: Sequence[str]
+) -> dict[str, Any]:
+    """The `content` of an answer of rows.
+
+    Args:
+        schema: of the JSON form.
+        example: of the JSON form; its `rows`, or else its lists of numbers, are the columns.
+        columns: of the other forms.
+    """
+    lists = [value for name, value in example.items() if name not in ("columns", "row_errors")]
+    lists = [value for value in lists if isinstance(value, list)]
+    rows = np.column_stack([np.array(value, dtype=np.float64) for value in lists]).tolist()
+    content: dict[str, Any] = {}
+    for codec in CODECS:
+        if codec.format is TableFormat.JSON:
+            content[codec.media_type] = {"schema": schema, "example": example}
+        elif codec.text:
+            content[codec.media_type] = {"schema": _TEXT, "example": _text(codec, columns, rows)}
+        else:
+            content[codec.media_type] = {"schema": _BINARY}
+    return content
+
+
+def _request_media(codec: Codec, columns: Sequence[str], rows: Rows) -> dict[str, Any]:
+    if codec.format is TableFormat.JSON:
+        objects = [dict(zip(columns, row, strict=True)) for row in rows]
+        examples = {
+            "lists": {"summary": "Rows as lists", "value": {"rows": rows}},
+            "objects": {"summary": "Rows as objects keyed by column", "value": {"rows": objects}},
+            "named": {
+                "summary": "Rows as lists, with names",
+                "value": {"columns": columns, "rows": rows},
+            },
+        }
+        return {"schema": _ROWS_OBJECT, "examples": examples}
+    if codec.text:
+        return {"schema": _TEXT, "example": _text(codec, columns, rows)}
+    return {"schema": _BINARY}
+
+
+def _text(codec: Codec, columns: Sequence[str], rows: Rows) -> str:
+    values = np.array(rows, dtype=np.float64)
+    answer = AnswerTable(
+        columns=columns,
+        parts=[Part("rows", 0, len(columns))],
+        rows=len(values),
+        dtype=values.dtype,
+        members={},
+    )
+    encoder = codec.encoder(answer)
+    pieces = [encoder.start(), encoder.rows(Chunk(values)), *encoder.end()]
+    return b"".join(pieces).decode()

@@ -1,0 +1,169 @@
+"""From arrays to text and npy, a chunk at a time."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import numpy as np
+import orjson
+
+from app.rows.answer_table import AnswerTable, Chunk, Codes, row_errors
+from app.rows.npy import npy_header, npy_values
+from app.rows.shape import Floats
+from tables.writers import csv_header
+
+Piece = bytes | memoryview
+
+_ERRORS_A_PIECE = 1000
+
+
+class Encoder(ABC):
+    """Writes one answer: `start`, then every chunk of rows, then `end`.
+
+    With more than one `passes`, all rows come again after each `turn`.
+    """
+
+    passes = 1
+
+    def __init__(self, answer: AnswerTable) -> None:
+        """Prepare to write `answer`."""
+        self.answer = answer
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the whole, where they are known before the rows are."""
+        return None
+
+    def start(self) -> bytes:
+        """What comes before the rows."""
+        return b""
+
+    @abstractmethod
+    def rows(self, chunk: Chunk) -> Piece:
+        """Some rows; nothing while they are only gathered."""
+
+    def turn(self) -> bytes:
+        """What comes between two passes."""
+        return b""
+
+    def end(self) -> Iterator[Piece]:
+        """What comes after the rows."""
+        yield from ()
+
+
+class JsonEncoder(Encoder):
+    """One object: members, the parts as lists, and why rows have null."""
+
+    def __init__(self, answer: AnswerTable) -> None:
+        """Prepare to write `answer`."""
+        super().__init__(answer)
+        self.passes = len(answer.parts)
+        self._pass = 0
+        self._done = 0
+        self._codes: list[tuple[int, Codes]] = []
+
+    def start(self) -> bytes:
+        """The members that are not rows."""
+        head = orjson.dumps(dict(self.answer.members))[:-1]
+        comma = b"," if self.answer.members else b""
+        return head + comma + self._opening()
+
+    def rows(self, chunk: Chunk) -> bytes:
+        """Rows between the brackets of the part's list."""
+        if self._pass == 0 and chunk.codes is not None and self.answer.explains:
+            self._codes.append((self._done, chunk.codes))
+        comma = b"," if self._done else b""
+        self._done += len(chunk.values)
+        return comma + _json_values(self.answer.parts[self._pass].of(chunk.values))
+
+    def turn(self) -> bytes:
+        """The end of one list and the start of the next."""
+        self._pass += 1
+        self._done = 0
+        return b"]," + self._opening()
+
+    def end(self) -> Iterator[bytes]:
+        """The end of the last list, and the explanations."""
+        if not self.answer.explains:
+            yield b"]}"
+            return
+        yield b'],"row_errors":['
+        comma = b""
+        for start, codes in self._codes:
+            for first in range(0, len(codes), _ERRORS_A_PIECE):
+                part = codes[first : first + _ERRORS_A_PIECE]
+                errors = list(row_errors(part, start=start + first))
+                if errors:
+                    yield comma + orjson.dumps(errors)[1:-1]
+                    comma = b","
+        yield b"]}"
+
+    def _opening(self) -> bytes:
+        return orjson.dumps(self.answer.parts[self._pass].name) + b":["
+
+
+class NdjsonEncoder(Encoder):
+    """One object a row, keyed by column."""
+
+    def __init__(self, answer: AnswerTable) -> None:
+        """Prepare to write `answer`."""
+        super().__init__(answer)
+        keys = [orjson.dumps(name).replace(b"%", b"%%") for name in answer.columns]
+        self._template = b"{" + b",".join(key + b":%b" for key in keys) + b"}\n"
+        self._done = 0
+
+    def rows(self, chunk: Chunk) -> bytes:
+        """A line a row; one that is not finite says why."""
+        numbers = _json_values(chunk.values.reshape(-1)).split(b",")
+        text = (self._template * len(chunk.values)) % tuple(numbers)
+        if chunk.codes is not None and self.answer.explains:
+            lines = text.split(b"\n")
+            for error in row_errors(chunk.codes, start=0):
+                index = error["row"]
+                explained = orjson.dumps({**error, "row": self._done + index})
+                lines[index] = lines[index][:-1] + b',"row_error":' + explained + b"}"
+            text = b"\n".join(lines)
+        self._done += len(chunk.values)
+        return text
+
+
+class CsvEncoder(Encoder):
+    """A header and one line a row; what is not finite is `nan`, `inf` or `-inf`."""
+
+    def start(self) -> bytes:
+        """The header, whose names no spreadsheet runs as formulas."""
+        return csv_header(self.answer.columns)
+
+    def rows(self, chunk: Chunk) -> bytes:
+        """A line a row."""
+        if chunk.codes is None:
+            rows = _json_values(chunk.values)
+            return rows[1:-1].replace(b"],[", b"\r\n") + b"\r\n"
+        lines = [",".join(map(str, row)) for row in chunk.values]
+        return "\r\n".join([*lines, ""]).encode()
+
+
+class NpyEncoder(Encoder):
+    """One array of all rows."""
+
+    @property
+    def size(self) -> int:
+        """The header tells how many rows there are, so all is known."""
+        return len(self.start()) + self.answer.dtype.itemsize * int(np.prod(self._shape))
+
+    def start(self) -> bytes:
+        """The header."""
+        return npy_header(self.answer.dtype, self._shape)
+
+    def rows(self, chunk: Chunk) -> memoryview:
+        """The values as they are, not copied."""
+        return npy_values(chunk.values)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        rows = self.answer.rows
+        return (rows,) if self.answer.flat else (rows, len(self.answer.columns))
+
+
+def _json_values(values: Floats) -> bytes:
+    """Values as they stand between the brackets of a JSON list; null for what is not finite."""
+    return orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]

@@ -1,0 +1,115 @@
+"""An answer of rows in the format and the content coding that the caller likes."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.fairness.turns import in_thread
+from app.http.accept import IDENTITY, best_coding, listed
+from app.http.content_codings import CODINGS, Compressor
+from app.http.streaming import StreamedResponse
+from app.rows.answer_table import AnswerTable, Chunk
+from app.rows.codecs import Codec
+from app.rows.encode import Encoder, Piece
+
+Chunks = Callable[[], AsyncGenerator[Chunk, None]]
+
+ROWS_VARY = {"Vary": "Accept, Accept-Encoding"}
+"""Headers that an answer of rows depends on, for caches."""
+
+_SMALL_VALUES = 32_768
+_MIN_PACKED_BYTES = 4096
+_TEXT_CODINGS = (*CODINGS, IDENTITY)
+_BINARY_CODINGS = (IDENTITY, *CODINGS)  # floats hardly get smaller, and take time to
+
+
+def respond_at_once(
+    request: Request,
+    codec: Codec,
+    answer: AnswerTable,
+    chunk: Chunk,
+    *,
+    headers: Mapping[str, str],
+) -> Response | None:
+    """The whole answer, of one small chunk; None when it is too large for that."""
+    if chunk.values.size > _SMALL_VALUES:
+        return None
+    encoder = codec.encoder(answer)
+    pieces: list[Piece] = [encoder.start(), _rows(encoder, chunk)]
+    for _ in range(1, encoder.passes):
+        pieces += [encoder.turn(), _rows(encoder, chunk)]
+    body = b"".join([*pieces, *encoder.end()])
+    headers = {**headers, **ROWS_VARY}
+    coding = _coding(request, codec) if len(body) >= _MIN_PACKED_BYTES else IDENTITY
+    if coding != IDENTITY:
+        compressor = CODINGS[coding].compressor()
+        body = compressor.compress(body) + compressor.finish()
+        headers["Content-Encoding"] = coding
+    return Response(body, media_type=codec.media_type, headers=headers)
+
+
+def respond_in_pieces(
+    request: Request,
+    codec: Codec,
+    answer: AnswerTable,
+    chunks: Chunks,
+    *,
+    headers: Mapping[str, str],
+    filling: "asyncio.Task[None] | None" = None,
+) -> Response:
+    """An answer that is made while it is sent.
+
+    Args:
+        request: what is answered.
+        codec: the format.
+        answer: all but the rows.
+        chunks: the rows, once for each pass that the format takes.
+        headers: further headers.
+        filling: as long as it goes on, there are more rows to come from the request.
+    """
+    coding = _coding(request, codec)
+    headers = {**headers, **ROWS_VARY}
+    encoder = codec.encoder(answer)
+    compressor: Compressor | None = None
+    if coding != IDENTITY:
+        compressor = CODINGS[coding].compressor()
+        headers["Content-Encoding"] = coding
+    elif encoder.size is not None:
+        headers["Content-Length"] = str(encoder.size)
+    pieces = _pieces(encoder, chunks, compressor)
+    return StreamedResponse(pieces, media_type=codec.media_type, headers=headers, filling=filling)
+
+
+def _coding(request: Request, codec: Codec) -> str:
+    offered = _TEXT_CODINGS if codec.text else _BINARY_CODINGS
+    return best_coding(listed(request.headers, "accept-encoding"), offered)
+
+
+def _rows(encoder: Encoder, chunk: Chunk) -> Piece:
+    return encoder.rows(chunk) if len(chunk.values) else b""
+
+
+async def _pieces(
+    encoder: Encoder, chunks: Chunks, compressor: Compressor | None
+) -> AsyncGenerator[Piece, None]:
+    def pack(make: Callable[[], Piece]) -> Piece:
+        piece = make()
+        return compressor.compress(piece) if compressor is not None and piece else piece
+
+    yield pack(encoder.start)
+    for number in range(encoder.passes):
+        if number > 0:
+            yield pack(encoder.turn)
+        async with aclosing(chunks()) as rows:
+            async for chunk in rows:
+                # Also where nothing is made yet: whoever sends it looks whether the caller has left.
+                yield await in_thread(pack, partial(_rows, encoder, chunk))
+    rest = encoder.end()
+    while made := await in_thread(pack, partial(next, rest, b"")):
+        yield made
+    if compressor is not None:
+        yield compressor.finish()

@@ -1,0 +1,215 @@
+"""The OpenAPI description of what a model is asked."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.problems.problem import problem_responses
+from app.rows.docs import rows_answer_content, rows_content
+
+_NUMBER_OR_NULL = {"type": ["number", "null"]}
+_VALUES = {"type": "array", "items": _NUMBER_OR_NULL}
+_MODEL = {"type": "string", "description": "The version that answered, as `name:version`."}
+
+EXAMPLE_COLUMNS = [f"x{number}" for number in range(1, 10)]
+# Two rows of the table that the quickstart's model `shuttle` is trained on.
+EXAMPLE_ROWS = [
+    [50.0, 21.0, 77.0, 0.0, 28.0, 0.0, 27.0, 48.0, 22.0],
+    [55.0, 0.0, 92.0, 0.0, 0.0, 26.0, 36.0, 92.0, 56.0],
+]
+EXAMPLE_NOISE = [
+    [0.1, -0.4, 0.7, 0.0, 1.2, -0.9, 0.3, 0.5, -1.1],
+    [1.5, 0.2, -0.3, 0.8, 0.0, 0.6, -0.7, 0.4, 0.1],
+]
+
+_ROW_ERRORS = {
+    "type": "array",
+    "description": "Why rows have null in the answer.",
+    "items": {
+        "type": "object",
+        "required": ["row", "code", "detail"],
+        "properties": {
+            "row": {"type": "integer", "minimum": 0},
+            "code": {"type": "string", "enum": ["non_finite", "non_finite_input"]},
+            "detail": {"type": "string"},
+        },
+    },
+}
+_X_MODEL = {"X-Model": {"description": _MODEL["description"], "schema": {"type": "string"}}}
+_X_SEED = {"X-Seed": {"description": "What the rows follow from.", "schema": {"type": "integer"}}}
+_FAILURES = (
+    "not-found",
+    "not-acceptable",
+    "overloaded",
+    "limit-memory",
+    "limit-parameters",
+    "artifact-missing",
+    "artifact-corrupt",
+    "artifact-mismatch",
+)
+_ROW_FAILURES = (
+    *_FAILURES,
+    "batch-empty",
+    "batch-shape",
+    "batch-value",
+    "dimension-mismatch",
+    "columns-mismatch",
+    "limit-rows",
+    "array-parse",
+    "array-dtype",
+)
+
+
+TIMEOUT_PARAMETER: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "X-Request-Timeout",
+            "in": "header",
+            "required": False,
+            "description": "Seconds after which work that has not begun is answered 503.",
+            "schema": {"type": "number", "exclusiveMinimum": 0},
+        }
+    ]
+}
+
+
+_EARLY_PARAMETER: dict[str, Any] = {
+    "name": "Prefer",
+    "in": "header",
+    "required": False,
+    "description": "`early-answer`: begin the answer to a large npy body before all of it has come."
+    " Only without a proxy that stops sending a body once its answer has begun, as nginx does.",
+    "schema": {"type": "string"},
+    "examples": {
+        "none": {"summary": "The answer begins when the body has ended", "value": ""},
+        "early": {"summary": "It may begin with the first rows", "value": "early-answer"},
+    },
+}
+
+
+def rows_body(example: list[list[float]]) -> dict[str, Any]:
+    """The `openapi_extra=` of a route that reads rows.
+
+    Args:
+        example: what Swagger UI sends.
+    """
+    content = rows_content(EXAMPLE_COLUMNS, example)
+    parameters = [*TIMEOUT_PARAMETER["parameters"], _EARLY_PARAMETER]
+    return {"requestBody": {"required": True, "content": content}, "parameters": parameters}
+
+
+def log_prob_responses() -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of `log_prob`."""
+    properties = {
+        "log_prob": {**_VALUES, "description": "Nats, one a row; null: see `row_errors`."},
+        "row_errors": _ROW_ERRORS,
+    }
+    example = {"model": "shuttle:1", "log_prob": [-18.2, -21.7], "row_errors": []}
+    return {
+        200: _answer(
+            properties,
+            example,
+            columns=["log_prob"],
+            description="The log densities: a column `log_prob`. npy: a 1-D float64 array.",
+        ),
+        **problem_responses(*_ROW_FAILURES),
+    }
+
+
+def score_responses() -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of `score`."""
+    properties = {
+        "log_prob": {**_VALUES, "description": "Nats, one a row; null: see `row_errors`."},
+        "quantile": {
+            "type": "array",
+            "items": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
+            "description": "Ranks among held-out rows. A density of 0 has rank 0.",
+        },
+        "row_errors": _ROW_ERRORS,
+    }
+    example = {
+        "model": "shuttle:1",
+        "log_prob": [-18.2, -41.7],
+        "quantile": [0.37, 0.0012],
+        "row_errors": [],
+    }
+    return {
+        200: _answer(
+            properties,
+            example,
+            columns=["log_prob", "quantile"],
+            description="Two columns, `log_prob` and `quantile`. npy: a 2-D float64 array.",
+        ),
+        **problem_responses(*_ROW_FAILURES, "score-unavailable"),
+    }
+
+
+def transform_responses(side: str) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of `inverse` and `forward`.
+
+    Args:
+        side: what the rows of the answer are.
+    """
+    properties = {
+        "rows": {"type": "array", "items": _VALUES, "description": side},
+        "log_det": {**_VALUES, "description": "Log absolute determinants, one a row."},
+        "row_errors": _ROW_ERRORS,
+    }
+    example = {
+        "model": "shuttle:1",
+        "rows": EXAMPLE_NOISE,
+        "log_det": [-3.1, -2.8],
+        "row_errors": [],
+    }
+    answer = _answer(
+        properties,
+        example,
+        columns=[*EXAMPLE_COLUMNS, "log_det"],
+        description=f"{side} Other forms than JSON have one column more than the model has; the"
+        " last one is `log_det`. npy: a 2-D float64 array.",
+    )
+    failures = problem_responses(*_ROW_FAILURES, "model-without-noise")
+    return {200: answer, **failures}
+
+
+def sample_responses() -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of `sample`."""
+    properties = {
+        "seed": {"type": "integer", "description": "What the rows follow from."},
+        "columns": {"type": "array", "items": {"type": "string"}},
+        "rows": {"type": "array", "items": _VALUES},
+        "row_errors": _ROW_ERRORS,
+    }
+    example = {
+        "model": "shuttle:1",
+        "seed": 7,
+        "columns": EXAMPLE_COLUMNS,
+        "rows": EXAMPLE_ROWS,
+        "row_errors": [],
+    }
+    answer = _answer(
+        properties,
+        example,
+        columns=EXAMPLE_COLUMNS,
+        description="The rows, streamed when large. npy: a 2-D float64 array.",
+    )
+    answer["headers"] |= _X_SEED
+    return {200: answer, **problem_responses(*_FAILURES, "limit-samples", "context-mismatch")}
+
+
+def _answer(
+    properties: Mapping[str, Any],
+    example: Mapping[str, Any],
+    *,
+    columns: list[str],
+    description: str,
+) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "required": ["model", *properties],
+        "properties": {"model": _MODEL, **properties},
+    }
+    return {
+        "description": description,
+        "headers": dict(_X_MODEL),
+        "content": rows_answer_content(schema, example=example, columns=columns),
+    }

@@ -1,0 +1,157 @@
+"""What a trained flow is asked: how likely are these rows, where do they come from, more of them.
+
+These are the hot routes: they answer raw requests, and OpenAPI has their description from
+`app.scoring.docs`.
+"""
+
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Path, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.http.json_body import json_request
+from app.problems.problem import Problem
+from app.rows.shape import Floats
+from app.scoring.docs import (
+    EXAMPLE_NOISE,
+    EXAMPLE_ROWS,
+    TIMEOUT_PARAMETER,
+    log_prob_responses,
+    rows_body,
+    sample_responses,
+    score_responses,
+    transform_responses,
+)
+from app.scoring.raw_route import RawRoute
+from app.scoring.request import ScoreRequest, Space
+from app.scoring.samples import SampleRequest, Sampling
+from flows import CompiledFlow, rank_among
+
+Ref = Annotated[
+    str,
+    Path(
+        max_length=140,
+        description="`name` (its alias `production` if set, else the newest version), `name@alias`"
+        " or `name:version`.",
+        examples=["shuttle"],
+    ),
+]
+SpaceQuery = Annotated[
+    Space,
+    Query(
+        description="`data`: rows in the data's own units. `model`: rows as the flow sees them,"
+        " standardised."
+    ),
+]
+_SAMPLE_EXAMPLES = {
+    "reproducible": {"summary": "The same rows each time", "value": {"n": 5, "seed": 7}}
+}
+
+
+router = APIRouter(prefix="/v1/models", tags=["scores"], route_class=RawRoute)
+
+
+@router.post(
+    "/{ref}/log_prob",
+    operation_id="log_prob",
+    summary="How likely are these rows?",
+    response_class=Response,
+    openapi_extra=rows_body(EXAMPLE_ROWS),
+    responses=log_prob_responses(),
+)
+async def log_prob(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
+    """The log density of each row, in nats.
+
+    A row outside the range of the model has null and an entry in `row_errors`; the others are not
+    affected. In npy it is -inf or NaN.
+    """
+    score = await ScoreRequest.of(request, ref, space)
+
+    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats]:
+        return (flow.log_prob(rows, space=space),)
+
+    return await score.answer_log_prob(compute)
+
+
+@router.post(
+    "/{ref}/score",
+    operation_id="score",
+    summary="How unusual are these rows?",
+    response_class=Response,
+    openapi_extra=rows_body(EXAMPLE_ROWS),
+    responses=score_responses(),
+)
+async def score(request: Request, ref: Ref) -> Response:
+    """The log density of each row, and its rank among rows that the model was not trained on.
+
+    `quantile` goes from 0, less likely than all held-out rows, to 1, likelier than all: below
+    0.01 are the rows that are as unusual as one in a hundred. It is the same for all models,
+    which log densities are not.
+    """
+    wanted = await ScoreRequest.of(request, ref, "data")
+    if wanted.version.held_out is None:
+        raise Problem("score-unavailable")
+    quantiles = np.array(wanted.version.held_out["quantiles"])
+
+    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
+        log_prob = flow.log_prob(rows)
+        return log_prob, rank_among(log_prob, quantiles)
+
+    return await wanted.answer_score(compute)
+
+
+@router.post(
+    "/{ref}/sample",
+    operation_id="sample",
+    summary="More rows like these",
+    response_class=Response,
+    openapi_extra=json_request(SampleRequest, examples=_SAMPLE_EXAMPLES) | TIMEOUT_PARAMETER,
+    responses=sample_responses(),
+)
+async def sample(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
+    """Rows drawn from the model. The same seed gives the same rows from the same version."""
+    sampling = await Sampling.of(await ScoreRequest.of(request, ref, space))
+    return await sampling.answer()
+
+
+@router.post(
+    "/{ref}/inverse",
+    operation_id="inverse",
+    summary="From data to noise",
+    response_class=Response,
+    openapi_extra=rows_body(EXAMPLE_ROWS),
+    responses=transform_responses("The noise that the rows come from."),
+)
+async def inverse(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
+    """The standard normal noise that each row comes from, and the log determinant of the way."""
+    score = await ScoreRequest.of(request, ref, space)
+
+    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
+        if not flow.has_noise:
+            raise Problem(
+                "model-without-noise",
+                "This model gives densities and samples; there is no map between data and noise.",
+            )
+        return flow.inverse(rows, space=space)
+
+    return await score.answer_transformed(compute, "inverse")
+
+
+@router.post(
+    "/{ref}/forward",
+    operation_id="forward",
+    summary="From noise to data",
+    response_class=Response,
+    openapi_extra=rows_body(EXAMPLE_NOISE),
+    responses=transform_responses("The data that the noise becomes."),
+)
+async def forward(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
+    """The data that each row of noise becomes, and the log determinant of the way."""
+    score = await ScoreRequest.of(request, ref, space)
+
+    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
+        return flow.forward(rows, space=space)
+
+    return await score.answer_transformed(compute, "forward")

@@ -1,0 +1,1 @@
+"""The server process: startup, job queue, limits and readiness."""

@@ -1,0 +1,181 @@
+"""What surrounds every request: its id, security headers, the access log, metrics, the last catch."""
+
+import asyncio
+import logging
+import re
+import time
+from random import Random
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.auth.callers import Caller
+from app.connections.protocol import is_lost
+from app.engine.engine import OverloadedError
+from app.metrics import Metrics
+from app.problems.problem import Problem, problem_of, problem_response
+from models_store.errors import StoreError
+from models_store.process.log_limits import LIMITED
+from models_store.process.logs import request_id as logged_request_id
+from tables.errors import TablesError
+
+log = logging.getLogger(__name__)
+
+CLIENT_LEFT = 499
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+# Whoever puts a key into a path has no use for it, but it need not be in the log.
+_KEY_SECRET = re.compile(r"(key_[0-9a-f]{32})\.[0-9a-f]+")
+_QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
+_EVENTS = b"text/event-stream; charset=utf-8"
+_SECURITY_HEADERS = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+)
+_ids = Random()  # noqa: S311  ids tell requests apart; nothing rests on their being secret
+
+
+class RequestMiddleware:
+    """The outermost layer: nothing that a request does escapes it."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _identify(scope)
+        answer = _Answer(send, request_id)
+        began = time.perf_counter()
+        logged = logged_request_id.set(request_id)
+        self._metrics.in_flight.inc()
+        try:
+            await self._serve(scope, receive, answer)
+        finally:
+            self._metrics.in_flight.dec()
+            answer.end(lost=is_lost(scope))
+            self._record(scope, answer, seconds=time.perf_counter() - began)
+            logged_request_id.reset(logged)
+
+    async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        try:
+            await self._app(scope, receive, answer.send)
+        except ClientDisconnect:
+            answer.abandon()
+        except (Exception, asyncio.CancelledError) as error:
+            problem = _problem(error)
+            # Too late for another answer: the server cuts the connection. A cancelled request is
+            # answered only where the server cancels it, which is when it stops.
+            stops = scope["app"].state.stopping.is_set()
+            if answer.started or (isinstance(error, asyncio.CancelledError) and not stops):
+                answer.status = problem.status
+                raise
+            response = problem_response(problem, request_id=answer.request_id)
+            await response(scope, receive, answer.send)
+
+    def _record(self, scope: Scope, answer: "_Answer", *, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        method = str(scope["method"])
+        self._metrics.observe(method=method, route=route, status=answer.status, seconds=seconds)
+        level = logging.DEBUG if route in _QUIET_ROUTES else logging.INFO
+        verb = "answered"
+        if answer.broken:
+            self._metrics.observe_broken(route=route, by_caller=answer.status == CLIENT_LEFT)
+            verb = "broke off its answer:"
+        path = _KEY_SECRET.sub(r"\1.***", str(scope["path"]))[:200]
+        caller: Caller | None = scope["state"].get("caller")
+        extra = {} if caller is None else {"key_id": caller.key_id, "project": caller.project}
+        if caller is None or (caller.key_id is None and 400 <= answer.status < 500):
+            extra[LIMITED] = "requests without a key"
+        values = method[:16], path, verb, answer.status, seconds
+        log.log(level, "%s %s %s %d in %.4f s", *values, extra=extra)
+
+
+class _Answer:
+    """Adds the headers that every answer has, and notes what became of it.
+
+    Attributes:
+        request_id: id of the request.
+        status: of the answer, or of what broke it.
+        started: its headers have left.
+        broken: they have, and the rest has not.
+    """
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self.request_id = request_id
+        self.status = CLIENT_LEFT
+        self.started = False
+        self.broken = False
+        self._complete = False
+        self._endless = False
+
+    def abandon(self) -> None:
+        """Note that the caller has left."""
+        self.status = CLIENT_LEFT
+
+    def end(self, *, lost: bool) -> None:
+        """Note that nothing more is sent.
+
+        Args:
+            lost: the connection was lost before all was sent; so ends every stream of events.
+        """
+        if self.started and lost and not self._endless:
+            self.status = CLIENT_LEFT
+            self._complete = False
+        self.broken = self.started and not self._complete
+
+    async def send(self, message: Message) -> None:
+        """Pass an ASGI message on."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            self.status = message["status"]
+            headers = list(message.get("headers", ()))
+            given = {name for name, _ in headers}
+            headers.append((b"x-request-id", self.request_id.encode()))
+            headers += [header for header in _SECURITY_HEADERS if header[0] not in given]
+            message["headers"] = headers
+            self._endless = (b"content-type", _EVENTS) in headers
+        await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._complete = True
+
+
+def _problem(error: BaseException) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        return Problem("stopping")
+    if isinstance(error, (StoreError, TablesError)):
+        return problem_of(error)
+    if isinstance(error, OverloadedError):
+        return Problem("overloaded")
+    log.error("unexpected error", exc_info=error)
+    return Problem("internal")
+
+
+def _identify(scope: Scope) -> str:
+    """Choose the request's id, and keep a valid trace context; both are in the request's state."""
+    given, traceparent = _first_values(scope, b"x-request-id", b"traceparent")
+    request_id = given if _REQUEST_ID.fullmatch(given) else f"{_ids.getrandbits(128):032x}"
+    state = scope.setdefault("state", {})
+    state["request_id"] = request_id
+    state["traceparent"] = traceparent if _TRACEPARENT.fullmatch(traceparent) else None
+    return request_id
+
+
+def _first_values(scope: Scope, *names: bytes) -> list[str]:
+    """The first value of each header; empty if there is none."""
+    values = dict.fromkeys(names, b"")
+    for name, value in scope["headers"]:
+        if name in values and not values[name]:
+            values[name] = value
+    return [value.decode("latin-1") for value in values.values()]

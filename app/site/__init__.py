@@ -1,0 +1,1 @@
+"""Pages for people: documentation, problem pages, health."""

@@ -1,0 +1,220 @@
+"""The OpenAPI document: FastAPI's own, completed with what the service adds around its routes."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from app.auth.middleware import Policy
+from app.problems.problem import PROBLEM_MEDIA_TYPE, response_object
+from app.problems.types import PROBLEM_TYPES
+
+DESCRIPTION = """\
+Upload a table, train a normalising flow on it, watch it learn, then ask the flow two questions:
+how likely is this row (`log_prob`), and give me more rows like these (`sample`).
+
+Densities are natural logarithms in the data's own units. Errors are
+[RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problems; every `type` is a page below
+[/problems](/problems).
+"""
+
+TAGS = [
+    {"name": "datasets", "description": "Tables: upload, inspect, read back, delete."},
+    {
+        "name": "jobs",
+        "description": "What takes a while, training, variational inference and bulk work: start,"
+        " follow, cancel, resume.",
+    },
+    {"name": "models", "description": "Trained flows, their versions and aliases."},
+    {"name": "scores", "description": "Densities and samples of a trained flow."},
+    {"name": "operations", "description": "Signs of life and metrics."},
+    {"name": "problems", "description": "What the service's error messages mean."},
+]
+
+_PROBLEM_SCHEMA = {
+    "title": "Problem",
+    "description": "An error in the form of RFC 9457; some types have further members.",
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "instance"],
+    "properties": {
+        "type": {"type": "string", "description": "`/problems/` and the problem's stable name."},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "detail": {"type": "string", "description": "What is wrong this time."},
+        "instance": {"type": "string", "description": "The request's id, as in the server's log."},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["detail"],
+                "properties": {
+                    "pointer": {"type": "string", "description": "JSON pointer into the body."},
+                    "parameter": {"type": "string", "description": "Name of a parameter."},
+                    "detail": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+_KEY = "apiKey"
+_KEY_SCHEME = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key made with `densityd keys create`. A service without keys needs none.",
+}
+_WITH_KEY = (
+    "unauthorized",
+    "forbidden",
+    "foreign-site",
+    "rate-limited",
+    "db-busy",
+    "db-unavailable",
+)
+_EVERYWHERE = ("internal", "stopping")
+_WITH_PARAMETERS = ("validation",)
+_WITH_BODY = (
+    "body-empty",
+    "content-decoding",
+    "body-timeout",
+    "limit-body",
+    "limit-decoded-bytes",
+    "media-type",
+    "content-encoding",
+)
+_WITH_JSON = (
+    "json-syntax",
+    "json-encoding",
+    "json-nonfinite",
+    "json-depth",
+    "json-number",
+    "json-duplicate-key",
+    "value-nonfinite",
+    "overloaded",
+    "unknown-field",
+    "validation",
+)
+# A field of a docstring's section, and the indented lines that go on with it.
+_ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
+_FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")
+
+
+def install_openapi(app: FastAPI, policy: Policy) -> None:
+    """Make `app.openapi()` give the completed document.
+
+    Args:
+        app: whose routes are described.
+        policy: says which of them need a key.
+    """
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _complete(
+                get_openapi(
+                    title=app.title,
+                    version=app.version,
+                    summary=app.summary,
+                    description=app.description,
+                    routes=app.routes,
+                    tags=app.openapi_tags,
+                ),
+                policy,
+            )
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _complete(document: dict[str, Any], policy: Policy) -> dict[str, Any]:
+    components: dict[str, Any] = document.setdefault("components", {})
+    schemas: dict[str, Any] = components.setdefault("schemas", {})
+    for method, path, operation in _operations(document):
+        _hoist_body_schemas(operation, schemas)
+        needed = policy.needed(method, path)
+        # The list names the scope; tools that know bearer tokens only pass over it.
+        operation["security"] = [] if needed is None else [{_KEY: [needed.value]}]
+        _document_problems(path, operation)
+    components["securitySchemes"] = {_KEY: _KEY_SCHEME}
+    for name in _FASTAPI_ERRORS:
+        schemas.pop(name, None)
+    schemas["Problem"] = _PROBLEM_SCHEMA
+    for schema in schemas.values():
+        _describe_fields(schema)
+    document["components"]["schemas"] = dict(sorted(schemas.items()))
+    return document
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
+
+
+def _hoist_body_schemas(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Move the schemas that `json_request` wrote into the body to the components."""
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        schema = content.get("schema", {})
+        if "title" not in schema or "type" not in schema:
+            continue
+        schemas.update(schema.pop("$defs", {}))
+        schemas[schema["title"]] = schema
+        content["schema"] = {"$ref": f"#/components/schemas/{schema['title']}"}
+
+
+def _describe_fields(schema: dict[str, Any]) -> None:
+    """Move what a class says of its attributes to the fields, where tools show it."""
+    head, _, attributes = schema.get("description", "").partition("\n\nAttributes:\n")
+    if not attributes:
+        return
+    schema["description"] = head
+    for name, text in _ATTRIBUTE.findall(attributes):
+        if field := schema["properties"].get(name):
+            field.setdefault("description", " ".join(text.split()))
+
+
+def _document_problems(path: str, operation: dict[str, Any]) -> None:
+    """Add the problems that any such operation may answer with to those that it names itself."""
+    responses = operation["responses"]
+    by_status: dict[str, list[str]] = {}
+    for slug in (*_own_problems(responses), *_implied_problems(path, operation)):
+        slugs = by_status.setdefault(str(PROBLEM_TYPES[slug].status), [])
+        if slug not in slugs:
+            slugs.append(slug)
+    for status, slugs in by_status.items():
+        ours = response_object([PROBLEM_TYPES[slug] for slug in slugs])
+        known = responses.get(status, {}).get("content", {})
+        others = {
+            media_type: content
+            for media_type, content in known.items()
+            if media_type != PROBLEM_MEDIA_TYPE and "HTTPValidationError" not in str(content)
+        }
+        headers = responses.get(status, {}).get("headers")
+        responses[status] = {**ours, "content": {**others, **ours["content"]}}
+        if headers:
+            responses[status]["headers"] = headers
+    operation["responses"] = dict(sorted(responses.items()))
+
+
+def _own_problems(responses: dict[str, Any]) -> list[str]:
+    return [
+        slug
+        for response in responses.values()
+        for slug in response.get("content", {}).get(PROBLEM_MEDIA_TYPE, {}).get("examples", {})
+    ]
+
+
+def _implied_problems(path: str, operation: dict[str, Any]) -> list[str]:
+    slugs = list(_EVERYWHERE)
+    if operation["security"]:
+        slugs += _WITH_KEY
+    if path.startswith("/v1/"):
+        slugs.append("unknown-parameter")
+    if operation.get("parameters"):
+        slugs += _WITH_PARAMETERS
+    body = operation.get("requestBody", {}).get("content", {})
+    if body:
+        slugs += _WITH_BODY
+    if "application/json" in body:
+        slugs += _WITH_JSON
+    return slugs

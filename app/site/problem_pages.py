@@ -1,0 +1,78 @@
+"""Pages that explain the service's problem types."""
+
+from html import escape
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from starlette.responses import HTMLResponse
+
+from app.problems.problem import Problem, problem_responses
+from app.problems.problem_type import ProblemType
+from app.problems.types import PROBLEM_TYPES
+from app.site.html import page
+
+router = APIRouter(prefix="/problems", tags=["problems"])
+
+
+@router.get(
+    "",
+    operation_id="list_problems",
+    summary="List the problem types",
+    response_description="The page.",
+    response_class=HTMLResponse,
+)
+async def list_problems() -> HTMLResponse:
+    """A page with every problem type that the service reports."""
+    rows = "".join(
+        f'<tr><td>{kind.status}</td><td><a href="{kind.uri}">{escape(kind.slug)}</a></td>'
+        f"<td>{escape(kind.title)}</td></tr>"
+        for kind in sorted(PROBLEM_TYPES.values(), key=lambda kind: (kind.status, kind.slug))
+    )
+    return page(
+        "Problems - densityd",
+        "<h1>Problems</h1><p>Every error answer has one of these types.</p>"
+        f"<table><tr><th>Status</th><th>Type</th><th>Meaning</th></tr>{rows}</table>",
+    )
+
+
+@router.get(
+    "/{slug}",
+    operation_id="get_problem",
+    summary="Explain a problem type",
+    response_description="The page.",
+    response_class=HTMLResponse,
+    responses=problem_responses("not-found"),
+)
+async def get_problem(
+    slug: Annotated[
+        str,
+        Path(
+            pattern="^[a-z-]{1,64}$",
+            description="The last part of a problem's `type`.",
+            examples=["dataset-parse"],
+        ),
+    ],
+) -> HTMLResponse:
+    """The page that a problem's `type` points to."""
+    kind = PROBLEM_TYPES.get(slug)
+    if kind is None:
+        raise Problem("not-found", "There is no such problem type.")
+    return _problem_page(kind)
+
+
+def _problem_page(kind: ProblemType) -> HTMLResponse:
+    retry = "" if kind.retry_after_s is None else " The <code>Retry-After</code> header says when."
+    return page(
+        f"{kind.title} - densityd",
+        f"<h1>{escape(kind.title)}</h1><p><code>{kind.uri}</code>, usually with status"
+        f" {kind.status}.</p><p>{_prose(kind.explanation)}{retry}</p>"
+        '<p><a href="/problems">All problem types</a></p>',
+    )
+
+
+def _prose(text: str) -> str:
+    """Escaped text, with what stands between backquotes set as code."""
+    parts = escape(text).split("`")
+    return "".join(
+        f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts)
+    )

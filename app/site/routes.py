@@ -1,0 +1,73 @@
+"""The start page, Swagger UI and ReDoc, all without the internet."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from app.site.html import DOCS_FOLDER, STATIC_FOLDER, page, redoc, redoc_bundle, swagger_ui
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/static/docs/redoc.standalone.js")
+def redoc_script() -> Response:
+    """ReDoc without the one picture that it would load from elsewhere."""
+    headers = {"Cache-Control": "max-age=3600"}
+    return Response(redoc_bundle(), media_type="text/javascript", headers=headers)
+
+
+# Routes, no mounts: the router answers wrong methods for them as for all else.
+_FILES = {
+    "/static/docs": StaticFiles(directory=DOCS_FOLDER),
+    "/static": StaticFiles(directory=STATIC_FOLDER),
+}
+
+
+@router.get("/static/docs/{path:path}")
+async def docs_file(request: Request, path: str) -> Response:
+    """Serve a file of Swagger UI or ReDoc."""
+    return await _file("/static/docs", path, request)
+
+
+@router.get("/static/{path:path}")
+async def static_file(request: Request, path: str) -> Response:
+    """Serve a file of our own pages."""
+    return await _file("/static", path, request)
+
+
+async def _file(folder: str, path: str, request: Request) -> Response:
+    return await _FILES[folder].get_response(path, request.scope)
+
+
+_LINKS = (
+    ("/docs", "Swagger UI", "every operation, to try in the browser"),
+    ("/redoc", "ReDoc", "the same, to read"),
+    ("/openapi.json", "OpenAPI document", "for client generators"),
+    ("/problems", "Problems", "what error messages mean"),
+    ("/readyz", "Readiness", "what the service depends on, and how it is"),
+    ("/metrics", "Metrics", "for Prometheus"),
+)
+
+
+@router.get("/")
+async def start_page(request: Request) -> HTMLResponse:
+    """Links to what the service offers."""
+    links = "".join(f'<li><a href="{url}">{name}</a>: {what}</li>' for url, name, what in _LINKS)
+    return page(
+        "densityd",
+        f"<h1>densityd {request.app.version}</h1><p>Density estimation with normalising flows.</p>"
+        f"<ul>{links}</ul>",
+    )
+
+
+@router.get("/docs")
+async def swagger_ui_page() -> HTMLResponse:
+    """Swagger UI."""
+    return swagger_ui("densityd - Swagger UI")
+
+
+@router.get("/redoc")
+async def redoc_page() -> HTMLResponse:
+    """ReDoc."""
+    return redoc("densityd - ReDoc")

@@ -1,0 +1,510 @@
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from app.engine.batches import EngineError, ResultShapeError
+from app.engine.engine import Engine, OverloadedError, Terms
+from app.metrics import EngineMetrics
+
+
+@pytest.fixture
+def engine():
+    engine = Engine(max_waiting=3, max_waiting_bytes=1000, max_wait_s=30.0)
+    engine.start()
+    yield engine
+    engine.stop()
+
+
+def compute_for(seconds: float) -> None:
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
+def test_every_row_is_computed_once_and_off_the_event_loop(engine):
+    done: list[int] = []
+    threads = set()
+
+    def compute(start: int, stop: int) -> None:
+        done.extend(range(start, stop))
+        threads.add(threading.current_thread().name)
+
+    asyncio.run(engine.run(compute, rows=10_000))
+    assert done == list(range(10_000))
+    assert threads == {"engine"}
+
+
+def test_a_small_request_does_not_wait_for_the_whole_of_a_large_one(engine):
+    done: list[str] = []
+
+    async def main() -> None:
+        started = threading.Event()
+
+        def slow(start: int, stop: int) -> None:
+            started.set()
+            compute_for(0.00002 * (stop - start))
+
+        async def run(name: str, compute: Callable[[int, int], None], rows: int) -> None:
+            await engine.run(compute, rows=rows)
+            done.append(name)
+
+        large = asyncio.create_task(run("large", slow, 25_000))
+        await asyncio.to_thread(started.wait)
+        await run("small", lambda _start, _stop: None, 1)
+        await large
+
+    asyncio.run(main())
+    assert done == ["small", "large"]
+
+
+@pytest.mark.fault(97)
+def test_fault_097_a_caller_who_leaves_stops_the_work_at_the_next_chunk(engine):
+    chunks: list[int] = []
+
+    async def main() -> None:
+        def compute(start: int, _stop: int) -> None:
+            chunks.append(start)
+            time.sleep(0.02)
+
+        task = asyncio.create_task(engine.run(compute, rows=10**9))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        seen = len(chunks)
+        # The first may overtake the end of the chunk that was under way, the second may not.
+        for _ in range(2):
+            await engine.run(lambda _start, _stop: None, rows=1)
+        assert len(chunks) <= seen + 1
+        assert engine.waiting == 0
+
+    asyncio.run(main())
+
+
+def test_an_error_reaches_its_own_caller_alone(engine):
+    async def main() -> None:
+        def fail(_start: int, _stop: int) -> None:
+            raise ZeroDivisionError
+
+        results = await asyncio.gather(
+            engine.run(fail, rows=1),
+            engine.run(lambda _start, _stop: None, rows=1),
+            return_exceptions=True,
+        )
+        assert isinstance(results[0], ZeroDivisionError)
+        assert results[1] is None
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def blocked(engine):
+    """The engine, busy until the event is set."""
+    release = threading.Event()
+    yield engine, release
+    release.set()
+
+
+@pytest.mark.fault(96)
+def test_fault_096_a_full_queue_refuses_but_lets_what_was_begun_go_on(blocked):
+    engine, release = blocked
+
+    async def main() -> None:
+        waiting = [
+            asyncio.create_task(engine.run(lambda _start, _stop: release.wait(5), rows=1))
+            for _ in range(3)
+        ]
+        await asyncio.sleep(0.05)
+        with pytest.raises(OverloadedError):
+            await engine.run(lambda _start, _stop: None, rows=1)
+        begun = asyncio.create_task(
+            engine.run(lambda _start, _stop: None, rows=1, terms=Terms(admitted=True))
+        )
+        await asyncio.sleep(0)
+        release.set()
+        await asyncio.gather(*waiting, begun)
+        await engine.run(lambda _start, _stop: None, rows=1)
+
+    asyncio.run(main())
+
+
+def test_the_memory_of_waiting_requests_is_bounded(blocked):
+    engine, release = blocked
+
+    async def main() -> None:
+        # One request alone may be as large as its route allows.
+        first = asyncio.create_task(
+            engine.run(lambda _start, _stop: release.wait(5), rows=1, size_bytes=5000)
+        )
+        await asyncio.sleep(0.05)
+        with pytest.raises(OverloadedError):
+            await engine.run(lambda _start, _stop: None, rows=1, size_bytes=1)
+        release.set()
+        await first
+
+    asyncio.run(main())
+
+
+def test_a_request_that_waited_too_long_is_refused_unless_it_was_begun():
+    engine = Engine(max_wait_s=0.05)
+    engine.start()
+
+    async def main() -> None:
+        slow = asyncio.create_task(engine.run(lambda _start, _stop: time.sleep(0.2), rows=1))
+        await asyncio.sleep(0.02)
+        late, begun = await asyncio.gather(
+            engine.run(lambda _start, _stop: None, rows=1),
+            engine.run(lambda _start, _stop: None, rows=1, terms=Terms(admitted=True)),
+            return_exceptions=True,
+        )
+        await slow
+        assert isinstance(late, OverloadedError)
+        assert begun is None
+
+    try:
+        asyncio.run(main())
+    finally:
+        engine.stop()
+
+
+def test_stopping_refuses_what_waits_and_what_comes():
+    engine = Engine()
+    engine.start()
+
+    async def main() -> None:
+        slow = asyncio.create_task(engine.run(lambda _start, _stop: time.sleep(0.1), rows=1))
+        waiting = asyncio.create_task(engine.run(lambda _start, _stop: None, rows=1))
+        await asyncio.sleep(0.02)
+        await asyncio.to_thread(engine.stop)
+        results = await asyncio.gather(slow, waiting, return_exceptions=True)
+        assert results[0] is None
+        assert isinstance(results[1], OverloadedError)
+        with pytest.raises(OverloadedError):
+            await engine.run(lambda _start, _stop: None, rows=1)
+
+    asyncio.run(main())
+
+
+@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.given(st.data())
+def test_answers_never_mix(data):
+    """Random requests at once: each row's result is that of its own function and its own numbers."""
+    sizes = st.sampled_from([1, 1, 1, 2, 5, 64, 65, 300])
+    asked = data.draw(
+        st.lists(st.tuples(sizes, st.integers(1, 3), st.booleans(), st.booleans()), max_size=30)
+    )
+    engine = Engine(max_waiting=1000)
+    engine.start()
+
+    async def request(index: int, n: int, factor: int, single: bool, leaves: bool) -> None:
+        dtype = np.float32 if single else np.float64
+        rows = np.arange(2 * n, dtype=dtype).reshape(n, 2) + 1000 * index
+        results = np.full((n, 2), np.nan)
+
+        def function(some: np.ndarray) -> tuple[np.ndarray, ...]:
+            return some[:, 0] * factor, some[:, 1] + factor
+
+        work = asyncio.ensure_future(engine.apply(function, rows, results, key=factor))
+        if leaves:
+            await asyncio.sleep(0)
+            work.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+            return
+        await work
+        expected = np.column_stack([rows[:, 0] * factor, rows[:, 1] + factor])
+        np.testing.assert_array_equal(results, expected)
+
+    async def main() -> None:
+        await asyncio.gather(*(request(index, *one) for index, one in enumerate(asked)))
+        for _ in range(100):  # those that were left are still taken off the queue
+            if engine.waiting == 0:
+                break
+            await asyncio.sleep(0.01)
+        assert engine.waiting == 0
+
+    try:
+        asyncio.run(main())
+    finally:
+        engine.stop()
+
+
+def test_what_comes_while_the_engine_computes_is_computed_together(blocked):
+    engine, release = blocked
+    batches: list[int] = []
+
+    def double(rows: np.ndarray) -> tuple[np.ndarray]:
+        batches.append(len(rows))
+        return (rows[:, 0] * 2,)
+
+    async def main() -> None:
+        first = asyncio.create_task(engine.run(lambda _start, _stop: release.wait(5), rows=1))
+        await asyncio.sleep(0.05)
+        results = [np.empty((1, 1)) for _ in range(2)]
+        works = [
+            asyncio.create_task(engine.apply(double, np.full((1, 1), k), result, key="double"))
+            for k, result in enumerate(results)
+        ]
+        await asyncio.sleep(0)
+        release.set()
+        await asyncio.gather(first, *works)
+        assert [float(result[0, 0]) for result in results] == [0.0, 2.0]
+
+    asyncio.run(main())
+    assert batches == [2]
+
+
+def test_a_request_at_fault_does_not_harm_those_it_was_computed_with(blocked):
+    engine, release = blocked
+
+    def divide(rows: np.ndarray) -> tuple[np.ndarray]:
+        if (rows == 0).any():
+            raise ZeroDivisionError
+        return (1 / rows[:, 0],)
+
+    async def main() -> None:
+        first = asyncio.create_task(engine.run(lambda _start, _stop: release.wait(5), rows=1))
+        await asyncio.sleep(0.05)
+        good, bad = np.empty((1, 1)), np.empty((1, 1))
+        works = [
+            asyncio.create_task(engine.apply(divide, np.full((1, 1), 4.0), good, key="divide")),
+            asyncio.create_task(engine.apply(divide, np.zeros((1, 1)), bad, key="divide")),
+        ]
+        await asyncio.sleep(0)
+        release.set()
+        outcomes = await asyncio.gather(first, *works, return_exceptions=True)
+        assert outcomes[:2] == [None, None]
+        assert isinstance(outcomes[2], ZeroDivisionError)
+        assert good[0, 0] == 0.25
+
+    asyncio.run(main())
+
+
+def test_small_requests_take_turns_with_a_large_one():
+    engine = Engine()
+    engine.start()
+
+    async def main() -> tuple[float, float]:
+        def slow(rows: np.ndarray) -> tuple[np.ndarray]:
+            compute_for(0.00002 * len(rows))
+            return (rows[:, 0],)
+
+        began = time.monotonic()
+        many = np.zeros((25_000, 1))
+        large = asyncio.create_task(engine.apply(slow, many, np.empty((25_000, 1)), key="a"))
+        await asyncio.sleep(0.05)
+        asked = time.monotonic()
+        await engine.apply(slow, np.zeros((1, 1)), np.empty((1, 1)), key="b")
+        small_s = time.monotonic() - asked
+        await large
+        return small_s, time.monotonic() - began
+
+    try:
+        small_s, large_s = asyncio.run(main())
+    finally:
+        engine.stop()
+    assert small_s < large_s / 4
+
+
+def test_a_caller_may_wait_less_than_others(blocked):
+    engine, release = blocked
+
+    async def main() -> None:
+        first = asyncio.create_task(engine.run(lambda _start, _stop: release.wait(5), rows=1))
+        await asyncio.sleep(0.02)
+        rows, results = np.zeros((1, 1)), np.empty((1, 1))
+        hasty = asyncio.create_task(
+            engine.apply(
+                lambda some: (some[:, 0],), rows, results, key=0, terms=Terms(max_wait_s=0.01)
+            )
+        )
+        await asyncio.sleep(0.05)
+        release.set()
+        with pytest.raises(OverloadedError):
+            await hasty
+        await first
+
+    asyncio.run(main())
+
+
+SHAPES = {
+    "one column": (lambda rows: (rows[:, 0],), 1),
+    "one column of shape (n, 1)": (lambda rows: (rows[:, :1],), 1),
+    "rows in one array": (lambda rows: (rows,), 3),
+    "rows and a column": (lambda rows: (rows, rows[:, 0]), 4),
+    "columns": (lambda rows: (rows[:, 0], rows[:, 2]), 2),
+}
+WRONG = {
+    "too many columns": lambda rows: (rows,),
+    "too few rows": lambda rows: (rows[1:, 0],),
+    "three dimensions": lambda rows: (rows[:, None, :],),
+    "no number a row": lambda _rows: (np.float64(1.0),),
+    "no columns": lambda _rows: (),
+}
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 255, 256, 257, 5000])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_columns_of_every_shape_are_written_by_every_way(shape, n):
+    """A batch, turns, and the event loop once the function is known to be quick."""
+    function, width = SHAPES[shape]
+    rows = np.random.default_rng(n).normal(size=(n, 3))
+    engine = Engine()
+    engine.start()
+
+    async def main() -> None:
+        for _ in range(5):
+            results = np.full((n, width), np.nan)
+            await asyncio.wait_for(engine.apply(function, rows, results, key=shape), 10)
+            np.testing.assert_array_equal(results, np.column_stack(function(rows)))
+
+    try:
+        asyncio.run(main())
+    finally:
+        engine.stop()
+
+
+@pytest.mark.fault(193)
+@pytest.mark.parametrize("n", [1, 64, 65, 1000])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_fault_193_columns_that_do_not_fit_fail_their_request_alone(engine, wrong, n):
+    async def main() -> None:
+        for _ in range(3):
+            bad = engine.apply(WRONG[wrong], np.ones((n, 3)), np.empty((n, 1)), key=wrong)
+            with pytest.raises((ResultShapeError, ValueError, IndexError)):
+                await asyncio.wait_for(bad, 10)
+        results = np.empty((n, 1))
+        good = engine.apply(lambda rows: (rows[:, 0],), np.ones((n, 3)), results, key="good")
+        await asyncio.wait_for(good, 10)
+        assert (results == 1).all()
+        assert engine.alive
+        assert engine.waiting == 0
+
+    asyncio.run(main())
+
+
+class FailingGauge:
+    """A gauge of a metrics folder that cannot be written."""
+
+    def set(self, _value: float) -> None:
+        if threading.current_thread().name == "engine":
+            raise OSError
+
+
+@pytest.mark.fault(193)
+@pytest.mark.parametrize("n", [1, 65])
+def test_fault_193_the_engine_goes_on_whatever_is_raised_in_its_thread(n):
+    metrics = EngineMetrics(CollectorRegistry())
+    metrics.waiting = FailingGauge()  # type: ignore[assignment]  # it fails
+    engine = Engine(metrics=metrics)
+    engine.start()
+
+    def end_thread(_rows: np.ndarray) -> tuple[np.ndarray]:
+        raise SystemExit
+
+    async def main() -> None:
+        for _ in range(2):
+            ending = engine.apply(end_thread, np.ones((n, 1)), np.empty((n, 1)), key="ends")
+            with pytest.raises(EngineError):
+                await asyncio.wait_for(ending, 10)
+            results = np.empty((n, 1))
+            good = engine.apply(lambda rows: (rows[:, 0],), np.ones((n, 1)), results, key=0)
+            await asyncio.wait_for(good, 10)
+        assert engine.alive
+
+    try:
+        asyncio.run(main())
+    finally:
+        engine.stop()
+
+
+@pytest.mark.fault(194)
+@pytest.mark.parametrize("n", [1, 65])
+@pytest.mark.parametrize("dead", [True, False], ids=["dead", "busy"])
+def test_fault_194_what_waits_is_refused_in_time_whatever_the_thread_does(dead, n):
+    engine = Engine(max_wait_s=0.1)
+    release = threading.Event()
+
+    async def main() -> None:
+        tasks = []
+        if not dead:
+            engine.start()
+            began = threading.Event()
+
+            def block(_start: int, _stop: int) -> None:
+                began.set()
+                release.wait(10)
+
+            busy = engine.run(block, rows=1)
+            tasks.append(asyncio.create_task(busy))
+            await asyncio.to_thread(began.wait, 10)
+        late = engine.apply(lambda rows: (rows[:, 0],), np.ones((n, 1)), np.empty((n, 1)), key=0)
+        with pytest.raises(OverloadedError):
+            await asyncio.wait_for(late, 10)
+        release.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+    engine.stop()
+
+
+@pytest.mark.fault(197)
+@pytest.mark.parametrize("n", [1, 64, 65, 1000])
+def test_fault_197_the_rows_of_a_turn_are_bounded_by_memory(n):
+    engine = Engine()
+    engine.start()
+    turns: list[int] = []
+
+    def wide(rows: np.ndarray) -> tuple[np.ndarray]:
+        turns.append(len(rows))
+        return (rows[:, 0],)
+
+    async def main() -> None:
+        terms = Terms(row_bytes=16 * 2**20)
+        requests = [(np.full((n, 1), float(k)), np.empty((n, 1))) for k in range(3)]
+        await asyncio.gather(
+            *(engine.apply(wide, rows, results, key=0, terms=terms) for rows, results in requests)
+        )
+        assert all((rows == results).all() for rows, results in requests)
+
+    asyncio.run(main())
+    engine.stop()
+    assert sum(turns) == 3 * n
+    assert max(turns) <= 8
+
+
+@pytest.mark.parametrize(
+    ("fixed_s", "row_s", "most_s"), [(0.02, 0.00001, 0.7), (0.0, 0.0001, 0.2), (0.004, 0.0001, 0.4)]
+)
+def test_turns_are_no_shorter_than_pays(fixed_s, row_s, most_s):
+    """A function that takes its time however few the rows are is not called for each of them."""
+    engine = Engine()
+    engine.start()
+    spent = 0.0
+
+    def function(rows: np.ndarray) -> tuple[np.ndarray]:
+        nonlocal spent
+        compute_for(fixed_s + row_s * len(rows))
+        spent += fixed_s + row_s * len(rows)
+        return (rows[:, 0],)
+
+    async def main() -> None:
+        rows, results = np.zeros((1000, 1)), np.empty((1000, 1))
+        await engine.apply(function, rows, results, key="first")  # whose speed is not known yet
+        nonlocal spent
+        spent = 0.0
+        await engine.apply(function, rows, results, key="first")
+
+    try:
+        asyncio.run(main())
+    finally:
+        engine.stop()
+    assert spent < most_s

@@ -1,0 +1,228 @@
+"""An engine that stands still or has ended, alone and in real processes."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from app.engine.engine import Engine
+from app.engine.watch import EngineWatch
+from app.settings import ApiSettings
+from densityd.ports import free_port
+from models_store.database.database import Database
+from models_store.files.blobs import BlobStore
+from tests.app.conftest import wait_for_port
+from tests.app.serving import registered
+from tests.servers import tied
+
+START_S = 100.0
+ROWS = {"rows": [[170.0, 70.0, 40.0]] * 300}  # more than are ever computed on the event loop
+# A fault in the middle of the API process: its engine breaks down, once, when a file is there.
+BROKEN = """
+import sys
+if sys.orig_argv[-2:] == ["-m", "app"]:
+    import time
+    from pathlib import Path
+    from app.engine import Engine
+    folder, wait = Path(__file__).parents[1], Engine._wait
+
+    def breaks_down(engine):
+        there_is_work = wait(engine)
+        for kind in ("stands", "ends"):
+            try:
+                (folder / kind).unlink()
+            except FileNotFoundError:
+                continue
+            if kind == "ends":
+                return False
+            time.sleep(1000)
+        return there_is_work
+
+    Engine._wait = breaks_down
+"""
+
+
+async def until(condition, *, within_s=10.0):
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.fault(194)
+def test_fault_194_an_engine_that_stands_still_is_told_and_then_given_up():
+    engine = Engine()
+    engine.start()
+    watch = EngineWatch(engine, stall_s=0.3)
+    ended: list[str | None] = []
+    release = [threading.Event(), threading.Event()]
+
+    async def stand(until_set: threading.Event) -> None:
+        def compute(_start: int, _stop: int) -> None:
+            until_set.wait(10)
+
+        await engine.run(compute, rows=1)
+
+    async def main() -> None:
+        watching = asyncio.create_task(watch.run(end=lambda: ended.append(watch.fault)))
+        first = asyncio.create_task(stand(release[0]))
+        await until(lambda: watch.fault is not None)
+        release[0].set()
+        await first
+        await until(lambda: watch.fault is None)  # it goes on, and so does the process
+        assert ended == []
+
+        second = asyncio.create_task(stand(release[1]))
+        await until(lambda: ended != [])
+        release[1].set()
+        await asyncio.gather(second, watching)
+
+    asyncio.run(main())
+    engine.stop()
+    assert "0.3 s" in str(ended)
+
+
+@pytest.mark.fault(194)
+def test_fault_194_an_engine_that_has_ended_is_given_up_at_once():
+    engine = Engine()  # its thread was not started
+    watch = EngineWatch(engine, stall_s=60)
+    ended: list[str | None] = []
+    asyncio.run(asyncio.wait_for(watch.run(end=lambda: ended.append(watch.fault)), 10))
+    assert ended == ["The thread that computes has ended."]
+
+
+def test_work_that_goes_on_and_an_idle_engine_are_no_fault():
+    engine = Engine()
+    engine.start()
+    watch = EngineWatch(engine, stall_s=0.1)
+
+    async def main() -> None:
+        watching = asyncio.create_task(watch.run(end=lambda: None))
+        await asyncio.sleep(0.3)
+        for _ in range(3):
+            await engine.run(lambda *_: time.sleep(0.002), rows=200)
+            results = np.empty((1, 1))
+            await engine.apply(lambda rows: (rows[:, 0],), np.ones((1, 1)), results, key=0)
+        assert watch.fault is None
+        assert not watching.done()
+        watching.cancel()
+
+    asyncio.run(main())
+    engine.stop()
+
+
+class Api:
+    """An API process, or several below a parent, with the model `people` and a fault to come."""
+
+    def __init__(self, folder: Path, process: "subprocess.Popen[bytes]", port: int) -> None:
+        self.process = process
+        self.url = f"http://127.0.0.1:{port}"
+        self._folder = folder
+
+    def break_down(self, kind: str) -> None:
+        """Have the engine of one process end or stand still when it is asked next."""
+        (self._folder / kind).touch()
+
+    def score(self) -> int | None:
+        """The status of a score; None where the connection broke."""
+        try:
+            url = f"{self.url}/v1/models/people/log_prob"
+            return httpx.post(url, json=ROWS, timeout=60).status_code
+        except httpx.TransportError:
+            return None
+
+    def wait_until_scored(self) -> None:
+        deadline = time.monotonic() + START_S
+        while self.score() != 200:
+            assert time.monotonic() < deadline, "scores do not come back"
+            time.sleep(0.05)
+
+
+APP = (sys.executable, "-P", "-m", "app")
+UP = (sys.executable, "-P", "-c", "from densityd.cli import main; main()", "up", "--verbose")
+
+
+@contextmanager
+def broken_api(folder: Path, *command: str, **variables: str) -> Iterator[Api]:
+    settings = ApiSettings(data_dir=folder)
+    database = Database(settings.resolved_database_url)
+    registered(database, BlobStore(settings.blob_root))
+    database.dispose()
+    port = free_port("127.0.0.1", 0)
+    code = folder / "code"
+    code.mkdir()
+    (code / "sitecustomize.py").write_text(BROKEN)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(code),
+        "DENSITYD_DATA_DIR": str(folder),
+        "DENSITYD_PORT": str(port),
+        **variables,
+    }
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            tied(*command), env=environment, stdout=log, stderr=log
+        )
+    try:
+        wait_for_port(port, process)
+        api = Api(code, process, port)
+        api.wait_until_scored()
+        yield api
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.fault(194)
+@pytest.mark.parametrize(
+    ("command", "variables", "told"),
+    [
+        (APP, {"DENSITYD_API_PROCESSES": "2"}, "an API process ended with status 1"),
+        (UP, {}, "api ended with status 1; it starts again"),
+    ],
+    ids=["api", "up"],
+)
+def test_fault_194_a_process_whose_engine_has_ended_is_started_again(
+    data_dir, command, variables, told
+):
+    with broken_api(data_dir, *command, **variables) as api:
+        api.break_down("ends")
+        deadline = time.monotonic() + START_S
+        while told not in (log := (data_dir / "log").read_text()):
+            assert time.monotonic() < deadline, "the process goes on"
+            api.score()
+        assert "The thread that computes has ended." in log
+        api.wait_until_scored()
+        assert api.process.poll() is None
+
+
+@pytest.mark.slow
+@pytest.mark.fault(194)
+def test_fault_194_a_process_whose_engine_stands_still_is_unready_and_then_ends(data_dir):
+    with broken_api(data_dir, *APP, DENSITYD_ENGINE_STALL_S="2") as api:
+        api.break_down("stands")
+        asked = threading.Thread(target=api.score)
+        asked.start()
+        deadline = time.monotonic() + START_S
+        while (ready := httpx.get(f"{api.url}/readyz", timeout=10)).status_code == 200:
+            assert time.monotonic() < deadline, "the process is ready"
+            time.sleep(0.05)
+        assert ready.json()["checks"]["engine"]["ok"] is False
+        assert ready.json()["checks"]["store"]["ok"] is True
+        assert api.process.wait(60) == 1
+        asked.join()
+    log = (data_dir / "log").read_text()
+    assert "Nothing was computed for 2 s." in log
+    assert "time.sleep(1000)" in log  # where it stood

@@ -1,0 +1,286 @@
+"""Fair shares: of threads, of parsers, of the engine's queue, and of the looks for keys."""
+
+import asyncio
+import itertools
+import threading
+
+import numpy as np
+import pytest
+
+from app.auth.callers import Callers
+from app.engine.engine import Engine, OverloadedError
+from app.fairness.turns import QueueFullError, Threads, Turns, in_thread, on_account_of
+from app.problems.problem import Problem
+from models_store.database.database import Database
+from models_store.keys import Keys, Scope
+
+
+@pytest.fixture
+def threads():
+    threads = Threads("test", 3, each=2)
+    yield threads
+    threads.close()
+
+
+async def settled():
+    """Let everything go on that can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_turns_go_round_by_owner_and_within_one_in_the_order_of_asking():
+    served = []
+
+    async def main():
+        turns = Turns(1, each=1)
+        go_on = asyncio.Event()
+
+        async def ask(owner, number):
+            async with turns.turn(owner):
+                served.append(f"{owner}{number}")
+                await go_on.wait()
+
+        asks = [ask("a", n) for n in range(4)] + [ask("b", n) for n in range(2)] + [ask("c", 0)]
+        tasks = []
+        for each in asks:
+            tasks.append(asyncio.create_task(each))
+            await settled()
+        go_on.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+    assert served == ["a0", "a1", "b0", "c0", "a2", "b1", "a3"]
+
+
+def test_one_owner_leaves_something_for_the_others():
+    async def main():
+        turns = Turns(3, each=2)
+        assert [turns.take_now("a") for _ in range(3)] == [True, True, False]
+        assert turns.take_now("b")
+        assert not turns.take_now("c")
+        waiting = asyncio.create_task(turns.take("a"))
+        other = asyncio.create_task(turns.take("c"))
+        await settled()
+        turns.give_back("b")
+        await settled()
+        assert other.done()
+        assert not waiting.done()  # `a` has its share, though it asked before
+        turns.give_back("a")
+        await waiting
+
+    asyncio.run(main())
+
+
+def test_who_leaves_the_queue_takes_nothing_along():
+    async def main():
+        turns = Turns(1, each=1)
+        await turns.take("a")
+        leaving = [asyncio.create_task(turns.take("a")) for _ in range(3)]
+        staying = asyncio.create_task(turns.take("a"))
+        await settled()
+        for task in leaving[:2]:
+            task.cancel()
+        await settled()
+        turns.give_back("a")
+        leaving[2].cancel()  # it has been given the turn by now, and cannot use it
+        await staying
+        turns.give_back("a")
+        assert turns.take_now("b")
+
+    asyncio.run(main())
+
+
+def test_a_queue_may_have_an_end():
+    async def main():
+        turns = Turns(1, each=1, waiting=2)
+        await turns.take("a")
+        waiting = [asyncio.create_task(turns.take("a")) for _ in range(2)]
+        await settled()
+        with pytest.raises(QueueFullError):
+            await turns.take("a")
+        other = asyncio.create_task(turns.take("b"))  # whose queue is another one
+        await settled()
+        for task in (waiting[0], other, waiting[1]):
+            turns.give_back("a" if task is not waiting[1] else "b")
+            await task
+
+    asyncio.run(main())
+
+
+@pytest.mark.fault(218)
+def test_one_project_in_all_its_threads_keeps_no_other_waiting(threads):
+    async def main():
+        go_on = threading.Event()
+        theirs = [asyncio.create_task(threads.run("a", go_on.wait)) for _ in range(50)]
+        await settled()
+        assert await threads.run("b", lambda: "served") == "served"
+        go_on.set()
+        assert all(await asyncio.gather(*theirs))
+
+    asyncio.run(main())
+
+
+def test_a_thread_that_nobody_waits_for_counts_until_it_ends(threads):
+    async def main():
+        go_on, ended = threading.Event(), threading.Event()
+
+        def work():
+            go_on.wait()
+            ended.set()
+
+        left = [asyncio.create_task(threads.run("a", work)) for _ in range(2)]
+        await settled()
+        for task in left:
+            task.cancel()
+        third = asyncio.create_task(threads.run("a", ended.is_set))
+        await settled()
+        assert not third.done()
+        go_on.set()
+        assert await third
+
+    asyncio.run(main())
+
+
+def test_work_is_done_on_the_account_of_whoever_sent_the_request(threads):
+    name = threading.current_thread().name
+
+    async def main():
+        with on_account_of("a", threads):
+            inside = await in_thread(lambda: threading.current_thread().name)
+        outside = await in_thread(lambda: threading.current_thread().name)
+        assert inside.startswith("test")
+        assert not outside.startswith("test")
+        assert name not in (inside, outside)
+        with pytest.raises(ZeroDivisionError), on_account_of("a", threads):
+            await in_thread(lambda: 1 // 0)
+
+    asyncio.run(main())
+
+
+@pytest.mark.fault(204)
+@pytest.mark.parametrize("rows", [1, 100])
+def test_a_project_that_floods_the_engine_leaves_room_in_its_queue(threads, rows):
+    engine = Engine(max_waiting=64)
+    go_on = threading.Event()
+
+    def slow(values):
+        go_on.wait(30)
+        return (values[:, 0],)
+
+    async def ask(owner, key):
+        values, results = np.ones((rows, 1)), np.empty((rows, 1))
+        with on_account_of(owner, threads):
+            await engine.apply(slow, values, results, key=key)
+        return results
+
+    async def main():
+        engine.start()
+        numbers = itertools.count()
+        flood = [asyncio.create_task(ask("a", next(numbers))) for _ in range(90)]
+        await settled()
+        other = asyncio.create_task(ask("b", "b"))
+        await settled()
+        assert not other.done()  # it waits, and was not refused
+        over = [asyncio.create_task(ask("a", next(numbers))) for _ in range(10)]
+        await settled()
+        assert sum(task.done() for task in over) > 0
+        go_on.set()
+        np.testing.assert_array_equal(await other, 1)
+        assert not any(isinstance(done, Exception) for done in await asyncio.gather(*flood))
+        ends = await asyncio.gather(*over, return_exceptions=True)
+        assert any(isinstance(end, OverloadedError) for end in ends)
+
+    try:
+        asyncio.run(main())
+    finally:
+        go_on.set()
+        engine.stop()
+
+
+@pytest.mark.fault(204)
+def test_who_waits_for_the_share_of_a_project_is_refused_in_time(threads):
+    engine = Engine(max_wait_s=0.2)
+    go_on = threading.Event()
+
+    def slow(values):
+        go_on.wait(30)
+        return (values[:, 0],)
+
+    async def ask(key):
+        values, results = np.ones((1, 1)), np.empty((1, 1))
+        with on_account_of("a", threads):
+            await engine.apply(slow, values, results, key=key)
+
+    async def main():
+        engine.start()
+        ends = asyncio.gather(*(ask(number) for number in range(60)), return_exceptions=True)
+        done, _ = await asyncio.wait({ends}, timeout=0.0)
+        assert not done
+        refused = [asyncio.create_task(ask("late"))]
+        await asyncio.wait(refused)
+        with pytest.raises(OverloadedError):
+            refused[0].result()
+        go_on.set()
+        await ends
+
+    try:
+        asyncio.run(main())
+    finally:
+        go_on.set()
+        engine.stop()
+
+
+@pytest.mark.fault(203)
+def test_keys_are_looked_for_whatever_all_other_threads_do(sqlite_url):
+    database = Database(sqlite_url)
+    keys = Keys(database)
+    token = keys.create("p", Scope.READ).token
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        go_on = threading.Event()
+        busy = [loop.run_in_executor(None, go_on.wait) for _ in range(100)]
+        callers = Callers(keys, anonymous=False)
+        try:
+            caller = await callers.identify([f"Bearer {token}".encode()])
+            assert caller.project == "p"
+        finally:
+            go_on.set()
+            callers.close()
+        await asyncio.gather(*busy)
+
+    asyncio.run(main())
+    database.dispose()
+
+
+@pytest.mark.fault(203)
+def test_a_flood_of_unknown_keys_is_bounded_and_in_the_way_of_no_known_one(sqlite_url):
+    database = Database(sqlite_url)
+    keys = Keys(database)
+    token = keys.create("p", Scope.READ).token
+    go_on = threading.Event()
+
+    class Held(Keys):
+        def bearer(self, wanted):
+            if wanted != token:
+                go_on.wait(30)
+            return super().bearer(wanted)
+
+    async def main():
+        callers = Callers(Held(database), anonymous=False, known_for_s=0.05)
+        known = [f"Bearer {token}".encode()]
+        assert (await callers.identify(known)).project == "p"
+        forged = [f"Bearer key_{n:032x}.{n:064x}".encode() for n in range(80)]
+        flood = [asyncio.create_task(callers.identify([text])) for text in forged]
+        await settled()
+        for _ in range(5):
+            assert (await callers.identify(known)).project == "p"
+            await asyncio.sleep(0.05)
+        go_on.set()
+        ends = await asyncio.gather(*flood, return_exceptions=True)
+        slugs = {end.type.slug for end in ends if isinstance(end, Problem)}
+        assert slugs == {"unauthorized", "overloaded"}
+        callers.close()
+
+    asyncio.run(main())
+    database.dispose()

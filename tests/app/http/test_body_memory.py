@@ -1,0 +1,92 @@
+import asyncio
+from contextlib import ExitStack
+
+import pytest
+
+from app.http.body_memory import BodyMemory
+from app.problems.problem import Problem
+
+PROJECT = "one"
+
+
+async def pieces(*sizes, until=None):
+    for size in sizes:
+        yield b"x" * size
+        if until is not None:
+            await until.wait()
+
+
+def test_what_has_come_completely_no_longer_counts():
+    memory = BodyMemory(200).of(PROJECT)
+
+    async def main():
+        for _ in range(5):
+            assert await memory.gather(pieces(40, 0, 50)) == b"x" * 90
+
+    asyncio.run(main())
+
+
+def test_bodies_that_come_slowly_count_together_and_only_the_last_is_refused():
+    memory = BodyMemory(200).of(PROJECT)
+
+    async def main():
+        go_on = asyncio.Event()
+        slow = [asyncio.create_task(memory.gather(pieces(40, until=go_on))) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Problem) as refused:
+            await memory.gather(pieces(15, 15))
+        assert refused.value.type.slug == "overloaded"
+        assert await memory.gather(pieces(20)) == b"x" * 20
+        go_on.set()
+        assert await asyncio.gather(*slow) == [b"x" * 40] * 2
+
+    asyncio.run(main())
+
+
+def test_a_caller_who_leaves_gives_back_what_came():
+    memory = BodyMemory(200).of(PROJECT)
+
+    async def leaving():
+        yield b"x" * 90
+        raise ConnectionError
+
+    async def main():
+        with pytest.raises(ConnectionError):
+            await memory.gather(leaving())
+        assert await memory.gather(pieces(100)) == b"x" * 100
+
+    asyncio.run(main())
+
+
+def test_what_a_share_holds_counts_until_it_is_given_back():
+    memory = BodyMemory(200).of(PROJECT)
+    with memory.share() as share, memory.share() as another:
+        share.hold(90)
+        share.hold(30)
+        another.hold(70)
+        with pytest.raises(Problem) as refused:
+            another.hold(71)
+    assert refused.value.type.slug == "overloaded"
+    with memory.share() as share:
+        share.hold(100)
+
+
+def test_one_project_takes_half_of_all_and_leaves_the_rest_to_others():
+    memory = BodyMemory(200)
+    with memory.of("one").share() as greedy, memory.of("another").share() as other:
+        greedy.hold(100)
+        with pytest.raises(Problem) as refused:
+            greedy.hold(101)
+        assert refused.value.type.slug == "overloaded"
+        other.hold(99)
+
+
+def test_all_projects_together_are_bounded():
+    memory = BodyMemory(200)
+    with ExitStack() as stack:
+        shares = [stack.enter_context(memory.of(str(i)).share()) for i in range(3)]
+        for share in shares:
+            share.hold(66)
+        with pytest.raises(Problem) as refused:
+            shares[0].hold(70)
+        assert refused.value.type.slug == "overloaded"

@@ -1,0 +1,337 @@
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.auth.callers import ANYBODY
+from app.auth.key_checks import Lease
+from app.auth.open_requests import OpenBound
+from app.jobs import events as events_module
+from app.jobs.events import EventFeed, EventHub, EventStream
+from models_store.database.database import Database
+from models_store.jobs.jobs import Job, Jobs
+from models_store.jobs.leases import JobWork
+from tests.models_store.makers import LEASE_S, PROJECT, submitted
+
+
+@pytest.fixture
+def database(client: TestClient) -> Database:
+    database: Database = client.app.state.database  # type: ignore[attr-defined]  # a FastAPI
+    return database
+
+
+@pytest.fixture
+def jobs(database: Database) -> Jobs:
+    return Jobs(database)
+
+
+@pytest.fixture
+def work(database: Database) -> JobWork:
+    return JobWork(database)
+
+
+def run(jobs: Jobs, work: JobWork, *, epochs: int) -> Job:
+    """A job that runs and has done some epochs."""
+    submitted(jobs)
+    job = work.claim("tester", lease_s=LEASE_S)
+    assert job is not None
+    for epoch in range(1, epochs + 1):
+        record(work, job, epoch)
+    return job
+
+
+def record(work: JobWork, job: Job, epoch: int) -> None:
+    work.record_epoch(
+        job.id,
+        job.attempt,
+        lease_s=LEASE_S,
+        metrics={"epoch": epoch, "note": "one\nline"},
+        progress={"epoch": epoch},
+    )
+
+
+def end(work: JobWork, job: Job) -> None:
+    work.fail(job.id, job.attempt, code="diverged", detail="NaN")
+
+
+def parse(text: str) -> list[tuple[int, str, Any]]:
+    found = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if line[:1] != ":")
+        if "id" in fields:
+            found.append((int(fields["id"]), fields["event"], json.loads(fields["data"])))
+    return found
+
+
+def test_an_ended_job_streams_its_events_without_gaps_and_closes(client, jobs, work):
+    job = run(jobs, work, epochs=3)
+    end(work, job)
+    response = client.get(f"/v1/jobs/{job.id}/events")
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["cache-control"] == "no-store"
+    found = parse(response.text)
+    assert [number for number, _, _ in found] == list(range(1, len(found) + 1))
+    kinds = [kind for _, kind, _ in found]
+    assert kinds.count("epoch") == 3
+    assert (kinds[0], kinds[-1]) == ("state", "end")
+    assert found[-1][2] == {"state": "failed"}
+    assert found[2][2]["note"] == "one\nline"
+
+
+@pytest.mark.parametrize("by", ["after", "header", "both"])
+def test_a_client_that_reconnects_misses_nothing_and_gets_nothing_twice(client, jobs, work, by):
+    job = run(jobs, work, epochs=5)
+    end(work, job)
+    whole = parse(client.get(f"/v1/jobs/{job.id}/events").text)
+    query = {"after": "?after=4", "header": "", "both": "?after=1"}[by]
+    headers = {} if by == "after" else {"Last-Event-ID": "4"}
+    rest = parse(client.get(f"/v1/jobs/{job.id}/events{query}", headers=headers).text)
+    assert rest == whole[4:]
+
+
+def test_a_client_that_has_seen_the_end_is_told_not_to_come_back(client, jobs, work):
+    job = run(jobs, work, epochs=1)
+    end(work, job)
+    last = parse(client.get(f"/v1/jobs/{job.id}/events").text)[-1][0]
+    response = client.get(f"/v1/jobs/{job.id}/events", headers={"Last-Event-ID": str(last)})
+    assert (response.status_code, response.content) == (204, b"")
+
+
+def test_events_are_sent_while_the_job_runs(client, jobs, work):
+    job = run(jobs, work, epochs=1)
+
+    def go_on() -> None:
+        time.sleep(0.7)
+        record(work, job, 2)
+        time.sleep(0.7)
+        end(work, job)
+
+    worker = threading.Thread(target=go_on)
+    worker.start()
+    found = parse(client.get(f"/v1/jobs/{job.id}/events").text)
+    worker.join()
+    assert [data["epoch"] for _, kind, data in found if kind == "epoch"] == [1, 2]
+    assert found[-1][1] == "end"
+
+
+def test_a_stream_goes_on_through_the_end_of_an_attempt_that_was_resumed(client, jobs, work):
+    job = run(jobs, work, epochs=1)
+    end(work, job)
+    jobs.resume(PROJECT, job.id)
+    again = work.claim("tester", lease_s=LEASE_S)
+    assert again is not None
+    record(work, again, 2)
+    end(work, again)
+    found = parse(client.get(f"/v1/jobs/{job.id}/events").text)
+    assert [kind for _, kind, _ in found].count("end") == 2
+    assert [data["epoch"] for _, kind, data in found if kind == "epoch"] == [1, 2]
+
+
+def test_the_same_events_come_as_pages_of_json(client, jobs, work, monkeypatch):
+    monkeypatch.setattr(events_module, "PAGE", 4)
+    job = run(jobs, work, epochs=6)
+    end(work, job)
+    after, pages = 0, []
+    while True:
+        page = client.get(f"/v1/jobs/{job.id}/events?format=json&after={after}").json()
+        pages.append(page)
+        after = page["next_after"]
+        if page["ended"]:
+            break
+    found = [event for page in pages for event in page["items"]]
+    assert [event["id"] for event in found] == list(range(1, len(found) + 1))
+    assert found[-1]["event"] == "end"
+    assert {len(page["items"]) for page in pages[:-1]} == {4}
+    streamed = parse(client.get(f"/v1/jobs/{job.id}/events").text)
+    assert [event["data"] for event in found] == [data for _, _, data in streamed]
+
+
+def test_a_job_that_runs_has_a_page_that_is_not_the_last(client, jobs, work):
+    job = run(jobs, work, epochs=1)
+    page = client.get(f"/v1/jobs/{job.id}/events?format=json").json()
+    assert not page["ended"]
+    rest = client.get(f"/v1/jobs/{job.id}/events?format=json&after={page['next_after']}").json()
+    assert (rest["items"], rest["next_after"]) == ([], page["next_after"])
+
+
+def test_the_events_of_no_job_are_not_found(client):
+    assert client.get(f"/v1/jobs/job_{'0' * 32}/events").status_code == 404
+
+
+@pytest.mark.parametrize("query", ["after=-1", "after=x", "format=xml", f"after={10**30}"])
+def test_a_forged_place_is_refused(client, jobs, work, query):
+    job = run(jobs, work, epochs=1)
+    assert client.get(f"/v1/jobs/{job.id}/events?{query}").status_code == 422
+
+
+class Caller:
+    """An ASGI caller who may leave, and who keeps what was sent."""
+
+    def __init__(self) -> None:
+        self.left = asyncio.Event()
+        self.body = b""
+        self.closed = False
+
+    async def receive(self) -> dict[str, Any]:
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        self.body += message.get("body", b"")
+        self.closed |= message["type"] == "http.response.body" and not message["more_body"]
+
+
+@pytest.fixture
+def follow(jobs: Jobs, work: JobWork) -> Callable[..., Any]:
+    """Streams the events of a job that runs, until something ends the stream."""
+    job = run(jobs, work, epochs=1)
+
+    async def follow(caller: Caller, stopping: asyncio.Event) -> None:
+        hub, lease = EventHub(jobs), Lease()
+        looks = asyncio.create_task(hub.run(stopping))
+        feed = EventFeed(jobs, PROJECT, job.id, after=0)
+        stream = EventStream(await feed.read(), feed, hub=hub, streams=OpenBound("streams", 1))
+        scope = {"type": "http", "state": {"lease": lease, "caller": ANYBODY}}
+        await stream(scope, caller.receive, caller.send)  # type: ignore[arg-type]
+        looks.cancel()
+
+    return follow
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that the event loop does."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - what happens tells nobody
+            await asyncio.sleep(0.01)
+
+
+def has_grown(items: list[int], to: int) -> bool:
+    return len(items) >= to
+
+
+def is_past(topic: Any, number: int) -> bool:
+    return bool(topic.last > number)
+
+
+@pytest.mark.fault(203)
+def test_many_streams_of_a_job_are_one_look_and_one_read(jobs, work):
+    job = run(jobs, work, epochs=1)
+    looks: list[int] = []
+    reads: list[int] = []
+
+    class Counted(Jobs):
+        def event_places(self, job_ids):
+            looks.append(len(job_ids))
+            return super().event_places(job_ids)
+
+        def event_page(self, *args, **kwargs):
+            reads.append(kwargs["after"])
+            return super().event_page(*args, **kwargs)
+
+    async def main() -> list[Caller]:
+        counted, stopping = Counted(jobs._database), asyncio.Event()
+        hub = EventHub(counted)
+        looking = asyncio.create_task(hub.run(stopping))
+        callers = [Caller() for _ in range(40)]
+        bound = OpenBound("streams", len(callers))
+
+        async def follow(caller: Caller, after: int) -> None:
+            feed = EventFeed(counted, PROJECT, job.id, after=after)
+            stream = EventStream(await feed.read(), feed, hub=hub, streams=bound)
+            scope = {"type": "http", "state": {"lease": Lease(), "caller": ANYBODY}}
+            await stream(scope, caller.receive, caller.send)  # type: ignore[arg-type]
+
+        streams = [
+            asyncio.create_task(follow(caller, number % 3)) for number, caller in enumerate(callers)
+        ]
+        for epoch in (2, 3):
+            await until(partial(has_grown, looks, len(looks) + 2))
+            await asyncio.to_thread(record, work, job, epoch)
+        await asyncio.to_thread(end, work, job)
+        await asyncio.gather(*streams)
+        looking.cancel()
+        return callers
+
+    callers = asyncio.run(main())
+    for number, caller in enumerate(callers):
+        found = parse(caller.body.decode())
+        assert [place for place, _, _ in found] == list(range(1 + number % 3, 7 + 1))
+        assert found[-1][1] == "end"
+    assert set(looks) == {1}
+    # Each stream's own first page; then one read for all of them whenever there was news.
+    assert len(reads) <= len(callers) + 4
+
+
+def test_a_stream_that_cannot_keep_up_reads_what_it_missed(jobs, work):
+    job = run(jobs, work, epochs=1)
+
+    class Slow(Caller):
+        def __init__(self) -> None:
+            super().__init__()
+            self.go_on = asyncio.Event()
+
+        async def send(self, message):
+            await super().send(message)
+            await self.go_on.wait()
+
+    async def main() -> bytes:
+        stopping, caller = asyncio.Event(), Slow()
+        hub = EventHub(jobs)
+        looking = asyncio.create_task(hub.run(stopping))
+        feed = EventFeed(jobs, PROJECT, job.id, after=0)
+        stream = EventStream(await feed.read(), feed, hub=hub, streams=OpenBound("streams", 1))
+        scope = {"type": "http", "state": {"lease": Lease(), "caller": ANYBODY}}
+        following = asyncio.create_task(stream(scope, caller.receive, caller.send))
+        await until(lambda: bool(hub._topics))
+        topic = hub._topics[job.id]
+        for epoch in (2, 3, 4):
+            last = topic.last
+            await asyncio.to_thread(record, work, job, epoch)
+            await until(partial(is_past, topic, last))
+        caller.go_on.set()
+        await asyncio.to_thread(end, work, job)
+        await following
+        looking.cancel()
+        return caller.body
+
+    found = parse(asyncio.run(main()).decode())
+    assert [place for place, _, _ in found] == list(range(1, len(found) + 1))
+    assert [data["epoch"] for _, kind, data in found if kind == "epoch"] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("reason", ["stop", "leave"])
+def test_a_stream_ends_within_a_second_when_the_server_stops_or_the_caller_leaves(follow, reason):
+    async def main() -> float:
+        caller, stopping = Caller(), asyncio.Event()
+        stream = asyncio.create_task(follow(caller, stopping))
+        await asyncio.sleep(0.8)
+        assert not stream.done()
+        asked = time.monotonic()
+        (stopping if reason == "stop" else caller.left).set()
+        await stream
+        assert caller.closed
+        return time.monotonic() - asked
+
+    assert asyncio.run(main()) < 1
+
+
+def test_a_quiet_stream_is_kept_alive_by_comments(follow, monkeypatch):
+    monkeypatch.setattr(events_module, "_KEEP_ALIVE_S", 0.6)
+
+    async def main() -> bytes:
+        caller, stopping = Caller(), asyncio.Event()
+        stream = asyncio.create_task(follow(caller, stopping))
+        await asyncio.sleep(1.7)
+        stopping.set()
+        await stream
+        return caller.body
+
+    body = asyncio.run(main())
+    assert b"\n: keep-alive\n\n" in body
+    assert len(parse(body.decode())) >= 2

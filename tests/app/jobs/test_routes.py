@@ -1,0 +1,368 @@
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from models_store.database.database import Database
+from models_store.jobs.jobs import Job, Jobs
+from models_store.jobs.leases import JobWork
+from models_store.registry import Registry
+from tests.app.serving import registered
+from tests.models_store.makers import LEASE_S, PROJECT, a_version, added
+
+COLUMNS = [
+    {"name": f"x{i}", "dtype": "float64", "mean": 0.0, "std": 1.0, "min": -3.0, "max": 3.0}
+    for i in range(1, 4)
+]
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def setting_values() -> dict[str, Any]:
+    return {"max_queued_jobs": 5, "max_parameters": 100_000}
+
+
+@pytest.fixture
+def database(client: TestClient) -> Database:
+    database: Database = client.app.state.database  # type: ignore[attr-defined]  # a FastAPI
+    return database
+
+
+@pytest.fixture
+def work(database: Database) -> JobWork:
+    return JobWork(database)
+
+
+@pytest.fixture
+def dataset_id(registry: Registry) -> str:
+    return added(registry, rows=1000, columns=COLUMNS).id
+
+
+def start(client: TestClient, dataset_id: str, key: str | None = None, **fields: Any) -> Any:
+    body = {"model_name": "people", "dataset_id": dataset_id, **fields}
+    headers = JSON if key is None else {**JSON, "Idempotency-Key": key}
+    return client.post("/v1/jobs/training", content=json.dumps(body), headers=headers)
+
+
+def slug(response: Any) -> str:
+    assert response.headers["content-type"] == "application/problem+json", response.text
+    text: str = response.json()["type"]
+    return text.removeprefix("/problems/")
+
+
+def claimed(work: JobWork) -> Job:
+    job = work.claim("tester", lease_s=LEASE_S)
+    assert job is not None
+    return job
+
+
+def record(work: JobWork, job: Job, epoch: int) -> None:
+    work.record_epoch(
+        job.id,
+        job.attempt,
+        lease_s=LEASE_S,
+        metrics={"epoch": epoch, "train_log_likelihood": -1.0 / epoch},
+        progress={"epoch": epoch, "max_epochs": 10, "fraction": epoch / 10, "eta_seconds": 3.5},
+    )
+
+
+def test_an_accepted_training_shows_every_choice_that_was_made(client, dataset_id):
+    response = start(client, dataset_id)
+    assert response.status_code == 202
+    job = response.json()
+    assert response.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert (job["state"], job["kind"], job["attempt"]) == ("queued", "training", 0)
+    assert job["model"] == {"name": "people", "version": None}
+    assert job["request"]["columns"] == ["x1", "x2", "x3"]
+    assert job["request"]["flow"]["family"] == "maf"
+    assert isinstance(job["request"]["optimisation"]["batch_size"], int)
+    assert isinstance(job["request"]["optimisation"]["seed"], int)
+    assert client.get(response.headers["location"]).json() == job
+
+
+@pytest.mark.fault(156)
+def test_fault_156_without_a_broker_the_job_is_accepted_and_pending(client, dataset_id):
+    began = time.monotonic()
+    response = start(client, dataset_id)
+    assert time.monotonic() - began < 2
+    assert (response.status_code, response.json()["dispatch"]) == (202, "pending")
+
+
+class TestWithBroker:
+    @pytest.fixture
+    def setting_values(self, redis_url: str) -> dict[str, Any]:
+        return {"broker_url": redis_url}
+
+    def test_a_broker_that_answers_is_told_before_the_answer(self, client, dataset_id):
+        while not client.app.state.queue.broker_up:
+            time.sleep(0.01)
+        assert start(client, dataset_id).json()["dispatch"] == "sent"
+
+    @pytest.mark.fault(116, 117)
+    def test_an_end_between_the_commit_and_the_hint_loses_and_doubles_nothing(
+        self, client, dataset_id, monkeypatch
+    ):
+        def end(*_: object) -> bool:
+            raise OSError  # the commit was, the hint and the answer will not be
+
+        with monkeypatch.context() as patch:
+            patch.setattr("app.jobs.submission.hint", end)
+            assert start(client, dataset_id, key="k").status_code == 500
+        [job] = client.get("/v1/jobs").json()["items"]
+        again = start(client, dataset_id, key="k")
+        assert (again.status_code, again.json()["id"]) == (202, job["id"])
+        # No caller comes for it any more: the sweep announces it.
+        deadline = time.monotonic() + 30
+        while client.get(f"/v1/jobs/{job['id']}").json()["dispatch"] != "sent":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+@pytest.mark.fault(69, 70, 72, 74, 75, 77)
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"optimisation": {"max_epochs": 0}}, "/optimisation/max_epochs"),
+        ({"optimisation": {"max_epochs": 1.5}}, "/optimisation/max_epochs"),
+        ({"optimisation": {"max_epochs": "5"}}, "/optimisation/max_epochs"),
+        ({"optimisation": {"max_epochs": True}}, "/optimisation/max_epochs"),
+        ({"optimisation": {"max_epochs": 10**9}}, "/optimisation/max_epochs"),
+        ({"optimisation": {"learning_rate": 0}}, "/optimisation/learning_rate"),
+        ({"optimisation": {"learning_rate": 1e308}}, "/optimisation/learning_rate"),
+        ({"optimisation": {"batch_size": 0}}, "/optimisation/batch_size"),
+        ({"optimisation": {"seed": -1}}, "/optimisation/seed"),
+        ({"optimisation": {"seed": 2**64}}, "/optimisation/seed"),
+        ({"split": {"validation": 1}}, "/split/validation"),
+        ({"flow": {"family": "__import__"}}, "/flow"),
+        ({"flow": {"family": "maf", "activation": "os.system"}}, "/flow/activation"),
+        ({"model_name": "../etc"}, "/model_name"),
+    ],
+    ids=str,
+)
+def test_fault_069_to_077_hyper_parameters_out_of_range_are_refused_by_pointer(
+    client, dataset_id, fields, pointer
+):
+    response = start(client, dataset_id, **fields)
+    assert (response.status_code, slug(response)) == (422, "validation")
+    assert pointer in [error.get("pointer") for error in response.json()["errors"]]
+    assert client.get("/v1/jobs").json()["items"] == []
+
+
+@pytest.mark.fault(60, 73, 76, 77, 81, 172, 176)
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"epocs": 3}, "unknown-field"),
+        ({"state": "succeeded"}, "unknown-field"),
+        ({"tags": {"a": "x" * 1_000_000}}, "unknown-field"),
+        ({"metadata": {f"k{i}": i for i in range(100_000)}}, "unknown-field"),
+        ({"__proto__": {"state": "succeeded"}}, "unknown-field"),
+        ({"$ref": "#/components/schemas/Job"}, "unknown-field"),
+        ({"device": "cuda:99"}, "unknown-field"),
+        ({"source_url": "http://169.254.169.254/"}, "unknown-field"),
+        ({"columns": ["nope"]}, "unknown-column"),
+        ({"columns": ["x1", "x1"]}, "duplicate-column"),
+        ({"columns": ["x1"], "flow": {"family": "realnvp"}}, "dimension-unsupported"),
+        ({"flow": {"family": "maf", "layers": 5, "hidden": [1000, 1000]}}, "limit-parameters"),
+        ({"split": {"train": 0.8, "validation": 0.001}}, "split-too-small"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_fault_060_073_077_172_what_cannot_work_is_refused_before_it_is_accepted(
+    client, dataset_id, fields, expected
+):
+    response = start(client, dataset_id, **fields)
+    assert (response.status_code, slug(response)) == (422, expected)
+    assert len(response.content) <= 8192
+
+
+def test_fault_169_a_dataset_that_is_not_there_is_not_found(client):
+    assert slug(start(client, "ds_" + "0" * 32)) == "not-found"
+
+
+@pytest.mark.fault(101)
+def test_fault_101_the_same_key_at_once_makes_one_job(client, dataset_id):
+    responses = []
+
+    def send() -> None:
+        responses.append(start(client, dataset_id, key="k-1"))
+
+    threads = [threading.Thread(target=send) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {response.status_code for response in responses} == {202}
+    assert len({response.json()["id"] for response in responses}) == 1
+    replayed = [response.headers.get("idempotent-replayed") for response in responses]
+    assert sorted(map(str, replayed)) == ["None", *["true"] * 5]
+
+
+@pytest.mark.fault(102)
+def test_fault_102_a_key_belongs_to_one_body_however_it_is_spelt(client, dataset_id):
+    first = start(client, dataset_id, key="k-2", columns=["x1", "x2"])
+    spelt = f'{{"columns":["x1","\\u00782"],"dataset_id":"{dataset_id}","model_name":"people"}}'
+    again = client.post(
+        "/v1/jobs/training", content=spelt, headers={**JSON, "Idempotency-Key": "k-2"}
+    )
+    assert again.json() == first.json()
+    other = start(client, dataset_id, key="k-2", columns=["x1"])
+    assert (other.status_code, slug(other)) == (422, "idempotency-key-reused")
+
+
+@pytest.mark.fault(103)
+def test_fault_103_a_repeat_gives_the_first_job_even_when_its_dataset_is_gone(client, dataset_id):
+    first = start(client, dataset_id, key="k-3").json()
+    client.post(f"/v1/jobs/{first['id']}/cancel")
+    assert client.delete(f"/v1/datasets/{dataset_id}").status_code == 204
+    again = start(client, dataset_id, key="k-3")
+    assert (again.status_code, again.json()["id"]) == (202, first["id"])
+
+
+@pytest.mark.fault(103)
+def test_a_repeat_after_a_restart_gives_the_first_job(client, settings, dataset_id):
+    first = start(client, dataset_id, key="k-4").json()
+    with TestClient(create_app(settings)) as restarted:
+        again = start(restarted, dataset_id, key="k-4")
+    assert (again.status_code, again.json()) == (202, first)
+    assert again.headers["idempotent-replayed"] == "true"
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a b", "\u00e9"])
+def test_keys_that_are_no_keys_are_refused(client, dataset_id, key):
+    response = client.post(
+        "/v1/jobs/training",
+        content=json.dumps({"model_name": "people", "dataset_id": dataset_id}),
+        headers=[(b"content-type", b"application/json"), (b"idempotency-key", key.encode())],
+    )
+    assert (response.status_code, slug(response)) == (422, "validation")
+
+
+def test_fault_093_a_full_queue_answers_429_with_retry_after(client, dataset_id):
+    for _ in range(5):
+        assert start(client, dataset_id).status_code == 202
+    response = start(client, dataset_id)
+    assert (response.status_code, slug(response)) == (429, "limit-queued-jobs")
+    assert int(response.headers["retry-after"]) > 0
+
+
+def test_jobs_are_listed_newest_first_by_pages_and_filters(client, dataset_id, work):
+    ids = [start(client, dataset_id, model_name=f"m{n}").json()["id"] for n in range(5)]
+    claimed(work)
+    first = client.get("/v1/jobs?limit=3").json()
+    second = client.get("/v1/jobs", params={"limit": 3, "cursor": first["next_cursor"]}).json()
+    listed = [job["id"] for job in first["items"] + second["items"]]
+    assert listed == ids[::-1]
+    assert second["next_cursor"] is None
+
+    def ids_of(query: str) -> list[str]:
+        return [job["id"] for job in client.get(f"/v1/jobs?{query}").json()["items"]]
+
+    assert ids_of("state=running") == ids[:1]
+    assert ids_of("model_name=m3&state=queued&kind=training") == ids[3:4]
+    assert ids_of("state=failed") == []
+
+
+@pytest.mark.fault(98, 99, 180)
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("limit=0", 422),
+        ("limit=1000000000", 422),
+        ("cursor=forged", 400),
+        ("state=lost", 422),
+        ("kind=x", 422),
+        ("model_name=%27%20OR%201=1", 422),
+    ],
+)
+def test_fault_098_180_a_forged_listing_is_refused(client, query, status):
+    assert client.get(f"/v1/jobs?{query}").status_code == status
+
+
+def test_a_running_job_shows_its_progress_and_metrics(client, dataset_id, work):
+    job_id = start(client, dataset_id).json()["id"]
+    record(work, claimed(work), 4)
+    job = client.get(f"/v1/jobs/{job_id}").json()
+    assert (job["state"], job["attempt"], job["dispatch"]) == ("running", 1, "sent")
+    assert job["progress"] == {"epoch": 4, "max_epochs": 10, "fraction": 0.4, "eta_seconds": 3.5}
+    assert job["metrics"]["epoch"] == 4
+    assert job["started_at"] is not None
+
+
+def test_a_failed_job_says_why(client, dataset_id, work):
+    job_id = start(client, dataset_id).json()["id"]
+    job = claimed(work)
+    work.fail(job.id, job.attempt, code="diverged", detail="The likelihood was NaN.")
+    answer = client.get(f"/v1/jobs/{job_id}").json()
+    assert answer["state"] == "failed"
+    assert answer["error"] == {"code": "diverged", "detail": "The likelihood was NaN."}
+
+
+@pytest.mark.fault(108)
+def test_fault_108_cancelling_is_idempotent_until_the_job_has_ended_otherwise(
+    client, dataset_id, work
+):
+    waiting, running, done = (start(client, dataset_id).json()["id"] for _ in range(3))
+    claimed(work)
+    first = claimed(work)
+    assert client.post(f"/v1/jobs/{done}/cancel").json()["state"] == "cancelled"
+    assert client.post(f"/v1/jobs/{done}/cancel").status_code == 200
+    asked = client.post(f"/v1/jobs/{running}/cancel")
+    assert (asked.status_code, asked.json()["state"]) == (202, "running")
+    assert asked.json()["cancel_requested"]
+    work.cancelled(first.id, first.attempt)
+    assert client.post(f"/v1/jobs/{running}/cancel").status_code == 200
+    work.fail(waiting, 1, code="oom", detail="Too large.")
+    late = client.post(f"/v1/jobs/{waiting}/cancel")
+    assert (late.status_code, slug(late)) == (409, "job-final")
+    assert slug(client.post(f"/v1/jobs/job_{'0' * 32}/cancel")) == "not-found"
+
+
+def test_only_a_cancelled_or_failed_job_can_be_resumed(client, dataset_id, work):
+    job_id = start(client, dataset_id).json()["id"]
+    response = client.post(f"/v1/jobs/{job_id}/resume")
+    assert (response.status_code, slug(response)) == (409, "job-not-resumable")
+    client.post(f"/v1/jobs/{job_id}/cancel")
+    response = client.post(f"/v1/jobs/{job_id}/resume")
+    assert (response.status_code, response.json()["state"]) == (202, "queued")
+    assert claimed(work).id == job_id
+
+
+def test_a_succeeded_job_names_its_version(client, database, blobs):
+    version = registered(database, blobs)
+    job = client.get(f"/v1/jobs/{version.job_id}").json()
+    assert job["state"] == "succeeded"
+    assert job["model"] == {"name": "people", "version": 1}
+    assert job["metrics"] == {"test_log_likelihood": 3.0}
+
+
+@pytest.mark.fault(107)
+def test_fault_107_a_cancel_that_comes_first_beats_the_result(client, dataset_id, work):
+    job_id = start(client, dataset_id).json()["id"]
+    job = claimed(work)
+    client.post(f"/v1/jobs/{job_id}/cancel")
+    with pytest.raises(Exception, match="no longer holds"):
+        work.finish(job.id, job.attempt, metrics={}, version=a_version(job))
+    assert client.get(f"/v1/jobs/{job_id}").json()["state"] == "cancelled"
+    assert client.get("/v1/models/people").status_code == 404
+
+
+@pytest.mark.parametrize("job_id", ["1", "job_1", "..%5C..", "a%00b", "x" * 200])
+def test_fault_171_177_ids_that_are_none_are_not_found_or_refused(client, job_id):
+    assert client.get(f"/v1/jobs/{job_id}").status_code in {404, 422}
+
+
+def test_the_request_ids_reach_the_job(client, dataset_id):
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    response = client.post(
+        "/v1/jobs/training",
+        content=json.dumps({"model_name": "people", "dataset_id": dataset_id}),
+        headers={**JSON, "X-Request-ID": "req-1", "traceparent": trace},
+    )
+    jobs: Jobs = client.app.state.jobs
+    job = jobs.get(PROJECT, response.json()["id"])
+    assert (job.request_id, job.traceparent) == ("req-1", trace)

@@ -1,0 +1,224 @@
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from app.server.job_queue import QUEUE, TASK, JobQueue
+from models_store.database.database import Database
+from models_store.errors import DatabaseBusyError
+from models_store.jobs.jobs import Jobs
+from tests.models_store.makers import PROJECT, submitted
+from tests.servers import RedisServer
+
+
+class Broker:
+    """A real Redis that can be killed, frozen and started again."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+        self._running = True
+        self._pid = 0
+        self.url = server.url
+        self.client = redis.Redis.from_url(server.url)
+
+    def start(self) -> None:
+        if not self._running:
+            self._server.start()
+            self._running = True
+
+    def kill(self) -> None:
+        self._server.kill()
+        self._running = False
+
+    def freeze(self) -> None:
+        self._pid = int(self.client.info("server")["process_id"])
+        os.kill(self._pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        if self._pid:
+            os.kill(self._pid, signal.SIGCONT)
+        self._pid = 0
+
+    def restore(self) -> None:
+        """As others expect to find it."""
+        self.thaw()
+        self.start()
+        self.client.config_set("maxmemory", "0")
+        self.client.config_set("maxmemory-policy", "noeviction")
+        self.client.close()
+
+    def hinted(self) -> list[str]:
+        messages = [json.loads(text) for text in self.client.lrange(QUEUE, 0, -1)]
+        assert all(message["headers"]["task"] == TASK for message in messages)
+        return [message["headers"]["argsrepr"].strip("(',)") for message in messages]
+
+
+def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def broker(redis_server: RedisServer, redis_url: str) -> Iterator[Broker]:
+    broker = Broker(redis_server)
+    assert broker.url == redis_url
+    yield broker
+    broker.restore()
+
+
+@pytest.fixture
+def database(sqlite_url: str) -> Iterator[Database]:
+    database = Database(sqlite_url)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def start(jobs: Jobs, broker: Broker) -> Iterator[Callable[..., JobQueue]]:
+    """Starts a queue; by default one that never sweeps after its first look."""
+    queues: list[JobQueue] = []
+
+    def start(sweep_interval_s: float = 60.0, on: Jobs = jobs) -> JobQueue:
+        queue = JobQueue(
+            on,
+            broker_url=broker.url,
+            celery_broker_url=broker.url.replace("unix://", "redis+socket://"),
+            sweep_interval_s=sweep_interval_s,
+        )
+        queue.start()
+        queues.append(queue)
+        return queue
+
+    yield start
+    for queue in queues:
+        queue.stop()
+
+
+def submit(jobs: Jobs) -> str:
+    return submitted(jobs).id
+
+
+def test_a_hint_carries_the_job_id_and_the_ids_of_the_request(broker, jobs, start):
+    queue = start()
+    until(lambda: queue.broker_up)
+    job_id = submit(jobs)
+    assert queue.hint(job_id, request_id="r1", traceparent="00-a", wait_s=5)
+    assert broker.hinted() == [job_id]
+    headers = json.loads(broker.client.lindex(QUEUE, 0))["headers"]
+    assert (headers["request_id"], headers["traceparent"]) == ("r1", "00-a")
+    until(lambda: jobs.get(PROJECT, job_id).dispatched)
+
+
+@pytest.mark.fault(156)
+def test_fault_156_a_broker_that_is_down_delays_nobody_and_gets_the_hint_when_it_is_back(
+    broker, jobs, start
+):
+    broker.kill()
+    queue = start(sweep_interval_s=0.1)
+    until(lambda: not queue.broker_up)
+    job_id = submit(jobs)
+    began = time.monotonic()
+    assert not queue.hint(job_id, wait_s=60)
+    assert time.monotonic() - began < 20
+    assert not jobs.get(PROJECT, job_id).dispatched
+    broker.start()
+    until(lambda: broker.hinted() == [job_id])
+    until(lambda: jobs.get(PROJECT, job_id).dispatched and queue.broker_up)
+
+
+@pytest.mark.fault(161)
+def test_fault_161_a_broker_that_is_frozen_delays_a_submit_by_its_wait_alone(broker, jobs, start):
+    queue = start(sweep_interval_s=0.1)
+    until(lambda: queue.broker_up)
+    assert queue.hint(submit(jobs), wait_s=5)
+    broker.freeze()
+    began = time.monotonic()
+    for _ in range(8):
+        assert not queue.hint(submit(jobs))
+    assert time.monotonic() - began < 1.5
+    until(lambda: not queue.broker_up)
+    began = time.monotonic()
+    assert not queue.hint(submit(jobs), wait_s=60)
+    assert time.monotonic() - began < 20
+    broker.thaw()
+    until(lambda: len(broker.hinted()) >= 10)
+    until(lambda: queue.broker_up)
+
+
+@pytest.mark.fault(129, 157)
+def test_fault_157_hints_lost_with_the_broker_are_sent_again(broker, jobs, start):
+    queue = start(sweep_interval_s=0.1)
+    waiting = {submit(jobs) for _ in range(20)}
+    until(lambda: len(broker.hinted()) == len(waiting))
+    broker.kill()
+    until(lambda: not queue.broker_up)
+    broker.start()
+    until(lambda: set(broker.hinted()) == waiting)
+
+
+@pytest.mark.fault(159)
+def test_fault_159_a_wiped_broker_gets_its_hints_again(broker, jobs, start):
+    start(sweep_interval_s=0.1)
+    waiting = {submit(jobs) for _ in range(5)}
+    until(lambda: len(broker.hinted()) == len(waiting))
+    broker.client.flushall()
+    until(lambda: len(broker.hinted()) == len(waiting))
+
+
+def test_a_sweep_sends_only_what_is_missing(broker, jobs, start):
+    queue = start(sweep_interval_s=0.05)
+    for _ in range(3):
+        submit(jobs)
+    until(lambda: len(broker.hinted()) == 3)
+    time.sleep(0.5)
+    assert len(broker.hinted()) == 3
+    broker.client.lpop(QUEUE)
+    until(lambda: len(broker.hinted()) == 3)
+    assert queue.broker_up
+
+
+class BusyThenFine(Jobs):
+    """Jobs whose database is busy at first."""
+
+    left = 3
+
+    def claimable(self, limit: int) -> list[str]:
+        if self.left:
+            self.left -= 1
+            raise DatabaseBusyError
+        return super().claimable(limit)
+
+
+@pytest.mark.fault(145)
+def test_fault_145_a_busy_database_does_not_end_the_sweeps(broker, database, jobs, start):
+    job_id = submit(jobs)
+    start(sweep_interval_s=0.05, on=BusyThenFine(database))
+    until(lambda: broker.hinted() == [job_id])
+
+
+@pytest.mark.fault(160)
+@pytest.mark.parametrize("policy", ["noeviction", "allkeys-lru"])
+def test_a_broker_without_memory_keeps_the_job_pending(broker, jobs, start, policy):
+    broker.client.config_set("maxmemory", "1")
+    broker.client.config_set("maxmemory-policy", policy)
+    queue = start(sweep_interval_s=0.1)
+    job_id = submit(jobs)
+    assert not queue.hint(job_id, wait_s=1)
+    broker.client.config_set("maxmemory", "0")
+    until(lambda: job_id in broker.hinted())
+
+
+def test_stopping_is_quick_even_if_the_broker_is_frozen(broker, jobs, start):
+    queue = start()
+    assert queue.hint(submit(jobs), wait_s=5)
+    broker.freeze()
+    began = time.monotonic()
+    queue.stop()
+    assert time.monotonic() - began < 2.5
+    broker.thaw()

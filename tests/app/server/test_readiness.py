@@ -1,0 +1,135 @@
+"""Readiness: what the last look found, at no cost to whoever asks."""
+
+import os
+import shutil
+import sqlite3
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from app.server import readiness
+from app.server.readiness import Level, Lookout
+from models_store.database.database import Database
+from models_store.files.blobs import BlobStore
+from tests.app.site.test_health import wait_until
+
+
+@pytest.fixture
+def setting_values():
+    return {"ready_look_s": 3600}
+
+
+def read_only(file):
+    """Make the database refuse writes, as a server that became a replica does."""
+    with sqlite3.connect(file) as connection:
+        connection.execute(
+            "CREATE TRIGGER no_writes BEFORE UPDATE ON alembic_version"
+            " BEGIN SELECT RAISE(ABORT, 'read-only'); END"
+        )
+    connection.close()
+
+
+@pytest.mark.fault(216)
+def test_fault_216_asking_looks_at_nothing(client, settings):
+    shutil.rmtree(settings.blob_root)
+    settings.blob_root.write_text("no folder")
+    files = [path for path in settings.data_dir.iterdir() if path.name != "ballast"]
+    before = {path: path.stat() for path in files}
+    for _ in range(50):
+        assert client.get("/readyz").json()["checks"]["store"]["ok"] is True
+    for path, status in before.items():
+        assert path.stat().st_mtime_ns == status.st_mtime_ns
+        assert path.stat().st_size == status.st_size
+
+
+@pytest.mark.fault(216)
+def test_fault_216_a_database_that_takes_no_writes_is_not_ready(settings):
+    read_only(settings.data_dir / "densityd.sqlite3")
+    with TestClient(create_app(settings)) as client:
+        response = client.get("/readyz")
+        assert response.status_code == 503
+        assert response.json()["checks"]["database"]["ok"] is False
+        assert client.get("/v1/datasets").status_code == 200
+
+
+@pytest.fixture
+def lookout(settings):
+    database = Database(settings.resolved_database_url, busy_timeout_s=0.5)
+    lookout = Lookout(database, BlobStore(settings.blob_root), every_s=0.05)
+    yield lookout
+    lookout.stop()
+    lookout.join(10)
+    database.dispose()
+
+
+def levels(lookout):
+    return {name: finding.level for name, finding in lookout.found().items()}
+
+
+@pytest.mark.fault(216)
+def test_fault_216_a_look_commits_a_write(settings):
+    database = Database(settings.resolved_database_url)
+    database.ping()
+    log = settings.data_dir / "densityd.sqlite3-wal"
+    before = log.stat().st_size if log.exists() else 0
+    database.try_write()
+    assert log.stat().st_size > before
+    database.dispose()
+
+
+@pytest.mark.fault(216)
+def test_fault_216_a_full_disk_is_degraded_and_passes(lookout, monkeypatch):
+    def full(_handle):
+        raise OSError(28, "No space left on device")
+
+    lookout.start(wait_s=10)
+    assert set(levels(lookout).values()) == {Level.OK}
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        wait_until(lambda: levels(lookout)["store"] is Level.DEGRADED)
+        assert "full" in lookout.found()["store"].detail
+    wait_until(lambda: levels(lookout)["store"] is Level.OK)
+
+
+@pytest.mark.fault(216)
+def test_fault_216_a_database_whose_lock_others_hold_is_degraded(lookout, settings):
+    lookout.start(wait_s=10)
+    other = sqlite3.connect(settings.data_dir / "densityd.sqlite3", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    wait_until(lambda: levels(lookout)["database"] is Level.DEGRADED)
+    other.execute("ROLLBACK")
+    other.close()
+    wait_until(lambda: levels(lookout)["database"] is Level.OK)
+
+
+@pytest.mark.fault(216)
+def test_fault_216_a_look_that_does_not_end_is_not_ready(settings, monkeypatch):
+    monkeypatch.setattr(readiness, "_STUCK_S", 0.2)
+    database = Database(settings.resolved_database_url, busy_timeout_s=3)
+    lookout = Lookout(database, BlobStore(settings.blob_root), every_s=0.05)
+    lookout.start(wait_s=10)
+    other = sqlite3.connect(settings.data_dir / "densityd.sqlite3", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    wait_until(lambda: set(levels(lookout).values()) == {Level.UNUSABLE})
+    assert "has not ended" in lookout.found()["store"].detail
+    other.execute("ROLLBACK")
+    other.close()
+    wait_until(lambda: set(levels(lookout).values()) == {Level.OK})
+    lookout.stop()
+    lookout.join(10)
+    database.dispose()
+
+
+def test_before_the_first_look_nothing_is_ready(settings):
+    database = Database(settings.resolved_database_url)
+    lookout = Lookout(database, BlobStore(settings.blob_root), every_s=1)
+    assert set(levels(lookout).values()) == {Level.UNUSABLE}
+    database.dispose()
+
+
+def test_looks_go_on(lookout, settings):
+    lookout.start(wait_s=10)
+    staging = settings.blob_root / "staging"
+    before = staging.stat().st_mtime_ns
+    wait_until(lambda: staging.stat().st_mtime_ns > before)

@@ -1,0 +1,154 @@
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from fastapi.routing import APIRoute, iter_route_contexts
+
+from app.main import create_app
+from app.problems.problem import PROBLEM_MEDIA_TYPE
+from app.problems.types import PROBLEM_TYPES
+from app.settings import ApiSettings
+
+APP = create_app(ApiSettings())
+DOCUMENT = APP.openapi()
+UNDOCUMENTED = {
+    "/static/docs/redoc.standalone.js",
+    "/",
+    "/docs",
+    "/redoc",
+    "/openapi.json",
+    "/static/{path:path}",
+    "/static/docs/{path:path}",
+}
+
+
+def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
+
+
+OPERATIONS = {f"{method} {path}": operation for method, path, operation in operations()}
+
+
+def references(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for part in value.values():
+            yield from references(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from references(part)
+
+
+def test_the_document_is_openapi_3_1():
+    assert DOCUMENT["openapi"].startswith("3.1.")
+
+
+def test_fault_175_every_route_is_documented():
+    documented = {(method, path) for method, path, _ in operations()}
+    for route in iter_route_contexts(APP.routes):
+        if route.path in UNDOCUMENTED:
+            continue
+        assert isinstance(route.original_route, APIRoute), route.path
+        for method in route.methods or ():
+            assert (method, route.path_format) in documented
+
+
+def test_operation_ids_are_unique_and_speak():
+    ids = [operation["operationId"] for operation in OPERATIONS.values()]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch("[a-z]+(_[a-z]+)*", name) for name in ids)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=list(OPERATIONS))
+def test_an_operation_explains_itself(operation):
+    assert operation["summary"]
+    assert operation["description"]
+    known = {tag["name"] for tag in DOCUMENT["tags"]}
+    assert len(operation["tags"]) == 1
+    assert set(operation["tags"]) <= known
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=list(OPERATIONS))
+def test_an_operation_documents_its_errors(operation):
+    errors = {s: r for s, r in operation["responses"].items() if int(s) >= 400}
+    assert "500" in errors
+    if operation.get("parameters"):
+        assert "422" in errors
+    if "requestBody" in operation:
+        assert {"400", "408", "413", "415"} <= set(errors)
+    for status, response in errors.items():
+        if response["content"].keys() == {"application/json"}:
+            assert operation["operationId"] == "get_readiness"  # answers with its checks
+            continue
+        content = response["content"][PROBLEM_MEDIA_TYPE]
+        assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+        assert all(str(PROBLEM_TYPES[slug].status) == status for slug in content["examples"])
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=list(OPERATIONS))
+def test_an_operation_documents_what_it_answers(operation):
+    good = {s: r for s, r in operation["responses"].items() if int(s) < 400}
+    assert good
+    assert all(response["description"] for response in good.values())
+    assert all(
+        "content" in response for status, response in good.items() if status not in {"204", "304"}
+    )
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=list(OPERATIONS))
+def test_a_parameter_is_described_and_a_path_has_an_example(operation):
+    for parameter in operation.get("parameters", []):
+        assert parameter.get("description"), parameter["name"]
+        if parameter["in"] == "path":
+            assert "example" in str(parameter), parameter["name"]
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [o for o in OPERATIONS.values() if "requestBody" in o],
+    ids=lambda o: o["operationId"],
+)
+def test_a_body_has_an_example(operation):
+    body = operation["requestBody"]
+    assert body["required"] is True
+    first = next(iter(body["content"].values()))
+    assert "example" in first or first["examples"]
+
+
+def test_every_reference_has_a_target():
+    for reference in references(DOCUMENT):
+        target = DOCUMENT
+        for step in reference.removeprefix("#/").split("/"):
+            target = target[step]
+
+
+def test_examples_of_json_bodies_fit_their_schemas():
+    for operation in OPERATIONS.values():
+        content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+        if content is None:
+            continue
+        schema = {**content["schema"], "components": DOCUMENT["components"]}
+        validator = jsonschema_rs.Draft202012Validator(schema)
+        for example in content["examples"].values():
+            validator.validate(example["value"])
+
+
+def test_nothing_of_fastapi_defaults_is_left():
+    assert "HTTPValidationError" not in str(DOCUMENT)
+
+
+def test_the_fields_of_the_families_are_described_one_by_one():
+    schemas = DOCUMENT["components"]["schemas"]
+    families = [name for name in schemas if name.endswith("Spec")]
+    assert len(families) > 12
+    for name in families:
+        assert "Attributes:" not in schemas[name]["description"]
+        for field, schema in schemas[name]["properties"].items():
+            assert schema.get("description") or field in {"family", "encoder"}, (name, field)
+    bends = schemas["NsfSpec"]["properties"]["tail_bound"]["description"]
+    assert bends.startswith("splines bend between minus this and this, in standard deviations")
