@@ -4,16 +4,15 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Header, Request
 
-from app.auth.callers import Caller
+from app.auth.open_requests import OpenBound
 from app.engine.engine import Engine
 from app.engine.loaded_models import LoadedModels
 from app.engine.watch import EngineWatch
-from app.auth.open_requests import OpenBound
 from app.fairness.turns import Threads
-from app.http.body_memory import BodyMemory, ProjectMemory
 from app.server.job_queue import JobQueue
 from app.server.readiness import Lookout
 from app.settings import ApiSettings
+from app.state import project_of, settings_of
 from models_store.database.database import Database
 from models_store.files.blobs import BlobStore
 from models_store.jobs.jobs import Jobs
@@ -65,30 +64,10 @@ async def _project(request: Request) -> str:
     return project_of(request)
 
 
-def settings_of(request: Request) -> ApiSettings:
-    """The settings that the application was made with."""
-    return cast(ApiSettings, request.app.state.settings)
-
-
-def caller_of(request: Request) -> Caller:
-    """Whoever asks."""
-    return cast(Caller, request.scope["state"]["caller"])
-
-
-def project_of(request: Request) -> str:
-    """The project of whoever asks."""
-    return caller_of(request).project
-
-
 def uploads_of(request: Request) -> tuple[OpenBound, Threads]:
     """The bound on uploads that are open, and the threads that wait for their parsers."""
     state = request.app.state
     return state.open_uploads, state.parsers
-
-
-def body_memory_of(request: Request) -> ProjectMemory:
-    """Return the memory of the bodies of the caller's project."""
-    return cast(BodyMemory, request.app.state.body_memory).of(project_of(request))
 
 
 SettingsDep = Annotated[ApiSettings, Depends(_settings)]

@@ -17,6 +17,7 @@ from app.auth.callers import Callers
 from app.auth.key_checks import Leases
 from app.auth.loopback import is_loopback
 from app.auth.middleware import AccessMiddleware, Policy
+from app.auth.open_requests import OpenBound
 from app.auth.rates import Rates
 from app.datasets import routes as datasets
 from app.datasets.upload_room import UploadRoom
@@ -25,7 +26,6 @@ from app.engine.engine import Engine
 from app.engine.loaded_models import CacheLimits, LoadedModels
 from app.engine.watch import EngineWatch, end_process
 from app.fairness.fair_routes import EACH
-from app.auth.open_requests import OpenBound
 from app.fairness.turns import Threads, Turns
 from app.http.body_limits import BodyLimits, BodyMiddleware
 from app.http.body_memory import BodyMemory

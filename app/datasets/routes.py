@@ -10,16 +10,7 @@ from app.datasets.rows import answer_rows
 from app.datasets.upload_room import UploadRoom
 from app.datasets.uploads import MULTIPART_MEDIA_TYPE, receive_upload
 from app.datasets.views import DatasetPage, DatasetView, RowsView
-from app.dependencies import (
-    REPLAYED,
-    BlobsDep,
-    IdempotencyKey,
-    ProjectDep,
-    RegistryDep,
-    caller_of,
-    settings_of,
-    uploads_of,
-)
+from app.dependencies import REPLAYED, BlobsDep, IdempotencyKey, ProjectDep, RegistryDep, uploads_of
 from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread
 from app.http.accept import listed
@@ -31,6 +22,7 @@ from app.rows.docs import rows_answer_content, upload_content
 from app.rows.negotiation import answer_codec
 from app.rows.respond import ROWS_VARY
 from app.settings import ApiSettings
+from app.state import caller_of, settings_of
 from models_store.database.ids import new_id
 from models_store.job_states import Idempotency
 from models_store.records import Dataset

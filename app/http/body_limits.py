@@ -9,9 +9,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.connections.unread import MIN_BYTES_PER_S
-from app.dependencies import body_memory_of
 from app.fairness.turns import in_thread
-from app.http.body_memory import ProjectMemory, Share
+from app.http.body_memory import ProjectMemory, Share, body_memory_of
 from app.http.content_codings import CODINGS, Decompressor
 from app.problems.problem import Problem
 

@@ -3,8 +3,12 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import cast
+
+from fastapi import Request
 
 from app.problems.problem import Problem
+from app.state import project_of
 
 
 class BodyMemory:
@@ -100,3 +104,8 @@ class Share:
         """
         more, self.size = size - self.size, size
         self._memory.change(self._project, more)
+
+
+def body_memory_of(request: Request) -> ProjectMemory:
+    """Return the memory of the bodies of the caller's project."""
+    return cast(BodyMemory, request.app.state.body_memory).of(project_of(request))

@@ -9,10 +9,11 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from app.dependencies import body_memory_of, settings_of
 from app.fairness.turns import in_thread_alone
 from app.http.body_limits import limit_packed_body
+from app.http.body_memory import body_memory_of
 from app.problems.problem import FieldError, Problem
+from app.state import settings_of
 from tables.errors import JsonError
 from tables.strict_json import parse_strict
 

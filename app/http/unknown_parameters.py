@@ -8,8 +8,8 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from app.problems.fields import MAX_ERRORS, shown
 from app.problems.problem import FieldError, Problem
-from app.rows.shape import MAX_ERRORS, shown
 
 
 async def known_parameters(request: Request) -> None:

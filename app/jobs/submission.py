@@ -16,11 +16,11 @@ from app.dependencies import (
     QueueDep,
     RegistryDep,
     SettingsDep,
-    settings_of,
 )
 from app.jobs.views import JobView
 from app.problems.problem import problem_responses, request_id_of
 from app.server.job_queue import JobQueue
+from app.state import settings_of
 from models_store.jobs.jobs import Idempotency, Job, JobKind, NewJob, Submitted
 from models_store.registry import Dataset, Version
 from models_store.requests.flow_limits import TrainingLimits

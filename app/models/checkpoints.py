@@ -4,19 +4,10 @@ import base64
 
 from fastapi import APIRouter, Request, Response, status
 
-from app.datasets.upload_room import UploadRoom, declared_bytes
-from app.dependencies import (
-    REPLAYED,
-    BlobsDep,
-    IdempotencyKey,
-    ModelsDep,
-    ProjectDep,
-    RegistryDep,
-    caller_of,
-    settings_of,
-)
-from app.fairness.fair_routes import FairRoute
 from app.auth.open_requests import OpenBound
+from app.datasets.upload_room import UploadRoom, declared_bytes
+from app.dependencies import REPLAYED, BlobsDep, IdempotencyKey, ModelsDep, ProjectDep, RegistryDep
+from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread
 from app.http.downloads import Download
 from app.http.head import is_head
@@ -27,6 +18,7 @@ from app.models.routes import ModelName, VersionNumber
 from app.models.views import VersionView
 from app.problems.problem import Problem, problem_responses
 from app.rows.body import write_to_disk
+from app.state import caller_of, settings_of
 from models_store.files.model_files import MAX_HEADER_BYTES, looks_like_safetensors
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)

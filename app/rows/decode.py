@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from app.fairness.turns import in_thread, owner_here
+from app.problems.fields import field_error
 from app.problems.problem import Problem
 from app.rows.body import Incoming, is_headerless, write_to_disk
-from app.rows.shape import Floats, RowsShape, field_error
+from app.rows.shape import Floats, RowsShape
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat
 from tables.open import open_table

@@ -11,9 +11,10 @@ import orjson
 from numpy.typing import NDArray
 
 from app.http.json_body import parse_json
+from app.problems.fields import MAX_ERRORS, field_error, shown_names
 from app.problems.problem import Problem
 from app.rows.body import Incoming, in_thread_if_large
-from app.rows.shape import MAX_ERRORS, Floats, RowsShape, field_error, shown_names
+from app.rows.shape import Floats, RowsShape
 
 _ROWS, _COLUMNS = "rows", "columns"
 _SPACE = b" \t\r\n"

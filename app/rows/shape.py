@@ -1,18 +1,16 @@
 """What the rows of a request must look like: how many, and which columns."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.problems.problem import FieldError, Problem
+from app.problems.fields import MAX_ERRORS, shown_names
+from app.problems.problem import Problem
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
-
-MAX_ERRORS = 20
-_MAX_NAME = 128
 
 
 @dataclass(frozen=True)
@@ -82,23 +80,3 @@ class RowsShape:
                 },
             )
         return [places[name] for name in self.columns]
-
-
-def shown_names(names: Iterable[str]) -> list[str]:
-    """The first few of a caller's names, fit to be shown."""
-    return [shown(name) for name, _ in zip(names, range(MAX_ERRORS), strict=False)]
-
-
-def shown(name: str | int) -> str:
-    """A caller's name, short and encodable: it may be megabytes long or half a surrogate pair."""
-    return str(name)[:_MAX_NAME].encode(errors="replace").decode()
-
-
-def pointer(*path: str | int) -> str:
-    """A JSON pointer (RFC 6901)."""
-    return "".join("/" + shown(part).replace("~", "~0").replace("/", "~1") for part in path)
-
-
-def field_error(detail: str, *path: str | int) -> FieldError:
-    """An error that points into the body."""
-    return FieldError(detail, pointer=pointer(*path))

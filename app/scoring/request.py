@@ -12,10 +12,10 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.dependencies import body_memory_of, project_of, settings_of
 from app.engine.engine import Engine, Terms
 from app.engine.loaded_models import LoadedModels
 from app.http.accept import listed, preferences
+from app.http.body_memory import body_memory_of
 from app.http.json_body import body_chunks, read_body
 from app.http.streaming import ahead, unless_disconnected
 from app.problems.problem import FieldError, Problem
@@ -27,6 +27,7 @@ from app.rows.respond import respond_at_once, respond_in_pieces
 from app.rows.shape import Floats, RowsShape
 from app.scoring.results import Results
 from app.settings import ApiSettings, EarlyAnswers
+from app.state import project_of, settings_of
 from flows import CompiledFlow
 from models_store.files.blobs import BlobStore
 from models_store.registry import Version

@@ -8,7 +8,6 @@ from contextlib import aclosing
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from app.dependencies import settings_of
 from app.engine.engine import Engine, Terms
 from app.http.json_body import read_body, require_json, validate_json
 from app.problems.problem import FieldError, Problem
@@ -17,6 +16,7 @@ from app.rows.context import context_rows
 from app.rows.respond import respond_at_once, respond_in_pieces
 from app.rows.shape import Floats
 from app.scoring.request import ScoreRequest
+from app.state import settings_of
 from flows import fitting_rows
 
 _CHUNK_VALUES = 32_768
