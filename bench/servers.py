@@ -22,7 +22,7 @@ from bench.load import ask, post
 from bench.peer_servers.model import BLOBS, COMPILED, KEY, SHA256
 from bench.scoring import DIM, NPY, npy_bytes, register_model, stored_version
 from bench.service import Service, running_service
-from densityd.ports import free_port
+from densityd.service.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 # Its worker cannot start with a newer uvloop.

@@ -10,8 +10,8 @@ import typer
 from pydantic import ValidationError
 
 from app.settings import ApiSettings
-from densityd import audit, keys
-from densityd.commands import asking, datasets, fitting, jobs, models
+from densityd.admin import audit, keys
+from densityd.commands import datasets, jobs, models, score as asking, train as fitting
 from densityd.errors import StartError
 from models_store.files.private_files import close_to_others, create_private_files
 from models_store.settings import first_error
@@ -80,8 +80,8 @@ def up(
     Example: densityd up --port 9000 --data-dir /var/lib/densityd --workers 2
     """
     _override(HOST=host, PORT=port, DATA_DIR=data_dir, WORKER_CONCURRENCY=workers)
-    from densityd.ports import free_port  # noqa: PLC0415 - only this command needs it
-    from densityd.up import up as run  # noqa: PLC0415
+    from densityd.service.ports import free_port  # noqa: PLC0415 - only this command needs it
+    from densityd.service.up import up as run  # noqa: PLC0415
 
     api, _ = _settings()
     try:
@@ -150,7 +150,7 @@ def reproduce(  # noqa: PLR0913 - one for each option
     densityd reproduce haf-comparison --data ~/data;
     densityd reproduce planar-u1 --request > job.json
     """
-    from densityd import reproduce as command  # noqa: PLC0415 - only this command needs torch
+    from densityd.admin import reproduce as command  # noqa: PLC0415 - only this command needs torch
 
     if list_:
         command.list_recipes()
@@ -250,7 +250,7 @@ def doctor(
     Examples: densityd doctor; densityd doctor --deep; densityd doctor --repair;
     densityd doctor --json | jq .findings
     """
-    from densityd.doctor import examine  # noqa: PLC0415 - only this command needs it
+    from densityd.admin.doctor import examine  # noqa: PLC0415 - only this command needs it
 
     report = examine(*_settings(), deep=deep, repair=repair, grace_s=grace_h * 3600)
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else report.as_text())

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from densityd.ports import free_port
+from densityd.service.ports import free_port
 from tests.servers import Guarded
 
 # As Debian's package has it, but for the bound on bodies and for what root alone may do.

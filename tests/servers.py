@@ -27,7 +27,7 @@ _START_S = 60.0
 
 def tied(*command: str) -> list[str]:
     """A command that dies with this process, however that ends; for the main thread."""
-    return [sys.executable, "-P", "-m", "densityd.launch", str(os.getpid()), *command]
+    return [sys.executable, "-P", "-m", "densityd.service.launch", str(os.getpid()), *command]
 
 
 _GUARD = """

@@ -7,7 +7,7 @@ import pytest
 import torch
 import typer
 
-from densityd.reproduce import GROUPS, STUDIES, list_recipes, print_request, reproduce
+from densityd.admin.reproduce import GROUPS, STUDIES, list_recipes, print_request, reproduce
 from experiments import anomaly, comparison
 from experiments.detectors import DETECTORS, FLOWS
 from experiments.recipes import RECIPES
@@ -134,7 +134,7 @@ def test_mixed_precision_is_refused_where_it_means_nothing(name, tmp_path, capsy
 
 
 def test_progress_is_told_in_lines_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("densityd.reproduce._LINE_SECONDS", 0)
+    monkeypatch.setattr("densityd.admin.reproduce._LINE_SECONDS", 0)
     threads = torch.get_num_threads()
     try:
         reproduce("planar-u5-k2", data=None, out=tmp_path / "out", seed=0, quick=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from densityd.reproduce import STUDIES
+from densityd.admin.reproduce import STUDIES
 from experiments import page
 from experiments.recipes import RECIPES, DensityRecipe, VariationalRecipe
 from experiments.run import Place, run

@@ -3,8 +3,9 @@
 It depends on none of the service's own packages.
 """
 
-from densityd.client.async_client import AsyncClient
-from densityd.client.calls import new_key
+from densityd.client.aio.client import AsyncClient
+from densityd.client.call import new_key
+from densityd.client.calls.scores import Context, Drawing, Scores, Transformed
 from densityd.client.errors import (
     ApiError,
     ClientError,
@@ -43,9 +44,8 @@ from densityd.client.records import (
     VersionSummary,
 )
 from densityd.client.retrying import Retries
-from densityd.client.score_calls import Context, Drawing, Scores, Transformed
 from densityd.client.settings import Settings
-from densityd.client.sync_client import Client
+from densityd.client.sync.client import Client
 from densityd.client.waiting import JobFailedError, WaitTimeoutError
 
 __all__ = [

@@ -5,7 +5,7 @@ from typing import Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from densityd.client.calls import Answer, json_of
+from densityd.client.call import Answer, json_of
 from densityd.client.errors import UnexpectedAnswerError
 
 

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from densityd.client.calls import Retry
+from densityd.client.call import Retry
 from densityd.client.errors import ApiError, ClientError, TransportError, UnreachableError
 
 _PASSING = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)

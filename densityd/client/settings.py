@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from densityd.client.calls import JSON, Call, new_key
+from densityd.client.call import JSON, Call, new_key
 from densityd.client.errors import TimedOutError, TransportError, UnreachableError
 from densityd.client.retrying import Retries
 

@@ -16,8 +16,8 @@ from densityd.commands.console import (
     echo_table,
     service,
 )
-from densityd.commands.fitting import tell_upload
 from densityd.commands.reading import Constant, Delimiter, Header, Missing, upload_options
+from densityd.commands.train import tell_upload
 
 app = typer.Typer(help="Tables on the service.", no_args_is_help=True, rich_markup_mode=None)
 DatasetId = Annotated[str, typer.Argument(metavar="ID", help="Of the dataset: ds_...")]

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
-from densityd.ports import free_port
+from densityd.service.ports import free_port
 from models_store.database.database import Database, migrate
 from models_store.files.blobs import STORE_ID, BlobStore
 from models_store.keys import Keys, Scope

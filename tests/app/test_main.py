@@ -10,7 +10,7 @@ import pytest
 
 from app.__main__ import RefusalError, main, refuse_unsafe_address
 from app.settings import ApiSettings
-from densityd.ports import free_port
+from densityd.service.ports import free_port
 from models_store.database.database import Database
 from models_store.keys import Keys, Scope
 from tests.app.conftest import wait_for_port

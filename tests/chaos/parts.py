@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx
 
-from densityd import private_redis
-from densityd.ports import free_port
+from densityd.service import private_redis
+from densityd.service.ports import free_port
 from models_store.database.database import migrate
 from models_store.settings import StoreSettings
 from tests.chaos.network import Network

@@ -30,7 +30,7 @@ _MODULES = [
     "app.main",
     "densityd.cli",
     "densityd.client.progress",
-    "densityd.up",
+    "densityd.service.up",
     "workers.main",
     "workers.trainer",
     "kombu.transport.redis",

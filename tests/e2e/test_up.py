@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from densityd.banner import curl_lines
 from densityd.cli import app
-from densityd.ports import free_port
+from densityd.service.banner import curl_lines
+from densityd.service.ports import free_port
 from tests.servers import tied
 
 TIMEOUT_S = 150.0

@@ -15,8 +15,8 @@ from typing import Any
 import httpx2
 
 from app.settings import ApiSettings
-from densityd import private_redis
-from densityd.ports import free_port
+from densityd.service import private_redis
+from densityd.service.ports import free_port
 from models_store.database.database import Database
 from models_store.files.blobs import BlobStore
 from tests.app.serving import registered

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from sqlalchemy import text
 
-from densityd import private_redis
+from densityd.service import private_redis
 from models_store.database.database import Database, migrate
 from models_store.database.ids import new_id
 from models_store.database.usage import stored_bytes

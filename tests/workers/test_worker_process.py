@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from densityd import private_redis
+from densityd.service import private_redis
 from models_store.files.blobs import STAGING
 from models_store.job_states import JobState
 from tests.workers.place import (

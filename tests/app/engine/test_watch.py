@@ -18,7 +18,7 @@ import pytest
 from app.engine.engine import Engine
 from app.engine.watch import EngineWatch
 from app.settings import ApiSettings
-from densityd.ports import free_port
+from densityd.service.ports import free_port
 from models_store.database.database import Database
 from models_store.files.blobs import BlobStore
 from tests.app.conftest import wait_for_port

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from densityd.ports import free_port
+from densityd.service.ports import free_port
 from tests.app.conftest import wait_for_port
 from tests.servers import tied
 

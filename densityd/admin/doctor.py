@@ -1,0 +1,194 @@
+"""Looks at an installation and says what is set, what works and what does not."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic_settings import BaseSettings
+
+from app.settings import ApiSettings
+from densityd.admin.doctor_store import (
+    examine_files,
+    examine_identity,
+    examine_staging,
+    examine_workers,
+)
+from densityd.admin.finding import Finding, Verdict
+from densityd.service import private_redis
+from models_store.database.database import Database
+from models_store.errors import StoreError
+from models_store.files.blobs import BlobStore
+from workers.settings import WorkerSettings
+
+GRACE_S = 24 * 3600.0
+"""How long a file without a row is spared."""
+
+_PREFIX = "DENSITYD_"
+_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^/\s]*@")
+_PASSWORD_PARAMETER = re.compile(r"((?:^|[?&])\w*(?:password|secret|token)\w*=)[^&\s]*", re.I)
+_LOW_SPACE_BYTES = 2**30
+_MOST_ITEMS = 20
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting as it is in effect; `source` is the environment or the default."""
+
+    variable: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that was found."""
+
+    settings: list[Setting]
+    findings: list[Finding]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether no check found a problem."""
+        return all(finding.verdict != "problem" for finding in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as a JSON object."""
+        return {"healthy": self.healthy} | asdict(self)
+
+    def as_text(self) -> str:
+        """The report as two tables for people; long lists are cut."""
+        width = max(len(setting.variable) for setting in self.settings)
+        lines = [
+            f"{setting.variable:{width}}  {setting.value or '-'}  ({setting.source})"
+            for setting in self.settings
+        ]
+        lines.append("")
+        for finding in self.findings:
+            lines.append(f"{finding.verdict:7}  {finding.check:8}  {finding.detail}")
+            lines += [f"{'':19}{item}" for item in finding.items[:_MOST_ITEMS]]
+            if len(finding.items) > _MOST_ITEMS:
+                more = len(finding.items) - _MOST_ITEMS
+                lines.append(f"{'':19}and {more} more; --json lists them all")
+        return "\n".join(lines)
+
+
+def examine(
+    api: ApiSettings,
+    worker: WorkerSettings,
+    *,
+    deep: bool = False,
+    repair: bool = False,
+    grace_s: float = GRACE_S,
+) -> Report:
+    """Check everything that the settings name.
+
+    Args:
+        api: settings of the API.
+        worker: settings of the worker.
+        deep: read every stored file and check its hash.
+        repair: remove files that nothing needs; without it nothing but a probe file is written.
+        grace_s: how long such a file is spared after it was last written to.
+    """
+    blobs = BlobStore(api.blob_root)
+    database, store = _database(api), _store(api)
+    findings = [database, _broker(api), store, _disk(api)]
+    findings.append(examine_staging(blobs, repair=repair, grace_s=grace_s))
+    if database.verdict == store.verdict == "ok":
+        findings += _of_both(api, blobs, deep=deep, repair=repair, grace_s=grace_s)
+    findings.append(_device(worker))
+    return Report(settings=list(_settings(api, worker)), findings=findings)
+
+
+def mask(value: str) -> str:
+    """The same text without passwords of URLs in it."""
+    return _PASSWORD_PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1:***@", value))
+
+
+def _settings(*groups: BaseSettings) -> Iterator[Setting]:
+    seen: set[str] = set()
+    for group in groups:
+        for name in type(group).model_fields:
+            variable = _PREFIX + name.upper()
+            if variable in seen:
+                continue
+            seen.add(variable)
+            value = getattr(group, name)
+            yield Setting(
+                variable=variable,
+                value="" if value is None else mask(str(value)),
+                source="environment" if os.environ.get(variable) else "default",
+            )
+
+
+def _database(settings: ApiSettings) -> Finding:
+    url = settings.resolved_database_url
+    path = Path(url.removeprefix("sqlite:///")) if settings.database_url is None else None
+    if path is not None and not path.exists():
+        return Finding("database", "note", f"{path} is not there yet; `densityd up` makes it.")
+    database = Database(url)
+    try:
+        database.check_revision()
+        return Finding("database", "ok", f"{mask(url)} is at revision {database.revision()}.")
+    except StoreError as error:
+        return Finding("database", "problem", mask(f"{url}: {error}"))
+    finally:
+        database.dispose()
+
+
+def _broker(settings: ApiSettings) -> Finding:
+    url = settings.resolved_broker_url
+    if private_redis.answers(url):
+        return Finding("broker", "ok", f"{mask(url)} answers.")
+    if settings.broker_url is None:
+        return Finding("broker", "note", "The private Redis is not running; `densityd up` runs it.")
+    return Finding("broker", "problem", f"{mask(url)} does not answer.")
+
+
+def _store(settings: ApiSettings) -> Finding:
+    root = settings.blob_root
+    if not root.exists():
+        return Finding("store", "note", f"{root} is not there yet; the first start makes it.")
+    try:
+        BlobStore(root).ping()
+    except (StoreError, OSError) as error:
+        return Finding("store", "problem", f"{root}: {error}")
+    return Finding("store", "ok", f"{root} can be written.")
+
+
+def _disk(settings: ApiSettings) -> Finding:
+    folder = settings.blob_root
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    verdict: Verdict = "ok" if free >= _LOW_SPACE_BYTES else "problem"
+    return Finding("disk", verdict, f"{free / 2**30:.1f} GiB are free below {folder}.")
+
+
+def _of_both(
+    settings: ApiSettings, blobs: BlobStore, *, deep: bool, repair: bool, grace_s: float
+) -> list[Finding]:
+    database = Database(settings.resolved_database_url)
+    try:
+        together, workers = examine_identity(database, blobs), examine_workers(database)
+        if together.verdict == "problem":
+            return [together, workers]  # nothing of the rows is in there, and nothing may go
+        files = examine_files(database, blobs, deep=deep, repair=repair, grace_s=grace_s)
+        return [together, workers, *files]
+    finally:
+        database.dispose()
+
+
+def _device(settings: WorkerSettings) -> Finding:
+    # Late: this import takes seconds, and only this check needs it.
+    from workers.errors import UnfitError  # noqa: PLC0415
+    from workers.trainer.devices import find_device  # noqa: PLC0415
+
+    try:
+        device = find_device(settings.device)
+    except UnfitError as error:
+        return Finding("device", "problem", str(error))
+    return Finding("device", "ok", f"{settings.device}: trainers compute on {device}.")

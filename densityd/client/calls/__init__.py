@@ -1,0 +1,1 @@
+"""Calls of the API: their requests and how their responses are read."""

@@ -1,0 +1,1 @@
+"""``densityd up``: the whole service on one machine."""

@@ -1,0 +1,159 @@
+"""The processes of one service: started, watched, restarted and ended together."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 10.0
+_HEALTHY_S = 30.0
+_LOG_BYTES = 16 * 2**20
+_TAIL_BYTES = 16_000
+
+
+class Child:
+    """One process that is started again whenever it ends.
+
+    It cannot outlive this process, however that ends: the kernel kills it. This holds for the
+    thread that calls `start`, which must be the main one.
+
+    Args:
+        name: for people.
+        command: absolute path and arguments.
+        log_path: where its output goes; None leaves it on this process's standard error.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], *, log_path: Path | None) -> None:
+        self.name = name
+        self.failures = 0
+        self._command = list(command)
+        self._log_path = log_path
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._restart_at: float | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def restart_at(self) -> float | None:
+        """When it is due to start again; None while it runs."""
+        return self._restart_at
+
+    def start(self) -> None:
+        """Start it now."""
+        self._restart_at = None
+        self._started_at = time.monotonic()
+        tied = [
+            sys.executable,
+            "-P",
+            "-m",
+            "densityd.service.launch",
+            str(os.getpid()),
+            *self._command,
+        ]
+        # A session of its own: Ctrl-C at the terminal is for this process, which ends the others
+        # in order.
+        if self._log_path is None:
+            self._process = subprocess.Popen(  # noqa: S603 - our own commands
+                tied, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True
+            )
+            return
+        with self._log_path.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - our own commands
+                tied,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def notice_end(self) -> str | None:
+        """If it has ended since the last look: how; and plan its next start."""
+        if self._process is None or (status := self._process.poll()) is None:
+            return None
+        self._process = None
+        now = time.monotonic()
+        self.failures = 1 if now - self._started_at > _HEALTHY_S else self.failures + 1
+        pause = min(_FIRST_PAUSE_S * 2 ** min(self.failures - 1, 10), _LONGEST_PAUSE_S)
+        self._restart_at = now + pause
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        return f"{how}; it starts again in {pause:g} s"
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if it is there."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def wait(self, deadline: float, *, pause: Callable[[float], None]) -> bool:
+        """Wait for its end until `deadline`; whether it has ended."""
+        while self.running and time.monotonic() < deadline:
+            pause(0.05)
+        return not self.running
+
+    def last_words(self) -> str:
+        """The last line of its log, or the message in it."""
+        if self._log_path is None or not self._log_path.exists():
+            return ""
+        with self._log_path.open("rb") as file:
+            file.seek(max(0, self._log_path.stat().st_size - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+        return _message(lines[-1]) if lines else ""
+
+    def trim_log(self) -> None:
+        """Keep the log bounded: what is too long moves to a second file, replacing the last."""
+        path = self._log_path
+        if path is None or not path.exists() or path.stat().st_size < _LOG_BYTES:
+            return
+        # The process appends, so a file that is cut to nothing goes on at its beginning.
+        shutil.copyfile(path, path.with_suffix(".log.1"))
+        os.truncate(path, 0)
+
+
+def _message(line: str) -> str:
+    try:
+        logged = json.loads(line)
+    except ValueError:
+        return line
+    if not isinstance(logged, dict):
+        return line
+    *_, reason = str(logged.get("exception", "")).splitlines() or [""]
+    return ": ".join(part for part in (str(logged.get("message", line)), reason) if part)
+
+
+def end_all(
+    order: Sequence[Sequence[Child]],
+    *,
+    grace_s: Sequence[float],
+    pause: Callable[[float], None],
+    hurry: Callable[[], bool],
+) -> None:
+    """End children group after group: SIGTERM, a grace, SIGKILL.
+
+    Args:
+        order: groups; those of one group end at the same time.
+        grace_s: seconds that each group has.
+        pause: sleeps.
+        hurry: whether to wait no longer.
+    """
+    for group, grace in zip(order, grace_s, strict=True):
+        for child in group:
+            child.send(signal.SIGTERM)
+        deadline = time.monotonic() + grace
+        while any(child.running for child in group) and time.monotonic() < deadline:
+            if hurry():
+                break
+            pause(0.1)
+        for child in group:
+            if child.running:
+                child.send(signal.SIGKILL)
+        for child in group:
+            child.wait(time.monotonic() + 1.0, pause=pause)

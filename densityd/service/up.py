@@ -1,0 +1,204 @@
+"""The whole service on one machine: a private Redis, the API and a worker under one parent."""
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from app.settings import ApiSettings
+from densityd.errors import InterruptedStartError, StartError
+from densityd.service import private_redis
+from densityd.service.banner import banner
+from densityd.service.children import Child, end_all
+from densityd.service.data_dir import check_socket_path, held
+from densityd.service.ports import free_port, is_ready, url_of
+from densityd.service.signals import Signals
+from models_store.database.database import migrate
+from models_store.errors import BlobError, StorageFullError, StoreError
+from models_store.files.blobs import BlobStore
+from models_store.files.private_files import close_to_others, create_private_files
+
+_REDIS_START_S = 20.0
+_API_START_S = 60.0
+_LOOK_S = 5.0
+_START_FAILURES = 3
+# Together under ten seconds, with what it takes to notice the ends.
+_WORK_GRACE_S = 7.5
+_REDIS_GRACE_S = 1.5
+
+
+class Service:
+    """The running service.
+
+    Args:
+        settings: as the children will read them from the environment.
+        say: tells the person at the terminal one line.
+        verbose: leave the children's logs on this process's standard error.
+    """
+
+    def __init__(
+        self, settings: ApiSettings, *, say: Callable[[str], None], verbose: bool = False
+    ) -> None:
+        self._settings = settings
+        self._say = say
+        logs = None if verbose else settings.data_dir / "logs"
+        self._redis = (
+            _child("redis", private_redis.command(settings.redis_socket), logs)
+            if settings.broker_url is None
+            else None
+        )
+        self._api = _child("api", _python("app"), logs)
+        self._worker = _child("worker", _python("workers"), logs)
+
+    def run(self, signals: Signals) -> None:
+        """Start everything, keep it running, and end it when a signal asks.
+
+        Raises:
+            StartError: something did not come up; nothing is left running.
+        """
+        try:
+            self._start(signals)
+            url = url_of(self._settings.host, self._settings.port)
+            self._say(banner(url, data_dir=self._settings.data_dir))
+            while not signals.asked_to_end:
+                self._look(say=self._say)
+                signals.wait(self._until_next())
+            self._say("Stopping: trainings write a checkpoint and go on at the next start.")
+        except InterruptedStartError:
+            self._say("Stopping.")
+        finally:
+            self._stop(signals)
+
+    @property
+    def _children(self) -> list[Child]:
+        return [child for child in (self._redis, self._api, self._worker) if child is not None]
+
+    def _start(self, signals: Signals) -> None:
+        broker = self._settings.resolved_broker_url
+        if self._redis is not None:
+            self._redis.start()
+            self._wait("Redis", lambda: private_redis.answers(broker), _REDIS_START_S, signals)
+        _prepare_stores(self._settings)
+        self._api.start()
+        self._worker.start()
+        url = url_of(self._settings.host, self._settings.port)
+        self._wait("the API", lambda: is_ready(url), _API_START_S, signals)
+
+    def _wait(self, what: str, ready: Callable[[], bool], limit_s: float, signals: Signals) -> None:
+        deadline = time.monotonic() + limit_s
+        while not ready():
+            if signals.asked_to_end:
+                raise InterruptedStartError
+            self._look(say=_nothing)
+            for child in self._children:
+                # Redis may need a second try without an old log; nothing else mends itself.
+                if child.failures >= (_START_FAILURES if child is self._redis else 1):
+                    raise StartError(f"{child.name} does not start: {child.last_words()}")
+            if time.monotonic() > deadline:
+                raise StartError(f"{what} did not come up within {limit_s:g} s; {self._where()}.")
+            signals.wait(0.1)
+
+    def _where(self) -> str:
+        return f"see the logs in {self._settings.data_dir / 'logs'}"
+
+    def _look(self, *, say: Callable[[str], None]) -> None:
+        for child in self._children:
+            ended = child.notice_end()
+            if ended is not None:
+                say(f"{child.name} {ended}.")
+                self._set_aside_queue(child)
+            if child.restart_at is not None and time.monotonic() >= child.restart_at:
+                child.start()
+            child.trim_log()
+
+    def _set_aside_queue(self, child: Child) -> None:
+        """Let a Redis that failed twice start without the file that it may not be able to read."""
+        if child is self._redis and child.failures > 1:
+            for path in private_redis.set_aside_log(self._settings.redis_socket):
+                self._say(
+                    f"Redis could not start; its queue file was moved to {path}. No job is lost:"
+                    " the database holds them all."
+                )
+
+    def _until_next(self) -> float:
+        due = [child.restart_at for child in self._children if child.restart_at is not None]
+        return min([_LOOK_S, *(at - time.monotonic() for at in due)])
+
+    def _stop(self, signals: Signals) -> None:
+        asked = signals.asked_to_end
+        last = [self._redis] if self._redis is not None else []
+        end_all(
+            [[self._worker, self._api], last],
+            grace_s=[_WORK_GRACE_S, _REDIS_GRACE_S],
+            pause=signals.wait,
+            # Whoever asks twice does not want to wait.
+            hurry=lambda: signals.asked_to_end > max(1, asked),
+        )
+
+
+def up(settings: ApiSettings, *, say: Callable[[str], None], verbose: bool = False) -> None:
+    """Run the whole service until a signal ends it.
+
+    Args:
+        settings: as the children will read them from the environment.
+        say: tells the person at the terminal one line.
+        verbose: leave the children's logs on this process's standard error.
+
+    Raises:
+        StartError: it cannot start.
+    """
+    address = url_of(settings.host, settings.port)
+    create_private_files()
+    with held(settings.data_dir, address=address), Signals() as signals:
+        free_port(settings.host, settings.port)
+        if settings.broker_url is None:
+            check_socket_path(settings.redis_socket)
+        _make_folder(settings.data_dir / "logs")
+        _close_to_others(settings.data_dir, say=say)
+        Service(settings, say=say, verbose=verbose).run(signals)
+
+
+def _nothing(_text: str) -> None:
+    """Say nothing: whatever keeps the start from succeeding is told once, at its end."""
+
+
+def _close_to_others(folder: Path, *, say: Callable[[str], None]) -> None:
+    try:
+        warning = close_to_others(folder)
+    except OSError as error:
+        raise StartError(f"{error.filename} cannot be closed: {error.strerror}.") from error
+    if warning is not None:
+        say(warning)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"{folder} cannot be made: {error.strerror}.") from error
+
+
+def _prepare_stores(settings: ApiSettings) -> None:
+    try:
+        migrate(settings.resolved_database_url)
+        blobs = BlobStore(settings.blob_root)
+        # On a full disk the API starts all the same: who deletes something makes room.
+        with suppress(StorageFullError):
+            blobs.ping()
+        if settings.store_url is None:
+            # Nobody else writes here, so whatever is staged was left by a crash.
+            blobs.sweep_staging(older_than_s=0)
+    except BlobError as error:
+        raise StartError(f"the blob store {settings.blob_root} cannot be written.") from error
+    except StoreError as error:
+        raise StartError(str(error)) from error
+
+
+def _python(module: str) -> list[str]:
+    # -P: a file named like a module in the current folder must not shadow it.
+    return [sys.executable, "-P", "-m", module]
+
+
+def _child(name: str, command: list[str], logs: Path | None) -> Child:
+    return Child(name, command, log_path=None if logs is None else logs / f"{name}.log")

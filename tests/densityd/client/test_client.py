@@ -1,0 +1,345 @@
+"""The clients against the real service behind a real socket."""
+
+import asyncio
+import inspect
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pytest
+
+from app.plots import plots
+from densityd import client as package
+from densityd.client import (
+    ApiError,
+    AsyncClient,
+    Client,
+    Context,
+    Drawing,
+    Job,
+    JobFailedError,
+    TrainingOptions,
+    WaitTimeoutError,
+)
+from tests.densityd.conftest import Service
+
+COLUMNS = ["height", "weight", "age"]
+ROWS = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(300, 3))
+TABLE = pa.table({name: ROWS[:, COLUMNS.index(name)] for name in reversed(COLUMNS)})
+LONG = 60_000  # samples: more than one piece in each format
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[Client]:
+    with Client(service.url) as client:
+        yield client
+
+
+def test_arrays_tables_and_files_are_uploaded(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("height;weight\n1.5;2\n2.5;1\n3;\n")
+
+    from_file = client.datasets.upload(file, delimiter=";", missing="drop")
+    from_array = client.datasets.upload(ROWS.astype(np.float32), name="array")
+    from_table = client.datasets.upload(TABLE)
+
+    assert (from_file.name, from_file.rows) == ("people", 2)
+    assert [column.name for column in from_array.columns] == ["x1", "x2", "x3"]
+    assert [column.name for column in from_table.columns] == list(reversed(COLUMNS))
+    assert [column.dtype for column in from_array.columns] == ["float32"] * 3
+    assert client.datasets.get(from_table.id) == from_table
+    listed = [one.id for one in client.datasets.list()]
+    assert listed[:3] == [from_table.id, from_array.id, from_file.id]
+    assert np.array_equal(
+        client.datasets.rows(from_table.id, offset=5, limit=2)[:, ::-1], ROWS[5:7]
+    )
+    assert client.datasets.rows_table(from_table.id, limit=300).equals(
+        TABLE.cast(client.datasets.rows_table(from_table.id, limit=1).schema)
+    )
+    client.datasets.delete(from_file.id)
+    with pytest.raises(ApiError) as caught:
+        client.datasets.get(from_file.id)
+    assert (caught.value.status, caught.value.type) == (404, "/problems/not-found")
+
+
+def test_lists_go_through_all_pages(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    from densityd.client.calls import datasets as dataset_calls  # noqa: PLC0415 - only this test changes it
+
+    uploaded = [client.datasets.upload(ROWS[:20]).id for _ in range(3)]
+    page = dataset_calls.page
+    monkeypatch.setattr(dataset_calls, "page", lambda cursor: page(cursor=cursor, limit=1))
+
+    assert [one.id for one in client.datasets.list()][:3] == uploaded[::-1]
+
+
+def test_what_is_no_table_of_numbers_is_told_before_it_is_sent(client: Client) -> None:
+    with pytest.raises(ValueError, match="1-D"):
+        client.log_prob("people", [1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match="dtype"):
+        client.datasets.upload(np.array([["a", "b"]]))
+
+
+def test_log_densities_are_the_same_whole_in_pieces_from_a_file_and_by_name(
+    client: Client, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "rows.npy", np.asfortranarray(ROWS))
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+
+    whole = client.log_prob("people", ROWS)
+
+    assert whole.shape == (300,)
+    assert np.isfinite(whole).all()
+    pieces = list(client.iter_log_prob("people", mapped, rows_per_request=128))
+    assert [len(piece) for piece in pieces] == [128, 128, 44]
+    assert np.allclose(np.concatenate(pieces), whole)
+    by_name = client.log_prob_table("people", TABLE)
+    assert by_name.column_names == ["log_prob"]
+    assert np.allclose(by_name["log_prob"].to_numpy(), whole)
+    text = io.BytesIO()
+    client.log_prob_file("people", tmp_path / "rows.npy", text)
+    assert np.allclose(np.loadtxt(io.BytesIO(text.getvalue()), skiprows=1), whole)
+
+
+def test_noise_and_data_lead_to_each_other(client: Client) -> None:
+    noise = client.inverse("people", ROWS)
+    data = client.forward("people", noise.rows)
+
+    assert np.allclose(data.rows, ROWS, atol=1e-3)
+    assert np.allclose(data.log_det, -noise.log_det, atol=1e-4)
+    table = client.inverse_table("people", TABLE)
+    assert table.column_names == [*COLUMNS, "log_det"]
+    assert np.allclose(table["log_det"].to_numpy(), noise.log_det)
+    assert client.forward_table("people", table.drop_columns("log_det")).num_rows == 300
+
+
+def test_samples_are_the_same_whole_and_as_they_are_drawn(client: Client, tmp_path: Path) -> None:
+    whole = client.sample("people", LONG, seed=7)
+
+    pieces = list(client.iter_sample("people", LONG, seed=7))
+    assert len(pieces) > 1
+    assert np.array_equal(np.concatenate(pieces), whole)
+    batches = list(client.iter_sample_table("people", LONG, seed=7))
+    assert len(batches) > 1
+    drawn = pa.Table.from_batches(batches)
+    assert np.array_equal(np.column_stack([drawn[name] for name in COLUMNS]), whole)
+    assert client.sample_table("people", LONG, seed=7).equals(drawn)
+    file = tmp_path / "drawn.npy"
+    drawing = Drawing(LONG, seed=7, context=None, space="data")
+    client.sample_file("people", drawing, file, media_type="application/x-npy")
+    assert np.array_equal(np.load(file), whole)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_an_iterator_that_is_left_early_lets_go_of_its_connection(client: Client) -> None:
+    for _ in range(3):
+        rows = client.iter_sample("people", 1_000_000)
+        assert next(rows).shape[1] == 3
+        rows.close()  # type: ignore[attr-defined]  # it is a generator
+
+    assert client.sample("people", 2).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "context", [{"age": 40.0}, [40.0], [[40.0]], [{"age": 40.0}] * 4, np.full((4, 1), 40.0)]
+)
+def test_a_context_may_be_given_by_name_or_by_position(client: Client, context: Context) -> None:
+    rows = client.sample("heights", 4, seed=1, context=context)
+
+    assert np.allclose(rows, client.sample("heights", 4, seed=1, context={"age": 40.0}))
+    scored = client.log_prob("heights", np.column_stack([rows, np.full(4, 40.0)]))
+    assert np.isfinite(scored).all()
+
+
+def test_a_refusal_names_the_field_and_the_request(client: Client) -> None:
+    dataset = client.datasets.upload(ROWS)
+
+    with pytest.raises(ApiError, match="layers must be a whole number") as caught:
+        client.jobs.train("m", dataset.id, flow={"family": "maf", "layers": 0})
+
+    assert caught.value.errors[0].field == "flow"
+    assert caught.value.request_id
+    with pytest.raises(ApiError, match="context"):
+        client.sample("heights", 3)
+    with pytest.raises(ApiError) as caught:
+        client.log_prob("people", ROWS[:, :2])
+    assert caught.value.problem.members == {"expected": 3, "got": 2}
+    with pytest.raises(ApiError) as caught:
+        client.log_prob("people", ROWS[:0])
+    assert caught.value.type == "/problems/batch-empty"
+
+
+def test_a_job_is_started_followed_and_cancelled(client: Client) -> None:
+    dataset = client.datasets.upload(ROWS, name="rows")
+    options: TrainingOptions = {
+        "columns": ["x2", "x1"],
+        "optimisation": {"max_epochs": 3, "seed": 5},
+    }
+
+    job = client.jobs.train("walk", dataset.id, idempotency_key="mine", **options)
+
+    assert client.jobs.train("walk", dataset.id, idempotency_key="mine", **options).id == job.id
+    assert job.request["optimisation"]["max_epochs"] == 3
+    assert job.ref is None
+    assert [one.id for one in client.jobs.list(model_name="walk", state="queued")] == [job.id]
+    with pytest.raises(WaitTimeoutError, match="still queued"):
+        client.jobs.wait(job.id, timeout_s=0)
+    assert client.jobs.cancel(job.id).state == "cancelled"
+    seen: list[Job] = []
+    with pytest.raises(JobFailedError, match="cancelled"):
+        client.jobs.wait(job.id, on_progress=seen.append)
+    assert [one.state for one in seen] == ["cancelled"]
+    assert client.jobs.wait(job.id, check=False).final
+    followed = list(client.jobs.events(job.id))
+    assert [event.event for event in followed] == ["state", "state", "end"]
+    page = client.jobs.event_page(job.id, after=1)
+    assert [event.id for event in page.items] == [2, 3]
+    assert [event.id for event in client.jobs.events(job.id, after=2)] == [3]
+    assert client.jobs.resume(job.id).state == "queued"
+    assert client.jobs.get(job.id).state == "queued"
+    client.jobs.cancel(job.id)
+
+
+def test_models_their_versions_aliases_and_weights(client: Client, tmp_path: Path) -> None:
+    assert {one.name for one in client.models.list()} >= {"people", "heights"}
+    assert client.models.get("people").latest_version == 1
+    [listed] = client.models.versions("heights")
+    version = client.models.version("heights", 1)
+    assert listed.metrics == version.metrics
+    assert listed.checkpoint == version.checkpoint
+    assert version.context_columns == ["age"]
+
+    first = client.models.set_alias("people", "staging", 1)
+    assert client.models.alias("people", "staging") == first
+    again = client.models.set_alias("people", "staging", 1, etag=first.etag)
+    with pytest.raises(ApiError) as caught:
+        client.models.set_alias("people", "staging", 1, etag='"999"')
+    assert caught.value.status == 412
+    assert again.version == 1
+    assert np.array_equal(
+        client.log_prob("people@staging", ROWS), client.log_prob("people:1", ROWS)
+    )
+    client.models.delete_alias("people", "staging")
+
+    target = tmp_path / "people.safetensors"
+    client.models.download("people", 1, target)
+    assert target.stat().st_size == client.models.version("people", 1).checkpoint.bytes
+    copy = client.models.upload("people-copy", target)
+    assert (copy.version, copy.lineage.job_id) == (1, None)
+    assert np.array_equal(client.log_prob("people-copy", ROWS), client.log_prob("people:1", ROWS))
+
+
+def test_a_version_can_be_seen(service: Service) -> None:
+    assert get_args(package.PlotKind) == tuple(plots.PlotKind)
+    assert get_args(package.PictureFormat) == get_args(plots.PictureFormat)
+    with Client(service.url) as client:
+        png = client.models.plot("people", 1, "marginals")
+        assert png.startswith(b"\x89PNG")
+        assert client.models.plot("people", 1, "marginals", format="svg").startswith(b"<?xml")
+        with pytest.raises(ApiError) as caught:
+            client.models.plot("people", 1, "density")
+        assert (caught.value.status, caught.value.type) == (422, "/problems/plot-unavailable")
+
+    async def same() -> bytes:
+        async with AsyncClient(service.url) as client:
+            return await client.models.plot("people", 1, "marginals")
+
+    assert asyncio.run(same()) == png
+
+
+def test_the_asynchronous_client_gives_the_same(service: Service, tmp_path: Path) -> None:
+    async def walk() -> None:
+        async with AsyncClient(service.url) as client:
+            scores, drawn = await asyncio.gather(
+                client.log_prob("people", ROWS), client.sample("people", LONG, seed=7)
+            )
+            with Client(service.url) as plain:
+                assert np.array_equal(scores, plain.log_prob("people", ROWS))
+                assert np.array_equal(drawn, plain.sample("people", LONG, seed=7))
+            pieces = [piece async for piece in client.iter_sample("people", LONG, seed=7)]
+            assert np.array_equal(np.concatenate(pieces), drawn)
+            batches = [one async for one in client.iter_sample_table("people", LONG, seed=7)]
+            assert (await client.sample_table("people", LONG, seed=7)).equals(
+                pa.Table.from_batches(batches)
+            )
+            noise = await client.inverse("people", ROWS)
+            assert np.allclose((await client.forward("people", noise.rows)).rows, ROWS, atol=1e-3)
+            assert (await client.log_prob_table("people", TABLE)).num_rows == 300
+            assert (await client.inverse_table("people", TABLE)).num_columns == 4
+            assert (await client.forward_table("people", TABLE)).num_columns == 4
+            file = tmp_path / "scores.npy"
+            np.save(tmp_path / "rows.npy", ROWS)
+            await client.log_prob_file(
+                "people", tmp_path / "rows.npy", file, media_type="application/x-npy"
+            )
+            assert np.array_equal(np.load(file), scores)
+            text = io.BytesIO()
+            drawing = Drawing(2, seed=1, context=None, space="data")
+            await client.sample_file("people", drawing, text, media_type="application/json")
+            assert json.loads(text.getvalue())["seed"] == 1
+
+    asyncio.run(walk())
+
+
+def test_the_asynchronous_client_manages_the_same(service: Service, tmp_path: Path) -> None:
+    async def walk() -> None:
+        async with AsyncClient(service.url) as client:
+            np.save(tmp_path / "rows.npy", ROWS)
+            dataset = await client.datasets.upload(tmp_path / "rows.npy")
+            assert await client.datasets.get(dataset.id) == dataset
+            assert dataset.id in [one.id async for one in client.datasets.list()]
+            assert (await client.datasets.rows(dataset.id, limit=3)).shape == (3, 3)
+            assert (await client.datasets.rows_table(dataset.id, limit=3)).num_rows == 3
+
+            job = await client.jobs.train("gentle", dataset.id)
+            assert [one.id async for one in client.jobs.list(model_name="gentle")] == [job.id]
+            with pytest.raises(WaitTimeoutError):
+                await client.jobs.wait(job.id, timeout_s=0.05)
+            assert (await client.jobs.cancel(job.id)).final
+            assert [event.id async for event in client.jobs.events(job.id)] == [1, 2, 3]
+            assert (await client.jobs.event_page(job.id)).ended
+            assert (await client.jobs.resume(job.id)).state == "queued"
+            await client.jobs.cancel(job.id)
+
+            assert (await client.models.get("people")).latest_version == 1
+            assert "people" in [one.name async for one in client.models.list()]
+            [version] = [one async for one in client.models.versions("people")]
+            whole = await client.models.version("people", 1)
+            assert whole.checkpoint == version.checkpoint
+            alias = await client.models.set_alias("people", "gentle", 1)
+            assert await client.models.alias("people", "gentle") == alias
+            await client.models.delete_alias("people", "gentle")
+            await client.models.download("people", 1, tmp_path / "weights")
+            assert (tmp_path / "weights").stat().st_size == version.checkpoint.bytes
+            await client.datasets.delete(dataset.id)
+
+    asyncio.run(walk())
+
+
+def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
+    def shape(kind: type) -> dict[str, list[tuple[str, object]]]:
+        return {
+            name: [(one.name, one.default) for one in inspect.signature(method).parameters.values()]
+            for name, method in vars(kind).items()
+            if not name.startswith("_") and callable(method)
+        }
+
+    with Client("http://127.0.0.1:1") as plain:
+        other = AsyncClient("http://127.0.0.1:1")
+        assert shape(Client) == shape(AsyncClient)
+        for name in ("datasets", "jobs", "models"):
+            assert shape(type(getattr(plain, name))) == shape(type(getattr(other, name)))
+        asyncio.run(other.close())
+
+
+def test_every_method_is_in_the_manual() -> None:
+    manual = (Path(__file__).parents[3] / "docs" / "client.md").read_text(encoding="utf-8")
+    with Client("http://127.0.0.1:1") as client:
+        for one in (client, client.datasets, client.jobs, client.models):
+            for name in vars(type(one)):
+                if not name.startswith("_") and name != "close":
+                    assert re.search(rf"`{name}\b", manual), name

@@ -1,0 +1,115 @@
+"""Rows on the wire, cut at every byte."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pytest
+from numpy.typing import NDArray
+
+from densityd.client import FileFormatError, UnexpectedAnswerError
+from densityd.client.wire.arrow import ArrowDecoder, table_body
+from densityd.client.wire.events import EventDecoder
+from densityd.client.wire.files import destination, media_type_of
+from densityd.client.wire.npy import NpyDecoder, npy_body
+
+ROWS = np.random.default_rng(0).normal(size=(50, 3))
+TABLE = pa.table({"a": ROWS[:, 0], "b": ROWS[:, 1].astype(np.float32)})
+
+
+def single_bytes(body: bytes) -> list[bytes]:
+    return [body[index : index + 1] for index in range(len(body))]
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS.T, ROWS[::2].astype(np.float16), ROWS[:0]])
+def test_an_array_is_npy_and_comes_back_however_it_is_cut(rows: NDArray[Any]) -> None:
+    body = npy_body(rows)
+    data = b"".join(body.pieces())
+    assert len(data) == body.size
+    assert np.array_equal(np.load(io.BytesIO(data)), rows)
+
+    decoder = NpyDecoder()
+    found = [one for byte in single_bytes(data) for one in decoder.feed(byte)]
+    decoder.finish()
+
+    assert np.array_equal(np.concatenate(found) if found else rows[:0], rows)
+
+
+def test_a_table_is_an_arrow_stream_and_comes_back_however_it_is_cut() -> None:
+    table = pa.concat_tables([TABLE, TABLE.slice(3, 7)])
+    data = b"".join(table_body(table).pieces())
+    assert pa.ipc.open_stream(data).read_all().equals(table)
+
+    decoder = ArrowDecoder()
+    found = [one for byte in single_bytes(data) for one in decoder.feed(byte)]
+    decoder.finish()
+
+    assert [len(batch) for batch in found] == [50, 7]
+    assert pa.Table.from_batches(found).equals(table)
+
+
+def test_a_table_without_rows_has_its_columns() -> None:
+    data = b"".join(table_body(TABLE.slice(0, 0)).pieces())
+    assert pa.ipc.open_stream(data).read_all().column_names == ["a", "b"]
+
+
+@pytest.mark.parametrize("decoder", [NpyDecoder, ArrowDecoder])
+def test_what_is_neither_is_refused(decoder: type[NpyDecoder | ArrowDecoder]) -> None:
+    def decode(data: bytes) -> None:
+        one = decoder()
+        list(one.feed(data))
+        one.finish()
+
+    with pytest.raises(UnexpectedAnswerError):
+        decode(b'{"rows": [[1, 2, 3], [4, 5, 6]], "model": "m:1"}' * 1000)
+
+
+def test_bodies_can_be_sent_again() -> None:
+    for body in (npy_body(ROWS), table_body(TABLE)):
+        assert b"".join(body.pieces()) == b"".join(body.pieces())
+
+
+def test_events_come_whole_however_they_are_cut() -> None:
+    stream = b'retry: 2000\n\nid: 4\nevent: epoch\ndata: {"epoch": 2}\n\n: keep-alive\n\n'
+    decoder = EventDecoder()
+
+    [event] = [one for byte in single_bytes(stream) for one in decoder.feed(byte)]
+
+    assert (event.id, event.event, event.data) == (4, "epoch", {"epoch": 2})
+
+
+def test_what_is_no_event_of_ours_is_refused() -> None:
+    with pytest.raises(UnexpectedAnswerError):
+        list(EventDecoder().feed(b"id: one\ndata: {}\n\n"))
+
+
+def test_a_file_is_replaced_as_a_whole_or_stays_as_it_was(tmp_path: Path) -> None:
+    target = tmp_path / "out.csv"
+    target.write_text("before")
+
+    def fail_halfway() -> None:
+        with destination(target) as file:
+            file.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
+    assert target.read_text() == "before"
+    with destination(target) as file:
+        file.write(b"whole")
+    assert target.read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [target]
+    with destination(Path("/dev/null")) as file:
+        file.write(b"gone")
+    assert Path("/dev/null").is_char_device()
+    with pytest.raises(FileNotFoundError) as caught, destination(tmp_path / "no" / "out"):
+        pass
+    assert caught.value.filename == str(tmp_path / "no" / "out")
+
+
+def test_a_name_without_a_format_is_refused_with_those_that_there_are() -> None:
+    assert media_type_of(Path("A.CSV")) == "text/csv"
+    with pytest.raises(FileFormatError, match=r"rows\.txt.*\.parquet"):
+        media_type_of(Path("rows.txt"))

@@ -1,0 +1,149 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from densityd.service.children import Child, end_all
+
+TIMEOUT_S = 20.0
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def python(code: str, tmp_path: Path, *, name: str = "child") -> Child:
+    return Child(name, [sys.executable, "-u", "-c", code], log_path=tmp_path / f"{name}.log")
+
+
+def pid_in(child: Child) -> int:
+    wait_for(lambda: child.last_words() != "")
+    return int(child.last_words().split()[-1])
+
+
+SLEEPS = "import os, time; print(os.getpid()); time.sleep(100)"
+STUBBORN = (
+    "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+    "print(os.getpid()); time.sleep(100)"
+)
+
+
+def test_a_child_that_is_killed_is_noticed_and_planned_again_with_growing_pauses(
+    tmp_path: Path,
+) -> None:
+    child = python(SLEEPS, tmp_path)
+    pauses = []
+    for _ in range(3):
+        child.start()
+        wait_for(lambda: child.running)
+        child.send(signal.SIGKILL)
+        wait_for(lambda: not child.running)
+        how = child.notice_end()
+        assert how is not None
+        assert "signal 9" in how
+        assert child.restart_at is not None
+        pauses.append(child.restart_at - time.monotonic())
+    assert pauses == pytest.approx([0.5, 1.0, 2.0], abs=0.1)
+    assert child.failures == 3
+    assert child.notice_end() is None, "the same end was noticed twice"
+
+
+def test_children_end_in_order_and_the_stubborn_are_killed(tmp_path: Path) -> None:
+    first = python(STUBBORN, tmp_path, name="first")
+    last = python(SLEEPS, tmp_path, name="last")
+    for child in (first, last):
+        child.start()
+        pid_in(child)
+    seen_last: list[bool] = []
+
+    def pause(seconds: float) -> None:
+        seen_last.append(last.running)
+        time.sleep(seconds)
+
+    began = time.monotonic()
+    end_all([[first], [last]], grace_s=[0.5, 5.0], pause=pause, hurry=lambda: False)
+
+    assert not first.running
+    assert not last.running
+    assert seen_last[0], "the last group was ended before the first was gone"
+    assert time.monotonic() - began < 5
+
+
+def test_whoever_is_in_a_hurry_does_not_wait_for_the_grace(tmp_path: Path) -> None:
+    child = python(STUBBORN, tmp_path)
+    child.start()
+    pid_in(child)
+
+    began = time.monotonic()
+    end_all([[child]], grace_s=[60.0], pause=time.sleep, hurry=lambda: True)
+
+    assert not child.running
+    assert time.monotonic() - began < 5
+
+
+def test_kill_9_of_the_parent_leaves_no_child(tmp_path: Path) -> None:
+    code = f"""
+import sys, time
+from pathlib import Path
+from densityd.service.children import Child
+child = Child("c", [sys.executable, "-u", "-c", {SLEEPS!r}], log_path=Path(sys.argv[1]))
+child.start()
+time.sleep(100)
+"""
+    log = tmp_path / "child.log"
+    parent = subprocess.Popen([sys.executable, "-c", code, str(log)])  # noqa: S603 - our own code
+    wait_for(lambda: log.exists() and log.read_text().strip() != "")
+    child_pid = int(log.read_text())
+    os.kill(child_pid, 0)
+
+    parent.kill()
+    parent.wait()
+
+    wait_for(lambda: not Path(f"/proc/{child_pid}").exists())
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("plain text", "plain text"),
+        ('{"level": "ERROR", "message": "no database"}', "no database"),
+        (
+            '{"message": "it failed", "exception": "Traceback\\n  x\\nOSError: why"}',
+            "it failed: OSError: why",
+        ),
+        ("[1]", "[1]"),
+    ],
+)
+def test_the_last_words_of_a_child_are_for_people(tmp_path: Path, line: str, words: str) -> None:
+    child = python("", tmp_path)
+    assert child.last_words() == ""
+    (tmp_path / "child.log").write_text(f"before\n{line}\n")
+
+    assert child.last_words() == words
+
+
+def test_a_long_log_is_moved_aside_and_the_child_writes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("densityd.service.children._LOG_BYTES", 1000)
+    code = "import time\nwhile True: print('x' * 99, flush=True); time.sleep(0.005)"
+    child = python(code, tmp_path)
+    log = tmp_path / "child.log"
+    child.start()
+    try:
+        wait_for(lambda: log.stat().st_size > 1000)
+        child.trim_log()
+        assert log.stat().st_size < 1000
+        assert (tmp_path / "child.log.1").stat().st_size > 1000
+        wait_for(lambda: log.stat().st_size > 200)
+        assert log.read_bytes().startswith(b"x")
+    finally:
+        end_all([[child]], grace_s=[5.0], pause=time.sleep, hurry=lambda: False)
