@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from experiments.anomaly import SETS, load_split
-from experiments.detectors import Rows, by_isolation_forest, log_prob
 from experiments.local_job import Job, run_job
+from experiments.studies.anomaly import SETS, load_split
+from experiments.studies.detectors import Rows, by_isolation_forest, log_prob
 
 SPEED_ROWS, SPEED_COLUMNS = 50_000, 9
 

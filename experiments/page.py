@@ -6,9 +6,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from experiments import tabular
+from experiments.data import tabular
 from experiments.recipes import RECIPES, DensityRecipe, Published, Recipe
-from experiments.study_tables import anomaly_section, comparison_section
+from experiments.studies.tables import anomaly_section, comparison_section
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"

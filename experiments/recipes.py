@@ -54,7 +54,7 @@ class DensityRecipe:
     Attributes:
         name: of the experiment.
         title: for people.
-        data: the name of a data set (`experiments.data`).
+        data: the name of a data set (`experiments.data.catalogue`).
         flow: what is trained.
         options: how; the seed is the run's.
         preprocessing: at the data. Likelihoods are those of the preprocessed rows, as published.

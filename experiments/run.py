@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 
-from experiments import data, figures
+from experiments.data import catalogue as data
+from experiments.data.sources import Data
+from experiments.figures import figures
 from experiments.recipes import DensityRecipe, Recipe, VariationalRecipe
 from experiments.scores import log_densities, log_scale, score_metrics
-from experiments.sources import Data
-from experiments.studies import Progress
+from experiments.studies.study import Progress
 from flows import (
     EpochReport,
     FitOptions,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import data, points
+from experiments.data import catalogue as data, points
 from experiments.recipes import RECIPES, DensityRecipe
 from experiments.run import Place, run
 

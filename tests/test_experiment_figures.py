@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import data, figures, images, noise
+from experiments.data import catalogue as data, images, noise
+from experiments.figures import figures
 from experiments.recipes import RECIPES, DensityRecipe
 from flows import MadeSpec, build
 

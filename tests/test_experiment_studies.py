@@ -8,11 +8,11 @@ import torch
 import typer
 
 from densityd.admin.reproduce import GROUPS, STUDIES, list_recipes, print_request, reproduce
-from experiments import anomaly, comparison
-from experiments.detectors import DETECTORS, FLOWS
 from experiments.recipes import RECIPES
-from experiments.studies import Study, run_study
-from experiments.study_tables import anomaly_section, comparison_section
+from experiments.studies import anomaly, comparison
+from experiments.studies.detectors import DETECTORS, FLOWS
+from experiments.studies.study import Study, run_study
+from experiments.studies.tables import anomaly_section, comparison_section
 from flows import FAMILIES
 
 

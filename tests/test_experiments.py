@@ -10,9 +10,9 @@ import torch
 
 from densityd.admin.reproduce import STUDIES
 from experiments import page
+from experiments.data.sources import DataMissingError
 from experiments.recipes import RECIPES, DensityRecipe, VariationalRecipe
 from experiments.run import Place, run
-from experiments.sources import DataMissingError
 from models_store.requests.accept_training import accept_training
 from models_store.requests.accept_variational import accept_variational
 from models_store.requests.flow_limits import TrainingLimits

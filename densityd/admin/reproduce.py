@@ -23,11 +23,11 @@ from rich.progress import (
 from rich.table import Table
 
 from densityd.commands.console import echo_json, note
-from experiments import anomaly, comparison
+from experiments.data.sources import DataMissingError
 from experiments.recipes import RECIPES, DensityRecipe, Recipe
 from experiments.run import Place, run
-from experiments.sources import DataMissingError
-from experiments.studies import Study, run_study
+from experiments.studies import anomaly, comparison
+from experiments.studies.study import Study, run_study
 from flows import FlowError
 from models_store.errors import StoreError
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments import canvas, points
+from experiments import canvas
+from experiments.data import points
 from experiments.recipes import DensityRecipe, VariationalRecipe
 from flows import Flow, Potential, compile_flow
 from flows.bijections.base import Bijection

@@ -5,8 +5,8 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from experiments import anomaly, comparison
-from experiments.detectors import DETECTORS
+from experiments.studies import anomaly, comparison
+from experiments.studies.detectors import DETECTORS
 
 # Of Student's t: 95 % of it lies within, for the mean of so many differences.
 _T_95 = {2: 12.706, 3: 4.303}

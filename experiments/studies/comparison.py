@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from experiments import data
+from experiments.data import catalogue as data
+from experiments.data.sources import Data, DataMissingError, read_arrays
 from experiments.scores import log_densities, score_metrics
-from experiments.sources import Data, DataMissingError, read_arrays
-from experiments.studies import Cell, Study
+from experiments.studies.study import Cell, Study
 from flows import (
     EpochReport,
     FitOptions,

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from experiments import images, noise, plane
 from experiments.canvas import heading, save
+from experiments.data import images, noise
+from experiments.figures import plane
 from experiments.recipes import DensityRecipe, Recipe, VariationalRecipe
 from flows import Flow, MadeSpec
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.sources import Data, DataMissingError, read_arrays, tensors
+from experiments.data.sources import Data, DataMissingError, read_arrays, tensors
 
 # The part of the rows that is held out where a data set comes without such rows.
 HELD_OUT = 0.1

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import points, tabular
-from experiments.sources import Data, read_arrays, tensors
+from experiments.data import points, tabular
+from experiments.data.sources import Data, read_arrays, tensors
 
 
 def load(name: str, folder: Path | None) -> Data:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.sources import Data, tensors
+from experiments.data.sources import Data, tensors
 
 Points = NDArray[np.float64]
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.detectors import DETECTORS, Rows
-from experiments.sources import read_arrays
-from experiments.studies import Cell, Study
+from experiments.data.sources import read_arrays
+from experiments.studies.detectors import DETECTORS, Rows
+from experiments.studies.study import Cell, Study
 
 SETS = ("thyroid", "mammography", "pendigits", "shuttle")
 SPLITS: tuple["SplitName", ...] = ("first", "random")

@@ -1,0 +1,1 @@
+"""Studies: comparisons over several data sets."""
