@@ -7,7 +7,7 @@ from app.main import create_app
 from app.problems.types import PROBLEM_TYPES
 from app.settings import ApiSettings
 
-TEXT = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
 PATHS = create_app(ApiSettings()).openapi()["paths"]
 ROUTES = [f"{method.upper()} {path}" for path, methods in PATHS.items() for method in methods]
 
