@@ -1,1 +1,1 @@
-"""Speed and memory, measured against peers in the same run; `python -m bench` prints the tables."""
+"""Benchmarks of speed and memory beside peers in the same run; `python -m bench` prints tables."""

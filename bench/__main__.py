@@ -1,4 +1,4 @@
-"""Measure, print markdown tables, and keep them."""
+"""Command line of the benchmarks: measure, print markdown tables, and keep them."""
 
 import argparse
 import sys

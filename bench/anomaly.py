@@ -3,7 +3,7 @@
 A folder holds `anomaly_NAME.npz` files with `X`, the rows, and `y`, 1 for an anomaly. Per seed, a
 random half of the normal rows is the table of a job, which splits it further by its own defaults;
 the other half and all anomalies are ranked by -log_prob. One thread. `densityd reproduce anomaly`
-measures all families so, and keeps what it measures.
+measures all families in the same way, and keeps the results.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m bench anomaly", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of anomaly_NAME.npz")
     parser.add_argument("--sets", nargs="+", default=SETS, metavar="NAME")
-    parser.add_argument("--seeds", type=int, default=3, help="how many random halves (3)")
+    parser.add_argument("--seeds", type=int, default=3, help="number of random halves (3)")
     parser.add_argument("--speed", action="store_true", help="also time a job on 50,000 x 9")
     return parser
 

@@ -1,8 +1,8 @@
-"""The peers of the flow measurements: nflows, zuko and normflows with the same architectures.
+"""Peers of the flow measurements: nflows, zuko and normflows with the same architectures.
 
 Each is used as its own documentation shows. nflows and normflows bound their scales by a sigmoid
-where we and zuko take an exponential; their Real NVP conditions shift and scale by one network
-(normflows and we by two). Batch norm, where a table says so, stands in nflows only: zuko has none
+where `flows` and zuko take an exponential; their Real NVP conditions shift and scale by one network
+(normflows and `flows` by two). Batch norm, where a table says so, is in nflows only: zuko has none
 and that of normflows keeps no statistics for evaluation.
 """
 
@@ -25,19 +25,19 @@ from nflows.transforms.normalization import BatchNorm
 from nflows.transforms.permutations import ReversePermutation
 from torch import Tensor, nn
 
-# Bins and reach of the splines.
+# Number of bins and range of the splines.
 BINS, REACH = 8, 5.0
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What all of them are built to.
+    """Architecture that all peers are built to.
 
     Attributes:
-        family: `maf`, `realnvp` or `nsf`.
-        hidden: widths of a network's hidden layers, all alike.
-        layers: of the flow.
-        activation: of the networks.
+        family: Family of the flow: `maf`, `realnvp` or `nsf`.
+        hidden: Widths of a network's hidden layers, all equal.
+        layers: Number of layers of the flow.
+        activation: Activation of the networks.
     """
 
     family: str
@@ -48,19 +48,19 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Peer:
-    """A flow behind the calls that are timed."""
+    """Flow of a peer behind the calls that are timed."""
 
     module: nn.Module
     log_prob: Callable[[Tensor], Tensor]
     sample: Callable[[int], Tensor]
 
     def parameters(self) -> Iterable[nn.Parameter]:
-        """What an optimiser takes."""
+        """Return the parameters for an optimiser."""
         return self.module.parameters()
 
 
 def build_peers(architecture: Architecture, *, seed: int = 0) -> dict[str, Peer]:
-    """All of them, freshly initialised, in training mode."""
+    """Return all peers, freshly initialised, in training mode."""
     peers = {}
     for name, make in (("nflows", _nflows), ("zuko", _zuko), ("normflows", _normflows)):
         torch.manual_seed(seed)
@@ -96,7 +96,7 @@ def _nflows_realnvp(a: Architecture, layer: int) -> Transform:
 
 
 class _Network(MLP):
-    """nflows' own network, which takes no context where its couplings give one."""
+    """Network of nflows without a context, which its couplings pass."""
 
     def __init__(self, below: int, above: int, hidden: tuple[int, ...]) -> None:
         super().__init__([below], [above], list(hidden))
@@ -109,7 +109,7 @@ _NFLOWS_LAYER = {"maf": _nflows_maf, "nsf": _nflows_nsf, "realnvp": _nflows_real
 
 
 def _made(a: Architecture) -> dict[str, object]:
-    """The network of nflows and normflows: `num_blocks` hidden layers after the first."""
+    """Return the network of nflows and normflows: `num_blocks` hidden layers after the first."""
     return {
         "num_blocks": len(a.hidden) - 1,
         "use_residual_blocks": False,
@@ -139,14 +139,14 @@ def _normflows(a: Architecture) -> Peer:
 
 
 def _normflows_maf(a: Architecture, _layer: int) -> normflows.flows.Flow:
-    # Its autoregressive layer samples in one pass; a MAF scores in one.
+    # The autoregressive layer of normflows samples in one pass; a MAF scores in one.
     return normflows.flows.Reverse(
         normflows.flows.MaskedAffineAutoregressive(a.dim, a.hidden[0], **_made(a))
     )
 
 
 def _normflows_nsf(a: Architecture, _layer: int) -> normflows.flows.Flow:
-    # It knows residual blocks of two hidden layers only: none leaves one hidden layer.
+    # It has residual blocks of two hidden layers only: no block leaves one hidden layer.
     return normflows.flows.AutoregressiveRationalQuadraticSpline(
         a.dim, len(a.hidden) - 1, a.hidden[0], num_bins=BINS, tail_bound=REACH
     )

@@ -1,7 +1,7 @@
 """Scoring, sampling and training steps of `flows` beside nflows, zuko and normflows.
 
-One thread, the same architectures, in rounds that take turns. What counts is the thread's processor
-time in its fastest round: whatever else the machine does only adds to it.
+One thread, the same architectures, in rounds that take turns. The figure is the thread's processor
+time in its fastest round: other load on the machine only adds to it.
 """
 
 import os
@@ -24,15 +24,15 @@ from flows.training.optimiser import make_optimiser
 
 OURS = "flows"
 SCORE_ROWS, SAMPLE_ROWS, TRAIN_ROWS = (1, 100, 10_000), (1, 100, 1000), (100, 1024)
-# A peer is not asked for more rows than would take it so long: "~" and its rate with 100 rows, its
-# best batches being about so large, stand there.
+# Peers are not given more rows than they can handle in this time; the table then shows "~" and
+# their rate with 100 rows, about their best batch size.
 LONGEST_S = 20.0
 Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Setup:
-    """An architecture of the peers and our name for it."""
+    """Architecture of the peers and the specification of ours."""
 
     title: str
     peers: Architecture
@@ -40,7 +40,7 @@ class Setup:
     quick: bool = False
 
     def flop_a_row(self) -> float:
-        """What masks and halves leave of the arithmetic of one pass."""
+        """Floating-point operations per row of one pass, less those that masks and halves save."""
         a, layers = self.peers, self.peers.layers
         if a.family == "realnvp":
             widths = [a.dim / 2, *a.hidden, a.dim / 2]
@@ -90,7 +90,7 @@ def measure(*, quick: bool = False) -> str:
 
 
 def table(setup: Setup, flow: Flow, rounds: "Rounds", rate: float) -> str:
-    """One architecture's rows per second."""
+    """Return the rows per second of one architecture as a table."""
     lines = [
         f"| {setup.title}; rows | nflows | zuko | normflows | {OURS} | ratio to the best | of GEMM |"
     ]
@@ -139,18 +139,18 @@ def table(setup: Setup, flow: Flow, rounds: "Rounds", rate: float) -> str:
 
 @dataclass(frozen=True)
 class Rounds:
-    """How long each turn is, and how many there are.
+    """Length and number of the turns.
 
     Attributes:
-        slice_s: a turn repeats its call for so long.
-        count: of rounds; a call of more than a second is made once only.
+        slice_s: Seconds of a turn, which repeats its call.
+        count: Number of rounds; a call of more than a second is made only once.
     """
 
     slice_s: float
     count: int
 
     def rates(self, calls: dict[str, Call], rows: int) -> dict[str, float]:
-        """Rows per second of each call in its fastest turn."""
+        """Return the rows per second of each call in its fastest turn."""
         best = {name: _seconds(call, 1) for name, call in calls.items()}
         for _ in range(self.count):
             for name, call in calls.items():
@@ -161,13 +161,13 @@ class Rounds:
 
 
 def gemm_rate() -> float:
-    """Floating-point operations per second of a dense product in one thread."""
+    """Return the floating-point operations per second of a dense product in one thread."""
     a, b = torch.randn(512, 512), torch.randn(512, 512)
     return 2 * 512**3 / min(_seconds(lambda: a @ b, 5) for _ in range(20))
 
 
 def machine() -> str:
-    """Processor and cores."""
+    """Return the processor and its number of cores."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -1,4 +1,4 @@
-"""A bounded load on a server of this machine: so many connections, each asks again when answered."""
+"""Closed-loop load on a local server: each connection sends its next request after a response."""
 
 import asyncio
 import re
@@ -20,7 +20,7 @@ def post(
     media_type: str = "application/json",
     headers: Mapping[str, str] | None = None,
 ) -> bytes:
-    """A request as it goes over the wire."""
+    """Return the bytes of an HTTP request."""
     further = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     head = (
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media_type}\r\n"
@@ -31,12 +31,12 @@ def post(
 
 @dataclass
 class Load:
-    """What a load came to.
+    """Result of a load.
 
     Args:
-        seconds: from the first request to the last answer.
-        warm_up_s: how long it was loaded before that.
-        latencies_s: of each request.
+        seconds: Time from the first request to the last response.
+        warm_up_s: Time of load before that.
+        latencies_s: Latency of each request.
     """
 
     seconds: float
@@ -45,17 +45,17 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
+        """Requests per second."""
         return len(self.latencies_s) / self.seconds
 
     def latency_ms(self, percentile: float) -> float:
-        """A percentile of the latencies."""
+        """Return a percentile of the latencies, in milliseconds."""
         return float(np.percentile(self.latencies_s, percentile)) * 1e3
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer."""
+    """HTTP response."""
 
     status: int
     body: bytes
@@ -74,15 +74,15 @@ async def ask(port: int, request: bytes) -> Answer:
 
 
 async def loads(port: int, requests: list[list[bytes]], *, seconds: float) -> list[Load]:
-    """Load the server for so long.
+    """Load the server and measure.
 
     Args:
-        port: of the server.
-        requests: what each connection sends; one list of them for each `Load` of the result.
-        seconds: after this no request begins.
+        port: Port of the server.
+        requests: Requests of each connection; one list of them for each `Load` of the result.
+        seconds: Time after which no request begins.
 
     Raises:
-        RuntimeError: an answer was not 200.
+        RuntimeError: The status of a response was not 200.
     """
     groups = [[await _connect(port, request) for request in group] for group in requests]
     everyone = [client for group in groups for client in group]
@@ -105,7 +105,7 @@ async def loads(port: int, requests: list[list[bytes]], *, seconds: float) -> li
 
 
 async def _round(clients: "list[_Client]", seconds: float) -> None:
-    # A server may close what waited too long for the slower ones of the last round.
+    # A server may have closed connections that waited too long for slower ones of the last round.
     for client in clients:
         if client.transport.is_closing():
             await client.connect()

@@ -1,4 +1,4 @@
-"""The peer of the training measurement: nflows with the loop of its tutorials."""
+"""Peer of the training measurement: nflows with the loop of its tutorials."""
 
 import time
 
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 def maf(dim: int, *, layers: int, hidden: int) -> Flow:
-    """A MAF with one hidden layer a MADE and batch norm between the layers."""
+    """Return a MAF with one hidden layer per MADE and batch norm between the layers."""
     transforms = []
     for _ in range(layers):
         transforms.append(
@@ -32,7 +32,7 @@ def maf(dim: int, *, layers: int, hidden: int) -> Flow:
 
 
 def epoch_seconds(flow: Flow, train: Tensor, validation: Tensor, *, epochs: int) -> list[float]:
-    """Train with a DataLoader and Adam, batch 100; seconds of each epoch, validation included."""
+    """Train with DataLoader and Adam, batch 100; return seconds per epoch, validation included."""
     optimiser = torch.optim.Adam(flow.parameters(), lr=1e-4, weight_decay=1e-6)
     loader = DataLoader(TensorDataset(train), batch_size=100, shuffle=True)
     seconds = []

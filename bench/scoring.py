@@ -49,7 +49,7 @@ def measure(rows: int = 10_000, rounds: int = 40) -> str:
 
 
 def npy_bytes(table: np.ndarray) -> bytes:
-    """The table as an npy file."""
+    """Return the table as an npy file."""
     buffer = io.BytesIO()
     np.save(buffer, table)
     return buffer.getvalue()
@@ -71,7 +71,7 @@ def register_model(service: Service) -> None:
 
 
 def stored_version(service: Service) -> Version:
-    """What the service knows about the model `bench`."""
+    """Return the version of the model `bench` that the service holds."""
     database = Database(f"sqlite:///{service.data_dir / 'densityd.sqlite3'}")
     try:
         return Registry(database).resolve("default", "bench")
@@ -80,7 +80,7 @@ def stored_version(service: Service) -> Version:
 
 
 def stored_flow(service: Service) -> Flow:
-    """The flow of the model `bench`."""
+    """Return the flow of the model `bench`."""
     version = stored_version(service)
     blobs = BlobStore(service.data_dir / "blobs")
     return load_model(blobs, version.checkpoint_key, version.checkpoint_sha256)

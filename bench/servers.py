@@ -1,4 +1,4 @@
-"""The servers of the serving measurement: the service and its peers, all with the same flow."""
+"""Servers of the serving measurement: the service and its peers, all with the same flow."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ from bench.service import Service, running_service
 from densityd.service.ports import free_port
 
 ROOT = Path(__file__).parent.parent
-# Its worker cannot start with a newer uvloop.
+# MLServer's worker cannot start with a newer uvloop.
 MLSERVER = ("mlserver==1.7.1", "uvloop==0.21.0")
 _START_S = 90
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -33,13 +33,13 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Server:
-    """A running server.
+    """Running server under measurement.
 
     Args:
-        name: in the tables.
-        port: on loopback.
-        pid: its process; those below it are its own.
-        request: from the JSON text of rows, and their number, to a request.
+        name: Name in the tables.
+        port: Port on loopback.
+        pid: Process id; its children belong to the server too.
+        request: Function from the JSON text of rows, and their number, to an HTTP request.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Server:
     request: Callable[[str, int], bytes]
 
     def cpu_s(self) -> float:
-        """Processor time of all its processes so far."""
+        """Return the processor time of all its processes so far, in seconds."""
         return sum(map(_cpu_s, _family(self.pid)))
 
     @contextmanager
     def asleep(self) -> Iterator[None]:
-        """Stop all its processes for a while: some poll, even when nobody asks them anything."""
+        """Stop all its processes for a while: some poll even without requests."""
         family = list(_family(self.pid))
         _send(family, signal.SIGSTOP)
         try:
@@ -64,7 +64,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Missing:
-    """A peer that could not be measured, and why."""
+    """Peer that could not be measured, with the reason."""
 
     name: str
     reason: str
@@ -72,7 +72,7 @@ class Missing:
 
 @contextmanager
 def service_with_model() -> Iterator[tuple[Service, Server, Server]]:
-    """The service with a trained flow, asked in JSON and in npy, with a key and a time limit."""
+    """Run the service with a trained flow; yield it, and its JSON and npy servers to measure."""
     with running_service() as service:
         register_model(service)
         port = httpx.URL(str(service.client.base_url)).port
@@ -96,7 +96,7 @@ def service_with_model() -> Iterator[tuple[Service, Server, Server]]:
 
 @contextmanager
 def peer(name: str, service: Service) -> Iterator[Server | Missing]:
-    """One of `PEERS`, with the flow of the service."""
+    """Run one of `PEERS` with the flow of the service, and yield it."""
     version = stored_version(service)
     kind, sep, _ = name.partition(COMPILED_TOO)
     environment = {
@@ -135,7 +135,7 @@ def _simple_request(text: str, _rows: int) -> bytes:
 
 
 def _inference_request(text: str, rows: int) -> bytes:
-    """A request of the V2 protocol; its data may be nested as the rows are."""
+    """Return a request of the V2 protocol; its data may be nested as the rows are."""
     shape = f"[{rows},{DIM}]"
     tensor = f'{{"name":"rows","shape":{shape},"datatype":"FP64","data":{text}}}'
     return post("/v2/models/bench/infer", f'{{"inputs":[{tensor}]}}'.encode())
@@ -177,17 +177,17 @@ _STARTS: dict[str, Callable[[int, Path], list[str]]] = {
     "LitServe": _litserve,
     "MLServer": _mlserver,
 }
-"""How each peer is started: from a port and an empty folder to a command line."""
+"""Command line of each peer, from a port and an empty folder."""
 
 COMPILED_TOO = ", our engine"
 PEERS = (*_STARTS, f"FastAPI, tutorial{COMPILED_TOO}", f"MLServer{COMPILED_TOO}")
-"""The peers with the flow as PyTorch computes it, and the two fastest with it compiled as ours."""
+"""Peers with the flow computed by PyTorch, and the two fastest also with the compiled flow."""
 
 
 def _environment(requirement: str, *others: str) -> Path:
-    """An environment for what cannot live beside our own packages, kept for the next run.
+    """Return an environment for packages that conflict with ours, kept for the next run.
 
-    It sees our packages behind its own: torch is not installed twice.
+    It also sees our packages: torch is not installed twice.
     """
     folder = Path(tempfile.gettempdir()) / f"densityd-bench-{requirement.replace('==', '-')}"
     python = folder / "bin" / "python"
@@ -206,7 +206,7 @@ def _environment(requirement: str, *others: str) -> Path:
 
 
 def _wait_until_it_scores(server: Server, process: "subprocess.Popen[bytes]") -> str | None:
-    """What went wrong; None when it answers."""
+    """Return an error, or None once the server responds."""
     request = server.request(json.dumps([[0.0] * DIM]), 1)
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
@@ -222,7 +222,7 @@ def _wait_until_it_scores(server: Server, process: "subprocess.Popen[bytes]") ->
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """End a server and what it started: they are a session of their own."""
+    """End a server and its children, which form a session."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -245,7 +245,7 @@ def _family(pid: int) -> Iterator[int]:
 
 
 def _cpu_s(pid: int) -> float:
-    """User and system time of a process."""
+    """Return user and system time of a process, in seconds."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except FileNotFoundError:

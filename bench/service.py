@@ -1,4 +1,4 @@
-"""A whole service for one measurement: `densityd up` on a free port and a folder of its own."""
+"""Whole service for one measurement: `densityd up` on a free port and a folder of its own."""
 
 import json
 import os
@@ -21,14 +21,14 @@ DENSITYD = Path(sys.executable).with_name("densityd")
 
 @dataclass(frozen=True)
 class Service:
-    """A running service: a client for it, its API's process, and its data directory."""
+    """Running service: a client for it, its API's process, and its data directory."""
 
     client: httpx.Client
     api_pid: int
     data_dir: Path
 
     def new_key(self) -> str:
-        """A key that reads; from now on the service serves nobody without one."""
+        """Return a key with scope `read`; the service then refuses requests without a key."""
         made = subprocess.run(  # noqa: S603  our own command line
             [DENSITYD, "keys", "create", "--scope", "read", "--json"],
             env={**os.environ, "DENSITYD_DATA_DIR": str(self.data_dir)},
@@ -69,7 +69,7 @@ def finished_job(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def resident_bytes(pid: int, *, peak: bool) -> int:
-    """Resident memory of a process now, or the peak since `reset_peak`."""
+    """Return resident memory of a process now, or its peak since `reset_peak`, in bytes."""
     field = "VmHWM:" if peak else "VmRSS:"
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(field):
@@ -78,7 +78,7 @@ def resident_bytes(pid: int, *, peak: bool) -> int:
 
 
 def reset_peak(pid: int) -> None:
-    """Start the process's peak memory anew."""
+    """Reset the process's peak memory."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 

@@ -1,8 +1,9 @@
 """Scoring over HTTP: the service beside FastAPI as in its tutorial, LitServe and MLServer.
 
-The same trained MAF 5 x 512 on 21 columns behind each: the peers compute it by PyTorch, as its
-author would serve it, and two of them once more by our compiled engine, which tells what the server
-alone makes of a request. The load comes from this process, which has the last processor; each
+All serve the same trained MAF 5 x 512 on 21 columns: the peers compute it by PyTorch, as its
+author would serve it, and two of them once more by the compiled flow, which shows the overhead of
+the
+server alone. The load comes from this process, which has the last processor; each
 server, however many processes it has, may use the others, of which there is one on a machine of
 two. The load goes round the servers in turns, each alone while the others are stopped, and between
 them the compiled flow is called directly on a processor of the servers.
@@ -46,7 +47,7 @@ _PROBES = {
 
 @dataclass
 class _Figures:
-    """What the rounds of one server under one load came to."""
+    """Results of the rounds of one server under one load."""
 
     rates: list[float] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
@@ -65,7 +66,7 @@ def measure(*, quick: bool = False) -> str:
     """Measure all servers and return the tables.
 
     Args:
-        quick: fewer and shorter rounds.
+        quick: True for fewer and shorter rounds.
     """
     seconds, rounds = (0.7, 2) if quick else (1.5, 3)
     torch.set_num_threads(1)
@@ -108,13 +109,13 @@ def _round(
     *,
     seconds: float,
 ) -> None:
-    """Each server in turn under one load."""
+    """Load each server in turn."""
     for server in servers:
         group = [server.request(_text(rows), rows)] * connections
         before = server.cpu_s()
         with _asleep(servers, but=server):
             (load,) = uvloop.run(loads(server.port, [group], seconds=seconds))
-        # The warm-up's requests cost as well; they are as many a second.
+        # The warm-up's requests cost the same; they come at the same rate.
         share = load.seconds / (load.seconds + load.warm_up_s)
         cpu_s = (server.cpu_s() - before) * share
         figures[server.name].add(load, rows=rows, cpu_s=cpu_s)
@@ -122,7 +123,7 @@ def _round(
 
 @contextmanager
 def _asleep(servers: list[Server], *, but: Server | None = None) -> Iterator[None]:
-    """Nothing but the server that is measured may run beside it."""
+    """Stop all servers but the one that is measured."""
     awake = None if but is None else but.pid
     with ExitStack() as stack:
         for pid, server in {server.pid: server for server in servers}.items():
@@ -132,7 +133,7 @@ def _asleep(servers: list[Server], *, but: Server | None = None) -> Iterator[Non
 
 
 def _mixed(servers: list[Server], *, seconds: float, rounds: int) -> str:
-    """Callers of one row beside one of very many."""
+    """Measure callers of one row beside one of very many rows."""
     small: dict[str, _Figures] = defaultdict(_Figures)
     large: dict[str, _Figures] = defaultdict(_Figures)
     for _ in range(rounds):
@@ -177,7 +178,7 @@ def _table(shape: tuple[int, int], figures: dict[str, _Figures], in_process: flo
 
 
 def _probes(servers: list[Server]) -> str:
-    """What each server makes of wrong rows: status and size of the answer."""
+    """Return status and size of each server's response to wrong rows."""
     head = " | ".join(_PROBES)
     lines = [
         "Wrong rows: status, bytes of the answer:\n",
@@ -195,10 +196,10 @@ def _probes(servers: list[Server]) -> str:
 
 
 def _check_answers(servers: list[Server], compiled: CompiledFlow) -> None:
-    """All of them compute the same.
+    """Check that all servers compute the same.
 
     Raises:
-        AssertionError: one does not.
+        AssertionError: One of them does not.
     """
     expected = compiled.log_prob(np.array(json.loads(_text(100))))
     for server in servers:
@@ -219,13 +220,13 @@ def _in_process_rate(compiled: CompiledFlow, rows: int) -> float:
 
 @functools.cache
 def _text(rows: int) -> str:
-    """Rows of normal numbers as JSON, four decimals each."""
+    """Return rows of normal numbers as JSON, four decimals each."""
     return json.dumps(np.random.default_rng(rows).normal(size=(rows, DIM)).round(4).tolist())
 
 
 @contextmanager
 def _priority() -> Iterator[None]:
-    """Above what else runs, for this process and the servers that it starts."""
+    """Raise the priority of this process and of the servers that it starts."""
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
     try:

@@ -1,4 +1,4 @@
-"""Training MAF 5 x 512 on 21 columns, batch 100, one thread: nflows, `flows`, and the service."""
+"""Training of MAF 5 x 512 on 21 columns, batch 100, one thread: nflows, `flows`, the service."""
 
 import statistics
 import time
@@ -72,13 +72,13 @@ def measure(epochs: int = 4, rounds: int = 4) -> str:
 
 
 def peer_seconds(epochs: int) -> list[float]:
-    """Seconds of each epoch of nflows."""
+    """Return seconds per epoch of nflows."""
     torch.set_num_threads(1)
     return epoch_seconds(maf(DIM, layers=5, hidden=512), *_rows(), epochs=epochs)
 
 
 def direct_seconds(epochs: int) -> list[float]:
-    """Seconds of each epoch of `flows.training.fit`."""
+    """Return seconds per epoch of `flows.training.fit`."""
     torch.set_num_threads(1)
     train, validation = _rows()
     moments = (train.mean(dim=0), train.std(dim=0))
@@ -110,7 +110,7 @@ def _rows() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _served_seconds(client: httpx.Client, body: dict[str, Any]) -> tuple[list[float], float]:
-    """Seconds between the job's epoch events as its rows record them, and of the whole job."""
+    """Return seconds between the job's recorded epoch events, and of the whole job."""
     job = finished_job(client, body)
     events = client.get(f"/v1/jobs/{job['id']}/events", params={"format": "json"}).json()["items"]
     times = [_seconds(e["created_at"]) for e in events if e["event"] == "epoch"]

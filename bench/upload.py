@@ -1,4 +1,4 @@
-"""Upload a large CSV: the API's memory, and how fast it answers others meanwhile."""
+"""Upload of a large CSV: the API's memory, and its response time to other requests meanwhile."""
 
 import threading
 import time

@@ -75,7 +75,7 @@ def log_prob(client: httpx.Client, model: str, file: str) -> NDArray[np.float64]
 
 
 def auroc(normal: NDArray[np.float64], anomalous: NDArray[np.float64]) -> float:
-    """The chance that an anomaly is less likely than a normal row; ties count half."""
+    """Return the chance that an anomaly is less likely than a normal row; ties count half."""
     lowest = -np.finfo(np.float64).max
     ordered = np.sort(np.nan_to_num(normal, nan=lowest, neginf=lowest))
     scores = np.nan_to_num(anomalous, nan=lowest, neginf=lowest)

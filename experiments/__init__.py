@@ -1,1 +1,1 @@
-"""The published experiments as recipes, run through the training code that jobs use."""
+"""Published experiments as recipes, run through the training code that jobs use."""

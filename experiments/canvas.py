@@ -1,4 +1,4 @@
-"""What figures are drawn on, and how they become small PNG files."""
+"""Canvas of the figures, written as small PNG files."""
 
 import io
 import os
@@ -24,13 +24,13 @@ _DPI = 80
 def save(
     path: Path, plot: Callable[[Any], None], size: tuple[float, float], *, dpi: int = _DPI
 ) -> Path:
-    """Draws on a figure and writes it as a PNG of a few colours.
+    """Draw on a figure and write it as a PNG with few colours.
 
     Args:
-        path: of the file.
-        plot: draws on the figure that it is given.
-        size: in inches.
-        dpi: pixels an inch.
+        path: Path of the file.
+        plot: Function that draws on the figure that it is given.
+        size: Width and height in inches.
+        dpi: Pixels per inch.
     """
     import matplotlib.pyplot as plt  # noqa: PLC0415  only figures need it
     from PIL import Image  # noqa: PLC0415  comes with matplotlib
@@ -46,12 +46,12 @@ def save(
 
 
 def heading(title: str) -> str:
-    """A title in lines short enough for every figure."""
+    """Return a title in lines short enough for every figure."""
     return "\n".join(textwrap.fill(line, 64) for line in title.split("\n"))
 
 
 def cells(lower: tuple[float, ...], upper: tuple[float, ...]) -> Tensor:
-    """The points of a grid over a window in the plane, in float64."""
+    """Return the points of a grid over a window in the plane, in float64."""
     axes = [
         torch.linspace(a, b, GRID, dtype=torch.float64) for a, b in zip(lower, upper, strict=True)
     ]
@@ -59,13 +59,13 @@ def cells(lower: tuple[float, ...], upper: tuple[float, ...]) -> Tensor:
 
 
 def density(flow: CompiledFlow, points: Tensor) -> NDArray[np.float64]:
-    """A flow's density at such points, as an image."""
+    """Return a flow's density at the points of `cells`, as an image."""
     scores = flow.log_prob(points.numpy(), space="model")
     return as_image(np.exp(scores))
 
 
 def as_image(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The values at the points of `cells` by row and column."""
+    """Return the values at the points of `cells` by row and column."""
     return values.reshape(GRID, GRID).T
 
 
@@ -77,7 +77,7 @@ def show(
     *,
     brightest: float | None = None,
 ) -> None:
-    """Draws a density over its window."""
+    """Draw a density over its window."""
     axes.imshow(
         values, origin="lower", extent=extent, aspect="equal", cmap="magma", vmin=0, vmax=brightest
     )

@@ -1,4 +1,4 @@
-"""A training job in this process: what the trainer makes of a request, without a service."""
+"""Training job in this process, through the code of the trainer, without a service."""
 
 import tempfile
 import time
@@ -28,7 +28,7 @@ _LIMITS = TrainingLimits(
 
 @dataclass(frozen=True)
 class Job:
-    """What a job came to; its time is that of the whole job, not of training alone."""
+    """Result of a job; its time is that of the whole job, not of training alone."""
 
     flow: Flow
     seconds: float
@@ -36,11 +36,11 @@ class Job:
 
 
 def run_job(rows: NDArray[np.float32], fields: dict[str, Any]) -> Job:
-    """Trains by a request's fields beside `model_name` and `dataset_id`; on the CPU, one thread.
+    """Train from a request without `model_name` and `dataset_id`, on the CPU in one thread.
 
     Args:
-        rows: of the dataset, `(rows, columns)`.
-        fields: what the request says; the rest is left to the defaults.
+        rows: Rows of the dataset, `(rows, columns)`.
+        fields: Fields of the request; all others take their defaults.
     """
     with tempfile.TemporaryDirectory(prefix="densityd-job-") as folder:
         blobs = BlobStore(Path(folder))

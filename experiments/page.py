@@ -1,4 +1,4 @@
-"""Writes docs/experiments.md from the committed results; nothing on it is typed by hand."""
+"""Writer of docs/experiments.md from the committed results; nothing on it is typed by hand."""
 
 import json
 import math
@@ -51,14 +51,14 @@ the UCI repository. Hepmass, power, gas and miniboone are prepared as Papamakari
 """
 
 
-# A standard error this many times that of all but the few least likely rows is theirs.
+# A standard error this many times that of all but the few least likely rows is due to those rows.
 _RULED = 2
-# An error bar this many times the published one says nothing about who is right.
+# An error bar this many times the published one cannot decide who is right.
 _VAGUE = 10
 
 
 def page() -> str:
-    """The text of the page."""
+    """Return the text of the page."""
     density, variational = [], []
     figures: list[str] = []
     for recipe in RECIPES.values():
@@ -95,7 +95,7 @@ def page() -> str:
 
 
 def _runs(name: str) -> list[dict[str, Any]]:
-    """The runs of a study so far."""
+    """Return the runs of a study so far."""
     path = RESULTS / f"{name}.json"
     if not path.is_file():
         return []
@@ -108,7 +108,7 @@ def _density_row(recipe: DensityRecipe, result: dict[str, Any] | None) -> str:
     if result is None:
         why = ": data not available" if recipe.data in tabular.SOURCES else ""
         return f"| `{recipe.name}` | {recipe.title} | not run{why} | {published} | - | - |\n"
-    # None is what is no number.
+    # None stands for NaN and infinity.
     value = -math.inf if (found := result["test_log_likelihood"]) is None else found
     error = math.inf if (found := result["test_standard_error"]) is None else 2 * found
     return (
@@ -119,7 +119,7 @@ def _density_row(recipe: DensityRecipe, result: dict[str, Any] | None) -> str:
 
 
 def _but_few(result: dict[str, Any]) -> str:
-    """Where a few rows rule the mean: that of the others."""
+    """Return the mean without the least likely rows, where a few rows dominate the mean."""
     of_most = result.get("test_but_least_likely_standard_error")
     of_all = result["test_standard_error"]
     if of_most is None or (of_all is not None and of_all < _RULED * of_most):
@@ -149,7 +149,7 @@ def _variational_row(recipe: Recipe, result: dict[str, Any] | None) -> str:
 
 
 def _last_rise(curve: list[list[float]]) -> float:
-    """From the mean of the last but one tenth of a curve to that of the last."""
+    """Return the difference of the means of the last two tenths of a curve."""
     tenth = max(1, len(curve) // 10)
     before, last = curve[-2 * tenth : -tenth], curve[-tenth:]
     return statistics.mean(elbo for _, elbo in last) - statistics.mean(elbo for _, elbo in before)
@@ -161,7 +161,7 @@ def _published(known: Published) -> str:
 
 
 def _verdict(value: float, error: float, published: tuple[Published, ...]) -> str:
-    """Against the first published number: within both error bars it is reproduced."""
+    """Compare with the first published number: within both error bars it is reproduced."""
     if not published:
         return "not published"
     known = published[0]
@@ -198,7 +198,7 @@ def _figures(recipe: Recipe) -> list[str]:
 
 
 def _shows(path: Path, recipe: Recipe) -> str:
-    """What a figure shows, for those who cannot see it."""
+    """Return the alternative text of a figure."""
     kind = path.stem.removeprefix(recipe.name).removeprefix("-")
     return {
         "curve": "Learning curve",
@@ -211,7 +211,7 @@ def _shows(path: Path, recipe: Recipe) -> str:
 
 
 def _is_of(path: Path, recipe: Recipe) -> bool:
-    """Whether a figure belongs to this recipe, and not to one whose name begins with its name."""
+    """Return True if a figure is of this recipe, not of one whose name begins with its name."""
     longest = max(
         (name for name in RECIPES if path.stem == name or path.stem.startswith(f"{name}-")), key=len
     )

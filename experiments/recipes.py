@@ -1,4 +1,4 @@
-"""Every experiment: its data, its flow, how it is trained, and what was published."""
+"""Recipes of all experiments: data, flow, training options and published results."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -28,18 +28,18 @@ _PAPAMAKARIOS = "Papamakarios et al. 2017"
 _DURKAN = "Durkan et al. 2019"
 _THESIS = "the thesis that introduced the HAF"
 
-# A gradient's norm that bounds nothing.
+# Bound of a gradient's norm that bounds nothing.
 _NO_BOUND = 1e12
 
 
 @dataclass(frozen=True)
 class Published:
-    """A number of the literature, as a mean test log-likelihood in nats.
+    """Result of the literature, as a mean test log-likelihood in nats.
 
     Attributes:
-        value: higher is better.
-        two_standard_errors: None if none was given.
-        source: where it stands.
+        value: Published value; higher is better.
+        two_standard_errors: Two standard errors; None if none were given.
+        source: Place of publication.
     """
 
     value: float
@@ -49,18 +49,20 @@ class Published:
 
 @dataclass(frozen=True)
 class DensityRecipe:
-    """Maximum likelihood on a table.
+    """Recipe of maximum likelihood training on a table.
 
     Attributes:
-        name: of the experiment.
-        title: for people.
-        data: the name of a data set (`experiments.data.catalogue`).
-        flow: what is trained.
-        options: how; the seed is the run's.
-        preprocessing: at the data. Likelihoods are those of the preprocessed rows, as published.
-        standardise: by the training rows, after that; likelihoods are those before it.
-        published: none, if it was not published.
-        remark: what a reader of the result must know beside that.
+        name: Name of the experiment.
+        title: Title for people.
+        data: Name of a data set (`experiments.data.catalogue`).
+        flow: Specification of the flow.
+        options: Training options; the seed is the run's.
+        preprocessing: Preprocessing layers. Likelihoods are those of the preprocessed rows, as
+            published.
+        standardise: True to standardise by the training rows after that; likelihoods are those
+            before it.
+        published: Published results, if there are any.
+        remark: Remark for readers of the result.
     """
 
     name: str
@@ -74,12 +76,12 @@ class DensityRecipe:
     remark: str = ""
 
     def in_mixed_precision(self) -> "DensityRecipe":
-        """The same, its training steps allowed to round the factors of products."""
+        """Return the same recipe with training steps in mixed precision."""
         options = dataclasses.replace(self.options, mixed_precision=True)
         return dataclasses.replace(self, options=options)
 
     def request(self, dataset_id: str, *, seed: int) -> dict[str, Any]:
-        """The same as the body of `POST /v1/jobs/training`, for a dataset that holds the rows."""
+        """Return the recipe as the body of `POST /v1/jobs/training`, for a dataset of the rows."""
         options, levels, margin = self.options, self.preprocessing.levels, self.preprocessing.logit
         schedule: Any = options.schedule
         if isinstance(schedule, StepSchedule):
@@ -112,15 +114,15 @@ class DensityRecipe:
 
 @dataclass(frozen=True)
 class VariationalRecipe:
-    """Maximising the ELBO towards a potential (Rezende and Mohamed 2015, section 6.1).
+    """Recipe of maximising the ELBO towards a potential (Rezende and Mohamed 2015, section 6.1).
 
     Attributes:
-        name: of the experiment.
-        title: for people.
-        potential: U1 to U5.
-        flow: what is trained.
-        options: how; the seed is the run's.
-        remark: what a reader of the result must know beside that.
+        name: Name of the experiment.
+        title: Title for people.
+        potential: Name of the potential, U1 to U5.
+        flow: Specification of the flow.
+        options: Training options; the seed is the run's.
+        remark: Remark for readers of the result.
     """
 
     name: str
@@ -131,7 +133,7 @@ class VariationalRecipe:
     remark: str = ""
 
     def request(self, *, seed: int) -> dict[str, Any]:
-        """The same as the body of `POST /v1/jobs/variational`."""
+        """Return the recipe as the body of `POST /v1/jobs/variational`."""
         options = self.options
         return {
             "model_name": self.name,
@@ -157,7 +159,7 @@ Recipe = DensityRecipe | VariationalRecipe
 
 
 def _early(optimiser: Optimiser, rate: float, **changes: Any) -> FitOptions:  # noqa: ANN401  fields of many types
-    """Early stopping with patience 30 on the validation likelihood, as all of these papers."""
+    """Return early stopping with patience 30 on the validation likelihood, as in the papers."""
     return FitOptions(optimiser=optimiser, learning_rate=rate, **({"patience": 30} | changes))
 
 
@@ -199,11 +201,11 @@ def _binary() -> Iterator[Recipe]:
 
 
 def _small_binary() -> Iterator[Recipe]:
-    """A thousand rows or two: chosen on the validation rows from the paper's kinds of settings.
+    """Yield the recipes of 1000 to 2000 rows, their settings chosen on the validation rows.
 
     One mask needs weight decay. With several, plain gradient descent at a high rate gave better
     averages than Adam or Adagrad. An epoch has 14 or 20 batches and sees as many of the masks, so
-    patience must outlast some rounds of all of them.
+    that patience must outlast several rounds of all of them.
     """
     yield DensityRecipe(
         "dna-made",
@@ -242,7 +244,7 @@ def _small_binary() -> Iterator[Recipe]:
 def _five_layers(
     hidden: int, haf: tuple[int, ...], *, masked_hidden_layers: int
 ) -> Iterator[tuple[str, FlowSpec, float]]:
-    """The flows of Papamakarios et al. 2017: their names, specs and learning rates."""
+    """Yield the flows of Papamakarios et al. 2017: their names, specs and learning rates."""
     norm, masked = BatchNormSpec(), [hidden] * masked_hidden_layers
     yield "made-gaussian", MadeSpec(hidden=masked, activation="relu"), 1e-3
     yield "realnvp", RealNvpSpec(layers=5, hidden=[hidden], batch_norm=norm), 1e-4
@@ -295,7 +297,7 @@ _PUBLISHED: dict[str, tuple[Published, ...]] = {
 
 _PAPERS: dict[str, Any] = {"weight_decay": 1e-6, "batch_size": 100}
 
-# A million rows: by the papers' rule a processor would take a day for each flow.
+# Data sets with a million rows: by the papers' rule a processor would take a day for each flow.
 _SHORTENED = FitOptions(
     learning_rate=3e-3,
     weight_decay=1e-6,
@@ -308,7 +310,7 @@ _SHORTENED_EPOCHS = {"bsds300-made-gaussian": 40, "bsds300-maf": 24, "bsds300-ns
 
 
 def _shortened(name: str, **changes: Any) -> tuple[FitOptions, str]:  # noqa: ANN401  fields of many types
-    """Options, and a remark on them."""
+    """Return options, and a remark on them."""
     epochs = _SHORTENED_EPOCHS.get(name, _SHORTENED.max_epochs)
     options = dataclasses.replace(_SHORTENED, max_epochs=epochs, **changes)
     remark = f"{epochs} epochs of batches of 500 and a rate that falls from {options.learning_rate}"
@@ -324,7 +326,7 @@ _AVERAGED: dict[str, dict[str, Any]] = {
 
 
 def _options(name: str, data: str, rate: float) -> tuple[FitOptions, str]:
-    """How a flow of Papamakarios et al. 2017 is trained, and a remark on that."""
+    """Return the training options of a flow of Papamakarios et al. 2017, and a remark on them."""
     if data == "bsds300":
         return _shortened(name)
     if name in _AVERAGED:
@@ -391,7 +393,7 @@ def _continuous() -> Iterator[Recipe]:
         "bsds300",
         NsfSpec(layers=5, hidden=[512], linear=True, activation="relu"),
         options,
-        # Splines bend within five deviations; a pixel's, less the mean, is 0.1.
+        # Splines bend within five deviations; a pixel's, minus the mean, is 0.1.
         standardise=True,
         published=_PUBLISHED["bsds300-nsf"],
         remark=f"{remark}; the paper's networks are residual",

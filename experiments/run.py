@@ -1,4 +1,4 @@
-"""Runs a recipe, resumably, and writes its result and its figures."""
+"""Resumable run of a recipe, which writes its result and its figures."""
 
 import dataclasses
 import hashlib
@@ -48,13 +48,13 @@ _SAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run reads and writes.
+    """Folders and device of a run.
 
     Attributes:
-        data: the folder of the data sets; None if the experiment needs none.
-        results: of JSON files and figures.
-        state: of unfinished runs.
-        device: where to compute.
+        data: Folder of the data sets; None if the experiment needs none.
+        results: Folder of JSON files and figures.
+        state: Folder of unfinished runs.
+        device: Device that computes.
     """
 
     data: Path | None
@@ -66,20 +66,20 @@ class Place:
 def run(
     recipe: Recipe, place: Place, *, seed: int, quick: bool, progress: Progress
 ) -> dict[str, Any]:
-    """Runs a recipe from its start, or from where an earlier run of it was stopped.
+    """Run a recipe from its start, or resume an earlier run of it.
 
     Args:
-        recipe: which one.
-        place: where to read and write.
-        seed: of weights, orders and noise.
-        quick: a few rows and steps, to see that everything works; it writes no result.
-        progress: called now and then.
+        recipe: Recipe to run.
+        place: Folders and device of the run.
+        seed: Seed of weights, orders and noise.
+        quick: True for a few rows and steps, as a smoke test; it writes no result.
+        progress: Callback for progress messages.
 
     Returns:
-        The result, as it is written to `results/NAME.json`.
+        Result, as it is written to `results/NAME.json`.
 
     Raises:
-        DataMissingError: a data set is not there.
+        DataMissingError: A data set is not there.
     """
     saved = _Saved(place.state, recipe, seed=seed, quick=quick)
     if isinstance(recipe, DensityRecipe):
@@ -101,7 +101,7 @@ def run(
     }
     if not quick:
         place.results.mkdir(parents=True, exist_ok=True)
-        # The numbers first: they took hours, and a figure may fail.
+        # Write the numbers first: they took hours, and a figure may fail.
         path = place.results / f"{recipe.name}.json"
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         figures.draw(recipe, flow, curve, test, place.results)
@@ -110,7 +110,7 @@ def run(
 
 
 class _Saved:
-    """The state of an unfinished run: an index names the newest tensors, and changes at once."""
+    """State of an unfinished run: an index names the newest tensors and is replaced atomically."""
 
     def __init__(self, folder: Path, recipe: Recipe, *, seed: int, quick: bool) -> None:
         self._blobs = BlobStore(folder)
@@ -124,19 +124,19 @@ class _Saved:
 
     @property
     def seconds(self) -> float:
-        """How long the run has taken, whatever was saved of it before it was stopped included."""
+        """Duration of the run, earlier interrupted runs included."""
         before: float = 0.0 if self._index is None else self._index["seconds"]
         return before + time.monotonic() - self._began
 
     def load(self) -> tuple[FitState | None, list[list[float]]]:
-        """What an earlier run left, if it did, and its learning curve."""
+        """Return the state and learning curve of an earlier run, if there is one."""
         if self._index is None:
             return None, []
         state = load_state(self._blobs, self._index["key"], self._index["sha256"])
         return state, self._index["curve"]
 
     def save(self, state: Callable[[], FitState], curve: list[list[float]]) -> None:
-        """Keeps a state, if the last one is a while ago."""
+        """Save the state, if the last one is old enough."""
         if time.monotonic() - self._saved_at < _SAVE_EVERY_S:
             return
         key = f"{self._folder}/{len(curve)}.safetensors"
@@ -151,20 +151,20 @@ class _Saved:
         self._saved_at = time.monotonic()
 
     def delete(self) -> None:
-        """Forgets the run."""
+        """Delete the saved state."""
         self._path.unlink(missing_ok=True)
         self._blobs.delete(self._folder)
 
 
 def _settings(recipe: Recipe, *, quick: bool) -> str:
-    """A short hash of all that the numbers depend on: a run goes on only as it began."""
+    """Return a short hash of all settings, so that a run resumes only its own state."""
     settings = dataclasses.replace(recipe, title="", remark="")
     if isinstance(settings, DensityRecipe):
         settings = dataclasses.replace(settings, published=())
     return hashlib.sha256(f"{settings} {quick}".encode()).hexdigest()[:12]
 
 
-# The flow, its learning curve, its numbers, and the test rows if there are any.
+# Flow, learning curve, metrics, and the test rows if there are any.
 _Found = tuple[Flow, list[list[float]], dict[str, Any], torch.Tensor | None]
 
 
@@ -201,7 +201,7 @@ def _run_density(
 
 
 def _untrained(recipe: DensityRecipe, spec: FlowSpec, train: torch.Tensor, seed: int) -> Flow:
-    """A flow behind the recipe's preprocessing."""
+    """Return an untrained flow with the recipe's preprocessing."""
     make = partial(build, spec, train.shape[1], preprocessing=recipe.preprocessing, seed=seed)
     if not recipe.standardise:
         return make()
@@ -224,7 +224,7 @@ def _fit(
     flow: Flow, rows: Data, options: FitOptions, saved: _Saved, progress: Progress
 ) -> tuple[EpochReport, list[list[float]]]:
     state, curve = saved.load()
-    # From the data's units to those of the preprocessed rows, as the test likelihood.
+    # Difference of the data's units and those of the preprocessed rows, as for the test likelihood.
     train, held_out = (
         model_rows(flow, part, seed=seed, name="recipe's").constant - log_scale(flow)
         for part, seed in ((rows.train, options.seed), (rows.validation, options.seed + 1))
@@ -301,7 +301,7 @@ def _run_variational(
 
 
 def _quick(flow: FlowSpec) -> FlowSpec:
-    """The same family, small."""
+    """Return a small flow of the same family."""
     changes: dict[str, Any] = {}
     if hasattr(flow, "hidden"):
         changes["hidden"] = [min(width, 16) for width in flow.hidden]

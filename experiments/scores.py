@@ -1,4 +1,4 @@
-"""How well a flow does on test rows."""
+"""Test metrics of a flow."""
 
 import math
 from typing import Any
@@ -10,12 +10,12 @@ from torch import Tensor
 from flows import Flow
 from flows.training.evaluate import default_chunk_rows
 
-_RULING_SHARE = 1e-3  # of the test rows: the least likely ones
+_RULING_SHARE = 1e-3  # share of the test rows: the least likely ones
 _LISTED = 10
 
 
 def log_densities(flow: Flow, rows: Float[Tensor, "rows dim"]) -> Float[Tensor, " rows"]:
-    """The log density of each preprocessed row, in the units that it had before standardisation."""
+    """Return the log density of each preprocessed row, in its units before standardisation."""
     flow.eval()
     with torch.no_grad():
         chunks = torch.split(rows, default_chunk_rows(flow))
@@ -24,16 +24,16 @@ def log_densities(flow: Flow, rows: Float[Tensor, "rows dim"]) -> Float[Tensor, 
 
 
 def log_scale(flow: Flow) -> float:
-    """What a log density of standardised rows lacks to one of the rows before, in nats."""
+    """Return the difference of log densities before and after standardisation, in nats."""
     layer = flow.preprocessing.standardise
     return 0.0 if layer is None else -float(layer.std.log().sum())
 
 
 def score_metrics(scores: Float[Tensor, " rows"]) -> dict[str, Any]:
-    """The mean log density of test rows with its standard error, of all and of all but a few.
+    """Return the mean test log density with its standard error, with and without outliers.
 
-    One row to which a flow gives next to no density can rule the mean of ten thousand; so there is
-    also the mean of all but the least likely thousandth. What is not finite becomes None.
+    One row to which a flow gives next to no density can dominate the mean of ten thousand; so there
+    is also the mean of all but the least likely thousandth. Non-finite values become None.
     """
     ordered = scores.sort().values
     kept = ordered[math.ceil(_RULING_SHARE * len(ordered)) :]

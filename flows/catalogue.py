@@ -1,4 +1,4 @@
-"""The families: the only list of them."""
+"""Catalogue of the flow families: the only list of them."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -55,15 +55,15 @@ Moments = tuple[Tensor, Tensor]
 
 
 def spec_to_dict(spec: FlowSpec) -> dict[str, Json]:
-    """The spec as JSON."""
+    """Return the specification as JSON."""
     return dataclasses.asdict(spec)
 
 
 def spec_from_dict(fields: Mapping[str, object]) -> FlowSpec:
-    """The spec that `spec_to_dict` gave, or one whose missing fields have their defaults.
+    """Return the specification from `spec_to_dict` output; missing fields take their defaults.
 
     Raises:
-        SpecError: no such family, no such field, or a value out of range.
+        SpecError: Unknown family or field, or a value out of range.
     """
     family = fields.get("family")
     if not isinstance(family, str) or family not in FAMILIES:
@@ -79,10 +79,10 @@ def spec_from_dict(fields: Mapping[str, object]) -> FlowSpec:
 
 
 def check_dim(spec: FlowSpec, dim: int, context_dim: int = 0) -> None:
-    """Checks that a spec has a flow of so many features and columns of context.
+    """Check that the family supports this number of features and of context columns.
 
     Raises:
-        SpecError: it has none.
+        SpecError: The family does not support them.
     """
     spec.check_dim(dim)
     if spec.encoder is not None and context_dim == 0:
@@ -90,10 +90,10 @@ def check_dim(spec: FlowSpec, dim: int, context_dim: int = 0) -> None:
 
 
 def for_targets(spec: FlowSpec) -> FlowSpec:
-    """The same flow as one that is fitted to a target: noise to data in closed form, if it can be.
+    """Return the specification with noise to data in closed form, as fitting to a target needs.
 
     Raises:
-        SpecError: no gradients pass from noise to data.
+        SpecError: The family's map from noise to data has no gradients.
     """
     match spec:
         case PlanarSpec() | RadialSpec() | SylvesterSpec() | NafSpec():
@@ -107,17 +107,17 @@ def for_targets(spec: FlowSpec) -> FlowSpec:
 
 
 def count_parameters(spec: FlowSpec, dim: int, context_dim: int = 0) -> int:
-    """Return the trainable numbers of the flow, masked ones included; nothing is allocated."""
+    """Return the number of trainable parameters, masked ones included, without allocating them."""
     return flow_cost(spec, dim, context_dim).parameters
 
 
 def flow_cost(spec: FlowSpec, dim: int, context_dim: int = 0) -> Cost:
-    """Return what the flow takes, its encoder and preprocessing included; nothing is allocated.
+    """Return the cost of the flow, encoder and preprocessing included, without allocating it.
 
     Args:
-        spec: its description.
-        dim: features.
-        context_dim: columns that the density is conditioned on.
+        spec: Specification of the flow.
+        dim: Number of features.
+        context_dim: Number of columns that the density is conditioned on.
     """
     described: Spec = spec
     outer = preprocessing_cost(dim, context_dim)
@@ -143,22 +143,23 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
     standardise_context: Moments | None = None,
     seed: int,
 ) -> Flow:
-    """An untrained flow on the CPU, in float32.
+    """Return an untrained flow on the CPU, in float32.
 
     Args:
-        spec: its description.
-        dim: features.
-        standardise: mean and standard deviation of each feature, once the other preprocessing is
-            done; None leaves that layer out.
-        preprocessing: the other layers at the data; None leaves them out.
-        steps: the distance between neighbouring values of each discrete column, 0 for others.
-        widths: of the noise on each column; None: the steps.
-        context_dim: columns that the density is conditioned on.
-        standardise_context: their means and standard deviations; None takes them as they are.
-        seed: of the initial weights and of random orders; the global generators are not touched.
+        spec: Specification of the flow.
+        dim: Number of features.
+        standardise: Mean and standard deviation of each feature, after the other preprocessing;
+            None leaves that layer out.
+        preprocessing: Other preprocessing layers; None leaves them out.
+        steps: Distance between neighbouring values of each discrete column, 0 for continuous ones.
+        widths: Widths of the noise on each column; None takes the steps.
+        context_dim: Number of columns that the density is conditioned on.
+        standardise_context: Mean and standard deviation of each context column; None leaves it as
+            it is.
+        seed: Seed of initial weights and random orders; the global generators are not touched.
 
     Raises:
-        SpecError: the spec has no flow of so many features.
+        SpecError: The family does not support this number of features.
     """
     described: Spec = spec
     check_dim(spec, dim, context_dim)
@@ -188,7 +189,7 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
 
 
 class Encoder(nn.Module):
-    """What an `EncoderSpec` describes."""
+    """Encoder network of the context, described by an `EncoderSpec`."""
 
     def __init__(self, dim: int, spec: EncoderSpec, generator: torch.Generator) -> None:
         super().__init__()
@@ -196,5 +197,5 @@ class Encoder(nn.Module):
         self.activation = ACTIVATIONS[spec.activation].apply
 
     def forward(self, context: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch features"]:
-        """Features of each row."""
+        """Return the encoded features of each row."""
         return apply_network(self.layers, context, self.activation)

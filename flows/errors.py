@@ -1,17 +1,17 @@
-"""What `flows` raises."""
+"""Errors that `flows` raises."""
 
 
 class FlowError(Exception):
-    """The base of every error of this package."""
+    """Base of every error of this package."""
 
 
 class SpecError(FlowError):
-    """A description that no flow can be built from.
+    """Specification that no flow can be built from.
 
     Attributes:
-        code: what is wrong, for programs: `dimension-unsupported`, `flow-unsuitable`,
+        code: Kind of fault, for programs: `dimension-unsupported`, `flow-unsuitable`,
             `encoder-without-context`, `family-unknown` or `spec-invalid`.
-        reason: what is wrong, for people.
+        reason: Explanation for people.
     """
 
     def __init__(self, code: str, reason: str) -> None:
@@ -25,10 +25,10 @@ class FitError(FlowError):
 
 
 class DivergedError(FlowError):
-    """The likelihood stopped being a finite number.
+    """Log-likelihood that stopped being a finite number.
 
     Attributes:
-        epoch: the epoch, counted from 1, in which it happened.
+        epoch: Epoch in which training diverged, counted from 1.
     """
 
     def __init__(self, epoch: int) -> None:
@@ -37,10 +37,10 @@ class DivergedError(FlowError):
 
 
 class ElboDivergedError(FlowError):
-    """The ELBO, or its gradient, stopped being a finite number and did not recover.
+    """ELBO, or gradient of it, that stopped being a finite number and did not recover.
 
     Attributes:
-        iteration: the iteration, counted from 1, in which training was given up.
+        iteration: Iteration at which training was given up, counted from 1.
     """
 
     def __init__(self, iteration: int) -> None:

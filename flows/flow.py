@@ -12,21 +12,22 @@ from flows.preprocess import Preprocessing, Standardise
 
 Space = Literal["data", "model"]
 
-# Noise is drawn in whole blocks of this many rows, so that the rows of a seed do not depend on
-# how many of them are asked for at a time.
+# Noise is drawn in whole blocks of this many rows, so that the rows of a seed do not depend on the
+# number of rows that is asked for.
 NOISE_BLOCK_ROWS = 64
 
 
 class Flow(nn.Module):
-    """A density: a bijection over a standard Gaussian, in the units of the data.
+    """Normalising flow: a bijection of standard Gaussian noise and table rows, in the data's units.
 
-    Preprocessing is what stands next to the data, with its log-determinant. It is computed in
-    float64, whatever the precision of the rest, so that data far from 0 keep their digits.
+    Preprocessing is the outermost layer, next to the data, and counts in the log-determinant. It is
+    computed in float64, whatever the precision of the rest, so that data far from 0 keep their
+    digits.
 
     Attributes:
-        dim: features of a row.
-        context_dim: columns that the density is conditioned on; 0 if there are none.
-        row_bytes: most bytes a row that a pass takes without gradients; 0 if that is not known.
+        dim: Number of features of a row.
+        context_dim: Number of columns that the density is conditioned on; 0 if there are none.
+        row_bytes: Peak memory per row of a pass without gradients, in bytes; 0 if unknown.
     """
 
     def __init__(
@@ -47,17 +48,17 @@ class Flow(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision of the weights."""
+        """Precision of the weights."""
         return next(self.transform.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device that holds the weights."""
         return next(self.transform.parameters()).device
 
     @property
     def has_noise(self) -> bool:
-        """Whether data are mapped to noise: `inverse` is there."""
+        """True if data can be mapped to noise, that is, if `inverse` is available."""
         return self.transform.has_noise
 
     def forward(
@@ -67,11 +68,12 @@ class Flow(nn.Module):
         *,
         space: Space = "data",
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data, with log|det dx/du|.
+        """Map noise to data, with log|det dx/du|.
 
         Args:
-            u: noise.
-            context: what the density is conditioned on, in its own units; one row stands for all.
+            u: Standard Gaussian noise.
+            context: Values that the density is conditioned on, in their own units; one row stands
+                for all.
             space: `model` leaves the preprocessing out.
         """
         x, log_det = self.transform.forward(u.to(self.dtype), self.features(context, len(u)))
@@ -87,15 +89,15 @@ class Flow(nn.Module):
         *,
         space: Space = "data",
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise, with log|det du/dx|.
+        """Map data to noise, with log|det du/dx|.
 
         Args:
-            x: data.
-            context: as in `forward`.
+            x: Rows of data.
+            context: Values that the density is conditioned on, as in `forward`.
             space: `model` leaves the preprocessing out.
 
         Raises:
-            FlowError: the density has no noise (`has_noise`).
+            FlowError: The density has no noise (see `has_noise`).
         """
         x, outer = self._to_model(x, space)
         u, log_det = self.transform.inverse(x, self.features(context, len(x)))
@@ -108,11 +110,11 @@ class Flow(nn.Module):
         *,
         space: Space = "data",
     ) -> Float[Tensor, " batch"]:
-        """The log density of each row, in nats; given its context, if there is one.
+        """Return the log density of each row in nats, conditioned on its context if there is one.
 
         Args:
-            x: data.
-            context: as in `forward`.
+            x: Rows of data.
+            context: Values that the density is conditioned on, as in `forward`.
             space: `model` gives the density of the preprocessed rows.
         """
         x, outer = self._to_model(x, space)
@@ -122,7 +124,7 @@ class Flow(nn.Module):
     def log_prob_of_table(
         self, rows: Float[Tensor, "batch columns"], *, space: Space = "data"
     ) -> Float[Tensor, " batch"]:
-        """The log density of rows of a table: their features, then the columns of the context."""
+        """Return the log density of table rows, each holding the features, then the context."""
         if self.context_dim == 0:
             return self.log_prob(rows, space=space)
         return self.log_prob(rows[:, : self.dim], rows[:, self.dim :], space=space)
@@ -136,12 +138,12 @@ class Flow(nn.Module):
         context: Float[Tensor, "#batch context_dim"] | None = None,
         space: Space = "data",
     ) -> Float[Tensor, "batch dim"]:
-        """Draws rows; the same generator state gives the same rows on every device.
+        """Draw rows; the same generator state gives the same rows on every device.
 
         Args:
-            n: how many rows.
-            generator: on the CPU.
-            context: one row for all, or one for each.
+            n: Number of rows.
+            generator: Random generator on the CPU.
+            context: One context row for all samples, or one for each.
             space: `model` gives preprocessed rows.
         """
         u = base_noise(n, self.dim, generator=generator)
@@ -157,10 +159,11 @@ class Flow(nn.Module):
     def features(
         self, context: Float[Tensor, "#batch context_dim"] | None, rows: int
     ) -> Float[Tensor, "batch features"] | None:
-        """What the layers see of the context of so many rows.
+        """Return the context as the layers see it: standardised, encoded, expanded to `rows` rows.
 
         Raises:
-            FlowError: there is a context and the density is not conditional, or the reverse.
+            FlowError: A context is given to an unconditional density, or missing for a conditional
+                one.
         """
         if self.context is None:
             if context is not None:
@@ -173,10 +176,10 @@ class Flow(nn.Module):
 
 
 class Context(nn.Module):
-    """What the layers of a flow see of the columns that it is conditioned on.
+    """Standardisation and encoder of the columns that a flow is conditioned on.
 
     Attributes:
-        dim: how many columns.
+        dim: Number of context columns.
     """
 
     def __init__(
@@ -190,7 +193,7 @@ class Context(nn.Module):
     def forward(
         self, context: Float[Tensor, "batch columns"], dtype: torch.dtype
     ) -> Float[Tensor, "batch features"]:
-        """Standardised, in float64, and encoded."""
+        """Standardise in float64, then encode."""
         if self.standardise is not None:
             context, _ = self.standardise.inverse(context)
         context = context.to(dtype)
@@ -201,7 +204,7 @@ class Context(nn.Module):
 
 
 def base_noise(n: int, dim: int, *, generator: torch.Generator) -> Float[Tensor, "batch dim"]:
-    """Standard Gaussian rows in float32, drawn on the CPU in blocks of `NOISE_BLOCK_ROWS`."""
+    """Draw standard Gaussian rows in float32 on the CPU, in blocks of `NOISE_BLOCK_ROWS`."""
     blocks = -(-n // NOISE_BLOCK_ROWS)
     u = torch.empty(blocks * NOISE_BLOCK_ROWS, dim)
     for block in torch.split(u, NOISE_BLOCK_ROWS):

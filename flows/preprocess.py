@@ -1,4 +1,4 @@
-"""What stands between the data and the model: elementwise layers without weights, in float64."""
+"""Preprocessing between the data and the model: elementwise layers without weights, in float64."""
 
 import math
 from dataclasses import dataclass
@@ -13,12 +13,13 @@ from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 @dataclass(frozen=True)
 class PreprocessingSpec:
-    """Which layers there are; the moments of `standardise` come from the training rows.
+    """Choice of preprocessing layers; the moments of `standardise` come from the training rows.
 
     Attributes:
-        levels: of values that are whole numbers from 0 on; they are divided by it once noise has
-            been added to them. None leaves the layer out.
-        logit: its lambda; None leaves it out.
+        levels: Number of levels of integer values 0 to levels - 1; values are divided by it after
+            noise
+            has been added. None leaves the layer out.
+        logit: Lambda of the logit layer; None leaves the layer out.
     """
 
     levels: int | None = None
@@ -32,7 +33,7 @@ class PreprocessingSpec:
 
 
 def preprocessing_cost(dim: int, context_dim: int) -> Cost:
-    """Return what all layers at the data take, and the rows as they come and go, in float64."""
+    """Return the cost of all preprocessing layers and of the rows in float64."""
     way = Way(
         kept_row=FLOAT_BYTES * 2 * (dim + context_dim),
         used_row=INDEX_BYTES * (12 * dim + 6 * context_dim + 16),
@@ -46,14 +47,14 @@ def preprocessing_cost(dim: int, context_dim: int) -> Cost:
 
 
 class Preprocessing(nn.Module):
-    """From the data: spread (a step that only training noise fills), rescale, logit, standardise.
+    """Preprocessing from data to model: dequantise (in training only), rescale, logit, standardise.
 
-    All are maps of single numbers. `steps` holds the distance between neighbouring values of each
-    column, 0 where values are continuous; `spread` adds uniform noise of that width, which is
-    what turns the density of a discrete column into one that exists (Uria et al. 2013). Scored
-    rows are taken as they are: the centre of their noise. `widths` are those of the noise where
-    they are not the steps: one value that many rows share wants a wider one, and a column that
-    repeats its values without a grid has no step.
+    All are elementwise maps. `steps` holds the distance between neighbouring values of each
+    column, 0 where values are continuous; `spread` adds uniform noise of that width, which gives
+    a discrete column a density that exists (dequantisation, Uria et al. 2013). Scored
+    rows are taken as they are: the centre of their noise. `widths` holds the widths of the noise
+    where they differ from the steps: a value that many rows share needs wider noise, and a column
+    that repeats its values without a grid has no step.
     """
 
     steps: Tensor | None
@@ -77,7 +78,7 @@ class Preprocessing(nn.Module):
 
     @property
     def spreads(self) -> bool:
-        """Whether `spread` changes anything."""
+        """True if `spread` changes anything."""
         widths = self._noise_widths()
         return widths is not None and bool((widths > 0).any())
 
@@ -85,14 +86,14 @@ class Preprocessing(nn.Module):
         return self.steps if self.widths is None else self.widths
 
     def layers(self) -> list[Bijection]:
-        """Those that there are, from the data to the model."""
+        """Return the active layers, from the data to the model."""
         every = (self.rescale, self.logit, self.standardise)
         return [layer for layer in every if layer is not None]
 
     def forward(
         self, y: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """From the model to the data, with the log-determinant."""
+        """Map the model's space to data, with the log-determinant."""
         total = y.new_zeros(len(y), dtype=torch.float64)
         for layer in reversed(self.layers()):
             y, log_det = layer.forward(y.double())
@@ -102,7 +103,7 @@ class Preprocessing(nn.Module):
     def inverse(
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """From the data to the model, with the log-determinant."""
+        """Map data to the model's space, with the log-determinant."""
         total = x.new_zeros(len(x), dtype=torch.float64)
         for layer in self.layers():
             x, log_det = layer.inverse(x.double())
@@ -112,7 +113,7 @@ class Preprocessing(nn.Module):
     def spread(
         self, x: Float[Tensor, "batch dim"], *, generator: torch.Generator
     ) -> Float[Tensor, "batch dim"]:
-        """Rows with uniform noise around the discrete values; drawn on the CPU."""
+        """Return rows with uniform noise on the discrete values; the noise is drawn on the CPU."""
         widths = self._noise_widths()
         if widths is None or not self.spreads:
             return x
@@ -120,7 +121,7 @@ class Preprocessing(nn.Module):
         return x.double() + noise.to(x.device) * widths.to(x.device)
 
     def to_grid(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
-        """Rows with the columns that have steps rounded to them."""
+        """Return rows whose discrete columns are rounded to their steps."""
         if self.steps is None:
             return x
         discrete = self.steps > 0
@@ -132,7 +133,7 @@ class Preprocessing(nn.Module):
 
 
 class Standardise(Bijection):
-    """u = (x - mean) / std, in float64."""
+    """Standardisation u = (x - mean) / std, in float64."""
 
     mean: Tensor
     std: Tensor
@@ -150,7 +151,7 @@ class Standardise(Bijection):
         u: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data."""
+        """Map noise to data."""
         return u * self.std + self.mean, self.std.log().sum().expand(len(u))
 
     def inverse(
@@ -158,12 +159,12 @@ class Standardise(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise."""
+        """Map data to noise."""
         return (x - self.mean) / self.std, -self.std.log().sum().expand(len(x))
 
 
 class Rescale(Bijection):
-    """u = (x + 1/2) / levels: whole numbers from 0 to levels - 1, with their noise, to (0, 1)."""
+    """Rescaling u = (x + 1/2) / levels of integers 0 to levels - 1, with their noise, to (0, 1)."""
 
     def __init__(self, dim: int, levels: int) -> None:
         super().__init__()
@@ -175,7 +176,7 @@ class Rescale(Bijection):
         u: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data."""
+        """Map noise to data."""
         return u * self.levels - 0.5, u.new_full((len(u),), self.dim * math.log(self.levels))
 
     def inverse(
@@ -183,13 +184,13 @@ class Rescale(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise."""
+        """Map data to noise."""
         log_det = x.new_full((len(x),), -self.dim * math.log(self.levels))
         return (x + 0.5) / self.levels, log_det
 
 
 class Logit(Bijection):
-    """u = logit(lambda + (1 - 2 lambda) x) (Papamakarios et al. 2017, section 4.3).
+    """Logit layer u = logit(lambda + (1 - 2 lambda) x) (Papamakarios et al. 2017, section 4.3).
 
     x is within (-lambda / (1 - 2 lambda), 1 + lambda / (1 - 2 lambda)); outside there is no
     density, and the result is NaN.
@@ -205,7 +206,7 @@ class Logit(Bijection):
         u: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data."""
+        """Map noise to data."""
         x = (torch.sigmoid(u) - self.margin) / (1 - 2 * self.margin)
         return x, -self._log_slope(u).sum(dim=1)
 
@@ -214,11 +215,11 @@ class Logit(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise."""
+        """Map data to noise."""
         u = torch.logit(self.margin + (1 - 2 * self.margin) * x)
         return u, self._log_slope(u).sum(dim=1)
 
     def _log_slope(self, u: Tensor) -> Tensor:
-        """Log du/dx: 1 / du/dx = sigmoid(u) sigmoid(-u) / (1 - 2 lambda)."""
+        """Return log du/dx, where 1 / du/dx = sigmoid(u) sigmoid(-u) / (1 - 2 lambda)."""
         log_sigmoid = torch.nn.functional.logsigmoid
         return math.log(1 - 2 * self.margin) - log_sigmoid(u) - log_sigmoid(-u)

@@ -1,4 +1,4 @@
-"""The inverse of increasing functions that have no closed form, with its gradients."""
+"""Inverse of increasing functions that have no closed form, with its gradients."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,29 +7,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# An elementwise, strictly increasing function of its first argument, given the others: its
-# values, and the logarithms of its derivatives.
+# Elementwise, strictly increasing function of its first argument, given the others. It returns its
+# values and the logarithms of its derivatives.
 Increasing = Callable[..., tuple[Tensor, Tensor]]
 
-# Finds the roots: takes the function, y and the parameters.
+# Root search: takes the function, y and the parameters.
 Search = Callable[[Increasing, Tensor, Sequence[Tensor]], Tensor]
 
-# Of the root, relative to max(1, |root|).
+# Tolerance of the root, relative to max(1, |root|).
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
 
-# Newton's method alone is given up after so many evaluations. Bisection then halves a bracket of
-# at most 2^1024 to the tolerance, so that no search reaches the limit.
+# Number of evaluations after which Newton's method alone is given up. Bisection then halves a
+# bracket of at most 2^1024 to the tolerance, so that no search reaches the limit.
 NEWTON_EVALUATIONS, MAX_EVALUATIONS = 60, 1200
 
 
 def bracketed_search(function: Increasing, y: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """The x with function(x, *parameters) = y, each element on its own.
+    """Return the x with function(x, *parameters) = y, elementwise.
 
     Newton's method inside a bracket: a step that leaves the bracket, or is not half as long as
     the one before, is replaced by a bisection, or by a longer and longer step while one side of
     the root is still open. It ends with two points, no further apart than 1e-6 max(1, |x|) in
     float32 and 1e-10 max(1, |x|) in float64, between which the computed function passes y, and
-    with one Newton step between them, which usually leaves only the rounding of the function
+    with one Newton step between them, which usually leaves only the rounding error of the function
     itself. Where the function is so flat that its rounded values are y over a wider stretch, any
     point of that stretch is returned.
 
@@ -79,17 +79,17 @@ def invert(
     *parameters: Tensor,
     search: Search = bracketed_search,
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-    """The x with function(x, *parameters) = y, each element on its own, and log dx/dy.
+    """Return the x with function(x, *parameters) = y, elementwise, and log dx/dy.
 
-    Derivatives of any order, by the implicit function theorem: dx/dy = 1 / f'(x) and
+    Derivatives of any order follow from the implicit function theorem: dx/dy = 1 / f'(x) and
     dx/dp = -(df/dp) / f'(x). The function is differentiated by autograd.
 
     Args:
-        function: takes x and the parameters. Of the tensors that it reads, those outside of
-            `parameters` get no gradient.
-        y: values, float32 or float64.
-        parameters: passed on; of any shapes that the function takes.
-        search: of the roots, where one that knows the function is faster.
+        function: Function of x and the parameters. Tensors that it reads outside of `parameters`
+            get no gradient.
+        y: Values of the function, float32 or float64.
+        parameters: Further arguments of the function, of any shapes.
+        search: Root search, where one that knows the function is faster.
 
     Returns:
         The roots, and log dx/dy = -log f'(x).

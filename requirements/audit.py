@@ -1,7 +1,7 @@
-"""Ask pip-audit for known holes in the locked packages.
+"""Audit of the locked packages for known vulnerabilities, by pip-audit.
 
-A hole fails the check, and so does a package that the service knows nothing about, unless
-audit.toml allows it for the while. A service that cannot be reached fails nothing: that is said.
+A vulnerability fails the check, and so does a package that the service does not know, unless
+audit.toml allows it for now. If the service cannot be reached, the check passes with a warning.
 """
 
 import json
@@ -25,7 +25,7 @@ _SECONDS = 300
 
 
 def main() -> int:
-    """Audit the locks; 0 if nothing is wrong, or nobody could say."""
+    """Audit the locks; return 0 if nothing is wrong, or the service could not be reached."""
     output, errors = _ask("".join(f"{pin}\n" for pin in pins()))
     allowed = tomllib.loads((_FOLDER / "audit.toml").read_text(encoding="utf-8"))["allowed"]
     faults, note = verdict(output, errors, allowed=allowed, today=datetime.now(UTC).date())
@@ -34,7 +34,7 @@ def main() -> int:
 
 
 def pins() -> list[str]:
-    """Every pinned package, as `name==version` with its marker."""
+    """Return every pinned package, as `name==version` with its marker."""
     texts = [(_FOLDER / name).read_text(encoding="utf-8") for name in _FILES]
     return [pin.strip() for text in texts for pin in _PIN.findall(text)]
 
@@ -42,13 +42,13 @@ def pins() -> list[str]:
 def verdict(
     output: str, errors: str, *, allowed: Sequence[dict[str, Any]], today: date
 ) -> tuple[list[str], str]:
-    """What is wrong, and a line that says what was done.
+    """Return the faults, and a line that summarises the audit.
 
     Args:
-        output: what pip-audit printed: JSON, or nothing.
-        errors: what it said beside.
-        allowed: the entries of audit.toml.
-        today: entries of earlier dates count no more.
+        output: Standard output of pip-audit: JSON, or nothing.
+        errors: Standard error of pip-audit.
+        allowed: Entries of audit.toml.
+        today: Current date; entries that ended before it are ignored.
     """
     if not output.strip():
         if _UNREACHABLE.search(errors):

@@ -1,1 +1,1 @@
-"""The flow of the serving measurement behind other servers, as their own documentation shows it."""
+"""Other servers with the flow of the serving measurement, as their own documentation shows."""

@@ -1,4 +1,4 @@
-"""`python -m bench.peer_servers.fastapi_app PORT`: FastAPI as in its tutorial."""
+"""FastAPI as in its tutorial: `python -m bench.peer_servers.fastapi_app PORT`."""
 
 import sys
 
@@ -14,20 +14,20 @@ flow = model.load()
 
 
 class Rows(BaseModel):
-    """The body."""
+    """Request body with rows."""
 
     rows: list[list[float]]
 
 
 class Scores(BaseModel):
-    """The answer."""
+    """Response body with log-densities."""
 
     log_prob: list[float]
 
 
 @app.post("/log_prob")
 def log_prob(body: Rows) -> Scores:
-    """The log density of each row."""
+    """Return the log density of each row."""
     return Scores(log_prob=flow.log_prob(np.array(body.rows)).tolist())
 
 

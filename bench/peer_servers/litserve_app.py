@@ -1,4 +1,4 @@
-"""`python -m bench.peer_servers.litserve_app PORT`: LitServe, with its batching."""
+"""LitServe, with its batching: `python -m bench.peer_servers.litserve_app PORT`."""
 
 import sys
 from typing import Any
@@ -10,31 +10,31 @@ from bench.peer_servers import model
 
 
 class LogProb(litserve.LitAPI):
-    """Scores rows; requests that come within two milliseconds are computed together."""
+    """API that scores rows; requests within two milliseconds are computed together."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002  as LitServe calls it
         """Load the flow."""
         self.flow = model.load()
 
     def decode_request(self, request: dict[str, Any], **_: object) -> np.ndarray:
-        """The rows."""
+        """Return the rows of a request."""
         return np.array(request["rows"])
 
     def batch(self, inputs: list[np.ndarray]) -> tuple[np.ndarray, list[int]]:
-        """All rows, and where each request ends."""
+        """Return all rows, and the end of each request's rows."""
         return np.concatenate(inputs), np.cumsum([len(rows) for rows in inputs]).tolist()
 
     def predict(self, batch: tuple[np.ndarray, list[int]], **_: object) -> list[np.ndarray]:
-        """The log densities, request by request."""
+        """Return the log densities, request by request."""
         rows, ends = batch
         return np.split(self.flow.log_prob(rows), ends[:-1])
 
     def unbatch(self, output: list[np.ndarray]) -> list[np.ndarray]:
-        """Already done."""
+        """Return the output unchanged: it is split already."""
         return output
 
     def encode_response(self, output: np.ndarray, **_: object) -> dict[str, list[float]]:
-        """The answer."""
+        """Return the response body."""
         return {"log_prob": output.tolist()}
 
 

@@ -1,4 +1,4 @@
-"""MLServer's runtime for the flow; `mlserver start FOLDER` finds it by the settings there."""
+"""MLServer runtime of the flow; `mlserver start FOLDER` finds it by the settings there."""
 
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec
@@ -8,7 +8,7 @@ from bench.peer_servers import model
 
 
 class LogProb(MLModel):
-    """Scores the rows of the only input."""
+    """Runtime that scores the rows of the only input."""
 
     async def load(self) -> bool:
         """Load the flow."""
@@ -16,7 +16,7 @@ class LogProb(MLModel):
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """The log density of each row."""
+        """Return the log density of each row."""
         rows = NumpyCodec.decode_input(payload.inputs[0])
         scores = self.flow.log_prob(rows).reshape(-1, 1)
         output = NumpyCodec.encode_output("log_prob", scores)

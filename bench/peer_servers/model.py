@@ -1,4 +1,4 @@
-"""The flow that every peer serves: the one that the service stored."""
+"""Flow that every peer serves: the one that the service stored."""
 
 import os
 from pathlib import Path
@@ -16,26 +16,26 @@ BLOBS, KEY, SHA256, COMPILED = "BENCH_BLOBS", "BENCH_KEY", "BENCH_SHA256", "BENC
 
 
 class Model(Protocol):
-    """What a peer calls."""
+    """Interface of the flow that the peers call."""
 
     def log_prob(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The log density of each row."""
+        """Return the log density of each row."""
 
 
 class TorchModel:
-    """A flow as PyTorch computes it, which is how its author would serve it."""
+    """Flow computed by PyTorch, as its author would serve it."""
 
     def __init__(self, flow: Flow) -> None:
         self._flow = flow.eval()
 
     def log_prob(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The log density of each row."""
+        """Return the log density of each row."""
         with torch.inference_mode():
             return self._flow.log_prob(torch.from_numpy(rows)).numpy()
 
 
 def load() -> Model:
-    """Load what the environment names."""
+    """Load the flow that the environment names."""
     torch.set_num_threads(1)
     blobs = BlobStore(Path(os.environ[BLOBS]))
     flow = load_model(blobs, os.environ[KEY], os.environ[SHA256])

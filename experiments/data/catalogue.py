@@ -1,4 +1,4 @@
-"""The data of the experiments: read from a folder of the user's, or made."""
+"""Data sets of the experiments: read from a folder of the user's, or generated."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +10,14 @@ from experiments.data.sources import Data, read_arrays, tensors
 
 
 def load(name: str, folder: Path | None) -> Data:
-    """The data set of that name.
+    """Return the data set of that name.
 
     Args:
-        name: one of `SOURCES`.
-        folder: where its file is; not needed for those that are made.
+        name: Name of the data set, one of `SOURCES`.
+        folder: Folder of its file; not needed for generated data.
 
     Raises:
-        DataMissingError: there is no such file.
+        DataMissingError: There is no such file.
     """
     return SOURCES[name](folder or Path())
 
@@ -43,7 +43,7 @@ def _mnist(folder: Path) -> Data:
 
 
 def _bsds300(folder: Path) -> Data:
-    """Patches of 8 x 8 grey pixels (Zoran and Weiss 2011): noise, no mean, one pixel less."""
+    """Read patches of 8 x 8 grey pixels (Zoran and Weiss 2011): noise, no mean, one pixel less."""
     hint = "arrays train, val and test of 64 uint8 pixels"
     arrays = read_arrays(folder, "bsds300", "bsds300_patches_uint8.npz", hint)
     generator = np.random.default_rng(0)

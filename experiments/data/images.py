@@ -1,4 +1,4 @@
-"""Grids of pictures of 28 x 28 pixels: samples, and completions of what is given."""
+"""Grids of pictures of 28 x 28 pixels: samples, and completions of given halves."""
 
 from pathlib import Path
 from typing import Any
@@ -13,23 +13,23 @@ from experiments.recipes import DensityRecipe
 from flows import Flow, compile_flow
 
 _SIDE = 28
-_SAMPLES = 8  # a side of the grid
+_SAMPLES = 8  # pictures per side of the grid
 _COMPLETED, _COMPLETIONS = 10, 4
-# Noise at which a binary feature is 1, or 0 if it is as far above 0, whatever its probability.
+# Noise at which a binary feature is 1, or 0 for its opposite, whatever its probability.
 _CERTAIN = -40.0
 
 Rows = NDArray[Any]
 
 
 def draw_samples(recipe: DensityRecipe, flow: Flow, path: Path) -> Path:
-    """A grid of samples in the data's units."""
+    """Draw a grid of samples in the data's units."""
     samples = compile_flow(flow).sample(_SAMPLES**2, seed=0)
     lines = list(samples.reshape(_SAMPLES, _SAMPLES, -1))
     return _save(recipe.title, lines, path.with_name(f"{path.name}-samples.png"))
 
 
 def draw_completions(recipe: DensityRecipe, flow: Flow, test: Tensor, path: Path) -> Path:
-    """Test rows, what is given of them (the first half in the flow's order), and completions."""
+    """Draw test rows, their given first half in the flow's order, and completions."""
     rows = test[:: len(test) // _COMPLETED][:_COMPLETED]
     completed, given = complete(flow, rows, _COMPLETIONS)
     hidden = torch.where(given, rows, 0.5)
@@ -40,18 +40,18 @@ def draw_completions(recipe: DensityRecipe, flow: Flow, test: Tensor, path: Path
 
 @torch.no_grad()
 def complete(flow: Flow, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Draws the second half of binary rows, in the flow's order, given the first.
+    """Draw the second half of binary rows, in the flow's order, given the first.
 
-    A feature follows those before it alone, so it is enough to choose the noise of the first half
-    such that these come out as they are given.
+    A feature depends only on those before it, so it is enough to choose the noise of the first half
+    such that the given values come out.
 
     Args:
-        flow: one autoregressive layer, behind a permutation if its order is random.
-        rows: `(rows, dim)` of 0 and 1.
-        count: completions of each row.
+        flow: Flow of one autoregressive layer, behind a permutation if its order is random.
+        rows: Binary rows, `(rows, dim)`.
+        count: Number of completions of each row.
 
     Returns:
-        `(count, rows, dim)` completions, and which of the `dim` features are given.
+        The `(count, rows, dim)` completions, and a mask of the `dim` features that are given.
     """
     *reorderings, _ = flow.transform.parts()
     ordered, first = rows, (torch.arange(flow.dim) < flow.dim // 2).float()[None]
@@ -67,7 +67,7 @@ def complete(flow: Flow, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _save(title: str, lines: list[Rows], path: Path) -> Path:
-    """A line of pictures each, one below the other; what is no number is red."""
+    """Draw lines of pictures, one below the other; NaN is red."""
     from matplotlib import colormaps  # noqa: PLC0415  only figures need it
 
     rows = [np.concatenate(list(line.reshape(-1, _SIDE, _SIDE)), axis=1) for line in lines]

@@ -1,4 +1,4 @@
-"""How Gaussian the noise is that a flow makes of test rows."""
+"""Figures of how Gaussian the noise of test rows is under a flow."""
 
 from pathlib import Path
 from statistics import NormalDist
@@ -22,7 +22,7 @@ Values = NDArray[np.float64]
 
 
 def draw(recipe: DensityRecipe, flow: Flow, test: Tensor, path: Path) -> Path:
-    """The values of all features' noise against a standard Gaussian; and the quantiles of each."""
+    """Draw all features' noise against a standard Gaussian, and the quantiles of each."""
     noise = noise_of(flow, test)
     shares = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
     gaussian = np.array([NormalDist().inv_cdf(share) for share in shares])
@@ -49,7 +49,7 @@ def draw(recipe: DensityRecipe, flow: Flow, test: Tensor, path: Path) -> Path:
 
 @torch.no_grad()
 def noise_of(flow: Flow, test: Tensor) -> Values:
-    """The noise of up to 2000 test rows, `(rows, dim)`."""
+    """Return the noise of up to 2000 test rows, `(rows, dim)`."""
     rows = test[:: -(-len(test) // _ROWS)]
     spread = flow.preprocessing.spread(rows, generator=torch.Generator().manual_seed(0))
     noise: Values = flow.inverse(spread)[0].double().numpy()

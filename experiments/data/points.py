@@ -27,7 +27,7 @@ _PIXELS = 20
 
 
 def moons() -> Data:
-    """Two interleaved half circles with noise, 5000 rows to train on."""
+    """Return two interleaved half circles with noise, 5000 of them training rows."""
     rows = _moons()
     rows = (rows - rows.mean(axis=0)) / rows.std(axis=0)
     return tensors(rows[:5000], rows[5000:6000], rows[6000:])
@@ -47,7 +47,7 @@ def _on_moons(angle: Points, lower: NDArray[np.bool_]) -> Points:
 
 
 def moons_density(cells: Points) -> Points:
-    """The true density of standardised points: Gaussians along both half circles."""
+    """Return the true density of standardised points: Gaussians along both half circles."""
     rows = _moons()
     scale = rows.std(axis=0)
     angle = np.tile((np.arange(200) + 0.5) / 200 * np.pi, 2)
@@ -62,7 +62,7 @@ def moons_density(cells: Points) -> Points:
 
 
 def picture() -> Data:
-    """The dark pixels of a picture as points, with uniform noise of a pixel's width."""
+    """Return the dark pixels of a picture as points, with uniform noise of a pixel's width."""
     rows = _pixels()
     rows = (rows - rows.mean(axis=0)) / rows.std(axis=0)
     return tensors(rows[:20_000], rows[20_000:22_000], rows[22_000:])
@@ -83,7 +83,7 @@ def _dark() -> NDArray[np.bool_]:
 
 
 def picture_density(cells: Points) -> Points:
-    """The true density of standardised points: the same at every dark pixel."""
+    """Return the true density of standardised points: the same at every dark pixel."""
     rows, dark = _pixels(), _dark()
     scale = rows.std(axis=0)
     places = np.rint((cells * scale + rows.mean(axis=0)) * [1.0, -1.0]).astype(int)

@@ -13,7 +13,7 @@ QUICK_ROWS = 400
 
 
 class DataMissingError(Exception):
-    """A data set is not in the folder."""
+    """Data set that is not in the folder."""
 
     def __init__(self, name: str, path: Path, hint: str) -> None:
         super().__init__(f"{name} needs {path.name} in {path.parent}: {hint}")
@@ -21,28 +21,28 @@ class DataMissingError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Rows to train on, to stop by and to test."""
+    """Rows for training, validation and test."""
 
     train: Tensor
     validation: Tensor
     test: Tensor
 
     def quick(self) -> "Data":
-        """A few rows of each part."""
+        """Return a few rows of each part."""
         return Data(*(part[:QUICK_ROWS] for part in (self.train, self.validation, self.test)))
 
 
 def read_arrays(folder: Path, name: str, file: str, hint: str) -> dict[str, NDArray[Any]]:
-    """The arrays of an npz file, which holds no objects.
+    """Return the arrays of an npz file, which holds no objects.
 
     Args:
-        folder: where the file is.
-        name: of the data set.
-        file: its name in the folder.
-        hint: what is in it, for a user who lacks it.
+        folder: Folder of the file.
+        name: Name of the data set.
+        file: Name of the file in the folder.
+        hint: Description of its content, for a user who lacks the file.
 
     Raises:
-        DataMissingError: there is no such file.
+        DataMissingError: There is no such file.
     """
     path = folder / file
     if not path.is_file():
@@ -52,5 +52,5 @@ def read_arrays(folder: Path, name: str, file: str, hint: str) -> dict[str, NDAr
 
 
 def tensors(*parts: NDArray[Any]) -> Data:
-    """The three parts in float32."""
+    """Return the three parts in float32."""
     return Data(*(torch.from_numpy(np.ascontiguousarray(part, np.float32)) for part in parts))

@@ -1,7 +1,7 @@
-"""Tables as Papamakarios et al. 2017 (appendix D.2) prepare them, from the files as they are had.
+"""Tables prepared as in Papamakarios et al. 2017 (appendix D.2), from the original files.
 
-A file `NAME.npz` with the arrays train, validation and test, prepared already, is taken instead
-where the folder holds one.
+A file `NAME.npz` with the prepared arrays train, validation and test is used instead if the
+folder holds one.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from experiments.data.sources import Data, DataMissingError, read_arrays, tensors
 
-# The part of the rows that is held out where a data set comes without such rows.
+# Share of the rows that is held out where a data set comes without such rows.
 HELD_OUT = 0.1
-# A feature whose smallest value is in more rows than this is left out: it would be a spike.
+# A feature whose smallest value is in more rows than this is dropped: it would be a spike.
 _MOST_REPEATS = 5
 _MOST_CORRELATED = 0.98
 _GAS_SHARE = 0.25
@@ -25,7 +25,7 @@ Table = NDArray[Any]
 
 
 def hepmass(folder: Path) -> Data:
-    """The events of class 1; features with a repeated smallest value left out; standardised."""
+    """Return the standardised events of class 1, without features that repeat their minimum."""
     parts = []
     for file in ("1000_train.csv", "1000_test.csv"):
         path = _found("hepmass", folder / file, "the file of the UCI repository, unpacked")
@@ -41,7 +41,7 @@ def hepmass(folder: Path) -> Data:
 
 
 def power(folder: Path) -> Data:
-    """Active power, voltage, three meters and the minute of the day, with noise, in random order.
+    """Return active power, voltage, three meters and the minute of the day, with noise, shuffled.
 
     The date, the reactive power and the intensity are dropped, and rows with a missing value.
     """
@@ -61,7 +61,7 @@ def power(folder: Path) -> Data:
 
 
 def gas(folder: Path) -> Data:
-    """A random quarter of the rows; of sensors that correlate by more than 0.98 the last one."""
+    """Return a random quarter of the rows, without sensors that correlate over 0.98."""
     path = _found("gas", folder / "ethylene_CO.txt", "the file of the UCI repository, unpacked")
     rows = np.loadtxt(path, skiprows=1, dtype=np.float32)[:, 3:]
     chosen = np.random.default_rng(42).permutation(len(rows))[: int(_GAS_SHARE * len(rows))]
@@ -73,9 +73,9 @@ def gas(folder: Path) -> Data:
 
 
 def miniboone(folder: Path) -> Data:
-    """The signal's events without those that say nothing, and without repeated features.
+    """Return the signal's events without empty events and without repeated features.
 
-    Either the file of the UCI repository, or the rows that are left of it as `miniboone.npy`.
+    Reads the file of the UCI repository, or its cleaned rows as `miniboone.npy`.
     """
     cleaned = folder / "miniboone.npy"
     if cleaned.is_file():
@@ -90,7 +90,7 @@ def miniboone(folder: Path) -> Data:
 
 
 def prepared_or(name: str, prepare: Callable[[Path], Data]) -> Callable[[Path], Data]:
-    """What reads `NAME.npz` where there is one, and prepares the original file where not."""
+    """Return a function that reads `NAME.npz` if it exists, else prepares the original file."""
 
     def read(folder: Path) -> Data:
         if not (folder / f"{name}.npz").is_file():
@@ -113,7 +113,7 @@ def _minutes(text: str) -> int:
 
 
 def _without_spikes(rows: Table) -> Table:
-    """Which features have their smallest value in a few rows only, as the authors count."""
+    """Return the features that have their smallest value in few rows, as the authors count."""
     kept: Table = (rows == rows.min(axis=0)).sum(axis=0) <= _MOST_REPEATS
     return kept
 
@@ -124,13 +124,13 @@ def _cut(rows: Table) -> tuple[Table, Table]:
 
 
 def _in_three(rows: Table) -> tuple[Table, Table, Table]:
-    """Rows to train on, to stop by and to test: the last tenth, and a tenth of what is left."""
+    """Return training, validation and test rows: the last tenth, and a tenth of the rest."""
     rest, test = _cut(rows)
     return *_cut(rest), test
 
 
 def _standardised(train: Table, validation: Table, test: Table) -> Data:
-    """By the mean and standard deviation of all rows but the test's."""
+    """Standardise by the mean and standard deviation of training and validation rows."""
     known = np.concatenate([train, validation])
     mean, std = known.mean(axis=0), known.std(axis=0)
     return tensors(*((part - mean) / std for part in (train, validation, test)))

@@ -1,4 +1,4 @@
-"""The figures of an experiment."""
+"""Figures of an experiment."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,18 +20,18 @@ _PICTURE_DIM = 784
 def draw(
     recipe: Recipe, flow: Flow, curve: list[list[float]], test: Tensor | None, folder: Path
 ) -> list[Path]:
-    """Writes the figures of a recipe as PNG files; returns their paths.
+    """Write the figures of a recipe as PNG files and return their paths.
 
-    A learning curve always; for pictures a grid of samples, and of binary ones completions of
-    test rows; the noise of test rows that are not binary; density and samples in two dimensions;
-    beside a potential the density of the flow, and what each layer does to noise.
+    There is always a learning curve; for pictures a grid of samples, and of binary ones completions
+    of test rows; the noise of test rows that are not binary; density and samples in two dimensions;
+    for a potential the density of the flow beside it, and the effect of each layer on noise.
 
     Args:
-        recipe: of the experiment.
-        flow: trained.
-        curve: its learning curve.
-        test: rows in the data's units; None for a potential.
-        folder: where the files go, with the recipe's name in theirs.
+        recipe: Recipe of the experiment.
+        flow: Trained flow.
+        curve: Learning curve.
+        test: Test rows in the data's units; None for a potential.
+        folder: Folder for the files, whose names begin with that of the recipe.
     """
     path = folder / recipe.name
     flow.cpu().eval()
@@ -80,7 +80,7 @@ def _look_at_the_end(
     values: NDArray[np.float64],
     others: Sequence[float] = (),
 ) -> None:
-    """Leaves the steep beginning of a curve out; shows all else, and what it is compared with."""
+    """Zoom in on all but the steep beginning of a curve and the values that it is compared with."""
     low = min([np.percentile(values, 5), *others])
     high = max([np.max(values), *others])
     room = 0.05 * (high - low)

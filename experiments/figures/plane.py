@@ -20,12 +20,12 @@ _REACH = 2.5
 
 
 def draw_variational(recipe: VariationalRecipe, flow: Flow, path: Path) -> list[Path]:
-    """The density beside the potential's, and what each layer does to noise."""
+    """Draw the density beside the potential's, and the effect of each layer on noise."""
     return [_beside_potential(recipe, flow, path), _layer_by_layer(flow, path)]
 
 
 def draw(recipe: DensityRecipe, flow: Flow, test: Tensor, path: Path) -> Path:
-    """Test rows, their noise, samples, the true density and that of the flow."""
+    """Draw test rows, their noise, samples, the true density and that of the flow."""
     compiled = compile_flow(flow)
     noise, _ = compiled.inverse(test.numpy())
     samples = compiled.sample(len(test), seed=0)
@@ -64,7 +64,7 @@ def _beside_potential(recipe: VariationalRecipe, flow: Flow, path: Path) -> Path
 
 
 def _layer_by_layer(flow: Flow, path: Path) -> Path:
-    """Noise after the first, second, ... layer; below, each of these layers on noise alone."""
+    """Draw noise after the first, second, ... layer; below, each of these layers on noise alone."""
     u = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
     layers = _layers(flow)
     stages, alone = [u], [u]
@@ -89,7 +89,7 @@ def _layer_by_layer(flow: Flow, path: Path) -> Path:
 
 
 def _layers(flow: Flow) -> list[Bijection]:
-    """The layers from the noise to the data; those of a planar flow are one bijection."""
+    """Return the layers from the noise to the data; those of a planar flow are one bijection."""
     layers: list[Bijection] = []
     for part in reversed(flow.transform.parts()):
         if not isinstance(part, Planar):

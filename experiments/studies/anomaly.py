@@ -1,4 +1,4 @@
-"""Anomaly detection on labelled tables: each family and others, on two kinds of split."""
+"""Anomaly detection on labelled tables: each family and other detectors, on two kinds of split."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,16 +38,16 @@ class Split:
 
 
 def load_split(folder: Path, name: str, kind: SplitName, seed: int) -> Split:
-    """Half of the normal rows to train on; the other half and all anomalies to rank.
+    """Return half of the normal rows to train on, the other half and all anomalies to rank.
 
     Args:
-        folder: where `anomaly_NAME.npz` is, with `X`, the rows, and `y`, 1 for an anomaly.
-        name: of the set.
-        kind: the first half in the order of the file, or a random half.
-        seed: of a random half.
+        folder: Folder of `anomaly_NAME.npz` with `X`, the rows, and `y`, 1 for an anomaly.
+        name: Name of the data set.
+        kind: First half in the order of the file, or a random half.
+        seed: Seed of a random half.
 
     Raises:
-        DataMissingError: there is no such file.
+        DataMissingError: There is no such file.
     """
     arrays = read_arrays(folder, name, f"anomaly_{name}.npz", "arrays X and y")
     rows, labels = arrays["X"].astype(np.float32), arrays["y"]
@@ -63,7 +63,7 @@ def load_split(folder: Path, name: str, kind: SplitName, seed: int) -> Split:
 
 
 class AnomalyStudy(Study):
-    """All detectors on one set."""
+    """Study of all detectors on one data set."""
 
     def __init__(self, name: str) -> None:
         self.name = f"anomaly-{name}"
@@ -77,7 +77,7 @@ class AnomalyStudy(Study):
         )
 
     def measure(self, cell: Cell, folder: Path, *, quick: bool) -> dict[str, Any]:
-        """Areas under the ROC curve and under precision and recall (average precision), in percent."""
+        """Return areas under the ROC curve and average precision, in percent."""
         from sklearn.metrics import (  # noqa: PLC0415  seconds to import
             average_precision_score,
             roc_auc_score,

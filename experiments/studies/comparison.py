@@ -1,4 +1,4 @@
-"""HAF beside MAF and Real NVP on more data: five layers each, with as many active parameters."""
+"""Comparison of HAF, MAF and Real NVP: five layers each, with as many active parameters."""
 
 import dataclasses
 import math
@@ -32,10 +32,10 @@ FiveLayers = MafSpec | HafSpec | RealNvpSpec
 
 FAMILIES = ("maf", "haf", "realnvp")
 SEEDS = 3
-# Of the MAF; the others get the width that brings their active parameters nearest to the MAF's.
+# Width of the MAF; the others get the width that brings their active parameters nearest to its.
 MAF_WIDTH = 100
 _WIDEST = 1024
-# As many of every set, large or small.
+# Number of training steps on every data set, large or small.
 STEPS = 10_000
 # Robust as jobs are by default: single rows of shuttle, counted in full, make trainings diverge.
 OPTIONS = FitOptions(
@@ -52,10 +52,10 @@ _QUICK_EPOCHS = 2
 
 
 def spec_of(family: str, width: int) -> FiveLayers:
-    """Five layers of a family, each network with one hidden layer, as the thesis had them.
+    """Return five layers of a family, each network with one hidden layer, as in the thesis.
 
-    But with tanh where it had ReLU: on rows far outside of the others ReLU's log scales grow with
-    the distance, and single rows of shuttle get densities that are no numbers.
+    They have tanh instead of ReLU: on rows far outside of the others ReLU's log scales grow with
+    the distance, and single rows of shuttle get densities that are NaN.
     """
     match family:
         case "maf":
@@ -67,7 +67,7 @@ def spec_of(family: str, width: int) -> FiveLayers:
 
 
 def count_active(spec: FiveLayers, dim: int) -> int:
-    """Trainable numbers without those that a mask keeps at 0."""
+    """Return the number of trainable parameters without those that a mask keeps at 0."""
     flow = build(spec, dim, seed=0)
     masked = sum(
         int((module.mask == 0).sum())
@@ -78,7 +78,7 @@ def count_active(spec: FiveLayers, dim: int) -> int:
 
 
 def matched(family: str, dim: int) -> tuple[FiveLayers, int]:
-    """The spec whose active parameters are nearest to those of the MAF, and their number."""
+    """Return the spec whose active parameters are nearest to those of the MAF, and their number."""
     wanted = count_active(spec_of("maf", MAF_WIDTH), dim)
     low, high = 1, _WIDEST
     while high - low > 1:
@@ -93,7 +93,7 @@ def matched(family: str, dim: int) -> tuple[FiveLayers, int]:
 
 
 class ComparisonStudy(Study):
-    """The three families on one set; a seed draws the split, the weights and the order of rows."""
+    """Study of the three families on one data set; a seed draws split, weights and row order."""
 
     def __init__(self, name: str, title: str, load: Callable[[Path, int], Data]) -> None:
         self.name = f"haf-{name}"
@@ -105,7 +105,7 @@ class ComparisonStudy(Study):
         self._load = load
 
     def measure(self, cell: Cell, folder: Path, *, quick: bool) -> dict[str, Any]:
-        """The mean log-likelihood of the test rows, in nats a row: of all, and but the least likely."""
+        """Return the mean test log-likelihood in nats per row, with and without the least likely."""
         rows = self._load(folder, cell["seed"])
         epochs = round(STEPS / math.ceil(len(rows.train) / OPTIONS.batch_size))
         if quick:
@@ -155,7 +155,7 @@ def _bsds300(folder: Path, _seed: int) -> Data:
 
 
 def _shuffled(table: NDArray[Any], seed: int) -> Data:
-    """80 % to train on, 10 % to stop by and 10 % to test, standardised by the first.
+    """Split into 80 % training, 10 % validation and 10 % test rows, standardised by the first.
 
     Columns that repeat their values get the noise that a job would give them, once.
     """

@@ -1,4 +1,4 @@
-"""Detectors of anomalies: families of flows by a job's defaults, and scikit-learn's."""
+"""Anomaly detectors: families of flows by a job's defaults, and scikit-learn's."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _MOST_COMPONENTS = 10
 
 @dataclass(frozen=True)
 class Ranked:
-    """What a detector made of the rows: their scores, larger for odder rows, and at what cost."""
+    """Result of a detector: scores, larger for odder rows, and its cost."""
 
     scores: Scores
     seconds: float
@@ -30,7 +30,7 @@ class Ranked:
 
 Detector = Callable[[Rows, Rows, int], Ranked]
 
-# The requests' `flow`; None leaves the whole choice to the service.
+# Field `flow` of the requests; None leaves the choice to the service.
 FLOWS: dict[str, dict[str, Any] | None] = {
     "defaults": None,
     "gaussian": {"family": "gaussian"},
@@ -52,7 +52,7 @@ FLOWS: dict[str, dict[str, Any] | None] = {
 
 
 def log_prob(flow: Flow, rows: Rows) -> Scores:
-    """Log densities in chunks; a density of 0 is the lowest number that there is."""
+    """Return log densities in chunks; a density of 0 becomes the lowest float."""
     with torch.no_grad():
         chunks = torch.split(torch.from_numpy(rows), _CHUNK_ROWS)
         scores = torch.cat([flow.log_prob(chunk) for chunk in chunks])
@@ -61,7 +61,7 @@ def log_prob(flow: Flow, rows: Rows) -> Scores:
 
 
 def by_flow(flow: dict[str, Any] | None) -> Detector:
-    """Ranks by -log_prob of a flow that a job trained with the defaults for all that it left out."""
+    """Rank by -log_prob of a flow that a job trained with the defaults for all other fields."""
 
     def rank(train: Rows, test: Rows, seed: int) -> Ranked:
         job = run_job(train, {"flow": flow, "optimisation": {"seed": seed}})
@@ -71,14 +71,14 @@ def by_flow(flow: dict[str, Any] | None) -> Detector:
 
 
 def by_isolation_forest(train: Rows, test: Rows, seed: int) -> Ranked:
-    """scikit-learn's isolation forest with its defaults."""
+    """Rank by scikit-learn's isolation forest with its defaults."""
     from sklearn.ensemble import IsolationForest  # noqa: PLC0415  seconds to import
 
     return _timed(lambda: -IsolationForest(random_state=seed).fit(train).score_samples(test))
 
 
 def by_neighbours(train: Rows, test: Rows, _seed: int) -> Ranked:
-    """The distance to the fifth nearest of the training rows, all standardised by these."""
+    """Rank by the distance to the fifth nearest training row, after standardisation."""
     from sklearn.neighbors import NearestNeighbors  # noqa: PLC0415  seconds to import
 
     def rank() -> Scores:
@@ -91,7 +91,7 @@ def by_neighbours(train: Rows, test: Rows, _seed: int) -> Ranked:
 
 
 def by_mixture(train: Rows, test: Rows, seed: int) -> Ranked:
-    """A mixture of Gaussians with full covariances, their number chosen by the BIC."""
+    """Rank by a mixture of Gaussians with full covariances, their number chosen by the BIC."""
     from sklearn.mixture import GaussianMixture  # noqa: PLC0415  seconds to import
 
     def rank() -> Scores:

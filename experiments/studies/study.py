@@ -1,4 +1,4 @@
-"""Studies: many small trainings whose numbers stand together in one table."""
+"""Studies: many small trainings whose results form one table."""
 
 import json
 import platform
@@ -8,20 +8,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# What is done so far and what there is to do at most, and one line of numbers.
+# Progress callback: cells done, most cells to do, and a line of numbers.
 Progress = Callable[[float, float, str], None]
 
 Cell = dict[str, Any]
 
 
 class Study(ABC):
-    """A list of cells, each measured on its own.
+    """List of cells, each measured on its own.
 
     Attributes:
-        name: of the study.
-        title: for people.
-        data: the name of its data set.
-        cells: what tells one measurement from another, in the order in which they are made.
+        name: Name of the study.
+        title: Title for people.
+        data: Name of its data set.
+        cells: Keys of the measurements, in the order in which they are made.
     """
 
     name: str
@@ -31,35 +31,35 @@ class Study(ABC):
 
     @abstractmethod
     def measure(self, cell: Cell, folder: Path, *, quick: bool) -> dict[str, Any]:
-        """The numbers of one cell.
+        """Return the numbers of one cell.
 
         Args:
-            cell: one of `cells`.
-            folder: of the data sets.
-            quick: a few rows and steps, to see that everything works.
+            cell: Key of the measurement, one of `cells`.
+            folder: Folder of the data sets.
+            quick: True for a few rows and steps, as a smoke test.
 
         Raises:
-            DataMissingError: the data set is not there.
+            DataMissingError: The data set is not there.
         """
 
 
 def run_study(
     study: Study, *, data: Path, results: Path, quick: bool, progress: Progress
 ) -> dict[str, Any]:
-    """Measures the cells that the study's result lacks; it is written after each of them.
+    """Measure the cells that the study's result lacks; it is written after each of them.
 
     Args:
-        study: which one.
-        data: the folder of the data sets.
-        results: the folder of `NAME.json`.
-        quick: of each cell with seed 0 a few rows and steps; nothing is written.
-        progress: called after each cell.
+        study: Study to run.
+        data: Folder of the data sets.
+        results: Folder of `NAME.json`.
+        quick: True for a few rows and steps of each cell with seed 0; nothing is written.
+        progress: Callback after each cell.
 
     Returns:
         The result: the study's name and its `runs`, each a cell with its numbers.
 
     Raises:
-        DataMissingError: the data set is not there.
+        DataMissingError: The data set is not there.
     """
     path = results / f"{study.name}.json"
     runs = (
@@ -83,7 +83,7 @@ def run_study(
 
 
 def _text(result: dict[str, Any]) -> str:
-    """JSON with a line for each run."""
+    """Return JSON with a line for each run."""
     rest = {key: value for key, value in result.items() if key != "runs"}
     lines = ",\n  ".join(json.dumps(run) for run in result["runs"])
     return json.dumps(rest, indent=1)[:-2] + f',\n "runs": [\n  {lines}\n ]\n}}\n'

@@ -1,4 +1,4 @@
-"""The page's tables of the studies, and what is concluded from them, by rule."""
+"""Tables of the studies for the page, and conclusions from them, by rule."""
 
 import math
 import statistics
@@ -8,7 +8,7 @@ from typing import Any
 from experiments.studies import anomaly, comparison
 from experiments.studies.detectors import DETECTORS
 
-# Of Student's t: 95 % of it lies within, for the mean of so many differences.
+# Quantile of Student's t for a 95 % interval, by the number of differences.
 _T_95 = {2: 12.706, 3: 4.303}
 
 Run = dict[str, Any]
@@ -40,7 +40,7 @@ deviation; a number in brackets counts the seeds where they are not three.
 
 
 def comparison_section(runs_of: Runs) -> str:
-    """HAF beside MAF and Real NVP."""
+    """Return the section on HAF beside MAF and Real NVP."""
     lines = [
         "| set | D | rows | active parameters | MAF | HAF | Real NVP | HAF against MAF | HAF against Real NVP |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -74,7 +74,7 @@ def comparison_section(runs_of: Runs) -> str:
 
 
 def anomaly_section(runs_of: Runs) -> str:
-    """Every detector on every set, by both measures and both kinds of split."""
+    """Return the section on all detectors on all sets, by both measures and both kinds of split."""
     found = {name: runs_of(f"anomaly-{name}") for name in anomaly.SETS}
     text = _ANOMALY
     for split, where in (("first", "the first half"), ("random", "a random half")):
@@ -101,7 +101,7 @@ def anomaly_section(runs_of: Runs) -> str:
 
 
 def _defaults_verdict(found: dict[str, list[Run]]) -> str:
-    """On which sets the defaults pass the isolation forest, as far as both were measured."""
+    """Return on which sets the defaults pass the isolation forest, as far as both were measured."""
     lines = []
     for split, where in (("first", "first"), ("random", "random")):
         ahead: list[str] = []
@@ -121,7 +121,7 @@ def _defaults_verdict(found: dict[str, list[Run]]) -> str:
 
 
 def _against(other: str, runs: Sequence[Run]) -> str:
-    """How the HAF stands to another family, from the differences of the seeds that both have."""
+    """Compare HAF with another family by the differences of the seeds that both have."""
     by_family = {
         family: {
             run["seed"]: run[_JUDGED]
@@ -159,7 +159,7 @@ def _active(runs: Iterable[Run]) -> str:
 
 
 def _values(runs: Iterable[Run], measure: str, **cell: str) -> list[float]:
-    """Of the runs of a cell; a log-likelihood that is no number is one below all numbers."""
+    """Return the values of a cell's runs; a NaN log-likelihood counts below all numbers."""
     found = [run[measure] for run in runs if cell.items() <= run.items()]
     return [-math.inf if value is None else value for value in found]
 

@@ -1,4 +1,4 @@
-"""An affine layer without a network, whose shift and scale may follow a context."""
+"""Affine layer without a network, whose shift and scale may depend on a context."""
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 
 class DiagonalAffine(Bijection):
-    """x = shift + u exp(log_scale), feature by feature; both are linear in the context."""
+    """Elementwise affine map x = shift + u exp(log_scale); both are linear in the context."""
 
     def __init__(self, dim: int, context_dim: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class DiagonalAffine(Bijection):
         self.context_weight = None
         if context_dim:
             weight = uniform((2 * dim, context_dim), fan_in=context_dim, generator=generator)
-            # Small and not 0, so that an encoder before it learns from the start.
+            # Small but not 0, so that an encoder before it learns from the start.
             self.context_weight = nn.Parameter(0.1 * weight)
 
     def forward(
@@ -31,7 +31,7 @@ class DiagonalAffine(Bijection):
         u: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data."""
+        """Map noise to data."""
         shift, log_scale = self._condition(context)
         x = shift + u * torch.exp(log_scale)
         return x, log_scale.expand_as(u).sum(dim=1)
@@ -41,13 +41,13 @@ class DiagonalAffine(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise."""
+        """Map data to noise."""
         shift, log_scale = self._condition(context)
         u = (x - shift) * torch.exp(-log_scale)
         return u, -log_scale.expand_as(x).sum(dim=1)
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """Without a context no step: the map waits for the next layer."""
+        """Merge into the pending map if there is no context, else return a step."""
         if self.context_weight is not None:
             return super().fold(pending)
         scale = torch.exp(-self.log_scale)
@@ -61,7 +61,7 @@ class DiagonalAffine(Bijection):
 
 
 def diagonal_cost(dim: int, context_dim: int) -> Cost:
-    """Return what the layer takes: shift and log scale, and their weights of the context."""
+    """Return the cost of the layer: shift, log scale and their context weights."""
     parameters = 2 * dim * (1 + context_dim)
     way = Way(
         kept_row=FLOAT_BYTES * (10 * dim + context_dim),

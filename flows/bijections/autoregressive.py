@@ -15,19 +15,19 @@ from flows.bijections.sequential import SequentialSampler, split_direct
 from flows.bijections.transformers import Transformer
 from flows.errors import FlowError
 
-# Rows that the sampler takes at a time: their hidden units stay in the processor's cache.
+# Number of rows that the sampler takes at a time: their hidden units stay in the processor's cache.
 SAMPLE_ROWS = 512
 
 _FoldedNetwork = tuple[list[Tensor], list[Tensor], Tensor | None, Callable[[Tensor], Tensor]]
 
 
 class Autoregressive(Bijection):
-    """x_i = T(u_i; p_i(x_<i, context)), in the natural order of the features.
+    """Autoregressive map x_i = T(u_i; p_i(x_<i, context)), in the natural order of the features.
 
-    T is a transformer, p_i come from one masked network (`flows.bijections.masked`; hidden degrees are spread
-    evenly, not drawn). The inverse is 1 pass. The forward direction is sequential; without
-    gradients it computes each hidden unit once, which costs about 1 pass of arithmetic, with
-    gradients it is `dim` passes. With one feature and no context the network is a bias.
+    T is a transformer; p_i comes from one masked network (`flows.bijections.masked`), whose hidden
+    degrees are spread evenly, not drawn. The inverse takes 1 pass. The forward direction is
+    sequential; without gradients it computes each hidden unit once, about the arithmetic of 1 pass,
+    with gradients it takes `dim` passes. With one feature and no context the network is a bias.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Autoregressive(Bijection):
         u: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data, sequential."""
+        """Map noise to data, sequentially."""
         if torch.is_grad_enabled():
             return self._differentiable_forward(u, context)
         weights, biases = self._masked()
@@ -76,7 +76,7 @@ class Autoregressive(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise, 1 pass."""
+        """Map data to noise, in 1 pass."""
         if not self.has_noise:
             raise FlowError("this density has no noise that its rows could be mapped to")
         u, log_det = self.transformer.inverse(x, self._condition(x, context))
@@ -87,11 +87,11 @@ class Autoregressive(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> Float[Tensor, " batch"]:
-        """The log density of rows whose noise is standard Gaussian, 1 pass."""
+        """Return the log density of rows whose noise is standard Gaussian, in 1 pass."""
         return self.transformer.log_density(x, self._condition(x, context)).sum(dim=1)
 
     def network(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Weights, biases and masks, layer by layer; the context's weights are not among them."""
+        """Return weights, biases and masks, layer by layer, without the context's weights."""
         layers = self._linear_layers()
         return (
             [layer.weight for layer in layers],
@@ -100,7 +100,7 @@ class Autoregressive(Bijection):
         )
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """One step after the pending map."""
+        """Return one step, after the pending map."""
         weights, biases, context_weight, activation_ = self._folded_network()
         step = AutoregressiveStep(
             [pending.cast(weight) for weight in weights],
@@ -123,7 +123,7 @@ class Autoregressive(Bijection):
         return [weight * mask for weight, mask in zip(weights, masks, strict=True)], biases
 
     def _folded_network(self) -> _FoldedNetwork:
-        """Weights, biases, those of the context and the activation, tanh as sigmoid."""
+        """Return weights, biases, those of the context, and the activation, tanh as sigmoid."""
         weights, biases = self._masked()
         context_weight: Tensor | None = self.context_weight
         if self.conditioner.activation != "tanh" or len(weights) == 1:
@@ -134,7 +134,7 @@ class Autoregressive(Bijection):
         return weights, biases, doubled, torch.sigmoid_
 
     def _added(self, context: Tensor | None) -> Tensor | None:
-        """What the context adds to the first layer."""
+        """Return the contribution of the context to the first layer."""
         if self.context_weight is None:
             return None
         if context is None:
@@ -150,7 +150,7 @@ class Autoregressive(Bijection):
         return out.view(len(x), self.transformer.outputs, self.dim).movedim(1, 0)
 
     def _differentiable_forward(self, u: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Feature by feature; each pass gives one more, and gradients go through all of them."""
+        """Map noise to data; each pass adds one feature, and gradients go through all."""
         x = torch.zeros_like(u)
         log_dets = []
         for i in range(self.dim):
@@ -162,7 +162,7 @@ class Autoregressive(Bijection):
 
 
 class AutoregressiveStep(Step):
-    """A folded layer, its features in natural order."""
+    """Compiled autoregressive layer, its features in natural order."""
 
     def __init__(
         self,
@@ -191,7 +191,7 @@ class AutoregressiveStep(Step):
         x: Float[Tensor, "dim batch"],
         context: Float[Tensor, "context_dim batch"] | None = None,
     ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "dim batch"]]:
-        """Data to noise."""
+        """Map data to noise."""
         return self._transformer.inverse(x, self._condition(x, context))
 
     def forward(
@@ -199,7 +199,7 @@ class AutoregressiveStep(Step):
         u: Float[Tensor, "dim batch"],
         context: Float[Tensor, "context_dim batch"] | None = None,
     ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "dim batch"]]:
-        """Noise to data."""
+        """Map noise to data."""
         return self._sampler.sample(u, self._added(context))
 
     def log_density(
@@ -207,11 +207,11 @@ class AutoregressiveStep(Step):
         x: Float[Tensor, "dim batch"],
         context: Float[Tensor, "context_dim batch"] | None = None,
     ) -> Float[Tensor, "dim batch"]:
-        """The log density of each number, if the noise is standard Gaussian."""
+        """Return the log density of each value whose noise is standard Gaussian."""
         return self._transformer.log_density(x, self._condition(x, context))
 
     def tensors(self) -> list[Tensor]:
-        """Everything that takes memory."""
+        """Return the tensors that take memory."""
         hidden = [tensor for pair in self._hidden for tensor in pair]
         context = [] if self._context_weight is None else [self._context_weight]
         own = [*context, *self._transformer.tensors()]

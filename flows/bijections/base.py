@@ -1,4 +1,4 @@
-"""Bijections: direction and sign conventions live here.
+"""Bijections: direction and sign conventions.
 
 `u` is noise, `x` is data. `forward` goes from noise to data, `inverse` from data to noise, and
 each returns the log-determinant of the direction that it was called in, one value a row:
@@ -21,14 +21,15 @@ LOG_TWO_PI = math.log(2 * math.pi)
 
 
 class Bijection(nn.Module, ABC):
-    """An invertible map of rows, the same for all of them or conditioned on a context.
+    """Invertible map of rows, unconditional or conditioned on a context.
 
     Attributes:
-        dim: features of a row.
-        context_dim: numbers a row that condition the map; 0 if there are none.
-        has_noise: whether data have a noise that they are mapped to; without one, the layer is
-            the last of a flow and gives `log_density` and the forward direction only.
-        own_density: whether `log_density` is not just the inverse and the Gaussian density.
+        dim: Number of features of a row.
+        context_dim: Number of values per row that condition the map; 0 if there are none.
+        has_noise: True if data can be mapped to noise. A layer without noise is the last one of a
+            flow
+            and has only `log_density` and the forward direction.
+        own_density: True if `log_density` is not just the inverse and the Gaussian density.
     """
 
     dim: int
@@ -42,7 +43,7 @@ class Bijection(nn.Module, ABC):
         u: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data, with log|det dx/du|."""
+        """Map noise to data, with log|det dx/du|."""
 
     @abstractmethod
     def inverse(
@@ -50,10 +51,10 @@ class Bijection(nn.Module, ABC):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise, with log|det du/dx|.
+        """Map data to noise, with log|det du/dx|.
 
         Raises:
-            FlowError: the layer has no noise.
+            FlowError: The layer has no noise.
         """
 
     def log_density(
@@ -61,30 +62,30 @@ class Bijection(nn.Module, ABC):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> Float[Tensor, " batch"]:
-        """The log density of rows whose noise is standard Gaussian, in nats."""
+        """Return the log density of rows whose noise is standard Gaussian, in nats."""
         u, log_det = self.inverse(x, context)
         return log_det + standard_normal(u)
 
     def parts(self) -> list["Bijection"]:
-        """The layers that this one is made of, from the data to the noise."""
+        """Return the layers that this one is composed of, from the data to the noise."""
         return [self]
 
     def parameter_list(self) -> list[Tensor]:
-        """The parameters, in the order that `inverse_vjp` has."""
+        """Return the parameters in the order of the gradients of `inverse_vjp`."""
         return list(self.parameters())
 
     def inverse_vjp(
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
-        """The inverse with its pullback: how a chain without context computes gradients.
+        """Return the inverse with its pullback, from which a chain without context gets gradients.
 
-        A family overrides this if it has a faster form than autograd's. Called without gradients.
+        Families override this if they have a faster form than autograd's. Called without gradients.
 
         Args:
-            x: data.
+            x: Rows of data.
 
         Returns:
-            Noise, log|det du/dx| (a single value stands for all rows), and the pullback.
+            The noise, log|det du/dx| (a single value stands for all rows), and the pullback.
         """
         inputs = [x.detach().requires_grad_(), *self.parameter_list()]
         with torch.enable_grad():
@@ -107,16 +108,16 @@ class Bijection(nn.Module, ABC):
         return results[0].detach(), results[1].detach(), pullback
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """Compiles the layer, in evaluation mode and float64, for inference.
+        """Compile the layer, in evaluation mode and float64, for inference.
 
-        A family overrides this if it can take the pending map into its weights, or has a faster
-        form of its own.
+        Families override this if they can absorb the pending map into their weights, or have a
+        faster form of their own.
 
         Args:
-            pending: the elementwise map between the previous step and this layer.
+            pending: Elementwise map between the previous step and this layer.
 
         Returns:
-            The steps, from the data to the noise, and what is still to be done after them.
+            The steps, from the data to the noise, and the pending map after them.
         """
         layer = copy.deepcopy(self).to(pending.device, pending.dtype)
         tensors = [*layer.parameters(), *layer.buffers()]
@@ -125,5 +126,5 @@ class Bijection(nn.Module, ABC):
 
 
 def standard_normal(u: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
-    """The log density of standard Gaussian rows, in nats."""
+    """Return the log density of standard Gaussian rows, in nats."""
     return -0.5 * u.square().sum(dim=1) - 0.5 * u.shape[1] * LOG_TWO_PI

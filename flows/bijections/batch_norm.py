@@ -1,4 +1,4 @@
-"""Batch norm as a layer of a flow, and the exact statistics of a training set."""
+"""Batch norm as a layer of a flow, and exact statistics of a training set."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ EPS = 1e-5
 
 @dataclass(frozen=True)
 class BatchNormSpec:
-    """Which statistics a trained batch norm uses.
+    """Statistics that a trained batch norm uses.
 
     Attributes:
-        statistics: `dataset`, those of the entire training set at that layer, computed at each
-            evaluation; or `running`, averages over the batches seen in training.
-        momentum: the weight of the past in a running average.
+        statistics: `dataset` for the statistics of the entire training set at that layer, computed
+            at each evaluation, or `running` for averages over the training batches.
+        momentum: Weight of the past in a running average.
     """
 
     statistics: Literal["dataset", "running"] = "dataset"
@@ -37,7 +37,7 @@ class BatchNormSpec:
 
 
 def batch_norm_cost(dim: int, spec: BatchNormSpec | None) -> Cost:
-    """Return what a layer takes; None stands for no layer."""
+    """Return the cost of a layer; None stands for no layer."""
     if spec is None:
         return Cost()
     way = Way(kept_row=4 * FLOAT_BYTES * dim, used_row=8 * FLOAT_BYTES * dim)
@@ -52,12 +52,12 @@ def batch_norm_cost(dim: int, spec: BatchNormSpec | None) -> Cost:
 
 
 class BatchNorm(Bijection):
-    """u = (x - m) (v + eps)^-1/2 exp(log_gain) + offset (Dinh et al. 2017, section 3.7).
+    """Batch norm u = (x - m) (v + eps)^-1/2 exp(log_gain) + offset (Dinh et al. 2017, section 3.7).
 
     log|det du/dx| = sum(log_gain - 1/2 log(v + eps)); eps = 1e-5; v is the population variance.
-    In training the inverse uses mean and variance of the batch, and gradients pass through them.
-    In evaluation, and in the forward direction always, it uses the stored ones: a row's density
-    never depends on the rows beside it.
+    In training, the inverse uses mean and variance of the batch, and gradients pass through them.
+    In evaluation, and always in the forward direction, it uses the stored ones, so that the density
+    of a row never depends on the other rows.
     """
 
     mean: Tensor
@@ -77,7 +77,7 @@ class BatchNorm(Bijection):
         u: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data."""
+        """Map noise to data."""
         log_scale = self._log_scale()
         x = (u - self.offset) * torch.exp(-log_scale) + self.mean
         return x, -log_scale.sum().expand(len(u))
@@ -87,7 +87,7 @@ class BatchNorm(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise."""
+        """Map data to noise."""
         mean, var = self.mean, self.var
         if self.training:
             var, mean = torch.var_mean(x, dim=0, correction=0)
@@ -97,13 +97,13 @@ class BatchNorm(Bijection):
         return u, log_scale.sum().expand(len(x))
 
     def parameter_list(self) -> list[Tensor]:
-        """The parameters, in the order that `inverse_vjp` has."""
+        """Return the parameters in the order of the gradients of `inverse_vjp`."""
         return [self.log_gain, self.offset]
 
     def inverse_vjp(
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
-        """The inverse with its pullback, hand-written for training."""
+        """Return the inverse with its pullback, hand-written for training."""
         if not self.training:
             return super().inverse_vjp(x)
         u, log_det, pullback, statistics = batch_normalise_vjp(
@@ -113,12 +113,12 @@ class BatchNorm(Bijection):
         return u, log_det, pullback
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """No step: the map waits for the next layer."""
+        """Merge into the pending map and return no step."""
         scale = torch.exp(self._log_scale())
         return [], pending.then_affine(scale, self.offset - self.mean * scale)
 
     def set_statistics(self, mean: Float[Tensor, " dim"], var: Float[Tensor, " dim"]) -> None:
-        """Stores mean and population variance for evaluation."""
+        """Store mean and population variance for evaluation."""
         self.mean.copy_(mean)
         self.var.copy_(var)
 
@@ -134,7 +134,7 @@ class BatchNorm(Bijection):
 
 
 class Moments:
-    """Mean and population variance of rows that come in pieces, in float64 (Chan et al. 1983)."""
+    """Mean and population variance of rows in chunks, in float64 (Chan et al. 1983)."""
 
     def __init__(self, dim: int, device: torch.device) -> None:
         self._rows = 0
@@ -142,7 +142,7 @@ class Moments:
         self._squares = torch.zeros_like(self._mean)
 
     def add(self, x: Float[Tensor, "batch dim"]) -> None:
-        """Takes in further rows."""
+        """Add further rows."""
         var, mean = torch.var_mean(x.double(), dim=0, correction=0)
         rows = self._rows + len(x)
         step = mean - self._mean
@@ -151,7 +151,7 @@ class Moments:
         self._rows = rows
 
     def result(self) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
-        """Mean and variance of all rows so far."""
+        """Return mean and variance of all rows so far."""
         return self._mean, self._squares / self._rows
 
 
@@ -164,17 +164,17 @@ def set_dataset_statistics(
     chunk_rows: int,
     on_chunk: Callable[[], None] | None = None,
 ) -> None:
-    """Gives every batch norm of kind `dataset` the exact statistics of a training set.
+    """Set the exact statistics of a training set in every batch norm of kind `dataset`.
 
-    Layer by layer from the data: the statistics of one are known before the rows pass it. Beside
-    the rows it needs one buffer of their size, and works in chunks otherwise.
+    The layers are handled from the data on: the statistics of one are known before rows pass it.
+    Beside the rows this needs one buffer of their size, and works in chunks otherwise.
 
     Args:
-        transform: in evaluation mode.
-        x: the entire training set, in the model's space.
-        context: what the layers see of its context.
-        chunk_rows: rows computed at a time.
-        on_chunk: called after each of these.
+        transform: Bijection in evaluation mode.
+        x: Entire training set, in the model's space.
+        context: Encoded context of the rows.
+        chunk_rows: Number of rows computed at a time.
+        on_chunk: Callback after each chunk.
     """
     parts = transform.parts()
     wanted = [
@@ -206,13 +206,14 @@ def stream_dataset_statistics(
     *,
     device: torch.device,
 ) -> None:
-    """The same of rows that do not fit in memory: they are read once for each batch norm.
+    """Set the exact statistics of rows that do not fit in memory, read once per batch norm.
 
     Args:
-        transform: in evaluation mode.
-        pieces: all rows in the model's space with what the layers see of their context, some at
-            a time; called once for each batch norm.
-        device: of the rows.
+        transform: Bijection in evaluation mode.
+        pieces: Returns an iterator over chunks of all rows in the model's space, each with its
+            encoded
+            context; called once per batch norm.
+        device: Device of the rows.
     """
     parts = transform.parts()
     for index, norm in enumerate(parts):

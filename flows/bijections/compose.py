@@ -1,4 +1,4 @@
-"""Bijections made of others, and those that rearrange features."""
+"""Bijections composed of others, and those that reorder features."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 
 class Chain(Bijection):
-    """Layers one after another, listed from the data to the noise."""
+    """Composition of layers, listed from the data to the noise."""
 
     def __init__(self, layers: Sequence[Bijection]) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Chain(Bijection):
         u: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data, through the layers from the last to the first."""
+        """Map noise to data, through the layers from last to first."""
         x, total = u, u.new_zeros(len(u))
         for layer in reversed(self._bijections()):
             x, log_det = layer.forward(x, context)
@@ -42,7 +42,7 @@ class Chain(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise, through the layers from the first to the last."""
+        """Map data to noise, through the layers from first to last."""
         return self._inverse(self.parts(), x, context)
 
     def log_density(
@@ -50,7 +50,7 @@ class Chain(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> Float[Tensor, " batch"]:
-        """The log density of rows; the last layer may have a form of its own."""
+        """Return the log density of each row; the last layer may have a density of its own."""
         *outer, last = self.parts()
         if not last.own_density:
             return super().log_density(x, context)
@@ -67,11 +67,11 @@ class Chain(Bijection):
         return plain_inverse(parts, x, context)
 
     def parts(self) -> list[Bijection]:
-        """The layers, chains among them taken apart."""
+        """Return the layers, nested chains flattened."""
         return [part for layer in self._bijections() for part in layer.parts()]
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """The steps of all layers."""
+        """Return the steps of all layers."""
         steps: list[Step] = []
         for layer in self._bijections():
             folded, pending = layer.fold(pending)
@@ -83,7 +83,7 @@ class Chain(Bijection):
 
 
 def _takes_pullbacks(x: Tensor) -> bool:
-    """Whether the layers' own pullbacks are to be used: compilers and autocast need plain code."""
+    """Return True if the layers' pullbacks can be used; compilers and autocast need plain code."""
     return (
         torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
@@ -94,7 +94,7 @@ def _takes_pullbacks(x: Tensor) -> bool:
 def plain_inverse(
     parts: list[Bijection], x: Tensor, context: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Through layers from the first to the last, left to autograd operation by operation."""
+    """Map data to noise through the layers, differentiated by autograd operation by operation."""
     u, total = x, x.new_zeros(len(x))
     for part in parts:
         u, log_det = part.inverse(u, context)
@@ -103,9 +103,9 @@ def plain_inverse(
 
 
 class _PartsInverse(torch.autograd.Function):
-    """Layers as one node of the graph, by their pullbacks.
+    """Layers as one node of the autograd graph, by their pullbacks.
 
-    Where a graph of the gradient itself is asked for, they are computed again the plain way, so
+    If a graph of the gradient itself is needed, the layers are recomputed by autograd, so that
     derivatives of any order are right.
     """
 
@@ -144,7 +144,7 @@ class _PartsInverse(torch.autograd.Function):
 def _differentiable_gradients(
     parts: list[Bijection], inputs: Sequence[Tensor], grads: Sequence[Tensor]
 ) -> list[Tensor | None]:
-    """Gradients with a graph of their own; running averages are left as they were."""
+    """Return gradients that have a graph of their own; running averages stay unchanged."""
     buffers = [(buffer, buffer.clone()) for part in parts for buffer in part.buffers()]
     results = plain_inverse(parts, inputs[0])
     for buffer, kept in buffers:
@@ -156,7 +156,7 @@ def _differentiable_gradients(
 
 
 class Inverted(Bijection):
-    """A layer with its directions swapped."""
+    """Layer with its directions swapped."""
 
     def __init__(self, layer: Bijection) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ class Inverted(Bijection):
         u: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data: the layer's inverse."""
+        """Map noise to data: the layer's inverse."""
         return self.layer.inverse(u, context)
 
     def inverse(
@@ -177,11 +177,11 @@ class Inverted(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise: the layer's forward direction."""
+        """Map data to noise: the layer's forward direction."""
         return self.layer.forward(x, context)
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """The layer's own steps, turned round, after the pending map."""
+        """Return the inverted steps of the layer, after the pending map."""
         nothing = Pending.nothing(self.dim, dtype=pending.dtype, device=pending.device)
         steps, rest = self.layer.fold(nothing)
         constant = rest.applied().log_det
@@ -191,7 +191,7 @@ class Inverted(Bijection):
 
 
 class Slice(Bijection):
-    """A layer on some of the features; the others pass unchanged."""
+    """Layer that acts on some of the features; the others pass unchanged."""
 
     def __init__(self, dim: int, features: slice, layer: Bijection) -> None:
         super().__init__()
@@ -205,7 +205,7 @@ class Slice(Bijection):
         u: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data."""
+        """Map noise to data."""
         part, log_det = self.layer.forward(u[:, self.features], context)
         return self._with(u, part), log_det
 
@@ -214,18 +214,18 @@ class Slice(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise."""
+        """Map data to noise."""
         part, log_det = self.layer.inverse(x[:, self.features], context)
         return self._with(x, part), log_det
 
     def parameter_list(self) -> list[Tensor]:
-        """Those of the layer, in its order."""
+        """Return the parameters of the layer, in its order."""
         return self.layer.parameter_list()
 
     def inverse_vjp(
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
-        """The inverse with its pullback, by that of the layer."""
+        """Return the inverse with its pullback, by that of the layer."""
         part, log_det, inner = self.layer.inverse_vjp(x[:, self.features])
 
         def pullback(
@@ -239,7 +239,7 @@ class Slice(Bijection):
         return self._with(x, part), log_det, pullback
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """The layer's own steps on its features; the pending map of the others stays."""
+        """Return the layer's steps on its features; the pending map of the other features stays."""
         inner = replace(
             Pending.nothing(self.layer.dim, dtype=pending.dtype, device=pending.device),
             scale=pending.scale[self.features],
@@ -259,7 +259,7 @@ class Slice(Bijection):
 
 
 def permutation_cost(dim: int) -> Cost:
-    """Return what a change of the features' order takes."""
+    """Return the cost of a permutation of the features."""
     orders = 2 * INDEX_BYTES * dim
     way = Way(kept_row=FLOAT_BYTES * dim, used_row=4 * FLOAT_BYTES * dim)
     return Cost(
@@ -273,7 +273,7 @@ def permutation_cost(dim: int) -> Cost:
 
 
 class Permutation(Bijection):
-    """Features in another order: u = x[order]; the log-determinant is 0."""
+    """Permutation of the features: u = x[order]; the log-determinant is 0."""
 
     order: Tensor
     inverse_order: Tensor
@@ -289,7 +289,7 @@ class Permutation(Bijection):
         u: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data."""
+        """Map noise to data."""
         return u.index_select(1, self.inverse_order), u.new_zeros(len(u))
 
     def inverse(
@@ -297,23 +297,23 @@ class Permutation(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise."""
+        """Map data to noise."""
         return x.index_select(1, self.order), x.new_zeros(len(x))
 
     def parameter_list(self) -> list[Tensor]:
-        """There are none."""
+        """Return no parameters."""
         return []
 
     def inverse_vjp(
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
-        """The inverse with its pullback, the permutation back."""
+        """Return the inverse with its pullback, the inverse permutation."""
         back = self.inverse_order
         u = x.index_select(1, self.order)
         return u, x.new_zeros(1), lambda grad, _log_det, _wants_x: (grad.index_select(1, back), [])
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """A change of order, before the pending map."""
+        """Return a permutation step, before the pending map."""
         order, back = self.order.to(pending.device), self.inverse_order.to(pending.device)
         return [PermuteStep(order, back)], pending.permuted(self.order)
 
@@ -330,7 +330,7 @@ class Reverse(Bijection):
         u: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data."""
+        """Map noise to data."""
         return u.flip(1), u.new_zeros(len(u))
 
     def inverse(
@@ -338,21 +338,21 @@ class Reverse(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise."""
+        """Map data to noise."""
         return x.flip(1), x.new_zeros(len(x))
 
     def parameter_list(self) -> list[Tensor]:
-        """There are none."""
+        """Return no parameters."""
         return []
 
     def inverse_vjp(
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
-        """The inverse with its pullback, another reversal."""
+        """Return the inverse with its pullback, another reversal."""
         return x.flip(1), x.new_zeros(1), lambda grad, _log_det, _wants_x: (grad.flip(1), [])
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """A change of order, before the pending map."""
+        """Return a permutation step, before the pending map."""
         order = torch.arange(self.dim - 1, -1, -1)
         placed = order.to(pending.device)
         return [PermuteStep(placed, placed)], pending.permuted(order)

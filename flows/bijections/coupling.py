@@ -1,4 +1,4 @@
-"""Affine and additive coupling layers, and the halves of features that any coupling has."""
+"""Affine and additive coupling layers, and the split into halves that any coupling has."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ from flows.errors import SpecError
 
 @dataclass(frozen=True)
 class CouplingShape:
-    """Which half of the features conditions which.
+    """Split of the features into a half that is copied and a half that it conditions.
 
     Attributes:
-        dim: features.
-        copies_even: the features with an even index, counted from 0, condition the others.
-        context_dim: numbers a row that condition them too.
+        dim: Number of features.
+        copies_even: True if the features with an even index, counted from 0, condition the others.
+        context_dim: Number of context values per row, which condition them too.
     """
 
     dim: int
@@ -37,26 +37,26 @@ class CouplingShape:
     context_dim: int = 0
 
     def halves(self) -> tuple[slice, slice]:
-        """The features that are copied, and those that are moved."""
+        """Return the slices of the copied and of the transformed features."""
         even, odd = slice(0, None, 2), slice(1, None, 2)
         return (even, odd) if self.copies_even else (odd, even)
 
     def widths(self) -> tuple[int, int]:
-        """How many features are copied, and how many are moved."""
+        """Return the numbers of copied and of transformed features."""
         even, odd = (self.dim + 1) // 2, self.dim // 2
         return (even, odd) if self.copies_even else (odd, even)
 
     def places(self) -> Tensor:
-        """Where each feature stands in the copied ones followed by the moved ones."""
+        """Return the position of each feature in the copied, then the transformed ones."""
         order = torch.arange(self.dim)
         return torch.argsort(torch.cat([order[half] for half in self.halves()]))
 
 
 def check_coupling_dim(family: str, dim: int) -> None:
-    """A coupling layer needs two features.
+    """Check that there are two features, as a coupling layer needs.
 
     Raises:
-        SpecError: there is one only.
+        SpecError: There is only one feature.
     """
     if dim < 2:
         raise SpecError(
@@ -66,12 +66,13 @@ def check_coupling_dim(family: str, dim: int) -> None:
 
 
 def alternating(dim: int, layers: int, cost_of: Callable[[int, int], Cost]) -> Cost:
-    """Return the cost of layers whose halves change roles from one to the next.
+    """Return the cost of layers whose halves swap roles from one to the next.
 
     Args:
-        dim: features.
-        layers: how many.
-        cost_of: gives that of a layer, by its features that are copied and that are moved.
+        dim: Number of features.
+        layers: Number of layers.
+        cost_of: Function from the numbers of copied and of transformed features to the layer's
+            cost.
     """
     even, odd = (dim + 1) // 2, dim // 2
     return cost_of(even, odd) * -(-layers // 2) + cost_of(odd, even) * (layers // 2)
@@ -80,7 +81,7 @@ def alternating(dim: int, layers: int, cost_of: Callable[[int, int], Cost]) -> C
 def coupling_cost(
     copied: int, moved: int, hidden: list[int], *, context_dim: int, networks: int
 ) -> Cost:
-    """Return what an affine or additive coupling layer takes."""
+    """Return the cost of an affine or additive coupling layer."""
     dim = copied + moved
     rows = FLOAT_BYTES * (8 * dim + context_dim)
     way = Way(kept_row=rows, used_row=rows)
@@ -96,14 +97,14 @@ def coupling_cost(
 
 
 class Coupling(Bijection):
-    """x_a = u_a, x_b = t(u_a) + u_b exp(s(u_a)) (Dinh et al. 2017, equations 7 and 8).
+    """Coupling layer x_a = u_a, x_b = t(u_a) + u_b exp(s(u_a)) (Dinh et al. 2017, equations 7, 8).
 
     a are the features with an even index, counted from 0, or those with an odd one; b the others.
     s and t are networks with tanh and ReLU hidden units and linear outputs; they read and write
-    the halves by index, and read the context too. log|det du/dx| = -sum of s. Both directions are
+    the halves by index, and read the context too. log|det du/dx| = -sum of s. Both directions take
     1 pass. The additive layer (Dinh et al. 2015, equation 3.1) has s = 0 and no network for it.
 
-    We depart from the paper in s, whose output is not squashed (as Papamakarios et al. 2017).
+    Departure from the paper: the output of s is not squashed (as in Papamakarios et al. 2017).
     """
 
     places: Tensor
@@ -132,7 +133,7 @@ class Coupling(Bijection):
         u: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data."""
+        """Map noise to data."""
         copied, moved = self._split(u)
         log_scale, shift = self._condition(copied, context)
         if log_scale is None:
@@ -145,7 +146,7 @@ class Coupling(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise."""
+        """Map data to noise."""
         copied, moved = self._split(x)
         log_scale, shift = self._condition(copied, context)
         if log_scale is None:
@@ -154,23 +155,26 @@ class Coupling(Bijection):
         return u, -log_scale.sum(dim=1)
 
     def parameter_list(self) -> list[Tensor]:
-        """The parameters, in the order that `inverse_vjp` has."""
+        """Return the parameters in the order of the gradients of `inverse_vjp`."""
         scale, shift = map(network_parameters, (self.scale_layers, self.shift_layers))
         return [tensor for tensors in (*scale, *shift) for tensor in tensors]
 
     def inverse_vjp(
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
-        """The inverse with its pullback, hand-written."""
+        """Return the inverse with its pullback, hand-written."""
         scale = None if self.additive else network_parameters(self.scale_layers)
         shift = network_parameters(self.shift_layers)
         return coupling_vjp(x, self.shape.halves(), scale, shift)
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """One step, its tanh written as sigmoid, which takes in the pending map of what it moves and reads.
+        """Return one step, which absorbs the pending map of the features that it moves and reads.
 
-        With x = y a + b of the pending map, the networks read y through a and b, and the moved
-        half has the shift (t - b) / a and the log scale s - log a. The copied half stays pending.
+        Its tanh is written as sigmoid. With x = y a + b of the pending map, the networks read y
+        through
+        a and b, and the moved half has the shift (t - b) / a and the log scale s - log a. The
+        copied
+        half stays pending.
         """
         if self.additive:
             nothing = Pending.nothing(self.dim, dtype=pending.dtype, device=pending.device)
@@ -189,7 +193,7 @@ class Coupling(Bijection):
     def _folded(
         self, layers: nn.ModuleList, pending: Pending, gain: Tensor, offset: Tensor
     ) -> FoldedNetwork:
-        """A network that reads through the pending map, its outputs times gain plus offset."""
+        """Return a network that reads through the pending map, its outputs scaled and shifted."""
         if not layers:
             return []
         copied, _ = self.shape.halves()
@@ -221,7 +225,7 @@ class Coupling(Bijection):
 
 
 class _CouplingStep(Step):
-    """A folded layer; without a network for the log scale it is additive."""
+    """Compiled coupling layer; without a network for the log scale it is additive."""
 
     def __init__(
         self,

@@ -22,13 +22,14 @@ ActivationName = Literal["relu", "tanh", "elu", "gelu"]
 
 @dataclass(frozen=True)
 class Activation:
-    """A nonlinearity and its derivative.
+    """Nonlinearity and its derivative.
 
     Attributes:
-        apply: the function.
-        apply_: the function, in place.
-        gradient_: from the gradient of the output, and what was kept, that of the input; in place.
-        keeps_input: whether `gradient_` reads the function's input, not its output.
+        apply: Function of a tensor.
+        apply_: Same function, in place.
+        gradient_: In-place function from the output's gradient and the kept tensor to the input's
+            gradient.
+        keeps_input: True if `gradient_` reads the function's input, not its output.
     """
 
     apply: Callable[[Tensor], Tensor]
@@ -39,15 +40,15 @@ class Activation:
 
 aten = torch.ops.aten
 
-# Rows for each column of a layer's input from which that input is narrow.
+# Rows per column of a layer's input from which that input counts as narrow.
 _MANY_ROWS = 8
 
-# From this size on, four passes of fast operations beat one of `torch.tanh_`.
+# Size from which on four passes of fast operations beat one of `torch.tanh_`.
 LARGE_TANH = 4096
 
 
 def _tanh_(z: Tensor) -> Tensor:
-    """Computes tanh z = 2 sigmoid(2 z) - 1, to the rounding of numbers around 1."""
+    """Compute tanh z = 2 sigmoid(2 z) - 1, to the rounding error of numbers around 1."""
     return z.tanh_() if z.numel() < LARGE_TANH else z.mul_(2).sigmoid_().mul_(2).sub_(1)
 
 
@@ -75,12 +76,13 @@ ACTIVATIONS: dict[ActivationName, Activation] = {
     ),
 }
 
-# Gradients of u, of the log-determinants and whether that of x is wanted, to those of x and of
-# the parameters.
+# Pullback: from the gradients of u and of the log-determinants, and whether that of x is wanted, to
+# the gradients of x and of the parameters.
 Pullback = Callable[[Tensor, Tensor, bool], tuple[Tensor | None, list[Tensor | None]]]
 
-# From the gradient of a network's outputs, rows first, and what the gradient of its input, features
-# first, is to be added to, if that is wanted: the sum, and the gradients of the parameters.
+# Pullback of a network: from the gradient of its outputs, rows first, and a tensor, features first,
+# that the gradient of its input is added to (None: not wanted), to that sum and the gradients of
+# the parameters.
 _NetworkPullback = Callable[[Tensor, Tensor | None], tuple[Tensor | None, list[Tensor | None]]]
 
 # Weights and biases, layer by layer.
@@ -95,15 +97,15 @@ def masked_affine_vjp(
     *,
     activation: Activation,
 ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"], Pullback]:
-    """Gives u = (x - shift) exp(-log_scale), shift and log_scale from a masked network.
+    """Compute u = (x - shift) exp(-log_scale), shift and log_scale from a masked network.
 
     Args:
-        x: data.
-        weights: of the network's layers, 0 where their mask is 0: only gradients are masked. The
+        x: Rows of data.
+        weights: Weights of the network's layers, 0 where masked: only gradients are masked. The
             last ones may have columns for x itself after those for the hidden units.
-        biases: of the network's layers.
-        masks: of the weights.
-        activation: between the layers.
+        biases: Biases of the network's layers.
+        masks: Masks of the weights.
+        activation: Activation between the layers.
 
     Returns:
         The noise, log|det du/dx|, and the pullback; parameters are all weights, then all biases.
@@ -133,13 +135,13 @@ def coupling_vjp(
     scale_network: Network | None,
     shift_network: Network,
 ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
-    """Gives u_a = x_a, u_b = (x_b - t(x_a)) exp(-s(x_a)).
+    """Compute u_a = x_a, u_b = (x_b - t(x_a)) exp(-s(x_a)).
 
     Args:
-        x: data.
-        halves: the features a, which are copied, and b.
-        scale_network: weights and biases of s, with tanh between the layers; without it s is 0.
-        shift_network: weights and biases of t, with ReLU between the layers.
+        x: Rows of data.
+        halves: Slices of the features a, which are copied, and b.
+        scale_network: Weights and biases of s, with tanh between the layers; without it s is 0.
+        shift_network: Weights and biases of t, with ReLU between the layers.
 
     Returns:
         The noise, log|det du/dx|, and the pullback; parameters are the weights, then the biases, of
@@ -190,7 +192,7 @@ def _network_vjp(
     *,
     activation: Activation,
 ) -> tuple[Float[Tensor, "outputs batch"], _NetworkPullback]:
-    """A network's outputs, and the gradients of its weights, then of its biases."""
+    """Return a network's outputs, and the pullback to its weights, then its biases."""
     inputs, kept = [x], []
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
         z = torch.addmm(bias, inputs[-1], weight.t())
@@ -229,7 +231,7 @@ def batch_normalise_vjp(
     *,
     eps: float,
 ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " 1"], Pullback, tuple[Tensor, Tensor]]:
-    """Batch norm by the statistics of the batch itself.
+    """Normalise a batch by its own statistics.
 
     Returns:
         The normalised batch, the log-determinant that all rows share, the pullback (parameters:
@@ -258,7 +260,7 @@ def batch_normalise_vjp(
             output_mask=[True, True, True],
         )
         total = grad_log_det.sum()
-        # The log-determinant's own part: d log inv_std / dx = -(x - mean) inv_std^2 / rows.
+        # Gradient of the log-determinant: d log inv_std / dx = -(x - mean) inv_std^2 / rows.
         pull = inv_std.square().mul_(total / len(x))
         grad_x[0].addcmul_(columns[0] - mean[:, None], pull[:, None], value=-1)
         return grad_x[0].t(), [grad_gain.mul_(gain).add_(total), grad_offset]
@@ -269,7 +271,7 @@ def batch_normalise_vjp(
 
 
 def _weight_gradient(grad: Tensor, h: Tensor, mask: Tensor | None) -> Tensor:
-    """The gradient of a weight: grad^T h where the mask is 1.
+    """Return the gradient of a weight: grad^T h where the mask is 1.
 
     Products over many rows are faster with a narrow input first, even though the mask then meets
     a transposed matrix; wide ones lose several times more by that than they gain.

@@ -1,4 +1,4 @@
-"""Affine maps initialised as `torch.nn.Linear` does, from a generator of our own."""
+"""Affine maps initialised as `torch.nn.Linear` does, from a given generator."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
-# Weights, and biases as columns, of the layers of a network that works on features first.
+# Weights, and biases as columns, of a network that works on features first.
 FoldedNetwork = list[tuple[Tensor, Tensor]]
 
 
 def uniform(shape: tuple[int, ...], *, fan_in: int, generator: torch.Generator) -> Tensor:
-    """Numbers uniform within fan_in^-1/2: the default initialisation of PyTorch."""
+    """Return numbers uniform within fan_in^-1/2, PyTorch's default initialisation."""
     bound = fan_in**-0.5
     return torch.empty(shape).uniform_(-bound, bound, generator=generator)
 
@@ -22,14 +22,14 @@ def uniform(shape: tuple[int, ...], *, fan_in: int, generator: torch.Generator) 
 def initial_linear(
     in_width: int, out_width: int, generator: torch.Generator, *, fan_in: int | None = None
 ) -> tuple[Float[Tensor, "out_width in_width"], Float[Tensor, " out_width"]]:
-    """Weight and bias; `fan_in` is `in_width` unless said otherwise."""
+    """Return initial weight and bias; `fan_in` defaults to `in_width`."""
     fan_in = fan_in or in_width
     weight = uniform((out_width, in_width), fan_in=fan_in, generator=generator)
     return weight, uniform((out_width,), fan_in=fan_in, generator=generator)
 
 
 def linear(in_width: int, out_width: int, generator: torch.Generator) -> nn.Linear:
-    """An affine map with that initialisation."""
+    """Return an affine map with that initialisation."""
     layer = nn.Linear(in_width, out_width, device="meta")
     weight, bias = initial_linear(in_width, out_width, generator)
     layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
@@ -37,16 +37,16 @@ def linear(in_width: int, out_width: int, generator: torch.Generator) -> nn.Line
 
 
 def count_linear(widths: list[int]) -> int:
-    """Weights and biases of affine maps from each width to the next."""
+    """Return the number of weights and biases of affine maps between these widths."""
     return sum((below + 1) * above for below, above in pairwise(widths))
 
 
 def network_cost(widths: Sequence[int], *, networks: int = 1) -> Cost:
-    """Return what networks beside each other take: weights, and the activations of a row.
+    """Return the cost of parallel networks: weights, and activations per row.
 
     Args:
-        widths: of the input, of each hidden layer and of the output.
-        networks: how many there are.
+        widths: Units of the input, of each hidden layer and of the output.
+        networks: Number of networks.
     """
     parameters = networks * count_linear(list(widths))
     hidden, out = sum(widths[1:-1]), widths[-1]
@@ -63,7 +63,7 @@ def network_cost(widths: Sequence[int], *, networks: int = 1) -> Cost:
         building=2 * FLOAT_BYTES * largest,
         # Copies of a network in float64.
         folding=4 * INDEX_BYTES * parameters,
-        # The steps' weights, and the panels of the kernels.
+        # Weights of the compiled steps, and the panels of the kernels.
         compiled=3 * FLOAT_BYTES * parameters + 16 * OBJECT_BYTES * networks * len(widths),
         density=way,
         sampling=way,
@@ -71,14 +71,14 @@ def network_cost(widths: Sequence[int], *, networks: int = 1) -> Cost:
 
 
 def network(widths: list[int], generator: torch.Generator) -> nn.ModuleList:
-    """Affine maps from each width to the next."""
+    """Return affine maps from each width to the next."""
     return nn.ModuleList(linear(below, above, generator) for below, above in pairwise(widths))
 
 
 def apply_network(
     layers: nn.ModuleList, h: Tensor, activation: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """The network's outputs, with the activation between its layers."""
+    """Return the network's outputs, with the activation between its layers."""
     *hidden, out = layers
     for layer in hidden:
         h = activation(layer(h))
@@ -87,7 +87,7 @@ def apply_network(
 
 
 def network_parameters(layers: nn.ModuleList) -> tuple[list[Tensor], list[Tensor]]:
-    """Weights and biases, layer by layer."""
+    """Return weights and biases, layer by layer."""
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
     return [layer.weight for layer in linears], [layer.bias for layer in linears]
 
@@ -95,7 +95,7 @@ def network_parameters(layers: nn.ModuleList) -> tuple[list[Tensor], list[Tensor
 def apply_folded(
     folded: FoldedNetwork, h: Tensor, activation_: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """The network's outputs, with the activation between its layers; without gradients."""
+    """Return the network's outputs, with the activation between its layers, without gradients."""
     *hidden, (out_weight, out_bias) = folded
     for weight, bias in hidden:
         h = activation_(torch.addmm(bias, weight, h))

@@ -19,9 +19,9 @@ from flows.errors import FlowError
 
 
 class MaskEnsemble(Bijection):
-    """p(x) = 1/M sum_m p_m(x): M masked networks that share their weights.
+    """Mixture p(x) = 1/M sum_m p_m(x) of M masked networks that share their weights.
 
-    Each has an order of the features and degrees of the hidden units of its own, drawn evenly.
+    Each has its own order of the features and degrees of the hidden units, drawn uniformly.
     Training cycles through the masks, one a batch; in evaluation the *probabilities* are
     averaged. The density is a mixture, so data have no noise. The forward direction draws the
     mask from the first number of the noise: the uniform number behind it, times M, has the mask
@@ -30,9 +30,9 @@ class MaskEnsemble(Bijection):
     With `mask_weights` each layer is h = g(b + (W * M) x + (U * M) 1), U a second matrix of the
     shape of W (Germain et al. 2015, on connectivity-agnostic training): a unit knows which of its
     connections a mask M leaves. Under one mask that is a bias. U starts at 0, where all masks have
-    the same biases.
-    Ours is divided by the root of its columns: otherwise the sum, of hundreds of numbers, takes
-    steps hundreds of times as long as those of any other bias, and gradient descent diverges.
+    the same biases. Here U is divided by the square root of its number of columns: otherwise the
+    sum, of hundreds of numbers, takes steps hundreds of times as long as those of any other bias,
+    and gradient descent diverges.
     """
 
     has_noise = False
@@ -77,12 +77,12 @@ class MaskEnsemble(Bijection):
                 for _ in range(masks)
             ]
             self.register_buffer(name, torch.stack(drawn))
-        # How many batches were trained on: resuming goes on with the right mask.
+        # Number of training batches so far: resuming goes on with the right mask.
         self.register_buffer("turn", torch.zeros((), dtype=torch.int64))
 
     @property
     def masks(self) -> int:
-        """How many there are."""
+        """Number of masks."""
         return len(self.orders)
 
     def inverse(
@@ -90,7 +90,7 @@ class MaskEnsemble(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """There is none: a mixture has no noise."""
+        """Refuse: a mixture has no noise."""
         raise FlowError("a mixture over masks has no noise that its rows could be mapped to")
 
     def forward(
@@ -98,7 +98,7 @@ class MaskEnsemble(Bijection):
         u: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data; the second result is that of each row's own mask."""
+        """Map noise to data; the log-determinant is that of the mask of each row."""
         chosen, u = choose_mask(u, self.masks)
         x, log_det = torch.empty_like(u), u.new_empty(len(u))
         for mask in range(self.masks):
@@ -112,7 +112,7 @@ class MaskEnsemble(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> Float[Tensor, " batch"]:
-        """By the mask whose turn it is in training, by all of them in evaluation."""
+        """Return the log density: under the next mask in training, under all in evaluation."""
         if self.training:
             turn = int(self.turn) % self.masks
             self.turn += 1
@@ -121,18 +121,18 @@ class MaskEnsemble(Bijection):
         return torch.logsumexp(torch.stack(scores), dim=0) - math.log(self.masks)
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """A compiled network for each mask, after the pending map."""
+        """Return a compiled network for each mask, after the pending map."""
         members = [self._member_step(pending, mask) for mask in range(self.masks)]
         step = _EnsembleStep(members, [self.orders[mask] for mask in range(self.masks)])
         return [*pending.steps(), step], pending.applied()
 
     def degrees(self, mask: int) -> list[Tensor]:
-        """Of the inputs, in the data's order, and of each hidden layer."""
+        """Return the degrees of the inputs, in the data's order, and of each hidden layer."""
         inputs = torch.argsort(self.orders[mask]) + 1
         return [inputs, *(self.get_buffer(name)[mask] for name in self.hidden_names)]
 
     def _masked(self, mask: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Weights and biases under a mask."""
+        """Return weights and biases under a mask."""
         direct = self.conditioner.is_direct(self.dim)
         drawn = made_masks(self.degrees(mask), self.transformer.outputs, direct=direct)
         masks = [wanted.to(weight) for weight, wanted in zip(self.weights, drawn, strict=True)]
@@ -148,7 +148,7 @@ class MaskEnsemble(Bijection):
     def parameters_of(
         self, x: Tensor, context: Tensor | None, mask: int
     ) -> Float[Tensor, "outputs batch dim"]:
-        """The parameters of each conditional under a mask."""
+        """Return the parameters of each conditional under a mask."""
         if (self.context_weight is None) != (context is None):
             raise FlowError("a conditional density, and no other, needs a context")
         first = None
@@ -165,7 +165,7 @@ class MaskEnsemble(Bijection):
     def _member_forward(
         self, u: Tensor, context: Tensor | None, mask: int
     ) -> tuple[Tensor, Tensor]:
-        """Feature by feature, in the mask's order; a pass for each."""
+        """Map noise to data feature by feature, in the mask's order, one pass each."""
         x = torch.zeros_like(u)
         total = u.new_zeros(len(u))
         for place, feature in enumerate(self.orders[mask].tolist()):
@@ -176,7 +176,7 @@ class MaskEnsemble(Bijection):
         return x, total
 
     def _member_step(self, pending: Pending, mask: int) -> AutoregressiveStep:
-        """The network of a mask, its features and units in the order of their degrees."""
+        """Return the network of a mask, its features and units in the order of their degrees."""
         degrees = self.degrees(mask)
         orders = [torch.argsort(layer, stable=True) for layer in degrees]
         outputs = torch.arange(self.transformer.outputs, device=orders[0].device) * self.dim
@@ -202,12 +202,12 @@ class MaskEnsemble(Bijection):
 
 
 def ensemble_cost(dim: int, conditioner: Conditioner, size: MapSize, *, masks: int) -> Cost:
-    """Return what a network with so many masks takes."""
+    """Return the cost of a network with this number of masks."""
     network = conditioner.cost(dim, size)
     weights = conditioner.count_weights(dim, size.outputs)
     widths = conditioner.widths(dim, size.outputs)
     members = masks * INDEX_BYTES * sum(widths[:-1])
-    # Masks as bits and as numbers, the products with the weights, and those by `mask_weights`.
+    # Masks as bits and as numbers, their products with the weights, and those of `mask_weights`.
     drawn = 4 * FLOAT_BYTES * weights * (2 if conditioner.mask_weights else 1)
     rows = 2 * FLOAT_BYTES * masks
     return Cost(
@@ -236,7 +236,7 @@ def ensemble_cost(dim: int, conditioner: Conditioner, size: MapSize, *, masks: i
 
 
 class _EnsembleStep(Step):
-    """The compiled networks of all masks."""
+    """Compiled networks of all masks."""
 
     own_density = True
 
@@ -288,7 +288,7 @@ class _EnsembleStep(Step):
 def choose_mask(
     u: Float[Tensor, "batch dim"], masks: int
 ) -> tuple[Int[Tensor, " batch"], Float[Tensor, "batch dim"]]:
-    """Which mask each row has, and the noise that is left: standard Gaussian again."""
+    """Return the mask of each row, and the remaining noise: standard Gaussian again."""
     spread = torch.special.ndtr(u[:, 0].double()) * masks
     chosen = spread.floor().clamp(0, masks - 1)
     edge = torch.finfo(torch.float64).eps

@@ -1,4 +1,4 @@
-"""Masked networks: what conditions each feature on those before it."""
+"""Masked networks, which condition each feature on those before it."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,7 +17,7 @@ from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 
 class _MaskedGradient(torch.autograd.Function):
-    """A tensor as it is, its gradient times a mask: a pass less each way than their product."""
+    """Identity whose gradient is multiplied by a mask: cheaper than a product with the mask."""
 
     @staticmethod
     def forward(tensor: Tensor, mask: Tensor) -> Tensor:  # noqa: ARG004  for the gradient
@@ -34,11 +34,12 @@ class _MaskedGradient(torch.autograd.Function):
 
 
 class MaskedLinear(nn.Module):
-    """The parameters of an affine map some of whose weights are 0 for good.
+    """Parameters of an affine map some of whose weights are always 0.
 
     The weights are masked when made, when loaded and when the module changes between training and
-    evaluation, and every gradient is masked. So an optimiser that starts from them, with any
-    weight decay, never leaves them, and the training loop may use them as they are.
+    evaluation, and every gradient is masked. So the masked weights stay 0 in an optimiser that
+    starts
+    from them, with any weight decay, and the training loop may use them as they are.
     """
 
     mask: Tensor
@@ -50,7 +51,7 @@ class MaskedLinear(nn.Module):
         *,
         fan_in: int | None = None,
     ) -> None:
-        """Initialises as `torch.nn.Linear` does: uniform within fan_in^-1/2, in_width if None."""
+        """Initialise uniformly within fan_in^-1/2, as PyTorch does; fan_in is in_width if None."""
         super().__init__()
         self.register_buffer("mask", mask, persistent=False)
         weight, bias = initial_linear(mask.shape[1], len(mask), generator, fan_in=fan_in)
@@ -59,18 +60,18 @@ class MaskedLinear(nn.Module):
         self.register_load_state_dict_post_hook(_mask_after_load)  # type: ignore[no-untyped-call]  # torch's own
 
     def masked_weight(self) -> Tensor:
-        """The weight times its mask; in training it is 0 there already, and its gradient masked."""
+        """Return the masked weight; in training it is 0 already, and its gradient is masked."""
         if not self.training:
             return self.weight * self.mask
         weight: Tensor = _MaskedGradient.apply(self.weight, self.mask)  # type: ignore[no-untyped-call]  # torch's own
         return weight
 
     def apply_mask(self) -> None:
-        """Sets the masked weights to 0, outside of any graph that holds them."""
+        """Set the masked weights to 0, outside of any autograd graph that holds them."""
         self.weight.data.mul_(self.mask)
 
     def train(self, mode: bool = True) -> "MaskedLinear":  # noqa: FBT001, FBT002  torch's signature
-        """Changes between training and evaluation."""
+        """Switch between training and evaluation."""
         self.apply_mask()
         super().train(mode)
         return self
@@ -83,17 +84,17 @@ def _mask_after_load(module: nn.Module, _keys: object) -> None:
 
 @dataclass(frozen=True)
 class Conditioner:
-    """The description of a masked network.
+    """Architecture of a masked network.
 
     Attributes:
-        hidden: units of each hidden layer.
-        activation: between the layers.
-        context_dim: numbers a row that all units see.
-        separate: a network of that size for each of the outputs of a feature.
-        direct: outputs see the inputs before them also without hidden units between (Germain et
-            al. 2015, section 4: the matrix A): those are the last columns of the last weights.
-        mask_weights: a second matrix beside the weights of each layer, by which units know their
-            own masks, where there are several (`flows.bijections.mask_ensemble`).
+        hidden: Number of units of each hidden layer.
+        activation: Activation between the layers.
+        context_dim: Number of context values per row, which all units see.
+        separate: True for a network of that size for each output of a feature.
+        direct: True if outputs see earlier inputs also without hidden units between (Germain et al.
+            2015, section 4: the matrix A); these are the last columns of the last weights.
+        mask_weights: True for a second matrix beside the weights of each layer, by which units know
+            their own masks, where there are several (`flows.bijections.mask_ensemble`).
     """
 
     hidden: list[int]
@@ -104,7 +105,7 @@ class Conditioner:
     mask_weights: bool = False
 
     def degrees(self, dim: int, outputs: int) -> list[Tensor]:
-        """Those of the inputs and of each hidden layer; one feature alone has no hidden layers."""
+        """Return the degrees of inputs and hidden layers; one feature has no hidden layers."""
         lowest = 0 if self.context_dim else 1
         if dim <= lowest:
             return [input_degrees(dim)]
@@ -113,7 +114,7 @@ class Conditioner:
         return [input_degrees(dim), *(layer.repeat_interleave(repeats) for layer in hidden)]
 
     def layers(self, dim: int, outputs: int, generator: torch.Generator) -> nn.ModuleList:
-        """The affine maps, untrained."""
+        """Return the affine maps, untrained."""
         degrees, direct = self.degrees(dim, outputs), self.is_direct(dim)
         masks = made_masks(degrees, outputs, separate=self.separate, direct=direct)
         widths = [dim, *self.hidden]
@@ -124,11 +125,11 @@ class Conditioner:
         )
 
     def is_direct(self, dim: int) -> bool:
-        """Whether there are direct connections; one feature alone has nothing to connect."""
+        """Return True if there are direct connections; a single feature has none."""
         return self.direct and dim > 1
 
     def context_weight(self, outputs: int, generator: torch.Generator) -> nn.Parameter | None:
-        """What the first hidden layer adds of the context."""
+        """Return the context weights of the first hidden layer."""
         if self.context_dim == 0:
             return None
         width = self.hidden[0] * (outputs if self.separate else 1)
@@ -136,23 +137,23 @@ class Conditioner:
         return nn.Parameter(uniform(shape, fan_in=self.context_dim, generator=generator))
 
     def widths(self, dim: int, outputs: int) -> list[int]:
-        """Return the units of the input, of each hidden layer and of the output."""
+        """Return the numbers of units of the input, of each hidden layer and of the output."""
         repeats = outputs if self.separate else 1
         hidden = [] if dim == 1 and self.context_dim == 0 else [w * repeats for w in self.hidden]
         return [dim, *hidden, outputs * dim]
 
     def count_weights(self, dim: int, outputs: int) -> int:
-        """Return the weights between the layers, masked ones included, biases apart."""
+        """Return the number of weights between the layers, masked ones included, without biases."""
         widths = self.widths(dim, outputs)
         weights = sum(below * above for below, above in pairwise(widths))
         return weights + (outputs * dim * dim if self.is_direct(dim) else 0)
 
     def cost(self, dim: int, size: MapSize) -> Cost:
-        """Return what an autoregressive layer of this network takes.
+        """Return the cost of an autoregressive layer of this network.
 
         Args:
-            dim: features.
-            size: of the map of each feature.
+            dim: Number of features.
+            size: Sizes of the map of each feature.
         """
         widths, weights = self.widths(dim, size.outputs), self._all_weights(dim, size)
         largest = max(below * above for below, above in pairwise(widths))
@@ -173,7 +174,7 @@ class Conditioner:
         )
 
     def _all_weights(self, dim: int, size: MapSize) -> int:
-        """Return the weights of the layers, of the context and of the maps."""
+        """Return the number of weights of the layers, of the context and of the maps."""
         widths = self.widths(dim, size.outputs)
         context = self.context_dim * widths[1] if self.context_dim else 0
         return self.count_weights(dim, size.outputs) + context + size.own
@@ -182,7 +183,7 @@ class Conditioner:
         return self.count_weights(dim, size.outputs) if self.mask_weights else 0
 
     def _density(self, dim: int, size: MapSize) -> Way:
-        """Return the bytes of one pass."""
+        """Return the memory of one pass, in bytes."""
         widths, weights = self.widths(dim, size.outputs), self._all_weights(dim, size)
         hidden, out, single = sum(widths[1:-1]), widths[-1], 2 * dim + self.context_dim
         # An activation keeps its input or its output, the next layer its input.
@@ -197,7 +198,7 @@ class Conditioner:
         )
 
     def _sampling(self, dim: int, size: MapSize) -> Way:
-        """Return the bytes of one feature after another; with gradients each is a pass."""
+        """Return the memory of sampling feature by feature; with gradients each is a pass."""
         density, widths = self._density(dim, size), self.widths(dim, size.outputs)
         once = FLOAT_BYTES * self._all_weights(dim, size)
         one = size.outputs + size.used
@@ -210,7 +211,7 @@ class Conditioner:
         )
 
     def _object_bytes(self, dim: int) -> int:
-        """Return the bytes of the products that the sampler cuts the network into."""
+        """Return the memory of the products that the sampler cuts the network into, in bytes."""
         return OBJECT_BYTES * (len(self.hidden) + 2) * (dim + 1)
 
 
@@ -222,15 +223,15 @@ def run_masked(
     activation: ActivationName,
     first: Float[Tensor, "batch width"] | None = None,
 ) -> Float[Tensor, "batch outputs_dim"]:
-    """The network's outputs.
+    """Return the network's outputs.
 
     Args:
-        x: its input.
-        weights: of the layers, masked; the last ones may have columns for the input itself after
-            those for the hidden units.
-        biases: of the layers.
-        activation: between the layers.
-        first: what the context adds to the first layer.
+        x: Input of the network.
+        weights: Masked weights of the layers; the last ones may have columns for the input itself
+            after those for the hidden units.
+        biases: Biases of the layers.
+        activation: Activation between the layers.
+        first: Contribution of the context to the first layer.
     """
     chosen = ACTIVATIONS[activation]
     apply = chosen.apply if torch.is_grad_enabled() else chosen.apply_
@@ -246,19 +247,19 @@ def run_masked(
 
 
 def input_degrees(dim: int) -> Int[Tensor, " dim"]:
-    """The degrees of inputs and outputs: 1 to `dim`."""
+    """Return the degrees of inputs and outputs: 1 to `dim`."""
     return torch.arange(1, dim + 1)
 
 
 def hidden_degrees(width: int, dim: int, *, lowest: int = 1) -> Int[Tensor, " width"]:
-    """Degrees from `lowest` to `dim - 1` in rising order, spread evenly over the units of a layer.
+    """Return ascending degrees from `lowest` to `dim - 1`, spread evenly over the units of a layer.
 
-    That they rise is a promise: samplers cut layers into ranges of units by it.
+    Samplers rely on the order: they cut layers into ranges of units by it.
 
     Args:
-        width: units in the layer.
-        dim: features, more than `lowest`: one feature alone leaves no valid degree.
-        lowest: 1, or 0 if there is a context.
+        width: Number of units in the layer.
+        dim: Number of features, more than `lowest`: a single feature leaves no valid degree.
+        lowest: Lowest degree: 1, or 0 if there is a context.
     """
     return torch.linspace(lowest, dim - 1, width, dtype=torch.float64).round().long()
 
@@ -266,21 +267,21 @@ def hidden_degrees(width: int, dim: int, *, lowest: int = 1) -> Int[Tensor, " wi
 def random_degrees(
     width: int, dim: int, *, lowest: int, generator: torch.Generator
 ) -> Int[Tensor, " width"]:
-    """Degrees drawn evenly from `lowest` to `dim - 1`, in no order (Germain et al. 2015, 4.2)."""
+    """Return degrees drawn uniformly from `lowest` to `dim - 1` (Germain et al. 2015, 4.2)."""
     return torch.randint(lowest, dim, (width,), generator=generator)
 
 
 def hidden_mask(
     above: Int[Tensor, " out_width"], below: Int[Tensor, " in_width"]
 ) -> Float[Tensor, "out_width in_width"]:
-    """1 where a hidden unit may see a unit of the layer below: degree >= degree."""
+    """Return 1 where a hidden unit may see a unit of the layer below: degree >= degree."""
     return (above[:, None] >= below[None, :]).float()
 
 
 def output_mask(
     above: Int[Tensor, " dim"], below: Int[Tensor, " in_width"]
 ) -> Float[Tensor, "dim in_width"]:
-    """1 where an output may see a hidden unit: degree > degree, strictly.
+    """Return 1 where an output may see a hidden unit: degree > degree, strictly.
 
     With >= an output would see its own input, and the "density" would not be normalised.
     """
@@ -290,14 +291,16 @@ def output_mask(
 def made_masks(
     degrees: list[Tensor], outputs: int, *, separate: bool = False, direct: bool = False
 ) -> list[Tensor]:
-    """The masks of a network with several outputs a feature, all first ones before all second.
+    """Return the masks of a network with several outputs per feature, grouped by output.
 
     Args:
-        degrees: of the inputs, then of each hidden layer.
-        outputs: numbers a feature.
-        separate: each output has hidden units of its own: those of a layer belong to the outputs
-            in turns.
-        direct: the last mask has a column for each input too, after those of the hidden units:
+        degrees: Degrees of the inputs, then of each hidden layer.
+        outputs: Number of outputs per feature.
+        separate: True if each output has hidden units of its own: the units of a layer belong to
+            the
+            outputs in turns.
+        direct: True if the last mask has a column for each input too, after those of the hidden
+            units:
             the outputs see the inputs without a hidden unit between them, strictly.
     """
     masks = [hidden_mask(above, below) for below, above in pairwise(degrees)]

@@ -18,17 +18,17 @@ from torch import Tensor
 from flows.bijections.transformers import Affine, Transformer
 
 BLOCK_SMALL, BLOCK_LARGE, LARGE_DIM = 16, 32, 256
-# Work spaces that a layer keeps, each for one batch size, and the largest that is worth it: the
-# views into a larger one take little of the time that its rows take.
+# Number of work spaces that a layer keeps, each for one batch size, and the largest size that is
+# kept: creating the views into a larger one takes little of the time that its rows take.
 KEPT_PLANS, PLAN_BYTES = 2, 2**20
-# Rows that samples are drawn by at the most.
+# Most rows that samples are drawn by.
 MOST_ROWS = 1024
 
 
 class SequentialSampler:
-    """x_i = T(u_i; p_i(x_<i)), feature by feature, for a transformer T.
+    """Sampler of x_i = T(u_i; p_i(x_<i)), feature by feature, for a transformer T.
 
-    It works on features first, `(dim, batch)`, without gradients. Threads may share it.
+    It works on features first, `(dim, batch)`, without gradients. It is thread-safe.
     """
 
     def __init__(
@@ -40,15 +40,17 @@ class SequentialSampler:
         activation_: Callable[[Tensor], Tensor],
         transformer: Transformer | None = None,
     ) -> None:
-        """Cuts a masked network, its features in natural order, into products.
+        """Cut a masked network, its features in natural order, into products.
 
         Args:
-            weights: of the layers, masked; the rows of the last are the first parameters of all
-                features, then the second ones, and so on; its columns may go on with direct ones.
-            biases: of the layers.
-            degrees: of the inputs and the hidden layers, in rising order.
-            activation_: between the layers, in place.
-            transformer: None stands for the affine one.
+            weights: Masked weights of the layers; the rows of the last are the first parameters of
+                all
+                features, then the second ones, and so on; its columns may end with direct
+                connections.
+            biases: Biases of the layers.
+            degrees: Degrees of the inputs and the hidden layers, in ascending order.
+            activation_: In-place activation between the layers.
+            transformer: Elementwise map; None stands for the affine one.
         """
         self._transformer = transformer or Affine()
         outputs, dim = self._transformer.outputs, len(degrees[0])
@@ -60,14 +62,14 @@ class SequentialSampler:
         self._weights = [*weights[:-1], last]
         self._biases = [bias[:, None] for bias in [*biases[:-1], biases[-1][order]]]
         self._widths = [dim, *(len(weight) for weight in weights[:-1]), outputs * dim]
-        # known[layer][i]: how many of its units are known with the first i features. Outputs
-        # are counted with the features that they give.
+        # known[layer][i]: number of its units that are known with the first i features. Outputs are
+        # counted with the features that they give.
         hidden = [_units_known(layer, dim) for layer in degrees[1:]]
         given = list(range(0, outputs * dim + 1, outputs))
         self._known = [list(range(dim + 1)), *hidden, given]
         self._activation_ = activation_
         size = BLOCK_LARGE if dim >= LARGE_DIM else BLOCK_SMALL
-        # What a context alone makes known.
+        # Units that a context alone makes known.
         first = [self._product(layer, (0, known[0]), (None, 0)) for layer, known in self._numbered]
         self._first = [product for product in first if _has_rows(product)]
         self._blocks = [
@@ -80,13 +82,13 @@ class SequentialSampler:
         u: Float[Tensor, "dim batch"],
         added: Float[Tensor, "width batch"] | None = None,
     ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "dim batch"]]:
-        """Data from noise, and log dx/du of each feature.
+        """Return data from noise, and log dx/du of each feature.
 
         Args:
-            u: noise.
-            added: what a context adds to the first layer; it must always be there or never.
+            u: Standard Gaussian noise.
+            added: Contribution of a context to the first layer; given always or never.
         """
-        # Off the list, it is this thread's alone.
+        # Off the list, the work space belongs to this thread alone.
         plan = self._plans.pop(u.shape[1], None) or self._plan(u, with_context=added is not None)
         if added is not None:
             torch.add(added, self._biases[0], out=plan.first_bias)
@@ -100,13 +102,13 @@ class SequentialSampler:
         return x, log_det
 
     def tensors(self) -> list[Tensor]:
-        """Everything that takes memory between calls, work space apart."""
+        """Return the tensors that take memory between calls, without work spaces."""
         direct = [] if self._direct is None else [self._direct]
         return [*self._weights, *direct, *self._biases]
 
     @property
     def _numbered(self) -> list[tuple[int, list[int]]]:
-        """Hidden layers and what is known of them."""
+        """Return the numbered hidden layers, each with its counts of known units."""
         return list(enumerate(self._known))[1:-1]
 
     def _plan(self, u: Tensor, *, with_context: bool) -> "_Plan":
@@ -137,7 +139,7 @@ class SequentialSampler:
         return _Block(outer, features)
 
     def _outputs_of(self, i: int, start: int) -> list["_Product"]:
-        """What the features from `start` to before i add to the parameters of feature i."""
+        """Return the contributions of features `start` to i - 1 to the parameters of feature i."""
         last = len(self._weights)
         rows = self._known[last][i], self._known[last][i + 1]
         hidden = self._product(last, rows, (start, i))
@@ -146,7 +148,7 @@ class SequentialSampler:
     def _direct_products(
         self, rows: tuple[int, int], features: tuple[int, int]
     ) -> list["_Product"]:
-        """What direct connections add to some outputs, of some features."""
+        """Return the contributions of direct connections from some features to some outputs."""
         if self._direct is None:
             return []
         target, source = slice(*rows), slice(*features)
@@ -156,10 +158,10 @@ class SequentialSampler:
     def _product(
         self, layer: int, rows: tuple[int, int], features: tuple[int | None, int]
     ) -> "_Product":
-        """Some units of a layer, of those below that become known between two features.
+        """Return a product for some units of a layer, from units below known between two features.
 
-        From None on, that is of all that is known so far, it starts from the bias; otherwise it
-        adds to what is there.
+        If the lower bound is None, that is, for all that is known so far, it starts from the bias;
+        otherwise it adds to the present values.
         """
         below = self._known[layer - 1]
         begin = 0 if features[0] is None else below[features[0]]
@@ -171,7 +173,7 @@ class SequentialSampler:
 
 @dataclass(frozen=True)
 class _Product:
-    """layer[rows] = bias[rows] + weight @ below[columns]; or added to it, without a bias."""
+    """Product layer[rows] = bias[rows] + weight @ below[columns], or added without a bias."""
 
     layer: int
     rows: slice
@@ -181,7 +183,7 @@ class _Product:
     below: int
 
     def bound(self, layers: list[Tensor], first_bias: Tensor) -> "_Bound":
-        """The product with the work space's own views."""
+        """Return the product with the views of the work space."""
         bias = first_bias if self.bias is not None and self.layer == 1 else self.bias
         source = layers[self.below][self.columns]
         target = layers[self.layer][self.rows]
@@ -193,7 +195,7 @@ _Bound = tuple[Tensor, Tensor | None, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class _Feature:
-    """What a feature still needs before it is known, and what it makes known."""
+    """Computation of one feature: products before it is known, and products that it feeds."""
 
     index: int
     before: list[_Product]
@@ -202,14 +204,14 @@ class _Feature:
 
 @dataclass(frozen=True)
 class _Block:
-    """A range of features."""
+    """Range of features that are computed together."""
 
     outer: list[_Product]
     features: list[_Feature]
 
 
 class _Plan:
-    """A work space for one batch size, with every view into it made beforehand."""
+    """Work space for one batch size, with all of its views made beforehand."""
 
     def __init__(
         self, layers: list[Tensor], first_bias: Tensor, sampler: SequentialSampler
@@ -230,7 +232,7 @@ class _Plan:
     def run(
         self, u: Tensor, activation_: Callable[[Tensor], Tensor], transformer: Transformer
     ) -> None:
-        """Fills the layers."""
+        """Fill the layers of the work space."""
         noise = u.unbind(0)
         addmm = torch.addmm
         for target, bias, weight, source in self._first:
@@ -268,7 +270,7 @@ class _Plan:
 
 
 def _units_known(degrees: Int[Tensor, " width"], dim: int) -> list[int]:
-    """How many units of a hidden layer have a degree of at most 0, 1, ..., dim."""
+    """Return how many units of a hidden layer have a degree of at most 0, 1, ..., dim."""
     known: list[int] = torch.searchsorted(degrees, torch.arange(dim + 1), right=True).tolist()
     return known
 
@@ -276,11 +278,11 @@ def _units_known(degrees: Int[Tensor, " width"], dim: int) -> list[int]:
 def split_direct(
     weight: Float[Tensor, "outputs_dim in_width"], degrees: Sequence[Tensor]
 ) -> tuple[Float[Tensor, "outputs_dim width"], Float[Tensor, "outputs_dim dim"] | None]:
-    """The last weights of a masked network without direct connections, and these, if any.
+    """Return the last weights of a masked network without direct connections, and these, if any.
 
     Args:
-        weight: of the last layer.
-        degrees: of the inputs and the hidden layers.
+        weight: Weight of the last layer.
+        degrees: Degrees of the inputs and the hidden layers.
     """
     width = len(degrees[-1])
     if weight.shape[1] == width:
@@ -289,7 +291,7 @@ def split_direct(
 
 
 def _adds(product: _Product) -> bool:
-    """Whether it changes anything: with a bias, it sets its rows even where nothing is below."""
+    """Return True if the product changes anything: with a bias, it always sets its rows."""
     return _has_rows(product) and (product.bias is not None or _has_columns(product))
 
 

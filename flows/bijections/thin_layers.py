@@ -1,4 +1,4 @@
-"""What planar, radial and Sylvester flows share: many thin layers, computed as one bijection."""
+"""Shared parts of planar, radial and Sylvester flows: many thin layers as one bijection."""
 
 import math
 from collections.abc import Sequence
@@ -15,27 +15,28 @@ from flows.bijections.compose import Inverted
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.roots import Increasing, invert
 
-# The direction that the papers' formula computes: of data, to have their density, or of noise.
+# Direction that the papers' formula computes: from data, for the density, or from noise, for
+# sampling.
 Closed = Literal["density", "sampling"]
 
-# The softplus of this is 1.
+# Number whose softplus is 1.
 _ORIGIN = math.log(math.e - 1)
 
-# Standard deviation of the weights of the context when training starts.
+# Standard deviation of the context weights at initialisation.
 CONTEXT_STD = 0.01
 
-# Steps towards the root of a bend. Where they are slow they start within 1 of it, and so many
-# bring them within 1e-17.
+# Steps towards the root of a bend. Slow searches start within 1 of it, and this number of steps
+# brings them within 1e-17.
 MAX_BEND_STEPS = 100
 
 
 def oriented(noise_to_data: Bijection, closed: Closed) -> Bijection:
-    """The bijection itself, closed for sampling, or inverted, closed for the density."""
+    """Return the bijection itself, closed for sampling, or inverted, closed for the density."""
     return Inverted(noise_to_data) if closed == "density" else noise_to_data
 
 
 class LayerParameters(nn.Module):
-    """The numbers, before any constraint, that layers of the same kind have: base + W context."""
+    """Raw parameters, before any constraint, of layers of the same kind: base + W context."""
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class LayerParameters(nn.Module):
     def forward(
         self, context: Float[Tensor, "batch context_dim"] | None
     ) -> Float[Tensor, "layers rows width"]:
-        """Those of each row of the context, or of a single row that stands for all."""
+        """Return the parameters of each context row, or of a single row that stands for all."""
         if self.weight is None or context is None:
             return self.base[:, None]
         return self.base[:, None] + context @ self.weight
@@ -62,15 +63,15 @@ class LayerParameters(nn.Module):
 
 @dataclass(frozen=True)
 class LayerSize:
-    """Numbers of one of many equal layers.
+    """Sizes of one of many equal layers, for their cost.
 
     Attributes:
-        width: numbers that describe it, before any constraint.
-        made: numbers that are made of these, with all that is needed on the way.
-        closed: numbers a row that the closed direction keeps for a gradient.
-        root: numbers a row that the other direction keeps for a gradient.
-        bends: numbers a row that either direction keeps to its end.
-        used: numbers a row that are needed while a layer is computed.
+        width: Number of raw parameters, before any constraint.
+        made: Number of values derived from the parameters, intermediate ones included.
+        closed: Values per row that the closed direction keeps for a gradient.
+        root: Values per row that the root search direction keeps for a gradient.
+        bends: Values per row that either direction keeps to its end.
+        used: Values per row that are needed while a layer is computed.
     """
 
     width: int
@@ -82,9 +83,9 @@ class LayerSize:
 
 
 def layers_cost(layers: int, size: LayerSize, *, context_dim: int, closed: Closed) -> Cost:
-    """Return what layers take that are computed as one bijection.
+    """Return the cost of layers that are computed as one bijection.
 
-    Without a context the numbers of all layers are made once, with one for each row.
+    Without a context the parameters of all layers are made once, otherwise once per row.
     """
     parameters = layers * size.width * (1 + context_dim)
     made = FLOAT_BYTES * layers * (2 * size.width + size.made)
@@ -114,34 +115,34 @@ def layers_cost(layers: int, size: LayerSize, *, context_dim: int, closed: Close
 
 
 def positive(raw: Tensor) -> Tensor:
-    """A softplus that is 1 at 0, where all layers are the identity."""
+    """Return a softplus that is 1 at 0, where all layers are the identity."""
     return F.softplus(raw + _ORIGIN)
 
 
 def bend(a: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-    """An increasing function, a + (gain - 1) tanh a, and the logarithm of its derivative.
+    """Return an increasing function, a + (gain - 1) tanh a, and the logarithm of its derivative.
 
     Args:
-        a: where.
-        gain: the derivative at 0, positive.
+        a: Argument of the function.
+        gain: Derivative at 0, positive.
     """
     t = torch.tanh(a)
     return a + (gain - 1) * t, bend_log_slope(t, gain)
 
 
 def bend_log_slope(t: Tensor, gain: Tensor) -> Tensor:
-    """The same log-derivative, log(1 + (gain - 1) (1 - t^2)), by t = tanh a."""
+    """Return the same log-derivative, log(1 + (gain - 1) (1 - t^2)), from t = tanh a."""
     square = t.square()
     return torch.log(square + (1 - square) * gain)
 
 
 def unbend(y: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-    """The a with bend(a) = y, and log da/dy, with gradients."""
+    """Return the a with bend(a) = y, and log da/dy, with gradients."""
     return invert(bend, y, gain, search=_search_bend)
 
 
 def _search_bend(_: Increasing, y: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """Newton's method alone, which is safe here.
+    """Search the root by Newton's method alone, which is safe here.
 
     A bend is odd. At positive a and gain > 1 it is concave: it lies below its tangents and below
     the lines gain a and a + gain - 1. If gain < 1 it is convex and lies above all of them. So the

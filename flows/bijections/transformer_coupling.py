@@ -21,11 +21,11 @@ from flows.bijections.transformers import Transformer
 
 
 class TransformerCoupling(Bijection):
-    """x_a = u_a, x_b = T(u_b; p(u_a, context)), T feature by feature.
+    """Coupling x_a = u_a, x_b = T(u_b; p(u_a, context)), T feature by feature.
 
     a are the features with an even index, counted from 0, or those with an odd one; b the others.
     T is a transformer with a noise; one network gives all of its parameters. It reads and writes
-    the halves by index. Both directions are 1 pass.
+    the halves by index. Both directions take 1 pass.
     """
 
     places: Tensor
@@ -54,7 +54,7 @@ class TransformerCoupling(Bijection):
         u: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data."""
+        """Map noise to data."""
         copied, moved = self._split(u)
         x, log_det = self.transformer.forward(moved, self._condition(copied, context))
         return self._join(copied, x), log_det.sum(dim=1)
@@ -64,13 +64,13 @@ class TransformerCoupling(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise."""
+        """Map data to noise."""
         copied, moved = self._split(x)
         u, log_det = self.transformer.inverse(moved, self._condition(copied, context))
         return self._join(copied, u), log_det.sum(dim=1)
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """One step after the pending map."""
+        """Return one step, after the pending map."""
         weights, biases = network_parameters(self.layers)
         activation_ = ACTIVATIONS[self.activation].apply_
         if self.activation == "tanh":
@@ -104,7 +104,7 @@ class TransformerCoupling(Bijection):
 
 
 class _TransformerCouplingStep(Step):
-    """A folded layer."""
+    """Compiled transformer coupling layer."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Elementwise maps whose parameters a conditioner gives: affine, Gaussian mixture, Bernoulli.
+"""Elementwise maps whose parameters come from a conditioner: affine, Gaussian mixture, Bernoulli.
 
 In the terms of autoregressive and coupling flows, x_i = T(u_i; p_i): a transformer is T, strictly
 increasing in u_i.
@@ -22,15 +22,15 @@ from flows.roots import invert
 
 @dataclass(frozen=True)
 class MapSize:
-    """Numbers of a transformer.
+    """Sizes of a transformer, for its cost.
 
     Attributes:
-        outputs: parameters of each map.
-        kept: numbers that a gradient keeps of each map, its parameters apart.
-        used: most numbers that each map takes while it is computed, in either direction, its
-            parameters apart.
-        own: trainable numbers that all maps share.
-        operations: small operations one after another of the direction that takes more of them.
+        outputs: Number of parameters of each map.
+        kept: Number of values that each map keeps for a gradient, without its parameters.
+        used: Most values that each map needs while it is computed, in either direction, without its
+            parameters.
+        own: Number of trainable parameters that all maps share.
+        operations: Number of sequential small operations of the slower direction.
     """
 
     outputs: int
@@ -41,7 +41,7 @@ class MapSize:
 
 
 def map_cost(maps: int, size: MapSize) -> Cost:
-    """Return what so many maps take beside the network that gives their parameters."""
+    """Return the cost of this number of maps, without the network that gives their parameters."""
     row = FLOAT_BYTES * 8 * maps
     way = Way(
         kept_row=row + FLOAT_BYTES * size.kept * maps,
@@ -52,13 +52,14 @@ def map_cost(maps: int, size: MapSize) -> Cost:
 
 
 class Transformer(ABC):
-    """An increasing map of single numbers.
+    """Increasing map of single numbers.
 
     Attributes:
-        outputs: parameters of each map.
-        has_noise: whether it has an inverse; without one, it gives `log_density` and `forward`.
-        own_density: whether `log_density` is not just the inverse and the Gaussian density.
-        sample_rows: rows that `forward` should have at the least, where it is many small
+        outputs: Number of parameters of each map.
+        has_noise: True if it has an inverse; otherwise it has only `log_density` and `forward`.
+        own_density: True if `log_density` is not just the inverse and the Gaussian density.
+        sample_rows: Least number of rows that `forward` should have, where it consists of many
+            small
             operations.
     """
 
@@ -71,18 +72,18 @@ class Transformer(ABC):
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Data to noise, with log du/dx of each number."""
+        """Map data to noise, with log du/dx of each value."""
 
     @abstractmethod
     def forward(
         self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Noise to data, with log dx/du of each number."""
+        """Map noise to data, with log dx/du of each value."""
 
     def log_density(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> Float[Tensor, "*shape"]:
-        """The log density of each number, if the noise is standard Gaussian."""
+        """Return the log density of each value whose noise is standard Gaussian."""
         u, log_det = self.inverse(x, parameters)
         return log_det - 0.5 * u.square() - 0.5 * LOG_TWO_PI
 
@@ -93,22 +94,22 @@ class Transformer(ABC):
         x: Float[Tensor, "*shape"],
         log_det: Float[Tensor, "*shape"],
     ) -> None:
-        """Writes the results of `forward` where they belong; without gradients."""
+        """Write the results of `forward` into buffers, without gradients."""
         result, result_log_det = self.forward(u, parameters)
         x.copy_(result)
         log_det.copy_(result_log_det)
 
     def folded(self, pending: Pending) -> "Transformer":
-        """The map as a compiled flow keeps it; one with weights of its own casts them."""
+        """Return the map as a compiled flow keeps it, its own weights cast."""
         return self
 
     def tensors(self) -> list[Tensor]:
-        """Weights of its own."""
+        """Return its own weights."""
         return []
 
 
 class Affine(Transformer):
-    """x = shift + u exp(log_scale); the parameters are shift and log_scale."""
+    """Affine map x = shift + u exp(log_scale); the parameters are shift and log_scale."""
 
     size = MapSize(outputs=2)
     outputs = size.outputs
@@ -116,14 +117,14 @@ class Affine(Transformer):
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Data to noise."""
+        """Map data to noise."""
         shift, log_scale = parameters.unbind(0)
         return (x - shift) * torch.exp(-log_scale), -log_scale
 
     def forward(
         self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Noise to data."""
+        """Map noise to data."""
         shift, log_scale = parameters.unbind(0)
         return shift + u * torch.exp(log_scale), log_scale
 
@@ -134,18 +135,19 @@ class Affine(Transformer):
         x: Float[Tensor, "*shape"],
         log_det: Float[Tensor, "*shape"],
     ) -> None:
-        """The same in one operation."""
+        """Write the results of `forward` in one operation."""
         shift, log_scale = parameters.unbind(0)
         torch.addcmul(shift, u, log_scale.exp(), out=x)
         log_det.copy_(log_scale)
 
 
-# Newton steps on the concave log Phi; they converge quadratically from its tail's expansion.
+# Number of Newton steps on the concave log Phi; they converge quadratically from the tail's
+# expansion.
 _NEWTON_STEPS = 8
 
 
 class GaussianMixture(Transformer):
-    """A mixture of C Gaussians (Papamakarios et al. 2017, section 3.2: MADE MoG).
+    """Mixture of C Gaussians (Papamakarios et al. 2017, section 3.2: MADE MoG).
 
     The density is p(x) = sum_k w_k N(x; mean_k, scale_k^2). As a map from noise it is
     x = F^-1(Phi(u)), with F the mixture's distribution function and Phi the Gaussian's. The
@@ -163,7 +165,7 @@ class GaussianMixture(Transformer):
 
     @staticmethod
     def size(components: int) -> MapSize:
-        """Return the numbers of a mixture."""
+        """Return the sizes of a mixture."""
         return MapSize(
             3 * components, kept=6 * components + 16, used=12 * components + 40, operations=800
         )
@@ -171,7 +173,7 @@ class GaussianMixture(Transformer):
     def log_density(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> Float[Tensor, "*shape"]:
-        """The log density of each number."""
+        """Return the log density of each value."""
         log_weight, mean, log_scale = self._split(parameters)
         z = (x - mean) * torch.exp(-log_scale)
         terms = log_weight - log_scale - 0.5 * z.square() - 0.5 * LOG_TWO_PI
@@ -180,7 +182,7 @@ class GaussianMixture(Transformer):
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Data to noise."""
+        """Map data to noise."""
         log_weight, mean, log_scale = self._split(parameters)
         z = (x - mean) * torch.exp(-log_scale)
         below = torch.logsumexp(log_weight + _log_phi(z), dim=0)
@@ -193,7 +195,7 @@ class GaussianMixture(Transformer):
     def forward(
         self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Noise to data."""
+        """Map noise to data."""
         return invert(self.inverse, u, parameters)
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -202,10 +204,10 @@ class GaussianMixture(Transformer):
 
 
 class Bernoulli(Transformer):
-    """P(x = 1) = sigmoid(logit) (Germain et al. 2015, equation 2); the parameter is the logit.
+    """Bernoulli map P(x = 1) = sigmoid(logit) (Germain et al. 2015, equation 2) of the logit.
 
-    Any other number than 0 and 1 has no probability. The forward direction gives 1 where the
-    uniform number behind the noise is below the probability; there is no way back.
+    Numbers other than 0 and 1 have probability 0. The forward direction gives 1 where the
+    uniform number behind the noise is below the probability; it has no inverse.
     """
 
     size = MapSize(outputs=1)
@@ -216,7 +218,7 @@ class Bernoulli(Transformer):
     def log_density(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> Float[Tensor, "*shape"]:
-        """The log probability of each number."""
+        """Return the log probability of each value."""
         logit = parameters[0]
         score = F.logsigmoid(torch.where(x > 0.5, logit, -logit))
         outside = torch.full_like(score, -torch.inf)
@@ -225,19 +227,19 @@ class Bernoulli(Transformer):
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """There is none."""
+        """Refuse: a discrete density has no noise."""
         raise FlowError("a density of 0 and 1 has no noise that its rows could be mapped to")
 
     def forward(
         self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Noise to 0 and 1; the second result is 0."""
+        """Map noise to 0 and 1; the log-determinant is 0."""
         x = (torch.special.ndtr(u) < torch.sigmoid(parameters[0])).to(u.dtype)
         return x, torch.zeros_like(x)
 
 
 class _LogPhi(torch.autograd.Function):
-    """log Phi(z), with a derivative that holds in the far tail too."""
+    """Function log Phi(z), with a derivative that holds in the far tail too."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> Tensor:  # noqa: ANN401  torch gives it no public type
@@ -257,7 +259,7 @@ def _log_phi(z: Tensor) -> Tensor:
 
 
 class _Quantile(torch.autograd.Function):
-    """u with log Phi(u) = y."""
+    """Quantile function: u with log Phi(u) = y."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor) -> Tensor:  # noqa: ANN401  torch gives it no public type

@@ -1,4 +1,4 @@
-"""A trained flow compiled for serving: scores and samples, in chunks."""
+"""Trained flows compiled for serving: log-densities and samples, in chunks."""
 
 import copy
 from collections.abc import Iterator
@@ -19,39 +19,40 @@ from flows.preprocess import Preprocessing, Standardise
 Rows = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Doubles = npt.NDArray[np.float64]
 
-# Rows computed at a time: on a processor the hidden units of a chunk should stay in its cache.
-# Multiples of the rows in a block of noise, so that a sample takes whole blocks.
+# Number of rows computed at a time: on a processor the hidden units of a chunk should stay in its
+# cache. Multiples of the rows in a block of noise, so that a sample takes whole blocks.
 CPU_CHUNK_ROWS, GPU_CHUNK_ROWS = 256, 16_384
 # The kernels cut chunks into tiles of their own.
 PACKED_CHUNK_ROWS = 512
 
 
 def compile_flow(flow: Flow, *, device: str | torch.device = "cpu") -> "CompiledFlow":
-    """Compiles a flow for inference; the flow itself is left as it is.
+    """Compile a flow for inference; the flow itself stays as it is.
 
-    Masks are multiplied into the weights, batch norms merged into the layers beside them, and
-    what is left computed in float32; standardisation stays in float64.
+    Masks are multiplied into the weights, batch norms are merged into the layers beside them, and
+    the rest is computed in float32; standardisation stays in float64.
 
     Args:
-        flow: with the statistics that it shall be served with.
-        device: where to compute.
+        flow: Trained flow, with the batch-norm statistics to be served.
+        device: Device that computes.
     """
     return CompiledFlow(flow, device=torch.device(device))
 
 
 class CompiledFlow:
-    """A flow without gradients, from arrays to arrays.
+    """Flow without gradients, from arrays to arrays.
 
-    Log densities are those of the flow up to float32's rounding. A row whose numbers float32
-    cannot hold scores -inf or NaN; the rows beside it are not touched. Threads may share it.
+    Log densities are those of the flow up to float32 rounding. A row whose values float32
+    cannot hold scores -inf or NaN; other rows are not affected. It is thread-safe.
 
     Attributes:
-        dim: features of a row.
-        context_dim: columns that the density is conditioned on; they follow the features in the
-            rows that are scored.
-        has_noise: whether rows have a noise: `inverse` is there.
-        size_bytes: memory that it holds.
-        row_bytes: most bytes a row that a score or a sample takes; 0 if that is not known.
+        dim: Number of features of a row.
+        context_dim: Number of columns that the density is conditioned on; they follow the features
+            in
+            the rows that are scored.
+        has_noise: True if rows can be mapped to noise, that is, if `inverse` is available.
+        size_bytes: Memory of its weights, in bytes.
+        row_bytes: Peak memory per row of a score or a sample, in bytes; 0 if unknown.
     """
 
     dim: int
@@ -61,7 +62,7 @@ class CompiledFlow:
     row_bytes: int
 
     def __init__(self, flow: Flow, *, device: torch.device) -> None:
-        """See `compile_flow`."""
+        """Initialise as `compile_flow` describes."""
         self.dim, self.context_dim, self.has_noise = flow.dim, flow.context_dim, flow.has_noise
         self._device = device
         self.row_bytes = flow.row_bytes
@@ -89,10 +90,10 @@ class CompiledFlow:
             self.size_bytes = self._packed.size_bytes
 
     def log_prob(self, x: Rows, *, space: Space = "data") -> Doubles:
-        """The log density of each row, in nats.
+        """Return the log density of each row, in nats.
 
         Args:
-            x: rows, float32 or float64: features, then context.
+            x: Rows, float32 or float64: features, then context.
             space: `model` gives the density of preprocessed rows.
         """
         if self._packed is not None:
@@ -115,14 +116,14 @@ class CompiledFlow:
         return result + self._constant - (0 if last else 0.5 * self.dim * LOG_TWO_PI)
 
     def inverse(self, x: Rows, *, space: Space = "data") -> tuple[Doubles, Doubles]:
-        """Noise and log|det du/dx| of each row.
+        """Return noise and log|det du/dx| of each row.
 
         Args:
-            x: rows, float32 or float64: features, then context.
+            x: Rows, float32 or float64: features, then context.
             space: `model` takes preprocessed rows.
 
         Raises:
-            FlowError: the density has no noise (`has_noise`).
+            FlowError: The density has no noise (see `has_noise`).
         """
         if not self.has_noise:
             raise FlowError("this density has no noise that its rows could be mapped to")
@@ -139,10 +140,10 @@ class CompiledFlow:
         return noise, log_dets + self._constant
 
     def forward(self, u: Rows, *, space: Space = "data") -> tuple[Doubles, Doubles]:
-        """Data and log|det dx/du| of each row of noise.
+        """Return data and log|det dx/du| of each row of noise.
 
         Args:
-            u: rows, float32 or float64: noise, then context.
+            u: Rows, float32 or float64: noise, then context.
             space: `model` gives preprocessed rows.
         """
         if self._packed is not None:
@@ -162,12 +163,12 @@ class CompiledFlow:
     def sample(
         self, n: int, *, seed: int, context: Rows | None = None, space: Space = "data"
     ) -> Doubles:
-        """Draws rows; the same seed gives the same rows.
+        """Draw rows; the same seed gives the same rows.
 
         Args:
-            n: how many.
-            seed: from 0 to 2^63 - 1.
-            context: one row for all or one for each, if the density is conditional.
+            n: Number of rows.
+            seed: Seed of the noise, from 0 to 2^63 - 1.
+            context: One context row for all samples or one for each, if the density is conditional.
             space: `model` gives preprocessed rows.
         """
         rows = np.empty((n, self.dim))
@@ -188,18 +189,18 @@ class CompiledFlow:
         space: Space = "data",
         start: int = 0,
     ) -> Iterator[Doubles]:
-        """The rows of `sample`, in pieces; they do not depend on the pieces' size.
+        """Yield the rows of `sample` in chunks; they do not depend on the size of the chunks.
 
         Args:
-            n: how many rows.
-            seed: from 0 to 2^63 - 1.
-            chunk_rows: rows in a piece; the last may have fewer.
-            context: one row for all or one for each, if the density is conditional.
+            n: Number of rows.
+            seed: Seed of the noise, from 0 to 2^63 - 1.
+            chunk_rows: Number of rows in a chunk; the last may have fewer.
+            context: One context row for all samples or one for each, if the density is conditional.
             space: `model` gives preprocessed rows.
-            start: leave out the rows before this one; only their noise is drawn.
+            start: First row to yield; only the noise of the rows before it is drawn.
 
         Raises:
-            FlowError: the context is not one row or n rows of `context_dim` columns.
+            FlowError: The context is not one row or n rows of `context_dim` columns.
         """
         self._check_context(context, n)
         generator = torch.Generator().manual_seed(seed)
@@ -209,7 +210,7 @@ class CompiledFlow:
     def _drawn(
         self, n: int, generator: torch.Generator, context: Rows | None, space: Space, start: int
     ) -> Iterator[Doubles]:
-        """Rows from `start` on, computed in the same chunks whatever that is."""
+        """Yield the rows from `start` on, computed in the same chunks whatever `start` is."""
         for first in range(0, n, self._sample_rows):
             stop = min(first + self._sample_rows, n)
             if stop <= start:
@@ -236,7 +237,7 @@ class CompiledFlow:
     def _invert(
         self, packed: PackedFlow, x: Rows, noise: Doubles, space: Space
     ) -> tuple[Doubles, Doubles]:
-        """Log-determinants, the flow's constant left out, and the sum of the noise's squares."""
+        """Return log-determinants without the flow's constant, and sums of the squared noise."""
         moments = self._moments(space)
         if moments is not None:
             log_det, squares = packed.invert(x, *moments, noise=noise)
@@ -253,7 +254,7 @@ class CompiledFlow:
         return log_det, squares
 
     def _sample(self, packed: PackedFlow, u: Rows, space: Space) -> tuple[Doubles, Doubles]:
-        """Rows and log-determinants, the flow's constant left out."""
+        """Return rows and log-determinants, without the flow's constant."""
         moments = self._moments(space)
         if moments is not None:
             rows, log_det = packed.sample(u, *moments)
@@ -263,7 +264,7 @@ class CompiledFlow:
         return data.numpy(), log_det + outer.numpy()
 
     def _moments(self, space: Space) -> tuple[Doubles, Doubles] | None:
-        """Mean and deviation, if preprocessing to that space is no more than these."""
+        """Return mean and deviation, if preprocessing to that space is only standardisation."""
         layers = self._preprocessing.layers() if space == "data" else []
         match layers:
             case []:
@@ -296,7 +297,7 @@ class CompiledFlow:
             yield start, rows[start : start + self._chunk_rows]
 
     def _to_model(self, table: Rows, space: Space) -> tuple[Tensor, Tensor | None, Doubles | float]:
-        """Features first, float32, preprocessed if they come in the data's units.
+        """Return the rows features first, in float32, preprocessed if they are in the data's units.
 
         Returns:
             Features, context, and the preprocessing's log-determinants.
@@ -314,7 +315,7 @@ class CompiledFlow:
         return torch.from_numpy(columns).to(self._device), context, outer
 
     def _features(self, context: Rows, rows: int) -> Tensor:
-        """What the layers see of a context, features first."""
+        """Return the encoded context, features first."""
         assert self._context is not None  # noqa: S101  asked only then
         exact = torch.from_numpy(np.array(context, np.float64)).to(self._device)
         features: Tensor = self._context(exact, torch.float64)
@@ -341,7 +342,7 @@ class CompiledFlow:
 
 
 def _pieces_of(chunks: Iterator[Doubles], rows: int) -> Iterator[Doubles]:
-    """The same rows, so many in each piece; the last may have fewer."""
+    """Yield the same rows in chunks of `rows` rows; the last may have fewer."""
     ready: list[Doubles] = []
     waiting = 0
     for chunk in chunks:
@@ -356,7 +357,7 @@ def _pieces_of(chunks: Iterator[Doubles], rows: int) -> Iterator[Doubles]:
 
 
 def _total(terms: list[Tensor], rows: Tensor) -> Tensor:
-    """The sum of all log-determinants of each column of `rows`."""
+    """Return the sum of all log-determinants of each column of `rows`."""
     return torch.cat(terms).sum(dim=0) if terms else rows.new_zeros(rows.shape[1])
 
 

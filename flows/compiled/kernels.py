@@ -6,8 +6,8 @@ product stops at the last weight that the masks let through: either direction co
 of the dense arithmetic.
 
 Weights stand in panels of `PANEL` units, `weight[input, unit]`, which end where the last of the
-units sees no further input, so they are read from one end to the other. `flows.compiled.packing` lays them
-out.
+units sees no further input, so they are read from one end to the other.
+`flows.compiled.packing` lays them out.
 
 Importing this module compiles it, or reads what an earlier import left in numba's cache: beside
 the source or, where that is read-only, in the user's cache folder. It is one file because the
@@ -36,26 +36,26 @@ from flows.compiled.micro_kernels import (
 # mypy: ignore-errors
 # numba compiles these functions by its own types; llvmlite has none.
 
-# From so many rows on, a tile that is not full beats single rows.
+# Number of rows from which on a tile that is not full beats single rows.
 TILE_FROM = 3
-# Units computed before their activations are, which finds them in the nearest cache.
+# Units computed before their activations are, so that these find them in the nearest cache.
 HOT_UNITS = 64
-# The sampler takes so many features at a time, or more if they have not so many hidden units.
+# Features that the sampler takes at a time, or more if they have fewer hidden units than this.
 BLOCK_FEATURES, BLOCK_UNITS = 4, 32
 
 ACTIVATIONS = ("relu", "sigmoid", "elu", "gelu")
 RELU, SIGMOID, ELU = range(3)
-# What a flow is made of is told by integers, so that the loops count no references. A layer: its
-# activation; the features that a coupling copies, 0 for a masked layer; the matrices in each of
-# its networks, and the addresses of their lines; and, for a masked layer, of how many units of
-# the inputs and of each layer are known with the first 0, 1, ... features.
+# The structure of a flow is encoded in integers, so that the loops count no references. A layer:
+# its activation; the number of features that a coupling copies, 0 for a masked layer; the number of
+# matrices in each of its networks, and the addresses of their lines; and, for a masked layer, how
+# many units of the inputs and of each layer are known with the first 0, 1, ... features.
 ACTIVATION, COPIED, MATRICES, LINES, KNOWN = range(5)
-# The line of a matrix: its units; where in a work space their values start, counted in units; and
-# the addresses of the biases, of the panels' addresses, and of how many units of the layer below
-# each unit sees.
+# The line of a matrix: its number of units; the offset of their values in a work space, counted in
+# units; and the addresses of the biases, of the panels' addresses, and of how many units of the
+# layer below each unit sees.
 WIDTH, PLACE, BIASES, PANELS, REACH = range(5)
 LINE_BYTES = 40
-# What a product adds to.
+# Start values of a product.
 FROM_THERE, FROM_BIASES = range(2)
 
 
@@ -78,7 +78,7 @@ _wide_1, _wide_2, _wide_4, _wide_all = (tile_block_of(n, VECTORS) for n in (1, 2
 @_jit()
 @no_type_check
 def _exp(x):
-    """The exponential to 2 units in the last place, without branches (Cephes' expf).
+    """Return the exponential to 2 units in the last place, without branches (Cephes' expf).
 
     Beyond float32's range it is 0 or infinite; NaN stays NaN.
     """
@@ -103,7 +103,7 @@ def _exp(x):
 @_jit()
 @no_type_check
 def _tanh(x):
-    """The hyperbolic tangent to 2e-7, as the ratio of polynomials that Eigen and XLA use."""
+    """Return the hyperbolic tangent to 2e-7, as the ratio of polynomials that Eigen and XLA use."""
     x = float32(-7.905311) if x < float32(-7.905311) else x
     x = float32(7.905311) if x > float32(7.905311) else x
     s = x * x
@@ -124,7 +124,7 @@ def _tanh(x):
 @_jit()
 @no_type_check
 def _erf(x):
-    """The error function to 5e-7, as the ratio of polynomials that Eigen and XLA use."""
+    """Return the error function to 5e-7, as the ratio of polynomials that Eigen and XLA use."""
     x = float32(-4) if x < float32(-4) else x
     x = float32(4) if x > float32(4) else x
     s = x * x
@@ -146,7 +146,7 @@ def _erf(x):
 @_jit()
 @no_type_check
 def _activate(kind, h):
-    """Applies an activation in place."""
+    """Apply an activation in place."""
     stay_apart()
     if kind == RELU:
         for j in range(len(h)):
@@ -165,7 +165,7 @@ def _activate(kind, h):
 @_jit()
 @no_type_check
 def _tile_block(weight, bias, depth, source, out, units, vectors):
-    """The micro-kernel for so many units and vectors."""
+    """Return the micro-kernel for this number of units and vectors."""
     if vectors == VECTORS:
         if units == UNITS:
             _wide_all(weight, bias, depth, source, out)
@@ -188,16 +188,16 @@ def _tile_block(weight, bias, depth, source, out, units, vectors):
 @_jit()
 @no_type_check
 def _product(line, units, inputs, start, space, below, vectors):
-    """Some units of one layer from a range of the layer below, as far as they see it.
+    """Compute some units of one layer from a range of the layer below, as far as they see it.
 
     Args:
-        line: of the matrix, its address.
-        units: the first and the one after the last.
-        inputs: the same of the layer below.
-        start: from the biases, or from what stands there.
-        space: the address of the tile.
-        below: where the layer below has its values.
-        vectors: of rows in the tile; 0 is a single row.
+        line: Address of the matrix line.
+        units: First unit, and the one after the last.
+        inputs: First input, and the one after the last.
+        start: Start values: the biases, or the present values.
+        space: Address of the tile.
+        below: Offset of the values of the layer below.
+        vectors: Number of vectors of rows in the tile; 0 is a single row.
     """
     stay_apart()
     panels, reach = word(line, PANELS), word(line, REACH)
@@ -225,7 +225,7 @@ def _product(line, units, inputs, start, space, below, vectors):
 @_jit()
 @no_type_check
 def _run_network(lines, matrices, activation, space, size, source):
-    """All units of a network, from the values at `source`; returns where its outputs start."""
+    """Compute all units of a network from the values at `source`; return its outputs' offset."""
     stay_apart()
     below = source
     for index in range(matrices):
@@ -245,16 +245,16 @@ def _run_network(lines, matrices, activation, space, size, source):
 @_jit()
 @no_type_check
 def _invert_layer(layer, space, cells, source, target, places, log_det):
-    """Data to noise, one masked layer, for a tile.
+    """Map data to noise, one masked layer, for a tile.
 
     Args:
-        layer: what it is.
-        space: the tile.
-        cells: the same, units by rows.
-        source: where the layer's data start.
-        target: where its noise shall.
-        places: of each feature's noise from there.
-        log_det: of the rows, added to.
+        layer: Integers of the layer.
+        space: Address of the tile.
+        cells: View of the tile, units by rows.
+        source: Offset of the layer's data.
+        target: Offset of the noise to write.
+        places: Position of each feature's noise from the offset.
+        log_det: Log-determinants of the rows, added to.
     """
     stay_apart()
     size = cells.shape[1]
@@ -270,19 +270,19 @@ def _invert_layer(layer, space, cells, source, target, places, log_det):
 @_jit()
 @no_type_check
 def _sample_layer(layer, space, cells, source, target, places, log_det):
-    """Noise to data, one masked layer, for a tile; each hidden unit is computed once.
+    """Map noise to data, one masked layer, for a tile; each hidden unit is computed once.
 
     Features are taken in blocks: large products bring in what finished features contribute to a
     whole block, small ones do the rest inside it.
 
     Args:
-        layer: what it is.
-        space: the tile.
-        cells: the same, units by rows.
-        source: where the layer's noise starts.
-        target: where its data shall.
-        places: of each feature's noise from there.
-        log_det: of the rows, added to.
+        layer: Integers of the layer.
+        space: Address of the tile.
+        cells: View of the tile, units by rows.
+        source: Offset of the layer's noise.
+        target: Offset of the data to write.
+        places: Position of each feature's noise from the offset.
+        log_det: Log-determinants of the rows, added to.
     """
     stay_apart()
     size, dim = cells.shape[1], len(places)
@@ -325,7 +325,7 @@ def _sample_layer(layer, space, cells, source, target, places, log_det):
 @_jit()
 @no_type_check
 def _invert_coupling(layer, space, cells, source, target, places, log_det):
-    """Data to noise, one coupling, copied features first; arguments as for `_invert_layer`.
+    """Map data to noise, one coupling, copied features first; arguments of `_invert_layer`.
 
     The first network gives minus the log scales, the second one minus the shifts.
     """
@@ -346,7 +346,7 @@ def _invert_coupling(layer, space, cells, source, target, places, log_det):
 @_jit()
 @no_type_check
 def _sample_coupling(layer, space, cells, source, target, places, log_det):
-    """Noise to data, one coupling; arguments as for `_sample_layer`."""
+    """Map noise to data, one coupling; arguments of `_sample_layer`."""
     stay_apart()
     for i in range(layer[COPIED]):
         for j in range(cells.shape[1]):
@@ -363,7 +363,7 @@ def _sample_coupling(layer, space, cells, source, target, places, log_det):
 @_jit()
 @no_type_check
 def _run_coupling(layer, space, size, source):
-    """Both networks; returns where outputs stand, less the features that are copied."""
+    """Compute both networks; return the offsets of the outputs, less the copied features."""
     n, lines = layer[MATRICES], layer[LINES]
     scales = _run_network(lines, n, SIGMOID, space, size, source)
     shifts = _run_network(lines + LINE_BYTES * n, n, RELU, space, size, source)
@@ -373,14 +373,14 @@ def _run_coupling(layer, space, size, source):
 @_jit()
 @no_type_check
 def _rows_in_tile(left, single):
-    """How many rows the next tile has places for."""
+    """Return the number of rows of the next tile."""
     return 1 if single else LANES * VECTORS if left > LANES else LANES
 
 
 @_jit()
 @no_type_check
 def _space(n, units):
-    """A work space for tiles of so many units, from a cache line on."""
+    """Return a work space for tiles of this number of units, aligned to a cache line."""
     numbers = units * _rows_in_tile(n, n < TILE_FROM)
     raw = np.empty(numbers + LANES, dtype=np.float32)
     skip = (-raw.ctypes.data // 4) % LANES
@@ -390,7 +390,7 @@ def _space(n, units):
 @_jit()
 @no_type_check
 def _read(rows, start, shift, scale, cells, places):
-    """Rows from `start` on, minus shift and by scale, into a tile."""
+    """Copy rows from `start` on, minus shift and times scale, into a tile."""
     size = cells.shape[1]
     count = min(size, len(rows) - start)
     for i in range(rows.shape[1]):
@@ -403,7 +403,7 @@ def _read(rows, start, shift, scale, cells, places):
 @_jit()
 @no_type_check
 def _invert_tile(layers, places, space, cells, log_det):
-    """All layers, from data that stand at 0; returns where the noise is."""
+    """Invert all layers, from data at offset 0; return the offset of the noise."""
     dim = places.shape[1]
     source, target = int64(0), dim + -dim % LANES
     for index in range(len(layers)):
@@ -419,7 +419,7 @@ def _invert_tile(layers, places, space, cells, log_det):
 @_jit()
 @no_type_check
 def _sample_tile(layers, places, space, cells, log_det):
-    """All layers, from noise that stands at 0; returns where the data are."""
+    """Sample through all layers, from noise at offset 0; return the offset of the data."""
     dim = places.shape[1]
     source, target = int64(0), dim + -dim % LANES
     for index in range(len(layers) - 1, -1, -1):
@@ -442,18 +442,18 @@ _RESULTS = (float64[:, ::1], float64[::1])
 @_jit([types.void(rows, *_MODEL, *_RESULTS, float64[::1]) for rows in (_SINGLES, _DOUBLES)])
 @no_type_check
 def invert(rows, layers, units, places, affine, noise, log_det, squares):
-    """Data to noise.
+    """Map data to noise.
 
     Args:
-        rows: data.
-        layers: of the flow.
-        units: in a tile.
-        places: where a layer's noise, feature by feature, stands in what the next one reads; the
+        rows: Rows of data.
+        layers: Layers of the flow, as integers.
+        units: Number of units in a tile.
+        places: Position of each feature of a layer's noise in the input of the next layer; the
             first line is for the rows themselves.
-        affine: four lines: mean and deviation of the data, and shift and scale of the noise.
-        noise: results, or no columns.
-        log_det: results: log|det du/dx|, constants left out.
-        squares: results: the sum of the squares of the noise.
+        affine: Four lines: mean and deviation of the data, and shift and scale of the noise.
+        noise: Result buffer, or an array without columns.
+        log_det: Result buffer: log|det du/dx|, without constants.
+        squares: Result buffer: the sum of the squares of the noise.
     """
     n, start = len(rows), 0
     space = _space(n, units)
@@ -479,16 +479,16 @@ def invert(rows, layers, units, places, affine, noise, log_det, squares):
 @_jit(types.void(_DOUBLES, *_MODEL, *_RESULTS))
 @no_type_check
 def sample(noise, layers, units, places, affine, rows, log_det):
-    """Noise to data.
+    """Map noise to data.
 
     Args:
-        noise: rows.
-        layers: as for `invert`.
-        units: as for `invert`.
-        places: as for `invert`.
-        affine: as for `invert`.
-        rows: results.
-        log_det: results: log|det dx/du|, constants left out.
+        noise: Rows of noise.
+        layers: Layers of the flow, as for `invert`.
+        units: Number of units in a tile, as for `invert`.
+        places: Positions of features, as for `invert`.
+        affine: Means, deviations, shifts and scales, as for `invert`.
+        rows: Result buffer of the data.
+        log_det: Result buffer: log|det dx/du|, without constants.
     """
     n, start, dim = len(noise), 0, noise.shape[1]
     space, in_order = _space(n, units), np.arange(dim)

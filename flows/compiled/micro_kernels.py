@@ -1,4 +1,4 @@
-"""Micro-kernels for `flows.compiled.kernels`: sums of products that stay in registers, written as LLVM code.
+"""Micro-kernels of `flows.compiled.kernels`: sums of products in registers, written as LLVM code.
 
 numba's loops would leave every partial sum to memory, at a third of the speed. The cache of the
 compiled kernels watches `kernels.py` only: after a change here, remove `__pycache__`.
@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 # mypy: ignore-errors
 # numba compiles these functions by its own types; llvmlite has none.
 
-# Rows in a vector, and units whose weights stand side by side.
+# Rows in a vector, and units whose weights are contiguous.
 LANES, PANEL = 16, 8
 # With 32 wide registers a block has 8 units x 2 vectors of rows, otherwise 4 units x 1 vector.
 _WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f", False))
@@ -26,7 +26,7 @@ _FLOAT, _WORD, _INT = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 
 
 class _Emitter:
-    """The few instructions that the micro-kernels are made of, on vectors of one width."""
+    """Emitter of the few instructions that the micro-kernels need, on vectors of one width."""
 
     def __init__(self, builder: Any, lanes: int) -> None:
         self.b = builder
@@ -37,14 +37,14 @@ class _Emitter:
         return ir.Constant(_WORD, value)
 
     def load(self, address: Any, index: Any) -> Any:
-        """The vector at an address, `index` vectors further."""
+        """Return the vector at an address, `index` vectors further."""
         return self.b.load(self._at(address, self.vector, index), typ=self.vector, align=4)
 
     def store(self, value: Any, address: Any, index: Any) -> None:
         self.b.store(value, self._at(address, self.vector, index), align=4)
 
     def spread(self, address: Any, index: Any) -> Any:
-        """The number at an address, `index` numbers further, in all lanes."""
+        """Return the number at an address, `index` numbers further, in all lanes."""
         return self.splat(self.b.load(self._at(address, _FLOAT, index), typ=_FLOAT))
 
     def splat(self, scalar: Any) -> Any:
@@ -62,7 +62,7 @@ class _Emitter:
     def choose(
         self, condition: Any, yes: Callable[[], list[Any]], no: Callable[[], list[Any]]
     ) -> Any:
-        """The values of one of two branches."""
+        """Return the values of one of two branches."""
         with self.b.if_else(condition) as (then, otherwise):
             with then:
                 first, end_first = yes(), self.b.block
@@ -79,7 +79,7 @@ class _Emitter:
     def loop(
         self, begin: Any, end: Any, step: int, start: list[Any], body: Callable[..., list[Any]]
     ) -> Any:
-        """Folds `body(k, values)` over a range; returns where it ended and the last values."""
+        """Fold `body(k, values)` over a range; return the end of the range and the last values."""
         b, before = self.b, self.b.block
         head, inside, after = (b.append_basic_block() for _ in range(3))
         b.branch(head)
@@ -106,10 +106,10 @@ class _Emitter:
 
 @no_type_check
 def tile_block_of(units: int, vectors: int) -> Any:
-    """The micro-kernel of tiles, for some units of a panel.
+    """Return the micro-kernel of tiles, for some units of a panel.
 
     out[unit, row] = start + sum over k < depth of weight[k, unit] * source[k, row], where start
-    is the bias of the unit or, if the address of the biases is 0, what stands in out.
+    is the bias of the unit or, if the address of the biases is 0, the value in out.
     """
     cells = [(unit, v) for unit in range(units) for v in range(vectors)]
 
@@ -152,7 +152,7 @@ def tile_block_of(units: int, vectors: int) -> Any:
 @intrinsic
 @no_type_check
 def row_block(_, weight, bias, depth, source, out, first, count):
-    """The micro-kernel of single rows: the same sums, with a panel's units in the lanes.
+    """Return the micro-kernel of single rows: the same sums, with a panel's units in the lanes.
 
     Weight, bias and out are those of the whole panel; `count` units from `first` on are stored.
     """
@@ -193,7 +193,7 @@ def row_block(_, weight, bias, depth, source, out, first, count):
 @intrinsic
 @no_type_check
 def stay_apart(_):
-    """Keeps the function that calls it from being compiled into each of its callers again."""
+    """Prevent inlining of the calling function into each of its callers."""
 
     def generate(context, builder, _signature, _args):
         builder.function.attributes.add("noinline")
@@ -205,7 +205,7 @@ def stay_apart(_):
 @intrinsic
 @no_type_check
 def two_to_the(_, _exponent):
-    """2 to an integer from -126 to 127."""
+    """Return 2 to an integer from -126 to 127."""
 
     def generate(_context, builder, _signature, args):
         word = ir.IntType(32)
@@ -218,7 +218,7 @@ def two_to_the(_, _exponent):
 @intrinsic
 @no_type_check
 def word(_, address, index):
-    """The integer at an address, `index` integers further."""
+    """Return the integer at an address, `index` integers further."""
 
     def generate(_context, builder, _signature, args):
         pointer = builder.inttoptr(args[0], _WORD.as_pointer())

@@ -1,4 +1,4 @@
-"""Folded flows of affine layers, laid out for `flows.compiled.kernels`, and run by them."""
+"""Compiled flows of affine layers, laid out for `flows.compiled.kernels`, and run by them."""
 
 import functools
 import logging
@@ -19,27 +19,27 @@ Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Rows = Singles | Doubles
 
-# Rows handed to a kernel at a time: a copy of so many in float64 is all that a call takes.
+# Number of rows handed to a kernel at a time, which bounds the float64 copies of a call.
 CALL_ROWS = 2048
 
 
 @functools.cache
 def load_kernels() -> ModuleType | None:
-    """The compiled kernels, or None, after one line in the log, where they cannot be had."""
+    """Return the compiled kernels, or None, after a log message, if numba cannot provide them."""
     try:
         from flows.compiled import kernels  # noqa: PLC0415  importing it compiles
-    except Exception as error:  # noqa: BLE001  whatever numba raises, PyTorch does the same work
+    except Exception as error:  # noqa: BLE001  numba raises many kinds; PyTorch does the same work
         log.warning("PyTorch computes in the place of numba's kernels: %r", error)
         return None
     return kernels
 
 
 def pack(steps: Sequence[Step], dim: int) -> "PackedFlow | None":
-    """The steps as one engine; None where there are other kinds among them, or no numba.
+    """Return the steps as one engine; None if there are other kinds of steps, or no numba.
 
     Args:
-        steps: of a whole flow without context, on the CPU in float32, from the data to the noise.
-        dim: features.
+        steps: Steps of a whole flow without context, on the CPU in float32, from data to noise.
+        dim: Number of features.
     """
     scale, shift = np.ones(dim), np.zeros(dim)
     last = steps[-1] if steps else None
@@ -67,12 +67,12 @@ def pack(steps: Sequence[Step], dim: int) -> "PackedFlow | None":
 
 
 class PackedFlow:
-    """A flow of affine layers, from arrays to arrays.
+    """Flow of affine layers, from arrays to arrays.
 
-    Threads may share it: what a call writes, it allocates.
+    It is thread-safe: a call writes only to buffers that it allocates.
 
     Attributes:
-        size_bytes: memory that it holds.
+        size_bytes: Memory of its weights, in bytes.
     """
 
     size_bytes: int
@@ -83,12 +83,12 @@ class PackedFlow:
         places: Integers,
         noise_affine: Doubles,
     ) -> None:
-        """Lays out the layers.
+        """Lay out the layers.
 
         Args:
-            layers: from the data to the noise.
-            places: those of `flows.compiled.kernels.invert`.
-            noise_affine: shift and scale of the noise, after the last layer.
+            layers: Layers from the data to the noise.
+            places: Positions of features, as in `flows.compiled.kernels.invert`.
+            noise_affine: Shift and scale of the noise, after the last layer.
         """
         kernels = load_kernels()
         assert kernels is not None  # noqa: S101  `pack` looked
@@ -102,23 +102,23 @@ class PackedFlow:
         self.size_bytes = sum(array.nbytes for *_, arrays in self._keep for array in arrays)
 
     def __reduce__(self) -> str:
-        """It is made of addresses.
+        """Refuse to be pickled: the object consists of addresses.
 
         Raises:
-            TypeError: always.
+            TypeError: Always.
         """
         raise TypeError("a packed flow can be neither copied nor pickled")
 
     def invert(
         self, rows: Rows, mean: Doubles, std: Doubles, *, noise: Doubles
     ) -> tuple[Doubles, Doubles]:
-        """Log|det du/dx| of rows, constants left out, and the sum of the noise's squares.
+        """Return log|det du/dx| of rows, without constants, and the sum of the squared noise.
 
         Args:
-            rows: data, to which (x - mean) / std is applied.
-            mean: of the features.
-            std: of the features.
-            noise: where it goes, or an array of as many rows without columns.
+            rows: Data, to which (x - mean) / std is applied.
+            mean: Mean of each feature.
+            std: Standard deviation of each feature.
+            noise: Output buffer for the noise, or an array of as many rows without columns.
         """
         log_det, squares = np.empty(len(rows)), np.empty(len(rows))
         outputs = noise, log_det, squares
@@ -127,12 +127,12 @@ class PackedFlow:
         return log_det, squares
 
     def sample(self, noise: Rows, mean: Doubles, std: Doubles) -> tuple[Doubles, Doubles]:
-        """Data from noise, times std plus mean, and log|det dx/du|, constants left out.
+        """Return data from noise, times std plus mean, and log|det dx/du|, without constants.
 
         Args:
-            noise: rows.
-            mean: of the features.
-            std: of the features.
+            noise: Rows of noise.
+            mean: Mean of each feature.
+            std: Standard deviation of each feature.
         """
         rows, log_det = np.empty(noise.shape), np.empty(len(noise))
         self._call(self._kernels.sample, noise, (mean, std), (rows, log_det))
@@ -161,7 +161,7 @@ _Array = Singles | Integers
 def _packed_layer(
     layer: MaskedAffine | AffineCoupling, dim: int, kernels: ModuleType
 ) -> tuple[Integers, int, list[_Array]]:
-    """A layer's integers (see `flows.compiled.kernels`), the units in a tile, and what they point at."""
+    """Return the integers of a layer (`flows.compiled.kernels`), its tile units, and its arrays."""
     known = np.zeros(1, dtype=np.int64)
     if isinstance(layer, AffineCoupling):
         kind, copied, networks = 0, layer.copied, 2
@@ -187,7 +187,7 @@ def _packed_layer(
 
 
 def _packed_matrix(weight: Tensor, bias: Tensor, reach: Integers, panel: int) -> list[_Array]:
-    """Biases, the addresses of the panels, how far units see, and the panels."""
+    """Return biases, the addresses of the panels, the reach of the units, and the panels."""
     width = len(bias)
     biases = _aligned_zeros(_up(width))
     biases[:width] = bias.numpy()
@@ -203,14 +203,14 @@ def _packed_matrix(weight: Tensor, bias: Tensor, reach: Integers, panel: int) ->
 
 
 def _paired(layer: MaskedAffine, dim: int) -> list[tuple[Tensor, Tensor]]:
-    """Weights and biases, with shift and log scale of a feature side by side."""
+    """Return weights and biases, with shift and log scale of a feature side by side."""
     order = torch.arange(2 * dim).view(2, dim).t().flatten()
     *hidden, (weight, bias) = zip(layer.weights, layer.biases, strict=True)
     return [*hidden, (weight[order], bias[order])]
 
 
 def _known(degrees: Tensor, dim: int) -> Integers:
-    """How many units, in rising order of degrees, have one of at most 0, 1, ..., dim."""
+    """Return how many units, in ascending order of degrees, have one of at most 0, 1, ..., dim."""
     return np.searchsorted(degrees.numpy(), np.arange(dim + 1), side="right")
 
 
@@ -219,12 +219,12 @@ def _parts(rows: int) -> Iterator[slice]:
 
 
 def _up(size: int) -> int:
-    """The next multiple of a cache line, in numbers."""
+    """Return the next multiple of a cache line, in numbers."""
     return -(-size // 16) * 16
 
 
 def _aligned_zeros(size: int) -> Singles:
-    """Zeros that start at a cache line."""
+    """Return zeros that start at a cache line."""
     raw = np.zeros(size + 16, dtype=np.float32)
     skip = -raw.ctypes.data // 4 % 16
     return raw[skip : skip + size]

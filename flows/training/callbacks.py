@@ -1,4 +1,4 @@
-"""Functions that a training calls between two steps."""
+"""Callbacks that training calls between two steps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ OnState = Callable[[Callable[[], FitState]], None]
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Functions of a caller, each of which may be missing.
+    """Callbacks of a caller, each of which may be missing.
 
     Attributes:
-        on_step: takes the steps that are done and how many there will be.
-        on_state: takes a function that gives the state of the training, until it returns.
-        interrupted: tells that the training is to end.
+        on_step: Takes the number of finished steps and their total.
+        on_state: Takes a function that returns the state of the training; valid until it returns.
+        interrupted: Returns True if the training is to end.
     """
 
     on_step: OnStep | None
@@ -24,7 +24,7 @@ class Callbacks:
     interrupted: Callable[[], bool] | None
 
     def step(self, done: int, total: int) -> None:
-        """Tell how many steps are done."""
+        """Report the number of finished steps."""
         if self.on_step is not None:
             self.on_step(done, total)
 
@@ -32,7 +32,7 @@ class Callbacks:
         """Offer the state of the training, or end it.
 
         Raises:
-            FitInterrupted: the training is to end.
+            FitInterrupted: The training is to end.
         """
         if self.interrupted is not None and self.interrupted():
             raise FitInterrupted(state())

@@ -1,4 +1,4 @@
-"""How well a flow describes rows that it was not trained on."""
+"""Evaluation of a flow on rows that it was not trained on."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,30 +14,32 @@ from flows.errors import FitError
 from flows.flow import Flow, Space
 from flows.training.robust import robust_mean
 
-# Rows computed at a time: on a processor the hidden units of a chunk should stay in its cache.
+# Number of rows computed at a time: on a processor the hidden units of a chunk should stay in its
+# cache.
 CPU_CHUNK_ROWS, GPU_CHUNK_ROWS = 512, 65_536
 
 
 @runtime_checkable
 class Chunked(Protocol):
-    """A table that does not need to be in memory as a whole."""
+    """Table that need not be in memory as a whole."""
 
     def __len__(self) -> int:
-        """How many rows it has."""
+        """Return the number of rows."""
 
     def chunks(self, chunk_rows: int) -> Iterator[Tensor]:
-        """All rows, at most so many at a time."""
+        """Yield all rows, in chunks of at most `chunk_rows`."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The log-likelihood of some rows.
+    """Log-likelihood of some rows.
 
     Attributes:
-        mean: the mean log density, in nats.
-        two_standard_errors: of the mean; NaN if there is one row only.
-        rows: how many.
-        robust_mean: the mean that single rows cannot ruin (`flows.training.robust`); without a bound, the
+        mean: Mean log density, in nats.
+        two_standard_errors: Two standard errors of the mean; NaN for a single row.
+        rows: Number of rows.
+        robust_mean: Mean that single rows cannot ruin (`flows.training.robust`); without a bound,
+            the
             mean.
     """
 
@@ -57,20 +59,20 @@ def evaluate(  # noqa: PLR0913  what is scored, how, and a callback
     row_loss_bound: float | None = None,
     on_chunk: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """The mean log density of rows with two standard errors, in evaluation mode.
+    """Return the mean log density of rows with two standard errors, in evaluation mode.
 
     Args:
-        flow: left in the mode that it was in.
-        x: the rows, on any device, or what gives them some at a time: features, then the columns
+        flow: Flow, left in the mode that it was in.
+        x: Rows on any device, or a table that yields them in chunks: features, then the columns
             of a context.
-        chunk_rows: rows computed at a time; None chooses by the device.
-        noise_seed: of uniform noise on discrete columns; None takes their values as they are.
+        chunk_rows: Number of rows computed at a time; None chooses by the device.
+        noise_seed: Seed of uniform noise on discrete columns; None takes their values as they are.
         space: `model` leaves the preprocessing out.
-        row_loss_bound: of the robust mean, as in `FitOptions`.
-        on_chunk: called after each chunk of rows.
+        row_loss_bound: Bound of the robust mean, as in `FitOptions`.
+        on_chunk: Callback after each chunk of rows.
 
     Raises:
-        FitError: there are no rows.
+        FitError: There are no rows.
     """
     if len(x) == 0:
         raise FitError("there are no rows to evaluate")
@@ -95,7 +97,7 @@ def evaluate(  # noqa: PLR0913  what is scored, how, and a callback
 
 
 def default_chunk_rows(flow: Flow) -> int:
-    """Return rows that are best computed at a time, where the flow is."""
+    """Return the best number of rows per chunk on the flow's device."""
     most = CPU_CHUNK_ROWS if flow.device.type == "cpu" else GPU_CHUNK_ROWS
     return fitting_rows(most, flow.row_bytes)
 
@@ -103,7 +105,7 @@ def default_chunk_rows(flow: Flow) -> int:
 def spread_table(
     flow: Flow, rows: Float[Tensor, "batch columns"], generator: torch.Generator
 ) -> Float[Tensor, "batch columns"]:
-    """Rows of a table with uniform noise on the discrete ones of their features."""
+    """Return rows of a table with uniform noise on their discrete features."""
     spread = flow.preprocessing.spread(rows[:, : flow.dim], generator=generator)
     if flow.context_dim == 0:
         return spread

@@ -1,4 +1,4 @@
-"""Maximum likelihood: a generator that yields one report an epoch and can resume."""
+"""Maximum likelihood training: a generator that yields one report per epoch and can resume."""
 
 import math
 import time
@@ -29,11 +29,11 @@ from flows.training.rows import Table, model_rows
 from flows.training.state import EpochReport, FitState, Json, StopReason
 from flows.training.weight_average import WeightAverage
 
-# A likelihood that is not finite stays so in the running sum: looking at it now and then, and at
-# the end of the epoch, finds it, without making a GPU wait for each batch.
+# A likelihood that is not finite stays so in the running sum: checking it now and then, and at the
+# end of the epoch, finds it without making a GPU wait for each batch.
 CHECK_EVERY = 16
 
-# How much smaller each step is after a restart.
+# Factor of the learning rate after a restart.
 RESTART_FACTOR = 0.1
 
 
@@ -48,34 +48,36 @@ def fit(  # noqa: PLR0913  what to train, how, from where, and three callbacks
     on_state: OnState | None = None,
     interrupted: Callable[[], bool] | None = None,
 ) -> Iterator[EpochReport]:
-    """Trains a flow by maximum likelihood with early stopping on the validation likelihood.
+    """Train a flow by maximum likelihood with early stopping on the validation likelihood.
 
-    Each epoch sees all rows once, in an order drawn from the seed and the epoch, spread as evenly
-    as can be over the fewest batches of at most `options.batch_size` rows: no batch is left with
-    a row or two, whose statistics would mean nothing. With the last report the flow holds the
+    Each epoch takes all rows once, in an order drawn from the seed and the epoch, spread as evenly
+    as possible over the fewest batches of at most `options.batch_size` rows: no batch is left with
+    one or two rows, whose statistics would mean nothing. After the last report the flow holds the
     weights and statistics of the best epoch and is in evaluation mode.
 
     Args:
-        flow: trained in place, on the device where it is.
-        train: rows in the data's units, features first, then the columns of a context. A tensor
-            is kept on that device, preprocessed; of a `MappedTable` a window at a time is.
-            Discrete columns get their noise, from the seed.
-        validation: rows in the data's units.
-        options: how to train.
-        state: a snapshot or an interruption of the same training, with the same rows and options.
-        on_batch: called after each batch with the batches done and those of the whole epoch, and
-            again and again with all of them while statistics and validation are computed.
-        on_state: called after each batch with a function that gives the state of the training
-            there; it may be called until this one returns.
-        interrupted: asked after each batch; if true, the training ends with `FitInterrupted`.
+        flow: Flow, trained in place on its device.
+        train: Rows in the data's units, features first, then the columns of a context. A tensor
+            is kept on that device, preprocessed; of a `MappedTable`, one window at a time.
+            Discrete columns get noise from the seed.
+        validation: Validation rows in the data's units.
+        options: Training options.
+        state: Snapshot or interruption of the same training, with the same rows and options.
+        on_batch: Called after each batch with the finished batches and those of the whole epoch,
+            and
+            repeatedly with all of them while statistics and validation are computed.
+        on_state: Called after each batch with a function that returns the state of the training
+            there; valid until the callback returns.
+        interrupted: Checked after each batch; if it returns True, the training ends with
+            `FitInterrupted`.
 
     Returns:
-        One report an epoch. The state after the last epoch gives that epoch's report once more.
+        One report per epoch. The state after the last epoch gives that epoch's report once more.
 
     Raises:
-        DivergedError: a likelihood is not finite.
-        FitError: rows, options or state do not fit the flow.
-        FitInterrupted: `interrupted` said so.
+        DivergedError: A likelihood is not finite.
+        FitError: Rows, options or state do not fit the flow.
+        FitInterrupted: The callback `interrupted` returned True.
     """
     fitter = _Fitter(flow, train, validation, options=options)
     return fitter.run(state, Callbacks(on_batch, on_state, interrupted))
@@ -83,20 +85,20 @@ def fit(  # noqa: PLR0913  what to train, how, from where, and three callbacks
 
 @dataclass
 class _Progress:
-    """The part of a training's state that is not tensors. Likelihoods are in the model's space.
+    """State of a training without its tensors. Likelihoods are in the model's space.
 
     Attributes:
-        epoch: the epoch that is being trained, or the last one that was.
-        batches: how many of its batches are done; 0 once it is evaluated.
-        total: the sum of the log densities of its rows so far.
-        train: the mean over the rows of the last epoch.
-        validation: the plain mean; None stands for -inf, which JSON lacks.
-        robust: the robust mean.
-        best_epoch: the epoch with the best robust mean.
-        best_validation: its plain mean.
-        best: its robust mean.
-        restarts: how often training went back to the best state.
-        restart_epoch: the epoch before that in which it diverged last.
+        epoch: Epoch that is being trained, or the last one that was.
+        batches: Number of finished batches of the epoch; 0 once it is evaluated.
+        total: Sum of the log densities of the epoch's rows so far.
+        train: Mean over the rows of the last epoch.
+        validation: Plain validation mean; None stands for -inf, which JSON lacks.
+        robust: Robust validation mean.
+        best_epoch: Epoch with the best robust mean.
+        best_validation: Plain mean of the best epoch.
+        best: Robust mean of the best epoch.
+        restarts: Number of times that training went back to the best state.
+        restart_epoch: Epoch before the one in which it diverged last.
     """
 
     epoch: int = 0
@@ -115,7 +117,7 @@ class _Progress:
 
 
 class _Fitter:
-    """One training."""
+    """Training run of one flow."""
 
     def __init__(self, flow: Flow, train: Table, validation: Table, *, options: FitOptions) -> None:
         self._flow = flow
@@ -133,7 +135,7 @@ class _Fitter:
         if options.compile:
             self._score = torch.compile(self._score, dynamic=False)  # type: ignore[method-assign]
         self._progress = _Progress()
-        # Before the first epoch is evaluated, the best that there is to go back to.
+        # Until the first epoch is evaluated, the initial state is the best one.
         self._best = _copies(flow.state_dict())
         self._started = 0.0
 
@@ -153,7 +155,7 @@ class _Fitter:
         yield self._report(lambda: last)
 
     def _run_epoch(self, callbacks: Callbacks) -> None:
-        """Trains and evaluates an epoch; if it diverges, once more from the best state."""
+        """Train and evaluate an epoch; if it diverges, once more from the best state."""
         while True:
             try:
                 with denormals_as_zero():
@@ -167,7 +169,7 @@ class _Fitter:
                 return
 
     def _restart(self) -> None:
-        """Goes back to the best state with nothing remembered of the steps that led nowhere."""
+        """Go back to the best state and forget the optimiser's moments."""
         progress = self._progress
         progress.epoch, progress.batches = progress.epoch - 1, 0
         progress.restarts, progress.restart_epoch = progress.restarts + 1, progress.epoch
@@ -177,7 +179,7 @@ class _Fitter:
             self._average.restart()
 
     def _train_epoch(self, callbacks: Callbacks) -> None:
-        """Trains what is left of an epoch, or of the time."""
+        """Train the rest of an epoch, or of the time limit."""
         progress, batches = self._progress, len(self._bounds) - 1
         if progress.batches == 0:
             progress.epoch += 1
@@ -206,7 +208,7 @@ class _Fitter:
         progress.rows_per_second = (rows - first) / max(time.monotonic() - began, 1e-9)
 
     def _step(self, rows: Tensor) -> Tensor:
-        """One step of the optimiser; returns the sum of the rows' log densities before it."""
+        """Take one optimiser step; return the sum of the rows' log densities before it."""
         self._optimiser.zero_grad()
         with self._products(len(rows), mixed=self._options.mixed_precision):
             scores = self._score(rows)
@@ -227,7 +229,7 @@ class _Fitter:
         return self._flow.log_prob_of_table(rows, space="model")
 
     def _evaluate_epoch(self, callbacks: Callbacks) -> None:
-        """Sets the exact statistics, scores the validation rows and keeps the best weights."""
+        """Set the exact statistics, score the validation rows and keep the best weights."""
         flow, progress, batches = self._flow, self._progress, len(self._bounds) - 1
         on_chunk = partial(callbacks.step, batches, batches)
         flow.eval()
@@ -270,7 +272,7 @@ class _Fitter:
         )
 
     def _stop_reason(self) -> StopReason | None:
-        """Why the epoch that was just evaluated is the last one."""
+        """Return the reason why the epoch that was just evaluated is the last one, if it is."""
         options, progress = self._options, self._progress
         stale = progress.epoch - max(progress.best_epoch, progress.restart_epoch)
         if options.patience is not None and stale >= options.patience:
@@ -315,7 +317,7 @@ class _Fitter:
         return snapshot
 
     def _state_within(self, total: Tensor) -> FitState:
-        """The state after some batches of an epoch, the log densities of which sum to `total`."""
+        """Return the state after some batches of an epoch, whose log densities sum to `total`."""
         self._progress.total = self._check_finite(total)
         self._progress.seconds = time.monotonic() - self._started
         return self._state()
@@ -329,7 +331,7 @@ class _Fitter:
         return FitState(tensors, {"progress": asdict(self._progress), **self._identity()})
 
     def _identity(self) -> dict[str, Json]:
-        """What a state must share with the training that it is for."""
+        """Return the properties that a state must share with the training that resumes it."""
         return {
             "rows": len(self._train),
             "batches": len(self._bounds) - 1,

@@ -1,4 +1,4 @@
-"""The optimisers of `torch.optim`, and their moments as named tensors."""
+"""Optimisers of `torch.optim`, and their moments as named tensors."""
 
 from collections.abc import Callable, Iterable
 
@@ -22,7 +22,7 @@ def make_optimiser(
     learning_rate: float,
     weight_decay: float = 0.0,
 ) -> torch.optim.Optimizer:
-    """The chosen optimiser, fused where torch has a kernel for it."""
+    """Return the chosen optimiser, fused where torch has a kernel for it."""
     chosen = list(parameters)
     fused = chosen[0].device.type == "cpu" or name != "adagrad"
     return _CLASSES[name](
@@ -34,7 +34,7 @@ def make_optimiser(
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Copies of what the optimiser remembers of each parameter, named `index/moment`."""
+    """Return a copy of the optimiser's state of each parameter, named `index/moment`."""
     return {
         f"{index}/{name}": value.clone()
         for index, moments in optimiser.state_dict()["state"].items()
@@ -44,7 +44,7 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Gives an optimiser what another one of its kind, for the same parameters, remembered."""
+    """Load the state of another optimiser of its kind, for the same parameters."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, _, name = key.partition("/")
@@ -54,6 +54,6 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tenso
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Changes the learning rate from the next step on."""
+    """Change the learning rate from the next step on."""
     for group in optimiser.param_groups:
         group["lr"] = learning_rate

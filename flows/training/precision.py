@@ -1,4 +1,4 @@
-"""How the arithmetic of training steps is done: precision, library, and numbers near zero."""
+"""Arithmetic of training steps: precision, matrix library, and denormal numbers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,25 +6,26 @@ from functools import cache
 
 import torch
 
-# Multiplications from which on oneDNN's products are faster than MKL's.
+# Number of multiplications from which on oneDNN's products are faster than MKL's.
 _LARGE = 2**22
 _FINE = 2.0**-12  # lost when 1 + this is rounded to bfloat16, kept in float32
 
 
 @contextmanager
 def products(*, mixed: bool, device: torch.device, multiplications: int) -> Iterator[None]:
-    """Chooses how float32 matrices are multiplied, in the whole process.
+    """Choose the precision of float32 matrix products, in the whole process.
 
     What torch calls medium precision may round factors: on CUDA to TF32. On processors it hands
-    the products to oneDNN, which rounds to bfloat16 only where there are units for it (AMX), and
-    otherwise computes in float32 as MKL does, without the preference that MKL has for processors
-    of its maker: on one of AMD with AVX-512 in less than half of the time. So large products go
-    there whenever nothing is lost.
+    the products to oneDNN, which rounds to bfloat16 only if the processor has units for it (AMX),
+    and
+    otherwise computes in float32 as MKL does, without the preference that MKL has for Intel's
+    processors: on one of AMD with AVX-512 it takes less than half of the time. So large products go
+    to oneDNN whenever nothing is lost.
 
     Args:
-        mixed: rounding is allowed.
-        device: where the matrices are.
-        multiplications: in the largest of the products.
+        mixed: True if rounding is allowed.
+        device: Device of the matrices.
+        multiplications: Number of multiplications in the largest of the products.
     """
     lossless = device.type == "cpu" and multiplications >= _LARGE and medium_is_exact()
     if not (mixed or lossless):
@@ -40,7 +41,7 @@ def products(*, mixed: bool, device: torch.device, multiplications: int) -> Iter
 
 @cache
 def medium_is_exact() -> bool:
-    """Whether products of medium precision are computed in float32 on this processor."""
+    """Return True if products of medium precision are computed in float32 on this processor."""
     rows, size = 128, 256
     factor = torch.full((rows, size), 1 + _FINE)
     before = torch.get_float32_matmul_precision()
@@ -54,11 +55,11 @@ def medium_is_exact() -> bool:
 
 @contextmanager
 def denormals_as_zero() -> Iterator[None]:
-    """Takes float32 numbers below 1.2e-38 for zero, in this thread and those that it begins.
+    """Flush float32 denormals (below 1.2e-38) to zero, in this thread and those that it starts.
 
-    Weight decay leads the weights that no gradient holds towards zero, and Adam's averages of
-    their gradients after them. Processors of Intel take a hundred times longer for such numbers
-    than for others: epochs that took five minutes come to take fifteen.
+    Weight decay pulls weights without a gradient towards zero, and Adam's averages of
+    their gradients after them. Intel processors take a hundred times longer for denormals
+    than for other numbers: epochs of five minutes come to take fifteen.
     """
     if _takes_denormals_for_zero() or not torch.set_flush_denormal(True):
         yield

@@ -1,4 +1,4 @@
-"""Losses of single rows that cannot outweigh those of all others."""
+"""Robust losses: single rows cannot outweigh all others."""
 
 import math
 
@@ -6,15 +6,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# A spread below this, in nats, counts as this: rows that all fit equally well have no outliers.
+# Least spread, in nats: rows that all fit equally well have no outliers.
 LEAST_SPREAD = 1.0
 
-# The share of rows that a robust mean leaves out, and how many rows there must be for one to go.
+# Share of rows that a robust mean leaves out, and the number of rows from which on one is left out.
 TRIMMED, LEAST_ROWS = 0.01, 20
 
 
 def robust_mean(log_probs: Float[Tensor, " rows"], bound: float) -> float:
-    """The mean log density without the worst 1 % of the rows, the others' losses bounded.
+    """Return the mean log density without the worst 1 % of the rows, the others' losses bounded.
 
     Trimming alone is ruined by a few more wild rows than it leaves out; bounded losses alone move
     with the spread that they are measured in, which shows where one row in a few dozen is wild.
@@ -27,7 +27,7 @@ def robust_mean(log_probs: Float[Tensor, " rows"], bound: float) -> float:
 
 
 def bound_losses(losses: Float[Tensor, " rows"], bound: float) -> Float[Tensor, " rows"]:
-    """Losses that grow like a logarithm beyond a fence, with the slope 1 at it.
+    """Return losses that grow like a logarithm beyond a fence, with slope 1 at it.
 
     The fence is `bound` spreads above the median, the spread being the distance between the
     quartiles: a quarter of the rows, however far off, cannot move it far. Beyond the fence f a
@@ -35,9 +35,9 @@ def bound_losses(losses: Float[Tensor, " rows"], bound: float) -> Float[Tensor, 
     by 1 + (l - f) / s. Fence and spread count as constants.
 
     Args:
-        losses: negative log densities, in nats. An infinite one counts as the largest number; NaN
+        losses: Negative log densities, in nats. An infinite one counts as the largest number; NaN
             stays NaN, and so does infinity once it is the median.
-        bound: above 0.
+        bound: Distance of the fence from the median in spreads, above 0.
     """
     ordered = losses.detach().sort().values
     low, middle, high = (ordered[len(ordered) * quarter // 4] for quarter in (1, 2, 3))

@@ -1,4 +1,4 @@
-"""The rows of a training in the space of the model: in memory, or read from a file in blocks."""
+"""Training rows in the space of the model: in memory, or read from a file in blocks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -16,21 +16,21 @@ from flows.errors import FitError
 from flows.flow import Flow
 
 COPY_ROWS = 65_536
-# Rows of a mapped table that are read at a time, and share a generator of noise.
+# Number of rows of a mapped table that are read at a time, and share a noise generator.
 BLOCK_ROWS = 4096
-# An epoch of a mapped table is a random order of its blocks, taken in windows of so many, whose
-# rows are in a random order.
+# An epoch of a mapped table is a random order of its blocks, taken in windows of this number, whose
+# rows are in random order.
 WINDOW_BLOCKS = 64
 
 
 @dataclass(frozen=True, eq=False)
 class MappedTable:
-    """Some rows and columns of an array, which is memory-mapped from a file.
+    """Selection of rows and columns of a memory-mapped array.
 
     Attributes:
-        array: all rows and columns, float32 or float64.
-        rows: numbers of those that count, rising, so that neighbours lie together in the file.
-        columns: numbers of those that count, in the order wanted.
+        array: Array with all rows and columns, float32 or float64.
+        rows: Ascending numbers of the selected rows, so that neighbours lie together in the file.
+        columns: Numbers of the selected columns, in the order wanted.
     """
 
     array: NDArray[Any]
@@ -42,24 +42,24 @@ class MappedTable:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """Numbers of rows and columns."""
         return len(self.rows), len(self.columns)
 
     def chunks(self, chunk_rows: int) -> Iterator[Float[Tensor, "rows columns"]]:
-        """The rows, some at a time, in memory."""
+        """Yield the rows in memory, in chunks of at most `chunk_rows`."""
         for start in range(0, len(self), chunk_rows):
             yield self.read(self.rows[start : start + chunk_rows])
 
     def select(self, columns: slice) -> "MappedTable":
-        """Some of the columns."""
+        """Return the table with some of the columns."""
         return MappedTable(self.array, self.rows, self.columns[columns])
 
     def sample(self, most: int) -> Float[Tensor, "rows columns"]:
-        """At most so many rows, evenly spread."""
+        """Return at most `most` rows, evenly spread."""
         return self.read(self.rows[:: max(1, -(-len(self) // most))])
 
     def read(self, rows: NDArray[np.integer[Any]]) -> Float[Tensor, "rows columns"]:
-        """Rows by their numbers in the array."""
+        """Return rows by their numbers in the array."""
         return torch.from_numpy(self.array[rows][:, self.columns])
 
 
@@ -67,10 +67,11 @@ Table = Tensor | MappedTable
 
 
 class ModelRows(ABC):
-    """A table as the transform of a flow takes it: preprocessed, with noise on discrete columns.
+    """Table as the transform of a flow takes it: preprocessed, with noise on discrete columns.
 
     Attributes:
-        constant: what a mean log density of the model's space lacks to one in the data's units.
+        constant: Difference of a mean log density in the data's units from one in the model's
+            space.
     """
 
     constant: float
@@ -80,36 +81,36 @@ class ModelRows(ABC):
 
     @abstractmethod
     def draw_noise(self, *numbers: int) -> None:
-        """Draws the noise anew, from these numbers alone."""
+        """Draw the noise anew, from these numbers alone."""
 
     @abstractmethod
     def order(self, *numbers: int) -> None:
-        """Puts the rows that `batch` takes into another order, from these numbers alone."""
+        """Reorder the rows that `batch` takes, from these numbers alone."""
 
     @abstractmethod
     def batch(self, start: int, stop: int) -> Float[Tensor, "rows columns"]:
-        """Rows from `start` to before `stop` of that order."""
+        """Return the rows from `start` to `stop` - 1 of that order."""
 
     @abstractmethod
     def chunks(self, chunk_rows: int) -> Iterator[Float[Tensor, "rows columns"]]:
-        """All rows in the table's order, some at a time."""
+        """Yield all rows in the table's order, in chunks of at most `chunk_rows`."""
 
     @abstractmethod
     def set_statistics(self, *, chunk_rows: int, on_chunk: Callable[[], None]) -> None:
-        """Gives every batch norm of kind `dataset` the exact statistics of these rows."""
+        """Set the exact statistics of these rows in every batch norm of kind `dataset`."""
 
 
 def model_rows(flow: Flow, table: Table, *, seed: int, name: str) -> ModelRows:
-    """The rows of a table, with the noise of the seed.
+    """Return the rows of a table, with the noise of the seed.
 
     Args:
-        flow: whose preprocessing is applied, on whose device.
-        table: features in the data's units, then the columns of a context.
-        seed: of the noise.
-        name: of the rows, for errors.
+        flow: Flow that gives the preprocessing and the device.
+        table: Features in the data's units, then the columns of a context.
+        seed: Seed of the noise.
+        name: Name of the rows in error messages.
 
     Raises:
-        FitError: the rows are no such table, or not finite.
+        FitError: The rows are no such table, or not finite.
     """
     columns = flow.dim + flow.context_dim
     if len(table.shape) != 2 or table.shape[1] != columns or len(table) == 0:
@@ -120,7 +121,7 @@ def model_rows(flow: Flow, table: Table, *, seed: int, name: str) -> ModelRows:
 
 
 class _ResidentRows(ModelRows):
-    """All rows, converted, on the flow's device."""
+    """Preprocessed rows in memory, on the flow's device."""
 
     def __init__(self, flow: Flow, table: Tensor, *, seed: int, name: str) -> None:
         self._flow, self._table, self._name = flow, table, name
@@ -217,7 +218,7 @@ class _MappedRows(ModelRows):
         return -(-len(self) // BLOCK_ROWS)
 
     def _block(self, index: int) -> tuple[Tensor, float]:
-        """Converted rows, and the sum of their log-determinants."""
+        """Return the converted rows of a block, and the sum of their log-determinants."""
         rows = self._table.read(self._table.rows[index * BLOCK_ROWS : (index + 1) * BLOCK_ROWS])
         noise = generator_of(*self._noise, index)
         return _converted(self._flow, rows, noise, name=self._name)
@@ -236,7 +237,7 @@ class _MappedRows(ModelRows):
 
 
 def generator_of(*numbers: int) -> torch.Generator:
-    """A generator on the CPU that depends on these numbers alone."""
+    """Return a generator on the CPU that is seeded by these numbers alone."""
     mixed = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(mixed[0]))
 
@@ -244,7 +245,7 @@ def generator_of(*numbers: int) -> torch.Generator:
 def _converted(
     flow: Flow, rows: Tensor, noise: torch.Generator, *, name: str
 ) -> tuple[Tensor, float]:
-    """Rows as the transform takes them, and the sum of the preprocessing's log-determinants."""
+    """Return rows in the model's space, and the sum of the preprocessing's log-determinants."""
     placed = rows.to(flow.device)
     spread = flow.preprocessing.spread(placed[:, : flow.dim], generator=noise)
     features, log_det = flow.preprocessing.inverse(spread)

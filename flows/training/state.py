@@ -1,4 +1,4 @@
-"""Everything that training needs to go on where it stopped."""
+"""State and reports of a training that can be resumed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,11 +13,11 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 @dataclass(frozen=True, eq=False)
 class FitState:
-    """A training, stopped at the end of an epoch or between two batches.
+    """State of a training at the end of an epoch or between two batches.
 
     Attributes:
-        tensors: weights, statistics and the optimiser's moments, now and at the best epoch.
-        meta: the rest, as JSON: no value in it is NaN or infinite.
+        tensors: Weights, statistics and the optimiser's moments, now and at the best epoch.
+        meta: Rest of the state as JSON, without NaN or infinity.
     """
 
     tensors: dict[str, Tensor]
@@ -25,7 +25,7 @@ class FitState:
 
     @property
     def step(self) -> int:
-        """Steps of the optimiser so far; orders the states of one training."""
+        """Optimiser steps so far; they order the states of one training."""
         if "iteration" in self._progress:
             return self.counted("iteration")
         batches, within = self.meta["batches"], self.counted("batches")
@@ -35,7 +35,7 @@ class FitState:
 
     @property
     def seconds(self) -> float:
-        """Training time so far."""
+        """Training time so far, in seconds."""
         return float(self._number("seconds"))
 
     def counted(self, what: str) -> int:
@@ -57,10 +57,10 @@ class FitState:
 
 
 class FitInterrupted(FlowError):  # noqa: N818  a request that was honoured, not a fault
-    """Training stopped between two batches because its caller asked for it.
+    """Interruption of a training between two batches at its caller's request.
 
     Attributes:
-        state: where to go on; the resumed training equals an undisturbed one bit for bit.
+        state: State to resume from; the resumed training equals an undisturbed one bit for bit.
     """
 
     def __init__(self, state: FitState) -> None:
@@ -73,21 +73,22 @@ StopReason = Literal["patience", "max_epochs", "max_seconds"]
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What one epoch gave. Log-likelihoods are means over rows, in nats, in the data's units.
+    """Report of one epoch. Log-likelihoods are means over rows, in nats, in the data's units.
 
     Attributes:
-        epoch: counted from 1.
-        train_log_likelihood: the mean over the epoch's batches, each before its own step.
-        validation_log_likelihood: after the epoch, in evaluation mode; -inf if the density of a row
-            is 0.
-        robust_validation_log_likelihood: a mean that single rows cannot ruin (`flows.training.robust`),
-            which is what early stopping watches; without `row_loss_bound` the plain one.
-        best_epoch: the epoch with the best robust validation likelihood so far.
-        best_validation_log_likelihood: its plain validation likelihood.
-        rows_per_second: of the epoch's training, evaluation left out.
-        seconds: since the training began, earlier runs of a resumed one included.
-        restarts: how often the training has gone back to its best state, as it had diverged.
-        stop_reason: why this epoch is the last one; None if it is not.
+        epoch: Number of the epoch, counted from 1.
+        train_log_likelihood: Mean over the epoch's batches, each before its own step.
+        validation_log_likelihood: Validation mean after the epoch, in evaluation mode; -inf if the
+            density of a row is 0.
+        robust_validation_log_likelihood: Mean that single rows cannot ruin
+            (`flows.training.robust`),
+            used for early stopping; without `row_loss_bound` the plain mean.
+        best_epoch: Epoch with the best robust validation likelihood so far.
+        best_validation_log_likelihood: Plain validation likelihood of the best epoch.
+        rows_per_second: Training speed of the epoch, without evaluation.
+        seconds: Time since the training began, earlier runs of a resumed one included.
+        restarts: Number of times that the training went back to its best state after divergence.
+        stop_reason: Reason why this epoch is the last one; None if it is not.
     """
 
     epoch: int
@@ -103,9 +104,9 @@ class EpochReport:
     _state: Callable[[], FitState] = field(repr=False, compare=False)
 
     def snapshot(self) -> FitState:
-        """Where training can go on from after this epoch.
+        """Return the state from which training can resume after this epoch.
 
         Raises:
-            FlowError: training has already gone on.
+            FlowError: Training has already gone on.
         """
         return self._state()

@@ -1,4 +1,4 @@
-"""A moving average of weights, which generalises better than any of the weights it averages."""
+"""Moving average of weights, which generalises better than any of the weights it averages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """An exponential moving average of the weights of a flow (Polyak and Juditsky 1992).
+    """Exponential moving average of the weights of a flow (Polyak and Juditsky 1992).
 
     average <- d average + (1 - d) weights after each step, with d = min(decay, (1 + n)/(10 + n))
     at step n: the first weights are soon forgotten.
@@ -21,19 +21,19 @@ class WeightAverage:
         self.restart()
 
     def restart(self) -> None:
-        """Begins anew at the present weights."""
+        """Restart the average at the present weights."""
         self._average = {name: weight.detach().clone() for name, weight in self._weights.items()}
 
     @torch.no_grad()
     def follow(self, step: int) -> None:
-        """Takes in the weights after a step, counted from 1."""
+        """Update the average with the weights after a step, counted from 1."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, weight in self._weights.items():
             self._average[name].lerp_(weight, 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Puts the average in the place of the weights for a while."""
+        """Replace the weights by the average for the duration of the context."""
         self._swap()
         try:
             yield
@@ -41,11 +41,11 @@ class WeightAverage:
             self._swap()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Copies of the average, by the names of the weights."""
+        """Return a copy of the average, by the names of the weights."""
         return {name: value.clone() for name, value in self._average.items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Goes on from what `tensors` gave."""
+        """Restore the average from `tensors`."""
         for name, average in self._average.items():
             average.copy_(tensors[name])
 

@@ -1,4 +1,4 @@
-"""How close a variational approximation is to its target."""
+"""Diagnostics of how close a variational approximation is to its target."""
 
 import copy
 import math
@@ -15,16 +15,16 @@ from flows.flow import Flow, base_noise
 from flows.training.evaluate import default_chunk_rows
 from flows.variational.targets import ConditionalTarget, Target, Window
 
-# The fewest weights that a tail is fitted to, and how strongly the fit is drawn towards 0.5.
+# Fewest weights that a tail is fitted to, and how strongly the fit is drawn towards 0.5.
 LEAST_TAIL, PRIOR_SIZE = 5, 10
 
 # Logarithms of weights that differ by less are equal up to rounding.
 EQUAL_WITHIN = 1e-9
 
-# Below these k the verdicts are `good` and `ok`.
+# Thresholds of k below which the verdicts are `good` and `ok`.
 GOOD_BELOW, OK_BELOW = 0.5, 0.7
 
-# Grid points of each axis, by dimension.
+# Number of grid points of each axis, by dimension.
 POINTS = {1: 4000, 2: 400}
 
 Verdict = Literal["good", "ok", "unreliable"]
@@ -32,20 +32,21 @@ Verdict = Literal["good", "ok", "unreliable"]
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What the importance weights w = p(z) / q(z) of samples of q say. Every number is finite.
+    """Diagnostics from the importance weights w = p(z) / q(z) of samples of q. All are finite.
 
     Attributes:
-        samples: how many.
-        non_finite: samples whose log density is not finite. Their weight counts as 0 in the
-            evidence; the ELBO is then that of q restricted to the rest, a bound still.
-        elbo: the mean of log w, in nats.
-        elbo_standard_error: of that mean.
-        log_evidence: log of the mean of w: the log of the target's normaliser.
-        log_evidence_standard_error: by the delta method.
-        effective_sample_size: (sum w)^2 / sum w^2, between 1 and `samples`.
-        pareto_k: the shape of the tail of w; None if there are too few samples to tell.
-        verdict: `good` below 0.5, `ok` below 0.7, else `unreliable`.
-        explanation: the verdict in a sentence.
+        samples: Number of samples.
+        non_finite: Number of samples whose log density is not finite. Their weight counts as 0 in
+            the
+            evidence; the ELBO is then that of q restricted to the rest, which is still a bound.
+        elbo: Mean of log w, in nats.
+        elbo_standard_error: Standard error of that mean, in nats.
+        log_evidence: Log of the mean of w, an estimate of the log normaliser of the target.
+        log_evidence_standard_error: Standard error by the delta method.
+        effective_sample_size: Effective sample size (sum w)^2 / sum w^2, between 1 and `samples`.
+        pareto_k: Shape of the tail of w; None if there are too few samples.
+        verdict: Verdict by `pareto_k`: `good` below 0.5, `ok` below 0.7, else `unreliable`.
+        explanation: Verdict in a sentence.
     """
 
     samples: int
@@ -62,14 +63,14 @@ class Diagnostics:
 
 @dataclass(frozen=True)
 class QuadratureKl:
-    """KL(q || p) with both densities normalised on a window.
+    """Divergence KL(q || p) with both densities normalised on a window.
 
     Attributes:
-        kl: in nats.
-        mass_inside: the share of q inside the window.
-        log_evidence: log of the target's integral over the window.
-        window: that window.
-        points: grid points of each axis.
+        kl: KL divergence, in nats.
+        mass_inside: Share of q inside the window.
+        log_evidence: Log of the target's integral over the window.
+        window: Window of the grid.
+        points: Number of grid points of each axis.
     """
 
     kl: float
@@ -87,19 +88,19 @@ def diagnose(
     seed: int,
     context: Float[Tensor, " context_dim"] | None = None,
 ) -> Diagnostics:
-    """Diagnostics from fresh samples of the flow; log q of a sample comes with the sample.
+    """Return diagnostics from fresh samples of the flow.
 
     Everything is computed in float64, in evaluation mode.
 
     Args:
-        flow: q; left as it is.
-        target: p.
-        samples: how many to draw.
-        seed: of the samples.
-        context: of a conditional target, the one that is looked at.
+        flow: Approximation q; left as it is.
+        target: Target p, unnormalised.
+        samples: Number of samples to draw.
+        seed: Seed of the samples.
+        context: Context at which a conditional target is diagnosed.
 
     Raises:
-        FitError: fewer than 2 samples, none with a finite log density, no context for a
+        FitError: Fewer than 2 samples, none with a finite log density, no context for a
             conditional target, or a density that does not map noise to rows.
     """
     if not flow.has_noise:
@@ -118,10 +119,10 @@ def diagnose(
 
 
 def importance_diagnostics(log_weights: Float[Tensor, " samples"]) -> Diagnostics:
-    """The same from log w of each sample.
+    """Return the diagnostics from log w of each sample.
 
     Raises:
-        FitError: fewer than 2 samples, or none that is finite.
+        FitError: Fewer than 2 samples, or none that is finite.
     """
     samples = len(log_weights)
     log_weights = log_weights.double().cpu()
@@ -149,15 +150,15 @@ def importance_diagnostics(log_weights: Float[Tensor, " samples"]) -> Diagnostic
 
 
 def pareto_k(log_weights: Float[Tensor, " samples"]) -> float | None:
-    """The shape k of a generalised Pareto distribution fitted to the largest weights.
+    """Return the shape k of a generalised Pareto distribution fitted to the largest weights.
 
     Vehtari et al. 2024 (Pareto smoothed importance sampling): the tail are the min(S / 5, 3 sqrt S)
     largest of S weights, beyond the next smaller one. The fit is that of Zhang and Stephens 2009,
-    drawn towards 0.5 by as much as 10 more observations would. Moments of the weights of the order
+    drawn towards 0.5 by as much as 10 more observations would. Moments of the weights of order
     1 / k and above are infinite.
 
     Returns:
-        k; 0 if the largest weights are equal up to rounding; None if fewer than `LEAST_TAIL` of them are
+        k; 0 if the largest weights are equal up to rounding; None if fewer than `LEAST_TAIL` are
         larger than the rest in float64.
     """
     samples = len(log_weights)
@@ -176,20 +177,20 @@ def pareto_k(log_weights: Float[Tensor, " samples"]) -> float | None:
 def quadrature_kl(
     flow: Flow, target: Target, *, window: Window | None = None, points: int | None = None
 ) -> QuadratureKl:
-    """KL(q || p) by the midpoint rule in 1 or 2 dimensions; needs the flow's density of a grid.
+    """Compute KL(q || p) by the midpoint rule in 1 or 2 dimensions.
 
-    Computed in float64, in evaluation mode. A point at which the flow's density is not a number
-    counts as one of density 0. Where q has mass and p has none, the KL divergence is infinite.
+    Computed in float64, in evaluation mode. Grid points at which the flow's density is NaN
+    count as density 0. Where q has mass and p has none, the KL divergence is infinite.
 
     Args:
-        flow: q; left as it is.
-        target: p.
-        window: where; the target's own by default.
-        points: of each axis; `POINTS` by default.
+        flow: Approximation q with a density on a grid; left as it is.
+        target: Target p, unnormalised.
+        window: Window to integrate over; the target's own by default.
+        points: Number of grid points of each axis; `POINTS` by default.
 
     Raises:
-        FitError: more than 2 dimensions, no window or one of other dimensions, no points, or a
-            density that vanishes or is not a number on the window.
+        FitError: More than 2 dimensions, no window or one of other dimensions, no points, or a
+            density that vanishes or is NaN on the window.
     """
     window = window or target.window
     if window is None or target.dim not in POINTS or target.dim != flow.dim:
@@ -222,7 +223,7 @@ def _log_density(target: Target | ConditionalTarget, z: Tensor, context: Tensor 
 
 
 def _log_densities(flow: Flow, target: Target, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Log q and log p of every row."""
+    """Return log q and log p of every row."""
     found = []
     with torch.no_grad():
         for rows in torch.split(z, default_chunk_rows(flow)):
@@ -233,7 +234,7 @@ def _log_densities(flow: Flow, target: Target, z: Tensor) -> tuple[Tensor, Tenso
 
 
 def _midpoints(window: Window, points: int) -> tuple[Tensor, float]:
-    """The middles of the cells of a regular grid, and the log of a cell's volume."""
+    """Return the midpoints of the cells of a regular grid, and the log of a cell's volume."""
     axes, log_volume = [], 0.0
     for low, high in zip(window.lower, window.upper, strict=True):
         step = (high - low) / points
@@ -243,7 +244,7 @@ def _midpoints(window: Window, points: int) -> tuple[Tensor, float]:
 
 
 def _pareto_shape(excess: Tensor) -> float:
-    """Zhang and Stephens 2009, section 4: a posterior mean of b = -k / sigma over a grid of it."""
+    """Return a posterior mean of k over a grid of b = -k / sigma (Zhang and Stephens 2009, 4)."""
     n = len(excess)
     size = 30 + int(math.sqrt(n))
     quartile, greatest = excess[int(n / 4 + 0.5) - 1], excess[-1]
@@ -276,5 +277,5 @@ def _judge(shape: float | None) -> tuple[Verdict, str]:
 
 
 def _exact(flow: Flow) -> Flow:
-    """A copy in float64 and evaluation mode."""
+    """Return a copy in float64 and evaluation mode."""
     return copy.deepcopy(flow).double().eval()

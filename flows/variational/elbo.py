@@ -27,28 +27,29 @@ from flows.variational.targets import ConditionalTarget, Target
 
 VariationalStopReason = Literal["patience", "max_iterations", "max_seconds"]
 
-# Iterations in a row without a step after which training is given up.
+# Number of consecutive iterations without a step after which training is given up.
 FAILURES_ALLOWED = 100
 
-# A log density beyond this counts as not finite: its square would not be.
+# Log densities beyond this count as not finite: their squares would not be.
 LARGEST = 1e100
 
 
 @dataclass(frozen=True)
 class VariationalReport:
-    """What the iterations since the last report gave. The ELBO is in nats, never annealed.
+    """Report of the iterations since the last report. The ELBO is in nats, never annealed.
 
     Attributes:
-        iteration: the last one, counted from 1.
-        elbo: the mean over the samples of these iterations, each before its own step.
-        elbo_standard_error: of that mean.
-        skipped: samples left out because their log density or its gradient was not finite. The
-            ELBO is then that of q restricted to the rest, a bound still.
-        best_iteration: the iteration of the report with the best ELBO so far.
-        best_elbo: its ELBO.
-        samples_per_second: of these iterations.
-        seconds: since the training began, earlier runs of a resumed one included.
-        stop_reason: why this report is the last one; None if it is not.
+        iteration: Last iteration, counted from 1.
+        elbo: Mean over the samples of these iterations, each before its own step.
+        elbo_standard_error: Standard error of that mean.
+        skipped: Number of samples left out because their log density or its gradient was not
+            finite.
+            The ELBO is then that of q restricted to the rest, which is still a bound.
+        best_iteration: Iteration of the report with the best ELBO so far.
+        best_elbo: Best ELBO so far.
+        samples_per_second: Training speed of these iterations.
+        seconds: Time since the training began, earlier runs of a resumed one included.
+        stop_reason: Reason why this report is the last one; None if it is not.
     """
 
     iteration: int
@@ -63,10 +64,10 @@ class VariationalReport:
     _state: Callable[[], FitState] = field(repr=False, compare=False)
 
     def snapshot(self) -> FitState:
-        """Where training can go on from after this report.
+        """Return the state from which training can resume after this report.
 
         Raises:
-            FlowError: training has already gone on.
+            FlowError: Training has already gone on.
         """
         return self._state()
 
@@ -81,7 +82,7 @@ def fit_variational(  # noqa: PLR0913  what to train, how, from where, and three
     on_state: OnState | None = None,
     interrupted: Callable[[], bool] | None = None,
 ) -> Iterator[VariationalReport]:
-    """Trains a flow q towards a target p by maximising the ELBO, the mean of log p(z) - log q(z).
+    """Train a flow q towards a target p by maximising the ELBO, the mean of log p(z) - log q(z).
 
     z = f(u) for standard Gaussian u, so log q(z) = log N(u) - log|det dz/du| needs no inverse, and
     gradients pass through z (Rezende and Mohamed 2015, equation 15). The noise of an iteration
@@ -92,28 +93,31 @@ def fit_variational(  # noqa: PLR0913  what to train, how, from where, and three
     makes no step; after `FAILURES_ALLOWED` of them in a row, or a report without a step, training
     is given up.
 
-    With the last report the flow holds the weights of the best report and is in evaluation mode,
-    in which it is trained, too: its forward direction uses the stored numbers of a batch norm.
+    After the last report the flow holds the weights of the best report and is in evaluation mode.
+    It is also trained in that mode: its forward direction uses the stored statistics of a batch
+    norm.
 
     Args:
-        flow: trained in place, on the device where it is.
-        target: of as many dimensions as the flow; a `ConditionalTarget` gives every sample a
-            context of its own, and the ELBO is a mean over contexts, too.
-        options: how to train.
-        state: a snapshot or an interruption of the same training.
-        on_step: called after each iteration with the iterations done and `max_iterations`.
-        on_state: called after each iteration with a function that gives the state of the training
-            there; it may be called until this one returns.
-        interrupted: asked after each iteration; if true, training ends with `FitInterrupted`.
+        flow: Flow q, trained in place on its device.
+        target: Target of as many dimensions as the flow; a `ConditionalTarget` gives every sample
+            its
+            own context, and the ELBO is a mean over contexts, too.
+        options: Training options.
+        state: Snapshot or interruption of the same training.
+        on_step: Called after each iteration with the finished iterations and `max_iterations`.
+        on_state: Called after each iteration with a function that returns the state of the training
+            there; valid until the callback returns.
+        interrupted: Checked after each iteration; if it returns True, training ends with
+            `FitInterrupted`.
 
     Returns:
         One report every `options.report_every` iterations. The state after the last report gives
         that report once more.
 
     Raises:
-        ElboDivergedError: the ELBO stopped being finite and did not recover.
-        FitError: target, options or state do not fit the flow.
-        FitInterrupted: `interrupted` said so.
+        ElboDivergedError: The ELBO stopped being finite and did not recover.
+        FitError: Target, options or state do not fit the flow.
+        FitInterrupted: The callback `interrupted` returned True.
     """
     callbacks = Callbacks(on_step, on_state, interrupted)
     return _Trainer(flow, target, options=options).run(state, callbacks)
@@ -121,17 +125,17 @@ def fit_variational(  # noqa: PLR0913  what to train, how, from where, and three
 
 @dataclass
 class _Progress:
-    """The part of a training's state that is not tensors.
+    """State of a training without its tensors.
 
     Attributes:
-        iteration: the last one that was done.
-        window: how many iterations were done since the last report; 0 once that is made.
-        steps: how many of these made a step.
-        count: the samples of these iterations that were not left out.
-        mean: of their log p - log q.
-        squares: the sum of the squared distances from that mean.
-        failures: the last iterations in a row that made no step.
-        stale: reports since the best one.
+        iteration: Last finished iteration.
+        window: Number of iterations since the last report; 0 once that is made.
+        steps: Number of these iterations that made a step.
+        count: Number of samples of these iterations that were not left out.
+        mean: Mean of their log p - log q.
+        squares: Sum of the squared distances from that mean.
+        failures: Number of the last consecutive iterations without a step.
+        stale: Number of reports since the best one.
     """
 
     iteration: int = 0
@@ -150,11 +154,11 @@ class _Progress:
 
     @property
     def elbo(self) -> float:
-        """The ELBO of q restricted to where samples are not left out: a bound, whatever is left out."""
+        """ELBO of q restricted to the samples that are not left out, always a bound."""
         return self.mean + math.log(self.count / (self.count + self.skipped))
 
     def add(self, values: Tensor, *, skipped: int) -> None:
-        """Counts the samples of one iteration (the parallel algorithm of Chan et al. 1979)."""
+        """Add the samples of one iteration (the parallel algorithm of Chan et al. 1979)."""
         self.skipped += skipped
         if len(values) == 0:
             return
@@ -167,7 +171,7 @@ class _Progress:
 
 
 class _Trainer:
-    """One training."""
+    """Training run of one flow towards one target."""
 
     def __init__(
         self, flow: Flow, target: Target | ConditionalTarget, *, options: VariationalOptions
@@ -209,7 +213,7 @@ class _Trainer:
         yield self._report(lambda: last)
 
     def _train_window(self, callbacks: Callbacks) -> None:
-        """Trains what is left until the next report, or of the time."""
+        """Train until the next report, or the time limit."""
         progress, limit = self._progress, self._options.max_iterations
         if progress.window == 0:
             progress.steps = progress.count = progress.skipped = 0
@@ -232,7 +236,7 @@ class _Trainer:
         return ends or progress.iteration >= options.max_iterations or self._out_of_time()
 
     def _iterate(self, iteration: int) -> None:
-        """Counts a batch of samples and makes a step, if the batch allows one."""
+        """Draw and count a batch of samples and take a step, if the batch allows one."""
         progress = self._progress
         generator = self._generator(iteration)
         u = base_noise(self._options.batch_size, self._flow.dim, generator=generator)
@@ -264,9 +268,9 @@ class _Trainer:
     def _target_at(
         self, z: Tensor, context: Tensor | None, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """The target's log density in float64, and its gradient in z, row by row.
+        """Return the target's log density in float64, and its gradient in z, row by row.
 
-        The flow's weights get their gradients from these rows. So one that is not finite can be
+        The flow's weights get their gradients from these rows, so that a non-finite one can be
         left out, where a common graph would spread it to all weights.
         """
         rows = z.detach().double().requires_grad_()
@@ -281,7 +285,7 @@ class _Trainer:
         return value.detach().to(z.device, torch.float64), slope.to(z.dtype)
 
     def _step(self, outputs: tuple[Tensor, Tensor], grads: tuple[Tensor, Tensor]) -> bool:
-        """One step of the optimiser, unless the gradient is not finite."""
+        """Take one optimiser step, if the gradient is finite; return True if it was taken."""
         self._optimiser.zero_grad()
         torch.autograd.backward(outputs, grads)
         limit = self._options.max_gradient_norm or math.inf
@@ -293,7 +297,7 @@ class _Trainer:
         return True
 
     def _close_window(self) -> None:
-        """Keeps the weights if they are the best; while the target is annealed the last ones are."""
+        """Keep the weights if they are the best; while the target is annealed the last ones are."""
         progress = self._progress
         if progress.steps == 0:
             raise ElboDivergedError(progress.iteration)
@@ -323,7 +327,7 @@ class _Trainer:
         )
 
     def _stop_reason(self) -> VariationalStopReason | None:
-        """Why the report that is being made is the last one."""
+        """Return the reason why the report that is being made is the last one, if it is."""
         options, progress = self._options, self._progress
         if options.patience is not None and progress.stale >= options.patience:
             return "patience"
@@ -350,7 +354,7 @@ class _Trainer:
         return snapshot
 
     def _state_within(self) -> FitState:
-        """The state between two reports."""
+        """Return the state between two reports."""
         self._progress.seconds = time.monotonic() - self._started
         return self._state()
 
@@ -361,7 +365,7 @@ class _Trainer:
         return FitState(tensors, {"progress": asdict(self._progress), **self._identity()})
 
     def _identity(self) -> dict[str, Json]:
-        """What a state must share with the training that it is for."""
+        """Return the properties that a state must share with the training that resumes it."""
         return {
             "batch_size": self._options.batch_size,
             "optimiser": self._options.optimiser,

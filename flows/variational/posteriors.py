@@ -15,7 +15,7 @@ from flows.bijections.base import LOG_TWO_PI
 from flows.errors import FitError
 from flows.variational.targets import Target
 
-# Numbers that a chunk of rows, or its product with samples, may have.
+# Most values of a chunk of rows, or of its product with samples.
 CHUNK_SIZE = 2**22
 
 NEWTON_STEPS, NEWTON_TOLERANCE = 100, 1e-9
@@ -23,12 +23,12 @@ NEWTON_STEPS, NEWTON_TOLERANCE = 100, 1e-9
 
 @dataclass(frozen=True, eq=False)
 class GaussianPosterior:
-    """A posterior in closed form, in float64.
+    """Posterior in closed form, in float64.
 
     Attributes:
-        mean: of the coefficients.
-        covariance: of the coefficients.
-        log_evidence: log of the density of y given x, the coefficients integrated out.
+        mean: Mean of the coefficients.
+        covariance: Covariance of the coefficients.
+        log_evidence: Log density of y given x, the coefficients integrated out.
     """
 
     mean: Float[Tensor, " dim"]
@@ -37,10 +37,10 @@ class GaussianPosterior:
 
 
 class LinearRegression(Target):
-    """y = intercept + x . slopes + noise_scale * standard Gaussian noise.
+    """Linear regression y = intercept + x . slopes + noise_scale * standard Gaussian noise.
 
     The coordinates are the intercept and the slopes, all with the prior N(0, prior_scale^2). The
-    rows are reduced once to a triangular factor, so a density costs O(dim^2), exactly:
+    rows are reduced once to a triangular factor, so that an exact density costs O(dim^2):
     with the QR factorisation (X, y) = Q R, |y - X z|^2 is |R (-z, 1)|^2.
     """
 
@@ -53,17 +53,17 @@ class LinearRegression(Target):
         prior_scale: float = 10.0,
         columns: Sequence[str] | None = None,
     ) -> None:
-        """Reduces the rows.
+        """Reduce the rows to a triangular factor.
 
         Args:
-            x: the regressors, without the intercept's column.
-            y: the responses.
-            noise_scale: the known standard deviation of the noise.
-            prior_scale: the standard deviation of each coefficient before the data.
-            columns: names of the regressors; x1, x2, ... by default.
+            x: Regressors, without the intercept's column.
+            y: Responses, one per row.
+            noise_scale: Known standard deviation of the noise.
+            prior_scale: Prior standard deviation of each coefficient.
+            columns: Names of the regressors; x1, x2, ... by default.
 
         Raises:
-            FitError: rows, scales or names that do not fit.
+            FitError: Rows, scales or names that do not fit.
         """
         self.names = _check_regression(x, y, columns)
         self.dim = len(self.names)
@@ -74,7 +74,7 @@ class LinearRegression(Target):
         self._factor = _triangular_factor(x, y)
 
     def log_density(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
-        """Log prior plus log likelihood of all rows, in float64."""
+        """Return log prior plus log likelihood of all rows, in float64."""
         z = z.to(self._factor)
         residuals = self._factor[:, -1] - z @ self._factor[:, :-1].t()
         squares = (residuals / self._noise_scale).square().sum(dim=1)
@@ -82,7 +82,7 @@ class LinearRegression(Target):
         return _log_prior(z, self._prior_scale) - 0.5 * squares - constant
 
     def posterior(self) -> GaussianPosterior:
-        """The exact posterior and the log evidence (Bishop 2006, section 3.5)."""
+        """Return the exact posterior and the log evidence (Bishop 2006, section 3.5)."""
         weights = self._factor / self._noise_scale
         prior = torch.eye(self.dim, dtype=weights.dtype, device=weights.device) / self._prior_scale
         prior = F.pad(prior, (0, 1))
@@ -96,19 +96,19 @@ class LinearRegression(Target):
         return GaussianPosterior(mean, covariance, log_evidence)
 
     def starting_point(self) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
-        """The posterior's means and standard deviations: where a flow may start (`standardise`)."""
+        """Return mean and deviations of the posterior, to initialise a flow (`standardise`)."""
         posterior = self.posterior()
         return posterior.mean, posterior.covariance.diagonal().sqrt()
 
 
 class LogisticRegression(Target):
-    """P(y = 1) = sigmoid(intercept + x . slopes), coefficients with the prior N(0, prior_scale^2).
+    """Logistic regression P(y = 1) = sigmoid(intercept + x . slopes), prior N(0, prior_scale^2).
 
     A density and its gradient are computed together, rows in chunks, so that memory does not
     grow with the rows; there is no second derivative.
 
     Attributes:
-        rows: how many there are.
+        rows: Number of rows.
     """
 
     def __init__(
@@ -120,17 +120,17 @@ class LogisticRegression(Target):
         batch_rows: int | None = None,
         columns: Sequence[str] | None = None,
     ) -> None:
-        """Checks the rows and keeps a copy in float64, on the device where they are.
+        """Check the rows and keep a copy in float64, on their device.
 
         Args:
-            x: the regressors, without the intercept's column.
-            y: 0 or 1 each.
-            prior_scale: the standard deviation of each coefficient before the data.
-            batch_rows: rows drawn, with replacement, for each estimate in training; None takes all.
-            columns: names of the regressors; x1, x2, ... by default.
+            x: Regressors, without the intercept's column.
+            y: Responses, 0 or 1 each.
+            prior_scale: Prior standard deviation of each coefficient.
+            batch_rows: Rows drawn, with replacement, for each estimate in training; None takes all.
+            columns: Names of the regressors; x1, x2, ... by default.
 
         Raises:
-            FitError: rows, scales or names that do not fit.
+            FitError: Rows, scales or names that do not fit.
         """
         self.names = _check_regression(x, y, columns)
         if not bool(((y == 0) | (y == 1)).all()):
@@ -146,14 +146,14 @@ class LogisticRegression(Target):
         self._y = y.double()
 
     def log_density(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
-        """Log prior plus log likelihood of all rows, in float64 and bounded memory."""
+        """Return log prior plus log likelihood of all rows, in float64 and bounded memory."""
         z = z.to(self._x)
         return _log_prior(z, self._prior_scale) + _log_likelihood(z, self._x, self._y)
 
     def estimate(
         self, z: Float[Tensor, "batch dim"], *, generator: torch.Generator
     ) -> Float[Tensor, " batch"]:
-        """The same from `batch_rows` rows, their likelihood scaled up to all rows."""
+        """Return an estimate from `batch_rows` rows, their likelihood scaled up to all rows."""
         if self._batch_rows is None:
             return self.log_density(z)
         z = z.to(self._x)
@@ -163,9 +163,9 @@ class LogisticRegression(Target):
         return _log_prior(z, self._prior_scale) + part * (len(self._y) / self._batch_rows)
 
     def starting_point(self) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
-        """Mode and standard deviations of the Laplace approximation (`standardise`).
+        """Return mode and standard deviations of the Laplace approximation (`standardise`).
 
-        Newton's method with step halving; the log density is concave.
+        Computed by Newton's method with step halving; the log density is concave.
         """
         z = self._x.new_zeros(self.dim)
         for _ in range(NEWTON_STEPS):
@@ -178,7 +178,7 @@ class LogisticRegression(Target):
         return z, torch.linalg.inv(self._derivatives(z)[1]).diagonal().sqrt()
 
     def _line_search(self, z: Tensor, step: Tensor, gain: float) -> Tensor:
-        """The first of z + step, z + step / 2, ... that rises as much as a concave function must."""
+        """Return the first of z + step, z + step / 2, ... that rises as concavity requires."""
         shares = 0.5 ** torch.arange(30, dtype=z.dtype, device=z.device)
         candidates = z + shares[:, None] * step
         rise = self.log_density(candidates) - self.log_density(z[None])
@@ -186,7 +186,7 @@ class LogisticRegression(Target):
         return z if len(enough) == 0 else candidates[int(enough[0])]
 
     def _derivatives(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient and minus the second derivative of the log density."""
+        """Return the gradient and minus the second derivative of the log density."""
         gradient = -z / self._prior_scale**2
         precision = torch.eye(self.dim, dtype=z.dtype, device=z.device) / self._prior_scale**2
         for rows, y in _chunks(self._x, self._y, CHUNK_SIZE // self.dim):
@@ -233,7 +233,7 @@ def _log_prior(z: Tensor, scale: float) -> Tensor:
 
 
 def _triangular_factor(x: Tensor, y: Tensor) -> Tensor:
-    """R of the QR factorisation of (1, x, y), rows in chunks, in float64."""
+    """Return R of the QR factorisation of (1, x, y), rows in chunks, in float64."""
     width = x.shape[1] + 2
     factor = x.new_zeros(0, width, dtype=torch.float64)
     for rows, responses in _chunks(x, y, max(CHUNK_SIZE // width, width)):
@@ -248,7 +248,7 @@ def _chunks(x: Tensor, y: Tensor, rows: int) -> list[tuple[Tensor, Tensor]]:
 
 
 def _check_regression(x: Tensor, y: Tensor, columns: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of the coefficients."""
+    """Check the rows and return the names of the coefficients."""
     if x.ndim != 2 or y.ndim != 1 or len(x) != len(y) or len(y) == 0:
         raise FitError("a regression needs a table of regressors and as many responses, not empty")
     if not bool(torch.isfinite(x).all() and torch.isfinite(y).all()):

@@ -1,4 +1,4 @@
-"""Targets of variational inference: unnormalised log densities, and five known ones."""
+"""Targets of variational inference: unnormalised log densities, and five known potentials."""
 
 import math
 from abc import ABC, abstractmethod
@@ -12,17 +12,17 @@ from torch.nn import functional as F
 
 from flows.errors import FitError
 
-# Outside the window of a potential that does not decay, the density falls off with this scale.
+# Scale of the fall-off outside the window of a potential that does not decay.
 WALL_SCALE = 0.1
 
 
 @dataclass(frozen=True)
 class Window:
-    """A box, one interval a coordinate: where densities are normalised and compared.
+    """Box, one interval per coordinate, on which densities are normalised and compared.
 
     Attributes:
-        lower: the least value of each coordinate.
-        upper: the greatest value of each coordinate.
+        lower: Least value of each coordinate.
+        upper: Greatest value of each coordinate.
     """
 
     lower: tuple[float, ...]
@@ -38,17 +38,17 @@ class Window:
 
     @staticmethod
     def square(reach: float) -> "Window":
-        """[-reach, reach] in two dimensions."""
+        """Return the window [-reach, reach] in two dimensions."""
         return Window((-reach, -reach), (reach, reach))
 
 
 class Target(ABC):
-    """An unnormalised density p over rows z.
+    """Unnormalised density p over rows z.
 
     Attributes:
-        dim: coordinates of a row.
-        names: of the coordinates.
-        window: where a KL divergence is computed by quadrature; None if there is no such place.
+        dim: Number of coordinates of a row.
+        names: Names of the coordinates.
+        window: Window on which a KL divergence is computed by quadrature; None if there is none.
     """
 
     dim: int
@@ -57,9 +57,9 @@ class Target(ABC):
 
     @abstractmethod
     def log_density(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
-        """Log p of each row up to a constant, in nats, differentiable in z.
+        """Return log p of each row up to a constant, in nats, differentiable in z.
 
-        A row's value depends on that row alone. Where p is 0 it is -inf.
+        The value of a row depends on that row alone. Where p is 0 it is -inf.
         """
 
     def estimate(
@@ -68,26 +68,26 @@ class Target(ABC):
         *,
         generator: torch.Generator,
     ) -> Float[Tensor, " batch"]:
-        """What training maximises: `log_density`, or an unbiased estimate of it.
+        """Return the training objective: `log_density`, or an unbiased estimate of it.
 
         Args:
-            z: rows.
-            generator: of everything that is drawn, on the CPU.
+            z: Rows of coordinates.
+            generator: Random generator on the CPU.
         """
         return self.log_density(z)
 
 
 class ConditionalTarget(ABC):
-    """An unnormalised density over rows z for every context c: amortised inference.
+    """Unnormalised density over rows z for every context c: amortised inference.
 
     A flow with a context learns q(z | c) for all contexts at once, on average over those that are
     drawn. For a model of data c with latent variables z, the density is the joint one, and its
     normaliser the evidence of c.
 
     Attributes:
-        dim: coordinates of a row.
-        context_dim: numbers of a context.
-        names: of the coordinates.
+        dim: Number of coordinates of a row.
+        context_dim: Number of values of a context.
+        names: Names of the coordinates.
     """
 
     dim: int
@@ -98,37 +98,37 @@ class ConditionalTarget(ABC):
     def log_density(
         self, z: Float[Tensor, "batch dim"], context: Float[Tensor, "batch context_dim"]
     ) -> Float[Tensor, " batch"]:
-        """Log p of each row given its context up to a constant, as that of `Target`."""
+        """Return log p of each row given its context up to a constant, in nats."""
 
     @abstractmethod
     def sample_context(
         self, n: int, *, generator: torch.Generator
     ) -> Float[Tensor, "batch context_dim"]:
-        """Contexts to train on.
+        """Draw contexts to train on.
 
         Args:
-            n: how many.
-            generator: of everything that is drawn, on the CPU.
+            n: Number of contexts.
+            generator: Random generator on the CPU.
         """
 
 
 class Potential(Target):
-    """One of `POTENTIALS`: log p(z) = -U(z) in two dimensions.
+    """Named potential of `POTENTIALS`: log p(z) = -U(z) in two dimensions.
 
     U1 to U4 are those of Rezende and Mohamed 2015, table 1 (with the square that the printed w2
-    lacks), U5 a wider ring. U2 to U4 do not decay along z1, so that no density exists on the
-    plane: there a Gaussian wall of scale `WALL_SCALE` stands outside the window, and U holds as
-    it is inside. The window is [-4, 4]^2, of U5 [-6, 6]^2.
+    lacks), U5 is a wider ring. U2 to U4 do not decay along z1, so that they have no density on the
+    plane: a Gaussian wall of scale `WALL_SCALE` stands outside the window, and U is unchanged
+    inside. The window is [-4, 4]^2, for U5 [-6, 6]^2.
     """
 
     dim = 2
     names = ("z1", "z2")
 
     def __init__(self, name: str) -> None:
-        """Chooses one.
+        """Choose a potential by its name.
 
         Raises:
-            FitError: there is none of that name.
+            FitError: There is none of that name.
         """
         if name not in POTENTIALS:
             raise FitError(f"the potential must be one of {', '.join(POTENTIALS)}")
@@ -137,7 +137,7 @@ class Potential(Target):
         self._reach = reach
 
     def log_density(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
-        """-U of each row, and the wall."""
+        """Return -U of each row, and the wall."""
         value = self._negative(*z.unbind(dim=1))
         if not self._walled:
             return value
@@ -146,7 +146,7 @@ class Potential(Target):
 
 
 def _ring(radius: float, offset_scale: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """Minus U1 or U5: a ring, brighter around (2, 0) and (-2, 0)."""
+    """Return minus U1 or U5: a ring, brighter around (2, 0) and (-2, 0)."""
 
     def negative(z1: Tensor, z2: Tensor) -> Tensor:
         around = torch.logaddexp(_bell((z1 - 2) / offset_scale), _bell((z1 + 2) / offset_scale))
@@ -156,19 +156,19 @@ def _ring(radius: float, offset_scale: float) -> Callable[[Tensor, Tensor], Tens
 
 
 def _wave(z1: Tensor, z2: Tensor) -> Tensor:
-    """Minus U2."""
+    """Return minus U2."""
     return _bell((z2 - _w1(z1)) / 0.4)
 
 
 def _split_wave(z1: Tensor, z2: Tensor) -> Tensor:
-    """Minus U3."""
+    """Return minus U3."""
     from_wave = z2 - _w1(z1)
     w2 = 3 * torch.exp(_bell((z1 - 1) / 0.6))
     return torch.logaddexp(_bell(from_wave / 0.35), _bell((from_wave + w2) / 0.35))
 
 
 def _forked_wave(z1: Tensor, z2: Tensor) -> Tensor:
-    """Minus U4."""
+    """Return minus U4."""
     from_wave = z2 - _w1(z1)
     w3 = 3 * torch.sigmoid((z1 - 1) / 0.3)
     return torch.logaddexp(_bell(from_wave / 0.4), _bell((from_wave + w3) / 0.35))
