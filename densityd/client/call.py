@@ -1,4 +1,4 @@
-"""A request before it is sent and its answer once it is here: data, the same for both clients."""
+"""Requests and responses as data, the same for both clients."""
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -16,41 +16,41 @@ ARROW = "application/vnd.apache.arrow.stream"
 EVENTS = "text/event-stream"
 
 LONG_S = 900.0
-"""For answers that only begin once much work is done: parsing an upload, scoring a file."""
+"""Read timeout for responses that begin late: parsing an upload, scoring a file."""
 
 _Result = TypeVar("_Result")
 
 
 class Retry(Enum):
-    """When a request may be sent again without being carried out twice."""
+    """The failures after which a request may be sent again without being carried out twice."""
 
-    ALWAYS = "however it failed"
+    ALWAYS = "after any failure"
     REFUSED = "when it never arrived, or the service said that it did nothing"
 
 
 @dataclass(frozen=True)
 class Body:
-    """What a request carries.
+    """The body of a request.
 
     Args:
-        pieces: begins anew each time that it is called, so that the body can be sent again.
-        size: bytes of the whole; None: not known before all is sent.
-        media_type: what it is.
+        chunks: Returns a new iterator at each call, so that the body can be sent again.
+        size: Bytes in total; None if that is only known once all are sent.
+        media_type: Value of `Content-Type`.
     """
 
-    pieces: Callable[[], Iterator[bytes]]
+    chunks: Callable[[], Iterator[bytes]]
     size: int | None
     media_type: str
 
     @classmethod
     def of(cls, data: bytes, media_type: str) -> "Body":
-        """A body that is in memory."""
+        """Return a body that is in memory."""
         return cls(lambda: iter((data,)), len(data), media_type)
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came back and was no error."""
+class Response:
+    """A response whose body has been read."""
 
     status: int
     headers: Mapping[str, str]
@@ -59,22 +59,22 @@ class Answer:
 
 @dataclass(frozen=True)
 class Call(Generic[_Result]):
-    """A request and how its answer is read.
+    """A request, and the function that reads its response.
 
     Args:
-        method: of HTTP.
-        path: below the service's URL, already quoted.
-        parse: makes the result of the answer; streamed answers are not parsed.
-        params: of the query; None leaves one out.
-        headers: further ones.
-        body: what it carries.
-        retry: when it may be sent again.
-        read_timeout_s: longest silence of the service; None for the client's own.
+        method: HTTP method.
+        path: Path below the service's URL, already quoted.
+        parse: Makes the result from the response; a streamed response is not parsed.
+        params: Parameters of the query; those that are None are left out.
+        headers: Headers beside those of every request.
+        body: Body, if there is one.
+        retry: Failures after which the request may be sent again.
+        read_timeout_s: Longest silence of the service in seconds; None for the client's own.
     """
 
     method: str
     path: str
-    parse: Callable[[Answer], _Result]
+    parse: Callable[[Response], _Result]
     params: Mapping[str, str | int | None] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Body | None = None
@@ -87,34 +87,34 @@ class Call(Generic[_Result]):
         return {name: str(value) for name, value in self.params.items() if value is not None}
 
 
-def json_of(content: bytes) -> dict[str, object]:
-    """An object of JSON.
+def parse_json(content: bytes) -> dict[str, object]:
+    """Return the JSON object in a response.
 
     Raises:
-        UnexpectedAnswerError: it is something else.
+        UnexpectedAnswerError: The content is something else.
     """
     try:
         value = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise UnexpectedAnswerError("the answer is not JSON; is this a densityd?") from error
+        raise UnexpectedAnswerError("the response is not JSON; is this a densityd?") from error
     if not isinstance(value, dict):
-        raise UnexpectedAnswerError("the answer is not an object of JSON; is this a densityd?")
+        raise UnexpectedAnswerError("the response is not a JSON object; is this a densityd?")
     return value
 
 
-def json_body(value: Mapping[str, object]) -> Body:
-    """A body of JSON, NumPy's numbers and arrays included; what is not finite becomes null.
+def encode_json(value: Mapping[str, object]) -> Body:
+    """Return a JSON body; NumPy numbers and arrays are encoded, NaN and infinity become null.
 
     Raises:
-        TypeError: there is something in it that JSON does not have.
+        TypeError: A value has no JSON form.
     """
     return Body.of(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), JSON)
 
 
-def nothing(_answer: Answer) -> None:
-    """There is nothing to read in the answer."""
+def ignore(_response: Response) -> None:
+    """Ignore the response."""
 
 
 def new_key() -> str:
-    """A string that nobody has used before, for `Idempotency-Key` and `X-Request-ID`."""
+    """Return a unique string, for `Idempotency-Key` and `X-Request-ID`."""
     return uuid.uuid4().hex

@@ -1,15 +1,15 @@
-"""What can go wrong between a caller and the service."""
+"""Errors of the client."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
 class ClientError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """The base of all errors of this package."""
 
 
 class TransportError(ClientError):
-    """There is no whole answer. Whether the service did what it was asked to is not known."""
+    """There is no complete response; the service may or may not have carried out the request."""
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(f"{url}: {reason}")
@@ -18,29 +18,29 @@ class TransportError(ClientError):
 
 
 class UnreachableError(TransportError):
-    """Nothing answers at the address; nothing was asked for."""
+    """No connection can be made; the request was not sent."""
 
 
 class TimedOutError(TransportError):
-    """The service takes too long."""
+    """The service takes too long to respond."""
 
 
 class UnexpectedAnswerError(ClientError):
-    """The answer is not one of this service, or of a version that this client does not know."""
+    """The response is not of this service, or of a version that this client does not know."""
 
 
 class FileFormatError(ClientError, ValueError):
-    """The end of a file's name tells no format that the service knows."""
+    """The suffix of a file's name is of no known format."""
 
 
 @dataclass(frozen=True)
 class FieldProblem:
-    """Where in a request something is wrong, and what.
+    """An error in one field of a request.
 
     Args:
-        detail: what it must be.
+        detail: Requirement that the field does not meet.
         pointer: JSON pointer into the body.
-        parameter: instead of a pointer, the name of a path, query or header parameter.
+        parameter: Name of a path, query or header parameter, instead of a pointer.
     """
 
     detail: str
@@ -49,7 +49,7 @@ class FieldProblem:
 
     @property
     def field(self) -> str:
-        """The place in words: `optimisation.batch_size`; empty for the body as a whole."""
+        """The name of the field, such as `optimisation.batch_size`; empty for the whole body."""
         if self.parameter is not None:
             return self.parameter
         parts = (self.pointer or "").split("/")[1:]
@@ -58,17 +58,17 @@ class FieldProblem:
 
 @dataclass(frozen=True)
 class Problem:
-    """An answer of `application/problem+json` (RFC 9457).
+    """A response of `application/problem+json` (RFC 9457).
 
     Args:
-        status: of the HTTP answer.
-        type: stable, for programs: `/problems/dimension-mismatch`.
-        title: what kind of problem it is.
-        detail: what happened this time.
-        errors: the fields that are wrong.
-        members: the further members of this type of problem, such as a limit.
-        request_id: finds the request in the service's log.
-        retry_after_s: when the service suggests another try.
+        status: HTTP status.
+        type: Stable identifier for programs, such as `/problems/dimension-mismatch`.
+        title: Name of the type of problem.
+        detail: Description of this occurrence.
+        errors: Errors in single fields.
+        members: Further members of this type of problem, such as a limit.
+        request_id: Id of the request in the service's log.
+        retry_after_s: Seconds after which the service suggests another attempt.
     """
 
     status: int
@@ -82,25 +82,25 @@ class Problem:
 
 
 class ApiError(ClientError):
-    """The service refused a request, and says why.
+    """The service refused a request.
 
     Attributes:
-        problem: all that it says.
+        problem: The whole response.
     """
 
     def __init__(self, problem: Problem) -> None:
-        where = "; ".join(
+        fields = "; ".join(
             f"{error.field}: {error.detail}" if error.field else error.detail
             for error in problem.errors
             if error.detail != problem.detail
         )
-        text = " ".join(part for part in (problem.detail, where) if part)
+        text = " ".join(part for part in (problem.detail, fields) if part)
         super().__init__(f"{problem.title} ({problem.status}): {text}")
         self.problem = problem
 
     @property
     def status(self) -> int:
-        """The status of the HTTP answer."""
+        """The HTTP status."""
         return self.problem.status
 
     @property
@@ -110,20 +110,20 @@ class ApiError(ClientError):
 
     @property
     def title(self) -> str:
-        """What kind of problem it is."""
+        """The name of the type of problem."""
         return self.problem.title
 
     @property
     def detail(self) -> str:
-        """What happened this time."""
+        """The description of this occurrence."""
         return self.problem.detail
 
     @property
     def errors(self) -> Sequence[FieldProblem]:
-        """The fields that are wrong."""
+        """The errors in single fields."""
         return self.problem.errors
 
     @property
     def request_id(self) -> str | None:
-        """Finds the request in the service's log."""
+        """The id of the request in the service's log."""
         return self.problem.request_id

@@ -1,25 +1,25 @@
-"""What may be chosen when a job is started: the bodies of the API, as typed dictionaries.
+"""Options of uploads and jobs, as typed dictionaries.
 
-Whatever is left out is chosen by the service, and the accepted job shows the choice.
+Options that are left out are chosen by the service; the accepted job has all of them.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 Space = Literal["data", "model"]
-"""Of rows: the data's own units, or as the flow sees them after preprocessing."""
+"""Space of rows: the units of the data, or those of the flow after preprocessing."""
 
 PlotKind = Literal["learning-curve", "marginals", "pairs", "density", "noise", "images"]
-"""What a picture of a version shows."""
+"""Kind of plot of a version."""
 
 PictureFormat = Literal["png", "svg"]
-"""The format of a picture."""
+"""Format of a plot."""
 
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
 class Split(TypedDict, total=False):
-    """How rows become training, validation and test rows."""
+    """The split of the rows into training, validation and test rows."""
 
     train: float
     validation: float
@@ -31,7 +31,7 @@ class Split(TypedDict, total=False):
 
 
 class TrainingOptions(TypedDict, total=False):
-    """A training, beyond the names of the model and the dataset.
+    """The options of a training.
 
     `flow` has the fields of one family (`{"family": "maf", "layers": 5}`), `optimisation` those of
     `POST /v1/jobs/training`.
@@ -46,25 +46,25 @@ class TrainingOptions(TypedDict, total=False):
 
 
 class VariationalOptions(TypedDict, total=False):
-    """A fit to a density that is known up to a constant, beyond the model's name and the target."""
+    """The options of a fit to a density that is known up to a constant."""
 
     flow: Mapping[str, Any] | None
     optimisation: Mapping[str, Any]
 
 
 Output = Literal["parquet", "csv", "npy"]
-"""The format of a bulk job's file."""
+"""Format of the file of a bulk job."""
 
 
 class ScoringOptions(TypedDict, total=False):
-    """A scoring in bulk, beyond the model and the dataset."""
+    """The options of a scoring job."""
 
     output: Output
     include_rows: bool
 
 
 class SamplingOptions(TypedDict, total=False):
-    """A sampling in bulk, beyond the model and the number of rows."""
+    """The options of a sampling job."""
 
     seed: int | None
     output: Output
@@ -72,7 +72,7 @@ class SamplingOptions(TypedDict, total=False):
 
 
 class UploadOptions(TypedDict, total=False):
-    """How an uploaded table is read and what becomes of its gaps."""
+    """The options of an upload: the format of a CSV file, and the treatment of gaps."""
 
     header: bool
     delimiter: str
@@ -81,7 +81,7 @@ class UploadOptions(TypedDict, total=False):
 
 
 class JobFilters(TypedDict, total=False):
-    """Which jobs to list."""
+    """The filters of a list of jobs."""
 
     state: JobState
     kind: str

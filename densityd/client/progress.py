@@ -1,4 +1,4 @@
-"""The progress of a job, for the person at a terminal."""
+"""The progress of a job at a terminal."""
 
 from types import TracebackType
 from typing import Self
@@ -11,14 +11,15 @@ from densityd.client.records import Job
 
 
 class ProgressBar:
-    """A bar with the epoch, the validation log-likelihood and the time left.
+    """A progress bar with the epoch, the validation log-likelihood and the time left.
 
     Example:
         with ProgressBar() as bar:
             client.jobs.wait(job.id, on_progress=bar)
 
     Args:
-        console: where to; None: standard error. Where that is no terminal, nothing is shown.
+        console: Console to write to; None for standard error. Nothing is shown if it is not a
+            terminal.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -46,17 +47,17 @@ class ProgressBar:
         self._bar.stop()
 
     def __call__(self, job: Job) -> None:
-        """Show a job as it stands."""
+        """Show the current state of a job."""
         fraction = 1.0 if job.state == "succeeded" else 0.0
         if job.progress is not None and not job.final:
             fraction = job.progress.fraction
-        # What the service says is text, never the bar's markup.
-        description = Text(describe(job)).markup
+        # The service's text is not the bar's markup.
+        description = Text(describe_progress(job)).markup
         self._bar.update(self._task, completed=fraction, description=description, state=job.state)
 
 
-def describe(job: Job) -> str:
-    """What a job has reached, in a few words."""
+def describe_progress(job: Job) -> str:
+    """Return the progress of a job in a few words."""
     parts = []
     metrics = job.metrics or {}
     if (epoch := metrics.get("epoch")) is not None:
@@ -70,12 +71,12 @@ def describe(job: Job) -> str:
     if isinstance(elbo := metrics.get("elbo"), float | int):
         parts.append(f"ELBO {elbo:.3f} nats")
     if job.progress is not None and job.progress.eta_seconds is not None and not job.final:
-        parts.append(f"about {duration(job.progress.eta_seconds)} left")
+        parts.append(f"about {format_duration(job.progress.eta_seconds)} left")
     return ", ".join(parts)
 
 
-def duration(seconds: float) -> str:
-    """A time that a person grasps: `47 s`, `3 min 20 s`, `2 h 5 min`."""
+def format_duration(seconds: float) -> str:
+    """Return a duration for people: `47 s`, `3 min 20 s`, `2 h 5 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,27 +1,27 @@
-"""What the service answers, as objects; fields that a newer service adds are kept as they come."""
+"""Responses of the service as objects; fields that a newer service adds are kept."""
 
 from datetime import datetime
 from typing import Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from densityd.client.call import Answer, json_of
+from densityd.client.call import Response, parse_json
 from densityd.client.errors import UnexpectedAnswerError
 
 
 class Record(BaseModel):
-    """Anything that the service tells about."""
+    """The base of all responses."""
 
     model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
 
     @classmethod
-    def of(cls, answer: Answer) -> Self:
-        """Read an answer.
+    def of(cls, response: Response) -> Self:
+        """Read a response.
 
         Raises:
-            UnexpectedAnswerError: it is none of these.
+            UnexpectedAnswerError: The response has another form.
         """
-        return cls.read(json_of(answer.content))
+        return cls.read(parse_json(response.content))
 
     @classmethod
     def read(cls, content: object) -> Self:
@@ -32,7 +32,7 @@ class Record(BaseModel):
             name, first = cls.__name__, error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"]))
             raise UnexpectedAnswerError(
-                f"the answer is no {name}: {place}: {first['msg']}; is this a densityd?"
+                f"the response is not a {name}: {place}: {first['msg']}; is this a densityd?"
             ) from error
 
 
@@ -49,7 +49,7 @@ class Column(Record):
 
 
 class TableWarning(Record):
-    """Something to know about a dataset that was accepted."""
+    """A warning about an accepted dataset."""
 
     code: str
     column: str | None
@@ -57,7 +57,7 @@ class TableWarning(Record):
 
 
 class DatasetSummary(Record):
-    """A table that was uploaded, as lists have it: without its columns."""
+    """An uploaded table, without its columns."""
 
     id: str
     name: str | None
@@ -69,14 +69,14 @@ class DatasetSummary(Record):
 
 
 class Dataset(DatasetSummary):
-    """A table that was uploaded."""
+    """An uploaded table."""
 
     columns: list[Column]
     warnings: list[TableWarning]
 
 
 class Progress(Record):
-    """How far a job is."""
+    """The progress of a job."""
 
     epoch: int | None = None
     max_epochs: int | None = None
@@ -89,14 +89,14 @@ class Progress(Record):
 
 
 class JobModel(Record):
-    """The model that a job makes; it has a version once the job has succeeded."""
+    """The model of a job; it has a version once the job has succeeded."""
 
     name: str | None
     version: int | None
 
 
 class JobResult(Record):
-    """The file that a scoring or a sampling made."""
+    """The file of a scoring or sampling job."""
 
     url: str
     media_type: str
@@ -106,14 +106,14 @@ class JobResult(Record):
 
 
 class JobError(Record):
-    """Why a job failed."""
+    """The error of a failed job."""
 
     code: str
     detail: str
 
 
 class JobSummary(Record):
-    """A job, as lists have it: without its request."""
+    """A job, without its request."""
 
     id: str
     kind: str
@@ -134,12 +134,12 @@ class JobSummary(Record):
 
     @property
     def final(self) -> bool:
-        """Whether it has ended; one that failed or was cancelled can be resumed."""
+        """True once the job has ended; a failed or cancelled one can be resumed."""
         return self.state in ("succeeded", "failed", "cancelled")
 
     @property
     def ref(self) -> str | None:
-        """What its model is called when it is asked: `name:version`; None until there is one."""
+        """The reference of its model, `name:version`; None until there is one."""
         if self.model.version is None:
             return None
         return f"{self.model.name}:{self.model.version}"
@@ -152,7 +152,7 @@ class Job(JobSummary):
 
 
 class Event(Record):
-    """Something that happened to a job; `id` counts from 1, without gaps."""
+    """An event of a job; `id` counts from 1, without gaps."""
 
     id: int
     event: str
@@ -168,7 +168,7 @@ class EventPage(Record):
 
 
 class Model(Record):
-    """A model: a name, its versions and where its aliases point."""
+    """A model: its name, its newest version, and the version of each alias."""
 
     name: str
     latest_version: int
@@ -177,7 +177,7 @@ class Model(Record):
 
 
 class Lineage(Record):
-    """What a version was made from."""
+    """The origin of a version."""
 
     job_id: str | None
     dataset_id: str | None
@@ -187,14 +187,14 @@ class Lineage(Record):
 
 
 class Checkpoint(Record):
-    """The file that holds a version's weights."""
+    """The file of a version's weights."""
 
     sha256: str
     bytes: int
 
 
 class VersionSummary(Record):
-    """One version of a model, as lists have it: without its columns and its spec."""
+    """A version of a model, without its columns and its spec."""
 
     name: str
     version: int
@@ -209,7 +209,7 @@ class VersionSummary(Record):
 
 
 class Version(VersionSummary):
-    """One version of a model; it never changes, only the aliases that point at it do."""
+    """A version of a model; it never changes, only the aliases that point at it do."""
 
     columns: list[str]
     context_columns: list[str] = []
@@ -218,7 +218,7 @@ class Version(VersionSummary):
 
 
 class Alias(Record):
-    """Where an alias points; `etag` makes a later move conditional."""
+    """An alias and its version; `etag` makes a later move conditional."""
 
     name: str
     alias: str
@@ -230,7 +230,7 @@ _Item = TypeVar("_Item")
 
 
 class Page(Record, Generic[_Item]):
-    """Some of a list, newest first; `next_cursor` leads to the rest, None: there is none."""
+    """A page of a list, newest first; `next_cursor` is None on the last one."""
 
     items: list[_Item]
     next_cursor: str | None

@@ -1,4 +1,4 @@
-"""When to try again, and how long to wait before."""
+"""Repeated requests: which failures allow one, and the pause before it."""
 
 import random
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ from http import HTTPStatus
 from densityd.client.call import Retry
 from densityd.client.errors import ApiError, ClientError, TransportError, UnreachableError
 
-_PASSING = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+_TEMPORARY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @dataclass(frozen=True)
 class Retries:
-    """How a client tries again.
+    """The policy by which a client sends failed requests again.
 
-    Pauses double from `first_pause_s` on, each cut by a random part of up to a half, so that
-    clients that failed together do not come back together. `Retry-After` is obeyed where it is
-    longer, up to `longest_pause_s`; a service that asks for more is not waited for.
+    Pauses double from `first_pause_s` on, each shortened at random by up to a half, so that
+    clients that failed together do not return together. The seconds of `Retry-After` are added;
+    if they exceed `longest_pause_s` the request is not sent again.
 
     Args:
-        attempts: how often a request is sent at most; 1: never again.
-        first_pause_s: before the second time.
-        longest_pause_s: before any time.
+        attempts: Most times that a request is sent; 1 for never again.
+        first_pause_s: Seconds before the second attempt.
+        longest_pause_s: Most seconds before any attempt.
     """
 
     attempts: int = 5
@@ -29,14 +29,14 @@ class Retries:
     longest_pause_s: float = 30.0
 
     def pause_s(self, error: ClientError, *, sent: int, retry: Retry) -> float | None:
-        """Seconds to wait before the next try; None: there is none, the error stands.
+        """Return the seconds before the next attempt; None if there is none.
 
         Args:
-            error: how the last try ended.
-            sent: how many tries there were.
-            retry: what the request allows.
+            error: Failure of the last attempt.
+            sent: Number of attempts so far.
+            retry: Failures after which the request may be sent again.
         """
-        if sent >= self.attempts or not _may_pass(error, retry):
+        if sent >= self.attempts or not _is_temporary(error, retry):
             return None
         backoff_s = min(self.longest_pause_s, self.first_pause_s * 2.0 ** (sent - 1))
         backoff_s *= random.uniform(0.5, 1.0)  # noqa: S311 - nothing secret
@@ -46,9 +46,9 @@ class Retries:
         return None if asked_s > self.longest_pause_s else asked_s + backoff_s
 
 
-def _may_pass(error: ClientError, retry: Retry) -> bool:
+def _is_temporary(error: ClientError, retry: Retry) -> bool:
     if isinstance(error, UnreachableError):
         return True
     if isinstance(error, TransportError):
         return retry is Retry.ALWAYS
-    return isinstance(error, ApiError) and error.status in _PASSING
+    return isinstance(error, ApiError) and error.status in _TEMPORARY

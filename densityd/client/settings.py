@@ -1,4 +1,4 @@
-"""Where the service is, and how requests are put to it."""
+"""The settings of a client."""
 
 import ipaddress
 import os
@@ -18,17 +18,17 @@ _CONNECT_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class Settings:
-    """How a client finds the service and deals with it.
+    """The settings of a client.
 
     Args:
-        url: of the service; None: `DENSITYD_URL`, or else the address that it has by default.
-        api_key: sent as a bearer token; None: `DENSITYD_API_KEY`, or else none.
-        timeout_s: longest silence of the service in the middle of a request.
-        retries: how often what fails is tried again.
-        request_ids: makes the `X-Request-ID` of each request, which the service logs.
+        url: URL of the service; None for the one in `DENSITYD_URL`, or http://127.0.0.1:8000.
+        api_key: API key, sent as a bearer token; None for the one in `DENSITYD_API_KEY`, if any.
+        timeout_s: Longest silence of the service during a request, in seconds.
+        retries: Policy by which failed requests are sent again.
+        request_ids: Makes the `X-Request-ID` of each request, which the service logs.
 
     Raises:
-        ValueError: the URL is none.
+        ValueError: The URL is not one of a service.
     """
 
     url: str | None = None
@@ -42,20 +42,20 @@ class Settings:
         try:
             parsed = httpx.URL(url)
         except httpx.InvalidURL as error:
-            raise ValueError(f"{url} is no URL: {error}") from error
+            raise ValueError(f"{url} is not a URL: {error}") from error
         if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise ValueError(f"{url} is no URL of a service, such as {DEFAULT_URL}")
+            raise ValueError(f"{url} is not a URL of a service, such as {DEFAULT_URL}")
         object.__setattr__(self, "url", str(parsed).rstrip("/"))
         key = self.api_key or os.environ.get("DENSITYD_API_KEY") or None
         object.__setattr__(self, "api_key", key)
 
     @property
     def address(self) -> str:
-        """The URL, as it was settled."""
+        """The URL of the service."""
         return str(self.url)
 
     def http_options(self) -> dict[str, Any]:
-        """What both of httpx's clients are made with."""
+        """Return the arguments of httpx's client."""
         headers = {"Accept": JSON, "User-Agent": "densityd-client"}
         if self.api_key is not None:
             headers["Authorization"] = f"Bearer {self.api_key}"
@@ -63,12 +63,12 @@ class Settings:
             "base_url": self.address,
             "headers": headers,
             "timeout": self._timeout(self.timeout_s),
-            # No proxy stands between this machine and itself, whatever the environment says.
+            # No proxy for this machine itself, whatever the environment says.
             "trust_env": not _is_loopback(httpx.URL(self.address).host),
         }
 
     def request_options(self, call: Call[Any], request_id: str) -> dict[str, Any]:
-        """What both of httpx's clients make a request of; the body is added by each."""
+        """Return the arguments of httpx's request, without its body."""
         headers = {**call.headers, "X-Request-ID": request_id}
         if call.body is not None:
             headers["Content-Type"] = call.body.media_type
@@ -83,13 +83,13 @@ class Settings:
             "timeout": self._timeout(timeout_s),
         }
 
-    def error_of(self, error: httpx.RequestError) -> TransportError:
-        """What is raised for a failure of the connection."""
+    def wrap_error(self, error: httpx.RequestError) -> TransportError:
+        """Return the error to raise for a failure of the connection."""
         reason = str(error) or type(error).__name__
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
             return UnreachableError(self.address, f"cannot connect: {reason}")
         if isinstance(error, httpx.TimeoutException):
-            return TimedOutError(self.address, "the service takes too long to answer")
+            return TimedOutError(self.address, "the service takes too long to respond")
         return TransportError(self.address, f"the connection broke: {reason}")
 
     def _timeout(self, timeout_s: float) -> httpx.Timeout:

@@ -1,4 +1,4 @@
-"""Waiting for a job: when to look again, and when to stop."""
+"""The wait for a job: when to fetch it again, and when to stop."""
 
 import time
 
@@ -6,7 +6,7 @@ from densityd.client.errors import ClientError, TransportError
 from densityd.client.records import Job
 
 RECONNECT_S = 1.0
-"""Between two streams of events of which the first brought nothing."""
+"""Pause between two streams of events if the first brought none."""
 
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 2.0
@@ -14,10 +14,10 @@ _ABSENCE_S = 60.0
 
 
 class WaitTimeoutError(ClientError):
-    """A job takes longer than somebody wants to wait; it goes on."""
+    """A job takes longer than the caller's timeout; it continues."""
 
     def __init__(self, job: Job, timeout_s: float) -> None:
-        super().__init__(f"{job.id} is still {job.state} after {timeout_s:g} s; it goes on")
+        super().__init__(f"{job.id} is still {job.state} after {timeout_s:g} s; it continues")
         self.job = job
 
 
@@ -25,52 +25,52 @@ class JobFailedError(ClientError):
     """A job that was waited for has failed or was cancelled."""
 
     def __init__(self, job: Job) -> None:
-        why = "" if job.error is None else f": {job.error.code}: {job.error.detail}"
-        super().__init__(f"{job.id} {job.state}{why}")
+        reason = "" if job.error is None else f": {job.error.code}: {job.error.detail}"
+        super().__init__(f"{job.id} {job.state}{reason}")
         self.job = job
 
 
 class Watch:
-    """What a wait for one job knows.
+    """The state of a wait for one job.
 
     Args:
-        timeout_s: the longest wait; None: until the job has ended.
-        check: whether a job that failed or was cancelled is an error.
+        timeout_s: Longest wait in seconds; None for no limit.
+        check: Raise an error if the job failed or was cancelled.
     """
 
     def __init__(self, *, timeout_s: float | None, check: bool) -> None:
-        self._began = self._heard = time.monotonic()
+        self._began = self._responded = time.monotonic()
         self._timeout_s = timeout_s
         self._check = check
         self._pause_s = _FIRST_PAUSE_S
 
-    def heard(self, job: Job) -> bool:
-        """Whether the wait is over, now that the job looks like this.
+    def is_over(self, job: Job) -> bool:
+        """Return True if the wait is over in this state of the job.
 
         Raises:
-            JobFailedError: it did not succeed.
-            WaitTimeoutError: it takes too long.
+            JobFailedError: The job did not succeed.
+            WaitTimeoutError: The job takes too long.
         """
-        self._heard = time.monotonic()
+        self._responded = time.monotonic()
         if job.final:
             if self._check and job.state != "succeeded":
                 raise JobFailedError(job)
             return True
-        if self._timeout_s is not None and self._heard - self._began >= self._timeout_s:
+        if self._timeout_s is not None and self._responded - self._began >= self._timeout_s:
             raise WaitTimeoutError(job, self._timeout_s)
         return False
 
-    def missed(self, error: TransportError) -> None:
-        """There was no answer: a service that restarts is waited for.
+    def miss(self, error: TransportError) -> None:
+        """Note that there was no response; a restart of the service is tolerated.
 
         Raises:
-            TransportError: there has been none for a minute.
+            TransportError: There has been none for a minute.
         """
-        if time.monotonic() - self._heard > _ABSENCE_S:
+        if time.monotonic() - self._responded > _ABSENCE_S:
             raise error
 
     def pause_s(self) -> float:
-        """Seconds until the next look."""
+        """Return the seconds until the next request."""
         pause_s = self._pause_s
         self._pause_s = min(_LONGEST_PAUSE_S, 1.3 * pause_s)
         if self._timeout_s is None:

@@ -191,9 +191,9 @@ def _echo_job(job: "Job", *, as_json: bool) -> None:
 def _left(job: "Job") -> str | None:
     if job.final or job.progress is None or job.progress.eta_seconds is None:
         return None
-    from densityd.client.progress import duration  # noqa: PLC0415 - slow to import
+    from densityd.client.progress import format_duration  # noqa: PLC0415 - slow to import
 
-    return f"about {duration(job.progress.eta_seconds)}"
+    return f"about {format_duration(job.progress.eta_seconds)}"
 
 
 def _result(job: "Job") -> str | None:

@@ -145,8 +145,8 @@ def _job_output(output: Path) -> Literal["csv", "npy", "parquet"]:
 
 
 def _target(output: Path) -> tuple[Path | BinaryIO, str]:
-    from densityd.client.wire.files import media_type_of  # noqa: PLC0415 - it is there by now
+    from densityd.client.wire.files import guess_media_type  # noqa: PLC0415 - it is there by now
 
     if output == _STANDARD_OUTPUT:
         return sys.stdout.buffer, "text/csv"
-    return output, media_type_of(output)
+    return output, guess_media_type(output)

@@ -1,51 +1,70 @@
-"""The client for code that runs in an event loop."""
+"""`AsyncClient`, the entry to the API."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, TypeVar
 
 import httpx
 import numpy as np
-from anyio import to_thread
 from numpy.typing import ArrayLike
 
 from densityd.client.aio.resources import AsyncDatasets, AsyncJobs, AsyncModels
 from densityd.client.aio.transport import AsyncTransport
-from densityd.client.call import ARROW, NPY, Call, nothing
+from densityd.client.call import ARROW, NPY, Call, ignore
 from densityd.client.calls.scores import (
     Context,
     Drawing,
-    Question,
+    Operation,
     Scores,
     Transformed,
-    ask,
-    ask_file,
-    ask_table,
-    scored,
-    transformed,
+    build_array_calls,
+    build_file_call,
+    build_table_calls,
+    split_scores,
+    split_transformed,
 )
 from densityd.client.options import Space
 from densityd.client.settings import Settings
 from densityd.client.wire.arrow import ArrowDecoder
-from densityd.client.wire.files import destination
 from densityd.client.wire.npy import Floats, NpyDecoder
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
+_Chunk = TypeVar("_Chunk")
+_Rows_co = TypeVar("_Rows_co", covariant=True)
+
+
+class _Decoder(Protocol[_Rows_co]):
+    def feed(self, data: bytes) -> Iterator[_Rows_co]: ...
+
+    def finish(self) -> None: ...
+
 
 class AsyncClient:
-    """As `Client`, for asyncio and trio; iterators are asynchronous.
+    """A client of the service. Tasks of asyncio or trio may share it.
+
+    Wherever a model is named, `name` (its alias `production` if set, else the newest version),
+    `name@alias` or `name:version` will do. All methods raise `ApiError` if the service refuses the
+    request, and `TransportError` if there is no response.
+
+    Example:
+        async with AsyncClient() as client:
+            dataset = await client.datasets.upload("train.csv")
+            job = await client.jobs.train("shuttle", dataset.id)
+            job = await client.jobs.wait(job.id)
+            print(await client.log_prob(job.ref, rows))
 
     Args:
-        service: where the service is and how to deal with it, or its URL.
-        transport: of httpx, in place of the network's.
+        service: Settings of the client, or the service's URL; None for the URL in `DENSITYD_URL`
+            or http://127.0.0.1:8000.
+        transport: Transport of httpx in place of the network.
 
     Attributes:
-        datasets: tables.
-        jobs: trainings and the like.
-        models: what came out of them.
+        datasets: Uploaded tables.
+        jobs: Training and bulk jobs.
+        models: Trained models and their versions.
     """
 
     def __init__(
@@ -76,11 +95,21 @@ class AsyncClient:
         await self._transport.close()
 
     async def log_prob(self, ref: str, rows: ArrayLike, *, space: Space = "data") -> Floats:
-        """The log density of each row, in nats; -inf or NaN where there is no finite one."""
-        pieces = [piece async for piece in self.iter_log_prob(ref, rows, space=space)]
-        return np.concatenate(pieces)
+        """Return the log density of each row in nats; -inf or NaN if there is no finite one.
 
-    async def iter_log_prob(
+        Args:
+            ref: Model.
+            rows: 2-D array of the model's columns in their order, then those of its context. An
+                array in a file (`np.load(..., mmap_mode="r")`) is read and sent in chunks.
+            space: Space of the rows.
+
+        Raises:
+            ValueError: The rows are not a 2-D array of numbers.
+        """
+        chunks = [chunk async for chunk in self.iter_log_prob(ref, rows, space=space)]
+        return np.concatenate(chunks)
+
+    def iter_log_prob(
         self,
         ref: str,
         rows: ArrayLike,
@@ -88,21 +117,30 @@ class AsyncClient:
         space: Space = "data",
         rows_per_request: int | None = None,
     ) -> AsyncIterator[Floats]:
-        """As `log_prob`, piece by piece: neither rows nor results are ever whole in memory."""
-        for call in ask("log_prob", ref, rows, space=space, rows_per_request=rows_per_request):
-            yield await self._transport.send(call)
+        """Return an iterator over the log densities in chunks; arguments are those of `log_prob`.
+
+        Neither the rows nor the results are ever whole in memory.
+        """
+        return self._send_all(
+            build_array_calls("log_prob", ref, rows, space=space, rows_per_request=rows_per_request)
+        )
 
     async def score(self, ref: str, rows: ArrayLike) -> Scores:
-        """The log density of each row and its calibrated rank; rows are as for `log_prob`."""
-        calls = ask("score", ref, rows, space="data")
-        return scored(np.concatenate([await self._transport.send(call) for call in calls]))
+        """Return the log density and the calibrated rank of each row; rows as for `log_prob`.
+
+        Raises:
+            ApiError: The model has no held-out rows (`score-unavailable`), or the service refuses
+                the request.
+        """
+        calls = build_array_calls("score", ref, rows, space="data")
+        return split_scores(np.concatenate([chunk async for chunk in self._send_all(calls)]))
 
     async def inverse(self, ref: str, rows: ArrayLike, *, space: Space = "data") -> Transformed:
-        """The noise that each row of data comes from; rows are as for `log_prob`."""
+        """Return the noise that each row of data comes from; rows are as for `log_prob`."""
         return await self._transform("inverse", ref, rows, space)
 
     async def forward(self, ref: str, noise: ArrayLike, *, space: Space = "data") -> Transformed:
-        """The data that each row of noise becomes; the columns of a context come after it."""
+        """Return the data that each row of noise becomes; columns of a context come last."""
         return await self._transform("forward", ref, noise, space)
 
     async def sample(
@@ -114,10 +152,18 @@ class AsyncClient:
         context: Context = None,
         space: Space = "data",
     ) -> Floats:
-        """Rows drawn from a model."""
+        """Draw rows from a model.
+
+        Args:
+            ref: Model.
+            n: Number of rows.
+            seed: Seed that gives the same rows from the same version again; None for a random one.
+            context: Context of a conditional model: one row for all samples, or one for each.
+            space: Space of the rows.
+        """
         return await self._transport.send(Drawing(n, seed, context, space).array(ref))
 
-    async def iter_sample(
+    def iter_sample(
         self,
         ref: str,
         n: int,
@@ -126,32 +172,27 @@ class AsyncClient:
         context: Context = None,
         space: Space = "data",
     ) -> AsyncIterator[Floats]:
-        """As `sample`, in arrays of about a megabyte while they are drawn."""
-        decoder = NpyDecoder()
-        call = Drawing(n, seed, context, space).call(ref, NPY, nothing)
-        async with self._transport.stream(call) as answer:
-            async for piece in answer.pieces:
-                for rows in decoder.feed(piece):
-                    yield rows
-        decoder.finish()
+        """Return an iterator over the rows of `sample`, in arrays of about a megabyte."""
+        call = Drawing(n, seed, context, space).call(ref, NPY, ignore)
+        return self._decode(call, NpyDecoder())
 
     async def log_prob_table(
         self, ref: str, table: "pa.Table", *, space: Space = "data"
     ) -> "pa.Table":
-        """As `log_prob` of an Arrow table, whose columns are matched by name; so is the answer."""
-        return await self._ask_table("log_prob", ref, table, space)
+        """Return `log_prob` of an Arrow table as a table; columns are matched by name."""
+        return await self._send_table("log_prob", ref, table, space)
 
     async def inverse_table(
         self, ref: str, table: "pa.Table", *, space: Space = "data"
     ) -> "pa.Table":
-        """As `inverse` of an Arrow table; the last column of the answer is the log determinant."""
-        return await self._ask_table("inverse", ref, table, space)
+        """Return `inverse` of an Arrow table as a table; the last column is the log determinant."""
+        return await self._send_table("inverse", ref, table, space)
 
     async def forward_table(
         self, ref: str, table: "pa.Table", *, space: Space = "data"
     ) -> "pa.Table":
-        """As `forward` of an Arrow table; the last column of the answer is the log determinant."""
-        return await self._ask_table("forward", ref, table, space)
+        """Return `forward` of an Arrow table as a table; the last column is the log determinant."""
+        return await self._send_table("forward", ref, table, space)
 
     async def sample_table(
         self,
@@ -162,10 +203,10 @@ class AsyncClient:
         context: Context = None,
         space: Space = "data",
     ) -> "pa.Table":
-        """As `sample`, as an Arrow table."""
+        """Draw rows from a model as an Arrow table; arguments are those of `sample`."""
         return await self._transport.send(Drawing(n, seed, context, space).table(ref))
 
-    async def iter_sample_table(
+    def iter_sample_table(
         self,
         ref: str,
         n: int,
@@ -174,14 +215,9 @@ class AsyncClient:
         context: Context = None,
         space: Space = "data",
     ) -> "AsyncIterator[pa.RecordBatch]":
-        """As `sample_table`, batch by batch while they are drawn."""
-        decoder = ArrowDecoder()
-        call = Drawing(n, seed, context, space).call(ref, ARROW, nothing)
-        async with self._transport.stream(call) as answer:
-            async for piece in answer.pieces:
-                for batch in decoder.feed(piece):
-                    yield batch
-        decoder.finish()
+        """Return an iterator over the record batches of `sample_table`, as they are drawn."""
+        call = Drawing(n, seed, context, space).call(ref, ARROW, ignore)
+        return self._decode(call, ArrowDecoder())
 
     async def log_prob_file(
         self,
@@ -192,39 +228,58 @@ class AsyncClient:
         media_type: str = "text/csv",
         space: Space = "data",
     ) -> None:
-        """Score a file into a file; both pass through in pieces, in any of the formats."""
-        call = ask_file("log_prob", ref, path, media_type=media_type, space=space)
-        await self._save(call, target)
+        """Write the log density of each row of a file to a file; both are streamed.
+
+        Args:
+            ref: Model.
+            path: File of the rows; the suffix of its name is its format.
+            target: File of the log densities; a path has all of them or is not written.
+            media_type: Format of the target.
+            space: Space of the rows.
+
+        Raises:
+            FileFormatError: The suffix is of no known format.
+            OSError: A file cannot be read or written.
+        """
+        call = build_file_call("log_prob", ref, path, media_type=media_type, space=space)
+        await self._transport.save(call, target)
 
     async def score_file(
         self, ref: str, path: Path, target: Path | BinaryIO, *, media_type: str = "text/csv"
     ) -> None:
-        """As `log_prob_file`, of log densities and calibrated ranks, as columns."""
-        call = ask_file("score", ref, path, media_type=media_type, space="data")
-        await self._save(call, target)
+        """Write the log density and the calibrated rank of each row, as `log_prob_file` does."""
+        call = build_file_call("score", ref, path, media_type=media_type, space="data")
+        await self._transport.save(call, target)
 
     async def sample_file(
         self, ref: str, drawing: Drawing, target: Path | BinaryIO, *, media_type: str = "text/csv"
     ) -> None:
-        """Draw rows into a file, in any of the formats; a path has all of them or none."""
-        await self._save(drawing.call(ref, media_type, nothing), target)
-
-    async def _save(self, call: Call[Any], target: Path | BinaryIO) -> None:
-        async with self._transport.stream(call) as answer:
-            with destination(target) as file:
-                async for piece in answer.pieces:
-                    await to_thread.run_sync(file.write, piece)
+        """Draw rows into a file of any format; a path has all of them or is not written."""
+        await self._transport.save(drawing.call(ref, media_type, ignore), target)
 
     async def _transform(
-        self, question: Question, ref: str, rows: ArrayLike, space: Space
+        self, operation: Operation, ref: str, rows: ArrayLike, space: Space
     ) -> Transformed:
-        calls = ask(question, ref, rows, space=space)
-        return transformed(np.concatenate([await self._transport.send(call) for call in calls]))
+        calls = build_array_calls(operation, ref, rows, space=space)
+        return split_transformed(np.concatenate([chunk async for chunk in self._send_all(calls)]))
 
-    async def _ask_table(
-        self, question: Question, ref: str, table: "pa.Table", space: Space
+    async def _send_table(
+        self, operation: Operation, ref: str, table: "pa.Table", space: Space
     ) -> "pa.Table":
         import pyarrow as pa  # noqa: PLC0415 - only those who have tables need it
 
-        calls = ask_table(question, ref, table, space=space)
-        return pa.concat_tables([await self._transport.send(call) for call in calls])
+        calls = build_table_calls(operation, ref, table, space=space)
+        return pa.concat_tables([chunk async for chunk in self._send_all(calls)])
+
+    async def _send_all(self, calls: Iterable[Call[_Chunk]]) -> AsyncIterator[_Chunk]:
+        for call in calls:
+            yield await self._transport.send(call)
+
+    async def _decode(
+        self, call: Call[Any], decoder: _Decoder[_Rows_co]
+    ) -> AsyncIterator[_Rows_co]:
+        async with self._transport.stream(call) as response:
+            async for chunk in response.chunks:
+                for rows in decoder.feed(chunk):
+                    yield rows
+        decoder.finish()

@@ -1,4 +1,4 @@
-"""What there is to manage, from an event loop; `sync_resources` says what each method does."""
+"""The resources of the API: datasets, jobs and models."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from http import HTTPStatus
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, Unpack
 
 import anyio
-from anyio import to_thread
 from numpy.typing import ArrayLike
 
 from densityd.client.aio.transport import AsyncTransport
@@ -42,7 +41,6 @@ from densityd.client.records import (
 )
 from densityd.client.waiting import RECONNECT_S, Watch
 from densityd.client.wire.events import EventDecoder
-from densityd.client.wire.files import destination
 from densityd.client.wire.npy import Floats
 
 if TYPE_CHECKING:
@@ -52,7 +50,7 @@ _Item = TypeVar("_Item")
 
 
 class AsyncDatasets:
-    """As `Datasets`."""
+    """Uploaded tables."""
 
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
@@ -64,24 +62,36 @@ class AsyncDatasets:
         name: str | None = None,
         **options: Unpack[UploadOptions],
     ) -> Dataset:
-        """Upload a table."""
+        """Upload a table.
+
+        Args:
+            source: Path of a file, the suffix of which is its format; an array; or an Arrow table.
+            name: Label of the dataset; None for the file's name.
+            **options: Options of the reader.
+
+        Raises:
+            ApiError: The service refuses the table.
+            TransportError: There is no response.
+            ValueError: The source is not a table.
+            OSError: The file cannot be read.
+        """
         return await self._transport.send(dataset_calls.upload(source, name=name, options=options))
 
     def list(self) -> AsyncIterator[DatasetSummary]:
-        """Summaries of all datasets, newest first; pages are fetched as they are needed."""
-        return _through(self._transport, lambda cursor: dataset_calls.page(cursor=cursor))
+        """Return an iterator over all datasets, newest first; pages are fetched as needed."""
+        return _iter_pages(self._transport, lambda cursor: dataset_calls.page(cursor=cursor))
 
     async def get(self, dataset_id: str) -> Dataset:
-        """One dataset."""
+        """Return a dataset."""
         return await self._transport.send(dataset_calls.get(dataset_id))
 
     async def rows(self, dataset_id: str, *, offset: int = 0, limit: int = 100) -> Floats:
-        """Some rows as they are stored."""
+        """Return a range of the stored rows as an array."""
         call = dataset_calls.rows(dataset_id, offset=offset, limit=limit)
         return await self._transport.send(call)
 
     async def rows_table(self, dataset_id: str, *, offset: int = 0, limit: int = 100) -> "pa.Table":
-        """Some rows as an Arrow table."""
+        """Return a range of the stored rows as an Arrow table."""
         call = dataset_calls.rows_table(dataset_id, offset=offset, limit=limit)
         return await self._transport.send(call)
 
@@ -91,7 +101,7 @@ class AsyncDatasets:
 
 
 class AsyncJobs:
-    """As `Jobs`."""
+    """Jobs that run in the background."""
 
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
@@ -104,7 +114,19 @@ class AsyncJobs:
         idempotency_key: str | None = None,
         **options: Unpack[TrainingOptions],
     ) -> Job:
-        """Start a training; what is left out is chosen from the data, and the job shows it."""
+        """Start a training; options that are left out are chosen from the data.
+
+        Args:
+            model_name: Model that gets a new version.
+            dataset_id: Dataset to train on.
+            idempotency_key: Key under which the same request gives the same job; None for a new
+                key.
+            **options: Options of the training; the returned job has all of them.
+
+        Raises:
+            ApiError: The service refuses the training.
+            TransportError: There is no response.
+        """
         call = job_calls.train(model_name, dataset_id, options, key=idempotency_key)
         return await self._transport.send(call)
 
@@ -116,7 +138,15 @@ class AsyncJobs:
         idempotency_key: str | None = None,
         **options: Unpack[VariationalOptions],
     ) -> Job:
-        """Start the fit of a flow to a density that is known up to a constant."""
+        """Start the fit of a flow to a density that is known up to a constant.
+
+        Args:
+            model_name: Model that gets a new version.
+            target: `{"potential": "U1"}`, `{"log_density": "...", "dim": 2}` or
+                `{"posterior": {...}}`.
+            idempotency_key: Key as for `train`, which has the errors too.
+            **options: Options of the fit.
+        """
         call = job_calls.variational(model_name, target, options, key=idempotency_key)
         return await self._transport.send(call)
 
@@ -128,7 +158,14 @@ class AsyncJobs:
         idempotency_key: str | None = None,
         **options: Unpack[ScoringOptions],
     ) -> Job:
-        """Start the scoring of a whole dataset into a file."""
+        """Start the scoring of a whole dataset into a file.
+
+        Args:
+            ref: Model.
+            dataset_id: Dataset to score; columns are matched by name.
+            idempotency_key: Key as for `train`, which has the errors too.
+            **options: Options of the job.
+        """
         call = job_calls.score(ref, dataset_id, options, key=idempotency_key)
         return await self._transport.send(call)
 
@@ -140,38 +177,47 @@ class AsyncJobs:
         idempotency_key: str | None = None,
         **options: Unpack[SamplingOptions],
     ) -> Job:
-        """Start the drawing of many rows into a file."""
+        """Start the drawing of many rows into a file.
+
+        Args:
+            ref: Model.
+            n: Number of rows.
+            idempotency_key: Key as for `train`, which has the errors too.
+            **options: Options of the job.
+        """
         call = job_calls.sample(ref, n, options, key=idempotency_key)
         return await self._transport.send(call)
 
     async def download(
         self, job_id: str, target: Path | BinaryIO, *, media_type: str | None = None
     ) -> None:
-        """Write the file that a scoring or a sampling made; a path has all of it or none."""
-        call = job_calls.result(job_id, media_type=media_type)
-        async with self._transport.stream(call) as answer:
-            with destination(target) as file:
-                async for piece in answer.pieces:
-                    await to_thread.run_sync(file.write, piece)
+        """Download the file of a scoring or sampling job; a path has all of it or is not written.
+
+        Args:
+            job_id: Job.
+            target: File to write.
+            media_type: Format to convert the rows to; None for the file as it is.
+        """
+        await self._transport.save(job_calls.result(job_id, media_type=media_type), target)
 
     async def delete_result(self, job_id: str) -> None:
-        """Delete the file that a scoring or a sampling made; the job stays."""
+        """Delete the file of a scoring or sampling job; the job stays."""
         await self._transport.send(job_calls.delete_result(job_id))
 
     def list(self, **filters: Unpack[JobFilters]) -> AsyncIterator[JobSummary]:
-        """Summaries of all jobs, newest first; pages are fetched as they are needed."""
-        return _through(self._transport, lambda cursor: job_calls.page(filters, cursor=cursor))
+        """Return an iterator over all jobs, newest first; pages are fetched as needed."""
+        return _iter_pages(self._transport, lambda cursor: job_calls.page(filters, cursor=cursor))
 
     async def get(self, job_id: str) -> Job:
-        """One job as it stands."""
+        """Return a job in its current state."""
         return await self._transport.send(job_calls.get(job_id))
 
     async def cancel(self, job_id: str) -> Job:
-        """Cancel a job; one that runs stops within seconds."""
+        """Cancel a job; a running one stops within seconds."""
         return await self._transport.send(job_calls.cancel(job_id))
 
     async def resume(self, job_id: str) -> Job:
-        """Queue a job again that has failed or was cancelled; it goes on where it stopped."""
+        """Queue a failed or cancelled job again; it continues from its last checkpoint."""
         return await self._transport.send(job_calls.resume(job_id))
 
     async def wait(
@@ -182,31 +228,48 @@ class AsyncJobs:
         timeout_s: float | None = None,
         check: bool = True,
     ) -> Job:
-        """Wait until a job has ended; a service that restarts meanwhile is waited for too."""
+        """Wait until a job has ended; a restart of the service meanwhile is tolerated.
+
+        Args:
+            job_id: Job.
+            on_progress: Called with the job each time it is fetched, such as a `ProgressBar`.
+            timeout_s: Longest wait in seconds; None for no limit.
+            check: Raise an error if the job failed or was cancelled.
+
+        Raises:
+            JobFailedError: The job did not succeed.
+            WaitTimeoutError: The job takes longer; it continues.
+            TransportError: The service has not responded for a minute.
+        """
         watch = Watch(timeout_s=timeout_s, check=check)
         while True:
             try:
                 job = await self.get(job_id)
             except TransportError as error:
-                watch.missed(error)
+                watch.miss(error)
             else:
                 if on_progress is not None:
                     on_progress(job)
-                if watch.heard(job):
+                if watch.is_over(job):
                     return job
             await anyio.sleep(watch.pause_s())
 
     async def events(self, job_id: str, *, after: int = 0) -> AsyncIterator[Event]:
-        """What happens to a job, as it happens, until it has ended; broken streams are resumed."""
+        """Yield the events of a job as they happen, until it has ended; reconnect as needed.
+
+        Args:
+            job_id: Job.
+            after: Number of the last event that is already known.
+        """
         while True:
             last = after
-            async with self._transport.stream(job_calls.follow(job_id, after=after)) as answer:
-                if answer.status == HTTPStatus.NO_CONTENT:
+            async with self._transport.stream(job_calls.follow(job_id, after=after)) as response:
+                if response.status == HTTPStatus.NO_CONTENT:
                     return
                 decoder = EventDecoder()
                 try:
-                    async for piece in answer.pieces:
-                        for event in decoder.feed(piece):
+                    async for chunk in response.chunks:
+                        for event in decoder.feed(chunk):
                             after = event.id
                             yield event
                 except TransportError:
@@ -216,32 +279,32 @@ class AsyncJobs:
                 await anyio.sleep(RECONNECT_S)
 
     async def event_page(self, job_id: str, *, after: int = 0) -> EventPage:
-        """The events that there are by now, at most some hundreds."""
+        """Return the events so far, at most some hundreds."""
         return await self._transport.send(job_calls.event_page(job_id, after=after))
 
 
 class AsyncModels:
-    """As `Models`."""
+    """Trained models: their versions, aliases and weights."""
 
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
 
     def list(self) -> AsyncIterator[Model]:
-        """All models, newest first; pages are fetched as they are needed."""
-        return _through(self._transport, lambda cursor: model_calls.page(cursor=cursor))
+        """Return an iterator over all models, newest first; pages are fetched as needed."""
+        return _iter_pages(self._transport, lambda cursor: model_calls.page(cursor=cursor))
 
     async def get(self, name: str) -> Model:
-        """One model: its newest version and its aliases."""
+        """Return a model: its newest version and its aliases."""
         return await self._transport.send(model_calls.get(name))
 
     def versions(self, name: str) -> AsyncIterator[VersionSummary]:
-        """All versions of a model, newest first."""
-        return _through(
+        """Return an iterator over all versions of a model, newest first."""
+        return _iter_pages(
             self._transport, lambda cursor: model_calls.version_page(name, cursor=cursor)
         )
 
     async def version(self, name: str, number: int) -> Version:
-        """One version."""
+        """Return a version of a model."""
         return await self._transport.send(model_calls.version(name, number))
 
     async def plot(
@@ -252,21 +315,48 @@ class AsyncModels:
         *,
         format: PictureFormat = "png",  # noqa: A002 - the word for it
     ) -> bytes:
-        """A picture of a version: how it learnt, or what, beside its data if they are there."""
+        """Return a plot of a version as an image file: its training, or what it has learnt.
+
+        Args:
+            name: Model.
+            version: Number of the version.
+            kind: Kind of plot.
+            format: Format of the image file.
+
+        Raises:
+            ApiError: The version has no such plot, or the service refuses the request.
+            TransportError: There is no response.
+        """
         return await self._transport.send(model_calls.plot(name, version, kind, format=format))
 
     async def upload(self, name: str, path: Path) -> Version:
-        """Import a file that `download` wrote, as the next version of a model."""
+        """Import a file that `download` wrote, as the next version of a model.
+
+        Args:
+            name: Model; it is created with its first version.
+            path: File of the weights.
+
+        Raises:
+            ApiError: The file is not a usable model, or the service refuses the request.
+            OSError: The file cannot be read.
+        """
         return await self._transport.send(model_calls.upload(name, path))
 
     async def alias(self, name: str, alias: str) -> Alias:
-        """Where an alias points, and the etag that makes a later move conditional."""
+        """Return an alias: its version, and the etag that makes a later move conditional."""
         return await self._transport.send(model_calls.alias(name, alias))
 
     async def set_alias(
         self, name: str, alias: str, version: int, *, etag: str | None = None
     ) -> Alias:
-        """Point an alias at a version."""
+        """Point an alias at a version.
+
+        Args:
+            name: Model.
+            alias: Label of the alias.
+            version: Number of the version.
+            etag: Etag that the alias must still have; None to move it in any case.
+        """
         call = model_calls.set_alias(name, alias, version, etag=etag)
         return await self._transport.send(call)
 
@@ -275,14 +365,17 @@ class AsyncModels:
         await self._transport.send(model_calls.delete_alias(name, alias))
 
     async def download(self, name: str, version: int, target: Path | BinaryIO) -> None:
-        """Write the weights of a version, a safetensors file; a path has all of it or none."""
-        async with self._transport.stream(model_calls.checkpoint(name, version)) as answer:
-            with destination(target) as file:
-                async for piece in answer.pieces:
-                    await to_thread.run_sync(file.write, piece)
+        """Download the weights of a version, a safetensors file; a path has all or is not written.
+
+        Args:
+            name: Model.
+            version: Number of the version.
+            target: File to write.
+        """
+        await self._transport.save(model_calls.checkpoint(name, version), target)
 
 
-async def _through(
+async def _iter_pages(
     transport: AsyncTransport, page: Callable[[str | None], Call[Page[_Item]]]
 ) -> AsyncIterator[_Item]:
     cursor = None

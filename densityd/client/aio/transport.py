@@ -1,37 +1,39 @@
-"""Sending requests from an event loop."""
+"""Requests over HTTP for `AsyncClient`, sent again where that is safe."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
 
 import anyio
 import httpx
 from anyio import to_thread
 
-from densityd.client.call import Answer, Call
+from densityd.client.call import Call, Response
 from densityd.client.errors import ClientError
 from densityd.client.settings import Settings
-from densityd.client.wire.problems import error_of
+from densityd.client.wire.files import open_target
+from densityd.client.wire.problems import read_error
 
 _Result = TypeVar("_Result")
 _MULTIPLE_CHOICES = 300
 
 
 @dataclass(frozen=True)
-class AsyncIncoming:
-    """An answer whose bytes are still coming."""
+class AsyncStream:
+    """A response whose body is still arriving."""
 
     status: int
-    pieces: AsyncIterator[bytes]
+    chunks: AsyncIterator[bytes]
 
 
 class AsyncTransport:
-    """As `Transport`; files are read off the event loop.
+    """A connection pool that sends requests, again where that is safe.
 
     Args:
-        settings: of the client.
-        transport: of httpx, in place of the network's.
+        settings: Settings of the client.
+        transport: Transport of httpx in place of the network.
     """
 
     def __init__(
@@ -45,35 +47,39 @@ class AsyncTransport:
         await self._http.aclose()
 
     async def send(self, call: Call[_Result]) -> _Result:
-        """The result of a request; raises as `Transport.send`."""
+        """Send a request and return its result.
 
-        async def whole(response: httpx.Response) -> Answer:
-            try:
-                return Answer(response.status_code, response.headers, await response.aread())
-            except httpx.RequestError as error:
-                raise self._settings.error_of(error) from error
-            finally:
-                await response.aclose()
-
-        return call.parse(await self._persist(call, whole))
+        Raises:
+            ApiError: The service refuses the request.
+            TransportError: There is no response.
+            UnexpectedAnswerError: The response cannot be read.
+        """
+        return call.parse(await self._retry(call, self._read))
 
     @asynccontextmanager
-    async def stream(self, call: Call[Any]) -> AsyncIterator[AsyncIncoming]:
-        """The answer to a request while it comes; raises as `send`."""
-
-        async def begun(response: httpx.Response) -> httpx.Response:
-            return response
-
-        response = await self._persist(call, begun)
+    async def stream(self, call: Call[Any]) -> AsyncIterator[AsyncStream]:
+        """Send a request and yield its response while it arrives; raises as `send`."""
+        response = await self._retry(call, _leave_unread)
         try:
-            yield AsyncIncoming(response.status_code, self._pieces(response))
+            yield AsyncStream(response.status_code, self._chunks(response))
         finally:
             await response.aclose()
 
-    async def _persist(
+    async def save(self, call: Call[Any], target: Path | BinaryIO) -> None:
+        """Write the body of a response to a file; a path has all of it or is not written.
+
+        Raises:
+            OSError: The file cannot be written. Further errors are those of `send`.
+        """
+        async with self.stream(call) as response:
+            with open_target(target) as file:
+                async for chunk in response.chunks:
+                    await to_thread.run_sync(file.write, chunk)
+
+    async def _retry(
         self, call: Call[Any], take: Callable[[httpx.Response], Awaitable[_Result]]
     ) -> _Result:
-        """Send, and send again as long as there is hope; what `take` makes of the response."""
+        """Send a request until it succeeds or there is no hope; return what `take` returns."""
         request_id = self._settings.request_ids()
         sent = 0
         while True:
@@ -87,30 +93,38 @@ class AsyncTransport:
             await anyio.sleep(pause_s)
 
     async def _begin(self, call: Call[Any], request_id: str) -> httpx.Response:
-        """A response that is no error, of which only the headers have been read."""
+        """Return a successful response of which only the headers have been read."""
         options = self._settings.request_options(call, request_id)
-        content = None if call.body is None else _off_the_loop(call.body.pieces())
+        content = None if call.body is None else _iter_body(call.body.chunks())
         try:
             request = self._http.build_request(**options, content=content)
             response = await self._http.send(request, stream=True)
-            if response.status_code < _MULTIPLE_CHOICES:
-                return response
-            try:
-                answer = Answer(response.status_code, response.headers, await response.aread())
-            finally:
-                await response.aclose()
         except httpx.RequestError as error:
-            raise self._settings.error_of(error) from error
-        raise error_of(answer)
+            raise self._settings.wrap_error(error) from error
+        if response.status_code < _MULTIPLE_CHOICES:
+            return response
+        raise read_error(await self._read(response))
 
-    async def _pieces(self, response: httpx.Response) -> AsyncIterator[bytes]:
+    async def _read(self, response: httpx.Response) -> Response:
         try:
-            async for piece in response.aiter_bytes():
-                yield piece
+            return Response(response.status_code, response.headers, await response.aread())
         except httpx.RequestError as error:
-            raise self._settings.error_of(error) from error
+            raise self._settings.wrap_error(error) from error
+        finally:
+            await response.aclose()
+
+    async def _chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in response.aiter_bytes():
+                yield chunk
+        except httpx.RequestError as error:
+            raise self._settings.wrap_error(error) from error
 
 
-async def _off_the_loop(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    while (piece := await to_thread.run_sync(next, pieces, None)) is not None:
-        yield piece
+async def _leave_unread(response: httpx.Response) -> httpx.Response:
+    return response
+
+
+async def _iter_body(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while (chunk := await to_thread.run_sync(next, chunks, None)) is not None:
+        yield chunk

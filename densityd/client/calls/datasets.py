@@ -1,4 +1,4 @@
-"""The requests about datasets."""
+"""Calls about datasets."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,17 +12,17 @@ from densityd.client.call import (
     ARROW,
     LONG_S,
     NPY,
-    Answer,
     Body,
     Call,
+    Response,
     Retry,
+    ignore,
     new_key,
-    nothing,
 )
 from densityd.client.records import Dataset, DatasetSummary, Page
-from densityd.client.wire.arrow import table_body, table_of
-from densityd.client.wire.files import file_body
-from densityd.client.wire.npy import Floats, array_of, npy_body, rows_of
+from densityd.client.wire.arrow import encode_table, read_table
+from densityd.client.wire.files import read_file
+from densityd.client.wire.npy import Floats, check_rows, encode_array, read_array
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -35,52 +35,52 @@ _MAX_NAME = 128
 def upload(
     source: "str | Path | ArrayLike | pa.Table", *, name: str | None, options: Mapping[str, Any]
 ) -> Call[Dataset]:
-    """Upload a file, an array or an Arrow table.
+    """Return the upload of a file, an array or an Arrow table.
 
-    Every try has the same idempotency key, so there is one dataset however often it is sent.
+    Every attempt has the same idempotency key, so that there is one dataset.
 
     Raises:
-        ValueError: it is none of these.
-        OSError: the file cannot be read.
+        ValueError: The source is something else.
+        OSError: The file cannot be read.
     """
     label = name
     if label is None and isinstance(source, str | Path):
         label = Path(source).stem[:_MAX_NAME] or None
-    flags = {name: _flag(value) for name, value in options.items()}
+    flags = {name: _format_flag(value) for name, value in options.items()}
     return Call(
         "POST",
         PATH,
         Dataset.of,
         params={"name": label, **flags},
-        body=_body(source),
+        body=_encode(source),
         headers={"Idempotency-Key": new_key()},
         read_timeout_s=LONG_S,
     )
 
 
 def page(*, cursor: str | None = None, limit: int | None = None) -> Call[Page[DatasetSummary]]:
-    """A page of datasets."""
+    """Return the request for a page of datasets."""
     return Call("GET", PATH, Page[DatasetSummary].of, params={"cursor": cursor, "limit": limit})
 
 
 def get(dataset_id: str) -> Call[Dataset]:
-    """One dataset."""
+    """Return the request for a dataset."""
     return Call("GET", _path(dataset_id), Dataset.of)
 
 
 def delete(dataset_id: str) -> Call[None]:
-    """Delete a dataset."""
-    return Call("DELETE", _path(dataset_id), nothing, retry=Retry.REFUSED)
+    """Return the deletion of a dataset."""
+    return Call("DELETE", _path(dataset_id), ignore, retry=Retry.REFUSED)
 
 
 def rows(dataset_id: str, *, offset: int, limit: int) -> Call[Floats]:
-    """Some rows as an array."""
-    return _rows(dataset_id, offset, limit, media_type=NPY, parse=_array)
+    """Return the request for a range of rows as an array."""
+    return _rows(dataset_id, offset, limit, media_type=NPY, parse=_read_array)
 
 
 def rows_table(dataset_id: str, *, offset: int, limit: int) -> "Call[pa.Table]":
-    """Some rows as an Arrow table."""
-    return _rows(dataset_id, offset, limit, media_type=ARROW, parse=_table)
+    """Return the request for a range of rows as an Arrow table."""
+    return _rows(dataset_id, offset, limit, media_type=ARROW, parse=_read_table)
 
 
 def _rows(
@@ -89,30 +89,30 @@ def _rows(
     limit: int,
     *,
     media_type: str,
-    parse: Callable[[Answer], _Rows],
+    parse: Callable[[Response], _Rows],
 ) -> Call[_Rows]:
     params: dict[str, str | int | None] = {"offset": offset, "limit": limit}
     path = f"{_path(dataset_id)}/rows"
     return Call("GET", path, parse, params=params, headers={"Accept": media_type})
 
 
-def _array(answer: Answer) -> Floats:
-    return array_of(answer.content)
+def _read_array(response: Response) -> Floats:
+    return read_array(response.content)
 
 
-def _table(answer: Answer) -> "pa.Table":
-    return table_of(answer.content)
+def _read_table(response: Response) -> "pa.Table":
+    return read_table(response.content)
 
 
-def _body(source: "str | Path | ArrayLike | pa.Table") -> Body:
+def _encode(source: "str | Path | ArrayLike | pa.Table") -> Body:
     if isinstance(source, str | Path):
-        return file_body(Path(source))
+        return read_file(Path(source))
     if not isinstance(source, np.ndarray) and hasattr(source, "to_batches"):
-        return table_body(source)
-    return npy_body(rows_of(source))
+        return encode_table(source)
+    return encode_array(check_rows(source))
 
 
-def _flag(value: object) -> str:
+def _format_flag(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

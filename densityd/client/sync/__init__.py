@@ -1,1 +1,1 @@
-"""The synchronous client."""
+"""The synchronous client, generated from the asynchronous one."""

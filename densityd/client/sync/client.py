@@ -1,61 +1,71 @@
-"""The client for ordinary code."""
+# Generated from densityd/client/aio/client.py by tools/sync_client.py; do not edit.
+"""`Client`, the entry to the API."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, TypeVar
 
 import httpx
 import numpy as np
 from numpy.typing import ArrayLike
 
-from densityd.client.call import ARROW, NPY, Call, nothing
+from densityd.client.call import ARROW, NPY, Call, ignore
 from densityd.client.calls.scores import (
     Context,
     Drawing,
-    Question,
+    Operation,
     Scores,
     Transformed,
-    ask,
-    ask_file,
-    ask_table,
-    scored,
-    transformed,
+    build_array_calls,
+    build_file_call,
+    build_table_calls,
+    split_scores,
+    split_transformed,
 )
 from densityd.client.options import Space
 from densityd.client.settings import Settings
 from densityd.client.sync.resources import Datasets, Jobs, Models
 from densityd.client.sync.transport import Transport
 from densityd.client.wire.arrow import ArrowDecoder
-from densityd.client.wire.files import destination
 from densityd.client.wire.npy import Floats, NpyDecoder
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
+_Chunk = TypeVar("_Chunk")
+_Rows_co = TypeVar("_Rows_co", covariant=True)
+
+
+class _Decoder(Protocol[_Rows_co]):
+    def feed(self, data: bytes) -> Iterator[_Rows_co]: ...
+
+    def finish(self) -> None: ...
+
 
 class Client:
-    """A service for density estimation; threads may share it.
+    """A client of the service. Threads may share it.
 
     Wherever a model is named, `name` (its alias `production` if set, else the newest version),
-    `name@alias` or `name:version` will do. All methods raise `ApiError` where the service refuses,
-    and `TransportError` where it does not answer.
+    `name@alias` or `name:version` will do. All methods raise `ApiError` if the service refuses the
+    request, and `TransportError` if there is no response.
 
     Example:
         with Client() as client:
             dataset = client.datasets.upload("train.csv")
-            job = client.jobs.wait(client.jobs.train("shuttle", dataset.id).id)
+            job = client.jobs.train("shuttle", dataset.id)
+            job = client.jobs.wait(job.id)
             print(client.log_prob(job.ref, rows))
 
     Args:
-        service: where the service is and how to deal with it, or its URL; None: `DENSITYD_URL`,
-            or else http://127.0.0.1:8000.
-        transport: of httpx, in place of the network's.
+        service: Settings of the client, or the service's URL; None for the URL in `DENSITYD_URL`
+            or http://127.0.0.1:8000.
+        transport: Transport of httpx in place of the network.
 
     Attributes:
-        datasets: tables.
-        jobs: trainings and the like.
-        models: what came out of them.
+        datasets: Uploaded tables.
+        jobs: Training and bulk jobs.
+        models: Trained models and their versions.
     """
 
     def __init__(
@@ -86,18 +96,19 @@ class Client:
         self._transport.close()
 
     def log_prob(self, ref: str, rows: ArrayLike, *, space: Space = "data") -> Floats:
-        """The log density of each row, in nats; -inf or NaN where there is no finite one.
+        """Return the log density of each row in nats; -inf or NaN if there is no finite one.
 
         Args:
-            ref: the model.
-            rows: 2-D, the model's columns in their order, then those of its context. An array that
-                lies in a file (`np.load(..., mmap_mode="r")`) is sent a piece at a time.
-            space: of the rows.
+            ref: Model.
+            rows: 2-D array of the model's columns in their order, then those of its context. An
+                array in a file (`np.load(..., mmap_mode="r")`) is read and sent in chunks.
+            space: Space of the rows.
 
         Raises:
-            ValueError: the rows are no table of numbers.
+            ValueError: The rows are not a 2-D array of numbers.
         """
-        return np.concatenate(list(self.iter_log_prob(ref, rows, space=space)))
+        chunks = list(self.iter_log_prob(ref, rows, space=space))
+        return np.concatenate(chunks)
 
     def iter_log_prob(
         self,
@@ -107,25 +118,30 @@ class Client:
         space: Space = "data",
         rows_per_request: int | None = None,
     ) -> Iterator[Floats]:
-        """As `log_prob`, piece by piece: neither rows nor results are ever whole in memory."""
-        calls = ask("log_prob", ref, rows, space=space, rows_per_request=rows_per_request)
-        return (self._transport.send(call) for call in calls)
+        """Return an iterator over the log densities in chunks; arguments are those of `log_prob`.
+
+        Neither the rows nor the results are ever whole in memory.
+        """
+        return self._send_all(
+            build_array_calls("log_prob", ref, rows, space=space, rows_per_request=rows_per_request)
+        )
 
     def score(self, ref: str, rows: ArrayLike) -> Scores:
-        """The log density of each row and its calibrated rank; rows are as for `log_prob`.
+        """Return the log density and the calibrated rank of each row; rows as for `log_prob`.
 
         Raises:
-            ApiError: `score-unavailable`, of a model without held-out rows; and as ever.
+            ApiError: The model has no held-out rows (`score-unavailable`), or the service refuses
+                the request.
         """
-        calls = ask("score", ref, rows, space="data")
-        return scored(np.concatenate([self._transport.send(call) for call in calls]))
+        calls = build_array_calls("score", ref, rows, space="data")
+        return split_scores(np.concatenate(list(self._send_all(calls))))
 
     def inverse(self, ref: str, rows: ArrayLike, *, space: Space = "data") -> Transformed:
-        """The noise that each row of data comes from; rows are as for `log_prob`."""
+        """Return the noise that each row of data comes from; rows are as for `log_prob`."""
         return self._transform("inverse", ref, rows, space)
 
     def forward(self, ref: str, noise: ArrayLike, *, space: Space = "data") -> Transformed:
-        """The data that each row of noise becomes; the columns of a context come after it."""
+        """Return the data that each row of noise becomes; columns of a context come last."""
         return self._transform("forward", ref, noise, space)
 
     def sample(
@@ -137,14 +153,14 @@ class Client:
         context: Context = None,
         space: Space = "data",
     ) -> Floats:
-        """Rows drawn from a model.
+        """Draw rows from a model.
 
         Args:
-            ref: the model.
-            n: how many.
-            seed: the same seed gives the same rows from the same version; None: others each time.
-            context: of a conditional model: one row for all, or one for each sample.
-            space: of the rows.
+            ref: Model.
+            n: Number of rows.
+            seed: Seed that gives the same rows from the same version again; None for a random one.
+            context: Context of a conditional model: one row for all samples, or one for each.
+            space: Space of the rows.
         """
         return self._transport.send(Drawing(n, seed, context, space).array(ref))
 
@@ -157,25 +173,21 @@ class Client:
         context: Context = None,
         space: Space = "data",
     ) -> Iterator[Floats]:
-        """As `sample`, in arrays of about a megabyte while they are drawn."""
-        decoder = NpyDecoder()
-        call = Drawing(n, seed, context, space).call(ref, NPY, nothing)
-        with self._transport.stream(call) as answer:
-            for piece in answer.pieces:
-                yield from decoder.feed(piece)
-        decoder.finish()
+        """Return an iterator over the rows of `sample`, in arrays of about a megabyte."""
+        call = Drawing(n, seed, context, space).call(ref, NPY, ignore)
+        return self._decode(call, NpyDecoder())
 
     def log_prob_table(self, ref: str, table: "pa.Table", *, space: Space = "data") -> "pa.Table":
-        """As `log_prob` of an Arrow table, whose columns are matched by name; so is the answer."""
-        return self._ask_table("log_prob", ref, table, space)
+        """Return `log_prob` of an Arrow table as a table; columns are matched by name."""
+        return self._send_table("log_prob", ref, table, space)
 
     def inverse_table(self, ref: str, table: "pa.Table", *, space: Space = "data") -> "pa.Table":
-        """As `inverse` of an Arrow table; the last column of the answer is the log determinant."""
-        return self._ask_table("inverse", ref, table, space)
+        """Return `inverse` of an Arrow table as a table; the last column is the log determinant."""
+        return self._send_table("inverse", ref, table, space)
 
     def forward_table(self, ref: str, table: "pa.Table", *, space: Space = "data") -> "pa.Table":
-        """As `forward` of an Arrow table; the last column of the answer is the log determinant."""
-        return self._ask_table("forward", ref, table, space)
+        """Return `forward` of an Arrow table as a table; the last column is the log determinant."""
+        return self._send_table("forward", ref, table, space)
 
     def sample_table(
         self,
@@ -186,7 +198,7 @@ class Client:
         context: Context = None,
         space: Space = "data",
     ) -> "pa.Table":
-        """As `sample`, as an Arrow table."""
+        """Draw rows from a model as an Arrow table; arguments are those of `sample`."""
         return self._transport.send(Drawing(n, seed, context, space).table(ref))
 
     def iter_sample_table(
@@ -198,13 +210,9 @@ class Client:
         context: Context = None,
         space: Space = "data",
     ) -> "Iterator[pa.RecordBatch]":
-        """As `sample_table`, batch by batch while they are drawn."""
-        decoder = ArrowDecoder()
-        call = Drawing(n, seed, context, space).call(ref, ARROW, nothing)
-        with self._transport.stream(call) as answer:
-            for piece in answer.pieces:
-                yield from decoder.feed(piece)
-        decoder.finish()
+        """Return an iterator over the record batches of `sample_table`, as they are drawn."""
+        call = Drawing(n, seed, context, space).call(ref, ARROW, ignore)
+        return self._decode(call, ArrowDecoder())
 
     def log_prob_file(
         self,
@@ -215,48 +223,55 @@ class Client:
         media_type: str = "text/csv",
         space: Space = "data",
     ) -> None:
-        """Score a file into a file; both pass through in pieces, in any of the formats.
+        """Write the log density of each row of a file to a file; both are streamed.
 
         Args:
-            ref: the model.
-            path: of the rows; the end of its name tells the format.
-            target: of the log densities; a path has all of them or is not written.
-            media_type: the format of the target.
-            space: of the rows.
+            ref: Model.
+            path: File of the rows; the suffix of its name is its format.
+            target: File of the log densities; a path has all of them or is not written.
+            media_type: Format of the target.
+            space: Space of the rows.
 
         Raises:
-            FileFormatError: the name tells no format.
-            OSError: a file cannot be read or written.
+            FileFormatError: The suffix is of no known format.
+            OSError: A file cannot be read or written.
         """
-        self._save(ask_file("log_prob", ref, path, media_type=media_type, space=space), target)
+        call = build_file_call("log_prob", ref, path, media_type=media_type, space=space)
+        self._transport.save(call, target)
 
     def score_file(
         self, ref: str, path: Path, target: Path | BinaryIO, *, media_type: str = "text/csv"
     ) -> None:
-        """As `log_prob_file`, of log densities and calibrated ranks, as columns."""
-        self._save(ask_file("score", ref, path, media_type=media_type, space="data"), target)
+        """Write the log density and the calibrated rank of each row, as `log_prob_file` does."""
+        call = build_file_call("score", ref, path, media_type=media_type, space="data")
+        self._transport.save(call, target)
 
     def sample_file(
         self, ref: str, drawing: Drawing, target: Path | BinaryIO, *, media_type: str = "text/csv"
     ) -> None:
-        """Draw rows into a file, in any of the formats; a path has all of them or none."""
-        self._save(drawing.call(ref, media_type, nothing), target)
-
-    def _save(self, call: Call[Any], target: Path | BinaryIO) -> None:
-        with self._transport.stream(call) as answer, destination(target) as file:
-            for piece in answer.pieces:
-                file.write(piece)
+        """Draw rows into a file of any format; a path has all of them or is not written."""
+        self._transport.save(drawing.call(ref, media_type, ignore), target)
 
     def _transform(
-        self, question: Question, ref: str, rows: ArrayLike, space: Space
+        self, operation: Operation, ref: str, rows: ArrayLike, space: Space
     ) -> Transformed:
-        calls = ask(question, ref, rows, space=space)
-        return transformed(np.concatenate([self._transport.send(call) for call in calls]))
+        calls = build_array_calls(operation, ref, rows, space=space)
+        return split_transformed(np.concatenate(list(self._send_all(calls))))
 
-    def _ask_table(
-        self, question: Question, ref: str, table: "pa.Table", space: Space
+    def _send_table(
+        self, operation: Operation, ref: str, table: "pa.Table", space: Space
     ) -> "pa.Table":
         import pyarrow as pa  # noqa: PLC0415 - only those who have tables need it
 
-        calls = ask_table(question, ref, table, space=space)
-        return pa.concat_tables([self._transport.send(call) for call in calls])
+        calls = build_table_calls(operation, ref, table, space=space)
+        return pa.concat_tables(list(self._send_all(calls)))
+
+    def _send_all(self, calls: Iterable[Call[_Chunk]]) -> Iterator[_Chunk]:
+        for call in calls:
+            yield self._transport.send(call)
+
+    def _decode(self, call: Call[Any], decoder: _Decoder[_Rows_co]) -> Iterator[_Rows_co]:
+        with self._transport.stream(call) as response:
+            for chunk in response.chunks:
+                yield from decoder.feed(chunk)
+        decoder.finish()

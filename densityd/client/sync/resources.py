@@ -1,4 +1,5 @@
-"""What there is to manage: datasets, jobs and models."""
+# Generated from densityd/client/aio/resources.py by tools/sync_client.py; do not edit.
+"""The resources of the API: datasets, jobs and models."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -41,7 +42,6 @@ from densityd.client.records import (
 from densityd.client.sync.transport import Transport
 from densityd.client.waiting import RECONNECT_S, Watch
 from densityd.client.wire.events import EventDecoder
-from densityd.client.wire.files import destination
 from densityd.client.wire.npy import Floats
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ _Item = TypeVar("_Item")
 
 
 class Datasets:
-    """Tables: uploaded, looked at, read back, deleted."""
+    """Uploaded tables."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -66,33 +66,33 @@ class Datasets:
         """Upload a table.
 
         Args:
-            source: path of a file, whose name tells its format; an array; or an Arrow table.
-            name: a label; None: that of the file.
-            **options: how it is read.
+            source: Path of a file, the suffix of which is its format; an array; or an Arrow table.
+            name: Label of the dataset; None for the file's name.
+            **options: Options of the reader.
 
         Raises:
-            ApiError: the table is refused, and why.
-            TransportError: there is no answer. Once bytes were sent the upload is not tried again,
-                because the service could store the table twice.
-            ValueError: the source is no table.
-            OSError: the file cannot be read.
+            ApiError: The service refuses the table.
+            TransportError: There is no response.
+            ValueError: The source is not a table.
+            OSError: The file cannot be read.
         """
         return self._transport.send(dataset_calls.upload(source, name=name, options=options))
 
     def list(self) -> Iterator[DatasetSummary]:
-        """Summaries of all datasets, newest first; pages are fetched as they are needed."""
-        return _through(self._transport, lambda cursor: dataset_calls.page(cursor=cursor))
+        """Return an iterator over all datasets, newest first; pages are fetched as needed."""
+        return _iter_pages(self._transport, lambda cursor: dataset_calls.page(cursor=cursor))
 
     def get(self, dataset_id: str) -> Dataset:
-        """One dataset."""
+        """Return a dataset."""
         return self._transport.send(dataset_calls.get(dataset_id))
 
     def rows(self, dataset_id: str, *, offset: int = 0, limit: int = 100) -> Floats:
-        """Some rows as they are stored."""
-        return self._transport.send(dataset_calls.rows(dataset_id, offset=offset, limit=limit))
+        """Return a range of the stored rows as an array."""
+        call = dataset_calls.rows(dataset_id, offset=offset, limit=limit)
+        return self._transport.send(call)
 
     def rows_table(self, dataset_id: str, *, offset: int = 0, limit: int = 100) -> "pa.Table":
-        """Some rows as an Arrow table."""
+        """Return a range of the stored rows as an Arrow table."""
         call = dataset_calls.rows_table(dataset_id, offset=offset, limit=limit)
         return self._transport.send(call)
 
@@ -102,7 +102,7 @@ class Datasets:
 
 
 class Jobs:
-    """Work that runs in the background: started, followed, cancelled, resumed."""
+    """Jobs that run in the background."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -115,17 +115,18 @@ class Jobs:
         idempotency_key: str | None = None,
         **options: Unpack[TrainingOptions],
     ) -> Job:
-        """Start a training; what is left out is chosen from the data, and the job shows it.
+        """Start a training; options that are left out are chosen from the data.
 
         Args:
-            model_name: the model that gets a new version.
-            dataset_id: of the rows.
-            idempotency_key: the same key with the same request gives the same job; None: a new key.
-            **options: the choices.
+            model_name: Model that gets a new version.
+            dataset_id: Dataset to train on.
+            idempotency_key: Key under which the same request gives the same job; None for a new
+                key.
+            **options: Options of the training; the returned job has all of them.
 
         Raises:
-            ApiError: the training is refused, and why.
-            TransportError: there is no answer.
+            ApiError: The service refuses the training.
+            TransportError: There is no response.
         """
         call = job_calls.train(model_name, dataset_id, options, key=idempotency_key)
         return self._transport.send(call)
@@ -141,11 +142,11 @@ class Jobs:
         """Start the fit of a flow to a density that is known up to a constant.
 
         Args:
-            model_name: the model that gets a new version.
+            model_name: Model that gets a new version.
             target: `{"potential": "U1"}`, `{"log_density": "...", "dim": 2}` or
                 `{"posterior": {...}}`.
-            idempotency_key: as for `train`, and so are the errors.
-            **options: the choices.
+            idempotency_key: Key as for `train`, which has the errors too.
+            **options: Options of the fit.
         """
         call = job_calls.variational(model_name, target, options, key=idempotency_key)
         return self._transport.send(call)
@@ -161,10 +162,10 @@ class Jobs:
         """Start the scoring of a whole dataset into a file.
 
         Args:
-            ref: the model.
-            dataset_id: of the rows; columns are matched by name.
-            idempotency_key: as for `train`, and so are the errors.
-            **options: the choices.
+            ref: Model.
+            dataset_id: Dataset to score; columns are matched by name.
+            idempotency_key: Key as for `train`, which has the errors too.
+            **options: Options of the job.
         """
         call = job_calls.score(ref, dataset_id, options, key=idempotency_key)
         return self._transport.send(call)
@@ -180,10 +181,10 @@ class Jobs:
         """Start the drawing of many rows into a file.
 
         Args:
-            ref: the model.
-            n: how many.
-            idempotency_key: as for `train`, and so are the errors.
-            **options: the choices.
+            ref: Model.
+            n: Number of rows.
+            idempotency_key: Key as for `train`, which has the errors too.
+            **options: Options of the job.
         """
         call = job_calls.sample(ref, n, options, key=idempotency_key)
         return self._transport.send(call)
@@ -191,39 +192,33 @@ class Jobs:
     def download(
         self, job_id: str, target: Path | BinaryIO, *, media_type: str | None = None
     ) -> None:
-        """Write the file that a scoring or a sampling made; a path has all of it or none.
+        """Download the file of a scoring or sampling job; a path has all of it or is not written.
 
         Args:
-            job_id: of the job.
-            target: where to.
-            media_type: another format for the same rows; None: the file as it is.
+            job_id: Job.
+            target: File to write.
+            media_type: Format to convert the rows to; None for the file as it is.
         """
-        call = job_calls.result(job_id, media_type=media_type)
-        with (
-            self._transport.stream(call) as answer,
-            destination(target) as file,
-        ):
-            for piece in answer.pieces:
-                file.write(piece)
+        self._transport.save(job_calls.result(job_id, media_type=media_type), target)
 
     def delete_result(self, job_id: str) -> None:
-        """Delete the file that a scoring or a sampling made; the job stays."""
+        """Delete the file of a scoring or sampling job; the job stays."""
         self._transport.send(job_calls.delete_result(job_id))
 
     def list(self, **filters: Unpack[JobFilters]) -> Iterator[JobSummary]:
-        """Summaries of all jobs, newest first; pages are fetched as they are needed."""
-        return _through(self._transport, lambda cursor: job_calls.page(filters, cursor=cursor))
+        """Return an iterator over all jobs, newest first; pages are fetched as needed."""
+        return _iter_pages(self._transport, lambda cursor: job_calls.page(filters, cursor=cursor))
 
     def get(self, job_id: str) -> Job:
-        """One job as it stands."""
+        """Return a job in its current state."""
         return self._transport.send(job_calls.get(job_id))
 
     def cancel(self, job_id: str) -> Job:
-        """Cancel a job; one that runs stops within seconds."""
+        """Cancel a job; a running one stops within seconds."""
         return self._transport.send(job_calls.cancel(job_id))
 
     def resume(self, job_id: str) -> Job:
-        """Queue a job again that has failed or was cancelled; it goes on where it stopped."""
+        """Queue a failed or cancelled job again; it continues from its last checkpoint."""
         return self._transport.send(job_calls.resume(job_id))
 
     def wait(
@@ -234,48 +229,48 @@ class Jobs:
         timeout_s: float | None = None,
         check: bool = True,
     ) -> Job:
-        """Wait until a job has ended; a service that restarts meanwhile is waited for too.
+        """Wait until a job has ended; a restart of the service meanwhile is tolerated.
 
         Args:
-            job_id: of the job.
-            on_progress: told the job each time that it was looked at, such as `ProgressBar`.
-            timeout_s: the longest wait; None: as long as it takes.
-            check: whether a job that failed or was cancelled is an error.
+            job_id: Job.
+            on_progress: Called with the job each time it is fetched, such as a `ProgressBar`.
+            timeout_s: Longest wait in seconds; None for no limit.
+            check: Raise an error if the job failed or was cancelled.
 
         Raises:
-            JobFailedError: it did not succeed.
-            WaitTimeoutError: it takes too long; it goes on.
-            TransportError: the service has not answered for a minute.
+            JobFailedError: The job did not succeed.
+            WaitTimeoutError: The job takes longer; it continues.
+            TransportError: The service has not responded for a minute.
         """
         watch = Watch(timeout_s=timeout_s, check=check)
         while True:
             try:
                 job = self.get(job_id)
             except TransportError as error:
-                watch.missed(error)
+                watch.miss(error)
             else:
                 if on_progress is not None:
                     on_progress(job)
-                if watch.heard(job):
+                if watch.is_over(job):
                     return job
             time.sleep(watch.pause_s())
 
     def events(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
-        """What happens to a job, as it happens, until it has ended; broken streams are resumed.
+        """Yield the events of a job as they happen, until it has ended; reconnect as needed.
 
         Args:
-            job_id: of the job.
-            after: number of the last event that is known already.
+            job_id: Job.
+            after: Number of the last event that is already known.
         """
         while True:
             last = after
-            with self._transport.stream(job_calls.follow(job_id, after=after)) as answer:
-                if answer.status == HTTPStatus.NO_CONTENT:
+            with self._transport.stream(job_calls.follow(job_id, after=after)) as response:
+                if response.status == HTTPStatus.NO_CONTENT:
                     return
                 decoder = EventDecoder()
                 try:
-                    for piece in answer.pieces:
-                        for event in decoder.feed(piece):
+                    for chunk in response.chunks:
+                        for event in decoder.feed(chunk):
                             after = event.id
                             yield event
                 except TransportError:
@@ -285,32 +280,32 @@ class Jobs:
                 time.sleep(RECONNECT_S)
 
     def event_page(self, job_id: str, *, after: int = 0) -> EventPage:
-        """The events that there are by now, at most some hundreds."""
+        """Return the events so far, at most some hundreds."""
         return self._transport.send(job_calls.event_page(job_id, after=after))
 
 
 class Models:
-    """Trained flows: their versions, aliases and weights."""
+    """Trained models: their versions, aliases and weights."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     def list(self) -> Iterator[Model]:
-        """All models, newest first; pages are fetched as they are needed."""
-        return _through(self._transport, lambda cursor: model_calls.page(cursor=cursor))
+        """Return an iterator over all models, newest first; pages are fetched as needed."""
+        return _iter_pages(self._transport, lambda cursor: model_calls.page(cursor=cursor))
 
     def get(self, name: str) -> Model:
-        """One model: its newest version and its aliases."""
+        """Return a model: its newest version and its aliases."""
         return self._transport.send(model_calls.get(name))
 
     def versions(self, name: str) -> Iterator[VersionSummary]:
-        """All versions of a model, newest first."""
-        return _through(
+        """Return an iterator over all versions of a model, newest first."""
+        return _iter_pages(
             self._transport, lambda cursor: model_calls.version_page(name, cursor=cursor)
         )
 
     def version(self, name: str, number: int) -> Version:
-        """One version."""
+        """Return a version of a model."""
         return self._transport.send(model_calls.version(name, number))
 
     def plot(
@@ -321,17 +316,17 @@ class Models:
         *,
         format: PictureFormat = "png",  # noqa: A002 - the word for it
     ) -> bytes:
-        """A picture of a version: how it learnt, or what, beside its data if they are there.
+        """Return a plot of a version as an image file: its training, or what it has learnt.
 
         Args:
-            name: of the model.
-            version: number of the version.
-            kind: what it shows.
-            format: of the file that comes back.
+            name: Model.
+            version: Number of the version.
+            kind: Kind of plot.
+            format: Format of the image file.
 
         Raises:
-            ApiError: the version has no such picture, and why.
-            TransportError: there is no answer.
+            ApiError: The version has no such plot, or the service refuses the request.
+            TransportError: There is no response.
         """
         return self._transport.send(model_calls.plot(name, version, kind, format=format))
 
@@ -339,45 +334,47 @@ class Models:
         """Import a file that `download` wrote, as the next version of a model.
 
         Args:
-            name: of the model; it is made with its first version.
-            path: of the file.
+            name: Model; it is created with its first version.
+            path: File of the weights.
 
         Raises:
-            ApiError: it is no usable model, and why.
-            OSError: it cannot be read.
+            ApiError: The file is not a usable model, or the service refuses the request.
+            OSError: The file cannot be read.
         """
         return self._transport.send(model_calls.upload(name, path))
 
     def alias(self, name: str, alias: str) -> Alias:
-        """Where an alias points, and the etag that makes a later move conditional."""
+        """Return an alias: its version, and the etag that makes a later move conditional."""
         return self._transport.send(model_calls.alias(name, alias))
 
     def set_alias(self, name: str, alias: str, version: int, *, etag: str | None = None) -> Alias:
         """Point an alias at a version.
 
         Args:
-            name: of the model.
-            alias: its label.
-            version: number of the version.
-            etag: of the alias: move it only if nobody else has since; None: whatever it was.
+            name: Model.
+            alias: Label of the alias.
+            version: Number of the version.
+            etag: Etag that the alias must still have; None to move it in any case.
         """
-        return self._transport.send(model_calls.set_alias(name, alias, version, etag=etag))
+        call = model_calls.set_alias(name, alias, version, etag=etag)
+        return self._transport.send(call)
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Delete an alias; the version stays."""
         self._transport.send(model_calls.delete_alias(name, alias))
 
     def download(self, name: str, version: int, target: Path | BinaryIO) -> None:
-        """Write the weights of a version, a safetensors file; a path has all of it or none."""
-        with (
-            self._transport.stream(model_calls.checkpoint(name, version)) as answer,
-            destination(target) as file,
-        ):
-            for piece in answer.pieces:
-                file.write(piece)
+        """Download the weights of a version, a safetensors file; a path has all or is not written.
+
+        Args:
+            name: Model.
+            version: Number of the version.
+            target: File to write.
+        """
+        self._transport.save(model_calls.checkpoint(name, version), target)
 
 
-def _through(
+def _iter_pages(
     transport: Transport, page: Callable[[str | None], Call[Page[_Item]]]
 ) -> Iterator[_Item]:
     cursor = None

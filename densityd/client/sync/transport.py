@@ -1,36 +1,39 @@
-"""Sending requests and waiting for the answers."""
+# Generated from densityd/client/aio/transport.py by tools/sync_client.py; do not edit.
+"""Requests over HTTP for `Client`, sent again where that is safe."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
 
 import httpx
 
-from densityd.client.call import Answer, Call
+from densityd.client.call import Call, Response
 from densityd.client.errors import ClientError
 from densityd.client.settings import Settings
-from densityd.client.wire.problems import error_of
+from densityd.client.wire.files import open_target
+from densityd.client.wire.problems import read_error
 
 _Result = TypeVar("_Result")
 _MULTIPLE_CHOICES = 300
 
 
 @dataclass(frozen=True)
-class Incoming:
-    """An answer whose bytes are still coming."""
+class Stream:
+    """A response whose body is still arriving."""
 
     status: int
-    pieces: Iterator[bytes]
+    chunks: Iterator[bytes]
 
 
 class Transport:
-    """Sends requests, again where that is safe.
+    """A connection pool that sends requests, again where that is safe.
 
     Args:
-        settings: of the client.
-        transport: of httpx, in place of the network's.
+        settings: Settings of the client.
+        transport: Transport of httpx in place of the network.
     """
 
     def __init__(self, settings: Settings, transport: httpx.BaseTransport | None = None) -> None:
@@ -42,35 +45,36 @@ class Transport:
         self._http.close()
 
     def send(self, call: Call[_Result]) -> _Result:
-        """The result of a request.
+        """Send a request and return its result.
 
         Raises:
-            ApiError: the service refuses it.
-            TransportError: there is no answer.
-            UnexpectedAnswerError: the answer makes no sense.
+            ApiError: The service refuses the request.
+            TransportError: There is no response.
+            UnexpectedAnswerError: The response cannot be read.
         """
-
-        def whole(response: httpx.Response) -> Answer:
-            try:
-                return Answer(response.status_code, response.headers, response.read())
-            except httpx.RequestError as error:
-                raise self._settings.error_of(error) from error
-            finally:
-                response.close()
-
-        return call.parse(self._persist(call, whole))
+        return call.parse(self._retry(call, self._read))
 
     @contextmanager
-    def stream(self, call: Call[Any]) -> Iterator[Incoming]:
-        """The answer to a request while it comes; raises as `send`."""
-        response = self._persist(call, lambda begun: begun)
+    def stream(self, call: Call[Any]) -> Iterator[Stream]:
+        """Send a request and yield its response while it arrives; raises as `send`."""
+        response = self._retry(call, _leave_unread)
         try:
-            yield Incoming(response.status_code, self._pieces(response))
+            yield Stream(response.status_code, self._chunks(response))
         finally:
             response.close()
 
-    def _persist(self, call: Call[Any], take: Callable[[httpx.Response], _Result]) -> _Result:
-        """Send, and send again as long as there is hope; what `take` makes of the response."""
+    def save(self, call: Call[Any], target: Path | BinaryIO) -> None:
+        """Write the body of a response to a file; a path has all of it or is not written.
+
+        Raises:
+            OSError: The file cannot be written. Further errors are those of `send`.
+        """
+        with self.stream(call) as response, open_target(target) as file:
+            for chunk in response.chunks:
+                file.write(chunk)
+
+    def _retry(self, call: Call[Any], take: Callable[[httpx.Response], _Result]) -> _Result:
+        """Send a request until it succeeds or there is no hope; return what `take` returns."""
         request_id = self._settings.request_ids()
         sent = 0
         while True:
@@ -84,24 +88,37 @@ class Transport:
             time.sleep(pause_s)
 
     def _begin(self, call: Call[Any], request_id: str) -> httpx.Response:
-        """A response that is no error, of which only the headers have been read."""
+        """Return a successful response of which only the headers have been read."""
         options = self._settings.request_options(call, request_id)
-        content = None if call.body is None else call.body.pieces()
+        content = None if call.body is None else _iter_body(call.body.chunks())
         try:
             request = self._http.build_request(**options, content=content)
             response = self._http.send(request, stream=True)
-            if response.status_code < _MULTIPLE_CHOICES:
-                return response
-            try:
-                answer = Answer(response.status_code, response.headers, response.read())
-            finally:
-                response.close()
         except httpx.RequestError as error:
-            raise self._settings.error_of(error) from error
-        raise error_of(answer)
+            raise self._settings.wrap_error(error) from error
+        if response.status_code < _MULTIPLE_CHOICES:
+            return response
+        raise read_error(self._read(response))
 
-    def _pieces(self, response: httpx.Response) -> Iterator[bytes]:
+    def _read(self, response: httpx.Response) -> Response:
+        try:
+            return Response(response.status_code, response.headers, response.read())
+        except httpx.RequestError as error:
+            raise self._settings.wrap_error(error) from error
+        finally:
+            response.close()
+
+    def _chunks(self, response: httpx.Response) -> Iterator[bytes]:
         try:
             yield from response.iter_bytes()
         except httpx.RequestError as error:
-            raise self._settings.error_of(error) from error
+            raise self._settings.wrap_error(error) from error
+
+
+def _leave_unread(response: httpx.Response) -> httpx.Response:
+    return response
+
+
+def _iter_body(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    while (chunk := next(chunks, None)) is not None:
+        yield chunk

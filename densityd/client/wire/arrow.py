@@ -1,4 +1,4 @@
-"""Arrow tables on the wire: IPC streams, batch by batch in both directions."""
+"""Arrow IPC streams, read and written one record batch at a time."""
 
 import io
 import struct
@@ -17,31 +17,31 @@ _PREFIX_BYTES = 8
 _BODY_LENGTH = 4 + 2 * 3  # in the table of offsets: bodyLength is the fourth field of a Message
 
 
-def table_body(table: "pa.Table") -> Body:
-    """A table as a body, of which a batch at a time is written."""
-    return Body(partial(_pieces, table), None, ARROW)
+def encode_table(table: "pa.Table") -> Body:
+    """Return a table as a body that is encoded one record batch at a time."""
+    return Body(partial(_iter_chunks, table), None, ARROW)
 
 
-def table_of(content: bytes) -> "pa.Table":
-    """The table in an answer.
+def read_table(content: bytes) -> "pa.Table":
+    """Return the table in the content of a response.
 
     Raises:
-        UnexpectedAnswerError: it is no Arrow stream.
+        UnexpectedAnswerError: The content is not an Arrow stream.
     """
     import pyarrow as pa  # noqa: PLC0415 - as above
 
     try:
         return pa.ipc.open_stream(content).read_all()
     except (pa.ArrowInvalid, OSError) as error:
-        raise UnexpectedAnswerError("the answer is no Arrow stream") from error
+        raise UnexpectedAnswerError("the response is not an Arrow stream") from error
 
 
 class ArrowDecoder:
-    """Finds the record batches of an Arrow IPC stream as its bytes come.
+    """An incremental decoder of an Arrow IPC stream.
 
-    pyarrow itself only reads streams that it can wait for, which an event loop cannot. Messages
-    are told apart by their encapsulation (Arrow columnar format, "Encapsulated message format"):
-    a mark, the length of the metadata, the metadata, and a body whose length they hold.
+    pyarrow only reads streams that block, which an event loop must not. Messages are separated by
+    their encapsulation (Arrow columnar format, "Encapsulated message format"): a continuation
+    marker, the length of the metadata, the metadata, and a body whose length is in the metadata.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class ArrowDecoder:
         self._ended = False
 
     def feed(self, data: bytes) -> Iterator["pa.RecordBatch"]:
-        """The batches that `data` completes."""
+        """Yield the record batches that `data` completes."""
         import pyarrow as pa  # noqa: PLC0415 - as above
 
         self._buffer += data
@@ -61,25 +61,25 @@ class ArrowDecoder:
             yield from pa.ipc.open_stream(self._schema + message)
 
     def finish(self) -> None:
-        """Say that there is no more.
+        """Check that the stream is complete.
 
         Raises:
-            UnexpectedAnswerError: the end marker is missing.
+            UnexpectedAnswerError: The end marker is missing.
         """
         if not self._ended:
-            raise UnexpectedAnswerError("the answer ends before its last batch")
+            raise UnexpectedAnswerError("the response ends before its last batch")
 
     def _message(self) -> bytes | None:
-        """The next message, whole; None: it is not, or there is none."""
+        """Return the next message; None if it is incomplete, or there is none."""
         if self._ended or len(self._buffer) < _PREFIX_BYTES:
             return None
         if self._buffer[:4] != _CONTINUATION:
-            raise UnexpectedAnswerError("the answer is no Arrow stream")
+            raise UnexpectedAnswerError("the response is not an Arrow stream")
         end = _PREFIX_BYTES + int.from_bytes(self._buffer[4:8], "little")
         self._ended = end == _PREFIX_BYTES
         if self._ended or len(self._buffer) < end:
             return None
-        end += _body_bytes(self._buffer[_PREFIX_BYTES:end])
+        end += _read_body_length(self._buffer[_PREFIX_BYTES:end])
         if len(self._buffer) < end:
             return None
         message = bytes(self._buffer[:end])
@@ -87,8 +87,8 @@ class ArrowDecoder:
         return message
 
 
-def _body_bytes(metadata: bytes | bytearray) -> int:
-    """`bodyLength` of the flatbuffer that describes a message."""
+def _read_body_length(metadata: bytes | bytearray) -> int:
+    """Return `bodyLength` of the flatbuffer that describes a message."""
     try:
         (table,) = struct.unpack_from("<I", metadata, 0)
         (back,) = struct.unpack_from("<i", metadata, table)
@@ -99,10 +99,10 @@ def _body_bytes(metadata: bytes | bytearray) -> int:
         (field,) = struct.unpack_from("<H", metadata, offsets + _BODY_LENGTH)
         return int(struct.unpack_from("<q", metadata, table + field)[0]) if field else 0
     except struct.error as error:
-        raise UnexpectedAnswerError("the answer is no Arrow stream") from error
+        raise UnexpectedAnswerError("the response is not an Arrow stream") from error
 
 
-def _pieces(table: "pa.Table") -> Iterator[bytes]:
+def _iter_chunks(table: "pa.Table") -> Iterator[bytes]:
     import pyarrow as pa  # noqa: PLC0415 - as above
 
     sink = io.BytesIO()

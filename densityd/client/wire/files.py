@@ -1,4 +1,4 @@
-"""Files on their way to the service and back, never whole in memory."""
+"""Files as bodies of requests and responses, never whole in memory."""
 
 import os
 from collections.abc import Iterator
@@ -19,16 +19,16 @@ MEDIA_TYPES = {
     ".arrows": "application/vnd.apache.arrow.stream",
     ".parquet": "application/vnd.apache.parquet",
 }
-"""What the end of a file's name says about its format."""
+"""Media type of each suffix of a file's name."""
 
-_PIECE_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
-def media_type_of(path: Path) -> str:
-    """The format that a file's name tells.
+def guess_media_type(path: Path) -> str:
+    """Return the media type of a file, by the suffix of its name.
 
     Raises:
-        FileFormatError: it tells none.
+        FileFormatError: The suffix is unknown.
     """
     try:
         return MEDIA_TYPES[path.suffix.lower()]
@@ -39,32 +39,34 @@ def media_type_of(path: Path) -> str:
         ) from None
 
 
-def file_body(path: Path, media_type: str | None = None) -> Body:
-    """A file as a body.
+def read_file(path: Path, media_type: str | None = None) -> Body:
+    """Return a body that reads a file.
 
     Args:
-        path: of the file.
-        media_type: its format; None: its name tells it.
+        path: File to read.
+        media_type: Format of the file; None for the one of its suffix.
 
     Raises:
-        FileFormatError: its name does not.
-        OSError: there is no such file.
+        FileFormatError: The suffix is unknown.
+        OSError: There is no such file.
     """
-    return Body(partial(_pieces, path), path.stat().st_size, media_type or media_type_of(path))
+    return Body(
+        partial(_iter_chunks, path), path.stat().st_size, media_type or guess_media_type(path)
+    )
 
 
 @contextmanager
-def destination(target: Path | BinaryIO) -> Iterator[BinaryIO]:
-    """Something to write to; the file at a path has all of it, or stays as it was.
+def open_target(target: Path | BinaryIO) -> Iterator[BinaryIO]:
+    """Open a file to write to; at the end, the file at a path has all of it or stays as it was.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: The file cannot be written.
     """
     if not isinstance(target, Path):
         yield target
         return
     path = target.resolve()
-    if path.exists() and not path.is_file():  # such as a pipe: what is written is gone
+    if path.exists() and not path.is_file():  # such as a pipe, which cannot be replaced
         with path.open("wb") as file:
             yield file
         return
@@ -81,7 +83,7 @@ def destination(target: Path | BinaryIO) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def _iter_chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            yield piece
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk

@@ -1,4 +1,4 @@
-"""From an HTTP answer that is an error to what is raised."""
+"""Errors from HTTP responses."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,45 +6,45 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
-from densityd.client.call import Answer, json_of
+from densityd.client.call import Response, parse_json
 from densityd.client.errors import ApiError, FieldProblem, Problem, UnexpectedAnswerError
 
-_KNOWN = {"type", "title", "status", "detail", "instance", "errors"}
+_STANDARD = {"type", "title", "status", "detail", "instance", "errors"}
 _SHOWN_CHARACTERS = 200
 
 
-def error_of(answer: Answer) -> ApiError:
-    """The error that an answer of 300 or more stands for, whoever sent it."""
-    request_id = answer.headers.get("x-request-id")
-    retry_after_s = retry_after(answer.headers)
+def read_error(response: Response) -> ApiError:
+    """Return the error for a response with status 300 or more, from the service or a proxy."""
+    request_id = response.headers.get("x-request-id")
+    retry_after_s = read_retry_after(response.headers)
     try:
-        content = json_of(answer.content)
+        content = parse_json(response.content)
     except UnexpectedAnswerError:
         return ApiError(
             Problem(
-                status=answer.status,
-                title=_reason(answer.status),
-                detail=_plain_text(answer),
+                status=response.status,
+                title=_get_reason(response.status),
+                detail=_plain_text(response),
                 request_id=request_id,
                 retry_after_s=retry_after_s,
             )
         )
     return ApiError(
         Problem(
-            status=answer.status,
-            type=_text(content, "type") or "about:blank",
-            title=_text(content, "title") or _reason(answer.status),
-            detail=_text(content, "detail"),
+            status=response.status,
+            type=_get_text(content, "type") or "about:blank",
+            title=_get_text(content, "title") or _get_reason(response.status),
+            detail=_get_text(content, "detail"),
             errors=_fields(content.get("errors")),
-            members={name: value for name, value in content.items() if name not in _KNOWN},
-            request_id=request_id or _text(content, "instance") or None,
+            members={name: value for name, value in content.items() if name not in _STANDARD},
+            request_id=request_id or _get_text(content, "instance") or None,
             retry_after_s=retry_after_s,
         )
     )
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds that `Retry-After` asks to wait, in either of its forms."""
+def read_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds of `Retry-After`, which may be a number or a date."""
     value = headers.get("retry-after", "").strip()
     if not value:
         return None
@@ -64,28 +64,28 @@ def _fields(errors: object) -> Sequence[FieldProblem]:
         return ()
     return tuple(
         FieldProblem(
-            detail=_text(error, "detail"),
-            pointer=_text(error, "pointer") if "pointer" in error else None,
-            parameter=_text(error, "parameter") if "parameter" in error else None,
+            detail=_get_text(error, "detail"),
+            pointer=_get_text(error, "pointer") if "pointer" in error else None,
+            parameter=_get_text(error, "parameter") if "parameter" in error else None,
         )
         for error in errors
         if isinstance(error, dict)
     )
 
 
-def _text(content: Mapping[str, object], name: str) -> str:
+def _get_text(content: Mapping[str, object], name: str) -> str:
     value = content.get(name)
     return value if isinstance(value, str) else ""
 
 
-def _reason(status: int) -> str:
+def _get_reason(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
     except ValueError:
         return "Error"
 
 
-def _plain_text(answer: Answer) -> str:
-    if not answer.headers.get("content-type", "").startswith("text/plain"):
-        return "The answer is none of a densityd; something in between may have given it."
-    return answer.content.decode(errors="replace").strip()[:_SHOWN_CHARACTERS]
+def _plain_text(response: Response) -> str:
+    if not response.headers.get("content-type", "").startswith("text/plain"):
+        return "The response is not from a densityd; a proxy may have sent it."
+    return response.content.decode(errors="replace").strip()[:_SHOWN_CHARACTERS]

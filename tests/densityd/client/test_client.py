@@ -1,7 +1,6 @@
 """The clients against the real service behind a real socket."""
 
 import asyncio
-import inspect
 import io
 import json
 import re
@@ -318,22 +317,6 @@ def test_the_asynchronous_client_manages_the_same(service: Service, tmp_path: Pa
             await client.datasets.delete(dataset.id)
 
     asyncio.run(walk())
-
-
-def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
-    def shape(kind: type) -> dict[str, list[tuple[str, object]]]:
-        return {
-            name: [(one.name, one.default) for one in inspect.signature(method).parameters.values()]
-            for name, method in vars(kind).items()
-            if not name.startswith("_") and callable(method)
-        }
-
-    with Client("http://127.0.0.1:1") as plain:
-        other = AsyncClient("http://127.0.0.1:1")
-        assert shape(Client) == shape(AsyncClient)
-        for name in ("datasets", "jobs", "models"):
-            assert shape(type(getattr(plain, name))) == shape(type(getattr(other, name)))
-        asyncio.run(other.close())
 
 
 def test_every_method_is_in_the_manual() -> None:

@@ -24,7 +24,7 @@ from densityd.client import (
     UnreachableError,
 )
 from densityd.client.call import Retry
-from densityd.client.wire.problems import retry_after
+from densityd.client.wire.problems import read_retry_after
 from densityd.service.ports import free_port
 from tests.densityd.scripted import DROP, Reply, ScriptedServer, a_json, a_problem
 
@@ -214,9 +214,13 @@ def test_a_service_that_says_nothing_is_given_up(
 @pytest.mark.parametrize(
     ("reply", "title", "detail"),
     [
-        (Reply(502, b"<html>", {"Content-Type": "text/html"}), "Bad Gateway", "none of a densityd"),
+        (
+            Reply(502, b"<html>", {"Content-Type": "text/html"}),
+            "Bad Gateway",
+            "not from a densityd",
+        ),
         (Reply(500, b"boom", {"Content-Type": "text/plain"}), "Internal Server Error", "boom"),
-        (Reply(302, b"", {"Location": "/"}), "Found", "none of a densityd"),
+        (Reply(302, b"", {"Location": "/"}), "Found", "not from a densityd"),
     ],
 )
 def test_errors_that_others_give_are_told_too(
@@ -316,7 +320,7 @@ def test_the_key_and_the_address_come_from_the_environment_or_the_caller(
 
 @pytest.mark.parametrize("url", ["example.com", "ftp://example.com", "http://", "http://a:port"])
 def test_what_is_no_url_is_refused_at_once(url: str) -> None:
-    with pytest.raises(ValueError, match="no URL"):
+    with pytest.raises(ValueError, match="not a URL"):
         Client(url)
 
 
@@ -336,11 +340,11 @@ def test_pauses_double_and_are_bounded() -> None:
     ("value", "seconds"), [("7", 7), ("", None), ("soon", None), ("-1", None), ("1.5", None)]
 )
 def test_retry_after_in_seconds(value: str, seconds: float | None) -> None:
-    assert retry_after({"retry-after": value}) == seconds
+    assert read_retry_after({"retry-after": value}) == seconds
 
 
 def test_retry_after_as_a_date() -> None:
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=10), usegmt=True)
-    assert retry_after({"retry-after": soon}) == pytest.approx(10, abs=1)
+    assert read_retry_after({"retry-after": soon}) == pytest.approx(10, abs=1)
     past = format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True)
-    assert retry_after({"retry-after": past}) == 0
+    assert read_retry_after({"retry-after": past}) == 0

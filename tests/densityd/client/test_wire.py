@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from densityd.client import FileFormatError, UnexpectedAnswerError
-from densityd.client.wire.arrow import ArrowDecoder, table_body
+from densityd.client.wire.arrow import ArrowDecoder, encode_table
 from densityd.client.wire.events import EventDecoder
-from densityd.client.wire.files import destination, media_type_of
-from densityd.client.wire.npy import NpyDecoder, npy_body
+from densityd.client.wire.files import guess_media_type, open_target
+from densityd.client.wire.npy import NpyDecoder, encode_array
 
 ROWS = np.random.default_rng(0).normal(size=(50, 3))
 TABLE = pa.table({"a": ROWS[:, 0], "b": ROWS[:, 1].astype(np.float32)})
@@ -25,8 +25,8 @@ def single_bytes(body: bytes) -> list[bytes]:
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS.T, ROWS[::2].astype(np.float16), ROWS[:0]])
 def test_an_array_is_npy_and_comes_back_however_it_is_cut(rows: NDArray[Any]) -> None:
-    body = npy_body(rows)
-    data = b"".join(body.pieces())
+    body = encode_array(rows)
+    data = b"".join(body.chunks())
     assert len(data) == body.size
     assert np.array_equal(np.load(io.BytesIO(data)), rows)
 
@@ -39,7 +39,7 @@ def test_an_array_is_npy_and_comes_back_however_it_is_cut(rows: NDArray[Any]) ->
 
 def test_a_table_is_an_arrow_stream_and_comes_back_however_it_is_cut() -> None:
     table = pa.concat_tables([TABLE, TABLE.slice(3, 7)])
-    data = b"".join(table_body(table).pieces())
+    data = b"".join(encode_table(table).chunks())
     assert pa.ipc.open_stream(data).read_all().equals(table)
 
     decoder = ArrowDecoder()
@@ -51,7 +51,7 @@ def test_a_table_is_an_arrow_stream_and_comes_back_however_it_is_cut() -> None:
 
 
 def test_a_table_without_rows_has_its_columns() -> None:
-    data = b"".join(table_body(TABLE.slice(0, 0)).pieces())
+    data = b"".join(encode_table(TABLE.slice(0, 0)).chunks())
     assert pa.ipc.open_stream(data).read_all().column_names == ["a", "b"]
 
 
@@ -67,8 +67,8 @@ def test_what_is_neither_is_refused(decoder: type[NpyDecoder | ArrowDecoder]) ->
 
 
 def test_bodies_can_be_sent_again() -> None:
-    for body in (npy_body(ROWS), table_body(TABLE)):
-        assert b"".join(body.pieces()) == b"".join(body.pieces())
+    for body in (encode_array(ROWS), encode_table(TABLE)):
+        assert b"".join(body.chunks()) == b"".join(body.chunks())
 
 
 def test_events_come_whole_however_they_are_cut() -> None:
@@ -90,26 +90,26 @@ def test_a_file_is_replaced_as_a_whole_or_stays_as_it_was(tmp_path: Path) -> Non
     target.write_text("before")
 
     def fail_halfway() -> None:
-        with destination(target) as file:
+        with open_target(target) as file:
             file.write(b"half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail_halfway()
     assert target.read_text() == "before"
-    with destination(target) as file:
+    with open_target(target) as file:
         file.write(b"whole")
     assert target.read_text() == "whole"
     assert list(tmp_path.iterdir()) == [target]
-    with destination(Path("/dev/null")) as file:
+    with open_target(Path("/dev/null")) as file:
         file.write(b"gone")
     assert Path("/dev/null").is_char_device()
-    with pytest.raises(FileNotFoundError) as caught, destination(tmp_path / "no" / "out"):
+    with pytest.raises(FileNotFoundError) as caught, open_target(tmp_path / "no" / "out"):
         pass
     assert caught.value.filename == str(tmp_path / "no" / "out")
 
 
 def test_a_name_without_a_format_is_refused_with_those_that_there_are() -> None:
-    assert media_type_of(Path("A.CSV")) == "text/csv"
+    assert guess_media_type(Path("A.CSV")) == "text/csv"
     with pytest.raises(FileFormatError, match=r"rows\.txt.*\.parquet"):
-        media_type_of(Path("rows.txt"))
+        guess_media_type(Path("rows.txt"))

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from densityd.cli import app
 from densityd.client import Client, PlotKind
-from densityd.client.progress import ProgressBar, describe, duration
+from densityd.client.progress import ProgressBar, describe_progress, format_duration
 from densityd.client.records import Job
 from densityd.commands import arguments as choices, models
 from densityd.service.ports import free_port
@@ -232,7 +232,7 @@ def test_a_service_that_is_not_there_has_a_status_of_its_own() -> None:
 
     assert f"http://127.0.0.1:{port}: cannot connect" in told.stderr
     assert "`densityd up`" in told.stderr
-    assert "no URL" in run("jobs", "list", "--url", "nonsense", status=2).stderr
+    assert "not a URL" in run("jobs", "list", "--url", "nonsense", status=2).stderr
 
 
 def test_scores_are_printed_or_written_in_the_format_that_the_name_tells(
@@ -294,7 +294,7 @@ def test_jobs_from_list_to_events(table: Path) -> None:
     assert job_id in run("jobs", "list", "--model", "listed", "--state", "queued").stdout
     assert "batch_size" in run("jobs", "show", job_id).stdout
     waited = run("jobs", "wait", job_id, "--timeout", 0, status=1)
-    assert "it goes on" in waited.stderr
+    assert "it continues" in waited.stderr
     assert run("jobs", "cancel", job_id).stdout == f"{job_id} cancelled\n"
     assert run("jobs", "wait", job_id, status=1).stderr == f"densityd: {job_id} cancelled\n"
     for follow in ("--follow", "--no-follow"):
@@ -428,7 +428,7 @@ def test_the_bar_shows_epoch_likelihood_and_time_left_at_a_terminal_alone() -> N
     metrics = {"epoch": 12, "validation_log_likelihood": 2.9}
     job = Job.read({**JOB, "state": "running", "progress": progress, "metrics": metrics})
     words = "epoch 12, validation log-likelihood 2.900 nats, about 1 min 35 s left"
-    assert describe(job) == words
+    assert describe_progress(job) == words
     for terminal in (True, False):
         shown = io.StringIO()
         console = Console(file=shown, force_terminal=terminal, width=200, color_system=None)
@@ -442,7 +442,7 @@ def test_the_bar_shows_epoch_likelihood_and_time_left_at_a_terminal_alone() -> N
     ("seconds", "words"), [(59.4, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
 )
 def test_durations_are_words(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+    assert format_duration(seconds) == words
 
 
 def test_settings_become_the_parts_of_a_request() -> None:
