@@ -67,6 +67,23 @@ class TableError(TablesError):
         super().__init__(detail)
 
 
+class SandboxLimitError(TableError):
+    """Reading a file took more time or memory than its process may take."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("dataset-too-large", detail)
+
+
+class SandboxCrashError(TableError):
+    """Reading a file ended its process."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "dataset-parse",
+            "The parser crashed on the file: it is damaged, or takes more memory than is allowed.",
+        )
+
+
 class JsonError(TablesError):
     """A text is not JSON, or is JSON that nothing here can take.
 

@@ -1,4 +1,4 @@
-"""An imported file is checked in a process of its own: it may take no more than that process may."""
+"""The check of an imported model file, in a process of its own with limits."""
 
 import dataclasses
 import os
@@ -8,12 +8,8 @@ from typing import Any
 from models_store.errors import ModelFileError, RequestError
 from models_store.files.model_files import ModelFile, describe, read_model_file
 from models_store.requests.flow_limits import TrainingLimits
-from tables.errors import TableError
-from tables.sandbox.child import do_task, run_child
-
-_CRASHED = "dataset-parse"
-_SWOLLEN = "dataset-too-large"
-_NO_MEMORY = "allocate memory"  # PyTorch and safetensors say it as a RuntimeError
+from tables.errors import SandboxCrashError, SandboxLimitError
+from tables.sandbox.child import do_task, lacks_memory, run_child
 
 
 def check_model_file(
@@ -27,11 +23,11 @@ def check_model_file(
     """Check the file of a model to the last weight, in a child. Blocks: call it in a thread.
 
     Args:
-        path: a safetensors file with our description in its header.
-        limits: of flows.
-        max_columns: of the model, those of its context included.
-        memory_bytes: the most private memory that the process may have.
-        timeout_s: the longest time it may take, by the clock and of the processor.
+        path: Safetensors file with the description of a flow in its header.
+        limits: Limits of flows.
+        max_columns: Most columns of the model, those of its context included.
+        memory_bytes: Most private memory that the process may have.
+        timeout_s: Most seconds that it may take, by the clock and of the processor.
 
     Raises:
         ModelFileError: it is no such file, or its weights are not those of its flow.
@@ -50,17 +46,17 @@ def check_model_file(
     }
     try:
         outcome = run_child("models_store.files.model_check", task, timeout_s=timeout_s)
-    except TableError as error:
-        if error.slug == _SWOLLEN:
-            raise RequestError(
-                "limit-memory",
-                f"checking the file took more than the {memory_bytes / 2**20:,.0f} MiB or"
-                f" {timeout_s:g} s that this server allows; import a smaller model",
-                pointer="",
-            ) from error
-        if error.slug == _CRASHED:
-            raise ModelFileError("Reading the file ended its process: it is damaged.") from error
-        raise
+    except SandboxLimitError as error:
+        raise RequestError(
+            "limit-memory",
+            f"checking the file took more than the {memory_bytes / 2**20:,.0f} MiB or"
+            f" {timeout_s:g} s that this server allows; import a smaller model",
+            pointer="",
+        ) from error
+    except SandboxCrashError as error:
+        raise ModelFileError(
+            "The check crashed on the file: it is damaged, or takes more memory than is allowed."
+        ) from error
     if "invalid" in outcome:
         raise ModelFileError(outcome["invalid"])
     if "refused" in outcome:
@@ -76,7 +72,8 @@ def _check(task: dict[str, Any]) -> dict[str, object]:
         refused = {"slug": error.slug, "detail": error.detail, "pointer": error.pointer}
         return {"refused": refused}
     except (ModelFileError, RuntimeError) as error:
-        if _NO_MEMORY in str(error.__cause__ or error):
+        # PyTorch and safetensors tell of refused memory by a RuntimeError.
+        if lacks_memory(str(error.__cause__ or error)):
             raise MemoryError from error
         if not isinstance(error, ModelFileError):
             raise

@@ -1,10 +1,11 @@
-"""A child process for reading untrusted files: its limits, and how it is told and tells.
+"""A child process that reads untrusted files: its limits, its task and its outcome.
 
 The task goes in as one JSON object, the outcome comes out as another. The child has its own
 memory and time limits, none of the parent's secrets, and dies with it.
 """
 
 import ctypes
+import errno
 import json
 import math
 import os
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tables.errors import TableError
+from tables.errors import SandboxCrashError, SandboxLimitError, TableError
 from tables.sandbox.child_environment import child_environment
 
 _PR_SET_PDEATHSIG = 1
@@ -28,22 +29,32 @@ _ENVIRONMENT = {
 }
 _STOPPED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _STDERR_SHOWN = 4000
-_NO_MEMORY = b"OpenBLAS error: Memory allocation"  # it ends the process itself
+# What libraries of C, C++, Rust and Python write when memory, or the stack of a thread, is refused.
+_NO_MEMORY = (
+    "allocate memory",
+    "bad_alloc",
+    "can't start new thread",
+    "failed to map segment",
+    "memory allocation",
+    "memoryerror",
+    "out of memory",
+    "resource temporarily unavailable",
+)
 
 
 def run_child(module: str, task: Mapping[str, object], *, timeout_s: float) -> dict[str, Any]:
     """Run ``python -m module`` on a task and return its outcome.
 
     Args:
-        module: a module that ends with `do_task`.
-        task: anything JSON can hold.
-        timeout_s: when to kill it.
+        module: Module that ends with `do_task`.
+        task: Values that JSON can hold.
+        timeout_s: Seconds after which the process is killed.
 
     Raises:
-        TableError: ``dataset-too-large`` when it was killed for time or memory,
-            ``dataset-parse`` when it crashed.
+        SandboxLimitError: the process needed more time or memory than is allowed.
+        SandboxCrashError: a signal ended it for another reason.
         TableError, OSError: the module itself raised it.
-        RuntimeError: it failed in another way.
+        RuntimeError: the process failed in another way.
     """
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
@@ -58,25 +69,26 @@ def run_child(module: str, task: Mapping[str, object], *, timeout_s: float) -> d
         raise _too_slow(timeout_s) from None
     if done.returncode == 0:
         return _result_of(json.loads(done.stdout))
-    _raise_for_signal(-done.returncode)
-    if _NO_MEMORY in done.stderr:
+    said = done.stderr.decode(errors="replace")
+    if lacks_memory(said):
         raise too_much_memory()
-    shown = done.stderr[-_STDERR_SHOWN:].decode(errors="replace")
+    _raise_for_signal(-done.returncode)
+    shown = said[-_STDERR_SHOWN:]
     raise RuntimeError(f"The parser ended with status {done.returncode}: {shown}")
 
 
 def do_task(do: Callable[[dict[str, Any]], Mapping[str, object]]) -> None:
-    """Be the child: read the task, put limits on the process, do it and hand over the outcome.
+    """Read the task, put limits on this process, do the task and hand over the outcome.
 
     Args:
-        do: from the task to the outcome, which must be JSON.
+        do: Function from the task to the outcome, which must be JSON.
     """
     task = read_task()
     confine(parent=task["parent"], memory_bytes=task["memory_bytes"], timeout_s=task["timeout_s"])
     try:
         outcome = do(task)
     except MemoryError:
-        outcome = _error_of(too_much_memory())
+        outcome = {"os_error": errno.ENOMEM}
     except TableError as error:
         outcome = _error_of(error)
     except OSError as error:
@@ -99,9 +111,9 @@ def confine(*, parent: int, memory_bytes: int, timeout_s: float) -> None:
     """Put limits on the process that calls this, and tie its life to its parent's.
 
     Args:
-        parent: the parent's process id.
-        memory_bytes: the most private memory, as far as the system can limit it.
-        timeout_s: the most processor time.
+        parent: Process id of the parent.
+        memory_bytes: Most private memory, as far as the system can limit it.
+        timeout_s: Most seconds of processor time.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C needs no traceback of this process
     if sys.platform == "linux":
@@ -116,12 +128,17 @@ def confine(*, parent: int, memory_bytes: int, timeout_s: float) -> None:
     os.nice(_NICENESS)
 
 
-def too_much_memory() -> TableError:
-    """Return the error for a file whose reading takes more memory than there is."""
-    return TableError(
-        "dataset-too-large",
+def lacks_memory(text: str) -> bool:
+    """Return whether what a process or an exception said tells of memory that it did not get."""
+    lower = text.lower()
+    return any(words in lower for words in _NO_MEMORY)
+
+
+def too_much_memory() -> SandboxLimitError:
+    """Return the error for a file whose reading takes more memory than is allowed."""
+    return SandboxLimitError(
         "Reading the file takes more memory than is allowed. Write Parquet with smaller pages and"
-        " without dictionaries, or upload fewer columns.",
+        " without dictionaries, or upload fewer columns."
     )
 
 
@@ -137,9 +154,11 @@ def _error_of(error: TableError) -> dict[str, object]:
 
 
 def _result_of(outcome: dict[str, Any]) -> dict[str, Any]:
-    """The outcome, if it is not that an error came of the task."""
+    """Return the outcome, or raise the error that the task ended with."""
     if "error" in outcome:
         raise TableError(**outcome["error"])
+    if outcome.get("os_error") == errno.ENOMEM:
+        raise too_much_memory()
     if "os_error" in outcome:
         raise OSError(outcome["os_error"], os.strerror(outcome["os_error"] or 0))
     return outcome
@@ -157,11 +176,9 @@ def _raise_for_signal(number: int) -> None:
     if number == signal.SIGKILL:
         raise too_much_memory()
     if number == signal.SIGXCPU:
-        raise TableError("dataset-too-large", "Reading the file took longer than is allowed.")
-    raise TableError("dataset-parse", "The file is damaged: its parser crashed on it.")
+        raise SandboxLimitError("Reading the file took longer than is allowed.")
+    raise SandboxCrashError()
 
 
-def _too_slow(timeout_s: float) -> TableError:
-    return TableError(
-        "dataset-too-large", f"Reading the file took longer than the {timeout_s:g} s allowed."
-    )
+def _too_slow(timeout_s: float) -> SandboxLimitError:
+    return SandboxLimitError(f"Reading the file took longer than the {timeout_s:g} s allowed.")

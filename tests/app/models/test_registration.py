@@ -418,11 +418,23 @@ def test_fault_198_a_check_that_swells_ends_its_child_alone(exported, tmp_path):
     file = tmp_path / "model.safetensors"
     file.write_bytes(exported)
     limits = TrainingLimits(10**6, 100, 2**32, 2**30)
-    with pytest.raises(RequestError, match="took more than the 150 MiB") as caught:
-        model_check.check_model_file(
-            file, limits=limits, max_columns=10, memory_bytes=150 * 2**20, timeout_s=60
-        )
-    assert caught.value.slug == "limit-memory"
+
+    def refusal(mebibytes: int) -> str | None:
+        memory = {"memory_bytes": mebibytes * 2**20, "timeout_s": 60}
+        try:
+            model_check.check_model_file(file, limits=limits, max_columns=10, **memory)
+        except RequestError as error:
+            return f"{error.slug}: {error.detail}"
+        return None
+
+    most = (60, 100, 150, 180, 190, 1000)
+    refusals = {mebibytes: refusal(mebibytes) for mebibytes in most}
+    assert refusals[60] is not None
+    assert refusals[100] is not None
+    assert refusals[1000] is None
+    for mebibytes, text in refusals.items():
+        wanted = f"limit-memory: checking the file took more than the {mebibytes} MiB"
+        assert text is None or text.startswith(wanted)
 
 
 def test_orders_that_are_none_are_refused(shared_client):

@@ -113,6 +113,25 @@ def test_a_child_that_a_signal_ends_is_the_files_fault(child, number, slug):
     assert caught.value.slug == slug
 
 
+@pytest.mark.parametrize(
+    ("said", "end"),
+    [
+        ("terminate called after throwing an instance of 'std::bad_alloc'", "os.abort()"),
+        ("memory allocation of 262144 bytes failed", "os.abort()"),
+        ("libgomp: Thread creation failed: Resource temporarily unavailable", "os._exit(1)"),
+        ("OpenBLAS error: Memory allocation still failed after 10 retries", "os._exit(1)"),
+        ("", "raise ImportError('lib.so: failed to map segment from shared object')"),
+        ("", 'raise RuntimeError("can\'t start new thread")'),
+        ("", "raise OSError(12, 'Cannot allocate memory')"),
+    ],
+)
+def test_a_child_that_ends_for_lack_of_memory_took_too_much(child, said, end):
+    with pytest.raises(TableError) as caught:
+        child(f"import os, sys\nprint({said!r}, file=sys.stderr, flush=True)\n{end}\n")
+    assert caught.value.slug == "dataset-too-large"
+    assert "memory" in caught.value.detail
+
+
 @pytest.mark.parametrize("body", ["raise ValueError('a bug')\n", "raise KeyboardInterrupt\n"])
 def test_a_child_that_fails_by_itself_is_our_fault(child, body):
     with pytest.raises(RuntimeError, match="status"):
