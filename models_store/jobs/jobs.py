@@ -93,17 +93,16 @@ class Jobs:
         """Accept a job: its row and its idempotency record in one transaction.
 
         Args:
-            new: the job.
-            idempotency: makes a repeated request give the first job, for 24 hours.
-            max_queued: how many jobs of the project may wait; requests that race may pass it by
-                their own number.
-            max_bytes: what the project may store, what this and its other unfinished jobs may come
-                to store included.
+            new: Job to add.
+            idempotency: Key that makes a repeated request give the first job, for 24 hours.
+            max_queued: Most jobs of the project that may wait, this one included.
+            max_bytes: Most bytes that the project may store, with what this and its other
+                unfinished jobs may come to store.
 
         Raises:
             NotFoundError: the project has no such dataset.
             IdempotencyReusedError: the key came before with another fingerprint.
-            LimitError: so many jobs of the project wait already, or it would store too much.
+            LimitError: as many jobs of the project wait already, or it would store too much.
         """
         return self._database.transact(submit, new, idempotency, max_queued, max_bytes)
 

@@ -31,8 +31,6 @@ def submit(
     dataset_ids = {*new.held_out_ids} | ({new.dataset_id} if new.dataset_id else set())
     for dataset_id in sorted(dataset_ids):
         pin_dataset(session, new.project, dataset_id)
-    if max_queued is not None:
-        _check_queue(session, new.project, max_queued)
     request_bytes = json_bytes(new.request)
     row = JobRow(
         id=job_id,
@@ -51,6 +49,9 @@ def submit(
     )
     session.add(row)
     session.flush()
+    # From here on the project's other submissions wait, so that no two count the same jobs.
+    if max_queued is not None:
+        _check_queue(session, new.project, max_queued)
     if max_bytes is not None:
         check_storage(session, new.project, max_bytes)
     session.add_all(
@@ -90,10 +91,15 @@ def _as_accepted(job: Job) -> Job:
 
 
 def _check_queue(session: Session, project: str, max_queued: int) -> None:
+    """Refuse the job that was added if it makes the queue too long.
+
+    Raises:
+        LimitError: ``limit-queued-jobs``.
+    """
     waiting = session.scalar(
         select(func.count())
         .select_from(JobRow)
         .where(JobRow.project == project, JobRow.state == JobState.QUEUED)
     )
-    if (waiting or 0) >= max_queued:
+    if (waiting or 0) > max_queued:
         raise LimitError("limit-queued-jobs", f"{max_queued} jobs wait already; try again later.")

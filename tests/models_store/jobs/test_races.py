@@ -16,6 +16,7 @@ from models_store.errors import (
     DatasetInUseError,
     FencedError,
     JobFinalError,
+    LimitError,
     NotFoundError,
     PreconditionError,
     StoreError,
@@ -50,6 +51,16 @@ def race(*racers: Callable[[], T]) -> list[T | StoreError]:
 
     with ThreadPoolExecutor(len(racers)) as pool:
         return list(pool.map(run, racers))
+
+
+@pytest.mark.fault(93)
+def test_fault_093_submissions_that_race_never_pass_the_limit_of_waiting_jobs(jobs: Jobs) -> None:
+    for number in range(8):
+        project = f"project-{number}"
+        racers = [lambda p=project: jobs.submit(a_job(project=p), max_queued=3)] * 6
+        refused = [result for result in race(*racers) if isinstance(result, LimitError)]
+        assert [error.slug for error in refused] == ["limit-queued-jobs"] * 3
+        assert len(jobs.list(project, limit=10).items) == 3
 
 
 @pytest.mark.fault(109)
