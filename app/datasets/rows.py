@@ -10,7 +10,7 @@ from starlette.responses import Response
 from app.fairness.turns import in_thread
 from app.rows.answer_table import AnswerTable, Chunk, Part
 from app.rows.codecs import Codec
-from app.rows.respond import respond_at_once, respond_in_pieces
+from app.rows.respond import respond_streamed, respond_whole
 from app.rows.shape import Floats
 from models_store.errors import BlobCorruptError
 from models_store.records import Dataset
@@ -50,16 +50,13 @@ def answer_rows(
         return Chunk.of(values[start : min(start + step, wanted.stop)].copy())
 
     if len(wanted) <= step:
-        chunk = read(wanted.start)
-        response = respond_at_once(request, codec, answer, chunk, headers={})
-        if response is not None:
-            return response
+        return respond_whole(request, codec, answer, read(wanted.start), headers={})
 
     async def chunks() -> AsyncGenerator[Chunk, None]:
         for start in wanted[::step]:
             yield await in_thread(read, start)
 
-    return respond_in_pieces(request, codec, answer, chunks, headers={})
+    return respond_streamed(request, codec, answer, chunks, headers={})
 
 
 def _opened(table: Path, dataset: Dataset) -> Floats:

@@ -21,14 +21,13 @@ from app.engine.batches import (
     Large,
     OverloadedError,
     Pace,
+    QuickBatches,
     Rows,
     Small,
     compute_together,
     side_by_side,
 )
-from app.engine.order import FairOrder
-from app.engine.quick_batches import QuickBatches
-from app.engine.shares import EngineShares, Terms
+from app.engine.shares import EngineShares, FairOrder, Terms
 from app.metrics import EngineMetrics
 
 __all__ = ["Engine", "OverloadedError", "Terms"]

@@ -13,7 +13,7 @@ from app.fairness.turns import in_thread
 from app.http.downloads import result_path
 from app.rows.answer_table import AnswerTable, Chunk, Part
 from app.rows.codecs import Codec
-from app.rows.respond import respond_in_pieces
+from app.rows.respond import respond_streamed
 from app.rows.shape import Floats
 from models_store.errors import BlobCorruptError
 from models_store.files.blobs import BlobStore
@@ -28,7 +28,7 @@ _ANY_SIZE = ParseOptions(max_rows=1 << 62, max_columns=1 << 31, max_bytes=1 << 6
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _ResultTable:
     names: list[str]
     chunks: Iterator[Floats]
 
@@ -70,10 +70,10 @@ def answer_result_rows(
 
     suffix = next(suffix for suffix, kind in SUFFIXES.items() if kind is codec.format)
     headers = {"Content-Disposition": f'attachment; filename="{name}{suffix}"'}
-    return respond_in_pieces(request, codec, answer, chunks, headers=headers)
+    return respond_streamed(request, codec, answer, chunks, headers=headers)
 
 
-def _opened(path: Path, result: JobResult) -> _Rows:
+def _opened(path: Path, result: JobResult) -> _ResultTable:
     kind = MEDIA_TYPES[result["media_type"]]
     with _own(result):
         if kind is TableFormat.NPY:
@@ -84,7 +84,7 @@ def _opened(path: Path, result: JobResult) -> _Rows:
             table = open_table(path, format=kind, options=_ANY_SIZE)
             names, chunks = table.names, (columns.T for columns in table.chunks)
     # npy has no names, and in CSV some are marked; results of former versions do not tell theirs.
-    return _Rows(result.get("columns", names), chunks)
+    return _ResultTable(result.get("columns", names), chunks)
 
 
 def _in_chunks(values: Floats) -> Iterator[Floats]:

@@ -76,24 +76,24 @@ class Chunk:
     codes: Codes | None = None
 
     @classmethod
-    def of(cls, values: Floats, bad_input: NDArray[np.bool_] | None = None) -> "Chunk":
-        """Rows, and why they are not finite where they are not.
+    def of(cls, values: Floats, inputs: Floats | None = None) -> "Chunk":
+        """Return rows with the reasons of those that are not finite.
 
         Args:
-            values: rows by columns.
-            bad_input: which rows come of an input that is not finite.
+            values: Rows of shape (n, columns).
+            inputs: The n rows that the values were computed from.
         """
         if np.isfinite(values).all():
             return cls(values)
-        bad = bad_rows(values)
+        bad = _bad_rows(values)
         codes = np.where(bad, np.uint8(NON_FINITE), np.uint8(FINE))
-        if bad_input is not None:
-            codes[bad & bad_input] = NON_FINITE_INPUT
+        if inputs is not None:
+            codes[bad & _bad_rows(inputs)] = NON_FINITE_INPUT
         return cls(values, codes)
 
 
-def bad_rows(values: Floats) -> NDArray[np.bool_]:
-    """Which rows hold anything but finite numbers."""
+def _bad_rows(values: Floats) -> NDArray[np.bool_]:
+    """Return a mask of the rows with a value that is not finite."""
     return np.logical_not(np.isfinite(values).all(axis=1))
 
 

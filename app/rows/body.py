@@ -33,8 +33,8 @@ class Incoming:
         parsers: threads that wait for the processes that parse files.
         memory: counts what is kept whole.
         declared_bytes: the length of the body, where it is told beforehand.
-        certain_rows: set by the decoder, before its first rows: how many there will be, once nothing
-            can be wrong with the body any more.
+        total_rows: Number of rows of the body, set by the reader before its first rows where nothing
+            can be wrong with those that follow.
     """
 
     body: AsyncIterator[bytes]
@@ -46,7 +46,7 @@ class Incoming:
     parsers: Threads
     memory: ProjectMemory
     declared_bytes: int | None = None
-    certain_rows: int | None = None
+    total_rows: int | None = None
 
     async def whole(self) -> bytes:
         """All of it; for formats whose limit is small."""

@@ -29,8 +29,8 @@ class Codec:
         read: from a body to arrays of rows, each of the model's columns in their order. It raises
             `Problem` for what is wrong with the body.
         encoder: makes what writes an answer.
-        decode: from a whole body to its rows, the shortest way for one that is brief.
-        brief_bytes: the largest body that is brief.
+        decode: Decoder of a whole body to its rows; None: bodies are always streamed.
+        whole_bytes: Size of the largest body that is decoded as a whole.
         text: whether it is text, which compresses well; floats do not.
         limited_as_json: whether a body is held in memory, so that the limit of JSON applies.
     """
@@ -39,7 +39,7 @@ class Codec:
     read: Callable[[Incoming], AsyncGenerator[Floats, None]]
     encoder: Callable[[AnswerTable], Encoder]
     decode: Callable[[bytes, RowsShape], Floats] | None = None
-    brief_bytes: int = 0
+    whole_bytes: int = 0
     text: bool = False
     limited_as_json: bool = False
 
@@ -61,7 +61,7 @@ CODECS = (
         read_json,
         JsonEncoder,
         decode=decode_json,
-        brief_bytes=64 * 1024,
+        whole_bytes=64 * 1024,
         text=True,
         limited_as_json=True,
     ),
@@ -72,7 +72,7 @@ CODECS = (
         read_npy,
         NpyEncoder,
         decode=decode_npy,
-        brief_bytes=2 * 1024 * 1024,
+        whole_bytes=2 * 1024 * 1024,
     ),
     Codec(TableFormat.ARROW, read_arrow, ArrowEncoder),
     Codec(TableFormat.PARQUET, read_table, ParquetEncoder),

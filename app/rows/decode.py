@@ -80,7 +80,7 @@ async def read_table(
                 share.hold(unpacked_bytes)
                 table = await in_thread(_open, file, incoming.format, options)
         if before == 0:
-            incoming.certain_rows = table.rows
+            incoming.total_rows = table.rows
         async for rows in table_rows(table, incoming, before=before):
             yield rows
 

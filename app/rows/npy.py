@@ -101,7 +101,7 @@ async def _rows_first(
 ) -> AsyncGenerator[Floats, None]:
     if incoming.declared_bytes is not None:
         _check_size(header, came=incoming.declared_bytes - offset)
-        incoming.certain_rows = header.shape[0]
+        incoming.total_rows = header.shape[0]
     row_bytes = header.dtype.itemsize * header.shape[1]
     step = max(1, _CHUNK_BYTES // row_bytes) * row_bytes
     waiting: list[bytes | memoryview] = [memoryview(start)[offset:]]

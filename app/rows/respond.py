@@ -27,17 +27,29 @@ _TEXT_CODINGS = (*CODINGS, IDENTITY)
 _BINARY_CODINGS = (IDENTITY, *CODINGS)  # floats hardly get smaller, and take time to
 
 
-def respond_at_once(
+def respond_whole(
     request: Request,
     codec: Codec,
     answer: AnswerTable,
     chunk: Chunk,
     *,
     headers: Mapping[str, str],
-) -> Response | None:
-    """The whole answer, of one small chunk; None when it is too large for that."""
+) -> Response:
+    """Return the response of a single chunk of rows; a small one is encoded at once.
+
+    Args:
+        request: Request that is answered.
+        codec: Format of the response.
+        answer: Head of the response.
+        chunk: All its rows.
+        headers: Further headers.
+    """
     if chunk.values.size > _SMALL_VALUES:
-        return None
+
+        async def chunks() -> AsyncGenerator[Chunk, None]:
+            yield chunk
+
+        return respond_streamed(request, codec, answer, chunks, headers=headers)
     encoder = codec.encoder(answer)
     pieces: list[Piece] = [encoder.start(), _rows(encoder, chunk)]
     for _ in range(1, encoder.passes):
@@ -52,7 +64,7 @@ def respond_at_once(
     return Response(body, media_type=codec.media_type, headers=headers)
 
 
-def respond_in_pieces(
+def respond_streamed(
     request: Request,
     codec: Codec,
     answer: AnswerTable,
@@ -61,15 +73,15 @@ def respond_in_pieces(
     headers: Mapping[str, str],
     filling: "asyncio.Task[None] | None" = None,
 ) -> Response:
-    """An answer that is made while it is sent.
+    """Return a response that is encoded while it is sent.
 
     Args:
-        request: what is answered.
-        codec: the format.
-        answer: all but the rows.
-        chunks: the rows, once for each pass that the format takes.
-        headers: further headers.
-        filling: as long as it goes on, there are more rows to come from the request.
+        request: Request that is answered.
+        codec: Format of the response.
+        answer: Head of the response.
+        chunks: Makes a generator of the rows, once for each pass of the format.
+        headers: Further headers.
+        filling: Task that reads the rest of the request's body, while it is not done.
     """
     coding = _coding(request, codec)
     headers = {**headers, **ROWS_VARY}

@@ -7,29 +7,49 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.fairness.turns import in_thread
 from app.problems.problem import Problem
-from app.rows.answer_table import Chunk, bad_rows
+from app.rows.answer_table import Chunk, Codes
 from app.rows.shape import Floats
 from models_store.files.blobs import STAGING, BlobStore
 from models_store.files.disk_errors import disk_errors
 
 _MEMORY_BYTES = 16 * 1024 * 1024
+_VALUE_BYTES = np.dtype(np.float64).itemsize
+
+
+def check_size(rows: int, width: int, *, max_bytes: int) -> None:
+    """Refuse results of too many bytes.
+
+    Args:
+        rows: Number of rows.
+        width: Numbers of each row.
+        max_bytes: Bytes that all of them may have.
+
+    Raises:
+        Problem: `limit-rows`.
+    """
+    if rows * width * _VALUE_BYTES > max_bytes:
+        raise Problem(
+            "limit-rows", f"The answer would have more than {max_bytes} bytes of numbers."
+        )
 
 
 @dataclass(eq=False)
 class Results:
-    """Rows of float64, appended once and read any number of times, in chunks as they came.
+    """Chunks of float64 rows, appended once and read any number of times.
 
-    They are read while they are still appended, but appending never waits for a reader: most
-    callers do not read before they have sent everything.
+    They are read while more are appended, but appending never waits for a reader: most callers do
+    not read before they have sent everything.
 
     Args:
-        width: values a row.
-        blobs: where a file may be made, which has no name and goes with the object.
-        max_bytes: of all rows.
+        width: Numbers of a row.
+        blobs: Store in which a temporary file is made, which has no name and goes with the object.
+        max_bytes: Bytes that all rows may have.
+
+    Attributes:
+        rows: Number of rows so far.
     """
 
     width: int
@@ -37,44 +57,42 @@ class Results:
     max_bytes: int
     rows: int = 0
     _lengths: list[int] = field(default_factory=list)
-    _bad_inputs: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
+    _codes: dict[int, Codes] = field(default_factory=dict)
     _in_memory: list[Floats] = field(default_factory=list)  # the first ones; others are in the file
     _file: IO[bytes] | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _filling: "asyncio.Task[None] | None" = None
 
-    async def add(self, values: NDArray[np.float64], *, inputs: Floats) -> None:
-        """Append what was computed from some rows.
+    async def add(self, chunk: Chunk) -> None:
+        """Append rows.
 
         Raises:
-            Problem: `limit-rows`, when the answer gets too large.
-            StorageFullError: there is no room for it.
-            BlobError: the disk failed.
+            Problem: `limit-rows`, when the results get too large.
+            StorageFullError: There is no room for them.
+            BlobError: The disk failed.
         """
-        self.check_size(self.rows + len(values))
-        if not np.isfinite(values).all():
-            self._bad_inputs[len(self._lengths)] = bad_rows(inputs)
-        if self._file is None and self._bytes(self.rows + len(values)) <= _MEMORY_BYTES:
-            self._in_memory.append(values)
+        rows = self.rows + len(chunk.values)
+        self.check_size(rows)
+        if chunk.codes is not None:
+            self._codes[len(self._lengths)] = chunk.codes
+        if self._file is None and rows * self.width * _VALUE_BYTES <= _MEMORY_BYTES:
+            self._in_memory.append(chunk.values)
         else:
-            await in_thread(self._write, values)
-        self.rows += len(values)
-        self._lengths.append(len(values))
+            await in_thread(self._write, chunk.values)
+        self.rows = rows
+        self._lengths.append(len(chunk.values))
         self._changed.set()
 
     def check_size(self, rows: int) -> None:
-        """Refuse an answer of so many rows if it gets too large.
+        """Refuse more rows than there may be.
 
         Raises:
             Problem: `limit-rows`.
         """
-        if self._bytes(rows) > self.max_bytes:
-            raise Problem(
-                "limit-rows", f"The answer would have more than {self.max_bytes} bytes of numbers."
-            )
+        check_size(rows, self.width, max_bytes=self.max_bytes)
 
     def fill(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Have `work` append the rows, in a task of its own, for which readers wait."""
+        """Start the task that appends the rows; readers wait for it."""
         self._filling = asyncio.create_task(work)
         self._filling.add_done_callback(lambda _: self._changed.set())
         return self._filling
@@ -86,16 +104,16 @@ class Results:
 
     @property
     def whole(self) -> Chunk | None:
-        """All of it, if it is one chunk in memory."""
+        """All rows, if they are one chunk in memory."""
         if len(self._lengths) != 1 or self._file is not None:
             return None
-        return self._chunk(0, self._in_memory[0])
+        return Chunk(self._in_memory[0], self._codes.get(0))
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
-        """The rows, from the first one on, the last ones once they are there.
+        """Yield all rows from the first one on, the last ones once they are there.
 
         Raises:
-            Exception: what went wrong with those that are still appended.
+            Exception: The error of the task that appends them.
         """
         index = position = 0
         while True:
@@ -105,7 +123,7 @@ class Results:
                 else:
                     values = await in_thread(self._read, index, position)
                     position += values.nbytes
-                yield self._chunk(index, values)
+                yield Chunk(values, self._codes.get(index))
                 index += 1
             if self._filling is None:
                 return
@@ -120,14 +138,7 @@ class Results:
         if self._file is not None:
             self._file.close()
 
-    def _chunk(self, index: int, values: Floats) -> Chunk:
-        bad_inputs = self._bad_inputs.get(index)
-        return Chunk(values) if bad_inputs is None else Chunk.of(values, bad_inputs)
-
-    def _bytes(self, rows: int) -> int:
-        return rows * self.width * np.dtype(np.float64).itemsize
-
-    def _write(self, values: NDArray[np.float64]) -> None:
+    def _write(self, values: Floats) -> None:
         if self._file is None:
             with self.blobs.staged(".results") as path:  # open, it outlives its name
                 self._file = path.open("w+b")
@@ -135,9 +146,9 @@ class Results:
             self._file.write(np.ascontiguousarray(values).data)
             self._file.flush()
 
-    def _read(self, index: int, position: int) -> NDArray[np.float64]:
+    def _read(self, index: int, position: int) -> Floats:
         assert self._file is not None  # noqa: S101  only called with one
-        length = self._lengths[index]
+        rows = self._lengths[index]
         # Elsewhere than the file is written at the same time.
-        data = os.pread(self._file.fileno(), self._bytes(length), position)
-        return np.frombuffer(data, np.float64).reshape(length, self.width)
+        data = os.pread(self._file.fileno(), rows * self.width * _VALUE_BYTES, position)
+        return np.frombuffer(data, np.float64).reshape(rows, self.width)

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from app.http.json_body import json_request
 from app.problems.problem import Problem
+from app.rows.answer_table import Part
 from app.rows.shape import Floats
 from app.scoring.docs import (
     EXAMPLE_NOISE,
@@ -25,9 +26,10 @@ from app.scoring.docs import (
     transform_responses,
 )
 from app.scoring.raw_route import RawRoute
-from app.scoring.request import ScoreRequest, Space
-from app.scoring.samples import SampleRequest, Sampling
+from app.scoring.request import Compute, Function, ScoreRequest, Space, answer
+from app.scoring.samples import SampleRequest, answer_samples
 from flows import CompiledFlow, rank_among
+from tables.writers import unused_name
 
 Ref = Annotated[
     str,
@@ -72,7 +74,8 @@ async def log_prob(request: Request, ref: Ref, space: SpaceQuery = "data") -> Re
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats]:
         return (flow.log_prob(rows, space=space),)
 
-    return await score.answer_log_prob(compute)
+    log_prob = Part("log_prob", 0, None)
+    return await answer(score, Function("log_prob", compute, ["log_prob"], [log_prob]))
 
 
 @router.post(
@@ -99,7 +102,8 @@ async def score(request: Request, ref: Ref) -> Response:
         log_prob = flow.log_prob(rows)
         return log_prob, rank_among(log_prob, quantiles)
 
-    return await wanted.answer_score(compute)
+    parts = [Part("log_prob", 0, None), Part("quantile", 1, None)]
+    return await answer(wanted, Function("score", compute, ["log_prob", "quantile"], parts))
 
 
 @router.post(
@@ -112,8 +116,7 @@ async def score(request: Request, ref: Ref) -> Response:
 )
 async def sample(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
     """Rows drawn from the model. The same seed gives the same rows from the same version."""
-    sampling = await Sampling.of(await ScoreRequest.of(request, ref, space))
-    return await sampling.answer()
+    return await answer_samples(await ScoreRequest.of(request, ref, space))
 
 
 @router.post(
@@ -136,7 +139,7 @@ async def inverse(request: Request, ref: Ref, space: SpaceQuery = "data") -> Res
             )
         return flow.inverse(rows, space=space)
 
-    return await score.answer_transformed(compute, "inverse")
+    return await _answer_transformed(score, "inverse", compute)
 
 
 @router.post(
@@ -154,4 +157,12 @@ async def forward(request: Request, ref: Ref, space: SpaceQuery = "data") -> Res
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
         return flow.forward(rows, space=space)
 
-    return await score.answer_transformed(compute, "forward")
+    return await _answer_transformed(score, "forward", compute)
+
+
+async def _answer_transformed(score: ScoreRequest, name: str, compute: Compute) -> Response:
+    """Answer with rows of the model's columns, and the log determinant of each."""
+    columns = score.version.columns
+    parts = [Part("rows", 0, len(columns)), Part("log_det", len(columns), None)]
+    named = [*columns, unused_name("log_det", columns)]
+    return await answer(score, Function(name, compute, named, parts))

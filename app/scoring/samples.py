@@ -1,22 +1,22 @@
 """Samples, drawn chunk by chunk as the caller takes them."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from app.engine.engine import Engine, Terms
 from app.http.json_body import read_body, require_json, validate_json
+from app.http.streaming import ahead
 from app.problems.problem import FieldError, Problem
 from app.rows.answer_table import AnswerTable, Chunk, Part
 from app.rows.context import context_rows
-from app.rows.respond import respond_at_once, respond_in_pieces
+from app.rows.respond import respond_streamed, respond_whole
 from app.rows.shape import Floats
 from app.scoring.request import ScoreRequest
-from app.state import settings_of
 from flows import fitting_rows
 
 _CHUNK_VALUES = 32_768
@@ -45,104 +45,92 @@ class SampleRequest(BaseModel):
     )
 
 
-class Sampling:
-    """One drawing of rows: what was asked for, and the chunks that it is done in.
+@dataclass(frozen=True)
+class _Drawing:
+    """Samples that are asked for.
 
     Args:
-        score: the request.
-        n: rows to draw.
-        seed: what they follow from.
-        context: of a conditional model: one row, or one for each.
+        score: Request to the model.
+        n: Number of rows.
+        seed: Seed of the random numbers.
+        context: Context of a conditional model: one row, or one for each sample.
     """
 
-    def __init__(self, score: ScoreRequest, *, n: int, seed: int, context: Floats | None) -> None:
-        self._score = score
-        self._n = n
-        self._seed = seed
-        self._context = context
+    score: ScoreRequest
+    n: int
+    seed: int
+    context: Floats | None
+
+    async def chunks(self) -> AsyncGenerator[Floats, None]:
+        """Yield the rows, each chunk as one turn of the engine."""
+        score = self.score
         chunk_rows = _CHUNK_VALUES // score.version.dim
-        self._chunk_rows = max(_MIN_CHUNK_ROWS, min(_MAX_CHUNK_ROWS, chunk_rows))
-
-    @classmethod
-    async def of(cls, score: ScoreRequest) -> "Sampling":
-        """Read the body of a request.
-
-        Raises:
-            Problem: what is wrong with it.
-        """
-        settings = settings_of(score.request)
-        require_json(score.request)
-        body = await read_body(score.request, limit=settings.max_json_bytes)
-        wanted = validate_json(SampleRequest, body)
-        if wanted.n > settings.max_sample_rows:
-            raise Problem(
-                "limit-samples",
-                f"One request may draw {settings.max_sample_rows} rows.",
-                errors=[FieldError("Too many.", pointer="/n")],
-                members={"limit": settings.max_sample_rows},
-            )
-        seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
-        context = context_rows(wanted.context, score.version.context_columns, n=wanted.n)
-        return cls(score, n=wanted.n, seed=seed, context=context)
-
-    async def answer(self) -> Response:
-        """The rows in the wanted format; the first chunk is drawn before the answer begins.
-
-        Raises:
-            OverloadedError: the engine has too much to do.
-            StoreError: the model cannot be loaded.
-        """
-        score = self._score
-        chunks = self._chunks()
-        first = await anext(chunks)
-        headers = {**score.headers, "X-Seed": str(self._seed)}
-        answer = AnswerTable(
-            columns=score.version.columns,
-            parts=[Part("rows", 0, first.shape[1])],
-            rows=self._n,
-            dtype=first.dtype,
-            members={"model": score.model, "seed": self._seed, "columns": score.version.columns},
-        )
-        if len(first) == self._n:
-            await chunks.aclose()
-            chunk = Chunk.of(first)
-            response = respond_at_once(score.request, score.codec, answer, chunk, headers=headers)
-            if response is not None:
-                return response
-
-        async def rest() -> AsyncGenerator[Chunk, None]:
-            yield Chunk.of(first)
-            async with aclosing(chunks):
-                async for rows in chunks:
-                    yield Chunk.of(rows)
-
-        return respond_in_pieces(score.request, score.codec, answer, rest, headers=headers)
-
-    async def _chunks(self) -> AsyncGenerator[Floats, None]:
-        """The rows; while the caller takes a chunk, the engine draws the next one."""
-        async with self._score.flow() as flow:
+        async with score.flow() as flow:
+            step = max(_MIN_CHUNK_ROWS, min(_MAX_CHUNK_ROWS, chunk_rows))
+            step = fitting_rows(step, flow.row_bytes)
             drawing = flow.iter_sample(
-                self._n,
-                seed=self._seed,
-                chunk_rows=fitting_rows(self._chunk_rows, flow.row_bytes),
-                context=self._context,
-                space=self._score.space,
+                self.n, seed=self.seed, chunk_rows=step, context=self.context, space=score.space
             )
-            pending = asyncio.ensure_future(self._draw(drawing, admitted=False))
-            try:
-                while (chunk := await pending) is not None:
-                    pending = asyncio.ensure_future(self._draw(drawing, admitted=True))
-                    yield chunk
-            finally:
-                pending.cancel()
+            for start in range(0, self.n, step):
+                yield await self._draw(drawing, admitted=start > 0)
 
-    async def _draw(self, drawing: Iterator[Floats], *, admitted: bool) -> Floats | None:
-        engine: Engine = self._score.request.app.state.engine
-        drawn: list[Floats | None] = []
-
-        def draw(_start: int, _stop: int) -> None:
-            drawn.append(next(drawing, None))
-
-        terms = Terms(max_wait_s=self._score.max_wait_s, admitted=admitted)
-        await engine.run(draw, rows=1, terms=terms)
+    async def _draw(self, drawing: Iterator[Floats], *, admitted: bool) -> Floats:
+        engine: Engine = self.score.request.app.state.engine
+        drawn: list[Floats] = []
+        terms = Terms(max_wait_s=self.score.max_wait_s, admitted=admitted)
+        await engine.run(lambda *_: drawn.append(next(drawing)), rows=1, terms=terms)
         return drawn[0]
+
+
+async def answer_samples(score: ScoreRequest) -> Response:
+    """Answer with samples; the first chunk is drawn before the response begins.
+
+    Args:
+        score: Request, whose body is not read yet.
+
+    Raises:
+        Problem: The body is not valid.
+        OverloadedError: The engine has too much to do.
+        StoreError: The model cannot be loaded.
+    """
+    drawing = await _read(score)
+    chunks = ahead(drawing.chunks())
+    first = await anext(chunks)
+    headers = {**score.headers, "X-Seed": str(drawing.seed)}
+    columns = score.version.columns
+    table = AnswerTable(
+        columns=columns,
+        parts=[Part("rows", 0, first.shape[1])],
+        rows=drawing.n,
+        dtype=first.dtype,
+        members={"model": score.version.ref, "seed": drawing.seed, "columns": columns},
+    )
+    if len(first) == drawing.n:
+        await chunks.aclose()
+        return respond_whole(score.request, score.codec, table, Chunk.of(first), headers=headers)
+
+    async def all_chunks() -> AsyncGenerator[Chunk, None]:
+        yield Chunk.of(first)
+        async with aclosing(chunks):
+            async for rows in chunks:
+                yield Chunk.of(rows)
+
+    return respond_streamed(score.request, score.codec, table, all_chunks, headers=headers)
+
+
+async def _read(score: ScoreRequest) -> _Drawing:
+    """Read the body of a request for samples."""
+    settings = score.settings
+    require_json(score.request)
+    body = await read_body(score.request, limit=settings.max_json_bytes)
+    wanted = validate_json(SampleRequest, body)
+    if wanted.n > settings.max_sample_rows:
+        raise Problem(
+            "limit-samples",
+            f"One request may draw {settings.max_sample_rows} rows.",
+            errors=[FieldError("Too many.", pointer="/n")],
+            members={"limit": settings.max_sample_rows},
+        )
+    seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
+    context = context_rows(wanted.context, score.version.context_columns, n=wanted.n)
+    return _Drawing(score, wanted.n, seed, context)

@@ -25,13 +25,13 @@ def decode(
 ) -> Floats:
     """The rows of a body, put together; nothing may be left on the disk.
 
-    Where its format has a shorter way for a brief body, that must come to the same.
+    Where its format has a way of its own for whole bodies, that must come to the same.
     """
     pieces = [body] if isinstance(body, bytes) else body
     streamed = _outcome(lambda: _decode_stream(pieces, kind, shape, parameters))
-    brief = _CODECS[kind].decode
-    if brief is not None and isinstance(body, bytes):
-        at_once = _outcome(lambda: brief(body, shape))
+    whole = _CODECS[kind].decode
+    if whole is not None and isinstance(body, bytes):
+        at_once = _outcome(lambda: whole(body, shape))
         if isinstance(at_once, Problem) or isinstance(streamed, Problem):
             assert repr(at_once) == repr(streamed)
         else:
@@ -80,6 +80,6 @@ async def _decode(
         memory=BodyMemory(1 << 30).of("project"),
     )
     chunks = [rows async for rows in _CODECS[kind].read(incoming)]
-    if incoming.certain_rows is not None:
-        assert sum(map(len, chunks)) == incoming.certain_rows
+    if incoming.total_rows is not None:
+        assert sum(map(len, chunks)) == incoming.total_rows
     return chunks[0] if len(chunks) == 1 else np.concatenate(chunks, dtype=np.float64)

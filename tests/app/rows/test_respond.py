@@ -10,7 +10,7 @@ from starlette.types import Message
 
 from app.rows.answer_table import AnswerTable, Chunk, Part
 from app.rows.codecs import BY_MEDIA_TYPE, Codec
-from app.rows.respond import respond_in_pieces
+from app.rows.respond import respond_streamed
 
 LEAVES_AFTER = 3
 
@@ -47,7 +47,7 @@ def test_work_ends_within_a_chunk_of_the_callers_leaving(codec: Codec) -> None:
         dtype=np.dtype(np.float64),
         members={},
     )
-    response = respond_in_pieces(request, codec, answer, chunks, headers={})
+    response = respond_streamed(request, codec, answer, chunks, headers={})
 
     with pytest.raises(ClientDisconnect):
         asyncio.run(response(dict(request.scope), receive, send))

@@ -315,9 +315,7 @@ def test_npy_rows_are_read_whatever_the_pieces_they_come_in(step, order):
 
 
 def test_rows_that_have_no_finite_result_say_whose_fault_it_is():
-    chunk = Chunk.of(
-        np.array([[-1.0], [np.nan], [-np.inf]]), bad_input=np.array([False, True, False])
-    )
+    chunk = Chunk.of(np.array([[-1.0], [np.nan], [-np.inf]]), np.array([[0.0], [np.nan], [0.0]]))
     assert chunk.codes is not None
     assert [(error["row"], error["code"]) for error in row_errors(chunk.codes, start=10)] == [
         (11, "non_finite_input"),
