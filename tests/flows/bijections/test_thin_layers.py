@@ -138,7 +138,7 @@ def test_the_closed_direction_searches_no_root(spec, closed, monkeypatch):
         raise AssertionError("searched")
 
     for module in ("planar", "sylvester"):
-        monkeypatch.setattr(f"flows.{module}.unbend", search)
+        monkeypatch.setattr(f"flows.families.{module}.unbend", search)
     layers = _layers(spec(layers=2, closed=closed), 3)
     directions = [layers.inverse, layers.forward]
     quick, slow = directions if closed == "density" else reversed(directions)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-import flows
 from flows import (
     CompiledFlow,
     Flow,
@@ -143,7 +142,7 @@ def test_threads_run_in_one_packed_flow():
 
 def test_without_numba_pytorch_computes_and_one_line_says_so(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "flows.compiled.kernels", None)
-    monkeypatch.delattr(flows, "kernels")
+    monkeypatch.delattr("flows.compiled.kernels")
     packing.load_kernels.cache_clear()
     try:
         with caplog.at_level(logging.WARNING, logger="flows"):
