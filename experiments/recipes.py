@@ -28,9 +28,6 @@ _PAPAMAKARIOS = "Papamakarios et al. 2017"
 _DURKAN = "Durkan et al. 2019"
 _THESIS = "the thesis that introduced the HAF"
 
-# Bound of a gradient's norm that bounds nothing.
-_NO_BOUND = 1e12
-
 
 @dataclass(frozen=True)
 class Published:
@@ -99,7 +96,7 @@ class DensityRecipe:
                 "optimiser": options.optimiser,
                 "learning_rate": options.learning_rate,
                 "weight_decay": options.weight_decay,
-                "max_gradient_norm": options.max_gradient_norm or _NO_BOUND,
+                "max_gradient_norm": options.max_gradient_norm or "none",
                 "batch_size": options.batch_size,
                 "max_epochs": options.max_epochs,
                 "patience": options.patience or options.max_epochs,
@@ -143,9 +140,9 @@ class VariationalRecipe:
                 "optimiser": options.optimiser,
                 "learning_rate": options.learning_rate,
                 "schedule": options.schedule,
-                "max_gradient_norm": options.max_gradient_norm or _NO_BOUND,
+                "max_gradient_norm": options.max_gradient_norm or "none",
                 "batch_size": options.batch_size,
-                "iterations": options.max_iterations,
+                "iterations": options.iterations,
                 "report_every": options.report_every,
                 "annealing": options.annealing,
                 "patience": options.patience,
@@ -439,7 +436,7 @@ def _variational() -> Iterator[Recipe]:
             f"Inverse autoregressive flow, 8 layers, towards {name.upper()}",
             name.upper(),
             IafSpec(layers=8, hidden=[64], batch_norm=None),
-            VariationalOptions(learning_rate=1e-3, schedule="cosine", max_iterations=50_000),
+            VariationalOptions(learning_rate=1e-3, schedule="cosine", iterations=50_000),
         )
 
 
@@ -452,7 +449,7 @@ def _planar(
         name.upper(),
         PlanarSpec(layers=layers, closed="sampling"),
         VariationalOptions(
-            learning_rate=rate, batch_size=128, max_iterations=iterations, annealing=5_000
+            learning_rate=rate, batch_size=128, iterations=iterations, annealing=5_000
         ),
     )
 

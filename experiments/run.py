@@ -270,14 +270,14 @@ def _run_variational(
     target = Potential(recipe.potential)
     options: VariationalOptions = dataclasses.replace(recipe.options, seed=seed)
     if quick:
-        options = dataclasses.replace(options, max_iterations=_QUICK_ITERATIONS)
+        options = dataclasses.replace(options, iterations=_QUICK_ITERATIONS)
     flow = build(recipe.flow, target.dim, seed=seed).to(place.device)
     state, curve = saved.load()
     last = None
     for last in fit_variational(flow, target, options=options, state=state):
         if not curve or curve[-1][0] < last.iteration:
             curve.append([last.iteration, last.elbo])
-        progress(last.iteration, options.max_iterations, f"ELBO {last.elbo:.4f}")
+        progress(last.iteration, options.iterations, f"ELBO {last.elbo:.4f}")
         if last.stop_reason is None:
             saved.save(last.snapshot, curve)
     assert last is not None  # noqa: S101  there is one report at least

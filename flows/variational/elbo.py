@@ -104,7 +104,7 @@ def fit_variational(  # noqa: PLR0913  what to train, how, from where, and three
             own context, and the ELBO is a mean over contexts, too.
         options: Training options.
         state: Snapshot or interruption of the same training.
-        on_step: Called after each iteration with the finished iterations and `max_iterations`.
+        on_step: Called after each iteration with the finished iterations and `iterations`.
         on_state: Called after each iteration with a function that returns the state of the training
             there; valid until the callback returns.
         interrupted: Checked after each iteration; if it returns True, training ends with
@@ -214,7 +214,7 @@ class _Trainer:
 
     def _train_window(self, callbacks: Callbacks) -> None:
         """Train until the next report, or the time limit."""
-        progress, limit = self._progress, self._options.max_iterations
+        progress, limit = self._progress, self._options.iterations
         if progress.window == 0:
             progress.steps = progress.count = progress.skipped = 0
             progress.mean = progress.squares = 0.0
@@ -233,7 +233,7 @@ class _Trainer:
         if progress.window == 0:
             return False
         ends = progress.iteration % options.report_every == 0
-        return ends or progress.iteration >= options.max_iterations or self._out_of_time()
+        return ends or progress.iteration >= options.iterations or self._out_of_time()
 
     def _iterate(self, iteration: int) -> None:
         """Draw and count a batch of samples and take a step, if the batch allows one."""
@@ -331,7 +331,7 @@ class _Trainer:
         options, progress = self._options, self._progress
         if options.patience is not None and progress.stale >= options.patience:
             return "patience"
-        if progress.iteration >= options.max_iterations:
+        if progress.iteration >= options.iterations:
             return "max_iterations"
         if options.max_seconds is not None and progress.seconds >= options.max_seconds:
             return "max_seconds"

@@ -7,20 +7,20 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 
-from flows import Cost, FlowSpec, MadeSpec, MafSpec
+from flows import Cost, FitOptions, FlowSpec, MadeSpec, MafSpec, StepSchedule
 from models_store.errors import RequestError
 from models_store.registry import Dataset
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow
 from models_store.requests.preprocessing import accept_preprocessing
 from models_store.requests.training import (
-    AcceptedOptimisation,
     AcceptedSplit,
     AcceptedTraining,
     Levels,
     OptimisationRequest,
     SplitRequest,
+    StepSchedule as StepRequest,
     TrainingRequest,
 )
 
@@ -210,23 +210,30 @@ def _choose_flow(train_rows: int, dim: int) -> FlowSpec:
     return MafSpec(layers=layers, hidden=[width, width], activation="tanh", batch_norm=None)
 
 
+def chosen_norm(wanted: float | Literal["none"] | None, *, default: float) -> float | None:
+    """Return the bound of a gradient's norm: the wanted one, the default, or none."""
+    return None if wanted == "none" else wanted or default
+
+
 def _optimisation(
     request: OptimisationRequest, flow: FlowSpec, train_rows: int, dim: int
-) -> AcceptedOptimisation:
+) -> FitOptions:
     chosen = 500 if train_rows >= _LARGE_TABLE else max(32, min(250, train_rows // 16))
     batch_size = max(2, min(request.batch_size or chosen, train_rows))
-    steps = ceil(train_rows / batch_size)
-    max_epochs = request.max_epochs or _choose_epochs(steps, dim)
-    return AcceptedOptimisation(
+    max_epochs = request.max_epochs or _choose_epochs(ceil(train_rows / batch_size), dim)
+    schedule = request.schedule
+    return FitOptions(
         optimiser=request.optimiser,
         learning_rate=request.learning_rate or _choose_learning_rate(flow, dim),
         weight_decay=request.weight_decay,
-        max_gradient_norm=request.max_gradient_norm or 5.0,
+        max_gradient_norm=chosen_norm(request.max_gradient_norm, default=5.0),
         batch_size=batch_size,
         max_epochs=max_epochs,
         patience=request.patience or max(10, min(30, max_epochs // 3)),
         max_seconds=request.max_seconds,
-        schedule=request.schedule,
+        schedule=StepSchedule(schedule.step.epochs, schedule.step.factor)
+        if isinstance(schedule, StepRequest)
+        else schedule,
         row_loss_bound=ROW_LOSS_BOUND if request.robust else None,
         weight_average=request.weight_average or (WEIGHT_AVERAGE if request.robust else None),
         noise="epoch" if request.robust else "once",

@@ -15,16 +15,21 @@ from flows import (
     PlanarSpec,
     RealNvpSpec,
     SpecError,
+    VariationalOptions,
     for_targets,
 )
 from models_store.errors import RequestError
 from models_store.registry import Dataset
-from models_store.requests.accept_training import FLOAT_BYTES, check_columns, check_memory
+from models_store.requests.accept_training import (
+    FLOAT_BYTES,
+    check_columns,
+    check_memory,
+    chosen_norm,
+)
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow
 from models_store.requests.preprocessing import is_binary
 from models_store.requests.variational import (
     AcceptedVariational,
-    AcceptedVariationalOptimisation,
     DensityTarget,
     LinearPosterior,
     LogisticPosterior,
@@ -166,17 +171,17 @@ def _choose_flow(target: Target, dim: int) -> FlowSpec:
 
 def _optimisation(
     request: VariationalOptimisationRequest, flow: FlowSpec, target: Target
-) -> AcceptedVariationalOptimisation:
+) -> VariationalOptions:
     simple = isinstance(flow, GaussianSpec)
     iterations = request.iterations or (2_000 if simple else 5_000)
     annealing = request.annealing
     if annealing is None:  # a posterior starts where its mass is
         annealing = 0 if isinstance(target, PosteriorTarget) else iterations // 5
-    return AcceptedVariationalOptimisation(
+    return VariationalOptions(
         optimiser=request.optimiser,
         learning_rate=request.learning_rate or (3e-2 if simple else 1e-3),
         schedule=request.schedule,
-        max_gradient_norm=request.max_gradient_norm or 10.0,
+        max_gradient_norm=chosen_norm(request.max_gradient_norm, default=10.0),
         batch_size=request.batch_size or 128,
         iterations=iterations,
         report_every=max(

@@ -1,10 +1,20 @@
 """A training request: what a caller may say, and what was accepted once every gap is filled."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
-from flows import FlowSpec
+from flows import FitOptions, FlowSpec, StepSchedule as FitStepSchedule
+from flows.training.options import Optimiser
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 DatasetId = Annotated[str, Field(pattern=r"^ds_[0-9a-f]{32}$")]
@@ -12,12 +22,11 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(ge=1e-8, le=100)]
 WeightDecay = Annotated[float, Field(ge=0, le=10)]
-GradientNorm = Annotated[float, Field(gt=0, le=1e12)]
+GradientNorm = Annotated[float, Field(gt=0, le=1e12)] | Literal["none"]
 WeightAverage = Annotated[float, Field(gt=0, lt=1)]
 BatchSize = Annotated[int, Field(ge=2, le=1_000_000)]
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86_400)]
-Optimiser = Literal["adam", "adamw", "adagrad", "sgd"]
 
 
 class Strict(BaseModel):
@@ -109,7 +118,9 @@ class OptimisationRequest(Strict):
     learning_rate: LearningRate | None = None
     weight_decay: WeightDecay = Field(default=1e-6, description="As an L2 term (AdamW: decoupled).")
     max_gradient_norm: GradientNorm | None = Field(
-        default=None, description="A longer gradient is shortened to this norm."
+        default=None,
+        description="A longer gradient is shortened to this norm; `none` leaves gradients as they"
+        " are.",
     )
     batch_size: BatchSize | None = None
     max_epochs: Epochs | None = None
@@ -180,26 +191,6 @@ class AcceptedSplit(Strict):
     test_dataset_id: str | None
 
 
-class AcceptedOptimisation(Strict):
-    """The optimisation with every choice made."""
-
-    optimiser: Optimiser
-    learning_rate: float
-    weight_decay: float
-    max_gradient_norm: float
-    batch_size: int
-    max_epochs: int
-    patience: int
-    max_seconds: float | None
-    schedule: Schedule
-    row_loss_bound: float | None = None
-    weight_average: float | None = None
-    noise: Literal["once", "epoch"] = "once"
-    restarts: int = 0
-    mixed_precision: bool = False
-    seed: int
-
-
 class AcceptedTraining(Strict):
     """A training request with every choice made: what the job row keeps and the trainer reads."""
 
@@ -212,4 +203,22 @@ class AcceptedTraining(Strict):
     split: AcceptedSplit
     preprocessing: Preprocessing
     flow: Flow
-    optimisation: AcceptedOptimisation
+    optimisation: FitOptions
+
+    @field_validator("optimisation", mode="before")
+    @classmethod
+    def _read_schedule(cls, value: Any) -> Any:  # noqa: ANN401  what was stored, or the options
+        if isinstance(value, dict) and isinstance(schedule := value.get("schedule"), dict):
+            return {**value, "schedule": schedule.get("step", schedule)}
+        return value
+
+    @field_serializer("optimisation", mode="wrap")
+    def _write_schedule(
+        self, options: FitOptions, write: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        """Return the options in the shape of a request; none compiles."""
+        written: dict[str, Any] = write(options)
+        del written["compile"]
+        if isinstance(options.schedule, FitStepSchedule):
+            written["schedule"] = {"step": written["schedule"]}
+        return written

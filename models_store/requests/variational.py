@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
+from flows import VariationalOptions
+from flows.training.options import Optimiser
 from models_store.requests.training import (
     DatasetId,
     Epochs,
@@ -11,7 +13,6 @@ from models_store.requests.training import (
     GradientNorm,
     LearningRate,
     Name,
-    Optimiser,
     RequestedFlow,
     Seconds,
     Seed,
@@ -134,7 +135,9 @@ class VariationalOptimisationRequest(Strict):
     learning_rate: LearningRate | None = None
     schedule: Literal["constant", "cosine"] = "cosine"
     max_gradient_norm: GradientNorm | None = Field(
-        default=None, description="A longer gradient is shortened to this norm."
+        default=None,
+        description="A longer gradient is shortened to this norm; `none` leaves gradients as they"
+        " are.",
     )
     batch_size: SampleSize | None = Field(
         default=None, description="Samples of the flow in one iteration."
@@ -169,22 +172,6 @@ class VariationalRequest(Strict):
     optimisation: VariationalOptimisationRequest = VariationalOptimisationRequest()
 
 
-class AcceptedVariationalOptimisation(Strict):
-    """The optimisation with every choice made."""
-
-    optimiser: Optimiser
-    learning_rate: float
-    schedule: Literal["constant", "cosine"]
-    max_gradient_norm: float
-    batch_size: int
-    iterations: int
-    report_every: int
-    annealing: int
-    patience: int | None
-    max_seconds: float | None
-    seed: int
-
-
 class AcceptedVariational(Strict):
     """A variational request with every choice made; the columns of a posterior are named."""
 
@@ -193,4 +180,4 @@ class AcceptedVariational(Strict):
     model_name: str
     target: Target
     flow: Flow
-    optimisation: AcceptedVariationalOptimisation
+    optimisation: VariationalOptions

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from flows import FitState
+from flows import FitOptions, FitState, VariationalOptions
 
 
 class Progress:
@@ -14,15 +14,13 @@ class Progress:
     fraction and time left move with it.
 
     Args:
-        max_epochs: the last epoch there can be.
-        patience: epochs without a better one after which training ends.
-        max_seconds: training time after which it ends, None for no limit.
+        options: Options of the training.
     """
 
-    def __init__(self, *, max_epochs: int, patience: int, max_seconds: float | None) -> None:
-        self._max_epochs = max_epochs
-        self._patience = patience
-        self._max_seconds = max_seconds
+    def __init__(self, options: FitOptions) -> None:
+        self._max_epochs = options.max_epochs
+        self._patience = options.patience or options.max_epochs
+        self._max_seconds = options.max_seconds
         self._epoch = 0
         self._best_epoch = 0
         self._seconds = 0.0
@@ -63,13 +61,12 @@ class IterationProgress:
     """Counts iterations; the time left follows from the pace of this attempt.
 
     Args:
-        iterations: the last one there can be.
-        max_seconds: training time, over all attempts, after which it ends; None for no limit.
+        options: Options of the training.
     """
 
-    def __init__(self, *, iterations: int, max_seconds: float | None) -> None:
-        self._iterations = iterations
-        self._max_seconds = max_seconds
+    def __init__(self, options: VariationalOptions) -> None:
+        self._iterations = options.iterations
+        self._max_seconds = options.max_seconds
         self._first: int | None = None
         self._seconds_before = 0.0
 

@@ -18,10 +18,8 @@ from flows import (
     DivergedError,
     EpochReport,
     FitInterrupted,
-    FitOptions,
     FitState,
     Flow,
-    StepSchedule,
     build,
     compile_flow,
     evaluate,
@@ -30,11 +28,7 @@ from flows import (
 )
 from models_store.files.blobs import BlobStore
 from models_store.files.checkpoints import preprocessing_spec
-from models_store.requests.training import (
-    AcceptedOptimisation,
-    AcceptedTraining,
-    StepSchedule as StepRequest,
-)
+from models_store.requests.training import AcceptedTraining
 from workers.errors import TrainingError
 from workers.protocol import EpochDone, Interrupted, Note, Send, Tick, TrainingTask
 from workers.trainer.checkpoints import Checkpoints, Result, finite, store
@@ -99,17 +93,12 @@ class _Run:
     def __init__(
         self, task: TrainingTask, request: AcceptedTraining, *, blobs: BlobStore, send: Send
     ) -> None:
-        choices = request.optimisation
         self._task = task
         self._request = request
         self._blobs = blobs
         self._send = send
         self._checkpoints = Checkpoints(task, blobs, send=send, unit="epoch")
-        self._progress = Progress(
-            max_epochs=choices.max_epochs,
-            patience=choices.patience,
-            max_seconds=choices.max_seconds,
-        )
+        self._progress = Progress(request.optimisation)
         self._metrics: dict[str, Any] = {}
         self._position: dict[str, Any] = {}
         now = time.monotonic()
@@ -125,7 +114,7 @@ class _Run:
             flow,
             parts.train,
             parts.validation,
-            options=options_of(self._request.optimisation),
+            options=self._request.optimisation,
             state=state,
             on_batch=self._on_batch,
             on_state=self._on_state,
@@ -220,30 +209,6 @@ def _build(request: AcceptedTraining, parts: Parts, noise: Noise | None) -> Flow
         return outer.inverse(outer.spread(chunk, generator=generator))[0].double()
 
     return build_with(standardise=moments(rows, request.columns, preprocessed))
-
-
-def options_of(choices: AcceptedOptimisation) -> FitOptions:
-    """The same choices for `flows.training.fit`."""
-    schedule = choices.schedule
-    return FitOptions(
-        optimiser=choices.optimiser,
-        learning_rate=choices.learning_rate,
-        weight_decay=choices.weight_decay,
-        max_gradient_norm=choices.max_gradient_norm,
-        batch_size=choices.batch_size,
-        max_epochs=choices.max_epochs,
-        patience=choices.patience,
-        max_seconds=choices.max_seconds,
-        schedule=StepSchedule(schedule.step.epochs, schedule.step.factor)
-        if isinstance(schedule, StepRequest)
-        else schedule,
-        row_loss_bound=choices.row_loss_bound,
-        weight_average=choices.weight_average,
-        noise=choices.noise,
-        restarts=choices.restarts,
-        mixed_precision=choices.mixed_precision,
-        seed=choices.seed,
-    )
 
 
 def _epoch_metrics(report: EpochReport) -> dict[str, Any]:

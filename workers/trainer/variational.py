@@ -24,7 +24,6 @@ from flows import (
     LogisticRegression,
     Potential,
     Target,
-    VariationalOptions,
     VariationalReport,
     Window,
     build,
@@ -36,7 +35,6 @@ from models_store.files.blobs import BlobStore
 from models_store.requests.training import Preprocessing
 from models_store.requests.variational import (
     AcceptedVariational,
-    AcceptedVariationalOptimisation,
     DensityTarget,
     LinearPosterior,
     PosteriorTarget,
@@ -115,13 +113,10 @@ class _Run:
     def __init__(
         self, task: VariationalTask, request: AcceptedVariational, *, blobs: BlobStore, send: Send
     ) -> None:
-        choices = request.optimisation
-        self._choices = choices
+        self._options = request.optimisation
         self._send = send
         self._checkpoints = Checkpoints(task, blobs, send=send, unit="iteration")
-        self._progress = IterationProgress(
-            iterations=choices.iterations, max_seconds=choices.max_seconds
-        )
+        self._progress = IterationProgress(request.optimisation)
         self._metrics: dict[str, Any] = {}
         self._position: dict[str, Any] = {}
         self._began_at = self._ticked_at = time.monotonic()
@@ -133,7 +128,7 @@ class _Run:
         reports = fit_variational(
             flow,
             target,
-            options=options_of(self._choices),
+            options=self._options,
             state=state,
             on_step=self._on_step,
             on_state=self._on_state,
@@ -228,23 +223,6 @@ def _starting_point(target: Target) -> tuple[Tensor, Tensor] | None:
     if not bool(location.isfinite().all() and scale.isfinite().all() and (scale > 0).all()):
         raise TrainingError("ill_conditioned", _ILL_CONDITIONED)
     return location, scale
-
-
-def options_of(choices: AcceptedVariationalOptimisation) -> VariationalOptions:
-    """What training takes of what was accepted."""
-    return VariationalOptions(
-        optimiser=choices.optimiser,
-        learning_rate=choices.learning_rate,
-        schedule=choices.schedule,
-        max_gradient_norm=choices.max_gradient_norm,
-        batch_size=choices.batch_size,
-        max_iterations=choices.iterations,
-        report_every=choices.report_every,
-        patience=choices.patience,
-        max_seconds=choices.max_seconds,
-        annealing=choices.annealing,
-        seed=choices.seed,
-    )
 
 
 def _metrics(report: VariationalReport) -> dict[str, Any]:

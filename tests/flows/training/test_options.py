@@ -64,7 +64,7 @@ def test_a_cosine_schedule_falls_from_the_learning_rate_towards_0():
         {"learning_rate": 0.0},
         {"max_gradient_norm": 0.0},
         {"batch_size": 0},
-        {"max_iterations": 0},
+        {"iterations": 0},
         {"report_every": 0},
         {"patience": 0},
         {"max_seconds": 0.0},
@@ -79,7 +79,7 @@ def test_variational_options_out_of_range_are_refused(fields):
 
 def test_the_variational_learning_rate_follows_its_schedule():
     constant = VariationalOptions(learning_rate=2.0)
-    cosine = VariationalOptions(learning_rate=2.0, schedule="cosine", max_iterations=10)
+    cosine = VariationalOptions(learning_rate=2.0, schedule="cosine", iterations=10)
     assert constant.learning_rate_at(1) == constant.learning_rate_at(9999) == 2.0
     assert [cosine.learning_rate_at(i) for i in (1, 6)] == pytest.approx([2.0, 1.0])
     assert 0 < cosine.learning_rate_at(10) < 0.1

@@ -128,7 +128,7 @@ def test_training_takes_denormals_for_zero():
     for _ in fit_variational(
         build(PlanarSpec(layers=1, closed="sampling"), 2, seed=0),
         Potential("U1"),
-        options=VariationalOptions(max_iterations=4, report_every=2),
+        options=VariationalOptions(iterations=4, report_every=2),
         on_step=lambda _done, _steps: seen.append(takes_denormals_for_zero()),
     ):
         assert not takes_denormals_for_zero()

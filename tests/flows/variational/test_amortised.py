@@ -57,7 +57,7 @@ TARGET = LinearGaussian()
 def trained(spec: FlowSpec, *, iterations: int, learning_rate: float) -> Flow:
     flow = build(spec, 2, context_dim=3, seed=0)
     options = VariationalOptions(
-        learning_rate=learning_rate, schedule="cosine", batch_size=128, max_iterations=iterations
+        learning_rate=learning_rate, schedule="cosine", batch_size=128, iterations=iterations
     )
     for _ in fit_variational(flow, TARGET, options=options):
         pass
@@ -105,7 +105,7 @@ def test_an_encoder_and_a_coupling_flow_learn_it_too():
 
 
 def test_an_amortised_training_resumes_to_the_bit():
-    options = VariationalOptions(max_iterations=20, report_every=10, batch_size=16)
+    options = VariationalOptions(iterations=20, report_every=10, batch_size=16)
     undisturbed, resumed = (build(GaussianSpec(), 2, context_dim=3, seed=s) for s in (0, 1))
     reports = fit_variational(undisturbed, TARGET, options=options)
     state = next(reports).snapshot()

@@ -41,7 +41,7 @@ LINEAR = LinearRegression(X, 3 - X[:, 0] + 0.5 * NOISE, noise_scale=0.5, prior_s
 RING = Potential("U1")
 
 OPTIONS = VariationalOptions(
-    learning_rate=0.01, batch_size=20, max_iterations=35, report_every=10, seed=7
+    learning_rate=0.01, batch_size=20, iterations=35, report_every=10, seed=7
 )
 SMALL = RealNvpSpec(layers=2, hidden=[8])
 
@@ -92,7 +92,7 @@ CONVERGE: dict[str, Any] = {
     "learning_rate": 0.1,
     "schedule": "cosine",
     "batch_size": 64,
-    "max_iterations": 400,
+    "iterations": 400,
     "report_every": 100,
 }
 
@@ -129,7 +129,7 @@ def test_a_diagonal_gaussian_reaches_the_mean_field_optimum():
 def test_a_flow_started_at_the_posterior_stays_there_whatever_its_place_and_scale():
     target = LinearRegression(X, 1e4 + X[:, 0] + 1e-3 * NOISE, noise_scale=1e-3, prior_scale=1e5)
     flow = build(GaussianSpec(), 3, standardise=target.starting_point(), seed=0)
-    reports = train(flow, target, **{**CONVERGE, "max_iterations": 300})
+    reports = train(flow, target, **{**CONVERGE, "iterations": 300})
     gap = target.posterior().log_evidence - reports[-1].elbo
     assert -0.01 < gap < 0.05
 
@@ -141,7 +141,7 @@ def test_minibatches_lead_to_the_same_posterior():
     flows = []
     for target in (whole, parts):
         flow = build(GaussianSpec(), 3, standardise=target.starting_point(), seed=0)
-        train(flow, target, **{**CONVERGE, "max_iterations": 200})
+        train(flow, target, **{**CONVERGE, "iterations": 200})
         flows.append(flow)
     (mean, covariance), (other, _) = moments(flows[0]), moments(flows[1])
     assert float(((mean - other) / covariance.diagonal().sqrt()).abs().max()) < 0.25
@@ -153,7 +153,7 @@ def test_a_flow_comes_closer_to_the_ring_than_a_gaussian():
     divergences = []
     for spec in (GaussianSpec(), RealNvpSpec(layers=4, hidden=[8])):
         flow = build(spec, 2, seed=0)
-        reports = train(flow, RING, **{**CONVERGE, "learning_rate": 0.02, "max_iterations": 250})
+        reports = train(flow, RING, **{**CONVERGE, "learning_rate": 0.02, "iterations": 250})
         found = quadrature_kl(flow, RING, points=120)
         divergences.append(found.kl)
         # log Z = ELBO + KL, up to what lies outside the window.
@@ -171,7 +171,7 @@ def test_every_family_that_maps_noise_to_rows_is_trained(case):
         pytest.skip("refused")
     start = {name: value.clone() for name, value in flow.named_parameters()}
     target = FormulaTarget("-0.5 * norm(z1 - 3, z2, z3, z4, z5)^2", 5)
-    (report,) = train(flow, target, max_iterations=3)
+    (report,) = train(flow, target, iterations=3)
     assert math.isfinite(report.elbo)
     assert report.skipped == 0
     changed = [
@@ -199,7 +199,7 @@ def test_reports_count_iterations_and_samples():
 def test_the_standard_error_is_that_of_the_samples_mean():
     target = FormulaTarget("z1", 1)
     flow = build(GaussianSpec(), 1, seed=0).double()
-    (report,) = train(flow, target, learning_rate=1e-12, max_iterations=10, batch_size=200)
+    (report,) = train(flow, target, learning_rate=1e-12, iterations=10, batch_size=200)
     found = diagnose(flow, target, samples=100_000, seed=0)
     ratio = report.elbo_standard_error / (found.elbo_standard_error * 50**0.5)
     assert ratio == pytest.approx(1, abs=0.1)
@@ -282,7 +282,7 @@ def test_the_flow_ends_with_the_best_weights_in_evaluation_mode():
     flow = build(SMALL, 2, seed=0)
     kept: dict[int, dict[str, Tensor]] = {}
     for report in fit_variational(
-        flow, RING, options=with_options(learning_rate=0.3, max_iterations=300, patience=3)
+        flow, RING, options=with_options(learning_rate=0.3, iterations=300, patience=3)
     ):
         if report.stop_reason is None:
             kept[report.iteration] = {k: v.clone() for k, v in flow.state_dict().items()}
@@ -295,7 +295,7 @@ def test_the_flow_ends_with_the_best_weights_in_evaluation_mode():
 
 def test_training_ends_within_a_report_when_its_time_is_up():
     flow = build(SMALL, 2, seed=0)
-    reports = train(flow, RING, max_seconds=0.05, max_iterations=10**6, report_every=10**6)
+    reports = train(flow, RING, max_seconds=0.05, iterations=10**6, report_every=10**6)
     assert [report.stop_reason for report in reports] == ["max_seconds"]
     assert 1 <= reports[0].iteration < 10**6
     assert reports[0].best_iteration == reports[0].iteration
@@ -312,7 +312,7 @@ def test_annealing_weighs_the_target_less_at_first():
     deviations = []
     for annealing in (0, 10**6):
         flow = build(GaussianSpec(), 1, seed=0)
-        train(flow, target, learning_rate=0.05, max_iterations=150, annealing=annealing)
+        train(flow, target, learning_rate=0.05, iterations=150, annealing=annealing)
         deviations.append(float(moments(flow)[1]) ** 0.5)
     assert deviations == pytest.approx([0.1, 1.0], rel=0.15)
 
@@ -325,7 +325,7 @@ def test_while_the_target_is_annealed_no_report_is_the_best_for_good():
 def test_samples_outside_the_targets_support_are_left_out_and_counted():
     flow = build(GaussianSpec(), 1, seed=0)
     target = FormulaTarget("4 * log(z1) - 10 * z1", 1)  # on the positive half only
-    reports = train(flow, target, max_iterations=150, learning_rate=0.05)
+    reports = train(flow, target, iterations=150, learning_rate=0.05)
     assert reports[0].skipped > 20
     log_evidence = math.lgamma(5) - 5 * math.log(10)
     assert all(r.elbo < log_evidence + 3 * r.elbo_standard_error for r in reports)
@@ -337,7 +337,7 @@ def test_samples_outside_the_targets_support_are_left_out_and_counted():
 def test_the_elbo_of_a_report_with_skipped_samples_is_that_of_the_restricted_flow():
     target = FormulaTarget("0 * log(z1)", 1)  # 1 on the positive half, undefined on the other
     flow = build(GaussianSpec(), 1, seed=0)
-    (report,) = train(flow, target, learning_rate=1e-12, max_iterations=10, batch_size=2000)
+    (report,) = train(flow, target, learning_rate=1e-12, iterations=10, batch_size=2000)
     assert report.skipped == pytest.approx(10_000, rel=0.05)
     half_normal_entropy = 0.5 * math.log(2 * math.pi * math.e) - math.log(2)
     assert report.elbo == pytest.approx(half_normal_entropy, abs=0.05)
@@ -347,7 +347,7 @@ def test_a_gradient_that_is_not_finite_spoils_no_weight():
     # Where z1 < 0 the value is 0 and the gradient is not a number.
     target = FormulaTarget("-0.5 * (z1 - 1)^2 + 0 * sqrt(abs(z1 + abs(z1)))", 1)
     flow = build(GaussianSpec(), 1, seed=0)
-    reports = train(flow, target, max_iterations=50)
+    reports = train(flow, target, iterations=50)
     assert all(report.skipped > 0 for report in reports)
     assert all(bool(weight.isfinite().all()) for weight in flow.parameters())
     assert float(moments(flow)[0]) > 0.1
@@ -360,7 +360,7 @@ def test_a_target_that_is_never_finite_is_given_up(formula):
         train(flow, FormulaTarget(formula, 1))
     assert caught.value.iteration == 10
     with pytest.raises(ElboDivergedError) as caught:
-        train(flow, FormulaTarget(formula, 1), report_every=1000, max_iterations=1000)
+        train(flow, FormulaTarget(formula, 1), report_every=1000, iterations=1000)
     assert caught.value.iteration == 100
 
 

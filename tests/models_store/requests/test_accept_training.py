@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from flows import GaussianSpec, MadeSpec, MafSpec, RealNvpSpec
+from flows import GaussianSpec, MadeSpec, MafSpec, RealNvpSpec, StepSchedule
 from models_store.database.ids import new_id
 from models_store.errors import RequestError
 from models_store.registry import Dataset
@@ -96,6 +96,45 @@ def test_an_accepted_request_survives_the_job_row() -> None:
     accepted = accept_training(request(table, flow=flow), table, limits=LIMITS)
     assert accepted.flow == RealNvpSpec(layers=3, hidden=[7], batch_norm=None)
     assert AcceptedTraining.model_validate(accepted.model_dump(mode="json")) == accepted
+
+
+def test_accepted_requests_keep_the_shape_of_rows_that_are_stored_already() -> None:
+    optimisation = {
+        "optimiser": "adam",
+        "learning_rate": 0.005,
+        "weight_decay": 1e-6,
+        "max_gradient_norm": 1e12,
+        "batch_size": 50,
+        "max_epochs": 40,
+        "patience": 13,
+        "max_seconds": None,
+        "schedule": {"step": {"epochs": 5, "factor": 0.5}},
+        "row_loss_bound": None,
+        "weight_average": None,
+        "noise": "once",
+        "restarts": 0,
+        "mixed_precision": False,
+        "seed": 7,
+    }
+    table = dataset()
+    stored = accept_training(request(table), table, limits=LIMITS).model_dump(mode="json")
+    assert list(stored["optimisation"]) == list(optimisation)
+    accepted = AcceptedTraining.model_validate(stored | {"optimisation": optimisation})
+    assert accepted.optimisation.schedule == StepSchedule(epochs=5, factor=0.5)
+    assert accepted.model_dump(mode="json")["optimisation"] == optimisation
+    oldest = {name: optimisation[name] for name in list(optimisation)[:9]} | {"seed": 7}
+    accepted = AcceptedTraining.model_validate(stored | {"optimisation": oldest})
+    assert accepted.model_dump(mode="json")["optimisation"] == optimisation
+    with pytest.raises(ValidationError, match="compile"):
+        AcceptedTraining.model_validate(stored | {"optimisation": {**oldest, "compiled": True}})
+
+
+def test_gradients_are_bounded_unless_they_are_asked_not_to_be() -> None:
+    table = dataset()
+    for wanted, norm in ((None, 5.0), (2.5, 2.5), ("none", None)):
+        body = request(table, optimisation={"max_gradient_norm": wanted})
+        chosen = accept_training(body, table, limits=LIMITS).optimisation
+        assert chosen.max_gradient_norm == norm
 
 
 def test_one_column_gets_a_flow_that_works_in_one_dimension() -> None:

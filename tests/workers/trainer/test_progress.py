@@ -1,10 +1,11 @@
 import pytest
 
+from flows import FitOptions
 from workers.trainer.progress import Progress, RowProgress
 
 
 def test_the_end_in_sight_is_patience_after_the_best_epoch() -> None:
-    progress = Progress(max_epochs=1000, patience=30, max_seconds=None)
+    progress = Progress(FitOptions(max_epochs=1000, patience=30, max_seconds=None))
 
     at = progress.epoch_done(12, best_epoch=11, seconds=24.0)
 
@@ -15,7 +16,7 @@ def test_the_end_in_sight_is_patience_after_the_best_epoch() -> None:
 
 
 def test_the_last_epoch_is_the_end_when_it_comes_before_patience_runs_out() -> None:
-    progress = Progress(max_epochs=20, patience=30, max_seconds=None)
+    progress = Progress(FitOptions(max_epochs=20, patience=30, max_seconds=None))
 
     assert progress.epoch_done(20, best_epoch=20, seconds=10.0) == {
         "epoch": 20,
@@ -26,7 +27,7 @@ def test_the_last_epoch_is_the_end_when_it_comes_before_patience_runs_out() -> N
 
 
 def test_a_batch_counts_as_a_part_of_the_epoch() -> None:
-    progress = Progress(max_epochs=10, patience=10, max_seconds=None)
+    progress = Progress(FitOptions(max_epochs=10, patience=10, max_seconds=None))
     progress.epoch_done(4, best_epoch=4, seconds=8.0)
 
     at = progress.batch_done(50, 100, since_epoch_s=1.0)
@@ -37,7 +38,7 @@ def test_a_batch_counts_as_a_part_of_the_epoch() -> None:
 
 
 def test_a_time_limit_ends_training_sooner_than_its_epochs_would() -> None:
-    progress = Progress(max_epochs=1000, patience=1000, max_seconds=20.0)
+    progress = Progress(FitOptions(max_epochs=1000, patience=1000, max_seconds=20.0))
 
     at = progress.epoch_done(10, best_epoch=10, seconds=15.0)
 
@@ -46,7 +47,7 @@ def test_a_time_limit_ends_training_sooner_than_its_epochs_would() -> None:
 
 
 def test_nothing_is_promised_before_the_first_batch() -> None:
-    progress = Progress(max_epochs=10, patience=5, max_seconds=None)
+    progress = Progress(FitOptions(max_epochs=10, patience=5, max_seconds=None))
 
     at = progress.batch_done(0, 100, since_epoch_s=0.0)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from flows import LinearRegression
+from flows import LinearRegression, VariationalOptions
 from models_store.files.checkpoints import load_model
 from models_store.records import Dataset
 from models_store.requests.accept_variational import accept_variational
@@ -235,7 +235,7 @@ def test_progress_is_told_between_reports(place: Place, monkeypatch: pytest.Monk
 
 
 def test_the_time_left_follows_from_the_pace_of_this_attempt() -> None:
-    progress = IterationProgress(iterations=100, max_seconds=None)
+    progress = IterationProgress(VariationalOptions(iterations=100, max_seconds=None))
     progress.at(41, attempt_s=1.0)
 
     assert progress.at(60, attempt_s=10.0) == {
@@ -247,7 +247,7 @@ def test_the_time_left_follows_from_the_pace_of_this_attempt() -> None:
 
 
 def test_a_limit_of_time_counts_all_attempts() -> None:
-    progress = IterationProgress(iterations=1000, max_seconds=40.0)
+    progress = IterationProgress(VariationalOptions(iterations=1000, max_seconds=40.0))
     progress.at(41, attempt_s=1.0)
     progress.reported(seconds=30.0, attempt_s=10.0)
 
