@@ -70,7 +70,7 @@ def _open(
 
             return open_json(path, options)
         case TableFormat.NDJSON:
-            from tables.readers.table_ndjson import open_ndjson  # noqa: PLC0415 - as above
+            from tables.readers.json import open_ndjson  # noqa: PLC0415 - as above
 
             return open_ndjson(path, options)
         case TableFormat.CSV:

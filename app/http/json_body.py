@@ -28,16 +28,21 @@ _UNKNOWN_FIELD = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 _JSON_TYPES = re.compile(r"application/(?:[a-z0-9.!#$&^_-]+\+)?json")
 
 
-def parse_json(body: bytes) -> Any:  # noqa: ANN401  JSON is anything
+def parse_json(body: bytes, *, max_lists: int | None = None, max_values: int | None = None) -> Any:  # noqa: ANN401  JSON is anything
     """Parse JSON and refuse whatever two parsers could read differently.
+
+    Args:
+        body: Body of a request.
+        max_lists: Most lists and objects.
+        max_values: Most values of any kind.
 
     Raises:
         Problem: 400 for what RFC 8259 forbids or leaves open (NaN, duplicate keys, encodings other
             than plain UTF-8, nesting and digits without end), 422 for values that no field can take
-            (numbers beyond float64, lone surrogates).
+            (numbers beyond float64, lone surrogates) and for more of them than allowed.
     """
     try:
-        return parse_strict(body)
+        return parse_strict(body, max_lists=max_lists, max_values=max_values)
     except JsonError as error:
         raise Problem(error.slug, error.detail) from error
 

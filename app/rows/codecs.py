@@ -8,13 +8,17 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from app.rows.answer_table import AnswerTable
-from app.rows.arrow_bodies import read_arrow
 from app.rows.arrow_encoders import ArrowEncoder, ParquetEncoder
 from app.rows.body import Incoming
-from app.rows.decode import read_table
+from app.rows.decode import (
+    decode_json,
+    decode_npy,
+    read_arrow,
+    read_json,
+    read_npy,
+    read_table,
+)
 from app.rows.encode import CsvEncoder, Encoder, JsonEncoder, NdjsonEncoder, NpyEncoder
-from app.rows.json_rows import decode_json, read_json
-from app.rows.npy import decode_npy, read_npy
 from app.rows.shape import Floats, RowsShape
 from app.settings import ApiSettings
 from tables.formats import MEDIA_TYPES, TableFormat

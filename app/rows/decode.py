@@ -1,22 +1,27 @@
-"""Rows of a request in a format that the store parses: by way of the disk, in bounded memory."""
+"""Rows of a request in every format: from memory where that is quick, else by way of the disk."""
 
+import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.fairness.turns import in_thread, owner_here
-from app.problems.fields import field_error
+from app.http.json_body import parse_json
+from app.problems.fields import MAX_ERRORS, field_error, shown_names
 from app.problems.problem import Problem
-from app.rows.body import Incoming, is_headerless, write_to_disk
+from app.rows.body import Incoming, in_thread_if_large, is_headerless, write_to_disk
 from app.rows.shape import Floats, RowsShape
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat
-from tables.open import open_table
-from tables.readers.arrow import checked_rows, largest_unpacked
+from tables.open import open_arrow_bytes, open_table
+from tables.readers.arrow import StreamCheck, check_stream
+from tables.readers.json import COLUMNS, ROWS, JsonRows, number_rows, split_document
+from tables.readers.npy import NpyHeader, parse_header
 from tables.sandbox.copy import open_table_isolated
 from tables.source import Columns, TableSource
 
@@ -34,25 +39,25 @@ _SLUGS = {
     "dataset-too-large": "limit-decoded-bytes",
     "dataset-truncated": "array-parse",
 }
+_NPY_SLUGS = _SLUGS | {"dataset-dtype": "array-dtype"}
 _TAKEN_BYTES = 1024 * 1024
-MAX_BATCH_BYTES = 16 * 1024 * 1024
-"""Memory that a batch of Arrow may take in this process; larger ones are for the disk, and what unpacks to
-more is for a process of its own."""
+_MEMORY_BYTES = 2 * 1024 * 1024
+"""Largest Arrow body that is read in memory."""
+_MAX_BATCH_BYTES = 16 * 1024 * 1024
+"""Memory that a batch of Arrow may take in this process; what unpacks to more is for a process of
+its own."""
 _FORMULA_STARTS = ("'=", "'+", "'-", "'@")
 
 
-async def read_table(
-    incoming: Incoming, *, start: bytes = b"", before: int = 0
-) -> AsyncGenerator[Floats, None]:
-    """The rows of a body; columns that have names may come in any order.
+async def read_table(incoming: Incoming, *, start: bytes = b"") -> AsyncGenerator[Floats, None]:
+    """Yield the rows of a body; columns that have names may come in any order.
 
     Args:
-        incoming: the body.
-        start: what has been taken from it before.
-        before: rows of it that have been read before.
+        incoming: Body of a request.
+        start: Bytes that have been taken from it before.
 
     Raises:
-        Problem: saying what is wrong, and where.
+        Problem: Saying what is wrong, and where.
     """
     with (
         incoming.blobs.staged(".rows") as file,
@@ -60,12 +65,12 @@ async def read_table(
         incoming.memory.share() as share,
     ):
         await write_to_disk(_prefixed(start, incoming.body), file)
-        options = parse_options(incoming)
-        unpacked_bytes = 0
-        if incoming.format is TableFormat.ARROW:
-            unpacked_bytes = await in_thread(largest_unpacked, file)
-        with as_problem():
-            if incoming.format is TableFormat.PARQUET or unpacked_bytes > MAX_BATCH_BYTES:
+        options = _parse_options(incoming)
+        stream = StreamCheck(unpacked=0, rows=None)
+        with _as_problem():
+            if incoming.format is TableFormat.ARROW:
+                stream = await in_thread(check_stream, file, options)
+            if incoming.format is TableFormat.PARQUET or stream.unpacked > _MAX_BATCH_BYTES:
                 isolated = partial(
                     open_table_isolated,
                     file,
@@ -77,48 +82,19 @@ async def read_table(
                 )
                 table = await incoming.parsers.run(owner_here(), isolated)
             else:
-                share.hold(unpacked_bytes)
-                table = await in_thread(_open, file, incoming.format, options)
-        if before == 0:
-            incoming.total_rows = table.rows
-        async for rows in table_rows(table, incoming, before=before):
+                share.hold(stream.unpacked)
+                table = await in_thread(open_table, file, format=incoming.format, options=options)
+                table = dataclasses.replace(table, rows=table.rows or stream.rows)
+        incoming.total_rows = table.rows
+        async for rows in _table_rows(table, incoming):
             yield rows
 
 
-def _open(file: Path, format: TableFormat, options: ParseOptions) -> TableSource:  # noqa: A002 - the word for it
-    table = open_table(file, format=format, options=options)
-    if format is TableFormat.ARROW:
-        table = dataclasses.replace(table, rows=checked_rows(file, options))
-    return table
-
-
-def parse_options(incoming: Incoming) -> ParseOptions:
-    """How a body is read, and how large it may be."""
-    return ParseOptions(
-        header=not is_headerless(incoming.parameters),
-        max_rows=incoming.shape.max_rows,
-        max_columns=max(incoming.settings.max_columns, incoming.shape.width),
-        max_bytes=incoming.settings.max_table_bytes,
-    )
-
-
-async def table_rows(
-    table: TableSource, incoming: Incoming, *, before: int = 0
-) -> AsyncGenerator[Floats, None]:
-    """The rows of an opened table.
-
-    Args:
-        table: whose columns may be in any order, if they have names.
-        incoming: the body that it is of.
-        before: rows of it that have been read before.
-
-    Raises:
-        Problem: saying what is wrong, and where.
-    """
+async def _table_rows(table: TableSource, incoming: Incoming) -> AsyncGenerator[Floats, None]:
     order = _order_of(table, incoming)
-    count = before
+    count = 0
     while True:
-        with as_problem():
+        with _as_problem():
             chunk = await in_thread(_taken, table.chunks)
         if chunk is None:
             break
@@ -129,7 +105,7 @@ async def table_rows(
 
 
 def _taken(chunks: Iterator[Columns]) -> Columns | None:
-    """The next few chunks as one, which is less work for the engine; None at their end."""
+    """Return the next few chunks as one, which is less work for the engine; None at their end."""
     parts: list[Columns] = []
     for chunk in chunks:
         parts.append(chunk)
@@ -152,33 +128,264 @@ def _order_of(table: TableSource, incoming: Incoming) -> list[int] | None:
 
 
 def _as_it_was(name: str, shape: RowsShape) -> str:
-    """A name without the mark that CSV answers have before what looks like a formula."""
+    """Return a name without the mark that CSV responses have before what looks like a formula."""
     bare = name.removeprefix("'")
     return bare if name.startswith(_FORMULA_STARTS) and bare in shape.columns else name
 
 
-@contextmanager
-def as_problem() -> Iterator[None]:
-    """Say what is wrong with a table in the words of a batch."""
-    try:
-        yield
-    except TableError as error:
-        raise _problem(error) from error
-
-
-def _problem(error: TableError) -> Problem:
-    slug = _SLUGS.get(error.slug, error.slug)
-    errors = []
-    if error.row is not None:
-        column = () if error.column is None else (error.column,)
-        errors = [field_error(error.detail, error.row - 1, *column)]
-    return Problem(
-        slug, error.detail, errors=errors, members={"column": error.column, "row": error.row}
+def _parse_options(incoming: Incoming) -> ParseOptions:
+    return ParseOptions(
+        header=not is_headerless(incoming.parameters),
+        max_rows=incoming.shape.max_rows,
+        max_columns=max(incoming.settings.max_columns, incoming.shape.width),
+        max_bytes=incoming.settings.max_table_bytes,
     )
 
 
 async def _prefixed(start: bytes, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     if start:
         yield start
-    async for piece in body:
-        yield piece
+    async for chunk in body:
+        yield chunk
+
+
+async def read_arrow(incoming: Incoming) -> AsyncGenerator[Floats, None]:
+    """Yield the rows of an Arrow stream; a small one does not touch the disk.
+
+    Raises:
+        Problem: Saying what is wrong, and where.
+    """
+    waiting = bytearray()
+    options = _parse_options(incoming)
+    with incoming.memory.share() as share:
+        async for chunk in incoming.body:
+            waiting += chunk
+            share.hold(len(waiting))
+            if len(waiting) > _MEMORY_BYTES:
+                break
+        body = bytes(waiting)
+        if len(body) <= _MEMORY_BYTES:
+            with _as_problem():
+                stream = await in_thread_if_large(check_stream, body, options)
+            if stream.unpacked <= _MAX_BATCH_BYTES:
+                share.hold(len(body) + stream.unpacked)
+                with _as_problem():
+                    table = await in_thread_if_large(open_arrow_bytes, body, options)
+                async for rows in _table_rows(table, incoming):
+                    yield rows
+                return
+    async for rows in read_table(incoming, start=body):
+        yield rows
+
+
+def decode_npy(body: bytes, shape: RowsShape) -> Floats:
+    """Return the rows of a whole npy body.
+
+    Raises:
+        Problem: As `read_npy`.
+    """
+    header = _npy_header(body, shape)
+    if header is None:
+        raise _cut_short()
+    _check_size(header, came=len(body) - header.offset)
+    if not header.fortran_order:
+        return _npy_rows(body, header, offset=header.offset)
+    columns = np.frombuffer(body, header.dtype, offset=header.offset)
+    return _as_floats(np.ascontiguousarray(columns.reshape(header.shape, order="F")))
+
+
+async def read_npy(incoming: Incoming) -> AsyncGenerator[Floats, None]:
+    """Yield the rows of an npy body as they come.
+
+    Raises:
+        Problem: `array-parse`, `array-dtype`, or the array is not of the right shape.
+    """
+    start = b""
+    header = None
+    async for chunk in incoming.body:
+        start = start + chunk if start else chunk
+        header = _npy_header(start, incoming.shape)
+        if header is not None:
+            break
+    if header is None:
+        raise _cut_short()
+    # Of columns one after the other, no row is whole before the last column has come.
+    read = read_table(incoming, start=start) if header.fortran_order else None
+    async for rows in read or _rows_first(incoming, header, start=start[header.offset :]):
+        yield rows
+
+
+def _npy_header(start: bytes, shape: RowsShape) -> NpyHeader | None:
+    """Return a header that fits the model; None where more must come before it is whole."""
+    with _as_problem(_NPY_SLUGS):
+        header = parse_header(start)
+    if header is not None:
+        shape.check_count(header.rows)
+        shape.check_width(header.columns)
+    return header
+
+
+async def _rows_first(
+    incoming: Incoming, header: NpyHeader, *, start: bytes
+) -> AsyncGenerator[Floats, None]:
+    if incoming.declared_bytes is not None:
+        _check_size(header, came=incoming.declared_bytes - header.offset)
+        incoming.total_rows = header.rows
+    row_bytes = header.dtype.itemsize * header.columns
+    step = max(1, _TAKEN_BYTES // row_bytes) * row_bytes
+    waiting: list[bytes | memoryview] = [start]
+    size = came = len(start)
+    while True:
+        if size >= step:
+            together = b"".join(waiting)
+            whole = size - size % step
+            for begin in range(0, whole, step):
+                yield _npy_rows(together[begin : begin + step], header)
+            waiting, size = [memoryview(together)[whole:]], size - whole
+        chunk = await anext(incoming.body, None)
+        if chunk is None:
+            break
+        came += len(chunk)
+        size += len(chunk)
+        _check_size(header, came=came, more=True)
+        waiting.append(chunk)
+    _check_size(header, came=came)
+    if size:
+        yield _npy_rows(b"".join(waiting), header)
+
+
+def _check_size(header: NpyHeader, *, came: int, more: bool = False) -> None:
+    if came > header.size or (came < header.size and not more):
+        raise Problem(
+            "array-parse",
+            f"The header of the array announces {header.size} bytes of values, {came} came.",
+        )
+
+
+def _npy_rows(data: bytes, header: NpyHeader, *, offset: int = 0) -> Floats:
+    values = np.frombuffer(data, dtype=header.dtype, offset=offset)
+    return _as_floats(values.reshape(-1, header.columns))
+
+
+def _as_floats(values: NDArray[Any]) -> Floats:
+    single = values.dtype.kind == "f" and values.dtype.itemsize <= 4
+    # No copy for what is a float32 or float64 of this machine already.
+    return np.asarray(values, np.float32) if single else np.asarray(values, np.float64)
+
+
+def _cut_short() -> Problem:
+    return Problem("array-parse", "The header of the array is cut short.")
+
+
+async def read_json(incoming: Incoming) -> AsyncGenerator[Floats, None]:
+    """Yield the rows of a JSON document, all at once.
+
+    Lists of numbers are read a slice in each turn of the event loop: a thread would hold the
+    interpreter's lock for as long as all of them take, and the event loop would wait for it.
+
+    Raises:
+        Problem: Saying what is wrong, and where.
+    """
+    body, shape = await incoming.memory.gather(incoming.body), incoming.shape
+    found: list[NDArray[np.float64]] = []
+    count = 0
+    for rows in number_rows(body, width=shape.width):
+        if rows is None or (count := count + len(rows)) > shape.max_rows:
+            yield await in_thread_if_large(decode_document, body, shape)
+            return
+        found.append(rows)
+        await asyncio.sleep(0)
+    yield np.concatenate(found)
+
+
+def decode_json(body: bytes, shape: RowsShape) -> Floats:
+    """Return the rows of a JSON document that is small, null as not-a-number.
+
+    Raises:
+        Problem: Saying what is wrong, and where.
+    """
+    found: list[NDArray[np.float64]] = []
+    for rows in number_rows(body, width=shape.width):
+        if rows is None:
+            return decode_document(body, shape)
+        found.append(rows)
+    values = found[0] if len(found) == 1 else np.concatenate(found)
+    return values if len(values) <= shape.max_rows else decode_document(body, shape)
+
+
+def decode_document(body: bytes, shape: RowsShape) -> Floats:
+    """Return the rows of a JSON document of any form, null as not-a-number.
+
+    Raises:
+        Problem: Saying what is wrong, and where.
+    """
+    # A row of n values takes 2n + 1 bytes or more, so that no table of this size has more lists.
+    document = parse_json(body, max_lists=len(body) // (2 * shape.width + 1) + 3)
+    _check_members(document)
+    with _as_problem():
+        rows, names = split_document(document)
+    shape.check_count(len(rows))
+    if isinstance(rows[0], dict):
+        if names is not None:
+            raise Problem("batch-shape", "`columns` names the values of rows that are lists.")
+        _check_keys(rows, shape)
+        with _as_problem(root=(ROWS,)):
+            return JsonRows(shape.columns, keys=shape.columns).values(rows)
+    order = None if names is None else shape.order_of(names)
+    if isinstance(rows[0], list):
+        shape.check_width(len(rows[0]))
+    names = names or list(shape.columns)
+    with _as_problem(root=(ROWS,), places=names):
+        values = JsonRows(names, keys=None).values(rows)
+    return values if order is None else values[:, order]
+
+
+def _check_members(document: object) -> None:
+    if not isinstance(document, dict):
+        raise Problem("batch-shape", "The body must be an object with the member `rows`.")
+    unknown = [name for name in document if name not in (ROWS, COLUMNS)]
+    if unknown:
+        errors = [field_error("There is no such field.", name) for name in unknown[:MAX_ERRORS]]
+        raise Problem(
+            "unknown-field", "The body may have the members `rows` and `columns`.", errors=errors
+        )
+
+
+def _check_keys(rows: list[Any], shape: RowsShape) -> None:
+    keys = set(shape.columns)
+    for index, row in enumerate(rows):
+        if isinstance(row, dict) and row.keys() != keys:
+            missing = [name for name in shape.columns if name not in row]
+            unknown = [name for name in row if name not in keys]
+            raise Problem(
+                "columns-mismatch",
+                f"Row {index} lacks {len(missing)} columns of the model, has {len(unknown)} others.",
+                members={
+                    "row": index,
+                    "missing": missing[:MAX_ERRORS],
+                    "unknown": shown_names(unknown),
+                },
+            )
+
+
+@contextmanager
+def _as_problem(
+    slugs: Mapping[str, str] = _SLUGS, *, root: Sequence[str] = (), places: Sequence[str] = ()
+) -> Iterator[None]:
+    """Say what is wrong with a table in the words of a batch.
+
+    Args:
+        slugs: Types of problems by those of tables, where the two differ.
+        root: Place of the rows in the body.
+        places: Names of columns that rows give by their place; empty: rows name them.
+    """
+    try:
+        yield
+    except TableError as error:
+        errors = []
+        if error.row is not None:
+            column = [places.index(name) if places else name for name in [error.column] if name]
+            errors = [field_error(error.detail, *root, error.row - 1, *column)]
+        members = {"column": error.column, "row": error.row}
+        slug = slugs.get(error.slug, error.slug)
+        raise Problem(slug, error.detail, errors=errors, members=members) from error

@@ -7,8 +7,8 @@ import numpy as np
 import orjson
 
 from app.rows.answer_table import AnswerTable, Chunk, Codes, row_errors
-from app.rows.npy import npy_header, npy_values
 from app.rows.shape import Floats
+from tables.readers.npy import npy_header
 from tables.writers import csv_header
 
 Piece = bytes | memoryview
@@ -156,7 +156,7 @@ class NpyEncoder(Encoder):
 
     def rows(self, chunk: Chunk) -> memoryview:
         """The values as they are, not copied."""
-        return npy_values(chunk.values)
+        return np.ascontiguousarray(chunk.values).reshape(-1).view(np.uint8).data
 
     @property
     def _shape(self) -> tuple[int, ...]:

@@ -2,20 +2,31 @@
 
 A record batch may be as large as its writer likes: what is not compressed is read in slices from
 the disk, what is compressed must announce how much it unpacks to, and is bounded before it is.
+Parquet and CSV share the handling of schemas and batches of real columns.
 """
 
 import mmap
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
 from tables.errors import TableError
-from tables.formats import ParseOptions
-from tables.readers.table_arrow import columns_of, real_columns, row_bytes
-from tables.source import Columns, TableSource, check_columns, check_rows, gather, rows_per_chunk
+from tables.formats import ParseOptions, TableFormat
+from tables.source import (
+    Columns,
+    TableSource,
+    check_columns,
+    check_content,
+    check_rows,
+    clean_names,
+    gather,
+    rows_per_chunk,
+)
 
 MAX_SCHEMA_BYTES = 16 << 20
 """The largest schema that is parsed."""
@@ -27,182 +38,138 @@ REMEMBERED_BYTES = 16 << 20
 """How much of a file that has been read may stay in the memory of the process."""
 
 _DAMAGED = "The Arrow stream is damaged or cut off"
-END_BYTES = 8
-"""Of the end marker, and of what comes before the metadata of a message."""
-
-_CONTINUATION = 0xFFFFFFFF
-_HEADER_SLOT, _BODY_LENGTH_SLOT = 2, 3  # of a message (format/Message.fbs)
+_EXTENSION_KEY = b"ARROW:extension:name"
+_FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
+_HEADER_SLOT = 2  # of a message (format/Message.fbs)
 _LENGTH_SLOT, _BUFFERS_SLOT, _COMPRESSION_SLOT = 0, 2, 3  # of a record batch
 _BUFFER_BYTES = 16
 _NOT_PACKED = -1
+
+
+@dataclass(frozen=True)
+class StreamCheck:
+    """Result of checking a stream.
+
+    Attributes:
+        unpacked: Bytes that the largest compressed batch says it unpacks to; 0 without any.
+        rows: Number of rows; None where a batch is compressed, which may prove damaged later.
+    """
+
+    unpacked: int
+    rows: int | None
 
 
 def open_arrow(source: Path | bytes, options: ParseOptions) -> TableSource:
     """Open an Arrow IPC stream.
 
     Args:
-        source: a file, or all of its bytes.
-        options: bounds.
+        source: File, or all of its bytes.
+        options: Bounds.
 
     Raises:
-        TableError: the stream is damaged, too large, or holds anything but plain real columns.
+        TableError: The stream is damaged, too large, or holds anything but plain real columns.
     """
     with _decoding():
-        if (len(source) if isinstance(source, bytes) else source.stat().st_size) == 0:
-            raise TableError("dataset-empty", "The file is empty.")
         messages = _Messages(source)
         schema = messages.schema()
         check_columns(len(schema), options=options)
         names, dtypes = real_columns(schema)
-    stream = _Stream(messages, schema, row_bytes=row_bytes(dtypes), options=options)
-    return TableSource(
-        names=names, dtypes=dtypes, named=True, chunks=gather(stream.chunks()), warnings=[]
-    )
+    chunks = gather(_chunks(messages, schema, row_bytes=row_bytes(dtypes), options=options))
+    return TableSource(names=names, dtypes=dtypes, named=True, chunks=chunks, warnings=[])
 
 
-def checked_rows(path: Path, options: ParseOptions) -> int | None:
-    """Check all of an opened stream without reading its numbers, and count its rows.
-
-    Returns:
-        None where a batch is compressed: whether it unpacks is seen when it does.
+def check_stream(source: Path | bytes, options: ParseOptions) -> StreamCheck:
+    """Check all of a stream without unpacking anything or reading its numbers.
 
     Raises:
-        TableError: the stream is damaged or too large.
+        TableError: As `open_arrow` and its chunks.
     """
-    rows = 0
+    check_content(source, TableFormat.ARROW)
+    unpacked = rows = 0
+    packed = False
     with _decoding():
-        messages = _Messages(path)
+        messages = _Messages(source)
         schema = messages.schema()
+        check_columns(len(schema), options=options)
         _, dtypes = real_columns(schema)
         for message in messages.batches():
             header = _BatchHeader(message)
-            if header.compressed:
-                return None
             rows += header.rows
             check_rows(rows, row_bytes=row_bytes(dtypes), options=options)
-            pa.ipc.read_record_batch(message, schema).validate(full=True)
+            if header.compressed:
+                packed = True
+                unpacked = max(unpacked, header.unpacked)
+            else:
+                pa.ipc.read_record_batch(message, schema).validate(full=True)
             messages.forget()  # the kernel maps more than is looked at
-    return rows
+    return StreamCheck(unpacked, None if packed else rows)
 
 
-def largest_unpacked(source: Path | bytes) -> int:
-    """Bytes that the largest compressed batch of a stream says it unpacks to.
-
-    What is damaged, and what comes after it, does not count: whoever reads the stream will say so.
-    """
-    largest = 0
-    with suppress(TableError), _decoding():
-        messages = _Messages(source)
-        messages.schema()
-        for message in messages.batches():
-            largest = max(largest, _BatchHeader(message).unpacked)
-            messages.forget()
-    return largest
-
-
-def unpacked_bytes(data: bytes) -> int:
-    """Bytes that a message unpacks to, if it is a compressed batch and not damaged."""
-    with suppress(TableError), _decoding():
-        message = pa.ipc.read_message(pa.py_buffer(data))
-        return _BatchHeader(message).unpacked if message.type == "record batch" else 0
-    return 0
-
-
-class ArrowPieces:
-    """Reads an Arrow IPC stream message by message as its bytes come, without a file.
-
-    Args:
-        options: how large it may be.
-
-    Attributes:
-        names: of the columns; empty until the schema has come.
-        schema: the bytes of the schema's message.
-    """
-
-    def __init__(self, options: ParseOptions) -> None:
-        self.names: list[str] = []
-        self.schema = b""
-        self._options = options
-        self._batches: _Batches | None = None
-
-    def decode(self, messages: list[bytes]) -> Iterator[Columns]:
-        """The rows of some whole messages, which must follow one another.
-
-        Raises:
-            TableError: they are damaged, too large, or hold anything but plain real columns.
-        """
-        return gather(self._decode(messages))
-
-    def _decode(self, messages: list[bytes]) -> Iterator[Columns]:
-        for data in messages:
-            with _decoding():
-                message = pa.ipc.read_message(pa.py_buffer(data))
-                if self._batches is None:
-                    schema = _schema_of(message)
-                    check_columns(len(schema), options=self._options)
-                    self.names, dtypes = real_columns(schema)
-                    self.schema = data
-                    self._batches = _Batches(schema, row_bytes(dtypes), self._options)
-                    continue
-                _check_batch(message)
-                yield from self._batches.rows(message)
-
-
-def message_size(data: bytes | bytearray) -> int | None:
-    """Bytes of the message that a stream goes on with; those of the end marker are the smallest.
-
-    Returns:
-        None where more must come before it is known.
+def real_columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
+    """Return the names and the types of columns that must all be plain real numbers.
 
     Raises:
-        TableError: it is no message.
+        TableError: ``dataset-dtype``, naming the first that is not; or a name is bad.
     """
-    if len(data) < END_BYTES:
-        return None
-    mark, length = (int(number) for number in struct.unpack_from("<Ii", data))
-    if mark != _CONTINUATION or not 0 <= length <= MAX_SCHEMA_BYTES:
-        raise _damaged("a message does not begin as one")
-    if length == 0:
-        return END_BYTES
-    if len(data) < END_BYTES + length:
-        return None
+    names = clean_names(list(schema.names))
+    for name, field in zip(names, schema, strict=True):
+        if not _is_real(field):
+            raise TableError(
+                "dataset-dtype",
+                f"Column {name!r} is of type {str(field.type)[:64]}; only plain integers and"
+                " floats are accepted.",
+                column=name,
+            )
+    return names, [_FLOATS.get(str(field.type), str(field.type)) for field in schema]
+
+
+def row_bytes(dtypes: list[str]) -> int:
+    """Return the bytes of a row of the stored table."""
+    return len(dtypes) * (4 if set(dtypes) <= {"float16", "float32"} else 8)
+
+
+def columns_of(batch: pa.RecordBatch) -> Columns:
+    """Copy a batch of numeric columns; nulls become not-a-number."""
+    values = np.empty((batch.num_columns, batch.num_rows))
+    with np.errstate(invalid="ignore"):  # a signalling not-a-number is missing like any other
+        for position, column in enumerate(batch.columns):
+            values[position] = column.to_numpy(zero_copy_only=False)
+    return values
+
+
+def _is_real(field: pa.Field) -> bool:
+    extended = field.metadata is not None and _EXTENSION_KEY in field.metadata
+    return not extended and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type))
+
+
+def _chunks(
+    messages: "_Messages", schema: pa.Schema, *, row_bytes: int, options: ParseOptions
+) -> Iterator[Columns]:
+    step = rows_per_chunk(len(schema))
+    rows = remembered = 0
     with _decoding():
-        size = _body_bytes(memoryview(data)[END_BYTES : END_BYTES + length])
-    if size < 0:
-        raise _damaged("a message has a negative size")
-    return END_BYTES + length + size
-
-
-def _body_bytes(metadata: memoryview) -> int:
-    """What a message says that follows its metadata; Arrow checks both once they are here."""
-    (root,) = struct.unpack_from("<I", metadata)
-    (back,) = struct.unpack_from("<i", metadata, root)
-    vtable = root - back
-    entry = vtable + 4 + 2 * _BODY_LENGTH_SLOT
-    (vtable_bytes,) = struct.unpack_from("<H", metadata, vtable)
-    if entry + 2 > vtable + vtable_bytes:
-        return 0
-    (offset,) = struct.unpack_from("<H", metadata, entry)
-    return int(struct.unpack_from("<q", metadata, root + offset)[0]) if offset else 0
-
-
-def _schema_of(message: pa.Message) -> pa.Schema:
-    if message.type != "schema":
-        raise _damaged("it does not begin with a schema")
-    if message.metadata.size > MAX_SCHEMA_BYTES:
-        raise TableError("limit-metadata", f"The schema has more than {MAX_SCHEMA_BYTES} bytes.")
-    return pa.ipc.read_schema(message)
-
-
-def _check_batch(message: pa.Message) -> None:
-    if message.type != "record batch":
-        raise _damaged(f"it holds a message of an unexpected kind ({message.type})")
+        for message in messages.batches():
+            header = _BatchHeader(message)
+            rows += header.rows
+            check_rows(rows, row_bytes=row_bytes, options=options)
+            header.check_unpacked(columns=len(schema))
+            batch = pa.ipc.read_record_batch(message, schema)
+            batch.validate(full=True)  # otherwise its lengths may lie about its buffers
+            for start in range(0, batch.num_rows, step):
+                values = columns_of(batch.slice(start, step))
+                remembered += values.nbytes
+                if remembered > REMEMBERED_BYTES:
+                    messages.forget()
+                    remembered = 0
+                yield values
 
 
 class _Messages:
-    """The messages of a stream, which must end with its end marker and nothing after it."""
+    """Messages of a stream, which must end with its end marker and nothing after it."""
 
     def __init__(self, source: Path | bytes) -> None:
+        if (len(source) if isinstance(source, bytes) else source.stat().st_size) == 0:
+            raise TableError("dataset-empty", "The file is empty.")
         self._bytes: mmap.mmap | bytes
         if isinstance(source, bytes):
             self._bytes = source
@@ -219,7 +186,14 @@ class _Messages:
 
     def schema(self) -> pa.Schema:
         """Read the first message."""
-        return _schema_of(self._reader.read_next_message())
+        message = self._reader.read_next_message()
+        if message.type != "schema":
+            raise _damaged("it does not begin with a schema")
+        if message.metadata.size > MAX_SCHEMA_BYTES:
+            raise TableError(
+                "limit-metadata", f"The schema has more than {MAX_SCHEMA_BYTES} bytes."
+            )
+        return pa.ipc.read_schema(message)
 
     def batches(self) -> Iterator[pa.Message]:
         """Read the others."""
@@ -229,7 +203,8 @@ class _Messages:
                 message = self._reader.read_next_message()
             except StopIteration:
                 break
-            _check_batch(message)
+            if message.type != "record batch":
+                raise _damaged(f"it holds a message of an unexpected kind ({message.type})")
             yield message
         if self._file.tell() != len(self._bytes):
             raise _damaged("bytes follow its end marker")
@@ -237,50 +212,8 @@ class _Messages:
             raise _damaged("its end marker is missing")
 
 
-class _Stream:
-    """The rows of a stream."""
-
-    def __init__(
-        self, messages: _Messages, schema: pa.Schema, *, row_bytes: int, options: ParseOptions
-    ) -> None:
-        self._messages = messages
-        self._batches = _Batches(schema, row_bytes, options)
-
-    def chunks(self) -> Iterator[Columns]:
-        remembered = 0
-        with _decoding():
-            for message in self._messages.batches():
-                for values in self._batches.rows(message):
-                    remembered += values.nbytes
-                    if remembered > REMEMBERED_BYTES:
-                        self._messages.forget()
-                        remembered = 0
-                    yield values
-
-
-class _Batches:
-    """The rows of record batches, of which there may be so many in all."""
-
-    def __init__(self, schema: pa.Schema, row_bytes: int, options: ParseOptions) -> None:
-        self._schema = schema
-        self._row_bytes = row_bytes
-        self._options = options
-        self._step = rows_per_chunk(len(schema))
-        self._rows = 0
-
-    def rows(self, message: pa.Message) -> Iterator[Columns]:
-        header = _BatchHeader(message)
-        self._rows += header.rows
-        check_rows(self._rows, row_bytes=self._row_bytes, options=self._options)
-        header.check_unpacked(columns=len(self._schema))
-        batch = pa.ipc.read_record_batch(message, self._schema)
-        batch.validate(full=True)  # otherwise its lengths may lie about its buffers
-        for start in range(0, batch.num_rows, self._step):
-            yield columns_of(batch.slice(start, self._step))
-
-
 class _BatchHeader:
-    """What a record batch says about itself; its flatbuffer has been verified by Arrow."""
+    """Header of a record batch, whose flatbuffer has been verified by Arrow."""
 
     def __init__(self, message: pa.Message) -> None:
         self._body = memoryview(message.body)
@@ -297,7 +230,7 @@ class _BatchHeader:
 
     @property
     def compressed(self) -> bool:
-        """Whether its buffers are to be unpacked."""
+        """Whether its buffers are compressed."""
         return self._field(self._batch, _COMPRESSION_SLOT) is not None
 
     @property
@@ -336,7 +269,7 @@ class _BatchHeader:
             yield length if size == _NOT_PACKED else size
 
     def _field(self, table: int, slot: int) -> int | None:
-        """The place of a field of a flatbuffer table, or None where it has none."""
+        """Return the place of a field of a flatbuffer table, or None where it has none."""
         vtable = table - self._int("i", table)
         entry = 4 + 2 * slot
         if entry >= self._int("H", vtable):

@@ -12,7 +12,7 @@ import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
 
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableWarning
-from tables.readers.table_arrow import columns_of
+from tables.readers.arrow import columns_of
 from tables.source import (
     Columns,
     TableSource,

@@ -1,289 +1,377 @@
-"""Reading one JSON document of rows in pieces, however long it is.
+"""JSON tables: a document, which is parsed whole, and NDJSON, a row a line, of any length.
 
-The document is ``{"rows": [...], "columns": [...]}`` (``columns`` may be left out or come first),
-or the list of rows alone. A first pass finds where the rows begin and end, a second parses them:
-rows are flat, so the end of a row can be told without parsing what is before it.
+Rows are lists, or objects keyed by column.
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Final
 
-from tables.errors import JsonError, TableError
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from tables.errors import JsonError, TableError, TableSlug
 from tables.formats import ParseOptions
-from tables.readers.table_json_rows import JsonRows, loads_rows, table_error
-from tables.source import Columns, TableSource, gather
-from tables.strict_json import parse_strict
+from tables.source import (
+    Columns,
+    TableSource,
+    check_columns,
+    clean_names,
+    default_names,
+    gather,
+    rows_per_chunk,
+)
+from tables.strict_json import MAX_NUMBER_DIGITS, check_numbers, parse_strict, without_strings
+
+MAX_DOCUMENT_BYTES = 32 << 20
+"""Largest document: its objects take up to thirty times as many bytes."""
 
 BLOCK_BYTES = 512 << 10
-"""The unit of reading."""
+"""Unit in which NDJSON is read."""
 
-MAX_ROW_BYTES = 4 << 20
-"""The longest row that is accepted, and the most that may stand around the rows."""
+MAX_LINE_BYTES = 4 << 20
+"""Longest line of NDJSON that is accepted."""
 
+ROWS, COLUMNS = "rows", "columns"
+
+_SLICE_BYTES = 64 << 10  # so much takes less than a millisecond
 _SPACE = b" \t\r\n"
-_KEY = re.compile(rb'[ \t\r\n]*("(?:[^"\\]|\\.)*+")[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
-_COMMA = re.compile(rb"[ \t\r\n]*,")
-_LIST_OF_STRINGS = re.compile(rb'\[(?:[^"\[\]{}]|"(?:[^"\\]|\\.)*+")*+\]', re.DOTALL)
-_ESCAPE = re.compile(rb"\\.", re.DOTALL)
-_END_OF_LISTS = re.compile(rb"\][ \t\r\n]*\]")
-_END_OF_OBJECTS = re.compile(rb"\}[ \t\r\n]*\]")
+_HEAD = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"rows"[ \t\r\n]*:[ \t\r\n]*\[')
+_TAIL = re.compile(rb"\][ \t\r\n]*\}[ \t\r\n]*")
+_NUMBERS: Final = frozenset({int, float})
+_NUMBERS_AND_NULL: Final = _NUMBERS | {type(None)}
+_JSON_TYPES = {str: "a string", bool: "a boolean", list: "a list", dict: "an object"}
 _FORM = 'The document must be {"rows": [...], "columns": [...]} or a list of rows.'
-_FLAT = "Rows are all lists or all objects, and hold numbers alone."
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Layout:
-    """Where the rows of a document are.
-
-    Attributes:
-        start: the first byte after the bracket that opens the list.
-        stop: its closing bracket.
-        objects: whether the rows are objects.
-        columns: the names that the document gives.
-    """
-
-    start: int
-    stop: int
-    objects: bool
-    columns: list[str] | None
+_SLUGS: dict[str, TableSlug] = {
+    "body-empty": "dataset-empty",
+    "json-depth": "json-depth",
+    "json-duplicate-key": "json-duplicate-key",
+    "json-encoding": "json-encoding",
+    "json-nonfinite": "json-nonfinite",
+    "json-number": "json-number",
+    "json-syntax": "json-syntax",
+    "validation": "column-name",
+    "value-nonfinite": "dataset-nonfinite",
+}
 
 
 def open_json(path: Path, options: ParseOptions) -> TableSource:
     """Open a JSON document.
 
     Raises:
-        TableError: the document has another form, or its first row is no row.
+        TableError: The document is too large, is no strict JSON, has another form, or its first
+            row is no row.
     """
-    layout = _locate(path)
-    first = next(_pieces(path, layout), None)
+    if path.stat().st_size > MAX_DOCUMENT_BYTES:
+        raise TableError(
+            "dataset-too-large",
+            f"A JSON document may have {MAX_DOCUMENT_BYTES >> 20} MiB. Send larger tables as NDJSON,"
+            " a row a line, or in another format.",
+        )
+    try:
+        document = parse_strict(path.read_bytes())
+    except JsonError as error:
+        raise _table_error(error) from None
+    rows, names = split_document(document)
+    reader = JsonRows.of(rows[0], names=names, options=options)
+    step = rows_per_chunk(len(reader.names))
+    slices = (rows[start : start + step] for start in range(0, len(rows), step))
+    return _source(reader, map(reader.columns, slices))
+
+
+def open_ndjson(path: Path, options: ParseOptions) -> TableSource:
+    """Open a file of JSON lines.
+
+    Raises:
+        TableError: The file is empty, or its first line is no row.
+    """
+    first = next((line for block in _blocks(path) for _, line in block), None)
     if first is None:
+        raise TableError("dataset-empty", "The file has no rows.")
+    reader = JsonRows.of(_parse_line(first, line=1, row=1), names=None, options=options)
+    return _source(reader, gather(_read_blocks(path, reader)))
+
+
+def split_document(document: object) -> tuple[list[Any], list[str] | None]:
+    """Return the rows of a parsed document, and the names of their columns if it gives any.
+
+    Raises:
+        TableError: ``dataset-shape`` for another form, ``dataset-empty`` where there are no rows.
+    """
+    rows, names = document, None
+    if isinstance(document, dict):
+        if not document.keys() <= {ROWS, COLUMNS}:
+            raise TableError("dataset-shape", _FORM)
+        rows, names = document.get(ROWS), document.get(COLUMNS)
+        if names is not None and not _are_names(names):
+            raise TableError("dataset-shape", "`columns` must be a list of names.")
+    if not isinstance(rows, list):
+        raise TableError("dataset-shape", _FORM)
+    if not rows:
         raise TableError("dataset-empty", "The document has no rows.")
-    parsed = _parse(first)
-    rows = JsonRows(parsed[0], names=layout.columns, options=options)
+    return rows, names
+
+
+def number_rows(text: bytes, *, width: int) -> Iterator[NDArray[np.float64] | None]:
+    """Yield the rows of ``{"rows": [[...], ...]}`` some at a time, if they are lists of numbers.
+
+    No slice keeps the interpreter's lock for long, so that an event loop can do this. What may be
+    wrong, or needs a closer look, is not judged here.
+
+    Args:
+        text: A JSON document.
+        width: Number of values of a row.
+
+    Yields:
+        Arrays of shape (rows, width); None, and then no more, where the document is not just that.
+    """
+    head, tail = _HEAD.match(text), _TAIL.fullmatch(text, max(text.rfind(b"]"), 0))
+    if head is None or tail is None or not _holds_numbers_alone(text):
+        yield None
+        return
+    start, end = head.end(), tail.start()
+    while True:
+        bracket = text.find(b"]", min(start + _SLICE_BYTES, end), end)
+        stop = end if bracket < 0 else bracket + 1
+        rows = _matrix(b"[%b]" % text[start:stop], width)
+        yield rows
+        start = stop
+        while text[start : start + 1] in _SPACE:
+            start += 1
+        if rows is None or start >= end:
+            return
+        if text[start : start + 1] != b",":
+            yield None
+            return
+        start += 1
+
+
+class JsonRows:
+    """Converter of parsed rows of one table to numbers.
+
+    Attributes:
+        names: Names of the columns.
+        named: Whether the table gives the names itself.
+        rows: Number of rows converted so far.
+    """
+
+    def __init__(
+        self, names: Sequence[str], *, keys: Sequence[str] | None, named: bool = True
+    ) -> None:
+        """Take the form of the rows.
+
+        Args:
+            names: Names of the columns.
+            keys: Keys of the columns in rows that are objects; None: rows are lists.
+            named: Whether the table gives the names itself.
+        """
+        self.names = list(names)
+        self.named = named
+        self.rows = 0
+        self._keys = keys
+
+    @classmethod
+    def of(cls, first: object, *, names: list[str] | None, options: ParseOptions) -> "JsonRows":
+        """Return the converter for rows that are all as the first one, which is not converted yet.
+
+        Raises:
+            TableError: The first is no row, or the names are bad.
+        """
+        if not isinstance(first, dict | list):
+            raise _misshapen(1, "is neither a list nor an object")
+        check_columns(len(first), options=options)
+        keys = list(first) if isinstance(first, dict) else None
+        given = names if keys is None else keys
+        if given is None:
+            return cls(default_names(len(first)), keys=None, named=False)
+        if len(given) != len(first):
+            raise TableError(
+                "dataset-shape", f"There are {len(given)} names, but row 1 has {len(first)} values."
+            )
+        return cls(clean_names(given), keys=keys)
+
+    def values(self, rows: list[Any]) -> NDArray[np.float64]:
+        """Return parsed rows as an array of shape (rows, columns), nulls as not-a-number.
+
+        Args:
+            rows: At least one row; those that follow the rows converted before.
+
+        Raises:
+            TableError: Naming the row, and the column where it can.
+        """
+        lists = self._lists(rows) if self._keys is None else self._ordered(rows, self._keys)
+        if not set(map(type, chain.from_iterable(lists))) <= _NUMBERS_AND_NULL:
+            raise self._not_a_number(lists)
+        width = len(self.names)
+        try:
+            flat = np.fromiter(chain.from_iterable(lists), np.float64, len(lists) * width)
+        except OverflowError:
+            raise _too_large() from None
+        self.rows += len(rows)
+        return flat.reshape(len(lists), width)
+
+    def columns(self, rows: list[Any]) -> Columns:
+        """Return what `values` does, column by column."""
+        return np.ascontiguousarray(self.values(rows).T)
+
+    def _lists(self, rows: list[Any]) -> list[list[Any]]:
+        width = len(self.names)
+        for index, row in enumerate(rows, self.rows + 1):
+            if type(row) is not list:
+                raise _misshapen(index, "is not a list of numbers")
+            if len(row) != width:
+                raise _misshapen(index, f"has {len(row)} value(s) instead of {width}")
+        return rows
+
+    def _ordered(self, rows: list[Any], keys: Sequence[str]) -> list[Any]:
+        get = itemgetter(*keys) if len(keys) > 1 else lambda row: (row[keys[0]],)
+        ordered = []
+        for index, row in enumerate(rows, self.rows + 1):
+            if type(row) is not dict:
+                raise _misshapen(index, "is not an object keyed by column")
+            try:
+                ordered.append(get(row))
+            except KeyError:
+                raise self._missing(row, index, keys) from None
+            if len(row) != len(keys):
+                raise _misshapen(index, f"has {len(row)} members; row 1 has {len(keys)}")
+        return ordered
+
+    def _missing(self, row: dict[str, Any], index: int, keys: Sequence[str]) -> TableError:
+        name = next(name for key, name in zip(keys, self.names, strict=True) if key not in row)
+        return TableError(
+            "dataset-shape", f"Row {index} lacks the column {name!r}.", column=name, row=index
+        )
+
+    def _not_a_number(self, lists: list[list[Any]]) -> TableError:
+        row, column, value = next(
+            (row, column, value)
+            for row, values in enumerate(lists, self.rows + 1)
+            for column, value in enumerate(values)
+            if type(value) not in _NUMBERS_AND_NULL
+        )
+        name = self.names[column]
+        return TableError(
+            "dataset-dtype",
+            f"Column {name!r}, row {row}: the value is {_JSON_TYPES[type(value)]}, not a number.",
+            column=name,
+            row=row,
+        )
+
+
+def _source(reader: JsonRows, chunks: Iterator[Columns]) -> TableSource:
     return TableSource(
-        names=rows.names,
-        dtypes=["float64"] * len(rows.names),
-        named=rows.named,
-        chunks=gather(_chunks(path, layout, rows)),
+        names=reader.names,
+        dtypes=["float64"] * len(reader.names),
+        named=reader.named,
+        chunks=chunks,
         warnings=[],
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Piece:
-    """Whole rows with the commas between them, and the line that they begin in."""
-
-    text: bytes
-    line: int
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
-def _chunks(path: Path, layout: _Layout, rows: JsonRows) -> Iterator[Columns]:
-    for piece in _pieces(path, layout):
-        parsed = _parse(piece)
-        try:
-            yield rows.columns(parsed, piece.text)
-        except JsonError as error:
-            raise _error(error, piece) from None
+def _holds_numbers_alone(text: bytes) -> bool:
+    """Return whether a document can have but one key, and numbers and lists.
+
+    Two quotation marks are one key, so there is no second key, no string and no named column;
+    without the letters t and l there is no true, false or null.
+    """
+    return text.count(b'"') == 2 and b"t" not in text and b"l" not in text
 
 
-def _parse(piece: _Piece) -> list[Any]:
+def _matrix(text: bytes, width: int) -> NDArray[np.float64] | None:
+    """Return a list of rows as an array; None if it is not one of rows of numbers."""
     try:
-        parsed = loads_rows(b"[%b]" % piece.text)
-    except JsonError as error:
-        raise _error(error, piece) from None
-    if not isinstance(parsed, list) or not parsed:
-        raise TableError("json-syntax", f"From line {piece.line} on: there is a comma too many.")
-    return parsed
+        rows = orjson.loads(text)
+        if set(map(len, rows)) != {width}:
+            return None
+        flat = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * width)
+    except (orjson.JSONDecodeError, TypeError, ValueError):
+        return None
+    return flat.reshape(len(rows), width)
 
 
-def _error(error: JsonError, piece: _Piece) -> TableError:
-    return table_error(error, where=f"Of what begins in line {piece.line}")
+_Block = list[tuple[int, bytes]]
+"""Lines that are not blank, with their numbers."""
 
 
-def _locate(path: Path) -> _Layout:
-    with path.open("rb") as file:
-        head = file.read(MAX_ROW_BYTES)
-        if not head.strip(_SPACE):
-            raise TableError("dataset-empty", "The document is empty.")
-        start, columns, alone = _read_head(head)
-        kind = head[start:].lstrip(_SPACE)[:1]
-        objects = kind == b"{"
-        if kind == b"]":
-            raise TableError("dataset-empty", "The document has no rows.")
-        if kind not in (b"[", b"{"):
-            raise _refused(head, "Row 1 is neither a list nor an object.")
-        stop = _find_end(file, start, objects=objects)
-        if stop is None:
-            raise _refused(head, f"The list of rows has no end. {_FLAT}")
-        file.seek(stop + 1)
-        tail = file.read(MAX_ROW_BYTES + 1)
-    if alone and not tail.strip(_SPACE):
-        return _Layout(start=start, stop=stop, objects=objects, columns=None)
-    names, ended = _read_tail(tail, columns=columns)
-    if alone or not ended:
-        raise _refused(head, f"What follows the rows is not as it should be. {_FORM} {_FLAT}")
-    return _Layout(start=start, stop=stop, objects=objects, columns=names)
-
-
-def _read_head(head: bytes) -> tuple[int, list[str] | None, bool]:
-    """Where the rows begin, the names if they come first, and whether the list stands alone."""
-    opening = len(head) - len(head.lstrip(_SPACE))
-    if head[opening : opening + 1] == b"[":
-        return opening + 1, None, True
-    if head[opening : opening + 1] != b"{":
-        raise _refused(head, _FORM)
-    place = opening + 1
-    columns = None
-    while True:
-        match = _KEY.match(head, place)
-        if match is None:
-            raise _refused(head, _FORM)
-        place = match.end()
-        key = _loads(match[1])
-        if key == "rows" and head[place : place + 1] == b"[":
-            return place + 1, columns, False
-        if key != "columns" or columns is not None:
-            raise _refused(head, _FORM)
-        columns, place = _read_names(head, place)
-        comma = _COMMA.match(head, place)
-        if comma is None:
-            raise _refused(head, _FORM)
-        place = comma.end()
-
-
-def _read_names(text: bytes, place: int) -> tuple[list[str], int]:
-    match = _LIST_OF_STRINGS.match(text, place)
-    names = None if match is None else _loads(match[0])
-    if match is None or not isinstance(names, list):
-        raise TableError("dataset-shape", "`columns` must be a list of names.")
-    if not all(isinstance(name, str) for name in names):
-        raise TableError("dataset-shape", "`columns` must be a list of names.")
-    return names, match.end()
-
-
-def _read_tail(tail: bytes, *, columns: list[str] | None) -> tuple[list[str] | None, bool]:
-    """The names, which may come after the rows, and whether the document ends as it should."""
-    place = 0
-    comma = _COMMA.match(tail)
-    key = None if comma is None else _KEY.match(tail, comma.end())
-    if columns is None and key is not None and _loads(key[1]) == "columns":
-        columns, place = _read_names(tail, key.end())
-    return columns, len(tail) <= MAX_ROW_BYTES and tail[place:].strip(_SPACE) == b"}"
-
-
-def _find_end(file: BinaryIO, start: int, *, objects: bool) -> int | None:
-    """The place of the bracket that closes the list of rows."""
-    file.seek(start)
-    place, rest = start, b""
-    while block := file.read(BLOCK_BYTES):
-        text = rest + block
-        found = _end_of_rows(text, objects=objects)
-        if found is not None:
-            return place + found
-        keep = _row_end(text, objects=objects)
-        # The closing bracket may be in the next block: its row's end stays.
-        keep = max(0, keep - 1)
-        rest = text[keep:]
-        place += keep
-        if len(rest) > MAX_ROW_BYTES:
-            raise _too_long()
-    return None
-
-
-def _end_of_rows(text: bytes, *, objects: bool) -> int | None:
-    if not objects:
-        match = _END_OF_LISTS.search(text)
-        return None if match is None else match.end() - 1
-    plain = _unescaped(text)
-    quotes = at = 0
-    for match in _END_OF_OBJECTS.finditer(plain):
-        quotes += plain.count(b'"', at, match.start())
-        at = match.start()
-        if quotes % 2 == 0:  # outside of any string
-            return match.end() - 1
-    return None
-
-
-def _row_end(text: bytes, *, objects: bool) -> int:
-    """The place after the last row that ends in `text`, which begins outside of strings."""
-    if not objects:
-        return text.rfind(b"]") + 1
-    plain = _unescaped(text)
-    stop = len(plain)
-    inside = plain.count(b'"') % 2 == 1
-    while True:
-        if inside:
-            stop = plain.rfind(b'"', 0, stop)
-            inside = False
-        found = plain.rfind(b"}", 0, stop)
-        if found < 0:
-            return 0
-        if plain.count(b'"', found, stop) % 2 == 0:
-            return found + 1
-        stop, inside = found, True
-
-
-def _unescaped(text: bytes) -> bytes:
-    """The text, as long as before, without escaped quotation marks."""
-    return _ESCAPE.sub(b"__", text) if b"\\" in text else text
-
-
-def _pieces(path: Path, layout: _Layout) -> Iterator[_Piece]:
-    """The rows of the document, a block at a time."""
-    left = layout.stop - layout.start
-    with path.open("rb") as file:
-        line = 1 + file.read(layout.start).count(b"\n")
-        rest = b""
-        first = True
-        while left > 0 or rest.strip(_SPACE):
-            block = file.read(min(BLOCK_BYTES, left))
-            left -= len(block)
-            text = rest + block
-            if left == 0 and not text.strip(_SPACE):
-                return
-            stop = _row_end(text, objects=layout.objects) if left > 0 else len(text)
-            if stop == 0:
-                if len(text) > MAX_ROW_BYTES:
-                    raise _too_long()
-                rest = text
-                continue
-            yield _Piece(text=_without_comma(text[:stop], first=first, line=line), line=line)
-            line += text.count(b"\n", 0, stop)
-            first = False
-            rest = text[stop:]
-
-
-def _without_comma(text: bytes, *, first: bool, line: int) -> bytes:
-    """The rows without the comma that parts them from those before."""
-    if first:
-        return text
-    bare = text.lstrip(_SPACE)
-    if not bare.startswith(b","):
-        raise TableError("json-syntax", f"In line {line} or after it, a comma is missing.")
-    return bare[1:]
-
-
-def _loads(text: bytes) -> Any:  # noqa: ANN401  JSON is anything
-    try:
-        return parse_strict(text)
-    except JsonError as error:
-        raise table_error(error, where="At the names") from None
-
-
-def _refused(head: bytes, detail: str) -> TableError:
-    """What is wrong with a document that does not even begin as one of rows."""
-    if len(head) < MAX_ROW_BYTES:
+def _read_blocks(path: Path, reader: JsonRows) -> Iterator[Columns]:
+    for block in _blocks(path):
+        if not block:
+            continue
+        parsed = [
+            _parse_line(line, line=number, row=reader.rows + index)
+            for index, (number, line) in enumerate(block, 1)
+        ]
+        columns = reader.columns(parsed)
         try:
-            parse_strict(head)
+            _check_text(b"\n".join(line for _, line in block), parsed)
         except JsonError as error:
-            return table_error(error, where="The document")
-    elif head.startswith(b"\xef\xbb\xbf"):
-        return TableError("json-encoding", "The document must have no byte order mark.")
-    return TableError("dataset-shape", detail)
+            raise _table_error(error, f"Lines {block[0][0]} to {block[-1][0]}: ") from None
+        yield columns
 
 
-def _too_long() -> TableError:
-    return TableError("dataset-parse", f"A row is longer than {MAX_ROW_BYTES >> 20} MiB.")
+def _parse_line(text: bytes, *, line: int, row: int) -> Any:  # noqa: ANN401  JSON is anything
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        try:
+            return parse_strict(text)  # which says what is wrong
+        except JsonError as error:
+            raise _table_error(error, f"Line {line}: ", row=row) from None
+
+
+def _check_text(text: bytes, rows: list[Any]) -> None:
+    """Find what rows that are right by themselves do not show: endless numbers, and keys twice."""
+    # Numbers that are far too long are rare: a look at the text's longest run costs little.
+    if len(text) > MAX_NUMBER_DIGITS:
+        longest = max(map(len, text.replace(b"\n", b",").split(b",")))
+        if longest > MAX_NUMBER_DIGITS:
+            check_numbers(without_strings(text))
+    # Each pair has a colon; a name may have some too. More pairs than keys: one came twice.
+    pairs = sum(map(len, rows)) if isinstance(rows[0], dict) else 0
+    if pairs and text.count(b":") != pairs and without_strings(text).count(b":") != pairs:
+        raise JsonError("json-duplicate-key", "An object names the same key twice.")
+
+
+def _blocks(path: Path) -> Iterator[_Block]:
+    """Yield the lines of a file in groups."""
+    number = 0
+    rest = b""
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            lines = (rest + block).split(b"\n")
+            rest = lines.pop()
+            if len(rest) > MAX_LINE_BYTES:
+                raise _too_long(number + len(lines) + 1)
+            yield _numbered(lines, number)
+            number += len(lines)
+    yield _numbered([rest], number)
+
+
+def _numbered(lines: list[bytes], number: int) -> _Block:
+    return [(n, line) for n, line in enumerate(lines, number + 1) if line.strip(_SPACE)]
+
+
+def _table_error(error: JsonError, where: str = "", *, row: int | None = None) -> TableError:
+    """Return the error of a table for one of JSON."""
+    return TableError(_SLUGS[error.slug], where + error.detail, row=row)
+
+
+def _misshapen(row: int, reason: str) -> TableError:
+    return TableError("dataset-shape", f"Row {row} {reason}.", row=row)
+
+
+def _too_large() -> TableError:
+    return TableError("dataset-nonfinite", "A number is too large for a 64-bit float.")
+
+
+def _too_long(line: int) -> TableError:
+    return TableError("dataset-parse", f"Line {line} is longer than {MAX_LINE_BYTES >> 20} MiB.")

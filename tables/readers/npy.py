@@ -1,12 +1,13 @@
 """The npy format: reading what NumPy may have written, and writing what is memory-mapped."""
 
-import ast
+import io
 import math
-import re
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, Literal, Self
+from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,31 +24,100 @@ from tables.source import (
 )
 
 MAX_HEADER_BYTES = 10_000
-"""The longest header that is parsed, as in NumPy itself."""
+"""Longest header that is parsed, as in NumPy itself."""
 
-_MAGIC = b"\x93NUMPY"
-_REAL = re.compile(r"[<>|=]?(f[248]|[iu][1248])")
+_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    # Of another character set, which no header of plain numbers needs.
+    (3, 0): np.lib.format.read_array_header_2_0,
+}
+_PREFIX_BYTES = 12  # magic string, version and length of the header, where that has four bytes
+_BAD_TYPE = "descr is not a valid dtype descriptor"  # how NumPy's error begins
+# What NumPy raises on hostile headers; a warning where these are made errors.
+_HEADER_ERRORS = (
+    *(ValueError, TypeError, SyntaxError, LookupError, ArithmeticError, MemoryError),
+    *(RecursionError, tokenize.TokenError, Warning),
+)
 _WRITTEN_HEADER_BYTES = 128
 _MAX_SIZE = 2**63 - 1  # of any file; a longer number could not even be told in decimal digits
 _COPY_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Header:
-    dtype: np.dtype[np.generic]
+class NpyHeader:
+    """Header of an array of real numbers.
+
+    Attributes:
+        dtype: Type of the values, of any width and byte order.
+        fortran_order: Whether columns follow one another, instead of rows.
+        shape: Shape of the array, of any number of dimensions.
+        offset: Byte of the file at which the values begin.
+    """
+
+    dtype: np.dtype[Any]
     fortran_order: bool
-    rows: int
-    columns: int
-    data_offset: int
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of a table."""
+        return self.shape[0]
+
+    @property
+    def columns(self) -> int:
+        """Number of columns of a table."""
+        return self.shape[1]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the values."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def parse_header(start: bytes) -> NpyHeader | None:
+    """Parse the header at the start of an npy file; nothing is unpickled or evaluated.
+
+    Args:
+        start: Bytes that have come so far.
+
+    Returns:
+        None where more bytes must come first.
+
+    Raises:
+        TableError: ``dataset-parse``, ``dataset-dtype``, ``dataset-pickle-forbidden``, or
+            ``dataset-shape`` for an array that is not of two dimensions.
+    """
+    magic = np.lib.format.MAGIC_PREFIX
+    if not start.startswith(magic[: len(start)]):
+        raise TableError("dataset-parse", "The file does not begin as an npy file.")
+    if len(start) < _PREFIX_BYTES:
+        return None
+    version = (start[6], start[7])
+    if version not in _READERS:
+        raise TableError("dataset-parse", "The file is of an unknown version of npy.")
+    offset = _PREFIX_BYTES if version > (1, 0) else _PREFIX_BYTES - 2
+    length = int.from_bytes(start[8:offset], "little")
+    if length > MAX_HEADER_BYTES:
+        raise TableError("dataset-parse", f"The header has more than {MAX_HEADER_BYTES} bytes.")
+    stop = offset + length
+    return None if len(start) < stop else _parsed(version, start[8:stop], offset=stop)
 
 
 def open_npy(path: Path, options: ParseOptions) -> TableSource:
     """Open an npy file. Nothing in it is ever unpickled or evaluated.
 
     Raises:
-        TableError: the header is not that of a 2-D array of reals, or the data do not fill it.
+        TableError: The header is not that of a 2-D array of reals, or the data do not fill it.
     """
-    header = _read_header(path)
+    with path.open("rb") as file:
+        start = file.read(_PREFIX_BYTES + MAX_HEADER_BYTES)
+    if not start:
+        raise TableError("dataset-empty", "The file is empty.")
+    header = parse_header(start)
+    if header is None:
+        raise _truncated()
     check_columns(header.columns, options=options)
     stored_bytes = 4 if header.dtype.kind == "f" and header.dtype.itemsize <= 4 else 8
     _check_size(path, header)
@@ -61,6 +131,15 @@ def open_npy(path: Path, options: ParseOptions) -> TableSource:
         warnings=[],
         rows=header.rows,
     )
+
+
+@lru_cache(maxsize=256)  # as below
+def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """Return the bytes that come before the values of a row-major array."""
+    file = io.BytesIO()
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue()
 
 
 class RowWriter:
@@ -109,88 +188,45 @@ class RowWriter:
 
     def finish(self) -> None:
         """Write the header."""
-        text = (
-            f"{{'descr': '{self.dtype.str}', 'fortran_order': False,"
-            f" 'shape': ({self.rows}, {self.columns}), }}"
-        )
-        length = _WRITTEN_HEADER_BYTES - 10
+        header = npy_header(self.dtype, (self.rows, self.columns))
         self._file.seek(0)
-        self._file.write(_MAGIC + b"\x01\x00" + length.to_bytes(2, "little"))
-        self._file.write(text.ljust(length - 1).encode() + b"\n")
+        self._file.write(header)
         self._file.flush()
 
 
-def _read_header(path: Path) -> _Header:
-    with path.open("rb") as file:
-        start = file.read(12)
-        if not start:
-            raise TableError("dataset-empty", "The file is empty.")
-        if len(start) < 12:
-            raise _truncated()
-        wide = start[6] > 1  # versions 2.0 and 3.0 have four bytes for the length, 1.0 two
-        if start[6:8] not in {b"\x01\x00", b"\x02\x00", b"\x03\x00"}:
-            raise TableError("dataset-parse", "The file is of an unknown version of npy.")
-        offset = 12 if wide else 10
-        length = int.from_bytes(start[8:offset], "little")
-        if length > MAX_HEADER_BYTES:
-            raise TableError("dataset-parse", f"The header has more than {MAX_HEADER_BYTES} bytes.")
-        file.seek(offset)
-        text = file.read(length)
-    if len(text) < length:
-        raise _truncated()
-    return _parse_header(text, data_offset=offset + length)
-
-
-def _parse_header(text: bytes, *, data_offset: int) -> _Header:
+@lru_cache(maxsize=256)  # callers send the same few shapes over and over
+def _parsed(version: tuple[int, int], header: bytes, *, offset: int) -> NpyHeader:
+    """Parse a whole header, its length included."""
     try:
-        header = ast.literal_eval(text.decode("latin-1").strip())
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise _bad_header() from None
-    if not isinstance(header, dict) or set(header) != {"descr", "fortran_order", "shape"}:
-        raise _bad_header()
-    fortran_order, shape = header["fortran_order"], header["shape"]
-    if not isinstance(fortran_order, bool) or not _is_shape(shape):
-        raise _bad_header()
-    dtype = _real_dtype(header["descr"])
-    if len(shape) != 2:
-        raise TableError(
-            "dataset-shape",
-            f"The array has {len(shape)} dimensions; a table has 2, rows by columns.",
+        shape, fortran_order, dtype = _READERS[version](
+            io.BytesIO(header), max_header_size=MAX_HEADER_BYTES
         )
-    return _Header(
-        dtype=dtype,
-        fortran_order=fortran_order,
-        rows=shape[0],
-        columns=shape[1],
-        data_offset=data_offset,
-    )
-
-
-def _is_shape(shape: object) -> bool:
-    return isinstance(shape, tuple) and all(type(n) is int and 0 <= n <= _MAX_SIZE for n in shape)
-
-
-def _real_dtype(description: object) -> np.dtype[np.generic]:
-    """Turn a type that is allowed, and no other, into NumPy's."""
-    if isinstance(description, str) and _REAL.fullmatch(description):
-        return np.dtype(description)
-    if "O" in str(description):
+    except _HEADER_ERRORS as error:
+        if str(error).startswith(_BAD_TYPE):
+            raise _not_real() from None
+        raise _bad_header() from None
+    if not all(type(size) is int and 0 <= size <= _MAX_SIZE for size in shape):
+        raise _bad_header()
+    if dtype.hasobject:
         raise TableError(
             "dataset-pickle-forbidden",
             "The array holds Python objects, which would have to be unpickled. Convert it to"
             " float64 first.",
         )
-    raise TableError(
-        "dataset-dtype",
-        "The array is not of a real type: float16 to float64 and integers of 8 to 64 bits are"
-        " accepted.",
-    )
+    if dtype.kind not in "fiu" or dtype.itemsize > 8:
+        raise _not_real()
+    if len(shape) != 2:
+        raise TableError(
+            "dataset-shape",
+            f"The array has {len(shape)} dimensions; a table has 2, rows by columns.",
+        )
+    return NpyHeader(dtype=dtype, fortran_order=fortran_order, shape=shape, offset=offset)
 
 
-def _check_size(path: Path, header: _Header) -> None:
+def _check_size(path: Path, header: NpyHeader) -> None:
     if header.rows == 0:
         raise TableError("dataset-empty", "The array has no rows.")
-    expected = header.data_offset + math.prod((header.rows, header.columns, header.dtype.itemsize))
+    expected = header.offset + header.size
     size = path.stat().st_size
     if size < expected:
         raise TableError(
@@ -200,23 +236,23 @@ def _check_size(path: Path, header: _Header) -> None:
         raise TableError("dataset-parse", f"{size - expected} bytes follow the array.")
 
 
-def _row_major_chunks(path: Path, header: _Header) -> Iterator[Columns]:
+def _row_major_chunks(path: Path, header: NpyHeader) -> Iterator[Columns]:
     row_bytes = header.columns * header.dtype.itemsize
     with path.open("rb") as file:
-        file.seek(header.data_offset)
+        file.seek(header.offset)
         for start, stop in _ranges(header):
             data = _read_exactly(file, (stop - start) * row_bytes)
             rows = np.frombuffer(data, header.dtype).reshape(stop - start, header.columns)
             yield _widened(rows.T)
 
 
-def _fortran_chunks(path: Path, header: _Header) -> Iterator[Columns]:
+def _fortran_chunks(path: Path, header: NpyHeader) -> Iterator[Columns]:
     size = header.dtype.itemsize
     with path.open("rb") as file:
         for start, stop in _ranges(header):
             values = np.empty((header.columns, stop - start))
             for column in range(header.columns):
-                file.seek(header.data_offset + (column * header.rows + start) * size)
+                file.seek(header.offset + (column * header.rows + start) * size)
                 data = _read_exactly(file, (stop - start) * size)
                 values[column] = _widened(np.frombuffer(data, header.dtype))
             yield values
@@ -227,7 +263,7 @@ def _widened(values: NDArray[np.generic]) -> NDArray[np.float64]:
         return np.ascontiguousarray(values, dtype=np.float64)
 
 
-def _ranges(header: _Header) -> Iterator[tuple[int, int]]:
+def _ranges(header: NpyHeader) -> Iterator[tuple[int, int]]:
     step = rows_per_chunk(header.columns)
     for start in range(0, header.rows, step):
         yield start, min(start + step, header.rows)
@@ -246,3 +282,11 @@ def _truncated() -> TableError:
 
 def _bad_header() -> TableError:
     return TableError("dataset-parse", "The header is not one that NumPy writes.")
+
+
+def _not_real() -> TableError:
+    return TableError(
+        "dataset-dtype",
+        "The array is not of a real type: float16 to float64 and integers of 8 to 64 bits are"
+        " accepted.",
+    )

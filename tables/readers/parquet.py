@@ -10,7 +10,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 
 from tables.errors import TableError
 from tables.formats import ParseOptions
-from tables.readers.table_arrow import columns_of, real_columns, row_bytes
+from tables.readers.arrow import columns_of, real_columns, row_bytes
 from tables.source import Columns, TableSource, check_columns, check_rows, rows_per_chunk
 
 MAX_FOOTER_BYTES = 16 << 20

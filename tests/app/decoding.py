@@ -53,18 +53,20 @@ def _decode_stream(
 ) -> Floats:
     with TemporaryDirectory() as folder:
         try:
-            return asyncio.run(_decode(pieces, kind, shape, parameters, Path(folder)))
+            return asyncio.run(decode_pieces(pieces, kind, shape, Path(folder), **parameters))
         finally:
             assert not [path for path in Path(folder).rglob("*") if path.is_file()]
 
 
-async def _decode(
+async def decode_pieces(
     pieces: Iterable[bytes],
     kind: TableFormat,
     shape: RowsShape,
-    parameters: dict[str, str],
     folder: Path,
+    **parameters: str,
 ) -> Floats:
+    """The rows of a body that comes in pieces, put together."""
+
     async def stream() -> AsyncIterator[bytes]:
         for piece in pieces:
             yield piece

@@ -12,13 +12,13 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from app.problems.problem import Problem
-from app.rows import json_rows
 from app.rows.answer_table import Chunk, row_errors
+from app.rows.decode import decode_document, decode_json, decode_npy
 from app.rows.negotiation import answer_codec, request_codec
-from app.rows.npy import decode_npy, npy_header, npy_values
 from app.rows.shape import Floats, RowsShape
 from tables.formats import MEDIA_TYPES, TableFormat
-from tests.app.decoding import decode
+from tables.readers import json as json_reader
+from tests.app.decoding import decode, decode_pieces
 
 JSON, NPY = TableFormat.JSON, TableFormat.NPY
 SHAPE = RowsShape(["a", "b", "c"], max_rows=4)
@@ -297,13 +297,6 @@ def test_fault_033_an_array_cut_anywhere_is_refused():
     assert refusal(body + b"\0", NPY).type.slug == "array-parse"
 
 
-@given(hnp.arrays(st.sampled_from(["<f4", "<f8"]), hnp.array_shapes(min_dims=1, max_dims=2)))
-def test_numpy_reads_what_is_written(array):
-    body = npy_header(array.dtype, array.shape) + bytes(npy_values(array))
-    np.testing.assert_array_equal(np.load(io.BytesIO(body), allow_pickle=False), array)
-    assert len(npy_header(array.dtype, array.shape)) % 64 == 0
-
-
 @pytest.mark.parametrize("step", [1, 7, 100, 10**6])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_npy_rows_are_read_whatever_the_pieces_they_come_in(step, order):
@@ -407,35 +400,36 @@ PIECES = b"""[1,2,3]  [ 1.5 , -2e3 , 0 ]  [1,2]  [[1],2,3]  []  1  -  [  ]  ,  [
 def test_rows_in_slices_are_those_of_the_whole(pieces, between, frame, slice_bytes):
     body = frame % between.join(pieces)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_rows, "_SLICE_BYTES", slice_bytes)
-        sliced = outcome(lambda: asyncio.run(json_rows._decode_in_turns(body, SHAPE)))
-    if sliced != ("rows", None):
-        assert sliced == outcome(lambda: json_rows.decode_json(body, SHAPE))
+        patch.setattr(json_reader, "_SLICE_BYTES", slice_bytes)
+        sliced = outcome(lambda: from_json(body))
+    assert sliced == outcome(lambda: decode_document(body, SHAPE))
 
 
 @given(hnp.arrays(np.float64, st.tuples(st.integers(1, 4), st.just(3)), elements=st.floats(-9, 9)))
 def test_rows_of_numbers_are_read_in_slices(rows):
     body = json.dumps({"rows": rows.tolist()}).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_rows, "_SLICE_BYTES", 1)
-        found = asyncio.run(json_rows._decode_in_turns(body, SHAPE))
-    assert found is not None
-    assert found.tolist() == rows.tolist()
+        patch.setattr(json_reader, "_SLICE_BYTES", 1)
+        slices = list(json_reader.number_rows(body, width=3))
+    assert [chunk.tolist() for chunk in slices if chunk is not None] == [
+        [row] for row in rows.tolist()
+    ]
+    assert decode_json(body, SHAPE).tolist() == rows.tolist()
 
 
-def test_a_large_body_of_rows_leaves_the_event_loop_to_others():
-    body = json.dumps({"rows": [[0.5, 1.5, 2.5]] * 60_000}).encode()
-    shape = RowsShape(SHAPE.columns, max_rows=60_000)
+def test_a_large_body_of_rows_leaves_the_event_loop_to_others(tmp_path):
+    count = 60_000
+    body = json.dumps({"rows": [[0.5, 1.5, 2.5]] * count}).encode()
+    shape = RowsShape(SHAPE.columns, max_rows=count)
 
-    async def decoded() -> tuple[Floats | None, int]:
+    async def decoded() -> tuple[Floats, int]:
         turns = 0
-        task = asyncio.create_task(json_rows._decode_in_turns(body, shape))
+        task = asyncio.create_task(decode_pieces([body], JSON, shape, tmp_path))
         while not task.done():
             await asyncio.sleep(0)
             turns += 1
         return task.result(), turns
 
     rows, turns = asyncio.run(decoded())
-    assert rows is not None
-    assert rows.shape == (60_000, 3)
-    assert turns >= len(body) // json_rows._SLICE_BYTES
+    assert rows.shape == (count, 3)
+    assert turns >= len(body) // json_reader._SLICE_BYTES

@@ -21,7 +21,7 @@ from tables.ingest.parse import (
     parse_table,
     parse_table_isolated,
 )
-from tables.readers import json as table_json, table_ndjson
+from tables.readers import json as json_reader
 from tests.attempts import attempts
 
 JSON, NDJSON, ARROW = TableFormat.JSON, TableFormat.NDJSON, TableFormat.ARROW
@@ -118,7 +118,7 @@ TABLES = st.integers(1, 3).flatmap(
     indent=st.sampled_from([None, 0, 2]),
     block=st.integers(1, 64),
 )
-def test_a_document_is_read_whatever_the_size_of_the_pieces(
+def test_documents_and_lines_are_read_whatever_their_names_and_layout(
     tmp_path_factory, rows, keys, form, indent, block
 ):
     keys = keys[: len(rows[0])]
@@ -134,8 +134,7 @@ def test_a_document_is_read_whatever_the_size_of_the_pieces(
     (folder / "upload").write_text(json.dumps(document, indent=indent))
     (folder / "lines").write_text("\n".join(map(json.dumps, objects)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table_json, "BLOCK_BYTES", block)
-        patch.setattr(table_ndjson, "BLOCK_BYTES", block)
+        patch.setattr(json_reader, "BLOCK_BYTES", block)
         options = ParseOptions(constant="keep")
         for file, kind in (("upload", JSON), ("lines", NDJSON)):
             parse_table(folder / file, folder / "table.npy", format=kind, options=options)
@@ -157,7 +156,7 @@ JSON_FAULTS = {
     "056 text": ([[1, "1.5"], [1, 2]], "dataset-dtype"),
     "056 boolean": ([[1, True], [1, 2]], "dataset-dtype"),
     "null": ([[1, None], [1, 2], [3, 5]], "dataset-nonfinite"),
-    "nested": ([[1, [2]], [1, 2]], "dataset-shape"),
+    "nested": ([[1, [2]], [1, 2]], "dataset-dtype"),
     "nested object": ({"rows": [{"a": {"b": 1}}, {"a": 2}]}, "dataset-dtype"),
     "empty": (b"", "dataset-empty"),
     "blank": (b" \n ", "dataset-empty"),
@@ -318,7 +317,15 @@ def test_an_arrow_stream_without_rows_is_empty(refuse):
     assert refuse(arrow(pa.table({"a": pa.array([], pa.float64())})), ARROW).slug == "dataset-empty"
 
 
-@pytest.mark.parametrize("kind", [JSON, NDJSON, ARROW])
+def test_a_document_beyond_its_limit_is_refused_with_the_format_for_such_tables(refuse):
+    size = json_reader.MAX_DOCUMENT_BYTES
+    error = refuse(b"[[1], [2]]" + b" " * size)
+    assert error.slug == "dataset-too-large"
+    assert "32 MiB" in error.detail
+    assert "NDJSON" in error.detail
+
+
+@pytest.mark.parametrize("kind", [NDJSON, ARROW])
 def test_a_table_larger_than_the_memory_is_parsed_in_pieces(tmp_path, kind):
     rows, columns = 250_000, 15
     x = np.random.default_rng(0).integers(0, 10**6, (rows, columns)).astype(np.float64)
@@ -328,9 +335,7 @@ def test_a_table_larger_than_the_memory_is_parsed_in_pieces(tmp_path, kind):
             (tmp_path / "upload").write_bytes(arrow(table))
         case _:
             text = orjson.dumps(x, option=orjson.OPT_SERIALIZE_NUMPY)
-            (tmp_path / "upload").write_bytes(
-                text[1:-1].replace(b"],[", b"]\n[") if kind is NDJSON else text
-            )
+            (tmp_path / "upload").write_bytes(text[1:-1].replace(b"],[", b"]\n["))
     summary = parse_table_isolated(
         tmp_path / "upload", tmp_path / "table.npy", format=kind, memory_bytes=130 << 20
     )
