@@ -20,7 +20,7 @@ from torch import Tensor
 from bench.flow_peers import BINS, Architecture, Peer, build_peers
 from flows import Flow, build, compile_flow, spec_from_dict
 from flows.errors import SpecError
-from flows.training.optimiser import make_optimiser
+from flows.training.optimiser import GradientDescent
 
 OURS = "flows"
 SCORE_ROWS, SAMPLE_ROWS, TRAIN_ROWS = (1, 100, 10_000), (1, 100, 1000), (100, 1024)
@@ -199,11 +199,13 @@ def _peer_step(peer: Peer, x: Tensor) -> Call:
 
 def _our_step(flow: Flow, x: Tensor) -> Call:
     flow.train()
-    optimiser = make_optimiser(flow.parameters(), "adam", learning_rate=1e-5)
+    optimiser = GradientDescent(flow.parameters(), "adam", learning_rate=1e-5)
     return _step(optimiser, lambda: flow.log_prob(x, space="model"))
 
 
-def _step(optimiser: torch.optim.Optimizer, log_prob: Callable[[], Tensor]) -> Call:
+def _step(
+    optimiser: torch.optim.Optimizer | GradientDescent, log_prob: Callable[[], Tensor]
+) -> Call:
     def step() -> None:
         optimiser.zero_grad()
         (-log_prob().mean()).backward()

@@ -16,12 +16,7 @@ from flows.errors import DivergedError, FitError, FlowError
 from flows.flow import Flow
 from flows.training.callbacks import Callbacks, OnState, OnStep
 from flows.training.evaluate import default_chunk_rows, evaluate
-from flows.training.optimiser import (
-    make_optimiser,
-    optimiser_tensors,
-    restore_optimiser,
-    set_learning_rate,
-)
+from flows.training.optimiser import GradientDescent
 from flows.training.options import FitOptions
 from flows.training.precision import denormals_as_zero, products
 from flows.training.robust import bound_losses
@@ -186,7 +181,7 @@ class _Fitter:
             progress.total = 0.0
         self._flow.train()
         rate = self._options.learning_rate_at(progress.epoch) * RESTART_FACTOR**progress.restarts
-        set_learning_rate(self._optimiser, rate)
+        self._optimiser.learning_rate = rate
         if self._options.noise == "epoch" and self._flow.preprocessing.spreads:
             self._train.draw_noise(self._options.seed, progress.epoch, 1)
         self._train.order(self._options.seed, progress.epoch)
@@ -287,8 +282,8 @@ class _Fitter:
         limit = self._options.max_seconds
         return limit is not None and time.monotonic() - self._started >= limit
 
-    def _new_optimiser(self) -> torch.optim.Optimizer:
-        return make_optimiser(
+    def _new_optimiser(self) -> GradientDescent:
+        return GradientDescent(
             self._parameters,
             self._options.optimiser,
             learning_rate=self._options.learning_rate,
@@ -325,7 +320,7 @@ class _Fitter:
     def _state(self) -> FitState:
         tensors = {f"flow/{k}": v for k, v in _copies(self._flow.state_dict()).items()}
         tensors |= {f"best/{k}": v for k, v in self._best.items()}
-        tensors |= {f"optimiser/{k}": v for k, v in optimiser_tensors(self._optimiser).items()}
+        tensors |= {f"optimiser/{k}": v for k, v in self._optimiser.tensors().items()}
         if self._average is not None:
             tensors |= {f"average/{k}": v for k, v in self._average.tensors().items()}
         return FitState(tensors, {"progress": asdict(self._progress), **self._identity()})
@@ -355,7 +350,7 @@ class _Fitter:
             raise FitError("the state belongs to a training with other rows or options")
         self._flow.load_state_dict(groups["flow"])
         self._best = _copies(groups["best"])
-        restore_optimiser(self._optimiser, groups["optimiser"])
+        self._optimiser.restore(groups["optimiser"])
         if self._average is not None:
             self._average.restore(groups["average"])
         self._progress = _Progress(**progress)  # type: ignore[arg-type]  # as _state wrote it

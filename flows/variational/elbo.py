@@ -14,12 +14,7 @@ from flows.bijections.base import standard_normal
 from flows.errors import ElboDivergedError, FitError, FlowError
 from flows.flow import Flow, base_noise
 from flows.training.callbacks import Callbacks, OnState, OnStep
-from flows.training.optimiser import (
-    make_optimiser,
-    optimiser_tensors,
-    restore_optimiser,
-    set_learning_rate,
-)
+from flows.training.optimiser import GradientDescent
 from flows.training.options import VariationalOptions
 from flows.training.precision import denormals_as_zero
 from flows.training.state import FitState, Json
@@ -188,7 +183,7 @@ class _Trainer:
         self._flow = flow
         self._target = target
         self._options = options
-        self._optimiser = make_optimiser(
+        self._optimiser = GradientDescent(
             flow.parameters(), options.optimiser, learning_rate=options.learning_rate
         )
         self._progress = _Progress()
@@ -292,7 +287,7 @@ class _Trainer:
         norm = nn.utils.clip_grad_norm_(self._flow.parameters(), limit)
         if not bool(norm.isfinite()):
             return False
-        set_learning_rate(self._optimiser, self._options.learning_rate_at(self._progress.iteration))
+        self._optimiser.learning_rate = self._options.learning_rate_at(self._progress.iteration)
         self._optimiser.step()
         return True
 
@@ -361,7 +356,7 @@ class _Trainer:
     def _state(self) -> FitState:
         tensors = {f"flow/{k}": v for k, v in _copies(self._flow.state_dict()).items()}
         tensors |= {f"best/{k}": v for k, v in self._best.items()}
-        tensors |= {f"optimiser/{k}": v for k, v in optimiser_tensors(self._optimiser).items()}
+        tensors |= {f"optimiser/{k}": v for k, v in self._optimiser.tensors().items()}
         return FitState(tensors, {"progress": asdict(self._progress), **self._identity()})
 
     def _identity(self) -> dict[str, Json]:
@@ -385,7 +380,7 @@ class _Trainer:
             raise FitError("the state belongs to a training with other options")
         self._flow.load_state_dict(groups["flow"])
         self._best = _copies(groups["best"])
-        restore_optimiser(self._optimiser, groups["optimiser"])
+        self._optimiser.restore(groups["optimiser"])
         self._progress = _Progress(**progress)  # type: ignore[arg-type]  # as _state wrote it
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from flows import build, spec_from_dict
+from flows.training.optimiser import GradientDescent
 from models_store.files.blobs import BlobStore
 from workers.errors import UnfitError
 from workers.protocol import Passed, SelfTestTask, Send
@@ -25,7 +26,7 @@ def prove(task: SelfTestTask, send: Send) -> None:
     torch.set_num_threads(task.threads)
     device = find_device(task.device)
     flow = build(spec_from_dict(_FLOW), 2, seed=0).to(device)
-    optimiser = torch.optim.Adam(flow.parameters())
+    optimiser = GradientDescent(flow.parameters(), "adam", learning_rate=1e-3)
     rows = torch.linspace(-1, 1, 32, device=device).reshape(16, 2)
     loss = -flow.log_prob_of_table(rows, space="model").mean()
     loss.backward()  # type: ignore[no-untyped-call]  # torch's own

@@ -7,21 +7,25 @@ import pytest
 
 from tests.workers.place import Place, Running
 
-_NOTE_ENVIRONMENT = """
-import json, os, sys
-if "workers.trainer" in sys.orig_argv:
+_NOTE = """
+import atexit, json, os, sys
+
+def note():
     with open({path!r}, "w") as file:
-        json.dump(dict(os.environ), file)
+        json.dump({{"environment": dict(os.environ), "modules": list(sys.modules)}}, file)
+
+if "workers.trainer" in sys.orig_argv:
+    atexit.register(note)
 """
 
 
 @pytest.mark.fault(223)
-def test_a_trainer_gets_its_threads_and_no_secret(
+def test_a_trainer_gets_its_threads_no_secret_and_no_compiler(
     tmp_path: Path, supervise: Callable[..., Running], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Python runs a module of this name at its start.
-    noted = tmp_path / "environment.json"
-    (tmp_path / "sitecustomize.py").write_text(_NOTE_ENVIRONMENT.format(path=str(noted)))
+    noted = tmp_path / "noted.json"
+    (tmp_path / "sitecustomize.py").write_text(_NOTE.format(path=str(noted)))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *_path()]))
     monkeypatch.setenv("DENSITYD_DATABASE_URL", "postgresql://user:s3same@host/db")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3same")
@@ -30,10 +34,14 @@ def test_a_trainer_gets_its_threads_and_no_secret(
 
     supervise(trainer_threads=2).join()
 
-    environment = json.loads(noted.read_text())
+    told = json.loads(noted.read_text())
+    environment = told["environment"]
     assert "s3same" not in str(environment)
     assert environment["OMP_NUM_THREADS"] == "2"
     assert environment["CUDA_VISIBLE_DEVICES"] == "7"
+    # Its import takes a second of processor time.
+    assert "torch" in told["modules"]
+    assert "torch._dynamo" not in told["modules"]
 
 
 def _path() -> list[str]:
