@@ -1,5 +1,6 @@
 """The API process: ``python -m app``."""
 
+import asyncio
 import errno
 import gc
 import logging
@@ -19,7 +20,7 @@ from app.main import create_app
 from app.server.allocator import return_memory_early
 from app.server.limits import connections_that_fit
 from app.server.processes import Processes, inherited_sockets
-from app.server.startup import check_stores
+from app.server.startup import Shutdown, check_stores
 from app.settings import ApiSettings
 from models_store.audit.trail import AuditTrail
 from models_store.database.database import Database
@@ -58,13 +59,14 @@ def main() -> None:
     if sockets is None and settings.api_processes > 1:
         sys.exit(_run_processes(settings))
     freeze_heap()
-    app = create_app(settings, after_load=freeze_heap)
-    server = Server(app, settings)
+    shutdown = Shutdown()
+    app = create_app(settings, shutdown=shutdown, after_load=freeze_heap)
+    server = Server(app, settings, shutdown.stopping)
     server.run(sockets)
     # A thread may still wait for the parser of an upload that was cut off. Do not wait for it: a
     # parser dies with its parent.
     logging.shutdown()
-    os._exit(0 if server.started and not app.state.refused else 1)
+    os._exit(0 if server.started and not shutdown.failed else 1)
 
 
 def freeze_heap() -> None:
@@ -148,9 +150,9 @@ def refuse_unusable_audit(settings: ApiSettings) -> None:
 class Server(uvicorn.Server):
     """Uvicorn with our bounds; streams learn at once that the process ends."""
 
-    def __init__(self, app: FastAPI, settings: ApiSettings) -> None:
+    def __init__(self, app: FastAPI, settings: ApiSettings, stopping: asyncio.Event) -> None:
         """Prepare; nothing is opened yet."""
-        self._app = app
+        self._stopping = stopping
 
         class Protocol(BoundedProtocol):
             header_timeout_s = settings.header_timeout_s
@@ -179,7 +181,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
         """End: first the streams, which would never end by themselves."""
-        self._app.state.stopping.set()
+        self._stopping.set()
         # Not uvicorn's own, which raises the signal again afterwards: a stop is no failure.
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True

@@ -1,85 +1,39 @@
-"""What routes ask for: the objects that the application's lifespan made, and the caller."""
+"""Dependencies of routes: objects of the application's state, and the caller's project."""
 
-from typing import Annotated, cast
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
 
-from app.auth.open_requests import OpenBound
-from app.engine.engine import Engine
+from app.auth.callers import project_of
 from app.engine.loaded_models import LoadedModels
-from app.engine.watch import EngineWatch
-from app.fairness.turns import Threads
 from app.server.job_queue import JobQueue
-from app.server.readiness import Lookout
 from app.settings import ApiSettings
-from app.state import project_of, settings_of
-from models_store.database.database import Database
+from app.state import AppState, state_of
 from models_store.files.blobs import BlobStore
 from models_store.jobs.jobs import Jobs
 from models_store.registry import Registry
 
 
-# Async although they never wait: FastAPI sends plain functions to a thread each.
-async def _settings(request: Request) -> ApiSettings:
-    return settings_of(request)
+def _from_state(get: Callable[[AppState], object]) -> Any:  # noqa: ANN401  as `Depends` itself
+    # Async although it never waits: FastAPI sends plain functions to a thread each.
+    async def dependency(request: Request) -> object:
+        return get(state_of(request))
 
-
-async def _database(request: Request) -> Database:
-    return cast(Database, request.app.state.database)
-
-
-async def _blobs(request: Request) -> BlobStore:
-    return cast(BlobStore, request.app.state.blobs)
-
-
-async def _registry(request: Request) -> Registry:
-    return cast(Registry, request.app.state.registry)
-
-
-async def _jobs(request: Request) -> Jobs:
-    return cast(Jobs, request.app.state.jobs)
-
-
-async def _queue(request: Request) -> JobQueue:
-    return cast(JobQueue, request.app.state.queue)
-
-
-async def _models(request: Request) -> LoadedModels:
-    return cast(LoadedModels, request.app.state.models)
-
-
-async def _engine(request: Request) -> Engine:
-    return cast(Engine, request.app.state.engine)
-
-
-async def _engine_watch(request: Request) -> EngineWatch:
-    return cast(EngineWatch, request.app.state.engine_watch)
-
-
-async def _lookout(request: Request) -> Lookout:
-    return cast(Lookout, request.app.state.lookout)
+    return Depends(dependency)
 
 
 async def _project(request: Request) -> str:
     return project_of(request)
 
 
-def uploads_of(request: Request) -> tuple[OpenBound, Threads]:
-    """The bound on uploads that are open, and the threads that wait for their parsers."""
-    state = request.app.state
-    return state.open_uploads, state.parsers
-
-
-SettingsDep = Annotated[ApiSettings, Depends(_settings)]
-DatabaseDep = Annotated[Database, Depends(_database)]
-BlobsDep = Annotated[BlobStore, Depends(_blobs)]
-RegistryDep = Annotated[Registry, Depends(_registry)]
-JobsDep = Annotated[Jobs, Depends(_jobs)]
-QueueDep = Annotated[JobQueue, Depends(_queue)]
-EngineDep = Annotated[Engine, Depends(_engine)]
-LookoutDep = Annotated[Lookout, Depends(_lookout)]
-EngineWatchDep = Annotated[EngineWatch, Depends(_engine_watch)]
-ModelsDep = Annotated[LoadedModels, Depends(_models)]
+StateDep = Annotated[AppState, _from_state(lambda state: state)]
+SettingsDep = Annotated[ApiSettings, _from_state(lambda state: state.settings)]
+BlobsDep = Annotated[BlobStore, _from_state(lambda state: state.blobs)]
+RegistryDep = Annotated[Registry, _from_state(lambda state: state.registry)]
+JobsDep = Annotated[Jobs, _from_state(lambda state: state.jobs)]
+QueueDep = Annotated[JobQueue, _from_state(lambda state: state.queue)]
+ModelsDep = Annotated[LoadedModels, _from_state(lambda state: state.models)]
 ProjectDep = Annotated[str, Depends(_project)]
 
 IdempotencyKey = Annotated[

@@ -5,11 +5,11 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import Depends, FastAPI
-from starlette.datastructures import State
 from starlette.middleware.cors import CORSMiddleware
 
 from app.auth.audit import AuditLog
@@ -20,34 +20,33 @@ from app.auth.middleware import AccessMiddleware, Policy
 from app.auth.open_requests import OpenBound
 from app.auth.rates import Rates
 from app.datasets import routes as datasets
-from app.datasets.upload_room import UploadRoom
 from app.datasets.uploads import MULTIPART_OVERHEAD_BYTES
 from app.engine.engine import Engine
 from app.engine.loaded_models import CacheLimits, LoadedModels
-from app.engine.watch import EngineWatch, end_process
+from app.engine.watch import EngineWatch
 from app.fairness.fair_routes import EACH
 from app.fairness.turns import Threads, Turns
 from app.http.body_limits import BodyLimits, BodyMiddleware
 from app.http.body_memory import BodyMemory
 from app.http.head import HeadMiddleware
 from app.http.unknown_parameters import known_parameters
+from app.http.upload_room import UploadRoom
 from app.jobs import routes as jobs, starts as job_starts
-from app.jobs.events import EventHub
 from app.metrics import Metrics
-from app.models import checkpoints, routes as models
-from app.models.registration import ImportQueue
-from app.plots import routes as plots
+from app.models import checkpoints, plot_routes as plots, routes as models
 from app.plots.plots import Plots
 from app.problems.problem import install_problem_handlers
 from app.scoring import routes as scores
 from app.scoring.raw_route import HotRoutes
+from app.server.event_hub import EventHub
 from app.server.job_queue import JobQueue
 from app.server.readiness import Lookout
 from app.server.request_middleware import RequestMiddleware
-from app.server.startup import check_later, check_stores
+from app.server.startup import Shutdown, check_later, check_stores
 from app.settings import ApiSettings
 from app.site import health, problem_pages as problems, routes as docs
 from app.site.openapi import DESCRIPTION, TAGS, install_openapi
+from app.state import AppState
 from models_store.audit.trail import AuditTrail
 from models_store.database.database import Database
 from models_store.errors import DatabaseUnavailableError
@@ -98,13 +97,21 @@ _CORS: dict[str, Any] = {
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: ApiSettings, *, after_load: Callable[[], None] = lambda: None) -> FastAPI:
+def create_app(
+    settings: ApiSettings,
+    *,
+    shutdown: Shutdown | None = None,
+    after_load: Callable[[], None] = lambda: None,
+) -> FastAPI:
     """Make the application; nothing is opened before its lifespan starts.
 
     Args:
-        settings: the limits, and where things are.
-        after_load: called in a thread when a model has come into memory.
+        settings: Limits, and where things are.
+        shutdown: End of the process that serves the application.
+        after_load: Function that is called in a thread when a model has come into memory.
     """
+    shutdown = shutdown or Shutdown()
+    metrics = Metrics()
     app = FastAPI(
         title="densityd",
         version=version("densityd"),
@@ -114,13 +121,8 @@ def create_app(settings: ApiSettings, *, after_load: Callable[[], None] = lambda
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=_lifespan,
+        lifespan=partial(_lifespan, settings, metrics, shutdown, after_load),
     )
-    app.state.settings = settings
-    app.state.metrics = Metrics()
-    app.state.after_load = after_load
-    app.state.stopping = asyncio.Event()
-    app.state.refused = False
     for module in (datasets, job_starts, jobs, models, checkpoints, plots, scores):
         app.include_router(module.router, dependencies=[Depends(known_parameters)])
     for module in (problems, health, docs):
@@ -144,117 +146,135 @@ def create_app(settings: ApiSettings, *, after_load: Callable[[], None] = lambda
     app.add_middleware(
         AccessMiddleware, policy=policy, rates=rates, local=not settings.allow_anonymous
     )
-    app.add_middleware(RequestMiddleware, metrics=app.state.metrics)
+    app.add_middleware(RequestMiddleware, metrics=metrics, stopping=shutdown.stopping)
     if settings.cors_origins is not None:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins.split(","), **_CORS)
     return app
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    state = app.state
-    settings: ApiSettings = state.settings
-    state.database = Database(
+async def _lifespan(
+    settings: ApiSettings,
+    metrics: Metrics,
+    shutdown: Shutdown,
+    after_load: Callable[[], None],
+    app: FastAPI,
+) -> AsyncIterator[None]:
+    database = Database(
         settings.resolved_database_url,
         pool_size=DATABASE_POOL,
         ballast_bytes=settings.ballast_bytes,
     )
     try:
-        state.blobs = BlobStore(settings.blob_root)
-        passing = await asyncio.to_thread(check_stores, state.database, state.blobs)
+        blobs = BlobStore(settings.blob_root)
+        passing = await asyncio.to_thread(check_stores, database, blobs)
         for error in passing:
             log.warning("the start goes on: %s", error)
         away = any(isinstance(error, DatabaseUnavailableError) for error in passing)
-        await asyncio.to_thread(state.blobs.sweep_staging, older_than_s=_STALE_UPLOAD_S)
-        folder = settings.audit_folder
-        state.audit = AuditLog(
-            None if folder is None else AuditTrail(folder), failures=state.metrics.audit_failures
-        )
+        await asyncio.to_thread(blobs.sweep_staging, older_than_s=_STALE_UPLOAD_S)
+        state = _state(settings, metrics, shutdown, after_load, database, blobs)
+        app.state = state  # type: ignore[assignment]  # typed, in place of Starlette's own
         await state.audit.start()
-        state.callers = Callers(
-            Keys(state.database),
-            anonymous=settings.allow_anonymous or is_loopback(settings.host),
-        )
-        state.registry = Registry(state.database)
-        state.jobs = Jobs(state.database)
-        _share_out(state, settings)
-        state.models = LoadedModels(
-            state.registry,
-            state.blobs,
-            limits=CacheLimits(settings.model_cache_bytes, settings.max_model_bytes),
-            metrics=state.metrics.models,
-            after_load=state.after_load,
-        )
-        state.engine = Engine(
-            max_waiting=settings.max_waiting,
-            max_wait_s=settings.max_wait_s,
-            threads=settings.inference_threads,
-            metrics=state.metrics.engine,
-        )
         state.engine.start()
-        state.engine_watch = EngineWatch(state.engine, stall_s=settings.engine_stall_s)
-        state.queue = JobQueue(
-            state.jobs,
-            broker_url=settings.resolved_broker_url,
-            celery_broker_url=settings.celery_broker_url,
-        )
         state.queue.start()
-        looks = [
-            asyncio.create_task(_check_later(app, needed=away)),
-            asyncio.create_task(state.engine_watch.run(end=lambda: _fail(app))),
-            asyncio.create_task(_keep_ballast(state.database)),
-            asyncio.create_task(state.event_hub.run(state.stopping)),
-            asyncio.create_task(state.leases.run()),
+        tasks = [
+            asyncio.create_task(work)
+            for work in (
+                state.engine_watch.run(end=shutdown.fail),
+                _keep_ballast(database),
+                state.event_hub.run(shutdown.stopping),
+                state.leases.run(),
+                *([check_later(database, blobs, refuse=shutdown.fail)] if away else []),
+            )
         ]
-        state.lookout = Lookout(state.database, state.blobs, every_s=settings.ready_look_s)
         await asyncio.to_thread(state.lookout.start, wait_s=_FIRST_LOOK_S)
         try:
             yield
         finally:
-            state.stopping.set()
-            for look in looks:
-                look.cancel()
-            state.lookout.stop()
-            for pool in (state.callers, state.threads, state.parsers, state.imports, state.models):
-                pool.close()
-            await asyncio.to_thread(state.lookout.join, _LAST_LOOK_S)
-            await asyncio.to_thread(state.queue.stop)
-            await asyncio.to_thread(state.engine.stop)
-            await state.audit.close()
+            shutdown.stopping.set()
+            for task in tasks:
+                task.cancel()
+            await _close(state)
     finally:
-        state.database.dispose()
+        database.dispose()
+
+
+def _state(
+    settings: ApiSettings,
+    metrics: Metrics,
+    shutdown: Shutdown,
+    after_load: Callable[[], None],
+    database: Database,
+    blobs: BlobStore,
+) -> AppState:
+    """Make all that requests share; nothing of it works yet."""
+    registry, jobs = Registry(database), Jobs(database)
+    folder, parsers = settings.audit_folder, settings.max_parsers
+    callers = Callers(
+        Keys(database), anonymous=settings.allow_anonymous or is_loopback(settings.host)
+    )
+    engine = Engine(
+        max_waiting=settings.max_waiting,
+        max_wait_s=settings.max_wait_s,
+        threads=settings.inference_threads,
+        metrics=metrics.engine,
+    )
+    return AppState(
+        settings=settings,
+        metrics=metrics,
+        stopping=shutdown.stopping,
+        database=database,
+        blobs=blobs,
+        registry=registry,
+        jobs=jobs,
+        queue=JobQueue(
+            jobs,
+            broker_url=settings.resolved_broker_url,
+            celery_broker_url=settings.celery_broker_url,
+        ),
+        callers=callers,
+        leases=Leases(callers),
+        audit=AuditLog(
+            None if folder is None else AuditTrail(folder), failures=metrics.audit_failures
+        ),
+        models=LoadedModels(
+            registry,
+            blobs,
+            limits=CacheLimits(settings.model_cache_bytes, settings.max_model_bytes),
+            metrics=metrics.models,
+            after_load=after_load,
+        ),
+        engine=engine,
+        engine_watch=EngineWatch(engine, stall_s=settings.engine_stall_s),
+        lookout=Lookout(database, blobs, every_s=settings.ready_look_s),
+        event_hub=EventHub(jobs),
+        plots=Plots(),
+        threads=Threads(
+            "requests", _THREADS, each=_THREADS_EACH, alone=Threads("documents", 1, each=1)
+        ),
+        parsers=Threads("parsers", parsers, each=max(1, parsers - 1)),
+        imports=Threads("imports", 1, each=1),
+        route_turns=Turns(sys.maxsize, each=EACH),
+        open_requests=OpenBound("requests", settings.max_open_requests),
+        open_streams=OpenBound("event streams", settings.max_open_streams),
+        open_uploads=OpenBound("uploads", settings.max_open_uploads),
+        upload_room=UploadRoom(),
+        body_memory=BodyMemory(settings.max_bodies_bytes),
+    )
+
+
+async def _close(state: AppState) -> None:
+    """End the threads that the state holds."""
+    state.lookout.stop()
+    for pool in (state.callers, state.threads, state.parsers, state.imports, state.models):
+        pool.close()
+    await asyncio.to_thread(state.lookout.join, _LAST_LOOK_S)
+    await asyncio.to_thread(state.queue.stop)
+    await asyncio.to_thread(state.engine.stop)
+    await state.audit.close()
 
 
 async def _keep_ballast(database: Database) -> None:
     while True:
         await asyncio.to_thread(database.restore_ballast)
         await asyncio.sleep(_BALLAST_PAUSE_S)
-
-
-def _share_out(state: State, settings: ApiSettings) -> None:
-    """Make what bounds callers, and what they share."""
-    state.plots = Plots()
-    state.event_hub = EventHub(state.jobs)
-    state.leases = Leases(state.callers)
-    state.open_requests = OpenBound("requests", settings.max_open_requests)
-    state.open_streams = OpenBound("event streams", settings.max_open_streams)
-    state.upload_room = UploadRoom()
-    state.open_uploads = OpenBound("uploads", settings.max_open_uploads)
-    state.route_turns = Turns(sys.maxsize, each=EACH)
-    documents = Threads("documents", 1, each=1)
-    state.threads = Threads("requests", _THREADS, each=_THREADS_EACH, alone=documents)
-    parsers = settings.max_parsers
-    state.parsers = Threads("parsers", parsers, each=max(1, parsers - 1))
-    state.imports = ImportQueue(settings)
-    state.body_memory = BodyMemory(settings.max_bodies_bytes)
-
-
-async def _check_later(app: FastAPI, *, needed: bool) -> None:
-    if needed:
-        await check_later(app.state.database, app.state.blobs, refuse=lambda: _fail(app))
-
-
-def _fail(app: FastAPI) -> None:
-    """End the process with an exit status that says that it should be started again."""
-    app.state.refused = True
-    end_process()

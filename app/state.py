@@ -1,23 +1,97 @@
-"""What a request knows of its application and of its caller."""
+"""Objects that the application's lifespan makes, and that its requests share."""
 
-from typing import cast
+import asyncio
+from dataclasses import dataclass
 
 from fastapi import Request
 
-from app.auth.callers import Caller
+from app.auth.audit import AuditLog
+from app.auth.callers import Callers
+from app.auth.key_checks import Leases
+from app.auth.open_requests import OpenBound
+from app.engine.engine import Engine
+from app.engine.loaded_models import LoadedModels
+from app.engine.watch import EngineWatch
+from app.fairness.turns import Threads, Turns
+from app.http.body_memory import BodyMemory
+from app.http.upload_room import UploadRoom
+from app.metrics import Metrics
+from app.plots.plots import Plots
+from app.server.event_hub import EventHub
+from app.server.job_queue import JobQueue
+from app.server.readiness import Lookout
 from app.settings import ApiSettings
+from models_store.database.database import Database
+from models_store.files.blobs import BlobStore
+from models_store.jobs.jobs import Jobs
+from models_store.registry import Registry
 
 
-def settings_of(request: Request) -> ApiSettings:
-    """The settings that the application was made with."""
-    return cast(ApiSettings, request.app.state.settings)
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AppState:
+    """State of a running application, which is its `app.state`.
+
+    The rooms below this module, which it imports, read `app.state` by attribute; all others call
+    `state_of`, or depend on what `app.dependencies` names.
+
+    Args:
+        settings: Settings of the process.
+        metrics: Metrics of the process.
+        stopping: Event that is set when the server begins to stop.
+        database: Engine and sessions of the database.
+        blobs: Store of files.
+        registry: Rows of datasets and models.
+        jobs: Rows of jobs.
+        queue: Sender of jobs to the broker.
+        callers: Cache of API keys.
+        leases: Keys of the requests under way.
+        audit: Trail of changes.
+        models: Models in memory.
+        engine: Thread that computes.
+        engine_watch: Watch over that thread.
+        lookout: Watch over the database, the store and the disk.
+        event_hub: Events of the jobs that are followed.
+        plots: Plots that were drawn.
+        threads: Threads of requests.
+        parsers: Threads that wait for processes that parse files.
+        imports: Thread that waits for processes that check imported models.
+        route_turns: Turns of projects at routes that run in threads.
+        open_requests: Bound on open requests.
+        open_streams: Bound on open event streams.
+        open_uploads: Bound on open uploads.
+        upload_room: Bytes of unfinished uploads.
+        body_memory: Bytes of request bodies in memory.
+    """
+
+    settings: ApiSettings
+    metrics: Metrics
+    stopping: asyncio.Event
+    database: Database
+    blobs: BlobStore
+    registry: Registry
+    jobs: Jobs
+    queue: JobQueue
+    callers: Callers
+    leases: Leases
+    audit: AuditLog
+    models: LoadedModels
+    engine: Engine
+    engine_watch: EngineWatch
+    lookout: Lookout
+    event_hub: EventHub
+    plots: Plots
+    threads: Threads
+    parsers: Threads
+    imports: Threads
+    route_turns: Turns
+    open_requests: OpenBound
+    open_streams: OpenBound
+    open_uploads: OpenBound
+    upload_room: UploadRoom
+    body_memory: BodyMemory
 
 
-def caller_of(request: Request) -> Caller:
-    """Whoever asks."""
-    return cast(Caller, request.scope["state"]["caller"])
-
-
-def project_of(request: Request) -> str:
-    """The project of whoever asks."""
-    return caller_of(request).project
+def state_of(request: Request) -> AppState:
+    """Return the state of the application that serves a request."""
+    state: AppState = request.app.state
+    return state

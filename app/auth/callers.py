@@ -7,6 +7,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from starlette.requests import Request
+
 from app.problems.problem import Problem
 from models_store.keys import Keys, Scope
 
@@ -162,3 +164,14 @@ def _retrieve(look: "asyncio.Task[Caller | None]") -> None:
 def _unauthorized(detail: str, *, error: str = "") -> Problem:
     challenge = 'Bearer realm="densityd"' + (f", {error}" if error else "")
     return Problem("unauthorized", detail, headers={"WWW-Authenticate": challenge})
+
+
+def caller_of(request: Request) -> Caller:
+    """Return the caller of a request."""
+    caller: Caller = request.scope["state"]["caller"]
+    return caller
+
+
+def project_of(request: Request) -> str:
+    """Return the project of a request's caller."""
+    return caller_of(request).project

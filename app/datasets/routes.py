@@ -5,12 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.auth.callers import caller_of
 from app.datasets.registration import UploadedTable, register_table
 from app.datasets.rows import answer_rows
-from app.datasets.upload_room import UploadRoom
 from app.datasets.uploads import MULTIPART_MEDIA_TYPE, receive_upload
 from app.datasets.views import DatasetPage, DatasetView, RowsView
-from app.dependencies import REPLAYED, BlobsDep, IdempotencyKey, ProjectDep, RegistryDep, uploads_of
+from app.dependencies import REPLAYED, BlobsDep, IdempotencyKey, ProjectDep, RegistryDep
 from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread
 from app.http.accept import listed
@@ -22,7 +22,7 @@ from app.rows.docs import rows_answer_content, upload_content
 from app.rows.negotiation import answer_codec
 from app.rows.respond import ROWS_VARY
 from app.settings import ApiSettings
-from app.state import caller_of, settings_of
+from app.state import state_of
 from models_store.database.ids import new_id
 from models_store.job_states import Idempotency
 from models_store.records import Dataset
@@ -195,15 +195,14 @@ async def create_dataset(
     The file is streamed to disk and parsed in bounded memory. It is registered whole or not at
     all. Columns must be numeric; values stay float32 or float64 as they came.
     """
-    settings = settings_of(request)
+    state = state_of(request)
+    settings = state.settings
     most = settings.max_project_bytes
     room = await in_thread(sender.room, registry, most)
-    rooms: UploadRoom = request.app.state.upload_room
-    uploads, parsers = uploads_of(request)
     dataset_id = new_id("ds")
     with (
-        uploads.hold(caller_of(request)),
-        rooms.held(sender.project, room=room) as held,
+        state.open_uploads.hold(caller_of(request)),
+        state.upload_room.held(sender.project, room=room) as held,
         blobs.staged(".upload") as source,
         blobs.staged(".npy") as table,
     ):
@@ -235,7 +234,7 @@ async def create_dataset(
             return register_table(uploaded, blobs, registry)
 
         # The file is here: a caller who sends slowly holds no parser.
-        dataset = await parsers.run(sender.project, store)
+        dataset = await state.parsers.run(sender.project, store)
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"
     if dataset.id != dataset_id:
         response.headers["Idempotent-Replayed"] = "true"

@@ -6,10 +6,10 @@ from pathlib import Path, PurePosixPath
 
 from fastapi import Request
 
-from app.datasets.upload_room import Held, declared_bytes
 from app.http.body_limits import limit_packed_body
 from app.http.json_body import media_type_of
 from app.http.multipart import FilePart, file_part
+from app.http.upload_room import Held, declared_bytes
 from app.problems.problem import Problem
 from app.rows.body import is_headerless, write_to_disk
 from app.rows.codecs import BY_MEDIA_TYPE

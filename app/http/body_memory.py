@@ -3,12 +3,11 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import cast
 
 from fastapi import Request
 
+from app.auth.callers import project_of
 from app.problems.problem import Problem
-from app.state import project_of
 
 
 class BodyMemory:
@@ -108,4 +107,5 @@ class Share:
 
 def body_memory_of(request: Request) -> ProjectMemory:
     """Return the memory of the bodies of the caller's project."""
-    return cast(BodyMemory, request.app.state.body_memory).of(project_of(request))
+    memory: BodyMemory = request.app.state.body_memory
+    return memory.of(project_of(request))

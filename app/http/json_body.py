@@ -13,7 +13,7 @@ from app.fairness.turns import in_thread_alone
 from app.http.body_limits import limit_packed_body
 from app.http.body_memory import body_memory_of
 from app.problems.problem import FieldError, Problem
-from app.state import settings_of
+from app.settings import ApiSettings
 from tables.errors import JsonError
 from tables.strict_json import parse_strict
 
@@ -70,7 +70,8 @@ def json_body(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
 
     async def read(request: Request) -> _Model:
         require_json(request)
-        body = await read_body(request, limit=settings_of(request).max_json_bytes)
+        settings: ApiSettings = request.app.state.settings
+        body = await read_body(request, limit=settings.max_json_bytes)
         if len(body) <= _INLINE_BYTES:
             return validate_json(model, body)
         return await in_thread_alone(validate_json, model, body)

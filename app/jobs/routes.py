@@ -18,7 +18,7 @@ from app.http.downloads import result_download
 from app.http.head import end_head, is_head
 from app.http.large_answers import answer_large
 from app.http.listing import PagingDep
-from app.jobs.events import MEDIA_TYPE as EVENT_STREAM, EventFeed, EventStream
+from app.jobs.events import MEDIA_TYPE as EVENT_STREAM, EventStream
 from app.jobs.results import answer_result_rows
 from app.jobs.submission import hint
 from app.jobs.views import EventPage, EventView, JobPage, JobView
@@ -26,6 +26,8 @@ from app.problems.problem import Problem, problem_responses
 from app.rows.docs import rows_answer_content
 from app.rows.negotiation import answer_codec
 from app.rows.respond import ROWS_VARY
+from app.server.event_hub import EventFeed
+from app.state import state_of
 from models_store.jobs.jobs import JobKind, JobState, JobSummary, result_of
 from models_store.requests.training import Name
 from tables.writers import OUTPUT_MEDIA_TYPES
@@ -287,5 +289,5 @@ async def follow_job(
         return Response(page.model_dump_json(), media_type="application/json")
     if ended and not events:
         return Response(status_code=status.HTTP_204_NO_CONTENT)
-    state = request.app.state
+    state = state_of(request)
     return EventStream((events, ended), feed, hub=state.event_hub, streams=state.open_streams)

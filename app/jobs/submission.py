@@ -20,7 +20,7 @@ from app.dependencies import (
 from app.jobs.views import JobView
 from app.problems.problem import problem_responses, request_id_of
 from app.server.job_queue import JobQueue
-from app.state import settings_of
+from app.state import state_of
 from models_store.jobs.jobs import Idempotency, Job, JobKind, NewJob, Submitted
 from models_store.registry import Dataset, Version
 from models_store.requests.flow_limits import TrainingLimits
@@ -161,7 +161,7 @@ class JobDesk:
             traceparent=self._request.state.traceparent,
             reserved_bytes=accepted.reserved_bytes,
         )
-        settings = settings_of(self._request)
+        settings = state_of(self._request).settings
         return self._jobs.submit(
             new,
             idempotency=idempotency,

@@ -1,24 +1,25 @@
 """Checkpoints: the weights and the spec of a version as one file, out and in."""
 
 import base64
+from functools import partial
 
 from fastapi import APIRouter, Request, Response, status
 
-from app.auth.open_requests import OpenBound
-from app.datasets.upload_room import UploadRoom, declared_bytes
+from app.auth.callers import caller_of
 from app.dependencies import REPLAYED, BlobsDep, IdempotencyKey, ModelsDep, ProjectDep, RegistryDep
 from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread
 from app.http.downloads import Download
 from app.http.head import is_head
 from app.http.json_body import body_chunks, media_type_of
+from app.http.upload_room import declared_bytes
 from app.jobs.submission import LimitsDep
-from app.models.registration import Import, ImportQueue, register_import
+from app.models.registration import Import, check_import, register_import
 from app.models.routes import ModelName, VersionNumber
 from app.models.views import VersionView
 from app.problems.problem import Problem, problem_responses
 from app.rows.body import write_to_disk
-from app.state import caller_of, settings_of
+from app.state import state_of
 from models_store.files.model_files import MAX_HEADER_BYTES, looks_like_safetensors
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
@@ -119,18 +120,16 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
     The file is kept as it came, so its log densities are those of the exported version to the
     last bit. It brings no metrics and no calibrated scores. Pickles and archives are not read.
     """
-    settings = settings_of(request)
+    state = state_of(request)
+    settings = state.settings
     if media_type_of(request) not in _MEDIA_TYPES:
         raise _wrong_type("The Content-Type of a model is that of a safetensors file.")
     most = _BYTES_A_PARAMETER * settings.max_parameters + MAX_HEADER_BYTES
     quota = settings.max_project_bytes
     room = await in_thread(registry.room, project, max_bytes=quota, idempotency_key=idempotency_key)
-    imports: ImportQueue = request.app.state.imports
-    rooms: UploadRoom = request.app.state.upload_room
-    open_uploads: OpenBound = request.app.state.open_uploads
     with (
-        open_uploads.hold(caller_of(request)),
-        rooms.held(project, room=room) as held,
+        state.open_uploads.hold(caller_of(request)),
+        state.upload_room.held(project, room=room) as held,
         blobs.staged(".import") as file,
     ):
         held.need(declared_bytes(request, most))
@@ -140,7 +139,8 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
         wanted = Import(
             project, name, file, idempotency_key=idempotency_key, max_project_bytes=quota
         )
-        model = await imports.check(wanted, limits=limits)
+        check = partial(check_import, file, limits=limits, settings=settings)
+        model = await state.imports.run(project, check)
         registered = await in_thread(register_import, wanted, model, blobs, registry)
     models.forget()
     version = registered.version

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from importlib.metadata import version as code_version
 from pathlib import Path
 
-from app.fairness.turns import Threads
 from app.settings import ApiSettings
 from models_store.errors import DatabaseUnavailableError
 from models_store.files.blobs import BlobStore, StoredBlob, imported_key
@@ -42,44 +41,24 @@ class Registered:
     replayed: bool
 
 
-class ImportQueue:
-    """Imports whose files are checked one at a time, each in a process of its own.
-
-    They take turns by project. What waits holds its file on the disk; their number is bounded where
-    uploads are.
+def check_import(file: Path, *, limits: TrainingLimits, settings: ApiSettings) -> ModelFile:
+    """Check a file in a process of its own.
 
     Args:
-        settings: limits of the process and of what it reads.
+        file: Safetensors file.
+        limits: Limits of flows.
+        settings: Limits of the process and of what it reads.
+
+    Raises:
+        StoreError: The file is not a model that can be served.
     """
-
-    def __init__(self, settings: ApiSettings) -> None:
-        self._settings = settings
-        self._thread = Threads("imports", 1, each=1)
-
-    def close(self) -> None:
-        """Check no further file."""
-        self._thread.close()
-
-    async def check(self, wanted: Import, *, limits: TrainingLimits) -> ModelFile:
-        """Check a file once it is its project's turn.
-
-        Args:
-            wanted: with a safetensors file.
-            limits: of flows.
-
-        Raises:
-            StoreError: saying what is wrong with the file.
-        """
-        settings = self._settings
-        return await self._thread.run(
-            wanted.project,
-            check_model_file,
-            wanted.file,
-            limits=limits,
-            max_columns=settings.max_columns,
-            memory_bytes=settings.import_memory_bytes,
-            timeout_s=settings.parse_timeout_s,
-        )
+    return check_model_file(
+        file,
+        limits=limits,
+        max_columns=settings.max_columns,
+        memory_bytes=settings.import_memory_bytes,
+        timeout_s=settings.parse_timeout_s,
+    )
 
 
 def register_import(

@@ -12,8 +12,8 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.engine.engine import Engine, Terms
-from app.engine.loaded_models import LoadedModels
+from app.auth.callers import project_of
+from app.engine.engine import Terms
 from app.http.accept import listed, preferences
 from app.http.body_memory import body_memory_of
 from app.http.json_body import body_chunks, read_body
@@ -27,7 +27,7 @@ from app.rows.respond import respond_streamed, respond_whole
 from app.rows.shape import Floats, RowsShape
 from app.scoring.results import Results, check_size
 from app.settings import ApiSettings, EarlyAnswers
-from app.state import project_of, settings_of
+from app.state import AppState, state_of
 from flows import CompiledFlow
 from models_store.registry import Version
 
@@ -91,14 +91,13 @@ class ScoreRequest:
             NotFoundError: There is no such model.
         """
         codec = answer_codec(listed(request.headers, "accept"))
-        models: LoadedModels = request.app.state.models
-        version = await models.resolve(project_of(request), ref)
+        version = await state_of(request).models.resolve(project_of(request), ref)
         return cls(request, version, space, codec, _max_wait_s(request))
 
     @property
-    def settings(self) -> ApiSettings:
-        """Settings of the application."""
-        return settings_of(self.request)
+    def state(self) -> AppState:
+        """State of the application."""
+        return state_of(self.request)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -109,12 +108,11 @@ class ScoreRequest:
     def shape(self) -> RowsShape:
         """Shape that the rows of the body must have."""
         columns = [*self.version.columns, *self.version.context_columns]
-        return RowsShape(columns, self.settings.max_score_rows)
+        return RowsShape(columns, self.state.settings.max_score_rows)
 
     def flow(self) -> AbstractAsyncContextManager[CompiledFlow]:
         """Hold the model in memory as long as the context lasts."""
-        models: LoadedModels = self.request.app.state.models
-        return models.use(self.version)
+        return self.state.models.use(self.version)
 
     async def compute(
         self,
@@ -141,9 +139,8 @@ class ScoreRequest:
             OverloadedError: The engine has too much to do.
             ClientDisconnect: The caller has left.
         """
-        engine: Engine = self.request.app.state.engine
         values = np.empty((len(rows), function.width))
-        work = engine.apply(
+        work = self.state.engine.apply(
             partial(function.compute, flow),
             rows,
             values,
@@ -193,12 +190,12 @@ async def _answer_whole(
     score: ScoreRequest, function: Function, codec: Codec, decode: Decode
 ) -> Response:
     """Answer a request whose body is read, decoded and computed as one array."""
-    body = await read_body(score.request, limit=codec.max_bytes(score.settings))
+    body = await read_body(score.request, limit=codec.max_bytes(score.state.settings))
     if codec.text:
         rows = await in_thread_if_large(decode, body, score.shape)
     else:
         rows = decode(body, score.shape)
-    check_size(len(rows), function.width, max_bytes=score.settings.max_table_bytes)
+    check_size(len(rows), function.width, max_bytes=score.state.settings.max_table_bytes)
     async with score.flow() as flow:
         values = await score.compute(function, flow, rows)
     table = score.table(function, len(rows))
@@ -226,7 +223,7 @@ class _Stream:
         parameters: Mapping[str, str],
         size: int | None,
     ) -> None:
-        state, settings = score.request.app.state, score.settings
+        state, settings = score.state, score.state.settings
         self._score = score
         self._function = function
         self._codec = codec
@@ -302,7 +299,7 @@ class _Stream:
                 await results.add(Chunk.of(values, rows))
 
     async def _body(self) -> AsyncGenerator[bytes, None]:
-        limit = self._codec.max_bytes(self._score.settings)
+        limit = self._codec.max_bytes(self._score.state.settings)
         async for piece in body_chunks(self._score.request, limit=limit):
             yield piece
         self._complete = True

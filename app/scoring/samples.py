@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from app.engine.engine import Engine, Terms
+from app.engine.engine import Terms
 from app.http.json_body import read_body, require_json, validate_json
 from app.http.streaming import ahead
 from app.problems.problem import FieldError, Problem
@@ -75,10 +75,11 @@ class _Drawing:
                 yield await self._draw(drawing, admitted=start > 0)
 
     async def _draw(self, drawing: Iterator[Floats], *, admitted: bool) -> Floats:
-        engine: Engine = self.score.request.app.state.engine
         drawn: list[Floats] = []
         terms = Terms(max_wait_s=self.score.max_wait_s, admitted=admitted)
-        await engine.run(lambda *_: drawn.append(next(drawing)), rows=1, terms=terms)
+        await self.score.state.engine.run(
+            lambda *_: drawn.append(next(drawing)), rows=1, terms=terms
+        )
         return drawn[0]
 
 
@@ -120,7 +121,7 @@ async def answer_samples(score: ScoreRequest) -> Response:
 
 async def _read(score: ScoreRequest) -> _Drawing:
     """Read the body of a request for samples."""
-    settings = score.settings
+    settings = score.state.settings
     require_json(score.request)
     body = await read_body(score.request, limit=settings.max_json_bytes)
     wanted = validate_json(SampleRequest, body)

@@ -43,8 +43,9 @@ _ids = Random()  # noqa: S311  ids tell requests apart; nothing rests on their b
 class RequestMiddleware:
     """The outermost layer: nothing that a request does escapes it."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, stopping: asyncio.Event) -> None:
         self._app = app
+        self._stopping = stopping
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,7 +75,7 @@ class RequestMiddleware:
             problem = _problem(error)
             # Too late for another answer: the server cuts the connection. A cancelled request is
             # answered only where the server cancels it, which is when it stops.
-            stops = scope["app"].state.stopping.is_set()
+            stops = self._stopping.is_set()
             if answer.started or (isinstance(error, asyncio.CancelledError) and not stops):
                 answer.status = problem.status
                 raise

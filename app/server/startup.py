@@ -1,9 +1,10 @@
-"""The database and the blob store as a process finds them when it starts."""
+"""The start of a process, which checks its stores, and its end."""
 
 import asyncio
 import logging
 from collections.abc import Callable
 
+from app.engine.watch import end_process
 from models_store.database.database import Database
 from models_store.errors import (
     BlobError,
@@ -20,6 +21,24 @@ from models_store.files.store_identity import adopt
 log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
+
+
+class Shutdown:
+    """End of the process that serves the application.
+
+    Attributes:
+        stopping: Event that is set when the server begins to stop.
+        failed: The process must be started again, and its exit status says so.
+    """
+
+    def __init__(self) -> None:
+        self.stopping = asyncio.Event()
+        self.failed = False
+
+    def fail(self) -> None:
+        """End the process with an exit status that says that it should be started again."""
+        self.failed = True
+        end_process()
 
 
 def check_stores(database: Database, blobs: BlobStore) -> list[StoreError]:

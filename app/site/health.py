@@ -2,11 +2,11 @@
 
 from typing import Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from app.datasets.views import Check, Liveness, Readiness
-from app.dependencies import EngineWatchDep, LookoutDep, QueueDep
-from app.metrics import METRICS_MEDIA_TYPE, Metrics
+from app.dependencies import StateDep
+from app.metrics import METRICS_MEDIA_TYPE
 from app.server.readiness import Finding, Level
 
 router = APIRouter(tags=["operations"])
@@ -42,9 +42,7 @@ async def get_liveness() -> Liveness:
         }
     },
 )
-async def get_readiness(
-    response: Response, lookout: LookoutDep, engine: EngineWatchDep, queue: QueueDep
-) -> Readiness:
+async def get_readiness(response: Response, state: StateDep) -> Readiness:
     """The database, its schema, the blob store, the engine of scores and the job broker.
 
     They are looked at in the background, every 15 seconds unless the service is set otherwise, and
@@ -53,12 +51,12 @@ async def get_readiness(
     start when it is back. With a full disk it is `degraded`, too: reading and scoring work. When
     the others cannot be used it is `unavailable`, with status 503.
     """
-    found = dict(lookout.found())
-    if engine.fault is not None:
-        found["engine"] = Finding(Level.UNUSABLE, engine.fault)
+    found = dict(state.lookout.found())
+    if state.engine_watch.fault is not None:
+        found["engine"] = Finding(Level.UNUSABLE, state.engine_watch.fault)
     else:
         found["engine"] = Finding(Level.OK)
-    if queue.broker_up:
+    if state.queue.broker_up:
         found["broker"] = Finding(Level.OK)
     else:
         found["broker"] = Finding(Level.DEGRADED, _NO_BROKER)
@@ -84,7 +82,6 @@ async def get_readiness(
         }
     },
 )
-async def get_metrics(request: Request) -> Response:
+async def get_metrics(state: StateDep) -> Response:
     """Metrics of this process in Prometheus's text format."""
-    metrics: Metrics = request.app.state.metrics
-    return Response(metrics.render(), media_type=METRICS_MEDIA_TYPE)
+    return Response(state.metrics.render(), media_type=METRICS_MEDIA_TYPE)

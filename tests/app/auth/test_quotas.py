@@ -6,7 +6,7 @@ import pytest
 
 from app.auth.callers import Caller
 from app.auth.rates import Rates
-from app.datasets.upload_room import UploadRoom
+from app.http.upload_room import UploadRoom
 from app.problems.problem import Problem
 from models_store.errors import LimitError
 from models_store.keys import Scope

@@ -12,8 +12,9 @@ from starlette.testclient import TestClient
 from app.auth.callers import ANYBODY
 from app.auth.key_checks import Lease
 from app.auth.open_requests import OpenBound
-from app.jobs import events as events_module
-from app.jobs.events import EventFeed, EventHub, EventStream
+from app.jobs.events import EventStream
+from app.server import event_hub
+from app.server.event_hub import EventFeed, EventHub
 from models_store.database.database import Database
 from models_store.jobs.jobs import Job, Jobs
 from models_store.jobs.leases import JobWork
@@ -134,7 +135,7 @@ def test_a_stream_goes_on_through_the_end_of_an_attempt_that_was_resumed(client,
 
 
 def test_the_same_events_come_as_pages_of_json(client, jobs, work, monkeypatch):
-    monkeypatch.setattr(events_module, "PAGE", 4)
+    monkeypatch.setattr(event_hub, "PAGE", 4)
     job = run(jobs, work, epochs=6)
     end(work, job)
     after, pages = 0, []
@@ -322,7 +323,7 @@ def test_a_stream_ends_within_a_second_when_the_server_stops_or_the_caller_leave
 
 
 def test_a_quiet_stream_is_kept_alive_by_comments(follow, monkeypatch):
-    monkeypatch.setattr(events_module, "_KEEP_ALIVE_S", 0.6)
+    monkeypatch.setattr(event_hub, "_KEEP_ALIVE_S", 0.6)
 
     async def main() -> bytes:
         caller, stopping = Caller(), asyncio.Event()

@@ -9,6 +9,7 @@ import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from safetensors.torch import load, save
 
 from app.auth.open_requests import OpenBound
 from app.engine.loaded_models import LoadedModels
+from app.fairness.turns import Threads
 from app.models import registration as imports
 from flows import MafSpec
 from models_store.errors import ModelFileError, RequestError
@@ -395,18 +397,18 @@ def test_fault_198_imports_are_checked_in_turn_by_project(settings, monkeypatch)
         raise ModelFileError("for the test")
 
     async def main() -> None:
-        queue = imports.ImportQueue(settings)
+        threads = Threads("imports", 1, each=1)
         limits = TrainingLimits(10**6, 100, 2**32, 2**30)
         files = []
         for number, project in enumerate("aaab"):
             file = settings.data_dir / f"{number}.safetensors"
             file.write_bytes(project.encode())
-            wanted = imports.Import(project, "m", file, idempotency_key=None, max_project_bytes=1)
-            files.append(asyncio.create_task(queue.check(wanted, limits=limits)))
+            check = partial(imports.check_import, file, limits=limits, settings=settings)
+            files.append(asyncio.create_task(threads.run(project, check)))
             await asyncio.sleep(0)
         release.set()
         await asyncio.gather(*files, return_exceptions=True)
-        queue.close()
+        threads.close()
 
     monkeypatch.setattr(imports, "check_model_file", held)
     asyncio.run(main())

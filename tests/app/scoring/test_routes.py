@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import io
 import json
 import shutil
@@ -348,7 +349,8 @@ def occupied(client, *, max_waiting):
     """An engine that is busy until the event is set."""
     engine = Engine(max_waiting=max_waiting)
     engine.start()
-    usual, client.app.state.engine = client.app.state.engine, engine
+    usual = client.app.state
+    client.app.state = dataclasses.replace(usual, engine=engine)
     release = threading.Event()
 
     async def occupy() -> None:
@@ -367,7 +369,7 @@ def occupied(client, *, max_waiting):
         release.set()
         busy.join()
         engine.stop()
-        client.app.state.engine = usual
+        client.app.state = usual
 
 
 @pytest.mark.fault(96)

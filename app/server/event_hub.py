@@ -1,0 +1,197 @@
+"""Events of the jobs that are followed, read for all who follow them."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+import orjson
+
+from app.fairness.turns import in_thread
+from models_store.errors import StoreError
+from models_store.jobs.jobs import EventKind, EventSlice, JobEvent, Jobs
+
+log = logging.getLogger(__name__)
+
+PAGE = 500
+_PAGE_BYTES = 256 * 1024  # of their data; a message may have some kilobytes
+_POLL_S = 0.5
+_READS_A_POLL = 32
+
+
+class EventFeed:
+    """The events of one job, read page by page without blocking the event loop.
+
+    Args:
+        jobs: all jobs.
+        project: owner of the job.
+        job_id: of the job.
+        after: the number of the last event that the caller has.
+
+    Attributes:
+        more: there were more events than the page of the last read took.
+    """
+
+    def __init__(self, jobs: Jobs, project: str, job_id: str, *, after: int) -> None:
+        self.project = project
+        self.job_id = job_id
+        self.after = after
+        self.more = False
+        self._jobs = jobs
+
+    async def read(self) -> tuple[list[JobEvent], bool]:
+        """The next events, at most `PAGE`, and whether there will be none after them.
+
+        Raises:
+            StoreError: of the job or of the database; another try goes on from the same event.
+        """
+        page = await in_thread(_page, self._jobs, self.project, self.job_id, self.after)
+        self.more = page.more
+        if page.events:
+            self.after = page.events[-1].seq
+        return page.events, page.ended
+
+    async def check(self) -> None:
+        """See that there is such a job.
+
+        Raises:
+            StoreError: there is none, or the database cannot be asked.
+        """
+        await in_thread(self._jobs.summary, self.project, self.job_id)
+
+
+class EventHub:
+    """Events of the jobs that are followed, read once for all who follow them.
+
+    One query in half a second tells which jobs have news, however many streams there are, and the
+    news of a job are read and encoded once. Belongs to one event loop.
+
+    Args:
+        jobs: all jobs.
+    """
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._topics: dict[str, Topic] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="events")
+        self.stopped = False
+
+    @contextmanager
+    def follow(self, feed: EventFeed, woken: asyncio.Event) -> "Iterator[Topic]":
+        """Watch a job as long as the context lasts.
+
+        Args:
+            feed: of the job, which must be there; it has read the events so far.
+            woken: set whenever there is something new.
+        """
+        topic = self._topics.get(feed.job_id)
+        if topic is None:
+            topic = self._topics[feed.job_id] = Topic(feed.project, feed.job_id, feed.after)
+        topic.woken.add(woken)
+        try:
+            yield topic
+        finally:
+            topic.woken.discard(woken)
+            if not topic.woken and self._topics.get(feed.job_id) is topic:
+                del self._topics[feed.job_id]
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Look for news until the server stops."""
+        try:
+            while not stopping.is_set():
+                await self._look_again()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_POLL_S):
+                        await stopping.wait()
+        finally:
+            self.stopped = True
+            for topic in self._topics.values():
+                topic.wake()
+            self._thread.shutdown(wait=False)
+
+    async def _look_again(self) -> None:
+        if not self._topics:
+            return
+        try:
+            await self._look()
+        except StoreError as error:
+            log.warning("events cannot be read, trying again: %s", error)
+        except Exception:  # all streams live on this
+            log.exception("events cannot be read, trying again")
+
+    async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        places = await loop.run_in_executor(
+            self._thread, self._jobs.event_places, list(self._topics)
+        )
+        reads = 0
+        for topic in list(self._topics.values()):
+            place = places.get(topic.job_id)
+            if place is None:
+                continue  # it is followed since a moment ago
+            if place.last > topic.last and reads < _READS_A_POLL:
+                reads += 1
+                await loop.run_in_executor(self._thread, self._read, topic)
+                # Those who have waited longest come first the next time.
+                if self._topics.pop(topic.job_id, None) is not None:
+                    self._topics[topic.job_id] = topic
+            topic.final = place.final and topic.last >= place.last
+            if topic.has_news or topic.final:
+                topic.has_news = False
+                topic.wake()
+
+    def _read(self, topic: "Topic") -> None:
+        page = _page(self._jobs, topic.project, topic.job_id, topic.last)
+        if page.events:
+            topic.news = [(event.seq, encode_event(event)) for event in page.events]
+            topic.last = page.events[-1].seq
+            topic.has_news = True
+
+
+class Topic:
+    """One job that is followed.
+
+    Attributes:
+        last: the number of the newest event that was read.
+        news: numbers and texts of the newest events, of which each one who follows takes those
+            that it lacks.
+        has_news: nobody was told of `news` yet.
+        final: there is nothing after `last`.
+        woken: set for each who follows.
+    """
+
+    def __init__(self, project: str, job_id: str, last: int) -> None:
+        self.project = project
+        self.job_id = job_id
+        self.last = last
+        self.news: list[tuple[int, bytes]] = []
+        self.has_news = False
+        self.final = False
+        self.woken: set[asyncio.Event] = set()
+
+    def wake(self) -> None:
+        """Wake all who follow the job."""
+        for woken in self.woken:
+            woken.set()
+
+    def since(self, after: int) -> list[tuple[int, bytes]] | None:
+        """The events after one; None where some of them are not here any more."""
+        if self.last <= after:
+            return []
+        if not self.news or self.news[0][0] > after + 1:
+            return None
+        return [event for event in self.news if event[0] > after]
+
+
+def encode_event(event: JobEvent) -> bytes:
+    """One event as it stands in the stream; JSON has no line breaks that could end it early."""
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (
+        event.seq,
+        EventKind(event.event).value.encode(),
+        orjson.dumps(event.data),
+    )
+
+
+def _page(jobs: Jobs, project: str, job_id: str, after: int) -> EventSlice:
+    return jobs.event_page(project, job_id, after=after, limit=PAGE, max_bytes=_PAGE_BYTES)
