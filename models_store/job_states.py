@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, NotRequired, TypedDict
 
+from models_store.records import Record
+
 
 class JobKind(StrEnum):
     """What a job does."""
@@ -140,7 +142,7 @@ class JobResult(TypedDict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobSummary:
+class JobSummary(Record):
     """A job as it stands, without what may be large.
 
     Attributes:
@@ -207,7 +209,7 @@ class Submitted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobEvent:
+class JobEvent(Record):
     """Something that happened to a job; ``seq`` counts from 1 without gaps."""
 
     seq: int

@@ -12,10 +12,11 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
-from models_store.database.database import Database
+from models_store.database.database import Database, reading, writing
 from models_store.database.ids import is_id, is_name, new_id
 from models_store.database.schema import ApiKeyRow
 from models_store.errors import NotFoundError
+from models_store.records import Record
 
 _SECRET_BYTES = 32
 _TOKEN = re.compile(r"(?P<id>key_[0-9a-f]{32})\.(?P<secret>[0-9a-f]{64})")
@@ -39,7 +40,7 @@ _ORDER = {scope: place for place, scope in enumerate(Scope)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApiKey:
+class ApiKey(Record):
     """A key without its secret.
 
     Attributes:
@@ -98,25 +99,34 @@ class Keys:
         key = self._database.transact(_create, project, scope, _hash(secret), expires_days, rate)
         return NewKey(key, f"{key.id}.{secret}")
 
-    def list(self) -> "list[ApiKey]":
+    @reading
+    def list(self, session: Session) -> "list[ApiKey]":
         """Return all keys, oldest first; also revoked and expired ones."""
-        with self._database.read() as session:
-            rows = session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.position))
-            usable = set(session.scalars(select(ApiKeyRow.id).where(*_USABLE)))
-            return [_to_key(row, usable=row.id in usable) for row in rows]
+        rows = session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.position))
+        usable = set(session.scalars(select(ApiKeyRow.id).where(*_USABLE)))
+        return [_to_key(row, usable=row.id in usable) for row in rows]
 
-    def revoke(self, key_id: str) -> ApiKey:
+    @writing
+    def revoke(self, session: Session, key_id: str) -> ApiKey:
         """End a key for good; a second time changes nothing.
 
         Raises:
             NotFoundError: there is no such key.
         """
-        return self._database.transact(_revoke, key_id)
+        row = None
+        if is_id(key_id, "key"):
+            row = session.scalar(select(ApiKeyRow).where(ApiKeyRow.id == key_id).with_for_update())
+        if row is None:
+            raise NotFoundError("key", key_id)
+        if row.revoked_at is None:
+            row.revoked_at = db_now()
+            session.flush()
+        return _to_key(row, usable=False)
 
-    def exist(self) -> bool:
+    @reading
+    def exist(self, session: Session) -> bool:
         """Whether any key was ever made; revoking all of them opens no door."""
-        with self._database.read() as session:
-            return session.scalar(select(ApiKeyRow.id).limit(1)) is not None
+        return session.scalar(select(ApiKeyRow.id).limit(1)) is not None
 
     def bearer(self, token: str) -> ApiKey | None:
         """Return the usable key that a caller proves to have, None for any other text."""
@@ -159,29 +169,8 @@ def _create(
     return _to_key(row, usable=True)
 
 
-def _revoke(session: Session, key_id: str) -> ApiKey:
-    row = None
-    if is_id(key_id, "key"):
-        row = session.scalar(select(ApiKeyRow).where(ApiKeyRow.id == key_id).with_for_update())
-    if row is None:
-        raise NotFoundError("key", key_id)
-    if row.revoked_at is None:
-        row.revoked_at = db_now()
-        session.flush()
-    return _to_key(row, usable=False)
-
-
 def _to_key(row: ApiKeyRow, *, usable: bool) -> ApiKey:
-    return ApiKey(
-        id=row.id,
-        project=row.project,
-        scope=Scope(row.scope),
-        rate=row.rate,
-        usable=usable,
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        revoked_at=row.revoked_at,
-    )
+    return ApiKey.of_row(row, scope=Scope(row.scope), usable=usable)
 
 
 def _hash(secret: str) -> str:

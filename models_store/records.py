@@ -1,12 +1,28 @@
 """What the registry holds, as plain values: datasets, models, versions and aliases."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True, kw_only=True)
-class NewDataset:
+class Record:
+    """Plain value of a row, whose fields have the names of the row's columns."""
+
+    @classmethod
+    def of_row(cls, row: object, **given: Any) -> Self:  # noqa: ANN401  as the columns
+        """Return a row as a record.
+
+        Args:
+            row: Row whose columns the record names.
+            **given: Fields that the row lacks, or has in another form.
+        """
+        names = [field.name for field in fields(cls) if field.name not in given]
+        return cls(**{name: getattr(row, name) for name in names}, **given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewDataset(Record):
     """A parsed table whose bytes are durable in the blob store.
 
     Attributes:
@@ -46,7 +62,7 @@ class Dataset(NewDataset):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetSummary:
+class DatasetSummary(Record):
     """A registered dataset without its columns and their statistics.
 
     Attributes:
@@ -65,7 +81,7 @@ class DatasetSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NewVersion:
+class NewVersion(Record):
     """A trained flow whose weights are durable in the blob store.
 
     Attributes:
@@ -121,7 +137,7 @@ class Version(NewVersion):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VersionSummary:
+class VersionSummary(Record):
     """A registered version without its columns, spec, target and quantiles."""
 
     project: str
@@ -144,7 +160,7 @@ class VersionSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class Model(Record):
     """A model: its newest version, and where its aliases point."""
 
     project: str
@@ -155,7 +171,7 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alias:
+class Alias(Record):
     """Where an alias points. ``revision`` changes with every move and never comes back: its ETag."""
 
     name: str

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models_store.database.database import Database
+from models_store.database.database import Database, freeing, reading, writing
 from models_store.database.ids import is_name
 from models_store.database.paging import Listing, Page, page_of
 from models_store.database.schema import DatasetRow, ModelRow, ModelVersionRow
@@ -75,8 +75,10 @@ class Registry:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @writing
     def add_dataset(
         self,
+        session: Session,
         new: NewDataset,
         *,
         idempotency: Idempotency | None = None,
@@ -85,6 +87,7 @@ class Registry:
         """Register a table that is durable in the blob store.
 
         Args:
+            session: Transaction that the decorator begins.
             new: the table.
             idempotency: makes a repeated request give the first dataset, which has another id than
                 `new`, for 24 hours or until it is deleted.
@@ -94,12 +97,25 @@ class Registry:
             IdempotencyReusedError: the key came before with another fingerprint.
             LimitError: the project would store too much.
         """
-        return self._database.transact(_add_dataset, new, idempotency, max_bytes)
+        if idempotency is not None:
+            first_id = claim_key(session, new.project, idempotency, new_id=new.id)
+            if first_id != new.id:
+                return to_dataset(find_dataset(session, new.project, first_id))
+        row = DatasetRow(**asdict(new), width=len(new.columns))
+        session.add(row)
+        session.flush()
+        if max_bytes is not None:
+            check_storage(session, new.project, max_bytes)
+        return to_dataset(row)
 
-    def room(self, project: str, *, max_bytes: int, idempotency_key: str | None = None) -> int:
+    @reading
+    def room(
+        self, session: Session, project: str, *, max_bytes: int, idempotency_key: str | None = None
+    ) -> int:
         """Return how many bytes a project may store beyond what it has.
 
         Args:
+            session: Transaction that the decorator begins.
             project: Project that is about to send something.
             max_bytes: Bytes that it may store.
             idempotency_key: Key of the request. One that is known may ask again for what was
@@ -108,32 +124,32 @@ class Registry:
         Raises:
             LimitError: None at all.
         """
-        with self._database.read() as session:
-            if idempotency_key is not None and is_known(session, project, idempotency_key):
-                return max_bytes
-            check_storage(session, project, max_bytes, more=1)
-            return max_bytes - stored_bytes(session, project)
+        if idempotency_key is not None and is_known(session, project, idempotency_key):
+            return max_bytes
+        check_storage(session, project, max_bytes, more=1)
+        return max_bytes - stored_bytes(session, project)
 
-    def dataset(self, project: str, dataset_id: str) -> Dataset:
+    @reading
+    def dataset(self, session: Session, project: str, dataset_id: str) -> Dataset:
         """Return a dataset.
 
         Raises:
             NotFoundError: the project has no such dataset.
         """
-        with self._database.read() as session:
-            return to_dataset(find_dataset(session, project, dataset_id))
+        return to_dataset(find_dataset(session, project, dataset_id))
 
-    def dataset_summary(self, project: str, dataset_id: str) -> DatasetSummary:
+    @reading
+    def dataset_summary(self, session: Session, project: str, dataset_id: str) -> DatasetSummary:
         """Return a dataset without its columns, which may be large.
 
         Raises:
             NotFoundError: the project has no such dataset.
         """
-        with self._database.read() as session:
-            return to_dataset_summary(find_dataset(session, project, dataset_id, summary=True))
+        return to_dataset_summary(find_dataset(session, project, dataset_id, summary=True))
 
+    @reading
     def datasets(
-        self, project: str, *, limit: int, cursor: str | None = None
+        self, session: Session, project: str, *, limit: int, cursor: str | None = None
     ) -> Page[DatasetSummary]:
         """List datasets, newest first, without their columns.
 
@@ -141,11 +157,11 @@ class Registry:
             CursorError: the cursor is not one of this listing.
         """
         query = select(DatasetRow).options(DATASET_SUMMARY).where(DatasetRow.project == project)
-        with self._database.read() as session:
-            page = page_of(session, query, _DATASETS, cursor=cursor, limit=limit)
-            return page.map(to_dataset_summary)
+        page = page_of(session, query, _DATASETS, cursor=cursor, limit=limit)
+        return page.map(to_dataset_summary)
 
-    def delete_dataset(self, project: str, dataset_id: str) -> Dataset:
+    @freeing
+    def delete_dataset(self, session: Session, project: str, dataset_id: str) -> Dataset:
         """Forget a dataset and return what it was; its bytes are the caller's to delete after.
 
         What was made from it keeps its id and hash.
@@ -154,30 +170,40 @@ class Registry:
             NotFoundError: the project has no such dataset.
             DatasetInUseError: a job that has not ended reads it.
         """
-        return self._database.transact_freeing(_delete_dataset, project, dataset_id)
+        # A job that is being submitted holds the row too: one of the two waits for the other.
+        row = find_dataset(session, project, dataset_id, lock=True)
+        job_id = user_of(session, dataset_id)
+        if job_id is not None:
+            raise DatasetInUseError(dataset_id, job_id=job_id)
+        forget_resource(session, project, dataset_id)
+        session.delete(row)
+        return to_dataset(row)
 
-    def models(self, project: str, *, limit: int, cursor: str | None = None) -> Page[Model]:
+    @reading
+    def models(
+        self, session: Session, project: str, *, limit: int, cursor: str | None = None
+    ) -> Page[Model]:
         """List models, newest first.
 
         Raises:
             CursorError: the cursor is not one of this listing.
         """
         query = select(ModelRow).where(ModelRow.project == project)
-        with self._database.read() as session:
-            page = page_of(session, query, _MODELS, cursor=cursor, limit=limit)
-            return page.of(to_models(session, page.items))
+        page = page_of(session, query, _MODELS, cursor=cursor, limit=limit)
+        return page.of(to_models(session, page.items))
 
-    def model(self, project: str, name: str) -> Model:
+    @reading
+    def model(self, session: Session, project: str, name: str) -> Model:
         """Return a model.
 
         Raises:
             NotFoundError: the project has no such model.
         """
-        with self._database.read() as session:
-            return to_models(session, [find_model(session, project, name)])[0]
+        return to_models(session, [find_model(session, project, name)])[0]
 
+    @reading
     def versions(
-        self, project: str, name: str, *, limit: int, cursor: str | None = None
+        self, session: Session, project: str, name: str, *, limit: int, cursor: str | None = None
     ) -> Page[VersionSummary]:
         """List the versions of a model, newest first, without what may be large.
 
@@ -185,41 +211,43 @@ class Registry:
             NotFoundError: the project has no such model.
             CursorError: the cursor is not one of this listing.
         """
-        with self._database.read() as session:
-            model = find_model(session, project, name)
-            page = page_of(
-                session,
-                select(ModelVersionRow)
-                .options(VERSION_SUMMARY)
-                .where(ModelVersionRow.model_id == model.id),
-                _VERSIONS,
-                cursor=cursor,
-                limit=limit,
-            )
-            return page.of(to_version_summaries(session, model, page.items))
+        model = find_model(session, project, name)
+        page = page_of(
+            session,
+            select(ModelVersionRow)
+            .options(VERSION_SUMMARY)
+            .where(ModelVersionRow.model_id == model.id),
+            _VERSIONS,
+            cursor=cursor,
+            limit=limit,
+        )
+        return page.of(to_version_summaries(session, model, page.items))
 
-    def version(self, project: str, name: str, number: int) -> Version:
+    @reading
+    def version(self, session: Session, project: str, name: str, number: int) -> Version:
         """Return one version of a model.
 
         Raises:
             NotFoundError: the project has no such model, or the model no such version.
         """
-        with self._database.read() as session:
-            model = find_model(session, project, name)
-            return to_versions(session, model, [find_version(session, model, number)])[0]
+        model = find_model(session, project, name)
+        return to_versions(session, model, [find_version(session, model, number)])[0]
 
-    def version_summary(self, project: str, name: str, number: int) -> VersionSummary:
+    @reading
+    def version_summary(
+        self, session: Session, project: str, name: str, number: int
+    ) -> VersionSummary:
         """Return one version of a model without what may be large.
 
         Raises:
             NotFoundError: the project has no such model, or the model no such version.
         """
-        with self._database.read() as session:
-            model = find_model(session, project, name)
-            row = find_version(session, model, number, summary=True)
-            return to_version_summaries(session, model, [row])[0]
+        model = find_model(session, project, name)
+        row = find_version(session, model, number, summary=True)
+        return to_version_summaries(session, model, [row])[0]
 
-    def resolve(self, project: str, ref: str) -> Version:
+    @reading
+    def resolve(self, session: Session, project: str, ref: str) -> Version:
         """Return the version that ``name``, ``name@alias`` or ``name:version`` stands for.
 
         A name alone stands for its alias ``production`` if set, else for its newest version.
@@ -230,13 +258,14 @@ class Registry:
         match = _REF.fullmatch(ref)
         if match is None:
             raise NotFoundError("model", ref)
-        with self._database.read() as session:
-            model = find_model(session, project, match["name"])
-            number = _number(session, model, alias=match["alias"], version=match["version"])
-            return to_versions(session, model, [find_version(session, model, number)])[0]
+        model = find_model(session, project, match["name"])
+        number = _number(session, model, alias=match["alias"], version=match["version"])
+        return to_versions(session, model, [find_version(session, model, number)])[0]
 
+    @writing
     def add_version(
         self,
+        session: Session,
         project: str,
         name: str,
         new: NewVersion,
@@ -247,6 +276,7 @@ class Registry:
         """Register an imported flow, durable in the blob store, as the next version of a model.
 
         Args:
+            session: Transaction that the decorator begins.
             project: whose it is.
             name: of the model.
             new: the flow.
@@ -258,22 +288,32 @@ class Registry:
             IdempotencyReusedError: the key came before with another fingerprint.
             LimitError: the project would store too much.
         """
-        return self._database.transact(_import_version, project, name, new, idempotency, max_bytes)
+        if idempotency is not None:
+            # The number of the version is not known yet; no other version has these weights' key.
+            first_key = claim_key(session, project, idempotency, new_id=new.checkpoint_key)
+            if first_key != new.checkpoint_key:
+                return version_of_weights(session, find_model(session, project, name), first_key)
+        version = add_version(session, new, project=project, name=name, job_id=None)
+        if max_bytes is not None:
+            check_storage(session, project, max_bytes)
+        return version
 
-    def alias(self, project: str, name: str, alias: str) -> Alias:
+    @reading
+    def alias(self, session: Session, project: str, name: str, alias: str) -> Alias:
         """Return where an alias points.
 
         Raises:
             NotFoundError: no such model or alias.
         """
-        with self._database.read() as session:
-            row = find_alias(session, find_model(session, project, name), alias)
-            if row is None:
-                raise NotFoundError("alias", alias)
-            return to_alias(row)
+        row = find_alias(session, find_model(session, project, name), alias)
+        if row is None:
+            raise NotFoundError("alias", alias)
+        return to_alias(row)
 
+    @writing
     def set_alias(
         self,
+        session: Session,
         project: str,
         name: str,
         alias: str,
@@ -284,6 +324,7 @@ class Registry:
         """Point an alias at a version, atomically.
 
         Args:
+            session: Transaction that the decorator begins.
             project: whose model it is.
             name: the model.
             alias: made if it does not exist.
@@ -298,10 +339,15 @@ class Registry:
         """
         if not is_name(alias):
             raise ValueError("an alias matches ^[a-z0-9][a-z0-9._-]{0,63}$")
-        return self._database.transact(_set_alias, project, name, alias, version, condition)
+        model = find_model(session, project, name, lock=True)
+        check_revision(alias, find_alias(session, model, alias), condition)
+        number = find_version(session, model, version).version
+        return point(session, model, alias, version=number)
 
+    @freeing
     def delete_alias(
         self,
+        session: Session,
         project: str,
         name: str,
         alias: str,
@@ -314,52 +360,12 @@ class Registry:
             NotFoundError: no such model or alias.
             PreconditionError: the condition does not hold.
         """
-        self._database.transact_freeing(_delete_alias, project, name, alias, condition)
-
-
-def _add_dataset(
-    session: Session, new: NewDataset, idempotency: Idempotency | None, max_bytes: int | None
-) -> Dataset:
-    if idempotency is not None:
-        first_id = claim_key(session, new.project, idempotency, new_id=new.id)
-        if first_id != new.id:
-            return to_dataset(find_dataset(session, new.project, first_id))
-    row = DatasetRow(**asdict(new), width=len(new.columns))
-    session.add(row)
-    session.flush()
-    if max_bytes is not None:
-        check_storage(session, new.project, max_bytes)
-    return to_dataset(row)
-
-
-def _import_version(
-    session: Session,
-    project: str,
-    name: str,
-    new: NewVersion,
-    idempotency: Idempotency | None,
-    max_bytes: int | None,
-) -> Version:
-    if idempotency is not None:
-        # The number of the version is not known yet; no other version has these weights' key.
-        first_key = claim_key(session, project, idempotency, new_id=new.checkpoint_key)
-        if first_key != new.checkpoint_key:
-            return version_of_weights(session, find_model(session, project, name), first_key)
-    version = add_version(session, new, project=project, name=name, job_id=None)
-    if max_bytes is not None:
-        check_storage(session, project, max_bytes)
-    return version
-
-
-def _delete_dataset(session: Session, project: str, dataset_id: str) -> Dataset:
-    # A job that is being submitted holds the row too: one of the two waits for the other.
-    row = find_dataset(session, project, dataset_id, lock=True)
-    job_id = user_of(session, dataset_id)
-    if job_id is not None:
-        raise DatasetInUseError(dataset_id, job_id=job_id)
-    forget_resource(session, project, dataset_id)
-    session.delete(row)
-    return to_dataset(row)
+        model = find_model(session, project, name, lock=True)
+        row = find_alias(session, model, alias)
+        check_revision(alias, row, condition)
+        if row is None:
+            raise NotFoundError("alias", alias)
+        session.delete(row)
 
 
 def _number(session: Session, model: ModelRow, *, alias: str | None, version: str | None) -> int:
@@ -371,28 +377,3 @@ def _number(session: Session, model: ModelRow, *, alias: str | None, version: st
     if alias is not None:
         raise NotFoundError("alias", alias)
     return model.latest_version
-
-
-def _set_alias(
-    session: Session,
-    project: str,
-    name: str,
-    alias: str,
-    version: int,
-    condition: RevisionCondition,
-) -> Alias:
-    model = find_model(session, project, name, lock=True)
-    check_revision(alias, find_alias(session, model, alias), condition)
-    number = find_version(session, model, version).version
-    return point(session, model, alias, version=number)
-
-
-def _delete_alias(
-    session: Session, project: str, name: str, alias: str, condition: RevisionCondition
-) -> None:
-    model = find_model(session, project, name, lock=True)
-    row = find_alias(session, model, alias)
-    check_revision(alias, row, condition)
-    if row is None:
-        raise NotFoundError("alias", alias)
-    session.delete(row)

@@ -5,8 +5,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import event, inspect, text
 from sqlalchemy.orm import Session
@@ -25,12 +26,19 @@ from models_store.errors import (
     StorageFullError,
 )
 
-__all__ = ["Database", "db_now", "migrate"]
+__all__ = ["Database", "db_now", "freeing", "migrate", "reading", "writing"]
 
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class _HasDatabase(Protocol):
+    _database: "Database"
+
+
+S = TypeVar("S", bound=_HasDatabase)
 
 _RETRIES = 3
 _FIRST_RETRY_S = 0.02
@@ -232,3 +240,49 @@ class Database:
             verdict = session.execute(text("PRAGMA quick_check(1)")).scalar()
         if verdict != "ok":
             raise DatabaseUnavailableError("The database file is damaged.")
+
+
+def reading(method: Callable[Concatenate[S, Session, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Run a method in one transaction that only reads.
+
+    Args:
+        method: Method that takes a session first, which its callers do not give.
+    """
+
+    @wraps(method)
+    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._database.read() as session:
+            return method(self, session, *args, **kwargs)
+
+    return run
+
+
+def writing(method: Callable[Concatenate[S, Session, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Run a method in one transaction that may write, as `Database.transact` does.
+
+    Args:
+        method: Method that takes a session first, which its callers do not give. It must be safe to
+            run again after a rollback.
+    """
+
+    @wraps(method)
+    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._database.transact(lambda session: method(self, session, *args, **kwargs))
+
+    return run
+
+
+def freeing(method: Callable[Concatenate[S, Session, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Run a method that makes room in one transaction, as `Database.transact_freeing` does.
+
+    Args:
+        method: Method as for `writing`.
+    """
+
+    @wraps(method)
+    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._database.transact_freeing(
+            lambda session: method(self, session, *args, **kwargs)
+        )
+
+    return run

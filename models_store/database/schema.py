@@ -16,7 +16,8 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from models_store.database.clock import Instant, db_now
 
@@ -309,3 +310,10 @@ class UsageRow(Base):
 
     project: Mapped[str] = mapped_column(primary_key=True)
     bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+def insert_into(session: Session, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
+    """Return INSERT as the session's dialect spells it, for ON CONFLICT, which both databases have."""
+    if session.get_bind().dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)

@@ -9,8 +9,7 @@ import json
 from sqlalchemy import select
 from sqlalchemy.orm import Session, UOWTransaction
 
-from models_store.database.schema import DatasetRow, JobRow, ModelVersionRow, UsageRow
-from models_store.database.upserts import insert_into
+from models_store.database.schema import DatasetRow, JobRow, ModelVersionRow, UsageRow, insert_into
 from models_store.errors import LimitError
 from models_store.job_states import FINAL_STATES, JobKind
 

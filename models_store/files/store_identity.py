@@ -11,8 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models_store.database.database import Database
-from models_store.database.schema import DatasetRow, ModelVersionRow, StoreRow
-from models_store.database.upserts import insert_into
+from models_store.database.schema import DatasetRow, ModelVersionRow, StoreRow, insert_into
 from models_store.errors import BlobError, WrongStoreError
 from models_store.files.blobs import BlobStore
 

@@ -93,6 +93,4 @@ def _bounded(events: Iterator[JobEvent], max_bytes: int | None) -> list[JobEvent
 
 
 def _to_event(row: JobEventRow) -> JobEvent:
-    return JobEvent(
-        seq=row.seq, event=EventKind(row.event), data=row.data, created_at=row.created_at
-    )
+    return JobEvent.of_row(row, event=EventKind(row.event))

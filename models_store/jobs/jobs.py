@@ -4,10 +4,11 @@ from sqlalchemy import ColumnElement, exists, select, update
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
-from models_store.database.database import Database
+from models_store.database.database import Database, freeing, reading, writing
+from models_store.database.ids import new_id
 from models_store.database.paging import Listing, Page, page_of
 from models_store.database.schema import DatasetRow, JobDatasetRow, JobRow
-from models_store.database.usage import check_storage
+from models_store.database.usage import check_storage, json_bytes
 from models_store.errors import (
     JobFinalError,
     JobNotResumableError,
@@ -45,9 +46,9 @@ from models_store.jobs.rows import (
     to_job,
     to_summary,
 )
-from models_store.jobs.submissions import replayed, submit
+from models_store.jobs.submissions import check_queue, replayed
 from models_store.rows.datasets import pin_dataset
-from models_store.rows.idempotency import known_resource
+from models_store.rows.idempotency import claim_key, known_resource
 
 __all__ = [
     "FINAL_STATES",
@@ -82,8 +83,10 @@ class Jobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @writing
     def submit(
         self,
+        session: Session,
         new: NewJob,
         *,
         idempotency: Idempotency | None = None,
@@ -93,6 +96,7 @@ class Jobs:
         """Accept a job: its row and its idempotency record in one transaction.
 
         Args:
+            session: Transaction that the decorator begins.
             new: Job to add.
             idempotency: Key that makes a repeated request give the first job, for 24 hours.
             max_queued: Most jobs of the project that may wait, this one included.
@@ -104,35 +108,74 @@ class Jobs:
             IdempotencyReusedError: the key came before with another fingerprint.
             LimitError: as many jobs of the project wait already, or it would store too much.
         """
-        return self._database.transact(submit, new, idempotency, max_queued, max_bytes)
+        job_id = new_id("job")
+        if idempotency is not None:
+            first_id = claim_key(session, new.project, idempotency, new_id=job_id)
+            if first_id != job_id:
+                return replayed(session, new.project, first_id)
+        dataset_ids = {*new.held_out_ids} | ({new.dataset_id} if new.dataset_id else set())
+        for dataset_id in sorted(dataset_ids):
+            pin_dataset(session, new.project, dataset_id)
+        request_bytes = json_bytes(new.request)
+        row = JobRow(
+            id=job_id,
+            project=new.project,
+            kind=new.kind,
+            state=JobState.QUEUED,
+            model_name=new.model_name,
+            model_version=new.model_version,
+            dataset_id=new.dataset_id,
+            request=new.request,
+            request_id=new.request_id,
+            traceparent=new.traceparent,
+            metadata_bytes=request_bytes,
+            # A version that it makes repeats much of the request.
+            reserved_bytes=new.reserved_bytes + 2 * request_bytes,
+        )
+        session.add(row)
+        session.flush()
+        # From here on the project's other submissions wait, so that no two count the same jobs.
+        if max_queued is not None:
+            check_queue(session, new.project, max_queued)
+        if max_bytes is not None:
+            check_storage(session, new.project, max_bytes)
+        session.add_all(
+            JobDatasetRow(job_id=job_id, dataset_id=dataset_id, project=new.project)
+            for dataset_id in dataset_ids
+        )
+        append(session, row, EventKind.STATE, {"state": JobState.QUEUED.value, "attempt": 0})
+        session.flush()
+        return Submitted(job=to_job(row), replayed=False)
 
-    def submitted(self, project: str, idempotency: Idempotency) -> Submitted | None:
+    @reading
+    def submitted(
+        self, session: Session, project: str, idempotency: Idempotency
+    ) -> Submitted | None:
         """Return the job that a repeated request gave the first time, whatever became of its data.
 
         Raises:
             IdempotencyReusedError: the key came before with another fingerprint.
         """
-        with self._database.read() as session:
-            job_id = known_resource(session, project, idempotency)
-            return None if job_id is None else replayed(session, project, job_id)
+        job_id = known_resource(session, project, idempotency)
+        return None if job_id is None else replayed(session, project, job_id)
 
-    def get(self, project: str, job_id: str) -> Job:
+    @reading
+    def get(self, session: Session, project: str, job_id: str) -> Job:
         """Return a job.
 
         Raises:
             NotFoundError: the project has no such job.
         """
-        with self._database.read() as session:
-            return to_job(find(session, project, job_id))
+        return to_job(find(session, project, job_id))
 
-    def summary(self, project: str, job_id: str) -> JobSummary:
+    @reading
+    def summary(self, session: Session, project: str, job_id: str) -> JobSummary:
         """Return a job without its request, which may be large.
 
         Raises:
             NotFoundError: the project has no such job.
         """
-        with self._database.read() as session:
-            return to_summary(find(session, project, job_id, summary=True))
+        return to_summary(find(session, project, job_id, summary=True))
 
     def list(
         self,
@@ -164,7 +207,8 @@ class Jobs:
             rows = page_of(session, query, listing, cursor=cursor, limit=limit)
             return rows.map(to_summary)
 
-    def cancel(self, project: str, job_id: str) -> Job:
+    @freeing
+    def cancel(self, session: Session, project: str, job_id: str) -> Job:
         """Cancel a queued job at once; ask a running one to stop.
 
         Once this returned, the job gives no version any more. A second time changes nothing.
@@ -173,12 +217,30 @@ class Jobs:
             NotFoundError: the project has no such job.
             JobFinalError: it succeeded or failed.
         """
-        return self._database.transact_freeing(_cancel, project, job_id)
+        row = find(session, project, job_id, lock=True)
+        match JobState(row.state):
+            case JobState.QUEUED:
+                row.cancel_requested = True
+                move(session, row, JobState.CANCELLED)
+            case JobState.RUNNING:
+                if not row.cancel_requested:
+                    row.cancel_requested = True
+                    append(session, row, EventKind.MESSAGE, {"text": "Cancellation was requested."})
+            case JobState.CANCELLED:
+                pass
+            case JobState.SUCCEEDED | JobState.FAILED:
+                raise JobFinalError(job_id, state=row.state)
+        session.flush()
+        return to_job(row)
 
-    def resume(self, project: str, job_id: str, *, max_bytes: int | None = None) -> Job:
+    @writing
+    def resume(
+        self, session: Session, project: str, job_id: str, *, max_bytes: int | None = None
+    ) -> Job:
         """Queue a cancelled or failed job again; it goes on from its newest checkpoint.
 
         Args:
+            session: Transaction that the decorator begins.
             project: Project that owns the job.
             job_id: Id of the job.
             max_bytes: what the project may store, as for `submit`.
@@ -188,16 +250,35 @@ class Jobs:
             JobNotResumableError: it is in another state.
             LimitError: the project would store too much.
         """
-        return self._database.transact(_resume, project, job_id, max_bytes)
+        row = find(session, project, job_id, lock=True)
+        if row.state not in RESUMABLE_STATES:
+            raise JobNotResumableError(job_id, state=row.state)
+        for dataset_id in sorted(datasets_of(session, job_id)):
+            pin_dataset(session, project, dataset_id)
+        row.cancel_requested = False
+        row.failures = []
+        row.run_seconds = 0.0
+        row.error_code = row.error_detail = None
+        row.finished_at = None
+        row.queued_at = db_now()
+        move(session, row, JobState.QUEUED)
+        session.flush()
+        if max_bytes is not None:
+            check_storage(session, project, max_bytes)
+        return to_job(row)
 
-    def delete_result(self, project: str, job_id: str) -> JobResult:
+    @freeing
+    def delete_result(self, session: Session, project: str, job_id: str) -> JobResult:
         """Forget the file of a bulk job and return what it was; its bytes are the caller's to delete.
 
         Raises:
             NotFoundError: the project has no such job.
             ResultNotReadyError, ResultDeletedError: it has no file yet, or not any more.
         """
-        return self._database.transact_freeing(_delete_result, project, job_id)
+        row = find(session, project, job_id, lock=True)
+        result = result_of(to_job(row))
+        row.result = None
+        return result
 
     def events(
         self,
@@ -223,8 +304,10 @@ class Jobs:
         page = self.event_page(project, job_id, after=after, limit=limit, max_bytes=max_bytes)
         return page.events
 
+    @reading
     def event_page(
         self,
+        session: Session,
         project: str,
         job_id: str,
         *,
@@ -237,20 +320,19 @@ class Jobs:
         Raises:
             NotFoundError: the project has no such job.
         """
-        with self._database.read() as session:
-            return read_events(
-                session, project, job_id, after=after, limit=limit, max_bytes=max_bytes
-            )
+        return read_events(session, project, job_id, after=after, limit=limit, max_bytes=max_bytes)
 
-    def event_places(self, job_ids: JobIds) -> Places:
+    @reading
+    def event_places(self, session: Session, job_ids: JobIds) -> Places:
         """Return how far the events of some jobs have come; those that are not there are left out."""
-        with self._database.read() as session:
-            return read_places(session, job_ids)
+        return read_places(session, job_ids)
 
-    def leftover(self, *, keep_s: float, limit: int) -> JobIds:
+    @reading
+    def leftover(self, session: Session, *, keep_s: float, limit: int) -> JobIds:
         """Return ids of ended jobs whose checkpoints are of no more use, longest ended first.
 
         Args:
+            session: Transaction that the decorator begins.
             keep_s: Seconds after the end for which they are kept, unless a dataset of the job is
                 gone, without which it cannot be resumed.
             limit: Most ids.
@@ -263,91 +345,44 @@ class Jobs:
             .order_by(JobRow.finished_at)
             .limit(limit)
         )
-        with self._database.read() as session:
-            return list(session.scalars(query))
+        return list(session.scalars(query))
 
-    def forget_checkpoints(self, job_id: str, *, keep_s: float) -> int | None:
+    @freeing
+    def forget_checkpoints(self, session: Session, job_id: str, *, keep_s: float) -> int | None:
         """Name no checkpoints in a job that `leftover` gave; their files are the caller's to delete.
 
         Returns:
             The job's last attempt: its files and those of earlier ones may go. None: it was resumed
             meanwhile.
         """
-        return self._database.transact_freeing(_forget_checkpoints, job_id, keep_s)
+        query = (
+            select(JobRow)
+            .where(JobRow.id == job_id, JobRow.state.in_(RESUMABLE_STATES))
+            .where((JobRow.finished_at <= db_now(-keep_s)) | _lacks_dataset())
+        )
+        row = session.scalar(query.with_for_update(of=JobRow))
+        if row is None:
+            return None
+        row.checkpoints = []
+        return row.attempt
 
-    def claimable(self, limit: int) -> JobIds:
+    @reading
+    def claimable(self, session: Session, limit: int) -> JobIds:
         """Return ids of jobs that a worker could claim now, in the order of claiming."""
-        with self._database.read() as session:
-            expired = session.scalars(expired_leases(select(JobRow.id)).limit(limit)).all()
-            rest = limit - len(expired)
-            queued = session.scalars(queue(select(JobRow.id)).limit(rest)).all()
-            return [*expired, *queued]
+        expired = session.scalars(expired_leases(select(JobRow.id)).limit(limit)).all()
+        rest = limit - len(expired)
+        queued = session.scalars(queue(select(JobRow.id)).limit(rest)).all()
+        return [*expired, *queued]
 
-    def mark_dispatched(self, job_ids: JobIds) -> None:
+    @writing
+    def mark_dispatched(self, session: Session, job_ids: JobIds) -> None:
         """Note that hints for these jobs are in the queue."""
-        self._database.transact(_mark_dispatched, job_ids)
-
-
-def _cancel(session: Session, project: str, job_id: str) -> Job:
-    row = find(session, project, job_id, lock=True)
-    match JobState(row.state):
-        case JobState.QUEUED:
-            row.cancel_requested = True
-            move(session, row, JobState.CANCELLED)
-        case JobState.RUNNING:
-            if not row.cancel_requested:
-                row.cancel_requested = True
-                append(session, row, EventKind.MESSAGE, {"text": "Cancellation was requested."})
-        case JobState.CANCELLED:
-            pass
-        case JobState.SUCCEEDED | JobState.FAILED:
-            raise JobFinalError(job_id, state=row.state)
-    session.flush()
-    return to_job(row)
-
-
-def _resume(session: Session, project: str, job_id: str, max_bytes: int | None) -> Job:
-    row = find(session, project, job_id, lock=True)
-    if row.state not in RESUMABLE_STATES:
-        raise JobNotResumableError(job_id, state=row.state)
-    for dataset_id in sorted(datasets_of(session, job_id)):
-        pin_dataset(session, project, dataset_id)
-    row.cancel_requested = False
-    row.failures = []
-    row.run_seconds = 0.0
-    row.error_code = row.error_detail = None
-    row.finished_at = None
-    row.queued_at = db_now()
-    move(session, row, JobState.QUEUED)
-    session.flush()
-    if max_bytes is not None:
-        check_storage(session, project, max_bytes)
-    return to_job(row)
+        session.execute(update(JobRow).where(JobRow.id.in_(job_ids)).values(dispatched=True))
 
 
 def _lacks_dataset() -> ColumnElement[bool]:
     there = exists().where(DatasetRow.id == JobDatasetRow.dataset_id)
     return exists().where(JobDatasetRow.job_id == JobRow.id, ~there)
-
-
-def _forget_checkpoints(session: Session, job_id: str, keep_s: float) -> int | None:
-    query = (
-        select(JobRow)
-        .where(JobRow.id == job_id, JobRow.state.in_(RESUMABLE_STATES))
-        .where((JobRow.finished_at <= db_now(-keep_s)) | _lacks_dataset())
-    )
-    row = session.scalar(query.with_for_update(of=JobRow))
-    if row is None:
-        return None
-    row.checkpoints = []
-    return row.attempt
-
-
-def _delete_result(session: Session, project: str, job_id: str) -> JobResult:
-    row = find(session, project, job_id, lock=True)
-    result = result_of(to_job(row))
-    row.result = None
-    return result
 
 
 def result_of(job: JobSummary) -> JobResult:
@@ -361,7 +396,3 @@ def result_of(job: JobSummary) -> JobResult:
     if job.state is JobState.SUCCEEDED:
         raise ResultDeletedError(job.id)
     raise ResultNotReadyError(job.id, state=job.state)
-
-
-def _mark_dispatched(session: Session, job_ids: JobIds) -> None:
-    session.execute(update(JobRow).where(JobRow.id.in_(job_ids)).values(dispatched=True))

@@ -1,13 +1,12 @@
 """Jobs as workers see them: claim one, keep it, record what happens, end it."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
-from models_store.database.database import Database
+from models_store.database.database import Database, reading, writing
 from models_store.database.schema import JobRow
 from models_store.database.usage import check_storage
 from models_store.errors import CancelledInsteadError, FencedError, LimitError
@@ -40,8 +39,9 @@ class JobWork:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @writing
     def claim(
-        self, worker: str, *, lease_s: float, max_project_bytes: int | None = None
+        self, session: Session, worker: str, *, lease_s: float, max_project_bytes: int | None = None
     ) -> Job | None:
         """Take the next job for this worker, or return None if there is none.
 
@@ -50,10 +50,25 @@ class JobWork:
         progress, as does one of a project that stores more than it may by now; one that was to be
         cancelled is cancelled.
         """
-        return self._database.transact(_claim, worker, lease_s, max_project_bytes)
+        while (row := _next(session, worker)) is not None:
+            if row.state == JobState.RUNNING:
+                end_attempt(session, row, _SILENT)
+                # At once, unless it waits for a while or has ended.
+                if row.state != JobState.QUEUED or row.not_before is not None:
+                    continue
+            row.worker = storable(worker)
+            row.lease_expires_at = db_now(lease_s)
+            move(session, row, JobState.RUNNING)
+            session.flush()
+            if not _has_room(session, row, max_project_bytes):
+                continue
+            return to_job(row)
+        return None
 
+    @writing
     def renew(
         self,
+        session: Session,
         job_id: str,
         attempt: int,
         *,
@@ -65,10 +80,23 @@ class JobWork:
         Raises:
             FencedError: the job is no longer this attempt's.
         """
-        return self._database.transact(_renew, job_id, attempt, lease_s, progress)
+        values: dict[str, Any] = {"lease_expires_at": db_now(lease_s)}
+        if progress is not None:
+            values["progress"] = progress
+        cancel_requested: bool | None = session.scalar(
+            update(JobRow)
+            .where(JobRow.id == job_id, JobRow.attempt == attempt, JobRow.state == JobState.RUNNING)
+            .values(values)
+            .returning(JobRow.cancel_requested)
+        )
+        if cancel_requested is None:
+            raise FencedError(job_id, attempt=attempt)
+        return cancel_requested
 
-    def record_epoch(
+    @writing
+    def record_epoch(  # noqa: PLR0913 - the decorator gives the session
         self,
+        session: Session,
         job_id: str,
         attempt: int,
         *,
@@ -83,6 +111,7 @@ class JobWork:
         gives no second event.
 
         Args:
+            session: Transaction that the decorator begins.
             job_id: the job.
             attempt: the attempt that claimed it.
             lease_s: the lease, from now.
@@ -98,16 +127,28 @@ class JobWork:
         Raises:
             FencedError: the job is no longer this attempt's.
         """
-        epoch = _Epoch(metrics=metrics, progress=progress, checkpoint=checkpoint)
-        return self._database.transact(_record_epoch, job_id, attempt, epoch, lease_s=lease_s)
+        row = held(session, job_id, attempt)
+        row.lease_expires_at = db_now(lease_s)
+        if progress:
+            row.progress = progress
+        if metrics:
+            row.metrics = metrics
+        number = int(next((metrics[unit] for unit in _UNITS if unit in metrics), 0))
+        # An epoch that a resumed attempt merely repeats is no news.
+        if number > row.last_epoch:
+            row.last_epoch = number
+            append(session, row, EventKind.EPOCH, metrics)
+        return [] if checkpoint is None else _name_checkpoint(row, checkpoint)
 
-    def add_message(self, job_id: str, attempt: int, text: str) -> None:
+    @writing
+    def add_message(self, session: Session, job_id: str, attempt: int, text: str) -> None:
         """Append a message to the job's events.
 
         Raises:
             FencedError: the job is no longer this attempt's.
         """
-        self._database.transact(_add_message, job_id, attempt, text)
+        row = held(session, job_id, attempt)
+        append(session, row, EventKind.MESSAGE, {"text": storable(text)})
 
     def finish(
         self, job_id: str, attempt: int, *, metrics: dict[str, Any], version: NewVersion
@@ -140,10 +181,14 @@ class JobWork:
         if not self._database.transact(_finish_bulk, job_id, attempt, metrics, result):
             raise CancelledInsteadError(job_id, attempt=attempt)
 
-    def fail(self, job_id: str, attempt: int, *, code: str, detail: str | None) -> None:
+    @writing
+    def fail(
+        self, session: Session, job_id: str, attempt: int, *, code: str, detail: str | None
+    ) -> None:
         """Fail for good, or be cancelled where that was asked for before.
 
         Args:
+            session: Transaction that the decorator begins.
             job_id: the job.
             attempt: the attempt that claimed it.
             code: the stable name of the reason.
@@ -152,33 +197,47 @@ class JobWork:
         Raises:
             FencedError: the job is no longer this attempt's.
         """
-        self._database.transact(_fail, job_id, attempt, code, detail)
+        row = held(session, job_id, attempt)
+        if not row.cancel_requested:
+            fail(session, row, code=code, detail=detail)
+            return
+        # The caller was told first that it is cancelled.
+        if detail is not None:
+            append(session, row, EventKind.MESSAGE, {"text": storable(detail)})
+        move(session, row, JobState.CANCELLED)
 
-    def cancelled(self, job_id: str, attempt: int) -> None:
+    @writing
+    def cancelled(self, session: Session, job_id: str, attempt: int) -> None:
         """Confirm that the work of a job has stopped because somebody cancelled it.
 
         Raises:
             FencedError: the job is no longer this attempt's.
         """
-        self._database.transact(_cancelled, job_id, attempt)
+        move(session, held(session, job_id, attempt), JobState.CANCELLED)
 
-    def kept_checkpoints(self, job_id: str, attempt: int) -> list[Checkpoint] | None:
+    @reading
+    def kept_checkpoints(
+        self, session: Session, job_id: str, attempt: int
+    ) -> list[Checkpoint] | None:
         """Return the checkpoints that a failed or cancelled job names; it has no use for other files.
 
         Returns:
             None: the job is in another state, or another attempt took it.
         """
-        with self._database.read() as session:
-            query = select(JobRow.checkpoints).where(
-                JobRow.id == job_id, JobRow.attempt == attempt, JobRow.state.in_(RESUMABLE_STATES)
-            )
-            named = session.scalar(query)
+        query = select(JobRow.checkpoints).where(
+            JobRow.id == job_id, JobRow.attempt == attempt, JobRow.state.in_(RESUMABLE_STATES)
+        )
+        named = session.scalar(query)
         return None if named is None else [Checkpoint(**at) for at in named]  # type: ignore[typeddict-item]  # written as a Checkpoint
 
-    def release(self, job_id: str, attempt: int, *, failed: AttemptEnd | None = None) -> JobState:
+    @writing
+    def release(
+        self, session: Session, job_id: str, attempt: int, *, failed: AttemptEnd | None = None
+    ) -> JobState:
         """Give the job back to the queue.
 
         Args:
+            session: Transaction that the decorator begins.
             job_id: the job.
             attempt: the attempt that claimed it.
             failed: end of an attempt that was not told to end; it counts, and the job waits.
@@ -191,38 +250,9 @@ class JobWork:
         Raises:
             FencedError: the job is no longer this attempt's.
         """
-        return self._database.transact(_release, job_id, attempt, failed)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Epoch:
-    metrics: dict[str, Any]
-    progress: dict[str, Any]
-    checkpoint: Checkpoint | None
-
-    @property
-    def number(self) -> int:
-        counted = (self.metrics[unit] for unit in _UNITS if unit in self.metrics)
-        return int(next(counted, 0))
-
-
-def _claim(
-    session: Session, worker: str, lease_s: float, max_project_bytes: int | None
-) -> Job | None:
-    while (row := _next(session, worker)) is not None:
-        if row.state == JobState.RUNNING:
-            end_attempt(session, row, _SILENT)
-            # At once, unless it waits for a while or has ended.
-            if row.state != JobState.QUEUED or row.not_before is not None:
-                continue
-        row.worker = storable(worker)
-        row.lease_expires_at = db_now(lease_s)
-        move(session, row, JobState.RUNNING)
-        session.flush()
-        if not _has_room(session, row, max_project_bytes):
-            continue
-        return to_job(row)
-    return None
+        row = held(session, job_id, attempt)
+        end_attempt(session, row, failed)
+        return JobState(row.state)
 
 
 def _has_room(session: Session, row: JobRow, max_bytes: int | None) -> bool:
@@ -248,39 +278,6 @@ def _next(session: Session, worker: str) -> JobRow | None:
     return None
 
 
-def _renew(
-    session: Session, job_id: str, attempt: int, lease_s: float, progress: dict[str, Any] | None
-) -> bool:
-    values: dict[str, Any] = {"lease_expires_at": db_now(lease_s)}
-    if progress is not None:
-        values["progress"] = progress
-    cancel_requested: bool | None = session.scalar(
-        update(JobRow)
-        .where(JobRow.id == job_id, JobRow.attempt == attempt, JobRow.state == JobState.RUNNING)
-        .values(values)
-        .returning(JobRow.cancel_requested)
-    )
-    if cancel_requested is None:
-        raise FencedError(job_id, attempt=attempt)
-    return cancel_requested
-
-
-def _record_epoch(
-    session: Session, job_id: str, attempt: int, epoch: _Epoch, *, lease_s: float
-) -> list[str]:
-    row = held(session, job_id, attempt)
-    row.lease_expires_at = db_now(lease_s)
-    if epoch.progress:
-        row.progress = epoch.progress
-    if epoch.metrics:
-        row.metrics = epoch.metrics
-    # An epoch that a resumed attempt merely repeats is no news.
-    if epoch.number > row.last_epoch:
-        row.last_epoch = epoch.number
-        append(session, row, EventKind.EPOCH, epoch.metrics)
-    return [] if epoch.checkpoint is None else _name_checkpoint(row, epoch.checkpoint)
-
-
 def _name_checkpoint(row: JobRow, checkpoint: Checkpoint) -> list[str]:
     # Progress is what a next attempt need not do again.
     step = checkpoint.get("step", 0)
@@ -291,11 +288,6 @@ def _name_checkpoint(row: JobRow, checkpoint: Checkpoint) -> list[str]:
     named = [dict(checkpoint), *others]
     row.checkpoints = named[:_CHECKPOINTS_KEPT]
     return [old["key"] for old in named[_CHECKPOINTS_KEPT:]]
-
-
-def _add_message(session: Session, job_id: str, attempt: int, text: str) -> None:
-    row = held(session, job_id, attempt)
-    append(session, row, EventKind.MESSAGE, {"text": storable(text)})
 
 
 def _finish(
@@ -343,24 +335,3 @@ def _finish_bulk(
     row.checkpoints = []
     move(session, row, JobState.SUCCEEDED)
     return True
-
-
-def _fail(session: Session, job_id: str, attempt: int, code: str, detail: str | None) -> None:
-    row = held(session, job_id, attempt)
-    if not row.cancel_requested:
-        fail(session, row, code=code, detail=detail)
-        return
-    # The caller was told first that it is cancelled.
-    if detail is not None:
-        append(session, row, EventKind.MESSAGE, {"text": storable(detail)})
-    move(session, row, JobState.CANCELLED)
-
-
-def _cancelled(session: Session, job_id: str, attempt: int) -> None:
-    move(session, held(session, job_id, attempt), JobState.CANCELLED)
-
-
-def _release(session: Session, job_id: str, attempt: int, failed: AttemptEnd | None) -> JobState:
-    row = held(session, job_id, attempt)
-    end_attempt(session, row, failed)
-    return JobState(row.state)

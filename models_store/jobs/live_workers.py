@@ -7,9 +7,9 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
-from models_store.database.database import Database
-from models_store.database.schema import WorkerRow
-from models_store.database.upserts import insert_into
+from models_store.database.database import Database, reading, writing
+from models_store.database.schema import WorkerRow, insert_into
+from models_store.records import Record
 
 LIVE_S = 60.0
 """Seconds after its last sign of life for which a worker counts as alive."""
@@ -18,13 +18,13 @@ _FORGOTTEN_S = 7 * 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Worker:
+class Worker(Record):
     """A worker.
 
     Attributes:
-        name: the same after a restart.
-        seen_at: its last sign of life.
-        unfit: why it takes no jobs; None: it does.
+        name: Name, which is the same after a restart.
+        seen_at: Time of its last sign of life.
+        unfit: Reason why it takes no jobs; None: it takes them.
     """
 
     name: str
@@ -33,44 +33,38 @@ class Worker:
 
 
 class Workers:
-    """Signs of life of all workers."""
+    """Signs of life of all workers; every method raises DatabaseError when the database fails."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def beat(self, name: str, *, unfit: str | None = None) -> None:
-        """Give a worker's sign of life.
+    @writing
+    def beat(self, session: Session, name: str, *, unfit: str | None = None) -> None:
+        """Record a worker's sign of life.
 
         Args:
-            name: its name.
-            unfit: why it takes no jobs now; None: it does.
-
-        Raises:
-            DatabaseError: the database cannot be used.
+            session: Transaction that the decorator begins.
+            name: Name of the worker.
+            unfit: Reason why it takes no jobs now; None: it takes them.
         """
-        self._database.transact(_beat, name, unfit)
+        session.execute(delete(WorkerRow).where(WorkerRow.seen_at < db_now(-_FORGOTTEN_S)))
+        values = {"seen_at": db_now(), "unfit": unfit}
+        session.execute(
+            insert_into(session, WorkerRow)
+            .values(name=name, **values)
+            .on_conflict_do_update(index_elements=[WorkerRow.name], set_=values)
+        )
 
-    def remove(self, name: str) -> None:
-        """Forget a worker that has ended.
+    @writing
+    def remove(self, session: Session, name: str) -> None:
+        """Forget a worker that has ended."""
+        session.execute(delete(WorkerRow).where(WorkerRow.name == name))
 
-        Raises:
-            DatabaseError: the database cannot be used.
-        """
-        self._database.transact(_remove, name)
-
-    def alive(self) -> list[Worker]:
-        """Return those that gave a sign of life a short while ago, by name.
-
-        Raises:
-            DatabaseError: the database cannot be used.
-        """
-        with self._database.read() as session:
-            rows = session.scalars(
-                select(WorkerRow)
-                .where(WorkerRow.seen_at > db_now(-LIVE_S))
-                .order_by(WorkerRow.name)
-            )
-            return [Worker(name=row.name, seen_at=row.seen_at, unfit=row.unfit) for row in rows]
+    @reading
+    def alive(self, session: Session) -> list[Worker]:
+        """Return the workers that gave a sign of life a short while ago, by name."""
+        query = select(WorkerRow).where(WorkerRow.seen_at > db_now(-LIVE_S))
+        return [Worker.of_row(row) for row in session.scalars(query.order_by(WorkerRow.name))]
 
 
 def in_service(session: Session) -> frozenset[str]:
@@ -79,17 +73,3 @@ def in_service(session: Session) -> frozenset[str]:
         WorkerRow.seen_at > db_now(-LIVE_S), WorkerRow.unfit.is_(None)
     )
     return frozenset(session.scalars(query))
-
-
-def _beat(session: Session, name: str, unfit: str | None) -> None:
-    session.execute(delete(WorkerRow).where(WorkerRow.seen_at < db_now(-_FORGOTTEN_S)))
-    values = {"seen_at": db_now(), "unfit": unfit}
-    session.execute(
-        insert_into(session, WorkerRow)
-        .values(name=name, **values)
-        .on_conflict_do_update(index_elements=[WorkerRow.name], set_=values)
-    )
-
-
-def _remove(session: Session, name: str) -> None:
-    session.execute(delete(WorkerRow).where(WorkerRow.name == name))

@@ -13,12 +13,10 @@ from models_store.errors import FencedError, NotFoundError
 from models_store.job_states import (
     FINAL_STATES,
     TRANSITIONS,
-    Checkpoint,
     EventKind,
     Job,
     JobError,
     JobKind,
-    JobResult,
     JobState,
     JobSummary,
 )
@@ -36,47 +34,20 @@ SUMMARY = (defer(JobRow.request, raiseload=True), defer(JobRow.checkpoints, rais
 
 def to_job(row: JobRow) -> Job:
     """Return a row as a plain value."""
-    return Job(
-        **_summary(row),
-        request=row.request,
-        checkpoints=[Checkpoint(**checkpoint) for checkpoint in row.checkpoints],  # type: ignore[typeddict-item]  # written as a Checkpoint
-    )
+    return Job.of_row(row, **_told(row))
 
 
 def to_summary(row: JobRow) -> JobSummary:
     """Return a row that was read with `SUMMARY` as a plain value."""
-    return JobSummary(**_summary(row))
+    return JobSummary.of_row(row, **_told(row))
 
 
-def _summary(row: JobRow) -> dict[str, Any]:
+def _told(row: JobRow) -> dict[str, Any]:
+    """Return the fields of a job that its row has in another form."""
     error = None
     if row.error_code is not None:
         error = JobError(code=row.error_code, detail=row.error_detail or "")
-    return {
-        "id": row.id,
-        "project": row.project,
-        "kind": JobKind(row.kind),
-        "state": JobState(row.state),
-        "attempt": row.attempt,
-        "model_name": row.model_name,
-        "model_version": row.model_version,
-        "dataset_id": row.dataset_id,
-        "progress": row.progress,
-        "metrics": row.metrics,
-        "result": None if row.result is None else JobResult(**row.result),  # type: ignore[typeddict-item]  # written as one
-        "error": error,
-        "cancel_requested": row.cancel_requested,
-        "dispatched": row.dispatched,
-        "last_event": row.last_event,
-        "request_id": row.request_id,
-        "traceparent": row.traceparent,
-        "created_at": row.created_at,
-        "started_at": row.started_at,
-        "finished_at": row.finished_at,
-        "lease_expires_at": row.lease_expires_at,
-        "not_before": row.not_before,
-        "run_seconds": row.run_seconds,
-    }
+    return {"kind": JobKind(row.kind), "state": JobState(row.state), "error": error}
 
 
 def find(

@@ -1,5 +1,7 @@
 """Datasets inside a transaction."""
 
+from dataclasses import fields
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session, load_only
 
@@ -10,16 +12,7 @@ from models_store.job_states import FINAL_STATES
 from models_store.records import Dataset, DatasetSummary
 
 DATASET_SUMMARY = load_only(
-    DatasetRow.id,
-    DatasetRow.project,
-    DatasetRow.name,
-    DatasetRow.rows,
-    DatasetRow.width,
-    DatasetRow.key,
-    DatasetRow.sha256,
-    DatasetRow.bytes,
-    DatasetRow.created_at,
-    raiseload=True,
+    *(getattr(DatasetRow, field.name) for field in fields(DatasetSummary)), raiseload=True
 )
 """Columns that a query of summaries reads: the columns of a table may take megabytes."""
 
@@ -77,33 +70,9 @@ def user_of(session: Session, dataset_id: str) -> str | None:
 
 def to_dataset_summary(row: DatasetRow) -> DatasetSummary:
     """Return a row that was read with `DATASET_SUMMARY` as a plain value."""
-    return DatasetSummary(
-        id=row.id,
-        project=row.project,
-        name=row.name,
-        rows=row.rows,
-        width=row.width,
-        key=row.key,
-        sha256=row.sha256,
-        bytes=row.bytes,
-        created_at=row.created_at,
-    )
+    return DatasetSummary.of_row(row)
 
 
 def to_dataset(row: DatasetRow) -> Dataset:
     """Return a row as a plain value."""
-    return Dataset(
-        id=row.id,
-        project=row.project,
-        name=row.name,
-        rows=row.rows,
-        dtype=row.dtype,
-        columns=row.columns,
-        warnings=row.warnings,
-        source_format=row.source_format,
-        source_sha256=row.source_sha256,
-        key=row.key,
-        sha256=row.sha256,
-        bytes=row.bytes,
-        created_at=row.created_at,
-    )
+    return Dataset.of_row(row)

@@ -4,8 +4,7 @@ from sqlalchemy import Select, delete, select, tuple_
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
-from models_store.database.schema import IdempotencyRow
-from models_store.database.upserts import insert_into
+from models_store.database.schema import IdempotencyRow, insert_into
 from models_store.errors import IdempotencyReusedError
 from models_store.job_states import Idempotency
 

@@ -1,14 +1,19 @@
 """Models, versions and aliases inside a transaction."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, load_only
 
 from models_store.database.ids import is_name
-from models_store.database.schema import JobRow, ModelAliasRow, ModelRow, ModelVersionRow
-from models_store.database.upserts import insert_into
+from models_store.database.schema import (
+    JobRow,
+    ModelAliasRow,
+    ModelRow,
+    ModelVersionRow,
+    insert_into,
+)
 from models_store.errors import LimitError, NotFoundError, PreconditionError
 from models_store.records import Alias, Model, NewVersion, Version, VersionSummary
 
@@ -16,21 +21,11 @@ MAX_ALIASES = 100
 """Aliases of one model: each answer about a model names them all."""
 
 VERSION_SUMMARY = load_only(
-    ModelVersionRow.project,
-    ModelVersionRow.version,
-    ModelVersionRow.family,
-    ModelVersionRow.dim,
-    ModelVersionRow.parameters,
-    ModelVersionRow.metrics,
-    ModelVersionRow.job_id,
-    ModelVersionRow.dataset_id,
-    ModelVersionRow.dataset_sha256,
-    ModelVersionRow.seed,
-    ModelVersionRow.code_version,
-    ModelVersionRow.checkpoint_key,
-    ModelVersionRow.checkpoint_sha256,
-    ModelVersionRow.checkpoint_bytes,
-    ModelVersionRow.created_at,
+    *(
+        getattr(ModelVersionRow, field.name)
+        for field in fields(VersionSummary)
+        if field.name not in ("name", "aliases")  # not of this row
+    ),
     raiseload=True,
 )
 """Columns that a query of summaries reads: names of columns, a spec and a target may take megabytes."""
@@ -178,7 +173,7 @@ def check_revision(alias: str, row: ModelAliasRow | None, condition: RevisionCon
 
 def to_alias(row: ModelAliasRow) -> Alias:
     """Return a row as a plain value."""
-    return Alias(name=row.name, version=row.version, revision=row.revision)
+    return Alias.of_row(row)
 
 
 def to_models(session: Session, rows: list[ModelRow]) -> list[Model]:
@@ -186,16 +181,7 @@ def to_models(session: Session, rows: list[ModelRow]) -> list[Model]:
     aliases: dict[int, dict[str, int]] = {row.id: {} for row in rows}
     for alias in _aliases(session, list(aliases)):
         aliases[alias.model_id][alias.name] = alias.version
-    return [
-        Model(
-            project=row.project,
-            name=row.name,
-            latest_version=row.latest_version,
-            aliases=aliases[row.id],
-            created_at=row.created_at,
-        )
-        for row in rows
-    ]
+    return [Model.of_row(row, aliases=aliases[row.id]) for row in rows]
 
 
 def to_versions(session: Session, model: ModelRow, rows: list[ModelVersionRow]) -> list[Version]:
@@ -210,25 +196,7 @@ def to_version_summaries(
     """Return rows of one model that were read with `VERSION_SUMMARY` as plain values."""
     aliases = _aliases_by_version(session, model)
     return [
-        VersionSummary(
-            project=row.project,
-            name=model.name,
-            version=row.version,
-            family=row.family,
-            dim=row.dim,
-            parameters=row.parameters,
-            metrics=row.metrics,
-            job_id=row.job_id,
-            dataset_id=row.dataset_id,
-            dataset_sha256=row.dataset_sha256,
-            seed=row.seed,
-            code_version=row.code_version,
-            checkpoint_key=row.checkpoint_key,
-            checkpoint_sha256=row.checkpoint_sha256,
-            checkpoint_bytes=row.checkpoint_bytes,
-            aliases=aliases.get(row.version, []),
-            created_at=row.created_at,
-        )
+        VersionSummary.of_row(row, name=model.name, aliases=aliases.get(row.version, []))
         for row in rows
     ]
 
@@ -250,28 +218,5 @@ def _aliases(session: Session, model_ids: list[int]) -> list[ModelAliasRow]:
 
 
 def _to_version(row: ModelVersionRow, *, name: str, aliases: list[str]) -> Version:
-    return Version(
-        project=row.project,
-        name=name,
-        version=row.version,
-        job_id=row.job_id,
-        aliases=aliases,
-        created_at=row.created_at,
-        family=row.family,
-        dim=row.dim,
-        columns=row.columns,
-        context_columns=row.context_columns or [],
-        flow=row.flow,
-        preprocessing=row.preprocessing,
-        parameters=row.parameters,
-        metrics=row.metrics,
-        dataset_id=row.dataset_id,
-        dataset_sha256=row.dataset_sha256,
-        target=row.target,
-        held_out=row.held_out,
-        seed=row.seed,
-        code_version=row.code_version,
-        checkpoint_key=row.checkpoint_key,
-        checkpoint_sha256=row.checkpoint_sha256,
-        checkpoint_bytes=row.checkpoint_bytes,
-    )
+    context_columns = row.context_columns or []
+    return Version.of_row(row, name=name, aliases=aliases, context_columns=context_columns)
