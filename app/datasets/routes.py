@@ -238,7 +238,7 @@ async def create_dataset(
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"
     if dataset.id != dataset_id:
         response.headers["Idempotent-Replayed"] = "true"
-    return DatasetView.of(dataset)
+    return DatasetView.whole(dataset)
 
 
 @router.get(
@@ -272,7 +272,7 @@ def get_dataset(
     if is_head(request):
         registry.dataset_summary(project, dataset_id)
         end_head(request)
-    return answer_large(DatasetView.of(registry.dataset(project, dataset_id)), blobs)
+    return answer_large(DatasetView.whole(registry.dataset(project, dataset_id)), blobs)
 
 
 @router.get(

@@ -72,46 +72,21 @@ class DatasetSummaryView(BaseModel):
     @classmethod
     def of(cls, dataset: DatasetSummary) -> "DatasetSummaryView":
         """Return the form of a dataset that callers see in a listing."""
-        return cls(
-            id=dataset.id,
-            name=dataset.name,
-            rows=dataset.rows,
-            column_count=dataset.width,
-            bytes=dataset.bytes,
-            sha256=dataset.sha256,
-            created_at=dataset.created_at,
-        )
+        return cls.model_validate(vars(dataset) | {"column_count": dataset.width})
 
 
-class DatasetView(BaseModel):
+class DatasetView(DatasetSummaryView):
     """A dataset."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_DATASET_EXAMPLE]})
 
-    id: str
-    name: str | None
-    rows: int
-    column_count: int = Field(description="Number of columns.")
-    bytes: int = Field(description="Size of the stored table.")
-    sha256: str = Field(description="Hash of the stored table; models name it in their lineage.")
-    created_at: datetime
     columns: list[ColumnView]
     warnings: list[WarningView]
 
     @classmethod
-    def of(cls, dataset: Dataset) -> "DatasetView":
-        """What callers see of a dataset."""
-        return cls(
-            id=dataset.id,
-            name=dataset.name,
-            rows=dataset.rows,
-            column_count=len(dataset.columns),
-            bytes=dataset.bytes,
-            sha256=dataset.sha256,
-            created_at=dataset.created_at,
-            columns=[ColumnView(**column) for column in dataset.columns],
-            warnings=[WarningView(**warning) for warning in dataset.warnings],
-        )
+    def whole(cls, dataset: Dataset) -> "DatasetView":
+        """Return the form of a dataset that callers see."""
+        return cls.model_validate(vars(dataset) | {"column_count": len(dataset.columns)})
 
 
 class DatasetPage(BaseModel):
@@ -123,8 +98,7 @@ class DatasetPage(BaseModel):
     @classmethod
     def of(cls, page: Page[DatasetSummary]) -> "DatasetPage":
         """Return the form of a page that callers see."""
-        views = bounded(page, DatasetSummaryView.of)
-        return cls(items=views.items, next_cursor=views.next_cursor)
+        return cls.model_validate(bounded(page, DatasetSummaryView.of), from_attributes=True)
 
 
 class RowsView(BaseModel):

@@ -107,13 +107,7 @@ class JobResultView(BaseModel):
         result = job.result
         if result is None:
             return None
-        return cls(
-            url=f"/v1/jobs/{job.id}/result",
-            media_type=result["media_type"],
-            bytes=result["bytes"],
-            sha256=result["sha256"],
-            rows=result["rows"],
-        )
+        return cls.model_validate({**result, "url": f"/v1/jobs/{job.id}/result"})
 
 
 class JobErrorView(BaseModel):
@@ -159,7 +153,7 @@ class JobSummaryView(BaseModel):
     @classmethod
     def of(cls, job: JobSummary) -> "JobSummaryView":
         """Return the form of a job that callers see in a listing."""
-        return JobSummaryView(**_members(job))
+        return JobSummaryView.model_validate(_members(job))
 
 
 class JobView(JobSummaryView):
@@ -177,7 +171,7 @@ class JobView(JobSummaryView):
             job: as the database has it.
             sent: a worker has been told since.
         """
-        return cls(**_members(job, sent=sent), request=job.request)
+        return cls.model_validate(_members(job, sent=sent))
 
 
 class JobPage(BaseModel):
@@ -189,8 +183,7 @@ class JobPage(BaseModel):
     @classmethod
     def of(cls, page: Page[JobSummary]) -> "JobPage":
         """Return the form of a page that callers see."""
-        views = bounded(page, JobSummaryView.of)
-        return cls(items=views.items, next_cursor=views.next_cursor)
+        return cls.model_validate(bounded(page, JobSummaryView.of), from_attributes=True)
 
 
 class EventView(BaseModel):
@@ -204,7 +197,7 @@ class EventView(BaseModel):
     @classmethod
     def of(cls, event: JobEvent) -> "EventView":
         """What callers see of an event."""
-        return cls(id=event.seq, event=event.event, data=event.data, created_at=event.created_at)
+        return cls.model_validate(vars(event) | {"id": event.seq})
 
 
 class EventPage(BaseModel):
@@ -217,23 +210,13 @@ class EventPage(BaseModel):
 
 def _members(job: JobSummary, *, sent: bool = False) -> dict[str, Any]:
     dispatched = sent or job.dispatched or job.state is not JobState.QUEUED
-    return {
-        "id": job.id,
-        "kind": job.kind,
-        "state": job.state,
-        "attempt": job.attempt,
-        "created_at": job.created_at,
-        "started_at": job.started_at,
-        "finished_at": job.finished_at,
+    return vars(job) | {
         "next_attempt_at": job.not_before,
         "progress": _progress(job),
-        "metrics": job.metrics,
         "model": JobModelView(name=job.model_name, version=job.model_version),
-        "dataset_id": job.dataset_id,
         "result": JobResultView.of(job),
         "dispatch": "sent" if dispatched else "pending",
         "cancel_requested": job.cancel_requested and not job.final,
-        "error": JobErrorView(**job.error) if job.error else None,
     }
 
 

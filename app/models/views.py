@@ -75,12 +75,7 @@ class ModelView(BaseModel):
     @classmethod
     def of(cls, model: Model) -> "ModelView":
         """What callers see of a model."""
-        return cls(
-            name=model.name,
-            latest_version=model.latest_version,
-            aliases=model.aliases,
-            created_at=model.created_at,
-        )
+        return cls.model_validate(model, from_attributes=True)
 
 
 class ModelPage(BaseModel):
@@ -92,8 +87,7 @@ class ModelPage(BaseModel):
     @classmethod
     def of(cls, page: Page[Model]) -> "ModelPage":
         """What callers see of a page."""
-        views = bounded(page, ModelView.of)
-        return cls(items=views.items, next_cursor=views.next_cursor)
+        return cls.model_validate(bounded(page, ModelView.of), from_attributes=True)
 
 
 class LineageView(BaseModel):
@@ -160,26 +154,7 @@ class VersionSummaryView(BaseModel):
     @classmethod
     def of(cls, version: VersionSummary) -> "VersionSummaryView":
         """Return the form of a version that callers see in a listing."""
-        return cls(
-            name=version.name,
-            version=version.version,
-            family=version.family,
-            dim=version.dim,
-            parameters=version.parameters,
-            metrics=version.metrics,
-            lineage=LineageSummaryView(
-                job_id=version.job_id,
-                dataset_id=version.dataset_id,
-                dataset_sha256=version.dataset_sha256,
-                code_version=version.code_version,
-                seed=version.seed,
-            ),
-            checkpoint=CheckpointView(
-                sha256=version.checkpoint_sha256, bytes=version.checkpoint_bytes
-            ),
-            aliases=version.aliases,
-            created_at=version.created_at,
-        )
+        return cls.model_validate(_members(version), from_attributes=True)
 
 
 class VersionView(BaseModel):
@@ -213,32 +188,8 @@ class VersionView(BaseModel):
     @classmethod
     def of(cls, version: Version) -> "VersionView":
         """What callers see of a version."""
-        return cls(
-            name=version.name,
-            version=version.version,
-            family=version.family,
-            dim=version.dim,
-            columns=version.columns,
-            context_columns=version.context_columns,
-            flow=version.flow,
-            preprocessing=version.preprocessing,
-            parameters=version.parameters,
-            metrics=version.metrics,
-            held_out=None if version.held_out is None else HeldOutView.of(version.held_out),
-            lineage=LineageView(
-                job_id=version.job_id,
-                dataset_id=version.dataset_id,
-                dataset_sha256=version.dataset_sha256,
-                target=version.target,
-                code_version=version.code_version,
-                seed=version.seed,
-            ),
-            checkpoint=CheckpointView(
-                sha256=version.checkpoint_sha256, bytes=version.checkpoint_bytes
-            ),
-            aliases=version.aliases,
-            created_at=version.created_at,
-        )
+        held_out = None if version.held_out is None else HeldOutView.of(version.held_out)
+        return cls.model_validate(_members(version) | {"held_out": held_out}, from_attributes=True)
 
 
 class VersionPage(BaseModel):
@@ -250,8 +201,7 @@ class VersionPage(BaseModel):
     @classmethod
     def of(cls, page: Page[VersionSummary]) -> "VersionPage":
         """Return the form of a page that callers see."""
-        views = bounded(page, VersionSummaryView.of)
-        return cls(items=views.items, next_cursor=views.next_cursor)
+        return cls.model_validate(bounded(page, VersionSummaryView.of), from_attributes=True)
 
 
 class AliasRequest(BaseModel):
@@ -277,3 +227,9 @@ class AliasView(BaseModel):
     def of(cls, model_name: str, alias: Alias) -> "AliasView":
         """What callers see of an alias."""
         return cls(name=model_name, alias=alias.name, version=alias.version)
+
+
+def _members(version: Version | VersionSummary) -> dict[str, Any]:
+    """Return the fields of a version, grouped as callers see them."""
+    checkpoint = {"sha256": version.checkpoint_sha256, "bytes": version.checkpoint_bytes}
+    return vars(version) | {"lineage": version, "checkpoint": checkpoint}
