@@ -10,7 +10,7 @@ from app.fairness.turns import in_thread
 from app.http.head import end_head
 from app.models.routes import ModelName, VersionNumber
 from app.plots.numbers import Source
-from app.plots.plots import Numbers, PictureFormat, PlotKind
+from app.plots.plots import Numbers, PlotFormat, PlotKind
 from app.problems.problem import problem_responses
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
@@ -48,7 +48,7 @@ async def plot_version(  # noqa: PLR0913 - FastAPI gives each
     project: ProjectDep,
     state: StateDep,
     kind: Annotated[PlotKind, Path(description="What it shows.", examples=["marginals"])],
-    format: Annotated[PictureFormat, Query(description="Of the file.")] = "png",  # noqa: A002 - the parameter's public name
+    format: Annotated[PlotFormat, Query(description="Of the file.")] = "png",  # noqa: A002 - the parameter's public name
 ) -> Response:
     """A picture: how training went, or what the model learnt, beside the data if they are there.
 

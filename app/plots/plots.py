@@ -1,4 +1,4 @@
-"""Pictures of a version: drawn by a process of its own, with a time limit, and kept."""
+"""Plots of a version, which a child process draws in bounded time, and a cache of them."""
 
 import asyncio
 import io
@@ -11,19 +11,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.fairness.turns import Turns, owner_here
+from app.fairness.turns import QueueFullError, Turns, owner_here
 from app.problems.problem import Problem
 from tables.sandbox.child_environment import child_environment
 
 Numbers = Mapping[str, NDArray[Any]]
-PictureFormat = Literal["png", "svg"]
+PlotFormat = Literal["png", "svg"]
 
 _TIMEOUT_S = 60.0
+_MOST_WAITING = 12  # of a project; enough for all plots of a version in both formats
 _MAX_KEPT_BYTES = 32 * 1024 * 1024
 
 
 class PlotKind(StrEnum):
-    """What a picture shows."""
+    """Kind of plot."""
 
     LEARNING_CURVE = "learning-curve"
     MARGINALS = "marginals"
@@ -34,63 +35,67 @@ class PlotKind(StrEnum):
 
 
 class Plots:
-    """Draws one picture of a project at a time, and two in all, so that matplotlib's seconds and megabytes stay elsewhere.
+    """Queue of plots to draw, and cache of those that were drawn; belongs to one event loop.
 
-    Belongs to one event loop. Pictures are kept, least recently asked first to go: a version never
-    changes, and neither do its pictures.
+    Two are drawn at a time, one of each project. A version never changes, and neither do its plots:
+    the cache drops the least recently used ones once it is full.
     """
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, PlotKind, str], bytes] = OrderedDict()
-        self._turns = Turns(2, each=1)
+        self._turns = Turns(2, each=1, waiting=_MOST_WAITING)
 
-    def known(self, version: str, kind: PlotKind, format: PictureFormat) -> bytes | None:  # noqa: A002 - the word for it
-        """The picture, if it was drawn before.
+    def known(self, version: str, kind: PlotKind, format: PlotFormat) -> bytes | None:  # noqa: A002 - the word for it
+        """Return a plot that was drawn before, if the cache has it.
 
         Args:
-            version: what tells it from all others, its checkpoint's key.
-            kind: what it shows.
-            format: of the file.
+            version: Key of the version's checkpoint.
+            kind: Kind of plot.
+            format: Format of the file.
         """
-        picture = self._kept.get((version, kind, format))
-        if picture is not None:
+        plot = self._kept.get((version, kind, format))
+        if plot is not None:
             self._kept.move_to_end((version, kind, format))
-        return picture
+        return plot
 
     async def draw(
         self,
         version: str,
         kind: PlotKind,
-        format: PictureFormat,  # noqa: A002 - as above
+        format: PlotFormat,  # noqa: A002 - as above
         numbers: Callable[[], Awaitable[Numbers]],
     ) -> bytes:
-        """Draw a picture, and keep it.
+        """Draw a plot, and keep it.
 
         Args:
-            version: as for `known`.
-            kind: as for `known`.
-            format: as for `known`.
-            numbers: computes the numbers that it shows.
+            version: Key of the version's checkpoint.
+            kind: Kind of plot.
+            format: Format of the file.
+            numbers: Function that computes the numbers to draw.
 
         Raises:
-            Problem: `overloaded`, when it takes too long, or others wait for too many pictures;
-                what `numbers` raises.
+            Problem: `overloaded`, at once when too many plots of the project wait, and when drawing
+                takes too long; any problem that `numbers` raises.
         """
         try:
             async with asyncio.timeout(_TIMEOUT_S), self._turns.turn(owner_here()):
                 # Many may have asked for the same one and waited.
-                picture = self.known(version, kind, format)
-                if picture is None:
-                    picture = await _draw(kind, format, await numbers())
+                plot = self.known(version, kind, format)
+                if plot is None:
+                    plot = await _draw(kind, format, await numbers())
+        except QueueFullError as error:
+            raise Problem(
+                "overloaded", "Too many plots of this project wait; try again."
+            ) from error
         except TimeoutError as error:
             raise Problem("overloaded", "Drawing takes too long now; try again later.") from error
-        self._kept[version, kind, format] = picture
+        self._kept[version, kind, format] = plot
         while sum(map(len, self._kept.values())) > _MAX_KEPT_BYTES:
             self._kept.popitem(last=False)
-        return picture
+        return plot
 
 
-async def _draw(kind: PlotKind, format: PictureFormat, numbers: Numbers) -> bytes:  # noqa: A002 - as above
+async def _draw(kind: PlotKind, format: PlotFormat, numbers: Numbers) -> bytes:  # noqa: A002 - as above
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **numbers)
     process = await asyncio.create_subprocess_exec(
@@ -100,11 +105,11 @@ async def _draw(kind: PlotKind, format: PictureFormat, numbers: Numbers) -> byte
         env=child_environment(),
     )
     try:
-        picture, _ = await process.communicate(buffer.getvalue())
+        plot, _ = await process.communicate(buffer.getvalue())
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode != 0:
-        raise RuntimeError("a picture could not be drawn")
-    return picture
+        raise RuntimeError("a plot could not be drawn")
+    return plot

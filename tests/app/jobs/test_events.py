@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from app.auth.callers import ANYBODY
 from app.auth.key_checks import Lease
 from app.auth.open_requests import OpenBound
+from app.jobs import events
 from app.jobs.events import EventStream
 from app.server import event_hub
 from app.server.event_hub import EventFeed, EventHub
@@ -323,7 +324,7 @@ def test_a_stream_ends_within_a_second_when_the_server_stops_or_the_caller_leave
 
 
 def test_a_quiet_stream_is_kept_alive_by_comments(follow, monkeypatch):
-    monkeypatch.setattr(event_hub, "_KEEP_ALIVE_S", 0.6)
+    monkeypatch.setattr(events, "_KEEP_ALIVE_S", 0.6)
 
     async def main() -> bytes:
         caller, stopping = Caller(), asyncio.Event()

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from app.plots import plots
 from app.plots.drawing import draw
 from app.plots.numbers import Source
-from app.plots.plots import PlotKind
+from app.plots.plots import Numbers, PlotKind
 from app.problems.problem import Problem
 from app.problems.types import PROBLEM_TYPES
 from flows import (
@@ -102,6 +102,37 @@ def test_every_kind_is_drawn(kind):
     file = io.BytesIO()
     draw(kind, numbers_of(kind)).savefig(file, format="png", dpi=20)
     assert file.getvalue().startswith(PNG)
+
+
+def test_a_project_that_asks_for_too_many_plots_is_told_at_once(monkeypatch):
+    begun, release = [], asyncio.Event()
+
+    async def held(kind, *_):
+        begun.append(kind)
+        await release.wait()
+        return PNG
+
+    async def nothing() -> Numbers:
+        return {}
+
+    async def main() -> None:
+        kept = plots.Plots()
+        tasks = [
+            asyncio.create_task(kept.draw(str(number), PlotKind.DENSITY, "png", nothing))
+            for number in range(21)
+        ]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        assert len(begun) == 1
+        assert len(done) == 20 - plots._MOST_WAITING
+        for task in done:
+            assert isinstance(error := task.exception(), Problem)
+            assert error.type.slug == "overloaded"
+        release.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert len(begun) == 1 + plots._MOST_WAITING
+
+    monkeypatch.setattr(plots, "_draw", held)
+    asyncio.run(main())
 
 
 @pytest.mark.usefixtures("people")
