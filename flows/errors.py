@@ -1,20 +1,30 @@
 """Errors that `flows` raises."""
 
+from typing import Literal
+
 
 class FlowError(Exception):
     """Base of every error of this package."""
+
+
+SpecCode = Literal[
+    "dimension-unsupported",
+    "encoder-without-context",
+    "family-unknown",
+    "flow-unsuitable",
+    "spec-invalid",
+]
 
 
 class SpecError(FlowError):
     """Specification that no flow can be built from.
 
     Attributes:
-        code: Kind of fault, for programs: `dimension-unsupported`, `flow-unsuitable`,
-            `encoder-without-context`, `family-unknown` or `spec-invalid`.
+        code: Kind of fault, for programs.
         reason: Explanation for people.
     """
 
-    def __init__(self, code: str, reason: str) -> None:
+    def __init__(self, code: SpecCode, reason: str) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason

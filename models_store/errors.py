@@ -1,19 +1,29 @@
-"""What can go wrong with rows and bytes; each error carries data and words its own message."""
+"""Errors of rows and bytes; each carries data and the slug of its problem, and words its message."""
+
+from tables.slugs import Slug
 
 
 class StoreError(Exception):
-    """Base of every error of this package."""
+    """Base of every error of this package.
+
+    Attributes:
+        slug: Problem that a caller is told of.
+    """
+
+    slug: Slug = "internal"
 
 
 class NotFoundError(StoreError):
-    """The project holds no such thing; another project's things are not found either."""
+    """Object that the project does not have; those of other projects are not found either."""
+
+    slug: Slug = "not-found"
 
     def __init__(self, kind: str, identity: str) -> None:
-        """Say what was looked for.
+        """Name the object.
 
         Args:
-            kind: what it is, such as ``dataset``, ``job``, ``model``, ``version`` or ``alias``.
-            identity: the id or name that was asked for.
+            kind: Kind of object, such as ``dataset``, ``job``, ``model``, ``version`` or ``alias``.
+            identity: Id or name in the request.
         """
         self.kind = kind
         self.identity = identity
@@ -21,11 +31,15 @@ class NotFoundError(StoreError):
 
 
 class ConflictError(StoreError):
-    """The thing exists, but its present state forbids the request."""
+    """Present state of an object that forbids the request."""
+
+    slug: Slug = "conflict"
 
 
 class DatasetInUseError(ConflictError):
-    """A dataset cannot go while a job that is not final needs it."""
+    """Deletion of a dataset that a job needs which has not ended."""
+
+    slug: Slug = "dataset-in-use"
 
     def __init__(self, dataset_id: str, *, job_id: str) -> None:
         self.dataset_id = dataset_id
@@ -34,7 +48,9 @@ class DatasetInUseError(ConflictError):
 
 
 class JobFinalError(ConflictError):
-    """A job that has ended in another way cannot be cancelled."""
+    """Cancellation of a job that has succeeded or failed."""
+
+    slug: Slug = "job-final"
 
     def __init__(self, job_id: str, *, state: str) -> None:
         self.job_id = job_id
@@ -43,7 +59,9 @@ class JobFinalError(ConflictError):
 
 
 class JobNotResumableError(ConflictError):
-    """Only a cancelled or failed job can be resumed."""
+    """Resumption of a job that is neither cancelled nor failed."""
+
+    slug: Slug = "job-not-resumable"
 
     def __init__(self, job_id: str, *, state: str) -> None:
         self.job_id = job_id
@@ -52,7 +70,9 @@ class JobNotResumableError(ConflictError):
 
 
 class ResultDeletedError(StoreError):
-    """The file that a job made was deleted."""
+    """Result of a job that was deleted."""
+
+    slug: Slug = "result-deleted"
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
@@ -60,7 +80,9 @@ class ResultDeletedError(StoreError):
 
 
 class ResultNotReadyError(ConflictError):
-    """The job has not made its file."""
+    """Result of a job that has not succeeded yet."""
+
+    slug: Slug = "result-not-ready"
 
     def __init__(self, job_id: str, *, state: str) -> None:
         self.job_id = job_id
@@ -69,7 +91,9 @@ class ResultNotReadyError(ConflictError):
 
 
 class PreconditionError(StoreError):
-    """The alias is not in the state that the caller made a condition."""
+    """State of an alias that does not meet the caller's condition."""
+
+    slug: Slug = "precondition"
 
     def __init__(self, alias: str, *, found: int | None) -> None:
         self.alias = alias
@@ -79,7 +103,9 @@ class PreconditionError(StoreError):
 
 
 class IdempotencyReusedError(StoreError):
-    """An idempotency key came again with another request."""
+    """Idempotency key that was used with another request."""
+
+    slug: Slug = "idempotency-key-reused"
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -87,18 +113,18 @@ class IdempotencyReusedError(StoreError):
 
 
 class RequestError(StoreError):
-    """A request is well formed, but cannot work on the data it names."""
+    """Well-formed request that cannot work on the data it names."""
 
     def __init__(
-        self, slug: str, detail: str, *, pointer: str, position: int | None = None
+        self, slug: Slug, detail: str, *, pointer: str, position: int | None = None
     ) -> None:
-        """Name the problem and where it is.
+        """Name the problem and its place.
 
         Args:
-            slug: the problem's stable name, such as ``unknown-column``.
-            detail: one sentence for the caller.
+            slug: Slug of the problem, such as ``unknown-column``.
+            detail: Sentence for the caller.
             pointer: JSON pointer of the field in the request.
-            position: of the character of that field, counted from 1, if it is one.
+            position: Place of a wrong character in that field, counted from 1.
         """
         self.slug = slug
         self.detail = detail
@@ -108,14 +134,14 @@ class RequestError(StoreError):
 
 
 class LimitError(StoreError):
-    """A configured limit would be passed."""
+    """Request that would pass a configured limit."""
 
-    def __init__(self, slug: str, detail: str) -> None:
+    def __init__(self, slug: Slug, detail: str) -> None:
         """Name the limit.
 
         Args:
-            slug: the problem's stable name, such as ``limit-queued-jobs``.
-            detail: one sentence for the caller.
+            slug: Slug of the problem, such as ``limit-queued-jobs``.
+            detail: Sentence for the caller.
         """
         self.slug = slug
         self.detail = detail
@@ -123,14 +149,16 @@ class LimitError(StoreError):
 
 
 class CursorError(StoreError):
-    """A page cursor that this service did not make."""
+    """Page cursor that this service did not make."""
+
+    slug: Slug = "cursor"
 
     def __init__(self) -> None:
         super().__init__("The cursor is not one that this listing gave.")
 
 
 class FencedError(StoreError):
-    """The job is no longer this attempt's: nothing was written, and the worker must stop."""
+    """Write by an attempt that no longer holds its job: nothing was written, the worker must stop."""
 
     def __init__(self, job_id: str, *, attempt: int) -> None:
         self.job_id = job_id
@@ -139,22 +167,26 @@ class FencedError(StoreError):
 
 
 class CancelledInsteadError(FencedError):
-    """A cancel request came before the result: the job is cancelled now and has no version."""
+    """Result that came after a cancel request: the job is cancelled and has no version."""
 
 
 class DatabaseError(StoreError):
-    """The database cannot serve the request."""
+    """Failure of the database."""
+
+    slug: Slug = "db-unavailable"
 
 
 class DatabaseBusyError(DatabaseError):
-    """Others held the database for too long; the same request may succeed in a moment."""
+    """Database that was busy for too long; the same request may succeed in a moment."""
+
+    slug: Slug = "db-busy"
 
     def __init__(self) -> None:
         super().__init__("The database is busy.")
 
 
 class DatabaseUnavailableError(DatabaseError):
-    """The database cannot be reached, read or written."""
+    """Database that cannot be reached, read or written."""
 
     def __init__(self, detail: str = "The database cannot be reached.") -> None:
         self.detail = detail
@@ -162,7 +194,7 @@ class DatabaseUnavailableError(DatabaseError):
 
 
 class SchemaMismatchError(DatabaseError):
-    """The database was made by another version of the code."""
+    """Database that was made by another version of the code."""
 
     def __init__(self, *, found: str | None, expected: str) -> None:
         self.found = found
@@ -172,14 +204,18 @@ class SchemaMismatchError(DatabaseError):
 
 
 class StorageFullError(StoreError):
-    """No space is left for files or rows."""
+    """Disk without space for files or rows."""
+
+    slug: Slug = "storage-full"
 
     def __init__(self) -> None:
         super().__init__("The storage is full.")
 
 
 class BlobError(StoreError):
-    """A stored file cannot be used."""
+    """Stored file that cannot be used."""
+
+    slug: Slug = "storage-unavailable"
 
     def __init__(self, key: str, detail: str) -> None:
         self.key = key
@@ -187,15 +223,19 @@ class BlobError(StoreError):
 
 
 class ModelFileError(StoreError):
-    """A file that a caller brought is not a model, or not one that can be used."""
+    """File of a caller that is not a model, or not one that can be used."""
+
+    slug: Slug = "checkpoint-invalid"
 
 
 class BlobDiskError(BlobError):
-    """The disk failed; nothing is known of the file itself."""
+    """Failure of the disk; nothing is known of the file itself."""
 
 
 class WrongStoreError(StoreError):
-    """The blob store is not the one that belongs to the database."""
+    """Blob store that does not belong to the database."""
+
+    slug: Slug = "storage-unavailable"
 
     def __init__(self, detail: str) -> None:
         self.detail = detail
@@ -203,21 +243,27 @@ class WrongStoreError(StoreError):
 
 
 class BlobMissingError(BlobError):
-    """A stored file is gone."""
+    """Stored file that is missing."""
+
+    slug: Slug = "artifact-missing"
 
     def __init__(self, key: str) -> None:
         super().__init__(key, "is missing")
 
 
 class CheckpointMismatchError(BlobError):
-    """A stored file that is whole, but not of the thing that was asked for."""
+    """Stored file that is whole, but belongs to another object."""
+
+    slug: Slug = "artifact-mismatch"
 
     def __init__(self, key: str) -> None:
         super().__init__(key, "belongs to something else")
 
 
 class BlobCorruptError(BlobError):
-    """A stored file does not hold what was stored."""
+    """Stored file that does not match its hash."""
+
+    slug: Slug = "artifact-corrupt"
 
     def __init__(self, key: str) -> None:
         super().__init__(key, "does not match its hash")

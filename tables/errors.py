@@ -1,81 +1,48 @@
-"""Errors of this package: what is wrong with a file, or with a text that should be JSON."""
+"""Errors of files of rows, and of texts that should be JSON; each carries the slug of its problem."""
 
-from typing import Literal
-
-TableSlug = Literal[
-    "column-name",
-    "dataset-constant-column",
-    "dataset-dtype",
-    "dataset-duplicate-columns",
-    "dataset-empty",
-    "dataset-encoding",
-    "dataset-nonfinite",
-    "dataset-parse",
-    "dataset-pickle-forbidden",
-    "dataset-range",
-    "dataset-shape",
-    "dataset-too-large",
-    "dataset-too-small",
-    "dataset-truncated",
-    "json-depth",
-    "json-duplicate-key",
-    "json-encoding",
-    "json-nonfinite",
-    "json-number",
-    "json-syntax",
-    "limit-columns",
-    "limit-metadata",
-    "limit-rows",
-    "media-type",
-]
-
-JsonSlug = Literal[
-    "body-empty",
-    "json-depth",
-    "json-duplicate-key",
-    "json-encoding",
-    "json-nonfinite",
-    "json-number",
-    "json-syntax",
-    "validation",
-    "value-nonfinite",
-]
+from tables.slugs import Slug
 
 
 class TablesError(Exception):
-    """Base of every error of this package."""
-
-
-class TableError(TablesError):
-    """A file is not a table that can be stored.
+    """Base of every error of this package.
 
     Attributes:
-        slug: the kind of fault.
-        detail: what is wrong and, where it helps, what to do; never a value of the file.
-        column: the name of the first column concerned, or ``column 3`` where the name itself is
-            at fault.
-        row: the first row concerned. Rows of data count from 1; a header or blank line is no row.
+        slug: Problem that a caller is told of.
+        detail: Fault and, where it helps, what to do; never a value of the file.
     """
 
-    def __init__(
-        self, slug: TableSlug, detail: str, *, column: str | None = None, row: int | None = None
-    ) -> None:
+    def __init__(self, slug: Slug, detail: str) -> None:
         self.slug = slug
         self.detail = detail
-        self.column = column
-        self.row = row
         super().__init__(detail)
 
 
+class TableError(TablesError):
+    """File that is not a table which can be stored.
+
+    Attributes:
+        column: Name of the first column concerned, or ``column 3`` where the name itself is at
+            fault.
+        row: First row concerned. Rows of data count from 1; a header or blank line is no row.
+    """
+
+    def __init__(
+        self, slug: Slug, detail: str, *, column: str | None = None, row: int | None = None
+    ) -> None:
+        super().__init__(slug, detail)
+        self.column = column
+        self.row = row
+
+
 class SandboxLimitError(TableError):
-    """Reading a file took more time or memory than its process may take."""
+    """File whose reading took more time or memory than its process may take."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("dataset-too-large", detail)
 
 
 class SandboxCrashError(TableError):
-    """Reading a file ended its process."""
+    """File whose reading crashed its process."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -85,14 +52,4 @@ class SandboxCrashError(TableError):
 
 
 class JsonError(TablesError):
-    """A text is not JSON, or is JSON that nothing here can take.
-
-    Attributes:
-        slug: the kind of fault.
-        detail: what is wrong, and in which line and column where that is known.
-    """
-
-    def __init__(self, slug: JsonSlug, detail: str) -> None:
-        self.slug = slug
-        self.detail = detail
-        super().__init__(detail)
+    """Text that is not JSON, or is JSON that no reader accepts."""

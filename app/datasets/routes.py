@@ -37,13 +37,14 @@ from tables.formats import (
     TableSummary,
 )
 from tables.ingest.parse import parse_table_isolated
+from tables.slugs import Slug
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=FairRoute)
 
 _COLUMNS = ["height", "weight"]
 _EXAMPLE_ROWS = [[171.5, 68.2], [180.1, 80.9], [165.0, 55.3], [177.7, 71.0]]
 _ROWS_EXAMPLE = {"columns": _COLUMNS, "rows": _EXAMPLE_ROWS[:2], "offset": 0, "total": 4}
-_DATASET_PROBLEMS = (
+_DATASET_PROBLEMS: tuple[Slug, ...] = (
     "dataset-empty",
     "dataset-too-small",
     "dataset-too-large",

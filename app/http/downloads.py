@@ -14,8 +14,9 @@ from app.problems.problem import Problem
 from models_store.errors import BlobCorruptError
 from models_store.files.blobs import BlobStore
 from models_store.jobs.jobs import JobResult
+from tables.slugs import Slug
 
-_REFUSALS = {400: "bad-request", 416: "range"}
+_REFUSALS: dict[int, Slug] = {400: "bad-request", 416: "range"}
 
 
 class Download(FileResponse):

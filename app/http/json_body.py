@@ -15,6 +15,7 @@ from app.http.body_memory import body_memory_of
 from app.problems.problem import FieldError, Problem
 from app.settings import ApiSettings
 from tables.errors import JsonError
+from tables.slugs import Slug
 from tables.strict_json import parse_strict
 
 JSON_MEDIA_TYPE = "application/json"
@@ -173,19 +174,18 @@ def _check_declared(request: Request, limit: int) -> None:
 
 
 def _too_large(request: Request, limit: int) -> Problem:
-    slug = "limit-decoded-bytes" if hasattr(request.state, "packed_body") else "limit-body"
+    slug: Slug = "limit-decoded-bytes" if hasattr(request.state, "packed_body") else "limit-body"
     return Problem(slug, f"The body of this route is limited to {limit} bytes.")
 
 
 def _validation_problem(error: ValidationError, document: object) -> Problem:
     found = error.errors(include_url=False, include_input=False)
     kinds = {item["type"] for item in found}
+    slug: Slug = "validation"
     if kinds & _UNKNOWN_FIELD:
         slug = "unknown-field"
     elif kinds == {"finite_number"}:
         slug = "value-nonfinite"
-    else:
-        slug = "validation"
     errors = [
         FieldError(_detail(dict(item)), pointer=_pointer(item["loc"], document, item["type"]))
         for item in found

@@ -24,6 +24,7 @@ from app.state import state_of
 from models_store.jobs.jobs import Idempotency, Job, JobKind, NewJob, Submitted
 from models_store.registry import Dataset, Version
 from models_store.requests.flow_limits import TrainingLimits
+from tables.slugs import Slug
 
 
 def _limits(settings: SettingsDep) -> TrainingLimits:
@@ -175,7 +176,7 @@ def hint(queue: JobQueue, job: Job) -> bool:
     return queue.hint(job.id, request_id=job.request_id, traceparent=job.traceparent)
 
 
-FIT_REFUSALS = (
+FIT_REFUSALS: tuple[Slug, ...] = (
     "unknown-column",
     "duplicate-column",
     "dimension-unsupported",
@@ -187,7 +188,7 @@ FIT_REFUSALS = (
 """Problems of the jobs that fit a flow."""
 
 
-def start_responses(*refusals: str) -> dict[int | str, dict[str, Any]]:
+def start_responses(*refusals: Slug) -> dict[int | str, dict[str, Any]]:
     """The `responses=` of a route that starts a job."""
     return {
         202: {

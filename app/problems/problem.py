@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem+json, and the only table from domain error to problem."""
+"""Errors as RFC 9457 problem+json."""
 
 import json
 import logging
@@ -13,33 +13,10 @@ from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from app.problems.problem_type import ProblemType
-from app.problems.types import PROBLEM_TYPES
-from models_store.errors import (
-    BlobCorruptError,
-    BlobError,
-    BlobMissingError,
-    CheckpointMismatchError,
-    ConflictError,
-    CursorError,
-    DatabaseBusyError,
-    DatabaseError,
-    DatasetInUseError,
-    IdempotencyReusedError,
-    JobFinalError,
-    JobNotResumableError,
-    LimitError,
-    ModelFileError,
-    NotFoundError,
-    PreconditionError,
-    RequestError,
-    ResultDeletedError,
-    ResultNotReadyError,
-    StorageFullError,
-    StoreError,
-    WrongStoreError,
-)
+from app.problems.types import PROBLEM_TYPES, ProblemType
+from models_store.errors import BlobError, RequestError, StoreError
 from tables.errors import TableError, TablesError
+from tables.slugs import Slug
 
 log = logging.getLogger(__name__)
 
@@ -49,33 +26,7 @@ _MAX_ERRORS = 20
 _MAX_TEXT = 300
 _MAX_POINTER = 200
 
-# The nearest base class decides. Errors that carry a slug of their own are None.
-_DOMAIN_ERRORS: dict[type[StoreError | TablesError], str | None] = {
-    NotFoundError: "not-found",
-    DatasetInUseError: "dataset-in-use",
-    JobFinalError: "job-final",
-    JobNotResumableError: "job-not-resumable",
-    ResultNotReadyError: "result-not-ready",
-    ResultDeletedError: "result-deleted",
-    ConflictError: "conflict",
-    PreconditionError: "precondition",
-    IdempotencyReusedError: "idempotency-key-reused",
-    CursorError: "cursor",
-    LimitError: None,
-    RequestError: None,
-    TableError: None,
-    DatabaseBusyError: "db-busy",
-    DatabaseError: "db-unavailable",
-    StorageFullError: "storage-full",
-    BlobMissingError: "artifact-missing",
-    BlobCorruptError: "artifact-corrupt",
-    CheckpointMismatchError: "artifact-mismatch",
-    BlobError: "storage-unavailable",
-    WrongStoreError: "storage-unavailable",
-    ModelFileError: "checkpoint-invalid",
-}
-
-_HTTP_STATUSES = {
+_HTTP_STATUSES: dict[int, Slug] = {
     400: "bad-request",
     404: "not-found",
     405: "method-not-allowed",
@@ -89,12 +40,12 @@ _HTTP_STATUSES = {
 
 @dataclass(frozen=True)
 class FieldError:
-    """Where in the request something is wrong, and what.
+    """Wrong field of a request.
 
-    Args:
-        detail: what it must be; never what it was.
+    Attributes:
+        detail: What the field must be; never what it was.
         pointer: JSON pointer into the body.
-        parameter: instead of a pointer, the name of a path, query or header parameter.
+        parameter: Name of a path, query or header parameter, instead of a pointer.
     """
 
     detail: str
@@ -102,7 +53,7 @@ class FieldError:
     parameter: str | None = None
 
     def as_dict(self) -> dict[str, str]:
-        """The member of a problem's `errors`."""
+        """Return the member of a problem's `errors`."""
         where = (
             {"pointer": _cut(self.pointer or "", _MAX_POINTER)}
             if self.parameter is None
@@ -112,11 +63,11 @@ class FieldError:
 
 
 class Problem(Exception):  # noqa: N818  the term of RFC 9457
-    """An answer other than the one that was asked for; raise it anywhere below the middleware."""
+    """Response that reports an error; raise it anywhere below the middleware."""
 
     def __init__(
         self,
-        slug: str,
+        slug: Slug,
         detail: str = "",
         *,
         status: int | None = None,
@@ -127,12 +78,12 @@ class Problem(Exception):  # noqa: N818  the term of RFC 9457
         """Describe the problem.
 
         Args:
-            slug: a key of `PROBLEM_TYPES`.
-            detail: one sentence on this occurrence, without any of the caller's input.
-            status: where it differs from the type's usual one.
-            errors: the fields that are wrong.
-            headers: further response headers.
-            members: further members of the problem, such as a limit; they must be JSON.
+            slug: Slug of the problem type.
+            detail: Sentence on this occurrence, without any of the caller's input.
+            status: HTTP status where it differs from the type's usual one.
+            errors: Wrong fields of the request.
+            headers: Further response headers.
+            members: Further members of the problem, such as a limit; they must be JSON.
         """
         self.type = PROBLEM_TYPES[slug]
         self.detail = detail or self.type.explanation
@@ -144,9 +95,8 @@ class Problem(Exception):  # noqa: N818  the term of RFC 9457
 
 
 def problem_of(error: StoreError | TablesError) -> Problem:
-    """The problem that tells a caller about a domain error."""
-    base = next((known for known in type(error).__mro__ if known in _DOMAIN_ERRORS), None)
-    if base is None:
+    """Return the problem that tells a caller of a domain error."""
+    if error.slug == "internal":
         log.error("an error without a problem type", exc_info=error)
         return Problem("internal", "The service met an error that it has no name for.")
     errors: tuple[FieldError, ...] = ()
@@ -156,13 +106,12 @@ def problem_of(error: StoreError | TablesError) -> Problem:
         members = {} if error.position is None else {"position": error.position}
     if isinstance(error, TableError):
         members = {"column": error.column, "row": error.row}
-    slug = _DOMAIN_ERRORS[base] or str(getattr(error, "slug", "internal"))
     detail = "" if isinstance(error, BlobError) else _cut(str(error), _MAX_TEXT)
-    return Problem(slug, detail, errors=errors, members=members)
+    return Problem(error.slug, detail, errors=errors, members=members)
 
 
 def problem_response(problem: Problem, *, request_id: str) -> Response:
-    """The HTTP answer for a problem: at most 8 kB, and nothing of the request in it."""
+    """Return the HTTP response for a problem: at most 8 kB, and nothing of the request in it."""
     content: dict[str, Any] = {
         "type": problem.type.uri,
         "title": problem.type.title,
@@ -180,7 +129,7 @@ def problem_response(problem: Problem, *, request_id: str) -> Response:
 
 
 def install_problem_handlers(app: FastAPI) -> None:
-    """Make `app` answer every expected error as a problem."""
+    """Make `app` respond to every expected error with a problem."""
     app.exception_handler(Problem)(_on_problem)
     app.exception_handler(StoreError)(_on_domain_error)
     app.exception_handler(TablesError)(_on_domain_error)
@@ -188,8 +137,8 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.exception_handler(RequestValidationError)(_on_validation_error)
 
 
-def problem_responses(*slugs: str) -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of a route that may answer with these problems."""
+def problem_responses(*slugs: Slug) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses=` of a route that may respond with these problems."""
     by_status: dict[int, list[ProblemType]] = {}
     for slug in slugs:
         problem = PROBLEM_TYPES[slug]
@@ -198,7 +147,7 @@ def problem_responses(*slugs: str) -> dict[int | str, dict[str, Any]]:
 
 
 def response_object(types: Sequence[ProblemType]) -> dict[str, Any]:
-    """The OpenAPI response object of problems that share a status."""
+    """Return the OpenAPI response object of problems that share a status."""
     return {
         "description": "; ".join(f"{problem.title} (`{problem.slug}`)" for problem in types),
         "content": {
@@ -211,7 +160,7 @@ def response_object(types: Sequence[ProblemType]) -> dict[str, Any]:
 
 
 def request_id_of(request: Request) -> str:
-    """The request's id, which the middleware chose."""
+    """Return the request's id, which the middleware chose."""
     return str(getattr(request.state, "request_id", "unknown"))
 
 
@@ -277,7 +226,7 @@ def _parameter_detail(item: Mapping[str, Any]) -> str:
 
 
 def _bounded_json(content: dict[str, Any], problem: Problem) -> bytes:
-    """`content` with as much of the problem's members and errors as the size allows."""
+    """Return `content` with as many of the problem's members and errors as the size allows."""
     body = _json(content)
     if problem.members and len(whole := _json({**problem.members, **content})) <= _MAX_BYTES:
         content, body = {**problem.members, **content}, whole

@@ -23,10 +23,11 @@ from tables.readers.arrow import StreamCheck, check_stream
 from tables.readers.json import COLUMNS, ROWS, JsonRows, number_rows, split_document
 from tables.readers.npy import NpyHeader, parse_header
 from tables.sandbox.copy import open_table_isolated
+from tables.slugs import Slug
 from tables.source import Columns, TableSource
 
 # What is wrong with a table is said in the words of a batch. Other slugs are the same for both.
-_SLUGS = {
+_SLUGS: dict[Slug, Slug] = {
     "column-name": "columns-mismatch",
     "dataset-duplicate-columns": "columns-mismatch",
     "dataset-dtype": "batch-value",

@@ -5,6 +5,7 @@ from typing import Any
 
 from app.problems.problem import problem_responses
 from app.rows.docs import rows_answer_content, rows_content
+from tables.slugs import Slug
 
 _NUMBER_OR_NULL = {"type": ["number", "null"]}
 _VALUES = {"type": "array", "items": _NUMBER_OR_NULL}
@@ -36,7 +37,7 @@ _ROW_ERRORS = {
 }
 _X_MODEL = {"X-Model": {"description": _MODEL["description"], "schema": {"type": "string"}}}
 _X_SEED = {"X-Seed": {"description": "What the rows follow from.", "schema": {"type": "integer"}}}
-_FAILURES = (
+_FAILURES: tuple[Slug, ...] = (
     "not-found",
     "not-acceptable",
     "overloaded",
@@ -46,7 +47,7 @@ _FAILURES = (
     "artifact-corrupt",
     "artifact-mismatch",
 )
-_ROW_FAILURES = (
+_ROW_FAILURES: tuple[Slug, ...] = (
     *_FAILURES,
     "batch-empty",
     "batch-shape",

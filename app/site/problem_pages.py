@@ -7,8 +7,7 @@ from fastapi import APIRouter, Path
 from starlette.responses import HTMLResponse
 
 from app.problems.problem import Problem, problem_responses
-from app.problems.problem_type import ProblemType
-from app.problems.types import PROBLEM_TYPES
+from app.problems.types import PROBLEM_TYPES, ProblemType
 from app.site.html import page
 
 router = APIRouter(prefix="/problems", tags=["problems"])
@@ -61,11 +60,10 @@ async def get_problem(
 
 
 def _problem_page(kind: ProblemType) -> HTMLResponse:
-    retry = "" if kind.retry_after_s is None else " The <code>Retry-After</code> header says when."
     return page(
         f"{kind.title} - densityd",
         f"<h1>{escape(kind.title)}</h1><p><code>{kind.uri}</code>, usually with status"
-        f" {kind.status}.</p><p>{_prose(kind.explanation)}{retry}</p>"
+        f" {kind.status}.</p><p>{_prose(kind.explanation)}</p>"
         '<p><a href="/problems">All problem types</a></p>',
     )
 

@@ -26,7 +26,7 @@ from models_store.requests.accept_training import (
     check_memory,
     chosen_norm,
 )
-from models_store.requests.flow_limits import Described, TrainingLimits, check_flow
+from models_store.requests.flow_limits import Described, TrainingLimits, check_flow, spec_refusal
 from models_store.requests.preprocessing import is_binary
 from models_store.requests.variational import (
     AcceptedVariational,
@@ -157,7 +157,7 @@ def _for_targets(flow: FlowSpec) -> FlowSpec:
     try:
         return for_targets(flow)
     except SpecError as error:
-        raise RequestError(error.code, str(error), pointer="/flow") from error
+        raise spec_refusal(error, pointer="/flow") from error
 
 
 def _choose_flow(target: Target, dim: int) -> FlowSpec:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from flows import Cost, EncoderSpec, FlowSpec, SpecError, check_dim, flow_cost
 from models_store.errors import RequestError
+from tables.slugs import Slug
 
 # Rows that a score or a sample computes at once at the least: a block of noise.
 _LEAST_ROWS = 64
@@ -56,7 +57,7 @@ class Described:
         """Cost of the flow."""
         return flow_cost(self.flow, self.dim, self.context_dim)
 
-    def refuse(self, slug: str, text: str, measure: Measure) -> RequestError:
+    def refuse(self, slug: Slug, text: str, measure: Measure) -> RequestError:
         """Return the error that names the field of the flow which counts most.
 
         Args:
@@ -96,7 +97,7 @@ def check_flow(described: Described, *, limits: TrainingLimits) -> Cost:
     try:
         check_dim(described.flow, described.dim, described.context_dim)
     except SpecError as error:
-        raise RequestError(error.code, str(error), pointer=described.pointer or "") from error
+        raise spec_refusal(error, pointer=described.pointer or "") from error
     cost = described.cost
     for most, measure, what in (
         (limits.max_layers, _layers, "hidden layers"),
@@ -107,6 +108,20 @@ def check_flow(described: Described, *, limits: TrainingLimits) -> Cost:
             raise described.refuse("limit-parameters", text, measure)
     check_model(described, max_bytes=limits.max_model_bytes)
     return cost
+
+
+def spec_refusal(error: SpecError, *, pointer: str) -> RequestError:
+    """Return the refusal of a flow that cannot be.
+
+    Args:
+        error: Error that names the reason.
+        pointer: JSON pointer of the flow in the request.
+    """
+    match error.code:
+        case "family-unknown" | "spec-invalid":
+            return RequestError("validation", str(error), pointer=pointer)
+        case code:
+            return RequestError(code, str(error), pointer=pointer)
 
 
 def check_model(described: Described, *, max_bytes: int) -> None:

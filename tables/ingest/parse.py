@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tables.errors import TableError, TableSlug
+from tables.errors import TableError
 from tables.formats import (
     MEDIA_TYPES,
     ColumnSummary,
@@ -45,7 +45,6 @@ __all__ = [
     "ParseOptions",
     "TableError",
     "TableFormat",
-    "TableSlug",
     "TableSummary",
     "TableWarning",
     "WarningCode",

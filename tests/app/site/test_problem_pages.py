@@ -1,10 +1,13 @@
 import json
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
 from app.main import create_app
+from app.problems import types
 from app.problems.problem import FieldError, Problem, problem_of, problem_response
 from app.problems.types import PROBLEM_TYPES
 from app.settings import ApiSettings
@@ -34,6 +37,11 @@ def test_every_store_error_has_a_problem_type(kind):
     error.slug, error.detail, error.pointer = "limit-memory", "text", "/flow"
     error.position = None
     assert problem_of(error).type.slug != "internal"
+
+
+def test_every_problem_type_has_its_texts_and_every_text_is_of_a_problem_type():
+    texts = Path(types.__file__).with_name("types.toml").read_text(encoding="utf-8")
+    assert set(tomllib.loads(texts)) == set(PROBLEM_TYPES)
 
 
 def test_an_error_without_a_type_is_an_internal_error_and_is_logged(caplog):
