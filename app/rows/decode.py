@@ -40,7 +40,7 @@ _SLUGS: dict[Slug, Slug] = {
     "dataset-too-large": "limit-decoded-bytes",
     "dataset-truncated": "array-parse",
 }
-_NPY_SLUGS = _SLUGS | {"dataset-dtype": "array-dtype"}
+_NPY_SLUGS: dict[Slug, Slug] = _SLUGS | {"dataset-dtype": "array-dtype"}
 _TAKEN_BYTES = 1024 * 1024
 _MEMORY_BYTES = 2 * 1024 * 1024
 """Largest Arrow body that is read in memory."""
@@ -371,7 +371,7 @@ def _check_keys(rows: list[Any], shape: RowsShape) -> None:
 
 @contextmanager
 def _as_problem(
-    slugs: Mapping[str, str] = _SLUGS, *, root: Sequence[str] = (), places: Sequence[str] = ()
+    slugs: Mapping[Slug, Slug] = _SLUGS, *, root: Sequence[str] = (), places: Sequence[str] = ()
 ) -> Iterator[None]:
     """Say what is wrong with a table in the words of a batch.
 

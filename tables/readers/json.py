@@ -14,8 +14,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from tables.errors import JsonError, TableError, TableSlug
+from tables.errors import JsonError, TableError
 from tables.formats import ParseOptions
+from tables.slugs import Slug
 from tables.source import (
     Columns,
     TableSource,
@@ -46,14 +47,9 @@ _NUMBERS: Final = frozenset({int, float})
 _NUMBERS_AND_NULL: Final = _NUMBERS | {type(None)}
 _JSON_TYPES = {str: "a string", bool: "a boolean", list: "a list", dict: "an object"}
 _FORM = 'The document must be {"rows": [...], "columns": [...]} or a list of rows.'
-_SLUGS: dict[str, TableSlug] = {
+# A table's words for what is wrong with JSON; other slugs are the same for both.
+_SLUGS: dict[Slug, Slug] = {
     "body-empty": "dataset-empty",
-    "json-depth": "json-depth",
-    "json-duplicate-key": "json-duplicate-key",
-    "json-encoding": "json-encoding",
-    "json-nonfinite": "json-nonfinite",
-    "json-number": "json-number",
-    "json-syntax": "json-syntax",
     "validation": "column-name",
     "value-nonfinite": "dataset-nonfinite",
 }
@@ -362,7 +358,7 @@ def _numbered(lines: list[bytes], number: int) -> _Block:
 
 def _table_error(error: JsonError, where: str = "", *, row: int | None = None) -> TableError:
     """Return the error of a table for one of JSON."""
-    return TableError(_SLUGS[error.slug], where + error.detail, row=row)
+    return TableError(_SLUGS.get(error.slug, error.slug), where + error.detail, row=row)
 
 
 def _misshapen(row: int, reason: str) -> TableError:
