@@ -7,10 +7,10 @@ from fastapi import Depends, Header, Request
 
 from app.auth.callers import project_of
 from app.engine.loaded_models import LoadedModels
-from app.server.job_queue import JobQueue
 from app.settings import ApiSettings
 from app.state import AppState, state_of
 from models_store.files.blobs import BlobStore
+from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.registry import Registry
 

@@ -38,8 +38,8 @@ from app.plots.plots import Plots
 from app.problems.problem import install_problem_handlers
 from app.scoring import routes as scores
 from app.scoring.raw_route import HotRoutes
+from app.server.broker_client import ApiBrokerClient
 from app.server.event_hub import EventHub
-from app.server.job_queue import JobQueue
 from app.server.readiness import Lookout
 from app.server.request_middleware import RequestMiddleware
 from app.server.startup import Shutdown, check_later, check_stores
@@ -51,6 +51,7 @@ from models_store.audit.trail import AuditTrail
 from models_store.database.database import Database
 from models_store.errors import DatabaseUnavailableError
 from models_store.files.blobs import BlobStore
+from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
 from models_store.registry import Registry
@@ -227,11 +228,7 @@ def _state(
         blobs=blobs,
         registry=registry,
         jobs=jobs,
-        queue=JobQueue(
-            jobs,
-            broker_url=settings.resolved_broker_url,
-            celery_broker_url=settings.celery_broker_url,
-        ),
+        queue=JobQueue(jobs, ApiBrokerClient(settings)),
         callers=callers,
         leases=Leases(callers),
         audit=AuditLog(

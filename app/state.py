@@ -18,11 +18,11 @@ from app.http.upload_room import UploadRoom
 from app.metrics import Metrics
 from app.plots.plots import Plots
 from app.server.event_hub import EventHub
-from app.server.job_queue import JobQueue
 from app.server.readiness import Lookout
 from app.settings import ApiSettings
 from models_store.database.database import Database
 from models_store.files.blobs import BlobStore
+from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.registry import Registry
 

@@ -5,20 +5,22 @@ late, stores results, or restores what was lost: the sweep sends another hint.
 """
 
 import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import redis
 from celery import Celery  # type: ignore[import-untyped]  # celery ships no types
 from celery.worker.consumer import Consumer  # type: ignore[import-untyped]
 from celery.worker.state import maybe_shutdown  # type: ignore[import-untyped]
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
+from kombu.exceptions import KombuError
 
+from models_store.jobs.job_queue import QUEUE, TASK
 from models_store.settings import StoreSettings
 
 log = logging.getLogger(__name__)
-
-QUEUE = "densityd"
-TASK = "densityd.run"
 
 _SOCKET_TIMEOUT_S = 5
 _CONNECT_TIMEOUT_S = 2
@@ -101,3 +103,38 @@ def create_celery(settings: StoreSettings) -> Celery:
         worker_redirect_stdouts=False,
     )
     return app
+
+
+class WorkerBrokerClient:
+    """A client with a connection for each call, by which the worker sends messages to its like.
+
+    Args:
+        app: Application of the worker.
+    """
+
+    errors: tuple[type[Exception], ...] = (KombuError, redis.RedisError, OSError)
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def send(self, job_ids: Sequence[str], headers: Mapping[str, str]) -> None:
+        """Send a message for each job, with these headers."""
+        with self._connect() as connection, self._app.amqp.Producer(connection) as producer:
+            for job_id in job_ids:
+                self._app.send_task(
+                    TASK, (job_id,), headers={**headers}, producer=producer, retry=False
+                )
+
+    def count_queued(self) -> int:
+        """Return the number of messages in the queue."""
+        with self._connect() as connection:
+            return int(connection.default_channel.client.llen(QUEUE))
+
+    def close(self) -> None:
+        """Do nothing: no connection is kept."""
+
+    @contextmanager
+    def _connect(self) -> Iterator[Any]:
+        with self._app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0)
+            yield connection

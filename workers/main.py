@@ -22,16 +22,16 @@ from models_store.errors import (
 from models_store.files.blobs import BlobStore
 from models_store.files.private_files import create_private_files
 from models_store.files.store_identity import known_identity
+from models_store.jobs.job_queue import TASK, JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.live_workers import Workers
 from models_store.process.logs import configure_logging
-from workers.celery_app import TASK, create_celery
+from workers.celery_app import WorkerBrokerClient, create_celery
 from workers.heartbeat import LifeSigns, worker_label
 from workers.leftovers import Leftovers
 from workers.settings import WorkerSettings
 from workers.supervisor.fitness import UNTESTED
 from workers.supervisor.supervisor import Supervisor
-from workers.sweep import Sweep
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,12 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
     app = create_celery(settings)
     register_tasks(app, supervisor)
     jobs = Jobs(database)
-    sweep = Sweep(jobs, app, interval_s=settings.sweep_interval_s, alive=signs.beat)
+    queue = JobQueue(
+        jobs,
+        WorkerBrokerClient(app),
+        sweep_interval_s=settings.sweep_interval_s,
+        after_sweep=signs.beat,
+    )
     blobs = BlobStore(settings.blob_root)
     leftovers = Leftovers(
         jobs, blobs, keep_s=settings.keep_checkpoints_s, fit=lambda: supervisor.fit
@@ -127,14 +132,14 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
     # Celery leaves logging alone as soon as anybody listens.
     signals.setup_logging.connect(_keep_logging, weak=False)
     signs.beat()
-    sweep.start()
+    queue.start()
     leftovers.start()
     getting_fit.start()
     try:
         return _start(app, settings)
     finally:
         supervisor.stop()
-        sweep.stop()
+        queue.stop()
         leftovers.stop()
         getting_fit.join()
         signs.remove()

@@ -19,8 +19,8 @@ from app.dependencies import (
 )
 from app.jobs.views import JobView
 from app.problems.problem import problem_responses, request_id_of
-from app.server.job_queue import JobQueue
 from app.state import state_of
+from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Idempotency, Job, JobKind, NewJob, Submitted
 from models_store.registry import Dataset, Version
 from models_store.requests.flow_limits import TrainingLimits
@@ -173,7 +173,7 @@ class JobDesk:
 
 def hint(queue: JobQueue, job: Job) -> bool:
     """Tell a worker of a job; whether that went well."""
-    return queue.hint(job.id, request_id=job.request_id, traceparent=job.traceparent)
+    return queue.announce(job.id, request_id=job.request_id, traceparent=job.traceparent)
 
 
 FIT_REFUSALS: tuple[Slug, ...] = (

@@ -1,11 +1,8 @@
-"""The queue of hints: messages that get lost, come late, twice, or not at all."""
+"""The queue: messages that get lost, come late, twice, or not at all."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
-
-import redis
 
 from tests.simulation.kernel import Kernel, Wait
 
@@ -59,37 +56,25 @@ class Broker:
             self._kernel.wait(max(0.5, self.away_until - self._kernel.now) if self.away else None)
         return self._messages.pop()
 
-    def as_redis(self) -> Any:
-        """The API's direct way to it."""
-        return SimpleNamespace(llen=self._length, close=lambda: None)
-
-    def as_celery(self, error: type[Exception]) -> Any:
-        """A Celery application; calls raise `error` while the broker is away."""
-
-        @contextmanager
-        def connection() -> Iterator[Any]:
-            client = SimpleNamespace(llen=lambda _queue: len(self))
-            yield SimpleNamespace(
-                ensure_connection=lambda **_: self._check(error),
-                default_channel=SimpleNamespace(client=client),
-            )
-
-        def send_task(_task: str, args: tuple[str], **_: object) -> None:
-            self._check(error)
-            self.send(args[0])
-
+    def as_client(self) -> Any:
+        """Return a `BrokerClient` of the product."""
         return SimpleNamespace(
-            connection_for_write=connection,
-            amqp=SimpleNamespace(Producer=lambda _connection: nullcontext()),
-            send_task=send_task,
+            errors=(ConnectionError,),
+            send=self._send,
+            count_queued=self._count,
             close=lambda: None,
         )
 
-    def _length(self, _queue: str) -> int:
-        self._check(redis.ConnectionError)
+    def _send(self, job_ids: Sequence[str], _headers: Mapping[str, str]) -> None:
+        for job_id in job_ids:
+            self._check()
+            self.send(job_id)
+
+    def _count(self) -> int:
+        self._check()
         return len(self)
 
-    def _check(self, error: type[Exception]) -> None:
+    def _check(self) -> None:
         self._kernel.sleep(self._kernel.random.uniform(0, 0.01))
         if self.away:
-            raise error("the broker is away")
+            raise ConnectionError("the broker is away")

@@ -118,7 +118,7 @@ class Caller:
             first = api.jobs.submitted(PROJECT, key) if key is not None else None
             submitted = first or api.jobs.submit(new, idempotency=key)
             if not submitted.replayed:
-                api.queue.hint(submitted.job.id, wait_s=0)
+                api.queue.announce(submitted.job.id, wait_s=0)
             return submitted.job
 
         try:

@@ -20,7 +20,7 @@ import pytest
 
 from tests.simulation.kernel import Kernel, Queue, Task, Wait
 
-_OURS = ("app.server.job_queue", "models_store.", "workers.")
+_OURS = ("models_store.", "workers.")
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-import app.server.job_queue
+import models_store.jobs.job_queue
 import models_store.jobs.jobs
 import models_store.jobs.leases
 import models_store.jobs.retries
@@ -17,7 +17,6 @@ import models_store.jobs.rows
 import models_store.registry
 import models_store.rows.idempotency
 import workers.supervisor.fitness
-import workers.sweep
 import workers.trainer.__main__
 from tests.simulation.plan import CallFault, Effect, Fault, Kind, Plan, Poison, Sickness, WorkerPlan
 
@@ -189,15 +188,9 @@ MUTATIONS = (
         "lost hints are sent again",
         (
             Change(
-                app.server.job_queue.JobQueue,
+                models_store.jobs.job_queue.JobQueue,
                 "_sweep",
-                "missing = waiting[queued:]",
-                "missing = []",
-            ),
-            Change(
-                workers.sweep.Sweep,
-                "once",
-                "waiting[: max(0, len(waiting) - queued)]",
+                "waiting[queued:]",
                 "waiting[:0]",
             ),
         ),

@@ -2,16 +2,12 @@
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
-import redis
-from kombu.exceptions import OperationalError
 
-import app.server.job_queue
 import workers.main
-from app.server.job_queue import JobQueue
 from models_store.errors import BlobError, DatabaseUnavailableError
+from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.registry import Registry
 from tests.simulation.broker import Broker
@@ -50,9 +46,7 @@ class Api:
     def _main(self) -> None:
         self.jobs = Jobs(self._database)
         self.registry = Registry(self._database)
-        self.queue = JobQueue(
-            self.jobs, broker_url="simulated", celery_broker_url="simulated", sweep_interval_s=2.0
-        )
+        self.queue = JobQueue(self.jobs, self._broker.as_client(), sweep_interval_s=2.0)
         self.queue.start()
 
 
@@ -114,15 +108,11 @@ class Consumer:
     def __init__(self, kernel: Kernel, broker: Broker) -> None:
         self._kernel = kernel
         self._broker = broker
-        self._client = broker.as_celery(OperationalError)
         self._slots = 0
         self._busy = 0
         self._stopped = Event(kernel)
         self._run: Callable[[str], None]
         self.shutting_down: list[Callable[[], None]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
 
     def task(self, *, name: str) -> Callable[[Callable[[str], None]], None]:
         """Take the function that answers a hint."""
@@ -179,16 +169,6 @@ def patch_celery(patch: pytest.MonkeyPatch, kernel: Kernel, broker: Broker) -> N
         worker_ready=nothing,
         setup_logging=nothing,
     )
+    patch.setattr(workers.main, "WorkerBrokerClient", lambda _app: broker.as_client())
     patch.setattr(workers.main, "create_celery", lambda _settings: consumer())
     patch.setattr(workers.main, "signals", signals)
-
-
-def patch_queue(patch: pytest.MonkeyPatch, broker: Broker) -> None:
-    """Give the API's queue the simulated broker."""
-    patch.setattr(
-        app.server.job_queue, "_celery_client", lambda _url: broker.as_celery(OperationalError)
-    )
-    client: Any = SimpleNamespace(from_url=lambda *_, **__: broker.as_redis())
-    patch.setattr(
-        app.server.job_queue, "redis", SimpleNamespace(Redis=client, RedisError=redis.RedisError)
-    )

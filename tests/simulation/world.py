@@ -24,7 +24,7 @@ from tests.simulation.invariants import BrokenPromiseError, Monitor, Row
 from tests.simulation.kernel import Kernel, Killed, Process
 from tests.simulation.modules import database_time, substituted
 from tests.simulation.plan import SPAWN, Effect, JobPlan, Plan, Sickness, WorkerPlan
-from tests.simulation.service import Api, Worker, patch_celery, patch_queue
+from tests.simulation.service import Api, Worker, patch_celery
 from tests.simulation.store import Store, patch_files
 from tests.simulation.trainer import SimulatedTrainer, TrainerPlans
 from workers.settings import WorkerSettings
@@ -148,7 +148,6 @@ class World(Transactions, TrainerPlans):
         """Let it happen."""
         violation = None
         with substituted(self.kernel) as patch, _listening(self._log):
-            patch_queue(patch, self.broker)
             patch_celery(patch, self.kernel, self.broker)
             patch_files(patch, self._around_write)
             Computing(self).patch(patch)

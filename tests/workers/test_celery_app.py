@@ -1,11 +1,15 @@
+import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import redis
 
+from models_store.jobs.job_queue import QUEUE, TASK
 from models_store.settings import StoreSettings
-from workers.celery_app import QUEUE, create_celery
+from workers.celery_app import WorkerBrokerClient, create_celery
 
 
 @pytest.mark.fault(130)
@@ -40,3 +44,21 @@ def test_a_socket_is_spelled_as_celery_wants_it(tmp_path: Path) -> None:
     settings = StoreSettings(data_dir=tmp_path)
 
     assert create_celery(settings).conf.broker_url == f"redis+socket://{settings.redis_socket}"
+
+
+def test_the_client_sends_messages_that_a_worker_takes(redis_url: str) -> None:
+    settings = StoreSettings(broker_url=redis_url)
+    client = WorkerBrokerClient(create_celery(settings))
+    client.send(["job_1", "job_2"], {"request_id": "r1"})
+    assert client.count_queued() == 2
+    [message, _] = map(json.loads, redis.Redis.from_url(redis_url).lrange(QUEUE, 0, -1))
+    assert (message["headers"]["task"], message["headers"]["request_id"]) == (TASK, "r1")
+
+
+@pytest.mark.fault(156)
+def test_faults_156_161_a_broker_that_is_away_is_reported_soon(tmp_path: Path) -> None:
+    client = WorkerBrokerClient(create_celery(StoreSettings(data_dir=tmp_path)))
+    began = time.monotonic()
+    with pytest.raises(client.errors):
+        client.count_queued()
+    assert time.monotonic() - began < 5

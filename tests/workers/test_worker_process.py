@@ -13,6 +13,7 @@ import redis
 from densityd.service import private_redis
 from models_store.files.blobs import STAGING
 from models_store.job_states import JobState
+from models_store.jobs.job_queue import QUEUE
 from tests.workers.place import (
     ENDLESS,
     Place,
@@ -21,7 +22,6 @@ from tests.workers.place import (
     trainers_of,
     wait_until,
 )
-from workers.celery_app import QUEUE
 from workers.heartbeat import heartbeat_of
 
 EPOCHS = 15

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from app.server.job_queue import QUEUE, TASK, JobQueue
+from app.server.broker_client import ApiBrokerClient
 from models_store.database.database import Database
 from models_store.errors import DatabaseBusyError
+from models_store.jobs.job_queue import QUEUE, TASK, JobQueue
 from models_store.jobs.jobs import Jobs
+from models_store.settings import StoreSettings
 from tests.models_store.makers import PROJECT, submitted
 from tests.servers import RedisServer
 
@@ -51,7 +53,7 @@ class Broker:
         self.client.config_set("maxmemory-policy", "noeviction")
         self.client.close()
 
-    def hinted(self) -> list[str]:
+    def messages(self) -> list[str]:
         messages = [json.loads(text) for text in self.client.lrange(QUEUE, 0, -1)]
         assert all(message["headers"]["task"] == TASK for message in messages)
         return [message["headers"]["argsrepr"].strip("(',)") for message in messages]
@@ -84,12 +86,16 @@ def start(jobs: Jobs, broker: Broker) -> Iterator[Callable[..., JobQueue]]:
     """Starts a queue; by default one that never sweeps after its first look."""
     queues: list[JobQueue] = []
 
-    def start(sweep_interval_s: float = 60.0, on: Jobs = jobs) -> JobQueue:
+    def start(
+        sweep_interval_s: float = 60.0,
+        on: Jobs = jobs,
+        after_sweep: Callable[[], None] = lambda: None,
+    ) -> JobQueue:
         queue = JobQueue(
             on,
-            broker_url=broker.url,
-            celery_broker_url=broker.url.replace("unix://", "redis+socket://"),
+            ApiBrokerClient(StoreSettings(broker_url=broker.url)),
             sweep_interval_s=sweep_interval_s,
+            after_sweep=after_sweep,
         )
         queue.start()
         queues.append(queue)
@@ -104,19 +110,19 @@ def submit(jobs: Jobs) -> str:
     return submitted(jobs).id
 
 
-def test_a_hint_carries_the_job_id_and_the_ids_of_the_request(broker, jobs, start):
+def test_a_message_carries_the_job_id_and_the_ids_of_the_request(broker, jobs, start):
     queue = start()
     until(lambda: queue.broker_up)
     job_id = submit(jobs)
-    assert queue.hint(job_id, request_id="r1", traceparent="00-a", wait_s=5)
-    assert broker.hinted() == [job_id]
+    assert queue.announce(job_id, request_id="r1", traceparent="00-a", wait_s=5)
+    assert broker.messages() == [job_id]
     headers = json.loads(broker.client.lindex(QUEUE, 0))["headers"]
     assert (headers["request_id"], headers["traceparent"]) == ("r1", "00-a")
     until(lambda: jobs.get(PROJECT, job_id).dispatched)
 
 
 @pytest.mark.fault(156)
-def test_fault_156_a_broker_that_is_down_delays_nobody_and_gets_the_hint_when_it_is_back(
+def test_fault_156_a_broker_that_is_down_delays_nobody_and_gets_the_message_when_it_is_back(
     broker, jobs, start
 ):
     broker.kill()
@@ -124,11 +130,11 @@ def test_fault_156_a_broker_that_is_down_delays_nobody_and_gets_the_hint_when_it
     until(lambda: not queue.broker_up)
     job_id = submit(jobs)
     began = time.monotonic()
-    assert not queue.hint(job_id, wait_s=60)
+    assert not queue.announce(job_id, wait_s=60)
     assert time.monotonic() - began < 20
     assert not jobs.get(PROJECT, job_id).dispatched
     broker.start()
-    until(lambda: broker.hinted() == [job_id])
+    until(lambda: broker.messages() == [job_id])
     until(lambda: jobs.get(PROJECT, job_id).dispatched and queue.broker_up)
 
 
@@ -136,50 +142,50 @@ def test_fault_156_a_broker_that_is_down_delays_nobody_and_gets_the_hint_when_it
 def test_fault_161_a_broker_that_is_frozen_delays_a_submit_by_its_wait_alone(broker, jobs, start):
     queue = start(sweep_interval_s=0.1)
     until(lambda: queue.broker_up)
-    assert queue.hint(submit(jobs), wait_s=5)
+    assert queue.announce(submit(jobs), wait_s=5)
     broker.freeze()
     began = time.monotonic()
     for _ in range(8):
-        assert not queue.hint(submit(jobs))
+        assert not queue.announce(submit(jobs))
     assert time.monotonic() - began < 1.5
     until(lambda: not queue.broker_up)
     began = time.monotonic()
-    assert not queue.hint(submit(jobs), wait_s=60)
+    assert not queue.announce(submit(jobs), wait_s=60)
     assert time.monotonic() - began < 20
     broker.thaw()
-    until(lambda: len(broker.hinted()) >= 10)
+    until(lambda: len(broker.messages()) >= 10)
     until(lambda: queue.broker_up)
 
 
 @pytest.mark.fault(129, 157)
-def test_fault_157_hints_lost_with_the_broker_are_sent_again(broker, jobs, start):
+def test_fault_157_messages_lost_with_the_broker_are_sent_again(broker, jobs, start):
     queue = start(sweep_interval_s=0.1)
     waiting = {submit(jobs) for _ in range(20)}
-    until(lambda: len(broker.hinted()) == len(waiting))
+    until(lambda: len(broker.messages()) == len(waiting))
     broker.kill()
     until(lambda: not queue.broker_up)
     broker.start()
-    until(lambda: set(broker.hinted()) == waiting)
+    until(lambda: set(broker.messages()) == waiting)
 
 
 @pytest.mark.fault(159)
-def test_fault_159_a_wiped_broker_gets_its_hints_again(broker, jobs, start):
+def test_fault_159_a_wiped_broker_gets_its_messages_again(broker, jobs, start):
     start(sweep_interval_s=0.1)
     waiting = {submit(jobs) for _ in range(5)}
-    until(lambda: len(broker.hinted()) == len(waiting))
+    until(lambda: len(broker.messages()) == len(waiting))
     broker.client.flushall()
-    until(lambda: len(broker.hinted()) == len(waiting))
+    until(lambda: len(broker.messages()) == len(waiting))
 
 
 def test_a_sweep_sends_only_what_is_missing(broker, jobs, start):
     queue = start(sweep_interval_s=0.05)
     for _ in range(3):
         submit(jobs)
-    until(lambda: len(broker.hinted()) == 3)
+    until(lambda: len(broker.messages()) == 3)
     time.sleep(0.5)
-    assert len(broker.hinted()) == 3
+    assert len(broker.messages()) == 3
     broker.client.lpop(QUEUE)
-    until(lambda: len(broker.hinted()) == 3)
+    until(lambda: len(broker.messages()) == 3)
     assert queue.broker_up
 
 
@@ -199,7 +205,7 @@ class BusyThenFine(Jobs):
 def test_fault_145_a_busy_database_does_not_end_the_sweeps(broker, database, jobs, start):
     job_id = submit(jobs)
     start(sweep_interval_s=0.05, on=BusyThenFine(database))
-    until(lambda: broker.hinted() == [job_id])
+    until(lambda: broker.messages() == [job_id])
 
 
 @pytest.mark.fault(160)
@@ -209,16 +215,39 @@ def test_a_broker_without_memory_keeps_the_job_pending(broker, jobs, start, poli
     broker.client.config_set("maxmemory-policy", policy)
     queue = start(sweep_interval_s=0.1)
     job_id = submit(jobs)
-    assert not queue.hint(job_id, wait_s=1)
+    assert not queue.announce(job_id, wait_s=1)
     broker.client.config_set("maxmemory", "0")
-    until(lambda: job_id in broker.hinted())
+    until(lambda: job_id in broker.messages())
 
 
 def test_stopping_is_quick_even_if_the_broker_is_frozen(broker, jobs, start):
     queue = start()
-    assert queue.hint(submit(jobs), wait_s=5)
+    assert queue.announce(submit(jobs), wait_s=5)
     broker.freeze()
     began = time.monotonic()
     queue.stop()
     assert time.monotonic() - began < 2.5
     broker.thaw()
+
+
+def test_a_job_whose_lease_ran_out_is_announced(broker, jobs, work, start):
+    job_id = submit(jobs)
+    work.claim("gone", lease_s=0)
+    start(sweep_interval_s=0.05)
+    until(lambda: broker.messages() == [job_id])
+
+
+def test_a_cancelled_job_is_not_announced(broker, jobs, start):
+    jobs.cancel(PROJECT, submit(jobs))
+    sweeps: list[None] = []
+    start(sweep_interval_s=0.05, after_sweep=lambda: sweeps.append(None))
+    until(lambda: len(sweeps) == 2)
+    assert broker.messages() == []
+
+
+def test_a_sweep_reports_even_if_the_broker_is_down(broker, jobs, start):
+    submit(jobs)
+    broker.kill()
+    sweeps: list[None] = []
+    start(sweep_interval_s=0.05, after_sweep=lambda: sweeps.append(None))
+    until(lambda: len(sweeps) == 2)
