@@ -12,7 +12,7 @@ import time
 from types import FrameType
 
 from app.settings import ApiSettings
-from models_store.process.parent_death import die_with
+from tables.sandbox.parent_death import die_with
 
 LISTENER = "DENSITYD_LISTENER"
 _PARENT = "DENSITYD_LISTENER_PARENT"

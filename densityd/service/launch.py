@@ -3,7 +3,7 @@
 import os
 import sys
 
-from models_store.process.parent_death import die_with
+from tables.sandbox.parent_death import die_with
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ The task goes in as one JSON object, the outcome comes out as another. The child
 memory and time limits, none of the parent's secrets, and dies with it.
 """
 
-import ctypes
 import errno
 import json
 import math
@@ -18,8 +17,8 @@ from typing import Any
 
 from tables.errors import SandboxCrashError, SandboxLimitError, TableError
 from tables.sandbox.child_environment import child_environment
+from tables.sandbox.parent_death import die_with
 
-_PR_SET_PDEATHSIG = 1
 _NICENESS = 5  # the requests that the server answers meanwhile come first
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -116,10 +115,7 @@ def confine(*, parent: int, memory_bytes: int, timeout_s: float) -> None:
         timeout_s: Most seconds of processor time.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C needs no traceback of this process
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)  # it died before the line above
+    die_with(parent)
     # Not the address space: allocators and thread stacks reserve far more than they use.
     _limit(resource.RLIMIT_DATA, memory_bytes)
     # Past the first limit comes SIGXCPU; at the second SIGKILL, which would speak of memory.

@@ -16,7 +16,7 @@ from types import FrameType
 from models_store.errors import BlobError, StorageFullError, WrongStoreError
 from models_store.files.blobs import BlobStore
 from models_store.process.logs import configure_logging, log_context
-from models_store.process.parent_death import die_with
+from tables.sandbox.parent_death import die_with
 from workers.errors import TrainingError, UnfitError
 from workers.protocol import (
     TASK,
