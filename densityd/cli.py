@@ -1,4 +1,4 @@
-"""``densityd``: run the whole service, one of its parts, a check of it, or work with a service."""
+"""``densityd``: the command line, and the commands that run a service."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from app.settings import ApiSettings
 from densityd.admin import audit, keys
-from densityd.commands import datasets, jobs, models, score as asking, train as fitting
+from densityd.commands import datasets, infer, jobs, models, sample, score, train
 from densityd.errors import StartError
 from models_store.files.private_files import close_to_others, create_private_files
 from models_store.settings import first_error
@@ -28,16 +28,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Density estimation with normalising flows, as a REST service.\n\n"
-    "up, api, worker, migrate, doctor, keys and audit run a service. Every option of theirs has an environment"
-    " variable, DENSITYD_ and its name in capitals; `densityd doctor` prints them all.\n\n"
-    "train, infer, score, sample, datasets, jobs and models work with a service that runs. They exit with"
-    " 0 when all went well, 1 when something failed, 2 when they were called wrongly, 3 when the"
-    " service cannot be reached.",
+    "up, api, worker, migrate, doctor, keys and audit run a service on this machine. Settings are environment"
+    " variables that begin with DENSITYD_; `densityd doctor` prints them all.\n\n"
+    "train, infer, score, sample, datasets, jobs and models use a running service. They exit with 0 on"
+    " success, 1 on failure, 2 on wrong usage, and 3 if the service cannot be reached.\n\n"
+    "reproduce trains the published experiments, without a service.",
 )
-app.command()(fitting.train)
-app.command()(fitting.infer)
-app.command()(asking.score)
-app.command()(asking.sample)
+app.command()(train.train)
+app.command()(infer.infer)
+app.command()(score.score)
+app.command()(sample.sample)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
@@ -46,15 +46,20 @@ app.add_typer(audit.app, name="audit")
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[
-    int | None, typer.Option(min=0, max=65535, help="Port; 0 picks one.", show_default="8000")
+    int | None,
+    typer.Option(
+        min=0, max=65535, help="Port to listen on; 0 for any free one.", show_default="8000"
+    ),
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(file_okay=False, help="Folder of all data.", show_default="./data"),
+    typer.Option(file_okay=False, help="Folder of the data.", show_default="./data"),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, max=256, help="Jobs that run at the same time.", show_default="1"),
+    typer.Option(
+        min=1, max=256, help="Number of jobs that run at the same time.", show_default="1"
+    ),
 ]
 
 
@@ -70,12 +75,12 @@ def up(
     data_dir: DataDir = None,
     workers: Workers = None,
     verbose: Annotated[  # noqa: FBT002 - a flag of the command line
-        bool, typer.Option("--verbose", help="Show all logs here instead of in files.")
+        bool, typer.Option("--verbose", help="Write all logs to standard error instead of files.")
     ] = False,
 ) -> None:
     """Run the whole service on this machine: API, worker and a private Redis.
 
-    Ctrl-C ends it; the next start on the same folder goes on where this one stopped.
+    Ctrl-C ends it; jobs continue at the next start on the same folder.
 
     Example: densityd up --port 9000 --data-dir /var/lib/densityd --workers 2
     """
@@ -99,7 +104,9 @@ def api(
     port: Port = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, max=256, help="Processes on the port.", show_default="1"),
+        typer.Option(
+            min=1, max=256, help="Number of processes that share the port.", show_default="1"
+        ),
     ] = None,
 ) -> None:
     """Run the API alone; workers, database and broker run elsewhere.
@@ -108,15 +115,15 @@ def api(
     """
     _override(HOST=host, PORT=port, API_PROCESSES=workers)
     _settings()
-    # In this process's place, so that signals and the exit status are the API's own.
+    # Replaces this process, so that signals and the exit status are the API's own.
     os.execv(sys.executable, [sys.executable, "-P", "-m", "app"])  # noqa: S606
 
 
 @app.command()
 def reproduce(  # noqa: PLR0913 - one for each option
-    name: Annotated[str | None, typer.Argument(help="Of the experiment.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name of the experiment.")] = None,
     list_: Annotated[  # noqa: FBT002 - a flag of the command line
-        bool, typer.Option("--list", help="Name the experiments and what was published.")
+        bool, typer.Option("--list", help="List the experiments and the published numbers.")
     ] = False,
     data: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="Folder of the data sets.")
@@ -125,25 +132,27 @@ def reproduce(  # noqa: PLR0913 - one for each option
         Path, typer.Option(file_okay=False, help="Folder of results and unfinished runs.")
     ] = Path("experiments/results"),
     seed: Annotated[
-        int, typer.Option(min=0, help="Of weights, orders and noise; studies have theirs.")
+        int, typer.Option(min=0, help="Seed of weights, orders and noise; studies have their own.")
     ] = 0,
     quick: Annotated[  # noqa: FBT002 - a flag of the command line
-        bool, typer.Option("--quick", help="A few rows and steps, to see that it works.")
+        bool, typer.Option("--quick", help="Run with a few rows and steps, as a trial.")
     ] = False,
     mixed_precision: Annotated[  # noqa: FBT002 - a flag of the command line
         bool,
         typer.Option(
             "--mixed-precision",
-            help="Let the matrix products of training round their factors where that is faster:"
-            " on CUDA, and on processors with AMX.",
+            help="Train with rounded factors of matrix products where that is faster: on CUDA, and"
+            " on processors with AMX.",
         ),
     ] = False,
     request: Annotated[  # noqa: FBT002 - a flag of the command line
         bool,
-        typer.Option("--request", help="Print the body of a job that does the same, run nothing."),
+        typer.Option(
+            "--request", help="Print the request body of a job that does the same; run nothing."
+        ),
     ] = False,
 ) -> None:
-    """Run a published experiment; one that was stopped goes on where it was.
+    """Run a published experiment; a stopped one continues.
 
     Examples: densityd reproduce --list; densityd reproduce planar-u1;
     densityd reproduce mnist-maf --data ~/data --seed 1;
@@ -167,19 +176,19 @@ def reproduce(  # noqa: PLR0913 - one for each option
 @app.command()
 def worker(
     concurrency: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Jobs at a time.", show_default="1")
+        int | None, typer.Option(min=1, max=256, help="Number of jobs at a time.", show_default="1")
     ] = None,
     check: Annotated[  # noqa: FBT002 - a flag of the command line
         bool,
         typer.Option(
             "--check",
-            help="Only say whether this host's worker is alive and takes jobs (exit 0 or 1).",
+            help="Exit with 0 if the worker on this host is alive and takes jobs, else with 1.",
         ),
     ] = False,
 ) -> None:
-    """Run one worker: it trains what the API accepted.
+    """Run one worker, which runs the jobs that the API accepts.
 
-    SIGTERM makes every training write a checkpoint and go back to the queue.
+    On SIGTERM every training writes a checkpoint and returns to the queue.
 
     Examples: densityd worker --concurrency 2; DENSITYD_DEVICE=cuda densityd worker;
     densityd worker --check
@@ -204,7 +213,7 @@ def worker(
 
 @app.command()
 def migrate() -> None:
-    """Bring the database to this version's schema; safe to run twice, or twice at once.
+    """Migrate the database to this version's schema; safe to run twice, even at the same time.
 
     Example: DENSITYD_DATABASE_URL=postgresql+psycopg://user:secret@host/densityd densityd migrate
     """
@@ -235,17 +244,20 @@ def doctor(
         bool, typer.Option("--deep", help="Read every stored file and check its hash.")
     ] = False,
     repair: Annotated[  # noqa: FBT002 - a flag of the command line
-        bool, typer.Option("--repair", help="Remove files that no row names, and left-overs.")
+        bool,
+        typer.Option(
+            "--repair", help="Delete files that no row names, and files that crashes left."
+        ),
     ] = False,
     grace_h: Annotated[
-        float, typer.Option(min=0, help="Hours that --repair spares a file once it is written.")
+        float, typer.Option(min=0, help="Age in hours from which --repair deletes a file.")
     ] = 24,
 ) -> None:
     """Print every setting; check database, broker, storage and device; compare rows with files.
 
-    The exit status is 1 when something is wrong. Passwords are masked. It may run beside the
-    service. --repair deletes files that nothing needs, never a row: a dataset or model whose
-    file is lost or damaged is named, and its file has to come from a back-up.
+    The exit status is 1 if there is a problem. Passwords are masked. It may run beside the
+    service. --repair deletes files that nothing needs, never a row: the file of a dataset or model
+    that is lost or damaged is reported, and must be restored from a back-up.
 
     Examples: densityd doctor; densityd doctor --deep; densityd doctor --repair;
     densityd doctor --json | jq .findings
@@ -259,7 +271,7 @@ def doctor(
 
 
 def _override(**values: object) -> None:
-    """Options win over the environment, for this process and its children alike."""
+    """Set environment variables from options, for this process and its children."""
     for name, value in values.items():
         if value is not None:
             os.environ[f"DENSITYD_{name}"] = str(value)

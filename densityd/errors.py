@@ -1,9 +1,9 @@
-"""What keeps a service from starting, in words for the person at the terminal."""
+"""Errors of the start of a service, for the person at the terminal."""
 
 
 class StartError(Exception):
-    """The service cannot start; the message is one clear line."""
+    """The service cannot start; the message is one line."""
 
 
 class InterruptedStartError(Exception):
-    """A signal asked for the end before everything was up."""
+    """A signal asked for the end before the service was ready."""

@@ -1,4 +1,4 @@
-"""``densityd audit``: the record of changes. Works on its files, beside a running service or without one."""
+"""``densityd audit``: the audit trail, in its files; the service may run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
-from densityd.commands.console import FAILED, WRONG_USAGE, AsJson, echo_json, fail
+from densityd.commands.console import FAILED, WRONG_USAGE, echo_json, fail
+from densityd.commands.options import AsJson
 from models_store.settings import first_error
 
 if TYPE_CHECKING:
     from models_store.audit.check import AuditReport
 
 app = typer.Typer(
-    help="The audit trail: one line for each change that the API made, with the hash of the line"
-    " before it. It is in DENSITYD_AUDIT_DIR, or in the folder audit of DENSITYD_DATA_DIR.",
+    help="The audit trail: a line for each change that the API made, with the hash of the line"
+    " before. It is in DENSITYD_AUDIT_DIR, or in the folder audit of DENSITYD_DATA_DIR.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -22,48 +23,48 @@ app = typer.Typer(
 
 @app.callback()
 def audit() -> None:
-    """Keep `verify` a command of its own, although it is the only one."""
+    """Make `verify` a command of its own, although it is the only one."""
 
 
 @app.command()
 def verify(
     folder: Annotated[
         Path | None,
-        typer.Argument(help="Folder of the trail.", show_default="the one of the settings"),
+        typer.Argument(help="Folder of the trail.", show_default="the one in the settings"),
     ] = None,
     holds: Annotated[
         list[str] | None,
         typer.Option(
             metavar="HASH",
-            help="Hash that an earlier verify printed, whose line must still be there; repeatable.",
+            help="Hash that an earlier verify printed; its line must still be there. Repeatable.",
         ),
     ] = None,
     as_json: AsJson = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
-    """Walk the trail and name the first line that does not follow the one before it.
+    """Check the chain of hashes, and print the first line that does not continue it.
 
-    The exit status is 1 if a line was changed, inserted or removed. Lines that were removed from the
-    end leave no gap: keep the hashes that this prints elsewhere, and ask for them with --holds.
+    The exit status is 1 if a line was changed, inserted or removed. Lines that are removed from the
+    end leave no gap: keep the printed hashes elsewhere, and check them with --holds.
 
     Examples: densityd audit verify; densityd audit verify /backup/audit;
     densityd audit verify --holds 3f1c9a...; densityd audit verify --json | jq .heads
     """
     from models_store.audit.check import check_trail  # noqa: PLC0415 - only this command needs it
 
-    place = folder or _folder()
+    place = folder or _find_folder()
     try:
         report = check_trail(place, held=frozenset(holds or ()))
     except OSError as error:
         fail(f"{place} cannot be read: {error.strerror or error}.", status=FAILED)
     if as_json:
-        echo_json(_facts(report))
+        echo_json(_to_json(report))
     else:
-        _tell(report)
+        _echo_report(report)
     if not report.whole:
         raise typer.Exit(FAILED)
 
 
-def _folder() -> Path:
+def _find_folder() -> Path:
     from app.settings import ApiSettings  # noqa: PLC0415 - only this command needs it
 
     try:
@@ -75,7 +76,7 @@ def _folder() -> Path:
     return folder
 
 
-def _tell(report: "AuditReport") -> None:
+def _echo_report(report: "AuditReport") -> None:
     for sentence in report.broken:
         typer.echo(f"BROKEN: {sentence}.")
     for digest in sorted(report.missing):
@@ -90,7 +91,7 @@ def _tell(report: "AuditReport") -> None:
     typer.echo(f"The trail {state}: {report.lines} lines in {report.files} files.")
 
 
-def _facts(report: "AuditReport") -> dict[str, object]:
+def _to_json(report: "AuditReport") -> dict[str, object]:
     return {
         "whole": report.whole,
         "files": report.files,

@@ -1,4 +1,4 @@
-"""Looks at an installation and says what is set, what works and what does not."""
+"""A check of an installation: its settings, and what works."""
 
 import os
 import re
@@ -12,12 +12,13 @@ from pydantic_settings import BaseSettings
 
 from app.settings import ApiSettings
 from densityd.admin.doctor_store import (
+    Finding,
+    Verdict,
     examine_files,
     examine_identity,
     examine_staging,
     examine_workers,
 )
-from densityd.admin.finding import Finding, Verdict
 from densityd.service import private_redis
 from models_store.database.database import Database
 from models_store.errors import StoreError
@@ -25,7 +26,7 @@ from models_store.files.blobs import BlobStore
 from workers.settings import WorkerSettings
 
 GRACE_S = 24 * 3600.0
-"""How long a file without a row is spared."""
+"""Age from which a file without a row may be deleted, in seconds."""
 
 _PREFIX = "DENSITYD_"
 _PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^/\s]*@")
@@ -36,7 +37,7 @@ _MOST_ITEMS = 20
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting as it is in effect; `source` is the environment or the default."""
+    """A setting in effect; `source` is "environment" or "default"."""
 
     variable: str
     value: str
@@ -45,22 +46,22 @@ class Setting:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that was found."""
+    """The settings and findings of a check."""
 
     settings: list[Setting]
     findings: list[Finding]
 
     @property
     def healthy(self) -> bool:
-        """Whether no check found a problem."""
+        """True if no check found a problem."""
         return all(finding.verdict != "problem" for finding in self.findings)
 
     def as_json(self) -> dict[str, Any]:
-        """The report as a JSON object."""
+        """Return the report as a JSON object."""
         return {"healthy": self.healthy} | asdict(self)
 
     def as_text(self) -> str:
-        """The report as two tables for people; long lists are cut."""
+        """Return the report as two tables for people; long lists are cut."""
         width = max(len(setting.variable) for setting in self.settings)
         lines = [
             f"{setting.variable:{width}}  {setting.value or '-'}  ({setting.source})"
@@ -84,31 +85,31 @@ def examine(
     repair: bool = False,
     grace_s: float = GRACE_S,
 ) -> Report:
-    """Check everything that the settings name.
+    """Check the installation that the settings describe.
 
     Args:
-        api: settings of the API.
-        worker: settings of the worker.
-        deep: read every stored file and check its hash.
-        repair: remove files that nothing needs; without it nothing but a probe file is written.
-        grace_s: how long such a file is spared after it was last written to.
+        api: Settings of the API.
+        worker: Settings of the worker.
+        deep: Read every stored file and check its hash.
+        repair: Delete files that nothing needs; otherwise only a probe file is written.
+        grace_s: Age from which such a file is deleted, in seconds.
     """
     blobs = BlobStore(api.blob_root)
-    database, store = _database(api), _store(api)
-    findings = [database, _broker(api), store, _disk(api)]
+    database, store = _examine_database(api), _examine_store(api)
+    findings = [database, _examine_broker(api), store, _examine_disk(api)]
     findings.append(examine_staging(blobs, repair=repair, grace_s=grace_s))
     if database.verdict == store.verdict == "ok":
-        findings += _of_both(api, blobs, deep=deep, repair=repair, grace_s=grace_s)
-    findings.append(_device(worker))
-    return Report(settings=list(_settings(api, worker)), findings=findings)
+        findings += _examine_both(api, blobs, deep=deep, repair=repair, grace_s=grace_s)
+    findings.append(_examine_device(worker))
+    return Report(settings=list(_list_settings(api, worker)), findings=findings)
 
 
 def mask(value: str) -> str:
-    """The same text without passwords of URLs in it."""
+    """Return a text with the passwords and tokens of URLs replaced by `***`."""
     return _PASSWORD_PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1:***@", value))
 
 
-def _settings(*groups: BaseSettings) -> Iterator[Setting]:
+def _list_settings(*groups: BaseSettings) -> Iterator[Setting]:
     seen: set[str] = set()
     for group in groups:
         for name in type(group).model_fields:
@@ -124,11 +125,11 @@ def _settings(*groups: BaseSettings) -> Iterator[Setting]:
             )
 
 
-def _database(settings: ApiSettings) -> Finding:
+def _examine_database(settings: ApiSettings) -> Finding:
     url = settings.resolved_database_url
     path = Path(url.removeprefix("sqlite:///")) if settings.database_url is None else None
     if path is not None and not path.exists():
-        return Finding("database", "note", f"{path} is not there yet; `densityd up` makes it.")
+        return Finding("database", "note", f"{path} does not exist yet; `densityd up` creates it.")
     database = Database(url)
     try:
         database.check_revision()
@@ -139,19 +140,19 @@ def _database(settings: ApiSettings) -> Finding:
         database.dispose()
 
 
-def _broker(settings: ApiSettings) -> Finding:
+def _examine_broker(settings: ApiSettings) -> Finding:
     url = settings.resolved_broker_url
-    if private_redis.answers(url):
-        return Finding("broker", "ok", f"{mask(url)} answers.")
+    if private_redis.is_up(url):
+        return Finding("broker", "ok", f"{mask(url)} responds.")
     if settings.broker_url is None:
         return Finding("broker", "note", "The private Redis is not running; `densityd up` runs it.")
-    return Finding("broker", "problem", f"{mask(url)} does not answer.")
+    return Finding("broker", "problem", f"{mask(url)} does not respond.")
 
 
-def _store(settings: ApiSettings) -> Finding:
+def _examine_store(settings: ApiSettings) -> Finding:
     root = settings.blob_root
     if not root.exists():
-        return Finding("store", "note", f"{root} is not there yet; the first start makes it.")
+        return Finding("store", "note", f"{root} does not exist yet; the first start creates it.")
     try:
         BlobStore(root).ping()
     except (StoreError, OSError) as error:
@@ -159,7 +160,7 @@ def _store(settings: ApiSettings) -> Finding:
     return Finding("store", "ok", f"{root} can be written.")
 
 
-def _disk(settings: ApiSettings) -> Finding:
+def _examine_disk(settings: ApiSettings) -> Finding:
     folder = settings.blob_root
     while not folder.exists():
         folder = folder.parent
@@ -168,22 +169,22 @@ def _disk(settings: ApiSettings) -> Finding:
     return Finding("disk", verdict, f"{free / 2**30:.1f} GiB are free below {folder}.")
 
 
-def _of_both(
+def _examine_both(
     settings: ApiSettings, blobs: BlobStore, *, deep: bool, repair: bool, grace_s: float
 ) -> list[Finding]:
     database = Database(settings.resolved_database_url)
     try:
         together, workers = examine_identity(database, blobs), examine_workers(database)
         if together.verdict == "problem":
-            return [together, workers]  # nothing of the rows is in there, and nothing may go
+            return [together, workers]  # another store: nothing in it may be deleted
         files = examine_files(database, blobs, deep=deep, repair=repair, grace_s=grace_s)
         return [together, workers, *files]
     finally:
         database.dispose()
 
 
-def _device(settings: WorkerSettings) -> Finding:
-    # Late: this import takes seconds, and only this check needs it.
+def _examine_device(settings: WorkerSettings) -> Finding:
+    # This import takes seconds, and only this check needs it.
     from workers.errors import UnfitError  # noqa: PLC0415
     from workers.trainer.devices import find_device  # noqa: PLC0415
 

@@ -1,8 +1,9 @@
-"""Looks whether the rows and the files of an installation agree, and mends what is safe to mend."""
+"""Checks that the rows and the files of an installation agree, and safe repairs."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
-from densityd.admin.finding import Finding
 from models_store.consistency import Comparison, abandoned_jobs, compare
 from models_store.database.database import Database
 from models_store.errors import StoreError
@@ -10,8 +11,26 @@ from models_store.files.blobs import BlobStore, FoundFile
 from models_store.files.store_identity import known_identity
 from models_store.jobs.live_workers import Workers
 
+Verdict = Literal["ok", "note", "problem"]
 _ABANDONED_S = 60.0
 _MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check.
+
+    Attributes:
+        check: Name of the check.
+        verdict: Result; a note needs no action, a problem does.
+        detail: One sentence for people.
+        items: Objects that the detail is about, each with one line.
+    """
+
+    check: str
+    verdict: Verdict
+    detail: str
+    items: list[str] = field(default_factory=list)
 
 
 def examine_files(
@@ -20,26 +39,26 @@ def examine_files(
     """Compare rows and files.
 
     Args:
-        database: must be at this version's revision.
-        blobs: the files.
-        deep: check every file's hash.
-        repair: remove files without a row; never anything else.
-        grace_s: seconds for which such a file is spared.
+        database: Database at this version's revision.
+        blobs: Blob store.
+        deep: Check every file's hash.
+        repair: Delete files without a row, and nothing else.
+        grace_s: Age from which such a file is deleted, in seconds.
     """
     try:
         compared = compare(database, blobs, deep=deep, grace_s=grace_s)
         return [
-            _named(compared, deep=deep),
-            _orphans(compared, blobs, repair=repair),
-            *_foreign(compared.foreign),
-            _jobs(database),
+            _check_named(compared, deep=deep),
+            _check_orphans(compared, blobs, repair=repair),
+            *_check_foreign(compared.foreign),
+            _check_jobs(database),
         ]
     except (StoreError, OSError) as error:
         return [Finding("files", "problem", f"Rows and files cannot be compared: {error}")]
 
 
 def examine_identity(database: Database, blobs: BlobStore) -> Finding:
-    """Look whether the store is the one that belongs to the database."""
+    """Check that the store is the one that belongs to the database."""
     try:
         identity = known_identity(database)
         if identity is None:
@@ -51,11 +70,11 @@ def examine_identity(database: Database, blobs: BlobStore) -> Finding:
 
 
 def examine_workers(database: Database) -> Finding:
-    """Look for workers that take no jobs."""
+    """Check that all workers take jobs."""
     try:
         alive = Workers(database).alive()
     except StoreError as error:
-        return Finding("workers", "problem", f"The workers are not known: {error}")
+        return Finding("workers", "problem", f"The workers cannot be listed: {error}")
     out = [f"{worker.name}: {worker.unfit}" for worker in alive if worker.unfit is not None]
     if out:
         return Finding("workers", "problem", f"{len(out)} of {len(alive)} take no jobs:", out)
@@ -63,21 +82,21 @@ def examine_workers(database: Database) -> Finding:
 
 
 def examine_staging(blobs: BlobStore, *, repair: bool, grace_s: float) -> Finding:
-    """Look for what crashed writers left; remove it, if that is wanted."""
+    """Check for files that crashed writers left, and delete them on request."""
     left = blobs.staged_files(older_than_s=grace_s)
     if not left:
         return Finding("staging", "ok", "No crash left files behind.")
     if not repair:
-        detail = f"{_count(left)} were left by crashes; --repair removes them."
+        detail = f"{_format_count(left)} were left by crashes; --repair removes them."
         return Finding("staging", "note", detail)
     try:
         blobs.sweep_staging(older_than_s=grace_s)
     except OSError as error:
-        return Finding("staging", "problem", f"{_count(left)} cannot be removed: {error}")
-    return Finding("staging", "ok", f"Removed {_count(left)} that crashes had left.")
+        return Finding("staging", "problem", f"{_format_count(left)} cannot be removed: {error}")
+    return Finding("staging", "ok", f"Removed {_format_count(left)} that crashes had left.")
 
 
-def _named(compared: Comparison, *, deep: bool) -> Finding:
+def _check_named(compared: Comparison, *, deep: bool) -> Finding:
     bad = compared.unusable
     if not bad:
         how = "have the right hash" if deep else "are there with the right size"
@@ -87,31 +106,33 @@ def _named(compared: Comparison, *, deep: bool) -> Finding:
     return Finding("files", "problem", detail, items)
 
 
-def _orphans(compared: Comparison, blobs: BlobStore, *, repair: bool) -> Finding:
+def _check_orphans(compared: Comparison, blobs: BlobStore, *, repair: bool) -> Finding:
     orphans = compared.orphans
     if not orphans:
         return Finding("orphans", "ok", "Every file has its row.")
-    items = [_line(file) for file in orphans]
+    items = [_format_file(file) for file in orphans]
     if not repair:
-        detail = f"{_count(orphans)} have no row; --repair removes them:"
+        detail = f"{_format_count(orphans)} have no row; --repair removes them:"
         return Finding("orphans", "note", detail, items)
     if compared.checked == len(compared.unusable):
-        # Nothing says that they belong together, and another database may name these files.
-        detail = f"{_count(orphans)} have no row. None was removed: the database names no file of"
+        # Store and database may not belong together: another database may name these files.
+        detail = (
+            f"{_format_count(orphans)} have no row. None was removed: the database names no file of"
+        )
         return Finding("orphans", "problem", f"{detail} this store; is it the right one?", items)
     for file in orphans:
         blobs.delete(file.key)
-    return Finding("orphans", "ok", f"Removed {_count(orphans)} that had no row:", items)
+    return Finding("orphans", "ok", f"Removed {_format_count(orphans)} that had no row:", items)
 
 
-def _foreign(foreign: Sequence[FoundFile]) -> list[Finding]:
+def _check_foreign(foreign: Sequence[FoundFile]) -> list[Finding]:
     if not foreign:
         return []
-    detail = f"{_count(foreign)} in the store are not of this service, and are never used:"
-    return [Finding("foreign", "note", detail, [_line(file) for file in foreign])]
+    detail = f"{_format_count(foreign)} in the store are not of this service, and are never used:"
+    return [Finding("foreign", "note", detail, [_format_file(file) for file in foreign])]
 
 
-def _jobs(database: Database) -> Finding:
+def _check_jobs(database: Database) -> Finding:
     abandoned = abandoned_jobs(database, for_s=_ABANDONED_S)
     if not abandoned:
         return Finding("jobs", "ok", "No job waits for a worker that went silent to be replaced.")
@@ -122,10 +143,10 @@ def _jobs(database: Database) -> Finding:
     return Finding("jobs", "note", detail, abandoned)
 
 
-def _count(files: Sequence[FoundFile]) -> str:
+def _format_count(files: Sequence[FoundFile]) -> str:
     size = sum(file.bytes for file in files)
     return f"{len(files)} files ({size / _MIB:.1f} MiB)"
 
 
-def _line(file: FoundFile) -> str:
+def _format_file(file: FoundFile) -> str:
     return f"{file.key}  {file.bytes} bytes, {file.age_s / 3600:.1f} h old"

@@ -1,4 +1,4 @@
-"""``densityd keys``: who gets in. Works on the database itself: whoever can do that, may."""
+"""``densityd keys``: the API keys, in the database itself."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from densityd.commands.console import (
     FAILED,
     WRONG_USAGE,
-    AsJson,
     echo_facts,
     echo_json,
     echo_table,
     fail,
 )
+from densityd.commands.options import AsJson
 from models_store.files.private_files import create_private_files
 from models_store.settings import StoreSettings, first_error
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from models_store.keys import ApiKey, Keys
 
 app = typer.Typer(
-    help="API keys: who gets in, to which project, and may do what. These commands work on the"
-    " database of DENSITYD_DATABASE_URL or DENSITYD_DATA_DIR, not on a running service.",
+    help="API keys, each for one project and scope. These commands use the database of"
+    " DENSITYD_DATABASE_URL or DENSITYD_DATA_DIR, not a running service.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -33,61 +33,73 @@ app = typer.Typer(
 
 @app.command()
 def create(
-    project: Annotated[str, typer.Option(help="What the key opens; any name.")] = "default",
+    project: Annotated[str, typer.Option(help="Project that the key gives access to.")] = "default",
     scope: Annotated[
         Literal["read", "write", "admin"],
         typer.Option(
-            help="read: look and score; write: also upload, train, delete; admin: also metrics."
+            help="read: view and score; write: also upload, train and delete; admin: also metrics."
         ),
     ] = "read",
     expires_days: Annotated[
-        float | None, typer.Option(min=0.001, help="How long it opens.", show_default="for good")
+        float | None,
+        typer.Option(min=0.001, help="Days until the key expires.", show_default="never"),
     ] = None,
     rate: Annotated[
         float | None,
         typer.Option(
-            min=0.001, help="Requests a second.", show_default="DENSITYD_RATE_LIMIT, or any number"
+            min=0.001,
+            help="Most requests a second.",
+            show_default="DENSITYD_RATE_LIMIT, or no limit",
         ),
     ] = None,
     as_json: AsJson = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
-    """Make a key and print it: the only time that it is shown.
+    """Create a key and print it, the only time that it is shown.
 
-    From the first key on, the service serves nobody without one.
+    As soon as there is a key, the service refuses requests without one.
 
     Examples: densityd keys create --project fraud --scope write;
     densityd keys create --scope read --expires-days 90 --rate 20
     """
     from models_store.keys import Scope  # noqa: PLC0415 - SQLAlchemy takes a third of a second
 
-    with _keys(make=True) as keys:
+    with _open_keys(make=True) as keys:
         try:
             new = keys.create(project, Scope(scope), expires_days=expires_days, rate=rate)
         except ValueError as error:
             fail(str(error), status=WRONG_USAGE)
     if as_json:
-        return echo_json({**_facts(new.key), "token": new.token})
+        return echo_json({**_to_json(new.key), "token": new.token})
     typer.echo(
-        "Keep this safe, it is not shown again. Send it as `Authorization: Bearer ...`,", err=True
+        "Keep this key safe, it is not shown again. Send it as `Authorization: Bearer ...`,",
+        err=True,
     )
-    typer.echo("or give it to the client and the command line as DENSITYD_API_KEY.", err=True)
+    typer.echo("or set DENSITYD_API_KEY for the client and the command line.", err=True)
     return typer.echo(new.token)
 
 
 @app.command("list")
-def list_keys(as_json: AsJson = False) -> None:  # noqa: FBT002 - a flag of the command line
-    """List all keys, without their secrets; those that open nothing any more, too.
+def list_open_keys(as_json: AsJson = False) -> None:  # noqa: FBT002 - a flag of the command line
+    """List all keys, expired and revoked ones too, without their secrets.
 
     Example: densityd keys list --json
     """
-    with _keys() as keys:
+    with _open_keys() as keys:
         found = keys.list()
     if as_json:
-        return echo_json([_facts(key) for key in found])
+        return echo_json([_to_json(key) for key in found])
     return echo_table(
         ("ID", "PROJECT", "SCOPE", "STATE", "RATE", "CREATED", "EXPIRES"),
         [
-            (key.id, key.project, key.scope, _state(key), key.rate, key.created_at, key.expires_at)
+            (
+                key.id,
+                key.project,
+                key.scope,
+                _get_state(key),
+                key.rate,
+                key.created_at,
+                key.expires_at,
+            )
             for key in found
         ],
     )
@@ -95,27 +107,30 @@ def list_keys(as_json: AsJson = False) -> None:  # noqa: FBT002 - a flag of the 
 
 @app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="Of the key: key_...")],
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key, key_...")],
     as_json: AsJson = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
-    """End a key for good; running services notice within a second or two.
+    """Revoke a key for good; running services notice within two seconds.
 
     Example: densityd keys revoke key_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f
     """
-    with _keys() as keys:
-        # Whoever pastes the whole token means the key.
+    with _open_keys() as keys:
+        # The whole token is accepted too.
         revoked = keys.revoke(key_id.partition(".")[0])
     if as_json:
-        return echo_json(_facts(revoked))
-    return echo_facts([("id", revoked.id), ("state", _state(revoked))])
+        return echo_json(_to_json(revoked))
+    return echo_facts([("id", revoked.id), ("state", _get_state(revoked))])
 
 
 @contextmanager
-def _keys(*, make: bool = False) -> Iterator["Keys"]:
-    """The keys of the configured database.
+def _open_keys(*, make: bool = False) -> Iterator["Keys"]:
+    """Yield the keys of the configured database.
 
     Args:
-        make: make the embedded database, if there is none yet.
+        make: Create the embedded database if there is none yet.
+
+    Raises:
+        typer.Exit: A setting is invalid, or the database cannot be used.
     """
     from models_store.database.database import Database, migrate  # noqa: PLC0415 - as above
     from models_store.errors import StoreError  # noqa: PLC0415 - as above
@@ -140,24 +155,24 @@ def _keys(*, make: bool = False) -> Iterator["Keys"]:
         fail(str(error), status=FAILED)
 
 
-def _state(key: "ApiKey") -> str:
+def _get_state(key: "ApiKey") -> str:
     if key.revoked_at is not None:
         return "revoked"
     return "usable" if key.usable else "expired"
 
 
-def _facts(key: "ApiKey") -> dict[str, object]:
+def _to_json(key: "ApiKey") -> dict[str, object]:
     return {
         "id": key.id,
         "project": key.project,
         "scope": key.scope.value,
-        "state": _state(key),
+        "state": _get_state(key),
         "rate": key.rate,
-        "created_at": _iso(key.created_at),
-        "expires_at": _iso(key.expires_at),
-        "revoked_at": _iso(key.revoked_at),
+        "created_at": _format_time(key.created_at),
+        "expires_at": _format_time(key.expires_at),
+        "revoked_at": _format_time(key.revoked_at),
     }
 
 
-def _iso(moment: datetime | None) -> str | None:
+def _format_time(moment: datetime | None) -> str | None:
     return None if moment is None else moment.astimezone(UTC).isoformat()

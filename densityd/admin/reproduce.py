@@ -1,4 +1,4 @@
-"""The command `densityd reproduce`: the published experiments."""
+"""``densityd reproduce``: the published experiments."""
 
 import importlib.util
 import sys
@@ -35,12 +35,12 @@ STUDIES: dict[str, Study] = comparison.STUDIES | anomaly.STUDIES
 GROUPS = {"haf-comparison": comparison.STUDIES, "anomaly": anomaly.STUDIES}
 _WIDE = 250
 _PLACEHOLDER = "DATASET_ID"
-_LINE_SECONDS = 30.0  # between lines of progress where there is no terminal for a bar
+_LINE_PAUSE_S = 30.0  # between lines of progress where there is no terminal for a bar
 
 
 def list_recipes() -> None:
-    """Prints the names, titles and published numbers."""
-    table = Table("name", "what", "published", box=box.SIMPLE_HEAD, pad_edge=False)
+    """Print the names, titles and published numbers."""
+    table = Table("name", "experiment", "published", box=box.SIMPLE_HEAD, pad_edge=False)
     table.columns[0].no_wrap = True
     for recipe in RECIPES.values():
         known = recipe.published if isinstance(recipe, DensityRecipe) else ()
@@ -50,25 +50,25 @@ def list_recipes() -> None:
         table.add_row(study.name, study.title, "")
     for name, studies in GROUPS.items():
         table.add_row(name, f"All of {', '.join(studies)}", "")
-    # What is not a terminal has no width: one line each, for grep.
+    # Without a terminal one line each, for grep.
     Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 
 def print_request(name: str, *, seed: int, mixed_precision: bool = False) -> None:
-    """Prints the body of the job that does the same as a recipe, and tells where it goes.
+    """Print the request body of the job that does the same as a recipe, and its endpoint.
 
     Raises:
-        typer.Exit: with status 2 for what is no recipe, or an option that it does not have.
+        typer.Exit: The name is not of a recipe, or the recipe lacks an option (status 2).
     """
-    recipe = _recipe(name, mixed_precision=mixed_precision)
+    recipe = _find_recipe(name, mixed_precision=mixed_precision)
     if recipe is None:
-        _refuse(f"{name} is many trainings, which no one job does; see --list")
+        _refuse(f"{name} is more than one training, so no single job does the same; see --list")
     if isinstance(recipe, DensityRecipe):
         body = recipe.request(_PLACEHOLDER, seed=seed)
-        hint = f"POST to /v1/jobs/training; for {_PLACEHOLDER} say which dataset has the rows"
+        endpoint = f"POST to /v1/jobs/training; {_PLACEHOLDER} is the id of your dataset"
     else:
-        body, hint = recipe.request(seed=seed), "POST to /v1/jobs/variational"
-    note(hint)
+        body, endpoint = recipe.request(seed=seed), "POST to /v1/jobs/variational"
+    note(endpoint)
     echo_json(body)
 
 
@@ -81,13 +81,13 @@ def reproduce(
     quick: bool,
     mixed_precision: bool = False,
 ) -> None:
-    """Runs one experiment.
+    """Run an experiment.
 
     Raises:
-        typer.Exit: with status 2 for a name that does not exist or an option that it does not
-            have, 1 for data that is not there or training that fails.
+        typer.Exit: The name is unknown, or the experiment lacks an option (status 2); data is
+            missing or a training fails (status 1).
     """
-    recipe = _recipe(name, mixed_precision=mixed_precision)
+    recipe = _find_recipe(name, mixed_precision=mixed_precision)
     _require_extra(quick=quick and name in RECIPES)
     torch.set_num_threads(1)
     try:
@@ -101,15 +101,15 @@ def reproduce(
         raise typer.Exit(1) from error
 
 
-def _recipe(name: str, *, mixed_precision: bool) -> Recipe | None:
-    """The recipe of a name; None for a study or a group of them."""
+def _find_recipe(name: str, *, mixed_precision: bool) -> Recipe | None:
+    """Return the recipe of a name; None for a study or a group of studies."""
     if name not in RECIPES | STUDIES | GROUPS:
         _refuse(f"there is no experiment {name!r}; see --list")
     recipe = RECIPES.get(name)
     if not mixed_precision:
         return recipe
     if not isinstance(recipe, DensityRecipe):
-        _refuse("--mixed-precision is for the densities of data alone; see --list")
+        _refuse("--mixed-precision is only for densities of data; see --list")
     return recipe.in_mixed_precision()
 
 
@@ -119,7 +119,7 @@ def _refuse(why: str) -> NoReturn:
 
 
 def _require_extra(*, quick: bool) -> None:
-    """Ends the command where figures or other detectors are wanted and cannot be had."""
+    """End the command if packages for figures or other detectors are missing."""
     missing = [name for name in ("matplotlib", "sklearn") if importlib.util.find_spec(name) is None]
     if missing and not quick:
         typer.echo(
@@ -135,11 +135,11 @@ def _reproduce_recipe(
 ) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     place = Place(data=data, results=out, state=out / ".state", device=device)
-    with _shown(recipe.name) as show:
+    with _show_progress(recipe.name) as show:
         result = run(recipe, place, seed=seed, quick=quick, progress=show)
     if "test_log_likelihood" in result:
-        spread = 2 * result["test_standard_error"]
-        typer.echo(f"test log-likelihood {result['test_log_likelihood']:.3f} ± {spread:.3f} nats")
+        margin = 2 * result["test_standard_error"]
+        typer.echo(f"test log-likelihood {result['test_log_likelihood']:.3f} ± {margin:.3f} nats")
     else:
         typer.echo(
             f"KL {result['kl']:.4f} nats, effective sample size"
@@ -149,7 +149,7 @@ def _reproduce_recipe(
 
 
 def _reproduce_study(study: Study, *, data: Path, out: Path, quick: bool) -> None:
-    with _shown(study.name) as show:
+    with _show_progress(study.name) as show:
 
         def tell(done: float, total: float, text: str) -> None:
             typer.echo(text)
@@ -160,16 +160,16 @@ def _reproduce_study(study: Study, *, data: Path, out: Path, quick: bool) -> Non
 
 
 @contextmanager
-def _shown(name: str) -> Iterator[Callable[[float, float, str], None]]:
-    """Shows how far a run is: by a bar, or by a line now and then where there is no terminal."""
+def _show_progress(name: str) -> Iterator[Callable[[float, float, str], None]]:
+    """Yield a function that shows progress: as a bar, or without a terminal as lines."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        told = time.monotonic()
+        printed = time.monotonic()
 
         def tell(done: float, total: float, text: str) -> None:
-            nonlocal told
-            if time.monotonic() - told >= _LINE_SECONDS:
-                told = time.monotonic()
+            nonlocal printed
+            if time.monotonic() - printed >= _LINE_PAUSE_S:
+                printed = time.monotonic()
                 typer.echo(f"{name}: {done / total:.0%}; {text}", err=True)
 
         yield tell

@@ -1,16 +1,16 @@
-"""What all commands share: reaching the service, printing, and telling what went wrong."""
+"""A client for commands that turns errors into exit statuses, and printing."""
 
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
-    from densityd.client import ApiError, Client
+    from densityd.client import ApiError, Client, Dataset
     from densityd.client.records import Record
 
 FAILED = 1
@@ -19,23 +19,14 @@ UNREACHABLE = 3
 INTERRUPTED = 130
 _UNAUTHORIZED = 401
 
-Url = Annotated[
-    str | None,
-    typer.Option(
-        "--url",
-        envvar="DENSITYD_URL",
-        show_envvar=True,
-        show_default="http://127.0.0.1:8000",
-        help="Address of the service.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Limit = Annotated[int, typer.Option(min=1, help="Most entries, newest first.")]
-
 
 @contextmanager
 def service(url: str | None) -> Iterator["Client"]:
-    """A client of the service; whatever goes wrong ends the command with a few clear lines."""
+    """Yield a client of the service; an error ends the command with a few lines.
+
+    Raises:
+        typer.Exit: The service refused a request or cannot be reached, or a file cannot be used.
+    """
     from densityd.client import (  # noqa: PLC0415 - it takes a third of a second
         ApiError,
         Client,
@@ -48,57 +39,61 @@ def service(url: str | None) -> Iterator["Client"]:
     try:
         settings = Settings(url)
     except ValueError as error:
-        fail(str(error), "Give the address with --url or DENSITYD_URL.", status=WRONG_USAGE)
+        fail(str(error), "Give the URL with --url or DENSITYD_URL.", status=WRONG_USAGE)
     try:
         with Client(settings) as client:
             yield client
     except ApiError as error:
-        fail(*_lines(error, settings.address), status=FAILED)
+        fail(*_describe(error, settings.address), status=FAILED)
     except TransportError as error:
-        hint = "Start a service with `densityd up`, or say where it is with --url or DENSITYD_URL."
-        fail(str(error), hint, status=UNREACHABLE)
+        advice = "Start a service with `densityd up`, or give its URL with --url or DENSITYD_URL."
+        fail(str(error), advice, status=UNREACHABLE)
     except FileFormatError as error:
         fail(str(error), status=WRONG_USAGE)
     except ClientError as error:
         fail(str(error), status=FAILED)
     except BrokenPipeError:
-        raise  # whoever read the output has enough; click ends quietly
+        raise  # the reader of the output has closed it; click ends quietly
     except OSError as error:
         fail(f"{error.filename or 'a file'}: {error.strerror or error}", status=FAILED)
 
 
 def fail(text: str, *more: str, status: int) -> NoReturn:
-    """End with an error."""
-    typer.echo(f"densityd: {printable(text)}", err=True)
+    """End the command with an error.
+
+    Raises:
+        typer.Exit: Always, with the status.
+    """
+    typer.echo(f"densityd: {make_printable(text)}", err=True)
     for line in more:
-        typer.echo(f"  {printable(line)}", err=True)
+        typer.echo(f"  {make_printable(line)}", err=True)
     raise typer.Exit(status)
 
 
 def note(text: str) -> None:
-    """Tell a person at a terminal something that is not the result."""
+    """Print a line for a person at a terminal, beside the result."""
     if sys.stderr.isatty():
-        typer.echo(printable(text), err=True)
+        typer.echo(make_printable(text), err=True)
 
 
 def echo_json(value: object) -> None:
-    """Print JSON."""
+    """Print a value as JSON."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def echo_record(record: "Record") -> None:
-    """Print all that the service tells about something, as JSON."""
+    """Print a record as JSON."""
     echo_json(record.model_dump(mode="json"))
 
 
 def echo_records(records: "Iterable[Record]") -> None:
-    """Print a list of what the service tells, as JSON."""
+    """Print records as a JSON list."""
     echo_json([record.model_dump(mode="json") for record in records])
 
 
 def echo_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print columns side by side; numbers stand to the right."""
-    cells = [[_cell(value) for value in row] for row in rows]
+    """Print rows in columns; columns of numbers are aligned to the right."""
+    cells = [[_format(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
     right = [
         bool(cells) and all(_is_number(row[index]) for row in cells) for index in range(len(header))
@@ -112,26 +107,34 @@ def echo_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def echo_facts(facts: Iterable[tuple[str, object]]) -> None:
-    """Print names and values, one pair a line; what is None is left out."""
-    shown = [(name, _cell(value)) for name, value in facts if value is not None]
+    """Print a name and its value on each line; values that are None are left out."""
+    shown = [(name, _format(value)) for name, value in facts if value is not None]
     width = max(len(name) for name, _ in shown)
     for name, value in shown:
         typer.echo(f"{name:{width}}  {value}")
 
 
-def printable(text: str) -> str:
-    """Text of somebody else's as a terminal may have it: without control characters."""
+def show_upload(dataset: "Dataset") -> None:
+    """Print the size of an uploaded dataset and its warnings, for a person at a terminal."""
+    note(f"uploaded {dataset.rows} rows x {len(dataset.columns)} columns: {dataset.id}")
+    for warning in dataset.warnings:
+        column = "" if warning.column is None else f" ({warning.column})"
+        note(f"  warning {warning.code}{column}: {warning.detail}")
+
+
+def make_printable(text: str) -> str:
+    """Return a text without the control characters that a terminal would obey."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def _cell(value: object) -> str:
+def _format(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%SZ")
-    return printable(str(value))
+    return make_printable(str(value))
 
 
 def _is_number(cell: str) -> bool:
@@ -142,8 +145,8 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _lines(error: "ApiError", address: str) -> Iterator[str]:
-    """What the service refused, where, and where to read what to do."""
+def _describe(error: "ApiError", address: str) -> Iterator[str]:
+    """Yield the lines of an error, with the page that describes its type."""
     yield error.detail or error.title
     for wrong in error.errors:
         if wrong.detail != error.detail:

@@ -1,4 +1,4 @@
-"""``densityd datasets``: tables on the service."""
+"""``densityd datasets``: the tables on the service."""
 
 from itertools import islice
 from pathlib import Path
@@ -7,20 +7,26 @@ from typing import Annotated
 import typer
 
 from densityd.commands.console import (
-    AsJson,
-    Limit,
-    Url,
     echo_facts,
     echo_record,
     echo_records,
     echo_table,
     service,
+    show_upload,
 )
-from densityd.commands.reading import Constant, Delimiter, Header, Missing, upload_options
-from densityd.commands.train import tell_upload
+from densityd.commands.options import (
+    AsJson,
+    Constant,
+    Delimiter,
+    Header,
+    Limit,
+    Missing,
+    Url,
+    collect_upload_options,
+)
 
 app = typer.Typer(help="Tables on the service.", no_args_is_help=True, rich_markup_mode=None)
-DatasetId = Annotated[str, typer.Argument(metavar="ID", help="Of the dataset: ds_...")]
+DatasetId = Annotated[str, typer.Argument(metavar="ID", help="Id of the dataset, ds_...")]
 
 
 @app.command("list")
@@ -42,7 +48,7 @@ def list_datasets(limit: Limit = 50, url: Url = None, as_json: AsJson = False) -
 
 @app.command()
 def show(dataset_id: DatasetId, url: Url = None, as_json: AsJson = False) -> None:
-    """Show a dataset: its columns, their statistics, and what may spoil a density.
+    """Show a dataset: its columns, their statistics, and warnings.
 
     Example: densityd datasets show ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f
     """
@@ -79,9 +85,9 @@ def show(dataset_id: DatasetId, url: Url = None, as_json: AsJson = False) -> Non
 @app.command()
 def upload(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", dir_okay=False, exists=True, help="The table.")
+        Path, typer.Argument(metavar="FILE", dir_okay=False, exists=True, help="Table to upload.")
     ],
-    name: Annotated[str | None, typer.Option(help="A label.", show_default="the file's")] = None,
+    name: Annotated[str | None, typer.Option(help="Label.", show_default="the file's name")] = None,
     header: Header = True,
     delimiter: Delimiter = ",",
     missing: Missing = "error",
@@ -95,17 +101,17 @@ def upload(
     densityd datasets upload table.parquet --name people
     """
     with service(url) as client:
-        options = upload_options(header, delimiter, missing, constant)
+        options = collect_upload_options(header, delimiter, missing, constant)
         uploaded = client.datasets.upload(file, name=name, **options)
         if as_json:
             return echo_record(uploaded)
-        tell_upload(uploaded)
+        show_upload(uploaded)
         return typer.echo(uploaded.id)
 
 
 @app.command()
 def delete(dataset_id: DatasetId, url: Url = None) -> None:
-    """Delete a dataset that no unfinished job uses; models trained on it stay.
+    """Delete a dataset that no unfinished job uses; models that were trained on it stay.
 
     Example: densityd datasets delete ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f
     """

@@ -1,4 +1,4 @@
-"""``densityd jobs``: trainings and the like, on the service."""
+"""``densityd jobs``: the jobs on the service."""
 
 import json
 from itertools import islice
@@ -8,32 +8,30 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from densityd.commands.console import (
-    AsJson,
-    Limit,
-    Url,
     echo_facts,
     echo_record,
     echo_records,
     echo_table,
-    printable,
+    make_printable,
     service,
 )
-from densityd.commands.waiting import tell_job, wait_for
+from densityd.commands.options import AsJson, Limit, Url
+from densityd.commands.waiting import echo_outcome, wait_for
 
 if TYPE_CHECKING:
     from densityd.client import Event, Job, JobFilters, JobSummary
 
 app = typer.Typer(
-    help="Trainings and bulk work on the service.", no_args_is_help=True, rich_markup_mode=None
+    help="Training and bulk jobs on the service.", no_args_is_help=True, rich_markup_mode=None
 )
-JobId = Annotated[str, typer.Argument(metavar="ID", help="Of the job: job_...")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job, job_...")]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
 @app.command("list")
 def list_jobs(
-    state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
-    model: Annotated[str | None, typer.Option(help="Only those of this model.")] = None,
+    state: Annotated[State | None, typer.Option(help="State of the jobs to list.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model of the jobs to list.")] = None,
     limit: Limit = 50,
     url: Url = None,
     as_json: AsJson = False,
@@ -55,7 +53,14 @@ def list_jobs(
         return echo_table(
             header,
             [
-                (one.id, one.kind, one.state, _model(one), _percent(one), one.created_at)
+                (
+                    one.id,
+                    one.kind,
+                    one.state,
+                    _get_model(one),
+                    _format_progress(one),
+                    one.created_at,
+                )
                 for one in found
             ],
         )
@@ -63,7 +68,7 @@ def list_jobs(
 
 @app.command()
 def show(job_id: JobId, url: Url = None, as_json: AsJson = False) -> None:
-    """Show a job: its state, what it has reached, and the request with every choice made.
+    """Show a job: its state, its progress and metrics, and its request with all options.
 
     Example: densityd jobs show job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f --json
     """
@@ -73,7 +78,7 @@ def show(job_id: JobId, url: Url = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def cancel(job_id: JobId, url: Url = None, as_json: AsJson = False) -> None:
-    """Cancel a job; one that runs stops within seconds, and can be resumed.
+    """Cancel a job; a running one stops within seconds, and can be resumed.
 
     Example: densityd jobs cancel job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f
     """
@@ -84,7 +89,7 @@ def cancel(job_id: JobId, url: Url = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def resume(job_id: JobId, url: Url = None, as_json: AsJson = False) -> None:
-    """Queue a job again that has failed or was cancelled; it goes on from its last checkpoint.
+    """Queue a failed or cancelled job again; it continues from its last checkpoint.
 
     Example: densityd jobs resume job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f
     """
@@ -97,14 +102,17 @@ def download(
     job_id: JobId,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="File.", show_default="ID and the format's suffix"),
+        typer.Option(
+            "--output", "-o", help="File to write.", show_default="ID and the format's suffix"
+        ),
     ] = None,
     delete: Annotated[
-        bool, typer.Option("--delete", help="Then delete it on the service; the job stays.")
+        bool,
+        typer.Option("--delete", help="Delete the file on the service afterwards; the job stays."),
     ] = False,
     url: Url = None,
 ) -> None:
-    """Download the file of a scoring or a sampling; print its path.
+    """Download the file of a scoring or sampling job, and print its path.
 
     Example: densityd jobs download job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f -o scores.parquet
     """
@@ -120,14 +128,18 @@ def download(
 @app.command()
 def events(
     job_id: JobId,
-    after: Annotated[int, typer.Option(min=0, help="Number of the last event you have.")] = 0,
+    after: Annotated[int, typer.Option(min=0, help="Number of the last known event.")] = 0,
     follow: Annotated[
-        bool, typer.Option("--follow/--no-follow", help="Until the job has ended, or those by now.")
+        bool,
+        typer.Option(
+            "--follow/--no-follow",
+            help="Print events until the job has ended, or only those so far.",
+        ),
     ] = True,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what happens to a job, as it happens; with --json one object a line.
+    """Print the events of a job as they happen; with --json one object on each line.
 
     Example: densityd jobs events job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f --no-follow
     """
@@ -149,7 +161,7 @@ def events(
 def wait(
     job_id: JobId,
     timeout: Annotated[
-        float | None, typer.Option(min=0, help="Seconds to wait at most.", show_default="no limit")
+        float | None, typer.Option(min=0, help="Most seconds to wait.", show_default="no limit")
     ] = None,
     url: Url = None,
     as_json: AsJson = False,
@@ -159,7 +171,7 @@ def wait(
     Example: densityd jobs wait job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f --timeout 3600
     """
     with service(url) as client:
-        tell_job(wait_for(client, job_id, timeout_s=timeout), as_json=as_json)
+        echo_outcome(wait_for(client, job_id, timeout_s=timeout), as_json=as_json)
 
 
 def _echo_job(job: "Job", *, as_json: bool) -> None:
@@ -170,25 +182,25 @@ def _echo_job(job: "Job", *, as_json: bool) -> None:
             ("id", job.id),
             ("kind", job.kind),
             ("state", "stopping" if job.cancel_requested else job.state),
-            ("model", _model(job)),
-            ("progress", _percent(job)),
-            ("left", _left(job)),
+            ("model", _get_model(job)),
+            ("progress", _format_progress(job)),
+            ("left", _format_eta(job)),
             ("attempt", job.attempt),
             ("created", job.created_at),
             ("started", job.started_at),
             ("finished", job.finished_at),
-            ("result", _result(job)),
+            ("result", _format_result(job)),
             ("error", f"{job.error.code}: {job.error.detail}" if job.error else None),
         ]
     )
     for title, values in (("metrics", job.metrics), ("request", job.request)):
         if values:
             typer.echo(f"\n{title}")
-            echo_facts([(f"  {name}", _brief(value)) for name, value in values.items()])
+            echo_facts([(f"  {name}", _format(value)) for name, value in values.items()])
     return None
 
 
-def _left(job: "Job") -> str | None:
+def _format_eta(job: "Job") -> str | None:
     if job.final or job.progress is None or job.progress.eta_seconds is None:
         return None
     from densityd.client.progress import format_duration  # noqa: PLC0415 - slow to import
@@ -196,7 +208,7 @@ def _left(job: "Job") -> str | None:
     return f"about {format_duration(job.progress.eta_seconds)}"
 
 
-def _result(job: "Job") -> str | None:
+def _format_result(job: "Job") -> str | None:
     if job.result is None:
         return None
     return f"{job.result.rows} rows, {job.result.bytes} bytes: densityd jobs download {job.id}"
@@ -211,21 +223,21 @@ def _echo_state(job: "Job", *, as_json: bool) -> None:
 def _echo_event(event: "Event", *, as_json: bool) -> None:
     if as_json:
         return typer.echo(json.dumps(event.model_dump(mode="json")))
-    data = " ".join(f"{name}={_brief(value)}" for name, value in event.data.items())
-    return typer.echo(printable(f"{event.id:5} {event.event:8} {data}"))
+    data = " ".join(f"{name}={_format(value)}" for name, value in event.data.items())
+    return typer.echo(make_printable(f"{event.id:5} {event.event:8} {data}"))
 
 
-def _brief(value: object) -> str:
+def _format(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _model(job: "JobSummary") -> str | None:
+def _get_model(job: "JobSummary") -> str | None:
     return job.ref or job.model.name
 
 
-def _percent(job: "JobSummary") -> str | None:
+def _format_progress(job: "JobSummary") -> str | None:
     if job.progress is None or job.final:
         return None
     return f"{100 * job.progress.fraction:.0f} %"

@@ -1,4 +1,4 @@
-"""``densityd models``: what came out of the trainings."""
+"""``densityd models``: the trained models on the service."""
 
 import json
 from itertools import islice
@@ -9,9 +9,6 @@ import typer
 
 from densityd.commands.console import (
     FAILED,
-    AsJson,
-    Limit,
-    Url,
     echo_facts,
     echo_json,
     echo_record,
@@ -20,14 +17,17 @@ from densityd.commands.console import (
     fail,
     service,
 )
+from densityd.commands.options import AsJson, Limit, ModelName, Url
 
 if TYPE_CHECKING:
     from densityd.client import Client, Version
 
-app = typer.Typer(help="Trained models.", no_args_is_help=True, rich_markup_mode=None)
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the model.")]
+app = typer.Typer(
+    help="Trained models on the service.", no_args_is_help=True, rich_markup_mode=None
+)
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")]
 Kind = Literal["learning-curve", "marginals", "pairs", "density", "noise", "images"]
-_PICTURES: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
+_IMAGES: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
 Ref = Annotated[str, typer.Argument(metavar="MODEL", help="NAME, NAME@ALIAS or NAME:VERSION.")]
 
 
@@ -42,27 +42,28 @@ def list_models(limit: Limit = 50, url: Url = None, as_json: AsJson = False) -> 
         if as_json:
             return echo_records(found)
         rows = [
-            (one.name, one.latest_version, _aliases(one.aliases), one.created_at) for one in found
+            (one.name, one.latest_version, _format_aliases(one.aliases), one.created_at)
+            for one in found
         ]
         return echo_table(("NAME", "NEWEST", "ALIASES", "CREATED"), rows)
 
 
 @app.command()
 def show(ref: Ref, url: Url = None, as_json: AsJson = False) -> None:
-    """Show a model and its versions; with a version or an alias, that version.
+    """Show a model and its versions, or a version.
 
     Examples: densityd models show shuttle; densityd models show shuttle:2 --json
     """
     with service(url) as client:
         if ":" in ref or "@" in ref:
-            version = resolve(client, ref)
+            version = find_version(client, ref)
             return echo_record(version) if as_json else _echo_version(version)
         model = client.models.get(ref)
         versions = list(client.models.versions(ref))
         if as_json:
             listed = [version.model_dump(mode="json") for version in versions]
             return echo_json({**model.model_dump(mode="json"), "versions": listed})
-        echo_facts([("name", model.name), ("aliases", _aliases(model.aliases))])
+        echo_facts([("name", model.name), ("aliases", _format_aliases(model.aliases))])
         typer.echo()
         header = ("VERSION", "FAMILY", "COLUMNS", "PARAMETERS", "TEST LOG-LIKELIHOOD", "CREATED")
         return echo_table(
@@ -84,18 +85,21 @@ def show(ref: Ref, url: Url = None, as_json: AsJson = False) -> None:
 @app.command()
 def alias(
     name: Name,
-    label: Annotated[str, typer.Argument(metavar="ALIAS", help="Such as production.")],
+    label: Annotated[str, typer.Argument(metavar="ALIAS", help="Label, such as production.")],
     version: Annotated[
         int | None,
         typer.Argument(
-            metavar="VERSION", min=1, help="Version to point it at.", show_default="show it"
+            metavar="VERSION",
+            min=1,
+            help="Version to point it at.",
+            show_default="show its version",
         ),
     ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the alias.")] = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show, move or delete an alias; scoring by the alias follows at once.
+    """Show, move or delete an alias; requests by the alias follow at once.
 
     Examples: densityd models alias shuttle production 2;
     densityd models alias shuttle staging --delete
@@ -117,16 +121,18 @@ def export(
     ref: Ref,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="File.", show_default="NAME-VERSION.safetensors"),
+        typer.Option(
+            "--output", "-o", help="File to write.", show_default="NAME-VERSION.safetensors"
+        ),
     ] = None,
     url: Url = None,
 ) -> None:
-    """Download the weights and the spec of a version, as one safetensors file; print its path.
+    """Download the weights and the spec of a version as one safetensors file, and print its path.
 
     Examples: densityd models export shuttle:2; densityd models export shuttle -o best.safetensors
     """
     with service(url) as client:
-        version = resolve(client, ref)
+        version = find_version(client, ref)
         target = output or Path(f"{version.name}-{version.version}.safetensors")
         client.models.download(version.name, version.version, target)
         typer.echo(target)
@@ -135,31 +141,33 @@ def export(
 @app.command()
 def plot(
     ref: Ref,
-    kind: Annotated[Kind, typer.Argument(metavar="KIND", help=f"{', '.join(get_args(Kind))}.")],
+    kind: Annotated[
+        Kind, typer.Argument(metavar="KIND", help=f"Kind of plot: {', '.join(get_args(Kind))}.")
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
-            help="File; its name ends in .png or .svg.",
+            help="File to write; its name ends in .png or .svg.",
             show_default="NAME-VERSION-KIND.png",
         ),
     ] = None,
     url: Url = None,
 ) -> None:
-    """Download a picture of a version; print its path.
+    """Download a plot of a version, and print its path.
 
     Examples: densityd models plot shuttle marginals;
     densityd models plot shuttle:2 learning-curve -o curve.svg
     """
     with service(url) as client:
         suffix = ".png" if output is None else output.suffix.lower()
-        if suffix not in _PICTURES:
-            raise typer.BadParameter(f"{output}: the name must end in {' or '.join(_PICTURES)}.")
-        version = resolve(client, ref)
+        if suffix not in _IMAGES:
+            raise typer.BadParameter(f"{output}: the name must end in {' or '.join(_IMAGES)}.")
+        version = find_version(client, ref)
         target = output or Path(f"{version.name}-{version.version}-{kind}{suffix}")
-        picture = client.models.plot(version.name, version.version, kind, format=_PICTURES[suffix])
-        target.write_bytes(picture)
+        image = client.models.plot(version.name, version.version, kind, format=_IMAGES[suffix])
+        target.write_bytes(image)
         typer.echo(target)
 
 
@@ -168,14 +176,17 @@ def import_(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", dir_okay=False, exists=True, help="What `models export` wrote."
+            metavar="FILE",
+            dir_okay=False,
+            exists=True,
+            help="File that `densityd models export` wrote.",
         ),
     ],
-    model: Annotated[str, typer.Option(help="Model that gets a new version.")],
+    model: ModelName,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Import the file of a model as the next version of a model; print its reference.
+    """Import a file as the next version of a model, and print its reference.
 
     Example: densityd models import shuttle-2.safetensors --model shuttle
     """
@@ -186,8 +197,8 @@ def import_(
         return typer.echo(f"{version.name}:{version.version}")
 
 
-def resolve(client: "Client", ref: str) -> "Version":
-    """The version that a reference stands for, as where models are asked."""
+def find_version(client: "Client", ref: str) -> "Version":
+    """Return the version that a reference names."""
     name, colon, number = ref.partition(":")
     if colon:
         if not (number.isascii() and number.isdecimal()):
@@ -223,5 +234,5 @@ def _echo_version(version: "Version") -> None:
         echo_facts(numbers)
 
 
-def _aliases(aliases: dict[str, int]) -> str | None:
+def _format_aliases(aliases: dict[str, int]) -> str | None:
     return ", ".join(f"{label} -> {version}" for label, version in aliases.items()) or None

@@ -1,10 +1,10 @@
-"""Waiting for a job, and telling what came of it."""
+"""The wait for a job at a terminal, and its outcome."""
 
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from densityd.commands.console import INTERRUPTED, echo_record, fail, printable
+from densityd.commands.console import INTERRUPTED, echo_record, fail, make_printable
 
 if TYPE_CHECKING:
     from densityd.client import Client, Job
@@ -13,7 +13,7 @@ _BULK = ("scoring", "sampling")
 
 
 def wait_for(client: "Client", job_id: str, *, timeout_s: float | None = None) -> "Job":
-    """Wait for a job that succeeds; the progress is there for a person to see."""
+    """Return a job once it has succeeded, with a progress bar until then."""
     from densityd.client.progress import ProgressBar  # noqa: PLC0415 - only a wait needs it
 
     try:
@@ -21,14 +21,14 @@ def wait_for(client: "Client", job_id: str, *, timeout_s: float | None = None) -
             return client.jobs.wait(job_id, on_progress=bar, timeout_s=timeout_s)
     except KeyboardInterrupt:
         fail(
-            f"{job_id} goes on.",
+            f"{job_id} continues.",
             f"`densityd jobs wait {job_id}` waits again; `densityd jobs cancel {job_id}` stops it.",
             status=INTERRUPTED,
         )
 
 
-def tell_job(job: "Job", *, as_json: bool) -> None:
-    """Print what came of a job: the model, or its id while there is none."""
+def echo_outcome(job: "Job", *, as_json: bool) -> None:
+    """Print the outcome of a job: its model or file, or its id while there is none."""
     if as_json:
         echo_record(job)
         return
@@ -38,18 +38,17 @@ def tell_job(job: "Job", *, as_json: bool) -> None:
     else:
         line = job.ref or job.id
         if job.ref:
-            line += _reached(job.metrics or {})
-    typer.echo(printable(line))
+            line += _format_quality(job.metrics or {})
+    typer.echo(make_printable(line))
 
 
-def _reached(metrics: dict[str, Any]) -> str:
-    """How good a model is, in words."""
-    for name, error, words in (
-        ("test_log_likelihood", "test_standard_error", "test log-likelihood"),
-        ("elbo", "elbo_standard_error", "ELBO"),
+def _format_quality(metrics: dict[str, Any]) -> str:
+    for name, error, label, unit in (
+        ("test_log_likelihood", "test_standard_error", "test log-likelihood", "nats a row"),
+        ("elbo", "elbo_standard_error", "ELBO", "nats"),
     ):
-        if isinstance(reached := metrics.get(name), float):
-            spread = metrics.get(error)
-            doubt = f" +- {2 * spread:.3f}" if isinstance(spread, float) else ""
-            return f"  {words} {reached:.3f}{doubt} nats" + (" a row" if name != "elbo" else "")
+        if isinstance(value := metrics.get(name), float):
+            deviation = metrics.get(error)
+            margin = f" +- {2 * deviation:.3f}" if isinstance(deviation, float) else ""
+            return f"  {label} {value:.3f}{margin} {unit}"
     return ""

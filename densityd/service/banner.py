@@ -1,4 +1,4 @@
-"""What a person reads when the service is up."""
+"""The text that `densityd up` prints once the service is ready."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ _TABLE = (
 
 
 def curl_lines(url: str) -> list[str]:
-    """Three shell lines that work as they stand, one after another, once training has ended."""
+    """Return three lines for a shell: upload, train and, once that has ended, score."""
     csv, json = "-H 'Content-Type: text/csv'", "-H 'Content-Type: application/json'"
     upload = (
         f"ID=$({_TABLE} | curl -sS {csv} --data-binary @- '{url}/v1/datasets?name=parabola'"
@@ -36,7 +36,7 @@ def curl_lines(url: str) -> list[str]:
     return [upload, train, score]
 
 
-def banner(url: str, *, data_dir: Path) -> str:
-    """The text for a service at `url`."""
+def format_banner(url: str, *, data_dir: Path) -> str:
+    """Return the text for a service at `url`."""
     lines = "\n\n".join(f"  {line}" for line in curl_lines(url))
     return _TEXT.format(url=url, data_dir=data_dir, lines=lines)

@@ -1,4 +1,4 @@
-"""The processes of one service: started, watched, restarted and ended together."""
+"""Child processes: started, watched, restarted and ended together."""
 
 import json
 import os
@@ -18,15 +18,14 @@ _TAIL_BYTES = 16_000
 
 
 class Child:
-    """One process that is started again whenever it ends.
+    """A child process that is restarted whenever it ends.
 
-    It cannot outlive this process, however that ends: the kernel kills it. This holds for the
-    thread that calls `start`, which must be the main one.
+    The kernel kills it when the thread that called `start` ends, which must be the main one.
 
     Args:
-        name: for people.
-        command: absolute path and arguments.
-        log_path: where its output goes; None leaves it on this process's standard error.
+        name: Name for people.
+        command: Absolute path of the program, and its arguments.
+        log_path: File for its output; None for this process's standard error.
     """
 
     def __init__(self, name: str, command: Sequence[str], *, log_path: Path | None) -> None:
@@ -40,16 +39,16 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Whether the process is there."""
+        """True while the process runs."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def restart_at(self) -> float | None:
-        """When it is due to start again; None while it runs."""
+        """Time of the next start, by the monotonic clock; None while it runs."""
         return self._restart_at
 
     def start(self) -> None:
-        """Start it now."""
+        """Start the process now."""
         self._restart_at = None
         self._started_at = time.monotonic()
         tied = [
@@ -60,8 +59,8 @@ class Child:
             str(os.getpid()),
             *self._command,
         ]
-        # A session of its own: Ctrl-C at the terminal is for this process, which ends the others
-        # in order.
+        # A session of its own: Ctrl-C at the terminal reaches this process alone, which ends the
+        # others in order.
         if self._log_path is None:
             self._process = subprocess.Popen(  # noqa: S603 - our own commands
                 tied, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True
@@ -76,8 +75,8 @@ class Child:
                 start_new_session=True,
             )
 
-    def notice_end(self) -> str | None:
-        """If it has ended since the last look: how; and plan its next start."""
+    def check_end(self) -> str | None:
+        """Plan the next start if the process has ended; return how it ended, or None."""
         if self._process is None or (status := self._process.poll()) is None:
             return None
         self._process = None
@@ -89,36 +88,36 @@ class Child:
         return f"{how}; it starts again in {pause:g} s"
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal, if it is there."""
+        """Send a signal if the process runs."""
         if self._process is not None:
             self._process.send_signal(number)
 
     def wait(self, deadline: float, *, pause: Callable[[float], None]) -> bool:
-        """Wait for its end until `deadline`; whether it has ended."""
+        """Wait for the end until `deadline`; return True if it has ended."""
         while self.running and time.monotonic() < deadline:
             pause(0.05)
         return not self.running
 
-    def last_words(self) -> str:
-        """The last line of its log, or the message in it."""
+    def read_last_message(self) -> str:
+        """Return the message in the last line of the log, or the line; empty without a log."""
         if self._log_path is None or not self._log_path.exists():
             return ""
         with self._log_path.open("rb") as file:
             file.seek(max(0, self._log_path.stat().st_size - _TAIL_BYTES))
             lines = file.read().decode(errors="replace").strip().splitlines()
-        return _message(lines[-1]) if lines else ""
+        return _extract_message(lines[-1]) if lines else ""
 
     def trim_log(self) -> None:
-        """Keep the log bounded: what is too long moves to a second file, replacing the last."""
+        """Move a log that is too long to a second file, replacing the one before."""
         path = self._log_path
         if path is None or not path.exists() or path.stat().st_size < _LOG_BYTES:
             return
-        # The process appends, so a file that is cut to nothing goes on at its beginning.
+        # The process appends, so it continues at the beginning of the truncated file.
         shutil.copyfile(path, path.with_suffix(".log.1"))
         os.truncate(path, 0)
 
 
-def _message(line: str) -> str:
+def _extract_message(line: str) -> str:
     try:
         logged = json.loads(line)
     except ValueError:
@@ -136,13 +135,13 @@ def end_all(
     pause: Callable[[float], None],
     hurry: Callable[[], bool],
 ) -> None:
-    """End children group after group: SIGTERM, a grace, SIGKILL.
+    """End children group after group: SIGTERM, a grace period, SIGKILL.
 
     Args:
-        order: groups; those of one group end at the same time.
-        grace_s: seconds that each group has.
-        pause: sleeps.
-        hurry: whether to wait no longer.
+        order: Groups; the children of a group end at the same time.
+        grace_s: Grace period of each group in seconds.
+        pause: Sleeps for some seconds.
+        hurry: Returns True to end the grace period.
     """
     for group, grace in zip(order, grace_s, strict=True):
         for child in group:

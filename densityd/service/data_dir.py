@@ -1,4 +1,4 @@
-"""The data directory: made, checked, and held by one service at a time."""
+"""The data directory: created, checked, and locked by one service at a time."""
 
 import fcntl
 import os
@@ -14,17 +14,17 @@ _SOCKET_PATH_BYTES = 107
 
 
 @contextmanager
-def held(folder: Path, *, address: str) -> Iterator[None]:
-    """Make `folder` if need be and keep every other service off it.
+def lock_data_dir(folder: Path, *, address: str) -> Iterator[None]:
+    """Create the data directory if there is none, and lock it.
 
-    The kernel gives the lock back when this process ends, however that happens.
+    The kernel releases the lock when this process ends.
 
     Args:
-        folder: the data directory.
-        address: told to whoever comes second.
+        folder: Data directory.
+        address: Address of this service, for the error of a second one.
 
     Raises:
-        StartError: it cannot be made or written, or another service holds it.
+        StartError: The folder cannot be created or written, or another service has locked it.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def held(folder: Path, *, address: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise StartError(_taken(folder, lock)) from error
+            raise StartError(_describe_holder(folder, lock)) from error
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"process {os.getpid()}, {address}".encode(), 0)
         yield
@@ -45,10 +45,10 @@ def held(folder: Path, *, address: str) -> Iterator[None]:
 
 
 def check_socket_path(path: Path) -> None:
-    """Refuse a socket path that the kernel cannot take.
+    """Check that the kernel accepts the path of a socket.
 
     Raises:
-        StartError: it is too long.
+        StartError: The path is too long.
     """
     length = len(os.fsencode(path))
     if length > _SOCKET_PATH_BYTES:
@@ -59,7 +59,7 @@ def check_socket_path(path: Path) -> None:
         )
 
 
-def _taken(folder: Path, lock: int) -> str:
+def _describe_holder(folder: Path, lock: int) -> str:
     holder = os.pread(lock, 500, 0).decode(errors="replace")
     by = f" ({holder})" if holder else ""
     return f"another densityd{by} is already running on {folder}."

@@ -1,4 +1,4 @@
-"""The API's address: free before anything starts, ready after."""
+"""The port and the URL of the API."""
 
 import http.client
 import socket
@@ -9,10 +9,10 @@ _TIMEOUT_S = 2.0
 
 
 def free_port(host: str, port: int) -> int:
-    """Make sure that `port` can be listened on; 0 picks one.
+    """Check that `port` is free, and return it; 0 picks one.
 
     Raises:
-        StartError: it is taken, or the address is not one of this machine.
+        StartError: The port is taken, or the address is not one of this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -29,14 +29,14 @@ def free_port(host: str, port: int) -> int:
         ) from error
 
 
-def url_of(host: str, port: int) -> str:
-    """Where a person on this machine finds the API."""
+def build_url(host: str, port: int) -> str:
+    """Return the URL of the API for a person on this machine."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
 def is_ready(url: str) -> bool:
-    """Whether the API says that it can work."""
+    """Return True if the API reports that it is ready."""
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=_TIMEOUT_S)
     try:
         connection.request("GET", "/readyz")

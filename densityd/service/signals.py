@@ -1,4 +1,4 @@
-"""Signals as something to wait for, with nothing done inside a handler."""
+"""A wait that signals end; no handler does anything itself."""
 
 import os
 import select
@@ -10,10 +10,10 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Signals:
-    """While it is open, SIGINT, SIGTERM and SIGHUP ask for the end and SIGCHLD wakes.
+    """A context in which SIGINT, SIGTERM and SIGHUP ask for the end, and SIGCHLD ends a wait.
 
     Attributes:
-        asked_to_end: how many times the end was asked for.
+        asked_to_end: Number of signals that asked for the end.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Signals:
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
         self._before = {
-            number: signal.signal(number, _nothing) for number in (*_ENDING, signal.SIGCHLD)
+            number: signal.signal(number, _ignore) for number in (*_ENDING, signal.SIGCHLD)
         }
         self._wakeup_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         return self
@@ -42,7 +42,7 @@ class Signals:
         os.close(self._write)
 
     def wait(self, timeout_s: float) -> None:
-        """Sleep until a signal or for `timeout_s`, and count what arrived."""
+        """Sleep until a signal or for `timeout_s` seconds, and count the signals."""
         select.select([self._read], [], [], max(0.0, timeout_s))
         try:
             arrived = os.read(self._read, 4096)
@@ -51,5 +51,5 @@ class Signals:
         self.asked_to_end += sum(number in _ENDING for number in arrived)
 
 
-def _nothing(_number: int, _frame: FrameType | None) -> None:
-    """The wake-up descriptor has it already."""
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing: the wake-up descriptor has the signal already."""

@@ -1,4 +1,4 @@
-"""The whole service on one machine: a private Redis, the API and a worker under one parent."""
+"""``densityd up``: a private Redis, the API and a worker under one parent process."""
 
 import sys
 import time
@@ -9,10 +9,10 @@ from pathlib import Path
 from app.settings import ApiSettings
 from densityd.errors import InterruptedStartError, StartError
 from densityd.service import private_redis
-from densityd.service.banner import banner
+from densityd.service.banner import format_banner
 from densityd.service.children import Child, end_all
-from densityd.service.data_dir import check_socket_path, held
-from densityd.service.ports import free_port, is_ready, url_of
+from densityd.service.data_dir import check_socket_path, lock_data_dir
+from densityd.service.ports import build_url, free_port, is_ready
 from densityd.service.signals import Signals
 from models_store.database.database import migrate
 from models_store.errors import BlobError, StorageFullError, StoreError
@@ -23,7 +23,7 @@ _REDIS_START_S = 20.0
 _API_START_S = 60.0
 _LOOK_S = 5.0
 _START_FAILURES = 3
-# Together under ten seconds, with what it takes to notice the ends.
+# Together under ten seconds, with the time to notice the ends.
 _WORK_GRACE_S = 7.5
 _REDIS_GRACE_S = 1.5
 
@@ -32,9 +32,9 @@ class Service:
     """The running service.
 
     Args:
-        settings: as the children will read them from the environment.
-        say: tells the person at the terminal one line.
-        verbose: leave the children's logs on this process's standard error.
+        settings: Settings, which the children read from the environment too.
+        say: Prints a text for the person at the terminal.
+        verbose: Write the children's logs to this process's standard error.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Service:
         self._say = say
         logs = None if verbose else settings.data_dir / "logs"
         self._redis = (
-            _child("redis", private_redis.command(settings.redis_socket), logs)
+            _child("redis", private_redis.build_command(settings.redis_socket), logs)
             if settings.broker_url is None
             else None
         )
@@ -52,19 +52,19 @@ class Service:
         self._worker = _child("worker", _python("workers"), logs)
 
     def run(self, signals: Signals) -> None:
-        """Start everything, keep it running, and end it when a signal asks.
+        """Start the children, keep them running, and end them after a signal.
 
         Raises:
-            StartError: something did not come up; nothing is left running.
+            StartError: A child did not start; none is left running.
         """
         try:
             self._start(signals)
-            url = url_of(self._settings.host, self._settings.port)
-            self._say(banner(url, data_dir=self._settings.data_dir))
+            url = build_url(self._settings.host, self._settings.port)
+            self._say(format_banner(url, data_dir=self._settings.data_dir))
             while not signals.asked_to_end:
-                self._look(say=self._say)
-                signals.wait(self._until_next())
-            self._say("Stopping: trainings write a checkpoint and go on at the next start.")
+                self._check_children(say=self._say)
+                signals.wait(self._get_pause_s())
+            self._say("Stopping: trainings write a checkpoint and continue at the next start.")
         except InterruptedStartError:
             self._say("Stopping.")
         finally:
@@ -78,33 +78,35 @@ class Service:
         broker = self._settings.resolved_broker_url
         if self._redis is not None:
             self._redis.start()
-            self._wait("Redis", lambda: private_redis.answers(broker), _REDIS_START_S, signals)
+            self._wait("Redis", lambda: private_redis.is_up(broker), _REDIS_START_S, signals)
         _prepare_stores(self._settings)
         self._api.start()
         self._worker.start()
-        url = url_of(self._settings.host, self._settings.port)
+        url = build_url(self._settings.host, self._settings.port)
         self._wait("the API", lambda: is_ready(url), _API_START_S, signals)
 
-    def _wait(self, what: str, ready: Callable[[], bool], limit_s: float, signals: Signals) -> None:
+    def _wait(self, name: str, ready: Callable[[], bool], limit_s: float, signals: Signals) -> None:
         deadline = time.monotonic() + limit_s
         while not ready():
             if signals.asked_to_end:
                 raise InterruptedStartError
-            self._look(say=_nothing)
+            self._check_children(say=_say_nothing)
             for child in self._children:
-                # Redis may need a second try without an old log; nothing else mends itself.
+                # Redis may need a second try without an old log; no other failure passes by itself.
                 if child.failures >= (_START_FAILURES if child is self._redis else 1):
-                    raise StartError(f"{child.name} does not start: {child.last_words()}")
+                    raise StartError(f"{child.name} does not start: {child.read_last_message()}")
             if time.monotonic() > deadline:
-                raise StartError(f"{what} did not come up within {limit_s:g} s; {self._where()}.")
+                raise StartError(
+                    f"{name} did not come up within {limit_s:g} s; {self._name_logs()}."
+                )
             signals.wait(0.1)
 
-    def _where(self) -> str:
+    def _name_logs(self) -> str:
         return f"see the logs in {self._settings.data_dir / 'logs'}"
 
-    def _look(self, *, say: Callable[[str], None]) -> None:
+    def _check_children(self, *, say: Callable[[str], None]) -> None:
         for child in self._children:
-            ended = child.notice_end()
+            ended = child.check_end()
             if ended is not None:
                 say(f"{child.name} {ended}.")
                 self._set_aside_queue(child)
@@ -113,7 +115,7 @@ class Service:
             child.trim_log()
 
     def _set_aside_queue(self, child: Child) -> None:
-        """Let a Redis that failed twice start without the file that it may not be able to read."""
+        """Let a Redis that failed twice start without the file that it may be unable to read."""
         if child is self._redis and child.failures > 1:
             for path in private_redis.set_aside_log(self._settings.redis_socket):
                 self._say(
@@ -121,7 +123,7 @@ class Service:
                     " the database holds them all."
                 )
 
-    def _until_next(self) -> float:
+    def _get_pause_s(self) -> float:
         due = [child.restart_at for child in self._children if child.restart_at is not None]
         return min([_LOOK_S, *(at - time.monotonic() for at in due)])
 
@@ -132,7 +134,7 @@ class Service:
             [[self._worker, self._api], last],
             grace_s=[_WORK_GRACE_S, _REDIS_GRACE_S],
             pause=signals.wait,
-            # Whoever asks twice does not want to wait.
+            # A second signal ends the wait.
             hurry=lambda: signals.asked_to_end > max(1, asked),
         )
 
@@ -141,16 +143,16 @@ def up(settings: ApiSettings, *, say: Callable[[str], None], verbose: bool = Fal
     """Run the whole service until a signal ends it.
 
     Args:
-        settings: as the children will read them from the environment.
-        say: tells the person at the terminal one line.
-        verbose: leave the children's logs on this process's standard error.
+        settings: Settings, which the children read from the environment too.
+        say: Prints a text for the person at the terminal.
+        verbose: Write the children's logs to this process's standard error.
 
     Raises:
-        StartError: it cannot start.
+        StartError: The service cannot start.
     """
-    address = url_of(settings.host, settings.port)
+    address = build_url(settings.host, settings.port)
     create_private_files()
-    with held(settings.data_dir, address=address), Signals() as signals:
+    with lock_data_dir(settings.data_dir, address=address), Signals() as signals:
         free_port(settings.host, settings.port)
         if settings.broker_url is None:
             check_socket_path(settings.redis_socket)
@@ -159,15 +161,17 @@ def up(settings: ApiSettings, *, say: Callable[[str], None], verbose: bool = Fal
         Service(settings, say=say, verbose=verbose).run(signals)
 
 
-def _nothing(_text: str) -> None:
-    """Say nothing: whatever keeps the start from succeeding is told once, at its end."""
+def _say_nothing(_text: str) -> None:
+    """Print nothing: the reason for a failed start is printed once, at its end."""
 
 
 def _close_to_others(folder: Path, *, say: Callable[[str], None]) -> None:
     try:
         warning = close_to_others(folder)
     except OSError as error:
-        raise StartError(f"{error.filename} cannot be closed: {error.strerror}.") from error
+        raise StartError(
+            f"The permissions of {error.filename} cannot be changed: {error.strerror}."
+        ) from error
     if warning is not None:
         say(warning)
 
@@ -176,18 +180,18 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise StartError(f"{folder} cannot be made: {error.strerror}.") from error
+        raise StartError(f"{folder} cannot be created: {error.strerror}.") from error
 
 
 def _prepare_stores(settings: ApiSettings) -> None:
     try:
         migrate(settings.resolved_database_url)
         blobs = BlobStore(settings.blob_root)
-        # On a full disk the API starts all the same: who deletes something makes room.
+        # On a full disk the API starts all the same, so that something can be deleted.
         with suppress(StorageFullError):
             blobs.ping()
         if settings.store_url is None:
-            # Nobody else writes here, so whatever is staged was left by a crash.
+            # No other process writes here, so all staged files were left by a crash.
             blobs.sweep_staging(older_than_s=0)
     except BlobError as error:
         raise StartError(f"the blob store {settings.blob_root} cannot be written.") from error

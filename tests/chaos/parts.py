@@ -108,7 +108,9 @@ class Service:
             "DENSITYD_WORKER_CONCURRENCY": str(SLOTS // 2),
             "DENSITYD_TRAINER_NICE": "0",
         }
-        self.redis = Part("redis", private_redis.command(self.settings.redis_socket), folder=folder)
+        self.redis = Part(
+            "redis", private_redis.build_command(self.settings.redis_socket), folder=folder
+        )
         environment = variables | self._links("API")
         self.api = Part("api", [*_DENSITYD, "api"], folder=folder, **environment)
         environment = variables | self._links("workers")

@@ -108,7 +108,7 @@ def running_worker(service: Service) -> Iterator[None]:
     socket = service.folder / "redis" / "redis.sock"
     socket.parent.mkdir(exist_ok=True)
     with (service.folder / "redis.log").open("wb") as log:
-        redis = subprocess.Popen(tied(*private_redis.command(socket)), stdout=log)  # noqa: S603 - ours
+        redis = subprocess.Popen(tied(*private_redis.build_command(socket)), stdout=log)  # noqa: S603 - ours
     try:
         with process(service.folder, "workers", DENSITYD_CHECKPOINT_INTERVAL_S="0"):
             yield

@@ -328,9 +328,10 @@ class PlaceRedis:
 
     def start(self) -> None:
         self.process = subprocess.Popen(  # noqa: S603 - our own command
-            tied(*private_redis.command(self._settings.redis_socket)), stdout=subprocess.DEVNULL
+            tied(*private_redis.build_command(self._settings.redis_socket)),
+            stdout=subprocess.DEVNULL,
         )
-        wait_until(lambda: private_redis.answers(self._settings.resolved_broker_url))
+        wait_until(lambda: private_redis.is_up(self._settings.resolved_broker_url))
 
     def kill(self) -> None:
         if self.process is not None:

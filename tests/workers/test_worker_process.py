@@ -97,7 +97,7 @@ def test_fault_124_sigterm_checkpoints_releases_and_ends_within_ten_seconds(
     assert job.state is JobState.QUEUED, "the lease was not released"
     assert job.checkpoints
     assert heartbeat_of(place.settings).age_s() is None
-    assert private_redis.answers(place.settings.resolved_broker_url)
+    assert private_redis.is_up(place.settings.resolved_broker_url)
 
 
 @pytest.mark.fault(110, 164, 165)

@@ -20,7 +20,7 @@ from densityd.cli import app
 from densityd.client import Client, PlotKind
 from densityd.client.progress import ProgressBar, describe_progress, format_duration
 from densityd.client.records import Job
-from densityd.commands import arguments as choices, models
+from densityd.commands import models, options as choices
 from densityd.service.ports import free_port
 from tests.densityd.client.test_retries import JOB
 from tests.densityd.conftest import Service
@@ -395,7 +395,7 @@ def test_interrupting_a_wait_says_that_the_job_goes_on(scripted: ScriptedServer)
 
     assert process.returncode == 130
     assert told.decode().splitlines() == [
-        "densityd: job_1 goes on.",
+        "densityd: job_1 continues.",
         "  `densityd jobs wait job_1` waits again; `densityd jobs cancel job_1` stops it.",
     ]
 
@@ -448,7 +448,7 @@ def test_durations_are_words(seconds: float, words: str) -> None:
 def test_settings_become_the_parts_of_a_request() -> None:
     texts = ["batch_norm.statistics=running", "flow.layers=3", "activation=tanh", "split.seed=4"]
 
-    assert choices.settings(texts, family="maf") == {
+    assert choices.build_request(texts, family="maf") == {
         "flow": {
             "family": "maf",
             "layers": 3,
@@ -458,7 +458,7 @@ def test_settings_become_the_parts_of_a_request() -> None:
         "split": {"seed": 4},
     }
     with pytest.raises(typer.BadParameter):
-        choices.settings(["layers=1", "layers.more=2"], family="maf")
+        choices.build_request(["layers=1", "layers.more=2"], family="maf")
 
 
 def test_the_command_line_loads_the_client_only_for_a_command() -> None:

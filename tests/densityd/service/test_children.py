@@ -25,8 +25,8 @@ def python(code: str, tmp_path: Path, *, name: str = "child") -> Child:
 
 
 def pid_in(child: Child) -> int:
-    wait_for(lambda: child.last_words() != "")
-    return int(child.last_words().split()[-1])
+    wait_for(lambda: child.read_last_message() != "")
+    return int(child.read_last_message().split()[-1])
 
 
 SLEEPS = "import os, time; print(os.getpid()); time.sleep(100)"
@@ -46,14 +46,14 @@ def test_a_child_that_is_killed_is_noticed_and_planned_again_with_growing_pauses
         wait_for(lambda: child.running)
         child.send(signal.SIGKILL)
         wait_for(lambda: not child.running)
-        how = child.notice_end()
+        how = child.check_end()
         assert how is not None
         assert "signal 9" in how
         assert child.restart_at is not None
         pauses.append(child.restart_at - time.monotonic())
     assert pauses == pytest.approx([0.5, 1.0, 2.0], abs=0.1)
     assert child.failures == 3
-    assert child.notice_end() is None, "the same end was noticed twice"
+    assert child.check_end() is None, "the same end was noticed twice"
 
 
 def test_children_end_in_order_and_the_stubborn_are_killed(tmp_path: Path) -> None:
@@ -124,10 +124,10 @@ time.sleep(100)
 )
 def test_the_last_words_of_a_child_are_for_people(tmp_path: Path, line: str, words: str) -> None:
     child = python("", tmp_path)
-    assert child.last_words() == ""
+    assert child.read_last_message() == ""
     (tmp_path / "child.log").write_text(f"before\n{line}\n")
 
-    assert child.last_words() == words
+    assert child.read_last_message() == words
 
 
 def test_a_long_log_is_moved_aside_and_the_child_writes_on(

@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from densityd.errors import StartError
-from densityd.service.ports import free_port, is_ready, url_of
+from densityd.service.ports import build_url, free_port, is_ready
 
 
 def test_a_free_port_is_found_and_stays_free() -> None:
@@ -38,7 +38,7 @@ def test_an_address_of_another_machine_is_refused() -> None:
     ],
 )
 def test_the_url_is_one_that_a_browser_on_this_machine_opens(host: str, url: str) -> None:
-    assert url_of(host, 8000) == url
+    assert build_url(host, 8000) == url
 
 
 class _Ready(BaseHTTPRequestHandler):

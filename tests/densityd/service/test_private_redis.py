@@ -20,10 +20,10 @@ def server(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 def start(folder: Path) -> "subprocess.Popen[bytes]":
     process = subprocess.Popen(  # noqa: S603 - our own command
-        private_redis.command(folder / "redis" / "redis.sock"), stdout=subprocess.DEVNULL
+        private_redis.build_command(folder / "redis" / "redis.sock"), stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 20
-    while not private_redis.answers(f"unix://{folder}/redis/redis.sock"):
+    while not private_redis.is_up(f"unix://{folder}/redis/redis.sock"):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -113,4 +113,4 @@ def test_without_any_server_the_reason_is_clear(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_nobody_answers_where_nobody_listens(tmp_path: Path) -> None:
-    assert not private_redis.answers(f"unix://{tmp_path}/no.sock")
+    assert not private_redis.is_up(f"unix://{tmp_path}/no.sock")

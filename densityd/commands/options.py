@@ -1,0 +1,169 @@
+"""Options that several commands share, and values written as ``NAME=VALUE``."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from densityd.client import UploadOptions
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar="DENSITYD_URL",
+        show_envvar=True,
+        show_default="http://127.0.0.1:8000",
+        help="URL of the service.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Limit = Annotated[int, typer.Option(min=1, help="Most entries to list, newest first.")]
+Wait = Annotated[
+    bool,
+    typer.Option("--wait/--no-wait", help="Wait until the job has ended, or print its id at once."),
+]
+Family = Annotated[
+    str | None,
+    typer.Option("--flow", metavar="FAMILY", help="Family of the flow, such as maf or nsf."),
+]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Field of the flow, or with a dot of another section of the request:"
+        " optimisation.patience=10. Values are JSON. Repeatable.",
+    ),
+]
+MaxSeconds = Annotated[
+    float | None,
+    typer.Option(min=0.001, help="Most seconds of training; the best model so far is kept."),
+]
+ModelName = Annotated[str, typer.Option(help="Model that gets a new version.")]
+ModelRef = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="NAME (its alias production, else its newest version), NAME@ALIAS or NAME:VERSION.",
+    ),
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        help="File to write; the suffix of its name is its format: .csv, .npy, .parquet, .arrows,"
+        " .ndjson or .json. `-` is CSV on standard output.",
+    ),
+]
+Header = Annotated[
+    bool,
+    typer.Option("--header/--no-header", help="First line of a CSV file has the column names."),
+]
+Delimiter = Annotated[str, typer.Option(help="Delimiter of a CSV file.")]
+Missing = Annotated[
+    Literal["error", "drop"],
+    typer.Option(help="Refuse a table with missing values, or drop the rows that have some."),
+]
+Constant = Annotated[
+    Literal["error", "drop", "keep"],
+    typer.Option(help="Refuse a table with constant columns, drop the columns, or keep them."),
+]
+
+_SECTIONS = ("flow", "optimisation", "preprocessing", "split")
+
+
+def collect_upload_options(
+    header: bool,  # noqa: FBT001 - as the command line has it
+    delimiter: str,
+    missing: Literal["error", "drop"],
+    constant: Literal["error", "drop", "keep"],
+) -> "UploadOptions":
+    """Return the options that differ from the service's defaults."""
+    options: UploadOptions = {}
+    if not header:
+        options["header"] = False
+    if delimiter != ",":
+        options["delimiter"] = delimiter
+    if missing != "error":
+        options["missing"] = missing
+    if constant != "error":
+        options["constant"] = constant
+    return options
+
+
+def build_request(
+    fields: Iterable[str], *, family: str | None, max_seconds: float | None = None
+) -> dict[str, Any]:
+    """Return the sections of a training request that ``--set`` and its like give.
+
+    Args:
+        fields: `layers=5` for a field of the flow; with a dot, `optimisation.patience=10`, for one
+            of another section. Values are JSON, or else text.
+        family: Family of the flow.
+        max_seconds: Most seconds of training.
+
+    Raises:
+        typer.BadParameter: A text is not `name=value`, or there are fields of a flow without its
+            family.
+    """
+    request: dict[str, Any] = {}
+    for text in fields:
+        path, value = _split(text)
+        names = path.split(".")
+        if names[0] not in _SECTIONS:
+            names.insert(0, "flow")
+        if len(names) == 1 or not all(names):
+            raise typer.BadParameter(f"{text}: write FIELD=VALUE or {names[0]}.FIELD=VALUE.")
+        _put(request, names, _parse(value), text=text)
+    if family is not None:
+        request.setdefault("flow", {})["family"] = family
+    if "flow" in request and "family" not in request["flow"]:
+        name = next(iter(request["flow"]))
+        raise typer.BadParameter(f"{name} is a field of a flow: name the family too, --flow maf.")
+    if max_seconds is not None:
+        request.setdefault("optimisation", {})["max_seconds"] = max_seconds
+    return request
+
+
+def parse_context(texts: Iterable[str]) -> dict[str, float] | None:
+    """Return the values of context columns by name; None if there are none.
+
+    Raises:
+        typer.BadParameter: A text is not `name=number`.
+    """
+    values: dict[str, float] = {}
+    for text in texts:
+        name, value = _split(text)
+        try:
+            values[name] = float(value)
+        except ValueError:
+            raise typer.BadParameter(f"{text}: {value or 'nothing'} is not a number.") from None
+    return values or None
+
+
+def _split(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not name or not sign:
+        raise typer.BadParameter(f"{text}: write NAME=VALUE.")
+    return name.strip(), value.strip()
+
+
+def _parse(value: str) -> object:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _put(request: dict[str, Any], names: list[str], value: object, *, text: str) -> None:
+    place = request
+    for name in names[:-1]:
+        place = place.setdefault(name, {})
+        if not isinstance(place, dict):
+            raise typer.BadParameter(f"{text}: {name} has a value of its own already.")
+    place[names[-1]] = value
