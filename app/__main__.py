@@ -19,7 +19,7 @@ from app.connections.protocol import BoundedProtocol
 from app.main import create_app
 from app.server.allocator import return_memory_early
 from app.server.limits import connections_that_fit
-from app.server.processes import Processes, inherited_sockets
+from app.server.processes import Processes, inherit_sockets
 from app.server.startup import Shutdown, check_stores
 from app.settings import ApiSettings
 from models_store.audit.trail import AuditTrail
@@ -55,7 +55,7 @@ def main() -> None:
         sys.exit(f"densityd api: {first_error(error)}")
     except (RefusalError, StoreError) as error:
         sys.exit(f"densityd api: {error}")
-    sockets = inherited_sockets()
+    sockets = inherit_sockets()
     if sockets is None and settings.api_processes > 1:
         sys.exit(_run_processes(settings))
     freeze_heap()

@@ -1,7 +1,7 @@
-"""The Celery application: a queue of hints.
+"""The Celery application of a worker.
 
-A message says "there is work" and nothing depends on its arrival, so nothing here acknowledges
-late, stores results, or restores what was lost: the sweep sends another hint.
+A message says that a job waits, and nothing depends on its arrival. So nothing here acknowledges
+late, stores results, or restores lost messages: the sweep sends another message.
 """
 
 import logging
@@ -31,11 +31,10 @@ _RETRY_MOST_S = 2.0
 
 
 class PromptConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
-    """A consumer that looks for a lost broker every two seconds at the latest.
+    """A consumer that tries to reach a lost broker every two seconds.
 
-    Celery's own back-off grows to half a minute; a job that waits that long for a broker that
-    is back already looks lost. And bytes in the queue that are no message cost a reconnection,
-    not the worker.
+    Celery's own back-off grows to half a minute, and a job that waits that long looks lost. Bytes
+    in the queue that are not a message cost a reconnection, not the worker.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Celery's signature
@@ -43,7 +42,7 @@ class PromptConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
         self.connection_errors += (ValueError, TypeError, AttributeError, LookupError)
 
     def ensure_connected(self, conn: Connection) -> Connection:
-        """Wait for the broker for as long as it takes; ends when the worker is told to stop."""
+        """Wait for the broker without limit; ends when the worker stops."""
 
         def report(error: BaseException, _interval_s: float) -> None:
             if self.broker_connection_retry_attempt == 0:
@@ -64,15 +63,14 @@ class PromptConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
 
 
 def create_celery(settings: StoreSettings) -> Celery:
-    """The application for one broker; nothing is connected yet."""
+    """Return the application for the broker of the settings; nothing is connected yet."""
     app = Celery("densityd", broker=settings.celery_broker_url, set_as_current=False, fixups=[])
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",
         task_ignore_result=True,
         task_acks_late=False,
-        # The unnamed exchange routes by queue name, so no binding can get lost with the broker's
-        # memory.
+        # The unnamed exchange routes by queue name, so no binding is lost with the broker's memory.
         task_queues=[Queue(QUEUE, Exchange(""), routing_key=QUEUE)],  # type: ignore[no-untyped-call]
         task_default_queue=QUEUE,
         task_default_exchange="",
@@ -83,7 +81,7 @@ def create_celery(settings: StoreSettings) -> Celery:
         broker_connection_max_retries=None,
         broker_connection_timeout=_CONNECT_TIMEOUT_S,
         broker_transport_options={
-            # What was taken and not worked on is found by the sweep, sooner than any timeout.
+            # The sweep finds jobs whose message was lost, sooner than any timeout.
             "ack_emulation": False,
             "socket_timeout": _SOCKET_TIMEOUT_S,
             "socket_connect_timeout": _CONNECT_TIMEOUT_S,
@@ -106,7 +104,7 @@ def create_celery(settings: StoreSettings) -> Celery:
 
 
 class WorkerBrokerClient:
-    """A client with a connection for each call, by which the worker sends messages to its like.
+    """A client with a connection for each call, for the sweep of a worker.
 
     Args:
         app: Application of the worker.

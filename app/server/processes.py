@@ -1,4 +1,4 @@
-"""Several API processes on one port: a parent that listens, starts them and keeps their number."""
+"""Several API processes on one port, started and restarted by a parent that only listens."""
 
 import logging
 import os
@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 
 
 class Processes:
-    """Starts `settings.api_processes` servers on one socket, and one anew for each that dies.
+    """A parent of `settings.api_processes` servers on one socket, which replaces those that end.
 
-    A server that dies within seconds is not started again before a pause. The kernel kills the
-    servers when the parent dies.
+    A server that ends within seconds of its start is only replaced after a pause. The kernel kills
+    the servers when the parent dies.
     """
 
     def __init__(self, settings: ApiSettings) -> None:
@@ -38,12 +38,12 @@ class Processes:
         self._stopping = False
 
     def run(self) -> int:
-        """Serve until a signal comes; the exit status."""
+        """Serve until SIGTERM or SIGINT, and return the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         folder = tempfile.mkdtemp(prefix="densityd-metrics-")
         try:
-            with listener(self._settings) as sock:
+            with open_listener(self._settings) as sock:
                 while not self._stopping:
                     self._replace_dead(sock, folder)
                     time.sleep(_POLL_S)
@@ -63,7 +63,7 @@ class Processes:
         try:
             while len(self._children) < self._settings.api_processes:
                 self._children[_spawn(sock, folder)] = time.monotonic()
-        except OSError as error:  # too little memory, or too many processes: that passes
+        except OSError as error:  # a lack of memory or of process ids: temporary
             log.error("an API process cannot be started now: %s", error)  # noqa: TRY400 - one line
             time.sleep(_PAUSE_S)
 
@@ -71,11 +71,11 @@ class Processes:
         self._stopping = True
 
 
-def listener(settings: ApiSettings) -> socket.socket:
-    """The listening socket that all processes share.
+def open_listener(settings: ApiSettings) -> socket.socket:
+    """Return a listening socket for all processes.
 
     Raises:
-        OSError: the address is taken or not this machine's.
+        OSError: The address is taken, or not one of this machine.
     """
     family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
     return socket.create_server(
@@ -83,8 +83,8 @@ def listener(settings: ApiSettings) -> socket.socket:
     )
 
 
-def inherited_sockets() -> list[socket.socket] | None:
-    """The socket that a parent gave this process; None if there is no such parent."""
+def inherit_sockets() -> list[socket.socket] | None:
+    """Return the listening socket of the parent, as a list; None if there is no such parent."""
     number = os.environ.get(LISTENER)
     if number is None:
         return None

@@ -67,7 +67,7 @@ class Call(Generic[_Result]):
         parse: Makes the result from the response; a streamed response is not parsed.
         params: Parameters of the query; those that are None are left out.
         headers: Headers beside those of every request.
-        body: Body, if there is one.
+        body: Body of the request; None for no body.
         retry: Failures after which the request may be sent again.
         read_timeout_s: Longest silence of the service in seconds; None for the client's own.
     """

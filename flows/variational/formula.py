@@ -7,8 +7,11 @@
     power   := operand [("^" | "**") signed]
     operand := number | "pi" | "e" | "z1" ... "zD" | "(" sum ")" | function "(" sum ("," sum)* ")"
 
-So `-z1^2` is -(z1^2) and `2^3^2` is 2^(3^2). The parser writes a program for a stack: evaluation
-is a loop over it, and nothing that a text says is ever executed otherwise.
+So `-z1^2` is -(z1^2) and `2^3^2` is 2^(3^2). The parser writes a program for a stack machine, and
+evaluation is a loop over it: no text is executed otherwise.
+
+Python's own parser does not fit: its `^` binds weaker than `+`, it accepts many more texts, reports
+other positions, and runs out of recursion or memory within `MAX_LENGTH` characters.
 """
 
 import functools
@@ -27,7 +30,7 @@ from flows.variational.targets import Target, Window
 
 MAX_LENGTH, MAX_DEPTH, MAX_NODES = 10_000, 50, 2_000
 
-# What the numbers stand for: the fewest arguments and the most.
+# Fewest and most arguments of a function.
 ONE, TWO, SOME = (1, 1), (2, 2), (2, 100)
 
 
@@ -35,8 +38,8 @@ class FormulaError(FlowError):
     """A text that is not a formula.
 
     Attributes:
-        position: of the first character that does not fit, counted from 1.
-        reason: what was found and what was expected, for people.
+        position: Position of the first character that does not fit, counted from 1.
+        reason: Sentence for people that says what was found and what was expected.
     """
 
     def __init__(self, position: int, reason: str) -> None:
@@ -45,7 +48,7 @@ class FormulaError(FlowError):
         self.reason = reason
 
     def pointer(self, text: str) -> str:
-        """The line of the formula that holds the error, with a caret under the place."""
+        """Return the line of the formula that has the error, and a caret under its position."""
         start = text.rfind("\n", 0, self.position - 1) + 1
         line = text[start:].partition("\n")[0]
         return f"{line}\n{' ' * (self.position - 1 - start)}^"
@@ -55,16 +58,16 @@ class FormulaTarget(Target):
     """A log density given as a formula of z1, ..., zD; the module's docstring has the grammar."""
 
     def __init__(self, text: str, dim: int, *, window: Window | None = None) -> None:
-        """Parses the formula.
+        """Parse a formula.
 
         Args:
-            text: the log density (not the potential, which has the other sign).
-            dim: coordinates D.
-            window: where a KL divergence is computed by quadrature.
+            text: Formula of the log density (the potential has the other sign).
+            dim: Number of coordinates D.
+            window: Window in which a KL divergence is computed by quadrature.
 
         Raises:
-            FormulaError: the text is not a formula of so many coordinates.
-            FitError: dim is below 1, or the window has other dimensions.
+            FormulaError: The text is not a formula of D coordinates.
+            FitError: `dim` is below 1, or the window has another dimension.
         """
         if dim < 1:
             raise FitError("a formula needs at least 1 coordinate")
@@ -76,7 +79,7 @@ class FormulaTarget(Target):
         self._program = _Parser(text, dim).parse()
 
     def log_density(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
-        """The formula's value on each row."""
+        """Return the value of the formula on each row."""
         stack: list[Tensor] = []
         for step in self._program:
             match step:
@@ -92,13 +95,13 @@ class FormulaTarget(Target):
 
 
 def _norm(*terms: Tensor) -> Tensor:
-    """The root of the sum of squares; its gradient at 0 is 0."""
+    """Return the root of the sum of squares; its gradient at 0 is 0."""
     together: tuple[Tensor, ...] = torch.broadcast_tensors(*terms)  # type: ignore[no-untyped-call]  # torch's own
     norm: Tensor = torch.linalg.vector_norm(torch.stack(together), dim=0)
     return norm
 
 
-def _folded(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+def _fold(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
     return lambda *terms: functools.reduce(function, terms)
 
 
@@ -109,9 +112,9 @@ FUNCTIONS: dict[str, tuple[Callable[..., Tensor], _Arity]] = {
     "cos": (torch.cos, ONE),
     "exp": (torch.exp, ONE),
     "log": (torch.log, ONE),
-    "logaddexp": (_folded(torch.logaddexp), SOME),
-    "max": (_folded(torch.maximum), SOME),
-    "min": (_folded(torch.minimum), SOME),
+    "logaddexp": (_fold(torch.logaddexp), SOME),
+    "max": (_fold(torch.maximum), SOME),
+    "min": (_fold(torch.minimum), SOME),
     "norm": (_norm, SOME),
     "pow": (torch.pow, TWO),
     "sigmoid": (torch.sigmoid, ONE),
@@ -128,7 +131,7 @@ CONSTANTS = {"pi": math.pi, "e": math.e}
 
 @dataclass(frozen=True)
 class _Call:
-    """Replaces the last values of the stack by the function's value."""
+    """An instruction that replaces the last values of the stack by a function of them."""
 
     function: Callable[..., Tensor]
     arguments: int
@@ -140,7 +143,7 @@ _Instruction = float | int | _Call
 
 @dataclass(frozen=True)
 class _Infix:
-    """An operator between two operands, and how strongly it binds on either side."""
+    """An operator between two operands, and its binding power on either side."""
 
     function: Callable[[Tensor, Tensor], Tensor]
     left: int
@@ -169,7 +172,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 @dataclass(frozen=True)
 class _Token:
-    """A piece of the text; of the kind `end` after the last one."""
+    """A token of the text; its kind is `end` after the last one."""
 
     kind: str
     text: str
@@ -177,13 +180,13 @@ class _Token:
 
 
 class _Parser:
-    """Writes the program; its recursion is as deep as the text's nesting, which is limited."""
+    """A recursive-descent parser that writes a program; the depth of nesting is limited."""
 
     def __init__(self, text: str, dim: int) -> None:
         if len(text) > MAX_LENGTH:
             raise FormulaError(MAX_LENGTH + 1, f"a formula has at most {MAX_LENGTH} characters")
         self._dim = dim
-        self._tokens = _tokens(text)
+        self._tokens = _split(text)
         self._next = 0
         self._depth = 0
         self._program: list[_Instruction] = []
@@ -191,64 +194,64 @@ class _Parser:
     def parse(self) -> list[_Instruction]:
         if self._token.kind == "end":
             raise FormulaError(1, "the formula is empty")
-        self._expression(0)
+        self._parse_expression(0)
         if self._token.kind != "end":
-            raise self._unexpected("an operator or the end")
+            raise self._build_error("an operator or the end")
         return self._program
 
     @property
     def _token(self) -> _Token:
         return self._tokens[self._next]
 
-    def _expression(self, least: int) -> None:
-        """An operand and the operators after it that bind at least so strongly (Pratt 1973).
+    def _parse_expression(self, least: int) -> None:
+        """Parse an operand and the operators after it of at least this binding power (Pratt 1973).
 
-        Every nesting passes through here.
+        Every level of nesting calls this once.
         """
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise FormulaError(self._token.position, f"more than {MAX_DEPTH} levels of nesting")
-        self._operand()
+        self._parse_operand()
         while self._token.text in _INFIX and _INFIX[self._token.text].left >= least:
             operator = self._token
             self._next += 1
-            self._expression(_INFIX[operator.text].right)
+            self._parse_expression(_INFIX[operator.text].right)
             self._emit(operator, _Call(_INFIX[operator.text].function, 2))
         self._depth -= 1
 
-    def _operand(self) -> None:
+    def _parse_operand(self) -> None:
         token = self._token
         if token.text not in _PREFIXES and token.kind not in ("number", "name"):
-            raise self._unexpected("a number, a coordinate, a function or '('")
+            raise self._build_error("a number, a coordinate, a function or '('")
         self._next += 1
         if token.text == "(":
-            self._expression(0)
+            self._parse_expression(0)
             self._expect(")", "an operator or ')'")
         elif token.text in _PREFIXES:
-            self._expression(_SIGNED)
+            self._parse_expression(_SIGNED)
             if token.text == "-":
                 self._emit(token, _Call(torch.neg, 1))
         elif token.kind == "number":
-            self._emit(token, _number(token))
+            self._emit(token, _parse_number(token))
         else:
-            self._name(token)
+            self._parse_name(token)
 
-    def _name(self, token: _Token) -> None:
+    def _parse_name(self, token: _Token) -> None:
         if token.text in FUNCTIONS:
-            self._function(token)
+            self._parse_function(token)
         elif token.text in CONSTANTS:
             self._emit(token, CONSTANTS[token.text])
         else:
-            self._emit(token, self._coordinate(token))
+            self._emit(token, self._parse_coordinate(token))
 
-    def _function(self, token: _Token) -> None:
+    def _parse_function(self, token: _Token) -> None:
         function, (fewest, most) = FUNCTIONS[token.text]
         self._expect("(", f"'(' after the function {token.text}")
         given = 1
-        self._expression(0)
+        self._parse_expression(0)
         while self._token.text == ",":
             self._next += 1
-            self._expression(0)
+            self._parse_expression(0)
             given += 1
         self._expect(")", "an operator, ',' or ')'")
         if not fewest <= given <= most:
@@ -257,27 +260,27 @@ class _Parser:
             raise FormulaError(token.position, reason)
         self._emit(token, _Call(function, given))
 
-    def _coordinate(self, token: _Token) -> int:
-        """The index of a coordinate, from 0."""
+    def _parse_coordinate(self, token: _Token) -> int:
+        """Return the index of a coordinate, from 0."""
         last = f"z{self._dim}"
         known = "z1" if self._dim == 1 else f"z1 to {last}"
         if not re.fullmatch("z[1-9][0-9]*", token.text):
             names = ", ".join([*CONSTANTS, *FUNCTIONS])
-            reason = f"unknown name '{_shortened(token.text)}'; there are {known}, {names}"
+            reason = f"unknown name '{_shorten(token.text)}'; there are {known}, {names}"
             raise FormulaError(token.position, reason)
         if len(token.text) > len(last) or int(token.text[1:]) > self._dim:
-            reason = f"unknown coordinate '{_shortened(token.text)}'; there are {known}"
+            reason = f"unknown coordinate '{_shorten(token.text)}'; there are {known}"
             raise FormulaError(token.position, reason)
         return int(token.text[1:]) - 1
 
     def _expect(self, sign: str, wanted: str) -> None:
         if self._token.text != sign:
-            raise self._unexpected(wanted)
+            raise self._build_error(wanted)
         self._next += 1
 
-    def _unexpected(self, wanted: str) -> FormulaError:
+    def _build_error(self, wanted: str) -> FormulaError:
         token = self._token
-        found = "the end" if token.kind == "end" else f"'{_shortened(token.text)}'"
+        found = "the end" if token.kind == "end" else f"'{_shorten(token.text)}'"
         return FormulaError(token.position, f"expected {wanted}, found {found}")
 
     def _emit(self, token: _Token, instruction: _Instruction) -> None:
@@ -287,7 +290,7 @@ class _Parser:
         self._program.append(instruction)
 
 
-def _tokens(text: str) -> list[_Token]:
+def _split(text: str) -> list[_Token]:
     tokens = []
     place = _skip_space(text, 0)
     while place < len(text):
@@ -304,12 +307,12 @@ def _skip_space(text: str, place: int) -> int:
     return place if found is None else found.end()
 
 
-def _number(token: _Token) -> float:
+def _parse_number(token: _Token) -> float:
     value = float(token.text)
     if math.isinf(value):
-        raise FormulaError(token.position, f"the number '{_shortened(token.text)}' is too large")
+        raise FormulaError(token.position, f"the number '{_shorten(token.text)}' is too large")
     return value
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= 30 else f"{text[:27]}..."

@@ -98,7 +98,7 @@ class AsyncClient:
         """Return the log density of each row in nats; -inf or NaN if there is no finite one.
 
         Args:
-            ref: Model.
+            ref: Reference of the model.
             rows: 2-D array of the model's columns in their order, then those of its context. An
                 array in a file (`np.load(..., mmap_mode="r")`) is read and sent in chunks.
             space: Space of the rows.
@@ -155,7 +155,7 @@ class AsyncClient:
         """Draw rows from a model.
 
         Args:
-            ref: Model.
+            ref: Reference of the model.
             n: Number of rows.
             seed: Seed that gives the same rows from the same version again; None for a random one.
             context: Context of a conditional model: one row for all samples, or one for each.
@@ -231,7 +231,7 @@ class AsyncClient:
         """Write the log density of each row of a file to a file; both are streamed.
 
         Args:
-            ref: Model.
+            ref: Reference of the model.
             path: File of the rows; the suffix of its name is its format.
             target: File of the log densities; a path has all of them or is not written.
             media_type: Format of the target.

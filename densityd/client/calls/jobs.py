@@ -23,8 +23,8 @@ def train(
     """Return the start of a training; every attempt has the same key, so that there is one job.
 
     Args:
-        model_name: Model that gets a new version.
-        dataset_id: Dataset to train on.
+        model_name: Name of the model that gets a new version.
+        dataset_id: Id of the dataset to train on.
         options: Options of the training.
         key: Idempotency key; None for a new one.
     """

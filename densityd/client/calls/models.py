@@ -90,7 +90,7 @@ def set_alias(name: str, label: str, number: int, *, etag: str | None) -> Call[A
     """Return the move of an alias to a version.
 
     Args:
-        name: Model.
+        name: Name of the model.
         label: Label of the alias.
         number: Number of the version.
         etag: Etag that the alias must still have; None to move it in any case.

@@ -134,7 +134,7 @@ def build_file_call(
 
     Args:
         operation: Operation of the model.
-        ref: Model.
+        ref: Reference of the model.
         path: File of the rows; the suffix of its name is its format.
         media_type: Format of the response.
         space: Space of the data.

@@ -118,8 +118,8 @@ class Jobs:
         """Start a training; options that are left out are chosen from the data.
 
         Args:
-            model_name: Model that gets a new version.
-            dataset_id: Dataset to train on.
+            model_name: Name of the model that gets a new version.
+            dataset_id: Id of the dataset to train on.
             idempotency_key: Key under which the same request gives the same job; None for a new
                 key.
             **options: Options of the training; the returned job has all of them.
@@ -142,7 +142,7 @@ class Jobs:
         """Start the fit of a flow to a density that is known up to a constant.
 
         Args:
-            model_name: Model that gets a new version.
+            model_name: Name of the model that gets a new version.
             target: `{"potential": "U1"}`, `{"log_density": "...", "dim": 2}` or
                 `{"posterior": {...}}`.
             idempotency_key: Key as for `train`, which has the errors too.
@@ -162,8 +162,8 @@ class Jobs:
         """Start the scoring of a whole dataset into a file.
 
         Args:
-            ref: Model.
-            dataset_id: Dataset to score; columns are matched by name.
+            ref: Reference of the model.
+            dataset_id: Id of the dataset to score; columns are matched by name.
             idempotency_key: Key as for `train`, which has the errors too.
             **options: Options of the job.
         """
@@ -181,7 +181,7 @@ class Jobs:
         """Start the drawing of many rows into a file.
 
         Args:
-            ref: Model.
+            ref: Reference of the model.
             n: Number of rows.
             idempotency_key: Key as for `train`, which has the errors too.
             **options: Options of the job.
@@ -195,7 +195,7 @@ class Jobs:
         """Download the file of a scoring or sampling job; a path has all of it or is not written.
 
         Args:
-            job_id: Job.
+            job_id: Id of the job.
             target: File to write.
             media_type: Format to convert the rows to; None for the file as it is.
         """
@@ -232,7 +232,7 @@ class Jobs:
         """Wait until a job has ended; a restart of the service meanwhile is tolerated.
 
         Args:
-            job_id: Job.
+            job_id: Id of the job.
             on_progress: Called with the job each time it is fetched, such as a `ProgressBar`.
             timeout_s: Longest wait in seconds; None for no limit.
             check: Raise an error if the job failed or was cancelled.
@@ -259,7 +259,7 @@ class Jobs:
         """Yield the events of a job as they happen, until it has ended; reconnect as needed.
 
         Args:
-            job_id: Job.
+            job_id: Id of the job.
             after: Number of the last event that is already known.
         """
         while True:
@@ -319,7 +319,7 @@ class Models:
         """Return a plot of a version as an image file: its training, or what it has learnt.
 
         Args:
-            name: Model.
+            name: Name of the model.
             version: Number of the version.
             kind: Kind of plot.
             format: Format of the image file.
@@ -334,7 +334,7 @@ class Models:
         """Import a file that `download` wrote, as the next version of a model.
 
         Args:
-            name: Model; it is created with its first version.
+            name: Name of the model, which is created with its first version.
             path: File of the weights.
 
         Raises:
@@ -351,7 +351,7 @@ class Models:
         """Point an alias at a version.
 
         Args:
-            name: Model.
+            name: Name of the model.
             alias: Label of the alias.
             version: Number of the version.
             etag: Etag that the alias must still have; None to move it in any case.
@@ -367,7 +367,7 @@ class Models:
         """Download the weights of a version, a safetensors file; a path has all or is not written.
 
         Args:
-            name: Model.
+            name: Name of the model.
             version: Number of the version.
             target: File to write.
         """
