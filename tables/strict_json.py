@@ -11,6 +11,7 @@ from tables.errors import JsonError
 MAX_DEPTH = 1000
 MAX_NUMBER_DIGITS = 1000
 
+_BLOCK_BYTES = 64 << 10  # a million strings are not in memory together
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _LONG_NUMBER = re.compile(rb"\d{%d}" % (MAX_NUMBER_DIGITS + 1))
 _NONFINITE = re.compile(rb"NaN|Infinity", re.IGNORECASE)
@@ -57,7 +58,13 @@ def without_strings(text: bytes) -> bytes:
         return text
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return b"".join(text.split(b'"')[::2])
+    kept = []
+    inside = 0
+    for start in range(0, len(text), _BLOCK_BYTES):
+        parts = text[start : start + _BLOCK_BYTES].split(b'"')
+        kept.append(b"".join(parts[inside::2]))
+        inside ^= (len(parts) - 1) & 1
+    return b"".join(kept)
 
 
 def check_numbers(bare: bytes) -> None:
@@ -75,7 +82,7 @@ def _check_depth(bare: bytes) -> None:
     if brackets.size <= MAX_DEPTH:
         return
     opening = (brackets & 0x0F) == 0x0B  # [ and { end in B, ] and } in D
-    depth = np.cumsum(np.where(opening, 1, -1), dtype=np.int64)
+    depth = np.cumsum(np.where(opening, np.int8(1), np.int8(-1)), dtype=np.int32)
     if int(depth.max()) > MAX_DEPTH:
         raise JsonError("json-depth", f"The JSON is nested more than {MAX_DEPTH} levels deep.")
 

@@ -1,6 +1,7 @@
 """Turns at what there is little of, such as threads: shared fairly by the projects that ask."""
 
 import asyncio
+import gc
 import traceback
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -232,8 +233,11 @@ async def in_thread_alone(
 def _forgetting(call: Callable[[], _Result]) -> _Result:
     """Call a function; what it made is not kept by the error that it raises.
 
-    A million objects would stay until the collector of cycles comes, which stops everybody.
+    A million objects would stay until the collector of cycles comes, which stops everybody. Neither
+    does it come while they are made: it would look through all of them again and again.
     """
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         return call()
     except BaseException as error:
@@ -242,3 +246,6 @@ def _forgetting(call: Callable[[], _Result]) -> _Result:
             traceback.clear_frames(kept.__traceback__)
             kept = kept.__context__
         raise
+    finally:
+        if collecting:
+            gc.enable()

@@ -20,7 +20,8 @@ from tables.strict_json import parse_strict
 
 JSON_MEDIA_TYPE = "application/json"
 _INLINE_BYTES = 32 * 1024  # larger bodies are parsed in a thread
-_MAX_FAULTS = 1_000  # a body may have half a million, of a kilobyte each once they are listed
+_MAX_VALUES = 100_000  # validation keeps the interpreter's lock, and a wrong value takes long
+_MAX_FAULTS = 1_000  # a body may have thousands more, of a kilobyte each once they are listed
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -52,9 +53,9 @@ def validate_json(model: type[_Model], body: bytes) -> _Model:
     """Parse `body` strictly and validate it as `model`, converting nothing.
 
     Raises:
-        Problem: when the body is not JSON or does not fit; `errors` points at what is wrong.
+        Problem: The body is not JSON or does not fit; `errors` points at what is wrong.
     """
-    document = parse_json(body)
+    document = parse_json(body, max_values=_MAX_VALUES)
     if isinstance(document, dict) and len(document) > _MAX_FAULTS:
         raise Problem("unknown-field", "The body has more fields than there are.")
     try:
@@ -66,16 +67,25 @@ def validate_json(model: type[_Model], body: bytes) -> _Model:
         raise _validation_problem(error, document) from error
 
 
+async def read_json(request: Request, model: type[_Model]) -> _Model:
+    """Read the JSON body of a request as `model`, off the event loop if it is large.
+
+    Raises:
+        Problem: The body is too large, is not JSON or does not fit.
+    """
+    require_json(request)
+    settings: ApiSettings = request.app.state.settings
+    body = await read_body(request, limit=settings.max_json_bytes)
+    if len(body) <= _INLINE_BYTES:
+        return validate_json(model, body)
+    return await in_thread_alone(validate_json, model, body)
+
+
 def json_body(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
-    """A dependency that reads the request's JSON body as `model`."""
+    """Return a dependency that reads the JSON body of a request as `model`."""
 
     async def read(request: Request) -> _Model:
-        require_json(request)
-        settings: ApiSettings = request.app.state.settings
-        body = await read_body(request, limit=settings.max_json_bytes)
-        if len(body) <= _INLINE_BYTES:
-            return validate_json(model, body)
-        return await in_thread_alone(validate_json, model, body)
+        return await read_json(request, model)
 
     return read
 
@@ -83,12 +93,12 @@ def json_body(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
 def json_request(
     model: type[BaseModel], *, examples: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The `openapi_extra=` of a route that reads `model` by `json_body`.
+    """Return the `openapi_extra=` of a route that reads `model` by `json_body`.
 
     Args:
-        model: the body.
-        examples: name to OpenAPI example object: `{"summary": ..., "value": ...}`. The first one
-            is what Swagger UI sends.
+        model: Model of the body.
+        examples: OpenAPI example objects, `{"summary": ..., "value": ...}`, by name. Swagger UI
+            sends the first one.
     """
     return {
         "requestBody": {
@@ -105,12 +115,12 @@ def json_request(
 
 
 def media_type_of(request: Request) -> str:
-    """The media type of the request's body in lower case, without parameters; "" without any."""
+    """Return the media type of a body in lower case, without parameters; "" if there is none."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def require_json(request: Request) -> None:
-    """Refuse a body that does not say it is JSON, in UTF-8.
+    """Refuse a body whose media type is not JSON.
 
     Raises:
         Problem: 415.
@@ -127,39 +137,39 @@ async def read_body(request: Request, *, limit: int) -> bytes:
     """Read the whole body, at most `limit` bytes of it.
 
     Raises:
-        Problem: 413, before anything is read where the length is declared; `overloaded`, when too
-            much of others' bodies is being read.
+        Problem: 413, before anything is read where the length is declared; `overloaded` when too
+            many bodies are being read.
     """
     _check_declared(request, limit)
     message = await request.receive()
     body: bytes = message.get("body", b"")
     if message["type"] == "http.request" and not message.get("more_body") and len(body) <= limit:
         return body  # it has come as a whole, as most do
-    return await body_memory_of(request).gather(_pieces(request, limit, message))
+    return await body_memory_of(request).gather(_chunks(request, limit, message))
 
 
 async def body_chunks(request: Request, *, limit: int) -> AsyncGenerator[bytes, None]:
-    """The body as it comes, at most `limit` bytes of it.
+    """Yield the body as it comes, at most `limit` bytes of it.
 
     Raises:
         Problem: 413, before anything is read where the length is declared.
-        ClientDisconnect: the caller has left.
+        ClientDisconnect: The client has disconnected.
     """
     _check_declared(request, limit)
-    async for piece in _pieces(request, limit, await request.receive()):
-        yield piece
+    async for chunk in _chunks(request, limit, await request.receive()):
+        yield chunk
 
 
-async def _pieces(request: Request, limit: int, message: Message) -> AsyncGenerator[bytes, None]:
-    """The rest of a body, of which one message has come."""
+async def _chunks(request: Request, limit: int, message: Message) -> AsyncGenerator[bytes, None]:
+    """Yield the rest of a body, of which one message has come."""
     size = 0
     while message["type"] == "http.request":
-        piece: bytes = message.get("body", b"")
-        size += len(piece)
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
         if size > limit:
             raise _too_large(request, limit)
-        if piece:
-            yield piece
+        if chunk:
+            yield chunk
         if not message.get("more_body"):
             return
         message = await request.receive()
@@ -207,7 +217,7 @@ def _detail(item: Mapping[str, Any]) -> str:
 
 
 def _pointer(location: tuple[int | str, ...], document: object, kind: str) -> str:
-    """The JSON pointer of pydantic's location, which also names union members on its way."""
+    """Return the JSON pointer of a location of pydantic, which names members of unions, too."""
     tokens: list[str] = []
     here: Any = document
     for index, step in enumerate(location):

@@ -6,13 +6,13 @@ import numpy as np
 
 from app.problems.problem import FieldError, Problem
 from app.rows.shape import Floats
+from models_store.requests.bulk import ContextRow
 
 _MAX_NAMES = 20
-Row = list[float] | dict[str, float]
 
 
 def context_rows(
-    wanted: list[Row] | dict[str, float] | None, columns: Sequence[str], *, n: int
+    wanted: list[ContextRow] | dict[str, float] | None, columns: Sequence[str], *, n: int
 ) -> Floats | None:
     """The context as an array of one row, or of `n`; None for a model without one.
 
@@ -42,7 +42,7 @@ def context_rows(
     return context
 
 
-def _ordered(row: Row, index: int, columns: Sequence[str]) -> list[float]:
+def _ordered(row: ContextRow, index: int, columns: Sequence[str]) -> list[float]:
     if isinstance(row, dict):
         if row.keys() != set(columns):
             raise _mismatch(f"Row {index} of `context` must have the columns {_named(columns)}.")

@@ -4,12 +4,13 @@ import secrets
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from app.engine.engine import Terms
-from app.http.json_body import read_body, require_json, validate_json
+from app.http.json_body import read_json
 from app.http.streaming import ahead
 from app.problems.problem import FieldError, Problem
 from app.rows.answer_table import AnswerTable, Chunk, Part
@@ -18,6 +19,7 @@ from app.rows.respond import respond_streamed, respond_whole
 from app.rows.shape import Floats
 from app.scoring.request import ScoreRequest
 from flows import fitting_rows
+from models_store.requests.bulk import ContextRow
 
 _CHUNK_VALUES = 32_768
 _MIN_CHUNK_ROWS = 16
@@ -36,7 +38,7 @@ class SampleRequest(BaseModel):
         le=2**63 - 1,
         description="The same seed gives the same rows. Null: the server picks one and tells it.",
     )
-    context: list[list[float] | dict[str, float]] | dict[str, float] | None = Field(
+    context: Annotated[list[ContextRow], Field(fail_fast=True)] | dict[str, float] | None = Field(
         default=None,
         description="Of a conditional model: one row of its context columns for all samples, or a"
         " list of as many rows as samples. Rows are lists in the order of `context_columns`, or"
@@ -122,9 +124,7 @@ async def answer_samples(score: ScoreRequest) -> Response:
 async def _read(score: ScoreRequest) -> _Drawing:
     """Read the body of a request for samples."""
     settings = score.state.settings
-    require_json(score.request)
-    body = await read_body(score.request, limit=settings.max_json_bytes)
-    wanted = validate_json(SampleRequest, body)
+    wanted = await read_json(score.request, SampleRequest)
     if wanted.n > settings.max_sample_rows:
         raise Problem(
             "limit-samples",

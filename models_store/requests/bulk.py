@@ -18,7 +18,8 @@ ModelRef = Annotated[
         " or `name:version`. The accepted request names the version.",
     ),
 ]
-ContextRow = list[float] | dict[str, float]
+# A row, and a list of rows, may have a hundred thousand faults: the first one is enough.
+ContextRow = Annotated[list[float], Field(fail_fast=True)] | dict[str, float]
 
 
 class ScoringRequest(Strict):
@@ -49,7 +50,9 @@ class SamplingRequest(Strict):
     )
     output: Output = Field(default="parquet", description="The format of the result.")
     context: (
-        Annotated[list[ContextRow], Field(max_length=MAX_CONTEXT_ROWS)] | dict[str, float] | None
+        Annotated[list[ContextRow], Field(max_length=MAX_CONTEXT_ROWS, fail_fast=True)]
+        | dict[str, float]
+        | None
     ) = Field(
         default=None,
         description="Of a conditional model: one row of its context columns for all samples, or a"

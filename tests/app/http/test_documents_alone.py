@@ -1,11 +1,21 @@
 import asyncio
+import gc
 import threading
+import tracemalloc
 import weakref
 
+import httpx2
 import pytest
 
 from app.fairness.turns import NOBODY, Threads, on_account_of
+from app.http.json_body import validate_json
+from app.problems.problem import Problem
 from app.rows.body import in_thread_if_large
+from app.rows.decode import decode_document
+from app.rows.shape import RowsShape
+from app.scoring.samples import SampleRequest
+from models_store.requests.bulk import SamplingRequest
+from tests.app.http.test_packed_bodies import pulse
 
 WAIT_S = 30.0
 
@@ -82,3 +92,88 @@ def test_the_error_about_a_document_does_not_keep_the_document(threads):
 
     error = asyncio.run(main())
     assert made[0]() is None, error
+
+
+@pytest.mark.fault(231)
+def test_nothing_is_collected_while_a_document_is_made(threads):
+    async def main() -> bool:
+        with on_account_of("a", threads):
+            return await in_thread_if_large(lambda _: gc.isenabled(), b" " * (1 << 20))
+
+    assert asyncio.run(main()) is False
+    assert gc.isenabled()
+
+
+MIB = 1 << 20
+LISTS = {
+    "lists": b"[]",
+    "objects": b"{}",
+    "nested lists": b"[[1]]",
+    "objects of numbers": b'{"a":1}',
+    "lists after strings": b'"[",[]',
+}
+
+
+def filled(frame: bytes, unit: bytes, *, size: int = 4 * MIB) -> bytes:
+    """A document of about so many bytes, all of the same unit."""
+    count = (size - len(frame)) // (len(unit) + 1)
+    return frame % b",".join([unit] * count)
+
+
+@pytest.mark.fault(231)
+@pytest.mark.parametrize("unit", LISTS.values(), ids=list(LISTS))
+def test_more_lists_than_a_table_of_that_size_can_have_are_refused_before_they_are_made(unit):
+    body = filled(b'{"rows":[%b]}', unit)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Problem, match=r"lists and objects; at most \d+ are allowed") as caught:
+            decode_document(body, RowsShape(["a", "b", "c", "d"], max_rows=10**8))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert caught.value.type.slug == "validation"
+    assert most < 12 * len(body)  # the lists would take twenty times as much
+
+
+@pytest.mark.fault(231)
+def test_the_narrowest_table_has_no_more_lists_than_are_allowed():
+    body = b'{"rows":[' + b",".join([b"[1]"] * 1000) + b'],"columns":["a"]}'
+    assert decode_document(body, RowsShape(["a"], max_rows=1000)).shape == (1000, 1)
+
+
+VALUES = {
+    "strings": b'""',
+    "lists": b"[]",
+    "lists of strings": b'[""]',
+    "objects": b'{"a":""}',
+}
+
+
+@pytest.mark.fault(231)
+@pytest.mark.parametrize("model", [SampleRequest, SamplingRequest])
+@pytest.mark.parametrize("unit", VALUES.values(), ids=list(VALUES))
+def test_a_request_has_a_bounded_number_of_values_and_of_errors(model, unit):
+    frame = b'{"model":"m","n":3,"context":[%b]}'
+    with pytest.raises(Problem, match="at most 100000 are allowed") as caught:
+        validate_json(model, filled(frame, unit))
+    assert caught.value.type.slug == "validation"
+    with pytest.raises(Problem) as caught:
+        validate_json(model, filled(frame, unit, size=64 * 1024))
+    assert len(caught.value.errors) <= 10
+
+
+@pytest.mark.fault(231)
+@pytest.mark.parametrize("what", ["log_prob", "sample"])
+def test_large_documents_of_small_values_hold_nobody_up(server, what):
+    frame = {"log_prob": b'{"rows":[%b]}', "sample": b'{"n":3,"context":[%b]}'}[what]
+    headers = {"Content-Type": "application/json"}
+    with pulse(server) as seconds:
+        for unit in (*LISTS.values(), *VALUES.values()):
+            response = httpx2.post(
+                f"{server}/v1/models/people/{what}",
+                content=filled(frame, unit, size=4 * MIB - 100),
+                headers=headers,
+                timeout=60,
+            )
+            assert response.status_code == 422
+    assert max(seconds) < 10  # it was half a minute
