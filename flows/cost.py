@@ -1,4 +1,4 @@
-"""Memory that flows take, by arithmetic alone: upper bounds, known before anything is built."""
+"""Upper bounds of the memory that flows take, by arithmetic, before anything is built."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -8,20 +8,20 @@ FLOAT_BYTES, INDEX_BYTES = 4, 8
 # A small tensor, its view or a record of one, as objects of Python and of PyTorch.
 OBJECT_BYTES = 1024
 
-# Memory of one chunk of rows: small enough for a server, and no chunk of a usual flow takes more.
+# Memory of one chunk of rows: small enough for a server, and most flows take less.
 CHUNK_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """Bytes of one direction of a flow, or of one of its layers.
+    """Cost of one direction of a flow, or of one of its layers; memory in bytes.
 
     Attributes:
-        kept: bytes that a training step keeps for its gradient, whatever its rows.
-        kept_row: bytes a row that a training step keeps for its gradient.
-        used: most bytes that one layer takes while it computes, whatever its rows.
-        used_row: most bytes a row that one layer takes while it computes.
-        operations: small operations one after another, whatever their rows.
+        kept: Memory that a training step keeps for its gradient, whatever its number of rows.
+        kept_row: Memory per row that a training step keeps for its gradient.
+        used: Most memory that one layer takes while it computes, whatever its number of rows.
+        used_row: Most memory per row that one layer takes while it computes.
+        operations: Number of small operations one after another, whatever the number of rows.
     """
 
     kept: int = 0
@@ -31,7 +31,7 @@ class Way:
     operations: int = 0
 
     def __add__(self, other: "Way") -> "Way":
-        """Return the bytes of two layers, one after the other."""
+        """Return the cost of two layers, one after the other."""
         return Way(
             kept=self.kept + other.kept,
             kept_row=self.kept_row + other.kept_row,
@@ -51,22 +51,24 @@ class Way:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Bytes of a flow, or of one of its layers.
+    """Cost of a flow, or of one of its layers; memory in bytes.
 
     Attributes:
-        parameters: trainable numbers, masked ones included.
-        layers: affine maps and thin layers, each a step of its own.
-        buffers: bytes of masks, orders and statistics beside the weights.
-        building: most bytes that building one layer takes beside it.
-        folding: most bytes that compiling one layer takes beside the layer and what comes of it.
-        compiled: bytes that the layer takes once it is compiled.
-        plans: bytes of work spaces that a compiled layer keeps from one sample to the next.
-        density: from data to noise.
-        sampling: from noise to data.
+        parameters: Number of trainable parameters, masked ones included.
+        layers: Number of affine maps and thin layers, each a step of its own.
+        width: Units of the widest hidden layer; 0 without hidden layers.
+        buffers: Masks, orders and statistics beside the weights.
+        building: Most memory that building one layer takes beside it.
+        folding: Most memory that compiling one layer takes beside the layer and its result.
+        compiled: Layer once it is compiled.
+        plans: Work spaces that a compiled layer keeps from one sample to the next.
+        density: Direction from data to noise.
+        sampling: Direction from noise to data.
     """
 
     parameters: int = 0
     layers: int = 0
+    width: int = 0
     buffers: int = 0
     building: int = 0
     folding: int = 0
@@ -80,6 +82,7 @@ class Cost:
         return Cost(
             parameters=self.parameters + other.parameters,
             layers=self.layers + other.layers,
+            width=max(self.width, other.width),
             buffers=self.buffers + other.buffers,
             building=max(self.building, other.building),
             folding=max(self.folding, other.folding),
@@ -90,7 +93,7 @@ class Cost:
         )
 
     def __mul__(self, times: int) -> "Cost":
-        """Return the cost of so many equal layers, one after another."""
+        """Return the cost of `times` equal layers, one after another."""
         doubled, total, left = self, Cost(), times
         while left > 0:  # a product of a number in binary: a million layers are 20 sums
             if left % 2 == 1:
@@ -117,8 +120,8 @@ class Cost:
     def load_bytes(self) -> int:
         """Most bytes while a file becomes a compiled flow.
 
-        The weights of the file, the flow, its copy in float64 and what comes of it are there at
-        the same time.
+        The weights of the file, the flow, its copy in float64 and the compiled flow are in memory
+        at the same time.
         """
         return 4 * self.flow_bytes + max(self.building, self.folding) + self.compiled
 
@@ -133,7 +136,7 @@ class Cost:
         return max(self.density.used_row, self.sampling.used_row)
 
     def score_bytes(self, rows: int) -> int:
-        """Return most bytes of a score or a sample of so many rows, computed at once."""
+        """Return most bytes of a score or a sample of `rows` rows, computed at once."""
         return max(self.density.apply(rows), self.sampling.apply(rows))
 
 
@@ -143,12 +146,12 @@ def total_cost(costs: Sequence[Cost]) -> Cost:
 
 
 def fitting_rows(most: int, row_bytes: int, *, multiple: int = 1) -> int:
-    """Return rows of a chunk: `most`, or as many as fit in `CHUNK_BYTES`.
+    """Return the number of rows of a chunk: `most`, or as many as fit in `CHUNK_BYTES`.
 
     Args:
-        most: rows of a chunk where memory does not matter.
-        row_bytes: bytes of a row.
-        multiple: rows that are not divided.
+        most: Number of rows of a chunk where memory does not matter.
+        row_bytes: Bytes of a row.
+        multiple: Number that divides the number of rows.
     """
     fitting = CHUNK_BYTES // max(row_bytes, 1) // multiple * multiple
     return max(multiple, min(most, fitting))

@@ -60,6 +60,7 @@ def network_cost(widths: Sequence[int], *, networks: int = 1) -> Cost:
     return Cost(
         parameters=parameters,
         layers=max(1, len(widths) - 2),
+        width=max(widths[1:-1], default=0),
         building=2 * FLOAT_BYTES * largest,
         # Copies of a network in float64.
         folding=4 * INDEX_BYTES * parameters,

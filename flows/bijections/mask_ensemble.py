@@ -213,6 +213,7 @@ def ensemble_cost(dim: int, conditioner: Conditioner, size: MapSize, *, masks: i
     return Cost(
         parameters=network.parameters,
         layers=network.layers,
+        width=network.width,
         buffers=members,
         building=network.building + members + masks * len(widths) * OBJECT_BYTES,
         folding=network.folding + 2 * drawn,

@@ -163,6 +163,7 @@ class Conditioner:
         return Cost(
             parameters=weights + self._mask_weights(dim, size) + sum(widths[1:]),
             layers=max(1, len(self.hidden)),
+            width=max(self.hidden),
             buffers=once,
             building=4 * FLOAT_BYTES * (largest + size.own),
             # Weights in float64, some of them twice.

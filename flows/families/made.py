@@ -67,6 +67,11 @@ class MadeSpec(Spec):
         if self.mask_weights and self.masks == 1:
             raise ValueError("mask_weights needs masks above 1")
 
+    @property
+    def is_binary(self) -> bool:
+        """Return whether the conditionals are Bernoulli."""
+        return self.conditional == "bernoulli"
+
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         """Return what the layer takes, or all masks of an ensemble."""
         conditioner, size = self._conditioner(context_dim), self._size()

@@ -99,8 +99,7 @@ def accept_training(
 
 def _constants_have_a_density(request: TrainingRequest) -> bool:
     """With noise, or as probabilities, a column that holds one value only is one like others."""
-    flow = request.flow
-    binary = isinstance(flow, MadeSpec) and flow.conditional == "bernoulli"
+    binary = request.flow is not None and request.flow.is_binary
     return binary or isinstance(request.preprocessing.dequantise, Levels)
 
 
@@ -254,8 +253,7 @@ def _choose_learning_rate(flow: FlowSpec, dim: int) -> float:
     """Inversely proportional to the width, as Adam's should be (Yang et al. 2022)."""
     if dim > 128:
         return 1e-4
-    hidden: list[int] = getattr(flow, "hidden", [])
-    return 0.16 / max([32, *hidden])
+    return 0.16 / max(32, flow.cost(dim).width)
 
 
 def _row_bytes(rows: int, columns: int, limits: TrainingLimits) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from flows import FlowSpec, MadeSpec
+from flows import FlowSpec
 from models_store.errors import RequestError
 from models_store.requests.training import Levels, Preprocessing
 
@@ -16,7 +16,7 @@ def accept_preprocessing(
     Raises:
         RequestError: the values of a column are out of range.
     """
-    if isinstance(flow, MadeSpec) and flow.conditional == "bernoulli":
+    if flow.is_binary:
         return _for_binary(wanted, columns)
     if isinstance(wanted.dequantise, Levels):
         largest = wanted.dequantise.levels - 1

@@ -9,7 +9,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flows import Flow, SpecError, build, check_dim, compile_flow, count_parameters
 from flows.bijections.masked import MaskedLinear
@@ -284,6 +284,28 @@ def test_data_space_differs_from_model_space_by_the_standardisation(case, dim):
 def test_parameters_are_counted_without_building(case, dim):
     flow = build(case.spec, dim, seed=0)
     assert count_parameters(case.spec, dim) == sum(p.numel() for p in flow.parameters())
+
+
+@every_case
+def test_the_width_is_that_of_the_widest_hidden_layer(case):
+    dim = max(3, case.min_dim)
+    networks = [
+        network
+        for network in build(case.spec, dim, seed=0).modules()
+        if isinstance(network, nn.ModuleList)
+        and all(isinstance(layer, nn.Linear | MaskedLinear) for layer in network)
+    ]
+    hidden = [len(next(layer.parameters())) for network in networks for layer in list(network)[:-1]]
+    # Two networks that are computed as one have both of their hidden layers in it.
+    both = 2 if getattr(case.spec, "separate_networks", False) else 1
+    assert case.spec.cost(dim).width * both == max(hidden, default=0)
+
+
+@every_case
+def test_rows_are_0_and_1_where_the_family_says_so(case):
+    flow = build(case.spec, max(2, case.min_dim), seed=0)
+    rows = flow.sample(20, generator=torch.Generator().manual_seed(1))
+    assert bool(((rows == 0) | (rows == 1)).all()) == case.spec.is_binary
 
 
 @every_case

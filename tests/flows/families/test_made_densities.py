@@ -49,6 +49,10 @@ def every_vector(dim):
     return torch.tensor(list(itertools.product([0.0, 1.0], repeat=dim)), dtype=torch.float64)
 
 
+def test_bernoulli_conditionals_alone_are_binary():
+    assert [name for name, spec in SPECS.items() if spec.is_binary] == BINARY
+
+
 @pytest.mark.parametrize("name", BINARY)
 @pytest.mark.parametrize("dim", [1, 2, 5, 10])
 def test_probabilities_of_all_binary_vectors_sum_to_1(name, dim):
