@@ -42,12 +42,12 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=255,
         pattern=r"^[\x21-\x7e]+$",
-        description="A string of your own, such as a UUID. Sent again with the same body, it gives"
-        " the first answer again instead of a second thing.",
+        description="Unique string, such as a UUID. A repeated request with the same key and body"
+        " gives the first response again and creates nothing.",
     ),
 ]
 REPLAYED = {
-    "description": "`true`: this is the answer to an earlier request with the key.",
+    "description": "`true` if the response repeats that to an earlier request with the same key.",
     "schema": {"type": "string"},
 }
-"""The OpenAPI object of the header `Idempotent-Replayed`."""
+"""OpenAPI object of the header `Idempotent-Replayed`."""

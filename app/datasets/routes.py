@@ -72,7 +72,7 @@ _DATASET_PROBLEMS: tuple[Slug, ...] = (
 _UPLOAD_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "The table as the raw body, or as the one part `file` of a form.",
+        "description": "Table as the raw body, or as the part `file` of a multipart form.",
         "content": {
             **upload_content(_COLUMNS, _EXAMPLE_ROWS),
             MULTIPART_MEDIA_TYPE: {
@@ -88,12 +88,12 @@ _UPLOAD_BODY: dict[str, Any] = {
 
 DatasetPath = Annotated[
     DatasetId,
-    Path(description="The dataset's id.", examples=["ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"]),
+    Path(description="Id of the dataset.", examples=["ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"]),
 ]
 
 
 class UploadOptions(BaseModel):
-    """How to read an uploaded table."""
+    """Options of reading an uploaded table."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -102,25 +102,27 @@ class UploadOptions(BaseModel):
         min_length=1,
         max_length=128,
         pattern=r"^[^\x00-\x1f\x7f]+$",
-        description="A label. Left out: the name of the uploaded file, if it has one.",
+        description="Label of the dataset. Default: the name of the uploaded file, if it has one.",
         examples=["people"],
     )
     header: bool = Field(
         default=True,
-        description="CSV: the first line names the columns. False, or a Content-Type of"
-        " `text/csv; header=absent`: `x1` to `xD`.",
+        description="For CSV: true if the first line names the columns. If false, or with the"
+        " Content-Type `text/csv; header=absent`, the columns are named `x1` to `xD`.",
     )
-    delimiter: Delimiter = Field(default=",", description="CSV: what separates values.")
+    delimiter: Delimiter = Field(default=",", description="For CSV: character between values.")
     missing: MissingPolicy = Field(
         default="error",
-        description="Refuse missing values, or drop their rows. Infinite ones are always refused.",
+        description="`error` to refuse missing values, `drop` to drop their rows. Infinite values are"
+        " always refused.",
     )
     constant: ConstantPolicy = Field(
-        default="error", description="Refuse constant columns, drop them, or keep them."
+        default="error",
+        description="`error` to refuse constant columns, `drop` to drop them, `keep` to keep them.",
     )
 
     def parsing(self, settings: ApiSettings) -> ParseOptions:
-        """The parser's options."""
+        """Return the options of the parser."""
         return ParseOptions(
             header=self.header,
             delimiter=self.delimiter,
@@ -133,14 +135,14 @@ class UploadOptions(BaseModel):
 
 
 class Slice(BaseModel):
-    """Which rows of a dataset."""
+    """Range of rows of a dataset."""
 
-    offset: int = Field(default=0, ge=0, le=2**53, description="First row, from 0.")
-    limit: int = Field(default=100, ge=1, le=2**53, description="Most rows.")
+    offset: int = Field(default=0, ge=0, le=2**53, description="Index of the first row, from 0.")
+    limit: int = Field(default=100, ge=1, le=2**53, description="Largest number of rows.")
 
 
 class Sender:
-    """Whose table it is, and what makes sending it twice harmless."""
+    """Project that uploads a table, and the idempotency key of the upload."""
 
     def __init__(self, project: ProjectDep, idempotency_key: IdempotencyKey = None) -> None:
         self.project = project
@@ -150,7 +152,7 @@ class Sender:
         """Return the bytes that the project may store beyond those that it has.
 
         Raises:
-            LimitError: none at all.
+            LimitError: There is no room at all.
         """
         return registry.room(
             self.project, max_bytes=max_bytes, idempotency_key=self.idempotency_key
@@ -159,7 +161,7 @@ class Sender:
     def idempotency(
         self, options: UploadOptions, kind: TableFormat, summary: TableSummary
     ) -> Idempotency | None:
-        """Equal for the same bytes that are read in the same way."""
+        """Return the key and a fingerprint, equal for equal bytes that are read with equal options."""
         if self.idempotency_key is None:
             return None
         request = ("dataset", kind, options.model_dump_json(), summary.source_sha256)
@@ -173,9 +175,9 @@ class Sender:
     status_code=201,
     responses={
         201: {
-            "description": "The dataset, registered.",
+            "description": "Registered dataset.",
             "headers": {
-                "Location": {"description": "The dataset.", "schema": {"type": "string"}},
+                "Location": {"description": "URL of the dataset.", "schema": {"type": "string"}},
                 "Idempotent-Replayed": REPLAYED,
             },
         },
@@ -193,8 +195,8 @@ async def create_dataset(
 ) -> DatasetView:
     """Upload a table as CSV, JSON, NDJSON, npy, Arrow IPC stream or Parquet.
 
-    The file is streamed to disk and parsed in bounded memory. It is registered whole or not at
-    all. Columns must be numeric; values stay float32 or float64 as they came.
+    The file is streamed to disk and parsed in bounded memory. It is registered completely or not
+    at all. Columns must be numeric; float32 and float64 values keep their type.
     """
     state = state_of(request)
     settings = state.settings
@@ -246,7 +248,7 @@ async def create_dataset(
     "",
     operation_id="list_datasets",
     summary="List datasets",
-    response_description="The page.",
+    response_description="Page of datasets.",
     responses=problem_responses("cursor"),
 )
 def list_datasets(project: ProjectDep, registry: RegistryDep, paging: PagingDep) -> DatasetPage:
@@ -257,8 +259,8 @@ def list_datasets(project: ProjectDep, registry: RegistryDep, paging: PagingDep)
 @router.get(
     "/{dataset_id}",
     operation_id="get_dataset",
-    summary="Inspect a dataset",
-    response_description="The dataset.",
+    summary="Get a dataset",
+    response_description="Dataset with its columns and warnings.",
     response_model=DatasetView,
     responses=problem_responses("not-found"),
 )
@@ -269,7 +271,7 @@ def get_dataset(
     registry: RegistryDep,
     blobs: BlobsDep,
 ) -> Response:
-    """A dataset's columns, statistics and warnings."""
+    """Return a dataset with the statistics of its columns and its warnings."""
     if is_head(request):
         registry.dataset_summary(project, dataset_id)
         end_head(request)
@@ -279,11 +281,11 @@ def get_dataset(
 @router.get(
     "/{dataset_id}/rows",
     operation_id="get_dataset_rows",
-    summary="Read rows back",
+    summary="Read rows of a dataset",
     response_class=Response,
     responses={
         200: {
-            "description": "The rows, in the format that `Accept` asks for.",
+            "description": "Rows in the format that `Accept` asks for.",
             "content": rows_answer_content(
                 RowsView.model_json_schema(), example=_ROWS_EXAMPLE, columns=_COLUMNS
             ),
@@ -299,9 +301,9 @@ def get_dataset_rows(
     blobs: BlobsDep,
     wanted: Annotated[Slice, Query()],
 ) -> Response:
-    """Rows of a dataset as they are stored, in any format; many are streamed.
+    """Return rows of a dataset as they are stored, in any format; many rows are streamed.
 
-    In CSV, a column name that a spreadsheet would take for a formula is preceded by `'`.
+    In CSV, a column name that a spreadsheet would read as a formula begins with `'`.
     """
     codec = answer_codec(listed(request.headers, "accept"))
     if is_head(request):
@@ -317,12 +319,12 @@ def get_dataset_rows(
     operation_id="delete_dataset",
     summary="Delete a dataset",
     status_code=204,
-    response_description="It is deleted.",
+    response_description="The dataset is deleted.",
     responses=problem_responses("not-found", "dataset-in-use", "storage-unavailable"),
 )
 def delete_dataset(
     dataset_id: DatasetPath, project: ProjectDep, registry: RegistryDep, blobs: BlobsDep
 ) -> None:
-    """Delete a dataset that no unfinished job uses. Models that were trained on it stay."""
+    """Delete a dataset that no unfinished job reads. Models that were trained on it stay."""
     dataset = registry.delete_dataset(project, dataset_id)
     blobs.delete(dataset.key.rpartition("/")[0])

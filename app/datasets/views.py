@@ -1,4 +1,4 @@
-"""What the routes of datasets and of health answer with."""
+"""Response models of datasets and health checks."""
 
 from datetime import datetime
 from typing import Literal
@@ -37,27 +37,29 @@ _DATASET_EXAMPLE: JsonDict = {
 
 
 class ColumnView(BaseModel):
-    """One column of a dataset."""
+    """Column of a dataset."""
 
     name: str
-    dtype: str = Field(description="The type that it was uploaded in.")
+    dtype: str = Field(description="Data type of the uploaded values.")
     mean: float
-    std: float = Field(description="Population standard deviation.")
+    std: float = Field(description="Standard deviation of the population.")
     min: float
     max: float
-    distinct: int | None = Field(description="Distinct values; null: more than 1000.")
+    distinct: int | None = Field(description="Number of distinct values; null: more than 1000.")
 
 
 class WarningView(BaseModel):
-    """Something to know about a dataset that was accepted."""
+    """Warning about a dataset that was accepted."""
 
     code: str
-    column: str | None = Field(description="Null: the table as a whole.")
+    column: str | None = Field(
+        description="Column that the warning is about; null: the whole table."
+    )
     detail: str
 
 
 class DatasetSummaryView(BaseModel):
-    """A dataset in a listing: without its columns and their statistics."""
+    """Dataset in a list, without its columns and their statistics."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_SUMMARY_EXAMPLE]})
 
@@ -65,18 +67,18 @@ class DatasetSummaryView(BaseModel):
     name: str | None
     rows: int
     column_count: int = Field(description="Number of columns.")
-    bytes: int = Field(description="Size of the stored table.")
-    sha256: str = Field(description="Hash of the stored table; models name it in their lineage.")
+    bytes: int = Field(description="Size of the stored table in bytes.")
+    sha256: str = Field(description="SHA-256 of the stored table; the lineage of a model names it.")
     created_at: datetime
 
     @classmethod
     def of(cls, dataset: DatasetSummary) -> "DatasetSummaryView":
-        """Return the form of a dataset that callers see in a listing."""
+        """Return the view of a dataset in a list."""
         return cls.model_validate(vars(dataset) | {"column_count": dataset.width})
 
 
 class DatasetView(DatasetSummaryView):
-    """A dataset."""
+    """Dataset."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_DATASET_EXAMPLE]})
 
@@ -85,46 +87,48 @@ class DatasetView(DatasetSummaryView):
 
     @classmethod
     def whole(cls, dataset: Dataset) -> "DatasetView":
-        """Return the form of a dataset that callers see."""
+        """Return the view of a dataset."""
         return cls.model_validate(vars(dataset) | {"column_count": len(dataset.columns)})
 
 
 class DatasetPage(BaseModel):
-    """A page of datasets, newest first."""
+    """Page of datasets, newest first."""
 
     items: list[DatasetSummaryView]
-    next_cursor: str | None = Field(description="For the next page; null: this is the last one.")
+    next_cursor: str | None = Field(
+        description="Cursor of the next page; null: this is the last page."
+    )
 
     @classmethod
     def of(cls, page: Page[DatasetSummary]) -> "DatasetPage":
-        """Return the form of a page that callers see."""
+        """Return the view of a page."""
         return cls.model_validate(bounded(page, DatasetSummaryView.of), from_attributes=True)
 
 
 class RowsView(BaseModel):
-    """Some rows of a dataset."""
+    """Rows of a dataset."""
 
     columns: list[str]
     rows: list[list[float]]
-    offset: int = Field(description="Number of the first row here; rows count from 0.")
-    total: int = Field(description="Rows of the dataset.")
+    offset: int = Field(description="Index of the first row, from 0.")
+    total: int = Field(description="Number of rows of the dataset.")
 
 
 class Liveness(BaseModel):
-    """The process answers."""
+    """Liveness of the process."""
 
     status: Literal["ok"] = "ok"
 
 
 class Check(BaseModel):
-    """One thing that the service depends on."""
+    """State of a dependency of the service."""
 
     ok: bool
     detail: str
 
 
 class Readiness(BaseModel):
-    """Whether requests can be served: `degraded` serves, but something waits or is missing."""
+    """Readiness of the service; when `degraded` it serves, but a dependency is missing."""
 
     status: Literal["ok", "degraded", "unavailable"]
     checks: dict[str, Check]

@@ -23,7 +23,7 @@ IfMatch = Annotated[
     _Lines | None,
     Header(
         max_length=_MAX_LINES,
-        description="ETags: go on only if the present one is among them. `*`: only if it exists.",
+        description="ETags, one of which must be the present one; `*` if the alias must exist.",
         examples=[['"3"']],
     ),
 ]
@@ -31,8 +31,7 @@ IfNoneMatch = Annotated[
     _Lines | None,
     Header(
         max_length=_MAX_LINES,
-        description="ETags: go on only if the present one is not among them. `*`: only if it does"
-        " not exist.",
+        description="ETags, none of which may be the present one; `*` if the alias must not exist.",
         examples=[["*"]],
     ),
 ]

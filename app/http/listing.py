@@ -33,12 +33,12 @@ class Paging:
             Query(
                 ge=1,
                 le=200,
-                description="Most items of the page. It may end earlier: items are bounded in bytes,"
-                " too.",
+                description="Largest number of items on the page. A page may have fewer, because its bytes"
+                " are limited too.",
             ),
         ] = _DEFAULT_LIMIT,
         cursor: Annotated[
-            str | None, Query(max_length=200, description="`next_cursor` of the page before.")
+            str | None, Query(max_length=200, description="`next_cursor` of the previous page.")
         ] = None,
     ) -> None:
         self.limit = 1 if is_head(request) else limit

@@ -1,4 +1,4 @@
-"""Bodies that start jobs, as the documentation shows them; the first is what Swagger UI sends."""
+"""Examples of bodies that start jobs, for OpenAPI; Swagger UI sends the first one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,11 @@ Examples = Mapping[str, Mapping[str, Any]]
 _DATASET_ID = "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"
 TRAINING_EXAMPLES: Examples = {
     "simplest": {
-        "summary": "A good model without knowing anything about flows",
+        "summary": "Required fields only",
         "value": {"model_name": "shuttle", "dataset_id": _DATASET_ID},
     },
     "chosen": {
-        "summary": "Every choice made",
+        "summary": "Options chosen by the caller",
         "value": {
             "model_name": "shuttle",
             "dataset_id": _DATASET_ID,
@@ -43,11 +43,11 @@ TRAINING_EXAMPLES: Examples = {
 }
 VARIATIONAL_EXAMPLES: Examples = {
     "potential": {
-        "summary": "A named potential, all choices left to the server",
+        "summary": "Named potential, required fields only",
         "value": {"model_name": "ring", "target": {"potential": "U1"}},
     },
     "formula": {
-        "summary": "A formula of the log density: a banana",
+        "summary": "Formula of a log density",
         "value": {
             "model_name": "banana",
             "target": {
@@ -72,7 +72,7 @@ VARIATIONAL_EXAMPLES: Examples = {
         },
     },
     "posterior": {
-        "summary": "The posterior of a Bayesian logistic regression on a dataset",
+        "summary": "Posterior of a Bayesian logistic regression",
         "value": {
             "model_name": "risk",
             "target": {
@@ -86,7 +86,7 @@ VARIATIONAL_EXAMPLES: Examples = {
         },
     },
     "linear": {
-        "summary": "The posterior of a Bayesian linear regression, some columns only",
+        "summary": "Posterior of a Bayesian linear regression on some columns",
         "value": {
             "model_name": "price",
             "target": {
@@ -108,7 +108,7 @@ SCORING_EXAMPLES: Examples = {
         "value": {"model": "shuttle@production", "dataset_id": _DATASET_ID},
     },
     "with rows": {
-        "summary": "The dataset's columns and the scores, as CSV",
+        "summary": "Scores beside the dataset's columns, as CSV",
         "value": {
             "model": "shuttle:1",
             "dataset_id": _DATASET_ID,
@@ -119,11 +119,11 @@ SCORING_EXAMPLES: Examples = {
 }
 SAMPLING_EXAMPLES: Examples = {
     "simplest": {
-        "summary": "A million rows as a Parquet file",
+        "summary": "A million samples as a Parquet file",
         "value": {"model": "shuttle", "n": 1_000_000},
     },
     "reproducible": {
-        "summary": "The same rows each time, as an npy file",
+        "summary": "Samples with a fixed seed as an npy file",
         "value": {"model": "shuttle:1", "n": 1_000_000, "seed": 7, "output": "npy"},
     },
 }

@@ -20,7 +20,7 @@ from app.http.large_answers import answer_large
 from app.http.listing import PagingDep
 from app.jobs.events import MEDIA_TYPE as EVENT_STREAM, EventStream
 from app.jobs.results import answer_result_rows
-from app.jobs.submission import hint
+from app.jobs.submission import send
 from app.jobs.views import EventPage, EventView, JobPage, JobView
 from app.problems.problem import Problem, problem_responses
 from app.rows.docs import rows_answer_content
@@ -37,15 +37,20 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=FairRoute)
 JobId = Annotated[
     str,
     Path(
-        max_length=100, description="Of the job.", examples=["job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"]
+        max_length=100,
+        description="Id of the job.",
+        examples=["job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"],
     ),
 ]
-After = Annotated[int, Query(ge=0, le=2**53, description="Number of the last event you have.")]
+After = Annotated[
+    int, Query(ge=0, le=2**53, description="Id of the last event that the client has.")
+]
 LastEventId = Annotated[
     Annotated[int, Field(ge=0, le=2**53)] | None,
     Header(
         alias="Last-Event-ID",
-        description="As `after`, and stronger than it: browsers send it when they reconnect.",
+        description="Id of the last event that the client has, as browsers send it when they reconnect;"
+        " takes precedence over `after`.",
     ),
 ]
 
@@ -68,13 +73,15 @@ _RESULT_EXAMPLE = {"columns": _RESULT_COLUMNS, "rows": [[-18.2], [-16.9]]}
 
 
 class JobFilters:
-    """Which jobs to list."""
+    """Filters of a list of jobs."""
 
     def __init__(
         self,
-        state: Annotated[JobState | None, Query(description="In this state.")] = None,
-        kind: Annotated[JobKind | None, Query(description="Of this kind.")] = None,
-        model_name: Annotated[Name | None, Query(description="For this model.")] = None,
+        state: Annotated[JobState | None, Query(description="State of the jobs.")] = None,
+        kind: Annotated[JobKind | None, Query(description="Kind of the jobs.")] = None,
+        model_name: Annotated[
+            Name | None, Query(description="Name of the model that the jobs train or use.")
+        ] = None,
     ) -> None:
         self.state = state
         self.kind = kind
@@ -82,7 +89,7 @@ class JobFilters:
 
 
 class WatchedJob:
-    """A job whose events are read."""
+    """Job whose events a request reads."""
 
     def __init__(self, job_id: JobId, jobs: JobsDep, project: ProjectDep) -> None:
         self._jobs = jobs
@@ -90,12 +97,16 @@ class WatchedJob:
         self._job_id = job_id
 
     def feed(self, after: int) -> EventFeed:
-        """Its events after the given one."""
+        """Return a feed of the events after an id."""
         return EventFeed(self._jobs, self._project, self._job_id, after=after)
 
 
 @router.get(
-    "", operation_id="list_jobs", summary="List jobs", responses=problem_responses("cursor")
+    "",
+    operation_id="list_jobs",
+    summary="List jobs",
+    response_description="Page of jobs.",
+    responses=problem_responses("cursor"),
 )
 def list_jobs(
     jobs: JobsDep,
@@ -119,14 +130,14 @@ def list_jobs(
 @router.get(
     "/{job_id}",
     operation_id="get_job",
-    summary="Look at a job",
+    summary="Get a job",
     response_model=JobView,
     responses=problem_responses("not-found"),
 )
 def get_job(
     request: Request, job_id: JobId, jobs: JobsDep, project: ProjectDep, blobs: BlobsDep
 ) -> Response:
-    """How a job stands: its state, progress, metrics, error, and the request as accepted."""
+    """Return a job: its state, progress, metrics, error, and the accepted request."""
     if is_head(request):
         jobs.summary(project, job_id)
         end_head(request)
@@ -140,12 +151,12 @@ def get_job(
     status_code=status.HTTP_202_ACCEPTED,
     responses={
         200: {"model": JobView, "description": "The job is cancelled."},
-        202: {"description": "The job runs; it will have stopped within seconds."},
+        202: {"description": "The job was asked to stop, which takes some seconds."},
         **problem_responses("not-found", "job-final"),
     },
 )
 def cancel_job(job_id: JobId, response: Response, jobs: JobsDep, project: ProjectDep) -> JobView:
-    """Cancel a job. A waiting one is cancelled at once; cancelling twice is no error."""
+    """Cancel a job. A queued job is cancelled at once; cancelling twice is not an error."""
     job = jobs.cancel(project, job_id)
     if job.final:
         response.status_code = status.HTTP_200_OK
@@ -158,34 +169,34 @@ def cancel_job(job_id: JobId, response: Response, jobs: JobsDep, project: Projec
     summary="Resume a job",
     status_code=status.HTTP_202_ACCEPTED,
     responses={
-        202: {"description": "The job waits for a worker again."},
+        202: {"description": "The job is queued again."},
         **problem_responses("not-found", "job-not-resumable", "dataset-in-use", "quota-storage"),
     },
 )
 def resume_job(
     job_id: JobId, jobs: JobsDep, queue: QueueDep, project: ProjectDep, settings: SettingsDep
 ) -> JobView:
-    """Queue a cancelled or failed job again: it goes on from its last checkpoint, if it has one.
+    """Queue a cancelled or failed job again, to continue from its newest checkpoint.
 
-    Checkpoints are kept for a week, unless the service is set otherwise; later it starts anew.
+    Checkpoints are kept for a week by default; without one the job starts from the beginning.
     """
     job = jobs.resume(project, job_id, max_bytes=settings.max_project_bytes)
-    return JobView.whole(job, sent=hint(queue, job))
+    return JobView.whole(job, sent=send(queue, job))
 
 
 @router.get(
     "/{job_id}/result",
     operation_id="download_result",
-    summary="Download a bulk job's file",
+    summary="Download a result",
     response_class=Response,
     responses={
         200: {
-            "description": "The file, or its rows in the format that `Accept` likes better.",
+            "description": "Result file, or its rows in the format that `Accept` prefers.",
             "content": rows_answer_content(
                 _RESULT_SCHEMA, example=_RESULT_EXAMPLE, columns=_RESULT_COLUMNS
             ),
         },
-        206: {"description": "The bytes that `Range` asks for.", "content": _FILES},
+        206: {"description": "Bytes of the file that `Range` asks for.", "content": _FILES},
         **problem_responses(
             "not-found",
             "not-acceptable",
@@ -202,9 +213,9 @@ def resume_job(
 def download_result(
     request: Request, job_id: JobId, jobs: JobsDep, blobs: BlobsDep, project: ProjectDep
 ) -> Response:
-    """The file that a scoring or a sampling made, whole or in ranges; its ETag is its SHA-256.
+    """Return the file of a scoring or sampling job, or a range of it; its ETag is its SHA-256.
 
-    A caller whose `Accept` likes another format of rows better gets all rows in that one.
+    If `Accept` prefers another format of rows, the response has all rows in that format.
     """
     job = jobs.summary(project, job_id)
     _check_kind(job)
@@ -220,14 +231,14 @@ def download_result(
 @router.delete(
     "/{job_id}/result",
     operation_id="delete_result",
-    summary="Delete a bulk job's file",
+    summary="Delete a result",
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problem_responses(
         "not-found", "job-without-result", "result-not-ready", "result-deleted"
     ),
 )
 def delete_result(job_id: JobId, jobs: JobsDep, blobs: BlobsDep, project: ProjectDep) -> None:
-    """Delete the file and free its space; the job stays. Downloads that have begun go on."""
+    """Delete the result file of a job; the job stays. Downloads that have begun continue."""
     _check_kind(jobs.summary(project, job_id))
     blobs.delete(jobs.delete_result(project, job_id)["key"])
 
@@ -240,11 +251,11 @@ def _check_kind(job: JobSummary) -> None:
 @router.get(
     "/{job_id}/events",
     operation_id="follow_job",
-    summary="Follow a job",
+    summary="Follow the events of a job",
     response_model=EventPage,
     responses={
         200: {
-            "description": "The events: as a stream until the job has ended, or as a page.",
+            "description": "Events, as a stream until the job has ended, or as a page.",
             "content": {
                 EVENT_STREAM: {
                     "schema": {"type": "string"},
@@ -252,7 +263,7 @@ def _check_kind(job: JobSummary) -> None:
                 }
             },
         },
-        204: {"description": "No more: the job has ended, and you have all its events."},
+        204: {"description": "The job has ended, and the client has all its events."},
         **problem_responses("not-found", "limit-open-requests"),
     },
 )
@@ -263,16 +274,17 @@ async def follow_job(
     after: After = 0,
     last_event_id: LastEventId = None,
     format: Annotated[  # noqa: A002 - the parameter's public name
-        Literal["sse", "json"], Query(description="`json`: a page of events instead of a stream.")
+        Literal["sse", "json"],
+        Query(description="`sse` for a stream of Server-Sent Events, `json` for a page of events."),
     ] = "sse",
 ) -> Response:
-    """What happens to a job, as it happens: Server-Sent Events `state`, `epoch`, `message`, `end`.
+    """Stream the events of a job as they happen: `state`, `epoch`, `message` and `end`.
 
-    An `epoch` is an epoch of a training, a report on some iterations of a variational job, or a
-    part of the rows of bulk work.
-    Events are numbered without gaps, and `data` is JSON. A client that sends the number of its
-    last event misses nothing, however often it reconnects. The stream ends after the job's `end`,
-    or with `closed`, which has no number, when the API key is revoked or expires.
+    An `epoch` event reports an epoch of a training, some iterations of a variational job, or a
+    part of the rows of a scoring or sampling job. Ids count from 1 without gaps, and `data` is
+    JSON. A client that sends the id of its last event when it reconnects misses none. The stream
+    ends after the event `end`, or with the event `closed`, which has no id, when the API key is
+    revoked or expires.
     """
     since = after if last_event_id is None else last_event_id
     feed = job.feed(since)

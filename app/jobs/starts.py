@@ -1,4 +1,4 @@
-"""The jobs that can be started, a route for each kind."""
+"""Routes that start jobs, one for each kind."""
 
 from typing import Annotated
 
@@ -12,7 +12,14 @@ from app.jobs.examples import (
     TRAINING_EXAMPLES,
     VARIATIONAL_EXAMPLES,
 )
-from app.jobs.submission import FIT_REFUSALS, Accepted, Draft, Grounds, JobDesk, start_responses
+from app.jobs.submission import (
+    FIT_REFUSALS,
+    Accepted,
+    JobInputs,
+    JobRequest,
+    JobSubmission,
+    start_responses,
+)
 from app.jobs.views import JobView
 from app.rows.context import context_rows
 from models_store.jobs.jobs import JobKind
@@ -48,29 +55,29 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=FairRoute)
 )
 def start_training(
     body: Annotated[TrainingRequest, Depends(json_body(TrainingRequest))],
-    desk: Annotated[JobDesk, Depends()],
-    grounds: Annotated[Grounds, Depends()],
+    submission: Annotated[JobSubmission, Depends()],
+    inputs: Annotated[JobInputs, Depends()],
 ) -> JobView:
-    """Accept a training.
+    """Start a training job.
 
-    Only `model_name` and `dataset_id` are needed: whatever else is left out or null is chosen
-    from the data, and `request` in the answer shows the choice. The job is stored durably before
-    the answer is sent, and it runs even if the queue is down now.
+    Only `model_name` and `dataset_id` are required. Options that are absent or null get values that
+    suit the data, and `request` in the response shows them. The job is stored durably before the
+    response is sent, and it runs even if the queue is not available now.
     """
     validation_id, test_id = body.split.validation_dataset_id, body.split.test_dataset_id
 
     def accept() -> Accepted:
-        dataset = grounds.dataset(body.dataset_id)
-        held_out = HeldOut(grounds.optional(validation_id), grounds.optional(test_id))
-        accepted = accept_training(body, dataset, limits=grounds.limits, held_out=held_out)
+        dataset = inputs.dataset(body.dataset_id)
+        held_out = HeldOut(inputs.optional(validation_id), inputs.optional(test_id))
+        accepted = accept_training(body, dataset, limits=inputs.limits, held_out=held_out)
         return Accepted(
             request=accepted,
             model_name=body.model_name,
             reserved_bytes=training_reservation(accepted),
         )
 
-    return desk.start(
-        Draft(
+    return submission.start(
+        JobRequest(
             kind=JobKind.TRAINING,
             body=body,
             accept=accept,
@@ -83,36 +90,36 @@ def start_training(
 @router.post(
     "/variational",
     operation_id="start_variational",
-    summary="Fit a flow to a density without data",
+    summary="Fit a flow to a target density",
     status_code=status.HTTP_202_ACCEPTED,
     openapi_extra=json_request(VariationalRequest, examples=VARIATIONAL_EXAMPLES),
     responses=start_responses(*FIT_REFUSALS, "formula", "flow-unsuitable", "response-not-binary"),
 )
 def start_variational(
     body: Annotated[VariationalRequest, Depends(json_body(VariationalRequest))],
-    desk: Annotated[JobDesk, Depends()],
-    grounds: Annotated[Grounds, Depends()],
+    submission: Annotated[JobSubmission, Depends()],
+    inputs: Annotated[JobInputs, Depends()],
 ) -> JobView:
-    """Accept a variational inference: the flow draws rows, the target judges them.
+    """Start a job of variational inference, which fits a flow to a density without samples of it.
 
-    The target is known up to a constant: a named potential, a formula of the log density, or the
-    posterior of a Bayesian regression on a dataset. Only `model_name` and `target` are needed. The
-    registered model is asked like any other; its metrics hold the evidence and how far the flow
-    can be trusted.
+    The target is a density that is known up to a constant: a named potential, a formula of the log
+    density, or the posterior of a Bayesian regression on a dataset. Only `model_name` and `target`
+    are required. The model is scored and sampled like any other; its metrics hold the evidence and
+    the quality of the approximation.
     """
     dataset_id = dataset_of(body.target)
 
     def accept() -> Accepted:
-        dataset = grounds.optional(dataset_id)
-        accepted = accept_variational(body, dataset, limits=grounds.limits)
+        dataset = inputs.optional(dataset_id)
+        accepted = accept_variational(body, dataset, limits=inputs.limits)
         return Accepted(
             request=accepted,
             model_name=body.model_name,
             reserved_bytes=variational_reservation(accepted),
         )
 
-    return desk.start(
-        Draft(
+    return submission.start(
+        JobRequest(
             kind=JobKind.VARIATIONAL,
             body=body,
             accept=accept,
@@ -124,26 +131,26 @@ def start_variational(
 @router.post(
     "/scoring",
     operation_id="start_scoring",
-    summary="Score a dataset into a file",
+    summary="Score a dataset",
     status_code=status.HTTP_202_ACCEPTED,
     openapi_extra=json_request(ScoringRequest, examples=SCORING_EXAMPLES),
     responses=start_responses("unknown-column", "limit-result"),
 )
 def start_scoring(
     body: Annotated[ScoringRequest, Depends(json_body(ScoringRequest))],
-    desk: Annotated[JobDesk, Depends()],
-    grounds: Annotated[Grounds, Depends()],
+    submission: Annotated[JobSubmission, Depends()],
+    inputs: Annotated[JobInputs, Depends()],
 ) -> JobView:
-    """Accept the scoring of a whole dataset.
+    """Start a job that scores a whole dataset and writes a file.
 
-    The file has a row for each row of the dataset, in its order: `log_prob`, and `quantile` if
-    the version has calibrated scores. `request.model` in the answer names the version: a later
-    move of an alias changes nothing.
+    The file has a row for each row of the dataset, in the same order: `log_prob`, and `quantile`
+    if the version has calibrated scores. `request.model` in the response names the version, which
+    does not change when an alias moves later.
     """
 
     def accept() -> Accepted:
-        version, dataset = grounds.version(body.model), grounds.dataset(body.dataset_id)
-        accepted = accept_scoring(body, version, dataset, max_bytes=grounds.max_result_bytes)
+        version, dataset = inputs.version(body.model), inputs.dataset(body.dataset_id)
+        accepted = accept_scoring(body, version, dataset, max_bytes=inputs.max_result_bytes)
         return Accepted(
             request=accepted,
             model_name=version.name,
@@ -151,37 +158,37 @@ def start_scoring(
             reserved_bytes=scoring_reservation(accepted, dataset),
         )
 
-    return desk.start(
-        Draft(kind=JobKind.SCORING, body=body, accept=accept, dataset_id=body.dataset_id)
+    return submission.start(
+        JobRequest(kind=JobKind.SCORING, body=body, accept=accept, dataset_id=body.dataset_id)
     )
 
 
 @router.post(
     "/sampling",
     operation_id="start_sampling",
-    summary="Draw rows into a file",
+    summary="Draw many samples",
     status_code=status.HTTP_202_ACCEPTED,
     openapi_extra=json_request(SamplingRequest, examples=SAMPLING_EXAMPLES),
     responses=start_responses("context-mismatch", "limit-result"),
 )
 def start_sampling(
     body: Annotated[SamplingRequest, Depends(json_body(SamplingRequest))],
-    desk: Annotated[JobDesk, Depends()],
-    grounds: Annotated[Grounds, Depends()],
+    submission: Annotated[JobSubmission, Depends()],
+    inputs: Annotated[JobInputs, Depends()],
 ) -> JobView:
-    """Accept the drawing of any number of rows.
+    """Start a job that draws any number of samples and writes a file.
 
-    They are those that `sample` gives for the same version, `n` and seed.
+    The rows equal those of `sample` for the same version, `n` and seed.
     """
 
     def accept() -> Accepted:
-        version = grounds.version(body.model)
+        version = inputs.version(body.model)
         context = context_rows(body.context, version.context_columns, n=body.n)
         accepted = accept_sampling(
             body,
             version,
             None if context is None else context.tolist(),
-            max_bytes=grounds.max_result_bytes,
+            max_bytes=inputs.max_result_bytes,
         )
         return Accepted(
             request=accepted,
@@ -190,4 +197,6 @@ def start_sampling(
             reserved_bytes=sampling_reservation(accepted, version),
         )
 
-    return desk.start(Draft(kind=JobKind.SAMPLING, body=body, accept=accept, dataset_id=None))
+    return submission.start(
+        JobRequest(kind=JobKind.SAMPLING, body=body, accept=accept, dataset_id=None)
+    )

@@ -1,4 +1,4 @@
-"""Where requests become jobs, whatever their kind: once for each key, durably, then hinted at."""
+"""Submission of jobs of every kind: idempotent, stored durably, then sent to the queue."""
 
 import json
 from collections.abc import Callable
@@ -39,12 +39,12 @@ def _limits(settings: SettingsDep) -> TrainingLimits:
 LimitsDep = Annotated[TrainingLimits, Depends(_limits)]
 
 
-class Grounds:
-    """What a request is checked against; FastAPI makes one for each.
+class JobInputs:
+    """Datasets, versions and limits that the request of a job is checked against.
 
     Attributes:
-        limits: of one job.
-        max_result_bytes: of the numbers of a bulk job's result.
+        limits: Limits of a training job.
+        max_result_bytes: Largest size of a result's numbers in bytes.
     """
 
     def __init__(self, settings: SettingsDep, project: ProjectDep, registry: RegistryDep) -> None:
@@ -70,18 +70,18 @@ class Grounds:
         return self._registry.dataset(self._project, dataset_id)
 
     def optional(self, dataset_id: str | None) -> Dataset | None:
-        """The same, or None for none."""
+        """Return the caller's dataset, or None for no id."""
         return None if dataset_id is None else self.dataset(dataset_id)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accepted:
-    """A request with every choice made.
+    """Accepted request, with a value for every option.
 
     Attributes:
-        request: what the job row keeps.
-        model_name: the model that gets a version, or that is used.
-        model_version: the version that is used.
+        request: Request that the job's row keeps.
+        model_name: Name of the model that the job trains or uses.
+        model_version: Version that the job uses.
         reserved_bytes: Most bytes that the job may come to store.
     """
 
@@ -92,15 +92,15 @@ class Accepted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draft:
-    """A job that a caller asks for.
+class JobRequest:
+    """Request for a job, before it is accepted.
 
     Attributes:
-        kind: what it does.
-        body: the request.
-        accept: checks it and makes every choice that it leaves open; raises a StoreError.
-        dataset_id: the dataset that it reads.
-        held_out_ids: further datasets that it reads.
+        kind: Kind of the job.
+        body: Body of the request.
+        accept: Function that checks the body and fills in its defaults, or raises a StoreError.
+        dataset_id: Dataset that the job reads.
+        held_out_ids: Further datasets that it reads.
     """
 
     kind: JobKind
@@ -110,8 +110,8 @@ class Draft:
     held_out_ids: tuple[str, ...] = ()
 
 
-class JobDesk:
-    """Takes the request that starts a job, and answers it; FastAPI makes one for each."""
+class JobSubmission:
+    """Submission of the job that an HTTP request asks for."""
 
     def __init__(
         self,
@@ -129,34 +129,34 @@ class JobDesk:
         self._queue = queue
         self._key = idempotency_key
 
-    def start(self, draft: Draft) -> JobView:
-        """Check and complete the draft, store it durably, tell a worker.
+    def start(self, wanted: JobRequest) -> JobView:
+        """Accept a job, store it durably and send it to the queue.
 
         Raises:
-            StoreError: saying why not.
+            StoreError: The job is refused.
         """
-        submitted = self._submit(draft)
+        submitted = self._submit(wanted)
         job = submitted.job
         self._response.headers["Location"] = f"/v1/jobs/{job.id}"
         if submitted.replayed:
             self._response.headers["Idempotent-Replayed"] = "true"
             return JobView.whole(job)
-        return JobView.whole(job, sent=hint(self._queue, job))
+        return JobView.whole(job, sent=send(self._queue, job))
 
-    def _submit(self, draft: Draft) -> Submitted:
+    def _submit(self, wanted: JobRequest) -> Submitted:
         idempotency = None
         if self._key:
-            idempotency = _idempotency(self._key, draft)
+            idempotency = _idempotency(self._key, wanted)
             if first := self._jobs.submitted(self._project, idempotency):
                 return first  # also when its dataset is gone by now
-        accepted = draft.accept()
+        accepted = wanted.accept()
         new = NewJob(
             project=self._project,
-            kind=draft.kind,
+            kind=wanted.kind,
             model_name=accepted.model_name,
             model_version=accepted.model_version,
-            dataset_id=draft.dataset_id,
-            held_out_ids=draft.held_out_ids,
+            dataset_id=wanted.dataset_id,
+            held_out_ids=wanted.held_out_ids,
             request=accepted.request.model_dump(mode="json"),
             request_id=request_id_of(self._request),
             traceparent=self._request.state.traceparent,
@@ -171,8 +171,8 @@ class JobDesk:
         )
 
 
-def hint(queue: JobQueue, job: Job) -> bool:
-    """Tell a worker of a job; whether that went well."""
+def send(queue: JobQueue, job: Job) -> bool:
+    """Send a message for a job to the queue; return whether the broker took it."""
     return queue.announce(job.id, request_id=job.request_id, traceparent=job.traceparent)
 
 
@@ -189,12 +189,12 @@ FIT_REFUSALS: tuple[Slug, ...] = (
 
 
 def start_responses(*refusals: Slug) -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of a route that starts a job."""
+    """Return the `responses=` of a route that starts a job."""
     return {
         202: {
-            "description": "The job is accepted: it is stored, and will run.",
+            "description": "Accepted job, which is stored durably.",
             "headers": {
-                "Location": {"description": "The job.", "schema": {"type": "string"}},
+                "Location": {"description": "URL of the job.", "schema": {"type": "string"}},
                 "Idempotent-Replayed": REPLAYED,
             },
         },
@@ -208,9 +208,9 @@ def start_responses(*refusals: Slug) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _idempotency(key: str, draft: Draft) -> Idempotency:
-    """Equal for bodies that ask for the same, whatever their spelling."""
+def _idempotency(key: str, wanted: JobRequest) -> Idempotency:
+    """Return the key and a fingerprint, equal for bodies of equal meaning."""
     canonical = json.dumps(
-        draft.body.model_dump(mode="json"), sort_keys=True, separators=(",", ":")
+        wanted.body.model_dump(mode="json"), sort_keys=True, separators=(",", ":")
     )
-    return Idempotency.of(key, draft.kind, canonical)
+    return Idempotency.of(key, wanted.kind, canonical)

@@ -1,4 +1,4 @@
-"""What the routes of jobs answer with."""
+"""Response models of jobs and their events."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -42,41 +42,51 @@ _JOB_EXAMPLE: dict[str, Any] = {
 
 
 class ProgressView(BaseModel):
-    """How far a training is."""
+    """Progress of a training job."""
 
     model_config = ConfigDict(extra="allow")
 
-    epoch: int = Field(description="Epochs that are done.")
+    epoch: int = Field(description="Number of finished epochs.")
     max_epochs: int
     fraction: float = Field(
-        description="From 0 to 1. It may fall: training goes on while the model gets better."
+        description="Estimate of the finished part, from 0 to 1. It may fall, because training continues"
+        " while the model improves."
     )
     eta_seconds: float | None = Field(
-        description="Seconds until training ends if the model gets no better; null: unknown yet."
+        description="Estimated seconds until training ends if the model does not improve; null: not"
+        " known yet."
     )
 
 
 class IterationProgressView(BaseModel):
-    """How far a variational job is."""
+    """Progress of a variational job."""
 
     model_config = ConfigDict(extra="allow")
 
-    iteration: int = Field(description="Iterations that are done.")
+    iteration: int = Field(description="Number of finished iterations.")
     max_iterations: int
-    fraction: float = Field(description="From 0 to 1, of the iterations or of the time.")
-    eta_seconds: float | None = Field(description="Seconds until training ends.")
+    fraction: float = Field(
+        description="Finished part of the iterations or of the time, from 0 to 1."
+    )
+    eta_seconds: float | None = Field(
+        description="Estimated seconds until the job ends; null: not known yet."
+    )
 
 
 class RowProgressView(BaseModel):
-    """How far a scoring or a sampling is."""
+    """Progress of a scoring or sampling job."""
 
     model_config = ConfigDict(extra="allow")
 
-    rows: int = Field(description="Rows that are computed; after the last, the file is written.")
+    rows: int = Field(
+        description="Number of computed rows; after the last one, the file is written."
+    )
     total_rows: int
-    fraction: float = Field(description="From 0 to 1, of the time: computing, then writing.")
+    fraction: float = Field(
+        description="Finished part of the time to compute and to write the rows, from 0 to 1."
+    )
     eta_seconds: float | None = Field(
-        description="Seconds until the file is there; null: unknown yet."
+        description="Estimated seconds until the job ends; null: not known yet."
     )
 
 
@@ -84,18 +94,18 @@ ProgressViews = ProgressView | IterationProgressView | RowProgressView
 
 
 class JobModelView(BaseModel):
-    """The model that a job makes or uses."""
+    """Model that a job trains or uses."""
 
     name: str | None
     version: int | None = Field(
-        description="That it makes: null until the job has succeeded. That it uses: as accepted."
+        description="Version that the job uses, or that it has trained; null until a training succeeds."
     )
 
 
 class JobResultView(BaseModel):
-    """The file that a scoring or a sampling made."""
+    """Result file of a scoring or sampling job."""
 
-    url: str = Field(description="Where to download it.")
+    url: str = Field(description="URL of the file.")
     media_type: str
     bytes: int
     sha256: str
@@ -103,7 +113,7 @@ class JobResultView(BaseModel):
 
     @classmethod
     def of(cls, job: JobSummary) -> "JobResultView | None":
-        """What callers see of a job's result; None if there is none."""
+        """Return the view of a job's result; None if it has none."""
         result = job.result
         if result is None:
             return None
@@ -111,101 +121,108 @@ class JobResultView(BaseModel):
 
 
 class JobErrorView(BaseModel):
-    """Why a job failed."""
+    """Reason why a job failed."""
 
-    code: str = Field(description="Stable, for programs: `diverged`, `oom`, `crash_loop`, ...")
+    code: str = Field(
+        description="Stable name of the reason, such as `diverged`, `oom` or `crash_loop`."
+    )
     detail: str
 
 
 class JobSummaryView(BaseModel):
-    """A job in a listing: without its request."""
+    """Job in a list, without its request."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_SUMMARY_EXAMPLE]})
 
     id: str
     kind: JobKind
     state: JobState
-    attempt: int = Field(description="How many times a worker has begun it.")
+    attempt: int = Field(description="Number of times that a worker has started the job.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     next_attempt_at: datetime | None = Field(
-        description="Moment before which no worker begins it again, after an attempt that failed;"
-        " the job's events tell why. Null: nothing to wait for."
+        description="Time before which no worker starts the job again after a failed attempt, which"
+        " its events explain; null: a worker may start it now."
     )
-    progress: ProgressViews | None = Field(description="Null until the first signs of progress.")
+    progress: ProgressViews | None = Field(
+        description="Progress of the job; null until there is a first report."
+    )
     metrics: dict[str, Any] | None = Field(
-        description="Of the last epoch or report; of the model, test likelihood or evidence"
-        " included, once succeeded."
+        description="Metrics of the last epoch or report; once the job has succeeded, those of the"
+        " model, with the test likelihood or the evidence."
     )
     model: JobModelView
-    dataset_id: str | None = Field(description="Dataset that it reads, if it reads one.")
+    dataset_id: str | None = Field(description="Dataset that the job reads; null: none.")
     result: JobResultView | None = Field(
-        description="Of a scoring or a sampling that has succeeded; null once it is deleted."
+        description="Result file of a scoring or sampling job that has succeeded; null: none yet, or"
+        " deleted."
     )
     dispatch: Literal["sent", "pending"] = Field(
-        description="Whether a worker has been told. A job that is `pending` is as safe as any"
-        " other: workers look for such jobs themselves."
+        description="`sent` if a message for the job is in the queue, `pending` if not yet; workers"
+        " also find pending jobs without a message."
     )
-    cancel_requested: bool = Field(description="It runs, and is about to stop.")
+    cancel_requested: bool = Field(description="True if the job still runs and was asked to stop.")
     error: JobErrorView | None
 
     @classmethod
     def of(cls, job: JobSummary) -> "JobSummaryView":
-        """Return the form of a job that callers see in a listing."""
+        """Return the view of a job in a list."""
         return JobSummaryView.model_validate(_members(job))
 
 
 class JobView(JobSummaryView):
-    """A job."""
+    """Job."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_JOB_EXAMPLE]})
 
-    request: dict[str, Any] = Field(description="The body as accepted, with every choice made.")
+    request: dict[str, Any] = Field(description="Accepted request, with a value for every option.")
 
     @classmethod
     def whole(cls, job: Job, *, sent: bool = False) -> "JobView":
-        """Return the form of a job that callers see.
+        """Return the view of a job.
 
         Args:
-            job: as the database has it.
-            sent: a worker has been told since.
+            job: Job as the database has it.
+            sent: A message for the job was sent since.
         """
         return cls.model_validate(_members(job, sent=sent))
 
 
 class JobPage(BaseModel):
-    """A page of jobs, newest first."""
+    """Page of jobs, newest first."""
 
     items: list[JobSummaryView]
-    next_cursor: str | None = Field(description="For the next page; null: this is the last one.")
+    next_cursor: str | None = Field(
+        description="Cursor of the next page; null: this is the last page."
+    )
 
     @classmethod
     def of(cls, page: Page[JobSummary]) -> "JobPage":
-        """Return the form of a page that callers see."""
+        """Return the view of a page."""
         return cls.model_validate(bounded(page, JobSummaryView.of), from_attributes=True)
 
 
 class EventView(BaseModel):
-    """Something that happened to a job."""
+    """Event of a job."""
 
-    id: int = Field(description="Counts from 1, without gaps.")
+    id: int = Field(description="Number of the event, which counts from 1 without gaps.")
     event: EventKind
     data: dict[str, Any]
     created_at: datetime
 
     @classmethod
     def of(cls, event: JobEvent) -> "EventView":
-        """What callers see of an event."""
+        """Return the view of an event."""
         return cls.model_validate(vars(event) | {"id": event.seq})
 
 
 class EventPage(BaseModel):
-    """Events, oldest first."""
+    """Page of events, oldest first."""
 
     items: list[EventView]
-    next_after: int = Field(description="`after` for the next page.")
-    ended: bool = Field(description="The job has ended and these are its last events.")
+    next_after: int = Field(description="Value of `after` for the next page.")
+    ended: bool = Field(description="True if the job has ended and these are its last events.")
 
 
 def _members(job: JobSummary, *, sent: bool = False) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Checkpoints: the weights and the spec of a version as one file, out and in."""
+"""Routes that export a version as a file of weights and spec, and import one."""
 
 import base64
 from functools import partial
@@ -38,10 +38,13 @@ _BYTES_A_PARAMETER = 8  # float32, and the mask that a masked one may have besid
     response_class=Download,
     responses={
         200: {
-            "description": "A safetensors file; its metadata describe the flow in JSON.",
+            "description": "Safetensors file whose metadata describe the flow in JSON.",
             "content": {_MEDIA_TYPE: _FILE},
         },
-        206: {"description": "The bytes that `Range` asks for.", "content": {_MEDIA_TYPE: _FILE}},
+        206: {
+            "description": "Bytes of the file that `Range` asks for.",
+            "content": {_MEDIA_TYPE: _FILE},
+        },
         **problem_responses(
             "not-found", "bad-request", "range", "artifact-missing", "artifact-corrupt"
         ),
@@ -55,7 +58,7 @@ def download_checkpoint(
     blobs: BlobsDep,
     project: ProjectDep,
 ) -> Download:
-    """The weights and the spec of a version as one safetensors file, checked against its hash."""
+    """Return the weights and the spec of a version as a safetensors file, verified by its hash."""
     found = registry.version_summary(project, name, version)
     key = found.checkpoint_key
     path = blobs.path(key) if is_head(request) else blobs.verify(key, found.checkpoint_sha256)
@@ -75,9 +78,9 @@ def download_checkpoint(
     status_code=status.HTTP_201_CREATED,
     responses={
         201: {
-            "description": "The version, registered.",
+            "description": "Registered version.",
             "headers": {
-                "Location": {"description": "It.", "schema": {"type": "string"}},
+                "Location": {"description": "URL of the version.", "schema": {"type": "string"}},
                 "Idempotent-Replayed": REPLAYED,
             },
         },
@@ -99,7 +102,7 @@ def download_checkpoint(
     openapi_extra={
         "requestBody": {
             "required": True,
-            "description": "A safetensors file as `GET .../checkpoint` gives it.",
+            "description": "Safetensors file as `GET .../checkpoint` returns it.",
             "content": dict.fromkeys(_MEDIA_TYPES, _FILE | _EXAMPLE),
         }
     },
@@ -115,10 +118,11 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
     limits: LimitsDep,
     idempotency_key: IdempotencyKey = None,
 ) -> VersionView:
-    """Register a model that was exported here or by another service; it becomes the next version.
+    """Register a version that this or another service exported, as the next one of the model.
 
-    The file is kept as it came, so its log densities are those of the exported version to the
-    last bit. It brings no metrics and no calibrated scores. Pickles and archives are not read.
+    The file is stored unchanged, so the log densities equal those of the exported version to the
+    last bit. An imported version has no metrics and no calibrated scores. Pickles and archives are
+    refused.
     """
     state = state_of(request)
     settings = state.settings

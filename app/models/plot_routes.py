@@ -1,4 +1,4 @@
-"""Pictures of a version."""
+"""Route of the plots of a version."""
 
 from typing import Annotated
 
@@ -23,11 +23,11 @@ _FILE = {"schema": {"type": "string", "format": "binary"}}
 @router.get(
     "/{name}/versions/{version}/plots/{kind}",
     operation_id="plot_version",
-    summary="A picture of a version",
+    summary="Plot a version",
     response_class=Response,
     responses={
         200: {
-            "description": "The picture.",
+            "description": "Image of the plot.",
             "content": dict.fromkeys(_MEDIA_TYPES.values(), _FILE),
         },
         **problem_responses(
@@ -47,25 +47,25 @@ async def plot_version(  # noqa: PLR0913 - FastAPI gives each
     version: VersionNumber,
     project: ProjectDep,
     state: StateDep,
-    kind: Annotated[PlotKind, Path(description="What it shows.", examples=["marginals"])],
-    format: Annotated[PlotFormat, Query(description="Of the file.")] = "png",  # noqa: A002 - the parameter's public name
+    kind: Annotated[PlotKind, Path(description="Kind of plot.", examples=["marginals"])],
+    format: Annotated[PlotFormat, Query(description="Format of the image.")] = "png",  # noqa: A002 - the parameter's public name
 ) -> Response:
-    """A picture: how training went, or what the model learnt, beside the data if they are there.
+    """Draw a plot of the training, or of samples beside the data if the dataset still exists.
 
-    `learning-curve`: likelihoods or ELBO by epoch. `marginals`: each column, data and samples.
-    `pairs`: each pair of the first columns. `density`: of two columns. `noise`: quantiles of what
-    data become against those of the normal distribution. `images`: samples of square images. What
-    is not finite is left out, and the picture says so.
+    `learning-curve` shows likelihoods or the ELBO by epoch; `marginals` each column; `pairs` each
+    pair of the first columns; `density` the density of two columns; `noise` the quantiles of data
+    mapped to noise against those of the normal distribution; `images` samples of square images.
+    Values that are not finite are left out, and the plot says how many.
     """
     found = await in_thread(state.registry.version, project, name, version)
     end_head(request, media_type=_MEDIA_TYPES[format], headers=_HEADERS)
-    picture = state.plots.known(found.checkpoint_key, kind, format)
-    if picture is None:
+    image = state.plots.known(found.checkpoint_key, kind, format)
+    if image is None:
 
         async def numbers() -> Numbers:
             source = Source(found, state.registry, state.jobs, state.blobs, state.engine)
             async with state.models.use(found) as flow:
                 return await source.numbers(kind, flow)
 
-        picture = await state.plots.draw(found.checkpoint_key, kind, format, numbers)
-    return Response(picture, media_type=_MEDIA_TYPES[format], headers=_HEADERS)
+        image = await state.plots.draw(found.checkpoint_key, kind, format, numbers)
+    return Response(image, media_type=_MEDIA_TYPES[format], headers=_HEADERS)

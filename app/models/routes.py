@@ -23,19 +23,28 @@ from models_store.requests.training import Name
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
 
-ModelName = Annotated[Name, Path(description="Of the model.", examples=["shuttle"])]
-AliasName = Annotated[Name, Path(description="Of the alias.", examples=["production"])]
+ModelName = Annotated[Name, Path(description="Name of the model.", examples=["shuttle"])]
+AliasName = Annotated[Name, Path(description="Name of the alias.", examples=["production"])]
 VersionNumber = Annotated[
-    int, Path(ge=1, le=2**31 - 1, description="Of the version.", examples=[1])
+    int, Path(ge=1, le=2**31 - 1, description="Number of the version.", examples=[1])
 ]
-_ETAG = {"ETag": {"description": "Changes with every move.", "schema": {"type": "string"}}}
+_ETAG = {
+    "ETag": {
+        "description": "Tag of the alias, which changes whenever the alias moves.",
+        "schema": {"type": "string"},
+    }
+}
 _ALIAS_BODY = json_request(
     AliasRequest, examples={"promote": {"summary": "Promote version 1", "value": {"version": 1}}}
 )
 
 
 @router.get(
-    "", operation_id="list_models", summary="List models", responses=problem_responses("cursor")
+    "",
+    operation_id="list_models",
+    summary="List models",
+    response_description="Page of models.",
+    responses=problem_responses("cursor"),
 )
 def list_models(registry: RegistryDep, project: ProjectDep, paging: PagingDep) -> ModelPage:
     """List models, newest first."""
@@ -45,11 +54,11 @@ def list_models(registry: RegistryDep, project: ProjectDep, paging: PagingDep) -
 @router.get(
     "/{name}",
     operation_id="get_model",
-    summary="Look at a model",
+    summary="Get a model",
     responses=problem_responses("not-found"),
 )
 def get_model(name: ModelName, registry: RegistryDep, project: ProjectDep) -> ModelView:
-    """A model's newest version, and where its aliases point."""
+    """Return a model: its newest version and its aliases."""
     return ModelView.of(registry.model(project, name))
 
 
@@ -70,7 +79,7 @@ def list_versions(
 @router.get(
     "/{name}/versions/{version}",
     operation_id="get_version",
-    summary="Look at a version",
+    summary="Get a version",
     response_model=VersionView,
     responses=problem_responses("not-found"),
 )
@@ -82,7 +91,7 @@ def get_version(
     project: ProjectDep,
     blobs: BlobsDep,
 ) -> Response:
-    """What a version is, how good it is, and what it was made from."""
+    """Return a version: its flow, its metrics and its origin."""
     if is_head(request):
         registry.version_summary(project, name, version)
         end_head(request)
@@ -138,18 +147,18 @@ def _view(target: AliasTarget, alias: Alias, response: Response) -> AliasView:
 @router.get(
     "/{name}/aliases/{alias}",
     operation_id="get_alias",
-    summary="Look at an alias",
+    summary="Get an alias",
     response_model=AliasView,
     responses={
         200: {"headers": _ETAG},
-        304: {"description": "Its ETag is one of `If-None-Match`.", "headers": _ETAG},
+        304: {"description": "The ETag of the alias is one of `If-None-Match`.", "headers": _ETAG},
         **problem_responses("not-found", "precondition"),
     },
 )
 def get_alias(
     target: Annotated[AliasTarget, Depends()], response: Response
 ) -> AliasView | Response:
-    """Return where an alias points; its ETag makes a later move conditional."""
+    """Return the version that an alias points at; its ETag makes a later change conditional."""
     alias = target.get()
     tag = _tag(alias.revision)
     if not target.preconditions.matched(tag):
@@ -175,7 +184,7 @@ def set_alias(
     models: ModelsDep,
     response: Response,
 ) -> AliasView:
-    """Point an alias at a version, atomically; requests that name the alias follow at once."""
+    """Point an alias at a version, atomically; later requests to the alias use that version."""
     moved = target.set(body.version)
     models.forget()
     return _view(target, moved, response)

@@ -1,4 +1,4 @@
-"""What the routes of models read and answer with."""
+"""Request and response models of models, versions and aliases."""
 
 from datetime import datetime
 from typing import Any
@@ -63,55 +63,64 @@ _SHOWN_QUANTILES = (0.01, 0.05, 0.5)
 
 
 class ModelView(BaseModel):
-    """A model: a name, its versions and aliases."""
+    """Model: a name with versions and aliases."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_MODEL_EXAMPLE]})
 
     name: str
     latest_version: int
-    aliases: dict[str, int] = Field(description="Alias to version.")
+    aliases: dict[str, int] = Field(description="Version that each alias points at.")
     created_at: datetime
 
     @classmethod
     def of(cls, model: Model) -> "ModelView":
-        """What callers see of a model."""
+        """Return the view of a model."""
         return cls.model_validate(model, from_attributes=True)
 
 
 class ModelPage(BaseModel):
-    """A page of models, newest first."""
+    """Page of models, newest first."""
 
     items: list[ModelView]
-    next_cursor: str | None = Field(description="For the next page; null: this is the last one.")
+    next_cursor: str | None = Field(
+        description="Cursor of the next page; null: this is the last page."
+    )
 
     @classmethod
     def of(cls, page: Page[Model]) -> "ModelPage":
-        """What callers see of a page."""
+        """Return the view of a page."""
         return cls.model_validate(bounded(page, ModelView.of), from_attributes=True)
 
 
 class LineageView(BaseModel):
-    """What a version was made from."""
+    """Origin of a version."""
 
-    job_id: str | None = Field(description="Null: it was imported.")
+    job_id: str | None = Field(description="Job that trained the version; null: it was imported.")
     dataset_id: str | None
-    dataset_sha256: str | None = Field(description="Hash of the stored table.")
+    dataset_sha256: str | None = Field(
+        description="SHA-256 of the table that the version was trained on."
+    )
     target: dict[str, Any] | None = Field(
-        description="What it was fitted to by variational inference; null: to the dataset."
+        description="Target of the variational inference; null: the version was trained on a dataset."
     )
     code_version: str
     seed: int | None
 
 
 class HeldOutView(BaseModel):
-    """How likely rows are that a version was not trained on."""
+    """Log densities of rows that a version was not trained on."""
 
-    rows: int = Field(description="Of the test part; of the validation part if there was none.")
-    quantiles: dict[str, float] = Field(description="Some quantiles of their log densities.")
+    rows: int = Field(
+        description="Number of rows: those of the test part, or of the validation part if there was no"
+        " test part."
+    )
+    quantiles: dict[str, float] = Field(
+        description="Quantiles of the log densities, keyed by their level."
+    )
 
     @classmethod
     def of(cls, held_out: dict[str, Any]) -> "HeldOutView":
-        """What callers see of it: the scores use many more quantiles."""
+        """Return the view of held-out densities, which has some of their many quantiles."""
         quantiles = held_out["quantiles"]
         last = len(quantiles) - 1
         shown = {str(at): quantiles[round(at * last)] for at in _SHOWN_QUANTILES}
@@ -119,24 +128,26 @@ class HeldOutView(BaseModel):
 
 
 class CheckpointView(BaseModel):
-    """The file that holds a version's weights."""
+    """File of the weights of a version."""
 
     sha256: str
     bytes: int
 
 
 class LineageSummaryView(BaseModel):
-    """Things that a version was made from."""
+    """Origin of a version, without its target."""
 
-    job_id: str | None = Field(description="Null: it was imported.")
+    job_id: str | None = Field(description="Job that trained the version; null: it was imported.")
     dataset_id: str | None
-    dataset_sha256: str | None = Field(description="Hash of the stored table.")
+    dataset_sha256: str | None = Field(
+        description="SHA-256 of the table that the version was trained on."
+    )
     code_version: str
     seed: int | None
 
 
 class VersionSummaryView(BaseModel):
-    """A version in a listing: without its columns, spec, target and quantiles."""
+    """Version in a list, without its columns, spec, target and quantiles."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_SUMMARY_EXAMPLE]})
 
@@ -153,12 +164,12 @@ class VersionSummaryView(BaseModel):
 
     @classmethod
     def of(cls, version: VersionSummary) -> "VersionSummaryView":
-        """Return the form of a version that callers see in a listing."""
+        """Return the view of a version in a list."""
         return cls.model_validate(_members(version), from_attributes=True)
 
 
 class VersionView(BaseModel):
-    """One version of a model; it never changes, only the aliases that point at it do."""
+    """Version of a model. It never changes, except for the aliases that point at it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_VERSION_EXAMPLE]})
 
@@ -168,17 +179,18 @@ class VersionView(BaseModel):
     dim: int
     columns: list[str]
     context_columns: list[str] = Field(
-        description="Columns that the density is conditioned on; rows have them after the others."
+        description="Columns that the density is conditioned on; in a row they follow the others."
     )
-    flow: dict[str, Any] = Field(description="The spec of the flow.")
+    flow: dict[str, Any] = Field(description="Spec of the flow.")
     preprocessing: dict[str, Any]
     parameters: int
     metrics: dict[str, Any] = Field(
-        description="Mean log likelihoods in nats, in the data's own units, and their standard"
-        " errors; of a target, the ELBO, the evidence and how well the flow approximates it."
+        description="Mean log likelihoods and their standard errors, in nats and the data's own units;"
+        " for a target the ELBO, the evidence and the quality of the approximation."
     )
     held_out: HeldOutView | None = Field(
-        description="What `score` compares with; null in versions that give no such score."
+        description="Densities that `score` compares rows with; null: the version has no calibrated"
+        " scores."
     )
     lineage: LineageView
     checkpoint: CheckpointView
@@ -187,25 +199,27 @@ class VersionView(BaseModel):
 
     @classmethod
     def of(cls, version: Version) -> "VersionView":
-        """What callers see of a version."""
+        """Return the view of a version."""
         held_out = None if version.held_out is None else HeldOutView.of(version.held_out)
         return cls.model_validate(_members(version) | {"held_out": held_out}, from_attributes=True)
 
 
 class VersionPage(BaseModel):
-    """A page of versions, newest first."""
+    """Page of versions, newest first."""
 
     items: list[VersionSummaryView]
-    next_cursor: str | None = Field(description="For the next page; null: this is the last one.")
+    next_cursor: str | None = Field(
+        description="Cursor of the next page; null: this is the last page."
+    )
 
     @classmethod
     def of(cls, page: Page[VersionSummary]) -> "VersionPage":
-        """Return the form of a page that callers see."""
+        """Return the view of a page."""
         return cls.model_validate(bounded(page, VersionSummaryView.of), from_attributes=True)
 
 
 class AliasRequest(BaseModel):
-    """Where an alias shall point."""
+    """Version that an alias shall point at."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -213,19 +227,19 @@ class AliasRequest(BaseModel):
 
 
 class AliasView(BaseModel):
-    """Where an alias points."""
+    """Alias and the version that it points at."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"name": "shuttle", "alias": "production", "version": 2}]}
     )
 
-    name: str = Field(description="The model.")
+    name: str = Field(description="Name of the model.")
     alias: str
     version: int
 
     @classmethod
     def of(cls, model_name: str, alias: Alias) -> "AliasView":
-        """What callers see of an alias."""
+        """Return the view of an alias."""
         return cls(name=model_name, alias=alias.name, version=alias.version)
 
 

@@ -29,7 +29,7 @@ _ROWS_OBJECT = {
     "required": ["rows"],
     "properties": {
         "rows": {"anyOf": [_ROW_LIST, _NAMED_ROW_LIST]},
-        "columns": {**_NAMES, "description": "What the values of rows that are lists are called."},
+        "columns": {**_NAMES, "description": "Names of the columns, for rows that are lists."},
     },
     "additionalProperties": False,
 }
@@ -84,7 +84,7 @@ def _request_media(codec: Codec, columns: Sequence[str], rows: Rows) -> dict[str
             "lists": {"summary": "Rows as lists", "value": {"rows": rows}},
             "objects": {"summary": "Rows as objects keyed by column", "value": {"rows": objects}},
             "named": {
-                "summary": "Rows as lists, with names",
+                "summary": "Rows as lists, with named columns",
                 "value": {"columns": columns, "rows": rows},
             },
         }

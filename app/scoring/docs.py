@@ -1,4 +1,4 @@
-"""The OpenAPI description of what a model is asked."""
+"""OpenAPI descriptions of the routes that score and sample."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from tables.slugs import Slug
 
 _NUMBER_OR_NULL = {"type": ["number", "null"]}
 _VALUES = {"type": "array", "items": _NUMBER_OR_NULL}
-_MODEL = {"type": "string", "description": "The version that answered, as `name:version`."}
+_MODEL = {"type": "string", "description": "Version that computed the response, as `name:version`."}
 
 EXAMPLE_COLUMNS = [f"x{number}" for number in range(1, 10)]
 # Two rows of the table that the quickstart's model `shuttle` is trained on.
@@ -24,7 +24,7 @@ EXAMPLE_NOISE = [
 
 _ROW_ERRORS = {
     "type": "array",
-    "description": "Why rows have null in the answer.",
+    "description": "Reasons of the rows that have null.",
     "items": {
         "type": "object",
         "required": ["row", "code", "detail"],
@@ -36,7 +36,7 @@ _ROW_ERRORS = {
     },
 }
 _X_MODEL = {"X-Model": {"description": _MODEL["description"], "schema": {"type": "string"}}}
-_X_SEED = {"X-Seed": {"description": "What the rows follow from.", "schema": {"type": "integer"}}}
+_X_SEED = {"X-Seed": {"description": "Seed of the random numbers.", "schema": {"type": "integer"}}}
 _FAILURES: tuple[Slug, ...] = (
     "not-found",
     "not-acceptable",
@@ -66,7 +66,7 @@ TIMEOUT_PARAMETER: dict[str, Any] = {
             "name": "X-Request-Timeout",
             "in": "header",
             "required": False,
-            "description": "Seconds after which work that has not begun is answered 503.",
+            "description": "Seconds that the request may wait for its computation to begin; after them the response is 503.",
             "schema": {"type": "number", "exclusiveMinimum": 0},
         }
     ]
@@ -77,21 +77,21 @@ _EARLY_PARAMETER: dict[str, Any] = {
     "name": "Prefer",
     "in": "header",
     "required": False,
-    "description": "`early-answer`: begin the answer to a large npy body before all of it has come."
-    " Only without a proxy that stops sending a body once its answer has begun, as nginx does.",
+    "description": "`early-answer` to begin the response to a large npy body before the whole body has come. Not"
+    " for use behind a proxy that stops sending a body once its response has begun, as nginx does.",
     "schema": {"type": "string"},
     "examples": {
-        "none": {"summary": "The answer begins when the body has ended", "value": ""},
-        "early": {"summary": "It may begin with the first rows", "value": "early-answer"},
+        "none": {"summary": "Begin the response after the body", "value": ""},
+        "early": {"summary": "Begin the response with the first rows", "value": "early-answer"},
     },
 }
 
 
 def rows_body(example: list[list[float]]) -> dict[str, Any]:
-    """The `openapi_extra=` of a route that reads rows.
+    """Return the `openapi_extra=` of a route that reads rows.
 
     Args:
-        example: what Swagger UI sends.
+        example: Rows that Swagger UI sends.
     """
     content = rows_content(EXAMPLE_COLUMNS, example)
     parameters = [*TIMEOUT_PARAMETER["parameters"], _EARLY_PARAMETER]
@@ -99,9 +99,12 @@ def rows_body(example: list[list[float]]) -> dict[str, Any]:
 
 
 def log_prob_responses() -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of `log_prob`."""
+    """Return the `responses=` of `log_prob`."""
     properties = {
-        "log_prob": {**_VALUES, "description": "Nats, one a row; null: see `row_errors`."},
+        "log_prob": {
+            **_VALUES,
+            "description": "Log density of each row in nats; null if there is an entry in `row_errors`.",
+        },
         "row_errors": _ROW_ERRORS,
     }
     example = {"model": "shuttle:1", "log_prob": [-18.2, -21.7], "row_errors": []}
@@ -110,20 +113,23 @@ def log_prob_responses() -> dict[int | str, dict[str, Any]]:
             properties,
             example,
             columns=["log_prob"],
-            description="The log densities: a column `log_prob`. npy: a 1-D float64 array.",
+            description="Log densities, as a column `log_prob`; in npy a 1-D float64 array.",
         ),
         **problem_responses(*_ROW_FAILURES),
     }
 
 
 def score_responses() -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of `score`."""
+    """Return the `responses=` of `score`."""
     properties = {
-        "log_prob": {**_VALUES, "description": "Nats, one a row; null: see `row_errors`."},
+        "log_prob": {
+            **_VALUES,
+            "description": "Log density of each row in nats; null if there is an entry in `row_errors`.",
+        },
         "quantile": {
             "type": "array",
             "items": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
-            "description": "Ranks among held-out rows. A density of 0 has rank 0.",
+            "description": "Quantile of each row's log density among those of held-out rows; 0 for a density of 0.",
         },
         "row_errors": _ROW_ERRORS,
     }
@@ -138,21 +144,21 @@ def score_responses() -> dict[int | str, dict[str, Any]]:
             properties,
             example,
             columns=["log_prob", "quantile"],
-            description="Two columns, `log_prob` and `quantile`. npy: a 2-D float64 array.",
+            description="Columns `log_prob` and `quantile`; in npy a 2-D float64 array.",
         ),
         **problem_responses(*_ROW_FAILURES, "score-unavailable"),
     }
 
 
 def transform_responses(side: str) -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of `inverse` and `forward`.
+    """Return the `responses=` of `inverse` and `forward`.
 
     Args:
-        side: what the rows of the answer are.
+        side: Description of the rows of the response.
     """
     properties = {
         "rows": {"type": "array", "items": _VALUES, "description": side},
-        "log_det": {**_VALUES, "description": "Log absolute determinants, one a row."},
+        "log_det": {**_VALUES, "description": "Log absolute determinant of each row."},
         "row_errors": _ROW_ERRORS,
     }
     example = {
@@ -165,17 +171,17 @@ def transform_responses(side: str) -> dict[int | str, dict[str, Any]]:
         properties,
         example,
         columns=[*EXAMPLE_COLUMNS, "log_det"],
-        description=f"{side} Other forms than JSON have one column more than the model has; the"
-        " last one is `log_det`. npy: a 2-D float64 array.",
+        description=f"{side} Formats other than JSON have `log_det` as a column after those of the"
+        " model; npy is a 2-D float64 array.",
     )
     failures = problem_responses(*_ROW_FAILURES, "model-without-noise")
     return {200: answer, **failures}
 
 
 def sample_responses() -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of `sample`."""
+    """Return the `responses=` of `sample`."""
     properties = {
-        "seed": {"type": "integer", "description": "What the rows follow from."},
+        "seed": {"type": "integer", "description": "Seed of the random numbers."},
         "columns": {"type": "array", "items": {"type": "string"}},
         "rows": {"type": "array", "items": _VALUES},
         "row_errors": _ROW_ERRORS,
@@ -191,7 +197,7 @@ def sample_responses() -> dict[int | str, dict[str, Any]]:
         properties,
         example,
         columns=EXAMPLE_COLUMNS,
-        description="The rows, streamed when large. npy: a 2-D float64 array.",
+        description="Samples, streamed when there are many; in npy a 2-D float64 array.",
     )
     answer["headers"] |= _X_SEED
     return {200: answer, **problem_responses(*_FAILURES, "limit-samples", "context-mismatch")}

@@ -1,7 +1,6 @@
-"""What a trained flow is asked: how likely are these rows, where do they come from, more of them.
+"""Routes that score rows, map them between data and noise, and draw samples.
 
-These are the hot routes: they answer raw requests, and OpenAPI has their description from
-`app.scoring.docs`.
+They are raw routes, which read the request themselves; `app.scoring.docs` describes them for OpenAPI.
 """
 
 from typing import Annotated
@@ -35,20 +34,20 @@ Ref = Annotated[
     str,
     Path(
         max_length=140,
-        description="`name` (its alias `production` if set, else the newest version), `name@alias`"
-        " or `name:version`.",
+        description="Reference to a version: `name` for its alias `production` or else its newest"
+        " version, `name@alias` or `name:version`.",
         examples=["shuttle"],
     ),
 ]
 SpaceQuery = Annotated[
     Space,
     Query(
-        description="`data`: rows in the data's own units. `model`: rows as the flow sees them,"
-        " standardised."
+        description="Space of the rows: `data` for the data's own units, `model` for the flow's, after"
+        " preprocessing."
     ),
 ]
 _SAMPLE_EXAMPLES = {
-    "reproducible": {"summary": "The same rows each time", "value": {"n": 5, "seed": 7}}
+    "reproducible": {"summary": "Samples with a fixed seed", "value": {"n": 5, "seed": 7}}
 }
 
 
@@ -58,16 +57,16 @@ router = APIRouter(prefix="/v1/models", tags=["scores"], route_class=RawRoute)
 @router.post(
     "/{ref}/log_prob",
     operation_id="log_prob",
-    summary="How likely are these rows?",
+    summary="Compute log densities",
     response_class=Response,
     openapi_extra=rows_body(EXAMPLE_ROWS),
     responses=log_prob_responses(),
 )
 async def log_prob(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
-    """The log density of each row, in nats.
+    """Return the log density of each row, in nats.
 
-    A row outside the range of the model has null and an entry in `row_errors`; the others are not
-    affected. In npy it is -inf or NaN.
+    A row whose density is not finite has null and an entry in `row_errors`, or -inf or NaN in npy;
+    the other rows are not affected.
     """
     score = await ScoreRequest.of(request, ref, space)
 
@@ -81,17 +80,17 @@ async def log_prob(request: Request, ref: Ref, space: SpaceQuery = "data") -> Re
 @router.post(
     "/{ref}/score",
     operation_id="score",
-    summary="How unusual are these rows?",
+    summary="Compute calibrated scores",
     response_class=Response,
     openapi_extra=rows_body(EXAMPLE_ROWS),
     responses=score_responses(),
 )
 async def score(request: Request, ref: Ref) -> Response:
-    """The log density of each row, and its rank among rows that the model was not trained on.
+    """Return the log density of each row, and its quantile among the model's held-out rows.
 
-    `quantile` goes from 0, less likely than all held-out rows, to 1, likelier than all: below
-    0.01 are the rows that are as unusual as one in a hundred. It is the same for all models,
-    which log densities are not.
+    The quantile of a row goes from 0, less likely than all held-out rows, to 1, likelier than all;
+    a row below 0.01 is as unusual as one in a hundred. Quantiles can be compared between models,
+    which log densities cannot.
     """
     wanted = await ScoreRequest.of(request, ref, "data")
     if wanted.version.held_out is None:
@@ -109,26 +108,29 @@ async def score(request: Request, ref: Ref) -> Response:
 @router.post(
     "/{ref}/sample",
     operation_id="sample",
-    summary="More rows like these",
+    summary="Draw samples",
     response_class=Response,
     openapi_extra=json_request(SampleRequest, examples=_SAMPLE_EXAMPLES) | TIMEOUT_PARAMETER,
     responses=sample_responses(),
 )
 async def sample(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
-    """Rows drawn from the model. The same seed gives the same rows from the same version."""
+    """Draw rows from the model. The same seed gives the same rows from the same version."""
     return await answer_samples(await ScoreRequest.of(request, ref, space))
 
 
 @router.post(
     "/{ref}/inverse",
     operation_id="inverse",
-    summary="From data to noise",
+    summary="Map data to noise",
     response_class=Response,
     openapi_extra=rows_body(EXAMPLE_ROWS),
-    responses=transform_responses("The noise that the rows come from."),
+    responses=transform_responses("Noise that the flow maps to the rows."),
 )
 async def inverse(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
-    """The standard normal noise that each row comes from, and the log determinant of the way."""
+    """Map each row to noise of the flow's base distribution.
+
+    Each row comes with the log absolute determinant of the map's Jacobian matrix.
+    """
     score = await ScoreRequest.of(request, ref, space)
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
@@ -145,13 +147,16 @@ async def inverse(request: Request, ref: Ref, space: SpaceQuery = "data") -> Res
 @router.post(
     "/{ref}/forward",
     operation_id="forward",
-    summary="From noise to data",
+    summary="Map noise to data",
     response_class=Response,
     openapi_extra=rows_body(EXAMPLE_NOISE),
-    responses=transform_responses("The data that the noise becomes."),
+    responses=transform_responses("Data that the flow maps the noise to."),
 )
 async def forward(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
-    """The data that each row of noise becomes, and the log determinant of the way."""
+    """Map each row of noise to data.
+
+    Each row comes with the log absolute determinant of the map's Jacobian matrix.
+    """
     score = await ScoreRequest.of(request, ref, space)
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:

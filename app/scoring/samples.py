@@ -1,4 +1,4 @@
-"""Samples, drawn chunk by chunk as the caller takes them."""
+"""Samples, drawn chunk by chunk as the caller reads them."""
 
 import secrets
 from collections.abc import AsyncGenerator, Iterator
@@ -27,22 +27,23 @@ _MAX_CHUNK_ROWS = 2048
 
 
 class SampleRequest(BaseModel):
-    """How many rows to draw."""
+    """Samples to draw."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    n: int = Field(ge=1, le=2**53, description="Rows.")
+    n: int = Field(ge=1, le=2**53, description="Number of rows to draw.")
     seed: int | None = Field(
         default=None,
         ge=0,
         le=2**63 - 1,
-        description="The same seed gives the same rows. Null: the server picks one and tells it.",
+        description="Seed; the same seed gives the same rows. Null: the server chooses one, which is in the"
+        " response.",
     )
     context: Annotated[list[ContextRow], Field(fail_fast=True)] | dict[str, float] | None = Field(
         default=None,
-        description="Of a conditional model: one row of its context columns for all samples, or a"
-        " list of as many rows as samples. Rows are lists in the order of `context_columns`, or"
-        " objects keyed by column.",
+        description="Context of a conditional model: one row for all samples, or a list of one row for"
+        " each sample. A row is a list of values in the order of `context_columns`, or an object"
+        " keyed by column.",
         examples=[[[0.5, 1.0]]],
     )
 

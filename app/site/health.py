@@ -1,4 +1,4 @@
-"""Signs of life: is the process alive, can it serve, how has it been."""
+"""Routes of liveness, readiness and metrics."""
 
 from typing import Literal
 
@@ -22,19 +22,19 @@ _STATUSES: dict[Level, Literal["ok", "degraded", "unavailable"]] = {
 @router.get(
     "/livez",
     operation_id="get_liveness",
-    summary="Is the process alive?",
-    response_description="It is.",
+    summary="Check liveness",
+    response_description="The process is alive.",
 )
 async def get_liveness() -> Liveness:
-    """Answers as long as the process runs its event loop; looks at nothing else."""
+    """Respond as long as the event loop of the process runs; nothing else is checked."""
     return Liveness()
 
 
 @router.get(
     "/readyz",
     operation_id="get_readiness",
-    summary="Can requests be served?",
-    response_description="They can; `degraded` says that something else is amiss.",
+    summary="Check readiness",
+    response_description="Requests are served; `degraded` if a dependency is missing.",
     responses={
         503: {
             "model": Readiness,
@@ -43,13 +43,12 @@ async def get_liveness() -> Liveness:
     },
 )
 async def get_readiness(response: Response, state: StateDep) -> Readiness:
-    """The database, its schema, the blob store, the engine of scores and the job broker.
+    """Return the state of the database, its schema, the blob store, the engine and the broker.
 
-    They are looked at in the background, every 15 seconds unless the service is set otherwise, and
-    each second while something is amiss: the answer is what the last look found, and costs nothing.
-    Without the broker the service is `degraded` but serves: jobs are accepted all the same and
-    start when it is back. With a full disk it is `degraded`, too: reading and scoring work. When
-    the others cannot be used it is `unavailable`, with status 503.
+    A background thread checks them, every 15 seconds by default and each second after a failure;
+    the response is the result of the last check. Without the broker the service is `degraded`: jobs
+    are accepted, and start when the broker is back. With a full disk it is `degraded` too: reading
+    and scoring work. If another dependency fails, it is `unavailable`, with status 503.
     """
     found = dict(state.lookout.found())
     if state.engine_watch.fault is not None:
@@ -77,11 +76,11 @@ async def get_readiness(response: Response, state: StateDep) -> Readiness:
     response_class=Response,
     responses={
         200: {
-            "description": "The metrics.",
+            "description": "Metrics in the text format of Prometheus.",
             "content": {"text/plain": {"schema": {"type": "string"}}},
         }
     },
 )
 async def get_metrics(state: StateDep) -> Response:
-    """Metrics of this process in Prometheus's text format."""
+    """Return the metrics of this process in the text format of Prometheus."""
     return Response(state.metrics.render(), media_type=METRICS_MEDIA_TYPE)

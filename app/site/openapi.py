@@ -12,46 +12,57 @@ from app.problems.problem import PROBLEM_MEDIA_TYPE, response_object
 from app.problems.types import PROBLEM_TYPES
 
 DESCRIPTION = """\
-Upload a table, train a normalising flow on it, watch it learn, then ask the flow two questions:
-how likely is this row (`log_prob`), and give me more rows like these (`sample`).
+Upload a table, train a normalising flow on it, and follow the training. The trained model computes
+the exact log density of rows (`log_prob`) and draws new rows (`sample`).
 
-Densities are natural logarithms in the data's own units. Errors are
-[RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problems; every `type` is a page below
-[/problems](/problems).
+Log densities are in nats, in the data's own units. Errors are problem details as in
+[RFC 9457](https://www.rfc-editor.org/rfc/rfc9457); [/problems](/problems) explains each `type`.
 """
 
 TAGS = [
-    {"name": "datasets", "description": "Tables: upload, inspect, read back, delete."},
+    {"name": "datasets", "description": "Upload, inspect, read and delete tables."},
     {
         "name": "jobs",
-        "description": "What takes a while, training, variational inference and bulk work: start,"
-        " follow, cancel, resume.",
+        "description": "Start, follow, cancel and resume training, variational inference, and the scoring"
+        " and sampling of many rows.",
     },
-    {"name": "models", "description": "Trained flows, their versions and aliases."},
-    {"name": "scores", "description": "Densities and samples of a trained flow."},
-    {"name": "operations", "description": "Signs of life and metrics."},
-    {"name": "problems", "description": "What the service's error messages mean."},
+    {"name": "models", "description": "Trained models, their versions and aliases."},
+    {"name": "scores", "description": "Densities and samples of a trained model."},
+    {"name": "operations", "description": "Health checks and metrics."},
+    {"name": "problems", "description": "Explanations of the service's errors."},
 ]
 
 _PROBLEM_SCHEMA = {
     "title": "Problem",
-    "description": "An error in the form of RFC 9457; some types have further members.",
+    "description": "Error as in RFC 9457; some types have further members.",
     "type": "object",
     "required": ["type", "title", "status", "detail", "instance"],
     "properties": {
-        "type": {"type": "string", "description": "`/problems/` and the problem's stable name."},
+        "type": {
+            "type": "string",
+            "description": "Path of the page that explains the problem: `/problems/` and its stable name.",
+        },
         "title": {"type": "string"},
         "status": {"type": "integer", "minimum": 400, "maximum": 599},
-        "detail": {"type": "string", "description": "What is wrong this time."},
-        "instance": {"type": "string", "description": "The request's id, as in the server's log."},
+        "detail": {"type": "string", "description": "Explanation of this occurrence."},
+        "instance": {
+            "type": "string",
+            "description": "Id of the request, which is also in the server's log.",
+        },
         "errors": {
             "type": "array",
             "items": {
                 "type": "object",
                 "required": ["detail"],
                 "properties": {
-                    "pointer": {"type": "string", "description": "JSON pointer into the body."},
-                    "parameter": {"type": "string", "description": "Name of a parameter."},
+                    "pointer": {
+                        "type": "string",
+                        "description": "JSON pointer to the value in the body.",
+                    },
+                    "parameter": {
+                        "type": "string",
+                        "description": "Name of the parameter or header.",
+                    },
                     "detail": {"type": "string"},
                 },
             },
@@ -62,7 +73,7 @@ _KEY = "apiKey"
 _KEY_SCHEME = {
     "type": "http",
     "scheme": "bearer",
-    "description": "A key made with `densityd keys create`. A service without keys needs none.",
+    "description": "API key, as `densityd keys create` prints it. A service that has no keys needs none.",
 }
 _WITH_KEY = (
     "unauthorized",
