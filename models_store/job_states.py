@@ -1,4 +1,4 @@
-"""What a job is: its kinds, its states and the moves between them, as plain values."""
+"""Kinds, states and transitions of jobs, as plain values."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from models_store.records import Record
 
 
 class JobKind(StrEnum):
-    """What a job does."""
+    """Kind of a job."""
 
     TRAINING = "training"
     VARIATIONAL = "variational"
@@ -19,12 +19,12 @@ class JobKind(StrEnum):
 
     @property
     def makes_version(self) -> bool:
-        """Whether it makes a version of a model; others use one, and make a file."""
+        """Return whether the job makes a version of a model; others use one and make a file."""
         return self in (JobKind.TRAINING, JobKind.VARIATIONAL)
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """State of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -34,7 +34,7 @@ class JobState(StrEnum):
 
 
 class EventKind(StrEnum):
-    """What an event tells."""
+    """Kind of an event."""
 
     STATE = "state"
     EPOCH = "epoch"

@@ -1,4 +1,4 @@
-"""Requests for bulk work: what a caller may say, and what was accepted once every gap is filled."""
+"""Requests for scoring and sampling jobs, as a caller writes them and as they are accepted."""
 
 from typing import Annotated
 
@@ -14,8 +14,8 @@ ModelRef = Annotated[
     Field(
         min_length=1,
         max_length=140,
-        description="`name` (its alias `production` if set, else the newest version), `name@alias`"
-        " or `name:version`. The accepted request names the version.",
+        description="Reference to a version: `name` for its alias `production` or else its newest"
+        " version, `name@alias` or `name:version`. The accepted request has `name:version`.",
     ),
 ]
 # A row, and a list of rows, may have a hundred thousand faults: the first one is enough.
@@ -23,47 +23,48 @@ ContextRow = Annotated[list[float], Field(fail_fast=True)] | dict[str, float]
 
 
 class ScoringRequest(Strict):
-    """The body of ``POST /v1/jobs/scoring``; `model` and `dataset_id` are required."""
+    """Body of ``POST /v1/jobs/scoring``; `model` and `dataset_id` are required."""
 
     model_config = ConfigDict(protected_namespaces=())
 
     model: ModelRef
     dataset_id: DatasetId = Field(
-        description="Its columns are matched by name; it may have more than the model."
+        description="Dataset to score, which has the columns of the model by name, and perhaps others."
     )
-    output: Output = Field(default="parquet", description="The format of the result.")
+    output: Output = Field(default="parquet", description="Format of the result.")
     include_rows: bool = Field(
-        default=False, description="The result has the dataset's columns, too, before the scores."
+        default=False, description="Write the columns of the dataset before the scores."
     )
 
 
 class SamplingRequest(Strict):
-    """The body of ``POST /v1/jobs/sampling``; `model` and `n` are required."""
+    """Body of ``POST /v1/jobs/sampling``; `model` and `n` are required."""
 
     model_config = ConfigDict(protected_namespaces=())
 
     model: ModelRef
-    n: int = Field(ge=1, le=2**53, description="Rows.")
+    n: int = Field(ge=1, le=2**53, description="Number of rows to draw.")
     seed: Seed | None = Field(
         default=None,
-        description="The same seed gives the same rows. Null: the server picks one and shows it.",
+        description="Seed; the same seed gives the same rows. Null: the server chooses one, which the"
+        " accepted request has.",
     )
-    output: Output = Field(default="parquet", description="The format of the result.")
+    output: Output = Field(default="parquet", description="Format of the result.")
     context: (
         Annotated[list[ContextRow], Field(max_length=MAX_CONTEXT_ROWS, fail_fast=True)]
         | dict[str, float]
         | None
     ) = Field(
         default=None,
-        description="Of a conditional model: one row of its context columns for all samples, or a"
-        " list of as many rows as samples. Rows are lists in the order of `context_columns`, or"
-        " objects keyed by column.",
+        description="Context of a conditional model: one row for all samples, or a list of one row for"
+        " each sample. A row is a list of values in the order of `context_columns`, or an object"
+        " keyed by column.",
         examples=[[[0.5, 1.0]]],
     )
 
 
 class AcceptedScoring(Strict):
-    """A scoring request with the version named; `columns` are those of its rows, in their order."""
+    """Accepted request for a scoring job; `columns` are those of the model, in order."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -75,7 +76,7 @@ class AcceptedScoring(Strict):
 
 
 class AcceptedSampling(Strict):
-    """A sampling request with the version named; `context` has the order of the version's."""
+    """Accepted request for a sampling job; `context` has the order of the version's columns."""
 
     model_config = ConfigDict(protected_namespaces=())
 

@@ -1,4 +1,4 @@
-"""Whether the preprocessing that a request asks for suits the data and the flow."""
+"""Check of a request's preprocessing against the data and the flow."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -46,7 +46,7 @@ def _for_binary(wanted: Preprocessing, columns: Sequence[dict[str, Any]]) -> Pre
 
 
 def is_binary(column: dict[str, Any]) -> bool:
-    """Whether a column holds 0 and 1 only; beyond a thousand, distinct values are not counted."""
+    """Return whether a column holds 0 and 1 only; beyond 1000, distinct values are not counted."""
     distinct = column["distinct"]
     return distinct is not None and distinct <= 2 and {column["min"], column["max"]} <= {0, 1}
 

@@ -1,4 +1,4 @@
-"""A training request: what a caller may say, and what was accepted once every gap is filled."""
+"""Request for a training job, as a caller writes it and as it is accepted."""
 
 from typing import Annotated, Any, Literal
 
@@ -30,20 +30,20 @@ Seconds = Annotated[float, Field(gt=0, le=30 * 86_400)]
 
 
 class Strict(BaseModel):
-    """A value that names no unknown fields and never changes."""
+    """Base of immutable models that forbid unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class StepFactor(Strict):
-    """Multiply the learning rate by `factor` after every `epochs` epochs."""
+    """Factor of the learning rate, applied after every `epochs` epochs."""
 
     epochs: Epochs
     factor: Annotated[float, Field(gt=0, lt=1)]
 
 
 class StepSchedule(Strict):
-    """The learning rate falls in steps."""
+    """Schedule in which the learning rate falls in steps."""
 
     step: StepFactor
 
@@ -52,13 +52,13 @@ Schedule = Literal["constant", "cosine"] | StepSchedule
 
 
 class Levels(Strict):
-    """Whole numbers from 0 to `levels` - 1, such as the 256 of a grey picture."""
+    """Number of levels of integer values, from 0 to `levels` - 1, such as 256 for grey images."""
 
     levels: Annotated[int, Field(ge=1, le=2**31)]
 
 
 class Logit(Strict):
-    """The margin of the logit, which keeps 0 and 1 finite."""
+    """Margin of the logit transform, which keeps 0 and 1 finite."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
@@ -66,36 +66,43 @@ class Logit(Strict):
 
 
 class Preprocessing(Strict):
-    """Layers between the data and the flow, fitted to the training rows."""
+    """Preprocessing layers between the data and the flow, fitted to the training rows."""
 
     standardise: bool = Field(
-        default=True, description="Subtract the training mean, divide by the standard deviation."
+        default=True,
+        description="Subtract the mean of the training rows and divide by their standard deviation.",
     )
     dequantise: Levels | Literal["auto"] | None = Field(
         default="auto",
-        description="Uniform noise on discrete columns, so that they have a density. `auto`: on"
-        " those that look discrete, and on values that many rows share. With levels: on all, which"
-        " hold whole numbers from 0 on; then they are divided by the levels. Null: none.",
+        description="Uniform noise that gives discrete columns a density. `auto` adds it to columns"
+        " that look discrete, and to values that many rows share. With `levels`, all columns hold"
+        " integers from 0; noise is added and the sum divided by the levels. Null: no noise.",
     )
     logit: Logit | None = Field(
         default=None,
-        description="x becomes logit(lambda + (1 - 2 lambda) x), for values from 0 to 1.",
+        description="Transform of values from 0 to 1 to logit(lambda + (1 - 2 lambda) x); null: none.",
     )
 
 
 class SplitRequest(Strict):
-    """How rows become training, validation and test rows.
+    """Split of the rows into training, validation and test rows.
 
     Either fractions of the one dataset, or datasets of their own: a named validation dataset
     leaves all rows that the test fraction does not take to training.
     """
 
     train: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None, description="Left out: whatever validation and test leave over."
+        default=None,
+        description="Fraction of training rows. Default: the rows that the other parts leave.",
     )
-    validation: Fraction | None = Field(default=None, description="Left out: 0.1.")
-    test: Fraction | None = Field(default=None, description="Left out: 0.1.")
-    shuffle: bool = Field(default=True, description="False: the split follows the file's order.")
+    validation: Fraction | None = Field(
+        default=None, description="Fraction of validation rows. Default: 0.1."
+    )
+    test: Fraction | None = Field(default=None, description="Fraction of test rows. Default: 0.1.")
+    shuffle: bool = Field(
+        default=True,
+        description="Shuffle the rows before the split; false: keep the order of the file.",
+    )
     seed: Seed = 0
     validation_dataset_id: DatasetId | None = None
     test_dataset_id: DatasetId | None = None
@@ -112,42 +119,48 @@ class SplitRequest(Strict):
 
 
 class OptimisationRequest(Strict):
-    """How the flow is fitted; what is left out or null is chosen from the data."""
+    """Options of the training; absent and null options get values that suit the data."""
 
     optimiser: Optimiser = "adam"
     learning_rate: LearningRate | None = None
-    weight_decay: WeightDecay = Field(default=1e-6, description="As an L2 term (AdamW: decoupled).")
+    weight_decay: WeightDecay = Field(
+        default=1e-6, description="Weight decay, as an L2 term; decoupled with AdamW."
+    )
     max_gradient_norm: GradientNorm | None = Field(
         default=None,
-        description="A longer gradient is shortened to this norm; `none` leaves gradients as they"
-        " are.",
+        description="Largest norm of a gradient, to which longer ones are scaled; `none` for no limit.",
     )
     batch_size: BatchSize | None = None
     max_epochs: Epochs | None = None
     patience: Epochs | None = Field(
-        default=None, description="Epochs without a better validation likelihood before it stops."
+        default=None,
+        description="Epochs without a better validation likelihood after which training stops.",
     )
     max_seconds: Seconds | None = Field(
-        default=None, description="Training time over all attempts; the best model so far is kept."
+        default=None,
+        description="Longest time of training over all attempts; the best model so far is kept.",
     )
     schedule: Schedule = "cosine"
     robust: bool = Field(
         default=True,
-        description="Bound the losses of single rows, evaluate and keep a moving average of the"
-        " weights, draw noise anew each epoch, and restart once with smaller steps when training"
-        " diverges. False: plain maximum likelihood, as the papers train.",
+        description="Bound the losses of single rows, use a moving average of the weights, draw the"
+        " noise again each epoch, and restart once with smaller steps when training diverges."
+        " False: plain maximum likelihood, as in the papers.",
     )
     weight_average: WeightAverage | None = Field(
         default=None,
-        description="Decay of a moving average of the weights, which is evaluated and kept. Null:"
-        " 0.99 if `robust`, else none.",
+        description="Decay of the moving average of the weights that is evaluated and kept; null: 0.99"
+        " if `robust`, else no average.",
     )
     mixed_precision: bool = Field(
         default=False,
         description="Round the factors of matrix products of training steps where that is faster:"
         " on GPUs to TF32, on processors with AMX to bfloat16. Scores stay in full precision.",
     )
-    seed: Seed | None = Field(default=None, description="Null: the server picks one and shows it.")
+    seed: Seed | None = Field(
+        default=None,
+        description="Seed of the random numbers; null: the server chooses one, which the accepted request has.",
+    )
 
 
 def _family_left_open(flow: object) -> object:
@@ -159,15 +172,15 @@ RequestedFlow = Annotated[Flow | None, BeforeValidator(_family_left_open)]
 
 
 class TrainingRequest(Strict):
-    """The body of ``POST /v1/jobs/training``; only `model_name` and `dataset_id` are required."""
+    """Body of ``POST /v1/jobs/training``; only `model_name` and `dataset_id` are required."""
 
     model_config = ConfigDict(protected_namespaces=())
 
-    model_name: Name = Field(description="The registered model that gets a new version.")
+    model_name: Name = Field(description="Name of the model that gets a new version.")
     dataset_id: DatasetId
     columns: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = Field(
         default=None,
-        description="The columns to model, in this order. Null: all but those of the context.",
+        description="Columns to model, in this order; null: all except the context columns.",
     )
     context_columns: Annotated[list[str], Field(max_length=10_000)] = Field(
         default_factory=list,
@@ -175,12 +188,14 @@ class TrainingRequest(Strict):
     )
     split: SplitRequest = SplitRequest()
     preprocessing: Preprocessing = Preprocessing()
-    flow: RequestedFlow = Field(default=None, description="Null: chosen from the data.")
+    flow: RequestedFlow = Field(
+        default=None, description="Spec of the flow; null: a spec that suits the data."
+    )
     optimisation: OptimisationRequest = OptimisationRequest()
 
 
 class AcceptedSplit(Strict):
-    """The split as it is carried out; a part that has a dataset of its own has fraction 0."""
+    """Split as it is carried out; a part that has a dataset of its own has fraction 0."""
 
     train: float
     validation: float
@@ -192,7 +207,7 @@ class AcceptedSplit(Strict):
 
 
 class AcceptedTraining(Strict):
-    """A training request with every choice made: what the job row keeps and the trainer reads."""
+    """Accepted request for a training job, with a value for every option."""
 
     model_config = ConfigDict(protected_namespaces=())
 

@@ -1,4 +1,4 @@
-"""A variational request: what a caller may say, and what was accepted once every gap is filled."""
+"""Request for a variational job, as a caller writes it and as it is accepted."""
 
 from typing import Annotated, Literal
 
@@ -31,13 +31,13 @@ SampleSize = Annotated[int, Field(ge=1, le=100_000)]
 
 
 class PotentialTarget(Strict):
-    """One of five densities in two dimensions that flows are tried on."""
+    """Named potential: one of five two-dimensional test densities."""
 
     potential: Literal["U1", "U2", "U3", "U4", "U5"]
 
 
 class Window(Strict):
-    """A box, one interval a coordinate."""
+    """Box with an interval for each coordinate."""
 
     lower: Corner
     upper: Corner
@@ -52,16 +52,17 @@ class Window(Strict):
 
 
 class DensityTarget(Strict):
-    """A log density, up to a constant, as a formula."""
+    """Formula of a log density, up to a constant."""
 
     log_density: Annotated[str, Field(min_length=1, max_length=MAX_FORMULA_LENGTH)] = Field(
-        description="Of z1, ..., zD: numbers, `+ - * / ^`, brackets and functions such as `exp`,"
-        " `log`, `norm` and `logaddexp`."
+        description="Formula of z1, ..., zD with numbers, `+ - * / ^`, brackets and functions such as"
+        " `exp`, `log`, `norm` and `logaddexp`."
     )
-    dim: int = Field(ge=1, le=MAX_FORMULA_DIM, description="Coordinates D.")
+    dim: int = Field(ge=1, le=MAX_FORMULA_DIM, description="Number of coordinates D.")
     window: Window | None = Field(
         default=None,
-        description="Where the KL divergence is computed by quadrature; one or two coordinates.",
+        description="Box in which the KL divergence is computed by quadrature, for one or two"
+        " coordinates.",
     )
 
     @model_validator(mode="after")
@@ -72,36 +73,37 @@ class DensityTarget(Strict):
 
 
 class Posterior(Strict):
-    """A Bayesian regression on a dataset: a density of the intercept and the slopes."""
+    """Bayesian regression on a dataset, whose posterior is a density of the coefficients."""
 
     dataset_id: DatasetId
-    response: Column = Field(description="The column that is explained.")
+    response: Column = Field(description="Column of the response.")
     columns: Columns | None = Field(
-        default=None, description="The columns that explain it. Null: all others."
+        default=None, description="Columns of the regressors; null: all others."
     )
     prior_scale: Scale = Field(
-        default=1.0, description="Standard deviation of each coefficient before the data; mean 0."
+        default=1.0,
+        description="Standard deviation of the Gaussian prior of each coefficient, which has mean 0.",
     )
 
 
 class LinearPosterior(Posterior):
-    """response = intercept + columns . slopes + Gaussian noise of known scale."""
+    """Linear regression: response = intercept + columns . slopes + Gaussian noise of known scale."""
 
     kind: Literal["linear"]
     noise_scale: Scale = Field(default=1.0, description="Standard deviation of the noise.")
 
 
 class LogisticPosterior(Posterior):
-    """The response is 1 with chance sigmoid(intercept + columns . slopes), else 0."""
+    """Logistic regression: P(response = 1) = sigmoid(intercept + columns . slopes)."""
 
     kind: Literal["logistic"]
     batch_rows: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        default=None, description="Rows drawn for each iteration. Null: all of them."
+        default=None, description="Number of rows drawn for each iteration; null: all rows."
     )
 
 
 class PosteriorTarget(Strict):
-    """The posterior of a Bayesian regression."""
+    """Posterior of a Bayesian regression."""
 
     posterior: Annotated[LinearPosterior | LogisticPosterior, Field(discriminator="kind")]
 
@@ -129,51 +131,56 @@ Target = Annotated[
 
 
 class VariationalOptimisationRequest(Strict):
-    """How the ELBO is maximised; what is left out or null is chosen."""
+    """Options of the optimisation; absent and null options get values that suit the target."""
 
     optimiser: Optimiser = "adam"
     learning_rate: LearningRate | None = None
     schedule: Literal["constant", "cosine"] = "cosine"
     max_gradient_norm: GradientNorm | None = Field(
         default=None,
-        description="A longer gradient is shortened to this norm; `none` leaves gradients as they"
-        " are.",
+        description="Largest norm of a gradient, to which longer ones are scaled; `none` for no limit.",
     )
     batch_size: SampleSize | None = Field(
-        default=None, description="Samples of the flow in one iteration."
+        default=None, description="Number of samples of the flow in each iteration."
     )
     iterations: Iterations | None = None
     report_every: Iterations | None = Field(
-        default=None, description="Iterations from one report, an event, to the next."
+        default=None, description="Number of iterations between two reports, which are events."
     )
     annealing: Annotated[int, Field(ge=0, le=10_000_000)] | None = Field(
         default=None,
-        description="Iterations over which the weight of the target rises from 0.01 to 1.",
+        description="Number of iterations over which the weight of the target rises from 0.01 to 1.",
     )
     patience: Epochs | None = Field(
-        default=None, description="Reports without a better ELBO before it stops. Null: it goes on."
+        default=None,
+        description="Reports without a better ELBO after which the job stops; null: no limit.",
     )
     max_seconds: Seconds | None = Field(
-        default=None, description="Time over all attempts; the best flow so far is kept."
+        default=None, description="Longest time over all attempts; the best flow so far is kept."
     )
-    seed: Seed | None = Field(default=None, description="Null: the server picks one and shows it.")
+    seed: Seed | None = Field(
+        default=None,
+        description="Seed of the random numbers; null: the server chooses one, which the accepted request has.",
+    )
 
 
 class VariationalRequest(Strict):
-    """The body of ``POST /v1/jobs/variational``; `model_name` and `target` are required."""
+    """Body of ``POST /v1/jobs/variational``; `model_name` and `target` are required."""
 
     model_config = ConfigDict(protected_namespaces=())
 
-    model_name: Name = Field(description="The registered model that gets a new version.")
+    model_name: Name = Field(description="Name of the model that gets a new version.")
     target: Target = Field(
-        description="What the flow is fitted to: exactly one of the three kinds."
+        description="Target that the flow is fitted to, of exactly one of the three kinds."
     )
-    flow: RequestedFlow = Field(default=None, description="Null: chosen from the target.")
+    flow: RequestedFlow = Field(
+        default=None, description="Spec of the flow; null: a spec that suits the target."
+    )
     optimisation: VariationalOptimisationRequest = VariationalOptimisationRequest()
 
 
 class AcceptedVariational(Strict):
-    """A variational request with every choice made; the columns of a posterior are named."""
+    """Accepted request for a variational job, with a value for every option."""
 
     model_config = ConfigDict(protected_namespaces=())
 

@@ -110,7 +110,7 @@ class TestWithBroker:
             raise OSError  # the commit was, the hint and the answer will not be
 
         with monkeypatch.context() as patch:
-            patch.setattr("app.jobs.submission.hint", end)
+            patch.setattr("app.jobs.submission.send", end)
             assert start(client, dataset_id, key="k").status_code == 500
         [job] = client.get("/v1/jobs").json()["items"]
         again = start(client, dataset_id, key="k")
