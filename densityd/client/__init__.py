@@ -5,7 +5,6 @@ It depends on none of the service's own packages.
 
 from densityd.client.aio.client import AsyncClient
 from densityd.client.call import new_key
-from densityd.client.calls.scores import Context, Drawing, Scores, Transformed
 from densityd.client.errors import (
     ApiError,
     ClientError,
@@ -44,6 +43,7 @@ from densityd.client.records import (
     VersionSummary,
 )
 from densityd.client.retrying import Retries
+from densityd.client.scores import Context, Drawing, Scores, Transformed
 from densityd.client.settings import Settings
 from densityd.client.sync.client import Client
 from densityd.client.waiting import JobFailedError, WaitTimeoutError

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
+from urllib.parse import quote
 
 import orjson
 
@@ -109,6 +110,16 @@ def encode_json(value: Mapping[str, object]) -> Body:
         TypeError: A value has no JSON form.
     """
     return Body.of(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), JSON)
+
+
+def build_path(base: str, *names: str | int) -> str:
+    """Return a path below another, with its names quoted."""
+    return "/".join((base, *(quote(str(name), safe="") for name in names)))
+
+
+def read_content(response: Response) -> bytes:
+    """Return the content of a response."""
+    return response.content
 
 
 def ignore(_response: Response) -> None:

@@ -9,10 +9,13 @@ import httpx
 import numpy as np
 from numpy.typing import ArrayLike
 
-from densityd.client.aio.resources import AsyncDatasets, AsyncJobs, AsyncModels
+from densityd.client.aio.datasets import AsyncDatasets
+from densityd.client.aio.jobs import AsyncJobs
+from densityd.client.aio.models import AsyncModels
 from densityd.client.aio.transport import AsyncTransport
 from densityd.client.call import ARROW, NPY, Call, ignore
-from densityd.client.calls.scores import (
+from densityd.client.options import Space
+from densityd.client.scores import (
     Context,
     Drawing,
     Operation,
@@ -24,7 +27,6 @@ from densityd.client.calls.scores import (
     split_scores,
     split_transformed,
 )
-from densityd.client.options import Space
 from densityd.client.settings import Settings
 from densityd.client.wire.arrow import ArrowDecoder
 from densityd.client.wire.npy import Floats, NpyDecoder

@@ -1,6 +1,6 @@
 """Requests over HTTP for `AsyncClient`, sent again where that is safe."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from anyio import to_thread
 
 from densityd.client.call import Call, Response
 from densityd.client.errors import ClientError
+from densityd.client.records import Page
 from densityd.client.settings import Settings
 from densityd.client.wire.files import open_target
 from densityd.client.wire.problems import read_error
@@ -75,6 +76,23 @@ class AsyncTransport:
             with open_target(target) as file:
                 async for chunk in response.chunks:
                     await to_thread.run_sync(file.write, chunk)
+
+    async def iter_items(
+        self,
+        path: str,
+        parse: Callable[[Response], Page[_Result]],
+        params: Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[_Result]:
+        """Yield the items of all pages of a list, which are fetched as needed; raises as `send`."""
+        cursor = None
+        while True:
+            query = {**(params or {}), "cursor": cursor}
+            page = await self.send(Call("GET", path, parse, params=query))
+            for item in page.items:
+                yield item
+            cursor = page.next_cursor
+            if cursor is None:
+                return
 
     async def _retry(
         self, call: Call[Any], take: Callable[[httpx.Response], Awaitable[_Result]]

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from densityd.client.call import ARROW, NPY, Call, ignore
-from densityd.client.calls.scores import (
+from densityd.client.options import Space
+from densityd.client.scores import (
     Context,
     Drawing,
     Operation,
@@ -23,9 +24,10 @@ from densityd.client.calls.scores import (
     split_scores,
     split_transformed,
 )
-from densityd.client.options import Space
 from densityd.client.settings import Settings
-from densityd.client.sync.resources import Datasets, Jobs, Models
+from densityd.client.sync.datasets import Datasets
+from densityd.client.sync.jobs import Jobs
+from densityd.client.sync.models import Models
 from densityd.client.sync.transport import Transport
 from densityd.client.wire.arrow import ArrowDecoder
 from densityd.client.wire.npy import Floats, NpyDecoder

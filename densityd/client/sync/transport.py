@@ -2,7 +2,7 @@
 """Requests over HTTP for `Client`, sent again where that is safe."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import httpx
 
 from densityd.client.call import Call, Response
 from densityd.client.errors import ClientError
+from densityd.client.records import Page
 from densityd.client.settings import Settings
 from densityd.client.wire.files import open_target
 from densityd.client.wire.problems import read_error
@@ -72,6 +73,22 @@ class Transport:
         with self.stream(call) as response, open_target(target) as file:
             for chunk in response.chunks:
                 file.write(chunk)
+
+    def iter_items(
+        self,
+        path: str,
+        parse: Callable[[Response], Page[_Result]],
+        params: Mapping[str, Any] | None = None,
+    ) -> Iterator[_Result]:
+        """Yield the items of all pages of a list, which are fetched as needed; raises as `send`."""
+        cursor = None
+        while True:
+            query = {**(params or {}), "cursor": cursor}
+            page = self.send(Call("GET", path, parse, params=query))
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
 
     def _retry(self, call: Call[Any], take: Callable[[httpx.Response], _Result]) -> _Result:
         """Send a request until it succeeds or there is no hope; return what `take` returns."""

@@ -66,16 +66,6 @@ def test_arrays_tables_and_files_are_uploaded(client: Client, tmp_path: Path) ->
     assert (caught.value.status, caught.value.type) == (404, "/problems/not-found")
 
 
-def test_lists_go_through_all_pages(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    from densityd.client.calls import datasets as dataset_calls  # noqa: PLC0415 - only this test changes it
-
-    uploaded = [client.datasets.upload(ROWS[:20]).id for _ in range(3)]
-    page = dataset_calls.page
-    monkeypatch.setattr(dataset_calls, "page", lambda cursor: page(cursor=cursor, limit=1))
-
-    assert [one.id for one in client.datasets.list()][:3] == uploaded[::-1]
-
-
 def test_what_is_no_table_of_numbers_is_told_before_it_is_sent(client: Client) -> None:
     with pytest.raises(ValueError, match="1-D"):
         client.log_prob("people", [1.0, 2.0, 3.0])

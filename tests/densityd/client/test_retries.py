@@ -275,6 +275,19 @@ def test_samples_that_are_cut_off_are_an_error_and_no_file(
         list(client.iter_sample_table("m", 9))
 
 
+def test_lists_go_through_all_pages(scripted: ScriptedServer, client: Client) -> None:
+    scripted.replies = [
+        a_json({"items": [JOB, JOB], "next_cursor": "a b"}),
+        a_json({"items": [JOB], "next_cursor": None}),
+    ]
+
+    assert len(list(client.jobs.list(state="succeeded"))) == 3
+    assert [one.line for one in scripted.asked] == [
+        "GET /v1/jobs?state=succeeded",
+        "GET /v1/jobs?state=succeeded&cursor=a+b",
+    ]
+
+
 def test_events_go_on_after_a_broken_stream(scripted: ScriptedServer, client: Client) -> None:
     one = b'retry: 2000\n\nid: 1\nevent: state\ndata: {"state": "queued"}\n\n'
     two = b': keep-alive\n\nid: 2\nevent: end\ndata: {"state": "cancelled"}\n\n'

@@ -1,0 +1,225 @@
+"""Jobs of the service."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import BinaryIO, Unpack
+
+import anyio
+
+from densityd.client.aio.transport import AsyncTransport
+from densityd.client.call import EVENTS, Call, Retry, build_path, encode_json, ignore, new_key
+from densityd.client.errors import TransportError
+from densityd.client.options import (
+    JobFilters,
+    SamplingOptions,
+    ScoringOptions,
+    TrainingOptions,
+    VariationalOptions,
+)
+from densityd.client.records import Event, EventPage, Job, JobSummary, Page
+from densityd.client.waiting import RECONNECT_S, Watch
+from densityd.client.wire.events import EventDecoder
+
+_PATH = "/v1/jobs"
+
+
+class AsyncJobs:
+    """Jobs that run in the background."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def train(
+        self,
+        model_name: str,
+        dataset_id: str,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[TrainingOptions],
+    ) -> Job:
+        """Start a training; options that are left out are chosen from the data.
+
+        Args:
+            model_name: Name of the model that gets a new version.
+            dataset_id: Id of the dataset to train on.
+            idempotency_key: Key under which the same request gives the same job; None for a new
+                key.
+            **options: Options of the training; the returned job has all of them.
+
+        Raises:
+            ApiError: The service refuses the training.
+            TransportError: There is no response.
+        """
+        body = {"model_name": model_name, "dataset_id": dataset_id, **options}
+        return await self._start("training", body, idempotency_key)
+
+    async def variational(
+        self,
+        model_name: str,
+        target: Mapping[str, object],
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[VariationalOptions],
+    ) -> Job:
+        """Start the fit of a flow to a density that is known up to a constant.
+
+        Args:
+            model_name: Name of the model that gets a new version.
+            target: `{"potential": "U1"}`, `{"log_density": "...", "dim": 2}` or
+                `{"posterior": {...}}`.
+            idempotency_key: Key as for `train`, which has the errors too.
+            **options: Options of the fit.
+        """
+        body = {"model_name": model_name, "target": target, **options}
+        return await self._start("variational", body, idempotency_key)
+
+    async def score(
+        self,
+        ref: str,
+        dataset_id: str,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[ScoringOptions],
+    ) -> Job:
+        """Start the scoring of a whole dataset into a file.
+
+        Args:
+            ref: Reference of the model.
+            dataset_id: Id of the dataset to score; columns are matched by name.
+            idempotency_key: Key as for `train`, which has the errors too.
+            **options: Options of the job.
+        """
+        body = {"model": ref, "dataset_id": dataset_id, **options}
+        return await self._start("scoring", body, idempotency_key)
+
+    async def sample(
+        self,
+        ref: str,
+        n: int,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Job:
+        """Start the drawing of many rows into a file.
+
+        Args:
+            ref: Reference of the model.
+            n: Number of rows.
+            idempotency_key: Key as for `train`, which has the errors too.
+            **options: Options of the job.
+        """
+        return await self._start("sampling", {"model": ref, "n": n, **options}, idempotency_key)
+
+    async def download(
+        self, job_id: str, target: Path | BinaryIO, *, media_type: str | None = None
+    ) -> None:
+        """Download the file of a scoring or sampling job; a path has all of it or is not written.
+
+        Args:
+            job_id: Id of the job.
+            target: File to write.
+            media_type: Format to convert the rows to; None for the file as it is.
+        """
+        path = build_path(_PATH, job_id, "result")
+        call = Call("GET", path, ignore, headers={"Accept": media_type or "*/*"})
+        await self._transport.save(call, target)
+
+    async def delete_result(self, job_id: str) -> None:
+        """Delete the file of a scoring or sampling job; the job stays."""
+        path = build_path(_PATH, job_id, "result")
+        await self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
+
+    def list(self, **filters: Unpack[JobFilters]) -> AsyncIterator[JobSummary]:
+        """Return an iterator over all jobs, newest first; pages are fetched as needed."""
+        return self._transport.iter_items(_PATH, Page[JobSummary].of, {**filters})
+
+    async def get(self, job_id: str) -> Job:
+        """Return a job in its current state."""
+        return await self._transport.send(Call("GET", build_path(_PATH, job_id), Job.of))
+
+    async def cancel(self, job_id: str) -> Job:
+        """Cancel a job; a running one stops within seconds."""
+        return await self._transport.send(Call("POST", build_path(_PATH, job_id, "cancel"), Job.of))
+
+    async def resume(self, job_id: str) -> Job:
+        """Queue a failed or cancelled job again; it continues from its last checkpoint."""
+        path = build_path(_PATH, job_id, "resume")
+        return await self._transport.send(Call("POST", path, Job.of, retry=Retry.REFUSED))
+
+    async def wait(
+        self,
+        job_id: str,
+        *,
+        on_progress: Callable[[Job], object] | None = None,
+        timeout_s: float | None = None,
+        check: bool = True,
+    ) -> Job:
+        """Wait until a job has ended; a restart of the service meanwhile is tolerated.
+
+        Args:
+            job_id: Id of the job.
+            on_progress: Called with the job each time it is fetched, such as a `ProgressBar`.
+            timeout_s: Longest wait in seconds; None for no limit.
+            check: Raise an error if the job failed or was cancelled.
+
+        Raises:
+            JobFailedError: The job did not succeed.
+            WaitTimeoutError: The job takes longer; it continues.
+            TransportError: The service has not responded for a minute.
+        """
+        watch = Watch(timeout_s=timeout_s, check=check)
+        while True:
+            try:
+                job = await self.get(job_id)
+            except TransportError as error:
+                watch.miss(error)
+            else:
+                if on_progress is not None:
+                    on_progress(job)
+                if watch.is_over(job):
+                    return job
+            await anyio.sleep(watch.pause_s())
+
+    async def events(self, job_id: str, *, after: int = 0) -> AsyncIterator[Event]:
+        """Yield the events of a job as they happen, until it has ended; reconnect as needed.
+
+        Args:
+            job_id: Id of the job.
+            after: Number of the last event that is already known.
+        """
+        path = build_path(_PATH, job_id, "events")
+        while True:
+            last = after
+            call = Call("GET", path, ignore, params={"after": after}, headers={"Accept": EVENTS})
+            async with self._transport.stream(call) as response:
+                if response.status == HTTPStatus.NO_CONTENT:
+                    return
+                decoder = EventDecoder()
+                try:
+                    async for chunk in response.chunks:
+                        for event in decoder.feed(chunk):
+                            after = event.id
+                            yield event
+                except TransportError:
+                    if after == last:
+                        raise
+            if after == last:
+                await anyio.sleep(RECONNECT_S)
+
+    async def event_page(self, job_id: str, *, after: int = 0) -> EventPage:
+        """Return the events so far, at most some hundreds."""
+        path = build_path(_PATH, job_id, "events")
+        params: dict[str, str | int | None] = {"format": "json", "after": after}
+        return await self._transport.send(Call("GET", path, EventPage.of, params=params))
+
+    async def _start(self, kind: str, body: Mapping[str, object], key: str | None) -> Job:
+        call = Call(
+            "POST",
+            build_path(_PATH, kind),
+            Job.of,
+            # Every attempt has the same key, so that there is one job.
+            headers={"Idempotency-Key": key or new_key()},
+            body=encode_json(body),
+        )
+        return await self._transport.send(call)

@@ -1,1 +1,0 @@
-"""Calls of the API: their requests and how their responses are read."""

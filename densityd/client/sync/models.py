@@ -1,0 +1,149 @@
+# Generated from densityd/client/aio/models.py by tools/sync_client.py; do not edit.
+"""Models of the service, their versions and aliases."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from densityd.client.call import (
+    LONG_S,
+    Call,
+    Response,
+    Retry,
+    build_path,
+    encode_json,
+    ignore,
+    new_key,
+    parse_json,
+    read_content,
+)
+from densityd.client.options import PictureFormat, PlotKind
+from densityd.client.records import Alias, Model, Page, Version, VersionSummary
+from densityd.client.sync.transport import Transport
+from densityd.client.wire.files import read_file
+
+_PATH = "/v1/models"
+_CHECKPOINT = "application/octet-stream"
+
+
+class Models:
+    """Trained models: their versions, aliases and weights."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> Iterator[Model]:
+        """Return an iterator over all models, newest first; pages are fetched as needed."""
+        return self._transport.iter_items(_PATH, Page[Model].of)
+
+    def get(self, name: str) -> Model:
+        """Return a model: its newest version and its aliases."""
+        return self._transport.send(Call("GET", build_path(_PATH, name), Model.of))
+
+    def versions(self, name: str) -> Iterator[VersionSummary]:
+        """Return an iterator over all versions of a model, newest first."""
+        path = build_path(_PATH, name, "versions")
+        return self._transport.iter_items(path, Page[VersionSummary].of)
+
+    def version(self, name: str, number: int) -> Version:
+        """Return a version of a model."""
+        path = build_path(_PATH, name, "versions", number)
+        return self._transport.send(Call("GET", path, Version.of))
+
+    def plot(
+        self,
+        name: str,
+        version: int,
+        kind: PlotKind,
+        *,
+        format: PictureFormat = "png",  # noqa: A002 - the word for it
+    ) -> bytes:
+        """Return a plot of a version as an image file: its training, or what it has learnt.
+
+        Args:
+            name: Name of the model.
+            version: Number of the version.
+            kind: Kind of plot.
+            format: Format of the image file.
+
+        Raises:
+            ApiError: The version has no such plot, or the service refuses the request.
+            TransportError: There is no response.
+        """
+        call = Call(
+            "GET",
+            build_path(_PATH, name, "versions", version, "plots", kind),
+            read_content,
+            params={"format": format},
+            headers={"Accept": "image/svg+xml" if format == "svg" else "image/png"},
+            read_timeout_s=LONG_S,  # the service draws one at a time
+        )
+        return self._transport.send(call)
+
+    def upload(self, name: str, path: Path) -> Version:
+        """Import a file that `download` wrote, as the next version of a model.
+
+        Args:
+            name: Name of the model, which is created with its first version.
+            path: File of the weights.
+
+        Raises:
+            ApiError: The file is not a usable model, or the service refuses the request.
+            OSError: The file cannot be read.
+        """
+        call = Call(
+            "POST",
+            build_path(_PATH, name, "versions"),
+            Version.of,
+            body=read_file(path, _CHECKPOINT),
+            # Every attempt has the same key, so that there is one version.
+            headers={"Idempotency-Key": new_key()},
+            read_timeout_s=LONG_S,
+        )
+        return self._transport.send(call)
+
+    def alias(self, name: str, alias: str) -> Alias:
+        """Return an alias: its version, and the etag that makes a later move conditional."""
+        path = build_path(_PATH, name, "aliases", alias)
+        return self._transport.send(Call("GET", path, _read_alias))
+
+    def set_alias(self, name: str, alias: str, version: int, *, etag: str | None = None) -> Alias:
+        """Point an alias at a version.
+
+        Args:
+            name: Name of the model.
+            alias: Label of the alias.
+            version: Number of the version.
+            etag: Etag that the alias must still have; None to move it in any case.
+        """
+        call = Call(
+            "PUT",
+            build_path(_PATH, name, "aliases", alias),
+            _read_alias,
+            headers={} if etag is None else {"If-Match": etag},
+            body=encode_json({"version": version}),
+            # To a second attempt the move by the first would look like somebody else's.
+            retry=Retry.ALWAYS if etag is None else Retry.REFUSED,
+        )
+        return self._transport.send(call)
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Delete an alias; the version stays."""
+        path = build_path(_PATH, name, "aliases", alias)
+        self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
+
+    def download(self, name: str, version: int, target: Path | BinaryIO) -> None:
+        """Download the weights of a version, a safetensors file; a path has all or is not written.
+
+        Args:
+            name: Name of the model.
+            version: Number of the version.
+            target: File to write.
+        """
+        path = build_path(_PATH, name, "versions", version, "checkpoint")
+        # The service checks the hash before it responds.
+        self._transport.save(Call("GET", path, ignore, read_timeout_s=LONG_S), target)
+
+
+def _read_alias(response: Response) -> Alias:
+    return Alias.read({**parse_json(response.content), "etag": response.headers.get("etag")})
