@@ -37,7 +37,7 @@ _BACKLOG = 2048
 
 
 class RefusalError(Exception):
-    """The process will not start, and says why in one line."""
+    """Refusal to start, explained in one line."""
 
 
 def main() -> None:
@@ -70,9 +70,9 @@ def main() -> None:
 
 
 def freeze_heap() -> None:
-    """Keep what lives as long as the process out of the garbage collector's sight.
+    """Exclude objects that live as long as the process from garbage collection.
 
-    A full collection would walk all of it, modules and models, while every request waits.
+    A full collection would visit all modules and models while every request waits.
     """
     gc.collect()
     gc.freeze()
@@ -86,7 +86,7 @@ def _run_processes(settings: ApiSettings) -> int:
 
 
 def refuse_unsafe_address(settings: ApiSettings) -> None:
-    """Refuse to serve strangers: where others can reach it, a service needs API keys.
+    """Refuse to serve without API keys on an address that other machines reach.
 
     Raises:
         RefusalError: the address is not loopback, there is no key, and nobody said that this is
@@ -111,7 +111,7 @@ def refuse_unsafe_address(settings: ApiSettings) -> None:
 
 
 def refuse_unusable_stores(settings: ApiSettings) -> None:
-    """Try the database and the blob store: what is wrong with them is one line, not a traceback.
+    """Check the database and the blob store, so that a fault is one line and not a traceback.
 
     Raises:
         RefusalError, StoreError: the process could not serve.
@@ -126,7 +126,7 @@ def refuse_unusable_stores(settings: ApiSettings) -> None:
 
 
 def refuse_unusable_audit(settings: ApiSettings) -> None:
-    """Try to append to the audit trail; a full disk passes, since whoever deletes makes room.
+    """Check that the audit trail can be written; a full disk passes, because deletion makes room.
 
     Raises:
         RefusalError: Changes could not be recorded.
@@ -148,10 +148,10 @@ def refuse_unusable_audit(settings: ApiSettings) -> None:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn with our bounds; streams learn at once that the process ends."""
+    """Uvicorn with the bounds of the settings; streams end as soon as the process stops."""
 
     def __init__(self, app: FastAPI, settings: ApiSettings, stopping: asyncio.Event) -> None:
-        """Prepare; nothing is opened yet."""
+        """Prepare the server; nothing is opened yet."""
         self._stopping = stopping
 
         class Protocol(BoundedProtocol):
@@ -180,7 +180,7 @@ class Server(uvicorn.Server):
         )
 
     def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
-        """End: first the streams, which would never end by themselves."""
+        """End the streams, which would never end by themselves, and stop."""
         self._stopping.set()
         # Not uvicorn's own, which raises the signal again afterwards: a stop is no failure.
         self.force_exit = self.should_exit and sig == signal.SIGINT

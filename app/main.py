@@ -1,4 +1,4 @@
-"""The application: settings in, an ASGI application out."""
+"""Application factory: an ASGI application made from settings."""
 
 import asyncio
 import logging

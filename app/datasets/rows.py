@@ -1,4 +1,4 @@
-"""Rows of a stored table, in the format that the caller likes."""
+"""Rows of a stored table in any format."""
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -21,17 +21,17 @@ _CHUNK_VALUES = 131_072
 def answer_rows(
     request: Request, dataset: Dataset, table: Path, *, codec: Codec, rows: range
 ) -> Response:
-    """Some rows of a dataset, of which a chunk at a time is read from the disk.
+    """Return rows of a dataset, which are read from the disk chunk by chunk.
 
     Args:
-        request: what is answered.
-        dataset: what the rows belong to.
-        table: its file.
-        codec: the format of the answer.
-        rows: the numbers of the rows, counted from 0; those beyond the last one do not count.
+        request: Request that is answered.
+        dataset: Dataset that has the rows.
+        table: Path of its table.
+        codec: Format of the response.
+        rows: Indices of the rows, from 0; those after the last row are ignored.
 
     Raises:
-        BlobCorruptError: the file is not what was stored.
+        BlobCorruptError: The file is not the one that was stored.
     """
     values = _opened(table, dataset)
     wanted = range(len(values))[rows.start : rows.stop]
@@ -60,7 +60,7 @@ def answer_rows(
 
 
 def _opened(table: Path, dataset: Dataset) -> Floats:
-    """The rows in the file, not read yet: a part that was cut off would end this process."""
+    """Return the rows of a file as a memory map; its size is checked, since a read past its end kills the process."""
     if table.stat().st_size != dataset.bytes:
         raise BlobCorruptError(dataset.key)
     try:

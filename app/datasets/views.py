@@ -78,7 +78,7 @@ class DatasetSummaryView(BaseModel):
 
 
 class DatasetView(DatasetSummaryView):
-    """Dataset."""
+    """Dataset with its columns and warnings."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_DATASET_EXAMPLE]})
 

@@ -28,16 +28,16 @@ Function = Callable[[Rows], tuple[Rows, ...]]
 
 
 class OverloadedError(Exception):
-    """More work waits than the engine will get to in time; nothing of this request was done."""
+    """Refusal of a request for which the engine has no time; nothing of it was computed."""
 
 
 class ResultShapeError(Exception):
-    """A function's columns are not one result a row: a bug, of that function alone.
+    """Error of a function whose columns do not have one entry for each row, which is a bug.
 
     Args:
-        shape: of its columns side by side.
-        rows: that it was given.
-        width: numbers that a row was to become.
+        shape: Shape of its columns side by side.
+        rows: Number of rows that it was given.
+        width: Numbers that each row was to become.
     """
 
     def __init__(self, shape: tuple[int, ...], *, rows: int, width: int) -> None:
@@ -45,7 +45,7 @@ class ResultShapeError(Exception):
 
 
 class EngineError(Exception):
-    """The engine failed at the work; nothing is known to be wrong with the request."""
+    """Failure of the engine; nothing is known to be wrong with the request."""
 
 
 @dataclass(eq=False)
@@ -53,8 +53,8 @@ class Work:
     """Computation that a request waits for.
 
     Attributes:
-        begun: set by whoever computes it, before it does.
-        owner: project on whose account it is computed.
+        begun: True once its computation has begun.
+        owner: Project that the time is charged to.
     """
 
     size_bytes: int
@@ -69,7 +69,7 @@ class Work:
 
     @property
     def over(self) -> bool:
-        """Nobody waits for it any more: the caller has left, or it did not begin in time."""
+        """True if nobody waits for it: the caller has left, or it did not begin in time."""
         return self.done.done()
 
     def settle(self, error: Exception | None) -> None:
@@ -91,7 +91,7 @@ class Work:
 
 @dataclass(eq=False)
 class Small(Work):
-    """Rows that may be computed together with those of others."""
+    """Few rows, which may be computed in one batch with those of others."""
 
     function: Function
     rows: Rows
@@ -102,12 +102,12 @@ class Small(Work):
 
 @dataclass(eq=False)
 class Pace:
-    """Speed of a function, as its turns show it.
+    """Speed of a function, measured in each turn.
 
     Attributes:
-        rows_per_s: rows a second of the last turn; 0: not known yet.
-        least_rows: with fewer rows, a turn spends most of its time on what it costs however few
-            they are, as where a flow is inverted by many small steps.
+        rows_per_s: Rows a second of the last turn; 0: not known yet.
+        least_rows: Number of rows below which fixed costs take most of the time of a turn, as in the
+            inversion of a flow by many small steps.
     """
 
     rows_per_s: float = 0.0
@@ -115,7 +115,7 @@ class Pace:
     _last: tuple[int, float] = (0, 0.0)
 
     def learn(self, rows: int, seconds: float) -> None:
-        """Note how long a turn took, in seconds of the processor."""
+        """Record the number of rows of a turn and its processor time in seconds."""
         before_rows, before_s = self._last
         if rows < before_rows:
             row_s = (before_s - seconds) / (before_rows - rows)
@@ -130,7 +130,7 @@ class Pace:
 
 @dataclass(eq=False)
 class Large(Work):
-    """Rows that are computed some at a time."""
+    """Many rows, which are computed some at a time."""
 
     compute: Callable[[int, int], None]
     rows: int
@@ -143,11 +143,11 @@ def compute_together(batch: Sequence[Small], end: Callable[[Small, Exception | N
     """Compute small requests for the same function as one batch.
 
     Args:
-        batch: those for which nobody waits any more are ended without a computation.
-        end: told about each of them, and what went wrong with it.
+        batch: Requests; those for which nobody waits any more are not computed.
+        end: Function that is called with each request and its error.
 
     Returns:
-        The rows that were computed.
+        Number of rows that were computed.
     """
     wanted = [work for work in batch if not work.over]
     try:
@@ -164,7 +164,7 @@ def compute_together(batch: Sequence[Small], end: Callable[[Small, Exception | N
 
 
 def _compute(batch: Sequence[Small]) -> int:
-    """Write the results of a batch; its number of rows."""
+    """Write the results of a batch and return its number of rows."""
     width = batch[0].results.shape[1]
     rows = batch[0].rows if len(batch) == 1 else np.concatenate([work.rows for work in batch])
     results = side_by_side(batch[0].function(rows), rows=len(rows), width=width)
@@ -180,13 +180,13 @@ def side_by_side(columns: tuple[Rows, ...], *, rows: int, width: int) -> Rows:
     """Join a function's columns to an array of shape (rows, width).
 
     Args:
-        columns: arrays of shape (rows,) or (rows, any).
-        rows: that the function was given.
-        width: numbers that a row becomes.
+        columns: Arrays of shape (rows,) or (rows, any).
+        rows: Number of rows that the function was given.
+        width: Numbers that each row becomes.
 
     Raises:
-        ResultShapeError: the columns do not have that shape.
-        ValueError: the columns do not fit each other.
+        ResultShapeError: The columns do not have that shape.
+        ValueError: The columns do not fit each other.
     """
     joined: Rows = columns[0] if len(columns) == 1 else np.column_stack(columns)
     if joined.ndim == 1:
@@ -197,16 +197,16 @@ def side_by_side(columns: tuple[Rows, ...], *, rows: int, width: int) -> Rows:
 
 
 class QuickBatches:
-    """Small requests for functions that are known to be quick.
+    """Queue of small requests for functions that are known to be quick.
 
-    The way to a thread and back costs a few switches of it, and a thread that computes in many
-    small steps waits for the interpreter's lock before each of them: for a row of a usual flow
-    that is more than the score itself. What comes in one turn of the event loop is computed
-    together in the next. How many rows of a function are quick is learnt from each batch of it, by
-    processor time, whoever computed it; of one that is not known or not quick this takes nothing.
+    A switch to a thread and back, and the wait for the interpreter's lock before each small step
+    there, take longer than the score of one row of a typical flow. Requests that come in one
+    iteration of the event loop are computed together in the next. The number of rows of a function
+    that is quick is learnt from the processor time of each of its batches; functions that are not
+    known to be quick are not taken.
 
     Args:
-        metrics: batches are counted there.
+        metrics: Metrics that count the batches.
     """
 
     def __init__(self, metrics: EngineMetrics) -> None:
@@ -215,21 +215,21 @@ class QuickBatches:
         self._waiting: list[Small] = []
 
     def __len__(self) -> int:
-        """Requests that wait."""
+        """Return the number of requests that wait."""
         return len(self._waiting)
 
     def takes(self, work: Small) -> bool:
-        """Whether to compute it here."""
+        """Return whether to compute a request on the event loop."""
         return len(work.rows) <= self._limits.get(work.key, 0)
 
     def add(self, work: Small) -> None:
-        """Compute it in the next turn of the event loop."""
+        """Compute a request in the next iteration of the event loop."""
         if not self._waiting:
             work.loop.call_soon(self._compute)
         self._waiting.append(work)
 
     def learn(self, key: Hashable, rows: int, seconds: float) -> None:
-        """Note how long a batch took. From any thread."""
+        """Record the time of a batch in seconds; safe in any thread."""
         if rows == 0:
             return
         limit = self._limits.get(key, 0)
@@ -244,7 +244,7 @@ class QuickBatches:
         self._limits[key] = limit
 
     def _compute(self) -> None:
-        """One batch; the event loop serves others before the next one."""
+        """Compute one batch; the event loop serves others before the next one."""
         key = self._waiting[0].key
         limit = self._limits.get(key, 1)
         batch: list[Small] = []

@@ -1,4 +1,4 @@
-"""The engine: one thread that computes for all requests; small ones together, large ones in turns."""
+"""Engine: one thread that computes for all requests, small ones in batches and large ones in turns."""
 
 import logging
 import math
@@ -56,25 +56,23 @@ _DEFAULT_TERMS = Terms()
 
 
 class Engine:
-    """Runs row-wise computations off the event loop, fairly, with a bounded queue.
+    """Runner of row-wise computations off the event loop, fair and with a bounded queue.
 
-    There is no window: an idle engine begins at once, and what comes while it computes waits and
-    collects. Small requests for the same function are then computed as one batch, each row's
-    result going to its own request. Large requests, and small ones beside them, take turns: each
-    turn of a large one computes as many rows as fit in a couple of milliseconds, so a request
-    of one row waits for a chunk of a large one, not for the whole of it. Where no small ones come,
-    turns are longer, which costs less. Projects share the time of the engine equally, see
-    `FairOrder`.
+    There is no batching window: an idle engine begins at once, and requests that come while it
+    computes wait. Small requests for the same function are then computed as one batch. Large
+    requests are computed in turns of a few milliseconds, so that a request of one row waits for a
+    chunk of a large one, not for all of it. Without small requests, turns are longer, which costs
+    less. Projects share the time of the engine equally, see `FairOrder`.
 
-    Batches that take less than the way to the thread and back are computed on the event loop
+    Batches that take less time than a switch to the thread and back are computed on the event loop
     itself, see `QuickBatches`.
 
     Args:
-        max_waiting: requests that may wait before more are refused.
-        max_waiting_bytes: memory that the rows of waiting requests may hold together.
-        max_wait_s: a request that has not begun after this long is refused.
+        max_waiting: Number of requests that may wait before more are refused.
+        max_waiting_bytes: Memory in bytes that the rows of waiting requests may hold together.
+        max_wait_s: Seconds after which a request that has not begun is refused.
         threads: CPU threads that one computation may use.
-        metrics: what happens is counted there.
+        metrics: Metrics that count requests and batches.
     """
 
     def __init__(
@@ -105,12 +103,12 @@ class Engine:
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Start the thread; called where the event loop runs."""
+        """Start the thread; call this in the thread of the event loop."""
         torch.set_num_threads(self._threads)  # OpenMP's count belongs to the thread that sets it
         self._thread.start()
 
     def stop(self) -> None:
-        """Refuse what waits and end the thread; idempotent."""
+        """Refuse the requests that wait, and end the thread; idempotent."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -122,21 +120,21 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """Requests that are not finished."""
+        """Number of requests that are not finished."""
         return len(self._small) + len(self._turns) + len(self._quick)
 
     @property
     def alive(self) -> bool:
-        """The thread is there, or is not to be."""
+        """True if the thread runs, or was stopped."""
         return self._stopping or self._thread.is_alive()
 
     @property
     def standing(self) -> int | None:
-        """Number of the step that is under way or due; None where there is nothing to do."""
+        """Number of the step that is computed or due; None if there is nothing to compute."""
         return self._steps if self._small or self._turns else None
 
     def stack(self) -> str:
-        """Describe where the thread is now, for the log."""
+        """Return the stack of the thread, for the log."""
         frame = sys._current_frames().get(self._thread.ident or 0)
         return "" if frame is None else "".join(traceback.format_stack(frame))
 
@@ -152,16 +150,16 @@ class Engine:
         """Fill `results` with the columns that `function` makes of `rows`, row by row.
 
         Args:
-            function: no row's result may depend on the rows beside it.
-            rows: of shape (n, columns).
-            results: of shape (n, width): the function's columns side by side.
-            key: functions of equal keys are the same: their requests may be computed together.
-            terms: of this request.
+            function: Function of rows; the result of a row must not depend on the rows beside it.
+            rows: Array of shape (n, columns).
+            results: Array of shape (n, width) for the function's columns side by side.
+            key: Key of the function; requests with equal keys may be computed as one batch.
+            terms: Conditions of the request.
 
         Raises:
-            OverloadedError: the queue is full, or the request waited too long.
-            ResultShapeError: the function's columns are not of shape (n,) or (n, any), or are not
-                as many as `results` has.
+            OverloadedError: The queue is full, or the request waited too long.
+            ResultShapeError: The function's columns do not have shape (n,) or (n, any), or their
+                number is not that of `results`.
         """
         size_bytes = rows.nbytes + results.nbytes
         if len(rows) > min(_SMALL_ROWS, _rows_in_memory(terms.row_bytes)):
@@ -198,14 +196,14 @@ class Engine:
         A cancelled caller stops it at the next chunk.
 
         Args:
-            compute: does the rows from `start` to before `stop` and keeps the result.
-            rows: number of them.
-            key: computations of equal keys are as fast; None: of no other.
-            size_bytes: memory that the request holds, for the bound on the queue.
-            terms: of this request.
+            compute: Function that computes the rows from `start` to before `stop` and keeps the result.
+            rows: Number of rows.
+            key: Key of the computation; those with equal keys have the same speed; None: no other.
+            size_bytes: Memory in bytes that the request holds, for the bound on the queue.
+            terms: Conditions of the request.
 
         Raises:
-            OverloadedError: the queue is full, or the request waited too long.
+            OverloadedError: The queue is full, or the request waited too long.
         """
         async with self._shares.share(terms) as left:
             work = Large(size_bytes, compute, rows, self._pace(key), terms.row_bytes)
@@ -262,7 +260,7 @@ class Engine:
                 self._step([turn], partial(self._take_turn, turn))
 
     def _step(self, works: Sequence[Small | Large], compute: Callable[[], None]) -> None:
-        """Compute something; whatever goes wrong ends the requests that it is of, and no others."""
+        """Run a computation; an error ends its requests, and no others."""
         began = time.monotonic()
         try:
             compute()
@@ -283,7 +281,7 @@ class Engine:
             return not self._stopping
 
     def _next_batch(self) -> list[Small]:
-        """Small requests for the function of one of them, as they stand in the queue."""
+        """Return the next small requests of one function, in the order of the queue."""
         with self._changed:
             if not self._small:
                 return []
@@ -373,5 +371,5 @@ class Engine:
 
 
 def _rows_in_memory(row_bytes: int) -> int:
-    """The rows that may be computed at a time."""
+    """Return the number of rows that may be computed at a time."""
     return max(1, _TURN_BYTES // max(1, row_bytes))

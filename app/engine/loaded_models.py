@@ -1,4 +1,4 @@
-"""The models in memory: loaded once, kept while there is room, checked against their hash."""
+"""Cache of models in memory, which are verified by their hash when they are loaded."""
 
 import asyncio
 import logging
@@ -43,10 +43,10 @@ class CacheLimits:
     """Bounds of the models in memory.
 
     Args:
-        max_bytes: memory of all loaded models together.
-        max_model_bytes: estimated memory of one of them while it computes.
-        resolved_for_s: seconds for which a reference stands for the same version without another
-            look; an alias that another process moves takes effect here after at most that long.
+        max_bytes: Memory in bytes of all loaded models together.
+        max_model_bytes: Estimated memory in bytes of one of them while it computes.
+        resolved_for_s: Seconds for which a resolved reference is kept; after at most that long an
+            alias that another process has moved takes effect.
     """
 
     max_bytes: int
@@ -55,17 +55,17 @@ class CacheLimits:
 
 
 class LoadedModels:
-    """Compiled flows, bounded by bytes, least recently used first to go.
+    """Cache of compiled flows, bounded in bytes, which evicts the least recently used first.
 
-    Belongs to one event loop. What a request uses is never evicted, so the bound is exceeded
-    while more than fits is in use at once.
+    It belongs to one event loop. Models that requests use are not evicted, so that the bound is
+    exceeded while more than fits is in use.
 
     Args:
-        registry: knows which version a reference stands for.
-        blobs: holds the weights.
-        limits: what they may take.
-        metrics: what happens is counted there.
-        after_load: called in a thread when a model has come into memory.
+        registry: Registry that resolves references.
+        blobs: Store of the weights.
+        limits: Bounds of the cache.
+        metrics: Metrics that count loads and evictions.
+        after_load: Function that is called in a thread after each load.
     """
 
     def __init__(
@@ -92,14 +92,14 @@ class LoadedModels:
 
     @property
     def size_bytes(self) -> int:
-        """Memory that the loaded models take."""
+        """Memory of the loaded models in bytes."""
         return sum(entry.size_bytes for entry in self._entries.values())
 
     async def resolve(self, project: str, ref: str) -> Version:
-        """The version that `ref` stands for now.
+        """Return the version that a reference stands for now.
 
         Raises:
-            NotFoundError: the project has no such model, version or alias.
+            NotFoundError: The project has no such model, version or alias.
         """
         known = self._resolved.get((project, ref))
         if known is not None and time.monotonic() < known.until:
@@ -115,17 +115,17 @@ class LoadedModels:
         return version
 
     def forget(self) -> None:
-        """Look again at what references stand for: an alias has moved. From any thread."""
+        """Forget resolved references, because an alias has moved; safe in any thread."""
         self._resolved = {}
 
     @asynccontextmanager
     async def use(self, version: Version) -> AsyncIterator[CompiledFlow]:
-        """The compiled flow of a version; stays in memory until the context is left.
+        """Yield the compiled flow of a version, which stays in memory until the context ends.
 
         Raises:
-            BlobMissingError: its file is gone.
-            BlobCorruptError: its file does not match its hash.
-            CheckpointMismatchError: its file is that of another model.
+            BlobMissingError: The file of the version is gone.
+            BlobCorruptError: The file does not match its hash.
+            CheckpointMismatchError: The file is that of another model.
         """
         key = version.checkpoint_key
         entry = self._entries.get(key)
@@ -194,7 +194,7 @@ class LoadedModels:
 
 
 def _warm_up(flow: CompiledFlow) -> None:
-    """Compute once each way: what is only made then shall not cost the first request."""
+    """Compute once in each direction, so that the first request need not wait for compilation."""
     row = np.zeros((1, flow.dim + flow.context_dim))
     with np.errstate(all="ignore"):  # zeros may be nothing that the flow has seen
         flow.log_prob(row)

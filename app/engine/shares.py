@@ -16,7 +16,7 @@ _SHARE = 32  # enough to fill batches
 
 
 class Owned(Protocol):
-    """Work on the account of a project."""
+    """Work that is charged to a project."""
 
     owner: str
 
@@ -29,9 +29,9 @@ class Terms:
     """Conditions under which a request is computed.
 
     Args:
-        max_wait_s: seconds after which it is refused unless it has begun; None: the engine's own.
-        admitted: it goes on with what was begun before, so it is never refused.
-        row_bytes: memory that the computation takes for each row that is computed at a time.
+        max_wait_s: Seconds after which it is refused if it has not begun; None: the engine's limit.
+        admitted: True for a request that continues, which is never refused.
+        row_bytes: Memory in bytes for each row that is computed at a time.
     """
 
     max_wait_s: float | None = None
@@ -39,17 +39,17 @@ class Terms:
     row_bytes: int = 0
 
     def wait_s(self, most: float) -> float:
-        """Return the seconds that the request may wait, which are `most` at the most."""
+        """Return the seconds that the request may wait, at most `most`."""
         return most if self.max_wait_s is None else min(self.max_wait_s, most)
 
 
 class EngineShares:
-    """Bounds the requests of one project in the queue: others of it wait outside, in nobody's way.
+    """Bound on the requests of each project in the queue; further ones wait outside of it.
 
     Args:
-        max_waiting: requests of one project that may wait outside.
-        max_wait_s: longest time that one waits there.
-        metrics: refusals are counted there.
+        max_waiting: Number of requests of one project that may wait outside.
+        max_wait_s: Longest time in seconds that a request waits there.
+        metrics: Metrics that count refusals.
     """
 
     def __init__(self, max_waiting: int, *, max_wait_s: float, metrics: EngineMetrics) -> None:
@@ -59,10 +59,10 @@ class EngineShares:
 
     @asynccontextmanager
     async def share(self, terms: Terms) -> AsyncIterator[Terms]:
-        """Wait until one more of this project may be in the queue; what is left of its terms.
+        """Wait for a place in the queue and yield the conditions that are left.
 
         Raises:
-            OverloadedError: it took too long, or too many of the project wait.
+            OverloadedError: It took too long, or too many requests of the project wait.
         """
         owner = owner_here()
         if not self._turns.take_now(owner):
@@ -87,13 +87,13 @@ class EngineShares:
 
 
 class FairOrder:
-    """Gives the engine to the project that had least of its time, among those that wait.
+    """Order in which projects get the engine: the one that had least of its time comes first.
 
-    By time and not by turns, because one turn of a flow that is inverted step by step takes as
-    long as a thousand of another (start-time fair queueing). Who comes anew starts where the
-    others are: time in which a project asked for nothing is not saved up.
+    It counts time and not turns, because a turn of a flow that is inverted step by step takes as
+    long as a thousand of another (start-time fair queueing). A project that returns starts where
+    the others are: unused time is not saved.
 
-    Belongs to the engine's thread.
+    It belongs to the engine's thread.
     """
 
     def __init__(self) -> None:
@@ -101,10 +101,10 @@ class FairOrder:
         self._floor = 0.0
 
     def first(self, waiting: Iterable[_Work]) -> _Work:
-        """Return the work whose turn it is; of one project the one that stands first.
+        """Return the work to compute next, the first one of its project.
 
         Args:
-            waiting: at least one.
+            waiting: Work in the order of the queue, which is not empty.
         """
         chosen = min(waiting, key=lambda work: self._had.get(work.owner, self._floor))
         self._floor = self._had.get(chosen.owner, self._floor)
@@ -112,5 +112,5 @@ class FairOrder:
         return chosen
 
     def charge(self, owner: str, seconds: float) -> None:
-        """Note how long the engine worked for a project, in seconds."""
+        """Charge a project with seconds of the engine."""
         self._had[owner] = self._had.get(owner, self._floor) + seconds

@@ -1,4 +1,4 @@
-"""A watch over the engine's thread: a process that cannot compute any more says so, and ends."""
+"""Watch over the engine's thread, which ends a process that cannot compute any more."""
 
 import asyncio
 import logging
@@ -11,24 +11,24 @@ from app.engine.engine import Engine
 
 log = logging.getLogger(__name__)
 
-_LOOKS = 60
+_CHECKS = 60
 # An end by signal lets requests that need no computation finish; it may itself stand still.
 _END_S = 10.0
 
 
 class EngineWatch:
-    """Looks again and again whether the engine gets on with its work.
+    """Periodic check that the engine makes progress.
 
-    Time counts in looks, not by the clock: a process that was stopped, or whose event loop was
-    busy, has not given the thread the time to compute either.
+    Time is counted in checks, not by the clock: while a process is stopped, or its event loop is
+    busy, the thread has no time to compute either.
 
     Args:
-        engine: the one that is watched.
-        stall_s: seconds without a finished step after which the process is not ready; after twice
+        engine: Engine to watch.
+        stall_s: Seconds without a finished step after which the process is not ready; after twice
             as many it ends.
 
     Attributes:
-        fault: description of what keeps the engine from computing, for `/readyz`; None: nothing.
+        fault: Description of the fault of the engine, for `/readyz`; None: no fault.
     """
 
     def __init__(self, engine: Engine, *, stall_s: float) -> None:
@@ -36,32 +36,32 @@ class EngineWatch:
         self._engine = engine
         self._stall_s = stall_s
         self._step: int | None = None
-        self._looks = 0
+        self._checks = 0
 
     async def run(self, *, end: Callable[[], None]) -> None:
-        """Look until the engine is beyond hope.
+        """Check until the engine has failed for good.
 
         Args:
-            end: ends the process, to be started again by whoever started it.
+            end: Function that ends the process, which its parent starts again.
         """
         while True:
-            await asyncio.sleep(self._stall_s / _LOOKS)
-            if self._is_beyond_hope():
+            await asyncio.sleep(self._stall_s / _CHECKS)
+            if self._has_failed():
                 break
         stack = self._engine.stack()
         log.critical("%s The process ends, to be started again. %s", self.fault, stack)
         end()
 
-    def _is_beyond_hope(self) -> bool:
+    def _has_failed(self) -> bool:
         if not self._engine.alive:
             self.fault = "The thread that computes has ended."
             return True
         step = self._engine.standing
-        self._looks = self._looks + 1 if step is not None and step == self._step else 0
+        self._checks = self._checks + 1 if step is not None and step == self._step else 0
         self._step = step
-        stands = self._looks >= _LOOKS
+        stands = self._checks >= _CHECKS
         self.fault = f"Nothing was computed for {self._stall_s:g} s." if stands else None
-        return self._looks >= 2 * _LOOKS
+        return self._checks >= 2 * _CHECKS
 
 
 def end_process() -> None:

@@ -29,13 +29,13 @@ _HEADERS = {
 
 
 class EventStream(Response):
-    """Events as they happen, until the job has ended, the caller leaves or the server stops.
+    """Stream of a job's events, until the job has ended, the caller leaves or the server stops.
 
     Args:
-        first: what the feed's first `read` gave.
-        feed: gives what comes after.
-        hub: tells when there is more.
-        streams: bounds their number.
+        first: Result of the feed's first `read`.
+        feed: Feed of the events after those.
+        hub: Hub that wakes the stream when there are more events.
+        streams: Bound on the number of open streams.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class EventStream(Response):
             ended = await self._send_news(send, topic)
 
     async def _send_news(self, send: Send, topic: Topic) -> bool:
-        """Send what is new; whether that was all."""
+        """Send new events; return whether there will be no more."""
         feed = self._feed
         news = None if feed.more else topic.since(feed.after)
         if news is not None:
@@ -118,7 +118,7 @@ class EventStream(Response):
 
 
 async def _woken(woken: asyncio.Event) -> bool:
-    """Wait until something happens; False when it is time for a sign of life."""
+    """Wait until the stream is woken; return False when a keep-alive is due."""
     try:
         async with asyncio.timeout(_KEEP_ALIVE_S):
             await woken.wait()
@@ -129,6 +129,6 @@ async def _woken(woken: asyncio.Event) -> bool:
 
 
 def _closing(problem: Problem) -> bytes:
-    """Tell why the stream ends before the job does; without a number, it is none of the job's."""
+    """Return the event `closed`, which explains an early end and has no id of the job's events."""
     content = {"type": problem.type.uri, "detail": problem.detail}
     return b"event: closed\ndata: %s\n\n" % orjson.dumps(content)

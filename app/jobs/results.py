@@ -1,4 +1,4 @@
-"""The rows of a bulk job's file, in another format than its own."""
+"""Rows of a result in another format than that of its file."""
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
@@ -36,18 +36,18 @@ class _ResultTable:
 def answer_result_rows(
     request: Request, result: JobResult, blobs: BlobStore, *, codec: Codec, name: str
 ) -> Response:
-    """All rows of a bulk job's file, of which a chunk at a time is read and written anew.
+    """Return all rows of a result, which are converted chunk by chunk.
 
     Args:
-        request: what is answered.
-        result: the file.
-        blobs: where it is.
-        codec: the format of the answer.
-        name: under which callers save it, without the suffix.
+        request: Request that is answered.
+        result: Result of a job.
+        blobs: Store that has its file.
+        codec: Format of the response.
+        name: Name of the file for callers, without the suffix.
 
     Raises:
-        BlobMissingError: it is gone.
-        BlobCorruptError: it is not what was stored.
+        BlobMissingError: The file is gone.
+        BlobCorruptError: The file is not the one that was stored.
     """
     table = _opened(result_path(result, blobs), result)
     answer = AnswerTable(
@@ -95,7 +95,7 @@ def _in_chunks(values: Floats) -> Iterator[Floats]:
 
 @contextmanager
 def _own(result: JobResult) -> Iterator[None]:
-    """What is wrong with a file of ours is no caller's fault."""
+    """Report any fault of a stored file as corruption, which is not the caller's fault."""
     try:
         yield
     except (TableError, ValueError) as error:

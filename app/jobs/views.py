@@ -172,7 +172,7 @@ class JobSummaryView(BaseModel):
 
 
 class JobView(JobSummaryView):
-    """Job."""
+    """Job with its request."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_JOB_EXAMPLE]})
 

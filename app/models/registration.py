@@ -1,4 +1,4 @@
-"""A model that was trained elsewhere becomes a version: checked, its bytes first, then the row."""
+"""Import of a model that was trained elsewhere: its file is checked and stored before its row."""
 
 from dataclasses import dataclass
 from importlib.metadata import version as code_version
@@ -16,14 +16,14 @@ from models_store.requests.flow_limits import TrainingLimits
 
 @dataclass(frozen=True)
 class Import:
-    """A file that shall become a version.
+    """File to register as a version.
 
     Args:
-        project: whose.
-        name: of the model.
-        file: in the staging folder.
-        idempotency_key: makes a repeated request give the first version again.
-        max_project_bytes: what the project may store.
+        project: Project that owns the model.
+        name: Name of the model.
+        file: Path in the staging folder.
+        idempotency_key: Key with which a repeated request gets the first version again.
+        max_project_bytes: Bytes that the project may store.
     """
 
     project: str
@@ -35,7 +35,7 @@ class Import:
 
 @dataclass(frozen=True)
 class Registered:
-    """A version, and whether an earlier request with the same key made it."""
+    """Registered version; `replayed` if an earlier request with the same key made it."""
 
     version: Version
     replayed: bool
@@ -64,11 +64,11 @@ def check_import(file: Path, *, limits: TrainingLimits, settings: ApiSettings) -
 def register_import(
     wanted: Import, model: ModelFile, blobs: BlobStore, registry: Registry
 ) -> Registered:
-    """Store a checked file as it came, and register it, unless a repeated request did before.
+    """Store a checked file unchanged and register it, unless an earlier request with its key did.
 
     Raises:
-        DatabaseUnavailableError: the file is stored, and perhaps the row.
-        StoreError: neither file nor row is stored.
+        DatabaseUnavailableError: The file is stored, and perhaps the row.
+        StoreError: Neither file nor row is stored.
     """
     blob = blobs.commit(wanted.file, imported_key())
     try:
@@ -108,7 +108,7 @@ def register_import(
 
 
 def _idempotency(wanted: Import, blob: StoredBlob) -> Idempotency | None:
-    """Equal for the same bytes under the same name."""
+    """Return the key and a fingerprint, equal for equal bytes under the same name."""
     if wanted.idempotency_key is None:
         return None
     return Idempotency.of(wanted.idempotency_key, "version", wanted.name, blob.sha256)

@@ -1,4 +1,4 @@
-"""The process that draws one picture: numbers on standard input, the picture on standard output."""
+"""Child process that draws one plot from numbers on standard input to standard output."""
 
 import io
 import sys
@@ -140,7 +140,7 @@ def _hist(axes: Axes, values: NDArray[Any], edges: NDArray[Any], *, label: str) 
 
 
 def _text(name: object) -> str:
-    """A name as it is: a dollar sign would begin a formula."""
+    """Return a name with its dollar signs escaped, which would begin a formula."""
     return str(name)[:40].replace("$", r"\$")
 
 

@@ -1,4 +1,4 @@
-"""The numbers that a picture of a version shows: samples, data, densities, events."""
+"""Numbers that a plot of a version shows: samples, data, densities and events."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ Rows = NDArray[Any]
 
 @dataclass(frozen=True)
 class Source:
-    """Where the numbers of a version come from."""
+    """Source of the numbers of a version's plots."""
 
     version: Version
     registry: Registry
@@ -46,10 +46,10 @@ class Source:
     engine: Engine
 
     async def numbers(self, kind: PlotKind, flow: CompiledFlow) -> Numbers:
-        """What a picture shows.
+        """Return the numbers of a plot.
 
         Raises:
-            Problem: `plot-unavailable`: there is nothing of the kind to show.
+            Problem: `plot-unavailable`, when there is nothing to draw.
         """
         make: dict[PlotKind, Callable[[CompiledFlow], Awaitable[Numbers]]] = {
             PlotKind.LEARNING_CURVE: self._learning_curve,
@@ -170,7 +170,7 @@ class Source:
         await self.engine.apply(function, rows, results, key=object(), terms=terms)
 
     def _data(self) -> Rows | None:
-        """Read some rows of the dataset, as the model sees them; None if it is gone."""
+        """Return some rows of the dataset with the model's columns; None if it was deleted."""
         version = self.version
         if version.dataset_id is None or version.target is not None:
             return None
@@ -195,10 +195,10 @@ def _drawable(told: Mapping[str, Rows]) -> dict[str, Rows]:
     """Keep the rows that can be drawn; `note` says how many others there are.
 
     Args:
-        told: rows by the name of what they are.
+        told: Arrays of rows by name.
 
     Raises:
-        Problem: `plot-unavailable`: none of the rows can be drawn.
+        Problem: `plot-unavailable`, when none of the rows can be drawn.
     """
     kept: dict[str, Rows] = {}
     notes = []

@@ -1,4 +1,4 @@
-"""Routes that are asked very often: found without a search, given the request as it is."""
+"""Raw routes for frequent requests, which are found without a search and read the request themselves."""
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
@@ -11,7 +11,7 @@ from app.problems.problem import FieldError, Problem
 
 
 class RawRoute(APIRoute):
-    """A route whose function gets the request as it is: no dependencies, no parsing, no thread."""
+    """Route whose function gets the request itself, without dependencies, parsing or a thread."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -28,7 +28,7 @@ class RawRoute(APIRoute):
 
 
 def _space(request: Request) -> dict[str, str]:
-    """The query of a route, which has no other parameter."""
+    """Return the parameter `space` of a query, the only one of a raw route."""
     space = request.query_params.get("space")
     if space is None:
         return {}
@@ -39,14 +39,14 @@ def _space(request: Request) -> dict[str, str]:
 
 
 class HotRoutes:
-    """The innermost middleware: serves what is asked of a router's raw routes by itself.
+    """Innermost middleware, which serves the raw routes of a router.
 
-    FastAPI tries all its routes in turn, which costs more than a score of one row. Whatever is
-    not found here it serves as ever, refusals included.
+    FastAPI tries its routes one after another, which takes longer than the score of one row. It
+    still serves all other requests, refusals included.
 
     Args:
-        app: serves everything else.
-        router: whose routes are `PREFIX/{ref}/VERB`.
+        app: Application that serves all other requests.
+        router: Router with routes of the form `PREFIX/{ref}/VERB`.
     """
 
     def __init__(self, app: ASGIApp, *, router: APIRouter) -> None:

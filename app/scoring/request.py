@@ -205,7 +205,7 @@ async def _answer_whole(
 
 
 class _Stream:
-    """Body whose rows are computed as they come, and the response, which may begin before the last of them.
+    """Request whose rows are computed as they come; its response may begin before the last of them.
 
     Args:
         score: Request to answer.
@@ -244,10 +244,11 @@ class _Stream:
         )
 
     async def answer(self) -> Response:
-        """Answer once all rows are computed, or the first ones of a body that nothing can be wrong with.
+        """Return the response once it may begin.
 
-        Most proxies stop sending a body once its response has begun, so that one begins when the body
-        has ended, unless the caller, or the settings, say that no such proxy is in the way.
+        It begins with the first rows where nothing can be wrong with the rest of the body, else
+        after the last ones. Most proxies stop sending a body once its response has begun, so that it
+        also waits for the end of the body, unless the caller or the settings allow an early one.
         """
         results = self._results
         filling = results.fill(self._compute())

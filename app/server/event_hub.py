@@ -21,16 +21,16 @@ _READS_A_POLL = 32
 
 
 class EventFeed:
-    """The events of one job, read page by page without blocking the event loop.
+    """Feed of the events of one job, read page by page without blocking the event loop.
 
     Args:
-        jobs: all jobs.
-        project: owner of the job.
-        job_id: of the job.
-        after: the number of the last event that the caller has.
+        jobs: Jobs of all projects.
+        project: Project that owns the job.
+        job_id: Id of the job.
+        after: Number of the last event that the caller has.
 
     Attributes:
-        more: there were more events than the page of the last read took.
+        more: True if there were more events than the page of the last read.
     """
 
     def __init__(self, jobs: Jobs, project: str, job_id: str, *, after: int) -> None:
@@ -41,10 +41,10 @@ class EventFeed:
         self._jobs = jobs
 
     async def read(self) -> tuple[list[JobEvent], bool]:
-        """The next events, at most `PAGE`, and whether there will be none after them.
+        """Return the next events, at most `PAGE`, and whether there will be none after them.
 
         Raises:
-            StoreError: of the job or of the database; another try goes on from the same event.
+            StoreError: The events cannot be read; another try continues from the same event.
         """
         page = await in_thread(_page, self._jobs, self.project, self.job_id, self.after)
         self.more = page.more
@@ -53,22 +53,22 @@ class EventFeed:
         return page.events, page.ended
 
     async def check(self) -> None:
-        """See that there is such a job.
+        """Check that the job exists.
 
         Raises:
-            StoreError: there is none, or the database cannot be asked.
+            StoreError: There is no such job, or the database cannot be read.
         """
         await in_thread(self._jobs.summary, self.project, self.job_id)
 
 
 class EventHub:
-    """Events of the jobs that are followed, read once for all who follow them.
+    """Reader of the events of jobs that streams follow, once for all streams of a job.
 
-    One query in half a second tells which jobs have news, however many streams there are, and the
-    news of a job are read and encoded once. Belongs to one event loop.
+    One query every half second finds the jobs with new events, for any number of streams, and the
+    events of a job are read and encoded once. It belongs to one event loop.
 
     Args:
-        jobs: all jobs.
+        jobs: Jobs of all projects.
     """
 
     def __init__(self, jobs: Jobs) -> None:
@@ -79,11 +79,11 @@ class EventHub:
 
     @contextmanager
     def follow(self, feed: EventFeed, woken: asyncio.Event) -> "Iterator[Topic]":
-        """Watch a job as long as the context lasts.
+        """Follow a job as long as the context lasts.
 
         Args:
-            feed: of the job, which must be there; it has read the events so far.
-            woken: set whenever there is something new.
+            feed: Feed of an existing job, which has read the events so far.
+            woken: Event that is set whenever there is something new.
         """
         topic = self._topics.get(feed.job_id)
         if topic is None:
@@ -97,7 +97,7 @@ class EventHub:
                 del self._topics[feed.job_id]
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Look for news until the server stops."""
+        """Look for new events until the server stops."""
         try:
             while not stopping.is_set():
                 await self._look_again()
@@ -150,15 +150,14 @@ class EventHub:
 
 
 class Topic:
-    """One job that is followed.
+    """Job that streams follow.
 
     Attributes:
-        last: the number of the newest event that was read.
-        news: numbers and texts of the newest events, of which each one who follows takes those
-            that it lacks.
-        has_news: nobody was told of `news` yet.
-        final: there is nothing after `last`.
-        woken: set for each who follows.
+        last: Number of the newest event that was read.
+        news: Numbers and texts of the newest events, of which each stream sends those that it lacks.
+        has_news: True while no stream was woken for `news`.
+        final: True if there are no events after `last`.
+        woken: Events that wake the streams.
     """
 
     def __init__(self, project: str, job_id: str, last: int) -> None:
@@ -171,12 +170,12 @@ class Topic:
         self.woken: set[asyncio.Event] = set()
 
     def wake(self) -> None:
-        """Wake all who follow the job."""
+        """Wake all streams of the job."""
         for woken in self.woken:
             woken.set()
 
     def since(self, after: int) -> list[tuple[int, bytes]] | None:
-        """The events after one; None where some of them are not here any more."""
+        """Return the events after one; None if some of them are not in memory any more."""
         if self.last <= after:
             return []
         if not self.news or self.news[0][0] > after + 1:
@@ -185,7 +184,7 @@ class Topic:
 
 
 def encode_event(event: JobEvent) -> bytes:
-    """One event as it stands in the stream; JSON has no line breaks that could end it early."""
+    """Return an event as a Server-Sent Event; JSON has no line breaks that could end it."""
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (
         event.seq,
         EventKind(event.event).value.encode(),

@@ -20,17 +20,17 @@ _DOCS_POLICY = (
 
 
 def page(title: str, body: str) -> HTMLResponse:
-    """A page with the service's look.
+    """Return a page in the style of the service.
 
     Args:
-        title: plain text.
-        body: HTML; escape what goes into it.
+        title: Title as plain text.
+        body: Body as HTML, whose texts must be escaped.
     """
     return _html(title, '<link rel="stylesheet" href="/static/site.css">', f"<main>{body}</main>")
 
 
 def swagger_ui(title: str) -> HTMLResponse:
-    """Swagger UI for `/openapi.json`."""
+    """Return the page of Swagger UI."""
     head = '<link rel="stylesheet" href="/static/docs/swagger-ui.css">'
     body = (
         '<div id="swagger-ui"></div><script src="/static/docs/swagger-ui-bundle.js"></script>'
@@ -40,7 +40,7 @@ def swagger_ui(title: str) -> HTMLResponse:
 
 
 def redoc(title: str) -> HTMLResponse:
-    """ReDoc for `/openapi.json`."""
+    """Return the page of ReDoc."""
     body = (
         '<div id="redoc"></div><script src="/static/docs/redoc.standalone.js"></script>'
         '<script src="/static/redoc.js"></script>'
@@ -52,7 +52,7 @@ def redoc(title: str) -> HTMLResponse:
 
 @cache
 def redoc_bundle() -> bytes:
-    """ReDoc's script, with our own icon in place of the logo that it links to."""
+    """Return the script of ReDoc, with the service's icon in place of the logo that it links to."""
     script = (DOCS_FOLDER / "redoc.standalone.js").read_bytes()
     return script.replace(b"https://cdn.redoc.ly/redoc/logo-mini.svg", b"/static/icon.svg")
 

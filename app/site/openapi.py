@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's own, completed with what the service adds around its routes."""
+"""OpenAPI document of FastAPI, completed with keys, problems and headers of all routes."""
 
 import re
 from collections.abc import Iterator
@@ -112,11 +112,11 @@ _FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")
 
 
 def install_openapi(app: FastAPI, policy: Policy) -> None:
-    """Make `app.openapi()` give the completed document.
+    """Make `app.openapi()` return the completed document.
 
     Args:
-        app: whose routes are described.
-        policy: says which of them need a key.
+        app: Application whose routes are described.
+        policy: Policy of the routes that need a key.
     """
 
     def openapi() -> dict[str, Any]:

@@ -17,11 +17,11 @@ router = APIRouter(prefix="/problems", tags=["problems"])
     "",
     operation_id="list_problems",
     summary="List the problem types",
-    response_description="The page.",
+    response_description="HTML page of all problem types.",
     response_class=HTMLResponse,
 )
 async def list_problems() -> HTMLResponse:
-    """A page with every problem type that the service reports."""
+    """Return a page with every problem type that the service reports."""
     rows = "".join(
         f'<tr><td>{kind.status}</td><td><a href="{kind.uri}">{escape(kind.slug)}</a></td>'
         f"<td>{escape(kind.title)}</td></tr>"
@@ -29,7 +29,7 @@ async def list_problems() -> HTMLResponse:
     )
     return page(
         "Problems - densityd",
-        "<h1>Problems</h1><p>Every error answer has one of these types.</p>"
+        "<h1>Problems</h1><p>Every error response has one of these types.</p>"
         f"<table><tr><th>Status</th><th>Type</th><th>Meaning</th></tr>{rows}</table>",
     )
 
@@ -38,7 +38,7 @@ async def list_problems() -> HTMLResponse:
     "/{slug}",
     operation_id="get_problem",
     summary="Explain a problem type",
-    response_description="The page.",
+    response_description="HTML page of the problem type.",
     response_class=HTMLResponse,
     responses=problem_responses("not-found"),
 )
@@ -47,12 +47,12 @@ async def get_problem(
         str,
         Path(
             pattern="^[a-z-]{1,64}$",
-            description="The last part of a problem's `type`.",
+            description="Last part of a problem's `type`.",
             examples=["dataset-parse"],
         ),
     ],
 ) -> HTMLResponse:
-    """The page that a problem's `type` points to."""
+    """Return the page that a problem's `type` points to."""
     kind = PROBLEM_TYPES.get(slug)
     if kind is None:
         raise Problem("not-found", "There is no such problem type.")
@@ -69,7 +69,7 @@ def _problem_page(kind: ProblemType) -> HTMLResponse:
 
 
 def _prose(text: str) -> str:
-    """Escaped text, with what stands between backquotes set as code."""
+    """Return escaped text, with code between backquotes."""
     parts = escape(text).split("`")
     return "".join(
         f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts)
