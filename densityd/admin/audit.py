@@ -1,5 +1,6 @@
 """``densityd audit``: the audit trail, in its files; the service may run."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,7 +58,7 @@ def verify(
     except OSError as error:
         fail(f"{place} cannot be read: {error.strerror or error}.", status=FAILED)
     if as_json:
-        echo_json(_to_json(report))
+        echo_json({"whole": report.whole, **asdict(report), "missing": sorted(report.missing)})
     else:
         _echo_report(report)
     if not report.whole:
@@ -89,16 +90,3 @@ def _echo_report(report: "AuditReport") -> None:
         typer.echo(f"series {series} ends with {digest}")
     state = "is whole" if report.whole else "is broken"
     typer.echo(f"The trail {state}: {report.lines} lines in {report.files} files.")
-
-
-def _to_json(report: "AuditReport") -> dict[str, object]:
-    return {
-        "whole": report.whole,
-        "files": report.files,
-        "lines": report.lines,
-        "unfinished": report.unfinished,
-        "heads": report.heads,
-        "broken": report.broken,
-        "missing": sorted(report.missing),
-        "notes": report.notes,
-    }

@@ -5,12 +5,13 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
-    from densityd.client import ApiError, Client, Dataset
+    from densityd.client import ApiError, Client, Dataset, UploadOptions
     from densityd.client.records import Record
 
 FAILED = 1
@@ -114,12 +115,16 @@ def echo_facts(facts: Iterable[tuple[str, object]]) -> None:
         typer.echo(f"{name:{width}}  {value}")
 
 
-def show_upload(dataset: "Dataset") -> None:
-    """Print the size of an uploaded dataset and its warnings, for a person at a terminal."""
+def upload_table(
+    client: "Client", file: Path, options: "UploadOptions", *, name: str | None = None
+) -> "Dataset":
+    """Upload a file, and print its size and warnings for a person at a terminal."""
+    dataset = client.datasets.upload(file, name=name, **options)
     note(f"uploaded {dataset.rows} rows x {len(dataset.columns)} columns: {dataset.id}")
     for warning in dataset.warnings:
         column = "" if warning.column is None else f" ({warning.column})"
         note(f"  warning {warning.code}{column}: {warning.detail}")
+    return dataset
 
 
 def make_printable(text: str) -> str:

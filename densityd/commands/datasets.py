@@ -1,6 +1,7 @@
 """``densityd datasets``: the tables on the service."""
 
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from densityd.commands.console import (
     echo_records,
     echo_table,
     service,
-    show_upload,
+    upload_table,
 )
 from densityd.commands.options import (
     AsJson,
@@ -39,11 +40,9 @@ def list_datasets(limit: Limit = 50, url: Url = None, as_json: AsJson = False) -
         found = list(islice(client.datasets.list(), limit))
         if as_json:
             return echo_records(found)
-        rows = [
-            (one.id, one.name, one.rows, one.column_count, one.bytes, one.created_at)
-            for one in found
-        ]
-        return echo_table(("ID", "NAME", "ROWS", "COLUMNS", "BYTES", "CREATED"), rows)
+        fields = attrgetter("id", "name", "rows", "column_count", "bytes", "created_at")
+        header = ("ID", "NAME", "ROWS", "COLUMNS", "BYTES", "CREATED")
+        return echo_table(header, map(fields, found))
 
 
 @app.command()
@@ -56,29 +55,18 @@ def show(dataset_id: DatasetId, url: Url = None, as_json: AsJson = False) -> Non
         found = client.datasets.get(dataset_id)
         if as_json:
             return echo_record(found)
+        names = ("id", "name", "rows", "bytes", "sha256")
         echo_facts(
-            [
-                ("id", found.id),
-                ("name", found.name),
-                ("rows", found.rows),
-                ("bytes", found.bytes),
-                ("sha256", found.sha256),
-                ("created", found.created_at),
-            ]
+            [*((name, getattr(found, name)) for name in names), ("created", found.created_at)]
         )
         typer.echo()
         header = ("COLUMN", "TYPE", "MEAN", "STD", "MIN", "MAX", "DISTINCT")
-        echo_table(
-            header,
-            [
-                (one.name, one.dtype, one.mean, one.std, one.min, one.max, one.distinct)
-                for one in found.columns
-            ],
-        )
+        fields = attrgetter("name", "dtype", "mean", "std", "min", "max", "distinct")
+        echo_table(header, map(fields, found.columns))
         if found.warnings:
             typer.echo()
-            warnings = [(one.code, one.column, one.detail) for one in found.warnings]
-            echo_table(("WARNING", "COLUMN", "DETAIL"), warnings)
+            fields = attrgetter("code", "column", "detail")
+            echo_table(("WARNING", "COLUMN", "DETAIL"), map(fields, found.warnings))
         return None
 
 
@@ -102,11 +90,8 @@ def upload(
     """
     with service(url) as client:
         options = collect_upload_options(header, delimiter, missing, constant)
-        uploaded = client.datasets.upload(file, name=name, **options)
-        if as_json:
-            return echo_record(uploaded)
-        show_upload(uploaded)
-        return typer.echo(uploaded.id)
+        uploaded = upload_table(client, file, options, name=name)
+        return echo_record(uploaded) if as_json else typer.echo(uploaded.id)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from densityd.commands.console import note, service, show_upload
+from densityd.commands.console import service, upload_table
 from densityd.commands.options import (
     AsJson,
     Family,
@@ -16,7 +16,7 @@ from densityd.commands.options import (
     Wait,
     build_request,
 )
-from densityd.commands.waiting import echo_outcome, wait_for
+from densityd.commands.waiting import follow
 
 
 def infer(
@@ -72,9 +72,7 @@ def infer(
     request = build_request(settings or (), family=flow, max_seconds=max_seconds)
     with service(url) as client:
         if file is not None:
-            uploaded = client.datasets.upload(file)
-            show_upload(uploaded)
-            dataset = uploaded.id
+            dataset = upload_table(client, file, {}).id
         targets = {
             "potential": potential,
             "log_density": log_density,
@@ -85,10 +83,7 @@ def infer(
             del targets["posterior"]
         target = {name: value for name, value in targets.items() if value is not None}
         job = client.jobs.variational(model, target, **request)
-        note(f"accepted {job.id}")
-        if wait:
-            job = wait_for(client, job.id)
-        echo_outcome(job, as_json=as_json)
+        follow(client, job, wait=wait, as_json=as_json)
 
 
 def _check_together(name: str, value: object, other: str, other_value: object) -> None:

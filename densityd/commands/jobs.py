@@ -50,20 +50,18 @@ def list_jobs(
         if as_json:
             return echo_records(found)
         header = ("ID", "KIND", "STATE", "MODEL", "PROGRESS", "CREATED")
-        return echo_table(
-            header,
-            [
-                (
-                    one.id,
-                    one.kind,
-                    one.state,
-                    _get_model(one),
-                    _format_progress(one),
-                    one.created_at,
-                )
-                for one in found
-            ],
-        )
+        rows = [
+            (
+                one.id,
+                one.kind,
+                one.state,
+                one.ref or one.model.name,
+                _format_progress(one),
+                one.created_at,
+            )
+            for one in found
+        ]
+        return echo_table(header, rows)
 
 
 @app.command()
@@ -182,7 +180,7 @@ def _echo_job(job: "Job", *, as_json: bool) -> None:
             ("id", job.id),
             ("kind", job.kind),
             ("state", "stopping" if job.cancel_requested else job.state),
-            ("model", _get_model(job)),
+            ("model", job.ref or job.model.name),
             ("progress", _format_progress(job)),
             ("left", _format_eta(job)),
             ("attempt", job.attempt),
@@ -231,10 +229,6 @@ def _format(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _get_model(job: "JobSummary") -> str | None:
-    return job.ref or job.model.name
 
 
 def _format_progress(job: "JobSummary") -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -65,21 +66,13 @@ def show(ref: Ref, url: Url = None, as_json: AsJson = False) -> None:
             return echo_json({**model.model_dump(mode="json"), "versions": listed})
         echo_facts([("name", model.name), ("aliases", _format_aliases(model.aliases))])
         typer.echo()
+        fields = attrgetter("version", "family", "dim", "parameters")
         header = ("VERSION", "FAMILY", "COLUMNS", "PARAMETERS", "TEST LOG-LIKELIHOOD", "CREATED")
-        return echo_table(
-            header,
-            [
-                (
-                    one.version,
-                    one.family,
-                    one.dim,
-                    one.parameters,
-                    one.metrics.get("test_log_likelihood"),
-                    one.created_at,
-                )
-                for one in versions
-            ],
-        )
+        rows = [
+            (*fields(one), one.metrics.get("test_log_likelihood"), one.created_at)
+            for one in versions
+        ]
+        return echo_table(header, rows)
 
 
 @app.command()

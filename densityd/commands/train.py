@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from densityd.commands.console import note, service, show_upload
+from densityd.commands.console import service, upload_table
 from densityd.commands.options import (
     AsJson,
     Constant,
@@ -21,7 +21,7 @@ from densityd.commands.options import (
     build_request,
     collect_upload_options,
 )
-from densityd.commands.waiting import echo_outcome, wait_for
+from densityd.commands.waiting import follow
 
 
 def train(
@@ -74,11 +74,6 @@ def train(
     with service(url) as client:
         if file is not None:
             options = collect_upload_options(header, delimiter, missing, constant)
-            uploaded = client.datasets.upload(file, **options)
-            show_upload(uploaded)
-            dataset = uploaded.id
+            dataset = upload_table(client, file, options).id
         job = client.jobs.train(model, str(dataset), **request)
-        note(f"accepted {job.id}")
-        if wait:
-            job = wait_for(client, job.id)
-        echo_outcome(job, as_json=as_json)
+        follow(client, job, wait=wait, as_json=as_json)

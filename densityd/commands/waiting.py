@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from densityd.commands.console import INTERRUPTED, echo_record, fail, make_printable
+from densityd.commands.console import INTERRUPTED, echo_record, fail, make_printable, note
 
 if TYPE_CHECKING:
     from densityd.client import Client, Job
@@ -25,6 +25,14 @@ def wait_for(client: "Client", job_id: str, *, timeout_s: float | None = None) -
             f"`densityd jobs wait {job_id}` waits again; `densityd jobs cancel {job_id}` stops it.",
             status=INTERRUPTED,
         )
+
+
+def follow(client: "Client", job: "Job", *, wait: bool, as_json: bool) -> None:
+    """Print the outcome of an accepted job, after it has ended or at once."""
+    note(f"accepted {job.id}")
+    if wait:
+        job = wait_for(client, job.id)
+    echo_outcome(job, as_json=as_json)
 
 
 def echo_outcome(job: "Job", *, as_json: bool) -> None:
