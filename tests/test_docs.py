@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")]
 PRODUCT = ["app", "densityd", "experiments", "flows", "migrations", "models_store", "tables"]
 PRODUCT += ["workers"]
-FOLDERS = [*PRODUCT, "bench", "docs", "examples", "requirements", "tests"]
+FOLDERS = [*PRODUCT, "bench", "docs", "examples", "requirements", "tests", "tools"]
 
 CODE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
