@@ -1,5 +1,6 @@
 """``densityd``: the command line, and the commands that run a service."""
 
+import inspect
 import json
 import os
 import sys
@@ -121,7 +122,9 @@ def api(
 
 @app.command()
 def reproduce(  # noqa: PLR0913 - one for each option
-    name: Annotated[str | None, typer.Argument(help="Name of the experiment.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Name of the experiment.")
+    ] = None,
     list_: Annotated[  # noqa: FBT002 - a flag of the command line
         bool, typer.Option("--list", help="List the experiments and the published numbers.")
     ] = False,
@@ -291,3 +294,17 @@ def _say(text: str) -> None:
 def _fail(text: str, status: int) -> NoReturn:
     typer.echo(f"densityd: {text}", err=True)
     raise typer.Exit(status)
+
+
+def _separate_examples(group: typer.Typer) -> None:
+    """Put each example in the help of the commands on a line of its own that is not wrapped."""
+    for command in group.registered_commands:
+        text, _, examples = (inspect.getdoc(command.callback) or "").partition("Example")
+        lines = " ".join(examples.partition(":")[2].split()).split("; ")
+        command.help = "\n  ".join([f"{text}\b\nExamples:", *lines])
+    for subgroup in group.registered_groups:
+        if subgroup.typer_instance is not None:
+            _separate_examples(subgroup.typer_instance)
+
+
+_separate_examples(app)

@@ -31,7 +31,9 @@ def audit() -> None:
 def verify(
     folder: Annotated[
         Path | None,
-        typer.Argument(help="Folder of the trail.", show_default="the one in the settings"),
+        typer.Argument(
+            metavar="FOLDER", help="Folder of the trail.", show_default="the one in the settings"
+        ),
     ] = None,
     holds: Annotated[
         list[str] | None,
