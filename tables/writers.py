@@ -1,14 +1,15 @@
-"""Tables to files, a block of rows at a time: Parquet, CSV and npy in bounded memory.
+"""Encoders of tables, a block of rows at a time, for files and for responses alike.
 
 Equal tables in equal blocks give equal bytes.
 """
 
 import csv
 import io
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -17,28 +18,35 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
 from tables.formats import MEDIA_TYPES, Output, TableFormat
+from tables.readers.npy import npy_header
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the start of a formula."""
+"""Starts of what a spreadsheet takes for a formula."""
 
 Column = NDArray[np.floating[Any]]
+Block = Sequence[Column] | Column
+"""Some rows: one array a column, or an array of shape (rows, columns)."""
+
+Encoded = bytes | memoryview
 
 _GROUP_VALUES, _GROUP_ROWS = 1_000_000, 131_072
 
 
 @dataclass(frozen=True)
 class TableHead:
-    """What a table is, without its rows.
+    """Description of a table, without its rows.
 
     Args:
-        names: of the columns.
-        dtypes: float32 or float64, one a column.
-        rows: how many there will be.
+        names: Names of the columns.
+        dtypes: Types of the columns, float32 or float64.
+        rows: Number of rows.
+        flat: Whether an npy array of one column has one dimension.
     """
 
     names: Sequence[str]
     dtypes: Sequence[np.dtype[Any]]
     rows: int
+    flat: bool = True
 
     @property
     def block_rows(self) -> int:
@@ -47,85 +55,136 @@ class TableHead:
 
 
 class TableWriter(ABC):
-    """Writes one table: every block of rows, then the end."""
+    """Encoder of one table: the start, every block of rows, then the end."""
 
-    def __init__(self, head: TableHead, file: IO[bytes]) -> None:
-        """Begin to write.
+    def __init__(self, head: TableHead) -> None:
+        """Prepare to encode the table of a head."""
+        self.head = head
 
-        Args:
-            head: of the table.
-            file: where to; stays open.
-        """
-        self._head = head
-        self._file = file
+    @property
+    def size(self) -> int | None:
+        """Bytes of the whole, where they are known before the rows are."""
+        return None
+
+    def start(self) -> bytes:
+        """Return what comes before the rows."""
+        return b""
 
     @abstractmethod
-    def write(self, block: Sequence[Column]) -> None:
-        """Some rows, one array a column."""
+    def rows(self, block: Block) -> Encoded:
+        """Encode some rows; nothing comes of them while they are only gathered."""
 
-    @abstractmethod
-    def end(self) -> None:
-        """What comes after the rows."""
+    def end(self) -> bytes:
+        """Return what comes after the rows."""
+        return b""
+
+
+class ArrowTable(TableWriter):
+    """Arrow IPC stream: a schema, a record batch a block, and the end marker."""
+
+    def __init__(self, head: TableHead) -> None:
+        """Prepare to encode the table of a head."""
+        super().__init__(head)
+        self._sink = _Sink()
+        self._schema = _schema(head)
+        self._writer = pa.ipc.new_stream(self._sink, self._schema)
+
+    def rows(self, block: Block) -> bytes:
+        """Encode a record batch."""
+        self._writer.write_batch(_batch(_columns(block), self._schema))
+        return self._sink.take()
+
+    def end(self) -> bytes:
+        """Return the end marker."""
+        self._writer.close()
+        return self._sink.take()
 
 
 class ParquetTable(TableWriter):
-    """A row group a block, compressed with Zstandard."""
+    """Parquet file: row groups of one or more blocks, compressed with Zstandard."""
 
-    def __init__(self, head: TableHead, file: IO[bytes]) -> None:
-        """As `TableWriter`."""
-        super().__init__(head, file)
+    def __init__(self, head: TableHead) -> None:
+        """Prepare to encode the table of a head."""
+        super().__init__(head)
+        self._sink = _Sink()
         self._schema = _schema(head)
         self._writer = pq.ParquetWriter(
-            file, self._schema, compression="zstd", use_dictionary=False
+            self._sink, self._schema, compression="zstd", use_dictionary=False
         )
+        self._waiting: list[list[Column]] = []
+        self._waiting_rows = 0
 
-    def write(self, block: Sequence[Column]) -> None:
-        """A row group."""
-        self._writer.write_batch(_batch(block, self._schema))
+    def rows(self, block: Block) -> bytes:
+        """Encode a row group, when enough rows have come."""
+        columns = _columns(block)
+        self._waiting.append(columns)
+        self._waiting_rows += len(columns[0])
+        if self._waiting_rows >= self.head.block_rows:
+            self._write_group()
+        return self._sink.take()
 
-    def end(self) -> None:
-        """The footer."""
+    def end(self) -> bytes:
+        """Return the last row group and the footer."""
+        if self._waiting_rows:
+            self._write_group()
         self._writer.close()
+        return self._sink.take()
+
+    def _write_group(self) -> None:
+        blocks, self._waiting, self._waiting_rows = self._waiting, [], 0
+        columns = (
+            blocks[0] if len(blocks) == 1 else list(map(np.concatenate, zip(*blocks, strict=True)))
+        )
+        self._writer.write_batch(_batch(columns, self._schema))
 
 
 class CsvTable(TableWriter):
-    """A header and a line a row, each number as short as its precision needs.
+    """CSV file: a header and a line a row, each number as short as its own precision needs.
 
     What is not finite is `nan`, `inf` or `-inf`.
     """
 
-    def __init__(self, head: TableHead, file: IO[bytes]) -> None:
-        """As `TableWriter`."""
-        super().__init__(head, file)
+    def __init__(self, head: TableHead) -> None:
+        """Prepare to encode the table of a head."""
+        super().__init__(head)
         self._schema = _schema(head)
-        file.write(csv_header(head.names))
 
-    def write(self, block: Sequence[Column]) -> None:
-        """A line a row."""
+    def start(self) -> bytes:
+        """Return the header."""
+        return csv_header(self.head.names)
+
+    def rows(self, block: Block) -> bytes:
+        """Encode a line a row."""
+        sink = _Sink()
         options = pcsv.WriteOptions(include_header=False)
-        pcsv.write_csv(_batch(block, self._schema), self._file, options)
-
-    def end(self) -> None:
-        """Nothing."""
+        pcsv.write_csv(_batch(_columns(block), self._schema), sink, options)
+        return sink.take()
 
 
 class NpyTable(TableWriter):
-    """One array of float64: rows by columns, or one dimension if there is one column."""
+    """npy file: one array of rows by columns, in the widest type of the columns."""
 
-    def __init__(self, head: TableHead, file: IO[bytes]) -> None:
-        """As `TableWriter`."""
-        super().__init__(head, file)
+    def __init__(self, head: TableHead) -> None:
+        """Prepare to encode the table of a head."""
+        super().__init__(head)
         width = len(head.names)
-        shape = (head.rows,) if width == 1 else (head.rows, width)
-        header = {"descr": "<f8", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
+        self._dtype = np.result_type(*head.dtypes)
+        self._shape = (head.rows,) if head.flat and width == 1 else (head.rows, width)
 
-    def write(self, block: Sequence[Column]) -> None:
-        """The values, row by row."""
-        self._file.write(np.column_stack(block).astype("<f8", copy=False).data)
+    @property
+    def size(self) -> int:
+        """Bytes of the whole: the header tells the number of rows."""
+        return len(self.start()) + self._dtype.itemsize * math.prod(self._shape)
 
-    def end(self) -> None:
-        """Nothing."""
+    def start(self) -> bytes:
+        """Return the header."""
+        return npy_header(self._dtype, self._shape)
+
+    def rows(self, block: Block) -> memoryview:
+        """Return the values row by row, not copied where they are so already."""
+        table = block if isinstance(block, np.ndarray) else np.column_stack(block)
+        values = np.ascontiguousarray(table, dtype=self._dtype)
+        return values.reshape(-1).view(np.uint8).data
 
 
 WRITERS: dict[Output, type[TableWriter]] = {
@@ -143,21 +202,55 @@ OUTPUT_MEDIA_TYPES: dict[Output, str] = {
 
 
 def csv_header(names: Sequence[str]) -> bytes:
-    """The header line of a CSV file, whose names no spreadsheet runs as formulas."""
+    """Return the header line of a CSV file, whose names no spreadsheet runs as formulas."""
     text = io.StringIO()
     csv.writer(text).writerow([_harmless(name) for name in names])
     return text.getvalue().encode()
 
 
 def unused_name(name: str, columns: Sequence[str]) -> str:
-    """A name for a further column: `name`, unless there is a column of that name."""
+    """Return a name for a further column: `name`, unless there is a column of that name."""
     while name in columns:
         name += "_"
     return name
 
 
+class _Sink(io.RawIOBase):
+    """File that hands over what was written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._written: list[bytes] = []
+        self._size = 0
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, data: object) -> int:
+        """Keep the data until they are taken."""
+        kept = bytes(memoryview(data))  # type: ignore[arg-type]  # whatever Arrow writes
+        self._written.append(kept)
+        self._size += len(kept)
+        return len(kept)
+
+    def tell(self) -> int:
+        """Return the position in the whole, which the footer of Parquet refers to."""
+        return self._size
+
+    def take(self) -> bytes:
+        """Return what was written since the last time."""
+        written, self._written = self._written, []
+        return b"".join(written)
+
+
 def _harmless(name: str) -> str:
     return f"'{name}" if name.startswith(FORMULA_STARTS) else name
+
+
+def _columns(block: Block) -> list[Column]:
+    rows = block.T if isinstance(block, np.ndarray) else block
+    return [np.ascontiguousarray(column) for column in rows]
 
 
 def _schema(head: TableHead) -> pa.Schema:
@@ -165,6 +258,5 @@ def _schema(head: TableHead) -> pa.Schema:
     return pa.schema([pa.field(n, pa.from_numpy_dtype(t), nullable=False) for n, t in pairs])
 
 
-def _batch(block: Sequence[Column], schema: pa.Schema) -> pa.RecordBatch:
-    columns = [pa.array(np.ascontiguousarray(column)) for column in block]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+def _batch(columns: Sequence[Column], schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=schema)

@@ -6,9 +6,9 @@ one entry here.
 
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from app.rows.answer_table import AnswerTable
-from app.rows.arrow_encoders import ArrowEncoder, ParquetEncoder
 from app.rows.body import Incoming
 from app.rows.decode import (
     decode_json,
@@ -18,10 +18,11 @@ from app.rows.decode import (
     read_npy,
     read_table,
 )
-from app.rows.encode import CsvEncoder, Encoder, JsonEncoder, NdjsonEncoder, NpyEncoder
+from app.rows.encode import CsvEncoder, Encoder, JsonEncoder, NdjsonEncoder, TableEncoder
 from app.rows.shape import Floats, RowsShape
 from app.settings import ApiSettings
 from tables.formats import MEDIA_TYPES, TableFormat
+from tables.writers import ArrowTable, NpyTable, ParquetTable
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,12 @@ CODECS = (
     Codec(
         TableFormat.NPY,
         read_npy,
-        NpyEncoder,
+        partial(TableEncoder, NpyTable),
         decode=decode_npy,
         whole_bytes=2 * 1024 * 1024,
     ),
-    Codec(TableFormat.ARROW, read_arrow, ArrowEncoder),
-    Codec(TableFormat.PARQUET, read_table, ParquetEncoder),
+    Codec(TableFormat.ARROW, read_arrow, partial(TableEncoder, ArrowTable)),
+    Codec(TableFormat.PARQUET, read_table, partial(TableEncoder, ParquetTable)),
 )
 """The formats; the first is the one for callers who do not mind."""
 

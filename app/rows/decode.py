@@ -167,7 +167,7 @@ async def read_arrow(incoming: Incoming) -> AsyncGenerator[Floats, None]:
         body = bytes(waiting)
         if len(body) <= _MEMORY_BYTES:
             with _as_problem():
-                stream = await in_thread_if_large(check_stream, body, options)
+                stream = await in_thread_if_large(check_stream, body, options, validate=False)
             if stream.unpacked <= _MAX_BATCH_BYTES:
                 share.hold(len(body) + stream.unpacked)
                 with _as_problem():

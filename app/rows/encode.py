@@ -1,4 +1,4 @@
-"""From arrays to text and npy, a chunk at a time."""
+"""Encoders of responses, a chunk of rows at a time."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -8,16 +8,13 @@ import orjson
 
 from app.rows.answer_table import AnswerTable, Chunk, Codes, row_errors
 from app.rows.shape import Floats
-from tables.readers.npy import npy_header
-from tables.writers import csv_header
+from tables.writers import Encoded, TableHead, TableWriter, csv_header
 
-Piece = bytes | memoryview
-
-_ERRORS_A_PIECE = 1000
+_ERRORS_AT_ONCE = 1000
 
 
 class Encoder(ABC):
-    """Writes one answer: `start`, then every chunk of rows, then `end`.
+    """Encoder of one response: `start`, then every chunk of rows, then `end`.
 
     With more than one `passes`, all rows come again after each `turn`.
     """
@@ -25,7 +22,7 @@ class Encoder(ABC):
     passes = 1
 
     def __init__(self, answer: AnswerTable) -> None:
-        """Prepare to write `answer`."""
+        """Prepare to encode the response of a head."""
         self.answer = answer
 
     @property
@@ -34,27 +31,27 @@ class Encoder(ABC):
         return None
 
     def start(self) -> bytes:
-        """What comes before the rows."""
+        """Return what comes before the rows."""
         return b""
 
     @abstractmethod
-    def rows(self, chunk: Chunk) -> Piece:
-        """Some rows; nothing while they are only gathered."""
+    def rows(self, chunk: Chunk) -> Encoded:
+        """Encode some rows; nothing comes of them while they are only gathered."""
 
     def turn(self) -> bytes:
-        """What comes between two passes."""
+        """Return what comes between two passes."""
         return b""
 
-    def end(self) -> Iterator[Piece]:
-        """What comes after the rows."""
+    def end(self) -> Iterator[Encoded]:
+        """Yield what comes after the rows."""
         yield from ()
 
 
 class JsonEncoder(Encoder):
-    """One object: members, the parts as lists, and why rows have null."""
+    """JSON: one object of members, the parts as lists, and the reasons of rows with null."""
 
     def __init__(self, answer: AnswerTable) -> None:
-        """Prepare to write `answer`."""
+        """Prepare to encode the response of a head."""
         super().__init__(answer)
         self.passes = len(answer.parts)
         self._pass = 0
@@ -62,13 +59,13 @@ class JsonEncoder(Encoder):
         self._codes: list[tuple[int, Codes]] = []
 
     def start(self) -> bytes:
-        """The members that are not rows."""
+        """Return the members that are not rows."""
         head = orjson.dumps(dict(self.answer.members))[:-1]
         comma = b"," if self.answer.members else b""
         return head + comma + self._opening()
 
     def rows(self, chunk: Chunk) -> bytes:
-        """Rows between the brackets of the part's list."""
+        """Encode rows between the brackets of the part's list."""
         if self._pass == 0 and chunk.codes is not None and self.answer.explains:
             self._codes.append((self._done, chunk.codes))
         comma = b"," if self._done else b""
@@ -76,21 +73,21 @@ class JsonEncoder(Encoder):
         return comma + _json_values(self.answer.parts[self._pass].of(chunk.values))
 
     def turn(self) -> bytes:
-        """The end of one list and the start of the next."""
+        """Return the end of one list and the start of the next."""
         self._pass += 1
         self._done = 0
         return b"]," + self._opening()
 
     def end(self) -> Iterator[bytes]:
-        """The end of the last list, and the explanations."""
+        """Yield the end of the last list, and the explanations."""
         if not self.answer.explains:
             yield b"]}"
             return
         yield b'],"row_errors":['
         comma = b""
         for start, codes in self._codes:
-            for first in range(0, len(codes), _ERRORS_A_PIECE):
-                part = codes[first : first + _ERRORS_A_PIECE]
+            for first in range(0, len(codes), _ERRORS_AT_ONCE):
+                part = codes[first : first + _ERRORS_AT_ONCE]
                 errors = list(row_errors(part, start=start + first))
                 if errors:
                     yield comma + orjson.dumps(errors)[1:-1]
@@ -102,17 +99,17 @@ class JsonEncoder(Encoder):
 
 
 class NdjsonEncoder(Encoder):
-    """One object a row, keyed by column."""
+    """NDJSON: one object a row, keyed by column."""
 
     def __init__(self, answer: AnswerTable) -> None:
-        """Prepare to write `answer`."""
+        """Prepare to encode the response of a head."""
         super().__init__(answer)
         keys = [orjson.dumps(name).replace(b"%", b"%%") for name in answer.columns]
         self._template = b"{" + b",".join(key + b":%b" for key in keys) + b"}\n"
         self._done = 0
 
     def rows(self, chunk: Chunk) -> bytes:
-        """A line a row; one that is not finite says why."""
+        """Encode a line a row; one that is not finite says why."""
         numbers = _json_values(chunk.values.reshape(-1)).split(b",")
         text = (self._template * len(chunk.values)) % tuple(numbers)
         if chunk.codes is not None and self.answer.explains:
@@ -127,14 +124,17 @@ class NdjsonEncoder(Encoder):
 
 
 class CsvEncoder(Encoder):
-    """A header and one line a row; what is not finite is `nan`, `inf` or `-inf`."""
+    """CSV: a header and one line a row; what is not finite is `nan`, `inf` or `-inf`.
+
+    All columns are of one type, which is faster to write than `tables.writers.CsvTable` can.
+    """
 
     def start(self) -> bytes:
-        """The header, whose names no spreadsheet runs as formulas."""
+        """Return the header, whose names no spreadsheet runs as formulas."""
         return csv_header(self.answer.columns)
 
     def rows(self, chunk: Chunk) -> bytes:
-        """A line a row."""
+        """Encode a line a row."""
         if chunk.codes is None:
             rows = _json_values(chunk.values)
             return rows[1:-1].replace(b"],[", b"\r\n") + b"\r\n"
@@ -142,28 +142,33 @@ class CsvEncoder(Encoder):
         return "\r\n".join([*lines, ""]).encode()
 
 
-class NpyEncoder(Encoder):
-    """One array of all rows."""
+class TableEncoder(Encoder):
+    """Any format of which a response is as a file."""
+
+    def __init__(self, writer: type[TableWriter], answer: AnswerTable) -> None:
+        """Prepare to encode the response of a head by a writer of files."""
+        super().__init__(answer)
+        dtypes = [answer.dtype] * len(answer.columns)
+        self._writer = writer(TableHead(answer.columns, dtypes, answer.rows, flat=answer.flat))
 
     @property
-    def size(self) -> int:
-        """The header tells how many rows there are, so all is known."""
-        return len(self.start()) + self.answer.dtype.itemsize * int(np.prod(self._shape))
+    def size(self) -> int | None:
+        """Bytes of the whole, where they are known before the rows are."""
+        return self._writer.size
 
     def start(self) -> bytes:
-        """The header."""
-        return npy_header(self.answer.dtype, self._shape)
+        """Return what comes before the rows."""
+        return self._writer.start()
 
-    def rows(self, chunk: Chunk) -> memoryview:
-        """The values as they are, not copied."""
-        return np.ascontiguousarray(chunk.values).reshape(-1).view(np.uint8).data
+    def rows(self, chunk: Chunk) -> Encoded:
+        """Encode some rows; nothing comes of them while they are only gathered."""
+        return self._writer.rows(chunk.values)
 
-    @property
-    def _shape(self) -> tuple[int, ...]:
-        rows = self.answer.rows
-        return (rows,) if self.answer.flat else (rows, len(self.answer.columns))
+    def end(self) -> Iterator[Encoded]:
+        """Yield what comes after the rows."""
+        yield self._writer.end()
 
 
 def _json_values(values: Floats) -> bytes:
-    """Values as they stand between the brackets of a JSON list; null for what is not finite."""
+    """Return values as between the brackets of a JSON list; null for what is not finite."""
     return orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]

@@ -14,7 +14,8 @@ from app.http.content_codings import CODINGS, Compressor
 from app.http.streaming import StreamedResponse
 from app.rows.answer_table import AnswerTable, Chunk
 from app.rows.codecs import Codec
-from app.rows.encode import Encoder, Piece
+from app.rows.encode import Encoder
+from tables.writers import Encoded
 
 Chunks = Callable[[], AsyncGenerator[Chunk, None]]
 
@@ -51,7 +52,7 @@ def respond_whole(
 
         return respond_streamed(request, codec, answer, chunks, headers=headers)
     encoder = codec.encoder(answer)
-    pieces: list[Piece] = [encoder.start(), _rows(encoder, chunk)]
+    pieces: list[Encoded] = [encoder.start(), _rows(encoder, chunk)]
     for _ in range(1, encoder.passes):
         pieces += [encoder.turn(), _rows(encoder, chunk)]
     body = b"".join([*pieces, *encoder.end()])
@@ -101,14 +102,14 @@ def _coding(request: Request, codec: Codec) -> str:
     return best_coding(listed(request.headers, "accept-encoding"), offered)
 
 
-def _rows(encoder: Encoder, chunk: Chunk) -> Piece:
+def _rows(encoder: Encoder, chunk: Chunk) -> Encoded:
     return encoder.rows(chunk) if len(chunk.values) else b""
 
 
 async def _pieces(
     encoder: Encoder, chunks: Chunks, compressor: Compressor | None
-) -> AsyncGenerator[Piece, None]:
-    def pack(make: Callable[[], Piece]) -> Piece:
+) -> AsyncGenerator[Encoded, None]:
+    def pack(make: Callable[[], Encoded]) -> Encoded:
         piece = make()
         return compressor.compress(piece) if compressor is not None and piece else piece
 

@@ -52,7 +52,7 @@ class StreamCheck:
 
     Attributes:
         unpacked: Bytes that the largest compressed batch says it unpacks to; 0 without any.
-        rows: Number of rows; None where a batch is compressed, which may prove damaged later.
+        rows: Number of rows; None where batches may prove damaged later, as compressed ones may.
     """
 
     unpacked: int
@@ -78,15 +78,22 @@ def open_arrow(source: Path | bytes, options: ParseOptions) -> TableSource:
     return TableSource(names=names, dtypes=dtypes, named=True, chunks=chunks, warnings=[])
 
 
-def check_stream(source: Path | bytes, options: ParseOptions) -> StreamCheck:
+def check_stream(
+    source: Path | bytes, options: ParseOptions, *, validate: bool = True
+) -> StreamCheck:
     """Check all of a stream without unpacking anything or reading its numbers.
+
+    Args:
+        source: File, or all of its bytes.
+        options: Bounds.
+        validate: Whether to validate the batches; else the number of rows stays unknown.
 
     Raises:
         TableError: As `open_arrow` and its chunks.
     """
     check_content(source, TableFormat.ARROW)
     unpacked = rows = 0
-    packed = False
+    certain = validate
     with _decoding():
         messages = _Messages(source)
         schema = messages.schema()
@@ -97,12 +104,12 @@ def check_stream(source: Path | bytes, options: ParseOptions) -> StreamCheck:
             rows += header.rows
             check_rows(rows, row_bytes=row_bytes(dtypes), options=options)
             if header.compressed:
-                packed = True
+                certain = False
                 unpacked = max(unpacked, header.unpacked)
-            else:
+            elif validate:
                 pa.ipc.read_record_batch(message, schema).validate(full=True)
             messages.forget()  # the kernel maps more than is looked at
-    return StreamCheck(unpacked, None if packed else rows)
+    return StreamCheck(unpacked, rows if certain else None)
 
 
 def real_columns(schema: pa.Schema) -> tuple[list[str], list[str]]:

@@ -17,19 +17,19 @@ COLUMNS = [
 
 
 def written(output: Output, columns: list[Any], *, block: int = 2, **head: Any) -> bytes:
-    file = io.BytesIO()
     names = head.get("names", [f"c{index}" for index in range(len(columns))])
     table = TableHead(names, [column.dtype for column in columns], len(columns[0]))
-    writer = WRITERS[output](table, file)
-    for start in range(0, table.rows, block):
-        writer.write([column[start : start + block] for column in columns])
-    writer.end()
-    assert not file.closed
-    return file.getvalue()
+    writer = WRITERS[output](table)
+    blocks = (
+        writer.rows([column[start : start + block] for column in columns])
+        for start in range(0, table.rows, block)
+    )
+    return b"".join([writer.start(), *blocks, writer.end()])
 
 
-def test_parquet_keeps_precisions_and_has_a_row_group_a_block():
-    content = io.BytesIO(written("parquet", COLUMNS))
+def test_parquet_keeps_precisions_and_gathers_blocks_to_row_groups(monkeypatch):
+    monkeypatch.setattr("tables.writers._GROUP_ROWS", 2)
+    content = io.BytesIO(written("parquet", COLUMNS, block=1))
     table = pq.read_table(content)
     assert [str(field.type) for field in table.schema] == ["float", "double"]
     for column, original in zip(table.columns, COLUMNS, strict=True):

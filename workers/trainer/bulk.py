@@ -185,21 +185,20 @@ class _Run:
         head, beside = self._product.head, self._product.beside
         began_at = time.monotonic()
         with path.open("wb") as file:
-            writer = WRITERS[self._product.output](head, file)
-            try:
-                for block in self._parts.blocks(head.block_rows):
-                    if self._interrupted():
-                        return False
-                    start = summary.rows
-                    summary.add(block)
-                    first = [] if beside is None else list(beside.read(start, summary.rows).T)
-                    writer.write([*first, *block.T])
-                    self._position = self._progress.written(
-                        summary.rows, writing_s=time.monotonic() - began_at
-                    )
-                    self._tick()
-            finally:
-                writer.end()
+            writer = WRITERS[self._product.output](head)
+            file.write(writer.start())
+            for block in self._parts.blocks(head.block_rows):
+                if self._interrupted():
+                    return False
+                start = summary.rows
+                summary.add(block)
+                first = [] if beside is None else list(beside.read(start, summary.rows).T)
+                file.write(writer.rows([*first, *block.T]))
+                self._position = self._progress.written(
+                    summary.rows, writing_s=time.monotonic() - began_at
+                )
+                self._tick()
+            file.write(writer.end())
         return True
 
     def _tick(self) -> None:

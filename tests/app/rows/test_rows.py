@@ -378,13 +378,12 @@ def test_fault_063_other_content_types_are_refused_with_those_that_are_supported
     assert caught.value.members["supported"] == list(MEDIA_TYPES)
 
 
-def outcome(rows: Callable[[], Floats | None]) -> tuple[str, Any]:
+def outcome(rows: Callable[[], Floats]) -> tuple[str, Any]:
     """The rows that decoding gives, or what is wrong with them."""
     try:
-        found = rows()
+        return "rows", str(rows().tolist())  # in which not-a-number equals itself
     except Problem as problem:
         return problem.type.slug, [error.pointer for error in problem.errors]
-    return "rows", None if found is None else found.tolist()
 
 
 PIECES = b"""[1,2,3]  [ 1.5 , -2e3 , 0 ]  [1,2]  [[1],2,3]  []  1  -  [  ]  ,  [1,2,NaN]  [1,2,1e400]
