@@ -17,6 +17,9 @@ from flows.bijections.transformers import MapSize, Transformer
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.errors import FlowError
 
+# A sample draws one mask for each row; so many rows are a block of noise.
+_BLOCK_ROWS = 64
+
 
 class MaskEnsemble(Bijection):
     """Mixture p(x) = 1/M sum_m p_m(x) of M masked networks that share their weights.
@@ -231,7 +234,7 @@ def ensemble_cost(dim: int, conditioner: Conditioner, size: MapSize, *, masks: i
             kept_row=network.sampling.kept_row,
             used=network.sampling.used + drawn,
             used_row=network.sampling.used_row + rows + 8 * FLOAT_BYTES * dim,
-            operations=masks * network.sampling.operations,
+            operations=min(masks, _BLOCK_ROWS) * network.sampling.operations,
         ),
     )
 

@@ -108,8 +108,8 @@ def layers_cost(layers: int, size: LayerSize, *, context_dim: int, closed: Close
         building=2 * FLOAT_BYTES * parameters,
         folding=INDEX_BYTES * parameters,
         compiled=FLOAT_BYTES * parameters + 16 * OBJECT_BYTES,
-        density=way(size.root, 100 * size.bends),
-        sampling=way(size.closed, 10),
+        density=way(size.root, 130 * size.bends),
+        sampling=way(size.closed, 20),
     )
     return cost.inverted() if closed == "density" else cost
 

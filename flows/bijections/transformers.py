@@ -30,7 +30,7 @@ class MapSize:
         used: Most values that each map needs while it is computed, in either direction, without its
             parameters.
         own: Number of trainable parameters that all maps share.
-        operations: Number of sequential small operations of the slower direction.
+        operations: Time of the slower direction for one row, in small operations of a microsecond.
     """
 
     outputs: int
@@ -111,7 +111,7 @@ class Transformer(ABC):
 class Affine(Transformer):
     """Affine map x = shift + u exp(log_scale); the parameters are shift and log_scale."""
 
-    size = MapSize(outputs=2)
+    size = MapSize(outputs=2, operations=4)
     outputs = size.outputs
 
     def inverse(
@@ -167,7 +167,7 @@ class GaussianMixture(Transformer):
     def size(components: int) -> MapSize:
         """Return the sizes of a mixture."""
         return MapSize(
-            3 * components, kept=6 * components + 16, used=12 * components + 40, operations=800
+            3 * components, kept=6 * components + 16, used=12 * components + 40, operations=1600
         )
 
     def log_density(

@@ -112,7 +112,7 @@ class DeepSigmoidal(Transformer):
     @staticmethod
     def size(units: int) -> MapSize:
         """Return the numbers of a map."""
-        return MapSize(_OUTPUTS * units, kept=8 * units + 16, used=12 * units + 40, operations=750)
+        return MapSize(_OUTPUTS * units, kept=8 * units + 16, used=12 * units + 40, operations=1000)
 
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
@@ -153,7 +153,7 @@ class DeepDenseSigmoidal(nn.Module, Transformer):
         """Return the numbers of a map, and of the matrices that all share."""
         outputs, own = _DENSE_OUTPUTS * units, 2 * units**2
         return MapSize(
-            outputs, kept=28 * units + 16, used=28 * units + 40, own=own, operations=1500
+            outputs, kept=28 * units + 16, used=28 * units + 40, own=own, operations=2000
         )
 
     def inverse(

@@ -155,7 +155,7 @@ class RationalQuadratic(Transformer):
     @staticmethod
     def size(bins: int) -> MapSize:
         """Return the numbers of a spline."""
-        return MapSize(3 * bins - 1, kept=6 * bins + 50, used=8 * bins + 50, operations=50)
+        return MapSize(3 * bins - 1, kept=6 * bins + 50, used=8 * bins + 50, operations=120)
 
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]

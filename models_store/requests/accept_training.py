@@ -68,7 +68,7 @@ def accept_training(
             check_columns([*columns, *context], part, pointer="/columns")
     split = _split(request.split, dataset.rows, held_out)
     train_rows = int(dataset.rows * split.train)
-    flow = request.flow if request.flow is not None else _choose_flow(train_rows, len(columns))
+    flow = request.flow if request.flow is not None else choose_flow(train_rows, len(columns))
     described = Described(flow, len(columns), len(context))
     check_flow(described, limits=limits)
     preprocessing = accept_preprocessing(
@@ -195,8 +195,8 @@ def _check_part(name: str, rows: int, least: int) -> None:
         )
 
 
-def _choose_flow(train_rows: int, dim: int) -> FlowSpec:
-    """MAF for tables; it grows with the data, one dimension has nothing to condition on.
+def choose_flow(train_rows: int, dim: int) -> FlowSpec:
+    """Return the default flow of a table: a MAF that grows with the data; a MADE of one column.
 
     Tanh units and no batch norm: real tables have far outliers, on which ReLU conditioners
     extrapolate exponentially and the statistics of a batch differ from those of all rows.

@@ -10,8 +10,8 @@ from tables.slugs import Slug
 
 # Rows that a score or a sample computes at once at the least: a block of noise.
 _LEAST_ROWS = 64
-# About ten seconds of small operations: a sample keeps the engine from others for so long.
-_MOST_OPERATIONS = 2**21
+# About half a second of small operations, for which a sample keeps the engine from others.
+_MOST_OPERATIONS = 2**19
 _MIB = 2**20
 # Fields whose halves take as much, up to this factor, are alike.
 _ALIKE = 1.1

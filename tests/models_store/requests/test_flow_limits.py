@@ -8,10 +8,20 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings, strategies as st
 
-from flows import FAMILIES, FlowError, MadeSpec, NafSpec, NsfSpec, flow_cost, spec_from_dict
+from flows import (
+    FAMILIES,
+    FlowError,
+    MadeSpec,
+    NafSpec,
+    NsfSpec,
+    PlanarSpec,
+    SylvesterSpec,
+    flow_cost,
+    spec_from_dict,
+)
 from flows.families.spec import EncoderSpec
 from models_store.errors import RequestError
-from models_store.requests.accept_training import training_bytes
+from models_store.requests.accept_training import choose_flow, training_bytes
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow, check_model
 from tests.models_store.drawn_specs import fields_of, specs
 from tests.models_store.peaks import Measurer
@@ -145,6 +155,28 @@ def test_fault_197_a_spec_that_takes_gigabytes_is_refused_by_its_field(spec, dim
     assert caught.value.slug in ("limit-memory", "limit-parameters")
     assert caught.value.pointer == f"/flow/{field}"
     assert f"lower '{field}'" in caught.value.detail
+
+
+@pytest.mark.fault(230)
+@pytest.mark.parametrize(
+    ("spec", "dim", "field"),
+    [
+        (NsfSpec(layers=25, hidden=[16]), 200, "layers"),
+        (NafSpec(layers=12, hidden=[16]), 50, "layers"),
+        (MadeSpec(conditional="mixture", hidden=[16]), 400, None),
+        (PlanarSpec(layers=4_100), 10, "layers"),
+        (SylvesterSpec(layers=150), 30, "layers"),
+    ],
+)
+def test_fault_230_a_flow_of_which_a_row_keeps_others_waiting_is_refused(spec, dim, field):
+    with pytest.raises(RequestError, match="one after another") as caught:
+        check_model(Described(spec, dim), max_bytes=2**40)
+    assert caught.value.pointer == ("/flow" if field is None else f"/flow/{field}")
+
+
+def test_the_flow_of_the_widest_table_is_not_refused():
+    for rows in (1_000, 50_000, 1_000_000):
+        check_model(Described(choose_flow(rows, 4_096), 4_096), max_bytes=2**40)
 
 
 def test_flows_of_the_papers_are_not_refused():
