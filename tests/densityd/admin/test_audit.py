@@ -28,7 +28,7 @@ def verify(*arguments: str) -> Result:
 
 
 def test_help_has_examples() -> None:
-    assert "Examples: densityd audit verify" in verify("--help").output
+    assert "Examples:\n    densityd audit verify\n" in verify("--help").output
     assert "verify" in CliRunner().invoke(app, ["audit", "--help"]).output
 
 
