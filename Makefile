@@ -57,9 +57,10 @@ check: install ## Format, lint, types, dependency rules, dead code, spelling, kn
 	folder=$$(mktemp -d) && export DENSITYD_DATA_DIR=$$folder && $(BIN)/densityd migrate && \
 	  $(BIN)/alembic check; status=$$?; rm -rf $$folder; exit $$status
 
-format: install ## Put the code into shape
+format: install ## Format the code, and generate the synchronous client
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python tools/sync_client.py
 
 bench: install ## Measure speed and memory against peers (minutes)
 	$(BIN)/pip install --quiet --editable . --group bench
