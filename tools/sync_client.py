@@ -35,7 +35,11 @@ _STYLE = ["--fix", "--unsafe-fixes", "--quiet", "--select=C416,I,SIM117,UP028"]
 
 def main() -> None:
     """Write each module of the synchronous client; with --check, exit with 1 if one is stale."""
-    for source in sorted((_CLIENT / "aio").glob("[!_]*.py")):
+    sources = sorted((_CLIENT / "aio").glob("[!_]*.py"))
+    extra = {path.name for path in (_CLIENT / "sync").glob("[!_]*.py")}
+    if extra := extra - {source.name for source in sources}:
+        sys.exit(f"without a source in densityd/client/aio: {extra}")
+    for source in sources:
         target = _CLIENT / "sync" / source.name
         text = _HEADER.format(source.name) + _convert(source.read_text("utf-8"))
         if "--check" not in sys.argv:
