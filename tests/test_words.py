@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.main import create_app
-from app.settings import ApiSettings
+from tests.app.conftest import openapi_document
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ["app", "bench", "densityd", "examples", "experiments", "flows", "models_store"]
@@ -112,7 +111,7 @@ def texts(node: object, path: str = "") -> Iterator[tuple[str, str]]:
 def test_the_texts_of_the_openapi_document_stand_alone() -> None:
     faults = [
         f"{path}: {text!r}"
-        for path, text in texts(create_app(ApiSettings()).openapi())
+        for path, text in texts(openapi_document())
         if not (is_phrase(text) and stands_alone(text))
     ]
     assert not faults, "\n".join(faults)

@@ -46,6 +46,7 @@ _TAIL = re.compile(rb"\][ \t\r\n]*\}[ \t\r\n]*")
 _NUMBERS: Final = frozenset({int, float})
 _NUMBERS_AND_NULL: Final = _NUMBERS | {type(None)}
 _JSON_TYPES = {str: "a string", bool: "a boolean", list: "a list", dict: "an object"}
+_NAMES = "`columns` must be a list of names."
 _FORM = 'The document must be {"rows": [...], "columns": [...]} or a list of rows.'
 # A table's words for what is wrong with JSON; other slugs are the same for both.
 _SLUGS: dict[Slug, Slug] = {
@@ -72,6 +73,8 @@ def open_json(path: Path, options: ParseOptions) -> TableSource:
         document = parse_strict(path.read_bytes())
     except JsonError as error:
         raise _table_error(error) from None
+    if isinstance(document, dict) and document.get(COLUMNS, ()) is None:
+        raise TableError("dataset-shape", _NAMES)  # null stands for no names in scores alone
     rows, names = split_document(document)
     reader = JsonRows.of(rows[0], names=names, options=options)
     step = rows_per_chunk(len(reader.names))
@@ -104,7 +107,7 @@ def split_document(document: object) -> tuple[list[Any], list[str] | None]:
             raise TableError("dataset-shape", _FORM)
         rows, names = document.get(ROWS), document.get(COLUMNS)
         if names is not None and not _are_names(names):
-            raise TableError("dataset-shape", "`columns` must be a list of names.")
+            raise TableError("dataset-shape", _NAMES)
     if not isinstance(rows, list):
         raise TableError("dataset-shape", _FORM)
     if not rows:

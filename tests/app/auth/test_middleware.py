@@ -12,7 +12,7 @@ from app.main import create_app
 from app.scoring import routes as scores
 from app.settings import ApiSettings
 from models_store.keys import Scope
-from tests.app.conftest import assert_refused
+from tests.app.conftest import assert_refused, openapi_document
 from tests.app.keyed import bearer, keyed
 
 OPEN = {
@@ -32,7 +32,7 @@ FIT = {"model_name": "m", "target": {"potential": "U1"}}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 READS = {"log_prob", "score", "sample", "inverse", "forward"}
 POLICY = Policy(scores.router)
-DOCUMENT = create_app(ApiSettings()).openapi()
+DOCUMENT = openapi_document()
 OPERATIONS = [
     (method.upper(), path, operation)
     for path, methods in DOCUMENT["paths"].items()

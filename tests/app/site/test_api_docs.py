@@ -3,12 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from app.main import create_app
 from app.problems.types import PROBLEM_TYPES
-from app.settings import ApiSettings
+from tests.app.conftest import openapi_document
 
 TEXT = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
-PATHS = create_app(ApiSettings()).openapi()["paths"]
+PATHS = openapi_document()["paths"]
 ROUTES = [f"{method.upper()} {path}" for path, methods in PATHS.items() for method in methods]
 
 

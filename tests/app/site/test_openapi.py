@@ -10,9 +10,10 @@ from app.main import create_app
 from app.problems.problem import PROBLEM_MEDIA_TYPE
 from app.problems.types import PROBLEM_TYPES
 from app.settings import ApiSettings
+from tests.app.conftest import openapi_document
 
 APP = create_app(ApiSettings())
-DOCUMENT = APP.openapi()
+DOCUMENT = openapi_document()
 UNDOCUMENTED = {
     "/static/docs/redoc.standalone.js",
     "/",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from models_store.database.database import Database
+from models_store.database.database import Database, migrate
 from models_store.files.blobs import BlobStore
 from models_store.job_states import JobState
 from tests.servers import PostgresServer
@@ -251,7 +251,9 @@ def test_fault_150_training_goes_on_while_the_database_is_away(
 @pytest.mark.fault(150, 151)
 def test_faults_150_151_training_outlives_kill_9_of_postgresql(tmp_path: Path) -> None:
     server = PostgresServer()
-    place = Place(tmp_path / "data", server.create("densityd"))
+    url = server.create("densityd")
+    migrate(url)
+    place = Place(tmp_path / "data", url)
     job_id = place.submit(place.add_dataset(), **MEDIUM | {"batch_size": 4})
     running = Running(place.database, place.settings)
     try:
