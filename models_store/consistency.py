@@ -1,4 +1,4 @@
-"""Compares the rows with the files that they name, while the service may be at work."""
+"""Comparison of the rows with the files that they name, also while the service runs."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,19 +11,18 @@ from models_store.database.database import Database
 from models_store.database.schema import DatasetRow, JobRow, JsonObject, ModelRow, ModelVersionRow
 from models_store.errors import BlobCorruptError, BlobError
 from models_store.files.blobs import BlobStore, FoundFile
-from models_store.files.result_parts import load_list
+from models_store.files.job_files import LIST_SUFFIX, load_list
 from models_store.job_states import JobState
 
 _ACTIVE = (JobState.QUEUED, JobState.RUNNING)
-_LIST_SUFFIX = ".json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class NamedFile:
-    """A file as a row names it.
+    """File that a row names.
 
     Attributes:
-        owner: whose it is, in words, such as ``model shuttle:2 of project default``.
+        owner: Description of its owner, such as ``model shuttle:2 of project default``.
         bytes: its size, where the row knows it.
     """
 
@@ -35,7 +34,7 @@ class NamedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class UnusableFile:
-    """A file that a row names and that is not there, or is not what it was."""
+    """File that a row names and that is missing or corrupt."""
 
     file: NamedFile
     error: BlobError
@@ -43,13 +42,13 @@ class UnusableFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How rows and files agree.
+    """Result of the comparison of rows and files.
 
     Attributes:
-        checked: how many files the rows name.
+        checked: Number of files that the rows name.
         unusable: those of them that cannot be used.
         orphans: files of the store that no row names, past the grace.
-        foreign: what the store never made; it is neither read nor removed.
+        foreign: Files that the store did not make, which are neither read nor removed.
     """
 
     checked: int
@@ -66,8 +65,8 @@ def compare(database: Database, blobs: BlobStore, *, deep: bool, grace_s: float)
     still names the file after that was looked at.
 
     Args:
-        database: the rows.
-        blobs: the files.
+        database: Database of the rows.
+        blobs: Store of the files.
         deep: read every file and check its hash, not only that it is there and how large it is.
         grace_s: seconds since a file was last written to, before which it is no orphan.
 
@@ -113,12 +112,12 @@ def abandoned_jobs(database: Database, *, for_s: float) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _NamedFiles:
     files: frozenset[NamedFile]
     kept_jobs: frozenset[str]
 
 
-def _rows(database: Database, blobs: BlobStore) -> _Rows:
+def _rows(database: Database, blobs: BlobStore) -> _NamedFiles:
     with database.read() as session:
         files = [*_of_datasets(session), *_of_versions(session), *_of_results(session)]
         unfinished = session.execute(
@@ -135,7 +134,7 @@ def _rows(database: Database, blobs: BlobStore) -> _Rows:
         except BlobError:
             # What it names is not known, so nothing of the job may go.
             kept.add(job_id)
-    return _Rows(frozenset(files), frozenset(kept))
+    return _NamedFiles(frozenset(files), frozenset(kept))
 
 
 def _of_datasets(session: Session) -> Iterator[NamedFile]:
@@ -170,7 +169,7 @@ def _of_checkpoints(job_id: str, checkpoints: list[JsonObject]) -> Iterator[Name
 
 
 def _of_lists(named: Iterable[NamedFile], blobs: BlobStore) -> list[NamedFile]:
-    """The parts in the lists among the checkpoints of a job.
+    """Return the parts in the lists among the checkpoints of a job.
 
     Raises:
         BlobError: a list cannot be read.
@@ -178,7 +177,7 @@ def _of_lists(named: Iterable[NamedFile], blobs: BlobStore) -> list[NamedFile]:
     return [
         NamedFile(owner=file.owner, key=part.key, sha256=part.sha256)
         for file in named
-        if file.key.endswith(_LIST_SUFFIX)
+        if file.key.endswith(LIST_SUFFIX)
         for part in load_list(blobs, file.key, file.sha256)
     ]
 

@@ -56,19 +56,19 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 """Every allowed change of state; there is no other."""
 
 FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
-"""States that no worker leaves."""
+"""States after which no worker changes a job."""
 
 RESUMABLE_STATES = frozenset({JobState.FAILED, JobState.CANCELLED})
-"""States that a caller may bring a job back from."""
+"""States from which a caller may resume a job."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
-    """A job as a caller asks for it.
+    """Job that a caller asks for.
 
     Attributes:
-        project: whose it is.
-        kind: what it does.
+        project: Project that owns the job.
+        kind: Kind of the job.
         model_name: the model that gets a version when it succeeds, or that it uses.
         model_version: the version that it uses.
         dataset_id: the dataset that it reads; it must exist in the project.
@@ -94,26 +94,26 @@ class NewJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Idempotency:
-    """A caller's key for one request, and a hash of that request."""
+    """Idempotency key of a request, and a hash of that request."""
 
     key: str
     fingerprint: str
 
     @classmethod
     def of(cls, key: str, *request: str) -> "Idempotency":
-        """Hash what tells a request from others."""
+        """Return a key with the hash of the parts that identify the request."""
         return cls(key=key, fingerprint=hashlib.sha256("\n".join(request).encode()).hexdigest())
 
 
 class JobError(TypedDict):
-    """Why a job failed: a stable code and one sentence."""
+    """Reason why a job failed: a stable code and one sentence."""
 
     code: str
     detail: str
 
 
 class Checkpoint(TypedDict):
-    """A durable state of a job, in the blob store; ``epoch`` may count iterations or parts.
+    """Durable state of a job in the blob store; ``epoch`` may count iterations or parts.
 
     ``step`` orders all checkpoints of a job, those within an epoch among them: steps of the
     optimiser, or rows. ``bytes`` are those of its file, and of the parts that it lists. Each is
@@ -128,7 +128,7 @@ class Checkpoint(TypedDict):
 
 
 class JobResult(TypedDict):
-    """The file that a bulk job made, in the blob store.
+    """Result file of a scoring or sampling job in the blob store.
 
     ``columns`` are missing in those that were made before they were kept.
     """
@@ -143,18 +143,18 @@ class JobResult(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class JobSummary(Record):
-    """A job as it stands, without what may be large.
+    """Job without its large fields.
 
     Attributes:
-        attempt: how many times it was claimed; the fencing token of the present attempt.
-        model_version: the version that it uses, or made, once it succeeded.
-        result: the file that it made, once it succeeded.
-        dispatched: whether a hint was sent to the queue since it was last queued.
-        last_event: number of its newest event.
-        lease_expires_at: when another worker may take it, by the database's clock.
-        not_before: moment until which no worker takes it, after a failed attempt; by the
-            database's clock.
-        run_seconds: time that ended attempts ran for, since it was submitted or resumed.
+        attempt: Number of claims so far; the fencing token of the present attempt.
+        model_version: Version that it uses, or has made.
+        result: Result file, once it has succeeded.
+        dispatched: True if a message was sent to the queue since it was last queued.
+        last_event: Number of its newest event.
+        lease_expires_at: Time from which another worker may take it, by the database's clock.
+        not_before: Time before which no worker takes it after a failed attempt, by the database's
+            clock.
+        run_seconds: Seconds that ended attempts ran for, since it was submitted or resumed.
     """
 
     id: str
@@ -183,17 +183,17 @@ class JobSummary(Record):
 
     @property
     def final(self) -> bool:
-        """Whether it has ended."""
+        """True if the job has ended."""
         return self.state in FINAL_STATES
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job(JobSummary):
-    """A job as it stands.
+    """Job with all its fields.
 
     Attributes:
-        request: as accepted.
-        checkpoints: the newest two, newest first.
+        request: Accepted request.
+        checkpoints: Newest two checkpoints, newest first.
     """
 
     request: dict[str, Any]
@@ -202,7 +202,7 @@ class Job(JobSummary):
 
 @dataclass(frozen=True, kw_only=True)
 class Submitted:
-    """The job of a request; when the request is a replay, the job as it was first accepted."""
+    """Job of a request; for a repeated request, the job as it was first accepted."""
 
     job: Job
     replayed: bool
@@ -210,7 +210,7 @@ class Submitted:
 
 @dataclass(frozen=True, kw_only=True)
 class JobEvent(Record):
-    """Something that happened to a job; ``seq`` counts from 1 without gaps."""
+    """Event of a job; ``seq`` counts from 1 without gaps."""
 
     seq: int
     event: EventKind
@@ -220,12 +220,12 @@ class JobEvent(Record):
 
 @dataclass(frozen=True)
 class EventSlice:
-    """Some events of a job in a row.
+    """Consecutive events of a job.
 
     Args:
-        events: oldest first.
-        more: there are some after them.
-        final: the job has ended.
+        events: Events, oldest first.
+        more: True if there are more after them.
+        final: True if the job has ended.
     """
 
     events: list[JobEvent]
@@ -234,7 +234,7 @@ class EventSlice:
 
     @property
     def ended(self) -> bool:
-        """True if nothing will come after them."""
+        """True if there will be no events after them."""
         return self.final and not self.more
 
 
@@ -243,8 +243,8 @@ class EventPlace:
     """Position of the events of a job.
 
     Args:
-        last: the number of the newest one.
-        final: whether the job has ended.
+        last: Number of the newest event.
+        final: True if the job has ended.
     """
 
     last: int

@@ -1,4 +1,4 @@
-"""API keys: who may do what in which project. A key's secret is shown once and kept as a hash."""
+"""API keys with their projects and scopes. A key's secret is shown once and stored as a hash."""
 
 import hashlib
 import hmac
@@ -25,14 +25,14 @@ _MOST = 1_000_000
 
 
 class Scope(StrEnum):
-    """What a key is good for; each includes those before it."""
+    """Scope of a key; each scope includes those before it."""
 
     READ = "read"
     WRITE = "write"
     ADMIN = "admin"
 
     def includes(self, other: "Scope") -> bool:
-        """Whether whoever has this scope may do what `other` allows."""
+        """Return whether this scope allows all that `other` allows."""
         return _ORDER[self] >= _ORDER[other]
 
 
@@ -41,11 +41,11 @@ _ORDER = {scope: place for place, scope in enumerate(Scope)}
 
 @dataclass(frozen=True, kw_only=True)
 class ApiKey(Record):
-    """A key without its secret.
+    """API key without its secret.
 
     Attributes:
-        rate: requests a second; None: the service's setting.
-        usable: neither revoked nor expired, by the database's clock.
+        rate: Requests a second; None: the service's setting.
+        usable: True if it is neither revoked nor expired, by the database's clock.
     """
 
     id: str
@@ -60,14 +60,14 @@ class ApiKey(Record):
 
 @dataclass(frozen=True)
 class NewKey:
-    """A fresh key, and the only copy of what its bearer sends."""
+    """New key, and the only copy of the token that its bearer sends."""
 
     key: ApiKey
     token: str
 
 
 class Keys:
-    """The API keys of all projects."""
+    """API keys of all projects."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -83,13 +83,13 @@ class Keys:
         """Make a key.
 
         Args:
-            project: it opens; it need not have anything in it yet.
-            scope: what it is good for.
-            expires_days: how long.
-            rate: requests a second; None: the service's setting.
+            project: Project that the key opens, which may be empty.
+            scope: Scope of the key.
+            expires_days: Days after which the key expires; None: never.
+            rate: Requests a second; None: the service's setting.
 
         Raises:
-            ValueError: the project is no valid name, or a number is not above 0, or absurd.
+            ValueError: The project is not a valid name, or a number is not above 0 or too large.
         """
         if not is_name(project):
             raise ValueError("a project matches ^[a-z0-9][a-z0-9._-]{0,63}$")
@@ -101,17 +101,17 @@ class Keys:
 
     @reading
     def list(self, session: Session) -> "list[ApiKey]":
-        """Return all keys, oldest first; also revoked and expired ones."""
+        """Return all keys, oldest first, with revoked and expired ones."""
         rows = session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.position))
         usable = set(session.scalars(select(ApiKeyRow.id).where(*_USABLE)))
         return [_to_key(row, usable=row.id in usable) for row in rows]
 
     @writing
     def revoke(self, session: Session, key_id: str) -> ApiKey:
-        """End a key for good; a second time changes nothing.
+        """Revoke a key for good; a second call changes nothing.
 
         Raises:
-            NotFoundError: there is no such key.
+            NotFoundError: There is no such key.
         """
         row = None
         if is_id(key_id, "key"):
@@ -125,11 +125,11 @@ class Keys:
 
     @reading
     def exist(self, session: Session) -> bool:
-        """Whether any key was ever made; revoking all of them opens no door."""
+        """Return whether any key was ever made, revoked ones included."""
         return session.scalar(select(ApiKeyRow.id).limit(1)) is not None
 
     def bearer(self, token: str) -> ApiKey | None:
-        """Return the usable key that a caller proves to have, None for any other text."""
+        """Return the usable key of a token; None for any other text."""
         match = _TOKEN.fullmatch(token)
         if match is None:
             return None

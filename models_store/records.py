@@ -1,4 +1,4 @@
-"""What the registry holds, as plain values: datasets, models, versions and aliases."""
+"""Records of the registry as plain values: datasets, models, versions and aliases."""
 
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -23,21 +23,21 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class NewDataset(Record):
-    """A parsed table whose bytes are durable in the blob store.
+    """Parsed table whose bytes are durable in the blob store.
 
     Attributes:
-        id: made by ``new_id("ds")`` before the bytes were stored under it.
-        project: whose it is.
-        name: the caller's label for it.
-        rows: how many it has.
-        dtype: float32 or float64.
-        columns: one JSON object a column: name, dtype, mean, std, min, max, distinct.
-        warnings: JSON objects: code, column, detail.
-        source_format: what was uploaded: csv, parquet or npy.
-        source_sha256: hash of the upload as it came.
-        key: the stored table in the blob store.
-        sha256: hash of the stored table; workers check it, and lineage names it.
-        bytes: size of the stored table.
+        id: Id from ``new_id("ds")``, under which the bytes are stored.
+        project: Project that owns the dataset.
+        name: Label that the caller gave it.
+        rows: Number of rows.
+        dtype: Type of the values, float32 or float64.
+        columns: JSON object of each column: name, dtype, mean, std, min, max, distinct.
+        warnings: JSON objects with code, column and detail.
+        source_format: Format of the upload, such as csv or parquet.
+        source_sha256: SHA-256 of the upload.
+        key: Key of the stored table in the blob store.
+        sha256: SHA-256 of the stored table, which workers verify and lineage names.
+        bytes: Size of the stored table.
     """
 
     id: str
@@ -56,14 +56,14 @@ class NewDataset(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(NewDataset):
-    """A registered dataset."""
+    """Registered dataset."""
 
     created_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSummary(Record):
-    """A registered dataset without its columns and their statistics.
+    """Registered dataset without its columns and their statistics.
 
     Attributes:
         width: Number of its columns.
@@ -82,17 +82,17 @@ class DatasetSummary(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class NewVersion(Record):
-    """A trained flow whose weights are durable in the blob store.
+    """Trained flow whose weights are durable in the blob store.
 
     Attributes:
-        columns: the names of the columns that it models, in order.
-        context_columns: those that it is conditioned on; rows have them after the others.
-        flow: its spec, a JSON object.
-        dataset_sha256: hash of the table that it was trained on.
-        target: the density that it was fitted to instead, a JSON object.
-        held_out: of the log densities of rows that it was not trained on: how many ``rows``, and
-            their ``quantiles`` 0, 0.001, ..., 1.
-        checkpoint_key: its weights in the blob store.
+        columns: Names of the columns that it models, in order.
+        context_columns: Columns that it is conditioned on; in a row they follow the others.
+        flow: Spec of the flow, a JSON object.
+        dataset_sha256: SHA-256 of the table that it was trained on.
+        target: Density that it was fitted to instead, a JSON object.
+        held_out: Number of ``rows`` that it was not trained on, and the ``quantiles`` 0, 0.001, ...,
+            1 of their log densities.
+        checkpoint_key: Key of its weights in the blob store.
     """
 
     family: str
@@ -116,11 +116,11 @@ class NewVersion(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Version(NewVersion):
-    """A registered version of a model.
+    """Registered version of a model.
 
     Attributes:
-        job_id: the job that made it; None: it was imported.
-        aliases: those that point at it now.
+        job_id: Id of the job that made it; None: it was imported.
+        aliases: Names of the aliases that point at it now.
     """
 
     project: str
@@ -132,13 +132,13 @@ class Version(NewVersion):
 
     @property
     def ref(self) -> str:
-        """The reference that always stands for this version."""
+        """Reference that always refers to this version."""
         return f"{self.name}:{self.version}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class VersionSummary(Record):
-    """A registered version without its columns, spec, target and quantiles."""
+    """Registered version without its columns, spec, target and quantiles."""
 
     project: str
     name: str
@@ -161,7 +161,7 @@ class VersionSummary(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Model(Record):
-    """A model: its newest version, and where its aliases point."""
+    """Model with its newest version and its aliases."""
 
     project: str
     name: str
@@ -172,7 +172,7 @@ class Model(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Alias(Record):
-    """Where an alias points. ``revision`` changes with every move and never comes back: its ETag."""
+    """Alias and its version. ``revision``, its ETag, changes with every move and never repeats."""
 
     name: str
     version: int

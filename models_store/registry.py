@@ -1,4 +1,4 @@
-"""The registry: datasets, models, their versions and aliases."""
+"""Registry of datasets, models, versions and aliases."""
 
 import re
 from dataclasses import asdict
@@ -87,15 +87,15 @@ class Registry:
         """Register a table that is durable in the blob store.
 
         Args:
-            session: Transaction that the decorator begins.
-            new: the table.
-            idempotency: makes a repeated request give the first dataset, which has another id than
-                `new`, for 24 hours or until it is deleted.
-            max_bytes: what the project may store.
+            session: Transaction, which the decorator begins.
+            new: Table to register.
+            idempotency: Key with which a repeated request gets the first dataset, which has another
+                id than `new`, for 24 hours or until it is deleted.
+            max_bytes: Bytes that the project may store.
 
         Raises:
-            IdempotencyReusedError: the key came before with another fingerprint.
-            LimitError: the project would store too much.
+            IdempotencyReusedError: The key came before with another fingerprint.
+            LimitError: The project would store too much.
         """
         if idempotency is not None:
             first_id = claim_key(session, new.project, idempotency, new_id=new.id)
@@ -115,7 +115,7 @@ class Registry:
         """Return how many bytes a project may store beyond what it has.
 
         Args:
-            session: Transaction that the decorator begins.
+            session: Transaction, which the decorator begins.
             project: Project that is about to send something.
             max_bytes: Bytes that it may store.
             idempotency_key: Key of the request. One that is known may ask again for what was
@@ -162,9 +162,9 @@ class Registry:
 
     @freeing
     def delete_dataset(self, session: Session, project: str, dataset_id: str) -> Dataset:
-        """Forget a dataset and return what it was; its bytes are the caller's to delete after.
+        """Delete the row of a dataset and return the dataset, whose files the caller must delete.
 
-        What was made from it keeps its id and hash.
+        Jobs and versions that were made from it keep its id and hash.
 
         Raises:
             NotFoundError: the project has no such dataset.
@@ -205,7 +205,7 @@ class Registry:
     def versions(
         self, session: Session, project: str, name: str, *, limit: int, cursor: str | None = None
     ) -> Page[VersionSummary]:
-        """List the versions of a model, newest first, without what may be large.
+        """List the versions of a model, newest first, without their large fields.
 
         Raises:
             NotFoundError: the project has no such model.
@@ -225,7 +225,7 @@ class Registry:
 
     @reading
     def version(self, session: Session, project: str, name: str, number: int) -> Version:
-        """Return one version of a model.
+        """Return a version of a model.
 
         Raises:
             NotFoundError: the project has no such model, or the model no such version.
@@ -237,7 +237,7 @@ class Registry:
     def version_summary(
         self, session: Session, project: str, name: str, number: int
     ) -> VersionSummary:
-        """Return one version of a model without what may be large.
+        """Return a version of a model without its large fields.
 
         Raises:
             NotFoundError: the project has no such model, or the model no such version.
@@ -248,9 +248,9 @@ class Registry:
 
     @reading
     def resolve(self, session: Session, project: str, ref: str) -> Version:
-        """Return the version that ``name``, ``name@alias`` or ``name:version`` stands for.
+        """Return the version that ``name``, ``name@alias`` or ``name:version`` refers to.
 
-        A name alone stands for its alias ``production`` if set, else for its newest version.
+        A name alone refers to its alias ``production`` if set, else to its newest version.
 
         Raises:
             NotFoundError: there is no such model, alias or version.
@@ -276,13 +276,13 @@ class Registry:
         """Register an imported flow, durable in the blob store, as the next version of a model.
 
         Args:
-            session: Transaction that the decorator begins.
-            project: whose it is.
-            name: of the model.
-            new: the flow.
-            idempotency: makes a repeated request give the first version, whose weights have another
-                key than those of `new`, for 24 hours.
-            max_bytes: what the project may store.
+            session: Transaction, which the decorator begins.
+            project: Project that owns the model.
+            name: Name of the model.
+            new: Version to register.
+            idempotency: Key with which a repeated request gets the first version, whose weights have
+                another key than those of `new`, for 24 hours.
+            max_bytes: Bytes that the project may store.
 
         Raises:
             IdempotencyReusedError: the key came before with another fingerprint.
@@ -300,10 +300,10 @@ class Registry:
 
     @reading
     def alias(self, session: Session, project: str, name: str, alias: str) -> Alias:
-        """Return where an alias points.
+        """Return an alias with the version that it points at.
 
         Raises:
-            NotFoundError: no such model or alias.
+            NotFoundError: The project has no such model, or the model no such alias.
         """
         row = find_alias(session, find_model(session, project, name), alias)
         if row is None:
@@ -324,17 +324,17 @@ class Registry:
         """Point an alias at a version, atomically.
 
         Args:
-            session: Transaction that the decorator begins.
-            project: whose model it is.
-            name: the model.
-            alias: made if it does not exist.
-            version: an existing version of the model.
+            session: Transaction, which the decorator begins.
+            project: Project that owns the model.
+            name: Name of the model.
+            alias: Name of the alias, which is created if it does not exist.
+            version: Number of an existing version of the model.
             condition: Test of the alias's present revision, None for an alias that does not
                 exist; the alias moves only if it returns true.
 
         Raises:
             ValueError: the alias is no valid name.
-            NotFoundError: no such model or version.
+            NotFoundError: The project has no such model, or the model no such version.
             PreconditionError: the condition does not hold.
         """
         if not is_name(alias):
@@ -357,7 +357,7 @@ class Registry:
         """Remove an alias, under a condition as in `set_alias`.
 
         Raises:
-            NotFoundError: no such model or alias.
+            NotFoundError: The project has no such model, or the model no such alias.
             PreconditionError: the condition does not hold.
         """
         model = find_model(session, project, name, lock=True)

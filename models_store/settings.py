@@ -44,7 +44,7 @@ def first_error(error: ValidationError) -> str:
 
 
 class StoreSettings(BaseSettings):
-    """Where rows, bytes and messages live; each process adds its own settings to these.
+    """Settings of the database, the files and the broker, which each process extends.
 
     Every field is read from the environment variable of its name in capitals with the prefix
     ``DENSITYD_``; an empty variable counts as unset.

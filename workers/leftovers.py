@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from models_store.errors import DatabaseError, StorageFullError
 from models_store.files.blobs import BlobStore
-from models_store.files.leftovers import delete_leftovers
+from models_store.files.job_files import delete_leftovers
 from models_store.jobs.jobs import Jobs
 
 log = logging.getLogger(__name__)

@@ -22,9 +22,9 @@ _QUICK_ROWS = 256
 _QUICK_GROWTH = 4
 _MAX_KEYS = 10_000
 
-Rows = NDArray[Any]
+Array = NDArray[Any]
 # From rows to the columns of their results: one array of as many entries or rows each.
-Function = Callable[[Rows], tuple[Rows, ...]]
+Function = Callable[[Array], tuple[Array, ...]]
 
 
 class OverloadedError(Exception):
@@ -94,8 +94,8 @@ class Small(Work):
     """Few rows, which may be computed in one batch with those of others."""
 
     function: Function
-    rows: Rows
-    results: Rows
+    rows: Array
+    results: Array
     key: Hashable
     row_bytes: int = 0
 
@@ -176,7 +176,7 @@ def _compute(batch: Sequence[Small]) -> int:
     return start
 
 
-def side_by_side(columns: tuple[Rows, ...], *, rows: int, width: int) -> Rows:
+def side_by_side(columns: tuple[Array, ...], *, rows: int, width: int) -> Array:
     """Join a function's columns to an array of shape (rows, width).
 
     Args:
@@ -188,7 +188,7 @@ def side_by_side(columns: tuple[Rows, ...], *, rows: int, width: int) -> Rows:
         ResultShapeError: The columns do not have that shape.
         ValueError: The columns do not fit each other.
     """
-    joined: Rows = columns[0] if len(columns) == 1 else np.column_stack(columns)
+    joined: Array = columns[0] if len(columns) == 1 else np.column_stack(columns)
     if joined.ndim == 1:
         joined = joined[:, None]
     if joined.shape != (rows, width):

@@ -16,13 +16,13 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from app.engine.batches import (
+    Array,
     EngineError,
     Function,
     Large,
     OverloadedError,
     Pace,
     QuickBatches,
-    Rows,
     Small,
     compute_together,
     side_by_side,
@@ -141,8 +141,8 @@ class Engine:
     async def apply(
         self,
         function: Function,
-        rows: Rows,
-        results: Rows,
+        rows: Array,
+        results: Array,
         *,
         key: Hashable,
         terms: Terms = _DEFAULT_TERMS,

@@ -3,11 +3,10 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from app.engine.batches import Array
 from app.engine.engine import Engine, Terms
 from app.fairness.turns import in_thread
 from app.plots.plots import Numbers, PlotKind
@@ -31,8 +30,6 @@ _MOST_EPOCHS = 100_000
 # are drawn as 0.
 _LARGEST, _LEAST = 1e100, 1e-100
 _CURVES = ("train_log_likelihood", "validation_log_likelihood", "elbo")
-
-Rows = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,7 @@ class Source:
         data = await in_thread(self._data)
         return _drawable({"samples": await self._samples(flow, data, rows=_IMAGES)})
 
-    async def _samples(self, flow: CompiledFlow, data: Rows | None, *, rows: int) -> Rows:
+    async def _samples(self, flow: CompiledFlow, data: Array | None, *, rows: int) -> Array:
         context = None
         if flow.context_dim:
             if data is None:
@@ -137,14 +134,14 @@ class Source:
             rows = len(context)
         step = fitting_rows(_CHUNK_ROWS, flow.row_bytes)
         drawing = flow.iter_sample(rows, seed=0, chunk_rows=step, context=context)
-        drawn: list[Rows] = []
+        drawn: list[Array] = []
         # Each chunk is a turn of the engine, so that scores need not wait for the picture.
         for _ in range(-(-rows // step)):
             terms = Terms(admitted=bool(drawn))
             await self.engine.run(lambda *_: drawn.append(next(drawing)), rows=1, terms=terms)
         return np.concatenate(drawn)
 
-    def _epochs(self, job_id: str) -> dict[str, Rows]:
+    def _epochs(self, job_id: str) -> dict[str, Array]:
         """Read the curves of a training, a page of events at a time."""
         told: list[tuple[float, ...]] = []
         after = 0
@@ -162,14 +159,14 @@ class Source:
     async def _apply(
         self,
         flow: CompiledFlow,
-        function: Callable[[Rows], tuple[Rows, ...]],
-        rows: Rows,
-        results: Rows,
+        function: Callable[[Array], tuple[Array, ...]],
+        rows: Array,
+        results: Array,
     ) -> None:
         terms = Terms(row_bytes=flow.row_bytes)
         await self.engine.apply(function, rows, results, key=object(), terms=terms)
 
-    def _data(self) -> Rows | None:
+    def _data(self) -> Array | None:
         """Return some rows of the dataset with the model's columns; None if it was deleted."""
         version = self.version
         if version.dataset_id is None or version.target is not None:
@@ -191,7 +188,7 @@ def _number(value: object) -> float:
     return number if abs(number) <= _LARGEST else float("nan")
 
 
-def _drawable(told: Mapping[str, Rows]) -> dict[str, Rows]:
+def _drawable(told: Mapping[str, Array]) -> dict[str, Array]:
     """Keep the rows that can be drawn; `note` says how many others there are.
 
     Args:
@@ -200,7 +197,7 @@ def _drawable(told: Mapping[str, Rows]) -> dict[str, Rows]:
     Raises:
         Problem: `plot-unavailable`, when none of the rows can be drawn.
     """
-    kept: dict[str, Rows] = {}
+    kept: dict[str, Array] = {}
     notes = []
     for name, rows in told.items():
         fine = (np.abs(rows) <= _LARGEST).all(axis=1)

@@ -9,7 +9,7 @@ from app.rows.answer_table import AnswerTable, Chunk, Part
 from app.rows.codecs import CODECS, Codec
 from tables.formats import TableFormat
 
-Rows = Sequence[Sequence[float]]
+ExampleRows = Sequence[Sequence[float]]
 
 _BINARY = {"type": "string", "format": "binary"}
 _TEXT = {"type": "string"}
@@ -35,7 +35,7 @@ _ROWS_OBJECT = {
 }
 
 
-def rows_content(columns: Sequence[str], rows: Rows) -> dict[str, Any]:
+def rows_content(columns: Sequence[str], rows: ExampleRows) -> dict[str, Any]:
     """The `content` of a body of rows.
 
     Args:
@@ -45,7 +45,7 @@ def rows_content(columns: Sequence[str], rows: Rows) -> dict[str, Any]:
     return {codec.media_type: _request_media(codec, columns, rows) for codec in CODECS}
 
 
-def upload_content(columns: Sequence[str], rows: Rows) -> dict[str, Any]:
+def upload_content(columns: Sequence[str], rows: ExampleRows) -> dict[str, Any]:
     """The `content` of the upload of a table, CSV first; as `rows_content`."""
     content = rows_content(columns, rows)
     json_media = content["application/json"]
@@ -77,7 +77,7 @@ def rows_answer_content(
     return content
 
 
-def _request_media(codec: Codec, columns: Sequence[str], rows: Rows) -> dict[str, Any]:
+def _request_media(codec: Codec, columns: Sequence[str], rows: ExampleRows) -> dict[str, Any]:
     if codec.format is TableFormat.JSON:
         objects = [dict(zip(columns, row, strict=True)) for row in rows]
         examples = {
@@ -94,7 +94,7 @@ def _request_media(codec: Codec, columns: Sequence[str], rows: Rows) -> dict[str
     return {"schema": _BINARY}
 
 
-def _text(codec: Codec, columns: Sequence[str], rows: Rows) -> str:
+def _text(codec: Codec, columns: Sequence[str], rows: ExampleRows) -> str:
     values = np.array(rows, dtype=np.float64)
     answer = AnswerTable(
         columns=columns,

@@ -42,7 +42,7 @@ _SMALL_BYTES = 64 * 1024  # smaller bodies are not worth decoding ahead
 
 
 @dataclass(frozen=True)
-class Function:
+class RowFunction:
     """Function of rows that a route computes, and the names of its results.
 
     Args:
@@ -116,7 +116,7 @@ class ScoreRequest:
 
     async def compute(
         self,
-        function: Function,
+        function: RowFunction,
         flow: CompiledFlow,
         rows: Floats,
         *,
@@ -153,7 +153,7 @@ class ScoreRequest:
             await work
         return values
 
-    def table(self, function: Function, rows: int) -> AnswerTable:
+    def table(self, function: RowFunction, rows: int) -> AnswerTable:
         """Return the head of the response to this many rows."""
         return AnswerTable(
             columns=function.columns,
@@ -165,7 +165,7 @@ class ScoreRequest:
         )
 
 
-async def answer(score: ScoreRequest, function: Function) -> Response:
+async def answer(score: ScoreRequest, function: RowFunction) -> Response:
     """Answer with what a function makes of each row of the body.
 
     Args:
@@ -187,7 +187,7 @@ async def answer(score: ScoreRequest, function: Function) -> Response:
 
 
 async def _answer_whole(
-    score: ScoreRequest, function: Function, codec: Codec, decode: Decode
+    score: ScoreRequest, function: RowFunction, codec: Codec, decode: Decode
 ) -> Response:
     """Answer a request whose body is read, decoded and computed as one array."""
     body = await read_body(score.request, limit=codec.max_bytes(score.state.settings))
@@ -218,7 +218,7 @@ class _Stream:
     def __init__(
         self,
         score: ScoreRequest,
-        function: Function,
+        function: RowFunction,
         codec: Codec,
         parameters: Mapping[str, str],
         size: int | None,

@@ -25,7 +25,7 @@ from app.scoring.docs import (
     transform_responses,
 )
 from app.scoring.raw_route import RawRoute
-from app.scoring.request import Compute, Function, ScoreRequest, Space, answer
+from app.scoring.request import Compute, RowFunction, ScoreRequest, Space, answer
 from app.scoring.samples import SampleRequest, answer_samples
 from flows import CompiledFlow, rank_among
 from tables.writers import unused_name
@@ -74,7 +74,7 @@ async def log_prob(request: Request, ref: Ref, space: SpaceQuery = "data") -> Re
         return (flow.log_prob(rows, space=space),)
 
     log_prob = Part("log_prob", 0, None)
-    return await answer(score, Function("log_prob", compute, ["log_prob"], [log_prob]))
+    return await answer(score, RowFunction("log_prob", compute, ["log_prob"], [log_prob]))
 
 
 @router.post(
@@ -102,7 +102,7 @@ async def score(request: Request, ref: Ref) -> Response:
         return log_prob, rank_among(log_prob, quantiles)
 
     parts = [Part("log_prob", 0, None), Part("quantile", 1, None)]
-    return await answer(wanted, Function("score", compute, ["log_prob", "quantile"], parts))
+    return await answer(wanted, RowFunction("score", compute, ["log_prob", "quantile"], parts))
 
 
 @router.post(
@@ -170,4 +170,4 @@ async def _answer_transformed(score: ScoreRequest, name: str, compute: Compute) 
     columns = score.version.columns
     parts = [Part("rows", 0, len(columns)), Part("log_det", len(columns), None)]
     named = [*columns, unused_name("log_det", columns)]
-    return await answer(score, Function(name, compute, named, parts))
+    return await answer(score, RowFunction(name, compute, named, parts))

@@ -21,7 +21,7 @@ class AuditReport:
         unfinished: Pieces of lines that a crash left, each held by the hash of the line after it.
         heads: SHA-256 of the last line of each series.
         broken: First broken line of each series, as a sentence; empty for a trail that is whole.
-        notes: What cannot be told, as sentences.
+        notes: Sentences about what cannot be checked.
         missing: Hashes among those that were asked for of which the trail holds no line.
     """
 

@@ -93,7 +93,7 @@ class Database:
 
     @property
     def is_server(self) -> bool:
-        """Whether it is a server, which may be away for a while, and not a file."""
+        """True for a server, which may be unavailable for a while; False for a file."""
         return self._file is None
 
     @contextmanager
@@ -126,8 +126,8 @@ class Database:
 
         Args:
             work: takes the session first; it must be safe to run again after a rollback.
-            *args: passed on.
-            **kwargs: passed on.
+            *args: Arguments of the function.
+            **kwargs: Keyword arguments of the function.
 
         Raises:
             DatabaseBusyError: it was in the way of others every time.

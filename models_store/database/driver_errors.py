@@ -42,7 +42,7 @@ def translated() -> Iterator[None]:
 
 
 def may_rerun(error: DatabaseBusyError) -> bool:
-    """Whether the same transaction may go well at once: it met another one, it did not wait."""
+    """Return whether a transaction collided with another one and may be run again at once."""
     return _sqlstate(error.__cause__) in _RERUN
 
 

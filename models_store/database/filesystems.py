@@ -1,4 +1,4 @@
-"""Which file systems a file may not be trusted to."""
+"""File systems that do not keep a database file safe."""
 
 import re
 from pathlib import Path

@@ -19,12 +19,12 @@ def new_id(kind: IdKind) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Whether a caller's text can be the name of a model, an alias or a project at all."""
+    """Return whether a text can be the name of a model, an alias or a project."""
     return _NAME.fullmatch(text) is not None
 
 
 def is_id(text: str, kind: IdKind) -> bool:
-    """Whether a caller's text can be an id of this kind at all.
+    """Return whether a text can be an id of this kind.
 
     Anything else (a NUL byte, a path, a megabyte) is turned away before it reaches the database.
     """

@@ -73,7 +73,7 @@ def page_of(
         session: a read transaction.
         query: selects one kind of row.
         listing: Listing that it is a page of.
-        cursor: where the page before ended; None for the first page.
+        cursor: End of the previous page; None for the first page.
         limit: the most items, at least 1.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The tables. Times come from the database's clock; every row belongs to a project."""
+"""Tables of the database. Times come from the database's clock; every row belongs to a project."""
 
 from datetime import datetime
 from typing import Any
@@ -158,7 +158,7 @@ class JobDatasetRow(Base):
 
 
 class JobEventRow(Base):
-    """What happened to a job, numbered from 1 without gaps."""
+    """Event of a job, numbered from 1 without gaps."""
 
     __tablename__ = "job_event"
 
@@ -195,7 +195,7 @@ class StoreRow(Base):
 
 
 class IdempotencyRow(Base):
-    """What a caller's idempotency key stands for, until it expires.
+    """Resource that an idempotency key refers to, until it expires.
 
     A job or a dataset by its id, an imported version by the key of its weights.
     """

@@ -96,7 +96,7 @@ class FoundFile:
     Attributes:
         key: its path below the store's folder.
         age_s: seconds since it was last written to.
-        own: whether it can be one of the store's: a plain file under a key.
+        own: True if it can be one of the store's files: a plain file under a key.
     """
 
     key: str
@@ -321,7 +321,7 @@ class BlobStore:
             _sync_folder(folder.parent)
 
     def _found(self, path: Path) -> FoundFile | None:
-        """What the disk knows of a path; None for a folder, and for what is gone by now."""
+        """Return the status of a file; None for a folder, and for a file that is gone."""
         try:
             status = path.lstat()
         except FileNotFoundError:

@@ -43,7 +43,7 @@ _NO_SPACE = "os error 28"
 
 
 class ModelHeader(BaseModel):
-    """What the file of a model says about itself: all that building its flow takes."""
+    """Metadata of a model file, from which its flow is built."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -77,10 +77,10 @@ def save_model(  # noqa: PLR0913  where to, the flow, and what it is made of
     """Store a trained flow durably, with all that building it again takes.
 
     Args:
-        blobs: where to.
+        blobs: Store to write to.
         key: under which name.
         flow: built from `spec`.
-        spec: what `flow` is.
+        spec: Spec of `flow`.
         columns: names of the columns that it models, in order.
         context_columns: names of those that it is conditioned on.
         preprocessing: the accepted request's; tells whether the flow standardises.
@@ -109,11 +109,11 @@ def load_model(
     """Load a flow, ready for use, in evaluation mode.
 
     Args:
-        blobs: where from.
-        key: its name there.
+        blobs: Store to read from.
+        key: Key of the file.
         sha256: the hash of its bytes that the database holds.
-        spec: what the database says that it is; None: whatever it is.
-        columns: what the database says that it models; None: whatever it models.
+        spec: Spec that the database has; None: any.
+        columns: Columns that the database has; None: any.
 
     Raises:
         BlobMissingError: there is no such file.
@@ -185,7 +185,7 @@ def load_state(blobs: BlobStore, key: str, sha256: str) -> FitState:
 
 
 def build_model(spec: FlowSpec, header: ModelHeader, tensors: Mapping[str, Tensor]) -> Flow:
-    """The flow that a file describes, with its weights, ready for use.
+    """Return the flow that a file describes, with its weights, ready for use.
 
     Raises:
         FlowError, ValueError, LookupError, RuntimeError: the weights are not those of such a flow.
@@ -212,7 +212,7 @@ def build_model(spec: FlowSpec, header: ModelHeader, tensors: Mapping[str, Tenso
 
 
 def preprocessing_spec(chosen: Preprocessing) -> PreprocessingSpec:
-    """What a flow is built from."""
+    """Return the values that a flow is built from."""
     return PreprocessingSpec(
         levels=chosen.dequantise.levels if isinstance(chosen.dequantise, Levels) else None,
         logit=None if chosen.logit is None else chosen.logit.margin,
@@ -238,7 +238,7 @@ def _save(
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """The tensor on the CPU, in memory that holds it alone, as safetensors wants it."""
+    """Return a tensor on the CPU in memory of its own, as safetensors requires."""
     tensor = tensor.detach().cpu().contiguous()
     alone = tensor.untyped_storage().nbytes() == tensor.nbytes
     return tensor if alone else tensor.clone()

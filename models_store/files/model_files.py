@@ -30,7 +30,7 @@ class ModelFile:
     """A file that holds a model.
 
     Attributes:
-        spec: of its flow, a JSON object.
+        spec: Spec of its flow, a JSON object.
         parameters: its trainable numbers.
     """
 
@@ -49,7 +49,7 @@ class _Described(Strict):
 
 
 def looks_like_safetensors(path: Path) -> bool:
-    """Whether a file could be one: a length, then an object of JSON.
+    """Return whether a file can be a safetensors file: a length, then an object of JSON.
 
     A pickle, which `torch.save` writes, and archives begin otherwise.
     """
@@ -63,8 +63,8 @@ def describe(path: Path, *, limits: TrainingLimits, max_columns: int) -> ModelFi
 
     Args:
         path: a safetensors file with our description in its header.
-        limits: of flows.
-        max_columns: of the model, those of its context included.
+        limits: Limits of flows.
+        max_columns: Most columns of a model, with those of its context.
 
     Raises:
         ModelFileError: it is no such file.
@@ -102,8 +102,8 @@ def read_model_file(path: Path, *, limits: TrainingLimits, max_columns: int) -> 
 
     Args:
         path: a safetensors file with our description in its header.
-        limits: of flows.
-        max_columns: of the model, those of its context included.
+        limits: Limits of flows.
+        max_columns: Most columns of a model, with those of its context.
 
     Raises:
         ModelFileError: it is no such file, or its weights are not those of its flow.

@@ -11,12 +11,12 @@ from models_store.jobs.rows import append, fail, move, storable
 
 
 def end_attempt(session: Session, row: JobRow, failed: AttemptEnd | None) -> None:
-    """Put a locked, running job that nobody works on any more where it belongs, and tell why.
+    """Queue, fail or cancel a locked, running job whose attempt has ended, and record the reason.
 
     Args:
-        session: holds the lock.
-        row: the job.
-        failed: how the attempt failed; None: its worker was told to stop.
+        session: Transaction that holds the lock.
+        row: Row of the job.
+        failed: Failure of the attempt; None: its worker was told to stop.
     """
     if row.cancel_requested:
         move(session, row, JobState.CANCELLED)

@@ -35,7 +35,7 @@ def read_events(
     """Return events with a number above ``after``, oldest first, and whether there are more.
 
     Args:
-        session: in which all is of one moment.
+        session: Transaction that sees one moment of the database.
         project: Project that owns the job.
         job_id: Id of the job.
         after: Number of an event.

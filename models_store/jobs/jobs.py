@@ -78,7 +78,7 @@ Events = list[JobEvent]
 
 
 class Jobs:
-    """The caller's side of every job, and what the queue needs to know (app and workers)."""
+    """Jobs for callers and for the queue, in the app and in workers."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -96,7 +96,7 @@ class Jobs:
         """Accept a job: its row and its idempotency record in one transaction.
 
         Args:
-            session: Transaction that the decorator begins.
+            session: Transaction, which the decorator begins.
             new: Job to add.
             idempotency: Key that makes a repeated request give the first job, for 24 hours.
             max_queued: Most jobs of the project that may wait, this one included.
@@ -170,7 +170,7 @@ class Jobs:
 
     @reading
     def summary(self, session: Session, project: str, job_id: str) -> JobSummary:
-        """Return a job without its request, which may be large.
+        """Return a job without its large fields.
 
         Raises:
             NotFoundError: the project has no such job.
@@ -240,10 +240,10 @@ class Jobs:
         """Queue a cancelled or failed job again; it goes on from its newest checkpoint.
 
         Args:
-            session: Transaction that the decorator begins.
+            session: Transaction, which the decorator begins.
             project: Project that owns the job.
             job_id: Id of the job.
-            max_bytes: what the project may store, as for `submit`.
+            max_bytes: Bytes that the project may store, as for `submit`.
 
         Raises:
             NotFoundError: the project has no such job, or a dataset of it is gone.
@@ -269,7 +269,7 @@ class Jobs:
 
     @freeing
     def delete_result(self, session: Session, project: str, job_id: str) -> JobResult:
-        """Forget the file of a bulk job and return what it was; its bytes are the caller's to delete.
+        """Remove the result from a job and return it; the caller must delete its file.
 
         Raises:
             NotFoundError: the project has no such job.
@@ -332,7 +332,7 @@ class Jobs:
         """Return ids of ended jobs whose checkpoints are of no more use, longest ended first.
 
         Args:
-            session: Transaction that the decorator begins.
+            session: Transaction, which the decorator begins.
             keep_s: Seconds after the end for which they are kept, unless a dataset of the job is
                 gone, without which it cannot be resumed.
             limit: Most ids.
@@ -376,7 +376,7 @@ class Jobs:
 
     @writing
     def mark_dispatched(self, session: Session, job_ids: JobIds) -> None:
-        """Note that hints for these jobs are in the queue."""
+        """Record that messages for these jobs are in the queue."""
         session.execute(update(JobRow).where(JobRow.id.in_(job_ids)).values(dispatched=True))
 
 
@@ -386,10 +386,10 @@ def _lacks_dataset() -> ColumnElement[bool]:
 
 
 def result_of(job: JobSummary) -> JobResult:
-    """The file that a bulk job made.
+    """Return the result file of a job.
 
     Raises:
-        ResultNotReadyError, ResultDeletedError: there is none yet, or not any more.
+        ResultNotReadyError, ResultDeletedError: There is no file yet, or not any more.
     """
     if job.result is not None:
         return job.result

@@ -30,7 +30,7 @@ _UNITS = ("epoch", "iteration", "part")
 
 
 class JobWork:
-    """The worker's side of jobs.
+    """Jobs for workers.
 
     A claim gives an attempt number and a lease. Every later write names the attempt, and raises
     FencedError without writing anything when the job is no longer this attempt's.
@@ -78,7 +78,7 @@ class JobWork:
         """Extend the lease; return whether the job is to be cancelled.
 
         Raises:
-            FencedError: the job is no longer this attempt's.
+            FencedError: The job is not this attempt's any more.
         """
         values: dict[str, Any] = {"lease_expires_at": db_now(lease_s)}
         if progress is not None:
@@ -111,21 +111,20 @@ class JobWork:
         gives no second event.
 
         Args:
-            session: Transaction that the decorator begins.
-            job_id: the job.
-            attempt: the attempt that claimed it.
-            lease_s: the lease, from now.
-            metrics: finite numbers; ``epoch`` counts from 1, or instead of it ``iteration``, of
-                which an "epoch" here has many, or ``part``. Empty: no epoch has ended yet, only
-                the checkpoint counts.
-            progress: what the caller sees of it; empty: as before.
-            checkpoint: a training state that is durable in the blob store.
+            session: Transaction, which the decorator begins.
+            job_id: Id of the job.
+            attempt: Attempt that claimed it.
+            lease_s: Seconds of the lease from now.
+            metrics: Finite numbers with ``epoch``, which counts from 1, or ``iteration`` or ``part``
+                in its place. Empty: no epoch has ended yet, and only the checkpoint counts.
+            progress: Progress for callers; empty: unchanged.
+            checkpoint: Training state that is durable in the blob store.
 
         Returns:
-            The keys of checkpoints that the job no longer names; their files may go.
+            Keys of checkpoints that the job no longer names, whose files may be deleted.
 
         Raises:
-            FencedError: the job is no longer this attempt's.
+            FencedError: The job is not this attempt's any more.
         """
         row = held(session, job_id, attempt)
         row.lease_expires_at = db_now(lease_s)
@@ -145,7 +144,7 @@ class JobWork:
         """Append a message to the job's events.
 
         Raises:
-            FencedError: the job is no longer this attempt's.
+            FencedError: The job is not this attempt's any more.
         """
         row = held(session, job_id, attempt)
         append(session, row, EventKind.MESSAGE, {"text": storable(text)})
@@ -159,7 +158,7 @@ class JobWork:
         checkpoints any more; their files may go.
 
         Raises:
-            FencedError: the job is no longer this attempt's.
+            FencedError: The job is not this attempt's any more.
             CancelledInsteadError: a cancel request came first; the job is cancelled now.
         """
         registered = self._database.transact(_finish, job_id, attempt, metrics, version)
@@ -175,7 +174,7 @@ class JobWork:
         Safe to repeat, and the checkpoints go, as with `finish`.
 
         Raises:
-            FencedError: the job is no longer this attempt's.
+            FencedError: The job is not this attempt's any more.
             CancelledInsteadError: a cancel request came first; the job is cancelled now.
         """
         if not self._database.transact(_finish_bulk, job_id, attempt, metrics, result):
@@ -188,14 +187,14 @@ class JobWork:
         """Fail for good, or be cancelled where that was asked for before.
 
         Args:
-            session: Transaction that the decorator begins.
-            job_id: the job.
-            attempt: the attempt that claimed it.
-            code: the stable name of the reason.
-            detail: one sentence for the caller; None for a fault of the service's own.
+            session: Transaction, which the decorator begins.
+            job_id: Id of the job.
+            attempt: Attempt that claimed it.
+            code: Stable name of the reason.
+            detail: Sentence for the caller; None for a fault of the service.
 
         Raises:
-            FencedError: the job is no longer this attempt's.
+            FencedError: The job is not this attempt's any more.
         """
         row = held(session, job_id, attempt)
         if not row.cancel_requested:
@@ -211,7 +210,7 @@ class JobWork:
         """Confirm that the work of a job has stopped because somebody cancelled it.
 
         Raises:
-            FencedError: the job is no longer this attempt's.
+            FencedError: The job is not this attempt's any more.
         """
         move(session, held(session, job_id, attempt), JobState.CANCELLED)
 
@@ -237,18 +236,18 @@ class JobWork:
         """Give the job back to the queue.
 
         Args:
-            session: Transaction that the decorator begins.
-            job_id: the job.
-            attempt: the attempt that claimed it.
-            failed: end of an attempt that was not told to end; it counts, and the job waits.
-                None: the worker was told to stop; any other may go on at once.
+            session: Transaction, which the decorator begins.
+            job_id: Id of the job.
+            attempt: Attempt that claimed it.
+            failed: Failure of the attempt, which counts and makes the job wait. None: the worker was
+                told to stop, and another may continue at once.
 
         Returns:
-            Where the job stands now: queued; failed, when it failed too often without progress;
-            cancelled, when that was asked for.
+            State of the job: queued; failed, after too many failures without progress; cancelled, if
+            that was requested.
 
         Raises:
-            FencedError: the job is no longer this attempt's.
+            FencedError: The job is not this attempt's any more.
         """
         row = held(session, job_id, attempt)
         end_attempt(session, row, failed)

@@ -50,7 +50,7 @@ _LONGEST_WAIT_S = 300.0
 
 
 class Failure(TypedDict):
-    """One attempt that failed, as the job's row remembers it until there is progress."""
+    """Failed attempt, which the job's row keeps until there is progress."""
 
     attempt: int
     worker: str
@@ -63,9 +63,9 @@ class AttemptEnd:
     """End of an attempt that gave no result.
 
     Attributes:
-        ending: its kind.
-        detail: part of a sentence about it, such as ``the trainer was killed by signal 9``.
-        code: stable name of a fault of the environment, such as ``storage_full``.
+        ending: Kind of the end.
+        detail: Part of a sentence about the end, such as ``the trainer was killed by signal 9``.
+        code: Stable name of a fault of the environment, such as ``storage_full``.
     """
 
     ending: Ending
@@ -74,7 +74,7 @@ class AttemptEnd:
 
 
 def verdict(failures: Sequence[Failure], *, in_service: Collection[str]) -> JobError | None:
-    """Return why a job has failed for good; None: it is to be tried again.
+    """Return the error of a job that has failed for good; None: it is tried again.
 
     Args:
         failures: those since its last progress, oldest first.
@@ -108,11 +108,11 @@ def account_of(
     """Return sentences for the caller on the end of an attempt.
 
     Args:
-        attempt: its number.
-        worker: name of the worker that it ran on.
-        detail: as in `AttemptEnd`.
-        fraction: progress of the job so far, from 0 to 1; None: not known yet.
-        outlook: what comes next, as a sentence.
+        attempt: Number of the attempt.
+        worker: Name of the worker that it ran on.
+        detail: Part of a sentence, as in `AttemptEnd`.
+        fraction: Progress of the job so far, from 0 to 1; None: not known yet.
+        outlook: Sentence about what happens next.
     """
     so_far = "" if fraction is None else f" Progress so far: {fraction:.1%}."
     return f"Attempt {attempt} on worker {worker}: {detail}.{so_far} {outlook}"

@@ -56,7 +56,7 @@ def find(
     """Return a caller's job.
 
     Args:
-        session: Transaction.
+        session: Transaction to read in.
         project: Project that owns the job.
         job_id: Id of the job.
         lock: Keep others from changing it until the transaction ends.
@@ -107,8 +107,8 @@ def queue(query: Select[*Ts], *, worker: str | None = None) -> Select[*Ts]:
     """Restrict to queued jobs that may be claimed now, first come first.
 
     Args:
-        query: of jobs.
-        worker: the one that looks; one on which a job has failed waits for others first.
+        query: Query of jobs.
+        worker: Worker that asks; a job that failed on it waits for other workers first.
     """
     due = or_(JobRow.not_before.is_(None), JobRow.not_before <= db_now())
     if worker is not None:
@@ -123,7 +123,7 @@ def queue(query: Select[*Ts], *, worker: str | None = None) -> Select[*Ts]:
 
 
 def move(session: Session, row: JobRow, to: JobState) -> None:
-    """Change a locked job's state and tell it as events; the only place that sets a state."""
+    """Change the state of a locked job and append the events; no other function sets a state."""
     if to not in TRANSITIONS[JobState(row.state)]:
         raise RuntimeError(f"a job cannot go from {row.state} to {to}")
     row.state = to
@@ -147,7 +147,7 @@ def move(session: Session, row: JobRow, to: JobState) -> None:
 
 
 def _ran_for_s(session: Session, row: JobRow) -> float:
-    """Seconds of the present attempt; a worker that went silent ran until its lease's end."""
+    """Return the seconds of the present attempt; a silent worker counts until its lease's end."""
     if row.claimed_at is None or row.lease_expires_at is None:
         return 0.0
     now = session.scalars(select(db_now())).one()

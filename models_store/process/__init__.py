@@ -1,1 +1,1 @@
-"""What every process of the service needs: logs, and its children."""
+"""Logs and child processes of every process of the service."""

@@ -23,7 +23,7 @@ def find_dataset(
     """Return a dataset's row.
 
     Args:
-        session: Transaction.
+        session: Transaction to read in.
         project: Project that owns the dataset.
         dataset_id: Id of the dataset.
         lock: Keep others from changing it until the transaction ends.

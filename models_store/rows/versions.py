@@ -99,7 +99,7 @@ def find_version(
     """Return a version's row.
 
     Args:
-        session: Transaction.
+        session: Transaction to read in.
         model: Model that has the version.
         number: Number of the version.
         summary: Leave out what only `to_versions` needs.

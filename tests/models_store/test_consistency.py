@@ -17,7 +17,7 @@ from models_store.files.blobs import (
     result_key,
     table_key,
 )
-from models_store.files.result_parts import Part, save_list
+from models_store.files.job_files import ResultPart, save_list
 from models_store.job_states import Checkpoint, Job, JobKind, JobResult
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
@@ -156,7 +156,7 @@ def test_the_parts_of_a_failed_job_are_named_by_its_list(
     parts = save_list(
         blobs,
         parts_key(job.id, 1, number=1),
-        [Part(key=stored.key, sha256=stored.sha256, rows=1)],
+        [ResultPart(key=stored.key, sha256=stored.sha256, rows=1)],
     )
     at = Checkpoint(key=parts.key, sha256=parts.sha256, epoch=1, step=1)
     work.record_epoch(job.id, 1, lease_s=LEASE_S, metrics={"part": 1}, progress={}, checkpoint=at)

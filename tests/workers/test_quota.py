@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from models_store.database.usage import EVENT_BYTES
-from models_store.files.result_parts import load_list
+from models_store.files.job_files import load_list
 from tests.workers.place import ENDLESS, Place, Running, wait_until
 from workers.leftovers import Leftovers
 from workers.protocol import Interrupted, Message

@@ -14,7 +14,7 @@ from functools import partial
 
 from models_store.errors import BlobError, CancelledInsteadError, DatabaseError
 from models_store.files.blobs import BlobStore
-from models_store.files.leftovers import delete_leftovers
+from models_store.files.job_files import delete_leftovers
 from models_store.job_states import Checkpoint, Job, JobResult
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retries import AttemptEnd, Ending

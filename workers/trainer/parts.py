@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from models_store.errors import BlobDiskError, BlobError
 from models_store.files.blobs import BlobStore, part_key, parts_key
-from models_store.files.result_parts import Part, load_list, save_list
+from models_store.files.job_files import ResultPart, load_list, save_list
 from workers.protocol import CheckpointRef, Note, SamplingTask, ScoringTask, Send
 
 Doubles = npt.NDArray[np.float64]
@@ -34,7 +34,7 @@ class Parts:
         self._blobs = blobs
         self._width = width
         self._send = send
-        self._parts: list[Part] = []
+        self._parts: list[ResultPart] = []
         self._began_at = time.monotonic()
 
     @property
@@ -97,7 +97,7 @@ class Parts:
                 rows = file.tell() // (self._width * _DTYPE.itemsize)
             key = part_key(self._task.job_id, self._task.attempt, number=number)
             stored = self._blobs.commit(path, key)
-        self._parts.append(Part(key=stored.key, sha256=stored.sha256, rows=rows))
+        self._parts.append(ResultPart(key=stored.key, sha256=stored.sha256, rows=rows))
         key = parts_key(self._task.job_id, self._task.attempt, number=number)
         stored = save_list(self._blobs, key, self._parts)
         size = stored.bytes + self.rows * self._width * _DTYPE.itemsize
@@ -135,7 +135,7 @@ class Parts:
         long_s = max(pause_s, self._task.long_epoch_s)
         return now + min(max(pause_s, _SHARE * (now - self._began_at)), long_s)
 
-    def _newest_list(self) -> list[Part]:
+    def _newest_list(self) -> list[ResultPart]:
         for at in self._task.checkpoints:
             try:
                 return load_list(self._blobs, at.key, at.sha256)

@@ -16,7 +16,7 @@ from models_store.errors import (
     RequestError,
 )
 from models_store.files.blobs import BlobStore, part_key, parts_key
-from models_store.files.result_parts import Part, load_list, save_list
+from models_store.files.job_files import ResultPart, load_list, save_list
 from models_store.job_states import Idempotency, Job, JobKind, JobResult, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
@@ -140,7 +140,9 @@ def test_a_replay_keeps_the_version_that_a_bulk_job_uses(jobs: Jobs, work: JobWo
 
 def test_a_list_of_parts_is_read_back_only_if_it_is_whole(tmp_path: Path) -> None:
     blobs = BlobStore(tmp_path)
-    parts = [Part(key=part_key("job_1", 1, number=n), sha256="a" * 64, rows=n) for n in (1, 2)]
+    parts = [
+        ResultPart(key=part_key("job_1", 1, number=n), sha256="a" * 64, rows=n) for n in (1, 2)
+    ]
     stored = save_list(blobs, parts_key("job_1", 1, number=2), parts)
     assert load_list(blobs, stored.key, stored.sha256) == parts
     with pytest.raises(BlobCorruptError):

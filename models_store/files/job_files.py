@@ -1,0 +1,99 @@
+"""Files of a job: the parts of an unfinished result, and the deletion of files that are of no use."""
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from models_store.errors import BlobError, CheckpointMismatchError
+from models_store.files.blobs import BlobStore, StoredBlob, attempt_of
+from models_store.job_states import Checkpoint
+
+log = logging.getLogger(__name__)
+
+LIST_SUFFIX = ".json"
+
+
+class ResultPart(BaseModel):
+    """File of consecutive rows of a result, as float64, row by row."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: str
+    sha256: str
+    rows: int
+
+
+class _List(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    kind: Literal["parts"] = "parts"
+    parts: list[ResultPart]
+
+
+def save_list(blobs: BlobStore, key: str, parts: list[ResultPart]) -> StoredBlob:
+    """Store a list of durable parts durably, from which a job can resume.
+
+    Raises:
+        StorageFullError: Nothing was stored.
+    """
+    with blobs.staged(LIST_SUFFIX) as path:
+        path.write_text(json.dumps(_List(parts=parts).model_dump()), encoding="utf-8")
+        return blobs.commit(path, key)
+
+
+def load_list(blobs: BlobStore, key: str, sha256: str) -> list[ResultPart]:
+    """Load a list of parts, whose files are not verified.
+
+    Raises:
+        BlobMissingError: There is no such file.
+        BlobCorruptError: Its bytes are not those that were stored.
+        CheckpointMismatchError: It is not a list of parts.
+    """
+    text = blobs.verify(key, sha256).read_bytes()
+    try:
+        return _List.model_validate_json(text).parts
+    except ValidationError as error:
+        raise CheckpointMismatchError(key) from error
+
+
+def delete_leftovers(
+    blobs: BlobStore, job_id: str, *, attempt: int, kept: Sequence[Checkpoint] = ()
+) -> None:
+    """Delete the files of a job's attempts that are of no more use.
+
+    Args:
+        blobs: Store that holds the files.
+        job_id: Id of a job that failed or was cancelled.
+        attempt: Last attempt at the job. Files of later ones stay: it may have been resumed.
+        kept: Checkpoints that the job names; the parts in their lists stay too.
+    """
+    try:
+        needed = _needed(blobs, kept)
+    except BlobError as error:
+        log.warning("files of job %s stay, because a list of them is unusable: %s", job_id, error)
+        return
+    for folder in ("jobs", "models", "results"):
+        for key in blobs.keys(f"{folder}/{job_id}"):
+            if key not in needed and attempt_of(key) <= attempt:
+                _delete(blobs, key)
+
+
+def _needed(blobs: BlobStore, kept: Sequence[Checkpoint]) -> set[str]:
+    needed = {checkpoint["key"] for checkpoint in kept}
+    for checkpoint in kept:
+        if checkpoint["key"].endswith(LIST_SUFFIX):
+            parts = load_list(blobs, checkpoint["key"], checkpoint["sha256"])
+            needed |= {part.key for part in parts}
+    return needed
+
+
+def _delete(blobs: BlobStore, key: str) -> None:
+    """Delete a file; `densityd doctor` finds one that cannot be deleted."""
+    try:
+        blobs.delete(key)
+    except BlobError as error:
+        log.warning("could not delete %s: %s", key, error)
