@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.bijections.base import Bijection
+from flows.bijections.base import Batch, Bijection, PerRow
 from flows.errors import FlowError
 from flows.preprocess import Preprocessing, Standardise
 
@@ -63,11 +63,11 @@ class Flow(nn.Module):
 
     def forward(
         self,
-        u: Float[Tensor, "batch dim"],
+        u: Batch,
         context: Float[Tensor, "#batch context_dim"] | None = None,
         *,
         space: Space = "data",
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data, with log|det dx/du|.
 
         Args:
@@ -84,11 +84,11 @@ class Flow(nn.Module):
 
     def inverse(
         self,
-        x: Float[Tensor, "batch dim"],
+        x: Batch,
         context: Float[Tensor, "#batch context_dim"] | None = None,
         *,
         space: Space = "data",
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    ) -> tuple[Batch, PerRow]:
         """Map data to noise, with log|det du/dx|.
 
         Args:
@@ -105,11 +105,11 @@ class Flow(nn.Module):
 
     def log_prob(
         self,
-        x: Float[Tensor, "batch dim"],
+        x: Batch,
         context: Float[Tensor, "#batch context_dim"] | None = None,
         *,
         space: Space = "data",
-    ) -> Float[Tensor, " batch"]:
+    ) -> PerRow:
         """Return the log density of each row in nats, conditioned on its context if there is one.
 
         Args:
@@ -123,7 +123,7 @@ class Flow(nn.Module):
 
     def log_prob_of_table(
         self, rows: Float[Tensor, "batch columns"], *, space: Space = "data"
-    ) -> Float[Tensor, " batch"]:
+    ) -> PerRow:
         """Return the log density of table rows, each holding the features, then the context."""
         if self.context_dim == 0:
             return self.log_prob(rows, space=space)
@@ -137,7 +137,7 @@ class Flow(nn.Module):
         generator: torch.Generator,
         context: Float[Tensor, "#batch context_dim"] | None = None,
         space: Space = "data",
-    ) -> Float[Tensor, "batch dim"]:
+    ) -> Batch:
         """Draw rows; the same generator state gives the same rows on every device.
 
         Args:
@@ -203,7 +203,7 @@ class Context(nn.Module):
         return encoded
 
 
-def base_noise(n: int, dim: int, *, generator: torch.Generator) -> Float[Tensor, "batch dim"]:
+def base_noise(n: int, dim: int, *, generator: torch.Generator) -> Batch:
     """Draw standard Gaussian rows in float32 on the CPU, in blocks of `NOISE_BLOCK_ROWS`."""
     blocks = -(-n // NOISE_BLOCK_ROWS)
     u = torch.empty(blocks * NOISE_BLOCK_ROWS, dim)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.bijections.base import Bijection
+from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 
@@ -90,9 +90,7 @@ class Preprocessing(nn.Module):
         every = (self.rescale, self.logit, self.standardise)
         return [layer for layer in every if layer is not None]
 
-    def forward(
-        self, y: Float[Tensor, "batch dim"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def forward(self, y: Batch) -> tuple[Batch, PerRow]:
         """Map the model's space to data, with the log-determinant."""
         total = y.new_zeros(len(y), dtype=torch.float64)
         for layer in reversed(self.layers()):
@@ -100,9 +98,7 @@ class Preprocessing(nn.Module):
             total = total + log_det
         return y, total
 
-    def inverse(
-        self, x: Float[Tensor, "batch dim"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def inverse(self, x: Batch) -> tuple[Batch, PerRow]:
         """Map data to the model's space, with the log-determinant."""
         total = x.new_zeros(len(x), dtype=torch.float64)
         for layer in self.layers():
@@ -110,9 +106,7 @@ class Preprocessing(nn.Module):
             total = total + log_det
         return x, total
 
-    def spread(
-        self, x: Float[Tensor, "batch dim"], *, generator: torch.Generator
-    ) -> Float[Tensor, "batch dim"]:
+    def spread(self, x: Batch, *, generator: torch.Generator) -> Batch:
         """Return rows with uniform noise on the discrete values; the noise is drawn on the CPU."""
         widths = self._noise_widths()
         if widths is None or not self.spreads:
@@ -120,7 +114,7 @@ class Preprocessing(nn.Module):
         noise = torch.rand(x.shape, generator=generator, dtype=torch.float64) - 0.5
         return x.double() + noise.to(x.device) * widths.to(x.device)
 
-    def to_grid(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+    def to_grid(self, x: Batch) -> Batch:
         """Return rows whose discrete columns are rounded to their steps."""
         if self.steps is None:
             return x
@@ -146,19 +140,11 @@ class Standardise(Bijection):
         self.register_buffer("mean", mean.double().clone())
         self.register_buffer("std", std.double().clone())
 
-    def forward(
-        self,
-        u: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map noise to data."""
         return u * self.std + self.mean, self.std.log().sum().expand(len(u))
 
-    def inverse(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map data to noise."""
         return (x - self.mean) / self.std, -self.std.log().sum().expand(len(x))
 
@@ -171,19 +157,11 @@ class Rescale(Bijection):
         self.dim = dim
         self.levels = levels
 
-    def forward(
-        self,
-        u: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map noise to data."""
         return u * self.levels - 0.5, u.new_full((len(u),), self.dim * math.log(self.levels))
 
-    def inverse(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map data to noise."""
         log_det = x.new_full((len(x),), -self.dim * math.log(self.levels))
         return (x + 0.5) / self.levels, log_det
@@ -201,20 +179,12 @@ class Logit(Bijection):
         self.dim = dim
         self.margin = margin
 
-    def forward(
-        self,
-        u: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map noise to data."""
         x = (torch.sigmoid(u) - self.margin) / (1 - 2 * self.margin)
         return x, -self._log_slope(u).sum(dim=1)
 
-    def inverse(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map data to noise."""
         u = torch.logit(self.margin + (1 - 2 * self.margin) * x)
         return u, self._log_slope(u).sum(dim=1)

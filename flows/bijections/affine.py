@@ -2,10 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.bijections.base import Bijection
+from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.folding import Pending, Step
 from flows.bijections.linear import uniform
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
@@ -26,21 +25,13 @@ class DiagonalAffine(Bijection):
             # Small but not 0, so that an encoder before it learns from the start.
             self.context_weight = nn.Parameter(0.1 * weight)
 
-    def forward(
-        self,
-        u: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map noise to data."""
         shift, log_scale = self._condition(context)
         x = shift + u * torch.exp(log_scale)
         return x, log_scale.expand_as(u).sum(dim=1)
 
-    def inverse(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map data to noise."""
         shift, log_scale = self._condition(context)
         u = (x - shift) * torch.exp(-log_scale)

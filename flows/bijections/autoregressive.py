@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from flows.bijections.base import Bijection
-from flows.bijections.folding import Pending, Step, tanh_as_sigmoid
+from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.folding import Columns, ContextColumns, Pending, Step, tanh_as_sigmoid
 from flows.bijections.gradients import ACTIVATIONS
 from flows.bijections.masked import Conditioner, MaskedLinear, run_masked
 from flows.bijections.sequential import SequentialSampler, split_direct
@@ -47,11 +47,7 @@ class Autoregressive(Bijection):
         self.layers = conditioner.layers(dim, transformer.outputs, generator)
         self.context_weight = conditioner.context_weight(transformer.outputs, generator)
 
-    def forward(
-        self,
-        u: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map noise to data, sequentially."""
         if torch.is_grad_enabled():
             return self._differentiable_forward(u, context)
@@ -71,22 +67,14 @@ class Autoregressive(Bijection):
         x = torch.cat([piece[0] for piece in pieces], dim=1).t()
         return x, torch.cat([piece[1].sum(dim=0) for piece in pieces])
 
-    def inverse(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map data to noise, in 1 pass."""
         if not self.has_noise:
             raise FlowError("this density has no noise that its rows could be mapped to")
         u, log_det = self.transformer.inverse(x, self._condition(x, context))
         return u, log_det.sum(dim=1)
 
-    def log_density(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> Float[Tensor, " batch"]:
+    def log_density(self, x: Batch, context: BatchContext = None) -> PerRow:
         """Return the log density of rows whose noise is standard Gaussian, in 1 pass."""
         return self.transformer.log_density(x, self._condition(x, context)).sum(dim=1)
 
@@ -186,27 +174,15 @@ class AutoregressiveStep(Step):
         out, self._direct = split_direct(weights[-1], degrees)
         self._out = out, biases[-1][:, None]
 
-    def inverse(
-        self,
-        x: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "dim batch"]]:
+    def inverse(self, x: Columns, context: ContextColumns = None) -> tuple[Columns, Columns]:
         """Map data to noise."""
         return self._transformer.inverse(x, self._condition(x, context))
 
-    def forward(
-        self,
-        u: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "dim batch"]]:
+    def forward(self, u: Columns, context: ContextColumns = None) -> tuple[Columns, Columns]:
         """Map noise to data."""
         return self._sampler.sample(u, self._added(context))
 
-    def log_density(
-        self,
-        x: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> Float[Tensor, "dim batch"]:
+    def log_density(self, x: Columns, context: ContextColumns = None) -> Columns:
         """Return the log density of each value whose noise is standard Gaussian."""
         return self._transformer.log_density(x, self._condition(x, context))
 

@@ -19,6 +19,11 @@ from flows.bijections.gradients import Pullback
 
 LOG_TWO_PI = math.log(2 * math.pi)
 
+# A batch of rows, the values that condition it, and a number for each of its rows.
+Batch = Float[Tensor, "batch dim"]
+BatchContext = Float[Tensor, "batch context_dim"] | None
+PerRow = Float[Tensor, " batch"]
+
 
 class Bijection(nn.Module, ABC):
     """Invertible map of rows, unconditional or conditioned on a context.
@@ -38,30 +43,18 @@ class Bijection(nn.Module, ABC):
     own_density: bool = False
 
     @abstractmethod
-    def forward(
-        self,
-        u: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map noise to data, with log|det dx/du|."""
 
     @abstractmethod
-    def inverse(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map data to noise, with log|det du/dx|.
 
         Raises:
             FlowError: The layer has no noise.
         """
 
-    def log_density(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> Float[Tensor, " batch"]:
+    def log_density(self, x: Batch, context: BatchContext = None) -> PerRow:
         """Return the log density of rows whose noise is standard Gaussian, in nats."""
         u, log_det = self.inverse(x, context)
         return log_det + standard_normal(u)
@@ -74,9 +67,7 @@ class Bijection(nn.Module, ABC):
         """Return the parameters in the order of the gradients of `inverse_vjp`."""
         return list(self.parameters())
 
-    def inverse_vjp(
-        self, x: Float[Tensor, "batch dim"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
+    def inverse_vjp(self, x: Batch) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
         """Return the inverse with its pullback, from which a chain without context gets gradients.
 
         Families override this if they have a faster form than autograd's. Called without gradients.
@@ -125,6 +116,6 @@ class Bijection(nn.Module, ABC):
         return [*pending.steps(), step], pending.applied()
 
 
-def standard_normal(u: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+def standard_normal(u: Batch) -> PerRow:
     """Return the log density of standard Gaussian rows, in nats."""
     return -0.5 * u.square().sum(dim=1) - 0.5 * u.shape[1] * LOG_TWO_PI

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.bijections.base import Bijection
+from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.folding import Pending, Step
 from flows.bijections.gradients import Pullback, batch_normalise_vjp
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
@@ -72,21 +72,13 @@ class BatchNorm(Bijection):
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("var", torch.ones(dim))
 
-    def forward(
-        self,
-        u: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map noise to data."""
         log_scale = self._log_scale()
         x = (u - self.offset) * torch.exp(-log_scale) + self.mean
         return x, -log_scale.sum().expand(len(u))
 
-    def inverse(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map data to noise."""
         mean, var = self.mean, self.var
         if self.training:
@@ -100,9 +92,7 @@ class BatchNorm(Bijection):
         """Return the parameters in the order of the gradients of `inverse_vjp`."""
         return [self.log_gain, self.offset]
 
-    def inverse_vjp(
-        self, x: Float[Tensor, "batch dim"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
+    def inverse_vjp(self, x: Batch) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
         """Return the inverse with its pullback, hand-written for training."""
         if not self.training:
             return super().inverse_vjp(x)
@@ -141,7 +131,7 @@ class Moments:
         self._mean = torch.zeros(dim, dtype=torch.float64, device=device)
         self._squares = torch.zeros_like(self._mean)
 
-    def add(self, x: Float[Tensor, "batch dim"]) -> None:
+    def add(self, x: Batch) -> None:
         """Add further rows."""
         var, mean = torch.var_mean(x.double(), dim=0, correction=0)
         rows = self._rows + len(x)

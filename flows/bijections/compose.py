@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from flows.bijections.base import Bijection
+from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.folding import InvertedStep, Pending, PermuteStep, SliceStep, Step
 from flows.bijections.gradients import Pullback
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
@@ -25,11 +25,7 @@ class Chain(Bijection):
         self.own_density = layers[-1].own_density
         self.layers = nn.ModuleList(layers)
 
-    def forward(
-        self,
-        u: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map noise to data, through the layers from last to first."""
         x, total = u, u.new_zeros(len(u))
         for layer in reversed(self._bijections()):
@@ -37,19 +33,11 @@ class Chain(Bijection):
             total = total + log_det
         return x, total
 
-    def inverse(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map data to noise, through the layers from first to last."""
         return self._inverse(self.parts(), x, context)
 
-    def log_density(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> Float[Tensor, " batch"]:
+    def log_density(self, x: Batch, context: BatchContext = None) -> PerRow:
         """Return the log density of each row; the last layer may have a density of its own."""
         *outer, last = self.parts()
         if not last.own_density:
@@ -164,19 +152,11 @@ class Inverted(Bijection):
         self.context_dim = layer.context_dim
         self.layer = layer
 
-    def forward(
-        self,
-        u: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map noise to data: the layer's inverse."""
         return self.layer.inverse(u, context)
 
-    def inverse(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map data to noise: the layer's forward direction."""
         return self.layer.forward(x, context)
 
@@ -200,20 +180,12 @@ class Slice(Bijection):
         self.features = features
         self.layer = layer
 
-    def forward(
-        self,
-        u: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map noise to data."""
         part, log_det = self.layer.forward(u[:, self.features], context)
         return self._with(u, part), log_det
 
-    def inverse(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map data to noise."""
         part, log_det = self.layer.inverse(x[:, self.features], context)
         return self._with(x, part), log_det
@@ -222,9 +194,7 @@ class Slice(Bijection):
         """Return the parameters of the layer, in its order."""
         return self.layer.parameter_list()
 
-    def inverse_vjp(
-        self, x: Float[Tensor, "batch dim"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
+    def inverse_vjp(self, x: Batch) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
         """Return the inverse with its pullback, by that of the layer."""
         part, log_det, inner = self.layer.inverse_vjp(x[:, self.features])
 
@@ -284,19 +254,11 @@ class Permutation(Bijection):
         self.register_buffer("order", order.clone())
         self.register_buffer("inverse_order", torch.argsort(order))
 
-    def forward(
-        self,
-        u: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map noise to data."""
         return u.index_select(1, self.inverse_order), u.new_zeros(len(u))
 
-    def inverse(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map data to noise."""
         return x.index_select(1, self.order), x.new_zeros(len(x))
 
@@ -304,9 +266,7 @@ class Permutation(Bijection):
         """Return no parameters."""
         return []
 
-    def inverse_vjp(
-        self, x: Float[Tensor, "batch dim"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
+    def inverse_vjp(self, x: Batch) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
         """Return the inverse with its pullback, the inverse permutation."""
         back = self.inverse_order
         u = x.index_select(1, self.order)
@@ -325,19 +285,11 @@ class Reverse(Bijection):
         super().__init__()
         self.dim = dim
 
-    def forward(
-        self,
-        u: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map noise to data."""
         return u.flip(1), u.new_zeros(len(u))
 
-    def inverse(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map data to noise."""
         return x.flip(1), x.new_zeros(len(x))
 
@@ -345,9 +297,7 @@ class Reverse(Bijection):
         """Return no parameters."""
         return []
 
-    def inverse_vjp(
-        self, x: Float[Tensor, "batch dim"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
+    def inverse_vjp(self, x: Batch) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
         """Return the inverse with its pullback, another reversal."""
         return x.flip(1), x.new_zeros(1), lambda grad, _log_det, _wants_x: (grad.flip(1), [])
 

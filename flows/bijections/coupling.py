@@ -1,4 +1,4 @@
-"""Affine and additive coupling layers, and the split into halves that any coupling has."""
+"""Coupling layers: affine, additive, and with any transformer of the features that move."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,9 +7,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.bijections.base import Bijection
-from flows.bijections.folding import AffineCoupling, Pending, Step, tanh_as_sigmoid
-from flows.bijections.gradients import Pullback, coupling_vjp
+from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.folding import (
+    AffineCoupling,
+    Columns,
+    ContextColumns,
+    LogDetTerms,
+    Pending,
+    Step,
+    tanh_as_sigmoid,
+)
+from flows.bijections.gradients import ACTIVATIONS, ActivationName, Pullback, coupling_vjp
 from flows.bijections.linear import (
     FoldedNetwork,
     apply_folded,
@@ -18,6 +26,7 @@ from flows.bijections.linear import (
     network_cost,
     network_parameters,
 )
+from flows.bijections.transformers import Transformer
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.errors import SpecError
 
@@ -96,7 +105,27 @@ def coupling_cost(
     return places + network_cost([copied + context_dim, *hidden, moved], networks=networks)
 
 
-class Coupling(Bijection):
+class _HalvesLayer(Bijection):
+    """Layer that copies one half of the features and transforms the other."""
+
+    places: Tensor
+
+    def __init__(self, shape: CouplingShape) -> None:
+        super().__init__()
+        self.dim = shape.dim
+        self.context_dim = shape.context_dim
+        self.shape = shape
+        self.register_buffer("places", shape.places(), persistent=False)
+
+    def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        copied, moved = self.shape.halves()
+        return rows[:, copied], rows[:, moved]
+
+    def _join(self, copied: Tensor, moved: Tensor) -> Tensor:
+        return torch.cat([copied, moved], dim=1).index_select(1, self.places)
+
+
+class Coupling(_HalvesLayer):
     """Coupling layer x_a = u_a, x_b = t(u_a) + u_b exp(s(u_a)) (Dinh et al. 2017, equations 7, 8).
 
     a are the features with an even index, counted from 0, or those with an odd one; b the others.
@@ -107,8 +136,6 @@ class Coupling(Bijection):
     Departure from the paper: the output of s is not squashed (as in Papamakarios et al. 2017).
     """
 
-    places: Tensor
-
     def __init__(
         self,
         shape: CouplingShape,
@@ -117,22 +144,14 @@ class Coupling(Bijection):
         *,
         additive: bool = False,
     ) -> None:
-        super().__init__()
-        self.dim = shape.dim
-        self.context_dim = shape.context_dim
-        self.shape = shape
+        super().__init__(shape)
         self.additive = additive
         copied, moved = shape.widths()
         widths = [copied + shape.context_dim, *hidden, moved]
         self.scale_layers = network([] if additive else widths, generator)
         self.shift_layers = network(widths, generator)
-        self.register_buffer("places", shape.places(), persistent=False)
 
-    def forward(
-        self,
-        u: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map noise to data."""
         copied, moved = self._split(u)
         log_scale, shift = self._condition(copied, context)
@@ -141,11 +160,7 @@ class Coupling(Bijection):
         x = self._join(copied, torch.addcmul(shift, moved, log_scale.exp()))
         return x, log_scale.sum(dim=1)
 
-    def inverse(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map data to noise."""
         copied, moved = self._split(x)
         log_scale, shift = self._condition(copied, context)
@@ -159,9 +174,7 @@ class Coupling(Bijection):
         scale, shift = map(network_parameters, (self.scale_layers, self.shift_layers))
         return [tensor for tensors in (*scale, *shift) for tensor in tensors]
 
-    def inverse_vjp(
-        self, x: Float[Tensor, "batch dim"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
+    def inverse_vjp(self, x: Batch) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
         """Return the inverse with its pullback, hand-written."""
         scale = None if self.additive else network_parameters(self.scale_layers)
         shift = network_parameters(self.shift_layers)
@@ -211,13 +224,6 @@ class Coupling(Bijection):
         pairs = zip(weights, (bias[:, None] for bias in biases), strict=True)
         return [(pending.cast(weight), pending.cast(bias)) for weight, bias in pairs]
 
-    def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        copied, moved = self.shape.halves()
-        return rows[:, copied], rows[:, moved]
-
-    def _join(self, copied: Tensor, moved: Tensor) -> Tensor:
-        return torch.cat([copied, moved], dim=1).index_select(1, self.places)
-
     def _condition(self, copied: Tensor, context: Tensor | None) -> tuple[Tensor | None, Tensor]:
         read = copied if context is None else torch.cat([copied, context], dim=1)
         log_scale = None if self.additive else apply_network(self.scale_layers, read, torch.tanh)
@@ -238,11 +244,7 @@ class _CouplingStep(Step):
         self._shape = shape
         self._copied, self._moved = shape.halves()
 
-    def inverse(
-        self,
-        x: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "moved batch"] | None]:
+    def inverse(self, x: Columns, context: ContextColumns = None) -> tuple[Columns, LogDetTerms]:
         log_det, minus_shift = self._condition(x, context)
         u = x.clone()
         u[self._moved].add_(minus_shift)
@@ -250,11 +252,7 @@ class _CouplingStep(Step):
             u[self._moved].mul_(log_det.exp())
         return u, log_det
 
-    def forward(
-        self,
-        u: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "moved batch"] | None]:
+    def forward(self, u: Columns, context: ContextColumns = None) -> tuple[Columns, LogDetTerms]:
         minus_log_scale, minus_shift = self._condition(u, context)
         x = u.clone()
         if minus_log_scale is not None:
@@ -283,3 +281,115 @@ class _CouplingStep(Step):
         if self._minus_log_scale:
             log_scale = apply_folded(self._minus_log_scale, read, torch.sigmoid_)
         return log_scale, apply_folded(self._minus_shift, read, torch.relu_)
+
+
+class TransformerCoupling(_HalvesLayer):
+    """Coupling x_a = u_a, x_b = T(u_b; p(u_a, context)) (Durkan et al. 2019, section 3).
+
+    a are the features with an even index, counted from 0, or those with an odd one; b the others.
+    T is a transformer with a noise; one network gives all of its parameters. It reads and writes
+    the halves by index. Both directions take 1 pass.
+    """
+
+    def __init__(
+        self,
+        shape: CouplingShape,
+        hidden: list[int],
+        activation: ActivationName,
+        transformer: Transformer,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(shape)
+        self.activation = activation
+        self.transformer = transformer
+        copied, moved = shape.widths()
+        widths = [copied + shape.context_dim, *hidden, transformer.outputs * moved]
+        self.layers = network(widths, generator)
+
+    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+        """Map noise to data."""
+        copied, moved = self._split(u)
+        x, log_det = self.transformer.forward(moved, self._condition(copied, context))
+        return self._join(copied, x), log_det.sum(dim=1)
+
+    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+        """Map data to noise."""
+        copied, moved = self._split(x)
+        u, log_det = self.transformer.inverse(moved, self._condition(copied, context))
+        return self._join(copied, u), log_det.sum(dim=1)
+
+    def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
+        """Return one step, after the pending map."""
+        weights, biases = network_parameters(self.layers)
+        activation_ = ACTIVATIONS[self.activation].apply_
+        if self.activation == "tanh":
+            weights, biases = tanh_as_sigmoid(weights, biases)
+            activation_ = torch.sigmoid_
+        step = _TransformerCouplingStep(
+            [
+                (pending.cast(weight), pending.cast(bias[:, None]))
+                for weight, bias in zip(weights, biases, strict=True)
+            ],
+            halves=self.shape.halves(),
+            activation_=activation_,
+            transformer=self.transformer.folded(pending),
+        )
+        return [*pending.steps(), step], pending.applied()
+
+    def _condition(
+        self, copied: Tensor, context: Tensor | None
+    ) -> Float[Tensor, "outputs batch moved"]:
+        read = copied if context is None else torch.cat([copied, context], dim=1)
+        out = apply_network(self.layers, read, ACTIVATIONS[self.activation].apply)
+        moved = self.shape.widths()[1]
+        return out.view(len(copied), self.transformer.outputs, moved).movedim(1, 0)
+
+
+class _TransformerCouplingStep(Step):
+    """Compiled transformer coupling layer."""
+
+    def __init__(
+        self,
+        network: FoldedNetwork,
+        *,
+        halves: tuple[slice, slice],
+        activation_: Callable[[Tensor], Tensor],
+        transformer: Transformer,
+    ) -> None:
+        self._copied, self._moved = halves
+        self._activation_ = activation_
+        self._network = network
+        self._transformer = transformer
+
+    def inverse(
+        self,
+        x: Columns,
+        context: ContextColumns = None,
+    ) -> tuple[Columns, Float[Tensor, "moved batch"]]:
+        u = x.clone()
+        parameters = self._condition(x, context)
+        u[self._moved], log_det = self._transformer.inverse(x[self._moved], parameters)
+        return u, log_det
+
+    def forward(
+        self,
+        u: Columns,
+        context: ContextColumns = None,
+    ) -> tuple[Columns, Float[Tensor, "moved batch"]]:
+        x = u.clone()
+        parameters = self._condition(u, context)
+        x[self._moved], log_det = self._transformer.forward(u[self._moved], parameters)
+        return x, log_det
+
+    def tensors(self) -> list[Tensor]:
+        weights = [tensor for pair in self._network for tensor in pair]
+        return [*weights, *self._transformer.tensors()]
+
+    def _condition(
+        self, rows: Tensor, context: Tensor | None
+    ) -> Float[Tensor, "outputs moved batch"]:
+        read = rows[self._copied]
+        if context is not None:
+            read = torch.cat([read, context])
+        out = apply_folded(self._network, read, self._activation_)
+        return out.view(self._transformer.outputs, -1, rows.shape[1])

@@ -15,6 +15,11 @@ from torch import Tensor
 # Activations of compiled networks; tanh is written as sigmoid.
 FoldedActivation = Literal["relu", "sigmoid", "elu", "gelu"]
 
+# The same as `Batch` and `BatchContext` with features first, and the terms of a log-determinant.
+Columns = Float[Tensor, "dim batch"]
+ContextColumns = Float[Tensor, "context_dim batch"] | None
+LogDetTerms = Float[Tensor, "terms batch"] | None
+
 
 class Step(ABC):
     """Compiled layer. Its direction and signs are those of `Bijection`.
@@ -34,25 +39,17 @@ class Step(ABC):
     sample_rows: int = 1
 
     @abstractmethod
-    def inverse(
-        self,
-        x: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"] | None]:
+    def inverse(self, x: Columns, context: ContextColumns = None) -> tuple[Columns, LogDetTerms]:
         """Map data to noise; None stands for a log-determinant of 0."""
 
     @abstractmethod
-    def forward(
-        self,
-        u: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"] | None]:
+    def forward(self, u: Columns, context: ContextColumns = None) -> tuple[Columns, LogDetTerms]:
         """Map noise to data; None stands for a log-determinant of 0."""
 
     def log_density(
         self,
-        x: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
+        x: Columns,
+        context: ContextColumns = None,
     ) -> Float[Tensor, "terms batch"]:
         """Return the log density of data whose noise is standard Gaussian."""
         raise NotImplementedError
@@ -203,19 +200,11 @@ class AffineStep(Step):
         self.scale = pending.cast(pending.scale[:, None])
         self.shift = pending.cast(pending.shift[:, None])
 
-    def inverse(
-        self,
-        x: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], None]:
+    def inverse(self, x: Columns, context: ContextColumns = None) -> tuple[Columns, None]:
         """Map data to noise."""
         return torch.addcmul(self.shift, self.scale, x), None
 
-    def forward(
-        self,
-        u: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], None]:
+    def forward(self, u: Columns, context: ContextColumns = None) -> tuple[Columns, None]:
         """Map noise to data."""
         return (u - self.shift) / self.scale, None
 
@@ -231,19 +220,11 @@ class PermuteStep(Step):
         self.order = order
         self.inverse_order = inverse_order
 
-    def inverse(
-        self,
-        x: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], None]:
+    def inverse(self, x: Columns, context: ContextColumns = None) -> tuple[Columns, None]:
         """Map data to noise."""
         return x.index_select(0, self.order), None
 
-    def forward(
-        self,
-        u: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], None]:
+    def forward(self, u: Columns, context: ContextColumns = None) -> tuple[Columns, None]:
         """Map noise to data."""
         return u.index_select(0, self.inverse_order), None
 
@@ -264,26 +245,26 @@ class LayerStep(Step):
 
     def inverse(
         self,
-        x: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"]]:
+        x: Columns,
+        context: ContextColumns = None,
+    ) -> tuple[Columns, Float[Tensor, "terms batch"]]:
         """Map data to noise."""
         u, log_det = self._layer.inverse(x.t(), _rows(context))
         return u.t(), log_det[None, :]
 
     def forward(
         self,
-        u: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"]]:
+        u: Columns,
+        context: ContextColumns = None,
+    ) -> tuple[Columns, Float[Tensor, "terms batch"]]:
         """Map noise to data."""
         x, log_det = self._layer.forward(u.t(), _rows(context))
         return x.t(), log_det[None, :]
 
     def log_density(
         self,
-        x: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
+        x: Columns,
+        context: ContextColumns = None,
     ) -> Float[Tensor, "terms batch"]:
         """Return the log density of data whose noise is standard Gaussian."""
         return self._layer.log_density(x.t(), _rows(context))[None, :]
@@ -299,19 +280,11 @@ class InvertedStep(Step):
     def __init__(self, step: Step) -> None:
         self._step = step
 
-    def inverse(
-        self,
-        x: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"] | None]:
+    def inverse(self, x: Columns, context: ContextColumns = None) -> tuple[Columns, LogDetTerms]:
         """Map data to noise."""
         return self._step.forward(x, context)
 
-    def forward(
-        self,
-        u: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"] | None]:
+    def forward(self, u: Columns, context: ContextColumns = None) -> tuple[Columns, LogDetTerms]:
         """Map noise to data."""
         return self._step.inverse(u, context)
 
@@ -327,21 +300,13 @@ class SliceStep(Step):
         self._step = step
         self._features = features
 
-    def inverse(
-        self,
-        x: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"] | None]:
+    def inverse(self, x: Columns, context: ContextColumns = None) -> tuple[Columns, LogDetTerms]:
         """Map data to noise."""
         u = x.clone()
         u[self._features], log_det = self._step.inverse(x[self._features].contiguous(), context)
         return u, log_det
 
-    def forward(
-        self,
-        u: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "terms batch"] | None]:
+    def forward(self, u: Columns, context: ContextColumns = None) -> tuple[Columns, LogDetTerms]:
         """Map noise to data."""
         x = u.clone()
         x[self._features], log_det = self._step.forward(u[self._features].contiguous(), context)

@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from flows.bijections.autoregressive import AutoregressiveStep
-from flows.bijections.base import Bijection
-from flows.bijections.folding import Pending, Step
+from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.folding import Columns, ContextColumns, Pending, Step
 from flows.bijections.gradients import ACTIVATIONS
 from flows.bijections.linear import initial_linear
 from flows.bijections.masked import Conditioner, made_masks, random_degrees, run_masked
@@ -88,19 +88,11 @@ class MaskEnsemble(Bijection):
         """Number of masks."""
         return len(self.orders)
 
-    def inverse(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Refuse: a mixture has no noise."""
         raise FlowError("a mixture over masks has no noise that its rows could be mapped to")
 
-    def forward(
-        self,
-        u: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map noise to data; the log-determinant is that of the mask of each row."""
         chosen, u = choose_mask(u, self.masks)
         x, log_det = torch.empty_like(u), u.new_empty(len(u))
@@ -110,11 +102,7 @@ class MaskEnsemble(Bijection):
             x[rows], log_det[rows] = self._member_forward(u[rows], given, mask)
         return x, log_det
 
-    def log_density(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> Float[Tensor, " batch"]:
+    def log_density(self, x: Batch, context: BatchContext = None) -> PerRow:
         """Return the log density: under the next mask in training, under all in evaluation."""
         if self.training:
             turn = int(self.turn) % self.masks
@@ -248,18 +236,10 @@ class _EnsembleStep(Step):
         self._members = members
         self._orders = orders
 
-    def inverse(
-        self,
-        x: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], None]:
+    def inverse(self, x: Columns, context: ContextColumns = None) -> tuple[Columns, None]:
         raise FlowError("a mixture over masks has no noise that its rows could be mapped to")
 
-    def forward(
-        self,
-        u: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "dim batch"]]:
+    def forward(self, u: Columns, context: ContextColumns = None) -> tuple[Columns, Columns]:
         chosen, rows = choose_mask(u.t(), len(self._members))
         u = rows.t()
         x, log_det = torch.empty_like(u), torch.empty_like(u)
@@ -273,11 +253,7 @@ class _EnsembleStep(Step):
             log_det[:, columns] = part_log_det
         return x, log_det
 
-    def log_density(
-        self,
-        x: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> Float[Tensor, "1 batch"]:
+    def log_density(self, x: Columns, context: ContextColumns = None) -> Float[Tensor, "1 batch"]:
         scores = [
             member.log_density(x[order], context).sum(dim=0)
             for member, order in zip(self._members, self._orders, strict=True)
@@ -289,9 +265,7 @@ class _EnsembleStep(Step):
         return [tensor for member in self._members for tensor in member.tensors()]
 
 
-def choose_mask(
-    u: Float[Tensor, "batch dim"], masks: int
-) -> tuple[Int[Tensor, " batch"], Float[Tensor, "batch dim"]]:
+def choose_mask(u: Batch, masks: int) -> tuple[Int[Tensor, " batch"], Batch]:
     """Return the mask of each row, and the remaining noise: standard Gaussian again."""
     spread = torch.special.ndtr(u[:, 0].double()) * masks
     chosen = spread.floor().clamp(0, masks - 1)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from flows.bijections.base import Batch
 from flows.bijections.gradients import ACTIVATIONS, ActivationName
 from flows.bijections.linear import initial_linear, uniform
 from flows.bijections.sequential import KEPT_PLANS, MOST_ROWS, PLAN_BYTES
@@ -217,7 +218,7 @@ class Conditioner:
 
 
 def run_masked(
-    x: Float[Tensor, "batch dim"],
+    x: Batch,
     weights: list[Tensor],
     biases: list[Tensor],
     *,

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from flows.bijections.folding import Columns
 from flows.bijections.transformers import Affine, Transformer
 
 BLOCK_SMALL, BLOCK_LARGE, LARGE_DIM = 16, 32, 256
@@ -79,9 +80,9 @@ class SequentialSampler:
 
     def sample(
         self,
-        u: Float[Tensor, "dim batch"],
+        u: Columns,
         added: Float[Tensor, "width batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "dim batch"]]:
+    ) -> tuple[Columns, Columns]:
         """Return data from noise, and log dx/du of each feature.
 
         Args:

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.bijections.base import Bijection
+from flows.bijections.base import BatchContext, Bijection
 from flows.bijections.compose import Inverted
+from flows.bijections.roots import Increasing, invert
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
-from flows.roots import Increasing, invert
 
 # Direction that the papers' formula computes: from data, for the density, or from noise, for
 # sampling.
@@ -52,9 +52,7 @@ class LayerParameters(nn.Module):
             weight = torch.randn(len(base), context_dim, base.shape[1], generator=generator)
             self.weight = nn.Parameter(weight * CONTEXT_STD)
 
-    def forward(
-        self, context: Float[Tensor, "batch context_dim"] | None
-    ) -> Float[Tensor, "layers rows width"]:
+    def forward(self, context: BatchContext) -> Float[Tensor, "layers rows width"]:
         """Return the parameters of each context row, or of a single row that stands for all."""
         if self.weight is None or context is None:
             return self.base[:, None]

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from flows.bijections.base import LOG_TWO_PI
 from flows.bijections.folding import Pending
+from flows.bijections.roots import invert
 from flows.cost import FLOAT_BYTES, Cost, Way
 from flows.errors import FlowError
-from flows.roots import invert
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from flows.bijections.folding import Pending
 from flows.bijections.gradients import ActivationName
 from flows.bijections.linear import uniform
 from flows.bijections.masked import Conditioner
+from flows.bijections.roots import invert
 from flows.bijections.transformers import MapSize, Transformer
 from flows.cost import Cost
 from flows.families.spec import Spec, check_choice, check_hidden, check_positive
-from flows.roots import invert
 
 # Of the slope `a` inside a sigmoid, and what softplus is shifted by so that parameters of 0 give 1.
 LEAST_SLOPE = 1e-3

@@ -14,14 +14,24 @@ from torch import Tensor, nn
 from flows.bijections.batch_norm import BatchNorm
 from flows.errors import DivergedError, FitError, FlowError
 from flows.flow import Flow
-from flows.training.callbacks import Callbacks, OnState, OnStep
 from flows.training.evaluate import default_chunk_rows, evaluate
 from flows.training.optimiser import GradientDescent
 from flows.training.options import FitOptions
 from flows.training.precision import denormals_as_zero, products
 from flows.training.robust import bound_losses
 from flows.training.rows import Table, model_rows
-from flows.training.state import EpochReport, FitState, Json, StopReason
+from flows.training.state import (
+    Callbacks,
+    EpochReport,
+    FitState,
+    Json,
+    OnState,
+    OnStep,
+    StopReason,
+    copies,
+    pack_state,
+    unpack_state,
+)
 from flows.training.weight_average import WeightAverage
 
 # A likelihood that is not finite stays so in the running sum: checking it now and then, and at the
@@ -131,7 +141,7 @@ class _Fitter:
             self._score = torch.compile(self._score, dynamic=False)  # type: ignore[method-assign]
         self._progress = _Progress()
         # Until the first epoch is evaluated, the initial state is the best one.
-        self._best = _copies(flow.state_dict())
+        self._best = copies(flow.state_dict())
         self._started = 0.0
 
     def run(self, state: FitState | None, callbacks: Callbacks) -> Iterator[EpochReport]:
@@ -243,7 +253,7 @@ class _Fitter:
             if progress.best_epoch == 0 or progress.robust > progress.best:
                 progress.best_epoch, progress.best = progress.epoch, progress.robust
                 progress.best_validation = progress.validation
-                self._best = _copies(flow.state_dict())
+                self._best = copies(flow.state_dict())
         progress.seconds = time.monotonic() - self._started
 
     def _report(self, state: Callable[[], FitState]) -> EpochReport:
@@ -318,12 +328,13 @@ class _Fitter:
         return self._state()
 
     def _state(self) -> FitState:
-        tensors = {f"flow/{k}": v for k, v in _copies(self._flow.state_dict()).items()}
-        tensors |= {f"best/{k}": v for k, v in self._best.items()}
-        tensors |= {f"optimiser/{k}": v for k, v in self._optimiser.tensors().items()}
-        if self._average is not None:
-            tensors |= {f"average/{k}": v for k, v in self._average.tensors().items()}
-        return FitState(tensors, {"progress": asdict(self._progress), **self._identity()})
+        groups = {
+            "flow": copies(self._flow.state_dict()),
+            "best": self._best,
+            "optimiser": self._optimiser.tensors(),
+            "average": {} if self._average is None else self._average.tensors(),
+        }
+        return pack_state(groups, {"progress": asdict(self._progress), **self._identity()})
 
     def _identity(self) -> dict[str, Json]:
         """Return the properties that a state must share with the training that resumes it."""
@@ -336,25 +347,10 @@ class _Fitter:
         }
 
     def _restore(self, state: FitState) -> None:
-        groups: dict[str, dict[str, Tensor]] = {
-            group: {} for group in ("flow", "best", "optimiser", "average")
-        }
-        for key, tensor in state.tensors.items():
-            group, _, name = key.partition("/")
-            groups[group][name] = tensor
-        progress = state.meta["progress"]
-        names = set(self._flow.state_dict())
-        if set(groups["flow"]) != names or not isinstance(progress, dict):
-            raise FitError("the state belongs to another flow")
-        if any(state.meta.get(key) != value for key, value in self._identity().items()):
-            raise FitError("the state belongs to a training with other rows or options")
+        groups, progress = unpack_state(state, self._flow, self._identity())
         self._flow.load_state_dict(groups["flow"])
-        self._best = _copies(groups["best"])
+        self._best = copies(groups["best"])
         self._optimiser.restore(groups["optimiser"])
         if self._average is not None:
             self._average.restore(groups["average"])
         self._progress = _Progress(**progress)  # type: ignore[arg-type]  # as _state wrote it
-
-
-def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -1,12 +1,12 @@
 """State and reports of a training that can be resumed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from flows.errors import FlowError
+from flows.errors import FitError, FlowError
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -66,6 +66,83 @@ class FitInterrupted(FlowError):  # noqa: N818  a request that was honoured, not
     def __init__(self, state: FitState) -> None:
         super().__init__("training was interrupted")
         self.state = state
+
+
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return detached copies of named tensors."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def pack_state(groups: Mapping[str, Mapping[str, Tensor]], meta: dict[str, Json]) -> FitState:
+    """Return the state whose tensors are those of the groups, named `group/name`."""
+    tensors = {
+        f"{group}/{name}": tensor
+        for group, named in groups.items()
+        for name, tensor in named.items()
+    }
+    return FitState(tensors, meta)
+
+
+def unpack_state(
+    state: FitState, flow: nn.Module, identity: Mapping[str, Json]
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Json]]:
+    """Return the groups of tensors and the progress of a state.
+
+    Args:
+        state: State made by `pack_state`.
+        flow: Flow whose tensors are the group `flow`.
+        identity: Entries of `meta` that the state must share with the training.
+
+    Raises:
+        FitError: The state belongs to another flow or training.
+    """
+    groups: dict[str, dict[str, Tensor]] = {
+        group: {} for group in ("flow", "best", "optimiser", "average")
+    }
+    for key, tensor in state.tensors.items():
+        group, _, name = key.partition("/")
+        groups[group][name] = tensor
+    progress = state.meta["progress"]
+    if set(groups["flow"]) != set(flow.state_dict()) or not isinstance(progress, dict):
+        raise FitError("the state belongs to another flow")
+    if any(state.meta.get(key) != value for key, value in identity.items()):
+        raise FitError("the state belongs to a training with other rows or options")
+    return groups, progress
+
+
+OnStep = Callable[[int, int], None]
+OnState = Callable[[Callable[[], FitState]], None]
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Callbacks of a caller, each of which may be missing.
+
+    Attributes:
+        on_step: Takes the number of finished steps and their total.
+        on_state: Takes a function that returns the state of the training; valid until it returns.
+        interrupted: Returns True if the training is to end.
+    """
+
+    on_step: OnStep | None
+    on_state: OnState | None
+    interrupted: Callable[[], bool] | None
+
+    def step(self, done: int, total: int) -> None:
+        """Report the number of finished steps."""
+        if self.on_step is not None:
+            self.on_step(done, total)
+
+    def between_steps(self, state: Callable[[], FitState]) -> None:
+        """Offer the state of the training, or end it.
+
+        Raises:
+            FitInterrupted: The training is to end.
+        """
+        if self.interrupted is not None and self.interrupted():
+            raise FitInterrupted(state())
+        if self.on_state is not None:
+            self.on_state(state)
 
 
 StopReason = Literal["patience", "max_epochs", "max_seconds"]

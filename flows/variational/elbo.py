@@ -13,11 +13,19 @@ from torch import Tensor, nn
 from flows.bijections.base import standard_normal
 from flows.errors import ElboDivergedError, FitError, FlowError
 from flows.flow import Flow, base_noise
-from flows.training.callbacks import Callbacks, OnState, OnStep
 from flows.training.optimiser import GradientDescent
 from flows.training.options import VariationalOptions
 from flows.training.precision import denormals_as_zero
-from flows.training.state import FitState, Json
+from flows.training.state import (
+    Callbacks,
+    FitState,
+    Json,
+    OnState,
+    OnStep,
+    copies,
+    pack_state,
+    unpack_state,
+)
 from flows.variational.targets import ConditionalTarget, Target
 
 VariationalStopReason = Literal["patience", "max_iterations", "max_seconds"]
@@ -302,7 +310,7 @@ class _Trainer:
         if progress.best_iteration == 0 or annealed or progress.elbo > progress.best:
             progress.best_iteration, progress.best = progress.iteration, progress.elbo
             progress.stale = 0
-            self._best = _copies(self._flow.state_dict())
+            self._best = copies(self._flow.state_dict())
         progress.seconds = time.monotonic() - self._started
 
     def _report(self, state: Callable[[], FitState]) -> VariationalReport:
@@ -354,10 +362,12 @@ class _Trainer:
         return self._state()
 
     def _state(self) -> FitState:
-        tensors = {f"flow/{k}": v for k, v in _copies(self._flow.state_dict()).items()}
-        tensors |= {f"best/{k}": v for k, v in self._best.items()}
-        tensors |= {f"optimiser/{k}": v for k, v in self._optimiser.tensors().items()}
-        return FitState(tensors, {"progress": asdict(self._progress), **self._identity()})
+        groups = {
+            "flow": copies(self._flow.state_dict()),
+            "best": self._best,
+            "optimiser": self._optimiser.tensors(),
+        }
+        return pack_state(groups, {"progress": asdict(self._progress), **self._identity()})
 
     def _identity(self) -> dict[str, Json]:
         """Return the properties that a state must share with the training that resumes it."""
@@ -369,20 +379,8 @@ class _Trainer:
         }
 
     def _restore(self, state: FitState) -> None:
-        groups: dict[str, dict[str, Tensor]] = {"flow": {}, "best": {}, "optimiser": {}}
-        for key, tensor in state.tensors.items():
-            group, _, name = key.partition("/")
-            groups[group][name] = tensor
-        progress = state.meta["progress"]
-        if set(groups["flow"]) != set(self._flow.state_dict()) or not isinstance(progress, dict):
-            raise FitError("the state belongs to another flow")
-        if any(state.meta.get(key) != value for key, value in self._identity().items()):
-            raise FitError("the state belongs to a training with other options")
+        groups, progress = unpack_state(state, self._flow, self._identity())
         self._flow.load_state_dict(groups["flow"])
-        self._best = _copies(groups["best"])
+        self._best = copies(groups["best"])
         self._optimiser.restore(groups["optimiser"])
         self._progress = _Progress(**progress)  # type: ignore[arg-type]  # as _state wrote it
-
-
-def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

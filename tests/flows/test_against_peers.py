@@ -38,8 +38,7 @@ from flows.bijections.autoregressive import Autoregressive
 from flows.bijections.base import Bijection
 from flows.bijections.batch_norm import BatchNorm
 from flows.bijections.compose import Inverted, Permutation, Reverse
-from flows.bijections.coupling import Coupling
-from flows.bijections.transformer_coupling import TransformerCoupling
+from flows.bijections.coupling import Coupling, TransformerCoupling
 from flows.families.made import Made
 from flows.families.nsf import SLOPE_OFFSET, RationalQuadratic
 

@@ -19,8 +19,8 @@ from flows import (
     spec_from_dict,
 )
 from flows.bijections.base import Bijection
+from flows.bijections.roots import invert
 from flows.bijections.thin_layers import LayerParameters, bend, bend_log_slope, positive, unbend
-from flows.roots import invert
 
 Spec = PlanarSpec | RadialSpec | SylvesterSpec
 

@@ -387,7 +387,7 @@ def test_densities_that_do_not_map_noise_to_rows_are_refused():
 
 @pytest.mark.parametrize(
     ("spec", "fields", "words"),
-    [(GaussianSpec(), {}, "another flow"), (SMALL, {"seed": 8}, "other options")],
+    [(GaussianSpec(), {}, "another flow"), (SMALL, {"seed": 8}, "other rows or options")],
 )
 def test_states_of_other_trainings_are_refused(
     spec: FlowSpec, fields: dict[str, Any], words: str

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from flows.roots import MAX_EVALUATIONS, TOLERANCE, invert
+from flows.bijections.roots import MAX_EVALUATIONS, TOLERANCE, invert
 from tests.attempts import attempts
 
 DTYPES = [torch.float32, torch.float64]
