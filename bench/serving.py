@@ -181,7 +181,7 @@ def _probes(servers: list[Server]) -> str:
     """Return status and size of each server's response to wrong rows."""
     head = " | ".join(_PROBES)
     lines = [
-        "Wrong rows: status, bytes of the answer:\n",
+        "Wrong rows: status, bytes of the response:\n",
         f"| | {head} |",
         "| --- |" + " --- |" * len(_PROBES),
     ]

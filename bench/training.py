@@ -67,7 +67,7 @@ def measure(epochs: int = 4, rounds: int = 4) -> str:
             )
         )
         + f"\nThe worker adds {100 * (served_s / direct_s - 1):.1f} % an epoch and"
-        f" {statistics.median(around):.1f} s a job (start of the process, test scores, artefact).\n"
+        f" {statistics.median(around):.1f} s a job (start of the process, test scores, model file).\n"
     )
 
 

@@ -16,30 +16,30 @@ PAGE = ROOT / "docs" / "experiments.md"
 
 _HEAD = """# The published experiments
 
-Every number of ours on this page is read from `experiments/results` by `python -m experiments.page`.
+Our numbers on this page are read from `experiments/results` by `python -m experiments.page`.
 `densityd reproduce --list` names the experiments; `densityd reproduce NAME --data FOLDER` runs one, through the
-training code that jobs use, `haf-comparison` and `anomaly` all studies of that kind. One that was stopped goes on where
-it was. `densityd reproduce NAME --request` prints the body of a job of the service that trains the same.
+training code that jobs use, `haf-comparison` and `anomaly` all studies of that kind. A stopped run
+resumes where it was. `densityd reproduce NAME --request` prints the body of a job of the service that trains the same.
 Log-likelihoods are means over the test rows, in nats, with two standard errors; higher is better. Where the times say
 mixed, `--mixed-precision` allowed the matrix products of training steps to be rounded to bfloat16, which processors
-without units for it (AMX) do not do; validation and test never are. In grids of samples, red is what is no number. Rows
-that say *not run* are complete recipes that nobody has run yet. Those whose data were not available are tested on small
-files of the same form.
+without AMX do not do; validation and test are never rounded. In grids of samples, NaN is red. Rows
+that say *not run* are complete recipes that have not been run yet. Recipes whose data were not available are tested on
+small files of the same format.
 
 """
 
 _DATA = """## The files
 
-`--data FOLDER` holds the files under these names. Nothing is unpickled: for gas and miniboone take the text files of
-the UCI repository. Hepmass, power, gas and miniboone are prepared as Papamakarios et al. 2017 did; a folder may hold
-`NAME.npz` with the arrays `train`, `validation` and `test`, prepared already, instead.
+`--data FOLDER` holds the files under these names. Nothing is unpickled: for gas and miniboone use the text files of
+the UCI repository. Hepmass, power, gas and miniboone are prepared as Papamakarios et al. 2017 did; a folder may instead hold
+`NAME.npz` with the prepared arrays `train`, `validation` and `test`.
 
-| data | file | what is done |
+| data | file | preparation |
 | --- | --- | --- |
 | binarised MNIST | `binarized_mnist.npz`: `train`, `valid`, `test`, bits packed by `numpy.packbits(axis=1)` | - |
 | dna, mushrooms | `NAME.npz`: `train`, `valid`, `test` of 0 and 1 | - |
 | mnist | `mnist.npz`: `x_train`, `x_test` of uint8 pixels | the last 10,000 training pictures validate; noise, logit |
-| bsds300 | `bsds300_patches_uint8.npz`: `train`, `val`, `test` of 64 uint8 pixels | noise, less the patch's mean, less the last pixel |
+| bsds300 | `bsds300_patches_uint8.npz`: `train`, `val`, `test` of 64 uint8 pixels | noise, minus the patch's mean, without the last pixel |
 | hepmass | `1000_train.csv`, `1000_test.csv` | class 1 only; features whose smallest value is in more than 5 rows dropped; standardised |
 | power | `household_power_consumption.txt` | incomplete rows, date, reactive power and intensity dropped; minute of the day; noise; random order; standardised |
 | gas | `ethylene_CO.txt` | a random quarter of the rows; time and concentrations dropped, and sensors that correlate by more than 0.98 with a later one; standardised |
@@ -73,14 +73,14 @@ def page() -> str:
     return (
         _HEAD
         + "## Densities of data\n\n"
-        + "| experiment | what | ours | published | verdict | epochs, time |\n"
+        + "| experiment | description | ours | published | verdict | epochs, time |\n"
         + "| --- | --- | --- | --- | --- | --- |\n"
         + "".join(density)
         + "\n## Variational inference\n\nThe KL divergence is that of the flow to the potential, by quadrature on the"
-        " potential's window: [-4, 4]^2, of U5 [-6, 6]^2. The effective sample size is a share of the samples. How far"
-        " the ELBO still rose, which is how far the KL still fell, is told by the means of the last two tenths of the"
-        " iterations.\n\n"
-        + "| experiment | what | KL, nats | last rise of the ELBO | effective samples | Pareto k | iterations, time |\n"
+        " potential's window: [-4, 4]^2, of U5 [-6, 6]^2. The effective sample size is a share of the samples. The"
+        " last rise of the ELBO, which is the last fall of the KL, is the difference of the means of the last two tenths"
+        " of the iterations.\n\n"
+        + "| experiment | description | KL, nats | last rise of the ELBO | effective samples | Pareto k | iterations, time |\n"
         + "| --- | --- | --- | --- | --- | --- | --- |\n"
         + "".join(variational)
         + "\n## HAF beside MAF and Real NVP\n\n"
@@ -167,7 +167,7 @@ def _verdict(value: float, error: float, published: tuple[Published, ...]) -> st
     known = published[0]
     margin = error + (known.two_standard_errors or 0.0)
     if error >= _VAGUE * (known.two_standard_errors or math.inf):
-        return "not to be told: a few rows rule the mean"
+        return "undecided: a few rows dominate the mean"
     if abs(value - known.value) <= margin:
         return "reproduced"
     if value > known.value:

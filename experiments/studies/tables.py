@@ -17,24 +17,24 @@ Runs = Callable[[str], list[Run]]  # of a study, by its name
 _JUDGED = "test_but_least_likely_log_likelihood"
 _OTHERS = {"maf": "MAF", "realnvp": "Real NVP"}
 _COMPARISON = f"""Five layers each, every network with one hidden layer of tanh units (the translations of Real NVP: ReLU), batch norm,
-and widths by which the active parameters (those that no mask keeps at 0) of HAF and Real NVP come nearest to those of
+and widths that bring the active parameters (those that no mask keeps at 0) of HAF and Real NVP nearest to those of
 the MAF with {comparison.MAF_WIDTH} units. All are trained alike: {comparison.STEPS:,} steps of Adam with a rate that falls from {comparison.OPTIONS.learning_rate:g} to 0, weight
-decay {comparison.OPTIONS.weight_decay:g}, batches of {comparison.OPTIONS.batch_size}, robustly as jobs are by default; the epoch that is best on the validation rows is
+decay {comparison.OPTIONS.weight_decay:g}, batches of {comparison.OPTIONS.batch_size}, robustly as jobs are by default; the best epoch on the validation rows is
 tested. A seed draws the split (80, 10 and 10 %; of BSDS300 the published parts, the first 50,000, 10,000 and 50,000
-patches), the weights and the order; values that repeat get noise as wide as their step. Test log-likelihoods in nats a
-row, of rows that the training rows standardise (those of BSDS300 stay as they are): mean over the seeds ± their
-standard deviation. Single rows can rule a mean, so the first table and the verdict leave out the least likely
+patches), the weights and the order; values that repeat get noise as wide as their step. Test log-likelihoods in nats per
+row, of rows standardised by the training rows (except BSDS300): mean over the seeds ± their
+standard deviation. Single rows can dominate a mean, so the first table and the verdict leave out the least likely
 thousandth of the test rows of each; the second counts every row. The verdict takes the differences seed by seed: HAF is
 ahead or behind if their 95 % interval (Student's t) leaves out 0.
 
 """
 _ANOMALY = """Each set gives half of its normal rows to train on; the other half and all anomalies are ranked. The first half is that in
-the order of the file, by which the published figures were had; a random half is drawn by the seed. Flows rank by
--log_prob. `defaults` is a job whose request names nothing but its dataset, the other flows are jobs that name their
-family; all else, early stopping included, is the service's choice. The isolation forest has scikit-learn's defaults,
+the order of the file, as for the published figures; a random half is drawn by the seed. Flows rank by
+-log_prob. `defaults` is a job whose request names only its dataset, the other flows are jobs that name their
+family; all other fields, early stopping included, have their defaults. The isolation forest has scikit-learn's defaults,
 the neighbours' score is the distance to the fifth nearest training row, the mixture of Gaussians has full covariances
-and as many components, of 1 to 10, as the BIC wants. Values are percent: the mean over the seeds ± their standard
-deviation; a number in brackets counts the seeds where they are not three.
+and 1 to 10 components, chosen by the BIC. Values are percent: the mean over the seeds ± their standard
+deviation; a number in brackets is the number of seeds if it is not three.
 
 """
 
@@ -147,7 +147,7 @@ def _count(other: str, said: Sequence[str]) -> str:
     lacking = f"; {few} have too few seeds yet" if few else ""
     return (
         f"Against {other}, HAF is ahead on {ahead} of {len(said)} sets and behind on {behind}; on"
-        f" {neither} no difference is to be seen{lacking}."
+        f" {neither} there is no significant difference{lacking}."
     )
 
 
@@ -168,7 +168,7 @@ def _spread(values: Sequence[float], digits: int) -> str:
     if not values:
         return "not run"
     if not math.isfinite(sum(values)):
-        return f"no number in {sum(map(math.isinf, values))} of {len(values)}"
+        return f"NaN in {sum(map(math.isinf, values))} of {len(values)}"
     mean = f"{statistics.mean(values):.{digits}f}"
     if len(values) == 1:
         return f"{mean} (1)"
