@@ -26,7 +26,7 @@ WarningCode = Literal[
 
 
 class TableFormat(StrEnum):
-    """The formats that a table may come in."""
+    """Formats that a table may be uploaded in."""
 
     JSON = "json"
     NDJSON = "ndjson"
@@ -54,11 +54,11 @@ SUFFIXES: dict[str, TableFormat] = {
     ".arrows": TableFormat.ARROW,
     ".parquet": TableFormat.PARQUET,
 }
-"""What the names of such files end in."""
+"""Endings of file names, by format."""
 
 
 class TableWarning(TypedDict):
-    """Something a caller should know about a table that was accepted.
+    """Warning about a table that was accepted.
 
     ``column`` is null where the warning is about the whole table.
     """
@@ -70,19 +70,19 @@ class TableWarning(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class ParseOptions:
-    """How to read a table, and how large it may be.
+    """Options of reading a table, and bounds of its size.
 
     Attributes:
-        header: whether the first line of a CSV file names the columns.
-        delimiter: what separates the values of a CSV file.
-        missing: refuse a table with missing values, or drop the rows that have them.
-        constant: refuse a table with constant columns, drop these, or keep them.
-        max_rows: the most rows a file may have, dropped ones included.
-        max_columns: the most columns.
-        max_bytes: the most bytes of the stored table.
+        header: True where the first line of a CSV file names the columns.
+        delimiter: Separator of the values of a CSV file.
+        missing: Policy for missing values: refuse the table, or drop the rows that have them.
+        constant: Policy for constant columns: refuse the table, drop them, or keep them.
+        max_rows: Largest number of rows of a file, dropped ones included.
+        max_columns: Largest number of columns.
+        max_bytes: Largest size of the stored table in bytes.
 
     Raises:
-        ValueError: the delimiter or a policy is not one of the choices, or a limit is below 1.
+        ValueError: The delimiter or a policy is not one of the choices, or a limit is below 1.
     """
 
     header: bool = True
@@ -111,13 +111,13 @@ class ColumnSummary:
     """One column of a stored table.
 
     Attributes:
-        name: the column's name in Unicode normal form C.
-        dtype: the type it came in; ``float64`` for CSV, JSON and NDJSON.
-        mean: the mean over all stored rows.
-        std: the population standard deviation (divided by the number of rows).
-        min: the smallest value.
-        max: the largest value.
-        distinct: the exact number of distinct values, or None where there are more than 1000.
+        name: Name of the column in Unicode normal form C.
+        dtype: Type in the file; ``float64`` for CSV, JSON and NDJSON.
+        mean: Mean over all stored rows.
+        std: Population standard deviation (divided by the number of rows).
+        min: Smallest value.
+        max: Largest value.
+        distinct: Exact number of distinct values, or None where there are more than 1000.
     """
 
     name: str
@@ -134,15 +134,15 @@ class TableSummary:
     """A stored table: ``rows`` x ``columns`` of ``dtype``, row-major, in npy format 1.0.
 
     Attributes:
-        rows: the rows that are stored.
-        rows_dropped: the rows that were left out for a missing value.
+        rows: Number of stored rows.
+        rows_dropped: Number of rows dropped for a missing value.
         dtype: ``float32`` if every column came as float16 or float32, else ``float64``.
-        columns: the stored columns, in order.
-        warnings: what a caller should know.
-        source_sha256: SHA-256 of the file as it came.
-        source_bytes: its size.
+        columns: Stored columns, in order.
+        warnings: Warnings about the data.
+        source_sha256: SHA-256 of the file as uploaded.
+        source_bytes: Size of the file as uploaded.
         sha256: SHA-256 of the stored file.
-        bytes: its size.
+        bytes: Size of the stored file.
     """
 
     rows: int

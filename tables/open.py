@@ -1,4 +1,4 @@
-"""Opening a file of any format."""
+"""Opening of files of any format."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def open_table(
     """Open a file; missing and infinite values are in its rows as they come.
 
     Raises:
-        TableError: the file cannot be read; its chunks raise the same.
+        TableError: The file cannot be read; its chunks raise the same.
     """
     check_content(path, format)
     return _checked(_open(path, format, options), options)
@@ -31,7 +31,7 @@ def open_arrow_bytes(body: bytes, options: ParseOptions) -> TableSource:
     """Open an Arrow IPC stream that is in memory, as `open_table` does a file.
 
     Raises:
-        TableError: as `open_table`.
+        TableError: As `open_table`.
     """
     from tables.readers.arrow import open_arrow  # noqa: PLC0415 - slow to import
 
@@ -45,7 +45,7 @@ def stored_dtype(table: TableSource) -> Literal["float32", "float64"]:
 
 
 def _checked(table: TableSource, options: ParseOptions) -> TableSource:
-    """The same table, with the number of its rows bounded."""
+    """Return the same table, with the number of its rows bounded."""
 
     def chunks() -> Iterator[Columns]:
         row_bytes = len(table.names) * np.dtype(stored_dtype(table)).itemsize

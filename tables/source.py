@@ -1,4 +1,4 @@
-"""What every reader of a format gives, and the checks that all of them share."""
+"""Result of every reader of a format, and the checks that all readers share."""
 
 import math
 import unicodedata
@@ -52,12 +52,12 @@ class TableSource:
     """An opened table: its columns, and its rows in chunks that come once.
 
     Attributes:
-        names: the column names, checked.
-        dtypes: the type of each column in the file.
-        named: whether the names are the file's own, not given by place.
-        chunks: the rows in order; iterating raises `TableError` at the first fault found.
-        warnings: what is already known when the file is opened.
-        rows: how many there are, where that is known and nothing can be wrong with them any more.
+        names: Names of the columns, checked.
+        dtypes: Type of each column in the file.
+        named: True where the file gives the names; else they are `x1` to `xD`.
+        chunks: Rows in order; iterating raises `TableError` at the first fault found.
+        warnings: Warnings that are known when the file is opened.
+        rows: Number of rows, where it is known and nothing can be wrong with them.
     """
 
     names: list[str]
@@ -69,7 +69,7 @@ class TableSource:
 
 
 def rows_per_chunk(columns: int) -> int:
-    """Return how many rows make a chunk of a good size."""
+    """Return the number of rows of a chunk that is processed fast."""
     return max(_MIN_CHUNK_ROWS, _CHUNK_VALUES // columns)
 
 
@@ -131,14 +131,14 @@ def clean_names(raw: list[str]) -> list[str]:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            hint = (
+            advice = (
                 " The names look like numbers; if the file has no header, say so by header=false."
                 if look_numeric(names)
                 else ""
             )
             raise TableError(
                 "dataset-duplicate-columns",
-                f"Two columns are named {name!r}; column names must be unique.{hint}",
+                f"Two columns are named {name!r}; column names must be unique.{advice}",
                 column=name,
             )
         seen.add(name)
@@ -146,7 +146,7 @@ def clean_names(raw: list[str]) -> list[str]:
 
 
 def look_numeric(names: list[str]) -> bool:
-    """Say whether every name reads as a number."""
+    """Return whether every name reads as a number."""
     return all(_is_number(name) for name in names)
 
 

@@ -25,7 +25,7 @@ def parse_strict(
     """Parse JSON and refuse whatever two parsers could read differently.
 
     Args:
-        text: The JSON.
+        text: JSON text.
         max_lists: Most lists and objects. A parser keeps the interpreter's lock until it is done,
             and a list of three bytes of text takes seventy bytes of memory.
         max_values: Most values of any kind.

@@ -40,7 +40,7 @@ class TableHead:
         names: Names of the columns.
         dtypes: Types of the columns, float32 or float64.
         rows: Number of rows.
-        flat: Whether an npy array of one column has one dimension.
+        flat: True for an npy array of one dimension where there is one column.
     """
 
     names: Sequence[str]

@@ -1,4 +1,4 @@
-"""A parsed table becomes a dataset: bytes first, then the row; both or neither."""
+"""Registration of a parsed table as a dataset: bytes first, then the row; both or neither."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,17 +12,17 @@ from tables.formats import TableFormat, TableSummary
 
 @dataclass(frozen=True)
 class UploadedTable:
-    """A table in the staging folder.
+    """Parsed table in the staging folder.
 
     Args:
-        id: the dataset's id to be.
-        project: whose it is.
-        name: its label.
-        format: what it was uploaded as.
-        file: the staged table.
-        summary: what the parser found.
-        idempotency: makes a repeated request give the first dataset again.
-        max_project_bytes: what the project may store.
+        id: Identifier of the new dataset.
+        project: Project that owns the dataset.
+        name: Label of the dataset.
+        format: Format of the upload.
+        file: Staged table.
+        summary: Summary of the parser.
+        idempotency: Key that makes a repeated request return the first dataset.
+        max_project_bytes: Largest number of bytes that the project may store.
     """
 
     id: str
@@ -41,9 +41,9 @@ def register_table(table: UploadedTable, blobs: BlobStore, registry: Registry) -
     One function for one thread, so that a request that is cut off cannot stop it halfway.
 
     Raises:
-        DatabaseUnavailableError: the connection was lost, perhaps after the row was committed. The
+        DatabaseUnavailableError: The connection was lost, perhaps after the row was committed. The
             bytes stay, so that no row is without them; if there is none, doctor finds them.
-        StoreError: neither is stored.
+        StoreError: Neither is stored.
     """
     key = table_key(table.id)
     blob = blobs.commit(table.file, key)

@@ -1,4 +1,4 @@
-"""An uploaded file on its way from the socket to the disk, never whole in memory."""
+"""Uploaded files on their way from the socket to the disk, never whole in memory."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ _FORMAT_NAMES = ", ".join(BY_MEDIA_TYPE)
 
 @dataclass(frozen=True)
 class Upload:
-    """A received file.
+    """File that was received.
 
     Args:
-        format: what it says it is; the parser checks its content.
-        headerless: whether its Content-Type says that it begins with its first row.
-        file_name: the last part of the name that the caller's file had, if it had one.
+        format: Format that the client declared; the parser checks the content.
+        headerless: True where the Content-Type says that a CSV file has no header.
+        file_name: Last part of the name of the client's file, if it has one.
     """
 
     format: TableFormat
@@ -44,15 +44,15 @@ async def receive_upload(
     """Write the uploaded file to `destination`.
 
     Args:
-        request: a raw body, or a multipart form with one part named `file`.
-        destination: an existing file.
-        max_bytes: the largest file.
-        held: what it takes of the project's room.
+        request: Request with a raw body, or a multipart form with one part named `file`.
+        destination: Existing file to write to.
+        max_bytes: Largest size of a file.
+        held: Bytes that the upload takes of the project's quota.
 
     Raises:
-        LimitError: the project has no room for it.
-        Problem: the type is unknown, the file is empty or too large, or the form is malformed.
-        ClientDisconnect: the caller left before the end.
+        LimitError: The project has no room for it.
+        Problem: The type is unknown, the file is empty or too large, or the form is malformed.
+        ClientDisconnect: The client disconnected before the end.
     """
     is_form = media_type_of(request) == MULTIPART_MEDIA_TYPE
     limit_packed_body(request, max_bytes + is_form * MULTIPART_OVERHEAD_BYTES)
@@ -118,7 +118,7 @@ def _known_format(content_type: str | None) -> tuple[TableFormat, bool] | None:
 
 
 def _label(file_name: str | None) -> str | None:
-    """A file name as a harmless label: without folders, suffix and characters that do not print."""
+    """Return a file name as a label, without folders, suffix and characters that do not print."""
     last = (file_name or "").replace("\\", "/").rpartition("/")[2]
     printable = "".join(character for character in last if character.isprintable())
     return PurePosixPath(printable).stem[:_MAX_NAME].strip(". ") or None

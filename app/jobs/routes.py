@@ -221,7 +221,7 @@ def download_result(
     _check_kind(job)
     result = result_of(job)
     usual = result["media_type"]
-    codec = answer_codec(listed(request.headers, "accept"), usual=usual)
+    codec = answer_codec(listed(request.headers, "accept"), default=usual)
     if codec.media_type == usual:
         return result_download(result, blobs, name=job.id)
     end_head(request, media_type=codec.media_type, headers=ROWS_VARY)

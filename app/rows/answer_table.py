@@ -1,4 +1,4 @@
-"""What an answer of rows consists of, whatever its format."""
+"""Head and chunks of a response of rows, the same for every format."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ _DETAILS = {
 
 @dataclass(frozen=True)
 class Part:
-    """A member of the JSON form.
+    """Member of a JSON response.
 
     Args:
-        name: of the member.
-        start: the first value of a row that belongs to it.
-        stop: the one after the last; None: it is one value a row, not a list of values.
+        name: Name of the member.
+        start: First value of a row that belongs to it.
+        stop: Value after its last one; None for one value a row instead of a list of values.
     """
 
     name: str
@@ -36,22 +36,22 @@ class Part:
     stop: int | None
 
     def of(self, values: Floats) -> Floats:
-        """The member's values."""
+        """Return the values of the member."""
         return values[:, self.start] if self.stop is None else values[:, self.start : self.stop]
 
 
 @dataclass(frozen=True)
 class AnswerTable:
-    """The head of an answer: everything but the rows.
+    """Head of a response: all but the rows.
 
     Args:
-        columns: the names of the values of a row.
-        parts: the members of the JSON form that the values are in.
-        rows: number of them.
-        dtype: of the values.
-        members: further members of the JSON form.
-        explains: whether rows that are not finite are explained.
-        flat: whether the npy form has one dimension; there is one column.
+        columns: Names of the values of a row.
+        parts: Members of a JSON response that hold the values.
+        rows: Number of rows.
+        dtype: Type of the values.
+        members: Further members of a JSON response.
+        explains: True to add the reasons of rows that are not finite.
+        flat: True for an npy array of one dimension, of the only column.
     """
 
     columns: Sequence[str]
@@ -65,11 +65,11 @@ class AnswerTable:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some rows of an answer.
+    """Some rows of a response.
 
     Args:
-        values: rows by columns.
-        codes: what is wrong with each row; None: nothing with any.
+        values: Array of shape (rows, columns).
+        codes: Code of what is wrong with each row; None where all are finite.
     """
 
     values: Floats
@@ -98,7 +98,7 @@ def _bad_rows(values: Floats) -> NDArray[np.bool_]:
 
 
 def row_errors(codes: Codes, *, start: int) -> Iterator[dict[str, Any]]:
-    """The entries of `row_errors` for the rows from `start` on."""
+    """Yield the entries of `row_errors` for the rows from `start` on."""
     for index in np.flatnonzero(codes).tolist():
         code, detail = _DETAILS[int(codes[index])]
         yield {"row": start + index, "code": code, "detail": detail}

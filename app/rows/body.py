@@ -20,24 +20,24 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(eq=False)
-class Incoming:
-    """What a decoder of rows is given.
+class RowsBody:
+    """Request body on its way to a decoder of rows.
 
     Args:
-        body: the pieces as they come, of which there is a bounded number of bytes in all.
-        format: what it says it is.
-        parameters: those of its media type.
-        shape: what the rows must look like.
-        settings: the limits.
-        blobs: where what does not fit into memory may lie for the while.
-        parsers: threads that wait for the processes that parse files.
-        memory: counts what is kept whole.
-        declared_bytes: the length of the body, where it is told beforehand.
+        chunks: Bytes as they come, of a bounded number in all.
+        format: Format that its media type names.
+        parameters: Parameters of its media type.
+        shape: Shape that the rows must have.
+        settings: Settings with the limits.
+        blobs: Store of temporary files for bodies that do not fit into memory.
+        parsers: Threads that wait for the processes that parse files.
+        memory: Counter of the bytes of bodies that are kept in memory.
+        declared_bytes: Length of the body, where the client declares it.
         total_rows: Number of rows of the body, set by the reader before its first rows where nothing
             can be wrong with those that follow.
     """
 
-    body: AsyncIterator[bytes]
+    chunks: AsyncIterator[bytes]
     format: TableFormat
     parameters: Mapping[str, str]
     shape: RowsShape
@@ -48,29 +48,25 @@ class Incoming:
     declared_bytes: int | None = None
     total_rows: int | None = None
 
-    async def whole(self) -> bytes:
-        """All of it; for formats whose limit is small."""
-        return await self.memory.gather(self.body)
-
 
 def is_headerless(parameters: Mapping[str, str]) -> bool:
-    """Whether the media type of a CSV file says that it begins with its first row (RFC 4180)."""
+    """Return whether the media type of a CSV file says that it has no header (RFC 4180)."""
     return parameters.get("header", "present") == "absent"
 
 
 async def write_to_disk(body: AsyncIterator[bytes], destination: Path) -> int:
-    """Write a body to an existing file, and say how many bytes it had.
+    """Write a body to an existing file, and return its number of bytes.
 
     Raises:
-        ClientDisconnect: the caller left before the end.
+        ClientDisconnect: The client disconnected before the end.
     """
     size = 0
     waiting = bytearray()
     file = await in_thread(destination.open, "wb")
     with file:
-        async for piece in body:
-            size += len(piece)
-            waiting += piece
+        async for chunk in body:
+            size += len(chunk)
+            waiting += chunk
             if len(waiting) >= _WRITE_BYTES:
                 await in_thread(file.write, waiting)
                 waiting = bytearray()
@@ -81,7 +77,7 @@ async def write_to_disk(body: AsyncIterator[bytes], destination: Path) -> int:
 async def in_thread_if_large(
     decode: Callable[_Parameters, _Result], *args: _Parameters.args, **kwargs: _Parameters.kwargs
 ) -> _Result:
-    """Call `decode`, whose first argument is a body, off the event loop, one at a time, if that takes long."""
+    """Call `decode`, of a body as its first argument; off the event loop if the body is large."""
     body = args[0]
     if isinstance(body, bytes) and len(body) > _INLINE_BYTES:
         return await in_thread_alone(decode, *args, **kwargs)

@@ -1,7 +1,7 @@
-"""Every format that rows travel in: how it is read, and how it is written.
+"""Formats of rows in requests and responses: their readers and their encoders.
 
-A new format is a member of `TableFormat` with its media type and its parser (`models_store`), and
-one entry here.
+A new format is a member of `TableFormat` with its media type, a reader in `tables/readers`, and one
+entry here.
 """
 
 from collections.abc import AsyncGenerator, Callable
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from app.rows.answer_table import AnswerTable
-from app.rows.body import Incoming
+from app.rows.body import RowsBody
 from app.rows.decode import (
     decode_json,
     decode_npy,
@@ -30,18 +30,18 @@ class Codec:
     """A format.
 
     Args:
-        format: what it is.
-        read: from a body to arrays of rows, each of the model's columns in their order. It raises
+        format: Format that is read and written.
+        read: Reader of a body as arrays of rows, of the model's columns in their order. It raises
             `Problem` for what is wrong with the body.
-        encoder: makes what writes an answer.
+        encoder: Constructor of the encoder of a response.
         decode: Decoder of a whole body to its rows; None: bodies are always streamed.
         whole_bytes: Size of the largest body that is decoded as a whole.
-        text: whether it is text, which compresses well; floats do not.
-        limited_as_json: whether a body is held in memory, so that the limit of JSON applies.
+        text: True for text, which compresses well; floats do not.
+        limited_as_json: True where bodies are kept in memory, so that the limit of JSON applies.
     """
 
     format: TableFormat
-    read: Callable[[Incoming], AsyncGenerator[Floats, None]]
+    read: Callable[[RowsBody], AsyncGenerator[Floats, None]]
     encoder: Callable[[AnswerTable], Encoder]
     decode: Callable[[bytes, RowsShape], Floats] | None = None
     whole_bytes: int = 0
@@ -50,11 +50,11 @@ class Codec:
 
     @property
     def media_type(self) -> str:
-        """Its name in `Content-Type` and `Accept`."""
+        """Media type in `Content-Type` and `Accept`."""
         return _MEDIA_TYPES[self.format]
 
     def max_bytes(self, settings: ApiSettings) -> int:
-        """The largest body of rows."""
+        """Return the largest size of a body of rows."""
         return settings.max_json_bytes if self.limited_as_json else settings.max_score_bytes
 
 
@@ -82,6 +82,6 @@ CODECS = (
     Codec(TableFormat.ARROW, read_arrow, partial(TableEncoder, ArrowTable)),
     Codec(TableFormat.PARQUET, read_table, partial(TableEncoder, ParquetTable)),
 )
-"""The formats; the first is the one for callers who do not mind."""
+"""Formats; the first is the default."""
 
 BY_MEDIA_TYPE = {codec.media_type: codec for codec in CODECS}

@@ -1,4 +1,4 @@
-"""The context of samples: what a conditional model draws them given."""
+"""Context that a conditional model draws samples for."""
 
 from collections.abc import Sequence
 
@@ -14,12 +14,12 @@ _MAX_NAMES = 20
 def context_rows(
     wanted: list[ContextRow] | dict[str, float] | None, columns: Sequence[str], *, n: int
 ) -> Floats | None:
-    """The context as an array of one row, or of `n`; None for a model without one.
+    """Return the context as an array of one row, or of `n`; None for a model without one.
 
     Args:
-        wanted: as the caller wrote it.
-        columns: the names of the model's context columns.
-        n: samples to draw.
+        wanted: Context in the request.
+        columns: Names of the model's context columns.
+        n: Number of samples to draw.
 
     Raises:
         Problem: `context-mismatch`.

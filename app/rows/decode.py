@@ -14,7 +14,7 @@ from app.fairness.turns import in_thread, owner_here
 from app.http.json_body import parse_json
 from app.problems.fields import MAX_ERRORS, field_error, shown_names
 from app.problems.problem import Problem
-from app.rows.body import Incoming, in_thread_if_large, is_headerless, write_to_disk
+from app.rows.body import RowsBody, in_thread_if_large, is_headerless, write_to_disk
 from app.rows.shape import Floats, RowsShape
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat
@@ -50,49 +50,49 @@ its own."""
 _FORMULA_STARTS = ("'=", "'+", "'-", "'@")
 
 
-async def read_table(incoming: Incoming, *, start: bytes = b"") -> AsyncGenerator[Floats, None]:
+async def read_table(source: RowsBody, *, start: bytes = b"") -> AsyncGenerator[Floats, None]:
     """Yield the rows of a body; columns that have names may come in any order.
 
     Args:
-        incoming: Body of a request.
+        source: Body of a request.
         start: Bytes that have been taken from it before.
 
     Raises:
         Problem: Saying what is wrong, and where.
     """
     with (
-        incoming.blobs.staged(".rows") as file,
-        incoming.blobs.staged(".npy") as unpacked,
-        incoming.memory.share() as share,
+        source.blobs.staged(".rows") as file,
+        source.blobs.staged(".npy") as unpacked,
+        source.memory.share() as share,
     ):
-        await write_to_disk(_prefixed(start, incoming.body), file)
-        options = _parse_options(incoming)
+        await write_to_disk(_prefixed(start, source.chunks), file)
+        options = _parse_options(source)
         stream = StreamCheck(unpacked=0, rows=None)
         with _as_problem():
-            if incoming.format is TableFormat.ARROW:
+            if source.format is TableFormat.ARROW:
                 stream = await in_thread(check_stream, file, options)
-            if incoming.format is TableFormat.PARQUET or stream.unpacked > _MAX_BATCH_BYTES:
+            if source.format is TableFormat.PARQUET or stream.unpacked > _MAX_BATCH_BYTES:
                 isolated = partial(
                     open_table_isolated,
                     file,
                     unpacked,
-                    format=incoming.format,
+                    format=source.format,
                     options=options,
-                    memory_bytes=incoming.settings.parse_memory_bytes,
-                    timeout_s=incoming.settings.parse_timeout_s,
+                    memory_bytes=source.settings.parse_memory_bytes,
+                    timeout_s=source.settings.parse_timeout_s,
                 )
-                table = await incoming.parsers.run(owner_here(), isolated)
+                table = await source.parsers.run(owner_here(), isolated)
             else:
                 share.hold(stream.unpacked)
-                table = await in_thread(open_table, file, format=incoming.format, options=options)
+                table = await in_thread(open_table, file, format=source.format, options=options)
                 table = dataclasses.replace(table, rows=table.rows or stream.rows)
-        incoming.total_rows = table.rows
-        async for rows in _table_rows(table, incoming):
+        source.total_rows = table.rows
+        async for rows in _table_rows(table, source):
             yield rows
 
 
-async def _table_rows(table: TableSource, incoming: Incoming) -> AsyncGenerator[Floats, None]:
-    order = _order_of(table, incoming)
+async def _table_rows(table: TableSource, source: RowsBody) -> AsyncGenerator[Floats, None]:
+    order = _order_of(table, source)
     count = 0
     while True:
         with _as_problem():
@@ -100,9 +100,9 @@ async def _table_rows(table: TableSource, incoming: Incoming) -> AsyncGenerator[
         if chunk is None:
             break
         count += chunk.shape[1]
-        incoming.shape.check_count(count)
+        source.shape.check_count(count)
         yield chunk[order].T if order is not None else chunk.T
-    incoming.shape.check_count(count)
+    source.shape.check_count(count)
 
 
 def _taken(chunks: Iterator[Columns]) -> Columns | None:
@@ -117,14 +117,14 @@ def _taken(chunks: Iterator[Columns]) -> Columns | None:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
-def _order_of(table: TableSource, incoming: Incoming) -> list[int] | None:
+def _order_of(table: TableSource, source: RowsBody) -> list[int] | None:
     if not table.named:
-        incoming.shape.check_width(len(table.names))
+        source.shape.check_width(len(table.names))
         return None
     names = table.names
-    if incoming.format is TableFormat.CSV:
-        names = [_as_it_was(name, incoming.shape) for name in names]
-    order = incoming.shape.order_of(names)
+    if source.format is TableFormat.CSV:
+        names = [_as_it_was(name, source.shape) for name in names]
+    order = source.shape.order_of(names)
     return None if order == list(range(len(order))) else order
 
 
@@ -134,12 +134,12 @@ def _as_it_was(name: str, shape: RowsShape) -> str:
     return bare if name.startswith(_FORMULA_STARTS) and bare in shape.columns else name
 
 
-def _parse_options(incoming: Incoming) -> ParseOptions:
+def _parse_options(source: RowsBody) -> ParseOptions:
     return ParseOptions(
-        header=not is_headerless(incoming.parameters),
-        max_rows=incoming.shape.max_rows,
-        max_columns=max(incoming.settings.max_columns, incoming.shape.width),
-        max_bytes=incoming.settings.max_table_bytes,
+        header=not is_headerless(source.parameters),
+        max_rows=source.shape.max_rows,
+        max_columns=max(source.settings.max_columns, source.shape.width),
+        max_bytes=source.settings.max_table_bytes,
     )
 
 
@@ -150,16 +150,16 @@ async def _prefixed(start: bytes, body: AsyncIterator[bytes]) -> AsyncIterator[b
         yield chunk
 
 
-async def read_arrow(incoming: Incoming) -> AsyncGenerator[Floats, None]:
+async def read_arrow(source: RowsBody) -> AsyncGenerator[Floats, None]:
     """Yield the rows of an Arrow stream; a small one does not touch the disk.
 
     Raises:
         Problem: Saying what is wrong, and where.
     """
     waiting = bytearray()
-    options = _parse_options(incoming)
-    with incoming.memory.share() as share:
-        async for chunk in incoming.body:
+    options = _parse_options(source)
+    with source.memory.share() as share:
+        async for chunk in source.chunks:
             waiting += chunk
             share.hold(len(waiting))
             if len(waiting) > _MEMORY_BYTES:
@@ -172,10 +172,10 @@ async def read_arrow(incoming: Incoming) -> AsyncGenerator[Floats, None]:
                 share.hold(len(body) + stream.unpacked)
                 with _as_problem():
                     table = await in_thread_if_large(open_arrow_bytes, body, options)
-                async for rows in _table_rows(table, incoming):
+                async for rows in _table_rows(table, source):
                     yield rows
                 return
-    async for rows in read_table(incoming, start=body):
+    async for rows in read_table(source, start=body):
         yield rows
 
 
@@ -195,7 +195,7 @@ def decode_npy(body: bytes, shape: RowsShape) -> Floats:
     return _as_floats(np.ascontiguousarray(columns.reshape(header.shape, order="F")))
 
 
-async def read_npy(incoming: Incoming) -> AsyncGenerator[Floats, None]:
+async def read_npy(source: RowsBody) -> AsyncGenerator[Floats, None]:
     """Yield the rows of an npy body as they come.
 
     Raises:
@@ -203,16 +203,16 @@ async def read_npy(incoming: Incoming) -> AsyncGenerator[Floats, None]:
     """
     start = b""
     header = None
-    async for chunk in incoming.body:
+    async for chunk in source.chunks:
         start = start + chunk if start else chunk
-        header = _npy_header(start, incoming.shape)
+        header = _npy_header(start, source.shape)
         if header is not None:
             break
     if header is None:
         raise _cut_short()
     # Of columns one after the other, no row is whole before the last column has come.
-    read = read_table(incoming, start=start) if header.fortran_order else None
-    async for rows in read or _rows_first(incoming, header, start=start[header.offset :]):
+    read = read_table(source, start=start) if header.fortran_order else None
+    async for rows in read or _rows_first(source, header, start=start[header.offset :]):
         yield rows
 
 
@@ -227,11 +227,11 @@ def _npy_header(start: bytes, shape: RowsShape) -> NpyHeader | None:
 
 
 async def _rows_first(
-    incoming: Incoming, header: NpyHeader, *, start: bytes
+    source: RowsBody, header: NpyHeader, *, start: bytes
 ) -> AsyncGenerator[Floats, None]:
-    if incoming.declared_bytes is not None:
-        _check_size(header, came=incoming.declared_bytes - header.offset)
-        incoming.total_rows = header.rows
+    if source.declared_bytes is not None:
+        _check_size(header, came=source.declared_bytes - header.offset)
+        source.total_rows = header.rows
     row_bytes = header.dtype.itemsize * header.columns
     step = max(1, _TAKEN_BYTES // row_bytes) * row_bytes
     waiting: list[bytes | memoryview] = [start]
@@ -243,7 +243,7 @@ async def _rows_first(
             for begin in range(0, whole, step):
                 yield _npy_rows(together[begin : begin + step], header)
             waiting, size = [memoryview(together)[whole:]], size - whole
-        chunk = await anext(incoming.body, None)
+        chunk = await anext(source.chunks, None)
         if chunk is None:
             break
         came += len(chunk)
@@ -278,7 +278,7 @@ def _cut_short() -> Problem:
     return Problem("array-parse", "The header of the array is cut short.")
 
 
-async def read_json(incoming: Incoming) -> AsyncGenerator[Floats, None]:
+async def read_json(source: RowsBody) -> AsyncGenerator[Floats, None]:
     """Yield the rows of a JSON document, all at once.
 
     Lists of numbers are read a slice in each turn of the event loop: a thread would hold the
@@ -287,7 +287,7 @@ async def read_json(incoming: Incoming) -> AsyncGenerator[Floats, None]:
     Raises:
         Problem: Saying what is wrong, and where.
     """
-    body, shape = await incoming.memory.gather(incoming.body), incoming.shape
+    body, shape = await source.memory.gather(source.chunks), source.shape
     found: list[NDArray[np.float64]] = []
     count = 0
     for rows in number_rows(body, width=shape.width):

@@ -36,17 +36,17 @@ _ROWS_OBJECT = {
 
 
 def rows_content(columns: Sequence[str], rows: ExampleRows) -> dict[str, Any]:
-    """The `content` of a body of rows.
+    """Return the `content` of a request body of rows.
 
     Args:
-        columns: those of the example.
-        rows: the example.
+        columns: Names of the columns of the example.
+        rows: Rows of the example.
     """
     return {codec.media_type: _request_media(codec, columns, rows) for codec in CODECS}
 
 
 def upload_content(columns: Sequence[str], rows: ExampleRows) -> dict[str, Any]:
-    """The `content` of the upload of a table, CSV first; as `rows_content`."""
+    """Return the `content` of the upload of a table, CSV first; as `rows_content`."""
     content = rows_content(columns, rows)
     json_media = content["application/json"]
     json_media["schema"] = {"anyOf": [_ROWS_OBJECT, _ROW_LIST, _NAMED_ROW_LIST]}
@@ -56,12 +56,12 @@ def upload_content(columns: Sequence[str], rows: ExampleRows) -> dict[str, Any]:
 def rows_answer_content(
     schema: Mapping[str, Any], *, example: Mapping[str, Any], columns: Sequence[str]
 ) -> dict[str, Any]:
-    """The `content` of an answer of rows.
+    """Return the `content` of a response of rows.
 
     Args:
-        schema: of the JSON form.
-        example: of the JSON form; its `rows`, or else its lists of numbers, are the columns.
-        columns: of the other forms.
+        schema: Schema of a JSON response.
+        example: Example of a JSON response; its `rows`, or else its lists of numbers, are the columns.
+        columns: Names of the columns in the other formats.
     """
     lists = [value for name, value in example.items() if name not in ("columns", "row_errors")]
     lists = [value for value in lists if isinstance(value, list)]
@@ -104,5 +104,5 @@ def _text(codec: Codec, columns: Sequence[str], rows: ExampleRows) -> str:
         members={},
     )
     encoder = codec.encoder(answer)
-    pieces = [encoder.start(), encoder.rows(Chunk(values)), *encoder.end()]
-    return b"".join(pieces).decode()
+    encoded = [encoder.start(), encoder.rows(Chunk(values)), *encoder.end()]
+    return b"".join(encoded).decode()

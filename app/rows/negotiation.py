@@ -1,4 +1,4 @@
-"""Which format a caller sends rows in, which one the answer has, and how it is compressed."""
+"""Negotiation of the formats of rows, by the headers of a request."""
 
 from collections.abc import Mapping
 from email.message import Message
@@ -13,10 +13,10 @@ _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 
 
 def request_codec(content_type: str | None) -> tuple[Codec, Mapping[str, str]]:
-    """The format of a body, and the parameters of its media type.
+    """Return the format of a body, and the parameters of its media type.
 
     Raises:
-        Problem: `media-type`, when there is none or it is not one of ours.
+        Problem: `media-type` when there is none or it is not supported.
     """
     found = known_codec(content_type)
     if found is None:
@@ -29,9 +29,9 @@ def request_codec(content_type: str | None) -> tuple[Codec, Mapping[str, str]]:
 
 
 def known_codec(content_type: str | None) -> tuple[Codec, Mapping[str, str]] | None:
-    """As `request_codec`; None for what is not one of ours, or text in another charset than UTF-8."""
+    """Return what `request_codec` does; None for other types, and text that is not in UTF-8."""
     codec = BY_MEDIA_TYPE.get(content_type or "")
-    if codec is not None:  # the usual case costs no parsing
+    if codec is not None:  # most requests cost no parsing
         return codec, {}
     message = Message()
     message["content-type"] = content_type or ""
@@ -45,20 +45,20 @@ def known_codec(content_type: str | None) -> tuple[Codec, Mapping[str, str]] | N
     }
 
 
-def answer_codec(accept: str | None, *, usual: str = _OFFERED[0]) -> Codec:
-    """The format that an `Accept` header likes best.
+def answer_codec(accept: str | None, *, default: str = _OFFERED[0]) -> Codec:
+    """Return the format that an `Accept` header prefers.
 
     Args:
-        accept: the header; None takes anything.
-        usual: the media type for callers who like all alike.
+        accept: Header `Accept`; None accepts anything.
+        default: Media type for clients that accept all alike.
 
     Raises:
-        Problem: `not-acceptable`, when it takes none of ours.
+        Problem: `not-acceptable` when it accepts no supported format.
     """
     if accept is None:
-        return BY_MEDIA_TYPE[usual]
+        return BY_MEDIA_TYPE[default]
     known = BY_MEDIA_TYPE.get(accept)
     if known is not None:  # costs no parsing
         return known
-    offered = sorted(_OFFERED, key=lambda media_type: media_type != usual)  # the usual one first
+    offered = sorted(_OFFERED, key=lambda media_type: media_type != default)  # the default first
     return BY_MEDIA_TYPE[best_media_type(accept, offered)]

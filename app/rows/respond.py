@@ -1,4 +1,4 @@
-"""An answer of rows in the format and the content coding that the caller likes."""
+"""Responses of rows in the format and the content coding that the client prefers."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -20,7 +20,7 @@ from tables.writers import Encoded
 Chunks = Callable[[], AsyncGenerator[Chunk, None]]
 
 ROWS_VARY = {"Vary": "Accept, Accept-Encoding"}
-"""Headers that an answer of rows depends on, for caches."""
+"""Headers that a response of rows depends on, for caches."""
 
 _SMALL_VALUES = 32_768
 _MIN_PACKED_BYTES = 4096
@@ -42,7 +42,7 @@ def respond_whole(
         request: Request that is answered.
         codec: Format of the response.
         answer: Head of the response.
-        chunk: All its rows.
+        chunk: Chunk of all rows.
         headers: Further headers.
     """
     if chunk.values.size > _SMALL_VALUES:
@@ -52,10 +52,10 @@ def respond_whole(
 
         return respond_streamed(request, codec, answer, chunks, headers=headers)
     encoder = codec.encoder(answer)
-    pieces: list[Encoded] = [encoder.start(), _rows(encoder, chunk)]
+    encoded: list[Encoded] = [encoder.start(), _rows(encoder, chunk)]
     for _ in range(1, encoder.passes):
-        pieces += [encoder.turn(), _rows(encoder, chunk)]
-    body = b"".join([*pieces, *encoder.end()])
+        encoded += [encoder.turn(), _rows(encoder, chunk)]
+    body = b"".join([*encoded, *encoder.end()])
     headers = {**headers, **ROWS_VARY}
     coding = _coding(request, codec) if len(body) >= _MIN_PACKED_BYTES else IDENTITY
     if coding != IDENTITY:
@@ -93,8 +93,8 @@ def respond_streamed(
         headers["Content-Encoding"] = coding
     elif encoder.size is not None:
         headers["Content-Length"] = str(encoder.size)
-    pieces = _pieces(encoder, chunks, compressor)
-    return StreamedResponse(pieces, media_type=codec.media_type, headers=headers, filling=filling)
+    encoded = _encoded(encoder, chunks, compressor)
+    return StreamedResponse(encoded, media_type=codec.media_type, headers=headers, filling=filling)
 
 
 def _coding(request: Request, codec: Codec) -> str:
@@ -106,12 +106,12 @@ def _rows(encoder: Encoder, chunk: Chunk) -> Encoded:
     return encoder.rows(chunk) if len(chunk.values) else b""
 
 
-async def _pieces(
+async def _encoded(
     encoder: Encoder, chunks: Chunks, compressor: Compressor | None
 ) -> AsyncGenerator[Encoded, None]:
     def pack(make: Callable[[], Encoded]) -> Encoded:
-        piece = make()
-        return compressor.compress(piece) if compressor is not None and piece else piece
+        made = make()
+        return compressor.compress(made) if compressor is not None and made else made
 
     yield pack(encoder.start)
     for number in range(encoder.passes):
@@ -119,7 +119,7 @@ async def _pieces(
             yield pack(encoder.turn)
         async with aclosing(chunks()) as rows:
             async for chunk in rows:
-                # Also where nothing is made yet: whoever sends it looks whether the caller has left.
+                # Also where nothing is made yet: the response then checks for a disconnect.
                 yield await in_thread(pack, partial(_rows, encoder, chunk))
     rest = encoder.end()
     while made := await in_thread(pack, partial(next, rest, b"")):

@@ -1,4 +1,4 @@
-"""What the rows of a request must look like: how many, and which columns."""
+"""Shape that the rows of a request must have: their number and their columns."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ Floats = NDArray[np.float32] | NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RowsShape:
-    """What rows must look like.
+    """Shape that rows must have.
 
     Args:
-        columns: names of the columns, in the order of the model.
-        max_rows: the largest batch.
+        columns: Names of the columns, in the order of the model.
+        max_rows: Largest number of rows of a request.
     """
 
     columns: Sequence[str]
@@ -27,7 +27,7 @@ class RowsShape:
 
     @property
     def width(self) -> int:
-        """Values a row."""
+        """Number of values of a row."""
         return len(self.columns)
 
     def check_count(self, count: int) -> None:
@@ -59,7 +59,7 @@ class RowsShape:
             )
 
     def order_of(self, names: Sequence[str]) -> list[int]:
-        """Where each column of the model is among the named ones.
+        """Return the position of each column of the model among named ones.
 
         Raises:
             Problem: `columns-mismatch`, naming what is missing, unknown or there twice.

@@ -20,7 +20,7 @@ from app.http.json_body import body_chunks, read_body
 from app.http.streaming import ahead, unless_disconnected
 from app.problems.problem import FieldError, Problem
 from app.rows.answer_table import AnswerTable, Chunk, Part
-from app.rows.body import Incoming, in_thread_if_large
+from app.rows.body import RowsBody, in_thread_if_large
 from app.rows.codecs import Codec
 from app.rows.negotiation import answer_codec, request_codec
 from app.rows.respond import respond_streamed, respond_whole
@@ -231,8 +231,8 @@ class _Stream:
         self._complete = False
         self._early = _may_answer_early(score.request, settings)
         self._results = Results(function.width, state.blobs, settings.max_table_bytes)
-        self._incoming = Incoming(
-            body=self._body(),
+        self._source = RowsBody(
+            chunks=self._body(),
             format=codec.format,
             parameters=parameters,
             shape=score.shape,
@@ -255,7 +255,7 @@ class _Stream:
         try:
             while not filling.done():
                 await results.changed()
-                total = self._incoming.total_rows if self._complete or self._early else None
+                total = self._source.total_rows if self._complete or self._early else None
                 if total is not None and 0 < results.rows < total:
                     results.check_size(total)
                     return self._respond(total, filling)
@@ -285,7 +285,7 @@ class _Stream:
 
     async def _compute(self) -> None:
         score, results = self._score, self._results
-        read = self._codec.read(self._incoming)
+        read = self._codec.read(self._source)
         chunks = read if self._is_small else ahead(read)
         async with aclosing(chunks), score.flow() as flow:
             async for rows in chunks:

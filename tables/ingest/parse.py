@@ -1,4 +1,4 @@
-"""Untrusted files to one float npy file that can be memory-mapped, in bounded memory.
+"""Parser of untrusted files to one npy file of floats for memory mapping, in bounded memory.
 
 `parse_table` does the work; `parse_table_isolated` does it in a process of its own
 (``python -m tables.ingest.parse``), which is what a server wants: a parser that crashes, hangs
@@ -71,14 +71,14 @@ def parse_table(
     """Check a file and store it as a row-major npy file.
 
     Args:
-        source: the file as it came.
-        destination: the file to write; it is gone again after an error.
-        format: the format that the sender declared.
-        options: how to read it, and how large it may be.
+        source: File as uploaded.
+        destination: File to write; it is deleted after an error.
+        format: Format that the client declared.
+        options: Options of reading, and bounds of the size.
 
     Raises:
-        TableError: the file cannot be stored; see ``docs/datasets.md``.
-        OSError: the disk is full, or failed.
+        TableError: The file cannot be stored; see ``docs/datasets.md``.
+        OSError: The disk is full or failed.
     """
     try:
         return _parse(source, destination, format=format, options=options or ParseOptions())
@@ -99,21 +99,21 @@ def parse_table_isolated(
     timeout_s: float = 300.0,
     memory_bytes: int = 1 << 30,
 ) -> TableSummary:
-    """Do `parse_table` in a process of its own, with limits. Blocks: call it in a thread.
+    """Parse a table as `parse_table` does, in a process of its own, with limits; call it in a thread.
 
     Args:
-        source: the file as it came.
-        destination: the file to write; it is gone again after an error.
-        format: the format that the sender declared.
-        options: how to read it, and how large it may be.
-        timeout_s: the longest time it may take, by the clock and of the processor.
-        memory_bytes: the most private memory that the process may have.
+        source: File as uploaded.
+        destination: File to write; it is deleted after an error.
+        format: Format that the client declared.
+        options: Options of reading, and bounds of the size.
+        timeout_s: Most seconds that it may take, by the clock and of the processor.
+        memory_bytes: Most private memory of the process.
 
     Raises:
-        TableError: the file cannot be stored, took too long or too much memory
+        TableError: The file cannot be stored, took too long or too much memory
             (``dataset-too-large``), or crashed its parser (``dataset-parse``).
-        OSError: the disk is full, or failed.
-        RuntimeError: the parser failed for a reason of its own.
+        OSError: The disk is full or failed.
+        RuntimeError: The parser failed for a reason of its own.
     """
     task = {
         "source": os.fspath(source.absolute()),

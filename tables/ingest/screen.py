@@ -1,4 +1,4 @@
-"""What no stored table may hold: missing, infinite and far too large values."""
+"""Screen for values that no stored table may hold: missing, infinite and far too large ones."""
 
 from typing import Literal
 
@@ -17,11 +17,11 @@ _MAX_NAMED = 3
 
 
 class RowScreen:
-    """Drops or refuses rows with missing values, refuses others that cannot be stored.
+    """Screen that drops or refuses rows with missing values, and refuses what cannot be stored.
 
     Attributes:
-        rows_read: the rows seen so far.
-        rows_dropped: those left out.
+        rows_read: Number of rows seen so far.
+        rows_dropped: Number of rows dropped.
     """
 
     def __init__(self, names: list[str], *, missing: MissingPolicy) -> None:
@@ -70,7 +70,7 @@ class RowScreen:
         return values, numbers
 
     def warnings(self) -> list[TableWarning]:
-        """Return what was dropped."""
+        """Return the warning about dropped rows, if there are any."""
         if not self.rows_dropped:
             return []
         worst = np.argsort(-self._missing_values, kind="stable")[:_MAX_NAMED]

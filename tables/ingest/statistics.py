@@ -21,9 +21,9 @@ class Extreme:
     """The smallest or the largest values of all columns.
 
     Attributes:
-        value: the value of each column.
-        row: the first row that has it.
-        count: how many rows have it.
+        value: Extreme value of each column.
+        row: First row with that value.
+        count: Number of rows with that value.
     """
 
     value: NDArray[np.float64]
@@ -56,19 +56,19 @@ class RunningStatistics:
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        """The mean of each column."""
+        """Mean of each column."""
         # Rounding may not put it outside the values.
         return np.clip(self._shift + self._mean, self.low.value, self.high.value)
 
     @property
     def std(self) -> NDArray[np.float64]:
-        """The population standard deviation of each column."""
+        """Population standard deviation of each column."""
         moment = np.diagonal(self._moment) if self._joint else self._moment
         return np.sqrt(moment / self.rows)
 
     @property
     def distinct(self) -> list[int | None]:
-        """How many distinct values each column has; None beyond `DISTINCT_CAP`."""
+        """Number of distinct values of each column; None beyond `DISTINCT_CAP`."""
         return [None if values is None else values.size for values in self._distinct]
 
     def correlation(self, columns: NDArray[np.intp]) -> NDArray[np.float64] | None:
@@ -85,11 +85,11 @@ class RunningStatistics:
         return correlation
 
     def update(self, values: Columns, *, row_numbers: NDArray[np.int64]) -> None:
-        """Take in some rows.
+        """Add some rows.
 
         Args:
-            values: at least one row; finite, with squares that are finite too.
-            row_numbers: the number of each row in the file.
+            values: One row or more; finite, with squares that are finite too.
+            row_numbers: Number of each row in the file.
         """
         if self.rows == 0:
             self._shift = values[:, 0].copy()

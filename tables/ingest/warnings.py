@@ -1,4 +1,4 @@
-"""What a caller should know about a table that was accepted."""
+"""Warnings about a table that was accepted."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ _MAX_NAMED = 5
 
 
 class Warnings:
-    """The warnings about the columns of one table."""
+    """Warnings about the columns of one table."""
 
     def __init__(
         self, statistics: RunningStatistics, *, names: list[str], dtypes: list[str]
@@ -159,7 +159,7 @@ def dependent_columns(correlation: NDArray[np.float64]) -> Iterator[tuple[int, l
     """Yield each column that is a linear function of columns before it, and which ones.
 
     Args:
-        correlation: the correlation matrix of columns that vary.
+        correlation: Correlation matrix of columns that vary.
     """
     basis: list[int] = []
     for column in range(len(correlation)):

@@ -64,7 +64,7 @@ def open_arrow(source: Path | bytes, options: ParseOptions) -> TableSource:
 
     Args:
         source: File, or all of its bytes.
-        options: Bounds.
+        options: Bounds of the table's size.
 
     Raises:
         TableError: The stream is damaged, too large, or holds anything but plain real columns.
@@ -85,8 +85,8 @@ def check_stream(
 
     Args:
         source: File, or all of its bytes.
-        options: Bounds.
-        validate: Whether to validate the batches; else the number of rows stays unknown.
+        options: Bounds of the table's size.
+        validate: True to validate the batches; else the number of rows stays unknown.
 
     Raises:
         TableError: As `open_arrow` and its chunks.
@@ -237,7 +237,7 @@ class _BatchHeader:
 
     @property
     def compressed(self) -> bool:
-        """Whether its buffers are compressed."""
+        """True where the buffers are compressed."""
         return self._field(self._batch, _COMPRESSION_SLOT) is not None
 
     @property

@@ -49,8 +49,8 @@ class _FirstLine:
     """The first line that is not blank.
 
     Attributes:
-        fields: its values.
-        blank_lines: how many blank lines stand before it.
+        fields: Values of the line.
+        blank_lines: Number of blank lines before it.
     """
 
     fields: list[str]
@@ -61,7 +61,7 @@ def open_csv(path: Path, options: ParseOptions) -> TableSource:
     """Open a CSV file.
 
     Raises:
-        TableError: the file is empty, has a bad header or too many columns.
+        TableError: The file is empty, has a bad header or too many columns.
     """
     first = _read_first_line(path, options)
     check_columns(len(first.fields), options=options)
@@ -83,7 +83,7 @@ def open_csv(path: Path, options: ParseOptions) -> TableSource:
 
 
 class _Rows:
-    """The rows of one CSV file, and the translation of the reader's complaints."""
+    """Rows of one CSV file, and the translation of Arrow's error messages."""
 
     def __init__(
         self, path: Path, options: ParseOptions, *, names: list[str], blank_lines: int
@@ -129,14 +129,14 @@ class _Rows:
         )
 
     def _explain(self, message: str) -> TableError:
-        """Word a complaint of Arrow's again, without the values that it quotes."""
+        """Return the error for a message of Arrow, without the values that it quotes."""
         if match := _CONVERSION.match(message):
             return self._not_a_number(int(match[1]), self._row(match[2]), value=match[3])
         if match := _RAGGED.match(message):
             row = self._row(match[1])
             return TableError(
                 "dataset-parse",
-                f"{_at(row)} has {match[3]} value(s) instead of {match[2]}.{self._delimiter_hint()}",
+                f"{_at(row)} has {match[3]} value(s) instead of {match[2]}.{self._delimiter_advice()}",
                 row=row,
             )
         if "straddling object" in message:
@@ -151,13 +151,13 @@ class _Rows:
         name = self.names[column]
         if "\n" in value or "\r" in value:
             return TableError("dataset-parse", _UNCLOSED, column=name, row=row)
-        hint = self._delimiter_hint()
+        advice = self._delimiter_advice()
         if row == 1 and not self.options.header:
-            hint = " If the first line is a header, leave out header=false."
+            advice = " If the first line is a header, leave out header=false."
         return TableError(
             "dataset-dtype",
             f"Column {name!r}, {_at(row).lower()}: the value is not a number. Numbers are written"
-            f" with a decimal point and without separators of thousands.{hint}",
+            f" with a decimal point and without separators of thousands.{advice}",
             column=name,
             row=row,
         )
@@ -165,7 +165,7 @@ class _Rows:
     def _row(self, physical: str | None) -> int | None:
         return None if physical is None else int(physical) - int(self.options.header)
 
-    def _delimiter_hint(self) -> str:
+    def _delimiter_advice(self) -> str:
         if len(self.names) == 1 and any(c in self.names[0] for c in _OTHER_DELIMITERS):
             return " If the values are separated by another character, name it by delimiter=."
         return ""

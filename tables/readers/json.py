@@ -154,7 +154,7 @@ class JsonRows:
 
     Attributes:
         names: Names of the columns.
-        named: Whether the table gives the names itself.
+        named: True where the table gives the names itself.
         rows: Number of rows converted so far.
     """
 
@@ -166,7 +166,7 @@ class JsonRows:
         Args:
             names: Names of the columns.
             keys: Keys of the columns in rows that are objects; None: rows are lists.
-            named: Whether the table gives the names itself.
+            named: True where the table gives the names itself.
         """
         self.names = list(names)
         self.named = named

@@ -1,4 +1,4 @@
-"""The npy format: reading what NumPy may have written, and writing what is memory-mapped."""
+"""The npy format: a reader of what NumPy writes, and a writer of files for memory mapping."""
 
 import io
 import math
@@ -50,7 +50,7 @@ class NpyHeader:
 
     Attributes:
         dtype: Type of the values, of any width and byte order.
-        fortran_order: Whether columns follow one another, instead of rows.
+        fortran_order: True where columns follow one another, instead of rows.
         shape: Shape of the array, of any number of dimensions.
         offset: Byte of the file at which the values begin.
     """
@@ -143,12 +143,12 @@ def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
 
 
 class RowWriter:
-    """Writes a row-major npy file of unknown length: rows first, the header when it is known.
+    """Writer of a row-major npy file of unknown length: rows first, the header at the end.
 
     Until `finish`, the file starts with zeros and is no npy file.
 
     Raises:
-        OSError: from every method, when the disk is full or failed.
+        OSError: The disk is full or failed; every method raises it.
     """
 
     def __init__(self, path: Path, columns: int, *, dtype: Literal["float32", "float64"]) -> None:

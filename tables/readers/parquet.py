@@ -33,7 +33,7 @@ def open_parquet(path: Path, options: ParseOptions) -> TableSource:
     """Open a Parquet file.
 
     Raises:
-        TableError: the file is damaged, too large, or holds anything but plain real columns.
+        TableError: The file is damaged, too large, or holds anything but plain real columns.
     """
     _check_footer(path)
     with _decoding():

@@ -21,18 +21,18 @@ def open_table_isolated(
     timeout_s: float = 300.0,
     memory_bytes: int = 1 << 30,
 ) -> TableSource:
-    """Do `open_table` with all the reading done by a process of its own. Blocks.
+    """Open a table as `open_table` does, read by a process of its own; call it in a thread.
 
     Args:
-        source: the file as it came.
-        destination: an npy file to write, from which the rows come; it stays.
-        format: the format that the sender declared.
-        options: how to read it, and how large it may be.
-        timeout_s: the longest time it may take, by the clock and of the processor.
-        memory_bytes: the most private memory that the process may have.
+        source: File as uploaded.
+        destination: npy file to write, which the rows are then read from; it stays.
+        format: Format that the client declared.
+        options: Options of reading, and bounds of the size.
+        timeout_s: Most seconds that it may take, by the clock and of the processor.
+        memory_bytes: Most private memory of the process.
 
     Raises:
-        TableError, OSError, RuntimeError: as `tables.ingest.parse.parse_table_isolated`.
+        TableError, OSError, RuntimeError: As `tables.ingest.parse.parse_table_isolated`.
     """
     check_content(source, format)  # costs no process
     task = {

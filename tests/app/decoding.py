@@ -10,7 +10,7 @@ import numpy as np
 from app.fairness.turns import Threads
 from app.http.body_memory import BodyMemory
 from app.problems.problem import Problem
-from app.rows.body import Incoming
+from app.rows.body import RowsBody
 from app.rows.codecs import CODECS
 from app.rows.shape import Floats, RowsShape
 from app.settings import ApiSettings
@@ -71,8 +71,8 @@ async def decode_pieces(
         for piece in pieces:
             yield piece
 
-    incoming = Incoming(
-        body=stream(),
+    source = RowsBody(
+        chunks=stream(),
         format=kind,
         parameters=parameters,
         shape=shape,
@@ -81,7 +81,7 @@ async def decode_pieces(
         parsers=Threads("parsers", 1, each=1),
         memory=BodyMemory(1 << 30).of("project"),
     )
-    chunks = [rows async for rows in _CODECS[kind].read(incoming)]
-    if incoming.total_rows is not None:
-        assert sum(map(len, chunks)) == incoming.total_rows
+    chunks = [rows async for rows in _CODECS[kind].read(source)]
+    if source.total_rows is not None:
+        assert sum(map(len, chunks)) == source.total_rows
     return chunks[0] if len(chunks) == 1 else np.concatenate(chunks, dtype=np.float64)
