@@ -1,1 +1,1 @@
-"""Background work: a queue of hints, a supervisor, and a trainer process for each job."""
+"""Background work: a queue of messages, a supervisor, and a trainer process for each job."""

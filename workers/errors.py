@@ -1,4 +1,4 @@
-"""What the worker raises."""
+"""Errors of the worker."""
 
 
 class WorkerError(Exception):
@@ -6,11 +6,11 @@ class WorkerError(Exception):
 
 
 class TrainingError(WorkerError):
-    """A job that cannot succeed, for a reason its caller should read.
+    """Job that cannot succeed, for a reason that its caller should read.
 
     Args:
-        code: stable, for programs.
-        detail: one sentence.
+        code: Stable code of the reason, for programs.
+        detail: Sentence for people.
     """
 
     def __init__(self, code: str, detail: str) -> None:
@@ -20,11 +20,11 @@ class TrainingError(WorkerError):
 
 
 class UnfitError(WorkerError):
-    """A fault of the worker, which lacks what any job needs.
+    """Worker that lacks what any job needs.
 
     Args:
-        code: stable, for programs.
-        detail: one sentence.
+        code: Stable code of the reason, for programs.
+        detail: Sentence for people.
     """
 
     def __init__(self, code: str, detail: str) -> None:

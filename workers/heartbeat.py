@@ -1,4 +1,4 @@
-"""Signs that a worker's loops turn: a file for this host's health checks, a row for everybody."""
+"""Heartbeat of a worker: a file for this host's health checks, and a row of the database."""
 
 import logging
 import math
@@ -20,12 +20,12 @@ _TELL_S = LIVE_S / 6
 
 
 class Heartbeat:
-    """One worker's file, as young as its last sign of life.
+    """Heartbeat file of one worker, written again at each beat.
 
-    It holds the process id, and on a line of its own why the worker takes no jobs, if so.
+    It holds the process id, and on a second line the reason if the worker takes no jobs.
 
     Args:
-        path: where; its folder is made.
+        path: Path of the file; its folder is created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,10 +33,10 @@ class Heartbeat:
         self._writable = True
 
     def beat(self, *, unfit: str | None = None) -> None:
-        """Give a sign of life.
+        """Write a heartbeat.
 
         Args:
-            unfit: why the worker takes no jobs; None: it does.
+            unfit: Reason for which the worker takes no jobs; None if it takes them.
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ class Heartbeat:
             self._writable = True
 
     def age_s(self) -> float | None:
-        """Seconds since the last sign of life; None if there was none or its process is gone."""
+        """Return the seconds since the last beat; None if there was none or its process is gone."""
         try:
             written = self._path.stat().st_mtime
             os.kill(int(self._lines()[0]), 0)
@@ -59,14 +59,14 @@ class Heartbeat:
         return max(0.0, time.time() - written)
 
     def unfit(self) -> str | None:
-        """Why the worker takes no jobs; None: it does, or there is none."""
+        """Return the reason for which the worker takes no jobs; None if it takes them or is gone."""
         try:
             return " ".join(self._lines()[1:]) or None
         except (OSError, ValueError):
             return None
 
     def remove(self) -> None:
-        """Say that the worker has ended."""
+        """Remove the heartbeat of a worker that ends."""
         self._path.unlink(missing_ok=True)
 
     def _lines(self) -> list[str]:
@@ -74,12 +74,12 @@ class Heartbeat:
 
 
 class LifeSigns:
-    """A worker's signs of life, for this host and for the others.
+    """Heartbeats of a worker, in its file and in the database.
 
     Args:
-        settings: name the worker.
-        workers: those of all hosts.
-        unfit: why the worker takes no jobs yet; None: it does.
+        settings: Settings that name the worker.
+        workers: Rows of the workers of all hosts.
+        unfit: Reason for which the worker takes no jobs yet; None if it takes them.
     """
 
     def __init__(self, settings: WorkerSettings, workers: Workers, *, unfit: str | None) -> None:
@@ -91,21 +91,21 @@ class LifeSigns:
         self._told_at = -math.inf
 
     def beat(self) -> None:
-        """Give a sign of life."""
+        """Write a heartbeat."""
         with self._lock:
             self._file.beat(unfit=self._unfit)
             if time.monotonic() - self._told_at >= _TELL_S:
                 self._tell_others()
 
     def tell(self, unfit: str | None) -> None:
-        """Say why the worker takes no jobs from now on; None: it does."""
+        """Write the reason for which the worker takes no jobs from now on; None if it takes them."""
         with self._lock:
             self._unfit = unfit
             self._file.beat(unfit=unfit)
             self._tell_others()
 
     def remove(self) -> None:
-        """Say that the worker has ended."""
+        """Remove the heartbeat of a worker that ends."""
         with self._lock:
             self._file.remove()
             try:
@@ -123,10 +123,10 @@ class LifeSigns:
 
 
 def heartbeat_of(settings: WorkerSettings) -> Heartbeat:
-    """The heartbeat of the worker with these settings on this host."""
+    """Return the heartbeat of the worker with these settings on this host."""
     return Heartbeat(settings.data_dir / "workers" / f"{worker_label(settings)}.heartbeat")
 
 
 def worker_label(settings: WorkerSettings) -> str:
-    """The worker's name, the host's unless it was given one."""
+    """Return the worker's name, the host's unless it was given one."""
     return settings.worker_name or socket.gethostname()

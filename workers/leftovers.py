@@ -1,4 +1,4 @@
-"""Deletes checkpoints of ended jobs that nobody resumed in time."""
+"""Deletion of checkpoints of ended jobs that nobody resumed in time."""
 
 import logging
 import random
@@ -17,7 +17,7 @@ _INTERVAL_S = 30.0
 
 
 class Leftovers:
-    """One loop in a thread of its own; every worker has one, and none is needed.
+    """Thread that deletes them from time to time; every worker has one.
 
     Args:
         jobs: Jobs of all projects.
@@ -46,16 +46,16 @@ class Leftovers:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, after the look that may be under way."""
+        """End the thread, after a deletion that may be under way."""
         self._stopping.set()
         self._thread.join()
 
     def once(self) -> int:
-        """Delete what is due; return of how many jobs.
+        """Delete checkpoints that are due; return the number of their jobs.
 
         Raises:
-            DatabaseError: the database is away.
-            StorageFullError: its disk is full.
+            DatabaseError: The database is away.
+            StorageFullError: Its disk is full.
         """
         if not self._fit():
             return 0

@@ -1,4 +1,4 @@
-"""A worker process: the Celery consumer in the main thread, the sweep beside it."""
+"""Worker process: the Celery consumer in the main thread, the sweep in another."""
 
 import logging
 import signal
@@ -40,7 +40,7 @@ _STAGING_GRACE_S = 6 * 3600
 
 
 def run_worker(settings: WorkerSettings) -> int:
-    """Work until SIGTERM or SIGINT; the exit status.
+    """Work until SIGTERM or SIGINT; return the exit status.
 
     At either signal, or SIGQUIT, every trainer writes a checkpoint, its job goes back to the queue, and the
     process ends within ten seconds.
@@ -72,8 +72,8 @@ def _wait_for(database: Database) -> None:
     """Wait for a database that is not up yet, as long as it takes.
 
     Raises:
-        SchemaMismatchError: it was made by another version of the code.
-        DatabaseUnavailableError: it is a file, and of no use.
+        SchemaMismatchError: It was made by another version of the code.
+        DatabaseUnavailableError: It is a file, and of no use.
     """
     while True:
         try:
@@ -88,7 +88,7 @@ def _wait_for(database: Database) -> None:
 
 
 def _prepare_store(database: Database, settings: WorkerSettings) -> None:
-    """Try the store, unless it is not the one: then nothing is written there, and no job taken."""
+    """Try to write to the store, unless it belongs to another database."""
     blobs = BlobStore(settings.blob_root)
     try:
         identity = known_identity(database)
@@ -146,13 +146,13 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
 
 
 def _end_alike(**_: Any) -> None:  # noqa: ANN401 - whatever Celery sends along
-    """Have SIGINT and SIGQUIT do as SIGTERM: Celery's hard ending of threads is an error of its."""
+    """Make SIGINT and SIGQUIT end the worker as SIGTERM does; Celery's own handlers raise errors."""
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.getsignal(signal.SIGTERM))
 
 
 def _keep_logging(**_: Any) -> None:  # noqa: ANN401 - whatever Celery sends along
-    """Logging was set up already."""
+    """Keep Celery from setting up logging, which is done already."""
 
 
 def _start(app: Celery, settings: WorkerSettings) -> int:
@@ -170,8 +170,8 @@ def _start(app: Celery, settings: WorkerSettings) -> int:
 
 
 def register_tasks(app: Celery, supervisor: Supervisor) -> None:
-    """Have `app` answer every hint by letting `supervisor` look for a job."""
+    """Register the task of `app`: at each message, `supervisor` looks for a job."""
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]  # celery ships no types
-    def run(job_id: str) -> None:  # noqa: ARG001 - a hint; the oldest job that waits comes first
+    def run(job_id: str) -> None:  # noqa: ARG001 - the oldest job that waits comes first
         supervisor.run_next()

@@ -1,4 +1,4 @@
-"""What a supervisor and its trainer say to each other: one task in, JSON lines out."""
+"""Messages between a supervisor and its trainer: one task in, JSON lines out."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -11,14 +11,14 @@ class _Message(BaseModel):
 
 
 class BlobRef(_Message):
-    """A file of the blob store and what it must hold."""
+    """File of the blob store, with the hash of its content."""
 
     key: str
     sha256: str
 
 
 class DatasetRef(BlobRef):
-    """One table; `columns` are the names of its columns in file order."""
+    """Table in a file; `columns` are the names of its columns in file order."""
 
     id: str
     columns: list[str]
@@ -36,13 +36,13 @@ class ModelRef(BlobRef):
 
 
 class CheckpointRef(BlobRef):
-    """The state of training after `epoch` whole epochs and perhaps part of the next.
+    """State of training after `epoch` whole epochs and perhaps part of the next.
 
     Of bulk work: after `epoch` parts.
 
     Args:
-        step: orders all of a job: steps of the optimiser, or rows.
-        bytes: of the file, and of the parts that it lists; None for those of former versions.
+        step: Number that orders the checkpoints of a job: steps of the optimiser, or rows.
+        bytes: Size of the file, and of the parts that it lists; None for those of former versions.
     """
 
     epoch: int
@@ -51,15 +51,15 @@ class CheckpointRef(BlobRef):
 
 
 class _Task(_Message):
-    """What a trainer needs whatever it does; it has no database and reads no environment.
+    """Task of a trainer, which has no database and reads no environment.
 
     Args:
-        parent_pid: the supervisor; a trainer whose parent is another process ends at once.
-        request: an accepted request.
-        checkpoints: newest first.
-        store_id: identity of the store below `blob_root`, None if it has none yet.
-        memory_bytes: data segment limit, None for none.
-        long_epoch_s: seconds without a checkpoint after which one is written within an epoch.
+        parent_pid: Process id of the supervisor; a trainer whose parent is another process ends at once.
+        request: Accepted request of the job.
+        checkpoints: Checkpoints of earlier attempts, newest first.
+        store_id: Identity of the store below `blob_root`, None if it has none yet.
+        memory_bytes: Limit of the data segment; None for no limit.
+        long_epoch_s: Seconds without a checkpoint after which one is written within an epoch.
     """
 
     job_id: str
@@ -123,20 +123,20 @@ TASK: TypeAdapter[Task] = TypeAdapter(Annotated[Task, Field(discriminator="kind"
 
 
 class Started(_Message):
-    """The first message: the trainer has all that any job needs, and begins with this one."""
+    """First message: the trainer has all that any job needs, and begins with this one."""
 
     type: Literal["started"] = "started"
 
 
 class Tick(_Message):
-    """Some work is done: the trainer is alive and this far."""
+    """Message that the trainer is alive, with its progress."""
 
     type: Literal["tick"] = "tick"
     progress: dict[str, Any]
 
 
 class EpochDone(_Message):
-    """An epoch, the iterations of a report, or a part of bulk work are done.
+    """Message that an epoch, the iterations of a report, or a part of bulk work are done.
 
     `checkpoint` is on disk already, None when none was due.
     """
@@ -148,18 +148,18 @@ class EpochDone(_Message):
 
 
 class Note(_Message):
-    """Something the caller should read among the job's events."""
+    """Text that the caller should read among the job's events."""
 
     type: Literal["note"] = "note"
     text: str
 
 
 class Trained(_Message):
-    """The last message of a job that went well: the model is on disk.
+    """Last message of a job that went well: the model is on disk.
 
     Args:
-        metrics: the job's final metrics.
-        version: the arguments of `models_store.registry.NewVersion`.
+        metrics: Final metrics of the job.
+        version: Arguments of `models_store.registry.NewVersion`.
     """
 
     type: Literal["trained"] = "trained"
@@ -168,11 +168,11 @@ class Trained(_Message):
 
 
 class Produced(_Message):
-    """The last message of bulk work that went well: the file is on disk.
+    """Last message of bulk work that went well: the file is on disk.
 
     Args:
-        metrics: the job's final metrics.
-        result: the members of a `models_store.job_states.JobResult`.
+        metrics: Final metrics of the job.
+        result: Members of a `models_store.job_states.JobResult`.
     """
 
     type: Literal["produced"] = "produced"
@@ -181,13 +181,13 @@ class Produced(_Message):
 
 
 class Passed(_Message):
-    """The last message of a self-test that went well."""
+    """Last message of a self-test that went well."""
 
     type: Literal["passed"] = "passed"
 
 
 class Interrupted(_Message):
-    """The last message after SIGTERM; `checkpoint` continues at the very next batch.
+    """Last message after SIGTERM; `checkpoint` continues at the very next batch.
 
     It is None where there was nothing yet to keep.
     """
@@ -199,7 +199,7 @@ class Interrupted(_Message):
 
 
 class Failed(_Message):
-    """The last message of a job that cannot succeed; `detail` is None for our own faults."""
+    """Last message of a job that cannot succeed; `detail` is None for our own faults."""
 
     type: Literal["failed"] = "failed"
     code: str
@@ -207,7 +207,7 @@ class Failed(_Message):
 
 
 class Unfit(_Message):
-    """The last message of a trainer that lacks what any job needs; another worker may have it."""
+    """Last message of a trainer that lacks what any job needs; another worker may have it."""
 
     type: Literal["unfit"] = "unfit"
     code: str

@@ -8,7 +8,7 @@ from models_store.settings import StoreSettings
 
 
 class WorkerSettings(StoreSettings):
-    """Everything that a worker and its trainer processes read from the environment."""
+    """Settings of a worker and its trainer processes, read from the environment."""
 
     worker_concurrency: int = Field(
         default=1, ge=1, le=256, description="Jobs that one worker runs at the same time."

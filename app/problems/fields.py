@@ -9,20 +9,20 @@ _MAX_NAME = 128
 
 
 def shown_names(names: Iterable[str]) -> list[str]:
-    """The first few of a caller's names, fit to be shown."""
+    """Return the first few of a caller's names, fit to be shown."""
     return [shown(name) for name, _ in zip(names, range(MAX_ERRORS), strict=False)]
 
 
 def shown(name: str | int) -> str:
-    """A caller's name, short and encodable: it may be megabytes long or half a surrogate pair."""
+    """Return a caller's name, short and encodable: it may be megabytes long or half a surrogate pair."""
     return str(name)[:_MAX_NAME].encode(errors="replace").decode()
 
 
 def pointer(*path: str | int) -> str:
-    """A JSON pointer (RFC 6901)."""
+    """Return a JSON pointer (RFC 6901)."""
     return "".join("/" + shown(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def field_error(detail: str, *path: str | int) -> FieldError:
-    """An error that points into the body."""
+    """Return an error that points into the body."""
     return FieldError(detail, pointer=pointer(*path))

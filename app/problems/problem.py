@@ -43,7 +43,7 @@ class FieldError:
     """Wrong field of a request.
 
     Attributes:
-        detail: What the field must be; never what it was.
+        detail: Requirement that the field breaks; never its value.
         pointer: JSON pointer into the body.
         parameter: Name of a path, query or header parameter, instead of a pointer.
     """

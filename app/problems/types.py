@@ -18,7 +18,7 @@ class ProblemType:
         slug: Last part of the problem's `type`; it never changes.
         status: Usual HTTP status.
         title: Short summary that never changes from one occurrence to the next.
-        explanation: What happened and what a caller can do about it.
+        explanation: Text that says what happened and what a caller can do about it.
         retry_after_s: Seconds after which another try makes sense, for problems that pass.
     """
 

@@ -37,7 +37,7 @@ class GaussianSpec(Spec):
         return gaussian_cost(dim, full=self.covariance == "full", context_dim=context_dim)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """The one layer."""
+        """Return the one layer."""
         full = self.covariance == "full"
         return Gaussian(dim, full=full, generator=generator, context_dim=context_dim)
 
@@ -102,7 +102,7 @@ class Gaussian(Bijection):
         u: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data."""
+        """Map noise to data."""
         shift, log_scale = self._condition(context, len(u))
         mixed = u if self.lower is None else u @ self._triangle(self.lower).t()
         return torch.addcmul(shift, log_scale.exp(), mixed), log_scale.sum(dim=1)
@@ -112,7 +112,7 @@ class Gaussian(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise, by substitution."""
+        """Map data to noise, by substitution."""
         shift, log_scale = self._condition(context, len(x))
         u = (x - shift) * torch.exp(-log_scale)
         if self.lower is not None:
@@ -121,7 +121,7 @@ class Gaussian(Bijection):
         return u, -log_scale.sum(dim=1)
 
     def _condition(self, context: Tensor | None, rows: int) -> tuple[Tensor, Tensor]:
-        """Shift and log scale of each row."""
+        """Return shift and log scale of each row."""
         shift, log_scale = self.shift.expand(rows, -1), self.log_scale.expand(rows, -1)
         if self.context_weight is None or context is None:
             return shift, log_scale

@@ -25,18 +25,18 @@ class MadeSpec(Spec):
     """One MADE.
 
     Attributes:
-        conditional: the density of a feature given those before it: `gaussian`, `mixture` of
+        conditional: Density of a feature given those before it: `gaussian`, `mixture` of
             Gaussians, or `bernoulli` for columns of 0 and 1.
-        components: of a mixture.
-        hidden: units of each hidden layer.
-        order: of the features: `natural`, or `random`, drawn from the seed.
-        masks: above 1, training cycles through so many orders and connectivities, which share
+        components: Number of Gaussians of a mixture.
+        hidden: Units of each hidden layer.
+        order: Order of the features: `natural`, or `random`, drawn from the seed.
+        masks: Number of masks. Above 1, training cycles through their connectivities, which share
             their weights, and a row's density is the mean over all of them.
-        separate_networks: one network for the means and one for the log standard deviations.
-        activation: between the layers.
-        direct: an output sees the inputs before it without a hidden unit between, too: out =
+        separate_networks: True for one network for means and one for log standard deviations.
+        activation: Activation of the hidden units.
+        direct: True to connect each output with the inputs before it directly, too: out =
             c + (V * M_V) h + (A * M_A) x, A strictly masked (Germain et al. 2015, section 4).
-        mask_weights: with several masks, a second matrix U beside the weights of each layer, by
+        mask_weights: True for a second matrix U beside the weights of each layer, by
             which units know the mask they are under: h = g(b + (W * M) x + (U * M) 1) (the same,
             on connectivity-agnostic training).
     """
@@ -81,7 +81,7 @@ class MadeSpec(Spec):
         return layer if self.order == "natural" else layer + permutation_cost(dim)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """The layer, behind a permutation if the order is random."""
+        """Return the layer, behind a permutation if the order is random."""
         conditioner, transformer = self._conditioner(context_dim), self._transformer()
         if self.masks > 1:
             return MaskEnsemble(
@@ -136,7 +136,7 @@ class Made(Autoregressive):
         super().__init__(dim, conditioner, Affine(), generator)
 
     def parameter_list(self) -> list[Tensor]:
-        """All weights, then all biases."""
+        """Return all weights, then all biases."""
         if self.context_weight is not None:
             return super().parameter_list()
         weights, biases, _ = self.network()
@@ -145,12 +145,12 @@ class Made(Autoregressive):
     def inverse_vjp(
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
-        """The inverse with its pullback, hand-written."""
+        """Return the inverse with its pullback, hand-written."""
         activation = ACTIVATIONS[self.conditioner.activation]
         return masked_affine_vjp(x, *self.network(), activation=activation)
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """One step, with the pending map in its weights.
+        """Return one step, with the pending map in its weights.
 
         With x = y a + b of the pending map, the same layer in terms of y reads its input through
         a and b, and has the shift (shift - b) / a and the log scale log_scale - log a.

@@ -38,14 +38,14 @@ class MafSpec(Spec):
 
     Attributes:
         layers: MADE layers.
-        hidden: units of each hidden layer of a MADE.
+        hidden: Units of each hidden layer of a MADE.
         batch_norm: None leaves it out.
-        order: before each following layer, `reverse` reverses the features, `random` draws an
+        order: Order between two layers: `reverse` reverses the features, `random` draws an
             order from the seed.
-        base: of the noise: `gaussian`, or `made_mixture`, one more MADE whose conditionals are
+        base: Density of the noise: `gaussian`, or `made_mixture`, one more MADE whose conditionals are
             mixtures of Gaussians (MAF MoG).
-        components: of such a mixture.
-        activation: inside the MADEs; `tanh` bounds shift and scale on outliers far from the
+        components: Number of Gaussians of such a mixture.
+        activation: Activation of the MADEs; `tanh` bounds shift and scale on outliers far from the
             training data, where `relu`, the literature's choice, extrapolates exponentially.
     """
 
@@ -78,7 +78,7 @@ class MafSpec(Spec):
         return total
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """The chain of layers."""
+        """Return the chain of layers."""
         conditioner = Conditioner(self.hidden, self.activation, context_dim)
         parts: list[Bijection] = []
         for layer in range(self.layers):
@@ -105,11 +105,11 @@ class IafSpec(Spec):
 
     Attributes:
         layers: MADE layers.
-        hidden: units of each hidden layer of a MADE.
+        hidden: Units of each hidden layer of a MADE.
         batch_norm: None leaves it out.
-        order: before each following layer, `reverse` reverses the features, `random` draws an
+        order: Order between two layers: `reverse` reverses the features, `random` draws an
             order from the seed.
-        activation: inside the MADEs.
+        activation: Activation of the MADEs' hidden units.
     """
 
     family: Literal["iaf"] = "iaf"
@@ -134,7 +134,7 @@ class IafSpec(Spec):
         return total + diagonal_cost(dim, context_dim) if context_dim else total
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """The chain of layers."""
+        """Return the chain of layers."""
         conditioner = Conditioner(self.hidden, self.activation, context_dim)
         parts: list[Bijection] = []
         for layer in range(self.layers):
@@ -149,7 +149,7 @@ class IafSpec(Spec):
 
 
 def reorder(order: Literal["reverse", "random"], dim: int, generator: torch.Generator) -> Bijection:
-    """What stands between two autoregressive layers."""
+    """Return the layer between two autoregressive layers."""
     if order == "reverse":
         return Reverse(dim)
     return Permutation(torch.randperm(dim, generator=generator))
@@ -167,10 +167,10 @@ class HafSpec(Spec):
     forward direction half of the features are sequential.
 
     Attributes:
-        layers: such layers.
-        hidden: units of each hidden layer of each of a layer's three networks.
+        layers: Number of layers.
+        hidden: Units of each hidden layer of each of a layer's three networks.
         batch_norm: None leaves it out.
-        activation: inside the MADEs; the coupling's networks are those of `realnvp`.
+        activation: Activation of the MADEs; the coupling's networks are those of `realnvp`.
     """
 
     family: Literal["haf"] = "haf"
@@ -186,7 +186,7 @@ class HafSpec(Spec):
         check_choice("activation", self.activation, get_args(ActivationName))
 
     def check_dim(self, dim: int) -> None:
-        """One half conditions the other: there must be two features."""
+        """Check that there are two features: one half conditions the other."""
         super().check_dim(dim)
         check_coupling_dim(self.family, dim)
 
@@ -206,7 +206,7 @@ class HafSpec(Spec):
         return alternating(dim, self.layers, layer) + norms
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """The chain of layers: each is a coupling and, next to the noise, the MADE's half."""
+        """Return the chain of layers: each is a coupling and, next to the noise, the MADE's half."""
         parts: list[Bijection] = []
         for layer in range(self.layers):
             shape = CouplingShape(dim, copies_even=layer % 2 == 0, context_dim=context_dim)
@@ -218,7 +218,7 @@ class HafSpec(Spec):
         return Chain(parts)
 
     def _made(self, shape: CouplingShape, layer: int, generator: torch.Generator) -> Bijection:
-        """The MADE of a layer, between two reversals where its order is reversed."""
+        """Return the MADE of a layer, between two reversals where its order is reversed."""
         dim, _ = shape.widths()
         made = Made(dim, self._conditioner(shape.context_dim), generator)
         if layer % 4 < 2:

@@ -36,13 +36,13 @@ class NafSpec(Spec):
     following one.
 
     Attributes:
-        layers: autoregressive layers.
-        hidden: units of each hidden layer of a masked network.
+        layers: Autoregressive layers.
+        hidden: Units of each hidden layer of a masked network.
         transformer: `dsf`, one layer of sigmoids, or `ddsf`, two dense ones.
-        units: of each layer of sigmoids.
+        units: Number of sigmoids in each layer of a map.
         closed: `density` goes from data to noise in closed form, to be trained on data;
             `sampling` from noise to data, for variational inference.
-        activation: inside the masked networks; `tanh` bounds the maps' parameters on outliers.
+        activation: Activation of the networks; `tanh` bounds the maps' parameters on outliers.
     """
 
     family: Literal["naf"] = "naf"
@@ -70,7 +70,7 @@ class NafSpec(Spec):
         return (layer + permutation_cost(dim)) * self.layers
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """The chain of layers."""
+        """Return the chain of layers."""
         parts: list[Bijection] = []
         for layer in range(self.layers):
             if layer > 0:
@@ -117,7 +117,7 @@ class DeepSigmoidal(Transformer):
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Data to noise."""
+        """Map data to noise."""
         raw_slope, shift, logits = parameters.chunk(_OUTPUTS)
         slope = _slope(raw_slope)
         u, log_det = _squash(torch.addcmul(shift, slope, x), slope.log(), logits)
@@ -126,7 +126,7 @@ class DeepSigmoidal(Transformer):
     def forward(
         self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Noise to data."""
+        """Map noise to data."""
         return invert(self.inverse, u, parameters)
 
 
@@ -159,17 +159,17 @@ class DeepDenseSigmoidal(nn.Module, Transformer):
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Data to noise."""
+        """Map data to noise."""
         return _dense(x, parameters, self.mix, self.read)
 
     def forward(
         self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Noise to data."""
+        """Map noise to data."""
         return invert(_dense, u, parameters, self.mix, self.read)
 
     def folded(self, pending: Pending) -> Transformer:
-        """The same with the matrices cast."""
+        """Return the same map with its matrices cast."""
         return (
             copy.deepcopy(self)
             .to(pending.device, pending.dtype)
@@ -177,7 +177,7 @@ class DeepDenseSigmoidal(nn.Module, Transformer):
         )
 
     def tensors(self) -> list[Tensor]:
-        """The matrices."""
+        """Return the matrices."""
         return [self.mix, self.read]
 
 
@@ -203,7 +203,7 @@ def _slope(raw: Tensor) -> Tensor:
 def _squash(
     z: Tensor, log_slope: Tensor, logits: Tensor, matrix: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """logit(sum_j w_ij sigmoid(z_j)) and the logarithm of its slope, given those of z_j.
+    """Return logit(sum_j w_ij sigmoid(z_j)) and the logarithm of its slope, given those of z_j.
 
     The rows of w have the logits matrix_ij + logits_j, without a matrix one row the logits. Tails
     cancel before anything is summed: z of any size leave the log slope its digits.
@@ -220,7 +220,7 @@ def _squash(
 
 
 def _log_product(matrix: Tensor | None, terms: Tensor) -> Tensor:
-    """The logarithm of sum_j exp(matrix_ij + terms_j); without a matrix, one row of 0."""
+    """Return the logarithm of sum_j exp(matrix_ij + terms_j); without a matrix, one row of 0."""
     if matrix is None:
         return torch.logsumexp(terms, dim=0, keepdim=True)
     most = terms.detach().amax(dim=0)
@@ -228,7 +228,7 @@ def _log_product(matrix: Tensor | None, terms: Tensor) -> Tensor:
 
 
 def _positive(matrix: Tensor) -> Tensor:
-    """exp(matrix), each row up to a factor that cancels."""
+    """Return exp(matrix), each row up to a factor that cancels."""
     return torch.exp(matrix - matrix.detach().amax(dim=1, keepdim=True))
 
 

@@ -47,17 +47,17 @@ class NsfSpec(Spec):
     gives us that map, without the permutation.
 
     Attributes:
-        layers: of splines.
-        hidden: units of each hidden layer of a layer's network.
-        bins: of a spline.
-        tail_bound: splines bend between minus this and this, in standard deviations where the
+        layers: Number of layers of splines.
+        hidden: Units of each hidden layer of a layer's network.
+        bins: Number of bins of a spline.
+        tail_bound: Bound of the splines, which bend between minus this and this, in standard deviations where the
             data are standardised; beyond, they are the identity.
-        coupling: one half of the features conditions the other; otherwise each feature is
+        coupling: True if one half of the features conditions the other; otherwise each is
             conditioned on those before it.
-        linear: before each layer of splines, from the data, a trained linear map as a product of
+        linear: True for a trained linear map before each layer of splines, as a product of
             two triangular matrices, and a shift, as in the paper: for features that are highly
             correlated, of which splines within `tail_bound` see little.
-        activation: inside the networks; `tanh` bounds the splines' parameters on outliers, where
+        activation: Activation of the networks; `tanh` bounds the splines' parameters on outliers, where
             `relu`, the paper's choice, makes splines so flat that sampling loses digits.
     """
 
@@ -84,7 +84,7 @@ class NsfSpec(Spec):
         check_choice("activation", self.activation, get_args(ActivationName))
 
     def check_dim(self, dim: int) -> None:
-        """A coupling layer needs two features: one half conditions the other."""
+        """Check that there are two features: one half conditions the other."""
         super().check_dim(dim)
         if self.coupling:
             check_coupling_dim("nsf with coupling", dim)
@@ -105,7 +105,7 @@ class NsfSpec(Spec):
         return alternating(dim, self.layers, layer) + between * self.layers
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """The chain of layers."""
+        """Return the chain of layers."""
         parts: list[Bijection] = []
         for layer in range(self.layers):
             if self.linear:
@@ -164,7 +164,7 @@ class RationalQuadratic(Transformer):
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Data to noise."""
+        """Map data to noise."""
         place = self._scaled(x)
         bend = self._bin(place, parameters, axis=0)
         theta = (place - bend.left) / bend.width
@@ -177,7 +177,7 @@ class RationalQuadratic(Transformer):
     def forward(
         self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Noise to data."""
+        """Map noise to data."""
         place = self._scaled(u)
         bend = self._bin(place, parameters, axis=1)
         theta = bend.solve(place - bend.bottom)
@@ -186,7 +186,7 @@ class RationalQuadratic(Transformer):
         return self._with_tails(u, x, -log_slope)
 
     def _bin(self, place: Tensor, parameters: Tensor, *, axis: int) -> "_Bin":
-        """The bin of each number along an axis: 0 are the data, 1 is the noise."""
+        """Return the bin of each number along an axis: 0 are the data, 1 is the noise."""
         bins = self._bins
         logits = parameters[: 2 * bins].view(2, bins, *place.shape)
         sizes = torch.softmax(logits, dim=1) + self._floor
@@ -204,7 +204,7 @@ class RationalQuadratic(Transformer):
         return _Bin(right - width, top - height, width, height, first, second, slope, bend)
 
     def _scaled(self, rows: Tensor) -> Tensor:
-        """In units in which the interval goes from 0 to the sum of all sizes."""
+        """Return the spline in units in which the interval goes from 0 to the sum of all sizes."""
         bound = self._bound
         return (rows.clamp(-bound, bound) + bound) * (self._total / (2 * bound))
 
@@ -232,7 +232,7 @@ class _Bin(NamedTuple):
     bend: Tensor
 
     def log_slope(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The logarithm of the derivative at a part theta of the width (equation 5).
+        """Return the logarithm of the derivative at a part theta of the width (equation 5).
 
         Returns:
             It, and two terms of the value: height theta times the first over the second.
@@ -246,7 +246,7 @@ class _Bin(NamedTuple):
         return log_slope, below, denominator
 
     def solve(self, rise: Tensor) -> Tensor:
-        """The part theta of the width at which the spline is `rise` above the bin's corner.
+        """Return the part theta of the width at which the spline is `rise` above the bin's corner.
 
         The root of a theta^2 + b theta - c (equations 6 to 8), in the form that does not
         subtract numbers of the same sign.

@@ -30,8 +30,8 @@ class PlanarSpec(Spec):
     """Planar layers one after another.
 
     Attributes:
-        layers: how many.
-        closed: the direction with a closed form. `density` maps data to noise by it, for training
+        layers: Number of layers.
+        closed: Direction with a closed form. `density` maps data to noise by it, for training
             on data; `sampling` maps noise to data, for variational inference. The other
             direction finds one root a row and layer.
     """
@@ -58,7 +58,7 @@ class PlanarSpec(Spec):
         return layers_cost(self.layers, size, context_dim=context_dim, closed=self.closed)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """The layers as one bijection."""
+        """Return the layers as one bijection."""
         planar = Planar(dim, self.layers, context_dim=context_dim, generator=generator)
         return oriented(planar, self.closed)
 
@@ -94,7 +94,7 @@ class Planar(Bijection):
         u: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data, in closed form."""
+        """Map noise to data, in closed form."""
         weights, pushes, biases, gains = self._layers(context)
         z, bends = u, []
         for weight, push, bias in zip(weights, pushes, biases, strict=True):
@@ -108,7 +108,7 @@ class Planar(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise, one root a row and layer."""
+        """Map data to noise, one root a row and layer."""
         weights, pushes, biases, gains = self._layers(context)
         z, log_det = x, x.new_zeros(len(x))
         for layer in range(len(weights) - 1, -1, -1):
@@ -126,7 +126,7 @@ class Planar(Bijection):
         Float[Tensor, "layers rows"],
         Float[Tensor, "layers rows"],
     ]:
-        """The w, v, b and 1 + w.v of all layers."""
+        """Return the w, v, b and 1 + w.v of all layers."""
         weight, free, bias = self.raw(context).split([self.dim, self.dim, 1], dim=2)
         inner = (weight * free).sum(dim=2, keepdim=True)
         gain = positive(inner)

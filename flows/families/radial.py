@@ -28,8 +28,8 @@ class RadialSpec(Spec):
     """Radial layers one after another.
 
     Attributes:
-        layers: how many.
-        closed: the direction that is the paper's map. `density` maps data to noise by it,
+        layers: Number of layers.
+        closed: Direction that is the paper's map. `density` maps data to noise by it,
             `sampling` noise to data; the other direction solves a quadratic equation a layer.
     """
 
@@ -55,7 +55,7 @@ class RadialSpec(Spec):
         return layers_cost(self.layers, size, context_dim=context_dim, closed=self.closed)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """The layers as one bijection."""
+        """Return the layers as one bijection."""
         radial = Radial(dim, self.layers, context_dim=context_dim, generator=generator)
         return oriented(radial, self.closed)
 
@@ -90,7 +90,7 @@ class Radial(Bijection):
         u: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data, by the paper's map."""
+        """Map noise to data, by the paper's map."""
         centres, alphas, rooms = self._layers(context)
         z, distances = u, []
         for centre, alpha, room in zip(centres, alphas, rooms, strict=True):
@@ -105,7 +105,7 @@ class Radial(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise, by a quadratic equation a row and layer."""
+        """Map data to noise, by a quadratic equation a row and layer."""
         centres, alphas, rooms = self._layers(context)
         z, distances = x, []
         for layer in range(len(centres) - 1, -1, -1):
@@ -123,13 +123,13 @@ class Radial(Bijection):
         Float[Tensor, "layers rows"],
         Float[Tensor, "layers rows"],
     ]:
-        """The c, alpha and alpha + beta of all layers, the last two positive."""
+        """Return the c, alpha and alpha + beta of all layers, the last two positive."""
         raw = self.raw(context)
         alpha = self.dim**0.5 * positive(raw[:, :, -2])
         return raw[:, :, :-2], alpha, alpha * positive(raw[:, :, -1])
 
     def _log_det(self, r: Tensor, alpha: Tensor, room: Tensor) -> Tensor:
-        """That of the paper's map, without differences: alpha + beta is `room`."""
+        """Return the log-determinant of the paper's map, without differences: alpha + beta is `room`."""
         outer = torch.log(alpha + r)
         across = torch.log(room + r) - outer
         along = torch.log(r.square() + alpha * (2 * r + room)) - 2 * outer
@@ -137,7 +137,7 @@ class Radial(Bijection):
 
 
 def _undo(s: Tensor, alpha: Tensor, room: Tensor) -> Tensor:
-    """The positive root of r^2 + (room - s) r - alpha s = 0, without cancellation."""
+    """Return the positive root of r^2 + (room - s) r - alpha s = 0, without cancellation."""
     middle = room - s
     size = torch.where(middle > 0, middle, -middle)
     total = size + torch.sqrt(middle.square() + 4 * alpha * s)

@@ -28,8 +28,8 @@ class RealNvpSpec(Spec):
     Both directions are 1 pass a layer.
 
     Attributes:
-        layers: coupling layers.
-        hidden: units of each hidden layer of each of a coupling's two networks.
+        layers: Coupling layers.
+        hidden: Units of each hidden layer of each of a coupling's two networks.
         batch_norm: None leaves it out.
     """
 
@@ -44,7 +44,7 @@ class RealNvpSpec(Spec):
         check_hidden(self.hidden)
 
     def check_dim(self, dim: int) -> None:
-        """A coupling layer needs two features: one half conditions the other."""
+        """Check that there are two features: one half conditions the other."""
         super().check_dim(dim)
         check_coupling_dim(self.family, dim)
 
@@ -56,7 +56,7 @@ class RealNvpSpec(Spec):
         )
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """The chain of layers; the one next to the data copies features 0, 2, 4, ..."""
+        """Return the chain of layers; the one next to the data copies features 0, 2, 4, ..."""
         parts: list[Bijection] = []
         for layer in range(self.layers):
             shape = CouplingShape(dim, copies_even=layer % 2 == 0, context_dim=context_dim)
@@ -74,8 +74,8 @@ class NiceSpec(Spec):
     norm, change them.
 
     Attributes:
-        layers: coupling layers.
-        hidden: units of each hidden layer of a coupling's network.
+        layers: Coupling layers.
+        hidden: Units of each hidden layer of a coupling's network.
         batch_norm: None leaves it out.
     """
 
@@ -90,7 +90,7 @@ class NiceSpec(Spec):
         check_hidden(self.hidden)
 
     def check_dim(self, dim: int) -> None:
-        """A coupling layer needs two features: one half conditions the other."""
+        """Check that there are two features: one half conditions the other."""
         super().check_dim(dim)
         check_coupling_dim(self.family, dim)
 
@@ -101,7 +101,7 @@ class NiceSpec(Spec):
         return alternating(dim, self.layers, cost_of) + norms + diagonal_cost(dim, context_dim)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """The chain of layers; the one next to the data copies features 0, 2, 4, ..."""
+        """Return the chain of layers; the one next to the data copies features 0, 2, 4, ..."""
         parts: list[Bijection] = []
         for layer in range(self.layers):
             shape = CouplingShape(dim, copies_even=layer % 2 == 0, context_dim=context_dim)

@@ -32,9 +32,9 @@ class SylvesterSpec(Spec):
     """Sylvester layers one after another.
 
     Attributes:
-        layers: how many.
-        units: of each layer, at most the number of features; None means as many.
-        closed: the direction with a closed form. `density` maps data to noise by it, for training
+        layers: Number of layers.
+        units: Units of each layer, at most the number of features; None means as many.
+        closed: Direction with a closed form. `density` maps data to noise by it, for training
             on data; `sampling` maps noise to data, for variational inference. The other
             direction finds one root a row, layer and unit.
     """
@@ -52,7 +52,7 @@ class SylvesterSpec(Spec):
         check_choice("closed", self.closed, get_args(Closed))
 
     def check_dim(self, dim: int) -> None:
-        """The units are orthogonal directions: there are no more of them than features."""
+        """Check that there are no more units, which are orthogonal directions, than features."""
         super().check_dim(dim)
         if self.units is not None and self.units > dim:
             raise SpecError(
@@ -74,7 +74,7 @@ class SylvesterSpec(Spec):
         return layers_cost(self.layers, size, context_dim=context_dim, closed=self.closed)
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
-        """The layers as one bijection."""
+        """Return the layers as one bijection."""
         units = dim if self.units is None else self.units
         layers = Sylvester(
             dim, units, layers=self.layers, context_dim=context_dim, generator=generator
@@ -121,7 +121,7 @@ class Sylvester(Bijection):
         u: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Noise to data, in closed form."""
+        """Map noise to data, in closed form."""
         layers = self._layers(context)
         reads, writes = layers.inner @ layers.basis.mT, layers.basis @ layers.outer
         z, bends = u, []
@@ -136,7 +136,7 @@ class Sylvester(Bijection):
         x: Float[Tensor, "batch dim"],
         context: Float[Tensor, "batch context_dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        """Data to noise, one root a row, layer and unit."""
+        """Map data to noise, one root a row, layer and unit."""
         layers = self._layers(context)
         writes = layers.basis @ layers.outer
         z, bends = x, []
@@ -148,7 +148,7 @@ class Sylvester(Bijection):
         return z, -log_slope.sum(dim=(0, 2))
 
     def _bends(self, rest: Tensor, layers: "_Layers", layer: int) -> Tensor:
-        """tanh(S p + b) of all units, of Q^T z_k: back substitution, from the last unit."""
+        """Return tanh(S p + b) of all units, of Q^T z_k: back substitution, from the last unit."""
         outer, inner, gain = layers.outer[layer], layers.inner[layer], layers.gain[layer]
         a = layers.bias[layer].expand_as(rest)
         found = []
@@ -189,7 +189,7 @@ class _Layers:
 def orthonormal(
     vectors: Float[Tensor, "*batch dim units"],
 ) -> Float[Tensor, "*batch dim units"]:
-    """The first columns of the product of the reflections I - 2 v v^T / |v|^2, in this order.
+    """Return the first columns of the product of the reflections I - 2 v v^T / |v|^2, in this order.
 
     With unit columns V the product is I - V T V^T, T upper triangular and
     T^-1 + T^-T = V^T V (Joffrain et al. 2006, the UT transform).
@@ -204,7 +204,7 @@ def orthonormal(
 
 
 def _triangular(above: Tensor, diagonal: Tensor) -> Tensor:
-    """Upper triangular matrices of what stands above the diagonal, and on it."""
+    """Return upper triangular matrices from the values above the diagonal and on it."""
     units = diagonal.shape[-1]
     rows, columns = torch.triu_indices(units, units, offset=1, device=above.device)
     flat = above.new_zeros(*above.shape[:-1], units * units)
@@ -213,13 +213,13 @@ def _triangular(above: Tensor, diagonal: Tensor) -> Tensor:
 
 
 def _product(matrix: Float[Tensor, "rows out in"], z: Float[Tensor, "batch in"]) -> Tensor:
-    """The product of each row with its matrix, or with the only one."""
+    """Return the product of each row with its matrix, or with the only one."""
     if len(matrix) == 1:
         return z @ matrix[0].mT
     return torch.einsum("noi,ni->no", matrix, z)
 
 
 def _widths(dim: int, units: int) -> list[int]:
-    """Numbers a layer: reflections, strict triangles of R and of S, gains, log scales, biases."""
+    """Return the sizes of a layer: reflections, strict triangles of R and of S, gains, log scales, biases."""
     triangle = units * (units - 1) // 2
     return [dim * units, triangle, triangle, units, units, units]

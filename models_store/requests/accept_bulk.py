@@ -1,4 +1,4 @@
-"""Turns a request for bulk work into an accepted one: checks it, names the version."""
+"""Acceptance of requests for bulk work: checks, and the name of the version."""
 
 import secrets
 
@@ -21,13 +21,13 @@ def accept_scoring(
     """Check that the dataset has the version's columns.
 
     Args:
-        request: the body.
-        version: what its `model` stands for.
-        dataset: the one that it names.
-        max_bytes: of the numbers of the result.
+        request: Request body.
+        version: Version that the request's `model` stands for.
+        dataset: Dataset that the request names.
+        max_bytes: Most bytes of the numbers of the result.
 
     Raises:
-        RequestError: naming the field, when the request cannot work or its result is too large.
+        RequestError: The request cannot work or its result is too large.
     """
     columns = [*version.columns, *version.context_columns]
     known = [column["name"] for column in dataset.columns]
@@ -60,13 +60,13 @@ def accept_sampling(
     """Choose a seed if none was given.
 
     Args:
-        request: the body.
-        version: what its `model` stands for.
-        context: its own, in the order of the version's columns.
-        max_bytes: of the numbers of the result.
+        request: Request body.
+        version: Version that the request's `model` stands for.
+        context: Context of the request, in the order of the version's columns.
+        max_bytes: Most bytes of the numbers of the result.
 
     Raises:
-        RequestError: the result is too large.
+        RequestError: The result is too large.
     """
     _check_size(request.n, version.dim, max_bytes=max_bytes, pointer="/n")
     return AcceptedSampling(

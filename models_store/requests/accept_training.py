@@ -1,4 +1,4 @@
-"""Turns a training request into an accepted one: checks it against the data, makes the choices.
+"""Acceptance of training requests: checks against the data, and values for all options.
 
 The choices aim at a good model of an unknown table on a small machine; `docs/api.md` lists them.
 """
@@ -39,7 +39,7 @@ _COPIES_OF_ROWS = 3  # the rows, one set of activations for exact statistics, sl
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The datasets that a split names beside the training dataset."""
+    """Datasets that a split names beside the training dataset."""
 
     validation: Dataset | None = None
     test: Dataset | None = None
@@ -55,7 +55,7 @@ def accept_training(
     """Check `request` against its data and fill in everything that it left open.
 
     Raises:
-        RequestError: naming the field, when the request cannot work on this data or is too large.
+        RequestError: The request cannot work on this data or is too large.
     """
     context = check_columns(request.context_columns, dataset, pointer="/context_columns")
     columns = check_columns(_modelled(request, dataset), dataset, pointer="/columns")
@@ -98,7 +98,7 @@ def accept_training(
 
 
 def _constants_have_a_density(request: TrainingRequest) -> bool:
-    """With noise, or as probabilities, a column that holds one value only is one like others."""
+    """Return whether a constant column has a density: with noise, or as a probability."""
     binary = request.flow is not None and request.flow.is_binary
     return binary or isinstance(request.preprocessing.dequantise, Levels)
 
@@ -129,7 +129,7 @@ def check_columns(columns: list[str], dataset: Dataset, *, pointer: str) -> list
     """Return the columns, each of which the dataset has and is named once.
 
     Raises:
-        RequestError: at `pointer`.
+        RequestError: A column is missing or named twice.
     """
     known: dict[str, dict[str, Any]] = {column["name"]: column for column in dataset.columns}
     missing = [name for name in columns if name not in known]
@@ -243,14 +243,14 @@ def _optimisation(
 
 
 def _choose_epochs(steps: int, dim: int) -> int:
-    """Forty, more where they have few steps, fewer where they have many; twenty at least."""
+    """Return 40 epochs, more where they have few steps, fewer where they have many; at least 20."""
     fewest = max(_FEWEST_STEPS, min(20 * _FEWEST_STEPS, _STEPS_A_COLUMN * dim))
     wanted = min(max(40 * steps, fewest), _MOST_STEPS)
     return max(20, ceil(wanted / steps))
 
 
 def _choose_learning_rate(flow: FlowSpec, dim: int) -> float:
-    """Inversely proportional to the width, as Adam's should be (Yang et al. 2022)."""
+    """Return a rate inversely proportional to the width, as Adam's should be (Yang et al. 2022)."""
     if dim > 128:
         return 1e-4
     return 0.16 / max(32, flow.cost(dim).width)
@@ -266,9 +266,9 @@ def training_bytes(cost: Cost, *, batch_size: int, sampling: bool = False) -> in
     """Return the most memory of a trainer, beside its rows.
 
     Args:
-        cost: of the flow.
-        batch_size: rows of a step.
-        sampling: training goes from noise to data.
+        cost: Cost of the flow.
+        batch_size: Rows of a step.
+        sampling: True if training goes from noise to data.
     """
     weights = FLOAT_BYTES * cost.parameters
     way = cost.sampling if sampling else cost.density
@@ -290,15 +290,15 @@ def check_memory(
     """Refuse a job that needs more memory than one may take.
 
     Args:
-        described: the flow.
-        batch_size: rows of a step.
-        beside: bytes of the rows of the dataset.
-        limits: of one job.
-        sampling: training goes from noise to data.
-        sample_bytes: bytes that a target keeps of a row of a step.
+        described: Flow to check.
+        batch_size: Rows of a step.
+        beside: Bytes of the rows of the dataset.
+        limits: Limits of one job.
+        sampling: True if training goes from noise to data.
+        sample_bytes: Bytes that a target keeps of a row of a step.
 
     Raises:
-        RequestError: it does; it names the field that counts most.
+        RequestError: The job needs too much; the error names the field that counts most.
     """
 
     def needed(cost: Cost) -> int:

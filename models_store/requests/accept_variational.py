@@ -1,4 +1,4 @@
-"""Turns a variational request into an accepted one: checks its target, makes the choices.
+"""Acceptance of variational requests: checks of the target, and values for all options.
 
 The choices aim at a good approximation of an unknown density on a small machine; `docs/api.md`
 lists them.
@@ -55,12 +55,12 @@ def accept_variational(
     """Check `request` against its target and fill in everything that it left open.
 
     Args:
-        request: the body.
-        dataset: that of a posterior.
-        limits: of one job.
+        request: Request body.
+        dataset: Dataset of a posterior.
+        limits: Limits of one job.
 
     Raises:
-        RequestError: naming the field, when the request cannot work or is too large.
+        RequestError: The request cannot work or is too large.
     """
     target, dim = _target(request.target, dataset)
     flow = _for_targets(request.flow) if request.flow is not None else _choose_flow(target, dim)
@@ -114,7 +114,7 @@ def _check_formula(target: DensityTarget) -> None:
 
 
 def _excerpt(error: FormulaError, text: str) -> str:
-    """The surroundings of an error on one line, with a caret under the place."""
+    """Return the surroundings of an error on one line, with a caret under the place."""
     line, caret = error.pointer(text).split("\n")
     at = len(caret) - 1
     start = max(0, at - _EXCERPT)
@@ -161,7 +161,7 @@ def _for_targets(flow: FlowSpec) -> FlowSpec:
 
 
 def _choose_flow(target: Target, dim: int) -> FlowSpec:
-    """The exact family of a linear posterior, couplings, or what bends in one dimension."""
+    """Return the exact family of a linear posterior, couplings, or a planar flow in one dimension."""
     if isinstance(target, PosteriorTarget) and isinstance(target.posterior, LinearPosterior):
         return GaussianSpec()
     if dim == 1:

@@ -1,4 +1,4 @@
-"""Limits of flows: what one would take, by its own estimate, before anything of it is built."""
+"""Limits of flows, checked by their estimated cost before anything is built."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -24,10 +24,10 @@ class TrainingLimits:
     """Limits of one flow, and of one job that fits it.
 
     Args:
-        max_parameters: weights of one flow.
-        max_layers: hidden layers of all the networks of one flow together.
-        max_memory_bytes: estimated peak memory of the trainer.
-        max_model_bytes: estimated memory of one loaded flow while it computes.
+        max_parameters: Weights of one flow.
+        max_layers: Hidden layers of all the networks of one flow together.
+        max_memory_bytes: Estimated peak memory of the trainer.
+        max_model_bytes: Estimated memory of one loaded flow while it computes.
     """
 
     max_parameters: int
@@ -38,12 +38,12 @@ class TrainingLimits:
 
 @dataclass(frozen=True)
 class Described:
-    """A flow that somebody asks for, or that is to be loaded.
+    """Flow that is requested, or that is to be loaded.
 
     Args:
-        flow: its description.
-        dim: features.
-        context_dim: columns that the density is conditioned on.
+        flow: Specification of the flow.
+        dim: Number of features.
+        context_dim: Number of columns that the density is conditioned on.
         pointer: JSON pointer of the description in the request; None: it is no part of it.
     """
 
@@ -61,9 +61,9 @@ class Described:
         """Return the error that names the field of the flow which counts most.
 
         Args:
-            slug: of the problem.
-            text: what is too much, and what is allowed.
-            measure: what of the flow's cost is too much.
+            slug: Slug of the problem.
+            text: Sentence with the amount that is needed and the one that is allowed.
+            measure: Function that returns the part of the cost that is too much.
         """
         field = self._heaviest(measure)
         remedy = "make the flow smaller" if field is None else f"lower {field!r} of the flow"
@@ -89,10 +89,10 @@ class Described:
 
 
 def check_flow(described: Described, *, limits: TrainingLimits) -> Cost:
-    """Return what a flow takes that exists and is not too large.
+    """Return the cost of a flow that exists and is not too large.
 
     Raises:
-        RequestError: there is no such flow, or it passes a limit.
+        RequestError: There is no such flow, or the flow passes a limit.
     """
     try:
         check_dim(described.flow, described.dim, described.context_dim)
@@ -111,7 +111,7 @@ def check_flow(described: Described, *, limits: TrainingLimits) -> Cost:
 
 
 def spec_refusal(error: SpecError, *, pointer: str) -> RequestError:
-    """Return the refusal of a flow that cannot be.
+    """Return the refusal of a flow that cannot be built.
 
     Args:
         error: Error that names the reason.
@@ -128,16 +128,16 @@ def check_model(described: Described, *, max_bytes: int) -> None:
     """Check that a flow can be loaded, and computes without keeping others waiting.
 
     Args:
-        described: the flow.
-        max_bytes: memory of the loaded flow while it computes.
+        described: Flow to check.
+        max_bytes: Memory of the loaded flow while it computes.
 
     Raises:
-        RequestError: it passes a limit.
+        RequestError: The flow passes a limit.
     """
     cost = described.cost
     if _loaded(cost) > max_bytes:
         text = (
-            f"the flow would take about {_loaded(cost) / _MIB:,.0f} MiB to answer scores and"
+            f"the flow would take about {_loaded(cost) / _MIB:,.0f} MiB to compute scores and"
             f" samples; this server allows {max_bytes / _MIB:,.0f} MiB"
         )
         raise described.refuse("limit-memory", text, _loaded)

@@ -11,10 +11,10 @@ from models_store.requests.training import Levels, Preprocessing
 def accept_preprocessing(
     wanted: Preprocessing, flow: FlowSpec, columns: Sequence[dict[str, Any]]
 ) -> Preprocessing:
-    """Check `wanted` against the columns that are modelled; a density of 0 and 1 needs none.
+    """Check the preprocessing against the modelled columns; return the one to carry out.
 
     Raises:
-        RequestError: the values of a column are out of range.
+        RequestError: The values of a column are out of range.
     """
     if flow.is_binary:
         return _for_binary(wanted, columns)

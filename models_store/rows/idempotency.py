@@ -18,7 +18,7 @@ def claim_key(session: Session, project: str, idempotency: Idempotency, *, new_i
     Of two transactions with one key, the second waits here for the first.
 
     Raises:
-        IdempotencyReusedError: the key stands for another request.
+        IdempotencyReusedError: The key stands for another request.
     """
     _purge(session)
     values = {
@@ -45,7 +45,7 @@ def known_resource(session: Session, project: str, idempotency: Idempotency) -> 
     """Return the id of what the key stands for by now, if it stands for anything.
 
     Raises:
-        IdempotencyReusedError: the key stands for another request.
+        IdempotencyReusedError: The key stands for another request.
     """
     valid = _records(project, idempotency).where(IdempotencyRow.expires_at > db_now())
     first = session.scalar(valid)

@@ -1,1 +1,1 @@
-"""The supervisor: takes jobs and watches over their trainers."""
+"""Supervisor of trainers: claims jobs and starts, watches and ends their trainers."""

@@ -1,4 +1,4 @@
-"""Turns a claimed job into a trainer's task: names become files, settings become limits."""
+"""Task of a trainer, made of a claimed job: names become files, settings become limits."""
 
 import os
 from pathlib import Path
@@ -23,10 +23,10 @@ _SHARE_OF_MEMORY = 0.75
 
 
 def task_of(job: Job, *, registry: Registry, settings: WorkerSettings) -> Task:
-    """The task of `job`'s present attempt, for a trainer spawned by this process.
+    """Return the task of `job`'s present attempt, for a trainer spawned by this process.
 
     Raises:
-        NotFoundError: a dataset of the job is gone.
+        NotFoundError: A dataset of the job is gone.
     """
     match job.kind:
         case JobKind.TRAINING:
@@ -40,10 +40,10 @@ def task_of(job: Job, *, registry: Registry, settings: WorkerSettings) -> Task:
 
 
 def training_task(job: Job, *, registry: Registry, settings: WorkerSettings) -> TrainingTask:
-    """The task of a training.
+    """Return the task of a training.
 
     Raises:
-        NotFoundError: a dataset of the job is gone.
+        NotFoundError: A dataset of the job is gone.
     """
     split = job.request["split"]
     return TrainingTask(
@@ -55,27 +55,27 @@ def training_task(job: Job, *, registry: Registry, settings: WorkerSettings) -> 
 
 
 def variational_task(job: Job, *, registry: Registry, settings: WorkerSettings) -> VariationalTask:
-    """The task of a variational job.
+    """Return the task of a variational job.
 
     Raises:
-        NotFoundError: the dataset of the job is gone.
+        NotFoundError: The dataset of the job is gone.
     """
     dataset = _optional(registry, job.project, job.dataset_id)
     return VariationalTask(dataset=dataset, **_common(job, settings))
 
 
 def scoring_task(job: Job, *, registry: Registry, settings: WorkerSettings) -> ScoringTask:
-    """The task of a bulk scoring.
+    """Return the task of a bulk scoring.
 
     Raises:
-        NotFoundError: the dataset of the job is gone.
+        NotFoundError: The dataset of the job is gone.
     """
     dataset = _dataset(registry, job.project, job.request["dataset_id"])
     return ScoringTask(dataset=dataset, model=_model(registry, job), **_common(job, settings))
 
 
 def sampling_task(job: Job, *, registry: Registry, settings: WorkerSettings) -> SamplingTask:
-    """The task of a bulk sampling."""
+    """Return the task of a bulk sampling."""
     return SamplingTask(model=_model(registry, job), **_common(job, settings))
 
 
@@ -105,7 +105,7 @@ def common_fields(settings: WorkerSettings) -> dict[str, Any]:
 
 
 def memory_limit_bytes(settings: WorkerSettings) -> int | None:
-    """What one trainer may take; None where a CPU limit makes no sense (CUDA maps far more)."""
+    """Return the memory limit of a trainer; None on CUDA, which maps far more than it uses."""
     if settings.device != "cpu":
         return None
     if settings.trainer_memory_bytes is not None:

@@ -1,4 +1,4 @@
-"""One attempt at one job: a trainer computes, this side does every database write.
+"""Attempt at a job: the trainer computes, the supervisor does every database write.
 
 The row is the truth and every write is fenced by the attempt, so a supervisor that was thought
 dead changes nothing. The trainer may be killed at any moment: what it wrote is durable, and the
@@ -63,21 +63,21 @@ class Order(StrEnum):
 
 @dataclass(frozen=True)
 class Stores:
-    """Where a supervisor reads and writes."""
+    """Rows and files that a supervisor reads and writes."""
 
     work: JobWork
     blobs: BlobStore
 
 
 class Attempt:
-    """Follows one trainer from its first message to the last write about it.
+    """Supervision of one trainer, from its first message to the last write about it.
 
     Args:
-        job: the job as it was claimed.
-        trainer: already spawned for it.
-        stores: rows and files.
-        settings: time limits.
-        stopping: set when the worker is to end.
+        job: Job that was claimed.
+        trainer: Trainer that was spawned for it.
+        stores: Rows and files of the service.
+        settings: Settings with the time limits.
+        stopping: Event that is set when the worker is to end.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Attempt:
             The end of an attempt that failed without a verdict on the job.
 
         Raises:
-            FencedError: another attempt holds the job, or it was ended; the trainer is dead.
+            FencedError: Another attempt holds the job, or it was ended; the trainer is dead.
         """
         try:
             self._follow()
@@ -195,7 +195,7 @@ class Attempt:
         self._stores.work.add_message(self._job.id, self._job.attempt, text)
 
     def _conclude(self, status: int) -> None:
-        """Queue the last write; which one, the trainer's last message and our reason decide."""
+        """Queue the last write, as the trainer's last message and the reason to end it decide."""
         work, job_id, attempt = self._stores.work, self._job.id, self._job.attempt
         match self._last:
             case Trained() as trained:
@@ -216,7 +216,7 @@ class Attempt:
                 self._writes.add(self._release)
 
     def _failure(self, status: int) -> AttemptEnd | None:
-        """The end of an attempt that speaks for or against anybody; None: it was told to end."""
+        """Return the end of the attempt; None if the trainer was told to end."""
         last = self._last
         if isinstance(last, Unfit):
             return AttemptEnd(
@@ -264,7 +264,7 @@ class Attempt:
         self._delete_all_but(result["key"])
 
     def _tidy(self) -> None:
-        """Remove what a job that failed or was cancelled cannot be resumed from."""
+        """Remove files of a failed or cancelled job that it cannot be resumed from."""
         job_id, attempt = self._job.id, self._job.attempt
         try:
             kept = self._stores.work.kept_checkpoints(job_id, attempt)
@@ -275,7 +275,7 @@ class Attempt:
             delete_leftovers(self._stores.blobs, job_id, attempt=attempt, kept=kept)
 
     def _delete_all_but(self, kept: str) -> None:
-        """Remove what the job needs no more: checkpoints, parts, the outcomes of lost attempts."""
+        """Remove files that the job needs no more: checkpoints, parts, results of lost attempts."""
         self._delete(f"jobs/{self._job.id}")
         for key in self._stores.blobs.keys(kept.rpartition("/")[0]):
             if key != kept:

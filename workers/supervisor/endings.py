@@ -1,4 +1,4 @@
-"""Reads from a trainer's exit what its end says, and about whom."""
+"""End of a trainer without a result, read from its exit status."""
 
 import signal
 from pathlib import Path
@@ -22,13 +22,13 @@ _VMSTAT = Path("/proc/vmstat")
 def end_of(
     status: int, *, started: bool, stalled_s: float | None, memory_ran_out: bool
 ) -> AttemptEnd | None:
-    """Return what the end of a trainer without a result says; None: it was told to end.
+    """Return the end of a trainer without a result; None if it was told to end.
 
     Args:
-        status: exit status, negative for a signal.
-        started: it had begun with its job; before that nothing is the job's fault.
-        stalled_s: seconds without progress after which it was killed; None: it was not.
-        memory_ran_out: the kernel killed for memory meanwhile.
+        status: Exit status, negative for a signal.
+        started: True once it has begun with its job; before that nothing is the job's fault.
+        stalled_s: Seconds without progress after which it was killed; None if it was not.
+        memory_ran_out: True if the kernel killed a process for memory meanwhile.
     """
     if status == -signal.SIGTERM:
         return None
@@ -49,7 +49,7 @@ def end_of(
 
 
 def out_of_memory_kills(vmstat: Path = _VMSTAT) -> int:
-    """Return how many processes the kernel has killed for memory since it started."""
+    """Return the number of processes that the kernel has killed for memory since it started."""
     try:
         lines = vmstat.read_text(encoding="ascii").splitlines()
     except OSError:

@@ -28,18 +28,18 @@ _DOUBTFUL = frozenset({Ending.CRASHED, Ending.NOT_STARTED, Ending.ENVIRONMENT})
 
 
 class Fitness:
-    """Tests, again and again with back-off while they fail; safe to share between threads.
+    """Tests of a worker, repeated with back-off while they fail; safe to share between threads.
 
     Args:
-        database: tells which store belongs to it.
-        settings: what a trainer of this worker gets.
-        stopping: set when the worker is to end.
-        tested: the worker is taken for fit until something speaks against it.
-        tell: takes each new reason for which the worker takes no jobs, None once it does.
+        database: Database that knows which store belongs to it.
+        settings: Settings of the trainers of this worker.
+        stopping: Event that is set when the worker is to end.
+        tested: True to take the worker for fit until something speaks against it.
+        tell: Called with each new reason for which the worker takes no jobs, None once it does.
 
     Attributes:
-        reason: why the worker takes no jobs; None: it does.
-        store_id: identity of the store that belongs to the database; None: not known yet.
+        reason: Reason for which the worker takes no jobs; None if it takes them.
+        store_id: Identity of the store that belongs to the database; None if not known yet.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Fitness:
         self.store_id: str | None = None
 
     def wait(self) -> bool:
-        """Wait until the worker is fit to take a job; False: it is to end instead."""
+        """Wait until the worker is fit to take a job; return False if it is to end instead."""
         while not self._stopping.is_set():
             with self._lock:
                 if self._is_fit():
@@ -74,7 +74,7 @@ class Fitness:
         return False
 
     def judge(self, failed: AttemptEnd | None) -> None:
-        """Take note of an attempt: how it failed, None where it went well.
+        """Record the end of an attempt: its failure, or None after success.
 
         After some failures the worker is tested before it takes another job, and waits longer
         each time that its environment fails.
@@ -88,7 +88,7 @@ class Fitness:
                     self._put_out(f"{failed.detail}.")
 
     def _is_fit(self) -> bool:
-        """Look at the store, which costs next to nothing, and test the rest where that is due."""
+        """Check the store, which costs next to nothing, and test the rest where that is due."""
         if time.monotonic() < self._look_at:
             return False
         try:
@@ -134,7 +134,7 @@ class Fitness:
         return None
 
     def _fault_of_trainer(self) -> str | None:
-        """Have a trainer do a little of everything."""
+        """Run the self-test in a trainer."""
         try:
             trainer = TrainerProcess(self._task())
         except OSError as error:

@@ -1,4 +1,4 @@
-"""One trainer process as its supervisor sees it: spawned, read from, ended."""
+"""Trainer process as its supervisor sees it: spawned, read from, ended."""
 
 import logging
 import os
@@ -18,13 +18,13 @@ _CHUNK_BYTES = 1 << 16
 
 
 class TrainerProcess:
-    """A spawned `workers.trainer.__main__`; never a fork, so nothing of the parent can hang in it.
+    """Process of `workers.trainer`; spawned, not forked, so no lock of the parent can hang in it.
 
     The task goes in on its standard input. Its messages come back on a pipe of their own, so
     that whatever it prints cannot be mistaken for one.
 
     Args:
-        task: the task; its `parent_pid` must be this process.
+        task: Task; its `parent_pid` must be this process.
     """
 
     def __init__(self, task: Task) -> None:
@@ -44,11 +44,11 @@ class TrainerProcess:
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """Return the process id."""
         return self._process.pid
 
     def read(self, timeout_s: float) -> list[Message]:
-        """Messages that arrive within `timeout_s`; at the end of the stream sets `at_end`."""
+        """Yield the messages that arrive within `timeout_s`; set `at_end` at the end of the stream."""
         if self.at_end:
             return []
         if not self._poll.poll(timeout_s * 1000):
@@ -65,11 +65,11 @@ class TrainerProcess:
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it now (SIGKILL)."""
+        """End the process now (SIGKILL)."""
         self._process.kill()
 
     def wait(self, timeout_s: float) -> int:
-        """The exit status, negative for a signal; kills a process that outstays `timeout_s`."""
+        """Return the exit status, negative for a signal; kill the process after `timeout_s`."""
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -77,7 +77,7 @@ class TrainerProcess:
             return self._process.wait()
 
     def close(self) -> None:
-        """Kill what still runs and give every resource back."""
+        """Kill the process if it still runs, and release its resources."""
         self._process.kill()
         self._process.wait()
         os.close(self._pipe)

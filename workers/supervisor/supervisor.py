@@ -1,4 +1,4 @@
-"""Claims jobs and carries each through with a trainer of its own."""
+"""Supervisor that claims jobs and runs each with a trainer of its own."""
 
 import logging
 import threading
@@ -24,15 +24,15 @@ _OWN_FAULT = AttemptEnd(ending=Ending.CRASHED, detail="the worker met a fault of
 
 
 class Supervisor:
-    """Runs jobs, one at a time in each thread that calls it.
+    """Runner of jobs, one at a time in each thread that calls it.
 
     Args:
-        database: the truth about jobs.
-        settings: limits and devices.
-        worker: the worker's name among workers, the same after a restart.
-        tested: the worker is taken for fit until something speaks against it; otherwise it takes
+        database: Database of the jobs.
+        settings: Settings with limits and devices.
+        worker: Name of the worker, the same after a restart.
+        tested: True to take the worker for fit until something speaks against it; otherwise it takes
             no job before its self-test has passed.
-        tell: takes each new reason for which the worker takes no jobs, None once it does.
+        tell: Called with each new reason for which the worker takes no jobs, None once it does.
     """
 
     def __init__(
@@ -54,20 +54,20 @@ class Supervisor:
         )
 
     def stop(self) -> None:
-        """Have every trainer write a checkpoint and end, and claim nothing more."""
+        """Let every trainer write a checkpoint and end, and claim no more jobs."""
         self._stopping.set()
 
     @property
     def fit(self) -> bool:
-        """True while this worker takes jobs, as far as it knows."""
+        """Return whether this worker takes jobs, as far as it knows."""
         return self._fitness.reason is None
 
     def get_fit(self) -> bool:
-        """Wait until this worker has what any job needs; False: it is to end instead."""
+        """Wait until this worker has what any job needs; return False if it is to end instead."""
         return self._fitness.wait()
 
     def run_next(self) -> bool:
-        """Claim whatever may be claimed and carry it through; False when there was nothing.
+        """Claim jobs and run them while there are any; return False if there was none.
 
         A worker that is not fit keeps the thread until it is: so it takes no more messages from
         the queue, which are for others.

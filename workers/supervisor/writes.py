@@ -17,7 +17,7 @@ _RETRY_MOST_S = 4.0
 
 
 class Writes:
-    """Writes in order; while the database is away they wait, tried again with back-off."""
+    """Queue of writes; while the database is away they wait, tried again with back-off."""
 
     def __init__(self) -> None:
         self._queue: deque[Callable[[], object]] = deque()
@@ -26,28 +26,28 @@ class Writes:
 
     @property
     def waiting(self) -> bool:
-        """Whether writes wait for the database to come back."""
+        """Return whether writes wait for the database to come back."""
         return bool(self._queue)
 
     def add(self, write: Callable[[], object]) -> None:
-        """Put a write behind all others; it may run more than once, so the store's are fenced."""
+        """Queue a write; it may run more than once, so the store's writes are fenced."""
         self._queue.append(write)
 
     def flush(self) -> bool:
-        """Do all that can be done now; return whether nothing is left.
+        """Do the writes that can be done now; return whether none is left.
 
         Raises:
-            FencedError: from a write.
+            FencedError: A write found that another attempt holds the job.
         """
         while self._queue and time.monotonic() >= self._retry_at:
             self._run(self._done_first)
         return not self._queue
 
     def now(self, write: Callable[[], T]) -> T | None:
-        """Do a write that is not worth keeping; None when the database is away.
+        """Do a write that is not worth keeping; return None when the database is away.
 
         Raises:
-            FencedError: from the write.
+            FencedError: The write found that another attempt holds the job.
         """
         return self._run(write) if time.monotonic() >= self._retry_at else None
 

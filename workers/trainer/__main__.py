@@ -1,4 +1,4 @@
-"""The trainer process: one JSON task on standard input, JSON lines on a pipe of its own.
+"""Trainer process: one JSON task on standard input, JSON lines on a pipe of its own.
 
 It has no database and no network. It dies with its supervisor, it cannot take more memory than
 it was given, and SIGTERM makes it write a checkpoint at the next batch and end.
@@ -40,10 +40,10 @@ _DEVICE_FAULTS = ("CUDA error", "CUDA driver", "cuDNN error", "CUBLAS_STATUS", "
 
 
 class Channel:
-    """The way back to the supervisor.
+    """Pipe for messages to the supervisor.
 
     Args:
-        descriptor: the write end of the supervisor's pipe.
+        descriptor: Write end of the supervisor's pipe.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -60,7 +60,7 @@ class Channel:
 
 
 class Interruption:
-    """SIGTERM, which waits from the first moment of the process until this is made."""
+    """Handler of SIGTERM, which is blocked from the start of the process until this is made."""
 
     def __init__(self) -> None:
         self._arrived = False
@@ -69,7 +69,7 @@ class Interruption:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def __call__(self) -> bool:
-        """True once the trainer should stop."""
+        """Return whether the trainer should stop."""
         return self._arrived
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
@@ -77,7 +77,7 @@ class Interruption:
 
 
 def main() -> int:
-    """Run the task; every outcome that can be foreseen is a message and exit status 0."""
+    """Run the task; every expected outcome is a message and exit status 0."""
     interrupted = Interruption()
     channel = Channel(int(sys.argv[1]))
     os.dup2(2, 1)
@@ -106,7 +106,7 @@ def _limit_memory(limit_bytes: int) -> None:
 
 
 def _work(task: Task, channel: Channel, interrupted: Interruption) -> Message | None:
-    """Do the task; the last message, where it is not the result's."""
+    """Do the task; return the last message, where the result did not send it."""
     try:
         if not interrupted():
             _prepare(task)
@@ -120,10 +120,10 @@ def _work(task: Task, channel: Channel, interrupted: Interruption) -> Message | 
 
 
 def _prepare(task: Task) -> None:
-    """Get what any job needs.
+    """Check and set up what any job needs.
 
     Raises:
-        UnfitError: this worker lacks it.
+        UnfitError: This worker lacks some of it.
     """
     # Late: the task is read and the parent is watched before a second goes into this import.
     try:
@@ -151,7 +151,7 @@ def _check_store(task: Task) -> None:
     """Make sure that the store is the one of the database.
 
     Raises:
-        UnfitError: it is another one, or is not there.
+        UnfitError: The store is missing, or belongs to another database.
     """
     try:
         if task.store_id is not None:
@@ -177,7 +177,7 @@ def _do(task: Task, channel: Channel, interrupted: Interruption) -> None:
 
 
 def outcome_of(error: Exception, task: Task) -> Failed | Unfit:
-    """The message for an error: the job cannot succeed, or not on this worker."""
+    """Return the message for an error: the job cannot succeed, or not on this worker."""
     match error:
         case UnfitError():
             return Unfit(code=error.code, detail=str(error))
@@ -203,7 +203,7 @@ def _of_disk(error: Exception) -> Unfit:
 
 
 def _believed(error: TrainingError, task: Task) -> Failed | Unfit:
-    """A failure of the job, unless its store went away meanwhile: then nothing is known of it."""
+    """Return a failure of the job, unless its store went away meanwhile: then nothing is known of it."""
     try:
         _check_store(task)
     except UnfitError as unfit:
@@ -212,7 +212,7 @@ def _believed(error: TrainingError, task: Task) -> Failed | Unfit:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` is an allocation that failed, in any of the spellings in use."""
+    """Return whether `error` tells of an allocation that failed, in any of the spellings in use."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     text = str(error)

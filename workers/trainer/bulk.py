@@ -1,4 +1,4 @@
-"""The work of one bulk job: a dataset scored, or rows drawn, into one file.
+"""Work of one bulk job: a dataset scored, or rows drawn, into one file.
 
 As with training, it may be killed at any moment and started again; the file that comes out is the
 same byte for byte on the same kind of CPU and number of threads. Rows are computed in steps whose
@@ -49,20 +49,20 @@ _CHUNKS_OF_A_STEP = 16
 
 @dataclass(frozen=True)
 class Product:
-    """What is to be made.
+    """Table that a bulk job makes.
 
     Args:
-        head: of the resulting table.
-        output: its format.
-        pieces: computes the rows from one on, in steps.
-        width: numbers that are computed for a row: the last columns of the table.
-        beside: its first columns, which are there already.
-        scores: whether the first of the computed columns is a log density.
+        head: Column names of the table.
+        output: Format of the file.
+        chunks: Function that computes the rows from one on, in chunks.
+        width: Number of computed columns, the last ones of the table.
+        beside: First columns of the table, which are there already.
+        scores: True if the first of the computed columns is a log density.
     """
 
     head: TableHead
     output: Output
-    pieces: Callable[[int], Iterator[Doubles]]
+    chunks: Callable[[int], Iterator[Doubles]]
     width: int
     beside: MappedRows | None
     scores: bool
@@ -74,13 +74,13 @@ def produce(task: BulkTask, send: Send, *, interrupted: Callable[[], bool]) -> N
     The last message is `Produced`, or `Interrupted` once `interrupted()` is true.
 
     Args:
-        task: what to do.
-        send: takes each message.
-        interrupted: asked between two steps.
+        task: Task of the trainer.
+        send: Function that sends a message.
+        interrupted: Function that returns True to stop, called between two steps.
 
     Raises:
-        TrainingError: the job cannot succeed.
-        StorageFullError: a part or the file could not be written.
+        TrainingError: The job cannot succeed.
+        StorageFullError: A part or the file could not be written.
     """
     torch.set_num_threads(task.threads)
     device = find_device(task.device)
@@ -95,7 +95,7 @@ def produce(task: BulkTask, send: Send, *, interrupted: Callable[[], bool]) -> N
 
 
 class _Run:
-    """One bulk job under way: its messages and its files."""
+    """Run of a bulk job: its messages and its files."""
 
     def __init__(
         self,
@@ -120,30 +120,30 @@ class _Run:
         self._ticked_at = time.monotonic()
 
     def run(self) -> None:
-        """Compute what is missing, then write it all; stop where it is interrupted."""
+        """Compute the missing parts, then write the file; stop where interrupted."""
         self._parts.resume(self._tick)
         finished = self._compute() and self._write()
         if not finished:
             self._send(Interrupted(metrics=self._metrics, progress=self._position, checkpoint=None))
 
     def _compute(self) -> bool:
-        """Make every missing part; whether it got to the end."""
+        """Compute every missing part; return whether it got to the end."""
         rows, first = self._product.head.rows, self._parts.rows
         began_at = time.monotonic()
         done = first
         self._position = self._progress.resumed(first)
 
-        def pieces() -> Iterator[Doubles]:
+        def chunks() -> Iterator[Doubles]:
             nonlocal done
-            for piece in self._product.pieces(first):
-                done += len(piece)
-                yield piece
+            for chunk in self._product.chunks(first):
+                done += len(chunk)
+                yield chunk
 
         def advanced() -> None:
             self._position = self._progress.at(done, attempt_s=time.monotonic() - began_at)
             self._tick()
 
-        coming = pieces()
+        coming = chunks()
         while done < rows:
             if self._interrupted():
                 return False
@@ -165,7 +165,7 @@ class _Run:
         self._send(EpochDone(metrics=self._metrics, progress=self._position, checkpoint=checkpoint))
 
     def _write(self) -> bool:
-        """Write the file from the parts; whether it got to the end."""
+        """Write the file from the parts; return whether it got to the end."""
         output = self._product.output
         summary = _Summary()
         with self._blobs.staged(f".{output}") as path:
@@ -210,7 +210,7 @@ class _Run:
 
 @dataclass
 class _Summary:
-    """What the metrics of the job say of its rows."""
+    """Metrics of a job over its rows."""
 
     rows: int = 0
     finite: int = 0
@@ -224,7 +224,7 @@ class _Summary:
         self.total += float(block[finite, 0].sum())
 
     def metrics(self, *, scores: bool) -> dict[str, Any]:
-        """The metrics of all rows."""
+        """Return the metrics of all rows."""
         counts = {"rows": self.rows, "non_finite": self.rows - self.finite}
         if not scores:
             return counts
@@ -252,7 +252,7 @@ def _scores(
     quantiles = None if task.model.quantiles is None else np.array(task.model.quantiles)
     step = _step_rows(len(wanted), flow, device)
 
-    def pieces(first: int) -> Iterator[Doubles]:
+    def chunks(first: int) -> Iterator[Doubles]:
         for start in range(first, len(table), step):
             log_prob = flow.log_prob(rows.read(start, start + step)[:, wanted])
             columns = (
@@ -269,7 +269,7 @@ def _scores(
             rows=len(table),
         ),
         output=request.output,
-        pieces=pieces,
+        chunks=chunks,
         width=len(scores),
         beside=rows if request.include_rows else None,
         scores=True,
@@ -282,7 +282,7 @@ def _samples(task: SamplingTask, flow: CompiledFlow, device: torch.device) -> Pr
     columns: Sequence[str] = task.model.columns
     step = _step_rows(len(columns), flow, device)
 
-    def pieces(first: int) -> Iterator[Doubles]:
+    def chunks(first: int) -> Iterator[Doubles]:
         return flow.iter_sample(
             request.n, seed=request.seed, chunk_rows=step, context=context, start=first
         )
@@ -290,7 +290,7 @@ def _samples(task: SamplingTask, flow: CompiledFlow, device: torch.device) -> Pr
     return Product(
         head=TableHead(names=columns, dtypes=[np.dtype(np.float64)] * len(columns), rows=request.n),
         output=request.output,
-        pieces=pieces,
+        chunks=chunks,
         width=len(columns),
         beside=None,
         scores=False,
@@ -298,7 +298,7 @@ def _samples(task: SamplingTask, flow: CompiledFlow, device: torch.device) -> Pr
 
 
 def _step_rows(columns: int, flow: CompiledFlow, device: torch.device) -> int:
-    """Rows of a step: whole chunks of the flow, and no more than memory and time are worth."""
+    """Return the rows of a step: whole chunks of the flow, within bounds of memory and time."""
     most = _CPU_STEP_ROWS if device.type == "cpu" else _GPU_STEP_ROWS
     rows = _STEP_VALUES // columns // _LEAST_STEP_ROWS * _LEAST_STEP_ROWS
     rows = max(_LEAST_STEP_ROWS, min(most, rows))

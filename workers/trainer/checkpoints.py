@@ -1,4 +1,4 @@
-"""What a trainer leaves on disk: a checkpoint now and then, and the model at the end."""
+"""Files of a trainer: a checkpoint now and then, and the model at the end."""
 
 import math
 import time
@@ -18,13 +18,13 @@ _SHARE = 0.02
 
 
 class Checkpoints:
-    """The checkpoints of one attempt.
+    """Checkpoints of one attempt.
 
     Args:
-        task: names those of earlier attempts.
-        blobs: holds them.
-        send: takes a note on each that is not usable.
-        unit: what they count, `epoch` or `iteration`.
+        task: Task that names the checkpoints of earlier attempts.
+        blobs: Store that holds the files.
+        send: Function that sends a note on each file that is not usable.
+        unit: Unit that checkpoints count, `epoch` or `iteration`.
     """
 
     def __init__(self, task: ModelTask, blobs: BlobStore, *, send: Send, unit: str) -> None:
@@ -38,7 +38,7 @@ class Checkpoints:
         self._pause_s = task.checkpoint_interval_s
 
     def newest(self) -> FitState | None:
-        """Where to go on: the newest that is whole, or None to start from the beginning."""
+        """Return the newest state that is whole, or None to start from the beginning."""
         for at in self._task.checkpoints:
             try:
                 return load_state(self._blobs, at.key, at.sha256)
@@ -52,25 +52,25 @@ class Checkpoints:
         return None
 
     def save_if_due(self, snapshot: Callable[[], FitState]) -> CheckpointRef | None:
-        """Store where training stands after an epoch, unless that was done a moment ago.
+        """Store the state of training after an epoch, unless the last time was a moment ago.
 
         Raises:
-            StorageFullError: nothing was stored.
+            StorageFullError: Nothing was stored.
         """
         if time.monotonic() - self._saved_at < self._pause_s:
             return None
         return self._save_timed(snapshot())
 
     def save_within(self, snapshot: Callable[[], FitState]) -> CheckpointRef | None:
-        """Store where training stands within a long epoch, if the last time is long ago.
+        """Store the state of training within a long epoch, if the last time was long ago.
 
         Raises:
-            StorageFullError: nothing was stored.
+            StorageFullError: Nothing was stored.
         """
         return None if time.monotonic() < self._within_at else self._save_timed(snapshot())
 
     def save_last(self, state: FitState) -> CheckpointRef | None:
-        """Store where training was interrupted; None if that fails: older ones are good."""
+        """Store the state of an interrupted training; return None if that fails."""
         try:
             return self._save(state)
         except (BlobError, StorageFullError):
@@ -99,13 +99,13 @@ class Checkpoints:
 
 
 def _pause_s(wanted_s: float, took_s: float) -> float:
-    """Seconds between checkpoints: those of a large flow take a small share of the time, too."""
+    """Return the seconds between checkpoints, so that those of a large flow take little time, too."""
     return max(wanted_s, took_s / _SHARE) if wanted_s > 0 else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A trained flow and what is to be known about it; see `models_store.registry.NewVersion`."""
+    """Trained flow with the fields of its version; see `models_store.registry.NewVersion`."""
 
     flow: Flow
     spec: FlowSpec
@@ -119,10 +119,10 @@ class Result:
 
 
 def store(result: Result, task: ModelTask, blobs: BlobStore) -> Trained:
-    """Store the model and say what it is.
+    """Store the model and return the message that describes it.
 
     Raises:
-        StorageFullError: nothing was stored.
+        StorageFullError: Nothing was stored.
     """
     described: dict[str, Any] = {
         "columns": result.columns,
@@ -153,5 +153,5 @@ def store(result: Result, task: ModelTask, blobs: BlobStore) -> Trained:
 
 
 def finite(value: float) -> float | None:
-    """The value of a metric, or None for what JSON has no number for."""
+    """Return the value of a metric, or None for what JSON has no number for."""
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""A job's tables as tensors: verified, split by seed, and described by the training rows."""
+"""Tables of a job as tensors: verified, split by seed, and described by the training rows."""
 
 import mmap
 from collections.abc import Callable, Iterator, Sequence
@@ -27,16 +27,16 @@ Rows = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
-    """The rows of each part, in the units and the precision of the table; `test` may be None."""
+class SplitRows:
+    """Rows of each part of the split, in the units and the precision of the table."""
 
     train: Table
     validation: Table
     test: Table | None
 
-    def to(self, device: torch.device) -> "Parts":
-        """The same rows on a device; those of a file stay in the file."""
-        return Parts(
+    def to(self, device: torch.device) -> "SplitRows":
+        """Return the same rows on a device; those of a file stay in the file."""
+        return SplitRows(
             train=_to(self.train, device),
             validation=_to(self.validation, device),
             test=None if self.test is None else _to(self.test, device),
@@ -49,17 +49,17 @@ def _to(table: Table, device: torch.device) -> Table:
 
 def load_parts(
     task: TrainingTask, blobs: BlobStore, *, split: AcceptedSplit, columns: Sequence[str]
-) -> Parts:
+) -> SplitRows:
     """Read every part that `split` asks for.
 
     Args:
-        task: names the files.
-        blobs: holds them.
-        split: fractions of the one dataset, or datasets of their own.
-        columns: names of the columns to keep, in order.
+        task: Task that names the files.
+        blobs: Store that holds the files.
+        split: Split into fractions of one dataset, or datasets of their own.
+        columns: Names of the columns to keep, in order.
 
     Raises:
-        TrainingError: a file is gone or was changed.
+        TrainingError: A file is gone or was changed.
     """
     take = partial(_take_or_map, memory_bytes=task.memory_bytes)
     table = open_table(blobs, task.dataset)
@@ -70,7 +70,7 @@ def load_parts(
         if dataset is not None:
             own = open_table(blobs, dataset)
             held_out[name] = own, np.arange(len(own)), _indices(dataset, columns)
-    return Parts(
+    return SplitRows(
         train=take(table, train, wanted),
         validation=take(*held_out["validation"]),
         test=take(*held_out["test"]) if len(held_out["test"][1]) else None,
@@ -78,12 +78,12 @@ def load_parts(
 
 
 def select(table: Table, columns: slice) -> Table:
-    """Some columns of a table."""
+    """Return some columns of a table."""
     return table[:, columns] if isinstance(table, Tensor) else table.select(columns)
 
 
 def sample(table: Table, most: int) -> Tensor:
-    """At most so many rows, evenly spread."""
+    """Return at most `most` rows, evenly spread."""
     return (
         table[:: max(1, -(-len(table) // most))]
         if isinstance(table, Tensor)
@@ -92,7 +92,7 @@ def sample(table: Table, most: int) -> Tensor:
 
 
 def split_rows(rows: int, split: AcceptedSplit) -> tuple[Rows, Rows, Rows]:
-    """The row numbers of training, validation and test; equal for equal seeds, on any machine.
+    """Return the row numbers of training, validation and test; equal for equal seeds, on any machine.
 
     Rows that rounding leaves over go to training, unless the fractions leave some out anyway.
     """
@@ -112,15 +112,15 @@ def split_rows(rows: int, split: AcceptedSplit) -> tuple[Rows, Rows, Rows]:
 def moments(
     rows: Table, columns: Sequence[str], transform: Callable[[Tensor], Tensor] = Tensor.double
 ) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each column, in float64 and in bounded memory.
+    """Return mean and standard deviation of each column, in float64 and in bounded memory.
 
     Args:
-        rows: the table.
-        columns: the names of its columns.
-        transform: what is done to each chunk of rows before.
+        rows: Rows of the table.
+        columns: Names of the table's columns.
+        transform: Function that is applied to each chunk of rows before.
 
     Raises:
-        TrainingError: a column has no deviation, or one that is not a finite number.
+        TrainingError: A column has no deviation, or one that is not a finite number.
     """
     device = rows.device if isinstance(rows, Tensor) else None
     zero = torch.zeros(rows.shape[1], dtype=torch.float64, device=device)
@@ -138,21 +138,21 @@ def moments(
 
 
 def load_columns(blobs: BlobStore, dataset: DatasetRef, columns: Sequence[str]) -> Tensor:
-    """Some columns of a whole table, in their order and the table's precision.
+    """Return some columns of a whole table, in their order and the table's precision.
 
     Raises:
-        TrainingError: the file is gone or was changed.
+        TrainingError: The file is gone or was changed.
     """
     table = open_table(blobs, dataset)
     return _take(table, np.arange(len(table)), _indices(dataset, columns))
 
 
 def open_table(blobs: BlobStore, dataset: DatasetRef) -> NDArray[np.floating[Any]]:
-    """A whole table, memory-mapped.
+    """Return a whole table, memory-mapped.
 
     Raises:
-        TrainingError: the file is gone or was changed.
-        BlobDiskError: the disk failed.
+        TrainingError: The file is gone or was changed.
+        BlobDiskError: The disk failed.
     """
     try:
         path = blobs.verify(dataset.key, dataset.sha256)
@@ -165,12 +165,12 @@ def open_table(blobs: BlobStore, dataset: DatasetRef) -> NDArray[np.floating[Any
 
 
 class MappedRows:
-    """Reads a memory-mapped table from its start to its end, in bounded memory.
+    """Reader of a memory-mapped table from its start to its end, in bounded memory.
 
     Pages of the file that were read belong to the process until it gives them back.
 
     Args:
-        table: as `open_table` gives it.
+        table: Table that `open_table` returned.
     """
 
     def __init__(self, table: NDArray[np.floating[Any]]) -> None:
@@ -178,7 +178,7 @@ class MappedRows:
         self._remembered = 0
 
     def read(self, start: int, stop: int) -> NDArray[np.floating[Any]]:
-        """A copy of some rows."""
+        """Return a copy of some rows."""
         rows = self._table[start:stop].copy()
         self._remembered += rows.nbytes
         mapped: object = self._table.base  # not what numpy's types say, where a file is mapped
@@ -193,7 +193,7 @@ def _indices(dataset: DatasetRef, columns: Sequence[str]) -> list[int]:
 
 
 def chunks(rows: Table) -> Iterator[Tensor]:
-    """The rows of a table, some at a time."""
+    """Return the rows of a table, some at a time."""
     if isinstance(rows, Tensor):
         return iter(torch.split(rows, _CHUNK_ROWS))
     return rows.chunks(_CHUNK_ROWS)
@@ -202,7 +202,7 @@ def chunks(rows: Table) -> Iterator[Tensor]:
 def _take_or_map(
     table: NDArray[np.floating[Any]], rows: Rows, columns: list[int], *, memory_bytes: int | None
 ) -> Table:
-    """The rows in memory, if they take less than a quarter of it; else left in their file."""
+    """Return the rows in memory, if they take less than a quarter of it; else left in their file."""
     needed = len(rows) * len(columns) * (table.itemsize + _BYTES_IN_TRAINING)
     if memory_bytes is None or needed <= memory_bytes // 4:
         return _take(table, rows, columns)

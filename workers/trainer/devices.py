@@ -1,4 +1,4 @@
-"""Where a trainer computes."""
+"""Device that a trainer computes on."""
 
 import torch
 
@@ -6,10 +6,10 @@ from workers.errors import UnfitError
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name; `auto` is CUDA where there is one.
+    """Return the device of that name; `auto` is CUDA where there is one.
 
     Raises:
-        UnfitError: there is no such device; another is never taken instead.
+        UnfitError: There is no such device; another is never taken instead.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""Which columns repeat their values, and the noise that gives them a density."""
+"""Columns that repeat their values, and the noise that gives them a density."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ _ON_GRID = 0.02  # of a step, beside what rounding of the values explains
 
 @dataclass(frozen=True, eq=False)
 class Noise:
-    """The noise on each column, as `flows.build` takes it.
+    """Noise on each column, as `flows.build` takes it.
 
     Attributes:
-        steps: of columns whose values are multiples of a step, 0 for others.
-        widths: of the uniform noise, 0 where there is none.
-        spikes: for each column, the share of rows that its most frequent value has, if that is
+        steps: Steps of the columns whose values are multiples of one, 0 for others.
+        widths: Widths of the uniform noise, 0 where there is none.
+        spikes: Share for each column of the rows that its most frequent value has, if that is
             much for a column that is not discrete; else 0.
     """
 
@@ -34,7 +34,7 @@ class Noise:
     spikes: Tensor
 
     def notes(self, columns: Sequence[str]) -> Iterator[str]:
-        """What a caller should know about it."""
+        """Return messages about the noise for the caller."""
         discrete = [name for name, step in zip(columns, self.steps.tolist(), strict=True) if step]
         if discrete:
             yield f"Discrete, trained with noise of the width of their step: {_listed(discrete)}."
@@ -51,7 +51,7 @@ class Noise:
 
 
 def column_noise(rows: Tensor) -> Noise:
-    """Look for columns that repeat their values.
+    """Return the noise on columns that repeat their values.
 
     A column is discrete if it has at least ten rows a distinct value, or if its values are whole
     numbers; its noise is as wide as its step, the smallest gap between two values, or as the
@@ -61,7 +61,7 @@ def column_noise(rows: Tensor) -> Noise:
     value then adds to the density no more than twice its share, per deviation.
 
     Args:
-        rows: the training rows, with columns that vary.
+        rows: Training rows, with columns that vary.
     """
     stride = -(-len(rows) // SAMPLE_ROWS)
     found = [_column(column.double().cpu().numpy()) for column in rows[::stride].unbind(dim=1)]
@@ -72,7 +72,7 @@ def column_noise(rows: Tensor) -> Noise:
 
 
 def _column(column: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Its step, the width of its noise, and the share of its spike."""
+    """Return a column's step, the width of its noise, and the share of its spike."""
     values, counts = np.unique(column, return_counts=True)
     values, share = _merged(values), float(counts.max() / len(column))
     step = width = 0.0
@@ -87,7 +87,7 @@ def _column(column: NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 def _merged(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sorted values without those that rounding alone tells from the one before."""
+    """Return sorted values without those that differ from the one before by rounding alone."""
     tolerance = _SAME * float(np.abs(values).max())
     return values[np.diff(values, prepend=-np.inf) > tolerance]
 
@@ -98,7 +98,7 @@ def _is_discrete(values: NDArray[np.float64], rows: int) -> bool:
 
 
 def _on_grid(values: NDArray[np.float64], step: float) -> bool:
-    """Whether all values are multiples of the step."""
+    """Return whether all values are multiples of the step."""
     multiples = values / step
     off = np.abs(multiples - np.rint(multiples))
     return bool((off <= _ON_GRID + _SAME * np.abs(multiples)).all())

@@ -1,4 +1,4 @@
-"""The rows of a bulk job's result as files, of which a killed attempt loses the last one only."""
+"""Parts of a bulk job's result, each a file, of which a killed attempt loses the last one only."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,13 +18,13 @@ _SHARE = 0.02
 
 
 class Parts:
-    """The parts of one job, those of earlier attempts first.
+    """Parts of the result of one job, those of earlier attempts first.
 
     Args:
-        task: names the lists of earlier attempts.
-        blobs: holds the files.
-        width: numbers in a row.
-        send: takes a note on each list or part that is not usable.
+        task: Task that names the lists of earlier attempts.
+        blobs: Store that holds the files.
+        width: Number of values in a row.
+        send: Function that sends a note on each list or part that is not usable.
     """
 
     def __init__(
@@ -39,19 +39,19 @@ class Parts:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Return the number of parts."""
         return len(self._parts)
 
     @property
     def rows(self) -> int:
-        """Rows in all of them."""
+        """Return the number of rows in all parts."""
         return sum(part.rows for part in self._parts)
 
     def resume(self, alive: Callable[[], None]) -> None:
-        """Take over what earlier attempts left, as far as it is whole.
+        """Take over the parts of earlier attempts, as far as they are whole.
 
         Args:
-            alive: called after each file; reading them all takes a while.
+            alive: Function that is called after each file; reading them all takes a while.
         """
         for part in self._newest_list():
             try:
@@ -67,30 +67,30 @@ class Parts:
 
     def write(
         self,
-        pieces: Iterator[Doubles],
+        chunks: Iterator[Doubles],
         *,
         interrupted: Callable[[], bool],
         done: Callable[[], None],
     ) -> CheckpointRef:
-        """Make the next part of one piece at least, and of all that come until it is due.
+        """Write the next part, of one chunk at least and of all chunks until it is due.
 
         Args:
-            pieces: rows; not empty.
-            interrupted: asked after each piece; ends the part.
-            done: called after each piece.
+            chunks: Chunks of rows; not empty.
+            interrupted: Function that returns True to end the part, called after each chunk.
+            done: Function that is called after each chunk.
 
         Returns:
             The list of the parts up to this one.
 
         Raises:
-            StorageFullError: the part is not stored.
+            StorageFullError: The part is not stored.
         """
         number = self.count + 1
         due_at = self._due_at()
         with self._blobs.staged(".part") as path:
             with path.open("wb") as file:
-                for piece in pieces:
-                    file.write(np.ascontiguousarray(piece, dtype=_DTYPE).data)
+                for chunk in chunks:
+                    file.write(np.ascontiguousarray(chunk, dtype=_DTYPE).data)
                     done()
                     if time.monotonic() >= due_at or interrupted():
                         break
@@ -106,12 +106,12 @@ class Parts:
         )
 
     def blocks(self, rows: int) -> Iterator[Doubles]:
-        """All rows from the first one on, so many at a time; the last block may have fewer."""
+        """Yield all rows from the first one on, `rows` at a time; the last block may have fewer."""
         for start in range(0, self.rows, rows):
             yield self._read(start, min(start + rows, self.rows))
 
     def _read(self, start: int, stop: int) -> Doubles:
-        pieces = []
+        chunks = []
         first = 0
         row_bytes = self._width * _DTYPE.itemsize
         for part in self._parts:
@@ -120,12 +120,12 @@ class Parts:
                 path, count = self._blobs.path(part.key), (high - low) * self._width
                 offset = (low - first) * row_bytes
                 values = np.fromfile(path, _DTYPE, count=count, offset=offset)
-                pieces.append(values.reshape(-1, self._width))
+                chunks.append(values.reshape(-1, self._width))
             first += part.rows
-        return np.concatenate(pieces)
+        return np.concatenate(chunks)
 
     def _due_at(self) -> float:
-        """Parts get longer with the time that an attempt takes, so that they never get many.
+        """Return the time at which a part is due; parts get longer, so that they never get many.
 
         None takes longer than an epoch may last without a checkpoint.
         """

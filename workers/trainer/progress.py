@@ -1,4 +1,4 @@
-"""How far a training is and when it may end."""
+"""Progress of jobs, and the time that is left."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ from flows import FitOptions, FitState, VariationalOptions
 
 
 class Progress:
-    """Counts epochs and batches against the end that is in sight.
+    """Progress of a training, in epochs and batches.
 
     Training ends `patience` epochs after the best one, or at `max_epochs`, or after
     `max_seconds`, whichever is first. As long as the model gets better that end moves away, and
@@ -31,12 +31,12 @@ class Progress:
         return self.epoch_done(whole, best_epoch=state.counted("best_epoch"), seconds=state.seconds)
 
     def epoch_done(self, epoch: int, *, best_epoch: int, seconds: float) -> dict[str, Any]:
-        """The progress after a whole epoch, `seconds` of training into the job."""
+        """Return the progress after a whole epoch, `seconds` of training into the job."""
         self._epoch, self._best_epoch, self._seconds = epoch, best_epoch, seconds
         return self._at(0.0, seconds)
 
     def batch_done(self, done: int, total: int, *, since_epoch_s: float) -> dict[str, Any]:
-        """The progress within an epoch."""
+        """Return the progress within an epoch."""
         return self._at(done / total, self._seconds + since_epoch_s)
 
     def _at(self, part: float, seconds: float) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class Progress:
 
 
 class IterationProgress:
-    """Counts iterations; the time left follows from the pace of this attempt.
+    """Progress of a variational job, in iterations; the time left follows from this attempt's pace.
 
     Args:
         options: Options of the training.
@@ -71,11 +71,11 @@ class IterationProgress:
         self._seconds_before = 0.0
 
     def reported(self, *, seconds: float, attempt_s: float) -> None:
-        """Takes note of the training time so far, over all attempts and of this one."""
+        """Record the training time so far, over all attempts and of this one."""
         self._seconds_before = max(0.0, seconds - attempt_s)
 
     def at(self, iteration: int, *, attempt_s: float) -> dict[str, Any]:
-        """The progress after an iteration, so many seconds into this attempt."""
+        """Return the progress after an iteration, `attempt_s` seconds into this attempt."""
         if self._first is None:
             self._first = iteration - 1
         left = (self._iterations - iteration) * attempt_s / (iteration - self._first)
@@ -93,14 +93,14 @@ class IterationProgress:
 
 
 class RowProgress:
-    """Counts rows, which are computed first and then written to a file.
+    """Progress of a bulk job, in rows that are computed first and then written to a file.
 
     The time left follows from the pace of this attempt. How long writing takes is a guess until it
     has begun; it can be longer than computing.
 
     Args:
-        rows: how many there will be.
-        write_s: the guess.
+        rows: Number of rows of the result.
+        write_s: Estimated seconds of writing.
     """
 
     def __init__(self, *, rows: int, write_s: float) -> None:
@@ -111,12 +111,12 @@ class RowProgress:
         self._fraction = 0.0
 
     def resumed(self, first: int) -> dict[str, Any]:
-        """The progress when earlier attempts have computed so many rows."""
+        """Return the progress when earlier attempts have computed `first` rows."""
         self._first = first
         return self.at(first, attempt_s=0.0)
 
     def at(self, done: int, *, attempt_s: float) -> dict[str, Any]:
-        """The progress after so many rows are computed, so many seconds into this attempt."""
+        """Return the progress after `done` rows are computed, `attempt_s` seconds into this attempt."""
         fresh = done - self._first
         if fresh > 0:
             self._compute_s = self._rows * attempt_s / fresh
@@ -126,14 +126,14 @@ class RowProgress:
         return self._view(done, self._computing * done / self._rows, left)
 
     def written(self, written: int, *, writing_s: float) -> dict[str, Any]:
-        """The progress after so many rows are in the file, so many seconds into writing them."""
+        """Return the progress after `written` rows are in the file, `writing_s` seconds into writing."""
         share = written / self._rows
         left = self._write_s if written == 0 else (1 - share) * writing_s / share
         return self._view(self._rows, self._computing + (1 - self._computing) * share, left)
 
     @property
     def _computing(self) -> float:
-        """The share of computing in the whole."""
+        """Return the share of computing in the whole."""
         # An attempt that found all rows computed does not know how long that took.
         compute_s = self._write_s if self._compute_s is None else self._compute_s
         return compute_s / (compute_s + self._write_s)

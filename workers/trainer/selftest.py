@@ -1,4 +1,4 @@
-"""A self-test: whatever any job needs of its worker, once and small."""
+"""Self-test of a worker: a small step of training, and a file in the store."""
 
 from pathlib import Path
 
@@ -19,9 +19,9 @@ def prove(task: SelfTestTask, send: Send) -> None:
     """Make a step of training on the device, and use the store.
 
     Raises:
-        UnfitError: the device does not compute.
-        StorageFullError: the store has no space left.
-        BlobError: the store cannot be used.
+        UnfitError: The device does not compute.
+        StorageFullError: The store has no space left.
+        BlobError: The store cannot be used.
     """
     torch.set_num_threads(task.threads)
     device = find_device(task.device)

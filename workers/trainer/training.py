@@ -1,4 +1,4 @@
-"""The work of one training job: a plain function from a task to messages.
+"""Work of one training job: a plain function from a task to messages.
 
 It writes durable files and nothing else, so it may be killed at any moment and started again;
 what comes out is the same bit for bit on the same kind of CPU and number of threads.
@@ -32,7 +32,7 @@ from models_store.requests.training import AcceptedTraining
 from workers.errors import TrainingError
 from workers.protocol import EpochDone, Interrupted, Note, Send, Tick, TrainingTask
 from workers.trainer.checkpoints import Checkpoints, Result, finite, store
-from workers.trainer.data import Parts, chunks, load_parts, moments, sample, select
+from workers.trainer.data import SplitRows, chunks, load_parts, moments, sample, select
 from workers.trainer.devices import find_device
 from workers.trainer.discrete import SAMPLE_ROWS, Noise, column_noise
 from workers.trainer.progress import Progress
@@ -54,13 +54,13 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     The last message is `Trained`, or `Interrupted` once `interrupted()` is true.
 
     Args:
-        task: what to do.
-        send: takes each message.
-        interrupted: asked between two batches.
+        task: Task of the trainer.
+        send: Function that sends a message.
+        interrupted: Function that returns True to stop, called between two batches.
 
     Raises:
-        TrainingError: the job cannot succeed.
-        StorageFullError: a checkpoint or the model could not be written.
+        TrainingError: The job cannot succeed.
+        StorageFullError: A checkpoint or the model could not be written.
     """
     torch.set_num_threads(task.threads)
     request = AcceptedTraining.model_validate(task.request)
@@ -88,7 +88,7 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
 
 
 class _Run:
-    """One training under way: its messages and its files."""
+    """Run of a training: its messages and its files."""
 
     def __init__(
         self, task: TrainingTask, request: AcceptedTraining, *, blobs: BlobStore, send: Send
@@ -105,8 +105,10 @@ class _Run:
         self._epoch_began_at = now
         self._ticked_at = now
 
-    def fit(self, flow: Flow, parts: Parts, *, interrupted: Callable[[], bool]) -> dict[str, Any]:
-        """Fit `flow` in place, from the newest checkpoint that is whole; the final metrics."""
+    def fit(
+        self, flow: Flow, parts: SplitRows, *, interrupted: Callable[[], bool]
+    ) -> dict[str, Any]:
+        """Fit `flow` in place, from the newest whole checkpoint; return the final metrics."""
         state = self._checkpoints.newest()
         if state is not None:
             self._position = self._progress.resumed(state)
@@ -125,14 +127,14 @@ class _Run:
         return self._metrics
 
     def interrupt(self, state: FitState) -> None:
-        """Store where training stands, between two batches."""
+        """Store the state of training between two batches."""
         checkpoint = self._checkpoints.save_last(state)
         self._send(
             Interrupted(metrics=self._metrics, progress=self._position, checkpoint=checkpoint)
         )
 
     def finish(self, flow: Flow, metrics: dict[str, Any], *, held_out: dict[str, Any]) -> None:
-        """Store the model and say what it is."""
+        """Store the model and send the message that describes it."""
         request = self._request
         result = Result(
             flow=flow,
@@ -147,7 +149,7 @@ class _Run:
         self._send(store(result, self._task, self._blobs))
 
     def tick(self) -> None:
-        """Say that the trainer is alive, where it was last."""
+        """Send the last progress as a sign that the trainer is alive."""
         if self._tick_is_due():
             self._send(Tick(progress=self._position))
 
@@ -186,7 +188,7 @@ class _Run:
         self._send(EpochDone(metrics=self._metrics, progress=self._position, checkpoint=checkpoint))
 
 
-def _build(request: AcceptedTraining, parts: Parts, noise: Noise | None) -> Flow:
+def _build(request: AcceptedTraining, parts: SplitRows, noise: Noise | None) -> Flow:
     dim, context_dim = len(request.columns), len(request.context_columns)
     rows, context = select(parts.train, slice(dim)), select(parts.train, slice(dim, None))
     build_with = partial(
@@ -227,9 +229,9 @@ def _epoch_metrics(report: EpochReport) -> dict[str, Any]:
 
 
 def _likelihoods(
-    flow: Flow, parts: Parts, *, seed: int, on_chunk: Callable[[], None]
+    flow: Flow, parts: SplitRows, *, seed: int, on_chunk: Callable[[], None]
 ) -> dict[str, Any]:
-    """What the best model reaches on each part, as means and their standard errors.
+    """Return the likelihoods of the best model on each part: means and their standard errors.
 
     Discrete columns have their noise, as in training.
     """
@@ -248,9 +250,9 @@ def _likelihoods(
 
 
 def _held_out(
-    flow: Flow, parts: Parts, device: torch.device, *, on_chunk: Callable[[], None]
+    flow: Flow, parts: SplitRows, device: torch.device, *, on_chunk: Callable[[], None]
 ) -> dict[str, Any]:
-    """What scores are calibrated by: log densities of rows that training never saw.
+    """Return quantiles of held-out log densities, by which scores are calibrated.
 
     Those of the test part, or else of the validation part, computed as rows are scored later:
     discrete values without noise.

@@ -1,4 +1,4 @@
-"""The work of one variational job: a plain function from a task to messages.
+"""Work of one variational job: a plain function from a task to messages.
 
 As with training, it writes durable files and nothing else, and what comes out does not depend on
 how often it was killed and started again.
@@ -69,13 +69,13 @@ def infer(task: VariationalTask, send: Send, *, interrupted: Callable[[], bool])
     The last message is `Trained`, or `Interrupted` once `interrupted()` is true.
 
     Args:
-        task: what to do.
-        send: takes each message.
-        interrupted: asked between two iterations.
+        task: Task of the trainer.
+        send: Function that sends a message.
+        interrupted: Function that returns True to stop, called between two iterations.
 
     Raises:
-        TrainingError: the job cannot succeed.
-        StorageFullError: a checkpoint or the model could not be written.
+        TrainingError: The job cannot succeed.
+        StorageFullError: A checkpoint or the model could not be written.
     """
     torch.set_num_threads(task.threads)
     request = AcceptedVariational.model_validate(task.request)
@@ -108,7 +108,7 @@ def infer(task: VariationalTask, send: Send, *, interrupted: Callable[[], bool])
 
 
 class _Run:
-    """One training under way: its messages and its checkpoints."""
+    """Run of a training: its messages and its checkpoints."""
 
     def __init__(
         self, task: VariationalTask, request: AcceptedVariational, *, blobs: BlobStore, send: Send
@@ -122,7 +122,7 @@ class _Run:
         self._began_at = self._ticked_at = time.monotonic()
 
     def fit(self, flow: Flow, target: Target, *, interrupted: Callable[[], bool]) -> dict[str, Any]:
-        """Fit `flow` in place, from the newest checkpoint that is whole; the last metrics."""
+        """Fit `flow` in place, from the newest whole checkpoint; return the last metrics."""
         state = self._checkpoints.newest()
         self._began_at = time.monotonic()
         reports = fit_variational(
@@ -139,7 +139,7 @@ class _Run:
         return self._metrics
 
     def interrupt(self, state: FitState) -> None:
-        """Store where training stands, between two iterations."""
+        """Store the state of training between two iterations."""
         checkpoint = self._checkpoints.save_last(state)
         self._send(
             Interrupted(metrics=self._metrics, progress=self._position, checkpoint=checkpoint)
@@ -213,7 +213,7 @@ def _regression(
 
 
 def _starting_point(target: Target) -> tuple[Tensor, Tensor] | None:
-    """Where the flow starts: at the posterior's mode and scales, else as a standard Gaussian."""
+    """Return location and scale of the start: the posterior's; None for a standard Gaussian."""
     if not isinstance(target, LinearRegression | LogisticRegression):
         return None
     try:
@@ -240,7 +240,7 @@ def _metrics(report: VariationalReport) -> dict[str, Any]:
 
 
 def _judgement(flow: Flow, target: Target, *, seed: int) -> dict[str, Any]:
-    """How good the best flow is, by fresh samples and, where there is a window, by quadrature."""
+    """Return metrics of the best flow, by fresh samples and by quadrature on a window."""
     samples = _SAMPLES
     if isinstance(target, LogisticRegression):
         samples = max(_LEAST_SAMPLES, min(samples, _WORK // (target.rows * target.dim)))
