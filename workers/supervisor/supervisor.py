@@ -67,7 +67,7 @@ class Supervisor:
         return self._fitness.wait()
 
     def run_next(self) -> bool:
-        """Claim jobs and run them while there are any; return False if there was none.
+        """Claim the next job and run it; return False if there was none.
 
         A worker that is not fit keeps the thread until it is: so it takes no more messages from
         the queue, which are for others.
