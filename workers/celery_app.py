@@ -17,7 +17,7 @@ from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.exceptions import KombuError
 
-from models_store.jobs.job_queue import QUEUE, TASK
+from models_store.jobs.job_queue import QUEUE, TASK_NAME
 from models_store.settings import StoreSettings
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class WorkerBrokerClient:
         with self._connect() as connection, self._app.amqp.Producer(connection) as producer:
             for job_id in job_ids:
                 self._app.send_task(
-                    TASK, (job_id,), headers={**headers}, producer=producer, retry=False
+                    TASK_NAME, (job_id,), headers={**headers}, producer=producer, retry=False
                 )
 
     def count_queued(self) -> int:

@@ -22,7 +22,7 @@ from models_store.errors import (
 from models_store.files.blobs import BlobStore
 from models_store.files.private_files import create_private_files
 from models_store.files.store_identity import known_identity
-from models_store.jobs.job_queue import TASK, JobQueue
+from models_store.jobs.job_queue import TASK_NAME, JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.live_workers import Workers
 from models_store.process.logs import configure_logging
@@ -172,6 +172,6 @@ def _start(app: Celery, settings: WorkerSettings) -> int:
 def register_tasks(app: Celery, supervisor: Supervisor) -> None:
     """Register the task of `app`: at each message, `supervisor` looks for a job."""
 
-    @app.task(name=TASK)  # type: ignore[untyped-decorator]  # celery ships no types
+    @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]  # celery ships no types
     def run(job_id: str) -> None:  # noqa: ARG001 - the oldest job that waits comes first
         supervisor.run_next()

@@ -6,7 +6,7 @@ import redis
 from celery import Celery  # type: ignore[import-untyped]  # celery ships no types
 from kombu.exceptions import KombuError
 
-from models_store.jobs.job_queue import QUEUE, TASK
+from models_store.jobs.job_queue import QUEUE, TASK_NAME
 from models_store.settings import StoreSettings
 
 _TIMEOUT_S = 1.0
@@ -29,7 +29,9 @@ class ApiBrokerClient:
     def send(self, job_ids: Sequence[str], headers: Mapping[str, str]) -> None:
         """Send a message for each job, with these headers."""
         for job_id in job_ids:
-            self._celery.send_task(TASK, (job_id,), queue=QUEUE, headers={**headers}, retry=False)
+            self._celery.send_task(
+                TASK_NAME, (job_id,), queue=QUEUE, headers={**headers}, retry=False
+            )
 
     def count_queued(self) -> int:
         """Return the number of messages in the queue."""

@@ -81,7 +81,7 @@ class DatasetRow(Base):
 
 
 class JobRow(Base):
-    """A job; the only truth about it. A message in the queue is a hint to look here."""
+    """A job; the only truth about it. A message in the queue only says to look here."""
 
     __tablename__ = "job"
     __table_args__ = (

@@ -23,7 +23,7 @@ from models_store.jobs.jobs import Jobs
 log = logging.getLogger(__name__)
 
 QUEUE = "densityd"
-TASK = "densityd.run"
+TASK_NAME = "densityd.run"
 _BACKLOG = 1000
 _SWEEP_LIMIT = 1000
 

@@ -60,7 +60,7 @@ class Faults:
             Kind.DATABASE_CLOCK_JUMPS: self._clock_jumps,
             Kind.BROKER_AWAY: self._broker_goes_away,
             Kind.BROKER_WIPED: lambda _: targets.broker.wipe(),
-            Kind.FORGED_HINTS: self._forge_hints,
+            Kind.FORGED_MESSAGES: self._forge_messages,
         }
 
     @property
@@ -149,6 +149,6 @@ class Faults:
         forwards = fault.target % 2 == 1
         self._kernel.database_offset_s += fault.for_s if forwards else -fault.for_s
 
-    def _forge_hints(self, _fault: Fault) -> None:
+    def _forge_messages(self, _fault: Fault) -> None:
         for _ in range(_FORGED):
             self._targets.broker.send("forged")

@@ -185,7 +185,7 @@ MUTATIONS = (
         where=_diverging_jobs_are_cancelled,
     ),
     Mutation(
-        "lost hints are sent again",
+        "lost messages are sent again",
         (
             Change(
                 models_store.jobs.job_queue.JobQueue,

@@ -42,7 +42,7 @@ class Kind(StrEnum):
     DATABASE_AWAY = "database away"
     BROKER_AWAY = "broker away"
     BROKER_WIPED = "broker wiped"
-    FORGED_HINTS = "forged hints"
+    FORGED_MESSAGES = "forged messages"
     DATABASE_CLOCK_JUMPS = "database's clock jumps"
 
 
@@ -137,7 +137,7 @@ class Plan:
     """A schedule; the seed also decides what goes first when two things happen at once.
 
     Attributes:
-        message_loss: share of the hints that get lost; others come late or twice.
+        message_loss: share of the messages that get lost; others come late or twice.
         boot_s: longest time that a trainer needs before its first line runs.
     """
 
@@ -151,7 +151,7 @@ class Plan:
     apis: int = 1
 
     def __str__(self) -> str:
-        lines = [f"seed {self.seed}: {self.apis} API, hints lost {self.message_loss:.0%}"]
+        lines = [f"seed {self.seed}: {self.apis} API, messages lost {self.message_loss:.0%}"]
         parts: Iterator[JobPlan | WorkerPlan | Fault | CallFault]
         parts = chain(self.jobs, self.workers, self.faults, self.call_faults)
         for part in parts:

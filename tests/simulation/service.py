@@ -21,7 +21,7 @@ _END_S = 10.0
 
 
 class Api:
-    """One API process: accepts, hints, sweeps."""
+    """One API process: accepts, sends messages, sweeps."""
 
     def __init__(
         self, name: str, kernel: Kernel, broker: Broker, database: SimulatedDatabase
@@ -115,7 +115,7 @@ class Consumer:
         self.shutting_down: list[Callable[[], None]] = []
 
     def task(self, *, name: str) -> Callable[[Callable[[str], None]], None]:
-        """Take the function that answers a hint."""
+        """Take the function that handles a message."""
 
         def register(run: Callable[[str], None]) -> None:
             self._run = run

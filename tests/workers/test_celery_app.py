@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from models_store.jobs.job_queue import QUEUE, TASK
+from models_store.jobs.job_queue import QUEUE, TASK_NAME
 from models_store.settings import StoreSettings
 from workers.celery_app import WorkerBrokerClient, create_celery
 
@@ -31,7 +31,7 @@ def test_fault_163_only_json_is_accepted(tmp_path: Path) -> None:
     assert app.conf.task_serializer == "json"
 
 
-def test_a_message_is_a_hint_that_nothing_waits_for(tmp_path: Path) -> None:
+def test_nothing_waits_for_a_message(tmp_path: Path) -> None:
     app = create_celery(StoreSettings(data_dir=tmp_path))
 
     assert app.conf.result_backend is None
@@ -52,7 +52,7 @@ def test_the_client_sends_messages_that_a_worker_takes(redis_url: str) -> None:
     client.send(["job_1", "job_2"], {"request_id": "r1"})
     assert client.count_queued() == 2
     [message, _] = map(json.loads, redis.Redis.from_url(redis_url).lrange(QUEUE, 0, -1))
-    assert (message["headers"]["task"], message["headers"]["request_id"]) == (TASK, "r1")
+    assert (message["headers"]["task"], message["headers"]["request_id"]) == (TASK_NAME, "r1")
 
 
 @pytest.mark.fault(156)

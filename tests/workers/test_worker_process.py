@@ -38,7 +38,7 @@ def test_faults_157_to_165_the_queue_may_lose_forge_and_repeat_messages_but_no_j
     client = redis.Redis(unix_socket_path=str(place.settings.redis_socket))
     wait_until(lambda: heartbeat_of(place.settings).age_s() is not None)
 
-    # Bytes that are no message, a pickle, an unknown task, and a thousand hints at nothing.
+    # Bytes that are no message, a pickle, an unknown task, and a thousand messages about nothing.
     client.lpush(QUEUE, "no message", "17", "{}", _message(content_type="application/x-python"))
     client.lpush(QUEUE, _message(task="evil"), *[_message(job="job_" + "0" * 32)] * 1000)
     client.flushall()
@@ -102,7 +102,7 @@ def test_fault_124_sigterm_checkpoints_releases_and_ends_within_ten_seconds(
 
 @pytest.mark.fault(110, 164, 165)
 @pytest.mark.usefixtures("place_redis")
-def test_a_thousand_hints_at_a_running_job_start_nothing(
+def test_a_thousand_messages_about_a_running_job_start_nothing(
     place: Place, start_worker: StartWorker
 ) -> None:
     job_id = place.submit(place.add_dataset(), **ENDLESS)

@@ -10,7 +10,7 @@ import redis
 from app.server.broker_client import ApiBrokerClient
 from models_store.database.database import Database
 from models_store.errors import DatabaseBusyError
-from models_store.jobs.job_queue import QUEUE, TASK, JobQueue
+from models_store.jobs.job_queue import QUEUE, TASK_NAME, JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.settings import StoreSettings
 from tests.models_store.makers import PROJECT, submitted
@@ -55,7 +55,7 @@ class Broker:
 
     def messages(self) -> list[str]:
         messages = [json.loads(text) for text in self.client.lrange(QUEUE, 0, -1)]
-        assert all(message["headers"]["task"] == TASK for message in messages)
+        assert all(message["headers"]["task"] == TASK_NAME for message in messages)
         return [message["headers"]["argsrepr"].strip("(',)") for message in messages]
 
 
