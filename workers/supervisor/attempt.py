@@ -34,8 +34,7 @@ from workers.protocol import (
     Unfit,
 )
 from workers.settings import WorkerSettings
-from workers.supervisor.endings import end_of, out_of_memory_kills
-from workers.supervisor.process import TrainerProcess
+from workers.supervisor.process import TrainerProcess, end_of, out_of_memory_kills
 from workers.supervisor.writes import Writes
 
 log = logging.getLogger(__name__)
