@@ -15,7 +15,7 @@ _BUCKETS_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
 class ModelMetrics:
-    """Of the models in memory."""
+    """Metrics of the models in memory."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.hits = Counter(
@@ -55,7 +55,7 @@ class ModelMetrics:
 
 
 class EngineMetrics:
-    """Of the computations for requests."""
+    """Metrics of the computations for requests."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.waiting = Gauge(
@@ -78,7 +78,7 @@ class EngineMetrics:
 
 
 class Metrics:
-    """What `/metrics` shows; each application has its own registry."""
+    """Metrics of `/metrics`; each application has its own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -121,10 +121,10 @@ class Metrics:
         """Count one answered request.
 
         Args:
-            method: as it came; unknown ones share one label.
+            method: Method of the request; unknown ones share a label.
             route: the route's template, never the path itself.
             status: the answer's, or of what broke it off; 499 when the caller left first.
-            seconds: how long it took.
+            seconds: Duration of the request.
         """
         method = method if method in _METHODS else "other"
         key = method, route, status
@@ -148,7 +148,7 @@ class Metrics:
         self._broken.labels(route, "caller" if by_caller else "service").inc()
 
     def render(self) -> bytes:
-        """The metrics in Prometheus's text format; of all processes of the port together."""
+        """Return the metrics in the text format of Prometheus, of all processes of the port."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self.registry)
         registry = CollectorRegistry()

@@ -42,7 +42,7 @@ def _checked_audit_dir(folder: str | None) -> str | None:
 
 
 class ApiSettings(StoreSettings):
-    """What the API listens on and what one request may ask for."""
+    """Settings of the API: its address, and the limits of a request."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0: any.")

@@ -72,8 +72,10 @@ class Keys:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @writing
     def create(
         self,
+        session: Session,
         project: str,
         scope: Scope,
         *,
@@ -83,6 +85,7 @@ class Keys:
         """Make a key.
 
         Args:
+            session: Transaction, which the decorator begins.
             project: Project that the key opens, which may be empty.
             scope: Scope of the key.
             expires_days: Days after which the key expires; None: never.
@@ -96,8 +99,17 @@ class Keys:
         if not all(value is None or 0 < value <= _MOST for value in (expires_days, rate)):
             raise ValueError(f"days and rates are numbers above 0, at most {_MOST}")
         secret = secrets.token_hex(_SECRET_BYTES)
-        key = self._database.transact(_create, project, scope, _hash(secret), expires_days, rate)
-        return NewKey(key, f"{key.id}.{secret}")
+        row = ApiKeyRow(
+            id=new_id("key"),
+            project=project,
+            scope=scope.value,
+            secret_sha256=_hash(secret),
+            rate=rate,
+            expires_at=None if expires_days is None else db_now(expires_days * _DAY_S),
+        )
+        session.add(row)
+        session.flush()
+        return NewKey(_to_key(row, usable=True), f"{row.id}.{secret}")
 
     @reading
     def list(self, session: Session) -> "list[ApiKey]":
@@ -128,14 +140,14 @@ class Keys:
         """Return whether any key was ever made, revoked ones included."""
         return session.scalar(select(ApiKeyRow.id).limit(1)) is not None
 
-    def bearer(self, token: str) -> ApiKey | None:
+    @reading
+    def bearer(self, session: Session, token: str) -> ApiKey | None:
         """Return the usable key of a token; None for any other text."""
         match = _TOKEN.fullmatch(token)
         if match is None:
             return None
-        with self._database.read() as session:
-            row = session.scalar(select(ApiKeyRow).where(ApiKeyRow.id == match["id"], *_USABLE))
-        # Compared also where there is no such key, so that both take the same way.
+        row = session.scalar(select(ApiKeyRow).where(ApiKeyRow.id == match["id"], *_USABLE))
+        # Compared also where there is no such key, so that both take the same time.
         expected = _NO_HASH if row is None else row.secret_sha256
         same = hmac.compare_digest(_hash(match["secret"]), expected)
         return _to_key(row, usable=True) if row is not None and same else None
@@ -146,27 +158,6 @@ _USABLE = (
     ApiKeyRow.revoked_at.is_(None),
     or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > db_now()),
 )
-
-
-def _create(
-    session: Session,
-    project: str,
-    scope: Scope,
-    secret_sha256: str,
-    expires_days: float | None,
-    rate: float | None,
-) -> ApiKey:
-    row = ApiKeyRow(
-        id=new_id("key"),
-        project=project,
-        scope=scope.value,
-        secret_sha256=secret_sha256,
-        rate=rate,
-        expires_at=None if expires_days is None else db_now(expires_days * _DAY_S),
-    )
-    session.add(row)
-    session.flush()
-    return _to_key(row, usable=True)
 
 
 def _to_key(row: ApiKeyRow, *, usable: bool) -> ApiKey:

@@ -13,8 +13,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ["app", "bench", "densityd", "examples", "experiments", "flows", "models_store"]
 PACKAGES += ["requirements", "tables", "workers"]
 # Still to be rewritten.
-NOT_HELD = ("app/", "models_store/", "bench/crowd")
-OPENAPI_IS_HELD = False
+NOT_HELD = (
+    *("app/auth", "app/connections", "app/fairness", "app/http", "app/problems"),
+    "bench/crowd",
+)
 
 # A docstring or description is a sentence in the imperative or a noun phrase, not a fragment.
 NO_FIRST_WORDS = {
@@ -104,7 +106,6 @@ def texts(node: object, path: str = "") -> Iterator[tuple[str, str]]:
                 yield from texts(value, f"{path}/{key}")
 
 
-@pytest.mark.skipif(not OPENAPI_IS_HELD, reason="its texts are being rewritten")
 def test_the_texts_of_the_openapi_document_stand_alone() -> None:
     faults = [
         f"{path}: {text!r}"

@@ -36,9 +36,9 @@ class UploadedTable:
 
 
 def register_table(table: UploadedTable, blobs: BlobStore, registry: Registry) -> Dataset:
-    """Store a table's bytes and its row, or return the dataset that a repeated request made first.
+    """Store a table and its row, or return the dataset of an earlier request with the same key.
 
-    One function for one thread, so that a request that is cut off cannot stop it halfway.
+    It runs as a whole in one thread, so that a request that is cut off does not stop it.
 
     Raises:
         DatabaseUnavailableError: The connection was lost, perhaps after the row was committed. The

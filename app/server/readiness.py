@@ -1,4 +1,4 @@
-"""State of everything that a process depends on, found in the background: whoever asks waits for nothing."""
+"""Background checks of the dependencies of a process, whose results are ready for each request."""
 
 import logging
 import threading
@@ -36,8 +36,8 @@ class Finding:
     """Finding of a look at one thing.
 
     Args:
-        level: how bad that is.
-        detail: what it is, for people.
+        level: Severity of the finding.
+        detail: Description of the finding.
     """
 
     level: Level

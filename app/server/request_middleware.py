@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, security headers, the access log, metrics, the last catch."""
+"""Outermost middleware of every request: its id, security headers, access log, metrics and errors."""
 
 import asyncio
 import logging
@@ -41,7 +41,7 @@ _ids = Random()  # noqa: S311  ids tell requests apart; nothing rests on their b
 
 
 class RequestMiddleware:
-    """The outermost layer: nothing that a request does escapes it."""
+    """Middleware that identifies, answers errors of, logs and counts every request."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, stopping: asyncio.Event) -> None:
         self._app = app
@@ -101,13 +101,13 @@ class RequestMiddleware:
 
 
 class _Answer:
-    """Adds the headers that every answer has, and notes what became of it.
+    """Response of a request: adds the common headers and records how it ended.
 
     Attributes:
-        request_id: id of the request.
-        status: of the answer, or of what broke it.
-        started: its headers have left.
-        broken: they have, and the rest has not.
+        request_id: Id of the request.
+        status: Status of the response, or of the error that ended it.
+        started: True once its headers were sent.
+        broken: True if its headers were sent and the rest was not.
     """
 
     def __init__(self, send: Send, request_id: str) -> None:
@@ -120,7 +120,7 @@ class _Answer:
         self._endless = False
 
     def abandon(self) -> None:
-        """Note that the caller has left."""
+        """Record that the caller has left."""
         self.status = CLIENT_LEFT
 
     def end(self, *, lost: bool) -> None:
@@ -174,7 +174,7 @@ def _identify(scope: Scope) -> str:
 
 
 def _first_values(scope: Scope, *names: bytes) -> list[str]:
-    """The first value of each header; empty if there is none."""
+    """Return the first value of each header; empty if there is none."""
     values = dict.fromkeys(names, b"")
     for name, value in scope["headers"]:
         if name in values and not values[name]:

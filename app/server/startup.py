@@ -70,9 +70,9 @@ async def check_later(database: Database, blobs: BlobStore, *, refuse: Callable[
     """Wait for a database that was away; end if its schema is another's, or the store's.
 
     Args:
-        database: as `check_stores` found it.
-        blobs: store that is to belong to it.
-        refuse: ends the process.
+        database: Database that was not available.
+        blobs: Store that must belong to it.
+        refuse: Function that ends the process.
     """
     while True:
         await asyncio.sleep(_RETRY_S)

@@ -22,7 +22,7 @@ from flows.families.spec import Spec, check_choice, check_hidden, check_positive
 
 @dataclass(frozen=True)
 class MadeSpec(Spec):
-    """One MADE.
+    """Single MADE, a masked autoregressive network.
 
     Attributes:
         conditional: Density of a feature given those before it: `gaussian`, `mixture` of
