@@ -23,6 +23,8 @@ T = TypeVar("T")
 _TRIES = 60
 _PAUSE_S = 0.5
 _TIMEOUT_S = 20.0
+RESERVED_BYTES = 2**30
+"""Bytes that a job reserves, more than all that it ever stores."""
 
 
 @dataclass
@@ -108,6 +110,7 @@ class Caller:
             dataset_id=None if self.asked.plan.samples else self.asked.dataset.id,
             request=self._request,
             request_id=f"job {self._number}",
+            reserved_bytes=RESERVED_BYTES,
         )
         key = None
         if self.asked.plan.key:

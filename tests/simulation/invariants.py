@@ -11,7 +11,7 @@ import numpy as np
 
 from models_store.files.blobs import BlobStore
 from models_store.job_states import FINAL_STATES, TRANSITIONS, JobKind, JobState
-from tests.simulation.callers import Asked
+from tests.simulation.callers import RESERVED_BYTES, Asked
 from tests.simulation.computing import all_seen, sampled
 from tests.simulation.plan import Poison
 from tests.simulation.store import readable
@@ -35,8 +35,13 @@ _COLUMNS = (
     "kind",
     "result",
     "error_code",
+    "charged_bytes",
 )
 _JOBS = f"SELECT {', '.join(_COLUMNS)} FROM job ORDER BY position"  # noqa: S608 - names of columns
+_STORED = """SELECT coalesce((SELECT sum(bytes) FROM usage), 0),
+    (SELECT sum(charged_bytes) FROM job)
+    + coalesce((SELECT sum(charged_bytes) FROM dataset), 0)
+    + coalesce((SELECT sum(charged_bytes) FROM model_version), 0)"""
 _WORKERS_WRITES = {"renew", "record_epoch", "add_message", "finish", "fail", "cancelled", "release"}
 
 
@@ -66,6 +71,7 @@ class Row:
     kind: str
     result: dict[str, Any] | None
     error_code: str | None
+    charged_bytes: int
 
     @property
     def step(self) -> int:
@@ -116,6 +122,9 @@ class Monitor:
                 self.jobs[job_id] = row
                 changed.append(_told(row, old))
         _demand(found.keys() >= self._before.keys(), "a job vanished")
+        if changed:
+            ((usage, charged),) = self._rows.execute(_STORED)
+            _demand(usage == charged, f"{usage} bytes are counted, {charged} are charged")
         self._before = found
         return changed
 
@@ -130,6 +139,9 @@ class Monitor:
                 f"checkpoint {checkpoint['key']} is named and not there",
                 row,
             )
+        reserves = row.charged_bytes >= RESERVED_BYTES
+        _demand(reserves or row.state in FINAL_STATES, "it goes on without a reservation", row)
+        _demand(not (reserves and row.state in FINAL_STATES), "it keeps its reservation", row)
         if old is None:
             _demand(row.state is JobState.QUEUED, "a job begins in another state", row)
             return

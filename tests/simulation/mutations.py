@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+import models_store.database.usage
 import models_store.jobs.job_queue
 import models_store.jobs.jobs
 import models_store.jobs.leases
@@ -213,6 +214,30 @@ MUTATIONS = (
         (Change(models_store.registry, "_delete_dataset", "user_of(", "(lambda *_: None)("),),
         "an innocent job is failed (dataset_missing)",
         where=_datasets_are_deleted,
+    ),
+    Mutation(
+        "a job that has ended gives back what it reserved",
+        (
+            Change(
+                models_store.database.usage,
+                "_charge_of_job",
+                "return stored if row.state in FINAL_STATES else max",
+                "return max",
+            ),
+        ),
+        "it keeps its reservation",
+    ),
+    Mutation(
+        "a project's bytes are the sum of what its rows are charged with",
+        (
+            Change(
+                models_store.database.usage,
+                "charge",
+                "row.charged_bytes = now",
+                "row.charged_bytes = now + isinstance(row, ModelVersionRow)",
+            ),
+        ),
+        "bytes are counted",
     ),
     Mutation(
         "poison ends",
