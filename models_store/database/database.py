@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -267,7 +267,7 @@ def writing(method: Callable[Concatenate[S, Session, P], T]) -> Callable[Concate
 
     @wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._database.transact(lambda session: method(self, session, *args, **kwargs))
+        return self._database.transact(partial(method, self), *args, **kwargs)
 
     return run
 
@@ -281,8 +281,6 @@ def freeing(method: Callable[Concatenate[S, Session, P], T]) -> Callable[Concate
 
     @wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._database.transact_freeing(
-            lambda session: method(self, session, *args, **kwargs)
-        )
+        return self._database.transact_freeing(partial(method, self), *args, **kwargs)
 
     return run

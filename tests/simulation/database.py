@@ -100,7 +100,8 @@ class SimulatedDatabase(Database):
         def named(session: Session) -> T:
             return work(session, *args, **kwargs)
 
-        name = work.__name__.strip("_")
+        # A method of the store is a partial of its object.
+        name = getattr(work, "func", work).__name__.strip("_")
         return Database.transact(_Named(self, name), named)
 
     @contextmanager

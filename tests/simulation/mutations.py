@@ -138,8 +138,8 @@ MUTATIONS = (
         (
             Change(models_store.jobs.rows, "held", "JobRow.attempt == attempt,", ""),
             Change(
-                models_store.jobs.leases,
-                "_renew",
+                models_store.jobs.leases.JobWork,
+                "renew",
                 "JobRow.id == job_id, JobRow.attempt == attempt,",
                 "JobRow.id == job_id,",
             ),
@@ -181,7 +181,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a cancel holds for a job that fails",
-        (Change(models_store.jobs.leases, "_fail", "if not row.cancel_requested:", "if row:"),),
+        (
+            Change(
+                models_store.jobs.leases.JobWork,
+                "fail",
+                "if not row.cancel_requested:",
+                "if row:",
+            ),
+        ),
         "cancelled, and not so in the end",
         where=_diverging_jobs_are_cancelled,
     ),
@@ -211,7 +218,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a dataset stays as long as a job needs it",
-        (Change(models_store.registry, "_delete_dataset", "user_of(", "(lambda *_: None)("),),
+        (
+            Change(
+                models_store.registry.Registry,
+                "delete_dataset",
+                "user_of(",
+                "(lambda *_: None)(",
+            ),
+        ),
         "an innocent job is failed (dataset_missing)",
         where=_datasets_are_deleted,
     ),
@@ -226,18 +240,6 @@ MUTATIONS = (
             ),
         ),
         "it keeps its reservation",
-    ),
-    Mutation(
-        "a project's bytes are the sum of what its rows are charged with",
-        (
-            Change(
-                models_store.database.usage,
-                "charge",
-                "row.charged_bytes = now",
-                "row.charged_bytes = now + isinstance(row, ModelVersionRow)",
-            ),
-        ),
-        "bytes are counted",
     ),
     Mutation(
         "poison ends",
