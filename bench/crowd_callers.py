@@ -16,6 +16,7 @@ from backports import zstd
 
 _SLOW_S = 1.0
 _READ_BYTES = 2**16
+_PIPELINED = 500
 
 
 def main() -> None:
@@ -101,6 +102,18 @@ def _streams(head: Head, job: str) -> tuple[bytes, bytes]:
     return head("GET", f"/v1/jobs/{job}/events"), b""
 
 
+def _idle(_head: Head, _job: str) -> tuple[bytes, bytes]:
+    return b"", b""
+
+
+def _half_heads(head: Head, _job: str) -> tuple[bytes, bytes]:
+    return head("GET", "/v1/jobs").removesuffix(b"\r\n") + b"X-Half: ", b"a"
+
+
+def _pipelined(head: Head, _job: str) -> tuple[bytes, bytes]:
+    return head("HEAD", "/v1/jobs") * _PIPELINED, b""
+
+
 def _bodies(head: Head, _job: str) -> tuple[bytes, bytes]:
     lines = ("Content-Type: text/csv", "Content-Length: 1000000000")
     return head("POST", "/v1/datasets", *lines) + b"a,b\r\n", b"1.5,2.25\r\n" * 200
@@ -127,6 +140,9 @@ def _scores(head: Head, _job: str) -> tuple[bytes, bytes]:
 
 
 KINDS = {
+    "idle": _idle,
+    "half heads": _half_heads,
+    "pipelined": _pipelined,
     "streams": _streams,
     "bodies": _bodies,
     "lists": _lists,
