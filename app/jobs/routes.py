@@ -289,7 +289,8 @@ async def follow_job(
     since = after if last_event_id is None else last_event_id
     feed = job.feed(since)
     if is_head(request):
-        await feed.check()
+        if await feed.check() and format != "json":
+            return Response(status_code=status.HTTP_204_NO_CONTENT)
         end_head(request, media_type="application/json" if format == "json" else EVENT_STREAM)
     events, ended = await feed.read()
     if format == "json":

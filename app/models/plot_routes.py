@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from app.dependencies import ProjectDep, StateDep
 from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread
-from app.http.head import end_head
+from app.http.head import end_head, is_head
 from app.models.routes import ModelName, VersionNumber
 from app.plots.numbers import Source
 from app.plots.plots import Numbers, PlotFormat, PlotKind
@@ -58,14 +58,18 @@ async def plot_version(  # noqa: PLR0913 - FastAPI gives each
     Values that are not finite are left out, and the plot says how many.
     """
     found = await in_thread(state.registry.version, project, name, version)
-    end_head(request, media_type=_MEDIA_TYPES[format], headers=_HEADERS)
+    media_type = _MEDIA_TYPES[format]
     image = state.plots.known(found.checkpoint_key, kind, format)
     if image is None:
+        source = Source(found, state.registry, state.jobs, state.blobs, state.engine)
+        if is_head(request):
+            async with state.models.use(found) as flow:
+                await source.check(kind, flow)
+            end_head(request, media_type=media_type, headers=_HEADERS)
 
         async def numbers() -> Numbers:
-            source = Source(found, state.registry, state.jobs, state.blobs, state.engine)
             async with state.models.use(found) as flow:
                 return await source.numbers(kind, flow)
 
         image = await state.plots.draw(found.checkpoint_key, kind, format, numbers)
-    return Response(image, media_type=_MEDIA_TYPES[format], headers=_HEADERS)
+    return Response(image, media_type=media_type, headers=_HEADERS)

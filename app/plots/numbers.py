@@ -1,6 +1,6 @@
 """Numbers that a plot of a version shows: samples, data, densities and events."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -42,23 +42,49 @@ class Source:
     blobs: BlobStore
     engine: Engine
 
+    async def check(self, kind: PlotKind, flow: CompiledFlow) -> Array | None:
+        """Return the rows of the dataset that a plot shows, None where it shows none.
+
+        Raises:
+            Problem: `plot-unavailable`, for any reason that is known before a sample is drawn.
+        """
+        if kind is PlotKind.LEARNING_CURVE:
+            await self._learning_curve()
+            return None
+        if kind is PlotKind.DENSITY:
+            if flow.dim != 2 or flow.context_dim:
+                raise _unavailable("A density is drawn of models of two columns without context.")
+            return None
+        is_square = flow.dim >= _MIN_IMAGE and round(flow.dim**0.5) ** 2 == flow.dim
+        if kind is PlotKind.IMAGES and not is_square:
+            raise _unavailable("Pictures are drawn of models of square images.")
+        data = await in_thread(self._data)
+        if kind is PlotKind.NOISE and (data is None or not flow.has_noise):
+            raise _unavailable("It takes the dataset, and a flow that maps data to noise.")
+        if flow.context_dim and data is None:
+            raise _unavailable("The model is conditional, and its dataset is gone.")
+        return data
+
     async def numbers(self, kind: PlotKind, flow: CompiledFlow) -> Numbers:
         """Return the numbers of a plot.
 
         Raises:
             Problem: `plot-unavailable`, when there is nothing to draw.
         """
-        make: dict[PlotKind, Callable[[CompiledFlow], Awaitable[Numbers]]] = {
-            PlotKind.LEARNING_CURVE: self._learning_curve,
-            PlotKind.MARGINALS: self._marginals,
-            PlotKind.PAIRS: self._pairs,
-            PlotKind.DENSITY: self._density,
-            PlotKind.NOISE: self._noise,
-            PlotKind.IMAGES: self._images,
-        }
-        return await make[kind](flow)
+        if kind is PlotKind.LEARNING_CURVE:
+            return await self._learning_curve()
+        data = await self.check(kind, flow)
+        if kind is PlotKind.DENSITY:
+            return await self._density(flow)
+        if kind is PlotKind.IMAGES:
+            return _drawable({"samples": await self._samples(flow, data, rows=_IMAGES)})
+        if kind is PlotKind.NOISE and data is not None:
+            return await self._noise(flow, data)
+        return await self._marginals(
+            flow, data, _MOST_PAIRS if kind is PlotKind.PAIRS else _MOST_PANELS
+        )
 
-    async def _learning_curve(self, _: CompiledFlow) -> Numbers:
+    async def _learning_curve(self) -> Numbers:
         version = self.version
         if version.job_id is None:
             raise _unavailable("The version was imported: nothing is known of its training.")
@@ -68,8 +94,7 @@ class Source:
             raise _unavailable("Its training told no likelihood of its epochs.")
         return curves
 
-    async def _marginals(self, flow: CompiledFlow, most: int = _MOST_PANELS) -> Numbers:
-        data = await in_thread(self._data)
+    async def _marginals(self, flow: CompiledFlow, data: Array | None, most: int) -> Numbers:
         samples = await self._samples(flow, data, rows=_ROWS)
         shown = slice(0, min(most, flow.dim))
         told = {"samples": samples[:, shown]}
@@ -77,12 +102,7 @@ class Source:
             told["data"] = data[:, shown]
         return {"names": np.array(self.version.columns[shown]), **_drawable(told)}
 
-    async def _pairs(self, flow: CompiledFlow) -> Numbers:
-        return await self._marginals(flow, _MOST_PAIRS)
-
     async def _density(self, flow: CompiledFlow) -> Numbers:
-        if flow.dim != 2 or flow.context_dim:
-            raise _unavailable("A density is drawn of models of two columns without context.")
         told = _drawable({"samples": await self._samples(flow, None, rows=_ROWS)})
         samples = told.pop("samples")
         low, high = np.quantile(samples, (0.005, 0.995), axis=0)
@@ -101,10 +121,7 @@ class Source:
         density = np.where(finite, density, np.nan).reshape(_GRID, _GRID)  # left white
         return {**told, "names": names, "x": x, "y": y, "density": density}
 
-    async def _noise(self, flow: CompiledFlow) -> Numbers:
-        data = await in_thread(self._data)
-        if data is None or not flow.has_noise:
-            raise _unavailable("It takes the dataset, and a flow that maps data to noise.")
+    async def _noise(self, flow: CompiledFlow, data: Array) -> Numbers:
         noise = np.empty((len(data), flow.dim))
         await self._apply(flow, lambda rows: (flow.inverse(rows)[0],), data, noise)
         told = _drawable({"noise": noise})
@@ -119,17 +136,9 @@ class Source:
             "normal": np.array(normal),
         }
 
-    async def _images(self, flow: CompiledFlow) -> Numbers:
-        if flow.dim < _MIN_IMAGE or round(flow.dim**0.5) ** 2 != flow.dim:
-            raise _unavailable("Pictures are drawn of models of square images.")
-        data = await in_thread(self._data)
-        return _drawable({"samples": await self._samples(flow, data, rows=_IMAGES)})
-
     async def _samples(self, flow: CompiledFlow, data: Array | None, *, rows: int) -> Array:
         context = None
-        if flow.context_dim:
-            if data is None:
-                raise _unavailable("The model is conditional, and its dataset is gone.")
+        if flow.context_dim and data is not None:
             context = data[:rows, flow.dim :]
             rows = len(context)
         step = fitting_rows(_CHUNK_ROWS, flow.row_bytes)

@@ -52,13 +52,15 @@ class EventFeed:
             self.after = page.events[-1].seq
         return page.events, page.ended
 
-    async def check(self) -> None:
-        """Check that the job exists.
+    async def check(self) -> bool:
+        """Return True if the caller has all events of the job, and there will be no more.
 
         Raises:
-            StoreError: There is no such job, or the database cannot be read.
+            StoreError: The job does not exist, or the database cannot be read.
         """
         await in_thread(self._jobs.summary, self.project, self.job_id)
+        place = (await in_thread(self._jobs.event_places, [self.job_id])).get(self.job_id)
+        return place is not None and place.final and place.last <= self.after
 
 
 class EventHub:

@@ -157,7 +157,9 @@ def test_a_picture_is_drawn_once(shared_client, monkeypatch):
     ],
 )
 def test_what_cannot_be_shown_is_told(shared_client, kind, model):
-    assert_refused(picture(shared_client, kind, model), 422, "plot-unavailable")
+    refused = picture(shared_client, kind, model)
+    assert_refused(refused, 422, "plot-unavailable")
+    assert shared_client.head(str(refused.url)).status_code == 422
 
 
 @pytest.mark.usefixtures("people")
