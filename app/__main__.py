@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 from types import FrameType
 
@@ -34,6 +35,7 @@ from models_store.settings import first_error
 _DRAIN_S = 4  # with what follows it, an end within five seconds
 _KEEP_ALIVE_S = 5
 _BACKLOG = 2048
+_HANDLES = 8
 
 
 class RefusalError(Exception):
@@ -159,6 +161,7 @@ class Server(uvicorn.Server):
             write_timeout_s = settings.write_timeout_s
             open_connections = ConnectionGroups(connections_that_fit(settings.max_connections))
 
+        self._protocol_class = Protocol
         super().__init__(
             uvicorn.Config(
                 app,
@@ -177,6 +180,25 @@ class Server(uvicorn.Server):
                 timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=_DRAIN_S,
             )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, and listen through several handles of each socket.
+
+        The event loop accepts one connection a turn from each handle; with one, a connection behind
+        thousands in the backlog would wait for thousands of turns.
+        """
+        await super().startup(sockets)
+        loop = asyncio.get_running_loop()
+        for sock in [sock for server in self.servers for sock in server.sockets]:
+            for _ in range(_HANDLES - 1):
+                handle = socket.fromfd(sock.fileno(), sock.family, sock.type)
+                further = await loop.create_server(self._protocol, sock=handle, backlog=_BACKLOG)
+                self.servers.append(further)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return self._protocol_class(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
 
     def handle_exit(self, sig: int, _frame: FrameType | None) -> None:

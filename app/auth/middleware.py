@@ -10,7 +10,7 @@ from app.auth.loopback import is_local_name
 from app.auth.open_requests import OpenBound
 from app.auth.rates import Rates
 from app.auth.refusals import Refusals
-from app.connections.groups import CONNECTION
+from app.connections.groups import CONNECTION, Connection
 from app.fairness.turns import NOBODY, Threads, on_account_of
 from app.problems.problem import Problem
 from models_store.keys import Scope
@@ -116,8 +116,9 @@ class AccessMiddleware:
             if problem.status in _REFUSALS:
                 await self._refusals.pause(who)
             raise
-        if belongs_to := scope["state"].get(CONNECTION):
-            belongs_to(caller.key_id or caller.project)
+        connection: Connection | None = scope["state"].get(CONNECTION)
+        if connection is not None:
+            connection.assign(caller.key_id or caller.project)
         return caller
 
 

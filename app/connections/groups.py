@@ -1,38 +1,48 @@
-"""The connections of a process, by whom they are of: when it is full, whoever has most makes room."""
+"""Open connections by their callers: when the process is full, the caller with most makes room."""
 
 import heapq
 from ipaddress import IPv6Address, IPv6Network
 from itertools import islice
 from typing import Protocol
 
-CONNECTION = "connection_of"
-"""In the state of a request, where the server has put it: a function to tell the caller's name to."""
+from starlette.types import Scope
 
-_LOOKED_AT = 64
+CONNECTION = "connection"
+"""Key of a request's state under which a server puts the `Connection`."""
+
+# More than one project may have busy, so that another group is not asked to make room for them.
+_LOOKED_AT = 1024
 _GROUPS_LOOKED_AT = 8
-_SUBNET = 64  # of IPv6 one caller has that many addresses
+_SUBNET = 64  # bits: one caller has all addresses of an IPv6 network of that size
 
 
 class Connection(Protocol):
-    """One connection, as a protocol of asyncio sees it."""
+    """Connection on which requests are served one after the other."""
 
     @property
     def expendable(self) -> bool:
-        """True while nobody who was let in waits for an answer on it."""
+        """True while no caller who was admitted waits for a response on it."""
+
+    @property
+    def lost(self) -> bool:
+        """True if it was closed before the response that was being sent was complete."""
+
+    def assign(self, caller: str) -> None:
+        """Note the caller, by key or project, who sends requests on it."""
 
     def drop(self) -> None:
         """Close it now."""
 
 
 class ConnectionGroups:
-    """Keeps the number of connections, and who has how many.
+    """Open connections, in groups by caller.
 
-    A connection belongs to its peer's address until a request on it has shown who asks, then to
-    that key. No one who opens connections, with a key or without, keeps others out: the group that
-    has most loses its oldest one on which nothing is being served.
+    A connection belongs to the group of its peer's address until a request on it has shown a key,
+    then to that of the key. No caller, with a key or without, keeps others out: the group that has
+    most connections loses the oldest one on which no request is being served.
 
     Args:
-        most: connections at once.
+        most: Largest number of connections.
     """
 
     def __init__(self, most: int) -> None:
@@ -41,17 +51,17 @@ class ConnectionGroups:
         self._group_of: dict[Connection, str] = {}
 
     def __len__(self) -> int:
-        """Connections that are open."""
+        """Return the number of open connections."""
         return len(self._group_of)
 
     def put(self, connection: Connection, group: str) -> None:
-        """Note whose a connection is now, and that it is in use."""
+        """Put a connection into a group, as the one that was used last."""
         self.remove(connection)
         self._group_of[connection] = group
         self._groups.setdefault(group, {})[connection] = None
 
     def touch(self, connection: Connection) -> None:
-        """Note that a connection was in use until now."""
+        """Mark a connection as the one of its group that was used last."""
         if (group := self._group_of.get(connection)) is not None:
             self.put(connection, group)
 
@@ -65,14 +75,14 @@ class ConnectionGroups:
                 del self._groups[group]
 
     def make_room(self) -> bool:
-        """Close a connection that nobody needs now, if there is one."""
+        """Close one expendable connection; return False if none was found."""
         for group in heapq.nlargest(_GROUPS_LOOKED_AT, self._groups, key=self._size_of):
             for connection in list(islice(self._groups[group], _LOOKED_AT)):
                 if connection.expendable:
                     self.remove(connection)
                     connection.drop()
                     return True
-                self.touch(connection)  # it is served, and need not be looked at again soon
+                self.touch(connection)  # it is busy, and need not be looked at again soon
         return False
 
     def _size_of(self, group: str) -> int:
@@ -80,8 +90,14 @@ class ConnectionGroups:
 
 
 def group_of_address(client: tuple[str, int] | None) -> str:
-    """Return the group of callers who have shown no key yet."""
+    """Return the group of the callers at an address who have shown no key yet."""
     host = "" if client is None else client[0].partition("%")[0]
     if ":" in host:
         host = str(IPv6Network((IPv6Address(host), _SUBNET), strict=False))
     return f"address {host}"
+
+
+def is_lost(scope: Scope) -> bool:
+    """Return True if a request's connection was lost before its response was complete."""
+    connection: Connection | None = scope["state"].get(CONNECTION)
+    return connection is not None and connection.lost

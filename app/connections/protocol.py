@@ -5,11 +5,8 @@ import logging
 from typing import ClassVar, NoReturn
 
 import httptools
-from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import (
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.connections.early_answers import early_answer
 from app.connections.groups import CONNECTION, ConnectionGroups, group_of_address
@@ -25,6 +22,7 @@ MAX_FRAMING_BYTES = 64 * 1024
 beyond as much as they hold."""
 MAX_PIPELINED = 16
 """Requests of one connection that wait while another one is served; the last of them ends it."""
+_ALL_PIPELINED = 2048  # of all connections together: each takes 3 KiB
 RESERVED = 16
 """Connections beyond the limit that are taken for whoever asks how the process is."""
 # Pieces of bodies that come fast are passed on together: each time costs as much as copying half a
@@ -33,7 +31,6 @@ _FAST_BYTES = 32 * 1024
 _TOGETHER_BYTES = 256 * 1024
 _TOGETHER_S = 0.001
 _VERSION_ERRORS = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})  # of the parser
-_CYCLE = "densityd.cycle"
 
 _LOOKS = frozenset({b"/livez", b"/readyz"})
 
@@ -70,6 +67,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _looks_only = False  # it is one more than there may be, and may ask how things stand
     _more_came = False  # after the last request
     _refusal = b""  # waits for the answers before it
+    _served: RequestResponseCycle | None = None  # the newest request that has begun
     _transport: LingeringTransport
     _unread: Unread
 
@@ -97,6 +95,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._lingering.discard(self)
         if self._body_timer is not None:
             self._body_timer.cancel()
+        if self._served is not None and not self._served.response_complete:
+            self._served.disconnected = True  # uvicorn tells the newest request alone
+            self._served.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -133,7 +134,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._more_came = True
             raise _ParsingEndedError
         super().on_message_begin()
-        self.scope["state"][CONNECTION] = self._belongs_to
+        self.scope["state"][CONNECTION] = self
         self._header_bytes = self._fields = self._framing_bytes = 0
         if self._header_timer is None:
             self._await_headers()
@@ -178,7 +179,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._in_body = True
         cycle = self.cycle
-        self._persistent = cycle.keep_alive and len(self.pipeline) < MAX_PIPELINED
+        most = max(1, min(MAX_PIPELINED, _ALL_PIPELINED // (1 + len(self.open_connections))))
+        self._persistent = cycle.keep_alive and len(self.pipeline) < most
         # Who waits to be asked for the body may send the next request instead, once there is an
         # answer: what is body then nobody knows.
         cycle.keep_alive = self._persistent and not self.expect_100_continue
@@ -231,16 +233,24 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def expendable(self) -> bool:
-        """True while nobody who was let in waits for an answer."""
-        cycle: RequestResponseCycle | None = self.cycle
-        return cycle is None or cycle.response_complete or "caller" not in cycle.scope["state"]
+        """True while no caller who was admitted waits for a response."""
+        served = self._served
+        return served is None or served.response_complete or "caller" not in served.scope["state"]
+
+    @property
+    def lost(self) -> bool:
+        """True if the connection was lost before the response being sent was complete."""
+        return self._served is not None and self._served.disconnected
+
+    def assign(self, caller: str) -> None:
+        """Move the connection to the group of a caller."""
+        self.open_connections.put(self, caller)
 
     def drop(self) -> None:
         """Close it now, since others need the room."""
         self._ended = True
         self._stop_timer()
-        cycle: RequestResponseCycle | None = self.cycle
-        if cycle is None or cycle.response_complete:
+        if self._served is None or self._served.response_complete:
             self._transport.close_at_once()
         else:
             self._transport.abort()
@@ -255,8 +265,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
         self._watch_writing()
 
-    def _belongs_to(self, caller: str) -> None:
-        self.open_connections.put(self, caller)
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._served = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _parse(self, data: bytes) -> None:
         try:
@@ -387,9 +398,3 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
         else:
             self._watch_writing()
-
-
-def is_lost(scope: Scope) -> bool:
-    """Tell if the connection of a request was lost before its answer was complete."""
-    cycle: RequestResponseCycle | None = scope["state"].get(_CYCLE)
-    return cycle is not None and cycle.disconnected

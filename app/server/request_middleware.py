@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth.callers import Caller
-from app.connections.protocol import is_lost
+from app.connections.groups import is_lost
 from app.engine.engine import OverloadedError
 from app.metrics import Metrics
 from app.problems.problem import Problem, problem_of, problem_response

@@ -3,10 +3,10 @@
 import json
 import shutil
 import socket
+import struct
 import threading
 import time
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import httpx2
 import pytest
@@ -22,16 +22,19 @@ from tests.app.serving import registered
 from tests.models_store.makers import LEASE_S, submitted
 
 OPEN_REQUESTS, STREAMS, CONNECTIONS = 4, 2, 24
+pytestmark = pytest.mark.timeout(200)
 ROW = b'{"rows": [[170.0, 70.0, 40.0]]}'
 WITHIN_S = 20.0
+ANSWER_S = 150.0  # of a first score, whose kernels may have to be compiled
 IN_FLIGHT = "densityd_http_requests_in_flight "
 
 
 class Crowd:
     """The server, keys of two projects, and a job of the first that runs."""
 
-    def __init__(self, url, database, blobs):
+    def __init__(self, url, database, blobs, log):
         self.url = url
+        self.log = log
         host, port = url.removeprefix("http://").split(":")
         self.address = host, int(port)
         self.database = database
@@ -50,7 +53,7 @@ class Crowd:
 
     def client(self, token):
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        return httpx2.Client(base_url=self.url, headers=headers, timeout=30, verify=False)
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=ANSWER_S, verify=False)
 
     def ask(self, method, path, token=None, **options):
         with self.client(token) as client:
@@ -60,13 +63,18 @@ class Crowd:
         headers = {"Content-Type": "application/json"}
         return self.ask("POST", "/v1/models/people/log_prob", token, content=ROW, headers=headers)
 
-    def begin(self, token, path="/v1/datasets"):
+    def begin(self, token, *lines):
         """A connection whose request's body does not come."""
         connection = socket.create_connection(self.address, timeout=30)
-        connection.sendall(
-            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
-            "Content-Type: text/csv\r\nContent-Length: 100000\r\n\r\na,b\n1,2\n".encode()
-        )
+        always = ("Host: localhost", f"Authorization: Bearer {token}", "Content-Type: text/csv")
+        head = ("POST /v1/datasets HTTP/1.1", *always, "Content-Length: 100000", *lines)
+        connection.sendall("\r\n".join([*head, "", "a,b\n1,2\n" * (not lines)]).encode())
+        return connection
+
+    def hold(self, token):
+        """The same of a request that was admitted: its body is waited for."""
+        connection = self.begin(token, "Expect: 100-continue")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
         return connection
 
     def wait_for_open(self, number):
@@ -98,7 +106,9 @@ def crowd(tmp_path_factory, migrated_database):
     }
     database = Database(settings.resolved_database_url)
     with served(folder, **limits) as url:
-        yield Crowd(url, database, BlobStore(settings.blob_root))
+        crowd = Crowd(url, database, BlobStore(settings.blob_root), folder / "log")
+        assert crowd.score(crowd.few).status_code == 200
+        yield crowd
     database.dispose()
 
 
@@ -129,9 +139,8 @@ def closing(connections):
 @pytest.mark.fault(204)
 def test_fault_204_a_key_has_a_bounded_number_of_requests_open(crowd):
     token = crowd.many().token
-    slow = [crowd.begin(token) for _ in range(OPEN_REQUESTS)]
+    slow = [crowd.hold(token) for _ in range(OPEN_REQUESTS)]
     with closing(slow):
-        crowd.wait_for_open(OPEN_REQUESTS)
         refused = crowd.ask("GET", "/v1/datasets", token)
         assert refused.json()["type"] == "/problems/limit-open-requests"
         assert refused.json()["limit"] == OPEN_REQUESTS
@@ -145,9 +154,8 @@ def test_fault_204_a_key_has_a_bounded_number_of_requests_open(crowd):
 @pytest.mark.fault(204)
 def test_fault_204_the_keys_of_a_project_are_bounded_together(crowd):
     tokens = [crowd.many().token for _ in range(3)]
-    slow = [crowd.begin(token) for token in tokens[:2] for _ in range(OPEN_REQUESTS)]
+    slow = [crowd.hold(token) for token in tokens[:2] for _ in range(OPEN_REQUESTS)]
     with closing(slow):
-        crowd.wait_for_open(2 * OPEN_REQUESTS)
         refused = crowd.ask("GET", "/v1/jobs", tokens[2])
         assert refused.status_code == 429
         assert "project" in refused.json()["detail"]
@@ -237,9 +245,8 @@ def test_fault_204_idle_connections_make_room_for_new_ones(crowd):
 def test_fault_204_who_asks_again_at_once_has_no_more_connections_than_others_leave(crowd):
     """Requests that are refused hold no place: those of others come first."""
     token = crowd.many().token
-    slow = [crowd.begin(token) for _ in range(OPEN_REQUESTS)]
+    slow = [crowd.hold(token) for _ in range(OPEN_REQUESTS)]
     with closing(slow):
-        crowd.wait_for_open(OPEN_REQUESTS)
         crowded = [crowd.begin(token) for _ in range(CONNECTIONS)]
         with closing(crowded):
             for _ in range(5):
@@ -254,23 +261,11 @@ def test_fault_204_a_service_full_of_requests_still_says_that_it_lives(crowd):
         crowd.keys.create(f"p{n // 2}", Scope.WRITE).token
         for n in range(CONNECTIONS // OPEN_REQUESTS)
     ]
-    wanted = [token for token in tokens for _ in range(OPEN_REQUESTS)]
-    slow = [crowd.begin(token) for token in wanted[:-1]]
-    refused: list[Any] = []
-
-    def is_full():
-        # Until its key was looked for, a connection is one that others may take the place of: each
-        # time it has a little longer for that.
-        slow.append(crowd.begin(wanted[-1]))
-        time.sleep(0.02 * len(refused))
-        answer = crowd.ask("GET", "/v1/datasets", crowd.few)
-        refused.append(answer)
-        return answer.status_code == 503
-
+    slow = [crowd.hold(token) for token in tokens for _ in range(OPEN_REQUESTS)]
     with closing(slow):
-        crowd.wait_for_open(CONNECTIONS - 1)
-        wait_for(is_full, "there is room")
-        assert refused[-1].json()["type"] == "/problems/overloaded"
+        refused = crowd.ask("GET", "/v1/datasets", crowd.few)
+        assert refused.status_code == 503
+        assert refused.json()["type"] == "/problems/overloaded"
         assert crowd.ask("GET", "/livez").status_code == 200
         assert crowd.ask("GET", "/readyz").status_code == 200
     wait_for(
@@ -303,3 +298,21 @@ def test_fault_218_uploads_are_parsed_in_turn_by_project(crowd):
         thread.join(60)
     assert done.index("few") <= 2
     assert sorted(done) == ["few", *["many"] * OPEN_REQUESTS]
+
+
+@pytest.mark.fault(232)
+def test_fault_232_pipelined_requests_are_served_in_turn_with_those_of_others(crowd):
+    """Hundreds of requests at once on each connection, all of which are then reset."""
+    token = crowd.many(rate=10_000).token
+    head = f"HEAD /v1/jobs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+    connections = [socket.create_connection(crowd.address, timeout=30) for _ in range(16)]
+    for connection in connections:
+        connection.sendall(head.encode() * 500)
+    for _ in range(5):
+        assert crowd.score(crowd.few).status_code == 200
+        assert crowd.ask("GET", "/livez").status_code == 200
+    for connection in connections:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+    crowd.wait_for_open(0)
+    assert "unexpected error" not in crowd.log.read_text()
