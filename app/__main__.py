@@ -18,8 +18,7 @@ from app.auth.loopback import is_loopback
 from app.connections.groups import ConnectionGroups
 from app.connections.protocol import BoundedProtocol
 from app.main import create_app
-from app.server.allocator import return_memory_early
-from app.server.limits import connections_that_fit
+from app.server.limits import connections_that_fit, return_memory_early
 from app.server.processes import Processes, inherit_sockets
 from app.server.startup import Shutdown, check_stores
 from app.settings import ApiSettings

@@ -8,8 +8,7 @@ from app.auth.callers import Caller, Callers
 from app.auth.key_checks import Leases
 from app.auth.loopback import is_local_name
 from app.auth.open_requests import OpenBound
-from app.auth.rates import Rates
-from app.auth.refusals import Refusals
+from app.auth.rates import Rates, Refusals
 from app.connections.groups import CONNECTION, Connection
 from app.fairness.turns import NOBODY, Threads, on_account_of
 from app.problems.problem import Problem

@@ -1,5 +1,6 @@
-"""How often a key may ask: a bucket of requests for each, which fills at the key's rate."""
+"""Rates of requests and of refusals, by key."""
 
+import asyncio
 import math
 from time import monotonic
 
@@ -7,15 +8,19 @@ from app.auth.callers import Caller
 from app.problems.problem import Problem
 
 _MAX_BUCKETS = 100_000
+_REFUSALS_A_SECOND = 100
+_BURST_S = 0.5
+_LONGEST_S = 10.0
+_MAX_OWNERS = 10_000
 
 
 class Rates:
-    """The buckets of one process; several processes share a key's rate evenly.
+    """Buckets of requests, one for each key, that fill at the rate of the key.
 
     Args:
-        rate: requests a second of callers whose key says nothing; 0: any number.
-        burst_s: a full bucket holds what comes in so many seconds, and one request at the least.
-        processes: that serve the same address.
+        rate: Requests per second for keys without a rate of their own; 0 is no limit.
+        burst_s: Seconds in which a bucket fills; it holds at least one request.
+        processes: Number of processes that serve the same address and share each rate evenly.
     """
 
     def __init__(self, *, rate: float, burst_s: float, processes: int = 1) -> None:
@@ -43,3 +48,28 @@ class Rates:
         if len(self._buckets) >= _MAX_BUCKETS:
             self._buckets.clear()
         self._buckets[caller.key_id] = left - 1, now
+
+
+class Refusals:
+    """Delay of refusals, once one owner gets many of them; belongs to one event loop.
+
+    A refusal costs its caller nothing and the event loop a little: a thousand connections that send
+    the next request at once would keep it busy. No owner gets more than a hundred a second.
+    """
+
+    def __init__(self) -> None:
+        self._next: dict[str, float] = {}
+
+    async def pause(self, owner: str) -> None:
+        """Wait until it is time for the owner's next refusal.
+
+        Args:
+            owner: Id of a key, or address of a caller without one.
+        """
+        now = monotonic()
+        at = max(now - _BURST_S, self._next.get(owner, 0.0))
+        if len(self._next) >= _MAX_OWNERS:
+            self._next.clear()
+        self._next[owner] = min(at + 1 / _REFUSALS_A_SECOND, now + _LONGEST_S)
+        if at > now:
+            await asyncio.sleep(at - now)
