@@ -13,9 +13,10 @@ MAX_NUMBER_DIGITS = 1000
 
 _BLOCK_BYTES = 64 << 10  # a million strings are not in memory together
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_LONG_NUMBER = re.compile(rb"\d{%d}" % (MAX_NUMBER_DIGITS + 1))
-_NONFINITE = re.compile(rb"NaN|Infinity", re.IGNORECASE)
-_HUGE_EXPONENT = re.compile(rb"\d[eE]\+?\d{3}|\d{309}")
+# Every digit as 0, in which long numbers are found in linear time, unlike by a regular expression.
+_DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
+_LONG_NUMBER = b"0" * (MAX_NUMBER_DIGITS + 1)
+_HUGE_NUMBER, _HUGE_EXPONENT = b"0" * 309, b"0e000"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -73,7 +74,7 @@ def check_numbers(bare: bytes) -> None:
     Raises:
         JsonError: ``json-number``.
     """
-    if _LONG_NUMBER.search(bare):
+    if _LONG_NUMBER in bare.translate(_DIGITS):
         raise JsonError("json-number", f"A number has more than {MAX_NUMBER_DIGITS} digits.")
 
 
@@ -99,11 +100,12 @@ def _syntax_error(text: bytes, bare: bytes, error: orjson.JSONDecodeError) -> Js
         return JsonError("json-encoding", "The body is not UTF-8.")
     if text.startswith(b"\xef\xbb\xbf") or b"\0" in text:
         return JsonError("json-encoding", "The body must be UTF-8 without a byte order mark.")
-    if _NONFINITE.search(bare):
+    lower, digits = bare.lower(), bare.translate(_DIGITS, b"+")
+    if b"nan" in lower or b"infinity" in lower:
         return JsonError("json-nonfinite", "NaN and Infinity are not JSON.")
     if "surrogate" in error.msg or _SURROGATE.search(text):
         return JsonError("validation", "A string has half of a surrogate pair.")
-    if "infinity" in error.msg or _HUGE_EXPONENT.search(bare):
+    if "infinity" in error.msg or _HUGE_EXPONENT in digits or _HUGE_NUMBER in digits:
         return JsonError("value-nonfinite", "A number is too large for a 64-bit float.")
     return JsonError(
         "json-syntax", f"The body is not JSON: line {error.lineno}, column {error.colno}."

@@ -47,6 +47,7 @@ _MEMORY_BYTES = 2 * 1024 * 1024
 _MAX_BATCH_BYTES = 16 * 1024 * 1024
 """Memory that a batch of Arrow may take in this process; what unpacks to more is for a process of
 its own."""
+_FEW_LISTS = 1_000  # which parsers find faults in quickly
 _FORMULA_STARTS = ("'=", "'+", "'-", "'@")
 
 
@@ -321,7 +322,8 @@ def decode_document(body: bytes, shape: RowsShape) -> Floats:
         Problem: Saying what is wrong, and where.
     """
     # A row of n values takes 2n + 1 bytes or more, so that no table of this size has more lists.
-    document = parse_json(body, max_lists=len(body) // (2 * shape.width + 1) + 3)
+    most = max(_FEW_LISTS, len(body) // (2 * shape.width + 1))
+    document = parse_json(body, max_lists=most)
     _check_members(document)
     with _as_problem():
         rows, names = split_document(document)

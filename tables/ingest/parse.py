@@ -16,16 +16,11 @@ from numpy.typing import NDArray
 
 from tables.errors import TableError
 from tables.formats import (
-    MEDIA_TYPES,
     ColumnSummary,
-    ConstantPolicy,
-    Delimiter,
-    MissingPolicy,
     ParseOptions,
     TableFormat,
     TableSummary,
     TableWarning,
-    WarningCode,
 )
 from tables.ingest.screen import RowScreen
 from tables.ingest.statistics import RunningStatistics
@@ -34,23 +29,6 @@ from tables.open import open_table, stored_dtype
 from tables.readers.npy import RowWriter
 from tables.sandbox.child import do_task, run_child, too_much_memory
 from tables.source import TableSource, check_content
-
-__all__ = [
-    "MEDIA_TYPES",
-    "MIN_ROWS",
-    "ColumnSummary",
-    "ConstantPolicy",
-    "Delimiter",
-    "MissingPolicy",
-    "ParseOptions",
-    "TableError",
-    "TableFormat",
-    "TableSummary",
-    "TableWarning",
-    "WarningCode",
-    "parse_table",
-    "parse_table_isolated",
-]
 
 MIN_ROWS = 2
 """The fewest rows of a table: one row has no spread."""

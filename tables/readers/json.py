@@ -41,6 +41,7 @@ ROWS, COLUMNS = "rows", "columns"
 
 _SLICE_BYTES = 64 << 10  # so much takes less than a millisecond
 _SPACE = b" \t\r\n"
+_SPACES = re.compile(rb"[ \t\r\n]+")
 _HEAD = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"rows"[ \t\r\n]*:[ \t\r\n]*\[')
 _TAIL = re.compile(rb"\][ \t\r\n]*\}[ \t\r\n]*")
 _NUMBERS: Final = frozenset({int, float})
@@ -138,9 +139,8 @@ def number_rows(text: bytes, *, width: int) -> Iterator[NDArray[np.float64] | No
         stop = end if bracket < 0 else bracket + 1
         rows = _matrix(b"[%b]" % text[start:stop], width)
         yield rows
-        start = stop
-        while text[start : start + 1] in _SPACE:
-            start += 1
+        spaces = _SPACES.match(text, stop)
+        start = stop if spaces is None else spaces.end()
         if rows is None or start >= end:
             return
         if text[start : start + 1] != b",":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import atheris
 
-_INSTRUMENTED = ["app", "flows.variational.formula", "models_store", "python_multipart"]
+_INSTRUMENTED = ["app", "flows.variational.formula", "models_store", "python_multipart", "tables"]
 
 # It names each module as it comes.
 with contextlib.redirect_stderr(io.StringIO()), atheris.instrument_imports(include=_INSTRUMENTED):

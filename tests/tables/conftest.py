@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tables.ingest.parse import ParseOptions, TableError, TableFormat, TableSummary, parse_table
+from tables.errors import TableError
+from tables.formats import ParseOptions, TableFormat, TableSummary
+from tables.ingest.parse import parse_table
 from tests.tables.files import Accept, Refuse
 
 

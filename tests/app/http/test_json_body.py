@@ -100,6 +100,15 @@ def test_fault_053_nesting_below_the_limit_does_not_fit_any_field(nested):
 
 
 @pytest.mark.fault(54)
+def test_fault_054_millions_of_digits_in_numbers_that_are_short_enough_take_linear_time():
+    """A search that begins again at every digit would take a quarter of a minute."""
+    numbers = b",".join([b"1." + b"1" * 990] * 4_000)
+    assert len(parse_json(b"[%b]" % numbers)) == 4_000
+    with pytest.raises(Problem):
+        parse_json(b"[%b x]" % numbers)
+
+
+@pytest.mark.fault(54)
 def test_fault_054_numbers_of_thousands_of_digits_are_refused():
     assert slug_of(b'{"n": %s}' % (b"1" * 5000)) == (400, "json-number")
 

@@ -11,15 +11,9 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 
-from tables.ingest.parse import (
-    MEDIA_TYPES,
-    ParseOptions,
-    TableError,
-    TableFormat,
-    TableSummary,
-    WarningCode,
-    parse_table,
-)
+from tables.errors import TableError
+from tables.formats import MEDIA_TYPES, ParseOptions, TableFormat, TableSummary, WarningCode
+from tables.ingest.parse import parse_table
 from tables.slugs import SLUGS
 from tests.tables.files import Accept, npy, parquet
 

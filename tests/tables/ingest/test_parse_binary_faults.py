@@ -7,7 +7,9 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 
-from tables.ingest.parse import TableError, TableFormat, parse_table, parse_table_isolated
+from tables.errors import TableError
+from tables.formats import TableFormat
+from tables.ingest.parse import parse_table, parse_table_isolated
 from tests.tables.files import npy, parquet
 
 CSV, PARQUET, NPY = TableFormat.CSV, TableFormat.PARQUET, TableFormat.NPY

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tables.ingest.parse import TableFormat
+from tables.formats import TableFormat
 from tests.tables.files import npy
 
 NPY = TableFormat.NPY

@@ -12,13 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tables.ingest.parse import (
-    ParseOptions,
-    TableError,
-    TableFormat,
-    parse_table,
-    parse_table_isolated,
-)
+from tables.errors import TableError
+from tables.formats import ParseOptions, TableFormat
+from tables.ingest.parse import parse_table, parse_table_isolated
 from tables.sandbox.child import run_child
 
 Child = Callable[..., dict[str, object]]

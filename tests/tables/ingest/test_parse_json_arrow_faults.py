@@ -13,14 +13,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 
-from tables.ingest.parse import (
-    ParseOptions,
-    TableError,
-    TableFormat,
-    TableSummary,
-    parse_table,
-    parse_table_isolated,
-)
+from tables.errors import TableError
+from tables.formats import ParseOptions, TableFormat, TableSummary
+from tables.ingest.parse import parse_table, parse_table_isolated
 from tables.readers import json as json_reader
 from tests.attempts import attempts
 

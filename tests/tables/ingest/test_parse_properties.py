@@ -10,7 +10,8 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from tables.ingest.parse import ParseOptions, TableFormat, TableSummary, parse_table
+from tables.formats import ParseOptions, TableFormat, TableSummary
+from tables.ingest.parse import parse_table
 from tests.attempts import attempts
 from tests.tables.outcomes import EXACT, WHOLE, parse, write
 
