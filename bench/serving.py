@@ -1,12 +1,11 @@
 """Scoring over HTTP: the service beside FastAPI as in its tutorial, LitServe and MLServer.
 
-All serve the same trained MAF 5 x 512 on 21 columns: the peers compute it by PyTorch, as its
-author would serve it, and two of them once more by the compiled flow, which shows the overhead of
-the
-server alone. The load comes from this process, which has the last processor; each
-server, however many processes it has, may use the others, of which there is one on a machine of
-two. The load goes round the servers in turns, each alone while the others are stopped, and between
-them the compiled flow is called directly on a processor of the servers.
+All serve the same trained MAF 5 x 512 on 21 columns: the peers compute it by PyTorch, as its author
+would serve it, and two of them once more by the compiled flow, which shows the overhead of the
+server alone. The load comes from this process, which has the last processor; each server, however
+many processes it has, may use the others, of which there is one on a machine of two. The load goes
+round the servers in turns, each alone while the others are stopped, and between them the compiled
+flow is called directly on a processor of the servers.
 """
 
 import asyncio

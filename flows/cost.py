@@ -21,7 +21,7 @@ class Way:
         kept_row: Memory per row that a training step keeps for its gradient.
         used: Most memory that one layer takes while it computes, whatever its number of rows.
         used_row: Most memory per row that one layer takes while it computes.
-        operations: Time of a few rows, in small operations of about a microsecond, one after another.
+        operations: Time of a few rows, in sequential small operations of about a microsecond.
     """
 
     kept: int = 0

@@ -17,8 +17,7 @@ class PreprocessingSpec:
 
     Attributes:
         levels: Number of levels of integer values 0 to levels - 1; values are divided by it after
-            noise
-            has been added. None leaves the layer out.
+            noise has been added. None leaves the layer out.
         logit: Lambda of the logit layer; None leaves the layer out.
     """
 

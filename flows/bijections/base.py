@@ -32,8 +32,7 @@ class Bijection(nn.Module, ABC):
         dim: Number of features of a row.
         context_dim: Number of values per row that condition the map; 0 if there are none.
         has_noise: True if data can be mapped to noise. A layer without noise is the last one of a
-            flow
-            and has only `log_density` and the forward direction.
+            flow and has only `log_density` and the forward direction.
         own_density: True if `log_density` is not just the inverse and the Gaussian density.
     """
 

@@ -201,8 +201,7 @@ def stream_dataset_statistics(
     Args:
         transform: Bijection in evaluation mode.
         pieces: Returns an iterator over chunks of all rows in the model's space, each with its
-            encoded
-            context; called once per batch norm.
+            encoded context; called once per batch norm.
         device: Device of the rows.
     """
     parts = transform.parts()

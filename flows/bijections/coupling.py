@@ -184,10 +184,8 @@ class Coupling(_HalvesLayer):
         """Return one step, which absorbs the pending map of the features that it moves and reads.
 
         Its tanh is written as sigmoid. With x = y a + b of the pending map, the networks read y
-        through
-        a and b, and the moved half has the shift (t - b) / a and the log scale s - log a. The
-        copied
-        half stays pending.
+        through a and b, and the moved half has the shift (t - b) / a and the log scale s - log a.
+        The copied half stays pending.
         """
         if self.additive:
             nothing = Pending.nothing(self.dim, dtype=pending.dtype, device=pending.device)

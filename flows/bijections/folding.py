@@ -25,14 +25,12 @@ class Step(ABC):
     """Compiled layer. Its direction and signs are those of `Bijection`.
 
     Log-determinants have any number of rows `(k, batch)`, to be summed over k, so that a flow adds
-    up
-    all of its layers at once.
+    up all of its layers at once.
 
     Attributes:
         own_density: True if `log_density` exists and is to be preferred to the inverse.
         sample_rows: Least number of rows that samples should be drawn by; a multiple of a noise
-            block,
-            or 1.
+            block, or 1.
     """
 
     own_density: bool = False

@@ -39,8 +39,7 @@ class MaskedLinear(nn.Module):
 
     The weights are masked when made, when loaded and when the module changes between training and
     evaluation, and every gradient is masked. So the masked weights stay 0 in an optimiser that
-    starts
-    from them, with any weight decay, and the training loop may use them as they are.
+    starts from them, with any weight decay, and the training loop may use them as they are.
     """
 
     mask: Tensor
@@ -299,11 +298,9 @@ def made_masks(
         degrees: Degrees of the inputs, then of each hidden layer.
         outputs: Number of outputs per feature.
         separate: True if each output has hidden units of its own: the units of a layer belong to
-            the
-            outputs in turns.
+            the outputs in turns.
         direct: True if the last mask has a column for each input too, after those of the hidden
-            units:
-            the outputs see the inputs without a hidden unit between them, strictly.
+            units: the outputs see the inputs without a hidden unit between them, strictly.
     """
     masks = [hidden_mask(above, below) for below, above in pairwise(degrees)]
     masks.append(output_mask(degrees[0], degrees[-1]).repeat(outputs, 1))

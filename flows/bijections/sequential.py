@@ -45,8 +45,7 @@ class SequentialSampler:
 
         Args:
             weights: Masked weights of the layers; the rows of the last are the first parameters of
-                all
-                features, then the second ones, and so on; its columns may end with direct
+                all features, then the second ones, and so on; its columns may end with direct
                 connections.
             biases: Biases of the layers.
             degrees: Degrees of the inputs and the hidden layers, in ascending order.

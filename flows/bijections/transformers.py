@@ -59,8 +59,7 @@ class Transformer(ABC):
         has_noise: True if it has an inverse; otherwise it has only `log_density` and `forward`.
         own_density: True if `log_density` is not just the inverse and the Gaussian density.
         sample_rows: Least number of rows that `forward` should have, where it consists of many
-            small
-            operations.
+            small operations.
     """
 
     outputs: int

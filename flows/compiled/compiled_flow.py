@@ -48,8 +48,7 @@ class CompiledFlow:
     Attributes:
         dim: Number of features of a row.
         context_dim: Number of columns that the density is conditioned on; they follow the features
-            in
-            the rows that are scored.
+            in the rows that are scored.
         has_noise: True if rows can be mapped to noise, that is, if `inverse` is available.
         size_bytes: Memory of its weights, in bytes.
         row_bytes: Peak memory per row of a score or a sample, in bytes; 0 if unknown.

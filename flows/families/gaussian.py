@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.bijections.base import Bijection
+from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.linear import initial_linear
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.families.spec import Spec, check_choice
@@ -97,21 +96,13 @@ class Gaussian(Bijection):
         if context_dim > 0:
             self.context_weight = nn.Parameter(initial_linear(context_dim, 2 * dim, generator)[0])
 
-    def forward(
-        self,
-        u: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map noise to data."""
         shift, log_scale = self._condition(context, len(u))
         mixed = u if self.lower is None else u @ self._triangle(self.lower).t()
         return torch.addcmul(shift, log_scale.exp(), mixed), log_scale.sum(dim=1)
 
-    def inverse(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map data to noise, by substitution."""
         shift, log_scale = self._condition(context, len(x))
         u = (x - shift) * torch.exp(-log_scale)

@@ -9,9 +9,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.autoregressive import Autoregressive, AutoregressiveStep
-from flows.bijections.base import Bijection
+from flows.bijections.base import Batch, Bijection
 from flows.bijections.compose import Chain, Permutation, permutation_cost
-from flows.bijections.folding import FoldedActivation, MaskedAffine, Pending, Step, tanh_as_sigmoid
+from flows.bijections.folding import (
+    Columns,
+    ContextColumns,
+    FoldedActivation,
+    MaskedAffine,
+    Pending,
+    Step,
+    tanh_as_sigmoid,
+)
 from flows.bijections.gradients import ACTIVATIONS, ActivationName, Pullback, masked_affine_vjp
 from flows.bijections.mask_ensemble import MaskEnsemble, ensemble_cost
 from flows.bijections.masked import Conditioner
@@ -142,9 +150,7 @@ class Made(Autoregressive):
         weights, biases, _ = self.network()
         return weights + biases
 
-    def inverse_vjp(
-        self, x: Float[Tensor, "batch dim"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
+    def inverse_vjp(self, x: Batch) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
         """Return the inverse with its pullback, hand-written."""
         activation = ACTIVATIONS[self.conditioner.activation]
         return masked_affine_vjp(x, *self.network(), activation=activation)
@@ -208,11 +214,7 @@ class _MadeStep(AutoregressiveStep):
         self._out = -weight, -bias
         self._direct = None if self._direct is None else -self._direct
 
-    def inverse(
-        self,
-        x: Float[Tensor, "dim batch"],
-        context: Float[Tensor, "context_dim batch"] | None = None,
-    ) -> tuple[Float[Tensor, "dim batch"], Float[Tensor, "dim batch"]]:
+    def inverse(self, x: Columns, context: ContextColumns = None) -> tuple[Columns, Columns]:
         minus_shift, log_det = self._network(x, context).chunk(2)
         return minus_shift.add_(x).mul_(log_det.exp()), log_det
 

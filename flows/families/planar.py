@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flows.bijections.base import Bijection
+from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.thin_layers import (
     Closed,
     LayerParameters,
@@ -89,11 +89,7 @@ class Planar(Bijection):
         base = torch.cat([weight, push, bias], dim=1)
         self.raw = LayerParameters(base, context_dim=context_dim, generator=generator)
 
-    def forward(
-        self,
-        u: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map noise to data, in closed form."""
         weights, pushes, biases, gains = self._layers(context)
         z, bends = u, []
@@ -103,11 +99,7 @@ class Planar(Bijection):
             bends.append(t)
         return z, bend_log_slope(torch.stack(bends), gains).sum(dim=0)
 
-    def inverse(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map data to noise, one root a row and layer."""
         weights, pushes, biases, gains = self._layers(context)
         z, log_det = x, x.new_zeros(len(x))
@@ -119,7 +111,7 @@ class Planar(Bijection):
         return z, log_det
 
     def _layers(
-        self, context: Float[Tensor, "batch context_dim"] | None
+        self, context: BatchContext
     ) -> tuple[
         Float[Tensor, "layers rows dim"],
         Float[Tensor, "layers rows dim"],

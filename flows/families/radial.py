@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flows.bijections.base import Bijection
+from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.thin_layers import (
     Closed,
     LayerParameters,
@@ -85,11 +85,7 @@ class Radial(Bijection):
         base = torch.cat([centre, size, strength], dim=1)
         self.raw = LayerParameters(base, context_dim=context_dim, generator=generator)
 
-    def forward(
-        self,
-        u: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map noise to data, by the paper's map."""
         centres, alphas, rooms = self._layers(context)
         z, distances = u, []
@@ -100,11 +96,7 @@ class Radial(Bijection):
             distances.append(r)
         return z, self._log_det(torch.stack(distances), alphas, rooms)
 
-    def inverse(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map data to noise, by a quadratic equation a row and layer."""
         centres, alphas, rooms = self._layers(context)
         z, distances = x, []
@@ -117,7 +109,7 @@ class Radial(Bijection):
         return z, -self._log_det(torch.stack(distances[::-1]), alphas, rooms)
 
     def _layers(
-        self, context: Float[Tensor, "batch context_dim"] | None
+        self, context: BatchContext
     ) -> tuple[
         Float[Tensor, "layers rows dim"],
         Float[Tensor, "layers rows"],

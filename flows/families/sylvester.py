@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from flows.bijections.base import Bijection
+from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.thin_layers import (
     Closed,
     LayerParameters,
@@ -116,11 +116,7 @@ class Sylvester(Bijection):
             torch.cat(base, dim=1), context_dim=context_dim, generator=generator
         )
 
-    def forward(
-        self,
-        u: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map noise to data, in closed form."""
         layers = self._layers(context)
         reads, writes = layers.inner @ layers.basis.mT, layers.basis @ layers.outer
@@ -131,11 +127,7 @@ class Sylvester(Bijection):
             bends.append(t)
         return z, bend_log_slope(torch.stack(bends), layers.gain).sum(dim=(0, 2))
 
-    def inverse(
-        self,
-        x: Float[Tensor, "batch dim"],
-        context: Float[Tensor, "batch context_dim"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
         """Map data to noise, one root a row, layer and unit."""
         layers = self._layers(context)
         writes = layers.basis @ layers.outer
@@ -162,7 +154,7 @@ class Sylvester(Bijection):
             found.append(t)
         return torch.stack(found[::-1], dim=1)
 
-    def _layers(self, context: Float[Tensor, "batch context_dim"] | None) -> "_Layers":
+    def _layers(self, context: BatchContext) -> "_Layers":
         raw = self.raw(context).split(self._widths, dim=2)
         reflections, outer, inner, gain, log_scale, bias = raw
         gain = positive(gain)

@@ -33,8 +33,7 @@ def rank_among(log_prob: Doubles, quantiles: Doubles) -> Doubles:
     """Return the rank of each log density among the held-out ones, from 0 to 1.
 
     Ranks are interpolated between two quantiles; equal quantiles share the middle of their ranks.
-    The
-    rank is 0 below all held-out rows, 1 above all of them, and NaN for NaN.
+    The rank is 0 below all held-out rows, 1 above all of them, and NaN for NaN.
 
     Args:
         log_prob: Log densities of the rows to rank.

@@ -39,8 +39,7 @@ class Evaluation:
         two_standard_errors: Two standard errors of the mean; NaN for a single row.
         rows: Number of rows.
         robust_mean: Mean that single rows cannot ruin (`flows.training.robust`); without a bound,
-            the
-            mean.
+            the mean.
     """
 
     mean: float

@@ -69,8 +69,7 @@ def fit(  # noqa: PLR0913  what to train, how, from where, and three callbacks
         options: Training options.
         state: Snapshot or interruption of the same training, with the same rows and options.
         on_batch: Called after each batch with the finished batches and those of the whole epoch,
-            and
-            repeatedly with all of them while statistics and validation are computed.
+            and repeatedly with all of them while statistics and validation are computed.
         on_state: Called after each batch with a function that returns the state of the training
             there; valid until the callback returns.
         interrupted: Checked after each batch; if it returns True, the training ends with

@@ -15,9 +15,8 @@ _FINE = 2.0**-12  # lost when 1 + this is rounded to bfloat16, kept in float32
 def products(*, mixed: bool, device: torch.device, multiplications: int) -> Iterator[None]:
     """Choose the precision of float32 matrix products, in the whole process.
 
-    What torch calls medium precision may round factors: on CUDA to TF32. On processors it hands
-    the products to oneDNN, which rounds to bfloat16 only if the processor has units for it (AMX),
-    and
+    What torch calls medium precision may round factors: on CUDA to TF32. On processors it hands the
+    products to oneDNN, which rounds to bfloat16 only if the processor has units for it (AMX), and
     otherwise computes in float32 as MKL does, without the preference that MKL has for Intel's
     processors: on one of AMD with AVX-512 it takes less than half of the time. So large products go
     to oneDNN whenever nothing is lost.

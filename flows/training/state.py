@@ -158,8 +158,8 @@ class EpochReport:
         validation_log_likelihood: Validation mean after the epoch, in evaluation mode; -inf if the
             density of a row is 0.
         robust_validation_log_likelihood: Mean that single rows cannot ruin
-            (`flows.training.robust`),
-            used for early stopping; without `row_loss_bound` the plain mean.
+            (`flows.training.robust`), used for early stopping; without `row_loss_bound` the plain
+            mean.
         best_epoch: Epoch with the best robust validation likelihood so far.
         best_validation_log_likelihood: Plain validation likelihood of the best epoch.
         rows_per_second: Training speed of the epoch, without evaluation.

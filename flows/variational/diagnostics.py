@@ -37,8 +37,7 @@ class Diagnostics:
     Attributes:
         samples: Number of samples.
         non_finite: Number of samples whose log density is not finite. Their weight counts as 0 in
-            the
-            evidence; the ELBO is then that of q restricted to the rest, which is still a bound.
+            the evidence; the ELBO is then that of q restricted to the rest, which is still a bound.
         elbo: Mean of log w, in nats.
         elbo_standard_error: Standard error of that mean, in nats.
         log_evidence: Log of the mean of w, an estimate of the log normaliser of the target.

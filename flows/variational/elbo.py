@@ -46,8 +46,7 @@ class VariationalReport:
         elbo: Mean over the samples of these iterations, each before its own step.
         elbo_standard_error: Standard error of that mean.
         skipped: Number of samples left out because their log density or its gradient was not
-            finite.
-            The ELBO is then that of q restricted to the rest, which is still a bound.
+            finite. The ELBO is then that of q restricted to the rest, which is still a bound.
         best_iteration: Iteration of the report with the best ELBO so far.
         best_elbo: Best ELBO so far.
         samples_per_second: Training speed of these iterations.
@@ -103,8 +102,7 @@ def fit_variational(  # noqa: PLR0913  what to train, how, from where, and three
     Args:
         flow: Flow q, trained in place on its device.
         target: Target of as many dimensions as the flow; a `ConditionalTarget` gives every sample
-            its
-            own context, and the ELBO is a mean over contexts, too.
+            its own context, and the ELBO is a mean over contexts, too.
         options: Training options.
         state: Snapshot or interruption of the same training.
         on_step: Called after each iteration with the finished iterations and `iterations`.

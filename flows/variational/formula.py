@@ -1,11 +1,8 @@
 """Log densities written as formulas: a small grammar, its parser and its evaluation.
 
-    formula := sum
-    sum     := product (("+" | "-") product)*
-    product := signed (("*" | "/") signed)*
-    signed  := ("+" | "-") signed | power
-    power   := operand [("^" | "**") signed]
-    operand := number | "pi" | "e" | "z1" ... "zD" | "(" sum ")" | function "(" sum ("," sum)* ")"
+    formula := sum sum     := product (("+" | "-") product)* product := signed (("*" | "/") signed)*
+    signed  := ("+" | "-") signed | power power   := operand [("^" | "**") signed] operand := number
+    | "pi" | "e" | "z1" ... "zD" | "(" sum ")" | function "(" sum ("," sum)* ")"
 
 So `-z1^2` is -(z1^2) and `2^3^2` is 2^(3^2). The parser writes a program for a stack machine, and
 evaluation is a loop over it: no text is executed otherwise.
