@@ -1,4 +1,4 @@
-"""What two thousand connections of one tenant leave to another: scores of one row, and `/livez`."""
+"""Latency of one tenant beside two thousand connections of another: scores and `/livez`."""
 
 import asyncio
 import dataclasses
@@ -28,7 +28,7 @@ _MIB = 2**20
 
 
 def measure(*, quick: bool = False) -> str:
-    """Let crowds of each kind come, one after the other, and return a table."""
+    """Run crowds of each kind, one after the other, and return a table."""
     seconds = 5.0 if quick else 20.0
     crowds: dict[str, list[str]] = {"nobody": []}
     crowds |= {kind: [kind] for kind in KINDS}
@@ -73,7 +73,7 @@ class _Seen:
 
 
 def _probe(service: Service, token: str, *, seconds: float) -> _Seen:
-    """Ask for scores on one connection, and `/livez` on a new one each time."""
+    """Request scores on one connection, and `/livez` on a new one each time."""
     port = httpx.URL(str(service.client.base_url)).port
     assert port is not None
     body = json.dumps({"rows": [[0.0] * DIM]}).encode()
@@ -132,7 +132,7 @@ async def _ask(  # noqa: PLR0913 - each is another thing
 
 
 def _tenant(service: Service, project: str) -> str:
-    """The key of a project that has the model `bench`."""
+    """Return a key of a project that has the model `bench`."""
     made = subprocess.run(  # noqa: S603  our own command line
         [DENSITYD, "keys", "create", "--project", project, "--scope", "write", "--json"],
         env={**os.environ, "DENSITYD_DATA_DIR": str(service.data_dir)},
@@ -159,7 +159,7 @@ def _waiting_job(service: Service, token: str) -> str:
 
 @contextmanager
 def _crowd(service: Service, token: str, job: str, kinds: list[str]) -> Iterator[None]:
-    """The connections, in a process of its own that leaves the processor to others."""
+    """Run the connections in a separate process of low priority."""
     if not kinds:
         yield
         return

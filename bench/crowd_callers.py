@@ -1,6 +1,6 @@
 """A crowd of connections with one key, as a process of its own: ``python -m bench.crowd_callers``.
 
-Each asks again at once, whatever the answer, and connects again when it is hung up on.
+Each sends its next request after any response, and reconnects when the connection is closed.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("kinds", nargs="+", choices=KINDS)
     parser.add_argument("--connections", type=int, default=2_000)
     options = parser.parse_args()
-    os.nice(10)  # callers are usually on other machines
+    os.nice(10)  # clients are usually on other machines
     asyncio.run(_crowd(options))
 
 
@@ -61,7 +61,7 @@ async def _call(port: int, first: bytes, later: bytes) -> None:
 async def _talk(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes, later: bytes
 ) -> None:
-    """Ask again and again; where there is something to be sent later, send it piece by piece."""
+    """Send requests repeatedly; send the rest of one, if there is any, chunk by chunk."""
     while True:
         writer.write(first)
         if not later:
@@ -79,7 +79,7 @@ async def _talk(
 
 
 async def _answer(reader: asyncio.StreamReader) -> bool:
-    """Read one answer; False when the connection is closed."""
+    """Read one response; return False if the connection is closed."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -149,7 +149,7 @@ KINDS = {
     "zstd": _packed,
     "scores": _scores,
 }
-"""What a connection does: the bytes that it begins with, and those that it sends piece by piece."""
+"""Behaviour of a connection: its first bytes, and those that it sends chunk by chunk."""
 
 
 if __name__ == "__main__":
