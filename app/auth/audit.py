@@ -1,4 +1,4 @@
-"""The record of changes: who did what to which thing, on the disk before the answer is sent."""
+"""Audit log: a record of each change, on the disk before its response is sent."""
 
 import asyncio
 import errno
@@ -23,24 +23,24 @@ log = logging.getLogger("app.audit")
 _MAX_PATH = 200
 _CANCELLED = 499
 _FAILED = 500
-# A change that was made is answered after so long at the latest, on the disk or not.
+# A change is answered after this time at the latest, even if its record is not on the disk.
 _PATIENCE_S = 10.0
 _MAX_UNWRITTEN = 10_000
 
-# Errors that are answered as refusals, before anything was changed.
+# Errors that refuse a request before it changed anything.
 _REFUSALS = (Problem, StoreError, OverloadedError, ClientDisconnect)
 
 Record = Mapping[str, Any]
 
 
 class AuditLog:
-    """Appends the records of one process to its trail; belongs to one event loop.
+    """Writer of the audit records of one process; belongs to one event loop.
 
-    What is recorded while the disk is busy goes there together, with one fsync. What cannot be
-    written is logged as an error at once, kept, and written as soon as the disk takes it.
+    Records that come while the disk is busy are written together, with one fsync. A record that
+    cannot be written is logged as an error at once, kept, and written as soon as that is possible.
 
     Args:
-        trail: Files to append to; None: the log of the process is all there is.
+        trail: Files to append to; None for the log of the process alone.
         failures: Counter of the records that were not on the disk when their change was answered.
     """
 
@@ -74,7 +74,7 @@ class AuditLog:
             raise _refusal(self._error) from self._error
 
     def note(self, record: Record) -> "asyncio.Future[None]":
-        """Log a record and have it written; the future ends when that was done, or has failed."""
+        """Log a record and return a future that ends once it was written, or could not be."""
         what = record["audit"], record["resource"], record["status"]
         log.info("%s %s answered %d", *what, extra=_fields(record))
         if self._trail is None:
@@ -92,7 +92,7 @@ class AuditLog:
             _log_unwritten([record], "it is not on the disk yet")
 
     async def close(self) -> None:
-        """Write what waits, and give the trail back."""
+        """Write the records that wait, and close the trail."""
         if self._writing is not None:
             await asyncio.wait([self._writing], timeout=_PATIENCE_S)
         if self._trail is not None and (self._writing is None or self._writing.done()):
@@ -106,7 +106,7 @@ class AuditLog:
         return bool(done)
 
     def _soon(self) -> "asyncio.Future[None]":
-        """Return the end of the turn that takes what waits now."""
+        """Return a future that ends when the records that wait now are written."""
         if self._next_turn is None:
             self._next_turn = asyncio.get_running_loop().create_future()
         turn = self._next_turn
@@ -148,10 +148,10 @@ class AuditLog:
 
 
 class AuditedApp:
-    """Serves changes: each leaves a record when its answer begins, unless it was refused.
+    """Application that records each change when its response begins, unless it was refused.
 
-    An answer of 500 and more is recorded, too: some of the change may have happened. While records
-    cannot be written, only what makes room is served.
+    A response of 500 and more is recorded too: some of the change may have happened. While records
+    cannot be written, only DELETE is served.
     """
 
     def __init__(self, app: ASGIApp, caller: Caller) -> None:
@@ -163,7 +163,7 @@ class AuditedApp:
         """Serve one request.
 
         Raises:
-            Problem: `storage-full` or `storage-unavailable`: it could not be recorded.
+            Problem: `storage-full` or `storage-unavailable`, when it could not be recorded.
         """
         audit: AuditLog = scope["app"].state.audit
         if scope["method"] != "DELETE":

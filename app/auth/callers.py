@@ -1,4 +1,4 @@
-"""Who asks: the project and the scope behind a request's API key, remembered for a second."""
+"""Callers: project and scope of the API key of a request, cached for a second."""
 
 import asyncio
 import hashlib
@@ -15,18 +15,18 @@ from models_store.keys import Keys, Scope
 DEFAULT_PROJECT = "default"
 _SCHEME = "bearer"
 _MAX_KNOWN = 10_000
-_MAX_NEW = 64  # looks for keys that are not known; more are refused, not queued
+_MAX_NEW = 64  # queries for unknown keys; more are refused, not queued
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks.
+    """Sender of a request.
 
     Args:
-        project: whose things are seen.
-        scope: what may be done to them.
-        key_id: the key that was shown; None: none is needed.
-        rate: requests a second; None: as the settings have it.
+        project: Project that the caller belongs to.
+        scope: Scope of the key.
+        key_id: Id of the key; None where none is needed.
+        rate: Requests per second; None for the rate of the settings.
     """
 
     project: str
@@ -36,12 +36,12 @@ class Caller:
 
 
 ANYBODY = Caller(DEFAULT_PROJECT, Scope.ADMIN)
-"""Whoever reaches a service that has no keys."""
+"""Caller of a service that has no keys."""
 
 
 @dataclass(slots=True)
 class _Known:
-    """Caller that a key was found to be, and a look that is under way."""
+    """Caller of a key, and the query for it that is running."""
 
     caller: Caller | None = None
     looked_at: float = -math.inf
@@ -49,17 +49,17 @@ class _Known:
 
 
 class Callers:
-    """Turns `Authorization` headers into callers; belongs to one event loop.
+    """Cache of callers by `Authorization` header; belongs to one event loop.
 
-    Keys are looked for in threads that nothing else uses: whatever requests do, it does not hold up
-    who asks next. A key that is in use is looked for beside the requests, which do not wait for it,
-    and unknown ones never in its way.
+    Keys are read in threads that nothing else uses, so that no request delays the next one. A key
+    in use is read again beside its requests, which do not wait for that, and unknown keys have a
+    thread of their own.
 
     Args:
-        keys: of all projects.
-        anonymous: whether no key is needed as long as none was ever made.
-        known_for_s: how long a key counts without another look, and again as long while that is
-            under way: one that is revoked still opens for so long.
+        keys: Keys of all projects.
+        anonymous: True if no key is needed as long as none was ever made.
+        known_for_s: Seconds for which a key is valid without another query, and again while that is
+            running: a key that was revoked is accepted for as long.
     """
 
     def __init__(self, keys: Keys, *, anonymous: bool, known_for_s: float = 1.0) -> None:
@@ -73,16 +73,16 @@ class Callers:
         self._for_new = ThreadPoolExecutor(1, thread_name_prefix="new-keys")
 
     def close(self) -> None:
-        """Look for no further keys."""
+        """Read no further keys."""
         self._for_known.shutdown(wait=False, cancel_futures=True)
         self._for_new.shutdown(wait=False, cancel_futures=True)
 
     async def identify(self, authorization: list[bytes]) -> Caller:
-        """Return who sent these `Authorization` headers.
+        """Return the caller who sent these `Authorization` headers.
 
         Raises:
-            Problem: `unauthorized`, or `overloaded` when too many unknown keys are looked for.
-            DatabaseError: the keys cannot be read.
+            Problem: `unauthorized`, or `overloaded` when too many unknown keys were sent.
+            DatabaseError: The keys cannot be read.
         """
         if self._anonymous and await self._no_keys():
             return ANYBODY
@@ -115,16 +115,16 @@ class Callers:
             known.look = self._look(known, authorization)
         if known.look is None or (known.caller is not None and age_s < 2 * self._known_for_s):
             return known.caller
-        # Shielded: others may wait for the same look.
+        # Shielded: other requests may wait for the same query.
         return await asyncio.shield(known.look)
 
     def _forget(self) -> None:
-        """Make room: texts that are no keys go first, of which anybody can send any number."""
+        """Make room: texts that are no keys go first, since any number of them can be sent."""
         keys = {digest: known for digest, known in self._known.items() if known.caller is not None}
         self._known = {} if len(keys) >= _MAX_KNOWN else keys
 
     def _look(self, known: _Known, authorization: bytes) -> "asyncio.Task[Caller | None]":
-        """Look for a key.
+        """Begin to read a key.
 
         Raises:
             Problem: `overloaded`.

@@ -1,4 +1,4 @@
-"""Keys of requests that take long: looked at again, since they may be revoked meanwhile."""
+"""Keys of requests that take long: read again, since they may be revoked meanwhile."""
 
 import asyncio
 import logging
@@ -17,10 +17,10 @@ _LOOK_S = 1.0
 
 
 class Lease:
-    """Permission for one request: a key that holds.
+    """Permission for one request, as long as its key is valid.
 
     Attributes:
-        ended: why it does not hold any more; None as long as it does.
+        ended: Problem of the key; None as long as it is valid.
     """
 
     def __init__(self) -> None:
@@ -28,17 +28,17 @@ class Lease:
         self._told: list[Callable[[], None]] = []
 
     def on_end(self, tell: Callable[[], None]) -> None:
-        """Have `tell` called once the key does not hold any more."""
+        """Have `tell` called once the key is no longer valid."""
         self._told.append(tell)
 
     def end(self, problem: Problem) -> None:
-        """End the request: the next piece of its body or its answer is the last."""
+        """End the request at the next chunk of its body or response."""
         self.ended = problem
         for tell in self._told:
             tell()
 
     def receiving(self, receive: Receive) -> Receive:
-        """Wrap `receive`: what comes after the end is refused."""
+        """Wrap `receive`: chunks after the end are refused."""
 
         async def checked() -> Message:
             message = await receive()
@@ -49,7 +49,7 @@ class Lease:
         return checked
 
     def sending(self, send: Send) -> Send:
-        """Wrap `send`: an answer is cut off at the end, unless it is told of it, or a refusal."""
+        """Wrap `send`: a response is cut off at the end, unless it was told of it or is a refusal."""
         refusing = False
 
         async def checked(message: Message) -> None:
@@ -64,10 +64,10 @@ class Lease:
 
 
 class Leases:
-    """The keys behind the requests under way; belongs to one event loop.
+    """Keys of the requests that are being served; belongs to one event loop.
 
     Args:
-        callers: knows which keys hold.
+        callers: Cache that tells which keys are valid.
     """
 
     def __init__(self, callers: Callers) -> None:
@@ -76,10 +76,10 @@ class Leases:
 
     @contextmanager
     def lease(self, authorization: list[bytes]) -> Iterator[Lease]:
-        """Serve a request as long as the context lasts, and its key holds.
+        """Yield the permission for a request, checked until the end of the context.
 
         Args:
-            authorization: the headers that it was let in with.
+            authorization: `Authorization` headers of the request.
         """
         key, lease = b"\n".join(authorization), Lease()
         leases = self._open.setdefault(key, set())
@@ -92,7 +92,7 @@ class Leases:
                 del self._open[key]
 
     async def run(self) -> None:
-        """Look at each key once a second, for ever; one look serves all requests of a key."""
+        """Check each key once a second, for ever; one check serves all requests of a key."""
         while True:
             await asyncio.sleep(_LOOK_S)
             for key in list(self._open):

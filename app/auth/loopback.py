@@ -1,4 +1,4 @@
-"""Whether an address or a name means this machine and nobody else's."""
+"""Addresses and names of this machine."""
 
 import ipaddress
 import socket
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 
 def is_loopback(host: str) -> bool:
-    """Whether every address that `host` stands for is this machine's own."""
+    """Return True if every address of `host` is a loopback address."""
     try:
         found = socket.getaddrinfo(host, None)
     except OSError:
@@ -17,10 +17,10 @@ def is_loopback(host: str) -> bool:
 
 @lru_cache(maxsize=256)
 def is_local_name(host: str) -> bool:
-    """Whether a `Host` header cannot be a name that somebody else's DNS server answers for.
+    """Return True if a `Host` header is an address, or a name that no public DNS server resolves.
 
-    Such a name could be made to mean this machine, and a page of theirs could then read from it.
-    Addresses and names without a dot cannot.
+    A public name could be made to resolve to this machine, and a page of its owner could then read
+    from it.
     """
     try:
         name = urlsplit(f"//{host}").hostname or ""

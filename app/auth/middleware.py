@@ -1,4 +1,4 @@
-"""Who gets in: every request passes here first, and what is not named as open needs a key."""
+"""Access to the service: every route that is not named as open needs a key."""
 
 from fastapi import APIRouter
 from starlette.types import ASGIApp, Receive, Scope as AsgiScope, Send
@@ -22,10 +22,10 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Policy:
-    """Which scope a request needs: the only place that says so.
+    """Scope that each request needs: the only place that says so.
 
     Args:
-        questions: the router whose POST routes, `PREFIX/{ref}/VERB`, change nothing.
+        questions: Router whose POST routes, `PREFIX/{ref}/VERB`, change nothing.
     """
 
     def __init__(self, questions: APIRouter) -> None:
@@ -47,14 +47,14 @@ class Policy:
 
 
 class AccessMiddleware:
-    """Lets a request through with its caller in the state, or raises a `Problem`.
+    """Middleware that admits a request and puts its caller into the state, or raises a `Problem`.
 
     Args:
-        app: serves what is let through.
-        policy: says what is needed.
-        rates: how often a caller may ask.
-        local: whether callers without a key must be on this machine: pages of other sites, which
-            its browsers may have open, are then refused.
+        app: Application that serves admitted requests.
+        policy: Scope that each request needs.
+        rates: Rates of requests of callers.
+        local: True if callers without a key must be on this machine; requests from pages of other
+            sites, which its browsers may have open, are then refused.
     """
 
     def __init__(self, app: ASGIApp, *, policy: Policy, rates: Rates, local: bool) -> None:
@@ -92,11 +92,11 @@ class AccessMiddleware:
     async def _admitted(
         self, scope: AsgiScope, authorization: list[bytes], needed: Scope
     ) -> Caller:
-        """The caller of a request that may be served, which is counted as open.
+        """Admit a request and count it as open; return its caller.
 
         Raises:
-            Problem: why not; later, where one caller is refused very often.
-            DatabaseError: the keys cannot be read.
+            Problem: The request is refused; later, where one caller is refused very often.
+            DatabaseError: The keys cannot be read.
         """
         state = scope["app"].state
         callers: Callers = state.callers
@@ -122,7 +122,7 @@ class AccessMiddleware:
 
 
 def _refuse_other_sites(scope: AsgiScope) -> None:
-    """Refuse what a browser sends for another site's page."""
+    """Refuse a request that a browser sends for the page of another site."""
     host = b"".join(_values(scope, b"host")).decode("latin-1")
     if not is_local_name(host):
         raise Problem("foreign-site", "Without API keys, no public host name is served.")

@@ -1,4 +1,4 @@
-"""Bounds on what a key, and the keys of a project together, may have open at once."""
+"""Bounds on open requests of a key, and of the keys of a project together."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,15 +8,15 @@ from app.problems.problem import Problem
 
 _KEYS_A_PROJECT = 2
 _ANYBODY = 8
-"""A service without keys sees one caller, whoever and however many they are."""
+"""Share of a service without keys, where all callers count as one."""
 
 
 class OpenBound:
-    """Counts what callers have open; belongs to one event loop.
+    """Counter of open requests of one kind; belongs to one event loop.
 
     Args:
-        what: its name in the plural.
-        each_key: of one key; the keys of a project may have twice as many together.
+        what: Name of the kind, in the plural.
+        each_key: Most of one key; the keys of a project may have twice as many together.
     """
 
     def __init__(self, what: str, each_key: int) -> None:
@@ -29,7 +29,7 @@ class OpenBound:
         """Count one more as long as the context lasts.
 
         Raises:
-            Problem: `limit-open-requests`, if there are too many.
+            Problem: `limit-open-requests`, when there are too many.
         """
         self.add(caller)
         try:
@@ -41,7 +41,7 @@ class OpenBound:
         """Count one more, which `remove` must follow.
 
         Raises:
-            Problem: `limit-open-requests`, if there are too many.
+            Problem: `limit-open-requests`, when there are too many.
         """
         shares = self._shares(caller)
         for share, most in shares.items():

@@ -1,4 +1,4 @@
-"""Answers to what is no request that could be served, as bytes."""
+"""Responses to requests that cannot be served, as bytes."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ from app.problems.types import PROBLEM_TYPES
 def early_answer(
     slug: str, detail: str, default_headers: list[tuple[bytes, bytes]], *, is_head: bool
 ) -> bytes:
-    """Return the answer for a problem, after which the connection is closed."""
+    """Return the response for a problem, after which the connection is closed."""
     kind = PROBLEM_TYPES[slug]
     content: dict[str, Any] = {
         "type": kind.uri,

@@ -1,4 +1,4 @@
-"""The HTTP of one connection: the rules of RFC 9112, and bounds on what a connection may do."""
+"""Protocol of a connection: the rules of RFC 9112, and bounds on what a connection may do."""
 
 import asyncio
 import logging
@@ -24,8 +24,8 @@ MAX_PIPELINED = 16
 """Requests of one connection that wait while another one is served; the last of them ends it."""
 _ALL_PIPELINED = 2048  # of all connections together: each takes 3 KiB
 RESERVED = 16
-"""Connections beyond the limit that are taken for whoever asks how the process is."""
-# Pieces of bodies that come fast are passed on together: each time costs as much as copying half a
+"""Connections beyond the limit that are accepted for health checks."""
+# Chunks of bodies that come fast are passed on together: each time costs as much as copying half a
 # megabyte.
 _FAST_BYTES = 32 * 1024
 _TOGETHER_BYTES = 256 * 1024
@@ -36,14 +36,14 @@ _LOOKS = frozenset({b"/livez", b"/readyz"})
 
 
 class _ParsingEndedError(Exception):
-    """Nothing that follows is looked at: raised in the parser's callbacks."""
+    """End of the parsing: raised in the parser's callbacks."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Uvicorn's protocol, with what it lacks: bounds, and the rules that its parser does not know.
+    """Protocol of uvicorn, with bounds and with the rules that its parser does not check.
 
-    What breaks them is answered when its turn comes, and the connection is closed. An `Upgrade`
-    has no effect, as one that a server does not understand has none (RFC 9110, 7.8).
+    A request that breaks them is answered in its turn, and the connection is closed. `Upgrade` has
+    no effect, as RFC 9110, 7.8 says of one that a server does not support.
     """
 
     header_timeout_s = 10.0
@@ -72,7 +72,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _unread: Unread
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """Make room for it, or refuse it; wait for its headers so long."""
+        """Make room for the connection or refuse it, and wait for its first request."""
         self._transport = LingeringTransport(transport, self._close)
         self._unread = Unread(self.loop, self.header_timeout_s, self._transport.close_at_once)
         super().connection_made(self._transport)
@@ -86,7 +86,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers."""
+        """Stop the timers, and tell the request that is being served."""
         self._ended = True
         self.open_connections.remove(self)
         self._stop_timer()
@@ -101,10 +101,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, unless the connection is being closed.
+        """Parse the data, unless the connection is being closed.
 
         Uvicorn ends a silent connection between two requests. One that is not silent, but sends
-        line ends, is given as long as headers are.
+        line ends, has as much time as headers have.
         """
         self._received_bytes += len(data)
         if self._unread.active:
@@ -129,7 +129,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse("limit-headers")  # one without end, which the parser keeps
 
     def on_message_begin(self) -> None:
-        """A request begins: its headers must come soon."""
+        """Begin a request: its headers must come soon."""
         if self._ended:
             self._more_came = True
             raise _ParsingEndedError
@@ -147,7 +147,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse_headers()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep and count a header, or one that follows the body: of those none is of use."""
+        """Count a header and keep it, unless it follows the body."""
         self._fields += 1
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > MAX_HEADER_BYTES or self._fields > MAX_HEADERS:
@@ -159,7 +159,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.expect_100_continue = value.lower() == b"100-continue"
 
     def on_headers_complete(self) -> None:
-        """The request can be served, if its head is right."""
+        """Check the head of a request, and have it served."""
         parser = self.parser
         method, version = parser.get_method(), parser.get_http_version()
         try:
@@ -186,7 +186,7 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle.keep_alive = self._persistent and not self.expect_100_continue
 
     def on_body(self, body: bytes) -> None:
-        """Pass the body on, unless there is nobody to take it; of a fast one more at a time."""
+        """Pass a part of the body on; more at a time of a fast one."""
         self._framing_bytes -= 2 * len(body)
         cycle = self.cycle
         if self.expect_100_continue:
@@ -199,7 +199,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._body_timer = self.loop.call_later(_TOGETHER_S, self._pass_on, cycle)
 
     def on_message_complete(self) -> None:
-        """Tell whoever serves the request."""
+        """End the body of a request."""
         if self._upgrade_ignored:
             return
         if self.expect_100_continue:
@@ -210,17 +210,17 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def pause_writing(self) -> None:
-        """The caller takes the answer more slowly than it is made: see that it is taken at all."""
+        """Wait for a caller who reads more slowly than is sent, but not for ever."""
         super().pause_writing()
         self._watch_writing()
 
     def resume_writing(self) -> None:
-        """The caller has taken what there was."""
+        """Go on once the caller has read the buffered bytes."""
         self._stop_watching()
         super().resume_writing()
 
     def on_response_complete(self) -> None:
-        """Go on with what waits; the last bytes must be taken too before the connection can close."""
+        """Go on with the next request; the last bytes must be read before the connection can close."""
         self.open_connections.touch(self)
         was_last = not self.pipeline
         super().on_response_complete()
@@ -256,12 +256,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._transport.abort()
 
     def shutdown(self) -> None:
-        """The server stops: answer what is being served, and close."""
+        """Close after the request that is being served: the server stops."""
         self._persistent = False
         super().shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
-        """No further request came."""
+        """Close the connection: no further request came."""
         super().timeout_keep_alive_handler()
         self._watch_writing()
 
@@ -283,7 +283,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._on_parser_error(error)
 
     def _parse_without_upgrade(self) -> None:
-        """Parse the head that came once more: the parser then knows that a body follows it."""
+        """Parse the head once more: the parser then knows that a body follows it."""
         self._upgrade_ignored = False
         version = self.parser.get_http_version().encode()
         lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
@@ -308,7 +308,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse("bad-request", "The request breaks the grammar of HTTP.")
 
     def _expect_nothing(self) -> None:
-        """The body comes, asked for or not."""
+        """Note that the body comes, asked for or not."""
         self.expect_100_continue = False
         if not self.cycle.response_started:
             self.cycle.keep_alive = self._persistent
@@ -336,7 +336,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse("header-timeout")
 
     def _refuse(self, slug: str, detail: str = "", *, is_head: bool = False) -> None:
-        """Parse nothing more, and answer the newest request so when its turn comes."""
+        """Parse nothing more, and answer the newest request with a problem in its turn."""
         if self._refused:
             return
         self._refused = self._ended = True
@@ -367,7 +367,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._watch_writing()
 
     def _close(self) -> None:
-        """Close the connection; where the caller may still be sending, let the answer arrive first."""
+        """Close the connection; where the caller may still be sending, let the response arrive first."""
         busy = self._in_body or self._refused or self._more_came or self.flow.read_paused
         room = len(self._lingering) < max(1, self.open_connections.most // 16)
         if self.transport.is_closing() or not (busy and room):

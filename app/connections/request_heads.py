@@ -1,4 +1,4 @@
-"""The rules of HTTP/1.1 for the head of a request that the parser of the connection does not know."""
+"""Rules of HTTP/1.1 for the head of a request that the parser does not check."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 METHODS = frozenset(
     {b"GET", b"HEAD", b"QUERY", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"}
 )
-"""The methods that a route could have; others mean what this server does not do, as CONNECT."""
+"""Methods that a route could have; others, such as CONNECT, are not implemented."""
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -18,11 +18,11 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 
 
 class HeadError(Exception):
-    """A head that is refused.
+    """Head of a request that is refused.
 
     Args:
-        slug: a key of `PROBLEM_TYPES`.
-        detail: which rule it breaks.
+        slug: Slug of the problem.
+        detail: Rule that the head breaks.
     """
 
     def __init__(self, slug: str, detail: str) -> None:
@@ -35,13 +35,13 @@ def checked_target(method: bytes, version: str, target: bytes, headers: Headers)
     """Check a head by the rules of RFC 9112, and return its target in origin form.
 
     Args:
-        method: from the request line.
-        version: from the request line, such as `1.1`.
-        target: path and query, `*`, or an absolute URL.
-        headers: lower-case names and values.
+        method: Method of the request line.
+        version: Version of the request line, such as `1.1`.
+        target: Path and query, `*`, or an absolute URL.
+        headers: Lower-case names, and values.
 
     Raises:
-        HeadError: the head breaks a rule, or asks for what this server does not do.
+        HeadError: The head breaks a rule, or asks for something that is not implemented.
     """
     if version not in ("1.1", "1.0"):
         raise HeadError("http-version", "The version of HTTP must be 1.1 or 1.0.")

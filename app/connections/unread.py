@@ -1,7 +1,7 @@
-"""Bytes that a caller still sends of a request that has been answered: read, forgotten, and bounded.
+"""Rest of a request that was answered before its end: read, dropped and bounded.
 
 A socket that is closed while bytes wait in it resets the connection, and the reset destroys the
-answer on its way (RFC 9112, 9.6). So the answer is sent, and the rest is read for a while.
+response on its way (RFC 9112, 9.6). So the response is sent, and the rest is read for a while.
 """
 
 import asyncio
@@ -10,16 +10,16 @@ from collections.abc import Callable
 MAX_S = 30.0
 MAX_BYTES = 256 * 1024 * 1024
 MIN_BYTES_PER_S = 1024
-"""Bodies that come, and answers that are taken, more slowly than this are given up."""
+"""Least rate at which bodies must arrive and responses must be read."""
 
 
 class Unread:
-    """The rest of one request.
+    """Rest of one request.
 
     Args:
-        loop: runs the timer.
-        silence_s: longest wait for the next piece.
-        give_up: called when the bounds are passed.
+        loop: Event loop of the timer.
+        silence_s: Longest wait for the next bytes, in seconds.
+        give_up: Function that is called when the bounds are passed.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class Unread:
         return self._timer is not None
 
     def begin(self) -> None:
-        """Read and forget from now on."""
+        """Read and drop bytes from now on."""
         self.stop()
         self._began = self._heard = self._loop.time()
         self._came = 0
         self._timer = self._loop.call_at(self._began + self._silence_s, self._look)
 
     def add(self, size: int) -> None:
-        """Count what came."""
+        """Count bytes that arrived."""
         self._heard = self._loop.time()
         self._came += size
         if self._came > MAX_BYTES:
@@ -68,11 +68,11 @@ class Unread:
 
 
 class LingeringTransport(asyncio.Transport):
-    """A transport whose `close` first lets the last answer arrive, where that is in danger.
+    """Transport with a `close` that lets the last response arrive first.
 
     Args:
-        transport: the real one.
-        close: called instead of its `close`; ends with one of the two ways to close.
+        transport: Transport to wrap.
+        close: Function that is called instead of its `close`, and closes in one of the two ways.
     """
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
@@ -88,7 +88,7 @@ class LingeringTransport(asyncio.Transport):
         self.get_write_buffer_size = transport.get_write_buffer_size  # type: ignore[method-assign]  # as above
 
     def is_closing(self) -> bool:
-        """Say whether nothing more can be sent."""
+        """Return True if nothing more can be sent."""
         return self._half_closed or self._transport.is_closing()
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class LingeringTransport(asyncio.Transport):
         self._transport.close()
 
     def half_close(self) -> None:
-        """Tell the caller, once everything has been sent, that this was all; go on reading."""
+        """Close the sending direction once everything has been sent; go on reading."""
         if not self.is_closing():
             self._half_closed = True
             self._transport.write_eof()

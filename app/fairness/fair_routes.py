@@ -1,4 +1,4 @@
-"""Routes that work in threads: one project has a bounded number of them at work."""
+"""Routes that work in threads, of which one project has a bounded number at once."""
 
 import inspect
 from collections.abc import Callable, Coroutine
@@ -10,18 +10,18 @@ from fastapi.routing import APIRoute
 from app.fairness.turns import Turns, owner_here
 
 EACH = 4
-"""Requests of one project that are in such routes at once; others of it wait."""
+"""Most requests of one project in such routes at once; others of it wait."""
 
 
 class FairRoute(APIRoute):
-    """A route whose function, if it is no coroutine, runs in a thread when its project's turn comes.
+    """Route with a function that runs in a thread when its project's turn comes.
 
     Threads, connections to the database and the interpreter's lock are few: without this, one
     caller's hundred lists come before everybody's next request.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what serves a request; its answer is sent afterwards, and holds no turn."""
+        """Return the handler of a request; its response is sent afterwards, without a turn."""
         handle = super().get_route_handler()
         if inspect.iscoroutinefunction(self.endpoint):
             return handle

@@ -1,4 +1,4 @@
-"""Turns at what there is little of, such as threads: shared fairly by the projects that ask."""
+"""Turns at scarce resources, such as threads, shared fairly by projects."""
 
 import asyncio
 import gc
@@ -15,23 +15,23 @@ _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
 NOBODY = ""
-"""The owner of what no project asked for."""
+"""Owner of work that belongs to no project."""
 
 
 class QueueFullError(Exception):
-    """So many of one owner wait that no further one may."""
+    """Too many callers of one owner wait."""
 
 
 class Turns:
-    """Holders of a thing, of which there may be so many at once.
+    """Bounded number of holders of a resource, shared fairly by owners.
 
-    What waits is served in turn by owner, and within one owner in the order of asking: whoever asks
-    for much waits for their own, not the others for them. Belongs to one event loop.
+    Waiting callers are served in turn by owner, and within one owner in order of arrival: an owner
+    with many of them delays itself, not others. Belongs to one event loop.
 
     Args:
-        at_once: holders of all owners.
-        each: holders of one owner.
-        waiting: of one owner; None: any number, which something else bounds.
+        at_once: Most holders at once.
+        each: Most holders of one owner.
+        waiting: Most waiting callers of one owner; None if something else bounds them.
     """
 
     def __init__(self, at_once: int, *, each: int, waiting: int | None = None) -> None:
@@ -43,10 +43,10 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, owner: str) -> AsyncIterator[None]:
-        """Hold one as long as the context lasts.
+        """Hold a turn until the end of the context.
 
         Raises:
-            QueueFullError: too many of the owner wait.
+            QueueFullError: Too many callers of the owner wait.
         """
         if not self.take_now(owner):
             await self.take(owner)
@@ -56,7 +56,7 @@ class Turns:
             self.give_back(owner)
 
     def take_now(self, owner: str) -> bool:
-        """Take one that is free, if nobody is passed over by that."""
+        """Take a free turn, unless that would pass over another caller."""
         held = self._held.get(owner, 0)
         if self._free == 0 or held >= self._each or owner in self._queues:
             return False
@@ -65,10 +65,10 @@ class Turns:
         return True
 
     async def take(self, owner: str) -> None:
-        """Take one, or wait for it.
+        """Take a turn, or wait for one.
 
         Raises:
-            QueueFullError: too many of the owner wait.
+            QueueFullError: Too many callers of the owner wait.
         """
         if self.take_now(owner):
             return
@@ -88,7 +88,7 @@ class Turns:
             raise
 
     def give_back(self, owner: str) -> None:
-        """Have the next one of those who wait take it."""
+        """Give a turn back to the next waiting caller."""
         self._free += 1
         if self._held[owner] == 1:
             del self._held[owner]
@@ -119,13 +119,13 @@ class Turns:
 
 
 class Threads:
-    """Threads that projects share fairly.
+    """Pool of threads that projects share fairly.
 
     Args:
-        name: of the threads.
-        at_once: their number.
-        each: those that work for one project.
-        alone: thread for what keeps the interpreter's lock, one call at a time; None: these.
+        name: Name of the threads.
+        at_once: Number of threads.
+        each: Most threads that work for one project.
+        alone: Pool of one thread for work that keeps the interpreter's lock; None for this pool.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class Threads:
         return await asyncio.wrap_future(work)
 
     def close(self) -> None:
-        """Take nothing more; what is at work is not waited for."""
+        """Accept no more calls, and do not wait for running ones."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self.alone is not self:
             self.alone.close()
@@ -174,11 +174,11 @@ _account: ContextVar[tuple[Threads, str] | None] = ContextVar("account", default
 
 @contextmanager
 def on_account_of(owner: str, threads: Threads) -> Iterator[None]:
-    """Have all that `in_thread` is asked for in this context done on a project's account.
+    """Have the calls of `in_thread` in this context count as those of a project.
 
     Args:
-        owner: the project.
-        threads: those that requests share.
+        owner: Project that the calls belong to.
+        threads: Pool of threads that requests share.
     """
     token = _account.set((threads, owner))
     try:
@@ -188,7 +188,7 @@ def on_account_of(owner: str, threads: Threads) -> Iterator[None]:
 
 
 def owner_here() -> str:
-    """Return the project on whose account this context works."""
+    """Return the project that this context works for."""
     account = _account.get()
     return NOBODY if account is None else account[1]
 
@@ -199,10 +199,10 @@ async def in_thread(
     *args: _Parameters.args,
     **kwargs: _Parameters.kwargs,
 ) -> _Result:
-    """Call a function off the event loop, on the account of whoever sent the request.
+    """Call a function off the event loop, in the turn of the project that sent the request.
 
-    Use this where `asyncio.to_thread` would do: its threads are served in the order of asking, so
-    that one caller's hundred calls are in the way of everybody's next.
+    Use this in place of `asyncio.to_thread`, which serves calls in order of arrival, so that a
+    hundred calls of one caller would delay all others.
     """
     account = _account.get()
     if account is None:
@@ -217,10 +217,10 @@ async def in_thread_alone(
     *args: _Parameters.args,
     **kwargs: _Parameters.kwargs,
 ) -> _Result:
-    """Call a function as `in_thread` does, but no two at a time: for the parsing of documents.
+    """Call a function as `in_thread` does, but one at a time: for the parsing of documents.
 
-    It makes many objects and keeps the interpreter's lock: several at a time stop the event loop
-    for seconds, and their objects are in memory together.
+    Parsing makes many objects and keeps the interpreter's lock: several calls at once would stop
+    the event loop for seconds, with their objects in memory together.
     """
     account = _account.get()
     call = partial(_forgetting, partial(function, *args, **kwargs))

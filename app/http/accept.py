@@ -1,4 +1,4 @@
-"""Which of several things a caller likes best (RFC 9110, section 12.5)."""
+"""Content negotiation: media types, codings and preferences (RFC 9110, section 12.5)."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -13,17 +13,17 @@ _ITEM = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+")++')  # a comma between quotes 
 
 
 def listed(headers: Headers, name: str) -> str | None:
-    """A header that is a list; one that comes on several lines is one list (RFC 9110, 5.3)."""
+    """Return a list header, its lines joined (RFC 9110, 5.3); None if there is none."""
     lines = headers.getlist(name)
     return ", ".join(lines) if lines else None
 
 
 def best_media_type(accept: str | None, offered: Sequence[str]) -> str:
-    """The offered media type with the highest quality; the first one of equals.
+    """Return the offered media type with the highest quality; the first one of equals.
 
     Args:
-        accept: the header; None or empty accepts everything.
-        offered: media types without parameters, in lower case.
+        accept: `Accept` header; None or empty accepts everything.
+        offered: Media types without parameters, in lower case.
 
     Raises:
         Problem: `not-acceptable`.
@@ -40,20 +40,20 @@ def best_media_type(accept: str | None, offered: Sequence[str]) -> str:
 
 
 def best_coding(accept_encoding: str | None, offered: Sequence[str]) -> str:
-    """The content coding with the highest quality; the first one of equals.
+    """Return the content coding with the highest quality; the first one of equals.
 
     Args:
-        accept_encoding: the header; without it nothing but `identity` is taken.
-        offered: codings in lower case, `identity` among them; if that comes first, it is taken
-            unless it is refused. When none is acceptable, the answer is plain all the same: that
-            serves a caller better than none.
+        accept_encoding: `Accept-Encoding` header; without it only `identity` is chosen.
+        offered: Codings in lower case, `identity` among them; if that comes first, it is chosen
+            unless it is refused. When none is acceptable, `identity` is chosen, too: that serves a
+            caller better than an error.
     """
     if not accept_encoding:
         return IDENTITY
     # `x-gzip` is an old name of `gzip`.
     codings = {name.removeprefix("x-"): value for name, value in _ranges(accept_encoding)}
     others = codings.get("*", 0.0)
-    # Nobody has to list `identity`; it is out only where the caller says so.
+    # `identity` need not be listed; it is refused only by name.
     unlisted = 1.0 if offered[0] == IDENTITY else _LEAST
     plain = codings.get(IDENTITY, min(unlisted, codings.get("*", unlisted)))
 
@@ -65,10 +65,10 @@ def best_coding(accept_encoding: str | None, offered: Sequence[str]) -> str:
 
 
 def preferences(prefer: str | None) -> frozenset[str]:
-    """The names of what a caller prefers, in lower case (RFC 7240).
+    """Return the names of preferences, in lower case (RFC 7240).
 
     Args:
-        prefer: the header; None: there is none.
+        prefer: `Prefer` header, if there is one.
     """
     items = _ITEM.findall((prefer or "").lower())
     return frozenset(re.split("[;=]", item, maxsplit=1)[0].strip() for item in items)

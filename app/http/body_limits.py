@@ -1,4 +1,4 @@
-"""Bounds on every request body: bytes, waiting time, and what it may unpack to."""
+"""Bounds on every request body: bytes, waiting time, and decompressed bytes."""
 
 import asyncio
 from contextlib import ExitStack
@@ -16,21 +16,21 @@ from app.problems.problem import Problem
 
 _MAX_RATIO = 250
 _MIN_RATIO = 0.25
-_EMPTY_FREE_BYTES = 64 * 1024  # packed, that may unpack to nothing
+_EMPTY_FREE_BYTES = 64 * 1024  # compressed bytes that may decompress to nothing
 _MAX_MEMBERS = 100
-_MEMBER_BYTES = 32 * 1024  # for each so many unpacked bytes one more: bgzip makes members of 64 KiB
-_INLINE_BYTES = 1024  # so little packed is unpacked on the event loop
+_MEMBER_BYTES = 32 * 1024  # one more member for each: bgzip makes members of 64 KiB
+_INLINE_BYTES = 1024  # as many compressed bytes are decompressed on the event loop
 _OF_BODIES = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 _RATIO_FREE_BYTES = 1024 * 1024  # below this, any ratio is harmless
 
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """What the largest body of any route may be; routes set tighter limits themselves.
+    """Limits of the largest body of any route; routes set tighter limits themselves.
 
     Args:
-        max_bytes: bytes on the wire, and bytes once decompressed.
-        timeout_s: longest wait for the next piece.
+        max_bytes: Most bytes on the wire, and once decompressed.
+        timeout_s: Longest wait for the next chunk, in seconds.
     """
 
     max_bytes: int
@@ -38,7 +38,7 @@ class BodyLimits:
 
 
 class BodyMiddleware:
-    """Gives the routes a plain body within the limits, or raises a `Problem` as they read it."""
+    """Middleware that decompresses bodies and enforces the limits while routes read them."""
 
     def __init__(self, app: ASGIApp, *, limits: BodyLimits) -> None:
         self._app = app
@@ -75,14 +75,14 @@ class BodyMiddleware:
 
 
 def limit_packed_body(request: Request, limit: int) -> None:
-    """Let the request's body be unpacked, if it came packed.
+    """Allow the body of a request to be decompressed, if it is compressed.
 
     Args:
-        request: whose body is about to be read.
-        limit: bytes that the route takes, packed and unpacked.
+        request: Request with a body that is about to be read.
+        limit: Most bytes that the route takes, compressed and decompressed.
 
     Raises:
-        Problem: `limit-body`, where the packed bytes are said to be more.
+        Problem: `limit-body`, when the announced length is larger.
     """
     packed: PackedBody | None = getattr(request.state, "packed_body", None)
     if packed is not None:
@@ -90,7 +90,7 @@ def limit_packed_body(request: Request, limit: int) -> None:
 
 
 def _coding(headers: Headers) -> str | None:
-    """The one coding of a body that is not plain."""
+    """Return the coding of a body; None if it is not compressed."""
     encodings = [
         coding.strip().lower()
         for value in headers.getlist("content-encoding")
@@ -115,7 +115,7 @@ def _too_large(limit: int) -> Problem:
 
 
 class _BoundedBody:
-    """The body as it comes, counted and timed; only the time spent waiting for it counts."""
+    """Body on the wire, counted and timed; only the time spent waiting for it counts."""
 
     def __init__(self, receive: Receive, limits: BodyLimits) -> None:
         self._receive = receive
@@ -146,16 +146,16 @@ class _BoundedBody:
 
 
 class PackedBody:
-    """The unpacked body, in pieces of bounded size.
+    """Decompressed body, in chunks of bounded size.
 
-    Nothing is unpacked, nor any byte of the body passed on, before a route has said how much it
-    takes. Most routes take none.
+    Nothing is decompressed, and no byte of the body passed on, before a route has said how much it
+    takes. Most routes take no body.
 
     Args:
-        receive: gives the packed body.
-        limits: those of the largest body.
-        coding: how it is packed.
-        declared: bytes that it has packed; 0 where that is not said.
+        receive: Receiver of the compressed body.
+        limits: Limits of the largest body.
+        coding: Content coding of the body.
+        declared: Content-Length of the compressed body; 0 if there is none.
     """
 
     def __init__(self, receive: Receive, limits: BodyLimits, coding: str, declared: int) -> None:
@@ -172,10 +172,10 @@ class PackedBody:
         self._bytes_out = 0
 
     def allow(self, limit: int, memory: ProjectMemory) -> None:
-        """Unpack from now on, at most so many bytes from at most so many.
+        """Decompress from now on, at most `limit` bytes from at most as many.
 
         Raises:
-            Problem: `limit-body`, where the packed bytes are said to be more.
+            Problem: `limit-body`, when the announced length is larger.
         """
         self._max_bytes = min(self._max_bytes, limit)
         if self._declared > self._max_bytes:
@@ -184,11 +184,11 @@ class PackedBody:
             self._window = self._memory.enter_context(memory.share())
 
     def close(self) -> None:
-        """Give back what the unpacking took."""
+        """Release the memory of the decompressor."""
         self._memory.close()
 
     async def receive(self) -> Message:
-        """Receive the next piece of the unpacked body."""
+        """Receive the next chunk of the decompressed body."""
         while not self._ended:
             while not self._unpacker.hungry:
                 if piece := await self._unpack():
@@ -233,7 +233,7 @@ class PackedBody:
         return piece
 
     def _check_work(self) -> None:
-        """Refuse what is much work and no data."""
+        """Refuse bodies that take much work and hold little data."""
         unpacker = self._unpacker
         if unpacker.members > _MAX_MEMBERS + self._bytes_out / _MEMBER_BYTES:
             detail = f"The body is made of more than {_MAX_MEMBERS} small members or frames."

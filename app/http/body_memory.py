@@ -1,4 +1,4 @@
-"""What the bodies of requests take while they come: of all together no more than a bound."""
+"""Memory of request bodies while they arrive, bounded for all of them together."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -11,13 +11,13 @@ from app.problems.problem import Problem
 
 
 class BodyMemory:
-    """Counts the bytes of bodies that are kept in memory and have not come completely.
+    """Counter of the bytes of incomplete bodies in memory.
 
-    Each is small, but callers who send slowly can have thousands of them under way. One project
-    gets half of it at most, so that it cannot take all from the others.
+    Each is small, but callers who send slowly can have thousands of them at once. One project gets
+    half of the memory at most, so that it cannot take all from the others.
 
     Args:
-        max_bytes: of all together.
+        max_bytes: Most bytes of all bodies together.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -26,14 +26,14 @@ class BodyMemory:
         self._held_by: Counter[str] = Counter()
 
     def of(self, project: str) -> "ProjectMemory":
-        """Return the memory of one project's bodies."""
+        """Return the memory of the bodies of a project."""
         return ProjectMemory(self, project)
 
     def change(self, project: str, size: int) -> None:
-        """Count so many bytes more, or fewer.
+        """Count `size` bytes more, or fewer where it is negative.
 
         Raises:
-            Problem: `overloaded`, if that is too much.
+            Problem: `overloaded`, when that is too much.
         """
         self._held += size
         self._held_by[project] += size
@@ -51,8 +51,8 @@ class ProjectMemory:
     """Memory that the bodies of one project take.
 
     Args:
-        memory: of all projects.
-        project: the one.
+        memory: Memory of all projects.
+        project: Project that the bodies belong to.
     """
 
     def __init__(self, memory: BodyMemory, project: str) -> None:
@@ -60,7 +60,7 @@ class ProjectMemory:
         self._project = project
 
     async def gather(self, pieces: AsyncIterator[bytes]) -> bytes:
-        """Join the pieces of a body.
+        """Join the chunks of a body.
 
         Raises:
             Problem: `overloaded`, as soon as the bodies of all callers take too much.
@@ -75,7 +75,7 @@ class ProjectMemory:
 
     @contextmanager
     def share(self) -> Iterator["Share"]:
-        """What one request holds, which is nothing any more when the context is left."""
+        """Yield a share for one request, which is released at the end of the context."""
         share = Share(self._memory, self._project)
         try:
             yield share
@@ -84,10 +84,10 @@ class ProjectMemory:
 
 
 class Share:
-    """The bytes that one request holds.
+    """Bytes that one request holds.
 
     Attributes:
-        size: how many.
+        size: Number of bytes.
     """
 
     def __init__(self, memory: BodyMemory, project: str) -> None:
@@ -96,7 +96,7 @@ class Share:
         self._project = project
 
     def hold(self, size: int) -> None:
-        """Hold so many in all.
+        """Hold `size` bytes in all.
 
         Raises:
             Problem: `overloaded`, as soon as the bodies of a project, or all, take too much.

@@ -1,4 +1,4 @@
-"""The content codings of bodies, both ways."""
+"""Content codings of bodies: gzip and Zstandard, in both directions."""
 
 import zlib
 from abc import ABC, abstractmethod
@@ -10,7 +10,7 @@ from typing import Protocol
 from backports import zstd
 
 _GZIP = 16 + zlib.MAX_WBITS
-_GZIP_LEVEL = 1  # four times as fast as the usual level, for a tenth more bytes
+_GZIP_LEVEL = 1  # four times as fast as the default level, for a tenth more bytes
 _ZSTD_LEVEL = 1
 _MAX_WINDOW_LOG = 23  # 8 MiB: RFC 9659 bids senders use no larger window
 _STEP_IN_BYTES = 64 * 1024
@@ -18,48 +18,48 @@ _STEP_OUT_BYTES = 256 * 1024
 
 
 class Decompressor(ABC):
-    """Unpacks what it is fed, in steps of bounded work; members may follow each other.
+    """Decompressor that works in bounded steps; members may follow each other.
 
     Attributes:
-        members: begun so far: the members of gzip and the frames of Zstandard, empty ones too.
-        bytes_in: packed bytes that have been used.
-        max_window_bytes: what it may keep of the bytes that it has unpacked.
+        members: Number of gzip members or Zstandard frames so far, empty ones too.
+        bytes_in: Compressed bytes that have been used.
+        max_window_bytes: Most decompressed bytes that it keeps.
     """
 
     max_window_bytes: int
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Begin without data."""
         self.members = 0
         self.bytes_in = 0
         self._fed: deque[memoryview] = deque()
         self._more = False  # there may be more without further input
 
     def feed(self, data: bytes) -> None:
-        """Add packed data."""
+        """Add compressed data."""
         if data:
             self._fed.append(memoryview(data))
 
     @property
     def waiting_bytes(self) -> int:
-        """Packed bytes that wait to be unpacked."""
+        """Return the number of compressed bytes that wait."""
         return sum(len(data) for data in self._fed)
 
     @property
     def hungry(self) -> bool:
-        """True if nothing more comes unless it is fed."""
+        """True if the next step needs more data."""
         return not self._fed and not self._more
 
     @property
     @abstractmethod
     def complete(self) -> bool:
-        """Whether a member ends with what has been fed and taken."""
+        """True if a member ends with the data so far."""
 
     def step(self) -> bytes:
-        """Unpack a little, of one member alone; nothing: that gave no bytes.
+        """Decompress a little, of one member alone; the result may be empty.
 
         Raises:
-            ValueError: the data are corrupt.
+            ValueError: The data are corrupt.
         """
         if self.members == 0 or (self.complete and self._fed):
             self._begin()
@@ -80,7 +80,7 @@ class Decompressor(ABC):
 
     @abstractmethod
     def _unpack(self, data: memoryview) -> tuple[bytes, int, bool]:
-        """A piece, how many of the bytes were not used, and whether there may be more already."""
+        """Return a chunk, the number of unused bytes, and True if there may be more already."""
 
 
 class _Gunzip(Decompressor):
@@ -126,14 +126,14 @@ class _Unzstd(Decompressor):
 
 
 class Compressor(Protocol):
-    """Packs a body piece by piece; each piece can be unpacked as soon as it has come."""
+    """Compressor of a body; each chunk can be decompressed as soon as it has arrived."""
 
     def compress(self, data: bytes | memoryview, /) -> bytes:
-        """Pack a piece."""
+        """Compress a chunk."""
         ...
 
     def finish(self) -> bytes:
-        """What ends the body."""
+        """Return the end of the body."""
         ...
 
 
@@ -161,11 +161,11 @@ class _Zstd:
 
 @dataclass(frozen=True)
 class ContentCoding:
-    """One coding.
+    """Content coding.
 
     Args:
-        decompressor: makes what unpacks a body.
-        compressor: makes what packs one.
+        decompressor: Factory of decompressors.
+        compressor: Factory of compressors.
     """
 
     decompressor: Callable[[], Decompressor]
@@ -173,4 +173,4 @@ class ContentCoding:
 
 
 CODINGS = {"zstd": ContentCoding(_Unzstd, _Zstd), "gzip": ContentCoding(_Gunzip, _Gzip)}
-"""The codings by their names, the better first."""
+"""Content codings by name, the best one first."""

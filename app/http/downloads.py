@@ -1,4 +1,4 @@
-"""A file as an answer, whole or in ranges."""
+"""Downloads: files as responses, whole or in ranges."""
 
 import asyncio
 import base64
@@ -20,14 +20,14 @@ _REFUSALS: dict[int, Slug] = {400: "bad-request", 416: "range"}
 
 
 class Download(FileResponse):
-    """Starlette's, which says in plain text what is wrong with a `Range`; this one in our way."""
+    """File response of Starlette, with problem details for a wrong `Range`."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the file.
 
         Raises:
             Problem: `bad-request` or `range`, before anything is sent.
-            ClientDisconnect: the caller has left; the rest is not read.
+            ClientDisconnect: The caller has left; the rest is not read.
         """
         gone = asyncio.create_task(disconnected(receive))
 
@@ -45,16 +45,16 @@ class Download(FileResponse):
 
 
 def result_download(result: JobResult, blobs: BlobStore, *, name: str) -> Download:
-    """A bulk job's file; too large to be hashed for each download, its size is checked.
+    """Return a download of the result of a bulk job, after a check of its size.
 
     Args:
-        result: the file.
-        blobs: where it is.
-        name: under which callers save it, without the suffix.
+        result: Result of the job.
+        blobs: Store that holds the file.
+        name: Name of the file for callers, without the suffix.
 
     Raises:
-        BlobMissingError: it is gone.
-        BlobCorruptError: it is of another size.
+        BlobMissingError: The file is missing.
+        BlobCorruptError: The file has another size.
     """
     path = result_path(result, blobs)
     digest = base64.b64encode(bytes.fromhex(result["sha256"])).decode()
@@ -71,11 +71,11 @@ def result_download(result: JobResult, blobs: BlobStore, *, name: str) -> Downlo
 
 
 def result_path(result: JobResult, blobs: BlobStore) -> Path:
-    """Where a bulk job's file is.
+    """Return the path of the result of a bulk job.
 
     Raises:
-        BlobMissingError: it is gone.
-        BlobCorruptError: it is of another size.
+        BlobMissingError: The file is missing.
+        BlobCorruptError: The file has another size.
     """
     path = blobs.path(result["key"])
     if path.stat().st_size != result["bytes"]:

@@ -1,4 +1,4 @@
-"""HEAD on every route that has GET: the same answer without its body, and without its work."""
+"""HEAD on every route that has GET: the same response without its body and its work."""
 
 from collections.abc import Mapping
 
@@ -12,10 +12,10 @@ _JSON = "application/json"
 
 
 class HeadMiddleware:
-    """Serves HEAD as GET, and ends the work on the answer where its body would begin.
+    """Middleware that serves HEAD as GET, and ends the work where the body would begin.
 
-    Routes that would work hard for the body end earlier, with `end_head`. The length of JSON is left
-    out: nobody made it.
+    Routes that do much work for the body end earlier, with `end_head`. The length of JSON is left
+    out, since the body was not made.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -51,26 +51,26 @@ class HeadMiddleware:
 
 
 def is_head(request: HTTPConnection) -> bool:
-    """Return whether the caller asked with HEAD, though the route sees a GET."""
+    """Return True if the method was HEAD, though the route sees a GET."""
     return _HEAD in request.scope.get("state", {})
 
 
 def end_head(
     request: HTTPConnection, *, media_type: str = _JSON, headers: Mapping[str, str] | None = None
 ) -> None:
-    """Answer a HEAD here and now; a GET goes on.
+    """Respond to a HEAD at once; a GET goes on.
 
     Args:
-        request: Request, of which all is checked that a GET would be refused for.
+        request: Request that has passed all checks of a GET.
         media_type: Type of the body that a GET would get.
-        headers: Further headers of its answer.
+        headers: Further headers of the response.
     """
     if is_head(request):
         raise _HeadEndedError(media_type, headers or {})
 
 
 def _without_length(message: Message) -> Message:
-    """Leave out the length of JSON, which is that of a body of less."""
+    """Leave out the length of JSON, which may be that of a shorter body."""
     if message["type"] == "http.response.start":
         headers = MutableHeaders(raw=list(message.get("headers", ())))
         if headers.get("content-type", "").startswith(_JSON):
@@ -80,11 +80,11 @@ def _without_length(message: Message) -> Message:
 
 
 class _HeadSentError(Exception):
-    """Nothing more is to be sent."""
+    """End of the response to a HEAD."""
 
 
 class _HeadEndedError(Exception):
-    """The answer to a HEAD is known; there is no need of the work on its body."""
+    """Response to a HEAD that needs no more work."""
 
     def __init__(self, media_type: str, headers: Mapping[str, str]) -> None:
         self.media_type = media_type

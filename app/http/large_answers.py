@@ -1,4 +1,4 @@
-"""Answers of JSON about one thing that may have megabytes: none waits in memory for a slow caller."""
+"""Large JSON responses, which wait on the disk instead of in memory for slow callers."""
 
 import logging
 import os
@@ -21,18 +21,18 @@ _PIECE_BYTES = 64 * 1024
 
 
 def answer_large(view: BaseModel, blobs: BlobStore) -> Response:
-    """Return the answer that shows a thing; call it in a thread.
+    """Return the response that shows a view; call it in a thread.
 
     Args:
-        view: Form of the thing that callers see.
-        blobs: Store on whose disk the answer lies while it is sent.
+        view: View to send.
+        blobs: Store with the disk that holds the response while it is sent.
     """
     content = view.model_dump_json().encode()
     if len(content) > _SMALL_BYTES:
         try:
             (blobs.root / STAGING).mkdir(parents=True, exist_ok=True)
             stored = _Stored(content, blobs.root / STAGING)
-        except OSError as error:  # things can be looked at on a full disk, too
+        except OSError as error:  # reading works on a full disk, too
             log.debug("a large answer is sent from memory: %s", error)
         else:
             headers = {"Content-Length": str(stored.size)}
@@ -41,7 +41,7 @@ def answer_large(view: BaseModel, blobs: BlobStore) -> Response:
 
 
 class _Stored:
-    """Bytes on the disk, in a file without a name that goes with this object, sent or not."""
+    """Bytes on the disk, in a file without a name that is deleted with this object."""
 
     def __init__(self, content: bytes, folder: Path) -> None:
         self.size = len(content)
@@ -55,7 +55,7 @@ class _Stored:
             os.close(self._handle)
 
     def read(self, start: int) -> bytes:
-        """Return a piece."""
+        """Return a chunk."""
         return os.pread(self._handle, _PIECE_BYTES, start)
 
 

@@ -1,4 +1,4 @@
-"""Pages of listings: bounded in items by the caller, in bytes by the service."""
+"""Pages of listings, bounded in items by the caller and in bytes by the service."""
 
 from collections.abc import Callable
 from typing import Annotated, TypeVar
@@ -10,7 +10,7 @@ from app.http.head import is_head
 from models_store.database.paging import Page
 
 MAX_PAGE_BYTES = 256 * 1024
-"""JSON of the items of a page. The first item is there however large it is."""
+"""Bytes of the items of a page as JSON; the first item is always there."""
 
 _DEFAULT_LIMIT = 50
 _Item = TypeVar("_Item")
@@ -18,7 +18,7 @@ _View = TypeVar("_View", bound=BaseModel)
 
 
 class Paging:
-    """Part of a listing that is asked for.
+    """Requested page of a listing.
 
     Attributes:
         limit: Most items; one for HEAD, whose caller sees none.
@@ -49,11 +49,11 @@ PagingDep = Annotated[Paging, Depends()]
 
 
 def bounded(page: Page[_Item], view: Callable[[_Item], _View]) -> Page[_View]:
-    """Return a page as callers see it, which ends before it has more bytes than a page may.
+    """Return the views of a page, cut before they exceed the bytes of a page.
 
     Args:
-        page: What was read.
-        view: Makes the form of an item that callers see.
+        page: Items as they were read.
+        view: Function that makes the view of an item.
     """
     views: list[_View] = []
     size = 0

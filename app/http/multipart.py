@@ -1,4 +1,4 @@
-"""The one file of a multipart form, as a stream."""
+"""File of a multipart form, as a stream."""
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ _MAX_HEADER_BYTES = 8 * 1024
 
 @dataclass(frozen=True)
 class FilePart:
-    """A file whose headers were read and whose content is still to come.
+    """File with headers that were read, and content that is still to come.
 
     Args:
-        content_type: the part's own, with its parameters; "" if it names none.
-        file_name: as the caller's file was called; never to be used as a path.
-        chunks: the content; ends with an error where the form does.
+        content_type: Content-Type of the part, with its parameters; "" if it has none.
+        file_name: Name that the caller gave the file; never to be used as a path.
+        chunks: Content of the file; ends with an error where the form is malformed.
     """
 
     content_type: str
@@ -30,10 +30,10 @@ class FilePart:
 
 
 async def file_part(request: Request) -> FilePart:
-    """Read the form up to the content of its one part, `file`.
+    """Read a form up to the content of its only part, `file`.
 
     Raises:
-        Problem: the form is malformed, or its part is not called `file`.
+        Problem: The form is malformed, or its part is not named `file`.
     """
     form = _Form(request.headers["content-type"])
     stream = request.stream()
@@ -58,7 +58,7 @@ async def _content(form: "_Form", stream: AsyncIterator[bytes]) -> AsyncIterator
 
 @dataclass
 class _Form:
-    """The state of the parser, and what it found so far."""
+    """State of the parser, and the fields found so far."""
 
     content_type: str
     part_content_type: str = ""

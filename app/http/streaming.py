@@ -1,4 +1,4 @@
-"""Answers that are sent piece by piece to callers who may be slow or gone."""
+"""Streamed responses to callers who may be slow or gone."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Mapping
@@ -14,16 +14,16 @@ Piece = bytes | memoryview
 
 
 async def disconnected(receive: Receive) -> None:
-    """Return once the caller has left; the request's body must have been read."""
+    """Wait until the caller has left; the request body must have been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 async def unless_disconnected(request: Request, work: Awaitable[_Result]) -> _Result:
-    """The result of `work`, which is cancelled when the caller leaves.
+    """Return the result of `work`, which is cancelled when the caller leaves.
 
     Raises:
-        ClientDisconnect: nobody waits for the result any more.
+        ClientDisconnect: The caller has left.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.create_task(disconnected(request.receive))
@@ -38,7 +38,7 @@ async def unless_disconnected(request: Request, work: Awaitable[_Result]) -> _Re
 
 
 async def ahead(items: AsyncGenerator[_Result, None]) -> AsyncGenerator[_Result, None]:
-    """The same items, of which the next one is made while one is used."""
+    """Yield the same items; the next one is made while one is used."""
     pending = asyncio.ensure_future(anext(items, None))
     try:
         while (item := await pending) is not None:
@@ -51,14 +51,14 @@ async def ahead(items: AsyncGenerator[_Result, None]) -> AsyncGenerator[_Result,
 
 
 class StreamedResponse(Response):
-    """An answer whose pieces are made as they are sent; at most two are in memory at once.
+    """Response with chunks that are made while it is sent; at most two are in memory at once.
 
     Args:
-        pieces: the body; closed in every case. Empty ones are not sent.
-        media_type: of the whole.
-        headers: further headers; with a Content-Length where the size is known.
-        filling: what the pieces are made from is still coming; until then the rest of the request
-            is read there, which ends when the caller leaves. It is cancelled with the answer.
+        pieces: Chunks of the body, closed in every case. Empty ones are not sent.
+        media_type: Media type of the body.
+        headers: Further headers, with a Content-Length where the size is known.
+        filling: Task that still reads the request, from which the chunks are made; it ends when the
+            caller leaves, and is cancelled with the response.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class StreamedResponse(Response):
         self._filling = filling
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Send the answer; a caller who leaves ends the work on it."""
+        """Send the response; a caller who leaves ends the work on it."""
         gone = asyncio.create_task(self._gone(receive))
         try:
             async with aclosing(self._pieces) as pieces:
@@ -100,5 +100,5 @@ class StreamedResponse(Response):
 
 
 async def send_piece(send: Send, piece: Piece, *, more: bool = True) -> None:
-    """Send a part of a body; `app.connections.protocol` gives up a caller who does not take it."""
+    """Send a chunk of a body; `app.connections.protocol` drops a caller who does not read it."""
     await send({"type": "http.response.body", "body": piece, "more_body": more})

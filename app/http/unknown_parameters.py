@@ -1,4 +1,4 @@
-"""Query parameters that a route does not have are refused: no misspelt one is ever ignored."""
+"""Refusal of query parameters that a route does not have, such as misspelt ones."""
 
 from collections.abc import Iterator
 from inspect import isclass
@@ -13,7 +13,7 @@ from app.problems.problem import FieldError, Problem
 
 
 async def known_parameters(request: Request) -> None:
-    """A dependency that refuses parameters which the route does not have."""
+    """Refuse parameters that the route does not have; a dependency of all routes."""
     refuse_unknown_parameters(request, request.scope["route"])
 
 

@@ -1,4 +1,4 @@
-"""Room of projects for files that are still coming: their bytes count before they are stored."""
+"""Bytes of unfinished uploads by project, which count before they are stored."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -12,8 +12,8 @@ from models_store.errors import LimitError
 class UploadRoom:
     """Bytes of unfinished uploads in the staging folder, by project; belongs to one event loop.
 
-    Each process counts its own: together they may pass a quota for a while by their number, but what
-    is stored in the end is counted by the database.
+    Each process counts its own: together they may exceed a quota for a while, but what is
+    stored in the end is counted by the database.
     """
 
     def __init__(self) -> None:
@@ -62,10 +62,10 @@ class Held:
             self._bytes = size
 
     async def counted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Pass a file on as it comes.
+        """Yield the chunks of a file as they arrive.
 
         Raises:
-            LimitError: as `need`.
+            LimitError: `quota-storage`; the project has not so much room.
         """
         size = 0
         async for chunk in chunks:
@@ -74,7 +74,7 @@ class Held:
             yield chunk
 
     def release(self) -> None:
-        """Give all back."""
+        """Release all bytes."""
         self._taken[self._project] -= self._bytes
         self._bytes = 0
         if not self._taken[self._project]:
@@ -84,8 +84,8 @@ class Held:
 def declared_bytes(request: Request, most: int) -> int:
     """Return the length that a body says it has, and no more than it may have; 0 if it says none.
 
-    Who sends more than there is room for hears of it before the first byte is read, and of two that
-    only fit one after the other, one gets through.
+    An upload that is too large is refused before its first byte is read, and of two that only fit
+    one after the other, one succeeds.
     """
     length = request.headers.get("content-length", "")
     return min(int(length), most) if length.isascii() and length.isdecimal() else 0
