@@ -130,11 +130,11 @@ def test_mixed_precision_is_refused_where_it_means_nothing(name, tmp_path, capsy
     with pytest.raises(typer.Exit) as ended:
         reproduce(name, data=tmp_path, out=tmp_path, seed=0, quick=True, mixed_precision=True)
     assert ended.value.exit_code == 2
-    assert "densities of data alone" in capsys.readouterr().err
+    assert "only for densities of data" in capsys.readouterr().err
 
 
 def test_progress_is_told_in_lines_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("densityd.admin.reproduce._LINE_SECONDS", 0)
+    monkeypatch.setattr("densityd.admin.reproduce._LINE_PAUSE_S", 0)
     threads = torch.get_num_threads()
     try:
         reproduce("planar-u5-k2", data=None, out=tmp_path / "out", seed=0, quick=True)
@@ -155,7 +155,7 @@ def test_the_body_of_a_job_is_printed(capsys):
     with pytest.raises(typer.Exit) as ended:
         print_request("haf-thyroid", seed=3)
     assert ended.value.exit_code == 2
-    assert "no one job" in capsys.readouterr().err
+    assert "no single job" in capsys.readouterr().err
 
 
 def test_every_name_is_listed_whole(capsys):
