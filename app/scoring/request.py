@@ -231,8 +231,9 @@ class _Stream:
         self._complete = False
         self._early = _may_answer_early(score.request, settings)
         self._results = Results(function.width, state.blobs, settings.max_table_bytes)
+        self._body = self._read_body()
         self._source = RowsBody(
-            chunks=self._body(),
+            chunks=self._body,
             format=codec.format,
             parameters=parameters,
             shape=score.shape,
@@ -287,7 +288,7 @@ class _Stream:
         score, results = self._score, self._results
         read = self._codec.read(self._source)
         chunks = read if self._is_small else ahead(read)
-        async with aclosing(chunks), score.flow() as flow:
+        async with aclosing(self._body), aclosing(chunks), score.flow() as flow:
             async for rows in chunks:
                 values = await score.compute(
                     self._function,
@@ -299,7 +300,7 @@ class _Stream:
                 )
                 await results.add(Chunk.of(values, rows))
 
-    async def _body(self) -> AsyncGenerator[bytes, None]:
+    async def _read_body(self) -> AsyncGenerator[bytes, None]:
         limit = self._codec.max_bytes(self._score.state.settings)
         async for piece in body_chunks(self._score.request, limit=limit):
             yield piece
