@@ -11,7 +11,7 @@ from tests.app.conftest import openapi_document
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ["app", "bench", "densityd", "examples", "experiments", "flows", "models_store"]
-PACKAGES += ["requirements", "tables", "workers"]
+PACKAGES += ["requirements", "tables", "tools", "workers"]
 
 # A docstring or description is a sentence in the imperative or a noun phrase, not a fragment.
 NO_FIRST_WORDS = {
