@@ -152,4 +152,4 @@ def test_the_fields_of_the_families_are_described_one_by_one():
         for field, schema in schemas[name]["properties"].items():
             assert schema.get("description") or field in {"family", "encoder"}, (name, field)
     bends = schemas["NsfSpec"]["properties"]["tail_bound"]["description"]
-    assert bends.startswith("splines bend between minus this and this, in standard deviations")
+    assert bends.startswith("Bound of the splines, which bend between minus this and this")
