@@ -159,7 +159,7 @@ def test_fault_069_to_077_hyper_parameters_out_of_range_are_refused_by_pointer(
         ({"epocs": 3}, "unknown-field"),
         ({"state": "succeeded"}, "unknown-field"),
         ({"tags": {"a": "x" * 1_000_000}}, "unknown-field"),
-        ({"metadata": {f"k{i}": i for i in range(100_000)}}, "unknown-field"),
+        ({"metadata": {f"k{i}": i for i in range(40_000)}}, "unknown-field"),
         ({"__proto__": {"state": "succeeded"}}, "unknown-field"),
         ({"$ref": "#/components/schemas/Job"}, "unknown-field"),
         ({"device": "cuda:99"}, "unknown-field"),
