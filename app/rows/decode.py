@@ -51,7 +51,9 @@ _FEW_LISTS = 1_000  # which parsers find faults in quickly
 _FORMULA_STARTS = ("'=", "'+", "'-", "'@")
 
 
-async def read_table(source: RowsBody, *, start: bytes = b"") -> AsyncGenerator[Floats, None]:
+async def read_table(
+    source: RowsBody, *, start: bytes | bytearray = b""
+) -> AsyncGenerator[Floats, None]:
     """Yield the rows of a body; columns that have names may come in any order.
 
     Args:
@@ -67,6 +69,8 @@ async def read_table(source: RowsBody, *, start: bytes = b"") -> AsyncGenerator[
         source.memory.share() as share,
     ):
         await write_to_disk(_prefixed(start, source.chunks), file)
+        if isinstance(start, bytearray):
+            start.clear()  # it is on the disk
         options = _parse_options(source)
         stream = StreamCheck(unpacked=0, rows=None)
         with _as_problem():
@@ -144,9 +148,9 @@ def _parse_options(source: RowsBody) -> ParseOptions:
     )
 
 
-async def _prefixed(start: bytes, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _prefixed(start: bytes | bytearray, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     if start:
-        yield start
+        yield bytes(start)
     async for chunk in body:
         yield chunk
 
@@ -165,8 +169,8 @@ async def read_arrow(source: RowsBody) -> AsyncGenerator[Floats, None]:
             share.hold(len(waiting))
             if len(waiting) > _MEMORY_BYTES:
                 break
-        body = bytes(waiting)
-        if len(body) <= _MEMORY_BYTES:
+        if len(waiting) <= _MEMORY_BYTES:
+            body = bytes(waiting)
             with _as_problem():
                 stream = await in_thread_if_large(check_stream, body, options, validate=False)
             if stream.unpacked <= _MAX_BATCH_BYTES:
@@ -176,7 +180,7 @@ async def read_arrow(source: RowsBody) -> AsyncGenerator[Floats, None]:
                 async for rows in _table_rows(table, source):
                     yield rows
                 return
-    async for rows in read_table(source, start=body):
+    async for rows in read_table(source, start=waiting):
         yield rows
 
 
