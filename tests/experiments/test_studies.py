@@ -195,7 +195,7 @@ def test_the_comparison_is_judged_by_the_differences_of_the_seeds():
     assert "| 2.000 ± 1.000 | 2.503 ± 1.005 |" in text
     assert "| ahead: +0.503 ± 0.014 | no difference: +0.037 ± 1.119 |" in text
     assert "NaN in 3 of 3" in text
-    assert "Against MAF, HAF is ahead on 1 of 1 sets and behind on 0; on 0 no" in text
+    assert "Against MAF, HAF is ahead on 1 of 1 sets and behind on 0; on 0 there" in text
     one = comparison_section(lambda _: runs_of_families(maf=[1.0], haf=[1.5], realnvp=[1.0]))
     assert "too few seeds" in one
 
