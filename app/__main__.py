@@ -61,7 +61,7 @@ def main() -> None:
         sys.exit(_run_processes(settings))
     freeze_heap()
     shutdown = Shutdown()
-    app = create_app(settings, shutdown=shutdown, after_load=freeze_heap)
+    app = create_app(settings, shutdown=shutdown, after_load=FirstLoad())
     server = Server(app, settings, shutdown.stopping)
     server.run(sockets)
     # A thread may still wait for the parser of an upload that was cut off. Do not wait for it: a
@@ -77,6 +77,22 @@ def freeze_heap() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+class FirstLoad:
+    """Freeze of the heap after the first model was loaded, which imports most of all modules.
+
+    Not after each: what belongs to requests at that moment is excluded as well, and is never
+    collected if it refers to itself.
+    """
+
+    def __init__(self) -> None:
+        self._loaded = False
+
+    def __call__(self) -> None:
+        if not self._loaded:
+            self._loaded = True
+            freeze_heap()
 
 
 def _run_processes(settings: ApiSettings) -> int:

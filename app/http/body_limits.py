@@ -184,7 +184,9 @@ class PackedBody:
             self._window = self._memory.enter_context(memory.share())
 
     def close(self) -> None:
-        """Release the memory of the decompressor."""
+        """Release the memory of the decompressor, whoever still refers to this body."""
+        self._ended = True
+        self._unpacker = CODINGS[self._coding].decompressor()
         self._memory.close()
 
     async def receive(self) -> Message:
@@ -216,20 +218,24 @@ class PackedBody:
         raise Problem("content-decoding", f"The {self._coding} data is cut off.")
 
     async def _unpack(self) -> bytes:
-        step = self._unpacker.step
+        piece = b""
         try:
             if self._unpacker.waiting_bytes <= _INLINE_BYTES:
-                piece = step()
+                piece = self._unpacker.step()
             else:
-                piece = await in_thread(step)
+                piece = await in_thread(self._unpacker.step)
+            self._bytes_out += len(piece)
+            if self._window is not None:
+                self._window.hold(min(self._bytes_out, self._unpacker.max_window_bytes))
+            self._check_work()
+            self._check_size()
         except ValueError as error:
             detail = f"The body is not valid {self._coding} data."
             raise Problem("content-decoding", detail) from error
-        self._bytes_out += len(piece)
-        if self._window is not None:
-            self._window.hold(min(self._bytes_out, self._unpacker.max_window_bytes))
-        self._check_work()
-        self._check_size()
+        except Problem:
+            piece = b""  # the error keeps this frame until its response is sent
+            self.close()
+            raise
         return piece
 
     def _check_work(self) -> None:

@@ -7,6 +7,7 @@ import time
 from random import Random
 
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth.callers import Caller
@@ -67,6 +68,14 @@ class RequestMiddleware:
             logged_request_id.reset(logged)
 
     async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        response = await self._call(scope, receive, answer)
+        # Out here nothing keeps the error, and with it the rows of the request, while the caller
+        # reads.
+        if response is not None:
+            await response(scope, receive, answer.send)
+
+    async def _call(self, scope: Scope, receive: Receive, answer: "_Answer") -> Response | None:
+        """Call the application; return the response to the error that it raises."""
         try:
             await self._app(scope, receive, answer.send)
         except ClientDisconnect:
@@ -80,7 +89,9 @@ class RequestMiddleware:
                 answer.status = problem.status
                 raise
             response = problem_response(problem, request_id=answer.request_id)
-            await response(scope, receive, answer.send)
+            del problem  # it refers to this frame
+            return response
+        return None
 
     def _record(self, scope: Scope, answer: "_Answer", *, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")

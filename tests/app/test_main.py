@@ -1,14 +1,16 @@
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import httpx
 import pytest
 
-from app.__main__ import RefusalError, main, refuse_unsafe_address
+from app.__main__ import FirstLoad, RefusalError, main, refuse_unsafe_address
 from app.settings import ApiSettings
 from densityd.service.ports import free_port
 from models_store.database.database import Database
@@ -106,3 +108,22 @@ def submit_job(client: httpx.Client) -> str:
     dataset = client.post("/v1/datasets", content=rows, headers={"Content-Type": "text/csv"}).json()
     training = {"model_name": "m", "dataset_id": dataset["id"]}
     return str(client.post("/v1/jobs/training", json=training).json()["id"])
+
+
+@pytest.mark.fault(233)
+def test_fault_233_requests_of_the_time_of_a_load_are_collected_later():
+    class InFlight:
+        itself: "InFlight"
+
+    after_load = FirstLoad()
+    try:
+        after_load()
+        request = InFlight()
+        request.itself = request
+        ended = weakref.ref(request)
+        after_load()
+        del request
+        gc.collect()
+        assert ended() is None
+    finally:
+        gc.unfreeze()
