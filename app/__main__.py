@@ -90,6 +90,7 @@ class FirstLoad:
         self._loaded = False
 
     def __call__(self) -> None:
+        """Freeze the heap, the first time."""
         if not self._loaded:
             self._loaded = True
             freeze_heap()
