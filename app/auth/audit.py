@@ -178,10 +178,13 @@ class AuditedApp:
 
         try:
             await self._app(scope, receive, sending)
-        except BaseException as error:
-            status = _status_of(error)
-            if status is not None and not self._begun:
-                audit.note(self._record(scope, status))
+        except asyncio.CancelledError:
+            if not self._begun:
+                audit.note(self._record(scope, _CANCELLED))
+            raise
+        except Exception as error:
+            if not self._begun and not isinstance(error, _REFUSALS):
+                await audit.add(self._record(scope, _FAILED))
             raise
 
     def _record(self, scope: AsgiScope, status: int, answer: Message | None = None) -> Record:
@@ -197,15 +200,6 @@ class AuditedApp:
             "key_id": self._caller.key_id or "none",
             "request_id": scope["state"]["request_id"],
         }
-
-
-def _status_of(error: BaseException) -> int | None:
-    """Return the status of a request that ended without an answer; None if it changed nothing."""
-    if isinstance(error, asyncio.CancelledError):
-        return _CANCELLED
-    if isinstance(error, Exception) and not isinstance(error, _REFUSALS):
-        return _FAILED
-    return None
 
 
 def _refusal(error: Exception) -> Problem:

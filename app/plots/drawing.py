@@ -35,7 +35,7 @@ def _learning_curve(numbers: Arrays) -> Figure:
         axes.plot(at, values, label=name.replace("_", " "))
     axes.set_xlabel("epoch or iteration")
     axes.set_ylabel("nats")
-    axes.legend()
+    axes.legend(loc="lower right")
     return figure
 
 
@@ -50,7 +50,7 @@ def _marginals(numbers: Arrays) -> Figure:
         for label, values in columns.items():
             _hist(axes, values, edges, label=label)
         axes.set_title(_text(name))
-    panels[0].legend()
+    panels[0].legend(loc="upper right")
     return figure
 
 
