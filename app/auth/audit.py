@@ -169,15 +169,8 @@ class AuditedApp:
         if scope["method"] != "DELETE":
             await audit.require()
 
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._begun = True
-                if not 400 <= message["status"] < 500:
-                    await audit.add(self._record(scope, message["status"], message))
-            await send(message)
-
         try:
-            await self._app(scope, receive, sending)
+            await self._app(scope, receive, self._sending(audit, scope, send))
         except asyncio.CancelledError:
             if not self._begun:
                 audit.note(self._record(scope, _CANCELLED))
@@ -186,6 +179,16 @@ class AuditedApp:
             if not self._begun and not isinstance(error, _REFUSALS):
                 await audit.add(self._record(scope, _FAILED))
             raise
+
+    def _sending(self, audit: AuditLog, scope: AsgiScope, send: Send) -> Send:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._begun = True
+                if not 400 <= message["status"] < 500:
+                    await audit.add(self._record(scope, message["status"], message))
+            await send(message)
+
+        return sending
 
     def _record(self, scope: AsgiScope, status: int, answer: Message | None = None) -> Record:
         operation = getattr(scope.get("route"), "operation_id", None) or scope["method"]
