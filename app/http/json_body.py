@@ -20,7 +20,7 @@ from tables.strict_json import parse_strict
 
 JSON_MEDIA_TYPE = "application/json"
 _INLINE_BYTES = 32 * 1024  # larger bodies are parsed in a thread
-_MAX_VALUES = 100_000  # validation keeps the interpreter's lock, and a wrong value takes long
+_MAX_VALUES = 500_000  # validation keeps the interpreter's lock; a context may have 10,000 rows
 _MAX_FAULTS = 1_000  # a body may have thousands more, of a kilobyte each once they are listed
 
 _Model = TypeVar("_Model", bound=BaseModel)

@@ -154,7 +154,7 @@ VALUES = {
 @pytest.mark.parametrize("unit", VALUES.values(), ids=list(VALUES))
 def test_a_request_has_a_bounded_number_of_values_and_of_errors(model, unit):
     frame = b'{"model":"m","n":3,"context":[%b]}'
-    with pytest.raises(Problem, match="at most 100000 are allowed") as caught:
+    with pytest.raises(Problem, match="at most 500000 are allowed") as caught:
         validate_json(model, filled(frame, unit))
     assert caught.value.type.slug == "validation"
     with pytest.raises(Problem) as caught:
