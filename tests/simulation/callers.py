@@ -117,7 +117,7 @@ class Caller:
             key = Idempotency.of(f"key-{self._number}", new.kind, str(self._number))
 
         def handle(api: Api) -> Job:
-            """As `app.jobs.submission` does."""
+            """Submit a job as `app.jobs.submission` does."""
             first = api.jobs.submitted(PROJECT, key) if key is not None else None
             submitted = first or api.jobs.submit(new, idempotency=key)
             if not submitted.replayed:

@@ -179,7 +179,7 @@ class _Flow:
 
 
 class _Position:
-    """Where a training stands; its states look like those of `flows.training.fit`."""
+    """Progress of a training, with states like those of `flows.training.fit`."""
 
     def __init__(self, plan: JobPlan, state: FitState | None) -> None:
         self._plan = plan

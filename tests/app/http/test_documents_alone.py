@@ -73,7 +73,7 @@ def test_the_service_has_one_thread_for_documents(client):
 
 
 class Document:
-    """What a parser makes."""
+    """Document that a parser makes."""
 
 
 @pytest.mark.fault(231)
