@@ -1,0 +1,92 @@
+"""Types of columns, and what the numbers of a stored table stand for.
+
+A table is stored as one array of floats. A cell of a number, an integer or a date is its value (a date
+in seconds since 1970, UTC); a cell of a column with `levels` is the index of its level; a missing cell
+is not-a-number. `tables.cells` maps cells to these numbers and back.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+ColumnType = Literal["number", "integer", "boolean", "category", "datetime", "ignored"]
+TransformName = Literal["none", "log", "logit", "asinh", "quantiles"]
+Level = str | float | bool
+
+UNSEEN = -1.0
+"""Number of a level that the table did not have, where the column has no level *other*."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """Column of a table: its type, and all that reading and writing its cells takes.
+
+    Attributes:
+        name: Name of the column.
+        type: Type of its values. A column of type `ignored` is not in the array of the table.
+        levels: Values that it holds, the most frequent first, as JSON gives them: text, numbers, true
+            and false. Empty for values on a continuous scale. Not only categories have levels: so have
+            integers of few values, and columns with one value.
+        other: True if the level after the last one, *other*, stands for all rarer values.
+        missing: True if cells of the table were missing.
+        spikes: Single values that hold a large share of an otherwise continuous column.
+        decimals: Decimals that all its values have at most; None where there is no such number.
+        datetime_format: Format of `datetime.strptime` in which dates are read and written; None for
+            ISO 8601.
+        date_only: True if all its values are dates without a time of day.
+        transform: Monotone map to a scale on which it is easier to model.
+        low: Bound that no value lies below; None if there is none.
+        high: Bound that no value lies above; None if there is none.
+    """
+
+    name: str
+    type: ColumnType = "number"
+    levels: tuple[Level, ...] = ()
+    other: bool = False
+    missing: bool = False
+    spikes: tuple[float, ...] = ()
+    decimals: int | None = None
+    datetime_format: str | None = None
+    date_only: bool = False
+    transform: TransformName = "none"
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def is_discrete(self) -> bool:
+        """True if the numbers of the column are indices of levels."""
+        return bool(self.levels)
+
+    @property
+    def is_plain(self) -> bool:
+        """True if its cells are finite numbers on a continuous scale, and nothing more is known."""
+        return (
+            self.type in ("number", "integer")
+            and not (self.levels or self.missing or self.spikes)
+            and self.transform == "none"
+        )
+
+    @property
+    def level_count(self) -> int:
+        """Number of levels, *other* included."""
+        return len(self.levels) + int(self.other)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the column as JSON."""
+        fields: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
+        return fields | {"levels": list(self.levels), "spikes": list(self.spikes)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Column":
+        """Return the column of `to_dict`; keys that are no field, such as statistics, are left out.
+
+        A column without a type is one of plain numbers, as all were before columns had types.
+        """
+        known = {name: fields[name] for name in _FIELDS if name in fields}
+        for name in ("levels", "spikes"):
+            if name in known:
+                known[name] = tuple(known[name])
+        return cls(**known)
+
+
+_FIELDS = tuple(Column.__dataclass_fields__)
