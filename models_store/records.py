@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Self
 
+from tables.columns import Column
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
@@ -87,6 +89,8 @@ class NewVersion(Record):
     Attributes:
         columns: Names of the columns that it models, in order.
         context_columns: Columns that it is conditioned on; in a row they follow the others.
+        types: Types of the columns, then of the context columns, as `Column.to_dict` gives them;
+            None: all are plain numbers.
         flow: Spec of the flow, a JSON object.
         dataset_sha256: SHA-256 of the table that it was trained on.
         target: Density that it was fitted to instead, a JSON object.
@@ -99,6 +103,7 @@ class NewVersion(Record):
     dim: int
     columns: list[str]
     context_columns: list[str] = field(default_factory=list)
+    types: list[dict[str, Any]] | None = None
     flow: dict[str, Any]
     preprocessing: dict[str, Any]
     parameters: int
@@ -134,6 +139,13 @@ class Version(NewVersion):
     def ref(self) -> str:
         """Reference that always refers to this version."""
         return f"{self.name}:{self.version}"
+
+    @property
+    def column_types(self) -> list[Column]:
+        """Types of the columns of a row: those that it models, then those of the context."""
+        if self.types is None:
+            return [Column(name=name) for name in (*self.columns, *self.context_columns)]
+        return [Column.from_dict(fields) for fields in self.types]
 
 
 @dataclass(frozen=True, kw_only=True)

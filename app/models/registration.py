@@ -80,6 +80,7 @@ def register_import(
                 dim=len(model.columns),
                 columns=model.columns,
                 context_columns=model.context_columns,
+                types=model.types,
                 flow=model.spec,
                 preprocessing=model.preprocessing,
                 parameters=model.parameters,

@@ -181,6 +181,10 @@ class VersionView(BaseModel):
     context_columns: list[str] = Field(
         description="Columns that the density is conditioned on; in a row they follow the others."
     )
+    types: list[dict[str, Any]] | None = Field(
+        description="Type, levels and states of each column, then of each context column; null: all are"
+        " plain numbers."
+    )
     flow: dict[str, Any] = Field(description="Spec of the flow.")
     preprocessing: dict[str, Any]
     parameters: int

@@ -242,6 +242,8 @@ class ModelVersionRow(Base):
     columns: Mapped[list[str]]
     # Null in versions from before there were contexts.
     context_columns: Mapped[list[str] | None]
+    # Of the columns, then of those of the context; null: all are plain numbers.
+    types: Mapped[list[JsonObject] | None]
     flow: Mapped[JsonObject]
     preprocessing: Mapped[JsonObject]
     parameters: Mapped[int] = mapped_column(BigInteger)

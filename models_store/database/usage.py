@@ -82,6 +82,7 @@ def _charge(row: _Charged) -> int:
             described = (
                 row.columns,
                 row.context_columns,
+                row.types,
                 row.flow,
                 row.metrics,
                 row.target,

@@ -53,6 +53,7 @@ class ModelHeader(BaseModel):
     dim: int
     columns: list[str]
     context_columns: list[str] = []
+    types: list[dict[str, Any]] | None = None
     preprocessing: dict[str, Any]
 
 
@@ -72,6 +73,7 @@ def save_model(  # noqa: PLR0913  where to, the flow, and what it is made of
     spec: FlowSpec,
     columns: Sequence[str],
     context_columns: Sequence[str] = (),
+    types: Sequence[Mapping[str, Any]] | None = None,
     preprocessing: Mapping[str, Any],
 ) -> StoredBlob:
     """Store a trained flow durably, with all that building it again takes.
@@ -83,6 +85,7 @@ def save_model(  # noqa: PLR0913  where to, the flow, and what it is made of
         spec: Spec of `flow`.
         columns: names of the columns that it models, in order.
         context_columns: names of those that it is conditioned on.
+        types: Types of both, in this order; None: all are plain numbers.
         preprocessing: the accepted request's; tells whether the flow standardises.
 
     Raises:
@@ -90,12 +93,15 @@ def save_model(  # noqa: PLR0913  where to, the flow, and what it is made of
     """
     header = ModelHeader(
         spec=spec_to_dict(spec),
-        dim=flow.dim,
+        dim=len(columns),
         columns=list(columns),
         context_columns=list(context_columns),
+        types=None if types is None else [dict(column) for column in types],
         preprocessing=dict(preprocessing),
     )
-    return _save(blobs, key, flow.state_dict(), header.model_dump())
+    # Without types a file is one that earlier releases read, too.
+    absent = {"types"} if types is None else None
+    return _save(blobs, key, flow.state_dict(), header.model_dump(exclude=absent))
 
 
 def load_model(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from models_store.errors import ModelFileError, RequestError
 from models_store.files.checkpoints import ModelHeader, build_model, read_description, read_tensors
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow
 from models_store.requests.training import Flow as AnyFlow, Strict
+from tables.columns import Column
 from tables.errors import JsonError
 from tables.source import clean_names
 from tables.strict_json import parse_strict
@@ -23,6 +24,7 @@ MAX_HEADER_BYTES = 8 << 20
 """The largest description, of the tensors and of the flow, that is parsed."""
 
 _LENGTH_BYTES = 8
+_TYPES = TypeAdapter(list[Column])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,7 @@ class ModelFile:
 
     Attributes:
         spec: Spec of its flow, a JSON object.
+        types: Types of its columns, then of its context columns; None: all are plain numbers.
         parameters: its trainable numbers.
     """
 
@@ -38,6 +41,7 @@ class ModelFile:
     spec: dict[str, Any]
     columns: list[str]
     context_columns: list[str]
+    types: list[dict[str, Any]] | None
     preprocessing: dict[str, Any]
     parameters: int
 
@@ -90,6 +94,7 @@ def describe(path: Path, *, limits: TrainingLimits, max_columns: int) -> ModelFi
         spec=spec_to_dict(spec),
         columns=header.columns,
         context_columns=header.context_columns,
+        types=_types(header),
         preprocessing=header.preprocessing,
         parameters=check_flow(described, limits=limits).parameters,
     )
@@ -131,6 +136,18 @@ def _header(text: str) -> ModelHeader:
     if clean_names(names) != names or len(header.columns) != header.dim:
         raise ModelFileError("The columns that the file names are not those of its flow.")
     return header
+
+
+def _types(header: ModelHeader) -> list[dict[str, Any]] | None:
+    if header.types is None:
+        return None
+    try:
+        columns = _TYPES.validate_json(json.dumps(header.types), strict=True)
+    except ValidationError as error:
+        raise ModelFileError("The types of the columns do not fit their schema.") from error
+    if [column.name for column in columns] != [*header.columns, *header.context_columns]:
+        raise ModelFileError("The types are not those of the columns that the file names.")
+    return [column.to_dict() for column in columns]
 
 
 def _spec(header: ModelHeader) -> FlowSpec:

@@ -111,6 +111,7 @@ class Result:
     spec: FlowSpec
     columns: list[str]
     context_columns: list[str] = field(default_factory=list)
+    types: list[dict[str, Any]] | None = None
     preprocessing: Preprocessing
     seed: int
     metrics: dict[str, Any]
@@ -127,6 +128,7 @@ def store(result: Result, task: ModelTask, blobs: BlobStore) -> Trained:
     described: dict[str, Any] = {
         "columns": result.columns,
         "context_columns": result.context_columns,
+        "types": result.types,
         "preprocessing": result.preprocessing.model_dump(),
     }
     stored = save_model(
