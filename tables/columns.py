@@ -1,8 +1,9 @@
 """Types of columns, and what the numbers of a stored table stand for.
 
 A table is stored as one array of floats. A cell of a number, an integer or a date is its value (a date
-in seconds since 1970, UTC); a cell of a column with `levels` is the index of its level; a missing cell
-is not-a-number. `tables.cells` maps cells to these numbers and back.
+in seconds since 1970, UTC), also where the column has levels that are numbers; a cell whose levels are
+text or truth values is the index of its level; a missing cell is not-a-number. So a table of numbers is
+stored as it is. `tables.cells` maps cells to these numbers and back.
 """
 
 from collections.abc import Mapping
@@ -24,10 +25,10 @@ class Column:
     Attributes:
         name: Name of the column.
         type: Type of its values. A column of type `ignored` is not in the array of the table.
-        levels: Values that it holds, the most frequent first, as JSON gives them: text, numbers, true
-            and false. Empty for values on a continuous scale. Not only categories have levels: so have
-            integers of few values, and columns with one value.
-        other: True if the level after the last one, *other*, stands for all rarer values.
+        levels: Values that it holds, as JSON gives them: text, the most frequent first; numbers, or
+            false and true, in ascending order. Empty for values on a continuous scale. Not only
+            categories have levels: so have integers of few values, and columns with one value.
+        other: True if the level after the last one, *other*, stands for all rarer text.
         missing: True if cells of the table were missing.
         spikes: Single values that hold a large share of an otherwise continuous column.
         decimals: Decimals that all its values have at most; None where there is no such number.
@@ -54,8 +55,20 @@ class Column:
 
     @property
     def is_discrete(self) -> bool:
-        """True if the numbers of the column are indices of levels."""
+        """True if the column has levels."""
         return bool(self.levels)
+
+    @property
+    def holds_values(self) -> bool:
+        """True if its numbers are values; else they are indices of its levels."""
+        return not any(isinstance(level, str | bool) for level in self.levels)
+
+    @property
+    def level_numbers(self) -> tuple[float, ...]:
+        """Numbers that stand for its levels in the array of the table, *other* included."""
+        if self.holds_values:
+            return tuple(float(level) for level in self.levels)
+        return tuple(float(index) for index in range(self.level_count))
 
     @property
     def is_plain(self) -> bool:
