@@ -14,6 +14,9 @@ ColumnType = Literal["number", "integer", "boolean", "category", "datetime", "ig
 TransformName = Literal["none", "log", "logit", "asinh", "quantiles"]
 Level = str | float | bool
 
+OTHER = "*other*"
+"""Text of a cell whose level is one of the rare ones that became the level *other*."""
+
 UNSEEN = -1.0
 """Number of a level that the table did not have, where the column has no level *other*."""
 
@@ -32,6 +35,9 @@ class Column:
         missing: True if cells of the table were missing.
         spikes: Single values that hold a large share of an otherwise continuous column.
         decimals: Decimals that all its values have at most; None where there is no such number.
+        na_values: Texts that mean a missing cell, besides those that do in every table.
+        decimal: Character before the decimals, in text.
+        thousands: Character between groups of three digits, in text; none where it is empty.
         datetime_format: Format of `datetime.strptime` in which dates are read and written; None for
             ISO 8601.
         date_only: True if all its values are dates without a time of day.
@@ -47,6 +53,9 @@ class Column:
     missing: bool = False
     spikes: tuple[float, ...] = ()
     decimals: int | None = None
+    na_values: tuple[str, ...] = ()
+    decimal: str = "."
+    thousands: str = ""
     datetime_format: str | None = None
     date_only: bool = False
     transform: TransformName = "none"
@@ -87,7 +96,7 @@ class Column:
     def to_dict(self) -> dict[str, Any]:
         """Return the column as JSON."""
         fields: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
-        return fields | {"levels": list(self.levels), "spikes": list(self.spikes)}
+        return fields | {name: list(getattr(self, name)) for name in _LISTS}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Column":
@@ -96,10 +105,11 @@ class Column:
         A column without a type is one of plain numbers, as all were before columns had types.
         """
         known = {name: fields[name] for name in _FIELDS if name in fields}
-        for name in ("levels", "spikes"):
+        for name in _LISTS:
             if name in known:
                 known[name] = tuple(known[name])
         return cls(**known)
 
 
+_LISTS = ("levels", "spikes", "na_values")
 _FIELDS = tuple(Column.__dataclass_fields__)

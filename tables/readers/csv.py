@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
 
+from tables.cells import MISSING_SPELLINGS
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableWarning
 from tables.readers.arrow import columns_of
@@ -25,14 +26,6 @@ from tables.source import (
 
 BLOCK_BYTES = 512 << 10
 """The unit of reading, and so the longest line that is accepted."""
-
-# fmt: off
-MISSING_SPELLINGS = (
-    "", "?", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NULL", "Null", "null", "None",
-    "NaN", "nan", "NAN", "-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN",
-)
-# fmt: on
-"""What counts as a missing value, besides white space alone."""
 
 _BOM = b"\xef\xbb\xbf"
 _OTHER_DELIMITERS = ";\t|,"

@@ -1,0 +1,276 @@
+"""Dates and times written as text, to seconds since 1970 in UTC and back."""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
+from numpy.typing import NDArray
+
+ISO_DATE = "%Y-%m-%d"
+"""Format of dates without a time of day."""
+
+DAY_S = 86_400
+"""Seconds of a day."""
+
+_ISO = (
+    r"^(?P<Y>\d{4})-(?P<m>\d\d)-(?P<d>\d\d)"
+    r"(?:[Tt ](?P<H>\d\d):(?P<M>\d\d)(?::(?P<S>\d\d)(?:[.,](?P<f>\d{1,9}))?)?"
+    r" ?(?P<z>Z|z|UTC|[+-]\d\d(?::?\d\d)?)?)?$"
+)
+_DIRECTIVES = {
+    "Y": r"(?P<Y>\d{4})",
+    "y": r"(?P<y>\d\d)",
+    "m": r"(?P<m>\d{1,2})",
+    "d": r"(?P<d>\d{1,2})",
+    "H": r"(?P<H>\d{1,2})",
+    "I": r"(?P<I>\d{1,2})",
+    "M": r"(?P<M>\d{1,2})",
+    "S": r"(?P<S>\d{1,2})",
+    "f": r"(?P<f>\d{1,9})",
+    "p": r"(?P<p>[AaPp])\.?[Mm]\.?",
+    "b": r"(?P<b>\pL+)\.?",
+    "B": r"(?P<B>\pL+)",
+    "a": r"\pL+\.?",
+    "A": r"\pL+",
+    "z": r"(?P<z>Z|[+-]\d\d(?::?\d\d)?)",
+    "%": "%",
+}
+_MONTHS = (
+    *("january", "february", "march", "april", "may", "june", "july"),
+    *("august", "september", "october", "november", "december"),
+)
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_FIRST_S, _LAST_S = -62_135_596_800.0, 253_402_300_799.0  # of the years 1 to 9999
+_THURSDAY = 3  # the first of January 1970
+_MAX_FORMAT = 64
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """Parts of dates, as integers; zero where the format lacks a part."""
+
+    text: pa.StructArray
+
+    def text_of(self, name: str) -> pa.Array | None:
+        """Return a part as text, empty where a date lacks it; None where the format lacks it."""
+        index = self.text.type.get_field_index(name)
+        return None if index < 0 else pc.struct_field(self.text, [index])
+
+    def number(self, name: str, default: int = 0) -> NDArray[np.int64]:
+        """Return a part as numbers."""
+        text = self.text_of(name)
+        if text is None:
+            return np.full(len(self.text), default)
+        digits = pc.if_else(pc.equal(text, ""), str(default), text)
+        return _numbers(digits)
+
+
+def check_format(format: str) -> None:  # noqa: A002 - the word for it
+    """Refuse a format that is not understood, or does not give a date.
+
+    Raises:
+        ValueError: The format is too long, has an unknown directive or one of them twice, or lacks
+            year, month or day.
+    """
+    _pattern(format)
+
+
+def parse_dates(text: pa.Array, format: str | None = None) -> NDArray[np.float64]:  # noqa: A002
+    """Return the seconds since 1970 of each text, not-a-number where it is null or no such date.
+
+    Args:
+        text: Strings without white space around them.
+        format: Format of `datetime.strptime`; None for ISO 8601. A date without a zone is in UTC.
+    """
+    parts = pc.extract_regex(text, _ISO if format is None else _pattern(format))
+    fields = _Fields(parts)
+    days, valid = _days(fields)
+    time_s, valid_time = _time_of_day(fields)
+    zone_s, valid_zone = _zone(fields)
+    seconds = days * DAY_S + time_s + _fraction(fields) - zone_s
+    good = valid & valid_time & valid_zone & pc.is_valid(parts).to_numpy(zero_copy_only=False)
+    return np.where(good, seconds, np.nan)
+
+
+def format_dates(
+    seconds: NDArray[np.floating],
+    format: str | None = None,  # noqa: A002 - as above
+    *,
+    date_only: bool = False,
+    decimals: int = 0,
+) -> pa.Array:
+    """Return dates as text, null where they are not-a-number; those beyond the years 1 to 9999 are cut.
+
+    Args:
+        seconds: Seconds since 1970 in UTC.
+        format: Format of `datetime.strptime`; None for ISO 8601.
+        date_only: True to write the nearest date, without a time of day, in ISO 8601.
+        decimals: Decimals of the seconds.
+    """
+    values = np.asarray(seconds, np.float64)
+    missing = np.isnan(values)
+    values = np.clip(np.where(missing, 0.0, values), _FIRST_S, _LAST_S)
+    if date_only:
+        values = np.minimum(np.rint(values / DAY_S) * DAY_S, _LAST_S)
+    scale = 10 ** min(max(decimals, 0), 6)
+    ticks = np.rint((values - np.floor(values)) * scale).astype(np.int64)
+    whole = np.floor(values).astype(np.int64) + ticks // scale
+    ticks = np.where(whole > _LAST_S, scale - 1, ticks % scale)
+    clock = _Clock(np.minimum(whole, int(_LAST_S)), ticks, digits=len(str(scale)) - 1)
+    chosen = format or (ISO_DATE if date_only else _iso_format(clock.digits))
+    parts = [clock.part(token) for token in _tokens(chosen)]
+    joined = pc.binary_join_element_wise(*parts, "") if len(parts) > 1 else parts[0]
+    return pc.if_else(pa.array(missing), pa.scalar(None, pa.string()), joined)
+
+
+class _Clock:
+    """Parts of dates as text."""
+
+    def __init__(self, whole: NDArray[np.int64], ticks: NDArray[np.int64], *, digits: int) -> None:
+        self.digits = digits
+        self._ticks = ticks
+        self._time = whole % DAY_S
+        days = (whole // DAY_S).astype("M8[D]")
+        months = days.astype("M8[M]")
+        self._day = (days - months).astype(np.int64) + 1
+        self._month = months.astype(np.int64) % 12 + 1
+        self._year = months.astype(np.int64) // 12 + 1970
+        self._weekday = (days.astype(np.int64) + _THURSDAY) % 7
+
+    def part(self, token: str) -> pa.Array:
+        """Return the text of a directive, or of the characters between two."""
+        hour = self._time // 3600
+        match token[1:] if token.startswith("%") else "":
+            case ("b" | "B") as directive:
+                names = [name.title() for name in _MONTHS]
+                return _named(self._month - 1, names, short=directive == "b")
+            case ("a" | "A") as directive:
+                return _named(self._weekday, _DAYS, short=directive == "a")
+            case "p":
+                return _named(hour // 12, ("AM", "PM"), short=False)
+            case "f":
+                return _padded(self._ticks, max(1, self.digits))
+            case ("Y" | "y" | "m" | "d" | "H" | "I" | "M" | "S") as directive:
+                return _padded(self._number(directive, hour), 4 if directive == "Y" else 2)
+            case _:
+                pass
+        fixed = {"%%": "%", "%z": "+0000"}.get(token, token)
+        return pa.array([fixed] * hour.size, pa.string())
+
+    def _number(self, directive: str, hour: NDArray[np.int64]) -> NDArray[np.int64]:
+        numbers = {
+            "Y": self._year,
+            "y": self._year % 100,
+            "m": self._month,
+            "d": self._day,
+            "H": hour,
+            "I": (hour + 11) % 12 + 1,
+            "M": self._time // 60 % 60,
+            "S": self._time % 60,
+        }
+        return np.asarray(numbers[directive], np.int64)
+
+
+@lru_cache(maxsize=64)
+def _pattern(format: str) -> str:  # noqa: A002 - as above
+    tokens = _tokens(format)
+    directives = [part[1] for part in tokens if part.startswith("%") and part != "%%"]
+    unknown = [f"%{name}" for name in directives if name not in _DIRECTIVES]
+    if unknown or len(format) > _MAX_FORMAT or format.endswith("%") != format.endswith("%%"):
+        raise ValueError(f"the format of dates has no directives {', '.join(unknown) or '%'}")
+    if len(set(directives)) < len(directives):
+        raise ValueError("the format of dates names a directive twice")
+    if len({"Y", "y"} & set(directives)) != 1 or len({"m", "b", "B"} & set(directives)) != 1:
+        raise ValueError("the format of dates must have one year and one month")
+    return "^" + "".join(_token_pattern(token) for token in tokens) + "$"
+
+
+def _tokens(format: str) -> list[str]:  # noqa: A002 - as above
+    """Return the directives of a format and the texts between them."""
+    return re.findall(r"%.|[^%]+|%$", format, re.DOTALL)
+
+
+def _token_pattern(token: str) -> str:
+    return _DIRECTIVES[token[1]] if token.startswith("%") else re.escape(token)
+
+
+def _iso_format(digits: int) -> str:
+    return "%Y-%m-%dT%H:%M:%S" + (".%f" if digits else "") + "Z"
+
+
+def _days(fields: _Fields) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the days since 1970, and which dates exist."""
+    year, month, day = fields.number("Y"), _month(fields), fields.number("d", 1)
+    if (short := fields.text_of("y")) is not None:
+        two = _numbers(short)
+        year = np.where(two < 69, 2000, 1900) + two  # as `strptime` does
+    months = (year - 1970) * 12 + np.clip(month, 1, 12) - 1
+    first = months.astype("M8[M]").astype("M8[D]").astype(np.int64)
+    following = (months + 1).astype("M8[M]").astype("M8[D]").astype(np.int64)
+    valid = (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= following - first)
+    return first + day - 1, valid
+
+
+def _month(fields: _Fields) -> NDArray[np.int64]:
+    for name in ("b", "B"):
+        if (text := fields.text_of(name)) is None:
+            continue
+        lower = pc.utf8_lower(text)
+        known = pa.array([*_MONTHS, *(month[:3] for month in _MONTHS), "sept"])
+        place = pc.fill_null(pc.index_in(lower, value_set=known), -1).to_numpy(zero_copy_only=False)
+        month = np.where(place == 24, 8, place % 12) + 1
+        return np.where(place < 0, 0, month).astype(np.int64)
+    return fields.number("m", 1)
+
+
+def _time_of_day(fields: _Fields) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    hour, minute, second = fields.number("H"), fields.number("M"), fields.number("S")
+    valid = (hour < 24) & (minute < 60) & (second < 60)
+    if fields.text_of("I") is not None:
+        twelve = fields.number("I")
+        valid &= (twelve >= 1) & (twelve <= 12)
+        hour = twelve % 12
+    if (half := fields.text_of("p")) is not None:
+        after = pc.fill_null(pc.equal(pc.utf8_lower(half), "p"), fill_value=False)
+        hour = hour + 12 * after.to_numpy(zero_copy_only=False).astype(np.int64)
+    return hour * 3600 + minute * 60 + second, valid
+
+
+def _fraction(fields: _Fields) -> NDArray[np.float64]:
+    text = fields.text_of("f")
+    if text is None:
+        return np.zeros(len(fields.text))
+    return _numbers(pc.utf8_rpad(text, 9, "0")) / 1e9
+
+
+def _zone(fields: _Fields) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the seconds by which local time is before UTC's, and which zones can be."""
+    text = fields.text_of("z")
+    if text is None:
+        return np.zeros(len(fields.text), np.int64), np.ones(len(fields.text), np.bool_)
+    digits = pc.replace_substring_regex(text, "[^0-9]", "")
+    four = _numbers(pc.utf8_rpad(digits, 4, "0"))
+    hours, minutes = four // 100, four % 100
+    west = pc.fill_null(pc.starts_with(text, "-"), fill_value=False).to_numpy(zero_copy_only=False)
+    return np.where(west, -1, 1) * (hours * 3600 + minutes * 60), (hours < 24) & (minutes < 60)
+
+
+def _numbers(digits: pa.Array) -> NDArray[np.int64]:
+    """Return digits as numbers, zero where they are null."""
+    numbers: NDArray[np.int64] = pc.cast(pc.fill_null(digits, "0"), pa.int64()).to_numpy(
+        zero_copy_only=False
+    )
+    return numbers
+
+
+def _padded(numbers: NDArray[np.int64], width: int) -> pa.Array:
+    return pc.utf8_lpad(pc.cast(pa.array(numbers), pa.string()), width, "0")
+
+
+def _named(
+    places: NDArray[np.int64], names: tuple[str, ...] | list[str], *, short: bool
+) -> pa.Array:
+    return pa.array([name[:3] if short else name for name in names]).take(pa.array(places))

@@ -1,0 +1,64 @@
+"""Numbers written as text: which texts are numbers, and which values they have."""
+
+import re
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
+from numpy.typing import NDArray
+
+MAX_DECIMALS = 15
+"""The most decimals that a value is rounded to: float64 has no more."""
+
+_PLAIN = r"(?i)^[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)$"
+
+
+def parse_numbers(
+    text: pa.Array, *, decimal: str = ".", thousands: str = ""
+) -> NDArray[np.float64]:
+    """Return the value of each text, not-a-number where it is null or no number.
+
+    Args:
+        text: Strings without white space around them.
+        decimal: Character before the decimals.
+        thousands: Character between groups of three digits; none where it is empty.
+    """
+    if (decimal, thousands) != (".", ""):
+        grouped = pc.match_substring_regex(text, _grouped(decimal, thousands))
+        text = pc.if_else(grouped, text, pa.scalar(None, pa.string()))
+        if thousands:
+            text = pc.replace_substring(text, thousands, "")
+        if decimal != ".":
+            text = pc.replace_substring(text, decimal, ".")
+    numeric = pc.match_substring_regex(text, _PLAIN)
+    known = pc.if_else(numeric, text, pa.scalar(None, pa.string()))
+    values: NDArray[np.float64] = pc.cast(known, pa.float64()).to_numpy(zero_copy_only=False)
+    return values
+
+
+def _grouped(decimal: str, thousands: str) -> str:
+    """Return the pattern of numbers with these separators; groups of other than three digits are none."""
+    point = re.escape(decimal)
+    whole = rf"\d{{1,3}}({re.escape(thousands)}\d{{3}})+|\d+" if thousands else r"\d+"
+    return rf"(?i)^[+-]?(({whole})({point}\d*)?|{point}\d+)(e[+-]?\d+)?$"
+
+
+def count_decimals(values: NDArray[np.float64]) -> int | None:
+    """Return the decimals that all values have at most; None beyond `MAX_DECIMALS`, or without values."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return None
+    for decimals in range(MAX_DECIMALS + 1):
+        finite = finite[round_to(finite, decimals) != finite]
+        if not finite.size:
+            return decimals
+    return None
+
+
+def round_to(values: NDArray[np.float64], decimals: int) -> NDArray[np.float64]:
+    """Return values with so many decimals, never a negative zero."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = np.round(values, decimals)
+    # Beyond 2^53 steps every float64 has so many decimals already.
+    kept = np.where(np.isfinite(rounded), rounded, values)
+    return np.asarray(kept + 0.0, np.float64)

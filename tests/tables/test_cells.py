@@ -1,0 +1,246 @@
+"""Cells to numbers and back: what is encoded and decoded is the same cell."""
+
+import math
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pytest
+from hypothesis import given, strategies as st
+
+from tables.cells import decode_cells, encode_cells, recode, try_encode
+from tables.columns import OTHER, UNSEEN, Column
+from tables.errors import TableError
+
+NUMBER = Column(name="a")
+SIZES = Column(name="a", type="category", levels=("M", "S", "L"))
+RATINGS = Column(name="a", type="integer", levels=(1, 2, 5))
+
+
+def encode(cells: list[Any], column: Column, kind: pa.DataType | None = None) -> list[float | None]:
+    numbers = encode_cells(pa.array(cells, kind), column)
+    return [None if math.isnan(number) else number for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("cells", "numbers"),
+    [
+        (["1", " 2.5 ", "-1e3", ".5", "+4."], [1.0, 2.5, -1000.0, 0.5, 4.0]),
+        (["", " ", "NA", "nan", "?", None], [None] * 6),
+        ([1, None, 3], [1.0, None, 3.0]),
+        ([1.5, math.nan], [1.5, None]),
+        ([True, False], [1.0, 0.0]),
+        ([timedelta(minutes=1)], [60.0]),
+    ],
+)
+def test_cells_of_a_number_are_their_values(cells: list[Any], numbers: list[float]) -> None:
+    assert encode(cells, NUMBER) == numbers
+
+
+@pytest.mark.parametrize("text", ["12x", "1,5", "0x10", "1_000", "1 2", "--1", "e5", "."])
+def test_a_text_that_is_no_number_is_named(text: str) -> None:
+    with pytest.raises(TableError, match="'a', row 2: the value is not a number") as caught:
+        encode_cells(pa.array(["1", text]), NUMBER)
+    assert (caught.value.slug, caught.value.column, caught.value.row) == ("dataset-dtype", "a", 2)
+
+
+def test_separators_are_those_of_the_column() -> None:
+    column = Column(name="a", decimal=",", thousands=".")
+    assert encode(["1.234.567,5", "12,5", "1000", "-,5"], column) == [1234567.5, 12.5, 1000.0, -0.5]
+    _, bad = try_encode(pa.array(["1.5", "12.34,5", "1,2,3"]), column)
+    assert bad.all()
+
+
+@pytest.mark.parametrize("cells", [["-999", "1"], [-999, 1], [-999.0, 1.0]])
+def test_values_that_mean_a_gap_are_missing_in_text_and_numbers(cells: list[Any]) -> None:
+    assert encode(cells, Column(name="a", na_values=("-999",))) == [None, 1.0]
+
+
+def test_levels_are_compared_as_text_then_by_value() -> None:
+    assert encode(["S", " L ", "XL", "", None], SIZES) == [1.0, 2.0, UNSEEN, None, None]
+    codes = Column(name="a", type="category", levels=("01", "1", "7"))
+    assert encode(["01", "1", "07"], codes) == [0.0, 1.0, 2.0]
+    assert encode([7, 1], codes) == [2.0, UNSEEN]  # two levels are one
+
+
+def test_levels_that_are_numbers_are_their_values() -> None:
+    assert encode(["1", "2.0", " 5", "3"], RATINGS) == [1.0, 2.0, 5.0, 3.0]
+    assert encode([5, 1, 3, None], RATINGS) == [5.0, 1.0, 3.0, None]
+    with pytest.raises(TableError, match="row 1: the value is not a number"):
+        encode(["x"], RATINGS)
+    codes = Column(name="a", type="category", levels=(-1, 7))
+    assert encode(["7", "-1", "x", "8", ""], codes) == [7.0, -1.0, -2.0, 8.0, None]
+    assert encode([7, 8], codes) == [7.0, 8.0]
+    assert decode_cells(np.array([7.0, -1.0, np.nan]), codes).to_pylist() == [7, -1, None]
+
+
+def test_rare_levels_are_the_level_other() -> None:
+    column = Column(name="a", type="category", levels=("M", "S"), other=True)
+    assert encode(["S", "XL", OTHER, None], column) == [1.0, 2.0, 2.0, None]
+    assert decode_cells(np.array([0.0, 2.0]), column).to_pylist() == ["M", OTHER]
+
+
+@pytest.mark.parametrize(
+    "levels", [("yes", "no"), ("FALSE", "True"), (0, 1), (False, True), ("N", "Y"), ("f", "t")]
+)
+def test_booleans_match_every_spelling_of_theirs(levels: tuple[Any, ...]) -> None:
+    column = Column(name="a", type="boolean", levels=levels)
+    true = 0.0 if levels == ("yes", "no") else 1.0
+    for spelling in ("true", "YES", "t", "Y", "1", "1.0", True, 1, 1.0):
+        assert encode([spelling], column) == [true]
+    for spelling in ("False", "no", "F", "n", "0", "0.0", False, 0, 0.0):
+        assert encode([spelling], column) == [1 - true]
+    assert encode(["maybe", "2", ""], column) == [UNSEEN, UNSEEN, None]
+    assert decode_cells(np.array([0.0, 1.0]), column).to_pylist() == list(levels)
+
+
+def test_a_missing_spelling_that_is_a_level_is_the_level() -> None:
+    assert encode(["None", "NA"], Column(name="a", type="category", levels=("None",))) == [
+        0.0,
+        None,
+    ]
+
+
+def test_dates_of_any_spelling_are_seconds() -> None:
+    column = Column(name="a", type="datetime")
+    seconds = datetime(2021, 3, 4, 5, 6, tzinfo=UTC).timestamp()
+    cells = [
+        "2021-03-04T05:06Z",
+        "2021-03-04 05:06:00",
+        "2021-03-04T07:06:00.0+02:00",
+        "2021-03-04T0506",
+    ]
+    numbers, bad = try_encode(pa.array(cells), column)
+    assert numbers[:3].tolist() == [seconds] * 3
+    assert bad.tolist() == [False, False, False, True]
+    zone = timezone(timedelta(hours=2))
+    assert encode([datetime(2021, 3, 4, 7, 6, tzinfo=zone)], column) == [seconds]
+    assert encode([date(2021, 3, 4), None], column) == [seconds - 5 * 3600 - 360, None]
+
+
+def test_dates_are_read_and_written_in_the_format_of_the_column() -> None:
+    column = Column(name="a", type="datetime", datetime_format="%d/%m/%Y", date_only=True)
+    numbers = encode_cells(pa.array(["04/03/2021", "2021-03-04", None]), column)
+    assert decode_cells(numbers, column).to_pylist() == ["04/03/2021", "04/03/2021", None]
+    with pytest.raises(TableError, match="not a date"):
+        encode_cells(pa.array(["30/02/2021"]), column)
+
+
+def test_numbers_are_written_with_the_decimals_of_the_column() -> None:
+    column = Column(name="a", decimals=2)
+    cells = decode_cells(np.array([0.2899999999999938, -0.0, -0.001, 1e300, np.nan]), column)
+    assert cells.to_pylist() == [0.29, 0.0, 0.0, 1e300, None]
+    assert math.copysign(1, cells[2].as_py()) == 1
+    whole = decode_cells(
+        np.array([1.4, -0.2, np.nan], np.float32), Column(name="a", type="integer")
+    )
+    assert whole.to_pylist() == [1, 0, None]
+    assert whole.type == pa.int64()
+    huge = decode_cells(np.array([1e30]), Column(name="a", type="integer"))
+    assert huge.type == pa.float64()
+
+
+def test_numbers_that_are_no_level_decode_to_null() -> None:
+    assert decode_cells(np.array([UNSEEN, 3.0, np.nan, np.inf]), SIZES).to_pylist() == [None] * 4
+
+
+def test_dictionaries_are_encoded_by_their_values() -> None:
+    cells = pa.array(["S", None, "L", "S"]).dictionary_encode()
+    assert np.array_equal(encode_cells(cells, SIZES), [1.0, np.nan, 2.0, 1.0], equal_nan=True)
+    with pytest.raises(TableError, match="row 2"):
+        encode_cells(pa.array(["1", "x"]).dictionary_encode(), NUMBER)
+
+
+@pytest.mark.parametrize("cells", [[[1]], [{"a": 1}], [b"1"]])
+def test_cells_without_single_values_are_refused(cells: list[Any]) -> None:
+    with pytest.raises(TableError, match="no single values"):
+        encode_cells(pa.array(cells), SIZES)
+
+
+def test_a_column_of_nulls_is_missing() -> None:
+    assert encode([None, None], SIZES) == encode([None, None], NUMBER) == [None, None]
+
+
+def test_rows_take_the_levels_of_another_table() -> None:
+    source = [SIZES, RATINGS, NUMBER, Column(name="extra")]
+    source[0] = Column(name="size", type="category", levels=("M", "S", "L"))
+    source[1] = Column(name="rating", type="integer", levels=(1, 2, 5))
+    target = [
+        Column(name="rating", type="category", levels=("5", "1")),
+        Column(name="size", type="category", levels=("S", "M")),
+        Column(name="a", type="integer", levels=(3, 4)),
+    ]
+    rows = np.array([[0, 2, 3.0, 9], [1, 1, 4.5, 9], [2, np.nan, np.nan, 9], [UNSEEN, 5, 4, 9]])
+    expected: list[list[float]] = [
+        [UNSEEN, 1, 3],
+        [1, 0, 4.5],
+        [np.nan, UNSEEN, np.nan],
+        [0, UNSEEN, 4],
+    ]
+    assert np.array_equal(recode(rows, source, target), expected, equal_nan=True)
+
+
+LEVEL_TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp"]), min_size=1)
+
+
+@given(st.lists(LEVEL_TEXT, min_size=1, max_size=20, unique=True), st.data())
+def test_levels_come_back(levels: list[str], data: st.DataObject) -> None:
+    column = Column(name="a", type="category", levels=tuple(levels))
+    cells = data.draw(st.lists(st.sampled_from([*levels, None]), min_size=1))
+    if any(cell is not None and not cell.strip() for cell in cells):
+        return
+    numbers = encode_cells(pa.array(cells, pa.string()), column)
+    assert decode_cells(numbers, column).to_pylist() == cells
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False)), min_size=1))
+def test_numbers_come_back_from_text_and_arrow(cells: list[float | None]) -> None:
+    texts = pa.array([None if cell is None else repr(cell) for cell in cells], pa.string())
+    for array in (texts, pa.array(cells, pa.float64())):
+        assert decode_cells(encode_cells(array, NUMBER), NUMBER).to_pylist() == cells
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.none(),
+            st.datetimes(timezones=st.just(UTC)),
+        ),
+        min_size=1,
+    ),
+    st.sampled_from(
+        [
+            None,
+            "%Y-%m-%d %H:%M:%S",
+            "%d/%m/%Y %H:%M:%S",
+            "%m/%d/%Y %I:%M:%S %p",
+            "%d %B %Y %H:%M:%S%z",
+        ]
+    ),
+)
+def test_dates_come_back_in_every_format(cells: list[datetime | None], form: str | None) -> None:
+    column = Column(name="a", type="datetime", datetime_format=form)
+    written = form or "%Y-%m-%dT%H:%M:%SZ"
+    texts = [
+        None if cell is None else cell.strftime(written.replace("%Y", f"{cell.year:04}"))
+        for cell in cells
+    ]
+    numbers = encode_cells(pa.array(texts, pa.string()), column)
+    whole = [cell and cell.replace(microsecond=0).timestamp() for cell in cells]
+    assert [None if math.isnan(number) else number for number in numbers] == whole
+    assert decode_cells(numbers, column).to_pylist() == texts
+
+
+@given(st.lists(st.integers(-(10**12), 10**12), min_size=1), st.integers(0, 6))
+def test_decimals_come_back(steps: list[int], decimals: int) -> None:
+    values = np.array(steps) / 10**decimals
+    column = Column(name="a", decimals=decimals)
+    noisy = values * (1 + 1e-16)
+    assert decode_cells(noisy, column).to_pylist() == (values + 0.0).tolist()
+
+
+def test_a_column_is_the_same_as_json() -> None:
+    column = Column(name="a", levels=("x",), spikes=(0.0,), na_values=("-",), decimal=",")
+    assert Column.from_dict(column.to_dict() | {"mean": 1.0}) == column
+    assert Column.from_dict({"name": "a", "dtype": "float64"}) == Column(name="a")
