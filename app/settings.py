@@ -53,192 +53,220 @@ class ApiSettings(StoreSettings):
     )
     cors_origins: Annotated[str | None, AfterValidator(_checked_origins)] = Field(
         default=None,
-        description="Sites whose pages may use the API, such as https://a.example,https://b.example."
-        " Unset: none.",
+        description="Origins whose pages may use the API, such as "
+        "https://a.example,https://b.example. Unset: none.",
     )
 
     audit_dir: Annotated[str | None, AfterValidator(_checked_audit_dir)] = Field(
         default=None,
-        description="Absolute path of the folder of the audit trail; -: the log alone. Unset: audit"
-        " in the data directory.",
+        description="Absolute path of the folder of the audit trail; -: only the log. Unset: "
+        "`audit` in the data directory.",
     )
 
     max_upload_bytes: int = Field(
-        default=2 * _GIB, ge=_KIB, description="Largest dataset file, as sent and unpacked."
+        default=2 * _GIB,
+        ge=_KIB,
+        description="Largest dataset file in bytes, as sent and decompressed.",
     )
-    max_rows: int = Field(default=50_000_000, ge=2, description="Most rows of a dataset.")
+    max_rows: int = Field(
+        default=50_000_000, ge=2, description="Largest number of rows of a dataset."
+    )
     max_columns: int = Field(
-        default=4_096, ge=1, le=1_000_000, description="Most columns of a dataset."
+        default=4_096, ge=1, le=1_000_000, description="Largest number of columns of a dataset."
     )
     max_table_bytes: int = Field(
         default=4 * _GIB,
         ge=_KIB,
-        description="Largest dataset once it is parsed; largest answer to a scoring request.",
+        description="Largest size of a stored dataset, and of the response to a scoring request, "
+        "in bytes.",
     )
     parse_memory_bytes: int = Field(
         default=_GIB,
         ge=64 * _MIB,
-        description="Memory of the process that parses an upload; a file that needs more is refused.",
+        description="Memory limit of the process that parses an upload; a file that needs more is"
+        " refused.",
     )
     parse_timeout_s: float = Field(
         default=600,
         gt=0,
         le=86_400,
-        description="Longest time that parsing an upload, or checking an imported model, may take.",
+        description="Time limit, in seconds, for parsing an upload or checking an imported model.",
     )
     max_parsers: int = Field(
         default=3,
         ge=1,
         le=64,
-        description="Uploads that are parsed at once; others wait, in turn by project. A project has"
-        " at most all but one.",
+        description="Number of uploads that are parsed at the same time. Others wait, and "
+        "projects take turns. One project uses all parsers but one at most.",
     )
 
     max_json_bytes: int = Field(
-        default=4 * _MIB, ge=_KIB, le=_GIB, description="Largest JSON body, as sent and unpacked."
+        default=4 * _MIB,
+        ge=_KIB,
+        le=_GIB,
+        description="Largest JSON body in bytes, as sent and decompressed.",
     )
     max_bodies_bytes: int = Field(
         default=256 * _MIB,
         ge=_KIB,
-        description="Bodies of all callers that are kept in memory while they come; one project gets"
-        " half of it at most.",
+        description="Memory for incomplete request bodies of all callers; one project uses half "
+        "of it at most.",
     )
     max_score_bytes: int = Field(
         default=2 * _GIB,
         ge=_KIB,
-        description="Largest body of a scoring request in any format but JSON, unpacked.",
+        description="Largest body of a scoring request in any format but JSON, in bytes after "
+        "decompression.",
     )
     max_score_rows: int = Field(
-        default=100_000_000, ge=1, description="Most rows of one scoring request."
+        default=100_000_000, ge=1, description="Largest number of rows of a scoring request."
     )
     max_sample_rows: int = Field(
-        default=100_000_000, ge=1, description="Most samples of one sampling request."
+        default=100_000_000, ge=1, description="Largest number of rows of a sampling request."
     )
     max_queued_jobs: int = Field(
-        default=1_000, ge=1, description="Most jobs of a project that wait at once."
+        default=1_000,
+        ge=1,
+        description="Largest number of jobs of a project that wait for a worker.",
     )
     rate_limit: float = Field(
         default=0,
         ge=0,
-        description="Requests a second of each key that was made without a rate of its own; 0: any"
-        " number.",
+        description="Requests per second of a key that has no rate of its own; 0: no limit.",
     )
     rate_burst_s: float = Field(
         default=2,
         gt=0,
         le=3_600,
-        description="A key that was quiet may send the requests of so many seconds at once.",
+        description="Length of the longest burst: a key that was idle may send the requests of "
+        "this many seconds at once.",
     )
     max_parameters: int = Field(
-        default=50_000_000, ge=1, description="Most parameters (weights) of a flow."
+        default=50_000_000, ge=1, description="Largest number of parameters (weights) of a flow."
     )
     max_layers: int = Field(
-        default=256, ge=1, description="Most hidden layers of all the networks of a flow."
+        default=256, ge=1, description="Largest number of hidden layers of all networks of a flow."
     )
     max_training_memory_bytes: int = Field(
-        default=4 * _GIB, ge=_MIB, description="Largest estimated memory of a training job."
+        default=4 * _GIB,
+        ge=_MIB,
+        description="Largest estimated memory of a training job, in bytes.",
     )
     max_model_bytes: int = Field(
         default=_GIB,
         ge=_MIB,
-        description="Largest estimated memory of one loaded model while it answers; a flow that would"
-        " take more is neither trained nor imported nor loaded.",
+        description="Largest estimated memory of a loaded model while it computes. A larger flow "
+        "is neither trained nor imported nor loaded.",
     )
     import_memory_bytes: int = Field(
         default=4 * _GIB,
         ge=256 * _MIB,
-        description="Memory of the process that checks an imported model; there is one at a time.",
+        description="Memory limit of the process that checks an imported model; one such process "
+        "runs at a time.",
     )
     max_result_bytes: int = Field(
         default=64 * _GIB,
         ge=_MIB,
-        description="Largest result of a bulk job, in bytes of its numbers; while it runs it takes"
-        " twice that on the disk.",
+        description="Largest result of a bulk job, in bytes of its numbers. The running job uses "
+        "twice as much disk space.",
     )
 
     body_timeout_s: float = Field(
         default=30,
         gt=0,
         le=3_600,
-        description="Longest wait for the next piece of a body; a body must also keep up 1 KiB/s.",
+        description="Longest wait, in seconds, for the next part of a request body. A body must "
+        "also arrive at 1 KiB/s or faster.",
     )
     header_timeout_s: float = Field(
         default=10,
         gt=0,
         le=600,
-        description="Longest wait for the headers of a request, and for the next piece of a body"
-        " that nobody needs any more.",
+        description="Longest wait, in seconds, for the headers of a request, and for the next "
+        "part of a body that is not needed any more.",
     )
     write_timeout_s: float = Field(
         default=30,
         gt=0,
         le=3_600,
-        description="Longest time that a caller may take less than 1 KiB/s of an answer.",
+        description="Longest time, in seconds, that a caller may read a response more slowly than"
+        " 1 KiB/s.",
     )
     early_answers: EarlyAnswers = Field(
         default=EarlyAnswers.ASKED,
-        description="When the answer to a large body may begin before the body has ended: never,"
-        " asked (by `Prefer: early-answer`) or always. Proxies such as nginx break such answers.",
+        description="When the response to a large body may begin before the body has ended: "
+        "never, asked (by `Prefer: early-answer`) or always. Proxies such as nginx "
+        "break such responses.",
     )
     max_connections: int = Field(
         default=4_000,
         ge=1,
-        description="Connections at once. Beyond it, idle ones of whoever has most are closed; where"
-        " there are none, more are answered 503. No more than the limit of open files leaves.",
+        description="Largest number of open connections. When it is reached, idle connections of "
+        "the caller with the most connections are closed; if there are none, new "
+        "requests get 503. The limit of open files may lower it.",
     )
     max_open_requests: int = Field(
         default=256,
         ge=1,
         le=100_000,
-        description="Requests of a key that are served at once, while their bodies come and answers"
-        " go too; more are answered 429. The keys of a project may have twice as many together, and"
-        " a service without keys eight times as many.",
+        description="Largest number of open requests of a key, from the first byte of the body to"
+        " the last of the response; further requests get 429. All keys of a project "
+        "together may have twice as many, a service without keys eight times as many.",
     )
     max_open_streams: int = Field(
         default=64,
         ge=1,
         le=100_000,
-        description="Event streams among them; of a project, and without keys, as above.",
+        description="Largest number of event streams among the open requests of a key; of a "
+        "project and without keys, as above.",
     )
     max_open_uploads: int = Field(
         default=16,
         ge=1,
         le=100_000,
-        description="Uploads and imports among them, from their first byte until they are stored.",
+        description="Largest number of uploads and imports among the open requests of a key, "
+        "until they are stored.",
     )
 
     ready_look_s: float = Field(
         default=15.0,
         ge=0.05,
         le=3_600,
-        description="Seconds from one look at database and store to the next; `/readyz` tells what"
-        " the last one found. While something is amiss there is one each second.",
+        description="Seconds between two checks of the database and the store, whose result "
+        "`/readyz` returns. While a check fails, they are repeated every second.",
     )
 
     model_cache_bytes: int = Field(
-        default=_GIB, ge=0, description="Memory that loaded models may take together."
+        default=_GIB, ge=0, description="Memory for the loaded models of a process, in bytes."
     )
     api_processes: int = Field(
-        default=1, ge=1, le=256, description="API processes on the port; each loads its own models."
+        default=1,
+        ge=1,
+        le=256,
+        description="Number of API processes on the port; each loads its own models.",
     )
     max_waiting: int = Field(
         default=512,
         ge=1,
         le=100_000,
-        description="Scores and samples that may wait for the engine; more are answered 503.",
+        description="Largest number of scoring and sampling requests that wait for the engine; "
+        "further ones get 503.",
     )
     max_wait_s: float = Field(
-        default=30.0, gt=0, le=3600, description="What waited longer is answered 503."
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="Longest wait for the engine, in seconds; then the response is 503.",
     )
     engine_stall_s: float = Field(
         default=60.0,
         ge=0.1,
         le=3600,
-        description="Scores and samples that stand still for so long make the process unready; after"
-        " twice as long it ends, to be started again.",
+        description="Seconds without progress of the engine after which the process reports that "
+        "it is not ready. After twice as long it exits, so that it is restarted.",
     )
     inference_threads: int = Field(
-        default=1, ge=1, le=256, description="Threads of the numerical library in this process."
+        default=1, ge=1, le=256, description="Number of threads of PyTorch in an API process."
     )
 
     @property

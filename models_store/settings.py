@@ -77,18 +77,18 @@ class StoreSettings(BaseSettings):
         default=8 * 2**20,
         ge=0,
         le=2**30,
-        description="Space kept beside the SQLite file, so that things can be deleted when the disk is"
-        " full to the last byte; a quarter of the free space at most. 0: none.",
+        description="Disk space reserved beside the SQLite file, so that deletions work on a full"
+        " disk; a quarter of the free space at most. 0: none.",
     )
     max_project_bytes: int = Field(
         default=100 * 2**30,
         ge=1,
-        description="What a project may store: datasets, weights of models, checkpoints, results of"
-        " bulk jobs, and the rows that describe them. An unfinished job counts with the most that it"
-        " may come to store.",
+        description="Storage quota of a project in bytes: datasets, models, checkpoints, results "
+        "of bulk jobs, and the rows that describe them. An unfinished job counts with"
+        " the largest size that its files may reach.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="Lowest level that is logged."
+        default="INFO", description="Lowest level of log messages."
     )
 
     @property
