@@ -32,6 +32,9 @@ from flows.families.real_nvp import NiceSpec, RealNvpSpec
 from flows.families.spec import EncoderSpec
 from flows.families.sylvester import SylvesterSpec
 from flows.flow import Flow, Space
+from flows.mixed.building import fit_encoding
+from flows.mixed.columns import MixedColumn
+from flows.mixed.spec import MixedSpec
 from flows.preprocess import PreprocessingSpec
 from flows.training.calibration import quantiles_of, rank_among
 from flows.training.evaluate import Evaluation, evaluate
@@ -76,6 +79,8 @@ __all__ = [
     "MadeSpec",
     "MafSpec",
     "MappedTable",
+    "MixedColumn",
+    "MixedSpec",
     "NafSpec",
     "NiceSpec",
     "NsfSpec",
@@ -102,6 +107,7 @@ __all__ = [
     "diagnose",
     "evaluate",
     "fit",
+    "fit_encoding",
     "fit_variational",
     "fitting_rows",
     "flow_cost",

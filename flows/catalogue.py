@@ -24,6 +24,10 @@ from flows.families.real_nvp import NiceSpec, RealNvpSpec
 from flows.families.spec import EncoderSpec, Spec
 from flows.families.sylvester import SylvesterSpec
 from flows.flow import Context, Flow
+from flows.mixed.building import MixedContext
+from flows.mixed.columns import MixedColumn
+from flows.mixed.encoding import TableEncoding
+from flows.mixed.spec import MixedSpec
 from flows.preprocess import (
     Logit,
     Preprocessing,
@@ -34,7 +38,7 @@ from flows.preprocess import (
 )
 from flows.training.state import Json
 
-FlowSpec = (
+FamilySpec = (
     GaussianSpec
     | MadeSpec
     | MafSpec
@@ -49,7 +53,10 @@ FlowSpec = (
     | NafSpec
 )
 
-FAMILIES: dict[str, type[FlowSpec]] = {spec.family: spec for spec in get_args(FlowSpec)}
+FAMILIES: dict[str, type[FamilySpec]] = {spec.family: spec for spec in get_args(FamilySpec)}
+"""Families of continuous rows, which `MixedSpec` combines with categories and missing cells."""
+
+FlowSpec = FamilySpec | MixedSpec
 
 Moments = tuple[Tensor, Tensor]
 
@@ -66,6 +73,8 @@ def spec_from_dict(fields: Mapping[str, object]) -> FlowSpec:
         SpecError: Unknown family or field, or a value out of range.
     """
     family = fields.get("family")
+    if family == "mixed":
+        return _mixed_from_dict(fields)
     if not isinstance(family, str) or family not in FAMILIES:
         raise SpecError("family-unknown", f"family must be one of {', '.join(FAMILIES)}")
     values = dict(fields)
@@ -74,6 +83,21 @@ def spec_from_dict(fields: Mapping[str, object]) -> FlowSpec:
             if isinstance(given := values.get(name), dict):
                 values[name] = part(**given)
         return FAMILIES[family](**values)  # type: ignore[arg-type]  # checked by the class
+    except (TypeError, ValueError) as error:
+        raise SpecError("spec-invalid", str(error)) from error
+
+
+def _mixed_from_dict(fields: Mapping[str, object]) -> MixedSpec:
+    values = dict(fields)
+    try:
+        for name in ("columns", "context"):
+            if isinstance(given := values.get(name), list):
+                values[name] = [MixedColumn(**c) if isinstance(c, dict) else c for c in given]
+        if isinstance(given := values.get("flow"), dict):
+            values["flow"] = spec_from_dict(given)
+        if isinstance(given := values.get("encoder"), dict):
+            values["encoder"] = EncoderSpec(**given)
+        return MixedSpec(**values)  # type: ignore[arg-type]  # checked by the class
     except (TypeError, ValueError) as error:
         raise SpecError("spec-invalid", str(error)) from error
 
@@ -87,6 +111,8 @@ def check_dim(spec: FlowSpec, dim: int, context_dim: int = 0) -> None:
     spec.check_dim(dim)
     if spec.encoder is not None and context_dim == 0:
         raise SpecError("encoder-without-context", "an encoder needs a context that it encodes")
+    if isinstance(spec, MixedSpec):
+        spec.check_context(context_dim)
 
 
 def for_targets(spec: FlowSpec) -> FlowSpec:
@@ -102,6 +128,8 @@ def for_targets(spec: FlowSpec) -> FlowSpec:
             raise SpecError("flow-unsuitable", "a made of 0 and 1 does not map noise to rows")
         case MadeSpec(masks=masks) if masks > 1:
             raise SpecError("flow-unsuitable", "a made of several masks does not map noise to rows")
+        case MixedSpec():
+            raise SpecError("flow-unsuitable", "a mixed density does not map noise to rows")
         case _:
             return spec
 
@@ -120,11 +148,14 @@ def flow_cost(spec: FlowSpec, dim: int, context_dim: int = 0) -> Cost:
         context_dim: Number of columns that the density is conditioned on.
     """
     described: Spec = spec
-    outer = preprocessing_cost(dim, context_dim)
+    outer, given = preprocessing_cost(dim, context_dim), context_dim
+    if isinstance(spec, MixedSpec):
+        outer += spec.context_cost(context_dim)
+        given = spec.features(context_dim)
     encoder = spec.encoder
     if encoder is None or context_dim == 0:
-        return described.cost(dim, context_dim) + outer
-    encoding = network_cost([context_dim, *encoder.hidden, encoder.features])
+        return described.cost(dim, given) + outer
+    encoding = network_cost([given, *encoder.hidden, encoder.features])
     # A compiled flow encodes in float64.
     exact = Way(used_row=2 * encoding.density.used_row)
     encoding += Cost(compiled=FLOAT_BYTES * encoding.parameters, density=exact, sampling=exact)
@@ -146,7 +177,8 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
     """Return an untrained flow on the CPU, in float32.
 
     Args:
-        spec: Specification of the flow.
+        spec: Specification of the flow. One of family `mixed` describes its preprocessing itself,
+            which `flows.mixed.building.fit_encoding` fits to rows: the arguments for it are left out.
         dim: Number of features.
         standardise: Mean and standard deviation of each feature, after the other preprocessing;
             None leaves that layer out.
@@ -161,6 +193,8 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
     Raises:
         SpecError: The family does not support this number of features.
     """
+    if isinstance(spec, MixedSpec):
+        return _build_mixed(spec, dim, context_dim=context_dim, seed=seed)
     described: Spec = spec
     check_dim(spec, dim, context_dim)
     generator = torch.Generator().manual_seed(seed)
@@ -186,6 +220,23 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
         )
     row_bytes = flow_cost(spec, dim, context_dim).row_bytes
     return Flow(transform, outer, context=context, row_bytes=row_bytes)
+
+
+def _build_mixed(spec: MixedSpec, dim: int, *, context_dim: int, seed: int) -> Flow:
+    check_dim(spec, dim, context_dim)
+    generator = torch.Generator().manual_seed(seed)
+    given = spec.features(context_dim)
+    context = encoder = None
+    if context_dim and spec.encoder is not None:
+        encoder = Encoder(given, spec.encoder, generator)
+        given = spec.encoder.features
+    transform = spec.build(dim, generator, given if context_dim else 0)
+    if context_dim:
+        table = MixedContext(spec.context_layout(context_dim))
+        context = Context(context_dim, None, encoder, table=table)
+    row_bytes = flow_cost(spec, dim, context_dim).row_bytes
+    encoding = TableEncoding(spec.layout(dim))
+    return Flow(transform, encoding, context=context, row_bytes=row_bytes)
 
 
 class Encoder(nn.Module):

@@ -1,8 +1,10 @@
 """Flows: densities over the rows of a table."""
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -26,7 +28,9 @@ class Flow(nn.Module):
 
     Attributes:
         dim: Number of features of a row.
+        model_dim: Number of columns of a preprocessed row, and of its noise.
         context_dim: Number of columns that the density is conditioned on; 0 if there are none.
+        model_columns: Number of columns of a preprocessed row with its context.
         row_bytes: Peak memory per row of a pass without gradients, in bytes; 0 if unknown.
     """
 
@@ -39,11 +43,13 @@ class Flow(nn.Module):
         row_bytes: int = 0,
     ) -> None:
         super().__init__()
-        self.dim = transform.dim
         self.transform = transform
         self.preprocessing = preprocessing or Preprocessing()
+        self.model_dim = transform.dim
+        self.dim = self.preprocessing.data_dim or transform.dim
         self.context = context
         self.context_dim = 0 if context is None else context.dim
+        self.model_columns = self.model_dim + (0 if context is None else context.model_dim)
         self.row_bytes = row_bytes
 
     @property
@@ -124,10 +130,39 @@ class Flow(nn.Module):
     def log_prob_of_table(
         self, rows: Float[Tensor, "batch columns"], *, space: Space = "data"
     ) -> PerRow:
-        """Return the log density of table rows, each holding the features, then the context."""
+        """Return the log density of table rows, each holding the features, then the context.
+
+        Args:
+            rows: Rows of data, or preprocessed as `flows.training.rows` does it.
+            space: `model` if the rows are preprocessed.
+        """
         if self.context_dim == 0:
             return self.log_prob(rows, space=space)
-        return self.log_prob(rows[:, : self.dim], rows[:, self.dim :], space=space)
+        if space == "data":
+            return self.log_prob(rows[:, : self.dim], rows[:, self.dim :])
+        x, context = rows.tensor_split([self.model_dim], dim=1)
+        return self.transform.log_density(x.to(self.dtype), self.model_features(context))
+
+    def log_prob_parts(
+        self,
+        x: Batch,
+        context: Float[Tensor, "#batch context_dim"] | None = None,
+        *,
+        space: Space = "data",
+    ) -> Float[Tensor, "batch 2"]:
+        """Return log P(d) and log p(x_O | d) of each row: log densities of its parts, in nats.
+
+        Args:
+            x: Rows of data.
+            context: Values that the density is conditioned on, as in `forward`.
+            space: `model` gives the densities of preprocessed rows.
+
+        Raises:
+            FlowError: The density has no parts: it is of another family than `mixed`.
+        """
+        x, outer = self._to_model(x, space)
+        parts = self.transform.log_parts(x, self.features(context, len(x)))
+        return parts if outer is None else parts + F.pad(outer[:, None], (1, 0))
 
     @torch.no_grad()
     def sample(
@@ -146,7 +181,7 @@ class Flow(nn.Module):
             context: One context row for all samples, or one for each.
             space: `model` gives preprocessed rows.
         """
-        u = base_noise(n, self.dim, generator=generator)
+        u = base_noise(n, self.model_dim, generator=generator)
         x, _ = self.forward(u.to(self.device), context, space=space)
         return x if space == "model" else self.preprocessing.to_grid(x)
 
@@ -174,26 +209,72 @@ class Flow(nn.Module):
         features: Tensor = self.context(context, self.dtype)
         return features.expand(rows, -1)
 
+    def model_features(
+        self, context: Float[Tensor, "batch columns"] | None
+    ) -> Float[Tensor, "batch features"] | None:
+        """Return a preprocessed context as the layers see it."""
+        if self.context is None or context is None:
+            return None
+        return self.context.encode(context, self.dtype)
+
+
+class ContextTable(nn.Module, ABC):
+    """Preprocessing of a context that has categories and missing cells.
+
+    Attributes:
+        model_dim: Number of columns of a preprocessed row.
+    """
+
+    model_dim: int
+
+    @abstractmethod
+    def prepare(self, context: Float[Tensor, "batch columns"]) -> Batch:
+        """Return preprocessed rows, in float64."""
+
+    @abstractmethod
+    def features(self, rows: Batch) -> Float[Tensor, "batch features"]:
+        """Return the numbers that preprocessed rows stand for, categories one-hot."""
+
 
 class Context(nn.Module):
     """Standardisation and encoder of the columns that a flow is conditioned on.
 
     Attributes:
         dim: Number of context columns.
+        model_dim: Number of columns of a preprocessed context.
     """
 
     def __init__(
-        self, dim: int, standardise: Standardise | None, encoder: nn.Module | None
+        self,
+        dim: int,
+        standardise: Standardise | None,
+        encoder: nn.Module | None,
+        *,
+        table: ContextTable | None = None,
     ) -> None:
         super().__init__()
         self.dim = dim
+        self.model_dim = dim if table is None else table.model_dim
         self.standardise = standardise
         self.encoder = encoder
+        self.table = table
 
     def forward(
         self, context: Float[Tensor, "batch columns"], dtype: torch.dtype
     ) -> Float[Tensor, "batch features"]:
-        """Standardise in float64, then encode."""
+        """Preprocess in float64, then encode."""
+        return self.encode(self.prepare(context), dtype)
+
+    def prepare(self, context: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
+        """Return preprocessed rows, as training keeps them; plain numbers stay as they are."""
+        return context if self.table is None else self.table.prepare(context)
+
+    def encode(
+        self, context: Float[Tensor, "batch columns"], dtype: torch.dtype
+    ) -> Float[Tensor, "batch features"]:
+        """Standardise preprocessed rows in float64, then encode them."""
+        if self.table is not None:
+            context = self.table.features(context)
         if self.standardise is not None:
             context, _ = self.standardise.inverse(context)
         context = context.to(dtype)

@@ -54,8 +54,14 @@ class Preprocessing(nn.Module):
     rows are taken as they are: the centre of their noise. `widths` holds the widths of the noise
     where they differ from the steps: a value that many rows share needs wider noise, and a column
     that repeats its values without a grid has no step.
+
+    Attributes:
+        data_dim: Number of columns of the data; 0 if rows of the model have the same.
+        hides: True if cells of training rows are hidden, drawn anew in each epoch.
     """
 
+    data_dim: int = 0
+    hides: bool = False
     steps: Tensor | None
     widths: Tensor | None
 
@@ -112,6 +118,10 @@ class Preprocessing(nn.Module):
             return x
         noise = torch.rand(x.shape, generator=generator, dtype=torch.float64) - 0.5
         return x.double() + noise.to(x.device) * widths.to(x.device)
+
+    def hide(self, rows: Batch, *, generator: torch.Generator) -> Batch:
+        """Return rows of the model for training: here they are as they were."""
+        return rows
 
     def to_grid(self, x: Batch) -> Batch:
         """Return rows whose discrete columns are rounded to their steps."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from flows.bijections.folding import LayerStep, Pending, Step
 from flows.bijections.gradients import Pullback
+from flows.errors import FlowError
 
 LOG_TWO_PI = math.log(2 * math.pi)
 
@@ -57,6 +58,14 @@ class Bijection(nn.Module, ABC):
         """Return the log density of rows whose noise is standard Gaussian, in nats."""
         u, log_det = self.inverse(x, context)
         return log_det + standard_normal(u)
+
+    def log_parts(self, x: Batch, context: BatchContext = None) -> Float[Tensor, "batch 2"]:
+        """Return the log densities of what is discrete and of what is continuous in each row.
+
+        Raises:
+            FlowError: The density has no such parts.
+        """
+        raise FlowError("a density of this family has no discrete and continuous parts")
 
     def parts(self) -> list["Bijection"]:
         """Return the layers that this one is composed of, from the data to the noise."""

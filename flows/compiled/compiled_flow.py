@@ -14,6 +14,7 @@ from flows.compiled.packing import PackedFlow, pack
 from flows.cost import fitting_rows
 from flows.errors import FlowError
 from flows.flow import NOISE_BLOCK_ROWS, Flow, Space, base_noise
+from flows.mixed.density import MixedStep
 from flows.preprocess import Preprocessing, Standardise
 
 Rows = npt.NDArray[np.float32] | npt.NDArray[np.float64]
@@ -47,31 +48,37 @@ class CompiledFlow:
 
     Attributes:
         dim: Number of features of a row.
+        model_dim: Number of columns of a preprocessed row, and of its noise.
         context_dim: Number of columns that the density is conditioned on; they follow the features
             in the rows that are scored.
         has_noise: True if rows can be mapped to noise, that is, if `inverse` is available.
+        has_parts: True if densities have a discrete and a continuous part (`log_prob_parts`).
         size_bytes: Memory of its weights, in bytes.
         row_bytes: Peak memory per row of a score or a sample, in bytes; 0 if unknown.
     """
 
     dim: int
+    model_dim: int
     context_dim: int
     has_noise: bool
+    has_parts: bool
     size_bytes: int
     row_bytes: int
 
     def __init__(self, flow: Flow, *, device: torch.device) -> None:
         """Initialise as `compile_flow` describes."""
         self.dim, self.context_dim, self.has_noise = flow.dim, flow.context_dim, flow.has_noise
+        self.model_dim = flow.model_dim
         self._device = device
         self.row_bytes = flow.row_bytes
         most = CPU_CHUNK_ROWS if device.type == "cpu" else GPU_CHUNK_ROWS
         self._chunk_rows = fitting_rows(most, flow.row_bytes)
         with torch.no_grad():
             exact = copy.deepcopy(flow).cpu().double().eval()
-            nothing = Pending.nothing(flow.dim, dtype=torch.float32, device=device)
+            nothing = Pending.nothing(flow.model_dim, dtype=torch.float32, device=device)
             self._steps, pending = exact.transform.fold(nothing)
             self._steps += pending.steps()
+        self.has_parts = isinstance(self._steps[0], MixedStep) if self._steps else False
         self._packed: PackedFlow | None = None
         if device.type == "cpu" and self.context_dim == 0:
             self._packed = pack(self._steps, self.dim)
@@ -112,7 +119,28 @@ class CompiledFlow:
                     score = torch.sub(score, u.square().sum(dim=0), alpha=0.5)
                 result[start : start + len(chunk)] = score.cpu().numpy()
                 result[start : start + len(chunk)] += outer
-        return result + self._constant - (0 if last else 0.5 * self.dim * LOG_TWO_PI)
+        return result + self._constant - (0 if last else 0.5 * self.model_dim * LOG_TWO_PI)
+
+    def log_prob_parts(self, x: Rows, *, space: Space = "data") -> Doubles:
+        """Return log P(d) and log p(x_O | d) of each row, of shape (rows, 2), in nats.
+
+        Args:
+            x: Rows, float32 or float64: features, then context.
+            space: `model` gives the densities of preprocessed rows.
+
+        Raises:
+            FlowError: The density has no such parts (see `has_parts`).
+        """
+        if not self.has_parts:
+            raise FlowError("a density of this family has no discrete and continuous parts")
+        result = np.empty((len(x), 2))
+        with torch.inference_mode():
+            for start, chunk in self._chunks(x):
+                rows, context, outer = self._to_model(chunk, space)
+                part = slice(start, start + len(chunk))
+                result[part] = self._steps[0].log_density(rows, context).t().cpu().numpy()
+                result[part, 1] += outer
+        return result
 
     def inverse(self, x: Rows, *, space: Space = "data") -> tuple[Doubles, Doubles]:
         """Return noise and log|det du/dx| of each row.
@@ -148,7 +176,8 @@ class CompiledFlow:
         if self._packed is not None:
             rows, log_dets = self._sample(self._packed, u, space)
             return rows, log_dets - self._constant
-        rows, log_dets = np.empty((len(u), self.dim)), np.empty(len(u))
+        width = self.dim if space == "data" else self.model_dim
+        rows, log_dets = np.empty((len(u), width)), np.empty(len(u))
         with torch.inference_mode():
             for start, chunk in self._chunks(u):
                 noise, context, _ = self._to_model(chunk, "model")
@@ -170,7 +199,7 @@ class CompiledFlow:
             context: One context row for all samples or one for each, if the density is conditional.
             space: `model` gives preprocessed rows.
         """
-        rows = np.empty((n, self.dim))
+        rows = np.empty((n, self.dim if space == "data" else self.model_dim))
         start = 0
         pieces = self.iter_sample(n, seed=seed, chunk_rows=max(n, 1), context=context, space=space)
         for piece in pieces:
@@ -213,7 +242,7 @@ class CompiledFlow:
         for first in range(0, n, self._sample_rows):
             stop = min(first + self._sample_rows, n)
             if stop <= start:
-                base_noise(stop - first, self.dim, generator=generator)
+                base_noise(stop - first, self.model_dim, generator=generator)
                 continue
             given = context if context is None or len(context) == 1 else context[first:stop]
             yield self._draw(stop - first, generator, given, space)[max(0, start - first) :]
@@ -222,7 +251,7 @@ class CompiledFlow:
     def _draw(
         self, n: int, generator: torch.Generator, context: Rows | None, space: Space
     ) -> Doubles:
-        u = base_noise(n, self.dim, generator=generator)
+        u = base_noise(n, self.model_dim, generator=generator)
         if self._packed is not None:
             rows, _ = self._sample(self._packed, u.numpy(), space)
         else:
@@ -301,7 +330,8 @@ class CompiledFlow:
         Returns:
             Features, context, and the preprocessing's log-determinants.
         """
-        rows: Rows = table if self.context_dim == 0 else table[:, : self.dim]
+        width = self.dim if space == "data" else self.model_dim
+        rows: Rows = table if self.context_dim == 0 else table[:, :width]
         outer: Doubles | float = 0.0
         if space == "data":
             x, log_det = self._preprocessing.inverse(torch.from_numpy(np.array(rows, np.float64)))
@@ -310,7 +340,7 @@ class CompiledFlow:
             columns = np.array(rows.T, dtype=np.float32, order="C")
         context = None
         if self.context_dim:
-            context = self._features(table[:, self.dim :], len(table))
+            context = self._features(table[:, width:], len(table))
         return torch.from_numpy(columns).to(self._device), context, outer
 
     def _features(self, context: Rows, rows: int) -> Tensor:

@@ -191,7 +191,8 @@ class _Fitter:
         self._flow.train()
         rate = self._options.learning_rate_at(progress.epoch) * RESTART_FACTOR**progress.restarts
         self._optimiser.learning_rate = rate
-        if self._options.noise == "epoch" and self._flow.preprocessing.spreads:
+        outer = self._flow.preprocessing
+        if outer.hides or (self._options.noise == "epoch" and outer.spreads):
             self._train.draw_noise(self._options.seed, progress.epoch, 1)
         self._train.order(self._options.seed, progress.epoch)
         total = torch.tensor(progress.total, dtype=torch.float64, device=self._flow.device)

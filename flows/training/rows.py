@@ -81,7 +81,7 @@ class ModelRows(ABC):
 
     @abstractmethod
     def draw_noise(self, *numbers: int) -> None:
-        """Draw the noise anew, from these numbers alone."""
+        """Draw the noise, and what cells are hidden, anew, from these numbers alone."""
 
     @abstractmethod
     def order(self, *numbers: int) -> None:
@@ -101,7 +101,7 @@ class ModelRows(ABC):
 
 
 def model_rows(flow: Flow, table: Table, *, seed: int, name: str) -> ModelRows:
-    """Return the rows of a table, with the noise of the seed.
+    """Return the rows of a table, with the noise of the seed, all their cells visible.
 
     Args:
         flow: Flow that gives the preprocessing and the device.
@@ -125,15 +125,16 @@ class _ResidentRows(ModelRows):
 
     def __init__(self, flow: Flow, table: Tensor, *, seed: int, name: str) -> None:
         self._flow, self._table, self._name = flow, table, name
-        self._rows = torch.empty(table.shape, dtype=flow.dtype, device=flow.device)
+        shape = len(table), flow.model_columns
+        self._rows = torch.empty(shape, dtype=flow.dtype, device=flow.device)
         self._order = torch.empty(0, dtype=torch.int64)
-        self._convert(torch.Generator().manual_seed(seed))
+        self._convert(torch.Generator().manual_seed(seed), hide=False)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def draw_noise(self, *numbers: int) -> None:
-        self._convert(generator_of(*numbers))
+        self._convert(generator_of(*numbers), hide=True)
 
     def order(self, *numbers: int) -> None:
         order = torch.randperm(len(self), generator=generator_of(*numbers))
@@ -149,22 +150,22 @@ class _ResidentRows(ModelRows):
         flow, rows, context = self._flow, self._rows, None
         if flow.context_dim:
             with torch.no_grad():
-                context = flow.features(rows[:, flow.dim :], len(rows))
+                context = flow.model_features(rows[:, flow.model_dim :])
         set_dataset_statistics(
             flow.transform,
-            rows[:, : flow.dim],
+            rows[:, : flow.model_dim],
             context,
             chunk_rows=chunk_rows,
             on_chunk=on_chunk,
         )
 
-    def _convert(self, noise: torch.Generator) -> None:
+    def _convert(self, noise: torch.Generator, *, hide: bool) -> None:
         total = 0.0
         pairs = zip(
             torch.split(self._rows, COPY_ROWS), torch.split(self._table, COPY_ROWS), strict=True
         )
         for target, rows in pairs:
-            converted, log_det = _converted(self._flow, rows, noise, name=self._name)
+            converted, log_det = _converted(self._flow, rows, noise, name=self._name, hide=hide)
             target.copy_(converted)
             total += log_det
         self.constant = total / len(self)
@@ -176,6 +177,7 @@ class _MappedRows(ModelRows):
     def __init__(self, flow: Flow, table: MappedTable, *, seed: int, name: str) -> None:
         self._flow, self._table, self._name = flow, table, name
         self._noise: tuple[int, ...] = (seed,)
+        self._hides = False
         self._numbers: tuple[int, ...] = (seed,)
         self._window: tuple[int, Tensor] = (-1, torch.empty(0))
         self.constant = sum(self._block(index)[1] for index in range(self._blocks)) / len(table)
@@ -184,7 +186,7 @@ class _MappedRows(ModelRows):
         return len(self._table)
 
     def draw_noise(self, *numbers: int) -> None:
-        self._noise = numbers
+        self._noise, self._hides = numbers, True
 
     def order(self, *numbers: int) -> None:
         self._numbers, self._window = numbers, (-1, torch.empty(0))
@@ -206,9 +208,9 @@ class _MappedRows(ModelRows):
 
         def pieces() -> Iterator[tuple[Tensor, Tensor | None]]:
             for rows in self.chunks(chunk_rows):
-                given = rows[:, flow.dim :] if flow.context_dim else None
                 with torch.no_grad():
-                    yield rows[:, : flow.dim], flow.features(given, len(rows))
+                    context = flow.model_features(rows[:, flow.model_dim :])
+                    yield rows[:, : flow.model_dim], context
                 on_chunk()
 
         stream_dataset_statistics(flow.transform, pieces, device=flow.device)
@@ -221,7 +223,7 @@ class _MappedRows(ModelRows):
         """Return the converted rows of a block, and the sum of their log-determinants."""
         rows = self._table.read(self._table.rows[index * BLOCK_ROWS : (index + 1) * BLOCK_ROWS])
         noise = generator_of(*self._noise, index)
-        return _converted(self._flow, rows, noise, name=self._name)
+        return _converted(self._flow, rows, noise, name=self._name, hide=self._hides)
 
     def _rows_of(self, window: int) -> Tensor:
         if self._window[0] != window:
@@ -243,13 +245,18 @@ def generator_of(*numbers: int) -> torch.Generator:
 
 
 def _converted(
-    flow: Flow, rows: Tensor, noise: torch.Generator, *, name: str
+    flow: Flow, rows: Tensor, noise: torch.Generator, *, name: str, hide: bool
 ) -> tuple[Tensor, float]:
     """Return rows in the model's space, and the sum of the preprocessing's log-determinants."""
     placed = rows.to(flow.device)
     spread = flow.preprocessing.spread(placed[:, : flow.dim], generator=noise)
     features, log_det = flow.preprocessing.inverse(spread)
-    result = torch.cat([features.to(flow.dtype), placed[:, flow.dim :].to(flow.dtype)], dim=1)
-    if not torch.isfinite(result).all():
+    if hide:
+        features = flow.preprocessing.hide(features, generator=noise)
+    context = placed[:, flow.dim :]
+    if flow.context is not None:
+        context = flow.context.prepare(context)
+    result = torch.cat([features.to(flow.dtype), context.to(flow.dtype)], dim=1)
+    if not (torch.isfinite(result).all() and torch.isfinite(log_det).all()):
         raise FitError(f"the {name} rows hold values that are not finite")
     return result, float(log_det.sum())

@@ -1,0 +1,79 @@
+"""Flows of mixed rows: their building, and the fit of their encodings to training rows."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flows.bijections.base import Batch
+from flows.flow import ContextTable, Flow
+from flows.mixed.categorical import one_hot
+from flows.mixed.columns import Layout
+from flows.mixed.encoding import TableEncoding, observed_values
+from flows.mixed.maps import fit_column
+from flows.training.rows import Table
+
+# Most training rows that the maps of the columns are fitted to.
+MOST_ROWS = 200_000
+
+
+class MixedContext(ContextTable):
+    """Context with categories and missing cells: one-hot levels and states, then the values."""
+
+    sizes: Tensor
+    starts: Tensor
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.encoding = TableEncoding(layout)
+        self.model_dim = layout.width
+        sizes = torch.tensor([variable.size for variable in layout.variables], dtype=torch.int64)
+        self.register_buffer("sizes", sizes, persistent=False)
+        self.register_buffer("starts", sizes.cumsum(0) - sizes, persistent=False)
+
+    def prepare(self, context: Float[Tensor, "batch columns"]) -> Batch:
+        """Return preprocessed rows, in float64."""
+        return self.encoding.inverse(context)[0]
+
+    def features(self, rows: Batch) -> Float[Tensor, "batch features"]:
+        """Return the numbers that preprocessed rows stand for, categories one-hot."""
+        layout = self.encoding.layout
+        levels, values = rows.tensor_split([len(layout.variables)], dim=1)
+        inputs = one_hot(levels, self.sizes, self.starts, layout.slots)
+        # A level that is not-a-number makes its row so.
+        unknown = levels.isnan().any(dim=1, keepdim=True)
+        inputs = torch.where(unknown, torch.nan, inputs)
+        return torch.cat([inputs, values], dim=1)
+
+
+def fit_encoding(flow: Flow, rows: Table, *, seed: int = 0) -> None:
+    """Fit the maps of all continuous columns of a mixed flow to training rows, in place.
+
+    Args:
+        flow: Untrained flow of family `mixed`.
+        rows: Training rows in the data's units, features first, then the columns of a context.
+        seed: Seed of the noise on values of a grid.
+
+    Raises:
+        TypeError: The flow is of another family.
+    """
+    encoding = flow.preprocessing
+    if not isinstance(encoding, TableEncoding):
+        raise TypeError("only a flow of family mixed has such an encoding")
+    sample = sample_rows(rows).double().cpu()
+    _fit(encoding, sample[:, : flow.dim], seed)
+    table = None if flow.context is None else flow.context.table
+    if isinstance(table, MixedContext):
+        _fit(table.encoding, sample[:, flow.dim :], seed)
+
+
+def sample_rows(rows: Table) -> Tensor:
+    """Return at most `MOST_ROWS` rows, evenly spread."""
+    if isinstance(rows, Tensor):
+        return rows[:: max(1, -(-len(rows) // MOST_ROWS))]
+    return rows.sample(MOST_ROWS)
+
+
+def _fit(encoding: TableEncoding, rows: Tensor, seed: int) -> None:
+    columns = [encoding.layout.columns[number] for number in encoding.layout.continuous]
+    values = observed_values(encoding, rows, seed=seed)
+    encoding.set_fits([fit_column(v, c) for v, c in zip(values, columns, strict=True)])

@@ -1,0 +1,297 @@
+"""Probabilities of several categorical variables: a masked autoregressive network."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from flows.bijections.gradients import ACTIVATIONS, ActivationName
+from flows.bijections.linear import uniform
+from flows.bijections.masked import (
+    MaskedLinear,
+    hidden_degrees,
+    hidden_mask,
+    output_mask,
+    run_masked,
+)
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+
+Indices = Float[Tensor, "batch variables"]
+"""Indices of levels, as floats; those that are no level are `UNSEEN`, `HIDDEN` or NaN."""
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Variables whose softmaxes are computed together, each padded to `width` outputs."""
+
+    variables: list[int]
+    width: int
+    start: int
+
+    @property
+    def outputs(self) -> slice:
+        return slice(self.start, self.start + len(self.variables) * self.width)
+
+
+def _groups(sizes: Sequence[int]) -> list[_Group]:
+    """Return the groups: variables of about as many levels, so that little is padded."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for variable, size in enumerate(sizes):
+        found[1 << (size - 1).bit_length()].append(variable)
+    groups, start = [], 0
+    for width, variables in sorted(found.items()):
+        groups.append(_Group(variables, width, start))
+        start += len(variables) * width
+    return groups
+
+
+def one_hot(
+    indices: Indices,
+    sizes: Int[Tensor, " variables"],
+    starts: Int[Tensor, " variables"],
+    slots: int,
+) -> Float[Tensor, "batch slots"]:
+    """Return 1 in the slot of each variable's level; a variable without a level has none.
+
+    Args:
+        indices: Indices of the levels.
+        sizes: Number of levels of each variable.
+        starts: First slot of each variable.
+        slots: Number of slots of all variables.
+    """
+    known = (indices >= 0) & (indices < sizes)
+    places = torch.where(known, indices, 0).long() + starts
+    result = indices.new_zeros(len(indices), slots)
+    return result.scatter_(1, places, known.to(indices.dtype))
+
+
+class CategoricalMade(nn.Module):
+    """P(d) as the product of P(d_i | d_<i, context), each a softmax (Germain et al. 2015).
+
+    The inputs are one-hot, and all of a variable share its degree; the outputs of a variable are the
+    logits of its levels. The logarithms cost 1 pass; a sample computes each hidden unit once.
+
+    Attributes:
+        sizes: Number of levels of each variable.
+        starts: First input of each variable.
+    """
+
+    sizes: Tensor
+    starts: Tensor
+    padding: Tensor
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        hidden: list[int],
+        activation: ActivationName,
+        context_dim: int,
+        generator: torch.Generator,
+    ) -> None:
+        """Initialise an untrained network.
+
+        Args:
+            sizes: Number of levels of each variable, of which there is at least one.
+            hidden: Number of units of each hidden layer.
+            activation: Activation between the layers.
+            context_dim: Number of values per row that condition the variables.
+            generator: Generator of the initial weights.
+        """
+        super().__init__()
+        self.activation = activation
+        self.slots, self.context_dim = sum(sizes), context_dim
+        self._groups = _groups(sizes)
+        ends = list(accumulate(sizes))
+        self.register_buffer("sizes", torch.tensor(sizes), persistent=False)
+        self.register_buffer("starts", torch.tensor([0, *ends[:-1]]), persistent=False)
+        self.register_buffer("padding", self._padding(sizes), persistent=False)
+        self.degrees = self._degrees(sizes, hidden)
+        self.layers = nn.ModuleList(self._layers(hidden, generator))
+        self.context_weight: nn.Parameter | None = None
+        if context_dim:
+            shape = (len(self.degrees[1]), context_dim)
+            self.context_weight = nn.Parameter(
+                uniform(shape, fan_in=context_dim, generator=generator)
+            )
+
+    def log_prob(
+        self,
+        indices: Indices,
+        inputs: Float[Tensor, "batch slots"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> Float[Tensor, "batch variables"]:
+        """Return log P(d_i | d_<i, context) of each variable; 0 where the index is no level.
+
+        Args:
+            indices: Indices of the levels.
+            inputs: The same one-hot.
+            context: Values that condition the variables.
+        """
+        layers = self._linear_layers()
+        weights = [layer.masked_weight() for layer in layers]
+        biases: list[Tensor] = [layer.bias for layer in layers]
+        first = self._added(context)
+        out = run_masked(inputs, weights, biases, activation=self.activation, first=first)
+        out = out + self.padding
+        known = (indices >= 0) & (indices < self.sizes)
+        chosen = torch.where(known, indices, 0).long()
+        terms: list[Tensor] = [out] * len(self.sizes)
+        for group in self._groups:
+            logits = out[:, group.outputs].view(len(out), len(group.variables), group.width)
+            found = logits.gather(2, chosen[:, group.variables, None])[..., 0]
+            found = found - logits.logsumexp(dim=2)
+            for place, variable in enumerate(group.variables):
+                terms[variable] = found[:, place]
+        return torch.where(known, torch.stack(terms, dim=1), 0.0)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        u: Float[Tensor, "batch variables"],
+        context: Float[Tensor, "batch context_dim"] | None = None,
+    ) -> Indices:
+        """Map standard Gaussian noise to levels, by the inverse of their distribution functions."""
+        uniforms = torch.special.ndtr(u)
+        weights, biases = self._masked()
+        added = self._added(context)
+        before = biases[0].expand(len(u), -1).clone() if len(weights) > 1 else u
+        if added is not None:
+            before = before + added
+        hidden = [u.new_empty(len(u), len(degrees)) for degrees in self.degrees[1:]]
+        result = torch.empty_like(u)
+        starts: list[int] = self.starts.tolist()
+        for variable, rows in enumerate(self._outputs()):
+            self._extend(hidden, before, (weights, biases), variable)
+            logits = biases[-1][rows]
+            if hidden:
+                reach = self._reach(len(hidden), variable)
+                logits = logits + hidden[-1][:, :reach] @ weights[-1][rows, :reach].t()
+            ends = torch.softmax(logits, dim=-1).cumsum(dim=-1)[..., :-1].expand(len(u), -1)
+            level = (ends <= uniforms[:, variable, None]).sum(dim=1)
+            result[:, variable] = level.to(u.dtype)
+            if hidden:
+                before = before + weights[0].t()[starts[variable] + level]
+        return result
+
+    def _extend(
+        self,
+        hidden: list[Tensor],
+        before: Tensor,
+        network: tuple[list[Tensor], list[Tensor]],
+        variable: int,
+    ) -> None:
+        """Compute the hidden units that see the variables before this one, and no fewer."""
+        activate = ACTIVATIONS[self.activation].apply
+        weights, biases = network
+        for layer, units in enumerate(hidden):
+            new = slice(self._reach(layer + 1, variable - 1), self._reach(layer + 1, variable))
+            value = before[:, new]
+            if layer > 0:
+                reach = self._reach(layer, variable)
+                value = hidden[layer - 1][:, :reach] @ weights[layer][new, :reach].t()
+                value = value + biases[layer][new]
+            units[:, new] = activate(value)
+
+    def _reach(self, layer: int, variable: int) -> int:
+        """Return the number of units of a layer that see only variables before this one."""
+        return int((self.degrees[layer] <= variable).sum())
+
+    def _outputs(self) -> list[slice]:
+        """Return the outputs of each variable, without padding."""
+        found = [slice(0)] * len(self.sizes)
+        sizes: list[int] = self.sizes.tolist()
+        for group in self._groups:
+            for place, variable in enumerate(group.variables):
+                start = group.start + place * group.width
+                found[variable] = slice(start, start + sizes[variable])
+        return found
+
+    def _padding(self, sizes: Sequence[int]) -> Tensor:
+        """Return 0 for the outputs of levels, and minus infinity for the others."""
+        return torch.cat(
+            [
+                torch.where(torch.arange(group.width) < sizes[variable], 0.0, -torch.inf)
+                for group in self._groups
+                for variable in group.variables
+            ]
+        )
+
+    def _degrees(self, sizes: Sequence[int], hidden: list[int]) -> list[Tensor]:
+        numbers = torch.arange(1, len(sizes) + 1)
+        lowest = 0 if self.context_dim else 1
+        inputs = numbers.repeat_interleave(torch.tensor(sizes))
+        if len(sizes) <= lowest:
+            return [inputs]
+        return [inputs, *(hidden_degrees(w, len(sizes), lowest=lowest) for w in hidden)]
+
+    def _layers(self, hidden: list[int], generator: torch.Generator) -> list[MaskedLinear]:
+        degrees = [
+            (torch.tensor(group.variables) + 1).repeat_interleave(group.width)
+            for group in self._groups
+        ]
+        masks = [hidden_mask(upper, lower) for lower, upper in pairwise(self.degrees)]
+        masks.append(output_mask(torch.cat(degrees), self.degrees[-1]))
+        # As many inputs are 1 as there are variables.
+        widths = [len(self.sizes), *hidden]
+        return [
+            MaskedLinear(mask, generator, fan_in=width)
+            for mask, width in zip(masks, widths, strict=False)
+        ]
+
+    def _linear_layers(self) -> list[MaskedLinear]:
+        return [layer for layer in self.layers if isinstance(layer, MaskedLinear)]
+
+    def _masked(self) -> tuple[list[Tensor], list[Tensor]]:
+        layers = self._linear_layers()
+        return [layer.weight * layer.mask for layer in layers], [layer.bias for layer in layers]
+
+    def _added(self, context: Tensor | None) -> Tensor | None:
+        if self.context_weight is None or context is None:
+            return None
+        return F.linear(context, self.context_weight)
+
+
+def categorical_cost(sizes: Sequence[int], hidden: list[int], context_dim: int) -> Cost:
+    """Return the cost of a `CategoricalMade` with its one-hot inputs; no variables, no cost."""
+    if not sizes:
+        return Cost()
+    slots = sum(sizes)
+    outputs = sum(len(group.variables) * group.width for group in _groups(sizes))
+    plain = len(sizes) == 1 and context_dim == 0
+    widths = [slots, *([] if plain else hidden), outputs]
+    pairs = [below * above for below, above in pairwise(widths)]
+    context = 0 if plain else context_dim * widths[1] if context_dim else 0
+    weights, units = sum(pairs), sum(widths[1:-1])
+    row = FLOAT_BYTES * (2 * slots + context_dim + 12 * len(sizes))
+    once = FLOAT_BYTES * (weights + context)
+    density = Way(
+        kept=once,
+        kept_row=row + FLOAT_BYTES * (2 * units + 4 * outputs),
+        used=once,
+        used_row=row + FLOAT_BYTES * (3 * max(widths[:-1]) + 4 * outputs),
+        operations=3 * len(widths) + 12 * 24,
+    )
+    sampling = Way(
+        kept=2 * once,
+        kept_row=row + FLOAT_BYTES * (2 * units + 4 * outputs),
+        used=2 * once,
+        used_row=row + FLOAT_BYTES * (3 * units + 4 * outputs),
+        operations=len(sizes) * (10 + 8 * len(hidden)),
+    )
+    return Cost(
+        parameters=weights + context + sum(widths[1:]),
+        layers=max(1, len(hidden)),
+        width=max(hidden),
+        buffers=FLOAT_BYTES * (weights + outputs) + 2 * INDEX_BYTES * (slots + units + outputs),
+        building=4 * FLOAT_BYTES * max(pairs),
+        folding=2 * INDEX_BYTES * weights,
+        compiled=2 * FLOAT_BYTES * (weights + context + outputs) + 32 * OBJECT_BYTES,
+        density=density,
+        sampling=sampling,
+    )

@@ -1,0 +1,129 @@
+"""Columns of mixed rows, and their places in the rows of the model."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, get_args
+
+TransformName = Literal["none", "log", "logit", "asinh", "quantiles"]
+
+UNSEEN, HIDDEN = -1, -2
+"""Indices of a level that no training row had, and of a cell that is hidden from the density."""
+
+MAX_LEVELS = 2**24
+"""Largest number of levels: float32 holds all indices below it."""
+
+
+@dataclass(frozen=True)
+class MixedColumn:
+    """Column of mixed rows: what a density needs to know of it.
+
+    A cell of a discrete column is the index of its level; that of any other is its value. A missing
+    cell is NaN.
+
+    Attributes:
+        levels: Number of levels of a discrete column; 0 for a continuous one.
+        missing: True if cells are missing in training rows.
+        spikes: Single values of a continuous column that have probabilities of their own.
+        transform: Monotone map of the values before standardisation.
+        low: Bound below all values; None if there is none, which the transform log takes for 0.
+        high: Bound above all values; None if there is none.
+        step: Distance between neighbouring values on a grid, the width of the noise in training; 0
+            without a grid.
+    """
+
+    levels: int = 0
+    missing: bool = False
+    spikes: list[float] = field(default_factory=list)
+    transform: TransformName = "none"
+    low: float | None = None
+    high: float | None = None
+    step: float = 0.0
+
+    def __post_init__(self) -> None:
+        if type(self.levels) is not int or not 0 <= self.levels <= MAX_LEVELS:
+            raise ValueError(f"levels must be a whole number from 0 to {MAX_LEVELS:,}")
+        if type(self.missing) is not bool:
+            raise ValueError("missing must be true or false")
+        if self.transform not in get_args(TransformName):
+            raise ValueError(f"transform must be one of {', '.join(get_args(TransformName))}")
+        numbers = [*self.spikes, self.step, self.low or 0, self.high or 0]
+        if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+            raise ValueError("spikes, bounds and step must be finite numbers")
+        if len(set(self.spikes)) < len(self.spikes):
+            raise ValueError("spikes must differ")
+        self._check_continuous()
+
+    def _check_continuous(self) -> None:
+        if self.levels and (self.spikes or self.step or self.transform != "none"):
+            raise ValueError("a column of levels has neither spikes nor transform nor step")
+        if self.step < 0:
+            raise ValueError("step must be at least 0")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError("low must be below high")
+        if self.transform == "logit" and (self.low is None or self.high is None):
+            raise ValueError("the transform logit needs low and high")
+
+    @property
+    def states(self) -> int:
+        """Number of states of a cell: levels or continuous, spikes, missing."""
+        return (self.levels or 1 + len(self.spikes)) + int(self.missing)
+
+
+@dataclass(frozen=True)
+class Variable:
+    """Discrete variable of a row: the level of a cell, or the state of a numeric one.
+
+    Attributes:
+        column: Number of the column.
+        size: Number of its levels or states.
+        is_state: True for a state: 0 is continuous, then the spikes, then missing.
+    """
+
+    column: int
+    size: int
+    is_state: bool
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Places of the cells in the rows of the model: indices of variables, then continuous values.
+
+    Attributes:
+        columns: Columns of the data.
+        hides: True if cells can be hidden: every numeric column then has a state, that it can be
+            hidden by.
+    """
+
+    columns: Sequence[MixedColumn]
+    hides: bool = False
+
+    @cached_property
+    def variables(self) -> list[Variable]:
+        """Discrete variables, in the order of the columns."""
+        return [
+            Variable(number, column.states, is_state=column.levels == 0)
+            for number, column in enumerate(self.columns)
+            if column.levels or column.states > 1 or self.hides
+        ]
+
+    @cached_property
+    def continuous(self) -> list[int]:
+        """Numbers of the continuous columns."""
+        return [number for number, column in enumerate(self.columns) if column.levels == 0]
+
+    @property
+    def width(self) -> int:
+        """Number of columns of a row of the model."""
+        return len(self.variables) + len(self.continuous)
+
+    @property
+    def slots(self) -> int:
+        """Number of levels and states of all variables."""
+        return sum(variable.size for variable in self.variables)
+
+    @property
+    def masks(self) -> bool:
+        """True if a continuous value may be absent."""
+        return any(variable.is_state for variable in self.variables)

@@ -1,0 +1,229 @@
+"""Rows of a table to rows of the model and back, column by column, in float64."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from flows.bijections.base import Batch, PerRow
+from flows.mixed.columns import HIDDEN, UNSEEN, Layout
+from flows.mixed.maps import KNOTS, ColumnFit, FittedMaps, fit_column
+from flows.preprocess import Preprocessing
+
+# Share of the training rows of which cells are hidden.
+HIDING_SHARE = 0.5
+
+_NUMBERS = ("low", "high", "centre", "scale", "mean", "std")
+
+
+class TableEncoding(Preprocessing):
+    """Encoding of mixed rows: the indices of all variables, then the standardised continuous values.
+
+    A continuous value that is absent, since its cell is missing, a spike or hidden, is 0. A NaN in a
+    column that has no state for it stays NaN, unless cells can be hidden: then the cell is. A value
+    outside of the bounds has density 0.
+
+    Attributes:
+        layout: Places of the columns.
+        model_dim: Number of columns of a row of the model.
+    """
+
+    spikes: Tensor
+    fill: Tensor
+    sizes: Tensor
+    grid: Tensor
+    ends: Tensor
+    numbers: Tensor
+    tails: Tensor
+    knots: Tensor
+    scores: Tensor
+    slopes: Tensor
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.layout = layout
+        self.model_dim = layout.width
+        self.data_dim = len(layout.columns)
+        self.hides = layout.hides
+        columns, continuous = layout.columns, layout.continuous
+        states = {variable.column: place for place, variable in enumerate(layout.variables)}
+        self._levels = [column for column, kind in enumerate(columns) if kind.levels]
+        self._level_places = [states[column] for column in self._levels]
+        self._stateful = [place for place, column in enumerate(continuous) if column in states]
+        self._state_places = [states[continuous[place]] for place in self._stateful]
+        chosen = [columns[number] for number in continuous]
+        most = max((len(column.spikes) for column in chosen), default=0)
+        self._keep("spikes", [[*c.spikes, *[math.nan] * (most - len(c.spikes))] for c in chosen])
+        self.spikes = self.spikes.reshape(len(chosen), most)
+        absent = HIDDEN if layout.hides else math.nan
+        self._keep(
+            "fill",
+            [
+                column.states - 1 if column.missing else absent
+                for column in [columns[number] for number in [*self._levels, *continuous]]
+            ],
+        )
+        self._keep("sizes", [columns[number].levels for number in self._levels])
+        self._keep("grid", [column.step for column in chosen])
+        limits = [[-math.inf if c.low is None else c.low for c in chosen]]
+        limits.append([math.inf if c.high is None else c.high for c in chosen])
+        self._keep("ends", limits)
+        count = len(chosen)
+        self.register_buffer("numbers", torch.zeros(len(_NUMBERS), count, dtype=torch.float64))
+        for name, width in (("tails", 2), ("knots", KNOTS), ("scores", KNOTS), ("slopes", KNOTS)):
+            empty = torch.zeros(count, width, dtype=torch.float64)
+            self.register_buffer(f"{name}", empty)
+        values = torch.linspace(-1, 1, 8, dtype=torch.float64)
+        self.set_fits([fit_column(values, column) for column in chosen])
+
+    def _keep(self, name: str, values: object) -> None:
+        tensor = torch.tensor(values, dtype=torch.float64)
+        self.register_buffer(name, tensor, persistent=False)
+
+    def set_fits(self, fits: list[ColumnFit]) -> None:
+        """Set the maps of all continuous columns."""
+        if not fits:
+            return
+        maps = FittedMaps.of(fits, [self.layout.columns[i] for i in self.layout.continuous])
+        self.numbers.copy_(torch.stack(maps[1:7]))
+        for name in ("tails", "knots", "scores", "slopes"):
+            getattr(self, name).copy_(getattr(maps, name))
+
+    @property
+    def maps(self) -> FittedMaps:
+        """Maps of the continuous columns."""
+        kinds = [self.layout.columns[number].transform for number in self.layout.continuous]
+        low, high, centre, scale, mean, std = self.numbers.double().unbind(0)
+        curves = [t.double() for t in (self.tails, self.knots, self.scores, self.slopes)]
+        return FittedMaps(kinds, low, high, centre, scale, mean, std, *curves)
+
+    @property
+    def spreads(self) -> bool:
+        """True if `spread` changes anything."""
+        return bool((self.grid > 0).any())
+
+    def inverse(self, x: Batch) -> tuple[Batch, PerRow]:
+        """Map data to the model's space, with the log-determinant."""
+        x = x.double()
+        result = x.new_zeros(len(x), self.model_dim)
+        total = x.new_zeros(len(x))
+        if self._levels:
+            levels, valid = self._encode_levels(x[:, self._levels])
+            result[:, self._level_places] = levels
+            total = total + torch.where(valid, 0.0, -torch.inf).sum(dim=1)
+        if self.layout.continuous:
+            values = x[:, self.layout.continuous]
+            state = self.states(values)
+            observed = state == 0
+            inner = self.numbers[2].double()  # anywhere inside the bounds
+            y, log_slope = self.maps.inverse(torch.where(observed, values, inner))
+            y = torch.where(state.isnan(), torch.nan, torch.where(observed, y, 0.0))
+            result[:, len(self.layout.variables) :] = y
+            result[:, self._state_places] = state[:, self._stateful]
+            total = total + torch.where(observed, log_slope, 0.0).sum(dim=1)
+        return result, total
+
+    def forward(self, y: Batch) -> tuple[Batch, PerRow]:
+        """Map the model's space to data, with the log-determinant."""
+        y = y.double()
+        x = y.new_zeros(len(y), len(self.layout.columns))
+        total = y.new_zeros(len(y))
+        if self._levels:
+            levels = y[:, self._level_places]
+            absent = (levels == HIDDEN) | (levels == self.fill[: len(self._levels)])
+            x[:, self._levels] = torch.where(absent, torch.nan, levels)
+        if self.layout.continuous:
+            state = y.new_zeros(len(y), len(self.layout.continuous))
+            state[:, self._stateful] = y[:, self._state_places]
+            observed = state == 0
+            values, log_det = self.maps.forward(y[:, len(self.layout.variables) :])
+            total = total + torch.where(observed, log_det, 0.0).sum(dim=1)
+            x[:, self.layout.continuous] = torch.where(observed, values, self._values_of(state))
+        return x, total
+
+    def spread(self, x: Batch, *, generator: torch.Generator) -> Batch:
+        """Return rows with uniform noise on the continuous values of a grid."""
+        if not self.spreads:
+            return x
+        x = x.double()
+        noise = torch.rand(len(x), len(self.grid), generator=generator, dtype=torch.float64) - 0.5
+        values = x[:, self.layout.continuous]
+        noisy = values + noise.to(x.device) * self.grid
+        x = x.clone()
+        x[:, self.layout.continuous] = torch.where(self.states(values) == 0, noisy, values)
+        return x
+
+    def hide(self, rows: Batch, *, generator: torch.Generator) -> Batch:
+        """Return rows of the model of which some cells are hidden, if cells can be.
+
+        Half of the rows stay whole; of the others a share of the cells is hidden that is drawn for
+        each row, small ones more often.
+
+        Args:
+            rows: Rows of the model.
+            generator: Generator of the draws, on the CPU.
+        """
+        if not self.layout.hides:
+            return rows
+        variables = self.layout.variables
+        draws = torch.rand(len(rows), len(variables) + 2, generator=generator).to(rows.device)
+        share = draws[:, 0].square() * (draws[:, 1] < HIDING_SHARE)
+        hidden = draws[:, 2:] < share[:, None]
+        rows = rows.clone()
+        rows[:, : len(variables)].masked_fill_(hidden, HIDDEN)
+        rows[:, len(variables) :].masked_fill_(hidden[:, self._state_places], 0.0)
+        return rows
+
+    def to_grid(self, x: Batch) -> Batch:
+        """Return rows whose continuous values are on their grids and within their bounds."""
+        if not self.layout.continuous:
+            return x
+        values = x[:, self.layout.continuous].double()
+        step = torch.where(self.grid > 0, self.grid, 1.0)
+        snapped = torch.where(self.grid > 0, torch.round(values / step) * step, values)
+        snapped = snapped.clamp(self.ends[0], self.ends[1])
+        x = x.clone()
+        x[:, self.layout.continuous] = torch.where(self.states(values) == 0, snapped, values).to(x)
+        return x
+
+    def _encode_levels(self, cells: Tensor) -> tuple[Tensor, Bool[Tensor, "rows columns"]]:
+        """Return the indices of levels, and where they are possible ones."""
+        fill = self.fill[: len(self._levels)].double()
+        found = torch.where(cells.isnan(), fill, cells)
+        whole = found == found.round()
+        valid = (whole & (found >= UNSEEN) & (found < self.sizes)) | cells.isnan()
+        return torch.where(valid, found, float(UNSEEN)), valid
+
+    def states(self, values: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+        """Return the state of each numeric cell; NaN where it has none."""
+        fill = self.fill[len(self._levels) :]
+        state = torch.where(values.isnan(), fill.double(), 0.0)
+        state = torch.where(values.isinf(), torch.nan, state)
+        for number, spike in enumerate(self.spikes.unbind(1)):
+            # A table in float32 holds the spike rounded.
+            same = (values == spike.double()) | (values == spike.float().double())
+            state = torch.where(same, number + 1.0, state)
+        return state
+
+    def _values_of(self, state: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+        """Return the value of each spike; NaN for other states."""
+        values = torch.full_like(state, torch.nan)
+        for number, spike in enumerate(self.spikes.unbind(1)):
+            values = torch.where(state == number + 1, spike, values)
+        return values
+
+
+def observed_values(encoding: TableEncoding, rows: Tensor, *, seed: int) -> list[Tensor]:
+    """Return the continuous values of each numeric column, with the noise of its grid.
+
+    Args:
+        encoding: Encoding of the columns.
+        rows: Rows of data.
+        seed: Seed of the noise.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows = encoding.spread(rows.double(), generator=generator)
+    values = rows[:, encoding.layout.continuous]
+    observed = encoding.states(values) == 0
+    return [column[seen] for column, seen in zip(values.t(), observed.t(), strict=True)]

@@ -1,0 +1,415 @@
+"""Monotone maps of single columns, fitted to training values: data on one side, scores on the other.
+
+Each map is increasing, continuously differentiable, and has an exact inverse. Where a column has
+bounds, so has its map: scores from minus to plus infinity are the values between them.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flows.mixed.columns import MixedColumn, TransformName
+
+# Number of knots of the map of quantiles.
+KNOTS = 48
+# Share of the values beyond the outermost knots, and the least number of them.
+TAIL_SHARE, TAIL_ROWS = 2e-3, 8
+# Least distance of two knots, as a share of the distance between the outer quartiles: values that many
+# rows share would else make a density without bound.
+LEAST_GAP = 1e-3
+# Largest exponent of a tail, in which a standard deviation of the scores multiplies the distance.
+MIN_TAIL, MAX_TAIL = 0.2, 3.0
+# Largest distance of a bound from the outermost knot, in deviations: a map without that bound serves a
+# further one, since none of its values come near.
+FAR = 20.0
+# Distance of a bound from the values at it, as a share of their spread, where they have no step.
+MARGIN = 1e-3
+
+Values = Float[Tensor, " rows"]
+
+
+class ColumnFit(NamedTuple):
+    """Numbers of a fitted map; which of them count follows from the column's transform.
+
+    Attributes:
+        low: Value whose score is minus infinity; minus infinity if there is no bound.
+        high: Value whose score is infinity; infinity if there is no bound.
+        centre: Centre of asinh.
+        scale: Scale of asinh.
+        mean: Mean of the scores.
+        std: Standard deviation of the scores.
+        tails: Exponents of the lower and upper tail of the quantiles.
+        knots: Values of the knots.
+        scores: Scores of the knots.
+        slopes: Slopes at the knots.
+    """
+
+    low: float
+    high: float
+    centre: float
+    scale: float
+    mean: float
+    std: float
+    tails: Float[Tensor, "2"]
+    knots: Float[Tensor, " knots"]
+    scores: Float[Tensor, " knots"]
+    slopes: Float[Tensor, " knots"]
+
+
+def fit_column(values: Values, column: MixedColumn) -> ColumnFit:
+    """Return the map of a column.
+
+    Args:
+        values: Continuous values of training rows, with the noise of their step; there may be none.
+        column: Column that they belong to.
+    """
+    values = values[torch.isfinite(values)].double().sort().values
+    if len(values) == 0:
+        values = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    spread = _spread(values)
+    low, high = _bounds(column, spread)
+    values = values[(values > low) & (values < high)]
+    if len(values) == 0:
+        values = torch.tensor([_inside(low, high)], dtype=torch.float64)
+    centre = float(_quantile(values, 0.5))
+    knots, scores, slopes = _quantile_knots(values, spread)
+    knots, scores, slopes = _within(knots, scores, slopes, low, high)
+    if column.transform == "quantiles":
+        low = low if float((knots[0] - low) * slopes[0]) < FAR else -math.inf
+        high = high if float((high - knots[-1]) * slopes[-1]) < FAR else math.inf
+    tails = _tails(values, knots, scores, slopes)
+    plain = ColumnFit(low, high, centre, spread, 0.0, 1.0, tails, knots, scores, slopes)
+    maps = FittedMaps.of([plain], [column])
+    found = maps.inverse(values[:, None])[0][:, 0]
+    mean, std = _robust_moments(found)
+    return plain._replace(mean=mean, std=std)
+
+
+def _inside(low: float, high: float) -> float:
+    if math.isfinite(low) and math.isfinite(high):
+        return (low + high) / 2
+    return low + 1 if math.isfinite(low) else high - 1 if math.isfinite(high) else 0.0
+
+
+def _quantile(ordered: Values, share: float | Tensor) -> Tensor:
+    """Return quantiles of ascending values, interpolated."""
+    place = torch.as_tensor(share, dtype=torch.float64) * (len(ordered) - 1)
+    below = place.floor().long()
+    above = (below + 1).clamp(max=len(ordered) - 1)
+    return torch.lerp(ordered[below], ordered[above], place - below)
+
+
+def _spread(ordered: Values) -> float:
+    """Return a scale that single values cannot move far; 1 for equal values."""
+    for share in (0.25, 0.1, 0.01, 0.0):
+        inner = float(_quantile(ordered, 1 - share) - _quantile(ordered, share))
+        size = float(ordered.abs().max())
+        if inner > 1e-12 * size:
+            return inner
+    return max(1.0, 1e-6 * float(ordered.abs().max()))
+
+
+def _bounds(column: MixedColumn, spread: float) -> tuple[float, float]:
+    """Return the ends of the map: the bounds, less a margin for values and noise at them."""
+    low, high = column.low, column.high
+    if column.transform == "log" and low is None:
+        low = 0.0
+    margin = column.step / 2 or MARGIN * spread
+    ends = (-math.inf, math.inf)
+    if column.transform in ("log", "logit", "quantiles"):
+        ends = (
+            -math.inf if low is None else low - margin * 1.001,
+            math.inf if high is None else high + margin * 1.001,
+        )
+    return ends
+
+
+def _robust_moments(scores: Values) -> tuple[float, float]:
+    """Return mean and deviation of the scores, of which far ones count as at a fence."""
+    ordered = scores.sort().values
+    low, high = float(_quantile(ordered, 0.25)), float(_quantile(ordered, 0.75))
+    fence = 5 * (high - low)
+    if fence > 0:
+        ordered = ordered.clamp(low - fence, high + fence)
+    mean = float(ordered.mean())
+    std = float(ordered.std(correction=0))
+    return mean, std if std > 1e-9 * max(1.0, abs(mean)) else 1.0
+
+
+def _quantile_knots(ordered: Values, spread: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return knots at quantiles whose scores are those of a standard Gaussian, with their slopes."""
+    tail = min(0.1, max(TAIL_SHARE, TAIL_ROWS / len(ordered)))
+    edge = float(torch.special.ndtri(torch.tensor(1 - tail, dtype=torch.float64)))
+    # Evenly spread over the scores: more in the tails than evenly spread shares.
+    scores = torch.linspace(-edge, edge, KNOTS, dtype=torch.float64)
+    knots = _quantile(ordered, torch.special.ndtr(scores))
+    knots, scores = _apart(knots, scores, gap=LEAST_GAP * spread)
+    knots, scores = _filled(knots, scores, spread)
+    rises = scores.diff() / knots.diff()
+    widths = knots.diff()
+    # Weighted harmonic means, as of monotone cubic splines (Fritsch and Butland 1984).
+    first = 2 * widths[1:] + widths[:-1]
+    second = widths[1:] + 2 * widths[:-1]
+    inner = (first + second) / (first / rises[:-1] + second / rises[1:])
+    return knots, scores, torch.cat([rises[:1], inner, rises[-1:]])
+
+
+def _apart(knots: Tensor, scores: Tensor, *, gap: float) -> tuple[Tensor, Tensor]:
+    """Return the knots that lie further apart than the gap; of equal ones the middle of the scores."""
+    kept: list[tuple[float, list[float]]] = []
+    for knot, score in zip(knots.tolist(), scores.tolist(), strict=True):
+        if kept and knot - kept[-1][0] <= gap:
+            kept[-1][1].append(score)
+        else:
+            kept.append((knot, [score]))
+    places = torch.tensor([knot for knot, _ in kept], dtype=torch.float64)
+    middles = torch.tensor([sum(group) / len(group) for _, group in kept], dtype=torch.float64)
+    return places, middles
+
+
+def _filled(knots: Tensor, scores: Tensor, spread: float) -> tuple[Tensor, Tensor]:
+    """Return exactly `KNOTS` knots: the widest intervals get more, a single value gets a line."""
+    if len(knots) == 1:
+        middle = float(scores[0])
+        knots = torch.stack([knots[0] - spread, knots[0] + spread])
+        scores = torch.tensor([middle - 1, middle + 1], dtype=torch.float64)
+    while len(knots) < KNOTS:
+        widest = int(scores.diff().argmax())
+        pair = slice(widest, widest + 2)
+        cut = widest + 1
+        knots = torch.cat([knots[:cut], knots[pair].mean()[None], knots[cut:]])
+        scores = torch.cat([scores[:cut], scores[pair].mean()[None], scores[cut:]])
+    return knots, scores
+
+
+def _within(
+    knots: Tensor, scores: Tensor, slopes: Tensor, low: float, high: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return knots inside the bounds: those of a single value may lie outside."""
+    if low < float(knots[0]) and float(knots[-1]) < high:
+        return knots, scores, slopes
+    reach = 0.5 * min(float(knots.mean()) - low, high - float(knots.mean()))
+    factor = reach / float(knots[-1] - knots.mean())
+    return knots.mean() + (knots - knots.mean()) * factor, scores, slopes / factor
+
+
+def _tails(ordered: Values, knots: Tensor, scores: Tensor, slopes: Tensor) -> Tensor:
+    """Return the exponents by which the medians beyond the outermost knots get their scores."""
+    found = []
+    for values, end in ((-ordered.flip(0), 0), (ordered, -1)):
+        edge = -float(knots[0]) if end == 0 else float(knots[-1])
+        beyond = values[values > edge]
+        exponent = MIN_TAIL
+        if len(beyond) > 0:
+            share = 0.5 * len(beyond) / len(values)
+            score = -float(torch.special.ndtri(torch.tensor(share, dtype=torch.float64)))
+            rise = score - abs(float(scores[end]))
+            distance = float(slopes[end]) * (float(_quantile(beyond, 0.5)) - edge)
+            exponent = _exponent(distance, rise)
+        found.append(exponent)
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def _exponent(distance: float, rise: float) -> float:
+    """Return the c with log(1 + c distance) / c = rise, within its limits."""
+    low, high = MIN_TAIL, MAX_TAIL
+    for _ in range(40):
+        middle = (low + high) / 2
+        if math.log1p(middle * distance) / middle > rise:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+class FittedMaps(NamedTuple):
+    """Maps of several columns as tensors, one entry per column; see `ColumnFit`."""
+
+    kinds: Sequence[TransformName]
+    low: Tensor
+    high: Tensor
+    centre: Tensor
+    scale: Tensor
+    mean: Tensor
+    std: Tensor
+    tails: Tensor
+    knots: Tensor
+    scores: Tensor
+    slopes: Tensor
+
+    @classmethod
+    def of(cls, fits: list[ColumnFit], columns: list[MixedColumn]) -> "FittedMaps":
+        """Return the maps of columns."""
+        singles = zip(*(fit[:6] for fit in fits), strict=True)
+        numbers = [torch.tensor(values, dtype=torch.float64) for values in singles]
+        tensors = [torch.stack(values) for values in zip(*(fit[6:] for fit in fits), strict=True)]
+        return cls([column.transform for column in columns], *numbers, *tensors)
+
+    def inverse(
+        self, x: Float[Tensor, "rows columns"]
+    ) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, "rows columns"]]:
+        """Map data to standardised scores, with the log derivative; minus infinity outside."""
+        y, log_slope = torch.empty_like(x), torch.empty_like(x)
+        for kind, chosen in self._by_kind():
+            y[:, chosen], log_slope[:, chosen] = _INVERSES[kind](self.select(chosen), x[:, chosen])
+        inside = (x > self.low) & (x < self.high)
+        y = torch.where(inside | x.isnan(), y, 0.0)
+        log_slope = torch.where(inside, log_slope, -torch.inf)
+        return (y - self.mean) / self.std, log_slope - self.std.log()
+
+    def forward(
+        self, y: Float[Tensor, "rows columns"]
+    ) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, "rows columns"]]:
+        """Map standardised scores to data, with the log derivative."""
+        scores = y * self.std + self.mean
+        x, log_slope = torch.empty_like(y), torch.empty_like(y)
+        for kind, chosen in self._by_kind():
+            found = _FORWARDS[kind](self.select(chosen), scores[:, chosen])
+            x[:, chosen], log_slope[:, chosen] = found
+        return x, self.std.log() - log_slope
+
+    def select(self, chosen: list[int]) -> "FittedMaps":
+        """Return the maps of some of the columns."""
+        return FittedMaps([self.kinds[i] for i in chosen], *(tensor[chosen] for tensor in self[1:]))
+
+    def _by_kind(self) -> list[tuple[TransformName, list[int]]]:
+        kinds = sorted(set(self.kinds))
+        return [(kind, [i for i, own in enumerate(self.kinds) if own == kind]) for kind in kinds]
+
+
+# A map returns the other side, and the logarithm of the slope from data to scores.
+_Map = Callable[[FittedMaps, Tensor], tuple[Tensor, Tensor]]
+
+
+def _same(_maps: FittedMaps, x: Tensor) -> tuple[Tensor, Tensor]:
+    return x, torch.zeros_like(x)
+
+
+def _log_inverse(maps: FittedMaps, x: Tensor) -> tuple[Tensor, Tensor]:
+    y = (x - maps.low).log()
+    return y, -y
+
+
+def _log_forward(maps: FittedMaps, y: Tensor) -> tuple[Tensor, Tensor]:
+    return maps.low + y.exp(), -y
+
+
+def _logit_inverse(maps: FittedMaps, x: Tensor) -> tuple[Tensor, Tensor]:
+    below, above = x - maps.low, maps.high - x
+    width = maps.high - maps.low
+    return below.log() - above.log(), width.log() - below.log() - above.log()
+
+
+def _logit_forward(maps: FittedMaps, y: Tensor) -> tuple[Tensor, Tensor]:
+    width = maps.high - maps.low
+    share = torch.sigmoid(y)
+    log_share = torch.nn.functional.logsigmoid
+    return maps.low + width * share, -(width.log() + log_share(y) + log_share(-y))
+
+
+def _asinh_inverse(maps: FittedMaps, x: Tensor) -> tuple[Tensor, Tensor]:
+    scaled = (x - maps.centre) / maps.scale
+    return scaled.asinh(), -maps.scale.log() - 0.5 * torch.log1p(scaled.square())
+
+
+def _asinh_forward(maps: FittedMaps, y: Tensor) -> tuple[Tensor, Tensor]:
+    # log cosh y, without overflow.
+    log_cosh = y.abs() + torch.log1p((-2 * y.abs()).exp()) - math.log(2)
+    return maps.centre + maps.scale * y.sinh(), -maps.scale.log() - log_cosh
+
+
+def _quantiles_inverse(maps: FittedMaps, x: Tensor) -> tuple[Tensor, Tensor]:
+    y, log_slope = _spline(maps, x, forward=False)
+    for side, sign in ((0, -1.0), (-1, 1.0)):
+        edge, slope, bound, tail = _side(maps, side)
+        distance = (sign * (x - edge)).clamp(min=0)
+        room = sign * (bound - edge)
+        # A tail without bound grows like a logarithm, one with a bound falls like one.
+        free = torch.log1p(tail * slope * distance) / tail
+        closed = -slope * room * torch.log1p(-distance / room)
+        score = maps.scores[:, side] + sign * torch.where(room.isinf(), free, closed)
+        log_free = slope.log() - torch.log1p(tail * slope * distance)
+        log_closed = slope.log() - torch.log1p(-distance / room)
+        beyond = distance > 0
+        y = torch.where(beyond, score, y)
+        log_slope = torch.where(beyond, torch.where(room.isinf(), log_free, log_closed), log_slope)
+    return y, log_slope
+
+
+def _quantiles_forward(maps: FittedMaps, y: Tensor) -> tuple[Tensor, Tensor]:
+    x, log_slope = _spline(maps, y, forward=True)
+    for side, sign in ((0, -1.0), (-1, 1.0)):
+        edge, slope, bound, tail = _side(maps, side)
+        rise = (sign * (y - maps.scores[:, side])).clamp(min=0)
+        room = sign * (bound - edge)
+        free = torch.expm1(tail * rise) / (tail * slope)
+        part = rise / (slope * room)  # 0 where the room is infinite
+        closed = torch.where(room.isinf(), 0.0, -room * torch.expm1(-part))
+        log_free, log_closed = slope.log() - tail * rise, slope.log() + part
+        beyond = rise > 0
+        is_free = room.isinf()
+        x = torch.where(beyond, edge + sign * torch.where(is_free, free, closed), x)
+        log_slope = torch.where(beyond, torch.where(is_free, log_free, log_closed), log_slope)
+    return x, log_slope
+
+
+def _side(maps: FittedMaps, side: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return knot, slope, bound and exponent at the lower end (0) or at the upper one (-1)."""
+    bound = maps.low if side == 0 else maps.high
+    return maps.knots[:, side], maps.slopes[:, side], bound, maps.tails[:, side]
+
+
+def _spline(maps: FittedMaps, values: Tensor, *, forward: bool) -> tuple[Tensor, Tensor]:
+    """Return the rational-quadratic spline through the knots, or its inverse, and its log slope.
+
+    Durkan et al. 2019, equations 4 to 8; values outside of the knots count as at the outermost ones.
+    """
+    ends = maps.scores if forward else maps.knots
+    places = values.t().clamp(ends[:, :1], ends[:, -1:])
+    index = torch.searchsorted(ends, places.contiguous(), right=True) - 1
+    index = index.clamp(0, ends.shape[1] - 2)
+    left, right = (maps.knots.gather(1, index + i) for i in (0, 1))
+    bottom, top = (maps.scores.gather(1, index + i) for i in (0, 1))
+    first, second = (maps.slopes.gather(1, index + i) for i in (0, 1))
+    width, height = right - left, top - bottom
+    mean = height / width
+    bend = first + second - 2 * mean
+    if forward:
+        rise = places - bottom
+        a = height * (mean - first) + rise * bend
+        b = height * first - rise * bend
+        c = mean * rise
+        root = (b.square() + 4 * a * c).clamp(min=0).sqrt()
+        theta = 2 * c / (b + root)
+    else:
+        theta = (places - left) / width
+    hump = theta * (1 - theta)
+    denominator = mean + bend * hump
+    slope = mean.square() * (
+        second * theta.square() + 2 * mean * hump + first * (1 - theta).square()
+    )
+    log_slope = slope.log() - 2 * denominator.log()
+    if forward:
+        return (left + width * theta).t(), log_slope.t()
+    y = bottom + height * (mean * theta.square() + first * hump) / denominator
+    return y.t(), log_slope.t()
+
+
+_INVERSES: dict[TransformName, _Map] = {
+    "none": _same,
+    "log": _log_inverse,
+    "logit": _logit_inverse,
+    "asinh": _asinh_inverse,
+    "quantiles": _quantiles_inverse,
+}
+_FORWARDS: dict[TransformName, _Map] = {
+    "none": _same,
+    "log": _log_forward,
+    "logit": _logit_forward,
+    "asinh": _asinh_forward,
+    "quantiles": _quantiles_forward,
+}

@@ -1,0 +1,204 @@
+"""Specification of the density of mixed rows."""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+
+from flows.bijections.base import Bijection
+from flows.bijections.gradients import ActivationName
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+from flows.errors import SpecError
+from flows.families.gaussian import GaussianSpec
+from flows.families.made import MadeSpec
+from flows.families.maf import HafSpec, IafSpec, MafSpec
+from flows.families.naf import NafSpec
+from flows.families.nsf import NsfSpec
+from flows.families.planar import PlanarSpec
+from flows.families.radial import RadialSpec
+from flows.families.real_nvp import NiceSpec, RealNvpSpec
+from flows.families.spec import Spec, check_choice, check_hidden, check_positive
+from flows.families.sylvester import SylvesterSpec
+from flows.mixed.categorical import CategoricalMade, categorical_cost
+from flows.mixed.columns import Layout, MixedColumn
+from flows.mixed.density import MAX_ONE_HOT, MixedDensity
+from flows.mixed.maps import KNOTS
+
+ContinuousSpec = (
+    GaussianSpec
+    | MadeSpec
+    | MafSpec
+    | IafSpec
+    | RealNvpSpec
+    | NiceSpec
+    | HafSpec
+    | PlanarSpec
+    | RadialSpec
+    | SylvesterSpec
+    | NsfSpec
+    | NafSpec
+)
+
+
+@dataclass(frozen=True)
+class MixedSpec(Spec):
+    """Density of rows with categories, missing cells and spikes.
+
+    log p(row) = log P(d) + log p(x_O | d), with d the levels of the categories and the states of the
+    other cells, and x_O the values of those cells whose state is continuous.
+
+    Attributes:
+        columns: Kinds of the columns; an empty list stands for continuous ones without gaps.
+        context: Kinds of the columns of the context, likewise.
+        flow: Flow of the continuous values given d; unused where no column is continuous.
+        hidden: Units of each hidden layer of the network of P(d).
+        activation: Activation of that network.
+        missing: `any` hides random cells in training, so that rows with any gaps have a density;
+            with `observed` only those gaps do that training rows have.
+        rows: Number of training rows: a level that none of them has gets the probability
+            1 / (rows + 1), the others share the rest.
+    """
+
+    family: Literal["mixed"] = "mixed"
+    columns: list[MixedColumn] = field(default_factory=list)
+    context: list[MixedColumn] = field(default_factory=list)
+    flow: ContinuousSpec | None = field(default_factory=NsfSpec)
+    hidden: list[int] = field(default_factory=lambda: [128])
+    activation: ActivationName = "relu"
+    missing: Literal["observed", "any"] = "observed"
+    rows: int = 1
+
+    def __post_init__(self) -> None:
+        check_choice("family", self.family, ("mixed",))
+        for column in (*self.columns, *self.context):
+            if not isinstance(column, MixedColumn):
+                raise ValueError("columns and context must list the kinds of columns")  # noqa: TRY004  as all faults of a spec
+        if self.flow is not None and not isinstance(self.flow, get_args(ContinuousSpec)):
+            raise ValueError("flow must be the specification of another family")
+        if self.flow is not None and (self.flow.encoder is not None or self.flow.is_binary):
+            raise ValueError("flow must be one of continuous values, without an encoder")
+        check_hidden(self.hidden)
+        check_choice("activation", self.activation, get_args(ActivationName))
+        check_choice("missing", self.missing, ("observed", "any"))
+        check_positive("rows", self.rows)
+
+    def layout(self, dim: int) -> Layout:
+        """Return the places of the columns."""
+        return Layout(self.columns or [MixedColumn()] * dim, hides=self.missing == "any")
+
+    def context_layout(self, context_dim: int) -> Layout:
+        """Return the places of the columns of the context."""
+        return Layout(self.context or [MixedColumn()] * context_dim)
+
+    def features(self, context_dim: int) -> int:
+        """Return the numbers that a context is encoded as, before any encoder."""
+        layout = self.context_layout(context_dim)
+        return layout.slots + len(layout.continuous)
+
+    def check_dim(self, dim: int) -> None:
+        """Check that the columns are as many as the row has, and that the flow serves them.
+
+        Raises:
+            SpecError: They are not, or it does not.
+        """
+        super().check_dim(dim)
+        if self.columns and len(self.columns) != dim:
+            raise SpecError("dimension-unsupported", f"columns must describe {dim} columns")
+        layout = self.layout(dim)
+        if not layout.continuous:
+            return
+        if self.flow is None:
+            raise SpecError("flow-unsuitable", "continuous columns need a flow")
+        self.flow.check_dim(len(layout.continuous))
+        if layout.masks and not getattr(self.flow, "masks_columns", False):
+            raise SpecError(
+                "flow-unsuitable",
+                f"a {self.flow.family} flow cannot leave out values: gaps and spikes need a flow of"
+                " another family, such as nsf or maf",
+            )
+
+    def check_context(self, context_dim: int) -> None:
+        """Check that the columns of the context are as many as it has.
+
+        Raises:
+            SpecError: They are not.
+        """
+        if self.context and len(self.context) != context_dim:
+            raise SpecError("dimension-unsupported", f"context must describe {context_dim} columns")
+
+    def context_cost(self, context_dim: int) -> Cost:
+        """Return the cost of preprocessing a context."""
+        layout = self.context_layout(context_dim)
+        row = FLOAT_BYTES * 4 * self.features(context_dim)
+        encoded = Cost(density=Way(kept_row=row, used_row=row), sampling=Way(used_row=row))
+        return encoding_cost(layout) + encoded if context_dim else Cost()
+
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what both parts take, and the one-hot rows between them.
+
+        Args:
+            dim: Number of columns of the data.
+            context_dim: Numbers per row that condition the density, encoded.
+        """
+        layout = self.layout(dim)
+        sizes = [variable.size for variable in layout.variables]
+        total = categorical_cost(sizes, self.hidden, context_dim)
+        if layout.continuous and self.flow is not None:
+            given = min(layout.slots, MAX_ONE_HOT) + context_dim
+            total += self.flow.cost(len(layout.continuous), given)
+            total += _given_cost(layout, given)
+        return total + encoding_cost(layout)
+
+    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
+        """Return the density of rows of the model."""
+        layout = self.layout(dim)
+        made = flow = None
+        if layout.variables:
+            made = CategoricalMade(
+                [variable.size for variable in layout.variables],
+                hidden=self.hidden,
+                activation=self.activation,
+                context_dim=context_dim,
+                generator=generator,
+            )
+        if layout.continuous and self.flow is not None:
+            given = min(layout.slots, MAX_ONE_HOT) + context_dim
+            flow = self.flow.build(len(layout.continuous), generator, given)
+        return MixedDensity(
+            layout,
+            made,
+            flow,
+            context_dim=context_dim,
+            rows=self.rows,
+            generator=generator,
+        )
+
+
+def _given_cost(layout: Layout, given: int) -> Cost:
+    """Return the cost of what the flow is conditioned on: one-hot rows, and their projection."""
+    row = FLOAT_BYTES * (2 * layout.slots + 3 * given + 4 * len(layout.continuous))
+    weights = MAX_ONE_HOT * layout.slots if layout.slots > MAX_ONE_HOT else 0
+    way = Way(kept_row=row, used_row=row, kept=FLOAT_BYTES * weights)
+    return Cost(
+        parameters=weights,
+        building=2 * FLOAT_BYTES * weights,
+        folding=INDEX_BYTES * weights,
+        compiled=FLOAT_BYTES * weights,
+        density=way,
+        sampling=way,
+    )
+
+
+def encoding_cost(layout: Layout) -> Cost:
+    """Return the cost of the encoding of rows, in float64."""
+    count = len(layout.continuous)
+    spikes = max((len(column.spikes) for column in layout.columns), default=0)
+    numbers = INDEX_BYTES * (len(layout.columns) * 8 + count * (spikes + 3 * KNOTS + 12))
+    row = INDEX_BYTES * (24 * len(layout.columns) + 40 * count)
+    return Cost(
+        buffers=numbers,
+        building=2 * numbers + 64 * OBJECT_BYTES,
+        compiled=numbers + 64 * OBJECT_BYTES,
+        density=Way(used_row=row),
+        sampling=Way(used_row=row),
+    )

@@ -1,0 +1,257 @@
+"""Mixed rows: probabilities sum to 1, and what a flow of them can do."""
+
+import copy
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from flows import (
+    FitInterrupted,
+    FitOptions,
+    Flow,
+    FlowError,
+    MafSpec,
+    MixedColumn,
+    MixedSpec,
+    NsfSpec,
+    build,
+    compile_flow,
+    fit,
+    fit_encoding,
+    spec_from_dict,
+    spec_to_dict,
+)
+from flows.mixed.density import MixedDensity
+
+COLUMNS = [
+    MixedColumn(levels=3, missing=True),
+    MixedColumn(transform="quantiles"),
+    MixedColumn(levels=2),
+    MixedColumn(levels=1),
+]
+SPEC = MixedSpec(
+    columns=COLUMNS,
+    flow=NsfSpec(layers=2, hidden=[12], bins=4),
+    hidden=[10],
+    activation="tanh",
+    rows=100,
+)
+OPTIONS = FitOptions(learning_rate=0.01, batch_size=50, max_epochs=3, noise="epoch", seed=3)
+
+
+def example_rows(rows: int = 400) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randint(0, 3, (rows,), generator=generator).double()
+    first[::7] = math.nan
+    second = torch.randn(rows, generator=generator).double() * 2 + first.nan_to_num(5)
+    third = (second > 1).double()
+    return torch.stack([first, second, third, torch.zeros(rows)], dim=1)
+
+
+def trained(spec: MixedSpec = SPEC, context: Tensor | None = None) -> Flow:
+    rows = example_rows()
+    if context is not None:
+        rows = torch.cat([rows, context], dim=1)
+    flow = build(spec, 4, context_dim=rows.shape[1] - 4, seed=1)
+    fit_encoding(flow, rows[:300])
+    for _ in fit(flow, rows[:300], rows[300:], options=OPTIONS):
+        pass
+    return flow.double().eval()
+
+
+def density_of(flow: Flow) -> MixedDensity:
+    assert isinstance(flow.transform, MixedDensity)
+    return flow.transform
+
+
+def all_levels() -> Tensor:
+    choices = [[-1.0, 0.0, 1.0, 2.0, math.nan], [-1.0, 0.0, 1.0], [-1.0, 0.0]]
+    return torch.tensor(list(itertools.product(*choices)), dtype=torch.float64)
+
+
+def test_the_density_sums_and_integrates_to_1():
+    flow = trained()
+    grid = torch.linspace(-60, 80, 20_001, dtype=torch.float64)
+    total = 0.0
+    for first, third, fourth in all_levels().tolist():
+        rows = torch.tensor([first, 0, third, fourth], dtype=torch.float64).repeat(len(grid), 1)
+        rows[:, 1] = grid
+        with torch.no_grad():
+            total += float(torch.trapezoid(flow.log_prob(rows).exp(), grid))
+    assert total == pytest.approx(1, abs=1e-4)
+
+
+def test_an_unseen_level_has_a_stated_probability():
+    flow = trained()
+    rows = example_rows(5)
+    rows[:, 0], rows[:, 3] = 1.0, -1.0
+    seen = rows.clone()
+    seen[:, 3] = 0.0
+    parts = flow.log_prob_parts(rows)[:, 0] - flow.log_prob_parts(seen)[:, 0]
+    assert torch.allclose(parts, torch.tensor(math.log(1 / 100)).double())
+
+
+@pytest.mark.parametrize("value", [3.0, 0.5, -2.0])
+def test_what_is_no_level_has_no_probability(value):
+    rows = example_rows(3)
+    rows[1, 0] = value
+    scores = trained().log_prob(rows)
+    assert scores[1] == -torch.inf
+    assert torch.isfinite(scores[[0, 2]]).all()
+
+
+def test_a_gap_that_training_never_had_makes_its_row_nan_alone():
+    rows = example_rows(4)
+    rows[1, 1], rows[2, 2] = math.nan, math.nan
+    assert trained().log_prob(rows).isnan().tolist() == [False, True, True, False]
+
+
+def test_parts_sum_to_the_density():
+    flow, rows = trained(), example_rows(20)
+    parts = flow.log_prob_parts(rows)
+    assert torch.allclose(parts.sum(dim=1), flow.log_prob(rows))
+
+
+def test_other_families_have_no_parts():
+    flow = build(NsfSpec(layers=1, hidden=[4]), 2, seed=0)
+    with pytest.raises(FlowError):
+        flow.log_prob_parts(torch.zeros(1, 2))
+    with pytest.raises(FlowError):
+        compile_flow(flow).log_prob_parts(np.zeros((1, 2)))
+
+
+def test_compiled_flows_score_and_sample_the_same():
+    flow, rows = trained().float(), example_rows(300)
+    compiled = compile_flow(flow)
+    with torch.no_grad():
+        assert np.allclose(compiled.log_prob(rows.numpy()), flow.log_prob(rows), atol=1e-4)
+        assert np.allclose(
+            compiled.log_prob_parts(rows.numpy()), flow.log_prob_parts(rows), atol=1e-4
+        )
+    samples = compiled.sample(300, seed=7)
+    expected = flow.sample(300, generator=torch.Generator().manual_seed(7))
+    assert np.allclose(samples, expected, atol=1e-3, equal_nan=True)
+    assert samples.shape == (300, 4)
+    model = compiled.sample(10, seed=7, space="model")
+    assert model.shape == (10, 4)
+    assert np.isfinite(compiled.log_prob(model, space="model")).all()
+
+
+def test_samples_have_the_frequencies_of_the_levels():
+    flow = trained()
+    samples = flow.sample(4000, generator=torch.Generator().manual_seed(3))
+    levels = samples[:, [0, 2, 3]]
+    chi, cells = 0.0, 0
+    for wanted in all_levels():
+        if bool((wanted == -1).any()):
+            continue
+        same = (levels == wanted) | (levels.isnan() & wanted.isnan())
+        rows = torch.tensor([[wanted[0], 0.0, wanted[1], wanted[2]]], dtype=torch.float64)
+        with torch.no_grad():
+            indices = flow.preprocessing.inverse(rows)[0][:, :3]
+            probability = float(density_of(flow).log_levels(indices).sum().exp())
+        expected = 4000 * probability
+        chi += (int(same.all(dim=1).sum()) - expected) ** 2 / expected
+        cells += 1
+    # The 99.9 % quantile of chi-square with 7 degrees of freedom, for the floor of unseen levels too.
+    assert cells == 8
+    assert chi < 26
+
+
+def test_weights_and_encodings_survive_saving():
+    flow, rows = trained(), example_rows(20)
+    described = spec_from_dict(spec_to_dict(SPEC))
+    assert described == SPEC
+    other = build(described, 4, seed=9).double().eval()
+    other.load_state_dict(flow.state_dict())
+    assert torch.equal(other.log_prob(rows), flow.log_prob(rows))
+
+
+def test_gradients_are_those_of_finite_differences():
+    flow, rows = trained(), example_rows(6)
+    flow.zero_grad()
+    parameters = [p for p in flow.parameters() if p.numel() > 4]
+    flow.log_prob(rows).sum().backward()
+    for parameter in parameters:
+        assert parameter.grad is not None
+        place = int(parameter.grad.abs().argmax())
+        flat, step = parameter.data.view(-1), 1e-6
+        values = []
+        for sign in (1, -1):
+            flat[place] += sign * step
+            with torch.no_grad():
+                values.append(float(flow.log_prob(rows).sum()))
+            flat[place] -= sign * step
+        slope = (values[0] - values[1]) / (2 * step)
+        assert slope == pytest.approx(float(parameter.grad.view(-1)[place]), rel=1e-4, abs=1e-5)
+
+
+def test_an_interrupted_training_goes_on_bit_for_bit():
+    rows = example_rows()
+    flows = [build(SPEC, 4, seed=1) for _ in range(2)]
+    for flow in flows:
+        fit_encoding(flow, rows[:300])
+    for _ in fit(flows[0], rows[:300], rows[300:], options=OPTIONS):
+        pass
+    steps = itertools.count()
+    with pytest.raises(FitInterrupted) as caught:
+        for _ in fit(
+            flows[1],
+            rows[:300],
+            rows[300:],
+            options=OPTIONS,
+            interrupted=lambda: next(steps) == 8,
+        ):
+            pass
+    resumed = build(SPEC, 4, seed=1)
+    fit_encoding(resumed, rows[:300])
+    for _ in fit(resumed, rows[:300], rows[300:], options=OPTIONS, state=caught.value.state):
+        pass
+    for name, tensor in flows[0].state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+CONTEXT = [MixedColumn(levels=2, missing=True), MixedColumn(transform="asinh")]
+
+
+def test_a_context_has_categories_and_gaps_too():
+    generator = torch.Generator().manual_seed(5)
+    context = torch.randn(400, 2, generator=generator).double()
+    context[:, 0] = (context[:, 0] > 0).double()
+    context[::5, 0] = math.nan
+    spec = copy.copy(SPEC)
+    object.__setattr__(spec, "context", CONTEXT)
+    flow = trained(spec, context)
+    rows = torch.cat([example_rows(), context], dim=1)[:50]
+    scores = flow.log_prob_of_table(rows)
+    assert torch.isfinite(scores).all()
+    compiled = compile_flow(flow)
+    assert np.allclose(compiled.log_prob(rows.numpy()), scores.detach().numpy(), atol=1e-4)
+    gap = rows.clone()
+    gap[3, 5] = math.nan
+    assert flow.log_prob_of_table(gap).isnan().nonzero().flatten().tolist() == [3]
+    samples = compiled.sample(20, seed=1, context=context[:1].numpy())
+    assert samples.shape == (20, 4)
+
+
+def test_only_categories_need_no_flow():
+    spec = MixedSpec(columns=[MixedColumn(levels=4)], flow=None, rows=10)
+    flow = build(spec, 1, seed=0)
+    rows = torch.tensor([[0.0], [1.0], [2.0], [3.0], [-1.0]], dtype=torch.float64)
+    with torch.no_grad():
+        assert float(flow.log_prob(rows).exp().sum()) == pytest.approx(1, abs=1e-5)
+    assert set(flow.sample(50, generator=torch.Generator().manual_seed(0)).unique().tolist()) <= {
+        0.0, 1.0, 2.0, 3.0,
+    }  # fmt: skip
+
+
+def test_only_numbers_are_the_flow_itself():
+    spec = MixedSpec(flow=MafSpec(layers=2, hidden=[8], batch_norm=None))
+    flow = build(spec, 3, seed=0)
+    rows = torch.randn(10, 3, generator=torch.Generator().manual_seed(1)).double()
+    assert torch.equal(flow.log_prob_parts(rows)[:, 0], torch.zeros(10))
+    assert torch.isfinite(flow.log_prob(rows)).all()
