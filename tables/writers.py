@@ -41,12 +41,14 @@ class TableHead:
         dtypes: Types of the columns, float32 or float64.
         rows: Number of rows.
         flat: True for an npy array of one dimension where there is one column.
+        schema: Types of the columns of a table of cells; None: it holds numbers.
     """
 
     names: Sequence[str]
     dtypes: Sequence[np.dtype[Any]]
     rows: int
     flat: bool = True
+    schema: pa.Schema | None = None
 
     @property
     def block_rows(self) -> int:
@@ -74,6 +76,10 @@ class TableWriter(ABC):
     def rows(self, block: Block) -> Encoded:
         """Encode some rows; nothing comes of them while they are only gathered."""
 
+    def cells(self, batch: pa.RecordBatch) -> Encoded:
+        """Encode some rows of cells, in a format that can hold them."""
+        raise NotImplementedError
+
     def end(self) -> bytes:
         """Return what comes after the rows."""
         return b""
@@ -91,7 +97,11 @@ class ArrowTable(TableWriter):
 
     def rows(self, block: Block) -> bytes:
         """Encode a record batch."""
-        self._writer.write_batch(_batch(_columns(block), self._schema))
+        return self.cells(_batch(block, self._schema))
+
+    def cells(self, batch: pa.RecordBatch) -> bytes:
+        """Encode a record batch of cells."""
+        self._writer.write_batch(batch)
         return self._sink.take()
 
     def end(self) -> bytes:
@@ -111,14 +121,17 @@ class ParquetTable(TableWriter):
         self._writer = pq.ParquetWriter(
             self._sink, self._schema, compression="zstd", use_dictionary=False
         )
-        self._waiting: list[list[Column]] = []
+        self._waiting: list[pa.RecordBatch] = []
         self._waiting_rows = 0
 
     def rows(self, block: Block) -> bytes:
         """Encode a row group, when enough rows have come."""
-        columns = _columns(block)
-        self._waiting.append(columns)
-        self._waiting_rows += len(columns[0])
+        return self.cells(_batch(block, self._schema))
+
+    def cells(self, batch: pa.RecordBatch) -> bytes:
+        """Encode a row group of cells, when enough rows have come."""
+        self._waiting.append(batch)
+        self._waiting_rows += batch.num_rows
         if self._waiting_rows >= self.head.block_rows:
             self._write_group()
         return self._sink.take()
@@ -131,11 +144,9 @@ class ParquetTable(TableWriter):
         return self._sink.take()
 
     def _write_group(self) -> None:
-        blocks, self._waiting, self._waiting_rows = self._waiting, [], 0
-        columns = (
-            blocks[0] if len(blocks) == 1 else list(map(np.concatenate, zip(*blocks, strict=True)))
-        )
-        self._writer.write_batch(_batch(columns, self._schema))
+        batches, self._waiting, self._waiting_rows = self._waiting, [], 0
+        batch = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+        self._writer.write_batch(batch)
 
 
 class CsvTable(TableWriter):
@@ -155,10 +166,14 @@ class CsvTable(TableWriter):
 
     def rows(self, block: Block) -> bytes:
         """Encode a line a row."""
-        sink = _Sink()
-        options = pcsv.WriteOptions(include_header=False)
-        pcsv.write_csv(_batch(_columns(block), self._schema), sink, options)
-        return sink.take()
+        return self.cells(_batch(block, self._schema))
+
+    def cells(self, batch: pa.RecordBatch) -> bytes:
+        """Encode a line a row of cells."""
+        try:
+            return _csv_lines(batch, "none")
+        except pa.ArrowInvalid:  # a text has a comma, a quote or a line end: then all are quoted
+            return _csv_lines(batch, "needed")
 
 
 class NpyTable(TableWriter):
@@ -248,15 +263,21 @@ def _harmless(name: str) -> str:
     return f"'{name}" if name.startswith(FORMULA_STARTS) else name
 
 
-def _columns(block: Block) -> list[Column]:
-    rows = block.T if isinstance(block, np.ndarray) else block
-    return [np.ascontiguousarray(column) for column in rows]
+def _csv_lines(batch: pa.RecordBatch, quoting: str) -> bytes:
+    sink = _Sink()
+    options = pcsv.WriteOptions(include_header=False, quoting_style=quoting)
+    pcsv.write_csv(batch, sink, options)
+    return sink.take()
 
 
 def _schema(head: TableHead) -> pa.Schema:
+    if head.schema is not None:
+        return head.schema
     pairs = zip(head.names, head.dtypes, strict=True)
     return pa.schema([pa.field(n, pa.from_numpy_dtype(t), nullable=False) for n, t in pairs])
 
 
-def _batch(columns: Sequence[Column], schema: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=schema)
+def _batch(block: Block, schema: pa.Schema) -> pa.RecordBatch:
+    rows = block.T if isinstance(block, np.ndarray) else block
+    columns = [pa.array(np.ascontiguousarray(column)) for column in rows]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)

@@ -21,7 +21,7 @@ from app.jobs.submission import (
     start_responses,
 )
 from app.jobs.views import JobView
-from app.rows.context import context_rows
+from app.rows.context import context_cells, context_rows
 from models_store.jobs.jobs import JobKind
 from models_store.jobs.reservations import (
     sampling_reservation,
@@ -183,13 +183,9 @@ def start_sampling(
 
     def accept() -> Accepted:
         version = inputs.version(body.model)
-        context = context_rows(body.context, version.context_columns, n=body.n)
-        accepted = accept_sampling(
-            body,
-            version,
-            None if context is None else context.tolist(),
-            max_bytes=inputs.max_result_bytes,
-        )
+        context = context_cells(body.context, version.context_columns, n=body.n)
+        context_rows(context, version)
+        accepted = accept_sampling(body, version, context, max_bytes=inputs.max_result_bytes)
         return Accepted(
             request=accepted,
             model_name=version.name,

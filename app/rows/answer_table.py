@@ -5,13 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 from numpy.typing import NDArray
 
+from app.rows.model_types import ModelTypes, RowWarnings
 from app.rows.shape import Floats
+from tables.typed_rows import TypedRows
 
-Codes = NDArray[np.uint8]
+Codes = NDArray[np.uint8] | NDArray[np.uint16]
+"""What is wrong with each row: `FINE`, another of these, or `MISSING` + the place of a column."""
 
-FINE, NON_FINITE, NON_FINITE_INPUT = 0, 1, 2
+FINE, NON_FINITE, NON_FINITE_INPUT, MISSING = 0, 1, 2, 3
+
 _DETAILS = {
     NON_FINITE: (
         "non_finite",
@@ -29,11 +34,13 @@ class Part:
         name: Name of the member.
         start: First value of a row that belongs to it.
         stop: Value after its last one; None for one value a row instead of a list of values.
+        keys: Names of the values of a row, which is an object then; None: it is a list.
     """
 
     name: str
     start: int
     stop: int | None
+    keys: Sequence[str] | None = None
 
     def of(self, values: Floats) -> Floats:
         """Return the values of the member."""
@@ -52,6 +59,9 @@ class AnswerTable:
         members: Further members of a JSON response.
         explains: True to add the reasons of rows that are not finite.
         flat: True for an npy array of one dimension, of the only column.
+        typed: Converter of rows to cells; None: the response holds numbers.
+        inputs: Names of the columns of the rows that the response is about, for its errors and warnings.
+        warnings: Warnings about single rows; None for a model without types, which has none.
     """
 
     columns: Sequence[str]
@@ -61,6 +71,9 @@ class AnswerTable:
     members: Mapping[str, Any]
     explains: bool = True
     flat: bool = False
+    typed: TypedRows | None = None
+    inputs: Sequence[str] = ()
+    warnings: RowWarnings | None = None
 
 
 @dataclass(frozen=True)
@@ -70,26 +83,49 @@ class Chunk:
     Args:
         values: Array of shape (rows, columns).
         codes: Code of what is wrong with each row; None where all are finite.
+        cells: The same rows in the types and texts of a table, where they are there already.
     """
 
     values: Floats
     codes: Codes | None = None
+    cells: pa.RecordBatch | None = None
 
     @classmethod
-    def of(cls, values: Floats, inputs: Floats | None = None) -> "Chunk":
+    def of(
+        cls,
+        values: Floats,
+        inputs: Floats | None = None,
+        *,
+        types: ModelTypes | None = None,
+        checked: int | None = None,
+    ) -> "Chunk":
         """Return rows with the reasons of those that are not finite.
 
         Args:
             values: Rows of shape (n, columns).
             inputs: The n rows that the values were computed from.
+            types: Types of the columns of `inputs`; None: all are plain numbers.
+            checked: Number of values of a row that must be finite, the first ones; None: all.
         """
-        if np.isfinite(values).all():
+        needed = values[:, :checked]
+        if np.isfinite(needed).all():
             return cls(values)
-        bad = _bad_rows(values)
-        codes = np.where(bad, np.uint8(NON_FINITE), np.uint8(FINE))
+        bad = _bad_rows(needed)
+        codes: Codes = np.where(bad, np.uint8(NON_FINITE), np.uint8(FINE))
         if inputs is not None:
             codes[bad & _bad_rows(inputs)] = NON_FINITE_INPUT
+            if types is not None:
+                codes = _naming_gaps(codes, inputs, types)
         return cls(values, codes)
+
+    @classmethod
+    def of_samples(cls, values: Floats, types: ModelTypes) -> "Chunk":
+        """Return samples, in which a gap is a value where training had gaps."""
+        places = [place for place in range(values.shape[1]) if not types.columns[place].missing]
+        bad = np.isinf(values).any(axis=1) | np.isnan(values[:, places]).any(axis=1)
+        return cls(
+            values, np.where(bad, np.uint8(NON_FINITE), np.uint8(FINE)) if bad.any() else None
+        )
 
 
 def _bad_rows(values: Floats) -> NDArray[np.bool_]:
@@ -97,8 +133,44 @@ def _bad_rows(values: Floats) -> NDArray[np.bool_]:
     return np.logical_not(np.isfinite(values).all(axis=1))
 
 
-def row_errors(codes: Codes, *, start: int) -> Iterator[dict[str, Any]]:
-    """Yield the entries of `row_errors` for the rows from `start` on."""
+def _naming_gaps(codes: Codes, inputs: Floats, types: ModelTypes) -> Codes:
+    """Return codes that name the first column with a gap where training had none."""
+    named = codes.astype(np.uint16)
+    places = np.array(
+        [place for place, column in enumerate(types.gaps) if not column.missing], np.intp
+    )
+    rows = np.flatnonzero(codes)
+    gaps = np.isnan(inputs[np.ix_(rows, places)])
+    some = gaps.any(axis=1)
+    named[rows[some]] = MISSING + places[gaps[some].argmax(axis=1)]
+    # What the model knows gaps of is not to blame: the result is too far from its data.
+    explained = ~some & ~np.isinf(inputs[rows]).any(axis=1)
+    named[rows[explained]] = NON_FINITE
+    return named
+
+
+def row_errors(codes: Codes, *, start: int, inputs: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """Yield the entries of `row_errors` for the rows from `start` on.
+
+    Args:
+        codes: Codes of the rows.
+        start: Number of the first row.
+        inputs: Names of the columns that the codes may name.
+    """
     for index in np.flatnonzero(codes).tolist():
-        code, detail = _DETAILS[int(codes[index])]
-        yield {"row": start + index, "code": code, "detail": detail}
+        number = int(codes[index])
+        if number >= MISSING:
+            name = inputs[number - MISSING]
+            detail = (
+                f"The row has no value of {name!r}, of which the training rows had no gaps. With"
+                ' `missing: "any"` a model is trained to score rows with any gaps.'
+            )
+            yield {
+                "row": start + index,
+                "code": "non_finite_input",
+                "column": name,
+                "detail": detail,
+            }
+        else:
+            code, detail = _DETAILS[number]
+            yield {"row": start + index, "code": code, "detail": detail}

@@ -1,20 +1,59 @@
 """Context that a conditional model draws samples for."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
 from app.problems.problem import FieldError, Problem
+from app.rows.model_types import ModelTypes, types_of
 from app.rows.shape import Floats
-from models_store.requests.bulk import ContextRow
+from models_store.records import Version
+from models_store.requests.bulk import ContextCell, ContextRow
+from tables.errors import TableError
+from tables.typed_rows import encode_rows
 
 _MAX_NAMES = 20
+_NUMBERS = frozenset({int, float})
 
 
-def context_rows(
-    wanted: list[ContextRow] | dict[str, float] | None, columns: Sequence[str], *, n: int
-) -> Floats | None:
-    """Return the context as an array of one row, or of `n`; None for a model without one.
+def context_rows(cells: list[list[ContextCell]] | None, version: Version) -> Floats | None:
+    """Return the rows of `context_cells` as an array.
+
+    Raises:
+        Problem: `context-mismatch`: a cell is no value of its column.
+    """
+    if cells is None:
+        return None
+    types = types_of(version)
+    if types is not None:
+        return _typed(cells, types)
+    if not set(map(type, chain.from_iterable(cells))) <= _NUMBERS:
+        raise _mismatch("Every value of `context` must be a number: the model has no types.")
+    context = np.array(cells, np.float64)
+    if not np.isfinite(context).all():
+        raise _mismatch("Every value of `context` must be a finite number.")
+    return context
+
+
+def _typed(cells: list[list[ContextCell]], types: ModelTypes) -> Floats:
+    try:
+        context = encode_rows(cells, types.context)
+    except TableError as error:
+        raise _mismatch(error.detail) from error
+    gaps = types.gaps[types.dim :]
+    for place, column in enumerate(gaps):
+        if not column.missing and np.isnan(context[:, place]).any():
+            raise _mismatch(
+                f"`context` has no value of {column.name!r}, of which the training rows had no gaps."
+            )
+    return context
+
+
+def context_cells(
+    wanted: list[ContextRow] | dict[str, ContextCell] | None, columns: Sequence[str], *, n: int
+) -> list[list[ContextCell]] | None:
+    """Return the context as one row, or as `n`; None for a model without one.
 
     Args:
         wanted: Context in the request.
@@ -36,13 +75,10 @@ def context_rows(
     rows = [wanted] if isinstance(wanted, dict) else wanted
     if len(rows) not in (1, n):
         raise _mismatch(f"`context` has {len(rows)} rows; it must have 1, or {n} as the samples.")
-    context = np.array([_ordered(row, index, columns) for index, row in enumerate(rows)])
-    if not np.isfinite(context).all():
-        raise _mismatch("Every value of `context` must be a finite number.")
-    return context
+    return [_ordered(row, index, columns) for index, row in enumerate(rows)]
 
 
-def _ordered(row: ContextRow, index: int, columns: Sequence[str]) -> list[float]:
+def _ordered(row: ContextRow, index: int, columns: Sequence[str]) -> list[ContextCell]:
     if isinstance(row, dict):
         if row.keys() != set(columns):
             raise _mismatch(f"Row {index} of `context` must have the columns {_named(columns)}.")

@@ -25,6 +25,7 @@ from tables.readers.npy import NpyHeader, parse_header
 from tables.sandbox.copy import open_table_isolated
 from tables.slugs import Slug
 from tables.source import Columns, TableSource
+from tables.typed_rows import check_codes, encode_rows
 
 # What is wrong with a table is said in the words of a batch. Other slugs are the same for both.
 _SLUGS: dict[Slug, Slug] = {
@@ -195,9 +196,12 @@ def decode_npy(body: bytes, shape: RowsShape) -> Floats:
         raise _cut_short()
     _check_size(header, came=len(body) - header.offset)
     if not header.fortran_order:
-        return _npy_rows(body, header, offset=header.offset)
-    columns = np.frombuffer(body, header.dtype, offset=header.offset)
-    return _as_floats(np.ascontiguousarray(columns.reshape(header.shape, order="F")))
+        rows = _npy_rows(body, header, offset=header.offset)
+    else:
+        columns = np.frombuffer(body, header.dtype, offset=header.offset)
+        rows = _as_floats(np.ascontiguousarray(columns.reshape(header.shape, order="F")))
+    _check_codes(rows, shape, before=0)
+    return rows
 
 
 async def read_npy(source: RowsBody) -> AsyncGenerator[Floats, None]:
@@ -217,7 +221,10 @@ async def read_npy(source: RowsBody) -> AsyncGenerator[Floats, None]:
         raise _cut_short()
     # Of columns one after the other, no row is whole before the last column has come.
     read = read_table(source, start=start) if header.fortran_order else None
+    count = 0
     async for rows in read or _rows_first(source, header, start=start[header.offset :]):
+        _check_codes(rows, source.shape, before=count)
+        count += len(rows)
         yield rows
 
 
@@ -279,6 +286,13 @@ def _as_floats(values: NDArray[Any]) -> Floats:
     return np.asarray(values, np.float32) if single else np.asarray(values, np.float64)
 
 
+def _check_codes(rows: Floats, shape: RowsShape, *, before: int) -> None:
+    """Refuse numbers that stand for no level of a column of texts."""
+    if shape.types is not None and shape.types.has_codes:
+        with _as_problem():
+            check_codes(rows, shape.types.columns, before=before)
+
+
 def _cut_short() -> Problem:
     return Problem("array-parse", "The header of the array is cut short.")
 
@@ -293,6 +307,9 @@ async def read_json(source: RowsBody) -> AsyncGenerator[Floats, None]:
         Problem: Saying what is wrong, and where.
     """
     body, shape = await source.memory.gather(source.chunks), source.shape
+    if not shape.are_numbers:
+        yield await in_thread_if_large(decode_document, body, shape)
+        return
     found: list[NDArray[np.float64]] = []
     count = 0
     for rows in number_rows(body, width=shape.width):
@@ -310,6 +327,8 @@ def decode_json(body: bytes, shape: RowsShape) -> Floats:
     Raises:
         Problem: Saying what is wrong, and where.
     """
+    if not shape.are_numbers:
+        return decode_document(body, shape)
     found: list[NDArray[np.float64]] = []
     for rows in number_rows(body, width=shape.width):
         if rows is None:
@@ -336,15 +355,40 @@ def decode_document(body: bytes, shape: RowsShape) -> Floats:
         if names is not None:
             raise Problem("batch-shape", "`columns` names the values of rows that are lists.")
         _check_keys(rows, shape)
+        if shape.ignores_extra:
+            rows = _known_members(rows, shape)
         with _as_problem(root=(ROWS,)):
-            return JsonRows(shape.columns, keys=shape.columns).values(rows)
+            return _values(JsonRows(shape.columns, keys=shape.columns), rows, shape)
     order = None if names is None else shape.order_of(names)
-    if isinstance(rows[0], list):
+    if isinstance(rows[0], list) and not (names and shape.ignores_extra):
         shape.check_width(len(rows[0]))
     names = names or list(shape.columns)
     with _as_problem(root=(ROWS,), places=names):
-        values = JsonRows(names, keys=None).values(rows)
-    return values if order is None else values[:, order]
+        return _values(JsonRows(names, keys=None), rows, shape, order=order)
+
+
+def _values(
+    reader: JsonRows, rows: list[Any], shape: RowsShape, *, order: Sequence[int] | None = None
+) -> NDArray[np.float64]:
+    """Return parsed rows as numbers, of the columns of a shape in their order."""
+    if shape.types is None:
+        values = reader.values(rows)
+        return values if order is None else values[:, order]
+    lists = reader.lists(rows)
+    if order is not None:
+        lists = [[row[place] for place in order] for row in lists]
+    return encode_rows(lists, shape.types.columns)
+
+
+def _known_members(rows: list[Any], shape: RowsShape) -> list[Any]:
+    """Return rows without the members that are no columns of the model."""
+    known = set(shape.columns)
+    return [
+        {name: row[name] for name in shape.columns}
+        if isinstance(row, dict) and row.keys() > known
+        else row
+        for row in rows
+    ]
 
 
 def _check_members(document: object) -> None:
@@ -361,7 +405,9 @@ def _check_members(document: object) -> None:
 def _check_keys(rows: list[Any], shape: RowsShape) -> None:
     keys = set(shape.columns)
     for index, row in enumerate(rows):
-        if isinstance(row, dict) and row.keys() != keys:
+        if not isinstance(row, dict) or row.keys() == keys:
+            continue
+        if not (shape.ignores_extra and row.keys() > keys):
             missing = [name for name in shape.columns if name not in row]
             unknown = [name for name in row if name not in keys]
             raise Problem(

@@ -1,14 +1,17 @@
 """Encoders of responses, a chunk of rows at a time."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
-from app.rows.answer_table import AnswerTable, Chunk, Codes, row_errors
+from app.rows.answer_table import AnswerTable, Chunk, Codes, Part, row_errors
 from app.rows.shape import Floats
-from tables.writers import Encoded, TableHead, TableWriter, csv_header
+from tables.typed_rows import TypedRows
+from tables.writers import CsvTable, Encoded, NpyTable, TableHead, TableWriter, csv_header
 
 _ERRORS_AT_ONCE = 1000
 
@@ -70,13 +73,23 @@ class JsonEncoder(Encoder):
             self._codes.append((self._done, chunk.codes))
         comma = b"," if self._done else b""
         self._done += len(chunk.values)
-        return comma + _json_values(self.answer.parts[self._pass].of(chunk.values))
+        return comma + self._encoded(self.answer.parts[self._pass], chunk)
 
     def turn(self) -> bytes:
         """Return the end of one list and the start of the next."""
         self._pass += 1
         self._done = 0
         return b"]," + self._opening()
+
+    def _encoded(self, part: Part, chunk: Chunk) -> bytes:
+        if self.answer.typed is not None:
+            rows = zip(*_cells_of(self.answer.typed, chunk), strict=True)
+            return orjson.dumps(list(rows))[1:-1]
+        values = part.of(chunk.values)
+        if part.keys is None:
+            return _json_values(values)
+        numbers = _json_values(values.reshape(-1)).split(b",")
+        return b",".join([_object_template(part.keys)] * len(values)) % tuple(numbers)
 
     def end(self) -> Iterator[bytes]:
         """Yield the end of the last list, and the explanations."""
@@ -88,11 +101,15 @@ class JsonEncoder(Encoder):
         for start, codes in self._codes:
             for first in range(0, len(codes), _ERRORS_AT_ONCE):
                 part = codes[first : first + _ERRORS_AT_ONCE]
-                errors = list(row_errors(part, start=start + first))
+                errors = list(row_errors(part, start=start + first, inputs=self.answer.inputs))
                 if errors:
                     yield comma + orjson.dumps(errors)[1:-1]
                     comma = b","
-        yield b"]}"
+        yield b"]"
+        if (warnings := self.answer.warnings) is not None:
+            yield b',"row_warnings":' + orjson.dumps(warnings.listed())
+            yield b',"row_warning_count":%d' % warnings.count
+        yield b"}"
 
     def _opening(self) -> bytes:
         return orjson.dumps(self.answer.parts[self._pass].name) + b":["
@@ -104,37 +121,59 @@ class NdjsonEncoder(Encoder):
     def __init__(self, answer: AnswerTable) -> None:
         """Prepare to encode the response of a head."""
         super().__init__(answer)
-        keys = [orjson.dumps(name).replace(b"%", b"%%") for name in answer.columns]
-        self._template = b"{" + b",".join(key + b":%b" for key in keys) + b"}\n"
+        self._template = _object_template(answer.columns) + b"\n"
+        self._warnings = _by_row(answer)
         self._done = 0
 
     def rows(self, chunk: Chunk) -> bytes:
         """Encode a line a row; one that is not finite says why."""
-        numbers = _json_values(chunk.values.reshape(-1)).split(b",")
+        numbers = self._values(chunk)
         text = (self._template * len(chunk.values)) % tuple(numbers)
+        stop = self._done + len(chunk.values)
+        noted: dict[int, bytes] = {}
         if chunk.codes is not None and self.answer.explains:
+            for error in row_errors(chunk.codes, start=self._done, inputs=self.answer.inputs):
+                noted[error["row"]] = b',"row_error":' + orjson.dumps(error)
+        if self._warnings:
+            for row in range(self._done, stop):
+                if row in self._warnings:
+                    warnings = b',"row_warnings":' + orjson.dumps(self._warnings[row])
+                    noted[row] = noted.get(row, b"") + warnings
+        if noted:
             lines = text.split(b"\n")
-            for error in row_errors(chunk.codes, start=0):
-                index = error["row"]
-                explained = orjson.dumps({**error, "row": self._done + index})
-                lines[index] = lines[index][:-1] + b',"row_error":' + explained + b"}"
+            for row, note in noted.items():
+                index = row - self._done
+                lines[index] = lines[index][:-1] + note + b"}"
             text = b"\n".join(lines)
-        self._done += len(chunk.values)
+        self._done = stop
         return text
+
+    def _values(self, chunk: Chunk) -> list[bytes]:
+        if self.answer.typed is None:
+            return _json_values(chunk.values.reshape(-1)).split(b",")
+        rows = zip(*_cells_of(self.answer.typed, chunk), strict=True)
+        return [orjson.dumps(cell) for row in rows for cell in row]
 
 
 class CsvEncoder(Encoder):
     """CSV: a header and one line a row; what is not finite is `nan`, `inf` or `-inf`.
 
-    All columns are of one type, which is faster to write than `tables.writers.CsvTable` can.
+    Numbers of one type are faster to write than `tables.writers.CsvTable` can, which writes cells.
     """
+
+    def __init__(self, answer: AnswerTable) -> None:
+        """Prepare to encode the response of a head."""
+        super().__init__(answer)
+        self._cells = None if answer.typed is None else TableEncoder(CsvTable, answer)
 
     def start(self) -> bytes:
         """Return the header, whose names no spreadsheet runs as formulas."""
         return csv_header(self.answer.columns)
 
-    def rows(self, chunk: Chunk) -> bytes:
+    def rows(self, chunk: Chunk) -> Encoded:
         """Encode a line a row."""
+        if self._cells is not None:
+            return self._cells.rows(chunk)
         if chunk.codes is None:
             rows = _json_values(chunk.values)
             return rows[1:-1].replace(b"],[", b"\r\n") + b"\r\n"
@@ -148,8 +187,15 @@ class TableEncoder(Encoder):
     def __init__(self, writer: type[TableWriter], answer: AnswerTable) -> None:
         """Prepare to encode the response of a head by a writer of files."""
         super().__init__(answer)
-        dtypes = [answer.dtype] * len(answer.columns)
-        self._writer = writer(TableHead(answer.columns, dtypes, answer.rows, flat=answer.flat))
+        self._typed = None if writer is NpyTable else answer.typed
+        head = TableHead(
+            answer.columns,
+            [answer.dtype] * len(answer.columns),
+            answer.rows,
+            flat=answer.flat,
+            schema=None if self._typed is None else self._typed.schema,
+        )
+        self._writer = writer(head)
 
     @property
     def size(self) -> int | None:
@@ -162,6 +208,10 @@ class TableEncoder(Encoder):
 
     def rows(self, chunk: Chunk) -> Encoded:
         """Encode some rows; nothing comes of them while they are only gathered."""
+        if self._typed is not None:
+            return self._writer.cells(_batch_of(self._typed, chunk))
+        if self.answer.typed is not None:
+            return self._writer.rows(self.answer.typed.numbers(chunk.values))
         return self._writer.rows(chunk.values)
 
     def end(self) -> Iterator[Encoded]:
@@ -172,3 +222,26 @@ class TableEncoder(Encoder):
 def _json_values(values: Floats) -> bytes:
     """Return values as between the brackets of a JSON list; null for what is not finite."""
     return orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+
+
+def _object_template(keys: Sequence[str]) -> bytes:
+    """Return an object of JSON with a place for each value."""
+    names = [orjson.dumps(key).replace(b"%", b"%%") for key in keys]
+    return b"{" + b",".join(name + b":%b" for name in names) + b"}"
+
+
+def _cells_of(typed: TypedRows, chunk: Chunk) -> list[list[Any]]:
+    """Return the cells of each column."""
+    return [column.to_pylist() for column in _batch_of(typed, chunk).columns]
+
+
+def _batch_of(typed: TypedRows, chunk: Chunk) -> pa.RecordBatch:
+    return typed.batch(chunk.values) if chunk.cells is None else chunk.cells
+
+
+def _by_row(answer: AnswerTable) -> dict[int, list[dict[str, Any]]]:
+    """Return the warnings about each row that has some."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    for warning in () if answer.warnings is None else answer.warnings.listed():
+        found.setdefault(warning["row"], []).append(warning)
+    return found

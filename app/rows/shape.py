@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from app.problems.fields import MAX_ERRORS, shown_names
 from app.problems.problem import Problem
+from app.rows.model_types import ModelTypes
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
@@ -20,15 +21,25 @@ class RowsShape:
     Args:
         columns: Names of the columns, in the order of the model.
         max_rows: Largest number of rows of a request.
+        types: Types of the columns; None: all are plain numbers.
+        ignores_extra: True to leave out named columns that the model does not have; else they are
+            refused.
     """
 
     columns: Sequence[str]
     max_rows: int
+    types: ModelTypes | None = None
+    ignores_extra: bool = False
 
     @property
     def width(self) -> int:
         """Number of values of a row."""
         return len(self.columns)
+
+    @property
+    def are_numbers(self) -> bool:
+        """True if every value that is a number stands for itself."""
+        return self.types is None or self.types.are_numbers
 
     def check_count(self, count: int) -> None:
         """Refuse an empty batch, and one of more rows than a request may have.
@@ -65,10 +76,14 @@ class RowsShape:
             Problem: `columns-mismatch`, naming what is missing, unknown or there twice.
         """
         places = {name: place for place, name in enumerate(names)}
+        known = set(self.columns)
         missing = [name for name in self.columns if name not in places]
-        unknown = places.keys() - set(self.columns)
-        if missing or unknown or len(names) > len(places):
-            twice = [name for name, count in Counter(names).items() if count > 1]
+        unknown = places.keys() - known
+        twice: list[str] = []
+        if len(names) > len(places):
+            counts = Counter(names)
+            twice = [n for n in counts if counts[n] > 1 and (n in known or not self.ignores_extra)]
+        if missing or twice or (unknown and not self.ignores_extra):
             found = f"There are {len(missing)} columns of the model missing, {len(unknown)} unknown"
             raise Problem(
                 "columns-mismatch",

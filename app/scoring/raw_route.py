@@ -1,5 +1,7 @@
 """Raw routes for frequent requests, which are found without a search and read the request themselves."""
 
+from typing import Any
+
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.requests import Request
@@ -19,23 +21,36 @@ class RawRoute(APIRoute):
             await super().handle(scope, receive, send)
             return
         request = Request(scope, receive, send)
-        parameters: dict[str, str] = {}
+        parameters: dict[str, Any] = {}
         if scope["query_string"]:
             refuse_unknown_parameters(request, self)
-            parameters = _space(request)
+            parameters = _parameters(request)
         response: Response = await self.endpoint(request, scope["path_params"]["ref"], **parameters)
         await response(scope, receive, send)
 
 
-def _space(request: Request) -> dict[str, str]:
-    """Return the parameter `space` of a query, the only one of a raw route."""
-    space = request.query_params.get("space")
-    if space is None:
-        return {}
-    if space not in ("data", "model"):
-        error = FieldError("It must be `data` or `model`.", parameter="space")
-        raise Problem("validation", "A parameter is not valid; see `errors`.", errors=[error])
-    return {"space": space}
+_CHOICES: dict[str, dict[str, str | bool]] = {
+    "space": {"data": "data", "model": "model"},
+    "extra": {"ignore": "ignore", "error": "error"},
+    "parts": {"true": True, "false": False},
+    "explain": {"true": True, "false": False},
+}
+
+
+def _parameters(request: Request) -> dict[str, Any]:
+    """Return the parameters of a query, whose names are those of the route."""
+    given: dict[str, Any] = {}
+    errors = []
+    for name, text in request.query_params.items():
+        choices = _CHOICES[name]
+        if text in choices:
+            given[name] = choices[text]
+        else:
+            words = " or ".join(f"`{choice}`" for choice in choices)
+            errors.append(FieldError(f"It must be {words}.", parameter=name))
+    if errors:
+        raise Problem("validation", "A parameter is not valid; see `errors`.", errors=errors)
+    return given
 
 
 class HotRoutes:

@@ -4,9 +4,9 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from starlette.requests import Request
@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from app.auth.callers import project_of
 from app.engine.engine import Terms
+from app.fairness.turns import in_thread
 from app.http.accept import listed, preferences
 from app.http.body_memory import body_memory_of
 from app.http.json_body import body_chunks, read_body
@@ -22,6 +23,7 @@ from app.problems.problem import FieldError, Problem
 from app.rows.answer_table import AnswerTable, Chunk, Part
 from app.rows.body import RowsBody, in_thread_if_large
 from app.rows.codecs import Codec
+from app.rows.model_types import ModelTypes, RowWarnings, types_of
 from app.rows.negotiation import answer_codec, request_codec
 from app.rows.respond import respond_streamed, respond_whole
 from app.rows.shape import Floats, RowsShape
@@ -32,12 +34,15 @@ from flows import CompiledFlow
 from models_store.registry import Version
 
 Space = Literal["data", "model"]
+Extra = Literal["ignore", "error"]
 Compute = Callable[[CompiledFlow, Floats], tuple[Floats, ...]]
 Decode = Callable[[bytes, RowsShape], Floats]
 
 EARLY_ANSWER = "early-answer"
 TIMEOUT_HEADER = "X-Request-Timeout"
+ROW_WARNINGS_HEADER = "X-Row-Warnings"
 _UNWATCHED_ROWS = 256  # watching whether the caller leaves takes longer than to compute so few
+_QUICK_VALUES = 4096
 _SMALL_BYTES = 64 * 1024  # smaller bodies are not worth decoding ahead
 
 
@@ -50,12 +55,18 @@ class RowFunction:
         compute: Callable from a flow and rows of shape (n, columns) to arrays of n entries or rows.
         columns: Names of the numbers that a row becomes.
         parts: Members of the JSON response that hold them.
+        checked: Number of them that must be finite, the first ones; None: all.
+        scores: Number of scores that it computes of a row, by which it costs more than one.
+        members: Further members of the JSON response.
     """
 
     name: str
     compute: Compute
     columns: Sequence[str]
     parts: Sequence[Part]
+    checked: int | None = None
+    scores: int = 1
+    members: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def width(self) -> int:
@@ -74,6 +85,8 @@ class ScoreRequest:
         codec: Format of the response.
         max_wait_s: Seconds that the caller will wait for the work to begin; None: the engine's own
             limit.
+        extra: Wish to ignore or to refuse columns that the model does not have; None: as the model is.
+        types: Types of the columns of the rows; None: they are plain numbers.
     """
 
     request: Request
@@ -81,18 +94,41 @@ class ScoreRequest:
     space: Space
     codec: Codec
     max_wait_s: float | None = None
+    extra: Extra | None = None
+    types: ModelTypes | None = None
 
     @classmethod
-    async def of(cls, request: Request, ref: str, space: Space) -> "ScoreRequest":
+    async def of(
+        cls,
+        request: Request,
+        ref: str,
+        space: Space,
+        *,
+        extra: Extra | None = None,
+        noise: bool = False,
+    ) -> "ScoreRequest":
         """Read the headers and find the model.
 
+        Args:
+            request: HTTP request.
+            ref: Reference to a version.
+            space: Space of the rows.
+            extra: Wish to ignore or to refuse columns that the model does not have.
+            noise: True for rows of noise, which are plain numbers whatever the columns hold.
+
         Raises:
-            Problem: `not-acceptable`, or a time-out that is no number of seconds.
+            Problem: `not-acceptable`, a time-out that is no number of seconds, or a space that the
+                rows of the model do not have.
             NotFoundError: There is no such model.
         """
         codec = answer_codec(listed(request.headers, "accept"))
         version = await state_of(request).models.resolve(project_of(request), ref)
-        return cls(request, version, space, codec, _max_wait_s(request))
+        types = types_of(version)
+        if space == "model" and types is not None:
+            _check_space(types)
+        if noise:
+            types, extra = None, "error"
+        return cls(request, version, space, codec, _max_wait_s(request), extra, types)
 
     @property
     def state(self) -> AppState:
@@ -108,7 +144,17 @@ class ScoreRequest:
     def shape(self) -> RowsShape:
         """Shape that the rows of the body must have."""
         columns = [*self.version.columns, *self.version.context_columns]
-        return RowsShape(columns, self.state.settings.max_score_rows)
+        extra = self.extra or ("error" if self.version.types is None else "ignore")
+        return RowsShape(
+            columns,
+            self.state.settings.max_score_rows,
+            types=self.types,
+            ignores_extra=extra == "ignore",
+        )
+
+    def chunk(self, function: RowFunction, values: Floats, rows: Floats) -> Chunk:
+        """Return the values of some rows, with the reasons of those that have none."""
+        return Chunk.of(values, rows, types=self.types, checked=function.checked)
 
     def flow(self) -> AbstractAsyncContextManager[CompiledFlow]:
         """Hold the model in memory as long as the context lasts."""
@@ -145,7 +191,9 @@ class ScoreRequest:
             rows,
             values,
             key=(id(flow), function.name, self.space),
-            terms=Terms(self.max_wait_s, admitted=admitted, row_bytes=flow.row_bytes),
+            terms=Terms(
+                self.max_wait_s, admitted=admitted, row_bytes=flow.row_bytes * function.scores
+            ),
         )
         if watched and len(rows) > _UNWATCHED_ROWS:
             await unless_disconnected(self.request, work)
@@ -153,15 +201,19 @@ class ScoreRequest:
             await work
         return values
 
-    def table(self, function: RowFunction, rows: int) -> AnswerTable:
+    def table(
+        self, function: RowFunction, rows: int, warnings: RowWarnings | None = None
+    ) -> AnswerTable:
         """Return the head of the response to this many rows."""
         return AnswerTable(
             columns=function.columns,
             parts=function.parts,
             rows=rows,
             dtype=np.dtype(np.float64),
-            members={"model": self.version.ref},
+            members={"model": self.version.ref, **function.members},
             flat=function.width == 1,
+            inputs=() if self.types is None else [column.name for column in self.types.columns],
+            warnings=warnings,
         )
 
 
@@ -198,10 +250,32 @@ async def _answer_whole(
     check_size(len(rows), function.width, max_bytes=score.state.settings.max_table_bytes)
     async with score.flow() as flow:
         values = await score.compute(function, flow, rows)
-    table = score.table(function, len(rows))
-    return respond_whole(
-        score.request, score.codec, table, Chunk.of(values, rows), headers=score.headers
-    )
+    warnings = await _warnings(score, rows)
+    table = score.table(function, len(rows), warnings)
+    chunk = score.chunk(function, values, rows)
+    headers = {**score.headers, **_headers(warnings)}
+    return respond_whole(score.request, score.codec, table, chunk, headers=headers)
+
+
+async def _warnings(score: ScoreRequest, rows: Floats) -> RowWarnings | None:
+    """Return the warnings about rows of a model that has types."""
+    if score.types is None:
+        return None
+    warnings = RowWarnings(score.types)
+    await _warn(warnings, rows, start=0)
+    return warnings
+
+
+async def _warn(warnings: RowWarnings, rows: Floats, *, start: int) -> None:
+    """Look for levels that training never saw; off the event loop where the rows are many."""
+    if rows.size > _QUICK_VALUES:
+        await in_thread(warnings.add, rows, start=start)
+    else:
+        warnings.add(rows, start=start)
+
+
+def _headers(warnings: RowWarnings | None) -> dict[str, str]:
+    return {} if warnings is None else {ROW_WARNINGS_HEADER: warnings.header}
 
 
 class _Stream:
@@ -229,6 +303,7 @@ class _Stream:
         self._codec = codec
         self._is_small = size is not None and size <= _SMALL_BYTES
         self._complete = False
+        self._warnings = None if score.types is None else RowWarnings(score.types)
         self._early = _may_answer_early(score.request, settings)
         self._results = Results(function.width, state.blobs, settings.max_table_bytes)
         self._body = self._read_body()
@@ -248,7 +323,7 @@ class _Stream:
         """Return the response once it may begin.
 
         It begins with the first rows where nothing can be wrong with the rest of the body, else
-        after the last ones. Most proxies stop sending a body once its response has begun, so that it
+        after the last ones, and so where its headers count warnings about rows. Most proxies stop sending a body once its response has begun, so that it
         also waits for the end of the body, unless the caller or the settings allow an early one.
         """
         results = self._results
@@ -256,7 +331,8 @@ class _Stream:
         try:
             while not filling.done():
                 await results.changed()
-                total = self._source.total_rows if self._complete or self._early else None
+                may_begin = (self._complete or self._early) and self._warnings is None
+                total = self._source.total_rows if may_begin else None
                 if total is not None and 0 < results.rows < total:
                     results.check_size(total)
                     return self._respond(total, filling)
@@ -268,17 +344,19 @@ class _Stream:
         score, whole = self._score, results.whole
         if whole is None:
             return self._respond(results.rows, None)
-        table = score.table(self._function, results.rows)
-        return respond_whole(score.request, score.codec, table, whole, headers=score.headers)
+        table = score.table(self._function, results.rows, self._warnings)
+        headers = {**score.headers, **_headers(self._warnings)}
+        return respond_whole(score.request, score.codec, table, whole, headers=headers)
 
     def _respond(self, rows: int, filling: "asyncio.Task[None] | None") -> Response:
-        score, headers = self._score, self._score.headers
+        score = self._score
+        headers = {**score.headers, **_headers(self._warnings)}
         if filling is not None and not self._complete:
             headers["Preference-Applied"] = EARLY_ANSWER
         return respond_streamed(
             score.request,
             score.codec,
-            score.table(self._function, rows),
+            score.table(self._function, rows, self._warnings),
             self._results.chunks,
             headers=headers,
             filling=filling,
@@ -298,7 +376,9 @@ class _Stream:
                     # While the body comes, waiting for it tells whether the caller has left.
                     watched=self._complete,
                 )
-                await results.add(Chunk.of(values, rows))
+                if self._warnings is not None:
+                    await _warn(self._warnings, rows, start=results.rows)
+                await results.add(score.chunk(self._function, values, rows))
 
     async def _read_body(self) -> AsyncGenerator[bytes, None]:
         limit = self._codec.max_bytes(self._score.state.settings)
@@ -315,6 +395,16 @@ def _may_answer_early(request: Request, settings: ApiSettings) -> bool:
             return False
         case EarlyAnswers.ASKED:
             return EARLY_ANSWER in preferences(listed(request.headers, "prefer"))
+
+
+def _check_space(types: ModelTypes) -> None:
+    """Refuse rows as the flow sees them where it sees other columns than a row has."""
+    if any(column.levels or column.missing or column.spikes for column in types.columns):
+        error = FieldError(
+            "The columns of this model have levels, gaps or spikes: leave `space` out.",
+            parameter="space",
+        )
+        raise Problem("validation", "A parameter is not valid; see `errors`.", errors=[error])
 
 
 def _max_wait_s(request: Request) -> float | None:

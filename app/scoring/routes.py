@@ -25,7 +25,7 @@ from app.scoring.docs import (
     transform_responses,
 )
 from app.scoring.raw_route import RawRoute
-from app.scoring.request import Compute, RowFunction, ScoreRequest, Space, answer
+from app.scoring.request import Compute, Extra, RowFunction, ScoreRequest, Space, answer
 from app.scoring.samples import SampleRequest, answer_samples
 from flows import CompiledFlow, rank_among
 from tables.writers import unused_name
@@ -46,6 +46,14 @@ SpaceQuery = Annotated[
         " preprocessing."
     ),
 ]
+ExtraQuery = Annotated[
+    Extra | None,
+    Query(
+        description="Treatment of named columns that the model does not have: `ignore` leaves them out,"
+        " `error` refuses the rows. The default is `ignore` for models whose columns have types, and"
+        " `error` for others."
+    ),
+]
 _SAMPLE_EXAMPLES = {
     "reproducible": {"summary": "Samples with a fixed seed", "value": {"n": 5, "seed": 7}}
 }
@@ -62,13 +70,15 @@ router = APIRouter(prefix="/v1/models", tags=["scores"], route_class=RawRoute)
     openapi_extra=rows_body(EXAMPLE_ROWS),
     responses=log_prob_responses(),
 )
-async def log_prob(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
+async def log_prob(
+    request: Request, ref: Ref, space: SpaceQuery = "data", extra: ExtraQuery = None
+) -> Response:
     """Return the log density of each row, in nats.
 
     A row whose density is not finite has null and an entry in `row_errors`, or -inf or NaN in npy;
     the other rows are not affected.
     """
-    score = await ScoreRequest.of(request, ref, space)
+    score = await ScoreRequest.of(request, ref, space, extra=extra)
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats]:
         return (flow.log_prob(rows, space=space),)
@@ -85,14 +95,14 @@ async def log_prob(request: Request, ref: Ref, space: SpaceQuery = "data") -> Re
     openapi_extra=rows_body(EXAMPLE_ROWS),
     responses=score_responses(),
 )
-async def score(request: Request, ref: Ref) -> Response:
+async def score(request: Request, ref: Ref, extra: ExtraQuery = None) -> Response:
     """Return the log density of each row, and its quantile among the model's held-out rows.
 
     The quantile of a row goes from 0, less likely than all held-out rows, to 1, likelier than all;
     a row below 0.01 is as unusual as one in a hundred. Quantiles can be compared between models,
     which log densities cannot.
     """
-    wanted = await ScoreRequest.of(request, ref, "data")
+    wanted = await ScoreRequest.of(request, ref, "data", extra=extra)
     if wanted.version.held_out is None:
         raise Problem("score-unavailable")
     quantiles = np.array(wanted.version.held_out["quantiles"])
@@ -126,12 +136,14 @@ async def sample(request: Request, ref: Ref, space: SpaceQuery = "data") -> Resp
     openapi_extra=rows_body(EXAMPLE_ROWS),
     responses=transform_responses("Noise that the flow maps to the rows."),
 )
-async def inverse(request: Request, ref: Ref, space: SpaceQuery = "data") -> Response:
+async def inverse(
+    request: Request, ref: Ref, space: SpaceQuery = "data", extra: ExtraQuery = None
+) -> Response:
     """Map each row to noise of the flow's base distribution.
 
     Each row comes with the log absolute determinant of the map's Jacobian matrix.
     """
-    score = await ScoreRequest.of(request, ref, space)
+    score = await ScoreRequest.of(request, ref, space, extra=extra)
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
         if not flow.has_noise:
@@ -157,7 +169,7 @@ async def forward(request: Request, ref: Ref, space: SpaceQuery = "data") -> Res
 
     Each row comes with the log absolute determinant of the map's Jacobian matrix.
     """
-    score = await ScoreRequest.of(request, ref, space)
+    score = await ScoreRequest.of(request, ref, space, noise=True)
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
         return flow.forward(rows, space=space)

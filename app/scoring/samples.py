@@ -14,12 +14,12 @@ from app.http.json_body import read_json
 from app.http.streaming import ahead
 from app.problems.problem import FieldError, Problem
 from app.rows.answer_table import AnswerTable, Chunk, Part
-from app.rows.context import context_rows
+from app.rows.context import context_cells, context_rows
 from app.rows.respond import respond_streamed, respond_whole
 from app.rows.shape import Floats
 from app.scoring.request import ScoreRequest
 from flows import fitting_rows
-from models_store.requests.bulk import ContextRow
+from models_store.requests.bulk import CONTEXT_DESCRIPTION, ContextCell, ContextRow
 
 _CHUNK_VALUES = 32_768
 _MIN_CHUNK_ROWS = 16
@@ -39,12 +39,8 @@ class SampleRequest(BaseModel):
         description="Seed; the same seed gives the same rows. Null: the server chooses one, which is in the"
         " response.",
     )
-    context: Annotated[list[ContextRow], Field(fail_fast=True)] | dict[str, float] | None = Field(
-        default=None,
-        description="Context of a conditional model: one row for all samples, or a list of one row for"
-        " each sample. A row is a list of values in the order of `context_columns`, or an object"
-        " keyed by column.",
-        examples=[[[0.5, 1.0]]],
+    context: Annotated[list[ContextRow], Field(fail_fast=True)] | dict[str, ContextCell] | None = (
+        Field(default=None, description=CONTEXT_DESCRIPTION, examples=[[[0.5, 1.0]]])
     )
 
 
@@ -102,22 +98,31 @@ async def answer_samples(score: ScoreRequest) -> Response:
     first = await anext(chunks)
     headers = {**score.headers, "X-Seed": str(drawing.seed)}
     columns = score.version.columns
+    types = score.types if score.space == "data" else None
+    typed = None if types is None else types.samples
     table = AnswerTable(
         columns=columns,
         parts=[Part("rows", 0, first.shape[1])],
         rows=drawing.n,
         dtype=first.dtype,
         members={"model": score.version.ref, "seed": drawing.seed, "columns": columns},
+        typed=None if typed is None or typed.are_floats else typed,
     )
+
+    def chunk(rows: Floats) -> Chunk:
+        if typed is not None and typed.are_floats:
+            return Chunk.of(typed.numbers(rows))
+        return Chunk.of(rows) if types is None else Chunk.of_samples(rows, types)
+
     if len(first) == drawing.n:
         await chunks.aclose()
-        return respond_whole(score.request, score.codec, table, Chunk.of(first), headers=headers)
+        return respond_whole(score.request, score.codec, table, chunk(first), headers=headers)
 
     async def all_chunks() -> AsyncGenerator[Chunk, None]:
-        yield Chunk.of(first)
+        yield chunk(first)
         async with aclosing(chunks):
             async for rows in chunks:
-                yield Chunk.of(rows)
+                yield chunk(rows)
 
     return respond_streamed(score.request, score.codec, table, all_chunks, headers=headers)
 
@@ -134,5 +139,6 @@ async def _read(score: ScoreRequest) -> _Drawing:
             members={"limit": settings.max_sample_rows},
         )
     seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
-    context = context_rows(wanted.context, score.version.context_columns, n=wanted.n)
+    cells = context_cells(wanted.context, score.version.context_columns, n=wanted.n)
+    context = context_rows(cells, score.version)
     return _Drawing(score, wanted.n, seed, context)

@@ -7,6 +7,7 @@ from models_store.records import Dataset, Version
 from models_store.requests.bulk import (
     AcceptedSampling,
     AcceptedScoring,
+    ContextCell,
     SamplingRequest,
     ScoringRequest,
 )
@@ -53,7 +54,7 @@ def accept_scoring(
 def accept_sampling(
     request: SamplingRequest,
     version: Version,
-    context: list[list[float]] | None,
+    context: list[list[ContextCell]] | None,
     *,
     max_bytes: int,
 ) -> AcceptedSampling:

@@ -8,6 +8,11 @@ from models_store.requests.training import DatasetId, Seed, Strict
 from tables.formats import Output
 
 MAX_CONTEXT_ROWS = 10_000
+CONTEXT_DESCRIPTION = (
+    "Context of a conditional model: one row for all samples, or a list of one row for each sample. A"
+    " row is a list of values in the order of `context_columns`, or an object keyed by column; values"
+    " are as in the file that the model was trained on: numbers, texts, true, false, null."
+)
 
 ModelRef = Annotated[
     str,
@@ -18,8 +23,9 @@ ModelRef = Annotated[
         " version, `name@alias` or `name:version`. The accepted request has `name:version`.",
     ),
 ]
+ContextCell = float | str | bool | None
 # A row, and a list of rows, may have a hundred thousand faults: the first one is enough.
-ContextRow = Annotated[list[float], Field(fail_fast=True)] | dict[str, float]
+ContextRow = Annotated[list[ContextCell], Field(fail_fast=True)] | dict[str, ContextCell]
 
 
 class ScoringRequest(Strict):
@@ -52,13 +58,11 @@ class SamplingRequest(Strict):
     output: Output = Field(default="parquet", description="Format of the result.")
     context: (
         Annotated[list[ContextRow], Field(max_length=MAX_CONTEXT_ROWS, fail_fast=True)]
-        | dict[str, float]
+        | dict[str, ContextCell]
         | None
     ) = Field(
         default=None,
-        description="Context of a conditional model: one row for all samples, or a list of one row for"
-        " each sample. A row is a list of values in the order of `context_columns`, or an object"
-        " keyed by column.",
+        description=CONTEXT_DESCRIPTION,
         examples=[[[0.5, 1.0]]],
     )
 
@@ -84,4 +88,4 @@ class AcceptedSampling(Strict):
     n: int
     seed: int
     output: Output
-    context: list[list[float]] | None
+    context: list[list[ContextCell]] | None

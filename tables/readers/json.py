@@ -202,7 +202,7 @@ class JsonRows:
         Raises:
             TableError: Naming the row, and the column where it can.
         """
-        lists = self._lists(rows) if self._keys is None else self._ordered(rows, self._keys)
+        lists = self.lists(rows)
         if not set(map(type, chain.from_iterable(lists))) <= _NUMBERS_AND_NULL:
             raise self._not_a_number(lists)
         width = len(self.names)
@@ -212,6 +212,14 @@ class JsonRows:
             raise _too_large() from None
         self.rows += len(rows)
         return flat.reshape(len(lists), width)
+
+    def lists(self, rows: list[Any]) -> list[list[Any]]:
+        """Return parsed rows as one list of cells each, in the order of the columns.
+
+        Raises:
+            TableError: Naming the row that is no such list or object.
+        """
+        return self._lists(rows) if self._keys is None else self._ordered(rows, self._keys)
 
     def columns(self, rows: list[Any]) -> Columns:
         """Return what `values` does, column by column."""

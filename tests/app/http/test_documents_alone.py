@@ -145,7 +145,7 @@ VALUES = {
     "strings": b'""',
     "lists": b"[]",
     "lists of strings": b'[""]',
-    "objects": b'{"a":""}',
+    "objects": b'{"a":[]}',
 }
 
 

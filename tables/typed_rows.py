@@ -1,0 +1,180 @@
+"""Rows of a stored table as cells, in the types and texts of its columns, and as bare numbers."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+from numpy.typing import NDArray
+
+from tables.cells import decode_cells, encode_cells, level_text
+from tables.columns import UNSEEN, Column
+from tables.errors import TableError
+
+JsonCell = str | float | bool | None
+"""Cell as JSON gives it."""
+
+_Numbers = NDArray[np.floating[Any]]
+_CELL_TYPES: frozenset[type] = frozenset({bool, int, float, str})
+_DATE_EXAMPLES = {True: "2024-02-29", False: "2024-02-29T12:00:00Z"}
+
+
+class TypedRows:
+    """Converter of the rows of one table.
+
+    Args:
+        columns: Types of the first columns of a row.
+        numbers: Names of the columns after them, which are written as the numbers that they are.
+    """
+
+    def __init__(self, columns: Sequence[Column], numbers: Sequence[str] = ()) -> None:
+        nothing = np.empty(0)
+        typed = [(column.name, decode_cells(nothing, column).type) for column in columns]
+        plain = [(name, pa.float64()) for name in numbers]
+        self._columns = columns
+        self.schema = pa.schema([pa.field(name, kind) for name, kind in typed + plain])
+
+    def batch(self, rows: _Numbers) -> pa.RecordBatch:
+        """Return rows of shape (n, columns) as cells."""
+        width = len(self._columns)
+        cells = [decode_cells(rows[:, place], column) for place, column in enumerate(self._columns)]
+        plain = [pa.array(np.ascontiguousarray(column, np.float64)) for column in rows[:, width:].T]
+        return pa.RecordBatch.from_arrays([*cells, *plain], schema=self.schema)
+
+    @property
+    def are_floats(self) -> bool:
+        """True if all cells are numbers with decimals, and none is missing."""
+        kinds = {field.type for field in self.schema}
+        return kinds == {pa.float64()} and not any(column.missing for column in self._columns)
+
+    def numbers(self, rows: _Numbers) -> _Numbers:
+        """Return rows of shape (n, columns) for a format that holds numbers alone: no texts or dates."""
+        written = np.array(rows, np.float64)
+        for place, column in enumerate(self._columns):
+            if column.holds_values and column.type != "datetime":
+                cells = decode_cells(rows[:, place], column)
+                written[:, place] = cells.to_numpy(zero_copy_only=False)
+        return written
+
+
+def encode_rows(
+    rows: Sequence[Sequence[JsonCell]], columns: Sequence[Column], *, before: int = 0
+) -> NDArray[np.float64]:
+    """Return rows of cells, as JSON gives them, as rows of numbers.
+
+    Args:
+        rows: Rows of as many cells as there are columns.
+        columns: Types of the columns.
+        before: Number of rows of the table before these.
+
+    Raises:
+        TableError: ``dataset-dtype``, naming the first bad column and its first bad row.
+    """
+    cells = zip(*rows, strict=True) if rows else iter([()] * len(columns))
+    return encode_columns(map(json_cells, cells), columns, rows=len(rows), before=before)
+
+
+def encode_columns(
+    cells: Iterable[pa.Array], columns: Sequence[Column], *, rows: int, before: int = 0
+) -> NDArray[np.float64]:
+    """Return columns of cells as rows of numbers.
+
+    Args:
+        cells: Cells of each column.
+        columns: Types of the columns.
+        rows: Number of rows.
+        before: Number of rows of the table before these.
+
+    Raises:
+        TableError: ``dataset-dtype``, naming the first bad column and its first bad row.
+    """
+    numbers = np.empty((rows, len(columns)))
+    coming = iter(cells)
+    for place, column in enumerate(columns):
+        try:
+            numbers[:, place] = encode_cells(next(coming), column)
+        except TableError as error:
+            raise _with_remedy(error, column, before=before) from None
+    return numbers
+
+
+def _with_remedy(error: TableError, column: Column, *, before: int) -> TableError:
+    """Return the same error with the row in the whole table, and what to send instead."""
+    row = None if error.row is None else error.row + before
+    if column.type == "category" or column.levels:
+        wanted = "a single value"
+    elif column.type != "datetime":
+        wanted = "a number, such as 0.5"
+    elif column.datetime_format is not None:
+        wanted = f"a date in the format {column.datetime_format}"
+    else:
+        wanted = f"a date, such as {_DATE_EXAMPLES[column.date_only]}"
+    where = "" if row is None else f", row {row}"
+    return TableError(
+        error.slug,
+        f"Column {column.name!r}{where}: the value is not {wanted}. A cell without a value is empty or"
+        " null.",
+        column=column.name,
+        row=row,
+    )
+
+
+def json_cells(values: Sequence[JsonCell]) -> pa.Array:
+    """Return the cells of one column as JSON gives them; of several kinds, all become text.
+
+    Raises:
+        TableError: ``dataset-dtype`` for a list or an object, ``dataset-nonfinite`` for a number that is
+            too large; it names the row.
+    """
+    kinds = {type(value) for value in values} - {type(None)}
+    if not kinds <= _CELL_TYPES:
+        row = next(
+            n for n, v in enumerate(values, 1) if v is not None and type(v) not in _CELL_TYPES
+        )
+        detail = "the value is a list or an object, not a single value."
+        raise TableError("dataset-dtype", detail, row=row)
+    if kinds <= {int, float}:
+        try:
+            return pa.array(np.array(values, np.float64), from_pandas=True)
+        except OverflowError:
+            raise TableError(
+                "dataset-nonfinite", "A number is too large for a 64-bit float."
+            ) from None
+    if kinds == {bool}:
+        return pa.array(values, pa.bool_())
+    return pa.array(
+        [value if value is None else level_text(value) for value in values], pa.string()
+    )
+
+
+def check_codes(rows: _Numbers, columns: Sequence[Column], *, before: int = 0) -> None:
+    """Refuse numbers that are no index of a level, in columns whose levels are texts or truth values.
+
+    Args:
+        rows: Rows of shape (n, columns).
+        columns: Types of the columns.
+        before: Number of rows of the table before these.
+
+    Raises:
+        TableError: ``dataset-dtype``, naming the first row and column.
+    """
+    for place, column in enumerate(columns):
+        if column.holds_values:
+            continue
+        codes = rows[:, place]
+        known = (codes == np.floor(codes)) & (codes >= UNSEEN) & (codes < column.level_count)
+        wrong = np.flatnonzero(~(known | np.isnan(codes)))
+        if wrong.size:
+            row = before + int(wrong[0]) + 1
+            raise TableError(
+                "dataset-dtype",
+                f"Column {column.name!r}, row {row}: the number is no index of a level. The column"
+                f" holds {_kind(column)}: send those in another format, or the index of each among"
+                f" `types[].levels` of the model, from 0 to {column.level_count - 1}.",
+                column=column.name,
+                row=row,
+            )
+
+
+def _kind(column: Column) -> str:
+    return "true and false" if column.type == "boolean" else "texts"

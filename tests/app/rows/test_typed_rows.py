@@ -1,0 +1,138 @@
+"""Rows of typed columns: from every format to the numbers of a model, and back."""
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.problems.problem import Problem
+from app.rows.model_types import ModelTypes
+from app.rows.shape import RowsShape
+from tables.columns import UNSEEN, Column
+from tables.formats import TableFormat
+from tests.app.decoding import decode
+
+JSON, NPY = TableFormat.JSON, TableFormat.NPY
+COLUMNS = (
+    Column(name="cut", type="category", levels=("Ideal", "Good, really"), missing=True),
+    Column(name="price", decimals=2, missing=True),
+    Column(name="sold", type="boolean", levels=("no", "yes")),
+    Column(name="on", type="datetime", date_only=True),
+    Column(name="doors", type="integer", levels=(3.0, 5.0)),
+)
+NAMES = [column.name for column in COLUMNS]
+CELLS: list[list[Any]] = [
+    ["Ideal", 0.29, "yes", "2024-02-29", 3],
+    ["Good, really", None, "no", "1969-12-31", 5],
+    [None, 12, True, "2024-02-29", 5.0],
+    ["never seen", "1.5", "1", "2024-03-01", 4],
+]
+DAY = 86400.0
+NUMBERS = np.array(
+    [
+        [0, 0.29, 1, 19782 * DAY, 3],
+        [1, np.nan, 0, -DAY, 5],
+        [np.nan, 12, 1, 19782 * DAY, 5],
+        [UNSEEN, 1.5, 1, 19783 * DAY, 4],
+    ]
+)
+SHAPE = RowsShape(NAMES, 50, types=ModelTypes(COLUMNS, dim=len(COLUMNS)), ignores_extra=True)
+STRICT = RowsShape(NAMES, 50, types=ModelTypes(COLUMNS, dim=len(COLUMNS)))
+PLAIN = RowsShape(["a", "b"], 50, ignores_extra=True)
+
+
+def objects(order: list[int] | None = None, **extra: Any) -> list[dict[str, Any]]:
+    places = order or range(len(NAMES))
+    return [{NAMES[place]: row[place] for place in places} | extra for row in CELLS]
+
+
+def from_json(document: object, shape: RowsShape = SHAPE) -> Any:
+    return decode(json.dumps(document).encode(), JSON, shape)
+
+
+def refusal(body: bytes, kind: TableFormat, shape: RowsShape = SHAPE, **parameters: str) -> Problem:
+    with pytest.raises(Problem) as caught:
+        decode(body, kind, shape, **parameters)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"rows": objects()},
+        {"rows": objects([3, 1, 4, 0, 2])},
+        {"rows": objects(comment="=1+1", place={"x": [1]})},
+        {"rows": CELLS},
+        {"columns": NAMES, "rows": CELLS},
+        {"columns": [*NAMES[::-1], "id"], "rows": [[*row[::-1], "r7"] for row in CELLS]},
+    ],
+)
+def test_json_holds_the_cells_of_the_file(document):
+    np.testing.assert_array_equal(from_json(document), NUMBERS)
+
+
+def test_columns_that_the_model_lacks_are_refused_where_the_caller_asks_for_that():
+    for document in (
+        {"rows": objects(id="r7")},
+        {"columns": [*NAMES, "id"], "rows": [[*row, "r7"] for row in CELLS]},
+    ):
+        problem = refusal(json.dumps(document).encode(), JSON, STRICT)
+        assert problem.type.slug == "columns-mismatch"
+        assert problem.members["unknown"] == ["id"]
+
+
+def test_a_missing_column_is_named_beside_those_that_the_model_lacks():
+    rows = [
+        {("Cut" if name == "cut" else name): cell for name, cell in row.items()}
+        for row in objects()
+    ]
+    problem = refusal(json.dumps({"rows": rows}).encode(), JSON)
+    assert (problem.members["missing"], problem.members["unknown"]) == (["cut"], ["Cut"])
+
+
+def test_a_model_of_plain_numbers_can_leave_columns_out_too():
+    rows = [{"a": 1, "id": "r7", "b": None}, {"b": 2.5, "a": 3}]
+    np.testing.assert_array_equal(from_json({"rows": rows}, PLAIN), [[1, np.nan], [3, 2.5]])
+    body = json.dumps({"rows": [{"a": "1", "b": 2, "c": 3}]}).encode()
+    assert refusal(body, JSON, PLAIN).type.slug == "batch-value"
+
+
+@pytest.mark.parametrize("value", ["dear", "12,5", [1.0], {}])
+def test_a_cell_that_cannot_be_read_names_its_row_its_column_and_what_to_send(value):
+    rows = objects()
+    rows[2]["price"] = value
+    problem = refusal(json.dumps({"rows": rows}).encode(), JSON)
+    assert problem.type.slug == "batch-value"
+    assert [error.pointer for error in problem.errors] == ["/rows/2/price"]
+    assert "'price', row 3" in str(problem.detail)
+    assert "a number, such as 0.5" in str(problem.detail)
+    assert problem.members == {"column": "price", "row": 3}
+
+
+def test_a_number_beyond_float64_is_refused():
+    rows = [[None, 10**400, "no", "2024-02-29", 3]]
+    assert refusal(json.dumps({"rows": rows}).encode(), JSON).type.slug == "value-nonfinite"
+
+
+def npy(rows: Any, **options: Any) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.array(rows, **options))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_npy_holds_values_and_the_indices_of_texts(order):
+    np.testing.assert_array_equal(decode(npy(NUMBERS, order=order), NPY, SHAPE), NUMBERS)
+
+
+@pytest.mark.parametrize(("column", "code"), [(0, 2.0), (0, -2.0), (0, 0.5), (2, np.inf)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_number_that_is_no_index_of_a_text_is_refused(column, code, order):
+    rows = NUMBERS.copy()
+    rows[1, column] = code
+    problem = refusal(npy(rows, order=order), NPY)
+    assert problem.type.slug == "batch-value"
+    assert problem.members == {"column": NAMES[column], "row": 2}
+    assert "from 0 to 1" in str(problem.detail)
