@@ -19,11 +19,13 @@ MAX_LEVELS = 2**24
 class MixedColumn:
     """Column of mixed rows: what a density needs to know of it.
 
-    A cell of a discrete column is the index of its level; that of any other is its value. A missing
+    A cell of a discrete column is the number of its level; that of any other is its value. A missing
     cell is NaN.
 
     Attributes:
         levels: Number of levels of a discrete column; 0 for a continuous one.
+        values: Numbers that stand for the levels in a row of data; an empty list stands for their
+            indices. Any other number is a level that no training row had.
         missing: True if cells are missing in training rows.
         spikes: Single values of a continuous column that have probabilities of their own.
         transform: Monotone map of the values before standardisation.
@@ -34,6 +36,7 @@ class MixedColumn:
     """
 
     levels: int = 0
+    values: list[float] = field(default_factory=list)
     missing: bool = False
     spikes: list[float] = field(default_factory=list)
     transform: TransformName = "none"
@@ -48,11 +51,14 @@ class MixedColumn:
             raise ValueError("missing must be true or false")
         if self.transform not in get_args(TransformName):
             raise ValueError(f"transform must be one of {', '.join(get_args(TransformName))}")
-        numbers = [*self.spikes, self.step, self.low or 0, self.high or 0]
+        numbers = [*self.values, *self.spikes, self.step, self.low or 0, self.high or 0]
         if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
-            raise ValueError("spikes, bounds and step must be finite numbers")
-        if len(set(self.spikes)) < len(self.spikes):
-            raise ValueError("spikes must differ")
+            raise ValueError("values, spikes, bounds and step must be finite numbers")
+        for name, listed in (("values", self.values), ("spikes", self.spikes)):
+            if len(set(listed)) < len(listed):
+                raise ValueError(f"{name} must differ")
+        if self.values and len(self.values) != self.levels:
+            raise ValueError("values must be as many as levels")
         self._check_continuous()
 
     def _check_continuous(self) -> None:

@@ -3,11 +3,12 @@
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.base import Batch, PerRow
-from flows.mixed.columns import HIDDEN, UNSEEN, Layout
+from flows.mixed.columns import HIDDEN, Layout
+from flows.mixed.levels import Levels
 from flows.mixed.maps import KNOTS, ColumnFit, FittedMaps, fit_column
 from flows.preprocess import Preprocessing
 
@@ -31,7 +32,6 @@ class TableEncoding(Preprocessing):
 
     spikes: Tensor
     fill: Tensor
-    sizes: Tensor
     grid: Tensor
     ends: Tensor
     numbers: Tensor
@@ -59,12 +59,9 @@ class TableEncoding(Preprocessing):
         absent = HIDDEN if layout.hides else math.nan
         self._keep(
             "fill",
-            [
-                column.states - 1 if column.missing else absent
-                for column in [columns[number] for number in [*self._levels, *continuous]]
-            ],
+            [column.states - 1 if column.missing else absent for column in chosen],
         )
-        self._keep("sizes", [columns[number].levels for number in self._levels])
+        self.levels = Levels([columns[number] for number in self._levels], hides=layout.hides)
         self._keep("grid", [column.step for column in chosen])
         limits = [[-math.inf if c.low is None else c.low for c in chosen]]
         limits.append([math.inf if c.high is None else c.high for c in chosen])
@@ -109,9 +106,7 @@ class TableEncoding(Preprocessing):
         result = x.new_zeros(len(x), self.model_dim)
         total = x.new_zeros(len(x))
         if self._levels:
-            levels, valid = self._encode_levels(x[:, self._levels])
-            result[:, self._level_places] = levels
-            total = total + torch.where(valid, 0.0, -torch.inf).sum(dim=1)
+            result[:, self._level_places] = self.levels.encode(x[:, self._levels])
         if self.layout.continuous:
             values = x[:, self.layout.continuous]
             state = self.states(values)
@@ -130,9 +125,7 @@ class TableEncoding(Preprocessing):
         x = y.new_zeros(len(y), len(self.layout.columns))
         total = y.new_zeros(len(y))
         if self._levels:
-            levels = y[:, self._level_places]
-            absent = (levels == HIDDEN) | (levels == self.fill[: len(self._levels)])
-            x[:, self._levels] = torch.where(absent, torch.nan, levels)
+            x[:, self._levels] = self.levels.decode(y[:, self._level_places])
         if self.layout.continuous:
             state = y.new_zeros(len(y), len(self.layout.continuous))
             state[:, self._stateful] = y[:, self._state_places]
@@ -187,18 +180,9 @@ class TableEncoding(Preprocessing):
         x[:, self.layout.continuous] = torch.where(self.states(values) == 0, snapped, values).to(x)
         return x
 
-    def _encode_levels(self, cells: Tensor) -> tuple[Tensor, Bool[Tensor, "rows columns"]]:
-        """Return the indices of levels, and where they are possible ones."""
-        fill = self.fill[: len(self._levels)].double()
-        found = torch.where(cells.isnan(), fill, cells)
-        whole = found == found.round()
-        valid = (whole & (found >= UNSEEN) & (found < self.sizes)) | cells.isnan()
-        return torch.where(valid, found, float(UNSEEN)), valid
-
     def states(self, values: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
         """Return the state of each numeric cell; NaN where it has none."""
-        fill = self.fill[len(self._levels) :]
-        state = torch.where(values.isnan(), fill.double(), 0.0)
+        state = torch.where(values.isnan(), self.fill.double(), 0.0)
         state = torch.where(values.isinf(), torch.nan, state)
         for number, spike in enumerate(self.spikes.unbind(1)):
             # A table in float32 holds the spike rounded.

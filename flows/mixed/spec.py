@@ -193,7 +193,8 @@ def encoding_cost(layout: Layout) -> Cost:
     """Return the cost of the encoding of rows, in float64."""
     count = len(layout.continuous)
     spikes = max((len(column.spikes) for column in layout.columns), default=0)
-    numbers = INDEX_BYTES * (len(layout.columns) * 8 + count * (spikes + 3 * KNOTS + 12))
+    listed = 4 * sum(len(column.values) for column in layout.columns)
+    numbers = INDEX_BYTES * (len(layout.columns) * 8 + listed + count * (spikes + 3 * KNOTS + 12))
     row = INDEX_BYTES * (24 * len(layout.columns) + 40 * count)
     return Cost(
         buffers=numbers,
