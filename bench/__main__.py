@@ -24,18 +24,24 @@ QUICK: dict[str, Callable[[], str]] = {
 }
 EXAMPLES = """
 examples:
-  python -m bench                     everything but `anomaly`
+  python -m bench                     everything but `anomaly` and `tables`
   python -m bench flows               the flow library beside its peers, 10 to 20 minutes
   python -m bench flows --quick       the same in a minute or two: wide networks left out
   python -m bench serving             scoring over HTTP beside other servers, about 8 minutes
   python -m bench crowd               what 2,000 connections of one tenant leave to another, 5 minutes
   python -m bench scoring --output .  what the service adds, its table kept in this folder
   python -m bench anomaly --data DIR  the defaults as a detector of anomalies; see its own --help
+  python -m bench tables --data DIR   samples of tables with categories and gaps beside SDV's
 """
 
 
 def main() -> None:
     """Run the named measurements, or all."""
+    if sys.argv[1:2] == ["tables"]:
+        from bench import tables  # noqa: PLC0415  pandas and scikit-learn take seconds to import
+
+        print(tables.measure(sys.argv[2:]), flush=True)
+        return
     if sys.argv[1:2] == ["anomaly"]:
         from bench import anomaly  # noqa: PLC0415  scikit-learn takes seconds to import
 

@@ -17,10 +17,14 @@ from densityd.client.errors import (
     UnreachableError,
 )
 from densityd.client.options import (
+    ColumnType,
+    Extra,
+    FileOptions,
     JobFilters,
     Output,
     PictureFormat,
     PlotKind,
+    RowOptions,
     SamplingOptions,
     ScoringOptions,
     Space,
@@ -43,25 +47,31 @@ from densityd.client.records import (
     VersionSummary,
 )
 from densityd.client.retrying import Retries
-from densityd.client.scores import Context, Drawing, Scores, Transformed
+from densityd.client.scores import Context, Drawing, Explained, Parts, Scores, Transformed
 from densityd.client.settings import Settings
 from densityd.client.sync.client import Client
 from densityd.client.waiting import JobFailedError, WaitTimeoutError
+from densityd.client.wire.frames import ArrowFrame, Rows
 
 __all__ = [
     "Alias",
     "ApiError",
+    "ArrowFrame",
     "AsyncClient",
     "Client",
     "ClientError",
+    "ColumnType",
     "Context",
     "Dataset",
     "DatasetSummary",
     "Drawing",
     "Event",
     "EventPage",
+    "Explained",
+    "Extra",
     "FieldProblem",
     "FileFormatError",
+    "FileOptions",
     "Job",
     "JobFailedError",
     "JobFilters",
@@ -69,10 +79,13 @@ __all__ = [
     "JobSummary",
     "Model",
     "Output",
+    "Parts",
     "PictureFormat",
     "PlotKind",
     "Problem",
     "Retries",
+    "RowOptions",
+    "Rows",
     "SamplingOptions",
     "Scores",
     "ScoringOptions",

@@ -80,6 +80,15 @@ class Problem:
     request_id: str | None = None
     retry_after_s: float | None = None
 
+    @property
+    def named(self) -> Sequence[str]:
+        """The names that further members list, such as `missing: weight, age`."""
+        return [
+            f"{name}: {', '.join(map(str, value))}"
+            for name, value in (self.members or {}).items()
+            if isinstance(value, list) and value
+        ]
+
 
 class ApiError(ClientError):
     """The service refused a request.
@@ -94,7 +103,8 @@ class ApiError(ClientError):
             for error in problem.errors
             if error.detail != problem.detail
         )
-        text = " ".join(part for part in (problem.detail, fields) if part)
+        parts = (problem.detail, fields, "; ".join(problem.named))
+        text = " ".join(part for part in parts if part)
         super().__init__(f"{problem.title} ({problem.status}): {text}")
         self.problem = problem
 

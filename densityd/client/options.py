@@ -34,7 +34,7 @@ class TrainingOptions(TypedDict, total=False):
     """The options of a training.
 
     `flow` has the fields of one family (`{"family": "maf", "layers": 5}`), `optimisation` those of
-    `POST /v1/jobs/training`.
+    `POST /v1/jobs/training`. `missing="any"` trains for rows with any gaps, and for explanations.
     """
 
     columns: Sequence[str] | None
@@ -42,6 +42,8 @@ class TrainingOptions(TypedDict, total=False):
     split: Split
     preprocessing: Mapping[str, Any]
     flow: Mapping[str, Any] | None
+    discrete: Mapping[str, Any]
+    missing: Literal["observed", "any"]
     optimisation: Mapping[str, Any]
 
 
@@ -61,6 +63,7 @@ class ScoringOptions(TypedDict, total=False):
 
     output: Output
     include_rows: bool
+    explain: bool
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -68,16 +71,74 @@ class SamplingOptions(TypedDict, total=False):
 
     seed: int | None
     output: Output
-    context: Mapping[str, float] | Sequence[Sequence[float] | Mapping[str, float]] | None
+    context: Mapping[str, object] | Sequence[Sequence[object] | Mapping[str, object]] | None
+
+
+ColumnType = Literal["number", "integer", "boolean", "category", "datetime", "ignored"]
+"""Type of the values of a column."""
+
+Extra = Literal["error", "ignore"]
+"""Treatment of columns that the model does not have."""
 
 
 class UploadOptions(TypedDict, total=False):
-    """The options of an upload: the format of a CSV file, and the treatment of gaps."""
+    """The options of an upload: how to read the file, the types of its columns, and its gaps.
+
+    Attributes:
+        header: True if the first line of a CSV file has the names of its columns.
+        delimiter: Character between the cells of a CSV file; found by the service if left out.
+        encoding: Encoding of a CSV file, such as `utf-8` or `latin-1`.
+        decimal: Decimal mark of numbers in text.
+        thousands: Mark between groups of three digits in text.
+        datetime_format: Format of dates in text, as of `datetime.strptime`.
+        na_values: Texts that stand for a missing value, beside the usual ones.
+        columns: Names of the columns to keep; all others are left out.
+        exclude: Names of the columns to ignore.
+        types: Types of columns by name; all others are found by the service.
+        max_levels: Most levels of a category; rarer ones are the level *other*.
+        missing: Keep gaps as data, refuse a table with gaps, or drop the rows that have some.
+        constant: Keep constant columns, refuse a table with some, or drop the columns.
+    """
 
     header: bool
     delimiter: str
-    missing: Literal["error", "drop"]
-    constant: Literal["error", "drop", "keep"]
+    encoding: str
+    decimal: str
+    thousands: str
+    datetime_format: str
+    na_values: Sequence[str]
+    columns: Sequence[str]
+    exclude: Sequence[str]
+    types: Mapping[str, ColumnType]
+    max_levels: int
+    missing: Literal["keep", "error", "drop"]
+    constant: Literal["keep", "error", "drop"]
+
+
+class RowOptions(TypedDict, total=False):
+    """The options of a request about rows.
+
+    Attributes:
+        space: Space of the rows.
+        extra: Refuse rows with columns that the model does not have, or ignore the columns.
+    """
+
+    space: Space
+    extra: Extra
+
+
+class FileOptions(RowOptions, total=False):
+    """The options of the scoring of a file.
+
+    Attributes:
+        media_type: Format of the result.
+        parts: Add the log probability of the discrete cells and the log density of the others.
+        explain: Add the contribution of each column.
+    """
+
+    media_type: str
+    parts: bool
+    explain: bool
 
 
 class JobFilters(TypedDict, total=False):

@@ -37,15 +37,21 @@ class Record(BaseModel):
 
 
 class Column(Record):
-    """A column of a dataset; `distinct` is None for more than 1000 values."""
+    """A column of a dataset: its type and the reason for it, and its statistics.
+
+    Statistics that its type does not have are None; `distinct` also for more than 1000 values.
+    """
 
     name: str
-    dtype: str
-    mean: float
-    std: float
-    min: float
-    max: float
-    distinct: int | None
+    type: str = "number"
+    reason: str | None = None
+    dtype: str | None = None
+    mean: float | None = None
+    std: float | None = None
+    min: float | None = None
+    max: float | None = None
+    distinct: int | None = None
+    levels: list[Any] = []
 
 
 class TableWarning(Record):

@@ -9,17 +9,30 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import ArrayLike
 
-from densityd.client.call import ARROW, LONG_S, NPY, Body, Call, Response, encode_json, ignore
-from densityd.client.options import Space
+from densityd.client.call import (
+    ARROW,
+    JSON,
+    LONG_S,
+    NPY,
+    Body,
+    Call,
+    Response,
+    encode_json,
+    ignore,
+    parse_json,
+)
+from densityd.client.errors import UnexpectedAnswerError
+from densityd.client.options import Extra, FileOptions, Space
 from densityd.client.wire.arrow import encode_table, read_table
 from densityd.client.wire.files import read_file
+from densityd.client.wire.frames import Rows, to_table
 from densityd.client.wire.npy import Floats, check_rows, encode_array, read_array
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
 Operation = Literal["log_prob", "score", "inverse", "forward"]
-Context = ArrayLike | Mapping[str, float] | Sequence[Mapping[str, float]] | None
+Context = ArrayLike | Mapping[str, object] | Sequence[Mapping[str, object]] | None
 """Context of a conditional model: one row for all samples or one for each."""
 
 _REQUEST_BYTES = 2 << 20  # few enough for a slow flow to respond before the timeout
@@ -40,31 +53,74 @@ class Scores(NamedTuple):
     quantile: Floats
 
 
-@dataclass
-class RowCalls(Generic[_Chunk]):
-    """One operation on many rows: calls of bounded size, to be sent in order.
+class Parts(NamedTuple):
+    """Log densities as the sum of two parts.
 
-    All go to the version that responded to the first, even if an alias moves meanwhile.
+    Attributes:
+        log_prob: Log density of each row.
+        discrete: Log probability of its discrete cells: levels, gaps, and values that hold a share.
+        continuous: Log density of its other cells given the discrete ones.
+    """
+
+    log_prob: Floats
+    discrete: Floats
+    continuous: Floats
+
+
+class Explained(NamedTuple):
+    """Scores of rows, and the contribution of each column to them.
+
+    Attributes:
+        log_prob: Log density of each row.
+        quantile: Rank of each row among rows that the model was not trained on.
+        columns: By column, the log density of its cell given the others of the row; NaN where the
+            model cannot tell.
+    """
+
+    log_prob: Floats
+    quantile: Floats
+    columns: dict[str, Floats]
+
+
+@dataclass(frozen=True)
+class RowQuery(Generic[_Chunk]):
+    """A request about rows, without the rows.
 
     Args:
-        ref: `name`, `name@alias` or `name:version`; replaced by the version in the response.
+        ref: `name`, `name@alias` or `name:version`.
         operation: Operation of the model.
-        count: Number of rows in total.
-        step: Number of rows of each call.
-        space: Space of the data.
-        encode: Makes the body of a range of rows.
+        params: Parameters of the query.
         media_type: Format of the responses.
         read: Makes the result from the content of a response.
     """
 
     ref: str
     operation: Operation
-    count: int
-    step: int
-    space: Space
-    encode: Callable[[slice], Body]
+    params: Mapping[str, str | int | None]
     media_type: str
     read: Callable[[bytes], _Chunk]
+
+
+@dataclass
+class RowCalls(Generic[_Chunk]):
+    """One request about many rows: calls of bounded size, to be sent in order.
+
+    All go to the version that responded to the first, even if an alias moves meanwhile.
+
+    Args:
+        query: Request without the rows.
+        count: Number of rows in total.
+        step: Number of rows of each call.
+        encode: Makes the body of a range of rows.
+    """
+
+    query: RowQuery[_Chunk]
+    count: int
+    step: int
+    encode: Callable[[slice], Body]
+
+    def __post_init__(self) -> None:
+        self._ref = self.query.ref
 
     def __iter__(self) -> Iterator[Call[_Chunk]]:
         """Yield the calls; each must have been parsed before the next is taken."""
@@ -72,83 +128,98 @@ class RowCalls(Generic[_Chunk]):
         for start in range(0, max(1, self.count), self.step):
             yield Call(
                 "POST",
-                f"{_path(self.ref)}/{self.operation}",
+                f"{_path(self._ref)}/{self.query.operation}",
                 self._parse,
-                params=_build_params(self.operation, self.space),
-                headers={"Accept": self.media_type},
+                params=self.query.params,
+                headers={"Accept": self.query.media_type},
                 body=self.encode(slice(start, start + self.step)),
             )
 
     def _parse(self, response: Response) -> _Chunk:
-        self.ref = response.headers.get("x-model", self.ref)
-        return self.read(response.content)
+        self._ref = response.headers.get("x-model", self._ref)
+        return self.query.read(response.content)
 
 
-def build_array_calls(
-    operation: Operation,
-    ref: str,
-    rows: ArrayLike,
-    *,
-    space: Space,
-    rows_per_request: int | None = None,
-) -> RowCalls[Floats]:
-    """Return the calls for the rows of an array, which may be memory-mapped.
+def build_query(
+    operation: Operation, ref: str, *, space: Space = "data", extra: Extra | None = None
+) -> RowQuery[Floats]:
+    """Return a request whose responses are arrays."""
+    return RowQuery(ref, operation, _build_params(operation, space, extra), NPY, read_array)
+
+
+def build_table_query(
+    operation: Operation, ref: str, *, space: Space = "data", extra: Extra | None = None
+) -> "RowQuery[pa.Table]":
+    """Return a request whose responses are Arrow tables."""
+    return RowQuery(ref, operation, _build_params(operation, space, extra), ARROW, read_table)
+
+
+def build_parts_query(ref: str, *, extra: Extra | None = None) -> RowQuery[Floats]:
+    """Return a request for log densities and their two parts, one a column."""
+    params = {**_build_params("log_prob", "data", extra), "parts": "true"}
+    return RowQuery(ref, "log_prob", params, NPY, read_array)
+
+
+def build_explain_query(ref: str, *, extra: Extra | None = None) -> RowQuery[Explained]:
+    """Return a request for scores and the contribution of each column."""
+    params = {**_build_params("score", "data", extra), "explain": "true"}
+    return RowQuery(ref, "score", params, JSON, _read_explained)
+
+
+def build_calls(
+    query: RowQuery[_Chunk], rows: Rows, *, rows_per_request: int | None = None
+) -> RowCalls[_Chunk]:
+    """Return the calls for rows: by name if their columns have names, else by position.
+
+    Args:
+        query: Request without the rows.
+        rows: Frame, list of records, or array, which may be memory-mapped.
+        rows_per_request: Number of rows of each call; None for about two megabytes.
 
     Raises:
-        ValueError: The rows are not a 2-D array of numbers.
+        ValueError: The rows are no table.
     """
+    table = to_table(rows)
+    if table is not None:
+        step = rows_per_request or _count_rows(table.nbytes, table.num_rows)
+        return RowCalls(
+            query,
+            count=table.num_rows,
+            step=step,
+            encode=lambda part: encode_table(table.slice(part.start, part.stop - part.start)),
+        )
     array = check_rows(rows)
-    width = max(1, array.shape[1] * array.dtype.itemsize)
     return RowCalls(
-        ref,
-        operation,
+        query,
         count=len(array),
-        step=rows_per_request or max(1, _REQUEST_BYTES // width),
-        space=space,
+        step=rows_per_request or _count_rows(array.nbytes, len(array)),
         encode=lambda part: encode_array(array[part]),
-        media_type=NPY,
-        read=read_array,
     )
 
 
-def build_table_calls(
-    operation: Operation, ref: str, table: "pa.Table", *, space: Space
-) -> "RowCalls[pa.Table]":
-    """Return the calls for the rows of an Arrow table, whose columns are matched by name."""
-    return RowCalls(
-        ref,
-        operation,
-        count=table.num_rows,
-        step=max(1, _REQUEST_BYTES // (8 * max(1, table.num_columns))),
-        space=space,
-        encode=lambda part: encode_table(table.slice(part.start, part.stop - part.start)),
-        media_type=ARROW,
-        read=read_table,
-    )
-
-
-def build_file_call(
-    operation: Operation, ref: str, path: Path, *, media_type: str, space: Space
-) -> Call[None]:
+def build_file_call(operation: Operation, ref: str, path: Path, options: FileOptions) -> Call[None]:
     """Return the call for the rows of a file, whose response is to be streamed.
 
     Args:
         operation: Operation of the model.
         ref: Reference of the model.
         path: File of the rows; the suffix of its name is its format.
-        media_type: Format of the response.
-        space: Space of the data.
+        options: Options of the scoring.
 
     Raises:
         FileFormatError: The suffix is of no known format.
         OSError: There is no such file.
     """
+    params = _build_params(operation, options.get("space", "data"), options.get("extra"))
+    for name in ("parts", "explain"):
+        if options.get(name):
+            params[name] = "true"
     return Call(
         "POST",
         f"{_path(ref)}/{operation}",
         ignore,
-        params=_build_params(operation, space),
-        headers={"Accept": media_type},
+        params=params,
+        headers={"Accept": options.get("media_type", "text/csv")},
         body=read_file(path),
         read_timeout_s=LONG_S,
     )
@@ -203,6 +274,23 @@ def split_scores(values: Floats) -> Scores:
     return Scores(values[:, 0], values[:, 1])
 
 
+def split_parts(values: Floats) -> Parts:
+    """Split an array of log densities and their two parts."""
+    return Parts(values[:, 0], values[:, 1], values[:, 2])
+
+
+def join_explained(chunks: Sequence[Explained]) -> Explained:
+    """Join the results of several calls."""
+    return Explained(
+        np.concatenate([chunk.log_prob for chunk in chunks]),
+        np.concatenate([chunk.quantile for chunk in chunks]),
+        {
+            name: np.concatenate([chunk.columns[name] for chunk in chunks])
+            for name in chunks[0].columns
+        },
+    )
+
+
 def encode_context(context: Context) -> object:
     """Return a context as JSON: an object, or a list of rows.
 
@@ -219,10 +307,35 @@ def encode_context(context: Context) -> object:
     return np.atleast_2d(array).tolist()
 
 
-def _build_params(operation: Operation, space: Space) -> dict[str, str | int | None]:
-    return (
-        {} if operation == "score" else {"space": space}
-    )  # ranks are of rows in the units of the data
+def _read_explained(content: bytes) -> Explained:
+    found = parse_json(content)
+    try:
+        rows: list[dict[str, float | None]] = found["explanation"]  # type: ignore[assignment] # as checked
+        names = dict.fromkeys(name for row in rows for name in row)
+        return Explained(
+            _to_floats(found["log_prob"]),
+            _to_floats(found["quantile"]),
+            {name: _to_floats([row.get(name) for row in rows]) for name in names},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnexpectedAnswerError("the response has no explanation") from error
+
+
+def _to_floats(values: object) -> Floats:
+    return np.array(values, dtype=np.float64)
+
+
+def _count_rows(size: int, rows: int) -> int:
+    """Return the number of rows of a request, from the bytes of all rows."""
+    return max(1, _REQUEST_BYTES * rows // max(1, size))
+
+
+def _build_params(
+    operation: Operation, space: Space, extra: Extra | None
+) -> dict[str, str | int | None]:
+    # Ranks are of rows in the units of the data.
+    params: dict[str, str | int | None] = {} if operation == "score" else {"space": space}
+    return params | {"extra": extra}
 
 
 def _path(ref: str) -> str:

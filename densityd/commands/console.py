@@ -1,7 +1,6 @@
 """A client for commands that turns errors into exit statuses, and printing."""
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -19,6 +18,7 @@ WRONG_USAGE = 2
 UNREACHABLE = 3
 INTERRUPTED = 130
 _UNAUTHORIZED = 401
+_MOST_NAMES = 20
 
 
 @contextmanager
@@ -72,9 +72,8 @@ def fail(text: str, *more: str, status: int) -> NoReturn:
 
 
 def note(text: str) -> None:
-    """Print a line for a person at a terminal, beside the result."""
-    if sys.stderr.isatty():
-        typer.echo(make_printable(text), err=True)
+    """Print a line about the work to standard error, beside the result."""
+    typer.echo(make_printable(text), err=True)
 
 
 def echo_json(value: object) -> None:
@@ -118,13 +117,27 @@ def echo_facts(facts: Iterable[tuple[str, object]]) -> None:
 def upload_table(
     client: "Client", file: Path, options: "UploadOptions", *, name: str | None = None
 ) -> "Dataset":
-    """Upload a file, and print its size and warnings for a person at a terminal."""
+    """Upload a file, and print its size, the types of its columns, and warnings."""
     dataset = client.datasets.upload(file, name=name, **options)
     note(f"uploaded {dataset.rows} rows x {len(dataset.columns)} columns: {dataset.id}")
+    for line in describe_types(dataset):
+        note(f"  {line}")
     for warning in dataset.warnings:
         column = "" if warning.column is None else f" ({warning.column})"
         note(f"  warning {warning.code}{column}: {warning.detail}")
     return dataset
+
+
+def describe_types(dataset: "Dataset") -> Iterator[str]:
+    """Yield a line for each type of column with the names of its columns; ignored ones say why."""
+    names: dict[str, list[str]] = {}
+    for column in dataset.columns:
+        reason = f" ({column.reason})" if column.type == "ignored" and column.reason else ""
+        names.setdefault(column.type, []).append(f"{column.name}{reason}")
+    for kind, columns in names.items():
+        more = len(columns) - _MOST_NAMES
+        rest = f" and {more} more" if more > 0 else ""
+        yield f"{kind}: {', '.join(columns[:_MOST_NAMES])}{rest}"
 
 
 def make_printable(text: str) -> str:
@@ -158,6 +171,7 @@ def _describe(error: "ApiError", address: str) -> Iterator[str]:
             yield f"{wrong.field}: {wrong.detail}" if wrong.field else wrong.detail
         elif wrong.field:
             yield f"The field is {wrong.field}."
+    yield from error.problem.named
     more = f": {address}{error.type}" if error.type.startswith("/") else ""
     if error.status == _UNAUTHORIZED:
         yield "Set DENSITYD_API_KEY to a key of the service."

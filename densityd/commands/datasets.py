@@ -3,7 +3,7 @@
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,13 +18,26 @@ from densityd.commands.console import (
 from densityd.commands.options import (
     AsJson,
     Constant,
+    DatetimeFormat,
+    Decimal,
     Delimiter,
+    Encoding,
+    Exclude,
     Header,
     Limit,
+    MaxLevels,
     Missing,
+    NaValues,
+    OnlyColumns,
+    Thousands,
+    Types,
     Url,
     collect_upload_options,
+    parse_types,
 )
+
+if TYPE_CHECKING:
+    from densityd.client import Dataset
 
 app = typer.Typer(help="Tables on the service.", no_args_is_help=True, rich_markup_mode=None)
 DatasetId = Annotated[str, typer.Argument(metavar="ID", help="Id of the dataset, ds_...")]
@@ -60,9 +73,7 @@ def show(dataset_id: DatasetId, url: Url = None, as_json: AsJson = False) -> Non
             [*((name, getattr(found, name)) for name in names), ("created", found.created_at)]
         )
         typer.echo()
-        header = ("COLUMN", "TYPE", "MEAN", "STD", "MIN", "MAX", "DISTINCT")
-        fields = attrgetter("name", "dtype", "mean", "std", "min", "max", "distinct")
-        echo_table(header, map(fields, found.columns))
+        _echo_columns(found)
         if found.warnings:
             typer.echo()
             fields = attrgetter("code", "column", "detail")
@@ -76,22 +87,70 @@ def upload(
         Path, typer.Argument(metavar="FILE", dir_okay=False, exists=True, help="Table to upload.")
     ],
     name: Annotated[str | None, typer.Option(help="Label.", show_default="the file's name")] = None,
+    types: Types = None,
+    exclude: Exclude = None,
+    columns: OnlyColumns = None,
+    na_values: NaValues = None,
     header: Header = True,
-    delimiter: Delimiter = ",",
-    missing: Missing = "error",
-    constant: Constant = "error",
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    decimal: Decimal = None,
+    thousands: Thousands = None,
+    datetime_format: DatetimeFormat = None,
+    max_levels: MaxLevels = None,
+    missing: Missing = None,
+    constant: Constant = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Upload a table, and print its id.
+    """Upload a table, and print its id; types of columns and warnings go to standard error.
 
-    Examples: densityd datasets upload train.csv --missing drop;
+    Examples: densityd datasets upload claims.csv;
+    densityd datasets upload claims.csv --types zip=category --exclude id --na-values -999;
+    densityd datasets upload preise.csv --decimal , --thousands . --datetime-format %d.%m.%Y;
     densityd datasets upload table.parquet --name people
     """
+    options = collect_upload_options(
+        types=parse_types(types),
+        exclude=exclude,
+        columns=columns,
+        na_values=na_values,
+        header=header,
+        delimiter=delimiter,
+        encoding=encoding,
+        decimal=decimal,
+        thousands=thousands,
+        datetime_format=datetime_format,
+        max_levels=max_levels,
+        missing=missing,
+        constant=constant,
+    )
     with service(url) as client:
-        options = collect_upload_options(header, delimiter, missing, constant)
         uploaded = upload_table(client, file, options, name=name)
         return echo_record(uploaded) if as_json else typer.echo(uploaded.id)
+
+
+@app.command("set-type")
+def set_type(
+    dataset_id: DatasetId,
+    types: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME=TYPE...",
+            help="New type of a column: number, integer, boolean, category, datetime or ignored.",
+        ),
+    ],
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Correct the types of columns without a new upload, and print all types.
+
+    Example: densityd datasets set-type ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f zip=category id=ignored
+    """
+    wanted = parse_types(types) or {}
+    with service(url) as client:
+        changed = client.datasets.update(dataset_id, types=wanted)
+        return echo_record(changed) if as_json else _echo_columns(changed)
 
 
 @app.command()
@@ -102,3 +161,9 @@ def delete(dataset_id: DatasetId, url: Url = None) -> None:
     """
     with service(url) as client:
         client.datasets.delete(dataset_id)
+
+
+def _echo_columns(dataset: "Dataset") -> None:
+    header = ("COLUMN", "TYPE", "MEAN", "STD", "MIN", "MAX", "DISTINCT", "WHY")
+    fields = attrgetter("name", "type", "mean", "std", "min", "max", "distinct", "reason")
+    echo_table(header, map(fields, dataset.columns))

@@ -1,13 +1,16 @@
 """``densityd score``."""
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from densityd.commands.console import service
-from densityd.commands.options import ModelRef, Output, Url
+from densityd.commands.options import Extra, ModelRef, Output, Url
 from densityd.commands.results import STANDARD_OUTPUT, download_result, find_job_format, open_output
+
+if TYPE_CHECKING:
+    from densityd.client import FileOptions, ScoringOptions
 
 
 def score(
@@ -28,6 +31,22 @@ def score(
             help="Add each row's rank among rows that the model was not trained on, 0 to 1.",
         ),
     ] = False,
+    parts: Annotated[
+        bool,
+        typer.Option(
+            "--parts",
+            help="Add the log probability of the discrete cells and the log density of the others.",
+        ),
+    ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Add, with the quantiles, the log density of each cell given the others of its"
+            " row: the lowest is what makes the row unlikely.",
+        ),
+    ] = False,
+    extra: Extra = None,
     include_rows: Annotated[
         bool,
         typer.Option("--include-rows", help="Put the columns of the dataset before the scores."),
@@ -36,26 +55,34 @@ def score(
 ) -> None:
     """Print the log density of each row of a file or a dataset, in nats.
 
-    Columns that have names are matched by name. Files of any size are streamed. A dataset is
+    Columns that have names are matched by name; missing and unknown ones are named. Files of any size are streamed. A dataset is
     scored with a job, with quantiles if the model has them, and the result is downloaded; Ctrl-C
     ends the wait, not the job.
 
     Examples: densityd score shuttle rows.csv; densityd score shuttle:2 rows.npy -o scores.parquet;
     densityd score shuttle rows.csv --quantiles;
+    densityd score claims today.csv --explain -o alerts.csv;
+    densityd score claims today.csv --parts --extra error;
     densityd score shuttle --dataset ds_0f3c... -o scores.parquet
     """
     if (file is None) == (dataset is None):
         raise typer.BadParameter("give either FILE or --dataset ID.")
     if include_rows and dataset is None:
         raise typer.BadParameter("--include-rows needs --dataset.")
+    if parts and (quantiles or explain or dataset is not None):
+        raise typer.BadParameter("--parts goes with FILE, without --quantiles and --explain.")
     with service(url) as client:
         target, media_type = open_output(output)
-        if dataset is not None:
-            job = client.jobs.score(
-                model, dataset, output=find_job_format(output), include_rows=include_rows
-            )
+        if file is None:
+            wanted: ScoringOptions = {"output": find_job_format(output)}
+            wanted["include_rows"] = include_rows
+            if explain:
+                wanted["explain"] = True
+            job = client.jobs.score(model, str(dataset), **wanted)
             download_result(client, job, target)
-        elif quantiles:
-            client.score_file(model, cast("Path", file), target, media_type=media_type)
-        else:
-            client.log_prob_file(model, cast("Path", file), target, media_type=media_type)
+            return
+        options: FileOptions = {"media_type": media_type, "parts": parts, "explain": explain}
+        if extra is not None:
+            options["extra"] = extra
+        write = client.score_file if quantiles or explain else client.log_prob_file
+        write(model, file, target, **options)

@@ -9,17 +9,26 @@ from densityd.commands.console import service, upload_table
 from densityd.commands.options import (
     AsJson,
     Constant,
+    DatetimeFormat,
+    Decimal,
     Delimiter,
+    Encoding,
+    Exclude,
     Family,
     Fields,
     Header,
+    MaxLevels,
     MaxSeconds,
     Missing,
     ModelName,
+    NaValues,
+    Thousands,
+    Types,
     Url,
     Wait,
     build_request,
     collect_upload_options,
+    parse_types,
 )
 from densityd.commands.waiting import follow
 
@@ -46,21 +55,38 @@ def train(
         list[str] | None,
         typer.Option(metavar="NAME", help="Column that the density is conditioned on. Repeatable."),
     ] = None,
+    any_gaps: Annotated[
+        bool,
+        typer.Option(
+            "--any-gaps",
+            help="Train for rows with any gaps, and for explanations of every column.",
+        ),
+    ] = False,
     max_seconds: MaxSeconds = None,
     wait: Wait = True,
+    types: Types = None,
+    exclude: Exclude = None,
+    na_values: NaValues = None,
     header: Header = True,
-    delimiter: Delimiter = ",",
-    missing: Missing = "error",
-    constant: Constant = "error",
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    decimal: Decimal = None,
+    thousands: Thousands = None,
+    datetime_format: DatetimeFormat = None,
+    max_levels: MaxLevels = None,
+    missing: Missing = None,
+    constant: Constant = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Upload a table and train a model on it; options that are left out are chosen from the data.
 
-    Prints the model's reference, NAME:VERSION, and its test log-likelihood. Ctrl-C ends the wait,
-    not the training.
+    Prints the model's reference, NAME:VERSION, and its test log-likelihood. The types of the columns,
+    warnings, dropped rows and the result go to standard error too; with --json they are members of
+    the printed job. Ctrl-C ends the wait, not the training.
 
     Examples: densityd train train.csv --model shuttle;
+    densityd train claims.csv --model claims --types zip=category --exclude id --any-gaps;
     densityd train train.csv --model shuttle --flow maf --set layers=5 --set 'hidden=[128]';
     densityd train --dataset ds_0f3c... --model shuttle --max-seconds 600 --no-wait
     """
@@ -71,9 +97,26 @@ def train(
         request["columns"] = column
     if context_column:
         request["context_columns"] = context_column
+    if any_gaps:
+        request["missing"] = "any"
+    options = collect_upload_options(
+        types=parse_types(types),
+        exclude=exclude,
+        na_values=na_values,
+        header=header,
+        delimiter=delimiter,
+        encoding=encoding,
+        decimal=decimal,
+        thousands=thousands,
+        datetime_format=datetime_format,
+        max_levels=max_levels,
+        missing=missing,
+        constant=constant,
+    )
     with service(url) as client:
+        uploaded = None
         if file is not None:
-            options = collect_upload_options(header, delimiter, missing, constant)
-            dataset = upload_table(client, file, options).id
+            uploaded = upload_table(client, file, options)
+            dataset = uploaded.id
         job = client.jobs.train(model, str(dataset), **request)
-        follow(client, job, wait=wait, as_json=as_json)
+        follow(client, job, wait=wait, as_json=as_json, dataset=uploaded)

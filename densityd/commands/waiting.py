@@ -1,13 +1,21 @@
 """The wait for a job at a terminal, and its outcome."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from densityd.commands.console import INTERRUPTED, echo_record, fail, make_printable, note
+from densityd.commands.console import (
+    INTERRUPTED,
+    echo_json,
+    echo_record,
+    fail,
+    make_printable,
+    note,
+)
 
 if TYPE_CHECKING:
-    from densityd.client import Client, Job
+    from densityd.client import Client, Dataset, Job
 
 _BULK = ("scoring", "sampling")
 
@@ -27,19 +35,39 @@ def wait_for(client: "Client", job_id: str, *, timeout_s: float | None = None) -
         )
 
 
-def follow(client: "Client", job: "Job", *, wait: bool, as_json: bool) -> None:
-    """Print the outcome of an accepted job, after it has ended or at once."""
+def follow(
+    client: "Client", job: "Job", *, wait: bool, as_json: bool, dataset: "Dataset | None" = None
+) -> None:
+    """Print the outcome of an accepted job, after it has ended or at once.
+
+    Args:
+        client: Client of the service.
+        job: Accepted job.
+        wait: Wait until the job has ended.
+        as_json: Print the job as JSON.
+        dataset: Table uploaded for it; JSON has it as a member, with its types and warnings.
+    """
     note(f"accepted {job.id}")
     if wait:
         job = wait_for(client, job.id)
-    echo_outcome(job, as_json=as_json)
+    if as_json:
+        more = {} if dataset is None else {"dataset": dataset.model_dump(mode="json")}
+        echo_json({**job.model_dump(mode="json"), **more})
+    else:
+        typer.echo(_format_outcome(job))
+    if wait and (as_json or not sys.stdout.isatty()):
+        note(_format_outcome(job))
 
 
 def echo_outcome(job: "Job", *, as_json: bool) -> None:
     """Print the outcome of a job: its model or file, or its id while there is none."""
     if as_json:
         echo_record(job)
-        return
+    else:
+        typer.echo(_format_outcome(job))
+
+
+def _format_outcome(job: "Job") -> str:
     if job.kind in _BULK:
         result = job.result
         line = job.id if result is None else f"{job.id}  {result.rows} rows, {result.bytes} bytes"
@@ -47,7 +75,7 @@ def echo_outcome(job: "Job", *, as_json: bool) -> None:
         line = job.ref or job.id
         if job.ref:
             line += _format_quality(job.metrics or {})
-    typer.echo(make_printable(line))
+    return make_printable(line)
 
 
 def _format_quality(metrics: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from typing import Any
 
 
@@ -44,6 +45,18 @@ class Asked:
     body: bytes
 
 
+def read_body(stream: BufferedIOBase, headers: dict[str, str]) -> bytes:
+    """Read a body of known length, or one in chunks."""
+    if headers.get("transfer-encoding") != "chunked":
+        return stream.read(int(headers.get("content-length", 0)))
+    body = b""
+    while size := int(stream.readline(), 16):
+        body += stream.read(size)
+        stream.readline()
+    stream.readline()
+    return body
+
+
 class ScriptedServer:
     """Gives each request the next answer; the last one again and again."""
 
@@ -58,7 +71,7 @@ class ScriptedServer:
             def _answer(self) -> None:
                 outer._answer(self)
 
-            do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815 - the base's names
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer  # noqa: N815 - the base's names
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
                 """Say nothing."""
@@ -78,7 +91,7 @@ class ScriptedServer:
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         headers = {name.lower(): value for name, value in handler.headers.items()}
-        body = handler.rfile.read(int(headers.get("content-length", 0)))
+        body = read_body(handler.rfile, headers)
         reply = self.replies[min(len(self.asked), len(self.replies) - 1)]
         self.asked.append(Asked(f"{handler.command} {handler.path}", headers, body))
         handler.close_connection = reply is DROP or reply.cut > 0

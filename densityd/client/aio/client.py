@@ -3,32 +3,39 @@
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, TypeVar, Unpack
 
 import httpx
 import numpy as np
-from numpy.typing import ArrayLike
 
 from densityd.client.aio.datasets import AsyncDatasets
 from densityd.client.aio.jobs import AsyncJobs
 from densityd.client.aio.models import AsyncModels
 from densityd.client.aio.transport import AsyncTransport
 from densityd.client.call import ARROW, NPY, Call, ignore
-from densityd.client.options import Space
+from densityd.client.options import Extra, FileOptions, RowOptions, Space
 from densityd.client.scores import (
     Context,
     Drawing,
+    Explained,
     Operation,
+    Parts,
     Scores,
     Transformed,
-    build_array_calls,
+    build_calls,
+    build_explain_query,
     build_file_call,
-    build_table_calls,
+    build_parts_query,
+    build_query,
+    build_table_query,
+    join_explained,
+    split_parts,
     split_scores,
     split_transformed,
 )
 from densityd.client.settings import Settings
 from densityd.client.wire.arrow import ArrowDecoder
+from densityd.client.wire.frames import Rows
 from densityd.client.wire.npy import Floats, NpyDecoder
 
 if TYPE_CHECKING:
@@ -96,52 +103,70 @@ class AsyncClient:
         """Close all connections."""
         await self._transport.close()
 
-    async def log_prob(self, ref: str, rows: ArrayLike, *, space: Space = "data") -> Floats:
+    async def log_prob(self, ref: str, rows: Rows, **options: Unpack[RowOptions]) -> Floats:
         """Return the log density of each row in nats; -inf or NaN if there is no finite one.
 
         Args:
             ref: Reference of the model.
-            rows: 2-D array of the model's columns in their order, then those of its context. An
-                array in a file (`np.load(..., mmap_mode="r")`) is read and sent in chunks.
-            space: Space of the rows.
+            rows: Frame of pandas, polars or pyarrow, structured array or list of records, whose
+                columns are matched by name, in any order; or a 2-D array of the model's columns in
+                their order, then those of its context. An array in a file
+                (`np.load(..., mmap_mode="r")`) is read and sent in chunks.
+            **options: Space of the rows, and what becomes of columns that the model does not have:
+                they are ignored by default if the model has types, else refused.
 
         Raises:
-            ValueError: The rows are not a 2-D array of numbers.
+            ValueError: The rows are no table, or an array of something else than numbers.
         """
-        chunks = [chunk async for chunk in self.iter_log_prob(ref, rows, space=space)]
-        return np.concatenate(chunks)
+        chunks = self.iter_log_prob(ref, rows, **options)
+        return np.concatenate([chunk async for chunk in chunks])
 
     def iter_log_prob(
         self,
         ref: str,
-        rows: ArrayLike,
+        rows: Rows,
         *,
-        space: Space = "data",
         rows_per_request: int | None = None,
+        **options: Unpack[RowOptions],
     ) -> AsyncIterator[Floats]:
         """Return an iterator over the log densities in chunks; arguments are those of `log_prob`.
 
         Neither the rows nor the results are ever whole in memory.
         """
-        return self._send_all(
-            build_array_calls("log_prob", ref, rows, space=space, rows_per_request=rows_per_request)
-        )
+        query = build_query("log_prob", ref, **options)
+        return self._send_all(build_calls(query, rows, rows_per_request=rows_per_request))
 
-    async def score(self, ref: str, rows: ArrayLike) -> Scores:
+    async def log_prob_parts(self, ref: str, rows: Rows, *, extra: Extra | None = None) -> Parts:
+        """Return the log density of each row and its two parts; rows as for `log_prob`."""
+        calls = build_calls(build_parts_query(ref, extra=extra), rows)
+        return split_parts(np.concatenate([chunk async for chunk in self._send_all(calls)]))
+
+    async def score(self, ref: str, rows: Rows, *, extra: Extra | None = None) -> Scores:
         """Return the log density and the calibrated rank of each row; rows as for `log_prob`.
 
         Raises:
             ApiError: The model has no held-out rows (`score-unavailable`), or the service refuses
                 the request.
         """
-        calls = build_array_calls("score", ref, rows, space="data")
+        calls = build_calls(build_query("score", ref, extra=extra), rows)
         return split_scores(np.concatenate([chunk async for chunk in self._send_all(calls)]))
 
-    async def inverse(self, ref: str, rows: ArrayLike, *, space: Space = "data") -> Transformed:
+    async def explain(self, ref: str, rows: Rows, *, extra: Extra | None = None) -> Explained:
+        """Return the scores of each row and the contribution of each of its columns.
+
+        A model that was trained with `missing="any"` tells the contribution of every column.
+
+        Raises:
+            ApiError: As for `score`.
+        """
+        calls = build_calls(build_explain_query(ref, extra=extra), rows)
+        return join_explained([chunk async for chunk in self._send_all(calls)])
+
+    async def inverse(self, ref: str, rows: Rows, *, space: Space = "data") -> Transformed:
         """Return the noise that each row of data comes from; rows are as for `log_prob`."""
         return await self._transform("inverse", ref, rows, space)
 
-    async def forward(self, ref: str, noise: ArrayLike, *, space: Space = "data") -> Transformed:
+    async def forward(self, ref: str, noise: Rows, *, space: Space = "data") -> Transformed:
         """Return the data that each row of noise becomes; columns of a context come last."""
         return await self._transform("forward", ref, noise, space)
 
@@ -154,7 +179,9 @@ class AsyncClient:
         context: Context = None,
         space: Space = "data",
     ) -> Floats:
-        """Draw rows from a model.
+        """Draw rows from a model as an array, in which text is codes and dates are seconds.
+
+        `sample_table` gives the values of the table.
 
         Args:
             ref: Reference of the model.
@@ -178,22 +205,16 @@ class AsyncClient:
         call = Drawing(n, seed, context, space).call(ref, NPY, ignore)
         return self._decode(call, NpyDecoder())
 
-    async def log_prob_table(
-        self, ref: str, table: "pa.Table", *, space: Space = "data"
-    ) -> "pa.Table":
-        """Return `log_prob` of an Arrow table as a table; columns are matched by name."""
+    async def log_prob_table(self, ref: str, table: Rows, *, space: Space = "data") -> "pa.Table":
+        """Return `log_prob` as an Arrow table; rows are as for `log_prob`."""
         return await self._send_table("log_prob", ref, table, space)
 
-    async def inverse_table(
-        self, ref: str, table: "pa.Table", *, space: Space = "data"
-    ) -> "pa.Table":
-        """Return `inverse` of an Arrow table as a table; the last column is the log determinant."""
+    async def inverse_table(self, ref: str, table: Rows, *, space: Space = "data") -> "pa.Table":
+        """Return `inverse` as an Arrow table; the last column is the log determinant."""
         return await self._send_table("inverse", ref, table, space)
 
-    async def forward_table(
-        self, ref: str, table: "pa.Table", *, space: Space = "data"
-    ) -> "pa.Table":
-        """Return `forward` of an Arrow table as a table; the last column is the log determinant."""
+    async def forward_table(self, ref: str, table: Rows, *, space: Space = "data") -> "pa.Table":
+        """Return `forward` as an Arrow table; the last column is the log determinant."""
         return await self._send_table("forward", ref, table, space)
 
     async def sample_table(
@@ -205,7 +226,11 @@ class AsyncClient:
         context: Context = None,
         space: Space = "data",
     ) -> "pa.Table":
-        """Draw rows from a model as an Arrow table; arguments are those of `sample`."""
+        """Draw rows from a model as an Arrow table; arguments are those of `sample`.
+
+        The table has the values of the data, text and dates too; `.to_pandas()`, `.to_pylist()` and
+        polars' `from_arrow` make a frame or records of it.
+        """
         return await self._transport.send(Drawing(n, seed, context, space).table(ref))
 
     def iter_sample_table(
@@ -222,13 +247,7 @@ class AsyncClient:
         return self._decode(call, ArrowDecoder())
 
     async def log_prob_file(
-        self,
-        ref: str,
-        path: Path,
-        target: Path | BinaryIO,
-        *,
-        media_type: str = "text/csv",
-        space: Space = "data",
+        self, ref: str, path: Path, target: Path | BinaryIO, **options: Unpack[FileOptions]
     ) -> None:
         """Write the log density of each row of a file to a file; both are streamed.
 
@@ -236,22 +255,19 @@ class AsyncClient:
             ref: Reference of the model.
             path: File of the rows; the suffix of its name is its format.
             target: File of the log densities; a path has all of them or is not written.
-            media_type: Format of the target.
-            space: Space of the rows.
+            **options: Options of the scoring; the target is CSV if no `media_type` is given.
 
         Raises:
             FileFormatError: The suffix is of no known format.
             OSError: A file cannot be read or written.
         """
-        call = build_file_call("log_prob", ref, path, media_type=media_type, space=space)
-        await self._transport.save(call, target)
+        await self._transport.save(build_file_call("log_prob", ref, path, options), target)
 
     async def score_file(
-        self, ref: str, path: Path, target: Path | BinaryIO, *, media_type: str = "text/csv"
+        self, ref: str, path: Path, target: Path | BinaryIO, **options: Unpack[FileOptions]
     ) -> None:
         """Write the log density and the calibrated rank of each row, as `log_prob_file` does."""
-        call = build_file_call("score", ref, path, media_type=media_type, space="data")
-        await self._transport.save(call, target)
+        await self._transport.save(build_file_call("score", ref, path, options), target)
 
     async def sample_file(
         self, ref: str, drawing: Drawing, target: Path | BinaryIO, *, media_type: str = "text/csv"
@@ -260,17 +276,17 @@ class AsyncClient:
         await self._transport.save(drawing.call(ref, media_type, ignore), target)
 
     async def _transform(
-        self, operation: Operation, ref: str, rows: ArrayLike, space: Space
+        self, operation: Operation, ref: str, rows: Rows, space: Space
     ) -> Transformed:
-        calls = build_array_calls(operation, ref, rows, space=space)
+        calls = build_calls(build_query(operation, ref, space=space), rows)
         return split_transformed(np.concatenate([chunk async for chunk in self._send_all(calls)]))
 
     async def _send_table(
-        self, operation: Operation, ref: str, table: "pa.Table", space: Space
+        self, operation: Operation, ref: str, rows: Rows, space: Space
     ) -> "pa.Table":
         import pyarrow as pa  # noqa: PLC0415 - only those who have tables need it
 
-        calls = build_table_calls(operation, ref, table, space=space)
+        calls = build_calls(build_table_query(operation, ref, space=space), rows)
         return pa.concat_tables([chunk async for chunk in self._send_all(calls)])
 
     async def _send_all(self, calls: Iterable[Call[_Chunk]]) -> AsyncIterator[_Chunk]:

@@ -1,11 +1,10 @@
 """Datasets of the service."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-import numpy as np
-from numpy.typing import ArrayLike
+import orjson
 
 from densityd.client.aio.transport import AsyncTransport
 from densityd.client.call import (
@@ -16,14 +15,16 @@ from densityd.client.call import (
     Call,
     Retry,
     build_path,
+    encode_json,
     ignore,
     new_key,
     read_content,
 )
-from densityd.client.options import UploadOptions
+from densityd.client.options import ColumnType, UploadOptions
 from densityd.client.records import Dataset, DatasetSummary, Page
 from densityd.client.wire.arrow import encode_table, read_table
 from densityd.client.wire.files import read_file
+from densityd.client.wire.frames import Rows, to_table
 from densityd.client.wire.npy import Floats, check_rows, encode_array, read_array
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class AsyncDatasets:
 
     async def upload(
         self,
-        source: "str | Path | ArrayLike | pa.Table",
+        source: str | Path | Rows,
         *,
         name: str | None = None,
         **options: Unpack[UploadOptions],
@@ -49,7 +50,8 @@ class AsyncDatasets:
         """Upload a table.
 
         Args:
-            source: Path of a file, the suffix of which is its format; an array; or an Arrow table.
+            source: Path of a file, the suffix of which is its format; a frame of pandas, polars or
+                pyarrow; a list of records; or an array, whose columns are named x1 to xD.
             name: Label of the dataset; None for the file's name.
             **options: Options of the reader.
 
@@ -61,7 +63,7 @@ class AsyncDatasets:
         """
         if name is None and isinstance(source, str | Path):
             name = Path(source).stem[:_MAX_NAME] or None
-        params = {option: _format_flag(value) for option, value in options.items()}
+        params = {option: _format_option(value) for option, value in options.items()}
         call = Call(
             "POST",
             _PATH,
@@ -82,12 +84,26 @@ class AsyncDatasets:
         """Return a dataset."""
         return await self._transport.send(Call("GET", build_path(_PATH, dataset_id), Dataset.of))
 
+    async def update(self, dataset_id: str, *, types: Mapping[str, ColumnType]) -> Dataset:
+        """Correct the types of columns without a new upload.
+
+        Args:
+            dataset_id: Id of the dataset.
+            types: New type of each named column; all others keep theirs.
+
+        Raises:
+            ApiError: A column cannot have its new type, or the service refuses the request.
+        """
+        path = build_path(_PATH, dataset_id)
+        call = Call("PATCH", path, Dataset.of, body=encode_json({"types": dict(types)}))
+        return await self._transport.send(call)
+
     async def rows(self, dataset_id: str, *, offset: int = 0, limit: int = 100) -> Floats:
-        """Return a range of the stored rows as an array."""
+        """Return a range of the stored rows as an array; text and dates are codes and seconds."""
         return read_array(await self._rows(dataset_id, offset, limit, NPY))
 
     async def rows_table(self, dataset_id: str, *, offset: int = 0, limit: int = 100) -> "pa.Table":
-        """Return a range of the stored rows as an Arrow table."""
+        """Return a range of the stored rows as an Arrow table, with the values of the file."""
         return read_table(await self._rows(dataset_id, offset, limit, ARROW))
 
     async def delete(self, dataset_id: str) -> None:
@@ -106,13 +122,13 @@ class AsyncDatasets:
         return await self._transport.send(call)
 
 
-def _encode(source: "str | Path | ArrayLike | pa.Table") -> Body:
+def _encode(source: str | Path | Rows) -> Body:
     if isinstance(source, str | Path):
         return read_file(Path(source))
-    if not isinstance(source, np.ndarray) and hasattr(source, "to_batches"):
-        return encode_table(source)
-    return encode_array(check_rows(source))
+    table = to_table(source)
+    return encode_array(check_rows(source)) if table is None else encode_table(table)
 
 
-def _format_flag(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _format_option(value: object) -> str:
+    """Return a value of the query: text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()

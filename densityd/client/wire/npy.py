@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from densityd.client.call import NPY, Body
 from densityd.client.errors import UnexpectedAnswerError
@@ -16,7 +16,7 @@ _CHUNK_BYTES = 1 << 20
 _MAGIC_BYTES = 10  # version 1.0: the magic string, the version, the length of the header
 
 
-def check_rows(rows: ArrayLike) -> NDArray[Any]:
+def check_rows(rows: object) -> NDArray[Any]:
     """Return `rows` as a 2-D array of real numbers; a memory-mapped one is not read.
 
     Raises:

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pytest
 
@@ -92,6 +95,30 @@ def test_log_densities_are_the_same_whole_in_pieces_from_a_file_and_by_name(
     text = io.BytesIO()
     client.log_prob_file("people", tmp_path / "rows.npy", text)
     assert np.allclose(np.loadtxt(io.BytesIO(text.getvalue()), skiprows=1), whole)
+
+
+def test_a_frame_gives_the_same_numbers_in_any_order_of_its_columns(client: Client) -> None:
+    expected = client.log_prob("people", ROWS)
+    frame = pd.DataFrame(ROWS, columns=COLUMNS)
+
+    for order in itertools.permutations(COLUMNS):
+        assert np.array_equal(client.log_prob("people", frame[list(order)]), expected)
+    reverse = pl.DataFrame(frame[COLUMNS[::-1]].to_dict("list"))
+    assert np.array_equal(client.log_prob("people", reverse), expected)
+    assert np.array_equal(client.log_prob("people", reverse.to_dicts()), expected)
+    structured = frame[COLUMNS[::-1]].to_records(index=False)
+    assert np.array_equal(client.log_prob("people", structured), expected)
+    pieces = client.iter_log_prob("people", reverse, rows_per_request=100)
+    assert [len(piece) for piece in pieces] == [100, 100, 100]
+    assert np.array_equal(client.score("ranked", reverse).log_prob, expected)
+    assert np.allclose(client.inverse("people", reverse).rows, client.inverse("people", ROWS).rows)
+
+
+def test_columns_of_a_frame_that_are_missing_or_unknown_are_named(client: Client) -> None:
+    frame = pd.DataFrame(ROWS, columns=["height", "wieght", "age"])
+
+    with pytest.raises(ApiError, match=r"(?s)weight.*wieght|wieght.*weight"):
+        client.log_prob("people", frame)
 
 
 def test_noise_and_data_lead_to_each_other(client: Client) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 from typing import get_args
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # it ships no type information
@@ -17,7 +18,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from densityd.cli import app
-from densityd.client import Client, PlotKind
+from densityd.client import Client, ColumnType, PlotKind
 from densityd.client.progress import ProgressBar, describe_progress, format_duration
 from densityd.client.records import Job
 from densityd.commands import models, options as choices
@@ -27,7 +28,7 @@ from tests.densityd.conftest import Service
 from tests.densityd.scripted import Reply, ScriptedServer, a_json
 
 GROUPS = {
-    "datasets": ["list", "show", "upload", "delete"],
+    "datasets": ["list", "show", "upload", "set-type", "delete"],
     "jobs": ["list", "show", "cancel", "resume", "events", "wait", "download"],
     "models": ["list", "show", "alias", "export", "import", "plot"],
 }
@@ -219,7 +220,7 @@ def test_a_refusal_names_the_field_and_where_to_read_more(table: Path, url: str)
     told = run("train", table, *options, status=1)
 
     assert told.stdout == ""
-    assert told.stderr.startswith("densityd: ")
+    assert "\ndensityd: " in told.stderr
     assert "flow: layers must be a whole number of at least 1" in told.stderr
     assert f"(status 422): {url}/problems/validation\n" in told.stderr
     assert "log has this request under" in told.stderr
@@ -264,7 +265,8 @@ def test_samples_are_printed_or_written(tmp_path: Path) -> None:
     run("sample", "heights", "--context", "age=40", "-n", 5, "-o", tmp_path / "rows.npy")
     assert np.load(tmp_path / "rows.npy").shape == (5, 2)
 
-    assert "not a number" in run("sample", "heights", "--context", "age=x", status=2).stderr
+    assert "valid number" in run("sample", "heights", "--context", "age=x", status=1).stderr
+    assert "NAME=VALUE" in run("sample", "heights", "--context", "age", status=2).stderr
     told = run("sample", "heights", "--context", "size=4", status=1).stderr
     assert "context-mismatch" in told
 
@@ -412,6 +414,109 @@ def test_a_model_is_told_with_its_likelihood(
     assert told == "m:1  test log-likelihood -16.523 +- 0.190 nats a row\n"
 
 
+CLAIMS = {
+    "id": "ds_1",
+    "name": "claims",
+    "rows": 6,
+    "column_count": 3,
+    "bytes": 96,
+    "sha256": "a",
+    "created_at": "2026-01-01T00:00:00Z",
+    "columns": [
+        {"name": "zip", "type": "category", "reason": "text", "levels": ["01", "02"]},
+        {"name": "amount", "type": "number", "reason": "numbers", "mean": 1.5},
+        {"name": "id", "type": "ignored", "reason": "consecutive numbers"},
+    ],
+    "warnings": [{"code": "missing", "column": None, "detail": "2 rows were dropped."}],
+}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_training_says_off_a_terminal_what_it_did(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch, table: Path, as_json: bool
+) -> None:
+    monkeypatch.setenv("DENSITYD_URL", scripted.url)
+    job = {**JOB, "metrics": {"test_log_likelihood": -16.5, "test_standard_error": 0.1}}
+    scripted.replies = [a_json(CLAIMS, 201), a_json(job, 202), a_json(job)]
+    options = ["--types", "zip=category", "--exclude", "id", "--na-values", "-999", "--any-gaps"]
+
+    done = run("train", table, "--model", "m", *options, *(["--json"] if as_json else []))
+
+    line = "m:1  test log-likelihood -16.500 +- 0.200 nats a row"
+    assert done.stderr.splitlines() == [
+        "uploaded 6 rows x 3 columns: ds_1",
+        "  category: zip",
+        "  number: amount",
+        "  ignored: id (consecutive numbers)",
+        "  warning missing: 2 rows were dropped.",
+        "accepted job_1",
+        line,
+    ]
+    query = parse_qs(urlsplit(scripted.asked[0].line.split()[1]).query)
+    assert json.loads(query["types"][0]) == {"zip": "category"}
+    assert json.loads(query["exclude"][0]) == ["id"]
+    assert json.loads(query["na_values"][0]) == ["-999"]
+    assert json.loads(scripted.asked[1].body)["missing"] == "any"
+    if not as_json:
+        assert done.stdout == f"{line}\n"
+        return
+    printed = json.loads(done.stdout)
+    assert printed["metrics"] == job["metrics"]
+    assert printed["dataset"]["warnings"] == CLAIMS["warnings"]
+    assert [one["type"] for one in printed["dataset"]["columns"]] == [
+        *["category", "number", "ignored"]
+    ]
+
+
+def test_types_are_corrected_and_shown(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DENSITYD_URL", scripted.url)
+    scripted.replies = [a_json(CLAIMS)]
+
+    shown = run("datasets", "set-type", "ds_1", "zip=category", "a=b=ignored").stdout.splitlines()
+
+    assert scripted.asked[0].line == "PATCH /v1/datasets/ds_1"
+    assert json.loads(scripted.asked[0].body) == {"types": {"zip": "category", "a=b": "ignored"}}
+    assert shown[1].split()[:2] == ["zip", "category"]
+    assert shown[3].endswith("consecutive numbers")
+    assert "TYPE one of" in run("datasets", "set-type", "ds_1", "zip=text", status=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--parts"], "log_prob?space=data&parts=true"),
+        (["--explain", "--extra", "ignore"], "score?extra=ignore&explain=true"),
+        (["--quantiles"], "score"),
+    ],
+    ids=str,
+)
+def test_parts_and_explanations_are_asked_for(
+    scripted: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    table: Path,
+    options: list[str],
+    line: str,
+) -> None:
+    monkeypatch.setenv("DENSITYD_URL", scripted.url)
+    scripted.replies = [Reply(body=b"bytes")]
+
+    assert run("score", "m", table, *options).stdout == "bytes"
+
+    assert scripted.asked[0].line == f"POST /v1/models/m/{line}"
+
+
+def test_missing_and_unknown_columns_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("height,wieght,age\n1,2,3\n")
+
+    told = run("score", "people", file, status=1).stderr.splitlines()
+
+    assert "  missing: weight" in told
+    assert "  unknown: wieght" in told
+
+
 def test_what_the_service_says_cannot_steer_the_terminal(
     scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -443,6 +548,10 @@ def test_the_bar_shows_epoch_likelihood_and_time_left_at_a_terminal_alone() -> N
 )
 def test_durations_are_words(seconds: float, words: str) -> None:
     assert format_duration(seconds) == words
+
+
+def test_the_types_of_columns_are_those_of_the_client() -> None:
+    assert get_args(choices.TypeName) == get_args(ColumnType)
 
 
 def test_settings_become_the_parts_of_a_request() -> None:

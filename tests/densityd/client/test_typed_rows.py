@@ -1,0 +1,68 @@
+"""Requests about typed rows, against a server with a script."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pytest
+
+from densityd.client import Client, UnexpectedAnswerError
+from tests.densityd.client.test_retries import DATASET, npy
+from tests.densityd.scripted import Reply, ScriptedServer, a_json
+
+FRAME = pd.DataFrame({"shop": ["north", None], "amount": [1.5, 2.0]})
+ANSWER = {
+    "log_prob": [-1.0, None],
+    "quantile": [0.5, None],
+    "explanation": [{"shop": -0.5, "amount": -2.0}, {"shop": None, "amount": None}],
+}
+
+
+def test_both_parts_of_a_mixed_density_are_given(scripted: ScriptedServer) -> None:
+    scripted.replies = [Reply(body=npy([[-3.0, -1.0, -2.0], [-1.0, -1.0, 0.0]]))]
+    with Client(scripted.url) as client:
+        parts = client.log_prob_parts("m", FRAME, extra="ignore")
+
+    assert np.array_equal(parts.log_prob, parts.discrete + parts.continuous)
+    line = "POST /v1/models/m/log_prob?space=data&extra=ignore&parts=true"
+    assert scripted.asked[0].line == line
+    assert pa.ipc.open_stream(scripted.asked[0].body).read_all().to_pylist() == [
+        {"shop": "north", "amount": 1.5},
+        {"shop": None, "amount": 2.0},
+    ]
+
+
+def test_each_column_of_a_row_is_explained(scripted: ScriptedServer) -> None:
+    scripted.replies = [a_json(ANSWER)]
+    with Client(scripted.url) as client:
+        found = client.explain("m", FRAME)
+
+    assert scripted.asked[0].line == "POST /v1/models/m/score?explain=true"
+    assert np.array_equal(found.log_prob, [-1.0, np.nan], equal_nan=True)
+    assert np.array_equal(found.quantile, [0.5, np.nan], equal_nan=True)
+    assert list(found.columns) == ["shop", "amount"]
+    assert np.array_equal(found.columns["amount"], [-2.0, np.nan], equal_nan=True)
+
+
+@pytest.mark.parametrize("explanation", [None, [1], {"a": 1}, [{"shop": "x"}]], ids=str)
+def test_a_response_without_an_explanation_is_told(
+    scripted: ScriptedServer, explanation: object
+) -> None:
+    scripted.replies = [a_json({**ANSWER, "explanation": explanation})]
+    with Client(scripted.url) as client, pytest.raises(UnexpectedAnswerError, match="explanation"):
+        client.explain("m", FRAME)
+
+
+def test_options_of_an_upload_go_as_text_or_json(scripted: ScriptedServer) -> None:
+    scripted.replies = [a_json(DATASET, 201), a_json(DATASET)]
+    with Client(scripted.url) as client:
+        client.datasets.upload(
+            FRAME, types={"a": "category"}, exclude=["b"], header=False, max_levels=9, decimal=","
+        )
+        client.datasets.update("ds_1", types={"a": "ignored"})
+
+    query = "types=%7B%22a%22%3A%22category%22%7D&exclude=%5B%22b%22%5D&header=false&max_levels=9"
+    assert scripted.asked[0].line == f"POST /v1/datasets?{query}&decimal=%2C"
+    assert scripted.asked[1].line == "PATCH /v1/datasets/ds_1"
+    assert json.loads(scripted.asked[1].body) == {"types": {"a": "ignored"}}
