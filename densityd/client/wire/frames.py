@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # it is large, and only those who have tables need it
 class ArrowFrame(Protocol):
     """A table of any library that speaks the Arrow PyCapsule interface."""
 
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+    def __arrow_c_stream__(self) -> object:
         """Return the table as a stream of Arrow record batches."""
 
 
