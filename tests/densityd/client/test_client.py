@@ -115,9 +115,9 @@ def test_a_frame_gives_the_same_numbers_in_any_order_of_its_columns(client: Clie
 
 
 def test_columns_of_a_frame_that_are_missing_or_unknown_are_named(client: Client) -> None:
-    frame = pd.DataFrame(ROWS, columns=["height", "wieght", "age"])
+    frame = pd.DataFrame(ROWS, columns=["height", "mass", "age"])
 
-    with pytest.raises(ApiError, match=r"(?s)weight.*wieght|wieght.*weight"):
+    with pytest.raises(ApiError, match=r"(?s)weight.*mass|mass.*weight"):
         client.log_prob("people", frame)
 
 

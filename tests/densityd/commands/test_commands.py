@@ -509,12 +509,12 @@ def test_parts_and_explanations_are_asked_for(
 
 def test_missing_and_unknown_columns_are_named(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
-    file.write_text("height,wieght,age\n1,2,3\n")
+    file.write_text("height,mass,age\n1,2,3\n")
 
     told = run("score", "people", file, status=1).stderr.splitlines()
 
     assert "  missing: weight" in told
-    assert "  unknown: wieght" in told
+    assert "  unknown: mass" in told
 
 
 def test_what_the_service_says_cannot_steer_the_terminal(
