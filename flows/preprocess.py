@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.observed import Observed, refuse_mask
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 
@@ -149,12 +150,18 @@ class Standardise(Bijection):
         self.register_buffer("mean", mean.double().clone())
         self.register_buffer("std", std.double().clone())
 
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data."""
+        refuse_mask(observed)
         return u * self.std + self.mean, self.std.log().sum().expand(len(u))
 
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map data to noise."""
+        refuse_mask(observed)
         return (x - self.mean) / self.std, -self.std.log().sum().expand(len(x))
 
 
@@ -166,12 +173,18 @@ class Rescale(Bijection):
         self.dim = dim
         self.levels = levels
 
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data."""
+        refuse_mask(observed)
         return u * self.levels - 0.5, u.new_full((len(u),), self.dim * math.log(self.levels))
 
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map data to noise."""
+        refuse_mask(observed)
         log_det = x.new_full((len(x),), -self.dim * math.log(self.levels))
         return (x + 0.5) / self.levels, log_det
 
@@ -188,13 +201,19 @@ class Logit(Bijection):
         self.dim = dim
         self.margin = margin
 
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data."""
+        refuse_mask(observed)
         x = (torch.sigmoid(u) - self.margin) / (1 - 2 * self.margin)
         return x, -self._log_slope(u).sum(dim=1)
 
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map data to noise."""
+        refuse_mask(observed)
         u = torch.logit(self.margin + (1 - 2 * self.margin) * x)
         return u, self._log_slope(u).sum(dim=1)
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.folding import Pending, Step
 from flows.bijections.linear import uniform
+from flows.bijections.observed import Observed, only_observed
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 
@@ -25,15 +26,19 @@ class DiagonalAffine(Bijection):
             # Small but not 0, so that an encoder before it learns from the start.
             self.context_weight = nn.Parameter(0.1 * weight)
 
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data."""
-        shift, log_scale = self._condition(context)
+        shift, log_scale = self._condition(context, observed)
         x = shift + u * torch.exp(log_scale)
         return x, log_scale.expand_as(u).sum(dim=1)
 
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map data to noise."""
-        shift, log_scale = self._condition(context)
+        shift, log_scale = self._condition(context, observed)
         u = (x - shift) * torch.exp(-log_scale)
         return u, -log_scale.expand_as(x).sum(dim=1)
 
@@ -42,13 +47,15 @@ class DiagonalAffine(Bijection):
         if self.context_weight is not None:
             return super().fold(pending)
         scale = torch.exp(-self.log_scale)
-        return [], pending.then_affine(scale, -self.shift * scale)
+        return pending.folded_affine(scale, -self.shift * scale)
 
-    def _condition(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.context_weight is None or context is None:
-            return self.shift, self.log_scale
-        added = F.linear(context, self.context_weight)
-        return self.shift + added[:, : self.dim], self.log_scale + added[:, self.dim :]
+    def _condition(self, context: Tensor | None, observed: Tensor | None) -> tuple[Tensor, Tensor]:
+        shift: Tensor = self.shift
+        log_scale: Tensor = self.log_scale
+        if self.context_weight is not None and context is not None:
+            added = F.linear(context, self.context_weight)
+            shift, log_scale = shift + added[:, : self.dim], log_scale + added[:, self.dim :]
+        return only_observed(shift, observed), only_observed(log_scale, observed)
 
 
 def diagonal_cost(dim: int, context_dim: int) -> Cost:

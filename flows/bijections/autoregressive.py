@@ -11,6 +11,7 @@ from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.folding import Columns, ContextColumns, Pending, Step, tanh_as_sigmoid
 from flows.bijections.gradients import ACTIVATIONS
 from flows.bijections.masked import Conditioner, MaskedLinear, run_masked
+from flows.bijections.observed import Observed, ObservedColumns, only_observed
 from flows.bijections.sequential import SequentialSampler, split_direct
 from flows.bijections.transformers import Transformer
 from flows.errors import FlowError
@@ -47,10 +48,12 @@ class Autoregressive(Bijection):
         self.layers = conditioner.layers(dim, transformer.outputs, generator)
         self.context_weight = conditioner.context_weight(transformer.outputs, generator)
 
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data, sequentially."""
         if torch.is_grad_enabled():
-            return self._differentiable_forward(u, context)
+            return self._differentiable_forward(u, context, observed)
         weights, biases = self._masked()
         sampler = SequentialSampler(
             weights,
@@ -63,20 +66,26 @@ class Autoregressive(Bijection):
         pieces = []
         for start in range(0, max(len(u), 1), SAMPLE_ROWS):
             rows = slice(start, start + SAMPLE_ROWS)
-            pieces.append(sampler.sample(u[rows].t(), None if added is None else added[rows].t()))
+            given, mask = (None if t is None else t[rows].t() for t in (added, observed))
+            pieces.append(sampler.sample(u[rows].t(), given, mask))
         x = torch.cat([piece[0] for piece in pieces], dim=1).t()
         return x, torch.cat([piece[1].sum(dim=0) for piece in pieces])
 
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map data to noise, in 1 pass."""
         if not self.has_noise:
             raise FlowError("this density has no noise that its rows could be mapped to")
-        u, log_det = self.transformer.inverse(x, self._condition(x, context))
-        return u, log_det.sum(dim=1)
+        u, log_det = self.transformer.inverse(x, self._condition(x, context, observed))
+        return only_observed(u, observed), only_observed(log_det, observed).sum(dim=1)
 
-    def log_density(self, x: Batch, context: BatchContext = None) -> PerRow:
+    def log_density(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> PerRow:
         """Return the log density of rows whose noise is standard Gaussian, in 1 pass."""
-        return self.transformer.log_density(x, self._condition(x, context)).sum(dim=1)
+        terms = self.transformer.log_density(x, self._condition(x, context, observed))
+        return only_observed(terms, observed).sum(dim=1)
 
     def network(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Return weights, biases and masks, layer by layer, without the context's weights."""
@@ -129,21 +138,31 @@ class Autoregressive(Bijection):
             raise FlowError("this density is conditional: it needs a context")
         return F.linear(context, self.context_weight)
 
-    def _condition(self, x: Tensor, context: Tensor | None) -> Float[Tensor, "outputs batch dim"]:
+    def _condition(
+        self, x: Tensor, context: Tensor | None, observed: Tensor | None
+    ) -> Float[Tensor, "outputs batch dim"]:
+        """Return the parameters of each feature's map, 0 where it is not observed."""
         layers = self._linear_layers()
         weights = [layer.masked_weight() for layer in layers]
         biases: list[Tensor] = [layer.bias for layer in layers]
         activation = self.conditioner.activation
         out = run_masked(x, weights, biases, activation=activation, first=self._added(context))
-        return out.view(len(x), self.transformer.outputs, self.dim).movedim(1, 0)
+        parameters = out.view(len(x), self.transformer.outputs, self.dim).movedim(1, 0)
+        return only_observed(parameters, observed)
 
-    def _differentiable_forward(self, u: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _differentiable_forward(
+        self, u: Tensor, context: Tensor | None, observed: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Map noise to data; each pass adds one feature, and gradients go through all."""
         x = torch.zeros_like(u)
         log_dets = []
         for i in range(self.dim):
-            parameters = self._condition(x, context)[:, :, i]
-            column, log_det = self.transformer.forward(u[:, i], parameters)
+            parameters = self._condition(x, context, observed)[:, :, i]
+            mask = None if observed is None else observed[:, i]
+            column, log_det = (
+                only_observed(result, mask)
+                for result in self.transformer.forward(u[:, i], parameters)
+            )
             x = torch.cat([x[:, :i], column[:, None], x[:, i + 1 :]], dim=1)
             log_dets.append(log_det)
         return x, torch.stack(log_dets).sum(dim=0)
@@ -174,17 +193,25 @@ class AutoregressiveStep(Step):
         out, self._direct = split_direct(weights[-1], degrees)
         self._out = out, biases[-1][:, None]
 
-    def inverse(self, x: Columns, context: ContextColumns = None) -> tuple[Columns, Columns]:
+    def inverse(
+        self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, Columns]:
         """Map data to noise."""
-        return self._transformer.inverse(x, self._condition(x, context))
+        u, log_det = self._transformer.inverse(x, self._condition(x, context, observed))
+        return only_observed(u, observed), only_observed(log_det, observed)
 
-    def forward(self, u: Columns, context: ContextColumns = None) -> tuple[Columns, Columns]:
+    def forward(
+        self, u: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, Columns]:
         """Map noise to data."""
-        return self._sampler.sample(u, self._added(context))
+        return self._sampler.sample(u, self._added(context), observed)
 
-    def log_density(self, x: Columns, context: ContextColumns = None) -> Columns:
+    def log_density(
+        self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> Columns:
         """Return the log density of each value whose noise is standard Gaussian."""
-        return self._transformer.log_density(x, self._condition(x, context))
+        terms = self._transformer.log_density(x, self._condition(x, context, observed))
+        return only_observed(terms, observed)
 
     def tensors(self) -> list[Tensor]:
         """Return the tensors that take memory."""
@@ -210,5 +237,8 @@ class AutoregressiveStep(Step):
         out = torch.addmm(bias, weight, h)
         return out if self._direct is None else out.addmm_(self._direct, x)
 
-    def _condition(self, x: Tensor, context: Tensor | None) -> Float[Tensor, "outputs dim batch"]:
-        return self._network(x, context).view(self._transformer.outputs, *x.shape)
+    def _condition(
+        self, x: Tensor, context: Tensor | None, observed: Tensor | None
+    ) -> Float[Tensor, "outputs dim batch"]:
+        parameters = self._network(x, context).view(self._transformer.outputs, *x.shape)
+        return only_observed(parameters, observed)

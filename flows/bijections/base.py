@@ -3,7 +3,8 @@
 `u` is noise, `x` is data. `forward` goes from noise to data, `inverse` from data to noise, and
 each returns the log-determinant of the direction that it was called in, one value a row:
 log p(x) = log p_u(u) + log|det du/dx|, with a standard Gaussian p_u. A context conditions both
-directions: the density of x given it.
+directions: the density of x given it. A mask names the observed features of x, in both directions
+(`flows.bijections.observed`); without a mask all are.
 """
 
 import copy
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from flows.bijections.folding import LayerStep, Pending, Step
 from flows.bijections.gradients import Pullback
+from flows.bijections.observed import Observed
 from flows.errors import FlowError
 
 LOG_TWO_PI = math.log(2 * math.pi)
@@ -43,21 +45,31 @@ class Bijection(nn.Module, ABC):
     own_density: bool = False
 
     @abstractmethod
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data, with log|det dx/du|."""
 
     @abstractmethod
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map data to noise, with log|det du/dx|.
 
         Raises:
             FlowError: The layer has no noise.
         """
 
-    def log_density(self, x: Batch, context: BatchContext = None) -> PerRow:
+    def log_density(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> PerRow:
         """Return the log density of rows whose noise is standard Gaussian, in nats."""
-        u, log_det = self.inverse(x, context)
-        return log_det + standard_normal(u)
+        u, log_det = self.inverse(x, context, observed)
+        return log_det + standard_normal(u, observed)
+
+    def noise_mask(self, observed: Observed) -> Observed:
+        """Return the mask of the noise, from that of the data: layers may reorder features."""
+        return observed
 
     def log_parts(self, x: Batch, context: BatchContext = None) -> Float[Tensor, "batch 2"]:
         """Return the log densities of what is discrete and of what is continuous in each row.
@@ -124,6 +136,14 @@ class Bijection(nn.Module, ABC):
         return [*pending.steps(), step], pending.applied()
 
 
-def standard_normal(u: Batch) -> PerRow:
-    """Return the log density of standard Gaussian rows, in nats."""
-    return -0.5 * u.square().sum(dim=1) - 0.5 * u.shape[1] * LOG_TWO_PI
+def standard_normal(u: Batch, observed: Observed = None) -> PerRow:
+    """Return the log density of standard Gaussian rows, in nats.
+
+    Args:
+        u: Rows, 0 where they are not observed.
+        observed: Mask of the rows, in any order of the features.
+    """
+    squares = -0.5 * u.square().sum(dim=1)
+    if observed is None:
+        return squares - 0.5 * u.shape[1] * LOG_TWO_PI
+    return squares - (0.5 * LOG_TWO_PI * observed.sum(dim=1, dtype=torch.float64)).to(u.dtype)

@@ -11,9 +11,14 @@ from torch import Tensor, nn
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.folding import Pending, Step
 from flows.bijections.gradients import Pullback, batch_normalise_vjp
+from flows.bijections.observed import Observed, only_observed
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 EPS = 1e-5
+
+# Least number of observed values of a feature in a batch, some of which are missing, whose
+# statistics are used: those of a few values would mean nothing.
+LEAST_OBSERVED = 32
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,9 @@ class BatchNorm(Bijection):
     log|det du/dx| = sum(log_gain - 1/2 log(v + eps)); eps = 1e-5; v is the population variance.
     In training, the inverse uses mean and variance of the batch, and gradients pass through them.
     In evaluation, and always in the forward direction, it uses the stored ones, so that the density
-    of a row never depends on the other rows.
+    of a row never depends on the other rows. With a mask, the statistics are those of the observed
+    values; a feature that is observed in less than `LEAST_OBSERVED` rows of a batch, and not in
+    all of them, takes the stored ones in training too.
     """
 
     mean: Tensor
@@ -72,21 +79,25 @@ class BatchNorm(Bijection):
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("var", torch.ones(dim))
 
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data."""
         log_scale = self._log_scale()
         x = (u - self.offset) * torch.exp(-log_scale) + self.mean
-        return x, -log_scale.sum().expand(len(u))
+        return only_observed(x, observed), -_row_sums(log_scale, u, observed)
 
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map data to noise."""
         mean, var = self.mean, self.var
         if self.training:
-            var, mean = torch.var_mean(x, dim=0, correction=0)
+            mean, var = self._batch_statistics(x, observed)
             self._follow(mean, var)
         log_scale = self.log_gain - 0.5 * torch.log(var + EPS)
         u = (x - mean) * torch.exp(log_scale) + self.offset
-        return u, log_scale.sum().expand(len(x))
+        return only_observed(u, observed), _row_sums(log_scale, x, observed)
 
     def parameter_list(self) -> list[Tensor]:
         """Return the parameters in the order of the gradients of `inverse_vjp`."""
@@ -103,14 +114,26 @@ class BatchNorm(Bijection):
         return u, log_det, pullback
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
-        """Merge into the pending map and return no step."""
+        """Merge into the pending map; with masks, return a step."""
         scale = torch.exp(self._log_scale())
-        return [], pending.then_affine(scale, self.offset - self.mean * scale)
+        return pending.folded_affine(scale, self.offset - self.mean * scale)
 
     def set_statistics(self, mean: Float[Tensor, " dim"], var: Float[Tensor, " dim"]) -> None:
         """Store mean and population variance for evaluation."""
         self.mean.copy_(mean)
         self.var.copy_(var)
+
+    def _batch_statistics(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return mean and variance to normalise a batch by."""
+        if observed is None:
+            var, mean = torch.var_mean(x, dim=0, correction=0)
+            return mean, var
+        seen = observed.sum(dim=0)
+        count = seen.clamp(min=1)
+        mean = x.sum(dim=0) / count
+        var = ((x - mean).square() * observed).sum(dim=0) / count
+        few = (seen < LEAST_OBSERVED) & (seen < len(x))
+        return torch.where(few, self.mean, mean), torch.where(few, self.var, var)
 
     def _log_scale(self) -> Float[Tensor, " dim"]:
         return self.log_gain - 0.5 * torch.log(self.var + EPS)
@@ -123,26 +146,52 @@ class BatchNorm(Bijection):
         self.var.lerp_(var, 1 - self.spec.momentum)
 
 
+def _row_sums(log_scale: Tensor, rows: Tensor, observed: Tensor | None) -> Tensor:
+    """Return the sum of the log scales of the observed features of each row."""
+    if observed is None:
+        return log_scale.sum().expand(len(rows))
+    return only_observed(log_scale, observed).sum(dim=1)
+
+
 class Moments:
     """Mean and population variance of rows in chunks, in float64 (Chan et al. 1983)."""
 
     def __init__(self, dim: int, device: torch.device) -> None:
-        self._rows = 0
-        self._mean = torch.zeros(dim, dtype=torch.float64, device=device)
-        self._squares = torch.zeros_like(self._mean)
+        self._rows = torch.zeros(dim, dtype=torch.float64, device=device)
+        self._mean = torch.zeros_like(self._rows)
+        self._squares = torch.zeros_like(self._rows)
+        self._is_whole = True
 
-    def add(self, x: Batch) -> None:
-        """Add further rows."""
-        var, mean = torch.var_mean(x.double(), dim=0, correction=0)
-        rows = self._rows + len(x)
+    def add(self, x: Batch, observed: Observed = None) -> None:
+        """Add further rows, of a mask only what is observed."""
+        exact = x.double()
+        if observed is None:
+            added = torch.full_like(self._rows, len(x))
+            var, mean = torch.var_mean(exact, dim=0, correction=0)
+        else:
+            self._is_whole = False
+            added = observed.sum(dim=0, dtype=torch.float64)
+            mean = only_observed(exact, observed).sum(dim=0) / added.clamp(min=1)
+            squares = only_observed((exact - mean).square(), observed).sum(dim=0)
+            var = squares / added.clamp(min=1)
+        rows = self._rows + added
+        total = rows.clamp(min=1)
         step = mean - self._mean
-        self._squares += var * len(x) + step.square() * (self._rows * len(x) / rows)
-        self._mean += step * (len(x) / rows)
+        self._squares += var * added + step.square() * (self._rows * added / total)
+        self._mean += step * (added / total)
         self._rows = rows
 
     def result(self) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"]]:
-        """Return mean and variance of all rows so far."""
-        return self._mean, self._squares / self._rows
+        """Return mean and variance of all rows so far.
+
+        They are 0 and 1 for a feature that was observed in less than `LEAST_OBSERVED` rows, and
+        not in all of them.
+        """
+        var = self._squares / self._rows.clamp(min=1)
+        if self._is_whole:
+            return self._mean, var
+        few = (self._rows < LEAST_OBSERVED) & (self._rows < self._rows.max())
+        return self._mean.masked_fill(few, 0), var.masked_fill(few, 1)
 
 
 @torch.no_grad()
@@ -150,6 +199,7 @@ def set_dataset_statistics(
     transform: Bijection,
     x: Float[Tensor, "rows dim"],
     context: Float[Tensor, "rows context_dim"] | None = None,
+    observed: Float[Tensor, "rows dim"] | None = None,
     *,
     chunk_rows: int,
     on_chunk: Callable[[], None] | None = None,
@@ -163,6 +213,7 @@ def set_dataset_statistics(
         transform: Bijection in evaluation mode.
         x: Entire training set, in the model's space.
         context: Encoded context of the rows.
+        observed: Mask of the rows.
         chunk_rows: Number of rows computed at a time.
         on_chunk: Callback after each chunk.
     """
@@ -172,27 +223,31 @@ def set_dataset_statistics(
         for index, part in enumerate(parts)
         if isinstance(part, BatchNorm) and part.spec.statistics == "dataset"
     ]
-    hidden, start = x.clone(), 0
+    hidden, start = only_observed(x.clone(), observed), 0
     for index in wanted:
         moments = Moments(transform.dim, x.device)
         for first in range(0, len(hidden), chunk_rows):
             rows = hidden[first : first + chunk_rows]
             given = None if context is None else context[first : first + chunk_rows]
+            mask = None if observed is None else observed[first : first + chunk_rows]
             for part in parts[start:index]:
-                rows.copy_(part.inverse(rows, given)[0])
-            moments.add(rows)
+                rows.copy_(part.inverse(rows, given, mask)[0])
+                mask = part.noise_mask(mask)
+            moments.add(rows, mask)
             if on_chunk is not None:
                 on_chunk()
         norm = parts[index]
         assert isinstance(norm, BatchNorm)  # noqa: S101  by the choice of the indices
         norm.set_statistics(*moments.result())
+        for part in parts[start:index]:
+            observed = part.noise_mask(observed)
         start = index
 
 
 @torch.no_grad()
 def stream_dataset_statistics(
     transform: Bijection,
-    pieces: Callable[[], Iterator[tuple[Tensor, Tensor | None]]],
+    pieces: Callable[[], Iterator[tuple[Tensor, Tensor | None, Tensor | None]]],
     *,
     device: torch.device,
 ) -> None:
@@ -201,7 +256,7 @@ def stream_dataset_statistics(
     Args:
         transform: Bijection in evaluation mode.
         pieces: Returns an iterator over chunks of all rows in the model's space, each with its
-            encoded context; called once per batch norm.
+            encoded context and its mask; called once per batch norm.
         device: Device of the rows.
     """
     parts = transform.parts()
@@ -209,8 +264,10 @@ def stream_dataset_statistics(
         if not isinstance(norm, BatchNorm) or norm.spec.statistics != "dataset":
             continue
         moments = Moments(transform.dim, device)
-        for rows, context in pieces():
+        for rows, context, observed in pieces():
+            hidden, mask = only_observed(rows, observed), observed
             for part in parts[:index]:
-                rows = part.inverse(rows, context)[0]  # noqa: PLW2901  through the layers
-            moments.add(rows)
+                hidden = part.inverse(hidden, context, mask)[0]
+                mask = part.noise_mask(mask)
+            moments.add(hidden, mask)
         norm.set_statistics(*moments.result())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.folding import InvertedStep, Pending, PermuteStep, SliceStep, Step
 from flows.bijections.gradients import Pullback
+from flows.bijections.observed import Observed, only_observed
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 
@@ -25,34 +26,55 @@ class Chain(Bijection):
         self.own_density = layers[-1].own_density
         self.layers = nn.ModuleList(layers)
 
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data, through the layers from last to first."""
-        x, total = u, u.new_zeros(len(u))
+        masks = [observed]
+        for layer in self._bijections():
+            masks.append(layer.noise_mask(masks[-1]))
+        x, total = only_observed(u, masks.pop()), u.new_zeros(len(u))
         for layer in reversed(self._bijections()):
-            x, log_det = layer.forward(x, context)
+            x, log_det = layer.forward(x, context, masks.pop())
             total = total + log_det
         return x, total
 
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map data to noise, through the layers from first to last."""
-        return self._inverse(self.parts(), x, context)
+        return self._inverse(self.parts(), x, context, observed)
 
-    def log_density(self, x: Batch, context: BatchContext = None) -> PerRow:
+    def log_density(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> PerRow:
         """Return the log density of each row; the last layer may have a density of its own."""
         *outer, last = self.parts()
         if not last.own_density:
-            return super().log_density(x, context)
-        u, total = self._inverse(outer, x, context)
-        return total + last.log_density(u, context)
+            return super().log_density(x, context, observed)
+        u, total = self._inverse(outer, x, context, observed)
+        for part in outer:
+            observed = part.noise_mask(observed)
+        return total + last.log_density(u, context, observed)
 
     def _inverse(
-        self, parts: list[Bijection], x: Tensor, context: Tensor | None
+        self,
+        parts: list[Bijection],
+        x: Tensor,
+        context: Tensor | None,
+        observed: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        if context is None and parts and _takes_pullbacks(x):
+        if context is None and observed is None and parts and _takes_pullbacks(x):
             parameters = [tensor for part in parts for tensor in part.parameter_list()]
             u, total = _PartsInverse.apply(parts, x, *parameters)  # type: ignore[no-untyped-call]  # torch's own
             return u, total
-        return plain_inverse(parts, x, context)
+        return plain_inverse(parts, only_observed(x, observed), context, observed)
+
+    def noise_mask(self, observed: Observed) -> Observed:
+        """Return the mask of the noise, through the layers."""
+        for layer in self._bijections():
+            observed = layer.noise_mask(observed)
+        return observed
 
     def parts(self) -> list[Bijection]:
         """Return the layers, nested chains flattened."""
@@ -80,13 +102,17 @@ def _takes_pullbacks(x: Tensor) -> bool:
 
 
 def plain_inverse(
-    parts: list[Bijection], x: Tensor, context: Tensor | None = None
+    parts: list[Bijection],
+    x: Tensor,
+    context: Tensor | None = None,
+    observed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Map data to noise through the layers, differentiated by autograd operation by operation."""
     u, total = x, x.new_zeros(len(x))
     for part in parts:
-        u, log_det = part.inverse(u, context)
+        u, log_det = part.inverse(u, context, observed)
         total = total + log_det
+        observed = part.noise_mask(observed)
     return u, total
 
 
@@ -152,17 +178,21 @@ class Inverted(Bijection):
         self.context_dim = layer.context_dim
         self.layer = layer
 
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data: the layer's inverse."""
-        return self.layer.inverse(u, context)
+        return self.layer.inverse(u, context, observed)
 
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map data to noise: the layer's forward direction."""
-        return self.layer.forward(x, context)
+        return self.layer.forward(x, context, observed)
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """Return the inverted steps of the layer, after the pending map."""
-        nothing = Pending.nothing(self.dim, dtype=pending.dtype, device=pending.device)
+        nothing = pending.nothing_of(self.dim)
         steps, rest = self.layer.fold(nothing)
         constant = rest.applied().log_det
         turned = [InvertedStep(step) for step in reversed([*steps, *rest.steps()])]
@@ -180,15 +210,24 @@ class Slice(Bijection):
         self.features = features
         self.layer = layer
 
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data."""
-        part, log_det = self.layer.forward(u[:, self.features], context)
+        part, log_det = self.layer.forward(u[:, self.features], context, self._of(observed))
         return self._with(u, part), log_det
 
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map data to noise."""
-        part, log_det = self.layer.inverse(x[:, self.features], context)
+        part, log_det = self.layer.inverse(x[:, self.features], context, self._of(observed))
         return self._with(x, part), log_det
+
+    def noise_mask(self, observed: Observed) -> Observed:
+        """Return the mask of the noise, by that of the layer."""
+        part = self.layer.noise_mask(self._of(observed))
+        return None if observed is None or part is None else self._with(observed, part)
 
     def parameter_list(self) -> list[Tensor]:
         """Return the parameters of the layer, in its order."""
@@ -211,7 +250,7 @@ class Slice(Bijection):
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """Return the layer's steps on its features; the pending map of the other features stays."""
         inner = replace(
-            Pending.nothing(self.layer.dim, dtype=pending.dtype, device=pending.device),
+            pending.nothing_of(self.layer.dim),
             scale=pending.scale[self.features],
             shift=pending.shift[self.features],
         )
@@ -221,6 +260,9 @@ class Slice(Bijection):
         log_det = pending.log_det + rest.log_det
         sliced: list[Step] = [SliceStep(step, self.features) for step in steps]
         return sliced, replace(pending, scale=scale, shift=shift, log_det=log_det)
+
+    def _of(self, observed: Tensor | None) -> Tensor | None:
+        return None if observed is None else observed[:, self.features]
 
     def _with(self, rows: Tensor, part: Tensor) -> Tensor:
         result = rows.clone()
@@ -254,13 +296,21 @@ class Permutation(Bijection):
         self.register_buffer("order", order.clone())
         self.register_buffer("inverse_order", torch.argsort(order))
 
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data."""
         return u.index_select(1, self.inverse_order), u.new_zeros(len(u))
 
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map data to noise."""
         return x.index_select(1, self.order), x.new_zeros(len(x))
+
+    def noise_mask(self, observed: Observed) -> Observed:
+        """Return the mask in the order of the noise."""
+        return None if observed is None else observed.index_select(1, self.order)
 
     def parameter_list(self) -> list[Tensor]:
         """Return no parameters."""
@@ -285,13 +335,21 @@ class Reverse(Bijection):
         super().__init__()
         self.dim = dim
 
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data."""
         return u.flip(1), u.new_zeros(len(u))
 
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map data to noise."""
         return x.flip(1), x.new_zeros(len(x))
+
+    def noise_mask(self, observed: Observed) -> Observed:
+        """Return the mask in the order of the noise."""
+        return None if observed is None else observed.flip(1)
 
     def parameter_list(self) -> list[Tensor]:
         """Return no parameters."""

@@ -26,6 +26,7 @@ from flows.bijections.linear import (
     network_cost,
     network_parameters,
 )
+from flows.bijections.observed import Observed, ObservedColumns, only_observed
 from flows.bijections.transformers import Transformer
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.errors import SpecError
@@ -121,6 +122,10 @@ class _HalvesLayer(Bijection):
         copied, moved = self.shape.halves()
         return rows[:, copied], rows[:, moved]
 
+    def _moved_mask(self, observed: Tensor | None) -> Tensor | None:
+        """Return the mask of the transformed features."""
+        return None if observed is None else observed[:, self.shape.halves()[1]]
+
     def _join(self, copied: Tensor, moved: Tensor) -> Tensor:
         return torch.cat([copied, moved], dim=1).index_select(1, self.places)
 
@@ -151,19 +156,23 @@ class Coupling(_HalvesLayer):
         self.scale_layers = network([] if additive else widths, generator)
         self.shift_layers = network(widths, generator)
 
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data."""
         copied, moved = self._split(u)
-        log_scale, shift = self._condition(copied, context)
+        log_scale, shift = self._condition(copied, context, self._moved_mask(observed))
         if log_scale is None:
             return self._join(copied, moved + shift), u.new_zeros(len(u))
         x = self._join(copied, torch.addcmul(shift, moved, log_scale.exp()))
         return x, log_scale.sum(dim=1)
 
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map data to noise."""
         copied, moved = self._split(x)
-        log_scale, shift = self._condition(copied, context)
+        log_scale, shift = self._condition(copied, context, self._moved_mask(observed))
         if log_scale is None:
             return self._join(copied, moved - shift), x.new_zeros(len(x))
         u = self._join(copied, (moved - shift) * torch.exp(-log_scale))
@@ -188,8 +197,7 @@ class Coupling(_HalvesLayer):
         The copied half stays pending.
         """
         if self.additive:
-            nothing = Pending.nothing(self.dim, dtype=pending.dtype, device=pending.device)
-            return [*pending.steps(), self._step(nothing)], pending.applied()
+            return [*pending.steps(), self._step(pending.cleared())], pending.applied()
         return [self._step(pending)], pending.without(self.shape.halves()[1])
 
     def _step(self, pending: Pending) -> Step:
@@ -222,10 +230,15 @@ class Coupling(_HalvesLayer):
         pairs = zip(weights, (bias[:, None] for bias in biases), strict=True)
         return [(pending.cast(weight), pending.cast(bias)) for weight, bias in pairs]
 
-    def _condition(self, copied: Tensor, context: Tensor | None) -> tuple[Tensor | None, Tensor]:
+    def _condition(
+        self, copied: Tensor, context: Tensor | None, observed: Tensor | None
+    ) -> tuple[Tensor | None, Tensor]:
         read = copied if context is None else torch.cat([copied, context], dim=1)
-        log_scale = None if self.additive else apply_network(self.scale_layers, read, torch.tanh)
-        return log_scale, apply_network(self.shift_layers, read, torch.relu)
+        shift = only_observed(apply_network(self.shift_layers, read, torch.relu), observed)
+        if self.additive:
+            return None, shift
+        log_scale = apply_network(self.scale_layers, read, torch.tanh)
+        return only_observed(log_scale, observed), shift
 
 
 class _CouplingStep(Step):
@@ -242,16 +255,20 @@ class _CouplingStep(Step):
         self._shape = shape
         self._copied, self._moved = shape.halves()
 
-    def inverse(self, x: Columns, context: ContextColumns = None) -> tuple[Columns, LogDetTerms]:
-        log_det, minus_shift = self._condition(x, context)
+    def inverse(
+        self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, LogDetTerms]:
+        log_det, minus_shift = self._condition(x, context, observed)
         u = x.clone()
         u[self._moved].add_(minus_shift)
         if log_det is not None:
             u[self._moved].mul_(log_det.exp())
         return u, log_det
 
-    def forward(self, u: Columns, context: ContextColumns = None) -> tuple[Columns, LogDetTerms]:
-        minus_log_scale, minus_shift = self._condition(u, context)
+    def forward(
+        self, u: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, LogDetTerms]:
+        minus_log_scale, minus_shift = self._condition(u, context, observed)
         x = u.clone()
         if minus_log_scale is not None:
             x[self._moved].mul_(minus_log_scale.neg_().exp())
@@ -271,14 +288,18 @@ class _CouplingStep(Step):
         )
         return AffineCoupling(scale, shift, self._shape.widths()[0], self._shape.places())
 
-    def _condition(self, rows: Tensor, context: Tensor | None) -> tuple[Tensor | None, Tensor]:
+    def _condition(
+        self, rows: Tensor, context: Tensor | None, observed: Tensor | None
+    ) -> tuple[Tensor | None, Tensor]:
         read = rows[self._copied]
         if context is not None:
             read = torch.cat([read, context])
-        log_scale = None
-        if self._minus_log_scale:
-            log_scale = apply_folded(self._minus_log_scale, read, torch.sigmoid_)
-        return log_scale, apply_folded(self._minus_shift, read, torch.relu_)
+        mask = None if observed is None else observed[self._moved]
+        shift = only_observed(apply_folded(self._minus_shift, read, torch.relu_), mask)
+        if not self._minus_log_scale:
+            return None, shift
+        log_scale = apply_folded(self._minus_log_scale, read, torch.sigmoid_)
+        return only_observed(log_scale, mask), shift
 
 
 class TransformerCoupling(_HalvesLayer):
@@ -304,16 +325,24 @@ class TransformerCoupling(_HalvesLayer):
         widths = [copied + shape.context_dim, *hidden, transformer.outputs * moved]
         self.layers = network(widths, generator)
 
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data."""
         copied, moved = self._split(u)
-        x, log_det = self.transformer.forward(moved, self._condition(copied, context))
+        mask = self._moved_mask(observed)
+        x, log_det = self.transformer.forward(moved, self._condition(copied, context, mask))
+        x, log_det = only_observed(x, mask), only_observed(log_det, mask)
         return self._join(copied, x), log_det.sum(dim=1)
 
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map data to noise."""
         copied, moved = self._split(x)
-        u, log_det = self.transformer.inverse(moved, self._condition(copied, context))
+        mask = self._moved_mask(observed)
+        u, log_det = self.transformer.inverse(moved, self._condition(copied, context, mask))
+        u, log_det = only_observed(u, mask), only_observed(log_det, mask)
         return self._join(copied, u), log_det.sum(dim=1)
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
@@ -335,12 +364,13 @@ class TransformerCoupling(_HalvesLayer):
         return [*pending.steps(), step], pending.applied()
 
     def _condition(
-        self, copied: Tensor, context: Tensor | None
+        self, copied: Tensor, context: Tensor | None, observed: Tensor | None
     ) -> Float[Tensor, "outputs batch moved"]:
         read = copied if context is None else torch.cat([copied, context], dim=1)
         out = apply_network(self.layers, read, ACTIVATIONS[self.activation].apply)
         moved = self.shape.widths()[1]
-        return out.view(len(copied), self.transformer.outputs, moved).movedim(1, 0)
+        parameters = out.view(len(copied), self.transformer.outputs, moved).movedim(1, 0)
+        return only_observed(parameters, observed)
 
 
 class _TransformerCouplingStep(Step):
@@ -363,21 +393,27 @@ class _TransformerCouplingStep(Step):
         self,
         x: Columns,
         context: ContextColumns = None,
+        observed: ObservedColumns = None,
     ) -> tuple[Columns, Float[Tensor, "moved batch"]]:
         u = x.clone()
-        parameters = self._condition(x, context)
-        u[self._moved], log_det = self._transformer.inverse(x[self._moved], parameters)
-        return u, log_det
+        mask = None if observed is None else observed[self._moved]
+        parameters = only_observed(self._condition(x, context), mask)
+        moved, log_det = self._transformer.inverse(x[self._moved], parameters)
+        u[self._moved] = only_observed(moved, mask)
+        return u, only_observed(log_det, mask)
 
     def forward(
         self,
         u: Columns,
         context: ContextColumns = None,
+        observed: ObservedColumns = None,
     ) -> tuple[Columns, Float[Tensor, "moved batch"]]:
         x = u.clone()
-        parameters = self._condition(u, context)
-        x[self._moved], log_det = self._transformer.forward(u[self._moved], parameters)
-        return x, log_det
+        mask = None if observed is None else observed[self._moved]
+        parameters = only_observed(self._condition(u, context), mask)
+        moved, log_det = self._transformer.forward(u[self._moved], parameters)
+        x[self._moved] = only_observed(moved, mask)
+        return x, only_observed(log_det, mask)
 
     def tensors(self) -> list[Tensor]:
         weights = [tensor for pair in self._network for tensor in pair]

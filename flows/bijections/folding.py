@@ -5,12 +5,15 @@ feature of all rows at a time, and the products of wide layers are as fast eithe
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from flows.bijections.observed import ObservedColumns, only_observed
 
 # Activations of compiled networks; tanh is written as sigmoid.
 FoldedActivation = Literal["relu", "sigmoid", "elu", "gelu"]
@@ -37,20 +40,29 @@ class Step(ABC):
     sample_rows: int = 1
 
     @abstractmethod
-    def inverse(self, x: Columns, context: ContextColumns = None) -> tuple[Columns, LogDetTerms]:
+    def inverse(
+        self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, LogDetTerms]:
         """Map data to noise; None stands for a log-determinant of 0."""
 
     @abstractmethod
-    def forward(self, u: Columns, context: ContextColumns = None) -> tuple[Columns, LogDetTerms]:
+    def forward(
+        self, u: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, LogDetTerms]:
         """Map noise to data; None stands for a log-determinant of 0."""
 
     def log_density(
         self,
         x: Columns,
         context: ContextColumns = None,
+        observed: ObservedColumns = None,
     ) -> Float[Tensor, "terms batch"]:
         """Return the log density of data whose noise is standard Gaussian."""
         raise NotImplementedError
+
+    def noise_mask(self, observed: ObservedColumns) -> ObservedColumns:
+        """Return the mask of the noise, from that of the data: steps may reorder features."""
+        return observed
 
     @abstractmethod
     def tensors(self) -> list[Tensor]:
@@ -108,6 +120,8 @@ class Pending:
             A layer that absorbs the map counts its log-determinant itself.
         dtype: Precision of the compiled flow.
         device: Device of the compiled flow.
+        masks: True if the steps will be given masks: an elementwise map, whose log-determinant
+            then is another one in each row, stays a step of its own, and nothing is pending.
     """
 
     scale: Float[Tensor, " dim"]
@@ -115,12 +129,19 @@ class Pending:
     log_det: float
     dtype: torch.dtype
     device: torch.device
+    masks: bool = False
 
     @staticmethod
-    def nothing(dim: int, *, dtype: torch.dtype, device: torch.device) -> "Pending":
+    def nothing(
+        dim: int, *, dtype: torch.dtype, device: torch.device, masks: bool = False
+    ) -> "Pending":
         """Return the identity."""
         one = torch.ones(dim, dtype=torch.float64)
-        return Pending(one, torch.zeros_like(one), 0.0, dtype, device)
+        return Pending(one, torch.zeros_like(one), 0.0, dtype, device, masks)
+
+    def nothing_of(self, dim: int) -> "Pending":
+        """Return the identity of another number of features, for the same compiled flow."""
+        return Pending.nothing(dim, dtype=self.dtype, device=self.device, masks=self.masks)
 
     def cleared(self) -> "Pending":
         """Return the identity, after a layer that absorbed the map."""
@@ -143,6 +164,14 @@ class Pending:
             scale=self.scale * scale,
             shift=self.shift * scale + shift,
         )
+
+    def folded_affine(
+        self, scale: Float[Tensor, " dim"], shift: Float[Tensor, " dim"]
+    ) -> tuple[list["Step"], "Pending"]:
+        """Return this map followed by an elementwise layer: a step of its own if there are masks."""
+        if not self.masks:
+            return [], self.then_affine(scale, shift)
+        return [ObservedAffineStep(self.cast(scale[:, None]), self.cast(shift[:, None]))], self
 
     def permuted(self, order: Int[Tensor, " dim"]) -> "Pending":
         """Return this map after a permutation of the features."""
@@ -181,13 +210,17 @@ def tanh_as_sigmoid(
 class Invertible(Protocol):
     """Layer on rows, as `LayerStep` wraps it."""
 
-    def forward(self, u: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, u: Tensor, context: Tensor | None, observed: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Map noise to data."""
 
-    def inverse(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, x: Tensor, context: Tensor | None, observed: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Map data to noise."""
 
-    def log_density(self, x: Tensor, context: Tensor | None) -> Tensor:
+    def log_density(self, x: Tensor, context: Tensor | None, observed: Tensor | None) -> Tensor:
         """Return the log density of rows whose noise is standard Gaussian."""
 
 
@@ -198,17 +231,50 @@ class AffineStep(Step):
         self.scale = pending.cast(pending.scale[:, None])
         self.shift = pending.cast(pending.shift[:, None])
 
-    def inverse(self, x: Columns, context: ContextColumns = None) -> tuple[Columns, None]:
+    def inverse(
+        self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, None]:
         """Map data to noise."""
         return torch.addcmul(self.shift, self.scale, x), None
 
-    def forward(self, u: Columns, context: ContextColumns = None) -> tuple[Columns, None]:
+    def forward(
+        self, u: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, None]:
         """Map noise to data."""
         return (u - self.shift) / self.scale, None
 
     def tensors(self) -> list[Tensor]:
         """Return the tensors that take memory."""
         return [self.scale, self.shift]
+
+
+class ObservedAffineStep(Step):
+    """Elementwise affine map of the observed features, which counts its log-determinant itself."""
+
+    def __init__(self, scale: Float[Tensor, "dim 1"], shift: Float[Tensor, "dim 1"]) -> None:
+        self._scale, self._shift = scale, shift
+        self._log_scale = scale.log()
+
+    def inverse(
+        self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, LogDetTerms]:
+        """Map data to noise."""
+        u = torch.addcmul(self._shift, self._scale, x)
+        return only_observed(u, observed), self._terms(x, observed)
+
+    def forward(
+        self, u: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, LogDetTerms]:
+        """Map noise to data."""
+        x = (u - self._shift) / self._scale
+        return only_observed(x, observed), -self._terms(u, observed)
+
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors that take memory."""
+        return [self._scale, self._shift, self._log_scale]
+
+    def _terms(self, rows: Tensor, observed: Tensor | None) -> Tensor:
+        return only_observed(self._log_scale.expand_as(rows), observed)
 
 
 class PermuteStep(Step):
@@ -218,13 +284,21 @@ class PermuteStep(Step):
         self.order = order
         self.inverse_order = inverse_order
 
-    def inverse(self, x: Columns, context: ContextColumns = None) -> tuple[Columns, None]:
+    def inverse(
+        self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, None]:
         """Map data to noise."""
         return x.index_select(0, self.order), None
 
-    def forward(self, u: Columns, context: ContextColumns = None) -> tuple[Columns, None]:
+    def forward(
+        self, u: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, None]:
         """Map noise to data."""
         return u.index_select(0, self.inverse_order), None
+
+    def noise_mask(self, observed: ObservedColumns) -> ObservedColumns:
+        """Return the mask in the order of the noise."""
+        return None if observed is None else observed.index_select(0, self.order)
 
     def tensors(self) -> list[Tensor]:
         """Return the tensors that take memory."""
@@ -245,27 +319,30 @@ class LayerStep(Step):
         self,
         x: Columns,
         context: ContextColumns = None,
+        observed: ObservedColumns = None,
     ) -> tuple[Columns, Float[Tensor, "terms batch"]]:
         """Map data to noise."""
-        u, log_det = self._layer.inverse(x.t(), _rows(context))
+        u, log_det = self._layer.inverse(x.t(), _rows(context), _rows(observed))
         return u.t(), log_det[None, :]
 
     def forward(
         self,
         u: Columns,
         context: ContextColumns = None,
+        observed: ObservedColumns = None,
     ) -> tuple[Columns, Float[Tensor, "terms batch"]]:
         """Map noise to data."""
-        x, log_det = self._layer.forward(u.t(), _rows(context))
+        x, log_det = self._layer.forward(u.t(), _rows(context), _rows(observed))
         return x.t(), log_det[None, :]
 
     def log_density(
         self,
         x: Columns,
         context: ContextColumns = None,
+        observed: ObservedColumns = None,
     ) -> Float[Tensor, "terms batch"]:
         """Return the log density of data whose noise is standard Gaussian."""
-        return self._layer.log_density(x.t(), _rows(context))[None, :]
+        return self._layer.log_density(x.t(), _rows(context), _rows(observed))[None, :]
 
     def tensors(self) -> list[Tensor]:
         """Return the tensors that take memory."""
@@ -278,13 +355,17 @@ class InvertedStep(Step):
     def __init__(self, step: Step) -> None:
         self._step = step
 
-    def inverse(self, x: Columns, context: ContextColumns = None) -> tuple[Columns, LogDetTerms]:
+    def inverse(
+        self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, LogDetTerms]:
         """Map data to noise."""
-        return self._step.forward(x, context)
+        return self._step.forward(x, context, observed)
 
-    def forward(self, u: Columns, context: ContextColumns = None) -> tuple[Columns, LogDetTerms]:
+    def forward(
+        self, u: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, LogDetTerms]:
         """Map noise to data."""
-        return self._step.inverse(u, context)
+        return self._step.inverse(u, context, observed)
 
     def tensors(self) -> list[Tensor]:
         """Return the tensors that take memory."""
@@ -298,21 +379,92 @@ class SliceStep(Step):
         self._step = step
         self._features = features
 
-    def inverse(self, x: Columns, context: ContextColumns = None) -> tuple[Columns, LogDetTerms]:
+    def inverse(
+        self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, LogDetTerms]:
         """Map data to noise."""
-        u = x.clone()
-        u[self._features], log_det = self._step.inverse(x[self._features].contiguous(), context)
+        u, part = x.clone(), x[self._features].contiguous()
+        u[self._features], log_det = self._step.inverse(part, context, self._of(observed))
         return u, log_det
 
-    def forward(self, u: Columns, context: ContextColumns = None) -> tuple[Columns, LogDetTerms]:
+    def forward(
+        self, u: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, LogDetTerms]:
         """Map noise to data."""
-        x = u.clone()
-        x[self._features], log_det = self._step.forward(u[self._features].contiguous(), context)
+        x, part = u.clone(), u[self._features].contiguous()
+        x[self._features], log_det = self._step.forward(part, context, self._of(observed))
         return x, log_det
+
+    def noise_mask(self, observed: ObservedColumns) -> ObservedColumns:
+        """Return the mask of the noise, by that of the step."""
+        part = self._step.noise_mask(self._of(observed))
+        if observed is None or part is None:
+            return None
+        mask = observed.clone()
+        mask[self._features] = part
+        return mask
 
     def tensors(self) -> list[Tensor]:
         """Return the tensors that take memory."""
         return self._step.tensors()
+
+    def _of(self, observed: Tensor | None) -> Tensor | None:
+        return None if observed is None else observed[self._features]
+
+
+def inverse_steps(
+    steps: Sequence[Step],
+    x: Columns,
+    context: ContextColumns = None,
+    observed: ObservedColumns = None,
+) -> tuple[Columns, list[Tensor], ObservedColumns]:
+    """Map data to noise through steps, from the data to the noise.
+
+    Args:
+        steps: Steps of a flow.
+        x: Data, 0 where they are not observed.
+        context: Encoded context.
+        observed: Mask of the data; the layers must have been folded for masks (`Pending.masks`).
+
+    Returns:
+        The noise, the terms of the log-determinant, and the mask of the noise.
+    """
+    terms = []
+    for step in steps:
+        x, log_det = step.inverse(x, context, observed)
+        observed = step.noise_mask(observed)
+        if log_det is not None:
+            terms.append(log_det)
+    return x, terms, observed
+
+
+def forward_steps(
+    steps: Sequence[Step],
+    u: Columns,
+    context: ContextColumns = None,
+    observed: ObservedColumns = None,
+) -> tuple[Columns, list[Tensor]]:
+    """Map noise to data through steps, which are listed from the data to the noise.
+
+    Args:
+        steps: Steps of a flow.
+        u: Noise, of all features.
+        context: Encoded context.
+        observed: Mask of the data, as in `inverse_steps`.
+
+    Returns:
+        The data, and the terms of the log-determinant.
+    """
+    masks = [observed]
+    for step in steps:
+        masks.append(step.noise_mask(masks[-1]))
+    u = only_observed(u, masks.pop())
+    terms = []
+    for step in reversed(steps):
+        u, log_det = step.forward(u, context, masks.pop())
+        if log_det is not None:
+            terms.append(log_det)
+    return u, terms
 
 
 def _rows(context: Tensor | None) -> Tensor | None:

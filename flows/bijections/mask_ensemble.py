@@ -13,6 +13,7 @@ from flows.bijections.folding import Columns, ContextColumns, Pending, Step
 from flows.bijections.gradients import ACTIVATIONS
 from flows.bijections.linear import initial_linear
 from flows.bijections.masked import Conditioner, made_masks, random_degrees, run_masked
+from flows.bijections.observed import Observed, ObservedColumns, refuse_mask
 from flows.bijections.transformers import MapSize, Transformer
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.errors import FlowError
@@ -88,12 +89,17 @@ class MaskEnsemble(Bijection):
         """Number of masks."""
         return len(self.orders)
 
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Refuse: a mixture has no noise."""
         raise FlowError("a mixture over masks has no noise that its rows could be mapped to")
 
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data; the log-determinant is that of the mask of each row."""
+        refuse_mask(observed)
         chosen, u = choose_mask(u, self.masks)
         x, log_det = torch.empty_like(u), u.new_empty(len(u))
         for mask in range(self.masks):
@@ -102,8 +108,11 @@ class MaskEnsemble(Bijection):
             x[rows], log_det[rows] = self._member_forward(u[rows], given, mask)
         return x, log_det
 
-    def log_density(self, x: Batch, context: BatchContext = None) -> PerRow:
+    def log_density(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> PerRow:
         """Return the log density: under the next mask in training, under all in evaluation."""
+        refuse_mask(observed)
         if self.training:
             turn = int(self.turn) % self.masks
             self.turn += 1
@@ -236,10 +245,15 @@ class _EnsembleStep(Step):
         self._members = members
         self._orders = orders
 
-    def inverse(self, x: Columns, context: ContextColumns = None) -> tuple[Columns, None]:
+    def inverse(
+        self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, None]:
         raise FlowError("a mixture over masks has no noise that its rows could be mapped to")
 
-    def forward(self, u: Columns, context: ContextColumns = None) -> tuple[Columns, Columns]:
+    def forward(
+        self, u: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, Columns]:
+        refuse_mask(observed)
         chosen, rows = choose_mask(u.t(), len(self._members))
         u = rows.t()
         x, log_det = torch.empty_like(u), torch.empty_like(u)
@@ -253,7 +267,10 @@ class _EnsembleStep(Step):
             log_det[:, columns] = part_log_det
         return x, log_det
 
-    def log_density(self, x: Columns, context: ContextColumns = None) -> Float[Tensor, "1 batch"]:
+    def log_density(
+        self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> Float[Tensor, "1 batch"]:
+        refuse_mask(observed)
         scores = [
             member.log_density(x[order], context).sum(dim=0)
             for member, order in zip(self._members, self._orders, strict=True)

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from flows.bijections.folding import Columns
+from flows.bijections.observed import ObservedColumns
 from flows.bijections.transformers import Affine, Transformer
 
 BLOCK_SMALL, BLOCK_LARGE, LARGE_DIM = 16, 32, 256
@@ -81,18 +82,21 @@ class SequentialSampler:
         self,
         u: Columns,
         added: Float[Tensor, "width batch"] | None = None,
+        observed: ObservedColumns = None,
     ) -> tuple[Columns, Columns]:
         """Return data from noise, and log dx/du of each feature.
 
         Args:
             u: Standard Gaussian noise.
             added: Contribution of a context to the first layer; given always or never.
+            observed: Mask of the features.
         """
         # Off the list, the work space belongs to this thread alone.
         plan = self._plans.pop(u.shape[1], None) or self._plan(u, with_context=added is not None)
         if added is not None:
             torch.add(added, self._biases[0], out=plan.first_bias)
-        plan.run(u, self._activation_, self._transformer)
+        hidden = None if observed is None else (observed == 0).unbind(0)
+        plan.run(u, self._activation_, self._transformer, hidden)
         if sum(layer.nbytes for layer in plan.layers) > PLAN_BYTES:
             return plan.layers[0], plan.log_det
         x, log_det = plan.layers[0].clone(), plan.log_det.clone()
@@ -230,9 +234,13 @@ class _Plan:
         ]
 
     def run(
-        self, u: Tensor, activation_: Callable[[Tensor], Tensor], transformer: Transformer
+        self,
+        u: Tensor,
+        activation_: Callable[[Tensor], Tensor],
+        transformer: Transformer,
+        hidden: Sequence[Tensor] | None,
     ) -> None:
-        """Fill the layers of the work space."""
+        """Fill the layers of the work space, with 0 for features that are not observed."""
         noise = u.unbind(0)
         addmm = torch.addmm
         for target, bias, weight, source in self._first:
@@ -248,6 +256,7 @@ class _Plan:
                 for target, _, weight, source in before:
                     target.addmm_(weight, source)
                 transformer.forward_into(noise[i], parameters, x, log_det)
+                _clear(hidden, i, x, log_det)
                 for target, _, weight, source in after:
                     activation_(target.addmm_(weight, source))
 
@@ -267,6 +276,13 @@ class _Plan:
             (parameters, self.layers[0][i], self.log_det[i]),
             [self._bound(product) for product in after],
         )
+
+
+def _clear(hidden: Sequence[Tensor] | None, feature: int, *results: Tensor) -> None:
+    """Set the results of a feature to 0 in the rows in which it is not observed."""
+    if hidden is not None:
+        for result in results:
+            result.masked_fill_(hidden[feature], 0)
 
 
 def _units_known(degrees: Int[Tensor, " width"], dim: int) -> list[int]:

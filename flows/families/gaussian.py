@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.linear import initial_linear
+from flows.bijections.observed import Observed, only_observed, refuse_mask
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.families.spec import Spec, check_choice
 
@@ -30,6 +31,11 @@ class GaussianSpec(Spec):
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("gaussian",))
         check_choice("covariance", self.covariance, ("diagonal", "full"))
+
+    @property
+    def masks_columns(self) -> bool:
+        """Return whether rows of the flow may lack features."""
+        return self.covariance == "diagonal"
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         """Return what the one layer takes."""
@@ -96,28 +102,37 @@ class Gaussian(Bijection):
         if context_dim > 0:
             self.context_weight = nn.Parameter(initial_linear(context_dim, 2 * dim, generator)[0])
 
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data."""
-        shift, log_scale = self._condition(context, len(u))
+        shift, log_scale = self._condition(context, observed, len(u))
+        u = only_observed(u, observed)
         mixed = u if self.lower is None else u @ self._triangle(self.lower).t()
         return torch.addcmul(shift, log_scale.exp(), mixed), log_scale.sum(dim=1)
 
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map data to noise, by substitution."""
-        shift, log_scale = self._condition(context, len(x))
-        u = (x - shift) * torch.exp(-log_scale)
+        shift, log_scale = self._condition(context, observed, len(x))
+        u = (only_observed(x, observed) - shift) * torch.exp(-log_scale)
         if self.lower is not None:
             triangle = self._triangle(self.lower)
             u = torch.linalg.solve_triangular(triangle, u.t(), upper=False, unitriangular=True).t()
         return u, -log_scale.sum(dim=1)
 
-    def _condition(self, context: Tensor | None, rows: int) -> tuple[Tensor, Tensor]:
+    def _condition(
+        self, context: Tensor | None, observed: Tensor | None, rows: int
+    ) -> tuple[Tensor, Tensor]:
         """Return shift and log scale of each row."""
+        if self.lower is not None:
+            refuse_mask(observed)
         shift, log_scale = self.shift.expand(rows, -1), self.log_scale.expand(rows, -1)
-        if self.context_weight is None or context is None:
-            return shift, log_scale
-        more_shift, more_log_scale = (context @ self.context_weight.t()).chunk(2, dim=1)
-        return shift + more_shift, log_scale + more_log_scale
+        if self.context_weight is not None and context is not None:
+            more_shift, more_log_scale = (context @ self.context_weight.t()).chunk(2, dim=1)
+            shift, log_scale = shift + more_shift, log_scale + more_log_scale
+        return only_observed(shift, observed), only_observed(log_scale, observed)
 
     def _triangle(self, lower: Tensor) -> Tensor:
         """T."""

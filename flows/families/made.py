@@ -23,6 +23,7 @@ from flows.bijections.folding import (
 from flows.bijections.gradients import ACTIVATIONS, ActivationName, Pullback, masked_affine_vjp
 from flows.bijections.mask_ensemble import MaskEnsemble, ensemble_cost
 from flows.bijections.masked import Conditioner
+from flows.bijections.observed import ObservedColumns, only_observed
 from flows.bijections.transformers import Affine, Bernoulli, GaussianMixture, MapSize, Transformer
 from flows.cost import Cost
 from flows.families.spec import Spec, check_choice, check_hidden, check_positive
@@ -79,6 +80,11 @@ class MadeSpec(Spec):
     def is_binary(self) -> bool:
         """Return whether the conditionals are Bernoulli."""
         return self.conditional == "bernoulli"
+
+    @property
+    def masks_columns(self) -> bool:
+        """Return whether rows of the flow may lack features."""
+        return self.conditional != "bernoulli" and self.masks == 1
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         """Return what the layer takes, or all masks of an ensemble."""
@@ -214,8 +220,12 @@ class _MadeStep(AutoregressiveStep):
         self._out = -weight, -bias
         self._direct = None if self._direct is None else -self._direct
 
-    def inverse(self, x: Columns, context: ContextColumns = None) -> tuple[Columns, Columns]:
-        minus_shift, log_det = self._network(x, context).chunk(2)
+    def inverse(
+        self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, Columns]:
+        minus_shift, log_det = only_observed(
+            self._network(x, context).view(2, *x.shape), observed
+        ).unbind(0)
         return minus_shift.add_(x).mul_(log_det.exp()), log_det
 
     def affine_layer(self) -> MaskedAffine | None:

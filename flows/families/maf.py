@@ -67,6 +67,11 @@ class MafSpec(Spec):
         check_positive("components", self.components)
         check_choice("activation", self.activation, get_args(ActivationName))
 
+    @property
+    def masks_columns(self) -> bool:
+        """Return whether rows of the flow may lack features."""
+        return True
+
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         """Return what the MADEs, the batch norms and what stands between them take."""
         conditioner = Conditioner(self.hidden, self.activation, context_dim)
@@ -126,6 +131,11 @@ class IafSpec(Spec):
         check_choice("order", self.order, ("reverse", "random"))
         check_choice("activation", self.activation, get_args(ActivationName))
 
+    @property
+    def masks_columns(self) -> bool:
+        """Return whether rows of the flow may lack features."""
+        return True
+
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         """Return what the MADEs, the batch norms and what stands between them take."""
         conditioner = Conditioner(self.hidden, self.activation, context_dim)
@@ -184,6 +194,11 @@ class HafSpec(Spec):
         check_positive("layers", self.layers)
         check_hidden(self.hidden)
         check_choice("activation", self.activation, get_args(ActivationName))
+
+    @property
+    def masks_columns(self) -> bool:
+        """Return whether rows of the flow may lack features."""
+        return True
 
     def check_dim(self, dim: int) -> None:
         """Check that there are two features: one half conditions the other."""

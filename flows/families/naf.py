@@ -62,6 +62,11 @@ class NafSpec(Spec):
         check_choice("closed", self.closed, ("density", "sampling"))
         check_choice("activation", self.activation, get_args(ActivationName))
 
+    @property
+    def masks_columns(self) -> bool:
+        """Return whether rows of the flow may lack features."""
+        return True
+
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         """Return what the masked networks and their maps take."""
         kind = DeepSigmoidal if self.transformer == "dsf" else DeepDenseSigmoidal

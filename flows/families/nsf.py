@@ -83,6 +83,11 @@ class NsfSpec(Spec):
         check_choice("linear", self.linear, (False, True))
         check_choice("activation", self.activation, get_args(ActivationName))
 
+    @property
+    def masks_columns(self) -> bool:
+        """Return whether rows of the flow may lack features."""
+        return not self.linear
+
     def check_dim(self, dim: int) -> None:
         """Check that there are two features: one half conditions the other."""
         super().check_dim(dim)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.observed import Observed, refuse_mask
 from flows.bijections.thin_layers import (
     Closed,
     LayerParameters,
@@ -89,8 +90,11 @@ class Planar(Bijection):
         base = torch.cat([weight, push, bias], dim=1)
         self.raw = LayerParameters(base, context_dim=context_dim, generator=generator)
 
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data, in closed form."""
+        refuse_mask(observed)
         weights, pushes, biases, gains = self._layers(context)
         z, bends = u, []
         for weight, push, bias in zip(weights, pushes, biases, strict=True):
@@ -99,8 +103,11 @@ class Planar(Bijection):
             bends.append(t)
         return z, bend_log_slope(torch.stack(bends), gains).sum(dim=0)
 
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map data to noise, one root a row and layer."""
+        refuse_mask(observed)
         weights, pushes, biases, gains = self._layers(context)
         z, log_det = x, x.new_zeros(len(x))
         for layer in range(len(weights) - 1, -1, -1):

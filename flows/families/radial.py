@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.observed import Observed, refuse_mask
 from flows.bijections.thin_layers import (
     Closed,
     LayerParameters,
@@ -85,8 +86,11 @@ class Radial(Bijection):
         base = torch.cat([centre, size, strength], dim=1)
         self.raw = LayerParameters(base, context_dim=context_dim, generator=generator)
 
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data, by the paper's map."""
+        refuse_mask(observed)
         centres, alphas, rooms = self._layers(context)
         z, distances = u, []
         for centre, alpha, room in zip(centres, alphas, rooms, strict=True):
@@ -96,8 +100,11 @@ class Radial(Bijection):
             distances.append(r)
         return z, self._log_det(torch.stack(distances), alphas, rooms)
 
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map data to noise, by a quadratic equation a row and layer."""
+        refuse_mask(observed)
         centres, alphas, rooms = self._layers(context)
         z, distances = x, []
         for layer in range(len(centres) - 1, -1, -1):

@@ -43,6 +43,11 @@ class RealNvpSpec(Spec):
         check_positive("layers", self.layers)
         check_hidden(self.hidden)
 
+    @property
+    def masks_columns(self) -> bool:
+        """Return whether rows of the flow may lack features."""
+        return True
+
     def check_dim(self, dim: int) -> None:
         """Check that there are two features: one half conditions the other."""
         super().check_dim(dim)
@@ -88,6 +93,11 @@ class NiceSpec(Spec):
         check_choice("family", self.family, ("nice",))
         check_positive("layers", self.layers)
         check_hidden(self.hidden)
+
+    @property
+    def masks_columns(self) -> bool:
+        """Return whether rows of the flow may lack features."""
+        return True
 
     def check_dim(self, dim: int) -> None:
         """Check that there are two features: one half conditions the other."""

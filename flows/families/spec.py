@@ -53,6 +53,11 @@ class Spec(ABC):
         """Return whether the rows of the flow are 0 and 1, with probabilities for densities."""
         return False
 
+    @property
+    def masks_columns(self) -> bool:
+        """Return whether rows of the flow may lack features (`flows.bijections.observed`)."""
+        return False
+
     def check_dim(self, dim: int) -> None:
         """Check that the family has a flow of `dim` features.
 

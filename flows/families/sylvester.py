@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.observed import Observed, refuse_mask
 from flows.bijections.thin_layers import (
     Closed,
     LayerParameters,
@@ -116,8 +117,11 @@ class Sylvester(Bijection):
             torch.cat(base, dim=1), context_dim=context_dim, generator=generator
         )
 
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to data, in closed form."""
+        refuse_mask(observed)
         layers = self._layers(context)
         reads, writes = layers.inner @ layers.basis.mT, layers.basis @ layers.outer
         z, bends = u, []
@@ -127,8 +131,11 @@ class Sylvester(Bijection):
             bends.append(t)
         return z, bend_log_slope(torch.stack(bends), layers.gain).sum(dim=(0, 2))
 
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map data to noise, one root a row, layer and unit."""
+        refuse_mask(observed)
         layers = self._layers(context)
         writes = layers.basis @ layers.outer
         z, bends = x, []

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.folding import Columns, ContextColumns, Pending, Step
 from flows.bijections.linear import uniform
+from flows.bijections.observed import Observed, ObservedColumns, refuse_mask
 from flows.errors import FlowError
 from flows.mixed.categorical import CategoricalMade, one_hot
 from flows.mixed.columns import UNSEEN, Layout
@@ -60,28 +61,32 @@ class MixedDensity(Bijection):
         self.register_buffer("opened", torch.tensor(is_open), persistent=False)
         self._log_seen, self._log_unseen = math.log(rows / (rows + 1)), -math.log(rows + 1)
 
-    def forward(self, u: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Map noise to rows of the model, with the log-determinant of the flow."""
+        refuse_mask(observed)
         count = len(self.layout.variables)
         indices, log_det = u[:, :count], u.new_zeros(len(u))
         if self.made is not None:
             indices = self.made.sample(indices, context)
         if self.flow is None:
             return indices, log_det
-        observed = self.observed(indices)
-        noise = u[:, count:]
-        if observed is not None:
-            noise = noise * observed
-        masks = () if observed is None else (observed,)
-        x, log_det = self.flow.forward(noise, self.given(indices, context), *masks)
+        given, mask = self.given(indices, context), self.observed(indices)
+        x, log_det = self.flow.forward(u[:, count:], given, mask)
         return torch.cat([indices, x], dim=1), log_det
 
-    def inverse(self, x: Batch, context: BatchContext = None) -> tuple[Batch, PerRow]:
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
         """Refuse: levels have no noise."""
         raise FlowError("a density of categories has no noise that its rows could be mapped to")
 
-    def log_density(self, x: Batch, context: BatchContext = None) -> PerRow:
+    def log_density(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> PerRow:
         """Return the log density of each row."""
+        refuse_mask(observed)
         return self.log_parts(x, context).sum(dim=1)
 
     def log_parts(self, x: Batch, context: BatchContext = None) -> Float[Tensor, "batch 2"]:
@@ -90,9 +95,8 @@ class MixedDensity(Bijection):
         discrete = self.log_levels(indices, context).sum(dim=1)
         continuous = torch.zeros_like(discrete)
         if self.flow is not None:
-            observed = self.observed(indices)
-            masks = () if observed is None else (observed,)
-            continuous = self.flow.log_density(values, self.given(indices, context), *masks)
+            given, mask = self.given(indices, context), self.observed(indices)
+            continuous = self.flow.log_density(values, given, mask)
         return torch.stack([discrete, continuous], dim=1)
 
     def log_levels(
@@ -151,19 +155,25 @@ class MixedStep(Step):
     def __init__(self, layer: MixedDensity) -> None:
         self._layer = layer
 
-    def inverse(self, x: Columns, context: ContextColumns = None) -> tuple[Columns, None]:
+    def inverse(
+        self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> tuple[Columns, None]:
         """Refuse: levels have no noise."""
         raise FlowError("a density of categories has no noise that its rows could be mapped to")
 
     def forward(
-        self, u: Columns, context: ContextColumns = None
+        self, u: Columns, context: ContextColumns = None, observed: ObservedColumns = None
     ) -> tuple[Columns, Float[Tensor, "1 batch"]]:
         """Map noise to rows of the model."""
+        refuse_mask(observed)
         x, log_det = self._layer.forward(u.t(), None if context is None else context.t())
         return x.t(), log_det[None, :]
 
-    def log_density(self, x: Columns, context: ContextColumns = None) -> Float[Tensor, "2 batch"]:
+    def log_density(
+        self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
+    ) -> Float[Tensor, "2 batch"]:
         """Return log P(d) and log p(x_O | d)."""
+        refuse_mask(observed)
         parts = self._layer.log_parts(x.t(), None if context is None else context.t())
         return parts.t()
 

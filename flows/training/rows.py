@@ -206,11 +206,11 @@ class _MappedRows(ModelRows):
     def set_statistics(self, *, chunk_rows: int, on_chunk: Callable[[], None]) -> None:
         flow = self._flow
 
-        def pieces() -> Iterator[tuple[Tensor, Tensor | None]]:
+        def pieces() -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
             for rows in self.chunks(chunk_rows):
                 with torch.no_grad():
                     context = flow.model_features(rows[:, flow.model_dim :])
-                    yield rows[:, : flow.model_dim], context
+                    yield rows[:, : flow.model_dim], context, None
                 on_chunk()
 
         stream_dataset_statistics(flow.transform, pieces, device=flow.device)

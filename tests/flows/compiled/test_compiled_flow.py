@@ -158,10 +158,10 @@ class _Doubling(Bijection):
         self.dim = dim
         self.log_two = torch.nn.Parameter(torch.full((dim,), 2.0).log())
 
-    def forward(self, u, context=None):
+    def forward(self, u, context=None, observed=None):
         return (u - 1) / self.log_two.exp(), -self.log_two.sum().expand(len(u))
 
-    def inverse(self, x, context=None):
+    def inverse(self, x, context=None, observed=None):
         return x * self.log_two.exp() + 1, self.log_two.sum().expand(len(x))
 
 
