@@ -101,7 +101,7 @@ def encode_columns(
 def _with_remedy(error: TableError, column: Column, *, before: int) -> TableError:
     """Return the same error with the row in the whole table, and what to send instead."""
     row = None if error.row is None else error.row + before
-    if column.type == "category" or column.levels:
+    if not column.holds_values:
         wanted = "a single value"
     elif column.type != "datetime":
         wanted = "a number, such as 0.5"

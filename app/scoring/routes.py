@@ -24,6 +24,7 @@ from app.scoring.docs import (
     score_responses,
     transform_responses,
 )
+from app.scoring.functions import log_prob_alone, log_prob_parts
 from app.scoring.raw_route import RawRoute
 from app.scoring.request import Compute, Extra, RowFunction, ScoreRequest, Space, answer
 from app.scoring.samples import SampleRequest, answer_samples
@@ -54,6 +55,15 @@ ExtraQuery = Annotated[
         " `error` for others."
     ),
 ]
+PartsQuery = Annotated[
+    bool,
+    Query(
+        description="True to add the two parts of each log density: `discrete` of the categories, gaps and"
+        " spikes of the row, `continuous` of its other values given those. The density of a model of plain"
+        " numbers is continuous."
+    ),
+]
+_NO_NOISE = "This model gives densities and samples; there is no map between data and noise."
 _SAMPLE_EXAMPLES = {
     "reproducible": {"summary": "Samples with a fixed seed", "value": {"n": 5, "seed": 7}}
 }
@@ -71,7 +81,12 @@ router = APIRouter(prefix="/v1/models", tags=["scores"], route_class=RawRoute)
     responses=log_prob_responses(),
 )
 async def log_prob(
-    request: Request, ref: Ref, space: SpaceQuery = "data", extra: ExtraQuery = None
+    request: Request,
+    ref: Ref,
+    space: SpaceQuery = "data",
+    extra: ExtraQuery = None,
+    *,
+    parts: PartsQuery = False,
 ) -> Response:
     """Return the log density of each row, in nats.
 
@@ -79,12 +94,7 @@ async def log_prob(
     the other rows are not affected.
     """
     score = await ScoreRequest.of(request, ref, space, extra=extra)
-
-    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats]:
-        return (flow.log_prob(rows, space=space),)
-
-    log_prob = Part("log_prob", 0, None)
-    return await answer(score, RowFunction("log_prob", compute, ["log_prob"], [log_prob]))
+    return await answer(score, log_prob_parts(space) if parts else log_prob_alone(space))
 
 
 @router.post(
@@ -147,10 +157,7 @@ async def inverse(
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
         if not flow.has_noise:
-            raise Problem(
-                "model-without-noise",
-                "This model gives densities and samples; there is no map between data and noise.",
-            )
+            raise Problem("model-without-noise", _NO_NOISE)
         return flow.inverse(rows, space=space)
 
     return await _answer_transformed(score, "inverse", compute)
@@ -172,6 +179,8 @@ async def forward(request: Request, ref: Ref, space: SpaceQuery = "data") -> Res
     score = await ScoreRequest.of(request, ref, space, noise=True)
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
+        if flow.has_parts:
+            raise Problem("model-without-noise", _NO_NOISE)
         return flow.forward(rows, space=space)
 
     return await _answer_transformed(score, "forward", compute)

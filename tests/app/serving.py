@@ -46,6 +46,7 @@ def registered(
     held_out: dict[str, Any] | None = None,
     dataset_id: str | None = None,
     flow: Flow | None = None,
+    types: list[dict[str, Any]] | None = None,
 ) -> Version:
     """A model that went the way of every model: submitted, claimed, stored, finished."""
     submitted(Jobs(database), project=project, model_name=name)
@@ -60,6 +61,7 @@ def registered(
         spec=spec,
         columns=columns,
         context_columns=context_columns,
+        types=types,
         preprocessing={"standardise": flow.preprocessing.standardise is not None},
     )
     new = dataclasses.replace(
@@ -69,6 +71,7 @@ def registered(
         dim=len(columns),
         columns=columns,
         context_columns=list(context_columns),
+        types=types,
         flow=spec_to_dict(spec),
         held_out=held_out,
         parameters=count_parameters(spec, len(columns), len(context_columns)),

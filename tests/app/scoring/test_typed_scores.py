@@ -1,0 +1,242 @@
+"""Models of typed columns over HTTP: cells in, scores, warnings and errors out; cells as samples."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
+import pytest
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from app.settings import ApiSettings
+from flows import compile_flow
+from tables.formats import TableFormat
+from tables.typed_rows import TypedRows
+from tests.app.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
+from tests.app.serving import registered
+from tests.app.wire import FORMATS, MEDIA_TYPE, read
+
+ROWS = mixed_rows(40, seed=5)
+RANKS = {"rows": 300, "quantiles": np.linspace(-80, 0, 1001).tolist()}
+
+
+@pytest.fixture(scope="module")
+def client(
+    tmp_path_factory: pytest.TempPathFactory, migrated_database: Path
+) -> Iterator[TestClient]:
+    """One application with a mixed model and one of plain numbers for all tests of this module."""
+    data_dir = tmp_path_factory.mktemp("typed")
+    shutil.copy(migrated_database, data_dir)
+    app = create_app(ApiSettings(data_dir=data_dir))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        state = app.state
+        registered(
+            state.database,
+            state.blobs,
+            name="mixed",
+            spec=SPEC,
+            columns=NAMES,
+            types=TYPES,
+            flow=mixed_flow(),
+            held_out=RANKS,
+        )
+        registered(state.database, state.blobs)
+        yield client
+
+
+def ask(
+    client: TestClient,
+    what: str,
+    body: bytes,
+    kind: TableFormat = TableFormat.JSON,
+    answer: TableFormat = TableFormat.JSON,
+    *,
+    model: str = "mixed",
+) -> Any:
+    headers = {"Content-Type": MEDIA_TYPE[kind], "Accept": MEDIA_TYPE[answer]}
+    return client.post(f"/v1/models/{model}/{what}", content=body, headers=headers)
+
+
+def scored(client: TestClient, rows: list[dict[str, Any]], what: str = "log_prob") -> Any:
+    response = ask(client, what, json.dumps({"rows": rows}).encode())
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def cells(rows: Any = ROWS) -> list[dict[str, Any]]:
+    objects: list[dict[str, Any]] = TypedRows(COLUMNS).batch(rows).to_pylist()
+    return objects
+
+
+def expected(rows: Any = ROWS) -> Any:
+    return compile_flow(mixed_flow()).log_prob(rows)
+
+
+def test_rows_are_scored_as_they_are_in_the_file(client):
+    answer = scored(client, cells())
+    np.testing.assert_allclose(answer["log_prob"], expected(), rtol=1e-5)
+    assert answer["row_errors"] == answer["row_warnings"] == []
+    assert answer["row_warning_count"] == 0
+
+
+def test_gaps_that_training_had_are_values(client):
+    row = cells()[0] | {"cut": None}
+    assert scored(client, [row])["log_prob"][0] is not None
+
+
+def test_a_gap_that_training_never_had_names_its_column(client):
+    rows = cells()[:3]
+    rows[1] = rows[1] | {"cut": None, "weight": None}
+    answer = scored(client, rows)
+    assert [value is None for value in answer["log_prob"]] == [False, True, False]
+    (error,) = answer["row_errors"]
+    assert (error["row"], error["code"], error["column"]) == (1, "non_finite_input", "weight")
+    assert "'weight'" in error["detail"]
+
+
+def test_levels_that_training_never_saw_are_scored_and_listed(client):
+    rows = cells()[:4]
+    rows[1] = rows[1] | {"cut": "Astor", "doors": 4}
+    rows[3] = rows[3] | {"doors": "4.0"}
+    answer = scored(client, rows)
+    assert None not in answer["log_prob"]
+    found = [(w["row"], w["column"], w["code"]) for w in answer["row_warnings"]]
+    assert found == [
+        (1, "cut", "unseen_level"),
+        (1, "doors", "unseen_level"),
+        (3, "doors", "unseen_level"),
+    ]
+    assert answer["row_warning_count"] == 3
+
+
+def test_warnings_about_rows_are_bounded_and_all_are_counted(client):
+    rows = [cells()[0] | {"cut": "Astor"}] * 1500
+    response = ask(client, "log_prob", json.dumps({"rows": rows}).encode())
+    answer = response.json()
+    assert (len(answer["row_warnings"]), answer["row_warning_count"]) == (1000, 1500)
+    assert response.headers["x-row-warnings"].startswith('1500;rows="0 1 2 ')
+
+
+@pytest.mark.parametrize("answer", FORMATS)
+def test_every_format_tells_of_warnings(client, answer):
+    rows = [*cells()[:2], cells()[2] | {"cut": "Astor"}]
+    response = ask(client, "score", json.dumps({"rows": rows}).encode(), answer=answer)
+    assert response.headers["x-row-warnings"] == '1;rows="2"'
+    if answer is TableFormat.NDJSON:
+        lines = [json.loads(line) for line in response.content.splitlines()]
+        assert ["row_warnings" in line for line in lines] == [False, False, True]
+        assert lines[2]["row_warnings"][0]["column"] == "cut"
+
+
+def test_models_of_plain_numbers_have_no_warnings(client):
+    response = ask(client, "log_prob", b'{"rows": [[170, 70, 40]]}', model="people")
+    assert "x-row-warnings" not in response.headers
+    assert response.json().keys() == {"model", "log_prob", "row_errors"}
+
+
+@pytest.mark.parametrize("answer", FORMATS)
+def test_the_parts_of_a_density_are_in_every_format(client, answer):
+    body = json.dumps({"rows": cells()}).encode()
+    response = ask(client, "log_prob?parts=true", body, answer=answer)
+    if answer is TableFormat.JSON:
+        document = response.json()
+        names = ["log_prob", "discrete", "continuous"]
+        values = np.column_stack([document[name] for name in names])
+    else:
+        names, values = read(answer, response.content)
+        assert names in ([], ["log_prob", "discrete", "continuous"])
+    np.testing.assert_allclose(values[:, 0], expected(), rtol=1e-5)
+    parts = compile_flow(mixed_flow()).log_prob_parts(ROWS)
+    np.testing.assert_allclose(values[:, 1:], parts, rtol=1e-5)
+
+
+def test_the_density_of_plain_numbers_is_continuous(client):
+    body = b'{"rows": [[170, 70, 40], [170, 70, null]]}'
+    answer = ask(client, "log_prob?parts=true", body, model="people").json()
+    assert answer["discrete"] == [0.0, None]
+    assert answer["continuous"] == answer["log_prob"]
+    assert answer["continuous"][1] is None
+
+
+@pytest.mark.parametrize("query", ["parts=yes", "parts=", "extra=drop", "parts=true&extra=1"])
+def test_a_parameter_that_is_no_choice_is_refused(client, query):
+    response = ask(client, f"log_prob?{query}", b'{"rows": [[1, 2, 3]]}', model="people")
+    assert response.status_code == 422
+    assert response.json()["type"].endswith("validation")
+
+
+def test_rows_of_a_mixed_model_have_no_other_space(client):
+    response = ask(client, "log_prob?space=model", json.dumps({"rows": cells()}).encode())
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["parameter"] == "space"
+
+
+@pytest.mark.parametrize("what", ["inverse", "forward"])
+def test_rows_of_a_mixed_model_have_no_noise(client, what):
+    rows = cells()[:1] if what == "inverse" else [dict.fromkeys(NAMES, 0.5)]
+    response = ask(client, what, json.dumps({"rows": rows}).encode())
+    assert (response.status_code, response.json()["type"]) == (422, "/problems/model-without-noise")
+
+
+SAMPLES = {"n": 300, "seed": 7}
+
+
+def sampled(client: TestClient, answer: TableFormat) -> bytes:
+    body = json.dumps(SAMPLES).encode()
+    content: bytes = ask(client, "sample", body, answer=answer).content
+    return content
+
+
+def test_samples_are_cells_of_the_table(client):
+    answer = json.loads(sampled(client, TableFormat.JSON))
+    assert answer["columns"] == NAMES
+    cut, price, sold, on, doors, weight = map(list, zip(*answer["rows"], strict=True))
+    assert set(cut) == {None, "Ideal", "Good, really", "=1+1"}
+    assert all(value == round(value, 2) for value in price if value is not None)
+    assert set(sold) == {"no", "yes"}
+    assert all(len(day) == 10 for day in on)
+    assert set(doors) == {3, 5}
+    assert {type(value) for value in doors} == {int}
+    assert all(str(value) == f"{value:.1f}" for value in weight)
+    assert answer["row_errors"] == []
+
+
+def test_samples_are_the_same_cells_in_every_format(client):
+    rows = json.loads(sampled(client, TableFormat.JSON))["rows"]
+    objects = [dict(zip(NAMES, row, strict=True)) for row in rows]
+    lines = [json.loads(line) for line in sampled(client, TableFormat.NDJSON).splitlines()]
+    assert lines == objects
+    stream = pa.ipc.open_stream(sampled(client, TableFormat.ARROW)).read_all()
+    assert stream.to_pylist() == objects
+    table = pq.read_table(io.BytesIO(sampled(client, TableFormat.PARQUET)))
+    assert table.to_pylist() == objects
+    text = list(csv.reader(io.StringIO(sampled(client, TableFormat.CSV).decode())))
+    assert text[0] == NAMES
+    written = [["" if cell is None else cell for cell in row] for row in rows]
+    assert [[_number(cell) for cell in row] for row in text[1:]] == written
+
+
+def test_samples_of_npy_are_values_and_indices_that_can_be_scored(client):
+    body = sampled(client, TableFormat.NPY)
+    values = np.load(io.BytesIO(body), allow_pickle=False)
+    rows = json.loads(sampled(client, TableFormat.JSON))["rows"]
+    np.testing.assert_array_equal(values[:, 4], [row[4] for row in rows])
+    levels = [np.nan if row[0] is None else COLUMNS[0].levels.index(row[0]) for row in rows]
+    np.testing.assert_array_equal(values[:, 0], levels)
+    by_number = ask(client, "log_prob", body, TableFormat.NPY).json()
+    objects = [dict(zip(NAMES, row, strict=True)) for row in rows]
+    assert by_number["log_prob"] == scored(client, objects)["log_prob"]
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
