@@ -1,0 +1,39 @@
+#!/bin/sh
+# From a CSV file with text and gaps to scored rows and samples over HTTP: curl, grep, sed.
+# Usage:  examples/penguins.sh [http://127.0.0.1:8000]
+set -eu
+url=${1:-http://127.0.0.1:8000}
+table=$(dirname "$0")/penguins/penguins.csv
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+call() { # curl that shows the service's own error text
+  curl --silent --show-error --fail-with-body "$@" || { echo >&2; exit 1; }
+}
+
+# 1. Upload the bytes of the file.
+call -o "$work/dataset" "$url/v1/datasets?name=penguins" \
+  -H 'Content-Type: text/csv' --data-binary "@$table"
+dataset=$(grep -o 'ds_[0-9a-f]*' "$work/dataset" | head -n 1)
+
+# 2. Train with the defaults; the stream of events ends with the job.
+call -o "$work/job" "$url/v1/jobs/training" -H 'Content-Type: application/json' \
+  -d "{\"model_name\": \"penguins\", \"dataset_id\": \"$dataset\"}"
+job=$(grep -o 'job_[0-9a-f]*' "$work/job" | head -n 1)
+call -o "$work/events" --no-buffer "$url/v1/jobs/$job/events"
+grep -q '"state": *"succeeded"' "$work/events" || { cat "$work/events"; exit 1; }
+
+# 3. Score the first rows of the file, as they are in it: the fourth has gaps.
+head -n 6 "$table" > "$work/rows.csv"
+call "$url/v1/models/penguins/log_prob?parts=true" -H 'Accept: text/csv' \
+  -H 'Content-Type: text/csv' --data-binary "@$work/rows.csv" | tee "$work/scores"
+
+# 4. Score a row that is no penguin of the table: an Adelie as heavy as a Gentoo.
+call "$url/v1/models/penguins/score" -H 'Content-Type: application/json' -d '{"rows": [{
+  "species": "Adelie", "island": "Torgersen", "bill_length_mm": 39.1, "bill_depth_mm": 18.7,
+  "flipper_length_mm": 181, "body_mass_g": 6000, "sex": "male", "year": 2007}]}'
+echo
+
+# 5. Sample.
+call "$url/v1/models/penguins/sample" -H 'Accept: text/csv' \
+  -H 'Content-Type: application/json' -d '{"n": 5, "seed": 7}'
