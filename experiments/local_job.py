@@ -71,7 +71,7 @@ def _task(folder: str, dataset: Dataset, fields: dict[str, Any]) -> TrainingTask
             id=dataset.id,
             key=dataset.key,
             sha256=dataset.sha256,
-            columns=[column["name"] for column in dataset.columns],
+            types=[column.to_dict() for column in dataset.column_types],
         ),
         validation_dataset=None,
         test_dataset=None,

@@ -33,7 +33,8 @@ class NewDataset(Record):
         name: Label that the caller gave it.
         rows: Number of rows.
         dtype: Type of the values, float32 or float64.
-        columns: JSON object of each column: name, dtype, mean, std, min, max, distinct.
+        columns: JSON object of each column of the file: its type, as `Column.to_dict` gives it, and
+            statistics. Those of type `ignored` are not in the stored table.
         warnings: JSON objects with code, column and detail.
         source_format: Format of the upload, such as csv or parquet.
         source_sha256: SHA-256 of the upload.
@@ -61,6 +62,16 @@ class Dataset(NewDataset):
     """Registered dataset."""
 
     created_at: datetime
+
+    @property
+    def stored_columns(self) -> list[dict[str, Any]]:
+        """JSON objects of the columns of the stored table, in order."""
+        return [column for column in self.columns if column.get("type") != "ignored"]
+
+    @property
+    def column_types(self) -> list[Column]:
+        """Types of the columns of the stored table, in order."""
+        return [Column.from_dict(column) for column in self.stored_columns]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from tables.columns import Column
+
 
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -18,20 +20,32 @@ class BlobRef(_Message):
 
 
 class DatasetRef(BlobRef):
-    """Table in a file; `columns` are the names of its columns in file order."""
+    """Table in a file; `types` are the types of its columns in file order."""
 
     id: str
-    columns: list[str]
+    types: list[dict[str, Any]]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns in file order."""
+        return [fields["name"] for fields in self.types]
+
+    @property
+    def column_types(self) -> list[Column]:
+        """Types of the columns in file order."""
+        return [Column.from_dict(fields) for fields in self.types]
 
 
 class ModelRef(BlobRef):
     """One version of a model.
 
+    `types` are those of its columns, then of its context columns, None if all are plain numbers.
     `quantiles` are those that its scores are calibrated by, None if there are none.
     """
 
     flow: dict[str, Any]
     columns: list[str]
+    types: list[dict[str, Any]] | None = None
     quantiles: list[float] | None
 
 

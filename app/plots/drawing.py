@@ -1,8 +1,10 @@
 """Child process that draws one plot from numbers on standard input to standard output."""
 
 import io
+import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -15,6 +17,9 @@ Arrays = dict[str, NDArray[Any]]
 
 _BINS = 60
 _PANEL_INCHES = 2.6
+_MOST_BARS = 12
+_MOST_LINES = 4
+_DAY = 86_400
 
 
 def draw(kind: str, numbers: Arrays) -> Figure:
@@ -41,23 +46,98 @@ def _learning_curve(numbers: Arrays) -> Figure:
 
 def _marginals(numbers: Arrays) -> Figure:
     names, samples = numbers["names"], numbers["samples"]
+    scales = _scales(numbers)
     figure, panels = _panels(len(names))
-    for index, (axes, name) in enumerate(zip(panels, names, strict=False)):
+    for index, (axes, name, scale) in enumerate(zip(panels, names, scales, strict=False)):
         columns = {"samples": samples[:, index]}
         if "data" in numbers:
             columns = {"data": numbers["data"][:, index], **columns}
-        edges = _edges(np.concatenate(list(columns.values())))
-        for label, values in columns.items():
-            _hist(axes, values, edges, label=label)
+        if scale.labels:
+            _bars(axes, columns, scale)
+        else:
+            _histograms(axes, columns, scale)
         axes.set_title(_text(name))
     panels[0].legend(loc="upper right")
     return figure
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Scale of a column.
+
+    Attributes:
+        labels: Texts of its levels; empty for a continuous one.
+        numbers: Numbers that stand for the levels.
+        spikes: Single values that hold a large share of the rows.
+        is_date: True if values are seconds since 1970.
+    """
+
+    labels: list[str]
+    numbers: list[float]
+    spikes: list[float]
+    is_date: bool
+
+
+def _scales(numbers: Arrays) -> list[_Scale]:
+    """Return the scale of each column; without any, all are continuous."""
+    if "scales" not in numbers:
+        return [_Scale([], [], [], is_date=False)] * len(numbers["names"])
+    return [_Scale(**fields) for fields in json.loads(str(numbers["scales"]))]
+
+
+def _bars(axes: Axes, columns: Arrays, scale: _Scale) -> None:
+    """Draw the share of each level, of the most frequent ones and of missing cells."""
+    counts = {
+        label: np.array(
+            [*((values == number).sum() for number in scale.numbers), np.isnan(values).sum()]
+        )
+        for label, values in columns.items()
+    }
+    labels = [*scale.labels, "missing"]
+    order = [int(index) for index in np.argsort(-sum(counts.values()), kind="stable")]
+    shown = sorted(index for index in order[:_MOST_BARS] if sum(c[index] for c in counts.values()))
+    places, width = np.arange(len(shown)), 0.8 / len(counts)
+    for offset, (label, found) in enumerate(counts.items()):
+        share = found[shown] / max(1, len(columns[label]))
+        axes.bar(places + (offset - (len(counts) - 1) / 2) * width, share, width, label=label)
+    rotation = (
+        0 if max((len(labels[index]) for index in shown), default=0) * len(shown) < 24 else 60
+    )
+    axes.set_xticks(places, [_text(labels[index])[:16] for index in shown], rotation=rotation)
+    axes.set_ylabel("share of rows")
+
+
+def _histograms(axes: Axes, columns: Arrays, scale: _Scale) -> None:
+    """Draw histograms of continuous values; spikes and missing cells as shares of the rows."""
+    inner = {
+        label: values[~np.isnan(values) & ~np.isin(values, scale.spikes)]
+        / (_DAY if scale.is_date else 1)
+        for label, values in columns.items()
+    }
+    edges = _edges(np.concatenate(list(inner.values())))
+    for label, values in inner.items():
+        _hist(axes, values, edges, label=label)
+    if scale.is_date:
+        axes.xaxis_date()
+        axes.tick_params(axis="x", rotation=60)
+    told = [(f"= {spike:g}", {k: v == spike for k, v in columns.items()}) for spike in scale.spikes]
+    told.append(("missing", {label: np.isnan(values) for label, values in columns.items()}))
+    lines = [
+        f"{what}: " + ", ".join(f"{label} {found.mean():.1%}" for label, found in shares.items())
+        for what, shares in told
+        if any(found.any() for found in shares.values())
+    ]
+    if lines:
+        more = [f"and {len(lines) - _MOST_LINES} more values"] if len(lines) > _MOST_LINES else []
+        axes.set_xlabel("\n".join([*lines[:_MOST_LINES], *more]), fontsize="x-small")
 
 
 def _pairs(numbers: Arrays) -> Figure:
     names, samples = numbers["names"], numbers["samples"]
     count = len(names)
     data = numbers.get("data", samples)
+    scales = _scales(numbers)
+    data, samples = _spread_levels(data, scales), _spread_levels(samples, scales)
     figure = Figure((_PANEL_INCHES * count,) * 2, layout="constrained")
     grid = figure.subplots(count, count, squeeze=False)
     for row in range(count):
@@ -65,16 +145,31 @@ def _pairs(numbers: Arrays) -> Figure:
             axes: Axes = grid[row, column]
             if row == column:
                 for label, values in (("data", data[:, row]), ("samples", samples[:, row])):
-                    _hist(axes, values, _edges(values), label=label)
+                    present = values[~np.isnan(values)]
+                    _hist(axes, present, _edges(present), label=label)
                 axes.set_title(_text(names[row]))
             else:  # data below the diagonal, samples above
                 values = data if row > column else samples
+                values = values[~np.isnan(values[:, [row, column]]).any(axis=1)]
                 if len(values):
                     axes.hexbin(
                         values[:, column], values[:, row], gridsize=40, mincnt=1, cmap="viridis"
                     )
     figure.suptitle("data below the diagonal, samples above" if "data" in numbers else "samples")
     return figure
+
+
+def _spread_levels(rows: NDArray[Any], scales: list[_Scale]) -> NDArray[Any]:
+    """Return rows whose levels are their places, each spread a little so that crowds are seen."""
+    spread = rows.copy()
+    random = np.random.default_rng(0)
+    for index, scale in enumerate(scales):
+        if scale.labels:
+            places = np.full(len(rows), np.nan)
+            for place, number in enumerate(scale.numbers):
+                places[rows[:, index] == number] = place
+            spread[:, index] = places + random.uniform(-0.3, 0.3, len(rows))
+    return spread
 
 
 def _density(numbers: Arrays) -> Figure:

@@ -1,5 +1,6 @@
 """Numbers that a plot of a version shows: samples, data, densities and events."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -16,6 +17,7 @@ from models_store.errors import BlobMissingError, NotFoundError
 from models_store.files.blobs import BlobStore
 from models_store.jobs.jobs import EventKind, Jobs
 from models_store.registry import Registry, Version
+from tables.cells import recode
 
 _ROWS = 2000
 _IMAGES = 64
@@ -52,8 +54,11 @@ class Source:
             await self._learning_curve()
             return None
         if kind is PlotKind.DENSITY:
-            if flow.dim != 2 or flow.context_dim:
-                raise _unavailable("A density is drawn of models of two columns without context.")
+            discrete = any(column.is_discrete for column in self.version.column_types)
+            if flow.dim != 2 or flow.context_dim or discrete:
+                raise _unavailable(
+                    "A density is drawn of models of two continuous columns without context."
+                )
             return None
         is_square = flow.dim >= _MIN_IMAGE and round(flow.dim**0.5) ** 2 == flow.dim
         if kind is PlotKind.IMAGES and not is_square:
@@ -100,7 +105,27 @@ class Source:
         told = {"samples": samples[:, shown]}
         if data is not None:
             told["data"] = data[:, shown]
-        return {"names": np.array(self.version.columns[shown]), **_drawable(told)}
+        names = np.array(self.version.columns[shown])
+        return {"names": names, **self._scales(shown), **_drawable(told, gaps=self._has_gaps)}
+
+    @property
+    def _has_gaps(self) -> bool:
+        return self.version.types is not None
+
+    def _scales(self, shown: slice) -> Numbers:
+        """Return what drawing needs to know of typed columns, as JSON; nothing of plain numbers."""
+        if self.version.types is None:
+            return {}
+        scales = [
+            {
+                "labels": [_label(level) for level in column.levels] + ["other"] * column.other,
+                "numbers": column.level_numbers,
+                "spikes": column.spikes,
+                "is_date": column.type == "datetime",
+            }
+            for column in self.version.column_types[shown]
+        ]
+        return {"scales": np.array(json.dumps(scales))}
 
     async def _density(self, flow: CompiledFlow) -> Numbers:
         told = _drawable({"samples": await self._samples(flow, None, rows=_ROWS)})
@@ -185,11 +210,9 @@ class Source:
             file = self.blobs.path(dataset.key)
         except (NotFoundError, BlobMissingError):
             return None
-        names = [column["name"] for column in dataset.columns]
-        wanted = [names.index(name) for name in (*version.columns, *version.context_columns)]
         table = np.load(file, mmap_mode="r", allow_pickle=False)
         chosen = np.random.default_rng(0).permutation(len(table))[:_ROWS]
-        return np.asarray(table[np.sort(chosen)][:, wanted], dtype=np.float64)
+        return recode(table[np.sort(chosen)], dataset.column_types, version.column_types)
 
 
 def _number(value: object) -> float:
@@ -197,11 +220,16 @@ def _number(value: object) -> float:
     return number if abs(number) <= _LARGEST else float("nan")
 
 
-def _drawable(told: Mapping[str, Array]) -> dict[str, Array]:
+def _label(level: object) -> str:
+    return f"{level:g}" if type(level) in (int, float) else str(level)
+
+
+def _drawable(told: Mapping[str, Array], *, gaps: bool = False) -> dict[str, Array]:
     """Keep the rows that can be drawn; `note` says how many others there are.
 
     Args:
         told: Arrays of rows by name.
+        gaps: True if cells that are not numbers are missing ones, and can be drawn as such.
 
     Raises:
         Problem: `plot-unavailable`, when none of the rows can be drawn.
@@ -209,7 +237,7 @@ def _drawable(told: Mapping[str, Array]) -> dict[str, Array]:
     kept: dict[str, Array] = {}
     notes = []
     for name, rows in told.items():
-        fine = (np.abs(rows) <= _LARGEST).all(axis=1)
+        fine = ((np.abs(rows) <= _LARGEST) | (gaps & np.isnan(rows))).all(axis=1)
         kept[name] = np.where(np.abs(rows[fine]) < _LEAST, 0.0, rows[fine])
         if not fine.all():
             notes.append(f"{len(rows) - fine.sum()} of {len(rows)} rows of {name} are not finite")

@@ -53,7 +53,7 @@ def variational_reservation(accepted: AcceptedVariational) -> int:
 
 def scoring_reservation(accepted: AcceptedScoring, dataset: Dataset) -> int:
     """Return the bytes of a scoring's parts and file."""
-    beside = [column["name"] for column in dataset.columns] if accepted.include_rows else []
+    beside = [column["name"] for column in dataset.stored_columns] if accepted.include_rows else []
     return _table(accepted.output, dataset.rows, [*beside, "log_prob", "quantile"], computed=2)
 
 

@@ -31,7 +31,7 @@ def accept_scoring(
         RequestError: The request cannot work or its result is too large.
     """
     columns = [*version.columns, *version.context_columns]
-    known = [column["name"] for column in dataset.columns]
+    known = [column["name"] for column in dataset.stored_columns]
     missing = [name for name in columns if name not in set(known)]
     if missing:
         raise RequestError(

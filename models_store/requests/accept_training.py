@@ -9,20 +9,37 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any, Literal
 
-from flows import Cost, FitOptions, FlowSpec, MadeSpec, MafSpec, StepSchedule
+from flows import (
+    Cost,
+    FitOptions,
+    FlowSpec,
+    MadeSpec,
+    MafSpec,
+    MixedSpec,
+    NsfSpec,
+    StepSchedule,
+)
+from flows.catalogue import FamilySpec
 from models_store.errors import RequestError
 from models_store.registry import Dataset
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow
+from models_store.requests.mixed import (
+    accept_types,
+    check_held_out,
+    is_mixed,
+    mixed_columns,
+    needs_values,
+)
 from models_store.requests.preprocessing import accept_preprocessing
 from models_store.requests.training import (
     AcceptedSplit,
     AcceptedTraining,
-    Levels,
     OptimisationRequest,
     SplitRequest,
     StepSchedule as StepRequest,
     TrainingRequest,
 )
+from tables.columns import Column
 
 MIN_TRAIN_ROWS = 10
 MIN_HELD_OUT_ROWS = 2
@@ -60,15 +77,17 @@ def accept_training(
     context = check_columns(request.context_columns, dataset, pointer="/context_columns")
     columns = check_columns(_modelled(request, dataset), dataset, pointer="/columns")
     _refuse_overlap(columns, context)
-    if not _constants_have_a_density(request):
-        _refuse_constant(columns, dataset, pointer="/columns")
-    _refuse_constant(context, dataset, pointer="/context_columns")
+    types = accept_types(request, dataset, columns=columns, context=context)
+    if not needs_values(request):
+        _refuse_constant(types[: len(columns)], dataset, pointer="/columns")
+    _refuse_constant(types[len(columns) :], dataset, pointer="/context_columns")
     for part in (held_out.validation, held_out.test):
         if part is not None:
             check_columns([*columns, *context], part, pointer="/columns")
+            check_held_out(types, part)
     split = _split(request.split, dataset.rows, held_out)
     train_rows = int(dataset.rows * split.train)
-    flow = request.flow if request.flow is not None else choose_flow(train_rows, len(columns))
+    flow = _accepted_flow(request, dataset, types, train_rows=train_rows)
     described = Described(flow, len(columns), len(context))
     check_flow(described, limits=limits)
     preprocessing = accept_preprocessing(
@@ -80,7 +99,7 @@ def accept_training(
         batch_size=optimisation.batch_size,
         beside=_row_bytes(
             sum(part.rows for part in (dataset, held_out.validation, held_out.test) if part),
-            len(columns) + len(context),
+            _width(flow, len(columns) + len(context)),
             limits,
         ),
         limits=limits,
@@ -90,6 +109,7 @@ def accept_training(
         dataset_id=request.dataset_id,
         columns=columns,
         context_columns=context,
+        types=None if all(one.is_plain for one in types) else [one.to_dict() for one in types],
         split=split,
         preprocessing=preprocessing,
         flow=flow,
@@ -97,17 +117,42 @@ def accept_training(
     )
 
 
-def _constants_have_a_density(request: TrainingRequest) -> bool:
-    """Return whether a constant column has a density: with noise, or as a probability."""
-    binary = request.flow is not None and request.flow.is_binary
-    return binary or isinstance(request.preprocessing.dequantise, Levels)
+def _accepted_flow(
+    request: TrainingRequest, dataset: Dataset, types: Sequence[Column], *, train_rows: int
+) -> FlowSpec:
+    """Return the flow of a training: of numbers alone, or of a mixed table."""
+    dim = len(types) - len(request.context_columns)
+    if not is_mixed(types) and request.missing == "observed":
+        return choose_flow(train_rows, dim) if request.flow is None else request.flow
+    statistics = {column["name"]: column for column in dataset.columns}
+    grids = request.preprocessing.dequantise == "auto"
+    columns = mixed_columns(types[:dim], statistics, rows=dataset.rows, grids=grids)
+    context = mixed_columns(types[dim:], statistics, rows=dataset.rows, grids=False)
+    flow = request.flow if request.flow is not None else _choose_continuous(train_rows)
+    return MixedSpec(
+        columns=columns,
+        context=context,
+        flow=flow if any(column.levels == 0 for column in columns) else None,
+        hidden=request.discrete.hidden or [128],
+        missing=request.missing,
+        rows=train_rows,
+    )
+
+
+def _choose_continuous(train_rows: int) -> FamilySpec:
+    return NsfSpec(layers=3, hidden=[64 if train_rows > 0 else 32, 64])
+
+
+def _width(flow: FlowSpec, columns: int) -> int:
+    """Return the numbers of a row in training: a cell of a mixed row may have a state beside it."""
+    return 2 * columns if isinstance(flow, MixedSpec) else columns
 
 
 def _modelled(request: TrainingRequest, dataset: Dataset) -> list[str]:
     if request.columns is not None:
         return request.columns
     context = set(request.context_columns)
-    columns = [column["name"] for column in dataset.columns if column["name"] not in context]
+    columns = [one["name"] for one in dataset.stored_columns if one["name"] not in context]
     if not columns:
         raise RequestError(
             "columns-overlap", "no column is left to model", pointer="/context_columns"
@@ -131,7 +176,7 @@ def check_columns(columns: list[str], dataset: Dataset, *, pointer: str) -> list
     Raises:
         RequestError: A column is missing or named twice.
     """
-    known: dict[str, dict[str, Any]] = {column["name"]: column for column in dataset.columns}
+    known: dict[str, dict[str, Any]] = {one["name"]: one for one in dataset.stored_columns}
     missing = [name for name in columns if name not in known]
     if missing:
         raise RequestError(
@@ -145,10 +190,11 @@ def check_columns(columns: list[str], dataset: Dataset, *, pointer: str) -> list
     return columns
 
 
-def _refuse_constant(columns: Sequence[str], dataset: Dataset, *, pointer: str) -> None:
-    constant = {column["name"] for column in dataset.columns if not column["std"] > 0}
-    for index, name in enumerate(columns):
-        if name in constant:
+def _refuse_constant(columns: Sequence[Column], dataset: Dataset, *, pointer: str) -> None:
+    """Refuse columns of one value from before such columns had a level."""
+    spread = {column["name"]: column.get("std") for column in dataset.columns}
+    for index, column in enumerate(columns):
+        if not column.is_discrete and spread[column.name] == 0:
             raise RequestError(
                 "dataset-constant-column",
                 f"column {index + 1} of the {len(columns)} in `{pointer[1:]}` is constant:"
@@ -195,7 +241,7 @@ def _check_part(name: str, rows: int, least: int) -> None:
         )
 
 
-def choose_flow(train_rows: int, dim: int) -> FlowSpec:
+def choose_flow(train_rows: int, dim: int) -> FamilySpec:
     """Return the default flow of a table: a MAF that grows with the data; a MADE of one column.
 
     Tanh units and no batch norm: real tables have far outliers, on which ReLU conditioners

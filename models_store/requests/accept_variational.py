@@ -27,6 +27,7 @@ from models_store.requests.accept_training import (
     chosen_norm,
 )
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow, spec_refusal
+from models_store.requests.mixed import check_values
 from models_store.requests.preprocessing import is_binary
 from models_store.requests.variational import (
     AcceptedVariational,
@@ -127,10 +128,13 @@ def _regressors(posterior: LinearPosterior | LogisticPosterior, dataset: Dataset
     check_columns([response], dataset, pointer=f"{_POSTERIOR}/response")
     if isinstance(posterior, LogisticPosterior):
         _check_binary(response, dataset)
-    names = [column["name"] for column in dataset.columns if column["name"] != response]
+    names = [one["name"] for one in dataset.stored_columns if one["name"] != response]
     wanted = names if posterior.columns is None else posterior.columns
     pointer = f"{_POSTERIOR}/columns"
     columns = check_columns(wanted, dataset, pointer=pointer)
+    types = {column.name: column for column in dataset.column_types}
+    check_values([types[name] for name in columns], pointer=pointer)
+    check_values([types[response]], pointer=f"{_POSTERIOR}/response")
     for index, name in enumerate(columns):
         if name in (response, INTERCEPT):
             what = "the response itself" if name == response else f"called {INTERCEPT}, as the"
@@ -144,7 +148,7 @@ def _regressors(posterior: LinearPosterior | LogisticPosterior, dataset: Dataset
 
 
 def _check_binary(response: str, dataset: Dataset) -> None:
-    [column] = [column for column in dataset.columns if column["name"] == response]
+    [column] = [column for column in dataset.stored_columns if column["name"] == response]
     if not is_binary(column):
         raise RequestError(
             "response-not-binary",

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from flows import Cost, EncoderSpec, FlowSpec, SpecError, check_dim, flow_cost
+from flows import Cost, EncoderSpec, FlowSpec, MixedSpec, SpecError, check_dim, flow_cost
 from models_store.errors import RequestError
 from tables.slugs import Slug
 
@@ -15,6 +15,7 @@ _MOST_OPERATIONS = 2**19
 _MIB = 2**20
 # Fields whose halves take as much, up to this factor, are alike.
 _ALIKE = 1.1
+_DISCRETE = "discrete.hidden"
 
 Measure = Callable[[Cost], int]
 
@@ -70,6 +71,9 @@ class Described:
         where = self.pointer or ""
         if field is not None and self.pointer is not None:
             where = f"{where}/{field}"
+        if field == _DISCRETE:
+            remedy = "lower `discrete.hidden`, or take fewer columns and levels"
+            where = "" if self.pointer is None else "/discrete/hidden"
         return RequestError(slug, f"{text}; {remedy}", pointer=where)
 
     def _heaviest(self, measure: Measure) -> str | None:
@@ -167,6 +171,9 @@ def _operations(cost: Cost) -> int:
 
 def _halved(flow: FlowSpec) -> Iterator[tuple[str, int, FlowSpec]]:
     """Yield each field that is a size, its greatest number, and the flow with half of it."""
+    if isinstance(flow, MixedSpec):
+        yield from _halved_mixed(flow)
+        return
     for field in dataclasses.fields(flow):
         value = getattr(flow, field.name)
         smaller: object
@@ -187,6 +194,15 @@ def _halved(flow: FlowSpec) -> Iterator[tuple[str, int, FlowSpec]]:
             yield field.name, size, dataclasses.replace(flow, **{field.name: smaller})  # type: ignore[arg-type]  # of the field's own type
         except ValueError:
             continue  # such a flow has no less
+
+
+def _halved_mixed(flow: MixedSpec) -> Iterator[tuple[str, int, FlowSpec]]:
+    smaller = dataclasses.replace(flow, hidden=_half_of(flow.hidden))
+    yield _DISCRETE, max(flow.hidden), smaller
+    if flow.flow is not None:
+        for field, size, inner in _halved(flow.flow):
+            if not isinstance(inner, MixedSpec):
+                yield field, size, dataclasses.replace(flow, flow=inner)
 
 
 def _half_of(widths: list[int]) -> list[int]:

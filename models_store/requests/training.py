@@ -14,7 +14,9 @@ from pydantic import (
 )
 
 from flows import FitOptions, FlowSpec, StepSchedule as FitStepSchedule
+from flows.catalogue import FamilySpec
 from flows.training.options import Optimiser
+from tables.columns import Column, TransformName
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 DatasetId = Annotated[str, Field(pattern=r"^ds_[0-9a-f]{32}$")]
@@ -27,6 +29,10 @@ WeightAverage = Annotated[float, Field(gt=0, lt=1)]
 BatchSize = Annotated[int, Field(ge=2, le=1_000_000)]
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86_400)]
+Bound = Annotated[float, Field(ge=-1e37, le=1e37)]
+Hidden = Annotated[
+    list[Annotated[int, Field(ge=1, le=2**31)]], Field(min_length=1, max_length=1024)
+]
 
 
 class Strict(BaseModel):
@@ -65,6 +71,19 @@ class Logit(Strict):
     margin: Annotated[float, Field(gt=0, lt=0.5)] = Field(default=1e-6, alias="lambda")
 
 
+class ColumnOptions(Strict):
+    """Options of one continuous column; those that are absent or null stay as the dataset has them."""
+
+    transform: TransformName | None = Field(
+        default=None, description="Monotone map of the values before they are standardised."
+    )
+    low: Bound | None = Field(default=None, description="Bound that no value lies below.")
+    high: Bound | None = Field(default=None, description="Bound that no value lies above.")
+    spikes: Annotated[list[Bound], Field(max_length=64)] | None = Field(
+        default=None, description="Single values that get probabilities of their own."
+    )
+
+
 class Preprocessing(Strict):
     """Preprocessing layers between the data and the flow, fitted to the training rows."""
 
@@ -81,6 +100,10 @@ class Preprocessing(Strict):
     logit: Logit | None = Field(
         default=None,
         description="Transform of values from 0 to 1 to logit(lambda + (1 - 2 lambda) x); null: none.",
+    )
+    columns: Annotated[dict[str, ColumnOptions], Field(max_length=10_000)] = Field(
+        default_factory=dict,
+        description="Options of single columns, by name, in place of those that the dataset has.",
     )
 
 
@@ -163,12 +186,22 @@ class OptimisationRequest(Strict):
     )
 
 
+MissingCells = Literal["observed", "any"]
+
+
+class DiscreteOptions(Strict):
+    """Network of the discrete variables of a mixed density; absent options suit the data."""
+
+    hidden: Hidden | None = Field(default=None, description="Units of each hidden layer.")
+
+
 def _family_left_open(flow: object) -> object:
     return None if flow in ({}, {"family": None}) else flow
 
 
 Flow = Annotated[FlowSpec, Field(discriminator="family")]
-RequestedFlow = Annotated[Flow | None, BeforeValidator(_family_left_open)]
+SingleFlow = Annotated[FamilySpec, Field(discriminator="family")]
+RequestedFlow = Annotated[SingleFlow | None, BeforeValidator(_family_left_open)]
 
 
 class TrainingRequest(Strict):
@@ -189,7 +222,19 @@ class TrainingRequest(Strict):
     split: SplitRequest = SplitRequest()
     preprocessing: Preprocessing = Preprocessing()
     flow: RequestedFlow = Field(
-        default=None, description="Spec of the flow; null: a spec that suits the data."
+        default=None,
+        description="Spec of the flow; null: a spec that suits the data. In a table with categories or"
+        " gaps it is the flow of the continuous values, given all else.",
+    )
+    discrete: DiscreteOptions = Field(
+        default=DiscreteOptions(),
+        description="Network of the probabilities of categories, gaps and single values.",
+    )
+    missing: MissingCells = Field(
+        default="observed",
+        description="Cells that may be missing in rows to score: `observed`, those of the columns that"
+        " had gaps in training; `any`, all: cells are hidden at random in training, so that rows with"
+        " any gaps have densities, and `explain` says which column makes a row unlikely.",
     )
     optimisation: OptimisationRequest = OptimisationRequest()
 
@@ -215,10 +260,21 @@ class AcceptedTraining(Strict):
     dataset_id: str
     columns: list[str]
     context_columns: list[str] = []
+    types: list[dict[str, Any]] | None = Field(
+        default=None,
+        description="Types of the columns, then of the context columns; null: all are plain numbers.",
+    )
     split: AcceptedSplit
     preprocessing: Preprocessing
     flow: Flow
     optimisation: FitOptions
+
+    @property
+    def column_types(self) -> list[Column]:
+        """Types of the columns of a row: those that are modelled, then those of the context."""
+        if self.types is None:
+            return [Column(name=name) for name in (*self.columns, *self.context_columns)]
+        return [Column.from_dict(fields) for fields in self.types]
 
     @field_validator("optimisation", mode="before")
     @classmethod

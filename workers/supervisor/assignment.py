@@ -129,6 +129,7 @@ def _model(registry: Registry, job: Job) -> ModelRef:
         sha256=version.checkpoint_sha256,
         flow=version.flow,
         columns=version.columns,
+        types=version.types,
         quantiles=None if version.held_out is None else version.held_out["quantiles"],
     )
 
@@ -143,5 +144,5 @@ def _dataset(registry: Registry, project: str, dataset_id: str) -> DatasetRef:
         id=dataset.id,
         key=dataset.key,
         sha256=dataset.sha256,
-        columns=[column["name"] for column in dataset.columns],
+        types=[column.to_dict() for column in dataset.column_types],
     )

@@ -15,6 +15,8 @@ from flows import MappedTable, Table
 from models_store.errors import BlobDiskError, BlobError
 from models_store.files.blobs import BlobStore
 from models_store.requests.training import AcceptedSplit
+from tables.cells import recode
+from tables.columns import Column
 from workers.errors import TrainingError
 from workers.protocol import DatasetRef, TrainingTask
 
@@ -24,6 +26,7 @@ _REMEMBERED_BYTES = 16 * 2**20
 _BYTES_IN_TRAINING = 8
 
 Rows = NDArray[np.integer[Any]]
+Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +51,7 @@ def _to(table: Table, device: torch.device) -> Table:
 
 
 def load_parts(
-    task: TrainingTask, blobs: BlobStore, *, split: AcceptedSplit, columns: Sequence[str]
+    task: TrainingTask, blobs: BlobStore, *, split: AcceptedSplit, columns: Sequence[Column]
 ) -> SplitRows:
     """Read every part that `split` asks for.
 
@@ -56,25 +59,40 @@ def load_parts(
         task: Task that names the files.
         blobs: Store that holds the files.
         split: Split into fractions of one dataset, or datasets of their own.
-        columns: Names of the columns to keep, in order.
+        columns: Columns to keep, in order, by whose levels the rows are numbered.
 
     Raises:
         TrainingError: A file is gone or was changed.
     """
+    names = [column.name for column in columns]
     take = partial(_take_or_map, memory_bytes=task.memory_bytes)
     table = open_table(blobs, task.dataset)
-    wanted = _indices(task.dataset, columns)
+    wanted = _indices(task.dataset, names)
     train, validation, test = split_rows(len(table), split)
     held_out = {"validation": (table, validation, wanted), "test": (table, test, wanted)}
     for name, dataset in (("validation", task.validation_dataset), ("test", task.test_dataset)):
         if dataset is not None:
-            own = open_table(blobs, dataset)
-            held_out[name] = own, np.arange(len(own)), _indices(dataset, columns)
+            own, numbers = _numbered_as(columns, open_table(blobs, dataset), dataset)
+            held_out[name] = own, np.arange(len(own)), numbers
     return SplitRows(
         train=take(table, train, wanted),
         validation=take(*held_out["validation"]),
         test=take(*held_out["test"]) if len(held_out["test"][1]) else None,
     )
+
+
+def _numbered_as(
+    columns: Sequence[Column], table: Floats, dataset: DatasetRef
+) -> tuple[Floats, list[int]]:
+    """Return a table and the numbers of its columns, its levels numbered as in other columns."""
+    wanted = _indices(dataset, [column.name for column in columns])
+    own = [dataset.column_types[number] for number in wanted]
+    if all(
+        column.holds_values or column.levels == same.levels
+        for column, same in zip(columns, own, strict=True)
+    ):
+        return table, wanted
+    return recode(table[:, wanted], own, columns), list(range(len(columns)))
 
 
 def select(table: Table, columns: slice) -> Table:

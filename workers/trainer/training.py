@@ -20,10 +20,12 @@ from flows import (
     FitInterrupted,
     FitState,
     Flow,
+    MixedSpec,
     build,
     compile_flow,
     evaluate,
     fit,
+    fit_encoding,
     quantiles_of,
 )
 from models_store.files.blobs import BlobStore
@@ -66,10 +68,9 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     request = AcceptedTraining.model_validate(task.request)
     device = find_device(task.device)
     blobs = BlobStore(Path(task.blob_root))
-    table = [*request.columns, *request.context_columns]
-    parts = load_parts(task, blobs, split=request.split, columns=table).to(device)
+    parts = load_parts(task, blobs, split=request.split, columns=request.column_types).to(device)
     noise = None
-    if request.preprocessing.dequantise == "auto":
+    if request.preprocessing.dequantise == "auto" and not isinstance(request.flow, MixedSpec):
         noise = column_noise(sample(select(parts.train, slice(len(request.columns))), SAMPLE_ROWS))
         for text in noise.notes(request.columns) if not task.checkpoints else ():
             send(Note(text=text))
@@ -141,6 +142,7 @@ class _Run:
             spec=request.flow,
             columns=request.columns,
             context_columns=request.context_columns,
+            types=request.types,
             preprocessing=request.preprocessing,
             seed=request.optimisation.seed,
             metrics=metrics,
@@ -190,6 +192,10 @@ class _Run:
 
 def _build(request: AcceptedTraining, parts: SplitRows, noise: Noise | None) -> Flow:
     dim, context_dim = len(request.columns), len(request.context_columns)
+    if isinstance(request.flow, MixedSpec):
+        flow = build(request.flow, dim, context_dim=context_dim, seed=request.optimisation.seed)
+        fit_encoding(flow, parts.train)
+        return flow
     rows, context = select(parts.train, slice(dim)), select(parts.train, slice(dim, None))
     build_with = partial(
         build,

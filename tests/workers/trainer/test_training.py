@@ -42,8 +42,8 @@ def _same_threads() -> Iterator[None]:
 
 
 def ref(dataset: Dataset) -> DatasetRef:
-    names = [column["name"] for column in dataset.columns]
-    return DatasetRef(id=dataset.id, key=dataset.key, sha256=dataset.sha256, columns=names)
+    types = [column.to_dict() for column in dataset.column_types]
+    return DatasetRef(id=dataset.id, key=dataset.key, sha256=dataset.sha256, types=types)
 
 
 def task_of(place: Place, dataset: Dataset, **changes: Any) -> TrainingTask:

@@ -1,0 +1,202 @@
+"""Types of the columns that a training models, and the mixed density that follows from them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from flows import MixedColumn
+from models_store.errors import RequestError
+from models_store.records import Dataset
+from models_store.requests.training import ColumnOptions, Levels, Preprocessing, TrainingRequest
+from tables.columns import Column
+
+_ROWS_PER_DISTINCT_VALUE = 10
+_DAY_SECONDS = 86_400.0
+
+
+def needs_values(request: TrainingRequest) -> bool:
+    """Return whether a request treats all columns as numbers, whatever their types say.
+
+    So do the Bernoulli MADE, which models 0 and 1, and the preprocessing of images.
+    """
+    chosen, flow = request.preprocessing, request.flow
+    binary = flow is not None and flow.is_binary
+    return binary or isinstance(chosen.dequantise, Levels) or chosen.logit is not None
+
+
+def accept_types(
+    request: TrainingRequest, dataset: Dataset, *, columns: Sequence[str], context: Sequence[str]
+) -> list[Column]:
+    """Return the types of the columns that a request models, then of its context columns.
+
+    Raises:
+        RequestError: An option for a column does not fit it.
+    """
+    known = {column.name: column for column in dataset.column_types}
+    chosen = [known[name] for name in columns]
+    conditions = [known[name] for name in context]
+    if needs_values(request):
+        check_values(chosen, pointer="/columns")
+        return [*(Column(name=name) for name in columns), *conditions]
+    chosen = with_options(chosen, request.preprocessing)
+    statistics = {column["name"]: column for column in dataset.columns}
+    check_bounds(chosen, statistics, pointer="/preprocessing/columns")
+    # Spikes and transforms of values that are given, not modelled, would change nothing.
+    return [*chosen, *(replace(column, spikes=()) for column in conditions)]
+
+
+def check_held_out(columns: Sequence[Column], dataset: Dataset) -> None:
+    """Check that the cells of another dataset are of the types that are modelled.
+
+    Raises:
+        RequestError: A column holds other values, or has gaps where training rows have none.
+    """
+    found = {column.name: column for column in dataset.column_types}
+    for column in columns:
+        other = found[column.name]
+        same = other.holds_values == column.holds_values
+        gaps = other.missing and not column.missing
+        if gaps or not same:
+            what = "has gaps, which the training rows lack" if gaps else "holds other values"
+            raise RequestError(
+                "split-invalid",
+                f"column {column.name!r} of dataset {dataset.id} {what}",
+                pointer="/split",
+            )
+
+
+def check_values(columns: Sequence[Column], *, pointer: str) -> None:
+    """Check that all columns hold numbers without gaps.
+
+    Raises:
+        RequestError: A column holds other values, or cells of it are missing.
+    """
+    for index, column in enumerate(columns):
+        if not column.holds_values or column.missing or column.type == "datetime":
+            what = "missing cells" if column.missing else f"values of type {column.type}"
+            raise RequestError(
+                "preprocessing-unsuitable",
+                f"this needs columns of numbers without gaps; column {index + 1} of the"
+                f" {len(columns)} in `{pointer[1:]}` has {what}",
+                pointer=pointer,
+            )
+
+
+def with_options(columns: Sequence[Column], wanted: Preprocessing) -> list[Column]:
+    """Return the columns with the transforms, bounds and spikes that a request asks for.
+
+    Raises:
+        RequestError: An option is for a column that is not modelled, or that it does not fit.
+    """
+    options = wanted.columns
+    names = {column.name for column in columns}
+    for name in options:
+        if name not in names:
+            raise RequestError(
+                "unknown-column",
+                "`preprocessing.columns` names a column that is not modelled",
+                pointer="/preprocessing/columns",
+            )
+    return [
+        _with_options(column, options[column.name]) if column.name in options else column
+        for column in columns
+    ]
+
+
+def _with_options(column: Column, options: ColumnOptions) -> Column:
+    if column.is_discrete:
+        raise _unsuitable(column, f"it has {len(column.levels)} levels, and no continuous scale")
+    chosen = options.model_dump(exclude_none=True)
+    chosen |= {"spikes": tuple(chosen["spikes"])} if "spikes" in chosen else {}
+    changed = replace(column, **chosen)
+    if changed.transform == "logit" and (changed.low is None or changed.high is None):
+        raise _unsuitable(column, "the transform logit needs `low` and `high`")
+    if changed.low is not None and changed.high is not None and changed.low >= changed.high:
+        raise _unsuitable(column, "`low` must be below `high`")
+    return changed
+
+
+def _unsuitable(column: Column, reason: str) -> RequestError:
+    return RequestError(
+        "preprocessing-unsuitable",
+        f"the options of column {column.name!r} do not fit it: {reason}",
+        pointer="/preprocessing/columns",
+    )
+
+
+def check_bounds(
+    columns: Sequence[Column], statistics: Mapping[str, Mapping[str, Any]], *, pointer: str
+) -> None:
+    """Check that the values of the dataset lie within the bounds of their columns.
+
+    Args:
+        columns: Columns with their bounds.
+        statistics: Statistics of each column of the dataset, by name.
+        pointer: JSON pointer of the option that names the bounds.
+
+    Raises:
+        RequestError: The smallest or the largest value of a column lies outside.
+    """
+    for column in columns:
+        found = statistics[column.name]
+        least, most = found.get("min"), found.get("max")
+        if column.is_discrete or least is None or most is None:
+            continue
+        low = 0.0 if column.low is None and column.transform == "log" else column.low
+        if (low is not None and least < low) or (column.high is not None and most > column.high):
+            raise RequestError(
+                "preprocessing-unsuitable",
+                f"column {column.name!r} has values from {least:g} to {most:g}, which the bounds"
+                " of its transform exclude",
+                pointer=pointer,
+            )
+
+
+def is_mixed(columns: Sequence[Column]) -> bool:
+    """Return whether rows of these columns need a mixed density; else any flow models them."""
+    return any(
+        column.levels or column.missing or column.spikes or column.transform != "none"
+        for column in columns
+    )
+
+
+def mixed_columns(
+    columns: Sequence[Column],
+    statistics: Mapping[str, Mapping[str, Any]],
+    *,
+    rows: int,
+    grids: bool,
+) -> list[MixedColumn]:
+    """Return what a mixed density needs to know of the columns.
+
+    Args:
+        columns: Columns of a row.
+        statistics: Statistics of each column of the dataset, by name.
+        rows: Number of rows of the dataset.
+        grids: True for noise on columns whose values repeat.
+    """
+    return [
+        MixedColumn(
+            levels=column.level_count,
+            missing=column.missing,
+            spikes=list(column.spikes),
+            transform=column.transform,
+            low=column.low,
+            high=column.high,
+            step=_step(column, statistics[column.name], rows) if grids else 0.0,
+        )
+        for column in columns
+    ]
+
+
+def _step(column: Column, statistics: Mapping[str, Any], rows: int) -> float:
+    """Return the distance of the values of a column that repeats them, or 0."""
+    distinct = statistics.get("distinct")
+    if column.is_discrete:
+        return 0.0
+    if column.type == "datetime":
+        return _DAY_SECONDS if column.date_only else 0.0
+    repeats = distinct is not None and distinct * _ROWS_PER_DISTINCT_VALUE <= rows
+    if column.decimals is None or not (repeats or column.decimals == 0):
+        return 0.0
+    return 10.0**-column.decimals

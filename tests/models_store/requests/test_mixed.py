@@ -1,0 +1,123 @@
+"""Acceptance of trainings on tables with categories, gaps, spikes and bounds."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from flows import MafSpec, MixedSpec
+from models_store.errors import RequestError
+from models_store.registry import Dataset
+from models_store.requests.accept_training import HeldOut, accept_training
+from models_store.requests.training import AcceptedTraining
+from tables.columns import Column
+from tests.models_store.requests.test_accept_training import LIMITS, dataset, request
+
+NO_ROWS = HeldOut()
+NUMBERS: dict[str, Any] = {"dtype": "float64", "mean": 3.0, "std": 1.0, "min": 1.0, "max": 9.0}
+PRICE = Column(name="price", transform="log", low=0.0, decimals=2)
+CUT = Column(name="cut", type="category", levels=("Ideal", "Fair"))
+AGE = Column(name="age", type="integer", missing=True, decimals=0)
+RARE = Column(name="rare", type="integer", levels=(0.0, 1.0, 7.0))
+DAY = Column(name="day", type="datetime", date_only=True)
+
+
+def table(*columns: Column, rows: int = 1000) -> Dataset:
+    described = [NUMBERS | {"distinct": 40} | column.to_dict() for column in columns]
+    return replace(dataset(rows=rows), columns=described)
+
+
+def accepted(given: Dataset, **fields: Any) -> AcceptedTraining:
+    return accept_training(request(given, **fields), given, limits=LIMITS)
+
+
+def refused(given: Dataset, held_out: HeldOut = NO_ROWS, **fields: Any) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        accept_training(request(given, **fields), given, limits=LIMITS, held_out=held_out)
+    return caught.value
+
+
+def test_ignored_columns_are_not_modelled() -> None:
+    given = table(PRICE, Column(name="id", type="ignored"), CUT)
+    assert accepted(given).columns == ["price", "cut"]
+    assert refused(given, columns=["id"]).slug == "unknown-column"
+
+
+def test_plain_numbers_have_no_types_and_any_flow() -> None:
+    job = accepted(table(Column(name="a"), Column(name="b", type="integer", decimals=0)))
+    assert job.types is None
+    assert isinstance(job.flow, MafSpec)
+
+
+def test_dates_alone_need_no_mixed_density_but_keep_their_type() -> None:
+    job = accepted(table(Column(name="a"), DAY))
+    assert isinstance(job.flow, MafSpec)
+    assert job.column_types[1] == DAY
+
+
+def test_a_flow_that_is_named_models_the_continuous_part() -> None:
+    named = {"family": "maf", "layers": 3, "hidden": [16]}
+    flow = accepted(table(PRICE, CUT), flow=named, discrete={"hidden": [24]}).flow
+    assert isinstance(flow, MixedSpec)
+    assert flow.flow == MafSpec(layers=3, hidden=[16])
+    assert flow.hidden == [24]
+
+
+def test_a_flow_that_cannot_leave_out_values_is_refused_with_others_named() -> None:
+    error = refused(table(PRICE, AGE), flow={"family": "planar"})
+    assert (error.slug, error.pointer) == ("flow-unsuitable", "/flow")
+    assert "maf" in error.detail
+
+
+@pytest.mark.parametrize(
+    ("options", "slug"),
+    [
+        ({"cut": {"transform": "log"}}, "preprocessing-unsuitable"),
+        ({"other": {"transform": "log"}}, "unknown-column"),
+        ({"price": {"transform": "logit", "low": None}}, "preprocessing-unsuitable"),
+        ({"price": {"low": 5.0}}, "preprocessing-unsuitable"),
+        ({"price": {"low": 5.0, "high": 1.0}}, "preprocessing-unsuitable"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: dict[str, Any], slug: str) -> None:
+    error = refused(table(PRICE, CUT), preprocessing={"columns": options})
+    assert error.slug == slug
+    assert error.pointer == "/preprocessing/columns"
+
+
+def test_a_mixed_spec_is_the_servers_to_make() -> None:
+    with pytest.raises(ValueError, match="family"):
+        request(table(CUT), flow={"family": "mixed"})
+
+
+def test_the_bernoulli_made_takes_columns_of_0_and_1_as_numbers() -> None:
+    bits = Column(name="bit", type="boolean", levels=(0.0, 1.0))
+    given = table(bits, replace(bits, name="other"))
+    described = [column | {"min": 0.0, "max": 1.0, "distinct": 2} for column in given.columns]
+    job = accepted(
+        replace(given, columns=described), flow={"family": "made", "conditional": "bernoulli"}
+    )
+    assert job.types is None
+    assert refused(table(bits, CUT), flow={"family": "made", "conditional": "bernoulli"}).slug == (
+        "preprocessing-unsuitable"
+    )
+
+
+def test_typed_context_columns_are_conditions() -> None:
+    flow = accepted(table(PRICE, CUT), columns=["price"], context_columns=["cut"]).flow
+    assert isinstance(flow, MixedSpec)
+    assert [column.levels for column in flow.context] == [2]
+
+
+def test_held_out_rows_may_have_no_gaps_that_training_rows_lack() -> None:
+    gaps = table(replace(PRICE, missing=True), CUT)
+    split = {"validation_dataset_id": gaps.id}
+    error = refused(table(PRICE, CUT), HeldOut(validation=gaps), split=split)
+    assert (error.slug, error.pointer) == ("split-invalid", "/split")
+
+
+def test_the_memory_of_many_levels_is_counted_before_anything_is_built() -> None:
+    levels = tuple(f"level {number}" for number in range(100_000))
+    wide = [Column(name=f"c{index}", type="category", levels=levels) for index in range(20)]
+    error = refused(table(*wide))
+    assert error.slug in ("limit-parameters", "limit-memory")
