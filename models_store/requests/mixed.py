@@ -178,6 +178,7 @@ def mixed_columns(
     return [
         MixedColumn(
             levels=column.level_count,
+            values=list(column.level_numbers) if column.holds_values else [],
             missing=column.missing,
             spikes=list(column.spikes),
             transform=column.transform,

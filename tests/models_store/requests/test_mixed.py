@@ -37,6 +37,21 @@ def refused(given: Dataset, held_out: HeldOut = NO_ROWS, **fields: Any) -> Reque
     return caught.value
 
 
+def test_the_accepted_request_shows_the_mixed_density() -> None:
+    given = table(PRICE, CUT, AGE, RARE)
+    job = accepted(given)
+    flow = job.flow
+    assert isinstance(flow, MixedSpec)
+    assert [column.levels for column in flow.columns] == [0, 2, 0, 3]
+    assert flow.columns[3].values == [0.0, 1.0, 7.0]
+    assert (flow.columns[0].transform, flow.columns[0].low) == ("log", 0.0)
+    assert [column.missing for column in flow.columns] == [False, False, True, False]
+    assert [column.step for column in flow.columns] == [0.01, 0.0, 1.0, 0.0]
+    assert flow.rows == 800
+    assert job.column_types == [PRICE, CUT, AGE, RARE]
+    assert AcceptedTraining.model_validate_json(job.model_dump_json()) == job
+
+
 def test_ignored_columns_are_not_modelled() -> None:
     given = table(PRICE, Column(name="id", type="ignored"), CUT)
     assert accepted(given).columns == ["price", "cut"]
@@ -67,6 +82,19 @@ def test_a_flow_that_cannot_leave_out_values_is_refused_with_others_named() -> N
     error = refused(table(PRICE, AGE), flow={"family": "planar"})
     assert (error.slug, error.pointer) == ("flow-unsuitable", "/flow")
     assert "maf" in error.detail
+
+
+def test_any_missing_makes_a_mixed_density_of_plain_numbers() -> None:
+    flow = accepted(table(Column(name="a"), Column(name="b")), missing="any").flow
+    assert isinstance(flow, MixedSpec)
+    assert flow.missing == "any"
+
+
+def test_options_of_a_column_replace_those_of_the_dataset() -> None:
+    options = {"price": {"transform": "none", "spikes": [2.0]}}
+    flow = accepted(table(PRICE, CUT), preprocessing={"columns": options}).flow
+    assert isinstance(flow, MixedSpec)
+    assert (flow.columns[0].transform, flow.columns[0].spikes) == ("none", [2.0])
 
 
 @pytest.mark.parametrize(
