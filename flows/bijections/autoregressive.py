@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.folding import Columns, ContextColumns, Pending, Step, tanh_as_sigmoid
-from flows.bijections.gradients import ACTIVATIONS
+from flows.bijections.gradients import ACTIVATIONS, WeightedContext
 from flows.bijections.masked import Conditioner, MaskedLinear, run_masked
 from flows.bijections.observed import Observed, ObservedColumns, only_observed
 from flows.bijections.sequential import SequentialSampler, split_direct
@@ -132,11 +132,16 @@ class Autoregressive(Bijection):
 
     def _added(self, context: Tensor | None) -> Tensor | None:
         """Return the contribution of the context to the first layer."""
+        weighted = self._weighted(context)
+        return None if weighted is None else F.linear(*weighted)
+
+    def _weighted(self, context: Tensor | None) -> WeightedContext | None:
+        """Return the context with its weights in the first layer."""
         if self.context_weight is None:
             return None
         if context is None:
             raise FlowError("this density is conditional: it needs a context")
-        return F.linear(context, self.context_weight)
+        return context, self.context_weight
 
     def _condition(
         self, x: Tensor, context: Tensor | None, observed: Tensor | None

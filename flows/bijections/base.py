@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flows.bijections.folding import LayerStep, Pending, Step
-from flows.bijections.gradients import Pullback
+from flows.bijections.gradients import Gradients, Pullback, Wanted
 from flows.bijections.observed import Observed
 from flows.errors import FlowError
 
@@ -87,34 +87,40 @@ class Bijection(nn.Module, ABC):
         """Return the parameters in the order of the gradients of `inverse_vjp`."""
         return list(self.parameters())
 
-    def inverse_vjp(self, x: Batch) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
-        """Return the inverse with its pullback, from which a chain without context gets gradients.
+    def inverse_vjp(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
+        """Return the inverse with its pullback, from which a chain gets gradients.
 
         Families override this if they have a faster form than autograd's. Called without gradients.
 
         Args:
             x: Rows of data.
+            context: Values that condition the rows.
+            observed: Mask of the rows.
 
         Returns:
             The noise, log|det du/dx| (a single value stands for all rows), and the pullback.
         """
-        inputs = [x.detach().requires_grad_(), *self.parameter_list()]
+        rows, parameters = x.detach().requires_grad_(), self.parameter_list()
+        given = None if context is None else context.detach().requires_grad_()
         with torch.enable_grad():
-            results = self.inverse(inputs[0])
+            results = self.inverse(rows, given, observed)
 
-        def pullback(
-            grad_u: Tensor,
-            grad_log_det: Tensor,
-            wants_x: bool,  # noqa: ARG001, FBT001  it comes with the rest
-        ) -> tuple[Tensor | None, list[Tensor | None]]:
+        def pullback(grad_u: Tensor, grad_log_det: Tensor, wanted: Wanted) -> Gradients:
             pairs = zip(results, (grad_u, grad_log_det), strict=True)
-            outputs, given = zip(*(pair for pair in pairs if pair[0].requires_grad), strict=True)
-            wanted = [tensor for tensor in inputs if tensor.requires_grad]
-            grads = iter(
-                torch.autograd.grad(outputs, wanted, given, retain_graph=True, allow_unused=True)
+            outputs, grads = zip(*(pair for pair in pairs if pair[0].requires_grad), strict=True)
+            conditions = given if wanted.context else None
+            inputs = [rows, conditions, *parameters]
+            leaves = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
+            found = iter(
+                torch.autograd.grad(outputs, leaves, grads, retain_graph=True, allow_unused=True)
             )
-            grad_x, *rest = [next(grads) if i.requires_grad else None for i in inputs]
-            return grad_x, rest
+            grad_x, grad_context, *rest = [
+                next(found) if tensor is not None and tensor.requires_grad else None
+                for tensor in inputs
+            ]
+            return Gradients(grad_x, rest, grad_context)
 
         return results[0].detach(), results[1].detach(), pullback
 

@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.folding import Pending, Step
-from flows.bijections.gradients import Pullback, batch_normalise_vjp
+from flows.bijections.gradients import (
+    ObservedStatistics,
+    Pullback,
+    batch_normalise_vjp,
+    observed_normalise_vjp,
+)
 from flows.bijections.observed import Observed, only_observed
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
@@ -94,7 +99,6 @@ class BatchNorm(Bijection):
         mean, var = self.mean, self.var
         if self.training:
             mean, var = self._batch_statistics(x, observed)
-            self._follow(mean, var)
         log_scale = self.log_gain - 0.5 * torch.log(var + EPS)
         u = (x - mean) * torch.exp(log_scale) + self.offset
         return only_observed(u, observed), _row_sums(log_scale, x, observed)
@@ -103,10 +107,16 @@ class BatchNorm(Bijection):
         """Return the parameters in the order of the gradients of `inverse_vjp`."""
         return [self.log_gain, self.offset]
 
-    def inverse_vjp(self, x: Batch) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
+    def inverse_vjp(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
         """Return the inverse with its pullback, hand-written for training."""
         if not self.training:
-            return super().inverse_vjp(x)
+            return super().inverse_vjp(x, context, observed)
+        if observed is not None:
+            return observed_normalise_vjp(
+                x, observed, self.log_gain, self.offset, self._observed_statistics, eps=EPS
+            )
         u, log_det, pullback, statistics = batch_normalise_vjp(
             x, self.log_gain, self.offset, eps=EPS
         )
@@ -125,15 +135,25 @@ class BatchNorm(Bijection):
 
     def _batch_statistics(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return mean and variance to normalise a batch by."""
-        if observed is None:
-            var, mean = torch.var_mean(x, dim=0, correction=0)
+        if observed is not None:
+            mean, var, _ = self._observed_statistics(x.t(), observed.t())
             return mean, var
-        seen = observed.sum(dim=0)
+        var, mean = torch.var_mean(x, dim=0, correction=0)
+        self._follow(mean, var)
+        return mean, var
+
+    def _observed_statistics(
+        self, x: Float[Tensor, "dim batch"], observed: Float[Tensor, "dim batch"]
+    ) -> ObservedStatistics:
+        """Return mean and variance to normalise the observed values of a batch by."""
+        seen = observed.sum(dim=1)
         count = seen.clamp(min=1)
-        mean = x.sum(dim=0) / count
-        var = ((x - mean).square() * observed).sum(dim=0) / count
-        few = (seen < LEAST_OBSERVED) & (seen < len(x))
-        return torch.where(few, self.mean, mean), torch.where(few, self.var, var)
+        mean = x.sum(dim=1) / count
+        var = ((x - mean[:, None]).square() * observed).sum(dim=1) / count
+        few = (seen < LEAST_OBSERVED) & (seen < x.shape[1])
+        mean, var = torch.where(few, self.mean, mean), torch.where(few, self.var, var)
+        self._follow(mean, var)
+        return ObservedStatistics(mean, var, (1 / count).masked_fill(few, 0))
 
     def _log_scale(self) -> Float[Tensor, " dim"]:
         return self.log_gain - 0.5 * torch.log(self.var + EPS)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.folding import InvertedStep, Pending, PermuteStep, SliceStep, Step
-from flows.bijections.gradients import Pullback
+from flows.bijections.gradients import Gradients, Pullback, Wanted, add_gradients
 from flows.bijections.observed import Observed, only_observed
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
@@ -64,11 +64,12 @@ class Chain(Bijection):
         context: Tensor | None,
         observed: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        if context is None and observed is None and parts and _takes_pullbacks(x):
+        x = only_observed(x, observed)
+        if parts and _takes_pullbacks(x):
             parameters = [tensor for part in parts for tensor in part.parameter_list()]
-            u, total = _PartsInverse.apply(parts, x, *parameters)  # type: ignore[no-untyped-call]  # torch's own
+            u, total = _PartsInverse.apply(parts, observed, x, context, *parameters)  # type: ignore[no-untyped-call]  # torch's own
             return u, total
-        return plain_inverse(parts, only_observed(x, observed), context, observed)
+        return plain_inverse(parts, x, context, observed)
 
     def noise_mask(self, observed: Observed) -> Observed:
         """Return the mask of the noise, through the layers."""
@@ -127,46 +128,58 @@ class _PartsInverse(torch.autograd.Function):
     def forward(
         ctx: Any,  # noqa: ANN401  torch gives it no public type
         parts: list[Bijection],
+        observed: Tensor | None,
         x: Tensor,
+        context: Tensor | None,
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        u, total, pullbacks = x, x.new_zeros(len(x)), []
+        u, total, mask, pullbacks = x, x.new_zeros(len(x)), observed, []
         for part in parts:
-            u, log_det, pullback = part.inverse_vjp(u)
+            u, log_det, pullback = part.inverse_vjp(u, context, mask)
+            mask = part.noise_mask(mask)
             total += log_det
             pullbacks.append(pullback)
-        ctx.parts, ctx.pullbacks = parts, pullbacks
-        ctx.save_for_backward(x, *parameters)
+        ctx.parts, ctx.pullbacks, ctx.observed = parts, pullbacks, observed
+        ctx.save_for_backward(x, context, *parameters)
         return u, total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401  as above
         inputs = ctx.saved_tensors  # refuses parameters that were changed since
         if torch.is_grad_enabled():
-            return None, *_differentiable_gradients(ctx.parts, inputs, grads)
+            return None, None, *_differentiable_gradients(ctx, inputs, grads)
         grad_u, grad_log_det = grads
         grad: Tensor | None = grad_u
+        grad_context: Tensor | None = None
         found: list[list[Tensor | None]] = []
+        _, _, wants_x, wants_context, *_ = ctx.needs_input_grad
         for index in range(len(ctx.pullbacks) - 1, -1, -1):
-            wants_x = index > 0 or ctx.needs_input_grad[1]
-            grad, grad_parameters = ctx.pullbacks[index](grad, grad_log_det, wants_x)
-            found.append(grad_parameters)
+            wanted = Wanted(index > 0 or wants_x, wants_context)
+            gradients: Gradients = ctx.pullbacks[index](grad, grad_log_det, wanted)
+            grad, grad_context = gradients.x, add_gradients(grad_context, gradients.context)
+            found.append(gradients.parameters)
         flat = [tensor for grad_parameters in reversed(found) for tensor in grad_parameters]
-        return None, grad, *flat
+        return None, None, grad, grad_context, *flat
 
 
 def _differentiable_gradients(
-    parts: list[Bijection], inputs: Sequence[Tensor], grads: Sequence[Tensor]
+    ctx: Any,  # noqa: ANN401  torch gives it no public type
+    inputs: Sequence[Tensor | None],
+    grads: Sequence[Tensor],
 ) -> list[Tensor | None]:
     """Return gradients that have a graph of their own; running averages stay unchanged."""
-    buffers = [(buffer, buffer.clone()) for part in parts for buffer in part.buffers()]
-    results = plain_inverse(parts, inputs[0])
+    buffers = [(buffer, buffer.clone()) for part in ctx.parts for buffer in part.buffers()]
+    x, context, *_ = inputs
+    assert x is not None  # noqa: S101  the rows
+    results = plain_inverse(ctx.parts, x, context, ctx.observed)
     for buffer, kept in buffers:
         if not torch.equal(buffer, kept):
             buffer.copy_(kept)
-    wanted = [tensor for tensor in inputs if tensor.requires_grad]
+    wanted = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
     found = iter(torch.autograd.grad(results, wanted, grads, create_graph=True, allow_unused=True))
-    return [next(found) if tensor.requires_grad else None for tensor in inputs]
+    return [
+        next(found) if tensor is not None and tensor.requires_grad else None for tensor in inputs
+    ]
 
 
 class Inverted(Bijection):
@@ -233,17 +246,16 @@ class Slice(Bijection):
         """Return the parameters of the layer, in its order."""
         return self.layer.parameter_list()
 
-    def inverse_vjp(self, x: Batch) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
+    def inverse_vjp(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
         """Return the inverse with its pullback, by that of the layer."""
-        part, log_det, inner = self.layer.inverse_vjp(x[:, self.features])
+        rows = x[:, self.features]
+        part, log_det, inner = self.layer.inverse_vjp(rows, context, self._of(observed))
 
-        def pullback(
-            grad_u: Tensor,
-            grad_log_det: Tensor,
-            wants_x: bool,  # noqa: FBT001  always given
-        ) -> tuple[Tensor | None, list[Tensor | None]]:
-            grad, grads = inner(grad_u[:, self.features], grad_log_det, wants_x)
-            return None if grad is None else self._with(grad_u, grad), grads
+        def pullback(grad_u: Tensor, grad_log_det: Tensor, wanted: Wanted) -> Gradients:
+            found = inner(grad_u[:, self.features], grad_log_det, wanted)
+            return found._replace(x=None if found.x is None else self._with(grad_u, found.x))
 
         return self._with(x, part), log_det, pullback
 
@@ -316,11 +328,13 @@ class Permutation(Bijection):
         """Return no parameters."""
         return []
 
-    def inverse_vjp(self, x: Batch) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
+    def inverse_vjp(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
         """Return the inverse with its pullback, the inverse permutation."""
         back = self.inverse_order
         u = x.index_select(1, self.order)
-        return u, x.new_zeros(1), lambda grad, _log_det, _wants_x: (grad.index_select(1, back), [])
+        return u, x.new_zeros(1), lambda grad, *_: Gradients(grad.index_select(1, back), [])
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """Return a permutation step, before the pending map."""
@@ -355,9 +369,11 @@ class Reverse(Bijection):
         """Return no parameters."""
         return []
 
-    def inverse_vjp(self, x: Batch) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
+    def inverse_vjp(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
         """Return the inverse with its pullback, another reversal."""
-        return x.flip(1), x.new_zeros(1), lambda grad, _log_det, _wants_x: (grad.flip(1), [])
+        return x.flip(1), x.new_zeros(1), lambda grad, *_: Gradients(grad.flip(1), [])
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """Return a permutation step, before the pending map."""

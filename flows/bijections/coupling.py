@@ -183,11 +183,14 @@ class Coupling(_HalvesLayer):
         scale, shift = map(network_parameters, (self.scale_layers, self.shift_layers))
         return [tensor for tensors in (*scale, *shift) for tensor in tensors]
 
-    def inverse_vjp(self, x: Batch) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
+    def inverse_vjp(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
         """Return the inverse with its pullback, hand-written."""
         scale = None if self.additive else network_parameters(self.scale_layers)
         shift = network_parameters(self.shift_layers)
-        return coupling_vjp(x, self.shape.halves(), scale, shift)
+        halves = self.shape.halves()
+        return coupling_vjp(x, halves, scale, shift, context=context, observed=observed)
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """Return one step, which absorbs the pending map of the features that it moves and reads.

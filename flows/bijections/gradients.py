@@ -10,7 +10,7 @@ rows first: matrix products on a processor write these layouts up to twice as fa
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -76,14 +76,32 @@ ACTIVATIONS: dict[ActivationName, Activation] = {
     ),
 }
 
-# Pullback: from the gradients of u and of the log-determinants, and whether that of x is wanted, to
-# the gradients of x and of the parameters.
-Pullback = Callable[[Tensor, Tensor, bool], tuple[Tensor | None, list[Tensor | None]]]
 
-# Pullback of a network: from the gradient of its outputs, rows first, and a tensor, features first,
-# that the gradient of its input is added to (None: not wanted), to that sum and the gradients of
-# the parameters.
-_NetworkPullback = Callable[[Tensor, Tensor | None], tuple[Tensor | None, list[Tensor | None]]]
+class Wanted(NamedTuple):
+    """Inputs whose gradients are wanted, beside those of the parameters."""
+
+    x: bool
+    context: bool = False
+
+
+class Gradients(NamedTuple):
+    """Gradients of the inputs and the parameters of a layer; None where they are not wanted."""
+
+    x: Tensor | None
+    parameters: list[Tensor | None]
+    context: Tensor | None = None
+
+
+# Pullback: from the gradients of u and of the log-determinants to those of the inputs.
+Pullback = Callable[[Tensor, Tensor, Wanted], Gradients]
+
+# Pullback of a network: from the gradient of its outputs, rows first, a tensor, features first,
+# that the gradient of its input is added to (None: not wanted), and whether that of the context is
+# wanted, to the gradients, with that sum as the input's.
+_NetworkPullback = Callable[[Tensor, Tensor | None, bool], Gradients]
+
+# Context of the rows, and its weights in the first layer of a network.
+WeightedContext = tuple[Tensor, Tensor]
 
 # Weights and biases, layer by layer.
 Network = tuple[Sequence[Tensor], Sequence[Tensor]]
@@ -91,40 +109,41 @@ Network = tuple[Sequence[Tensor], Sequence[Tensor]]
 
 def masked_affine_vjp(
     x: Float[Tensor, "batch dim"],
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
+    network: Network,
     masks: Sequence[Tensor],
     *,
     activation: Activation,
+    context: WeightedContext | None = None,
+    observed: Float[Tensor, "batch dim"] | None = None,
 ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"], Pullback]:
     """Compute u = (x - shift) exp(-log_scale), shift and log_scale from a masked network.
 
     Args:
-        x: Rows of data.
-        weights: Weights of the network's layers, 0 where masked: only gradients are masked. The
-            last ones may have columns for x itself after those for the hidden units.
-        biases: Biases of the network's layers.
+        x: Rows of data, 0 where they are not observed.
+        network: Network, its weights 0 where masked: only gradients are masked. The last weights
+            may have columns for x itself after those for the hidden units.
         masks: Masks of the weights.
         activation: Activation between the layers.
+        context: Context that the first layer reads too, with its weights.
+        observed: Mask of the rows.
 
     Returns:
-        The noise, log|det du/dx|, and the pullback; parameters are all weights, then all biases.
+        The noise, log|det du/dx|, and the pullback; parameters are all weights, then all biases,
+        then the weights of the context.
     """
-    out, network_pullback = _network_vjp(x, weights, biases, masks, activation=activation)
+    out, network_pullback = _network_vjp(x, network, masks, activation=activation, context=context)
+    hidden = _hidden_columns(observed)
+    _clear_(out, hidden)
     shift, log_scale = out.chunk(2)
     inv_scale = torch.exp(-log_scale)
     u = torch.sub(x.t(), shift, out=torch.empty_like(shift)).mul_(inv_scale)
 
-    def pullback(
-        grad_u: Tensor,
-        grad_log_det: Tensor,
-        wants_x: bool,  # noqa: FBT001  always given
-    ) -> tuple[Tensor | None, list[Tensor | None]]:
+    def pullback(grad_u: Tensor, grad_log_det: Tensor, wanted: Wanted) -> Gradients:
         direct = grad_u.t() * inv_scale
         grad_log_scale = torch.addcmul(grad_log_det, grad_u.t(), u).neg_()
-        grad_out = torch.cat([-direct, grad_log_scale]).t()
-        grad_x, grads = network_pullback(grad_out, direct if wants_x else None)
-        return None if grad_x is None else grad_x.t(), grads
+        grad_out = _clear_(torch.cat([-direct, grad_log_scale]), hidden)
+        found = network_pullback(grad_out.t(), direct if wanted.x else None, wanted.context)
+        return found._replace(x=None if found.x is None else found.x.t())
 
     return u.t(), log_scale.sum(dim=0).neg_(), pullback
 
@@ -134,77 +153,124 @@ def coupling_vjp(
     halves: tuple[slice, slice],
     scale_network: Network | None,
     shift_network: Network,
+    *,
+    context: Float[Tensor, "batch context_dim"] | None = None,
+    observed: Float[Tensor, "batch dim"] | None = None,
 ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
     """Compute u_a = x_a, u_b = (x_b - t(x_a)) exp(-s(x_a)).
 
     Args:
-        x: Rows of data.
+        x: Rows of data, 0 where they are not observed.
         halves: Slices of the features a, which are copied, and b.
         scale_network: Weights and biases of s, with tanh between the layers; without it s is 0.
         shift_network: Weights and biases of t, with ReLU between the layers.
+        context: Context, which the networks read after x_a.
+        observed: Mask of the rows.
 
     Returns:
         The noise, log|det du/dx|, and the pullback; parameters are the weights, then the biases, of
         s, then those of t.
     """
     copied, moved = halves
-    columns = x.t()
+    columns, hidden = x.t(), None if observed is None else _hidden_columns(observed[:, moved])
     read = columns[copied].t()
-    shift, shift_pullback = _network_vjp(read, *shift_network, activation=ACTIVATIONS["relu"])
+    shift, shift_pullback = _reader_vjp(read, context, shift_network, ACTIVATIONS["relu"])
+    _clear_(shift, hidden)
     u = x.new_empty(columns.shape)
     u[copied] = columns[copied]
     noise = torch.sub(columns[moved], shift, out=u[moved])
     if scale_network is None:
         log_det = x.new_zeros(1)
     else:
-        scale, scale_pullback = _network_vjp(read, *scale_network, activation=ACTIVATIONS["tanh"])
-        inv_scale = torch.exp(-scale)
+        scale, scale_pullback = _reader_vjp(read, context, scale_network, ACTIVATIONS["tanh"])
+        inv_scale = torch.exp(-_clear_(scale, hidden))
         noise.mul_(inv_scale)
         log_det = scale.sum(dim=0).neg_()
 
-    def pullback(
-        grad_u: Tensor,
-        grad_log_det: Tensor,
-        wants_x: bool,  # noqa: FBT001  always given
-    ) -> tuple[Tensor | None, list[Tensor | None]]:
+    def pullback(grad_u: Tensor, grad_log_det: Tensor, wanted: Wanted) -> Gradients:
         grads = grad_u.t()
-        grad_copied, grad_moved = grads[copied] if wants_x else None, grads[moved]
-        grad_scales: list[Tensor | None] = []
+        grad_copied, grad_moved = grads[copied] if wanted.x else None, grads[moved]
+        scaled = Gradients(grad_copied, [])
         if scale_network is not None:
-            grad_scale = torch.addcmul(grad_log_det, grad_moved, noise).neg_()
+            grad_scale = _clear_(torch.addcmul(grad_log_det, grad_moved, noise).neg_(), hidden)
             grad_moved = grad_moved * inv_scale
-            grad_copied, grad_scales = scale_pullback(grad_scale.t(), grad_copied)
-        grad_copied, grad_shifts = shift_pullback(-grad_moved.t(), grad_copied)
-        if grad_copied is None:
-            return None, grad_scales + grad_shifts
-        grad_x = torch.empty_like(u)
-        grad_x[copied], grad_x[moved] = grad_copied, grad_moved
-        return grad_x.t(), grad_scales + grad_shifts
+            scaled = scale_pullback(grad_scale.t(), grad_copied, wanted.context)
+        grad_shift = _clear_(-grad_moved, hidden)
+        shifted = shift_pullback(grad_shift.t(), scaled.x, wanted.context)
+        grad_x, grad_context = None, add_gradients(scaled.context, shifted.context)
+        if shifted.x is not None:
+            grad_x = torch.empty_like(u)
+            grad_x[copied], grad_x[moved] = shifted.x, grad_moved
+            grad_x = grad_x.t()
+        return Gradients(grad_x, scaled.parameters + shifted.parameters, grad_context)
 
     return u.t(), log_det, pullback
 
 
+def add_gradients(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Return the sum of two gradients, of which either may be None."""
+    return other if one is None else one if other is None else one + other
+
+
+def _hidden_columns(observed: Tensor | None) -> Tensor | None:
+    """Return True for what is not observed, features first."""
+    return None if observed is None else (observed == 0).t().contiguous()
+
+
+def _clear_(columns: Tensor, hidden: Tensor | None) -> Tensor:
+    """Set all parameters of the features that are not observed to 0."""
+    if hidden is not None:
+        columns.view(-1, *hidden.shape).masked_fill_(hidden, 0)
+    return columns
+
+
+def _reader_vjp(
+    read: Float[Tensor, "batch width"],
+    context: Tensor | None,
+    network: Network,
+    activation: Activation,
+) -> tuple[Float[Tensor, "outputs batch"], _NetworkPullback]:
+    """Return the outputs of a network that reads the rows, then the context, and the pullback."""
+    if context is None:
+        return _network_vjp(read, network, activation=activation)
+    (first, *rest), biases = network
+    width = read.shape[1]
+    out, inner = _network_vjp(
+        read,
+        ([first[:, :width], *rest], biases),
+        activation=activation,
+        context=(context, first[:, width:]),
+    )
+
+    def pullback(grad: Tensor, grad_x: Tensor | None, wants_context: bool) -> Gradients:  # noqa: FBT001  always given
+        found = inner(grad, grad_x, wants_context)
+        grad_rows, *others, grad_given = found.parameters
+        assert grad_rows is not None  # noqa: S101  as the network gives them
+        assert grad_given is not None  # noqa: S101
+        joined = torch.cat([grad_rows, grad_given], dim=1)
+        return found._replace(parameters=[joined, *others])
+
+    return out, pullback
+
+
 def _network_vjp(
     x: Float[Tensor, "batch width"],
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
+    network: Network,
     masks: Sequence[Tensor] | None = None,
     *,
     activation: Activation,
+    context: WeightedContext | None = None,
 ) -> tuple[Float[Tensor, "outputs batch"], _NetworkPullback]:
-    """Return a network's outputs, and the pullback to its weights, then its biases."""
-    inputs, kept = [x], []
-    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        z = torch.addmm(bias, inputs[-1], weight.t())
-        inputs.append(activation.apply(z) if activation.keeps_input else activation.apply_(z))
-        kept.append(z)
+    """Return a network's outputs, and the pullback to its weights, biases, and context weights."""
+    weights, biases = network
+    inputs, kept = _hidden_layers(x, network, activation, context)
     out_weight, out_width = weights[-1], inputs[-1].shape[1]
     is_direct = out_weight.shape[1] > out_width
     if is_direct:
         inputs[-1] = torch.cat([inputs[-1], x], dim=1)
     out = torch.addmm(biases[-1][:, None], out_weight, inputs[-1].t())
 
-    def pullback(grad: Tensor, grad_x: Tensor | None) -> tuple[Tensor | None, list[Tensor | None]]:
+    def pullback(grad: Tensor, grad_x: Tensor | None, wants_context: bool) -> Gradients:  # noqa: FBT001  always given
         count = len(weights)
         if is_direct and grad_x is not None:
             grad_x = torch.addmm(grad_x, out_weight[:, out_width:].t(), grad.t())
@@ -219,9 +285,38 @@ def _network_vjp(
                 grad = activation.gradient_(torch.mm(grad, weight), kept[layer - 1])
         if grad_x is not None:
             grad_x = torch.addmm(grad_x, weights[0].t(), grad.t())
-        return grad_x, grad_weights + grad_biases
+        found = Gradients(grad_x, grad_weights + grad_biases)
+        return found if context is None else _with_context(found, grad, context, wants_context)
 
     return out, pullback
+
+
+def _hidden_layers(
+    x: Tensor, network: Network, activation: Activation, context: WeightedContext | None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the input of each layer, and what the gradient of each activation reads."""
+    weights, biases = network
+    inputs, kept = [x], []
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        z = torch.addmm(bias, inputs[-1], weight.t())
+        if context is not None and len(inputs) == 1:
+            z.addmm_(context[0], context[1].t())
+        inputs.append(activation.apply(z) if activation.keeps_input else activation.apply_(z))
+        kept.append(z)
+    return inputs, kept
+
+
+def _with_context(
+    found: Gradients,
+    grad: Tensor,
+    context: WeightedContext,
+    wants_context: bool,  # noqa: FBT001  always given
+) -> Gradients:
+    """Return the gradients with those of the context and its weights, from the first layer's."""
+    values, weight = context
+    grad_weight = _weight_gradient(grad, values, None)
+    grad_values = torch.mm(grad, weight) if wants_context else None
+    return Gradients(found.x, [*found.parameters, grad_weight], grad_values)
 
 
 def batch_normalise_vjp(
@@ -242,11 +337,7 @@ def batch_normalise_vjp(
         columns, gain, offset, None, None, training=True, momentum=0.0, eps=eps
     )
 
-    def pullback(
-        grad_u: Tensor,
-        grad_log_det: Tensor,
-        wants_x: bool,  # noqa: ARG001, FBT001  it comes with the rest
-    ) -> tuple[Tensor | None, list[Tensor | None]]:
+    def pullback(grad_u: Tensor, grad_log_det: Tensor, _wanted: Wanted) -> Gradients:
         grad_x, grad_gain, grad_offset = aten.native_batch_norm_backward(
             grad_u.t().contiguous()[None],
             columns,
@@ -263,11 +354,62 @@ def batch_normalise_vjp(
         # Gradient of the log-determinant: d log inv_std / dx = -(x - mean) inv_std^2 / rows.
         pull = inv_std.square().mul_(total / len(x))
         grad_x[0].addcmul_(columns[0] - mean[:, None], pull[:, None], value=-1)
-        return grad_x[0].t(), [grad_gain.mul_(gain).add_(total), grad_offset]
+        return Gradients(grad_x[0].t(), [grad_gain.mul_(gain).add_(total), grad_offset])
 
     log_det = (log_gain + inv_std.log()).sum(dim=0, keepdim=True)
     var = inv_std.pow(-2).sub_(eps).clamp_min_(0)
     return u[0].t(), log_det, pullback, (mean, var)
+
+
+class ObservedStatistics(NamedTuple):
+    """Mean and variance of each feature, and the share of one value in them, 0 if they are fixed."""
+
+    mean: Float[Tensor, " dim"]
+    var: Float[Tensor, " dim"]
+    share: Float[Tensor, " dim"]
+
+
+def observed_normalise_vjp(
+    x: Float[Tensor, "batch dim"],
+    observed: Float[Tensor, "batch dim"],
+    log_gain: Float[Tensor, " dim"],
+    offset: Float[Tensor, " dim"],
+    statistics: Callable[[Tensor, Tensor], ObservedStatistics],
+    *,
+    eps: float,
+) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"], Pullback]:
+    """Normalise the observed values of a batch by their own statistics.
+
+    Args:
+        x: Rows, 0 where they are not observed.
+        observed: Mask of the rows.
+        log_gain: Logarithm of the scale after the normalisation.
+        offset: Shift after it.
+        statistics: Function of x and the mask, features first, that chooses mean and variance.
+        eps: Number added to the variance.
+
+    Returns:
+        The normalised batch, log|det du/dx|, and the pullback (parameters: log_gain, offset).
+    """
+    mask = observed.t().contiguous()
+    mean, var, share = statistics(x.t(), mask)
+    centred = (x.t() - mean[:, None]) * mask
+    inv_std = torch.rsqrt(var + eps)
+    scale = torch.exp(log_gain) * inv_std
+    u = torch.addcmul(centred * scale[:, None], mask, offset[:, None])
+    log_det = (log_gain + inv_std.log()) @ mask
+
+    def pullback(grad_u: Tensor, grad_log_det: Tensor, _wanted: Wanted) -> Gradients:
+        grad = grad_u.t() * mask
+        grad_offset = grad.sum(dim=1)
+        grad_log_scale = torch.addmv((grad * centred).sum(dim=1) * scale, mask, grad_log_det)
+        # The mean of a batch moves with each value, and so does its variance.
+        pull = (share * grad_offset * scale)[:, None] * mask
+        bend = (share * grad_log_scale * inv_std.square())[:, None]
+        grad_x = (grad * scale[:, None]).sub_(pull).addcmul_(centred, bend, value=-1)
+        return Gradients(grad_x.t(), [grad_log_scale, grad_offset])
+
+    return u.t(), log_det, pullback
 
 
 def _weight_gradient(grad: Tensor, h: Tensor, mask: Tensor | None) -> Tensor:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.autoregressive import Autoregressive, AutoregressiveStep
-from flows.bijections.base import Batch, Bijection
+from flows.bijections.base import Batch, BatchContext, Bijection
 from flows.bijections.compose import Chain, Permutation, permutation_cost
 from flows.bijections.folding import (
     Columns,
@@ -23,7 +23,7 @@ from flows.bijections.folding import (
 from flows.bijections.gradients import ACTIVATIONS, ActivationName, Pullback, masked_affine_vjp
 from flows.bijections.mask_ensemble import MaskEnsemble, ensemble_cost
 from flows.bijections.masked import Conditioner
-from flows.bijections.observed import ObservedColumns, only_observed
+from flows.bijections.observed import Observed, ObservedColumns, only_observed
 from flows.bijections.transformers import Affine, Bernoulli, GaussianMixture, MapSize, Transformer
 from flows.cost import Cost
 from flows.families.spec import Spec, check_choice, check_hidden, check_positive
@@ -150,16 +150,24 @@ class Made(Autoregressive):
         super().__init__(dim, conditioner, Affine(), generator)
 
     def parameter_list(self) -> list[Tensor]:
-        """Return all weights, then all biases."""
-        if self.context_weight is not None:
-            return super().parameter_list()
+        """Return all weights, then all biases, then the weights of the context."""
         weights, biases, _ = self.network()
-        return weights + biases
+        given = [] if self.context_weight is None else [self.context_weight]
+        return [*weights, *biases, *given]
 
-    def inverse_vjp(self, x: Batch) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
+    def inverse_vjp(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, Float[Tensor, " #batch"], Pullback]:
         """Return the inverse with its pullback, hand-written."""
-        activation = ACTIVATIONS[self.conditioner.activation]
-        return masked_affine_vjp(x, *self.network(), activation=activation)
+        weights, biases, masks = self.network()
+        return masked_affine_vjp(
+            x,
+            (weights, biases),
+            masks,
+            activation=ACTIVATIONS[self.conditioner.activation],
+            context=self._weighted(context),
+            observed=observed,
+        )
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """Return one step, with the pending map in its weights.

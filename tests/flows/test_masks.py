@@ -166,7 +166,7 @@ def test_derivatives_equal_finite_differences(case, context_dim):
     def density(*_: Tensor) -> Tensor:
         return layers.log_density(x, context, observed)
 
-    assert torch.autograd.gradcheck(density, (*inputs, *layers.parameters()), fast_mode=True)
+    assert torch.autograd.gradcheck(density, tuple(inputs), fast_mode=True)
     assert torch.autograd.gradgradcheck(density, tuple(inputs), fast_mode=True)
 
 

@@ -1,10 +1,14 @@
+import copy
+
 import pytest
 import torch
 from torch import Tensor
 
 from flows import BatchNormSpec, MafSpec, RealNvpSpec, build
 from flows.bijections.compose import Chain, Permutation, Reverse, plain_inverse
+from flows.bijections.observed import only_observed
 from flows.preprocess import Standardise
+from tests.flows.cases import CASES
 
 ROWS = torch.arange(12.0).view(3, 4)
 
@@ -88,14 +92,37 @@ def test_second_derivatives_leave_running_averages_alone():
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
 
 
-def test_the_graph_of_a_chain_equals_that_of_its_operations():
-    chain = build(MafSpec(layers=3, hidden=[6], order="random"), 4, seed=0).transform.double()
-    assert isinstance(chain, Chain)
-    x = torch.randn(9, 4, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("context_dim", [0, 3])
+@pytest.mark.parametrize("with_mask", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_the_graph_of_a_chain_equals_that_of_its_operations(case, context_dim, with_mask, training):
+    generator = torch.Generator().manual_seed(0)
+    chain = build(case.spec, 4, context_dim=context_dim, seed=0).transform.double()
+    if (with_mask and not case.spec.masks_columns) or not isinstance(chain, Chain):
+        pytest.skip("a layer that mixes the features, or no chain")
+    chain.train(training)
+    x = torch.randn(70, 4, dtype=torch.float64, generator=generator, requires_grad=True)
+    context = observed = None
     wanted = [x, *chain.parameters()]
+    if context_dim:
+        context = torch.randn(70, context_dim, dtype=torch.float64, generator=generator)
+        wanted.append(context.requires_grad_())
+    if with_mask:
+        # The last feature is observed in too few rows for statistics of its own.
+        observed = (torch.rand(70, 4, generator=generator).lt(0.7)).double()
+        observed[5:, -1] = 0
+    weight = torch.rand(70, 4, dtype=torch.float64, generator=generator)
     gradients = []
-    for inverse in (chain.inverse, lambda rows: plain_inverse(chain.parts(), rows)):
-        u, log_det = inverse(x)
-        gradients.append(torch.autograd.grad((u.square().sum(), log_det.sum()), wanted))
+    for inverse in (Chain.inverse, _plain):
+        u, log_det = inverse(copy.copy(chain), x, context, observed)
+        terms = (weight * u.sin()).sum(), (weight[:, 0] * log_det).sum()
+        gradients.append(torch.autograd.grad(terms, wanted))
     for fast, plain in zip(*gradients, strict=True):
-        torch.testing.assert_close(fast, plain)
+        torch.testing.assert_close(fast, plain, rtol=1e-8, atol=1e-10)
+
+
+def _plain(
+    chain: Chain, x: Tensor, context: Tensor | None, observed: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    return plain_inverse(chain.parts(), only_observed(x, observed), context, observed)
