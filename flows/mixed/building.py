@@ -8,6 +8,7 @@ from flows.bijections.base import Batch
 from flows.flow import ContextTable, Flow
 from flows.mixed.categorical import one_hot
 from flows.mixed.columns import Layout
+from flows.mixed.density import MixedDensity
 from flows.mixed.encoding import TableEncoding, observed_values
 from flows.mixed.maps import fit_column
 from flows.training.rows import Table
@@ -48,6 +49,8 @@ class MixedContext(ContextTable):
 def fit_encoding(flow: Flow, rows: Table, *, seed: int = 0) -> None:
     """Fit the maps of all continuous columns of a mixed flow to training rows, in place.
 
+    The probabilities of its levels begin at their frequencies.
+
     Args:
         flow: Untrained flow of family `mixed`.
         rows: Training rows in the data's units, features first, then the columns of a context.
@@ -61,6 +64,9 @@ def fit_encoding(flow: Flow, rows: Table, *, seed: int = 0) -> None:
         raise TypeError("only a flow of family mixed has such an encoding")
     sample = sample_rows(rows).double().cpu()
     _fit(encoding, sample[:, : flow.dim], seed)
+    if isinstance(flow.transform, MixedDensity) and flow.transform.made is not None:
+        levels = encoding.inverse(sample[:, : flow.dim])[0][:, : len(encoding.layout.variables)]
+        flow.transform.made.set_frequencies(levels)
     table = None if flow.context is None else flow.context.table
     if isinstance(table, MixedContext):
         _fit(table.encoding, sample[:, flow.dim :], seed)

@@ -120,6 +120,24 @@ class CategoricalMade(nn.Module):
                 uniform(shape, fan_in=context_dim, generator=generator)
             )
 
+    @torch.no_grad()
+    def set_frequencies(self, indices: Indices) -> None:
+        """Set the output biases to the log frequencies of the levels.
+
+        The biases of the first variables are all that these have; by steps of Adam they would take
+        thousands of batches to get there.
+
+        Args:
+            indices: Indices of the levels of training rows.
+        """
+        bias = self._linear_layers()[-1].bias
+        for variable, outputs in enumerate(self._outputs()):
+            size = outputs.stop - outputs.start
+            found = indices[:, variable]
+            known = found[(found >= 0) & (found < size)].long()
+            counts = torch.bincount(known, minlength=size) + 0.5
+            bias[outputs] = counts.log().sub(counts.sum().log()).to(bias)
+
     def log_prob(
         self,
         indices: Indices,

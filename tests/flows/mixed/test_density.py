@@ -215,6 +215,19 @@ def test_an_interrupted_training_goes_on_bit_for_bit():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
+def test_the_probabilities_begin_at_the_frequencies_of_the_levels():
+    rows = example_rows(4000)
+    rows[rows[:, 0] == 1, 0] = 0
+    flow = build(SPEC, 4, seed=1)
+    fit_encoding(flow, rows)
+
+    drawn = torch.as_tensor(compile_flow(flow).sample(4000, seed=2))
+
+    for level in (0, 1, 2):
+        expected = float((rows[:, 0] == level).float().mean())
+        assert float((drawn[:, 0] == level).float().mean()) == pytest.approx(expected, abs=0.03)
+
+
 CONTEXT = [MixedColumn(levels=2, missing=True), MixedColumn(transform="asinh")]
 
 
