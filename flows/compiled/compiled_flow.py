@@ -1,6 +1,7 @@
 """Trained flows compiled for serving: log-densities and samples, in chunks."""
 
 import copy
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +16,8 @@ from flows.cost import fitting_rows
 from flows.errors import FlowError
 from flows.flow import NOISE_BLOCK_ROWS, Flow, Space, base_noise
 from flows.mixed.density import MixedStep
+from flows.mixed.encoding import TableEncoding
+from flows.mixed.explain import explain, explained
 from flows.preprocess import Preprocessing, Standardise
 
 Rows = npt.NDArray[np.float32] | npt.NDArray[np.float64]
@@ -141,6 +144,43 @@ class CompiledFlow:
                 result[part] = self._steps[0].log_density(rows, context).t().cpu().numpy()
                 result[part, 1] += outer
         return result
+
+    @property
+    def explains(self) -> list[bool]:
+        """Columns that `explain` knows; none unless the family is `mixed`."""
+        if not isinstance(self._preprocessing, TableEncoding):
+            return [False] * self.dim
+        return explained(self._preprocessing.layout)
+
+    def explain(self, x: Rows) -> Doubles:
+        """Return log p(row) - log p(row without the column) for each column, of shape (rows, dim).
+
+        With `missing` as `any` the density without a column is the one that training with hidden
+        cells has learnt; otherwise it is the exact sum over the levels of a category. NaN stands in
+        the columns that `explains` leaves out.
+
+        Args:
+            x: Rows of data, float32 or float64: features, then context.
+
+        Raises:
+            FlowError: The flow is of another family than `mixed`.
+        """
+        encoding = self._preprocessing
+        if not isinstance(encoding, TableEncoding):
+            raise FlowError("a density of this family explains no columns")
+        result = np.empty((len(x), self.dim))
+        with torch.inference_mode():
+            for start, chunk in self._chunks(x):
+                context = self._features(chunk[:, self.dim :], len(chunk))
+                score = functools.partial(self._score_model, context=context)
+                rows = torch.from_numpy(np.array(chunk[:, : self.dim], np.float64))
+                result[start : start + len(chunk)] = explain(encoding, rows, score).numpy()
+        return result
+
+    def _score_model(self, rows: Tensor, *, context: Tensor | None) -> Tensor:
+        """Return the log densities of rows of the model, in float64."""
+        columns = rows.t().float().contiguous().to(self._device)
+        return self._steps[0].log_density(columns, context).sum(dim=0).double().cpu()
 
     def inverse(self, x: Rows, *, space: Space = "data") -> tuple[Doubles, Doubles]:
         """Return noise and log|det du/dx| of each row.
@@ -338,14 +378,13 @@ class CompiledFlow:
             rows, outer = x.numpy(), log_det.numpy()
         with np.errstate(over="ignore", invalid="ignore"):
             columns = np.array(rows.T, dtype=np.float32, order="C")
-        context = None
-        if self.context_dim:
-            context = self._features(table[:, width:], len(table))
+        context = self._features(table[:, width:], len(table))
         return torch.from_numpy(columns).to(self._device), context, outer
 
-    def _features(self, context: Rows, rows: int) -> Tensor:
-        """Return the encoded context, features first."""
-        assert self._context is not None  # noqa: S101  asked only then
+    def _features(self, context: Rows, rows: int) -> Tensor | None:
+        """Return the encoded context, features first; None if there is none."""
+        if self._context is None:
+            return None
         exact = torch.from_numpy(np.array(context, np.float64)).to(self._device)
         features: Tensor = self._context(exact, torch.float64)
         return features.float().expand(rows, -1).t().contiguous()

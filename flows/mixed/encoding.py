@@ -102,9 +102,14 @@ class TableEncoding(Preprocessing):
 
     def inverse(self, x: Batch) -> tuple[Batch, PerRow]:
         """Map data to the model's space, with the log-determinant."""
+        rows, terms = self.encode(x)
+        return rows, terms.sum(dim=1)
+
+    def encode(self, x: Batch) -> tuple[Batch, Float[Tensor, "batch columns"]]:
+        """Map data to the model's space, with the term of the log-determinant of each column."""
         x = x.double()
         result = x.new_zeros(len(x), self.model_dim)
-        total = x.new_zeros(len(x))
+        terms = torch.zeros_like(x)
         if self._levels:
             result[:, self._level_places] = self.levels.encode(x[:, self._levels])
         if self.layout.continuous:
@@ -116,8 +121,8 @@ class TableEncoding(Preprocessing):
             y = torch.where(state.isnan(), torch.nan, torch.where(observed, y, 0.0))
             result[:, len(self.layout.variables) :] = y
             result[:, self._state_places] = state[:, self._stateful]
-            total = total + torch.where(observed, log_slope, 0.0).sum(dim=1)
-        return result, total
+            terms[:, self.layout.continuous] = torch.where(observed, log_slope, 0.0)
+        return result, terms
 
     def forward(self, y: Batch) -> tuple[Batch, PerRow]:
         """Map the model's space to data, with the log-determinant."""
@@ -168,13 +173,32 @@ class TableEncoding(Preprocessing):
         rows[:, len(variables) :].masked_fill_(hidden[:, self._state_places], 0.0)
         return rows
 
+    def without(self, rows: Batch, column: int) -> Batch:
+        """Return rows of the model with the cells of one column hidden.
+
+        Args:
+            rows: Rows of the model, of a layout that hides.
+            column: Number of the column in the data.
+        """
+        layout = self.layout
+        rows = rows.clone()
+        place = next(i for i, v in enumerate(layout.variables) if v.column == column)
+        rows[:, place] = HIDDEN
+        if not layout.columns[column].levels:
+            rows[:, len(layout.variables) + layout.continuous.index(column)] = 0.0
+        return rows
+
     def to_grid(self, x: Batch) -> Batch:
         """Return rows whose continuous values are on their grids and within their bounds."""
         if not self.layout.continuous:
             return x
         values = x[:, self.layout.continuous].double()
         step = torch.where(self.grid > 0, self.grid, 1.0)
-        snapped = torch.where(self.grid > 0, torch.round(values / step) * step, values)
+        number, per_unit = torch.round(values / step), torch.round(1 / step)
+        # A hundredth is no binary number: a quotient of whole ones is as near as there is.
+        divides = (per_unit * step - 1).abs() < 1e-9
+        snapped = torch.where(divides, number / per_unit.clamp(min=1), number * step)
+        snapped = torch.where(self.grid > 0, snapped, values)
         snapped = snapped.clamp(self.ends[0], self.ends[1])
         x = x.clone()
         x[:, self.layout.continuous] = torch.where(self.states(values) == 0, snapped, values).to(x)
