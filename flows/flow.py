@@ -69,7 +69,7 @@ class Flow(nn.Module):
 
     def forward(
         self,
-        u: Batch,
+        u: Float[Tensor, "batch noise"],
         context: Float[Tensor, "#batch context_dim"] | None = None,
         *,
         space: Space = "data",

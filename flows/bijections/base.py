@@ -79,6 +79,16 @@ class Bijection(nn.Module, ABC):
         """
         raise FlowError("a density of this family has no discrete and continuous parts")
 
+    def continuous(self) -> "Bijection | None":
+        """Return the bijection of the continuous values of a row; None if it has none."""
+        return self
+
+    def continuous_rows(
+        self, x: Batch, context: BatchContext = None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the rows, context and mask that the bijection of the continuous values takes."""
+        return x, context, None
+
     def parts(self) -> list["Bijection"]:
         """Return the layers that this one is composed of, from the data to the noise."""
         return [self]

@@ -2,14 +2,22 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
-from flows.bijections.folding import Columns, ContextColumns, Pending, Step
+from flows.bijections.base import LOG_TWO_PI, Batch, BatchContext, Bijection, PerRow
+from flows.bijections.folding import (
+    Columns,
+    ContextColumns,
+    Pending,
+    Step,
+    forward_steps,
+    inverse_steps,
+)
 from flows.bijections.linear import uniform
 from flows.bijections.observed import Observed, ObservedColumns, refuse_mask
 from flows.errors import FlowError
@@ -35,6 +43,7 @@ class MixedDensity(Bijection):
     has_noise = False
     own_density = True
     opened: Tensor
+    state_places: Tensor
 
     def __init__(
         self,
@@ -59,6 +68,9 @@ class MixedDensity(Bijection):
             self.projection = nn.Parameter(weight)
         is_open = [not variable.is_state for variable in layout.variables]
         self.register_buffer("opened", torch.tensor(is_open), persistent=False)
+        places = {variable.column: place for place, variable in enumerate(layout.variables)}
+        states = [places.get(column, len(places)) for column in layout.continuous]
+        self.register_buffer("state_places", torch.tensor(states), persistent=False)
         self._log_seen, self._log_unseen = math.log(rows / (rows + 1)), -math.log(rows + 1)
 
     def forward(
@@ -91,13 +103,22 @@ class MixedDensity(Bijection):
 
     def log_parts(self, x: Batch, context: BatchContext = None) -> Float[Tensor, "batch 2"]:
         """Return log P(d) and log p(x_O | d) of each row."""
-        indices, values = x.tensor_split([len(self.layout.variables)], dim=1)
-        discrete = self.log_levels(indices, context).sum(dim=1)
+        discrete = self.log_levels(x[:, : len(self.layout.variables)], context).sum(dim=1)
         continuous = torch.zeros_like(discrete)
         if self.flow is not None:
-            given, mask = self.given(indices, context), self.observed(indices)
-            continuous = self.flow.log_density(values, given, mask)
+            continuous = self.flow.log_density(*self.continuous_rows(x, context))
         return torch.stack([discrete, continuous], dim=1)
+
+    def continuous(self) -> Bijection | None:
+        """Return the flow of the continuous values."""
+        return self.flow
+
+    def continuous_rows(
+        self, x: Batch, context: BatchContext = None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the continuous values, what they are conditioned on, and which are observed."""
+        indices, values = x.tensor_split([len(self.layout.variables)], dim=1)
+        return values, self.given(indices, context), self.observed(indices)
 
     def log_levels(
         self, indices: Float[Tensor, "batch variables"], context: BatchContext = None
@@ -113,7 +134,12 @@ class MixedDensity(Bijection):
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """Return one step, after the pending map."""
         layer = copy.deepcopy(self).to(pending.device, pending.dtype)
-        return [*pending.steps(), MixedStep(layer)], pending.applied()
+        layer.flow, steps, constant = None, None, 0.0
+        if self.flow is not None:
+            nothing = replace(pending.nothing_of(self.flow.dim), masks=self.layout.masks)
+            folded, rest = self.flow.fold(nothing)
+            steps, constant = [*folded, *rest.steps()], rest.applied().log_det
+        return [*pending.steps(), MixedStep(layer, steps, constant)], pending.applied()
 
     def observed(
         self, indices: Float[Tensor, "batch variables"]
@@ -121,15 +147,9 @@ class MixedDensity(Bijection):
         """Return 1 where a continuous value is observed, else 0; None where all always are."""
         if not self.layout.masks:
             return None
-        places = {v.column: i for i, v in enumerate(self.layout.variables)}
-        ones = torch.ones_like(indices[:, 0])
-        return torch.stack(
-            [
-                (indices[:, places[column]] == 0).to(indices.dtype) if column in places else ones
-                for column in self.layout.continuous
-            ],
-            dim=1,
-        )
+        # A column of zeros stands for those that are always observed.
+        states = F.pad(indices, (0, 1)).index_select(1, self.state_places)
+        return (states == 0).to(indices.dtype)
 
     def given(
         self, indices: Float[Tensor, "batch variables"], context: Tensor | None
@@ -148,12 +168,25 @@ class MixedDensity(Bijection):
 
 
 class MixedStep(Step):
-    """Compiled density of mixed rows."""
+    """Compiled density of mixed rows.
+
+    The probabilities of the variables are computed on rows, the flow on features first.
+    """
 
     own_density = True
 
-    def __init__(self, layer: MixedDensity) -> None:
+    def __init__(self, layer: MixedDensity, steps: list[Step] | None, constant: float) -> None:
+        """Initialise the step.
+
+        Args:
+            layer: Density without its flow, in evaluation mode.
+            steps: Steps of the flow; None if there are no continuous values.
+            constant: Constant of the log-determinants of the steps.
+        """
         self._layer = layer
+        self._steps = steps
+        self._constant = constant
+        self.sample_rows = max((step.sample_rows for step in steps or []), default=1)
 
     def inverse(
         self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
@@ -163,20 +196,58 @@ class MixedStep(Step):
 
     def forward(
         self, u: Columns, context: ContextColumns = None, observed: ObservedColumns = None
-    ) -> tuple[Columns, Float[Tensor, "1 batch"]]:
+    ) -> tuple[Columns, Float[Tensor, "terms batch"]]:
         """Map noise to rows of the model."""
         refuse_mask(observed)
-        x, log_det = self._layer.forward(u.t(), None if context is None else context.t())
-        return x.t(), log_det[None, :]
+        count = len(self._layer.layout.variables)
+        rows = None if context is None else context.t()
+        indices = u[:count].t()
+        if self._layer.made is not None:
+            indices = self._layer.made.sample(indices, rows)
+        if self._steps is None:
+            return indices.t(), u.new_zeros(1, u.shape[1])
+        given, mask = self._layer.given(indices, rows), self._layer.observed(indices)
+        x, terms = forward_steps(
+            self._steps, u[count:].contiguous(), _columns(given), _columns(mask)
+        )
+        log_det = u.new_full((1, u.shape[1]), -self._constant)
+        return torch.cat([indices.t(), x]), torch.cat([log_det, *terms])
 
     def log_density(
         self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
     ) -> Float[Tensor, "2 batch"]:
         """Return log P(d) and log p(x_O | d)."""
         refuse_mask(observed)
-        parts = self._layer.log_parts(x.t(), None if context is None else context.t())
-        return parts.t()
+        rows = x.t()
+        given = None if context is None else context.t()
+        discrete = self._layer.log_levels(rows[:, : len(self._layer.layout.variables)], given)
+        total = discrete.sum(dim=1)
+        if self._steps is None:
+            return torch.stack([total, torch.zeros_like(total)])
+        values, conditions, mask = (_columns(t) for t in self._layer.continuous_rows(rows, given))
+        assert values is not None  # noqa: S101  rows have values
+        return torch.stack([total, self._log_flow(values, conditions, mask)])
+
+    def _log_flow(
+        self, x: Columns, context: ContextColumns, observed: ObservedColumns
+    ) -> Float[Tensor, " batch"]:
+        assert self._steps is not None  # noqa: S101  asked only then
+        last = self._steps[-1] if self._steps[-1].own_density else None
+        steps = self._steps if last is None else self._steps[:-1]
+        u, terms, mask = inverse_steps(steps, x, context, observed)
+        if last is not None:
+            terms.append(last.log_density(u, context, mask))
+            return torch.cat(terms).sum(dim=0) + self._constant
+        seen = len(u) if mask is None else mask.sum(dim=0)
+        squares = u.square().sum(dim=0) + LOG_TWO_PI * seen
+        return torch.cat([*terms, -0.5 * squares[None]]).sum(dim=0) + self._constant
 
     def tensors(self) -> list[Tensor]:
         """Return the tensors that take memory."""
-        return [*self._layer.parameters(), *self._layer.buffers()]
+        own = [*self._layer.parameters(), *self._layer.buffers()]
+        return [*own, *(tensor for step in self._steps or [] for tensor in step.tensors())]
+
+
+def _columns(rows: Tensor | None) -> Tensor | None:
+    """Return rows with features first, in memory of their own."""
+    return None if rows is None else rows.t().contiguous()

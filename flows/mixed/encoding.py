@@ -100,12 +100,12 @@ class TableEncoding(Preprocessing):
         """True if `spread` changes anything."""
         return bool((self.grid > 0).any())
 
-    def inverse(self, x: Batch) -> tuple[Batch, PerRow]:
+    def inverse(self, x: Batch) -> tuple[Tensor, PerRow]:
         """Map data to the model's space, with the log-determinant."""
         rows, terms = self.encode(x)
         return rows, terms.sum(dim=1)
 
-    def encode(self, x: Batch) -> tuple[Batch, Float[Tensor, "batch columns"]]:
+    def encode(self, x: Batch) -> tuple[Float[Tensor, "batch width"], Batch]:
         """Map data to the model's space, with the term of the log-determinant of each column."""
         x = x.double()
         result = x.new_zeros(len(x), self.model_dim)
@@ -124,7 +124,7 @@ class TableEncoding(Preprocessing):
             terms[:, self.layout.continuous] = torch.where(observed, log_slope, 0.0)
         return result, terms
 
-    def forward(self, y: Batch) -> tuple[Batch, PerRow]:
+    def forward(self, y: Batch) -> tuple[Tensor, PerRow]:
         """Map the model's space to data, with the log-determinant."""
         y = y.double()
         x = y.new_zeros(len(y), len(self.layout.columns))

@@ -110,7 +110,7 @@ class MixedSpec(Spec):
         if self.flow is None:
             raise SpecError("flow-unsuitable", "continuous columns need a flow")
         self.flow.check_dim(len(layout.continuous))
-        if layout.masks and not getattr(self.flow, "masks_columns", False):
+        if layout.masks and not self.flow.masks_columns:
             raise SpecError(
                 "flow-unsuitable",
                 f"a {self.flow.family} flow cannot leave out values: gaps and spikes need a flow of"

@@ -309,7 +309,7 @@ class _Fitter:
     def _check_batches(self) -> None:
         smallest = min(end - start for start, end in pairwise(self._bounds))
         if smallest < 2 and any(
-            isinstance(part, BatchNorm) for part in self._flow.transform.parts()
+            isinstance(part, BatchNorm) for part in self._flow.transform.modules()
         ):
             raise FitError("batch norm needs batches of at least 2 rows")
 

@@ -148,6 +148,9 @@ class _ResidentRows(ModelRows):
 
     def set_statistics(self, *, chunk_rows: int, on_chunk: Callable[[], None]) -> None:
         flow, rows, context = self._flow, self._rows, None
+        if flow.transform.continuous() is not flow.transform:
+            _stream_statistics(flow, self, chunk_rows, on_chunk)
+            return
         if flow.context_dim:
             with torch.no_grad():
                 context = flow.model_features(rows[:, flow.model_dim :])
@@ -204,16 +207,7 @@ class _MappedRows(ModelRows):
             yield from torch.split(self._block(index)[0], chunk_rows)
 
     def set_statistics(self, *, chunk_rows: int, on_chunk: Callable[[], None]) -> None:
-        flow = self._flow
-
-        def pieces() -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
-            for rows in self.chunks(chunk_rows):
-                with torch.no_grad():
-                    context = flow.model_features(rows[:, flow.model_dim :])
-                    yield rows[:, : flow.model_dim], context, None
-                on_chunk()
-
-        stream_dataset_statistics(flow.transform, pieces, device=flow.device)
+        _stream_statistics(self._flow, self, chunk_rows, on_chunk)
 
     @property
     def _blocks(self) -> int:
@@ -236,6 +230,24 @@ class _MappedRows(ModelRows):
             inner = torch.randperm(len(rows), generator=generator).to(rows.device)
             self._window = window, rows[inner]
         return self._window[1]
+
+
+def _stream_statistics(
+    flow: Flow, table: ModelRows, chunk_rows: int, on_chunk: Callable[[], None]
+) -> None:
+    """Set the statistics of batch norms from rows that are read in chunks."""
+    bijection = flow.transform.continuous()
+    if bijection is None:
+        return
+
+    def pieces() -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
+        for rows in table.chunks(chunk_rows):
+            with torch.no_grad():
+                context = flow.model_features(rows[:, flow.model_dim :])
+                yield flow.transform.continuous_rows(rows[:, : flow.model_dim], context)
+            on_chunk()
+
+    stream_dataset_statistics(bijection, pieces, device=flow.device)
 
 
 def generator_of(*numbers: int) -> torch.Generator:

@@ -1,0 +1,305 @@
+"""Rows with gaps and spikes, and rows of which cells are hidden: every density of them is one."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from flows import (
+    BatchNormSpec,
+    FitInterrupted,
+    FitOptions,
+    Flow,
+    FlowError,
+    MadeSpec,
+    MafSpec,
+    MixedColumn,
+    MixedSpec,
+    NafSpec,
+    NiceSpec,
+    NsfSpec,
+    PlanarSpec,
+    RealNvpSpec,
+    SpecError,
+    build,
+    compile_flow,
+    evaluate,
+    fit,
+    fit_encoding,
+)
+from flows.mixed.encoding import TableEncoding
+
+COLUMNS = [
+    MixedColumn(missing=True, spikes=[-9.0, 0.0], transform="quantiles"),
+    MixedColumn(levels=2, values=[3.0, 5.0]),
+    MixedColumn(missing=True, transform="asinh"),
+]
+FLOW = NsfSpec(layers=2, hidden=[10], bins=4)
+SPEC = MixedSpec(columns=COLUMNS, flow=FLOW, hidden=[10], activation="tanh", rows=50)
+OPTIONS = FitOptions(learning_rate=0.01, batch_size=50, max_epochs=3, seed=3)
+
+
+def example_rows(rows: int = 400) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, 3, generator=generator).double()
+    kind = torch.rand(rows, generator=generator)
+    x[:, 0] = 2 + x[:, 0].exp()
+    x[kind < 0.4, 0] = 0.0
+    x[kind < 0.2, 0] = -9.0
+    x[kind < 0.1, 0] = math.nan
+    x[:, 2] = x[:, 2] + x[:, 0].nan_to_num(-1)
+    x[:, 1] = torch.where(x[:, 2] > 1, 3.0, 5.0)
+    x[torch.rand(rows, generator=generator) < 0.3, 2] = math.nan
+    return x
+
+
+def trained(spec: MixedSpec = SPEC, *, epochs: int = 3) -> Flow:
+    rows = example_rows()
+    flow = build(spec, rows.shape[1], seed=1)
+    fit_encoding(flow, rows[:300])
+    options = replace(OPTIONS, max_epochs=epochs)
+    for _ in fit(flow, rows[:300], rows[300:], options=options):
+        pass
+    return flow.double().eval()
+
+
+def encoding_of(flow: Flow) -> TableEncoding:
+    assert isinstance(flow.preprocessing, TableEncoding)
+    return flow.preprocessing
+
+
+Points = list[tuple[float, float]]
+
+
+def points_of(flow: Flow, place: int) -> Points:
+    """Values of a continuous column, evenly spread over its scores, and their log volumes."""
+    scores = torch.linspace(-9, 9, 91, dtype=torch.float64)
+    count = len(encoding_of(flow).layout.continuous)
+    values, log_det = encoding_of(flow).maps.forward(scores[:, None].expand(-1, count))
+    volumes = log_det[:, place] + math.log(0.2)
+    return list(zip(values[:, place].tolist(), volumes.tolist(), strict=True))
+
+
+def levels(*values: float) -> Points:
+    return [(value, 0.0) for value in values]
+
+
+def rows_of(*columns: Points) -> tuple[Tensor, Tensor]:
+    """All rows of some cells, and their log volumes."""
+    cells = list(itertools.product(*columns))
+    table = torch.tensor(cells, dtype=torch.float64)
+    return table[:, :, 0], table[:, :, 1].sum(dim=1)
+
+
+def test_all_states_and_values_have_probability_1_together():
+    flow = trained()
+    first = [*points_of(flow, 0), *levels(-9.0, 0.0, math.nan)]
+    third = [*points_of(flow, 1), *levels(math.nan)]
+    rows, volumes = rows_of(first, levels(3.0, 5.0, 4.0), third)
+    with torch.no_grad():
+        total = float((flow.log_prob(rows) + volumes).exp().sum())
+    assert total == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        MafSpec(layers=2, hidden=[8], batch_norm=BatchNormSpec()),
+        NafSpec(layers=1, hidden=[8], units=3),
+        RealNvpSpec(layers=2, hidden=[8]),
+        NiceSpec(layers=2, hidden=[8]),
+        MadeSpec(conditional="mixture", components=3, hidden=[8]),
+        NsfSpec(layers=2, hidden=[8], bins=4, coupling=True),
+    ],
+    ids=lambda spec: spec.family,
+)
+def test_every_family_that_can_has_a_density_of_each_pattern(family):
+    flow = trained(replace(SPEC, flow=family))
+    rows = example_rows()[:60]
+    scores = flow.log_prob(rows)
+    assert torch.isfinite(scores).all()
+    compiled = compile_flow(flow.float())
+    with torch.no_grad():
+        expected = flow.log_prob(rows)
+    assert np.allclose(compiled.log_prob(rows.numpy()), expected, atol=2e-3)
+    samples = compiled.sample(64, seed=2)
+    plain = flow.sample(64, generator=torch.Generator().manual_seed(2)).numpy()
+    assert np.array_equal(np.isnan(samples), np.isnan(plain))
+    assert np.allclose(np.nan_to_num(samples), np.nan_to_num(plain), rtol=0.02, atol=0.02)
+
+
+def test_a_family_that_cannot_is_refused_with_those_that_can():
+    with pytest.raises(SpecError, match="nsf or maf"):
+        build(replace(SPEC, flow=PlanarSpec()), 3, seed=0)
+
+
+def test_samples_have_gaps_and_spikes_as_often_as_the_rows():
+    rows = example_rows()
+    samples = trained(epochs=40).sample(4000, generator=torch.Generator().manual_seed(1))
+    for known in (
+        lambda x: x[:, 0].isnan(),
+        lambda x: x[:, 0] == 0,
+        lambda x: x[:, 0] == -9,
+        lambda x: x[:, 2].isnan(),
+        lambda x: x[:, 1] == 3,
+    ):
+        share, expected = known(samples).double().mean(), known(rows[:300]).double().mean()
+        assert abs(share - expected) < 0.07
+    assert set(samples[:, 1].tolist()) == {3.0, 5.0}
+
+
+ANY = replace(SPEC, missing="any", columns=[*COLUMNS[:2], MixedColumn(transform="asinh")])
+
+
+def whole_rows() -> Tensor:
+    rows = example_rows(1200)
+    return rows[~rows[:, 2].isnan()]
+
+
+def trained_any(*, epochs: int = 3) -> Flow:
+    rows = whole_rows()
+    flow = build(ANY, 3, seed=1)
+    fit_encoding(flow, rows)
+    options = replace(OPTIONS, max_epochs=epochs, patience=None)
+    for _ in fit(flow, rows[:700], rows[700:], options=options):
+        pass
+    return flow.double().eval()
+
+
+@pytest.mark.parametrize("hidden", [[0], [1], [2], [0, 2], [1, 2], [0, 1]])
+def test_the_density_of_any_cells_sums_to_1(hidden):
+    flow = trained_any()
+    cells = [
+        [*points_of(flow, 0), *levels(-9.0, 0.0, math.nan)],
+        levels(3.0, 5.0, 4.0),
+        points_of(flow, 1),
+    ]
+    for column in hidden:
+        cells[column] = levels(1.0)
+    rows, volumes = rows_of(*cells)
+    model, terms = encoding_of(flow).encode(rows)
+    for column in hidden:
+        model = encoding_of(flow).without(model, column)
+        terms[:, column] = 0
+    with torch.no_grad():
+        scores = flow.log_prob(model, space="model") + terms.sum(dim=1)
+    assert float((scores + volumes).exp().sum()) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_gap_of_a_column_without_gaps_is_a_hidden_cell():
+    flow, rows = trained_any(), whole_rows()[:20]
+    gap = rows.clone()
+    gap[:, 2] = math.nan
+    model, terms = encoding_of(flow).encode(rows)
+    hidden = encoding_of(flow).without(model, 2)
+    expected = flow.log_prob(hidden, space="model") + terms[:, :2].sum(dim=1)
+    assert torch.allclose(flow.log_prob(gap), expected)
+
+
+def test_the_learnt_marginal_is_near_that_of_the_density():
+    """p_S is learnt: this measures by how many nats it misses the marginal of the whole density."""
+    flow, rows = trained_any(epochs=20), whole_rows()[760:800]
+    encoding = encoding_of(flow)
+    with torch.no_grad():
+        model, terms = encoding.encode(rows)
+        learnt = flow.log_prob(encoding.without(model, 2), space="model") + terms[:, :2].sum(dim=1)
+        values, volumes = torch.tensor(points_of(flow, 1), dtype=torch.float64).t()
+        repeated = rows.repeat_interleave(len(values), dim=0)
+        repeated[:, 2] = values.repeat(len(rows))
+        exact = (flow.log_prob(repeated).view(len(rows), -1) + volumes).logsumexp(dim=1)
+        learnt_levels = flow.log_prob(encoding.without(model, 1), space="model") + terms.sum(dim=1)
+        summed = []
+        for level in (3.0, 5.0, 4.0):
+            other = rows.clone()
+            other[:, 1] = level
+            summed.append(flow.log_prob(other))
+    assert float((learnt - exact).abs().mean()) < 0.25
+    assert float((learnt_levels - torch.stack(summed).logsumexp(dim=0)).abs().mean()) < 0.25
+
+
+def test_explanations_are_what_each_column_adds():
+    flow, rows = trained_any().float(), whole_rows()[:30]
+    compiled = compile_flow(flow)
+    assert compiled.explains == [True] * 3
+    found = compiled.explain(rows.numpy())
+    model, terms = encoding_of(flow).encode(rows)
+    with torch.no_grad():
+        whole = flow.log_prob(model, space="model").double()
+        for column in range(3):
+            hidden = encoding_of(flow).without(model, column)
+            rest = flow.log_prob(hidden, space="model").double()
+            expected = whole - rest + terms[:, column]
+            assert np.allclose(found[:, column], expected, atol=1e-3)
+
+
+def test_without_hidden_cells_categories_are_explained_exactly():
+    flow, rows = trained().float(), example_rows(30)
+    compiled = compile_flow(flow)
+    assert compiled.explains == [False, True, False]
+    found = compiled.explain(rows.numpy())
+    assert np.isnan(found[:, [0, 2]]).all()
+    scores = []
+    for level in (3.0, 5.0, 4.0):
+        other = rows.clone()
+        other[:, 1] = level
+        scores.append(compiled.log_prob(other.numpy()))
+    expected = compiled.log_prob(rows.numpy()) - np.logaddexp.reduce(scores)
+    assert np.allclose(found[:, 1], expected, atol=1e-3)
+
+
+def test_other_families_explain_nothing():
+    compiled = compile_flow(build(MafSpec(layers=1, hidden=[4]), 2, seed=0))
+    assert compiled.explains == [False, False]
+    with pytest.raises(FlowError):
+        compiled.explain(np.zeros((1, 2)))
+
+
+def test_training_with_hidden_cells_goes_on_bit_for_bit():
+    rows = whole_rows()
+    flows = [build(ANY, 3, seed=1) for _ in range(3)]
+    for flow in flows:
+        fit_encoding(flow, rows)
+    for _ in fit(flows[0], rows[:700], rows[700:], options=OPTIONS):
+        pass
+    steps = itertools.count()
+    with pytest.raises(FitInterrupted) as caught:
+        list(
+            fit(
+                flows[1],
+                rows[:700],
+                rows[700:],
+                options=OPTIONS,
+                interrupted=lambda: next(steps) == 20,
+            )
+        )
+    list(fit(flows[2], rows[:700], rows[700:], options=OPTIONS, state=caught.value.state))
+    for name, tensor in flows[0].state_dict().items():
+        assert torch.equal(tensor, flows[2].state_dict()[name]), name
+
+
+def test_half_of_the_rows_stay_whole_and_each_cell_is_hidden_at_times():
+    flow = trained_any()
+    encoding = encoding_of(flow)
+    model = encoding.inverse(whole_rows())[0]
+    hidden = encoding.hide(model, generator=torch.Generator().manual_seed(0))
+    is_hidden = hidden[:, :3] == -2
+    assert 0.5 < float((~is_hidden.any(dim=1)).double().mean()) < 0.75
+    assert (is_hidden.double().mean(dim=0) > 0.1).all()
+    assert (hidden[:, 3][is_hidden[:, 0]] == 0).all()
+    assert torch.equal(hidden[:, :3][~is_hidden], model[:, :3][~is_hidden])
+
+
+def test_evaluation_spreads_values_of_a_grid():
+    column = MixedColumn(step=1.0, transform="log", low=0.0, spikes=[0.0])
+    spec = MixedSpec(columns=[column], flow=MadeSpec(hidden=[4]), rows=300)
+    rows = torch.randint(0, 9, (300, 1), generator=torch.Generator().manual_seed(0)).double()
+    flow = build(spec, 1, seed=0)
+    fit_encoding(flow, rows)
+    assert evaluate(flow, rows, noise_seed=1).mean != evaluate(flow, rows).mean
+    samples = flow.sample(200, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(samples, samples.round())
+    assert float(samples.min()) >= 0
