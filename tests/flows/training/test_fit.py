@@ -225,10 +225,10 @@ def test_no_batch_is_left_with_a_single_row(rows, monkeypatch):
     flow = new_flow()
     inverse = flow.transform.inverse
 
-    def watched(x, context):
+    def watched(x, context, observed=None):
         if flow.training:
             sizes.append(len(x))
-        return inverse(x, context)
+        return inverse(x, context, observed)
 
     monkeypatch.setattr(flow.transform, "inverse", watched)
     list(fit(flow, ROWS[:rows], VALIDATION, options=with_options(max_epochs=1)))
