@@ -21,6 +21,9 @@ from flows.bijections.masked import (
 )
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
+# Factor of the initial output weights: the frequencies hold whatever the other variables are.
+INITIAL_OUTPUT = 0.1
+
 Indices = Float[Tensor, "batch variables"]
 """Indices of levels, as floats; those that are no level are `UNSEEN`, `HIDDEN` or NaN."""
 
@@ -130,13 +133,14 @@ class CategoricalMade(nn.Module):
         Args:
             indices: Indices of the levels of training rows.
         """
-        bias = self._linear_layers()[-1].bias
+        out = self._linear_layers()[-1]
+        out.weight.mul_(INITIAL_OUTPUT)
         for variable, outputs in enumerate(self._outputs()):
             size = outputs.stop - outputs.start
             found = indices[:, variable]
             known = found[(found >= 0) & (found < size)].long()
             counts = torch.bincount(known, minlength=size) + 0.5
-            bias[outputs] = counts.log().sub(counts.sum().log()).to(bias)
+            out.bias[outputs] = counts.log().sub(counts.sum().log()).to(out.bias)
 
     def log_prob(
         self,

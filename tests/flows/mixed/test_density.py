@@ -268,3 +268,12 @@ def test_only_numbers_are_the_flow_itself():
     rows = torch.randn(10, 3, generator=torch.Generator().manual_seed(1)).double()
     assert torch.equal(flow.log_prob_parts(rows)[:, 0], torch.zeros(10))
     assert torch.isfinite(flow.log_prob(rows)).all()
+
+
+def test_an_untrained_density_starts_at_the_frequencies_of_the_levels():
+    rows = example_rows()
+    flow = build(SPEC, 4, seed=1)
+    fit_encoding(flow, rows)
+    samples = flow.sample(4000, generator=torch.Generator().manual_seed(3))
+    assert abs(samples[:, 0].isnan().double().mean() - rows[:, 0].isnan().double().mean()) < 0.03
+    assert abs((samples[:, 2] == 1).double().mean() - (rows[:, 2] == 1).double().mean()) < 0.03
