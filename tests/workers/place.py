@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -39,6 +39,7 @@ from models_store.requests.bulk import SamplingRequest, ScoringRequest
 from models_store.requests.flow_limits import TrainingLimits
 from models_store.requests.training import TrainingRequest
 from models_store.requests.variational import VariationalRequest
+from tables.columns import Column
 from tests.app.serving import registered
 from tests.models_store.makers import no_wait
 from tests.servers import tied
@@ -104,7 +105,7 @@ class Place:
         table[:, 1] += table[:, 0] ** 2
         return self.add_table(table)
 
-    def add_table(self, table: NDArray[np.floating[Any]]) -> Dataset:
+    def add_table(self, table: NDArray[np.floating[Any]], types: Sequence[Column] = ()) -> Dataset:
         dataset_id = new_id("ds")
         with self.blobs.staged(".npy") as staged:
             with staged.open("wb") as file:
@@ -120,8 +121,11 @@ class Place:
                 "max": float(values.max()),
                 "distinct": len(np.unique(values)),
             }
-            for index, values in enumerate(table.astype(np.float64).clip(-1e100, 1e100).T)
+            for index, column in enumerate(table.astype(np.float64).clip(-1e100, 1e100).T)
+            for values in [column[~np.isnan(column)]]
         ]
+        for fields, kind in zip(described, types, strict=bool(types)):
+            fields.update(kind.to_dict())
         return self.registry.add_dataset(
             NewDataset(
                 id=dataset_id,
