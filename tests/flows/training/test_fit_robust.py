@@ -246,10 +246,10 @@ def test_noise_is_drawn_once_or_for_each_epoch(monkeypatch):
         options = with_options(noise=noise, batch_size=64, max_epochs=3, patience=None)
         inner = flow.transform.inverse
 
-        def watched(x, context=None, *, flow=flow, inner=inner, kept=kept):
+        def watched(x, *others, flow=flow, inner=inner, kept=kept):
             if flow.training:
                 kept.append(x.detach().sort(dim=0).values)
-            return inner(x, context)
+            return inner(x, *others)
 
         monkeypatch.setattr(flow.transform, "inverse", watched)
         list(fit(flow, rows, rows, options=options))
