@@ -75,11 +75,13 @@ class Explained(NamedTuple):
         quantile: Rank of each row among rows that the model was not trained on.
         columns: By column, the log density of its cell given the others of the row; NaN where the
             model cannot tell.
+        kinds: By column, `exact`, `learnt` (a model trained with `missing="any"`) or `unavailable`.
     """
 
     log_prob: Floats
     quantile: Floats
     columns: dict[str, Floats]
+    kinds: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -288,6 +290,7 @@ def join_explained(chunks: Sequence[Explained]) -> Explained:
             name: np.concatenate([chunk.columns[name] for chunk in chunks])
             for name in chunks[0].columns
         },
+        chunks[0].kinds,
     )
 
 
@@ -311,11 +314,13 @@ def _read_explained(content: bytes) -> Explained:
     found = parse_json(content)
     try:
         rows: list[dict[str, float | None]] = found["explanation"]  # type: ignore[assignment] # as checked
+        kinds: dict[str, str] = found.get("explained", {})  # type: ignore[assignment] # as checked
         names = dict.fromkeys(name for row in rows for name in row)
         return Explained(
             _to_floats(found["log_prob"]),
             _to_floats(found["quantile"]),
             {name: _to_floats([row.get(name) for row in rows]) for name in names},
+            kinds,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnexpectedAnswerError("the response has no explanation") from error

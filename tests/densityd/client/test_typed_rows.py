@@ -15,6 +15,7 @@ FRAME = pd.DataFrame({"shop": ["north", None], "amount": [1.5, 2.0]})
 ANSWER = {
     "log_prob": [-1.0, None],
     "quantile": [0.5, None],
+    "explained": {"shop": "exact", "amount": "learnt"},
     "explanation": [{"shop": -0.5, "amount": -2.0}, {"shop": None, "amount": None}],
 }
 
@@ -42,6 +43,7 @@ def test_each_column_of_a_row_is_explained(scripted: ScriptedServer) -> None:
     assert np.array_equal(found.log_prob, [-1.0, np.nan], equal_nan=True)
     assert np.array_equal(found.quantile, [0.5, np.nan], equal_nan=True)
     assert list(found.columns) == ["shop", "amount"]
+    assert found.kinds == {"shop": "exact", "amount": "learnt"}
     assert np.array_equal(found.columns["amount"], [-2.0, np.nan], equal_nan=True)
 
 
