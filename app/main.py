@@ -25,6 +25,7 @@ from app.engine.engine import Engine
 from app.engine.loaded_models import CacheLimits, LoadedModels
 from app.engine.watch import EngineWatch
 from app.fairness.fair_routes import EACH
+from app.fairness.pace import Pace
 from app.fairness.turns import Threads, Turns
 from app.http.body_limits import BodyLimits, BodyMiddleware
 from app.http.body_memory import BodyMemory
@@ -63,6 +64,10 @@ _LAST_LOOK_S = 0.5
 # Threads of requests, and those of one project among them.
 _THREADS = 8
 _THREADS_EACH = 4
+# Requests of one key, and of all, that begin in an iteration of the event loop: each takes about a
+# millisecond of it.
+_BEGIN_EACH = 2
+_BEGIN = 16
 DATABASE_POOL = 8
 """Connections to the database that stay open; as many again may, so that keys, events and readiness
 find one while all threads of requests have theirs."""
@@ -252,6 +257,7 @@ def _state(
         parsers=Threads("parsers", parsers, each=max(1, parsers - 1)),
         imports=Threads("imports", 1, each=1),
         route_turns=Turns(sys.maxsize, each=EACH),
+        pace=Pace(each=_BEGIN_EACH, most=_BEGIN),
         open_requests=OpenBound("requests", settings.max_open_requests),
         open_streams=OpenBound("event streams", settings.max_open_streams),
         open_uploads=OpenBound("uploads", settings.max_open_uploads),

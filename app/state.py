@@ -12,6 +12,7 @@ from app.auth.open_requests import OpenBound
 from app.engine.engine import Engine
 from app.engine.loaded_models import LoadedModels
 from app.engine.watch import EngineWatch
+from app.fairness.pace import Pace
 from app.fairness.turns import Threads, Turns
 from app.http.body_memory import BodyMemory
 from app.http.upload_room import UploadRoom
@@ -56,6 +57,7 @@ class AppState:
         parsers: Threads that wait for processes that parse files.
         imports: Thread that waits for processes that check imported models.
         route_turns: Turns of projects at routes that run in threads.
+        pace: Requests that begin in an iteration of the event loop.
         open_requests: Bound on open requests.
         open_streams: Bound on open event streams.
         open_uploads: Bound on open uploads.
@@ -84,6 +86,7 @@ class AppState:
     parsers: Threads
     imports: Threads
     route_turns: Turns
+    pace: Pace
     open_requests: OpenBound
     open_streams: OpenBound
     open_uploads: OpenBound

@@ -10,6 +10,7 @@ from app.auth.loopback import is_local_name
 from app.auth.open_requests import OpenBound
 from app.auth.rates import Rates, Refusals
 from app.connections.groups import CONNECTION, Connection
+from app.fairness.pace import Pace
 from app.fairness.turns import NOBODY, Threads, on_account_of
 from app.problems.problem import Problem
 from models_store.keys import Scope
@@ -80,7 +81,9 @@ class AccessMiddleware:
         caller = await self._admitted(scope, authorization, needed)
         open_requests: OpenBound = state.open_requests
         leases: Leases = state.leases
+        pace: Pace = state.pace
         try:
+            await pace.turn(caller.key_id or caller.project)
             with leases.lease(authorization) as lease, on_account_of(caller.project, threads):
                 scope["state"].update(caller=caller, lease=lease)
                 changes = needed is not Scope.READ and scope["method"] not in _SAFE

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 from typing import ClassVar, NoReturn
 
 import httptools
@@ -12,6 +13,7 @@ from app.connections.early_answers import early_answer
 from app.connections.groups import CONNECTION, ConnectionGroups, group_of_address
 from app.connections.request_heads import HeadError, checked_target
 from app.connections.unread import MIN_BYTES_PER_S, LingeringTransport, Unread
+from app.fairness.pace import Pace
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,10 @@ beyond as much as they hold."""
 MAX_PIPELINED = 16
 """Requests of one connection that wait while another one is served; the last of them ends it."""
 _ALL_PIPELINED = 2048  # of all connections together: each takes 3 KiB
+READS_EACH = 16
+"""Reads and ends of the connections of one caller in an iteration of the event loop."""
+READS = 64
+"""The same of all callers."""
 RESERVED = 16
 """Connections beyond the limit that are accepted for health checks."""
 # Chunks of bodies that come fast are passed on together: each time costs as much as copying half a
@@ -49,6 +55,7 @@ class BoundedProtocol(HttpToolsProtocol):
     header_timeout_s = 10.0
     write_timeout_s = 30.0
     open_connections: ClassVar[ConnectionGroups] = ConnectionGroups(1_000)
+    pace: ClassVar[Pace] = Pace(each=READS_EACH, most=READS)
     _lingering: ClassVar[set["BoundedProtocol"]] = set()
 
     _header_timer: asyncio.TimerHandle | None = None
@@ -68,6 +75,10 @@ class BoundedProtocol(HttpToolsProtocol):
     _more_came = False  # after the last request
     _refusal = b""  # waits for the answers before it
     _served: RequestResponseCycle | None = None  # the newest request that has begun
+    _cut_off = False  # the connection was lost before its response was complete
+    _gone = False
+    _heard = False  # something was received
+    _caller = ""  # group of the caller who shares the event loop's time with others
     _transport: LingeringTransport
     _unread: Unread
 
@@ -82,13 +93,18 @@ class BoundedProtocol(HttpToolsProtocol):
         if is_full and len(known) >= known.most + RESERVED:
             self._refuse("overloaded")
             return
-        known.put(self, group_of_address(self.client))
+        self._caller = group_of_address(self.client)
+        known.put(self, self._caller)
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timers, and tell the request that is being served."""
+        """Parse nothing more; what waits for the connection is told when it is the caller's turn."""
         self._ended = True
         self.open_connections.remove(self)
+        self.pace.begin(self._caller, partial(self._leave, exc))
+
+    def _leave(self, exc: Exception | None) -> None:
+        """Stop the timers, and tell the request that is being served."""
         self._stop_timer()
         self._stop_watching()
         self._unread.stop()
@@ -98,13 +114,23 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._served is not None and not self._served.response_complete:
             self._served.disconnected = True  # uvicorn tells the newest request alone
             self._served.message_event.set()
+            self._cut_off = True
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Refer to nothing that refers to this connection: only a full collection would free it."""
+        self._gone = True
+        self._transport.forget()
+        self.cycle = self._served = self.scope = None  # type: ignore[assignment]  # as uvicorn's parser
+        self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Parse the data, unless the connection is being closed.
+        """Parse the data when it is the caller's turn, unless the connection is being closed.
 
-        Uvicorn ends a silent connection between two requests. One that is not silent, but sends
-        line ends, has as much time as headers have.
+        Nothing more is read until then. What comes first on a connection does not wait for what
+        others at the address, who have shown no key, send slowly.
         """
         self._received_bytes += len(data)
         if self._unread.active:
@@ -113,6 +139,21 @@ class BoundedProtocol(HttpToolsProtocol):
             self._more_came = True
             return
         self._unset_keepalive_if_required()
+        group = self._caller if self._heard else f"new {self._caller}"
+        self._heard = True
+        if not self.pace.begin(group, partial(self._take, data)):
+            self._transport.hold_reading()
+
+    def _take(self, data: bytes) -> None:
+        """Parse data.
+
+        Uvicorn ends a silent connection between two requests. One that is not silent, but sends
+        line ends, has as much time as headers have.
+        """
+        if self._ended:
+            self._more_came = True
+            return
+        self._transport.release_reading()
         cycle: RequestResponseCycle | None = self.cycle
         if (
             self._header_timer is None
@@ -240,10 +281,11 @@ class BoundedProtocol(HttpToolsProtocol):
     @property
     def lost(self) -> bool:
         """True if the connection was lost before the response being sent was complete."""
-        return self._served is not None and self._served.disconnected
+        return self._cut_off or (self._served is not None and self._served.disconnected)
 
     def assign(self, caller: str) -> None:
         """Move the connection to the group of a caller."""
+        self._caller = caller
         self.open_connections.put(self, caller)
 
     def drop(self) -> None:
@@ -368,7 +410,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _close(self) -> None:
         """Close the connection; where the caller may still be sending, let the response arrive first."""
-        busy = self._in_body or self._refused or self._more_came or self.flow.read_paused
+        paused = self.flow.read_paused or self._transport.held
+        busy = self._in_body or self._refused or self._more_came or paused
         room = len(self._lingering) < max(1, self.open_connections.most // 16)
         if self.transport.is_closing() or not (busy and room):
             self._transport.close_at_once()
@@ -377,10 +420,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._lingering.add(self)
         self._transport.half_close()
         self.flow.resume_reading()
+        self._transport.release_reading()
         self._unread.begin()
 
     def _watch_writing(self) -> None:
-        if self._write_timer is None:
+        if self._write_timer is None and not self._gone:
             self._unsent_bytes = self.transport.get_write_buffer_size()
             self._received_bytes = 0
             self._write_timer = self.loop.call_later(self.write_timeout_s, self._on_slow_reader)

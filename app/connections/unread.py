@@ -68,11 +68,14 @@ class Unread:
 
 
 class LingeringTransport(asyncio.Transport):
-    """Transport with a `close` that lets the last response arrive first.
+    """Transport with a `close` that lets the last response arrive first, and two ways to pause reading.
 
     Args:
         transport: Transport to wrap.
         close: Function that is called instead of its `close`, and closes in one of the two ways.
+
+    Attributes:
+        held: True while nothing is read, paused or not.
     """
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
@@ -80,12 +83,37 @@ class LingeringTransport(asyncio.Transport):
         self._transport = transport
         self._close = close
         self._half_closed = False
+        self._paused = False
+        self.held = False
         self.get_extra_info = transport.get_extra_info  # type: ignore[method-assign]  # the shortest way
         self.write = transport.write  # type: ignore[method-assign]  # as above
         self.abort = transport.abort  # type: ignore[method-assign]  # as above
-        self.pause_reading = transport.pause_reading  # type: ignore[method-assign]  # as above
-        self.resume_reading = transport.resume_reading  # type: ignore[method-assign]  # as above
         self.get_write_buffer_size = transport.get_write_buffer_size  # type: ignore[method-assign]  # as above
+
+    def pause_reading(self) -> None:
+        """Read nothing until `resume_reading`."""
+        self._paused = True
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again, once it is not held either."""
+        self._paused = False
+        self._read_again()
+
+    def hold_reading(self) -> None:
+        """Read nothing until `release_reading`."""
+        self.held = True
+        self._transport.pause_reading()
+
+    def release_reading(self) -> None:
+        """Read again, once it is not paused either."""
+        if self.held:
+            self.held = False
+            self._read_again()
+
+    def _read_again(self) -> None:
+        if not (self._paused or self.held or self._transport.is_closing()):
+            self._transport.resume_reading()
 
     def is_closing(self) -> bool:
         """Return True if nothing more can be sent."""
@@ -94,6 +122,10 @@ class LingeringTransport(asyncio.Transport):
     def close(self) -> None:
         """Close in one way or the other."""
         self._close()
+
+    def forget(self) -> None:
+        """Close at once from now on, without the function that was given."""
+        self._close = self._transport.close
 
     def close_at_once(self) -> None:
         """Close both directions once everything has been sent."""

@@ -156,7 +156,10 @@ class Threads:
             self._turns.give_back(owner)
             raise
         work.add_done_callback(lambda _: self._end(loop, owner))
-        return await asyncio.wrap_future(work)
+        try:
+            return await asyncio.wrap_future(work)
+        finally:
+            del work  # an error refers to this frame, and must not find itself in it
 
     def close(self) -> None:
         """Accept no more calls, and do not wait for running ones."""

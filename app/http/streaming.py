@@ -47,6 +47,7 @@ async def ahead(items: AsyncGenerator[_Result, None]) -> AsyncGenerator[_Result,
     finally:
         pending.cancel()
         await asyncio.wait({pending})
+        del pending  # its error refers to this frame, and must not find itself in it
         await items.aclose()
 
 

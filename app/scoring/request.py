@@ -340,6 +340,9 @@ class _Stream:
         except BaseException:
             filling.cancel()
             await asyncio.wait({filling})
+            # Its error refers to this frame, and must not find itself in it.
+            results.forget_task()
+            del filling
             raise
         score, whole = self._score, results.whole
         if whole is None:

@@ -97,6 +97,10 @@ class Results:
         self._filling.add_done_callback(lambda _: self._changed.set())
         return self._filling
 
+    def forget_task(self) -> None:
+        """Refer to the task no longer, after its end: its error may hold all that it read."""
+        self._filling = None
+
     async def changed(self) -> None:
         """Wait until there are more rows, or all."""
         await self._changed.wait()

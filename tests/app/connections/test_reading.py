@@ -1,0 +1,147 @@
+"""Reading from connections in the turn of their callers, and their end, which leaves nothing."""
+
+import asyncio
+import gc
+from collections import Counter
+
+import uvicorn
+
+from app.connections.groups import ConnectionGroups
+from app.connections.protocol import BoundedProtocol
+from app.connections.unread import LingeringTransport
+from app.fairness.pace import Pace
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Transport(asyncio.Transport):
+    def __init__(self):
+        super().__init__()
+        self.reads = True
+
+    def pause_reading(self):
+        self.reads = False
+
+    def resume_reading(self):
+        self.reads = True
+
+    def write(self, data):
+        """Drop it."""
+
+    def get_write_buffer_size(self):
+        return 0
+
+    def is_closing(self):
+        return False
+
+
+def test_a_connection_is_read_once_it_is_neither_held_nor_paused():
+    inner = Transport()
+    transport = LingeringTransport(inner, lambda: None)
+    reads = []
+    for change in (
+        transport.pause_reading,
+        transport.hold_reading,
+        transport.resume_reading,
+        transport.release_reading,
+        transport.hold_reading,
+        transport.pause_reading,
+        transport.release_reading,
+        transport.resume_reading,
+    ):
+        change()
+        reads.append(inner.reads)
+    assert reads == [False, False, False, True, False, False, False, True]
+
+
+async def answer(_scope, _receive, send):
+    """Answer 204, as an ASGI application."""
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def serving(application, pace):
+    """A server on a free port, and the port."""
+    config = uvicorn.Config(
+        application, interface="asgi3", lifespan="off", ws="none", log_config=None
+    )
+    config.load()
+    state = uvicorn.Server(config).server_state
+
+    class Protocol(BoundedProtocol):
+        open_connections = ConnectionGroups(100)
+
+    Protocol.pace = pace
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Protocol(config, state, {}), "127.0.0.1", 0)
+    return server, server.sockets[0].getsockname()[1]
+
+
+class Iterations:
+    """Number of the iteration of the event loop, and of the requests that began in each."""
+
+    def __init__(self):
+        self.number = 0
+        self.begun = Counter[int]()
+
+    async def count(self):
+        while True:
+            await asyncio.sleep(0)
+            self.number += 1
+
+    async def application(self, scope, receive, send):
+        self.begun[self.number] += 1
+        await answer(scope, receive, send)
+
+
+def test_what_many_send_at_once_is_read_some_in_each_iteration():
+    iterations = Iterations()
+
+    async def main():
+        server, port = await serving(iterations.application, Pace(each=2, most=2))
+        counting = asyncio.create_task(iterations.count())
+        pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
+        for _ in range(3):
+            for _, writer in pairs:
+                writer.write(GET)
+            for reader, _ in pairs:
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+        for _, writer in pairs:
+            writer.close()
+        counting.cancel()
+        server.close()
+
+    asyncio.run(main())
+    assert iterations.begun.total() == 120
+    assert max(iterations.begun.values()) <= 2
+
+
+def test_a_closed_connection_leaves_no_cycles():
+    async def main():
+        server, port = await serving(answer, Pace(each=1, most=1))
+
+        async def visit(*, resets):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(GET)
+            await reader.readuntil(b"\r\n\r\n")
+            if resets:
+                writer.transport.abort()
+            else:
+                writer.close()
+            await asyncio.sleep(0.05)
+
+        await visit(resets=False)
+        gc.collect()
+        gc.disable()
+        for number in range(6):
+            await visit(resets=number % 2 == 0)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        gc.set_debug(0)
+        left = [item for item in gc.garbage if isinstance(item, BoundedProtocol)]
+        gc.garbage.clear()
+        gc.enable()
+        server.close()
+        return left
+
+    assert asyncio.run(main()) == []

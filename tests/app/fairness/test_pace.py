@@ -1,0 +1,89 @@
+"""Work begins in the turn of its group, a few pieces in an iteration of the event loop."""
+
+import asyncio
+
+from app.fairness.pace import Pace
+
+
+def numbered(pace, begun, group, number):
+    return pace.begin(group, lambda: begun.append(f"{group}{number}"))
+
+
+def fail():
+    raise ValueError
+
+
+async def iterations(number):
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+def test_groups_take_turns_and_one_begins_in_the_order_of_arrival():
+    async def main():
+        pace, begun, seen = Pace(each=1, most=2), list[str](), list[list[str]]()
+        now = [numbered(pace, begun, group, n) for group in "ab" for n in range(3)]
+        now.append(numbered(pace, begun, "c", 0))
+        assert now == [True, False, False, True, False, False, False]
+        for _ in range(5):
+            seen.append(list(begun))
+            await iterations(1)
+        return seen
+
+    first, second, third, fourth, fifth = asyncio.run(main())
+    assert first == ["a0", "b0"]
+    assert second[2:] == ["a1", "b1"]
+    assert third[4:] == ["c0", "a2"]
+    assert fourth[6:] == ["b2"]
+    assert fifth == fourth
+
+
+def test_a_group_that_is_alone_has_the_whole_iteration():
+    async def main():
+        pace, begun = Pace(each=1, most=4), list[str]()
+        numbered(pace, begun, "b", 0)
+        numbered(pace, begun, "a", 0)
+        pace._shared_until = 0.0  # a second later
+        await iterations(1)
+        return [numbered(pace, begun, "a", n) for n in range(1, 7)]
+
+    assert asyncio.run(main()) == [True] * 4 + [False] * 2
+
+
+def test_many_groups_do_not_have_more_than_an_iteration_has():
+    async def main():
+        pace, begun, counts = Pace(each=2, most=5), list[str](), list[int]()
+        for number in range(2):
+            for group in range(10):
+                numbered(pace, begun, f"{group}-", number)
+        for _ in range(5):
+            counts.append(len(begun))
+            await iterations(1)
+        return counts
+
+    assert asyncio.run(main()) == [5, 10, 15, 20, 20]
+
+
+def test_who_leaves_while_waiting_is_passed_over():
+    async def main():
+        pace = Pace(each=1, most=1)
+        _, left, stays = (asyncio.create_task(pace.turn("a")) for _ in range(3))
+        await asyncio.sleep(0)
+        left.cancel()
+        async with asyncio.timeout(10):
+            await stays
+        return left.cancelled()
+
+    assert asyncio.run(main())
+
+
+def test_work_that_fails_keeps_nobody_waiting():
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        pace, begun = Pace(each=1, most=1), list[str]()
+        numbered(pace, begun, "a", 0)
+        pace.begin("a", fail)
+        numbered(pace, begun, "a", 1)
+        await iterations(4)
+        return begun
+
+    assert asyncio.run(main()) == ["a0", "a1"]

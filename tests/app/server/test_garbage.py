@@ -1,0 +1,128 @@
+"""When garbage is collected, and that requests leave none that only a full collection frees."""
+
+import asyncio
+import gc
+import io
+import json
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+from backports import zstd
+
+from app.main import create_app
+from app.server.garbage import GarbageCollection
+from tests.app.serving import registered
+
+JSON = "application/json"
+NPY = "application/x-npy"
+SCORE = "/v1/models/people/log_prob"
+ROW = json.dumps({"rows": [[170.0, 70.0, 40.0]]}).encode()
+
+
+def bomb():
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros((200_000, 3), np.float32))
+    return zstd.compress(buffer.getvalue())
+
+
+# Method, path, body, media type, content coding, status, and whether the caller leaves in the body.
+REQUESTS = {
+    "a score": ("POST", SCORE, ROW, JSON, "", 200, False),
+    "bad JSON": ("POST", SCORE, b"{", JSON, "", 400, False),
+    "a bomb": ("POST", SCORE, bomb(), NPY, "zstd", 413, False),
+    "an unknown model": ("POST", "/v1/models/none/log_prob", ROW, JSON, "", 404, False),
+    "an unknown route": ("GET", "/v1/none", b"", JSON, "", 404, False),
+    "a list": ("GET", "/v1/jobs", b"", JSON, "", 200, False),
+    "a HEAD": ("HEAD", "/v1/jobs", b"", JSON, "", 200, False),
+    "a wrong method": ("PUT", "/v1/jobs", b"", JSON, "", 405, False),
+    "a bad table": ("POST", SCORE, b"1,2,x\n", "text/csv", "", 422, False),
+    "no Parquet": ("POST", SCORE, b"1,2", "application/vnd.apache.parquet", "", 415, False),
+    "no Arrow": ("POST", SCORE, b"1,2", "application/vnd.apache.arrow.stream", "", 415, False),
+    "a bad upload": ("POST", "/v1/datasets", b"a,b\n1", "text/csv", "", 422, False),
+    "an upload cut off": ("POST", "/v1/datasets", b"a,b\n1", "text/csv", "", None, True),
+    "JSON cut off": ("POST", SCORE, ROW[:5], JSON, "", None, True),
+    "a table cut off": ("POST", SCORE, b"1,2,3\n", "text/csv", "", None, True),
+    "a bomb cut off": ("POST", SCORE, bomb()[:20], NPY, "zstd", None, True),
+}
+
+
+async def ask(app, method, path, body, media_type, coding, leaves):
+    """The status of a response; None if there is none."""
+    messages = [{"type": "http.request", "body": body, "more_body": leaves}]
+    statuses = []
+
+    async def receive():
+        if not messages and not leaves:
+            await asyncio.Event().wait()
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def send(message):
+        statuses.extend([message["status"]] if "status" in message else [])
+
+    headers = [(b"host", b"localhost"), (b"content-type", media_type.encode())]
+    headers += [(b"content-encoding", coding.encode())] * bool(coding)
+    headers += [(b"content-length", b"%d" % (len(body) + leaves))] * bool(body)
+    scope = {"type": "http", "http_version": "1.1", "method": method, "path": path, "state": {}}
+    scope |= {"raw_path": path.encode(), "query_string": b"", "headers": headers, "scheme": "http"}
+    scope |= {"client": ("127.0.0.1", 1), "server": ("localhost", 80), "root_path": ""}
+    await asyncio.create_task(app(scope, receive, send))
+    return statuses[0] if statuses else None
+
+
+def test_no_request_leaves_cycles_that_only_a_full_collection_frees(settings):
+    async def main():
+        app = create_app(settings)
+        left = {}
+        async with app.router.lifespan_context(app):
+            registered(app.state.database, app.state.blobs)
+            for name, (method, path, body, media_type, coding, status, leaves) in REQUESTS.items():
+                request = (method, path, body, media_type, coding, leaves)
+                assert await ask(app, *request) == status, name  # what the first one makes stays
+                await asyncio.sleep(0.05)
+                gc.collect()
+                gc.disable()
+                for _ in range(5):
+                    await ask(app, *request)
+                await asyncio.sleep(0.05)
+                gc.set_debug(gc.DEBUG_SAVEALL)
+                gc.collect()
+                gc.set_debug(0)
+                left[name] = Counter(type(item).__name__ for item in gc.garbage)["frame"]
+                gc.garbage.clear()
+                gc.enable()
+        return left
+
+    assert asyncio.run(main()) == dict.fromkeys(REQUESTS, 0)
+
+
+@pytest.fixture
+def collections(monkeypatch):
+    made = []
+    monkeypatch.setattr(gc, "collect", lambda: made.append(1))
+    return made
+
+
+def test_garbage_is_collected_once_it_has_been_quiet_for_a_while(collections):
+    connections = list(range(2_000))
+    began = time.monotonic()
+    collection = GarbageCollection(connections)
+    for second in range(100):
+        collection.look(began + second)
+    assert not collections
+    connections.clear()
+    for second in range(100, 114):
+        collection.look(began + second)
+    assert not collections
+    for second in range(114, 150):
+        collection.look(began + second)
+    assert len(collections) == 2
+
+
+def test_garbage_is_collected_in_the_end_though_it_never_gets_quiet(collections):
+    began = time.monotonic()
+    collection = GarbageCollection(range(2_000))
+    for second in range(1_000):
+        collection.look(began + second)
+    assert len(collections) == 1
