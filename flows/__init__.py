@@ -13,6 +13,7 @@ from flows.catalogue import (
     spec_to_dict,
 )
 from flows.compiled.compiled_flow import CompiledFlow, compile_flow
+from flows.compiled.density_parts import density_parts
 from flows.cost import Cost, Way, fitting_rows
 from flows.errors import (
     DivergedError,
@@ -104,6 +105,7 @@ __all__ = [
     "check_dim",
     "compile_flow",
     "count_parameters",
+    "density_parts",
     "diagnose",
     "evaluate",
     "fit",

@@ -120,7 +120,7 @@ def _with_remedy(error: TableError, column: Column, *, before: int) -> TableErro
 
 
 def json_cells(values: Sequence[JsonCell]) -> pa.Array:
-    """Return the cells of one column as JSON gives them; of several kinds, all become text.
+    """Return the cells of one column as JSON gives them: numbers, or else text.
 
     Raises:
         TableError: ``dataset-dtype`` for a list or an object, ``dataset-nonfinite`` for a number that is
@@ -140,8 +140,6 @@ def json_cells(values: Sequence[JsonCell]) -> pa.Array:
             raise TableError(
                 "dataset-nonfinite", "A number is too large for a 64-bit float."
             ) from None
-    if kinds == {bool}:
-        return pa.array(values, pa.bool_())
     return pa.array(
         [value if value is None else level_text(value) for value in values], pa.string()
     )

@@ -107,10 +107,9 @@ class Chunk:
             types: Types of the columns of `inputs`; None: all are plain numbers.
             checked: Number of values of a row that must be finite, the first ones; None: all.
         """
-        needed = values[:, :checked]
-        if np.isfinite(needed).all():
+        if np.isfinite(values).all():
             return cls(values)
-        bad = _bad_rows(needed)
+        bad = _bad_rows(values[:, :checked])
         codes: Codes = np.where(bad, np.uint8(NON_FINITE), np.uint8(FINE))
         if inputs is not None:
             codes[bad & _bad_rows(inputs)] = NON_FINITE_INPUT

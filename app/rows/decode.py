@@ -25,7 +25,7 @@ from tables.readers.npy import NpyHeader, parse_header
 from tables.sandbox.copy import open_table_isolated
 from tables.slugs import Slug
 from tables.source import Columns, TableSource
-from tables.typed_rows import check_codes, encode_rows
+from tables.typed_rows import check_codes
 
 # What is wrong with a table is said in the words of a batch. Other slugs are the same for both.
 _SLUGS: dict[Slug, Slug] = {
@@ -377,7 +377,7 @@ def _values(
     lists = reader.lists(rows)
     if order is not None:
         lists = [[row[place] for place in order] for row in lists]
-    return encode_rows(lists, shape.types.columns)
+    return shape.types.codes.rows(lists)
 
 
 def _known_members(rows: list[Any], shape: RowsShape) -> list[Any]:

@@ -13,15 +13,16 @@ ExampleRows = Sequence[Sequence[float]]
 
 _BINARY = {"type": "string", "format": "binary"}
 _TEXT = {"type": "string"}
+_CELL = {"type": ["number", "string", "boolean", "null"]}
 _ROW_LIST = {
     "type": "array",
     "minItems": 1,
-    "items": {"type": "array", "minItems": 1, "items": {"type": ["number", "null"]}},
+    "items": {"type": "array", "minItems": 1, "items": _CELL},
 }
 _NAMED_ROW_LIST = {
     "type": "array",
     "minItems": 1,
-    "items": {"type": "object", "additionalProperties": {"type": ["number", "null"]}},
+    "items": {"type": "object", "additionalProperties": _CELL},
 }
 _NAMES = {"type": "array", "items": {"type": "string"}}
 _ROWS_OBJECT = {

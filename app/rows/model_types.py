@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.rows.cell_codes import CellCodes
 from models_store.records import Version
 from tables.columns import UNSEEN, Column
 from tables.typed_rows import TypedRows
@@ -18,7 +19,7 @@ MAX_ROW_WARNINGS = 1000
 
 _Numbers = NDArray[np.floating[Any]]
 
-_MAX_MODELS = 256
+_MAX_MODELS = 64
 _BLOCK_VALUES = 1 << 20
 
 _prepared: "OrderedDict[str, ModelTypes]" = OrderedDict()
@@ -78,6 +79,11 @@ class ModelTypes:
     def samples(self) -> TypedRows:
         """Converter of samples to cells."""
         return TypedRows(self.columns[: self.dim])
+
+    @cached_property
+    def codes(self) -> CellCodes:
+        """Converter of rows of JSON to numbers."""
+        return CellCodes(self.columns)
 
     @property
     def context(self) -> Sequence[Column]:

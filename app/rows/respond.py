@@ -23,6 +23,7 @@ ROWS_VARY = {"Vary": "Accept, Accept-Encoding"}
 """Headers that a response of rows depends on, for caches."""
 
 _SMALL_VALUES = 32_768
+_SMALL_CELLS = 2_048  # take longer than numbers
 _MIN_PACKED_BYTES = 4096
 _TEXT_CODINGS = (*CODINGS, IDENTITY)
 _BINARY_CODINGS = (IDENTITY, *CODINGS)  # floats hardly get smaller, and take time to
@@ -45,7 +46,7 @@ def respond_whole(
         chunk: Chunk of all rows.
         headers: Further headers.
     """
-    if chunk.values.size > _SMALL_VALUES:
+    if chunk.values.size > (_SMALL_VALUES if answer.typed is None else _SMALL_CELLS):
 
         async def chunks() -> AsyncGenerator[Chunk, None]:
             yield chunk

@@ -8,6 +8,7 @@ from app.rows.docs import rows_answer_content, rows_content
 from tables.slugs import Slug
 
 _NUMBER_OR_NULL = {"type": ["number", "null"]}
+_CELL = {"type": ["number", "string", "boolean", "null"]}
 _VALUES = {"type": "array", "items": _NUMBER_OR_NULL}
 _MODEL = {"type": "string", "description": "Version that computed the response, as `name:version`."}
 
@@ -31,9 +32,41 @@ _ROW_ERRORS = {
         "properties": {
             "row": {"type": "integer", "minimum": 0},
             "code": {"type": "string", "enum": ["non_finite", "non_finite_input"]},
+            "column": {
+                "type": "string",
+                "description": "Column that lacks a value, where the model has types.",
+            },
             "detail": {"type": "string"},
         },
     },
+}
+_ROW_WARNINGS = {
+    "row_warnings": {
+        "type": "array",
+        "description": "Cells whose levels training never saw, of a model with types: the first 1000.",
+        "items": {
+            "type": "object",
+            "required": ["row", "column", "code", "detail"],
+            "properties": {
+                "row": {"type": "integer", "minimum": 0},
+                "column": {"type": "string"},
+                "code": {"type": "string", "enum": ["unseen_level"]},
+                "detail": {"type": "string"},
+            },
+        },
+    },
+    "row_warning_count": {
+        "type": "integer",
+        "minimum": 0,
+        "description": "Number of all such cells.",
+    },
+}
+_X_ROW_WARNINGS = {
+    "X-Row-Warnings": {
+        "description": "Number of cells whose levels training never saw, and the first rows that have one,"
+        " of a model with types.",
+        "schema": {"type": "string"},
+    }
 }
 _X_MODEL = {"X-Model": {"description": _MODEL["description"], "schema": {"type": "string"}}}
 _X_SEED = {"X-Seed": {"description": "Seed of the random numbers.", "schema": {"type": "integer"}}}
@@ -107,13 +140,23 @@ def log_prob_responses() -> dict[int | str, dict[str, Any]]:
         },
         "row_errors": _ROW_ERRORS,
     }
+    optional = {
+        "discrete": {
+            **_VALUES,
+            "description": "Part of the categories, gaps and spikes of each row.",
+        },
+        "continuous": {**_VALUES, "description": "Part of the other values given those."},
+        **_ROW_WARNINGS,
+    }
     example = {"model": "shuttle:1", "log_prob": [-18.2, -21.7], "row_errors": []}
     return {
-        200: _answer(
+        200: _scores(
+            optional,
             properties,
             example,
             columns=["log_prob"],
-            description="Log densities, as a column `log_prob`; in npy a 1-D float64 array.",
+            description="Log densities, as a column `log_prob`; in npy a 1-D float64 array. With"
+            " `parts`, their parts as columns `discrete` and `continuous`.",
         ),
         **problem_responses(*_ROW_FAILURES),
     }
@@ -139,14 +182,30 @@ def score_responses() -> dict[int | str, dict[str, Any]]:
         "quantile": [0.37, 0.0012],
         "row_errors": [],
     }
+    optional = {
+        "explained": {
+            "type": "object",
+            "additionalProperties": {"enum": ["exact", "learnt", "unavailable"]},
+            "description": "Kind of the explanation of each column.",
+        },
+        "explanation": {
+            "type": "array",
+            "items": {"type": "object", "additionalProperties": _NUMBER_OR_NULL},
+            "description": "Log density of the value of each column given the others of its row; null where"
+            " the model does not know it.",
+        },
+        **_ROW_WARNINGS,
+    }
     return {
-        200: _answer(
+        200: _scores(
+            optional,
             properties,
             example,
             columns=["log_prob", "quantile"],
-            description="Columns `log_prob` and `quantile`; in npy a 2-D float64 array.",
+            description="Columns `log_prob` and `quantile`; in npy a 2-D float64 array. With `explain`,"
+            " a column `explanation.NAME` for each column of the model.",
         ),
-        **problem_responses(*_ROW_FAILURES, "score-unavailable"),
+        **problem_responses(*_ROW_FAILURES, "score-unavailable", "explanation-unavailable"),
     }
 
 
@@ -183,7 +242,11 @@ def sample_responses() -> dict[int | str, dict[str, Any]]:
     properties = {
         "seed": {"type": "integer", "description": "Seed of the random numbers."},
         "columns": {"type": "array", "items": {"type": "string"}},
-        "rows": {"type": "array", "items": _VALUES},
+        "rows": {
+            "type": "array",
+            "items": {"type": "array", "items": _CELL},
+            "description": "Rows as they are in the table: numbers, texts, true, false, null.",
+        },
         "row_errors": _ROW_ERRORS,
     }
     example = {
@@ -201,6 +264,21 @@ def sample_responses() -> dict[int | str, dict[str, Any]]:
     )
     answer["headers"] |= _X_SEED
     return {200: answer, **problem_responses(*_FAILURES, "limit-samples", "context-mismatch")}
+
+
+def _scores(
+    optional: Mapping[str, Any],
+    properties: Mapping[str, Any],
+    example: Mapping[str, Any],
+    *,
+    columns: list[str],
+    description: str,
+) -> dict[str, Any]:
+    """Return the description of a response of scores, whose JSON may have further members."""
+    answer = _answer(properties, example, columns=columns, description=description)
+    answer["headers"] |= _X_ROW_WARNINGS
+    answer["content"]["application/json"]["schema"]["properties"] |= optional
+    return answer
 
 
 def _answer(

@@ -1,11 +1,27 @@
 """Functions of rows that the routes compute."""
 
-import numpy as np
+from collections.abc import Sequence
+from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from app.problems.problem import Problem
 from app.rows.answer_table import Part
 from app.rows.shape import Floats
 from app.scoring.request import RowFunction, Space
-from flows import CompiledFlow
+from flows import CompiledFlow, density_parts, rank_among
+
+Doubles = NDArray[np.float64]
+
+EXPLANATION = "explanation"
+"""Name of the JSON member of explanations, and start of the names of their columns elsewhere."""
+
+SCORES = ["log_prob", "quantile"]
+"""Names of a calibrated score."""
+
+Explained = Literal["exact", "learnt", "unavailable"]
+"""Kind of the explanation of a column."""
 
 PARTS = ["discrete", "continuous"]
 """Names of the parts of a log density."""
@@ -24,12 +40,69 @@ def log_prob_parts(space: Space) -> RowFunction:
     """Return the function that computes log densities and their discrete and continuous parts."""
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
-        if flow.has_parts:
-            parts = flow.log_prob_parts(rows, space=space)
-            return parts.sum(axis=1), parts
-        log_prob = flow.log_prob(rows, space=space)
-        return log_prob, np.column_stack([np.where(np.isnan(log_prob), np.nan, 0.0), log_prob])
+        parts = density_parts(flow, rows, space=space)
+        return parts.sum(axis=1), parts
 
     names = ["log_prob", *PARTS]
     members = [Part(name, place, None) for place, name in enumerate(names)]
     return RowFunction("log_prob_parts", compute, names, members, checked=1)
+
+
+def score_alone(quantiles: Doubles) -> RowFunction:
+    """Return the function that computes calibrated scores.
+
+    Args:
+        quantiles: Log densities of held-out rows at evenly spaced ranks.
+    """
+
+    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
+        log_prob = flow.log_prob(rows)
+        return log_prob, rank_among(log_prob, quantiles)
+
+    parts = [Part(name, place, None) for place, name in enumerate(SCORES)]
+    return RowFunction("score", compute, SCORES, parts)
+
+
+def score_explained(
+    quantiles: Doubles, columns: Sequence[str], kinds: Sequence[Explained]
+) -> RowFunction:
+    """Return the function that computes calibrated scores and explains them.
+
+    Args:
+        quantiles: Log densities of held-out rows at evenly spaced ranks.
+        columns: Names of the columns that the model describes.
+        kinds: Kind of the explanation of each column.
+    """
+
+    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats, Floats]:
+        log_prob = flow.log_prob(rows)
+        return log_prob, rank_among(log_prob, quantiles), flow.explain(rows)
+
+    start = len(SCORES)
+    parts = [Part(name, place, None) for place, name in enumerate(SCORES)]
+    return RowFunction(
+        "score_explained",
+        compute,
+        [*SCORES, *(f"{EXPLANATION}.{name}" for name in columns)],
+        [*parts, Part(EXPLANATION, start, start + len(columns), keys=columns)],
+        checked=start,
+        scores=2 + len(columns),
+        members={"explained": dict(zip(columns, kinds, strict=True))},
+    )
+
+
+def explained_kinds(flow: CompiledFlow, *, learnt: bool) -> list[Explained]:
+    """Return the kind of explanation that a flow has of each column.
+
+    Args:
+        flow: Compiled flow.
+        learnt: True if it was trained to score rows with any gaps.
+
+    Raises:
+        Problem: `explanation-unavailable`: it explains no column.
+    """
+    explains = flow.explains
+    if not any(explains):
+        raise Problem("explanation-unavailable")
+    known: Explained = "learnt" if learnt else "exact"
+    return [known if explained else "unavailable" for explained in explains]

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from app.auth.callers import project_of
 from app.engine.engine import Terms
-from app.fairness.turns import in_thread
+from app.fairness.turns import in_thread, in_thread_alone
 from app.http.accept import listed, preferences
 from app.http.body_memory import body_memory_of
 from app.http.json_body import body_chunks, read_body
@@ -43,6 +43,7 @@ TIMEOUT_HEADER = "X-Request-Timeout"
 ROW_WARNINGS_HEADER = "X-Row-Warnings"
 _UNWATCHED_ROWS = 256  # watching whether the caller leaves takes longer than to compute so few
 _QUICK_VALUES = 4096
+_QUICK_COLUMNS = 64  # of types; the texts of more take long where they have not been seen before
 _SMALL_BYTES = 64 * 1024  # smaller bodies are not worth decoding ahead
 
 
@@ -243,7 +244,9 @@ async def _answer_whole(
 ) -> Response:
     """Answer a request whose body is read, decoded and computed as one array."""
     body = await read_body(score.request, limit=codec.max_bytes(score.state.settings))
-    if codec.text:
+    if score.types is not None and len(score.types.columns) > _QUICK_COLUMNS:
+        rows = await in_thread_alone(decode, body, score.shape)
+    elif codec.text:
         rows = await in_thread_if_large(decode, body, score.shape)
     else:
         rows = decode(body, score.shape)

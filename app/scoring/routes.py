@@ -24,11 +24,17 @@ from app.scoring.docs import (
     score_responses,
     transform_responses,
 )
-from app.scoring.functions import log_prob_alone, log_prob_parts
+from app.scoring.functions import (
+    explained_kinds,
+    log_prob_alone,
+    log_prob_parts,
+    score_alone,
+    score_explained,
+)
 from app.scoring.raw_route import RawRoute
 from app.scoring.request import Compute, Extra, RowFunction, ScoreRequest, Space, answer
 from app.scoring.samples import SampleRequest, answer_samples
-from flows import CompiledFlow, rank_among
+from flows import CompiledFlow
 from tables.writers import unused_name
 
 Ref = Annotated[
@@ -61,6 +67,14 @@ PartsQuery = Annotated[
         description="True to add the two parts of each log density: `discrete` of the categories, gaps and"
         " spikes of the row, `continuous` of its other values given those. The density of a model of plain"
         " numbers is continuous."
+    ),
+]
+ExplainQuery = Annotated[
+    bool,
+    Query(
+        description="True to add `explanation`: for each column the log density of its value given the"
+        " other values of the row, where the model knows it. `explained` says which are `exact`, which"
+        " `learnt`, by training with `missing` as `any`, and which `unavailable`."
     ),
 ]
 _NO_NOISE = "This model gives densities and samples; there is no map between data and noise."
@@ -105,7 +119,9 @@ async def log_prob(
     openapi_extra=rows_body(EXAMPLE_ROWS),
     responses=score_responses(),
 )
-async def score(request: Request, ref: Ref, extra: ExtraQuery = None) -> Response:
+async def score(
+    request: Request, ref: Ref, extra: ExtraQuery = None, *, explain: ExplainQuery = False
+) -> Response:
     """Return the log density of each row, and its quantile among the model's held-out rows.
 
     The quantile of a row goes from 0, less likely than all held-out rows, to 1, likelier than all;
@@ -113,16 +129,15 @@ async def score(request: Request, ref: Ref, extra: ExtraQuery = None) -> Respons
     which log densities cannot.
     """
     wanted = await ScoreRequest.of(request, ref, "data", extra=extra)
-    if wanted.version.held_out is None:
+    version = wanted.version
+    if version.held_out is None:
         raise Problem("score-unavailable")
-    quantiles = np.array(wanted.version.held_out["quantiles"])
-
-    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
-        log_prob = flow.log_prob(rows)
-        return log_prob, rank_among(log_prob, quantiles)
-
-    parts = [Part("log_prob", 0, None), Part("quantile", 1, None)]
-    return await answer(wanted, RowFunction("score", compute, ["log_prob", "quantile"], parts))
+    quantiles = np.array(version.held_out["quantiles"])
+    if not explain:
+        return await answer(wanted, score_alone(quantiles))
+    async with wanted.flow() as flow:
+        kinds = explained_kinds(flow, learnt=version.flow.get("missing") == "any")
+    return await answer(wanted, score_explained(quantiles, version.columns, kinds))
 
 
 @router.post(

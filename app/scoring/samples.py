@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from app.engine.engine import Terms
+from app.fairness.turns import in_thread
 from app.http.json_body import read_json
 from app.http.streaming import ahead
 from app.problems.problem import FieldError, Problem
@@ -99,7 +100,7 @@ async def answer_samples(score: ScoreRequest) -> Response:
     headers = {**score.headers, "X-Seed": str(drawing.seed)}
     columns = score.version.columns
     types = score.types if score.space == "data" else None
-    typed = None if types is None else types.samples
+    typed = None if types is None else await in_thread(lambda: types.samples)
     table = AnswerTable(
         columns=columns,
         parts=[Part("rows", 0, first.shape[1])],

@@ -53,8 +53,11 @@ def variational_reservation(accepted: AcceptedVariational) -> int:
 
 def scoring_reservation(accepted: AcceptedScoring, dataset: Dataset) -> int:
     """Return the bytes of a scoring's parts and file."""
-    beside = [column["name"] for column in dataset.stored_columns] if accepted.include_rows else []
-    return _table(accepted.output, dataset.rows, [*beside, "log_prob", "quantile"], computed=2)
+    beside = [column.name for column in dataset.column_types] if accepted.include_rows else []
+    names = ["log_prob", "quantile", *(["discrete", "continuous"] if accepted.parts else [])]
+    if accepted.explain:
+        names += [f"explanation.{name}" for name in accepted.columns]
+    return _table(accepted.output, dataset.rows, [*beside, *names], computed=len(names))
 
 
 def sampling_reservation(accepted: AcceptedSampling, version: Version) -> int:

@@ -1,7 +1,13 @@
 """Acceptance of requests for bulk work: checks, and the name of the version."""
 
 import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
+
+from flows import MixedSpec, spec_from_dict
+from flows.mixed.explain import explained
 from models_store.errors import RequestError
 from models_store.records import Dataset, Version
 from models_store.requests.bulk import (
@@ -11,9 +17,18 @@ from models_store.requests.bulk import (
     SamplingRequest,
     ScoringRequest,
 )
+from tables.cells import recode
+from tables.columns import Column
+from tables.errors import TableError
 
 _BYTES_PER_VALUE = 8
 _SCORE_COLUMNS = 2
+_PARTS = 2
+
+NO_EXPLANATION = (
+    "the model explains no column: one of mixed columns explains those of at most 64 levels, and one that"
+    ' is trained with `missing: "any"` all of them'
+)
 
 
 def accept_scoring(
@@ -31,16 +46,18 @@ def accept_scoring(
         RequestError: The request cannot work or its result is too large.
     """
     columns = [*version.columns, *version.context_columns]
-    known = [column["name"] for column in dataset.stored_columns]
-    missing = [name for name in columns if name not in set(known)]
+    known = {column.name: column for column in dataset.column_types}
+    missing = [name for name in columns if name not in known]
     if missing:
-        raise RequestError(
-            "unknown-column",
-            f"dataset {dataset.id} lacks {len(missing)} of the {len(columns)} columns of the model;"
-            f" the first is {missing[0]!r}",
-            pointer="/dataset_id",
-        )
+        raise _lacking(dataset, missing, columns)
+    if version.types is not None:
+        _check_types(dataset, [known[name] for name in columns], version.types)
+    else:
+        _check_numbers([known[name] for name in columns])
+    if request.explain and not explains(version):
+        raise RequestError("explanation-unavailable", NO_EXPLANATION, pointer="/explain")
     width = _SCORE_COLUMNS + (len(known) if request.include_rows else 0)
+    width += (_PARTS if request.parts else 0) + (version.dim if request.explain else 0)
     _check_size(dataset.rows, width, max_bytes=max_bytes, pointer="/dataset_id")
     return AcceptedScoring(
         model=version.ref,
@@ -48,7 +65,59 @@ def accept_scoring(
         columns=columns,
         output=request.output,
         include_rows=request.include_rows,
+        parts=request.parts,
+        explain=request.explain,
     )
+
+
+def explains(version: Version) -> bool:
+    """Return whether a version explains any column of its rows."""
+    spec = spec_from_dict(version.flow)
+    return isinstance(spec, MixedSpec) and any(explained(spec.layout(version.dim)))
+
+
+def _lacking(dataset: Dataset, missing: list[str], columns: list[str]) -> RequestError:
+    ignored = {column["name"] for column in dataset.columns} & set(missing)
+    advice = (
+        "; it is in the file, but ignored: give it a type by `PATCH` of the dataset"
+        if missing[0] in ignored
+        else ""
+    )
+    return RequestError(
+        "unknown-column",
+        f"dataset {dataset.id} lacks {len(missing)} of the {len(columns)} columns of the model;"
+        f" the first is {missing[0]!r}{advice}",
+        pointer="/dataset_id",
+    )
+
+
+def _check_types(
+    dataset: Dataset, source: Sequence[Column], types: Sequence[Mapping[str, Any]]
+) -> None:
+    """Refuse columns whose values cannot be those of the model's, such as texts for numbers."""
+    for column, fields in zip(source, types, strict=True):
+        target = Column.from_dict(fields)
+        levels = np.array(column.level_numbers if column.levels else (0.0,))
+        try:
+            recode(levels[:, None], [column], [target])
+        except TableError as error:
+            raise RequestError(
+                "dataset-dtype",
+                f"column {column.name!r} of dataset {dataset.id} is a {column.type}, and a {target.type}"
+                " in the model, which its values are not; correct its type by `PATCH` of the dataset",
+                pointer="/dataset_id",
+            ) from error
+
+
+def _check_numbers(source: Sequence[Column]) -> None:
+    """Refuse texts and dates for a model of plain numbers."""
+    for column in source:
+        if not column.holds_values or column.type == "datetime":
+            raise RequestError(
+                "dataset-dtype",
+                f"column {column.name!r} is a {column.type}; the model is one of plain numbers",
+                pointer="/dataset_id",
+            )
 
 
 def accept_sampling(

@@ -41,6 +41,17 @@ class ScoringRequest(Strict):
     include_rows: bool = Field(
         default=False, description="Write the columns of the dataset before the scores."
     )
+    parts: bool = Field(
+        default=False,
+        description="Write the two parts of each log density: `discrete` of the categories, gaps and"
+        " spikes of the row, `continuous` of its other values given those.",
+    )
+    explain: bool = Field(
+        default=False,
+        description="Write a column `explanation.NAME` for each column: the log density of its value given"
+        " the others of the row. A model trained with `missing` as `any` explains all columns, others"
+        " those of at most 64 levels.",
+    )
 
 
 class SamplingRequest(Strict):
@@ -77,6 +88,8 @@ class AcceptedScoring(Strict):
     columns: list[str]
     output: Output
     include_rows: bool
+    parts: bool = False
+    explain: bool = False
 
 
 class AcceptedSampling(Strict):

@@ -9,7 +9,7 @@ from tables.columns import Column
 
 COLUMNS = (
     Column(name="cut", type="category", levels=("Ideal", "Good, really", "=1+1"), missing=True),
-    Column(name="price", decimals=2),
+    Column(name="price", decimals=2, missing=True),
     Column(name="sold", type="boolean", levels=("no", "yes")),
     Column(name="on", type="datetime", date_only=True),
     Column(name="doors", type="integer", levels=(3.0, 5.0)),
@@ -21,7 +21,7 @@ DAY = 86400.0
 SPEC = MixedSpec(
     columns=[
         MixedColumn(levels=3, missing=True),
-        MixedColumn(step=0.01),
+        MixedColumn(missing=True, step=0.01),
         MixedColumn(levels=2),
         MixedColumn(step=DAY),
         MixedColumn(levels=2, values=[3.0, 5.0]),
@@ -47,6 +47,7 @@ def mixed_rows(rows: int = 300, *, seed: int = 0) -> NDArray[np.float64]:
         ]
     )
     values[random.random(rows) < 0.1, 0] = np.nan
+    values[random.random(rows) < 0.1, 1] = np.nan
     return values
 
 

@@ -13,14 +13,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from flows import CompiledFlow, compile_flow, fitting_rows, rank_among
+from flows import CompiledFlow, compile_flow, density_parts, fitting_rows, rank_among
 from models_store.errors import BlobDiskError, BlobError, StorageFullError
 from models_store.files.blobs import BlobStore, result_key
 from models_store.files.checkpoints import load_model
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
+from tables.cells import recode
+from tables.columns import Column
+from tables.errors import TableError
 from tables.formats import Output
-from tables.writers import OUTPUT_MEDIA_TYPES, WRITERS, TableHead, unused_name
+from tables.typed_rows import TypedRows, encode_rows
+from tables.writers import (
+    OUTPUT_MEDIA_TYPES,
+    WRITERS,
+    Encoded,
+    TableHead,
+    TableWriter,
+    unused_name,
+)
 from workers.errors import TrainingError
 from workers.protocol import (
     BulkTask,
@@ -58,6 +70,9 @@ class Product:
         width: Number of computed columns, the last ones of the table.
         beside: First columns of the table, which are there already.
         scores: True if the first of the computed columns is a log density.
+        typed: Converter of the first columns to cells; None: the table holds numbers.
+        checked: Number of the computed columns that must be finite, the first ones; None: those that
+            hold cells may have gaps.
     """
 
     head: TableHead
@@ -66,6 +81,8 @@ class Product:
     width: int
     beside: MappedRows | None
     scores: bool
+    typed: TypedRows | None = None
+    checked: int | None = None
 
 
 def produce(task: BulkTask, send: Send, *, interrupted: Callable[[], bool]) -> None:
@@ -167,7 +184,7 @@ class _Run:
     def _write(self) -> bool:
         """Write the file from the parts; return whether it got to the end."""
         output = self._product.output
-        summary = _Summary()
+        summary = _Summary(self._product.checked)
         with self._blobs.staged(f".{output}") as path:
             if not self._fill(path, summary):
                 return False
@@ -193,13 +210,22 @@ class _Run:
                 start = summary.rows
                 summary.add(block)
                 first = [] if beside is None else list(beside.read(start, summary.rows).T)
-                file.write(writer.rows([*first, *block.T]))
+                file.write(self._encoded(writer, [*first, *block.T]))
                 self._position = self._progress.written(
                     summary.rows, writing_s=time.monotonic() - began_at
                 )
                 self._tick()
             file.write(writer.end())
         return True
+
+    def _encoded(self, writer: TableWriter, columns: list[Doubles]) -> Encoded:
+        typed = self._product.typed
+        if typed is None:
+            return writer.rows(columns)
+        rows = np.column_stack(columns)
+        if self._product.head.schema is None:
+            return writer.rows(typed.numbers(rows))
+        return writer.cells(typed.batch(rows))
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -210,15 +236,16 @@ class _Run:
 
 @dataclass
 class _Summary:
-    """Metrics of a job over its rows."""
+    """Metrics of a job over its rows; the first `checked` values of each must be finite."""
 
+    checked: int | None
     rows: int = 0
     finite: int = 0
     total: float = 0.0
 
     def add(self, block: Doubles) -> None:
         """Count some rows."""
-        finite = np.isfinite(block).all(axis=1)
+        finite = np.isfinite(block[:, : self.checked]).all(axis=1)
         self.rows += len(block)
         self.finite += int(finite.sum())
         self.total += float(block[finite, 0].sum())
@@ -248,58 +275,145 @@ def _scores(
     request = AcceptedScoring.model_validate(task.request)
     table = open_table(blobs, task.dataset)
     rows = MappedRows(table)
-    wanted = [task.dataset.columns.index(name) for name in request.columns]
-    quantiles = None if task.model.quantiles is None else np.array(task.model.quantiles)
-    step = _step_rows(len(wanted), flow, device)
+    number = _Numbering(task, request.columns)
+    scores = _Scores(task, flow, request)
+    step = _step_rows(len(request.columns), flow, device, scores=scores.cost)
 
     def chunks(first: int) -> Iterator[Doubles]:
         for start in range(first, len(table), step):
-            log_prob = flow.log_prob(rows.read(start, start + step)[:, wanted])
-            columns = (
-                [log_prob] if quantiles is None else [log_prob, rank_among(log_prob, quantiles)]
-            )
-            yield np.column_stack(columns)
+            yield scores.of(number(rows.read(start, start + step)))
 
-    scores = ["log_prob"] if quantiles is None else ["log_prob", "quantile"]
-    beside = task.dataset.columns if request.include_rows else []
+    types = task.dataset.column_types if request.include_rows else []
+    beside = [column.name for column in types]
+    names = [unused_name(name, beside) for name in scores.names]
+    typed = None if all(column.is_plain for column in types) else TypedRows(types, names)
     return Product(
         head=TableHead(
-            names=[*beside, *(unused_name(name, beside) for name in scores)],
-            dtypes=[table.dtype] * len(beside) + [np.dtype(np.float64)] * len(scores),
+            names=[*beside, *names],
+            dtypes=[table.dtype] * len(beside) + [np.dtype(np.float64)] * len(names),
             rows=len(table),
+            schema=None if typed is None or request.output == "npy" else typed.schema,
         ),
         output=request.output,
         chunks=chunks,
-        width=len(scores),
+        width=len(names),
         beside=rows if request.include_rows else None,
         scores=True,
+        typed=typed,
+        checked=scores.checked,
     )
+
+
+class _Numbering:
+    """Rows of a dataset as rows of the model, whose levels may have other indices.
+
+    Args:
+        task: Task that names the dataset and the model.
+        columns: Names of the model's columns, then of its context columns.
+    """
+
+    def __init__(self, task: ScoringTask, columns: Sequence[str]) -> None:
+        self._wanted = [task.dataset.columns.index(name) for name in columns]
+        own = task.dataset.column_types
+        self._source = [own[place] for place in self._wanted]
+        types = task.model.types
+        self._target = None if types is None else [Column.from_dict(fields) for fields in types]
+
+    def __call__(self, rows: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """Return rows of the dataset as rows of the model.
+
+        Raises:
+            TrainingError: The values of a column cannot be those of the model's.
+        """
+        rows = rows[:, self._wanted]
+        if self._target is None:
+            return rows
+        try:
+            return recode(rows, self._source, self._target)
+        except TableError as error:
+            raise TrainingError("dataset_types", error.detail) from error
+
+
+class _Scores:
+    """Numbers that rows are scored by.
+
+    Attributes:
+        names: Names of the numbers of a row.
+        checked: Number of them that must be finite, the first ones.
+        cost: Number of scores that those of a row cost.
+    """
+
+    def __init__(self, task: ScoringTask, flow: CompiledFlow, request: AcceptedScoring) -> None:
+        self._flow, self._request = flow, request
+        quantiles = task.model.quantiles
+        self._quantiles = None if quantiles is None else np.array(quantiles)
+        self.names = ["log_prob"] if quantiles is None else ["log_prob", "quantile"]
+        self.checked = len(self.names)
+        self.cost = 1
+        if request.parts:
+            self.names += ["discrete", "continuous"]
+        if request.explain:
+            self.names += [f"explanation.{name}" for name in task.model.columns]
+            self.cost += len(task.model.columns)
+
+    def of(self, rows: NDArray[np.floating[Any]]) -> Doubles:
+        """Return the numbers of some rows."""
+        parts = density_parts(self._flow, rows) if self._request.parts else None
+        log_prob = self._flow.log_prob(rows) if parts is None else parts.sum(axis=1)
+        found = [log_prob]
+        if self._quantiles is not None:
+            found.append(rank_among(log_prob, self._quantiles))
+        if parts is not None:
+            found.append(parts)
+        if self._request.explain:
+            found.append(self._flow.explain(rows))
+        return np.column_stack(found)
 
 
 def _samples(task: SamplingTask, flow: CompiledFlow, device: torch.device) -> Product:
     request = AcceptedSampling.model_validate(task.request)
-    context = None if request.context is None else np.array(request.context)
     columns: Sequence[str] = task.model.columns
+    types = None if task.model.types is None else [Column.from_dict(c) for c in task.model.types]
     step = _step_rows(len(columns), flow, device)
+    context = _context(request, types, dim=len(columns))
 
     def chunks(first: int) -> Iterator[Doubles]:
         return flow.iter_sample(
             request.n, seed=request.seed, chunk_rows=step, context=context, start=first
         )
 
+    typed = None if types is None else TypedRows(types[: len(columns)])
     return Product(
-        head=TableHead(names=columns, dtypes=[np.dtype(np.float64)] * len(columns), rows=request.n),
+        head=TableHead(
+            names=columns,
+            dtypes=[np.dtype(np.float64)] * len(columns),
+            rows=request.n,
+            schema=None if typed is None or request.output == "npy" else typed.schema,
+        ),
         output=request.output,
         chunks=chunks,
         width=len(columns),
         beside=None,
         scores=False,
+        typed=typed,
     )
 
 
-def _step_rows(columns: int, flow: CompiledFlow, device: torch.device) -> int:
+def _context(
+    request: AcceptedSampling, types: Sequence[Column] | None, *, dim: int
+) -> NDArray[np.float64] | None:
+    """Return the context of a request as numbers."""
+    if request.context is None:
+        return None
+    if types is None:
+        return np.array(request.context, np.float64)
+    return encode_rows(request.context, types[dim:])
+
+
+def _step_rows(columns: int, flow: CompiledFlow, device: torch.device, *, scores: int = 1) -> int:
     """Return the rows of a step: whole chunks of the flow, within bounds of memory and time."""
     most = _CPU_STEP_ROWS if device.type == "cpu" else _GPU_STEP_ROWS
     rows = _STEP_VALUES // columns // _LEAST_STEP_ROWS * _LEAST_STEP_ROWS
     rows = max(_LEAST_STEP_ROWS, min(most, rows))
-    return fitting_rows(rows, flow.row_bytes // _CHUNKS_OF_A_STEP, multiple=64)
+    rows = fitting_rows(rows, flow.row_bytes // _CHUNKS_OF_A_STEP, multiple=64)
+    return max(1, rows // scores)

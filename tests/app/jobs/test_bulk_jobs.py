@@ -86,6 +86,8 @@ def test_a_scoring_names_the_version_that_it_uses(client):
         "columns": COLUMNS,
         "output": "parquet",
         "include_rows": False,
+        "parts": False,
+        "explain": False,
     }
     assert client.get("/v1/jobs?kind=scoring&model_name=people").json()["items"] == [
         {name: value for name, value in job.items() if name != "request"}

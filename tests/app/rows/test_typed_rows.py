@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from app.problems.problem import Problem
+from app.rows.cell_codes import CellCodes
 from app.rows.model_types import ModelTypes
 from app.rows.shape import RowsShape
 from tables.columns import UNSEEN, Column
+from tables.errors import TableError
 from tables.formats import TableFormat
 from tests.app.decoding import decode
 
@@ -136,3 +139,52 @@ def test_a_number_that_is_no_index_of_a_text_is_refused(column, code, order):
     assert problem.type.slug == "batch-value"
     assert problem.members == {"column": NAMES[column], "row": 2}
     assert "from 0 to 1" in str(problem.detail)
+
+
+JSON_CELLS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 10**20),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(["Ideal", " Ideal ", "yes", "NO", "3", "5.0", "2024-02-29", "", "NA", "x"]),
+    st.text(max_size=3),
+    st.just([1]),
+)
+
+
+@settings(max_examples=300)
+@given(rows=st.lists(st.tuples(*[JSON_CELLS] * len(COLUMNS)), min_size=1, max_size=4))
+def test_remembered_cells_are_those_that_were_never_seen(rows):
+    """A row comes to the same whatever came before it, and whatever is beside it."""
+    apart = [outcome(lambda row=row: CellCodes(COLUMNS).rows([row])) for row in rows]
+    for row, alone in zip(rows, apart, strict=True):
+        again = outcome(lambda row=row: REMEMBERED.rows([row]))
+        assert type(again) is type(alone)
+        if isinstance(alone, np.ndarray):
+            np.testing.assert_array_equal(again, alone)
+    together = outcome(lambda: REMEMBERED.rows(rows))
+    if all(isinstance(alone, np.ndarray) for alone in apart):
+        np.testing.assert_array_equal(together, np.concatenate(apart))
+    else:
+        assert isinstance(together, TableError)
+
+
+REMEMBERED = CellCodes(COLUMNS)
+
+
+def outcome(call: Any) -> Any:
+    try:
+        return call()
+    except TableError as error:
+        return error
+
+
+def test_the_memory_of_cells_is_bounded(monkeypatch):
+    monkeypatch.setattr("app.rows.cell_codes._MAX_TEXTS", 10)
+    codes = CellCodes([COLUMNS[0]])
+    for start in range(0, 100, 4):
+        values = codes.rows([[f"level {start + number}"] for number in range(4)])
+        assert (values == UNSEEN).all()
+        assert sum(map(len, codes._numbers)) <= 10
+    assert codes.rows([["Ideal"]] + [[f"x{n}"] for n in range(50)])[0, 0] == 0
+    assert sum(map(len, codes._numbers)) <= 10

@@ -1,6 +1,7 @@
 """Models of typed columns over HTTP: cells in, scores, warnings and errors out; cells as samples."""
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -24,6 +25,7 @@ from tests.app.serving import registered
 from tests.app.wire import FORMATS, MEDIA_TYPE, read
 
 ROWS = mixed_rows(40, seed=5)
+HIDING = dataclasses.replace(SPEC, missing="any")
 RANKS = {"rows": 300, "quantiles": np.linspace(-80, 0, 1001).tolist()}
 
 
@@ -47,7 +49,17 @@ def client(
             flow=mixed_flow(),
             held_out=RANKS,
         )
-        registered(state.database, state.blobs)
+        registered(
+            state.database,
+            state.blobs,
+            name="hiding",
+            spec=HIDING,
+            columns=NAMES,
+            types=TYPES,
+            flow=mixed_flow(HIDING),
+            held_out=RANKS,
+        )
+        registered(state.database, state.blobs, held_out=RANKS)
         yield client
 
 
@@ -87,7 +99,7 @@ def test_rows_are_scored_as_they_are_in_the_file(client):
 
 
 def test_gaps_that_training_had_are_values(client):
-    row = cells()[0] | {"cut": None}
+    row = cells()[0] | {"cut": None, "price": ""}
     assert scored(client, [row])["log_prob"][0] is not None
 
 
@@ -165,6 +177,49 @@ def test_the_density_of_plain_numbers_is_continuous(client):
     assert answer["continuous"][1] is None
 
 
+@pytest.mark.parametrize(("model", "spec"), [("mixed", SPEC), ("hiding", HIDING)])
+@pytest.mark.parametrize("answer", FORMATS)
+def test_explanations_are_in_every_format(client, answer, model, spec):
+    body = json.dumps({"rows": cells()}).encode()
+    response = ask(client, "score?explain=true", body, answer=answer, model=model)
+    assert response.status_code == 200, response.text
+    expected = compile_flow(mixed_flow(spec)).explain(ROWS)
+    if answer is TableFormat.JSON:
+        document = response.json()
+        rows = [list(row.values()) for row in document["explanation"]]
+        values = np.array(rows, dtype=np.float64)
+        assert [list(row) for row in document["explanation"]] == [NAMES] * len(ROWS)
+        known = "learnt" if model == "hiding" else "exact"
+        unknown = [bool(np.isnan(column).all()) for column in expected.T]
+        kinds = ["unavailable" if column else known for column in unknown]
+        assert document["explained"] == dict(zip(NAMES, kinds, strict=True))
+        assert document["row_errors"] == []
+    elif answer is TableFormat.NDJSON:
+        lines = [json.loads(line) for line in response.content.splitlines()]
+        rows = [[line[f"explanation.{name}"] for name in NAMES] for line in lines]
+        values = np.array(rows, dtype=np.float64)
+        assert not any("row_error" in line for line in lines)
+    else:
+        names, numbers = read(answer, response.content)
+        assert names[2:] in ([], [f"explanation.{name}" for name in NAMES])
+        values = numbers[:, 2:]
+    np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_model_that_explains_nothing_says_so(client):
+    body = b'{"rows": [[170, 70, 40]]}'
+    response = ask(client, "score?explain=true", body, model="people")
+    assert response.status_code == 422
+    assert response.json()["type"] == "/problems/explanation-unavailable"
+
+
+def test_a_model_that_hides_cells_scores_any_gaps(client):
+    body = json.dumps({"rows": [dict.fromkeys(NAMES), cells()[0] | {"weight": None}]}).encode()
+    answer = ask(client, "log_prob", body, model="hiding").json()
+    assert answer["row_errors"] == []
+    assert None not in answer["log_prob"]
+
+
 @pytest.mark.parametrize("query", ["parts=yes", "parts=", "extra=drop", "parts=true&extra=1"])
 def test_a_parameter_that_is_no_choice_is_refused(client, query):
     response = ask(client, f"log_prob?{query}", b'{"rows": [[1, 2, 3]]}', model="people")
@@ -199,6 +254,7 @@ def test_samples_are_cells_of_the_table(client):
     assert answer["columns"] == NAMES
     cut, price, sold, on, doors, weight = map(list, zip(*answer["rows"], strict=True))
     assert set(cut) == {None, "Ideal", "Good, really", "=1+1"}
+    assert None in price
     assert all(value == round(value, 2) for value in price if value is not None)
     assert set(sold) == {"no", "yes"}
     assert all(len(day) == 10 for day in on)
@@ -232,7 +288,8 @@ def test_samples_of_npy_are_values_and_indices_that_can_be_scored(client):
     np.testing.assert_array_equal(values[:, 0], levels)
     by_number = ask(client, "log_prob", body, TableFormat.NPY).json()
     objects = [dict(zip(NAMES, row, strict=True)) for row in rows]
-    assert by_number["log_prob"] == scored(client, objects)["log_prob"]
+    by_text = scored(client, objects)["log_prob"]
+    np.testing.assert_allclose(by_number["log_prob"], by_text, rtol=1e-5)
 
 
 def _number(text: str) -> Any:

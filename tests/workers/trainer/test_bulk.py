@@ -232,7 +232,10 @@ def test_a_conditional_model_is_given_its_context(place: Place, rows: int) -> No
 def test_a_column_of_the_dataset_keeps_its_name(place: Place, dataset: Dataset) -> None:
     task = scoring(place, dataset, include_rows=True, output="csv")
     columns = ["x1", "x2", "x3", "quantile"]
-    renamed = task.dataset.model_copy(update={"columns": columns})
+    types = [
+        fields | {"name": name} for fields, name in zip(task.dataset.types, columns, strict=True)
+    ]
+    renamed = task.dataset.model_copy(update={"types": types})
     messages = run(task.model_copy(update={"dataset": renamed}))
     header = file_of(place, messages).read_text().splitlines()[0]
     assert header.split(",") == [*columns, "log_prob", "quantile_"]

@@ -1,0 +1,179 @@
+"""Bulk jobs of typed columns as plain calls, on real files."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
+import pytest
+
+from flows import compile_flow, rank_among, spec_to_dict
+from models_store.files.blobs import model_key, table_key
+from models_store.files.checkpoints import save_model
+from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
+from tables.columns import UNSEEN, Column
+from tables.typed_rows import TypedRows
+from tests.app.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed_rows
+from tests.workers.place import Place
+from tests.workers.trainer.test_bulk import HELD_OUT, common, file_of, parts, produced, run
+from workers.errors import TrainingError
+from workers.protocol import BulkTask, DatasetRef, Interrupted, ModelRef, SamplingTask, ScoringTask
+
+ROWS = mixed_rows(600, seed=5)
+FLOW = compile_flow(mixed_flow())
+# The table that is scored has the levels of `cut` in another order, one more of them, and text of
+# numbers where the model has numbers; one column is not the model's.
+CUT = Column(
+    name="cut", type="category", levels=("=1+1", "Astor", "Ideal", "Good, really"), missing=True
+)
+DOORS = Column(name="doors", type="category", levels=("5", "3"))
+OWN = [
+    DOORS,
+    Column(name="comment", type="category", levels=("a", "b")),
+    CUT,
+    *(COLUMNS[place] for place in (5, 1, 2, 3)),
+]
+
+
+def stored() -> Any:
+    """The same rows as the table holds them."""
+    cut = np.where(
+        np.isnan(ROWS[:, 0]), np.nan, np.array([2, 3, 0])[np.nan_to_num(ROWS[:, 0]).astype(int)]
+    )
+    doors = np.where(ROWS[:, 4] == 5, 0.0, 1.0)
+    return np.column_stack([doors, np.zeros(len(ROWS)), cut, ROWS[:, [5, 1, 2, 3]]])
+
+
+@pytest.fixture(autouse=True)
+def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.trainer.bulk._CPU_STEP_ROWS", 256)
+    monkeypatch.setattr("tables.writers._GROUP_ROWS", 300)
+
+
+def typed(place: Place, spec: Any = SPEC, **changes: Any) -> dict[str, Any]:
+    saved = save_model(
+        place.blobs,
+        model_key("job_" + "4" * 32, 1),
+        mixed_flow(spec),
+        spec=spec,
+        columns=NAMES,
+        types=TYPES,
+        preprocessing={"standardise": True},
+    )
+    model = ModelRef(
+        key=saved.key,
+        sha256=saved.sha256,
+        flow=spec_to_dict(spec),
+        columns=NAMES,
+        types=TYPES,
+        quantiles=HELD_OUT.tolist(),
+    )
+    return common(place, **changes) | {"model": model}
+
+
+def scoring(place: Place, rows: Any = None, own: list[Column] = OWN, **changes: Any) -> ScoringTask:
+    dataset_id = "ds_" + "1" * 32
+    with place.blobs.staged(".npy") as path:
+        with path.open("wb") as file:
+            np.save(file, stored() if rows is None else rows)
+        blob = place.blobs.commit(path, table_key(dataset_id))
+    fields = {"output": "parquet", "include_rows": False, "parts": False, "explain": False}
+    request = {name: changes.pop(name, value) for name, value in fields.items()}
+    accepted = AcceptedScoring(model="m:1", dataset_id=dataset_id, columns=NAMES, **request)
+    types = [column.to_dict() for column in own]
+    table = DatasetRef(id=dataset_id, key=blob.key, sha256=blob.sha256, types=types)
+    return ScoringTask(request=accepted.model_dump(), dataset=table, **typed(place, **changes))
+
+
+def sampling(place: Place, output: Any, **changes: Any) -> SamplingTask:
+    accepted = AcceptedSampling(model="m:1", n=700, seed=7, output=output, context=None)
+    return SamplingTask(request=accepted.model_dump(), **typed(place, **changes))
+
+
+def table_of(place: Place, task: BulkTask) -> Any:
+    return pq.read_table(file_of(place, run(task)))
+
+
+def test_levels_with_other_indices_are_scored_by_their_texts(place: Place) -> None:
+    table = table_of(place, scoring(place))
+    np.testing.assert_allclose(table["log_prob"], FLOW.log_prob(ROWS), rtol=1e-5)
+    ranks = rank_among(FLOW.log_prob(ROWS), HELD_OUT)
+    np.testing.assert_allclose(table["quantile"], ranks, atol=1e-5)
+
+
+def test_a_level_that_the_model_lacks_is_unseen(place: Place) -> None:
+    rows, expected = stored(), ROWS.copy()
+    rows[:, 2], expected[:, 0] = 1.0, UNSEEN
+    table = table_of(place, scoring(place, rows))
+    np.testing.assert_allclose(table["log_prob"], FLOW.log_prob(expected), rtol=1e-5)
+
+
+def test_parts_and_explanations_are_columns(place: Place) -> None:
+    messages = run(scoring(place, parts=True, explain=True))
+    table = pq.read_table(file_of(place, messages))
+    explained = [f"explanation.{name}" for name in NAMES]
+    assert table.column_names == ["log_prob", "quantile", "discrete", "continuous", *explained]
+    numbers = np.column_stack([column.to_numpy() for column in table.columns])
+    np.testing.assert_allclose(numbers[:, 2:4], FLOW.log_prob_parts(ROWS), rtol=1e-5)
+    np.testing.assert_allclose(numbers[:, 4:], FLOW.explain(ROWS), rtol=1e-3, atol=1e-4)
+    assert produced(messages).metrics["non_finite"] == 0, "columns without explanation are not bad"
+
+
+def test_a_model_that_hides_cells_explains_all(place: Place) -> None:
+    spec = dataclasses.replace(SPEC, missing="any")
+    task = scoring(place, explain=True, spec=spec)
+    table = table_of(place, task)
+    for name in NAMES:
+        assert np.isfinite(table[f"explanation.{name}"].to_numpy()).all()
+
+
+@pytest.mark.parametrize("output", ["csv", "parquet"])
+def test_rows_beside_scores_have_the_cells_of_the_table(place: Place, output: str) -> None:
+    path = file_of(place, run(scoring(place, include_rows=True, output=output)))
+    table = pq.read_table(path) if output == "parquet" else pa_csv.read_csv(path)
+    names = [column.name for column in OWN]
+    assert table.column_names == [*names, "log_prob", "quantile"]
+    expected = TypedRows(OWN).batch(stored())
+    for column in ("cut", "sold", "price"):
+        found = [None if cell == "" else cell for cell in table[column].to_pylist()]
+        assert found == expected.column(column).to_pylist()
+
+
+@pytest.mark.parametrize("output", ["csv", "parquet"])
+def test_samples_are_cells(place: Place, output: str) -> None:
+    path = file_of(place, run(sampling(place, output)))
+    table = pq.read_table(path) if output == "parquet" else pa_csv.read_csv(path)
+    expected = TypedRows(COLUMNS).batch(FLOW.sample(700, seed=7))
+    for name in ("cut", "sold", "price", "doors", "weight"):
+        found = [None if cell == "" else cell for cell in table[name].to_pylist()]
+        assert found == expected.column(name).to_pylist()
+
+
+def test_samples_of_npy_are_numbers(place: Place) -> None:
+    values = np.load(file_of(place, run(sampling(place, "npy"))), allow_pickle=False)
+    np.testing.assert_array_equal(values, TypedRows(COLUMNS).numbers(FLOW.sample(700, seed=7)))
+
+
+@pytest.mark.parametrize("kind", ["scoring", "sampling"])
+@pytest.mark.parametrize("output", ["csv", "parquet"])
+def test_an_interrupted_job_makes_the_same_file(place: Place, kind: str, output: str) -> None:
+    def task(**changes: Any) -> BulkTask:
+        if kind == "sampling":
+            return sampling(place, output, **changes)
+        return scoring(place, output=output, include_rows=True, explain=True, **changes)
+
+    undisturbed = produced(run(task())).result
+    asked = iter(range(1, 10_000))
+    first = run(task(attempt=2), lambda: next(asked) >= 3)
+    assert isinstance(first[-1], Interrupted)
+    known = [message.checkpoint for message in reversed(parts(first))][:2]
+    second = produced(run(task(attempt=3, checkpoints=known))).result
+    assert second["sha256"] == undisturbed["sha256"]
+
+
+def test_texts_that_are_no_numbers_end_the_job(place: Place) -> None:
+    own = [dataclasses.replace(DOORS, levels=("five", "three")), *OWN[1:]]
+    with pytest.raises(TrainingError) as caught:
+        run(scoring(place, own=own))
+    assert caught.value.code == "dataset_types"
