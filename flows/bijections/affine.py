@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.folding import Pending, Step
 from flows.bijections.linear import uniform
-from flows.bijections.observed import Observed, only_observed
+from flows.bijections.observed import Observed, masked
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 
@@ -55,7 +55,7 @@ class DiagonalAffine(Bijection):
         if self.context_weight is not None and context is not None:
             added = F.linear(context, self.context_weight)
             shift, log_scale = shift + added[:, : self.dim], log_scale + added[:, self.dim :]
-        return only_observed(shift, observed), only_observed(log_scale, observed)
+        return masked(shift, observed), masked(log_scale, observed)
 
 
 def diagonal_cost(dim: int, context_dim: int) -> Cost:

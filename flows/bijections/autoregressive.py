@@ -11,7 +11,7 @@ from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.folding import Columns, ContextColumns, Pending, Step, tanh_as_sigmoid
 from flows.bijections.gradients import ACTIVATIONS, WeightedContext
 from flows.bijections.masked import Conditioner, MaskedLinear, run_masked
-from flows.bijections.observed import Observed, ObservedColumns, only_observed
+from flows.bijections.observed import Observed, ObservedColumns, masked
 from flows.bijections.sequential import SequentialSampler, split_direct
 from flows.bijections.transformers import Transformer
 from flows.errors import FlowError
@@ -78,14 +78,15 @@ class Autoregressive(Bijection):
         if not self.has_noise:
             raise FlowError("this density has no noise that its rows could be mapped to")
         u, log_det = self.transformer.inverse(x, self._condition(x, context, observed))
-        return only_observed(u, observed), only_observed(log_det, observed).sum(dim=1)
+        shown = self.transformer.masked_results
+        return shown(u, observed), shown(log_det, observed).sum(dim=1)
 
     def log_density(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> PerRow:
         """Return the log density of rows whose noise is standard Gaussian, in 1 pass."""
         terms = self.transformer.log_density(x, self._condition(x, context, observed))
-        return only_observed(terms, observed).sum(dim=1)
+        return masked(terms, observed).sum(dim=1)
 
     def network(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Return weights, biases and masks, layer by layer, without the context's weights."""
@@ -146,14 +147,15 @@ class Autoregressive(Bijection):
     def _condition(
         self, x: Tensor, context: Tensor | None, observed: Tensor | None
     ) -> Float[Tensor, "outputs batch dim"]:
-        """Return the parameters of each feature's map, 0 where it is not observed."""
+        """Return the parameters of each feature's map."""
         layers = self._linear_layers()
         weights = [layer.masked_weight() for layer in layers]
         biases: list[Tensor] = [layer.bias for layer in layers]
         activation = self.conditioner.activation
         out = run_masked(x, weights, biases, activation=activation, first=self._added(context))
-        parameters = out.view(len(x), self.transformer.outputs, self.dim).movedim(1, 0)
-        return only_observed(parameters, observed)
+        parameters = out.view(len(x), self.transformer.outputs, self.dim)
+        mask = None if observed is None else observed[:, None]
+        return self.transformer.masked_parameters(parameters, mask).movedim(1, 0)
 
     def _differentiable_forward(
         self, u: Tensor, context: Tensor | None, observed: Tensor | None
@@ -165,7 +167,7 @@ class Autoregressive(Bijection):
             parameters = self._condition(x, context, observed)[:, :, i]
             mask = None if observed is None else observed[:, i]
             column, log_det = (
-                only_observed(result, mask)
+                self.transformer.masked_results(result, mask)
                 for result in self.transformer.forward(u[:, i], parameters)
             )
             x = torch.cat([x[:, :i], column[:, None], x[:, i + 1 :]], dim=1)
@@ -203,7 +205,8 @@ class AutoregressiveStep(Step):
     ) -> tuple[Columns, Columns]:
         """Map data to noise."""
         u, log_det = self._transformer.inverse(x, self._condition(x, context, observed))
-        return only_observed(u, observed), only_observed(log_det, observed)
+        shown = self._transformer.masked_results
+        return shown(u, observed), shown(log_det, observed)
 
     def forward(
         self, u: Columns, context: ContextColumns = None, observed: ObservedColumns = None
@@ -216,7 +219,7 @@ class AutoregressiveStep(Step):
     ) -> Columns:
         """Return the log density of each value whose noise is standard Gaussian."""
         terms = self._transformer.log_density(x, self._condition(x, context, observed))
-        return only_observed(terms, observed)
+        return masked(terms, observed)
 
     def tensors(self) -> list[Tensor]:
         """Return the tensors that take memory."""
@@ -246,4 +249,4 @@ class AutoregressiveStep(Step):
         self, x: Tensor, context: Tensor | None, observed: Tensor | None
     ) -> Float[Tensor, "outputs dim batch"]:
         parameters = self._network(x, context).view(self._transformer.outputs, *x.shape)
-        return only_observed(parameters, observed)
+        return self._transformer.masked_parameters(parameters, observed)

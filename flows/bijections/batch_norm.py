@@ -16,7 +16,7 @@ from flows.bijections.gradients import (
     batch_normalise_vjp,
     observed_normalise_vjp,
 )
-from flows.bijections.observed import Observed, only_observed
+from flows.bijections.observed import Observed, masked, only_observed
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 EPS = 1e-5
@@ -90,7 +90,7 @@ class BatchNorm(Bijection):
         """Map noise to data."""
         log_scale = self._log_scale()
         x = (u - self.offset) * torch.exp(-log_scale) + self.mean
-        return only_observed(x, observed), -_row_sums(log_scale, u, observed)
+        return masked(x, observed), -_row_sums(log_scale, u, observed)
 
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
@@ -101,7 +101,7 @@ class BatchNorm(Bijection):
             mean, var = self._batch_statistics(x, observed)
         log_scale = self.log_gain - 0.5 * torch.log(var + EPS)
         u = (x - mean) * torch.exp(log_scale) + self.offset
-        return only_observed(u, observed), _row_sums(log_scale, x, observed)
+        return masked(u, observed), _row_sums(log_scale, x, observed)
 
     def parameter_list(self) -> list[Tensor]:
         """Return the parameters in the order of the gradients of `inverse_vjp`."""
@@ -170,7 +170,7 @@ def _row_sums(log_scale: Tensor, rows: Tensor, observed: Tensor | None) -> Tenso
     """Return the sum of the log scales of the observed features of each row."""
     if observed is None:
         return log_scale.sum().expand(len(rows))
-    return only_observed(log_scale, observed).sum(dim=1)
+    return masked(log_scale, observed).sum(dim=1)
 
 
 class Moments:

@@ -26,7 +26,7 @@ from flows.bijections.linear import (
     network_cost,
     network_parameters,
 )
-from flows.bijections.observed import Observed, ObservedColumns, only_observed
+from flows.bijections.observed import Observed, ObservedColumns, masked
 from flows.bijections.transformers import Transformer
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.errors import SpecError
@@ -237,11 +237,11 @@ class Coupling(_HalvesLayer):
         self, copied: Tensor, context: Tensor | None, observed: Tensor | None
     ) -> tuple[Tensor | None, Tensor]:
         read = copied if context is None else torch.cat([copied, context], dim=1)
-        shift = only_observed(apply_network(self.shift_layers, read, torch.relu), observed)
+        shift = masked(apply_network(self.shift_layers, read, torch.relu), observed)
         if self.additive:
             return None, shift
         log_scale = apply_network(self.scale_layers, read, torch.tanh)
-        return only_observed(log_scale, observed), shift
+        return masked(log_scale, observed), shift
 
 
 class _CouplingStep(Step):
@@ -298,11 +298,11 @@ class _CouplingStep(Step):
         if context is not None:
             read = torch.cat([read, context])
         mask = None if observed is None else observed[self._moved]
-        shift = only_observed(apply_folded(self._minus_shift, read, torch.relu_), mask)
+        shift = masked(apply_folded(self._minus_shift, read, torch.relu_), mask)
         if not self._minus_log_scale:
             return None, shift
         log_scale = apply_folded(self._minus_log_scale, read, torch.sigmoid_)
-        return only_observed(log_scale, mask), shift
+        return masked(log_scale, mask), shift
 
 
 class TransformerCoupling(_HalvesLayer):
@@ -335,8 +335,8 @@ class TransformerCoupling(_HalvesLayer):
         copied, moved = self._split(u)
         mask = self._moved_mask(observed)
         x, log_det = self.transformer.forward(moved, self._condition(copied, context, mask))
-        x, log_det = only_observed(x, mask), only_observed(log_det, mask)
-        return self._join(copied, x), log_det.sum(dim=1)
+        shown = self.transformer.masked_results
+        return self._join(copied, shown(x, mask)), shown(log_det, mask).sum(dim=1)
 
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
@@ -345,8 +345,8 @@ class TransformerCoupling(_HalvesLayer):
         copied, moved = self._split(x)
         mask = self._moved_mask(observed)
         u, log_det = self.transformer.inverse(moved, self._condition(copied, context, mask))
-        u, log_det = only_observed(u, mask), only_observed(log_det, mask)
-        return self._join(copied, u), log_det.sum(dim=1)
+        shown = self.transformer.masked_results
+        return self._join(copied, shown(u, mask)), shown(log_det, mask).sum(dim=1)
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """Return one step, after the pending map."""
@@ -372,8 +372,9 @@ class TransformerCoupling(_HalvesLayer):
         read = copied if context is None else torch.cat([copied, context], dim=1)
         out = apply_network(self.layers, read, ACTIVATIONS[self.activation].apply)
         moved = self.shape.widths()[1]
-        parameters = out.view(len(copied), self.transformer.outputs, moved).movedim(1, 0)
-        return only_observed(parameters, observed)
+        parameters = out.view(len(copied), self.transformer.outputs, moved)
+        mask = None if observed is None else observed[:, None]
+        return self.transformer.masked_parameters(parameters, mask).movedim(1, 0)
 
 
 class _TransformerCouplingStep(Step):
@@ -400,10 +401,10 @@ class _TransformerCouplingStep(Step):
     ) -> tuple[Columns, Float[Tensor, "moved batch"]]:
         u = x.clone()
         mask = None if observed is None else observed[self._moved]
-        parameters = only_observed(self._condition(x, context), mask)
+        parameters = self._transformer.masked_parameters(self._condition(x, context), mask)
         moved, log_det = self._transformer.inverse(x[self._moved], parameters)
-        u[self._moved] = only_observed(moved, mask)
-        return u, only_observed(log_det, mask)
+        u[self._moved] = self._transformer.masked_results(moved, mask)
+        return u, self._transformer.masked_results(log_det, mask)
 
     def forward(
         self,
@@ -413,10 +414,10 @@ class _TransformerCouplingStep(Step):
     ) -> tuple[Columns, Float[Tensor, "moved batch"]]:
         x = u.clone()
         mask = None if observed is None else observed[self._moved]
-        parameters = only_observed(self._condition(u, context), mask)
+        parameters = self._transformer.masked_parameters(self._condition(u, context), mask)
         moved, log_det = self._transformer.forward(u[self._moved], parameters)
-        x[self._moved] = only_observed(moved, mask)
-        return x, only_observed(log_det, mask)
+        x[self._moved] = self._transformer.masked_results(moved, mask)
+        return x, self._transformer.masked_results(log_det, mask)
 
     def tensors(self) -> list[Tensor]:
         weights = [tensor for pair in self._network for tensor in pair]

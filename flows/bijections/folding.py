@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from flows.bijections.observed import ObservedColumns, only_observed
+from flows.bijections.observed import ObservedColumns, masked, only_observed
 
 # Activations of compiled networks; tanh is written as sigmoid.
 FoldedActivation = Literal["relu", "sigmoid", "elu", "gelu"]
@@ -260,21 +260,23 @@ class ObservedAffineStep(Step):
     ) -> tuple[Columns, LogDetTerms]:
         """Map data to noise."""
         u = torch.addcmul(self._shift, self._scale, x)
-        return only_observed(u, observed), self._terms(x, observed)
+        return masked(u, observed), self._terms(x, observed)
 
     def forward(
         self, u: Columns, context: ContextColumns = None, observed: ObservedColumns = None
     ) -> tuple[Columns, LogDetTerms]:
         """Map noise to data."""
         x = (u - self._shift) / self._scale
-        return only_observed(x, observed), -self._terms(u, observed)
+        return masked(x, observed), -self._terms(u, observed)
 
     def tensors(self) -> list[Tensor]:
         """Return the tensors that take memory."""
         return [self._scale, self._shift, self._log_scale]
 
     def _terms(self, rows: Tensor, observed: Tensor | None) -> Tensor:
-        return only_observed(self._log_scale.expand_as(rows), observed)
+        if observed is None:
+            return self._log_scale.sum(dim=0, keepdim=True).expand(-1, rows.shape[1])
+        return self._log_scale.t() @ observed
 
 
 class PermuteStep(Step):

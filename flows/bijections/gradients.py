@@ -132,8 +132,8 @@ def masked_affine_vjp(
         then the weights of the context.
     """
     out, network_pullback = _network_vjp(x, network, masks, activation=activation, context=context)
-    hidden = _hidden_columns(observed)
-    _clear_(out, hidden)
+    mask = None if observed is None else observed.t().contiguous()
+    _mask_(out, mask)
     shift, log_scale = out.chunk(2)
     inv_scale = torch.exp(-log_scale)
     u = torch.sub(x.t(), shift, out=torch.empty_like(shift)).mul_(inv_scale)
@@ -141,7 +141,7 @@ def masked_affine_vjp(
     def pullback(grad_u: Tensor, grad_log_det: Tensor, wanted: Wanted) -> Gradients:
         direct = grad_u.t() * inv_scale
         grad_log_scale = torch.addcmul(grad_log_det, grad_u.t(), u).neg_()
-        grad_out = _clear_(torch.cat([-direct, grad_log_scale]), hidden)
+        grad_out = _mask_(torch.cat([-direct, grad_log_scale]), mask)
         found = network_pullback(grad_out.t(), direct if wanted.x else None, wanted.context)
         return found._replace(x=None if found.x is None else found.x.t())
 
@@ -172,10 +172,10 @@ def coupling_vjp(
         s, then those of t.
     """
     copied, moved = halves
-    columns, hidden = x.t(), None if observed is None else _hidden_columns(observed[:, moved])
+    columns, mask = x.t(), None if observed is None else observed.t()[moved]
     read = columns[copied].t()
     shift, shift_pullback = _reader_vjp(read, context, shift_network, ACTIVATIONS["relu"])
-    _clear_(shift, hidden)
+    _mask_(shift, mask)
     u = x.new_empty(columns.shape)
     u[copied] = columns[copied]
     noise = torch.sub(columns[moved], shift, out=u[moved])
@@ -183,7 +183,7 @@ def coupling_vjp(
         log_det = x.new_zeros(1)
     else:
         scale, scale_pullback = _reader_vjp(read, context, scale_network, ACTIVATIONS["tanh"])
-        inv_scale = torch.exp(-_clear_(scale, hidden))
+        inv_scale = torch.exp(-_mask_(scale, mask))
         noise.mul_(inv_scale)
         log_det = scale.sum(dim=0).neg_()
 
@@ -192,10 +192,10 @@ def coupling_vjp(
         grad_copied, grad_moved = grads[copied] if wanted.x else None, grads[moved]
         scaled = Gradients(grad_copied, [])
         if scale_network is not None:
-            grad_scale = _clear_(torch.addcmul(grad_log_det, grad_moved, noise).neg_(), hidden)
+            grad_scale = _mask_(torch.addcmul(grad_log_det, grad_moved, noise).neg_(), mask)
             grad_moved = grad_moved * inv_scale
             scaled = scale_pullback(grad_scale.t(), grad_copied, wanted.context)
-        grad_shift = _clear_(-grad_moved, hidden)
+        grad_shift = _mask_(-grad_moved, mask)
         shifted = shift_pullback(grad_shift.t(), scaled.x, wanted.context)
         grad_x, grad_context = None, add_gradients(scaled.context, shifted.context)
         if shifted.x is not None:
@@ -212,15 +212,10 @@ def add_gradients(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     return other if one is None else one if other is None else one + other
 
 
-def _hidden_columns(observed: Tensor | None) -> Tensor | None:
-    """Return True for what is not observed, features first."""
-    return None if observed is None else (observed == 0).t().contiguous()
-
-
-def _clear_(columns: Tensor, hidden: Tensor | None) -> Tensor:
+def _mask_(columns: Tensor, mask: Tensor | None) -> Tensor:
     """Set all parameters of the features that are not observed to 0."""
-    if hidden is not None:
-        columns.view(-1, *hidden.shape).masked_fill_(hidden, 0)
+    if mask is not None:
+        columns.view(-1, *mask.shape).mul_(mask)
     return columns
 
 

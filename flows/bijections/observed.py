@@ -20,8 +20,15 @@ ObservedColumns = Float[Tensor, "dim batch"] | None
 def only_observed(
     values: Float[Tensor, "..."], observed: Float[Tensor, "..."] | None
 ) -> Float[Tensor, "..."]:
-    """Return the values that are observed, and 0 for all others, whatever they are."""
+    """Return the values that are observed, and 0 for all others, NaN and infinity too."""
     return values if observed is None else torch.where(observed > 0, values, 0.0)
+
+
+def masked(
+    values: Float[Tensor, "..."], observed: Float[Tensor, "..."] | None
+) -> Float[Tensor, "..."]:
+    """Return finite values that are observed, and 0 for all others: faster than `only_observed`."""
+    return values if observed is None else values * observed
 
 
 def refuse_mask(observed: Tensor | None) -> None:

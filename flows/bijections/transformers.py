@@ -15,6 +15,7 @@ from torch import Tensor
 
 from flows.bijections.base import LOG_TWO_PI
 from flows.bijections.folding import Pending
+from flows.bijections.observed import masked
 from flows.bijections.roots import invert
 from flows.cost import FLOAT_BYTES, Cost, Way
 from flows.errors import FlowError
@@ -60,12 +61,16 @@ class Transformer(ABC):
         own_density: True if `log_density` is not just the inverse and the Gaussian density.
         sample_rows: Least number of rows that `forward` should have, where it consists of many
             small operations.
+        keeps_0: True if parameters of 0 map 0 to exactly 0, with a log-determinant of exactly 0.
+        overflows: True if large parameters give results that are not finite.
     """
 
     outputs: int
     has_noise: bool = True
     own_density: bool = False
     sample_rows: int = 1
+    keeps_0: bool = False
+    overflows: bool = True
 
     @abstractmethod
     def inverse(
@@ -98,6 +103,18 @@ class Transformer(ABC):
         x.copy_(result)
         log_det.copy_(result_log_det)
 
+    def masked_parameters(
+        self, parameters: Float[Tensor, "..."], observed: Float[Tensor, "..."] | None
+    ) -> Float[Tensor, "..."]:
+        """Return parameters that harm nothing where a value is not observed."""
+        return masked(parameters, observed) if self.overflows else parameters
+
+    def masked_results(
+        self, values: Float[Tensor, "*shape"], observed: Float[Tensor, "*shape"] | None
+    ) -> Float[Tensor, "*shape"]:
+        """Return results of masked parameters, 0 where a value is not observed."""
+        return values if self.keeps_0 else masked(values, observed)
+
     def folded(self, pending: Pending) -> "Transformer":
         """Return the map as a compiled flow keeps it, its own weights cast."""
         return self
@@ -112,6 +129,7 @@ class Affine(Transformer):
 
     size = MapSize(outputs=2, operations=4)
     outputs = size.outputs
+    keeps_0 = True
 
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.linear import initial_linear
-from flows.bijections.observed import Observed, only_observed, refuse_mask
+from flows.bijections.observed import Observed, masked, only_observed, refuse_mask
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.families.spec import Spec, check_choice
 
@@ -132,7 +132,7 @@ class Gaussian(Bijection):
         if self.context_weight is not None and context is not None:
             more_shift, more_log_scale = (context @ self.context_weight.t()).chunk(2, dim=1)
             shift, log_scale = shift + more_shift, log_scale + more_log_scale
-        return only_observed(shift, observed), only_observed(log_scale, observed)
+        return masked(shift, observed), masked(log_scale, observed)
 
     def _triangle(self, lower: Tensor) -> Tensor:
         """T."""

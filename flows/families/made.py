@@ -23,7 +23,7 @@ from flows.bijections.folding import (
 from flows.bijections.gradients import ACTIVATIONS, ActivationName, Pullback, masked_affine_vjp
 from flows.bijections.mask_ensemble import MaskEnsemble, ensemble_cost
 from flows.bijections.masked import Conditioner
-from flows.bijections.observed import Observed, ObservedColumns, only_observed
+from flows.bijections.observed import Observed, ObservedColumns
 from flows.bijections.transformers import Affine, Bernoulli, GaussianMixture, MapSize, Transformer
 from flows.cost import Cost
 from flows.families.spec import Spec, check_choice, check_hidden, check_positive
@@ -231,9 +231,8 @@ class _MadeStep(AutoregressiveStep):
     def inverse(
         self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
     ) -> tuple[Columns, Columns]:
-        minus_shift, log_det = only_observed(
-            self._network(x, context).view(2, *x.shape), observed
-        ).unbind(0)
+        out = self._network(x, context).view(2, *x.shape)
+        minus_shift, log_det = out if observed is None else out.mul_(observed)
         return minus_shift.add_(x).mul_(log_det.exp()), log_det
 
     def affine_layer(self) -> MaskedAffine | None:

@@ -110,6 +110,7 @@ class DeepSigmoidal(Transformer):
     """
 
     sample_rows = 1024
+    overflows = False
 
     def __init__(self, units: int) -> None:
         self.outputs = self.size(units).outputs
@@ -145,6 +146,7 @@ class DeepDenseSigmoidal(nn.Module, Transformer):
     """
 
     sample_rows = 1024
+    overflows = False
 
     def __init__(self, units: int, generator: torch.Generator) -> None:
         super().__init__()

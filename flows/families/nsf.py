@@ -153,6 +153,7 @@ class RationalQuadratic(Transformer):
     """
 
     sample_rows = 1024
+    overflows = False
 
     def __init__(self, bins: int, tail_bound: float) -> None:
         self.outputs = self.size(bins).outputs
