@@ -138,9 +138,12 @@ def _rows(database: Database, blobs: BlobStore) -> _NamedFiles:
 
 
 def _of_datasets(session: Session) -> Iterator[NamedFile]:
-    query = select(DatasetRow.id, DatasetRow.key, DatasetRow.sha256, DatasetRow.bytes)
-    for dataset_id, key, sha256, size in session.execute(query):
+    row = DatasetRow
+    query = select(row.id, row.key, row.sha256, row.bytes, row.cells)
+    for dataset_id, key, sha256, size, cells in session.execute(query):
         yield NamedFile(owner=f"dataset {dataset_id}", key=key, sha256=sha256, bytes=size)
+        if cells is not None:
+            yield NamedFile(owner=f"cells of dataset {dataset_id}", **cells)
 
 
 def _of_versions(session: Session) -> Iterator[NamedFile]:

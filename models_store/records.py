@@ -41,6 +41,8 @@ class NewDataset(Record):
         key: Key of the stored table in the blob store.
         sha256: SHA-256 of the stored table, which workers verify and lineage names.
         bytes: Size of the stored table.
+        cells: Key, hash and size of the file of the cells that are no numbers, if there are any.
+        options: Options that the file was read with; None of a dataset from before there were types.
     """
 
     id: str
@@ -55,6 +57,8 @@ class NewDataset(Record):
     key: str
     sha256: str
     bytes: int
+    cells: dict[str, Any] | None = None
+    options: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Cells of columns to the numbers of a stored table, and back."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -183,7 +184,7 @@ def numbers_of(cells: pa.Array, column: Column) -> NDArray[np.float64]:
         text = pc.if_else(_is_named_missing(text, column), pa.scalar(None, _TEXT), text)
         if column.type == "datetime":
             return _date_numbers(text, column)
-        return parse_numbers(text, decimal=column.decimal, thousands=column.thousands)
+        return _parsed(text, column)
     if pa.types.is_timestamp(cells.type) or pa.types.is_date(cells.type):
         return timestamps(cells)
     if pa.types.is_duration(cells.type) or pa.types.is_time(cells.type):
@@ -253,6 +254,13 @@ def _text_values(cells: pa.Array, column: Column) -> NDArray[np.float64]:
         return np.where(place < 0, np.nan, place % 2)
     if column.type == "datetime":
         return _date_numbers(text, column) if _is_text(cells.type) else timestamps(cells)
+    return _parsed(text, column)
+
+
+def _parsed(text: pa.Array, column: Column) -> NDArray[np.float64]:
+    if column.unit:
+        sign = re.escape(column.unit)
+        text = pc.replace_substring_regex(text, rf"^([+-]?) ?{sign} ?|( ?){sign}$", r"\1")
     return parse_numbers(text, decimal=column.decimal, thousands=column.thousands)
 
 

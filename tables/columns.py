@@ -38,6 +38,7 @@ class Column:
         na_values: Texts that mean a missing cell, besides those that do in every table.
         decimal: Character before the decimals, in text.
         thousands: Character between groups of three digits, in text; none where it is empty.
+        unit: Sign before or after each number, in text, such as of a currency; none where it is empty.
         datetime_format: Format of `datetime.strptime` in which dates are read and written; None for
             ISO 8601.
         date_only: True if all its values are dates without a time of day.
@@ -56,6 +57,7 @@ class Column:
     na_values: tuple[str, ...] = ()
     decimal: str = "."
     thousands: str = ""
+    unit: str = ""
     datetime_format: str | None = None
     date_only: bool = False
     transform: TransformName = "none"

@@ -78,6 +78,12 @@ def check_format(format: str) -> None:  # noqa: A002 - the word for it
     _pattern(format)
 
 
+def look_like_dates(text: pa.Array, format: str | None = None) -> bool:  # noqa: A002 - as above
+    """Return whether some of the texts have the form of dates in a format, though none may be one."""
+    pattern = _ISO if format is None else _pattern(format)
+    return bool(pc.any(pc.match_substring_regex(text, pattern)).as_py())
+
+
 def parse_dates(text: pa.Array, format: str | None = None) -> NDArray[np.float64]:  # noqa: A002
     """Return the seconds since 1970 of each text, not-a-number where it is null or no such date.
 
@@ -86,6 +92,8 @@ def parse_dates(text: pa.Array, format: str | None = None) -> NDArray[np.float64
         format: Format of `datetime.strptime`; None for ISO 8601. A date without a zone is in UTC.
     """
     parts = pc.extract_regex(text, _ISO if format is None else _pattern(format))
+    if parts.null_count == len(parts):
+        return np.full(len(parts), np.nan)
     fields = _Fields(parts)
     days, valid = _days(fields)
     time_s, valid_time = _time_of_day(fields)

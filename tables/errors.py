@@ -1,5 +1,7 @@
 """Errors of files of rows, and of texts that should be JSON; each carries the slug of its problem."""
 
+from collections.abc import Sequence
+
 from tables.slugs import Slug
 
 
@@ -24,14 +26,22 @@ class TableError(TablesError):
         column: Name of the first column concerned, or ``column 3`` where the name itself is at
             fault.
         row: First row concerned. Rows of data count from 1; a header or blank line is no row.
+        errors: Every column that is at fault with what is wrong in it, where several can be.
     """
 
     def __init__(
-        self, slug: Slug, detail: str, *, column: str | None = None, row: int | None = None
+        self,
+        slug: Slug,
+        detail: str,
+        *,
+        column: str | None = None,
+        row: int | None = None,
+        errors: Sequence[tuple[str, str]] = (),
     ) -> None:
         super().__init__(slug, detail)
         self.column = column
         self.row = row
+        self.errors = [(name, text) for name, text in errors]
 
 
 class SandboxLimitError(TableError):

@@ -1,27 +1,37 @@
 """Formats of tables, options of their reading, and what an ingested table is described by."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, get_args
+
+from tables.columns import Column, ColumnType
 
 Output = Literal["parquet", "csv", "npy"]
 """Formats that tables are written in."""
 
 Delimiter = Literal[",", ";", "\t", "|", " "]
-MissingPolicy = Literal["error", "drop"]
+DELIMITERS: tuple[Delimiter, ...] = get_args(Delimiter)
+Encoding = Literal["utf-8", "utf-16", "latin-1", "cp1252"]
+DecimalMark = Literal[".", ","]
+ThousandsMark = Literal[",", ".", "'", " "]
+MissingPolicy = Literal["keep", "error", "drop"]
 ConstantPolicy = Literal["error", "drop", "keep"]
 
 WarningCode = Literal[
+    "ambiguous_dates",
     "collinear",
     "constant",
-    "discrete",
+    "encoding",
     "few_rows",
+    "ignored",
     "missing",
     "numeric_header",
     "outlier",
-    "point_mass",
     "precision",
+    "renamed",
     "row_number",
+    "unreadable",
 ]
 
 
@@ -74,75 +84,139 @@ class ParseOptions:
 
     Attributes:
         header: True where the first line of a CSV file names the columns.
-        delimiter: Separator of the values of a CSV file.
-        missing: Policy for missing values: refuse the table, or drop the rows that have them.
+        delimiter: Separator of the values of a CSV file; None to find it in the file.
+        encoding: Encoding of a CSV file; None to find it in the file.
+        columns: Names of the columns to model; None for all. The others are ignored.
+        exclude: Names of columns to ignore.
+        types: Types of columns by name, instead of those that the values suggest.
+        na_values: Texts that mean a missing value, besides those that do in every table.
+        decimal: Character before the decimals of numbers in text; None to find it in each column.
+        thousands: Character between groups of three digits in text; None to find it in each column.
+        datetime_format: Format of `datetime.strptime` of dates; None to find it in each column.
+        max_levels: Largest number of levels of a category; rarer ones become the level *other*.
+        missing: Policy for missing values: keep them, refuse the table, or drop the rows that have them.
         constant: Policy for constant columns: refuse the table, drop them, or keep them.
         max_rows: Largest number of rows of a file, dropped ones included.
         max_columns: Largest number of columns.
         max_bytes: Largest size of the stored table in bytes.
 
     Raises:
-        ValueError: The delimiter or a policy is not one of the choices, or a limit is below 1.
+        ValueError: An option is not one of the choices, a limit is below 1, or the format of dates
+            is not understood.
     """
 
     header: bool = True
-    delimiter: Delimiter = ","
-    missing: MissingPolicy = "error"
-    constant: ConstantPolicy = "error"
+    delimiter: Delimiter | None = None
+    encoding: Encoding | None = None
+    columns: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
+    types: Mapping[str, ColumnType] = field(default_factory=dict)
+    na_values: Sequence[str] = ()
+    decimal: DecimalMark | None = None
+    thousands: ThousandsMark | None = None
+    datetime_format: str | None = None
+    max_levels: int = 256
+    missing: MissingPolicy = "keep"
+    constant: ConstantPolicy = "keep"
     max_rows: int = 50_000_000
     max_columns: int = 4096
     max_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("delimiter", Delimiter),
-            ("missing", MissingPolicy),
-            ("constant", ConstantPolicy),
-        ):
-            if getattr(self, name) not in get_args(choices):
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in get_args(choices):
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(choices)))}")
-        for name in ("max_rows", "max_columns", "max_bytes"):
+        if not set(self.types.values()) <= set(get_args(ColumnType)):
+            raise ValueError(f"types must be of {', '.join(get_args(ColumnType))}")
+        if self.decimal is not None and self.decimal == self.thousands:
+            raise ValueError("decimal and thousands must be two characters")
+        for name in ("max_rows", "max_columns", "max_bytes", "max_levels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
 
 
+_CHOICES: dict[str, Any] = {
+    "delimiter": Delimiter,
+    "encoding": Encoding,
+    "decimal": DecimalMark,
+    "thousands": ThousandsMark,
+    "missing": MissingPolicy,
+    "constant": ConstantPolicy,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ColumnSummary:
-    """One column of a stored table.
+    """One column of a table: its type, why it has that type, and statistics of its stored values.
 
     Attributes:
-        name: Name of the column in Unicode normal form C.
-        dtype: Type in the file; ``float64`` for CSV, JSON and NDJSON.
-        mean: Mean over all stored rows.
-        std: Population standard deviation (divided by the number of rows).
+        column: Type of the column; its name is in Unicode normal form C.
+        reason: Reason of the type.
+        dtype: Type in the file; ``float64`` for CSV, JSON and NDJSON, ``string`` for text.
+        mean: Mean of the values; None for levels that are no numbers, and where there are none.
+        std: Population standard deviation (divided by the number of values).
         min: Smallest value.
         max: Largest value.
         distinct: Exact number of distinct values, or None where there are more than 1000.
+        missing_count: Number of missing cells of the stored rows.
+        level_counts: Number of cells of each level, *other* included.
+        spike_counts: Number of cells of each spike.
+        quantiles: Values by share of the cells that are at most these, of a sample of the values on a
+            continuous scale.
     """
 
-    name: str
+    column: Column
+    reason: str
     dtype: str
-    mean: float
-    std: float
-    min: float
-    max: float
-    distinct: int | None
+    mean: float | None = None
+    std: float | None = None
+    min: float | None = None
+    max: float | None = None
+    distinct: int | None = None
+    missing_count: int = 0
+    level_counts: Sequence[int] = ()
+    spike_counts: Sequence[int] = ()
+    quantiles: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name of the column."""
+        return self.column.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the column as JSON: its type, reason and statistics side by side."""
+        beside = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "column"}
+        counts = {name: list(beside[name]) for name in ("level_counts", "spike_counts")}
+        return self.column.to_dict() | beside | counts | {"quantiles": dict(self.quantiles)}
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> "ColumnSummary":
+        """Return the column of `to_dict`."""
+        known = {f.name: entry[f.name] for f in fields(cls) if f.name in entry}
+        for name in ("level_counts", "spike_counts"):
+            known[name] = tuple(known.get(name, ()))
+        return cls(column=Column.from_dict(entry), **known)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableSummary:
-    """A stored table: ``rows`` x ``columns`` of ``dtype``, row-major, in npy format 1.0.
+    """A stored table: its rows of numbers in npy format 1.0, and its columns.
+
+    The array has a column for each one that is not ignored, row-major.
 
     Attributes:
         rows: Number of stored rows.
         rows_dropped: Number of rows dropped for a missing value.
         dtype: ``float32`` if every column came as float16 or float32, else ``float64``.
-        columns: Stored columns, in order.
+        columns: Columns of the file in order, those included that are ignored.
         warnings: Warnings about the data.
         source_sha256: SHA-256 of the file as uploaded.
         source_bytes: Size of the file as uploaded.
         sha256: SHA-256 of the stored file.
         bytes: Size of the stored file.
+        cells: True if cells are kept as they came beside the array: those of columns that are ignored,
+            and text.
     """
 
     rows: int
@@ -154,3 +228,4 @@ class TableSummary:
     source_bytes: int
     sha256: str
     bytes: int
+    cells: bool = False

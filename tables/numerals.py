@@ -39,7 +39,7 @@ def parse_numbers(
 def _grouped(decimal: str, thousands: str) -> str:
     """Return the pattern of numbers with these separators; groups of other than three digits are none."""
     point = re.escape(decimal)
-    whole = rf"\d{{1,3}}({re.escape(thousands)}\d{{3}})+|\d+" if thousands else r"\d+"
+    whole = rf"[1-9]\d{{0,2}}({re.escape(thousands)}\d{{3}})+|\d+" if thousands else r"\d+"
     return rf"(?i)^[+-]?(({whole})({point}\d*)?|{point}\d+)(e[+-]?\d+)?$"
 
 

@@ -3,13 +3,23 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from tables.formats import ParseOptions, TableFormat
 from tables.readers.npy import open_npy
-from tables.source import Columns, TableSource, check_content, check_rows
+from tables.source import (
+    CellSource,
+    Columns,
+    TableSource,
+    check_content,
+    check_rows,
+    gather_batches,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
 
 def open_table(
@@ -27,6 +37,31 @@ def open_table(
     return _checked(_open(path, format, options), options)
 
 
+def open_cells(
+    path: Path,
+    *,
+    format: TableFormat,  # noqa: A002 - as above
+    options: ParseOptions,
+) -> CellSource:
+    """Open a file of columns of any type; missing and infinite values are in its rows as they come.
+
+    Raises:
+        TableError: The file cannot be read; its batches raise the same.
+    """
+    check_content(path, format)
+    source = _open_cells(path, format, options)
+
+    def read(text: frozenset[int]) -> Iterator["pa.RecordBatch"]:
+        row_bytes = len(source.names) * np.dtype(stored_dtype(source)).itemsize
+        rows = 0
+        for batch in gather_batches(source.read(text)):
+            rows += batch.num_rows
+            check_rows(rows, row_bytes=row_bytes, options=options)
+            yield batch
+
+    return dataclasses.replace(source, read=read)
+
+
 def open_arrow_bytes(body: bytes, options: ParseOptions) -> TableSource:
     """Open an Arrow IPC stream that is in memory, as `open_table` does a file.
 
@@ -39,7 +74,7 @@ def open_arrow_bytes(body: bytes, options: ParseOptions) -> TableSource:
     return _checked(open_arrow(body, options), options)
 
 
-def stored_dtype(table: TableSource) -> Literal["float32", "float64"]:
+def stored_dtype(table: TableSource | CellSource) -> Literal["float32", "float64"]:
     """Return the type that holds every value of a table as it came."""
     return "float32" if set(table.dtypes) <= {"float16", "float32"} else "float64"
 
@@ -56,6 +91,57 @@ def _checked(table: TableSource, options: ParseOptions) -> TableSource:
             yield chunk
 
     return dataclasses.replace(table, chunks=chunks())
+
+
+def _open_cells(
+    path: Path,
+    format: TableFormat,  # noqa: A002 - as above
+    options: ParseOptions,
+) -> CellSource:
+    match format:
+        case TableFormat.JSON:
+            from tables.readers.json import open_json_cells  # noqa: PLC0415 - as below
+
+            return open_json_cells(path, options)
+        case TableFormat.NDJSON:
+            from tables.readers.json import open_ndjson_cells  # noqa: PLC0415 - as below
+
+            return open_ndjson_cells(path, options)
+        case TableFormat.CSV:
+            from tables.readers.csv import open_csv_cells  # noqa: PLC0415 - as below
+
+            return open_csv_cells(path, options)
+        case TableFormat.ARROW:
+            from tables.readers.arrow import open_arrow_cells  # noqa: PLC0415 - as below
+
+            return open_arrow_cells(path, options)
+        case TableFormat.PARQUET:
+            from tables.readers.parquet import open_parquet_cells  # noqa: PLC0415 - as below
+
+            return open_parquet_cells(path, options)
+        case TableFormat.NPY:
+            return _npy_cells(path, options)
+
+
+def _npy_cells(path: Path, options: ParseOptions) -> CellSource:
+    import pyarrow as pa  # noqa: PLC0415 - slow to import
+
+    first = open_npy(path, options)
+    names = [str(place) for place in range(len(first.names))]
+
+    def read(_: frozenset[int]) -> Iterator["pa.RecordBatch"]:
+        for chunk in open_npy(path, options).chunks:
+            yield pa.record_batch([pa.array(column) for column in chunk], names=names)
+
+    return CellSource(
+        names=first.names,
+        dtypes=first.dtypes,
+        named=False,
+        nameless=frozenset(),
+        text=frozenset(),
+        read=read,
+        warnings=[],
+    )
 
 
 def _open(

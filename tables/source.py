@@ -2,15 +2,20 @@
 
 import math
 import unicodedata
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat, TableWarning
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
 MAX_NAME_LENGTH = 128
 """Code points of a column name."""
@@ -44,6 +49,7 @@ _MAGICS = {
     TableFormat.PARQUET: _PARQUET_MAGIC,
     TableFormat.ARROW: b"\xff\xff\xff\xff",
 }
+_MAX_NAMED = 5
 _JOINERS = "\u200c\u200d"  # Persian and emoji need them; other format characters deceive the eye
 
 
@@ -68,6 +74,44 @@ class TableSource:
     rows: int | None = None
 
 
+class NotNumbersError(Exception):
+    """Cell of a column that seemed to hold numbers, and does not.
+
+    Attributes:
+        column: Position of the column.
+    """
+
+    def __init__(self, column: int) -> None:
+        self.column = column
+        super().__init__(f"column {column} holds more than numbers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellSource:
+    """An opened table of columns of any type, whose rows can be read again and again.
+
+    Attributes:
+        names: Names of the columns, mended where the file's could not stay.
+        dtypes: Type of each column in the file.
+        named: True where the file gives the names; else they are `x1` to `xD`.
+        nameless: Positions of the columns that the file gives no name, while it names others.
+        text: Positions of the columns that hold more than numbers.
+        read: Function that yields the rows as Arrow record batches. It is given the positions of the
+            columns to read as text, of a format in which a column has no type of its own. Iterating
+            raises `NotNumbersError` where another column is not numbers, and else `TableError` at
+            the first fault found.
+        warnings: Warnings that are known when the file is opened.
+    """
+
+    names: list[str]
+    dtypes: list[str]
+    named: bool
+    nameless: frozenset[int]
+    text: frozenset[int]
+    read: Callable[[frozenset[int]], Iterator["pa.RecordBatch"]]
+    warnings: list[TableWarning]
+
+
 def rows_per_chunk(columns: int) -> int:
     """Return the number of rows of a chunk that is processed fast."""
     return max(_MIN_CHUNK_ROWS, _CHUNK_VALUES // columns)
@@ -83,6 +127,29 @@ def gather(chunks: Iterator[Columns]) -> Iterator[Columns]:
             waiting = []
     if waiting:
         yield _joined(waiting)
+
+
+def gather_batches(batches: Iterator["pa.RecordBatch"]) -> Iterator["pa.RecordBatch"]:
+    """Join batches that are too short to be worth the work per batch, where their types are the same."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        if waiting and batch.schema != waiting[0].schema:
+            yield _joined_batch(waiting)
+            waiting = []
+        waiting.append(batch)
+        if sum(part.num_rows for part in waiting) >= _MIN_CHUNK_ROWS:
+            yield _joined_batch(waiting)
+            waiting = []
+    if waiting:
+        yield _joined_batch(waiting)
+
+
+def _joined_batch(batches: "list[pa.RecordBatch]") -> "pa.RecordBatch":
+    if len(batches) == 1:
+        return batches[0]
+    import pyarrow as pa  # noqa: PLC0415 - slow to import
+
+    return pa.concat_batches(batches)
 
 
 def _joined(chunks: list[Columns]) -> Columns:
@@ -143,6 +210,33 @@ def clean_names(raw: list[str]) -> list[str]:
             )
         seen.add(name)
     return names
+
+
+def mend_names(raw: Sequence[str]) -> tuple[list[str], frozenset[int], list[TableWarning]]:
+    """Return names of columns that can stay, the positions of empty ones, and what was changed.
+
+    An empty name becomes ``x3``, where 3 is the position; of equal ones, the second becomes ``a_2``;
+    characters that deceive the eye are left out, and long names cut.
+    """
+    cleaned = [_mended(name) for name in raw]
+    nameless = frozenset(place for place, name in enumerate(cleaned) if not name)
+    taken = set(cleaned) - {""}
+    numbers: Counter[str] = Counter()
+    names: list[str] = []
+    seen: set[str] = set()
+    for place, name in enumerate(cleaned):
+        wanted = name or f"x{place + 1}"
+        free = wanted not in seen if name else wanted not in taken
+        unique = wanted if free else _free(wanted, taken, numbers)
+        taken.add(unique)
+        seen.add(unique)
+        names.append(unique)
+    changed = [
+        (place, name)
+        for place, (old, name) in enumerate(zip(raw, names, strict=True))
+        if unicodedata.normalize("NFC", old[: 4 * MAX_NAME_LENGTH]).strip() != name
+    ]
+    return names, nameless, [_renamed(changed)] if changed else []
 
 
 def look_numeric(names: list[str]) -> bool:
@@ -213,6 +307,34 @@ def _clean_name(raw: str, position: int) -> str:
             f"The name of {where} holds a control, bidirectional or invisible character.", where
         )
     return name
+
+
+def _mended(raw: str) -> str:
+    text = unicodedata.normalize("NFC", raw[: 4 * MAX_NAME_LENGTH])
+    shown = "".join(
+        " " if c in "\r\n\t" else c for c in text if c in "\r\n\t" or not _is_deceptive(c)
+    )
+    return shown.strip()[:MAX_NAME_LENGTH].strip()
+
+
+def _free(name: str, taken: Set[str], numbers: Counter[str]) -> str:
+    """Return a name with a number after it that no column has."""
+    stem = name[: MAX_NAME_LENGTH - 8]
+    while True:
+        numbers[stem] += 1
+        unique = f"{stem}_{numbers[stem] + 1}"
+        if unique not in taken:
+            return unique
+
+
+def _renamed(changed: list[tuple[int, str]]) -> TableWarning:
+    named = ", ".join(f"column {place + 1} is {name!r}" for place, name in changed[:_MAX_NAMED])
+    more = f", and {len(changed) - _MAX_NAMED} more" if len(changed) > _MAX_NAMED else ""
+    return {
+        "code": "renamed",
+        "column": changed[0][1] if len(changed) == 1 else None,
+        "detail": f"Names that are empty, not unique, too long or deceptive were mended: {named}{more}.",
+    }
 
 
 def _name_error(detail: str, where: str) -> TableError:

@@ -23,21 +23,30 @@ class TypedRows:
     """Converter of the rows of one table.
 
     Args:
-        columns: Types of the first columns of a row.
+        columns: Types of the first columns of a row, and of columns that are ignored: these are not in
+            the rows of numbers, and their cells are null.
         numbers: Names of the columns after them, which are written as the numbers that they are.
     """
 
     def __init__(self, columns: Sequence[Column], numbers: Sequence[str] = ()) -> None:
         nothing = np.empty(0)
-        typed = [(column.name, decode_cells(nothing, column).type) for column in columns]
+        self._ignored = [column.type == "ignored" for column in columns]
+        self._columns = [column for column in columns if column.type != "ignored"]
+        typed = [
+            (c.name, _kept_type(c) if ignored else decode_cells(nothing, c).type)
+            for c, ignored in zip(columns, self._ignored, strict=True)
+        ]
         plain = [(name, pa.float64()) for name in numbers]
-        self._columns = columns
         self.schema = pa.schema([pa.field(name, kind) for name, kind in typed + plain])
 
     def batch(self, rows: _Numbers) -> pa.RecordBatch:
         """Return rows of shape (n, columns) as cells."""
         width = len(self._columns)
-        cells = [decode_cells(rows[:, place], column) for place, column in enumerate(self._columns)]
+        decoded = (decode_cells(rows[:, place], c) for place, c in enumerate(self._columns))
+        cells = [
+            pa.nulls(len(rows), field.type) if ignored else next(decoded)
+            for ignored, field in zip(self._ignored, self.schema, strict=False)
+        ]
         plain = [pa.array(np.ascontiguousarray(column, np.float64)) for column in rows[:, width:].T]
         return pa.RecordBatch.from_arrays([*cells, *plain], schema=self.schema)
 
@@ -55,6 +64,11 @@ class TypedRows:
                 cells = decode_cells(rows[:, place], column)
                 written[:, place] = cells.to_numpy(zero_copy_only=False)
         return written
+
+
+def _kept_type(column: Column) -> pa.DataType:
+    """Return the type of the cells of a column that is ignored: whole numbers that count rows, or text."""
+    return pa.int64() if column.decimals == 0 else pa.string()
 
 
 def encode_rows(

@@ -2,9 +2,10 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from models_store.errors import DatabaseUnavailableError
-from models_store.files.blobs import BlobStore, table_key
+from models_store.files.blobs import BlobStore, cells_key, table_key
 from models_store.job_states import Idempotency
 from models_store.registry import Dataset, NewDataset, Registry
 from tables.formats import TableFormat, TableSummary
@@ -20,6 +21,8 @@ class UploadedTable:
         name: Label of the dataset.
         format: Format of the upload.
         file: Staged table.
+        cells: Staged file of the cells that are no numbers, if there are any.
+        options: Options that the file was read with.
         summary: Summary of the parser.
         idempotency: Key that makes a repeated request return the first dataset.
         max_project_bytes: Largest number of bytes that the project may store.
@@ -30,6 +33,8 @@ class UploadedTable:
     name: str | None
     format: TableFormat
     file: Path
+    cells: Path | None
+    options: dict[str, Any]
     summary: TableSummary
     idempotency: Idempotency | None
     max_project_bytes: int
@@ -48,6 +53,7 @@ def register_table(table: UploadedTable, blobs: BlobStore, registry: Registry) -
     key = table_key(table.id)
     blob = blobs.commit(table.file, key)
     try:
+        cells = None if table.cells is None else blobs.commit(table.cells, cells_key(key))
         dataset = registry.add_dataset(
             NewDataset(
                 id=table.id,
@@ -55,13 +61,15 @@ def register_table(table: UploadedTable, blobs: BlobStore, registry: Registry) -
                 name=table.name,
                 rows=table.summary.rows,
                 dtype=table.summary.dtype,
-                columns=[asdict(column) for column in table.summary.columns],
+                columns=[column.to_dict() for column in table.summary.columns],
                 warnings=[dict(warning) for warning in table.summary.warnings],
                 source_format=table.format.value,
                 source_sha256=table.summary.source_sha256,
                 key=blob.key,
                 sha256=blob.sha256,
                 bytes=blob.bytes,
+                cells=None if cells is None else asdict(cells),
+                options=table.options,
             ),
             idempotency=table.idempotency,
             max_bytes=table.max_project_bytes,

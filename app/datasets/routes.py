@@ -1,11 +1,15 @@
 """Datasets: upload, list, inspect, read back, delete."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Path as PathField, Query, Request, Response
+from pydantic import BaseModel, Field
 
 from app.auth.callers import caller_of
+from app.datasets.options import UploadOptions
 from app.datasets.registration import UploadedTable, register_table
 from app.datasets.rows import answer_rows
 from app.datasets.uploads import MULTIPART_MEDIA_TYPE, receive_upload
@@ -21,22 +25,14 @@ from app.problems.problem import problem_responses
 from app.rows.docs import rows_answer_content, upload_content
 from app.rows.negotiation import answer_codec
 from app.rows.respond import ROWS_VARY
-from app.settings import ApiSettings
 from app.state import state_of
 from models_store.database.ids import new_id
 from models_store.job_states import Idempotency
 from models_store.records import Dataset
 from models_store.registry import Registry
 from models_store.requests.training import DatasetId
-from tables.formats import (
-    ConstantPolicy,
-    Delimiter,
-    MissingPolicy,
-    ParseOptions,
-    TableFormat,
-    TableSummary,
-)
-from tables.ingest.parse import parse_table_isolated
+from tables.formats import TableFormat, TableSummary
+from tables.ingest.parse import cells_path, parse_table_isolated
 from tables.slugs import Slug
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=FairRoute)
@@ -59,6 +55,7 @@ _DATASET_PROBLEMS: tuple[Slug, ...] = (
     "dataset-constant-column",
     "dataset-duplicate-columns",
     "column-name",
+    "unknown-column",
     "limit-rows",
     "limit-columns",
     "limit-metadata",
@@ -88,50 +85,8 @@ _UPLOAD_BODY: dict[str, Any] = {
 
 DatasetPath = Annotated[
     DatasetId,
-    Path(description="Id of the dataset.", examples=["ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"]),
+    PathField(description="Id of the dataset.", examples=["ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"]),
 ]
-
-
-class UploadOptions(BaseModel):
-    """Options of reading an uploaded table."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=128,
-        pattern=r"^[^\x00-\x1f\x7f]+$",
-        description="Label of the dataset. Default: the name of the uploaded file, if it has one.",
-        examples=["people"],
-    )
-    header: bool = Field(
-        default=True,
-        description="For CSV: true if the first line names the columns. If false, or with the"
-        " Content-Type `text/csv; header=absent`, the columns are named `x1` to `xD`.",
-    )
-    delimiter: Delimiter = Field(default=",", description="For CSV: character between values.")
-    missing: MissingPolicy = Field(
-        default="error",
-        description="`error` to refuse missing values, `drop` to drop their rows. Infinite values are"
-        " always refused.",
-    )
-    constant: ConstantPolicy = Field(
-        default="error",
-        description="`error` to refuse constant columns, `drop` to drop them, `keep` to keep them.",
-    )
-
-    def parsing(self, settings: ApiSettings) -> ParseOptions:
-        """Return the options of the parser."""
-        return ParseOptions(
-            header=self.header,
-            delimiter=self.delimiter,
-            missing=self.missing,
-            constant=self.constant,
-            max_rows=settings.max_rows,
-            max_columns=settings.max_columns,
-            max_bytes=settings.max_table_bytes,
-        )
 
 
 class Slice(BaseModel):
@@ -196,7 +151,8 @@ async def create_dataset(
     """Upload a table as CSV, JSON, NDJSON, npy, Arrow IPC stream or Parquet.
 
     The file is streamed to disk and parsed in bounded memory. It is registered completely or not
-    at all. Columns must be numeric; float32 and float64 values keep their type.
+    at all. Each column gets a type, which its values suggest or the caller states: numbers, whole
+    numbers, truth values, categories, dates, or none, of columns that are kept but not modelled.
     """
     state = state_of(request)
     settings = state.settings
@@ -208,6 +164,7 @@ async def create_dataset(
         state.upload_room.held(sender.project, room=room) as held,
         blobs.staged(".upload") as source,
         blobs.staged(".npy") as table,
+        _deleted(cells_path(table)) as cells,
     ):
         upload = await receive_upload(
             request, source, max_bytes=settings.max_upload_bytes, held=held
@@ -230,6 +187,8 @@ async def create_dataset(
                 name=options.name or upload.file_name,
                 format=upload.format,
                 file=table,
+                cells=cells if summary.cells else None,
+                options=options.kept(),
                 summary=summary,
                 idempotency=sender.idempotency(options, upload.format, summary),
                 max_project_bytes=most,
@@ -242,6 +201,15 @@ async def create_dataset(
     if dataset.id != dataset_id:
         response.headers["Idempotent-Replayed"] = "true"
     return DatasetView.whole(dataset)
+
+
+@contextmanager
+def _deleted(file: Path) -> Iterator[Path]:
+    """Delete a staged file in the end, if it is still there."""
+    try:
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
 
 
 @router.get(
@@ -301,8 +269,9 @@ def get_dataset_rows(
     blobs: BlobsDep,
     wanted: Annotated[Slice, Query()],
 ) -> Response:
-    """Return rows of a dataset as they are stored, in any format; many rows are streamed.
+    """Return rows of a dataset as its file has them, in any format; many rows are streamed.
 
+    npy holds numbers alone: those of the columns that are modelled, with the codes of levels.
     In CSV, a column name that a spreadsheet would read as a formula begins with `'`.
     """
     codec = answer_codec(listed(request.headers, "accept"))
@@ -311,7 +280,7 @@ def get_dataset_rows(
         end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
     dataset = registry.dataset(project, dataset_id)
     rows = range(wanted.offset, wanted.offset + wanted.limit)
-    return answer_rows(request, dataset, blobs.path(dataset.key), codec=codec, rows=rows)
+    return answer_rows(request, dataset, blobs, codec=codec, rows=rows)
 
 
 @router.delete(

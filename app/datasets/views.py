@@ -9,6 +9,7 @@ from pydantic.config import JsonDict
 from app.http.listing import bounded
 from models_store.database.paging import Page
 from models_store.registry import Dataset, DatasetSummary
+from tables.columns import ColumnType, TransformName
 
 _SUMMARY_EXAMPLE: JsonDict = {
     "id": "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
@@ -24,28 +25,84 @@ _DATASET_EXAMPLE: JsonDict = {
     "columns": [
         {
             "name": "x1",
+            "type": "integer",
+            "reason": "The values are whole numbers.",
             "dtype": "float64",
+            "levels": [],
+            "other": False,
+            "missing": False,
+            "spikes": [],
+            "decimals": 0,
+            "transform": "none",
+            "low": None,
+            "high": None,
             "mean": 48.2,
             "std": 12.2,
             "min": 27.0,
             "max": 126.0,
             "distinct": 77,
+            "missing_count": 0,
+            "level_counts": [],
+            "spike_counts": [],
+            "quantiles": {"0": 27.0, "0.5": 45.0, "1": 126.0},
         }
     ],
-    "warnings": [{"code": "discrete", "column": "x1", "detail": "x1 has 77 distinct values."}],
+    "warnings": [
+        {"code": "outlier", "column": "x1", "detail": "Row 12 lies 21 standard deviations ..."}
+    ],
 }
 
 
 class ColumnView(BaseModel):
-    """Column of a dataset."""
+    """Column of a dataset: its type, the reason for it, and statistics of its cells."""
 
     name: str
+    type: ColumnType = Field(default="number", description="Type of the values.")
+    reason: str | None = Field(default=None, description="Reason of the type.")
     dtype: str = Field(description="Data type of the uploaded values.")
-    mean: float
-    std: float = Field(description="Standard deviation of the population.")
-    min: float
-    max: float
+    levels: list[str | bool | float] = Field(
+        default=[],
+        description="Values of a column that has few: numbers, and false and true in their order, texts"
+        " the most frequent first. Empty for a continuous scale.",
+    )
+    other: bool = Field(
+        default=False, description="True if rare texts are one more level after these, `*other*`."
+    )
+    missing: bool = Field(default=False, description="True if cells are missing.")
+    missing_count: int = Field(default=0, description="Number of missing cells.")
+    level_counts: list[int] = Field(
+        default=[], description="Number of cells of each level, `*other*` included."
+    )
+    spikes: list[float] = Field(
+        default=[],
+        description="Single values that hold a large share of an otherwise continuous column.",
+    )
+    spike_counts: list[int] = Field(
+        default=[],
+        description="Number of cells of each spike; of large tables, an estimate by a sample.",
+    )
+    decimals: int | None = Field(
+        default=None,
+        description="Decimals that all values have at most; null: there is no such number.",
+    )
+    datetime_format: str | None = Field(
+        default=None, description="Format of dates; null: ISO 8601, or no dates."
+    )
+    transform: TransformName = Field(
+        default="none", description="Scale on which a training models the column by default."
+    )
+    low: float | None = Field(default=None, description="Bound that no value lies below.")
+    high: float | None = Field(default=None, description="Bound that no value lies above.")
+    mean: float | None = Field(description="Mean of the values; null: they are no numbers.")
+    std: float | None = Field(description="Standard deviation of the population.")
+    min: float | None = Field(description="Smallest value.")
+    max: float | None = Field(description="Largest value.")
     distinct: int | None = Field(description="Number of distinct values; null: more than 1000.")
+    quantiles: dict[str, float] = Field(
+        default={},
+        description="Values by the share of the cells that is at most these; of large tables, an"
+        " estimate by a sample.",
+    )
 
 
 class WarningView(BaseModel):
@@ -109,7 +166,7 @@ class RowsView(BaseModel):
     """Rows of a dataset."""
 
     columns: list[str]
-    rows: list[list[float]]
+    rows: list[list[str | bool | float | None]]
     offset: int = Field(description="Index of the first row, from 0.")
     total: int = Field(description="Number of rows of the dataset.")
 

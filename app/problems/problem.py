@@ -46,20 +46,23 @@ class FieldError:
         detail: Requirement that the field breaks; never its value.
         pointer: JSON pointer into the body.
         parameter: Name of a path, query or header parameter, instead of a pointer.
+        column: Name of a column of a table, instead of a pointer.
     """
 
     detail: str
     pointer: str | None = None
     parameter: str | None = None
+    column: str | None = None
 
     def as_dict(self) -> dict[str, str]:
         """Return the member of a problem's `errors`."""
-        where = (
-            {"pointer": _cut(self.pointer or "", _MAX_POINTER)}
-            if self.parameter is None
-            else {"parameter": _cut(self.parameter, _MAX_POINTER)}
-        )
-        return {**where, "detail": _cut(self.detail, _MAX_TEXT)}
+        places = {"parameter": self.parameter, "column": self.column}
+        named = {name: place for name, place in places.items() if place is not None}
+        where = named or {"pointer": self.pointer or ""}
+        return {
+            **{name: _cut(place, _MAX_POINTER) for name, place in where.items()},
+            "detail": _cut(self.detail, _MAX_TEXT),
+        }
 
 
 class Problem(Exception):  # noqa: N818  the term of RFC 9457
@@ -106,6 +109,7 @@ def problem_of(error: StoreError | TablesError) -> Problem:
         members = {} if error.position is None else {"position": error.position}
     if isinstance(error, TableError):
         members = {"column": error.column, "row": error.row}
+        errors = tuple(FieldError(text, column=name) for name, text in error.errors)
     detail = "" if isinstance(error, BlobError) else _cut(str(error), _MAX_TEXT)
     return Problem(error.slug, detail, errors=errors, members=members)
 

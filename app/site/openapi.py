@@ -63,6 +63,10 @@ _PROBLEM_SCHEMA = {
                         "type": "string",
                         "description": "Name of the parameter or header.",
                     },
+                    "column": {
+                        "type": "string",
+                        "description": "Name of the column of the table.",
+                    },
                     "detail": {"type": "string"},
                 },
             },

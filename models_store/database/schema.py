@@ -73,6 +73,10 @@ class DatasetRow(Base):
     key: Mapped[str]
     sha256: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)
+    # Key, hash and size of the file of the cells that are no numbers, if there are any.
+    cells: Mapped[JsonObject | None]
+    # Options that the file was read with; null of a dataset from before there were types.
+    options: Mapped[JsonObject | None]
     created_at: Mapped[datetime] = mapped_column(default=db_now())
     # Number of the columns, which a listing shows without reading them.
     width: Mapped[int]

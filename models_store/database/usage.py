@@ -77,7 +77,9 @@ def check_storage(session: Session, project: str, max_bytes: int, *, more: int =
 def _charge(row: _Charged) -> int:
     match row:
         case DatasetRow():
-            return _ROW_BYTES + row.bytes + json_bytes(row.columns) + json_bytes(row.warnings)
+            cells = 0 if row.cells is None else int(row.cells["bytes"])
+            entries = json_bytes(row.columns) + json_bytes(row.warnings) + json_bytes(row.options)
+            return _ROW_BYTES + row.bytes + cells + entries
         case ModelVersionRow():
             described = (
                 row.columns,

@@ -40,6 +40,11 @@ def table_key(dataset_id: str) -> str:
     return f"datasets/{dataset_id}/table.npy"
 
 
+def cells_key(table: str) -> str:
+    """Return the key of the cells that are no numbers, beside the table of a key."""
+    return f"{table.removesuffix('.npy')}.parquet"
+
+
 def checkpoint_key(job_id: str, attempt: int, *, number: int) -> str:
     """Return the key of a training state, the so-manieth that an attempt writes."""
     return f"jobs/{job_id}/{attempt}-{number}.safetensors"

@@ -11,32 +11,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tables.errors import TableError
-from tables.formats import (
-    ColumnSummary,
-    ParseOptions,
-    TableFormat,
-    TableSummary,
-    TableWarning,
-)
-from tables.ingest.screen import RowScreen
-from tables.ingest.statistics import RunningStatistics
-from tables.ingest.warnings import Warnings, limit_warnings
-from tables.open import open_table, stored_dtype
-from tables.readers.npy import RowWriter
+from tables.formats import ColumnSummary, ParseOptions, TableFormat, TableSummary
+from tables.open import open_cells
 from tables.sandbox.child import do_task, run_child, too_much_memory
-from tables.source import TableSource, check_content
+from tables.source import check_content
 
-MIN_ROWS = 2
-"""The fewest rows of a table: one row has no spread."""
 
-MIN_SPREAD = 1e-37
-"""A column whose standard deviation is not above this is constant: float32 cannot scale it."""
-
-_MAX_NAMED = 3
+def cells_path(destination: Path) -> Path:
+    """Return the file beside a table that keeps cells as they came."""
+    return destination.with_suffix(".parquet")
 
 
 def parse_table(
@@ -61,10 +44,10 @@ def parse_table(
     try:
         return _parse(source, destination, format=format, options=options or ParseOptions())
     except MemoryError:
-        destination.unlink(missing_ok=True)
+        _delete(destination)
         raise too_much_memory() from None
     except BaseException:
-        destination.unlink(missing_ok=True)
+        _delete(destination)
         raise
 
 
@@ -106,7 +89,7 @@ def parse_table_isolated(
         return _summary_of(run_child("tables.ingest.parse", task, timeout_s=timeout_s))
     except BaseException:
         # A child that was killed could not clean up.
-        destination.unlink(missing_ok=True)
+        _delete(destination)
         raise
 
 
@@ -117,27 +100,12 @@ def _parse(
     format: TableFormat,  # noqa: A002 - as above
     options: ParseOptions,
 ) -> TableSummary:
-    table = open_table(source, format=format, options=options)
-    dtype = stored_dtype(table)
-    with RowWriter(destination, len(table.names), dtype=dtype) as writer:
-        screen = RowScreen(table.names, missing=options.missing)
-        statistics = RunningStatistics(len(table.names))
-        _read_rows(table, writer, screen=screen, statistics=statistics)
-        _check_row_count(screen)
-        keep, constant = _settle_constants(table.names, statistics, options)
-        if not keep.all():
-            writer.keep_columns(keep)
-        writer.finish()
-    about = Warnings(statistics, names=table.names, dtypes=table.dtypes)
-    varying = np.flatnonzero(~_is_constant(statistics))
+    from tables.ingest.storing import store_table  # noqa: PLC0415 - slow to import
+
+    table = open_cells(source, format=format, options=options)
+    stored = store_table(table, destination, cells_path(destination), options=options)
     return TableSummary(
-        rows=writer.rows,
-        rows_dropped=screen.rows_dropped,
-        dtype=dtype,
-        columns=_summaries(table, statistics, keep=keep),
-        warnings=limit_warnings(
-            [*table.warnings, *screen.warnings(), *constant, *about.about(varying)]
-        ),
+        **vars(stored),
         source_sha256=_sha256(source),
         source_bytes=source.stat().st_size,
         sha256=_sha256(destination),
@@ -145,88 +113,9 @@ def _parse(
     )
 
 
-def _read_rows(
-    table: TableSource,
-    writer: RowWriter,
-    *,
-    screen: RowScreen,
-    statistics: RunningStatistics,
-) -> None:
-    for chunk in table.chunks:
-        values, numbers = screen.apply(chunk)
-        if numbers.size:
-            statistics.update(values, row_numbers=numbers)
-            writer.write(values)
-
-
-def _check_row_count(screen: RowScreen) -> None:
-    rows = screen.rows_read - screen.rows_dropped
-    if screen.rows_read == 0:
-        raise TableError("dataset-empty", "The table has no rows.")
-    dropped = " ".join(warning["detail"] for warning in screen.warnings())
-    if rows == 0:
-        raise TableError("dataset-empty", f"No row is left. {dropped}")
-    if rows < MIN_ROWS:
-        raise TableError(
-            "dataset-too-small", f"The table has 1 row; it needs {MIN_ROWS}. {dropped}".strip()
-        )
-
-
-def _is_constant(statistics: RunningStatistics) -> NDArray[np.bool_]:
-    same = statistics.low.value == statistics.high.value
-    constant: NDArray[np.bool_] = same | ~(statistics.std > MIN_SPREAD)
-    return constant
-
-
-def _settle_constants(
-    names: list[str], statistics: RunningStatistics, options: ParseOptions
-) -> tuple[NDArray[np.bool_], list[TableWarning]]:
-    """Return which columns stay, and the warnings about constant ones."""
-    constant = _is_constant(statistics)
-    found = [names[i] for i in np.flatnonzero(constant)]
-    if found and (options.constant == "error" or (options.constant == "drop" and constant.all())):
-        raise _constant_error(found, columns=len(names))
-    word = (
-        "left out"
-        if options.constant == "drop"
-        else "kept: it has no density, and a training must leave it out"
-    )
-    warnings: list[TableWarning] = [
-        {"code": "constant", "column": name, "detail": f"The column is constant and was {word}."}
-        for name in found
-    ]
-    return ~constant | (options.constant == "keep"), warnings
-
-
-def _constant_error(found: list[str], *, columns: int) -> TableError:
-    named = ", ".join(repr(name) for name in found[:_MAX_NAMED])
-    more = f" and {len(found) - _MAX_NAMED} more" if len(found) > _MAX_NAMED else ""
-    if len(found) == columns:
-        text = "Every column is constant: all rows are the same."
-    else:
-        text = (
-            f"Constant, or varying by less than {MIN_SPREAD:g}: {named}{more}. A constant column"
-            " has no density. With constant=drop it is left out, with constant=keep it stays."
-        )
-    return TableError("dataset-constant-column", text, column=found[0])
-
-
-def _summaries(
-    table: TableSource, statistics: RunningStatistics, *, keep: NDArray[np.bool_]
-) -> list[ColumnSummary]:
-    mean, std, distinct = statistics.mean, statistics.std, statistics.distinct
-    return [
-        ColumnSummary(
-            name=table.names[i],
-            dtype=table.dtypes[i],
-            mean=float(mean[i]),
-            std=float(std[i]),
-            min=float(statistics.low.value[i]),
-            max=float(statistics.high.value[i]),
-            distinct=distinct[i],
-        )
-        for i in np.flatnonzero(keep)
-    ]
+def _delete(destination: Path) -> None:
+    destination.unlink(missing_ok=True)
+    cells_path(destination).unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:
@@ -236,7 +125,7 @@ def _sha256(path: Path) -> str:
 
 def _summary_of(outcome: dict[str, Any]) -> TableSummary:
     summary = outcome["summary"]
-    columns = [ColumnSummary(**column) for column in summary.pop("columns")]
+    columns = [ColumnSummary.from_dict(column) for column in summary.pop("columns")]
     return TableSummary(columns=columns, **summary)
 
 
@@ -247,7 +136,8 @@ def _do(task: dict[str, Any]) -> dict[str, object]:
         format=TableFormat(task["format"]),
         options=ParseOptions(**task["options"]),
     )
-    return {"summary": dataclasses.asdict(summary)}
+    columns = [column.to_dict() for column in summary.columns]
+    return {"summary": vars(summary) | {"columns": columns}}
 
 
 if __name__ == "__main__":

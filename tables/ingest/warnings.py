@@ -1,7 +1,7 @@
 """Warnings about a table that was accepted."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,9 @@ EXACT_INTEGERS = 2.0**53
 _LONGEST_INTEGER = 2.0**64
 _FEW_ROWS = 100
 _FEW_ROWS_PER_COLUMN = 10
-_ROWS_PER_DISTINCT_VALUE = 10
-_COUNTED_ROWS = 10
-_POINT_MASS = 0.05
+COUNTED_ROWS = 10
+"""The fewest rows of which a column can be a row number."""
+
 _OUTLIER_Z = 20.0
 _OUTLIER_SHARE = 0.95  # of the largest z that one row among so many can have
 _FLOAT32_STEPS = 2.0**-16  # below this ratio of spread to size, fewer than 256 steps a deviation
@@ -42,17 +42,26 @@ class Warnings:
         self.std = statistics.std
         self.distinct = statistics.distinct
 
-    def about(self, columns: NDArray[np.intp]) -> list[TableWarning]:
-        """Return the warnings about columns that vary, and their number of rows."""
-        found = [*self._few_rows(columns), *self._collinear(columns)]
-        for column in columns.tolist():
-            found.extend(self._about_column(column))
+    def about(
+        self, columns: NDArray[np.intp], *, scaled: NDArray[np.intp], plain: Set[int]
+    ) -> list[TableWarning]:
+        """Return the warnings about columns, and their number of rows.
+
+        Args:
+            columns: Columns that are modelled.
+            scaled: Those on a continuous scale.
+            plain: Those on the scale of their values.
+        """
+        whole = scaled[self.statistics.missing[scaled] == 0]
+        found = [*self._few_rows(columns), *self._collinear(whole)]
+        for column in scaled.tolist():
+            found.extend(self._about_column(column, plain=column in plain))
         return found
 
     def _few_rows(self, columns: NDArray[np.intp]) -> Iterator[TableWarning]:
         wanted = max(_FEW_ROWS, _FEW_ROWS_PER_COLUMN * columns.size)
         if self.statistics.rows < wanted:
-            yield _warning(
+            yield warning(
                 "few_rows",
                 None,
                 f"{self.statistics.rows} rows are few for a density in {columns.size} dimensions;"
@@ -68,53 +77,30 @@ class Warnings:
         for column, others in dependent_columns(correlation):
             named = [self.names[columns[other]] for other in others[:_MAX_NAMED]]
             more = f" and {len(others) - len(named)} more" if len(others) > len(named) else ""
-            yield _warning(
+            yield warning(
                 "collinear",
                 self.names[columns[column]],
                 f"It is a linear function of {', '.join(map(repr, named))}{more}: the rows lie on"
                 " a plane, where no density is finite. Leave one of them out of training.",
             )
 
-    def _about_column(self, column: int) -> Iterator[TableWarning]:
+    def _about_column(self, column: int, *, plain: bool) -> Iterator[TableWarning]:
         name = self.names[column]
         findings: list[tuple[WarningCode, str | None]] = [
             ("row_number", self._row_number(column)),
-            ("discrete", self._discrete(column)),
-            ("point_mass", self._point_mass(column)),
             ("precision", self._precision(column)),
-            ("outlier", self._outlier(column)),
+            ("outlier", self._outlier(column) if plain else None),
         ]
         for code, detail in findings:
             if detail is not None:
-                yield _warning(code, name, detail)
+                yield warning(code, name, detail)
 
     def _row_number(self, column: int) -> str | None:
-        if not self.statistics.consecutive[column] or self.statistics.rows < _COUNTED_ROWS:
+        if not self.statistics.consecutive[column] or self.statistics.rows < COUNTED_ROWS:
             return None
         return (
             "It counts the rows; a row number says nothing about the row. Leave it out of training."
         )
-
-    def _discrete(self, column: int) -> str | None:
-        distinct = self.distinct[column]
-        advice = "a continuous density can grow without bound on it."
-        if self.statistics.whole[column] and self._size(column) < EXACT_INTEGERS:
-            return f"It holds whole numbers only; {advice}"
-        if distinct is not None and distinct * _ROWS_PER_DISTINCT_VALUE <= self.statistics.rows:
-            return f"It holds {distinct} distinct values in {self.statistics.rows} rows; {advice}"
-        return None
-
-    def _point_mass(self, column: int) -> str | None:
-        if self._discrete(column) is not None:
-            return None
-        for extreme, word in ((self.statistics.low, "smallest"), (self.statistics.high, "largest")):
-            share = extreme.count[column] / self.statistics.rows
-            if extreme.count[column] > 1 and share >= _POINT_MASS:
-                return (
-                    f"{share:.0%} of the rows have its {word} value (it may be clipped, or zero"
-                    " where nothing was measured); a continuous density cannot hold such a point."
-                )
-        return None
 
     def _precision(self, column: int) -> str | None:
         dtype, size = self.dtypes[column], self._size(column)
@@ -134,7 +120,7 @@ class Warnings:
 
     def _outlier(self, column: int) -> str | None:
         distinct = self.distinct[column]
-        if distinct is not None and distinct <= 2:
+        if not self.std[column] > 0 or (distinct is not None and distinct <= 2):
             return None  # a rare event is no outlier
         low = (self.mean[column] - self.statistics.low.value[column]) / self.std[column]
         high = (self.statistics.high.value[column] - self.mean[column]) / self.std[column]
@@ -173,18 +159,19 @@ def dependent_columns(correlation: NDArray[np.float64]) -> Iterator[tuple[int, l
 
 
 def limit_warnings(warnings: list[TableWarning]) -> list[TableWarning]:
-    """Cut each code down to `MAX_WARNINGS`: a picture has thousands of discrete columns."""
+    """Cut each code down to `MAX_WARNINGS`: a picture has thousands of columns."""
     kept: list[TableWarning] = []
     counts: Counter[WarningCode] = Counter()
-    for warning in warnings:
-        counts[warning["code"]] += 1
-        if counts[warning["code"]] <= MAX_WARNINGS:
-            kept.append(warning)
+    for one in warnings:
+        counts[one["code"]] += 1
+        if counts[one["code"]] <= MAX_WARNINGS:
+            kept.append(one)
     for code, count in counts.items():
         if count > MAX_WARNINGS:
-            kept.append(_warning(code, None, f"So it is with {count - MAX_WARNINGS} more columns."))
+            kept.append(warning(code, None, f"So it is with {count - MAX_WARNINGS} more columns."))
     return kept
 
 
-def _warning(code: WarningCode, column: str | None, detail: str) -> TableWarning:
+def warning(code: WarningCode, column: str | None, detail: str) -> TableWarning:
+    """Return a warning."""
     return {"code": code, "column": column, "detail": detail}

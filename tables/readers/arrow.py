@@ -7,7 +7,7 @@ Parquet and CSV share the handling of schemas and batches of real columns.
 
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat
 from tables.source import (
+    CellSource,
     Columns,
     TableSource,
     check_columns,
@@ -25,6 +26,7 @@ from tables.source import (
     check_rows,
     clean_names,
     gather,
+    mend_names,
     rows_per_chunk,
 )
 
@@ -41,6 +43,7 @@ _DAMAGED = "The Arrow stream is damaged or cut off"
 _EXTENSION_KEY = b"ARROW:extension:name"
 _FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
 _HEADER_SLOT = 2  # of a message (format/Message.fbs)
+_DATA_SLOT = 1  # of a dictionary batch
 _LENGTH_SLOT, _BUFFERS_SLOT, _COMPRESSION_SLOT = 0, 2, 3  # of a record batch
 _BUFFER_BYTES = 16
 _NOT_PACKED = -1
@@ -76,6 +79,127 @@ def open_arrow(source: Path | bytes, options: ParseOptions) -> TableSource:
         names, dtypes = real_columns(schema)
     chunks = gather(_chunks(messages, schema, row_bytes=row_bytes(dtypes), options=options))
     return TableSource(names=names, dtypes=dtypes, named=True, chunks=chunks, warnings=[])
+
+
+def open_arrow_cells(path: Path, options: ParseOptions) -> CellSource:
+    """Open an Arrow IPC stream of numbers, text, booleans, dates or dictionaries.
+
+    Raises:
+        TableError: The stream is damaged or too large, or a column holds no single values.
+    """
+    with _decoding():
+        schema = _Messages(path).schema()
+        check_columns(len(schema), options=options)
+
+    def read(_: frozenset[int]) -> Iterator[pa.RecordBatch]:
+        return _cell_batches(path, schema, options)
+
+    return cell_source(schema, read, options=options)
+
+
+def cell_source(
+    schema: pa.Schema,
+    read: Callable[[frozenset[int]], Iterator[pa.RecordBatch]],
+    *,
+    options: ParseOptions,
+) -> CellSource:
+    """Return the source of a file whose schema says what its columns hold.
+
+    Args:
+        schema: Schema of the file.
+        read: Function that yields its batches.
+        options: Names of the columns that may be of any type, since they are ignored.
+
+    Raises:
+        TableError: ``dataset-dtype``, naming all columns that hold no single values.
+    """
+    names, nameless, warnings = mend_names(list(schema.names))
+    kinds = [field.type for field in schema]
+    bad = [name for name, kind in zip(names, kinds, strict=True) if not _has_cells(kind)]
+    if bad:
+        raise TableError(
+            "dataset-dtype",
+            f"Column {bad[0]!r} holds lists, structures or bytes, not single values. Leave such"
+            " columns out of the file.",
+            column=bad[0],
+            errors=[
+                (name, "It holds lists, structures or bytes, not single values.") for name in bad
+            ],
+        )
+    check_columns(len(names), options=options)
+    return CellSource(
+        names=names,
+        dtypes=[_FLOATS.get(str(kind), str(kind)[:64]) for kind in kinds],
+        named=True,
+        nameless=nameless,
+        text=frozenset(place for place, kind in enumerate(kinds) if not holds_numbers(kind)),
+        read=read,
+        warnings=warnings,
+    )
+
+
+def holds_numbers(kind: pa.DataType) -> bool:
+    """Return whether cells of a type are numbers."""
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    )
+
+
+def plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch whose columns have placeholders for names, and types that are computed with."""
+    columns = [_plain(column) for column in batch.columns]
+    return pa.record_batch(columns, names=[str(place) for place in range(len(columns))])
+
+
+def _plain(cells: pa.Array) -> pa.Array:
+    if isinstance(cells, pa.ExtensionArray):
+        cells = cells.storage
+    kind = cells.type
+    if pa.types.is_decimal(kind):
+        return cells.cast(pa.float64())
+    if pa.types.is_large_string(kind) or kind in {pa.string_view(), pa.null()}:
+        return cells.cast(pa.string())
+    if pa.types.is_dictionary(kind):
+        return pa.DictionaryArray.from_arrays(cells.indices, _plain(cells.dictionary))
+    return cells
+
+
+def _has_cells(kind: pa.DataType) -> bool:
+    """Return whether values of a type are single cells."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _has_cells(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return _has_cells(kind.value_type)
+    bytes_ = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    fixed = pa.types.is_fixed_size_binary(kind) and not pa.types.is_decimal(kind)
+    odd = pa.types.is_run_end_encoded(kind) or pa.types.is_interval(kind)
+    return not (pa.types.is_nested(kind) or bytes_ or fixed or odd or kind == pa.binary_view())
+
+
+def _cell_batches(path: Path, schema: pa.Schema, options: ParseOptions) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of a stream in slices, after a look at all of its headers."""
+    step = rows_per_chunk(len(schema))
+    row_bytes = 8 * len(schema)
+    rows = remembered = 0
+    with _decoding():
+        messages = _Messages(path, dictionaries=True)
+        messages.schema()
+        for message in messages.batches():
+            header = _BatchHeader(message)
+            header.check_size()
+            if message.type == "record batch":
+                rows += header.rows
+                check_rows(rows, row_bytes=row_bytes, options=options)
+            messages.forget()
+        with messages.stream() as reader:
+            for batch in reader:
+                batch.validate(full=True)  # otherwise its lengths may lie about its buffers
+                for start in range(0, batch.num_rows, step):
+                    yield plain_batch(batch.slice(start, step))
+                    remembered += step * row_bytes
+                    if remembered > REMEMBERED_BYTES:
+                        messages.forget()
+                        remembered = 0
 
 
 def check_stream(
@@ -174,7 +298,8 @@ def _chunks(
 class _Messages:
     """Messages of a stream, which must end with its end marker and nothing after it."""
 
-    def __init__(self, source: Path | bytes) -> None:
+    def __init__(self, source: Path | bytes, *, dictionaries: bool = False) -> None:
+        self._kinds = {"record batch", "dictionary"} if dictionaries else {"record batch"}
         if (len(source) if isinstance(source, bytes) else source.stat().st_size) == 0:
             raise TableError("dataset-empty", "The file is empty.")
         self._bytes: mmap.mmap | bytes
@@ -190,6 +315,10 @@ class _Messages:
         """Give the memory back that a file takes in this process; it can be read again."""
         if isinstance(self._bytes, mmap.mmap):
             self._bytes.madvise(mmap.MADV_DONTNEED)
+
+    def stream(self) -> pa.RecordBatchStreamReader:
+        """Return a reader of all of the stream, dictionaries included."""
+        return pa.ipc.open_stream(pa.BufferReader(pa.py_buffer(self._bytes)))
 
     def schema(self) -> pa.Schema:
         """Read the first message."""
@@ -210,7 +339,7 @@ class _Messages:
                 message = self._reader.read_next_message()
             except StopIteration:
                 break
-            if message.type != "record batch":
+            if message.type not in self._kinds:
                 raise _damaged(f"it holds a message of an unexpected kind ({message.type})")
             yield message
         if self._file.tell() != len(self._bytes):
@@ -230,6 +359,11 @@ class _BatchHeader:
         if place is None:
             raise _damaged("a record batch has no header")
         self._batch = place + self._int("I", place)
+        if message.type == "dictionary":
+            data = self._field(self._batch, _DATA_SLOT)
+            if data is None:
+                raise _damaged("a dictionary has no values")
+            self._batch = data + self._int("I", data)
         length = self._field(self._batch, _LENGTH_SLOT)
         self.rows = 0 if length is None else self._int("q", length)
         if self.rows < 0:
@@ -247,16 +381,19 @@ class _BatchHeader:
 
     def check_unpacked(self, *, columns: int) -> None:
         """Refuse a compressed batch that unpacks to too much, or to more than its rows need."""
-        unpacked = self.unpacked
-        if unpacked > MAX_UNPACKED_BYTES:
+        self.check_size()
+        # Eight bytes and one bit a value, and some padding of each buffer.
+        if self.unpacked > columns * (9 * self.rows + 256):
+            raise _damaged("a record batch unpacks to more than its rows can have")
+
+    def check_size(self) -> None:
+        """Refuse a compressed batch that unpacks to too much."""
+        if self.unpacked > MAX_UNPACKED_BYTES:
             raise TableError(
                 "dataset-too-large",
                 f"A compressed record batch unpacks to more than {MAX_UNPACKED_BYTES} bytes. Write"
                 " smaller batches.",
             )
-        # Eight bytes and one bit a value, and some padding of each buffer.
-        if unpacked > columns * (9 * self.rows + 256):
-            raise _damaged("a record batch unpacks to more than its rows can have")
 
     def _unpacked_sizes(self) -> Iterator[int]:
         place = self._field(self._batch, _BUFFERS_SLOT)

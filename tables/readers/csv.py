@@ -1,39 +1,48 @@
 """Reading CSV: the header by ourselves, the rows by Arrow's streaming reader."""
 
 import csv
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
 
 from tables.cells import MISSING_SPELLINGS
 from tables.errors import TableError
-from tables.formats import ParseOptions, TableWarning
+from tables.formats import DELIMITERS, Delimiter, ParseOptions, TableWarning
+from tables.numerals import parse_numbers
 from tables.readers.arrow import columns_of
+from tables.readers.text import TextFile, open_text
 from tables.source import (
+    CellSource,
     Columns,
+    NotNumbersError,
     TableSource,
     check_columns,
     clean_names,
     default_names,
     gather,
     look_numeric,
+    mend_names,
 )
 
 BLOCK_BYTES = 512 << 10
 """The unit of reading, and so the longest line that is accepted."""
 
-_BOM = b"\xef\xbb\xbf"
+_SNIFFED_BYTES = 64 << 10
+_SNIFFED_ROWS = 200
+_SEPARATOR_LINE = re.compile(rb'(?i)"?sep=([,;\t| ])"?(\r\n|\r|\n)')
+_CODE = r"^[+-]?0\d"
 _OTHER_DELIMITERS = ";\t|,"
 _CONVERSION = re.compile(
     r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error[^']*'(.*)'", re.DOTALL
 )
 _RAGGED = re.compile(r"CSV parse error: (?:Row #(\d+): )?Expected (\d+) columns, got (\d+)")
-_UNCLOSED = "A quoted value is never closed or spans several lines; values are numbers on one line."
+_UNCLOSED = "A quoted value is never closed."
 _TOO_LONG = f"A line is longer than {BLOCK_BYTES >> 10} KiB."
 
 
@@ -43,20 +52,23 @@ class _FirstLine:
 
     Attributes:
         fields: Values of the line.
-        blank_lines: Number of blank lines before it.
+        skipped: Number of lines before it.
+        delimiter: Separator of its values.
     """
 
     fields: list[str]
-    blank_lines: int
+    skipped: int
+    delimiter: Delimiter
 
 
 def open_csv(path: Path, options: ParseOptions) -> TableSource:
-    """Open a CSV file.
+    """Open a CSV file of numbers.
 
     Raises:
         TableError: The file is empty, has a bad header or too many columns.
     """
-    first = _read_first_line(path, options)
+    text = open_text(path, options.encoding or "utf-8")
+    first = _read_first_line(text, options, sniff=False)
     check_columns(len(first.fields), options=options)
     warnings: list[TableWarning] = []
     if options.header:
@@ -65,12 +77,42 @@ def open_csv(path: Path, options: ParseOptions) -> TableSource:
             warnings.append(_numeric_header())
     else:
         names = default_names(len(first.fields))
-    chunks = gather(_Rows(path, options, names=names, blank_lines=first.blank_lines).chunks())
+    rows = _Rows(text, options, names=names, first=first)
     return TableSource(
         names=names,
         dtypes=["float64"] * len(names),
         named=options.header,
-        chunks=chunks,
+        chunks=gather(rows.chunks()),
+        warnings=warnings,
+    )
+
+
+def open_csv_cells(path: Path, options: ParseOptions) -> CellSource:
+    """Open a CSV file of numbers, text or anything else.
+
+    Raises:
+        TableError: The file is empty, or has too many columns.
+    """
+    text = open_text(path, options.encoding)
+    first = _read_first_line(text, options, sniff=options.delimiter is None)
+    check_columns(len(first.fields), options=options)
+    warnings = list(text.warnings)
+    nameless: frozenset[int] = frozenset()
+    names = default_names(len(first.fields))
+    if options.header:
+        names, nameless, renamed = mend_names(first.fields)
+        warnings += renamed
+        if look_numeric(names):
+            warnings.append(_numeric_header())
+    rows = _Rows(text, options, names=names, first=first)
+    found = rows.text_columns()
+    return CellSource(
+        names=names,
+        dtypes=["string" if place in found else "float64" for place in range(len(names))],
+        named=options.header,
+        nameless=nameless,
+        text=found,
+        read=rows.cells,
         warnings=warnings,
     )
 
@@ -79,52 +121,88 @@ class _Rows:
     """Rows of one CSV file, and the translation of Arrow's error messages."""
 
     def __init__(
-        self, path: Path, options: ParseOptions, *, names: list[str], blank_lines: int
+        self, text: TextFile, options: ParseOptions, *, names: list[str], first: _FirstLine
     ) -> None:
-        self.path = path
+        self.text = text
         self.options = options
         self.names = names
-        self.blank_lines = blank_lines
+        self.first = first
 
     def chunks(self) -> Iterator[Columns]:
-        _check_last_line(self.path)
+        """Yield all rows as numbers."""
+        for batch in self._batches(frozenset()):
+            yield columns_of(batch)
+
+    def cells(self, text: frozenset[int]) -> Iterator[pa.RecordBatch]:
+        """Yield all rows, some columns as text and the others as numbers."""
+        last: pa.RecordBatch | None = None
+        rows = 0
         try:
-            # By descriptor: by name, Arrow would guess a compression from the file's extension.
-            with pa.OSFile(os.fspath(self.path)) as file, self._reader(file) as reader:
+            for batch in self._batches(text):
+                rows += batch.num_rows
+                last = batch
+                yield batch
+        except _ConversionError as error:
+            raise NotNumbersError(error.place) from None
+        if last is not None and self.text.quotes % 2 and _spans_lines(last):
+            raise TableError("dataset-parse", _UNCLOSED, row=rows)
+
+    def text_columns(self) -> frozenset[int]:
+        """Return the columns that hold more than numbers among the first rows."""
+        every = frozenset(range(len(self.names)))
+        batch = next(self._batches(every), None)
+        if batch is None:
+            return frozenset()
+        missing = pa.array(_missing_values(self.options.na_values), pa.string())
+        return frozenset(
+            place for place, cells in enumerate(batch.columns) if not _are_numbers(cells, missing)
+        )
+
+    def _batches(self, text: frozenset[int]) -> Iterator[pa.RecordBatch]:
+        self._check_last_line()
+        try:
+            with self.text.open() as file, self._reader(file, text) as reader:
                 for batch in reader:
-                    yield columns_of(batch)
+                    if batch.num_rows:
+                        yield batch
         except MemoryError:
             raise
         except (pa.ArrowException, UnicodeDecodeError) as error:
             raise self._explain(str(error)) from None
 
-    def _reader(self, file: pa.NativeFile) -> pa_csv.CSVStreamingReader:
+    def _reader(self, file: pa.NativeFile, text: frozenset[int]) -> pa_csv.CSVStreamingReader:
         # Names of our own: Arrow tells column types by name, and a caller's name may be anything.
-        placeholders = [str(i) for i in range(len(self.names))]
+        kinds = {
+            str(place): pa.string() if place in text else pa.float64()
+            for place in range(len(self.names))
+        }
         return pa_csv.open_csv(
             file,
             read_options=pa_csv.ReadOptions(
                 use_threads=False,  # with threads its messages lose the row number
                 block_size=BLOCK_BYTES,
-                column_names=placeholders,
-                skip_rows=self.blank_lines + 1 if self.options.header else 0,
+                column_names=list(kinds),
+                skip_rows=self.first.skipped + 1 if self.options.header else self.first.skipped,
             ),
             parse_options=pa_csv.ParseOptions(
-                delimiter=self.options.delimiter,
+                delimiter=self.first.delimiter,
+                newlines_in_values=self.text.quotes > 0,
                 # In a file of one column, a blank line is a missing value.
                 ignore_empty_lines=len(self.names) > 1,
             ),
             convert_options=pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(placeholders, pa.float64()),
-                null_values=_missing_values(),
-                strings_can_be_null=True,
+                column_types=kinds,
+                null_values=_missing_values(self.options.na_values),
+                strings_can_be_null=False,
             ),
         )
 
     def _explain(self, message: str) -> TableError:
         """Return the error for a message of Arrow, without the values that it quotes."""
         if match := _CONVERSION.match(message):
-            return self._not_a_number(int(match[1]), self._row(match[2]), value=match[3])
+            return self._not_a_number(int(match[1]), self._row(match[2]))
+        if "straddling object" in message or "out of sync" in message:
+            return TableError("dataset-parse", _UNCLOSED if self.text.quotes % 2 else _TOO_LONG)
         if match := _RAGGED.match(message):
             row = self._row(match[1])
             return TableError(
@@ -132,91 +210,140 @@ class _Rows:
                 f"{_at(row)} has {match[3]} value(s) instead of {match[2]}.{self._delimiter_advice()}",
                 row=row,
             )
-        if "straddling object" in message:
-            return TableError("dataset-parse", _TOO_LONG)
-        if "out of sync" in message:
-            return TableError("dataset-parse", _UNCLOSED)
         if "Could not skip" in message or "Empty CSV" in message:
             return TableError("dataset-empty", "The file has a header but no rows.")
+        if "UTF8" in message:
+            return TableError("dataset-encoding", "The file is not UTF-8.")
         return TableError("dataset-parse", "The file cannot be read as CSV.")
 
-    def _not_a_number(self, column: int, row: int | None, *, value: str) -> TableError:
+    def _not_a_number(self, column: int, row: int | None) -> TableError:
         name = self.names[column]
-        if "\n" in value or "\r" in value:
-            return TableError("dataset-parse", _UNCLOSED, column=name, row=row)
         advice = self._delimiter_advice()
         if row == 1 and not self.options.header:
             advice = " If the first line is a header, leave out header=false."
-        return TableError(
-            "dataset-dtype",
+        return _ConversionError(
             f"Column {name!r}, {_at(row).lower()}: the value is not a number. Numbers are written"
             f" with a decimal point and without separators of thousands.{advice}",
             column=name,
+            place=column,
             row=row,
         )
 
     def _row(self, physical: str | None) -> int | None:
-        return None if physical is None else int(physical) - int(self.options.header)
+        if physical is None:
+            return None
+        return int(physical) - int(self.options.header)
 
     def _delimiter_advice(self) -> str:
         if len(self.names) == 1 and any(c in self.names[0] for c in _OTHER_DELIMITERS):
             return " If the values are separated by another character, name it by delimiter=."
         return ""
 
+    def _check_last_line(self) -> None:
+        """Refuse an unclosed quote in the last line, which Arrow reads as if it were closed."""
+        last = re.split(rb"[\r\n]", self.text.end(BLOCK_BYTES).rstrip(b"\r\n"))[-1]
+        delimiter = re.escape(self.first.delimiter.encode())
+        if self.text.quotes % 2 and re.search(rb'(^|%b) *"[^"]*$' % delimiter, last):
+            raise TableError("dataset-parse", _UNCLOSED)
 
-def _read_first_line(path: Path, options: ParseOptions) -> _FirstLine:
-    with path.open("rb") as file:
-        start = file.read(BLOCK_BYTES)
-        whole = not file.read(1)
-    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise TableError("dataset-encoding", "The file is UTF-16; CSV must be UTF-8.")
-    text = start.removeprefix(_BOM)
-    content = text.lstrip(b"\r\n")
+
+class _ConversionError(TableError):
+    """Cell that is not a number, in a column of numbers."""
+
+    def __init__(self, detail: str, *, column: str, place: int, row: int | None) -> None:
+        super().__init__("dataset-dtype", detail, column=column, row=row)
+        self.place = place
+
+
+def _are_numbers(cells: pa.Array, missing: pa.Array) -> bool:
+    """Return whether all cells are numbers, and no codes with leading zeros, or missing."""
+    known = pc.utf8_trim_whitespace(cells.filter(pc.invert(pc.is_in(cells, value_set=missing))))
+    known = known.filter(pc.not_equal(known, ""))
+    if not len(known):
+        return True
+    if np.isnan(parse_numbers(known)).any():
+        return False
+    return not pc.any(pc.match_substring_regex(known, _CODE)).as_py()
+
+
+def _spans_lines(batch: pa.RecordBatch) -> bool:
+    """Return whether a cell of the last row spans lines, as one that is never closed does."""
+    last = batch.slice(batch.num_rows - 1)
+    return any("\n" in str(cells[0].as_py()) for cells in last.columns)
+
+
+def _read_first_line(text: TextFile, options: ParseOptions, *, sniff: bool) -> _FirstLine:
+    start, whole = text.start(BLOCK_BYTES)
+    delimiter = options.delimiter
+    skipped = 0
+    if sniff and (said := _SEPARATOR_LINE.match(start)):
+        delimiter = DELIMITERS[[mark.encode() for mark in DELIMITERS].index(said[1])]
+        start = start[said.end() :]
+        skipped = 1
+    content = start.lstrip(b"\r\n")
     if not content.strip():
         raise TableError("dataset-empty", "The file is empty.")
+    blank = start[: len(start) - len(content)]
+    skipped += len(re.findall(rb"\r\n|\r|\n", blank))
+    if delimiter is None:
+        delimiter = _sniffed(content[:_SNIFFED_BYTES]) if sniff else ","
     line = re.split(rb"[\r\n]", content, maxsplit=1)[0]
     if len(line) == len(content) and not whole:
-        check_columns(line.count(options.delimiter.encode()) + 1, options=options)
+        check_columns(line.count(delimiter.encode()) + 1, options=options)
         raise TableError("dataset-parse", _TOO_LONG)
-    blank = text[: len(text) - len(content)]
     return _FirstLine(
-        fields=_split(line, options), blank_lines=len(re.findall(rb"\r\n|\r|\n", blank))
+        fields=_split(line, options, delimiter=delimiter), skipped=skipped, delimiter=delimiter
     )
 
 
-def _split(line: bytes, options: ParseOptions) -> list[str]:
+def _sniffed(content: bytes) -> Delimiter:
+    """Return the separator that splits the first rows into equally many values."""
+    lines = re.split(r"\r\n|\r|\n", content.decode(errors="replace"))
+    if len(content) == _SNIFFED_BYTES:
+        lines = lines[:-1]
+    lines = [line + "\n" for line in lines[: _SNIFFED_ROWS + 1] if line]
+    found: Delimiter = ","
+    best = (0.0, 1)
+    for delimiter in DELIMITERS:
+        score = _evenness(lines, delimiter)
+        if score > best:
+            found, best = delimiter, score
+    return found
+
+
+def _evenness(lines: list[str], delimiter: Delimiter) -> tuple[float, int]:
+    """Return the share of rows with as many values as the first, and this number, if it is above one."""
+    try:
+        rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=delimiter != " "))
+    except csv.Error:
+        return (0.0, 0)
+    width = len(rows[0]) if rows else 0
+    if width < 2:
+        return (0.0, 0)
+    share = sum(len(row) == width for row in rows) / len(rows)
+    if delimiter == " " and not (share == 1.0 and all(map(look_numeric, rows[1:]))):
+        return (0.0, 0)  # words have spaces, too
+    return (share, width)
+
+
+def _split(line: bytes, options: ParseOptions, *, delimiter: Delimiter) -> list[str]:
     if options.header and b"\x00" in line:
         raise TableError(
             "dataset-encoding", "The header holds NUL bytes; CSV must be UTF-8, not UTF-16."
         )
+    # A line of data is only counted here: its values are judged with those of its column.
+    decoded = line.decode(errors="strict" if options.header else "replace")
     try:
-        # A line of data is only counted here: its values are judged with those of its column.
-        decoded = line.decode(errors="strict" if options.header else "replace")
-        reader = csv.reader(
-            [decoded], delimiter=options.delimiter, strict=True, skipinitialspace=True
-        )
-        return next(reader)
-    except UnicodeDecodeError:
-        raise TableError("dataset-encoding", "The header is not UTF-8.") from None
+        return next(csv.reader([decoded], delimiter=delimiter, strict=True, skipinitialspace=True))
     except csv.Error:
         raise TableError("dataset-parse", "The quotes of the first line do not match.") from None
 
 
-def _check_last_line(path: Path) -> None:
-    """Refuse an unclosed quote at the end, which Arrow reads as if it were closed."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - BLOCK_BYTES))
-        end = file.read()
-    last = re.split(rb"[\r\n]", end.rstrip(b"\r\n"))[-1]
-    if last.count(b'"') % 2:
-        raise TableError("dataset-parse", _UNCLOSED)
-
-
-def _missing_values() -> list[str]:
+def _missing_values(more: Sequence[str] = ()) -> list[str]:
     # Arrow trims white space around numbers, but not around these; one space after a comma is
     # common.
-    return [space + spelling for spelling in MISSING_SPELLINGS for space in ("", " ")]
+    names = (*MISSING_SPELLINGS, *more)
+    return [space + spelling for spelling in names for space in ("", " ")]
 
 
 def _at(row: int | None) -> str:

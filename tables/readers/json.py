@@ -4,7 +4,7 @@ Rows are lists, or objects keyed by column.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -12,18 +12,22 @@ from typing import Any, Final
 
 import numpy as np
 import orjson
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 from numpy.typing import NDArray
 
 from tables.errors import JsonError, TableError
-from tables.formats import ParseOptions
+from tables.formats import ParseOptions, TableWarning
 from tables.slugs import Slug
 from tables.source import (
+    CellSource,
     Columns,
+    NotNumbersError,
     TableSource,
     check_columns,
     clean_names,
     default_names,
     gather,
+    mend_names,
     rows_per_chunk,
 )
 from tables.strict_json import MAX_NUMBER_DIGITS, check_numbers, parse_strict, without_strings
@@ -64,19 +68,7 @@ def open_json(path: Path, options: ParseOptions) -> TableSource:
         TableError: The document is too large, is no strict JSON, has another form, or its first
             row is no row.
     """
-    if path.stat().st_size > MAX_DOCUMENT_BYTES:
-        raise TableError(
-            "dataset-too-large",
-            f"A JSON document may have {MAX_DOCUMENT_BYTES >> 20} MiB. Send larger tables as NDJSON,"
-            " a row a line, or in another format.",
-        )
-    try:
-        document = parse_strict(path.read_bytes())
-    except JsonError as error:
-        raise _table_error(error) from None
-    if isinstance(document, dict) and document.get(COLUMNS, ()) is None:
-        raise TableError("dataset-shape", _NAMES)  # null stands for no names in scores alone
-    rows, names = split_document(document)
+    rows, names = _read_document(path)
     reader = JsonRows.of(rows[0], names=names, options=options)
     step = rows_per_chunk(len(reader.names))
     slices = (rows[start : start + step] for start in range(0, len(rows), step))
@@ -94,6 +86,35 @@ def open_ndjson(path: Path, options: ParseOptions) -> TableSource:
         raise TableError("dataset-empty", "The file has no rows.")
     reader = JsonRows.of(_parse_line(first, line=1, row=1), names=None, options=options)
     return _source(reader, gather(_read_blocks(path, reader)))
+
+
+def open_json_cells(path: Path, options: ParseOptions) -> CellSource:
+    """Open a JSON document of numbers, text, booleans and nulls.
+
+    Raises:
+        TableError: As `open_json`.
+    """
+    rows, names = _read_document(path)
+    step = rows_per_chunk(len(rows[0]) if isinstance(rows[0], dict | list) and rows[0] else 1)
+    slices = [rows[start : start + step] for start in range(0, len(rows), step)]
+    return _cell_source(rows[0], names, options, lambda _: iter(slices), slices[0])
+
+
+def open_ndjson_cells(path: Path, options: ParseOptions) -> CellSource:
+    """Open a file of JSON lines of numbers, text, booleans and nulls.
+
+    Raises:
+        TableError: As `open_ndjson`.
+    """
+    lines = next((block for block in _blocks(path) if block), None)
+    if lines is None:
+        raise TableError("dataset-empty", "The file has no rows.")
+    first = [_parse_line(line, line=number, row=row) for row, (number, line) in enumerate(lines, 1)]
+
+    def parsed(reader: JsonRows) -> Iterator[list[Any]]:
+        return (rows for rows in _parsed_blocks(path, reader))
+
+    return _cell_source(first[0], None, options, parsed, first)
 
 
 def split_document(document: object) -> tuple[list[Any], list[str] | None]:
@@ -154,6 +175,7 @@ class JsonRows:
 
     Attributes:
         names: Names of the columns.
+        keys: Keys of the columns in rows that are objects; None: rows are lists.
         named: True where the table gives the names itself.
         rows: Number of rows converted so far.
     """
@@ -171,11 +193,24 @@ class JsonRows:
         self.names = list(names)
         self.named = named
         self.rows = 0
-        self._keys = keys
+        self.keys = keys
 
     @classmethod
-    def of(cls, first: object, *, names: list[str] | None, options: ParseOptions) -> "JsonRows":
+    def of(
+        cls,
+        first: object,
+        *,
+        names: list[str] | None,
+        options: ParseOptions,
+        clean: Callable[[list[str]], list[str]] = clean_names,
+    ) -> "JsonRows":
         """Return the converter for rows that are all as the first one, which is not converted yet.
+
+        Args:
+            first: First row of the table.
+            names: Names of the columns, if the table gives them.
+            options: Bounds of the table's size.
+            clean: Function that checks or mends the names.
 
         Raises:
             TableError: The first is no row, or the names are bad.
@@ -191,7 +226,7 @@ class JsonRows:
             raise TableError(
                 "dataset-shape", f"There are {len(given)} names, but row 1 has {len(first)} values."
             )
-        return cls(clean_names(given), keys=keys)
+        return cls(clean(given), keys=keys)
 
     def values(self, rows: list[Any]) -> NDArray[np.float64]:
         """Return parsed rows as an array of shape (rows, columns), nulls as not-a-number.
@@ -219,11 +254,62 @@ class JsonRows:
         Raises:
             TableError: Naming the row that is no such list or object.
         """
-        return self._lists(rows) if self._keys is None else self._ordered(rows, self._keys)
+        return self._lists(rows) if self.keys is None else self._ordered(rows, self.keys)
+
+    def cells(self, rows: list[Any], text: frozenset[int]) -> pa.RecordBatch:
+        """Return parsed rows as columns of numbers, booleans or text.
+
+        Args:
+            rows: At least one row; those that follow the rows converted before.
+            text: Positions of the columns that hold more than numbers.
+
+        Raises:
+            NotNumbersError: Another column holds more than numbers.
+            TableError: Naming the row, and the column where it can.
+        """
+        lists = self.lists(rows)
+        columns = [
+            self._cells(place, list(map(itemgetter(place), lists)), text=place in text)
+            for place in range(len(self.names))
+        ]
+        self.rows += len(rows)
+        return pa.record_batch(columns, names=[str(place) for place in range(len(columns))])
+
+    def _cells(self, place: int, values: list[Any], *, text: bool) -> pa.Array:
+        kinds = set(map(type, values))
+        if kinds & {list, dict}:
+            row = next(row for row, value in enumerate(values) if type(value) in {list, dict})
+            name = self.names[place]
+            raise TableError(
+                "dataset-dtype",
+                f"Column {name!r}, row {self.rows + row + 1}: the value is"
+                f" {_JSON_TYPES[type(values[row])]}, not a single value.",
+                column=name,
+                row=self.rows + row + 1,
+            )
+        if kinds <= _NUMBERS_AND_NULL and not text:
+            try:
+                return pa.array(values, pa.float64())
+            except (OverflowError, pa.ArrowInvalid):  # whole numbers that are not exact
+                return pa.array([None if v is None else _as_float(v) for v in values], pa.float64())
+        if not text:
+            raise NotNumbersError(place)
+        if kinds <= {bool, type(None)}:
+            return pa.array(values, pa.bool_())
+        return pa.array([_as_text(value) for value in values], pa.string())
 
     def columns(self, rows: list[Any]) -> Columns:
         """Return what `values` does, column by column."""
         return np.ascontiguousarray(self.values(rows).T)
+
+    def text_columns(self, rows: list[Any]) -> frozenset[int]:
+        """Return the columns that hold more than numbers in some rows."""
+        lists = self.lists(rows)
+        return frozenset(
+            place
+            for place in range(len(self.names))
+            if not set(map(type, map(itemgetter(place), lists))) <= _NUMBERS_AND_NULL
+        )
 
     def _lists(self, rows: list[Any]) -> list[list[Any]]:
         width = len(self.names)
@@ -270,6 +356,81 @@ class JsonRows:
         )
 
 
+def _read_document(path: Path) -> tuple[list[Any], list[str] | None]:
+    """Return the rows of a document, and the names of their columns if it gives any."""
+    if path.stat().st_size > MAX_DOCUMENT_BYTES:
+        raise TableError(
+            "dataset-too-large",
+            f"A JSON document may have {MAX_DOCUMENT_BYTES >> 20} MiB. Send larger tables as NDJSON,"
+            " a row a line, or in another format.",
+        )
+    try:
+        document = parse_strict(path.read_bytes())
+    except JsonError as error:
+        raise _table_error(error) from None
+    if isinstance(document, dict) and document.get(COLUMNS, ()) is None:
+        raise TableError("dataset-shape", _NAMES)  # null stands for no names in scores alone
+    return split_document(document)
+
+
+def _cell_source(
+    first: object,
+    names: list[str] | None,
+    options: ParseOptions,
+    parsed: Callable[[JsonRows], Iterator[list[Any]]],
+    sample: list[Any],
+) -> CellSource:
+    """Return the source of rows that are all as the first one.
+
+    Args:
+        first: First row.
+        names: Names of the columns, if the table gives them.
+        options: Bounds of the table's size.
+        parsed: Function that yields all rows, some at a time.
+        sample: First rows, which tell the columns of text.
+    """
+    nameless: frozenset[int] = frozenset()
+    warnings: list[TableWarning] = []
+
+    def mend(raw: list[str]) -> list[str]:
+        nonlocal nameless, warnings
+        mended, nameless, warnings = mend_names(raw)
+        return mended
+
+    template = JsonRows.of(first, names=names, options=options, clean=mend)
+
+    def fresh() -> JsonRows:
+        return JsonRows(template.names, keys=template.keys, named=template.named)
+
+    def read(text: frozenset[int]) -> Iterator[pa.RecordBatch]:
+        reader = fresh()
+        return (reader.cells(rows, text) for rows in parsed(reader))
+
+    text = fresh().text_columns(sample)
+    return CellSource(
+        names=template.names,
+        dtypes=["string" if place in text else "float64" for place in range(len(template.names))],
+        named=template.named,
+        nameless=nameless,
+        text=text,
+        read=read,
+        warnings=warnings,
+    )
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise _too_large() from None
+
+
+def _as_text(value: str | float | bool | None) -> str | None:  # noqa: FBT001 - a value of JSON
+    if value is None or isinstance(value, str):
+        return value
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
 def _source(reader: JsonRows, chunks: Iterator[Columns]) -> TableSource:
     return TableSource(
         names=reader.names,
@@ -310,6 +471,11 @@ _Block = list[tuple[int, bytes]]
 
 
 def _read_blocks(path: Path, reader: JsonRows) -> Iterator[Columns]:
+    return map(reader.columns, _parsed_blocks(path, reader))
+
+
+def _parsed_blocks(path: Path, reader: JsonRows) -> Iterator[list[Any]]:
+    """Yield the rows of a file some at a time; the reader counts those that came before."""
     for block in _blocks(path):
         if not block:
             continue
@@ -317,12 +483,12 @@ def _read_blocks(path: Path, reader: JsonRows) -> Iterator[Columns]:
             _parse_line(line, line=number, row=reader.rows + index)
             for index, (number, line) in enumerate(block, 1)
         ]
-        columns = reader.columns(parsed)
+        yield parsed
+        # Once they are known to have the right keys.
         try:
             _check_text(b"\n".join(line for _, line in block), parsed)
         except JsonError as error:
             raise _table_error(error, f"Lines {block[0][0]} to {block[-1][0]}: ") from None
-        yield columns
 
 
 def _parse_line(text: bytes, *, line: int, row: int) -> Any:  # noqa: ANN401  JSON is anything

@@ -10,8 +10,15 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 
 from tables.errors import TableError
 from tables.formats import ParseOptions
-from tables.readers.arrow import columns_of, real_columns, row_bytes
-from tables.source import Columns, TableSource, check_columns, check_rows, rows_per_chunk
+from tables.readers.arrow import cell_source, columns_of, plain_batch, real_columns, row_bytes
+from tables.source import (
+    CellSource,
+    Columns,
+    TableSource,
+    check_columns,
+    check_rows,
+    rows_per_chunk,
+)
 
 MAX_FOOTER_BYTES = 16 << 20
 """The largest footer that is parsed."""
@@ -43,6 +50,27 @@ def open_parquet(path: Path, options: ParseOptions) -> TableSource:
         names, dtypes = real_columns(file.schema_arrow)
         _check_metadata(file.metadata, row_bytes=row_bytes(dtypes), options=options)
     return TableSource(names=names, dtypes=dtypes, named=True, chunks=_chunks(file), warnings=[])
+
+
+def open_parquet_cells(path: Path, options: ParseOptions) -> CellSource:
+    """Open a Parquet file of numbers, text, booleans or dates.
+
+    Raises:
+        TableError: The file is damaged or too large, or a column holds no single values.
+    """
+    _check_footer(path)
+    with _decoding():
+        file = _open(path)
+        check_columns(file.metadata.num_columns, options=options)
+        schema = file.schema_arrow
+        source = cell_source(schema, lambda _: _cell_batches(path), options=options)
+        _check_metadata(file.metadata, row_bytes=8 * len(schema), options=options)
+    return source
+
+
+def _cell_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    with _decoding():
+        return map(plain_batch, _batches(_open(path)))
 
 
 @contextmanager
@@ -120,6 +148,10 @@ def _check_metadata(metadata: pq.FileMetaData, *, row_bytes: int, options: Parse
 
 
 def _chunks(file: pq.ParquetFile) -> Iterator[Columns]:
+    return map(columns_of, _batches(file))
+
+
+def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
     metadata = file.metadata
     rows = 0
     with file, _decoding():
@@ -127,6 +159,6 @@ def _chunks(file: pq.ParquetFile) -> Iterator[Columns]:
             batch_size=rows_per_chunk(metadata.num_columns), use_threads=False
         ):
             rows += batch.num_rows
-            yield columns_of(batch)
+            yield batch
     if rows != metadata.num_rows:
         raise TableError("dataset-parse", f"{_DAMAGED}it has fewer rows than its footer says.")

@@ -145,6 +145,7 @@ def _error_of(error: TableError) -> dict[str, object]:
             "detail": error.detail,
             "column": error.column,
             "row": error.row,
+            "errors": error.errors,
         }
     }
 

@@ -36,7 +36,15 @@ def trained(jobs: Jobs, work: JobWork, *, name: str = "shuttle", project: str = 
 
 
 def summary_of(dataset: Dataset) -> DatasetSummary:
-    left_out = ("dtype", "columns", "warnings", "source_format", "source_sha256")
+    left_out = {
+        "dtype",
+        "columns",
+        "warnings",
+        "source_format",
+        "source_sha256",
+        "cells",
+        "options",
+    }
     kept = {name: value for name, value in asdict(dataset).items() if name not in left_out}
     return DatasetSummary(**kept, width=len(dataset.columns))
 

@@ -72,15 +72,27 @@ def parse(
 def check_summary(summary: TableSummary, stored: NDArray[np.floating]) -> None:
     assert stored.dtype == summary.dtype
     assert stored.flags.c_contiguous
-    assert stored.shape == (summary.rows, len(summary.columns))
-    assert np.isfinite(stored).all()
-    values = stored.astype(np.longdouble)
-    for i, column in enumerate(summary.columns):
-        x = values[:, i]
+    modelled = [column for column in summary.columns if column.column.type != "ignored"]
+    assert stored.shape == (summary.rows, len(modelled))
+    assert not np.isinf(stored).any()
+    for i, column in enumerate(modelled):
+        x = stored[:, i].astype(np.longdouble)
+        x = x[~np.isnan(x)]
+        assert column.missing_count == summary.rows - x.size
+        if not column.column.holds_values:
+            places = stored[:, i][~np.isnan(stored[:, i])].astype(int)
+            counts = np.bincount(places, minlength=column.column.level_count)
+            assert list(column.level_counts) == counts.tolist()
+            continue
+        assert column.min is not None
+        assert column.max is not None
+        assert column.mean is not None
         size = float(np.abs(x).max())
         spread = float(x.max() - x.min())
         assert (column.min, column.max) == (float(x.min()), float(x.max()))
         assert column.min <= column.mean <= column.max
         assert column.mean == pytest.approx(float(x.mean()), rel=1e-12, abs=1e-14 * size)
         assert column.std == pytest.approx(float(x.std()), rel=1e-9, abs=1e-9 * spread + 1e-160)
-        assert column.distinct == np.unique(stored[:, i]).size
+        assert column.distinct == np.unique(x.astype(float)).size
+        if column.column.levels:
+            assert set(x.astype(float).tolist()) <= set(column.column.level_numbers)

@@ -129,19 +129,14 @@ FAULTS = {
     "fault 002 header only": (b"a,b\n", CSV, 422, "dataset-empty"),
     "fault 003 one row": (b"a,b\n1,2\n", CSV, 422, "dataset-too-small"),
     "fault 006 ragged": (b"a,b\n1,2\n3\n4,5\n", CSV, 422, "dataset-parse"),
-    "fault 008 latin-1 name": (b"\xe9,b\n1,2\n3,4\n", CSV, 422, "dataset-encoding"),
-    "fault 011 duplicate columns": (b"a,a\n1,2\n3,4\n", CSV, 422, "dataset-duplicate-columns"),
-    "fault 012 formula": (b"a,b\n=1+1,2\n3,4\n", CSV, 422, "dataset-dtype"),
     "fault 013 overflow": (b"a,b\n1e400,2\n3,4\n", CSV, 422, "dataset-nonfinite"),
-    "fault 014 missing": (b"a,b\n,2\n3,4\n5,6\n", CSV, 422, "dataset-nonfinite"),
-    "fault 019 constant": (b"a,b\n1,2\n1,3\n1,4\n", CSV, 422, "dataset-constant-column"),
     "fault 026 pickle": (npy(np.array([[{}], [1]], object)), NPY, 422, "dataset-pickle-forbidden"),
     "fault 029 complex": (npy(np.ones((3, 2), complex)), NPY, 422, "dataset-dtype"),
     "fault 032 one-dimensional": (npy(np.arange(5.0)), NPY, 422, "dataset-shape"),
     "fault 033 truncated": (npy(RANDOM)[:-3], NPY, 422, "dataset-truncated"),
     "fault 034 zip": (b"PK\x03\x04" + b"\0" * 60, NPY, 415, "media-type"),
     "fault 037 cut parquet": (parquet(a=[1.0, 2.0])[:-8], PARQUET, 422, "dataset-parse"),
-    "fault 040 strings": (parquet(a=["x", "y"]), PARQUET, 422, "dataset-dtype"),
+    "fault 040 lists": (parquet(a=[[1], [2]]), PARQUET, 422, "dataset-dtype"),
     "fault 043 csv as parquet": (TABLE, PARQUET, 415, "media-type"),
     "fault 043 npy as csv": (npy(RANDOM), CSV, 415, "media-type"),
     "fault 063 text": (TABLE, {"Content-Type": "text/plain"}, 415, "media-type"),
@@ -156,7 +151,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.fault(1, 2, 3, 6, 8, 11, 12, 13, 14, 19, 26, 29, 32, 33, 34, 37, 40, 43, 63, 91)
+@pytest.mark.fault(1, 2, 3, 6, 13, 26, 29, 32, 33, 34, 37, 40, 43, 63, 91)
 @pytest.mark.parametrize(("body", "headers", "status", "slug"), FAULTS.values(), ids=list(FAULTS))
 def test_a_bad_file_is_refused_and_leaves_nothing(
     shared_client, shared_settings, body, headers, status, slug
@@ -176,7 +171,12 @@ def test_fault_176_an_unknown_option_is_refused(shared_client, shared_settings, 
     "params",
     [
         {"delimiter": "ab"},
-        {"missing": "keep"},
+        {"missing": "guess"},
+        {"types": "x"},
+        {"types": '{"height": "text"}'},
+        {"datetime_format": "%Q"},
+        {"decimal": ",", "thousands": ","},
+        {"max_levels": 0},
         {"header": "maybe"},
         {"name": ""},
         {"name": "a\0b"},
@@ -277,14 +277,14 @@ def test_fault_177_a_malformed_id_is_refused(shared_client, dataset_id):
 class TestRows:
     @pytest.fixture
     def location(self, client):
-        rows = b"=cmd,b\n" + b"".join(b"%d,%d.25\n" % (i, i * i) for i in range(10))
+        rows = b"=cmd,b\n" + b"".join(b"%d,%d.25\n" % (2 * i, i * i) for i in range(10))
         return upload(client, rows).headers["location"] + "/rows"
 
     def test_rows_come_back_as_json(self, client, location):
         content = client.get(location, params={"offset": 2, "limit": 2}).json()
         assert content == {
             "columns": ["=cmd", "b"],
-            "rows": [[2.0, 4.25], [3.0, 9.25]],
+            "rows": [[4, 4.25], [6, 9.25]],
             "offset": 2,
             "total": 10,
         }
@@ -292,7 +292,7 @@ class TestRows:
     @pytest.mark.fault(12)
     def test_fault_012_formulas_in_column_names_are_escaped_in_csv(self, client, location):
         response = client.get(location, params={"limit": 1}, headers={"Accept": "text/csv"})
-        assert list(csv.reader(io.StringIO(response.text))) == [["'=cmd", "b"], ["0.0", "0.25"]]
+        assert list(csv.reader(io.StringIO(response.text))) == [["'=cmd", "b"], ["0", "0.25"]]
 
     def test_rows_come_back_as_npy(self, client, location):
         response = client.get(location, headers={"Accept": "application/x-npy"})
@@ -353,3 +353,84 @@ def test_fault_118_a_caller_who_leaves_early_leaves_nothing(client, settings):
     assert sent == []
     assert_nothing_was_left(client, settings)
     assert 'route="/v1/datasets",status="499"} 1.0' in client.get("/metrics").text
+
+
+MIXED = (
+    b",name,size,born,price,zip,note\n"
+    + b"".join(
+        b'%d,"n%d, x",%s,%02d/03/2021,"%d,%02d",0%d,\n'
+        % (i + 1, i, b"SML"[i % 3 : i % 3 + 1], i % 28 + 1, i * 7, i % 100, i % 4)
+        for i in range(60)
+    )
+    + b'61,"n\n60",M,,"1,5",01,\n'
+)
+
+
+class TestTypes:
+    def test_columns_have_types_with_reasons_and_statistics(self, client):
+        dataset = upload(client, MIXED).json()
+        columns = {column["name"]: column for column in dataset["columns"]}
+        assert {name: column["type"] for name, column in columns.items()} == {
+            "x1": "ignored",
+            "name": "ignored",
+            "size": "category",
+            "born": "datetime",
+            "price": "number",
+            "zip": "category",
+            "note": "ignored",
+        }
+        assert all(column["reason"] for column in columns.values())
+        assert columns["size"]["levels"] == ["M", "L", "S"]
+        assert columns["size"]["level_counts"] == [21, 20, 20]
+        assert columns["born"]["missing_count"] == 1
+        assert columns["price"]["max"] == 413.59
+        assert {warning["code"] for warning in dataset["warnings"]} == {
+            *("ignored", "few_rows", "renamed")
+        }
+
+    def test_rows_come_back_as_the_file_has_them(self, client):
+        location = upload(client, MIXED).headers["location"] + "/rows"
+        content = client.get(location, params={"offset": 59}).json()
+        assert content["rows"] == [
+            [60, "n59, x", "L", "04/03/2021", 413.59, "03", None],
+            [61, "n\n60", "M", None, 1.5, "01", None],
+        ]
+        rows = client.get(location, headers={"Accept": "application/x-npy"})
+        numbers = np.load(io.BytesIO(rows.content))
+        assert numbers.shape == (61, 4)
+        assert numbers[60, [0, 2]].tolist() == [0.0, 1.5]
+        text = client.get(location, headers={"Accept": "text/csv"}).text
+        assert list(csv.reader(io.StringIO(text)))[61][:3] == ["61", "n\n60", "M"]
+
+    def test_options_state_types_and_leave_columns_out(self, client):
+        dataset = upload(
+            client,
+            MIXED,
+            types='{"zip": "integer", "name": "category"}',
+            exclude=["born", "note"],
+            na_values='["L"]',
+            max_levels="2",
+        ).json()
+        columns = {column["name"]: column for column in dataset["columns"]}
+        assert columns["zip"]["type"] == "integer"
+        assert columns["zip"]["max"] == 3
+        assert (columns["name"]["other"], len(columns["name"]["levels"])) == (True, 2)
+        assert columns["born"]["type"] == "ignored"
+        assert columns["size"]["missing_count"] == 20
+        only = upload(client, MIXED, columns="size").json()["columns"]
+        assert [c["name"] for c in only if c["type"] != "ignored"] == ["size"]
+
+    def test_all_columns_that_cannot_be_of_their_types_are_named_at_once(self, client, settings):
+        response = upload(client, MIXED, types='{"name": "number", "size": "boolean"}')
+        assert_refused(response, 422, "dataset-dtype")
+        assert [error["column"] for error in response.json()["errors"]] == ["name", "size"]
+        unknown = upload(client, MIXED, exclude=["a", "b"])
+        assert_refused(unknown, 422, "unknown-column")
+        assert [error["column"] for error in unknown.json()["errors"]] == ["a", "b"]
+        assert_nothing_was_left(client, settings)
+
+    def test_cells_that_are_kept_are_deleted_with_the_dataset(self, client, settings):
+        location = upload(client, MIXED).headers["location"]
+        assert {path.name for path in files_of(settings)} == {"table.npy", "table.parquet"}
+        client.delete(location)
+        assert_nothing_was_left(client, settings)

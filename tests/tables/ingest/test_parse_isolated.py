@@ -50,11 +50,11 @@ def test_the_child_gives_the_same_summary_and_file(tmp_path):
 
 
 def test_the_child_gives_the_same_error_and_no_file(tmp_path):
-    (tmp_path / "upload").write_bytes(b"a,b\n1,2\n2,x\n")
+    (tmp_path / "upload").write_bytes(b"a,b\n1,2\n2,inf\n")
     with pytest.raises(TableError) as caught:
         parse_table_isolated(tmp_path / "upload", tmp_path / "table.npy", format=TableFormat.CSV)
     error = caught.value
-    assert (error.slug, error.column, error.row) == ("dataset-dtype", "b", 2)
+    assert (error.slug, error.column, error.row) == ("dataset-nonfinite", "b", 2)
     assert not (tmp_path / "table.npy").exists()
 
 

@@ -1,0 +1,187 @@
+"""Options of reading an uploaded table, in the query or a form."""
+
+import json
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+from app.settings import ApiSettings
+from tables.columns import ColumnType
+from tables.dates import check_format
+from tables.formats import (
+    ConstantPolicy,
+    DecimalMark,
+    Delimiter,
+    Encoding,
+    MissingPolicy,
+    ParseOptions,
+    ThousandsMark,
+)
+
+MAX_NAMES = 4096
+"""The most names or texts in one option."""
+
+_MAX_TEXT = 512
+_TYPES = get_args(ColumnType)
+
+
+def _listed(value: object) -> object:
+    """Return the texts of a JSON list in a single value; other values as they are."""
+    if isinstance(value, list) and len(value) == 1 and str(value[0]).lstrip().startswith("["):
+        try:
+            found = json.loads(value[0])
+        except ValueError:
+            return value
+        return found if isinstance(found, list) else value
+    return value
+
+
+Names = Annotated[
+    list[Annotated[str, Field(max_length=_MAX_TEXT)]],
+    BeforeValidator(_listed),
+    Field(max_length=MAX_NAMES),
+]
+"""Repeated values, or one that is a JSON list."""
+
+
+class UploadOptions(BaseModel):
+    """Options of reading an uploaded table."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="Label of the dataset. Default: the name of the uploaded file, if it has one.",
+        examples=["people"],
+    )
+    header: bool = Field(
+        default=True,
+        description="For CSV: true if the first line names the columns. If false, or with the"
+        " Content-Type `text/csv; header=absent`, the columns are named `x1` to `xD`.",
+    )
+    delimiter: Delimiter | None = Field(
+        default=None,
+        description="For CSV: character between values. Default: the one that splits the first rows"
+        " into equally many values.",
+    )
+    encoding: Encoding | None = Field(
+        default=None,
+        description="For CSV: encoding of the text. Default: the one that a byte order mark names, else"
+        " UTF-8, or else cp1252 with a warning.",
+    )
+    columns: Names | None = Field(
+        default=None,
+        description="Names of the columns to model, repeated or as a JSON list; the others are kept but"
+        " ignored. Default: all.",
+        examples=[["height", "weight"]],
+    )
+    exclude: Names = Field(
+        default=[],
+        description="Names of columns to ignore, repeated or as a JSON list.",
+        examples=[[]],
+    )
+    types: str | None = Field(
+        default=None,
+        max_length=1 << 20,
+        description="Types of columns as a JSON object: name to `number`, `integer`, `boolean`,"
+        " `category`, `datetime` or `ignored`. Default: the types that the values suggest.",
+        examples=['{"height": "number"}'],
+    )
+    na_values: Names = Field(
+        default=[],
+        description="Texts that mean a missing value, besides empty ones, NA, null and the like;"
+        " repeated or as a JSON list.",
+        examples=[["-999"]],
+    )
+    decimal: DecimalMark | None = Field(
+        default=None,
+        description="Character before the decimals of numbers in text. Default: found for each column.",
+    )
+    thousands: ThousandsMark | None = Field(
+        default=None,
+        description="Character between groups of three digits of numbers in text. Default: found for"
+        " each column.",
+    )
+    datetime_format: str | None = Field(
+        default=None,
+        max_length=64,
+        description="Format of dates in the directives of `strptime`, such as `%d/%m/%Y`. Default: found"
+        " for each column.",
+        examples=["%d/%m/%Y"],
+    )
+    max_levels: int = Field(
+        default=256,
+        ge=1,
+        le=4096,
+        description="Largest number of levels of a category; rarer ones become the level `*other*`.",
+    )
+    missing: MissingPolicy = Field(
+        default="keep",
+        description="`keep` to model gaps as data, `error` to refuse missing values, `drop` to drop their"
+        " rows. Infinite values are always refused.",
+    )
+    constant: ConstantPolicy = Field(
+        default="keep",
+        description="`keep` to model constant columns as one value, `error` to refuse them, `drop` to"
+        " drop them.",
+    )
+
+    @field_validator("types")
+    @classmethod
+    def _check_types(cls, text: str | None) -> str | None:
+        if text is not None:
+            _types(text)
+        return text
+
+    @field_validator("datetime_format")
+    @classmethod
+    def _check_format(cls, text: str | None) -> str | None:
+        if text is not None:
+            check_format(text)
+        return text
+
+    @field_validator("thousands")
+    @classmethod
+    def _check_marks(cls, mark: str | None, info: ValidationInfo) -> str | None:
+        if mark is not None and mark == info.data.get("decimal"):
+            raise ValueError("decimal and thousands must be two characters")
+        return mark
+
+    def kept(self) -> dict[str, Any]:
+        """Return the options with which a later change of types reads the table again."""
+        names = ("na_values", "decimal", "thousands", "datetime_format", "max_levels")
+        types = {} if self.types is None else _types(self.types)
+        return {name: getattr(self, name) for name in names} | {
+            "types": types,
+            "columns": self.columns,
+            "exclude": self.exclude,
+        }
+
+    def parsing(self, settings: ApiSettings) -> ParseOptions:
+        """Return the options of the parser."""
+        return ParseOptions(
+            **self.kept(),
+            header=self.header,
+            delimiter=self.delimiter,
+            encoding=self.encoding,
+            missing=self.missing,
+            constant=self.constant,
+            max_rows=settings.max_rows,
+            max_columns=settings.max_columns,
+            max_bytes=settings.max_table_bytes,
+        )
+
+
+def _types(text: str) -> dict[str, ColumnType]:
+    """Return the types of a JSON object.
+
+    Raises:
+        ValueError: It is no object of names and types.
+    """
+    found = json.loads(text)
+    if not isinstance(found, dict) or not all(kind in _TYPES for kind in found.values()):
+        raise ValueError(f"types must be a JSON object of names and types: {', '.join(_TYPES)}")
+    return found

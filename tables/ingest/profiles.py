@@ -1,0 +1,520 @@
+"""Types of columns that hold more than numbers, from a look at all of their cells."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
+
+from tables.cells import FALSE_TEXTS, TRUE_TEXTS, as_text, missing_cells, numbers_of, timestamps
+from tables.columns import Column, ColumnType, Level
+from tables.dates import DAY_S, ISO_DATE, look_like_dates
+from tables.formats import ParseOptions, TableWarning
+from tables.ingest.warnings import warning
+
+MAX_COUNTED = 10_000
+"""The most distinct texts of a column that are counted."""
+
+MAX_LEVEL_LENGTH = 128
+"""The most characters of a level; a longer text is free text."""
+
+FEW_LEVELS = 20
+"""The most levels of a column that may be a category although most of its cells are numbers."""
+
+_ROWS_PER_LEVEL = 20
+_UNREADABLE = 0.05  # of a column of numbers or dates may be something else
+_FEW_CELLS = 10
+_MAX_NAMED = 3
+_SHOWN = 24
+_SAMPLE = 64
+_SEPARATORS = ((".", ""), (",", ""), (".", ","), (",", "."), (".", "'"), (",", " "), (".", " "))
+_UNITS = re.compile(r"^[+-]? ?([$€£¥])|([%$€£¥])$")
+_CODE = re.compile(r"[+-]?0\d")
+_DIGITS = re.compile(r"0|-?[1-9]\d{0,14}")
+_DATES = (
+    *("%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y"),
+    *("%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y"),
+    *("%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%a %d %b %Y", "%Y-%m", "%b %Y", "%B %Y"),
+)
+_TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
+_ISO_TIMES = ("T%H:%M", "T%H:%M:%S", "T%H:%M:%S.%f", "T%H:%MZ", "T%H:%M:%SZ", "T%H:%M:%S.%fZ")
+_TRUTH_PAIRS = tuple(zip(FALSE_TEXTS, TRUE_TEXTS, strict=True))
+
+
+def date_formats() -> Iterator[str | None]:
+    """Yield the spellings of dates that are tried on a column; None is ISO 8601 in any spelling."""
+    for date in _DATES:
+        for time in _TIMES:
+            yield date + time
+    yield from (ISO_DATE + time for time in _ISO_TIMES)
+    yield None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Type of a column.
+
+    Attributes:
+        column: Type of the column.
+        reason: Reason of the type.
+        warnings: Warnings about the column.
+        fault: Reason for which the column cannot have the type that the caller wants.
+    """
+
+    column: Column
+    reason: str
+    warnings: Sequence[TableWarning] = ()
+    fault: str | None = None
+
+
+@dataclass
+class _Reading:
+    """One way to read the cells of a column, and how many it fits.
+
+    Attributes:
+        column: Type of the cells.
+        bad: Number of cells that it does not fit.
+        examples: Rows of the first of them, with their texts.
+    """
+
+    column: Column
+    bad: int = 0
+    examples: list[tuple[int, str]] = field(default_factory=list)
+
+
+class TextProfile:
+    """Counts of the texts of one column, and of those that are numbers, dates and truth values."""
+
+    def __init__(self, name: str, *, options: ParseOptions) -> None:
+        self.name = name
+        self.options = options
+        self.rows = 0
+        self.missing = 0
+        self.counts: dict[str, int] = {}
+        self.overflow = False
+        self.long = False
+        self.codes = False
+        self.native: ColumnType | None = None
+        self._base = Column(name=name, na_values=tuple(options.na_values))
+        self._readings: list[_Reading] | None = None
+        self._differing: set[str] = set()
+        self._midnight = True
+        self._fraction = False
+        self._zone = False
+
+    @property
+    def known(self) -> int:
+        """Number of cells that are not missing."""
+        return self.rows - self.missing
+
+    def update(self, cells: pa.Array) -> None:
+        """Add the cells of some rows."""
+        gaps = missing_cells(cells, self._base)
+        self.missing += int(gaps.sum())
+        if pa.types.is_temporal(cells.type):
+            self._update_temporal(cells)
+        else:
+            if pa.types.is_boolean(cells.type):
+                self.native = "boolean"
+            text = as_text(cells)
+            known = text.filter(pa.array(~gaps))
+            if len(known):
+                self._update_text(text, known)
+        self.rows += len(cells)
+
+    def number_readings(self, *, comma: bool = False) -> list[_Reading]:
+        """Return the ways to read its cells as numbers, the best first.
+
+        Args:
+            comma: True if a comma that may be one of thousands is before decimals.
+        """
+        found = [r for r in self._readings or () if r.column.type == "number"]
+        return sorted(found, key=lambda r: (r.bad, (r.column.decimal == ",") != comma))
+
+    @property
+    def has_decimal_commas(self) -> bool:
+        """True if its cells are numbers with decimal commas, and nothing else."""
+        found = self.number_readings()
+        return bool(found) and not found[0].bad and found[0].column.decimal == ","
+
+    def date_readings(self) -> list[_Reading]:
+        """Return the ways to read its cells as dates, the best first."""
+        found = [r for r in self._readings or () if r.column.type == "datetime"]
+        return sorted(found, key=lambda reading: reading.bad)
+
+    @property
+    def ambiguous(self) -> bool:
+        """True if its dates may begin with the day or with the month."""
+        found = self.date_readings()
+        forms = {r.column.datetime_format for r in found if r.bad == found[0].bad}
+        return any(form in forms and _swapped(form) in forms for form in self._differing)
+
+    def temporal(self) -> Column:
+        """Return the type of a column of dates or times, as its file has them."""
+        if self.native != "datetime":
+            return Column(name=self.name, missing=self.missing > 0)
+        time = "T%H:%M:%S" + (".%f" if self._fraction else "") + ("Z" if self._zone else "")
+        return Column(
+            name=self.name,
+            type="datetime",
+            datetime_format=ISO_DATE if self._midnight else ISO_DATE + time,
+            date_only=self._midnight,
+            decimals=None if self._midnight else 6 * self._fraction,
+            missing=self.missing > 0,
+        )
+
+    def _update_temporal(self, cells: pa.Array) -> None:
+        dated = pa.types.is_timestamp(cells.type) or pa.types.is_date(cells.type)
+        self.native = "datetime" if dated else "number"
+        if dated:
+            self._zone |= pa.types.is_timestamp(cells.type) and cells.type.tz is not None
+            seconds = timestamps(cells)
+            seconds = seconds[~np.isnan(seconds)]
+            self._midnight &= bool((seconds % DAY_S == 0).all())
+            self._fraction |= bool((seconds != np.floor(seconds)).any())
+
+    def _update_text(self, text: pa.Array, known: pa.Array) -> None:
+        counted = known.value_counts()
+        values, counts = counted.field(0), counted.field(1).to_numpy(zero_copy_only=False)
+        self._count(values, counts)
+        if self._readings is None:
+            self._readings = list(_readings(self._base, self.options, values))
+        readings = []
+        for reading in self._readings:
+            bad = np.isnan(numbers_of(values, reading.column))
+            reading.bad += int(counts[bad].sum())
+            self._name_bad(reading, text, values.filter(pa.array(bad)))
+            if reading.bad <= _FEW_CELLS + _UNREADABLE * (self.rows + len(text)):
+                readings.append(reading)
+        self._readings = readings
+        self._compare_dates(values)
+
+    def _count(
+        self, values: pa.Array, counts: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+    ) -> None:
+        short = pc.less_equal(pc.utf8_length(values), MAX_LEVEL_LENGTH)
+        self.long |= not pc.all(short).as_py()
+        for value, count in zip(
+            values.filter(short).to_pylist(),
+            counts[short.to_numpy(zero_copy_only=False)],
+            strict=True,
+        ):
+            if value in self.counts:
+                self.counts[value] += int(count)
+            elif len(self.counts) < MAX_COUNTED:
+                self.counts[value] = int(count)
+                self.codes |= _CODE.match(value) is not None and value.lstrip("+-").isdigit()
+            else:
+                self.overflow = True
+
+    def _name_bad(self, reading: _Reading, text: pa.Array, bad: pa.Array) -> None:
+        for value in bad[: _MAX_NAMED - len(reading.examples)].to_pylist():
+            row = self.rows + pc.index(text, value).as_py() + 1
+            reading.examples.append((row, value))
+
+    def _compare_dates(self, values: pa.Array) -> None:
+        """Find whether days and months could be each other."""
+        dates = [r.column for r in self._readings or () if r.column.type == "datetime"]
+        forms = {column.datetime_format: column for column in dates}
+        for form, column in forms.items():
+            if form is None or not form.startswith("%d") or form in self._differing:
+                continue
+            if (other := forms.get(_swapped(form))) is not None:
+                one, two = numbers_of(values, column), numbers_of(values, other)
+                both = ~(np.isnan(one) | np.isnan(two))
+                if (one[both] != two[both]).any():
+                    self._differing.add(form)
+
+
+def decide(
+    profile: TextProfile,
+    wanted: ColumnType | None,
+    options: ParseOptions,
+    *,
+    comma: bool = False,
+) -> Decision:
+    """Return the type of a column.
+
+    Args:
+        profile: Counts of its cells.
+        wanted: Type that the caller wants, if any.
+        options: Options of reading.
+        comma: True if a comma that may be one of thousands is before decimals.
+    """
+    if wanted is not None:
+        return _wanted(profile, wanted, options, comma=comma)
+    if not profile.known:
+        return _ignored(profile, "Every cell is missing.")
+    if profile.native in {"datetime", "number"}:
+        return Decision(column=profile.temporal(), reason="The file says so.")
+    truths = _truths(profile)
+    if truths is not None:
+        return truths
+    return _number(profile, comma=comma) or _date(profile) or _category(profile, options)
+
+
+def _wanted(
+    profile: TextProfile, wanted: ColumnType, options: ParseOptions, *, comma: bool
+) -> Decision:
+    reason = "The caller says so."
+    match wanted:
+        case "ignored":
+            return Decision(column=_column(profile, "ignored"), reason=reason)
+        case "category":
+            return Decision(column=_levels(profile, options), reason=reason)
+        case "boolean":
+            found = _truths(profile, pairs=False)
+            if found is not None:
+                return Decision(column=found.column, reason=reason)
+            return _fault(
+                profile, wanted, "It holds other values than true and false, yes and no, 0 and 1."
+            )
+        case "datetime":
+            return _wanted_reading(profile, wanted, "dates", profile.date_readings())
+        case "number" | "integer":
+            return _wanted_reading(profile, wanted, "numbers", profile.number_readings(comma=comma))
+
+
+def _wanted_reading(
+    profile: TextProfile, wanted: ColumnType, what: str, readings: list[_Reading]
+) -> Decision:
+    if profile.native in {"datetime", "number"}:
+        column = profile.temporal()
+        if column.type == wanted or (column.type, wanted) == ("number", "integer"):
+            return Decision(column=column, reason="The caller says so.")
+        return _fault(profile, wanted, f"The file holds {column.type} values.")
+    if not readings:
+        return _fault(profile, wanted, f"Few or none of its cells are {what}.")
+    if what == "dates" and profile.ambiguous:
+        return _fault(profile, wanted, "Its dates may begin with the day or with the month.")
+    best = readings[0]
+    if best.bad:
+        rows = ", ".join(str(row) for row, _ in best.examples)
+        return _fault(profile, wanted, f"{best.bad} cells are no {what}, the first in row {rows}.")
+    return Decision(column=_read(profile, best), reason="The caller says so.")
+
+
+def _fault(profile: TextProfile, wanted: ColumnType, fault: str) -> Decision:
+    return Decision(column=_column(profile, wanted), reason="", fault=fault)
+
+
+def _number(profile: TextProfile, *, comma: bool) -> Decision | None:
+    readings = profile.number_readings(comma=comma)
+    if not readings or profile.codes:
+        return None
+    best = readings[0]
+    column = _read(profile, best)
+    if not best.bad:
+        marks = _marks(column)
+        return Decision(column=column, reason=f"All cells are numbers{marks}.")
+    share = best.bad / profile.known
+    few = len(profile.counts) <= FEW_LEVELS and not (profile.overflow or profile.long)
+    enough = profile.known >= _ROWS_PER_LEVEL * len(profile.counts)
+    if share > _UNREADABLE or profile.known - best.bad < _FEW_CELLS or (few and enough):
+        return None
+    return Decision(
+        column=column,
+        reason=f"All cells but {best.bad} are numbers{_marks(column)}.",
+        warnings=[_unreadable(profile, best, "numbers")],
+    )
+
+
+def _date(profile: TextProfile) -> Decision | None:
+    readings = profile.date_readings()
+    if not readings:
+        return None
+    best = readings[0]
+    share = best.bad / profile.known
+    if share > _UNREADABLE or (best.bad and profile.known - best.bad < _FEW_CELLS):
+        return None
+    if profile.ambiguous and not best.bad:
+        return None
+    form = best.column.datetime_format or "ISO 8601"
+    return Decision(
+        column=_read(profile, best),
+        reason=f"The cells are dates in the format {form}.",
+        warnings=[_unreadable(profile, best, "dates")] if best.bad else [],
+    )
+
+
+def _category(profile: TextProfile, options: ParseOptions) -> Decision:
+    warnings: list[TableWarning] = []
+    if profile.ambiguous:
+        detail = (
+            "Its dates may begin with the day or with the month, and are taken as text. State the"
+            " format by datetime_format=."
+        )
+        warnings.append(warning("ambiguous_dates", profile.name, detail))
+    distinct = len(profile.counts)
+    reason = None
+    if profile.overflow or (profile.long and not distinct):
+        reason = f"It is free text, of more than {MAX_COUNTED} distinct or long cells."
+    elif profile.known > _FEW_CELLS and distinct == profile.known:
+        reason = "All its cells are distinct, as ids are."
+    elif profile.known > _FEW_CELLS and distinct > profile.known / 2:
+        reason = "Most of its cells are distinct, as in free text."
+    if reason is not None:
+        ignored = _ignored(profile, reason)
+        return Decision(
+            column=ignored.column, reason=reason, warnings=[*ignored.warnings, *warnings]
+        )
+    column = _levels(profile, options)
+    rare = f", and {distinct - len(column.levels)} rare ones as *other*" if column.other else ""
+    plural = "value" if len(column.levels) == 1 else "values"
+    return Decision(
+        column=column,
+        reason=f"The cells are text of {len(column.levels)} {plural}{rare}.",
+        warnings=warnings,
+    )
+
+
+def _levels(profile: TextProfile, options: ParseOptions) -> Column:
+    """Return a category of the most frequent texts; whole numbers are levels that are numbers."""
+    ordered = sorted(profile.counts, key=lambda text: (-profile.counts[text], text))
+    kept = ordered[: options.max_levels]
+    other = len(kept) < len(ordered) or profile.overflow or profile.long
+    levels: tuple[Level, ...] = tuple(kept)
+    if not other and kept and all(_DIGITS.fullmatch(text) for text in kept):
+        levels = tuple(sorted(int(text) for text in kept))
+    if not levels:
+        return _column(profile, "ignored")
+    return _column(profile, "category", levels=levels, other=other)
+
+
+def _truths(profile: TextProfile, *, pairs: bool = True) -> Decision | None:
+    """Return the type of a column of truth values, with the spellings that are most frequent."""
+    if profile.native == "boolean" and set(profile.counts) <= {"true", "false"}:
+        bools = tuple(
+            value for value, text in ((False, "false"), (True, "true")) if text in profile.counts
+        )
+        return Decision(
+            column=_column(profile, "boolean", levels=bools),
+            reason="The cells are true or false.",
+        )
+    lower = {text.lower() for text in profile.counts}
+    if profile.overflow or profile.long or not lower:
+        return None
+    known = lower <= {*FALSE_TEXTS, *TRUE_TEXTS}
+    paired = any(lower == set(pair) for pair in _TRUTH_PAIRS)
+    if not known or (pairs and not paired):
+        return None
+    spellings: dict[bool, str] = {}
+    for text in sorted(profile.counts, key=lambda text: (-profile.counts[text], text)):
+        spellings.setdefault(text.lower() in TRUE_TEXTS, text)
+    levels: tuple[Level, ...] = tuple(spellings.values())
+    if all(text in {"0", "1"} for text in spellings.values()):
+        levels = tuple(sorted(int(text) for text in spellings.values()))
+    return Decision(
+        column=_column(profile, "boolean", levels=levels),
+        reason=f"The cells are {' or '.join(spellings.values())}.",
+    )
+
+
+def _read(profile: TextProfile, reading: _Reading) -> Column:
+    column = reading.column
+    form = column.datetime_format
+    date_only = (
+        column.type == "datetime" and form is not None and "%H" not in form and "%I" not in form
+    )
+    return Column(
+        name=column.name,
+        type=column.type,
+        missing=profile.missing + reading.bad > 0,
+        na_values=column.na_values,
+        decimal=column.decimal,
+        thousands=column.thousands,
+        unit=column.unit,
+        datetime_format=form,
+        date_only=date_only,
+    )
+
+
+def _column(
+    profile: TextProfile, kind: ColumnType, *, levels: tuple[Level, ...] = (), other: bool = False
+) -> Column:
+    return Column(
+        name=profile.name,
+        type=kind,
+        levels=levels,
+        other=other,
+        missing=profile.missing > 0,
+        na_values=tuple(profile.options.na_values),
+    )
+
+
+def _ignored(profile: TextProfile, reason: str) -> Decision:
+    return Decision(
+        column=_column(profile, "ignored"),
+        reason=reason,
+        warnings=[ignored_warning(profile.name, reason)],
+    )
+
+
+def ignored_warning(name: str, reason: str) -> TableWarning:
+    """Return the warning about a column that is not modelled."""
+    return warning("ignored", name, f"The column is not modelled: {reason[0].lower()}{reason[1:]}")
+
+
+def _unreadable(profile: TextProfile, reading: _Reading, what: str) -> TableWarning:
+    cells = ", ".join(f"{text[:_SHOWN]!r} in row {row}" for row, text in reading.examples)
+    more = " and others" if reading.bad > len(reading.examples) else ""
+    detail = (
+        f"{reading.bad} of {profile.known} cells are no {what}, and are taken as missing: {cells}{more}."
+        " Name texts that mean a missing value by na_values=, or state the type by types=."
+    )
+    return warning("unreadable", profile.name, detail)
+
+
+def _readings(base: Column, options: ParseOptions, values: pa.Array) -> Iterator[_Reading]:
+    """Yield the ways to read cells that fit the first texts of a column."""
+    sample = values[:_SAMPLE]
+    for column in (*_number_columns(base, options, sample), *_date_columns(base, options, sample)):
+        bad = np.isnan(numbers_of(sample, column)).mean()
+        if bad <= max(_UNREADABLE * 4, 1.5 / len(sample)) and bad < 1:
+            yield _Reading(column)
+
+
+def _number_columns(base: Column, options: ParseOptions, sample: pa.Array) -> Iterator[Column]:
+    found = (_UNITS.search(text) for text in sample[:3].to_pylist())
+    units = {"", *(match[1] or match[2] for match in found if match)}
+    pairs: Sequence[tuple[str, str]] = _SEPARATORS
+    if options.decimal is not None or options.thousands is not None:
+        pairs = [(options.decimal or ".", options.thousands or "")]
+    for unit in sorted(units):
+        for decimal, thousands in pairs:
+            yield Column(
+                name=base.name,
+                na_values=base.na_values,
+                decimal=decimal,
+                thousands=thousands,
+                unit=unit,
+            )
+
+
+def _date_columns(base: Column, options: ParseOptions, sample: pa.Array) -> Iterator[Column]:
+    if not pc.any(pc.match_substring_regex(sample, r"\d\d")).as_py():
+        return  # of most columns of text, at little cost
+    formats = date_formats() if options.datetime_format is None else [options.datetime_format]
+    for form in formats:
+        if not look_like_dates(sample, form):
+            continue
+        yield Column(
+            name=base.name, type="datetime", na_values=base.na_values, datetime_format=form
+        )
+
+
+def _swapped(form: str) -> str:
+    return form.replace("%d", "%#").replace("%m", "%d").replace("%#", "%m")
+
+
+def _marks(column: Column) -> str:
+    parts = []
+    if column.decimal != ".":
+        parts.append("decimal commas")
+    if column.thousands:
+        parts.append(f"thousands separated by {column.thousands!r}")
+    if column.unit:
+        parts.append(f"the sign {column.unit}")
+    return f" with {' and '.join(parts)}" if parts else ""

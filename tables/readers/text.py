@@ -1,0 +1,150 @@
+"""Text files in their encodings: found, checked, and given on as UTF-8."""
+
+import codecs
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+
+from tables.errors import TableError
+from tables.formats import Encoding, TableWarning
+
+_BLOCK_BYTES = 1 << 20
+_UTF8_BOM = codecs.BOM_UTF8
+_UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_QUOTE = b'"'
+
+
+class _Copy:
+    """File without a name, which is gone when this is."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._descriptor = os.dup(file.fileno())
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def open(self) -> BinaryIO:
+        """Return the file at its start."""
+        file = os.fdopen(os.dup(self._descriptor), "rb")
+        file.seek(0)
+        return file
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFile:
+    """Text file that is UTF-8, or was made so.
+
+    Attributes:
+        path: File, if it is UTF-8 itself.
+        copy: Copy in UTF-8, which is deleted when it is closed, if the file is not.
+        quotes: Number of quotation marks.
+        warnings: Warning about the encoding, if it had to be guessed.
+    """
+
+    path: Path
+    copy: _Copy | None
+    quotes: int
+    warnings: list[TableWarning]
+
+    def open(self) -> pa.NativeFile:
+        """Return the file at its start."""
+        if self.copy is None:
+            # By descriptor: by name, Arrow would guess a compression from the file's extension.
+            return pa.OSFile(os.fspath(self.path))
+        return pa.PythonFile(self.copy.open(), mode="r")
+
+    def start(self, size: int) -> tuple[bytes, bool]:
+        """Return the first bytes, without a byte order mark, and whether they are all."""
+        with self._bytes() as file:
+            start = file.read(size)
+            return start.removeprefix(_UTF8_BOM), not file.read(1)
+
+    def end(self, size: int) -> bytes:
+        """Return the last bytes."""
+        with self._bytes() as file:
+            length = file.seek(0, os.SEEK_END)
+            file.seek(max(0, length - size))
+            return file.read()
+
+    def _bytes(self) -> BinaryIO:
+        return self.path.open("rb") if self.copy is None else self.copy.open()
+
+
+def open_text(path: Path, encoding: Encoding | None) -> TextFile:
+    """Return a file as UTF-8.
+
+    Args:
+        path: Text file.
+        encoding: Encoding of the file; None to find it: a byte order mark tells it, else it is UTF-8,
+            or else the encoding of Western Europe that Excel writes.
+
+    Raises:
+        TableError: ``dataset-encoding``: the file is not in the encoding.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start.startswith(_UTF16_BOMS):
+        return _transcoded(path, ["utf-16"], warnings=[])
+    if encoding not in {None, "utf-8"} and not start.startswith(_UTF8_BOM):
+        return _transcoded(path, [str(encoding)], warnings=[])
+    try:
+        quotes = sum(block.count(_QUOTE) for block in _checked(path))
+    except UnicodeDecodeError:
+        if encoding is not None or start.startswith(_UTF8_BOM):
+            raise _not_in("utf-8") from None
+        return _transcoded(path, ["cp1252", "latin-1"], warnings=[_guessed()])
+    return TextFile(path=path, copy=None, quotes=quotes, warnings=[])
+
+
+def _checked(path: Path) -> Iterator[bytes]:
+    """Yield the blocks of a file, which must be UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    plain = True
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            if not (plain and block.isascii()):
+                decoder.decode(block)
+                plain = not decoder.getstate()[0]
+            yield block
+    decoder.decode(b"", final=True)
+
+
+def _transcoded(path: Path, encodings: list[str], *, warnings: list[TableWarning]) -> TextFile:
+    """Return a copy in UTF-8, read in the first encoding that fits all of it."""
+    for encoding in encodings:
+        with tempfile.TemporaryFile(dir=path.parent) as copy, suppress(UnicodeError):
+            quotes = 0
+            for text in _decoded(path, encoding):
+                quotes += text.count(_QUOTE)
+                copy.write(text)
+            copy.flush()
+            return TextFile(path=path, copy=_Copy(copy), quotes=quotes, warnings=warnings)
+    raise _not_in(encodings[0])
+
+
+def _decoded(path: Path, encoding: str) -> Iterator[bytes]:
+    """Yield the blocks of a file in an encoding as UTF-8."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield decoder.decode(block).encode()
+    yield decoder.decode(b"", final=True).encode()
+
+
+def _not_in(encoding: str) -> TableError:
+    return TableError("dataset-encoding", f"The file is not text in {encoding}.")
+
+
+def _guessed() -> TableWarning:
+    return {
+        "code": "encoding",
+        "column": None,
+        "detail": "The file is not UTF-8 and was read as cp1252 (Western Europe). If names or values look"
+        " wrong, upload it again with the encoding named by encoding=, or as UTF-8.",
+    }
