@@ -74,7 +74,7 @@ find one while all threads of requests have theirs."""
 # No cookies and no other credentials of a browser, ever: a page must have a key of its own.
 _CORS: dict[str, Any] = {
     "allow_credentials": False,
-    "allow_methods": ["GET", "POST", "PUT", "DELETE"],
+    "allow_methods": ["GET", "POST", "PUT", "PATCH", "DELETE"],
     "allow_headers": [
         "Accept",
         "Authorization",

@@ -11,7 +11,7 @@ from models_store.database.ids import is_name
 from models_store.database.paging import Listing, Page, page_of
 from models_store.database.schema import DatasetRow, ModelRow, ModelVersionRow
 from models_store.database.usage import check_storage, stored_bytes
-from models_store.errors import DatasetInUseError, NotFoundError
+from models_store.errors import ConflictError, DatasetInUseError, NotFoundError
 from models_store.job_states import Idempotency
 from models_store.records import (
     Alias,
@@ -159,6 +159,37 @@ class Registry:
         query = select(DatasetRow).options(DATASET_SUMMARY).where(DatasetRow.project == project)
         page = page_of(session, query, _DATASETS, cursor=cursor, limit=limit)
         return page.map(to_dataset_summary)
+
+    @writing
+    def retype_dataset(
+        self, session: Session, old: Dataset, new: NewDataset, *, max_bytes: int | None = None
+    ) -> Dataset:
+        """Put a table with other types in the place of one; the caller deletes the files of the old one.
+
+        Args:
+            session: Transaction, which the decorator begins.
+            old: Dataset as it was read before.
+            new: The same dataset with another table, which is durable in the blob store.
+            max_bytes: Bytes that the project may store.
+
+        Raises:
+            NotFoundError: The project has no such dataset any more.
+            DatasetInUseError: A job that has not ended reads it.
+            ConflictError: It was changed since it was read.
+            LimitError: The project would store too much.
+        """
+        row = find_dataset(session, old.project, old.id, lock=True)
+        job_id = user_of(session, old.id)
+        if job_id is not None:
+            raise DatasetInUseError(old.id, job_id=job_id)
+        if row.key != old.key:
+            raise ConflictError(f"Dataset {old.id} was changed meanwhile.")
+        for name in ("dtype", "columns", "warnings", "key", "sha256", "bytes", "cells", "options"):
+            setattr(row, name, getattr(new, name))
+        session.flush()
+        if max_bytes is not None:
+            check_storage(session, old.project, max_bytes)
+        return to_dataset(row)
 
     @freeing
     def delete_dataset(self, session: Session, project: str, dataset_id: str) -> Dataset:

@@ -11,6 +11,13 @@ from pydantic import BaseModel, Field
 from app.auth.callers import caller_of
 from app.datasets.options import UploadOptions
 from app.datasets.registration import UploadedTable, register_table
+from app.datasets.retyping import (
+    DatasetChange,
+    RetypedTable,
+    kept_options,
+    replace_table,
+    stored_files,
+)
 from app.datasets.rows import answer_rows
 from app.datasets.uploads import MULTIPART_MEDIA_TYPE, receive_upload
 from app.datasets.views import DatasetPage, DatasetView, RowsView
@@ -19,6 +26,7 @@ from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread
 from app.http.accept import listed
 from app.http.head import end_head, is_head
+from app.http.json_body import json_body, json_request
 from app.http.large_answers import answer_large
 from app.http.listing import PagingDep
 from app.problems.problem import problem_responses
@@ -33,6 +41,7 @@ from models_store.registry import Registry
 from models_store.requests.training import DatasetId
 from tables.formats import TableFormat, TableSummary
 from tables.ingest.parse import cells_path, parse_table_isolated
+from tables.ingest.retype import retype_table_isolated
 from tables.slugs import Slug
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=FairRoute)
@@ -40,6 +49,9 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=FairRou
 _COLUMNS = ["height", "weight"]
 _EXAMPLE_ROWS = [[171.5, 68.2], [180.1, 80.9], [165.0, 55.3], [177.7, 71.0]]
 _ROWS_EXAMPLE = {"columns": _COLUMNS, "rows": _EXAMPLE_ROWS[:2], "offset": 0, "total": 4}
+_CHANGE_EXAMPLES = {
+    "category": {"summary": "A column of codes", "value": {"types": {"height": "integer"}}}
+}
 _DATASET_PROBLEMS: tuple[Slug, ...] = (
     "dataset-empty",
     "dataset-too-small",
@@ -281,6 +293,56 @@ def get_dataset_rows(
     dataset = registry.dataset(project, dataset_id)
     rows = range(wanted.offset, wanted.offset + wanted.limit)
     return answer_rows(request, dataset, blobs, codec=codec, rows=rows)
+
+
+@router.patch(
+    "/{dataset_id}",
+    operation_id="update_dataset",
+    summary="Change the types of columns",
+    response_description="Dataset with its new types.",
+    responses=problem_responses(
+        *("not-found", "dataset-in-use", "conflict", "dataset-dtype", "dataset-shape"),
+        *("dataset-too-large", "unknown-column", "quota-storage", "storage-full"),
+        *("storage-unavailable", "artifact-missing", "artifact-corrupt"),
+    ),
+    openapi_extra=json_request(DatasetChange, examples=_CHANGE_EXAMPLES),
+)
+async def update_dataset(
+    request: Request,
+    dataset_id: DatasetPath,
+    change: Annotated[DatasetChange, Depends(json_body(DatasetChange))],
+    project: ProjectDep,
+    blobs: BlobsDep,
+    registry: RegistryDep,
+) -> DatasetView:
+    """Give columns other types without another upload; the other columns stay as they are.
+
+    No job that has not ended may read the dataset. Models that were trained on it keep their types.
+    """
+    state = state_of(request)
+    settings = state.settings
+    with (
+        state.open_uploads.hold(caller_of(request)),
+        blobs.staged(".npy") as table,
+        _deleted(cells_path(table)) as cells,
+    ):
+
+        def store() -> Dataset:
+            old = registry.dataset(project, dataset_id)
+            summary = retype_table_isolated(
+                stored_files(old, blobs),
+                table,
+                types=change.types,
+                options=kept_options(old, UploadOptions().parsing(settings)),
+                memory_bytes=settings.parse_memory_bytes,
+                timeout_s=settings.parse_timeout_s,
+            )
+            kept = cells if summary.cells else None
+            retyped = RetypedTable(old, table, kept, summary, change.types)
+            return replace_table(retyped, blobs, registry, max_bytes=settings.max_project_bytes)
+
+        dataset = await state.parsers.run(project, store)
+    return DatasetView.whole(dataset)
 
 
 @router.delete(

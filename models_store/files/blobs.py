@@ -40,6 +40,11 @@ def table_key(dataset_id: str) -> str:
     return f"datasets/{dataset_id}/table.npy"
 
 
+def next_table_key(dataset_id: str) -> str:
+    """Return a new key for a table that takes the place of a dataset's present one."""
+    return f"datasets/{dataset_id}/table-{secrets.token_hex(8)}.npy"
+
+
 def cells_key(table: str) -> str:
     """Return the key of the cells that are no numbers, beside the table of a key."""
     return f"{table.removesuffix('.npy')}.parquet"

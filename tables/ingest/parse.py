@@ -44,10 +44,10 @@ def parse_table(
     try:
         return _parse(source, destination, format=format, options=options or ParseOptions())
     except MemoryError:
-        _delete(destination)
+        delete_table(destination)
         raise too_much_memory() from None
     except BaseException:
-        _delete(destination)
+        delete_table(destination)
         raise
 
 
@@ -86,10 +86,10 @@ def parse_table_isolated(
     }
     try:
         check_content(source, format)  # costs no process
-        return _summary_of(run_child("tables.ingest.parse", task, timeout_s=timeout_s))
+        return summary_of(run_child("tables.ingest.parse", task, timeout_s=timeout_s))
     except BaseException:
         # A child that was killed could not clean up.
-        _delete(destination)
+        delete_table(destination)
         raise
 
 
@@ -106,24 +106,27 @@ def _parse(
     stored = store_table(table, destination, cells_path(destination), options=options)
     return TableSummary(
         **vars(stored),
-        source_sha256=_sha256(source),
+        source_sha256=sha256_of(source),
         source_bytes=source.stat().st_size,
-        sha256=_sha256(destination),
+        sha256=sha256_of(destination),
         bytes=destination.stat().st_size,
     )
 
 
-def _delete(destination: Path) -> None:
+def delete_table(destination: Path) -> None:
+    """Delete a table and the cells beside it, as far as they are there."""
     destination.unlink(missing_ok=True)
     cells_path(destination).unlink(missing_ok=True)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the hash of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _summary_of(outcome: dict[str, Any]) -> TableSummary:
+def summary_of(outcome: dict[str, Any]) -> TableSummary:
+    """Return the summary of a child's outcome."""
     summary = outcome["summary"]
     columns = [ColumnSummary.from_dict(column) for column in summary.pop("columns")]
     return TableSummary(columns=columns, **summary)

@@ -434,3 +434,65 @@ class TestTypes:
         assert {path.name for path in files_of(settings)} == {"table.npy", "table.parquet"}
         client.delete(location)
         assert_nothing_was_left(client, settings)
+
+
+class TestRetyping:
+    def change(self, client, location, **types):
+        return client.patch(location, json={"types": types})
+
+    def test_a_type_is_corrected_without_another_upload(self, client, settings):
+        first = upload(client, MIXED)
+        location = first.headers["location"]
+        response = self.change(client, location, zip="integer", name="category")
+        assert response.status_code == 200
+        dataset = response.json()
+        columns = {column["name"]: column for column in dataset["columns"]}
+        before = {column["name"]: column for column in first.json()["columns"]}
+        assert (columns["zip"]["type"], columns["name"]["type"]) == ("integer", "category")
+        assert len(columns["name"]["levels"]) == 61
+        for name in ("x1", "size", "born", "price", "note"):
+            assert columns[name] == before[name]
+        rows = client.get(location + "/rows", params={"offset": 59}).json()["rows"]
+        assert rows == [
+            [60, "n59, x", "L", "04/03/2021", 413.59, 3, None],
+            [61, "n\n60", "M", None, 1.5, 1, None],
+        ]
+        assert client.get(location).json() == dataset
+        assert len(files_of(settings)) == 2, "the old files are gone"
+
+    def test_a_type_can_be_changed_back(self, client):
+        first = upload(client, MIXED)
+        location = first.headers["location"]
+        self.change(client, location, size="ignored", price="category", born="category")
+        again = self.change(client, location, size="category", price="number", born="datetime")
+        kinds = [column["type"] for column in again.json()["columns"]]
+        assert kinds == [column["type"] for column in first.json()["columns"]]
+        assert again.json()["sha256"] == first.json()["sha256"]
+
+    def test_a_table_of_numbers_keeps_no_cells_and_can_be_retyped(self, client, settings):
+        location = upload(client).headers["location"]
+        dataset = self.change(client, location, height="category").json()
+        assert dataset["columns"][0]["type"] == "category"
+        assert dataset["columns"][1]["type"] == "number"
+
+    @pytest.mark.parametrize(
+        ("types", "slug"),
+        [
+            ({"size": "number"}, "dataset-dtype"),
+            ({"nothing": "number"}, "unknown-column"),
+            ({"size": "text"}, "validation"),
+            ({}, "validation"),
+        ],
+    )
+    def test_a_change_that_cannot_be_leaves_the_dataset_as_it_was(
+        self, client, settings, types, slug
+    ):
+        first = upload(client, MIXED)
+        location = first.headers["location"]
+        assert_refused(client.patch(location, json={"types": types}), 422, slug)
+        assert client.get(location).json() == first.json()
+        assert len(files_of(settings)) == 2
+
+    def test_a_dataset_that_is_gone_is_not_found(self, client):
+        gone = "/v1/datasets/ds_" + "0" * 32
+        assert_refused(self.change(client, gone, a="number"), 404, "not-found")

@@ -1,0 +1,107 @@
+"""Change of the types of a dataset's columns: a new table takes the place of the old one."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models_store.errors import DatabaseUnavailableError
+from models_store.files.blobs import BlobStore, cells_key, next_table_key
+from models_store.records import NewDataset
+from models_store.registry import Dataset, Registry
+from tables.columns import ColumnType
+from tables.formats import ParseOptions, TableSummary
+from tables.ingest.retype import StoredFiles
+
+
+class DatasetChange(BaseModel):
+    """Change of a dataset."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    types: dict[str, ColumnType] = Field(
+        min_length=1, max_length=4096, description="New types of columns by name."
+    )
+
+
+@dataclass(frozen=True)
+class RetypedTable:
+    """Table with other types in the staging folder.
+
+    Args:
+        old: Dataset as it was read before.
+        file: Staged table.
+        cells: Staged file of the cells that are no numbers, if there are any.
+        summary: Summary of the parser.
+        types: Types that the caller stated.
+    """
+
+    old: Dataset
+    file: Path
+    cells: Path | None
+    summary: TableSummary
+    types: dict[str, ColumnType]
+
+
+def stored_files(dataset: Dataset, blobs: BlobStore) -> StoredFiles:
+    """Return the files of a dataset for reading, after a check of their hashes.
+
+    Raises:
+        BlobError: A file is missing or is not the one that was stored.
+    """
+    cells = dataset.cells
+    return StoredFiles(
+        table=blobs.verify(dataset.key, dataset.sha256),
+        cells=None if cells is None else blobs.verify(cells["key"], cells["sha256"]),
+        columns=dataset.columns,
+        warnings=dataset.warnings,  # type: ignore[arg-type] # as they were stored
+    )
+
+
+def kept_options(dataset: Dataset, limits: ParseOptions) -> ParseOptions:
+    """Return the options that the file of a dataset was read with, as far as they are still of use."""
+    return replace(limits, **(dataset.options or {}))
+
+
+def replace_table(
+    table: RetypedTable, blobs: BlobStore, registry: Registry, *, max_bytes: int
+) -> Dataset:
+    """Store a table and let the dataset's row name it; the old files are deleted.
+
+    Raises:
+        DatabaseUnavailableError: The connection was lost, perhaps after the row was committed: both
+            tables stay, and doctor finds the one that no row names.
+        StoreError: The dataset is as it was.
+    """
+    old = table.old
+    key = next_table_key(old.id)
+    blob = blobs.commit(table.file, key)
+    cells = None if table.cells is None else blobs.commit(table.cells, cells_key(key))
+    options = dict(old.options or {})
+    changed: dict[str, Any] = {
+        "dtype": table.summary.dtype,
+        "columns": [column.to_dict() for column in table.summary.columns],
+        "warnings": [dict(warning) for warning in table.summary.warnings],
+        "key": blob.key,
+        "sha256": blob.sha256,
+        "bytes": blob.bytes,
+        "cells": None if cells is None else asdict(cells),
+        "options": options | {"types": {**options.get("types", {}), **table.types}},
+    }
+    same = {field.name: getattr(old, field.name) for field in fields(NewDataset)}
+    try:
+        dataset = registry.retype_dataset(old, NewDataset(**same | changed), max_bytes=max_bytes)
+    except DatabaseUnavailableError:
+        raise
+    except BaseException:
+        _delete(blobs, changed)
+        raise
+    _delete(blobs, asdict(old))
+    return dataset
+
+
+def _delete(blobs: BlobStore, dataset: dict[str, Any]) -> None:
+    blobs.delete(dataset["key"])
+    if dataset["cells"] is not None:
+        blobs.delete(dataset["cells"]["key"])
