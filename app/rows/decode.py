@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,14 @@ from app.rows.shape import Floats, RowsShape
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat
 from tables.open import open_arrow_bytes, open_table
-from tables.readers.arrow import StreamCheck, check_stream
+from tables.readers.arrow import StreamCheck, check_stream, unpacked_bytes
 from tables.readers.json import COLUMNS, ROWS, JsonRows, number_rows, split_document
 from tables.readers.npy import NpyHeader, parse_header
-from tables.sandbox.copy import open_table_isolated
+from tables.sandbox.copy import open_table_isolated, open_typed_isolated
 from tables.slugs import Slug
 from tables.source import Columns, TableSource
 from tables.typed_rows import check_codes
+from tables.typed_table import open_typed
 
 # What is wrong with a table is said in the words of a batch. Other slugs are the same for both.
 _SLUGS: dict[Slug, Slug] = {
@@ -72,6 +74,10 @@ async def read_table(
         await write_to_disk(_prefixed(start, source.chunks), file)
         if isinstance(start, bytearray):
             start.clear()  # it is on the disk
+        if source.shape.holds_cells and source.format is not TableFormat.NPY:
+            async for rows in _typed_rows(source, file, unpacked):
+                yield rows
+            return
         options = _parse_options(source)
         stream = StreamCheck(unpacked=0, rows=None)
         with _as_problem():
@@ -109,6 +115,76 @@ async def _table_rows(table: TableSource, source: RowsBody) -> AsyncGenerator[Fl
         source.shape.check_count(count)
         yield chunk[order].T if order is not None else chunk.T
     source.shape.check_count(count)
+
+
+async def _typed_rows(source: RowsBody, file: Path, unpacked: Path) -> AsyncGenerator[Floats, None]:
+    """Yield the rows of a file of cells, or of numbers beside columns that are left out."""
+    with _as_problem():
+        chunks = await _typed_chunks(source, file, unpacked)
+    count = 0
+    while True:
+        with _as_problem():
+            rows = await in_thread(_taken_rows, chunks)
+        if rows is None:
+            break
+        count += len(rows)
+        source.shape.check_count(count)
+        yield rows
+    source.shape.check_count(count)
+
+
+async def _typed_chunks(
+    source: RowsBody, file: Path, unpacked: Path
+) -> Iterator[NDArray[np.float64]]:
+    read = partial(
+        open_typed,
+        file,
+        format=source.format,
+        options=_parse_options(source),
+        columns=source.shape.cell_columns,
+        choose=partial(_places_of, source),
+    )
+    if source.format is TableFormat.ARROW:
+        packed = await in_thread(unpacked_bytes, file) > 0
+    else:
+        packed = source.format is TableFormat.PARQUET
+    if not packed:
+        return await in_thread(read)
+    isolated = partial(
+        open_typed_isolated,
+        file,
+        unpacked,
+        format=source.format,
+        options=_parse_options(source),
+        columns=source.shape.cell_columns,
+        memory_bytes=source.settings.parse_memory_bytes,
+        timeout_s=source.settings.parse_timeout_s,
+    )
+    table = await source.parsers.run(owner_here(), isolated)
+    _places_of(source, table.names, table.named)
+    return table.chunks
+
+
+def _places_of(source: RowsBody, names: Sequence[str], named: bool) -> list[int]:  # noqa: FBT001  as `Choose`
+    """Return the places of the model's columns among those of a file."""
+    if not named:
+        source.shape.check_width(len(names))
+        return list(range(len(names)))
+    if source.format is TableFormat.CSV:
+        names = [_as_it_was(name, source.shape) for name in names]
+    return source.shape.order_of(names)
+
+
+def _taken_rows(chunks: Iterator[NDArray[np.float64]]) -> NDArray[np.float64] | None:
+    """Return the next few rows together, which is less work for the engine; None at their end."""
+    parts: list[NDArray[np.float64]] = []
+    for chunk in chunks:
+        parts.append(chunk)
+        if sum(part.nbytes for part in parts) >= _TAKEN_BYTES:
+            break
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _taken(chunks: Iterator[Columns]) -> Columns | None:
@@ -157,11 +233,17 @@ async def _prefixed(start: bytes | bytearray, body: AsyncIterator[bytes]) -> Asy
 
 
 async def read_arrow(source: RowsBody) -> AsyncGenerator[Floats, None]:
-    """Yield the rows of an Arrow stream; a small one does not touch the disk.
+    """Yield the rows of an Arrow stream; a small one of numbers does not touch the disk.
 
     Raises:
         Problem: Saying what is wrong, and where.
     """
+    read = read_table if source.shape.holds_cells else _read_arrow_numbers
+    async for rows in read(source):
+        yield rows
+
+
+async def _read_arrow_numbers(source: RowsBody) -> AsyncGenerator[Floats, None]:
     waiting = bytearray()
     options = _parse_options(source)
     with source.memory.share() as share:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from app.problems.fields import MAX_ERRORS, shown_names
 from app.problems.problem import Problem
 from app.rows.model_types import ModelTypes
+from tables.columns import Column
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
@@ -35,6 +36,18 @@ class RowsShape:
     def width(self) -> int:
         """Number of values of a row."""
         return len(self.columns)
+
+    @property
+    def holds_cells(self) -> bool:
+        """True if a body may hold more than the numbers of the columns."""
+        return self.types is not None or self.ignores_extra
+
+    @property
+    def cell_columns(self) -> Sequence[Column]:
+        """Types of the columns of a body that holds cells."""
+        if self.types is not None:
+            return self.types.columns
+        return [Column(name=name) for name in self.columns]
 
     @property
     def are_numbers(self) -> bool:

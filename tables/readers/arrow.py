@@ -202,6 +202,23 @@ def _cell_batches(path: Path, schema: pa.Schema, options: ParseOptions) -> Itera
                         remembered = 0
 
 
+def unpacked_bytes(source: Path) -> int:
+    """Return the bytes that the largest compressed batch of a stream says it unpacks to; 0 without any.
+
+    Raises:
+        TableError: The stream is damaged.
+    """
+    check_content(source, TableFormat.ARROW)
+    most = 0
+    with _decoding():
+        messages = _Messages(source, dictionaries=True)
+        messages.schema()
+        for message in messages.batches():
+            most = max(most, _BatchHeader(message).unpacked)
+            messages.forget()  # the kernel maps more than is looked at
+    return most
+
+
 def check_stream(
     source: Path | bytes, options: ParseOptions, *, validate: bool = True
 ) -> StreamCheck:

@@ -2,14 +2,20 @@
 
 import dataclasses
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tables.columns import Column
 from tables.formats import ParseOptions, TableFormat
 from tables.open import open_table, stored_dtype
 from tables.readers.npy import RowWriter, open_npy
 from tables.sandbox.child import do_task, run_child
 from tables.source import TableSource, check_content
+from tables.typed_table import open_typed
 
 
 def open_table_isolated(
@@ -55,7 +61,90 @@ def open_table_isolated(
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class TypedCopy:
+    """Rows of numbers that a process of its own made of a file of cells.
+
+    Attributes:
+        names: Names of the columns of the file.
+        named: True where the file gives the names.
+        chunks: Rows of the wanted columns, in order; none where the file lacks one of them.
+    """
+
+    names: list[str]
+    named: bool
+    chunks: Iterator[NDArray[np.float64]]
+
+
+def open_typed_isolated(  # noqa: PLR0913  as `open_table_isolated`, and the types
+    source: Path,
+    destination: Path,
+    *,
+    format: TableFormat,  # noqa: A002 - as above
+    options: ParseOptions,
+    columns: Sequence[Column],
+    timeout_s: float = 300.0,
+    memory_bytes: int = 1 << 30,
+) -> TypedCopy:
+    """Open a file whose columns have known types, read by a process of its own; call it in a thread.
+
+    Args:
+        source: File as uploaded.
+        destination: npy file to write, which the rows are then read from; it stays.
+        format: Format that the client declared.
+        options: Options of reading, and bounds of the size.
+        columns: Types of the wanted columns, in order.
+        timeout_s: Most seconds that it may take, by the clock and of the processor.
+        memory_bytes: Most private memory of the process.
+
+    Raises:
+        TableError, OSError, RuntimeError: As `open_table_isolated`.
+    """
+    check_content(source, format)  # costs no process
+    task = {
+        "source": os.fspath(source.absolute()),
+        "destination": os.fspath(destination.absolute()),
+        "format": format.value,
+        "options": dataclasses.asdict(options),
+        "columns": [column.to_dict() for column in columns],
+        "timeout_s": timeout_s,
+        "memory_bytes": memory_bytes,
+    }
+    copied = run_child("tables.sandbox.copy", task, timeout_s=timeout_s)
+    chunks = open_npy(destination, options).chunks if copied["rows"] else iter(())
+    return TypedCopy(copied["names"], copied["named"], (chunk.T for chunk in chunks))
+
+
+def _do_typed(task: dict[str, Any]) -> dict[str, object]:
+    columns = [Column.from_dict(fields) for fields in task["columns"]]
+    found: dict[str, object] = {}
+
+    def choose(names: Sequence[str], named: bool) -> list[int]:  # noqa: FBT001  as `Choose`
+        found.update(names=list(names), named=named)
+        places = {name: place for place, name in enumerate(names)}
+        return [places[column.name] for column in columns]
+
+    options = ParseOptions(**task["options"])
+    try:
+        chunks = open_typed(
+            Path(task["source"]),
+            format=TableFormat(task["format"]),
+            options=options,
+            columns=columns,
+            choose=choose,
+        )
+    except KeyError:  # the parent names what is missing
+        return {**found, "rows": 0}
+    with RowWriter(Path(task["destination"]), len(columns), dtype="float64") as writer:
+        for chunk in chunks:
+            writer.write(chunk.T)
+        writer.finish()
+    return {**found, "rows": writer.rows}
+
+
 def _do(task: dict[str, Any]) -> dict[str, object]:
+    if "columns" in task:
+        return _do_typed(task)
     options = ParseOptions(**task["options"])
     table = open_table(Path(task["source"]), format=TableFormat(task["format"]), options=options)
     destination = Path(task["destination"])

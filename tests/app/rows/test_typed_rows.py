@@ -1,10 +1,14 @@
 """Rows of typed columns: from every format to the numbers of a model, and back."""
 
+import csv
 import io
 import json
+from datetime import date
 from typing import Any
 
 import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -12,6 +16,7 @@ from app.problems.problem import Problem
 from app.rows.cell_codes import CellCodes
 from app.rows.model_types import ModelTypes
 from app.rows.shape import RowsShape
+from tables.cells import encode_cells
 from tables.columns import UNSEEN, Column
 from tables.errors import TableError
 from tables.formats import TableFormat
@@ -139,6 +144,183 @@ def test_a_number_that_is_no_index_of_a_text_is_refused(column, code, order):
     assert problem.type.slug == "batch-value"
     assert problem.members == {"column": NAMES[column], "row": 2}
     assert "from 0 to 1" in str(problem.detail)
+
+
+# The other formats
+
+
+KINDS = [TableFormat.CSV, TableFormat.NDJSON, TableFormat.ARROW, TableFormat.PARQUET]
+EXTRA: dict[str, list[Any]] = {"comment": ["=1+1", "", "x, y", "007"], "count": [1, 2, None, 4]}
+
+
+def file_of(kind: TableFormat, columns: dict[str, list[Any]], **arrow: Any) -> bytes:
+    """A file of cells as another program writes it; columns of several kinds become text."""
+    names = list(columns)
+    lines = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    buffer = io.BytesIO()
+    match kind:
+        case TableFormat.CSV:
+            text = io.StringIO()
+            rows = [["" if cell is None else cell for cell in line.values()] for line in lines]
+            csv.writer(text).writerows([names, *rows])
+            return text.getvalue().encode()
+        case TableFormat.NDJSON:
+            return "".join(json.dumps(line) + "\n" for line in lines).encode()
+        case _:
+            pass
+    table = pa.table({name: arrow.get(name, cells_of(values)) for name, values in columns.items()})
+    if kind is TableFormat.PARQUET:
+        pq.write_table(table, buffer)
+    else:
+        with pa.ipc.new_stream(buffer, table.schema) as writer:
+            writer.write_table(table, max_chunksize=3)
+    return buffer.getvalue()
+
+
+def cells_of(values: list[Any]) -> pa.Array:
+    if len({type(value) for value in values} - {type(None)}) == 1:
+        return pa.array(values)
+    return pa.array([value if value is None else str(value) for value in values])
+
+
+def columns_of(order: list[int] | None = None) -> dict[str, list[Any]]:
+    places = order or range(len(NAMES))
+    return {NAMES[place]: [row[place] for row in CELLS] for place in places}
+
+
+@pytest.mark.parametrize("order", [None, [3, 1, 4, 0, 2]])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_gives_the_numbers_of_the_json_objects(kind, order):
+    body = file_of(kind, columns_of(order))
+    np.testing.assert_array_equal(decode(body, kind, STRICT), NUMBERS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_columns_that_the_model_lacks_are_left_out_of_every_format(kind):
+    body = file_of(kind, EXTRA | columns_of())
+    np.testing.assert_array_equal(decode(body, kind, SHAPE), NUMBERS)
+    problem = refusal(body, kind, STRICT)
+    assert problem.type.slug == "columns-mismatch"
+    assert problem.members["unknown"] == ["comment", "count"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_missing_column_is_named_in_every_format(kind):
+    body = file_of(kind, EXTRA | columns_of([0, 1, 2, 3]))
+    problem = refusal(body, kind)
+    assert problem.type.slug == "columns-mismatch"
+    assert problem.members["missing"] == ["doors"]
+    assert "comment" in problem.members["unknown"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_of_plain_numbers_can_leave_texts_out_of_every_format(kind):
+    body = file_of(kind, {"id": ["r1", "r2"], "b": [2.5, None], "a": [1.0, 3.0]})
+    np.testing.assert_array_equal(decode(body, kind, PLAIN), [[1, 2.5], [3, np.nan]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bad_cell_is_named_in_every_format(kind):
+    columns = columns_of()
+    columns["price"] = [0.5, None, "dear", 3]
+    problem = refusal(file_of(kind, columns), kind)
+    assert problem.type.slug == "batch-value"
+    assert problem.members == {"column": "price", "row": 3}
+    assert "a number, such as 0.5" in str(problem.detail)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_date_that_is_none_says_what_a_date_is(kind):
+    columns = columns_of()
+    columns["on"] = ["2024-02-29", "yesterday", None, "2024-02-29"]
+    problem = refusal(file_of(kind, columns), kind)
+    assert problem.members == {"column": "on", "row": 2}
+    assert "such as 2024-02-29" in str(problem.detail)
+
+
+def test_a_text_after_many_numbers_is_found_in_its_row():
+    rows = 60_000
+    shape = RowsShape(
+        ["a", "b"], rows, types=ModelTypes((Column(name="a"), Column(name="b")), dim=2)
+    )
+    lines = [f"{row},1.5" for row in range(rows)]
+    lines[50_000] = "x,1.5"
+    body = "\n".join(["a,b", *lines]).encode()
+    problem = refusal(body, TableFormat.CSV, shape)
+    assert problem.members == {"column": "a", "row": 50_001}
+
+
+def test_numbers_of_a_number_column_may_turn_out_to_be_texts_later_in_the_file():
+    """Such as a code of missing values that only later rows have."""
+    rows = 60_000
+    column = Column(name="a", missing=True, na_values=("none",))
+    shape = RowsShape(["b"], rows, types=ModelTypes((Column(name="b", missing=True),), dim=1))
+    lines = [f"{row},{row}" for row in range(rows)]
+    lines[50_000] = "1,' 7 '"
+    body = "\n".join(["a,b", *lines]).encode().replace(b"'", b'"')
+    shape = RowsShape(["a", "b"], rows, types=ModelTypes((column, Column(name="b")), dim=2))
+    values = decode(body, TableFormat.CSV, shape)
+    assert values.shape == (rows, 2)
+    assert values[50_000].tolist() == [1, 7]
+    assert values[50_001].tolist() == [50_001, 50_001]
+
+
+def test_headerless_csv_is_in_the_order_of_the_model():
+    body = file_of(TableFormat.CSV, columns_of()).split(b"\r\n", 1)[1]
+    values = decode(body, TableFormat.CSV, SHAPE, header="absent")
+    np.testing.assert_array_equal(values, NUMBERS)
+    with pytest.raises(Problem, match="columns"):
+        decode(b"1,2\n", TableFormat.CSV, SHAPE, header="absent")
+
+
+@pytest.mark.parametrize("kind", [TableFormat.ARROW, TableFormat.PARQUET])
+def test_arrow_types_are_read_for_what_they_are(kind):
+    days = ["2024-02-29", "1969-12-31", "2024-02-29", "2024-03-01"]
+    body = file_of(
+        kind,
+        columns_of(),
+        cut=pa.array([row[0] for row in CELLS]).dictionary_encode(),
+        sold=pa.array([True, False, True, True]),
+        on=pa.array([date.fromisoformat(day) for day in days]),
+        doors=pa.array([3, 5, 5, 4], pa.int8()),
+        price=pa.array([0.29, None, 12, 1.5], pa.float64()),
+    )
+    np.testing.assert_array_equal(decode(body, kind, SHAPE), NUMBERS)
+
+
+def test_compressed_arrow_is_read_by_a_process_of_its_own(monkeypatch):
+    buffer = io.BytesIO()
+    table = pa.table({name: cells_of(values) for name, values in columns_of().items()})
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(buffer, table.schema, options=options) as writer:
+        writer.write_table(table)
+    monkeypatch.setattr("app.rows.decode.open_typed", lambda *_, **__: pytest.fail("read here"))
+    np.testing.assert_array_equal(decode(buffer.getvalue(), TableFormat.ARROW, SHAPE), NUMBERS)
+
+
+def test_a_large_dictionary_costs_no_more_than_its_rows(monkeypatch):
+    """Its entries are not encoded anew for each run of rows."""
+    rows = 4_000
+    levels = tuple(str(level) for level in range(50))
+    column = Column(name="cut", type="category", levels=levels)
+    entries = pa.array([str(entry) for entry in range(200_000)])
+    cells = pa.DictionaryArray.from_arrays(pa.array(np.arange(rows) % 60, pa.int32()), entries)
+    seen: list[int] = []
+
+    def encode(cells: Any, column: Column) -> Any:
+        seen.append(len(cells.dictionary))
+        return encode_cells(cells, column)
+
+    monkeypatch.setattr("tables.typed_rows.encode_cells", encode)
+    shape = RowsShape(["cut"], rows, types=ModelTypes((column,), dim=1))
+    buffer = io.BytesIO()
+    table = pa.table({"cut": cells})
+    with pa.ipc.new_stream(buffer, table.schema) as writer:
+        writer.write_table(table, max_chunksize=500)
+    values = decode(buffer.getvalue(), TableFormat.ARROW, shape)
+    expected = np.where(np.arange(rows) % 60 < 50, np.arange(rows) % 60, UNSEEN)
+    np.testing.assert_array_equal(values[:, 0], expected)
+    assert max(seen) <= 500
 
 
 JSON_CELLS = st.one_of(

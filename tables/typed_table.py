@@ -1,0 +1,119 @@
+"""Files of cells as rows of numbers, of columns whose types are known."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
+from numpy.typing import NDArray
+
+from tables.columns import Column
+from tables.formats import ParseOptions, TableFormat
+from tables.open import open_cells
+from tables.source import CellSource, NotNumbersError
+from tables.typed_rows import encode_columns
+
+_BATCH_BYTES = 16 << 20
+"""Bytes of cells that are encoded at a time."""
+
+Choose = Callable[[Sequence[str], bool], Sequence[int]]
+"""Function from the names of a file's columns, and whether the file gives them, to the place of each
+wanted column."""
+
+
+def open_typed(
+    path: Path,
+    *,
+    format: TableFormat,  # noqa: A002 - the word for it
+    options: ParseOptions,
+    columns: Sequence[Column],
+    choose: Choose,
+) -> Iterator[NDArray[np.float64]]:
+    """Open a file whose columns have known types, and return its rows of the wanted columns.
+
+    Args:
+        path: File to read.
+        format: Format of the file.
+        options: Options of reading, and bounds of the size.
+        columns: Types of the wanted columns, in order.
+        choose: Function that finds the wanted columns among those of the file, or raises an error.
+
+    Raises:
+        TableError: The file cannot be read; iterating raises the same.
+    """
+    source = open_cells(path, format=format, options=options)
+    places = choose(source.names, source.named)
+    return _encoded(source, columns, places)
+
+
+def _encoded(
+    source: CellSource, columns: Sequence[Column], places: Sequence[int]
+) -> Iterator[NDArray[np.float64]]:
+    """Yield the rows; where a column proves to hold more than numbers, read on with its texts."""
+    text = _text_columns(source, columns, places)
+    done = 0
+    while True:
+        try:
+            for cells, before in _after(source.read(text), done):
+                yield encode_columns(
+                    (_compact(cells.column(place)) for place in places),
+                    columns,
+                    rows=cells.num_rows,
+                    before=before,
+                )
+                done = before + cells.num_rows
+        except NotNumbersError as error:
+            text |= {error.column}
+        else:
+            return
+
+
+def _text_columns(
+    source: CellSource, columns: Sequence[Column], places: Sequence[int]
+) -> frozenset[int]:
+    """Return the columns to read as text: all but those of numbers."""
+    numbers = {
+        place
+        for place, column in zip(places, columns, strict=True)
+        if place not in source.text and _reads_numbers(column)
+    }
+    return frozenset(range(len(source.names))) - numbers
+
+
+def _reads_numbers(column: Column) -> bool:
+    """Return whether cells of a column that are numbers need not be read as text."""
+    return (
+        column.holds_values
+        and not column.na_values
+        and column.decimal == "."
+        and not column.thousands
+    )
+
+
+def _after(batches: Iterator[pa.RecordBatch], done: int) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """Yield the batches after some rows, in pieces of bounded size, with the rows before each."""
+    before = 0
+    for batch in batches:
+        skipped = min(max(0, done - before), batch.num_rows)
+        before += skipped
+        for piece in _pieces(batch.slice(skipped)):
+            yield piece, before
+            before += piece.num_rows
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    rows = batch.num_rows
+    step = rows if batch.nbytes <= _BATCH_BYTES else max(1, rows * _BATCH_BYTES // batch.nbytes)
+    for start in range(0, rows, step):
+        yield batch.slice(start, step)
+
+
+def _compact(cells: pa.Array) -> pa.Array:
+    """Return dictionary cells without most of the entries that none of them has."""
+    if not pa.types.is_dictionary(cells.type) or len(cells.dictionary) <= len(cells):
+        return cells
+    used = pc.unique(cells.indices).drop_null()
+    return pa.DictionaryArray.from_arrays(
+        pc.index_in(cells.indices, value_set=used), cells.dictionary.take(used)
+    )
