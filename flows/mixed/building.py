@@ -64,6 +64,7 @@ def fit_encoding(flow: Flow, rows: Table, *, seed: int = 0) -> None:
         raise TypeError("only a flow of family mixed has such an encoding")
     sample = sample_rows(rows).double().cpu()
     _fit(encoding, sample[:, : flow.dim], seed)
+    encoding.set_roundings(sample[:, : flow.dim])
     if isinstance(flow.transform, MixedDensity) and flow.transform.made is not None:
         levels = encoding.inverse(sample[:, : flow.dim])[0][:, : len(encoding.layout.variables)]
         flow.transform.made.set_frequencies(levels)

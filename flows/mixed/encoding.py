@@ -10,6 +10,7 @@ from flows.bijections.base import Batch, PerRow
 from flows.mixed.columns import HIDDEN, Layout
 from flows.mixed.levels import Levels
 from flows.mixed.maps import KNOTS, ColumnFit, FittedMaps, fit_column
+from flows.mixed.roundings import DECADES, STEPS, measure_roundings, round_like
 from flows.preprocess import Preprocessing
 
 # Share of the training rows of which cells are hidden.
@@ -39,6 +40,7 @@ class TableEncoding(Preprocessing):
     knots: Tensor
     scores: Tensor
     slopes: Tensor
+    roundings: Tensor
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
@@ -71,6 +73,8 @@ class TableEncoding(Preprocessing):
         for name, width in (("tails", 2), ("knots", KNOTS), ("scores", KNOTS), ("slopes", KNOTS)):
             empty = torch.zeros(count, width, dtype=torch.float64)
             self.register_buffer(f"{name}", empty)
+        shares = torch.zeros(count, DECADES, STEPS, dtype=torch.float64)
+        self.register_buffer("roundings", shares)
         values = torch.linspace(-1, 1, 8, dtype=torch.float64)
         self.set_fits([fit_column(values, column) for column in chosen])
 
@@ -86,6 +90,13 @@ class TableEncoding(Preprocessing):
         self.numbers.copy_(torch.stack(maps[1:7]))
         for name in ("tails", "knots", "scores", "slopes"):
             getattr(self, name).copy_(getattr(maps, name))
+
+    def set_roundings(self, rows: Batch) -> None:
+        """Set how samples are rounded: as the continuous values of training rows are."""
+        values = rows[:, self.layout.continuous]
+        seen = self.states(values) == 0
+        for place in range(len(self.layout.continuous)):
+            self.roundings[place] = measure_roundings(values[seen[:, place], place])
 
     @property
     def maps(self) -> FittedMaps:
@@ -189,7 +200,10 @@ class TableEncoding(Preprocessing):
         return rows
 
     def to_grid(self, x: Batch) -> Batch:
-        """Return rows whose continuous values are on their grids and within their bounds."""
+        """Return rows whose continuous values are rounded like those of training rows.
+
+        They are on the grids of their columns and within the bounds.
+        """
         if not self.layout.continuous:
             return x
         values = x[:, self.layout.continuous].double()
@@ -199,6 +213,7 @@ class TableEncoding(Preprocessing):
         divides = (per_unit * step - 1).abs() < 1e-9
         snapped = torch.where(divides, number / per_unit.clamp(min=1), number * step)
         snapped = torch.where(self.grid > 0, snapped, values)
+        snapped = round_like(snapped, self.roundings, self.spikes)
         snapped = snapped.clamp(self.ends[0], self.ends[1])
         x = x.clone()
         x[:, self.layout.continuous] = torch.where(self.states(values) == 0, snapped, values).to(x)

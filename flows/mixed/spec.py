@@ -23,6 +23,7 @@ from flows.mixed.categorical import CategoricalMade, categorical_cost
 from flows.mixed.columns import Layout, MixedColumn
 from flows.mixed.density import MAX_ONE_HOT, MixedDensity
 from flows.mixed.maps import KNOTS
+from flows.mixed.roundings import DECADES, STEPS
 
 ContinuousSpec = (
     GaussianSpec
@@ -194,7 +195,8 @@ def encoding_cost(layout: Layout) -> Cost:
     count = len(layout.continuous)
     spikes = max((len(column.spikes) for column in layout.columns), default=0)
     listed = 4 * sum(len(column.values) for column in layout.columns)
-    numbers = INDEX_BYTES * (len(layout.columns) * 8 + listed + count * (spikes + 3 * KNOTS + 12))
+    fitted = spikes + 3 * KNOTS + 12 + DECADES * STEPS
+    numbers = INDEX_BYTES * (len(layout.columns) * 8 + listed + count * fitted)
     row = INDEX_BYTES * (24 * len(layout.columns) + 40 * count)
     return Cost(
         buffers=numbers,
