@@ -3,8 +3,18 @@
 import json
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
+from app.problems.fields import shown
+from app.problems.problem import FieldError, Problem
 from app.settings import ApiSettings
 from tables.columns import ColumnType
 from tables.dates import check_format
@@ -22,6 +32,8 @@ MAX_NAMES = 4096
 """The most names or texts in one option."""
 
 _MAX_TEXT = 512
+_MAX_ERRORS = 20
+_LISTS = {"columns", "exclude", "na_values"}
 _TYPES = get_args(ColumnType)
 
 
@@ -149,6 +161,29 @@ class UploadOptions(BaseModel):
         if mark is not None and mark == info.data.get("decimal"):
             raise ValueError("decimal and thousands must be two characters")
         return mark
+
+    def with_fields(self, fields: list[tuple[str, str]]) -> "UploadOptions":
+        """Return these options with others in the place of some, as a form has them.
+
+        Raises:
+            Problem: `validation`, or `unknown-parameter`.
+        """
+        given: dict[str, Any] = {}
+        for name, text in fields:
+            if name not in UploadOptions.model_fields:
+                error = FieldError("There is no such option.", parameter=shown(name))
+                known = list(UploadOptions.model_fields)
+                raise Problem("unknown-parameter", errors=[error], members={"supported": known})
+            given.setdefault(name, []).append(text)
+        for name, texts in given.items():
+            if name not in _LISTS and len(texts) == 1:
+                given[name] = texts[0]
+        try:
+            return UploadOptions.model_validate(self.model_dump(exclude_unset=True) | given)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_input=False)[:_MAX_ERRORS]
+            errors = [FieldError(one["msg"], parameter=shown(one["loc"][0])) for one in found]
+            raise Problem("validation", "An option is not valid.", errors=errors) from None
 
     def kept(self) -> dict[str, Any]:
         """Return the options with which a later change of types reads the table again."""

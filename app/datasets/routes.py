@@ -81,14 +81,24 @@ _DATASET_PROBLEMS: tuple[Slug, ...] = (
 _UPLOAD_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "Table as the raw body, or as the part `file` of a multipart form.",
+        "description": "Table as the raw body, or as the last part, `file`, of a multipart form whose"
+        " other parts are options of the query.",
         "content": {
             **upload_content(_COLUMNS, _EXAMPLE_ROWS),
             MULTIPART_MEDIA_TYPE: {
                 "schema": {
                     "type": "object",
                     "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary"}},
+                    "properties": {
+                        **{
+                            name: {
+                                "type": "string",
+                                "description": f"Option `{name}` of the query.",
+                            }
+                            for name in UploadOptions.model_fields
+                        },
+                        "file": {"type": "string", "format": "binary"},
+                    },
                 }
             },
         },
@@ -181,6 +191,8 @@ async def create_dataset(
         upload = await receive_upload(
             request, source, max_bytes=settings.max_upload_bytes, held=held
         )
+        if upload.fields:
+            options = options.with_fields(upload.fields)
         if upload.headerless:
             options = options.model_copy(update={"header": False})
 

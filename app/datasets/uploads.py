@@ -31,11 +31,13 @@ class Upload:
         format: Format that the client declared; the parser checks the content.
         headerless: True where the Content-Type says that a CSV file has no header.
         file_name: Last part of the name of the client's file, if it has one.
+        fields: Names and texts of the options in a form.
     """
 
     format: TableFormat
     headerless: bool
     file_name: str | None
+    fields: list[tuple[str, str]]
 
 
 async def receive_upload(
@@ -44,7 +46,7 @@ async def receive_upload(
     """Write the uploaded file to `destination`.
 
     Args:
-        request: Request with a raw body, or a multipart form with one part named `file`.
+        request: Request with a raw body, or a multipart form whose last part is named `file`.
         destination: Existing file to write to.
         max_bytes: Largest size of a file.
         held: Bytes that the upload takes of the project's quota.
@@ -59,10 +61,10 @@ async def receive_upload(
     held.need(declared_bytes(request, max_bytes))
     if is_form:
         part = await file_part(request)
-        upload = Upload(*_part_format(part), _label(part.file_name))
+        upload = Upload(*_part_format(part), _label(part.file_name), part.fields)
         chunks = part.chunks
     else:
-        upload = Upload(*_raw_format(request.headers.get("content-type")), None)
+        upload = Upload(*_raw_format(request.headers.get("content-type")), None, [])
         chunks = request.stream()
     limited = _limited(chunks, max_bytes=max_bytes)
     size = await write_to_disk(held.counted(limited), destination)

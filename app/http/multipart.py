@@ -12,6 +12,8 @@ from app.problems.problem import Problem
 FILE_PART = "file"
 _MAX_HEADERS = 8
 _MAX_HEADER_BYTES = 8 * 1024
+_MAX_PARTS = 4096
+_MAX_FIELD_BYTES = 48 * 1024
 
 
 @dataclass(frozen=True)
@@ -22,18 +24,20 @@ class FilePart:
         content_type: Content-Type of the part, with its parameters; "" if it has none.
         file_name: Name that the caller gave the file; never to be used as a path.
         chunks: Content of the file; ends with an error where the form is malformed.
+        fields: Names and texts of the parts before the file.
     """
 
     content_type: str
     file_name: str | None
     chunks: AsyncIterator[bytes]
+    fields: list[tuple[str, str]]
 
 
 async def file_part(request: Request) -> FilePart:
-    """Read a form up to the content of its only part, `file`.
+    """Read a form up to the content of its last part, `file`; those before it are short fields.
 
     Raises:
-        Problem: The form is malformed, or its part is not named `file`.
+        Problem: The form is malformed, has no part `file`, or long fields before it.
     """
     form = _Form(request.headers["content-type"])
     stream = request.stream()
@@ -42,7 +46,8 @@ async def file_part(request: Request) -> FilePart:
         if form.headers_complete:
             break
     form.require_file()
-    return FilePart(form.part_content_type, form.file_name, _content(form, stream))
+    chunks = _content(form, stream)
+    return FilePart(form.part_content_type, form.file_name, chunks, form.fields)
 
 
 async def _content(form: "_Form", stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -65,6 +70,9 @@ class _Form:
     file_name: str | None = None
     headers_complete: bool = False
     complete: bool = False
+    fields: list[tuple[str, str]] = field(default_factory=list)
+    _value: bytearray = field(default_factory=bytearray)
+    _field_bytes: int = 0
     _name: bytes | None = None
     _parts: int = 0
     _header: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()))
@@ -84,6 +92,7 @@ class _Form:
                     "on_header_end": self._on_header_end,
                     "on_headers_finished": self._on_headers_finished,
                     "on_part_data": self._on_part_data,
+                    "on_part_end": self._on_part_end,
                     "on_end": self._on_end,
                 },
                 max_header_count=_MAX_HEADERS,
@@ -104,14 +113,16 @@ class _Form:
 
     def require_file(self) -> None:
         if not self.headers_complete:
-            raise Problem("multipart", "The form has no complete part.")
-        if self._name != FILE_PART.encode():
-            raise Problem("multipart", f"The form's part must be named `{FILE_PART}`.")
+            raise Problem("multipart", f"The form has no part named `{FILE_PART}`.")
 
     def _on_part_begin(self) -> None:
         self._parts += 1
-        if self._parts > 1:
-            raise Problem("multipart", f"The form must have one part, `{FILE_PART}`, only.")
+        if self.headers_complete or self._parts > _MAX_PARTS:
+            raise Problem(
+                "multipart", f"The last part of the form must be `{FILE_PART}`, after few options."
+            )
+        self._name, self.part_content_type, self.file_name = None, "", None
+        self._value = bytearray()
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header[0].extend(data[start:end])
@@ -131,10 +142,23 @@ class _Form:
             self.part_content_type = value.decode("latin-1").strip()
 
     def _on_headers_finished(self) -> None:
-        self.headers_complete = True
+        if self._name is None:
+            raise Problem("multipart", "A part of the form has no name.")
+        self.headers_complete = self._name == FILE_PART.encode()
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self._pieces.append(data[start:end])
+        if self.headers_complete:
+            self._pieces.append(data[start:end])
+            return
+        self._field_bytes += end - start
+        if self._field_bytes > _MAX_FIELD_BYTES:
+            raise Problem("multipart", f"The parts before `{FILE_PART}` are too long.")
+        self._value += data[start:end]
+
+    def _on_part_end(self) -> None:
+        if not self.headers_complete:
+            name = (self._name or b"").decode(errors="replace")
+            self.fields.append((name, self._value.decode(errors="replace")))
 
     def _on_end(self) -> None:
         self.complete = True

@@ -234,7 +234,8 @@ def _level_reason(levels: tuple[float, ...], column: Column) -> str:
         return "All cells have the same value."
     if set(levels) == {0, 1}:
         return "The cells are 0 or 1."
-    kind = "whole numbers" if column.type == "integer" else "numbers"
+    kinds = {"integer": "whole numbers", "datetime": "dates"}
+    kind = kinds.get(column.type, "numbers")
     return f"The cells are {kind} of {len(levels)} values."
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
+from numpy.typing import NDArray
 
 from tables.cells import FALSE_TEXTS, TRUE_TEXTS, as_text, missing_cells, numbers_of, timestamps
 from tables.columns import Column, ColumnType, Level
-from tables.dates import DAY_S, ISO_DATE, look_like_dates
+from tables.dates import DAY_S, ISO_DATE, look_like_dates, parse_dates
 from tables.formats import ParseOptions, TableWarning
 from tables.ingest.warnings import warning
 
@@ -61,12 +62,14 @@ class Decision:
         reason: Reason of the type.
         warnings: Warnings about the column.
         fault: Reason for which the column cannot have the type that the caller wants.
+        missing_count: Number of missing cells.
     """
 
     column: Column
     reason: str
     warnings: Sequence[TableWarning] = ()
     fault: str | None = None
+    missing_count: int = 0
 
 
 @dataclass
@@ -183,7 +186,7 @@ class TextProfile:
             self._readings = list(_readings(self._base, self.options, values))
         readings = []
         for reading in self._readings:
-            bad = np.isnan(numbers_of(values, reading.column))
+            bad = np.isnan(_values(values, reading.column))
             reading.bad += int(counts[bad].sum())
             self._name_bad(reading, text, values.filter(pa.array(bad)))
             if reading.bad <= _FEW_CELLS + _UNREADABLE * (self.rows + len(text)):
@@ -191,9 +194,7 @@ class TextProfile:
         self._readings = readings
         self._compare_dates(values)
 
-    def _count(
-        self, values: pa.Array, counts: "np.ndarray[tuple[int], np.dtype[np.int64]]"
-    ) -> None:
+    def _count(self, values: pa.Array, counts: NDArray[np.int64]) -> None:
         short = pc.less_equal(pc.utf8_length(values), MAX_LEVEL_LENGTH)
         self.long |= not pc.all(short).as_py()
         for value, count in zip(
@@ -222,7 +223,7 @@ class TextProfile:
             if form is None or not form.startswith("%d") or form in self._differing:
                 continue
             if (other := forms.get(_swapped(form))) is not None:
-                one, two = numbers_of(values, column), numbers_of(values, other)
+                one, two = _values(values, column), _values(values, other)
                 both = ~(np.isnan(one) | np.isnan(two))
                 if (one[both] != two[both]).any():
                     self._differing.add(form)
@@ -471,9 +472,16 @@ def _readings(base: Column, options: ParseOptions, values: pa.Array) -> Iterator
     """Yield the ways to read cells that fit the first texts of a column."""
     sample = values[:_SAMPLE]
     for column in (*_number_columns(base, options, sample), *_date_columns(base, options, sample)):
-        bad = np.isnan(numbers_of(sample, column)).mean()
+        bad = np.isnan(_values(sample, column)).mean()
         if bad <= max(_UNREADABLE * 4, 1.5 / len(sample)) and bad < 1:
             yield _Reading(column)
+
+
+def _values(text: pa.Array, column: Column) -> NDArray[np.float64]:
+    """Return the values of texts, those of dates in the format of the column alone."""
+    if column.type == "datetime":
+        return parse_dates(text, column.datetime_format)
+    return numbers_of(text, column)
 
 
 def _number_columns(base: Column, options: ParseOptions, sample: pa.Array) -> Iterator[Column]:

@@ -136,7 +136,9 @@ def _decide(
                 profile.update(batch.column(at))
     comma = any(profile.has_decimal_commas for profile in profiles.values())
     decisions = {
-        at: decide(profile, wanted.get(at), options, comma=comma)
+        at: replace(
+            decide(profile, wanted.get(at), options, comma=comma), missing_count=profile.missing
+        )
         for at, profile in profiles.items()
     }
     _refuse_faults([decision for decision in decisions.values() if decision.fault])
@@ -336,7 +338,10 @@ class _Store:
         sample = self.sample.rows()
         summaries = {
             at: ColumnSummary(
-                column=decision.column, reason=decision.reason, dtype=self.table.dtypes[at]
+                column=decision.column,
+                reason=decision.reason,
+                dtype=self.table.dtypes[at],
+                missing_count=decision.missing_count,
             )
             for at, decision in self.decisions.items()
             if decision.column.type == "ignored"

@@ -496,3 +496,27 @@ class TestRetyping:
     def test_a_dataset_that_is_gone_is_not_found(self, client):
         gone = "/v1/datasets/ds_" + "0" * 32
         assert_refused(self.change(client, gone, a="number"), 404, "not-found")
+
+
+class TestForms:
+    def test_options_come_in_a_form_before_the_file(self, client):
+        fields = {"types": '{"zip": "integer"}', "exclude": ["born", "note"], "name": "things"}
+        files = {"file": ("t.csv", MIXED, "text/csv")}
+        dataset = client.post("/v1/datasets", data=fields, files=files).json()
+        kinds = {column["name"]: column["type"] for column in dataset["columns"]}
+        assert (dataset["name"], kinds["zip"], kinds["born"]) == ("things", "integer", "ignored")
+
+    @pytest.mark.parametrize(
+        ("fields", "status", "slug"),
+        [
+            ({"separator": ";"}, 422, "unknown-parameter"),
+            ({"missing": "guess"}, 422, "validation"),
+            ({"name": ["a", "b"]}, 422, "validation"),
+            ({"types": "x" * 60_000}, 400, "multipart"),
+        ],
+    )
+    def test_a_bad_option_of_a_form_is_refused(self, client, settings, fields, status, slug):
+        files = {"file": ("t.csv", TABLE, "text/csv")}
+        response = client.post("/v1/datasets", data=fields, files=files)
+        assert_refused(response, status, slug)
+        assert_nothing_was_left(client, settings)
