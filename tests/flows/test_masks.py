@@ -26,6 +26,10 @@ CONTEXT_DIM = 3
 
 every_case = pytest.mark.parametrize("case", MASKING, ids=lambda case: case.name)
 with_and_without_context = pytest.mark.parametrize("context_dim", [0, CONTEXT_DIM])
+# Of what takes long, the case without a context, which differs little, waits for `-m slow`.
+with_context = pytest.mark.parametrize(
+    "context_dim", [pytest.param(0, marks=pytest.mark.slow), CONTEXT_DIM]
+)
 
 
 def transform(case: Case, dim: int, context_dim: int = 0) -> Bijection:
@@ -86,7 +90,7 @@ def test_log_det_is_that_of_the_jacobian_of_the_observed_features(case, context_
 
 
 @every_case
-@with_and_without_context
+@with_context
 def test_the_density_of_every_one_and_two_features_integrates_to_1(case, context_dim):
     dim = 3
     layers = transform(case, dim, context_dim)
@@ -157,7 +161,7 @@ def test_values_under_the_mask_change_nothing(case, context_dim, value):
 
 
 @every_case
-@with_and_without_context
+@with_context
 def test_derivatives_equal_finite_differences(case, context_dim):
     layers = transform(case, 3, context_dim)
     x, context, observed = rows_of(4, 3, context_dim)
@@ -174,7 +178,7 @@ NORMALISED = [case for case in MASKING if getattr(case.spec, "batch_norm", None)
 
 
 @pytest.mark.parametrize("case", NORMALISED, ids=lambda case: case.name)
-@with_and_without_context
+@with_context
 def test_derivatives_pass_the_statistics_of_a_batch(case, context_dim, monkeypatch):
     monkeypatch.setattr(batch_norm, "LEAST_OBSERVED", 3)
     layers = transform(case, 3, context_dim).train()
