@@ -35,7 +35,7 @@ from models_store.settings import first_error
 _DRAIN_S = 4  # with what follows it, an end within five seconds
 _KEEP_ALIVE_S = 5
 _BACKLOG = 2048
-_HANDLES = 8
+_HANDLES = 16
 # The event loop gives the interpreter's lock away at each of its calls. Where threads compute, it
 # waits as long before each of them goes on: a hundred connections would wait for half a second.
 _SWITCH_S = 0.0005

@@ -48,3 +48,11 @@ def return_memory_early() -> None:
         mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
         mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
         mallopt(_ARENA_MAX, _ARENAS)
+
+
+def return_memory() -> None:
+    """Give the memory that the C library keeps between blocks in use back to the system, if it can."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

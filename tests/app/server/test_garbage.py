@@ -108,15 +108,11 @@ def test_garbage_is_collected_once_it_has_been_quiet_for_a_while(collections):
     connections = list(range(2_000))
     began = time.monotonic()
     collection = GarbageCollection(connections)
-    for second in range(100):
-        collection.look(began + second)
-    assert not collections
+    assert not any(collection.look(began + second) for second in range(100))
     connections.clear()
-    for second in range(100, 114):
-        collection.look(began + second)
+    assert not any(collection.look(began + second) for second in range(100, 114))
     assert not collections
-    for second in range(114, 150):
-        collection.look(began + second)
+    assert sum(collection.look(began + second) for second in range(114, 150)) == 2
     assert len(collections) == 2
 
 
