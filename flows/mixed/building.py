@@ -13,8 +13,8 @@ from flows.mixed.encoding import TableEncoding, observed_values
 from flows.mixed.maps import fit_column
 from flows.training.rows import Table
 
-# Most training rows that the maps of the columns are fitted to.
-MOST_ROWS = 200_000
+# Most training rows and cells that the maps of the columns are fitted to.
+MOST_ROWS, MOST_CELLS = 200_000, 2**23
 
 
 class MixedContext(ContextTable):
@@ -74,10 +74,11 @@ def fit_encoding(flow: Flow, rows: Table, *, seed: int = 0) -> None:
 
 
 def sample_rows(rows: Table) -> Tensor:
-    """Return at most `MOST_ROWS` rows, evenly spread."""
+    """Return at most `MOST_ROWS` rows of `MOST_CELLS` cells, evenly spread."""
+    most = max(1, min(MOST_ROWS, MOST_CELLS // rows.shape[1]))
     if isinstance(rows, Tensor):
-        return rows[:: max(1, -(-len(rows) // MOST_ROWS))]
-    return rows.sample(MOST_ROWS)
+        return rows[:: -(-len(rows) // most)]
+    return rows.sample(most)
 
 
 def _fit(encoding: TableEncoding, rows: Tensor, seed: int) -> None:

@@ -87,6 +87,7 @@ class CategoricalMade(nn.Module):
     sizes: Tensor
     starts: Tensor
     padding: Tensor
+    places: Tensor
 
     def __init__(
         self,
@@ -114,7 +115,14 @@ class CategoricalMade(nn.Module):
         self.register_buffer("sizes", torch.tensor(sizes), persistent=False)
         self.register_buffer("starts", torch.tensor([0, *ends[:-1]]), persistent=False)
         self.register_buffer("padding", self._padding(sizes), persistent=False)
+        grouped = [variable for group in self._groups for variable in group.variables]
+        self.register_buffer("places", torch.tensor(grouped).argsort(), persistent=False)
         self.degrees = self._degrees(sizes, hidden)
+        # Number of units of each hidden layer that see only the variables before each.
+        numbers = torch.arange(len(sizes))
+        self._reach: list[list[int]] = [
+            torch.searchsorted(layer, numbers, right=True).tolist() for layer in self.degrees[1:]
+        ]
         self.layers = nn.ModuleList(self._layers(hidden, generator))
         self.context_weight: nn.Parameter | None = None
         if context_dim:
@@ -163,14 +171,12 @@ class CategoricalMade(nn.Module):
         out = out + self.padding
         known = (indices >= 0) & (indices < self.sizes)
         chosen = torch.where(known, indices, 0).long()
-        terms: list[Tensor] = [out] * len(self.sizes)
+        terms = []
         for group in self._groups:
             logits = out[:, group.outputs].view(len(out), len(group.variables), group.width)
             found = logits.gather(2, chosen[:, group.variables, None])[..., 0]
-            found = found - logits.logsumexp(dim=2)
-            for place, variable in enumerate(group.variables):
-                terms[variable] = found[:, place]
-        return torch.where(known, torch.stack(terms, dim=1), 0.0)
+            terms.append(found - logits.logsumexp(dim=2))
+        return torch.where(known, torch.cat(terms, dim=1).index_select(1, self.places), 0.0)
 
     @torch.no_grad()
     def sample(
@@ -192,7 +198,7 @@ class CategoricalMade(nn.Module):
             self._extend(hidden, before, (weights, biases), variable)
             logits = biases[-1][rows]
             if hidden:
-                reach = self._reach(len(hidden), variable)
+                reach = self._reach[-1][variable]
                 logits = logits + hidden[-1][:, :reach] @ weights[-1][rows, :reach].t()
             ends = torch.softmax(logits, dim=-1).cumsum(dim=-1)[..., :-1].expand(len(u), -1)
             level = (ends <= uniforms[:, variable, None]).sum(dim=1)
@@ -212,17 +218,14 @@ class CategoricalMade(nn.Module):
         activate = ACTIVATIONS[self.activation].apply
         weights, biases = network
         for layer, units in enumerate(hidden):
-            new = slice(self._reach(layer + 1, variable - 1), self._reach(layer + 1, variable))
+            start = self._reach[layer][variable - 1] if variable > 0 else 0
+            new = slice(start, self._reach[layer][variable])
             value = before[:, new]
             if layer > 0:
-                reach = self._reach(layer, variable)
+                reach = self._reach[layer - 1][variable]
                 value = hidden[layer - 1][:, :reach] @ weights[layer][new, :reach].t()
                 value = value + biases[layer][new]
             units[:, new] = activate(value)
-
-    def _reach(self, layer: int, variable: int) -> int:
-        """Return the number of units of a layer that see only variables before this one."""
-        return int((self.degrees[layer] <= variable).sum())
 
     def _outputs(self) -> list[slice]:
         """Return the outputs of each variable, without padding."""

@@ -1,13 +1,14 @@
 """Rows of a table to rows of the model and back, column by column, in float64."""
 
 import math
+from functools import cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.base import Batch, PerRow
-from flows.mixed.columns import HIDDEN, Layout
+from flows.mixed.columns import HIDDEN, Layout, MixedColumn, TransformName
 from flows.mixed.levels import Levels
 from flows.mixed.maps import KNOTS, ColumnFit, FittedMaps, fit_column
 from flows.mixed.roundings import DECADES, STEPS, measure_roundings, round_like
@@ -15,6 +16,9 @@ from flows.preprocess import Preprocessing
 
 # Share of the training rows of which cells are hidden.
 HIDING_SHARE = 0.5
+
+# Most cells that are encoded at a time: the maps of one take some dozens of numbers.
+PIECE_CELLS = 2**17
 
 _NUMBERS = ("low", "high", "centre", "scale", "mean", "std")
 
@@ -47,6 +51,7 @@ class TableEncoding(Preprocessing):
         self.layout = layout
         self.model_dim = layout.width
         self.data_dim = len(layout.columns)
+        self._piece_rows = max(1, PIECE_CELLS // max(self.data_dim, 1))
         self.hides = layout.hides
         columns, continuous = layout.columns, layout.continuous
         states = {variable.column: place for place, variable in enumerate(layout.variables)}
@@ -75,8 +80,7 @@ class TableEncoding(Preprocessing):
             self.register_buffer(f"{name}", empty)
         shares = torch.zeros(count, DECADES, STEPS, dtype=torch.float64)
         self.register_buffer("roundings", shares)
-        values = torch.linspace(-1, 1, 8, dtype=torch.float64)
-        self.set_fits([fit_column(values, column) for column in chosen])
+        self.set_fits([_untrained(c.transform, c.low, c.high, c.step) for c in chosen])
 
     def _keep(self, name: str, values: object) -> None:
         tensor = torch.tensor(values, dtype=torch.float64)
@@ -118,7 +122,10 @@ class TableEncoding(Preprocessing):
 
     def encode(self, x: Batch) -> tuple[Float[Tensor, "batch width"], Batch]:
         """Map data to the model's space, with the term of the log-determinant of each column."""
-        x = x.double()
+        pieces = [self._encode(piece.double()) for piece in torch.split(x, self._piece_rows)]
+        return torch.cat([rows for rows, _ in pieces]), torch.cat([terms for _, terms in pieces])
+
+    def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         result = x.new_zeros(len(x), self.model_dim)
         terms = torch.zeros_like(x)
         if self._levels:
@@ -137,7 +144,10 @@ class TableEncoding(Preprocessing):
 
     def forward(self, y: Batch) -> tuple[Tensor, PerRow]:
         """Map the model's space to data, with the log-determinant."""
-        y = y.double()
+        pieces = [self._decode(piece.double()) for piece in torch.split(y, self._piece_rows)]
+        return torch.cat([rows for rows, _ in pieces]), torch.cat([total for _, total in pieces])
+
+    def _decode(self, y: Tensor) -> tuple[Tensor, Tensor]:
         x = y.new_zeros(len(y), len(self.layout.columns))
         total = y.new_zeros(len(y))
         if self._levels:
@@ -235,6 +245,14 @@ class TableEncoding(Preprocessing):
         for number, spike in enumerate(self.spikes.unbind(1)):
             values = torch.where(state == number + 1, spike, values)
         return values
+
+
+@cache
+def _untrained(
+    transform: TransformName, low: float | None, high: float | None, step: float
+) -> ColumnFit:
+    column = MixedColumn(transform=transform, low=low, high=high, step=step)
+    return fit_column(torch.linspace(-1, 1, 8, dtype=torch.float64), column)
 
 
 def observed_values(encoding: TableEncoding, rows: Tensor, *, seed: int) -> list[Tensor]:

@@ -22,10 +22,12 @@ TAIL_SHARE, TAIL_ROWS = 2e-3, 8
 # rows share would else make a density without bound.
 LEAST_GAP = 1e-3
 # Largest exponent of a tail, in which a standard deviation of the scores multiplies the distance.
-MIN_TAIL, MAX_TAIL = 0.2, 3.0
+MIN_TAIL, MAX_TAIL = 0.3, 3.0
 # Largest distance of a bound from the outermost knot, in deviations: a map without that bound serves a
 # further one, since none of its values come near.
-FAR = 20.0
+FAR = 4.0
+# Least spread, as a share of the largest value: below, numbers have too few digits for a map.
+LEAST_SPREAD, LEAST_DIGIT = 1e-9, 1e-15
 # Distance of a bound from the values at it, as a share of their spread, where they have no step.
 MARGIN = 1e-3
 
@@ -105,12 +107,12 @@ def _quantile(ordered: Values, share: float | Tensor) -> Tensor:
 
 def _spread(ordered: Values) -> float:
     """Return a scale that single values cannot move far; 1 for equal values."""
+    size = float(ordered.abs().max())
     for share in (0.25, 0.1, 0.01, 0.0):
-        inner = float(_quantile(ordered, 1 - share) - _quantile(ordered, share))
-        size = float(ordered.abs().max())
-        if inner > 1e-12 * size:
-            return inner
-    return max(1.0, 1e-6 * float(ordered.abs().max()))
+        low, high = float(_quantile(ordered, share)), float(_quantile(ordered, 1 - share))
+        if high - low > LEAST_SPREAD * max(abs(low), abs(high)):
+            return max(high - low, LEAST_DIGIT * size)
+    return max(1.0, 1e-6 * size)
 
 
 def _bounds(column: MixedColumn, spread: float) -> tuple[float, float]:
@@ -147,8 +149,10 @@ def _quantile_knots(ordered: Values, spread: float) -> tuple[Tensor, Tensor, Ten
     # Evenly spread over the scores: more in the tails than evenly spread shares.
     scores = torch.linspace(-edge, edge, KNOTS, dtype=torch.float64)
     knots = _quantile(ordered, torch.special.ndtr(scores))
-    knots, scores = _apart(knots, scores, gap=LEAST_GAP * spread)
-    knots, scores = _filled(knots, scores, spread)
+    # Far values have digits of their own size.
+    size = LEAST_SPREAD * float(knots.abs().max())
+    knots, scores = _apart(knots, scores, gap=max(LEAST_GAP * spread, size))
+    knots, scores = _filled(knots, scores, max(spread, size))
     rises = scores.diff() / knots.diff()
     widths = knots.diff()
     # Weighted harmonic means, as of monotone cubic splines (Fritsch and Butland 1984).
@@ -192,9 +196,9 @@ def _within(
     """Return knots inside the bounds: those of a single value may lie outside."""
     if low < float(knots[0]) and float(knots[-1]) < high:
         return knots, scores, slopes
-    reach = 0.5 * min(float(knots.mean()) - low, high - float(knots.mean()))
-    factor = reach / float(knots[-1] - knots.mean())
-    return knots.mean() + (knots - knots.mean()) * factor, scores, slopes / factor
+    middle = _inside(max(low, float(knots[0])), min(high, float(knots[-1])))
+    factor = 0.5 * min(middle - low, high - middle) / float((knots - middle).abs().max())
+    return middle + (knots - middle) * factor, scores, slopes / factor
 
 
 def _tails(ordered: Values, knots: Tensor, scores: Tensor, slopes: Tensor) -> Tensor:

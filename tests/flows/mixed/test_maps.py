@@ -1,0 +1,119 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from flows.mixed.columns import MixedColumn
+from flows.mixed.maps import FittedMaps, fit_column
+
+KINDS = [
+    MixedColumn(transform="none"),
+    MixedColumn(transform="asinh"),
+    MixedColumn(transform="log", low=0.0),
+    MixedColumn(transform="log", step=0.5),
+    MixedColumn(transform="logit", low=0.0, high=1e4),
+    MixedColumn(transform="quantiles"),
+    MixedColumn(transform="quantiles", low=0.0),
+    MixedColumn(transform="quantiles", low=0.0, high=8.0),
+]
+IDS = [f"{c.transform}-{c.low}-{c.high}" for c in KINDS]
+
+
+def positive(rows: int = 3000) -> torch.Tensor:
+    noise = torch.randn(rows, generator=torch.Generator().manual_seed(0)).double()
+    return torch.sigmoid(noise * 2) * 8
+
+
+def maps_of(values: torch.Tensor, column: MixedColumn) -> FittedMaps:
+    return FittedMaps.of([fit_column(values, column)], [column])
+
+
+@pytest.mark.parametrize("column", KINDS, ids=IDS)
+def test_maps_are_inverted_exactly_and_their_slopes_are_those_of_differences(column):
+    maps = maps_of(positive(), column)
+    x = torch.cat([positive(400), torch.linspace(0.001, 7.999, 500).double()])[:, None]
+    y, log_slope = maps.inverse(x)
+    back, log_det = maps.forward(y)
+    assert torch.allclose(back, x, rtol=1e-9, atol=1e-9)
+    assert torch.allclose(log_det, -log_slope, atol=1e-7)
+    step = 1e-6 * torch.ones_like(x)
+    rise = maps.inverse(x + step)[0] - maps.inverse(x - step)[0]
+    assert (rise > 0).all()
+    # A knot may lie between the two points.
+    off = ((rise / (2 * step)).log() - log_slope).abs().flatten()
+    assert float(off.sort().values[-20]) < 1e-3
+
+
+@pytest.mark.parametrize("column", KINDS, ids=IDS)
+def test_all_scores_are_values_inside_the_bounds(column):
+    maps = maps_of(positive(), column)
+    y = torch.linspace(-12, 12, 999, dtype=torch.float64)[:, None]
+    x, log_det = maps.forward(y)
+    assert torch.isfinite(x).all()
+    assert torch.isfinite(log_det).all()
+    assert (x.diff(dim=0) >= 0).all()
+    if column.low is not None and column.transform != "none":
+        assert float(x.min()) >= column.low - 0.3
+    if column.high is not None:
+        assert float(x.max()) <= column.high + 0.1
+
+
+@pytest.mark.parametrize("column", KINDS[:2] + KINDS[5:7], ids=IDS[:2] + IDS[5:7])
+def test_a_single_far_value_does_not_set_the_scale(column):
+    values = torch.cat([positive(), torch.tensor([1e12]).double()])
+    scores = maps_of(values, column).inverse(values[:, None])[0][:-1, 0]
+    assert 0.3 < float(scores.std()) < 3
+    assert float(scores.abs().max()) < 12
+
+
+def test_quantiles_become_about_gaussian():
+    values = positive()
+    scores = maps_of(values, KINDS[5]).inverse(values[:, None])[0][:, 0].sort().values
+    exact = torch.special.ndtri((torch.arange(len(scores)) + 0.5) / len(scores))
+    assert float((scores - exact).abs().mean()) < 0.05
+
+
+def test_a_value_outside_of_the_bounds_has_no_density():
+    column = MixedColumn(transform="logit", low=0.0, high=9.0)
+    y, log_slope = maps_of(positive(), column).inverse(
+        torch.tensor([[-1.0], [10.0], [4.0]]).double()
+    )
+    assert log_slope.flatten().isinf().tolist() == [True, True, False]
+    assert torch.isfinite(y).all()
+
+
+NUMBERS = st.floats(-1e15, 1e15, allow_nan=False) | st.sampled_from([0.0, 1.0, 1e-300, 5.0])
+
+
+@settings(deadline=None)
+@given(
+    st.lists(NUMBERS, max_size=60),
+    st.sampled_from(["none", "asinh", "quantiles", "log"]),
+    st.sampled_from([0.0, 0.01]),
+)
+def test_any_values_make_a_finite_increasing_map(numbers, transform, step):
+    column = MixedColumn(transform=transform, step=step)
+    values = torch.tensor(numbers, dtype=torch.float64)
+    if transform == "log":
+        values = values.abs()
+    maps = maps_of(values, column)
+    y, log_slope = maps.inverse(values[:, None])
+    assert torch.isfinite(y).all()
+    assert torch.isfinite(log_slope).all()
+    ordered = values.sort().values
+    scores = maps.inverse(ordered[:, None])[0][:, 0]
+    assert (scores.diff() >= -1e-9).all()
+    x, log_det = maps.forward(torch.linspace(-8, 8, 33, dtype=torch.float64)[:, None])
+    assert torch.isfinite(x).all()
+    assert not log_det.isnan().any()
+
+
+def test_no_values_and_equal_values_have_maps():
+    for values in ([], [3.0], [3.0] * 50, [math.nan], [0.0] * 9 + [7.0]):
+        for column in KINDS:
+            maps = maps_of(torch.tensor(values, dtype=torch.float64), column)
+            x, log_det = maps.forward(torch.linspace(-6, 6, 13, dtype=torch.float64)[:, None])
+            assert np.isfinite(x.numpy()).all()
+            assert np.isfinite(log_det.numpy()).all()
