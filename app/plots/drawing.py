@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -17,7 +18,9 @@ Arrays = dict[str, NDArray[Any]]
 
 _BINS = 60
 _PANEL_INCHES = 2.6
-_MOST_BARS = 12
+_MOST_BARS = 10
+_MOST_LABELS = 8
+_LABEL, _LABELS = 12, 24  # characters of one label, and of all in a row
 _MOST_LINES = 4
 _DAY = 86_400
 
@@ -52,10 +55,7 @@ def _marginals(numbers: Arrays) -> Figure:
         columns = {"samples": samples[:, index]}
         if "data" in numbers:
             columns = {"data": numbers["data"][:, index], **columns}
-        if scale.labels:
-            _bars(axes, columns, scale)
-        else:
-            _histograms(axes, columns, scale)
+        _marginal(axes, columns, scale)
         axes.set_title(_text(name))
     panels[0].legend(loc="upper right")
     return figure
@@ -85,6 +85,14 @@ def _scales(numbers: Arrays) -> list[_Scale]:
     return [_Scale(**fields) for fields in json.loads(str(numbers["scales"]))]
 
 
+def _marginal(axes: Axes, columns: Arrays, scale: _Scale) -> None:
+    """Draw one column of the data and of samples."""
+    if scale.labels:
+        _bars(axes, columns, scale)
+    else:
+        _histograms(axes, columns, scale)
+
+
 def _bars(axes: Axes, columns: Arrays, scale: _Scale) -> None:
     """Draw the share of each level, of the most frequent ones and of missing cells."""
     counts = {
@@ -100,10 +108,9 @@ def _bars(axes: Axes, columns: Arrays, scale: _Scale) -> None:
     for offset, (label, found) in enumerate(counts.items()):
         share = found[shown] / max(1, len(columns[label]))
         axes.bar(places + (offset - (len(counts) - 1) / 2) * width, share, width, label=label)
-    rotation = (
-        0 if max((len(labels[index]) for index in shown), default=0) * len(shown) < 24 else 60
-    )
-    axes.set_xticks(places, [_text(labels[index])[:16] for index in shown], rotation=rotation)
+    texts = [_text(labels[index][:_LABEL]) for index in shown]
+    crowded = sum(map(len, texts)) > _LABELS
+    axes.set_xticks(places, texts, rotation=90 if crowded else 0)
     axes.set_ylabel("share of rows")
 
 
@@ -137,39 +144,60 @@ def _pairs(numbers: Arrays) -> Figure:
     count = len(names)
     data = numbers.get("data", samples)
     scales = _scales(numbers)
-    data, samples = _spread_levels(data, scales), _spread_levels(samples, scales)
+    shown = [_placed(rows, scales) for rows in (data, samples)]
     figure = Figure((_PANEL_INCHES * count,) * 2, layout="constrained")
     grid = figure.subplots(count, count, squeeze=False)
     for row in range(count):
         for column in range(count):
             axes: Axes = grid[row, column]
             if row == column:
-                for label, values in (("data", data[:, row]), ("samples", samples[:, row])):
-                    present = values[~np.isnan(values)]
-                    _hist(axes, present, _edges(present), label=label)
+                _marginal(axes, {"data": data[:, row], "samples": samples[:, row]}, scales[row])
                 axes.set_title(_text(names[row]))
             else:  # data below the diagonal, samples above
-                values = data if row > column else samples
+                values = shown[0] if row > column else shown[1]
                 values = values[~np.isnan(values[:, [row, column]]).any(axis=1)]
                 if len(values):
                     axes.hexbin(
                         values[:, column], values[:, row], gridsize=40, mincnt=1, cmap="viridis"
                     )
+                    _label_axis(axes.xaxis, scales[column])
+                    _label_axis(axes.yaxis, scales[row])
     figure.suptitle("data below the diagonal, samples above" if "data" in numbers else "samples")
     return figure
 
 
-def _spread_levels(rows: NDArray[Any], scales: list[_Scale]) -> NDArray[Any]:
-    """Return rows whose levels are their places, each spread a little so that crowds are seen."""
-    spread = rows.copy()
+def _placed(rows: NDArray[Any], scales: list[_Scale]) -> NDArray[Any]:
+    """Return rows as points to draw: levels at their places, each spread a little; days of dates.
+
+    Spikes outside the range of all other values, which would rule the axis, are left out.
+    """
+    placed = rows.copy()
     random = np.random.default_rng(0)
     for index, scale in enumerate(scales):
+        values = rows[:, index]
         if scale.labels:
-            places = np.full(len(rows), np.nan)
-            for place, number in enumerate(scale.numbers):
-                places[rows[:, index] == number] = place
-            spread[:, index] = places + random.uniform(-0.3, 0.3, len(rows))
-    return spread
+            matches = values[:, None] == np.array(scale.numbers)
+            places = np.where(matches.any(axis=1), matches.argmax(axis=1), np.nan)
+            placed[:, index] = places + random.uniform(-0.3, 0.3, len(rows))
+            continue
+        is_spike = np.isin(values, scale.spikes)
+        others = values[~np.isnan(values) & ~is_spike]
+        placed[:, index] = values / (_DAY if scale.is_date else 1)
+        if len(others):
+            outside = (values < others.min()) | (values > others.max())
+            placed[outside & is_spike, index] = np.nan
+    return placed
+
+
+def _label_axis(axis: Axis, scale: _Scale) -> None:
+    """Name the levels of an axis, or show its days as dates."""
+    if scale.is_date:
+        axis.axis_date()
+        if isinstance(axis, XAxis):
+            axis.set_tick_params(rotation=60)
+    elif 0 < len(scale.labels) <= _MOST_LABELS:
+        texts = [_text(label[:_LABEL]) for label in scale.labels]
+        axis.set_ticks(range(len(texts)), texts, fontsize="small")
 
 
 def _density(numbers: Arrays) -> Figure:

@@ -22,10 +22,14 @@ from flows import (
     GaussianSpec,
     MadeSpec,
     MafSpec,
+    MixedColumn,
+    MixedSpec,
     PlanarSpec,
     RealNvpSpec,
+    build,
     compile_flow,
 )
+from tables.columns import Column
 from tests.app.conftest import CSV, assert_refused
 from tests.app.serving import COLUMNS, a_flow, registered
 
@@ -95,6 +99,58 @@ def numbers_of(kind: PlotKind) -> dict[str, np.ndarray]:
         case PlotKind.MARGINALS | PlotKind.PAIRS:
             constant = {"data": np.ones((9, 3))} if kind is PlotKind.MARGINALS else {}
             return {"names": names, "samples": values, **constant}
+
+
+TYPED = [
+    Column(name="colour", type="category", levels=("red", "gr$een"), other=True, missing=True),
+    Column(name="amount", missing=True, spikes=(-999.0, 0.0), transform="log", low=-1e4),
+    Column(name="day", type="datetime", date_only=True),
+    Column(name="rank", type="integer", levels=(1.0, 2.0, 5.0)),
+]
+MIXED = MixedSpec(
+    columns=[
+        MixedColumn(levels=3, missing=True),
+        MixedColumn(missing=True, spikes=[-999.0, 0.0], low=-1e4),
+        MixedColumn(step=86_400.0),
+        MixedColumn(levels=3, values=[1.0, 2.0, 5.0]),
+    ],
+    flow=MafSpec(layers=2, hidden=[8], batch_norm=None),
+    hidden=[8],
+)
+
+
+@pytest.mark.usefixtures("people")
+def test_levels_spikes_and_gaps_stand_beside_those_of_the_data(shared_client):
+    random, state = np.random.default_rng(0), shared_client.app.state
+    cells = [["colour", "amount", "day", "rank"]]
+    for _ in range(300):
+        colour = random.choice(["red", "gr$een", "other", ""])
+        day = f"2024-01-{random.integers(10, 28)}"
+        cells.append([colour, random.choice(["-999", "0", "1.5", "", "2.25"]), day, "5"])
+    dataset = shared_client.post(
+        "/v1/datasets", content="\n".join(",".join(map(str, row)) for row in cells), headers=CSV
+    ).json()
+    flow = build(MIXED, 4, seed=0).eval()
+    version = registered(
+        state.database,
+        state.blobs,
+        name="typed",
+        spec=MIXED,
+        flow=flow,
+        columns=[column.name for column in TYPED],
+        types=[column.to_dict() for column in TYPED],
+        dataset_id=dataset["id"],
+    )
+    source = Source(version, state.registry, state.jobs, state.blobs, state.engine)
+    for kind in (PlotKind.MARGINALS, PlotKind.PAIRS):
+        shown = dict(asyncio.run(source.numbers(kind, compile_flow(flow))))
+        assert len(shown["data"]) == 300
+        assert set(np.unique(shown["data"][:, 0])) >= {0.0, 1.0, 2.0}
+        figure = draw(kind, shown)
+        figure.savefig(io.BytesIO(), format="png", dpi=20)
+    bars = figure.axes[0]
+    assert [text.get_text() for text in bars.get_xticklabels()][:2] == ["red", r"gr\$een"]
+    assert "missing: data" in figure.axes[5].get_xlabel()
 
 
 @pytest.mark.parametrize("kind", PlotKind)
