@@ -3,14 +3,18 @@
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.fairness.turns import in_thread
 from app.http.downloads import result_path
+from app.problems.problem import Problem
 from app.rows.answer_table import AnswerTable, Chunk, Part
 from app.rows.codecs import Codec
 from app.rows.respond import respond_streamed
@@ -20,17 +24,20 @@ from models_store.files.blobs import BlobStore
 from models_store.job_states import JobResult
 from tables.errors import TableError
 from tables.formats import MEDIA_TYPES, SUFFIXES, ParseOptions, TableFormat
-from tables.open import open_table
-from tables.source import default_names, rows_per_chunk
+from tables.open import open_cells, open_table
+from tables.source import CellSource, default_names, rows_per_chunk
 
 # What was made here within the limits of results is not measured by those of uploads.
-_ANY_SIZE = ParseOptions(max_rows=1 << 62, max_columns=1 << 31, max_bytes=1 << 62)
+_ANY_SIZE = ParseOptions(
+    delimiter=",", encoding="utf-8", max_rows=1 << 62, max_columns=1 << 31, max_bytes=1 << 62
+)
 
 
 @dataclass(frozen=True)
 class _ResultTable:
     names: list[str]
-    chunks: Iterator[Floats]
+    chunks: Iterator[Chunk]
+    schema: pa.Schema | None = None
 
 
 def answer_result_rows(
@@ -46,10 +53,13 @@ def answer_result_rows(
         name: Name of the file for callers, without the suffix.
 
     Raises:
+        Problem: `not-acceptable`: npy is asked of a result with texts.
         BlobMissingError: The file is gone.
         BlobCorruptError: The file is not the one that was stored.
     """
     table = _opened(result_path(result, blobs), result)
+    if table.schema is not None and codec.format is TableFormat.NPY:
+        raise Problem("not-acceptable", "The result has texts or gaps, which npy cannot hold.")
     answer = AnswerTable(
         columns=table.names,
         parts=[Part("rows", 0, len(table.names))],
@@ -58,15 +68,16 @@ def answer_result_rows(
         members={"columns": table.names},
         explains=False,
         flat=len(table.names) == 1,
+        schema=table.schema,
     )
 
     async def chunks() -> AsyncGenerator[Chunk, None]:
         while True:
             with _own(result):
-                values = await in_thread(next, table.chunks, None)
-            if values is None:
+                chunk = await in_thread(next, table.chunks, None)
+            if chunk is None:
                 return
-            yield Chunk.of(values)
+            yield chunk
 
     suffix = next(suffix for suffix, kind in SUFFIXES.items() if kind is codec.format)
     headers = {"Content-Disposition": f'attachment; filename="{name}{suffix}"'}
@@ -79,12 +90,37 @@ def _opened(path: Path, result: JobResult) -> _ResultTable:
         if kind is TableFormat.NPY:
             values = np.load(path, mmap_mode="r", allow_pickle=False)
             values = values.reshape(result["rows"], -1)
-            names, chunks = default_names(values.shape[1]), _in_chunks(values)
-        else:
-            table = open_table(path, format=kind, options=_ANY_SIZE)
-            names, chunks = table.names, (columns.T for columns in table.chunks)
-    # npy has no names, and in CSV some are marked; results of former versions do not tell theirs.
-    return _ResultTable(result.get("columns", names), chunks)
+            # npy has no names; results of former versions do not tell theirs.
+            names = result.get("columns", default_names(values.shape[1]))
+            return _ResultTable(names, map(Chunk.of, _in_chunks(values)))
+        source = open_cells(path, format=kind, options=_ANY_SIZE)
+        # In CSV some names are marked.
+        names = result.get("columns", source.names)
+        if source.text:
+            return _cells(source, names)
+        table = open_table(path, format=kind, options=_ANY_SIZE)
+        return _ResultTable(names, (Chunk.of(columns.T) for columns in table.chunks))
+
+
+def _cells(source: CellSource, names: list[str]) -> _ResultTable:
+    """Return a result that holds more than numbers; an empty text of CSV is a gap."""
+    batches = source.read(source.text)
+    first = next(batches)
+    fields = [pa.field(name, column.type) for name, column in zip(names, first, strict=True)]
+    schema = pa.schema(fields)
+
+    def chunk(batch: pa.RecordBatch) -> Chunk:
+        columns = [_without_empty(column) for column in batch.columns]
+        cells = pa.RecordBatch.from_arrays(columns, schema=schema)
+        return Chunk(np.empty((batch.num_rows, len(names))), cells=cells)
+
+    return _ResultTable(names, map(chunk, chain([first], batches)), schema)
+
+
+def _without_empty(cells: pa.Array) -> pa.Array:
+    if not pa.types.is_string(cells.type):
+        return cells
+    return pc.if_else(pc.equal(cells, ""), pa.scalar(None, cells.type), cells)
 
 
 def _in_chunks(values: Floats) -> Iterator[Floats]:

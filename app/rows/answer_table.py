@@ -59,7 +59,8 @@ class AnswerTable:
         members: Further members of a JSON response.
         explains: True to add the reasons of rows that are not finite.
         flat: True for an npy array of one dimension, of the only column.
-        typed: Converter of rows to cells; None: the response holds numbers.
+        typed: Converter of rows to cells; None: the response holds numbers, or chunks bring their cells.
+        schema: Types of the cells that chunks bring; None: they bring none, or `typed` has the types.
         inputs: Names of the columns of the rows that the response is about, for its errors and warnings.
         warnings: Warnings about single rows; None for a model without types, which has none.
     """
@@ -72,8 +73,20 @@ class AnswerTable:
     explains: bool = True
     flat: bool = False
     typed: TypedRows | None = None
+    schema: pa.Schema | None = None
     inputs: Sequence[str] = ()
     warnings: RowWarnings | None = None
+
+    @property
+    def cell_schema(self) -> pa.Schema | None:
+        """Types of the cells of the response; None: it holds numbers."""
+        return self.schema if self.typed is None else self.typed.schema
+
+    def batch(self, chunk: "Chunk") -> pa.RecordBatch:
+        """Return the cells of some rows, of a response that holds cells."""
+        if chunk.cells is not None or self.typed is None:
+            return chunk.cells
+        return self.typed.batch(chunk.values)
 
 
 @dataclass(frozen=True)

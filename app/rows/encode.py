@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 import orjson
-import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
 from app.rows.answer_table import AnswerTable, Chunk, Codes, Part, row_errors
 from app.rows.shape import Floats
-from tables.typed_rows import TypedRows
 from tables.writers import CsvTable, Encoded, NpyTable, TableHead, TableWriter, csv_header
 
 _ERRORS_AT_ONCE = 1000
@@ -82,8 +80,8 @@ class JsonEncoder(Encoder):
         return b"]," + self._opening()
 
     def _encoded(self, part: Part, chunk: Chunk) -> bytes:
-        if self.answer.typed is not None:
-            rows = zip(*_cells_of(self.answer.typed, chunk), strict=True)
+        if self.answer.cell_schema is not None:
+            rows = zip(*_cells_of(self.answer, chunk), strict=True)
             return orjson.dumps(list(rows))[1:-1]
         values = part.of(chunk.values)
         if part.keys is None:
@@ -149,9 +147,9 @@ class NdjsonEncoder(Encoder):
         return text
 
     def _values(self, chunk: Chunk) -> list[bytes]:
-        if self.answer.typed is None:
+        if self.answer.cell_schema is None:
             return _json_values(chunk.values.reshape(-1)).split(b",")
-        rows = zip(*_cells_of(self.answer.typed, chunk), strict=True)
+        rows = zip(*_cells_of(self.answer, chunk), strict=True)
         return [orjson.dumps(cell) for row in rows for cell in row]
 
 
@@ -164,7 +162,7 @@ class CsvEncoder(Encoder):
     def __init__(self, answer: AnswerTable) -> None:
         """Prepare to encode the response of a head."""
         super().__init__(answer)
-        self._cells = None if answer.typed is None else TableEncoder(CsvTable, answer)
+        self._cells = None if answer.cell_schema is None else TableEncoder(CsvTable, answer)
 
     def start(self) -> bytes:
         """Return the header, whose names no spreadsheet runs as formulas."""
@@ -187,13 +185,14 @@ class TableEncoder(Encoder):
     def __init__(self, writer: type[TableWriter], answer: AnswerTable) -> None:
         """Prepare to encode the response of a head by a writer of files."""
         super().__init__(answer)
-        self._typed = None if writer is NpyTable else answer.typed
+        schema = None if writer is NpyTable else answer.cell_schema
+        self._holds_cells = schema is not None
         head = TableHead(
             answer.columns,
             [answer.dtype] * len(answer.columns),
             answer.rows,
             flat=answer.flat,
-            schema=None if self._typed is None else self._typed.schema,
+            schema=schema,
         )
         self._writer = writer(head)
 
@@ -208,8 +207,8 @@ class TableEncoder(Encoder):
 
     def rows(self, chunk: Chunk) -> Encoded:
         """Encode some rows; nothing comes of them while they are only gathered."""
-        if self._typed is not None:
-            return self._writer.cells(_batch_of(self._typed, chunk))
+        if self._holds_cells:
+            return self._writer.cells(self.answer.batch(chunk))
         if self.answer.typed is not None:
             return self._writer.rows(self.answer.typed.numbers(chunk.values))
         return self._writer.rows(chunk.values)
@@ -230,13 +229,9 @@ def _object_template(keys: Sequence[str]) -> bytes:
     return b"{" + b",".join(name + b":%b" for name in names) + b"}"
 
 
-def _cells_of(typed: TypedRows, chunk: Chunk) -> list[list[Any]]:
+def _cells_of(answer: AnswerTable, chunk: Chunk) -> list[list[Any]]:
     """Return the cells of each column."""
-    return [column.to_pylist() for column in _batch_of(typed, chunk).columns]
-
-
-def _batch_of(typed: TypedRows, chunk: Chunk) -> pa.RecordBatch:
-    return typed.batch(chunk.values) if chunk.cells is None else chunk.cells
+    return [column.to_pylist() for column in answer.batch(chunk).columns]
 
 
 def _by_row(answer: AnswerTable) -> dict[int, list[dict[str, Any]]]:

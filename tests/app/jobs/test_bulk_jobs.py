@@ -224,7 +224,7 @@ def forget_columns(session: Session) -> None:
 
 @pytest.mark.parametrize("output", ["parquet", "csv", "npy"])
 def test_the_rows_of_a_file_come_in_the_format_that_the_caller_likes(client, supervisor, output):
-    table = np.column_stack([TABLE, np.arange(400.0)])
+    table = np.column_stack([TABLE, RANDOM.normal(size=400)])
     names = [*NAMES, FORMULA]
     dataset_id = uploaded(client, table, names)
     body = {"model": "people:1", "dataset_id": dataset_id, "include_rows": True}
