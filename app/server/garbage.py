@@ -11,8 +11,8 @@ _LOOK_S = 1.0
 _NEVER = 2**31 - 1
 _YOUNG = 700, 3  # the second generation is a few milliseconds, not ten
 _FEW = 64  # connections
-_QUIET_S = 15.0  # longer than a refusal waits
-_PAUSE_S = 30.0
+_QUIET_S = 11.0  # longer than a refusal waits
+_PAUSE_S = 10.0
 _LONGEST_S = 600.0
 
 
