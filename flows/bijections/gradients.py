@@ -215,7 +215,7 @@ def add_gradients(one: Tensor | None, other: Tensor | None) -> Tensor | None:
 def _mask_(columns: Tensor, mask: Tensor | None) -> Tensor:
     """Set all parameters of the features that are not observed to 0."""
     if mask is not None:
-        columns.view(-1, *mask.shape).mul_(mask)
+        columns.view(len(columns) // len(mask), *mask.shape).mul_(mask)
     return columns
 
 

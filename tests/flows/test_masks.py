@@ -195,6 +195,16 @@ def test_derivatives_pass_the_statistics_of_a_batch(case, context_dim, monkeypat
 
 
 @every_case
+@pytest.mark.parametrize("with_gradients", [False, True])
+def test_an_empty_batch_gives_empty_results(case, with_gradients):
+    layers = transform(case, 4, CONTEXT_DIM)
+    x, context = (torch.empty(0, width, dtype=torch.float64) for width in (4, CONTEXT_DIM))
+    with torch.set_grad_enabled(with_gradients):
+        assert layers.log_density(x, context, x).shape == (0,)
+        assert layers.forward(x, context, x)[0].shape == (0, 4)
+
+
+@every_case
 def test_a_rows_score_does_not_depend_on_the_rows_beside_it(case):
     layers = transform(case, 5, CONTEXT_DIM)
     x, context, observed = rows_of(12, 5, CONTEXT_DIM)
