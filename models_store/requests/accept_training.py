@@ -16,8 +16,8 @@ from flows import (
     MadeSpec,
     MafSpec,
     MixedSpec,
-    NsfSpec,
     StepSchedule,
+    default_continuous,
 )
 from flows.catalogue import FamilySpec
 from models_store.errors import RequestError
@@ -128,19 +128,16 @@ def _accepted_flow(
     grids = request.preprocessing.dequantise == "auto"
     columns = mixed_columns(types[:dim], statistics, rows=dataset.rows, grids=grids)
     context = mixed_columns(types[dim:], statistics, rows=dataset.rows, grids=False)
-    flow = request.flow if request.flow is not None else _choose_continuous(train_rows)
+    count = sum(column.levels == 0 for column in columns)
+    flow = request.flow if request.flow is not None else default_continuous(count, train_rows)
     return MixedSpec(
         columns=columns,
         context=context,
-        flow=flow if any(column.levels == 0 for column in columns) else None,
+        flow=flow if count else None,
         hidden=request.discrete.hidden or [128],
         missing=request.missing,
         rows=train_rows,
     )
-
-
-def _choose_continuous(train_rows: int) -> FamilySpec:
-    return NsfSpec(layers=3, hidden=[64 if train_rows > 0 else 32, 64])
 
 
 def _width(flow: FlowSpec, columns: int) -> int:
