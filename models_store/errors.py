@@ -47,6 +47,48 @@ class DatasetInUseError(ConflictError):
         super().__init__(f"Dataset {dataset_id} is used by job {job_id}, which has not ended.")
 
 
+class VersionInUseError(ConflictError):
+    """Deletion of a version, or of a model, that an alias or a job needs which has not ended."""
+
+    slug: Slug = "version-in-use"
+
+    def __init__(self, ref: str, *, alias: str | None = None, job_id: str | None = None) -> None:
+        """Name what needs it.
+
+        Args:
+            ref: Reference to the version, such as ``shuttle:2``.
+            alias: Alias that points at it.
+            job_id: Job that uses it, if no alias does.
+        """
+        self.ref = ref
+        self.alias = alias
+        self.job_id = job_id
+        needed = f"Alias {alias} points at" if alias else f"Job {job_id}, which has not ended, uses"
+        super().__init__(f"{needed} version {ref}.")
+
+
+class JobInUseError(ConflictError):
+    """Deletion of a job whose version still exists."""
+
+    slug: Slug = "job-in-use"
+
+    def __init__(self, job_id: str, *, ref: str) -> None:
+        self.job_id = job_id
+        self.ref = ref
+        super().__init__(f"Job {job_id} made version {ref}, which still exists.")
+
+
+class JobUnfinishedError(ConflictError):
+    """Deletion of a job that has not ended."""
+
+    slug: Slug = "job-unfinished"
+
+    def __init__(self, job_id: str, *, state: str) -> None:
+        self.job_id = job_id
+        self.state = state
+        super().__init__(f"Job {job_id} is {state}; cancel it first.")
+
+
 class JobFinalError(ConflictError):
     """Cancellation of a job that has succeeded or failed."""
 

@@ -58,6 +58,9 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 """States after which no worker changes a job."""
 
+UNFINISHED_STATES = frozenset(JobState) - FINAL_STATES
+"""States in which a job needs its datasets and its version."""
+
 RESUMABLE_STATES = frozenset({JobState.FAILED, JobState.CANCELLED})
 """States from which a caller may resume a job."""
 

@@ -37,6 +37,7 @@ from models_store.rows.versions import (
     add_version,
     any_revision,
     check_revision,
+    delete_versions,
     find_alias,
     find_model,
     find_version,
@@ -219,7 +220,7 @@ class Registry:
         Raises:
             CursorError: the cursor is not one of this listing.
         """
-        query = select(ModelRow).where(ModelRow.project == project)
+        query = select(ModelRow).where(ModelRow.project == project, ModelRow.latest_version > 0)
         page = page_of(session, query, _MODELS, cursor=cursor, limit=limit)
         return page.of(to_models(session, page.items))
 
@@ -328,6 +329,28 @@ class Registry:
         if max_bytes is not None:
             check_storage(session, project, max_bytes)
         return version
+
+    @freeing
+    def delete_version(self, session: Session, project: str, name: str, number: int) -> list[str]:
+        """Delete a version; return the keys of its weights, which the caller must delete.
+
+        Its number is never used again. A model without versions is not found any more.
+
+        Raises:
+            NotFoundError: the project has no such model, or the model no such version.
+            VersionInUseError: an alias points at it, or a job that has not ended uses it.
+        """
+        return delete_versions(session, find_model(session, project, name, lock=True), number)
+
+    @freeing
+    def delete_model(self, session: Session, project: str, name: str) -> list[str]:
+        """Delete all versions of a model; return the keys of their weights, as `delete_version`.
+
+        Raises:
+            NotFoundError: the project has no such model.
+            VersionInUseError: it has an alias, or a job that has not ended uses a version.
+        """
+        return delete_versions(session, find_model(session, project, name, lock=True))
 
     @reading
     def alias(self, session: Session, project: str, name: str, alias: str) -> Alias:

@@ -53,7 +53,9 @@ Slug = Literal[
     "idempotency-key-reused",
     "internal",
     "job-final",
+    "job-in-use",
     "job-not-resumable",
+    "job-unfinished",
     "job-without-result",
     "json-depth",
     "json-duplicate-key",
@@ -103,6 +105,7 @@ Slug = Literal[
     "unknown-parameter",
     "validation",
     "value-nonfinite",
+    "version-in-use",
 ]
 """Last part of a problem's `type`; `app/problems/types.toml` has the status and the texts of each."""
 

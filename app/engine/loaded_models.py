@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from app.fairness.turns import Threads, in_thread
 from app.metrics import ModelMetrics
-from flows import CompiledFlow, compile_flow, spec_from_dict
+from flows import CompiledFlow, Flow, compile_flow, spec_from_dict
+from models_store.errors import BlobMissingError
 from models_store.files.blobs import BlobStore
 from models_store.files.checkpoints import load_model
 from models_store.registry import Registry, Version
@@ -115,7 +116,7 @@ class LoadedModels:
         return version
 
     def forget(self) -> None:
-        """Forget resolved references, because an alias has moved; safe in any thread."""
+        """Forget resolved references, because a model has changed; safe in any thread."""
         self._resolved = {}
 
     @asynccontextmanager
@@ -123,6 +124,7 @@ class LoadedModels:
         """Yield the compiled flow of a version, which stays in memory until the context ends.
 
         Raises:
+            NotFoundError: The version was deleted since its reference was resolved.
             BlobMissingError: The file of the version is gone.
             BlobCorruptError: The file does not match its hash.
             CheckpointMismatchError: The file is that of another model.
@@ -168,17 +170,24 @@ class LoadedModels:
         dim, context_dim = len(version.columns), len(version.context_columns)
         described = Described(spec_from_dict(version.flow), dim, context_dim, pointer=None)
         check_model(described, max_bytes=self._limits.max_model_bytes)
-        flow = load_model(
-            self._blobs,
-            version.checkpoint_key,
-            version.checkpoint_sha256,
-            spec=version.flow,
-            columns=version.columns,
-        )
-        compiled = compile_flow(flow)
+        compiled = compile_flow(self._read(version))
         _warm_up(compiled)
         self._after_load()
         return compiled
+
+    def _read(self, version: Version) -> Flow:
+        try:
+            return load_model(
+                self._blobs,
+                version.checkpoint_key,
+                version.checkpoint_sha256,
+                spec=version.flow,
+                columns=version.columns,
+            )
+        except BlobMissingError:
+            # Another process may have deleted the version while this one remembers its reference.
+            self._registry.version_summary(version.project, version.name, version.version)
+            raise
 
     def _evict(self) -> None:
         excess = self.size_bytes - self._limits.max_bytes

@@ -12,7 +12,7 @@ from app.auth.open_requests import OpenBound
 from app.http.streaming import disconnected, send_piece
 from app.problems.problem import Problem
 from app.server.event_hub import EventFeed, EventHub, Topic, encode_event
-from models_store.errors import StoreError
+from models_store.errors import NotFoundError, StoreError
 from models_store.jobs.jobs import JobEvent
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ _HEADERS = {
 
 
 class EventStream(Response):
-    """Stream of a job's events, until the job has ended, the caller leaves or the server stops.
+    """Stream of a job's events until it has ended or is deleted, or caller or server leave.
 
     Args:
         first: Result of the feed's first `read`.
@@ -107,6 +107,8 @@ class EventStream(Response):
             return topic.final and feed.after >= topic.last
         try:
             events, ended = await feed.read()
+        except NotFoundError:
+            return True  # the job was deleted
         except StoreError as error:
             log.warning("events cannot be read, trying again: %s", error)
             feed.more = True

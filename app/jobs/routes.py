@@ -28,6 +28,7 @@ from app.rows.negotiation import answer_codec
 from app.rows.respond import ROWS_VARY
 from app.server.event_hub import EventFeed
 from app.state import state_of
+from models_store.files.job_files import delete_job_files
 from models_store.jobs.jobs import JobKind, JobState, JobSummary, result_of
 from models_store.requests.training import Name
 from tables.writers import OUTPUT_MEDIA_TYPES
@@ -142,6 +143,23 @@ def get_job(
         jobs.summary(project, job_id)
         end_head(request)
     return answer_large(JobView.whole(jobs.get(project, job_id)), blobs)
+
+
+@router.delete(
+    "/{job_id}",
+    operation_id="delete_job",
+    summary="Delete a job",
+    status_code=status.HTTP_204_NO_CONTENT,
+    response_description="The job is deleted.",
+    responses=problem_responses("not-found", "job-unfinished", "job-in-use"),
+)
+def delete_job(job_id: JobId, jobs: JobsDep, project: ProjectDep, blobs: BlobsDep) -> None:
+    """Delete a job that has ended, with its events, its checkpoints and its result.
+
+    A job whose version exists cannot be deleted: delete the version first.
+    """
+    jobs.delete(project, job_id)
+    delete_job_files(blobs, job_id)
 
 
 @router.post(

@@ -18,6 +18,7 @@ from app.http.large_answers import answer_large
 from app.http.listing import PagingDep
 from app.models.views import AliasRequest, AliasView, ModelPage, ModelView, VersionPage, VersionView
 from app.problems.problem import Problem, problem_responses
+from models_store.files.job_files import delete_unneeded
 from models_store.registry import Alias
 from models_store.requests.training import Name
 
@@ -62,6 +63,30 @@ def get_model(name: ModelName, registry: RegistryDep, project: ProjectDep) -> Mo
     return ModelView.of(registry.model(project, name))
 
 
+@router.delete(
+    "/{name}",
+    operation_id="delete_model",
+    summary="Delete a model",
+    status_code=status.HTTP_204_NO_CONTENT,
+    response_description="The model is deleted.",
+    responses=problem_responses("not-found", "version-in-use"),
+)
+def delete_model(
+    name: ModelName,
+    registry: RegistryDep,
+    project: ProjectDep,
+    blobs: BlobsDep,
+    models: ModelsDep,
+) -> None:
+    """Delete all versions of a model that has no alias and that no unfinished job uses.
+
+    If the name is used again, its versions go on from the highest number that there was.
+    """
+    keys = registry.delete_model(project, name)
+    models.forget()
+    delete_unneeded(blobs, *keys)
+
+
 @router.get(
     "/{name}/versions",
     operation_id="list_versions",
@@ -96,6 +121,32 @@ def get_version(
         registry.version_summary(project, name, version)
         end_head(request)
     return answer_large(VersionView.of(registry.version(project, name, version)), blobs)
+
+
+@router.delete(
+    "/{name}/versions/{version}",
+    operation_id="delete_version",
+    summary="Delete a version",
+    status_code=status.HTTP_204_NO_CONTENT,
+    response_description="The version is deleted.",
+    responses=problem_responses("not-found", "version-in-use"),
+)
+def delete_version(
+    name: ModelName,
+    version: VersionNumber,
+    registry: RegistryDep,
+    project: ProjectDep,
+    blobs: BlobsDep,
+    models: ModelsDep,
+) -> None:
+    """Delete a version that no alias points at and that no unfinished job uses.
+
+    Its number is never used again, so that a reference never means another version. Requests that
+    are being computed finish. The job that made it, and its results of other jobs, stay.
+    """
+    keys = registry.delete_version(project, name, version)
+    models.forget()
+    delete_unneeded(blobs, *keys)
 
 
 class AliasTarget:

@@ -124,14 +124,16 @@ class EventHub:
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
-        places = await loop.run_in_executor(
-            self._thread, self._jobs.event_places, list(self._topics)
-        )
+        asked = list(self._topics)
+        places = await loop.run_in_executor(self._thread, self._jobs.event_places, asked)
         reads = 0
         for topic in list(self._topics.values()):
             place = places.get(topic.job_id)
             if place is None:
-                continue  # it is followed since a moment ago
+                if topic.job_id in asked:  # the job was deleted; others are followed since then
+                    topic.final = True
+                    topic.wake()
+                continue
             if place.last > topic.last and reads < _READS_A_POLL:
                 reads += 1
                 await loop.run_in_executor(self._thread, self._read, topic)

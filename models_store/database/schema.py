@@ -93,6 +93,7 @@ class JobRow(Base):
         Index(None, "project", "position"),
         Index(None, "project", "state", "position"),
         Index(None, "finished_at", **_where("checkpoint_bytes > 0")),
+        Index("ix_job_ended", "finished_at", **_where("finished_at IS NOT NULL")),
         CheckConstraint(
             "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"
         ),
@@ -214,7 +215,7 @@ class IdempotencyRow(Base):
 
 
 class ModelRow(Base):
-    """A name under which versions are counted; it exists from its first version on."""
+    """A name under which versions are counted; to callers it exists while it has a version."""
 
     __tablename__ = "model"
     __table_args__ = (UniqueConstraint("project", "name"), Index(None, "project", "id"))
@@ -222,7 +223,9 @@ class ModelRow(Base):
     id: Mapped[int] = mapped_column(_Counter, primary_key=True)
     project: Mapped[str]
     name: Mapped[str]
-    # Counted here, under this row's lock, so that versions are 1..n without a gap.
+    # Counted here, under this row's lock; never goes back, so that no number comes twice.
+    versions_made: Mapped[int] = mapped_column(default=0)
+    # Newest of those that were not deleted; 0: none is left.
     latest_version: Mapped[int] = mapped_column(default=0)
     # Never goes back, so that an alias made anew does not repeat an old ETag.
     alias_revision: Mapped[int] = mapped_column(default=0)

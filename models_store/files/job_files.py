@@ -14,6 +14,7 @@ from models_store.job_states import Checkpoint
 log = logging.getLogger(__name__)
 
 LIST_SUFFIX = ".json"
+_FOLDERS = ("jobs", "models", "results")
 
 
 class ResultPart(BaseModel):
@@ -76,10 +77,15 @@ def delete_leftovers(
     except BlobError as error:
         log.warning("files of job %s stay, because a list of them is unusable: %s", job_id, error)
         return
-    for folder in ("jobs", "models", "results"):
+    for folder in _FOLDERS:
         for key in blobs.keys(f"{folder}/{job_id}"):
             if key not in needed and attempt_of(key) <= attempt:
-                _delete(blobs, key)
+                delete_unneeded(blobs, key)
+
+
+def delete_job_files(blobs: BlobStore, job_id: str) -> None:
+    """Delete all files of a job whose row is gone."""
+    delete_unneeded(blobs, *(f"{folder}/{job_id}" for folder in _FOLDERS))
 
 
 def _needed(blobs: BlobStore, kept: Sequence[Checkpoint]) -> set[str]:
@@ -91,9 +97,10 @@ def _needed(blobs: BlobStore, kept: Sequence[Checkpoint]) -> set[str]:
     return needed
 
 
-def _delete(blobs: BlobStore, key: str) -> None:
-    """Delete a file; `densityd doctor` finds one that cannot be deleted."""
-    try:
-        blobs.delete(key)
-    except BlobError as error:
-        log.warning("could not delete %s: %s", key, error)
+def delete_unneeded(blobs: BlobStore, *keys: str) -> None:
+    """Delete files or folders that no row names; doctor finds those that cannot be deleted."""
+    for key in keys:
+        try:
+            blobs.delete(key)
+        except BlobError as error:
+            log.warning("could not delete %s: %s", key, error)

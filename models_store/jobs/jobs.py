@@ -1,17 +1,26 @@
 """Jobs as callers see them: submit, look, cancel, resume. Workers use `models_store.jobs.leases`."""
 
-from sqlalchemy import ColumnElement, exists, select, update
+from sqlalchemy import ColumnElement, delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
 from models_store.database.database import Database, freeing, reading, writing
 from models_store.database.ids import new_id
 from models_store.database.paging import Listing, Page, page_of
-from models_store.database.schema import DatasetRow, JobDatasetRow, JobRow
+from models_store.database.schema import (
+    DatasetRow,
+    JobDatasetRow,
+    JobEventRow,
+    JobRow,
+    ModelRow,
+    ModelVersionRow,
+)
 from models_store.database.usage import check_storage, json_bytes
 from models_store.errors import (
     JobFinalError,
+    JobInUseError,
     JobNotResumableError,
+    JobUnfinishedError,
     ResultDeletedError,
     ResultNotReadyError,
 )
@@ -48,7 +57,8 @@ from models_store.jobs.rows import (
 )
 from models_store.jobs.submissions import check_queue, replayed
 from models_store.rows.datasets import pin_dataset
-from models_store.rows.idempotency import claim_key, known_resource
+from models_store.rows.idempotency import claim_key, forget_resource, known_resource
+from models_store.rows.versions import pin_version
 
 __all__ = [
     "FINAL_STATES",
@@ -104,7 +114,7 @@ class Jobs:
                 unfinished jobs may come to store.
 
         Raises:
-            NotFoundError: the project has no such dataset.
+            NotFoundError: the project has no such dataset or version.
             IdempotencyReusedError: the key came before with another fingerprint.
             LimitError: as many jobs of the project wait already, or it would store too much.
         """
@@ -116,6 +126,8 @@ class Jobs:
         dataset_ids = {*new.held_out_ids} | ({new.dataset_id} if new.dataset_id else set())
         for dataset_id in sorted(dataset_ids):
             pin_dataset(session, new.project, dataset_id)
+        if new.model_version is not None:
+            pin_version(session, new.project, new.model_name, new.model_version)
         request_bytes = json_bytes(new.request)
         row = JobRow(
             id=job_id,
@@ -246,7 +258,7 @@ class Jobs:
             max_bytes: Bytes that the project may store, as for `submit`.
 
         Raises:
-            NotFoundError: the project has no such job, or a dataset of it is gone.
+            NotFoundError: the project has no such job, or a dataset or the version of it is gone.
             JobNotResumableError: it is in another state.
             LimitError: the project would store too much.
         """
@@ -255,6 +267,8 @@ class Jobs:
             raise JobNotResumableError(job_id, state=row.state)
         for dataset_id in sorted(datasets_of(session, job_id)):
             pin_dataset(session, project, dataset_id)
+        if row.model_version is not None:
+            pin_version(session, project, row.model_name, row.model_version)
         row.cancel_requested = False
         row.failures = []
         row.run_seconds = 0.0
@@ -279,6 +293,46 @@ class Jobs:
         result = result_of(to_job(row))
         row.result = None
         return result
+
+    @freeing
+    def delete(self, session: Session, project: str, job_id: str) -> None:
+        """Delete a job that has ended, with its events; its files are the caller's to delete.
+
+        Raises:
+            NotFoundError: the project has no such job.
+            JobUnfinishedError: it has not ended.
+            JobInUseError: the version that it made exists.
+        """
+        row = find(session, project, job_id, lock=True, summary=True)
+        if row.state not in FINAL_STATES:
+            raise JobUnfinishedError(job_id, state=row.state)
+        version = select(ModelVersionRow.version).where(ModelVersionRow.job_id == job_id)
+        number = session.scalar(version)
+        if number is not None:
+            raise JobInUseError(job_id, ref=f"{row.model_name}:{number}")
+        _delete(session, row)
+
+    @reading
+    def expired(self, session: Session, *, keep_s: float, limit: int) -> JobIds:
+        """Return ids of jobs that ended that long ago and made no version that exists, oldest first.
+
+        Args:
+            session: Transaction, which the decorator begins.
+            keep_s: Seconds after the end for which a job is kept.
+            limit: Most ids.
+        """
+        query = select(JobRow.id).where(_expired(keep_s)).order_by(JobRow.finished_at)
+        return list(session.scalars(query.limit(limit)))
+
+    @freeing
+    def delete_expired(self, session: Session, job_id: str, *, keep_s: float) -> bool:
+        """Delete a job that `expired` gave, as `delete`; return False if it was resumed meanwhile."""
+        query = select(JobRow).options(*SUMMARY).where(JobRow.id == job_id, _expired(keep_s))
+        row = session.scalar(query.with_for_update(of=JobRow))
+        if row is None:
+            return False
+        _delete(session, row)
+        return True
 
     def events(
         self,
@@ -334,14 +388,14 @@ class Jobs:
         Args:
             session: Transaction, which the decorator begins.
             keep_s: Seconds after the end for which they are kept, unless a dataset of the job is
-                gone, without which it cannot be resumed.
+                gone, or its version, without which it cannot be resumed.
             limit: Most ids.
         """
         old = JobRow.finished_at <= db_now(-keep_s)
         query = (
             select(JobRow.id)
             .where(JobRow.checkpoint_bytes > 0, JobRow.state.in_(RESUMABLE_STATES))
-            .where(old | _lacks_dataset())
+            .where(old | _lacks_input())
             .order_by(JobRow.finished_at)
             .limit(limit)
         )
@@ -358,7 +412,7 @@ class Jobs:
         query = (
             select(JobRow)
             .where(JobRow.id == job_id, JobRow.state.in_(RESUMABLE_STATES))
-            .where((JobRow.finished_at <= db_now(-keep_s)) | _lacks_dataset())
+            .where((JobRow.finished_at <= db_now(-keep_s)) | _lacks_input())
         )
         row = session.scalar(query.with_for_update(of=JobRow))
         if row is None:
@@ -380,9 +434,33 @@ class Jobs:
         session.execute(update(JobRow).where(JobRow.id.in_(job_ids)).values(dispatched=True))
 
 
-def _lacks_dataset() -> ColumnElement[bool]:
+def _delete(session: Session, row: JobRow) -> None:
+    """Delete a locked job that nothing needs."""
+    forget_resource(session, row.project, row.id)
+    for table in (JobEventRow, JobDatasetRow):
+        session.execute(
+            delete(table).where(table.job_id == row.id),
+            execution_options={"synchronize_session": False},
+        )
+    session.delete(row)
+
+
+def _expired(keep_s: float) -> ColumnElement[bool]:
+    old = JobRow.finished_at <= db_now(-keep_s)
+    made_version = exists().where(ModelVersionRow.job_id == JobRow.id)
+    return old & JobRow.state.in_(FINAL_STATES) & ~made_version
+
+
+def _lacks_input() -> ColumnElement[bool]:
     there = exists().where(DatasetRow.id == JobDatasetRow.dataset_id)
-    return exists().where(JobDatasetRow.job_id == JobRow.id, ~there)
+    lacks_dataset = exists().where(JobDatasetRow.job_id == JobRow.id, ~there)
+    version = exists().where(
+        ModelRow.id == ModelVersionRow.model_id,
+        ModelRow.project == JobRow.project,
+        ModelRow.name == JobRow.model_name,
+        ModelVersionRow.version == JobRow.model_version,
+    )
+    return lacks_dataset | (JobRow.model_version.is_not(None) & ~version)
 
 
 def result_of(job: JobSummary) -> JobResult:

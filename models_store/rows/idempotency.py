@@ -64,10 +64,16 @@ def is_known(session: Session, project: str, key: str) -> bool:
 
 def forget_resource(session: Session, project: str, resource_id: str) -> None:
     """Free the keys that stand for something which is no more."""
+    forget_resources(session, project, [resource_id])
+
+
+def forget_resources(session: Session, project: str, ids: list[str] | Select[str]) -> None:
+    """Free the keys that stand for one of several things which are no more."""
     session.execute(
         delete(IdempotencyRow).where(
-            IdempotencyRow.project == project, IdempotencyRow.resource_id == resource_id
-        )
+            IdempotencyRow.project == project, IdempotencyRow.resource_id.in_(ids)
+        ),
+        execution_options={"synchronize_session": False},
     )
 
 

@@ -14,8 +14,15 @@ from models_store.database.schema import (
     ModelVersionRow,
     insert_into,
 )
-from models_store.errors import LimitError, NotFoundError, PreconditionError
+from models_store.errors import (
+    LimitError,
+    NotFoundError,
+    PreconditionError,
+    VersionInUseError,
+)
+from models_store.job_states import UNFINISHED_STATES
 from models_store.records import Alias, Model, NewVersion, Version, VersionSummary
+from models_store.rows.idempotency import forget_resources
 
 MAX_ALIASES = 100
 """Aliases of one model: each answer about a model names them all."""
@@ -30,6 +37,14 @@ VERSION_SUMMARY = load_only(
 )
 """Columns that a query of summaries reads: names of columns, a spec and a target may take megabytes."""
 
+# A deletion reads no more: a row may have megabytes.
+_DELETED = load_only(
+    ModelVersionRow.version,
+    ModelVersionRow.project,
+    ModelVersionRow.checkpoint_key,
+    ModelVersionRow.charged_bytes,
+    raiseload=True,
+)
 _LARGEST = 2**31 - 1
 
 
@@ -39,13 +54,16 @@ def add_version(
     """Register the next version of a model, and the model itself with its first one."""
     model_id, number = session.execute(
         insert_into(session, ModelRow)
-        .values(project=project, name=name, latest_version=1)
+        .values(project=project, name=name, versions_made=1, latest_version=1)
         .on_conflict_do_update(
             index_elements=[ModelRow.project, ModelRow.name],
             # The row stays locked, so versions count up in the order of their commits.
-            set_={"latest_version": ModelRow.latest_version + 1},
+            set_={
+                "versions_made": ModelRow.versions_made + 1,
+                "latest_version": ModelRow.versions_made + 1,
+            },
         )
-        .returning(ModelRow.id, ModelRow.latest_version)
+        .returning(ModelRow.id, ModelRow.versions_made)
     ).one()
     row = ModelVersionRow(
         project=project, model_id=model_id, version=number, job_id=job_id, **asdict(new)
@@ -79,14 +97,16 @@ def version_of_weights(session: Session, model: ModelRow, key: str) -> Version:
 
 
 def find_model(session: Session, project: str, name: str, *, lock: bool = False) -> ModelRow:
-    """Return a model's row.
+    """Return the row of a model that has a version.
 
     Raises:
         NotFoundError: the project has no such model.
     """
     row = None
     if is_name(name):
-        query = select(ModelRow).where(ModelRow.project == project, ModelRow.name == name)
+        query = select(ModelRow).where(
+            ModelRow.project == project, ModelRow.name == name, ModelRow.latest_version > 0
+        )
         row = session.scalar(query.with_for_update() if lock else query)
     if row is None:
         raise NotFoundError("model", name)
@@ -94,7 +114,11 @@ def find_model(session: Session, project: str, name: str, *, lock: bool = False)
 
 
 def find_version(
-    session: Session, model: ModelRow, number: int, *, summary: bool = False
+    session: Session,
+    model: ModelRow,
+    number: int,
+    *,
+    summary: bool = False,
 ) -> ModelVersionRow:
     """Return a version's row.
 
@@ -116,6 +140,73 @@ def find_version(
     if row is None:
         raise NotFoundError("version", f"{model.name}:{number}")
     return row
+
+
+def pin_version(session: Session, project: str, name: str, number: int) -> None:
+    """Keep a version from being deleted until this transaction, which adds a user, has ended.
+
+    Raises:
+        NotFoundError: the project has no such version.
+    """
+    query = (
+        select(ModelVersionRow.id)
+        .join(ModelRow, ModelRow.id == ModelVersionRow.model_id)
+        .where(ModelRow.project == project, ModelRow.name == name)
+        .where(ModelVersionRow.version == number)
+        .with_for_update(read=True, key_share=True, of=ModelVersionRow)
+    )
+    if session.scalar(query) is None:
+        raise NotFoundError("version", f"{name}:{number}")
+
+
+def delete_versions(session: Session, model: ModelRow, number: int | None = None) -> list[str]:
+    """Delete versions of a locked model that nothing needs, and return the keys of their weights.
+
+    Args:
+        session: Transaction to write in.
+        model: Model that has the versions.
+        number: Number of the only one to delete; None: delete all.
+
+    Raises:
+        NotFoundError: the model has no such version.
+        VersionInUseError: an alias points at one, or a job that has not ended uses one.
+    """
+    chosen = [ModelVersionRow.model_id == model.id]
+    if number is not None:
+        chosen.append(ModelVersionRow.version == min(number, _LARGEST))
+    # A job that is being submitted holds the row too: one of the two waits for the other.
+    query = select(ModelVersionRow).options(_DELETED).where(*chosen).with_for_update()
+    rows = session.scalars(query).all()
+    if not rows:
+        raise NotFoundError("version", f"{model.name}:{number}")
+    _check_unused(session, model, number)
+    keys = select(ModelVersionRow.checkpoint_key).where(*chosen)
+    forget_resources(session, model.project, keys)  # of imports
+    for row in rows:
+        session.delete(row)
+    session.flush()
+    newest = select(func.max(ModelVersionRow.version)).where(ModelVersionRow.model_id == model.id)
+    model.latest_version = session.scalar(newest) or 0
+    return [row.checkpoint_key for row in rows]
+
+
+def _check_unused(session: Session, model: ModelRow, number: int | None) -> None:
+    alias = select(ModelAliasRow).where(ModelAliasRow.model_id == model.id)
+    job = select(JobRow.id, JobRow.model_version).where(
+        JobRow.project == model.project,
+        JobRow.state.in_(UNFINISHED_STATES),
+        JobRow.model_name == model.name,
+        JobRow.model_version.is_not(None),
+    )
+    if number is not None:
+        alias = alias.where(ModelAliasRow.version == number)
+        job = job.where(JobRow.model_version == number)
+    pointing = session.scalars(alias.order_by(ModelAliasRow.name).limit(1)).first()
+    if pointing is not None:
+        raise VersionInUseError(f"{model.name}:{pointing.version}", alias=pointing.name)
+    using = session.execute(job.limit(1)).first()
+    if using is not None:
+        raise VersionInUseError(f"{model.name}:{using.model_version}", job_id=using.id)
 
 
 def find_alias(session: Session, model: ModelRow, alias: str) -> ModelAliasRow | None:

@@ -51,8 +51,8 @@ def test_migrating_makes_the_schema_and_doing_it_again_nothing(empty_url: str) -
     with database.write() as session:
         session.execute(
             text(
-                "INSERT INTO model (project, name, latest_version, alias_revision,"
-                " created_at) VALUES ('p', 'n', 0, 0, '2026-01-01T00:00:00.000Z')"
+                "INSERT INTO model (project, name, versions_made, latest_version, alias_revision,"
+                " created_at) VALUES ('p', 'n', 0, 0, 0, '2026-01-01T00:00:00.000Z')"
             )
         )
     migrate(empty_url)

@@ -29,7 +29,9 @@ from models_store.errors import (
     FencedError,
     IdempotencyReusedError,
     JobFinalError,
+    JobInUseError,
     JobNotResumableError,
+    JobUnfinishedError,
     NotFoundError,
     StoreError,
 )
@@ -137,6 +139,7 @@ class ProtocolMachine(RuleBasedStateMachine):
         self.keys: dict[str, tuple[str, str]] = {}
         self.attempts: list[Job] = []
         self.versions: dict[str, int] = {"a": 0, "b": 0}
+        self.deleted: set[tuple[str, int]] = set()
         self.expiries = 0
         with database.write() as session:
             for table in reversed(Base.metadata.sorted_tables):
@@ -155,6 +158,36 @@ class ProtocolMachine(RuleBasedStateMachine):
         self.answer(lambda: self.registry.delete_dataset(PROJECT, dataset_id), expected)
         if not in_use:
             self.datasets.remove(dataset_id)
+
+    @precondition(lambda self: self.wanted)
+    @rule(which=CHOICE)
+    def delete_job(self, which: int) -> None:
+        job = self.job(which)
+        refusal: type[StoreError] | None = None
+        if not job.final:
+            refusal = JobUnfinishedError
+        elif self.has_version(job):
+            refusal = JobInUseError
+        self.answer(lambda: self.jobs.delete(PROJECT, job.id), refusal)
+        if refusal is None:
+            del self.wanted[job.id]
+            self.keys = {key: kept for key, kept in self.keys.items() if kept[0] != job.id}
+
+    @precondition(lambda self: any(self.versions.values()))
+    @rule(which=CHOICE, model=MODELS)
+    def delete_version(self, which: int, model: str) -> None:
+        number = 1 + which % max(self.versions[model], 1)
+        there = number in self.numbers(model)
+        expected = None if there else NotFoundError
+        self.answer(lambda: self.registry.delete_version(PROJECT, model, number), expected)
+        self.deleted.add((model, number))
+
+    @rule(model=MODELS)
+    def delete_model(self, model: str) -> None:
+        numbers = self.numbers(model)
+        expected = None if numbers else NotFoundError
+        self.answer(lambda: self.registry.delete_model(PROJECT, model), expected)
+        self.deleted |= {(model, number) for number in numbers}
 
     @rule(model=MODELS, key=KEYS, fingerprint=PRINTS, which=CHOICE, gone=st.booleans())
     def submit(self, model: str, key: str | None, fingerprint: str, which: int, gone: bool) -> None:
@@ -221,13 +254,13 @@ class ProtocolMachine(RuleBasedStateMachine):
 
     def write(self, held: Job, write: str) -> None:
         """What an attempt writes counts only while it holds its job."""
-        job = self.wanted[held.id]
+        job = self.wanted.get(held.id) or Wanted(held.id, "a", None, state=JobState.CANCELLED)
         owner = job.state is JobState.RUNNING and job.attempt == held.attempt
         if owner:
             getattr(self, "own_" + write.replace(" ", "_"))(job, held)
             return
         call, _ = self.call_of(write, job, held)
-        if write == "finish" and job.finisher == held.attempt:
+        if write == "finish" and job.finisher == held.attempt and self.has_version(job):
             assert self.answer(call, None).version == job.version  # the answer was lost
             return
         before = self.snapshot()
@@ -294,9 +327,16 @@ class ProtocolMachine(RuleBasedStateMachine):
             check_history([event for event in events if event.job_id == job.id], job)
         for name, newest in self.versions.items():
             numbers = [row.version for row in versions if row.name == name]
-            assert numbers == list(range(1, newest + 1)), "versions have a gap or a double"
-        succeeded = {job.id for job in self.wanted.values() if job.state is JobState.SUCCEEDED}
-        assert sorted(row.job_id for row in versions) == sorted(succeeded)
+            assert numbers == self.numbers(name), "versions have a gap or a double"
+            assert numbers == [] or numbers[-1] <= newest
+        made = {job.id for job in self.wanted.values() if self.has_version(job)}
+        assert sorted(row.job_id for row in versions) == sorted(made)
+        listed = {model.name: model for model in self.registry.models(PROJECT, limit=9).items}
+        assert set(listed) == {name for name in self.versions if self.numbers(name)}
+        for name, model in listed.items():
+            newest = self.numbers(name)[-1]
+            assert model.latest_version == newest
+            assert self.registry.resolve(PROJECT, name).version == newest
 
     @invariant()
     def whatever_waits_can_be_claimed(self) -> None:
@@ -455,6 +495,14 @@ class ProtocolMachine(RuleBasedStateMachine):
                 for table in (JobRow, JobEventRow, ModelRow, ModelVersionRow)
                 for row in session.execute(select(table.__table__))
             ]
+
+    def numbers(self, model: str) -> list[int]:
+        """The versions of a model that were not deleted."""
+        made = range(1, self.versions[model] + 1)
+        return [number for number in made if (model, number) not in self.deleted]
+
+    def has_version(self, job: Wanted) -> bool:
+        return job.version is not None and job.version in self.numbers(job.model)
 
     def job(self, which: int) -> Wanted:
         return list(self.wanted.values())[::-1][which % len(self.wanted)]

@@ -44,7 +44,13 @@ def work(database: Database) -> JobWork:
 
 @pytest.fixture
 def jobs(database: Database) -> Jobs:
-    return Jobs(database)
+    """The jobs, beside three versions that they may use."""
+    jobs = Jobs(database)
+    job = submitted(jobs)
+    jobs.cancel(PROJECT, job.id)
+    for _ in range(3):
+        Registry(database).add_version(PROJECT, "shuttle", a_version(job))
+    return jobs
 
 
 def a_bulk_job(jobs: Jobs, work: JobWork, *, lease_s: float = LEASE_S) -> Job:

@@ -16,15 +16,17 @@ from models_store.errors import (
     DatasetInUseError,
     FencedError,
     JobFinalError,
+    JobUnfinishedError,
     LimitError,
     NotFoundError,
     PreconditionError,
     StoreError,
+    VersionInUseError,
 )
-from models_store.job_states import Idempotency, Job, JobState
+from models_store.job_states import Idempotency, Job, JobKind, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
-from models_store.registry import Registry
+from models_store.registry import Registry, Version
 from tests.models_store.makers import (
     LEASE_S,
     PROJECT,
@@ -244,6 +246,108 @@ def test_fault_112_an_alias_moved_by_two_at_once_has_one_winner(
         losers = [result for result in results if isinstance(result, StoreError)]
         assert [type(loser) for loser in losers] == [PreconditionError]
         seen = registry.alias(PROJECT, "shuttle", "production").revision
+
+
+def _trained(jobs: Jobs, work: JobWork) -> Version:
+    job = submitted(jobs)
+    claimed = work.claim("w", lease_s=LEASE_S)
+    assert claimed is not None
+    assert claimed.id == job.id
+    return work.finish(job.id, 1, metrics={}, version=a_version(claimed))
+
+
+@pytest.mark.fault(262)
+def test_fault_262_deleting_a_version_against_a_submission_lets_one_win(
+    jobs: Jobs, work: JobWork, registry: Registry
+) -> None:
+    for number in range(1, 13):
+        version = _trained(jobs, work)
+
+        def submit(version: Version = version) -> object:
+            return submitted(
+                jobs,
+                kind=JobKind.SAMPLING,
+                model_version=version.version,
+                request={"model": version.ref},
+            )
+
+        def delete(version: Version = version, whole: bool = number % 2 == 0) -> object:
+            if whole:
+                return registry.delete_model(PROJECT, "shuttle")
+            return registry.delete_version(PROJECT, "shuttle", version.version)
+
+        accepted, deleted = race(submit, delete)
+        if isinstance(accepted, Job):
+            assert isinstance(deleted, VersionInUseError)
+            assert registry.version(PROJECT, "shuttle", number) == version
+            jobs.cancel(PROJECT, accepted.id)
+            registry.delete_model(PROJECT, "shuttle")
+        else:
+            assert isinstance(accepted, NotFoundError)
+            assert deleted == [version.checkpoint_key]
+
+
+@pytest.mark.fault(262)
+def test_fault_262_deleting_a_version_against_a_move_of_an_alias_lets_one_win(
+    jobs: Jobs, work: JobWork, registry: Registry
+) -> None:
+    for _ in range(12):
+        number = _trained(jobs, work).version
+
+        def point(number: int = number) -> object:
+            return registry.set_alias(PROJECT, "shuttle", "production", version=number)
+
+        def delete(number: int = number) -> object:
+            return registry.delete_version(PROJECT, "shuttle", number)
+
+        moved, deleted = race(point, delete)
+        if isinstance(moved, NotFoundError):
+            assert isinstance(deleted, list)
+        else:
+            assert isinstance(deleted, VersionInUseError)
+            assert registry.resolve(PROJECT, "shuttle").version == number
+            registry.delete_alias(PROJECT, "shuttle", "production")
+
+
+@pytest.mark.fault(260)
+def test_fault_260_deleting_a_model_against_a_new_version_repeats_no_number(
+    jobs: Jobs, work: JobWork, registry: Registry
+) -> None:
+    seen = []
+    for _ in range(12):
+        seen.append(_trained(jobs, work).version)
+        submitted(jobs)
+        claimed = work.claim("w", lease_s=LEASE_S)
+        assert claimed is not None
+
+        def finish(job: Job = claimed) -> object:
+            return work.finish(job.id, job.attempt, metrics={}, version=a_version(job)).version
+
+        made, deleted = race(finish, lambda: registry.delete_model(PROJECT, "shuttle"))
+        assert isinstance(deleted, list)
+        assert isinstance(made, int)
+        seen.append(made)
+        if len(deleted) == 1:  # the new one came after it
+            assert registry.resolve(PROJECT, "shuttle").version == made
+            registry.delete_model(PROJECT, "shuttle")
+    assert seen == sorted(set(seen))
+
+
+@pytest.mark.fault(263)
+def test_fault_263_deleting_a_job_against_its_resumption_lets_one_win(jobs: Jobs) -> None:
+    for _ in range(12):
+        job = submitted(jobs)
+        jobs.cancel(PROJECT, job.id)
+
+        def resume(job_id: str = job.id) -> object:
+            return jobs.resume(PROJECT, job_id)
+
+        def delete(job_id: str = job.id) -> object:
+            return jobs.delete(PROJECT, job_id)
+
+        resumed, deleted = race(resume, delete)
+        assert isinstance(resumed, NotFoundError) == (deleted is None)
+        assert isinstance(resumed, Job) == isinstance(deleted, JobUnfinishedError)
 
 
 _DRAIN = """
