@@ -1,4 +1,4 @@
-"""Deletion of checkpoints of ended jobs that nobody resumed in time."""
+"""Deletion of checkpoints of ended jobs that nobody resumed in time, and of old jobs."""
 
 import logging
 import random
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from models_store.errors import DatabaseError, StorageFullError
 from models_store.files.blobs import BlobStore
-from models_store.files.job_files import delete_leftovers
+from models_store.files.job_files import delete_job_files, delete_leftovers
 from models_store.jobs.jobs import Jobs
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ class Leftovers:
         jobs: Jobs of all projects.
         blobs: Store that holds their files.
         keep_s: Seconds from a job's end for which its checkpoints are kept.
+        keep_jobs_s: Seconds from its end for which it is kept itself; None: for ever.
         fit: Tells whether the worker has its store; without it rows must not forget files.
     """
 
@@ -32,11 +33,13 @@ class Leftovers:
         blobs: BlobStore,
         *,
         keep_s: float,
+        keep_jobs_s: float | None = None,
         fit: Callable[[], bool] = lambda: True,
     ) -> None:
         self._jobs = jobs
         self._blobs = blobs
         self._keep_s = keep_s
+        self._keep_jobs_s = keep_jobs_s
         self._fit = fit
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leftovers", daemon=True)
@@ -68,16 +71,30 @@ class Leftovers:
                 delete_leftovers(self._blobs, job_id, attempt=attempt)
         return forgotten
 
+    def delete_jobs(self) -> int:
+        """Delete jobs that are due, with their files; return their number. It raises as `once`."""
+        keep_s = self._keep_jobs_s
+        if keep_s is None or not self._fit():
+            return 0
+        deleted = 0
+        for job_id in self._jobs.expired(keep_s=keep_s, limit=_MOST_JOBS):
+            if self._jobs.delete_expired(job_id, keep_s=keep_s):
+                deleted += 1
+                delete_job_files(self._blobs, job_id)
+        return deleted
+
     def _run(self) -> None:
         pause_s = min(_INTERVAL_S, max(1.0, self._keep_s))
         while not self._stopping.wait(pause_s * random.uniform(1, 2)):  # noqa: S311
             try:
-                forgotten = self.once()
+                forgotten, deleted = self.once(), self.delete_jobs()
             except (DatabaseError, StorageFullError) as error:
-                log.warning("checkpoints of ended jobs cannot be deleted now: %s", error)
+                log.warning("checkpoints and old jobs cannot be deleted now: %s", error)
             except Exception:
                 # This thread must outlive whatever it meets.
-                log.exception("deleting checkpoints of ended jobs failed")
+                log.exception("deleting checkpoints and old jobs failed")
             else:
                 if forgotten:
                     log.info("deleted the checkpoints of %d ended jobs", forgotten)
+                if deleted:
+                    log.info("deleted %d jobs that ended long ago", deleted)

@@ -120,7 +120,11 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
     )
     blobs = BlobStore(settings.blob_root)
     leftovers = Leftovers(
-        jobs, blobs, keep_s=settings.keep_checkpoints_s, fit=lambda: supervisor.fit
+        jobs,
+        blobs,
+        keep_s=settings.keep_checkpoints_s,
+        keep_jobs_s=settings.keep_jobs_s,
+        fit=lambda: supervisor.fit,
     )
     getting_fit = threading.Thread(target=supervisor.get_fit, name="fitness", daemon=True)
 

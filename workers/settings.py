@@ -94,6 +94,11 @@ class WorkerSettings(StoreSettings):
         " kept; they count in the quota. A job that is resumed later starts from the "
         "beginning.",
     )
+    keep_jobs_s: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="Seconds after which ended jobs are deleted, with their events and results."
+        " Jobs whose version exists stay. Unset: jobs are kept for ever.",
+    )
     sweep_interval_s: float = Field(
         default=1.0,
         ge=0.05,

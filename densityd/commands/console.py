@@ -71,6 +71,16 @@ def fail(text: str, *more: str, status: int) -> NoReturn:
     raise typer.Exit(status)
 
 
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is lost; whoever says no, or gives no answer, ends the command.
+
+    Raises:
+        typer.Abort: The answer is no.
+    """
+    if not yes:
+        typer.confirm(make_printable(question), abort=True, err=True)
+
+
 def note(text: str) -> None:
     """Print a line about the work to standard error, beside the result."""
     typer.echo(make_printable(text), err=True)

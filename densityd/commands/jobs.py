@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from densityd.commands.console import (
+    confirm,
     echo_facts,
     echo_record,
     echo_records,
@@ -15,7 +16,7 @@ from densityd.commands.console import (
     make_printable,
     service,
 )
-from densityd.commands.options import AsJson, Limit, Url
+from densityd.commands.options import AsJson, Limit, Url, Yes
 from densityd.commands.waiting import echo_outcome, wait_for
 
 if TYPE_CHECKING:
@@ -196,6 +197,20 @@ def _echo_job(job: "Job", *, as_json: bool) -> None:
             typer.echo(f"\n{title}")
             echo_facts([(f"  {name}", _format(value)) for name, value in values.items()])
     return None
+
+
+@app.command()
+def delete(job_id: JobId, yes: Yes = False, url: Url = None) -> None:
+    """Delete a job that has ended, with its events and its result.
+
+    The job of a version is deleted after the version.
+
+    Example: densityd jobs delete job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f
+    """
+    with service(url) as client:
+        job = client.jobs.get(job_id)
+        confirm(f"Delete {job.kind} job {job.id}, which is {job.state}?", yes=yes)
+        client.jobs.delete(job.id)
 
 
 def _format_eta(job: "Job") -> str | None:

@@ -10,6 +10,7 @@ import typer
 
 from densityd.commands.console import (
     FAILED,
+    confirm,
     echo_facts,
     echo_json,
     echo_record,
@@ -18,7 +19,7 @@ from densityd.commands.console import (
     fail,
     service,
 )
-from densityd.commands.options import AsJson, Limit, ModelName, Url
+from densityd.commands.options import AsJson, Limit, ModelName, Url, Yes
 
 if TYPE_CHECKING:
     from densityd.client import Client, Version
@@ -188,6 +189,31 @@ def import_(
         if as_json:
             return echo_record(version)
         return typer.echo(f"{version.name}:{version.version}")
+
+
+@app.command()
+def delete(
+    ref: Annotated[str, typer.Argument(metavar="MODEL", help="NAME or NAME:VERSION.")],
+    yes: Yes = False,
+    url: Url = None,
+) -> None:
+    """Delete a version, or with a name alone all versions of a model.
+
+    What an alias points at, or an unfinished job uses, is not deleted. Numbers of versions are never
+    used again.
+
+    Examples: densityd models delete shuttle:1; densityd models delete shuttle --yes
+    """
+    if "@" in ref:
+        raise typer.BadParameter("give NAME or NAME:VERSION; an alias has `models alias --delete`.")
+    with service(url) as client:
+        if ":" in ref:
+            found = find_version(client, ref)
+            confirm(f"Delete version {ref}?", yes=yes)
+            return client.models.delete_version(found.name, found.version)
+        count = sum(1 for _ in client.models.versions(ref))
+        confirm(f"Delete model {ref} with its {count} versions?", yes=yes)
+        return client.models.delete(ref)
 
 
 def find_version(client: "Client", ref: str) -> "Version":

@@ -21,6 +21,7 @@ Url = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
 Limit = Annotated[int, typer.Option(min=1, help="Most entries to list, newest first.")]
 Wait = Annotated[
     bool,

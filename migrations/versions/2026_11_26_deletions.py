@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "2026_11_26_deletions"
-down_revision = "2026_11_26_types"
+down_revision = "2026_11_26_cells"
 branch_labels = None
 depends_on = None
 

@@ -142,6 +142,11 @@ class AsyncJobs:
         """Cancel a job; a running one stops within seconds."""
         return await self._transport.send(Call("POST", build_path(_PATH, job_id, "cancel"), Job.of))
 
+    async def delete(self, job_id: str) -> None:
+        """Delete a job that has ended, with its events and its result."""
+        path = build_path(_PATH, job_id)
+        await self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
+
     async def resume(self, job_id: str) -> Job:
         """Queue a failed or cancelled job again; it continues from its last checkpoint."""
         path = build_path(_PATH, job_id, "resume")

@@ -133,6 +133,21 @@ class AsyncModels:
         path = build_path(_PATH, name, "aliases", alias)
         await self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
 
+    async def delete_version(self, name: str, version: int) -> None:
+        """Delete a version that no alias points at and no unfinished job uses.
+
+        Args:
+            name: Name of the model.
+            version: Number of the version, which is never used again.
+        """
+        path = build_path(_PATH, name, "versions", version)
+        await self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
+
+    async def delete(self, name: str) -> None:
+        """Delete all versions of a model that has no alias and that no unfinished job uses."""
+        path = build_path(_PATH, name)
+        await self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
+
     async def download(self, name: str, version: int, target: Path | BinaryIO) -> None:
         """Download the weights of a version, a safetensors file; a path has all or is not written.
 

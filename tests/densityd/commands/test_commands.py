@@ -29,10 +29,10 @@ from tests.densityd.scripted import Reply, ScriptedServer, a_json
 
 GROUPS = {
     "datasets": ["list", "show", "upload", "set-type", "delete"],
-    "jobs": ["list", "show", "cancel", "resume", "events", "wait", "download"],
-    "models": ["list", "show", "alias", "export", "import", "plot"],
+    "jobs": ["list", "show", "cancel", "resume", "events", "wait", "download", "delete"],
+    "models": ["list", "show", "alias", "export", "import", "plot", "delete"],
 }
-COMMANDS = [["train"], ["infer"], ["score"], ["sample"]] + [
+COMMANDS = [["train"], ["infer"], ["score"], ["sample"], ["prune"]] + [
     [group, name] for group, names in GROUPS.items() for name in names
 ]
 ROWS = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(50, 3))

@@ -99,7 +99,7 @@ def test_a_result_ends_the_job_and_makes_no_version(
     assert (now.checkpoints, now.lease_expires_at, now.model_version) == ([], None, 3)
     told = [event.event for event in jobs.events(PROJECT, job.id)]
     assert told == ["state", "state", "epoch", "state", "end"]
-    assert Registry(database).models(PROJECT, limit=5).items == []
+    assert Registry(database).model(PROJECT, "shuttle").latest_version == 3
 
 
 def test_parts_that_are_told_again_are_no_progress(jobs: Jobs, work: JobWork) -> None:
@@ -183,7 +183,7 @@ def test_the_context_of_a_conditional_model_is_part_of_its_columns(
 ) -> None:
     request = ScoringRequest(model="shuttle", dataset_id=dataset.id)
     accepted = accept_scoring(request, version, dataset, max_bytes=1_600)
-    assert (accepted.model, accepted.columns) == ("shuttle:1", ["a", "b", "c"])
+    assert (accepted.model, accepted.columns) == (version.ref, ["a", "b", "c"])
     less = replace(dataset, columns=dataset.columns[1:])
     with pytest.raises(
         RequestError, match=r"lacks 1 of the 3 columns .* the first is 'c'"

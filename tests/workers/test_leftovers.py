@@ -1,0 +1,45 @@
+"""The worker's thread deletes jobs that ended long ago, with their files."""
+
+from pathlib import Path
+
+import pytest
+
+from models_store.consistency import compare
+from models_store.database.database import Database, migrate
+from models_store.files.blobs import BlobStore, checkpoint_key, result_key
+from models_store.jobs.jobs import Jobs
+from tests.app.serving import registered
+from tests.models_store.makers import submitted
+from workers.leftovers import Leftovers
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    url = f"sqlite:///{tmp_path / 'densityd.sqlite3'}"
+    migrate(url)
+    return Database(url)
+
+
+@pytest.mark.fault(266)
+def test_fault_266_old_jobs_are_deleted_with_their_files(
+    tmp_path: Path, database: Database
+) -> None:
+    blobs, jobs = BlobStore(tmp_path / "blobs"), Jobs(database)
+    version = registered(database, blobs)
+    old, waiting = submitted(jobs), submitted(jobs)
+    for job in (old, waiting):
+        for key in (checkpoint_key(job.id, 1, number=1), result_key(job.id, 1, suffix="npy")):
+            with blobs.staged(".x") as path:
+                path.write_bytes(b"x")
+                blobs.commit(path, key)
+    jobs.cancel("default", old.id)
+    assert Leftovers(jobs, blobs, keep_s=0).delete_jobs() == 0
+    assert Leftovers(jobs, blobs, keep_s=0, keep_jobs_s=3600).delete_jobs() == 0
+    assert Leftovers(jobs, blobs, keep_s=0, keep_jobs_s=0, fit=lambda: False).delete_jobs() == 0
+    assert Leftovers(jobs, blobs, keep_s=0, keep_jobs_s=0).delete_jobs() == 1
+    assert {job.id for job in jobs.list("default", limit=9).items} == {version.job_id, waiting.id}
+    assert not any(blobs.keys(f"{folder}/{old.id}") for folder in ("jobs", "results"))
+    assert len(blobs.keys(f"jobs/{waiting.id}")) == 1
+    found = compare(database, blobs, deep=True, grace_s=0)
+    assert (found.orphans, found.unusable) == ([], [])
+    database.dispose()
