@@ -12,6 +12,8 @@ from tables.columns import Column
 
 _ROWS_PER_DISTINCT_VALUE = 10
 _DAY_SECONDS = 86_400.0
+# Distances of the middle from the far end of the values.
+_FAR = 10.0
 
 
 def needs_values(request: TrainingRequest) -> bool:
@@ -38,11 +40,35 @@ def accept_types(
     if needs_values(request):
         check_values(chosen, pointer="/columns")
         return [*(Column(name=name) for name in columns), *conditions]
-    chosen = with_options(chosen, request.preprocessing)
     statistics = {column["name"]: column for column in dataset.columns}
+    if is_numeric([*chosen, *conditions]):
+        chosen = [_with_far_spikes(column, statistics[column.name]) for column in chosen]
+    chosen = with_options(chosen, request.preprocessing)
     check_bounds(chosen, statistics, pointer="/preprocessing/columns")
     # Spikes and transforms of values that are given, not modelled, would change nothing.
     return [*chosen, *(replace(column, spikes=()) for column in conditions)]
+
+
+def is_numeric(columns: Sequence[Column]) -> bool:
+    """Return whether all columns hold numbers without gaps."""
+    return all(column.type in ("number", "integer") and not column.missing for column in columns)
+
+
+def _with_far_spikes(column: Column, statistics: Mapping[str, Any]) -> Column:
+    """Return a column with those of its spikes that lie far from all other values, such as -999.
+
+    A table of numbers is ranked by its densities. A spike has a probability instead, and how it
+    ranks beside a density depends on the unit of the column; so only those values become spikes that
+    no density can describe. Noise spreads the others.
+    """
+    shares = statistics.get("quantiles") or {}
+    if not column.spikes or not {"0.05", "0.5", "0.95"} <= shares.keys():
+        return replace(column, spikes=())
+    middle = shares["0.5"]
+    least = middle - _FAR * (shares["0.95"] - middle)
+    most = middle + _FAR * (middle - shares["0.05"])
+    far = tuple(spike for spike in column.spikes if not least <= spike <= most)
+    return replace(column, spikes=far)
 
 
 def check_held_out(columns: Sequence[Column], dataset: Dataset) -> None:

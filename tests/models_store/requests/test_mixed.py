@@ -149,3 +149,17 @@ def test_the_memory_of_many_levels_is_counted_before_anything_is_built() -> None
     wide = [Column(name=f"c{index}", type="category", levels=levels) for index in range(20)]
     error = refused(table(*wide))
     assert error.slug in ("limit-parameters", "limit-memory")
+
+
+def test_in_a_table_of_numbers_only_far_values_are_spikes() -> None:
+    column = Column(name="temp", spikes=(-999.0, 0.0, 20.0), decimals=1)
+    given = table(column, Column(name="other"))
+    shares = {"0.05": 10.0, "0.5": 20.0, "0.95": 30.0}
+    described = [fields | {"quantiles": shares} for fields in given.columns]
+    flow = accepted(replace(given, columns=described)).flow
+    assert isinstance(flow, MixedSpec)
+    assert flow.columns[0].spikes == [-999.0]
+    typed = [*described, NUMBERS | {"distinct": 40} | CUT.to_dict()]
+    flow = accepted(replace(given, columns=typed)).flow
+    assert isinstance(flow, MixedSpec)
+    assert flow.columns[0].spikes == [-999.0, 0.0, 20.0]
