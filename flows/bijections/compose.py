@@ -65,7 +65,8 @@ class Chain(Bijection):
         observed: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         x = only_observed(x, observed)
-        if parts and _takes_pullbacks(x):
+        is_plain = context is None and observed is None
+        if parts and _takes_pullbacks(x) and (is_plain or _has_pullbacks(parts)):
             parameters = [tensor for part in parts for tensor in part.parameter_list()]
             u, total = _PartsInverse.apply(parts, observed, x, context, *parameters)  # type: ignore[no-untyped-call]  # torch's own
             return u, total
@@ -99,6 +100,14 @@ def _takes_pullbacks(x: Tensor) -> bool:
         torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled(x.device.type)
+    )
+
+
+def _has_pullbacks(parts: list[Bijection]) -> bool:
+    """Return True if a layer with parameters has a pullback of its own, faster than autograd's."""
+    return any(
+        type(part).inverse_vjp is not Bijection.inverse_vjp and bool(part.parameter_list())
+        for part in parts
     )
 
 
