@@ -29,9 +29,9 @@ def check_table(kind: TableFormat, data: bytes) -> None:
     choice = data[0] if data else 0
     options = ParseOptions(
         header=not choice & 1,
-        missing="error" if choice & 2 else "drop",
+        missing=("drop", "keep", "error", "keep")[choice & 2 | choice >> 6 & 1],
         constant=("keep", "drop", "error")[choice // 4 % 3],
-        delimiter=_DELIMITERS[choice // 16 % 5],
+        delimiter=(*_DELIMITERS, None)[choice // 16 % 6],
         max_bytes=1 << 24,
     )
     parse(data[1:], kind, options)

@@ -1,0 +1,249 @@
+"""Types of columns: what is inferred from cells of any type, with any gaps, in any encoding."""
+
+import csv
+import io
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from tables.cells import decode_cells, encode_cells
+from tables.columns import Column
+from tables.formats import ColumnSummary, ParseOptions, TableFormat, TableSummary
+from tables.ingest.numbers import MAX_SPIKES, choose_transform, find_spikes
+from tables.ingest.parse import parse_table
+from tests.attempts import attempts
+
+CSV = TableFormat.CSV
+ROWS = 40
+RANDOM = np.random.default_rng(0)
+
+
+def read(data: bytes, **options: Any) -> tuple[TableSummary, np.ndarray[Any, Any]]:
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "upload").write_bytes(data)
+        table = Path(folder) / "table.npy"
+        chosen = ParseOptions(**options)
+        summary = parse_table(Path(folder) / "upload", table, format=CSV, options=chosen)
+        return summary, np.load(table)
+
+
+def column_of(cells: list[str], **options: Any) -> ColumnSummary:
+    """Return the type of a column beside another, so that the file has a separator."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(["column", "beside"])
+    writer.writerows([cell, f"{i * i}.25"] for i, cell in enumerate(cells))
+    return read(buffer.getvalue().encode(), **options)[0].columns[0]
+
+
+def german(value: float) -> str:
+    return f"{value:,.2f}".replace(",", "x").replace(".", ",").replace("x", ".")
+
+
+KINDS: dict[str, tuple[Any, str]] = {
+    "number": (lambda i: f"{i * 1.37 - 9:.2f}", "number"),
+    "integer": (lambda i: str(i * i - 50), "integer"),
+    "decimal comma": (lambda i: german(i * 1111.37 - 9), "number"),
+    "thousands": (lambda i: f"{i * 1234567 + 1:,}", "integer"),
+    "money": (lambda i: f"${i * 1234.5:,.2f}", "number"),
+    "percent": (lambda i: f"{i}.5%", "number"),
+    "truth": (lambda i: ("Yes", "no", "NO")[i % 3], "boolean"),
+    "bits": (lambda i: str(i % 2), "boolean"),
+    "words": (lambda i: ("größer", "x,y", 'q"q', "🙂")[i % 4], "category"),
+    "codes": (lambda i: f"0{i % 7}", "category"),
+    "iso": (lambda i: (date(2020, 1, 1) + timedelta(days=37 * i)).isoformat(), "datetime"),
+    "zoned": (lambda i: f"2021-03-{i % 28 + 1:02}T1{i % 10}:00:00+02:00", "datetime"),
+    "day first": (lambda i: f"{i % 28 + 1:02}/{i % 12 + 1:02}/2020", "datetime"),
+    "month names": (lambda i: f"{i % 28 + 1} Mar {1990 + i}", "datetime"),
+    "ids": (lambda i: f"u{i}-{i * 7}", "ignored"),
+    "row numbers": (lambda i: str(i + 1), "ignored"),
+    "nothing": (lambda _: "", "ignored"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_column_of_each_kind_has_its_type_and_a_reason(kind):
+    make, expected = KINDS[kind]
+    found = column_of([make(i) for i in range(ROWS)])
+    assert found.column.type == expected
+    assert found.reason
+
+
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "cp1252"]
+
+
+@settings(max_examples=attempts(60), deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_table_keeps_its_types_and_cells_with_any_gaps_in_any_encoding(data):
+    """Cells that are no gap come back as they were, but for the spelling of numbers."""
+    known = st.sampled_from(
+        [kind for kind in KINDS if kind not in ("nothing", "row numbers", "ids")]
+    )
+    kinds = data.draw(st.lists(known, min_size=2, max_size=5, unique=True))
+    encoding = data.draw(st.sampled_from(ENCODINGS))
+    delimiter = data.draw(st.sampled_from([",", ";", "\t", "|"]))
+    gap = data.draw(st.sampled_from(["", "NA", "null", "?"]))
+    gaps = data.draw(st.lists(st.sets(st.integers(0, 11)), min_size=5, max_size=5))
+    columns = [
+        [gap if i % 12 in holes else KINDS[kind][0](i) for i in range(ROWS)]
+        for kind, holes in zip(kinds, gaps, strict=False)
+    ]
+    if any(set(cells) == {gap} for cells in columns):
+        return
+    if encoding == "cp1252":
+        columns = [[cell.replace("🙂", "ß") for cell in cells] for cells in columns]
+        columns[0][0] = columns[0][0] or gap
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, delimiter=delimiter)
+    writer.writerow([f"spalte ä{i}" for i in range(len(kinds))])
+    writer.writerows(zip(*columns, strict=True))
+    summary, stored = read(buffer.getvalue().encode(encoding))
+    place = 0
+    for cells, found in zip(columns, summary.columns, strict=True):
+        present = [cell != gap for cell in cells]
+        assert found.missing_count == present.count(False)
+        if found.column.type == "ignored":
+            continue
+        numbers = stored[:, place]
+        place += 1
+        assert np.array_equal(~np.isnan(numbers), present)
+        again = encode_cells(decode_cells(numbers, found.column), found.column)
+        assert np.array_equal(numbers, again, equal_nan=True)
+        if found.column.type in ("category", "datetime"):
+            back = decode_cells(numbers, found.column).to_pylist()
+            if found.column.datetime_format is not None or found.column.type == "category":
+                shown = [c for c, known in zip(cells, present, strict=True) if known]
+                assert [b.lstrip("0") for b in back if b is not None] == [
+                    c.lstrip("0") for c in shown
+                ]
+
+
+def test_a_few_texts_among_numbers_are_gaps_with_a_warning_that_names_them():
+    cells = [f"{i}.5" for i in range(100)]
+    cells[7] = cells[20] = "abc"
+    summary, stored = read(
+        b"a,b\n" + "".join(f"{c},{i * i}\n" for i, c in enumerate(cells)).encode()
+    )
+    assert (summary.columns[0].column.type, summary.columns[0].missing_count) == ("number", 2)
+    [warning] = [w for w in summary.warnings if w["code"] == "unreadable"]
+    assert "2 of 100 cells" in warning["detail"]
+    assert "'abc' in row 8" in warning["detail"]
+    assert np.isnan(stored[[7, 20], 0]).all()
+
+
+def test_numbers_and_a_few_words_of_few_values_are_a_category():
+    found = column_of(
+        [("1", "2", "3", "A")[i % 4] if i % 9 == 0 else str(i % 3) for i in range(300)]
+    )
+    assert found.column.type == "category"
+    assert "A" in found.column.levels
+
+
+def test_rare_texts_are_one_level_past_the_largest_number():
+    found = column_of([("a", "b", "c")[min(i % 7, 2)] for i in range(70)], max_levels=1)
+    assert (found.column.levels, found.column.other) == (("c",), True)
+    assert list(found.level_counts) == [50, 20]
+
+
+def test_ambiguous_dates_are_text_until_their_format_is_known():
+    cells = [f"{i % 12 + 1:02}/{(i * 5) % 12 + 1:02}/2020" for i in range(120)]
+    assert column_of(cells).column.type == "category"
+    found = column_of(cells, datetime_format="%d/%m/%Y").column
+    assert (found.type, found.datetime_format) == ("datetime", "%d/%m/%Y")
+    cells[50] = "31/01/2020"
+    assert column_of(cells).column.datetime_format == "%d/%m/%Y"
+    cells[50] = "01/31/2020"
+    assert column_of(cells).column.datetime_format == "%m/%d/%Y"
+
+
+def test_commas_are_of_thousands_unless_another_column_has_decimal_commas():
+    header = b"a;b\n"
+    rows = b"".join(b"%d,%03d;%d,5\n" % (i % 9 + 1, i, i) for i in range(30))
+    assert read(header + rows)[1][1, 0] == 2.001
+    rows = b"".join(b"%d,%03d;%d.5\n" % (i % 9 + 1, i, i) for i in range(30))
+    assert read(header + rows)[1][1, 0] == 2001.0
+    assert read(header + rows, thousands=",")[1][1, 0] == 2001.0
+
+
+def test_a_quoted_cell_may_span_lines():
+    summary, stored = read(b'a,b\n"x\ny",1\n"x\ny",2\n"z",4\n')
+    assert summary.columns[0].column.levels == ("x\ny", "z")
+    assert stored.tolist() == [[0, 1], [0, 2], [1, 4]]
+
+
+def test_a_column_that_seems_to_hold_numbers_is_read_again_as_text():
+    rows = b"".join(b"%d,%d\n" % (i, i * i) for i in range(60_000))
+    summary, _ = read(b"a,b\n" + rows + b"n/x,1\n")
+    assert summary.columns[0].column.type in {"integer", "number"}
+    assert summary.columns[0].missing_count == 1
+
+
+def test_row_numbers_are_told_from_years_and_from_columns_without_names():
+    years = [str(1950 + i) for i in range(ROWS)]
+    assert column_of(years).column.type == "integer"
+    summary, _ = read(b"".join(b"%d,%d\n" % (i, i * i) for i in range(ROWS)), header=False)
+    assert [c.column.type for c in summary.columns] == ["integer", "integer"]
+    nameless = b",b\n" + b"".join(b"%d,%d.5\n" % (3 * i + 7, i * i) for i in range(ROWS))
+    assert read(nameless)[0].columns[0].column.type == "ignored"
+    shuffled = [str(i) for i in RANDOM.permutation(ROWS)]
+    data = "UserID,b\n" + "".join(f"{c},{i * i}.5\n" for i, c in enumerate(shuffled))
+    assert read(data.encode())[0].columns[0].column.type == "ignored"
+
+
+def test_spikes_stand_out_of_what_is_beside_them():
+    values = RANDOM.normal(size=20_000)
+    assert find_spikes(values) == []
+    assert find_spikes(RANDOM.poisson(30, 20_000).astype(float)) == []
+    zeros = np.where(RANDOM.random(20_000) < 0.1, 0.0, np.exp(values))
+    sentinels = np.where(RANDOM.random(20_000) < 0.02, -999.0, zeros)
+    assert find_spikes(sentinels) == [-999.0, 0.0]
+    round_ones = np.where(RANDOM.random(20_000) < 0.9, np.round(values, 1), values)
+    assert len(find_spikes(round_ones)) <= MAX_SPIKES
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (RANDOM.normal(size=5000), "none"),
+        (RANDOM.random(5000), "none"),
+        (RANDOM.normal(100, 3, size=5000), "none"),
+        (np.exp(RANDOM.normal(size=5000)), "log"),
+        (RANDOM.standard_t(1.5, size=5000), "asinh"),
+        (np.concatenate([RANDOM.normal(0, 1e-3, 2500), RANDOM.normal(9, 1e-3, 2500)]), "quantiles"),
+        (np.ones(5000), "none"),
+        (np.arange(10.0), "none"),
+    ],
+)
+def test_the_scale_of_a_column_is_the_one_that_fits_its_values(values, expected):
+    shuffled = np.random.default_rng(1).permutation(values)
+    assert choose_transform(shuffled, decimals=None)[0] == expected
+
+
+@settings(max_examples=attempts(60), deadline=None, derandomize=True)
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), min_size=2, max_size=40)
+)
+def test_any_texts_are_a_column_whose_cells_come_back(cells):
+    cells = [cell.replace("\0", "").replace("\r", " ") for cell in cells]
+    found = column_of(cells)
+    column: Column = found.column
+    if column.type == "category" and column.levels and isinstance(column.levels[0], str):
+        numbers = encode_cells(pa.array(cells), column)
+        back = decode_cells(numbers, column).to_pylist()
+        assert all(b is None or b == c.strip() for b, c in zip(back, cells, strict=True))
+
+
+def test_dates_of_every_time_come_back():
+    start = datetime(2020, 1, 1, tzinfo=UTC)
+    cells = [
+        (start + timedelta(seconds=i * 12345)).strftime("%Y-%m-%d %H:%M:%S") for i in range(60)
+    ]
+    found = column_of(cells).column
+    numbers = encode_cells(pa.array(cells), found)
+    assert decode_cells(numbers, found).to_pylist() == cells
