@@ -30,6 +30,7 @@ _FEW_CELLS = 10
 _MAX_NAMED = 3
 _SHOWN = 24
 _SAMPLE = 64
+_FIRST = 8
 _SEPARATORS = ((".", ""), (",", ""), (".", ","), (",", "."), (".", "'"), (",", " "), (".", " "))
 _UNITS = re.compile(r"^[+-]? ?([$€£¥])|([%$€£¥])$")
 _CODE = re.compile(r"[+-]?0\d")
@@ -505,12 +506,19 @@ def _date_columns(base: Column, options: ParseOptions, sample: pa.Array) -> Iter
     if not pc.any(pc.match_substring_regex(sample, r"\d\d")).as_py():
         return  # of most columns of text, at little cost
     formats = date_formats() if options.datetime_format is None else [options.datetime_format]
+    first = sample[:_FIRST].to_pylist()
     for form in formats:
-        if not look_like_dates(sample, form):
+        if not (_may_be(form, first) and look_like_dates(sample, form)):
             continue
         yield Column(
             name=base.name, type="datetime", na_values=base.na_values, datetime_format=form
         )
+
+
+def _may_be(form: str | None, texts: list[str]) -> bool:
+    """Return whether one of the texts has the marks of a format, which is told faster than its digits."""
+    marks = set(re.sub(r"%.", "", form or "--"))
+    return any(marks <= set(text) for text in texts)
 
 
 def _swapped(form: str) -> str:

@@ -198,6 +198,9 @@ class _Store:
             for place, at in enumerate(self.kept)
             if not self.columns[at].holds_values
         }
+        self.mean = self.std = np.empty(0)
+        self.missing = np.empty(0, np.int64)
+        self.distinct: list[int | None] = []
         self.warnings = list(table.warnings)
         self.dtype: Literal["float32", "float64"] = "float64"
         if {table.dtypes[at] for at in self.kept} <= _SHORT_FLOATS:
@@ -332,6 +335,9 @@ class _Store:
     def _summaries(self) -> dict[int, ColumnSummary]:
         """Return the columns that are kept or ignored, by position, and note what is left out."""
         statistics = self.statistics
+        # Once for all columns: each is computed anew.
+        self.mean, self.std = statistics.mean, statistics.std
+        self.missing, self.distinct = statistics.missing, statistics.distinct
         constant = self._constant()
         self._refuse_constants(constant)
         self._refuse_fractions()
@@ -392,7 +398,7 @@ class _Store:
         """Return the type of a column that is kept, and the reason."""
         at = self.kept[place]
         decision = self.decisions.get(at)
-        column = replace(self.columns[at], missing=bool(self.statistics.missing[place]))
+        column = replace(self.columns[at], missing=bool(self.missing[place]))
         if decision is not None and (column.is_discrete or not known.size):
             return column, decision.reason
         ignored = self._reason_to_ignore(place, known, alone=alone)
@@ -425,7 +431,7 @@ class _Store:
         at, statistics = self.kept[place], self.statistics
         if not known.size:
             return "Every cell is missing."
-        if statistics.distinct[place] != 1 and not statistics.std[place] > MIN_SPREAD:
+        if self.distinct[place] != 1 and not self.std[place] > MIN_SPREAD:
             return f"It varies by less than {MIN_SPREAD:g}."
         if alone or at in self.wanted or at in self.decisions or not self.table.named:
             return None
@@ -453,7 +459,7 @@ class _Store:
             column=column,
             reason=reason,
             dtype=self.table.dtypes[self.kept[place]],
-            missing_count=int(statistics.missing[place]),
+            missing_count=int(self.missing[place]),
         )
         if not column.holds_values:
             counts = self.level_counts[place]
@@ -464,11 +470,11 @@ class _Store:
         known = sample[~np.isnan(sample)]
         return replace(
             beside,
-            mean=float(statistics.mean[place]),
-            std=float(statistics.std[place]),
+            mean=float(self.mean[place]),
+            std=float(self.std[place]),
             min=float(statistics.low.value[place]),
             max=float(statistics.high.value[place]),
-            distinct=statistics.distinct[place],
+            distinct=self.distinct[place],
             level_counts=tuple(values[1].tolist()) if column.levels and values is not None else (),
             spike_counts=_spike_counts(column, values, known, rows=int(statistics.counts[place])),
             quantiles={} if column.levels else quantiles(known),
