@@ -167,6 +167,7 @@ class CategoricalMade(nn.Module):
         weights = [layer.masked_weight() for layer in layers]
         biases: list[Tensor] = [layer.bias for layer in layers]
         first = self._added(context)
+        inputs = inputs[:, : len(self.degrees[0])]
         out = run_masked(inputs, weights, biases, activation=self.activation, first=first)
         out = out + self.padding
         known = (indices >= 0) & (indices < self.sizes)
@@ -252,7 +253,7 @@ class CategoricalMade(nn.Module):
         lowest = 0 if self.context_dim else 1
         inputs = numbers.repeat_interleave(torch.tensor(sizes))
         if len(sizes) <= lowest:
-            return [inputs]
+            return [inputs[:0]]  # a single variable has biases alone
         return [inputs, *(hidden_degrees(w, len(sizes), lowest=lowest) for w in hidden)]
 
     def _layers(self, hidden: list[int], generator: torch.Generator) -> list[MaskedLinear]:
@@ -289,7 +290,7 @@ def categorical_cost(sizes: Sequence[int], hidden: list[int], context_dim: int) 
     slots = sum(sizes)
     outputs = sum(len(group.variables) * group.width for group in _groups(sizes))
     plain = len(sizes) == 1 and context_dim == 0
-    widths = [slots, *([] if plain else hidden), outputs]
+    widths = [0, outputs] if plain else [slots, *hidden, outputs]
     pairs = [below * above for below, above in pairwise(widths)]
     context = 0 if plain else context_dim * widths[1] if context_dim else 0
     weights, units = sum(pairs), sum(widths[1:-1])

@@ -37,3 +37,10 @@ def test_many_levels_are_counted_before_they_take_memory(levels):
     assert many.row_bytes - few.row_bytes > 4 * 2 * levels
     if levels == 1_000:
         assert many.build_bytes < 16 * 2**20
+
+
+def test_a_single_variable_has_one_bias_a_level():
+    spec = default_mixed([MixedColumn(levels=1_000)], 5_000)
+    flow = build(spec, 1, seed=0)
+    assert sum(parameter.numel() for parameter in flow.parameters()) == 1_024
+    assert flow_cost(spec, 1).parameters == 1_024
