@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from densityd.client.call import Response, parse_json
 from densityd.client.errors import UnexpectedAnswerError
@@ -75,10 +75,11 @@ class DatasetSummary(Record):
 
 
 class Dataset(DatasetSummary):
-    """An uploaded table."""
+    """An uploaded table; ``replayed`` if an earlier upload with the same key made it."""
 
     columns: list[Column]
     warnings: list[TableWarning]
+    replayed: bool = Field(default=False, exclude=True)
 
 
 class Progress(Record):

@@ -1,8 +1,9 @@
 """A client for commands that turns errors into exit statuses, and printing."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -18,6 +19,7 @@ WRONG_USAGE = 2
 UNREACHABLE = 3
 INTERRUPTED = 130
 _UNAUTHORIZED = 401
+_SERVER_ERROR = 500
 _MOST_NAMES = 20
 
 
@@ -125,17 +127,55 @@ def echo_facts(facts: Iterable[tuple[str, object]]) -> None:
 
 
 def upload_table(
-    client: "Client", file: Path, options: "UploadOptions", *, name: str | None = None
+    client: "Client",
+    file: Path,
+    options: "UploadOptions",
+    *,
+    name: str | None = None,
+    key: str | None = None,
 ) -> "Dataset":
     """Upload a file, and print its size, the types of its columns, and warnings."""
-    dataset = client.datasets.upload(file, name=name, **options)
-    note(f"uploaded {dataset.rows} rows x {len(dataset.columns)} columns: {dataset.id}")
+    dataset = client.datasets.upload(file, name=name, idempotency_key=key, **options)
+    what = "uploaded before:" if dataset.replayed else "uploaded"
+    note(f"{what} {dataset.rows} rows x {len(dataset.columns)} columns: {dataset.id}")
     for line in describe_types(dataset):
         note(f"  {line}")
     for warning in dataset.warnings:
         column = "" if warning.column is None else f" ({warning.column})"
         note(f"  warning {warning.code}{column}: {warning.detail}")
     return dataset
+
+
+def upload_once(client: "Client", file: Path, options: "UploadOptions") -> "Dataset":
+    """Upload a file as `upload_table`; the same file and options give the same dataset for a day."""
+    from densityd.client import ApiError  # noqa: PLC0415 - it takes a third of a second
+
+    with file.open("rb") as source:
+        digest = hashlib.file_digest(source, "sha256").hexdigest()
+    request = json.dumps([digest, file.name, options], sort_keys=True)
+    key = f"upload-{hashlib.sha256(request.encode()).hexdigest()}"
+    try:
+        return upload_table(client, file, options, key=key)
+    except ApiError as error:
+        # The service reads the options in another way since, or the file was being written.
+        if not error.type.endswith("/idempotency-key-reused"):
+            raise
+        return upload_table(client, file, options)
+
+
+@contextmanager
+def kept_if_accepted(client: "Client", uploaded: "Dataset | None") -> Iterator[None]:
+    """Delete a dataset again that was uploaded for a request, if the service refuses the request."""
+    from densityd.client import ApiError, ClientError  # noqa: PLC0415 - as above
+
+    try:
+        yield
+    except ApiError as error:
+        if uploaded is not None and not uploaded.replayed and error.status < _SERVER_ERROR:
+            with suppress(ClientError):
+                client.datasets.delete(uploaded.id)
+                note(f"deleted {uploaded.id} again")
+        raise
 
 
 def describe_types(dataset: "Dataset") -> Iterator[str]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from densityd.commands.console import service, upload_table
+from densityd.commands.console import kept_if_accepted, service, upload_once
 from densityd.commands.options import (
     AsJson,
     Constant,
@@ -81,6 +81,9 @@ def train(
 ) -> None:
     """Upload a table and train a model on it; options that are left out are chosen from the data.
 
+    The same file with the same options is uploaded once a day. If the training is refused, the upload
+    is deleted again.
+
     Prints the model's reference, NAME:VERSION, and its test log-likelihood. The types of the columns,
     warnings, dropped rows and the result go to standard error too; with --json they are members of
     the printed job. Ctrl-C ends the wait, not the training.
@@ -116,7 +119,8 @@ def train(
     with service(url) as client:
         uploaded = None
         if file is not None:
-            uploaded = upload_table(client, file, options)
+            uploaded = upload_once(client, file, options)
             dataset = uploaded.id
-        job = client.jobs.train(model, str(dataset), **request)
+        with kept_if_accepted(client, uploaded):
+            job = client.jobs.train(model, str(dataset), **request)
         follow(client, job, wait=wait, as_json=as_json, dataset=uploaded)

@@ -13,11 +13,13 @@ from densityd.client.call import (
     NPY,
     Body,
     Call,
+    Response,
     Retry,
     build_path,
     encode_json,
     ignore,
     new_key,
+    parse_json,
     read_content,
 )
 from densityd.client.options import ColumnType, UploadOptions
@@ -45,6 +47,7 @@ class AsyncDatasets:
         source: str | Path | Rows,
         *,
         name: str | None = None,
+        idempotency_key: str | None = None,
         **options: Unpack[UploadOptions],
     ) -> Dataset:
         """Upload a table.
@@ -53,6 +56,8 @@ class AsyncDatasets:
             source: Path of a file, the suffix of which is its format; a frame of pandas, polars or
                 pyarrow; a list of records; or an array, whose columns are named x1 to xD.
             name: Label of the dataset; None for the file's name.
+            idempotency_key: Key under which the same upload gives the same dataset for a day; None
+                for a new key.
             **options: Options of the reader.
 
         Raises:
@@ -67,11 +72,11 @@ class AsyncDatasets:
         call = Call(
             "POST",
             _PATH,
-            Dataset.of,
+            _read_upload,
             params={"name": name, **params},
             body=_encode(source),
             # Every attempt has the same key, so that there is one dataset.
-            headers={"Idempotency-Key": new_key()},
+            headers={"Idempotency-Key": idempotency_key or new_key()},
             read_timeout_s=LONG_S,
         )
         return await self._transport.send(call)
@@ -127,6 +132,11 @@ def _encode(source: str | Path | Rows) -> Body:
         return read_file(Path(source))
     table = to_table(source)
     return encode_array(check_rows(source)) if table is None else encode_table(table)
+
+
+def _read_upload(response: Response) -> Dataset:
+    replayed = response.headers.get("idempotent-replayed") == "true"
+    return Dataset.read({**parse_json(response.content), "replayed": replayed})
 
 
 def _format_option(value: object) -> str:

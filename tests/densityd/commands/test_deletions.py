@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from sqlalchemy import update
@@ -108,3 +110,30 @@ def test_what_is_no_age_is_wrong_usage(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         parse_age(text)
     run("prune", f"--older-than={text}", status=2)
+
+
+@pytest.mark.fault(267)
+def test_fault_267_the_same_file_is_one_dataset_and_a_refused_training_leaves_none(
+    client: Client, tmp_path: Path
+) -> None:
+    file = tmp_path / "table.csv"
+    rows = np.random.default_rng(7).normal(size=(60, 2))
+    np.savetxt(file, rows, delimiter=",", header="a,b", comments="")
+    before = {one.id for one in client.datasets.list()}
+
+    def train(*options: str, status: int = 0) -> str:
+        command = ("train", str(file), "--model", "one", "--no-wait", *options)
+        return run(*command, status=status).stderr
+
+    refused = train("--set", "split.validation=0.999", status=1)
+    assert "again" in refused
+    assert {one.id for one in client.datasets.list()} == before
+    train()
+    assert "uploaded before" in train()
+    train("--set", "split.validation=0.999", status=1)  # the dataset is another training's
+    assert len({one.id for one in client.datasets.list()} - before) == 1
+    train("--exclude", "b")
+    assert len({one.id for one in client.datasets.list()} - before) == 2
+    np.savetxt(file, rows + 1, delimiter=",", header="a,b", comments="")
+    train()
+    assert len({one.id for one in client.datasets.list()} - before) == 3
