@@ -265,7 +265,7 @@ def test_samples_are_printed_or_written(tmp_path: Path) -> None:
     run("sample", "heights", "--context", "age=40", "-n", 5, "-o", tmp_path / "rows.npy")
     assert np.load(tmp_path / "rows.npy").shape == (5, 2)
 
-    assert "valid number" in run("sample", "heights", "--context", "age=x", status=1).stderr
+    assert "context-mismatch" in run("sample", "heights", "--context", "age=x", status=1).stderr
     assert "NAME=VALUE" in run("sample", "heights", "--context", "age", status=2).stderr
     told = run("sample", "heights", "--context", "size=4", status=1).stderr
     assert "context-mismatch" in told
@@ -283,8 +283,15 @@ def test_datasets_from_upload_to_deletion(table: Path) -> None:
     assert run("datasets", "delete", dataset_id).stdout == ""
     assert "not-found" in run("datasets", "show", dataset_id, status=1).stderr
     table.write_text("a,b\n1,x\n2,3\n")
-    refused = run("datasets", "upload", table, status=1).stderr
-    assert "dataset-dtype" in refused
+    typed = run("datasets", "upload", table, "--exclude", "a")
+    assert "  ignored: a" in typed.stderr
+    changed = run("datasets", "set-type", typed.stdout.strip(), "b=ignored", "a=integer").stdout
+    assert [line.split()[:2] for line in changed.splitlines()[1:]] == [
+        ["a", "integer"],
+        ["b", "ignored"],
+    ]
+    refused = run("datasets", "upload", table, "--types", "b=number", status=1).stderr
+    assert "'b'" in refused
     table.write_text("1;2\n3;\n2;1\n")
     told = ["--no-header", "--delimiter", ";", "--missing", "drop", "--constant", "keep", "--json"]
     assert json.loads(run("datasets", "upload", table, *told).stdout)["rows"] == 2
