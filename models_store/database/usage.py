@@ -28,9 +28,10 @@ def json_bytes(value: object) -> int:
 def charge(session: Session, _context: UOWTransaction, _instances: object) -> None:
     """Bring what rows are charged with, and their projects' sums, up to date: before each flush."""
     more: dict[str, int] = {}
-    for row in session.new | session.dirty | session.deleted:
+    deleted = session.deleted  # made anew at each access
+    for row in session.new | session.dirty | deleted:
         if isinstance(row, _Charged):
-            now = 0 if row in session.deleted else _charge(row)
+            now = 0 if row in deleted else _charge(row)
             change = now - (row.charged_bytes or 0)
             if change:
                 row.charged_bytes = now
