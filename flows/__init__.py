@@ -35,7 +35,7 @@ from flows.families.sylvester import SylvesterSpec
 from flows.flow import Flow, Space
 from flows.mixed.building import fit_encoding
 from flows.mixed.columns import MixedColumn
-from flows.mixed.defaults import default_continuous, default_mixed
+from flows.mixed.defaults import default_continuous, default_hidden
 from flows.mixed.spec import MixedSpec
 from flows.preprocess import PreprocessingSpec
 from flows.training.calibration import quantiles_of, rank_among
@@ -107,7 +107,7 @@ __all__ = [
     "compile_flow",
     "count_parameters",
     "default_continuous",
-    "default_mixed",
+    "default_hidden",
     "density_parts",
     "diagnose",
     "evaluate",

@@ -16,8 +16,10 @@ from flows import (
     MadeSpec,
     MafSpec,
     MixedSpec,
+    NsfSpec,
     StepSchedule,
     default_continuous,
+    default_hidden,
 )
 from flows.catalogue import FamilySpec
 from models_store.errors import RequestError
@@ -27,6 +29,7 @@ from models_store.requests.mixed import (
     accept_types,
     check_held_out,
     is_mixed,
+    is_numeric,
     mixed_columns,
     needs_values,
 )
@@ -47,6 +50,7 @@ ROW_LOSS_BOUND = 30.0
 WEIGHT_AVERAGE = 0.99
 _SMALL_TABLE, _LARGE_TABLE, _FEW_COLUMNS = 10_000, 100_000, 8
 _STEPS_A_COLUMN, _FEWEST_STEPS, _MOST_STEPS = 100, 500, 100_000
+_RATE_OF_SPLINES = 3e-3
 FLOAT_BYTES = 4
 # Weights, gradients, two moments of Adam, average and best so far; a snapshot of all but two.
 COPIES_OF_WEIGHTS = 10
@@ -129,12 +133,17 @@ def _accepted_flow(
     columns = mixed_columns(types[:dim], statistics, rows=dataset.rows, grids=grids)
     context = mixed_columns(types[dim:], statistics, rows=dataset.rows, grids=False)
     count = sum(column.levels == 0 for column in columns)
-    flow = request.flow if request.flow is not None else default_continuous(count, train_rows)
+    # Tables of numbers keep the family that their rankings were measured with.
+    default = (
+        choose_flow(train_rows, count)
+        if is_numeric(types)
+        else default_continuous(count, train_rows)
+    )
     return MixedSpec(
         columns=columns,
         context=context,
-        flow=flow if count else None,
-        hidden=request.discrete.hidden or [128],
+        flow=(request.flow or default) if count else None,
+        hidden=request.discrete.hidden or default_hidden(train_rows),
         missing=request.missing,
         rows=train_rows,
     )
@@ -262,7 +271,8 @@ def _optimisation(
 ) -> FitOptions:
     chosen = 500 if train_rows >= _LARGE_TABLE else max(32, min(250, train_rows // 16))
     batch_size = max(2, min(request.batch_size or chosen, train_rows))
-    max_epochs = request.max_epochs or _choose_epochs(ceil(train_rows / batch_size), dim)
+    steps = ceil(train_rows / batch_size)
+    max_epochs = request.max_epochs or _choose_epochs(steps, dim, least=_least_epochs(flow))
     schedule = request.schedule
     return FitOptions(
         optimiser=request.optimiser,
@@ -285,10 +295,19 @@ def _optimisation(
     )
 
 
-def _choose_epochs(steps: int, dim: int) -> int:
-    """Return 40 epochs, more where they have few steps, fewer where they have many; at least 20."""
+def _has_splines(flow: FlowSpec) -> bool:
+    return isinstance(flow, MixedSpec) and isinstance(flow.flow, NsfSpec)
+
+
+def _least_epochs(flow: FlowSpec) -> int:
+    """Return the epochs of a table of many steps; splines learn in half of those of affine layers."""
+    return 20 if _has_splines(flow) else 40
+
+
+def _choose_epochs(steps: int, dim: int, *, least: int = 40) -> int:
+    """Return `least` epochs, more where they have few steps, fewer where they have many; 20 at least."""
     fewest = max(_FEWEST_STEPS, min(20 * _FEWEST_STEPS, _STEPS_A_COLUMN * dim))
-    wanted = min(max(40 * steps, fewest), _MOST_STEPS)
+    wanted = min(max(least * steps, fewest), _MOST_STEPS)
     return max(20, ceil(wanted / steps))
 
 
@@ -296,6 +315,8 @@ def _choose_learning_rate(flow: FlowSpec, dim: int) -> float:
     """Return a rate inversely proportional to the width, as Adam's should be (Yang et al. 2022)."""
     if dim > 128:
         return 1e-4
+    if _has_splines(flow):
+        return _RATE_OF_SPLINES
     return 0.16 / max(32, flow.cost(dim).width)
 
 

@@ -42,7 +42,9 @@ def accept_types(
         return [*(Column(name=name) for name in columns), *conditions]
     statistics = {column["name"]: column for column in dataset.columns}
     if is_numeric([*chosen, *conditions]):
-        chosen = [_with_far_spikes(column, statistics[column.name]) for column in chosen]
+        chosen = [_as_number(column, statistics[column.name]) for column in chosen]
+    else:
+        chosen = [_with_transform(column) for column in chosen]
     chosen = with_options(chosen, request.preprocessing)
     check_bounds(chosen, statistics, pointer="/preprocessing/columns")
     # Spikes and transforms of values that are given, not modelled, would change nothing.
@@ -50,17 +52,28 @@ def accept_types(
 
 
 def is_numeric(columns: Sequence[Column]) -> bool:
-    """Return whether all columns hold numbers without gaps."""
-    return all(column.type in ("number", "integer") and not column.missing for column in columns)
+    """Return whether all columns hold numbers or dates, without gaps."""
+    return all(
+        column.type in ("number", "integer", "datetime") and not column.missing
+        for column in columns
+    )
 
 
-def _with_far_spikes(column: Column, statistics: Mapping[str, Any]) -> Column:
-    """Return a column with those of its spikes that lie far from all other values, such as -999.
+def _with_transform(column: Column) -> Column:
+    if column.is_discrete or column.transform != "none":
+        return column
+    return replace(column, transform="quantiles")
 
-    A table of numbers is ranked by its densities. A spike has a probability instead, and how it
+
+def _as_number(column: Column, statistics: Mapping[str, Any]) -> Column:
+    """Return a column of a table of numbers: only values far from all others, such as -999, are spikes.
+
+    Tables of numbers are ranked by their densities. A spike has a probability instead, and how it
     ranks beside a density depends on the unit of the column; so only those values become spikes that
-    no density can describe. Noise spreads the others.
+    no density can describe. Noise spreads the others. The scale stays as it is, too, unless the
+    request asks for a transform.
     """
+    column = replace(column, transform="none", low=None, high=None)
     shares = statistics.get("quantiles") or {}
     if not column.spikes or not {"0.05", "0.5", "0.95"} <= shares.keys():
         return replace(column, spikes=())

@@ -48,7 +48,7 @@ def test_the_accepted_request_shows_the_mixed_density() -> None:
     assert [column.missing for column in flow.columns] == [False, False, True, False]
     assert [column.step for column in flow.columns] == [0.01, 0.0, 1.0, 0.0]
     assert flow.rows == 800
-    assert job.column_types == [PRICE, CUT, AGE, RARE]
+    assert job.column_types == [PRICE, CUT, replace(AGE, transform="quantiles"), RARE]
     assert AcceptedTraining.model_validate_json(job.model_dump_json()) == job
 
 
