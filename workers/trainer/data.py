@@ -17,6 +17,7 @@ from models_store.files.blobs import BlobStore
 from models_store.requests.training import AcceptedSplit
 from tables.cells import recode
 from tables.columns import Column
+from tables.errors import TableError
 from workers.errors import TrainingError
 from workers.protocol import DatasetRef, TrainingTask
 
@@ -64,10 +65,9 @@ def load_parts(
     Raises:
         TrainingError: A file is gone or was changed.
     """
-    names = [column.name for column in columns]
     take = partial(_take_or_map, memory_bytes=task.memory_bytes)
-    table = open_table(blobs, task.dataset)
-    wanted = _indices(task.dataset, names)
+    # The types of the dataset may have been corrected since the job was accepted.
+    table, wanted = _numbered_as(columns, open_table(blobs, task.dataset), task.dataset)
     train, validation, test = split_rows(len(table), split)
     held_out = {"validation": (table, validation, wanted), "test": (table, test, wanted)}
     for name, dataset in (("validation", task.validation_dataset), ("test", task.test_dataset)):
@@ -84,15 +84,26 @@ def load_parts(
 def _numbered_as(
     columns: Sequence[Column], table: Floats, dataset: DatasetRef
 ) -> tuple[Floats, list[int]]:
-    """Return a table and the numbers of its columns, its levels numbered as in other columns."""
-    wanted = _indices(dataset, [column.name for column in columns])
-    own = [dataset.column_types[number] for number in wanted]
-    if all(
-        column.holds_values or column.levels == same.levels
-        for column, same in zip(columns, own, strict=True)
-    ):
-        return table, wanted
-    return recode(table[:, wanted], own, columns), list(range(len(columns)))
+    """Return a table and the numbers of its columns, its levels numbered as in other columns.
+
+    Raises:
+        TrainingError: The table lacks a column, or cells of it cannot be of the column's type.
+    """
+    types = {column.name: (number, column) for number, column in enumerate(dataset.column_types)}
+    try:
+        found = [types[column.name] for column in columns]
+        wanted, own = [number for number, _ in found], [column for _, column in found]
+        if all(
+            (column.holds_values and same.holds_values) or column.levels == same.levels
+            for column, same in zip(columns, own, strict=True)
+        ):
+            return table, wanted
+        return recode(table[:, wanted], own, columns), list(range(len(columns)))
+    except (KeyError, TableError) as error:
+        raise TrainingError(
+            "dataset_changed",
+            f"The types of dataset {dataset.id} were changed after the job was accepted; start a new job.",
+        ) from error
 
 
 def select(table: Table, columns: slice) -> Table:

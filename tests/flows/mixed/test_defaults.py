@@ -56,7 +56,7 @@ def test_many_levels_are_counted_before_they_take_memory(levels):
 
 
 def test_a_single_variable_has_one_bias_a_level():
-    spec = default_mixed([MixedColumn(levels=1_000)], 5_000)
+    spec = default([MixedColumn(levels=1_000)], 5_000)
     flow = build(spec, 1, seed=0)
     assert sum(parameter.numel() for parameter in flow.parameters()) == 1_024
     assert flow_cost(spec, 1).parameters == 1_024

@@ -12,10 +12,11 @@ from models_store.files.checkpoints import load_model
 from tables.columns import Column
 from tests.workers.place import Place
 from tests.workers.trainer.test_training import ref, result, run, task_of
+from workers.errors import TrainingError
 from workers.protocol import Interrupted
 
 TYPES = [
-    Column(name="x1", decimals=1, missing=True),
+    Column(name="x1", decimals=1, missing=True, transform="quantiles"),
     Column(name="x2", type="category", levels=("red", "green", "blue")),
     Column(name="x3", transform="log", low=0.0, spikes=(0.0,)),
     Column(name="x4", type="integer", levels=(1.0, 2.0, 5.0)),
@@ -111,3 +112,22 @@ def test_a_typed_context_conditions_the_density(place: Place) -> None:
     low = compiled.sample(500, seed=0, context=context[:1])
     high = compiled.sample(500, seed=0, context=context[1:])
     assert np.nanmean(high[:, 0]) > np.nanmean(low[:, 0]) + 5
+
+
+def test_a_table_whose_types_were_corrected_trains_as_it_was_accepted(place: Place) -> None:
+    task = task_of(place, place.add_table(cells(), TYPES), request=REQUEST)
+    renumbered = cells()
+    renumbered[:, 1] = np.array([1, 2, 0])[renumbered[:, 1].astype(int)]
+    kinds = [TYPES[0], Column(name="x2", type="category", levels=("blue", "red", "green"))]
+    changed = ref(place.add_table(renumbered, [*kinds, *TYPES[2:]]))
+    first, second = (
+        result(run(task.model_copy(update={"dataset": one}))) for one in (task.dataset, changed)
+    )
+    assert first.metrics["test_log_likelihood"] == second.metrics["test_log_likelihood"]
+
+
+def test_a_table_that_lost_a_column_fails_its_job_with_the_reason(place: Place) -> None:
+    task = task_of(place, place.add_table(cells(), TYPES), request=REQUEST)
+    less = ref(place.add_table(cells()[:, :3], TYPES[:3]))
+    with pytest.raises(TrainingError, match="types of dataset"):
+        run(task.model_copy(update={"dataset": less}))
