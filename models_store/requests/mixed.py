@@ -12,8 +12,8 @@ from tables.columns import Column
 
 _ROWS_PER_DISTINCT_VALUE = 10
 _DAY_SECONDS = 86_400.0
-# Distances of the middle from the far end of the values.
-_FAR = 10.0
+# Distances of the median from the farther quartile.
+_FAR = 20.0
 
 
 def needs_values(request: TrainingRequest) -> bool:
@@ -75,12 +75,11 @@ def _as_number(column: Column, statistics: Mapping[str, Any]) -> Column:
     """
     column = replace(column, transform="none", low=None, high=None)
     shares = statistics.get("quantiles") or {}
-    if not column.spikes or not {"0.05", "0.5", "0.95"} <= shares.keys():
+    if not column.spikes or not {"0.25", "0.5", "0.75"} <= shares.keys():
         return replace(column, spikes=())
     middle = shares["0.5"]
-    least = middle - _FAR * (shares["0.95"] - middle)
-    most = middle + _FAR * (middle - shares["0.05"])
-    far = tuple(spike for spike in column.spikes if not least <= spike <= most)
+    scale = max(middle - shares["0.25"], shares["0.75"] - middle)
+    far = tuple(spike for spike in column.spikes if abs(spike - middle) > _FAR * scale > 0)
     return replace(column, spikes=far)
 
 

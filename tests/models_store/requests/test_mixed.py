@@ -154,7 +154,7 @@ def test_the_memory_of_many_levels_is_counted_before_anything_is_built() -> None
 def test_in_a_table_of_numbers_only_far_values_are_spikes() -> None:
     column = Column(name="temp", spikes=(-999.0, 0.0, 20.0), decimals=1)
     given = table(column, Column(name="other"))
-    shares = {"0.05": 10.0, "0.5": 20.0, "0.95": 30.0}
+    shares = {"0.25": 15.0, "0.5": 20.0, "0.75": 24.0}
     described = [fields | {"quantiles": shares} for fields in given.columns]
     flow = accepted(replace(given, columns=described)).flow
     assert isinstance(flow, MixedSpec)
