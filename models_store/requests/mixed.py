@@ -146,6 +146,8 @@ def _with_options(column: Column, options: ColumnOptions) -> Column:
         raise _unsuitable(column, f"it has {len(column.levels)} levels, and no continuous scale")
     chosen = options.model_dump(exclude_none=True)
     chosen |= {"spikes": tuple(chosen["spikes"])} if "spikes" in chosen else {}
+    if column.transform == "none" and chosen.keys() & {"low", "high"}:
+        chosen = {"transform": "quantiles"} | chosen  # of all scales, the one that keeps any bounds
     changed = replace(column, **chosen)
     if changed.transform == "logit" and (changed.low is None or changed.high is None):
         raise _unsuitable(column, "the transform logit needs `low` and `high`")

@@ -38,8 +38,8 @@ def sampling(client: TestClient, ref: str, **headers: str) -> Any:
     return client.post("/v1/jobs/sampling", content=body, headers=JSON | headers)
 
 
-@pytest.mark.fault(264)
-def test_fault_264_a_deleted_version_is_not_found_from_the_next_request_on(client, settings):
+@pytest.mark.fault(238)
+def test_fault_238_a_deleted_version_is_not_found_from_the_next_request_on(client, settings):
     assert scored(client, "people:2").status_code == 200
     kept = client.get("/v1/models/people/versions/2/checkpoint").content
     assert client.delete("/v1/models/people/versions/2").status_code == 204
@@ -57,8 +57,8 @@ def test_fault_264_a_deleted_version_is_not_found_from_the_next_request_on(clien
     assert again.json()["version"] == 3
 
 
-@pytest.mark.fault(264)
-def test_fault_264_a_version_that_another_process_deleted_is_not_found(client, blobs, registry):
+@pytest.mark.fault(238)
+def test_fault_238_a_version_that_another_process_deleted_is_not_found(client, blobs, registry):
     registry.set_alias("default", "people", "production", version=1)
     assert client.get("/v1/models/people/versions/2/checkpoint").status_code == 200
     # What a process knows for a second: it has looked, and has not loaded.
@@ -112,8 +112,8 @@ def test_a_key_of_a_deleted_job_starts_a_new_one(client):
     assert "idempotent-replayed" not in second.headers
 
 
-@pytest.mark.fault(265)
-def test_fault_265_files_that_a_crash_left_after_a_deletion_are_orphans(
+@pytest.mark.fault(239)
+def test_fault_239_files_that_a_crash_left_after_a_deletion_are_orphans(
     database: Database, blobs: BlobStore, registry: Registry
 ) -> None:
     [key] = registry.delete_version("default", "people", 2)

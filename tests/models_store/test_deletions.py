@@ -102,8 +102,8 @@ def test_a_version_that_is_not_there_cannot_be_deleted(
     assert registry.version(PROJECT, NAME, 1).version == 1
 
 
-@pytest.mark.fault(260)
-def test_fault_260_a_number_is_never_used_twice(
+@pytest.mark.fault(234)
+def test_fault_234_a_number_is_never_used_twice(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
     for _ in range(2):
@@ -126,8 +126,8 @@ def test_fault_260_a_number_is_never_used_twice(
     assert [version.version for version in registry.versions(PROJECT, NAME, limit=9).items] == [4]
 
 
-@pytest.mark.fault(261)
-def test_fault_261_a_version_stays_while_an_alias_points_at_it(
+@pytest.mark.fault(235)
+def test_fault_235_a_version_stays_while_an_alias_points_at_it(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
     for _ in range(2):
@@ -145,8 +145,8 @@ def test_fault_261_a_version_stays_while_an_alias_points_at_it(
     assert registry.set_alias(PROJECT, NAME, "production", version=3).revision > tag
 
 
-@pytest.mark.fault(261)
-def test_fault_261_a_version_stays_while_a_job_uses_it(
+@pytest.mark.fault(235)
+def test_fault_235_a_version_stays_while_a_job_uses_it(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
     first, second = trained(jobs, work), trained(jobs, work)
@@ -207,8 +207,8 @@ def test_a_key_of_an_import_ends_with_its_version(jobs: Jobs, registry: Registry
     assert imported("6" * 32, key).version == 4
 
 
-@pytest.mark.fault(263)
-def test_fault_263_a_deleted_job_leaves_no_row(
+@pytest.mark.fault(237)
+def test_fault_237_a_deleted_job_leaves_no_row(
     database: Database, jobs: Jobs, registry: Registry
 ) -> None:
     dataset = added(registry)
@@ -240,8 +240,8 @@ def test_a_running_job_cannot_be_deleted(jobs: Jobs, work: JobWork) -> None:
     jobs.delete(PROJECT, job.id)
 
 
-@pytest.mark.fault(263)
-def test_fault_263_a_job_stays_while_its_version_exists(
+@pytest.mark.fault(237)
+def test_fault_237_a_job_stays_while_its_version_exists(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
     version = trained(jobs, work)
@@ -252,8 +252,8 @@ def test_fault_263_a_job_stays_while_its_version_exists(
     jobs.delete(PROJECT, version.job_id)
 
 
-@pytest.mark.fault(266)
-def test_fault_266_jobs_expire_that_ended_long_ago_and_made_no_version_that_exists(
+@pytest.mark.fault(240)
+def test_fault_240_jobs_expire_that_ended_long_ago_and_made_no_version_that_exists(
     database: Database, jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
     version = trained(jobs, work)

@@ -20,8 +20,8 @@ def database(tmp_path: Path) -> Database:
     return Database(url)
 
 
-@pytest.mark.fault(266)
-def test_fault_266_old_jobs_are_deleted_with_their_files(
+@pytest.mark.fault(240)
+def test_fault_240_old_jobs_are_deleted_with_their_files(
     tmp_path: Path, database: Database
 ) -> None:
     blobs, jobs = BlobStore(tmp_path / "blobs"), Jobs(database)

@@ -190,6 +190,7 @@ def columns_of(order: list[int] | None = None) -> dict[str, list[Any]]:
 
 @pytest.mark.parametrize("order", [None, [3, 1, 4, 0, 2]])
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.fault(242)
 def test_every_format_gives_the_numbers_of_the_json_objects(kind, order):
     body = file_of(kind, columns_of(order))
     np.testing.assert_array_equal(decode(body, kind, STRICT), NUMBERS)
@@ -205,6 +206,7 @@ def test_columns_that_the_model_lacks_are_left_out_of_every_format(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.fault(242)
 def test_a_missing_column_is_named_in_every_format(kind):
     body = file_of(kind, EXTRA | columns_of([0, 1, 2, 3]))
     problem = refusal(body, kind)
@@ -298,6 +300,7 @@ def test_compressed_arrow_is_read_by_a_process_of_its_own(monkeypatch):
     np.testing.assert_array_equal(decode(buffer.getvalue(), TableFormat.ARROW, SHAPE), NUMBERS)
 
 
+@pytest.mark.fault(247)
 def test_a_large_dictionary_costs_no_more_than_its_rows(monkeypatch):
     """Its entries are not encoded anew for each run of rows."""
     rows = 4_000
@@ -361,6 +364,7 @@ def outcome(call: Any) -> Any:
         return error
 
 
+@pytest.mark.fault(247)
 def test_the_memory_of_cells_is_bounded(monkeypatch):
     monkeypatch.setattr("app.rows.cell_codes._MAX_TEXTS", 10)
     codes = CellCodes([COLUMNS[0]])

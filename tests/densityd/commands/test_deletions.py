@@ -112,8 +112,8 @@ def test_what_is_no_age_is_wrong_usage(text: str) -> None:
     run("prune", f"--older-than={text}", status=2)
 
 
-@pytest.mark.fault(267)
-def test_fault_267_the_same_file_is_one_dataset_and_a_refused_training_leaves_none(
+@pytest.mark.fault(241)
+def test_fault_241_the_same_file_is_one_dataset_and_a_refused_training_leaves_none(
     client: Client, tmp_path: Path
 ) -> None:
     file = tmp_path / "table.csv"

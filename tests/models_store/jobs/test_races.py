@@ -256,8 +256,8 @@ def _trained(jobs: Jobs, work: JobWork) -> Version:
     return work.finish(job.id, 1, metrics={}, version=a_version(claimed))
 
 
-@pytest.mark.fault(262)
-def test_fault_262_deleting_a_version_against_a_submission_lets_one_win(
+@pytest.mark.fault(236)
+def test_fault_236_deleting_a_version_against_a_submission_lets_one_win(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
     for number in range(1, 13):
@@ -287,8 +287,8 @@ def test_fault_262_deleting_a_version_against_a_submission_lets_one_win(
             assert deleted == [version.checkpoint_key]
 
 
-@pytest.mark.fault(262)
-def test_fault_262_deleting_a_version_against_a_move_of_an_alias_lets_one_win(
+@pytest.mark.fault(236)
+def test_fault_236_deleting_a_version_against_a_move_of_an_alias_lets_one_win(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
     for _ in range(12):
@@ -309,8 +309,8 @@ def test_fault_262_deleting_a_version_against_a_move_of_an_alias_lets_one_win(
             registry.delete_alias(PROJECT, "shuttle", "production")
 
 
-@pytest.mark.fault(260)
-def test_fault_260_deleting_a_model_against_a_new_version_repeats_no_number(
+@pytest.mark.fault(234)
+def test_fault_234_deleting_a_model_against_a_new_version_repeats_no_number(
     jobs: Jobs, work: JobWork, registry: Registry
 ) -> None:
     seen = []
@@ -333,8 +333,8 @@ def test_fault_260_deleting_a_model_against_a_new_version_repeats_no_number(
     assert seen == sorted(set(seen))
 
 
-@pytest.mark.fault(263)
-def test_fault_263_deleting_a_job_against_its_resumption_lets_one_win(jobs: Jobs) -> None:
+@pytest.mark.fault(237)
+def test_fault_237_deleting_a_job_against_its_resumption_lets_one_win(jobs: Jobs) -> None:
     for _ in range(12):
         job = submitted(jobs)
         jobs.cancel(PROJECT, job.id)

@@ -97,6 +97,15 @@ def test_options_of_a_column_replace_those_of_the_dataset() -> None:
     assert (flow.columns[0].transform, flow.columns[0].spikes) == ("none", [2.0])
 
 
+def test_stated_bounds_need_a_scale_that_keeps_them() -> None:
+    given = table(Column(name="a"), Column(name="b"))
+    flow = accepted(given, preprocessing={"columns": {"a": {"low": 0.5, "high": 9.5}}}).flow
+    assert isinstance(flow, MixedSpec)
+    first, second = flow.columns
+    assert (first.transform, first.low, first.high) == ("quantiles", 0.5, 9.5)
+    assert (second.transform, second.low, second.high) == ("none", None, None)
+
+
 @pytest.mark.parametrize(
     ("options", "slug"),
     [
@@ -144,6 +153,7 @@ def test_held_out_rows_may_have_no_gaps_that_training_rows_lack() -> None:
     assert (error.slug, error.pointer) == ("split-invalid", "/split")
 
 
+@pytest.mark.fault(246)
 def test_the_memory_of_many_levels_is_counted_before_anything_is_built() -> None:
     levels = tuple(f"level {number}" for number in range(100_000))
     wide = [Column(name=f"c{index}", type="category", levels=levels) for index in range(20)]
