@@ -20,10 +20,14 @@ class BlobRef(_Message):
 
 
 class DatasetRef(BlobRef):
-    """Table in a file; `types` are the types of its columns in file order."""
+    """Table in a file; `types` are the types of its columns in file order.
+
+    `kept` are the cells of its other columns, which are not modelled, None if there are none.
+    """
 
     id: str
     types: list[dict[str, Any]]
+    kept: "KeptRef | None" = None
 
     @property
     def columns(self) -> list[str]:
@@ -34,6 +38,12 @@ class DatasetRef(BlobRef):
     def column_types(self) -> list[Column]:
         """Types of the columns in file order."""
         return [Column.from_dict(fields) for fields in self.types]
+
+
+class KeptRef(BlobRef):
+    """File of the cells that are not modelled; `types` are those of all columns of the table."""
+
+    types: list[dict[str, Any]]
 
 
 class ModelRef(BlobRef):

@@ -1,12 +1,10 @@
 """Rows of a stored table in any format, with the cells as its file has them."""
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
-import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -20,6 +18,7 @@ from models_store.files.blobs import BlobStore
 from models_store.records import Dataset
 from tables.columns import Column
 from tables.formats import TableFormat
+from tables.kept_cells import KeptCells
 from tables.typed_rows import TypedRows
 
 _CHUNK_VALUES = 131_072
@@ -56,9 +55,8 @@ def answer_rows(
         explains=False,
         typed=typed,
     )
-    table = _Table(
-        values, columns, typed, None if dataset.cells is None else _cells(dataset, blobs)
-    )
+    path = None if dataset.cells is None else _cells(dataset, blobs)
+    table = _Table(values, typed, KeptCells(path, columns))
     step = max(1, _CHUNK_VALUES // len(names))
     if len(wanted) <= step:
         return respond_whole(
@@ -78,30 +76,20 @@ class _Table:
 
     Attributes:
         values: Numbers of the columns that are not ignored.
-        columns: Types of all columns.
         typed: Converter to cells; None: the numbers are given back as they are.
-        cells: File of the cells as they came, whose columns are named by their positions.
+        kept: Cells of the columns that are ignored.
     """
 
     values: Floats
-    columns: list[Column]
     typed: TypedRows | None
-    cells: Path | None
+    kept: KeptCells
 
     def chunk(self, start: int, stop: int) -> Chunk:
         """Return some rows."""
         values = self.values[start:stop].copy()
         if self.typed is None:
             return Chunk(values)
-        batch = self.typed.batch(values)
-        ignored = [at for at, column in enumerate(self.columns) if column.type == "ignored"]
-        if self.cells is None or not ignored:
-            return Chunk(values, cells=batch)
-        kept = _slice(self.cells, [str(at) for at in ignored], start, stop)
-        columns = batch.columns
-        for at, cells in zip(ignored, kept, strict=True):
-            columns[at] = cells.cast(batch.schema[at].type, safe=False)
-        return Chunk(values, cells=pa.RecordBatch.from_arrays(columns, schema=batch.schema))
+        return Chunk(values, cells=self.kept.fill(self.typed.batch(values), start))
 
 
 def _are_floats(columns: list[Column]) -> bool:
@@ -116,29 +104,6 @@ def _cells(dataset: Dataset, blobs: BlobStore) -> Path:
     if path.stat().st_size != stored["bytes"]:
         raise BlobCorruptError(stored["key"])
     return path
-
-
-def _slice(path: Path, names: list[str], start: int, stop: int) -> list[pa.Array]:
-    """Return some rows of some columns of a Parquet file; columns that it lacks are null."""
-    with pq.ParquetFile(path) as file:
-        known = [name for name in names if name in file.schema_arrow.names]
-        groups = list(_groups(file, start, stop))
-        first = sum(file.metadata.row_group(i).num_rows for i in range(groups[0])) if groups else 0
-        table = file.read_row_groups(groups, columns=known, use_threads=False)
-    rows = table.slice(start - first, stop - start).combine_chunks()
-    nothing = pa.nulls(stop - start, pa.string())
-    columns = [rows.column(name) if name in known else nothing for name in names]
-    return [c.combine_chunks() if isinstance(c, pa.ChunkedArray) else c for c in columns]
-
-
-def _groups(file: pq.ParquetFile, start: int, stop: int) -> Iterator[int]:
-    """Yield the row groups that hold some rows."""
-    first = 0
-    for index in range(file.metadata.num_row_groups):
-        last = first + file.metadata.row_group(index).num_rows
-        if first < stop and start < last:
-            yield index
-        first = last
 
 
 def _opened(table: Path, dataset: Dataset) -> Floats:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from models_store.job_states import Job, JobKind
-from models_store.registry import Registry
+from models_store.registry import Dataset, Registry
+from tables.columns import Column
 from workers.protocol import (
     CheckpointRef,
     DatasetRef,
+    KeptRef,
     ModelRef,
     SamplingTask,
     ScoringTask,
@@ -145,4 +147,12 @@ def _dataset(registry: Registry, project: str, dataset_id: str) -> DatasetRef:
         key=dataset.key,
         sha256=dataset.sha256,
         types=[column.to_dict() for column in dataset.column_types],
+        kept=_kept(dataset),
     )
+
+
+def _kept(dataset: Dataset) -> KeptRef | None:
+    if dataset.cells is None:
+        return None
+    types = [Column.from_dict(fields).to_dict() for fields in dataset.columns]
+    return KeptRef(key=dataset.cells["key"], sha256=dataset.cells["sha256"], types=types)

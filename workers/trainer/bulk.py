@@ -24,6 +24,7 @@ from tables.cells import recode
 from tables.columns import Column
 from tables.errors import TableError
 from tables.formats import Output
+from tables.kept_cells import KeptCells
 from tables.typed_rows import TypedRows, encode_rows
 from tables.writers import (
     OUTPUT_MEDIA_TYPES,
@@ -71,6 +72,7 @@ class Product:
         beside: First columns of the table, which are there already.
         scores: True if the first of the computed columns is a log density.
         typed: Converter of the first columns to cells; None: the table holds numbers.
+        kept: Cells of those of the first columns that are not modelled.
         checked: Number of the computed columns that must be finite, the first ones; None: those that
             hold cells may have gaps.
     """
@@ -82,6 +84,7 @@ class Product:
     beside: MappedRows | None
     scores: bool
     typed: TypedRows | None = None
+    kept: KeptCells | None = None
     checked: int | None = None
 
 
@@ -210,7 +213,7 @@ class _Run:
                 start = summary.rows
                 summary.add(block)
                 first = [] if beside is None else list(beside.read(start, summary.rows).T)
-                file.write(self._encoded(writer, [*first, *block.T]))
+                file.write(self._encoded(writer, [*first, *block.T], start=start))
                 self._position = self._progress.written(
                     summary.rows, writing_s=time.monotonic() - began_at
                 )
@@ -218,14 +221,15 @@ class _Run:
             file.write(writer.end())
         return True
 
-    def _encoded(self, writer: TableWriter, columns: list[Doubles]) -> Encoded:
+    def _encoded(self, writer: TableWriter, columns: list[Doubles], *, start: int) -> Encoded:
         typed = self._product.typed
         if typed is None:
             return writer.rows(columns)
         rows = np.column_stack(columns)
         if self._product.head.schema is None:
             return writer.rows(typed.numbers(rows))
-        return writer.cells(typed.batch(rows))
+        cells, kept = typed.batch(rows), self._product.kept
+        return writer.cells(cells if kept is None else kept.fill(cells, start))
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -269,6 +273,28 @@ def _load(task: BulkTask, blobs: BlobStore, device: torch.device) -> CompiledFlo
     return compile_flow(flow, device=device)
 
 
+def _written_columns(task: ScoringTask, blobs: BlobStore) -> tuple[list[Column], KeptCells | None]:
+    """Return the columns to write beside the scores, and the cells of those that are not modelled.
+
+    npy holds numbers alone: the columns that are modelled.
+
+    Raises:
+        TrainingError: The file of the cells is gone or was changed.
+    """
+    kept = task.dataset.kept
+    if kept is None or AcceptedScoring.model_validate(task.request).output == "npy":
+        return task.dataset.column_types, None
+    try:
+        path = blobs.verify(kept.key, kept.sha256)
+    except BlobDiskError:
+        raise
+    except BlobError as error:
+        text = f"The kept cells of dataset {task.dataset.id} cannot be read."
+        raise TrainingError("dataset_corrupt", text) from error
+    columns = [Column.from_dict(fields) for fields in kept.types]
+    return columns, KeptCells(path, columns)
+
+
 def _scores(
     task: ScoringTask, flow: CompiledFlow, blobs: BlobStore, device: torch.device
 ) -> Product:
@@ -283,7 +309,7 @@ def _scores(
         for start in range(first, len(table), step):
             yield scores.of(number(rows.read(start, start + step)))
 
-    types = task.dataset.column_types if request.include_rows else []
+    types, kept = _written_columns(task, blobs) if request.include_rows else ([], None)
     beside = [column.name for column in types]
     names = [unused_name(name, beside) for name in scores.names]
     typed = None if all(column.is_plain for column in types) else TypedRows(types, names)
@@ -300,6 +326,7 @@ def _scores(
         beside=rows if request.include_rows else None,
         scores=True,
         typed=typed,
+        kept=kept,
         checked=scores.checked,
     )
 

@@ -4,7 +4,8 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # it ships no type information
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 
@@ -18,7 +19,15 @@ from tests.app.mixed_model import COLUMNS, NAMES, SPEC, TYPES, mixed_flow, mixed
 from tests.workers.place import Place
 from tests.workers.trainer.test_bulk import HELD_OUT, common, file_of, parts, produced, run
 from workers.errors import TrainingError
-from workers.protocol import BulkTask, DatasetRef, Interrupted, ModelRef, SamplingTask, ScoringTask
+from workers.protocol import (
+    BulkTask,
+    DatasetRef,
+    Interrupted,
+    KeptRef,
+    ModelRef,
+    SamplingTask,
+    ScoringTask,
+)
 
 ROWS = mixed_rows(600, seed=5)
 FLOW = compile_flow(mixed_flow())
@@ -177,3 +186,22 @@ def test_texts_that_are_no_numbers_end_the_job(place: Place) -> None:
     with pytest.raises(TrainingError) as caught:
         run(scoring(place, own=own))
     assert caught.value.code == "dataset_types"
+
+
+@pytest.mark.parametrize("output", ["parquet", "csv"])
+def test_columns_that_are_not_modelled_stand_beside_the_scores(place: Place, output: str) -> None:
+    ids = [f"id {number}" for number in range(len(ROWS))]
+    with place.blobs.staged(".parquet") as path:
+        pq.write_table(pa.table({"1": ids}), path, row_group_size=100)
+        blob = place.blobs.commit(path, "datasets/ds_" + "1" * 32 + "/cells.parquet")
+    everything = [OWN[0], Column(name="id", type="ignored"), *OWN[1:]]
+    kept = KeptRef(
+        key=blob.key, sha256=blob.sha256, types=[column.to_dict() for column in everything]
+    )
+    task = scoring(place, include_rows=True, output=output)
+    task = task.model_copy(update={"dataset": task.dataset.model_copy(update={"kept": kept})})
+    file = file_of(place, run(task))
+    table = pq.read_table(file) if output == "parquet" else pa_csv.read_csv(file)
+    assert table.column_names[:3] == ["doors", "id", "comment"]
+    assert table["id"].to_pylist() == ids
+    assert len(table["log_prob"]) == len(ids)
