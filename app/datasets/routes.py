@@ -53,6 +53,7 @@ _CHANGE_EXAMPLES = {
     "category": {"summary": "A column of codes", "value": {"types": {"height": "integer"}}}
 }
 _DATASET_PROBLEMS: tuple[Slug, ...] = (
+    "limit-headers",
     "dataset-empty",
     "dataset-too-small",
     "dataset-too-large",

@@ -26,7 +26,13 @@ OPERATIONS = [
 
 @pytest.fixture(scope="module")
 def schema() -> BaseSchema:
-    return schemathesis.openapi.from_dict(deepcopy(openapi_document()))
+    made = schemathesis.openapi.from_dict(deepcopy(openapi_document()))
+    # A list that is too long for its schema may be too long for the head of a request, too.
+    made.config.checks.negative_data_rejection.expected_statuses = [
+        *made.config.checks.negative_data_rejection.expected_statuses,
+        "431",
+    ]
+    return made
 
 
 def npy(rows: int) -> bytes:

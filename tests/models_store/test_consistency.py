@@ -148,8 +148,11 @@ def test_what_a_job_at_work_has_made_is_its_own(
 
 
 def test_the_parts_of_a_failed_job_are_named_by_its_list(
-    database: Database, jobs: Jobs, work: JobWork, blobs: BlobStore
+    database: Database, jobs: Jobs, work: JobWork, blobs: BlobStore, registry: Registry
 ) -> None:
+    other = submitted(jobs)
+    jobs.cancel(PROJECT, other.id)
+    registry.add_version(PROJECT, "shuttle", a_version(other))
     job = claimed(jobs, work, kind=JobKind.SCORING, model_version=1)
     stored = put(blobs, part_key(job.id, 1, number=1))
     lost = put(blobs, part_key(job.id, 1, number=2))
@@ -161,6 +164,7 @@ def test_the_parts_of_a_failed_job_are_named_by_its_list(
     at = Checkpoint(key=parts.key, sha256=parts.sha256, epoch=1, step=1)
     work.record_epoch(job.id, 1, lease_s=LEASE_S, metrics={"part": 1}, progress={}, checkpoint=at)
     work.fail(job.id, 1, code="storage_full", detail="full")
+    registry.delete_version(PROJECT, "shuttle", 1)
 
     found = compared(database, blobs)
     assert (found.checked, orphans(found)) == (2, [lost.key])

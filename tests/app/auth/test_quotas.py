@@ -100,7 +100,7 @@ def test_a_project_queues_so_many_jobs_and_each_that_was_accepted_has_a_row(sett
 
 
 @pytest.mark.fault(100)
-@pytest.mark.parametrize("setting_values", [{"max_project_bytes": 2500}])
+@pytest.mark.parametrize("setting_values", [{"max_project_bytes": 5000}])
 def test_a_project_stores_so_many_bytes_and_others_are_not_affected(settings):
     with keyed(settings) as (client, keys):
         mine, other = (bearer(keys.create(name, Scope.WRITE)) for name in ("p", "q"))

@@ -78,6 +78,7 @@ def test_versions_are_listed_without_what_may_be_large(client):
     assert set(whole) - set(listed) == {
         "columns",
         "context_columns",
+        "types",
         "flow",
         "preprocessing",
         "held_out",

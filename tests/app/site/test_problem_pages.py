@@ -111,9 +111,9 @@ def test_an_unknown_route_is_a_problem(shared_client):
 
 
 def test_a_wrong_method_is_a_problem_that_lists_every_right_one(shared_client):
-    response = shared_client.patch("/v1/datasets/ds_" + "0" * 32)
+    response = shared_client.put("/v1/datasets/ds_" + "0" * 32)
     assert (response.status_code, response.json()["type"]) == (405, "/problems/method-not-allowed")
-    assert response.headers["allow"] == "DELETE, GET, HEAD"
+    assert response.headers["allow"] == "DELETE, GET, HEAD, PATCH"
 
 
 def test_a_wrong_parameter_is_named_and_its_value_is_not_repeated(shared_client):
