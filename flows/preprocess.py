@@ -133,7 +133,7 @@ class Preprocessing(nn.Module):
         rounded = torch.round(x / step) * step
         if self.rescale is not None:
             rounded = rounded.clamp(0, self.rescale.levels - 1)
-        return torch.where(discrete, rounded, x)
+        return torch.where(discrete, rounded + 0.0, x)  # no -0.0
 
 
 class Standardise(Bijection):

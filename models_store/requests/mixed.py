@@ -14,6 +14,8 @@ _ROWS_PER_DISTINCT_VALUE = 10
 _DAY_SECONDS = 86_400.0
 # Distances of the median from the farther quartile.
 _FAR = 20.0
+# Ranges of 98 % of the values in a standard deviation.
+_GIANT = 30.0
 
 
 def needs_values(request: TrainingRequest) -> bool:
@@ -71,16 +73,30 @@ def _as_number(column: Column, statistics: Mapping[str, Any]) -> Column:
     Tables of numbers are ranked by their densities. A spike has a probability instead, and how it
     ranks beside a density depends on the unit of the column; so only those values become spikes that
     no density can describe. Noise spreads the others. The scale stays as it is, too, unless the
-    request asks for a transform.
+    request asks for a transform, or a few giant values would leave all others without a spread.
     """
-    column = replace(column, transform="none", low=None, high=None)
     shares = statistics.get("quantiles") or {}
+    if _has_giants(statistics, shares):
+        column = replace(
+            column, transform="asinh" if column.transform == "none" else column.transform
+        )
+    else:
+        column = replace(column, transform="none", low=None, high=None)
     if not column.spikes or not {"0.25", "0.5", "0.75"} <= shares.keys():
         return replace(column, spikes=())
     middle = shares["0.5"]
     scale = max(middle - shares["0.25"], shares["0.75"] - middle)
     far = tuple(spike for spike in column.spikes if abs(spike - middle) > _FAR * scale > 0)
     return replace(column, spikes=far)
+
+
+def _has_giants(statistics: Mapping[str, Any], shares: Mapping[str, float]) -> bool:
+    """Return whether the standard deviation is that of a few values alone."""
+    std = statistics.get("std")
+    if std is None or not {"0.01", "0.99"} <= shares.keys():
+        return False
+    spread = shares["0.99"] - shares["0.01"]
+    return bool(std > _GIANT * spread > 0)
 
 
 def check_held_out(columns: Sequence[Column], dataset: Dataset) -> None:

@@ -173,3 +173,13 @@ def test_in_a_table_of_numbers_only_far_values_are_spikes() -> None:
     flow = accepted(replace(given, columns=typed)).flow
     assert isinstance(flow, MixedSpec)
     assert flow.columns[0].spikes == [-999.0, 0.0, 20.0]
+
+
+def test_one_giant_value_does_not_set_the_scale_of_a_table_of_numbers() -> None:
+    given = table(Column(name="balance", transform="asinh"), Column(name="other", transform="log"))
+    shares = {"0.01": -2000.0, "0.25": -600.0, "0.5": 0.0, "0.75": 600.0, "0.99": 2000.0}
+    described = [fields | {"quantiles": shares} for fields in given.columns]
+    described[0]["std"] = 2e10
+    flow = accepted(replace(given, columns=described)).flow
+    assert isinstance(flow, MixedSpec)
+    assert [column.transform for column in flow.columns] == ["asinh", "none"]
