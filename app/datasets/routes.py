@@ -90,16 +90,9 @@ _UPLOAD_BODY: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "required": ["file"],
-                    "properties": {
-                        **{
-                            name: {
-                                "type": "string",
-                                "description": f"Option `{name}` of the query.",
-                            }
-                            for name in UploadOptions.model_fields
-                        },
-                        "file": {"type": "string", "format": "binary"},
-                    },
+                    # Parts that stand before the file may be options, too: generated forms order
+                    # them as they like, so that those have the query alone.
+                    "properties": {"file": {"type": "string", "format": "binary"}},
                 }
             },
         },
