@@ -272,7 +272,7 @@ def _optimisation(
     chosen = 500 if train_rows >= _LARGE_TABLE else max(32, min(250, train_rows // 16))
     batch_size = max(2, min(request.batch_size or chosen, train_rows))
     steps = ceil(train_rows / batch_size)
-    max_epochs = request.max_epochs or _choose_epochs(steps, dim, least=_least_epochs(flow))
+    max_epochs = request.max_epochs or _choose_epochs(steps, dim)
     schedule = request.schedule
     return FitOptions(
         optimiser=request.optimiser,
@@ -299,15 +299,10 @@ def _has_splines(flow: FlowSpec) -> bool:
     return isinstance(flow, MixedSpec) and isinstance(flow.flow, NsfSpec)
 
 
-def _least_epochs(flow: FlowSpec) -> int:
-    """Return the epochs of a table of many steps; splines learn in half of those of affine layers."""
-    return 20 if _has_splines(flow) else 40
-
-
-def _choose_epochs(steps: int, dim: int, *, least: int = 40) -> int:
-    """Return `least` epochs, more where they have few steps, fewer where they have many; 20 at least."""
+def _choose_epochs(steps: int, dim: int) -> int:
+    """Return 40 epochs, more where they have few steps, fewer where they have many; at least 20."""
     fewest = max(_FEWEST_STEPS, min(20 * _FEWEST_STEPS, _STEPS_A_COLUMN * dim))
-    wanted = min(max(least * steps, fewest), _MOST_STEPS)
+    wanted = min(max(40 * steps, fewest), _MOST_STEPS)
     return max(20, ceil(wanted / steps))
 
 
