@@ -13,21 +13,17 @@ from flows.bijections.gradients import ACTIVATIONS
 from flows.bijections.linear import apply_network, network, network_cost
 from flows.cost import FLOAT_BYTES, Cost, Way
 from flows.errors import SpecError
-from flows.families.gaussian import GaussianSpec
 from flows.families.made import MadeSpec
-from flows.families.maf import HafSpec, IafSpec, MafSpec
 from flows.families.naf import NafSpec
-from flows.families.nsf import NsfSpec
 from flows.families.planar import PlanarSpec
 from flows.families.radial import RadialSpec
-from flows.families.real_nvp import NiceSpec, RealNvpSpec
 from flows.families.spec import EncoderSpec, Spec
 from flows.families.sylvester import SylvesterSpec
 from flows.flow import Context, Flow
 from flows.mixed.building import MixedContext
 from flows.mixed.columns import MixedColumn
 from flows.mixed.encoding import TableEncoding
-from flows.mixed.spec import MixedSpec
+from flows.mixed.spec import FamilySpec, MixedSpec
 from flows.preprocess import (
     Logit,
     Preprocessing,
@@ -37,21 +33,6 @@ from flows.preprocess import (
     preprocessing_cost,
 )
 from flows.training.state import Json
-
-FamilySpec = (
-    GaussianSpec
-    | MadeSpec
-    | MafSpec
-    | IafSpec
-    | RealNvpSpec
-    | NiceSpec
-    | HafSpec
-    | PlanarSpec
-    | RadialSpec
-    | SylvesterSpec
-    | NsfSpec
-    | NafSpec
-)
 
 FAMILIES: dict[str, type[FamilySpec]] = {spec.family: spec for spec in get_args(FamilySpec)}
 """Families of continuous rows, which `MixedSpec` combines with categories and missing cells."""

@@ -23,6 +23,9 @@ SCORES = ["log_prob", "quantile"]
 Explained = Literal["exact", "learnt", "unavailable"]
 """Kind of the explanation of a column."""
 
+_MAX_PASSES, _MAX_PASS_BYTES = 1024, 2**30
+"""Most passes of an explanation, and most bytes of weights that they read: seconds of the engine."""
+
 PARTS = ["discrete", "continuous"]
 """Names of the parts of a log density."""
 
@@ -99,10 +102,17 @@ def explained_kinds(flow: CompiledFlow, *, learnt: bool) -> list[Explained]:
         learnt: True if it was trained to score rows with any gaps.
 
     Raises:
-        Problem: `explanation-unavailable`: it explains no column.
+        Problem: `explanation-unavailable`: it explains no column, or takes too long for a request.
     """
     explains = flow.explains
     if not any(explains):
         raise Problem("explanation-unavailable")
+    passes = flow.explaining_passes
+    if passes > _MAX_PASSES or passes * flow.size_bytes > _MAX_PASS_BYTES:
+        raise Problem(
+            "explanation-unavailable",
+            f"An explanation would take {passes:,} passes over the model for each row, which would keep"
+            " others waiting; explain the rows by a scoring job.",
+        )
     known: Explained = "learnt" if learnt else "exact"
     return [known if explained else "unavailable" for explained in explains]

@@ -17,7 +17,7 @@ from flows.errors import FlowError
 from flows.flow import NOISE_BLOCK_ROWS, Flow, Space, base_noise
 from flows.mixed.density import MixedStep
 from flows.mixed.encoding import TableEncoding
-from flows.mixed.explain import explain, explained
+from flows.mixed.explain import explain, explained, explaining_passes
 from flows.preprocess import Preprocessing, Standardise
 
 Rows = npt.NDArray[np.float32] | npt.NDArray[np.float64]
@@ -151,6 +151,13 @@ class CompiledFlow:
         if not isinstance(self._preprocessing, TableEncoding):
             return [False] * self.dim
         return explained(self._preprocessing.layout)
+
+    @property
+    def explaining_passes(self) -> int:
+        """Passes over the network that `explain` takes for a batch of rows."""
+        if not isinstance(self._preprocessing, TableEncoding):
+            return 0
+        return explaining_passes(self._preprocessing.layout)
 
     def explain(self, x: Rows) -> Doubles:
         """Return log p(row) - log p(row without the column) for each column, of shape (rows, dim).

@@ -7,7 +7,7 @@ to 0 over 40 epochs of batches of 250, most of which the patience saves.
 
 from flows.families.maf import MafSpec
 from flows.families.nsf import NsfSpec
-from flows.mixed.spec import ContinuousSpec
+from flows.mixed.spec import FamilySpec
 
 # Rows from which on a table is no longer small, and from which on it is large.
 SMALL_TABLE, LARGE_TABLE = 2_000, 100_000
@@ -15,7 +15,7 @@ SMALL_TABLE, LARGE_TABLE = 2_000, 100_000
 MOST_SPLINES = 64
 
 
-def default_continuous(columns: int, rows: int) -> ContinuousSpec:
+def default_continuous(columns: int, rows: int) -> FamilySpec:
     """Return the default flow of the continuous values given the variables.
 
     Args:

@@ -23,6 +23,12 @@ def explained(layout: Layout) -> list[bool]:
     return [layout.hides or 0 < column.levels <= MOST_LEVELS for column in layout.columns]
 
 
+def explaining_passes(layout: Layout) -> int:
+    """Return the passes over the network that explain a batch of rows."""
+    columns = [c for c, known in zip(layout.columns, explained(layout), strict=True) if known]
+    return 1 + sum(1 if layout.hides else column.states + 1 for column in columns)
+
+
 def explain(
     encoding: TableEncoding, x: Batch, log_density: Callable[[Batch], PerRow]
 ) -> Float[Tensor, "batch columns"]:

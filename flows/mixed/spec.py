@@ -25,7 +25,7 @@ from flows.mixed.density import MAX_ONE_HOT, MixedDensity
 from flows.mixed.maps import KNOTS
 from flows.mixed.roundings import DECADES, STEPS
 
-ContinuousSpec = (
+FamilySpec = (
     GaussianSpec
     | MadeSpec
     | MafSpec
@@ -63,7 +63,7 @@ class MixedSpec(Spec):
     family: Literal["mixed"] = "mixed"
     columns: list[MixedColumn] = field(default_factory=list)
     context: list[MixedColumn] = field(default_factory=list)
-    flow: ContinuousSpec | None = field(default_factory=NsfSpec)
+    flow: FamilySpec | None = field(default_factory=NsfSpec)
     hidden: list[int] = field(default_factory=lambda: [128])
     activation: ActivationName = "relu"
     missing: Literal["observed", "any"] = "observed"
@@ -74,7 +74,7 @@ class MixedSpec(Spec):
         for column in (*self.columns, *self.context):
             if not isinstance(column, MixedColumn):
                 raise ValueError("columns and context must list the kinds of columns")  # noqa: TRY004  as all faults of a spec
-        if self.flow is not None and not isinstance(self.flow, get_args(ContinuousSpec)):
+        if self.flow is not None and not isinstance(self.flow, get_args(FamilySpec)):
             raise ValueError("flow must be the specification of another family")
         if self.flow is not None and (self.flow.encoder is not None or self.flow.is_binary):
             raise ValueError("flow must be one of continuous values, without an encoder")

@@ -21,7 +21,7 @@ from flows import (
     default_continuous,
     default_hidden,
 )
-from flows.catalogue import FamilySpec
+from flows.mixed.spec import FamilySpec
 from models_store.errors import RequestError
 from models_store.registry import Dataset
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow

@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from flows import FitOptions, FlowSpec, StepSchedule as FitStepSchedule
-from flows.catalogue import FamilySpec
+from flows.mixed.spec import FamilySpec
 from flows.training.options import Optimiser
 from tables.columns import Column, TransformName
 

@@ -216,6 +216,17 @@ def test_a_model_that_explains_nothing_says_so(client):
     assert response.json()["type"] == "/problems/explanation-unavailable"
 
 
+@pytest.mark.fault(248)
+@pytest.mark.parametrize("limit", ["_MAX_PASSES", "_MAX_PASS_BYTES"])
+def test_an_explanation_that_would_hold_the_engine_is_refused(client, monkeypatch, limit):
+    body = json.dumps({"rows": cells()[:1]}).encode()
+    assert ask(client, "score?explain=true", body, model="hiding").status_code == 200
+    monkeypatch.setattr(f"app.scoring.functions.{limit}", 1)
+    response = ask(client, "score?explain=true", body, model="hiding")
+    assert response.status_code == 422
+    assert "by a scoring job" in response.json()["detail"]
+
+
 def test_a_model_that_hides_cells_scores_any_gaps(client):
     body = json.dumps({"rows": [dict.fromkeys(NAMES), cells()[0] | {"weight": None}]}).encode()
     answer = ask(client, "log_prob", body, model="hiding").json()
