@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from flows import MafSpec, MixedColumn, MixedSpec, build, compile_flow
+from flows.mixed.encoding import TableEncoding
 from flows.mixed.explain import explain
 
 
@@ -19,5 +20,7 @@ def test_the_passes_that_are_promised_are_those_that_are_computed(missing):
         calls.append(len(rows))
         return torch.zeros(len(rows), dtype=torch.float64)
 
-    explain(compiled._preprocessing, torch.from_numpy(np.zeros((4, 3))), log_density)
+    encoding = compiled._preprocessing
+    assert isinstance(encoding, TableEncoding)
+    explain(encoding, torch.from_numpy(np.zeros((4, 3))), log_density)
     assert len(calls) == compiled.explaining_passes
