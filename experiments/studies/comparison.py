@@ -25,7 +25,7 @@ from flows import (
     build,
     fit,
 )
-from flows.bijections.masked import MaskedLinear
+from flows.bijections.autoregressive.masked import MaskedLinear
 from workers.trainer.discrete import column_noise
 
 FiveLayers = MafSpec | HafSpec | RealNvpSpec

@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.bijections.folding import LayerStep, Pending, Step
+from flows.bijections.folding import Pending, Step
 from flows.bijections.gradients import Gradients, Pullback, Wanted
 from flows.bijections.observed import Observed
+from flows.bijections.steps import LayerStep
 from flows.errors import FlowError
 
 LOG_TWO_PI = math.log(2 * math.pi)

@@ -9,9 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
-from flows.bijections.folding import InvertedStep, Pending, PermuteStep, SliceStep, Step
+from flows.bijections.folding import Pending, Step
 from flows.bijections.gradients import Gradients, Pullback, Wanted, add_gradients
 from flows.bijections.observed import Observed, only_observed
+from flows.bijections.steps import InvertedStep, PermuteStep, SliceStep
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 

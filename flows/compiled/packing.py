@@ -10,7 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from flows.bijections.folding import AffineCoupling, AffineStep, MaskedAffine, PermuteStep, Step
+from flows.bijections.folding import AffineCoupling, AffineStep, MaskedAffine, Step
+from flows.bijections.steps import PermuteStep
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flows.bijections.autoregressive import Autoregressive, AutoregressiveStep
+from flows.bijections.autoregressive.layers import Autoregressive, AutoregressiveStep
+from flows.bijections.autoregressive.mask_ensemble import MaskEnsemble, ensemble_cost
+from flows.bijections.autoregressive.masked import Conditioner
 from flows.bijections.base import Batch, BatchContext, Bijection
 from flows.bijections.compose import Chain, Permutation, permutation_cost
 from flows.bijections.folding import (
@@ -21,8 +23,6 @@ from flows.bijections.folding import (
     tanh_as_sigmoid,
 )
 from flows.bijections.gradients import ACTIVATIONS, ActivationName, Pullback, masked_affine_vjp
-from flows.bijections.mask_ensemble import MaskEnsemble, ensemble_cost
-from flows.bijections.masked import Conditioner
 from flows.bijections.observed import Observed, ObservedColumns
 from flows.bijections.transformers import Affine, Bernoulli, GaussianMixture, MapSize, Transformer
 from flows.cost import Cost

@@ -9,19 +9,14 @@ from typing import Literal, get_args
 import torch
 
 from flows.bijections.affine import DiagonalAffine, diagonal_cost
-from flows.bijections.autoregressive import Autoregressive
+from flows.bijections.autoregressive.layers import Autoregressive
+from flows.bijections.autoregressive.masked import Conditioner
 from flows.bijections.base import Bijection
 from flows.bijections.batch_norm import BatchNorm, BatchNormSpec, batch_norm_cost
 from flows.bijections.compose import Chain, Inverted, Permutation, Reverse, Slice, permutation_cost
-from flows.bijections.coupling import (
-    Coupling,
-    CouplingShape,
-    alternating,
-    check_coupling_dim,
-    coupling_cost,
-)
+from flows.bijections.coupling.affine import Coupling, coupling_cost
+from flows.bijections.coupling.halves import CouplingShape, alternating, check_coupling_dim
 from flows.bijections.gradients import ActivationName
-from flows.bijections.masked import Conditioner
 from flows.bijections.transformers import Affine, GaussianMixture
 from flows.cost import Cost
 from flows.families.made import Made

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flows.bijections.autoregressive import Autoregressive
+from flows.bijections.autoregressive.layers import Autoregressive
+from flows.bijections.autoregressive.masked import Conditioner
 from flows.bijections.base import Bijection
 from flows.bijections.compose import Chain, Inverted, Reverse, permutation_cost
 from flows.bijections.folding import Pending
 from flows.bijections.gradients import ActivationName
 from flows.bijections.linear import uniform
-from flows.bijections.masked import Conditioner
 from flows.bijections.roots import invert
 from flows.bijections.transformers import MapSize, Transformer
 from flows.cost import Cost

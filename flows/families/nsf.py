@@ -9,18 +9,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from flows.bijections.autoregressive import Autoregressive
+from flows.bijections.autoregressive.layers import Autoregressive
+from flows.bijections.autoregressive.masked import Conditioner
 from flows.bijections.base import Bijection
 from flows.bijections.compose import Chain, Reverse, permutation_cost
-from flows.bijections.coupling import (
-    CouplingShape,
-    TransformerCoupling,
-    alternating,
-    check_coupling_dim,
-)
+from flows.bijections.coupling.halves import CouplingShape, alternating, check_coupling_dim
+from flows.bijections.coupling.transformer import TransformerCoupling
 from flows.bijections.gradients import ActivationName
 from flows.bijections.linear import network_cost
-from flows.bijections.masked import Conditioner
 from flows.bijections.transformers import MapSize, Transformer, map_cost
 from flows.cost import Cost
 from flows.families.gaussian import Gaussian, gaussian_cost

@@ -10,13 +10,8 @@ from flows.bijections.affine import DiagonalAffine, diagonal_cost
 from flows.bijections.base import Bijection
 from flows.bijections.batch_norm import BatchNorm, BatchNormSpec, batch_norm_cost
 from flows.bijections.compose import Chain
-from flows.bijections.coupling import (
-    Coupling,
-    CouplingShape,
-    alternating,
-    check_coupling_dim,
-    coupling_cost,
-)
+from flows.bijections.coupling.affine import Coupling, coupling_cost
+from flows.bijections.coupling.halves import CouplingShape, alternating, check_coupling_dim
 from flows.cost import Cost
 from flows.families.spec import Spec, check_choice, check_hidden, check_positive
 

@@ -10,15 +10,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from flows.bijections.gradients import ACTIVATIONS, ActivationName
-from flows.bijections.linear import uniform
-from flows.bijections.masked import (
+from flows.bijections.autoregressive.masked import (
     MaskedLinear,
     hidden_degrees,
     hidden_mask,
     output_mask,
     run_masked,
 )
+from flows.bijections.gradients import ACTIVATIONS, ActivationName
+from flows.bijections.linear import uniform
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 # Factor of the initial output weights: the frequencies hold whatever the other variables are.

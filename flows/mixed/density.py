@@ -10,16 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flows.bijections.base import LOG_TWO_PI, Batch, BatchContext, Bijection, PerRow
-from flows.bijections.folding import (
-    Columns,
-    ContextColumns,
-    Pending,
-    Step,
-    forward_steps,
-    inverse_steps,
-)
+from flows.bijections.folding import Columns, ContextColumns, Pending, Step
 from flows.bijections.linear import uniform
 from flows.bijections.observed import Observed, ObservedColumns, refuse_mask
+from flows.bijections.steps import forward_steps, inverse_steps
 from flows.errors import FlowError
 from flows.mixed.categorical import CategoricalMade, one_hot
 from flows.mixed.columns import UNSEEN, Layout

@@ -34,11 +34,12 @@ from nflows.transforms.permutations import Permutation as PeerPermutation
 from torch import Tensor, nn
 
 from flows import Flow, FlowSpec, IafSpec, MadeSpec, MafSpec, NsfSpec, RealNvpSpec, build
-from flows.bijections.autoregressive import Autoregressive
+from flows.bijections.autoregressive.layers import Autoregressive
 from flows.bijections.base import Bijection
 from flows.bijections.batch_norm import BatchNorm
 from flows.bijections.compose import Inverted, Permutation, Reverse
-from flows.bijections.coupling import Coupling, TransformerCoupling
+from flows.bijections.coupling.affine import Coupling
+from flows.bijections.coupling.transformer import TransformerCoupling
 from flows.families.made import Made
 from flows.families.nsf import SLOPE_OFFSET, RationalQuadratic
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flows import Flow, SpecError, build, check_dim, compile_flow, count_parameters
-from flows.bijections.masked import MaskedLinear
+from flows.bijections.autoregressive.masked import MaskedLinear
 from tests.flows.cases import CASES, Case, example_rows, fresh_flow, grid, trained_flow
 
 DIMS = [1, 2, 5]

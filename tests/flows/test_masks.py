@@ -17,7 +17,8 @@ from flows.bijections.batch_norm import (
     stream_dataset_statistics,
 )
 from flows.bijections.compose import Chain
-from flows.bijections.folding import Pending, Step, forward_steps, inverse_steps
+from flows.bijections.folding import Pending, Step
+from flows.bijections.steps import forward_steps, inverse_steps
 from tests.flows.cases import CASES, RUNNING, Case, example_rows, find
 
 MASKING = [case for case in CASES if case.spec.masks_columns]

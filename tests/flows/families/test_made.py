@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from flows import FitOptions, Flow, MadeSpec, build, fit
-from flows.bijections.autoregressive import Autoregressive
-from flows.bijections.mask_ensemble import MaskEnsemble
-from flows.bijections.masked import MaskedLinear, run_masked
+from flows.bijections.autoregressive.layers import Autoregressive
+from flows.bijections.autoregressive.mask_ensemble import MaskEnsemble
+from flows.bijections.autoregressive.masked import MaskedLinear, run_masked
 from flows.families.made import Made
 from tests.flows.cases import CASES, example_rows, fresh_flow, trained_flow
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from flows import FitOptions, FlowError, MadeSpec, build, compile_flow, count_parameters, fit
-from flows.bijections.mask_ensemble import MaskEnsemble, choose_mask
-from flows.bijections.masked import made_masks
+from flows.bijections.autoregressive.mask_ensemble import MaskEnsemble, choose_mask
+from flows.bijections.autoregressive.masked import made_masks
 from flows.bijections.transformers import GaussianMixture
 from tests.flows.cases import example_rows
 

@@ -3,7 +3,7 @@ from torch import Tensor
 
 from flows import RealNvpSpec, build
 from flows.bijections.batch_norm import BatchNorm
-from flows.bijections.coupling import Coupling
+from flows.bijections.coupling.affine import Coupling
 
 
 def _jacobian(layer: Coupling) -> Tensor:

@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from flows.bijections.autoregressive.masked import Conditioner, MaskedLinear, run_masked
+from flows.bijections.autoregressive.sequential import SequentialSampler, split_direct
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.folding import Columns, ContextColumns, Pending, Step, tanh_as_sigmoid
 from flows.bijections.gradients import ACTIVATIONS, WeightedContext
-from flows.bijections.masked import Conditioner, MaskedLinear, run_masked
 from flows.bijections.observed import Observed, ObservedColumns, masked
-from flows.bijections.sequential import SequentialSampler, split_direct
 from flows.bijections.transformers import Transformer
 from flows.errors import FlowError
 
@@ -25,7 +25,7 @@ _FoldedNetwork = tuple[list[Tensor], list[Tensor], Tensor | None, Callable[[Tens
 class Autoregressive(Bijection):
     """Autoregressive map x_i = T(u_i; p_i(x_<i, context)), in the natural order of the features.
 
-    T is a transformer; p_i comes from one masked network (`flows.bijections.masked`), whose hidden
+    T is a transformer; p_i comes from one masked network (`flows.bijections.autoregressive.masked`), whose hidden
     degrees are spread evenly, not drawn. The inverse takes 1 pass. The forward direction is
     sequential; without gradients it computes each hidden unit once, about the arithmetic of 1 pass,
     with gradients it takes `dim` passes. With one feature and no context the network is a bias.

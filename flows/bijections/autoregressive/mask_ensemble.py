@@ -7,12 +7,17 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from flows.bijections.autoregressive import AutoregressiveStep
+from flows.bijections.autoregressive.layers import AutoregressiveStep
+from flows.bijections.autoregressive.masked import (
+    Conditioner,
+    made_masks,
+    random_degrees,
+    run_masked,
+)
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.folding import Columns, ContextColumns, Pending, Step
 from flows.bijections.gradients import ACTIVATIONS
 from flows.bijections.linear import initial_linear
-from flows.bijections.masked import Conditioner, made_masks, random_degrees, run_masked
 from flows.bijections.observed import Observed, ObservedColumns, refuse_mask
 from flows.bijections.transformers import MapSize, Transformer
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way

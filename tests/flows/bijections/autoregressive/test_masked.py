@@ -1,6 +1,6 @@
 import torch
 
-from flows.bijections.masked import (
+from flows.bijections.autoregressive.masked import (
     Conditioner,
     hidden_degrees,
     input_degrees,

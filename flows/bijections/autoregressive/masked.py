@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from flows.bijections.autoregressive.sequential import KEPT_PLANS, MOST_ROWS, PLAN_BYTES
 from flows.bijections.base import Batch
 from flows.bijections.gradients import ACTIVATIONS, ActivationName
 from flows.bijections.linear import initial_linear, uniform
-from flows.bijections.sequential import KEPT_PLANS, MOST_ROWS, PLAN_BYTES
 from flows.bijections.transformers import MapSize
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
@@ -94,7 +94,7 @@ class Conditioner:
         direct: True if outputs see earlier inputs also without hidden units between (Germain et al.
             2015, section 4: the matrix A); these are the last columns of the last weights.
         mask_weights: True for a second matrix beside the weights of each layer, by which units know
-            their own masks, where there are several (`flows.bijections.mask_ensemble`).
+            their own masks, where there are several (`flows.bijections.autoregressive.mask_ensemble`).
     """
 
     hidden: list[int]

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from flows.bijections.autoregressive.masked import Conditioner, made_masks, run_masked
+from flows.bijections.autoregressive.sequential import SequentialSampler
 from flows.bijections.gradients import ACTIVATIONS
-from flows.bijections.masked import Conditioner, made_masks, run_masked
-from flows.bijections.sequential import SequentialSampler
 from flows.families.made import Made
 
 

@@ -1,0 +1,1 @@
+"""Masked autoregressive layers: their networks, and sampling from them feature by feature."""

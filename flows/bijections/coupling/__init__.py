@@ -1,0 +1,1 @@
+"""Coupling layers: one half of the features conditions the other."""

@@ -1,0 +1,93 @@
+"""The two halves of the features in a coupling layer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flows.bijections.base import Bijection
+from flows.cost import Cost
+from flows.errors import SpecError
+
+
+@dataclass(frozen=True)
+class CouplingShape:
+    """Split of the features into a half that is copied and a half that it conditions.
+
+    Attributes:
+        dim: Number of features.
+        copies_even: True if the features with an even index, counted from 0, condition the others.
+        context_dim: Number of context values per row, which condition them too.
+    """
+
+    dim: int
+    copies_even: bool
+    context_dim: int = 0
+
+    def halves(self) -> tuple[slice, slice]:
+        """Return the slices of the copied and of the transformed features."""
+        even, odd = slice(0, None, 2), slice(1, None, 2)
+        return (even, odd) if self.copies_even else (odd, even)
+
+    def widths(self) -> tuple[int, int]:
+        """Return the numbers of copied and of transformed features."""
+        even, odd = (self.dim + 1) // 2, self.dim // 2
+        return (even, odd) if self.copies_even else (odd, even)
+
+    def places(self) -> Tensor:
+        """Return the position of each feature in the copied, then the transformed ones."""
+        order = torch.arange(self.dim)
+        return torch.argsort(torch.cat([order[half] for half in self.halves()]))
+
+
+def check_coupling_dim(family: str, dim: int) -> None:
+    """Check that there are two features, as a coupling layer needs.
+
+    Raises:
+        SpecError: There is only one feature.
+    """
+    if dim < 2:
+        raise SpecError(
+            "dimension-unsupported",
+            f"{family} needs at least 2 features: one half of them conditions the other",
+        )
+
+
+def alternating(dim: int, layers: int, cost_of: Callable[[int, int], Cost]) -> Cost:
+    """Return the cost of layers whose halves swap roles from one to the next.
+
+    Args:
+        dim: Number of features.
+        layers: Number of layers.
+        cost_of: Function from the numbers of copied and of transformed features to the layer's
+            cost.
+    """
+    even, odd = (dim + 1) // 2, dim // 2
+    return cost_of(even, odd) * -(-layers // 2) + cost_of(odd, even) * (layers // 2)
+
+
+class HalvesLayer(Bijection):
+    """Layer that copies one half of the features and transforms the other."""
+
+    places: Tensor
+
+    def __init__(self, shape: CouplingShape) -> None:
+        super().__init__()
+        self.dim = shape.dim
+        self.context_dim = shape.context_dim
+        self.shape = shape
+        self.register_buffer("places", shape.places(), persistent=False)
+
+    def split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the copied and the transformed features."""
+        copied, moved = self.shape.halves()
+        return rows[:, copied], rows[:, moved]
+
+    def moved_mask(self, observed: Tensor | None) -> Tensor | None:
+        """Return the mask of the transformed features."""
+        return None if observed is None else observed[:, self.shape.halves()[1]]
+
+    def join(self, copied: Tensor, moved: Tensor) -> Tensor:
+        """Return rows, their features in order, from the two halves."""
+        return torch.cat([copied, moved], dim=1).index_select(1, self.places)
