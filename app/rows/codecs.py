@@ -10,14 +10,9 @@ from functools import partial
 
 from app.rows.answer_table import AnswerTable
 from app.rows.body import RowsBody
-from app.rows.decode import (
-    decode_json,
-    decode_npy,
-    read_arrow,
-    read_json,
-    read_npy,
-    read_table,
-)
+from app.rows.decode.json import decode_json, read_json
+from app.rows.decode.npy import decode_npy, read_npy
+from app.rows.decode.tables import read_arrow, read_table
 from app.rows.encode import CsvEncoder, Encoder, JsonEncoder, NdjsonEncoder, TableEncoder
 from app.rows.shape import Floats, RowsShape
 from app.settings import ApiSettings

@@ -11,7 +11,7 @@ from app.fairness.turns import NOBODY, Threads, on_account_of
 from app.http.json_body import validate_json
 from app.problems.problem import Problem
 from app.rows.body import in_thread_if_large
-from app.rows.decode import decode_document
+from app.rows.decode.json import decode_document
 from app.rows.shape import RowsShape
 from app.scoring.samples import SampleRequest
 from models_store.requests.bulk import SamplingRequest

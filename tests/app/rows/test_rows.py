@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from app.problems.problem import Problem
 from app.rows.answer_table import Chunk, row_errors
-from app.rows.decode import decode_document, decode_json, decode_npy
+from app.rows.decode.json import decode_document, decode_json
+from app.rows.decode.npy import decode_npy
 from app.rows.negotiation import answer_codec, request_codec
 from app.rows.shape import Floats, RowsShape
 from tables.formats import MEDIA_TYPES, TableFormat

@@ -296,7 +296,9 @@ def test_compressed_arrow_is_read_by_a_process_of_its_own(monkeypatch):
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     with pa.ipc.new_stream(buffer, table.schema, options=options) as writer:
         writer.write_table(table)
-    monkeypatch.setattr("app.rows.decode.open_typed", lambda *_, **__: pytest.fail("read here"))
+    monkeypatch.setattr(
+        "app.rows.decode.tables.open_typed", lambda *_, **__: pytest.fail("read here")
+    )
     np.testing.assert_array_equal(decode(buffer.getvalue(), TableFormat.ARROW, SHAPE), NUMBERS)
 
 

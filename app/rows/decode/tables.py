@@ -1,0 +1,241 @@
+"""Rows of tables: Arrow in memory where that is quick, all else by way of the disk."""
+
+import dataclasses
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.fairness.turns import in_thread, owner_here
+from app.rows.body import RowsBody, in_thread_if_large, is_headerless, write_to_disk
+from app.rows.decode.problems import as_problem
+from app.rows.shape import Floats, RowsShape
+from tables.formats import ParseOptions, TableFormat
+from tables.open import open_arrow_bytes, open_table
+from tables.readers.arrow import StreamCheck, check_stream, unpacked_bytes
+from tables.sandbox.copy import open_table_isolated, open_typed_isolated
+from tables.source import Columns, TableSource
+from tables.typed_table import open_typed
+
+TAKEN_BYTES = 1024 * 1024
+_MEMORY_BYTES = 2 * 1024 * 1024
+"""Largest Arrow body that is read in memory."""
+_MAX_BATCH_BYTES = 16 * 1024 * 1024
+"""Memory that a batch of Arrow may take in this process; what unpacks to more is for a process of
+its own."""
+_FORMULA_STARTS = ("'=", "'+", "'-", "'@")
+
+
+async def read_table(
+    source: RowsBody, *, start: bytes | bytearray = b""
+) -> AsyncGenerator[Floats, None]:
+    """Yield the rows of a body; columns that have names may come in any order.
+
+    Args:
+        source: Body of a request.
+        start: Bytes that have been taken from it before.
+
+    Raises:
+        Problem: Saying what is wrong, and where.
+    """
+    with (
+        source.blobs.staged(".rows") as file,
+        source.blobs.staged(".npy") as unpacked,
+        source.memory.share() as share,
+    ):
+        await write_to_disk(_prefixed(start, source.chunks), file)
+        if isinstance(start, bytearray):
+            start.clear()  # it is on the disk
+        if source.shape.holds_cells and source.format is not TableFormat.NPY:
+            async for rows in _typed_rows(source, file, unpacked):
+                yield rows
+            return
+        options = _parse_options(source)
+        stream = StreamCheck(unpacked=0, rows=None)
+        with as_problem():
+            if source.format is TableFormat.ARROW:
+                stream = await in_thread(check_stream, file, options)
+            if source.format is TableFormat.PARQUET or stream.unpacked > _MAX_BATCH_BYTES:
+                isolated = partial(
+                    open_table_isolated,
+                    file,
+                    unpacked,
+                    format=source.format,
+                    options=options,
+                    memory_bytes=source.settings.parse_memory_bytes,
+                    timeout_s=source.settings.parse_timeout_s,
+                )
+                table = await source.parsers.run(owner_here(), isolated)
+            else:
+                share.hold(stream.unpacked)
+                table = await in_thread(open_table, file, format=source.format, options=options)
+                table = dataclasses.replace(table, rows=table.rows or stream.rows)
+        source.total_rows = table.rows
+        async for rows in _table_rows(table, source):
+            yield rows
+
+
+async def _table_rows(table: TableSource, source: RowsBody) -> AsyncGenerator[Floats, None]:
+    order = _order_of(table, source)
+    count = 0
+    while True:
+        with as_problem():
+            chunk = await in_thread(_taken, table.chunks)
+        if chunk is None:
+            break
+        count += chunk.shape[1]
+        source.shape.check_count(count)
+        yield chunk[order].T if order is not None else chunk.T
+    source.shape.check_count(count)
+
+
+async def _typed_rows(source: RowsBody, file: Path, unpacked: Path) -> AsyncGenerator[Floats, None]:
+    """Yield the rows of a file of cells, or of numbers beside columns that are left out."""
+    with as_problem():
+        chunks = await _typed_chunks(source, file, unpacked)
+    count = 0
+    while True:
+        with as_problem():
+            rows = await in_thread(_taken_rows, chunks)
+        if rows is None:
+            break
+        count += len(rows)
+        source.shape.check_count(count)
+        yield rows
+    source.shape.check_count(count)
+
+
+async def _typed_chunks(
+    source: RowsBody, file: Path, unpacked: Path
+) -> Iterator[NDArray[np.float64]]:
+    read = partial(
+        open_typed,
+        file,
+        format=source.format,
+        options=_parse_options(source),
+        columns=source.shape.cell_columns,
+        choose=partial(_places_of, source),
+    )
+    if source.format is TableFormat.ARROW:
+        packed = await in_thread(unpacked_bytes, file) > 0
+    else:
+        packed = source.format is TableFormat.PARQUET
+    if not packed:
+        return await in_thread(read)
+    isolated = partial(
+        open_typed_isolated,
+        file,
+        unpacked,
+        format=source.format,
+        options=_parse_options(source),
+        columns=source.shape.cell_columns,
+        memory_bytes=source.settings.parse_memory_bytes,
+        timeout_s=source.settings.parse_timeout_s,
+    )
+    table = await source.parsers.run(owner_here(), isolated)
+    _places_of(source, table.names, table.named)
+    return table.chunks
+
+
+def _places_of(source: RowsBody, names: Sequence[str], named: bool) -> list[int]:  # noqa: FBT001  as `Choose`
+    """Return the places of the model's columns among those of a file."""
+    if not named:
+        source.shape.check_width(len(names))
+        return list(range(len(names)))
+    if source.format is TableFormat.CSV:
+        names = [_as_it_was(name, source.shape) for name in names]
+    return source.shape.order_of(names)
+
+
+def _taken_rows(chunks: Iterator[NDArray[np.float64]]) -> NDArray[np.float64] | None:
+    """Return the next few rows together, which is less work for the engine; None at their end."""
+    parts: list[NDArray[np.float64]] = []
+    for chunk in chunks:
+        parts.append(chunk)
+        if sum(part.nbytes for part in parts) >= TAKEN_BYTES:
+            break
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _taken(chunks: Iterator[Columns]) -> Columns | None:
+    """Return the next few chunks as one, which is less work for the engine; None at their end."""
+    parts: list[Columns] = []
+    for chunk in chunks:
+        parts.append(chunk)
+        if sum(part.nbytes for part in parts) >= TAKEN_BYTES:
+            break
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def _order_of(table: TableSource, source: RowsBody) -> list[int] | None:
+    if not table.named:
+        source.shape.check_width(len(table.names))
+        return None
+    names = table.names
+    if source.format is TableFormat.CSV:
+        names = [_as_it_was(name, source.shape) for name in names]
+    order = source.shape.order_of(names)
+    return None if order == list(range(len(order))) else order
+
+
+def _as_it_was(name: str, shape: RowsShape) -> str:
+    """Return a name without the mark that CSV responses have before what looks like a formula."""
+    bare = name.removeprefix("'")
+    return bare if name.startswith(_FORMULA_STARTS) and bare in shape.columns else name
+
+
+def _parse_options(source: RowsBody) -> ParseOptions:
+    return ParseOptions(
+        header=not is_headerless(source.parameters),
+        max_rows=source.shape.max_rows,
+        max_columns=max(source.settings.max_columns, source.shape.width),
+        max_bytes=source.settings.max_table_bytes,
+    )
+
+
+async def _prefixed(start: bytes | bytearray, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if start:
+        yield bytes(start)
+    async for chunk in body:
+        yield chunk
+
+
+async def read_arrow(source: RowsBody) -> AsyncGenerator[Floats, None]:
+    """Yield the rows of an Arrow stream; a small one of numbers does not touch the disk.
+
+    Raises:
+        Problem: Saying what is wrong, and where.
+    """
+    read = read_table if source.shape.holds_cells else _read_arrow_numbers
+    async for rows in read(source):
+        yield rows
+
+
+async def _read_arrow_numbers(source: RowsBody) -> AsyncGenerator[Floats, None]:
+    waiting = bytearray()
+    options = _parse_options(source)
+    with source.memory.share() as share:
+        async for chunk in source.chunks:
+            waiting += chunk
+            share.hold(len(waiting))
+            if len(waiting) > _MEMORY_BYTES:
+                break
+        if len(waiting) <= _MEMORY_BYTES:
+            body = bytes(waiting)
+            with as_problem():
+                stream = await in_thread_if_large(check_stream, body, options, validate=False)
+            if stream.unpacked <= _MAX_BATCH_BYTES:
+                share.hold(len(body) + stream.unpacked)
+                with as_problem():
+                    table = await in_thread_if_large(open_arrow_bytes, body, options)
+                async for rows in _table_rows(table, source):
+                    yield rows
+                return
+    async for rows in read_table(source, start=waiting):
+        yield rows
