@@ -38,11 +38,11 @@ from flows.mixed.columns import MixedColumn
 from flows.mixed.defaults import default_continuous, default_hidden
 from flows.mixed.spec import MixedSpec
 from flows.preprocess import PreprocessingSpec
+from flows.table import MappedTable, Table
 from flows.training.calibration import quantiles_of, rank_among
 from flows.training.evaluate import Evaluation, evaluate
 from flows.training.fit import fit
 from flows.training.options import FitOptions, StepSchedule, VariationalOptions
-from flows.training.rows import MappedTable, Table
 from flows.training.state import EpochReport, FitInterrupted, FitState
 from flows.variational.diagnostics import Diagnostics, QuadratureKl, diagnose, quadrature_kl
 from flows.variational.elbo import VariationalReport, fit_variational

@@ -15,12 +15,12 @@ cache watches the file of the entry points only. No function keeps state: thread
 they pass, and run in parallel.
 """
 
-from collections.abc import Callable
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import numpy as np
-from numba import float32, float64, int32, int64, njit, types
+from numba import float32, float64, int64, types
 
+from flows.compiled.functions import erf, exp, jit, tanh
 from flows.compiled.micro_kernels import (
     LANES,
     PANEL,
@@ -29,7 +29,6 @@ from flows.compiled.micro_kernels import (
     row_block,
     stay_apart,
     tile_block_of,
-    two_to_the,
     word,
 )
 
@@ -59,91 +58,11 @@ LINE_BYTES = 40
 FROM_THERE, FROM_BIASES = range(2)
 
 
-def _jit(*signature: Any) -> Callable[..., Any]:
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        try:
-            return njit(*signature, cache=True, **options)(function)
-        except RuntimeError:  # no folder to cache in: compile in every process
-            return njit(*signature, **options)(function)
-
-    return decorate
-
-
 _narrow_1, _narrow_2, _narrow_4, _narrow_all = (tile_block_of(n, 1) for n in (1, 2, 4, UNITS))
 _wide_1, _wide_2, _wide_4, _wide_all = (tile_block_of(n, VECTORS) for n in (1, 2, 4, UNITS))
 
 
-@_jit()
-@no_type_check
-def _exp(x):
-    """Return the exponential to 2 units in the last place, without branches (Cephes' expf).
-
-    Beyond float32's range it is 0 or infinite; NaN stays NaN.
-    """
-    x = float32(-104) if x < float32(-104) else x
-    n = np.floor(x * float32(1.44269504088896341) + float32(0.5))
-    n = float32(129) if n > float32(129) else n
-    n = n if n > float32(-151) else float32(-151)  # NaN, which no integer is
-    r = x - n * float32(0.693359375)
-    r = r - n * float32(-2.12194440e-4)
-    p = float32(1.9875691500e-4)
-    p = p * r + float32(1.3981999507e-3)
-    p = p * r + float32(8.3334519073e-3)
-    p = p * r + float32(4.1665795894e-2)
-    p = p * r + float32(1.6666665459e-1)
-    p = p * r + float32(5.0000001201e-1)
-    p = p * (r * r) + (r + float32(1))
-    whole = int32(n)
-    half = whole >> int32(1)
-    return p * two_to_the(half) * two_to_the(whole - half)
-
-
-@_jit()
-@no_type_check
-def _tanh(x):
-    """Return the hyperbolic tangent to 2e-7, as the ratio of polynomials that Eigen and XLA use."""
-    x = float32(-7.905311) if x < float32(-7.905311) else x
-    x = float32(7.905311) if x > float32(7.905311) else x
-    s = x * x
-    p = float32(-2.76076847742355e-16)
-    p = p * s + float32(2.00018790482477e-13)
-    p = p * s + float32(-8.60467152213735e-11)
-    p = p * s + float32(5.12229709037114e-08)
-    p = p * s + float32(1.48572235717979e-05)
-    p = p * s + float32(6.37261928875436e-04)
-    p = p * s + float32(4.89352455891786e-03)
-    q = float32(1.19825839466702e-06)
-    q = q * s + float32(1.18534705686654e-04)
-    q = q * s + float32(2.26843463243900e-03)
-    q = q * s + float32(4.89352518554385e-03)
-    return x * p / q
-
-
-@_jit()
-@no_type_check
-def _erf(x):
-    """Return the error function to 5e-7, as the ratio of polynomials that Eigen and XLA use."""
-    x = float32(-4) if x < float32(-4) else x
-    x = float32(4) if x > float32(4) else x
-    s = x * x
-    p = float32(-2.72614225801306e-10)
-    p = p * s + float32(2.77068142495902e-08)
-    p = p * s + float32(-2.10102402082508e-06)
-    p = p * s + float32(-5.69250639462346e-05)
-    p = p * s + float32(-7.34990630326855e-04)
-    p = p * s + float32(-2.95459980854025e-03)
-    p = p * s + float32(-1.60960333262415e-02)
-    q = float32(-1.45660718464996e-05)
-    q = q * s + float32(-2.13374055278905e-04)
-    q = q * s + float32(-1.68282697438203e-03)
-    q = q * s + float32(-7.37332916720468e-03)
-    q = q * s + float32(-1.42647390514189e-02)
-    return x * p / q
-
-
-@_jit()
+@jit()
 @no_type_check
 def _activate(kind, h):
     """Apply an activation in place."""
@@ -153,16 +72,16 @@ def _activate(kind, h):
             h[j] = float32(0) if h[j] < float32(0) else h[j]
     elif kind == SIGMOID:
         for j in range(len(h)):
-            h[j] = float32(0.5) + float32(0.5) * _tanh(float32(0.5) * h[j])
+            h[j] = float32(0.5) + float32(0.5) * tanh(float32(0.5) * h[j])
     elif kind == ELU:
         for j in range(len(h)):
-            h[j] = _exp(h[j]) - float32(1) if h[j] < float32(0) else h[j]
+            h[j] = exp(h[j]) - float32(1) if h[j] < float32(0) else h[j]
     else:
         for j in range(len(h)):
-            h[j] = float32(0.5) * h[j] * (float32(1) + _erf(h[j] * float32(0.70710678118654752)))
+            h[j] = float32(0.5) * h[j] * (float32(1) + erf(h[j] * float32(0.70710678118654752)))
 
 
-@_jit()
+@jit()
 @no_type_check
 def _tile_block(weight, bias, depth, source, out, units, vectors):
     """Return the micro-kernel for this number of units and vectors."""
@@ -185,7 +104,7 @@ def _tile_block(weight, bias, depth, source, out, units, vectors):
         _narrow_1(weight, bias, depth, source, out)
 
 
-@_jit()
+@jit()
 @no_type_check
 def _product(line, units, inputs, start, space, below, vectors):
     """Compute some units of one layer from a range of the layer below, as far as they see it.
@@ -222,7 +141,7 @@ def _product(line, units, inputs, start, space, below, vectors):
         unit += count
 
 
-@_jit()
+@jit()
 @no_type_check
 def _run_network(lines, matrices, activation, space, size, source):
     """Compute all units of a network from the values at `source`; return its outputs' offset."""
@@ -242,7 +161,7 @@ def _run_network(lines, matrices, activation, space, size, source):
     return below
 
 
-@_jit()
+@jit()
 @no_type_check
 def _invert_layer(layer, space, cells, source, target, places, log_det):
     """Map data to noise, one masked layer, for a tile.
@@ -262,12 +181,12 @@ def _invert_layer(layer, space, cells, source, target, places, log_det):
     for i in range(len(places)):
         x, u, shift = source + i, target + places[i], out + 2 * i
         for j in range(size):
-            cells[u, j] = (cells[x, j] - cells[shift, j]) * _exp(-cells[shift + 1, j])
+            cells[u, j] = (cells[x, j] - cells[shift, j]) * exp(-cells[shift + 1, j])
         for j in range(size):
             log_det[j] -= cells[shift + 1, j]
 
 
-@_jit()
+@jit()
 @no_type_check
 def _sample_layer(layer, space, cells, source, target, places, log_det):
     """Map noise to data, one masked layer, for a tile; each hidden unit is computed once.
@@ -309,7 +228,7 @@ def _sample_layer(layer, space, cells, source, target, places, log_det):
             _product(end_line, (2 * i, 2 * i + 2), inputs, FROM_THERE, address, deepest, vectors)
             x, u, shift = target + i, source + places[i], out + 2 * i
             for j in range(size):
-                cells[x, j] = cells[shift, j] + cells[u, j] * _exp(cells[shift + 1, j])
+                cells[x, j] = cells[shift, j] + cells[u, j] * exp(cells[shift + 1, j])
             for j in range(size):
                 log_det[j] += cells[shift + 1, j]
             below, line, known = target, layer[LINES], layer[KNOWN]
@@ -322,7 +241,7 @@ def _sample_layer(layer, space, cells, source, target, places, log_det):
                 _activate(kind, space[first:after])
 
 
-@_jit()
+@jit()
 @no_type_check
 def _invert_coupling(layer, space, cells, source, target, places, log_det):
     """Map data to noise, one coupling, copied features first; arguments of `_invert_layer`.
@@ -338,12 +257,12 @@ def _invert_coupling(layer, space, cells, source, target, places, log_det):
                 cells[u, j] = cells[x, j]
         else:
             for j in range(cells.shape[1]):
-                cells[u, j] = (cells[x, j] + cells[shifts + i, j]) * _exp(cells[scales + i, j])
+                cells[u, j] = (cells[x, j] + cells[shifts + i, j]) * exp(cells[scales + i, j])
             for j in range(cells.shape[1]):
                 log_det[j] += cells[scales + i, j]
 
 
-@_jit()
+@jit()
 @no_type_check
 def _sample_coupling(layer, space, cells, source, target, places, log_det):
     """Map noise to data, one coupling; arguments of `_sample_layer`."""
@@ -355,12 +274,12 @@ def _sample_coupling(layer, space, cells, source, target, places, log_det):
     for i in range(layer[COPIED], len(places)):
         x, u = target + i, source + places[i]
         for j in range(cells.shape[1]):
-            cells[x, j] = cells[u, j] * _exp(-cells[scales + i, j]) - cells[shifts + i, j]
+            cells[x, j] = cells[u, j] * exp(-cells[scales + i, j]) - cells[shifts + i, j]
         for j in range(cells.shape[1]):
             log_det[j] -= cells[scales + i, j]
 
 
-@_jit()
+@jit()
 @no_type_check
 def _run_coupling(layer, space, size, source):
     """Compute both networks; return the offsets of the outputs, less the copied features."""
@@ -370,14 +289,14 @@ def _run_coupling(layer, space, size, source):
     return scales - layer[COPIED], shifts - layer[COPIED]
 
 
-@_jit()
+@jit()
 @no_type_check
 def _rows_in_tile(left, single):
     """Return the number of rows of the next tile."""
     return 1 if single else LANES * VECTORS if left > LANES else LANES
 
 
-@_jit()
+@jit()
 @no_type_check
 def _space(n, units):
     """Return a work space for tiles of this number of units, aligned to a cache line."""
@@ -387,7 +306,7 @@ def _space(n, units):
     return raw[skip : skip + numbers]
 
 
-@_jit()
+@jit()
 @no_type_check
 def _read(rows, start, shift, scale, cells, places):
     """Copy rows from `start` on, minus shift and times scale, into a tile."""
@@ -400,7 +319,7 @@ def _read(rows, start, shift, scale, cells, places):
             cells[places[i], j] = 0
 
 
-@_jit()
+@jit()
 @no_type_check
 def _invert_tile(layers, places, space, cells, log_det):
     """Invert all layers, from data at offset 0; return the offset of the noise."""
@@ -416,7 +335,7 @@ def _invert_tile(layers, places, space, cells, log_det):
     return source
 
 
-@_jit()
+@jit()
 @no_type_check
 def _sample_tile(layers, places, space, cells, log_det):
     """Sample through all layers, from noise at offset 0; return the offset of the data."""
@@ -439,7 +358,7 @@ _MODEL = (_INTEGERS, int64, _INTEGERS, _DOUBLES)
 _RESULTS = (float64[:, ::1], float64[::1])
 
 
-@_jit([types.void(rows, *_MODEL, *_RESULTS, float64[::1]) for rows in (_SINGLES, _DOUBLES)])
+@jit([types.void(rows, *_MODEL, *_RESULTS, float64[::1]) for rows in (_SINGLES, _DOUBLES)])
 @no_type_check
 def invert(rows, layers, units, places, affine, noise, log_det, squares):
     """Map data to noise.
@@ -476,7 +395,7 @@ def invert(rows, layers, units, places, affine, noise, log_det, squares):
         start += count
 
 
-@_jit(types.void(_DOUBLES, *_MODEL, *_RESULTS))
+@jit(types.void(_DOUBLES, *_MODEL, *_RESULTS))
 @no_type_check
 def sample(noise, layers, units, places, affine, rows, log_det):
     """Map noise to data.

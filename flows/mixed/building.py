@@ -11,7 +11,7 @@ from flows.mixed.columns import Layout
 from flows.mixed.density import MixedDensity
 from flows.mixed.encoding import TableEncoding, observed_values
 from flows.mixed.maps import fit_column
-from flows.training.rows import Table
+from flows.table import Table
 
 # Most training rows and cells that the maps of the columns are fitted to.
 MOST_ROWS, MOST_CELLS = 200_000, 2**23

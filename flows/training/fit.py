@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from flows.bijections.batch_norm import BatchNorm
 from flows.errors import DivergedError, FitError, FlowError
 from flows.flow import Flow
+from flows.table import Table
 from flows.training.evaluate import default_chunk_rows, evaluate
 from flows.training.optimiser import GradientDescent
 from flows.training.options import FitOptions
 from flows.training.precision import denormals_as_zero, products
 from flows.training.robust import bound_losses
-from flows.training.rows import Table, model_rows
+from flows.training.rows import model_rows
 from flows.training.state import (
     Callbacks,
     EpochReport,
