@@ -15,29 +15,11 @@ from densityd.commands.console import (
     service,
     upload_table,
 )
-from densityd.commands.options import (
-    AsJson,
-    Constant,
-    DatetimeFormat,
-    Decimal,
-    Delimiter,
-    Encoding,
-    Exclude,
-    Header,
-    Limit,
-    MaxLevels,
-    Missing,
-    NaValues,
-    OnlyColumns,
-    Thousands,
-    Types,
-    Url,
-    collect_upload_options,
-    parse_types,
-)
+from densityd.commands.options import AsJson, Limit, Url
+from densityd.commands.upload_options import OnlyColumns, parse_types, takes_upload_options
 
 if TYPE_CHECKING:
-    from densityd.client import Dataset
+    from densityd.client import Dataset, UploadOptions
 
 app = typer.Typer(help="Tables on the service.", no_args_is_help=True, rich_markup_mode=None)
 DatasetId = Annotated[str, typer.Argument(metavar="ID", help="Id of the dataset, ds_...")]
@@ -82,24 +64,15 @@ def show(dataset_id: DatasetId, url: Url = None, as_json: AsJson = False) -> Non
 
 
 @app.command()
+@takes_upload_options
 def upload(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", dir_okay=False, exists=True, help="Table to upload.")
     ],
     name: Annotated[str | None, typer.Option(help="Label.", show_default="the file's name")] = None,
-    types: Types = None,
-    exclude: Exclude = None,
     columns: OnlyColumns = None,
-    na_values: NaValues = None,
-    header: Header = True,
-    delimiter: Delimiter = None,
-    encoding: Encoding = None,
-    decimal: Decimal = None,
-    thousands: Thousands = None,
-    datetime_format: DatetimeFormat = None,
-    max_levels: MaxLevels = None,
-    missing: Missing = None,
-    constant: Constant = None,
+    *,
+    options: "UploadOptions",
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
@@ -110,21 +83,8 @@ def upload(
     densityd datasets upload preise.csv --decimal , --thousands . --datetime-format %d.%m.%Y;
     densityd datasets upload table.parquet --name people
     """
-    options = collect_upload_options(
-        types=parse_types(types),
-        exclude=exclude,
-        columns=columns,
-        na_values=na_values,
-        header=header,
-        delimiter=delimiter,
-        encoding=encoding,
-        decimal=decimal,
-        thousands=thousands,
-        datetime_format=datetime_format,
-        max_levels=max_levels,
-        missing=missing,
-        constant=constant,
-    )
+    if columns:
+        options["columns"] = columns
     with service(url) as client:
         uploaded = upload_table(client, file, options, name=name)
         return echo_record(uploaded) if as_json else typer.echo(uploaded.id)

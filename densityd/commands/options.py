@@ -3,12 +3,9 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal
 
 import typer
-
-if TYPE_CHECKING:
-    from densityd.client import UploadOptions
 
 Url = Annotated[
     str | None,
@@ -61,61 +58,6 @@ Output = Annotated[
         " .ndjson or .json. `-` is CSV on standard output.",
     ),
 ]
-Header = Annotated[
-    bool,
-    typer.Option("--header/--no-header", help="First line of a CSV file has the column names."),
-]
-Delimiter = Annotated[
-    str | None, typer.Option(help="Delimiter of a CSV file.", show_default="found in the file")
-]
-Encoding = Annotated[
-    str | None, typer.Option(help="Encoding of a CSV file.", show_default="found in the file")
-]
-Decimal = Annotated[str | None, typer.Option(help="Decimal mark of numbers.", show_default=".")]
-Thousands = Annotated[
-    str | None, typer.Option(help="Mark between groups of three digits.", show_default="none")
-]
-DatetimeFormat = Annotated[
-    str | None,
-    typer.Option(metavar="FORMAT", help="Format of dates, such as %d.%m.%Y; ISO 8601 needs none."),
-]
-NaValues = Annotated[
-    list[str] | None,
-    typer.Option(metavar="TEXT", help="Text that stands for a missing value. Repeatable."),
-]
-OnlyColumns = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME", help="Column to keep. Repeatable.", show_default="all"),
-]
-Exclude = Annotated[
-    list[str] | None, typer.Option(metavar="NAME", help="Column to ignore. Repeatable.")
-]
-Types = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=TYPE",
-        help="Type of a column: number, integer, boolean, category, datetime or ignored."
-        " Repeatable.",
-    ),
-]
-MaxLevels = Annotated[
-    int | None,
-    typer.Option(min=1, help="Most levels of a category; rarer ones are the level other."),
-]
-Missing = Annotated[
-    Literal["keep", "error", "drop"] | None,
-    typer.Option(
-        help="Keep gaps as data, refuse a table with gaps, or drop the rows that have some.",
-        show_default="keep",
-    ),
-]
-Constant = Annotated[
-    Literal["keep", "error", "drop"] | None,
-    typer.Option(
-        help="Keep constant columns, refuse a table with some, or drop the columns.",
-        show_default="keep",
-    ),
-]
 Extra = Annotated[
     Literal["error", "ignore"] | None,
     typer.Option(
@@ -123,40 +65,7 @@ Extra = Annotated[
         show_default="ignore if the model has types",
     ),
 ]
-TypeName = Literal["number", "integer", "boolean", "category", "datetime", "ignored"]
-
-_TYPE_NAMES = ", ".join(get_args(TypeName))
 _SECTIONS = ("flow", "discrete", "optimisation", "preprocessing", "split")
-
-
-def collect_upload_options(**given: object) -> "UploadOptions":
-    """Return the options of an upload that are given.
-
-    Args:
-        **given: Value of each option; None, or `header=True`, for the service's default.
-    """
-    default = {"header": True}
-    options = {
-        name: value
-        for name, value in given.items()
-        if value is not None and value != default.get(name)
-    }
-    return cast("UploadOptions", options)
-
-
-def parse_types(texts: Iterable[str] | None) -> dict[str, TypeName] | None:
-    """Return the types of columns by name; None if there are none.
-
-    Raises:
-        typer.BadParameter: A text is not `name=type`.
-    """
-    types: dict[str, TypeName] = {}
-    for text in texts or ():
-        name, sign, value = text.rpartition("=")  # a name may have an equals sign
-        if not sign or value not in get_args(TypeName):
-            raise typer.BadParameter(f"{text}: write NAME=TYPE, TYPE one of {_TYPE_NAMES}.")
-        types[name] = cast("TypeName", value)
-    return types or None
 
 
 def build_request(

@@ -1,38 +1,29 @@
 """``densityd train``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from densityd.commands.console import kept_if_accepted, service, upload_once
 from densityd.commands.options import (
     AsJson,
-    Constant,
-    DatetimeFormat,
-    Decimal,
-    Delimiter,
-    Encoding,
-    Exclude,
     Family,
     Fields,
-    Header,
-    MaxLevels,
     MaxSeconds,
-    Missing,
     ModelName,
-    NaValues,
-    Thousands,
-    Types,
     Url,
     Wait,
     build_request,
-    collect_upload_options,
-    parse_types,
 )
+from densityd.commands.upload_options import takes_upload_options
 from densityd.commands.waiting import follow
 
+if TYPE_CHECKING:
+    from densityd.client import UploadOptions
 
+
+@takes_upload_options
 def train(
     file: Annotated[
         Path | None,
@@ -64,18 +55,7 @@ def train(
     ] = False,
     max_seconds: MaxSeconds = None,
     wait: Wait = True,
-    types: Types = None,
-    exclude: Exclude = None,
-    na_values: NaValues = None,
-    header: Header = True,
-    delimiter: Delimiter = None,
-    encoding: Encoding = None,
-    decimal: Decimal = None,
-    thousands: Thousands = None,
-    datetime_format: DatetimeFormat = None,
-    max_levels: MaxLevels = None,
-    missing: Missing = None,
-    constant: Constant = None,
+    options: "UploadOptions",
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
@@ -102,20 +82,6 @@ def train(
         request["context_columns"] = context_column
     if any_gaps:
         request["missing"] = "any"
-    options = collect_upload_options(
-        types=parse_types(types),
-        exclude=exclude,
-        na_values=na_values,
-        header=header,
-        delimiter=delimiter,
-        encoding=encoding,
-        decimal=decimal,
-        thousands=thousands,
-        datetime_format=datetime_format,
-        max_levels=max_levels,
-        missing=missing,
-        constant=constant,
-    )
     with service(url) as client:
         uploaded = None
         if file is not None:

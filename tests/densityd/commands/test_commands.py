@@ -21,7 +21,7 @@ from densityd.cli import app
 from densityd.client import Client, ColumnType, PlotKind
 from densityd.client.progress import ProgressBar, describe_progress, format_duration
 from densityd.client.records import Job
-from densityd.commands import models, options as choices
+from densityd.commands import models, options as choices, upload_options
 from densityd.service.ports import free_port
 from tests.densityd.client.test_retries import JOB
 from tests.densityd.conftest import Service
@@ -558,7 +558,7 @@ def test_durations_are_words(seconds: float, words: str) -> None:
 
 
 def test_the_types_of_columns_are_those_of_the_client() -> None:
-    assert get_args(choices.TypeName) == get_args(ColumnType)
+    assert get_args(upload_options.TypeName) == get_args(ColumnType)
 
 
 def test_settings_become_the_parts_of_a_request() -> None:
