@@ -8,14 +8,25 @@ from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.folding import Pending, Step
 from flows.bijections.linear import uniform
 from flows.bijections.observed import Observed, masked
+from flows.bijections.transformers import bounded
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 
 class DiagonalAffine(Bijection):
-    """Elementwise affine map x = shift + u exp(log_scale); both are linear in the context."""
+    """Elementwise affine map x = shift + u exp(log_scale); both are linear in the context.
 
-    def __init__(self, dim: int, context_dim: int, generator: torch.Generator) -> None:
+    A bound applies to the sum of log_scale and what the context adds.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        context_dim: int,
+        generator: torch.Generator,
+        log_scale_bound: float | None = None,
+    ) -> None:
         super().__init__()
+        self.log_scale_bound = log_scale_bound
         self.dim = dim
         self.context_dim = context_dim
         self.shift = nn.Parameter(torch.zeros(dim))
@@ -46,7 +57,7 @@ class DiagonalAffine(Bijection):
         """Merge into the pending map if there is no context, else return a step."""
         if self.context_weight is not None:
             return super().fold(pending)
-        scale = torch.exp(-self.log_scale)
+        scale = torch.exp(-bounded(self.log_scale, self.log_scale_bound))
         return pending.folded_affine(scale, -self.shift * scale)
 
     def _condition(self, context: Tensor | None, observed: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -55,6 +66,7 @@ class DiagonalAffine(Bijection):
         if self.context_weight is not None and context is not None:
             added = F.linear(context, self.context_weight)
             shift, log_scale = shift + added[:, : self.dim], log_scale + added[:, self.dim :]
+        log_scale = bounded(log_scale, self.log_scale_bound)
         return masked(shift, observed), masked(log_scale, observed)
 
 

@@ -82,12 +82,14 @@ class MaskedAffine:
         biases: Biases of the layers.
         degrees: Degrees of the inputs and the hidden layers, in ascending order.
         activation: Activation between the layers.
+        log_scale_bound: Bound of the log scales (`flows.bijections.transformers.bounded`), or None.
     """
 
     weights: list[Tensor]
     biases: list[Tensor]
     degrees: list[Tensor]
     activation: FoldedActivation
+    log_scale_bound: float | None = None
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ WeightedContext = tuple[Tensor, Tensor]
 Network = tuple[Sequence[Tensor], Sequence[Tensor]]
 
 
-def masked_affine_vjp(
+def masked_affine_vjp(  # noqa: PLR0913  rows, network, and what bounds and masks them
     x: Float[Tensor, "batch dim"],
     network: Network,
     masks: Sequence[Tensor],
@@ -115,6 +115,7 @@ def masked_affine_vjp(
     activation: Activation,
     context: WeightedContext | None = None,
     observed: Float[Tensor, "batch dim"] | None = None,
+    log_scale_bound: float | None = None,
 ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"], Pullback]:
     """Compute u = (x - shift) exp(-log_scale), shift and log_scale from a masked network.
 
@@ -126,6 +127,7 @@ def masked_affine_vjp(
         activation: Activation between the layers.
         context: Context that the first layer reads too, with its weights.
         observed: Mask of the rows.
+        log_scale_bound: Bound of the log scale (`flows.bijections.transformers.bounded`).
 
     Returns:
         The noise, log|det du/dx|, and the pullback; parameters are all weights, then all biases,
@@ -135,12 +137,13 @@ def masked_affine_vjp(
     mask = None if observed is None else observed.t().contiguous()
     _mask_(out, mask)
     shift, log_scale = out.chunk(2)
+    log_scale, slope = _bounded(log_scale, log_scale_bound)
     inv_scale = torch.exp(-log_scale)
     u = torch.sub(x.t(), shift, out=torch.empty_like(shift)).mul_(inv_scale)
 
     def pullback(grad_u: Tensor, grad_log_det: Tensor, wanted: Wanted) -> Gradients:
         direct = grad_u.t() * inv_scale
-        grad_log_scale = torch.addcmul(grad_log_det, grad_u.t(), u).neg_()
+        grad_log_scale = _times_(torch.addcmul(grad_log_det, grad_u.t(), u).neg_(), slope)
         grad_out = _mask_(torch.cat([-direct, grad_log_scale]), mask)
         found = network_pullback(grad_out.t(), direct if wanted.x else None, wanted.context)
         return found._replace(x=None if found.x is None else found.x.t())
@@ -148,7 +151,7 @@ def masked_affine_vjp(
     return u.t(), log_scale.sum(dim=0).neg_(), pullback
 
 
-def coupling_vjp(
+def coupling_vjp(  # noqa: PLR0913  rows, networks, and what bounds and masks them
     x: Float[Tensor, "batch dim"],
     halves: tuple[slice, slice],
     scale_network: Network | None,
@@ -156,6 +159,7 @@ def coupling_vjp(
     *,
     context: Float[Tensor, "batch context_dim"] | None = None,
     observed: Float[Tensor, "batch dim"] | None = None,
+    log_scale_bound: float | None = None,
 ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " #batch"], Pullback]:
     """Compute u_a = x_a, u_b = (x_b - t(x_a)) exp(-s(x_a)).
 
@@ -166,6 +170,7 @@ def coupling_vjp(
         shift_network: Weights and biases of t, with ReLU between the layers.
         context: Context, which the networks read after x_a.
         observed: Mask of the rows.
+        log_scale_bound: Bound of s, as in `masked_affine_vjp`.
 
     Returns:
         The noise, log|det du/dx|, and the pullback; parameters are the weights, then the biases, of
@@ -183,7 +188,8 @@ def coupling_vjp(
         log_det = x.new_zeros(1)
     else:
         scale, scale_pullback = _reader_vjp(read, context, scale_network, ACTIVATIONS["tanh"])
-        inv_scale = torch.exp(-_mask_(scale, mask))
+        scale, slope = _bounded(_mask_(scale, mask), log_scale_bound)
+        inv_scale = torch.exp(-scale)
         noise.mul_(inv_scale)
         log_det = scale.sum(dim=0).neg_()
 
@@ -193,6 +199,7 @@ def coupling_vjp(
         scaled = Gradients(grad_copied, [])
         if scale_network is not None:
             grad_scale = _mask_(torch.addcmul(grad_log_det, grad_moved, noise).neg_(), mask)
+            grad_scale = _times_(grad_scale, slope)
             grad_moved = grad_moved * inv_scale
             scaled = scale_pullback(grad_scale.t(), grad_copied, wanted.context)
         grad_shift = _mask_(-grad_moved, mask)
@@ -210,6 +217,18 @@ def coupling_vjp(
 def add_gradients(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     """Return the sum of two gradients, of which either may be None."""
     return other if one is None else one if other is None else one + other
+
+
+def _bounded(log_scale: Tensor, bound: float | None) -> tuple[Tensor, Tensor | None]:
+    """Return the bounded log scale and its derivative; without a bound itself, and None for 1."""
+    if bound is None:
+        return log_scale, None
+    shrink = (1 + log_scale.abs() / bound).reciprocal_()
+    return log_scale * shrink, shrink.square()
+
+
+def _times_(grad: Tensor, slope: Tensor | None) -> Tensor:
+    return grad if slope is None else grad.mul_(slope)
 
 
 def _mask_(columns: Tensor, mask: Tensor | None) -> Tensor:

@@ -124,25 +124,39 @@ class Transformer(ABC):
         return []
 
 
+def bounded(log_scale: Tensor, bound: float | None) -> Tensor:
+    """Return r / (1 + |r| / bound) of a network's output r, between -bound and bound; None: r itself.
+
+    It keeps the sign, and its derivative is 1 / (1 + |r| / bound)^2: 1 at 0, and never 0.
+    """
+    return log_scale if bound is None else log_scale / (1 + log_scale.abs() / bound)
+
+
 class Affine(Transformer):
-    """Affine map x = shift + u exp(log_scale); the parameters are shift and log_scale."""
+    """Affine map x = shift + u exp(log_scale); the parameters are shift and log_scale.
+
+    With a bound, the second parameter r stands for log_scale = r / (1 + |r| / bound).
+    """
 
     size = MapSize(outputs=2, operations=4)
     outputs = size.outputs
     keeps_0 = True
 
+    def __init__(self, log_scale_bound: float | None = None) -> None:
+        self.log_scale_bound = log_scale_bound
+
     def inverse(
         self, x: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
         """Map data to noise."""
-        shift, log_scale = parameters.unbind(0)
+        shift, log_scale = self._split(parameters)
         return (x - shift) * torch.exp(-log_scale), -log_scale
 
     def forward(
         self, u: Float[Tensor, "*shape"], parameters: Float[Tensor, "outputs ..."]
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
         """Map noise to data."""
-        shift, log_scale = parameters.unbind(0)
+        shift, log_scale = self._split(parameters)
         return shift + u * torch.exp(log_scale), log_scale
 
     def forward_into(
@@ -153,9 +167,13 @@ class Affine(Transformer):
         log_det: Float[Tensor, "*shape"],
     ) -> None:
         """Write the results of `forward` in one operation."""
-        shift, log_scale = parameters.unbind(0)
+        shift, log_scale = self._split(parameters)
         torch.addcmul(shift, u, log_scale.exp(), out=x)
         log_det.copy_(log_scale)
+
+    def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        shift, log_scale = parameters.unbind(0)
+        return shift, bounded(log_scale, self.log_scale_bound)
 
 
 # Number of Newton steps on the concave log Phi; they converge quadratically from the tail's
@@ -176,8 +194,9 @@ class GaussianMixture(Transformer):
 
     own_density = True
 
-    def __init__(self, components: int) -> None:
+    def __init__(self, components: int, log_scale_bound: float | None = None) -> None:
         self.components = components
+        self.log_scale_bound = log_scale_bound
         self.outputs = self.size(components).outputs
 
     @staticmethod
@@ -217,7 +236,7 @@ class GaussianMixture(Transformer):
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits, mean, log_scale = parameters.chunk(3)
-        return torch.log_softmax(logits, dim=0), mean, log_scale
+        return torch.log_softmax(logits, dim=0), mean, bounded(log_scale, self.log_scale_bound)
 
 
 class Bernoulli(Transformer):

@@ -24,9 +24,16 @@ from flows.bijections.folding import (
 )
 from flows.bijections.gradients import ACTIVATIONS, ActivationName, Pullback, masked_affine_vjp
 from flows.bijections.observed import Observed, ObservedColumns
-from flows.bijections.transformers import Affine, Bernoulli, GaussianMixture, MapSize, Transformer
+from flows.bijections.transformers import (
+    Affine,
+    Bernoulli,
+    GaussianMixture,
+    MapSize,
+    Transformer,
+    bounded,
+)
 from flows.cost import Cost
-from flows.families.spec import Spec, check_choice, check_hidden, check_positive
+from flows.families.spec import Spec, check_bound, check_choice, check_hidden, check_positive
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,8 @@ class MadeSpec(Spec):
         mask_weights: True for a second matrix U beside the weights of each layer, by
             which units know the mask they are under: h = g(b + (W * M) x + (U * M) 1) (the same,
             on connectivity-agnostic training).
+        log_scale_bound: Bound b of the log scales: those of the network, r, become
+            r / (1 + |r| / b). None leaves them as they are.
     """
 
     family: Literal["made"] = "made"
@@ -60,6 +69,7 @@ class MadeSpec(Spec):
     activation: ActivationName = "tanh"
     direct: bool = False
     mask_weights: bool = False
+    log_scale_bound: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("made",))
@@ -75,6 +85,9 @@ class MadeSpec(Spec):
             raise ValueError("separate_networks needs masks 1")
         if self.mask_weights and self.masks == 1:
             raise ValueError("mask_weights needs masks above 1")
+        check_bound("log_scale_bound", self.log_scale_bound)
+        if self.log_scale_bound is not None and self.is_binary:
+            raise ValueError("log_scale_bound needs a conditional with scales")
 
     @property
     def is_binary(self) -> bool:
@@ -105,7 +118,7 @@ class MadeSpec(Spec):
         if self.order == "random":
             parts.append(Permutation(torch.randperm(dim, generator=generator)))
         if isinstance(transformer, Affine):
-            parts.append(Made(dim, conditioner, generator))
+            parts.append(Made(dim, conditioner, generator, self.log_scale_bound))
         else:
             parts.append(Autoregressive(dim, conditioner, transformer, generator))
         return Chain(parts)
@@ -132,9 +145,9 @@ class MadeSpec(Spec):
     def _transformer(self) -> Transformer:
         match self.conditional:
             case "gaussian":
-                return Affine()
+                return Affine(self.log_scale_bound)
             case "mixture":
-                return GaussianMixture(self.components)
+                return GaussianMixture(self.components, self.log_scale_bound)
             case "bernoulli":
                 return Bernoulli()
 
@@ -146,8 +159,15 @@ class Made(Autoregressive):
     log|det du/dx| = -sum of log_scale.
     """
 
-    def __init__(self, dim: int, conditioner: Conditioner, generator: torch.Generator) -> None:
-        super().__init__(dim, conditioner, Affine(), generator)
+    def __init__(
+        self,
+        dim: int,
+        conditioner: Conditioner,
+        generator: torch.Generator,
+        log_scale_bound: float | None = None,
+    ) -> None:
+        super().__init__(dim, conditioner, Affine(log_scale_bound), generator)
+        self.log_scale_bound = log_scale_bound
 
     def parameter_list(self) -> list[Tensor]:
         """Return all weights, then all biases, then the weights of the context."""
@@ -167,14 +187,22 @@ class Made(Autoregressive):
             activation=ACTIVATIONS[self.conditioner.activation],
             context=self._weighted(context),
             observed=observed,
+            log_scale_bound=self.log_scale_bound,
         )
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """Return one step, with the pending map in its weights.
 
         With x = y a + b of the pending map, the same layer in terms of y reads its input through
-        a and b, and has the shift (shift - b) / a and the log scale log_scale - log a.
+        a and b, and has the shift (shift - b) / a and the log scale log_scale - log a. A bounded
+        log scale is no output of the network that log a could be subtracted from: there the pending
+        map stays a step of its own.
         """
+        if self.log_scale_bound is None:
+            return [self._step(pending)], pending.cleared()
+        return [*pending.steps(), self._step(pending.cleared())], pending.applied()
+
+    def _step(self, pending: Pending) -> Step:
         weights, biases = self._masked()
         context_weight: Tensor | None = self.context_weight
         activation: FoldedActivation = "relu"
@@ -200,9 +228,10 @@ class Made(Autoregressive):
             [pending.cast(bias) for bias in biases],
             self._degrees(),
             activation,
+            self.log_scale_bound,
         )
         added = None if context_weight is None else pending.cast(context_weight)
-        return [_MadeStep(layer, context_weight=added)], pending.cleared()
+        return _MadeStep(layer, context_weight=added)
 
 
 class _MadeStep(AutoregressiveStep):
@@ -218,10 +247,11 @@ class _MadeStep(AutoregressiveStep):
             context_weight=context_weight,
             degrees=layer.degrees,
             activation_=activation_,
-            transformer=Affine(),
+            transformer=Affine(layer.log_scale_bound),
         )
-        # The kernels know neither a context nor direct connections.
-        is_plain = context_weight is None and self._direct is None
+        self._bound = layer.log_scale_bound
+        # The kernels know neither a context nor direct connections nor bounds.
+        is_plain = context_weight is None and self._direct is None and self._bound is None
         self._layer = layer if is_plain else None
         # With the signs turned in the weights, u = (x + minus_shift) exp(minus_log_scale).
         weight, bias = self._out
@@ -233,6 +263,7 @@ class _MadeStep(AutoregressiveStep):
     ) -> tuple[Columns, Columns]:
         out = self._network(x, context).view(2, *x.shape)
         minus_shift, log_det = out if observed is None else out.mul_(observed)
+        log_det = bounded(log_det, self._bound)
         return minus_shift.add_(x).mul_(log_det.exp()), log_det
 
     def affine_layer(self) -> MaskedAffine | None:

@@ -20,7 +20,7 @@ from flows.bijections.gradients import ActivationName
 from flows.bijections.transformers import Affine, GaussianMixture
 from flows.cost import Cost
 from flows.families.made import Made
-from flows.families.spec import Spec, check_choice, check_hidden, check_positive
+from flows.families.spec import Spec, check_bound, check_choice, check_hidden, check_positive
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class MafSpec(Spec):
         components: Number of Gaussians of such a mixture.
         activation: Activation of the MADEs; `tanh` bounds shift and scale on outliers far from the
             training data, where `relu`, the literature's choice, extrapolates exponentially.
+        log_scale_bound: Bound b of the log scales of all layers: those of the networks, r, become
+            r / (1 + |r| / b), so that no row far from the data makes a scale overflow. None leaves
+            them as they are.
     """
 
     family: Literal["maf"] = "maf"
@@ -52,6 +55,7 @@ class MafSpec(Spec):
     base: Literal["gaussian", "made_mixture"] = "gaussian"
     components: int = 10
     activation: ActivationName = "tanh"
+    log_scale_bound: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("maf",))
@@ -61,6 +65,7 @@ class MafSpec(Spec):
         check_choice("base", self.base, ("gaussian", "made_mixture"))
         check_positive("components", self.components)
         check_choice("activation", self.activation, get_args(ActivationName))
+        check_bound("log_scale_bound", self.log_scale_bound)
 
     @property
     def masks_columns(self) -> bool:
@@ -84,11 +89,11 @@ class MafSpec(Spec):
         for layer in range(self.layers):
             if layer > 0:
                 parts.append(reorder(self.order, dim, generator))
-            parts.append(Made(dim, conditioner, generator))
+            parts.append(Made(dim, conditioner, generator, self.log_scale_bound))
             if self.batch_norm is not None:
                 parts.append(BatchNorm(dim, self.batch_norm))
         if self.base == "made_mixture":
-            mixture = GaussianMixture(self.components)
+            mixture = GaussianMixture(self.components, self.log_scale_bound)
             parts.append(reorder(self.order, dim, generator))
             parts.append(Autoregressive(dim, conditioner, mixture, generator))
         return Chain(parts)
@@ -110,6 +115,9 @@ class IafSpec(Spec):
         order: Order between two layers: `reverse` reverses the features, `random` draws an
             order from the seed.
         activation: Activation of the MADEs' hidden units.
+        log_scale_bound: Bound b of the log scales of all layers: those of the networks, r, become
+            r / (1 + |r| / b), so that no row far from the data makes a scale overflow. None leaves
+            them as they are.
     """
 
     family: Literal["iaf"] = "iaf"
@@ -118,6 +126,7 @@ class IafSpec(Spec):
     batch_norm: BatchNormSpec | None = field(default_factory=BatchNormSpec)
     order: Literal["reverse", "random"] = "reverse"
     activation: ActivationName = "tanh"
+    log_scale_bound: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("iaf",))
@@ -125,6 +134,7 @@ class IafSpec(Spec):
         check_hidden(self.hidden)
         check_choice("order", self.order, ("reverse", "random"))
         check_choice("activation", self.activation, get_args(ActivationName))
+        check_bound("log_scale_bound", self.log_scale_bound)
 
     @property
     def masks_columns(self) -> bool:
@@ -145,11 +155,12 @@ class IafSpec(Spec):
         for layer in range(self.layers):
             if layer > 0:
                 parts.append(reorder(self.order, dim, generator))
-            parts.append(Inverted(Made(dim, conditioner, generator)))
+            made = Made(dim, conditioner, generator, self.log_scale_bound)
+            parts.append(Inverted(made))
             if self.batch_norm is not None:
                 parts.append(BatchNorm(dim, self.batch_norm))
         if context_dim:
-            parts.append(DiagonalAffine(dim, context_dim, generator))
+            parts.append(DiagonalAffine(dim, context_dim, generator, self.log_scale_bound))
         return Chain(parts)
 
 
@@ -176,6 +187,9 @@ class HafSpec(Spec):
         hidden: Units of each hidden layer of each of a layer's three networks.
         batch_norm: None leaves it out.
         activation: Activation of the MADEs; the coupling's networks are those of `realnvp`.
+        log_scale_bound: Bound b of the log scales of all layers: those of the networks, r, become
+            r / (1 + |r| / b), so that no row far from the data makes a scale overflow. None leaves
+            them as they are.
     """
 
     family: Literal["haf"] = "haf"
@@ -183,12 +197,14 @@ class HafSpec(Spec):
     hidden: list[int] = field(default_factory=lambda: [128])
     batch_norm: BatchNormSpec | None = field(default_factory=BatchNormSpec)
     activation: ActivationName = "tanh"
+    log_scale_bound: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("haf",))
         check_positive("layers", self.layers)
         check_hidden(self.hidden)
         check_choice("activation", self.activation, get_args(ActivationName))
+        check_bound("log_scale_bound", self.log_scale_bound)
 
     @property
     def masks_columns(self) -> bool:
@@ -220,7 +236,8 @@ class HafSpec(Spec):
         parts: list[Bijection] = []
         for layer in range(self.layers):
             shape = CouplingShape(dim, copies_even=layer % 2 == 0, context_dim=context_dim)
-            parts.append(Coupling(shape, self.hidden, generator))
+            bound = self.log_scale_bound
+            parts.append(Coupling(shape, self.hidden, generator, log_scale_bound=bound))
             half, made = shape.halves()[0], self._made(shape, layer, generator)
             parts.append(Slice(dim, half, made))
             if self.batch_norm is not None:
@@ -230,7 +247,8 @@ class HafSpec(Spec):
     def _made(self, shape: CouplingShape, layer: int, generator: torch.Generator) -> Bijection:
         """Return the MADE of a layer, between two reversals where its order is reversed."""
         dim, _ = shape.widths()
-        made = Made(dim, self._conditioner(shape.context_dim), generator)
+        conditioner = self._conditioner(shape.context_dim)
+        made = Made(dim, conditioner, generator, self.log_scale_bound)
         if layer % 4 < 2:
             return made
         return Chain([Reverse(dim), made, Reverse(dim)])

@@ -13,7 +13,7 @@ from flows.bijections.compose import Chain
 from flows.bijections.coupling.affine import Coupling, coupling_cost
 from flows.bijections.coupling.halves import CouplingShape, alternating, check_coupling_dim
 from flows.cost import Cost
-from flows.families.spec import Spec, check_choice, check_hidden, check_positive
+from flows.families.spec import Spec, check_bound, check_choice, check_hidden, check_positive
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,22 @@ class RealNvpSpec(Spec):
         layers: Coupling layers.
         hidden: Units of each hidden layer of each of a coupling's two networks.
         batch_norm: None leaves it out.
+        log_scale_bound: Bound b of the log scales of all layers: those of the networks, r, become
+            r / (1 + |r| / b), so that no row far from the data makes a scale overflow. None leaves
+            them as they are.
     """
 
     family: Literal["realnvp"] = "realnvp"
     layers: int = 8
     hidden: list[int] = field(default_factory=lambda: [128])
     batch_norm: BatchNormSpec | None = field(default_factory=BatchNormSpec)
+    log_scale_bound: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("realnvp",))
         check_positive("layers", self.layers)
         check_hidden(self.hidden)
+        check_bound("log_scale_bound", self.log_scale_bound)
 
     @property
     def masks_columns(self) -> bool:
@@ -60,7 +65,8 @@ class RealNvpSpec(Spec):
         parts: list[Bijection] = []
         for layer in range(self.layers):
             shape = CouplingShape(dim, copies_even=layer % 2 == 0, context_dim=context_dim)
-            parts.append(Coupling(shape, self.hidden, generator))
+            bound = self.log_scale_bound
+            parts.append(Coupling(shape, self.hidden, generator, log_scale_bound=bound))
             if self.batch_norm is not None:
                 parts.append(BatchNorm(dim, self.batch_norm))
         return Chain(parts)

@@ -1,5 +1,6 @@
 """Base of the specifications of all families."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import get_args
@@ -105,6 +106,15 @@ def check_positive(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a whole number of at least 1")
     if value > MAX_NUMBER:
         raise ValueError(f"{name} must be at most {MAX_NUMBER:,}")
+
+
+def check_bound(name: str, value: object) -> None:
+    """Raise `ValueError` unless the value is None or a finite number above 0."""
+    if value is None:
+        return
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < float(value) < math.inf:  # type: ignore[arg-type]  # a number
+        raise ValueError(f"{name} must be a number above 0, or null")
 
 
 def check_hidden(hidden: object) -> None:

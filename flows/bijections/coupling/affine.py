@@ -25,6 +25,7 @@ from flows.bijections.linear import (
     network_parameters,
 )
 from flows.bijections.observed import Observed, ObservedColumns, masked
+from flows.bijections.transformers import bounded
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 
@@ -54,7 +55,8 @@ class Coupling(HalvesLayer):
     the halves by index, and read the context too. log|det du/dx| = -sum of s. Both directions take
     1 pass. The additive layer (Dinh et al. 2015, equation 3.1) has s = 0 and no network for it.
 
-    Departure from the paper: the output of s is not squashed (as in Papamakarios et al. 2017).
+    Departure from the paper: the output of s is not squashed (as in Papamakarios et al. 2017)
+    unless it has a bound (`flows.bijections.transformers.bounded`).
     """
 
     def __init__(
@@ -64,9 +66,11 @@ class Coupling(HalvesLayer):
         generator: torch.Generator,
         *,
         additive: bool = False,
+        log_scale_bound: float | None = None,
     ) -> None:
         super().__init__(shape)
         self.additive = additive
+        self.log_scale_bound = log_scale_bound
         copied, moved = shape.widths()
         widths = [copied + shape.context_dim, *hidden, moved]
         self.scale_layers = network([] if additive else widths, generator)
@@ -105,17 +109,25 @@ class Coupling(HalvesLayer):
         """Return the inverse with its pullback, hand-written."""
         scale = None if self.additive else network_parameters(self.scale_layers)
         shift = network_parameters(self.shift_layers)
-        halves = self.shape.halves()
-        return coupling_vjp(x, halves, scale, shift, context=context, observed=observed)
+        return coupling_vjp(
+            x,
+            self.shape.halves(),
+            scale,
+            shift,
+            context=context,
+            observed=observed,
+            log_scale_bound=self.log_scale_bound,
+        )
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """Return one step, which absorbs the pending map of the features that it moves and reads.
 
         Its tanh is written as sigmoid. With x = y a + b of the pending map, the networks read y
         through a and b, and the moved half has the shift (t - b) / a and the log scale s - log a.
-        The copied half stays pending.
+        The copied half stays pending. Neither an additive layer nor one with a bound has a log scale
+        that log a could be subtracted from.
         """
-        if self.additive:
+        if self.additive or self.log_scale_bound is not None:
             return [*pending.steps(), self._step(pending.cleared())], pending.applied()
         return [self._step(pending)], pending.without(self.shape.halves()[1])
 
@@ -126,6 +138,7 @@ class Coupling(HalvesLayer):
             self._folded(self.scale_layers, pending, torch.ones_like(scale), -scale.log()),
             self._folded(self.shift_layers, pending, 1 / scale, -shift / scale),
             shape=self.shape,
+            log_scale_bound=self.log_scale_bound,
         )
 
     def _folded(
@@ -157,7 +170,7 @@ class Coupling(HalvesLayer):
         if self.additive:
             return None, shift
         log_scale = apply_network(self.scale_layers, read, torch.tanh)
-        return masked(log_scale, observed), shift
+        return masked(bounded(log_scale, self.log_scale_bound), observed), shift
 
 
 class _CouplingStep(Step):
@@ -169,8 +182,10 @@ class _CouplingStep(Step):
         minus_shift: FoldedNetwork,
         *,
         shape: CouplingShape,
+        log_scale_bound: float | None = None,
     ) -> None:
         self._minus_log_scale, self._minus_shift = minus_log_scale, minus_shift
+        self._bound = log_scale_bound
         self._shape = shape
         self._copied, self._moved = shape.halves()
 
@@ -201,6 +216,8 @@ class _CouplingStep(Step):
     def affine_layer(self) -> AffineCoupling | None:
         if not self._minus_log_scale or self._shape.context_dim > 0:
             return None
+        if self._bound is not None:  # the kernels know no bounds
+            return None
         scale, shift = (
             [(weight, bias[:, 0]) for weight, bias in network]
             for network in (self._minus_log_scale, self._minus_shift)
@@ -218,4 +235,5 @@ class _CouplingStep(Step):
         if not self._minus_log_scale:
             return None, shift
         log_scale = apply_folded(self._minus_log_scale, read, torch.sigmoid_)
+        log_scale = bounded(log_scale, self._bound)
         return masked(log_scale, mask), shift
