@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.data import tabular
-from experiments.recipes import RECIPES, DensityRecipe, Published, Recipe
+from experiments.recipes.catalogue import RECIPES
+from experiments.recipes.recipe import DensityRecipe, Published, Recipe
 from experiments.studies.tables import anomaly_section, comparison_section
 
 ROOT = Path(__file__).parents[1]

@@ -18,7 +18,7 @@ import torch
 from experiments.data import catalogue as data
 from experiments.data.sources import Data
 from experiments.figures import figures
-from experiments.recipes import DensityRecipe, Recipe, VariationalRecipe
+from experiments.recipes.recipe import DensityRecipe, Recipe, VariationalRecipe
 from experiments.scores import log_densities, log_scale, score_metrics
 from experiments.studies.study import Progress
 from flows import (

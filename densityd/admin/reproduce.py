@@ -24,7 +24,8 @@ from rich.table import Table
 
 from densityd.commands.console import echo_json, note
 from experiments.data.sources import DataMissingError
-from experiments.recipes import RECIPES, DensityRecipe, Recipe
+from experiments.recipes.catalogue import RECIPES
+from experiments.recipes.recipe import DensityRecipe, Recipe
 from experiments.run import Place, run
 from experiments.studies import anomaly, comparison
 from experiments.studies.study import Study, run_study

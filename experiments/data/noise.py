@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from experiments.canvas import heading, save
-from experiments.recipes import DensityRecipe
+from experiments.recipes.recipe import DensityRecipe
 from flows import Flow
 
 _ROWS = 2000

@@ -11,7 +11,7 @@ from torch import Tensor
 from experiments.canvas import heading, save
 from experiments.data import images, noise
 from experiments.figures import plane
-from experiments.recipes import DensityRecipe, Recipe, VariationalRecipe
+from experiments.recipes.recipe import DensityRecipe, Recipe, VariationalRecipe
 from flows import Flow, MadeSpec
 
 _PICTURE_DIM = 784

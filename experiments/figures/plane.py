@@ -10,7 +10,7 @@ from torch import Tensor
 
 from experiments import canvas
 from experiments.data import points
-from experiments.recipes import DensityRecipe, VariationalRecipe
+from experiments.recipes.recipe import DensityRecipe, VariationalRecipe
 from flows import Flow, Potential, compile_flow
 from flows.bijections.base import Bijection
 from flows.families.planar import Planar

@@ -8,7 +8,8 @@ import torch
 
 from experiments.data import catalogue as data, images, noise
 from experiments.figures import figures
-from experiments.recipes import RECIPES, DensityRecipe
+from experiments.recipes.catalogue import RECIPES
+from experiments.recipes.recipe import DensityRecipe
 from flows import MadeSpec, build
 
 CURVE = [[1.0, -3.0, -3.1], [2.0, -2.0, -2.2]]

@@ -9,7 +9,8 @@ from starlette.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
-from experiments.recipes import RECIPES, DensityRecipe
+from experiments.recipes.catalogue import RECIPES
+from experiments.recipes.recipe import DensityRecipe
 from models_store.database.database import Database
 from workers.settings import WorkerSettings
 from workers.supervisor.supervisor import Supervisor

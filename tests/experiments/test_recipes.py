@@ -11,7 +11,8 @@ import torch
 from densityd.admin.reproduce import STUDIES
 from experiments import page
 from experiments.data.sources import DataMissingError
-from experiments.recipes import RECIPES, DensityRecipe, VariationalRecipe
+from experiments.recipes.catalogue import RECIPES
+from experiments.recipes.recipe import DensityRecipe, VariationalRecipe
 from experiments.run import Place, run
 from models_store.requests.accept_training import accept_training
 from models_store.requests.accept_variational import accept_variational

@@ -8,7 +8,7 @@ import torch
 import typer
 
 from densityd.admin.reproduce import GROUPS, STUDIES, list_recipes, print_request, reproduce
-from experiments.recipes import RECIPES
+from experiments.recipes.catalogue import RECIPES
 from experiments.studies import anomaly, comparison
 from experiments.studies.detectors import DETECTORS, FLOWS
 from experiments.studies.study import Study, run_study

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.table_judge import (
+from bench.tables.judge import (
     SAMPLES,
     Split,
     categories,
@@ -24,8 +24,8 @@ from bench.table_judge import (
     share_valid,
     total_variations,
 )
-from bench.table_peers import SYNTHESIZERS, fit_and_sample
-from bench.table_service import train_and_measure
+from bench.tables.peers import SYNTHESIZERS, fit_and_sample
+from bench.tables.service import train_and_measure
 
 OURS = "densityd"
 METHODS = (OURS, *SYNTHESIZERS)
