@@ -2,26 +2,27 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 from numpy.typing import NDArray
 
-from tables.cells import as_text, try_encode
+from tables.cells import try_encode
 from tables.columns import Column, ColumnType
 from tables.errors import TableError
 from tables.formats import ColumnSummary, ParseOptions, TableWarning
+from tables.ingest.decisions import decide_types, refuse_faults, wanted_types
+from tables.ingest.kept_cells import cells_writer, taken_cells
 from tables.ingest.numbers import (
     Numbers,
     Sample,
     number_column,
     quantiles,
 )
-from tables.ingest.profiles import Decision, TextProfile, decide, ignored_warning
+from tables.ingest.profiles import Decision, ignored_warning
 from tables.ingest.screen import RowScreen
 from tables.ingest.statistics import RunningStatistics
 from tables.ingest.warnings import COUNTED_ROWS, Warnings, limit_warnings, warning
@@ -37,8 +38,6 @@ MIN_SPREAD = 1e-37
 """A column whose standard deviation is not above this is constant: float32 cannot scale it."""
 
 _MAX_RESTARTS = 4
-_GROUP_BYTES = 8 << 20
-_REMEDY = "Name texts that mean a missing value by na_values=, or choose another type."
 _MAX_NAMED = 3
 _ID_NAME = re.compile(
     r"(?i)(.*[ _.-])?(id|uuid|guid|index|idx|row(_?(id|num|number|names?))?|unnamed: 0)|.*[a-z]I[dD]"
@@ -81,89 +80,17 @@ def store_table(
     Raises:
         TableError: The table cannot be stored; see ``docs/datasets.md``.
     """
-    wanted = _wanted_types(table, options)
+    wanted = wanted_types(table, options)
     text = {at for at, kind in wanted.items() if kind not in {"number", "integer"}}
     text |= table.text
     for restart in range(_MAX_RESTARTS + 1):
         try:
-            decisions = _decide(table, frozenset(text), wanted, options)
+            decisions = decide_types(table, frozenset(text), wanted, options)
             return _Store(table, decisions, wanted, options).run(destination, beside)
         except NotNumbersError as error:
             every = range(len(table.names)) if restart >= _MAX_RESTARTS - 1 else ()
             text |= {error.column, *every}
     raise AssertionError  # of a column that was read as text, no cell has to be a number
-
-
-def _wanted_types(table: CellSource, options: ParseOptions) -> dict[int, ColumnType]:
-    """Return the types that the caller wants, by position.
-
-    Raises:
-        TableError: ``unknown-column``, naming all names that the table lacks.
-    """
-    places = {name: place for place, name in enumerate(table.names)}
-    named = [*(options.columns or ()), *options.exclude, *options.types]
-    unknown = [name for name in dict.fromkeys(named) if name not in places]
-    if unknown:
-        raise TableError(
-            "unknown-column",
-            f"The table lacks {len(unknown)} of the columns that the options name.",
-            errors=[(name, "The table has no such column.") for name in unknown],
-        )
-    wanted = {places[name]: kind for name, kind in options.types.items()}
-    left_out = set(options.exclude)
-    if options.columns is not None:
-        left_out |= set(table.names) - set(options.columns)
-    return wanted | {places[name]: "ignored" for name in left_out}
-
-
-def _decide(
-    table: CellSource,
-    text: frozenset[int],
-    wanted: dict[int, ColumnType],
-    options: ParseOptions,
-) -> dict[int, Decision]:
-    """Return the types of the columns that are read as text.
-
-    Raises:
-        TableError: ``dataset-dtype``, naming all columns that cannot have the type that the caller
-            wants.
-    """
-    ignored = {at for at, kind in wanted.items() if kind == "ignored"}
-    profiles = {at: TextProfile(table.names[at], options=options) for at in sorted(text - ignored)}
-    if profiles:
-        for batch in table.read(text):
-            for at, profile in profiles.items():
-                profile.update(batch.column(at))
-    comma = any(profile.has_decimal_commas for profile in profiles.values())
-    decisions = {
-        at: replace(
-            decide(profile, wanted.get(at), options, comma=comma), missing_count=profile.missing
-        )
-        for at, profile in profiles.items()
-    }
-    _refuse_faults([decision for decision in decisions.values() if decision.fault])
-    for at in ignored:
-        column = Column(name=table.names[at], type="ignored")
-        decisions[at] = Decision(column=column, reason="The caller leaves it out.")
-    return decisions
-
-
-def _refuse_faults(faulty: list[Decision]) -> None:
-    if not faulty:
-        return
-    first = faulty[0]
-    raise TableError(
-        "dataset-dtype",
-        f"Column {first.column.name!r} cannot be of type {first.column.type}. {first.fault}",
-        column=first.column.name,
-        errors=[
-            (
-                decision.column.name,
-                f"It cannot be of type {decision.column.type}. {decision.fault} {_REMEDY}",
-            )
-            for decision in faulty
-        ],
-    )
 
 
 class _Store:
@@ -238,7 +165,7 @@ class _Store:
         """Write the numbers of all rows, and beside them the cells of some columns."""
         text = frozenset(self.decisions)
         aside: list[int] | None = None
-        with _cells_writer(beside) as cells:
+        with cells_writer(beside) as cells:
             for batch in self.table.read(text):
                 matrix = self._matrix(batch)
                 if aside is None:
@@ -251,7 +178,7 @@ class _Store:
                 if aside:
                     first = self.screen.rows_read - batch.num_rows + 1
                     rows = None if numbers.size == batch.num_rows else pa.array(numbers - first)
-                    cells.write(_taken(batch, aside, rows, text=text))
+                    cells.write(taken_cells(batch, aside, rows, text=text))
         return frozenset(aside or ())
 
     def _matrix(self, batch: pa.RecordBatch) -> Columns:
@@ -390,7 +317,7 @@ class _Store:
             if self.wanted.get(at) == "integer" and not self.statistics.whole[place]
         ]
         fault = "It holds numbers that are not whole."
-        _refuse_faults(
+        refuse_faults(
             [Decision(column=replace(c, type="integer"), reason="", fault=fault) for c in bad]
         )
 
@@ -501,68 +428,6 @@ class _Store:
         yield from about.about(
             np.array(modelled, np.intp), scaled=np.array(scaled, np.intp), plain=set(plain)
         )
-
-
-@contextmanager
-def _cells_writer(path: Path) -> Iterator["_CellsWriter"]:
-    writer = _CellsWriter(path)
-    try:
-        yield writer
-    finally:
-        writer.close()
-
-
-class _CellsWriter:
-    """Writer of a Parquet file of text, opened with its first rows."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._writer: Any = None
-        self._waiting: list[pa.RecordBatch] = []
-        self._bytes = 0
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Append rows."""
-        self._waiting.append(batch)
-        self._bytes += batch.nbytes
-        if self._bytes > _GROUP_BYTES:
-            self._flush()
-
-    def close(self) -> None:
-        """Write what is left, and the footer."""
-        self._flush()
-        if self._writer is not None:
-            self._writer.close()
-
-    def _flush(self) -> None:
-        if not self._waiting:
-            return
-        import pyarrow.parquet as pq  # type: ignore[import-untyped] # noqa: PLC0415 - of few tables
-
-        if self._writer is None:
-            schema = self._waiting[0].schema
-            self._writer = pq.ParquetWriter(self._path, schema, compression="zstd")
-        self._writer.write_table(pa.Table.from_batches(self._waiting))
-        self._waiting, self._bytes = [], 0
-
-
-def _taken(
-    batch: pa.RecordBatch, columns: list[int], rows: pa.Array | None, *, text: frozenset[int]
-) -> pa.RecordBatch:
-    """Return some columns of some rows, as text or as numbers; names are the positions."""
-    cells = [
-        _kept_text(batch.column(at))
-        if at in text
-        else batch.column(at).cast(pa.float64(), safe=False)
-        for at in columns
-    ]
-    taken = pa.record_batch(cells, names=[str(at) for at in columns])
-    return taken if rows is None else taken.take(rows)
-
-
-def _kept_text(cells: pa.Array) -> pa.Array:
-    """Return cells as text, with the white space that text has."""
-    return cells if cells.type == pa.string() else as_text(cells)
 
 
 def _spike_counts(

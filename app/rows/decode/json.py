@@ -13,7 +13,9 @@ from app.problems.problem import Problem
 from app.rows.body import RowsBody, in_thread_if_large
 from app.rows.decode.problems import as_problem
 from app.rows.shape import Floats, RowsShape
-from tables.readers.json import COLUMNS, ROWS, JsonRows, number_rows, split_document
+from tables.readers.json import COLUMNS, ROWS, split_document
+from tables.readers.json_numbers import number_rows
+from tables.readers.json_rows import JsonRows
 
 _FEW_LISTS = 1_000  # which parsers find faults in quickly
 

@@ -18,7 +18,7 @@ from app.rows.decode.npy import decode_npy
 from app.rows.negotiation import answer_codec, request_codec
 from app.rows.shape import Floats, RowsShape
 from tables.formats import MEDIA_TYPES, TableFormat
-from tables.readers import json as json_reader
+from tables.readers import json_numbers
 from tests.app.decoding import decode, decode_pieces
 
 JSON, NPY = TableFormat.JSON, TableFormat.NPY
@@ -400,7 +400,7 @@ PIECES = b"""[1,2,3]  [ 1.5 , -2e3 , 0 ]  [1,2]  [[1],2,3]  []  1  -  [  ]  ,  [
 def test_rows_in_slices_are_those_of_the_whole(pieces, between, frame, slice_bytes):
     body = frame % between.join(pieces)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_reader, "_SLICE_BYTES", slice_bytes)
+        patch.setattr(json_numbers, "_SLICE_BYTES", slice_bytes)
         sliced = outcome(lambda: from_json(body))
     assert sliced == outcome(lambda: decode_document(body, SHAPE))
 
@@ -409,8 +409,8 @@ def test_rows_in_slices_are_those_of_the_whole(pieces, between, frame, slice_byt
 def test_rows_of_numbers_are_read_in_slices(rows):
     body = json.dumps({"rows": rows.tolist()}).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_reader, "_SLICE_BYTES", 1)
-        slices = list(json_reader.number_rows(body, width=3))
+        patch.setattr(json_numbers, "_SLICE_BYTES", 1)
+        slices = list(json_numbers.number_rows(body, width=3))
     assert [chunk.tolist() for chunk in slices if chunk is not None] == [
         [row] for row in rows.tolist()
     ]
@@ -432,4 +432,4 @@ def test_a_large_body_of_rows_leaves_the_event_loop_to_others(tmp_path):
 
     rows, turns = asyncio.run(decoded())
     assert rows.shape == (count, 3)
-    assert turns >= len(body) // json_reader._SLICE_BYTES
+    assert turns >= len(body) // json_numbers._SLICE_BYTES

@@ -1,0 +1,177 @@
+"""Messages of an Arrow IPC stream, and the headers of its record batches."""
+
+import mmap
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+
+from tables.errors import TableError
+
+MAX_SCHEMA_BYTES = 16 << 20
+"""The largest schema that is parsed."""
+
+MAX_UNPACKED_BYTES = 256 << 20
+"""What one compressed record batch may unpack to."""
+
+_DAMAGED = "The Arrow stream is damaged or cut off"
+_HEADER_SLOT = 2  # of a message (format/Message.fbs)
+_DATA_SLOT = 1  # of a dictionary batch
+_LENGTH_SLOT, _BUFFERS_SLOT, _COMPRESSION_SLOT = 0, 2, 3  # of a record batch
+_BUFFER_BYTES = 16
+_NOT_PACKED = -1
+
+
+class Messages:
+    """Messages of a stream, which must end with its end marker and nothing after it."""
+
+    def __init__(self, source: Path | bytes, *, dictionaries: bool = False) -> None:
+        self._kinds = {"record batch", "dictionary"} if dictionaries else {"record batch"}
+        if (len(source) if isinstance(source, bytes) else source.stat().st_size) == 0:
+            raise TableError("dataset-empty", "The file is empty.")
+        self._bytes: mmap.mmap | bytes
+        if isinstance(source, bytes):
+            self._bytes = source
+        else:
+            with source.open("rb") as file:
+                self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._file = pa.BufferReader(pa.py_buffer(self._bytes))
+        self._reader = pa.MessageReader.open_stream(self._file)
+
+    def forget(self) -> None:
+        """Give the memory back that a file takes in this process; it can be read again."""
+        if isinstance(self._bytes, mmap.mmap):
+            self._bytes.madvise(mmap.MADV_DONTNEED)
+
+    def stream(self) -> pa.RecordBatchStreamReader:
+        """Return a reader of all of the stream, dictionaries included."""
+        return pa.ipc.open_stream(pa.BufferReader(pa.py_buffer(self._bytes)))
+
+    def schema(self) -> pa.Schema:
+        """Read the first message."""
+        message = self._reader.read_next_message()
+        if message.type != "schema":
+            raise damaged("it does not begin with a schema")
+        if message.metadata.size > MAX_SCHEMA_BYTES:
+            raise TableError(
+                "limit-metadata", f"The schema has more than {MAX_SCHEMA_BYTES} bytes."
+            )
+        return pa.ipc.read_schema(message)
+
+    def batches(self) -> Iterator[pa.Message]:
+        """Read the others."""
+        while True:
+            position = self._file.tell()
+            try:
+                message = self._reader.read_next_message()
+            except StopIteration:
+                break
+            if message.type not in self._kinds:
+                raise damaged(f"it holds a message of an unexpected kind ({message.type})")
+            yield message
+        if self._file.tell() != len(self._bytes):
+            raise damaged("bytes follow its end marker")
+        if position == len(self._bytes):
+            raise damaged("its end marker is missing")
+
+
+class BatchHeader:
+    """Header of a record batch, whose flatbuffer has been verified by Arrow."""
+
+    def __init__(self, message: pa.Message) -> None:
+        self._body = memoryview(message.body)
+        self._bytes = memoryview(message.metadata)
+        root = self._int("I", 0)
+        place = self._field(root, _HEADER_SLOT)
+        if place is None:
+            raise damaged("a record batch has no header")
+        self._batch = place + self._int("I", place)
+        if message.type == "dictionary":
+            data = self._field(self._batch, _DATA_SLOT)
+            if data is None:
+                raise damaged("a dictionary has no values")
+            self._batch = data + self._int("I", data)
+        length = self._field(self._batch, _LENGTH_SLOT)
+        self.rows = 0 if length is None else self._int("q", length)
+        if self.rows < 0:
+            raise damaged("a record batch has a negative number of rows")
+
+    @property
+    def compressed(self) -> bool:
+        """True where the buffers are compressed."""
+        return self._field(self._batch, _COMPRESSION_SLOT) is not None
+
+    @property
+    def unpacked(self) -> int:
+        """Bytes that its buffers say they unpack to; 0 where they are not compressed."""
+        return sum(self._unpacked_sizes()) if self.compressed else 0
+
+    def check_unpacked(self, *, columns: int) -> None:
+        """Refuse a compressed batch that unpacks to too much, or to more than its rows need."""
+        self.check_size()
+        # Eight bytes and one bit a value, and some padding of each buffer.
+        if self.unpacked > columns * (9 * self.rows + 256):
+            raise damaged("a record batch unpacks to more than its rows can have")
+
+    def check_size(self) -> None:
+        """Refuse a compressed batch that unpacks to too much."""
+        if self.unpacked > MAX_UNPACKED_BYTES:
+            raise TableError(
+                "dataset-too-large",
+                f"A compressed record batch unpacks to more than {MAX_UNPACKED_BYTES} bytes. Write"
+                " smaller batches.",
+            )
+
+    def _unpacked_sizes(self) -> Iterator[int]:
+        place = self._field(self._batch, _BUFFERS_SLOT)
+        if place is None:
+            return
+        vector = place + self._int("I", place)
+        for index in range(self._int("I", vector)):
+            at = vector + 4 + _BUFFER_BYTES * index
+            offset, length = self._int("q", at), self._int("q", at + 8)
+            if length == 0:
+                continue
+            if offset < 0:
+                raise damaged("a buffer lies outside of its record batch")
+            (size,) = struct.unpack_from("<q", self._body, offset)
+            if size < _NOT_PACKED:
+                raise damaged("a buffer has a negative size")
+            yield length if size == _NOT_PACKED else size
+
+    def _field(self, table: int, slot: int) -> int | None:
+        """Return the place of a field of a flatbuffer table, or None where it has none."""
+        vtable = table - self._int("i", table)
+        entry = 4 + 2 * slot
+        if entry >= self._int("H", vtable):
+            return None
+        offset = self._int("H", vtable + entry)
+        return table + offset if offset else None
+
+    def _int(self, code: str, place: int) -> int:
+        (number,) = struct.unpack_from(f"<{code}", self._bytes, place)
+        return int(number)
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Tell a damaged stream, which Arrow reports in several ways, from a disk that fails."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except UnicodeDecodeError:
+        raise TableError("dataset-encoding", "A name in the stream is not UTF-8.") from None
+    except StopIteration:
+        raise damaged("it has no schema") from None
+    except (pa.ArrowException, OSError, struct.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise damaged("a part of it cannot be decoded") from None
+
+
+def damaged(what: str) -> TableError:
+    """Return the error of a stream that cannot be read."""
+    return TableError("dataset-parse", f"{_DAMAGED}: {what}.")
