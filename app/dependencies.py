@@ -12,6 +12,7 @@ from app.state import AppState, state_of
 from models_store.files.blobs import BlobStore
 from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs
+from models_store.labels import Labels
 from models_store.registry import Registry
 
 
@@ -32,6 +33,7 @@ SettingsDep = Annotated[ApiSettings, _from_state(lambda state: state.settings)]
 BlobsDep = Annotated[BlobStore, _from_state(lambda state: state.blobs)]
 RegistryDep = Annotated[Registry, _from_state(lambda state: state.registry)]
 JobsDep = Annotated[Jobs, _from_state(lambda state: state.jobs)]
+LabelsDep = Annotated[Labels, _from_state(lambda state: state.labels)]
 QueueDep = Annotated[JobQueue, _from_state(lambda state: state.queue)]
 ModelsDep = Annotated[LoadedModels, _from_state(lambda state: state.models)]
 ProjectDep = Annotated[str, Depends(_project)]

@@ -55,6 +55,7 @@ from models_store.files.blobs import BlobStore
 from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
+from models_store.labels import Labels
 from models_store.registry import Registry
 
 _BALLAST_PAUSE_S = 5.0
@@ -92,6 +93,7 @@ _CORS: dict[str, Any] = {
         "Content-Range",
         "ETag",
         "Idempotent-Replayed",
+        "Link",
         "Location",
         "Preference-Applied",
         "Retry-After",
@@ -233,6 +235,7 @@ def _state(
         blobs=blobs,
         registry=registry,
         jobs=jobs,
+        labels=Labels(database),
         queue=JobQueue(jobs, ApiBrokerClient(settings)),
         callers=callers,
         leases=Leases(callers),

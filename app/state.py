@@ -25,6 +25,7 @@ from models_store.database.database import Database
 from models_store.files.blobs import BlobStore
 from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs
+from models_store.labels import Labels
 from models_store.registry import Registry
 
 
@@ -43,6 +44,7 @@ class AppState:
         blobs: Store of files.
         registry: Rows of datasets and models.
         jobs: Rows of jobs.
+        labels: Descriptions and tags.
         queue: Sender of jobs to the broker.
         callers: Cache of API keys.
         leases: Keys of the requests under way.
@@ -72,6 +74,7 @@ class AppState:
     blobs: BlobStore
     registry: Registry
     jobs: Jobs
+    labels: Labels
     queue: JobQueue
     callers: Callers
     leases: Leases

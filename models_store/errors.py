@@ -133,15 +133,12 @@ class ResultNotReadyError(ConflictError):
 
 
 class PreconditionError(StoreError):
-    """State of an alias that does not meet the caller's condition."""
+    """State of a resource that does not meet the caller's condition."""
 
     slug: Slug = "precondition"
 
-    def __init__(self, alias: str, *, found: int | None) -> None:
-        self.alias = alias
-        self.found = found
-        at = "does not exist" if found is None else f"is at revision {found}"
-        super().__init__(f"Alias {alias} {at}; the request's condition does not hold.")
+    def __init__(self, state: str) -> None:
+        super().__init__(f"{state}; the request's condition does not hold.")
 
 
 class IdempotencyReusedError(StoreError):

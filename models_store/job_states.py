@@ -183,6 +183,8 @@ class JobSummary(Record):
     lease_expires_at: datetime | None
     not_before: datetime | None
     run_seconds: float
+    description: str | None
+    tags: dict[str, str]
 
     @property
     def final(self) -> bool:

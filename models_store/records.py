@@ -43,6 +43,8 @@ class NewDataset(Record):
         bytes: Size of the stored table.
         cells: Key, hash and size of the file of the cells that are no numbers, if there are any.
         options: Options that the file was read with; None of a dataset from before there were types.
+        description: Text of the caller.
+        tags: Values of the caller's tags by their names.
     """
 
     id: str
@@ -59,6 +61,8 @@ class NewDataset(Record):
     bytes: int
     cells: dict[str, Any] | None = None
     options: dict[str, Any] | None = None
+    description: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +98,8 @@ class DatasetSummary(Record):
     key: str
     sha256: str
     bytes: int
+    description: str | None
+    tags: dict[str, str]
     created_at: datetime
 
 
@@ -112,6 +118,8 @@ class NewVersion(Record):
         held_out: Number of ``rows`` that it was not trained on, and the ``quantiles`` 0, 0.001, ...,
             1 of their log densities.
         checkpoint_key: Key of its weights in the blob store.
+        description: Text of the caller.
+        tags: Values of the caller's tags by their names.
     """
 
     family: str
@@ -132,6 +140,8 @@ class NewVersion(Record):
     checkpoint_key: str
     checkpoint_sha256: str
     checkpoint_bytes: int
+    description: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +192,20 @@ class VersionSummary(Record):
     checkpoint_key: str
     checkpoint_sha256: str
     checkpoint_bytes: int
+    description: str | None
+    tags: dict[str, str]
     aliases: list[str]
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latest(Record):
+    """Newest version of a model, in short."""
+
+    version: int
+    family: str
+    dim: int
+    metrics: dict[str, Any]
     created_at: datetime
 
 
@@ -193,7 +216,10 @@ class Model(Record):
     project: str
     name: str
     latest_version: int
+    latest: Latest
     aliases: dict[str, int]
+    description: str | None
+    tags: dict[str, str]
     created_at: datetime
 
 

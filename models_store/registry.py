@@ -3,10 +3,11 @@
 import re
 from dataclasses import asdict
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from models_store.database.database import Database, freeing, reading, writing
+from models_store.database.filters import ALL, Filters
 from models_store.database.ids import is_name
 from models_store.database.paging import Listing, Page, page_of
 from models_store.database.schema import DatasetRow, ModelRow, ModelVersionRow
@@ -150,15 +151,35 @@ class Registry:
 
     @reading
     def datasets(
-        self, session: Session, project: str, *, limit: int, cursor: str | None = None
+        self,
+        session: Session,
+        project: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        filters: Filters = ALL,
+        sha256: str | None = None,
     ) -> Page[DatasetSummary]:
-        """List datasets, newest first, without their columns.
+        """List datasets without their columns, newest first.
+
+        Args:
+            session: Transaction, which the decorator begins.
+            project: Project that owns the datasets.
+            limit: Most items.
+            cursor: End of the page before; None for the first page.
+            filters: Datasets to list, and their order.
+            sha256: Hash of the stored table or of the uploaded file; None for any.
 
         Raises:
             CursorError: the cursor is not one of this listing.
         """
         query = select(DatasetRow).options(DATASET_SUMMARY).where(DatasetRow.project == project)
-        page = page_of(session, query, _DATASETS, cursor=cursor, limit=limit)
+        if sha256 is not None:
+            query = query.where(
+                or_(DatasetRow.sha256 == sha256, DatasetRow.source_sha256 == sha256)
+            )
+        query, listing = filters.apply(query, _DATASETS, project=project)
+        page = page_of(session, query, listing, cursor=cursor, limit=limit)
         return page.map(to_dataset_summary)
 
     @writing
@@ -213,15 +234,22 @@ class Registry:
 
     @reading
     def models(
-        self, session: Session, project: str, *, limit: int, cursor: str | None = None
+        self,
+        session: Session,
+        project: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        filters: Filters = ALL,
     ) -> Page[Model]:
-        """List models, newest first.
+        """List models, newest first; arguments as for `datasets`.
 
         Raises:
             CursorError: the cursor is not one of this listing.
         """
         query = select(ModelRow).where(ModelRow.project == project, ModelRow.latest_version > 0)
-        page = page_of(session, query, _MODELS, cursor=cursor, limit=limit)
+        query, listing = filters.apply(query, _MODELS, project=project)
+        page = page_of(session, query, listing, cursor=cursor, limit=limit)
         return page.of(to_models(session, page.items))
 
     @reading
@@ -235,7 +263,14 @@ class Registry:
 
     @reading
     def versions(
-        self, session: Session, project: str, name: str, *, limit: int, cursor: str | None = None
+        self,
+        session: Session,
+        project: str,
+        name: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        filters: Filters = ALL,
     ) -> Page[VersionSummary]:
         """List the versions of a model, newest first, without their large fields.
 
@@ -244,15 +279,10 @@ class Registry:
             CursorError: the cursor is not one of this listing.
         """
         model = find_model(session, project, name)
-        page = page_of(
-            session,
-            select(ModelVersionRow)
-            .options(VERSION_SUMMARY)
-            .where(ModelVersionRow.model_id == model.id),
-            _VERSIONS,
-            cursor=cursor,
-            limit=limit,
-        )
+        mine = ModelVersionRow.model_id == model.id
+        query = select(ModelVersionRow).options(VERSION_SUMMARY).where(mine)
+        query, listing = filters.apply(query, _VERSIONS, project=project)
+        page = page_of(session, query, listing, cursor=cursor, limit=limit)
         return page.of(to_version_summaries(session, model, page.items))
 
     @reading

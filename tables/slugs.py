@@ -64,6 +64,7 @@ Slug = Literal[
     "json-number",
     "json-syntax",
     "limit-aliases",
+    "limit-tags",
     "limit-body",
     "limit-columns",
     "limit-decoded-bytes",

@@ -2,10 +2,11 @@
 
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from app.http.labels import LabelsRequest
 from models_store.errors import DatabaseUnavailableError
 from models_store.files.blobs import BlobStore, cells_key, next_table_key
 from models_store.records import NewDataset
@@ -15,14 +16,13 @@ from tables.formats import ParseOptions, TableSummary
 from tables.ingest.retype import StoredFiles
 
 
-class DatasetChange(BaseModel):
-    """Change of a dataset."""
+class DatasetChange(LabelsRequest):
+    """Change of a dataset; what is left out stays as it is."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    types: dict[str, ColumnType] = Field(
-        min_length=1, max_length=4096, description="New types of columns by name."
-    )
+    types: Annotated[
+        Annotated[dict[str, ColumnType], Field(min_length=1, max_length=4096)] | None,
+        Field(description="New types of columns by name."),
+    ] = None
 
 
 @dataclass(frozen=True)

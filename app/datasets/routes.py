@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,25 +21,29 @@ from app.datasets.retyping import (
 )
 from app.datasets.rows import answer_rows
 from app.datasets.uploads import MULTIPART_MEDIA_TYPE, receive_upload
-from app.datasets.views import DatasetPage, DatasetView, RowsView
+from app.datasets.views import ColumnPage, DatasetPage, DatasetView, RowsView
 from app.dependencies import REPLAYED, BlobsDep, IdempotencyKey, ProjectDep, RegistryDep
 from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread
 from app.http.accept import listed
+from app.http.etags import ETAG, NOT_MODIFIED, PreconditionsDep, etag_of_view
 from app.http.head import end_head, is_head
 from app.http.json_body import json_body, json_request
+from app.http.labels import LABEL_EXAMPLES
 from app.http.large_answers import answer_large
-from app.http.listing import PagingDep
-from app.problems.problem import problem_responses
+from app.http.listing import LINKED, NamePrefix, PagingDep, SelectionDep
+from app.problems.problem import Problem, problem_responses
 from app.rows.docs import rows_answer_content, upload_content
 from app.rows.negotiation import answer_codec
 from app.rows.respond import ROWS_VARY
 from app.state import state_of
 from models_store.database.ids import new_id
 from models_store.job_states import Idempotency
+from models_store.labels import any_state
 from models_store.records import Dataset
 from models_store.registry import Registry
 from models_store.requests.training import DatasetId
+from tables.columns import ColumnType
 from tables.formats import TableFormat, TableSummary
 from tables.ingest.parse import cells_path, parse_table_isolated
 from tables.ingest.retype import retype_table_isolated
@@ -50,7 +55,8 @@ _COLUMNS = ["height", "weight"]
 _EXAMPLE_ROWS = [[171.5, 68.2], [180.1, 80.9], [165.0, 55.3], [177.7, 71.0]]
 _ROWS_EXAMPLE = {"columns": _COLUMNS, "rows": _EXAMPLE_ROWS[:2], "offset": 0, "total": 4}
 _CHANGE_EXAMPLES = {
-    "category": {"summary": "A column of codes", "value": {"types": {"height": "integer"}}}
+    "category": {"summary": "A column of codes", "value": {"types": {"height": "integer"}}},
+    **LABEL_EXAMPLES,
 }
 _DATASET_PROBLEMS: tuple[Slug, ...] = (
     "limit-headers",
@@ -235,11 +241,31 @@ def _deleted(file: Path) -> Iterator[Path]:
     operation_id="list_datasets",
     summary="List datasets",
     response_description="Page of datasets.",
-    responses=problem_responses("cursor"),
+    responses={**LINKED, **problem_responses("cursor")},
 )
-def list_datasets(project: ProjectDep, registry: RegistryDep, paging: PagingDep) -> DatasetPage:
+def list_datasets(
+    project: ProjectDep,
+    registry: RegistryDep,
+    paging: PagingDep,
+    selection: SelectionDep,
+    name_prefix: NamePrefix = None,
+    sha256: Annotated[
+        str | None,
+        Query(
+            pattern=r"^[0-9a-f]{64}$",
+            description="SHA-256 of the stored table, or of the uploaded file.",
+        ),
+    ] = None,
+) -> DatasetPage:
     """List datasets, newest first, without their columns."""
-    return DatasetPage.of(registry.datasets(project, limit=paging.limit, cursor=paging.cursor))
+    page = registry.datasets(
+        project,
+        limit=paging.limit,
+        cursor=paging.cursor,
+        filters=selection.filters(name_prefix=name_prefix),
+        sha256=sha256,
+    )
+    return paging.link(DatasetPage.of(page))
 
 
 @router.get(
@@ -248,7 +274,11 @@ def list_datasets(project: ProjectDep, registry: RegistryDep, paging: PagingDep)
     summary="Get a dataset",
     response_description="Dataset with its columns and warnings.",
     response_model=DatasetView,
-    responses=problem_responses("not-found"),
+    responses={
+        200: {"headers": ETAG},
+        304: NOT_MODIFIED,
+        **problem_responses("not-found", "precondition"),
+    },
 )
 def get_dataset(
     request: Request,
@@ -256,12 +286,38 @@ def get_dataset(
     project: ProjectDep,
     registry: RegistryDep,
     blobs: BlobsDep,
+    conditions: PreconditionsDep,
 ) -> Response:
     """Return a dataset with the statistics of its columns and its warnings."""
     if is_head(request):
         registry.dataset_summary(project, dataset_id)
         end_head(request)
-    return answer_large(DatasetView.whole(registry.dataset(project, dataset_id)), blobs)
+    view = DatasetView.whole(registry.dataset(project, dataset_id))
+    return answer_large(view, blobs, conditions)
+
+
+@router.get(
+    "/{dataset_id}/columns",
+    operation_id="list_columns",
+    summary="List the columns of a dataset",
+    response_description="Page of columns, in the order of the file.",
+    response_model=ColumnPage,
+    responses=problem_responses("not-found"),
+)
+def list_columns(
+    dataset_id: DatasetPath,
+    project: ProjectDep,
+    registry: RegistryDep,
+    blobs: BlobsDep,
+    wanted: Annotated[Slice, Query()],
+) -> Response:
+    """Return the types and statistics of some columns, for tables that have very many."""
+    columns = registry.dataset(project, dataset_id).columns
+    shown = columns[wanted.offset : wanted.offset + wanted.limit]
+    page = ColumnPage.model_validate(
+        {"items": shown, "offset": wanted.offset, "total": len(columns)}
+    )
+    return answer_large(page, blobs)
 
 
 @router.get(
@@ -304,10 +360,18 @@ def get_dataset_rows(
 @router.patch(
     "/{dataset_id}",
     operation_id="update_dataset",
-    summary="Change the types of columns",
-    response_description="Dataset with its new types.",
+    summary="Change a dataset",
+    response_description="Changed dataset.",
     responses=problem_responses(
-        *("not-found", "dataset-in-use", "conflict", "dataset-dtype", "dataset-shape"),
+        *(
+            "not-found",
+            "precondition",
+            "limit-tags",
+            "dataset-in-use",
+            "conflict",
+            "dataset-dtype",
+            "dataset-shape",
+        ),
         *("dataset-too-large", "unknown-column", "quota-storage", "storage-full"),
         *("storage-unavailable", "artifact-missing", "artifact-corrupt"),
     ),
@@ -318,15 +382,36 @@ async def update_dataset(
     dataset_id: DatasetPath,
     change: Annotated[DatasetChange, Depends(json_body(DatasetChange))],
     project: ProjectDep,
-    blobs: BlobsDep,
-    registry: RegistryDep,
+    conditions: PreconditionsDep,
+    response: Response,
 ) -> DatasetView:
-    """Give columns other types without another upload; the other columns stay as they are.
+    """Change the description, the tags or the types of columns; what is left out stays as it is.
 
-    No job that has not ended may read the dataset. Models that were trained on it keep their types.
+    Types change without another upload. No job that has not ended may read the dataset then, and
+    models that were trained on it keep their types.
     """
     state = state_of(request)
-    settings = state.settings
+
+    def holds(dataset: Dataset) -> bool:
+        return conditions.hold(etag_of_view(DatasetView.whole(dataset)))
+
+    if change.types is not None:
+        old = await in_thread(state.registry.dataset, project, dataset_id)
+        if not holds(old):
+            raise Problem("precondition", "The dataset has another ETag.")
+        change.change().merged(old.tags)  # nothing is changed by halves
+        await _retyped(request, old, change.types)
+    condition = holds if change.types is None else any_state
+    labelled = partial(state.labels.dataset, project, dataset_id, change.change(), condition)
+    view = DatasetView.whole(await in_thread(labelled))
+    response.headers["ETag"] = etag_of_view(view)
+    return view
+
+
+async def _retyped(request: Request, old: Dataset, types: dict[str, ColumnType]) -> None:
+    """Give columns of a dataset other types."""
+    state = state_of(request)
+    settings, blobs = state.settings, state.blobs
     with (
         state.open_uploads.hold(caller_of(request)),
         blobs.staged(".npy") as table,
@@ -334,21 +419,20 @@ async def update_dataset(
     ):
 
         def store() -> Dataset:
-            old = registry.dataset(project, dataset_id)
             summary = retype_table_isolated(
                 stored_files(old, blobs),
                 table,
-                types=change.types,
+                types=types,
                 options=kept_options(old, UploadOptions().parsing(settings)),
                 memory_bytes=settings.parse_memory_bytes,
                 timeout_s=settings.parse_timeout_s,
             )
             kept = cells if summary.cells else None
-            retyped = RetypedTable(old, table, kept, summary, change.types)
-            return replace_table(retyped, blobs, registry, max_bytes=settings.max_project_bytes)
+            retyped = RetypedTable(old, table, kept, summary, types)
+            most = settings.max_project_bytes
+            return replace_table(retyped, blobs, state.registry, max_bytes=most)
 
-        dataset = await state.parsers.run(project, store)
-    return DatasetView.whole(dataset)
+        await state.parsers.run(old.project, store)
 
 
 @router.delete(

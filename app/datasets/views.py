@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from app.http.labels import TAGS
 from app.http.listing import bounded
 from models_store.database.paging import Page
 from models_store.registry import Dataset, DatasetSummary
@@ -18,6 +19,8 @@ _SUMMARY_EXAMPLE: JsonDict = {
     "column_count": 1,
     "bytes": 3535112,
     "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "description": "Sensors of the shuttle",
+    "tags": {"team": "space"},
     "created_at": "2026-11-24T15:27:00Z",
 }
 _DATASET_EXAMPLE: JsonDict = {
@@ -126,6 +129,8 @@ class DatasetSummaryView(BaseModel):
     column_count: int = Field(description="Number of columns.")
     bytes: int = Field(description="Size of the stored table in bytes.")
     sha256: str = Field(description="SHA-256 of the stored table; the lineage of a model names it.")
+    description: str | None
+    tags: dict[str, str] = TAGS
     created_at: datetime
 
     @classmethod
@@ -160,6 +165,14 @@ class DatasetPage(BaseModel):
     def of(cls, page: Page[DatasetSummary]) -> "DatasetPage":
         """Return the view of a page."""
         return cls.model_validate(bounded(page, DatasetSummaryView.of), from_attributes=True)
+
+
+class ColumnPage(BaseModel):
+    """Some columns of a dataset."""
+
+    items: list[ColumnView]
+    offset: int = Field(description="Index of the first column, from 0.")
+    total: int = Field(description="Number of columns of the dataset.")
 
 
 class RowsView(BaseModel):

@@ -1,12 +1,13 @@
-"""Entity tags in `If-Match` and `If-None-Match` (RFC 9110, 8.8.3 and 13.1)."""
+"""Entity tags: of responses, and in `If-Match` and `If-None-Match` (RFC 9110, 8.8.3 and 13.1)."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from fastapi import Header
-from pydantic import Field
+from fastapi import Depends, Header
+from pydantic import BaseModel, Field
 
 from app.problems.problem import FieldError, Problem
 
@@ -23,7 +24,7 @@ IfMatch = Annotated[
     _Lines | None,
     Header(
         max_length=_MAX_LINES,
-        description="ETags, one of which must be the present one; `*` if the alias must exist.",
+        description="ETags, one of which must be the present one; `*` if the resource must exist.",
         examples=[['"3"']],
     ),
 ]
@@ -31,7 +32,7 @@ IfNoneMatch = Annotated[
     _Lines | None,
     Header(
         max_length=_MAX_LINES,
-        description="ETags, none of which may be the present one; `*` if the alias must not exist.",
+        description="ETags, none of which may be the present one; `*` if the resource must not exist.",
         examples=[["*"]],
     ),
 ]
@@ -79,6 +80,35 @@ class Preconditions:
     def hold(self, present: str | None) -> bool:
         """Return true if a change may be made; arguments as for `matched`."""
         return self.matched(present) and self.new(present)
+
+
+def _preconditions(if_match: IfMatch = None, if_none_match: IfNoneMatch = None) -> Preconditions:
+    return Preconditions.of(if_match, if_none_match)
+
+
+PreconditionsDep = Annotated[Preconditions, Depends(_preconditions)]
+ETAG = {
+    "ETag": {
+        "description": "Tag of this state of the resource, for `If-Match` and `If-None-Match`.",
+        "schema": {"type": "string"},
+    }
+}
+"""OpenAPI object of the header `ETag`."""
+
+NOT_MODIFIED: dict[str, Any] = {
+    "description": "The ETag of the resource is one of `If-None-Match`.",
+    "headers": ETAG,
+}
+
+
+def etag_of(content: bytes) -> str:
+    """Return the entity tag of a response's content."""
+    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+
+
+def etag_of_view(view: BaseModel) -> str:
+    """Return the entity tag of the response that shows a view."""
+    return etag_of(view.model_dump_json().encode())
 
 
 def _tags(name: str, lines: Sequence[str] | None) -> frozenset[str] | None:

@@ -4,13 +4,16 @@ import logging
 import os
 import tempfile
 from collections.abc import AsyncGenerator
+from http import HTTPStatus
 from pathlib import Path
 
 from pydantic import BaseModel
 from starlette.responses import Response
 
 from app.fairness.turns import in_thread
+from app.http.etags import Preconditions, etag_of
 from app.http.streaming import StreamedResponse
+from app.problems.problem import Problem
 from models_store.files.blobs import STAGING, BlobStore
 
 log = logging.getLogger(__name__)
@@ -20,14 +23,27 @@ _SMALL_BYTES = 64 * 1024
 _PIECE_BYTES = 64 * 1024
 
 
-def answer_large(view: BaseModel, blobs: BlobStore) -> Response:
+def answer_large(
+    view: BaseModel, blobs: BlobStore, conditions: Preconditions | None = None
+) -> Response:
     """Return the response that shows a view; call it in a thread.
 
     Args:
         view: View to send.
         blobs: Store with the disk that holds the response while it is sent.
+        conditions: Conditions of the request; the response then has an ETag.
+
+    Raises:
+        Problem: `precondition`.
     """
     content = view.model_dump_json().encode()
+    headers: dict[str, str] = {}
+    if conditions is not None:
+        tag = headers["ETag"] = etag_of(content)
+        if not conditions.matched(tag):
+            raise Problem("precondition", "The resource has another ETag.")
+        if not conditions.new(tag):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     if len(content) > _SMALL_BYTES:
         try:
             (blobs.root / STAGING).mkdir(parents=True, exist_ok=True)
@@ -35,9 +51,9 @@ def answer_large(view: BaseModel, blobs: BlobStore) -> Response:
         except OSError as error:  # reading works on a full disk, too
             log.debug("a large answer is sent from memory: %s", error)
         else:
-            headers = {"Content-Length": str(stored.size)}
+            headers["Content-Length"] = str(stored.size)
             return StreamedResponse(_pieces(stored), media_type=_MEDIA_TYPE, headers=headers)
-    return Response(content, media_type=_MEDIA_TYPE)
+    return Response(content, headers=headers, media_type=_MEDIA_TYPE)
 
 
 class _Stored:

@@ -1,18 +1,28 @@
 """Pages of listings, bounded in items by the caller and in bytes by the service."""
 
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
-from fastapi import Depends, Query, Request
-from pydantic import BaseModel
+from fastapi import Depends, Query, Request, Response
+from pydantic import AfterValidator, AwareDatetime, BaseModel, StringConstraints
 
 from app.http.head import is_head
+from models_store.database.filters import Comparison, Filters
 from models_store.database.paging import Page
 
 MAX_PAGE_BYTES = 256 * 1024
 """Bytes of the items of a page as JSON; the first item is always there."""
 
 _DEFAULT_LIMIT = 50
+
+
+class _HasNext(Protocol):
+    next_cursor: str | None
+
+
+_Listed = TypeVar("_Listed", bound=_HasNext)
+TagFilter = Annotated[str, StringConstraints(max_length=321, pattern=r"^[^:\x00]+(:[^\x00]*)?$")]
 _Item = TypeVar("_Item")
 _View = TypeVar("_View", bound=BaseModel)
 
@@ -28,6 +38,7 @@ class Paging:
     def __init__(
         self,
         request: Request,
+        response: Response,
         limit: Annotated[
             int,
             Query(
@@ -41,11 +52,106 @@ class Paging:
             str | None, Query(max_length=200, description="`next_cursor` of the previous page.")
         ] = None,
     ) -> None:
+        self._url = request.url
+        self._response = response
         self.limit = 1 if is_head(request) else limit
         self.cursor = cursor
 
+    def link(self, page: _Listed) -> _Listed:
+        """Name the next page in the header `Link`; return the page."""
+        if page.next_cursor is not None:
+            query = self._url.include_query_params(cursor=page.next_cursor).query
+            self._response.headers["Link"] = f'<{self._url.path}?{query}>; rel="next"'
+        return page
+
 
 PagingDep = Annotated[Paging, Depends()]
+
+
+def _utc(moment: datetime) -> datetime:
+    try:
+        return max(moment.astimezone(UTC), _EPOCH)
+    except OverflowError:
+        raise ValueError("the time is out of range") from None
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
+
+
+class CreatedAt:
+    """Bounds on the time of creation."""
+
+    def __init__(
+        self,
+        gte: Annotated[
+            _Moment | None, Query(alias="created_at[gte]", description="Created then or later.")
+        ] = None,
+        gt: Annotated[
+            _Moment | None, Query(alias="created_at[gt]", description="Created later.")
+        ] = None,
+        lte: Annotated[
+            _Moment | None, Query(alias="created_at[lte]", description="Created then or earlier.")
+        ] = None,
+        lt: Annotated[
+            _Moment | None, Query(alias="created_at[lt]", description="Created earlier.")
+        ] = None,
+    ) -> None:
+        given: dict[Comparison, datetime | None] = {"gte": gte, "gt": gt, "lte": lte, "lt": lt}
+        self.bounds = {name: bound for name, bound in given.items() if bound is not None}
+
+
+class Selection:
+    """Filters that all lists have, and the order of a list."""
+
+    def __init__(
+        self,
+        created_at: Annotated[CreatedAt, Depends()],
+        tag: Annotated[
+            list[TagFilter] | None,
+            Query(
+                max_length=8,
+                description="Tag that the items have, `name` or `name:value`; of several, all.",
+                examples=[["team:space"]],
+            ),
+        ] = None,
+        order: Annotated[
+            Literal["desc", "asc"],
+            Query(description="`desc`: the newest items come first; `asc`: the oldest."),
+        ] = "desc",
+    ) -> None:
+        self._tags = tuple(
+            (name, value if colon else None)
+            for name, colon, value in (one.partition(":") for one in tag or ())
+        )
+        self._bounds = created_at.bounds
+        self._oldest_first = order == "asc"
+
+    def filters(self, *, name_prefix: str | None = None) -> Filters:
+        """Return the filters with one of the names."""
+        return Filters(
+            tags=self._tags,
+            name_prefix=name_prefix,
+            created_at=self._bounds,
+            oldest_first=self._oldest_first,
+        )
+
+
+SelectionDep = Annotated[Selection, Depends()]
+NamePrefix = Annotated[
+    str | None, Query(min_length=1, max_length=128, description="Beginning of the names.")
+]
+LINKED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "headers": {
+            "Link": {
+                "description": 'URL of the next page, with `rel="next"`, if there is one.',
+                "schema": {"type": "string"},
+            }
+        }
+    }
+}
+"""OpenAPI object of the response of a list."""
 
 
 def bounded(page: Page[_Item], view: Callable[[_Item], _View]) -> Page[_View]:

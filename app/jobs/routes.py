@@ -8,6 +8,7 @@ from pydantic import Field
 from app.dependencies import (
     BlobsDep,
     JobsDep,
+    LabelsDep,
     ProjectDep,
     QueueDep,
     SettingsDep,
@@ -15,9 +16,12 @@ from app.dependencies import (
 from app.fairness.fair_routes import FairRoute
 from app.http.accept import listed
 from app.http.downloads import result_download
+from app.http.etags import ETAG, NOT_MODIFIED, PreconditionsDep, etag_of_view
 from app.http.head import end_head, is_head
+from app.http.json_body import json_body, json_request
+from app.http.labels import LABEL_EXAMPLES, LabelsRequest
 from app.http.large_answers import answer_large
-from app.http.listing import PagingDep
+from app.http.listing import LINKED, PagingDep, SelectionDep
 from app.jobs.events import MEDIA_TYPE as EVENT_STREAM, EventStream
 from app.jobs.results import answer_result_rows
 from app.jobs.submission import send
@@ -29,7 +33,7 @@ from app.rows.respond import ROWS_VARY
 from app.server.event_hub import EventFeed
 from app.state import state_of
 from models_store.files.job_files import delete_job_files
-from models_store.jobs.jobs import JobKind, JobState, JobSummary, result_of
+from models_store.jobs.jobs import Job, JobKind, JobState, JobSummary, result_of
 from models_store.requests.training import Name
 from tables.writers import OUTPUT_MEDIA_TYPES
 
@@ -107,25 +111,26 @@ class WatchedJob:
     operation_id="list_jobs",
     summary="List jobs",
     response_description="Page of jobs.",
-    responses=problem_responses("cursor"),
+    responses={**LINKED, **problem_responses("cursor")},
 )
 def list_jobs(
     jobs: JobsDep,
     project: ProjectDep,
     filters: Annotated[JobFilters, Depends()],
     paging: PagingDep,
+    selection: SelectionDep,
 ) -> JobPage:
     """List jobs, newest first, without their requests."""
-    return JobPage.of(
-        jobs.list(
-            project,
-            limit=paging.limit,
-            cursor=paging.cursor,
-            state=filters.state,
-            kind=filters.kind,
-            model_name=filters.model_name,
-        )
+    page = jobs.list(
+        project,
+        limit=paging.limit,
+        cursor=paging.cursor,
+        state=filters.state,
+        kind=filters.kind,
+        model_name=filters.model_name,
+        filters=selection.filters(),
     )
+    return paging.link(JobPage.of(page))
 
 
 @router.get(
@@ -133,16 +138,53 @@ def list_jobs(
     operation_id="get_job",
     summary="Get a job",
     response_model=JobView,
-    responses=problem_responses("not-found"),
+    responses={
+        200: {"headers": ETAG},
+        304: NOT_MODIFIED,
+        **problem_responses("not-found", "precondition"),
+    },
 )
 def get_job(
-    request: Request, job_id: JobId, jobs: JobsDep, project: ProjectDep, blobs: BlobsDep
+    request: Request,
+    job_id: JobId,
+    jobs: JobsDep,
+    project: ProjectDep,
+    blobs: BlobsDep,
+    conditions: PreconditionsDep,
 ) -> Response:
     """Return a job: its state, progress, metrics, error, and the accepted request."""
     if is_head(request):
         jobs.summary(project, job_id)
         end_head(request)
-    return answer_large(JobView.whole(jobs.get(project, job_id)), blobs)
+    return answer_large(JobView.whole(jobs.get(project, job_id)), blobs, conditions)
+
+
+@router.patch(
+    "/{job_id}",
+    operation_id="update_job",
+    summary="Describe and tag a job",
+    openapi_extra=json_request(LabelsRequest, examples=LABEL_EXAMPLES),
+    responses={
+        200: {"headers": ETAG},
+        **problem_responses("not-found", "precondition", "limit-tags"),
+    },
+)
+def update_job(
+    body: Annotated[LabelsRequest, Depends(json_body(LabelsRequest))],
+    job_id: JobId,
+    labels: LabelsDep,
+    project: ProjectDep,
+    conditions: PreconditionsDep,
+    response: Response,
+) -> JobView:
+    """Change the description and tags of a job; what the body leaves out stays."""
+
+    def holds(job: Job) -> bool:
+        return conditions.hold(etag_of_view(JobView.whole(job)))
+
+    view = JobView.whole(labels.job(project, job_id, body.change(), holds))
+    response.headers["ETag"] = etag_of_view(view)
+    return view
 
 
 @router.delete(

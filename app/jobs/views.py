@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.http.labels import TAGS
 from app.http.listing import bounded
 from models_store.database.paging import Page
 from models_store.jobs.jobs import EventKind, Job, JobEvent, JobKind, JobState, JobSummary
@@ -34,6 +35,8 @@ _SUMMARY_EXAMPLE: dict[str, Any] = {
     "dispatch": "sent",
     "cancel_requested": False,
     "error": None,
+    "description": None,
+    "tags": {"team": "space"},
 }
 _JOB_EXAMPLE: dict[str, Any] = {
     **_SUMMARY_EXAMPLE,
@@ -164,6 +167,8 @@ class JobSummaryView(BaseModel):
     )
     cancel_requested: bool = Field(description="True if the job still runs and was asked to stop.")
     error: JobErrorView | None
+    description: str | None
+    tags: dict[str, str] = TAGS
 
     @classmethod
     def of(cls, job: JobSummary) -> "JobSummaryView":

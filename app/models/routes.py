@@ -6,20 +6,30 @@ from fastapi import APIRouter, Depends, Path, Request, Response, status
 
 from app.dependencies import (
     BlobsDep,
+    LabelsDep,
     ModelsDep,
     ProjectDep,
     RegistryDep,
 )
 from app.fairness.fair_routes import FairRoute
-from app.http.etags import IfMatch, IfNoneMatch, Preconditions
+from app.http.etags import (
+    ETAG,
+    NOT_MODIFIED,
+    IfMatch,
+    IfNoneMatch,
+    Preconditions,
+    PreconditionsDep,
+    etag_of_view,
+)
 from app.http.head import end_head, is_head
 from app.http.json_body import json_body, json_request
+from app.http.labels import LABEL_EXAMPLES, LabelsRequest
 from app.http.large_answers import answer_large
-from app.http.listing import PagingDep
+from app.http.listing import LINKED, NamePrefix, PagingDep, SelectionDep
 from app.models.views import AliasRequest, AliasView, ModelPage, ModelView, VersionPage, VersionView
 from app.problems.problem import Problem, problem_responses
 from models_store.files.job_files import delete_unneeded
-from models_store.registry import Alias
+from models_store.registry import Alias, Model, Version
 from models_store.requests.training import Name
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
@@ -29,6 +39,17 @@ AliasName = Annotated[Name, Path(description="Name of the alias.", examples=["pr
 VersionNumber = Annotated[
     int, Path(ge=1, le=2**31 - 1, description="Number of the version.", examples=[1])
 ]
+
+
+class VersionTarget:
+    """Version that a request names."""
+
+    def __init__(self, name: ModelName, version: VersionNumber, project: ProjectDep) -> None:
+        self.model = name
+        self.number = version
+        self.project = project
+
+
 _ETAG = {
     "ETag": {
         "description": "Tag of the alias, which changes whenever the alias moves.",
@@ -45,22 +66,69 @@ _ALIAS_BODY = json_request(
     operation_id="list_models",
     summary="List models",
     response_description="Page of models.",
-    responses=problem_responses("cursor"),
+    responses={**LINKED, **problem_responses("cursor")},
 )
-def list_models(registry: RegistryDep, project: ProjectDep, paging: PagingDep) -> ModelPage:
-    """List models, newest first."""
-    return ModelPage.of(registry.models(project, limit=paging.limit, cursor=paging.cursor))
+def list_models(
+    registry: RegistryDep,
+    project: ProjectDep,
+    paging: PagingDep,
+    selection: SelectionDep,
+    name_prefix: NamePrefix = None,
+) -> ModelPage:
+    """List models with the metrics of their newest versions, newest models first."""
+    filters = selection.filters(name_prefix=name_prefix)
+    page = registry.models(project, limit=paging.limit, cursor=paging.cursor, filters=filters)
+    return paging.link(ModelPage.of(page))
 
 
 @router.get(
     "/{name}",
     operation_id="get_model",
     summary="Get a model",
-    responses=problem_responses("not-found"),
+    response_model=ModelView,
+    responses={
+        200: {"headers": ETAG},
+        304: NOT_MODIFIED,
+        **problem_responses("not-found", "precondition"),
+    },
 )
-def get_model(name: ModelName, registry: RegistryDep, project: ProjectDep) -> ModelView:
-    """Return a model: its newest version and its aliases."""
-    return ModelView.of(registry.model(project, name))
+def get_model(
+    name: ModelName,
+    registry: RegistryDep,
+    project: ProjectDep,
+    blobs: BlobsDep,
+    conditions: PreconditionsDep,
+) -> Response:
+    """Return a model: its newest version, its aliases and its tags."""
+    return answer_large(ModelView.of(registry.model(project, name)), blobs, conditions)
+
+
+@router.patch(
+    "/{name}",
+    operation_id="update_model",
+    summary="Describe and tag a model",
+    openapi_extra=json_request(LabelsRequest, examples=LABEL_EXAMPLES),
+    responses={
+        200: {"headers": ETAG},
+        **problem_responses("not-found", "precondition", "limit-tags"),
+    },
+)
+def update_model(
+    body: Annotated[LabelsRequest, Depends(json_body(LabelsRequest))],
+    name: ModelName,
+    labels: LabelsDep,
+    project: ProjectDep,
+    conditions: PreconditionsDep,
+    response: Response,
+) -> ModelView:
+    """Change the description and tags of a model; what the body leaves out stays."""
+
+    def holds(model: Model) -> bool:
+        return conditions.hold(etag_of_view(ModelView.of(model)))
+
+    view = ModelView.of(labels.model(project, name, body.change(), holds))
+    response.headers["ETag"] = etag_of_view(view)
+    return view
 
 
 @router.delete(
@@ -91,14 +159,20 @@ def delete_model(
     "/{name}/versions",
     operation_id="list_versions",
     summary="List the versions of a model",
-    responses=problem_responses("not-found", "cursor"),
+    responses={**LINKED, **problem_responses("not-found", "cursor")},
 )
 def list_versions(
-    name: ModelName, registry: RegistryDep, project: ProjectDep, paging: PagingDep
+    name: ModelName,
+    registry: RegistryDep,
+    project: ProjectDep,
+    paging: PagingDep,
+    selection: SelectionDep,
 ) -> VersionPage:
     """List the versions of a model, newest first, without columns, specs and targets."""
-    page = registry.versions(project, name, limit=paging.limit, cursor=paging.cursor)
-    return VersionPage.of(page)
+    page = registry.versions(
+        project, name, limit=paging.limit, cursor=paging.cursor, filters=selection.filters()
+    )
+    return paging.link(VersionPage.of(page))
 
 
 @router.get(
@@ -106,21 +180,53 @@ def list_versions(
     operation_id="get_version",
     summary="Get a version",
     response_model=VersionView,
-    responses=problem_responses("not-found"),
+    responses={
+        200: {"headers": ETAG},
+        304: NOT_MODIFIED,
+        **problem_responses("not-found", "precondition"),
+    },
 )
 def get_version(
     request: Request,
-    name: ModelName,
-    version: VersionNumber,
+    target: Annotated[VersionTarget, Depends()],
     registry: RegistryDep,
-    project: ProjectDep,
     blobs: BlobsDep,
+    conditions: PreconditionsDep,
 ) -> Response:
     """Return a version: its flow, its metrics and its origin."""
     if is_head(request):
-        registry.version_summary(project, name, version)
+        registry.version_summary(target.project, target.model, target.number)
         end_head(request)
-    return answer_large(VersionView.of(registry.version(project, name, version)), blobs)
+    found = registry.version(target.project, target.model, target.number)
+    return answer_large(VersionView.of(found), blobs, conditions)
+
+
+@router.patch(
+    "/{name}/versions/{version}",
+    operation_id="update_version",
+    summary="Describe and tag a version",
+    openapi_extra=json_request(LabelsRequest, examples=LABEL_EXAMPLES),
+    responses={
+        200: {"headers": ETAG},
+        **problem_responses("not-found", "precondition", "limit-tags"),
+    },
+)
+def update_version(
+    body: Annotated[LabelsRequest, Depends(json_body(LabelsRequest))],
+    target: Annotated[VersionTarget, Depends()],
+    labels: LabelsDep,
+    conditions: PreconditionsDep,
+    response: Response,
+) -> VersionView:
+    """Change the description and tags of a version; what the body leaves out stays."""
+
+    def holds(version: Version) -> bool:
+        return conditions.hold(etag_of_view(VersionView.of(version)))
+
+    place = (target.project, target.model, target.number)
+    view = VersionView.of(labels.version(*place, body.change(), holds))
+    response.headers["ETag"] = etag_of_view(view)
+    return view
 
 
 @router.delete(

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.http.labels import TAGS
 from app.http.listing import bounded
 from models_store.database.paging import Page
 from models_store.registry import Alias, Model, Version, VersionSummary
@@ -12,7 +13,16 @@ from models_store.registry import Alias, Model, Version, VersionSummary
 _MODEL_EXAMPLE: dict[str, Any] = {
     "name": "shuttle",
     "latest_version": 3,
+    "latest": {
+        "version": 3,
+        "family": "maf",
+        "dim": 9,
+        "metrics": {"test_log_likelihood": 3.0, "test_standard_error": 0.01},
+        "created_at": "2026-11-24T15:27:00Z",
+    },
     "aliases": {"production": 2},
+    "description": "Sensors of the shuttle",
+    "tags": {"team": "space"},
     "created_at": "2026-11-24T15:27:00Z",
 }
 _VERSION_EXAMPLE: dict[str, Any] = {
@@ -45,6 +55,8 @@ _VERSION_EXAMPLE: dict[str, Any] = {
         "bytes": 660000,
     },
     "aliases": ["production"],
+    "description": None,
+    "tags": {"team": "space"},
     "created_at": "2026-11-24T15:27:00Z",
 }
 
@@ -62,6 +74,16 @@ _SUMMARY_EXAMPLE: dict[str, Any] = {
 _SHOWN_QUANTILES = (0.01, 0.05, 0.5)
 
 
+class LatestView(BaseModel):
+    """Newest version of a model, in short."""
+
+    version: int
+    family: str
+    dim: int
+    metrics: dict[str, Any]
+    created_at: datetime
+
+
 class ModelView(BaseModel):
     """Model: a name with versions and aliases."""
 
@@ -69,7 +91,10 @@ class ModelView(BaseModel):
 
     name: str
     latest_version: int
+    latest: LatestView = Field(description="Newest version.")
     aliases: dict[str, int] = Field(description="Version that each alias points at.")
+    description: str | None
+    tags: dict[str, str] = TAGS
     created_at: datetime
 
     @classmethod
@@ -160,6 +185,8 @@ class VersionSummaryView(BaseModel):
     lineage: LineageSummaryView
     checkpoint: CheckpointView
     aliases: list[str]
+    description: str | None
+    tags: dict[str, str] = TAGS
     created_at: datetime
 
     @classmethod
@@ -169,7 +196,7 @@ class VersionSummaryView(BaseModel):
 
 
 class VersionView(BaseModel):
-    """Version of a model. It never changes, except for the aliases that point at it."""
+    """Version of a model. It never changes, except for its labels and the aliases that point at it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_VERSION_EXAMPLE]})
 
@@ -199,6 +226,8 @@ class VersionView(BaseModel):
     lineage: LineageView
     checkpoint: CheckpointView
     aliases: list[str]
+    description: str | None
+    tags: dict[str, str] = TAGS
     created_at: datetime
 
     @classmethod

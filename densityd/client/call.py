@@ -1,7 +1,7 @@
 """Requests and responses as data, the same for both clients."""
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
@@ -76,16 +76,20 @@ class Call(Generic[_Result]):
     method: str
     path: str
     parse: Callable[[Response], _Result]
-    params: Mapping[str, str | int | None] = field(default_factory=dict)
+    params: Mapping[str, str | int | Sequence[str] | None] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Body | None = None
     retry: Retry = Retry.ALWAYS
     read_timeout_s: float | None = None
 
     @property
-    def query(self) -> dict[str, str]:
+    def query(self) -> dict[str, str | Sequence[str]]:
         """The parameters that are set."""
-        return {name: str(value) for name, value in self.params.items() if value is not None}
+        return {
+            name: str(value) if isinstance(value, str | int) else value
+            for name, value in self.params.items()
+            if value is not None
+        }
 
 
 def parse_json(content: bytes) -> dict[str, object]:
@@ -120,6 +124,31 @@ def build_path(base: str, *names: str | int) -> str:
 def read_content(response: Response) -> bytes:
     """Return the content of a response."""
     return response.content
+
+
+def build_change(
+    path: str,
+    parse: Callable[[Response], _Result],
+    change: Mapping[str, object],
+    etag: str | None = None,
+) -> Call[_Result]:
+    """Return the call that changes a resource.
+
+    Args:
+        path: Path of the resource.
+        parse: Makes the result from the response.
+        change: Fields to change.
+        etag: Etag that the resource must still have; None to change it in any case.
+    """
+    return Call(
+        "PATCH",
+        path,
+        parse,
+        headers={} if etag is None else {"If-Match": etag},
+        body=encode_json(change),
+        # To a second attempt the change by the first would look like somebody else's.
+        retry=Retry.ALWAYS if etag is None else Retry.REFUSED,
+    )
 
 
 def ignore(_response: Response) -> None:

@@ -71,6 +71,8 @@ class DatasetSummary(Record):
     column_count: int
     bytes: int
     sha256: str
+    description: str | None = None
+    tags: dict[str, str] = {}
     created_at: datetime
 
 
@@ -138,6 +140,8 @@ class JobSummary(Record):
     error: JobError | None
     dataset_id: str | None = None
     result: JobResult | None = None
+    description: str | None = None
+    tags: dict[str, str] = {}
 
     @property
     def final(self) -> bool:
@@ -166,6 +170,14 @@ class Event(Record):
     data: dict[str, Any]
 
 
+class ColumnPage(Record):
+    """Some columns of a dataset; `total` is the number of all."""
+
+    items: list[Column]
+    offset: int
+    total: int
+
+
 class EventPage(Record):
     """Events, oldest first."""
 
@@ -174,12 +186,25 @@ class EventPage(Record):
     ended: bool
 
 
+class Latest(Record):
+    """The newest version of a model, in short."""
+
+    version: int
+    family: str
+    dim: int
+    metrics: dict[str, Any]
+    created_at: datetime
+
+
 class Model(Record):
     """A model: its name, its newest version, and the version of each alias."""
 
     name: str
     latest_version: int
+    latest: Latest | None = None
     aliases: dict[str, int]
+    description: str | None = None
+    tags: dict[str, str] = {}
     created_at: datetime
 
 
@@ -212,6 +237,8 @@ class VersionSummary(Record):
     lineage: Lineage
     checkpoint: Checkpoint
     aliases: list[str]
+    description: str | None = None
+    tags: dict[str, str] = {}
     created_at: datetime
 
 

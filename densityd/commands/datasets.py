@@ -15,7 +15,15 @@ from densityd.commands.console import (
     service,
     upload_table,
 )
-from densityd.commands.options import AsJson, Limit, Url
+from densityd.commands.options import (
+    AsJson,
+    Limit,
+    OldestFirst,
+    Prefix,
+    Tag,
+    Url,
+    collect_filters,
+)
 from densityd.commands.upload_options import OnlyColumns, parse_types, takes_upload_options
 
 if TYPE_CHECKING:
@@ -26,13 +34,22 @@ DatasetId = Annotated[str, typer.Argument(metavar="ID", help="Id of the dataset,
 
 
 @app.command("list")
-def list_datasets(limit: Limit = 50, url: Url = None, as_json: AsJson = False) -> None:
+def list_datasets(
+    tag: Tag = None,
+    prefix: Prefix = None,
+    oldest_first: OldestFirst = False,
+    limit: Limit = 50,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
     """List datasets.
 
-    Example: densityd datasets list --limit 10
+    Examples: densityd datasets list --limit 10;
+    densityd datasets list --tag team=space --prefix shuttle
     """
+    filters = collect_filters(tag=tag, prefix=prefix, oldest_first=oldest_first)
     with service(url) as client:
-        found = list(islice(client.datasets.list(), limit))
+        found = list(islice(client.datasets.list(**filters), limit))
         if as_json:
             return echo_records(found)
         fields = attrgetter("id", "name", "rows", "column_count", "bytes", "created_at")

@@ -16,7 +16,7 @@ from densityd.commands.console import (
     make_printable,
     service,
 )
-from densityd.commands.options import AsJson, Limit, Url, Yes
+from densityd.commands.options import AsJson, Limit, OldestFirst, Tag, Url, Yes, parse_tags
 from densityd.commands.waiting import echo_outcome, wait_for
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 def list_jobs(
     state: Annotated[State | None, typer.Option(help="State of the jobs to list.")] = None,
     model: Annotated[str | None, typer.Option(help="Model of the jobs to list.")] = None,
+    tag: Tag = None,
+    oldest_first: OldestFirst = False,
     limit: Limit = 50,
     url: Url = None,
     as_json: AsJson = False,
@@ -41,7 +43,7 @@ def list_jobs(
 
     Examples: densityd jobs list --state running; densityd jobs list --model shuttle --json
     """
-    filters: JobFilters = {}
+    filters: JobFilters = {"order": "asc" if oldest_first else "desc", "tags": parse_tags(tag)}
     if state is not None:
         filters["state"] = state
     if model is not None:

@@ -19,7 +19,17 @@ from densityd.commands.console import (
     fail,
     service,
 )
-from densityd.commands.options import AsJson, Limit, ModelName, Url, Yes
+from densityd.commands.options import (
+    AsJson,
+    Limit,
+    ModelName,
+    OldestFirst,
+    Prefix,
+    Tag,
+    Url,
+    Yes,
+    collect_filters,
+)
 
 if TYPE_CHECKING:
     from densityd.client import Client, Version
@@ -34,20 +44,35 @@ Ref = Annotated[str, typer.Argument(metavar="MODEL", help="NAME, NAME@ALIAS or N
 
 
 @app.command("list")
-def list_models(limit: Limit = 50, url: Url = None, as_json: AsJson = False) -> None:
-    """List models.
+def list_models(
+    tag: Tag = None,
+    prefix: Prefix = None,
+    oldest_first: OldestFirst = False,
+    limit: Limit = 50,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """List models, with the test log-likelihood of their newest versions.
 
-    Example: densityd models list
+    Examples: densityd models list; densityd models list --tag stage=trial --prefix shuttle
     """
+    filters = collect_filters(tag=tag, prefix=prefix, oldest_first=oldest_first)
     with service(url) as client:
-        found = list(islice(client.models.list(), limit))
+        found = list(islice(client.models.list(**filters), limit))
         if as_json:
             return echo_records(found)
         rows = [
-            (one.name, one.latest_version, _format_aliases(one.aliases), one.created_at)
+            (
+                one.name,
+                one.latest_version,
+                one.latest and one.latest.metrics.get("test_log_likelihood"),
+                _format_aliases(one.aliases),
+                one.created_at,
+            )
             for one in found
         ]
-        return echo_table(("NAME", "NEWEST", "ALIASES", "CREATED"), rows)
+        header = ("NAME", "NEWEST", "TEST LOG-LIKELIHOOD", "ALIASES", "CREATED")
+        return echo_table(header, rows)
 
 
 @app.command()

@@ -3,9 +3,12 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from densityd.client import NamedFilters
 
 Url = Annotated[
     str | None,
@@ -19,7 +22,13 @@ Url = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
-Limit = Annotated[int, typer.Option(min=1, help="Most entries to list, newest first.")]
+Limit = Annotated[int, typer.Option(min=1, help="Most entries to list.")]
+Tag = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME[=VALUE]", help="Tag of the entries to list; may be repeated."),
+]
+Prefix = Annotated[str | None, typer.Option(help="Beginning of the names to list.")]
+OldestFirst = Annotated[bool, typer.Option("--oldest-first", help="List the oldest entries first.")]
 Wait = Annotated[
     bool,
     typer.Option("--wait/--no-wait", help="Wait until the job has ended, or print its id at once."),
@@ -132,3 +141,19 @@ def _put(request: dict[str, Any], names: list[str], value: object, *, text: str)
         if not isinstance(place, dict):
             raise typer.BadParameter(f"{text}: {name} has a value of its own already.")
     place[names[-1]] = value
+
+
+def parse_tags(tags: list[str] | None) -> dict[str, str | None]:
+    """Return tags that are given as NAME=VALUE; those without a value have None."""
+    split = (tag.partition("=") for tag in tags or ())
+    return {name: value if equals else None for name, equals, value in split}
+
+
+def collect_filters(
+    *, tag: list[str] | None, prefix: str | None = None, oldest_first: bool
+) -> "NamedFilters":
+    """Return the filters that the options of a list ask for."""
+    filters: NamedFilters = {"order": "asc" if oldest_first else "desc", "tags": parse_tags(tag)}
+    if prefix is not None:
+        filters["name_prefix"] = prefix
+    return filters

@@ -18,6 +18,7 @@ from models_store.database.driver_errors import may_rerun, translated
 from models_store.database.engines import parse_url, service_engine, sqlite_file
 from models_store.database.filesystems import network_filesystem
 from models_store.database.revisions import head_revision, migrate, named
+from models_store.database.tag_index import index_tags
 from models_store.database.usage import charge
 from models_store.errors import (
     DatabaseBusyError,
@@ -49,6 +50,7 @@ class _Writing(Session):
 
 
 event.listen(_Writing, "before_flush", charge)
+event.listen(_Writing, "after_flush", index_tags)
 
 
 class Database:

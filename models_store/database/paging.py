@@ -1,4 +1,4 @@
-"""Pages of a listing, newest first, with an opaque cursor for the next page."""
+"""Pages of a listing, newest or oldest first, with an opaque cursor for the next page."""
 
 import base64
 import binascii
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from sqlalchemy import Select
+from sqlalchemy import ColumnElement, Select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from models_store.errors import CursorError
@@ -17,7 +17,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _MOST_LOOKED_AT = 10_000
-_PLAIN = re.compile(r"([a-z]+):([1-9][0-9]{0,17})")
+_PLAIN = re.compile(r"([a-z.]+):([1-9][0-9]{0,17})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +57,36 @@ class Listing:
         key: Unique number of a row.
         among: Keys of all its rows, if a query may leave out any number of them. A page then looks
             at so many and ends, however few it has.
+        oldest_first: True if the lowest keys come first.
     """
 
     name: str
     key: InstrumentedAttribute[int]
     among: Select[int] | None = None
+    oldest_first: bool = False
+
+    @property
+    def cursors(self) -> str:
+        """Name of the cursors, which hold for one order."""
+        return f"{self.name}.asc" if self.oldest_first else self.name
+
+    def after(self, key: ColumnElement[int], position: int) -> ColumnElement[bool]:
+        """Return the condition on keys that come after a position."""
+        return key > position if self.oldest_first else key < position
+
+    def until(self, key: ColumnElement[int], position: int) -> ColumnElement[bool]:
+        """Return the condition on keys that come no later than a position."""
+        return key <= position if self.oldest_first else key >= position
+
+    def order(self, key: ColumnElement[int]) -> ColumnElement[int]:
+        """Return keys in the order of the listing."""
+        return key.asc() if self.oldest_first else key.desc()
 
 
 def page_of(
     session: Session, query: Select[R], listing: Listing, *, cursor: str | None, limit: int
 ) -> Page[R]:
-    """Return one page of a query, highest key first.
+    """Return one page of a query, in the order of the listing.
 
     Args:
         session: a read transaction.
@@ -79,22 +98,30 @@ def page_of(
     Raises:
         CursorError: the cursor is not one of this listing.
     """
-    name, key, among = listing.name, listing.key, listing.among
-    below = None if cursor is None else key < decode_cursor(name, cursor)
-    if below is not None:
-        query = query.where(below)
-    last = None
-    if among is not None:
-        seen = among if below is None else among.where(below)
-        last = session.scalar(seen.order_by(key.desc()).offset(_MOST_LOOKED_AT - 1).limit(1))
-        query = query if last is None else query.where(key >= last)
+    name = listing.cursors
+    key: ColumnElement[int] = listing.key.expression
+    since = None if cursor is None else decode_cursor(name, cursor)
+    if since is not None:
+        query = query.where(listing.after(key, since))
+    last = _last_looked_at(session, listing, since)
+    if last is not None:
+        query = query.where(listing.until(key, last))
     # One more than asked for tells whether there is another page.
-    rows = session.scalars(query.order_by(key.desc()).limit(limit + 1)).all()
+    rows = session.scalars(query.order_by(listing.order(key)).limit(limit + 1)).all()
     items = list(rows[:limit])
     more = len(rows) > limit
-    cursors = [encode_cursor(name, getattr(item, key.key)) for item in items]
+    cursors = [encode_cursor(name, getattr(item, listing.key.key)) for item in items]
     next_cursor = None if last is None else encode_cursor(name, last)
     return Page(items=items, next_cursor=cursors[-1] if more else next_cursor, cursors=cursors)
+
+
+def _last_looked_at(session: Session, listing: Listing, since: int | None) -> int | None:
+    """Return the last key that a page after a position looks at; None if it may look at all."""
+    if listing.among is None:
+        return None
+    key = listing.among.selected_columns[0]
+    seen = listing.among if since is None else listing.among.where(listing.after(key, since))
+    return session.scalar(seen.order_by(listing.order(key)).offset(_MOST_LOOKED_AT - 1).limit(1))
 
 
 def encode_cursor(listing: str, position: int) -> str:

@@ -7,12 +7,14 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
+    Dialect,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     text,
 )
@@ -53,11 +55,41 @@ class Base(DeclarativeBase):
     }
 
 
-class DatasetRow(Base):
+class _Tags(TypeDecorator[dict[str, str]]):
+    """Tags as a JSON object; null where there are none, as in rows from before there were tags."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def process_bind_param(
+        self, value: dict[str, str] | None, _dialect: Dialect
+    ) -> dict[str, str] | None:
+        """Return what the column holds."""
+        return value or None
+
+    def process_result_value(
+        self, value: dict[str, str] | None, _dialect: Dialect
+    ) -> dict[str, str]:
+        """Return the tags."""
+        return value or {}
+
+
+class Described:
+    """Columns of what callers describe. `TagRow` has the tags once more, to find rows by them."""
+
+    description: Mapped[str | None]
+    tags: Mapped[dict[str, str]] = mapped_column(_Tags, nullable=True, default=dict)
+
+
+class DatasetRow(Described, Base):
     """An uploaded table whose bytes are durable in the blob store."""
 
     __tablename__ = "dataset"
-    __table_args__ = (Index(None, "project", "position"),)
+    __table_args__ = (
+        Index(None, "project", "position"),
+        Index(None, "project", "sha256"),
+        Index(None, "project", "source_sha256"),
+    )
 
     # Listings go by position: it has no ties, which a clock has.
     position: Mapped[int] = mapped_column(_Counter, primary_key=True)
@@ -84,7 +116,7 @@ class DatasetRow(Base):
     charged_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
-class JobRow(Base):
+class JobRow(Described, Base):
     """A job; the only truth about it. A message in the queue only says to look here."""
 
     __tablename__ = "job"
@@ -214,7 +246,7 @@ class IdempotencyRow(Base):
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
-class ModelRow(Base):
+class ModelRow(Described, Base):
     """A name under which versions are counted; to callers it exists while it has a version."""
 
     __tablename__ = "model"
@@ -232,7 +264,7 @@ class ModelRow(Base):
     created_at: Mapped[datetime] = mapped_column(default=db_now())
 
 
-class ModelVersionRow(Base):
+class ModelVersionRow(Described, Base):
     """A trained flow; never changed after it is written."""
 
     __tablename__ = "model_version"
@@ -287,6 +319,23 @@ class ModelAliasRow(Base):
     version: Mapped[int]
     revision: Mapped[int]
     updated_at: Mapped[datetime] = mapped_column(default=db_now(), onupdate=db_now())
+
+
+class TagRow(Base):
+    """A tag of a dataset, a job, a model or a version; `models_store.database.tag_index` keeps it.
+
+    The primary key is the order in which lists look for tags.
+    """
+
+    __tablename__ = "tag"
+    __table_args__ = (Index(None, "kind", "position"),)
+
+    project: Mapped[str] = mapped_column(primary_key=True)
+    # Name of the table that has the row, and the row's primary key.
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=False)
 
 
 class ApiKeyRow(Base):

@@ -76,11 +76,12 @@ def check_storage(session: Session, project: str, max_bytes: int, *, more: int =
 
 
 def _charge(row: _Charged) -> int:
+    described: tuple[object, ...]
     match row:
         case DatasetRow():
             cells = 0 if row.cells is None else int(row.cells["bytes"])
-            entries = json_bytes(row.columns) + json_bytes(row.warnings) + json_bytes(row.options)
-            return _ROW_BYTES + row.bytes + cells + entries
+            described = (row.columns, row.warnings, row.options, row.description, row.tags)
+            return _ROW_BYTES + row.bytes + cells + sum(map(json_bytes, described))
         case ModelVersionRow():
             described = (
                 row.columns,
@@ -90,6 +91,8 @@ def _charge(row: _Charged) -> int:
                 row.metrics,
                 row.target,
                 row.held_out,
+                row.description,
+                row.tags,
             )
             return _ROW_BYTES + row.checkpoint_bytes + sum(map(json_bytes, described))
         case JobRow():

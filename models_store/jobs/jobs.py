@@ -5,6 +5,7 @@ from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
 from models_store.database.database import Database, freeing, reading, writing
+from models_store.database.filters import ALL, Filters
 from models_store.database.ids import new_id
 from models_store.database.paging import Listing, Page, page_of
 from models_store.database.schema import (
@@ -189,7 +190,7 @@ class Jobs:
         """
         return to_summary(find(session, project, job_id, summary=True))
 
-    def list(
+    def list(  # noqa: PLR0913 - what a list is asked for
         self,
         project: str,
         *,
@@ -198,6 +199,7 @@ class Jobs:
         state: JobState | None = None,
         kind: JobKind | None = None,
         model_name: str | None = None,
+        filters: Filters = ALL,
     ) -> Page[JobSummary]:
         """List jobs, newest first, without their requests.
 
@@ -216,6 +218,7 @@ class Jobs:
         with self._database.read() as session:
             among = select(JobRow.position).where(JobRow.project == project)
             listing = Listing(name="jobs", key=JobRow.position, among=among)
+            query, listing = filters.apply(query, listing, project=project)
             rows = page_of(session, query, listing, cursor=cursor, limit=limit)
             return rows.map(to_summary)
 

@@ -21,7 +21,7 @@ from models_store.errors import (
     VersionInUseError,
 )
 from models_store.job_states import UNFINISHED_STATES
-from models_store.records import Alias, Model, NewVersion, Version, VersionSummary
+from models_store.records import Alias, Latest, Model, NewVersion, Version, VersionSummary
 from models_store.rows.idempotency import forget_resources
 
 MAX_ALIASES = 100
@@ -37,6 +37,11 @@ VERSION_SUMMARY = load_only(
 )
 """Columns that a query of summaries reads: names of columns, a spec and a target may take megabytes."""
 
+_LATEST = load_only(
+    ModelVersionRow.model_id,
+    *(getattr(ModelVersionRow, field.name) for field in fields(Latest)),
+    raiseload=True,
+)
 # A deletion reads no more: a row may have megabytes.
 _DELETED = load_only(
     ModelVersionRow.version,
@@ -187,6 +192,8 @@ def delete_versions(session: Session, model: ModelRow, number: int | None = None
     session.flush()
     newest = select(func.max(ModelVersionRow.version)).where(ModelVersionRow.model_id == model.id)
     model.latest_version = session.scalar(newest) or 0
+    if model.latest_version == 0:  # the next model of this name is another one
+        model.description, model.tags = None, {}
     return [row.checkpoint_key for row in rows]
 
 
@@ -259,7 +266,8 @@ def check_revision(alias: str, row: ModelAliasRow | None, condition: RevisionCon
     """
     found = row.revision if row is not None else None
     if not condition(found):
-        raise PreconditionError(alias, found=found)
+        at = "does not exist" if found is None else f"is at revision {found}"
+        raise PreconditionError(f"Alias {alias} {at}")
 
 
 def to_alias(row: ModelAliasRow) -> Alias:
@@ -272,7 +280,19 @@ def to_models(session: Session, rows: list[ModelRow]) -> list[Model]:
     aliases: dict[int, dict[str, int]] = {row.id: {} for row in rows}
     for alias in _aliases(session, list(aliases)):
         aliases[alias.model_id][alias.name] = alias.version
-    return [Model.of_row(row, aliases=aliases[row.id]) for row in rows]
+    latest = _latest(session, list(aliases))
+    return [Model.of_row(row, aliases=aliases[row.id], latest=latest[row.id]) for row in rows]
+
+
+def _latest(session: Session, model_ids: list[int]) -> dict[int, Latest]:
+    """Return the newest version of each model."""
+    query = (
+        select(ModelVersionRow)
+        .options(_LATEST)
+        .join(ModelRow, ModelRow.id == ModelVersionRow.model_id)
+        .where(ModelRow.id.in_(model_ids), ModelVersionRow.version == ModelRow.latest_version)
+    )
+    return {row.model_id: Latest.of_row(row) for row in session.scalars(query)}
 
 
 def to_versions(session: Session, model: ModelRow, rows: list[ModelVersionRow]) -> list[Version]:

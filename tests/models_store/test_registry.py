@@ -183,7 +183,7 @@ def test_fault_113_an_alias_moves_only_from_the_revision_that_was_seen(registry:
     for stale in (None, 0, first.revision, 10**30):
         with pytest.raises(PreconditionError) as caught:
             registry.set_alias(PROJECT, "shuttle", "production", version=1, condition=at(stale))
-        assert caught.value.found == second.revision
+        assert f"revision {second.revision}" in str(caught.value)
         with pytest.raises(PreconditionError):
             registry.delete_alias(PROJECT, "shuttle", "production", condition=at(stale))
     assert registry.alias(PROJECT, "shuttle", "production") == second
@@ -199,7 +199,7 @@ def test_an_alias_made_anew_repeats_no_revision(registry: Registry) -> None:
     assert len(seen) == 3
     with pytest.raises(PreconditionError) as caught:
         registry.set_alias(PROJECT, "shuttle", "production", version=1, condition=at(min(seen)))
-    assert caught.value.found is None
+    assert "does not exist" in str(caught.value)
 
 
 @pytest.mark.usefixtures("model")

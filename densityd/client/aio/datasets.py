@@ -15,15 +15,21 @@ from densityd.client.call import (
     Call,
     Response,
     Retry,
+    build_change,
     build_path,
-    encode_json,
     ignore,
     new_key,
     parse_json,
     read_content,
 )
-from densityd.client.options import ColumnType, UploadOptions
-from densityd.client.records import Dataset, DatasetSummary, Page
+from densityd.client.options import (
+    ColumnType,
+    DatasetFilters,
+    Labels,
+    UploadOptions,
+    format_filters,
+)
+from densityd.client.records import ColumnPage, Dataset, DatasetSummary, Page
 from densityd.client.wire.arrow import encode_table, read_table
 from densityd.client.wire.files import read_file
 from densityd.client.wire.frames import Rows, to_table
@@ -81,27 +87,43 @@ class AsyncDatasets:
         )
         return await self._transport.send(call)
 
-    def list(self) -> AsyncIterator[DatasetSummary]:
-        """Return an iterator over all datasets, newest first; pages are fetched as needed."""
-        return self._transport.iter_items(_PATH, Page[DatasetSummary].of)
+    def list(self, **filters: Unpack[DatasetFilters]) -> AsyncIterator[DatasetSummary]:
+        """Return an iterator over datasets, newest first; pages are fetched as needed."""
+        params = format_filters(filters)
+        return self._transport.iter_items(_PATH, Page[DatasetSummary].of, params)
 
     async def get(self, dataset_id: str) -> Dataset:
         """Return a dataset."""
         return await self._transport.send(Call("GET", build_path(_PATH, dataset_id), Dataset.of))
 
-    async def update(self, dataset_id: str, *, types: Mapping[str, ColumnType]) -> Dataset:
-        """Correct the types of columns without a new upload.
+    async def columns(self, dataset_id: str, *, offset: int = 0, limit: int = 100) -> ColumnPage:
+        """Return the types and statistics of some columns, for tables that have very many."""
+        path = build_path(_PATH, dataset_id, "columns")
+        params: dict[str, int] = {"offset": offset, "limit": limit}
+        return await self._transport.send(Call("GET", path, ColumnPage.of, params=params))
+
+    async def update(
+        self,
+        dataset_id: str,
+        *,
+        types: Mapping[str, ColumnType] | None = None,
+        etag: str | None = None,
+        **labels: Unpack[Labels],
+    ) -> Dataset:
+        """Describe and tag a dataset, or correct the types of columns without a new upload.
 
         Args:
             dataset_id: Id of the dataset.
             types: New type of each named column; all others keep theirs.
+            etag: Etag that the dataset must still have; None to change it in any case.
+            **labels: New description and tags; what is left out stays.
 
         Raises:
             ApiError: A column cannot have its new type, or the service refuses the request.
         """
+        change = {**labels, **({} if types is None else {"types": dict(types)})}
         path = build_path(_PATH, dataset_id)
-        call = Call("PATCH", path, Dataset.of, body=encode_json({"types": dict(types)}))
-        return await self._transport.send(call)
+        return await self._transport.send(build_change(path, Dataset.of, change, etag))
 
     async def rows(self, dataset_id: str, *, offset: int = 0, limit: int = 100) -> Floats:
         """Return a range of the stored rows as an array; text and dates are codes and seconds."""

@@ -8,14 +8,25 @@ from typing import BinaryIO, Unpack
 import anyio
 
 from densityd.client.aio.transport import AsyncTransport
-from densityd.client.call import EVENTS, Call, Retry, build_path, encode_json, ignore, new_key
+from densityd.client.call import (
+    EVENTS,
+    Call,
+    Retry,
+    build_change,
+    build_path,
+    encode_json,
+    ignore,
+    new_key,
+)
 from densityd.client.errors import TransportError
 from densityd.client.options import (
     JobFilters,
+    Labels,
     SamplingOptions,
     ScoringOptions,
     TrainingOptions,
     VariationalOptions,
+    format_filters,
 )
 from densityd.client.records import Event, EventPage, Job, JobSummary, Page
 from densityd.client.waiting import RECONNECT_S, Watch
@@ -131,12 +142,25 @@ class AsyncJobs:
         await self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
 
     def list(self, **filters: Unpack[JobFilters]) -> AsyncIterator[JobSummary]:
-        """Return an iterator over all jobs, newest first; pages are fetched as needed."""
-        return self._transport.iter_items(_PATH, Page[JobSummary].of, {**filters})
+        """Return an iterator over jobs, newest first; pages are fetched as needed."""
+        return self._transport.iter_items(_PATH, Page[JobSummary].of, format_filters(filters))
 
     async def get(self, job_id: str) -> Job:
         """Return a job in its current state."""
         return await self._transport.send(Call("GET", build_path(_PATH, job_id), Job.of))
+
+    async def update(
+        self, job_id: str, *, etag: str | None = None, **labels: Unpack[Labels]
+    ) -> Job:
+        """Describe and tag a job.
+
+        Args:
+            job_id: Id of the job.
+            etag: Etag that the job must still have; None to change it in any case.
+            **labels: New description and tags; what is left out stays.
+        """
+        path = build_path(_PATH, job_id)
+        return await self._transport.send(build_change(path, Job.of, labels, etag))
 
     async def cancel(self, job_id: str) -> Job:
         """Cancel a job; a running one stops within seconds."""

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Unpack
 
 from densityd.client.aio.transport import AsyncTransport
 from densityd.client.call import (
@@ -10,6 +10,7 @@ from densityd.client.call import (
     Call,
     Response,
     Retry,
+    build_change,
     build_path,
     encode_json,
     ignore,
@@ -17,7 +18,14 @@ from densityd.client.call import (
     parse_json,
     read_content,
 )
-from densityd.client.options import PictureFormat, PlotKind
+from densityd.client.options import (
+    Filters,
+    Labels,
+    NamedFilters,
+    PictureFormat,
+    PlotKind,
+    format_filters,
+)
 from densityd.client.records import Alias, Model, Page, Version, VersionSummary
 from densityd.client.wire.files import read_file
 
@@ -31,18 +39,38 @@ class AsyncModels:
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
 
-    def list(self) -> AsyncIterator[Model]:
-        """Return an iterator over all models, newest first; pages are fetched as needed."""
-        return self._transport.iter_items(_PATH, Page[Model].of)
+    def list(self, **filters: Unpack[NamedFilters]) -> AsyncIterator[Model]:
+        """Return an iterator over models, newest first; pages are fetched as needed."""
+        return self._transport.iter_items(_PATH, Page[Model].of, format_filters(filters))
 
     async def get(self, name: str) -> Model:
         """Return a model: its newest version and its aliases."""
         return await self._transport.send(Call("GET", build_path(_PATH, name), Model.of))
 
-    def versions(self, name: str) -> AsyncIterator[VersionSummary]:
-        """Return an iterator over all versions of a model, newest first."""
+    async def update(
+        self, name: str, *, etag: str | None = None, **labels: Unpack[Labels]
+    ) -> Model:
+        """Describe and tag a model.
+
+        Args:
+            name: Name of the model.
+            etag: Etag that the model must still have; None to change it in any case.
+            **labels: New description and tags; what is left out stays.
+        """
+        path = build_path(_PATH, name)
+        return await self._transport.send(build_change(path, Model.of, labels, etag))
+
+    def versions(self, name: str, **filters: Unpack[Filters]) -> AsyncIterator[VersionSummary]:
+        """Return an iterator over versions of a model, newest first."""
         path = build_path(_PATH, name, "versions")
-        return self._transport.iter_items(path, Page[VersionSummary].of)
+        return self._transport.iter_items(path, Page[VersionSummary].of, format_filters(filters))
+
+    async def update_version(
+        self, name: str, number: int, *, etag: str | None = None, **labels: Unpack[Labels]
+    ) -> Version:
+        """Describe and tag a version; arguments as for `update`."""
+        path = build_path(_PATH, name, "versions", number)
+        return await self._transport.send(build_change(path, Version.of, labels, etag))
 
     async def version(self, name: str, number: int) -> Version:
         """Return a version of a model."""

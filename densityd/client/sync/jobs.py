@@ -7,14 +7,25 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO, Unpack
 
-from densityd.client.call import EVENTS, Call, Retry, build_path, encode_json, ignore, new_key
+from densityd.client.call import (
+    EVENTS,
+    Call,
+    Retry,
+    build_change,
+    build_path,
+    encode_json,
+    ignore,
+    new_key,
+)
 from densityd.client.errors import TransportError
 from densityd.client.options import (
     JobFilters,
+    Labels,
     SamplingOptions,
     ScoringOptions,
     TrainingOptions,
     VariationalOptions,
+    format_filters,
 )
 from densityd.client.records import Event, EventPage, Job, JobSummary, Page
 from densityd.client.sync.transport import Transport
@@ -131,12 +142,23 @@ class Jobs:
         self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
 
     def list(self, **filters: Unpack[JobFilters]) -> Iterator[JobSummary]:
-        """Return an iterator over all jobs, newest first; pages are fetched as needed."""
-        return self._transport.iter_items(_PATH, Page[JobSummary].of, {**filters})
+        """Return an iterator over jobs, newest first; pages are fetched as needed."""
+        return self._transport.iter_items(_PATH, Page[JobSummary].of, format_filters(filters))
 
     def get(self, job_id: str) -> Job:
         """Return a job in its current state."""
         return self._transport.send(Call("GET", build_path(_PATH, job_id), Job.of))
+
+    def update(self, job_id: str, *, etag: str | None = None, **labels: Unpack[Labels]) -> Job:
+        """Describe and tag a job.
+
+        Args:
+            job_id: Id of the job.
+            etag: Etag that the job must still have; None to change it in any case.
+            **labels: New description and tags; what is left out stays.
+        """
+        path = build_path(_PATH, job_id)
+        return self._transport.send(build_change(path, Job.of, labels, etag))
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a job; a running one stops within seconds."""

@@ -3,13 +3,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Unpack
 
 from densityd.client.call import (
     LONG_S,
     Call,
     Response,
     Retry,
+    build_change,
     build_path,
     encode_json,
     ignore,
@@ -17,7 +18,14 @@ from densityd.client.call import (
     parse_json,
     read_content,
 )
-from densityd.client.options import PictureFormat, PlotKind
+from densityd.client.options import (
+    Filters,
+    Labels,
+    NamedFilters,
+    PictureFormat,
+    PlotKind,
+    format_filters,
+)
 from densityd.client.records import Alias, Model, Page, Version, VersionSummary
 from densityd.client.sync.transport import Transport
 from densityd.client.wire.files import read_file
@@ -32,18 +40,36 @@ class Models:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def list(self) -> Iterator[Model]:
-        """Return an iterator over all models, newest first; pages are fetched as needed."""
-        return self._transport.iter_items(_PATH, Page[Model].of)
+    def list(self, **filters: Unpack[NamedFilters]) -> Iterator[Model]:
+        """Return an iterator over models, newest first; pages are fetched as needed."""
+        return self._transport.iter_items(_PATH, Page[Model].of, format_filters(filters))
 
     def get(self, name: str) -> Model:
         """Return a model: its newest version and its aliases."""
         return self._transport.send(Call("GET", build_path(_PATH, name), Model.of))
 
-    def versions(self, name: str) -> Iterator[VersionSummary]:
-        """Return an iterator over all versions of a model, newest first."""
+    def update(self, name: str, *, etag: str | None = None, **labels: Unpack[Labels]) -> Model:
+        """Describe and tag a model.
+
+        Args:
+            name: Name of the model.
+            etag: Etag that the model must still have; None to change it in any case.
+            **labels: New description and tags; what is left out stays.
+        """
+        path = build_path(_PATH, name)
+        return self._transport.send(build_change(path, Model.of, labels, etag))
+
+    def versions(self, name: str, **filters: Unpack[Filters]) -> Iterator[VersionSummary]:
+        """Return an iterator over versions of a model, newest first."""
         path = build_path(_PATH, name, "versions")
-        return self._transport.iter_items(path, Page[VersionSummary].of)
+        return self._transport.iter_items(path, Page[VersionSummary].of, format_filters(filters))
+
+    def update_version(
+        self, name: str, number: int, *, etag: str | None = None, **labels: Unpack[Labels]
+    ) -> Version:
+        """Describe and tag a version; arguments as for `update`."""
+        path = build_path(_PATH, name, "versions", number)
+        return self._transport.send(build_change(path, Version.of, labels, etag))
 
     def version(self, name: str, number: int) -> Version:
         """Return a version of a model."""

@@ -192,8 +192,10 @@ def test_a_wrong_method_is_refused_with_those_that_there_are(door, template, the
     allowed = refused[0].allow
     assert all(answer.allow == allowed for answer in refused)
     assert not any(answers[method].status == 405 for method in allowed)
-    # `/v1/jobs/training` is no job, so that GET does not find it.
-    assert all(answers[method].status in {404, 405} for method in METHODS if method not in allowed)
+    # `/v1/jobs/training` is no job, so that GET does not find it; PATCH looks at its body first.
+    others = {method: answers[method].status for method in METHODS if method not in allowed}
+    assert others.pop("PATCH", 405) in {404, 405, 415, 422}
+    assert set(others.values()) <= {404, 405}
     # HEAD of a picture draws none, and so cannot know that there is none.
     if "GET" in allowed and "plots" not in template:
         head, got = (door.ask(method, path) for method in ("HEAD", "GET"))

@@ -2,12 +2,14 @@ import pytest
 
 from tests.app.conftest import assert_refused
 
+CREATED = [f"created_at[{bound}]" for bound in ("gte", "gt", "lte", "lt")]
+
 
 @pytest.mark.parametrize(
     ("path", "known"),
     [
-        ("/v1/datasets", ["limit", "cursor"]),
-        ("/v1/models", ["limit", "cursor"]),
+        ("/v1/datasets", ["name_prefix", "sha256", "limit", "cursor", "tag", "order", *CREATED]),
+        ("/v1/models", ["name_prefix", "limit", "cursor", "tag", "order", *CREATED]),
         ("/v1/jobs", None),
         ("/v1/datasets/ds_00000000000000000000000000000000/rows", ["offset", "limit"]),
         ("/v1/models/people", []),

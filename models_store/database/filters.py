@@ -1,0 +1,69 @@
+"""Filters that all listings share: tags, beginnings of names, times of creation, and the order."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from operator import ge, gt, le, lt
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy import ColumnElement, Select, func, inspect, select
+
+from models_store.database.paging import Listing
+from models_store.database.schema import ModelVersionRow
+from models_store.database.tag_index import positions
+
+R = TypeVar("R")
+Comparison = Literal["gte", "gt", "lte", "lt"]
+
+_COMPARE: Mapping[Comparison, Callable[[Any, datetime], ColumnElement[bool]]] = {
+    "gte": ge,
+    "gt": gt,
+    "lte": le,
+    "lt": lt,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Rows of a listing that a caller asks for, and their order.
+
+    Attributes:
+        tags: Names of tags that a row must have, each with its value; None for any value.
+        name_prefix: Beginning of the names, for rows that have some.
+        created_at: Bounds on the time of creation.
+        oldest_first: True if the oldest rows come first.
+    """
+
+    tags: tuple[tuple[str, str | None], ...] = ()
+    name_prefix: str | None = None
+    created_at: Mapping[Comparison, datetime] = field(default_factory=dict)
+    oldest_first: bool = False
+
+    def apply(
+        self, query: Select[R], listing: Listing, *, project: str
+    ) -> tuple[Select[R], Listing]:
+        """Return a query with these filters, and its listing, which looks at a bounded number of rows.
+
+        Args:
+            query: Query of rows of one project.
+            listing: Listing of the rows.
+            project: Project that owns the rows.
+        """
+        row: Any = listing.key.class_
+        among = listing.among
+        if self.tags or self.name_prefix or self.created_at:
+            among = select(listing.key).where(row.project == project)
+        for name, value in self.tags:
+            among = positions(row, project, name, value)
+            query = query.where(inspect(row).primary_key[0].in_(among))
+        if self.name_prefix:
+            query = query.where(func.substr(row.name, 1, len(self.name_prefix)) == self.name_prefix)
+        for comparison, moment in self.created_at.items():
+            query = query.where(_COMPARE[comparison](row.created_at, moment))
+        if row is ModelVersionRow:
+            among = None  # those of one model, by their numbers
+        return query, replace(listing, among=among, oldest_first=self.oldest_first)
+
+
+ALL = Filters()
+"""No filter; the newest rows come first."""

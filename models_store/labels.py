@@ -1,0 +1,150 @@
+"""Descriptions and tags that callers give to datasets, models, versions and jobs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy.orm import Session
+
+from models_store.database.database import Database, writing
+from models_store.database.schema import Described
+from models_store.errors import LimitError, PreconditionError
+from models_store.jobs.jobs import Job
+from models_store.jobs.rows import find, to_job
+from models_store.records import Dataset, Model, Version
+from models_store.rows.datasets import find_dataset, to_dataset
+from models_store.rows.versions import find_model, find_version, to_models, to_versions
+
+MAX_TAGS = 64
+"""Tags of one resource."""
+
+MAX_DESCRIPTION = 4000
+MAX_VALUE = 256
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$"
+"""What names of tags look like."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelChange:
+    """Change of a description and of tags.
+
+    Attributes:
+        describes: True if the description changes.
+        description: New description; None for none.
+        tags: New values of tags by their names; None removes a tag.
+    """
+
+    describes: bool = False
+    description: str | None = None
+    tags: Mapping[str, str | None] = field(default_factory=dict)
+
+    def apply(self, row: Described) -> None:
+        """Change a locked row; raises as `merged`."""
+        if self.describes:
+            row.description = self.description
+        row.tags = self.merged(row.tags)
+
+    def merged(self, tags: Mapping[str, str]) -> dict[str, str]:
+        """Return what becomes of tags.
+
+        Raises:
+            LimitError: `limit-tags`, if there would be too many.
+        """
+        changed = {**tags, **self.tags}
+        merged = {name: value for name, value in changed.items() if value is not None}
+        if len(merged) > MAX_TAGS:
+            detail = f"There may be {MAX_TAGS} tags, and there would be {len(merged)}."
+            raise LimitError("limit-tags", detail)
+        return merged
+
+
+def any_state(_resource: object) -> bool:
+    """Return true: no condition."""
+    return True
+
+
+class Labels:
+    """Descriptions and tags of all projects.
+
+    Each method changes one resource and returns it. Its condition gets the resource as it was: the
+    change is made only if it returns true, else there is a `PreconditionError`.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @writing
+    def dataset(
+        self,
+        session: Session,
+        project: str,
+        dataset_id: str,
+        change: LabelChange,
+        condition: Callable[[Dataset], bool],
+    ) -> Dataset:
+        """Change a dataset.
+
+        Raises:
+            NotFoundError: The project has no such dataset.
+            PreconditionError: The condition does not hold.
+            LimitError: It would have too many tags.
+        """
+        row = find_dataset(session, project, dataset_id, lock=True)
+        _check(condition(to_dataset(row)), f"Dataset {dataset_id}")
+        change.apply(row)
+        session.flush()
+        return to_dataset(row)
+
+    @writing
+    def job(
+        self,
+        session: Session,
+        project: str,
+        job_id: str,
+        change: LabelChange,
+        condition: Callable[[Job], bool],
+    ) -> Job:
+        """Change a job, as `dataset`."""
+        row = find(session, project, job_id, lock=True)
+        _check(condition(to_job(row)), f"Job {job_id}")
+        change.apply(row)
+        session.flush()
+        return to_job(row)
+
+    @writing
+    def model(
+        self,
+        session: Session,
+        project: str,
+        name: str,
+        change: LabelChange,
+        condition: Callable[[Model], bool],
+    ) -> Model:
+        """Change a model, as `dataset`."""
+        row = find_model(session, project, name, lock=True)
+        _check(condition(to_models(session, [row])[0]), f"Model {name}")
+        change.apply(row)
+        session.flush()
+        return to_models(session, [row])[0]
+
+    @writing
+    def version(
+        self,
+        session: Session,
+        project: str,
+        name: str,
+        number: int,
+        change: LabelChange,
+        condition: Callable[[Version], bool],
+    ) -> Version:
+        """Change a version, as `dataset`; only its labels ever change."""
+        model = find_model(session, project, name, lock=True)
+        row = find_version(session, model, number)
+        _check(condition(to_versions(session, model, [row])[0]), f"Version {name}:{number}")
+        change.apply(row)
+        session.flush()
+        return to_versions(session, model, [row])[0]
+
+
+def _check(holds: bool, what: str) -> None:  # noqa: FBT001 - the result of a condition
+    if not holds:
+        raise PreconditionError(f"{what} is in another state")
