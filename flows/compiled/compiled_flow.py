@@ -150,9 +150,9 @@ class CompiledFlow:
 
     def _without_nan(self, scores: Doubles, x: Rows, space: Space) -> Doubles:
         """Return scores with -inf in the place of NaN where the row itself lacks nothing."""
-        unknown = np.flatnonzero(np.isnan(scores).reshape(len(scores), -1).any(axis=1))
-        if len(unknown) == 0:
+        if not np.isnan(scores).any():
             return scores
+        unknown = np.flatnonzero(np.isnan(scores).reshape(len(scores), -1).any(axis=1))
         width = self.dim if space == "data" else self.model_dim
         for start in range(0, len(unknown), self._chunk_rows):
             places = unknown[start : start + self._chunk_rows]
