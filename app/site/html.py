@@ -11,6 +11,10 @@ STATIC_FOLDER = Path(__file__).parent / "static"
 DOCS_FOLDER = Path(fastapi_offline.__file__).parent / "static"
 
 _PAGE_POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'"
+_WEB_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"
+    " connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
 # Swagger UI and ReDoc write style attributes; ReDoc searches in a worker that it makes itself.
 _DOCS_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline';"
@@ -27,6 +31,20 @@ def page(title: str, body: str) -> HTMLResponse:
         body: Body as HTML, whose texts must be escaped.
     """
     return _html(title, '<link rel="stylesheet" href="/static/site.css">', f"<main>{body}</main>")
+
+
+def web_page(title: str) -> HTMLResponse:
+    """Return the web page, whose modules draw all that one sees."""
+    head = (
+        '<link rel="stylesheet" href="/static/page/vendor/uplot.css">'
+        '<link rel="stylesheet" href="/static/page/app.css">'
+        '<script type="module" src="/static/page/js/main.js"></script>'
+    )
+    body = (
+        '<div id="app"><noscript><main><h1>densityd</h1><p>This page needs JavaScript. Without it,'
+        ' <a href="/docs">Swagger UI</a> needs it too; the API answers curl.</p></main></noscript></div>'
+    )
+    return _html(title, head, body, policy=_WEB_POLICY)
 
 
 def swagger_ui(title: str) -> HTMLResponse:

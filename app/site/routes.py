@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from app.site.html import DOCS_FOLDER, STATIC_FOLDER, page, redoc, redoc_bundle, swagger_ui
+from app.site.html import DOCS_FOLDER, STATIC_FOLDER, redoc, redoc_bundle, swagger_ui, web_page
 
 router = APIRouter(include_in_schema=False)
 
@@ -40,25 +40,10 @@ async def _file(folder: str, path: str, request: Request) -> Response:
     return await _FILES[folder].get_response(path, request.scope)
 
 
-_LINKS = (
-    ("/docs", "Swagger UI", "every operation, to try in the browser"),
-    ("/redoc", "ReDoc", "the same, to read"),
-    ("/openapi.json", "OpenAPI document", "for client generators"),
-    ("/problems", "Problems", "what error messages mean"),
-    ("/readyz", "Readiness", "what the service depends on, and how it is"),
-    ("/metrics", "Metrics", "for Prometheus"),
-)
-
-
 @router.get("/")
-async def start_page(request: Request) -> HTMLResponse:
-    """Links to what the service offers."""
-    links = "".join(f'<li><a href="{url}">{name}</a>: {what}</li>' for url, name, what in _LINKS)
-    return page(
-        "densityd",
-        f"<h1>densityd {request.app.version}</h1><p>Density estimation with normalising flows.</p>"
-        f"<ul>{links}</ul>",
-    )
+async def start_page() -> HTMLResponse:
+    """The web page."""
+    return web_page("densityd")
 
 
 @router.get("/docs")

@@ -1,0 +1,78 @@
+// One data set: what its columns are and why, how they are distributed, warnings in words.
+import { html, useState } from "../vendor/vendor.js";
+import { call } from "./api.js";
+import { Histogram, Levels } from "./charts.js";
+import { ago, bytes, cell, day, number, percent, plural } from "./format.js";
+import { isScale, numberOf } from "./rows.js";
+import { Confirm, Crumbs, DataTable, Elsewhere, Loaded, origin, ProblemNote, useAction, useLoaded } from "./widgets.js";
+
+const CHOICES = ["number", "integer", "boolean", "category", "datetime", "ignored"];
+const PIECES = 8;
+
+/** Return some rows from all over a data set: {columns, rows}. */
+export async function someRows(id, total, count, signal) {
+  const limit = Math.ceil(Math.min(count, total) / PIECES);
+  const offsets = total <= count ? [0] : Array.from({ length: PIECES }, (_, piece) => Math.floor((piece * (total - limit)) / (PIECES - 1)));
+  const pages = await Promise.all(
+    offsets.map((offset) => call(`/v1/datasets/${id}/rows?offset=${offset}&limit=${total <= count ? total : limit}`, { signal })),
+  );
+  return { columns: pages[0].columns, rows: pages.flatMap((page) => page.rows) };
+}
+
+export function Dataset({ id }) {
+  const loaded = useLoaded(async (signal) => {
+    const dataset = await call(`/v1/datasets/${id}`, { signal });
+    return { dataset, sample: await someRows(id, dataset.rows, 2000, signal) };
+  }, [id]);
+  const remove = useAction(async () => {
+    await call(`/v1/datasets/${id}`, { method: "DELETE" });
+    window.location.hash = "#/datasets";
+  });
+  const retype = useAction(async (name, type) => {
+    await call(`/v1/datasets/${id}`, { method: "PATCH", json: { types: { [name]: type } } });
+    loaded.again();
+  });
+  return html`<${Crumbs} path=${[["Data", "#/datasets"]]} /><${Loaded} of=${loaded}>${({ dataset, sample }) => html`
+    <div class="head"><div><h1>${dataset.name ?? dataset.id}</h1>
+        <p class="soft">${plural(dataset.rows, "row")}, ${plural(dataset.column_count, "column")}, ${bytes(dataset.bytes)}, sent ${ago(dataset.created_at)}</p></div>
+      <p class="row"><a class="button first" href=${`#/datasets/${id}/train`}>Train a model</a>
+        <${Confirm} label="Delete" question="Delete this data set? Models that were trained on it stay." busy=${remove.busy} act=${remove.run} /></p></div>
+    <${ProblemNote} problem=${remove.problem} /><${ProblemNote} problem=${retype.problem} />
+    <${Warnings} warnings=${dataset.warnings} />
+    <h2>Columns</h2>
+    <div class="grid">${dataset.columns.slice(0, 200).map((column) => html`<${Column} key=${column.name} column=${column} rows=${dataset.rows} sample=${sample} retype=${retype} />`)}</div>
+    ${dataset.columns.length > 200 && html`<p class="soft">and ${number(dataset.columns.length - 200)} more columns</p>`}
+    <section class="card"><${DataTable} caption="Some of its rows" columns=${sample.columns} rows=${sample.rows.map((row) => row.map(cell))} first=${20} /></section>
+    <${Elsewhere} curl=${`curl -s ${origin}/v1/datasets/${id}\ncurl -s "${origin}/v1/datasets/${id}/rows?limit=5"`}
+      python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    print(client.datasets.get("${id}"))`}
+      shell=${`densityd datasets show ${id}`} />`}<//>`;
+}
+
+function Warnings({ warnings }) {
+  if (!warnings.length) return null;
+  return html`<div class="note warn"><strong>${plural(warnings.length, "thing")} to know about this table</strong>
+    <ul>${warnings.slice(0, 12).map((warning, at) => html`<li key=${at}>${warning.column && html`<strong>${warning.column}: </strong>`}${warning.detail}</li>`)}</ul>
+    ${warnings.length > 12 && html`<details><summary>Show all</summary><ul>${warnings.slice(12).map((warning, at) => html`<li key=${at}>${warning.column && html`<strong>${warning.column}: </strong>`}${warning.detail}</li>`)}</ul></details>`}
+  </div>`;
+}
+
+function Column({ column, rows, sample, retype }) {
+  const at = sample.columns.indexOf(column.name);
+  const [changing, setChanging] = useState(false);
+  const name = `type-${column.name}`;
+  return html`<section class="card" aria-label=${`Column ${column.name}`}>
+    <h3>${column.name}</h3>
+    <p class="hint"><strong>${column.type}</strong>. ${column.reason ?? ""} ${column.missing_count > 0 && html`<br />${percent(column.missing_count / rows)} of its cells are missing.`}</p>
+    <div class="plot">${column.levels.length
+      ? html`<${Levels} name=${column.name} levels=${[...column.levels, ...(column.other ? ["other"] : [])].map((level, index) => ({ name: String(level), data: (column.level_counts[index] ?? 0) / rows }))} />`
+      : isScale(column) && at >= 0 && html`<${Histogram} name=${column.name} dates=${column.type === "datetime"} data=${sample.rows.map((row) => numberOf(row[at], column))} />`}</div>
+    ${isScale(column) && column.min !== null && html`<p class="hint">${column.type === "datetime" ? `${day(column.min)} to ${day(column.max)}` : `${number(column.min)} to ${number(column.max)}, mean ${number(column.mean)}`}</p>`}
+    ${column.spikes.length > 0 && html`<p class="hint">Often exactly ${column.spikes.slice(0, 3).map(number).join(", ")}.</p>`}
+    ${changing
+      ? html`<p class="row"><label for=${name} class="hidden-text">Type of ${column.name}</label>
+          <select id=${name} disabled=${retype.busy} onChange=${(event) => { setChanging(false); retype.run(column.name, event.target.value); }}>
+            ${CHOICES.map((type) => html`<option key=${type} selected=${type === column.type}>${type}</option>`)}</select>
+          <button type="button" class="quiet" onClick=${() => setChanging(false)}>Keep</button></p>`
+      : html`<button type="button" class="quiet" aria-label=${`Change the type of ${column.name}`} onClick=${() => setChanging(true)}>Change the type</button>`}
+  </section>`;
+}

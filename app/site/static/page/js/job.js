@@ -1,0 +1,116 @@
+// One job, live: the curve of the likelihood that decides, time left, attempts, cancel and resume.
+import { html, useEffect, useRef, useState } from "../vendor/vendor.js";
+import { call, follow, request } from "./api.js";
+import { Curve } from "./charts.js";
+import { ago, nats, number, percent, seconds } from "./format.js";
+import { Confirm, Crumbs, Elsewhere, Loaded, origin, ProblemNote, State, useAction, useJson } from "./widgets.js";
+
+const ENDED = ["succeeded", "failed", "cancelled"];
+
+/** Return the numbers of a job's events for its curve: arrays of the same length. */
+export function curveOf(events, kind) {
+  const epochs = events.filter(({ event }) => event === "epoch");
+  const at = (name) => epochs.map(({ data }) => data[name] ?? null);
+  if (kind === "variational") return { x: at("iteration"), xLabel: "iteration", yLabel: "ELBO (nats)", series: [{ label: "ELBO", values: at("elbo"), stroke: "--model", width: 2.5 }] };
+  if (kind !== "training") return null;
+  const decides = epochs.map(({ data }) => data.robust_validation_log_likelihood ?? data.validation_log_likelihood ?? null);
+  return {
+    x: at("epoch"),
+    xLabel: "epoch",
+    yLabel: "log likelihood (nats)",
+    series: [
+      { label: "validation, decides", values: decides, stroke: "--model", width: 2.5 },
+      { label: "training", values: at("train_log_likelihood"), stroke: "--data", width: 1.5, dash: [5, 4] },
+    ],
+  };
+}
+
+export function Job({ id }) {
+  const loaded = useJson(`/v1/jobs/${id}`);
+  const [, redraw] = useState(0);
+  const events = useRef([]);
+  const [link, setLink] = useState("connecting");
+  const [problem, setProblem] = useState(null);
+  const [round, setRound] = useState(0);
+  useEffect(() => {
+    const stop = new AbortController();
+    let due = null;
+    const show = () => {
+      due = null;
+      redraw((count) => count + 1);
+    };
+    follow(id, {
+      after: events.current.at(-1)?.id ?? 0,
+      signal: stop.signal,
+      onState: setLink,
+      onEvents: (news) => {
+        events.current.push(...news);
+        due ??= requestAnimationFrame(show);
+        if (news.some(({ event }) => event === "state" || event === "end")) loaded.again();
+      },
+    }).then(() => !stop.signal.aborted && (setLink("ended"), loaded.again()), (error) => setProblem(error));
+    return () => { stop.abort(); if (due) cancelAnimationFrame(due); };
+  }, [id, round]);
+  const cancel = useAction(async () => { await call(`/v1/jobs/${id}/cancel`, { method: "POST" }); loaded.again(); });
+  const resume = useAction(async () => { await call(`/v1/jobs/${id}/resume`, { method: "POST" }); loaded.again(); setRound(round + 1); });
+  const remove = useAction(async () => { await call(`/v1/jobs/${id}`, { method: "DELETE" }); window.location.hash = "#/jobs"; });
+  return html`<${Crumbs} path=${[["Jobs", "#/jobs"]]} /><${ProblemNote} problem=${problem} />
+    <${Loaded} of=${loaded}>${(job) => {
+      const latest = events.current.findLast(({ event }) => event === "epoch")?.data ?? job.metrics ?? {};
+      const curve = curveOf(events.current, job.kind);
+      const running = job.state === "running";
+      return html`<div class="head"><div><h1>${job.model.name ?? job.kind}</h1><p class="soft"><${State} of=${job.state} /> ${job.kind}, sent ${ago(job.created_at)}${job.attempt > 1 ? `, attempt ${job.attempt}` : ""}
+            ${running && html` <span class=${link === "live" ? "state good" : "state queued"} role="status">${link}</span>`}</p></div>
+          <p class="row">${!ENDED.includes(job.state) && html`<button type="button" class="harm" disabled=${cancel.busy || job.cancel_requested} onClick=${cancel.run}>${job.cancel_requested ? "Stopping…" : "Cancel"}</button>`}
+            ${["failed", "cancelled"].includes(job.state) && html`<button type="button" class="first" disabled=${resume.busy} onClick=${resume.run}>Resume</button>`}
+            ${job.state === "succeeded" && job.model.version && html`<a class="button first" href=${`#/models/${job.model.name}/${job.model.version}`}>Look at the model</a>`}
+            ${job.result && html`<${Result} job=${job} />`}
+            ${ENDED.includes(job.state) && html`<${Confirm} label="Delete" question="Delete this job and its events?" busy=${remove.busy} act=${remove.run} />`}</p></div>
+        <${ProblemNote} problem=${cancel.problem ?? resume.problem ?? remove.problem} />
+        ${job.error && html`<div class="note bad" role="alert"><strong>The job failed</strong><p>${job.error.detail}</p></div>`}
+        ${job.state === "queued" && html`<p class="note">${job.next_attempt_at ? `An attempt failed; the next one starts after ${new Date(job.next_attempt_at).toLocaleTimeString()}.` : "Waits for a worker."}</p>`}
+        <${Progress} job=${job} latest=${latest} />
+        ${curve && curve.x.length > 1 && html`<section class="card"><h2>${job.kind === "training" ? "How likely held-out rows are" : "Lower bound of the evidence"}</h2>
+          <p class="hint">${job.kind === "training" ? "The validation likelihood decides when training ends and which epoch is kept. Drag over the plot to enlarge; double-click shows all." : "It rises to the log evidence."}</p>
+          <${Curve} label="Learning curve" ...${curve} summary=${summary(latest)} /></section>`}
+        <${Messages} events=${events.current} />
+        <section class="card"><details><summary>Every option of this job</summary><pre tabindex="0" aria-label="Request">${JSON.stringify(job.request, null, 2)}</pre></details></section>
+        <${Elsewhere} curl=${`curl -s ${origin}/v1/jobs/${id}\ncurl -sN ${origin}/v1/jobs/${id}/events`} python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    for event in client.jobs.events("${id}"):\n        print(event)`} shell=${`densityd jobs show ${id}\ndensityd jobs events ${id}`} />`;
+    }}<//>`;
+}
+
+const summary = (latest) =>
+  latest.epoch ? `After ${latest.epoch} epochs the validation log likelihood is ${nats(latest.robust_validation_log_likelihood ?? latest.validation_log_likelihood)} nats; the best epoch is ${latest.best_epoch}.` : "";
+
+function Progress({ job, latest }) {
+  const progress = job.state === "succeeded" ? { ...job.progress, fraction: 1 } : job.progress;
+  const facts = [
+    ["Epoch", latest.epoch && `${number(latest.epoch)}`],
+    ["Best epoch", latest.best_epoch],
+    ["Validation", latest.epoch && nats(latest.robust_validation_log_likelihood ?? latest.validation_log_likelihood)],
+    ["Test", job.metrics?.test_log_likelihood !== undefined && `${nats(job.metrics.test_log_likelihood)} ± ${nats(job.metrics.test_standard_error)}`],
+    ["ELBO", latest.elbo !== undefined && nats(latest.elbo)],
+    ["Rows per second", latest.rows_per_second && number(Math.round(latest.rows_per_second))],
+    ["Time left", job.state === "running" && progress && seconds(progress.eta_seconds)],
+  ].filter(([, value]) => value);
+  return html`<section class="card" aria-label="Progress">
+    <dl class="figures">${facts.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
+    ${progress ? html`<progress value=${progress.fraction} max="1" aria-label="Finished part"></progress><p class="hint">${percent(progress.fraction)} done${job.metrics?.stop_reason ? `; ended because of ${job.metrics.stop_reason.replaceAll("_", " ")}` : ""}</p>` : job.state === "running" ? html`<progress aria-label="Starting"></progress>` : null}
+  </section>`;
+}
+
+function Messages({ events }) {
+  const told = events.filter(({ event, data }) => event === "message" || (event === "state" && data.detail));
+  if (!told.length) return null;
+  return html`<section class="card"><h2>What happened</h2><ul>${told.slice(-50).map(({ id, data }) => html`<li key=${id}>${data.detail ?? data.text ?? data.message ?? JSON.stringify(data)}</li>`)}</ul></section>`;
+}
+
+function Result({ job }) {
+  const get = useAction(async () => {
+    const blob = await (await request(job.result.url)).blob();
+    const url = URL.createObjectURL(blob);
+    Object.assign(document.createElement("a"), { href: url, download: `${job.id}.${job.result.media_type.includes("csv") ? "csv" : job.result.media_type.includes("npy") ? "npy" : "parquet"}` }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 1000);
+  });
+  return html`<button type="button" class="first" disabled=${get.busy} onClick=${get.run}>Download the result</button><${ProblemNote} problem=${get.problem} />`;
+}

@@ -1,0 +1,32 @@
+// The list of jobs.
+import { html, useState } from "../vendor/vendor.js";
+import { all } from "./api.js";
+import { ago, nats, number, percent, seconds } from "./format.js";
+import { Loaded, State, useEvery, useLoaded } from "./widgets.js";
+
+const STATES = ["", "queued", "running", "succeeded", "failed", "cancelled"];
+
+/** Return what a job has reached, in few words. */
+export function reached(job) {
+  if (job.error) return job.error.detail;
+  if (job.state === "running" && job.progress) return `${percent(job.progress.fraction)}, ${seconds(job.progress.eta_seconds)} left`;
+  const found = job.metrics ?? {};
+  if (found.test_log_likelihood !== undefined) return `test log likelihood ${nats(found.test_log_likelihood)}`;
+  if (found.elbo !== undefined) return `ELBO ${nats(found.elbo)}`;
+  if (found.rows !== undefined) return `${number(found.rows)} rows`;
+  return "";
+}
+
+export function Jobs() {
+  const [state, setState] = useState("");
+  const loaded = useLoaded((signal) => all(`/v1/jobs${state && `?state=${state}`}`, 1000, { signal }), [state]);
+  useEvery(3, (loaded.value ?? []).some((job) => job.state === "running" || job.state === "queued"), loaded.again);
+  return html`<h1>Jobs</h1>
+    <p class="row"><label for="state">State</label><select id="state" value=${state} onChange=${(event) => setState(event.target.value)}>${STATES.map((name) => html`<option key=${name} value=${name}>${name || "all"}</option>`)}</select></p>
+    <${Loaded} of=${loaded}>${(jobs) => (jobs.length === 0 ? html`<p class="empty">No such job. Send a table under Data and train a model on it.</p>` : html`<section class="card">
+      <div class="scroll" tabindex="0" role="region" aria-label="Jobs"><table>
+        <thead><tr><th scope="col">Job</th><th scope="col">Kind</th><th scope="col">State</th><th scope="col">Reached</th><th scope="col">Sent</th></tr></thead>
+        <tbody>${jobs.map((job) => html`<tr key=${job.id}><td><a href=${`#/jobs/${job.id}`}>${job.model.name ?? job.id}</a></td><td>${job.kind}</td>
+          <td><${State} of=${job.state} /></td><td>${reached(job)}</td><td>${ago(job.created_at)}</td></tr>`)}</tbody>
+      </table></div></section>`)}<//>`;
+}

@@ -1,0 +1,95 @@
+// The frame of the page: navigation by the part of the address after #, the key, the theme.
+import { html, render, signal, useEffect, useRef } from "../vendor/vendor.js";
+import { apiKey, keyNeeded, offline, setKey } from "./api.js";
+import { Dataset } from "./dataset.js";
+import { Datasets } from "./datasets.js";
+import { Home } from "./home.js";
+import { Job } from "./job.js";
+import { Jobs } from "./jobs.js";
+import { Compare, Model, Models } from "./models.js";
+import { Settings } from "./settings.js";
+import { Train } from "./train.js";
+import { Field } from "./widgets.js";
+
+const place = signal(window.location.hash);
+window.addEventListener("hashchange", () => { place.value = window.location.hash; });
+
+const THEME = "densityd-theme";
+export const theme = signal(localStorage.getItem(THEME) ?? "system");
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+
+function showTheme() {
+  const chosen = theme.value === "system" ? (dark.matches ? "dark" : "light") : theme.value;
+  document.documentElement.dataset.theme = chosen;
+}
+
+export function setTheme(name) {
+  theme.value = name;
+  localStorage.setItem(THEME, name);
+  showTheme();
+}
+
+dark.addEventListener("change", showTheme);
+showTheme();
+
+// Parts of the address, and what they show. `title` is read out when the view changes.
+const VIEWS = [
+  [/^$/, () => ["Start", html`<${Home} />`]],
+  [/^datasets$/, () => ["Data", html`<${Datasets} />`]],
+  [/^datasets\/([^/]+)$/, (id) => ["Data set", html`<${Dataset} key=${id} id=${id} />`]],
+  [/^datasets\/([^/]+)\/train$/, (id) => ["Train a model", html`<${Train} key=${id} id=${id} />`]],
+  [/^jobs$/, () => ["Jobs", html`<${Jobs} />`]],
+  [/^jobs\/([^/]+)$/, (id) => ["Job", html`<${Job} key=${id} id=${id} />`]],
+  [/^models$/, () => ["Models", html`<${Models} />`]],
+  [/^models\/([^/]+)\/compare$/, (name) => ["Compare versions", html`<${Compare} key=${name} name=${name} />`]],
+  [/^models\/([^/]+)\/(\d+)(?:\/(\w+))?$/, (name, version, tab) => [`Model ${name}`, html`<${Model} key=${`${name}:${version}`} name=${name} version=${Number(version)} tab=${tab ?? "fit"} />`]],
+  [/^models\/([^/]+)$/, (name) => [`Model ${name}`, html`<${Model} key=${name} name=${name} tab="fit" />`]],
+  [/^settings$/, () => ["Settings", html`<${Settings} theme=${theme} setTheme=${setTheme} />`]],
+];
+
+const TABS = [["datasets", "Data"], ["jobs", "Jobs"], ["models", "Models"]];
+
+function App() {
+  const path = place.value.replace(/^#\/?/, "");
+  const found = VIEWS.map(([pattern, show]) => [path.match(pattern), show]).find(([match]) => match);
+  const [title, view] = found ? found[1](...found[0].slice(1).map((part) => part && decodeURIComponent(part))) : ["Not found", html`<${NotFound} />`];
+  const main = useRef(null);
+  const seen = useRef(path);
+  useEffect(() => {
+    document.title = `${title} · densityd`;
+    if (seen.current === path) return;
+    seen.current = path;
+    window.scrollTo(0, 0);
+    main.current.focus();
+  }, [path, title]);
+  return html`
+    <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); main.current.focus(); }}>Skip to the content</a>
+    ${offline.value && html`<p class="banner" role="status">The service cannot be reached. What you see may be old; the page tries again by itself.</p>`}
+    <header class="bar">
+      <a class="brand" href="#/"><img src="/static/icon.svg" alt="" />densityd</a>
+      <nav aria-label="Main">${TABS.map(([to, name]) => html`<a key=${to} href=${`#/${to}`} aria-current=${path.split("/")[0] === to ? "page" : undefined}>${name}</a>`)}
+        <a href="/docs">API</a></nav>
+      <a href="#/settings" aria-current=${path === "settings" ? "page" : undefined}>Settings</a>
+    </header>
+    <main id="main" ref=${main} tabindex="-1">${keyNeeded.value && html`<${KeyForm} />`}${view}</main>`;
+}
+
+function KeyForm() {
+  const send = (event) => {
+    event.preventDefault();
+    setKey(new FormData(event.target).get("key"));
+    window.dispatchEvent(new HashChangeEvent("hashchange"));
+    window.location.reload();
+  };
+  return html`<form class="card" onSubmit=${send}>
+    <h2>${apiKey.value ? "The key was refused" : "This service needs a key"}</h2>
+    <${Field} id="key" label="API key" hint="An administrator makes one with: densityd keys create. It stays in this tab alone.">
+      <input id="key" name="key" type="password" autocomplete="off" required aria-describedby="key-hint" />
+    <//>
+    <button class="first">Use this key</button>
+  </form>`;
+}
+
+const NotFound = () => html`<div class="card"><h1>Nothing is here</h1><p>The address names no view of this page. <a href="#/">Go to the start.</a></p></div>`;
+
+render(html`<${App} />`, document.getElementById("app"));

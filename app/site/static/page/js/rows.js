@@ -1,0 +1,65 @@
+// Rows of tables: reading pasted text, writing CSV, numbers of cells for plots.
+
+/** Parse CSV or tab-separated text with a header into {columns, rows} of texts. */
+export function parseRows(text) {
+  const first = text.slice(0, text.search(/[\r\n]|$/));
+  const delimiter = ["\t", ";", ","].find((mark) => first.includes(mark)) ?? ",";
+  const records = [];
+  let record = [];
+  let value = "";
+  let quoted = false;
+  const endCell = () => {
+    record.push(value);
+    value = "";
+  };
+  const endRecord = () => {
+    endCell();
+    if (record.length > 1 || record[0].trim()) records.push(record);
+    record = [];
+  };
+  for (let at = 0; at < text.length; at += 1) {
+    const sign = text[at];
+    if (quoted) {
+      if (sign !== '"') value += sign;
+      else if (text[at + 1] === '"') {
+        value += '"';
+        at += 1;
+      } else quoted = false;
+    } else if (sign === '"' && !value) quoted = true;
+    else if (sign === delimiter) endCell();
+    else if (sign === "\n") endRecord();
+    else if (sign !== "\r") value += sign;
+  }
+  if (value || record.length) endRecord();
+  return { columns: records[0] ?? [], rows: records.slice(1) };
+}
+
+/** Return CSV text of columns and rows. */
+export function csv(columns, rows) {
+  const quote = (value) => {
+    const text = value === null || value === undefined ? "" : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  return [columns, ...rows].map((row) => row.map(quote).join(",")).join("\n") + "\n";
+}
+
+/** Save text as a file of the person's machine. */
+export function save(name, text, type = "text/csv") {
+  const url = URL.createObjectURL(new Blob([text], { type }));
+  const link = Object.assign(document.createElement("a"), { href: url, download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
+/** True if cells of a column are points of a scale, dates included. */
+export const isScale = (column) => !column.levels?.length && ["number", "integer", "datetime"].includes(column.type);
+
+/** Return the number of a cell of a scale; NaN for a gap. */
+export function numberOf(value, column) {
+  if (value === null || value === undefined || value === "") return NaN;
+  if (column.type === "datetime" && typeof value === "string") {
+    const time = Date.parse(/[zZ]|[+-]\d\d:?\d\d$/.test(value) ? value : `${value.replace(" ", "T")}Z`.replace(/^(\d{4}-\d\d-\d\d)Z$/, "$1"));
+    return time / 1000;
+  }
+  return Number(value);
+}

@@ -1,0 +1,108 @@
+// Rows in, densities out: pasted, typed or from a file; which values make a row unlikely.
+import { html, useEffect, useRef, useState } from "../vendor/vendor.js";
+import { call } from "./api.js";
+import { Contributions } from "./charts.js";
+import { cell, nats, number, percent, plural } from "./format.js";
+import { columnsOf } from "./fit.js";
+import { csv, parseRows, save } from "./rows.js";
+import { Elsewhere, origin, ProblemNote, useAction } from "./widgets.js";
+
+const MOST = 10000;
+const PIECE = 2000;
+
+/** Return the text of some rows of a version's data set, to begin with. */
+async function example(version) {
+  if (!version.lineage.dataset_id) return `${version.columns.join(",")}\n`;
+  const found = await call(`/v1/datasets/${version.lineage.dataset_id}/rows?limit=5`);
+  const all = [...version.columns, ...(version.context_columns ?? [])];
+  const order = all.map((name) => found.columns.indexOf(name));
+  return csv(all, found.rows.map((row) => order.map((at) => row[at])));
+}
+
+/** Score rows in pieces; returns lists over all rows. */
+async function scored(version, reference, { columns, rows }, explain, onProgress) {
+  const calibrated = Boolean(version.held_out);
+  const result = { log_prob: [], quantile: [], explanation: [], errors: new Map(), warnings: [] };
+  for (let at = 0; at < rows.length; at += PIECE) {
+    const path = calibrated ? `score${explain ? "?explain=true" : ""}` : "log_prob";
+    const answer = await call(`/v1/models/${reference}/${path}`, { method: "POST", body: csv(columns, rows.slice(at, at + PIECE)), headers: { "Content-Type": "text/csv", Accept: "application/json" } });
+    result.log_prob.push(...answer.log_prob);
+    result.quantile.push(...(answer.quantile ?? []));
+    result.explanation.push(...(answer.explanation ?? []));
+    for (const error of answer.row_errors) result.errors.set(at + error.row, error.detail);
+    for (const warning of answer.row_warnings ?? []) result.warnings.push({ ...warning, row: at + warning.row });
+    onProgress(Math.min(1, (at + PIECE) / rows.length));
+  }
+  return result;
+}
+
+export function Score({ version, reference }) {
+  const [text, setText] = useState("");
+  const [table, setTable] = useState(null);
+  const [result, setResult] = useState(null);
+  const [progress, setProgress] = useState(0);
+  const chooser = useRef(null);
+  const explains = Boolean(version.held_out && version.types && version.family === "mixed");
+  useEffect(() => { example(version).then(setText, () => setText(`${version.columns.join(",")}\n`)); }, [reference]);
+  const run = useAction(async () => {
+    const parsed = parseRows(text);
+    if (parsed.rows.length > MOST) parsed.rows.length = MOST;
+    setResult(null);
+    setProgress(0);
+    let found;
+    try {
+      found = await scored(version, reference, parsed, explains, setProgress);
+    } catch (problem) {
+      if (!explains || problem.status !== 422 || !problem.type?.includes("explanation")) throw problem;
+      found = await scored(version, reference, parsed, false, setProgress);
+    }
+    setTable(parsed);
+    setResult(found);
+  });
+  const open = async (file) => file && setText(await file.slice(0, 20e6).text());
+  return html`<section class="card"><form onSubmit=${(event) => { event.preventDefault(); run.run(); }}>
+      <label for="rows">Rows, with a line of names</label>
+      <p class="hint" id="rows-hint">Paste from a spreadsheet or a CSV file, in any order of columns; an empty cell is a gap. ${number(MOST)} rows at most; <a href="#/datasets">send larger tables as data</a> and score them in a job.</p>
+      <textarea id="rows" rows="8" spellcheck="false" aria-describedby="rows-hint" value=${text} onInput=${(event) => setText(event.target.value)}></textarea>
+      <p class="row"><button class="first" disabled=${run.busy || !text.trim()}>${run.busy ? "Scoring…" : "Score these rows"}</button>
+        <input ref=${chooser} type="file" hidden onChange=${(event) => { open(event.target.files[0]); event.target.value = ""; }} />
+        <button type="button" onClick=${() => chooser.current.click()}>Open a file</button></p>
+      ${run.busy && html`<progress value=${progress} max="1" aria-label="Scored"></progress>`}
+    </form><${ProblemNote} problem=${run.problem} /></section>
+    ${result && html`<${Results} key=${result} version=${version} table=${table} result=${result} />`}
+    <${Elsewhere} curl=${`curl -s ${origin}/v1/models/${reference}/${version.held_out ? "score" : "log_prob"} -H 'Content-Type: text/csv' --data-binary @rows.csv`}
+      python=${`import pandas as pd\nfrom densityd.client import Client\n\nrows = pd.read_csv("rows.csv")\nwith Client("${origin}") as client:\n    rows["log_prob"] = client.log_prob("${reference}", rows)`} shell=${`densityd score ${reference} rows.csv`} />`;
+}
+
+function Results({ version, table, result }) {
+  const [sorted, setSorted] = useState(false);
+  const [open, setOpen] = useState(null);
+  const [shown, setShown] = useState(100);
+  const order = table.rows.map((_, at) => at);
+  if (sorted) order.sort((one, other) => (result.log_prob[one] ?? -Infinity) - (result.log_prob[other] ?? -Infinity));
+  const calibrated = result.quantile.length > 0;
+  const rare = calibrated ? result.quantile.filter((value) => value !== null && value < 0.01).length : 0;
+  const names = ["row", "log density", ...(calibrated ? ["rank"] : [])];
+  const download = () => save("scores.csv", csv([...table.columns, "log_prob", ...(calibrated ? ["quantile"] : [])], table.rows.map((row, at) => [...row, result.log_prob[at], ...(calibrated ? [result.quantile[at]] : [])])));
+  return html`<section class="card" aria-label="Scores"><h2>${plural(table.rows.length, "row")} scored</h2>
+    <p class="hint">The log density is in nats. ${calibrated ? `The rank says how many held-out rows are less likely: below 1 % is rare. ${plural(rare, "row is", "rows are")} rare here.` : "An imported model has no calibrated ranks."}</p>
+    ${result.warnings.length > 0 && html`<div class="note warn"><strong>${plural(result.warnings.length, "value")} that training never saw</strong><ul>${result.warnings.slice(0, 5).map(({ row, column, detail }, at) => html`<li key=${at}>Row ${row + 1}, ${column}: ${detail}</li>`)}</ul></div>`}
+    <p class="row"><label><input type="checkbox" checked=${sorted} onChange=${() => setSorted(!sorted)} /> Least likely first</label><button type="button" onClick=${download}>Download as CSV</button></p>
+    <div class="scroll" tabindex="0" role="region" aria-label="Scored rows"><table>
+      <thead><tr>${names.map((name) => html`<th key=${name} scope="col" class="number">${name}</th>`)}${result.explanation.length > 0 && html`<th scope="col">why</th>`}${table.columns.map((name) => html`<th key=${name} scope="col">${name}</th>`)}</tr></thead>
+      <tbody>${order.slice(0, shown).map((at) => html`<tr key=${at} class=${calibrated && result.quantile[at] !== null && result.quantile[at] < 0.01 ? "marked" : ""}>
+        <td class="number">${at + 1}</td><td class="number" title=${result.errors.get(at)}>${result.log_prob[at] === null ? html`<span title=${result.errors.get(at)}>none</span>` : nats(result.log_prob[at])}</td>
+        ${calibrated && html`<td class="number">${result.quantile[at] === null ? "–" : percent(result.quantile[at])}</td>`}
+        ${result.explanation.length > 0 && html`<td><button type="button" class="quiet" aria-expanded=${open === at} aria-label=${`Explain row ${at + 1}`} onClick=${() => setOpen(open === at ? null : at)}>${worst(result.explanation[at])}</button></td>`}
+        ${table.columns.map((name, column) => html`<td key=${name}>${cell(table.rows[at][column])}</td>`)}</tr>`)}</tbody></table></div>
+    ${order.length > shown && html`<p class="row"><button type="button" onClick=${() => setShown(shown + 1000)}>Show more</button><span class="soft">${number(shown)} of ${number(order.length)} rows are shown</span></p>`}
+    ${result.errors.size > 0 && html`<p class="hint">${plural(result.errors.size, "row has", "rows have")} no finite density: ${[...result.errors.values()][0]}</p>`}
+    ${open !== null && result.explanation[open] && html`<section class="card" aria-label="Explanation"><h3>Row ${open + 1}: how likely each value is, given the others</h3>
+      <p class="hint">Log density in nats; the lowest values make the row unlikely.</p><div class="plot"><${Contributions} parts=${result.explanation[open]} /></div></section>`}
+  </section>`;
+}
+
+function worst(parts) {
+  const known = Object.entries(parts ?? {}).filter(([, value]) => value !== null);
+  return known.length ? known.reduce((one, other) => (other[1] < one[1] ? other : one))[0] : "–";
+}

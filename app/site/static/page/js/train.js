@@ -1,0 +1,81 @@
+// The start of a training: a name is enough; each other option says what it does.
+import { html, useState } from "../vendor/vendor.js";
+import { call } from "./api.js";
+import { Crumbs, Elsewhere, Field, Loaded, origin, ProblemNote, useAction, useJson } from "./widgets.js";
+
+const FAMILIES = [
+  ["", "Chosen from the data", "Splines for tables with categories or gaps, a masked autoregressive flow for plain numbers."],
+  ["maf", "MAF", "Masked autoregressive flow: fast to score, a good default."],
+  ["nsf", "NSF", "Neural spline flow: the most flexible; slower."],
+  ["realnvp", "Real NVP", "Coupling layers: as fast to sample as to score."],
+  ["naf", "NAF", "Neural autoregressive flow: flexible in few columns; samples slowly."],
+  ["haf", "HAF", "Hierarchical autoregressive flow."],
+  ["made", "MADE", "One autoregressive network without layers: small and fast."],
+  ["gaussian", "Gaussian", "A normal distribution, to compare with."],
+];
+
+const nameOf = (text) => (text ?? "").toLowerCase().replace(/[^a-z0-9._-]+/g, "-").replace(/^[^a-z0-9]+/, "").slice(0, 64) || "model";
+
+/** Return the request of a training from the form's values, without what is left to the service. */
+export function requestOf(values, dataset) {
+  const optimisation = {};
+  if (values.minutes) optimisation.max_seconds = Math.round(60 * Number(values.minutes));
+  if (values.epochs) optimisation.max_epochs = Number(values.epochs);
+  if (values.rate) optimisation.learning_rate = Number(values.rate);
+  const chosen = values.columns.length && values.columns.length < values.known.length;
+  return {
+    model_name: values.name,
+    dataset_id: dataset,
+    ...(chosen && { columns: values.columns }),
+    ...(values.family && { flow: { family: values.family } }),
+    ...(values.gaps && { missing: "any" }),
+    ...(Object.keys(optimisation).length && { optimisation }),
+  };
+}
+
+export function Train({ id }) {
+  const loaded = useJson(`/v1/datasets/${id}`);
+  return html`<${Crumbs} path=${[["Data", "#/datasets"], ["Data set", `#/datasets/${id}`]]} />
+    <${Loaded} of=${loaded}>${(dataset) => html`<${Form} dataset=${dataset} />`}<//>`;
+}
+
+function Form({ dataset }) {
+  const known = dataset.columns.filter(({ type }) => type !== "ignored").map(({ name }) => name);
+  const [values, setValues] = useState({ name: nameOf(dataset.name), family: "", gaps: true, minutes: "", epochs: "", rate: "", columns: known, known });
+  const change = (name) => (event) => setValues({ ...values, [name]: event.target.type === "checkbox" ? event.target.checked : event.target.value });
+  const request = requestOf(values, dataset.id);
+  const start = useAction(async () => {
+    const job = await call("/v1/jobs/training", { method: "POST", json: request, headers: { "Idempotency-Key": crypto.randomUUID() } });
+    window.location.hash = `#/jobs/${job.id}`;
+  });
+  const toggle = (name) => setValues({ ...values, columns: known.filter((one) => (one === name) !== values.columns.includes(one)) });
+  const json = JSON.stringify(request);
+  return html`<h1>Train a model</h1>
+    <p class="soft">On ${dataset.name ?? dataset.id}. A name is enough; everything else is chosen from the data, and shown once the job is accepted.</p>
+    <form class="card" onSubmit=${(event) => { event.preventDefault(); start.run(); }}>
+      <${Field} id="name" label="Name of the model" hint="Small letters, digits, dot, dash and underscore. A known name gets a new version.">
+        <input id="name" type="text" required pattern="[a-z0-9][a-z0-9._\\-]{0,63}" value=${values.name} onInput=${change("name")} aria-describedby="name-hint" /><//>
+      <div class="field"><label><input type="checkbox" checked=${values.gaps} onChange=${change("gaps")} /> Explain rows, and score rows with any gaps</label>
+        <p class="hint">Hides cells at random while training, so that the model can say which value makes a row unlikely. Costs a little accuracy for complete rows.</p></div>
+      <details><summary>More options</summary>
+        <div class="fields">
+          <${Field} id="family" label="Kind of flow" hint=${FAMILIES.find(([family]) => family === values.family)[2]}>
+            <select id="family" value=${values.family} onChange=${change("family")} aria-describedby="family-hint">${FAMILIES.map(([family, title]) => html`<option key=${family} value=${family}>${title}</option>`)}</select><//>
+          <${Field} id="minutes" label="Most minutes of training" hint="The best model so far is kept. Empty: no limit.">
+            <input id="minutes" type="number" min="0.1" step="any" value=${values.minutes} onInput=${change("minutes")} aria-describedby="minutes-hint" /><//>
+          <${Field} id="epochs" label="Most passes over the data" hint="Training ends earlier when nothing improves.">
+            <input id="epochs" type="number" min="1" step="1" value=${values.epochs} onInput=${change("epochs")} aria-describedby="epochs-hint" /><//>
+          <${Field} id="rate" label="Learning rate" hint="Chosen from the size of the network.">
+            <input id="rate" type="number" min="0" step="any" value=${values.rate} onInput=${change("rate")} aria-describedby="rate-hint" /><//>
+        </div>
+        <fieldset class="card"><legend class="label">Columns of the model</legend>
+          <div class="fields">${known.slice(0, 300).map((name) => html`<label key=${name} style="font-weight: 400"><input type="checkbox" checked=${values.columns.includes(name)} onChange=${() => toggle(name)} /> ${name}</label>`)}</div></fieldset>
+      </details>
+      <p class="row"><button class="first" disabled=${start.busy || !values.columns.length}>${start.busy ? "Starting…" : "Start training"}</button>
+        ${!values.columns.length && html`<span class="wrong">Choose one column at least.</span>`}</p>
+      <${ProblemNote} problem=${start.problem} />
+    </form>
+    <${Elsewhere} curl=${`curl -s ${origin}/v1/jobs/training -H 'Content-Type: application/json' \\\n  -d '${json}'`}
+      python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    job = client.jobs.train("${values.name}", "${dataset.id}"${values.gaps ? ', missing="any"' : ""})\n    print(client.jobs.wait(job.id).ref)`}
+      shell=${`densityd train --dataset ${dataset.id} --model ${values.name}${values.family ? ` --flow ${values.family}` : ""}${values.gaps ? " --any-gaps" : ""}`} />`;
+}

@@ -1,0 +1,138 @@
+// Parts that several views use.
+import { html, useEffect, useRef, useState } from "../vendor/vendor.js";
+import { call, Problem } from "./api.js";
+
+/** Load something when `keys` change; return {value, problem, loading, again}. */
+export function useLoaded(load, keys) {
+  const [state, setState] = useState({ loading: true });
+  const [round, setRound] = useState(0);
+  useEffect(() => {
+    const stop = new AbortController();
+    setState((before) => ({ ...before, loading: true, problem: null }));
+    load(stop.signal).then(
+      (value) => stop.signal.aborted || setState({ value, loading: false }),
+      (problem) => stop.signal.aborted || setState((before) => ({ ...before, problem, loading: false })),
+    );
+    return () => stop.abort();
+  }, [...keys, round]);
+  return { ...state, again: () => setRound((before) => before + 1) };
+}
+
+/** Load JSON from a path when it changes. */
+export const useJson = (path) => useLoaded((signal) => call(path, { signal }), [path]);
+
+/** Call `act` every `seconds` while `active` and the page is seen. */
+export function useEvery(seconds, active, act) {
+  const latest = useRef(act);
+  latest.current = act;
+  useEffect(() => {
+    if (!active) return undefined;
+    const timer = setInterval(() => document.visibilityState === "visible" && latest.current(), 1000 * seconds);
+    return () => clearInterval(timer);
+  }, [seconds, active]);
+}
+
+/** Show what was loaded, or that it loads, or why it cannot be. */
+export function Loaded({ of, children }) {
+  if (of.value !== undefined) return html`${of.problem && html`<${ProblemNote} problem=${of.problem} again=${of.again} />`}${children(of.value)}`;
+  if (of.problem) return html`<${ProblemNote} problem=${of.problem} again=${of.again} />`;
+  return html`<p class="loading pulse" role="status">Loading…</p>`;
+}
+
+/** Show an error with its fields and what one can do. */
+export function ProblemNote({ problem, again }) {
+  if (!problem) return null;
+  const known = problem instanceof Problem;
+  return html`<div class="note bad" role="alert">
+    <strong>${known ? problem.title : "Something in the page failed"}</strong>
+    ${problem.message !== problem.title && html`<p>${problem.message}</p>`}
+    ${known && problem.errors.length > 0 && html`<ul>
+      ${problem.errors.slice(0, 20).map((error) => html`<li>${[error.pointer ?? error.parameter ?? error.column, error.detail].filter(Boolean).join(": ")}</li>`)}
+    </ul>`}
+    <p class="row">
+      ${again && html`<button type="button" onClick=${again}>Try again</button>`}
+      ${known && problem.type?.startsWith("/problems/") && html`<a href=${problem.type}>What this means</a>`}
+    </p>
+  </div>`;
+}
+
+/** Do something once at a time: {run, busy, problem}. */
+export function useAction(act) {
+  const [state, setState] = useState({ busy: false, problem: null });
+  const run = async (...values) => {
+    setState({ busy: true, problem: null });
+    try {
+      const result = await act(...values);
+      setState({ busy: false, problem: null });
+      return result;
+    } catch (problem) {
+      setState({ busy: false, problem });
+      return undefined;
+    }
+  };
+  return { ...state, run };
+}
+
+/** A button that asks once more before it does harm. */
+export function Confirm({ label, question, act, busy }) {
+  const [asked, setAsked] = useState(false);
+  if (!asked) return html`<button type="button" class="harm" disabled=${busy} onClick=${() => setAsked(true)}>${label}</button>`;
+  return html`<span class="row" role="group" aria-label=${question}>
+    <span>${question}</span>
+    <button type="button" class="harm" autofocus onClick=${() => { setAsked(false); act(); }}>Yes, ${label.toLowerCase()}</button>
+    <button type="button" onClick=${() => setAsked(false)}>No</button>
+  </span>`;
+}
+
+export const State = ({ of }) => html`<span class=${`state ${of}`}>${of}</span>`;
+
+/** A labelled field; `children` is the control, whose id must be `id`. */
+export const Field = ({ id, label, hint, wrong, children }) => html`<div class="field">
+  <label for=${id}>${label}</label>
+  ${hint && html`<p class="hint" id=${`${id}-hint`}>${hint}</p>`}
+  ${children}
+  ${wrong && html`<p class="wrong" role="alert">${wrong}</p>`}
+</div>`;
+
+/** The same action on a command line, in Python and by HTTP, to copy. */
+export function Elsewhere({ curl, python, shell }) {
+  const ways = [["curl", curl], ["Python", python], ["Command line", shell]].filter(([, text]) => text);
+  return html`<details>
+    <summary>Do the same with ${ways.map(([name]) => name).join(", ")}</summary>
+    ${ways.map(([name, text]) => html`<${Snippet} key=${name} name=${name} text=${text} />`)}
+  </details>`;
+}
+
+function Snippet({ name, text }) {
+  const [copied, setCopied] = useState(false);
+  const copy = async () => {
+    await navigator.clipboard.writeText(text);
+    setCopied(true);
+    setTimeout(() => setCopied(false), 2000);
+  };
+  return html`<h3>${name}</h3>
+    <div class="snippet">
+      <pre tabindex="0" aria-label=${name}>${text}</pre>
+      <button type="button" onClick=${copy} aria-label=${`Copy ${name}`}>${copied ? "Copied" : "Copy"}</button>
+    </div>`;
+}
+
+/** A table of rows; long ones show a part and a button for more. */
+export function DataTable({ caption, columns, rows, numeric = [], first = 100 }) {
+  const [shown, setShown] = useState(first);
+  return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}>
+      <table>
+        <caption>${caption}</caption>
+        <thead><tr>${columns.map((name, at) => html`<th key=${at} scope="col" class=${numeric[at] ? "number" : ""}>${name}</th>`)}</tr></thead>
+        <tbody>${rows.slice(0, shown).map((row, number) => html`<tr key=${number}>${row.map((value, at) => html`<td key=${at} class=${numeric[at] ? "number" : ""}>${value}</td>`)}</tr>`)}</tbody>
+      </table>
+    </div>
+    ${rows.length > shown && html`<p class="row"><button type="button" onClick=${() => setShown(shown + 1000)}>Show more</button>
+      <span class="soft">${shown} of ${rows.length} rows are shown</span></p>`}`;
+}
+
+export const Crumbs = ({ path }) => html`<nav class="crumbs" aria-label="Breadcrumb">
+  ${path.map(([name, href], at) => html`${at > 0 && " / "}<a key=${at} href=${href}>${name}</a>`)}
+</nav>`;
+
+export const origin = window.location.origin;
