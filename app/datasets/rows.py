@@ -34,13 +34,14 @@ def answer_rows(
         dataset: Dataset that has the rows.
         blobs: Store that has its files.
         codec: Format of the response.
-        rows: Indices of the rows, from 0; those after the last row are ignored.
+        rows: Indices of the rows, from 0; those after the last row are ignored. With a step, cells
+            of columns that are not modelled are null: they cannot be read one by one.
 
     Raises:
         BlobCorruptError: A file is not the one that was stored.
     """
     values = _opened(blobs.path(dataset.key), dataset)
-    wanted = range(len(values))[rows.start : rows.stop]
+    wanted = range(len(values))[rows.start : rows.stop : rows.step]
     # npy holds the numbers of the columns that are modelled, and nothing else.
     listed = dataset.stored_columns if codec.format is TableFormat.NPY else dataset.columns
     names = [column["name"] for column in listed]
@@ -55,17 +56,15 @@ def answer_rows(
         explains=False,
         typed=typed,
     )
-    path = None if dataset.cells is None else _cells(dataset, blobs)
+    path = None if dataset.cells is None or rows.step > 1 else _cells(dataset, blobs)
     table = _Table(values, typed, KeptCells(path, columns))
     step = max(1, _CHUNK_VALUES // len(names))
     if len(wanted) <= step:
-        return respond_whole(
-            request, codec, answer, table.chunk(wanted.start, wanted.stop), headers={}
-        )
+        return respond_whole(request, codec, answer, table.chunk(wanted), headers={})
 
     async def chunks() -> AsyncGenerator[Chunk, None]:
-        for start in wanted[::step]:
-            yield await in_thread(table.chunk, start, min(start + step, wanted.stop))
+        for first in range(0, len(wanted), step):
+            yield await in_thread(table.chunk, wanted[first : first + step])
 
     return respond_streamed(request, codec, answer, chunks, headers={})
 
@@ -84,12 +83,12 @@ class _Table:
     typed: TypedRows | None
     kept: KeptCells
 
-    def chunk(self, start: int, stop: int) -> Chunk:
+    def chunk(self, rows: range) -> Chunk:
         """Return some rows."""
-        values = self.values[start:stop].copy()
+        values = self.values[rows.start : rows.stop : rows.step].copy()
         if self.typed is None:
             return Chunk(values)
-        return Chunk(values, cells=self.kept.fill(self.typed.batch(values), start))
+        return Chunk(values, cells=self.kept.fill(self.typed.batch(values), rows.start))
 
 
 def _are_floats(columns: list[Column]) -> bool:

@@ -125,25 +125,31 @@ class AsyncDatasets:
         path = build_path(_PATH, dataset_id)
         return await self._transport.send(build_change(path, Dataset.of, change, etag))
 
-    async def rows(self, dataset_id: str, *, offset: int = 0, limit: int = 100) -> Floats:
-        """Return a range of the stored rows as an array; text and dates are codes and seconds."""
-        return read_array(await self._rows(dataset_id, offset, limit, NPY))
+    async def rows(
+        self, dataset_id: str, *, offset: int = 0, limit: int = 100, step: int = 1
+    ) -> Floats:
+        """Return each `step`-th of the stored rows as an array; text and dates are codes and seconds."""
+        return read_array(await self._rows(dataset_id, NPY, offset=offset, limit=limit, step=step))
 
-    async def rows_table(self, dataset_id: str, *, offset: int = 0, limit: int = 100) -> "pa.Table":
-        """Return a range of the stored rows as an Arrow table, with the values of the file."""
-        return read_table(await self._rows(dataset_id, offset, limit, ARROW))
+    async def rows_table(
+        self, dataset_id: str, *, offset: int = 0, limit: int = 100, step: int = 1
+    ) -> "pa.Table":
+        """Return each `step`-th of the stored rows as an Arrow table, with the values of the file."""
+        return read_table(
+            await self._rows(dataset_id, ARROW, offset=offset, limit=limit, step=step)
+        )
 
     async def delete(self, dataset_id: str) -> None:
         """Delete a dataset that no unfinished job uses."""
         path = build_path(_PATH, dataset_id)
         await self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
 
-    async def _rows(self, dataset_id: str, offset: int, limit: int, media_type: str) -> bytes:
+    async def _rows(self, dataset_id: str, media_type: str, **rows: int) -> bytes:
         call = Call(
             "GET",
             build_path(_PATH, dataset_id, "rows"),
             read_content,
-            params={"offset": offset, "limit": limit},
+            params=rows,
             headers={"Accept": media_type},
         )
         return await self._transport.send(call)

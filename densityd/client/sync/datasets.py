@@ -126,25 +126,27 @@ class Datasets:
         path = build_path(_PATH, dataset_id)
         return self._transport.send(build_change(path, Dataset.of, change, etag))
 
-    def rows(self, dataset_id: str, *, offset: int = 0, limit: int = 100) -> Floats:
-        """Return a range of the stored rows as an array; text and dates are codes and seconds."""
-        return read_array(self._rows(dataset_id, offset, limit, NPY))
+    def rows(self, dataset_id: str, *, offset: int = 0, limit: int = 100, step: int = 1) -> Floats:
+        """Return each `step`-th of the stored rows as an array; text and dates are codes and seconds."""
+        return read_array(self._rows(dataset_id, NPY, offset=offset, limit=limit, step=step))
 
-    def rows_table(self, dataset_id: str, *, offset: int = 0, limit: int = 100) -> "pa.Table":
-        """Return a range of the stored rows as an Arrow table, with the values of the file."""
-        return read_table(self._rows(dataset_id, offset, limit, ARROW))
+    def rows_table(
+        self, dataset_id: str, *, offset: int = 0, limit: int = 100, step: int = 1
+    ) -> "pa.Table":
+        """Return each `step`-th of the stored rows as an Arrow table, with the values of the file."""
+        return read_table(self._rows(dataset_id, ARROW, offset=offset, limit=limit, step=step))
 
     def delete(self, dataset_id: str) -> None:
         """Delete a dataset that no unfinished job uses."""
         path = build_path(_PATH, dataset_id)
         self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
 
-    def _rows(self, dataset_id: str, offset: int, limit: int, media_type: str) -> bytes:
+    def _rows(self, dataset_id: str, media_type: str, **rows: int) -> bytes:
         call = Call(
             "GET",
             build_path(_PATH, dataset_id, "rows"),
             read_content,
-            params={"offset": offset, "limit": limit},
+            params=rows,
             headers={"Accept": media_type},
         )
         return self._transport.send(call)

@@ -308,6 +308,19 @@ class TestRows:
         )
         np.testing.assert_array_equal(np.float32(client.get(location).json()["rows"]), rows)
 
+    def test_a_step_takes_rows_from_all_parts_of_the_table(self, client, location):
+        response = client.get(location, params={"offset": 1, "limit": 3, "step": 4})
+        assert response.json()["rows"] == [[2, 1.25], [10, 25.25], [18, 81.25]]
+        huge = {"limit": 2**53, "step": 2**53}
+        assert client.get(location, params=huge).json()["rows"] == [[0, 0.25]]
+
+    def test_a_step_over_many_chunks_takes_the_same_rows(self, client):
+        rows = np.arange(600_000.0).reshape(-1, 2)
+        location = upload(client, npy(rows), NPY).headers["location"] + "/rows"
+        wanted = {"offset": 3, "limit": 2**53, "step": 2}
+        response = client.get(location, params=wanted, headers={"Accept": "application/x-npy"})
+        np.testing.assert_array_equal(np.load(io.BytesIO(response.content)), rows[3::2])
+
     def test_rows_beyond_the_end_are_no_rows(self, client, location):
         assert client.get(location, params={"offset": 10}).json()["rows"] == []
 
@@ -452,6 +465,8 @@ class TestRetyping:
         assert len(columns["name"]["levels"]) == 61
         for name in ("x1", "size", "born", "price", "note"):
             assert columns[name] == before[name]
+        stepped = client.get(location + "/rows", params={"offset": 59, "step": 2}).json()
+        assert stepped["rows"] == [[None, "n59, x", "L", "04/03/2021", 413.59, 3, None]]
         rows = client.get(location + "/rows", params={"offset": 59}).json()["rows"]
         assert rows == [
             [60, "n59, x", "L", "04/03/2021", 413.59, 3, None],

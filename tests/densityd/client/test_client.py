@@ -60,6 +60,7 @@ def test_arrays_tables_and_files_are_uploaded(client: Client, tmp_path: Path) ->
     assert np.array_equal(
         client.datasets.rows(from_table.id, offset=5, limit=2)[:, ::-1], ROWS[5:7]
     )
+    assert np.array_equal(client.datasets.rows(from_table.id, limit=2, step=5)[:, ::-1], ROWS[:6:5])
     assert client.datasets.rows_table(from_table.id, limit=300).equals(
         TABLE.cast(client.datasets.rows_table(from_table.id, limit=1).schema)
     )

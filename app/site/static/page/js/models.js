@@ -89,7 +89,7 @@ function Versions({ model, again }) {
   const toggle = (version) => setChosen(chosen.includes(version) ? chosen.filter((one) => one !== version) : [...chosen, version]);
   const compare = `#/models/${model.name}/compare`;
   return html`<${ProblemNote} problem=${move.problem ?? remove.problem} />
-    ${undo && html`<p class="note" role="status">${undo.now === null ? `The alias ${undo.alias} was deleted.` : `${undo.alias} now means version ${undo.now}.`}
+    ${undo && html`<p class="note row" role="status">${undo.now === null ? `The alias ${undo.alias} was deleted.` : `${undo.alias} now means version ${undo.now}.`}
       <button type="button" class="quiet" onClick=${() => { const { alias, version } = undo; move.run(alias, version).then(() => setUndo(null)); }}>Undo</button></p>`}
     <section class="card"><h2>Aliases</h2><p class="hint">Requests for ${model.name} use the alias production if there is one, else the newest version.</p>
       <${AliasForm} model=${model} move=${move} />
