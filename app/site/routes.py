@@ -42,7 +42,7 @@ async def _file(folder: str, path: str, request: Request) -> Response:
 
 @router.get("/")
 async def start_page() -> HTMLResponse:
-    """The web page."""
+    """Return the web page."""
     return web_page("densityd")
 
 

@@ -74,7 +74,9 @@ function Pairs({ columns, data, drawn }) {
 const KINDS = [["learning-curve", "Learning curve"], ["noise", "Data mapped to noise, against the normal distribution"], ["density", "Density of two columns"], ["images", "Samples as images"]];
 
 function Pictures({ version }) {
-  return html`<section class="card"><h2>More plots</h2>${KINDS.filter(([kind]) => (kind !== "density" || version.dim === 2) && (kind !== "images" || Number.isInteger(Math.sqrt(version.dim)) && version.dim >= 16)).map(([kind, title]) => html`<details key=${kind}><summary>${title}</summary><${Picture} version=${version} kind=${kind} title=${title} /></details>`)}</section>`;
+  const square = version.dim >= 16 && Number.isInteger(Math.sqrt(version.dim));
+  const possible = KINDS.filter(([kind]) => (kind !== "density" || (version.dim === 2 && version.family !== "mixed")) && (kind !== "noise" || version.family !== "mixed") && (kind !== "images" || square));
+  return html`<section class="card"><h2>More plots</h2>${possible.map(([kind, title]) => html`<${Picture} key=${kind} version=${version} kind=${kind} title=${title} />`)}</section>`;
 }
 
 function Picture({ version, kind, title }) {
@@ -90,7 +92,6 @@ function Picture({ version, kind, title }) {
     }, setProblem);
     return () => made && URL.revokeObjectURL(made);
   }, [seen]);
-  if (problem) return html`<${ProblemNote} problem=${problem} />`;
-  if (url) return html`<img src=${url} alt=${title} style="max-width: 100%; background: #fff; border-radius: 6px" />`;
-  return html`<button type="button" disabled=${seen} onClick=${() => setSeen(true)}>${seen ? "Drawing…" : "Draw it"}</button>`;
+  return html`<details onToggle=${(event) => event.target.open && setSeen(true)}><summary>${title}</summary>
+    ${url ? html`<img class="picture" src=${url} alt=${title} />` : problem ? html`<${ProblemNote} problem=${problem} />` : html`<p class="loading pulse" role="status">Drawing…</p>`}</details>`;
 }
