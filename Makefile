@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install up test chaos simulate check format bench fuzz lock sbom docs
+.PHONY: help install up test chaos simulate check format bench fuzz lock sbom vendor docs
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ sbom: install ## Write data/sbom.json: what an image holds, as CycloneDX
 	mkdir -p data
 	cat requirements/run.lock requirements/torch.txt | \
 	  $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-file data/sbom.json -
+
+vendor: ## Bundle the libraries of the web page, pinned in tools/page (needs npm)
+	tools/page/vendor.sh
 
 docs: install ## Write docs/openapi.json from the code
 	$(BIN)/python -c 'import json; from app.main import create_app; from app.settings import ApiSettings; \

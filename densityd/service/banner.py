@@ -5,7 +5,7 @@ from pathlib import Path
 _TEXT = """\
 densityd is ready.
 
-  Try it in the browser  {url}/docs
+  Open in the browser    {url}
   Data and logs          {data_dir}
   Stop                   Ctrl-C
 

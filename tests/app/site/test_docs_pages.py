@@ -1,44 +1,28 @@
 """Swagger UI and ReDoc in a real browser; skipped only where no Chromium is installed."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+from tests.browsers import chromium, needs_chromium, watched_page
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def page(browser: Browser, server: str) -> Iterator[Page]:
-    """A page that may load from the server alone, and may not complain."""
-    page = browser.new_page(base_url=server, viewport={"width": 1280, "height": 1600})
-    requested: list[str] = []
-    complaints: list[str] = []
-    page.on("request", lambda request: requested.append(request.url))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on(
-        "console",
-        lambda message: complaints.append(message.text) if message.type == "error" else None,
-    )
-    yield page
-    page.close()
-    assert [url for url in requested if not url.startswith((server, "data:", "blob:"))] == []
-    assert complaints == []
+    with watched_page(browser, server) as page:
+        yield page
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +99,13 @@ def test_redoc_lists_every_operation(page, operations):
         ).to_contain_text(operation["summary"], timeout=20_000)
 
 
-def test_the_start_page_links_to_pages_that_exist(page, server):
-    page.goto("/")
-    links = [link.get_attribute("href") for link in page.locator("a").all()]
-    assert len(links) > 3
-    assert all(httpx.get(f"{server}{link}").status_code == 200 for link in links)
+def test_the_web_page_asks_for_a_key_and_takes_it(browser, guarded_server):
+    url, headers = guarded_server
+    with watched_page(browser, url, expected=("status of 401",)) as page:
+        page.goto("/#/models")
+        page.get_by_label("API key").fill("key_wrong")
+        page.get_by_role("button", name="Use this key").click()
+        expect(page.get_by_role("heading", name="The key was refused")).to_be_visible()
+        page.get_by_label("API key").fill(headers["Authorization"].removeprefix("Bearer "))
+        page.get_by_role("button", name="Use this key").click()
+        expect(page.get_by_role("link", name="people")).to_be_visible()

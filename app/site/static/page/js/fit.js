@@ -33,7 +33,7 @@ export function Fit({ version, reference }) {
   const columns = columnsOf(version);
   return html`<${Loaded} of=${loaded}>${({ data, drawn }) => html`
       <p class="legend"><span class="key of-data">${data ? "data" : "data: deleted, or there was none"}</span><span class="key of-model">${drawn ? `${COUNT} samples of the model` : "samples: a conditional model draws them on its own tab"}</span></p>
-      <div class="grid">${columns.slice(0, 60).map((column, at) => html`<section class="card" key=${column.name} aria-label=${`Column ${column.name}`}><h3>${column.name}</h3>
+      <div class="grid">${columns.slice(0, 60).map((column, at) => html`<section class="card" key=${column.name} aria-label=${`Column ${column.name}`}><h2 class="small">${column.name}</h2>
         <div class="plot"><${OneColumn} column=${column} data=${data?.map((row) => row[at])} drawn=${drawn?.map((row) => row[at])} /></div></section>`)}</div>
       ${columns.length > 60 && html`<p class="soft">The first 60 of ${columns.length} columns are shown.</p>`}
       <${Pairs} columns=${columns} data=${data} drawn=${drawn} />`}<//>

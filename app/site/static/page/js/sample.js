@@ -25,7 +25,7 @@ export function Sample({ version, reference }) {
       <button class="first" disabled=${draw.busy}>${draw.busy ? "Drawing…" : "Draw rows"}</button><${ProblemNote} problem=${draw.problem} /></form>
     ${drawn && html`<section class="card"><p class="row"><button type="button" onClick=${() => save(`${version.name}-samples.csv`, csv(drawn.columns, drawn.rows))}>Download as CSV</button><span class="soft">seed ${drawn.seed}</span></p>
         <${DataTable} caption=${`${drawn.rows.length} rows that the model drew`} columns=${drawn.columns} rows=${drawn.rows.map((row) => row.map(cell))} first=${50} /></section>
-      <div class="grid">${columns.slice(0, 24).map((column, at) => html`<section class="card" key=${column.name}><h3>${column.name}</h3><div class="plot">${isScale(column)
+      <div class="grid">${columns.slice(0, 24).map((column, at) => html`<section class="card" key=${column.name}><h2 class="small">${column.name}</h2><div class="plot">${isScale(column)
         ? html`<${Histogram} name=${column.name} model=${drawn.rows.map((row) => numberOf(row[at], column))} dates=${column.type === "datetime"} />`
         : html`<${Levels} name=${column.name} levels=${column.levels.map((level) => ({ name: String(level), model: drawn.rows.filter((row) => String(row[at]) === String(level)).length / drawn.rows.length }))} />`}</div></section>`)}</div>`}
     <${Elsewhere} curl=${`curl -s ${origin}/v1/models/${reference}/sample -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(request)}'`}

@@ -9,6 +9,7 @@ import { Elsewhere, origin, ProblemNote, useAction } from "./widgets.js";
 
 const MOST = 10000;
 const PIECE = 2000;
+const EXPLAINED = 200; // rows up to which all are explained at once; others when they are asked for
 
 /** Return the text of some rows of a version's data set, to begin with. */
 async function example(version) {
@@ -51,7 +52,7 @@ export function Score({ version, reference }) {
     setProgress(0);
     let found;
     try {
-      found = await scored(version, reference, parsed, explains, setProgress);
+      found = await scored(version, reference, parsed, explains && parsed.rows.length <= EXPLAINED, setProgress);
     } catch (problem) {
       if (!explains || problem.status !== 422 || !problem.type?.includes("explanation")) throw problem;
       found = await scored(version, reference, parsed, false, setProgress);
@@ -59,24 +60,37 @@ export function Score({ version, reference }) {
     setTable(parsed);
     setResult(found);
   });
+  // Browsers take seconds to insert a long text line by line.
+  const paste = (event) => {
+    event.preventDefault();
+    const { selectionStart, selectionEnd } = event.target;
+    setText(text.slice(0, selectionStart) + event.clipboardData.getData("text/plain") + text.slice(selectionEnd));
+  };
   const open = async (file) => file && setText(await file.slice(0, 20e6).text());
   return html`<section class="card"><form onSubmit=${(event) => { event.preventDefault(); run.run(); }}>
       <label for="rows">Rows, with a line of names</label>
       <p class="hint" id="rows-hint">Paste from a spreadsheet or a CSV file, in any order of columns; an empty cell is a gap. ${number(MOST)} rows at most; <a href="#/datasets">send larger tables as data</a> and score them in a job.</p>
-      <textarea id="rows" rows="8" spellcheck="false" aria-describedby="rows-hint" value=${text} onInput=${(event) => setText(event.target.value)}></textarea>
+      <textarea id="rows" rows="8" onPaste=${paste} spellcheck=${false} aria-describedby="rows-hint" value=${text} onInput=${(event) => setText(event.target.value)}></textarea>
       <p class="row"><button class="first" disabled=${run.busy || !text.trim()}>${run.busy ? "Scoring…" : "Score these rows"}</button>
         <input ref=${chooser} type="file" hidden onChange=${(event) => { open(event.target.files[0]); event.target.value = ""; }} />
         <button type="button" onClick=${() => chooser.current.click()}>Open a file</button></p>
       ${run.busy && html`<progress value=${progress} max="1" aria-label="Scored"></progress>`}
     </form><${ProblemNote} problem=${run.problem} /></section>
-    ${result && html`<${Results} key=${result} version=${version} table=${table} result=${result} />`}
+    ${result && html`<${Results} key=${result} version=${version} reference=${reference} table=${table} result=${result} explains=${explains} />`}
     <${Elsewhere} curl=${`curl -s ${origin}/v1/models/${reference}/${version.held_out ? "score" : "log_prob"} -H 'Content-Type: text/csv' --data-binary @rows.csv`}
       python=${`import pandas as pd\nfrom densityd.client import Client\n\nrows = pd.read_csv("rows.csv")\nwith Client("${origin}") as client:\n    rows["log_prob"] = client.log_prob("${reference}", rows)`} shell=${`densityd score ${reference} rows.csv`} />`;
 }
 
-function Results({ version, table, result }) {
+function Results({ version, reference, table, result, explains }) {
   const [sorted, setSorted] = useState(false);
   const [open, setOpen] = useState(null);
+  const explain = useAction(async (at) => {
+    if (!result.explanation[at]) {
+      const one = await scored(version, reference, { columns: table.columns, rows: [table.rows[at]] }, true, () => {});
+      result.explanation[at] = one.explanation[0];
+    }
+    setOpen(at);
+  });
   const [shown, setShown] = useState(100);
   const order = table.rows.map((_, at) => at);
   if (sorted) order.sort((one, other) => (result.log_prob[one] ?? -Infinity) - (result.log_prob[other] ?? -Infinity));
@@ -89,14 +103,15 @@ function Results({ version, table, result }) {
     ${result.warnings.length > 0 && html`<div class="note warn"><strong>${plural(result.warnings.length, "value")} that training never saw</strong><ul>${result.warnings.slice(0, 5).map(({ row, column, detail }, at) => html`<li key=${at}>Row ${row + 1}, ${column}: ${detail}</li>`)}</ul></div>`}
     <p class="row"><label><input type="checkbox" checked=${sorted} onChange=${() => setSorted(!sorted)} /> Least likely first</label><button type="button" onClick=${download}>Download as CSV</button></p>
     <div class="scroll" tabindex="0" role="region" aria-label="Scored rows"><table>
-      <thead><tr>${names.map((name) => html`<th key=${name} scope="col" class="number">${name}</th>`)}${result.explanation.length > 0 && html`<th scope="col">why</th>`}${table.columns.map((name) => html`<th key=${name} scope="col">${name}</th>`)}</tr></thead>
+      <thead><tr>${names.map((name) => html`<th key=${name} scope="col" class="number">${name}</th>`)}${explains && html`<th scope="col">why</th>`}${table.columns.map((name) => html`<th key=${name} scope="col">${name}</th>`)}</tr></thead>
       <tbody>${order.slice(0, shown).map((at) => html`<tr key=${at} class=${calibrated && result.quantile[at] !== null && result.quantile[at] < 0.01 ? "marked" : ""}>
         <td class="number">${at + 1}</td><td class="number" title=${result.errors.get(at)}>${result.log_prob[at] === null ? html`<span title=${result.errors.get(at)}>none</span>` : nats(result.log_prob[at])}</td>
         ${calibrated && html`<td class="number">${result.quantile[at] === null ? "–" : percent(result.quantile[at])}</td>`}
-        ${result.explanation.length > 0 && html`<td><button type="button" class="quiet" aria-expanded=${open === at} aria-label=${`Explain row ${at + 1}`} onClick=${() => setOpen(open === at ? null : at)}>${worst(result.explanation[at])}</button></td>`}
+        ${explains && html`<td><button type="button" class="quiet" aria-expanded=${open === at} aria-label=${`Explain row ${at + 1}`} disabled=${explain.busy} onClick=${() => (open === at ? setOpen(null) : explain.run(at))}>${worst(result.explanation[at])}</button></td>`}
         ${table.columns.map((name, column) => html`<td key=${name}>${cell(table.rows[at][column])}</td>`)}</tr>`)}</tbody></table></div>
     ${order.length > shown && html`<p class="row"><button type="button" onClick=${() => setShown(shown + 1000)}>Show more</button><span class="soft">${number(shown)} of ${number(order.length)} rows are shown</span></p>`}
     ${result.errors.size > 0 && html`<p class="hint">${plural(result.errors.size, "row has", "rows have")} no finite density: ${[...result.errors.values()][0]}</p>`}
+    <${ProblemNote} problem=${explain.problem} />
     ${open !== null && result.explanation[open] && html`<section class="card" aria-label="Explanation"><h3>Row ${open + 1}: how likely each value is, given the others</h3>
       <p class="hint">Log density in nats; the lowest values make the row unlikely.</p><div class="plot"><${Contributions} parts=${result.explanation[open]} /></div></section>`}
   </section>`;
@@ -104,5 +119,5 @@ function Results({ version, table, result }) {
 
 function worst(parts) {
   const known = Object.entries(parts ?? {}).filter(([, value]) => value !== null);
-  return known.length ? known.reduce((one, other) => (other[1] < one[1] ? other : one))[0] : "–";
+  return known.length ? known.reduce((one, other) => (other[1] < one[1] ? other : one))[0] : "explain";
 }

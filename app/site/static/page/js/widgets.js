@@ -110,7 +110,7 @@ function Snippet({ name, text }) {
     setCopied(true);
     setTimeout(() => setCopied(false), 2000);
   };
-  return html`<h3>${name}</h3>
+  return html`<p class="label">${name}</p>
     <div class="snippet">
       <pre tabindex="0" aria-label=${name}>${text}</pre>
       <button type="button" onClick=${copy} aria-label=${`Copy ${name}`}>${copied ? "Copied" : "Copy"}</button>

@@ -1,0 +1,50 @@
+"""Chromium for tests of pages: what a page loads and complains about is watched."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def watched_page(
+    browser: Browser, url: str, *, height: int = 1600, expected: tuple[str, ...] = ()
+) -> Iterator[Page]:
+    """A page that may load from one server alone, and may not complain.
+
+    Args:
+        browser: Browser that shows it.
+        url: Server.
+        height: Height of the window in pixels.
+        expected: Parts of complaints that belong to the test.
+    """
+    page = browser.new_page(base_url=url, viewport={"width": 1280, "height": height})
+    requested: list[str] = []
+    complaints: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "console",
+        lambda message: (
+            complaints.append(message.text) if message.type in {"error", "warning"} else None
+        ),
+    )
+    yield page
+    page.close()
+    assert [found for found in requested if not found.startswith((url, "data:", "blob:"))] == []
+    assert [text for text in complaints if not any(part in text for part in expected)] == []

@@ -1,0 +1,276 @@
+"""The web page in Chromium, on the whole service: by mouse, by keyboard, broken connections, errors."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, Route, expect
+
+from densityd.client import Client
+from densityd.service.ports import free_port
+from tests.browsers import chromium, needs_chromium, watched_page
+from tests.e2e.test_up import EXAMPLES, Up
+
+PENGUINS = EXAMPLES / "penguins" / "penguins.csv"
+SOON_MS = 120_000
+pytestmark = [needs_chromium, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    up = Up(tmp_path_factory.mktemp("up") / "data", free_port("127.0.0.1", 0))
+    up.wait_ready()
+    yield up
+    up.end()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser, up: Up) -> Iterator[Page]:
+    with watched_page(browser, up.url) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def model(up: Up) -> str:
+    """Two versions of a model of a small table with gaps and categories."""
+    options = {"max_epochs": 3, "seed": 0}
+    with Client(up.url) as client:
+        dataset = client.datasets.upload(PENGUINS, name="penguins")
+        for missing in ("any", "observed"):
+            job = client.jobs.train("pair", dataset.id, missing=missing, optimisation=options)
+            client.jobs.wait(job.id)
+    return "pair"
+
+
+def press_until(page: Page, name: str) -> None:
+    """Press Tab until the element with a name has the focus, as a person without a mouse does."""
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.innerText.trim()") == name:
+            return
+    raise AssertionError(f"Tab does not reach {name!r}")
+
+
+def paste(page: Page, text: str) -> None:
+    """Paste a text in place of all that is in the field of rows."""
+    page.locator("#rows").evaluate(
+        """(field, text) => {
+            const clipboardData = new DataTransfer();
+            clipboardData.setData("text/plain", text);
+            field.select();
+            field.dispatchEvent(new ClipboardEvent("paste", {clipboardData, bubbles: true, cancelable: true}));
+        }""",
+        text,
+    )
+
+
+def test_a_file_becomes_a_model_that_scores_explains_and_draws(page: Page) -> None:
+    page.goto("/")
+    page.locator("input[type=file]").set_input_files(PENGUINS)
+    expect(page.get_by_role("heading", name="penguins", exact=True)).to_be_visible()
+    column = page.get_by_label("Column species", exact=True)
+    expect(column).to_contain_text("category")
+    expect(column.get_by_role("img")).to_contain_text("Adelie")
+    page.get_by_role("button", name="Change the type of year").click()
+    page.get_by_label("Type of year").select_option("category")
+    expect(page.get_by_label("Column year", exact=True)).to_contain_text("category")
+
+    page.get_by_role("link", name="Train a model").click()
+    page.get_by_label("Name of the model").fill("birds")
+    page.get_by_text("More options").click()
+    page.get_by_label("Most passes over the data").fill("5")
+    page.get_by_role("button", name="Start training").click()
+    expect(page.get_by_role("link", name="Look at the model")).to_be_visible(timeout=SOON_MS)
+    expect(page.locator(".curve canvas")).to_be_visible()
+    expect(page.get_by_label("Progress")).to_contain_text("Best epoch")
+
+    page.get_by_role("link", name="Look at the model").click()
+    expect(page.get_by_role("heading", name="birds")).to_be_visible()
+    expect(page.get_by_role("img", name="Histogram of bill_length_mm")).to_be_visible(
+        timeout=SOON_MS
+    )
+    page.get_by_text("Learning curve").click()
+    expect(page.get_by_role("img", name="Learning curve")).to_be_visible(timeout=SOON_MS)
+
+    page.get_by_role("link", name="Score rows").click()
+    rows = page.get_by_label("Rows, with a line of names")
+    expect(rows).to_have_value(re.compile("species,island"))
+    header = rows.input_value().splitlines()[0]
+    rows.fill(
+        f"{header}\nAdelie,Biscoe,39,18,190,3500,male,2007\nEmperor,Dream,60,18,,9,male,2007\n"
+    )
+    page.get_by_role("button", name="Score these rows").click()
+    expect(page.get_by_role("heading", name="2 rows scored")).to_be_visible()
+    expect(page.get_by_text("1 value that training never saw")).to_be_visible()
+    page.get_by_role("button", name="Explain row 2").click()
+    expect(page.get_by_label("Explanation")).to_contain_text("body_mass_g")
+
+    page.get_by_role("link", name="Sample").click()
+    page.get_by_label("Rows", exact=True).fill("7")
+    page.get_by_role("button", name="Draw rows").click()
+    expect(page.get_by_text("7 rows that the model drew")).to_be_visible()
+
+
+def test_the_example_is_trained_and_scored_by_keyboard_alone(page: Page) -> None:
+    page.goto("/")
+    expect(page.get_by_role("button", name="Try it with an example")).to_be_enabled()
+    press_until(page, "Try it with an example")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("link", name="Look at the model")).to_be_visible(timeout=SOON_MS)
+    press_until(page, "Look at the model")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="penguins")).to_be_visible()
+    press_until(page, "Score rows")
+    page.keyboard.press("Enter")
+    expect(page.locator("#rows")).to_have_value(re.compile("Adelie"))
+    press_until(page, "Score these rows")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="5 rows scored")).to_be_visible()
+
+
+def test_the_example_of_the_page_is_that_of_the_documentation(up: Up) -> None:
+    assert httpx.get(f"{up.url}/static/page/penguins.csv").content == PENGUINS.read_bytes()
+
+
+def test_a_broken_stream_of_events_continues_where_it_broke(browser: Browser, up: Up) -> None:
+    broken: list[str] = []
+
+    def stumble(route: Route) -> None:
+        """Cut the stream after some events, once, as a proxy that restarts does."""
+        if broken:
+            route.continue_()
+            return
+        events = httpx.get(route.request.url.replace("events?", "events?format=json&")).json()
+        broken.append(route.request.url)
+        texts = [
+            f"id: {event['id']}\nevent: {event['event']}\ndata: {{}}\n\n"
+            for event in events["items"][:3]
+        ]
+        route.fulfill(body="".join(texts) + "id: 4\nevent: epo", content_type="text/event-stream")
+
+    with Client(up.url) as client:
+        dataset = client.datasets.upload(PENGUINS)
+        job = client.jobs.train("cut", dataset.id, optimisation={"max_epochs": 8, "seed": 0})
+        client.jobs.wait(job.id)
+        with watched_page(browser, up.url) as page:
+            asked: list[str] = []
+            page.on("request", lambda request: asked.append(request.url))
+            page.route("**/events?*", stumble)
+            page.goto(f"/#/jobs/{job.id}")
+            expect(page.locator(".curve canvas")).to_be_visible(timeout=SOON_MS)
+            found = [url.rpartition("=")[2] for url in asked if "/events?" in url]
+    assert found == ["0", "3"]
+
+
+def test_errors_say_what_is_wrong_and_what_to_do(browser: Browser, up: Up, tmp_path: Path) -> None:
+    sheet, empty = tmp_path / "table.xlsx", tmp_path / "empty.csv"
+    sheet.write_bytes(b"PK")
+    empty.write_text("a,b\n")
+    with watched_page(browser, up.url, expected=("status of 4",)) as page:
+        page.goto("/#/datasets")
+        chooser = page.locator("input[type=file]")
+        chooser.set_input_files(sheet)
+        expect(page.get_by_role("alert")).to_contain_text("Save the sheet as CSV")
+        chooser.set_input_files(empty)
+        expect(
+            page.get_by_role("alert").get_by_role("link", name="What this means")
+        ).to_be_visible()
+        page.goto("/#/models/nobody/1")
+        expect(page.get_by_role("alert")).to_contain_text("No such model")
+        page.goto("/#/nowhere")
+        expect(page.get_by_role("heading", name="Nothing is here")).to_be_visible()
+
+
+def test_an_unreachable_service_is_said_and_left_behind(browser: Browser, up: Up) -> None:
+    with watched_page(browser, up.url, expected=("ERR_",)) as page:
+        page.goto("/#/")
+        expect(page.get_by_text("Newest models")).to_be_visible()
+        page.context.set_offline(True)
+        expect(page.get_by_text("The service cannot be reached. What")).to_be_visible()
+        page.context.set_offline(False)
+        expect(page.get_by_text("The service cannot be reached. What")).to_be_hidden()
+
+
+def test_an_alias_is_moved_and_moved_back(page: Page, up: Up, model: str) -> None:
+    page.goto(f"/#/models/{model}/2/versions")
+    page.get_by_role("button", name="Set").click()
+    expect(
+        page.get_by_role("status").filter(has_text="production now means version 2")
+    ).to_be_visible()
+    assert httpx.get(f"{up.url}/v1/models/{model}").json()["aliases"] == {"production": 2}
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("button", name="Undo")).to_be_hidden()
+    assert httpx.get(f"{up.url}/v1/models/{model}").json()["aliases"] == {}
+
+
+def test_versions_side_by_side_show_what_differs(page: Page, model: str) -> None:
+    page.goto(f"/#/models/{model}/compare")
+    table = page.get_by_role("region", name="Versions side by side")
+    expect(table).to_contain_text("flow.missing")
+    expect(table).not_to_contain_text("flow.hidden")
+    page.get_by_label("Show also what is equal").check()
+    expect(table).to_contain_text("flow.hidden")
+
+
+def test_ten_thousand_pasted_rows_are_scored(page: Page, model: str) -> None:
+    header, *lines = PENGUINS.read_text().splitlines()
+    page.goto(f"/#/models/{model}/1/score")
+    expect(page.locator("#rows")).to_have_value(re.compile("Adelie"))
+    paste(page, "\n".join([header, *(lines * 30)[:10_000]]))
+    page.get_by_role("button", name="Score these rows").click()
+    expect(page.get_by_role("heading", name="10,000 rows scored")).to_be_visible(timeout=SOON_MS)
+    page.get_by_label("Least likely first").check()
+    page.get_by_role("button", name=re.compile("Explain row")).first.click()
+    expect(page.get_by_label("Explanation")).to_contain_text("bill_length_mm", timeout=SOON_MS)
+    page.get_by_role("button", name="Show more").click()
+    expect(page.get_by_label("Scored rows").locator("tbody tr")).to_have_count(1100)
+
+
+def test_a_table_of_fifty_columns_fits_a_phone(browser: Browser, up: Up, tmp_path: Path) -> None:
+    file = tmp_path / "wide.csv"
+    table = np.random.default_rng(0).normal(size=(200, 50))
+    names = ",".join(f"a_rather_long_name_of_column_{index}" for index in range(50))
+    np.savetxt(file, table, delimiter=",", header=names, comments="")
+    with watched_page(browser, up.url) as page:
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.goto("/")
+        page.locator("input[type=file]").set_input_files(file)
+        expect(page.get_by_role("img", name=re.compile("Histogram"))).to_have_count(50)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_view_has_a_finding_of_axe(page: Page, up: Up, model: str, theme: str) -> None:
+    dataset = httpx.get(f"{up.url}/v1/datasets").json()["items"][0]["id"]
+    job = httpx.get(f"{up.url}/v1/jobs").json()["items"][0]["id"]
+    models = [f"models/{model}/1{tab}" for tab in ("", "/score", "/sample", "/facts", "/versions")]
+    page.emulate_media(color_scheme=theme, reduced_motion="reduce")  # type: ignore[arg-type]
+    findings = ""
+    for view in (
+        *("", "datasets", f"datasets/{dataset}", f"datasets/{dataset}/train", "jobs"),
+        *(f"jobs/{job}", "models", *models, f"models/{model}/compare", "settings"),
+    ):
+        page.goto(f"/#/{view}")
+        expect(page.get_by_text("Loading…")).to_have_count(0, timeout=SOON_MS)
+        page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+        found = Axe().run(page)
+        if found.violations_count:
+            findings += f"{view}: {found.generate_report()}"
+    assert findings == ""
+
+
+def test_the_links_of_the_settings_exist(page: Page, up: Up) -> None:
+    page.goto("/#/settings")
+    links = [link.get_attribute("href") or "" for link in page.locator("main a").all()]
+    assert len(links) == 5
+    assert all(httpx.get(f"{up.url}{link}").status_code == 200 for link in links)
