@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tables.columns import OTHER, UNSEEN, Column, Level
 from tables.dates import format_dates, parse_dates
 from tables.errors import TableError
-from tables.numerals import parse_numbers, round_to
+from tables.numerals import parse_numbers, plain_marks, round_to
 
 # fmt: off
 MISSING_SPELLINGS = (
@@ -187,6 +187,10 @@ def numbers_of(cells: pa.Array, column: Column) -> NDArray[np.float64]:
         return _parsed(text, column)
     if pa.types.is_timestamp(cells.type) or pa.types.is_date(cells.type):
         return timestamps(cells)
+    if column.writes_digits and _is_number(cells.type):
+        whole = pc.cast(pc.cast(cells, pa.float64()), pa.int64(), safe=False)
+        digits = pc.if_else(pc.is_finite(cells), pc.cast(whole, _TEXT), pa.scalar(None, _TEXT))
+        return _date_numbers(digits, column)
     if pa.types.is_duration(cells.type) or pa.types.is_time(cells.type):
         return _seconds(cells)
     numbers: NDArray[np.float64] = pc.cast(cells, pa.float64(), safe=False).to_numpy(
@@ -258,9 +262,10 @@ def _text_values(cells: pa.Array, column: Column) -> NDArray[np.float64]:
 
 
 def _parsed(text: pa.Array, column: Column) -> NDArray[np.float64]:
+    text = plain_marks(text)
     if column.unit:
-        sign = re.escape(column.unit)
-        text = pc.replace_substring_regex(text, rf"^([+-]?) ?{sign} ?|( ?){sign}$", r"\1")
+        unit = re.escape(column.unit)
+        text = pc.replace_substring_regex(text, rf"^([+-]?) ?{unit} ?|( ?){unit}$", r"\1")
     return parse_numbers(text, decimal=column.decimal, thousands=column.thousands)
 
 

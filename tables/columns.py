@@ -17,6 +17,9 @@ Level = str | float | bool
 OTHER = "*other*"
 """Text of a cell whose level is one of the rare ones that became the level *other*."""
 
+COMPACT_DATE = "%Y%m%d"
+"""Format of dates that are eight digits."""
+
 UNSEEN = -1.0
 """Number of a level that the table did not have, where the column has no level *other*."""
 
@@ -73,6 +76,11 @@ class Column:
     def holds_values(self) -> bool:
         """True if its numbers are values; else they are indices of its levels."""
         return not any(isinstance(level, str | bool) for level in self.levels)
+
+    @property
+    def writes_digits(self) -> bool:
+        """True if its cells are dates that are digits alone, which are numbers, too."""
+        return self.type == "datetime" and self.datetime_format == COMPACT_DATE
 
     @property
     def level_numbers(self) -> tuple[float, ...]:

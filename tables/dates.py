@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 ISO_DATE = "%Y-%m-%d"
 """Format of dates without a time of day."""
 
+COMPACT = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
+"""Dates of two centuries that are eight digits."""
+
 DAY_S = 86_400
 """Seconds of a day."""
 
@@ -72,10 +75,20 @@ def check_format(format: str) -> None:  # noqa: A002 - the word for it
     """Refuse a format that is not understood, or does not give a date.
 
     Raises:
-        ValueError: The format is too long, has an unknown directive or one of them twice, or lacks
-            year, month or day.
+        ValueError: The format is too long, has an unknown directive or one of them twice, or has
+            neither year and month nor a time of day alone.
     """
     _pattern(format)
+
+
+def has_date(format: str | None) -> bool:  # noqa: A002 - as above
+    """Return whether a format has a date; one of a time of day alone stands for 1970-01-01."""
+    return format is None or any(f"%{name}" in format for name in "YymdbB")
+
+
+def has_time(format: str | None) -> bool:  # noqa: A002 - as above
+    """Return whether a format has a time of day."""
+    return format is None or "%H" in format or "%I" in format
 
 
 def look_like_dates(text: pa.Array, format: str | None = None) -> bool:  # noqa: A002 - as above
@@ -191,9 +204,12 @@ def _pattern(format: str) -> str:  # noqa: A002 - as above
         raise ValueError(f"the format of dates has no directives {', '.join(unknown) or '%'}")
     if len(set(directives)) < len(directives):
         raise ValueError("the format of dates names a directive twice")
-    if len({"Y", "y"} & set(directives)) != 1 or len({"m", "b", "B"} & set(directives)) != 1:
-        raise ValueError("the format of dates must have one year and one month")
-    return "^" + "".join(_token_pattern(token) for token in tokens) + "$"
+    months = len({"m", "b", "B"} & set(directives))
+    dated = len({"Y", "y"} & set(directives)) == months == 1
+    if not dated and (has_date(format) or not has_time(format)):
+        raise ValueError("the format of dates must have one year and one month, or a time alone")
+    around = zip(["", *tokens], tokens, [*tokens[1:], ""], strict=False)
+    return "^" + "".join(_token_pattern(*three) for three in around) + "$"
 
 
 def _tokens(format: str) -> list[str]:  # noqa: A002 - as above
@@ -201,8 +217,14 @@ def _tokens(format: str) -> list[str]:  # noqa: A002 - as above
     return re.findall(r"%.|[^%]+|%$", format, re.DOTALL)
 
 
-def _token_pattern(token: str) -> str:
-    return _DIRECTIVES[token[1]] if token.startswith("%") else re.escape(token)
+def _token_pattern(before: str, token: str, after: str) -> str:
+    """Return the pattern of a directive or of a text, in between its neighbours."""
+    if not token.startswith("%"):
+        return re.escape(token)
+    pattern = _DIRECTIVES[token[1]]
+    # Digits without a separator have a fixed width.
+    is_beside_digits = before.startswith("%") or after.startswith("%")
+    return pattern.replace(r"\d{1,2}", r"\d\d") if is_beside_digits else pattern
 
 
 def _iso_format(digits: int) -> str:
@@ -211,6 +233,8 @@ def _iso_format(digits: int) -> str:
 
 def _days(fields: _Fields) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the days since 1970, and which dates exist."""
+    if fields.text_of("Y") is None and fields.text_of("y") is None:
+        return np.zeros(len(fields.text), np.int64), np.ones(len(fields.text), np.bool_)
     year, month, day = fields.number("Y"), _month(fields), fields.number("d", 1)
     if (short := fields.text_of("y")) is not None:
         two = _numbers(short)

@@ -10,6 +10,16 @@ from numpy.typing import NDArray
 MAX_DECIMALS = 15
 """The most decimals that a value is rounded to: float64 has no more."""
 
+CURRENCIES = "$€£¥₹₽₩₺₪฿₫₴₦"
+"""Signs of currencies."""
+
+CURRENCY_CODES = (
+    *("USD", "EUR", "GBP", "CHF", "JPY", "CNY", "INR", "CAD", "AUD", "SEK", "NOK", "DKK", "PLN"),
+    *("BRL", "MXN", "ZAR", "KRW", "Rs", "kr"),
+)
+"""Other texts that stand before amounts of money, with or without a space."""
+
+_SPACES = "[\u00a0\u202f\u2009]"
 _PLAIN = r"(?i)^[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)$"
 
 
@@ -34,6 +44,20 @@ def parse_numbers(
     known = pc.if_else(numeric, text, pa.scalar(None, pa.string()))
     values: NDArray[np.float64] = pc.cast(known, pa.float64()).to_numpy(zero_copy_only=False)
     return values
+
+
+def plain_marks(text: pa.Array) -> pa.Array:
+    """Return texts of numbers with the marks of ASCII: spaces, apostrophes and minus signs of print.
+
+    A number in parentheses, as accountants write it, is negative.
+    """
+    if not pc.all(pc.string_is_ascii(text)).as_py():
+        text = pc.replace_substring_regex(text, _SPACES, " ")
+        text = pc.replace_substring_regex(text, "^−", "-")  # noqa: RUF001 - a minus sign
+        text = pc.replace_substring(text, "’", "'")  # noqa: RUF001 - an apostrophe
+    if pc.any(pc.ends_with(text, ")")).as_py():
+        text = pc.replace_substring_regex(text, r"^\(([^()+-]+)\)$", r"-\1")
+    return text
 
 
 def _grouped(decimal: str, thousands: str) -> str:

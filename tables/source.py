@@ -3,8 +3,8 @@
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,9 @@ MAX_NAME_LENGTH = 128
 
 Columns = NDArray[np.float64]
 """A run of rows, column by column: ``values[column, row]``, not a number where one is missing."""
+
+NESTED = "It holds lists, structures or bytes, not single values."
+"""Reason for which a column cannot be modelled."""
 
 _CHUNK_VALUES = 1 << 17  # 1 MiB of float64: stays in the second-level cache
 _MIN_CHUNK_ROWS = 512  # of a wide table: fewer, and the work per column and chunk dominates
@@ -101,6 +104,7 @@ class CellSource:
             raises `NotNumbersError` where another column is not numbers, and else `TableError` at
             the first fault found.
         warnings: Warnings that are known when the file is opened.
+        unread: Reasons for which columns, by position, cannot be modelled; their cells are null.
     """
 
     names: list[str]
@@ -110,6 +114,7 @@ class CellSource:
     text: frozenset[int]
     read: Callable[[frozenset[int]], Iterator["pa.RecordBatch"]]
     warnings: list[TableWarning]
+    unread: Mapping[int, str] = field(default_factory=dict)
 
 
 def rows_per_chunk(columns: int) -> int:

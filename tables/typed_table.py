@@ -9,6 +9,7 @@ import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
 from tables.columns import Column
+from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat
 from tables.open import open_cells
 from tables.source import CellSource, NotNumbersError
@@ -44,6 +45,11 @@ def open_typed(
     """
     source = open_cells(path, format=format, options=options)
     places = choose(source.names, source.named)
+    for place in places:
+        if place in source.unread:
+            name = source.names[place]
+            text = f"Column {name!r} cannot be read: {source.unread[place]}"
+            raise TableError("dataset-dtype", text, column=name)
     return _encoded(source, columns, places)
 
 
@@ -85,6 +91,7 @@ def _reads_numbers(column: Column) -> bool:
     """Return whether cells of a column that are numbers need not be read as text."""
     return (
         column.holds_values
+        and not column.writes_digits
         and not column.na_values
         and column.decimal == "."
         and not column.thousands

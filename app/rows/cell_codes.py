@@ -53,9 +53,12 @@ class CellCodes:
     ) -> Sequence[float] | NDArray[np.float64] | None:
         column = self._columns[place]
         kinds = set(map(type, values))
-        if kinds <= _NUMBERS and column.holds_values and not column.na_values:
+        plain = column.holds_values and not (column.na_values or column.writes_digits)
+        if kinds <= _NUMBERS and plain:
             fits = int not in kinds or _fit(values)
             return np.array(values, np.float64) if fits else None
+        if column.type == "datetime" and kinds & {int, float}:
+            return self._dates(values, place)
         if not kinds <= _TEXTS:
             if column.holds_values or kinds & {list, dict}:
                 return None
@@ -68,6 +71,17 @@ class CellCodes:
                 return None
             found = list(map(fresh.__getitem__, values))
         return found  # type: ignore[return-value]  # none is None
+
+    def _dates(self, values: list[JsonCell], place: int) -> NDArray[np.float64] | None:
+        """Return the seconds of dates of which some are numbers, and others texts."""
+        if self._columns[place].writes_digits or bool in set(map(type, values)):
+            return None
+        texts: list[JsonCell] = [None if isinstance(v, int | float) else v for v in values]
+        known = self._column(texts, place)
+        if known is None or not _fit(values):
+            return None
+        pairs = zip(values, known, strict=True)
+        return np.array([float(v) if isinstance(v, int | float) else k for v, k in pairs])
 
     def _encoded(self, values: list[JsonCell], place: int) -> dict[JsonCell, float] | None:
         """Return the numbers of some texts, which are remembered; None where one has none."""

@@ -61,7 +61,7 @@ class ModelTypes:
     @cached_property
     def are_numbers(self) -> bool:
         """True if every cell that is a number stands for itself."""
-        return all(c.holds_values and not c.na_values for c in self.columns)
+        return all(c.holds_values and not (c.na_values or c.writes_digits) for c in self.columns)
 
     @cached_property
     def has_codes(self) -> bool:

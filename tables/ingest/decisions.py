@@ -5,7 +5,7 @@ from dataclasses import replace
 from tables.columns import Column, ColumnType
 from tables.errors import TableError
 from tables.formats import ParseOptions
-from tables.ingest.profiles import Decision, TextProfile, decide
+from tables.ingest.profiles import Decision, TextProfile, decide, ignored_warning
 from tables.source import CellSource
 
 _REMEDY = "Name texts that mean a missing value by na_values=, or choose another type."
@@ -45,7 +45,8 @@ def decide_types(
         TableError: ``dataset-dtype``, naming all columns that cannot have the type that the caller
             wants.
     """
-    ignored = {at for at, kind in wanted.items() if kind == "ignored"}
+    _refuse_unread(table, wanted)
+    ignored = {at for at, kind in wanted.items() if kind == "ignored"} | table.unread.keys()
     profiles = {at: TextProfile(table.names[at], options=options) for at in sorted(text - ignored)}
     if profiles:
         for batch in table.read(text):
@@ -61,8 +62,23 @@ def decide_types(
     refuse_faults([decision for decision in decisions.values() if decision.fault])
     for at in ignored:
         column = Column(name=table.names[at], type="ignored")
-        decisions[at] = Decision(column=column, reason="The caller leaves it out.")
+        if at in wanted:
+            decisions[at] = Decision(column=column, reason="The caller leaves it out.")
+            continue
+        reason = table.unread[at]
+        warnings = [ignored_warning(column.name, reason)]
+        decisions[at] = Decision(column=column, reason=reason, warnings=warnings)
     return decisions
+
+
+def _refuse_unread(table: CellSource, wanted: dict[int, ColumnType]) -> None:
+    """Refuse types that the caller wants for columns without single values."""
+    faults = [
+        Decision(column=Column(name=table.names[at], type=wanted[at]), reason="", fault=reason)
+        for at, reason in table.unread.items()
+        if wanted.get(at, "ignored") != "ignored"
+    ]
+    refuse_faults(faults)
 
 
 def refuse_faults(faulty: list[Decision]) -> None:

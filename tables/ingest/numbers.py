@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tables.columns import Column, ColumnType, TransformName
+from tables.dates import DAY_S, has_date
 from tables.source import Columns
 
 MAX_SAMPLE_BYTES = 8 << 20
@@ -106,6 +107,8 @@ def number_column(column: Column, numbers: Numbers) -> tuple[Column, str]:
         kind: ColumnType = "boolean" if _are_truths(levels, column) else column.type
         return replace(column, levels=levels, type=kind), _level_reason(levels, column)
     if column.type == "datetime":
+        if not has_date(column.datetime_format):
+            column = replace(column, low=0.0, high=DAY_S - 1.0)
         return column, "The values are dates."
     spikes = find_spikes(numbers.sample)
     rest = numbers.sample[~np.isin(numbers.sample, spikes)]

@@ -1,18 +1,19 @@
 """Types of columns that hold more than numbers, from a look at all of their cells."""
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
-from tables.cells import FALSE_TEXTS, TRUE_TEXTS, as_text, missing_cells, numbers_of, timestamps
-from tables.columns import Column, ColumnType, Level
-from tables.dates import DAY_S, ISO_DATE, look_like_dates, parse_dates
+from tables.cells import FALSE_TEXTS, TRUE_TEXTS, as_text, missing_cells, timestamps
+from tables.columns import COMPACT_DATE, Column, ColumnType, Level
+from tables.dates import COMPACT, DAY_S, ISO_DATE, has_date, has_time
 from tables.formats import ParseOptions, TableWarning
+from tables.ingest.readings import Reading, reading_values, readings, swapped, units_of
 from tables.ingest.warnings import warning
 
 MAX_COUNTED = 10_000
@@ -25,33 +26,13 @@ FEW_LEVELS = 20
 """The most levels of a column that may be a category although most of its cells are numbers."""
 
 _ROWS_PER_LEVEL = 20
-_UNREADABLE = 0.05  # of a column of numbers or dates may be something else
 _FEW_CELLS = 10
-_MAX_NAMED = 3
 _SHOWN = 24
-_SAMPLE = 64
-_FIRST = 8
-_SEPARATORS = ((".", ""), (",", ""), (".", ","), (",", "."), (".", "'"), (",", " "), (".", " "))
-_UNITS = re.compile(r"^[+-]? ?([$€£¥])|([%$€£¥])$")
+_MAX_NAMED = 3
+_UNITS_LOOKED_AT = 200
 _CODE = re.compile(r"[+-]?0\d")
 _DIGITS = re.compile(r"0|-?[1-9]\d{0,14}")
-_DATES = (
-    *("%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y"),
-    *("%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y"),
-    *("%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%a %d %b %Y", "%Y-%m", "%b %Y", "%B %Y"),
-)
-_TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
-_ISO_TIMES = ("T%H:%M", "T%H:%M:%S", "T%H:%M:%S.%f", "T%H:%MZ", "T%H:%M:%SZ", "T%H:%M:%S.%fZ")
 _TRUTH_PAIRS = tuple(zip(FALSE_TEXTS, TRUE_TEXTS, strict=True))
-
-
-def date_formats() -> Iterator[str | None]:
-    """Yield the spellings of dates that are tried on a column; None is ISO 8601 in any spelling."""
-    for date in _DATES:
-        for time in _TIMES:
-            yield date + time
-    yield from (ISO_DATE + time for time in _ISO_TIMES)
-    yield None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,21 +54,6 @@ class Decision:
     missing_count: int = 0
 
 
-@dataclass
-class _Reading:
-    """One way to read the cells of a column, and how many it fits.
-
-    Attributes:
-        column: Type of the cells.
-        bad: Number of cells that it does not fit.
-        examples: Rows of the first of them, with their texts.
-    """
-
-    column: Column
-    bad: int = 0
-    examples: list[tuple[int, str]] = field(default_factory=list)
-
-
 class TextProfile:
     """Counts of the texts of one column, and of those that are numbers, dates and truth values."""
 
@@ -102,11 +68,12 @@ class TextProfile:
         self.codes = False
         self.native: ColumnType | None = None
         self._base = Column(name=name, na_values=tuple(options.na_values))
-        self._readings: list[_Reading] | None = None
+        self._readings: list[Reading] | None = None
         self._differing: set[str] = set()
         self._midnight = True
         self._fraction = False
         self._zone = False
+        self._is_clock = False
 
     @property
     def known(self) -> int:
@@ -128,7 +95,7 @@ class TextProfile:
                 self._update_text(text, known)
         self.rows += len(cells)
 
-    def number_readings(self, *, comma: bool = False) -> list[_Reading]:
+    def number_readings(self, *, comma: bool = False) -> list[Reading]:
         """Return the ways to read its cells as numbers, the best first.
 
         Args:
@@ -143,7 +110,7 @@ class TextProfile:
         found = self.number_readings()
         return bool(found) and not found[0].bad and found[0].column.decimal == ","
 
-    def date_readings(self) -> list[_Reading]:
+    def date_readings(self) -> list[Reading]:
         """Return the ways to read its cells as dates, the best first."""
         found = [r for r in self._readings or () if r.column.type == "datetime"]
         return sorted(found, key=lambda reading: reading.bad)
@@ -153,30 +120,32 @@ class TextProfile:
         """True if its dates may begin with the day or with the month."""
         found = self.date_readings()
         forms = {r.column.datetime_format for r in found if r.bad == found[0].bad}
-        return any(form in forms and _swapped(form) in forms for form in self._differing)
+        return any(form in forms and swapped(form) in forms for form in self._differing)
 
     def temporal(self) -> Column:
         """Return the type of a column of dates or times, as its file has them."""
         if self.native != "datetime":
             return Column(name=self.name, missing=self.missing > 0)
-        time = "T%H:%M:%S" + (".%f" if self._fraction else "") + ("Z" if self._zone else "")
+        time = "%H:%M:%S" + (".%f" if self._fraction else "") + ("Z" if self._zone else "")
+        form = time if self._is_clock else ISO_DATE if self._midnight else f"{ISO_DATE}T{time}"
         return Column(
             name=self.name,
             type="datetime",
-            datetime_format=ISO_DATE if self._midnight else ISO_DATE + time,
+            datetime_format=form,
             date_only=self._midnight,
             decimals=None if self._midnight else 6 * self._fraction,
             missing=self.missing > 0,
         )
 
     def _update_temporal(self, cells: pa.Array) -> None:
+        self._is_clock = pa.types.is_time(cells.type)
         dated = pa.types.is_timestamp(cells.type) or pa.types.is_date(cells.type)
-        self.native = "datetime" if dated else "number"
-        if dated:
+        self.native = "datetime" if dated or self._is_clock else "number"
+        if self.native == "datetime":
             self._zone |= pa.types.is_timestamp(cells.type) and cells.type.tz is not None
             seconds = timestamps(cells)
             seconds = seconds[~np.isnan(seconds)]
-            self._midnight &= bool((seconds % DAY_S == 0).all())
+            self._midnight &= not self._is_clock and bool((seconds % DAY_S == 0).all())
             self._fraction |= bool((seconds != np.floor(seconds)).any())
 
     def _update_text(self, text: pa.Array, known: pa.Array) -> None:
@@ -184,15 +153,14 @@ class TextProfile:
         values, counts = counted.field(0), counted.field(1).to_numpy(zero_copy_only=False)
         self._count(values, counts)
         if self._readings is None:
-            self._readings = list(_readings(self._base, self.options, values))
-        readings = []
+            self._readings = list(readings(self._base, self.options, values))
+        kept = []
         for reading in self._readings:
-            bad = np.isnan(_values(values, reading.column))
-            reading.bad += int(counts[bad].sum())
-            self._name_bad(reading, text, values.filter(pa.array(bad)))
-            if reading.bad <= _FEW_CELLS + _UNREADABLE * (self.rows + len(text)):
-                readings.append(reading)
-        self._readings = readings
+            bad = np.isnan(reading_values(values, reading.column))
+            reading.name_bad(text, reading.note(values, bad, counts), before=self.rows)
+            if reading.fits(self.rows + len(text)):
+                kept.append(reading)
+        self._readings = kept
         self._compare_dates(values)
 
     def _count(self, values: pa.Array, counts: NDArray[np.int64]) -> None:
@@ -211,11 +179,6 @@ class TextProfile:
             else:
                 self.overflow = True
 
-    def _name_bad(self, reading: _Reading, text: pa.Array, bad: pa.Array) -> None:
-        for value in bad[: _MAX_NAMED - len(reading.examples)].to_pylist():
-            row = self.rows + pc.index(text, value).as_py() + 1
-            reading.examples.append((row, value))
-
     def _compare_dates(self, values: pa.Array) -> None:
         """Find whether days and months could be each other."""
         dates = [r.column for r in self._readings or () if r.column.type == "datetime"]
@@ -223,8 +186,8 @@ class TextProfile:
         for form, column in forms.items():
             if form is None or not form.startswith("%d") or form in self._differing:
                 continue
-            if (other := forms.get(_swapped(form))) is not None:
-                one, two = _values(values, column), _values(values, other)
+            if (other := forms.get(swapped(form))) is not None:
+                one, two = reading_values(values, column), reading_values(values, other)
                 both = ~(np.isnan(one) | np.isnan(two))
                 if (one[both] != two[both]).any():
                     self._differing.add(form)
@@ -254,7 +217,12 @@ def decide(
     truths = _truths(profile)
     if truths is not None:
         return truths
-    return _number(profile, comma=comma) or _date(profile) or _category(profile, options)
+    return (
+        _compact_date(profile)
+        or _number(profile, comma=comma)
+        or _date(profile)
+        or _category(profile, options)
+    )
 
 
 def _wanted(
@@ -280,7 +248,7 @@ def _wanted(
 
 
 def _wanted_reading(
-    profile: TextProfile, wanted: ColumnType, what: str, readings: list[_Reading]
+    profile: TextProfile, wanted: ColumnType, what: str, readings: list[Reading]
 ) -> Decision:
     if profile.native in {"datetime", "number"}:
         column = profile.temporal()
@@ -311,10 +279,11 @@ def _number(profile: TextProfile, *, comma: bool) -> Decision | None:
     if not best.bad:
         marks = _marks(column)
         return Decision(column=column, reason=f"All cells are numbers{marks}.")
-    share = best.bad / profile.known
     few = len(profile.counts) <= FEW_LEVELS and not (profile.overflow or profile.long)
     enough = profile.known >= _ROWS_PER_LEVEL * len(profile.counts)
-    if share > _UNREADABLE or profile.known - best.bad < _FEW_CELLS or (few and enough):
+    if few and enough and not best.only_placeholders:
+        return None
+    if not best.tolerates(profile.known, len(profile.counts)):
         return None
     return Decision(
         column=column,
@@ -328,16 +297,30 @@ def _date(profile: TextProfile) -> Decision | None:
     if not readings:
         return None
     best = readings[0]
-    share = best.bad / profile.known
-    if share > _UNREADABLE or (best.bad and profile.known - best.bad < _FEW_CELLS):
+    if best.bad and not best.tolerates(profile.known, len(profile.counts)):
         return None
     if profile.ambiguous and not best.bad:
         return None
-    form = best.column.datetime_format or "ISO 8601"
+    return _dated(profile, best)
+
+
+def _compact_date(profile: TextProfile) -> Decision | None:
+    """Return the type of a column of dates that are eight digits, which are numbers, too."""
+    for reading in profile.date_readings():
+        if reading.column.datetime_format != COMPACT_DATE or reading.bad:
+            continue
+        if len(profile.counts) > 1 and all(map(COMPACT.fullmatch, profile.counts)):
+            return _dated(profile, reading)
+    return None
+
+
+def _dated(profile: TextProfile, reading: Reading) -> Decision:
+    form = reading.column.datetime_format
+    what = "dates" if has_date(form) else "times of day"
     return Decision(
-        column=_read(profile, best),
-        reason=f"The cells are dates in the format {form}.",
-        warnings=[_unreadable(profile, best, "dates")] if best.bad else [],
+        column=_read(profile, reading),
+        reason=f"The cells are {what} in the format {form or 'ISO 8601'}.",
+        warnings=[_unreadable(profile, reading, what)] if reading.bad else [],
     )
 
 
@@ -352,16 +335,14 @@ def _category(profile: TextProfile, options: ParseOptions) -> Decision:
     distinct = len(profile.counts)
     reason = None
     if profile.overflow or (profile.long and not distinct):
-        reason = f"It is free text, of more than {MAX_COUNTED} distinct or long cells."
+        reason = "It is free text: its cells are long, or too many of them are distinct."
     elif profile.known > _FEW_CELLS and distinct == profile.known:
         reason = "All its cells are distinct, as ids are."
     elif profile.known > _FEW_CELLS and distinct > profile.known / 2:
         reason = "Most of its cells are distinct, as in free text."
     if reason is not None:
-        ignored = _ignored(profile, reason)
-        return Decision(
-            column=ignored.column, reason=reason, warnings=[*ignored.warnings, *warnings]
-        )
+        ignored = _ignored(profile, _units_reason(profile) or reason)
+        return replace(ignored, warnings=[*ignored.warnings, *warnings])
     column = _levels(profile, options)
     rare = f", and {distinct - len(column.levels)} rare ones as *other*" if column.other else ""
     plural = "value" if len(column.levels) == 1 else "values"
@@ -370,6 +351,24 @@ def _category(profile: TextProfile, options: ParseOptions) -> Decision:
         reason=f"The cells are text of {len(column.levels)} {plural}{rare}.",
         warnings=warnings,
     )
+
+
+def _units_reason(profile: TextProfile) -> str | None:
+    """Return the reason not to model a column of numbers whose units differ, if it is one."""
+    texts = list(profile.counts)[:_UNITS_LOOKED_AT]
+    units = units_of(texts)
+    column = replace(_column(profile, "number"), thousands=",")
+    bare = pa.array([_without(units, text) for text in texts], pa.string())
+    if len(units) < 2 or np.isnan(reading_values(bare, column)).any():
+        return None
+    named = ", ".join(units[:_MAX_NAMED])
+    return f"Its cells are numbers in different units ({named}), which cannot be compared."
+
+
+def _without(units: Sequence[str], text: str) -> str:
+    for unit in units:
+        text = text.removeprefix(unit).removesuffix(unit).strip()
+    return text
 
 
 def _levels(profile: TextProfile, options: ParseOptions) -> Column:
@@ -414,17 +413,16 @@ def _truths(profile: TextProfile, *, pairs: bool = True) -> Decision | None:
     )
 
 
-def _read(profile: TextProfile, reading: _Reading) -> Column:
+def _read(profile: TextProfile, reading: Reading) -> Column:
     column = reading.column
     form = column.datetime_format
-    date_only = (
-        column.type == "datetime" and form is not None and "%H" not in form and "%I" not in form
-    )
+    date_only = column.type == "datetime" and form is not None and not has_time(form)
+    words = tuple(reading.words) if reading.few_words else ()
     return Column(
         name=column.name,
         type=column.type,
         missing=profile.missing + reading.bad > 0,
-        na_values=column.na_values,
+        na_values=(*column.na_values, *words),
         decimal=column.decimal,
         thousands=column.thousands,
         unit=column.unit,
@@ -459,70 +457,14 @@ def ignored_warning(name: str, reason: str) -> TableWarning:
     return warning("ignored", name, f"The column is not modelled: {reason[0].lower()}{reason[1:]}")
 
 
-def _unreadable(profile: TextProfile, reading: _Reading, what: str) -> TableWarning:
+def _unreadable(profile: TextProfile, reading: Reading, what: str) -> TableWarning:
     cells = ", ".join(f"{text[:_SHOWN]!r} in row {row}" for row, text in reading.examples)
     more = " and others" if reading.bad > len(reading.examples) else ""
     detail = (
-        f"{reading.bad} of {profile.known} cells are no {what}, and are taken as missing: {cells}{more}."
-        " Name texts that mean a missing value by na_values=, or state the type by types=."
+        f"{reading.bad} of {profile.known} cells are not {what}, and are taken as missing: {cells}{more}."
+        " If these texts mean more than a gap, state another type by types=."
     )
     return warning("unreadable", profile.name, detail)
-
-
-def _readings(base: Column, options: ParseOptions, values: pa.Array) -> Iterator[_Reading]:
-    """Yield the ways to read cells that fit the first texts of a column."""
-    sample = values[:_SAMPLE]
-    for column in (*_number_columns(base, options, sample), *_date_columns(base, options, sample)):
-        bad = np.isnan(_values(sample, column)).mean()
-        if bad <= max(_UNREADABLE * 4, 1.5 / len(sample)) and bad < 1:
-            yield _Reading(column)
-
-
-def _values(text: pa.Array, column: Column) -> NDArray[np.float64]:
-    """Return the values of texts, those of dates in the format of the column alone."""
-    if column.type == "datetime":
-        return parse_dates(text, column.datetime_format)
-    return numbers_of(text, column)
-
-
-def _number_columns(base: Column, options: ParseOptions, sample: pa.Array) -> Iterator[Column]:
-    found = (_UNITS.search(text) for text in sample[:3].to_pylist())
-    units = {"", *(match[1] or match[2] for match in found if match)}
-    pairs: Sequence[tuple[str, str]] = _SEPARATORS
-    if options.decimal is not None or options.thousands is not None:
-        pairs = [(options.decimal or ".", options.thousands or "")]
-    for unit in sorted(units):
-        for decimal, thousands in pairs:
-            yield Column(
-                name=base.name,
-                na_values=base.na_values,
-                decimal=decimal,
-                thousands=thousands,
-                unit=unit,
-            )
-
-
-def _date_columns(base: Column, options: ParseOptions, sample: pa.Array) -> Iterator[Column]:
-    if not pc.any(pc.match_substring_regex(sample, r"\d\d")).as_py():
-        return  # of most columns of text, at little cost
-    formats = date_formats() if options.datetime_format is None else [options.datetime_format]
-    first = sample[:_FIRST].to_pylist()
-    for form in formats:
-        if not (_may_be(form, first) and look_like_dates(sample, form)):
-            continue
-        yield Column(
-            name=base.name, type="datetime", na_values=base.na_values, datetime_format=form
-        )
-
-
-def _may_be(form: str | None, texts: list[str]) -> bool:
-    """Return whether one of the texts has the marks of a format, which is told faster than its digits."""
-    marks = set(re.sub(r"%.", "", form or "--"))
-    return any(marks <= set(text) for text in texts)
-
-
-def _swapped(form: str) -> str:
-    return form.replace("%d", "%#").replace("%m", "%d").replace("%#", "%m")
 
 
 def _marks(column: Column) -> str:
@@ -532,5 +474,5 @@ def _marks(column: Column) -> str:
     if column.thousands:
         parts.append(f"thousands separated by {column.thousands!r}")
     if column.unit:
-        parts.append(f"the sign {column.unit}")
+        parts.append(f"the unit {column.unit}")
     return f" with {' and '.join(parts)}" if parts else ""

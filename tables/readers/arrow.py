@@ -14,8 +14,10 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat
+from tables.numerals import MAX_DECIMALS, round_to
 from tables.readers.arrow_messages import BatchHeader, Messages, decoding
 from tables.source import (
+    NESTED,
     CellSource,
     Columns,
     TableSource,
@@ -77,10 +79,10 @@ def open_arrow_cells(path: Path, options: ParseOptions) -> CellSource:
         schema = Messages(path).schema()
         check_columns(len(schema), options=options)
 
-    def read(_: frozenset[int]) -> Iterator[pa.RecordBatch]:
-        return _cell_batches(path, schema, options)
+        def read(_: frozenset[int]) -> Iterator[pa.RecordBatch]:
+            return _cell_batches(path, schema, options)
 
-    return cell_source(schema, read, options=options)
+        return cell_source(schema, read, options=options)
 
 
 def cell_source(
@@ -94,24 +96,13 @@ def cell_source(
     Args:
         schema: Schema of the file.
         read: Function that yields its batches.
-        options: Names of the columns that may be of any type, since they are ignored.
+        options: Bounds of the table's size.
 
     Raises:
-        TableError: ``dataset-dtype``, naming all columns that hold no single values.
+        TableError: ``limit-columns``.
     """
     names, nameless, warnings = mend_names(list(schema.names))
     kinds = [field.type for field in schema]
-    bad = [name for name, kind in zip(names, kinds, strict=True) if not _has_cells(kind)]
-    if bad:
-        raise TableError(
-            "dataset-dtype",
-            f"Column {bad[0]!r} holds lists, structures or bytes, not single values. Leave such"
-            " columns out of the file.",
-            column=bad[0],
-            errors=[
-                (name, "It holds lists, structures or bytes, not single values.") for name in bad
-            ],
-        )
     check_columns(len(names), options=options)
     return CellSource(
         names=names,
@@ -121,6 +112,7 @@ def cell_source(
         text=frozenset(place for place, kind in enumerate(kinds) if not holds_numbers(kind)),
         read=read,
         warnings=warnings,
+        unread={place: NESTED for place, kind in enumerate(kinds) if not _has_cells(kind)},
     )
 
 
@@ -142,7 +134,12 @@ def _plain(cells: pa.Array) -> pa.Array:
         cells = cells.storage
     kind = cells.type
     if pa.types.is_decimal(kind):
-        return cells.cast(pa.float64())
+        # The cast multiplies by an inexact power of ten.
+        numbers = cells.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        rounded = round_to(numbers, min(kind.scale, MAX_DECIMALS))
+        return pa.array(rounded, mask=np.isnan(numbers))
+    if not _has_cells(kind):
+        return pa.nulls(len(cells), pa.string())
     if pa.types.is_large_string(kind) or kind in {pa.string_view(), pa.null()}:
         return cells.cast(pa.string())
     if pa.types.is_dictionary(kind):

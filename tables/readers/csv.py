@@ -12,6 +12,7 @@ import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
 import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
 
 from tables.cells import MISSING_SPELLINGS
+from tables.dates import COMPACT
 from tables.errors import TableError
 from tables.formats import DELIMITERS, Delimiter, ParseOptions, TableWarning
 from tables.numerals import parse_numbers
@@ -256,14 +257,16 @@ class _ConversionError(TableError):
 
 
 def _are_numbers(cells: pa.Array, missing: pa.Array) -> bool:
-    """Return whether all cells are numbers, and no codes with leading zeros, or missing."""
+    """Return whether all cells are numbers or missing, and neither codes with leading zeros nor dates."""
     known = pc.utf8_trim_whitespace(cells.filter(pc.invert(pc.is_in(cells, value_set=missing))))
     known = known.filter(pc.not_equal(known, ""))
     if not len(known):
         return True
     if np.isnan(parse_numbers(known)).any():
         return False
-    return not pc.any(pc.match_substring_regex(known, _CODE)).as_py()
+    if pc.any(pc.match_substring_regex(known, _CODE)).as_py():
+        return False
+    return not pc.all(pc.match_substring_regex(known, f"^{COMPACT.pattern}$")).as_py()
 
 
 def _spans_lines(batch: pa.RecordBatch) -> bool:

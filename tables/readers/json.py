@@ -3,7 +3,8 @@
 Rows are lists, or objects keyed by column.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from tables.formats import ParseOptions, TableWarning
 from tables.readers.json_rows import JsonRows
 from tables.slugs import Slug
 from tables.source import (
+    NESTED,
     CellSource,
     Columns,
     TableSource,
+    check_columns,
     gather,
     mend_names,
     rows_per_chunk,
@@ -82,7 +85,9 @@ def open_json_cells(path: Path, options: ParseOptions) -> CellSource:
     rows, names = _read_document(path)
     step = rows_per_chunk(len(rows[0]) if isinstance(rows[0], dict | list) and rows[0] else 1)
     slices = [rows[start : start + step] for start in range(0, len(rows), step)]
-    return _cell_source(rows[0], names, options, lambda _: iter(slices), slices[0])
+    return _cell_source(
+        _whole_row(rows, options), names, options, lambda _: iter(slices), slices[0]
+    )
 
 
 def open_ndjson_cells(path: Path, options: ParseOptions) -> CellSource:
@@ -95,11 +100,29 @@ def open_ndjson_cells(path: Path, options: ParseOptions) -> CellSource:
     if lines is None:
         raise TableError("dataset-empty", "The file has no rows.")
     first = [_parse_line(line, line=number, row=row) for row, (number, line) in enumerate(lines, 1)]
+    whole = first[0]
+    if isinstance(whole, dict):
+        every = enumerate(chain.from_iterable(_blocks(path)), 1)
+        whole = _whole_row((_parse_line(line, line=n, row=r) for r, (n, line) in every), options)
 
     def parsed(reader: JsonRows) -> Iterator[list[Any]]:
         return (rows for rows in _parsed_blocks(path, reader))
 
-    return _cell_source(first[0], None, options, parsed, first)
+    return _cell_source(whole, None, options, parsed, first)
+
+
+def _whole_row(rows: Iterable[Any], options: ParseOptions) -> Any:  # noqa: ANN401  JSON is anything
+    """Return the first row; of objects, one that has the members of all rows."""
+    coming = iter(rows)
+    first = next(coming)
+    if not isinstance(first, dict):
+        return first
+    whole = dict(first)
+    for row in coming:
+        if isinstance(row, dict) and not row.keys() <= whole.keys():
+            whole |= row
+            check_columns(len(whole), options=options)
+    return whole
 
 
 def split_document(document: object) -> tuple[list[Any], list[str] | None]:
@@ -149,7 +172,7 @@ def _cell_source(
     """Return the source of rows that are all as the first one.
 
     Args:
-        first: First row.
+        first: First row; of objects, one that has the members of all.
         names: Names of the columns, if the table gives them.
         options: Bounds of the table's size.
         parsed: Function that yields all rows, some at a time.
@@ -164,9 +187,11 @@ def _cell_source(
         return mended
 
     template = JsonRows.of(first, names=names, options=options, clean=mend)
+    template.has_gaps = True
+    nested = template.nested_columns(sample)
 
     def fresh() -> JsonRows:
-        return JsonRows(template.names, keys=template.keys, named=template.named)
+        return JsonRows(template.names, keys=template.keys, named=template.named, nested=nested)
 
     def read(text: frozenset[int]) -> Iterator[pa.RecordBatch]:
         reader = fresh()
@@ -181,6 +206,7 @@ def _cell_source(
         text=text,
         read=read,
         warnings=warnings,
+        unread=dict.fromkeys(sorted(nested), NESTED),
     )
 
 
@@ -242,8 +268,21 @@ def _check_text(text: bytes, rows: list[Any]) -> None:
             check_numbers(without_strings(text))
     # Each pair has a colon; a name may have some too. More pairs than keys: one came twice.
     pairs = sum(map(len, rows)) if isinstance(rows[0], dict) else 0
-    if pairs and text.count(b":") != pairs and without_strings(text).count(b":") != pairs:
+    if pairs and text.count(b":") != pairs and without_strings(text).count(b":") != _pairs(rows):
         raise JsonError("json-duplicate-key", "An object names the same key twice.")
+
+
+def _pairs(rows: list[Any]) -> int:
+    """Return the number of pairs of all objects, also of those inside others."""
+    count, waiting = 0, list(rows)
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            count += len(value)
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return count
 
 
 def _blocks(path: Path) -> Iterator[_Block]:

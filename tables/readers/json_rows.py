@@ -1,5 +1,6 @@
 """Parsed rows of JSON, as numbers or as cells."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain
 from operator import itemgetter
@@ -35,7 +36,12 @@ class JsonRows:
     """
 
     def __init__(
-        self, names: Sequence[str], *, keys: Sequence[str] | None, named: bool = True
+        self,
+        names: Sequence[str],
+        *,
+        keys: Sequence[str] | None,
+        named: bool = True,
+        nested: frozenset[int] | None = None,
     ) -> None:
         """Take the form of the rows.
 
@@ -43,11 +49,15 @@ class JsonRows:
             names: Names of the columns.
             keys: Keys of the columns in rows that are objects; None: rows are lists.
             named: True where the table gives the names itself.
+            nested: Positions of columns of lists and objects, whose cells are null; also the members
+                that objects lack are. None: neither is accepted.
         """
         self.names = list(names)
         self.named = named
         self.rows = 0
         self.keys = keys
+        self.nested = nested or frozenset()
+        self.has_gaps = nested is not None
 
     @classmethod
     def of(
@@ -131,6 +141,8 @@ class JsonRows:
 
     def _cells(self, place: int, values: list[Any], *, text: bool) -> pa.Array:
         kinds = set(map(type, values))
+        if place in self.nested:
+            return pa.nulls(len(values), pa.string())
         if kinds & {list, dict}:
             row = next(row for row, value in enumerate(values) if type(value) in {list, dict})
             name = self.names[place]
@@ -165,6 +177,17 @@ class JsonRows:
             if not set(map(type, map(itemgetter(place), lists))) <= _NUMBERS_AND_NULL
         )
 
+    def nested_columns(self, rows: list[Any]) -> frozenset[int]:
+        """Return the columns of which most cells are lists or objects; a single one is a fault."""
+        lists = self.lists(rows)
+        found = []
+        for place in range(len(self.names)):
+            kinds = Counter(map(type, map(itemgetter(place), lists)))
+            nested = kinds[list] + kinds[dict]
+            if nested and 2 * nested > len(lists) - kinds[type(None)]:
+                found.append(place)
+        return frozenset(found)
+
     def _lists(self, rows: list[Any]) -> list[list[Any]]:
         width = len(self.names)
         for index, row in enumerate(rows, self.rows + 1):
@@ -183,7 +206,10 @@ class JsonRows:
             try:
                 ordered.append(get(row))
             except KeyError:
-                raise self._missing(row, index, keys) from None
+                if not self.has_gaps:
+                    raise self._missing(row, index, keys) from None
+                ordered.append(tuple(map(row.get, keys)))
+                continue
             if len(row) != len(keys):
                 raise _misshapen(index, f"has {len(row)} members; row 1 has {len(keys)}")
         return ordered

@@ -138,8 +138,6 @@ def test_documents_and_lines_are_read_whatever_their_names_and_layout(
 
 JSON_FAULTS = {
     "045 ragged": ([[1, 2], [3]], "dataset-shape"),
-    "045 ragged objects": ([{"a": 1}, {"a": 1, "b": 2}], "dataset-shape"),
-    "another column": ([{"a": 1}, {"b": 1}], "dataset-shape"),
     "mixed": ([[1], {"a": 1}], "dataset-shape"),
     "047 NaN": (b"[[1, NaN], [1, 2]]", "json-nonfinite"),
     "048 infinite": (b"[[1, 1e400], [1, 2]]", "dataset-nonfinite"),
@@ -234,6 +232,19 @@ def test_bad_json_lines_are_refused(refuse, data, slug):
     assert refuse(data, NDJSON).slug == slug
 
 
+@pytest.mark.fault(45)
+@pytest.mark.parametrize("kind", [JSON, NDJSON])
+def test_objects_may_lack_members_and_hold_others(accept, stored, kind):
+    rows = [{"a": 1, "b": 2}, {"a": 2}, {"c": 0.5, "a": 3}, {"b": 4, "at": {"x": 1, "y": [2]}}]
+    summary = accept(rows if kind is JSON else lines(*rows), kind)
+    assert [(c.name, c.column.type) for c in summary.columns] == [
+        *(("a", "integer"), ("b", "integer"), ("c", "number"), ("at", "ignored"))
+    ]
+    nan = np.nan
+    expected = [[1, 2, nan], [2, nan, nan], [3, nan, 0.5], [nan, 4, nan]]
+    np.testing.assert_array_equal(stored(), expected)
+
+
 def test_a_fault_in_a_long_table_is_told_by_line_row_and_column(refuse):
     good = [{"a": i, "b": i * i} for i in range(50_000)]
     error = refuse(lines(*good, {"a": 1, "b": [2]}), NDJSON)
@@ -278,8 +289,12 @@ def test_nulls_of_an_arrow_stream_are_missing(accept, stored):
     ],
     ids=lambda column: str(column.type)[:20],
 )
-def test_fault_040_arrow_columns_without_single_values_are_refused(refuse, column):
-    error = refuse(arrow(pa.table({"x": [1.0, 2.0], "bad": column})), ARROW)
+def test_fault_040_arrow_columns_without_single_values_are_ignored(refuse, accept, column):
+    data = arrow(pa.table({"x": [1.0, 2.0], "bad": column}))
+    summary = accept(data, ARROW)
+    assert [c.column.type for c in summary.columns] == ["integer", "ignored"]
+    assert "lists, structures or bytes" in summary.columns[1].reason
+    error = refuse(data, ARROW, types={"bad": "number"})
     assert (error.slug, error.column) == ("dataset-dtype", "bad")
 
 

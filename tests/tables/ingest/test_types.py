@@ -67,6 +67,53 @@ KINDS: dict[str, tuple[Any, str]] = {
 }
 
 
+MESSY: dict[str, tuple[Any, str, float]] = {
+    "a dash for a gap": (lambda i: "-" if i % 9 == 0 else f"{i}.5", "number", 1.5),
+    "a bound for a gap": (lambda i: "<0.01" if i % 9 == 0 else f"{i}.5", "number", 1.5),
+    "spaces of print": (lambda i: f"{i}\u202f000,50\u00a0€", "number", 1000.5),
+    "apostrophes": (lambda i: f"CHF {i}\u2019000.50", "number", 1000.5),
+    "accountants": (lambda i: f"({i}.50)" if i % 2 else f"{i}.50", "number", -1.5),
+    "currency in parentheses": (lambda i: f"(${i}.50)", "number", -1.5),
+    "a unit": (lambda i: f"{i}.5 km²", "number", 1.5),
+    "times of day": (lambda i: f"{i % 24:02}:{i:02}", "datetime", 3660.0),
+    "afternoons": (lambda i: f"{i % 12 + 1}:{i:02} PM", "datetime", 50460.0),
+    "eight digits": (lambda i: f"202101{i % 28 + 1:02}", "datetime", 1609545600.0),
+}
+
+
+@pytest.mark.parametrize("kind", MESSY)
+def test_numbers_and_times_in_odd_spellings_are_read_and_read_again(kind):
+    make, expected, second = MESSY[kind]
+    cells = [make(i) for i in range(ROWS)]
+    column = column_of(cells).column
+    assert column.type == expected
+    numbers = encode_cells(pa.array(cells), column)
+    assert numbers[1] == second
+    assert np.array_equal(
+        encode_cells(decode_cells(numbers, column), column), numbers, equal_nan=True
+    )
+
+
+def test_dates_of_eight_digits_are_dates_where_they_come_as_numbers():
+    column = column_of([f"202101{i % 28 + 1:02}" for i in range(ROWS)]).column
+    cells = pa.array([20210102, None, 20210131])
+    assert decode_cells(encode_cells(cells, column), column).to_pylist() == [
+        *("20210102", None, "20210131")
+    ]
+
+
+def test_numbers_of_different_units_are_not_compared():
+    found = column_of([f"{'$€£'[i % 3]}{i * 7.5:.2f}" for i in range(ROWS)])
+    assert found.column.type == "ignored"
+    assert "different units ($, €, £)" in found.reason
+
+
+@pytest.mark.parametrize("texts", [["P{}", "Q{}"], ["Car {}"], ["{}+"], ["A{}B"], ["{}-{}"]])
+def test_codes_are_no_numbers_with_units(texts):
+    cells = [texts[i % len(texts)].format(i % 10, i) for i in range(ROWS)]
+    assert column_of(cells).column.type in ("category", "ignored")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_column_of_each_kind_has_its_type_and_a_reason(kind):
     make, expected = KINDS[kind]

@@ -1,0 +1,192 @@
+"""Ways to read the cells of a column of text: as numbers with their marks, or as dates in a format."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.compute as pc  # type: ignore[import-untyped] # as above
+from numpy.typing import NDArray
+
+from tables.cells import numbers_of
+from tables.columns import COMPACT_DATE, Column
+from tables.dates import ISO_DATE, look_like_dates, parse_dates
+from tables.formats import ParseOptions
+from tables.numerals import CURRENCIES, CURRENCY_CODES
+
+UNREADABLE = 0.05
+"""The largest share of the cells of a column of numbers or dates that may be anything else."""
+
+MAX_WORDS = 5
+"""The most distinct texts that a larger share of such a column may consist of."""
+
+_WORD_SHARE = 0.5
+_FEW_CELLS = 10
+_MAX_NAMED = 3
+_MAX_WORD_LENGTH = 128
+_SAMPLE = 64
+_FIRST = 8
+_MAX_UNITS = 4
+_SEPARATORS = ((".", ""), (",", ""), (".", ","), (",", "."), (".", "'"), (",", " "), (".", " "))
+_CODES = "|".join(CURRENCY_CODES)
+_UNITS = re.compile(
+    rf"^\(?[+-]? ?([{CURRENCIES}]|{_CODES}|[A-Z]{{3}}(?= \d))"
+    rf"|\d[.,]?\)?\s?([{CURRENCIES}%‰°]|(?:°|[^\W\d_])[^\d\s.,;:()+-]{{0,9}})$"
+)
+_PLACEHOLDER = re.compile(
+    r"[\W_]*|n\.? ?[adv]\.?|nil|none|unknown|unk|missing|not (available|known|recorded)|\(null\)"
+    r"|#(div/0|value|ref|num|name)[!?]",
+    re.IGNORECASE,
+)
+_DATES = (
+    *("%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y"),
+    *("%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y"),
+    *("%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%a %d %b %Y", "%Y-%m", "%b %Y", "%B %Y"),
+)
+_TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
+_ISO_TIMES = ("T%H:%M", "T%H:%M:%S", "T%H:%M:%S.%f", "T%H:%MZ", "T%H:%M:%SZ", "T%H:%M:%S.%fZ")
+
+
+@dataclass
+class Reading:
+    """One way to read the cells of a column, and how many it fits.
+
+    Attributes:
+        column: Type of the cells.
+        bad: Number of cells that it does not fit.
+        words: Distinct texts of these cells, as long as there are at most `MAX_WORDS`.
+        few_words: True if `words` are all.
+        examples: Rows of the first of these cells, with their texts.
+    """
+
+    column: Column
+    bad: int = 0
+    words: dict[str, None] = field(default_factory=dict)
+    few_words: bool = True
+    examples: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def only_placeholders(self) -> bool:
+        """True if all cells that it does not fit stand for no value, such as a dash."""
+        return self.few_words and all(_PLACEHOLDER.fullmatch(word) for word in self.words)
+
+    def note(self, values: pa.Array, bad: NDArray[np.bool_], counts: NDArray[np.int64]) -> pa.Array:
+        """Count the distinct cells that it does not fit, and return them.
+
+        Args:
+            values: Distinct texts.
+            bad: Which of these it does not fit.
+            counts: Number of cells of each.
+        """
+        self.bad += int(counts[bad].sum())
+        found = values.filter(pa.array(bad))
+        for word in found[: MAX_WORDS + 1].to_pylist() if self.few_words else ():
+            self.words[word[: _MAX_WORD_LENGTH + 1]] = None
+            self.few_words = len(self.words) <= MAX_WORDS and len(word) <= _MAX_WORD_LENGTH
+        self.few_words &= len(found) <= MAX_WORDS
+        return found
+
+    def name_bad(self, text: pa.Array, bad: pa.Array, *, before: int) -> None:
+        """Remember the rows of the first cells that it does not fit.
+
+        Args:
+            text: Texts of some rows.
+            bad: Distinct ones that it does not fit.
+            before: Number of rows before these.
+        """
+        for value in bad[: _MAX_NAMED - len(self.examples)].to_pylist():
+            self.examples.append((before + pc.index(text, value).as_py() + 1, value))
+
+    def fits(self, rows: int) -> bool:
+        """Return whether it may still be the one, after so many rows."""
+        share = _WORD_SHARE if self.few_words else UNREADABLE
+        return self.bad <= _FEW_CELLS + share * rows
+
+    def tolerates(self, known: int, distinct: int) -> bool:
+        """Return whether so few cells are something else that these are gaps, or slips.
+
+        Args:
+            known: Number of cells that are not missing.
+            distinct: Number of distinct texts.
+        """
+        if known - self.bad < _FEW_CELLS:
+            return False
+        if self.bad <= UNREADABLE * known:
+            return True
+        others = distinct - len(self.words)
+        named = self.only_placeholders or others >= max(_FEW_CELLS, 2 * len(self.words))
+        return self.few_words and self.bad <= _WORD_SHARE * known and named
+
+
+def readings(base: Column, options: ParseOptions, values: pa.Array) -> Iterator[Reading]:
+    """Yield the ways to read cells that fit the first texts of a column."""
+    sample = values[:_SAMPLE]
+    for column in (*_number_columns(base, options, sample), *_date_columns(base, options, sample)):
+        bad = np.isnan(reading_values(sample, column)).mean()
+        if bad <= max(UNREADABLE * 4, (MAX_WORDS + 0.5) / len(sample)) and bad < 1:
+            yield Reading(column)
+
+
+def reading_values(text: pa.Array, column: Column) -> NDArray[np.float64]:
+    """Return the values of texts, those of dates in the format of the column alone."""
+    if column.type == "datetime":
+        return parse_dates(text, column.datetime_format)
+    return numbers_of(text, column)
+
+
+def units_of(texts: Sequence[str]) -> list[str]:
+    """Return the signs before or after numbers in some texts, such as of currencies."""
+    found = (_UNITS.search(text.replace("\u00a0", " ")) for text in texts)
+    return list(dict.fromkeys(match[1] or match[2] for match in found if match))
+
+
+def swapped(form: str) -> str:
+    """Return the format of dates with day and month in each other's place."""
+    return form.replace("%d", "%#").replace("%m", "%d").replace("%#", "%m")
+
+
+def date_formats() -> Iterator[str | None]:
+    """Yield the spellings of dates that are tried on a column; None is ISO 8601 in any spelling."""
+    for date in _DATES:
+        for time in _TIMES:
+            yield date + time
+    yield from (ISO_DATE + time for time in _ISO_TIMES)
+    yield from (time.strip() for time in _TIMES if time)
+    yield COMPACT_DATE
+    yield None
+
+
+def _number_columns(base: Column, options: ParseOptions, sample: pa.Array) -> Iterator[Column]:
+    units = ["", *units_of(sample[:_FIRST].to_pylist())[:_MAX_UNITS]]
+    pairs: Sequence[tuple[str, str]] = _SEPARATORS
+    if options.decimal is not None or options.thousands is not None:
+        pairs = [(options.decimal or ".", options.thousands or "")]
+    for unit in sorted(units):
+        for decimal, thousands in pairs:
+            yield Column(
+                name=base.name,
+                na_values=base.na_values,
+                decimal=decimal,
+                thousands=thousands,
+                unit=unit,
+            )
+
+
+def _date_columns(base: Column, options: ParseOptions, sample: pa.Array) -> Iterator[Column]:
+    if not pc.any(pc.match_substring_regex(sample, r"\d\d")).as_py():
+        return  # of most columns of text, at little cost
+    formats = date_formats() if options.datetime_format is None else [options.datetime_format]
+    first = sample[:_FIRST].to_pylist()
+    for form in formats:
+        if not (_may_be(form, first) and look_like_dates(sample, form)):
+            continue
+        yield Column(
+            name=base.name, type="datetime", na_values=base.na_values, datetime_format=form
+        )
+
+
+def _may_be(form: str | None, texts: list[str]) -> bool:
+    """Return whether one of the texts has the marks of a format, which is told faster than its digits."""
+    marks = set(re.sub(r"%.", "", form or "--"))
+    return any(marks <= set(text) for text in texts)
