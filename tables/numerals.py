@@ -15,7 +15,7 @@ CURRENCIES = "$€£¥₹₽₩₺₪฿₫₴₦"
 
 CURRENCY_CODES = (
     *("USD", "EUR", "GBP", "CHF", "JPY", "CNY", "INR", "CAD", "AUD", "SEK", "NOK", "DKK", "PLN"),
-    *("BRL", "MXN", "ZAR", "KRW", "Rs", "kr"),
+    *("BRL", "MXN", "KRW", "Rs", "kr"),
 )
 """Other texts that stand before amounts of money, with or without a space."""
 
