@@ -76,7 +76,7 @@ class Reading:
 
         Args:
             values: Distinct texts.
-            bad: Which of these it does not fit.
+            bad: Mask of these that it does not fit.
             counts: Number of cells of each.
         """
         self.bad += int(counts[bad].sum())
