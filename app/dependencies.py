@@ -14,6 +14,7 @@ from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.labels import Labels
 from models_store.registry import Registry
+from models_store.webhooks.webhooks import Webhooks
 
 
 def _from_state(get: Callable[[AppState], object]) -> Any:  # noqa: ANN401  as `Depends` itself
@@ -34,6 +35,7 @@ BlobsDep = Annotated[BlobStore, _from_state(lambda state: state.blobs)]
 RegistryDep = Annotated[Registry, _from_state(lambda state: state.registry)]
 JobsDep = Annotated[Jobs, _from_state(lambda state: state.jobs)]
 LabelsDep = Annotated[Labels, _from_state(lambda state: state.labels)]
+WebhooksDep = Annotated[Webhooks, _from_state(lambda state: state.webhooks)]
 QueueDep = Annotated[JobQueue, _from_state(lambda state: state.queue)]
 ModelsDep = Annotated[LoadedModels, _from_state(lambda state: state.models)]
 ProjectDep = Annotated[str, Depends(_project)]

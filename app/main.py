@@ -48,6 +48,7 @@ from app.settings import ApiSettings
 from app.site import health, problem_pages as problems, routes as docs
 from app.site.openapi import DESCRIPTION, TAGS, install_openapi
 from app.state import AppState
+from app.webhooks import routes as webhooks
 from models_store.audit.trail import AuditTrail
 from models_store.database.database import Database
 from models_store.errors import DatabaseUnavailableError
@@ -57,6 +58,7 @@ from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
 from models_store.labels import Labels
 from models_store.registry import Registry
+from models_store.webhooks.webhooks import Webhooks
 
 _BALLAST_PAUSE_S = 5.0
 _STALE_UPLOAD_S = 24 * 3600
@@ -131,7 +133,7 @@ def create_app(
         redirect_slashes=False,
         lifespan=partial(_lifespan, settings, metrics, shutdown, after_load),
     )
-    for module in (datasets, job_starts, jobs, models, checkpoints, plots, scores):
+    for module in (datasets, job_starts, jobs, models, checkpoints, plots, scores, webhooks):
         app.include_router(module.router, dependencies=[Depends(known_parameters)])
     for module in (problems, health, docs):
         app.include_router(module.router)
@@ -236,6 +238,7 @@ def _state(
         registry=registry,
         jobs=jobs,
         labels=Labels(database),
+        webhooks=Webhooks(database),
         queue=JobQueue(jobs, ApiBrokerClient(settings)),
         callers=callers,
         leases=Leases(callers),

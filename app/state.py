@@ -27,6 +27,7 @@ from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.labels import Labels
 from models_store.registry import Registry
+from models_store.webhooks.webhooks import Webhooks
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,6 +46,7 @@ class AppState:
         registry: Rows of datasets and models.
         jobs: Rows of jobs.
         labels: Descriptions and tags.
+        webhooks: Addresses that are told of events.
         queue: Sender of jobs to the broker.
         callers: Cache of API keys.
         leases: Keys of the requests under way.
@@ -75,6 +77,7 @@ class AppState:
     registry: Registry
     jobs: Jobs
     labels: Labels
+    webhooks: Webhooks
     queue: JobQueue
     callers: Callers
     leases: Leases

@@ -12,7 +12,18 @@ from pydantic import ValidationError
 
 from app.settings import ApiSettings
 from densityd.admin import audit, keys
-from densityd.commands import datasets, infer, jobs, label, models, prune, sample, score, train
+from densityd.commands import (
+    datasets,
+    infer,
+    jobs,
+    label,
+    models,
+    prune,
+    sample,
+    score,
+    train,
+    webhooks,
+)
 from densityd.errors import StartError
 from models_store.files.private_files import close_to_others, create_private_files
 from models_store.settings import first_error
@@ -31,7 +42,7 @@ app = typer.Typer(
     help="Density estimation with normalising flows, as a REST service.\n\n"
     "up, api, worker, migrate, doctor, keys and audit run a service on this machine. Settings are environment"
     " variables that begin with DENSITYD_; `densityd doctor` prints them all.\n\n"
-    "train, infer, score, sample, prune, label, datasets, jobs and models use a running service. They exit with 0 on"
+    "train, infer, score, sample, prune, label, datasets, jobs, models and webhooks use a running service. They exit with 0 on"
     " success, 1 on failure, 2 on wrong usage, and 3 if the service cannot be reached.\n\n"
     "reproduce trains the published experiments, without a service.",
 )
@@ -44,6 +55,7 @@ app.command()(label.label)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 

@@ -87,6 +87,11 @@ class StoreSettings(BaseSettings):
         "of bulk jobs, and the rows that describe them. An unfinished job counts with"
         " the largest size that its files may reach.",
     )
+    webhook_private_addresses: bool = Field(
+        default=False,
+        description="True: webhooks may have http:// URLs and addresses of private networks and of"
+        " this machine, to which whoever may create webhooks can then send requests.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Lowest level of log messages."
     )

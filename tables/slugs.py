@@ -65,6 +65,7 @@ Slug = Literal[
     "json-syntax",
     "limit-aliases",
     "limit-tags",
+    "limit-webhooks",
     "limit-body",
     "limit-columns",
     "limit-decoded-bytes",

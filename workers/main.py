@@ -26,12 +26,14 @@ from models_store.jobs.job_queue import TASK_NAME, JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.live_workers import Workers
 from models_store.process.logs import configure_logging
+from models_store.webhooks.deliveries import Deliveries
 from workers.celery_app import WorkerBrokerClient, create_celery
 from workers.heartbeat import LifeSigns, worker_label
 from workers.leftovers import Leftovers
 from workers.settings import WorkerSettings
 from workers.supervisor.fitness import UNTESTED
 from workers.supervisor.supervisor import Supervisor
+from workers.webhooks.sender import Sender
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ def run_worker(settings: WorkerSettings) -> int:
     warnings.simplefilter("ignore", SecurityWarning)
     database = Database(
         settings.resolved_database_url,
-        pool_size=settings.worker_concurrency + 1,
+        pool_size=settings.worker_concurrency + 2,
         ballast_bytes=settings.ballast_bytes,
     )
     try:
@@ -126,6 +128,7 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
         keep_jobs_s=settings.keep_jobs_s,
         fit=lambda: supervisor.fit,
     )
+    sender = Sender(Deliveries(database), private=settings.webhook_private_addresses)
     getting_fit = threading.Thread(target=supervisor.get_fit, name="fitness", daemon=True)
 
     def stop(**_: Any) -> None:  # noqa: ANN401 - whatever Celery sends along
@@ -138,6 +141,7 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
     signs.beat()
     queue.start()
     leftovers.start()
+    sender.start()
     getting_fit.start()
     try:
         return _start(app, settings)
@@ -145,6 +149,7 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
         supervisor.stop()
         queue.stop()
         leftovers.stop()
+        sender.stop()
         getting_fit.join()
         signs.remove()
 

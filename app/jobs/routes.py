@@ -14,6 +14,7 @@ from app.dependencies import (
     SettingsDep,
 )
 from app.fairness.fair_routes import FairRoute
+from app.fairness.turns import in_thread
 from app.http.accept import listed
 from app.http.downloads import result_download
 from app.http.etags import ETAG, NOT_MODIFIED, PreconditionsDep, etag_of_view
@@ -26,6 +27,7 @@ from app.jobs.events import MEDIA_TYPE as EVENT_STREAM, EventStream
 from app.jobs.results import answer_result_rows
 from app.jobs.submission import send
 from app.jobs.views import EventPage, EventView, JobPage, JobView
+from app.jobs.waiting import LONGEST_WAIT_S, wait_for_end
 from app.problems.problem import Problem, problem_responses
 from app.rows.docs import rows_answer_content
 from app.rows.negotiation import answer_codec
@@ -94,12 +96,20 @@ class JobFilters:
 
 
 class WatchedJob:
-    """Job whose events a request reads."""
+    """Job that a request reads or follows."""
 
     def __init__(self, job_id: JobId, jobs: JobsDep, project: ProjectDep) -> None:
         self._jobs = jobs
         self._project = project
         self._job_id = job_id
+
+    def job(self) -> Job:
+        """Return the job."""
+        return self._jobs.get(self._project, self._job_id)
+
+    def summary(self) -> JobSummary:
+        """Return the job without its large fields."""
+        return self._jobs.summary(self._project, self._job_id)
 
     def feed(self, after: int) -> EventFeed:
         """Return a feed of the events after an id."""
@@ -141,22 +151,35 @@ def list_jobs(
     responses={
         200: {"headers": ETAG},
         304: NOT_MODIFIED,
-        **problem_responses("not-found", "precondition"),
+        **problem_responses("not-found", "precondition", "limit-open-requests"),
     },
 )
-def get_job(
+async def get_job(
     request: Request,
-    job_id: JobId,
-    jobs: JobsDep,
-    project: ProjectDep,
+    watched: Annotated[WatchedJob, Depends()],
     blobs: BlobsDep,
     conditions: PreconditionsDep,
+    wait: Annotated[
+        int,
+        Query(
+            ge=0,
+            le=LONGEST_WAIT_S,
+            description="Seconds to wait for the end of the job; the response then comes at its end, or"
+            " after these seconds with the job as it is.",
+        ),
+    ] = 0,
 ) -> Response:
     """Return a job: its state, progress, metrics, error, and the accepted request."""
     if is_head(request):
-        jobs.summary(project, job_id)
+        await in_thread(watched.summary)
         end_head(request)
-    return answer_large(JobView.whole(jobs.get(project, job_id)), blobs, conditions)
+    if wait > 0:
+        await wait_for_end(request, watched.feed(0), seconds=wait)
+
+    def show() -> Response:
+        return answer_large(JobView.whole(watched.job()), blobs, conditions)
+
+    return await in_thread(show)
 
 
 @router.patch(

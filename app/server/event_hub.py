@@ -10,7 +10,7 @@ import orjson
 
 from app.fairness.turns import in_thread
 from models_store.errors import StoreError
-from models_store.jobs.jobs import EventKind, EventSlice, JobEvent, Jobs
+from models_store.jobs.jobs import EventKind, EventPlace, EventSlice, JobEvent, Jobs
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +58,18 @@ class EventFeed:
         Raises:
             StoreError: The job does not exist, or the database cannot be read.
         """
-        await in_thread(self._jobs.summary, self.project, self.job_id)
-        place = (await in_thread(self._jobs.event_places, [self.job_id])).get(self.job_id)
+        place = await self._place()
         return place is not None and place.final and place.last <= self.after
+
+    async def skip(self) -> bool:
+        """Pass over the events so far; return True if there will be no more, and raise as `check`."""
+        place = await self._place()
+        self.after = 0 if place is None else place.last
+        return place is None or place.final
+
+    async def _place(self) -> EventPlace | None:
+        await in_thread(self._jobs.summary, self.project, self.job_id)
+        return (await in_thread(self._jobs.event_places, [self.job_id])).get(self.job_id)
 
 
 class EventHub:

@@ -42,6 +42,7 @@ from densityd.client.records import (
     ColumnPage,
     Dataset,
     DatasetSummary,
+    Delivery,
     Event,
     EventPage,
     Job,
@@ -51,6 +52,7 @@ from densityd.client.records import (
     Model,
     Version,
     VersionSummary,
+    Webhook,
 )
 from densityd.client.retrying import Retries
 from densityd.client.scores import Context, Drawing, Explained, Parts, Scores, Transformed
@@ -72,6 +74,7 @@ __all__ = [
     "Dataset",
     "DatasetFilters",
     "DatasetSummary",
+    "Delivery",
     "Drawing",
     "Event",
     "EventPage",
@@ -115,5 +118,6 @@ __all__ = [
     "Version",
     "VersionSummary",
     "WaitTimeoutError",
+    "Webhook",
     "new_key",
 ]

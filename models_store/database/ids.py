@@ -4,13 +4,13 @@ import re
 import secrets
 from typing import Literal
 
-IdKind = Literal["ds", "job", "key"]
+IdKind = Literal["ds", "job", "key", "wh", "msg"]
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 """What names of models, aliases and projects look like."""
 
 _NAME = re.compile(NAME_PATTERN.removesuffix("$"))
-_ID = re.compile(r"(ds|job|key)_[0-9a-f]{32}")
+_ID = re.compile(r"(ds|job|key|wh|msg)_[0-9a-f]{32}")
 
 
 def new_id(kind: IdKind) -> str:

@@ -338,6 +338,50 @@ class TagRow(Base):
     position: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=False)
 
 
+class WebhookRow(Base):
+    """An address that is told of a project's events."""
+
+    __tablename__ = "webhook"
+    __table_args__ = (Index(None, "project", "position"),)
+
+    position: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    project: Mapped[str]
+    url: Mapped[str]
+    events: Mapped[list[str]]
+    description: Mapped[str | None]
+    # As it is, not hashed: it signs.
+    secret: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    disabled_at: Mapped[datetime | None]
+
+
+class WebhookDeliveryRow(Base):
+    """An event that a webhook is told of, until it is delivered or given up, and a week longer."""
+
+    __tablename__ = "webhook_delivery"
+    __table_args__ = (
+        Index(None, "webhook_id", "position"),
+        Index("ix_webhook_delivery_due", "due_at", **_where("ended_at IS NULL")),
+        Index("ix_webhook_delivery_ended", "ended_at", **_where("ended_at IS NOT NULL")),
+    )
+
+    position: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhook.id"))
+    project: Mapped[str]
+    event: Mapped[str]
+    data: Mapped[JsonObject]
+    attempts: Mapped[int] = mapped_column(default=0)
+    # Of the next attempt; while one is under way, of the one that follows if nothing is heard of it.
+    due_at: Mapped[datetime] = mapped_column(default=db_now())
+    ended_at: Mapped[datetime | None]
+    delivered: Mapped[bool] = mapped_column(default=False)
+    status: Mapped[int | None]
+    error: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
 class ApiKeyRow(Base):
     """A key that lets its bearer into one project; kept when it is revoked, as a record."""
 

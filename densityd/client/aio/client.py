@@ -12,6 +12,7 @@ from densityd.client.aio.datasets import AsyncDatasets
 from densityd.client.aio.jobs import AsyncJobs
 from densityd.client.aio.models import AsyncModels
 from densityd.client.aio.transport import AsyncTransport
+from densityd.client.aio.webhooks import AsyncWebhooks
 from densityd.client.call import ARROW, NPY, Call, ignore
 from densityd.client.options import Extra, FileOptions, RowOptions, Space
 from densityd.client.scores import (
@@ -74,6 +75,7 @@ class AsyncClient:
         datasets: Uploaded tables.
         jobs: Training and bulk jobs.
         models: Trained models and their versions.
+        webhooks: Addresses that are told when jobs end.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class AsyncClient:
         self.datasets = AsyncDatasets(self._transport)
         self.jobs = AsyncJobs(self._transport)
         self.models = AsyncModels(self._transport)
+        self.webhooks = AsyncWebhooks(self._transport)
 
     async def __aenter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ import anyio
 from densityd.client.aio.transport import AsyncTransport
 from densityd.client.call import (
     EVENTS,
+    LONG_S,
     Call,
     Retry,
     build_change,
@@ -145,9 +146,21 @@ class AsyncJobs:
         """Return an iterator over jobs, newest first; pages are fetched as needed."""
         return self._transport.iter_items(_PATH, Page[JobSummary].of, format_filters(filters))
 
-    async def get(self, job_id: str) -> Job:
-        """Return a job in its current state."""
-        return await self._transport.send(Call("GET", build_path(_PATH, job_id), Job.of))
+    async def get(self, job_id: str, *, wait_s: int | None = None) -> Job:
+        """Return a job in its current state.
+
+        Args:
+            job_id: Id of the job.
+            wait_s: Seconds to wait for the end of the job first, at most 60.
+        """
+        call = Call(
+            "GET",
+            build_path(_PATH, job_id),
+            Job.of,
+            params={"wait": wait_s},
+            read_timeout_s=None if wait_s is None else LONG_S,
+        )
+        return await self._transport.send(call)
 
     async def update(
         self, job_id: str, *, etag: str | None = None, **labels: Unpack[Labels]

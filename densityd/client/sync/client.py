@@ -35,6 +35,7 @@ from densityd.client.sync.datasets import Datasets
 from densityd.client.sync.jobs import Jobs
 from densityd.client.sync.models import Models
 from densityd.client.sync.transport import Transport
+from densityd.client.sync.webhooks import Webhooks
 from densityd.client.wire.arrow import ArrowDecoder
 from densityd.client.wire.frames import Rows
 from densityd.client.wire.npy import Floats, NpyDecoder
@@ -75,6 +76,7 @@ class Client:
         datasets: Uploaded tables.
         jobs: Training and bulk jobs.
         models: Trained models and their versions.
+        webhooks: Addresses that are told when jobs end.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Client:
         self.datasets = Datasets(self._transport)
         self.jobs = Jobs(self._transport)
         self.models = Models(self._transport)
+        self.webhooks = Webhooks(self._transport)
 
     def __enter__(self) -> Self:
         return self

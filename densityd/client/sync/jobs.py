@@ -9,6 +9,7 @@ from typing import BinaryIO, Unpack
 
 from densityd.client.call import (
     EVENTS,
+    LONG_S,
     Call,
     Retry,
     build_change,
@@ -145,9 +146,21 @@ class Jobs:
         """Return an iterator over jobs, newest first; pages are fetched as needed."""
         return self._transport.iter_items(_PATH, Page[JobSummary].of, format_filters(filters))
 
-    def get(self, job_id: str) -> Job:
-        """Return a job in its current state."""
-        return self._transport.send(Call("GET", build_path(_PATH, job_id), Job.of))
+    def get(self, job_id: str, *, wait_s: int | None = None) -> Job:
+        """Return a job in its current state.
+
+        Args:
+            job_id: Id of the job.
+            wait_s: Seconds to wait for the end of the job first, at most 60.
+        """
+        call = Call(
+            "GET",
+            build_path(_PATH, job_id),
+            Job.of,
+            params={"wait": wait_s},
+            read_timeout_s=None if wait_s is None else LONG_S,
+        )
+        return self._transport.send(call)
 
     def update(self, job_id: str, *, etag: str | None = None, **labels: Unpack[Labels]) -> Job:
         """Describe and tag a job.

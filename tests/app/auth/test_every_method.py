@@ -45,6 +45,8 @@ TEMPLATES = sorted(
 ABSENT = {
     "dataset_id": "ds_x",
     "job_id": "job_x",
+    "webhook_id": "wh_x",
+    "key_id": "key_x",
     "name": "nobody",
     "ref": "nobody",
     "version": "7",
@@ -94,6 +96,10 @@ class Door:
             headers = {**bearer(self._token), **CSV}
             uploaded = self._client.post("/v1/datasets", content=TABLE, headers=headers)
             self.present["dataset_id"] = uploaded.json()["id"]
+        if there and "webhook_id" in template:
+            body = {"url": "https://example.org/"}
+            made = self._client.post("/v1/webhooks", json=body, headers=bearer(self._token))
+            self.present["webhook_id"] = made.json()["id"]
         return template.format_map(self.present if there else ABSENT)
 
     def ask(self, method: str, path: str, *, key: bool = True, body: bytes = b"") -> Answer:

@@ -1,0 +1,61 @@
+# Generated from densityd/client/aio/webhooks.py by tools/sync_client.py; do not edit.
+"""Webhooks of the project."""
+
+from collections.abc import Iterator, Sequence
+
+from densityd.client.call import Call, Retry, build_path, encode_json, ignore
+from densityd.client.records import Delivery, Page, Webhook, WebhookList
+from densityd.client.sync.transport import Transport
+
+_PATH = "/v1/webhooks"
+Found = list[Webhook]  # inside the class, `list` is its method
+
+
+class Webhooks:
+    """Addresses that are told when jobs end."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(
+        self, url: str, *, events: Sequence[str] | None = None, description: str | None = None
+    ) -> Webhook:
+        """Have an address told when jobs end; only this and `rotate` return the secret.
+
+        Args:
+            url: Address that gets the events.
+            events: Names of the events, such as `job.failed`; None for all.
+            description: Text for people.
+        """
+        body: dict[str, object] = {"url": url, "description": description}
+        body |= {} if events is None else {"events": list(events)}
+        call = Call("POST", _PATH, Webhook.of, body=encode_json(body), retry=Retry.REFUSED)
+        return self._transport.send(call)
+
+    def list(self) -> Found:
+        """Return the webhooks of the project, oldest first."""
+        return (self._transport.send(Call("GET", _PATH, WebhookList.of))).items
+
+    def get(self, webhook_id: str) -> Webhook:
+        """Return a webhook."""
+        return self._transport.send(Call("GET", build_path(_PATH, webhook_id), Webhook.of))
+
+    def rotate(self, webhook_id: str) -> Webhook:
+        """Give a webhook another secret, and enable it again."""
+        path = build_path(_PATH, webhook_id, "rotate")
+        return self._transport.send(Call("POST", path, Webhook.of, retry=Retry.REFUSED))
+
+    def test(self, webhook_id: str) -> Delivery:
+        """Send a webhook the event `webhook.test`; return its delivery, which is due."""
+        path = build_path(_PATH, webhook_id, "test")
+        return self._transport.send(Call("POST", path, Delivery.of, retry=Retry.REFUSED))
+
+    def deliveries(self, webhook_id: str) -> Iterator[Delivery]:
+        """Return an iterator over the deliveries of a webhook, newest first."""
+        path = build_path(_PATH, webhook_id, "deliveries")
+        return self._transport.iter_items(path, Page[Delivery].of)
+
+    def delete(self, webhook_id: str) -> None:
+        """Delete a webhook, and what was to be delivered to it."""
+        path = build_path(_PATH, webhook_id)
+        self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))

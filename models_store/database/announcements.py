@@ -1,0 +1,84 @@
+"""Deliveries for jobs that end, written in the transaction that ends them.
+
+The row of a delivery is the truth, as that of a job is: whatever becomes of the process that ended
+the job, some worker finds the row and sends it.
+"""
+
+from typing import Any
+
+from sqlalchemy import func, insert, select
+from sqlalchemy.orm import PassiveFlag, Session, UOWTransaction, attributes
+
+from models_store.database.ids import new_id
+from models_store.database.schema import JobRow, WebhookDeliveryRow, WebhookRow
+from models_store.job_states import FINAL_STATES
+
+MAX_WAITING = 1000
+"""Deliveries of a webhook that may wait; further ones are not made."""
+
+_ENDED = "ended jobs"
+
+
+def note_ends(session: Session, _context: UOWTransaction) -> None:
+    """Note the jobs that a flush ends: after each flush."""
+    for row in session.dirty:
+        if isinstance(row, JobRow) and row.state in FINAL_STATES:
+            unloaded = PassiveFlag.PASSIVE_NO_INITIALIZE
+            if attributes.get_history(row, "state", unloaded).has_changes():
+                session.info.setdefault(_ENDED, []).append(row)
+
+
+def announce_ends(session: Session) -> None:
+    """Write the deliveries for the jobs that a transaction ends: before its commit."""
+    session.flush()
+    for row in session.info.pop(_ENDED, ()):
+        for webhook_id in _listening(session, row.project, row.state):
+            add_delivery(session, webhook_id, row.project, f"job.{row.state}", job_data(row))
+
+
+def add_delivery(
+    session: Session, webhook_id: str, project: str, event: str, data: dict[str, Any]
+) -> str:
+    """Add a delivery that is due at once; return its id."""
+    delivery_id = new_id("msg")
+    values = {
+        "id": delivery_id,
+        "webhook_id": webhook_id,
+        "project": project,
+        "event": event,
+        "data": data,
+    }
+    session.execute(insert(WebhookDeliveryRow).values(values))
+    return delivery_id
+
+
+def job_data(row: JobRow) -> dict[str, Any]:
+    """Return what a delivery tells of a job."""
+    error = None if row.error_code is None else {"code": row.error_code, "detail": row.error_detail}
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "state": row.state,
+        "attempt": row.attempt,
+        "model": {"name": row.model_name, "version": row.model_version},
+        "error": error,
+        "tags": row.tags,
+        "url": f"/v1/jobs/{row.id}",
+    }
+
+
+def _listening(session: Session, project: str, state: str) -> list[str]:
+    """Return the ids of the webhooks that want to know, and that are not behind by too much."""
+    query = select(WebhookRow.id, WebhookRow.events).where(
+        WebhookRow.project == project, WebhookRow.disabled_at.is_(None)
+    )
+    wanting = [found.id for found in session.execute(query) if f"job.{state}" in found.events]
+    if not wanting:
+        return []
+    counts = (
+        select(WebhookDeliveryRow.webhook_id, func.count())
+        .where(WebhookDeliveryRow.webhook_id.in_(wanting), WebhookDeliveryRow.ended_at.is_(None))
+        .group_by(WebhookDeliveryRow.webhook_id)
+    )
+    waiting = {webhook_id: count for webhook_id, count in session.execute(counts)}  # noqa: C416 - rows are no pairs to a type checker
+    return [webhook_id for webhook_id in wanting if waiting.get(webhook_id, 0) < MAX_WAITING]

@@ -1,0 +1,155 @@
+"""Deliveries as those who send them see them: what is due, and what became of it."""
+
+import random
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from models_store.database.clock import db_now
+from models_store.database.database import Database, writing
+from models_store.database.schema import WebhookDeliveryRow, WebhookRow
+from models_store.jobs.rows import storable
+
+# As Standard Webhooks has it: the last attempt is some three days after the first one.
+PAUSES_S = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
+_JITTER = 0.2
+_GONE = 410
+_KEEP_S = 7 * 24 * 3600
+_MAX_ERROR = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class DueDelivery:
+    """Delivery that its taker alone sends, until its lease ends.
+
+    Attributes:
+        attempt: Number of this attempt, from 1.
+        secret: Text that signs it.
+        created_at: Time of the event.
+    """
+
+    id: str
+    url: str
+    secret: str
+    event: str
+    data: dict[str, Any]
+    attempt: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Outcome of an attempt.
+
+    Attributes:
+        status: HTTP status of the response; None: there was none.
+        error: Reason of the failure; None: the response was 2xx.
+    """
+
+    status: int | None = None
+    error: str | None = None
+
+
+class Deliveries:
+    """Deliveries of all projects.
+
+    Args:
+        database: Database to read and to write.
+        pauses_s: Seconds between the attempts at one; after the last one it is given up.
+    """
+
+    def __init__(self, database: Database, *, pauses_s: tuple[float, ...] = PAUSES_S) -> None:
+        self._database = database
+        self._pauses_s = pauses_s
+
+    @writing
+    def take(self, session: Session, *, limit: int, lease_s: float) -> list[DueDelivery]:
+        """Take deliveries that are due: the oldest of each webhook, so that none waits for another.
+
+        Args:
+            session: Transaction, which the decorator begins.
+            limit: Most deliveries.
+            lease_s: Seconds after which another attempt is due, if nobody calls `end`.
+        """
+        due = (WebhookDeliveryRow.ended_at.is_(None), WebhookDeliveryRow.due_at <= db_now())
+        first = (
+            select(func.min(WebhookDeliveryRow.position))
+            .where(*due)
+            .group_by(WebhookDeliveryRow.webhook_id)
+            .limit(limit)
+        )
+        positions = session.scalars(first).all()
+        query = (
+            select(WebhookDeliveryRow, WebhookRow)
+            .join(WebhookRow, WebhookRow.id == WebhookDeliveryRow.webhook_id)
+            .where(WebhookDeliveryRow.position.in_(positions), *due)
+            .with_for_update(of=WebhookDeliveryRow, skip_locked=True)
+        )
+        taken = []
+        for row, webhook in session.execute(query):
+            row.attempts += 1
+            row.due_at = db_now(lease_s)
+            taken.append(_due(row, webhook))
+        return taken
+
+    @writing
+    def end(self, session: Session, delivery_id: str, attempt: int, outcome: Outcome) -> None:
+        """Note what became of an attempt, unless a later one began since."""
+        row = session.scalar(
+            select(WebhookDeliveryRow)
+            .where(
+                WebhookDeliveryRow.id == delivery_id,
+                WebhookDeliveryRow.attempts == attempt,
+                WebhookDeliveryRow.ended_at.is_(None),
+            )
+            .with_for_update()
+        )
+        if row is None:
+            return
+        row.status = outcome.status
+        row.error = None if outcome.error is None else storable(outcome.error[:_MAX_ERROR])
+        row.delivered = outcome.error is None
+        given_up = attempt > len(self._pauses_s) or outcome.status == _GONE
+        if row.delivered or given_up:
+            row.ended_at = db_now()
+        else:
+            pause_s = self._pauses_s[attempt - 1]
+            row.due_at = db_now(pause_s * (1 + _JITTER * random.random()))  # noqa: S311 - no secret
+        if given_up and not row.delivered:
+            _disable(session, row.webhook_id)
+
+    @writing
+    def forget(self, session: Session) -> None:
+        """Delete deliveries that ended long ago."""
+        old = delete(WebhookDeliveryRow).where(WebhookDeliveryRow.ended_at <= db_now(-_KEEP_S))
+        session.execute(old, execution_options={"synchronize_session": False})
+
+
+def _disable(session: Session, webhook_id: str) -> None:
+    """Disable a webhook and give up what waits for it."""
+    session.execute(
+        update(WebhookRow)
+        .where(WebhookRow.id == webhook_id, WebhookRow.disabled_at.is_(None))
+        .values(disabled_at=db_now())
+    )
+    session.execute(
+        update(WebhookDeliveryRow)
+        .where(WebhookDeliveryRow.webhook_id == webhook_id, WebhookDeliveryRow.ended_at.is_(None))
+        .values(ended_at=db_now(), error="The webhook was disabled.")
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _due(row: WebhookDeliveryRow, webhook: WebhookRow) -> DueDelivery:
+    return DueDelivery(
+        id=row.id,
+        url=webhook.url,
+        secret=webhook.secret,
+        event=row.event,
+        data=row.data,
+        attempt=row.attempts,
+        created_at=row.created_at,
+    )

@@ -1,0 +1,150 @@
+"""Deliveries to real receivers: good ones, failing ones, slow ones, and those that must not be called."""
+
+import base64
+import hashlib
+import hmac
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from models_store.database.database import Database
+from models_store.jobs.jobs import Jobs
+from models_store.webhooks.deliveries import Deliveries
+from models_store.webhooks.webhooks import Delivery, Webhooks
+from tests.models_store.makers import PROJECT, submitted
+from workers.webhooks.posting import RefusedAddressError, post
+from workers.webhooks.sender import Sender
+
+
+class Receiver:
+    """A receiver that answers with a list of statuses, the last one for ever."""
+
+    def __init__(self, *statuses: int) -> None:
+        self.statuses = list(statuses)
+        self.requests: list[tuple[dict[str, str], bytes]] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                receiver.requests.append(({k.lower(): v for k, v in self.headers.items()}, body))
+                status = receiver.statuses.pop(0) if receiver.statuses[1:] else receiver.statuses[0]
+                self.send_response(status)
+                self.send_header("Location", "http://127.0.0.1:1/elsewhere")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook?a=b"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver(500, 302, 204)
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A receiver that accepts connections and says a byte now and then."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+
+
+def latest(webhooks: Webhooks, webhook_id: str) -> Delivery:
+    return webhooks.deliveries(PROJECT, webhook_id, limit=1).items[0]
+
+
+def test_a_failing_receiver_gets_the_event_in_the_end(
+    database: Database, receiver: Receiver
+) -> None:
+    webhooks = Webhooks(database)
+    webhook = webhooks.create(PROJECT, receiver.url, events=["job.cancelled"])
+    jobs = Jobs(database)
+    job = submitted(jobs)
+    jobs.cancel(PROJECT, job.id)
+    sender = Sender(Deliveries(database, pauses_s=(0, 0, 0)), private=True)
+    for status in (500, 302, 204):
+        assert sender.send_due() == 1
+        shown = latest(webhooks, webhook.id)
+        assert shown.status == status
+        assert shown.delivered == (status == 204)
+    assert latest(webhooks, webhook.id).ended_at is not None
+    assert sender.send_due() == 0
+
+    assert len(receiver.requests) == 3
+    assert len({headers["webhook-id"] for headers, _ in receiver.requests}) == 1
+    headers, body = receiver.requests[-1]
+    assert webhook.secret is not None
+    key = base64.b64decode(webhook.secret.removeprefix("whsec_"))
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    expected = base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}"
+    told = json.loads(body)
+    assert told["type"] == "job.cancelled"
+    assert told["data"]["id"] == job.id
+
+
+def test_what_cannot_be_reached_is_told(database: Database) -> None:
+    webhooks = Webhooks(database)
+    webhook = webhooks.create(PROJECT, "http://127.0.0.1:1/", events=["job.failed"])
+    webhooks.test(PROJECT, webhook.id)
+    sender = Sender(Deliveries(database, pauses_s=(0,)), private=True)
+    sender.send_due()
+    assert "refused" in (latest(webhooks, webhook.id).error or "")
+
+
+def test_a_private_address_behind_a_name_is_not_called(
+    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhooks = Webhooks(database)
+    port = receiver.server.server_port
+    webhook = webhooks.create(PROJECT, f"https://rebinding.example:{port}/", events=["job.failed"])
+    webhooks.test(PROJECT, webhook.id)
+    asked = []
+
+    def lookup(host: str, port: int, **_: Any) -> list[Any]:
+        asked.append(host)
+        # A public address beside a private one, as a name under attack has.
+        kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        return [(*kind, ("93.184.215.14", port)), (*kind, ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    Sender(Deliveries(database, pauses_s=(0,)), private=False).send_due()
+    assert asked == ["rebinding.example"]
+    assert "not public" in (latest(webhooks, webhook.id).error or "")
+    assert receiver.requests == []
+
+
+def test_a_name_is_looked_up_once(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+    answers = [real("127.0.0.1", receiver.server.server_port, type=socket.SOCK_STREAM)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answers.pop())
+    url = f"http://once.example:{receiver.server.server_port}/"
+    assert post(url, b"{}", {}, private=True) == 500
+    assert receiver.requests[0][0]["host"].startswith("once.example:")
+
+
+def test_loopback_is_refused_by_default() -> None:
+    for host in ("127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f.1"):
+        with pytest.raises((RefusedAddressError, OSError)):
+            post(f"https://{host}:1/", b"", {}, private=False, timeout_s=1)
+
+
+def test_a_receiver_that_says_nothing_is_left(silent: str) -> None:
+    with pytest.raises((OSError, http.client.HTTPException)):
+        post(silent, b"{}", {}, private=True, timeout_s=0.3)
