@@ -12,9 +12,11 @@ from flows.catalogue import (
     spec_from_dict,
     spec_to_dict,
 )
-from flows.compiled.compiled_flow import CompiledFlow, compile_flow
+from flows.compiled.compiled_flow import CompiledFlow
 from flows.compiled.density_parts import density_parts
+from flows.compiled.ensemble import compile_flow
 from flows.cost import Cost, Way, fitting_rows
+from flows.ensemble import EnsembleSpec, ensemble_of
 from flows.errors import (
     DivergedError,
     ElboDivergedError,
@@ -61,6 +63,7 @@ __all__ = [
     "DivergedError",
     "ElboDivergedError",
     "EncoderSpec",
+    "EnsembleSpec",
     "EpochReport",
     "Evaluation",
     "FitError",
@@ -110,6 +113,7 @@ __all__ = [
     "default_hidden",
     "density_parts",
     "diagnose",
+    "ensemble_of",
     "evaluate",
     "fit",
     "fit_encoding",

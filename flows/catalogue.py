@@ -12,6 +12,7 @@ from flows.bijections.batch_norm import BatchNormSpec
 from flows.bijections.gradients import ACTIVATIONS
 from flows.bijections.linear import apply_network, network, network_cost
 from flows.cost import FLOAT_BYTES, Cost, Way
+from flows.ensemble import MAX_MEMBERS, EnsembleSpec, ensemble_of
 from flows.errors import SpecError
 from flows.families.made import MadeSpec
 from flows.families.naf import NafSpec
@@ -37,7 +38,7 @@ from flows.training.state import Json
 FAMILIES: dict[str, type[FamilySpec]] = {spec.family: spec for spec in get_args(FamilySpec)}
 """Families of continuous rows, which `MixedSpec` combines with categories and missing cells."""
 
-FlowSpec = FamilySpec | MixedSpec
+FlowSpec = FamilySpec | MixedSpec | EnsembleSpec
 
 Moments = tuple[Tensor, Tensor]
 
@@ -56,6 +57,8 @@ def spec_from_dict(fields: Mapping[str, object]) -> FlowSpec:
     family = fields.get("family")
     if family == "mixed":
         return _mixed_from_dict(fields)
+    if family == "ensemble":
+        return _ensemble_from_dict(fields)
     if not isinstance(family, str) or family not in FAMILIES:
         raise SpecError("family-unknown", f"family must be one of {', '.join(FAMILIES)}")
     values = dict(fields)
@@ -83,6 +86,24 @@ def _mixed_from_dict(fields: Mapping[str, object]) -> MixedSpec:
         raise SpecError("spec-invalid", str(error)) from error
 
 
+def _ensemble_from_dict(fields: Mapping[str, object]) -> EnsembleSpec:
+    values = dict(fields)
+    try:
+        if isinstance(given := values.get("members"), list):
+            if len(given) > MAX_MEMBERS:
+                raise SpecError("spec-invalid", f"an ensemble has {MAX_MEMBERS} members at most")
+            values["members"] = [_member_from_dict(m) if isinstance(m, dict) else m for m in given]
+        return EnsembleSpec(**values)  # type: ignore[arg-type]  # checked by the class
+    except (TypeError, ValueError) as error:
+        raise SpecError("spec-invalid", str(error)) from error
+
+
+def _member_from_dict(fields: Mapping[str, object]) -> FlowSpec:
+    if fields.get("family") == "ensemble":
+        raise SpecError("spec-invalid", "a member of an ensemble is no ensemble")
+    return spec_from_dict(fields)
+
+
 def check_dim(spec: FlowSpec, dim: int, context_dim: int = 0) -> None:
     """Check that the family supports this number of features and of context columns.
 
@@ -92,7 +113,7 @@ def check_dim(spec: FlowSpec, dim: int, context_dim: int = 0) -> None:
     spec.check_dim(dim)
     if spec.encoder is not None and context_dim == 0:
         raise SpecError("encoder-without-context", "an encoder needs a context that it encodes")
-    if isinstance(spec, MixedSpec):
+    if isinstance(spec, MixedSpec | EnsembleSpec):
         spec.check_context(context_dim)
 
 
@@ -111,6 +132,8 @@ def for_targets(spec: FlowSpec) -> FlowSpec:
             raise SpecError("flow-unsuitable", "a made of several masks does not map noise to rows")
         case MixedSpec():
             raise SpecError("flow-unsuitable", "a mixed density does not map noise to rows")
+        case EnsembleSpec():
+            raise SpecError("flow-unsuitable", "an ensemble does not map noise to rows")
         case _:
             return spec
 
@@ -130,9 +153,10 @@ def flow_cost(spec: FlowSpec, dim: int, context_dim: int = 0) -> Cost:
     """
     described: Spec = spec
     outer, given = preprocessing_cost(dim, context_dim), context_dim
-    if isinstance(spec, MixedSpec):
-        outer += spec.context_cost(context_dim)
-        given = spec.features(context_dim)
+    mixed = spec.mixed if isinstance(spec, EnsembleSpec) else spec
+    if isinstance(mixed, MixedSpec):
+        outer += mixed.context_cost(context_dim)
+        given = mixed.features(context_dim)
     encoder = spec.encoder
     if encoder is None or context_dim == 0:
         return described.cost(dim, given) + outer
@@ -176,6 +200,22 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
     """
     if isinstance(spec, MixedSpec):
         return _build_mixed(spec, dim, context_dim=context_dim, seed=seed)
+    if isinstance(spec, EnsembleSpec):
+        members = [
+            build(
+                member,
+                dim,
+                standardise=standardise,
+                preprocessing=preprocessing,
+                steps=steps,
+                widths=widths,
+                context_dim=context_dim,
+                standardise_context=standardise_context,
+                seed=seed,
+            )
+            for member in spec.members
+        ]
+        return ensemble_of(members, spec.weights)
     described: Spec = spec
     check_dim(spec, dim, context_dim)
     generator = torch.Generator().manual_seed(seed)

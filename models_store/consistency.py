@@ -120,6 +120,7 @@ class _NamedFiles:
 def _rows(database: Database, blobs: BlobStore) -> _NamedFiles:
     with database.read() as session:
         files = [*_of_datasets(session), *_of_versions(session), *_of_results(session)]
+        files += _of_products(session)
         unfinished = session.execute(
             select(JobRow.id, JobRow.state, JobRow.checkpoints).where(
                 JobRow.state != JobState.SUCCEEDED
@@ -164,6 +165,15 @@ def _of_results(session: Session) -> Iterator[NamedFile]:
         if result is not None:
             key, sha256, size = result["key"], result["sha256"], result["bytes"]
             yield NamedFile(owner=f"result of {job_id}", key=key, sha256=sha256, bytes=size)
+
+
+def _of_products(session: Session) -> Iterator[NamedFile]:
+    query = select(JobRow.id, JobRow.product).where(JobRow.product.is_not(None))
+    for job_id, product in session.execute(query):
+        if product is not None:
+            key, sha256 = product["checkpoint_key"], product["checkpoint_sha256"]
+            size = product["checkpoint_bytes"]
+            yield NamedFile(owner=f"product of {job_id}", key=key, sha256=sha256, bytes=size)
 
 
 def _of_checkpoints(job_id: str, checkpoints: list[JsonObject]) -> Iterator[NamedFile]:

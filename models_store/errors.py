@@ -68,14 +68,19 @@ class VersionInUseError(ConflictError):
 
 
 class JobInUseError(ConflictError):
-    """Deletion of a job whose version still exists."""
+    """Deletion of a job whose version or whose parent still exists."""
 
     slug: Slug = "job-in-use"
 
-    def __init__(self, job_id: str, *, ref: str) -> None:
+    def __init__(
+        self, job_id: str, *, ref: str | None = None, parent_id: str | None = None
+    ) -> None:
         self.job_id = job_id
         self.ref = ref
-        super().__init__(f"Job {job_id} made version {ref}, which still exists.")
+        text = f"Job {job_id} made version {ref}, which still exists."
+        if parent_id is not None:
+            text = f"Job {job_id} belongs to job {parent_id}; delete that one."
+        super().__init__(text)
 
 
 class JobUnfinishedError(ConflictError):
@@ -105,10 +110,13 @@ class JobNotResumableError(ConflictError):
 
     slug: Slug = "job-not-resumable"
 
-    def __init__(self, job_id: str, *, state: str) -> None:
+    def __init__(self, job_id: str, *, state: str, parent_id: str | None = None) -> None:
         self.job_id = job_id
         self.state = state
-        super().__init__(f"Job {job_id} is {state}; only a cancelled or failed job can be resumed.")
+        text = f"Job {job_id} is {state}; only a cancelled or failed job can be resumed."
+        if parent_id is not None:
+            text = f"Job {job_id} belongs to job {parent_id}; resume that one."
+        super().__init__(text)
 
 
 class ResultDeletedError(StoreError):

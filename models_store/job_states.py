@@ -16,11 +16,21 @@ class JobKind(StrEnum):
     VARIATIONAL = "variational"
     SCORING = "scoring"
     SAMPLING = "sampling"
+    ENSEMBLE = "ensemble"
 
     @property
     def makes_version(self) -> bool:
         """Return whether the job makes a version of a model; others use one and make a file."""
-        return self in (JobKind.TRAINING, JobKind.VARIATIONAL)
+        return self not in (JobKind.SCORING, JobKind.SAMPLING)
+
+
+class JobRole(StrEnum):
+    """Part that a job has in work of several jobs."""
+
+    PARENT = "parent"
+    """Work that its children do: no worker claims it."""
+    CHILD = "child"
+    """Part of the work of a parent, which any worker claims."""
 
 
 class JobState(StrEnum):
@@ -39,6 +49,7 @@ class EventKind(StrEnum):
     STATE = "state"
     EPOCH = "epoch"
     MESSAGE = "message"
+    CHILD = "child"
     END = "end"
 
 
@@ -81,6 +92,7 @@ class NewJob:
         traceparent: the W3C trace context of the HTTP request.
         reserved_bytes: the most that it may come to store beside its request; counts in the quota
             until it has ended.
+        role: `JobRole.PARENT` for work that is done by children; None: a job of its own.
     """
 
     project: str
@@ -93,6 +105,7 @@ class NewJob:
     request_id: str | None = None
     traceparent: str | None = None
     reserved_bytes: int = 0
+    role: JobRole | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +171,8 @@ class JobSummary(Record):
         not_before: Time before which no worker takes it after a failed attempt, by the database's
             clock.
         run_seconds: Seconds that ended attempts ran for, since it was submitted or resumed.
+        role: Part in work of several jobs; None: a job of its own.
+        parent_id: Id of the parent of a child.
     """
 
     id: str
@@ -185,6 +200,8 @@ class JobSummary(Record):
     run_seconds: float
     description: str | None
     tags: dict[str, str]
+    role: JobRole | None
+    parent_id: str | None
 
     @property
     def final(self) -> bool:

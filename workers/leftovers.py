@@ -8,6 +8,7 @@ from collections.abc import Callable
 from models_store.errors import DatabaseError, StorageFullError
 from models_store.files.blobs import BlobStore
 from models_store.files.job_files import delete_job_files, delete_leftovers
+from models_store.job_states import Checkpoint
 from models_store.jobs.jobs import Jobs
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,20 @@ class Leftovers:
                 delete_leftovers(self._blobs, job_id, attempt=attempt)
         return forgotten
 
+    def forget_children(self) -> int:
+        """Delete files of children that nothing needs; return their number. It raises as `once`."""
+        if not self._fit():
+            return 0
+        forgotten = 0
+        for job_id in self._jobs.needless_children(keep_s=self._keep_s, limit=_MOST_JOBS):
+            found = self._jobs.forget_child(job_id, keep_s=self._keep_s)
+            if found is not None:
+                attempt, key = found
+                kept = [] if key is None else [Checkpoint(key=key, sha256="", epoch=0)]
+                delete_leftovers(self._blobs, job_id, attempt=attempt, kept=kept)
+                forgotten += 1
+        return forgotten
+
     def delete_jobs(self) -> int:
         """Delete jobs that are due, with their files; return their number. It raises as `once`."""
         keep_s = self._keep_jobs_s
@@ -78,16 +93,16 @@ class Leftovers:
             return 0
         deleted = 0
         for job_id in self._jobs.expired(keep_s=keep_s, limit=_MOST_JOBS):
-            if self._jobs.delete_expired(job_id, keep_s=keep_s):
+            for gone in self._jobs.delete_expired(job_id, keep_s=keep_s):
                 deleted += 1
-                delete_job_files(self._blobs, job_id)
+                delete_job_files(self._blobs, gone)
         return deleted
 
     def _run(self) -> None:
         pause_s = min(_INTERVAL_S, max(1.0, self._keep_s))
         while not self._stopping.wait(pause_s * random.uniform(1, 2)):  # noqa: S311
             try:
-                forgotten, deleted = self.once(), self.delete_jobs()
+                forgotten, deleted = self.once() + self.forget_children(), self.delete_jobs()
             except (DatabaseError, StorageFullError) as error:
                 log.warning("checkpoints and old jobs cannot be deleted now: %s", error)
             except Exception:

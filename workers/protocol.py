@@ -119,6 +119,15 @@ class VariationalTask(_Task):
     dataset: DatasetRef | None
 
 
+class EnsembleTask(_Task):
+    """Choose an ensemble among flows that were trained on the rows of a dataset."""
+
+    kind: Literal["ensemble"] = "ensemble"
+    dataset: DatasetRef
+    validation_dataset: DatasetRef | None
+    test_dataset: DatasetRef | None
+
+
 class ScoringTask(_Task):
     """Score a dataset by a model, into a file."""
 
@@ -140,7 +149,7 @@ class SelfTestTask(_Task):
     kind: Literal["selftest"] = "selftest"
 
 
-ModelTask = TrainingTask | VariationalTask
+ModelTask = TrainingTask | VariationalTask | EnsembleTask
 BulkTask = ScoringTask | SamplingTask
 Task = ModelTask | BulkTask | SelfTestTask
 TASK: TypeAdapter[Task] = TypeAdapter(Annotated[Task, Field(discriminator="kind")])

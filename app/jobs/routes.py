@@ -89,7 +89,16 @@ class JobFilters:
         model_name: Annotated[
             Name | None, Query(description="Name of the model that the jobs train or use.")
         ] = None,
+        parent_id: Annotated[
+            str | None,
+            Query(
+                max_length=100,
+                description="Parent of the jobs, to list its children; left out: all jobs but children.",
+                examples=["job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"],
+            ),
+        ] = None,
     ) -> None:
+        self.parent_id = parent_id
         self.state = state
         self.kind = kind
         self.model_name = model_name
@@ -138,6 +147,7 @@ def list_jobs(
         state=filters.state,
         kind=filters.kind,
         model_name=filters.model_name,
+        parent_id=filters.parent_id,
         filters=selection.filters(),
     )
     return paging.link(JobPage.of(page))
@@ -223,8 +233,8 @@ def delete_job(job_id: JobId, jobs: JobsDep, project: ProjectDep, blobs: BlobsDe
 
     A job whose version exists cannot be deleted: delete the version first.
     """
-    jobs.delete(project, job_id)
-    delete_job_files(blobs, job_id)
+    for deleted in jobs.delete(project, job_id):
+        delete_job_files(blobs, deleted)
 
 
 @router.post(

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.http.labels import TAGS
 from app.http.listing import bounded
 from models_store.database.paging import Page
-from models_store.jobs.jobs import EventKind, Job, JobEvent, JobKind, JobState, JobSummary
+from models_store.jobs.jobs import EventKind, Job, JobEvent, JobKind, JobRole, JobState, JobSummary
 
 _ID = "job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"
 _DATASET_ID = "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"
@@ -31,6 +31,8 @@ _SUMMARY_EXAMPLE: dict[str, Any] = {
     },
     "model": {"name": "shuttle", "version": None},
     "dataset_id": _DATASET_ID,
+    "role": None,
+    "parent_id": None,
     "result": None,
     "dispatch": "sent",
     "cancel_requested": False,
@@ -93,7 +95,22 @@ class RowProgressView(BaseModel):
     )
 
 
-ProgressViews = ProgressView | IterationProgressView | RowProgressView
+class ParentProgressView(BaseModel):
+    """Progress of a job whose work its children do."""
+
+    model_config = ConfigDict(extra="allow")
+
+    stage: int = Field(description="Present stage, counted from 1.")
+    stages: int
+    children_ended: int = Field(description="Number of children that have ended.")
+    children: int = Field(description="Number of children so far; later stages start more.")
+    fraction: float = Field(description="Finished part of the planned work, from 0 to 1.")
+    eta_seconds: float | None = Field(
+        description="Estimated seconds until the job ends; null: not known."
+    )
+
+
+ProgressViews = ProgressView | IterationProgressView | RowProgressView | ParentProgressView
 
 
 class JobModelView(BaseModel):
@@ -157,6 +174,13 @@ class JobSummaryView(BaseModel):
     )
     model: JobModelView
     dataset_id: str | None = Field(description="Dataset that the job reads; null: none.")
+    role: JobRole | None = Field(
+        description="`parent` if other jobs do its work, `child` if it is one of those; null: a job of"
+        " its own."
+    )
+    parent_id: str | None = Field(
+        description="Job that the job does part of the work of; null: none."
+    )
     result: JobResultView | None = Field(
         description="Result file of a scoring or sampling job that has succeeded; null: none yet, or"
         " deleted."
@@ -246,7 +270,9 @@ def _progress(job: JobSummary) -> ProgressViews | None:
     if not job.progress:
         return None
     match job.kind:
-        case JobKind.TRAINING:
+        case _ if job.role is JobRole.PARENT:
+            return ParentProgressView(**job.progress)
+        case JobKind.TRAINING | JobKind.ENSEMBLE:
             return ProgressView(**job.progress)
         case JobKind.VARIATIONAL:
             return IterationProgressView(**job.progress)

@@ -270,6 +270,7 @@ class _Fitter:
             robust_validation_log_likelihood=progress.robust + constant,
             best_epoch=progress.best_epoch,
             best_validation_log_likelihood=best,
+            best_robust_validation_log_likelihood=progress.best + constant,
             rows_per_second=progress.rows_per_second,
             seconds=progress.seconds,
             restarts=progress.restarts,

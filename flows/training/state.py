@@ -162,6 +162,7 @@ class EpochReport:
             mean.
         best_epoch: Epoch with the best robust validation likelihood so far.
         best_validation_log_likelihood: Plain validation likelihood of the best epoch.
+        best_robust_validation_log_likelihood: Robust validation likelihood of the best epoch.
         rows_per_second: Training speed of the epoch, without evaluation.
         seconds: Time since the training began, earlier runs of a resumed one included.
         restarts: Number of times that the training went back to its best state after divergence.
@@ -174,6 +175,7 @@ class EpochReport:
     robust_validation_log_likelihood: float
     best_epoch: int
     best_validation_log_likelihood: float
+    best_robust_validation_log_likelihood: float
     rows_per_second: float
     seconds: float
     restarts: int

@@ -126,9 +126,12 @@ class JobRow(Described, Base):
         Index(None, "project", "state", "position"),
         Index(None, "finished_at", **_where("checkpoint_bytes > 0")),
         Index("ix_job_ended", "finished_at", **_where("finished_at IS NOT NULL")),
+        Index("ix_job_parent", "state", **_where("role = 'parent'")),
+        Index("ix_job_child", "parent_id", **_where("role = 'child'")),
         CheckConstraint(
             "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"
         ),
+        CheckConstraint("role IN ('parent', 'child')", name="role"),
     )
 
     position: Mapped[int] = mapped_column(_Counter, primary_key=True)
@@ -177,6 +180,18 @@ class JobRow(Described, Base):
     checkpoint_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     # The most that the job may come to store, files and rows, while it has not ended.
     reserved_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    # A parent is work that its children do; null: a job of its own.
+    role: Mapped[str | None]
+    # Not a foreign key: a parent and its children are deleted together.
+    parent_id: Mapped[str | None]
+    # Of a child: its stage and its number in the plan of its parent.
+    place: Mapped[JsonObject | None]
+    # Of a child that has succeeded: what its parent makes a version or a file of.
+    product: Mapped[JsonObject | None]
+    # True once the parent has taken notice of the child's end.
+    noticed: Mapped[bool] = mapped_column(default=False)
+    # True while the reservation of its parent counts for what the child stores.
+    covered: Mapped[bool] = mapped_column(default=False)
     # As of a dataset.
     charged_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
 

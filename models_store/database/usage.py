@@ -101,8 +101,12 @@ def _charge(row: _Charged) -> int:
 
 def _charge_of_job(row: JobRow) -> int:
     row.checkpoint_bytes = _checkpoint_bytes(row)
+    if row.covered:
+        return 0
     result_bytes = 0 if row.result is None else int(row.result["bytes"])
     stored = _ROW_BYTES + (row.metadata_bytes or 0) + row.checkpoint_bytes + result_bytes
+    if row.product is not None:
+        stored += int(row.product["checkpoint_bytes"]) + json_bytes(row.product)
     return stored if row.state in FINAL_STATES else max(stored, row.reserved_bytes or 0)
 
 

@@ -39,12 +39,24 @@ from models_store.job_states import (
     JobEvent,
     JobKind,
     JobResult,
+    JobRole,
     JobState,
     JobSummary,
     NewJob,
     Submitted,
 )
 from models_store.jobs.events import Places, read_events, read_places
+from models_store.jobs.parents import (
+    cancel_children,
+    children_of,
+    due_parents,
+    lock_parent,
+    of_abandoned,
+    requeue,
+    resume_children,
+    version_key,
+    with_needless_files,
+)
 from models_store.jobs.rows import (
     SUMMARY,
     append,
@@ -74,6 +86,7 @@ __all__ = [
     "JobEvent",
     "JobKind",
     "JobResult",
+    "JobRole",
     "JobState",
     "JobSummary",
     "Jobs",
@@ -139,6 +152,7 @@ class Jobs:
             model_version=new.model_version,
             dataset_id=new.dataset_id,
             request=new.request,
+            role=new.role,
             request_id=new.request_id,
             traceparent=new.traceparent,
             metadata_bytes=request_bytes,
@@ -200,15 +214,30 @@ class Jobs:
         kind: JobKind | None = None,
         model_name: str | None = None,
         filters: Filters = ALL,
+        parent_id: str | None = None,
     ) -> Page[JobSummary]:
         """List jobs, newest first, without their requests.
 
         A page that few jobs pass the filters of may be short, even empty, before the last one.
 
+        Args:
+            project: Project that owns the jobs.
+            limit: Most jobs of the page.
+            cursor: Cursor of the page before.
+            state: State of the jobs.
+            kind: Kind of the jobs.
+            model_name: Model that the jobs train or use.
+            filters: Filters that all listings share.
+            parent_id: Parent of the jobs; None: those that are no children.
+
         Raises:
             CursorError: the cursor is not one of this listing.
         """
         query = select(JobRow).options(*SUMMARY).where(JobRow.project == project)
+        if parent_id is None:
+            query = query.where(JobRow.role.is_distinct_from(JobRole.CHILD))
+        else:
+            query = query.where(JobRow.parent_id == parent_id, JobRow.role == JobRole.CHILD)
         if state is not None:
             query = query.where(JobRow.state == state)
         if kind is not None:
@@ -234,6 +263,11 @@ class Jobs:
         """
         row = find(session, project, job_id, lock=True)
         match JobState(row.state):
+            case JobState.QUEUED | JobState.RUNNING if row.role == JobRole.PARENT:
+                if not row.cancel_requested:
+                    row.cancel_requested = True
+                    append(session, row, EventKind.MESSAGE, {"text": "Cancellation was requested."})
+                cancel_children(session, row)
             case JobState.QUEUED:
                 row.cancel_requested = True
                 move(session, row, JobState.CANCELLED)
@@ -254,6 +288,8 @@ class Jobs:
     ) -> Job:
         """Queue a cancelled or failed job again; it goes on from its newest checkpoint.
 
+        A parent goes on with its children; a child is resumed with its parent alone.
+
         Args:
             session: Transaction, which the decorator begins.
             project: Project that owns the job.
@@ -262,23 +298,19 @@ class Jobs:
 
         Raises:
             NotFoundError: the project has no such job, or a dataset or the version of it is gone.
-            JobNotResumableError: it is in another state.
+            JobNotResumableError: it is in another state, or a child.
             LimitError: the project would store too much.
         """
         row = find(session, project, job_id, lock=True)
-        if row.state not in RESUMABLE_STATES:
-            raise JobNotResumableError(job_id, state=row.state)
+        if row.state not in RESUMABLE_STATES or row.role == JobRole.CHILD:
+            raise JobNotResumableError(job_id, state=row.state, parent_id=row.parent_id)
         for dataset_id in sorted(datasets_of(session, job_id)):
             pin_dataset(session, project, dataset_id)
         if row.model_version is not None:
             pin_version(session, project, row.model_name, row.model_version)
-        row.cancel_requested = False
-        row.failures = []
-        row.run_seconds = 0.0
-        row.error_code = row.error_detail = None
-        row.finished_at = None
-        row.queued_at = db_now()
-        move(session, row, JobState.QUEUED)
+        if row.role == JobRole.PARENT:
+            resume_children(session, row)
+        requeue(session, row)
         session.flush()
         if max_bytes is not None:
             check_storage(session, project, max_bytes)
@@ -298,22 +330,27 @@ class Jobs:
         return result
 
     @freeing
-    def delete(self, session: Session, project: str, job_id: str) -> None:
-        """Delete a job that has ended, with its events; its files are the caller's to delete.
+    def delete(self, session: Session, project: str, job_id: str) -> JobIds:
+        """Delete a job that has ended, with its events and its children.
+
+        Returns:
+            Ids of the deleted jobs, whose files are the caller's to delete.
 
         Raises:
             NotFoundError: the project has no such job.
             JobUnfinishedError: it has not ended.
-            JobInUseError: the version that it made exists.
+            JobInUseError: the version that it made exists, or it is a child.
         """
         row = find(session, project, job_id, lock=True, summary=True)
         if row.state not in FINAL_STATES:
             raise JobUnfinishedError(job_id, state=row.state)
+        if row.parent_id is not None:
+            raise JobInUseError(job_id, parent_id=row.parent_id)
         version = select(ModelVersionRow.version).where(ModelVersionRow.job_id == job_id)
         number = session.scalar(version)
         if number is not None:
             raise JobInUseError(job_id, ref=f"{row.model_name}:{number}")
-        _delete(session, row)
+        return _delete(session, row)
 
     @reading
     def expired(self, session: Session, *, keep_s: float, limit: int) -> JobIds:
@@ -328,14 +365,11 @@ class Jobs:
         return list(session.scalars(query.limit(limit)))
 
     @freeing
-    def delete_expired(self, session: Session, job_id: str, *, keep_s: float) -> bool:
-        """Delete a job that `expired` gave, as `delete`; return False if it was resumed meanwhile."""
+    def delete_expired(self, session: Session, job_id: str, *, keep_s: float) -> JobIds:
+        """Delete a job that `expired` gave, as `delete`; nothing if it was resumed meanwhile."""
         query = select(JobRow).options(*SUMMARY).where(JobRow.id == job_id, _expired(keep_s))
         row = session.scalar(query.with_for_update(of=JobRow))
-        if row is None:
-            return False
-        _delete(session, row)
-        return True
+        return [] if row is None else _delete(session, row)
 
     def events(
         self,
@@ -424,12 +458,49 @@ class Jobs:
         return row.attempt
 
     @reading
+    def needless_children(self, session: Session, *, keep_s: float, limit: int) -> JobIds:
+        """Return ids of children whose files, or all of whose traces, nothing needs any more.
+
+        Args:
+            session: Transaction, which the decorator begins.
+            keep_s: Seconds for which those of a parent are kept that ended without success.
+            limit: Most ids.
+        """
+        query = select(JobRow.id).where(with_needless_files() | of_abandoned(keep_s))
+        return list(session.scalars(query.limit(limit)))
+
+    @freeing
+    def forget_child(
+        self, session: Session, job_id: str, *, keep_s: float
+    ) -> tuple[int, str | None] | None:
+        """Forget the files of a child that `needless_children` gave; all of it, if it was abandoned.
+
+        Returns:
+            The child's last attempt, whose files and those of earlier ones are the caller's to
+            delete, and the key of the one that a version needs. None: the parent was resumed.
+        """
+        lock_parent(session, job_id)
+        needless = select(JobRow).where(
+            JobRow.id == job_id, with_needless_files() | of_abandoned(keep_s)
+        )
+        row = session.scalar(needless.with_for_update(of=JobRow))
+        if row is None:
+            return None
+        attempt, kept = row.attempt, version_key(session, row)
+        row.product, row.checkpoints = None, []
+        if kept is None:
+            _delete(session, row)
+        return attempt, kept
+
+    @reading
     def claimable(self, session: Session, limit: int) -> JobIds:
-        """Return ids of jobs that a worker could claim now, in the order of claiming."""
-        expired = session.scalars(expired_leases(select(JobRow.id)).limit(limit)).all()
-        rest = limit - len(expired)
+        """Return ids of jobs that a worker could take up now, in that order: parents come first."""
+        parents = session.scalars(due_parents(select(JobRow.id)).limit(limit)).all()
+        rest = limit - len(parents)
+        expired = session.scalars(expired_leases(select(JobRow.id)).limit(rest)).all()
+        rest -= len(expired)
         queued = session.scalars(queue(select(JobRow.id)).limit(rest)).all()
-        return [*expired, *queued]
+        return [*parents, *expired, *queued]
 
     @writing
     def mark_dispatched(self, session: Session, job_ids: JobIds) -> None:
@@ -437,21 +508,25 @@ class Jobs:
         session.execute(update(JobRow).where(JobRow.id.in_(job_ids)).values(dispatched=True))
 
 
-def _delete(session: Session, row: JobRow) -> None:
-    """Delete a locked job that nothing needs."""
-    forget_resource(session, row.project, row.id)
-    for table in (JobEventRow, JobDatasetRow):
-        session.execute(
-            delete(table).where(table.job_id == row.id),
-            execution_options={"synchronize_session": False},
-        )
-    session.delete(row)
+def _delete(session: Session, row: JobRow) -> JobIds:
+    """Delete a locked job that nothing needs, and its children; return their ids."""
+    children = children_of(session, row.id) if row.role == JobRole.PARENT else []
+    for one in (*children, row):
+        forget_resource(session, one.project, one.id)
+        for table in (JobEventRow, JobDatasetRow):
+            session.execute(
+                delete(table).where(table.job_id == one.id),
+                execution_options={"synchronize_session": False},
+            )
+        session.delete(one)
+    return [one.id for one in (*children, row)]
 
 
 def _expired(keep_s: float) -> ColumnElement[bool]:
     old = JobRow.finished_at <= db_now(-keep_s)
     made_version = exists().where(ModelVersionRow.job_id == JobRow.id)
-    return old & JobRow.state.in_(FINAL_STATES) & ~made_version
+    alone = JobRow.role.is_distinct_from(JobRole.CHILD)
+    return old & alone & JobRow.state.in_(FINAL_STATES) & ~made_version
 
 
 def _lacks_input() -> ColumnElement[bool]:

@@ -19,6 +19,7 @@ from models_store.job_states import (
     JobState,
 )
 from models_store.jobs.attempt_ends import end_attempt
+from models_store.jobs.parents import take_steps
 from models_store.jobs.retries import AttemptEnd, Ending
 from models_store.jobs.rows import append, expired_leases, fail, held, move, queue, storable, to_job
 from models_store.records import NewVersion, Version
@@ -45,11 +46,12 @@ class JobWork:
     ) -> Job | None:
         """Take the next job for this worker, or return None if there is none.
 
-        Expired leases come first, then the queue in order. A job that was left by its worker
+        Steps of parents that are due come first, then expired leases, then the queue in order. A job that was left by its worker
         waits longer each time, and fails on the way when that happened too often without
         progress, as does one of a project that stores more than it may by now; one that was to be
         cancelled is cancelled.
         """
+        take_steps(session)
         while (row := _next(session, worker)) is not None:
             if row.state == JobState.RUNNING:
                 end_attempt(session, row, _SILENT)
@@ -180,6 +182,26 @@ class JobWork:
         if not self._database.transact(_finish_bulk, job_id, attempt, metrics, result):
             raise CancelledInsteadError(job_id, attempt=attempt)
 
+    def finish_child(
+        self, job_id: str, attempt: int, *, metrics: dict[str, Any], product: dict[str, Any]
+    ) -> None:
+        """Succeed with what the parent makes a version or a file of.
+
+        Safe to repeat, and the checkpoints go, as with `finish`.
+
+        Args:
+            job_id: Id of the child.
+            attempt: Attempt that claimed it.
+            metrics: Metrics of the job.
+            product: Result, a JSON object; its files are durable in the blob store.
+
+        Raises:
+            FencedError: The job is not this attempt's any more.
+            CancelledInsteadError: a cancel request came first; the job is cancelled now.
+        """
+        if not self._database.transact(_finish_child, job_id, attempt, metrics, product):
+            raise CancelledInsteadError(job_id, attempt=attempt)
+
     @writing
     def fail(
         self, session: Session, job_id: str, attempt: int, *, code: str, detail: str | None
@@ -271,7 +293,7 @@ def _has_room(session: Session, row: JobRow, max_bytes: int | None) -> bool:
 
 def _next(session: Session, worker: str) -> JobRow | None:
     for waiting in (expired_leases(select(JobRow)), queue(select(JobRow), worker=worker)):
-        row = session.scalar(waiting.limit(1).with_for_update(skip_locked=True))
+        row = session.scalar(waiting.limit(1).with_for_update(of=JobRow, skip_locked=True))
         if row is not None:
             return row
     return None
@@ -331,6 +353,27 @@ def _finish_bulk(
     row.metrics = metrics
     if row.progress is not None:  # the last report is of a moment before the end
         row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}
+    row.checkpoints = []
+    move(session, row, JobState.SUCCEEDED)
+    return True
+
+
+def _finish_child(
+    session: Session, job_id: str, attempt: int, metrics: dict[str, Any], product: dict[str, Any]
+) -> bool:
+    """Return whether it succeeded; False when it was to be cancelled and now is."""
+    try:
+        row = held(session, job_id, attempt)
+    except FencedError:
+        state = select(JobRow.state).where(JobRow.id == job_id, JobRow.attempt == attempt)
+        if session.scalar(state) != JobState.SUCCEEDED:
+            raise
+        return True
+    if row.cancel_requested:
+        move(session, row, JobState.CANCELLED)
+        return False
+    row.product = product
+    row.metrics = metrics
     row.checkpoints = []
     move(session, row, JobState.SUCCEEDED)
     return True

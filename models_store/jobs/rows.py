@@ -2,7 +2,7 @@
 
 from typing import Any, TypeVarTuple
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import Session, defer
 
 from models_store.database.clock import db_now
@@ -17,6 +17,7 @@ from models_store.job_states import (
     Job,
     JobError,
     JobKind,
+    JobRole,
     JobState,
     JobSummary,
 )
@@ -28,7 +29,9 @@ _OWN_FAULT = "An unexpected fault of the service; its log tells more."
 _TEXT_LIMIT = 4000
 
 
-SUMMARY = (defer(JobRow.request, raiseload=True), defer(JobRow.checkpoints, raiseload=True))
+SUMMARY = tuple(
+    defer(column, raiseload=True) for column in (JobRow.request, JobRow.checkpoints, JobRow.product)
+)
 """Columns that a query of summaries leaves out: a request may have megabytes."""
 
 
@@ -47,7 +50,8 @@ def _told(row: JobRow) -> dict[str, Any]:
     error = None
     if row.error_code is not None:
         error = JobError(code=row.error_code, detail=row.error_detail or "")
-    return {"kind": JobKind(row.kind), "state": JobState(row.state), "error": error}
+    role = None if row.role is None else JobRole(row.role)
+    return {"kind": JobKind(row.kind), "state": JobState(row.state), "role": role, "error": error}
 
 
 def find(
@@ -104,7 +108,10 @@ def expired_leases(query: Select[*Ts]) -> Select[*Ts]:
 
 
 def queue(query: Select[*Ts], *, worker: str | None = None) -> Select[*Ts]:
-    """Restrict to queued jobs that may be claimed now, first come first.
+    """Restrict to queued jobs that may be claimed now.
+
+    Projects take turns: that with the fewest running jobs comes first. Among its jobs, first come,
+    first served. No worker claims a parent.
 
     Args:
         query: Query of jobs.
@@ -117,9 +124,22 @@ def queue(query: Select[*Ts], *, worker: str | None = None) -> Select[*Ts]:
             JobRow.failed_on != worker,
             JobRow.not_before <= db_now(-PREFERENCE_S),
         )
-    return query.where(JobRow.state == JobState.QUEUED, due).order_by(
-        JobRow.queued_at, JobRow.position
+    running = (
+        select(JobRow.project, func.count().label("jobs"))
+        .where(JobRow.state == JobState.RUNNING, _is_claimed())
+        .group_by(JobRow.project)
+        .subquery()
     )
+    return (
+        query.outerjoin(running, running.c.project == JobRow.project)
+        .where(JobRow.state == JobState.QUEUED, _is_claimed(), due)
+        .order_by(func.coalesce(running.c.jobs, 0), JobRow.queued_at, JobRow.position)
+    )
+
+
+def _is_claimed() -> ColumnElement[bool]:
+    """Return the condition of jobs that workers claim: all but parents."""
+    return JobRow.role.is_distinct_from(JobRole.PARENT)
 
 
 def move(session: Session, row: JobRow, to: JobState) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from models_store.database.schema import JobRow
 from models_store.errors import LimitError
-from models_store.job_states import Job, JobState, Submitted
+from models_store.job_states import Job, JobRole, JobState, Submitted
 from models_store.jobs.rows import find, to_job
 
 
@@ -48,6 +48,7 @@ def check_queue(session: Session, project: str, max_queued: int) -> None:
         select(func.count())
         .select_from(JobRow)
         .where(JobRow.project == project, JobRow.state == JobState.QUEUED)
+        .where(JobRow.role.is_distinct_from(JobRole.CHILD))
     )
     if (waiting or 0) > max_queued:
         raise LimitError("limit-queued-jobs", f"{max_queued} jobs wait already; try again later.")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from flows import MixedSpec, spec_from_dict
+from flows import EnsembleSpec, MixedSpec, spec_from_dict
 from flows.mixed.explain import explained
 from models_store.errors import RequestError
 from models_store.records import Dataset, Version
@@ -73,7 +73,8 @@ def accept_scoring(
 def explains(version: Version) -> bool:
     """Return whether a version explains any column of its rows."""
     spec = spec_from_dict(version.flow)
-    return isinstance(spec, MixedSpec) and any(explained(spec.layout(version.dim)))
+    mixed = spec.mixed if isinstance(spec, EnsembleSpec) else spec
+    return isinstance(mixed, MixedSpec) and any(explained(mixed.layout(version.dim)))
 
 
 def _lacking(dataset: Dataset, missing: list[str], columns: list[str]) -> RequestError:

@@ -4,7 +4,16 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from flows import Cost, EncoderSpec, FlowSpec, MixedSpec, SpecError, check_dim, flow_cost
+from flows import (
+    Cost,
+    EncoderSpec,
+    EnsembleSpec,
+    FlowSpec,
+    MixedSpec,
+    SpecError,
+    check_dim,
+    flow_cost,
+)
 from models_store.errors import RequestError
 from tables.slugs import Slug
 
@@ -174,6 +183,15 @@ def _halved(flow: FlowSpec) -> Iterator[tuple[str, int, FlowSpec]]:
     if isinstance(flow, MixedSpec):
         yield from _halved_mixed(flow)
         return
+    if isinstance(flow, EnsembleSpec):
+        kept = flow.members[: (len(flow.members) + 1) // 2]
+        weights = [1 / len(kept)] * len(kept)
+        yield "members", len(flow.members), EnsembleSpec(members=kept, weights=weights)
+        return
+    yield from _halved_fields(flow)
+
+
+def _halved_fields(flow: FlowSpec) -> Iterator[tuple[str, int, FlowSpec]]:
     for field in dataclasses.fields(flow):
         value = getattr(flow, field.name)
         smaller: object
@@ -201,7 +219,7 @@ def _halved_mixed(flow: MixedSpec) -> Iterator[tuple[str, int, FlowSpec]]:
     yield _DISCRETE, max(flow.hidden), smaller
     if flow.flow is not None:
         for field, size, inner in _halved(flow.flow):
-            if not isinstance(inner, MixedSpec):
+            if not isinstance(inner, MixedSpec | EnsembleSpec):
                 yield field, size, dataclasses.replace(flow, flow=inner)
 
 

@@ -251,8 +251,8 @@ class AcceptedSplit(Strict):
     test_dataset_id: str | None
 
 
-class AcceptedTraining(Strict):
-    """Accepted request for a training job, with a value for every option."""
+class AcceptedTable(Strict):
+    """Rows and columns that flows are fitted to, with a value for every option."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -266,8 +266,10 @@ class AcceptedTraining(Strict):
     )
     split: AcceptedSplit
     preprocessing: Preprocessing
-    flow: Flow
-    optimisation: FitOptions
+
+    def table_fields(self) -> dict[str, Any]:
+        """Return the fields of the table alone, for another request about it."""
+        return {name: getattr(self, name) for name in AcceptedTable.model_fields}
 
     @property
     def column_types(self) -> list[Column]:
@@ -275,6 +277,13 @@ class AcceptedTraining(Strict):
         if self.types is None:
             return [Column(name=name) for name in (*self.columns, *self.context_columns)]
         return [Column.from_dict(fields) for fields in self.types]
+
+
+class Trial(Strict):
+    """Flow with the options of its training."""
+
+    flow: Flow
+    optimisation: FitOptions
 
     @field_validator("optimisation", mode="before")
     @classmethod
@@ -293,3 +302,9 @@ class AcceptedTraining(Strict):
         if isinstance(options.schedule, FitStepSchedule):
             written["schedule"] = {"step": written["schedule"]}
         return written
+
+
+class AcceptedTraining(Trial, AcceptedTable):
+    """Accepted request for a training job, with a value for every option."""
+
+    model_config = ConfigDict(protected_namespaces=())

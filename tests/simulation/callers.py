@@ -11,7 +11,7 @@ from models_store.errors import (
     JobNotResumableError,
     NotFoundError,
 )
-from models_store.job_states import Idempotency, Job, JobKind, NewJob
+from models_store.job_states import Idempotency, Job, JobKind, JobRole, NewJob
 from models_store.records import NewDataset
 from tests.models_store.makers import PROJECT
 from tests.simulation.kernel import Kernel, Process
@@ -111,6 +111,7 @@ class Caller:
             request=self._request,
             request_id=f"job {self._number}",
             reserved_bytes=RESERVED_BYTES,
+            role=JobRole.PARENT if self.asked.plan.searches else None,
         )
         key = None
         if self.asked.plan.key:

@@ -78,8 +78,8 @@ class Computing:
         patch.setattr(workers.trainer.training, "store", self.store)
         patch.setattr(workers.trainer.training, "load_parts", _load_parts)
         patch.setattr(workers.trainer.training, "_build", lambda *_: _Flow())
-        patch.setattr(workers.trainer.training, "_likelihoods", lambda *_, **__: {})
-        patch.setattr(workers.trainer.training, "_held_out", lambda *_, **__: None)
+        patch.setattr(workers.trainer.training, "likelihoods", lambda *_, **__: {})
+        patch.setattr(workers.trainer.training, "held_out_quantiles", lambda *_, **__: None)
 
     def _patch_sampling(self, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(workers.trainer.bulk, "_step_rows", lambda *_: 1)
@@ -227,6 +227,7 @@ class _Position:
             robust_validation_log_likelihood=0.0,
             best_epoch=self.epoch,
             best_validation_log_likelihood=0.0,
+            best_robust_validation_log_likelihood=0.0,
             rows_per_second=1.0,
             seconds=self._plan.epoch_s * self.epoch,
             restarts=0,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from models_store.files.blobs import BlobStore
-from models_store.job_states import FINAL_STATES, TRANSITIONS, JobKind, JobState
+from models_store.job_states import FINAL_STATES, TRANSITIONS, JobKind, JobRole, JobState
 from tests.simulation.callers import RESERVED_BYTES, Asked
 from tests.simulation.computing import all_seen, sampled
 from tests.simulation.plan import Poison
@@ -36,13 +36,25 @@ _COLUMNS = (
     "result",
     "error_code",
     "charged_bytes",
+    "role",
+    "parent_id",
+    "product",
 )
 _JOBS = f"SELECT {', '.join(_COLUMNS)} FROM job ORDER BY position"  # noqa: S608 - names of columns
 _STORED = """SELECT coalesce((SELECT sum(bytes) FROM usage), 0),
     (SELECT sum(charged_bytes) FROM job)
     + coalesce((SELECT sum(charged_bytes) FROM dataset), 0)
     + coalesce((SELECT sum(charged_bytes) FROM model_version), 0)"""
-_WORKERS_WRITES = {"renew", "record_epoch", "add_message", "finish", "fail", "cancelled", "release"}
+_WORKERS_WRITES = {
+    "renew",
+    "record_epoch",
+    "add_message",
+    "finish",
+    "finish_child",
+    "fail",
+    "cancelled",
+    "release",
+}
 
 
 class BrokenPromiseError(AssertionError):
@@ -72,6 +84,9 @@ class Row:
     result: dict[str, Any] | None
     error_code: str | None
     charged_bytes: int
+    role: str | None
+    parent_id: str | None
+    product: dict[str, Any] | None
 
     @property
     def step(self) -> int:
@@ -85,6 +100,7 @@ class Row:
         named["checkpoints"] = json.loads(named["checkpoints"])
         named["failures"] = json.loads(named["failures"])
         named["result"] = json.loads(named["result"] or "null")
+        named["product"] = json.loads(named["product"] or "null")
         named["state"] = JobState(named["state"])
         return cls(**named)
 
@@ -139,13 +155,13 @@ class Monitor:
                 f"checkpoint {checkpoint['key']} is named and not there",
                 row,
             )
-        reserves = row.charged_bytes >= RESERVED_BYTES
-        _demand(reserves or row.state in FINAL_STATES, "it goes on without a reservation", row)
-        _demand(not (reserves and row.state in FINAL_STATES), "it keeps its reservation", row)
+        self._check_charge(row)
         if old is None:
-            _demand(row.state is JobState.QUEUED, "a job begins in another state", row)
+            self._check_begin(row, process)
             return
-        if row.attempt != old.attempt:
+        if row.role == JobRole.PARENT:
+            self._check_step(row, old)
+        elif row.attempt != old.attempt:
             self._check_claim(row, old, process=process, now=now)
         elif row.state is not old.state:
             _demand(row.state in TRANSITIONS[old.state], "no such move", row, old)
@@ -159,6 +175,40 @@ class Monitor:
             _demand(not old.cancel_requested, "it succeeds after a cancel", row)
             self._check_product(row)
 
+    def _check_begin(self, row: Row, process: str) -> None:
+        if row.role == JobRole.CHILD and row.state is JobState.RUNNING:
+            self._hold(row, process)  # it was started and claimed at once
+        else:
+            _demand(row.state is JobState.QUEUED, "a job begins in another state", row)
+
+    def _check_charge(self, row: Row) -> None:
+        """The reservation of a parent holds for its children, too."""
+        reserves = row.charged_bytes >= RESERVED_BYTES
+        if row.role == JobRole.CHILD:
+            parent = self._state(row.parent_id)
+            covered = row.charged_bytes == 0
+            _demand(
+                covered == (parent not in FINAL_STATES), "a child is charged twice or never", row
+            )
+            return
+        _demand(reserves or row.state in FINAL_STATES, "it goes on without a reservation", row)
+        _demand(not (reserves and row.state in FINAL_STATES), "it keeps its reservation", row)
+
+    def _check_step(self, row: Row, old: Row) -> None:
+        """A parent ends once its children have ended, in a state that follows from theirs."""
+        _demand(row.worker is None, "a worker holds a parent", row)
+        _demand(row.attempt - old.attempt in (0, 1), "attempts are skipped", row, old)
+        if row.state in FINAL_STATES and old.state not in FINAL_STATES:
+            states = self._rows.execute("SELECT state FROM job WHERE parent_id = ?", (row.id,))
+            ended = all(state in FINAL_STATES for (state,) in states)
+            _demand(ended, "a parent ends before its children", row)
+        if row.state is JobState.SUCCEEDED:
+            _demand(not old.cancel_requested, "it succeeds after a cancel", row)
+
+    def _state(self, job_id: str | None) -> str:
+        ((state,),) = self._rows.execute("SELECT state FROM job WHERE id = ?", (job_id,))
+        return str(state)
+
     def _check_claim(self, row: Row, old: Row, *, process: str, now: str) -> None:
         _demand(row.attempt == old.attempt + 1, "attempts are skipped", row, old)
         _demand(row.state is JobState.RUNNING, "an attempt without a run", row)
@@ -170,6 +220,10 @@ class Monitor:
         else:
             _demand(old.state is JobState.QUEUED, "no such move", row, old)
             self._check_order(old)
+        self._hold(row, process)
+
+    def _hold(self, row: Row, process: str) -> None:
+        name = process.partition(".")[0]
         self._holders[row.id] = process
         self._taken[name] += 1
         too_many = name in self._sick and self._taken[name] > MOST_OF_A_SICK_WORKER
@@ -180,10 +234,18 @@ class Monitor:
         for row in self.jobs.values():
             first = (row.queued_at, row.position) < (claimed.queued_at, claimed.position)
             waits = row.state is JobState.QUEUED and row.not_before is None
+            waits &= row.role != JobRole.PARENT
             _demand(not (first and waits), "a job is passed by a later one", row, claimed)
 
     def _check_product(self, row: Row) -> None:
-        """One version or one file, readable."""
+        """One version or one file, readable; or what a parent makes one of."""
+        if row.role == JobRole.CHILD:
+            needed = self._state(row.parent_id) != JobState.SUCCEEDED
+            _demand(not needed or row.product is not None, "it gave nothing", row)
+            if row.product is not None and needed:
+                key, sha256 = row.product["checkpoint_key"], row.product["checkpoint_sha256"]
+                _demand(readable(self._blobs, key, sha256), "what it made is not readable", row)
+            return
         products = self._rows.execute(
             "SELECT version, checkpoint_key, checkpoint_sha256 FROM model_version WHERE job_id = ?",
             (row.id,),

@@ -13,6 +13,7 @@ import models_store.database.usage
 import models_store.jobs.job_queue
 import models_store.jobs.jobs
 import models_store.jobs.leases
+import models_store.jobs.parents
 import models_store.jobs.retries
 import models_store.jobs.rows
 import models_store.registry
@@ -105,6 +106,24 @@ def _trainers_are_killed(plan: Plan) -> Plan:
         for at in (0.1, 1.0, 2.0, 4.0)
     ]
     return replace(plan, faults=tuple(faults))
+
+
+def _jobs_search(plan: Plan) -> Plan:
+    return replace(
+        plan, jobs=tuple(replace(job, samples=False, searches=True) for job in plan.jobs)
+    )
+
+
+def _searches_lose_their_messages(plan: Plan) -> Plan:
+    return replace(_jobs_search(plan), message_loss=0.8)
+
+
+def _searches_are_cancelled(plan: Plan) -> Plan:
+    jobs = [
+        replace(job, cancel_at=job.epoch_s * 2 + 1.5, resume_at=None, poison=None)
+        for job in _jobs_search(plan).jobs
+    ]
+    return replace(plan, jobs=tuple(jobs))
 
 
 def _diverging_jobs_are_cancelled(plan: Plan) -> Plan:
@@ -240,6 +259,37 @@ MUTATIONS = (
             ),
         ),
         "it keeps its reservation",
+    ),
+    Mutation(
+        "a parent whose step is due is found without a message",
+        (Change(models_store.jobs.jobs.Jobs, "claimable", "[*parents, ", "["),),
+        "not over",
+        where=_searches_lose_their_messages,
+    ),
+    Mutation(
+        "a cancel holds for a parent whose children have succeeded",
+        (Change(models_store.jobs.parents, "_take_step", "if row.cancel_requested:", "if False:"),),
+        "cancelled, and not so in the end",
+        where=_searches_are_cancelled,
+    ),
+    Mutation(
+        "what children store counts once",
+        (Change(models_store.database.usage, "_charge_of_job", "if row.covered:", "if False:"),),
+        "a child is charged twice or never",
+        where=_jobs_search,
+    ),
+    Mutation(
+        "a parent waits for all of its children",
+        (
+            Change(
+                models_store.jobs.parents,
+                "_take_step",
+                "if not all(child.ended for child in known):",
+                "if not any(child.ended for child in known):",
+            ),
+        ),
+        "a parent ends before its children",
+        where=_jobs_search,
     ),
     Mutation(
         "poison ends",

@@ -56,7 +56,16 @@ class Effect(StrEnum):
     DIES_AFTER = "dies after"
 
 
-TRANSACTIONS = ("submit", "claim", "renew", "record_epoch", "release", "finish", "mark_dispatched")
+TRANSACTIONS = (
+    "submit",
+    "claim",
+    "renew",
+    "record_epoch",
+    "release",
+    "finish",
+    "finish_child",
+    "mark_dispatched",
+)
 TRANSACTION_EFFECTS = (
     Effect.FAILS,
     Effect.ANSWER_LOST,
@@ -76,6 +85,7 @@ class JobPlan:
 
     Attributes:
         samples: it is a sampling, of a row a batch, and no training.
+        searches: it is a search, whose children train as the plan says.
         key: it is asked for with an idempotency key, and again with the same one at `again_at`.
         epoch_s: seconds of one epoch of `batches`.
         cancel_at, resume_at: moments after it was asked for.
@@ -86,6 +96,7 @@ class JobPlan:
     batches: int
     epoch_s: float
     samples: bool = False
+    searches: bool = False
     key: bool = False
     again_at: float | None = None
     cancel_at: float | None = None
@@ -222,12 +233,14 @@ def _job(chance: random.Random, horizon_s: float) -> JobPlan:
         return chance.uniform(0, latest_s) if chance.random() < share else None
 
     key = chance.random() < 0.5
+    kind = chance.random()
     return JobPlan(
         at=chance.uniform(0, horizon_s / 3),
         epochs=chance.randint(1, 3),
         batches=chance.randint(1, 4),
         epoch_s=chance.choice((0.1, 0.5, 2.0)),
-        samples=chance.random() < 0.25,
+        samples=kind < 0.25,
+        searches=kind > 0.75,
         key=key,
         again_at=perhaps(0.3) if key else None,
         cancel_at=perhaps(0.25),

@@ -20,7 +20,8 @@ from models_store.records import Dataset, NewDataset
 from models_store.requests.accept_training import accept_training
 from models_store.requests.bulk import AcceptedSampling
 from models_store.requests.flow_limits import TrainingLimits
-from models_store.requests.training import TrainingRequest
+from models_store.requests.search import AcceptedSearch, Stage
+from models_store.requests.training import AcceptedTraining, TrainingRequest, Trial
 from tests.models_store.makers import PROJECT, a_dataset, a_version
 from tests.simulation.plan import JobPlan
 
@@ -41,6 +42,7 @@ class Store:
         self.elsewhere = self.data_dir / "elsewhere"
         self.datasets = [self._dataset(number) for number in range(DATASETS)]
         self._trainings = [self._training(dataset) for dataset in self.datasets]
+        self._searches = [_search(training) for training in self._trainings]
         stored = save_json(self.blobs, imported_key(), "a model")
         self.model = a_version(
             SimpleNamespace(id="", attempt=0, dataset_id=None),  # type: ignore[arg-type]  # none made it
@@ -68,7 +70,7 @@ class Store:
             n = plan.epochs * plan.batches
             accepted = AcceptedSampling(model="base:1", n=n, seed=1, output="npy", context=None)
             return accepted.model_dump(mode="json")
-        return self._trainings[dataset]
+        return (self._searches if plan.searches else self._trainings)[dataset]
 
     def _training(self, dataset: NewDataset) -> dict[str, Any]:
         asked = TrainingRequest.model_validate(
@@ -100,6 +102,19 @@ class Store:
             sha256=stored.sha256,
             bytes=stored.bytes,
         )
+
+
+def _search(training: dict[str, Any]) -> dict[str, Any]:
+    """A search over three trials, of which the best is trained to its end."""
+    accepted = AcceptedTraining.model_validate(training)
+    trial = Trial(flow=accepted.flow, optimisation=accepted.optimisation)
+    search = AcceptedSearch(
+        **accepted.table_fields(),
+        trials=[trial] * 3,
+        stages=[Stage(trials=3, share=0.5), Stage(trials=1, share=1)],
+        ensemble=1,
+    )
+    return search.model_dump(mode="json")
 
 
 def patch_files(patch: pytest.MonkeyPatch, around: Callable[[str, Callable[[], Any]], Any]) -> None:

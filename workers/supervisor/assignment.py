@@ -10,6 +10,7 @@ from tables.columns import Column
 from workers.protocol import (
     CheckpointRef,
     DatasetRef,
+    EnsembleTask,
     KeptRef,
     ModelRef,
     SamplingTask,
@@ -39,6 +40,8 @@ def task_of(job: Job, *, registry: Registry, settings: WorkerSettings) -> Task:
             return scoring_task(job, registry=registry, settings=settings)
         case JobKind.SAMPLING:
             return sampling_task(job, registry=registry, settings=settings)
+        case JobKind.ENSEMBLE:
+            return EnsembleTask(**_tables(job, registry), **_common(job, settings))
 
 
 def training_task(job: Job, *, registry: Registry, settings: WorkerSettings) -> TrainingTask:
@@ -47,13 +50,7 @@ def training_task(job: Job, *, registry: Registry, settings: WorkerSettings) -> 
     Raises:
         NotFoundError: A dataset of the job is gone.
     """
-    split = job.request["split"]
-    return TrainingTask(
-        dataset=_dataset(registry, job.project, job.request["dataset_id"]),
-        validation_dataset=_optional(registry, job.project, split["validation_dataset_id"]),
-        test_dataset=_optional(registry, job.project, split["test_dataset_id"]),
-        **_common(job, settings),
-    )
+    return TrainingTask(**_tables(job, registry), **_common(job, settings))
 
 
 def variational_task(job: Job, *, registry: Registry, settings: WorkerSettings) -> VariationalTask:
@@ -79,6 +76,16 @@ def scoring_task(job: Job, *, registry: Registry, settings: WorkerSettings) -> S
 def sampling_task(job: Job, *, registry: Registry, settings: WorkerSettings) -> SamplingTask:
     """Return the task of a bulk sampling."""
     return SamplingTask(model=_model(registry, job), **_common(job, settings))
+
+
+def _tables(job: Job, registry: Registry) -> dict[str, Any]:
+    """Return the datasets of the parts that a split names."""
+    split = job.request["split"]
+    return {
+        "dataset": _dataset(registry, job.project, job.request["dataset_id"]),
+        "validation_dataset": _optional(registry, job.project, split["validation_dataset_id"]),
+        "test_dataset": _optional(registry, job.project, split["test_dataset_id"]),
+    }
 
 
 def _common(job: Job, settings: WorkerSettings) -> dict[str, Any]:

@@ -11,11 +11,12 @@ import time
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from typing import Any
 
 from models_store.errors import BlobError, CancelledInsteadError, DatabaseError
 from models_store.files.blobs import BlobStore
 from models_store.files.job_files import delete_leftovers
-from models_store.job_states import Checkpoint, Job, JobResult
+from models_store.job_states import Checkpoint, Job, JobResult, JobRole
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retries import AttemptEnd, Ending
 from models_store.registry import NewVersion
@@ -239,6 +240,9 @@ class Attempt:
         log.info("attempt %s released the job, which is now %s", self._job.attempt, state)
 
     def _finish(self, trained: Trained) -> None:
+        if self._job.role is JobRole.CHILD:
+            self._finish_child(trained.metrics, trained.version)
+            return
         version = NewVersion(**trained.version)
         try:
             registered = self._stores.work.finish(
@@ -249,6 +253,17 @@ class Attempt:
             raise
         log.info("registered version %s of model %s", registered.version, registered.name)
         self._delete_all_but(version.checkpoint_key)
+
+    def _finish_child(self, metrics: dict[str, Any], product: dict[str, Any]) -> None:
+        key = product["checkpoint_key"]
+        try:
+            self._stores.work.finish_child(
+                self._job.id, self._job.attempt, metrics=metrics, product=product
+            )
+        except CancelledInsteadError:
+            self._delete(key)
+            raise
+        self._delete_all_but(key)
 
     def _finish_bulk(self, produced: Produced) -> None:
         result = JobResult(**produced.result)  # type: ignore[typeddict-item]  # sent as one

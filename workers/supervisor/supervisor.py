@@ -7,7 +7,7 @@ from collections.abc import Callable
 from models_store.database.database import Database
 from models_store.errors import DatabaseError, FencedError, NotFoundError
 from models_store.files.blobs import BlobStore
-from models_store.job_states import Job
+from models_store.job_states import Job, JobRole
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retries import AttemptEnd, Ending
 from models_store.process.logs import log_context
@@ -69,11 +69,22 @@ class Supervisor:
     def run_next(self) -> bool:
         """Claim the next job and run it; return False if there was none.
 
+        After a child the next job follows at once: the step that its end makes due is taken on the
+        way, and its siblings need no message.
+
         A worker that is not fit keeps the thread until it is: so it takes no more messages from
         the queue, which are for others.
         """
+        job = self._run_one()
+        ran = job is not None
+        while job is not None and job.role is JobRole.CHILD and not self._stopping.is_set():
+            job = self._run_one()
+        return ran
+
+    def _run_one(self) -> Job | None:
+        """Claim the next job and run it; return it, or None if there was none."""
         if not self._fitness.wait():
-            return False
+            return None
         try:
             job = self._stores.work.claim(
                 self._worker,
@@ -82,12 +93,11 @@ class Supervisor:
             )
         except DatabaseError as error:
             log.warning("could not look for a job: %s", error)
-            return False
-        if job is None:
-            return False
-        with log_context(request_id=job.request_id, job_id=job.id):
-            self._carry_through(job)
-        return True
+            return None
+        if job is not None:
+            with log_context(request_id=job.request_id, job_id=job.id):
+                self._carry_through(job)
+        return job
 
     def _carry_through(self, job: Job) -> None:
         log.info("attempt %s begins", job.attempt)

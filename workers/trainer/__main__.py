@@ -21,6 +21,7 @@ from tables.sandbox.parent_death import die_with
 from workers.errors import TrainingError, UnfitError
 from workers.protocol import (
     TASK,
+    EnsembleTask,
     Failed,
     Interrupted,
     Message,
@@ -135,6 +136,7 @@ def _prepare(task: Task) -> None:
         from workers.trainer import (  # noqa: F401, PLC0415
             bulk,
             devices,
+            ensembles,
             selftest,
             training,
             variational,
@@ -168,11 +170,13 @@ def _check_store(task: Task) -> None:
 
 
 def _do(task: Task, channel: Channel, interrupted: Interruption) -> None:
-    from workers.trainer import bulk, selftest, training, variational  # noqa: PLC0415
+    from workers.trainer import bulk, ensembles, selftest, training, variational  # noqa: PLC0415
 
     match task:
         case TrainingTask():
             training.train(task, channel.send, interrupted=interrupted)
+        case EnsembleTask():
+            ensembles.assemble(task, channel.send, interrupted=interrupted)
         case VariationalTask():
             variational.infer(task, channel.send, interrupted=interrupted)
         case ScoringTask() | SamplingTask():

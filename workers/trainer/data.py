@@ -19,7 +19,7 @@ from tables.cells import recode
 from tables.columns import Column
 from tables.errors import TableError
 from workers.errors import TrainingError
-from workers.protocol import DatasetRef, TrainingTask
+from workers.protocol import DatasetRef, EnsembleTask, TrainingTask
 
 _CHUNK_ROWS = 65_536
 _REMEMBERED_BYTES = 16 * 2**20
@@ -52,7 +52,11 @@ def _to(table: Table, device: torch.device) -> Table:
 
 
 def load_parts(
-    task: TrainingTask, blobs: BlobStore, *, split: AcceptedSplit, columns: Sequence[Column]
+    task: TrainingTask | EnsembleTask,
+    blobs: BlobStore,
+    *,
+    split: AcceptedSplit,
+    columns: Sequence[Column],
 ) -> SplitRows:
     """Read every part that `split` asks for.
 

@@ -84,8 +84,8 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
         run.interrupt(error.state)
         return
     metrics |= {"epochs": metrics["epoch"]}
-    metrics |= _likelihoods(flow, parts, seed=request.optimisation.seed, on_chunk=run.tick)
-    run.finish(flow, metrics, held_out=_held_out(flow, parts, device, on_chunk=run.tick))
+    metrics |= likelihoods(flow, parts, seed=request.optimisation.seed, on_chunk=run.tick)
+    run.finish(flow, metrics, held_out=held_out_quantiles(flow, parts, device, on_chunk=run.tick))
 
 
 class _Run:
@@ -227,6 +227,7 @@ def _epoch_metrics(report: EpochReport) -> dict[str, Any]:
         "robust_validation_log_likelihood": report.robust_validation_log_likelihood,
         "best_epoch": report.best_epoch,
         "best_validation_log_likelihood": finite(report.best_validation_log_likelihood),
+        "best_robust_validation_log_likelihood": report.best_robust_validation_log_likelihood,
         "rows_per_second": round(report.rows_per_second, 1),
         "seconds": round(report.seconds, 3),
         "restarts": report.restarts,
@@ -234,7 +235,7 @@ def _epoch_metrics(report: EpochReport) -> dict[str, Any]:
     }
 
 
-def _likelihoods(
+def likelihoods(
     flow: Flow, parts: SplitRows, *, seed: int, on_chunk: Callable[[], None]
 ) -> dict[str, Any]:
     """Return the likelihoods of the best model on each part: means and their standard errors.
@@ -255,7 +256,7 @@ def _likelihoods(
     return metrics
 
 
-def _held_out(
+def held_out_quantiles(
     flow: Flow, parts: SplitRows, device: torch.device, *, on_chunk: Callable[[], None]
 ) -> dict[str, Any]:
     """Return quantiles of held-out log densities, by which scores are calibrated.

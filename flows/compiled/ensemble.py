@@ -1,0 +1,104 @@
+"""Ensembles compiled for serving: each member is a compiled flow of its own."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flows.compiled.compiled_flow import CompiledFlow, Doubles, Rows
+from flows.cost import fitting_rows
+from flows.ensemble import Ensemble, choose_member, mix, mix_parts, own
+from flows.errors import FlowError
+from flows.flow import NOISE_BLOCK_ROWS, Flow, Space, base_noise
+
+_NO_NOISE = "an ensemble has no noise that its rows could be mapped to"
+
+
+def compile_flow(flow: Flow, *, device: str | torch.device = "cpu") -> CompiledFlow:
+    """Compile a flow for inference; the flow itself stays as it is.
+
+    Masks are multiplied into the weights, batch norms are merged into the layers beside them, and
+    the rest is computed in float32; standardisation stays in float64.
+
+    Args:
+        flow: Trained flow, with the batch-norm statistics to be served.
+        device: Device that computes.
+    """
+    if isinstance(flow.transform, Ensemble):
+        return CompiledEnsemble(flow, flow.transform, device=torch.device(device))
+    return CompiledFlow(flow, device=torch.device(device))
+
+
+class CompiledEnsemble(CompiledFlow):
+    """Mixture of compiled flows, with the interface of one."""
+
+    def __init__(self, flow: Flow, ensemble: Ensemble, *, device: torch.device) -> None:
+        """Compile each member with the preprocessing that all share."""
+        self._members = [
+            CompiledFlow(
+                Flow(
+                    own(member), flow.preprocessing, context=flow.context, row_bytes=flow.row_bytes
+                ),
+                device=device,
+            )
+            for member in ensemble.members
+        ]
+        first = self._members[0]
+        self._weights = ensemble.weights.detach().cpu().double()
+        self.dim, self.model_dim = first.dim, first.model_dim
+        self.context_dim, self.has_noise, self.has_parts = first.context_dim, False, first.has_parts
+        self.row_bytes = flow.row_bytes
+        self.size_bytes = sum(member.size_bytes for member in self._members)
+        self._device, self._preprocessing = device, first._preprocessing
+        self._context = first._context
+        self._chunk_rows = min(member._chunk_rows for member in self._members)
+        most = max(member._sample_rows for member in self._members)
+        self._sample_rows = fitting_rows(most, flow.row_bytes, multiple=NOISE_BLOCK_ROWS)
+
+    def log_prob(self, x: Rows, *, space: Space = "data") -> Doubles:
+        """Return the log density of each row, in nats: the mean of the members' probabilities."""
+        scores = np.stack([member.log_prob(x, space=space) for member in self._members])
+        return mix(torch.from_numpy(scores), self._weights).numpy()
+
+    def log_prob_parts(self, x: Rows, *, space: Space = "data") -> Doubles:
+        """Return log P(d) and log p(x_O | d) of each row, of shape (rows, 2), in nats.
+
+        Raises:
+            FlowError: The density has no such parts (see `has_parts`).
+        """
+        parts = np.stack([member.log_prob_parts(x, space=space) for member in self._members])
+        return mix_parts(torch.from_numpy(parts), self._weights).numpy()
+
+    def inverse(self, x: Rows, *, space: Space = "data") -> tuple[Doubles, Doubles]:
+        """Refuse: a mixture has no noise."""
+        raise FlowError(_NO_NOISE)
+
+    def forward(self, u: Rows, *, space: Space = "data") -> tuple[Doubles, Doubles]:
+        """Return data and log|det dx/du| of each row of noise, of the member that it draws."""
+        width = self.model_dim
+        noise = torch.from_numpy(np.array(u[:, :width], np.float64))
+        chosen, left = choose_member(noise, self._weights)
+        rows = np.empty((len(u), self.dim if space == "data" else width))
+        log_dets = np.empty(len(u))
+        for number, member in enumerate(self._members):
+            places = np.flatnonzero(chosen.numpy() == number)
+            if len(places):
+                given = np.concatenate([left.numpy()[places], u[places, width:]], axis=1)
+                rows[places], log_dets[places] = member.forward(given, space=space)
+        return rows, log_dets
+
+    def _draw(
+        self, n: int, generator: torch.Generator, context: Rows | None, space: Space
+    ) -> Doubles:
+        u = base_noise(n, self.model_dim, generator=generator).numpy()
+        if context is not None:
+            given = np.broadcast_to(np.asarray(context, np.float64), (n, self.context_dim))
+            u = np.concatenate([u.astype(np.float64), given], axis=1)
+        rows, _ = self.forward(u, space=space)
+        if space == "model":
+            return rows
+        return self._preprocessing.to_grid(torch.from_numpy(rows)).numpy()
+
+    def _score_model(self, rows: Tensor, *, context: Tensor | None) -> Tensor:
+        """Return the log densities of rows of the model, in float64."""
+        scores = [member._score_model(rows, context=context) for member in self._members]
+        return mix(torch.stack(scores), self._weights)

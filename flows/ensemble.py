@@ -1,0 +1,224 @@
+"""Ensembles: mixtures of flows that were trained on the same rows, exact to score and to sample."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.observed import Observed
+from flows.cost import FLOAT_BYTES, Cost, Way, total_cost
+from flows.errors import FlowError
+from flows.families.spec import Spec, check_choice
+from flows.flow import Flow
+from flows.mixed.spec import FamilySpec, MixedSpec
+
+MAX_MEMBERS = 64
+"""Most members of an ensemble."""
+
+_SUM_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class EnsembleSpec(Spec):
+    """Mixture of flows: p(x) = sum_k w_k p_k(x).
+
+    All members model the same columns and share their preprocessing.
+
+    Attributes:
+        members: Specifications of the flows, without encoders.
+        weights: Weight of each member; they sum to 1.
+    """
+
+    family: Literal["ensemble"] = "ensemble"
+    members: list[FamilySpec | MixedSpec] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_choice("family", self.family, ("ensemble",))
+        if not 1 <= len(self.members) <= MAX_MEMBERS:
+            raise ValueError(f"members must list 1 to {MAX_MEMBERS} flows")
+        for member in self.members:
+            if not isinstance(member, (*get_args(FamilySpec), MixedSpec)):
+                raise ValueError("members must be specifications of other families")  # noqa: TRY004  as all faults of a spec
+            if member.encoder is not None or member.is_binary:
+                raise ValueError("members must be flows of values, without encoders")
+        mixed = [member for member in self.members if isinstance(member, MixedSpec)]
+        if len(mixed) not in (0, len(self.members)) or any(
+            (one.columns, one.context) != (mixed[0].columns, mixed[0].context) for one in mixed
+        ):
+            raise ValueError("members must describe the same columns")
+        if self.encoder is not None:
+            raise ValueError("an ensemble has no encoder")
+        _check_weights(self.weights, len(self.members))
+
+    @property
+    def mixed(self) -> MixedSpec | None:
+        """Return the first member if the members are densities of mixed rows; else None."""
+        first = self.members[0]
+        return first if isinstance(first, MixedSpec) else None
+
+    def check_dim(self, dim: int) -> None:
+        """Check that each member has a flow of `dim` features.
+
+        Raises:
+            SpecError: One of them has none.
+        """
+        for member in self.members:
+            member.check_dim(dim)
+
+    def check_context(self, context_dim: int) -> None:
+        """Check that the columns of the context are as many as it has.
+
+        Raises:
+            SpecError: They are not.
+        """
+        if self.mixed is not None:
+            self.mixed.check_context(context_dim)
+
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what all members take, and the densities beside each other."""
+        members = total_cost([member.cost(dim, context_dim) for member in self.members])
+        row = FLOAT_BYTES * (4 * len(self.members) + 4 * dim)
+        return members + Cost(density=Way(used_row=row), sampling=Way(used_row=row))
+
+    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
+        """Return the untrained mixture."""
+        members = [member.build(dim, generator, context_dim) for member in self.members]
+        return Ensemble(members, self.weights)
+
+
+class Ensemble(Bijection):
+    """Mixture p(x) = sum_k w_k p_k(x) of densities of the same rows.
+
+    The *probabilities* are averaged, so the density is exact; data have no noise. The forward
+    direction draws the member from the first number of the noise: the uniform number behind it
+    falls into the interval of one member, and its place there is uniform again.
+    """
+
+    has_noise = False
+    own_density = True
+    weights: Tensor
+
+    def __init__(self, members: Sequence[Bijection], weights: Sequence[float]) -> None:
+        super().__init__()
+        self.dim = members[0].dim
+        self.context_dim = members[0].context_dim
+        self.members = nn.ModuleList(members)
+        exact = torch.tensor(list(weights), dtype=torch.float64)
+        self.register_buffer("weights", exact, persistent=False)
+
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
+        """Map noise to data; the log-determinant is that of the member of each row."""
+        chosen, u = choose_member(u, self.weights)
+        x, log_det = torch.empty_like(u), u.new_empty(len(u))
+        for number, member in enumerate(self.members):
+            rows = chosen == number
+            if bool(rows.any()):
+                given = None if context is None else context[rows]
+                mask = None if observed is None else observed[rows]
+                x[rows], log_det[rows] = member.forward(u[rows], given, mask)
+        return x, log_det
+
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
+        """Refuse: a mixture has no noise."""
+        raise FlowError("an ensemble has no noise that its rows could be mapped to")
+
+    def log_density(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> PerRow:
+        """Return the log density of each row."""
+        scores = [own(member).log_density(x, context, observed) for member in self.members]
+        return mix(torch.stack(scores), self.weights)
+
+    def log_parts(self, x: Batch, context: BatchContext = None) -> Float[Tensor, "batch 2"]:
+        """Return log P(d) and log p(x_O | d) of each row.
+
+        Raises:
+            FlowError: The members have no such parts.
+        """
+        parts = torch.stack([own(member).log_parts(x, context) for member in self.members])
+        return mix_parts(parts, self.weights)
+
+
+def ensemble_of(flows: Sequence[Flow], weights: Sequence[float]) -> Flow:
+    """Return the mixture of flows that have the same preprocessing.
+
+    Args:
+        flows: Flows of the same columns; their layers become those of the mixture.
+        weights: Weight of each flow; they sum to 1.
+
+    Raises:
+        FlowError: Their preprocessing differs.
+    """
+    first = flows[0]
+    for other in flows[1:]:
+        for name in ("preprocessing", "context"):
+            if not _same(getattr(first, name), getattr(other, name)):
+                raise FlowError(f"the members of an ensemble need the same {name}")
+    ensemble = Ensemble([flow.transform for flow in flows], weights)
+    row_bytes = max(flow.row_bytes for flow in flows)
+    return Flow(ensemble, first.preprocessing, context=first.context, row_bytes=row_bytes)
+
+
+def mix(scores: Float[Tensor, "members batch"], weights: Tensor) -> PerRow:
+    """Return the log densities of a mixture, from those of its members.
+
+    A row to which one member gives NaN, as a row beyond its arithmetic, is scored by the others.
+    """
+    held = torch.where(scores.isnan(), -torch.inf, scores)
+    mixed = torch.logsumexp(held + weights.log().to(scores.dtype)[:, None], dim=0)
+    return torch.where(scores.isnan().all(dim=0), torch.nan, mixed)
+
+
+def mix_parts(parts: Float[Tensor, "members batch 2"], weights: Tensor) -> Float[Tensor, "batch 2"]:
+    """Return log P(d) and log p(x_O | d) of a mixture, from those of its members."""
+    discrete = mix(parts[:, :, 0], weights)
+    total = mix(parts.sum(dim=2), weights)
+    return torch.stack([discrete, total - discrete], dim=1)
+
+
+def choose_member(u: Batch, weights: Tensor) -> tuple[Int[Tensor, " batch"], Batch]:
+    """Return the member of each row, and the remaining noise: standard Gaussian again."""
+    ends = weights.double().cumsum(dim=0).to(u.device)
+    place = torch.special.ndtr(u[:, 0].double()) * ends[-1]
+    chosen = torch.searchsorted(ends, place, right=True).clamp(max=len(ends) - 1)
+    width = weights.double().to(u.device)[chosen]
+    inside = (place - (ends[chosen] - width)) / width
+    edge = torch.finfo(torch.float64).eps
+    left = torch.special.ndtri(inside.clamp(edge, 1 - edge))
+    return chosen, torch.cat([left.to(u.dtype)[:, None], u[:, 1:]], dim=1)
+
+
+def own(member: nn.Module) -> Bijection:
+    """Return a member of a module list as what it is."""
+    assert isinstance(member, Bijection)  # noqa: S101  a module list forgets the type
+    return member
+
+
+def _same(one: nn.Module | None, other: nn.Module | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    mine, theirs = one.state_dict(), other.state_dict()
+    return mine.keys() == theirs.keys() and all(
+        torch.equal(mine[name].nan_to_num(), theirs[name].nan_to_num()) for name in mine
+    )
+
+
+def _check_weights(weights: object, count: int) -> None:
+    numbers = isinstance(weights, list) and all(
+        isinstance(one, int | float) and not isinstance(one, bool) and 0 < one <= 1
+        for one in weights
+    )
+    if not numbers or not isinstance(weights, list) or len(weights) != count:
+        raise ValueError("weights must list a number above 0 for each member")
+    if abs(math.fsum(weights) - 1) > _SUM_TOLERANCE:
+        raise ValueError("weights must sum to 1")

@@ -1,0 +1,308 @@
+"""Parents inside a transaction: their steps, which follow from the rows of their children alone.
+
+A parent has no process of its own. Whoever looks for work takes the steps that are due, before it
+claims a job: a step locks the parent, reads its children, and starts more of them, or ends it. So
+each step is taken once, and one that was interrupted is due still. Locks are taken from the parent
+to its children, never the other way round: what ends a child leaves its parent alone.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, TypeVarTuple
+
+from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from models_store.database.clock import db_now
+from models_store.database.ids import new_id
+from models_store.database.schema import JobRow, ModelVersionRow
+from models_store.database.usage import json_bytes
+from models_store.job_states import (
+    FINAL_STATES,
+    RESUMABLE_STATES,
+    UNFINISHED_STATES,
+    EventKind,
+    JobKind,
+    JobRole,
+    JobState,
+)
+from models_store.jobs.rows import append, fail, move
+from models_store.plans.plan import MAX_CHILDREN, Child, Finish, GiveUp, NewChild, Start, Step
+from models_store.plans.steps import account_of, next_step
+from models_store.records import NewVersion
+from models_store.rows.versions import add_version
+
+Ts = TypeVarTuple("Ts")
+
+log = logging.getLogger(__name__)
+
+_FAULT = GiveUp("internal", "An unexpected fault of the service; its log tells more.")
+_MOST_STEPS = 16
+"""Steps of one look, so that a claim stays short."""
+
+
+def due_parents(query: Select[*Ts]) -> Select[*Ts]:
+    """Restrict to parents with a step to take, in the order of their submission."""
+    child = aliased(JobRow)
+    of_it = and_(child.parent_id == JobRow.id, child.role == JobRole.CHILD)
+    news = exists().where(of_it, child.state.in_(FINAL_STATES), child.noticed.is_(False))
+    at_work = exists().where(of_it, child.state.in_(UNFINISHED_STATES))
+    return query.where(
+        JobRow.role == JobRole.PARENT,
+        or_(
+            JobRow.state == JobState.QUEUED,
+            and_(JobRow.state == JobState.RUNNING, or_(news, ~at_work)),
+        ),
+    ).order_by(JobRow.position)
+
+
+def take_steps(session: Session) -> None:
+    """Take the steps that are due, of as many parents as a short transaction allows."""
+    done: list[str] = []
+    while len(done) < _MOST_STEPS:
+        query = due_parents(select(JobRow)).where(JobRow.id.not_in(done)).limit(1)
+        row = session.scalar(query.with_for_update(of=JobRow, skip_locked=True))
+        if row is None:
+            return
+        done.append(row.id)
+        _take_step(session, row)
+
+
+def _take_step(session: Session, row: JobRow) -> None:
+    """Take the step of a locked parent; none if another took it since it was found."""
+    children = children_of(session, row.id)
+    if row.state == JobState.QUEUED:
+        move(session, row, JobState.RUNNING)
+    known = [_known(child) for child in children]
+    step = _notice(session, row, children, known)
+    if not all(child.ended for child in known):
+        return
+    if row.cancel_requested:
+        _end(session, row, JobState.CANCELLED, children)
+        return
+    match step or _planned(row, known):
+        case Start(children=new):
+            _start(session, row, new, started=len(known))
+        case Finish(child=child):
+            _finish(session, row, child, children)
+        case GiveUp(code=code, detail=detail):
+            _uncover(children)
+            fail(session, row, code=code, detail=detail)
+    session.flush()
+
+
+def _planned(row: JobRow, children: list[Child]) -> Step:
+    try:
+        return next_step(JobKind(row.kind), row.request, children)
+    except Exception:
+        # One plan that cannot be carried out must not keep all others from being.
+        log.exception("the next step of %s cannot be told", row.id)
+        return _FAULT
+
+
+def _notice(
+    session: Session, row: JobRow, children: Sequence[JobRow], known: Sequence[Child]
+) -> GiveUp | None:
+    """Tell the parent's caller of children that have ended since the last step.
+
+    Returns:
+        The step that ends a parent whose plan cannot be told.
+    """
+    news = False
+    for child, one in zip(children, known, strict=True):
+        if one.ended and not child.noticed:
+            child.noticed = news = True
+            append(session, row, EventKind.CHILD, _told(one))
+    if not news and row.metrics:
+        return None
+    try:
+        account = account_of(JobKind(row.kind), row.request, list(known))
+    except Exception:
+        log.exception("what %s has done cannot be told", row.id)
+        return _FAULT
+    row.metrics, row.progress = account.metrics, account.progress
+    return None
+
+
+def _told(child: Child) -> dict[str, Any]:
+    numbers = {
+        name: value
+        for name, value in child.metrics.items()
+        if value is None or isinstance(value, int | float | str)
+    }
+    error = {} if child.error_code is None else {"error": child.error_code}
+    return {
+        "job_id": child.id,
+        "stage": child.stage,
+        "number": child.number,
+        "state": child.state.value,
+        **error,
+        "metrics": numbers,
+    }
+
+
+def _start(session: Session, row: JobRow, new: Sequence[NewChild], *, started: int) -> None:
+    if started + len(new) > MAX_CHILDREN:
+        fail(session, row, code="internal", detail="Its plan has more children than a job may.")
+        return
+    for one in new:
+        child = JobRow(
+            id=new_id("job"),
+            project=row.project,
+            kind=one.kind,
+            state=JobState.QUEUED,
+            role=JobRole.CHILD,
+            parent_id=row.id,
+            place={"stage": one.stage, "number": one.number},
+            covered=True,
+            model_name=row.model_name,
+            model_version=row.model_version,
+            dataset_id=row.dataset_id,
+            request=one.request,
+            request_id=row.request_id,
+            traceparent=row.traceparent,
+            metadata_bytes=json_bytes(one.request),
+        )
+        session.add(child)
+        session.flush()  # so that their order is that of the plan
+        append(session, child, EventKind.STATE, {"state": JobState.QUEUED.value, "attempt": 0})
+
+
+def _finish(session: Session, row: JobRow, child: Child, children: Sequence[JobRow]) -> None:
+    """Make the product of a child the version of the parent, and succeed."""
+    new = NewVersion(**(child.product or {}))
+    version = add_version(session, new, project=row.project, name=row.model_name, job_id=row.id)
+    row.model_version = version.version
+    row.metrics = {**new.metrics, **(row.metrics or {})}
+    made = next(one for one in children if one.id == child.id)
+    made.product = None  # the version has it now
+    if row.progress is not None:
+        row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}
+    _end(session, row, JobState.SUCCEEDED, children)
+
+
+def _end(session: Session, row: JobRow, state: JobState, children: Sequence[JobRow]) -> None:
+    _uncover(children)
+    move(session, row, state)
+
+
+def _uncover(children: Sequence[JobRow]) -> None:
+    """Count what children store as theirs: the reservation of their parent ends with it."""
+    for child in children:
+        child.covered = False
+
+
+def cancel_children(session: Session, row: JobRow) -> None:
+    """Cancel the children of a locked parent; the parent itself once none of them runs.
+
+    The parent then waits for a running child to stop, after which its step cancels it.
+    """
+    children = children_of(session, row.id, unfinished=True, lock=True)
+    for child in children:
+        child.cancel_requested = True
+        if child.state == JobState.QUEUED:
+            move(session, child, JobState.CANCELLED)
+    if all(child.state in FINAL_STATES for child in children):
+        _end(session, row, JobState.CANCELLED, children_of(session, row.id))
+
+
+def resume_children(session: Session, row: JobRow) -> None:
+    """Queue those children of a locked parent again that its plan waits for.
+
+    These are the cancelled ones, and the failed ones of the last stage; the other failures are part
+    of what was tried.
+    """
+    children = children_of(session, row.id, lock=True)
+    last = max((_stage(child) for child in children), default=0)
+    for child in children:
+        child.covered = True
+        failed = child.state == JobState.FAILED and _stage(child) == last
+        if child.state == JobState.CANCELLED or failed:
+            requeue(session, child)
+
+
+def requeue(session: Session, row: JobRow) -> None:
+    """Queue a locked job again that was cancelled or has failed."""
+    row.cancel_requested = False
+    row.noticed = False
+    row.failures = []
+    row.run_seconds = 0.0
+    row.error_code = row.error_detail = None
+    row.finished_at = None
+    row.queued_at = db_now()
+    move(session, row, JobState.QUEUED)
+
+
+def children_of(
+    session: Session, job_id: str, *, unfinished: bool = False, lock: bool = False
+) -> list[JobRow]:
+    """Return the children of a job, in the order in which they were started.
+
+    Args:
+        session: Transaction that holds the lock of the parent, if it is to change anything.
+        job_id: Id of the parent.
+        unfinished: Leave out those that have ended.
+        lock: Keep others from changing them until the transaction ends.
+    """
+    query = select(JobRow).where(JobRow.parent_id == job_id, JobRow.role == JobRole.CHILD)
+    if unfinished:
+        query = query.where(JobRow.state.in_(UNFINISHED_STATES))
+    query = query.order_by(JobRow.position).execution_options(populate_existing=True)
+    return list(session.scalars(query.with_for_update() if lock else query))
+
+
+def with_needless_files() -> ColumnElement[bool]:
+    """Return the condition of children whose files nothing needs: their parent has succeeded."""
+    parent = aliased(JobRow)
+    ended = exists().where(parent.id == JobRow.parent_id, parent.state == JobState.SUCCEEDED)
+    return and_(JobRow.role == JobRole.CHILD, ended, _has_files())
+
+
+def of_abandoned(keep_s: float) -> ColumnElement[bool]:
+    """Return the condition of children whose parent ended without success that long ago.
+
+    Resumed later, it begins again.
+    """
+    parent = aliased(JobRow)
+    old = exists().where(
+        parent.id == JobRow.parent_id,
+        parent.state.in_(RESUMABLE_STATES),
+        parent.finished_at <= db_now(-keep_s),
+    )
+    return and_(JobRow.role == JobRole.CHILD, old)
+
+
+def lock_parent(session: Session, job_id: str) -> None:
+    """Lock the parent of a child, before the child itself is."""
+    child = aliased(JobRow)
+    of_it = exists().where(child.id == job_id, child.parent_id == JobRow.id)
+    session.execute(select(JobRow.id).where(of_it).with_for_update(of=JobRow))
+
+
+def version_key(session: Session, row: JobRow) -> str | None:
+    """Return the key of the weights that a child's parent made its version of; None: there is none."""
+    query = select(ModelVersionRow.checkpoint_key).where(ModelVersionRow.job_id == row.parent_id)
+    return session.scalar(query)
+
+
+def _has_files() -> ColumnElement[bool]:
+    return or_(JobRow.product.is_not(None), JobRow.checkpoint_bytes > 0)
+
+
+def _known(row: JobRow) -> Child:
+    place = row.place or {}
+    return Child(
+        id=row.id,
+        kind=JobKind(row.kind),
+        stage=place["stage"],
+        number=place["number"],
+        state=JobState(row.state),
+        metrics=row.metrics or {},
+        product=row.product,
+        error_code=row.error_code,
+        error_detail=row.error_detail,
+    )
+
+
+def _stage(row: JobRow) -> int:
+    return int((row.place or {})["stage"])

@@ -1,0 +1,113 @@
+"""Steps of a parent: what it knows of its children, and what it does next."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from models_store.job_states import FINAL_STATES, JobKind, JobState
+
+MAX_CHILDREN = 256
+"""Most children of one parent, over all its stages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Child:
+    """Child as its parent sees it.
+
+    Attributes:
+        id: Id of the job.
+        kind: Kind of the job.
+        stage: Stage of the parent's plan that it belongs to, counted from 0.
+        number: Number among the parts of the plan: of a trial, of a range of rows.
+        state: State of the job.
+        metrics: Metrics of the job, with those of its last report if it has not ended.
+        product: Result; None until it has succeeded.
+        error_code: Stable name of the reason why it failed.
+        error_detail: Sentence about that reason.
+    """
+
+    id: str
+    kind: JobKind
+    stage: int
+    number: int
+    state: JobState
+    metrics: dict[str, Any]
+    product: dict[str, Any] | None = None
+    error_code: str | None = None
+    error_detail: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """True if the job has ended."""
+        return self.state in FINAL_STATES
+
+    @property
+    def succeeded(self) -> bool:
+        """True if it made what its parent needs."""
+        return self.state is JobState.SUCCEEDED and self.product is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewChild:
+    """Child that a parent starts; it has the parent's model and datasets.
+
+    Attributes:
+        kind: Kind of the job.
+        stage: Stage of the plan.
+        number: Number among the parts of the plan.
+        request: Accepted request, a JSON object.
+    """
+
+    kind: JobKind
+    stage: int
+    number: int
+    request: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Step that starts children; the next step follows once they have ended."""
+
+    children: tuple[NewChild, ...]
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Step that makes the product of a child the result of the parent."""
+
+    child: Child
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """Step that makes the parent fail."""
+
+    code: str
+    detail: str
+
+
+Step = Start | Finish | GiveUp
+
+
+@dataclass(frozen=True)
+class Account:
+    """Metrics and progress that a parent tells its caller while its children work.
+
+    Attributes:
+        metrics: Metrics of the parent, a JSON object.
+        progress: Its progress, a JSON object.
+    """
+
+    metrics: dict[str, Any]
+    progress: dict[str, Any]
+
+
+def lasting_failure(children: list[Child]) -> GiveUp:
+    """Return the step after every child failed: the common reason, or that there were several."""
+    failed = [child for child in children if child.state is JobState.FAILED]
+    codes = sorted({child.error_code or "internal" for child in failed})
+    if len(codes) == 1 and failed[0].error_detail:
+        number = "Its child" if len(failed) == 1 else f"All of its {len(failed)} children"
+        return GiveUp(codes[0], f"{number} failed. The first one: {failed[0].error_detail}")
+    if not failed:
+        return GiveUp("children_cancelled", "All of its children were cancelled.")
+    return GiveUp("children_failed", f"All of its children failed: {', '.join(codes)}.")

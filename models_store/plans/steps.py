@@ -1,0 +1,31 @@
+"""Steps of a parent of any kind."""
+
+from typing import Any
+
+from models_store.job_states import JobKind
+from models_store.plans.plan import Account, Child, Step
+from models_store.plans.search import search_account, search_step
+
+
+def next_step(kind: JobKind, request: dict[str, Any], children: list[Child]) -> Step:
+    """Return the next step of a parent all of whose children have ended.
+
+    Args:
+        kind: Kind of the parent.
+        request: Its accepted request.
+        children: Its children, in the order in which they were started.
+    """
+    match kind:
+        case JobKind.TRAINING:
+            return search_step(request, children)
+        case _:
+            raise ValueError(f"a {kind} has no children")
+
+
+def account_of(kind: JobKind, request: dict[str, Any], children: list[Child]) -> Account:
+    """Return what a parent tells its caller; the arguments are those of `next_step`."""
+    match kind:
+        case JobKind.TRAINING:
+            return search_account(request, children)
+        case _:
+            raise ValueError(f"a {kind} has no children")

@@ -1,0 +1,91 @@
+"""Searches over many trainings, and ensembles of what they trained, as they are accepted."""
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from flows import EnsembleSpec, FlowSpec, MixedSpec
+from models_store.requests.training import AcceptedTable, AcceptedTraining, Strict, Trial
+
+MAX_TRIALS = 64
+"""Most trials of one search."""
+
+MAX_MEMBERS = 8
+"""Most members of an ensemble."""
+
+
+class Stage(Strict):
+    """Stage of a search: its trials are trained for a share of their epochs, and the best go on."""
+
+    trials: Annotated[int, Field(ge=1, le=MAX_TRIALS)]
+    share: Annotated[float, Field(gt=0, le=1)]
+
+
+class AcceptedSearch(AcceptedTable):
+    """Accepted search: trials that children train, in stages.
+
+    Attributes:
+        mixed: Density of mixed rows whose continuous values the flows of the trials have; None: the
+            table has numbers alone.
+        trials: Flows to try, with the options of whole trainings.
+        stages: Stages, the first one with all trials.
+        ensemble: Most members of the ensemble of the last stage's flows; 1: the best one alone.
+        max_seconds: Longest time of training over all children; None: no limit.
+    """
+
+    mixed: MixedSpec | None = None
+    trials: Annotated[list[Trial], Field(min_length=1, max_length=MAX_TRIALS)]
+    stages: Annotated[list[Stage], Field(min_length=1, max_length=8)]
+    ensemble: Annotated[int, Field(ge=1, le=MAX_MEMBERS)]
+    max_seconds: float | None = None
+
+    def flow(self, number: int) -> FlowSpec:
+        """Return the flow of a trial, which in a mixed table is that of the whole row."""
+        inner = self.trials[number].flow
+        if self.mixed is None or isinstance(inner, MixedSpec | EnsembleSpec):
+            return inner
+        return replace(self.mixed, flow=inner)
+
+    def training(
+        self, number: int, *, max_epochs: int, max_seconds: float | None
+    ) -> AcceptedTraining:
+        """Return the training of a trial.
+
+        Args:
+            number: Number of the trial.
+            max_epochs: Epochs after which it ends, over which the learning rate falls.
+            max_seconds: Longest time of training; None: no limit.
+        """
+        chosen = self.trials[number].optimisation
+        patience = None if chosen.patience is None else min(chosen.patience, max_epochs)
+        return AcceptedTraining(
+            **self.table_fields(),
+            flow=self.flow(number),
+            optimisation=replace(
+                chosen, max_epochs=max_epochs, max_seconds=max_seconds, patience=patience
+            ),
+        )
+
+
+class Member(Strict):
+    """Trained flow that an ensemble may have as a member; the file of its weights, and its spec."""
+
+    trial: int
+    key: str
+    sha256: str
+    flow: dict[str, Any]
+
+
+class AcceptedEnsemble(AcceptedTable):
+    """Accepted choice of an ensemble among flows that were trained on the same rows.
+
+    Attributes:
+        members: Trained flows, the best one first.
+        seed: Seed of the noise on discrete values.
+        row_loss_bound: Bound of the losses of single rows, as in a training.
+    """
+
+    members: Annotated[list[Member], Field(min_length=2, max_length=MAX_MEMBERS)]
+    seed: int
+    row_loss_bound: float | None

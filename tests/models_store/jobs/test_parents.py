@@ -1,0 +1,257 @@
+"""Jobs whose work their children do: steps, claims, cancelling, resuming, deletion, storage."""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from models_store.database.clock import db_now
+from models_store.database.database import Database
+from models_store.database.schema import JobRow
+from models_store.database.usage import stored_bytes
+from models_store.errors import (
+    CancelledInsteadError,
+    JobInUseError,
+    JobNotResumableError,
+    LimitError,
+    NotFoundError,
+)
+from models_store.job_states import EventKind, Job, JobRole, JobState
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
+from models_store.plans.search import SCORE
+from models_store.registry import Registry
+from tests.models_store.makers import LEASE_S, PROJECT, a_checkpoint, a_job, a_version, submitted
+from tests.models_store.searches import a_search
+
+RESERVED = 10_000_000
+
+
+@pytest.fixture
+def jobs(database: Database) -> Jobs:
+    return Jobs(database)
+
+
+@pytest.fixture
+def work(database: Database) -> JobWork:
+    return JobWork(database)
+
+
+def a_parent(jobs: Jobs, *, trials: int = 3, **changes: Any) -> Job:
+    request = a_search(trials=trials, **changes)
+    return submitted(jobs, role=JobRole.PARENT, request=request, reserved_bytes=RESERVED)
+
+
+def claimed(work: JobWork) -> Job:
+    job = work.claim("w1", lease_s=LEASE_S)
+    assert job is not None
+    return job
+
+
+def ended(work: JobWork, job: Job, score: float) -> None:
+    metrics = {SCORE: score, "epoch": 5, "seconds": 2.0}
+    work.finish_child(
+        job.id, job.attempt, metrics=metrics, product=vars(a_version(job, metrics=metrics))
+    )
+
+
+def children_of(jobs: Jobs, parent: Job) -> list[Any]:
+    return jobs.list(PROJECT, limit=100, parent_id=parent.id).items[::-1]
+
+
+def storage(database: Database) -> int:
+    with database.read() as session:
+        return stored_bytes(session, PROJECT)
+
+
+def test_a_search_trains_all_then_the_best_and_makes_one_version(
+    database: Database, jobs: Jobs, work: JobWork
+) -> None:
+    parent = a_parent(jobs)
+    before = storage(database)
+    first = [claimed(work) for _ in range(3)]
+    assert all(job.parent_id == parent.id and job.role is JobRole.CHILD for job in first)
+    assert work.claim("w2", lease_s=LEASE_S) is None
+    for job, score in zip(first, (1.0, 3.0, 2.0), strict=True):
+        ended(work, job, score)
+    best = claimed(work)
+    assert best.request["optimisation"]["max_epochs"] == 40
+    assert first[0].request["optimisation"]["max_epochs"] == 14
+    assert storage(database) == before, "children are stored on the account of their parent"
+    ended(work, best, 4.0)
+    assert work.claim("w1", lease_s=LEASE_S) is None
+    done = jobs.get(PROJECT, parent.id)
+    assert (done.state, done.model_version) == (JobState.SUCCEEDED, 1)
+    version = Registry(database).version(PROJECT, "shuttle", 1)
+    assert version.job_id == parent.id
+    assert version.checkpoint_key == a_version(best).checkpoint_key
+    assert done.metrics is not None
+    assert [row["state"] for row in done.metrics["trials"]] == ["succeeded"] * 4
+    assert done.metrics["seconds"] == 8.0
+    told = [event for event in jobs.events(PROJECT, parent.id) if event.event is EventKind.CHILD]
+    assert [event.data["number"] for event in told] == [0, 1, 2, 1]
+    assert storage(database) < before
+
+
+def test_children_are_hidden_from_the_list_unless_asked_for(jobs: Jobs, work: JobWork) -> None:
+    parent = a_parent(jobs)
+    child = claimed(work)
+    assert [job.id for job in jobs.list(PROJECT, limit=10).items] == [parent.id]
+    assert child.id in [job.id for job in children_of(jobs, parent)]
+    assert jobs.list("other", limit=10, parent_id=parent.id).items == []
+
+
+def test_children_do_not_fill_the_queue(jobs: Jobs, work: JobWork) -> None:
+    a_parent(jobs)
+    claimed(work)
+    jobs.submit(a_job(), max_queued=1)
+    with pytest.raises(LimitError):
+        jobs.submit(a_job(), max_queued=1)
+
+
+def test_failures_of_some_children_are_part_of_what_was_tried(jobs: Jobs, work: JobWork) -> None:
+    parent = a_parent(jobs, stages=((3, 1.0),))
+    one, two, three = (claimed(work) for _ in range(3))
+    work.fail(one.id, one.attempt, code="diverged", detail="It diverged.")
+    ended(work, two, -5.0)
+    work.fail(three.id, three.attempt, code="oom", detail="No memory.")
+    assert work.claim("w1", lease_s=LEASE_S) is None
+    assert jobs.get(PROJECT, parent.id).state is JobState.SUCCEEDED
+
+
+def test_a_parent_fails_when_all_children_do_and_tries_them_again_when_resumed(
+    jobs: Jobs, work: JobWork
+) -> None:
+    parent = a_parent(jobs, trials=2)
+    for child in (claimed(work), claimed(work)):
+        work.fail(child.id, child.attempt, code="diverged", detail="It diverged.")
+    assert work.claim("w1", lease_s=LEASE_S) is None
+    failed = jobs.get(PROJECT, parent.id)
+    assert failed.state is JobState.FAILED
+    assert failed.error == {
+        "code": "diverged",
+        "detail": "All of its 2 children failed. The first one: It diverged.",
+    }
+    jobs.resume(PROJECT, parent.id)
+    for child in (claimed(work), claimed(work)):
+        assert child.attempt == 2
+        ended(work, child, 1.0)
+    ended(work, claimed(work), 1.0)
+    assert work.claim("w1", lease_s=LEASE_S) is None
+    assert jobs.get(PROJECT, parent.id).state is JobState.SUCCEEDED
+
+
+def test_cancelling_a_parent_cancels_its_children(jobs: Jobs, work: JobWork) -> None:
+    parent = a_parent(jobs)
+    one, two = claimed(work), claimed(work)
+    ended(work, one, 1.0)
+    assert jobs.cancel(PROJECT, parent.id).state is JobState.RUNNING
+    with pytest.raises(CancelledInsteadError):
+        ended(work, two, 1.0)
+    states = Counter(child.state for child in children_of(jobs, parent))
+    assert states == {JobState.SUCCEEDED: 1, JobState.CANCELLED: 2}
+    assert work.claim("w1", lease_s=LEASE_S) is None
+    assert jobs.get(PROJECT, parent.id).state is JobState.CANCELLED
+    jobs.cancel(PROJECT, parent.id)
+
+
+def test_a_parent_whose_children_wait_is_cancelled_at_once_and_goes_on_where_it_was(
+    database: Database, jobs: Jobs, work: JobWork
+) -> None:
+    parent = a_parent(jobs)
+    reserved = storage(database)
+    first = claimed(work)
+    work.record_epoch(
+        first.id,
+        first.attempt,
+        lease_s=LEASE_S,
+        metrics={"epoch": 1},
+        progress={},
+        checkpoint=a_checkpoint(first, 1),
+    )
+    work.release(first.id, first.attempt)
+    assert jobs.cancel(PROJECT, parent.id).state is JobState.CANCELLED
+    assert storage(database) < reserved
+    assert work.claim("w1", lease_s=LEASE_S) is None
+    jobs.resume(PROJECT, parent.id)
+    assert storage(database) >= reserved
+    again = claimed(work)
+    assert (again.id, again.checkpoints) == (first.id, [a_checkpoint(first, 1)])
+    assert jobs.get(PROJECT, parent.id).state is JobState.RUNNING
+
+
+def test_a_child_is_resumed_and_deleted_with_its_parent_alone(jobs: Jobs, work: JobWork) -> None:
+    parent = a_parent(jobs)
+    child = claimed(work)
+    work.fail(child.id, child.attempt, code="diverged", detail=None)
+    with pytest.raises(JobNotResumableError, match=parent.id):
+        jobs.resume(PROJECT, child.id)
+    with pytest.raises(JobInUseError, match=parent.id):
+        jobs.delete(PROJECT, child.id)
+    jobs.cancel(PROJECT, parent.id)
+    deleted = jobs.delete(PROJECT, parent.id)
+    assert len(deleted) == 4
+    assert deleted[-1] == parent.id
+    with pytest.raises(NotFoundError):
+        jobs.get(PROJECT, child.id)
+
+
+def test_a_step_that_nobody_took_is_due_still(jobs: Jobs, work: JobWork) -> None:
+    parent = a_parent(jobs)
+    assert jobs.claimable(10) == [parent.id]
+    children = [claimed(work) for _ in range(3)]
+    assert jobs.claimable(10) == []
+    ended(work, children[0], 1.0)
+    assert jobs.claimable(10) == [parent.id]
+
+
+def test_a_plan_that_cannot_be_carried_out_fails_and_no_other_job(
+    jobs: Jobs, work: JobWork, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = submitted(jobs, role=JobRole.PARENT, request={"no": "plan"})
+    other = submitted(jobs)
+    assert claimed(work).id == other.id
+    assert jobs.get(PROJECT, broken.id).state is JobState.FAILED
+    assert "cannot be told" in caplog.text
+
+
+def test_projects_take_turns(jobs: Jobs, work: JobWork) -> None:
+    a_parent(jobs, trials=8)
+    claimed(work)
+    other = jobs.submit(replace(a_job(), project="other")).job
+    assert claimed(work).id == other.id
+    assert claimed(work).project == PROJECT
+
+
+def test_files_of_children_go_when_nothing_needs_them(jobs: Jobs, work: JobWork) -> None:
+    parent = a_parent(jobs, trials=2, stages=((2, 1.0),))
+    one, two = claimed(work), claimed(work)
+    ended(work, one, 1.0)
+    assert jobs.needless_children(keep_s=0, limit=10) == []
+    ended(work, two, 2.0)
+    work.claim("w1", lease_s=LEASE_S)
+    assert jobs.needless_children(keep_s=3600, limit=10) == [one.id]
+    assert jobs.forget_child(one.id, keep_s=3600) == (1, a_version(two).checkpoint_key)
+    assert jobs.needless_children(keep_s=3600, limit=10) == []
+    assert len(children_of(jobs, parent)) == 2
+
+
+def test_children_of_a_parent_that_nobody_resumed_are_forgotten(
+    database: Database, jobs: Jobs, work: JobWork
+) -> None:
+    parent = a_parent(jobs, trials=2)
+    ended(work, claimed(work), 1.0)
+    jobs.cancel(PROJECT, parent.id)
+    assert jobs.needless_children(keep_s=3600, limit=10) == []
+    with database.write() as session:
+        session.execute(
+            update(JobRow).where(JobRow.id == parent.id).values(finished_at=db_now(-7200))
+        )
+    old = jobs.needless_children(keep_s=3600, limit=10)
+    assert len(old) == 2
+    for child in old:
+        assert jobs.forget_child(child, keep_s=3600) is not None
+    jobs.resume(PROJECT, parent.id)
+    assert claimed(work).id not in old, "it begins again"
