@@ -217,6 +217,7 @@ class TableSummary:
         bytes: Size of the stored file.
         cells: True if cells are kept as they came beside the array: those of columns that are ignored,
             and text.
+        text_bytes: Size of these cells, unpacked.
     """
 
     rows: int
@@ -229,3 +230,4 @@ class TableSummary:
     sha256: str
     bytes: int
     cells: bool = False
+    text_bytes: int = 0

@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from app.problems.fields import shown
-from app.problems.problem import FieldError, Problem
+from app.problems.problem import FieldError, Problem, detail_of
 from app.settings import ApiSettings
 from tables.columns import ColumnType
 from tables.dates import check_format
@@ -182,7 +182,7 @@ class UploadOptions(BaseModel):
             return UploadOptions.model_validate(self.model_dump(exclude_unset=True) | given)
         except ValidationError as error:
             found = error.errors(include_url=False, include_input=False)[:_MAX_ERRORS]
-            errors = [FieldError(one["msg"], parameter=shown(one["loc"][0])) for one in found]
+            errors = [FieldError(detail_of(one), parameter=shown(one["loc"][0])) for one in found]
             raise Problem("validation", "An option is not valid.", errors=errors) from None
 
     def kept(self) -> dict[str, Any]:
@@ -216,7 +216,10 @@ def _types(text: str) -> dict[str, ColumnType]:
     Raises:
         ValueError: It is no object of names and types.
     """
-    found = json.loads(text)
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
     if not isinstance(found, dict) or not all(kind in _TYPES for kind in found.values()):
         raise ValueError(f"types must be a JSON object of names and types: {', '.join(_TYPES)}")
     return found

@@ -68,7 +68,9 @@ def register_table(table: UploadedTable, blobs: BlobStore, registry: Registry) -
                 key=blob.key,
                 sha256=blob.sha256,
                 bytes=blob.bytes,
-                cells=None if cells is None else asdict(cells),
+                cells=None
+                if cells is None
+                else asdict(cells) | {"text_bytes": table.summary.text_bytes},
                 options=table.options,
             ),
             idempotency=table.idempotency,

@@ -86,7 +86,9 @@ def replace_table(
         "key": blob.key,
         "sha256": blob.sha256,
         "bytes": blob.bytes,
-        "cells": None if cells is None else asdict(cells),
+        "cells": None
+        if cells is None
+        else asdict(cells) | {"text_bytes": table.summary.text_bytes},
         "options": options | {"types": {**options.get("types", {}), **table.types}},
     }
     same = {field.name: getattr(old, field.name) for field in fields(NewDataset)}

@@ -12,7 +12,7 @@ from starlette.types import Message
 from app.fairness.turns import in_thread_alone
 from app.http.body_limits import limit_packed_body
 from app.http.body_memory import body_memory_of
-from app.problems.problem import FieldError, Problem
+from app.problems.problem import FieldError, Problem, detail_of
 from app.settings import ApiSettings
 from tables.errors import JsonError
 from tables.slugs import Slug
@@ -213,7 +213,7 @@ def _detail(item: Mapping[str, Any]) -> str:
         case "json_invalid":  # a level that only pydantic's parser finds too deep
             return "Nested more deeply than any value of this route."
         case _:
-            return str(item["msg"]).removeprefix("Value error, ")
+            return detail_of(item)
 
 
 def _pointer(location: tuple[int | str, ...], document: object, kind: str) -> str:

@@ -226,7 +226,12 @@ def _allowed_methods(request: Request) -> list[str]:
 def _parameter_detail(item: Mapping[str, Any]) -> str:
     if item["type"] == "extra_forbidden":
         return "There is no such parameter."
-    return str(item["msg"])
+    return detail_of(item)
+
+
+def detail_of(item: Mapping[str, Any]) -> str:
+    """Return what is wrong, of an error of pydantic, in the words of the check that found it."""
+    return str(item["msg"]).removeprefix("Value error, ")
 
 
 def _bounded_json(content: dict[str, Any], problem: Problem) -> bytes:

@@ -41,17 +41,20 @@ class FieldProblem:
         detail: Requirement that the field does not meet.
         pointer: JSON pointer into the body.
         parameter: Name of a path, query or header parameter, instead of a pointer.
+        column: Name of a column of a table, instead of a pointer.
     """
 
     detail: str
     pointer: str | None = None
     parameter: str | None = None
+    column: str | None = None
 
     @property
     def field(self) -> str:
         """The name of the field, such as `optimisation.batch_size`; empty for the whole body."""
-        if self.parameter is not None:
-            return self.parameter
+        named = self.parameter if self.column is None else self.column
+        if named is not None:
+            return named
         parts = (self.pointer or "").split("/")[1:]
         return ".".join(part.replace("~1", "/").replace("~0", "~") for part in parts)
 

@@ -34,6 +34,8 @@ _BYTES_A_PART_NUMBER = 8
 # A name stands in the schema and in the footer; a column also has statistics in each row group.
 _NAME_COPIES, _COLUMN_BYTES = 3, 256
 _GROUP_NUMBERS = 1_000_000
+# Text to its compressed size, where the former was not recorded.
+_PACKING = 20
 
 
 def training_reservation(accepted: AcceptedTraining) -> int:
@@ -57,7 +59,17 @@ def scoring_reservation(accepted: AcceptedScoring, dataset: Dataset) -> int:
     names = ["log_prob", "quantile", *(["discrete", "continuous"] if accepted.parts else [])]
     if accepted.explain:
         names += [f"explanation.{name}" for name in accepted.columns]
-    return _table(accepted.output, dataset.rows, [*beside, *names], computed=len(names))
+    numbers = _table(accepted.output, dataset.rows, [*beside, *names], computed=len(names))
+    return numbers + (_kept_text(dataset, accepted.output) if accepted.include_rows else 0)
+
+
+def _kept_text(dataset: Dataset, output: Output) -> int:
+    """Return the bytes of the texts of a dataset, as a file has them; npy has none."""
+    if dataset.cells is None or output == "npy":
+        return 0
+    size: int = dataset.cells.get("text_bytes", _PACKING * dataset.cells["bytes"])
+    # Each quotation mark is doubled in CSV.
+    return 2 * size if output == "csv" else size
 
 
 def sampling_reservation(accepted: AcceptedSampling, version: Version) -> int:

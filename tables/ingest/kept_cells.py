@@ -23,18 +23,24 @@ def cells_writer(path: Path) -> Iterator["CellsWriter"]:
 
 
 class CellsWriter:
-    """Writer of a Parquet file of text, opened with its first rows."""
+    """Writer of a Parquet file of text, opened with its first rows.
+
+    Attributes:
+        unpacked_bytes: Size of the cells so far.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._writer: Any = None
         self._waiting: list[pa.RecordBatch] = []
         self._bytes = 0
+        self.unpacked_bytes = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows."""
         self._waiting.append(batch)
         self._bytes += batch.nbytes
+        self.unpacked_bytes += batch.nbytes
         if self._bytes > _GROUP_BYTES:
             self._flush()
 

@@ -56,6 +56,7 @@ class StoredTable:
         columns: Columns in order, those included that are ignored.
         warnings: Warnings about the data.
         cells: True if cells are kept as they came beside the numbers.
+        text_bytes: Size of these cells, unpacked.
     """
 
     rows: int
@@ -64,6 +65,7 @@ class StoredTable:
     columns: list[ColumnSummary]
     warnings: list[TableWarning]
     cells: bool
+    text_bytes: int
 
 
 def store_table(
@@ -128,6 +130,7 @@ class _Store:
         self.mean = self.std = np.empty(0)
         self.missing = np.empty(0, np.int64)
         self.distinct: list[int | None] = []
+        self.text_bytes = 0
         self.warnings = list(table.warnings)
         self.dtype: Literal["float32", "float64"] = "float64"
         if {table.dtypes[at] for at in self.kept} <= _SHORT_FLOATS:
@@ -159,6 +162,7 @@ class _Store:
             columns=[summaries[at] for at in sorted(summaries)],
             warnings=limit_warnings([*self.warnings, *self._about_columns(summaries)]),
             cells=cells,
+            text_bytes=self.text_bytes if cells else 0,
         )
 
     def _write(self, writer: RowWriter, beside: Path) -> frozenset[int]:
@@ -179,6 +183,7 @@ class _Store:
                     first = self.screen.rows_read - batch.num_rows + 1
                     rows = None if numbers.size == batch.num_rows else pa.array(numbers - first)
                     cells.write(taken_cells(batch, aside, rows, text=text))
+        self.text_bytes = cells.unpacked_bytes
         return frozenset(aside or ())
 
     def _matrix(self, batch: pa.RecordBatch) -> Columns:

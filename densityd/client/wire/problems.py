@@ -67,6 +67,7 @@ def _fields(errors: object) -> Sequence[FieldProblem]:
             detail=_get_text(error, "detail"),
             pointer=_get_text(error, "pointer") if "pointer" in error else None,
             parameter=_get_text(error, "parameter") if "parameter" in error else None,
+            column=_get_text(error, "column") if "column" in error else None,
         )
         for error in errors
         if isinstance(error, dict)

@@ -526,6 +526,8 @@ class TestForms:
         [
             ({"separator": ";"}, 422, "unknown-parameter"),
             ({"missing": "guess"}, 422, "validation"),
+            ({"types": "[" * 5_000}, 422, "validation"),
+            ({"datetime_format": "%Q"}, 422, "validation"),
             ({"name": ["a", "b"]}, 422, "validation"),
             ({"types": "x" * 60_000}, 400, "multipart"),
         ],
@@ -534,4 +536,20 @@ class TestForms:
         files = {"file": ("t.csv", TABLE, "text/csv")}
         response = client.post("/v1/datasets", data=fields, files=files)
         assert_refused(response, status, slug)
+        assert "Value error" not in response.text
         assert_nothing_was_left(client, settings)
+
+    @pytest.mark.parametrize(
+        ("option", "value"), [("types", '{"a": "text"}'), ("datetime_format", "%Q")]
+    )
+    def test_a_bad_option_of_the_query_is_refused_in_the_same_words(self, client, option, value):
+        form = client.post(
+            "/v1/datasets", data={option: value}, files={"file": ("t.csv", TABLE, "text/csv")}
+        )
+        query = client.post(
+            "/v1/datasets",
+            params={option: value},
+            content=TABLE,
+            headers={"Content-Type": "text/csv"},
+        )
+        assert query.json()["errors"] == form.json()["errors"]

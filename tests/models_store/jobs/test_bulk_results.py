@@ -20,6 +20,7 @@ from models_store.files.job_files import ResultPart, load_list, save_list
 from models_store.job_states import Idempotency, Job, JobKind, JobResult, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
+from models_store.jobs.reservations import scoring_reservation
 from models_store.records import Dataset, Version
 from models_store.registry import Registry
 from models_store.requests.accept_bulk import accept_sampling, accept_scoring
@@ -202,3 +203,18 @@ def test_a_result_that_is_too_large_is_refused(version: Version, dataset: Datase
     with pytest.raises(RequestError) as error:
         accept_sampling(draw, version, [[1.0]], max_bytes=100 * 2 * 8 - 1)
     assert (error.value.slug, error.value.pointer) == ("limit-result", "/n")
+
+
+def test_texts_of_rows_count_in_the_reservation(version: Version, dataset: Dataset) -> None:
+    request = ScoringRequest(model="shuttle", dataset_id=dataset.id, include_rows=True)
+    accepted = accept_scoring(request, version, dataset, max_bytes=2**20)
+    numbers = scoring_reservation(accepted, dataset)
+    cells = {"key": "k", "sha256": "0" * 64, "bytes": 1_000}
+    texts = replace(dataset, cells=cells | {"text_bytes": 50_000})
+    assert scoring_reservation(accepted, texts) == numbers + 50_000
+    as_csv = accepted.model_copy(update={"output": "csv"})
+    assert scoring_reservation(as_csv, texts) >= numbers + 100_000
+    before = replace(dataset, cells=cells)
+    assert scoring_reservation(accepted, before) > numbers + 10_000
+    alone = accepted.model_copy(update={"include_rows": False})
+    assert scoring_reservation(alone, texts) == scoring_reservation(alone, dataset)
