@@ -27,9 +27,16 @@ $(VENV)/.dev-stamp: $(VENV)/.run-stamp
 	$(BIN)/pip install --quiet --require-hashes --requirement requirements/dev.lock
 	touch $@
 
-install: $(VENV)/.dev-stamp ## Make the environment, development tools included
+# numba's cache watches one file of each set of compiled loops: what it has of the others may be old.
+LOOPS := $(wildcard flows/compiled/*.py flows/compiled_training/*.py)
+$(VENV)/.loops-stamp: $(LOOPS) | $(VENV)/.run-stamp
+	rm -f flows/compiled/__pycache__/*.nb[ci] flows/compiled_training/__pycache__/*.nb[ci]
+	$(BIN)/python -c 'import flows.compiled.kernels, flows.compiled_training.kernels'
+	touch $@
 
-up: $(VENV)/.run-stamp ## Start the whole service on 127.0.0.1:8000; Ctrl-C stops it
+install: $(VENV)/.dev-stamp $(VENV)/.loops-stamp ## Make the environment, development tools included
+
+up: $(VENV)/.run-stamp $(VENV)/.loops-stamp ## Start the whole service on 127.0.0.1:8000; Ctrl-C stops it
 	@exec $(BIN)/densityd up
 
 # Compiled modules are kept: the tests start many processes that import the same. Three workers keep

@@ -225,3 +225,51 @@ def word(_, address, index):
         return builder.load(builder.gep(pointer, [args[1]], source_etype=_WORD), typ=_WORD)
 
     return types.int64(types.int64, types.int64), generate
+
+
+@no_type_check
+def product_block_of(units: int, vectors: int) -> Any:
+    """Return the micro-kernel of products of any two matrices, for some rows of the first.
+
+    out[unit, lane] = start + sum over k < depth of left[unit, k] * right[k, lane], where start is
+    the bias of the unit or, if the address of the biases is 0, the value in out. Addresses and
+    strides are in bytes: the lanes of a line are contiguous, all else may lie anywhere.
+    """
+    cells = [(unit, v) for unit in range(units) for v in range(vectors)]
+
+    @intrinsic
+    def product_block(_, left, unit_stride, step, depth, right, line, out, out_line, bias):
+        def generate(context, builder, _signature, args):
+            left, unit_stride, step, depth, right, line, out, out_line, bias = args
+            e = _Emitter(builder, LANES)
+            lefts = [builder.add(left, builder.mul(unit_stride, e.number(n))) for n in range(units)]
+            outs = [builder.add(out, builder.mul(out_line, e.number(n))) for n in range(units)]
+
+            def biases() -> list[Any]:
+                values = [e.spread(bias, e.number(unit)) for unit in range(units)]
+                return [values[unit] for unit, _ in cells]
+
+            def there() -> list[Any]:
+                return [e.load(outs[unit], e.number(v)) for unit, v in cells]
+
+            def body(k: Any, sums: list[Any]) -> list[Any]:
+                source = builder.add(right, builder.mul(k, line))
+                rows = [e.load(source, e.number(v)) for v in range(vectors)]
+                offset = builder.mul(k, step)
+                factors = [
+                    e.spread(builder.add(lefts[unit], offset), e.number(0)) for unit in range(units)
+                ]
+                return [
+                    e.multiply_add(total, factors[unit], rows[v])
+                    for total, (unit, v) in zip(sums, cells, strict=True)
+                ]
+
+            start = e.choose(builder.icmp_signed("!=", bias, e.number(0)), biases, there)
+            _, sums = e.loop(e.number(0), depth, 1, start, body)
+            for total, (unit, v) in zip(sums, cells, strict=True):
+                e.store(total, outs[unit], e.number(v))
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 9), generate
+
+    return product_block

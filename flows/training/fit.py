@@ -3,23 +3,20 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flows.bijections.batch_norm import BatchNorm
 from flows.errors import DivergedError, FitError, FlowError
 from flows.flow import Flow
 from flows.table import Table
 from flows.training.evaluate import default_chunk_rows, evaluate
-from flows.training.optimiser import GradientDescent
 from flows.training.options import FitOptions
 from flows.training.precision import denormals_as_zero, products
-from flows.training.robust import bound_losses
 from flows.training.rows import model_rows
 from flows.training.state import (
     Callbacks,
@@ -33,7 +30,7 @@ from flows.training.state import (
     pack_state,
     unpack_state,
 )
-from flows.training.weight_average import WeightAverage
+from flows.training.steps import choose_steps
 
 # A likelihood that is not finite stays so in the running sum: checking it now and then, and at the
 # end of the epoch, finds it without making a GPU wait for each batch.
@@ -132,13 +129,9 @@ class _Fitter:
         batches = -(-len(train) // options.batch_size)
         self._bounds = [len(train) * batch // batches for batch in range(batches + 1)]
         self._check_batches()
-        self._parameters = list(flow.parameters())
-        self._largest = max(parameter.numel() for parameter in self._parameters)
-        self._optimiser = self._new_optimiser()
-        decay = options.weight_average
-        self._average = None if decay is None else WeightAverage(flow, decay)
-        if options.compile:
-            self._score = torch.compile(self._score, dynamic=False)  # type: ignore[method-assign]
+        self._largest = max(parameter.numel() for parameter in flow.parameters())
+        most = max(end - start for start, end in pairwise(self._bounds))
+        self._steps = choose_steps(flow, options, batch_size=most)
         self._progress = _Progress()
         # Until the first epoch is evaluated, the initial state is the best one.
         self._best = copies(flow.state_dict())
@@ -179,9 +172,7 @@ class _Fitter:
         progress.epoch, progress.batches = progress.epoch - 1, 0
         progress.restarts, progress.restart_epoch = progress.restarts + 1, progress.epoch
         self._flow.load_state_dict(self._best)
-        self._optimiser = self._new_optimiser()
-        if self._average is not None:
-            self._average.restart()
+        self._steps.restart()
 
     def _train_epoch(self, callbacks: Callbacks) -> None:
         """Train the rest of an epoch, or of the time limit."""
@@ -191,7 +182,7 @@ class _Fitter:
             progress.total = 0.0
         self._flow.train()
         rate = self._options.learning_rate_at(progress.epoch) * RESTART_FACTOR**progress.restarts
-        self._optimiser.learning_rate = rate
+        self._steps.learning_rate = rate
         outer = self._flow.preprocessing
         if outer.hides or (self._options.noise == "epoch" and outer.spreads):
             self._train.draw_noise(self._options.seed, progress.epoch, 1)
@@ -200,10 +191,9 @@ class _Fitter:
         first, began = self._bounds[progress.batches], time.monotonic()
         while progress.batches < batches and not (progress.batches and self._out_of_time()):
             start, end = self._bounds[progress.batches : progress.batches + 2]
-            total += self._step(self._train.batch(start, end))
             progress.batches += 1
-            if self._average is not None:
-                self._average.follow((progress.epoch - 1) * batches + progress.batches)
+            number = (progress.epoch - 1) * batches + progress.batches
+            total += self._steps.take(self._train.batch(start, end), number)
             if progress.batches % CHECK_EVERY == 0:
                 self._check_finite(total)
             callbacks.step(progress.batches, batches)
@@ -213,35 +203,15 @@ class _Fitter:
         progress.train = progress.total / rows + self._train.constant
         progress.rows_per_second = (rows - first) / max(time.monotonic() - began, 1e-9)
 
-    def _step(self, rows: Tensor) -> Tensor:
-        """Take one optimiser step; return the sum of the rows' log densities before it."""
-        self._optimiser.zero_grad()
-        with self._products(len(rows), mixed=self._options.mixed_precision):
-            scores = self._score(rows)
-            losses, bound = -scores, self._options.row_loss_bound
-            if bound is not None:
-                losses = bound_losses(losses, bound)
-            losses.mean().backward()  # type: ignore[no-untyped-call]  # torch's own
-        if self._options.max_gradient_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters, self._options.max_gradient_norm)
-        self._optimiser.step()
-        return scores.detach().sum(dtype=torch.float64)
-
-    def _products(self, rows: int, *, mixed: bool = False) -> AbstractContextManager[None]:
-        largest = rows * self._largest
-        return products(mixed=mixed, device=self._flow.device, multiplications=largest)
-
-    def _score(self, rows: Tensor) -> Tensor:
-        return self._flow.log_prob_of_table(rows, space="model")
-
     def _evaluate_epoch(self, callbacks: Callbacks) -> None:
         """Set the exact statistics, score the validation rows and keep the best weights."""
         flow, progress, batches = self._flow, self._progress, len(self._bounds) - 1
         on_chunk = partial(callbacks.step, batches, batches)
         flow.eval()
         chunk_rows = default_chunk_rows(flow)
-        averaged = nullcontext() if self._average is None else self._average.applied()
-        with averaged, self._products(chunk_rows):
+        largest = chunk_rows * self._largest
+        exact = products(mixed=False, device=flow.device, multiplications=largest)
+        with self._steps.averaged(), exact:
             self._train.set_statistics(chunk_rows=chunk_rows, on_chunk=on_chunk)
             bound = self._options.row_loss_bound
             reached = evaluate(
@@ -294,14 +264,6 @@ class _Fitter:
         limit = self._options.max_seconds
         return limit is not None and time.monotonic() - self._started >= limit
 
-    def _new_optimiser(self) -> GradientDescent:
-        return GradientDescent(
-            self._parameters,
-            self._options.optimiser,
-            learning_rate=self._options.learning_rate,
-            weight_decay=self._options.weight_decay,
-        )
-
     def _check_finite(self, total: Tensor) -> float:
         value = float(total)
         if not math.isfinite(value):
@@ -333,8 +295,7 @@ class _Fitter:
         groups = {
             "flow": copies(self._flow.state_dict()),
             "best": self._best,
-            "optimiser": self._optimiser.tensors(),
-            "average": {} if self._average is None else self._average.tensors(),
+            **self._steps.tensors(),
         }
         return pack_state(groups, {"progress": asdict(self._progress), **self._identity()})
 
@@ -352,7 +313,5 @@ class _Fitter:
         groups, progress = unpack_state(state, self._flow, self._identity())
         self._flow.load_state_dict(groups["flow"])
         self._best = copies(groups["best"])
-        self._optimiser.restore(groups["optimiser"])
-        if self._average is not None:
-            self._average.restore(groups["average"])
+        self._steps.restore(groups)
         self._progress = _Progress(**progress)  # type: ignore[arg-type]  # as _state wrote it

@@ -7,6 +7,11 @@ import torch
 from torch import Tensor, nn
 
 
+def average_share(decay: float, step: int) -> float:
+    """Return the share of the weights after a step, counted from 1, in their average."""
+    return 1 - min(decay, (1 + step) / (10 + step))
+
+
 class WeightAverage:
     """Exponential moving average of the weights of a flow (Polyak and Juditsky 1992).
 
@@ -27,9 +32,9 @@ class WeightAverage:
     @torch.no_grad()
     def follow(self, step: int) -> None:
         """Update the average with the weights after a step, counted from 1."""
-        decay = min(self._decay, (1 + step) / (10 + step))
+        share = average_share(self._decay, step)
         for name, weight in self._weights.items():
-            self._average[name].lerp_(weight, 1 - decay)
+            self._average[name].lerp_(weight, share)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -91,7 +91,7 @@ def test_mixed_precision_trains_to_about_the_same_likelihood(spec):
 def test_mixed_precision_is_for_training_steps_alone(monkeypatch):
     asked: list[str] = []
     monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
-    options = with_options(max_epochs=2, patience=None, mixed_precision=True)
+    options = with_options(max_epochs=2, patience=None, mixed_precision=True, optimiser="sgd")
     reports = fit(new_flow(), TRAIN, VALIDATION, options=options)
     next(reports)
     assert asked == ["medium", "highest"] * (len(asked) // 2)

@@ -1,0 +1,1 @@
+"""Training steps compiled with hand-written gradients."""

@@ -1,0 +1,374 @@
+"""Flows as programs of `flows.compiled_training.kernels`: integers that say what to compute where."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from flows.bijections.affine import DiagonalAffine
+from flows.bijections.autoregressive.masked import MaskedLinear
+from flows.bijections.base import Bijection
+from flows.bijections.batch_norm import BatchNorm
+from flows.bijections.compose import Permutation, Reverse, Slice
+from flows.bijections.coupling.affine import Coupling
+from flows.bijections.linear import network_parameters
+from flows.families.made import Made
+
+Integers = npt.NDArray[np.int64]
+
+# Fields of the lines, in the order of `flows.compiled_training.kernels`.
+AFFINE, NORM = range(2)
+ACTIVATIONS = ("relu", "tanh", "elu")
+_LAYER_FIELDS = 19
+# Rows of a weight from this width on move only as far as their masks let them through.
+_WIDE = 128
+
+
+class UnsupportedError(Exception):
+    """A flow has a part without compiled loops."""
+
+
+class Segment(NamedTuple):
+    """Part of the flat vector."""
+
+    start: int
+    length: int
+
+
+class Dense(NamedTuple):
+    """Affine map of a network.
+
+    Attributes:
+        weight: Weights, a line for each unit; None if the map has biases alone.
+        biases: Biases, one after the other.
+        reach: Number of inputs that each unit sees.
+        groups: Number of groups of units with the same masks.
+    """
+
+    weight: Tensor | None
+    biases: list[Tensor]
+    reach: Integers
+    groups: int = 1
+
+
+class Network(NamedTuple):
+    """Network that conditions a layer.
+
+    Attributes:
+        maps: Affine maps.
+        activation: Activation between them.
+        context: Weights of the context in the first map; None if there are none, or if they are the
+            last columns of its weights.
+    """
+
+    maps: list[Dense]
+    activation: str
+    context: Tensor | None = None
+
+
+@dataclass
+class Program:
+    """Program of a flow, and the layout of its parameters in one flat vector.
+
+    Attributes:
+        dim: Number of features.
+        context_dim: Number of values of the context.
+        parameters: Parameters in the order of the flat vector.
+        starts: Start of each of them, by its id.
+        size: Length of the flat vector.
+        segments: Parts of the flat vector that move.
+        norms: Batch norms.
+        layers: Lines of the layers.
+        matrices: Lines of their matrices.
+        index: Numbers that the lines refer to.
+        units: Units of values, and of their gradients.
+        widest: Most inputs of a matrix.
+        places: Place of the features of the input in `index`.
+    """
+
+    dim: int
+    context_dim: int
+    parameters: list[Tensor] = field(default_factory=list)
+    starts: dict[int, int] = field(default_factory=dict)
+    size: int = 0
+    segments: list[Segment] = field(default_factory=list)
+    norms: list[BatchNorm] = field(default_factory=list)
+    layers: list[list[int]] = field(default_factory=list)
+    matrices: list[list[int]] = field(default_factory=list)
+    index: list[int] = field(default_factory=list)
+    units: int = 0
+    grad_units: int = 0
+    widest: int = 1
+    places: int = 0
+
+    def number(self, values: Sequence[int] | Integers) -> int:
+        """Keep numbers in the index; return where."""
+        start = len(self.index)
+        self.index += [int(value) for value in values]
+        return start
+
+    def place(self, parameter: Tensor, reach: Integers | None = None) -> int:
+        """Give a parameter its place in the flat vector."""
+        start, self.size = self.size, self.size + parameter.numel()
+        self.parameters.append(parameter)
+        self.starts[id(parameter)] = start
+        if reach is None or parameter.shape[1] < _WIDE:
+            self._move(start, parameter.numel())
+        else:
+            for row, length in enumerate(reach):
+                self._move(start + row * parameter.shape[1], int(length))
+        return start
+
+    def take(self, units: int) -> int:
+        """Return the place of a new block of values."""
+        start, self.units = self.units, self.units + units
+        return start
+
+    def _move(self, start: int, length: int) -> None:
+        if self.segments and self.segments[-1].start + self.segments[-1].length == start:
+            start, length = self.segments[-1].start, self.segments[-1].length + length
+            self.segments.pop()
+        if length:
+            self.segments.append(Segment(start, length))
+
+
+def compile_program(transform: Bijection, parameters: Sequence[Tensor]) -> Program:
+    """Return the program of a flow.
+
+    Args:
+        transform: Bijection of the flow.
+        parameters: All parameters that training moves.
+
+    Raises:
+        UnsupportedError: A part of the flow has no compiled loops.
+    """
+    writer = _Writer(transform.dim, transform.context_dim)
+    for part in transform.parts():
+        writer.add(part)
+    program = writer.finish()
+    if {id(parameter) for parameter in parameters} != set(program.starts):
+        raise UnsupportedError("parameters outside of the layers")
+    if any(parameter.dtype != torch.float32 for parameter in parameters):
+        raise UnsupportedError("another precision than float32")
+    return program
+
+
+class _Writer:
+    """Writer of a program, from the layer at the data on."""
+
+    def __init__(self, dim: int, context_dim: int) -> None:
+        self._program = Program(dim, context_dim)
+        self._context = self._program.take(context_dim)
+        self._source = self._program.take(dim)
+        self._dim = dim
+        self._seen = np.arange(dim)  # mask line of each feature
+        self._places = np.arange(dim)  # of what the last layer gave
+        self._turn = 0
+        self._lines: list[list[int]] = []
+        self._places_of: list[Integers] = []
+
+    def add(self, part: Bijection) -> None:
+        """Add a layer.
+
+        Raises:
+            UnsupportedError: It has no compiled loops.
+        """
+        match part:
+            case Reverse() | Permutation():
+                self._permute(part)
+            case BatchNorm():
+                self._norm(part)
+            case DiagonalAffine():
+                self._diagonal(part)
+            case Slice():
+                self._slice(part)
+            case Made():
+                self._made(part, range(self._dim))
+            case Coupling():
+                self._coupling(part)
+            case _:
+                raise UnsupportedError(type(part).__name__)
+
+    def finish(self) -> Program:
+        """Return the program.
+
+        Raises:
+            UnsupportedError: It has no layers.
+        """
+        program = self._program
+        if not self._lines:
+            raise UnsupportedError("no layers")
+        self._places_of.append(self._places)
+        program.places = program.number(self._places_of[0])
+        for line, places in zip(self._lines, self._places_of[1:], strict=True):
+            line[4] = program.number(places)
+        program.layers = self._lines
+        return program
+
+    def _permute(self, part: Reverse | Permutation) -> None:
+        order = np.arange(self._dim)[::-1]
+        if isinstance(part, Permutation):
+            order = part.order.numpy()
+        self._places = np.argsort(order)[self._places]
+        self._seen = self._seen[order]
+
+    def _line(self, kind: int) -> list[int]:
+        """Return the beginning of a layer's line; its output is the next layer's input."""
+        self._places_of.append(self._places)
+        self._places = np.arange(self._dim)
+        source, self._source = self._source, self._program.take(self._dim)
+        turn, self._turn = self._turn, 1 - self._turn
+        seen = self._program.number(self._seen)
+        grads = [turn * self._dim, (1 - turn) * self._dim]
+        return [kind, source, self._source, self._dim, 0, seen, *grads]
+
+    def _add_line(self, line: list[int]) -> None:
+        self._lines.append(line + [0] * (_LAYER_FIELDS - len(line)))
+
+    def _norm(self, part: BatchNorm) -> None:
+        program = self._program
+        gain, offset = program.place(part.log_gain), program.place(part.offset)
+        statistics = 6 * self._dim * len(program.norms)
+        program.norms.append(part)
+        running = int(part.spec.statistics == "running")
+        self._add_line([*self._line(NORM), gain, offset, statistics, running])
+
+    def _diagonal(self, part: DiagonalAffine) -> None:
+        _refuse_bound(part)
+        nothing = np.zeros(2 * self._dim, dtype=np.int64)
+        only = Dense(None, [part.shift, part.log_scale], nothing)
+        network = Network([only], "relu", part.context_weight)
+        self._affine(range(self._dim), range(0), [network], is_scaled=True)
+
+    def _made(self, part: Made, features: range) -> None:
+        _refuse_bound(part)
+        conditioner = part.conditioner
+        if conditioner.separate or conditioner.direct:
+            raise UnsupportedError("separate networks or direct connections")
+        layers = [layer for layer in part.layers if isinstance(layer, MaskedLinear)]
+        maps = [Dense(layer.weight, [layer.bias], _reach(layer.mask)) for layer in layers]
+        maps[-1] = maps[-1]._replace(groups=2)
+        network = Network(maps, conditioner.activation, part.context_weight)
+        self._affine(features, features, [network], is_scaled=True)
+
+    def _slice(self, part: Slice) -> None:
+        features = range(self._dim)[part.features]
+        layers = part.layer.parts()
+        if isinstance(layers[0], Reverse) and isinstance(layers[-1], Reverse):
+            features, layers = features[::-1], layers[1:-1]
+        if len(layers) != 1 or not isinstance(layers[0], Made):
+            raise UnsupportedError("another layer on some of the features")
+        self._made(layers[0], features)
+
+    def _coupling(self, part: Coupling) -> None:
+        _refuse_bound(part)
+        copied, moved = (range(self._dim)[half] for half in part.shape.halves())
+        networks = [self._plain_network(part.shift_layers, "relu")]
+        if not part.additive:
+            networks.append(self._plain_network(part.scale_layers, "tanh"))
+        self._affine(moved, copied, networks, is_scaled=not part.additive)
+
+    def _plain_network(self, layers: nn.ModuleList, activation: str) -> Network:
+        maps = []
+        for weight, bias in zip(*network_parameters(layers), strict=True):
+            reach = np.full(len(weight), weight.shape[1])
+            maps.append(Dense(weight, [bias], reach))
+        return Network(maps, activation)
+
+    def _affine(
+        self, moved: range, read: range, networks: list[Network], *, is_scaled: bool
+    ) -> None:
+        """Add an affine layer.
+
+        Args:
+            moved: Features that move.
+            read: Features that the networks read.
+            networks: One network for shifts and log scales, or one for each.
+            is_scaled: True if there are log scales.
+        """
+        program = self._program
+        line = self._line(AFFINE)
+        kept = [i for i in range(self._dim) if i not in moved]
+        outs = (2 if is_scaled else 1) * len(moved)
+        out, grad_out = program.take(outs), 2 * self._dim
+        program.grad_units = max(program.grad_units, grad_out + outs)
+        matrix = len(program.matrices)
+        for number, network in enumerate(networks):
+            self._network(network, line, read, (out, outs, number * len(moved)))
+        step = moved.step if len(moved) > 1 else 1
+        line += [moved.start, step, len(moved), program.number(kept), len(kept), out, grad_out]
+        count = (len(program.matrices) - matrix) // len(networks)
+        self._add_line([*line, int(is_scaled), matrix, count, len(networks)])
+
+    def _network(
+        self, network: Network, line: list[int], read: range, out: tuple[int, int, int]
+    ) -> None:
+        """Add the matrices of a network.
+
+        Args:
+            network: Network to add.
+            line: Beginning of the layer's line.
+            read: Features that it reads.
+            out: Block of its outputs, the width of that, and its first unit in there.
+        """
+        if network.activation not in ACTIVATIONS:
+            raise UnsupportedError(f"activation {network.activation}")
+        program, dim = self._program, self._dim
+        below = [line[1], dim, read.start, read.step]
+        grad_below, grad_free = line[6], 2 * dim + out[1]
+        for number, dense in enumerate(network.maps):
+            is_last = number == len(network.maps) - 1
+            units = len(dense.reach)
+            inputs = 0 if dense.weight is None else dense.weight.shape[1]
+            weight = 0 if dense.weight is None else program.place(dense.weight, dense.reach)
+            biases = [program.place(bias) for bias in dense.biases]
+            given = -1, 0
+            if number == 0 and network.context is not None:
+                given = program.place(network.context), program.context_dim
+            elif number == 0 and program.context_dim:
+                inputs -= program.context_dim
+                given = weight + inputs, inputs + program.context_dim
+            reach = np.minimum(dense.reach, inputs)
+            up = list(out) if is_last else [program.take(units), units, 0]
+            grad_up = 2 * dim if is_last else grad_free
+            grad_free += 0 if is_last else units
+            kind = -1 if is_last else ACTIVATIONS.index(network.activation)
+            seen = program.number(reach), program.number(_first(reach, inputs, dense.groups))
+            line_of_weights = 0 if dense.weight is None else dense.weight.shape[1]
+            own = [units, inputs, weight, line_of_weights, biases[0]]
+            program.matrices.append(
+                [*own, *below, *up, grad_below, grad_up, kind, *seen, dense.groups, *given]
+            )
+            program.widest = max(program.widest, inputs, program.context_dim)
+            below, grad_below = [*up, 1], grad_up
+        program.grad_units = max(program.grad_units, grad_free)
+
+
+def _refuse_bound(part: DiagonalAffine | Made | Coupling) -> None:
+    if part.log_scale_bound is not None:
+        raise UnsupportedError("bounded log scales")
+
+
+def _reach(mask: Tensor) -> Integers:
+    """Return the number of inputs that each unit sees.
+
+    Raises:
+        UnsupportedError: They are not the first ones.
+    """
+    reach = mask.sum(dim=1).long()
+    expected = torch.arange(mask.shape[1]) < reach[:, None]
+    if not torch.equal(mask > 0, expected):
+        raise UnsupportedError("masks that are not triangular")
+    numbers: Integers = reach.numpy()
+    return numbers
+
+
+def _first(reach: Integers, inputs: int, groups: int) -> Integers:
+    """Return the first unit of a group that sees each input."""
+    seen = reach.reshape(groups, -1).max(axis=0, initial=0)[None] > np.arange(inputs)[:, None]
+    first: Integers = np.where(seen.any(axis=1), seen.argmax(axis=1), seen.shape[1])
+    return first

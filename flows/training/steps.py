@@ -1,0 +1,262 @@
+"""Training steps: compiled loops where a flow has them, autograd elsewhere."""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from flows.compiled_training.program import UnsupportedError
+from flows.compiled_training.step import CompiledAdam, CompiledGradient, Singles
+from flows.flow import Flow
+from flows.training.optimiser import GradientDescent
+from flows.training.options import FitOptions
+from flows.training.precision import medium_is_exact, products
+from flows.training.robust import bound_losses
+from flows.training.weight_average import WeightAverage, average_share
+
+log = logging.getLogger(__name__)
+
+# Multiplications of a step up to which the compiled loops, of one thread, are used beside several
+# threads of PyTorch.
+_MOST_ALONE = 2**26
+
+Groups = Mapping[str, Mapping[str, Tensor]]
+
+
+class Steps(ABC):
+    """Steps of an optimiser along the gradient of the mean bounded loss, and the weights' average.
+
+    Attributes:
+        learning_rate: Length of a step.
+    """
+
+    learning_rate: float
+
+    @abstractmethod
+    def take(self, rows: Tensor, number: int) -> Tensor | float:
+        """Take a step; return the sum of the rows' log densities before it.
+
+        Args:
+            rows: Rows of the model.
+            number: Number of the step since training began, counted from 1.
+        """
+
+    @abstractmethod
+    def averaged(self) -> AbstractContextManager[None]:
+        """Return a context in which the flow has the average of its weights, if there is one."""
+
+    @abstractmethod
+    def restart(self) -> None:
+        """Forget the moments, and begin the average at the present weights."""
+
+    @abstractmethod
+    def tensors(self) -> Groups:
+        """Return copies of the moments and of the average, as groups of a state."""
+
+    @abstractmethod
+    def restore(self, groups: Groups) -> None:
+        """Restore both from `groups`."""
+
+
+def choose_steps(flow: Flow, options: FitOptions, *, batch_size: int) -> Steps:
+    """Return compiled steps if they apply, steps by autograd otherwise; one log line says why.
+
+    Args:
+        flow: Flow to train.
+        options: Options of the training.
+        batch_size: Most rows of a step.
+    """
+    try:
+        _check_compiled(flow, options, batch_size)
+        return CompiledSteps(flow, options)
+    except UnsupportedError as reason:
+        log.info("autograd computes the gradients: %s", reason)
+    return AutogradSteps(flow, options)
+
+
+def _check_compiled(flow: Flow, options: FitOptions, batch_size: int) -> None:
+    """Check that compiled steps suit the options and the machine.
+
+    Raises:
+        UnsupportedError: They do not.
+    """
+    if flow.device.type != "cpu":
+        raise UnsupportedError(f"the device is {flow.device.type}")
+    if options.optimiser not in ("adam", "adamw"):
+        raise UnsupportedError(f"the optimiser is {options.optimiser}")
+    if options.compile:
+        raise UnsupportedError("torch.compile is wanted")
+    if options.mixed_precision and not medium_is_exact():
+        raise UnsupportedError("this processor has faster units of mixed precision")
+    weights = sum(parameter.numel() for parameter in flow.parameters())
+    if torch.get_num_threads() > 1 and weights * batch_size > _MOST_ALONE:
+        raise UnsupportedError("several threads serve so large a step better")
+
+
+class AutogradSteps(Steps):
+    """Steps by autograd and PyTorch's optimisers: the reference."""
+
+    def __init__(self, flow: Flow, options: FitOptions) -> None:
+        self._flow, self._options = flow, options
+        self._parameters = list(flow.parameters())
+        self._largest = max(parameter.numel() for parameter in self._parameters)
+        self._optimiser = self._new_optimiser()
+        decay = options.weight_average
+        self._average = None if decay is None else WeightAverage(flow, decay)
+        if options.compile:
+            self._score = torch.compile(self._score, dynamic=False)  # type: ignore[method-assign]
+
+    @property
+    def learning_rate(self) -> float:
+        """Length of a step."""
+        return self._optimiser.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        self._optimiser.learning_rate = rate
+
+    def take(self, rows: Tensor, number: int) -> Tensor:
+        """Take a step; return the sum of the rows' log densities before it."""
+        options = self._options
+        self._optimiser.zero_grad()
+        with products(
+            mixed=options.mixed_precision,
+            device=self._flow.device,
+            multiplications=len(rows) * self._largest,
+        ):
+            scores = self._score(rows)
+            losses, bound = -scores, options.row_loss_bound
+            if bound is not None:
+                losses = bound_losses(losses, bound)
+            losses.mean().backward()  # type: ignore[no-untyped-call]  # torch's own
+        if options.max_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters, options.max_gradient_norm)
+        self._optimiser.step()
+        if self._average is not None:
+            self._average.follow(number)
+        return scores.detach().sum(dtype=torch.float64)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Return a context in which the flow has the average of its weights, if there is one."""
+        return nullcontext() if self._average is None else self._average.applied()
+
+    def restart(self) -> None:
+        """Forget the moments, and begin the average at the present weights."""
+        self._optimiser = self._new_optimiser()
+        if self._average is not None:
+            self._average.restart()
+
+    def tensors(self) -> Groups:
+        """Return copies of the moments and of the average, as groups of a state."""
+        average = {} if self._average is None else self._average.tensors()
+        return {"optimiser": self._optimiser.tensors(), "average": average}
+
+    def restore(self, groups: Groups) -> None:
+        """Restore both from `groups`."""
+        self._optimiser.restore(dict(groups["optimiser"]))
+        if self._average is not None:
+            self._average.restore(dict(groups["average"]))
+
+    def _score(self, rows: Tensor) -> Tensor:
+        return self._flow.log_prob_of_table(rows, space="model")
+
+    def _new_optimiser(self) -> GradientDescent:
+        return GradientDescent(
+            self._parameters,
+            self._options.optimiser,
+            learning_rate=self._options.learning_rate,
+            weight_decay=self._options.weight_decay,
+        )
+
+
+class CompiledSteps(Steps):
+    """Steps by compiled loops over one flat vector of all parameters.
+
+    States are those of `AutogradSteps`: a training may begin with one and go on with the other.
+    """
+
+    def __init__(self, flow: Flow, options: FitOptions) -> None:
+        self._flow, self._decay = flow, options.weight_average
+        self._gradient = CompiledGradient(flow, row_loss_bound=options.row_loss_bound)
+        self._adam = CompiledAdam(
+            self._gradient,
+            learning_rate=options.learning_rate,
+            weight_decay=options.weight_decay,
+            decoupled=options.optimiser == "adamw",
+            max_gradient_norm=options.max_gradient_norm,
+            averages=self._decay is not None,
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        """Length of a step."""
+        return self._adam.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        self._adam.learning_rate = rate
+
+    def take(self, rows: Tensor, number: int) -> float:
+        """Take a step; return the sum of the rows' log densities before it."""
+        total = self._gradient.compute(rows)
+        share = 0.0 if self._decay is None else average_share(self._decay, number)
+        self._adam.move(share=share)
+        return total
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Replace the weights by their average, if there is one, for the duration of the context."""
+        if self._decay is None:
+            yield
+            return
+        self._adam.swap_average()
+        try:
+            yield
+        finally:
+            self._adam.swap_average()
+
+    def restart(self) -> None:
+        """Forget the moments, and begin the average at the present weights."""
+        self._adam.restart()
+
+    def tensors(self) -> Groups:
+        """Return copies of the moments and of the average, as groups of a state."""
+        adam, optimiser = self._adam, {}
+        if adam.count > 0:
+            first, second = (self._by_parameter(moment) for moment in adam.moments)
+            for index, parameter in enumerate(self._flow.parameters()):
+                optimiser[f"{index}/step"] = torch.tensor(float(adam.count))
+                optimiser[f"{index}/exp_avg"] = first[id(parameter)].clone()
+                optimiser[f"{index}/exp_avg_sq"] = second[id(parameter)].clone()
+        average = {}
+        if self._decay is not None:
+            views = self._by_parameter(adam.average)
+            named = self._flow.named_parameters()
+            average = {name: views[id(parameter)].clone() for name, parameter in named}
+        return {"optimiser": optimiser, "average": average}
+
+    def restore(self, groups: Groups) -> None:
+        """Restore both from `groups`."""
+        adam, optimiser = self._adam, groups["optimiser"]
+        adam.restart()
+        first, second = (self._by_parameter(moment) for moment in adam.moments)
+        for index, parameter in enumerate(self._flow.parameters()):
+            if f"{index}/step" in optimiser:
+                adam.count = int(optimiser[f"{index}/step"])
+                first[id(parameter)].copy_(optimiser[f"{index}/exp_avg"])
+                second[id(parameter)].copy_(optimiser[f"{index}/exp_avg_sq"])
+        if self._decay is not None:
+            views = self._by_parameter(adam.average)
+            for name, parameter in self._flow.named_parameters():
+                views[id(parameter)].copy_(groups["average"][name])
+
+    def _by_parameter(self, flat: Singles) -> dict[int, Tensor]:
+        """Return the parts of a flat vector by the ids of their parameters."""
+        views = self._gradient.views(flat)
+        return {
+            id(parameter): view
+            for parameter, view in zip(self._gradient.program.parameters, views, strict=True)
+        }
