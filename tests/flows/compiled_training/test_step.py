@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flows import (
     BatchNormSpec,
+    EpochReport,
     FitOptions,
     Flow,
     FlowSpec,
@@ -26,6 +27,7 @@ from flows import (
 from flows.compiled_training import step
 from flows.compiled_training.program import UnsupportedError
 from flows.compiled_training.step import CompiledGradient
+from flows.families.made import Made
 from flows.training.robust import bound_losses
 from flows.training.steps import AutogradSteps, CompiledSteps, choose_steps
 from tests.flows.cases import CASES, example_rows
@@ -120,8 +122,8 @@ def test_gradients_of_few_and_of_many_features_are_autograds(dim):
 
 
 def _trained(
-    spec: FlowSpec, options: FitOptions, *, compiled: bool, monkeypatch
-) -> tuple[Flow, list]:
+    spec: FlowSpec, options: FitOptions, *, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Flow, list[EpochReport]]:
     flow = build(spec, 4, seed=1)
     rows = ((example_rows(240, 4) - 10) / 3).float()
     with monkeypatch.context() as patch:
@@ -169,6 +171,7 @@ def test_a_training_goes_as_by_autograd(spec, optimiser, monkeypatch):
 def test_masked_weights_stay_0(monkeypatch):
     flow, _ = _trained(SPECS[0], OPTIONS, compiled=True, monkeypatch=monkeypatch)
     part = flow.transform.parts()[0]
+    assert isinstance(part, Made)
     weights, _, masks = part.network()
     for weight, mask in zip(weights, masks, strict=True):
         assert bool((weight[mask == 0] == 0).all())
