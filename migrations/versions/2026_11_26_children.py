@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "2026_11_26_children"
-down_revision = "2026_11_26_labels"
+down_revision = "2026_11_26_webhooks"
 branch_labels = None
 depends_on = None
 
