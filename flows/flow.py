@@ -1,11 +1,13 @@
 """Flows: densities over the rows of a table."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from flows.bijections.base import Batch, Bijection, PerRow
@@ -118,14 +120,17 @@ class Flow(nn.Module):
     ) -> PerRow:
         """Return the log density of each row in nats, conditioned on its context if there is one.
 
+        That of a row that lacks no value is never NaN, but -inf where the row is too far from the data
+        for floating point. Only a training step, where NaN means divergence, leaves it.
+
         Args:
             x: Rows of data.
             context: Values that the density is conditioned on, as in `forward`.
             space: `model` gives the density of the preprocessed rows.
         """
-        x, outer = self._to_model(x, space)
-        score = self.transform.log_density(x, self.features(context, len(x)))
-        return score if outer is None else score + outer
+        model, outer = self._to_model(x, space)
+        score = self.transform.log_density(model, self.features(context, len(x)))
+        return self._without_nan(score if outer is None else score + outer, x, context, space)
 
     def log_prob_of_table(
         self, rows: Float[Tensor, "batch columns"], *, space: Space = "data"
@@ -141,7 +146,8 @@ class Flow(nn.Module):
         if space == "data":
             return self.log_prob(rows[:, : self.dim], rows[:, self.dim :])
         x, context = rows.tensor_split([self.model_dim], dim=1)
-        return self.transform.log_density(x.to(self.dtype), self.model_features(context))
+        score = self.transform.log_density(x.to(self.dtype), self.model_features(context))
+        return self._without_nan(score, rows, None, space)
 
     def log_prob_parts(
         self,
@@ -160,9 +166,10 @@ class Flow(nn.Module):
         Raises:
             FlowError: The density has no parts: it is of another family than `mixed`.
         """
-        x, outer = self._to_model(x, space)
-        parts = self.transform.log_parts(x, self.features(context, len(x)))
-        return parts if outer is None else parts + F.pad(outer[:, None], (1, 0))
+        model, outer = self._to_model(x, space)
+        parts = self.transform.log_parts(model, self.features(context, len(x)))
+        parts = parts if outer is None else parts + F.pad(outer[:, None], (1, 0))
+        return self._without_nan(parts, x, context, space)
 
     @torch.no_grad()
     def sample(
@@ -184,6 +191,15 @@ class Flow(nn.Module):
         u = base_noise(n, self.model_dim, generator=generator)
         x, _ = self.forward(u.to(self.device), context, space=space)
         return x if space == "model" else self.preprocessing.to_grid(x)
+
+    def _without_nan(
+        self, scores: Tensor, x: Tensor, context: Tensor | None, space: Space
+    ) -> Tensor:
+        """Return scores with -inf in the place of NaN where the row itself lacks nothing."""
+        if self.training and torch.is_grad_enabled():
+            return scores
+        complete = partial(complete_rows, self.preprocessing, self.context, x, context, space=space)
+        return without_nan(scores, complete)
 
     def _to_model(self, x: Tensor, space: Space) -> tuple[Tensor, Tensor | None]:
         if space == "model":
@@ -216,6 +232,43 @@ class Flow(nn.Module):
         if self.context is None or context is None:
             return None
         return self.context.encode(context, self.dtype)
+
+
+def without_nan(scores: Tensor, complete: Callable[[], Tensor]) -> Tensor:
+    """Return scores with -inf in the place of NaN where the row itself lacks nothing.
+
+    Args:
+        scores: Log densities of rows, or several terms of each row.
+        complete: Function that returns True for each row that lacks nothing, called where it is needed.
+    """
+    unknown = scores.isnan()
+    if not bool(unknown.any()):
+        return scores
+    known = complete().to(scores.device).view(-1, *[1] * (scores.dim() - 1))
+    return torch.where(unknown & known, -torch.inf, scores)
+
+
+def complete_rows(
+    preprocessing: Preprocessing,
+    given: "Context | None",
+    x: Batch,
+    context: Float[Tensor, "#batch columns"] | None,
+    *,
+    space: Space,
+) -> Bool[Tensor, " batch"]:
+    """Return True for each row that lacks no value that its density needs.
+
+    Args:
+        preprocessing: Preprocessing of the flow.
+        given: Context of the flow; None if it is unconditional.
+        x: Rows of the features.
+        context: Rows of the context, in their own units; one row stands for all.
+        space: Space of the features.
+    """
+    complete = x.isfinite().all(dim=1) if space == "model" else preprocessing.is_complete(x)
+    if given is None or context is None:
+        return complete
+    return complete & given.is_complete(context).to(complete.device)
 
 
 class ContextTable(nn.Module, ABC):
@@ -269,15 +322,22 @@ class Context(nn.Module):
         """Return preprocessed rows, as training keeps them; plain numbers stay as they are."""
         return context if self.table is None else self.table.prepare(context)
 
-    def encode(
-        self, context: Float[Tensor, "batch columns"], dtype: torch.dtype
-    ) -> Float[Tensor, "batch features"]:
-        """Standardise preprocessed rows in float64, then encode them."""
+    def is_complete(self, context: Float[Tensor, "batch columns"]) -> Bool[Tensor, " batch"]:
+        """Return True for each row that lacks no value: what it stands for is finite."""
+        return self._numbers(self.prepare(context.double())).isfinite().all(dim=1)
+
+    def _numbers(self, context: Tensor) -> Tensor:
         if self.table is not None:
             context = self.table.features(context)
         if self.standardise is not None:
             context, _ = self.standardise.inverse(context)
-        context = context.to(dtype)
+        return context
+
+    def encode(
+        self, context: Float[Tensor, "batch columns"], dtype: torch.dtype
+    ) -> Float[Tensor, "batch features"]:
+        """Standardise preprocessed rows in float64, then encode them."""
+        context = self._numbers(context).to(dtype)
         if self.encoder is None:
             return context
         encoded: Tensor = self.encoder(context)

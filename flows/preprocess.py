@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
@@ -112,6 +112,10 @@ class Preprocessing(nn.Module):
             total = total + log_det
         return x, total
 
+    def is_complete(self, x: Batch) -> Bool[Tensor, " batch"]:
+        """Return True for each row that lacks no value: all are finite."""
+        return x.isfinite().all(dim=1)
+
     def spread(self, x: Batch, *, generator: torch.Generator) -> Batch:
         """Return rows with uniform noise on the discrete values; the noise is drawn on the CPU."""
         widths = self._noise_widths()
@@ -192,8 +196,8 @@ class Rescale(Bijection):
 class Logit(Bijection):
     """Logit layer u = logit(lambda + (1 - 2 lambda) x) (Papamakarios et al. 2017, section 4.3).
 
-    x is within (-lambda / (1 - 2 lambda), 1 + lambda / (1 - 2 lambda)); outside there is no
-    density, and the result is NaN.
+    x is within (-lambda / (1 - 2 lambda), 1 + lambda / (1 - 2 lambda)); outside the result is NaN,
+    and the density of the row 0.
     """
 
     def __init__(self, dim: int, margin: float) -> None:

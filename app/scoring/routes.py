@@ -14,6 +14,7 @@ from app.http.json_body import json_request
 from app.problems.problem import Problem
 from app.rows.answer_table import Part
 from app.rows.shape import Floats
+from app.scoring.answer import answer
 from app.scoring.docs import (
     EXAMPLE_NOISE,
     EXAMPLE_ROWS,
@@ -32,7 +33,7 @@ from app.scoring.functions import (
     score_explained,
 )
 from app.scoring.raw_route import RawRoute
-from app.scoring.request import Compute, Extra, RowFunction, ScoreRequest, Space, answer
+from app.scoring.request import Compute, Extra, RowFunction, ScoreRequest, Space
 from app.scoring.samples import SampleRequest, answer_samples
 from flows import CompiledFlow
 from tables.writers import unused_name

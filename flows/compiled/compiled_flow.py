@@ -1,8 +1,8 @@
 """Trained flows compiled for serving: log-densities and samples, in chunks."""
 
 import copy
-import functools
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from flows.bijections.folding import Pending, Step
 from flows.compiled.packing import PackedFlow, pack
 from flows.cost import fitting_rows
 from flows.errors import FlowError
-from flows.flow import NOISE_BLOCK_ROWS, Flow, Space, base_noise
+from flows.flow import NOISE_BLOCK_ROWS, Flow, Space, base_noise, complete_rows, without_nan
 from flows.mixed.density import MixedStep
 from flows.mixed.encoding import TableEncoding
 from flows.mixed.explain import explain, explained, explaining_passes
@@ -33,8 +33,9 @@ PACKED_CHUNK_ROWS = 512
 class CompiledFlow:
     """Flow without gradients, from arrays to arrays.
 
-    Log densities are those of the flow up to float32 rounding. A row whose values float32
-    cannot hold scores -inf or NaN; other rows are not affected. It is thread-safe.
+    Log densities are those of the flow up to float32 rounding. A row that is too far from the data
+    for float32 scores -inf, one that lacks a value NaN; other rows are not affected. It is
+    thread-safe.
 
     Attributes:
         dim: Number of features of a row.
@@ -94,7 +95,8 @@ class CompiledFlow:
         """
         if self._packed is not None:
             log_det, squares = self._invert(self._packed, x, np.empty((len(x), 0)), space)
-            return log_det - 0.5 * squares + (self._constant - 0.5 * self.dim * LOG_TWO_PI)
+            total = log_det - 0.5 * squares + (self._constant - 0.5 * self.dim * LOG_TWO_PI)
+            return self._without_nan(total, x, space)
         result = np.empty(len(x))
         last = self._steps[-1] if self._steps and self._steps[-1].own_density else None
         steps = self._steps if last is None else self._steps[:-1]
@@ -109,7 +111,8 @@ class CompiledFlow:
                     score = torch.sub(score, u.square().sum(dim=0), alpha=0.5)
                 result[start : start + len(chunk)] = score.cpu().numpy()
                 result[start : start + len(chunk)] += outer
-        return result + self._constant - (0 if last else 0.5 * self.model_dim * LOG_TWO_PI)
+        result += self._constant - (0 if last else 0.5 * self.model_dim * LOG_TWO_PI)
+        return self._without_nan(result, x, space)
 
     def log_prob_parts(self, x: Rows, *, space: Space = "data") -> Doubles:
         """Return log P(d) and log p(x_O | d) of each row, of shape (rows, 2), in nats.
@@ -130,7 +133,23 @@ class CompiledFlow:
                 part = slice(start, start + len(chunk))
                 result[part] = self._steps[0].log_density(rows, context).t().cpu().numpy()
                 result[part, 1] += outer
-        return result
+        return self._without_nan(result, x, space)
+
+    def _without_nan(self, scores: Doubles, x: Rows, space: Space) -> Doubles:
+        """Return scores with -inf in the place of NaN where the row itself lacks nothing."""
+        if not np.isnan(scores).any():
+            return scores
+        unknown = np.flatnonzero(np.isnan(scores).reshape(len(scores), -1).any(axis=1))
+        width = self.dim if space == "data" else self.model_dim
+        for start in range(0, len(unknown), self._chunk_rows):
+            places = unknown[start : start + self._chunk_rows]
+            exact = torch.from_numpy(x[places].astype(np.float64))
+            rows, context = exact[:, :width], exact[:, width:].to(self._device)
+            complete = partial(
+                complete_rows, self._preprocessing, self._context, rows, context, space=space
+            )
+            scores[places] = without_nan(torch.from_numpy(scores[places]), complete).numpy()
+        return scores
 
     @property
     def explains(self) -> list[bool]:
@@ -166,7 +185,7 @@ class CompiledFlow:
         with torch.inference_mode():
             for start, chunk in self._chunks(x):
                 context = self._features(chunk[:, self.dim :], len(chunk))
-                score = functools.partial(self._score_model, context=context)
+                score = partial(self._score_model, context=context)
                 rows = torch.from_numpy(np.array(chunk[:, : self.dim], np.float64))
                 result[start : start + len(chunk)] = explain(encoding, rows, score).numpy()
         return result

@@ -4,7 +4,7 @@ import math
 from functools import cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from flows.bijections.base import Batch, PerRow
@@ -141,6 +141,15 @@ class TableEncoding(Preprocessing):
             result[:, self._state_places] = state[:, self._stateful]
             terms[:, self.layout.continuous] = torch.where(observed, log_slope, 0.0)
         return result, terms
+
+    def is_complete(self, x: Batch) -> Bool[Tensor, " batch"]:
+        """Return True for each row whose cells all have a state: a level, a value or a known gap."""
+        x = x.double()
+        unknown = [
+            self.states(x[:, self.layout.continuous]),
+            self.levels.encode(x[:, self._levels]),
+        ]
+        return ~torch.cat(unknown, dim=1).isnan().any(dim=1)
 
     def forward(self, y: Batch) -> tuple[Tensor, PerRow]:
         """Map the model's space to data, with the log-determinant."""

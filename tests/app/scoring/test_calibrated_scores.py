@@ -74,10 +74,11 @@ def test_every_format_has_two_columns(client: TestClient, kind: TableFormat) -> 
 
 
 def test_a_row_far_from_everything_has_rank_0_and_no_density(client):
-    answer = ask(client, [[1e300, 0.0, 0.0]]).json()
-    assert answer["log_prob"] == [None]
-    assert answer["quantile"] in ([0.0], [None])
-    assert [error["code"] for error in answer["row_errors"]] == ["non_finite"]
+    rows = [[1e300, 0.0, 0.0], [0.0, -1e300, 1e300], [1e60, 1e60, 1e60]]
+    answer = ask(client, rows).json()
+    assert answer["log_prob"] == [None] * 3
+    assert answer["quantile"] == [0.0] * 3
+    assert [error["code"] for error in answer["row_errors"]] == ["non_finite"] * 3
 
 
 def test_a_version_without_held_out_rows_has_no_score(client):

@@ -1,0 +1,216 @@
+"""The two ways from a request for numbers of rows to its response: whole, or streamed."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.fairness.turns import in_thread, in_thread_alone
+from app.http.accept import listed, preferences
+from app.http.body_memory import body_memory_of
+from app.http.json_body import body_chunks, read_body
+from app.http.streaming import ahead
+from app.rows.body import RowsBody, in_thread_if_large
+from app.rows.codecs import Codec
+from app.rows.model_types import RowWarnings
+from app.rows.negotiation import request_codec
+from app.rows.respond import respond_streamed, respond_whole
+from app.rows.shape import Floats, RowsShape
+from app.scoring.request import RowFunction, ScoreRequest
+from app.scoring.results import Results, check_size
+from app.settings import ApiSettings, EarlyAnswers
+
+Decode = Callable[[bytes, RowsShape], Floats]
+
+EARLY_ANSWER = "early-answer"
+ROW_WARNINGS_HEADER = "X-Row-Warnings"
+_QUICK_VALUES = 4096
+_QUICK_COLUMNS = 64  # of types; the texts of more take long where they have not been seen before
+_SMALL_BYTES = 64 * 1024  # smaller bodies are not worth decoding ahead
+
+
+async def answer(score: ScoreRequest, function: RowFunction) -> Response:
+    """Answer with what a function makes of each row of the body.
+
+    Args:
+        score: Request to answer.
+        function: Function to compute.
+
+    Raises:
+        Problem: The rows are not valid.
+        OverloadedError: The engine has too much to do.
+        StoreError: The model cannot be loaded, or there is no room for the results.
+        ClientDisconnect: The caller has left.
+    """
+    codec, parameters = request_codec(score.request.headers.get("content-type"))
+    declared = score.request.headers.get("content-length", "")
+    size = int(declared) if declared.isdecimal() else None
+    if size is not None and codec.decode is not None and size <= codec.whole_bytes:
+        return await _answer_whole(score, function, codec, codec.decode)
+    return await _Stream(score, function, codec, parameters, size).answer()
+
+
+async def _answer_whole(
+    score: ScoreRequest, function: RowFunction, codec: Codec, decode: Decode
+) -> Response:
+    """Answer a request whose body is read, decoded and computed as one array."""
+    body = await read_body(score.request, limit=codec.max_bytes(score.state.settings))
+    if score.types is not None and len(score.types.columns) > _QUICK_COLUMNS:
+        rows = await in_thread_alone(decode, body, score.shape)
+    elif codec.text:
+        rows = await in_thread_if_large(decode, body, score.shape)
+    else:
+        rows = decode(body, score.shape)
+    check_size(len(rows), function.width, max_bytes=score.state.settings.max_table_bytes)
+    async with score.flow() as flow:
+        values = await score.compute(function, flow, rows)
+    warnings = await _warnings(score, rows)
+    table = score.table(function, len(rows), warnings)
+    chunk = score.chunk(function, values, rows)
+    headers = {**score.headers, **_headers(warnings)}
+    return respond_whole(score.request, score.codec, table, chunk, headers=headers)
+
+
+async def _warnings(score: ScoreRequest, rows: Floats) -> RowWarnings | None:
+    """Return the warnings about rows of a model that has types."""
+    if score.types is None:
+        return None
+    warnings = RowWarnings(score.types)
+    await _warn(warnings, rows, start=0)
+    return warnings
+
+
+async def _warn(warnings: RowWarnings, rows: Floats, *, start: int) -> None:
+    """Look for levels that training never saw; off the event loop where the rows are many."""
+    if rows.size > _QUICK_VALUES:
+        await in_thread(warnings.add, rows, start=start)
+    else:
+        warnings.add(rows, start=start)
+
+
+def _headers(warnings: RowWarnings | None) -> dict[str, str]:
+    return {} if warnings is None else {ROW_WARNINGS_HEADER: warnings.header}
+
+
+class _Stream:
+    """Request whose rows are computed as they come; its response may begin before the last of them.
+
+    Args:
+        score: Request to answer.
+        function: Function to compute.
+        codec: Format of the body.
+        parameters: Parameters of its media type.
+        size: Declared length of the body in bytes; None: unknown.
+    """
+
+    def __init__(
+        self,
+        score: ScoreRequest,
+        function: RowFunction,
+        codec: Codec,
+        parameters: Mapping[str, str],
+        size: int | None,
+    ) -> None:
+        state, settings = score.state, score.state.settings
+        self._score = score
+        self._function = function
+        self._codec = codec
+        self._is_small = size is not None and size <= _SMALL_BYTES
+        self._complete = False
+        self._warnings = None if score.types is None else RowWarnings(score.types)
+        self._early = _may_answer_early(score.request, settings)
+        self._results = Results(function.width, state.blobs, settings.max_table_bytes)
+        self._body = self._read_body()
+        self._source = RowsBody(
+            chunks=self._body,
+            format=codec.format,
+            parameters=parameters,
+            shape=score.shape,
+            settings=settings,
+            blobs=state.blobs,
+            parsers=state.parsers,
+            memory=body_memory_of(score.request),
+            declared_bytes=size,
+        )
+
+    async def answer(self) -> Response:
+        """Return the response once it may begin.
+
+        It begins with the first rows where nothing can be wrong with the rest of the body, else
+        after the last ones, and so where its headers count warnings about rows. Most proxies stop sending a body once its response has begun, so that it
+        also waits for the end of the body, unless the caller or the settings allow an early one.
+        """
+        results = self._results
+        filling = results.fill(self._compute())
+        try:
+            while not filling.done():
+                await results.changed()
+                may_begin = (self._complete or self._early) and self._warnings is None
+                total = self._source.total_rows if may_begin else None
+                if total is not None and 0 < results.rows < total:
+                    results.check_size(total)
+                    return self._respond(total, filling)
+            filling.result()
+        except BaseException:
+            filling.cancel()
+            await asyncio.wait({filling})
+            # Its error refers to this frame, and must not find itself in it.
+            results.forget_task()
+            del filling
+            raise
+        score, whole = self._score, results.whole
+        if whole is None:
+            return self._respond(results.rows, None)
+        table = score.table(self._function, results.rows, self._warnings)
+        headers = {**score.headers, **_headers(self._warnings)}
+        return respond_whole(score.request, score.codec, table, whole, headers=headers)
+
+    def _respond(self, rows: int, filling: "asyncio.Task[None] | None") -> Response:
+        score = self._score
+        headers = {**score.headers, **_headers(self._warnings)}
+        if filling is not None and not self._complete:
+            headers["Preference-Applied"] = EARLY_ANSWER
+        return respond_streamed(
+            score.request,
+            score.codec,
+            score.table(self._function, rows, self._warnings),
+            self._results.chunks,
+            headers=headers,
+            filling=filling,
+        )
+
+    async def _compute(self) -> None:
+        score, results = self._score, self._results
+        read = self._codec.read(self._source)
+        chunks = read if self._is_small else ahead(read)
+        async with aclosing(self._body), aclosing(chunks), score.flow() as flow:
+            async for rows in chunks:
+                values = await score.compute(
+                    self._function,
+                    flow,
+                    rows,
+                    admitted=results.rows > 0,
+                    # While the body comes, waiting for it tells whether the caller has left.
+                    watched=self._complete,
+                )
+                if self._warnings is not None:
+                    await _warn(self._warnings, rows, start=results.rows)
+                await results.add(score.chunk(self._function, values, rows))
+
+    async def _read_body(self) -> AsyncGenerator[bytes, None]:
+        limit = self._codec.max_bytes(self._score.state.settings)
+        async for piece in body_chunks(self._score.request, limit=limit):
+            yield piece
+        self._complete = True
+
+
+def _may_answer_early(request: Request, settings: ApiSettings) -> bool:
+    match settings.early_answers:
+        case EarlyAnswers.ALWAYS:
+            return True
+        case EarlyAnswers.NEVER:
+            return False
+        case EarlyAnswers.ASKED:
+            return EARLY_ANSWER in preferences(listed(request.headers, "prefer"))
