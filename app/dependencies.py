@@ -9,9 +9,11 @@ from app.auth.callers import project_of
 from app.engine.loaded_models import LoadedModels
 from app.settings import ApiSettings
 from app.state import AppState, state_of
+from models_store.database.computed import Usage
 from models_store.files.blobs import BlobStore
 from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs
+from models_store.keys import Keys
 from models_store.labels import Labels
 from models_store.registry import Registry
 from models_store.webhooks.webhooks import Webhooks
@@ -36,6 +38,8 @@ RegistryDep = Annotated[Registry, _from_state(lambda state: state.registry)]
 JobsDep = Annotated[Jobs, _from_state(lambda state: state.jobs)]
 LabelsDep = Annotated[Labels, _from_state(lambda state: state.labels)]
 WebhooksDep = Annotated[Webhooks, _from_state(lambda state: state.webhooks)]
+KeysDep = Annotated[Keys, _from_state(lambda state: state.keys)]
+UsageDep = Annotated[Usage, _from_state(lambda state: state.usage)]
 QueueDep = Annotated[JobQueue, _from_state(lambda state: state.queue)]
 ModelsDep = Annotated[LoadedModels, _from_state(lambda state: state.models)]
 ProjectDep = Annotated[str, Depends(_project)]

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from app.account import routes as account
 from app.auth.audit import AuditLog
 from app.auth.callers import Callers
 from app.auth.key_checks import Leases
@@ -19,6 +20,7 @@ from app.auth.loopback import is_loopback
 from app.auth.middleware import AccessMiddleware, Policy
 from app.auth.open_requests import OpenBound
 from app.auth.rates import Rates
+from app.auth.tallies import Tallies
 from app.datasets import routes as datasets
 from app.datasets.uploads import MULTIPART_OVERHEAD_BYTES
 from app.engine.engine import Engine
@@ -50,6 +52,7 @@ from app.site.openapi import DESCRIPTION, TAGS, install_openapi
 from app.state import AppState
 from app.webhooks import routes as webhooks
 from models_store.audit.trail import AuditTrail
+from models_store.database.computed import Usage
 from models_store.database.database import Database
 from models_store.errors import DatabaseUnavailableError
 from models_store.files.blobs import BlobStore
@@ -98,6 +101,8 @@ _CORS: dict[str, Any] = {
         "Link",
         "Location",
         "Preference-Applied",
+        "RateLimit",
+        "RateLimit-Policy",
         "Retry-After",
         "X-Model",
         "X-Request-ID",
@@ -133,7 +138,17 @@ def create_app(
         redirect_slashes=False,
         lifespan=partial(_lifespan, settings, metrics, shutdown, after_load),
     )
-    for module in (datasets, job_starts, jobs, models, checkpoints, plots, scores, webhooks):
+    for module in (
+        datasets,
+        job_starts,
+        jobs,
+        models,
+        checkpoints,
+        plots,
+        scores,
+        webhooks,
+        account,
+    ):
         app.include_router(module.router, dependencies=[Depends(known_parameters)])
     for module in (problems, health, docs):
         app.include_router(module.router)
@@ -194,6 +209,7 @@ async def _lifespan(
                 _keep_ballast(database),
                 state.event_hub.run(shutdown.stopping),
                 state.leases.run(),
+                state.tallies.run(),
                 *([check_later(database, blobs, refuse=shutdown.fail)] if away else []),
             )
         ]
@@ -220,15 +236,17 @@ def _state(
     """Make all that requests share; nothing of it works yet."""
     registry, jobs = Registry(database), Jobs(database)
     folder, parsers = settings.audit_folder, settings.max_parsers
-    callers = Callers(
-        Keys(database), anonymous=settings.allow_anonymous or is_loopback(settings.host)
-    )
+    keys = Keys(database)
+    callers = Callers(keys, anonymous=settings.allow_anonymous or is_loopback(settings.host))
     engine = Engine(
         max_waiting=settings.max_waiting,
         max_wait_s=settings.max_wait_s,
         threads=settings.inference_threads,
         metrics=metrics.engine,
     )
+    usage = Usage(database)
+    tallies = Tallies(usage, keys, callers)
+    engine.count = tallies.add_rows
     return AppState(
         settings=settings,
         metrics=metrics,
@@ -239,6 +257,9 @@ def _state(
         jobs=jobs,
         labels=Labels(database),
         webhooks=Webhooks(database),
+        keys=keys,
+        usage=usage,
+        tallies=tallies,
         queue=JobQueue(jobs, ApiBrokerClient(settings)),
         callers=callers,
         leases=Leases(callers),
@@ -275,6 +296,7 @@ def _state(
 async def _close(state: AppState) -> None:
     """End the threads that the state holds."""
     state.lookout.stop()
+    await state.tallies.write()
     for pool in (state.callers, state.threads, state.parsers, state.imports, state.models):
         pool.close()
     await asyncio.to_thread(state.lookout.join, _LAST_LOOK_S)

@@ -9,6 +9,7 @@ from app.auth.audit import AuditLog
 from app.auth.callers import Callers
 from app.auth.key_checks import Leases
 from app.auth.open_requests import OpenBound
+from app.auth.tallies import Tallies
 from app.engine.engine import Engine
 from app.engine.loaded_models import LoadedModels
 from app.engine.watch import EngineWatch
@@ -21,10 +22,12 @@ from app.plots.plots import Plots
 from app.server.event_hub import EventHub
 from app.server.readiness import Lookout
 from app.settings import ApiSettings
+from models_store.database.computed import Usage
 from models_store.database.database import Database
 from models_store.files.blobs import BlobStore
 from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs
+from models_store.keys import Keys
 from models_store.labels import Labels
 from models_store.registry import Registry
 from models_store.webhooks.webhooks import Webhooks
@@ -47,6 +50,9 @@ class AppState:
         jobs: Rows of jobs.
         labels: Descriptions and tags.
         webhooks: Addresses that are told of events.
+        keys: API keys.
+        usage: Usage of projects.
+        tallies: Tallies of this process.
         queue: Sender of jobs to the broker.
         callers: Cache of API keys.
         leases: Keys of the requests under way.
@@ -78,6 +84,9 @@ class AppState:
     jobs: Jobs
     labels: Labels
     webhooks: Webhooks
+    keys: Keys
+    usage: Usage
+    tallies: Tallies
     queue: JobQueue
     callers: Callers
     leases: Leases

@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import sys
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from app.settings import ApiSettings
 from densityd.admin import audit, keys
 from densityd.commands import (
+    account,
     datasets,
     infer,
     jobs,
@@ -42,7 +44,7 @@ app = typer.Typer(
     help="Density estimation with normalising flows, as a REST service.\n\n"
     "up, api, worker, migrate, doctor, keys and audit run a service on this machine. Settings are environment"
     " variables that begin with DENSITYD_; `densityd doctor` prints them all.\n\n"
-    "train, infer, score, sample, prune, label, datasets, jobs, models and webhooks use a running service. They exit with 0 on"
+    "train, infer, score, sample, prune, label, whoami, usage, datasets, jobs, models and webhooks use a running service. They exit with 0 on"
     " success, 1 on failure, 2 on wrong usage, and 3 if the service cannot be reached.\n\n"
     "reproduce trains the published experiments, without a service.",
 )
@@ -52,6 +54,8 @@ app.command()(score.score)
 app.command()(sample.sample)
 app.command()(prune.prune)
 app.command()(label.label)
+app.command()(account.whoami)
+app.command()(account.usage)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
@@ -76,6 +80,24 @@ Workers = Annotated[
         min=1, max=256, help="Number of jobs that run at the same time.", show_default="1"
     ),
 ]
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - a flag of the command line
+    if wanted:
+        typer.echo(f"densityd {installed_version('densityd')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -4,18 +4,20 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
-from sqlalchemy import or_, select
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
 from models_store.database.database import Database, reading, writing
 from models_store.database.ids import is_id, is_name, new_id
 from models_store.database.schema import ApiKeyRow
-from models_store.errors import NotFoundError
+from models_store.errors import ConflictError, NotFoundError
 from models_store.records import Record
 
 _SECRET_BYTES = 32
@@ -45,6 +47,8 @@ class ApiKey(Record):
 
     Attributes:
         rate: Requests a second; None: the service's setting.
+        label: Text for people.
+        last_used_at: Time of a recent request, to a minute.
         usable: True if it is neither revoked nor expired, by the database's clock.
     """
 
@@ -52,10 +56,19 @@ class ApiKey(Record):
     project: str
     scope: Scope
     rate: float | None
+    label: str | None
     usable: bool
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    last_used_at: datetime | None
+
+    @property
+    def state(self) -> Literal["usable", "expired", "revoked"]:
+        """State of the key."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "usable" if self.usable else "expired"
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,7 @@ class Keys:
         *,
         expires_days: float | None = None,
         rate: float | None = None,
+        label: str | None = None,
     ) -> NewKey:
         """Make a key.
 
@@ -90,6 +104,7 @@ class Keys:
             scope: Scope of the key.
             expires_days: Days after which the key expires; None: never.
             rate: Requests a second; None: the service's setting.
+            label: Text for people.
 
         Raises:
             ValueError: The project is not a valid name, or a number is not above 0 or too large.
@@ -98,38 +113,92 @@ class Keys:
             raise ValueError("a project matches ^[a-z0-9][a-z0-9._-]{0,63}$")
         if not all(value is None or 0 < value <= _MOST for value in (expires_days, rate)):
             raise ValueError(f"days and rates are numbers above 0, at most {_MOST}")
-        secret = secrets.token_hex(_SECRET_BYTES)
         row = ApiKeyRow(
-            id=new_id("key"),
             project=project,
             scope=scope.value,
-            secret_sha256=_hash(secret),
             rate=rate,
+            label=label,
             expires_at=None if expires_days is None else db_now(expires_days * _DAY_S),
         )
-        session.add(row)
-        session.flush()
-        return NewKey(_to_key(row, usable=True), f"{row.id}.{secret}")
+        return _add(session, row)
 
     @reading
-    def list(self, session: Session) -> "list[ApiKey]":
-        """Return all keys, oldest first, with revoked and expired ones."""
-        rows = session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.position))
+    def get(self, session: Session, project: str, key_id: str) -> ApiKey:
+        """Return a key of a project.
+
+        Raises:
+            NotFoundError: The project has no such key.
+        """
+        row = _find(session, key_id, project)
+        return _to_key(row, usable=_is_usable(session, row))
+
+    @writing
+    def rotate(self, session: Session, project: str, key_id: str, *, grace_s: float) -> NewKey:
+        """Make a key like another one, which ends.
+
+        Args:
+            session: Transaction, which the decorator begins.
+            project: Project of the key.
+            key_id: Id of the old key.
+            grace_s: Seconds for which the old key stays valid; the new one expires when it would have.
+
+        Raises:
+            NotFoundError: The project has no such key.
+            ConflictError: It is revoked or has expired.
+        """
+        old = _find(session, key_id, project, lock=True)
+        if not _is_usable(session, old):
+            raise ConflictError("The key is revoked or has expired; create a new one.")
+        new = ApiKeyRow(
+            project=old.project,
+            scope=old.scope,
+            rate=old.rate,
+            label=old.label,
+            expires_at=old.expires_at,
+        )
+        end = session.scalars(select(db_now(grace_s))).one()
+        if grace_s <= 0:
+            old.revoked_at = db_now()
+        elif old.expires_at is None or old.expires_at > end:
+            old.expires_at = end
+        return _add(session, new)
+
+    @writing
+    def note_uses(self, session: Session, key_ids: Iterable[str]) -> None:
+        """Note that keys were used a moment ago."""
+        session.execute(
+            update(ApiKeyRow)
+            .where(
+                ApiKeyRow.id.in_(key_ids),
+                or_(ApiKeyRow.last_used_at.is_(None), ApiKeyRow.last_used_at < db_now(-60)),
+            )
+            .values(last_used_at=db_now())
+            .execution_options(synchronize_session=False)
+        )
+
+    @reading
+    def list(self, session: Session, project: str | None = None) -> "list[ApiKey]":
+        """Return the keys of a project, or all, oldest first, with revoked and expired ones."""
+        query = select(ApiKeyRow).order_by(ApiKeyRow.position)
+        if project is not None:
+            query = query.where(ApiKeyRow.project == project)
+        rows = session.scalars(query)
         usable = set(session.scalars(select(ApiKeyRow.id).where(*_USABLE)))
         return [_to_key(row, usable=row.id in usable) for row in rows]
 
     @writing
-    def revoke(self, session: Session, key_id: str) -> ApiKey:
+    def revoke(self, session: Session, key_id: str, *, project: str | None = None) -> ApiKey:
         """Revoke a key for good; a second call changes nothing.
+
+        Args:
+            session: Transaction, which the decorator begins.
+            key_id: Id of the key.
+            project: Project that the key must belong to; None: any.
 
         Raises:
             NotFoundError: There is no such key.
         """
-        row = None
-        if is_id(key_id, "key"):
-            row = session.scalar(select(ApiKeyRow).where(ApiKeyRow.id == key_id).with_for_update())
-        if row is None:
-            raise NotFoundError("key", key_id)
+        row = _find(session, key_id, project, lock=True)
         if row.revoked_at is None:
             row.revoked_at = db_now()
             session.flush()
@@ -158,6 +227,33 @@ _USABLE = (
     ApiKeyRow.revoked_at.is_(None),
     or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > db_now()),
 )
+
+
+def _add(session: Session, row: ApiKeyRow) -> NewKey:
+    """Add a key with a new secret."""
+    secret = secrets.token_hex(_SECRET_BYTES)
+    row.id = new_id("key")
+    row.secret_sha256 = _hash(secret)
+    session.add(row)
+    session.flush()
+    return NewKey(_to_key(row, usable=True), f"{row.id}.{secret}")
+
+
+def _find(session: Session, key_id: str, project: str | None, *, lock: bool = False) -> ApiKeyRow:
+    row = None
+    if is_id(key_id, "key"):
+        query = select(ApiKeyRow).where(ApiKeyRow.id == key_id)
+        if project is not None:
+            query = query.where(ApiKeyRow.project == project)
+        row = session.scalar(query.with_for_update() if lock else query)
+    if row is None:
+        raise NotFoundError("key", key_id)
+    return row
+
+
+def _is_usable(session: Session, row: ApiKeyRow) -> bool:
+    usable = select(ApiKeyRow.id).where(ApiKeyRow.id == row.id, *_USABLE)
+    return session.scalar(usable) is not None
 
 
 def _to_key(row: ApiKeyRow, *, usable: bool) -> ApiKey:

@@ -67,6 +67,7 @@ class Callers:
         self._anonymous = anonymous
         self._known_for_s = known_for_s
         self._known: dict[bytes, _Known] = {}
+        self._used: set[str] = set()
         self._keyless_until = 0.0
         self._new = 0
         self._for_known = ThreadPoolExecutor(1, thread_name_prefix="keys")
@@ -91,7 +92,14 @@ class Callers:
         caller = await self._bearer(authorization[0])
         if caller is None:
             raise _unauthorized("The API key is not valid.", error='error="invalid_token"')
+        if caller.key_id is not None:
+            self._used.add(caller.key_id)
         return caller
+
+    def take_used(self) -> set[str]:
+        """Return the ids of the keys that were used since the last call."""
+        used, self._used = self._used, set()
+        return used
 
     async def _no_keys(self) -> bool:
         now = time.monotonic()

@@ -1,14 +1,14 @@
 """Access to the service: every route that is not named as open needs a key."""
 
 from fastapi import APIRouter
-from starlette.types import ASGIApp, Receive, Scope as AsgiScope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope as AsgiScope, Send
 
 from app.auth.audit import AuditedApp
 from app.auth.callers import Caller, Callers
 from app.auth.key_checks import Leases
 from app.auth.loopback import is_local_name
 from app.auth.open_requests import OpenBound
-from app.auth.rates import Rates, Refusals
+from app.auth.rates import Headers, Rates, Refusals
 from app.connections.groups import CONNECTION, Connection
 from app.fairness.pace import Pace
 from app.fairness.turns import NOBODY, Threads, on_account_of
@@ -18,6 +18,7 @@ from models_store.keys import Scope
 _OPEN = frozenset({"/", "/livez", "/readyz", "/docs", "/redoc", "/openapi.json", "/problems"})
 _OPEN_BELOW = ("/problems/", "/static/")
 _OF_ALL_PROJECTS = frozenset({"/metrics"})
+_KEYS = "/v1/keys"
 _REFUSALS = frozenset({401, 403, 429})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -39,12 +40,17 @@ class Policy:
         if method in _SAFE:
             if path in _OPEN or path.startswith(_OPEN_BELOW):
                 return None
-            return Scope.ADMIN if path in _OF_ALL_PROJECTS else Scope.READ
+            alone = path in _OF_ALL_PROJECTS or _is_of_keys(path)
+            return Scope.ADMIN if alone else Scope.READ
         if path.startswith(self._prefix) and method == "POST":
             ref, _, verb = path[len(self._prefix) :].partition("/")
             if ref and verb in self._verbs:
                 return Scope.READ
-        return Scope.WRITE
+        return Scope.ADMIN if _is_of_keys(path) else Scope.WRITE
+
+
+def _is_of_keys(path: str) -> bool:
+    return path == _KEYS or path.startswith(f"{_KEYS}/")
 
 
 class AccessMiddleware:
@@ -78,7 +84,7 @@ class AccessMiddleware:
                 await self._app(scope, receive, send)
             return
         authorization = _values(scope, b"authorization")
-        caller = await self._admitted(scope, authorization, needed)
+        caller, told = await self._admitted(scope, authorization, needed)
         open_requests: OpenBound = state.open_requests
         leases: Leases = state.leases
         pace: Pace = state.pace
@@ -88,14 +94,15 @@ class AccessMiddleware:
                 scope["state"].update(caller=caller, lease=lease)
                 changes = needed is not Scope.READ and scope["method"] not in _SAFE
                 app = AuditedApp(self._app, caller) if changes else self._app
-                await app(scope, lease.receiving(receive), lease.sending(send))
+                sending = lease.sending(send)
+                await app(scope, lease.receiving(receive), _telling(sending, told))
         finally:
             open_requests.remove(caller)
 
     async def _admitted(
         self, scope: AsgiScope, authorization: list[bytes], needed: Scope
-    ) -> Caller:
-        """Admit a request and count it as open; return its caller.
+    ) -> tuple[Caller, Headers]:
+        """Admit a request and count it as open; return its caller, and what is left of its rate.
 
         Raises:
             Problem: The request is refused; later, where one caller is refused very often.
@@ -112,7 +119,7 @@ class AccessMiddleware:
                 _refuse_other_sites(scope)
             if not caller.scope.includes(needed):
                 raise _forbidden(needed)
-            self._rates.take(caller)
+            told = self._rates.take(caller)
             open_requests.add(caller)
         except Problem as problem:
             if problem.status in _REFUSALS:
@@ -121,7 +128,20 @@ class AccessMiddleware:
         connection: Connection | None = scope["state"].get(CONNECTION)
         if connection is not None:
             connection.assign(caller.key_id or caller.project)
-        return caller
+        return caller, told
+
+
+def _telling(send: Send, told: Headers) -> Send:
+    """Wrap `send`: the response has these headers, too."""
+    if not told:
+        return send
+
+    async def tell(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *told]}
+        await send(message)
+
+    return tell
 
 
 def _refuse_other_sites(scope: AsgiScope) -> None:

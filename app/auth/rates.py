@@ -9,6 +9,7 @@ from app.problems.problem import Problem
 
 _MAX_BUCKETS = 100_000
 _REFUSALS_A_SECOND = 100
+Headers = tuple[tuple[bytes, bytes], ...]
 _BURST_S = 0.5
 _LONGEST_S = 10.0
 _MAX_OWNERS = 10_000
@@ -29,25 +30,34 @@ class Rates:
         self._processes = processes
         self._buckets: dict[str | None, tuple[float, float]] = {}
 
-    def take(self, caller: Caller) -> None:
-        """Take one request out of the caller's bucket.
+    def take(self, caller: Caller) -> Headers:
+        """Take one request out of the caller's bucket; return headers that tell what is left.
 
         Raises:
             Problem: `rate-limited`, if it is empty.
         """
         rate = (self._rate if caller.rate is None else caller.rate) / self._processes
         if rate <= 0:
-            return
+            return ()
         now = monotonic()
         full = max(1.0, rate * self._burst_s)
         left, since = self._buckets.get(caller.key_id, (full, now))
         left = min(full, left + (now - since) * rate)
         if left < 1:
             wait_s = math.ceil((1 - left) / rate)
-            raise Problem("rate-limited", headers={"Retry-After": str(wait_s)})
+            told = {name.decode(): value.decode() for name, value in self._told(full, left, rate)}
+            raise Problem("rate-limited", headers={**told, "Retry-After": str(wait_s)})
         if len(self._buckets) >= _MAX_BUCKETS:
             self._buckets.clear()
         self._buckets[caller.key_id] = left - 1, now
+        return self._told(full, left - 1, rate)
+
+    def _told(self, full: float, left: float, rate: float) -> Headers:
+        """Return the headers of the draft of RateLimit fields, for all processes together."""
+        quota, rest = (int(count * self._processes) for count in (full, left))
+        policy = f'"requests";q={max(1, quota)};w={math.ceil(full / rate)}'
+        state = f'"requests";r={rest};t={math.ceil((full - left) / rate)}'
+        return ((b"ratelimit-policy", policy.encode()), (b"ratelimit", state.encode()))
 
 
 class Refusals:

@@ -73,6 +73,9 @@ class Engine:
         max_wait_s: Seconds after which a request that has not begun is refused.
         threads: CPU threads that one computation may use.
         metrics: Metrics that count requests and batches.
+
+    Attributes:
+        count: Function that is called with the number of rows of each `apply` that ends.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Engine:
         threads: int = 1,
         metrics: EngineMetrics | None = None,
     ) -> None:
+        self.count: Callable[[int], None] = lambda _rows: None
         self._max_waiting = max_waiting
         self._max_waiting_bytes = max_waiting_bytes
         self._max_wait_s = max_wait_s
@@ -171,6 +175,7 @@ class Engine:
                 )
 
             await self.run(compute, rows=len(rows), key=key, size_bytes=size_bytes, terms=terms)
+            self.count(len(rows))
             return
         async with self._shares.share(terms) as left:
             whole_key = key, rows.dtype, rows.shape[1]
@@ -181,6 +186,7 @@ class Engine:
                 await work.done
             else:
                 await self._finished(work, left)
+        self.count(len(rows))
 
     async def run(
         self,

@@ -80,6 +80,7 @@ class _Drawing:
         await self.score.state.engine.run(
             lambda *_: drawn.append(next(drawing)), rows=1, terms=terms
         )
+        self.score.state.tallies.add_rows(len(drawn[0]))
         return drawn[0]
 
 

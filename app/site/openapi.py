@@ -29,6 +29,7 @@ TAGS = [
     {"name": "models", "description": "Trained models, their versions and aliases."},
     {"name": "scores", "description": "Densities and samples of a trained model."},
     {"name": "webhooks", "description": "Addresses that are told when jobs end."},
+    {"name": "account", "description": "The caller, its usage, and the keys of its project."},
     {"name": "operations", "description": "Health checks and metrics."},
     {"name": "problems", "description": "Explanations of the service's errors."},
 ]

@@ -52,6 +52,7 @@ def create(
             show_default="DENSITYD_RATE_LIMIT, or no limit",
         ),
     ] = None,
+    label: Annotated[str | None, typer.Option(help="Text for people.")] = None,
     as_json: AsJson = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
     """Create a key and print it, the only time that it is shown.
@@ -65,7 +66,9 @@ def create(
 
     with _open_keys(make=True) as keys:
         try:
-            new = keys.create(project, Scope(scope), expires_days=expires_days, rate=rate)
+            new = keys.create(
+                project, Scope(scope), expires_days=expires_days, rate=rate, label=label
+            )
         except ValueError as error:
             fail(str(error), status=WRONG_USAGE)
     if as_json:
@@ -89,16 +92,18 @@ def list_open_keys(as_json: AsJson = False) -> None:  # noqa: FBT002 - a flag of
     if as_json:
         return echo_json([_to_json(key) for key in found])
     return echo_table(
-        ("ID", "PROJECT", "SCOPE", "STATE", "RATE", "CREATED", "EXPIRES"),
+        ("ID", "PROJECT", "LABEL", "SCOPE", "STATE", "RATE", "CREATED", "EXPIRES", "LAST USED"),
         [
             (
                 key.id,
                 key.project,
+                key.label,
                 key.scope,
-                _get_state(key),
+                key.state,
                 key.rate,
                 key.created_at,
                 key.expires_at,
+                key.last_used_at,
             )
             for key in found
         ],
@@ -119,7 +124,7 @@ def revoke(
         revoked = keys.revoke(key_id.partition(".")[0])
     if as_json:
         return echo_json(_to_json(revoked))
-    return echo_facts([("id", revoked.id), ("state", _get_state(revoked))])
+    return echo_facts([("id", revoked.id), ("state", revoked.state)])
 
 
 @contextmanager
@@ -155,22 +160,18 @@ def _open_keys(*, make: bool = False) -> Iterator["Keys"]:
         fail(str(error), status=FAILED)
 
 
-def _get_state(key: "ApiKey") -> str:
-    if key.revoked_at is not None:
-        return "revoked"
-    return "usable" if key.usable else "expired"
-
-
 def _to_json(key: "ApiKey") -> dict[str, object]:
     return {
         "id": key.id,
         "project": key.project,
         "scope": key.scope.value,
-        "state": _get_state(key),
+        "label": key.label,
+        "state": key.state,
         "rate": key.rate,
         "created_at": _format_time(key.created_at),
         "expires_at": _format_time(key.expires_at),
         "revoked_at": _format_time(key.revoked_at),
+        "last_used_at": _format_time(key.last_used_at),
     }
 
 

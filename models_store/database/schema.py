@@ -411,6 +411,9 @@ class ApiKeyRow(Base):
     secret_sha256: Mapped[str]
     # Requests a second; null: the service's setting.
     rate: Mapped[float | None]
+    label: Mapped[str | None]
+    # To a minute, not to the request: it is written now and then.
+    last_used_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=db_now())
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
@@ -427,6 +430,17 @@ class UsageRow(Base):
 
     project: Mapped[str] = mapped_column(primary_key=True)
     bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class ComputedRow(Base):
+    """Rows that requests of a project have had computed on one day."""
+
+    __tablename__ = "computed"
+
+    project: Mapped[str] = mapped_column(primary_key=True)
+    # As of `date.toordinal`, in UTC.
+    day: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    rows: Mapped[int] = mapped_column(BigInteger)
 
 
 def insert_into(session: Session, table: type[Base]) -> postgresql.Insert | sqlite.Insert:

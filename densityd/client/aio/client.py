@@ -10,11 +10,13 @@ import numpy as np
 
 from densityd.client.aio.datasets import AsyncDatasets
 from densityd.client.aio.jobs import AsyncJobs
+from densityd.client.aio.keys import AsyncKeys
 from densityd.client.aio.models import AsyncModels
 from densityd.client.aio.transport import AsyncTransport
 from densityd.client.aio.webhooks import AsyncWebhooks
 from densityd.client.call import ARROW, NPY, Call, ignore
 from densityd.client.options import Extra, FileOptions, RowOptions, Space
+from densityd.client.records import Me, ServiceVersion, Usage
 from densityd.client.scores import (
     Context,
     Drawing,
@@ -76,6 +78,7 @@ class AsyncClient:
         jobs: Training and bulk jobs.
         models: Trained models and their versions.
         webhooks: Addresses that are told when jobs end.
+        keys: API keys of the project.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class AsyncClient:
         self.jobs = AsyncJobs(self._transport)
         self.models = AsyncModels(self._transport)
         self.webhooks = AsyncWebhooks(self._transport)
+        self.keys = AsyncKeys(self._transport)
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,6 +109,18 @@ class AsyncClient:
     async def close(self) -> None:
         """Close all connections."""
         await self._transport.close()
+
+    async def me(self) -> Me:
+        """Return the caller as the service sees it: project, scope, key and limits."""
+        return await self._transport.send(Call("GET", "/v1/me", Me.of))
+
+    async def usage(self) -> Usage:
+        """Return what the project has and has used, beside its quotas."""
+        return await self._transport.send(Call("GET", "/v1/usage", Usage.of))
+
+    async def version(self) -> ServiceVersion:
+        """Return the version of the service."""
+        return await self._transport.send(Call("GET", "/v1/version", ServiceVersion.of))
 
     async def log_prob(self, ref: str, rows: Rows, **options: Unpack[RowOptions]) -> Floats:
         """Return the log density of each row in nats; -inf or NaN if there is no finite one.

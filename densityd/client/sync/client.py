@@ -11,6 +11,7 @@ import numpy as np
 
 from densityd.client.call import ARROW, NPY, Call, ignore
 from densityd.client.options import Extra, FileOptions, RowOptions, Space
+from densityd.client.records import Me, ServiceVersion, Usage
 from densityd.client.scores import (
     Context,
     Drawing,
@@ -33,6 +34,7 @@ from densityd.client.scores import (
 from densityd.client.settings import Settings
 from densityd.client.sync.datasets import Datasets
 from densityd.client.sync.jobs import Jobs
+from densityd.client.sync.keys import Keys
 from densityd.client.sync.models import Models
 from densityd.client.sync.transport import Transport
 from densityd.client.sync.webhooks import Webhooks
@@ -77,6 +79,7 @@ class Client:
         jobs: Training and bulk jobs.
         models: Trained models and their versions.
         webhooks: Addresses that are told when jobs end.
+        keys: API keys of the project.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class Client:
         self.jobs = Jobs(self._transport)
         self.models = Models(self._transport)
         self.webhooks = Webhooks(self._transport)
+        self.keys = Keys(self._transport)
 
     def __enter__(self) -> Self:
         return self
@@ -106,6 +110,18 @@ class Client:
     def close(self) -> None:
         """Close all connections."""
         self._transport.close()
+
+    def me(self) -> Me:
+        """Return the caller as the service sees it: project, scope, key and limits."""
+        return self._transport.send(Call("GET", "/v1/me", Me.of))
+
+    def usage(self) -> Usage:
+        """Return what the project has and has used, beside its quotas."""
+        return self._transport.send(Call("GET", "/v1/usage", Usage.of))
+
+    def version(self) -> ServiceVersion:
+        """Return the version of the service."""
+        return self._transport.send(Call("GET", "/v1/version", ServiceVersion.of))
 
     def log_prob(self, ref: str, rows: Rows, **options: Unpack[RowOptions]) -> Floats:
         """Return the log density of each row in nats; -inf or NaN if there is no finite one.

@@ -100,6 +100,9 @@ class Door:
             body = {"url": "https://example.org/"}
             made = self._client.post("/v1/webhooks", json=body, headers=bearer(self._token))
             self.present["webhook_id"] = made.json()["id"]
+        if there and "key_id" in template:
+            made = self._client.post("/v1/keys", json={}, headers=bearer(self._token))
+            self.present["key_id"] = made.json()["id"]
         return template.format_map(self.present if there else ABSENT)
 
     def ask(self, method: str, path: str, *, key: bool = True, body: bytes = b"") -> Answer:

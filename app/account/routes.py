@@ -1,0 +1,161 @@
+"""Routes of the caller, of the usage and of the keys of its project."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Request, Response, status
+
+from app.account.views import (
+    KeyList,
+    KeyRequest,
+    KeyView,
+    LimitsView,
+    MeView,
+    NewKeyView,
+    RotationRequest,
+    UsageView,
+    VersionInfo,
+)
+from app.auth.callers import caller_of
+from app.dependencies import KeysDep, ProjectDep, SettingsDep, UsageDep
+from app.fairness.fair_routes import FairRoute
+from app.http.json_body import json_body, json_request
+from app.problems.problem import Problem, problem_responses
+
+router = APIRouter(prefix="/v1", tags=["account"], route_class=FairRoute)
+
+KeyId = Annotated[
+    str,
+    Path(
+        max_length=100,
+        description="Id of the key.",
+        examples=["key_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"],
+    ),
+]
+_NEW_KEY = {
+    "reader": {
+        "summary": "A key that reads and scores",
+        "value": {"scope": "read", "label": "nightly scoring", "expires_days": 90},
+    }
+}
+_ROTATION = {
+    "at once": {"summary": "The old key ends at once", "value": {}},
+    "in an hour": {"summary": "Both are valid for an hour", "value": {"grace_s": 3600}},
+}
+
+
+@router.get("/version", operation_id="get_service_version", summary="Get the version")
+async def get_service_version() -> VersionInfo:
+    """Return the version of the service."""
+    return VersionInfo(version=version("densityd"), api="v1")
+
+
+@router.get("/me", operation_id="get_me", summary="Get the caller")
+def get_me(request: Request, keys: KeysDep, settings: SettingsDep) -> MeView:
+    """Return the project, the scope, the key and the limits of the caller."""
+    caller = caller_of(request)
+    key = None if caller.key_id is None else keys.get(caller.project, caller.key_id)
+    rate = settings.rate_limit if caller.rate is None else caller.rate
+    limits = LimitsView(
+        requests_per_second=rate or None,
+        open_requests=settings.max_open_requests,
+        event_streams=settings.max_open_streams,
+        uploads=settings.max_open_uploads,
+        queued_jobs=settings.max_queued_jobs,
+        stored_bytes=settings.max_project_bytes,
+    )
+    shown = None if key is None else KeyView.of(key)
+    return MeView(project=caller.project, scope=caller.scope, key=shown, limits=limits)
+
+
+@router.get("/usage", operation_id="get_usage", summary="Get the usage")
+def get_usage(usage: UsageDep, project: ProjectDep, settings: SettingsDep) -> UsageView:
+    """Return what the project stores and has used, beside its quotas."""
+    return UsageView.of(
+        project,
+        usage.of_project(project),
+        max_bytes=settings.max_project_bytes,
+        max_queued=settings.max_queued_jobs,
+    )
+
+
+@router.post(
+    "/keys",
+    operation_id="create_key",
+    summary="Create a key",
+    status_code=status.HTTP_201_CREATED,
+    openapi_extra=json_request(KeyRequest, examples=_NEW_KEY),
+    response_description="Key with its token, which is not shown again.",
+)
+def create_key(
+    body: Annotated[KeyRequest, Depends(json_body(KeyRequest))],
+    request: Request,
+    keys: KeysDep,
+    project: ProjectDep,
+    response: Response,
+) -> NewKeyView:
+    """Create a key of the caller's project. The first key of a service is made on its machine."""
+    if caller_of(request).key_id is None:
+        raise Problem(
+            "forbidden",
+            "The first key is made on the machine of the service, with `densityd keys create`.",
+        )
+    new = keys.create(
+        project,
+        body.scope,
+        label=body.label,
+        expires_days=body.expires_days,
+        rate=body.rate,
+    )
+    response.headers["Cache-Control"] = "no-store"
+    return NewKeyView.whole(new)
+
+
+@router.get("/keys", operation_id="list_keys", summary="List keys")
+def list_keys(keys: KeysDep, project: ProjectDep) -> KeyList:
+    """List the keys of the project, without their secrets."""
+    return KeyList(items=[KeyView.of(key) for key in keys.list(project)])
+
+
+@router.get(
+    "/keys/{key_id}",
+    operation_id="get_key",
+    summary="Get a key",
+    responses=problem_responses("not-found"),
+)
+def get_key(key_id: KeyId, keys: KeysDep, project: ProjectDep) -> KeyView:
+    """Return a key, without its secret."""
+    return KeyView.of(keys.get(project, key_id))
+
+
+@router.post(
+    "/keys/{key_id}/rotate",
+    operation_id="rotate_key",
+    summary="Replace a key",
+    status_code=status.HTTP_201_CREATED,
+    openapi_extra=json_request(RotationRequest, examples=_ROTATION),
+    response_description="New key with its token, which is not shown again.",
+    responses=problem_responses("not-found", "conflict"),
+)
+def rotate_key(
+    body: Annotated[RotationRequest, Depends(json_body(RotationRequest))],
+    key_id: KeyId,
+    keys: KeysDep,
+    project: ProjectDep,
+    response: Response,
+) -> NewKeyView:
+    """Create a key like another one, which ends then or after some time."""
+    response.headers["Cache-Control"] = "no-store"
+    return NewKeyView.whole(keys.rotate(project, key_id, grace_s=body.grace_s))
+
+
+@router.delete(
+    "/keys/{key_id}",
+    operation_id="revoke_key",
+    summary="Revoke a key",
+    response_description="Revoked key, which is kept as a record.",
+    responses=problem_responses("not-found"),
+)
+def revoke_key(key_id: KeyId, keys: KeysDep, project: ProjectDep) -> KeyView:
+    """Revoke a key for good; it is refused within two seconds."""
+    return KeyView.of(keys.revoke(key_id, project=project))

@@ -1,0 +1,100 @@
+"""Rows that requests have had computed, by project and day."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from models_store.database.clock import db_now
+from models_store.database.database import Database, reading, writing
+from models_store.database.schema import (
+    ComputedRow,
+    DatasetRow,
+    JobRow,
+    ModelRow,
+    ModelVersionRow,
+    insert_into,
+)
+from models_store.database.usage import stored_bytes
+
+_DAYS = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectUsage:
+    """Stored things of a project, and its use of the service.
+
+    Attributes:
+        stored_bytes: Bytes that count in its quota, reservations of unfinished jobs among them.
+        jobs: Number of jobs in each state that there are any in.
+        rows_today: Rows that requests have had computed on this day, in UTC.
+        rows_recently: Those of the last 30 days, this one included.
+    """
+
+    stored_bytes: int
+    datasets: int
+    models: int
+    versions: int
+    jobs: dict[str, int]
+    rows_today: int
+    rows_recently: int
+
+
+class Usage:
+    """Usage of all projects.
+
+    Args:
+        database: Database to read and to write.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @writing
+    def add_rows(self, session: Session, rows: Mapping[str, int]) -> None:
+        """Add rows that were computed today, by project."""
+        today = _today(session)
+        for project, count in sorted(rows.items()):
+            session.execute(
+                insert_into(session, ComputedRow)
+                .values(project=project, day=today, rows=count)
+                .on_conflict_do_update(
+                    index_elements=[ComputedRow.project, ComputedRow.day],
+                    set_={"rows": ComputedRow.rows + count},
+                )
+            )
+
+    @reading
+    def of_project(self, session: Session, project: str) -> ProjectUsage:
+        """Return the usage of a project."""
+        today = _today(session)
+        recent = select(ComputedRow.day, ComputedRow.rows).where(
+            ComputedRow.project == project, ComputedRow.day > today - _DAYS
+        )
+        rows = {found.day: found.rows for found in session.execute(recent)}
+        states = select(JobRow.state, func.count()).where(JobRow.project == project)
+        jobs = session.execute(states.group_by(JobRow.state))
+        return ProjectUsage(
+            stored_bytes=stored_bytes(session, project),
+            datasets=_count(session, DatasetRow, project),
+            models=_count(session, ModelRow, project),
+            versions=_count(session, ModelVersionRow, project),
+            jobs={str(state): int(count) for state, count in jobs},
+            rows_today=rows.get(today, 0),
+            rows_recently=sum(rows.values()),
+        )
+
+
+def _today(session: Session) -> int:
+    """Return the number of the present day, by the database's clock."""
+    return session.scalars(select(db_now())).one().date().toordinal()
+
+
+def _count(
+    session: Session, row: type[DatasetRow | ModelRow | ModelVersionRow], project: str
+) -> int:
+    query = select(func.count()).select_from(row).where(row.project == project)
+    if row is ModelRow:
+        query = query.where(ModelRow.latest_version > 0)
+    return session.scalar(query) or 0

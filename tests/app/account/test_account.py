@@ -1,0 +1,113 @@
+"""The caller, its usage and its keys over HTTP."""
+
+import asyncio
+
+import pytest
+
+from models_store.keys import Scope
+from tests.app.conftest import CSV, TABLE, assert_refused
+from tests.app.keyed import bearer, keyed
+from tests.app.serving import registered
+
+
+@pytest.fixture
+def door(settings):
+    with keyed(settings) as (client, keys):
+        yield client, keys
+
+
+def test_a_caller_sees_who_it_is(door):
+    client, keys = door
+    new = keys.create("people", Scope.READ, rate=5.0, label="nightly")
+    me = client.get("/v1/me", headers=bearer(new.token)).json()
+    assert (me["project"], me["scope"]) == ("people", "read")
+    assert (me["key"]["id"], me["key"]["label"]) == (new.key.id, "nightly")
+    assert me["limits"]["requests_per_second"] == 5.0
+    version = client.get("/v1/version", headers=bearer(new.token)).json()
+    assert version["api"] == "v1"
+
+
+def test_a_service_without_keys_says_so(client):
+    me = client.get("/v1/me").json()
+    assert (me["key"], me["scope"]) == (None, "admin")
+    assert me["limits"]["requests_per_second"] is None
+    assert_refused(client.post("/v1/keys", json={}), 403, "forbidden")
+    assert "RateLimit" not in client.get("/v1/me").headers
+
+
+@pytest.mark.fault(403)
+def test_keys_are_made_listed_replaced_and_revoked_within_a_project(door):
+    client, keys = door
+    admin = bearer(keys.create("people", Scope.ADMIN).token)
+    foreign = keys.create("others", Scope.ADMIN)
+    writer = bearer(keys.create("people", Scope.WRITE).token)
+    for method, path in (("GET", "/v1/keys"), ("POST", "/v1/keys"), ("GET", "/v1/keys/key_x")):
+        assert_refused(client.request(method, path, headers=writer, json={}), 403, "forbidden")
+
+    made = client.post("/v1/keys", headers=admin, json={"label": "a", "expires_days": 1})
+    assert made.status_code == 201
+    token = made.json()["token"]
+    assert client.get("/v1/me", headers=bearer(token)).json()["scope"] == "read"
+    url = f"/v1/keys/{made.json()['id']}"
+    listed = client.get("/v1/keys", headers=admin).json()["items"]
+    assert len(listed) == 3
+    assert "token" not in listed[-1]
+    assert {one["project"] for one in listed} == {"people"}
+
+    after = client.post(f"{url}/rotate", headers=admin, json={"grace_s": 3600}).json()
+    assert (after["label"], after["scope"]) == ("a", "read")
+    assert client.get("/v1/me", headers=bearer(after["token"])).status_code == 200
+    assert client.get(url, headers=admin).json()["state"] == "usable"
+    assert client.post(f"{url}/rotate", headers=admin, json={}).status_code == 201
+    assert client.get(url, headers=admin).json()["state"] == "revoked"
+    assert_refused(client.post(f"{url}/rotate", headers=admin, json={}), 409, "conflict")
+    assert client.delete(url, headers=admin).json()["state"] == "revoked"
+
+    other = f"/v1/keys/{foreign.key.id}"
+    assert_refused(client.get(other, headers=admin), 404, "not-found")
+    assert_refused(client.delete(other, headers=admin), 404, "not-found")
+    assert_refused(client.post(f"{other}/rotate", headers=admin, json={}), 404, "not-found")
+    assert keys.bearer(foreign.token) is not None
+    for body in ({"scope": "root"}, {"expires_days": 0}, {"rate": -1}, {"label": "\0"}):
+        refused = client.post("/v1/keys", headers=admin, json=body)
+        assert_refused(refused, 422, "validation")
+
+
+def test_the_rate_that_is_left_is_told(door):
+    client, keys = door
+    key = bearer(keys.create("people", Scope.READ, rate=1.0).token)
+    answers = [client.get("/v1/version", headers=key) for _ in range(4)]
+    assert [answer.status_code for answer in answers].count(429) >= 1
+    for answer in answers:
+        assert answer.headers["RateLimit-Policy"] == '"requests";q=2;w=2'
+    assert answers[0].headers["RateLimit"] == '"requests";r=1;t=1'
+    assert answers[-1].headers["RateLimit"].startswith('"requests";r=0;')
+
+
+def test_usage_is_counted(client):
+    state = client.app.state
+    registered(state.database, state.blobs)
+    client.post("/v1/datasets", content=TABLE, headers=CSV)
+    rows = [[170.0, 70.0, 30.0]] * 7
+    assert client.post("/v1/models/people/log_prob", json={"rows": rows}).status_code == 200
+    assert client.post("/v1/models/people/sample", json={"n": 5}).status_code == 200
+    asyncio.run(state.tallies.write())
+    usage = client.get("/v1/usage").json()
+    assert usage["computed_rows"] == {"today": 12, "last_30_days": 12}
+    assert (usage["datasets"], usage["models"], usage["versions"]) == (1, 1, 1)
+    assert usage["stored_bytes"]["used"] > 0
+    assert usage["jobs"] == {"succeeded": 1}
+    asyncio.run(state.tallies.write())
+    assert client.get("/v1/usage").json() == usage
+
+
+def test_the_last_use_of_a_key_is_noted(door):
+    client, keys = door
+    new = keys.create("people", Scope.ADMIN)
+    key = bearer(new.token)
+    assert client.get("/v1/me", headers=key).json()["key"]["last_used_at"] is None
+    asyncio.run(client.app.state.tallies.write())
+    noted = client.get("/v1/me", headers=key).json()["key"]["last_used_at"]
+    assert noted is not None
+    asyncio.run(client.app.state.tallies.write())
+    assert client.get("/v1/me", headers=key).json()["key"]["last_used_at"] == noted

@@ -1,0 +1,29 @@
+"""``densityd whoami``, ``usage`` and ``--version``, and keys by the client."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from densityd.cli import app
+from densityd.client import ApiError, Client
+from tests.densityd.conftest import Service
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_who_what_and_which(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DENSITYD_URL", service.url)
+    assert "default" in run("whoami")
+    assert json.loads(run("whoami", "--json"))["key"] is None
+    assert "stored bytes" in run("usage")
+    assert json.loads(run("usage", "--json"))["models"] == 3
+    assert run("--version").startswith("densityd ")
+    with Client() as client:
+        assert client.keys.list() == []
+        with pytest.raises(ApiError, match="densityd keys create"):
+            client.keys.create("write")
