@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "2026_11_26_accounts"
-down_revision = "2026_11_26_webhooks"
+down_revision = "2026_11_26_children"
 branch_labels = None
 depends_on = None
 

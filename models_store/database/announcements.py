@@ -11,7 +11,7 @@ from sqlalchemy.orm import PassiveFlag, Session, UOWTransaction, attributes
 
 from models_store.database.ids import new_id
 from models_store.database.schema import JobRow, WebhookDeliveryRow, WebhookRow
-from models_store.job_states import FINAL_STATES
+from models_store.job_states import FINAL_STATES, JobRole
 
 MAX_WAITING = 1000
 """Deliveries of a webhook that may wait; further ones are not made."""
@@ -22,7 +22,7 @@ _ENDED = "ended jobs"
 def note_ends(session: Session, _context: UOWTransaction) -> None:
     """Note the jobs that a flush ends: after each flush."""
     for row in session.dirty:
-        if isinstance(row, JobRow) and row.state in FINAL_STATES:
+        if isinstance(row, JobRow) and row.state in FINAL_STATES and row.role != JobRole.CHILD:
             unloaded = PassiveFlag.PASSIVE_NO_INITIALIZE
             if attributes.get_history(row, "state", unloaded).has_changes():
                 session.info.setdefault(_ENDED, []).append(row)
