@@ -17,6 +17,7 @@ from tests.e2e.test_up import EXAMPLES, Up
 
 PENGUINS = EXAMPLES / "penguins" / "penguins.csv"
 SOON_MS = 120_000
+expect.set_options(timeout=30_000)
 pytestmark = [needs_chromium, pytest.mark.timeout(600)]
 
 
@@ -213,6 +214,46 @@ def test_an_alias_is_moved_and_moved_back(page: Page, up: Up, model: str) -> Non
     assert httpx.get(f"{up.url}/v1/models/{model}").json()["aliases"] == {}
 
 
+def test_a_model_is_described_tagged_and_found_by_its_tag(page: Page, model: str) -> None:
+    page.goto(f"/#/models/{model}/1/versions")
+    page.get_by_role("button", name="Describe or tag the model").click()
+    page.get_by_label("Description").fill("Birds of three islands")
+    page.get_by_label("Tags").fill("team: polar\nstage: trial")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Birds of three islands")).to_be_visible()
+    page.goto("/#/models")
+    search = page.get_by_role("searchbox")
+    search.fill("team:tropical")
+    expect(page.get_by_text("0 models")).to_be_visible()
+    search.fill("team:polar")
+    expect(page.get_by_role("row", name=model)).to_contain_text("stage: trial")
+    expect(search).to_be_focused()
+
+
+def test_a_whole_table_is_scored_into_a_file(page: Page, model: str) -> None:
+    page.goto(f"/#/models/{model}/1/score")
+    page.get_by_label("Data set").select_option("penguins")
+    page.get_by_role("button", name="Start scoring").click()
+    result = page.get_by_role("button", name="Download the result")
+    expect(result).to_be_visible(timeout=SOON_MS)
+    with page.expect_download() as download:
+        result.click()
+    header, *lines = download.value.path().read_text().splitlines()
+    assert header.endswith("log_prob,quantile")
+    assert len(lines) == 344
+
+
+def test_a_formula_becomes_a_flow(page: Page) -> None:
+    page.goto("/#/jobs/variational")
+    page.get_by_label("Name of the model").fill("curved")
+    page.get_by_label("Steps").fill("60")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_role("heading", name="Lower bound of the evidence")).to_be_visible(
+        timeout=SOON_MS
+    )
+    expect(page.get_by_role("link", name="Look at the model")).to_be_visible(timeout=SOON_MS)
+
+
 def test_versions_side_by_side_show_what_differs(page: Page, model: str) -> None:
     page.goto(f"/#/models/{model}/compare")
     table = page.get_by_role("region", name="Versions side by side")
@@ -258,7 +299,14 @@ def test_no_view_has_a_finding_of_axe(page: Page, up: Up, model: str, theme: str
     findings = ""
     for view in (
         *("", "datasets", f"datasets/{dataset}", f"datasets/{dataset}/train", "jobs"),
-        *(f"jobs/{job}", "models", *models, f"models/{model}/compare", "settings"),
+        *(
+            f"jobs/{job}",
+            "jobs/variational",
+            "models",
+            *models,
+            f"models/{model}/compare",
+            "settings",
+        ),
     ):
         page.goto(f"/#/{view}")
         expect(page.get_by_text("Loading…")).to_have_count(0, timeout=SOON_MS)

@@ -4,6 +4,8 @@ import { call } from "./api.js";
 import { Histogram, Levels } from "./charts.js";
 import { ago, bytes, cell, day, number, percent, plural } from "./format.js";
 import { isScale, numberOf } from "./rows.js";
+import { ScoreTable } from "./bulk.js";
+import { Labels } from "./labels.js";
 import { Confirm, Crumbs, DataTable, Elsewhere, Loaded, origin, ProblemNote, useAction, useLoaded } from "./widgets.js";
 
 const CHOICES = ["number", "integer", "boolean", "category", "datetime", "ignored"];
@@ -30,11 +32,13 @@ export function Dataset({ id }) {
       <p class="row"><a class="button first" href=${`#/datasets/${id}/train`}>Train a model</a>
         <${Confirm} label="Delete" question="Delete this data set? Models that were trained on it stay." busy=${remove.busy} act=${remove.run} /></p></div>
     <${ProblemNote} problem=${remove.problem} /><${ProblemNote} problem=${retype.problem} />
+    <${Labels} path=${`/v1/datasets/${id}`} of=${dataset} again=${loaded.again} />
     <${Warnings} warnings=${dataset.warnings} />
     <h2>Columns</h2>
     <div class="grid">${dataset.columns.slice(0, 200).map((column) => html`<${Column} key=${column.name} column=${column} rows=${dataset.rows} sample=${sample} retype=${retype} />`)}</div>
     ${dataset.columns.length > 200 && html`<p class="soft">and ${number(dataset.columns.length - 200)} more columns</p>`}
     <section class="card"><${DataTable} caption="Some of its rows" columns=${sample.columns} rows=${sample.rows.map((row) => row.map(cell))} first=${20} /></section>
+    <${ScoreTable} dataset=${id} />
     <${Elsewhere} curl=${`curl -s ${origin}/v1/datasets/${id}\ncurl -s "${origin}/v1/datasets/${id}/rows?limit=5"`}
       python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    print(client.datasets.get("${id}"))`}
       shell=${`densityd datasets show ${id}`} />`}<//>`;

@@ -3,6 +3,7 @@ import { html, useEffect, useRef, useState } from "../vendor/vendor.js";
 import { call, follow, request } from "./api.js";
 import { Curve } from "./charts.js";
 import { ago, nats, number, percent, seconds } from "./format.js";
+import { Labels } from "./labels.js";
 import { Confirm, Crumbs, Elsewhere, Loaded, origin, ProblemNote, State, useAction, useJson } from "./widgets.js";
 
 const ENDED = ["succeeded", "failed", "cancelled"];
@@ -73,6 +74,7 @@ export function Job({ id }) {
         ${curve && curve.x.length > 1 && html`<section class="card"><h2>${job.kind === "training" ? "How likely held-out rows are" : "Lower bound of the evidence"}</h2>
           <p class="hint">${job.kind === "training" ? "The validation likelihood decides when training ends and which epoch is kept. Drag over the plot to enlarge; double-click shows all." : "It rises to the log evidence."}</p>
           <${Curve} label="Learning curve" ...${curve} summary=${summary(latest)} /></section>`}
+        <${Labels} path=${`/v1/jobs/${id}`} of=${job} again=${loaded.again} />
         <${Messages} events=${events.current} />
         <section class="card"><details><summary>Every option of this job</summary><pre tabindex="0" aria-label="Request">${JSON.stringify(job.request, null, 2)}</pre></details></section>
         <${Elsewhere} curl=${`curl -s ${origin}/v1/jobs/${id}\ncurl -sN ${origin}/v1/jobs/${id}/events`} python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    for event in client.jobs.events("${id}"):\n        print(event)`} shell=${`densityd jobs show ${id}\ndensityd jobs events ${id}`} />`;

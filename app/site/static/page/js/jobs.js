@@ -21,7 +21,7 @@ export function Jobs() {
   const [state, setState] = useState("");
   const loaded = useLoaded((signal) => all(`/v1/jobs${state && `?state=${state}`}`, 1000, { signal }), [state]);
   useEvery(3, (loaded.value ?? []).some((job) => job.state === "running" || job.state === "queued"), loaded.again);
-  return html`<h1>Jobs</h1>
+  return html`<div class="head"><h1>Jobs</h1><a class="button" href="#/jobs/variational">Fit a flow to a density</a></div>
     <p class="row"><label for="state">State</label><select id="state" value=${state} onChange=${(event) => setState(event.target.value)}>${STATES.map((name) => html`<option key=${name} value=${name}>${name || "all"}</option>`)}</select></p>
     <${Loaded} of=${loaded}>${(jobs) => (jobs.length === 0 ? html`<p class="empty">No such job. Send a table under Data and train a model on it.</p>` : html`<section class="card">
       <div class="scroll" tabindex="0" role="region" aria-label="Jobs"><table>

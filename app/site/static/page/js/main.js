@@ -9,6 +9,7 @@ import { Jobs } from "./jobs.js";
 import { Compare, Model, Models } from "./models.js";
 import { Settings } from "./settings.js";
 import { Train } from "./train.js";
+import { Variational } from "./variational.js";
 import { Field } from "./widgets.js";
 
 const place = signal(window.location.hash);
@@ -39,6 +40,7 @@ const VIEWS = [
   [/^datasets\/([^/]+)$/, (id) => ["Data set", html`<${Dataset} key=${id} id=${id} />`]],
   [/^datasets\/([^/]+)\/train$/, (id) => ["Train a model", html`<${Train} key=${id} id=${id} />`]],
   [/^jobs$/, () => ["Jobs", html`<${Jobs} />`]],
+  [/^jobs\/variational$/, () => ["Fit a flow to a density", html`<${Variational} />`]],
   [/^jobs\/([^/]+)$/, (id) => ["Job", html`<${Job} key=${id} id=${id} />`]],
   [/^models$/, () => ["Models", html`<${Models} />`]],
   [/^models\/([^/]+)\/compare$/, (name) => ["Compare versions", html`<${Compare} key=${name} name=${name} />`]],

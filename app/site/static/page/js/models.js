@@ -3,23 +3,23 @@ import { html, useState } from "../vendor/vendor.js";
 import { all, call, request } from "./api.js";
 import { Fit } from "./fit.js";
 import { ago, bytes, nats, number, plural } from "./format.js";
+import { Labels, SEARCH_HINT, searchOf, Tags } from "./labels.js";
 import { Sample } from "./sample.js";
 import { Score } from "./score.js";
 import { Confirm, Crumbs, Elsewhere, Field, Loaded, origin, ProblemNote, useAction, useLoaded } from "./widgets.js";
 
 export function Models() {
-  const loaded = useLoaded((signal) => all("/v1/models", 2000, { signal }), []);
   const [wanted, setWanted] = useState("");
+  const loaded = useLoaded((signal) => all(`/v1/models${searchOf(wanted)}`, 2000, { signal }), [wanted]);
   return html`<h1>Models</h1><${Loaded} of=${loaded}>${(models) => {
-    if (!models.length) return html`<p class="empty">No model yet. <a href="#/datasets">Send a table</a> and train one.</p>`;
-    const shown = models.filter(({ name }) => name.includes(wanted.toLowerCase()));
-    return html`<section class="card"><p class="row"><label for="find" class="hidden-text">Find by name</label>
-        <input id="find" type="search" placeholder="Find by name" value=${wanted} onInput=${(event) => setWanted(event.target.value)} />
-        <span class="soft" role="status">${number(shown.length)} of ${number(models.length)}</span></p>
+    if (!models.length && !wanted) return html`<p class="empty">No model yet. <a href="#/datasets">Send a table</a> and train one.</p>`;
+    return html`<section class="card"><p class="row"><label for="find" class="hidden-text">${SEARCH_HINT}</label>
+        <input id="find" type="search" placeholder=${SEARCH_HINT} value=${wanted} onInput=${(event) => setWanted(event.target.value)} />
+        <span class="soft" role="status">${plural(models.length, "model")}</span></p>
       <div class="scroll" tabindex="0" role="region" aria-label="Models"><table>
-        <thead><tr><th scope="col">Name</th><th scope="col" class="number">Newest version</th><th scope="col">Aliases</th><th scope="col">Made</th></tr></thead>
-        <tbody>${shown.slice(0, 500).map((model) => html`<tr key=${model.name}><td><a href=${`#/models/${model.name}`}>${model.name}</a></td><td class="number">${model.latest_version}</td>
-          <td>${Object.entries(model.aliases).map(([alias, version]) => `${alias} is ${version}`).join(", ")}</td><td>${ago(model.created_at)}</td></tr>`)}</tbody></table></div></section>`;
+        <thead><tr><th scope="col">Name</th><th scope="col" class="number">Newest version</th><th scope="col" class="number">Held-out log likelihood</th><th scope="col">Aliases</th><th scope="col">Tags</th><th scope="col">Made</th></tr></thead>
+        <tbody>${models.slice(0, 500).map((model) => html`<tr key=${model.name}><td><a href=${`#/models/${model.name}`}>${model.name}</a></td><td class="number">${model.latest_version}</td>
+          <td class="number">${nats(model.latest.metrics?.test_log_likelihood)}</td><td>${Object.entries(model.aliases).map(([alias, version]) => `${alias} is ${version}`).join(", ")}</td><td><${Tags} tags=${model.tags} /></td><td>${ago(model.created_at)}</td></tr>`)}</tbody></table></div></section>`;
   }}<//>`;
 }
 
@@ -36,6 +36,7 @@ export function Model({ name, version, tab }) {
     return html`<div class="head"><div><h1>${name} <span class="soft">version ${found.version}</span></h1>
         <p class="soft">${familyOf(found)}, ${plural(found.columns.length, "column")}, trained ${ago(found.created_at)}${test !== undefined ? `; log likelihood of a held-out row ${nats(test)} nats` : ""}
           ${found.aliases.map((alias) => html` <span key=${alias} class="state good">${alias}</span>`)}</p></div></div>
+      <${Labels} what="version" path=${`/v1/models/${name}/versions/${found.version}`} of=${found} again=${loaded.again} />
       <nav class="tabs" aria-label="Of this model">${TABS.map(([id, title]) => html`<a key=${id} href=${`#/models/${name}/${found.version}/${id}`} aria-current=${id === tab ? "page" : undefined}>${title}</a>`)}</nav>
       ${tab === "fit" && html`<${Fit} version=${found} reference=${ref} />`}
       ${tab === "score" && html`<${Score} version=${found} reference=${ref} />`}
@@ -91,6 +92,7 @@ function Versions({ model, again }) {
   return html`<${ProblemNote} problem=${move.problem ?? remove.problem} />
     ${undo && html`<p class="note row" role="status">${undo.now === null ? `The alias ${undo.alias} was deleted.` : `${undo.alias} now means version ${undo.now}.`}
       <button type="button" class="quiet" onClick=${() => { const { alias, version } = undo; move.run(alias, version).then(() => setUndo(null)); }}>Undo</button></p>`}
+    <${Labels} what="model" path=${`/v1/models/${model.name}`} of=${model} again=${again} />
     <section class="card"><h2>Aliases</h2><p class="hint">Requests for ${model.name} use the alias production if there is one, else the newest version.</p>
       <${AliasForm} model=${model} move=${move} />
       ${Object.entries(model.aliases).map(([alias, version]) => html`<p key=${alias} class="row"><strong>${alias}</strong> is version ${version} <button type="button" class="quiet" onClick=${() => move.run(alias, null)}>Delete this alias</button></p>`)}</section>

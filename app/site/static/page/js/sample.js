@@ -1,6 +1,7 @@
 // New rows of a model: how many, the seed, the given values of a conditional model.
 import { html, useState } from "../vendor/vendor.js";
 import { call } from "./api.js";
+import { SampleTable } from "./bulk.js";
 import { Histogram, Levels } from "./charts.js";
 import { columnsOf } from "./fit.js";
 import { cell } from "./format.js";
@@ -28,6 +29,7 @@ export function Sample({ version, reference }) {
       <div class="grid">${columns.slice(0, 24).map((column, at) => html`<section class="card" key=${column.name}><h2 class="small">${column.name}</h2><div class="plot">${isScale(column)
         ? html`<${Histogram} name=${column.name} model=${drawn.rows.map((row) => numberOf(row[at], column))} dates=${column.type === "datetime"} />`
         : html`<${Levels} name=${column.name} levels=${column.levels.map((level) => ({ name: String(level), model: drawn.rows.filter((row) => String(row[at]) === String(level)).length / drawn.rows.length }))} />`}</div></section>`)}</div>`}
+    ${given.length === 0 && html`<${SampleTable} reference=${reference} />`}
     <${Elsewhere} curl=${`curl -s ${origin}/v1/models/${reference}/sample -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(request)}'`}
       python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    rows = client.sample_table("${reference}", ${request.n}${values.seed !== "" ? `, seed=${request.seed}` : ""}).to_pandas()`}
       shell=${`densityd sample ${reference} -n ${request.n}${values.seed !== "" ? ` --seed ${request.seed}` : ""}`} />`;

@@ -1,9 +1,9 @@
 // Rows in, densities out: pasted, typed or from a file; which values make a row unlikely.
 import { html, useEffect, useRef, useState } from "../vendor/vendor.js";
 import { call } from "./api.js";
+import { ScoreTable } from "./bulk.js";
 import { Contributions } from "./charts.js";
 import { cell, nats, number, percent, plural } from "./format.js";
-import { columnsOf } from "./fit.js";
 import { csv, parseRows, save } from "./rows.js";
 import { Elsewhere, origin, ProblemNote, useAction } from "./widgets.js";
 
@@ -69,7 +69,7 @@ export function Score({ version, reference }) {
   const open = async (file) => file && setText(await file.slice(0, 20e6).text());
   return html`<section class="card"><form onSubmit=${(event) => { event.preventDefault(); run.run(); }}>
       <label for="rows">Rows, with a line of names</label>
-      <p class="hint" id="rows-hint">Paste from a spreadsheet or a CSV file, in any order of columns; an empty cell is a gap. ${number(MOST)} rows at most; <a href="#/datasets">send larger tables as data</a> and score them in a job.</p>
+      <p class="hint" id="rows-hint">Paste from a spreadsheet or a CSV file, in any order of columns; an empty cell is a gap. ${number(MOST)} rows at most; a job scores larger tables, see below.</p>
       <textarea id="rows" rows="8" onPaste=${paste} spellcheck=${false} aria-describedby="rows-hint" value=${text} onInput=${(event) => setText(event.target.value)}></textarea>
       <p class="row"><button class="first" disabled=${run.busy || !text.trim()}>${run.busy ? "Scoring…" : "Score these rows"}</button>
         <input ref=${chooser} type="file" hidden onChange=${(event) => { open(event.target.files[0]); event.target.value = ""; }} />
@@ -77,6 +77,7 @@ export function Score({ version, reference }) {
       ${run.busy && html`<progress value=${progress} max="1" aria-label="Scored"></progress>`}
     </form><${ProblemNote} problem=${run.problem} /></section>
     ${result && html`<${Results} key=${result} version=${version} reference=${reference} table=${table} result=${result} explains=${explains} />`}
+    <${ScoreTable} reference=${reference} />
     <${Elsewhere} curl=${`curl -s ${origin}/v1/models/${reference}/${version.held_out ? "score" : "log_prob"} -H 'Content-Type: text/csv' --data-binary @rows.csv`}
       python=${`import pandas as pd\nfrom densityd.client import Client\n\nrows = pd.read_csv("rows.csv")\nwith Client("${origin}") as client:\n    rows["log_prob"] = client.log_prob("${reference}", rows)`} shell=${`densityd score ${reference} rows.csv`} />`;
 }
