@@ -25,6 +25,7 @@ from flows.errors import (
     SpecError,
 )
 from flows.families.gaussian import GaussianSpec
+from flows.families.gaussian_mixture import GaussianMixtureSpec
 from flows.families.made import MadeSpec
 from flows.families.maf import HafSpec, IafSpec, MafSpec
 from flows.families.naf import NafSpec
@@ -75,6 +76,7 @@ __all__ = [
     "FlowSpec",
     "FormulaError",
     "FormulaTarget",
+    "GaussianMixtureSpec",
     "GaussianPosterior",
     "GaussianSpec",
     "HafSpec",

@@ -10,6 +10,7 @@ from flows.bijections.gradients import ActivationName
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.errors import SpecError
 from flows.families.gaussian import GaussianSpec
+from flows.families.gaussian_mixture import GaussianMixtureSpec
 from flows.families.made import MadeSpec
 from flows.families.maf import HafSpec, IafSpec, MafSpec
 from flows.families.naf import NafSpec
@@ -27,6 +28,7 @@ from flows.mixed.roundings import DECADES, STEPS
 
 FamilySpec = (
     GaussianSpec
+    | GaussianMixtureSpec
     | MadeSpec
     | MafSpec
     | IafSpec

@@ -15,6 +15,13 @@ from flows.errors import DivergedError, FitError, FlowError
 from flows.flow import Flow
 from flows.table import Table
 from flows.training.evaluate import default_chunk_rows, evaluate
+from flows.training.fit_mixture import (
+    MixtureFitter,
+    fit_continuous,
+    freeze_mixture,
+    has_mixture,
+    is_mixture,
+)
 from flows.training.options import FitOptions
 from flows.training.precision import denormals_as_zero, products
 from flows.training.rows import model_rows
@@ -56,7 +63,8 @@ def fit(  # noqa: PLR0913  what to train, how, from where, and three callbacks
     Each epoch takes all rows once, in an order drawn from the seed and the epoch, spread as evenly
     as possible over the fewest batches of at most `options.batch_size` rows: no batch is left with
     one or two rows, whose statistics would mean nothing. After the last report the flow holds the
-    weights and statistics of the best epoch and is in evaluation mode.
+    weights and statistics of the best epoch and is in evaluation mode. A mixture of Gaussians is
+    fitted by expectation maximisation, of which an iteration counts as an epoch.
 
     Args:
         flow: Flow, trained in place on its device.
@@ -81,8 +89,10 @@ def fit(  # noqa: PLR0913  what to train, how, from where, and three callbacks
         FitError: Rows, options or state do not fit the flow.
         FitInterrupted: The callback `interrupted` returned True.
     """
-    fitter = _Fitter(flow, train, validation, options=options)
-    return fitter.run(state, Callbacks(on_batch, on_state, interrupted))
+    callbacks = Callbacks(on_batch, on_state, interrupted)
+    if is_mixture(flow):
+        return MixtureFitter(flow, train, validation, options=options).run(state, callbacks)
+    return _Fitter(flow, train, validation, options=options).run(state, callbacks)
 
 
 @dataclass
@@ -129,6 +139,7 @@ class _Fitter:
         batches = -(-len(train) // options.batch_size)
         self._bounds = [len(train) * batch // batches for batch in range(batches + 1)]
         self._check_batches()
+        freeze_mixture(flow)
         self._largest = max(parameter.numel() for parameter in flow.parameters())
         most = max(end - start for start, end in pairwise(self._bounds))
         self._steps = choose_steps(flow, options, batch_size=most)
@@ -140,6 +151,10 @@ class _Fitter:
     def run(self, state: FitState | None, callbacks: Callbacks) -> Iterator[EpochReport]:
         if state is not None:
             self._restore(state)
+        elif has_mixture(self._flow):
+            fit_continuous(self._flow, self._train, options=self._options, callbacks=callbacks)
+            self._best = copies(self._flow.state_dict())
+            self._steps.restart()
         self._started = time.monotonic() - self._progress.seconds
         evaluated = self._progress.epoch > 0 and self._progress.batches == 0
         while not (evaluated and self._stop_reason() is not None):

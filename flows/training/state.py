@@ -145,7 +145,7 @@ class Callbacks:
             self.on_state(state)
 
 
-StopReason = Literal["patience", "max_epochs", "max_seconds"]
+StopReason = Literal["patience", "max_epochs", "max_seconds", "converged"]
 
 
 @dataclass(frozen=True)

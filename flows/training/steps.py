@@ -101,7 +101,7 @@ class AutogradSteps(Steps):
 
     def __init__(self, flow: Flow, options: FitOptions) -> None:
         self._flow, self._options = flow, options
-        self._parameters = list(flow.parameters())
+        self._parameters = [part for part in flow.parameters() if part.requires_grad]
         self._largest = max(parameter.numel() for parameter in self._parameters)
         self._optimiser = self._new_optimiser()
         decay = options.weight_average

@@ -1,0 +1,277 @@
+"""Mixture of Gaussians with full covariances, as a density and as a map from noise."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flows.bijections.base import LOG_TWO_PI, Batch, BatchContext, Bijection, PerRow
+from flows.bijections.observed import Observed, only_observed
+from flows.bijections.transformers import GaussianMixture
+from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
+from flows.errors import FlowError
+from flows.families.spec import Spec, check_bound, check_choice, check_positive
+
+# Components of a mixture whose number the fit chooses; those that it leaves out weigh nothing.
+MOST_COMPONENTS = 16
+_NO_WEIGHT = -1e4
+_USED = -5e3
+
+
+@dataclass(frozen=True)
+class GaussianMixtureSpec(Spec):
+    """Mixture of Gaussians, fitted by expectation maximisation instead of gradients.
+
+    p(x) = sum_k w_k N(x; m_k, C_k). The density of some features is the exact marginal, and with a
+    context the density is the exact conditional of a mixture of both.
+
+    Attributes:
+        components: Number of Gaussians; None chooses it by the Bayesian information criterion.
+        regularisation: Part of a column's variance that is added to each of its variances.
+    """
+
+    family: Literal["gaussian_mixture"] = "gaussian_mixture"
+    components: int | None = None
+    regularisation: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check_choice("family", self.family, ("gaussian_mixture",))
+        if self.components is not None:
+            check_positive("components", self.components)
+        check_bound("regularisation", self.regularisation)
+
+    @property
+    def masks_columns(self) -> bool:
+        """Return whether rows of the flow may lack features."""
+        return True
+
+    def cost(self, dim: int, context_dim: int = 0) -> Cost:
+        """Return what the one layer takes, with a covariance for a mask of the features."""
+        width, count = dim + context_dim, self.components or MOST_COMPONENTS
+        square = count * width**2
+        parameters = count * (1 + 2 * width + width * (width - 1) // 2)
+        indices = 2 * INDEX_BYTES * (width * (width - 1) // 2)
+        row = FLOAT_BYTES * count * (12 * width + 40) + FLOAT_BYTES * 3 * count * dim
+        way = Way(
+            kept=4 * FLOAT_BYTES * square,
+            kept_row=row,
+            used=8 * INDEX_BYTES * square,
+            used_row=row,
+            operations=1600 * dim,
+        )
+        return Cost(
+            parameters=parameters,
+            layers=1,
+            buffers=indices,
+            building=indices + FLOAT_BYTES * parameters,
+            folding=INDEX_BYTES * parameters,
+            compiled=FLOAT_BYTES * parameters + indices + 16 * OBJECT_BYTES,
+            density=way,
+            sampling=way,
+        )
+
+    def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
+        """Return the one layer."""
+        return MixtureOfGaussians(dim, self, generator, context_dim)
+
+
+class MixtureOfGaussians(Bijection):
+    """Mixture of Gaussians N(m_k, C_k) of the context and the features, C_k^-1 = P_k^T P_k.
+
+    P_k is lower triangular with a positive diagonal. Of z = P_k (x - m_k) the first i numbers give
+    log N(x_<=i) of a component, so that the mixture of x_i given those before it has the weights
+    w_k N(x_<i; m_k, C_k), and u_i = Phi^-1(F(x_i | x_<i)) maps data to standard Gaussian noise.
+    The density takes `components dim^2` operations, the noise the same and the forward direction
+    a root search for each feature. Features that are not observed are left out of every covariance.
+    """
+
+    own_density = True
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(
+        self, dim: int, spec: GaussianMixtureSpec, generator: torch.Generator, context_dim: int = 0
+    ) -> None:
+        super().__init__()
+        self.dim, self.context_dim, self.spec = dim, context_dim, spec
+        width, count = dim + context_dim, spec.components or MOST_COMPONENTS
+        self.width, self.count = width, count
+        rows, columns = torch.tril_indices(width, width, offset=-1)
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("columns", columns, persistent=False)
+        self.logits = _initial((count,), 0.01, generator)
+        self.means = _initial((count, width), 0.5, generator)
+        self.log_diagonal = _initial((count, width), 0.01, generator)
+        self.lower = _initial((count, len(rows)), 0.01, generator) if width > 1 else None
+
+    @torch.no_grad()
+    def set_components(
+        self,
+        weights: Float[Tensor, " k"],
+        means: Float[Tensor, "k width"],
+        covariances: Float[Tensor, "k width width"],
+    ) -> None:
+        """Set the first components; the others weigh nothing."""
+        factors = inverse_of(torch.linalg.cholesky(covariances.double()))
+        used = len(weights)
+        self.logits.fill_(_NO_WEIGHT)
+        self.logits[:used] = weights.log().clamp(min=_USED + 1)
+        self.means.zero_()
+        self.means[:used] = means.to(self.means.dtype)
+        self.log_diagonal.zero_()
+        self.log_diagonal[:used] = factors.diagonal(dim1=1, dim2=2).log().to(self.means.dtype)
+        if self.lower is not None:
+            self.lower.zero_()
+            self.lower[:used] = factors[:, self.rows, self.columns].to(self.means.dtype)
+
+    def forward(
+        self, u: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
+        """Map noise to data, feature by feature."""
+        found = self._by_mask(self._sampled, u, context, observed)
+        return found[:, :-1], found[:, -1]
+
+    def inverse(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> tuple[Batch, PerRow]:
+        """Map data to noise."""
+        found = self._by_mask(self._noise, x, context, observed)
+        return found[:, :-1], found[:, -1]
+
+    def log_density(
+        self, x: Batch, context: BatchContext = None, observed: Observed = None
+    ) -> PerRow:
+        """Return the log density of rows: the marginal one of what is observed."""
+        return self._by_mask(self._density, x, context, observed)[:, 0]
+
+    def _by_mask(
+        self,
+        compute: Callable[[Tensor, "_Components"], Tensor],
+        rows: Tensor,
+        context: Tensor | None,
+        observed: Tensor | None,
+    ) -> Tensor:
+        """Return the results of rows with the context before their features, a mask at a time."""
+        if context is None and self.context_dim > 0:
+            raise FlowError("this density is conditional: it needs a context")
+        rows = only_observed(rows, observed)
+        joint = rows if context is None else torch.cat([context, rows], dim=1)
+        components = self._components()
+        if observed is None or len(rows) == 0:
+            return compute(joint, components)
+        masks, places = torch.unique(observed, dim=0, return_inverse=True)
+        pieces = [
+            compute(
+                joint[places == number],
+                components.marginal(F.pad(mask, (self.context_dim, 0), value=1.0)),
+            )
+            for number, mask in enumerate(masks)
+        ]
+        return torch.cat(pieces)[places.argsort(stable=True).argsort()]
+
+    def _density(self, joint: Tensor, components: "_Components") -> Tensor:
+        terms = components.terms(joint)[1]
+        score = torch.logsumexp(components.log_weights + terms.sum(dim=2), dim=1)
+        if self.context_dim > 0:
+            given = components.log_weights + terms[:, :, : self.context_dim].sum(dim=2)
+            score = score - torch.logsumexp(given, dim=1)
+        return score[:, None]
+
+    def _noise(self, joint: Tensor, components: "_Components") -> Tensor:
+        z, terms = components.terms(joint)
+        diagonal = components.factors.diagonal(dim1=1, dim2=2)
+        weights = components.log_weights[:, None] + terms.cumsum(dim=2) - terms
+        parts = weights, joint[:, None] - z / diagonal, -diagonal.log().expand_as(z)
+        first = self.context_dim
+        parameters = torch.cat([part[:, :, first:].movedim(1, 0) for part in parts])
+        seen = components.seen[first:]
+        u, log_det = _MAP.inverse(joint[:, first:], parameters)
+        return torch.cat([u * seen, (log_det * seen).sum(dim=1, keepdim=True)], dim=1)
+
+    def _sampled(self, joint: Tensor, components: "_Components") -> Tensor:
+        """Return data and log-determinant from noise, which stands behind the context."""
+        noise, log_det = joint, joint.new_zeros(len(joint))
+        weights = components.log_weights.expand(len(joint), -1)
+        known: list[Tensor] = []
+        columns: list[Tensor] = []
+        for i in range(self.width):
+            row, mean = components.factors[:, i], components.means[:, i]
+            earlier = torch.stack(known, dim=2) if known else joint.new_zeros(*weights.shape, 0)
+            shift = (earlier * row[:, :i]).sum(dim=2)
+            scale, seen = row[:, i], components.seen[i]
+            value = joint[:, i]
+            if i >= self.context_dim:
+                parts = weights, mean - shift / scale, -scale.log().expand_as(weights)
+                parameters = torch.cat([part.t() for part in parts])
+                value, slope = _MAP.forward(noise[:, i], parameters)
+                value, log_det = value * seen, log_det + slope * seen
+                columns.append(value)
+            known.append((value[:, None] - mean) * seen)
+            z = known[-1] * scale + shift
+            weights = weights + seen * (scale.log() - 0.5 * z.square() - 0.5 * LOG_TWO_PI)
+        return torch.stack([*columns, log_det], dim=1)
+
+    def _components(self) -> "_Components":
+        """Return the components; without gradients only those that weigh something."""
+        chosen = slice(None)
+        if not torch.is_grad_enabled():
+            chosen = slice(int((self.logits > _USED).sum()))
+        diagonal = self.log_diagonal[chosen].exp()
+        factors = torch.diag_embed(diagonal)
+        if self.lower is not None:
+            lower = torch.zeros_like(factors)
+            index = (slice(None), self.rows, self.columns)
+            lower[index] = self.lower[chosen]
+            factors = factors + lower
+        weights = torch.log_softmax(self.logits[chosen], dim=0)
+        return _Components(weights, self.means[chosen], factors, torch.ones_like(diagonal[0]))
+
+
+# The map from a mixture of Gaussians of one feature to noise; the number of components is that of
+# its parameters.
+_MAP = GaussianMixture(1)
+
+
+class _Components(NamedTuple):
+    """Weights, means and inverse factors of components, and 1 for each number that is observed."""
+
+    log_weights: Tensor
+    means: Tensor
+    factors: Tensor
+    seen: Tensor
+
+    def terms(self, joint: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z of each component, and log N(x_i | x_<i) of each number: (rows, k, width)."""
+        centred = (joint[:, None] - self.means) * self.seen
+        z = torch.einsum("bkj,kij->bki", centred, self.factors)
+        diagonal = self.factors.diagonal(dim1=1, dim2=2)
+        return z, self.seen * (diagonal.log() - 0.5 * z.square() - 0.5 * LOG_TWO_PI)
+
+    def marginal(self, seen: Tensor) -> "_Components":
+        """Return the components of some of the numbers, computed in float64."""
+        if bool((seen == 1).all()):
+            return self
+        inverse = inverse_of(self.factors.double())
+        covariances = inverse @ inverse.mT
+        both = seen[:, None] * seen
+        covariances = covariances * both + torch.diag(1 - seen)
+        factors = inverse_of(torch.linalg.cholesky_ex(covariances).L)
+        return self._replace(factors=factors.to(self.factors.dtype), seen=seen)
+
+
+def inverse_of(factors: Float[Tensor, "k width width"]) -> Float[Tensor, "k width width"]:
+    """Return the inverses of lower triangular matrices."""
+    identity = torch.eye(factors.shape[1], dtype=factors.dtype, device=factors.device)
+    result: Tensor = torch.linalg.solve_triangular(
+        factors, identity.expand_as(factors), upper=False
+    )
+    return result
+
+
+def _initial(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> nn.Parameter:
+    value = torch.empty(shape).uniform_(-bound, bound, generator=generator)
+    return nn.Parameter(value)

@@ -1,0 +1,137 @@
+"""Expectation maximisation of a mixture of Gaussians with full covariances, in float64."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flows.bijections.base import LOG_TWO_PI
+from flows.families.gaussian_mixture import inverse_of
+
+# Iterations of Lloyd's algorithm from the centres of k-means++.
+_LLOYD = 10
+# Least number of rows that a component stands for: it never has a share of 0.
+_LEAST = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Mixture of Gaussians.
+
+    Attributes:
+        weights: Share of each component.
+        means: Their means.
+        covariances: Their covariances, positive definite.
+    """
+
+    weights: Float[Tensor, " k"]
+    means: Float[Tensor, "k width"]
+    covariances: Float[Tensor, "k width width"]
+
+    @property
+    def parameters(self) -> int:
+        """Number of free parameters."""
+        count, width = self.means.shape
+        return count * (1 + width + width * (width + 1) // 2) - 1
+
+    def log_terms(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows k"]:
+        """Return log w_k N(x; m_k, C_k) of each row and component."""
+        factors = inverse_of(torch.linalg.cholesky(self.covariances))
+        z = torch.stack(
+            [(rows - mean) @ factor.t() for mean, factor in zip(self.means, factors, strict=True)],
+            dim=1,
+        )
+        scales = factors.diagonal(dim1=1, dim2=2).log().sum(dim=1) + self.weights.log()
+        return scales - 0.5 * (z.square().sum(dim=2) + rows.shape[1] * LOG_TWO_PI)
+
+
+def em_step(
+    mixture: Mixture, chunks: Iterable[Float[Tensor, "rows width"]], added: Float[Tensor, " width"]
+) -> tuple[Mixture, float]:
+    """Return the mixture after one iteration, and the mean log density of the rows before it.
+
+    Args:
+        mixture: Mixture to improve.
+        chunks: All rows.
+        added: Number added to each variance.
+    """
+    shares = torch.zeros_like(mixture.weights)
+    sums, squares = torch.zeros_like(mixture.means), torch.zeros_like(mixture.covariances)
+    total, count = 0.0, 0
+    for rows in chunks:
+        # Moments around the component's present mean keep their digits.
+        terms = mixture.log_terms(rows)
+        log_density = torch.logsumexp(terms, dim=1)
+        parts = (terms - log_density[:, None]).exp()
+        shares += parts.sum(dim=0)
+        for k, mean in enumerate(mixture.means):
+            centred = rows - mean
+            weighted = centred * parts[:, k : k + 1]
+            sums[k] += weighted.sum(dim=0)
+            squares[k] += weighted.t() @ centred
+        total, count = total + float(log_density.sum()), count + len(rows)
+    shares = shares.clamp(min=_LEAST)
+    moved = sums / shares[:, None]
+    covariances = squares / shares[:, None, None] - moved[:, :, None] * moved[:, None]
+    return (
+        Mixture(
+            shares / shares.sum(),
+            mixture.means + moved,
+            0.5 * (covariances + covariances.mT) + torch.diag(added),
+        ),
+        total / count,
+    )
+
+
+def start(
+    rows: Float[Tensor, "rows width"],
+    count: int,
+    added: Float[Tensor, " width"],
+    generator: torch.Generator,
+) -> Mixture:
+    """Return a mixture around the centres of k-means, whose components share one covariance.
+
+    Args:
+        rows: Rows to start from, at least as many as components.
+        count: Number of components.
+        added: Number added to each variance.
+        generator: Generator of the draws.
+    """
+    centres = _plus_plus(rows, count, generator)
+    nearest = torch.cdist(rows, centres).argmin(dim=1)
+    for _ in range(_LLOYD):
+        sizes = torch.bincount(nearest, minlength=count).to(rows.dtype)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, rows)
+        centres = torch.where(sizes[:, None] > 0, sums / sizes.clamp(min=1)[:, None], centres)
+        nearest = torch.cdist(rows, centres).argmin(dim=1)
+    sizes = torch.bincount(nearest, minlength=count).to(rows.dtype).clamp(min=_LEAST)
+    centred = rows - centres[nearest]
+    within = centred.t() @ centred / len(rows) + torch.diag(added)
+    return Mixture(sizes / sizes.sum(), centres, within.expand(count, -1, -1).clone())
+
+
+def _plus_plus(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Return rows far from each other (Arthur and Vassilvitskii 2007)."""
+    first = int(torch.randint(len(rows), (), generator=generator))
+    centres, nearest = [rows[first]], (rows - rows[first]).square().sum(dim=1)
+    while len(centres) < count:
+        uniform = float(torch.rand((), generator=generator, dtype=torch.float64))
+        heights = nearest.cumsum(dim=0)
+        place = int(torch.searchsorted(heights, uniform * heights[-1]).clamp(max=len(rows) - 1))
+        centres.append(rows[place])
+        nearest = torch.minimum(nearest, (rows - rows[place]).square().sum(dim=1))
+    return torch.stack(centres)
+
+
+def information_criterion(mixture: Mixture, log_density: float, rows: int) -> float:
+    """Return the Bayesian information criterion, lower for a better mixture.
+
+    Args:
+        mixture: Fitted mixture.
+        log_density: Mean log density of the rows that it was fitted to.
+        rows: Number of those rows.
+    """
+    return mixture.parameters * math.log(rows) - 2 * rows * log_density

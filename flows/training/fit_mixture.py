@@ -1,0 +1,320 @@
+"""Fit of a mixture of Gaussians: iterations of expectation maximisation, reported like epochs."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from flows.errors import FitError
+from flows.families.gaussian_mixture import MOST_COMPONENTS, MixtureOfGaussians
+from flows.flow import Flow
+from flows.table import Table
+from flows.training.evaluate import evaluate
+from flows.training.expectation import Mixture, em_step, information_criterion, start
+from flows.training.options import FitOptions
+from flows.training.rows import ModelRows, generator_of, model_rows
+from flows.training.state import (
+    Callbacks,
+    EpochReport,
+    FitState,
+    Json,
+    StopReason,
+    copies,
+    pack_state,
+    unpack_state,
+)
+
+# A number of components is fitted once an iteration gains less than this, in nats a row.
+GAIN = 1e-4
+# Numbers of components that are tried until the criterion has risen this often.
+COUNTS, PATIENCE = (1, 2, 3, 4, 6, 8, 12, MOST_COMPONENTS), 2
+# Rows and iterations by which the starts of a number of components are compared.
+STARTS, START_ROWS, START_ITERATIONS = 3, 10_000, 5
+CHUNK_ROWS = 8192
+# Rows of a component at least, where their number is chosen.
+_ROWS_A_COMPONENT = 10
+# Criterion before a number is fitted; JSON has no infinity.
+NO_CRITERION = 1e308
+_NAMES = ("weights", "means", "covariances")
+
+
+def has_mixture(flow: Flow) -> bool:
+    """Return True if the continuous values of a flow have a mixture of Gaussians."""
+    return isinstance(flow.transform.continuous(), MixtureOfGaussians)
+
+
+def freeze_mixture(flow: Flow) -> None:
+    """Leave the weights of a mixture of Gaussians out of gradients, if a flow has one."""
+    bijection = flow.transform.continuous()
+    if isinstance(bijection, MixtureOfGaussians):
+        bijection.requires_grad_(requires_grad=False)
+
+
+def is_mixture(flow: Flow) -> bool:
+    """Return True if the weights of a flow are those of a mixture of Gaussians alone."""
+    bijection = flow.transform.continuous()
+    if not isinstance(bijection, MixtureOfGaussians):
+        return False
+    return len(list(flow.parameters())) == len(list(bijection.parameters()))
+
+
+def fit_continuous(
+    flow: Flow, rows: ModelRows, *, options: FitOptions, callbacks: Callbacks
+) -> None:
+    """Fit the mixture of the continuous values of a mixed flow to the rows that lack none of them.
+
+    Args:
+        flow: Flow of family `mixed` whose continuous values have a mixture of Gaussians.
+        rows: Training rows in the model's space.
+        options: Training options.
+        callbacks: Callbacks of the caller, told of each chunk of rows.
+
+    Raises:
+        FitError: Too few rows lack nothing.
+    """
+    search = _Search(flow, rows, options)
+    while not search.progress.done:
+        search.advance(callbacks)
+    search.keep(search.best)
+
+
+class MixtureFitter:
+    """Fit of one flow that is a mixture of Gaussians."""
+
+    def __init__(self, flow: Flow, train: Table, validation: Table, *, options: FitOptions) -> None:
+        self._flow, self._options = flow, options
+        self._train = model_rows(flow, train, seed=options.seed, name="training")
+        self._validation = model_rows(flow, validation, seed=options.seed + 1, name="validation")
+        self._search = _Search(flow, self._train, options)
+        self._best = copies(flow.state_dict())
+        self._seconds_before, self._began = 0.0, time.monotonic()
+
+    def run(self, state: FitState | None, callbacks: Callbacks) -> Iterator[EpochReport]:
+        """Yield a report an iteration, as `flows.training.fit.fit` describes."""
+        if state is not None:
+            self._restore(state)
+        self._began = time.monotonic() - self._search.progress.seconds
+        progress = self._search.progress
+        while progress.epoch == 0 or self._stop_reason() is None:
+            self._iterate(callbacks)
+            if self._stop_reason() is None:
+                now = self._state()
+                yield self._report(now)
+                callbacks.between_steps(lambda now=now: now)  # type: ignore[misc]  # its own state
+        last = self._state()
+        self._flow.load_state_dict(self._best)
+        self._flow.eval()
+        yield self._report(last)
+
+    def _iterate(self, callbacks: Callbacks) -> None:
+        search, progress, began = self._search, self._search.progress, time.monotonic()
+        search.advance(callbacks)
+        progress.rows_per_second = len(self._train) / max(time.monotonic() - began, 1e-9)
+        search.keep(search.now)
+        self._flow.eval()
+        reached = evaluate(
+            self._flow,
+            self._validation,
+            space="model",
+            row_loss_bound=self._options.row_loss_bound,
+            chunk_rows=CHUNK_ROWS,
+        )
+        progress.robust = reached.robust_mean
+        progress.validation = reached.mean if math.isfinite(reached.mean) else None
+        ended = self._ended_early()
+        # The model is the mixture of the best criterion; until one is fitted, the present one.
+        unfitted = progress.criterion == NO_CRITERION
+        if search.is_best or progress.best_epoch == 0 or (ended and unfitted):
+            progress.best_epoch, progress.best_validation = progress.epoch, progress.validation
+            self._best = copies(self._flow.state_dict())
+        progress.seconds = time.monotonic() - self._began
+
+    def _stop_reason(self) -> StopReason | None:
+        return "converged" if self._search.progress.done else self._ended_early()
+
+    def _ended_early(self) -> StopReason | None:
+        options, progress = self._options, self._search.progress
+        if progress.epoch >= options.max_epochs:
+            return "max_epochs"
+        if options.max_seconds is not None and progress.seconds >= options.max_seconds:
+            return "max_seconds"
+        return None
+
+    def _report(self, state: FitState) -> EpochReport:
+        progress, constant = self._search.progress, self._validation.constant
+        plain, best = (
+            -math.inf if value is None else value + constant
+            for value in (progress.validation, progress.best_validation)
+        )
+        return EpochReport(
+            epoch=progress.epoch,
+            train_log_likelihood=progress.train + self._train.constant,
+            validation_log_likelihood=plain,
+            robust_validation_log_likelihood=progress.robust + constant,
+            best_epoch=progress.best_epoch,
+            best_validation_log_likelihood=best,
+            rows_per_second=progress.rows_per_second,
+            seconds=progress.seconds,
+            restarts=0,
+            stop_reason=self._stop_reason(),
+            _state=lambda: state,
+        )
+
+    def _identity(self) -> dict[str, Json]:
+        return {"rows": len(self._train), "batches": 1, "seed": self._options.seed}
+
+    def _state(self) -> FitState:
+        search = self._search
+        groups = {
+            "flow": copies(self._flow.state_dict()),
+            "best": self._best,
+            "optimiser": {
+                f"{kind}.{name}": getattr(mixture, name)
+                for kind, mixture in (("now", search.now), ("fitted", search.best))
+                for name in _NAMES
+            },
+        }
+        return pack_state(groups, {"progress": asdict(search.progress), **self._identity()})
+
+    def _restore(self, state: FitState) -> None:
+        groups, progress = unpack_state(state, self._flow, self._identity())
+        self._flow.load_state_dict(groups["flow"])
+        self._best = copies(groups["best"])
+        kept = groups["optimiser"]
+        now, fitted = (
+            Mixture(*(kept[f"{kind}.{name}"].double().cpu() for name in _NAMES))
+            for kind in ("now", "fitted")
+        )
+        self._search.resume(now, fitted, _Progress(**progress))  # type: ignore[arg-type]  # as _state wrote it
+
+
+@dataclass
+class _Progress:
+    """State of a search without its tensors. Likelihoods are in the model's space.
+
+    Attributes:
+        epoch: Iterations so far.
+        batches: Always 0: a state lies between two iterations.
+        candidate: Place of the number of components that is being fitted.
+        begun: True once that number has a start.
+        train: Mean log density of the training rows before the last iteration.
+        criterion: Least information criterion of a number that was fitted.
+        worse: Numbers in a row with a higher criterion.
+        done: True once no number is left to fit.
+    """
+
+    epoch: int = 0
+    batches: int = 0
+    candidate: int = 0
+    begun: bool = False
+    train: float = 0.0
+    criterion: float = NO_CRITERION
+    worse: int = 0
+    done: bool = False
+    validation: float | None = 0.0
+    robust: float = 0.0
+    best_epoch: int = 0
+    best_validation: float | None = 0.0
+    rows_per_second: float = 0.0
+    seconds: float = 0.0
+
+
+class _Search:
+    """Search for the number of components: each is fitted, more of them until that is worse.
+
+    Attributes:
+        now: Mixture that is being fitted.
+        best: Fitted mixture of the least criterion.
+        is_best: True if the last iteration ended with the best mixture so far.
+    """
+
+    def __init__(self, flow: Flow, rows: ModelRows, options: FitOptions) -> None:
+        bijection = flow.transform.continuous()
+        if not isinstance(bijection, MixtureOfGaussians):
+            raise TypeError("only a mixture of Gaussians is fitted so")
+        self._flow, self._rows, self._options = flow, rows, options
+        self._bijection, self._spec = bijection, bijection.spec
+        self.progress, self.is_best = _Progress(), False
+        self._sample = self._sampled()
+        variance = self._sample.var(dim=0, unbiased=False)
+        # A column of one value has no variance to add a part of.
+        self._added = self._spec.regularisation * torch.where(variance > 0, variance, 1.0)
+        most = max(1, len(self._sample) // _ROWS_A_COMPONENT)
+        chosen = self._spec.components
+        self._counts = [n for n in COUNTS if n <= most] if chosen is None else [chosen]
+        if len(self._sample) < self._counts[0]:
+            raise FitError(f"a mixture of {chosen} components needs as many whole rows at least")
+        self.now = self.best = start(self._sample, 1, self._added, generator_of(options.seed))
+
+    def resume(self, now: Mixture, best: Mixture, progress: _Progress) -> None:
+        """Go on from a state."""
+        self.now, self.best, self.progress = now, best, progress
+
+    def advance(self, callbacks: Callbacks) -> None:
+        """Take one iteration; if it gains nothing, compare the mixture and take the next number."""
+        progress = self.progress
+        before = progress.train if progress.begun else -math.inf
+        if not progress.begun:
+            self.now, progress.begun = self._started(self._counts[progress.candidate]), True
+        fitted = self.now
+        self.now, progress.train = em_step(fitted, self._whole_rows(callbacks), self._added)
+        progress.epoch += 1
+        self.is_best = False
+        if progress.train - before < GAIN:
+            self._compare()
+
+    def keep(self, mixture: Mixture) -> None:
+        """Set the weights of the flow."""
+        self._bijection.set_components(mixture.weights, mixture.means, mixture.covariances)
+
+    def _compare(self) -> None:
+        progress, rows = self.progress, len(self._rows)
+        found = information_criterion(self.now, progress.train, rows)
+        self.is_best = found < progress.criterion
+        if self.is_best:
+            self.best, progress.criterion, progress.worse = self.now, found, 0
+        else:
+            progress.worse += 1
+        progress.candidate, progress.begun = progress.candidate + 1, False
+        progress.done = progress.candidate == len(self._counts) or progress.worse == PATIENCE
+
+    def _started(self, count: int) -> Mixture:
+        """Return the best of several starts after a few iterations on some rows."""
+        found: list[tuple[float, int, Mixture]] = []
+        for number in range(STARTS if count > 1 else 1):
+            generator = generator_of(self._options.seed, count, number)
+            mixture, reached = start(self._sample, count, self._added, generator), 0.0
+            for _ in range(START_ITERATIONS):
+                mixture, reached = em_step(mixture, [self._sample], self._added)
+            found.append((reached, -number, mixture))
+        return max(found, key=lambda one: one[:2])[2]
+
+    def _whole_rows(self, callbacks: Callbacks | None = None) -> Iterator[Tensor]:
+        """Yield the context and the features of the rows that lack no feature."""
+        flow, total = self._flow, -(-len(self._rows) // CHUNK_ROWS)
+        with torch.no_grad():
+            for number, rows in enumerate(self._rows.chunks(CHUNK_ROWS)):
+                context = flow.model_features(rows[:, flow.model_dim :])
+                parts = flow.transform.continuous_rows(rows[:, : flow.model_dim], context)
+                values, given, observed = parts
+                joint = values if given is None else torch.cat([given, values], dim=1)
+                if observed is not None:
+                    joint = joint[(observed == 1).all(dim=1)]
+                if callbacks is not None:
+                    callbacks.step(min(number + 1, total), total)
+                yield joint.double().cpu()
+
+    def _sampled(self) -> Tensor:
+        """Return at most `START_ROWS` whole rows, evenly spread.
+
+        Raises:
+            FitError: There are fewer than two.
+        """
+        every = -(-len(self._rows) // START_ROWS)
+        rows = torch.cat([chunk[::every] for chunk in self._whole_rows()])
+        if len(rows) < 2:
+            raise FitError("a mixture of Gaussians needs rows that lack no value")
+        return rows

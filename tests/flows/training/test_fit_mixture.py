@@ -1,0 +1,156 @@
+"""Expectation maximisation against scikit-learn and closed forms, and its states."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.mixture import GaussianMixture
+from torch import Tensor
+
+from flows import (
+    EpochReport,
+    FitError,
+    FitInterrupted,
+    FitOptions,
+    FitState,
+    Flow,
+    GaussianMixtureSpec,
+    MixedColumn,
+    MixedSpec,
+    build,
+    compile_flow,
+    fit,
+    fit_encoding,
+)
+
+OPTIONS = FitOptions(max_epochs=500, seed=2)
+
+
+def clusters(rows: int, *, seed: int = 0) -> Tensor:
+    """Three clusters of different covariances in three dimensions."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(rows, 3, generator=generator, dtype=torch.float64)
+    kind = torch.randint(3, (rows,), generator=generator)
+    turns = torch.randn(3, 3, 3, generator=torch.Generator().manual_seed(9)).double()
+    centres = torch.tensor([[0, 0, 0], [6, -4, 2], [-5, 5, 5]], dtype=torch.float64)
+    return torch.einsum("bij,bj->bi", turns[kind], noise) + centres[kind]
+
+
+def fitted(
+    spec: GaussianMixtureSpec, rows: Tensor, held_out: Tensor, **given: object
+) -> tuple[Flow, list[EpochReport]]:
+    moments = rows.mean(dim=0), rows.std(dim=0).clamp(min=1e-9)
+    flow = build(spec, rows.shape[1], standardise=moments, seed=1)
+    return flow, list(fit(flow, rows, held_out, options=OPTIONS, **given))  # type: ignore[arg-type]
+
+
+def test_it_reaches_the_likelihood_of_scikit_learn_and_finds_the_number_of_clusters():
+    train, held_out = clusters(3000), clusters(2000, seed=1)
+    flow, reports = fitted(GaussianMixtureSpec(), train, held_out)
+    peer = GaussianMixture(3, random_state=0).fit(train.numpy())
+    found = compile_flow(flow).log_prob(held_out.numpy()).mean()
+    assert found == pytest.approx(peer.score(held_out.numpy()), abs=0.01)
+    assert int((flow.transform.get_parameter("logits") > -5e3).sum()) == 3
+    assert reports[-1].stop_reason == "converged"
+    assert reports[-1].best_validation_log_likelihood == pytest.approx(found, abs=1e-3)
+
+
+def test_the_likelihood_of_the_training_rows_never_falls_while_a_number_is_fitted():
+    _, reports = fitted(GaussianMixtureSpec(components=4), clusters(800), clusters(100, seed=1))
+    reached = [report.train_log_likelihood for report in reports[:-1]]
+    assert len(reached) > 3
+    assert all(after > before - 1e-4 for before, after in itertools.pairwise(reached))
+
+
+def test_constant_and_repeated_columns_and_few_rows_have_a_density():
+    rows = clusters(60)
+    rows = torch.cat([rows, rows[:, :1], torch.full((60, 1), 3.0)], dim=1)
+    flow, _ = fitted(GaussianMixtureSpec(), rows, rows)
+    assert bool(flow.log_prob(rows).isfinite().all())
+    samples = flow.sample(50, generator=torch.Generator().manual_seed(0))
+    assert bool(samples.isfinite().all())
+
+
+def test_more_components_than_rows_are_refused():
+    with pytest.raises(FitError, match="needs as many whole rows"):
+        fitted(GaussianMixtureSpec(components=30), clusters(20), clusters(5))
+
+
+def test_an_interrupted_fit_resumes_to_the_same_weights_to_the_bit():
+    spec, train, held_out = GaussianMixtureSpec(), clusters(500), clusters(100, seed=1)
+    whole, reports = fitted(spec, train, held_out)
+    left = [7]
+
+    def interrupted() -> bool:
+        left[0] -= 1
+        return left[0] == 0
+
+    with pytest.raises(FitInterrupted) as caught:
+        fitted(spec, train, held_out, interrupted=interrupted)
+    state = caught.value.state
+    copy = FitState({name: part.clone() for name, part in state.tensors.items()}, state.meta)
+    resumed, rest = fitted(spec, train, held_out, state=copy)
+    assert len(rest) == len(reports) - 7
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    assert fitted(spec, train, held_out, state=reports[-1].snapshot())[1][-1].epoch == len(reports)
+
+
+def test_a_time_limit_keeps_the_mixture_so_far():
+    rows = clusters(500)
+    flow = build(GaussianMixtureSpec(components=5), 3, seed=1)
+    options = FitOptions(max_seconds=1e-6)
+    reports = list(fit(flow, rows, rows, options=options))
+    assert [report.stop_reason for report in reports] == ["max_seconds"]
+    assert bool(flow.log_prob(rows).isfinite().all())
+
+
+def test_a_marginal_and_a_conditional_are_those_of_the_gaussians():
+    flow, _ = fitted(GaussianMixtureSpec(components=3), clusters(1000), clusters(100, seed=1))
+    layer = flow.transform
+    x = torch.randn(40, 3)
+    observed = torch.tensor([[1.0, 0.0, 1.0]]).expand(40, -1)
+    marginal = layer.log_density(x * observed, None, observed)
+    parts = layer._components()  # type: ignore[operator]
+    inverse = torch.linalg.inv(parts.factors)
+    covariances = (inverse @ inverse.mT)[:, [0, 2]][:, :, [0, 2]]
+    gaussians = torch.distributions.MultivariateNormal(parts.means[:, [0, 2]], covariances)
+    expected = torch.logsumexp(parts.log_weights + gaussians.log_prob(x[:, None, [0, 2]]), dim=1)
+    torch.testing.assert_close(marginal, expected, rtol=1e-4, atol=1e-4)
+
+    spec = GaussianMixtureSpec(components=3)
+    joint = build(spec, 2, context_dim=1, seed=1)
+    joint.transform.load_state_dict(layer.state_dict())
+    given = joint.log_prob(x[:, 1:], x[:, :1])
+    first = torch.tensor([[1.0, 0.0, 0.0]]).expand(40, -1)
+    expected = layer.log_density(x) - layer.log_density(x * first, None, first)
+    torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_in_a_mixed_table_hidden_numbers_have_the_exact_marginal():
+    rows = clusters(600)
+    rows[:, 2] = (rows[:, 2] > 2).double()
+    columns = [MixedColumn(), MixedColumn(), MixedColumn(levels=2)]
+    spec = MixedSpec(
+        columns=columns, flow=GaussianMixtureSpec(components=3), hidden=[8], missing="any", rows=600
+    )
+    flow = build(spec, 3, seed=0)
+    fit_encoding(flow, rows)
+    options = FitOptions(max_epochs=2, batch_size=100, seed=1)
+    before = flow.log_prob(rows).mean()
+    for _ in fit(flow, rows[:500], rows[500:], options=options):
+        pass
+    with torch.no_grad():
+        assert flow.log_prob(rows).mean() > before + 0.5
+        gap = rows[:5].clone()
+        gap[:, 0] = math.nan
+        axis = torch.linspace(-40, 40, 4001, dtype=torch.float64)
+        filled = gap[:1].expand(4001, -1).clone()
+        filled[:, 0] = axis
+        parts = flow.log_prob_parts(filled)[:, 1].double()
+        total = torch.logsumexp(parts, dim=0) + math.log(80 / 4000)
+    found = compile_flow(flow).log_prob_parts(gap[:1].numpy())[0, 1]
+    assert found == pytest.approx(float(total), abs=0.02)
+    assert np.isfinite(compile_flow(flow).sample(20, seed=0)[:, :2]).all()
