@@ -129,6 +129,7 @@ class MixtureFitter:
         unfitted = progress.criterion == NO_CRITERION
         if search.is_best or progress.best_epoch == 0 or (ended and unfitted):
             progress.best_epoch, progress.best_validation = progress.epoch, progress.validation
+            progress.best = progress.robust
             self._best = copies(self._flow.state_dict())
         progress.seconds = time.monotonic() - self._began
 
@@ -156,6 +157,7 @@ class MixtureFitter:
             robust_validation_log_likelihood=progress.robust + constant,
             best_epoch=progress.best_epoch,
             best_validation_log_likelihood=best,
+            best_robust_validation_log_likelihood=progress.best + constant,
             rows_per_second=progress.rows_per_second,
             seconds=progress.seconds,
             restarts=0,
@@ -217,6 +219,7 @@ class _Progress:
     validation: float | None = 0.0
     robust: float = 0.0
     best_epoch: int = 0
+    best: float = 0.0
     best_validation: float | None = 0.0
     rows_per_second: float = 0.0
     seconds: float = 0.0

@@ -50,7 +50,7 @@ RUNNING = BatchNormSpec(statistics="running", momentum=0.5)
 CASES = [
     Case("gaussian", GaussianSpec()),
     Case("gaussian-diagonal", GaussianSpec(covariance="diagonal")),
-    Case("gaussian-mixture", GaussianMixtureSpec(components=3)),
+    Case("gaussian-mixture", GaussianMixtureSpec(components=2, regularisation=0.5)),
     Case("made", MadeSpec(hidden=[16], activation="relu")),
     Case("made-random", MadeSpec(hidden=[12, 9], order="random", activation="gelu")),
     Case("made-separate", MadeSpec(hidden=[8, 8], separate_networks=True)),
