@@ -132,14 +132,14 @@ class MixtureOfGaussians(Bijection):
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
         """Map noise to data, feature by feature."""
-        found = self._by_mask(self._sampled, u, context, observed)
+        found = self._by_mask(self._sampled, u, context, observed, exact=True)
         return found[:, :-1], found[:, -1]
 
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
         """Map data to noise."""
-        found = self._by_mask(self._noise, x, context, observed)
+        found = self._by_mask(self._noise, x, context, observed, exact=True)
         return found[:, :-1], found[:, -1]
 
     def log_density(
@@ -154,15 +154,22 @@ class MixtureOfGaussians(Bijection):
         rows: Tensor,
         context: Tensor | None,
         observed: Tensor | None,
+        *,
+        exact: bool = False,
     ) -> Tensor:
-        """Return the results of rows with the context before their features, a mask at a time."""
+        """Return the results of rows with the context before their features, a mask at a time.
+
+        The map between noise and data is steep between components: it is computed in float64.
+        """
         if context is None and self.context_dim > 0:
             raise FlowError("this density is conditional: it needs a context")
         rows = only_observed(rows, observed)
         joint = rows if context is None else torch.cat([context, rows], dim=1)
         components = self._components()
+        if exact:
+            joint, components = joint.double(), components.double()
         if observed is None or len(rows) == 0:
-            return compute(joint, components)
+            return compute(joint, components).to(rows.dtype)
         masks, places = torch.unique(observed, dim=0, return_inverse=True)
         pieces = [
             compute(
@@ -171,7 +178,7 @@ class MixtureOfGaussians(Bijection):
             )
             for number, mask in enumerate(masks)
         ]
-        return torch.cat(pieces)[places.argsort(stable=True).argsort()]
+        return torch.cat(pieces)[places.argsort(stable=True).argsort()].to(rows.dtype)
 
     def _density(self, joint: Tensor, components: "_Components") -> Tensor:
         terms = components.terms(joint)[1]
@@ -250,6 +257,10 @@ class _Components(NamedTuple):
         z = torch.einsum("bkj,kij->bki", centred, self.factors)
         diagonal = self.factors.diagonal(dim1=1, dim2=2)
         return z, self.seen * (diagonal.log() - 0.5 * z.square() - 0.5 * LOG_TWO_PI)
+
+    def double(self) -> "_Components":
+        """Return the components in float64."""
+        return _Components(*(part.double() for part in self))
 
     def marginal(self, seen: Tensor) -> "_Components":
         """Return the components of some of the numbers, computed in float64."""

@@ -23,8 +23,8 @@ class Mixture:
 
     Attributes:
         weights: Share of each component.
-        means: Their means.
-        covariances: Their covariances, positive definite.
+        means: Mean of each component.
+        covariances: Covariance of each component, positive definite.
     """
 
     weights: Float[Tensor, " k"]
@@ -55,7 +55,7 @@ def em_step(
 
     Args:
         mixture: Mixture to improve.
-        chunks: All rows.
+        chunks: Rows of the whole table, some at a time.
         added: Number added to each variance.
     """
     shares = torch.zeros_like(mixture.weights)
