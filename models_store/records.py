@@ -166,9 +166,14 @@ class Version(NewVersion):
         return f"{self.name}:{self.version}"
 
     @property
+    def is_plain(self) -> bool:
+        """True if all its columns are plain numbers, in rows of any format."""
+        return all(column.is_plain for column in self.column_types)
+
+    @property
     def column_types(self) -> list[Column]:
         """Types of the columns of a row: those that it models, then those of the context."""
-        if self.types is None:
+        if self.types is None:  # of a version from before types were recorded
             return [Column(name=name) for name in (*self.columns, *self.context_columns)]
         return [Column.from_dict(fields) for fields in self.types]
 

@@ -91,10 +91,12 @@ class Column:
 
     @property
     def is_plain(self) -> bool:
-        """True if its cells are finite numbers on a continuous scale, and nothing more is known."""
+        """True if its cells are finite numbers on a continuous scale, also in text."""
         return (
             self.type in ("number", "integer")
             and not (self.levels or self.missing or self.spikes)
+            and not (self.na_values or self.thousands or self.unit)
+            and self.decimal == "."
             and self.transform == "none"
         )
 

@@ -110,11 +110,11 @@ class Source:
 
     @property
     def _has_gaps(self) -> bool:
-        return self.version.types is not None
+        return not self.version.is_plain
 
     def _scales(self, shown: slice) -> Numbers:
         """Return what drawing needs to know of typed columns, as JSON; nothing of plain numbers."""
-        if self.version.types is None:
+        if self.version.is_plain:
             return {}
         scales = [
             {

@@ -61,6 +61,7 @@ class AnswerTable:
         flat: True for an npy array of one dimension, of the only column.
         typed: Converter of rows to cells; None: the response holds numbers, or chunks bring their cells.
         schema: Types of the cells that chunks bring; None: they bring none, or `typed` has the types.
+        drops_zeros: True to write whole numbers without decimals in text, 42 for 42.0.
         inputs: Names of the columns of the rows that the response is about, for its errors and warnings.
         warnings: Warnings about single rows; None for a model without types, which has none.
     """
@@ -74,6 +75,7 @@ class AnswerTable:
     flat: bool = False
     typed: TypedRows | None = None
     schema: pa.Schema | None = None
+    drops_zeros: bool = False
     inputs: Sequence[str] = ()
     warnings: RowWarnings | None = None
 

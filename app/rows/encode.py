@@ -39,6 +39,13 @@ class Encoder(ABC):
     def rows(self, chunk: Chunk) -> Encoded:
         """Encode some rows; nothing comes of them while they are only gathered."""
 
+    def written(self, values: Floats) -> bytes:
+        """Return values as between the brackets of a JSON list; null for what is not finite."""
+        text = _json_values(values)
+        if not self.answer.drops_zeros:
+            return text
+        return text.replace(b".0,", b",").replace(b".0]", b"]").removesuffix(b".0")
+
     def turn(self) -> bytes:
         """Return what comes between two passes."""
         return b""
@@ -85,8 +92,8 @@ class JsonEncoder(Encoder):
             return orjson.dumps(list(rows))[1:-1]
         values = part.of(chunk.values)
         if part.keys is None:
-            return _json_values(values)
-        numbers = _json_values(values.reshape(-1)).split(b",")
+            return self.written(values)
+        numbers = self.written(values.reshape(-1)).split(b",")
         return b",".join([_object_template(part.keys)] * len(values)) % tuple(numbers)
 
     def end(self) -> Iterator[bytes]:
@@ -148,7 +155,7 @@ class NdjsonEncoder(Encoder):
 
     def _values(self, chunk: Chunk) -> list[bytes]:
         if self.answer.cell_schema is None:
-            return _json_values(chunk.values.reshape(-1)).split(b",")
+            return self.written(chunk.values.reshape(-1)).split(b",")
         rows = zip(*_cells_of(self.answer, chunk), strict=True)
         return [orjson.dumps(cell) for row in rows for cell in row]
 
@@ -173,7 +180,7 @@ class CsvEncoder(Encoder):
         if self._cells is not None:
             return self._cells.rows(chunk)
         if chunk.codes is None:
-            rows = _json_values(chunk.values)
+            rows = self.written(chunk.values)
             return rows[1:-1].replace(b"],[", b"\r\n") + b"\r\n"
         lines = [",".join(map(str, row)) for row in chunk.values]
         return "\r\n".join([*lines, ""]).encode()

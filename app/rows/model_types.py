@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.rows.cell_codes import CellCodes
+from app.rows.roundings import Roundings
 from models_store.records import Version
 from tables.columns import UNSEEN, Column
 from tables.typed_rows import TypedRows
@@ -27,6 +28,12 @@ _prepared: "OrderedDict[str, ModelTypes]" = OrderedDict()
 
 def types_of(version: Version) -> "ModelTypes | None":
     """Return the types of a version's columns; None for a model of plain numbers."""
+    types = known_types_of(version)
+    return None if types is None or types.are_plain else types
+
+
+def known_types_of(version: Version) -> "ModelTypes | None":
+    """Return the types of a version's columns; None for one from before types were recorded."""
     if version.types is None:
         return None
     key = version.checkpoint_key
@@ -57,6 +64,16 @@ class ModelTypes:
     columns: tuple[Column, ...]
     dim: int
     any_gaps: bool = False
+
+    @cached_property
+    def are_plain(self) -> bool:
+        """True if all columns are plain numbers, in rows of any format."""
+        return all(column.is_plain for column in self.columns)
+
+    @cached_property
+    def roundings(self) -> Roundings | None:
+        """Decimals of samples; None if there are none to round to."""
+        return Roundings.of(self.columns[: self.dim])
 
     @cached_property
     def are_numbers(self) -> bool:

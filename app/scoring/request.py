@@ -131,7 +131,7 @@ class ScoreRequest:
     def shape(self) -> RowsShape:
         """Shape that the rows of the body must have."""
         columns = [*self.version.columns, *self.version.context_columns]
-        extra = self.extra or ("error" if self.version.types is None else "ignore")
+        extra = self.extra or ("error" if self.types is None else "ignore")
         return RowsShape(
             columns,
             self.state.settings.max_score_rows,

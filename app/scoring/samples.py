@@ -16,7 +16,9 @@ from app.http.streaming import ahead
 from app.problems.problem import FieldError, Problem
 from app.rows.answer_table import AnswerTable, Chunk, Part
 from app.rows.context import context_cells, context_rows
+from app.rows.model_types import known_types_of
 from app.rows.respond import respond_streamed, respond_whole
+from app.rows.roundings import Roundings
 from app.rows.shape import Floats
 from app.scoring.request import ScoreRequest
 from flows import fitting_rows
@@ -102,6 +104,7 @@ async def answer_samples(score: ScoreRequest) -> Response:
     columns = score.version.columns
     types = score.types if score.space == "data" else None
     typed = None if types is None else await in_thread(lambda: types.samples)
+    roundings = _roundings(score)
     table = AnswerTable(
         columns=columns,
         parts=[Part("rows", 0, first.shape[1])],
@@ -109,11 +112,14 @@ async def answer_samples(score: ScoreRequest) -> Response:
         dtype=first.dtype,
         members={"model": score.version.ref, "seed": drawing.seed, "columns": columns},
         typed=None if typed is None or typed.are_floats else typed,
+        drops_zeros=roundings is not None and roundings.some_whole,
     )
 
     def chunk(rows: Floats) -> Chunk:
         if typed is not None and typed.are_floats:
             return Chunk.of(typed.numbers(rows))
+        if roundings is not None:
+            rows = roundings.apply(rows)
         return Chunk.of(rows) if types is None else Chunk.of_samples(rows, types)
 
     if len(first) == drawing.n:
@@ -127,6 +133,14 @@ async def answer_samples(score: ScoreRequest) -> Response:
                 yield chunk(rows)
 
     return respond_streamed(score.request, score.codec, table, all_chunks, headers=headers)
+
+
+def _roundings(score: ScoreRequest) -> Roundings | None:
+    """Return how samples of plain numbers are rounded in text; formats of numbers hold all digits."""
+    known = known_types_of(score.version)
+    if known is None or not known.are_plain or score.space != "data" or not score.codec.text:
+        return None
+    return known.roundings
 
 
 async def _read(score: ScoreRequest) -> _Drawing:

@@ -50,7 +50,7 @@ def accept_scoring(
     missing = [name for name in columns if name not in known]
     if missing:
         raise _lacking(dataset, missing, columns)
-    if version.types is not None:
+    if version.types is not None and not version.is_plain:
         _check_types(dataset, [known[name] for name in columns], version.types)
     else:
         _check_numbers([known[name] for name in columns])

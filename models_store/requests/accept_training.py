@@ -115,7 +115,7 @@ def accept_training(
         dataset_id=request.dataset_id,
         columns=columns,
         context_columns=context,
-        types=None if all(one.is_plain for one in types) else [one.to_dict() for one in types],
+        types=[one.to_dict() for one in types],
         split=split,
         preprocessing=preprocessing,
         flow=flow,

@@ -41,7 +41,7 @@ def accept_types(
     conditions = [known[name] for name in context]
     if needs_values(request):
         check_values(chosen, pointer="/columns")
-        return [*(Column(name=name) for name in columns), *conditions]
+        return [*map(_as_values, chosen), *conditions]
     statistics = {column["name"]: column for column in dataset.columns}
     if is_numeric([*chosen, *conditions]):
         chosen = [_as_number(column, statistics[column.name]) for column in chosen]
@@ -51,6 +51,13 @@ def accept_types(
     check_bounds(chosen, statistics, pointer="/preprocessing/columns")
     # Spikes and transforms of values that are given, not modelled, would change nothing.
     return [*chosen, *(replace(column, spikes=()) for column in conditions)]
+
+
+def _as_values(column: Column) -> Column:
+    """Return a column of plain numbers with the decimals of another."""
+    whole = column.decimals == 0 or column.type == "boolean"
+    decimals = 0 if whole else column.decimals
+    return Column(name=column.name, type="integer" if whole else "number", decimals=decimals)
 
 
 def is_numeric(columns: Sequence[Column]) -> bool:

@@ -58,9 +58,10 @@ def test_ignored_columns_are_not_modelled() -> None:
     assert refused(given, columns=["id"]).slug == "unknown-column"
 
 
-def test_plain_numbers_have_no_types_and_any_flow() -> None:
-    job = accepted(table(Column(name="a"), Column(name="b", type="integer", decimals=0)))
-    assert job.types is None
+def test_plain_numbers_keep_their_decimals_and_have_any_flow() -> None:
+    columns = [Column(name="a", decimals=2), Column(name="b", type="integer", decimals=0)]
+    job = accepted(table(*columns))
+    assert job.column_types == columns
     assert isinstance(job.flow, MafSpec)
 
 
@@ -134,7 +135,7 @@ def test_the_bernoulli_made_takes_columns_of_0_and_1_as_numbers() -> None:
     job = accepted(
         replace(given, columns=described), flow={"family": "made", "conditional": "bernoulli"}
     )
-    assert job.types is None
+    assert all(column.is_plain and column.decimals == 0 for column in job.column_types)
     assert refused(table(bits, CUT), flow={"family": "made", "conditional": "bernoulli"}).slug == (
         "preprocessing-unsuitable"
     )

@@ -1,0 +1,49 @@
+"""Decimals of samples of plain numbers, which text shows as the data do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tables.columns import Column
+
+_Rows = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Roundings:
+    """Rounding of the columns of samples, all at once.
+
+    Attributes:
+        scales: Steps in a unit of each column.
+        free: Places of the columns that have no such steps.
+        some_whole: True if some columns hold whole numbers.
+    """
+
+    scales: NDArray[np.float64]
+    free: NDArray[np.intp]
+    some_whole: bool
+
+    @classmethod
+    def of(cls, columns: Sequence[Column]) -> "Roundings | None":
+        """Return the rounding to the decimals of the columns; None if no column has any."""
+        decimals = [column.decimals for column in columns]
+        if all(number is None for number in decimals):
+            return None
+        return cls(
+            np.array([10.0 ** (number or 0) for number in decimals]),
+            np.array([at for at, number in enumerate(decimals) if number is None], np.intp),
+            some_whole=0 in decimals,
+        )
+
+    def apply(self, rows: _Rows) -> NDArray[np.float64]:
+        """Return rows of shape (n, columns) with the decimals of their columns, without -0."""
+        rounded = np.asarray(rows, np.float64) * self.scales
+        np.rint(rounded, out=rounded)
+        rounded /= self.scales
+        rounded += 0.0
+        if self.free.size:
+            rounded[:, self.free] = rows[:, self.free]
+        return rounded
