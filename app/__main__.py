@@ -38,7 +38,7 @@ _BACKLOG = 2048
 _HANDLES = 16
 # The event loop gives the interpreter's lock away at each of its calls. Where threads compute, it
 # waits as long before each of them goes on: a hundred connections would wait for half a second.
-_SWITCH_S = 0.0005
+_SWITCH_S = 0.0002
 
 
 class RefusalError(Exception):

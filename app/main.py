@@ -69,10 +69,10 @@ _FIRST_LOOK_S = 2.0
 _LAST_LOOK_S = 0.5
 # Threads of requests, and those of one project among them.
 _THREADS = 8
-_THREADS_EACH = 4
+_THREADS_EACH = 2
 # Requests of one key, and of all, that begin in an iteration of the event loop: each takes about a
 # millisecond of it.
-_BEGIN_EACH = 2
+_BEGIN_EACH = 1
 _BEGIN = 16
 DATABASE_POOL = 8
 """Connections to the database that stay open; as many again may, so that keys, events and readiness

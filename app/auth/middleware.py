@@ -8,7 +8,7 @@ from app.auth.callers import Caller, Callers
 from app.auth.key_checks import Leases
 from app.auth.loopback import is_local_name
 from app.auth.open_requests import OpenBound
-from app.auth.rates import Headers, Rates, Refusals
+from app.auth.rates import KEY_ID, Headers, Rates
 from app.connections.groups import CONNECTION, Connection
 from app.fairness.pace import Pace
 from app.fairness.turns import NOBODY, Threads, on_account_of
@@ -19,7 +19,6 @@ _OPEN = frozenset({"/", "/livez", "/readyz", "/docs", "/redoc", "/openapi.json",
 _OPEN_BELOW = ("/problems/", "/static/")
 _OF_ALL_PROJECTS = frozenset({"/metrics"})
 _KEYS = "/v1/keys"
-_REFUSALS = frozenset({401, 403, 429})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -69,7 +68,6 @@ class AccessMiddleware:
         self._policy = policy
         self._rates = rates
         self._local = local
-        self._refusals = Refusals()
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -105,26 +103,20 @@ class AccessMiddleware:
         """Admit a request and count it as open; return its caller, and what is left of its rate.
 
         Raises:
-            Problem: The request is refused; later, where one caller is refused very often.
+            Problem: The request is refused.
             DatabaseError: The keys cannot be read.
         """
         state = scope["app"].state
         callers: Callers = state.callers
         open_requests: OpenBound = state.open_requests
-        who = _address(scope)
-        try:
-            caller = await callers.identify(authorization)
-            who = caller.key_id or who
-            if caller.key_id is None and self._local:
-                _refuse_other_sites(scope)
-            if not caller.scope.includes(needed):
-                raise _forbidden(needed)
-            told = self._rates.take(caller)
-            open_requests.add(caller)
-        except Problem as problem:
-            if problem.status in _REFUSALS:
-                await self._refusals.pause(who)
-            raise
+        caller = await callers.identify(authorization)
+        scope["state"][KEY_ID] = caller.key_id
+        if caller.key_id is None and self._local:
+            _refuse_other_sites(scope)
+        if not caller.scope.includes(needed):
+            raise _forbidden(needed)
+        told = self._rates.take(caller)
+        open_requests.add(caller)
         connection: Connection | None = scope["state"].get(CONNECTION)
         if connection is not None:
             connection.assign(caller.key_id or caller.project)
@@ -153,11 +145,6 @@ def _refuse_other_sites(scope: AsgiScope) -> None:
         for origin in _values(scope, b"origin"):
             if origin.decode("latin-1").partition("://")[2] != host:
                 raise Problem("foreign-site", "`Origin` is another site than `Host`.")
-
-
-def _address(scope: AsgiScope) -> str:
-    client = scope.get("client")
-    return "" if client is None else str(client[0])
 
 
 def _values(scope: AsgiScope, wanted: bytes) -> list[bytes]:

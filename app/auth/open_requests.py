@@ -43,8 +43,17 @@ class OpenBound:
         Raises:
             Problem: `limit-open-requests`, when there are too many.
         """
-        shares = self._shares(caller)
-        for share, most in shares.items():
+        self.check(caller)
+        for share in self._shares(caller):
+            self._open[share] = self._open.get(share, 0) + 1
+
+    def check(self, caller: Caller) -> None:
+        """Refuse one more without counting it, before any work is done for it.
+
+        Raises:
+            Problem: `limit-open-requests`, when there are too many.
+        """
+        for share, most in self._shares(caller).items():
             if self._open.get(share, 0) >= most:
                 whose = "This key" if share[0] == "key" else "This project"
                 raise Problem(
@@ -52,8 +61,6 @@ class OpenBound:
                     f"{whose} has {most} {self._what} open, which is the most at once.",
                     members={"limit": most},
                 )
-        for share in shares:
-            self._open[share] = self._open.get(share, 0) + 1
 
     def remove(self, caller: Caller) -> None:
         """Count one fewer."""

@@ -4,8 +4,14 @@ import asyncio
 import math
 from time import monotonic
 
+from starlette.types import Scope
+
 from app.auth.callers import Caller
 from app.problems.problem import Problem
+from app.problems.types import REFUSALS
+
+KEY_ID = "key_id"
+"""Key of a request's state under which the id of a valid key is, of a refused request as well."""
 
 _MAX_BUCKETS = 100_000
 _REFUSALS_A_SECOND = 100
@@ -64,18 +70,23 @@ class Refusals:
     """Delay of refusals, once one owner gets many of them; belongs to one event loop.
 
     A refusal costs its caller nothing and the event loop a little: a thousand connections that send
-    the next request at once would keep it busy. No owner gets more than a hundred a second.
+    the next request at once, or connect again, would keep it busy. No owner gets more than a hundred
+    a second.
     """
 
     def __init__(self) -> None:
         self._next: dict[str, float] = {}
 
-    async def pause(self, owner: str) -> None:
-        """Wait until it is time for the owner's next refusal.
+    async def pause(self, scope: Scope, status: int) -> None:
+        """Wait until it is time for the next refusal of a request's owner.
 
         Args:
-            owner: Id of a key, or address of a caller without one.
+            scope: Request that is refused.
+            status: Status of its response; others than refusals do not wait.
         """
+        if status not in REFUSALS:
+            return
+        owner = _owner(scope)
         now = monotonic()
         at = max(now - _BURST_S, self._next.get(owner, 0.0))
         if len(self._next) >= _MAX_OWNERS:
@@ -83,3 +94,10 @@ class Refusals:
         self._next[owner] = min(at + 1 / _REFUSALS_A_SECOND, now + _LONGEST_S)
         if at > now:
             await asyncio.sleep(at - now)
+
+
+def _owner(scope: Scope) -> str:
+    """Return the id of a request's key, or the address of a caller without one."""
+    key_id: str | None = scope["state"].get(KEY_ID)
+    client = scope.get("client")
+    return key_id or ("" if client is None else str(client[0]))

@@ -25,7 +25,7 @@ beyond as much as they hold."""
 MAX_PIPELINED = 16
 """Requests of one connection that wait while another one is served; the last of them ends it."""
 _ALL_PIPELINED = 2048  # of all connections together: each takes 3 KiB
-READS_EACH = 12
+READS_EACH = 4
 """Reads and ends of the connections of one caller in an iteration of the event loop."""
 READS = 64
 """The same of all callers."""

@@ -186,15 +186,15 @@ async def create_dataset(
     state = state_of(request)
     settings = state.settings
     most = settings.max_project_bytes
-    room = await in_thread(sender.room, registry, most)
     dataset_id = new_id("ds")
     with (
         state.open_uploads.hold(caller_of(request)),
-        state.upload_room.held(sender.project, room=room) as held,
+        state.upload_room.held(sender.project) as held,
         blobs.staged(".upload") as source,
         blobs.staged(".npy") as table,
         _deleted(cells_path(table)) as cells,
     ):
+        held.room = await in_thread(sender.room, registry, most)
         upload = await receive_upload(
             request, source, max_bytes=settings.max_upload_bytes, held=held
         )

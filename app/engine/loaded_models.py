@@ -82,6 +82,7 @@ class LoadedModels:
         self._blobs = blobs
         self._limits = limits
         self._resolved: dict[tuple[str, str], _Resolved] = {}
+        self._looks: dict[tuple[str, str], asyncio.Task[Version]] = {}  # queries under way
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._metrics = metrics or ModelMetrics(CollectorRegistry())
         self._after_load = after_load
@@ -105,6 +106,22 @@ class LoadedModels:
         known = self._resolved.get((project, ref))
         if known is not None and time.monotonic() < known.until:
             return known.version
+        look = self._looks.get((project, ref))
+        if look is None:
+            look = self._begin_look(project, ref)
+        await asyncio.wait({look})  # which leaves the query to others who wait for it
+        if look.cancelled() or look.exception() is not None:
+            return await self._look_up(project, ref)  # an error is nobody else's
+        return look.result()
+
+    def _begin_look(self, project: str, ref: str) -> "asyncio.Task[Version]":
+        """Begin a query that all who ask meanwhile wait for."""
+        looks = self._looks
+        look = looks[project, ref] = asyncio.create_task(self._look_up(project, ref))
+        look.add_done_callback(lambda _: looks.pop((project, ref), None))
+        return look
+
+    async def _look_up(self, project: str, ref: str) -> Version:
         resolved = self._resolved
         # From before the look: what moves while it is under way may not be in what it finds.
         until = time.monotonic() + self._limits.resolved_for_s
@@ -118,6 +135,7 @@ class LoadedModels:
     def forget(self) -> None:
         """Forget resolved references, because a model has changed; safe in any thread."""
         self._resolved = {}
+        self._looks = {}
 
     @asynccontextmanager
     async def use(self, version: Version) -> AsyncIterator[CompiledFlow]:

@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 
 from app.fairness.turns import Turns, owner_here
 
-EACH = 4
+EACH = 2
 """Most requests of one project in such routes at once; others of it wait."""
 
 

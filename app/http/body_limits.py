@@ -19,7 +19,8 @@ _MIN_RATIO = 0.25
 _EMPTY_FREE_BYTES = 64 * 1024  # compressed bytes that may decompress to nothing
 _MAX_MEMBERS = 100
 _MEMBER_BYTES = 32 * 1024  # one more member for each: bgzip makes members of 64 KiB
-_INLINE_BYTES = 1024  # as many compressed bytes are decompressed on the event loop
+# So many compressed bytes become so many others on the event loop.
+_INLINE_BYTES, _INLINE_OUT_BYTES = 1024, 16 * 1024
 _OF_BODIES = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 _RATIO_FREE_BYTES = 1024 * 1024  # below this, any ratio is harmless
 
@@ -220,8 +221,11 @@ class PackedBody:
     async def _unpack(self) -> bytes:
         piece = b""
         try:
-            if self._unpacker.waiting_bytes <= _INLINE_BYTES:
-                piece = self._unpacker.step()
+            if (
+                self._bytes_out < _INLINE_OUT_BYTES
+                and self._unpacker.waiting_bytes <= _INLINE_BYTES
+            ):
+                piece = self._unpacker.step(_INLINE_OUT_BYTES)
             else:
                 piece = await in_thread(self._unpacker.step)
             self._bytes_out += len(piece)

@@ -14,7 +14,7 @@ _GZIP_LEVEL = 1  # four times as fast as the default level, for a tenth more byt
 _ZSTD_LEVEL = 1
 _MAX_WINDOW_LOG = 23  # 8 MiB: RFC 9659 bids senders use no larger window
 _STEP_IN_BYTES = 64 * 1024
-_STEP_OUT_BYTES = 256 * 1024
+_STEP_OUT_BYTES = 512 * 1024
 
 
 class Decompressor(ABC):
@@ -55,8 +55,11 @@ class Decompressor(ABC):
     def complete(self) -> bool:
         """True if a member ends with the data so far."""
 
-    def step(self) -> bytes:
+    def step(self, most: int = _STEP_OUT_BYTES) -> bytes:
         """Decompress a little, of one member alone; the result may be empty.
+
+        Args:
+            most: Largest number of bytes of the result.
 
         Raises:
             ValueError: The data are corrupt.
@@ -68,7 +71,7 @@ class Decompressor(ABC):
         if len(data) > _STEP_IN_BYTES:
             self._fed.appendleft(data[_STEP_IN_BYTES:])
             data = data[:_STEP_IN_BYTES]
-        piece, unused, self._more = self._unpack(data)
+        piece, unused, self._more = self._unpack(data, most)
         self.bytes_in += len(data) - unused
         if unused:
             self._fed.appendleft(data[-unused:])
@@ -79,7 +82,7 @@ class Decompressor(ABC):
         """Begin a member."""
 
     @abstractmethod
-    def _unpack(self, data: memoryview) -> tuple[bytes, int, bool]:
+    def _unpack(self, data: memoryview, most: int) -> tuple[bytes, int, bool]:
         """Return a chunk, the number of unused bytes, and True if there may be more already."""
 
 
@@ -93,14 +96,14 @@ class _Gunzip(Decompressor):
     def complete(self) -> bool:
         return self.members > 0 and self._inflater.eof
 
-    def _unpack(self, data: memoryview) -> tuple[bytes, int, bool]:
+    def _unpack(self, data: memoryview, most: int) -> tuple[bytes, int, bool]:
         try:
-            piece = self._inflater.decompress(data, _STEP_OUT_BYTES)
+            piece = self._inflater.decompress(data, most)
         except zlib.error as error:
             raise ValueError(str(error)) from error
         if self._inflater.eof:
             return piece, len(self._inflater.unused_data), False
-        return piece, len(self._inflater.unconsumed_tail), len(piece) == _STEP_OUT_BYTES
+        return piece, len(self._inflater.unconsumed_tail), len(piece) == most
 
 
 class _Unzstd(Decompressor):
@@ -115,9 +118,9 @@ class _Unzstd(Decompressor):
     def complete(self) -> bool:
         return self.members > 0 and self._frame.eof
 
-    def _unpack(self, data: memoryview) -> tuple[bytes, int, bool]:
+    def _unpack(self, data: memoryview, most: int) -> tuple[bytes, int, bool]:
         try:
-            piece = self._frame.decompress(data, max_length=_STEP_OUT_BYTES)
+            piece = self._frame.decompress(data, max_length=most)
         except zstd.ZstdError as error:
             raise ValueError(str(error)) from error
         if self._frame.eof:

@@ -20,14 +20,9 @@ class UploadRoom:
         self._taken: Counter[str] = Counter()
 
     @contextmanager
-    def held(self, project: str, *, room: int) -> Iterator["Held"]:
-        """Count an upload until the end of the block.
-
-        Args:
-            project: Project that it belongs to.
-            room: Bytes that the project may store beyond what it has.
-        """
-        held = Held(self._taken, project, room=room)
+    def held(self, project: str) -> Iterator["Held"]:
+        """Count an upload of a project until the end of the block."""
+        held = Held(self._taken, project)
         try:
             yield held
         finally:
@@ -35,18 +30,22 @@ class UploadRoom:
 
 
 class Held:
-    """Bytes that one upload takes."""
+    """Bytes that one upload takes.
 
-    def __init__(self, taken: Counter[str], project: str, *, room: int) -> None:
+    Attributes:
+        room: Bytes that the project may store beyond what it has; none until this is set.
+    """
+
+    def __init__(self, taken: Counter[str], project: str) -> None:
+        self.room = 0
         self._taken = taken
         self._project = project
-        self._room = room
         self._bytes = 0
 
     @property
     def left(self) -> int:
         """Bytes that the project may still take beside all its unfinished uploads."""
-        return max(0, self._room - self._taken[self._project])
+        return max(0, self.room - self._taken[self._project])
 
     def need(self, size: int) -> None:
         """Take what is missing of so many bytes in all.

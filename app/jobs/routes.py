@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
 from pydantic import Field
 
+from app.auth.callers import caller_of
 from app.dependencies import (
     BlobsDep,
     JobsDep,
@@ -381,6 +382,9 @@ async def follow_job(
     """
     since = after if last_event_id is None else last_event_id
     feed = job.feed(since)
+    state = state_of(request)
+    if format == "sse":
+        state.open_streams.check(caller_of(request))
     if is_head(request):
         if await feed.check() and format != "json":
             return Response(status_code=status.HTTP_204_NO_CONTENT)
@@ -395,5 +399,4 @@ async def follow_job(
         return Response(page.model_dump_json(), media_type="application/json")
     if ended and not events:
         return Response(status_code=status.HTTP_204_NO_CONTENT)
-    state = state_of(request)
     return EventStream((events, ended), feed, hub=state.event_hub, streams=state.open_streams)

@@ -130,12 +130,14 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
         raise _wrong_type("The Content-Type of a model is that of a safetensors file.")
     most = _BYTES_A_PARAMETER * settings.max_parameters + MAX_HEADER_BYTES
     quota = settings.max_project_bytes
-    room = await in_thread(registry.room, project, max_bytes=quota, idempotency_key=idempotency_key)
     with (
         state.open_uploads.hold(caller_of(request)),
-        state.upload_room.held(project, room=room) as held,
+        state.upload_room.held(project) as held,
         blobs.staged(".import") as file,
     ):
+        held.room = await in_thread(
+            registry.room, project, max_bytes=quota, idempotency_key=idempotency_key
+        )
         held.need(declared_bytes(request, most))
         await write_to_disk(held.counted(body_chunks(request, limit=most)), file)
         if not looks_like_safetensors(file):

@@ -13,7 +13,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from app.problems.types import PROBLEM_TYPES, ProblemType
+from app.problems.types import PROBLEM_TYPES, REFUSALS, ProblemType
 from models_store.errors import BlobError, RequestError, StoreError
 from tables.errors import TableError, TablesError
 from tables.slugs import Slug
@@ -179,11 +179,16 @@ def _example(problem: ProblemType) -> dict[str, Any]:
 
 
 async def _on_problem(request: Request, error: Problem) -> Response:
+    if error.status in REFUSALS:
+        raise error  # to the outermost middleware, where it may wait without what led to it
     return problem_response(error, request_id=request_id_of(request))
 
 
 async def _on_domain_error(request: Request, error: StoreError | TablesError) -> Response:
-    return problem_response(problem_of(error), request_id=request_id_of(request))
+    problem = problem_of(error)
+    if problem.status in REFUSALS:
+        raise error
+    return problem_response(problem, request_id=request_id_of(request))
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth.callers import Caller
+from app.auth.rates import Refusals
 from app.connections.groups import is_lost
 from app.engine.engine import OverloadedError
 from app.metrics import Metrics
@@ -48,6 +49,7 @@ class RequestMiddleware:
         self._app = app
         self._stopping = stopping
         self._metrics = metrics
+        self._refusals = Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -72,6 +74,7 @@ class RequestMiddleware:
         # Out here nothing keeps the error, and with it the rows of the request, while the caller
         # reads.
         if response is not None:
+            await self._refusals.pause(scope, response.status_code)
             await response(scope, receive, answer.send)
 
     async def _call(self, scope: Scope, receive: Receive, answer: "_Answer") -> Response | None:

@@ -206,6 +206,26 @@ def test_a_look_that_takes_long_does_not_keep_a_moved_alias_alive_longer(databas
     assert registry.looks == 2
 
 
+@pytest.mark.fault(261)
+def test_fault_261_all_who_ask_at_once_share_one_look_but_not_its_error(database, blobs):
+    registered(database, blobs, name="m0")
+    registry = SlowRegistry(database)
+
+    async def main() -> None:
+        models = LoadedModels(registry, blobs, limits=CacheLimits(10**9, 2**30))
+        leaver, *others = [asyncio.create_task(models.resolve(PROJECT, "m0")) for _ in range(20)]
+        await asyncio.sleep(0)
+        leaver.cancel()
+        assert {version.name for version in await asyncio.gather(*others)} == {"m0"}
+        assert registry.looks == 1
+        asked = [models.resolve(PROJECT, "m1") for _ in range(3)]
+        errors = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(error) for error in errors} == {NotFoundError}
+        assert len({id(error) for error in errors}) == 3  # each keeps the frames of its own request
+
+    run(main())
+
+
 def test_a_reference_is_looked_up_again_after_a_second_or_when_told(cache, database, blobs):
     registry = Registry(database)
     registered(database, blobs, name="m0")

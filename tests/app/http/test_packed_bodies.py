@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ import httpx2
 import pytest
 from backports import zstd
 
+from app.http import content_codings
+from app.http.body_limits import BodyLimits, PackedBody
+from app.http.body_memory import BodyMemory
 from tests.raw_http import answers_in, connected, received
 
 MIB = 1024 * 1024
@@ -130,6 +134,38 @@ def test_fault_199_a_body_that_no_route_reads_is_not_unpacked(server):
     with connected(server) as connection:
         connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         assert [answer.status for answer in answers_in(received(connection))] == [200]
+
+
+@pytest.mark.fault(262)
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_fault_262_few_bytes_that_become_many_are_unpacked_off_the_event_loop(coding, monkeypatch):
+    body = b"0" * 200_000
+    packed = gzip.compress(body) if coding == "gzip" else zstd.compress(body)
+    assert len(packed) < 1024
+    unpacked: dict[int, int] = Counter()  # bytes by thread
+    step = content_codings.Decompressor.step
+
+    def counting(self, *args):
+        piece = step(self, *args)
+        unpacked[threading.get_ident()] += len(piece)
+        return piece
+
+    monkeypatch.setattr(content_codings.Decompressor, "step", counting)
+
+    async def main() -> bytes:
+        async def receive():
+            return {"type": "http.request", "body": packed, "more_body": False}
+
+        limits = BodyLimits(max_bytes=10**6, timeout_s=30)
+        reader = PackedBody(receive, limits, coding, len(packed))
+        reader.allow(10**6, BodyMemory(10**8).of("p"))
+        pieces = []
+        while (message := await reader.receive()).get("more_body"):
+            pieces.append(message["body"])
+        return b"".join(pieces)
+
+    assert asyncio.run(main()) == body
+    assert unpacked[threading.get_ident()] <= 16 * 1024
 
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])

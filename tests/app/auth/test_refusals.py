@@ -1,0 +1,75 @@
+"""Refusals by a route wait like those at the door, before the route has read anything."""
+
+from pathlib import Path
+
+import pytest
+
+from app.auth.open_requests import OpenBound
+from app.auth.rates import Refusals
+from app.datasets.routes import Sender
+from app.problems.problem import Problem
+from app.server.event_hub import EventFeed
+from models_store.errors import LimitError
+from tests.app.conftest import CSV, TABLE
+
+
+class TooMuchWorkError(Exception):
+    """Something was read for a request that is refused."""
+
+
+@pytest.fixture
+def paused(monkeypatch) -> list[int]:
+    """Statuses of the answers that waited, if they are refusals."""
+    statuses: list[int] = []
+
+    async def pause(_self, _scope, status):
+        statuses.append(status)
+
+    monkeypatch.setattr(Refusals, "pause", pause)
+    return statuses
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """Every bound but that of requests is reached, and reading anything is an error."""
+
+    def check(bound, _caller):
+        if bound._what != "requests":
+            raise Problem("limit-open-requests")
+
+    def read(*_args, **_options):
+        raise TooMuchWorkError
+
+    monkeypatch.setattr(OpenBound, "check", check)
+    monkeypatch.setattr(EventFeed, "read", read)
+    monkeypatch.setattr(Sender, "room", read)
+
+
+@pytest.mark.fault(260)
+@pytest.mark.usefixtures("full")
+def test_fault_260_a_stream_or_an_upload_too_many_is_refused_before_anything_is_read(
+    client, paused
+):
+    stream = client.get("/v1/jobs/job_0/events")
+    upload = client.post("/v1/datasets", content=TABLE, headers=CSV)
+    assert [stream.status_code, upload.status_code] == [429, 429]
+    assert stream.headers["retry-after"]
+    assert paused == [429, 429]
+
+
+@pytest.mark.fault(260)
+def test_fault_260_a_refusal_of_the_database_waits_too(client, paused, monkeypatch):
+    def room(*_args, **_options):
+        raise LimitError("limit-queued-jobs", "Too many.")
+
+    monkeypatch.setattr(Sender, "room", room)
+    upload = client.post("/v1/datasets", content=TABLE, headers=CSV)
+    assert upload.status_code == 429
+    assert paused == [429]
+
+
+@pytest.mark.fault(260)
+def test_fault_260_no_upload_leaves_a_file_or_a_place_when_it_is_refused(client, full, blobs):
+    for _ in range(3):
+        assert client.post("/v1/datasets", content=TABLE, headers=CSV).status_code == 429
+    assert [path for path in Path(blobs.root).rglob("*") if ".upload" in path.name] == []
