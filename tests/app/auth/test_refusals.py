@@ -69,7 +69,8 @@ def test_fault_260_a_refusal_of_the_database_waits_too(client, paused, monkeypat
 
 
 @pytest.mark.fault(260)
-def test_fault_260_no_upload_leaves_a_file_or_a_place_when_it_is_refused(client, full, blobs):
+@pytest.mark.usefixtures("full")
+def test_fault_260_no_upload_leaves_a_file_when_it_is_refused(client, blobs):
     for _ in range(3):
         assert client.post("/v1/datasets", content=TABLE, headers=CSV).status_code == 429
     assert [path for path in Path(blobs.root).rglob("*") if ".upload" in path.name] == []
