@@ -43,6 +43,7 @@ from app.scoring import routes as scores
 from app.scoring.raw_route import HotRoutes
 from app.server.broker_client import ApiBrokerClient
 from app.server.event_hub import EventHub
+from app.server.processes import inherited_counts
 from app.server.readiness import Lookout
 from app.server.request_middleware import RequestMiddleware
 from app.server.startup import Shutdown, check_later, check_stores
@@ -288,7 +289,7 @@ def _state(
         open_requests=OpenBound("requests", settings.max_open_requests),
         open_streams=OpenBound("event streams", settings.max_open_streams),
         open_uploads=OpenBound("uploads", settings.max_open_uploads),
-        upload_room=UploadRoom(),
+        upload_room=UploadRoom(inherited_counts(settings.api_processes)),
         body_memory=BodyMemory(settings.max_bodies_bytes),
     )
 

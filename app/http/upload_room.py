@@ -1,28 +1,71 @@
 """Bytes of unfinished uploads by project, which count before they are stored."""
 
-from collections import Counter
+import hashlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import numpy as np
 from fastapi import Request
 
 from models_store.errors import LimitError
+
+# Projects whose names share one of these count together, which takes thousands that upload at once.
+_SLOTS = 2**16
+
+
+class UploadCounts:
+    """Bytes of unfinished uploads by project, of all API processes of a machine together.
+
+    Each process has a row of the table and writes nowhere else, so that nothing is locked; the next
+    process that has the row of one that died clears it.
+
+    Args:
+        file: File that holds the table; None: only this process counts.
+        processes: Number of processes.
+        index: Row of this process.
+    """
+
+    def __init__(self, file: Path | None = None, *, processes: int = 1, index: int = 0) -> None:
+        shape = processes, _SLOTS
+        shared = file is not None
+        table = (
+            np.memmap(file, np.int64, "r+", shape=shape) if shared else np.zeros(shape, np.int64)
+        )
+        self._table = table.view(np.ndarray)
+        self._mine = self._table[index]
+        if shared:
+            self._mine[:] = 0
+
+    @staticmethod
+    def create(file: Path, *, processes: int) -> None:
+        """Create the file of so many processes, which takes no room on the disk before it is used."""
+        with file.open("wb") as created:
+            created.truncate(_SLOTS * processes * np.dtype(np.int64).itemsize)
+
+    def add(self, project: str, size: int) -> None:
+        """Count `size` bytes more of a project, or fewer where it is negative."""
+        self._mine[_slot(project)] += size
+
+    def total(self, project: str) -> int:
+        """Return the bytes of a project in all processes."""
+        return int(self._table[:, _slot(project)].sum())
 
 
 class UploadRoom:
     """Bytes of unfinished uploads in the staging folder, by project; belongs to one event loop.
 
-    Each process counts its own: together they may exceed a quota for a while, but what is
-    stored in the end is counted by the database.
+    Replicas on several machines each count their own: together they may exceed a quota for a
+    while, but what is stored in the end is counted by the database.
     """
 
-    def __init__(self) -> None:
-        self._taken: Counter[str] = Counter()
+    def __init__(self, counts: UploadCounts | None = None) -> None:
+        self._counts = counts or UploadCounts()
 
     @contextmanager
     def held(self, project: str) -> Iterator["Held"]:
         """Count an upload of a project until the end of the block."""
-        held = Held(self._taken, project)
+        held = Held(self._counts, project)
         try:
             yield held
         finally:
@@ -36,16 +79,16 @@ class Held:
         room: Bytes that the project may store beyond what it has; none until this is set.
     """
 
-    def __init__(self, taken: Counter[str], project: str) -> None:
+    def __init__(self, counts: UploadCounts, project: str) -> None:
         self.room = 0
-        self._taken = taken
+        self._counts = counts
         self._project = project
         self._bytes = 0
 
     @property
     def left(self) -> int:
         """Bytes that the project may still take beside all its unfinished uploads."""
-        return max(0, self.room - self._taken[self._project])
+        return max(0, self.room - self._counts.total(self._project))
 
     def need(self, size: int) -> None:
         """Take what is missing of so many bytes in all.
@@ -54,11 +97,14 @@ class Held:
             LimitError: `quota-storage`; the project has not so much room.
         """
         more = size - self._bytes
-        if more > self.left:
+        if more <= 0:
+            return
+        # Counted first: of two processes that look at the same moment, one at least sees both.
+        self._counts.add(self._project, more)
+        if self._counts.total(self._project) > self.room:
+            self._counts.add(self._project, -more)
             raise _no_room(self.left)
-        if more > 0:
-            self._taken[self._project] += more
-            self._bytes = size
+        self._bytes = size
 
     async def counted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Yield the chunks of a file as they arrive.
@@ -74,10 +120,13 @@ class Held:
 
     def release(self) -> None:
         """Release all bytes."""
-        self._taken[self._project] -= self._bytes
+        self._counts.add(self._project, -self._bytes)
         self._bytes = 0
-        if not self._taken[self._project]:
-            del self._taken[self._project]
+
+
+def _slot(project: str) -> int:
+    digest = hashlib.blake2b(project.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % _SLOTS
 
 
 def declared_bytes(request: Request, most: int) -> int:

@@ -9,14 +9,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from types import FrameType
 
+from app.http.upload_room import UploadCounts
 from app.settings import ApiSettings
 from tables.sandbox.parent_death import die_with
 
 LISTENER = "DENSITYD_LISTENER"
 _PARENT = "DENSITYD_LISTENER_PARENT"
+_NUMBER = "DENSITYD_LISTENER_NUMBER"
 _METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+_UPLOADS = "uploads"  # a file in the folder of the metrics
 _BACKLOG = 2048
 _LEAST_LIFE_S = 5.0
 _POLL_S = 0.1
@@ -34,7 +38,7 @@ class Processes:
 
     def __init__(self, settings: ApiSettings) -> None:
         self._settings = settings
-        self._children: dict[subprocess.Popen[bytes], float] = {}
+        self._children: dict[int, tuple[subprocess.Popen[bytes], float]] = {}  # by number
         self._stopping = False
 
     def run(self) -> int:
@@ -42,27 +46,28 @@ class Processes:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         folder = tempfile.mkdtemp(prefix="densityd-metrics-")
+        UploadCounts.create(Path(folder, _UPLOADS), processes=self._settings.api_processes)
         try:
             with open_listener(self._settings) as sock:
                 while not self._stopping:
                     self._replace_dead(sock, folder)
                     time.sleep(_POLL_S)
-            for child in self._children:
+            for child, _ in self._children.values():
                 child.terminate()
-            for child in self._children:
+            for child, _ in self._children.values():
                 child.wait()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return 0
 
     def _replace_dead(self, sock: socket.socket, folder: str) -> None:
-        for child, born in list(self._children.items()):
+        for number, (child, born) in list(self._children.items()):
             if child.poll() is not None and time.monotonic() - born > _LEAST_LIFE_S:
                 log.error("an API process ended with status %s; starting another", child.returncode)
-                del self._children[child]
+                del self._children[number]
         try:
-            while len(self._children) < self._settings.api_processes:
-                self._children[_spawn(sock, folder)] = time.monotonic()
+            for number in set(range(self._settings.api_processes)) - set(self._children):
+                self._children[number] = _spawn(sock, folder, number), time.monotonic()
         except OSError as error:  # a lack of memory or of process ids: temporary
             log.error("an API process cannot be started now: %s", error)  # noqa: TRY400 - one line
             time.sleep(_PAUSE_S)
@@ -92,11 +97,25 @@ def inherit_sockets() -> list[socket.socket] | None:
     return [socket.socket(fileno=int(number))]
 
 
-def _spawn(sock: socket.socket, folder: str) -> "subprocess.Popen[bytes]":
+def inherited_counts(processes: int) -> UploadCounts | None:
+    """Return the counts of uploads that all processes share; None if there is no parent of several.
+
+    Args:
+        processes: Number of processes.
+    """
+    number = os.environ.get(_NUMBER)
+    if number is None:
+        return None
+    file = Path(os.environ[_METRICS_DIR], _UPLOADS)
+    return UploadCounts(file, processes=processes, index=int(number))
+
+
+def _spawn(sock: socket.socket, folder: str, number: int) -> "subprocess.Popen[bytes]":
     environment = {
         **os.environ,
         LISTENER: str(sock.fileno()),
         _PARENT: str(os.getpid()),
+        _NUMBER: str(number),
         _METRICS_DIR: folder,
     }
     return subprocess.Popen(

@@ -6,7 +6,7 @@ import pytest
 
 from app.auth.callers import Caller
 from app.auth.rates import Rates
-from app.http.upload_room import UploadRoom
+from app.http.upload_room import UploadCounts, UploadRoom
 from app.problems.problem import Problem
 from models_store.errors import LimitError
 from models_store.keys import Scope
@@ -164,7 +164,8 @@ def test_jobs_that_wait_take_no_more_than_the_quota_together(settings):
 @pytest.mark.fault(205)
 def test_uploads_that_still_come_count():
     room = UploadRoom()
-    with room.held("p", room=100) as one, room.held("p", room=100) as two:
+    with room.held("p") as one, room.held("p") as two:
+        one.room = two.room = 100
         one.need(60)
         one.need(50)
         assert two.left == 40
@@ -173,10 +174,32 @@ def test_uploads_that_still_come_count():
         two.need(40)
         with pytest.raises(LimitError):
             one.need(61)
-        with room.held("q", room=100) as other:
+        with room.held("q") as other:
+            other.room = 100
             other.need(100)
-    with room.held("p", room=100) as three:
+    with room.held("p") as three:
+        three.room = 100
         three.need(100)
+
+
+@pytest.mark.fault(263)
+def test_fault_263_uploads_count_in_all_processes_and_not_after_their_end(tmp_path):
+    file = tmp_path / "counts"
+    UploadCounts.create(file, processes=2)
+    first, second = (UploadRoom(UploadCounts(file, processes=2, index=n)) for n in (0, 1))
+    with first.held("p") as one, second.held("p") as two, second.held("q") as other:
+        one.room = two.room = other.room = 100
+        one.need(70)
+        assert two.left == 30
+        with pytest.raises(LimitError):
+            two.need(31)
+        two.need(30)
+        other.need(100)
+        restarted = UploadRoom(UploadCounts(file, processes=2, index=0))  # the first one died
+        with restarted.held("p") as three:
+            three.room = 100
+            three.need(70)
+            assert two.left == 0
 
 
 @pytest.mark.fault(205)

@@ -69,7 +69,6 @@ def test_labels_go_with_what_they_describe(client, places):
     assert client.get(places["model"]).json()["tags"] == {}
 
 
-@pytest.mark.fault(412)
 def test_a_change_can_be_conditional(client, places):
     for url in places.values():
         shown = client.get(url)
@@ -84,7 +83,6 @@ def test_a_change_can_be_conditional(client, places):
         assert_refused(client.get(url, headers={"If-Match": tag}), 412, "precondition")
 
 
-@pytest.mark.fault(422, 409)
 def test_labels_are_bounded(client, places):
     for url in places.values():
         for body in (
@@ -126,7 +124,6 @@ def test_lists_are_bounded_in_time_and_go_both_ways(client):
     assert [job["id"] for job in listed.json()["items"]] == ids[::-1]
 
 
-@pytest.mark.fault(400, 422)
 def test_wrong_filters_are_refused(client):
     submitted(client.app.state.jobs)
     submitted(client.app.state.jobs)
