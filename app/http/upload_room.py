@@ -28,14 +28,12 @@ class UploadCounts:
 
     def __init__(self, file: Path | None = None, *, processes: int = 1, index: int = 0) -> None:
         shape = processes, _SLOTS
-        shared = file is not None
-        table = (
-            np.memmap(file, np.int64, "r+", shape=shape) if shared else np.zeros(shape, np.int64)
-        )
-        self._table = table.view(np.ndarray)
+        if file is None:
+            self._table = np.zeros(shape, np.int64)
+        else:
+            self._table = np.memmap(file, np.int64, "r+", shape=shape).view(np.ndarray)
+            self._table[index] = 0
         self._mine = self._table[index]
-        if shared:
-            self._mine[:] = 0
 
     @staticmethod
     def create(file: Path, *, processes: int) -> None:

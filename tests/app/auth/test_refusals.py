@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from starlette.types import Scope
 
 from app.auth.open_requests import OpenBound
 from app.auth.rates import Refusals
@@ -18,11 +19,11 @@ class TooMuchWorkError(Exception):
 
 
 @pytest.fixture
-def paused(monkeypatch) -> list[int]:
+def paused(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Statuses of the answers that waited, if they are refusals."""
     statuses: list[int] = []
 
-    async def pause(_self, _scope, status):
+    async def pause(_self: Refusals, _scope: Scope, status: int) -> None:
         statuses.append(status)
 
     monkeypatch.setattr(Refusals, "pause", pause)
