@@ -35,7 +35,6 @@ def test_a_service_without_keys_says_so(client):
     assert "RateLimit" not in client.get("/v1/me").headers
 
 
-@pytest.mark.fault(403)
 def test_keys_are_made_listed_replaced_and_revoked_within_a_project(door):
     client, keys = door
     admin = bearer(keys.create("people", Scope.ADMIN).token)

@@ -38,7 +38,6 @@ def test_a_wait_is_bounded(client):
     assert_refused(client.get(f"{url[:-1]}_?wait=1"), 404, "not-found")
 
 
-@pytest.mark.fault(429)
 def test_waits_are_counted_as_streams(client):
     url = f"/v1/jobs/{submitted(client.app.state.jobs).id}"
     bound = client.app.state.open_streams
