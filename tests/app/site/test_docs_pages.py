@@ -109,3 +109,23 @@ def test_the_web_page_asks_for_a_key_and_takes_it(browser, guarded_server):
         page.get_by_label("API key").fill(headers["Authorization"].removeprefix("Bearer "))
         page.get_by_role("button", name="Use this key").click()
         expect(page.get_by_role("link", name="people")).to_be_visible()
+
+
+def test_an_admin_makes_and_revokes_a_key_on_the_web_page(browser, guarded_server):
+    url, headers = guarded_server
+    with watched_page(browser, url, expected=("status of 401",)) as page:
+        page.goto("/#/settings")
+        page.get_by_label("API key").first.fill(headers["Authorization"].removeprefix("Bearer "))
+        page.get_by_role("button", name="Use this key").click()
+        page.get_by_label("For", exact=True).fill("nightly")
+        page.get_by_role("button", name="Make a key").click()
+        token = page.get_by_label("New key").inner_text()
+        asked = {"Authorization": f"Bearer {token}"}
+        assert httpx.get(f"{url}/v1/me", headers=asked).json()["scope"] == "read"
+        row = page.get_by_role("row", name="nightly")
+        row.get_by_role("button", name="Revoke").click()
+        row.get_by_role("button", name="Yes, revoke").click()
+        expect(row).to_contain_text("revoked")
+        # Checked keys are remembered for some seconds.
+        while httpx.get(f"{url}/v1/me", headers=asked).status_code != 401:
+            page.wait_for_timeout(200)

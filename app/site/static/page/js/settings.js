@@ -1,5 +1,6 @@
 // The key of this tab, the theme, and how the service is.
 import { html } from "../vendor/vendor.js";
+import { Keys, Usage } from "./account.js";
 import { apiKey, setKey } from "./api.js";
 import { Field, Loaded, useLoaded } from "./widgets.js";
 
@@ -14,7 +15,8 @@ export function Settings({ theme, setTheme }) {
       <${Field} id="own-key" label="API key" hint="It stays in this tab, until the tab is closed. Empty: none is sent."><input id="own-key" name="key" type="password" autocomplete="off" value=${apiKey.value} aria-describedby="own-key-hint" /><//>
       <p class="row"><button class="first">Keep</button>${apiKey.value && html`<button type="button" onClick=${() => setKey("")}>Forget it</button>`}</p></form>
     <section class="card"><h2>Appearance</h2><${Field} id="theme" label="Theme"><select id="theme" value=${theme.value} onChange=${(event) => setTheme(event.target.value)}><option value="system">as the system</option><option value="light">light</option><option value="dark">dark</option></select><//></section>
+    <${Usage} /><${Keys} />
     <section class="card"><h2>The service</h2><${Loaded} of=${ready}>${({ status, checks }) => html`<p><span class=${`state ${status === "ok" ? "good" : "failed"}`}>${status}</span></p>
-      <dl class="facts">${Object.entries(checks).map(([name, { ok, detail }]) => html`<dt key=${name}>${name}</dt><dd>${ok ? "fine" : "not fine"}${detail ? `: ${detail}` : ""}</dd>`)}</dl>`}<//>
+      <dl class="facts">${Object.entries(checks).map(([name, { ok, detail }]) => html`<dt key=${name}>${name}</dt><dd>${ok ? "fine" : detail}</dd>`)}</dl>`}<//>
       <p><a href="/docs">Swagger UI</a>, <a href="/redoc">reference</a>, <a href="/problems">problems explained</a>, <a href="/openapi.json">OpenAPI document</a>, <a href="/metrics">metrics</a></p></section>`;
 }
