@@ -10,7 +10,7 @@ from typing import Any, no_type_check
 import numpy as np
 from numba import float32, int32, njit
 
-from flows.compiled.micro_kernels import two_to_the
+from flows.compiled.micro_kernels import bits_of, number_of, two_to_the
 
 # mypy: ignore-errors
 # numba compiles these functions by its own types.
@@ -95,3 +95,33 @@ def erf(x):
     q = q * s + float32(-7.37332916720468e-03)
     q = q * s + float32(-1.42647390514189e-02)
     return x * p / q
+
+
+@jit()
+@no_type_check
+def log(x):
+    """Return the logarithm to 1 unit in the last place (Cephes' logf).
+
+    It is minus infinity at 0, infinity at infinity, and NaN for negative numbers.
+    """
+    bits = bits_of(x)
+    exponent = float32((bits >> int32(23)) - int32(126))
+    m = number_of((bits & int32(0x007FFFFF)) | int32(0x3F000000))
+    low = m < float32(0.70710678118654752)
+    exponent = exponent - float32(1) if low else exponent
+    m = m + m - float32(1) if low else m - float32(1)
+    z = m * m
+    p = float32(7.0376836292e-2)
+    p = p * m + float32(-1.1514610310e-1)
+    p = p * m + float32(1.1676998740e-1)
+    p = p * m + float32(-1.2420140846e-1)
+    p = p * m + float32(1.4249322787e-1)
+    p = p * m + float32(-1.6668057665e-1)
+    p = p * m + float32(2.0000714765e-1)
+    p = p * m + float32(-2.4999993993e-1)
+    p = p * m + float32(3.3333331174e-1)
+    y = p * m * z + exponent * float32(-2.12194440e-4) - float32(0.5) * z
+    y = m + y + exponent * float32(0.693359375)
+    y = float32(-np.inf) if x <= float32(0) else y
+    y = float32(np.nan) if x < float32(0) else y
+    return y if x < float32(np.inf) else x

@@ -217,6 +217,28 @@ def two_to_the(_, _exponent):
 
 @intrinsic
 @no_type_check
+def bits_of(_, _number):
+    """Return the bits of a number as an integer."""
+
+    def generate(_context, builder, _signature, args):
+        return builder.bitcast(args[0], ir.IntType(32))
+
+    return int32(float32), generate
+
+
+@intrinsic
+@no_type_check
+def number_of(_, _bits):
+    """Return the number that has these bits."""
+
+    def generate(_context, builder, _signature, args):
+        return builder.bitcast(args[0], _FLOAT)
+
+    return float32(int32), generate
+
+
+@intrinsic
+@no_type_check
 def word(_, address, index):
     """Return the integer at an address, `index` integers further."""
 

@@ -15,7 +15,7 @@ from typing import no_type_check
 import numpy as np
 from numba import float32, float64, int64, types
 
-from flows.compiled.functions import exp, jit, tanh
+from flows.compiled.functions import exp, jit, log, tanh
 from flows.compiled.micro_kernels import LANES, UNITS, VECTORS, product_block_of, stay_apart
 
 # mypy: ignore-errors
@@ -27,7 +27,7 @@ TILE_PANELS = 8
 
 ACTIVATIONS = ("relu", "tanh", "elu")
 RELU, TANH, ELU = range(3)
-AFFINE, NORM = range(2)
+AFFINE, NORM, SPLINE, CATEGORICAL = range(4)
 # A layer: its kind; places of its input and output; features of a row; in the index, the place of
 # each feature in the output, and the line of its mask.
 KIND, SOURCE, TARGET, WIDTH, PLACES, SEEN, GRAD_SOURCE, GRAD_TARGET = range(8)
@@ -35,24 +35,35 @@ KIND, SOURCE, TARGET, WIDTH, PLACES, SEEN, GRAD_SOURCE, GRAD_TARGET = range(8)
 # their number; places of the networks' outputs and of their gradients; whether there is a scale;
 # its first matrix, and their number in each of its networks.
 FIRST, STEP, MOVED, KEPT, KEPTS, OUT, GRAD_OUT, SCALED, MATRIX, MATRICES, NETWORKS = range(8, 19)
+# A spline layer: as an affine one; then its number of bins, and where its bound is in the numbers.
+BINS, BOUND = range(19, 21)
+# Categorical variables: their number and the block of their levels; in the index, the first output,
+# number of levels and openness of each; where the logarithms are that these add; and, as for an
+# affine layer, the outputs, their gradients, their number, and the matrices.
+VARIABLES, LEVELS, STARTS, LOGS, OUTS = range(8, 13)
 # A batch norm: its parameters, in the flat vector; its statistics; whether these follow batches.
 GAIN, OFFSET, STATISTICS, RUNNING = range(8, 12)
-LAYER_FIELDS = 19
+LAYER_FIELDS = 21
 # A matrix: units and inputs; weights, their line and biases in the flat vector; the block of the
 # inputs with its width, first unit and step; the block of the outputs with its width and first
 # unit; blocks of their gradients; activation; in the index, the inputs that each unit sees, and the
-# first unit of a group that sees each input; groups; the weights of the context and their line.
+# first unit of a group that sees each input; groups; the weights of the context and their line, and
+# the first value of the context that they are for, and how many these are.
 # fmt: off
 (UNITS_OUT, UNITS_IN, WEIGHT, LINE, BIAS, IN, IN_WIDTH, IN_FIRST, IN_STEP, UP, UP_WIDTH, UP_FIRST,
- GRAD_IN, GRAD_UP, ACTIVATION, REACH, FROM, GROUPS, CONTEXT, CONTEXT_LINE) = range(20)
+ GRAD_IN, GRAD_UP, ACTIVATION, REACH, FROM, GROUPS, CONTEXT, CONTEXT_LINE, GIVEN, GIVENS) = range(22)
 # fmt: on
-MATRIX_FIELDS = 20
+MATRIX_FIELDS = 22
 
 FORTH, BACK = range(2)
 EPS = np.float32(1e-5)
 LEAST_OBSERVED = 32
 LEAST_SPREAD = np.float32(1.0)
 LARGEST = np.finfo(np.float32).max
+# As in `flows.families.nsf`.
+LEAST_SIZE, LEAST_SLOPE = 1e-3, np.float32(1e-3)
+SLOPE_OFFSET = np.float32(np.log(np.expm1(1 - 1e-3)))
+UNSEEN = -1
 # Adam's decay of the moments.
 BETA1, BETA2 = 0.9, 0.999
 
@@ -180,9 +191,9 @@ def _run_matrix(matrix, index, parameters, values, panels, context):
                 )  # fmt: skip
                 if matrix[CONTEXT] >= 0:
                     left_context = weights + 4 * (matrix[CONTEXT] + matrix[CONTEXT_LINE] * unit)
-                    given = address + 4 * _at(panels, context[0], context[1], 0, panel)
+                    given = address + 4 * _at(panels, context[0], context[1], matrix[GIVEN], panel)
                     _block(
-                        count, VECTORS, left_context, 4 * matrix[CONTEXT_LINE], 4, context[1],
+                        count, VECTORS, left_context, 4 * matrix[CONTEXT_LINE], 4, matrix[GIVENS],
                         given, 4 * ROWS, out, 4 * ROWS, 0,
                     )  # fmt: skip
                 if matrix[ACTIVATION] >= 0:
@@ -327,11 +338,11 @@ def _pull_network(layer, matrices, index, work, panels, context, wide):
             if number > 0 or wide:
                 _pull_matrix(matrix, index, parameters, grads, panels, zeros, number == 0)
         if matrix[CONTEXT] >= 0:
-            reach = np.full(units, context[1])
+            reach = np.full(units, matrix[GIVENS])
             line = context[1] + -context[1] % (LANES * VECTORS)
             _weigh(
-                place, units, context[1], reach, (matrix[CONTEXT], matrix[CONTEXT_LINE]),
-                grads, panels, turned_context, line, gradient, tile,
+                place, units, matrix[GIVENS], reach, (matrix[CONTEXT], matrix[CONTEXT_LINE]), grads,
+                panels, turned_context[matrix[GIVEN] :], line, gradient, tile,
             )  # fmt: skip
 
 
@@ -414,6 +425,318 @@ def _pull_affine(layer, matrices, index, work, shown, panels, context, weight, w
         _pull_network(
             layer, matrices[first : first + layer[MATRICES]], index, work, panels, context, wide
         )
+
+
+# Lines of the work space of a spline: a value for each row of a panel.
+(PLACE, LEFT, BOTTOM, BIN_WIDTH, BIN_HEIGHT, RAW_FIRST, RAW_SECOND, INDEX, SUM_WIDTH, SUM_HEIGHT,
+ GRAD_LEFT, GRAD_BOTTOM, GRAD_WIDTH, GRAD_HEIGHT, GRAD_FIRST, GRAD_SECOND) = range(16)  # fmt: skip
+
+
+@jit()
+@no_type_check
+def _softmax(values, at, step, bins, floor, lines):
+    """Replace logits by the sizes of bins: their softmax, and a floor."""
+    stay_apart()
+    most, total = lines[0], lines[1]
+    for j in range(ROWS):
+        most[j] = values[at + j]
+        total[j] = 0
+    for k in range(1, bins):
+        for j in range(ROWS):
+            most[j] = values[at + k * step + j] if values[at + k * step + j] > most[j] else most[j]
+    for k in range(bins):
+        for j in range(ROWS):
+            values[at + k * step + j] = exp(values[at + k * step + j] - most[j])
+        for j in range(ROWS):
+            total[j] += values[at + k * step + j]
+    for j in range(ROWS):
+        total[j] = float32(1) / total[j]
+    for k in range(bins):
+        for j in range(ROWS):
+            values[at + k * step + j] = values[at + k * step + j] * total[j] + floor
+
+
+@jit()
+@no_type_check
+def _find_bins(values, x, at, step, bins, bound, lines):
+    """Find the bin of each number, its corner, sizes and the parameters of its slopes."""
+    stay_apart()
+    total = float32(1 + bins * _floor(bins))
+    scale, reach = float32(total / (2 * bound)), float32(bound)
+    slopes = at + 2 * bins * step
+    for j in range(ROWS):
+        place = values[x + j]
+        place = -reach if place < -reach else place
+        place = reach if place > reach else place
+        lines[PLACE, j] = (place + reach) * scale
+        lines[BIN_WIDTH, j] = values[at + j]
+        lines[BIN_HEIGHT, j] = values[at + bins * step + j]
+        lines[RAW_SECOND, j] = values[slopes + j]
+    lines[LEFT], lines[BOTTOM], lines[RAW_FIRST], lines[INDEX] = 0, 0, 0, 0
+    lines[SUM_WIDTH] = lines[BIN_WIDTH]
+    lines[SUM_HEIGHT] = lines[BIN_HEIGHT]
+    for k in range(1, bins):
+        width, height = at + k * step, at + (bins + k) * step
+        slope = slopes + (k - 1) * step
+        has_more = float32(1) if k < bins - 1 else float32(0)
+        more = step if k < bins - 1 else 0
+        for j in range(ROWS):
+            inside = lines[PLACE, j] >= lines[SUM_WIDTH, j]
+            lines[LEFT, j] = lines[SUM_WIDTH, j] if inside else lines[LEFT, j]
+            lines[BOTTOM, j] = lines[SUM_HEIGHT, j] if inside else lines[BOTTOM, j]
+            lines[INDEX, j] = float32(k) if inside else lines[INDEX, j]
+        for j in range(ROWS):
+            inside = lines[INDEX, j] == float32(k)
+            lines[BIN_WIDTH, j] = values[width + j] if inside else lines[BIN_WIDTH, j]
+            lines[BIN_HEIGHT, j] = values[height + j] if inside else lines[BIN_HEIGHT, j]
+            lines[SUM_WIDTH, j] += values[width + j]
+            lines[SUM_HEIGHT, j] += values[height + j]
+        for j in range(ROWS):
+            inside = lines[INDEX, j] == float32(k)
+            second = values[slope + more + j] * has_more
+            lines[RAW_FIRST, j] = values[slope + j] if inside else lines[RAW_FIRST, j]
+            lines[RAW_SECOND, j] = second if inside else lines[RAW_SECOND, j]
+
+
+@jit()
+@no_type_check
+def _floor(bins):
+    return LEAST_SIZE / (1 - LEAST_SIZE * bins)
+
+
+@jit()
+@no_type_check
+def _slope_of(raw):
+    """Return softplus(raw + SLOPE_OFFSET) + LEAST_SLOPE."""
+    y = raw + SLOPE_OFFSET
+    size = y if y > float32(0) else -y
+    positive = y if y > float32(0) else float32(0)
+    return positive + log(float32(1) + exp(-size)) + LEAST_SLOPE
+
+
+@jit()
+@no_type_check
+def _run_spline(layer, matrices, index, arrays, shown, panels, context, numbers, loss):
+    """Map data to noise by rational-quadratic splines (`flows.families.nsf`)."""
+    stay_apart()
+    parameters, values = arrays[0], arrays[2]
+    for number in range(layer[MATRICES]):
+        _run_matrix(matrices[layer[MATRIX] + number], index, parameters, values, panels, context)
+    _keep(layer, index, values, panels, (layer[SOURCE], layer[TARGET]), FORTH)
+    width, moved, bins, bound = layer[WIDTH], layer[MOVED], layer[BINS], numbers[layer[BOUND]]
+    lines, step = np.zeros((16, ROWS), np.float32), moved * ROWS
+    unit = float32(2 * bound / (1 + bins * _floor(bins)))
+    reach, floor = float32(bound), float32(_floor(bins))
+    for panel in range(panels):
+        for t in range(moved):
+            i = layer[FIRST] + t * layer[STEP]
+            x = _at(panels, layer[SOURCE], width, i, panel)
+            u = _at(panels, layer[TARGET], width, index[layer[PLACES] + i], panel)
+            at = _at(panels, layer[OUT], (3 * bins - 1) * moved, t, panel)
+            mask = _mask_at(shown, panels, index[layer[SEEN] + i], panel)
+            _softmax(values, at, step, bins, floor, lines)
+            _softmax(values, at + bins * step, step, bins, floor, lines)
+            _find_bins(values, x, at, step, bins, bound, lines)
+            for j in range(ROWS):
+                s = lines[BIN_HEIGHT, j] / lines[BIN_WIDTH, j]
+                theta = (lines[PLACE, j] - lines[LEFT, j]) / lines[BIN_WIDTH, j]
+                first, second = _slope_of(lines[RAW_FIRST, j]), _slope_of(lines[RAW_SECOND, j])
+                rest = float32(1) - theta
+                hump = theta * rest
+                below = s * theta * theta + first * hump
+                under = s + (first + second - s - s) * hump
+                rise = first * rest * rest + float32(2) * s * hump + second * theta * theta
+                quotient = s / under
+                log_slope = log(rise * quotient * quotient)
+                place = lines[BOTTOM, j] + lines[BIN_HEIGHT, j] * below / under
+                away = values[x + j] > reach or values[x + j] < -reach
+                noise = values[x + j] if away else place * unit - reach
+                values[u + j] = noise * shown[mask + j]
+                loss[panel * ROWS + j] -= (float32(0) if away else log_slope) * shown[mask + j]
+
+
+@jit()
+@no_type_check
+def _pull_spline(layer, matrices, index, work, shown, panels, context, numbers, weight, wide):
+    """Compute the gradients of a spline layer, from those of its output."""
+    stay_apart()
+    values, grads = work[2], work[3]
+    _keep(layer, index, grads, panels, (layer[GRAD_SOURCE], layer[GRAD_TARGET]), BACK)
+    width, moved, bins, bound = layer[WIDTH], layer[MOVED], layer[BINS], numbers[layer[BOUND]]
+    lines, step = np.zeros((16, ROWS), np.float32), moved * ROWS
+    outs = (3 * bins - 1) * moved
+    for panel in range(panels):
+        for t in range(moved):
+            i = layer[FIRST] + t * layer[STEP]
+            x = _at(panels, layer[SOURCE], width, i, panel)
+            to_x = _at(panels, layer[GRAD_SOURCE], width, i, panel)
+            g = _at(panels, layer[GRAD_TARGET], width, index[layer[PLACES] + i], panel)
+            at = _at(panels, layer[OUT], outs, t, panel)
+            to = _at(panels, layer[GRAD_OUT], outs, t, panel)
+            mask = _mask_at(shown, panels, index[layer[SEEN] + i], panel)
+            _find_bins(values, x, at, step, bins, bound, lines)
+            rows = weight[panel * ROWS : (panel + 1) * ROWS]
+            places = (x, to_x, g, bound, bins)
+            _pull_bins(values, grads, places, shown[mask : mask + ROWS], rows, lines)
+            _pull_sizes(values, grads, at, to, step, bins, lines, GRAD_LEFT, GRAD_WIDTH)
+            _pull_sizes(
+                values, grads, at + bins * step, to + bins * step, step, bins, lines, GRAD_BOTTOM,
+                GRAD_HEIGHT,
+            )  # fmt: skip
+            _pull_slopes(grads, to + 2 * bins * step, step, bins, lines)
+    first = layer[MATRIX]
+    _pull_network(
+        layer, matrices[first : first + layer[MATRICES]], index, work, panels, context, wide
+    )
+
+
+@jit()
+@no_type_check
+def _pull_bins(values, grads, places, shown, weight, lines):
+    """Compute the gradients of the input, and of a bin's corner, sizes and slopes."""
+    stay_apart()
+    x, to_x, g, bound, bins = places
+    unit = float32(2 * bound / (1 + bins * _floor(bins)))
+    reach = float32(bound)
+    for j in range(ROWS):
+        away = values[x + j] > reach or values[x + j] < -reach
+        grad = grads[g + j] * shown[j]
+        pull = float32(0) if away else -weight[j] * shown[j]
+        rise_u = float32(0) if away else grad * unit
+        s = lines[BIN_HEIGHT, j] / lines[BIN_WIDTH, j]
+        theta = (lines[PLACE, j] - lines[LEFT, j]) / lines[BIN_WIDTH, j]
+        first, second = _slope_of(lines[RAW_FIRST, j]), _slope_of(lines[RAW_SECOND, j])
+        rest = float32(1) - theta
+        hump, tilt = theta * rest, rest - theta
+        bend = first + second - s - s
+        below = s * theta * theta + first * hump
+        under = float32(1) / (s + bend * hump)
+        rise = first * rest * rest + float32(2) * s * hump + second * theta * theta
+        high = rise_u * lines[BIN_HEIGHT, j] * under
+        grad_under = -(high * below + pull + pull) * under
+        grad_rise = pull / rise
+        grad_theta = (
+            high * (float32(2) * s * theta + first * tilt)
+            + grad_under * bend * tilt
+            + grad_rise * float32(2) * (s * tilt + second * theta - first * rest)
+        )
+        grad_s = (
+            high * theta * theta
+            + grad_under * (float32(1) - hump - hump)
+            + float32(2) * (grad_rise * hump + pull / s)
+        )
+        per_width = grad_theta / lines[BIN_WIDTH, j]
+        lines[GRAD_LEFT, j] = -per_width
+        lines[GRAD_BOTTOM, j] = rise_u
+        lines[GRAD_WIDTH, j] = -per_width * theta - grad_s * s / lines[BIN_WIDTH, j]
+        lines[GRAD_HEIGHT, j] = rise_u * below * under + grad_s / lines[BIN_WIDTH, j]
+        lines[GRAD_FIRST, j] = (high + grad_under) * hump + grad_rise * rest * rest
+        lines[GRAD_SECOND, j] = grad_under * hump + grad_rise * theta * theta
+        grads[to_x + j] = grad if away else per_width / unit
+
+
+@jit()
+@no_type_check
+def _pull_sizes(values, grads, at, to, step, bins, lines, before, inside):
+    """Compute the gradients of the logits of sizes, from those of a corner and of a size."""
+    stay_apart()
+    floor = float32(_floor(bins))
+    mean = lines[SUM_WIDTH]
+    mean[:] = 0
+    for k in range(bins):
+        for j in range(ROWS):
+            index = lines[INDEX, j]
+            grad = lines[before, j] if float32(k) < index else float32(0)
+            grad = lines[inside, j] if float32(k) == index else grad
+            grad = grad * (values[at + k * step + j] - floor)
+            mean[j] += grad
+            grads[to + k * step + j] = grad
+    for k in range(bins):
+        for j in range(ROWS):
+            share = values[at + k * step + j] - floor
+            grads[to + k * step + j] -= share * mean[j]
+
+
+@jit()
+@no_type_check
+def _pull_slopes(grads, to, step, bins, lines):
+    """Compute the gradients of the parameters of the slopes."""
+    stay_apart()
+    for j in range(ROWS):
+        for line in (RAW_FIRST, RAW_SECOND):
+            grown = exp(-(lines[line, j] + SLOPE_OFFSET))
+            lines[GRAD_FIRST + line - RAW_FIRST, j] /= float32(1) + grown
+    for k in range(bins - 1):
+        for j in range(ROWS):
+            index = lines[INDEX, j]
+            grad = lines[GRAD_SECOND, j] if index == float32(k) else float32(0)
+            grads[to + k * step + j] = lines[GRAD_FIRST, j] if index == float32(k + 1) else grad
+
+
+@jit()
+@no_type_check
+def _run_categorical(layer, matrices, index, arrays, panels, rows, context, numbers, loss):
+    """Add minus the log probabilities of levels to the losses; outputs become probabilities."""
+    stay_apart()
+    parameters, values = arrays[0], arrays[2]
+    for number in range(layer[MATRICES]):
+        _run_matrix(matrices[layer[MATRIX] + number], index, parameters, values, panels, context)
+    log_seen, log_unseen = float32(numbers[layer[LOGS]]), float32(numbers[layer[LOGS] + 1])
+    lines = np.zeros((2, ROWS), np.float32)
+    variables = layer[VARIABLES]
+    for panel in range(panels):
+        for v in range(variables):
+            first, size, is_open = index[layer[STARTS] + 3 * v : layer[STARTS] + 3 * v + 3]
+            at = _at(panels, layer[OUT], layer[OUTS], first, panel)
+            level = _at(panels, layer[LEVELS], variables, v, panel)
+            for j in range(min(ROWS, rows - panel * ROWS)):
+                d = int64(values[level + j])
+                lost = float32(0)
+                if 0 <= d < size:
+                    lost = -values[at + d * ROWS + j]
+                if d >= 0 and is_open:
+                    lost -= log_seen
+                if d == UNSEEN:
+                    lost = -log_unseen
+                loss[panel * ROWS + j] += lost
+            _softmax(values, at, ROWS, size, float32(0), lines)
+            for j in range(min(ROWS, rows - panel * ROWS)):
+                d = int64(values[level + j])
+                if 0 <= d < size:
+                    loss[panel * ROWS + j] += lines[0, j] - log(lines[1, j])
+
+
+@jit()
+@no_type_check
+def _pull_categorical(layer, matrices, index, work, panels, context, weight):
+    """Compute the gradients of the network of the probabilities."""
+    stay_apart()
+    values, grads = work[2], work[3]
+    variables = layer[VARIABLES]
+    for panel in range(panels):
+        begin = _at(panels, layer[GRAD_OUT], layer[OUTS], 0, panel)
+        grads[begin : begin + layer[OUTS] * ROWS] = 0
+        for v in range(variables):
+            first, size, _ = index[layer[STARTS] + 3 * v : layer[STARTS] + 3 * v + 3]
+            at = _at(panels, layer[OUT], layer[OUTS], first, panel)
+            to = begin + first * ROWS
+            level = _at(panels, layer[LEVELS], variables, v, panel)
+            for k in range(size):
+                for j in range(ROWS):
+                    d = values[level + j]
+                    own = weight[panel * ROWS + j] if d >= float32(0) else float32(0)
+                    hit = float32(1) if d == float32(k) else float32(0)
+                    grads[to + k * ROWS + j] = own * (values[at + k * ROWS + j] - hit)
+    first = layer[MATRIX]
+    _pull_network(
+        layer,
+        matrices[first : first + layer[MATRICES]],
+        index,
+        work,
+        panels,
+        context,
+        layer[KIND] != CATEGORICAL,
+    )
 
 
 @jit()
@@ -576,21 +899,28 @@ def _pull_score(blocks, panels, width, values, grads, weight):
 
 @jit()
 @no_type_check
-def _read_batch(batch, places, arrays, shown, panels, block, context):
-    """Copy rows, context and mask into their blocks."""
-    rows, given, observed = batch
+def _read_batch(batch, places, arrays, shown, panels, blocks):
+    """Copy rows, context, mask and levels into their blocks."""
+    rows, given, observed, levels = batch
     values, turned_context = arrays[2], arrays[5]
     if observed.shape[1] > 0:
-        lines = observed.shape[1]
-        _read(observed, np.arange(lines), shown, panels, 0, lines)
+        _read(observed, np.arange(observed.shape[1]), shown, panels, 0, observed.shape[1])
     else:
         for j in range(panels * ROWS):
             shown[j] = float32(1) if j < len(rows) else float32(0)
-    _read(rows, places, values, panels, block, rows.shape[1])
-    if context[1] > 0:
-        _read(given, np.arange(context[1]), values, panels, context[0], context[1])
-        line = context[1] + -context[1] % (LANES * VECTORS)
-        _turn(values, panels, context[0], context[1], 0, 1, context[1], turned_context, line)
+    _read(rows, places, values, panels, blocks[1], rows.shape[1])
+    for panel in range(panels):
+        for i in range(rows.shape[1]):
+            at = _at(panels, blocks[1], rows.shape[1], places[i], panel)
+            mask = _mask_at(shown, panels, i, panel)
+            for j in range(ROWS):
+                values[at + j] = values[at + j] if shown[mask + j] > 0 else float32(0)
+    _read(levels, np.arange(levels.shape[1]), values, panels, blocks[2], levels.shape[1])
+    width = given.shape[1]
+    if width > 0:
+        _read(given, np.arange(width), values, panels, blocks[0], width)
+        line = width + -width % (LANES * VECTORS)
+        _turn(values, panels, blocks[0], width, 0, 1, width, turned_context, line)
 
 
 _INTEGERS, _LINES = int64[::1], int64[:, ::1]
@@ -599,25 +929,26 @@ _SINGLES, _TABLE = float32[::1], float32[:, ::1]
 
 @jit(
     float64(
-        types.UniTuple(_TABLE, 3), _LINES, _LINES, _INTEGERS, _INTEGERS,
-        types.UniTuple(_SINGLES, 10), float64, float64,
+        types.UniTuple(_TABLE, 4), _LINES, _LINES, _INTEGERS, _INTEGERS,
+        types.UniTuple(_SINGLES, 10), float64[::1],
     )
 )  # fmt: skip
 @no_type_check
-def step(batch, layers, matrices, index, sizes, arrays, momentum, bound):
+def step(batch, layers, matrices, index, sizes, arrays, numbers):
     """Compute the gradient of the mean bounded loss; return the sum of the log densities.
 
     Args:
-        batch: Rows, their context, and the mask of what is observed of them; the last two may have
-            no columns.
+        batch: Rows, their context, the mask of what is observed of them, and levels of categorical
+            variables; all but the first may have no columns.
         layers: Lines of the layers.
         matrices: Lines of their matrices.
         index: Numbers that the lines refer to.
-        sizes: Block of the context, its width, and in the index the places of the features.
+        sizes: Blocks of the context, of the rows and of the levels, and in the index the places of
+            the features.
         arrays: Parameters, gradient, values, gradients of values, turned inputs, turned context,
             statistics, mask, losses and weights of the losses.
-        momentum: Weight of the past in running statistics.
-        bound: Bound of the losses of rows, in spreads; 0 for none.
+        numbers: Weight of the past in running statistics; bound of the losses of rows, in spreads,
+            0 for none; and what the layers refer to.
     """
     n, width = batch[0].shape
     panels = -(-n // ROWS)
@@ -627,24 +958,46 @@ def step(batch, layers, matrices, index, sizes, arrays, momentum, bound):
     shown, loss = arrays[7][: panels * ROWS * lines], arrays[8][: panels * ROWS]
     weight = arrays[9][: panels * ROWS]
     loss[:], weight[:] = 0, 0
-    _read_batch(batch, index[sizes[1] :], arrays, shown, panels, layers[0, SOURCE], context)
+    _read_batch(batch, index[sizes[3] :], arrays, shown, panels, sizes)
     for number in range(len(layers)):
         layer = layers[number]
         if layer[KIND] == NORM:
-            _run_norm(layer, index, arrays, shown, panels, n, momentum, loss)
+            _run_norm(layer, index, arrays, shown, panels, n, numbers[0], loss)
+        elif layer[KIND] == SPLINE:
+            _run_spline(layer, matrices, index, arrays, shown, panels, context, numbers, loss)
+        elif layer[KIND] == CATEGORICAL:
+            _run_categorical(layer, matrices, index, arrays, panels, n, context, numbers, loss)
         else:
             _run_affine(layer, matrices, index, arrays[0], values, shown, panels, context, loss)
     last = layers[len(layers) - 1]
+    first = 1 if layers[0, KIND] == CATEGORICAL else 0
     _score(last[TARGET], shown, panels, width, values, loss)
-    _weigh_losses(loss, n, float32(bound), weight)
+    _weigh_losses(loss, n, float32(numbers[1]), weight)
     _pull_score((last[TARGET], last[GRAD_TARGET]), panels, width, values, grads, weight)
     work = (*arrays[:6], np.empty(UNITS * ROWS, np.float32), np.zeros(UNITS, np.float32))
     for number in range(len(layers) - 1, -1, -1):
         layer = layers[number]
         if layer[KIND] == NORM:
             _pull_norm(layer, index, arrays, shown, panels, weight)
+        elif layer[KIND] == SPLINE:
+            _pull_spline(
+                layer,
+                matrices,
+                index,
+                work,
+                shown,
+                panels,
+                context,
+                numbers,
+                weight,
+                number > first,
+            )
+        elif layer[KIND] == CATEGORICAL:
+            _pull_categorical(layer, matrices, index, work, panels, context, weight)
         else:
-            _pull_affine(layer, matrices, index, work, shown, panels, context, weight, number > 0)
+            _pull_affine(
+                layer, matrices, index, work, shown, panels, context, weight, number > first
+            )
     total = 0.0
     for j in range(n):
         total -= loss[j]

@@ -10,20 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from flows.bijections.affine import DiagonalAffine
+from flows.bijections.autoregressive.layers import Autoregressive
 from flows.bijections.autoregressive.masked import MaskedLinear
 from flows.bijections.base import Bijection
 from flows.bijections.batch_norm import BatchNorm
 from flows.bijections.compose import Permutation, Reverse, Slice
 from flows.bijections.coupling.affine import Coupling
+from flows.bijections.coupling.transformer import TransformerCoupling
 from flows.bijections.linear import network_parameters
-from flows.families.made import Made
+from flows.bijections.transformers import Affine, Transformer
+from flows.families.nsf import RationalQuadratic
+from flows.mixed.categorical import CategoricalMade
+from flows.mixed.density import MixedDensity
 
 Integers = npt.NDArray[np.int64]
 
 # Fields of the lines, in the order of `flows.compiled_training.kernels`.
-AFFINE, NORM = range(2)
+AFFINE, NORM, SPLINE, CATEGORICAL = range(4)
 ACTIVATIONS = ("relu", "tanh", "elu")
-_LAYER_FIELDS = 19
+_LAYER_FIELDS = 21
 # Rows of a weight from this width on move only as far as their masks let them through.
 _WIDE = 128
 
@@ -63,11 +68,13 @@ class Network(NamedTuple):
         activation: Activation between them.
         context: Weights of the context in the first map; None if there are none, or if they are the
             last columns of its weights.
+        given: First value of the context that these are for.
     """
 
     maps: list[Dense]
     activation: str
     context: Tensor | None = None
+    given: int = 0
 
 
 @dataclass
@@ -87,7 +94,10 @@ class Program:
         index: Numbers that the lines refer to.
         units: Units of values, and of their gradients.
         widest: Most inputs of a matrix.
-        places: Place of the features of the input in `index`.
+        blocks: Blocks of the context, of the rows and of the levels, and where the places of the
+            features are in `index`.
+        numbers: Numbers that the lines refer to, after the two that every program has.
+        variables: Number of categorical variables.
     """
 
     dim: int
@@ -103,7 +113,9 @@ class Program:
     units: int = 0
     grad_units: int = 0
     widest: int = 1
-    places: int = 0
+    blocks: list[int] = field(default_factory=list)
+    numbers: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    variables: int = 0
 
     def number(self, values: Sequence[int] | Integers) -> int:
         """Keep numbers in the index; return where."""
@@ -146,9 +158,12 @@ def compile_program(transform: Bijection, parameters: Sequence[Tensor]) -> Progr
     Raises:
         UnsupportedError: A part of the flow has no compiled loops.
     """
-    writer = _Writer(transform.dim, transform.context_dim)
-    for part in transform.parts():
-        writer.add(part)
+    if isinstance(transform, MixedDensity):
+        writer = _mixed_writer(transform)
+    else:
+        writer = _Writer(transform.dim, transform.context_dim)
+        for part in transform.parts():
+            writer.add(part)
     program = writer.finish()
     if {id(parameter) for parameter in parameters} != set(program.starts):
         raise UnsupportedError("parameters outside of the layers")
@@ -157,17 +172,38 @@ def compile_program(transform: Bijection, parameters: Sequence[Tensor]) -> Progr
     return program
 
 
+def _mixed_writer(density: MixedDensity) -> "_Writer":
+    """Return the writer of a density of mixed rows.
+
+    Raises:
+        UnsupportedError: It has no continuous values, or too many levels to read them one-hot.
+    """
+    if density.flow is None or density.projection is not None:
+        raise UnsupportedError("no continuous values, or many levels")
+    slots = 0 if density.made is None else density.made.slots
+    writer = _Writer(density.flow.dim, slots + density.context_dim, len(density.layout.variables))
+    if density.made is not None:
+        writer.add_categorical(density.made, density)
+    for part in density.flow.parts():
+        writer.add(part)
+    return writer
+
+
 class _Writer:
     """Writer of a program, from the layer at the data on."""
 
-    def __init__(self, dim: int, context_dim: int) -> None:
-        self._program = Program(dim, context_dim)
-        self._context = self._program.take(context_dim)
-        self._source = self._program.take(dim)
+    def __init__(self, dim: int, context_dim: int, variables: int = 0) -> None:
+        self._program = program = Program(dim, context_dim)
+        program.variables = variables
+        self._context = program.take(context_dim)
+        self._source = program.take(dim)
+        self._levels = program.take(variables)
+        program.blocks = [self._context, self._source, self._levels]
         self._dim = dim
         self._seen = np.arange(dim)  # mask line of each feature
         self._places = np.arange(dim)  # of what the last layer gave
         self._turn = 0
+        self._first: list[list[int]] = []
         self._lines: list[list[int]] = []
         self._places_of: list[Integers] = []
 
@@ -186,10 +222,12 @@ class _Writer:
                 self._diagonal(part)
             case Slice():
                 self._slice(part)
-            case Made():
-                self._made(part, range(self._dim))
+            case Autoregressive():
+                self._autoregressive(part, range(self._dim))
             case Coupling():
                 self._coupling(part)
+            case TransformerCoupling():
+                self._transformer_coupling(part)
             case _:
                 raise UnsupportedError(type(part).__name__)
 
@@ -203,10 +241,10 @@ class _Writer:
         if not self._lines:
             raise UnsupportedError("no layers")
         self._places_of.append(self._places)
-        program.places = program.number(self._places_of[0])
+        program.blocks.append(program.number(self._places_of[0]))
         for line, places in zip(self._lines, self._places_of[1:], strict=True):
             line[4] = program.number(places)
-        program.layers = self._lines
+        program.layers = [*self._first, *self._lines]
         return program
 
     def _permute(self, part: Reverse | Permutation) -> None:
@@ -238,39 +276,66 @@ class _Writer:
         self._add_line([*self._line(NORM), gain, offset, statistics, running])
 
     def _diagonal(self, part: DiagonalAffine) -> None:
-        _refuse_bound(part)
         nothing = np.zeros(2 * self._dim, dtype=np.int64)
         only = Dense(None, [part.shift, part.log_scale], nothing)
         network = Network([only], "relu", part.context_weight)
-        self._affine(range(self._dim), range(0), [network], is_scaled=True)
+        transformer = Affine(part.log_scale_bound)
+        self._conditioned(range(self._dim), range(0), [network], transformer)
 
-    def _made(self, part: Made, features: range) -> None:
-        _refuse_bound(part)
-        conditioner = part.conditioner
+    def add_categorical(self, made: CategoricalMade, density: MixedDensity) -> None:
+        """Add the probabilities of the variables."""
+        program = self._program
+        layers = [layer for layer in made.layers if isinstance(layer, MaskedLinear)]
+        maps = [Dense(layer.weight, [layer.bias], _reach(layer.mask)) for layer in layers]
+        network = Network(maps, made.activation, made.context_weight, made.slots)
+        outs = len(maps[-1].reach)
+        out, grad_out = program.take(outs), 2 * self._dim
+        line = [CATEGORICAL, self._context, 0, program.context_dim, 0, 0, 0, 0]
+        variables = zip(made.outputs(), density.opened.tolist(), strict=True)
+        starts = [
+            number
+            for outputs, is_open in variables
+            for number in (outputs.start, outputs.stop - outputs.start, int(is_open))
+        ]
+        logs = len(program.numbers)
+        program.numbers += density.log_shares
+        line += [len(made.sizes), self._levels, program.number(starts), logs, outs]
+        read = range(len(made.degrees[0]))
+        self._network(network, line, read, (out, outs, 0))
+        line += [out, grad_out, 0, 0, len(maps), 1]
+        self._first.append(line + [0] * (_LAYER_FIELDS - len(line)))
+
+    def _autoregressive(self, part: Autoregressive, features: range) -> None:
+        conditioner, transformer = part.conditioner, part.transformer
         if conditioner.separate or conditioner.direct:
             raise UnsupportedError("separate networks or direct connections")
         layers = [layer for layer in part.layers if isinstance(layer, MaskedLinear)]
         maps = [Dense(layer.weight, [layer.bias], _reach(layer.mask)) for layer in layers]
-        maps[-1] = maps[-1]._replace(groups=2)
+        maps[-1] = maps[-1]._replace(groups=transformer.outputs)
         network = Network(maps, conditioner.activation, part.context_weight)
-        self._affine(features, features, [network], is_scaled=True)
+        self._conditioned(features, features, [network], transformer)
 
     def _slice(self, part: Slice) -> None:
         features = range(self._dim)[part.features]
         layers = part.layer.parts()
         if isinstance(layers[0], Reverse) and isinstance(layers[-1], Reverse):
             features, layers = features[::-1], layers[1:-1]
-        if len(layers) != 1 or not isinstance(layers[0], Made):
+        if len(layers) != 1 or not isinstance(layers[0], Autoregressive):
             raise UnsupportedError("another layer on some of the features")
-        self._made(layers[0], features)
+        self._autoregressive(layers[0], features)
 
     def _coupling(self, part: Coupling) -> None:
-        _refuse_bound(part)
         copied, moved = (range(self._dim)[half] for half in part.shape.halves())
         networks = [self._plain_network(part.shift_layers, "relu")]
         if not part.additive:
             networks.append(self._plain_network(part.scale_layers, "tanh"))
-        self._affine(moved, copied, networks, is_scaled=not part.additive)
+        transformer = None if part.additive else Affine(part.log_scale_bound)
+        self._conditioned(moved, copied, networks, transformer)
+
+    def _transformer_coupling(self, part: TransformerCoupling) -> None:
+        copied, moved = (range(self._dim)[half] for half in part.shape.halves())
+        networks = [self._plain_network(part.layers, part.activation)]
+        self._conditioned(moved, copied, networks, part.transformer)
 
     def _plain_network(self, layers: nn.ModuleList, activation: str) -> Network:
         maps = []
@@ -279,30 +344,52 @@ class _Writer:
             maps.append(Dense(weight, [bias], reach))
         return Network(maps, activation)
 
-    def _affine(
-        self, moved: range, read: range, networks: list[Network], *, is_scaled: bool
+    def _conditioned(
+        self,
+        moved: range,
+        read: range,
+        networks: list[Network],
+        transformer: Transformer | None,
     ) -> None:
-        """Add an affine layer.
+        """Add a layer of maps whose parameters come from networks.
 
         Args:
             moved: Features that move.
             read: Features that the networks read.
-            networks: One network for shifts and log scales, or one for each.
-            is_scaled: True if there are log scales.
+            networks: One network for all parameters, or for shifts and log scales one each.
+            transformer: Map of each feature; None for a shift.
         """
+        kind, outputs, rest = self._map(transformer)
         program = self._program
-        line = self._line(AFFINE)
+        line = self._line(kind)
         kept = [i for i in range(self._dim) if i not in moved]
-        outs = (2 if is_scaled else 1) * len(moved)
+        outs = outputs * len(moved)
         out, grad_out = program.take(outs), 2 * self._dim
-        program.grad_units = max(program.grad_units, grad_out + outs)
         matrix = len(program.matrices)
         for number, network in enumerate(networks):
             self._network(network, line, read, (out, outs, number * len(moved)))
         step = moved.step if len(moved) > 1 else 1
         line += [moved.start, step, len(moved), program.number(kept), len(kept), out, grad_out]
         count = (len(program.matrices) - matrix) // len(networks)
-        self._add_line([*line, int(is_scaled), matrix, count, len(networks)])
+        self._add_line([*line, int(outputs > 1), matrix, count, len(networks), *rest])
+
+    def _map(self, transformer: Transformer | None) -> tuple[int, int, list[int]]:
+        """Return the kind of a layer, the parameters of each map, and what its line ends with.
+
+        Raises:
+            UnsupportedError: The map has no compiled loops.
+        """
+        match transformer:
+            case None:
+                return AFFINE, 1, []
+            case Affine() if transformer.log_scale_bound is None:
+                return AFFINE, 2, []
+            case RationalQuadratic():
+                number = len(self._program.numbers)
+                self._program.numbers.append(transformer.tail_bound)
+                return SPLINE, transformer.outputs, [transformer.bins, number]
+            case _:
+                raise UnsupportedError(f"maps {type(transformer).__name__}, or their bounds")
 
     def _network(
         self, network: Network, line: list[int], read: range, out: tuple[int, int, int]
@@ -318,7 +405,7 @@ class _Writer:
         if network.activation not in ACTIVATIONS:
             raise UnsupportedError(f"activation {network.activation}")
         program, dim = self._program, self._dim
-        below = [line[1], dim, read.start, read.step]
+        below = [line[1], line[3], read.start, read.step]
         grad_below, grad_free = line[6], 2 * dim + out[1]
         for number, dense in enumerate(network.maps):
             is_last = number == len(network.maps) - 1
@@ -326,12 +413,13 @@ class _Writer:
             inputs = 0 if dense.weight is None else dense.weight.shape[1]
             weight = 0 if dense.weight is None else program.place(dense.weight, dense.reach)
             biases = [program.place(bias) for bias in dense.biases]
-            given = -1, 0
+            given = -1, 0, 0, 0
             if number == 0 and network.context is not None:
-                given = program.place(network.context), program.context_dim
-            elif number == 0 and program.context_dim:
+                weights = network.context
+                given = program.place(weights), weights.shape[1], network.given, weights.shape[1]
+            elif number == 0 and inputs > len(read):
                 inputs -= program.context_dim
-                given = weight + inputs, inputs + program.context_dim
+                given = weight + inputs, inputs + program.context_dim, 0, program.context_dim
             reach = np.minimum(dense.reach, inputs)
             up = list(out) if is_last else [program.take(units), units, 0]
             grad_up = 2 * dim if is_last else grad_free
@@ -346,11 +434,6 @@ class _Writer:
             program.widest = max(program.widest, inputs, program.context_dim)
             below, grad_below = [*up, 1], grad_up
         program.grad_units = max(program.grad_units, grad_free)
-
-
-def _refuse_bound(part: DiagonalAffine | Made | Coupling) -> None:
-    if part.log_scale_bound is not None:
-        raise UnsupportedError("bounded log scales")
 
 
 def _reach(mask: Tensor) -> Integers:

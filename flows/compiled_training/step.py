@@ -61,7 +61,6 @@ class CompiledGradient:
             raise UnsupportedError("numba provides no kernels")
         self._kernels = kernels
         self._flow = flow
-        self._bound = row_loss_bound or 0.0
         program = self.program
         self.parameters = np.zeros(program.size, np.float32)
         self.gradient = np.zeros(program.size, np.float32)
@@ -74,8 +73,9 @@ class CompiledGradient:
         shape = len(program.matrices), kernels.MATRIX_FIELDS
         self._matrices = np.array(program.matrices, np.int64).reshape(shape)
         self._index = np.array(program.index, np.int64)
-        self._sizes = np.array([0, program.places], np.int64)
-        self._momentum = program.norms[0].spec.momentum if program.norms else 0.0
+        self._sizes = np.array(program.blocks, np.int64)
+        momentum = program.norms[0].spec.momentum if program.norms else 0.0
+        self._numbers = np.array([momentum, row_loss_bound or 0.0, *program.numbers[2:]])
         self._panels = 0
         self._space: tuple[Singles, ...] = ()
 
@@ -90,12 +90,12 @@ class CompiledGradient:
 
     def compute(self, rows: Tensor) -> float:
         """Compute the gradient for rows of the model; return the sum of their log densities."""
-        x, context, observed = self._split(rows)
+        parts = self._split(rows)
         batch = tuple(
             np.ascontiguousarray(part.numpy()) if part is not None else _nothing(len(rows))
-            for part in (x, context, observed)
+            for part in parts
         )
-        self._provide(len(rows), masks=observed is not None)
+        self._provide(len(rows), masks=parts[2] is not None)
         grads = self.parameters, self.gradient
         values, pulled, turned, turned_context, shown, loss, weight = self._space
         arrays = (*grads, values, pulled, turned, turned_context, self._statistics, shown)
@@ -106,18 +106,21 @@ class CompiledGradient:
             self._index,
             self._sizes,
             (*arrays, loss, weight),
-            self._momentum,
-            self._bound,
+            self._numbers,
         )
         return total
 
-    def _split(self, rows: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return the features, the context, and the mask of what is observed."""
-        if self._flow.context_dim == 0:
-            return rows, None, None
-        x, context = rows.tensor_split([self._flow.model_dim], dim=1)
-        with torch.no_grad():
-            return x, self._flow.model_features(context), None
+    @torch.no_grad()
+    def _split(self, rows: Tensor) -> list[Tensor | None]:
+        """Return the features, the context, the mask of what is observed, and the levels."""
+        flow, context = self._flow, None
+        if flow.context_dim:
+            rows, columns = rows.tensor_split([flow.model_dim], dim=1)
+            context = flow.model_features(columns)
+        if self.program.variables == 0:
+            return [rows, context, None, None]
+        values, given, observed = flow.transform.continuous_rows(rows, context)
+        return [values, given, observed, rows[:, : self.program.variables]]
 
     def _hold_statistics(self) -> None:
         held, dim = torch.from_numpy(self._statistics), self.program.dim

@@ -153,7 +153,7 @@ class RationalQuadratic(Transformer):
 
     def __init__(self, bins: int, tail_bound: float) -> None:
         self.outputs = self.size(bins).outputs
-        self._bins, self._bound = bins, tail_bound
+        self.bins, self.tail_bound = bins, tail_bound
         # Softmax plus this, times bins' total, are the sizes: a share of LEAST_SIZE at least.
         self._floor = LEAST_SIZE / (1 - LEAST_SIZE * bins)
         self._total = 1 + self._floor * bins
@@ -189,7 +189,7 @@ class RationalQuadratic(Transformer):
 
     def _bin(self, place: Tensor, parameters: Tensor, *, axis: int) -> "_Bin":
         """Return the bin of each number along an axis: 0 are the data, 1 is the noise."""
-        bins = self._bins
+        bins = self.bins
         logits = parameters[: 2 * bins].view(2, bins, *place.shape)
         sizes = torch.softmax(logits, dim=1) + self._floor
         ends = sizes.cumsum(dim=1)
@@ -207,14 +207,14 @@ class RationalQuadratic(Transformer):
 
     def _scaled(self, rows: Tensor) -> Tensor:
         """Return the spline in units in which the interval goes from 0 to the sum of all sizes."""
-        bound = self._bound
+        bound = self.tail_bound
         return (rows.clamp(-bound, bound) + bound) * (self._total / (2 * bound))
 
     def _unscaled(self, place: Tensor) -> Tensor:
-        return place * (2 * self._bound / self._total) - self._bound
+        return place * (2 * self.tail_bound / self._total) - self.tail_bound
 
     def _with_tails(self, rows: Tensor, mapped: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:
-        bends = rows.abs() <= self._bound
+        bends = rows.abs() <= self.tail_bound
         return torch.where(bends, mapped, rows), log_det.masked_fill(~bends, 0)
 
 

@@ -143,7 +143,7 @@ class CategoricalMade(nn.Module):
         """
         out = self._linear_layers()[-1]
         out.weight.mul_(INITIAL_OUTPUT)
-        for variable, outputs in enumerate(self._outputs()):
+        for variable, outputs in enumerate(self.outputs()):
             size = outputs.stop - outputs.start
             found = indices[:, variable]
             known = found[(found >= 0) & (found < size)].long()
@@ -195,7 +195,7 @@ class CategoricalMade(nn.Module):
         hidden = [u.new_empty(len(u), len(degrees)) for degrees in self.degrees[1:]]
         result = torch.empty_like(u)
         starts: list[int] = self.starts.tolist()
-        for variable, rows in enumerate(self._outputs()):
+        for variable, rows in enumerate(self.outputs()):
             self._extend(hidden, before, (weights, biases), variable)
             logits = biases[-1][rows]
             if hidden:
@@ -228,7 +228,7 @@ class CategoricalMade(nn.Module):
                 value = value + biases[layer][new]
             units[:, new] = activate(value)
 
-    def _outputs(self) -> list[slice]:
+    def outputs(self) -> list[slice]:
         """Return the outputs of each variable, without padding."""
         found = [slice(0)] * len(self.sizes)
         sizes: list[int] = self.sizes.tolist()

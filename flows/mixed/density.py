@@ -30,6 +30,8 @@ class MixedDensity(Bijection):
 
     Attributes:
         layout: Places of the columns.
+        log_shares: Logarithms of what the known levels of a variable share, and of what one that no
+            training row had gets.
         made: Probabilities of the variables; None if there are none.
         flow: Flow of the continuous values; None if there are none.
     """
@@ -65,7 +67,7 @@ class MixedDensity(Bijection):
         places = {variable.column: place for place, variable in enumerate(layout.variables)}
         states = [places.get(column, len(places)) for column in layout.continuous]
         self.register_buffer("state_places", torch.tensor(states), persistent=False)
-        self._log_seen, self._log_unseen = math.log(rows / (rows + 1)), -math.log(rows + 1)
+        self.log_shares = math.log(rows / (rows + 1)), -math.log(rows + 1)
 
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
@@ -120,9 +122,10 @@ class MixedDensity(Bijection):
         """Return log P(d_i | d_<i) of each variable."""
         if self.made is None:
             return indices
+        log_seen, log_unseen = self.log_shares
         terms = self.made.log_prob(indices, self._inputs(indices), context)
-        terms = terms + self.opened * torch.where(indices >= 0, self._log_seen, 0.0)
-        terms = torch.where(indices == UNSEEN, self._log_unseen, terms)
+        terms = terms + self.opened * torch.where(indices >= 0, log_seen, 0.0)
+        terms = torch.where(indices == UNSEEN, log_unseen, terms)
         return torch.where(indices.isnan(), torch.nan, terms)
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:

@@ -19,7 +19,10 @@ from flows import (
     HafSpec,
     MadeSpec,
     MafSpec,
+    MixedColumn,
+    MixedSpec,
     NiceSpec,
+    NsfSpec,
     RealNvpSpec,
     build,
     fit,
@@ -28,6 +31,7 @@ from flows.compiled_training import step
 from flows.compiled_training.program import UnsupportedError
 from flows.compiled_training.step import CompiledGradient
 from flows.families.made import Made
+from flows.mixed.density import MixedDensity
 from flows.training.robust import bound_losses
 from flows.training.steps import AutogradSteps, CompiledSteps, choose_steps
 from tests.flows.cases import CASES, example_rows
@@ -35,6 +39,7 @@ from tests.flows.cases import CASES, example_rows
 RUNNING = BatchNormSpec(statistics="running", momentum=0.5)
 COMPILED = {
     *("made", "maf", "maf-random", "maf-plain", "nice", "haf", "realnvp", "realnvp-plain"),
+    *("nsf", "nsf-coupling"),
 }
 # More units than a block has, widths that no block divides, and weights wide enough for segments.
 SPECS: list[FlowSpec] = [
@@ -44,6 +49,15 @@ SPECS: list[FlowSpec] = [
     RealNvpSpec(layers=3, hidden=[17, 40]),
     NiceSpec(layers=3, hidden=[21], batch_norm=None),
     HafSpec(layers=5, hidden=[12, 12]),
+    NsfSpec(layers=2, hidden=[20, 9], activation="relu", tail_bound=2.0),
+    NsfSpec(layers=3, hidden=[13], bins=2, coupling=True),
+]
+COLUMNS = [
+    MixedColumn(levels=3, missing=True),
+    MixedColumn(missing=True, spikes=[0.0]),
+    MixedColumn(),
+    MixedColumn(levels=20),
+    MixedColumn(),
 ]
 
 
@@ -119,6 +133,21 @@ def test_gradients_with_a_context_are_autograds(spec):
 @pytest.mark.parametrize("dim", [1, 2, 40])
 def test_gradients_of_few_and_of_many_features_are_autograds(dim):
     _assert_gradients_agree(_flow(SPECS[0], dim), _rows(40, dim), 3.0)
+
+
+@pytest.mark.parametrize("flow", [SPECS[0], SPECS[3], SPECS[6], SPECS[7]], ids=repr)
+@pytest.mark.parametrize("context_dim", [0, 2])
+@pytest.mark.parametrize("missing", ["observed", "any"])
+def test_gradients_of_mixed_rows_are_autograds(flow, context_dim, missing):
+    spec = MixedSpec(columns=COLUMNS, flow=flow, hidden=[11], missing=missing, rows=50)
+    mixed = build(spec, len(COLUMNS), context_dim=context_dim, seed=1).train()
+    rows, generator = _rows(70, mixed.model_columns), torch.Generator().manual_seed(3)
+    assert isinstance(mixed.transform, MixedDensity)
+    for place, variable in enumerate(mixed.transform.layout.variables):
+        # A level that no training row had, and hidden ones, among the others.
+        levels = torch.randint(-2, variable.size, (70,), generator=generator)
+        rows[:, place] = levels.float()
+    _assert_gradients_agree(mixed, rows, 3.0)
 
 
 def _trained(
