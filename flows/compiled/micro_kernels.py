@@ -217,6 +217,47 @@ def two_to_the(_, _exponent):
 
 @intrinsic
 @no_type_check
+def turn_block(_, source, line, out, out_line):
+    """Transpose a square of `LANES` lines; addresses and strides are in bytes."""
+
+    def generate(context, builder, _signature, args):
+        source, line, out, out_line = args
+        e = _Emitter(builder, LANES)
+        nowhere = e.number(0)
+        rows = [
+            e.load(builder.add(source, builder.mul(line, e.number(n))), nowhere)
+            for n in range(LANES)
+        ]
+        distance = 1
+        while distance < LANES:
+            # Exchange the lanes of pairs of lines whose numbers differ in one bit (Eklundh 1972).
+            for n in range(LANES):
+                if n & distance == 0:
+                    rows[n], rows[n + distance] = _exchanged(
+                        builder, rows[n], rows[n + distance], distance
+                    )
+            distance *= 2
+        for n, row in enumerate(rows):
+            e.store(row, builder.add(out, builder.mul(out_line, e.number(n))), nowhere)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4), generate
+
+
+@no_type_check
+def _exchanged(builder: Any, one: Any, other: Any, distance: int) -> tuple[Any, Any]:
+    """Return two lines with those lanes exchanged that are `distance` apart between them."""
+    lanes = range(LANES)
+    first = [n if n & distance == 0 else LANES + n - distance for n in lanes]
+    second = [n + distance if n & distance == 0 else LANES + n for n in lanes]
+    kind = ir.VectorType(_INT, LANES)
+    return tuple(
+        builder.shuffle_vector(one, other, ir.Constant(kind, mask)) for mask in (first, second)
+    )
+
+
+@intrinsic
+@no_type_check
 def bits_of(_, _number):
     """Return the bits of a number as an integer."""
 

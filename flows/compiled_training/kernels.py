@@ -16,7 +16,14 @@ import numpy as np
 from numba import float32, float64, int64, types
 
 from flows.compiled.functions import exp, jit, log, tanh
-from flows.compiled.micro_kernels import LANES, UNITS, VECTORS, product_block_of, stay_apart
+from flows.compiled.micro_kernels import (
+    LANES,
+    UNITS,
+    VECTORS,
+    product_block_of,
+    stay_apart,
+    turn_block,
+)
 
 # mypy: ignore-errors
 # numba compiles these functions by its own types.
@@ -236,16 +243,20 @@ def _pull_matrix(matrix, index, parameters, grads, panels, zeros, adds):
 def _turn(values, panels, block, width, first, step, count, turned, line):
     """Write units as columns, a row of the batch in each line."""
     stay_apart()
+    blocks = count - count % LANES
     for panel in range(panels):
-        unit = 0
-        while unit < count:
-            some = min(LANES, count - unit)
+        for part in range(VECTORS):
+            row = panel * ROWS + part * LANES
+            for unit in range(0, blocks, LANES):
+                source = _at(panels, block, width, first + step * unit, panel) + part * LANES
+                turn_block(
+                    values.ctypes.data + 4 * source, 4 * step * ROWS,
+                    turned.ctypes.data + 4 * (row * line + unit), 4 * line,
+                )  # fmt: skip
+        for unit in range(blocks, count):
+            source = _at(panels, block, width, first + step * unit, panel)
             for j in range(ROWS):
-                to = (panel * ROWS + j) * line + unit
-                source = _at(panels, block, width, first + step * unit, panel) + j
-                for k in range(some):
-                    turned[to + k] = values[source + k * step * ROWS]
-            unit += some
+                turned[(panel * ROWS + j) * line + unit] = values[source + j]
 
 
 @jit()
@@ -369,10 +380,25 @@ def _run_affine(layer, matrices, index, parameters, values, shown, panels, conte
                 values[u + j] = values[x + j] - values[shift + j] * shown[mask + j]
             if layer[SCALED]:
                 for j in range(ROWS):
-                    log_scale = values[scale + j] * shown[mask + j]
-                    loss[panel * ROWS + j] += log_scale
-                    values[scale + j] = exp(-log_scale)
-                    values[u + j] *= values[scale + j]
+                    values[scale + j] *= shown[mask + j]
+                    loss[panel * ROWS + j] += values[scale + j]
+        if layer[SCALED]:
+            scales = _at(panels, layer[OUT], outs, moved, panel)
+            _inverse_exp(values[scales : scales + moved * ROWS])
+            for t in range(moved):
+                i = layer[FIRST] + t * layer[STEP]
+                u = _at(panels, layer[TARGET], width, index[layer[PLACES] + i], panel)
+                for j in range(ROWS):
+                    values[u + j] *= values[scales + t * ROWS + j]
+
+
+@jit()
+@no_type_check
+def _inverse_exp(h):
+    """Replace numbers by exp(-number)."""
+    stay_apart()
+    for j in range(len(h)):
+        h[j] = exp(-h[j])
 
 
 @jit()
@@ -427,75 +453,91 @@ def _pull_affine(layer, matrices, index, work, shown, panels, context, weight, w
         )
 
 
-# Lines of the work space of a spline: a value for each row of a panel.
-(PLACE, LEFT, BOTTOM, BIN_WIDTH, BIN_HEIGHT, RAW_FIRST, RAW_SECOND, INDEX, SUM_WIDTH, SUM_HEIGHT,
- GRAD_LEFT, GRAD_BOTTOM, GRAD_WIDTH, GRAD_HEIGHT, GRAD_FIRST, GRAD_SECOND) = range(16)  # fmt: skip
+# Lines of the work space of splines: a value for each row of a panel and feature, some features at
+# a time. Constant distances let the compiler see that they do not overlap.
+SPAN = 16 * LANES * VECTORS
+(X, SHOWN, PLACE, LEFT, BOTTOM, BIN_WIDTH, BIN_HEIGHT, RAW_FIRST, RAW_SECOND, INDEX, SUM_WIDTH,
+ SUM_HEIGHT, GRAD, PULL, GRAD_LEFT, GRAD_BOTTOM, GRAD_WIDTH, GRAD_HEIGHT, GRAD_FIRST, GRAD_SECOND,
+ ) = range(0, 20 * SPAN, SPAN)  # fmt: skip
+SPLINE_NUMBERS = 20 * SPAN
 
 
 @jit()
 @no_type_check
-def _softmax(values, at, step, bins, floor, lines):
+def _softmax(values, at, step, bins, floor, most, total):
     """Replace logits by the sizes of bins: their softmax, and a floor."""
     stay_apart()
-    most, total = lines[0], lines[1]
-    for j in range(ROWS):
+    for j in range(len(most)):
         most[j] = values[at + j]
         total[j] = 0
     for k in range(1, bins):
-        for j in range(ROWS):
-            most[j] = values[at + k * step + j] if values[at + k * step + j] > most[j] else most[j]
+        logits = values[at + k * step : at + k * step + len(most)]
+        for j in range(len(most)):
+            most[j] = logits[j] if logits[j] > most[j] else most[j]
     for k in range(bins):
-        for j in range(ROWS):
-            values[at + k * step + j] = exp(values[at + k * step + j] - most[j])
-        for j in range(ROWS):
-            total[j] += values[at + k * step + j]
-    for j in range(ROWS):
-        total[j] = float32(1) / total[j]
+        logits = values[at + k * step : at + k * step + len(most)]
+        for j in range(len(most)):
+            logits[j] = exp(logits[j] - most[j])
+        for j in range(len(most)):
+            total[j] += logits[j]
     for k in range(bins):
-        for j in range(ROWS):
-            values[at + k * step + j] = values[at + k * step + j] * total[j] + floor
+        logits = values[at + k * step : at + k * step + len(most)]
+        for j in range(len(most)):
+            logits[j] = logits[j] / total[j] + floor
 
 
 @jit()
 @no_type_check
-def _find_bins(values, x, at, step, bins, bound, lines):
+def _find_bins(values, at, step, size, bins, bound, lines):
     """Find the bin of each number, its corner, sizes and the parameters of its slopes."""
     stay_apart()
-    total = float32(1 + bins * _floor(bins))
-    scale, reach = float32(total / (2 * bound)), float32(bound)
-    slopes = at + 2 * bins * step
-    for j in range(ROWS):
-        place = values[x + j]
+    scale, reach = float32((1 + bins * _floor(bins)) / (2 * bound)), float32(bound)
+    heights, slopes = at + bins * step, at + 2 * bins * step
+    for j in range(size):
+        place = lines[X + j]
         place = -reach if place < -reach else place
         place = reach if place > reach else place
-        lines[PLACE, j] = (place + reach) * scale
-        lines[BIN_WIDTH, j] = values[at + j]
-        lines[BIN_HEIGHT, j] = values[at + bins * step + j]
-        lines[RAW_SECOND, j] = values[slopes + j]
-    lines[LEFT], lines[BOTTOM], lines[RAW_FIRST], lines[INDEX] = 0, 0, 0, 0
-    lines[SUM_WIDTH] = lines[BIN_WIDTH]
-    lines[SUM_HEIGHT] = lines[BIN_HEIGHT]
+        lines[PLACE + j] = (place + reach) * scale
+    for line in (LEFT, BOTTOM, RAW_FIRST, INDEX):
+        lines[line : line + size] = 0
+    for j in range(size):
+        lines[BIN_WIDTH + j] = lines[SUM_WIDTH + j] = values[at + j]
+        lines[BIN_HEIGHT + j] = lines[SUM_HEIGHT + j] = values[heights + j]
+        lines[RAW_SECOND + j] = values[slopes + j]
     for k in range(1, bins):
-        width, height = at + k * step, at + (bins + k) * step
-        slope = slopes + (k - 1) * step
-        has_more = float32(1) if k < bins - 1 else float32(0)
-        more = step if k < bins - 1 else 0
-        for j in range(ROWS):
-            inside = lines[PLACE, j] >= lines[SUM_WIDTH, j]
-            lines[LEFT, j] = lines[SUM_WIDTH, j] if inside else lines[LEFT, j]
-            lines[BOTTOM, j] = lines[SUM_HEIGHT, j] if inside else lines[BOTTOM, j]
-            lines[INDEX, j] = float32(k) if inside else lines[INDEX, j]
-        for j in range(ROWS):
-            inside = lines[INDEX, j] == float32(k)
-            lines[BIN_WIDTH, j] = values[width + j] if inside else lines[BIN_WIDTH, j]
-            lines[BIN_HEIGHT, j] = values[height + j] if inside else lines[BIN_HEIGHT, j]
-            lines[SUM_WIDTH, j] += values[width + j]
-            lines[SUM_HEIGHT, j] += values[height + j]
-        for j in range(ROWS):
-            inside = lines[INDEX, j] == float32(k)
-            second = values[slope + more + j] * has_more
-            lines[RAW_FIRST, j] = values[slope + j] if inside else lines[RAW_FIRST, j]
-            lines[RAW_SECOND, j] = second if inside else lines[RAW_SECOND, j]
+        widths = values[at + k * step : at + k * step + size]
+        for j in range(size):
+            inside = lines[PLACE + j] >= lines[SUM_WIDTH + j]
+            lines[LEFT + j] = lines[SUM_WIDTH + j] if inside else lines[LEFT + j]
+            lines[BOTTOM + j] = lines[SUM_HEIGHT + j] if inside else lines[BOTTOM + j]
+            lines[INDEX + j] = float32(k) if inside else lines[INDEX + j]
+            lines[BIN_WIDTH + j] = widths[j] if inside else lines[BIN_WIDTH + j]
+            lines[SUM_WIDTH + j] += widths[j]
+        more = values[heights + k * step : heights + k * step + size]
+        for j in range(size):
+            inside = lines[INDEX + j] == float32(k)
+            lines[BIN_HEIGHT + j] = more[j] if inside else lines[BIN_HEIGHT + j]
+            lines[SUM_HEIGHT + j] += more[j]
+        _find_slopes(values, slopes, step, size, k, bins, lines)
+
+
+@jit()
+@no_type_check
+def _find_slopes(values, slopes, step, size, k, bins, lines):
+    """Take the parameters of the slopes of those numbers that are in bin `k`."""
+    below = values[slopes + (k - 1) * step : slopes + (k - 1) * step + size]
+    for j in range(size):
+        inside = lines[INDEX + j] == float32(k)
+        lines[RAW_FIRST + j] = below[j] if inside else lines[RAW_FIRST + j]
+    if k < bins - 1:
+        above = values[slopes + k * step : slopes + k * step + size]
+        for j in range(size):
+            inside = lines[INDEX + j] == float32(k)
+            lines[RAW_SECOND + j] = above[j] if inside else lines[RAW_SECOND + j]
+    else:
+        for j in range(size):
+            inside = lines[INDEX + j] == float32(k)
+            lines[RAW_SECOND + j] = float32(0) if inside else lines[RAW_SECOND + j]
 
 
 @jit()
@@ -523,36 +565,64 @@ def _run_spline(layer, matrices, index, arrays, shown, panels, context, numbers,
     for number in range(layer[MATRICES]):
         _run_matrix(matrices[layer[MATRIX] + number], index, parameters, values, panels, context)
     _keep(layer, index, values, panels, (layer[SOURCE], layer[TARGET]), FORTH)
-    width, moved, bins, bound = layer[WIDTH], layer[MOVED], layer[BINS], numbers[layer[BOUND]]
-    lines, step = np.zeros((16, ROWS), np.float32), moved * ROWS
-    unit = float32(2 * bound / (1 + bins * _floor(bins)))
-    reach, floor = float32(bound), float32(_floor(bins))
+    moved, bins, bound = layer[MOVED], layer[BINS], numbers[layer[BOUND]]
+    lines, step = np.zeros(SPLINE_NUMBERS, np.float32), moved * ROWS
+    floor = float32(_floor(bins))
     for panel in range(panels):
-        for t in range(moved):
-            i = layer[FIRST] + t * layer[STEP]
-            x = _at(panels, layer[SOURCE], width, i, panel)
-            u = _at(panels, layer[TARGET], width, index[layer[PLACES] + i], panel)
-            at = _at(panels, layer[OUT], (3 * bins - 1) * moved, t, panel)
-            mask = _mask_at(shown, panels, index[layer[SEEN] + i], panel)
-            _softmax(values, at, step, bins, floor, lines)
-            _softmax(values, at + bins * step, step, bins, floor, lines)
-            _find_bins(values, x, at, step, bins, bound, lines)
-            for j in range(ROWS):
-                s = lines[BIN_HEIGHT, j] / lines[BIN_WIDTH, j]
-                theta = (lines[PLACE, j] - lines[LEFT, j]) / lines[BIN_WIDTH, j]
-                first, second = _slope_of(lines[RAW_FIRST, j]), _slope_of(lines[RAW_SECOND, j])
-                rest = float32(1) - theta
-                hump = theta * rest
-                below = s * theta * theta + first * hump
-                under = s + (first + second - s - s) * hump
-                rise = first * rest * rest + float32(2) * s * hump + second * theta * theta
-                quotient = s / under
-                log_slope = log(rise * quotient * quotient)
-                place = lines[BOTTOM, j] + lines[BIN_HEIGHT, j] * below / under
-                away = values[x + j] > reach or values[x + j] < -reach
-                noise = values[x + j] if away else place * unit - reach
-                values[u + j] = noise * shown[mask + j]
-                loss[panel * ROWS + j] -= (float32(0) if away else log_slope) * shown[mask + j]
+        for begin in range(0, moved, SPAN // ROWS):
+            count = min(SPAN // ROWS, moved - begin)
+            size = count * ROWS
+            at = _at(panels, layer[OUT], (3 * bins - 1) * moved, begin, panel)
+            _gather(layer, index, values, shown, panels, panel, begin, count, lines)
+            most, total = lines[PLACE : PLACE + size], lines[LEFT : LEFT + size]
+            _softmax(values, at, step, bins, floor, most, total)
+            _softmax(values, at + bins * step, step, bins, floor, most, total)
+            _find_bins(values, at, step, size, bins, bound, lines)
+            _bend(size, bins, bound, lines)
+            for t in range(count):
+                i = layer[FIRST] + (begin + t) * layer[STEP]
+                to = index[layer[PLACES] + i]
+                u = _at(panels, layer[TARGET], layer[WIDTH], to, panel)
+                for j in range(ROWS):
+                    values[u + j] = lines[GRAD + t * ROWS + j]
+                    loss[panel * ROWS + j] -= lines[PULL + t * ROWS + j]
+
+
+@jit()
+@no_type_check
+def _gather(layer, index, values, shown, panels, panel, begin, count, lines):
+    """Copy the values of some features, and their masks, into lines."""
+    for t in range(count):
+        i = layer[FIRST] + (begin + t) * layer[STEP]
+        x = _at(panels, layer[SOURCE], layer[WIDTH], i, panel)
+        mask = _mask_at(shown, panels, index[layer[SEEN] + i], panel)
+        for j in range(ROWS):
+            lines[X + t * ROWS + j] = values[x + j]
+            lines[SHOWN + t * ROWS + j] = shown[mask + j]
+
+
+@jit()
+@no_type_check
+def _bend(size, bins, bound, lines):
+    """Compute the noise, in the line GRAD, and the log slopes, in the line PULL."""
+    stay_apart()
+    unit, reach = float32(2 * bound / (1 + bins * _floor(bins))), float32(bound)
+    for j in range(size):
+        s = lines[BIN_HEIGHT + j] / lines[BIN_WIDTH + j]
+        theta = (lines[PLACE + j] - lines[LEFT + j]) / lines[BIN_WIDTH + j]
+        first, second = _slope_of(lines[RAW_FIRST + j]), _slope_of(lines[RAW_SECOND + j])
+        rest = float32(1) - theta
+        hump = theta * rest
+        below = s * theta * theta + first * hump
+        under = s + (first + second - s - s) * hump
+        rise = first * rest * rest + float32(2) * s * hump + second * theta * theta
+        quotient = s / under
+        log_slope = log(rise * quotient * quotient)
+        noise = (lines[BOTTOM + j] + lines[BIN_HEIGHT + j] * below / under) * unit - reach
+        x = lines[X + j]
+        away = (x if x > float32(0) else -x) > reach
+        lines[GRAD + j] = (x if away else noise) * lines[SHOWN + j]
+        lines[PULL + j] = (float32(0) if away else log_slope) * lines[SHOWN + j]
 
 
 @jit()
@@ -563,27 +633,34 @@ def _pull_spline(layer, matrices, index, work, shown, panels, context, numbers, 
     values, grads = work[2], work[3]
     _keep(layer, index, grads, panels, (layer[GRAD_SOURCE], layer[GRAD_TARGET]), BACK)
     width, moved, bins, bound = layer[WIDTH], layer[MOVED], layer[BINS], numbers[layer[BOUND]]
-    lines, step = np.zeros((16, ROWS), np.float32), moved * ROWS
+    lines, step = np.zeros(SPLINE_NUMBERS, np.float32), moved * ROWS
     outs = (3 * bins - 1) * moved
     for panel in range(panels):
-        for t in range(moved):
-            i = layer[FIRST] + t * layer[STEP]
-            x = _at(panels, layer[SOURCE], width, i, panel)
-            to_x = _at(panels, layer[GRAD_SOURCE], width, i, panel)
-            g = _at(panels, layer[GRAD_TARGET], width, index[layer[PLACES] + i], panel)
-            at = _at(panels, layer[OUT], outs, t, panel)
-            to = _at(panels, layer[GRAD_OUT], outs, t, panel)
-            mask = _mask_at(shown, panels, index[layer[SEEN] + i], panel)
-            _find_bins(values, x, at, step, bins, bound, lines)
-            rows = weight[panel * ROWS : (panel + 1) * ROWS]
-            places = (x, to_x, g, bound, bins)
-            _pull_bins(values, grads, places, shown[mask : mask + ROWS], rows, lines)
-            _pull_sizes(values, grads, at, to, step, bins, lines, GRAD_LEFT, GRAD_WIDTH)
+        for begin in range(0, moved, SPAN // ROWS):
+            count = min(SPAN // ROWS, moved - begin)
+            size = count * ROWS
+            at = _at(panels, layer[OUT], outs, begin, panel)
+            to = _at(panels, layer[GRAD_OUT], outs, begin, panel)
+            _gather(layer, index, values, shown, panels, panel, begin, count, lines)
+            for t in range(count):
+                i = layer[FIRST] + (begin + t) * layer[STEP]
+                g = _at(panels, layer[GRAD_TARGET], width, index[layer[PLACES] + i], panel)
+                for j in range(ROWS):
+                    lines[GRAD + t * ROWS + j] = grads[g + j]
+                    lines[PULL + t * ROWS + j] = -weight[panel * ROWS + j]
+            _find_bins(values, at, step, size, bins, bound, lines)
+            _pull_bins(size, bins, bound, lines)
+            _pull_sizes(values, grads, at, to, step, size, bins, lines, GRAD_LEFT, GRAD_WIDTH)
             _pull_sizes(
-                values, grads, at + bins * step, to + bins * step, step, bins, lines, GRAD_BOTTOM,
-                GRAD_HEIGHT,
+                values, grads, at + bins * step, to + bins * step, step, size, bins, lines,
+                GRAD_BOTTOM, GRAD_HEIGHT,
             )  # fmt: skip
-            _pull_slopes(grads, to + 2 * bins * step, step, bins, lines)
+            _pull_slopes(grads, to + 2 * bins * step, step, size, bins, lines)
+            for t in range(count):
+                i = layer[FIRST] + (begin + t) * layer[STEP]
+                x = _at(panels, layer[GRAD_SOURCE], width, i, panel)
+                for j in range(ROWS):
+                    grads[x + j] = lines[GRAD + t * ROWS + j]
     first = layer[MATRIX]
     _pull_network(
         layer, matrices[first : first + layer[MATRICES]], index, work, panels, context, wide
@@ -592,27 +669,26 @@ def _pull_spline(layer, matrices, index, work, shown, panels, context, numbers, 
 
 @jit()
 @no_type_check
-def _pull_bins(values, grads, places, shown, weight, lines):
+def _pull_bins(size, bins, bound, lines):
     """Compute the gradients of the input, and of a bin's corner, sizes and slopes."""
     stay_apart()
-    x, to_x, g, bound, bins = places
-    unit = float32(2 * bound / (1 + bins * _floor(bins)))
-    reach = float32(bound)
-    for j in range(ROWS):
-        away = values[x + j] > reach or values[x + j] < -reach
-        grad = grads[g + j] * shown[j]
-        pull = float32(0) if away else -weight[j] * shown[j]
+    unit, reach = float32(2 * bound / (1 + bins * _floor(bins))), float32(bound)
+    for j in range(size):
+        x = lines[X + j]
+        away = (x if x > float32(0) else -x) > reach
+        grad = lines[GRAD + j] * lines[SHOWN + j]
+        pull = float32(0) if away else lines[PULL + j] * lines[SHOWN + j]
         rise_u = float32(0) if away else grad * unit
-        s = lines[BIN_HEIGHT, j] / lines[BIN_WIDTH, j]
-        theta = (lines[PLACE, j] - lines[LEFT, j]) / lines[BIN_WIDTH, j]
-        first, second = _slope_of(lines[RAW_FIRST, j]), _slope_of(lines[RAW_SECOND, j])
+        s = lines[BIN_HEIGHT + j] / lines[BIN_WIDTH + j]
+        theta = (lines[PLACE + j] - lines[LEFT + j]) / lines[BIN_WIDTH + j]
+        first, second = _slope_of(lines[RAW_FIRST + j]), _slope_of(lines[RAW_SECOND + j])
         rest = float32(1) - theta
         hump, tilt = theta * rest, rest - theta
         bend = first + second - s - s
         below = s * theta * theta + first * hump
         under = float32(1) / (s + bend * hump)
         rise = first * rest * rest + float32(2) * s * hump + second * theta * theta
-        high = rise_u * lines[BIN_HEIGHT, j] * under
+        high = rise_u * lines[BIN_HEIGHT + j] * under
         grad_under = -(high * below + pull + pull) * under
         grad_rise = pull / rise
         grad_theta = (
@@ -625,52 +701,55 @@ def _pull_bins(values, grads, places, shown, weight, lines):
             + grad_under * (float32(1) - hump - hump)
             + float32(2) * (grad_rise * hump + pull / s)
         )
-        per_width = grad_theta / lines[BIN_WIDTH, j]
-        lines[GRAD_LEFT, j] = -per_width
-        lines[GRAD_BOTTOM, j] = rise_u
-        lines[GRAD_WIDTH, j] = -per_width * theta - grad_s * s / lines[BIN_WIDTH, j]
-        lines[GRAD_HEIGHT, j] = rise_u * below * under + grad_s / lines[BIN_WIDTH, j]
-        lines[GRAD_FIRST, j] = (high + grad_under) * hump + grad_rise * rest * rest
-        lines[GRAD_SECOND, j] = grad_under * hump + grad_rise * theta * theta
-        grads[to_x + j] = grad if away else per_width / unit
+        per_width = grad_theta / lines[BIN_WIDTH + j]
+        lines[GRAD_LEFT + j] = -per_width
+        lines[GRAD_BOTTOM + j] = rise_u
+        lines[GRAD_WIDTH + j] = -per_width * theta - grad_s * s / lines[BIN_WIDTH + j]
+        lines[GRAD_HEIGHT + j] = rise_u * below * under + grad_s / lines[BIN_WIDTH + j]
+        lines[GRAD_FIRST + j] = (high + grad_under) * hump + grad_rise * rest * rest
+        lines[GRAD_SECOND + j] = grad_under * hump + grad_rise * theta * theta
+        lines[GRAD + j] = grad if away else per_width / unit
 
 
 @jit()
 @no_type_check
-def _pull_sizes(values, grads, at, to, step, bins, lines, before, inside):
+def _pull_sizes(values, grads, at, to, step, size, bins, lines, before, inside):
     """Compute the gradients of the logits of sizes, from those of a corner and of a size."""
     stay_apart()
     floor = float32(_floor(bins))
-    mean = lines[SUM_WIDTH]
+    index, mean = lines[INDEX : INDEX + size], lines[SUM_WIDTH : SUM_WIDTH + size]
+    corner, own = lines[before : before + size], lines[inside : inside + size]
     mean[:] = 0
     for k in range(bins):
-        for j in range(ROWS):
-            index = lines[INDEX, j]
-            grad = lines[before, j] if float32(k) < index else float32(0)
-            grad = lines[inside, j] if float32(k) == index else grad
-            grad = grad * (values[at + k * step + j] - floor)
-            mean[j] += grad
-            grads[to + k * step + j] = grad
+        result = grads[to + k * step : to + k * step + size]
+        sizes = values[at + k * step : at + k * step + size]
+        for j in range(size):
+            grad = corner[j] if float32(k) < index[j] else float32(0)
+            grad = own[j] if float32(k) == index[j] else grad
+            result[j] = grad * (sizes[j] - floor)
+        for j in range(size):
+            mean[j] += result[j]
     for k in range(bins):
-        for j in range(ROWS):
-            share = values[at + k * step + j] - floor
-            grads[to + k * step + j] -= share * mean[j]
+        result = grads[to + k * step : to + k * step + size]
+        sizes = values[at + k * step : at + k * step + size]
+        for j in range(size):
+            result[j] -= (sizes[j] - floor) * mean[j]
 
 
 @jit()
 @no_type_check
-def _pull_slopes(grads, to, step, bins, lines):
+def _pull_slopes(grads, to, step, size, bins, lines):
     """Compute the gradients of the parameters of the slopes."""
     stay_apart()
-    for j in range(ROWS):
-        for line in (RAW_FIRST, RAW_SECOND):
-            grown = exp(-(lines[line, j] + SLOPE_OFFSET))
-            lines[GRAD_FIRST + line - RAW_FIRST, j] /= float32(1) + grown
+    for j in range(size):
+        lines[GRAD_FIRST + j] /= float32(1) + exp(-(lines[RAW_FIRST + j] + SLOPE_OFFSET))
+        lines[GRAD_SECOND + j] /= float32(1) + exp(-(lines[RAW_SECOND + j] + SLOPE_OFFSET))
     for k in range(bins - 1):
-        for j in range(ROWS):
-            index = lines[INDEX, j]
-            grad = lines[GRAD_SECOND, j] if index == float32(k) else float32(0)
-            grads[to + k * step + j] = lines[GRAD_FIRST, j] if index == float32(k + 1) else grad
+        result = grads[to + k * step : to + k * step + size]
+        for j in range(size):
+            grad = lines[GRAD_SECOND + j] if lines[INDEX + j] == float32(k) else float32(0)
+            is_next = lines[INDEX + j] == float32(k + 1)
+            result[j] = lines[GRAD_FIRST + j] if is_next else grad
 
 
 @jit()
@@ -699,11 +778,11 @@ def _run_categorical(layer, matrices, index, arrays, panels, rows, context, numb
                 if d == UNSEEN:
                     lost = -log_unseen
                 loss[panel * ROWS + j] += lost
-            _softmax(values, at, ROWS, size, float32(0), lines)
+            _softmax(values, at, ROWS, size, float32(0), lines[0], lines[1])
             for j in range(min(ROWS, rows - panel * ROWS)):
                 d = int64(values[level + j])
                 if 0 <= d < size:
-                    loss[panel * ROWS + j] += lines[0, j] - log(lines[1, j])
+                    loss[panel * ROWS + j] += lines[0, j] + log(lines[1, j])
 
 
 @jit()
