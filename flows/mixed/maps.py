@@ -23,6 +23,8 @@ TAIL_SHARE, TAIL_ROWS = 2e-3, 8
 LEAST_GAP = 1e-3
 # Largest exponent of a tail, in which a standard deviation of the scores multiplies the distance.
 MIN_TAIL, MAX_TAIL = 0.3, 3.0
+# Distance of the scores over which the slope of a tail is measured.
+END_SCORES = 0.5
 # Largest distance of a bound from the outermost knot, in deviations: a map without that bound serves a
 # further one, since none of its values come near.
 FAR = 4.0
@@ -159,7 +161,14 @@ def _quantile_knots(ordered: Values, spread: float) -> tuple[Tensor, Tensor, Ten
     first = 2 * widths[1:] + widths[:-1]
     second = widths[1:] + 2 * widths[:-1]
     inner = (first + second) / (first / rises[:-1] + second / rises[1:])
-    return knots, scores, torch.cat([rises[:1], inner, rises[-1:]])
+    ends = [_end_slope(knots, scores), _end_slope(-knots.flip(0), -scores.flip(0))]
+    return knots, scores, torch.stack([ends[0], *inner, ends[1]])
+
+
+def _end_slope(knots: Tensor, scores: Tensor) -> Tensor:
+    """Return the slope at the first knot over a distance that equal values beside it cannot rule."""
+    last = min(int((scores - scores[0] < END_SCORES).sum()), len(scores) - 1)
+    return (scores[last] - scores[0]) / (knots[last] - knots[0])
 
 
 def _apart(knots: Tensor, scores: Tensor, *, gap: float) -> tuple[Tensor, Tensor]:
@@ -202,25 +211,37 @@ def _within(
 
 
 def _tails(ordered: Values, knots: Tensor, scores: Tensor, slopes: Tensor) -> Tensor:
-    """Return the exponents by which the medians beyond the outermost knots get their scores."""
+    """Return the exponents by which the values beyond the outermost knots get their scores."""
     found = []
+    # Few values tell little of what lies beyond them.
+    certainty = min(max((math.log10(len(ordered)) - 2.5) / 2, 0.0), 1.0)
+    most = MIN_TAIL + (MAX_TAIL - MIN_TAIL) * certainty
     for values, end in ((-ordered.flip(0), 0), (ordered, -1)):
         edge = -float(knots[0]) if end == 0 else float(knots[-1])
         beyond = values[values > edge]
         exponent = MIN_TAIL
         if len(beyond) > 0:
-            share = 0.5 * len(beyond) / len(values)
-            score = -float(torch.special.ndtri(torch.tensor(share, dtype=torch.float64)))
-            rise = score - abs(float(scores[end]))
-            distance = float(slopes[end]) * (float(_quantile(beyond, 0.5)) - edge)
-            exponent = _exponent(distance, rise)
+            slope, start = float(slopes[end]), abs(float(scores[end]))
+            # The median beyond the knot, and the last value: few values tell neither well.
+            exponent = min(
+                _exponent(slope * (place - edge), _score_beyond(share) - start, most)
+                for place, share in (
+                    (float(_quantile(beyond, 0.5)), 0.5 * len(beyond) / len(values)),
+                    (float(beyond[-1]), 0.5 / len(values)),
+                )
+            )
         found.append(exponent)
     return torch.tensor(found, dtype=torch.float64)
 
 
-def _exponent(distance: float, rise: float) -> float:
-    """Return the c with log(1 + c distance) / c = rise, within its limits."""
-    low, high = MIN_TAIL, MAX_TAIL
+def _score_beyond(share: float) -> float:
+    """Return the score that a share of the values lies beyond."""
+    return -float(torch.special.ndtri(torch.tensor(share, dtype=torch.float64)))
+
+
+def _exponent(distance: float, rise: float, most: float) -> float:
+    """Return the c with log(1 + c distance) / c = rise, from `MIN_TAIL` to the most that it may be."""
+    low, high = MIN_TAIL, most
     for _ in range(40):
         middle = (low + high) / 2
         if math.log1p(middle * distance) / middle > rise:

@@ -17,6 +17,8 @@ Numbers = Int[Tensor, "rows columns"]
 _LOWEST = -6  # the power of ten of the first decade, to which all smaller values belong
 _PER_DECADE = (1, 2, 10, 20, 100, 200, 1000, 2000)  # each divides the next
 _LEAST_SHARE = 0.01  # less may be chance, and would move values far
+_FEWEST_STEPS = 8  # that most values of a decade span; rounding to larger ones would move them far
+_EDGE = 0.05  # share of the values outside of these
 _TOLERANCE = 1e-6
 _SCATTER = 9973.0  # the digits beyond those that are kept choose between two steps
 
@@ -36,7 +38,9 @@ def measure_roundings(values: Float[Tensor, " rows"]) -> Float[Tensor, "decades 
         unit = 10.0 ** (decade + _LOWEST)
         counts = torch.stack([inside / unit * steps for steps in _PER_DECADE])
         on_grid = (counts - counts.round()).abs() < _TOLERANCE
-        shares[decade] = _without_chance(on_grid.double().mean(dim=1))
+        edges = torch.quantile(counts[-1], counts.new_tensor([_EDGE, 1 - _EDGE]))
+        spanned = float(edges[1] - edges[0]) * counts.new_tensor(_PER_DECADE) / _PER_DECADE[-1]
+        shares[decade] = _without_chance(on_grid.double().mean(dim=1), spanned >= _FEWEST_STEPS)
     return shares
 
 
@@ -73,13 +77,20 @@ def _decades(values: Tensor) -> Tensor:
     return power.nan_to_num(0.0).clamp(0, DECADES - 1).long()
 
 
-def _without_chance(found: Float[Tensor, " steps"]) -> Float[Tensor, " steps"]:
-    """Return cumulative shares, from the shares of the values that lie on each grid."""
+def _without_chance(
+    found: Float[Tensor, " steps"], usable: Bool[Tensor, " steps"]
+) -> Float[Tensor, " steps"]:
+    """Return cumulative shares, from the shares of the values that lie on each grid.
+
+    Args:
+        found: Share of the values that lie on each grid.
+        usable: Mask of the grids of which the values span enough steps; on others they lie by chance.
+    """
     per_decade = torch.tensor(_PER_DECADE, dtype=torch.float64)
     # The share of the multiples of each step, by column, that are multiples of another, by row.
     chance = (per_decade[:, None] / per_decade).clamp(max=1.0)
     own = torch.linalg.solve(chance, found)
-    own = torch.where(own < _LEAST_SHARE, 0.0, own)
+    own = torch.where((own < _LEAST_SHARE) | ~usable, 0.0, own)
     return (own / own.sum().clamp(min=1e-12) * found[-1]).cumsum(dim=0)
 
 

@@ -117,3 +117,19 @@ def test_no_values_and_equal_values_have_maps():
             x, log_det = maps.forward(torch.linspace(-6, 6, 13, dtype=torch.float64)[:, None])
             assert np.isfinite(x.numpy()).all()
             assert np.isfinite(log_det.numpy()).all()
+
+
+@pytest.mark.parametrize("step", [0.1, 1.0, 5.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_few_rounded_values_are_not_sampled_far_beyond_the_data(step, seed):
+    """Equal values at the ends, and single far ones, do not rule the tails of a small table."""
+    generator = torch.Generator().manual_seed(seed)
+    values = 200 + 14 * torch.randn(342, generator=generator, dtype=torch.float64)
+    values = (values / step).round() * step
+    values[0] = values.max() + 20
+    spread = values + step * (torch.rand(342, generator=generator, dtype=torch.float64) - 0.5)
+    maps = maps_of(spread, MixedColumn(transform="quantiles", step=step))
+    ends = maps.forward(torch.tensor([[-4.0], [4.0]], dtype=torch.float64))[0]
+    width = float(values.max() - values.min())
+    assert values.min() - 0.5 * width < ends[0, 0] < values.min()
+    assert values.max() - 20 < ends[1, 0] < values.max() + 0.5 * width

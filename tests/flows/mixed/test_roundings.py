@@ -92,3 +92,12 @@ def test_any_values_can_be_measured_and_rounded(data: list[float], values: list[
     )
     unit = 10.0 ** (before.abs().clamp(min=1e-6, max=1e9).log10().floor().nan_to_num(0) + 1e-9)
     assert ((after - before).abs().nan_to_num(0) <= unit).all()
+
+
+def test_a_step_that_few_of_are_in_the_data_draws_no_values_to_it():
+    """A 20.0 among 13.1 to 21.5 says nothing about multiples of ten."""
+    data = (13 + 8.5 * noise(400)).mul(10).round() / 10
+    data[:15] = 20.0
+    found = rounded(((13 + 8.5 * noise()) * 10).round() / 10, data)
+    assert float((found == 20.0).double().mean()) < 0.03
+    assert float((found == 15.0).double().mean()) < 0.03
