@@ -160,7 +160,8 @@ def _quantile_knots(ordered: Values, spread: float) -> tuple[Tensor, Tensor, Ten
     # Weighted harmonic means, as of monotone cubic splines (Fritsch and Butland 1984).
     first = 2 * widths[1:] + widths[:-1]
     second = widths[1:] + 2 * widths[:-1]
-    inner = (first + second) / (first / rises[:-1] + second / rises[1:])
+    weight = first / (first + second)
+    inner = 1 / (weight / rises[:-1] + (1 - weight) / rises[1:])
     ends = [_end_slope(knots, scores), _end_slope(-knots.flip(0), -scores.flip(0))]
     return knots, scores, torch.stack([ends[0], *inner, ends[1]])
 
