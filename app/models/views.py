@@ -1,5 +1,6 @@
 """Request and response models of models, versions and aliases."""
 
+import math
 from datetime import datetime
 from typing import Any
 
@@ -41,7 +42,11 @@ _VERSION_EXAMPLE: dict[str, Any] = {
         "test_standard_error": 0.01,
         "epoch": 88,
     },
-    "held_out": {"rows": 4910, "quantiles": {"0.01": -31.8, "0.05": -24.9, "0.5": -17.3}},
+    "held_out": {
+        "rows": 4910,
+        "quantiles": {"0.01": -31.8, "0.05": -24.9, "0.5": -17.3},
+        "standard_errors": {"0.01": 0.0014, "0.05": 0.0031, "0.5": 0.0071},
+    },
     "lineage": {
         "job_id": "job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
         "dataset_id": "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f",
@@ -142,6 +147,10 @@ class HeldOutView(BaseModel):
     quantiles: dict[str, float] = Field(
         description="Quantiles of the log densities, keyed by their level."
     )
+    standard_errors: dict[str, float] = Field(
+        description="Standard errors of the `quantile` of a score, keyed by it:"
+        " sqrt(quantile (1 - quantile) / rows)."
+    )
 
     @classmethod
     def of(cls, held_out: dict[str, Any]) -> "HeldOutView":
@@ -149,7 +158,9 @@ class HeldOutView(BaseModel):
         quantiles = held_out["quantiles"]
         last = len(quantiles) - 1
         shown = {str(at): quantiles[round(at * last)] for at in _SHOWN_QUANTILES}
-        return cls(rows=held_out["rows"], quantiles=shown)
+        rows = held_out["rows"]
+        errors = {str(at): math.sqrt(at * (1 - at) / rows) for at in _SHOWN_QUANTILES}
+        return cls(rows=rows, quantiles=shown, standard_errors=errors)
 
 
 class CheckpointView(BaseModel):

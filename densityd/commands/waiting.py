@@ -57,6 +57,8 @@ def follow(
         typer.echo(_format_outcome(job))
     if wait and (as_json or not sys.stdout.isatty()):
         note(_format_outcome(job))
+    for text in (job.metrics or {}).get("summary", []):
+        note(make_printable(str(text)))
 
 
 def echo_outcome(job: "Job", *, as_json: bool) -> None:

@@ -38,6 +38,7 @@ from workers.trainer.data import SplitRows, chunks, load_parts, moments, sample,
 from workers.trainer.devices import find_device
 from workers.trainer.discrete import SAMPLE_ROWS, Noise, column_noise
 from workers.trainer.progress import Progress
+from workers.trainer.summary import summarise
 
 _TICK_S = 0.5
 _RESTARTED = (
@@ -85,7 +86,9 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
         return
     metrics |= {"epochs": metrics["epoch"]}
     metrics |= likelihoods(flow, parts, seed=request.optimisation.seed, on_chunk=run.tick)
-    run.finish(flow, metrics, held_out=held_out_quantiles(flow, parts, device, on_chunk=run.tick))
+    held_out = held_out_quantiles(flow, parts, device, on_chunk=run.tick)
+    metrics |= summarise(flow, parts, request=request, metrics=metrics)
+    run.finish(flow, metrics, held_out=held_out)
 
 
 class _Run:

@@ -94,6 +94,9 @@ def test_a_version_shows_some_of_its_quantiles(client):
     assert list(shown["quantiles"]) == ["0.01", "0.05", "0.5"]
     exact = np.quantile(log_prob(TABLE), [0.01, 0.05, 0.5])
     assert list(shown["quantiles"].values()) == pytest.approx(exact)
+    errors = shown["standard_errors"]
+    assert errors["0.5"] == pytest.approx(0.5 / len(TABLE) ** 0.5)
+    assert errors["0.01"] == pytest.approx((0.01 * 0.99 / len(TABLE)) ** 0.5)
 
 
 def test_ranks_belong_to_the_units_of_the_data(client):
