@@ -372,7 +372,7 @@ async def follow_job(
         Query(description="`sse` for a stream of Server-Sent Events, `json` for a page of events."),
     ] = "sse",
 ) -> Response:
-    """Stream the events of a job as they happen: `state`, `epoch`, `message` and `end`.
+    """Stream the events of a job as they happen: `state`, `epoch`, `child`, `message` and `end`.
 
     An `epoch` event reports an epoch of a training, some iterations of a variational job, or a
     part of the rows of a scoring or sampling job. Ids count from 1 without gaps, and `data` is

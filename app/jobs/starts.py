@@ -22,18 +22,20 @@ from app.jobs.submission import (
 )
 from app.jobs.views import JobView
 from app.rows.context import context_cells, context_rows
-from models_store.jobs.jobs import JobKind
+from models_store.jobs.jobs import JobKind, JobRole
 from models_store.jobs.reservations import (
     sampling_reservation,
     scoring_reservation,
+    search_reservation,
     training_reservation,
     variational_reservation,
 )
 from models_store.requests.accept_bulk import accept_sampling, accept_scoring
+from models_store.requests.accept_search import accept_auto
 from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.accept_variational import accept_variational, dataset_of
 from models_store.requests.bulk import SamplingRequest, ScoringRequest
-from models_store.requests.training import TrainingRequest
+from models_store.requests.training import AutoFlow, TrainingRequest
 from models_store.requests.variational import VariationalRequest
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=FairRoute)
@@ -63,12 +65,25 @@ def start_training(
     Only `model_name` and `dataset_id` are required. Options that are absent or null get values that
     suit the data, and `request` in the response shows them. The job is stored durably before the
     response is sent, and it runs even if the queue is not available now.
+
+    With `flow` as `auto` the job is a search: its children, jobs that any worker takes, train several
+    families and sizes for a part of the epochs, the best of them again for longer, and the best few
+    to their end. Their probabilities are averaged if that is better than the best one alone. The
+    metrics of the job list what was tried.
     """
     validation_id, test_id = body.split.validation_dataset_id, body.split.test_dataset_id
 
     def accept() -> Accepted:
         dataset = inputs.dataset(body.dataset_id)
         held_out = HeldOut(inputs.optional(validation_id), inputs.optional(test_id))
+        if isinstance(body.flow, AutoFlow):
+            search = accept_auto(body, dataset, limits=inputs.limits, held_out=held_out)
+            return Accepted(
+                request=search,
+                model_name=body.model_name,
+                reserved_bytes=search_reservation(search),
+                role=JobRole.PARENT,
+            )
         accepted = accept_training(body, dataset, limits=inputs.limits, held_out=held_out)
         return Accepted(
             request=accepted,

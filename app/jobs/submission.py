@@ -21,7 +21,7 @@ from app.jobs.views import JobView
 from app.problems.problem import problem_responses, request_id_of
 from app.state import state_of
 from models_store.jobs.job_queue import JobQueue
-from models_store.jobs.jobs import Idempotency, Job, JobKind, NewJob, Submitted
+from models_store.jobs.jobs import Idempotency, Job, JobKind, JobRole, NewJob, Submitted
 from models_store.registry import Dataset, Version
 from models_store.requests.flow_limits import TrainingLimits
 from tables.slugs import Slug
@@ -83,12 +83,14 @@ class Accepted:
         model_name: Name of the model that the job trains or uses.
         model_version: Version that the job uses.
         reserved_bytes: Most bytes that the job may come to store.
+        role: `JobRole.PARENT` for a job whose work children do.
     """
 
     request: BaseModel
     model_name: str
     model_version: int | None = None
     reserved_bytes: int
+    role: JobRole | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +163,7 @@ class JobSubmission:
             request_id=request_id_of(self._request),
             traceparent=self._request.state.traceparent,
             reserved_bytes=accepted.reserved_bytes,
+            role=accepted.role,
         )
         settings = state_of(self._request).settings
         return self._jobs.submit(

@@ -14,7 +14,7 @@ from app.plots.plots import Numbers, PlotKind
 from app.problems.problem import Problem
 from flows import CompiledFlow, fitting_rows
 from models_store.errors import BlobMissingError, NotFoundError
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import BlobStore, job_of
 from models_store.jobs.jobs import EventKind, Jobs
 from models_store.registry import Registry, Version
 from tables.cells import recode
@@ -93,7 +93,9 @@ class Source:
         version = self.version
         if version.job_id is None:
             raise _unavailable("The version was imported: nothing is known of its training.")
-        told = await in_thread(self._epochs, version.job_id)
+        # Of a search, the child that trained the flow told of its epochs.
+        trained_by = job_of(version.checkpoint_key) or version.job_id
+        told = await in_thread(self._epochs, trained_by)
         curves = {name: values for name, values in told.items() if not np.isnan(values).all()}
         if not curves.keys() & set(_CURVES):
             raise _unavailable("Its training told no likelihood of its epochs.")

@@ -35,14 +35,16 @@ class TrainingOptions(TypedDict, total=False):
     """The options of a training.
 
     `flow` has the fields of one family (`{"family": "maf", "layers": 5}`), `optimisation` those of
-    `POST /v1/jobs/training`. `missing="any"` trains for rows with any gaps, and for explanations.
+    `POST /v1/jobs/training`. `flow="auto"` has children of the job try several, `quality` takes less
+    or more time. `missing="any"` trains for rows with any gaps, and for explanations.
     """
 
     columns: Sequence[str] | None
     context_columns: Sequence[str]
     split: Split
     preprocessing: Mapping[str, Any]
-    flow: Mapping[str, Any] | None
+    flow: Mapping[str, Any] | Literal["auto"] | None
+    quality: Literal["fast", "balanced", "best"]
     discrete: Mapping[str, Any]
     missing: Literal["observed", "any"]
     optimisation: Mapping[str, Any]
@@ -176,6 +178,7 @@ class JobFilters(Filters, total=False):
     state: JobState
     kind: str
     model_name: str
+    parent_id: str
 
 
 class Labels(TypedDict, total=False):

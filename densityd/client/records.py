@@ -93,6 +93,10 @@ class Progress(Record):
     max_iterations: int | None = None
     rows: int | None = None
     total_rows: int | None = None
+    stage: int | None = None
+    stages: int | None = None
+    children_ended: int | None = None
+    children: int | None = None
     fraction: float
     eta_seconds: float | None = None
 
@@ -139,6 +143,8 @@ class JobSummary(Record):
     cancel_requested: bool
     error: JobError | None
     dataset_id: str | None = None
+    role: str | None = None
+    parent_id: str | None = None
     result: JobResult | None = None
     description: str | None = None
     tags: dict[str, str] = {}

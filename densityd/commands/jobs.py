@@ -33,21 +33,27 @@ State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 def list_jobs(
     state: Annotated[State | None, typer.Option(help="State of the jobs to list.")] = None,
     model: Annotated[str | None, typer.Option(help="Model of the jobs to list.")] = None,
+    parent: Annotated[
+        str | None, typer.Option(metavar="ID", help="Job whose children to list.")
+    ] = None,
     tag: Tag = None,
     oldest_first: OldestFirst = False,
     limit: Limit = 50,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """List jobs.
+    """List jobs; the children of a search are listed with --parent alone.
 
-    Examples: densityd jobs list --state running; densityd jobs list --model shuttle --json
+    Examples: densityd jobs list --state running; densityd jobs list --model shuttle --json;
+    densityd jobs list --parent job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f
     """
     filters: JobFilters = {"order": "asc" if oldest_first else "desc", "tags": parse_tags(tag)}
     if state is not None:
         filters["state"] = state
     if model is not None:
         filters["model_name"] = model
+    if parent is not None:
+        filters["parent_id"] = parent
     with service(url) as client:
         found = list(islice(client.jobs.list(**filters), limit))
         if as_json:

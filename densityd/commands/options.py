@@ -35,7 +35,11 @@ Wait = Annotated[
 ]
 Family = Annotated[
     str | None,
-    typer.Option("--flow", metavar="FAMILY", help="Family of the flow, such as maf or nsf."),
+    typer.Option(
+        "--flow",
+        metavar="FAMILY",
+        help="Family of the flow, such as maf or nsf; `auto` tries several.",
+    ),
 ]
 Fields = Annotated[
     list[str] | None,

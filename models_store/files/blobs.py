@@ -64,6 +64,12 @@ def model_key(job_id: str, attempt: int) -> str:
     return f"models/{job_id}/{attempt}.safetensors"
 
 
+def job_of(key: str) -> str | None:
+    """Return the id of the job that stored a model; None: it was imported."""
+    owner = key.split("/")[1]
+    return owner if owner.startswith("job_") else None
+
+
 def imported_key() -> str:
     """Return a new key for a model that was trained elsewhere."""
     return f"models/imported/{secrets.token_hex(16)}.safetensors"

@@ -10,6 +10,7 @@ from flows import FlowSpec, count_parameters
 from models_store.database.usage import EVENT_BYTES
 from models_store.records import Dataset, Version
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
+from models_store.requests.search import AcceptedSearch
 from models_store.requests.training import AcceptedTraining
 from models_store.requests.variational import (
     AcceptedVariational,
@@ -43,6 +44,19 @@ def training_reservation(accepted: AcceptedTraining) -> int:
     names = [*accepted.columns, *accepted.context_columns]
     files = _files(accepted.flow, len(accepted.columns), len(accepted.context_columns))
     return files + _text(names) + accepted.optimisation.max_epochs * _REPORT_BYTES
+
+
+def search_reservation(accepted: AcceptedSearch) -> int:
+    """Return the bytes of all trainings of a search, of their requests, and of an ensemble."""
+    most = [stage.trials for stage in accepted.stages]
+    whole = [
+        accepted.training(number, max_epochs=trial.optimisation.max_epochs, max_seconds=None)
+        for number, trial in enumerate(accepted.trials)
+    ]
+    sizes = [training_reservation(one) + 2 * len(one.model_dump_json()) for one in whole]
+    sizes.sort(reverse=True)
+    trained = sum(sum(sizes[:count]) for count in most)
+    return trained + sum(sizes[: accepted.ensemble])
 
 
 def variational_reservation(accepted: AcceptedVariational) -> int:

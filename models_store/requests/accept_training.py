@@ -38,7 +38,7 @@ from models_store.requests.preprocessing import accept_preprocessing
 from models_store.requests.training import (
     AcceptedSplit,
     AcceptedTraining,
-    OptimisationRequest,
+    Quality,
     SplitRequest,
     StepSchedule as StepRequest,
     TrainingRequest,
@@ -51,6 +51,10 @@ ROW_LOSS_BOUND = 30.0
 WEIGHT_AVERAGE = 0.99
 _SMALL_TABLE, _LARGE_TABLE, _FEW_COLUMNS = 10_000, 100_000, 8
 _STEPS_A_COLUMN, _FEWEST_STEPS, _MOST_STEPS = 100, 500, 100_000
+# Multiples of the default number of epochs, and the longest patience, by the wanted quality.
+_EPOCHS: dict[Quality, float] = {"fast": 0.25, "balanced": 1.0, "best": 4.0}
+_PATIENCE: dict[Quality, int] = {"fast": 10, "balanced": 30, "best": 60}
+_MOST_EPOCHS = 100_000
 _RATE_OF_SPLINES = 3e-3
 _ITERATIONS = 1000
 FLOAT_BYTES = 4
@@ -99,7 +103,7 @@ def accept_training(
     preprocessing = accept_preprocessing(
         request.preprocessing, flow, [c for c in dataset.columns if c["name"] in set(columns)]
     )
-    optimisation = _optimisation(request.optimisation, flow, train_rows, len(columns))
+    optimisation = _optimisation(request, flow, train_rows, len(columns))
     check_memory(
         described,
         batch_size=optimisation.batch_size,
@@ -129,7 +133,7 @@ def _accepted_flow(
     """Return the flow of a training: of numbers alone, or of a mixed table."""
     dim = len(types) - len(request.context_columns)
     if not is_mixed(types) and request.missing == "observed":
-        return choose_flow(train_rows, dim) if request.flow is None else request.flow
+        return request.chosen_flow or choose_flow(train_rows, dim)
     statistics = {column["name"]: column for column in dataset.columns}
     grids = request.preprocessing.dequantise == "auto"
     columns = mixed_columns(types[:dim], statistics, rows=dataset.rows, grids=grids)
@@ -144,7 +148,7 @@ def _accepted_flow(
     return MixedSpec(
         columns=columns,
         context=context,
-        flow=(request.flow or default) if count else None,
+        flow=(request.chosen_flow or default) if count else None,
         hidden=request.discrete.hidden or default_hidden(train_rows),
         missing=request.missing,
         rows=train_rows,
@@ -269,12 +273,14 @@ def chosen_norm(wanted: float | Literal["none"] | None, *, default: float) -> fl
 
 
 def _optimisation(
-    request: OptimisationRequest, flow: FlowSpec, train_rows: int, dim: int
+    training: TrainingRequest, flow: FlowSpec, train_rows: int, dim: int
 ) -> FitOptions:
+    request = training.optimisation
     chosen = 500 if train_rows >= _LARGE_TABLE else max(32, min(250, train_rows // 16))
     batch_size = max(2, min(request.batch_size or chosen, train_rows))
     steps = ceil(train_rows / batch_size)
-    max_epochs = request.max_epochs or _choose_epochs(flow, steps, dim)
+    chosen_epochs = ceil(_EPOCHS[training.quality] * _choose_epochs(flow, steps, dim))
+    max_epochs = request.max_epochs or min(chosen_epochs, _MOST_EPOCHS)
     schedule = request.schedule
     return FitOptions(
         optimiser=request.optimiser,
@@ -283,7 +289,7 @@ def _optimisation(
         max_gradient_norm=chosen_norm(request.max_gradient_norm, default=5.0),
         batch_size=batch_size,
         max_epochs=max_epochs,
-        patience=request.patience or max(10, min(30, max_epochs // 3)),
+        patience=request.patience or max(10, min(_PATIENCE[training.quality], max_epochs // 3)),
         max_seconds=request.max_seconds,
         schedule=StepSchedule(schedule.step.epochs, schedule.step.factor)
         if isinstance(schedule, StepRequest)

@@ -23,7 +23,7 @@ def needs_values(request: TrainingRequest) -> bool:
 
     So do the Bernoulli MADE, which models 0 and 1, and the preprocessing of images.
     """
-    chosen, flow = request.preprocessing, request.flow
+    chosen, flow = request.preprocessing, request.chosen_flow
     binary = flow is not None and flow.is_binary
     return binary or isinstance(chosen.dequantise, Levels) or chosen.logit is not None
 

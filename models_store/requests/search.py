@@ -6,13 +6,16 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from flows import EnsembleSpec, FlowSpec, MixedSpec
-from models_store.requests.training import AcceptedTable, AcceptedTraining, Strict, Trial
+from models_store.requests.training import (
+    MAX_MEMBERS,
+    AcceptedTable,
+    AcceptedTraining,
+    Strict,
+    Trial,
+)
 
 MAX_TRIALS = 64
 """Most trials of one search."""
-
-MAX_MEMBERS = 8
-"""Most members of an ensemble."""
 
 
 class Stage(Strict):

@@ -195,13 +195,39 @@ class DiscreteOptions(Strict):
     hidden: Hidden | None = Field(default=None, description="Units of each hidden layer.")
 
 
+MAX_MEMBERS = 8
+"""Most members of an ensemble that a search makes."""
+
+Quality = Literal["fast", "balanced", "best"]
+
+
+class AutoFlow(Strict):
+    """Choice of the flow by a search: several families and sizes are trained, the best in the end.
+
+    `"auto"` in place of the object stands for it, too.
+    """
+
+    family: Literal["auto"]
+    ensemble: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] | None = Field(
+        default=None,
+        description="Most flows whose probabilities are averaged in the model; 1: the best flow alone."
+        " Null: 1 if `quality` is `fast`, 3 if `balanced`, 4 if `best`.",
+    )
+
+
 def _family_left_open(flow: object) -> object:
     return None if flow in ({}, {"family": None}) else flow
+
+
+def _auto_in_short(flow: object) -> object:
+    return {"family": "auto"} if flow == "auto" else _family_left_open(flow)
 
 
 Flow = Annotated[FlowSpec, Field(discriminator="family")]
 SingleFlow = Annotated[FamilySpec, Field(discriminator="family")]
 RequestedFlow = Annotated[SingleFlow | None, BeforeValidator(_family_left_open)]
+SearchedFlow = Annotated[FamilySpec | AutoFlow, Field(discriminator="family")]
+TrainedFlow = Annotated[SearchedFlow | None, BeforeValidator(_auto_in_short)]
 
 
 class TrainingRequest(Strict):
@@ -221,10 +247,17 @@ class TrainingRequest(Strict):
     )
     split: SplitRequest = SplitRequest()
     preprocessing: Preprocessing = Preprocessing()
-    flow: RequestedFlow = Field(
+    flow: TrainedFlow = Field(
         default=None,
         description="Spec of the flow; null: a spec that suits the data. In a table with categories or"
-        " gaps it is the flow of the continuous values, given all else.",
+        " gaps it is the flow of the continuous values, given all else. Family `auto`: the job's"
+        " children try several, and the best become the model.",
+    )
+    quality: Quality = Field(
+        default="balanced",
+        description="Time for quality: `fast` takes a quarter of the epochs, `best` four times as many."
+        " A search tries more flows, too. `optimisation.max_seconds` bounds it, and options that are"
+        " given count.",
     )
     discrete: DiscreteOptions = Field(
         default=DiscreteOptions(),
@@ -237,6 +270,11 @@ class TrainingRequest(Strict):
         " any gaps have densities, and `explain` says which column makes a row unlikely.",
     )
     optimisation: OptimisationRequest = OptimisationRequest()
+
+    @property
+    def chosen_flow(self) -> FamilySpec | None:
+        """Spec of the flow; None if the caller chose none."""
+        return None if isinstance(self.flow, AutoFlow) else self.flow
 
 
 class AcceptedSplit(Strict):

@@ -1,0 +1,179 @@
+"""Acceptance of searches: the flows to try, in stages, all of them within the limits."""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import ceil
+from typing import Any
+
+from flows import (
+    EnsembleSpec,
+    FlowSpec,
+    MafSpec,
+    MixedSpec,
+    NafSpec,
+    NsfSpec,
+    RealNvpSpec,
+)
+from flows.mixed.spec import FamilySpec
+from models_store.errors import RequestError
+from models_store.registry import Dataset
+from models_store.requests.accept_training import HeldOut, accept_training
+from models_store.requests.flow_limits import Described, TrainingLimits, check_flow
+from models_store.requests.search import AcceptedSearch, Stage
+from models_store.requests.training import (
+    AcceptedTraining,
+    AutoFlow,
+    Quality,
+    TrainingRequest,
+    Trial,
+)
+
+_FEW_COLUMNS = 8
+_SCALE_BOUND = 6.9
+_ENSEMBLES: dict[Quality, int] = {"fast": 1, "balanced": 3, "best": 4}
+# Shares of the epochs, and of the trials that are trained for them.
+_STAGES: dict[Quality, tuple[tuple[float, float], ...]] = {
+    "fast": ((0.3, 1.0), (1.0, 0.0)),
+    "balanced": ((0.15, 1.0), (0.4, 0.5), (1.0, 0.0)),
+    "best": ((0.1, 1.0), (0.35, 0.5), (1.0, 0.0)),
+}
+
+
+def accept_auto(
+    request: TrainingRequest,
+    dataset: Dataset,
+    *,
+    limits: TrainingLimits,
+    held_out: HeldOut,
+) -> AcceptedSearch:
+    """Check a request that leaves the flow to a search, and choose what is tried.
+
+    The default flow is always among the trials. Flows that pass a limit, or that the table does not
+    suit, are left out.
+
+    Raises:
+        RequestError: The request cannot work on this data or is too large.
+    """
+    chosen = request.optimisation
+    seed = secrets.randbits(31) if chosen.seed is None else chosen.seed
+    optimisation = chosen.model_copy(update={"seed": seed, "max_seconds": None})
+    common = {"flow": None, "optimisation": optimisation}
+    default = accept_training(
+        request.model_copy(update=common), dataset, limits=limits, held_out=held_out
+    )
+    accepted = [default]
+    for flow in _candidates(default, request.quality):
+        wanted = request.model_copy(update=common | {"flow": flow})
+        try:
+            accepted.append(accept_training(wanted, dataset, limits=limits, held_out=held_out))
+        except RequestError:
+            continue
+    trials = _different([_trial(one) for one in accepted])
+    wanted_members = request.flow.ensemble if isinstance(request.flow, AutoFlow) else None
+    members = wanted_members or _ENSEMBLES[request.quality]
+    return _search(
+        default,
+        trials,
+        stages=_stages(len(trials), request.quality, last=members),
+        members=_fitting_members(default, trials, most=members, limits=limits),
+        max_seconds=chosen.max_seconds,
+    )
+
+
+def _search(
+    default: AcceptedTraining,
+    trials: list[Trial],
+    *,
+    stages: list[Stage],
+    members: int,
+    max_seconds: float | None,
+) -> AcceptedSearch:
+    return AcceptedSearch(
+        **default.table_fields(),
+        mixed=default.flow if isinstance(default.flow, MixedSpec) else None,
+        trials=trials,
+        stages=stages,
+        ensemble=members,
+        max_seconds=max_seconds,
+    )
+
+
+def _candidates(default: AcceptedTraining, quality: Quality) -> Iterator[FamilySpec]:
+    """Yield the flows to try beside the default, as wide as that one."""
+    inner = _inner(default.flow)
+    if isinstance(inner, MixedSpec | EnsembleSpec):
+        return  # no column is continuous: there is no flow to choose
+    dim = len(default.columns)
+    if isinstance(default.flow, MixedSpec):
+        dim = len(default.flow.layout(dim).continuous)
+    hidden = _hidden(inner)
+    yield MafSpec(layers=5, hidden=hidden, activation="tanh", batch_norm=None)
+    yield NsfSpec(layers=3, hidden=hidden, activation="relu")
+    if quality == "fast":
+        return
+    yield MafSpec(layers=3, hidden=hidden, activation="tanh", batch_norm=None, base="made_mixture")
+    yield NsfSpec(layers=5, hidden=hidden, activation="relu", coupling=True)
+    yield RealNvpSpec(layers=8, hidden=hidden[:1], batch_norm=None, log_scale_bound=_SCALE_BOUND)
+    if dim <= _FEW_COLUMNS:
+        yield NafSpec(layers=2, hidden=hidden[:1])
+    if quality == "best":
+        wide = [2 * width for width in hidden]
+        yield MafSpec(layers=8, hidden=wide, activation="tanh", batch_norm=None)
+        yield NsfSpec(layers=5, hidden=wide, activation="relu")
+
+
+def _hidden(flow: FlowSpec) -> list[int]:
+    width = max(getattr(flow, "hidden", [32]))
+    return [max(32, width)] * 2
+
+
+def _inner(flow: FlowSpec) -> FlowSpec:
+    return flow.flow if isinstance(flow, MixedSpec) and flow.flow is not None else flow
+
+
+def _trial(accepted: AcceptedTraining) -> Trial:
+    return Trial(flow=_inner(accepted.flow), optimisation=accepted.optimisation)
+
+
+def _different(trials: Sequence[Trial]) -> list[Trial]:
+    found: list[Trial] = []
+    for trial in trials:
+        if trial not in found:
+            found.append(trial)
+    return found
+
+
+def _stages(trials: int, quality: Quality, *, last: int) -> list[Stage]:
+    """Return the stages; the last one trains as many trials to their end as an ensemble may have."""
+    stages: list[Stage] = []
+    for share, part in _STAGES[quality]:
+        kept = max(min(last, trials), ceil(part * trials))
+        stages.append(Stage(trials=kept, share=share))
+    return stages if trials > 1 else stages[-1:]
+
+
+def _fitting_members(
+    default: AcceptedTraining, trials: Sequence[Trial], *, most: int, limits: TrainingLimits
+) -> int:
+    """Return the most members of an ensemble that can be loaded, whichever trials they are."""
+    dim, context_dim = len(default.columns), len(default.context_columns)
+    flows = [_whole(default.flow, trial.flow) for trial in trials]
+    described = [Described(flow, dim, context_dim) for flow in flows]
+    described.sort(key=lambda one: one.cost.parameters, reverse=True)
+    members: list[Any] = [one.flow for one in described[:most]]
+    while len(members) > 1:
+        spec = EnsembleSpec(members=members, weights=[1 / len(members)] * len(members))
+        try:
+            check_flow(Described(spec, dim, context_dim), limits=limits)
+        except RequestError:
+            members = members[:-1]
+        else:
+            return len(members)
+    return 1
+
+
+def _whole(default: FlowSpec, flow: FlowSpec) -> FlowSpec:
+    if not isinstance(default, MixedSpec) or isinstance(flow, MixedSpec | EnsembleSpec):
+        return flow
+    return replace(default, flow=flow)

@@ -1,0 +1,159 @@
+"""Searches whose children are trained here, one after the other: the version that comes out."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flows import CompiledFlow, EnsembleSpec, compile_flow, spec_from_dict
+from models_store.files.checkpoints import load_model
+from models_store.job_states import Job, JobKind, JobRole, JobState, NewJob
+from models_store.jobs.reservations import search_reservation
+from models_store.records import Dataset, Version
+from models_store.requests.accept_search import accept_auto
+from models_store.requests.accept_training import HeldOut
+from models_store.requests.search import AcceptedSearch
+from models_store.requests.training import TrainingRequest
+from tables.columns import Column
+from tests.workers.place import LIMITS, PROJECT, Place
+from workers.protocol import EnsembleTask, Trained, TrainingTask
+from workers.supervisor.assignment import task_of
+from workers.trainer.ensembles import assemble
+from workers.trainer.training import train
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path / "data")
+    yield place
+    place.database.dispose()
+
+
+def accepted(dataset: Dataset, **fields: Any) -> AcceptedSearch:
+    body = {"model_name": "m", "dataset_id": dataset.id, "flow": "auto"} | fields
+    request = TrainingRequest.model_validate(body)
+    return accept_auto(request, dataset, limits=LIMITS, held_out=HeldOut())
+
+
+def start(place: Place, search: AcceptedSearch) -> str:
+    new = NewJob(
+        project=PROJECT,
+        kind=JobKind.TRAINING,
+        model_name="m",
+        dataset_id=search.dataset_id,
+        request=search.model_dump(mode="json"),
+        role=JobRole.PARENT,
+        reserved_bytes=search_reservation(search),
+    )
+    return place.jobs.submit(new).job.id
+
+
+def carry_out(place: Place) -> list[Job]:
+    """Do the work of every child; return them in their order."""
+    done = []
+    while (job := place.work.claim("here", lease_s=600)) is not None:
+        task = task_of(job, registry=place.registry, settings=place.settings)
+        messages: list[Any] = []
+        if isinstance(task, EnsembleTask):
+            assemble(task, messages.append, interrupted=lambda: False)
+        else:
+            assert isinstance(task, TrainingTask)
+            train(task, messages.append, interrupted=lambda: False)
+        assert isinstance(messages[-1], Trained)
+        trained = messages[-1]
+        place.work.finish_child(
+            job.id, job.attempt, metrics=trained.metrics, product=trained.version
+        )
+        done.append(job)
+    return done
+
+
+def compiled(place: Place, version: Version) -> CompiledFlow:
+    flow = load_model(
+        place.blobs,
+        version.checkpoint_key,
+        version.checkpoint_sha256,
+        spec=version.flow,
+        columns=version.columns,
+    )
+    return compile_flow(flow)
+
+
+OPTIONS = {"seed": 1, "max_epochs": 4, "batch_size": 100}
+FEW: dict[str, Any] = {"quality": "fast", "flow": {"family": "auto", "ensemble": 2}}
+
+
+def test_a_search_makes_an_ensemble_or_the_best_flow_a_version(place: Place) -> None:
+    dataset = place.add_dataset(200)
+    everything = accepted(dataset)
+    assert {trial.flow.family for trial in everything.trials} == {"maf", "nsf", "realnvp", "naf"}
+    search = accepted(dataset, **FEW, optimisation=OPTIONS)
+    job_id = start(place, search)
+    done = carry_out(place)
+    assert done[-1].kind is JobKind.ENSEMBLE
+    job = place.job(job_id)
+    assert (job.state, job.model_version) == (JobState.SUCCEEDED, 1)
+    version = place.registry.version(PROJECT, "m", 1)
+    spec = spec_from_dict(version.flow)
+    members = spec.members if isinstance(spec, EnsembleSpec) else [spec]
+    assert len(version.metrics["members"]) == len(members)
+    rows = np.random.default_rng(1).normal(size=(50, 3)).astype(np.float32)
+    flow = compiled(place, version)
+    assert np.isfinite(flow.log_prob(rows)).all()
+    samples = flow.sample(200, seed=3)
+    assert np.allclose(samples[:70], flow.sample(70, seed=3), atol=1e-5)
+    assert np.isfinite(samples).all()
+    assert version.held_out is not None
+    assert place.stored_bytes() < search_reservation(search)
+
+
+def test_a_budget_is_shared_by_the_children(place: Place) -> None:
+    dataset = place.add_dataset(200)
+    fields = OPTIONS | {"max_epochs": 100_000, "max_seconds": 1.0}
+    search = accepted(dataset, quality="fast", optimisation=fields)
+    job_id = start(place, search)
+    first = carry_out(place)[0]
+    assert first.request["optimisation"]["max_seconds"] <= 0.5
+    job = place.job(job_id)
+    assert job.state is JobState.SUCCEEDED
+    assert job.metrics is not None
+    assert job.metrics["trials"][-1]["epochs"] < 100_000
+
+
+def test_a_mixed_table_is_searched_by_the_flows_of_its_numbers(place: Place) -> None:
+    draw = np.random.default_rng(0)
+    table = draw.normal(size=(200, 3)).astype(np.float32)
+    table[:, 2] = draw.integers(0, 3, 200)
+    types = [
+        Column(name="x1"),
+        Column(name="x2"),
+        Column(name="x3", type="category", levels=("a", "b", "c")),
+    ]
+    dataset = place.add_table(table, types)
+    search = accepted(dataset, **FEW, optimisation=OPTIONS)
+    assert search.mixed is not None
+    start(place, search)
+    carry_out(place)
+    version = place.registry.version(PROJECT, "m", 1)
+    flow = compiled(place, version)
+    parts = flow.log_prob_parts(table[:20])
+    assert np.allclose(parts.sum(axis=1), flow.log_prob(table[:20]), atol=1e-5)
+    assert set(flow.sample(100, seed=0)[:, 2]) <= {0.0, 1.0, 2.0}
+    assert np.isfinite(flow.explain(table[:5])[:, 2]).all()
+
+
+def test_flows_that_pass_a_limit_are_left_out(place: Place) -> None:
+    dataset = place.add_dataset(300)
+    request = TrainingRequest.model_validate(
+        {"model_name": "m", "dataset_id": dataset.id, "flow": "auto", "quality": "best"}
+    )
+    everything = accept_auto(request, dataset, limits=LIMITS, held_out=HeldOut())
+
+    few = accept_auto(
+        request, dataset, limits=replace(LIMITS, max_parameters=9_000), held_out=HeldOut()
+    )
+    assert 1 <= len(few.trials) < len(everything.trials)
+    assert few.ensemble <= len(few.trials)
