@@ -174,7 +174,7 @@ class MixtureFitter:
             "flow": copies(self._flow.state_dict()),
             "best": self._best,
             "optimiser": {
-                f"{kind}.{name}": getattr(mixture, name)
+                f"{kind}.{name}": getattr(mixture, name).clone()
                 for kind, mixture in (("now", search.now), ("fitted", search.best))
                 for name in _NAMES
             },

@@ -1,14 +1,16 @@
 """Acceptance of searches: the flows to try, in stages, all of them within the limits."""
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import ceil
 from typing import Any
 
 from flows import (
+    Cost,
     EnsembleSpec,
     FlowSpec,
+    GaussianMixtureSpec,
     MafSpec,
     MixedSpec,
     NafSpec,
@@ -108,6 +110,7 @@ def _candidates(default: AcceptedTraining, quality: Quality) -> Iterator[FamilyS
     if isinstance(default.flow, MixedSpec):
         dim = len(default.flow.layout(dim).continuous)
     hidden = _hidden(inner)
+    yield GaussianMixtureSpec()
     yield MafSpec(layers=5, hidden=hidden, activation="tanh", batch_norm=None)
     yield NsfSpec(layers=3, hidden=hidden, activation="relu")
     if quality == "fast":
@@ -160,17 +163,48 @@ def _fitting_members(
     dim, context_dim = len(default.columns), len(default.context_columns)
     flows = [_whole(default.flow, trial.flow) for trial in trials]
     described = [Described(flow, dim, context_dim) for flow in flows]
-    described.sort(key=lambda one: one.cost.parameters, reverse=True)
-    members: list[Any] = [one.flow for one in described[:most]]
-    while len(members) > 1:
-        spec = EnsembleSpec(members=members, weights=[1 / len(members)] * len(members))
-        try:
-            check_flow(Described(spec, dim, context_dim), limits=limits)
-        except RequestError:
-            members = members[:-1]
-        else:
-            return len(members)
+    for count in range(most, 1, -1):
+        if all(
+            _fits(described, measure, count=count, limits=limits)
+            for measure in (_parameters, _operations, _layers, _loaded)
+        ):
+            return count
     return 1
+
+
+def _fits(
+    described: Sequence[Described],
+    measure: Callable[[Cost], int],
+    *,
+    count: int,
+    limits: TrainingLimits,
+) -> bool:
+    """Return whether the ensemble of the flows that a measure finds the largest can be loaded."""
+    heaviest = sorted(described, key=lambda one: measure(one.cost), reverse=True)[:count]
+    members: list[Any] = [one.flow for one in heaviest]
+    spec = EnsembleSpec(members=members, weights=[1 / len(members)] * len(members))
+    dim, context_dim = described[0].dim, described[0].context_dim
+    try:
+        check_flow(Described(spec, dim, context_dim), limits=limits)
+    except RequestError:
+        return False
+    return True
+
+
+def _parameters(cost: Cost) -> int:
+    return cost.parameters
+
+
+def _operations(cost: Cost) -> int:
+    return max(cost.density.operations, cost.sampling.operations)
+
+
+def _layers(cost: Cost) -> int:
+    return cost.layers
+
+
+def _loaded(cost: Cost) -> int:
+    return cost.loaded_bytes
 
 
 def _whole(default: FlowSpec, flow: FlowSpec) -> FlowSpec:
