@@ -403,25 +403,24 @@ def _spline(maps: FittedMaps, values: Tensor, *, forward: bool) -> tuple[Tensor,
     first, second = (maps.slopes.gather(1, index + i) for i in (0, 1))
     width, height = right - left, top - bottom
     mean = height / width
-    bend = first + second - 2 * mean
+    # In units of the mean slope, whose square may be no float.
+    first, second = first / mean, second / mean
+    bend = first + second - 2
     if forward:
-        rise = places - bottom
-        a = height * (mean - first) + rise * bend
-        b = height * first - rise * bend
-        c = mean * rise
-        root = (b.square() + 4 * a * c).clamp(min=0).sqrt()
-        theta = 2 * c / (b + root)
+        rise = (places - bottom) / height
+        a = 1 - first + rise * bend
+        b = first - rise * bend
+        root = (b.square() + 4 * a * rise).clamp(min=0).sqrt()
+        theta = 2 * rise / (b + root)
     else:
         theta = (places - left) / width
     hump = theta * (1 - theta)
-    denominator = mean + bend * hump
-    slope = mean.square() * (
-        second * theta.square() + 2 * mean * hump + first * (1 - theta).square()
-    )
-    log_slope = slope.log() - 2 * denominator.log()
+    denominator = 1 + bend * hump
+    slope = second * theta.square() + 2 * hump + first * (1 - theta).square()
+    log_slope = mean.log() + slope.log() - 2 * denominator.log()
     if forward:
         return (left + width * theta).t(), log_slope.t()
-    y = bottom + height * (mean * theta.square() + first * hump) / denominator
+    y = bottom + height * (theta.square() + first * hump) / denominator
     return y.t(), log_slope.t()
 
 
