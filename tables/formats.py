@@ -31,6 +31,7 @@ WarningCode = Literal[
     "precision",
     "renamed",
     "row_number",
+    "skipped",
     "unreadable",
 ]
 

@@ -37,6 +37,9 @@ BLOCK_BYTES = 512 << 10
 _SNIFFED_BYTES = 64 << 10
 _SNIFFED_ROWS = 200
 _SEPARATOR_LINE = re.compile(rb'(?i)"?sep=([,;\t| ])"?(\r\n|\r|\n)')
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+_EVEN, _SURELY_EVEN = 0.5, 0.99  # shares of rows with as many values as the first
+_MOST_ABOVE, _FEWEST_BELOW = 20, 4
 _CODE = r"^[+-]?0\d"
 _OTHER_DELIMITERS = ";\t|,"
 _CONVERSION = re.compile(
@@ -55,11 +58,13 @@ class _FirstLine:
         fields: Values of the line.
         skipped: Number of lines before it.
         delimiter: Separator of its values.
+        above: Number of these lines that are not blank, such as comments.
     """
 
     fields: list[str]
     skipped: int
     delimiter: Delimiter
+    above: int = 0
 
 
 def open_csv(path: Path, options: ParseOptions) -> TableSource:
@@ -98,6 +103,8 @@ def open_csv_cells(path: Path, options: ParseOptions) -> CellSource:
     first = _read_first_line(text, options, sniff=options.delimiter is None)
     check_columns(len(first.fields), options=options)
     warnings = list(text.warnings)
+    if first.above:
+        warnings.append(_skipped(first.above))
     nameless: frozenset[int] = frozenset()
     names = default_names(len(first.fields))
     if options.header:
@@ -286,47 +293,117 @@ def _read_first_line(text: TextFile, options: ParseOptions, *, sniff: bool) -> _
     content = start.lstrip(b"\r\n")
     if not content.strip():
         raise TableError("dataset-empty", "The file is empty.")
-    blank = start[: len(start) - len(content)]
-    skipped += len(re.findall(rb"\r\n|\r|\n", blank))
+    above = 0
+    skipped += len(_LINE_END.findall(start[: len(start) - len(content)]))
+    if sniff and delimiter is None and options.header:
+        above = _lines_above(content[:_SNIFFED_BYTES])
+        ends = [0, *(end.end() for end in _LINE_END.finditer(content[:_SNIFFED_BYTES]))]
+        rest = content[ends[above] :].lstrip(b"\r\n")
+        skipped += len(_LINE_END.findall(content[: len(content) - len(rest)]))
+        content = rest
     if delimiter is None:
         delimiter = _sniffed(content[:_SNIFFED_BYTES]) if sniff else ","
     line = re.split(rb"[\r\n]", content, maxsplit=1)[0]
     if len(line) == len(content) and not whole:
         check_columns(line.count(delimiter.encode()) + 1, options=options)
         raise TableError("dataset-parse", _TOO_LONG)
-    return _FirstLine(
-        fields=_split(line, options, delimiter=delimiter), skipped=skipped, delimiter=delimiter
-    )
+    fields = _split(line, options, delimiter=delimiter)
+    if sniff and options.header:
+        fields = _with_nameless(fields, _split_rows(_first_lines(content), delimiter))
+    return _FirstLine(fields=fields, skipped=skipped, delimiter=delimiter, above=above)
+
+
+def _first_lines(content: bytes) -> list[str]:
+    """Return the first lines of a file, blank ones included."""
+    start = content[:_SNIFFED_BYTES]
+    lines = re.split(r"\r\n|\r|\n", start.decode(errors="replace"))
+    if len(start) == _SNIFFED_BYTES:
+        lines = lines[:-1]
+    return [line + "\n" for line in lines[: _SNIFFED_ROWS + 1]]
 
 
 def _sniffed(content: bytes) -> Delimiter:
     """Return the separator that splits the first rows into equally many values."""
-    lines = re.split(r"\r\n|\r|\n", content.decode(errors="replace"))
-    if len(content) == _SNIFFED_BYTES:
-        lines = lines[:-1]
-    lines = [line + "\n" for line in lines[: _SNIFFED_ROWS + 1] if line]
+    return _best_delimiter(_first_lines(content))[0]
+
+
+def _best_delimiter(lines: list[str]) -> tuple[Delimiter, tuple[float, int]]:
+    """Return the separator that splits lines into equally many values, and how well it does."""
+    lines = [line for line in lines if line.strip("\n")]
     found: Delimiter = ","
     best = (0.0, 1)
     for delimiter in DELIMITERS:
         score = _evenness(lines, delimiter)
         if score > best:
             found, best = delimiter, score
-    return found
+    return found, best
+
+
+def _lines_above(content: bytes) -> int:
+    """Return the number of lines above a header: comments, or a title and the like."""
+    lines = _first_lines(content)
+    comments = next((n for n, line in enumerate(lines) if not line.startswith("#")), 0)
+    if comments:
+        below = lines[comments:]
+        delimiter, (_, width) = _best_delimiter(below)
+        last = _split_rows([lines[comments - 1]], delimiter)
+        return comments - (width > 1 and len(last[0]) == width)
+    if _best_delimiter(lines)[1][0] >= _EVEN or _lacks_a_name(lines):
+        return 0
+    for above in range(1, min(_MOST_ABOVE, len(lines) - _FEWEST_BELOW) + 1):
+        if lines[above].strip() and _best_delimiter(lines[above:])[1][0] >= _SURELY_EVEN:
+            return above
+    return 0
+
+
+def _lacks_a_name(lines: list[str]) -> bool:
+    """Return whether all rows have one value more than the header, by some separator."""
+    lines = [line for line in lines if line.strip()]
+    return any(
+        len(rows) > 1 and len(rows[0]) > 1 and {len(row) for row in rows[1:]} == {len(rows[0]) + 1}
+        for rows in (_split_rows(lines, delimiter) for delimiter in DELIMITERS)
+    )
+
+
+def _with_nameless(fields: list[str], rows: list[list[str]]) -> list[str]:
+    """Return the names of a header, with an empty one where all rows have one value more.
+
+    It is that of the first column, of row names as R writes them; or of a last one without a value,
+    where rows end with a separator.
+    """
+    below = [row for row in rows[1:] if row]
+    if len(fields) < 2 or {len(row) for row in below} != {len(fields) + 1}:
+        return fields
+    return ["", *fields] if any(row[-1].strip() for row in below) else [*fields, ""]
+
+
+def _split_rows(lines: list[str], delimiter: Delimiter) -> list[list[str]]:
+    try:
+        return list(csv.reader(lines, delimiter=delimiter, skipinitialspace=delimiter != " "))
+    except csv.Error:
+        return []
 
 
 def _evenness(lines: list[str], delimiter: Delimiter) -> tuple[float, int]:
-    """Return the share of rows with as many values as the first, and this number, if it is above one."""
-    try:
-        rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=delimiter != " "))
-    except csv.Error:
-        return (0.0, 0)
+    """Return the share of rows with as many values as the first, and this number, if it is above one.
+
+    A header may lack one name.
+    """
+    rows = _split_rows(lines, delimiter)
     width = len(rows[0]) if rows else 0
     if width < 2:
         return (0.0, 0)
+    if len(rows) > 1 and {len(row) for row in rows[1:]} == {width + 1}:
+        rows, width = rows[1:], width + 1
     share = sum(len(row) == width for row in rows) / len(rows)
-    if delimiter == " " and not (share == 1.0 and all(map(look_numeric, rows[1:]))):
+    if delimiter == " " and not (share == 1.0 and _some_numeric(rows[1:])):
         return (0.0, 0)  # words have spaces, too
     return (share, width)
+
+
+def _some_numeric(rows: list[list[str]]) -> bool:
+    """Return whether some column holds numbers alone, after the first row."""
+    return bool(rows) and any(look_numeric(list(column)) for column in zip(*rows, strict=True))
 
 
 def _split(line: bytes, options: ParseOptions, *, delimiter: Delimiter) -> list[str]:
@@ -351,6 +428,16 @@ def _missing_values(more: Sequence[str] = ()) -> list[str]:
 
 def _at(row: int | None) -> str:
     return "A row" if row is None else f"Row {row}"
+
+
+def _skipped(lines: int) -> TableWarning:
+    text = "The first line is" if lines == 1 else f"The first {lines} lines are"
+    return {
+        "code": "skipped",
+        "column": None,
+        "detail": f"{text} above the header, and not in the table. If the table begins there, state"
+        " delimiter=.",
+    }
 
 
 def _numeric_header() -> TableWarning:
