@@ -15,6 +15,7 @@ MAX_MAGNITUDE = 1e37
 thirtieth of it, differences of two values and a few standard deviations more are still finite."""
 
 _MAX_NAMED = 3
+_INFINITE = "infinite, or too large for a float. Name its text by na_values= to take it as missing"
 
 
 @dataclass
@@ -61,7 +62,7 @@ class RowScreen:
         infinite = np.isinf(values)
         large = (np.abs(values) > MAX_MAGNITUDE) & ~infinite
         absent = np.isnan(values)
-        self._note(infinite, numbers, "dataset-nonfinite", "infinite, or too large for a float")
+        self._note(infinite, numbers, "dataset-nonfinite", _INFINITE)
         self._note(
             large,
             numbers,

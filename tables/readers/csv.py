@@ -110,7 +110,7 @@ def open_csv_cells(path: Path, options: ParseOptions) -> CellSource:
     if options.header:
         names, nameless, renamed = mend_names(first.fields)
         warnings += renamed
-        if look_numeric(names):
+        if look_numeric(names) or any(map(_is_fraction, first.fields)):
             warnings.append(_numeric_header())
     rows = _Rows(text, options, names=names, first=first)
     found = rows.text_columns()
@@ -430,6 +430,11 @@ def _at(row: int | None) -> str:
     return "A row" if row is None else f"Row {row}"
 
 
+def _is_fraction(name: str) -> bool:
+    """Return whether a name is a number with decimals, as hardly any name is."""
+    return re.fullmatch(r"\s*[+-]?\d+\.\d+\s*", name) is not None
+
+
 def _skipped(lines: int) -> TableWarning:
     text = "The first line is" if lines == 1 else f"The first {lines} lines are"
     return {
@@ -444,6 +449,6 @@ def _numeric_header() -> TableWarning:
     return {
         "code": "numeric_header",
         "column": None,
-        "detail": "All column names are numbers. If the first line is data, it was taken for a"
+        "detail": "Names of columns are numbers. If the first line is data, it was taken for a"
         " header and is not in the table: upload the file again with header=false.",
     }

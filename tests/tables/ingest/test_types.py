@@ -340,3 +340,10 @@ def test_a_single_column_of_sentences_has_no_lines_above_it():
     summary, stored = read(("said\n" + rows).encode())
     assert [c.name for c in summary.columns] == ["said"]
     assert len(stored) == 40
+
+
+def test_a_first_line_of_data_is_told_by_its_decimals():
+    summary, _ = read(("5.1,setosa\n" + BODY).encode())
+    assert "numeric_header" in [w["code"] for w in summary.warnings]
+    summary, _ = read(b"country,2001,2002\n" + b"".join(b"c%d,%d,2\n" % (i, i) for i in range(9)))
+    assert "numeric_header" not in [w["code"] for w in summary.warnings]
