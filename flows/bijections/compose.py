@@ -280,7 +280,7 @@ class Slice(Bijection):
         scale, shift = pending.scale.clone(), pending.shift.clone()
         scale[self.features], shift[self.features] = rest.scale, rest.shift
         log_det = pending.log_det + rest.log_det
-        sliced: list[Step] = [SliceStep(step, self.features) for step in steps]
+        sliced: list[Step] = [SliceStep(step, self.features, self.dim) for step in steps]
         return sliced, replace(pending, scale=scale, shift=shift, log_det=log_det)
 
     def _of(self, observed: Tensor | None) -> Tensor | None:

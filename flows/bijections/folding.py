@@ -5,6 +5,7 @@ feature of all rows at a time, and the products of wide layers are as fast eithe
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,10 +13,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from flows.bijections.gradients import ACTIVATIONS, ActivationName
+from flows.bijections.network_layers import NetworkLayer, Reordering, elementwise
 from flows.bijections.observed import ObservedColumns, masked
 
 # Activations of compiled networks; tanh is written as sigmoid.
-FoldedActivation = Literal["relu", "sigmoid", "elu", "gelu"]
+FoldedActivation = Literal["sigmoid"] | ActivationName
 
 # The same as `Batch` and `BatchContext` with features first, and the terms of a log-determinant.
 Columns = Float[Tensor, "dim batch"]
@@ -67,46 +70,9 @@ class Step(ABC):
     def tensors(self) -> list[Tensor]:
         """Return the tensors that take memory."""
 
-    def affine_layer(self) -> "MaskedAffine | AffineCoupling | None":
-        """Return weights and degrees, if the step is such a layer and has no context."""
+    def network_layers(self) -> list[NetworkLayer | Reordering] | None:
+        """Return the step as weights, from the data to the noise; None if it is of another kind."""
         return None
-
-
-@dataclass(frozen=True)
-class MaskedAffine:
-    """Masked autoregressive affine layer, its features in natural order.
-
-    Attributes:
-        weights: Masked weights of the layers; the rows of the last are all shifts, then all log
-            scales, and its columns may end with direct connections to the inputs.
-        biases: Biases of the layers.
-        degrees: Degrees of the inputs and the hidden layers, in ascending order.
-        activation: Activation between the layers.
-        log_scale_bound: Bound of the log scales (`flows.bijections.transformers.bounded`), or None.
-    """
-
-    weights: list[Tensor]
-    biases: list[Tensor]
-    degrees: list[Tensor]
-    activation: FoldedActivation
-    log_scale_bound: float | None = None
-
-
-@dataclass(frozen=True)
-class AffineCoupling:
-    """Coupling layer with weights and biases of its two networks.
-
-    Attributes:
-        minus_log_scale: Network with sigmoid hidden units.
-        minus_shift: Network with ReLU hidden units.
-        copied: Number of copied features.
-        places: Position of each feature in the copied ones followed by the moved ones.
-    """
-
-    minus_log_scale: list[tuple[Tensor, Tensor]]
-    minus_shift: list[tuple[Tensor, Tensor]]
-    copied: int
-    places: Int[Tensor, " dim"]
 
 
 @dataclass(frozen=True)
@@ -189,6 +155,11 @@ class Pending:
         return tensor.to(self.device, self.dtype).contiguous()
 
 
+def in_place(activation: FoldedActivation) -> Callable[[Tensor], Tensor]:
+    """Return the activation that writes its results in place."""
+    return torch.sigmoid_ if activation == "sigmoid" else ACTIVATIONS[activation].apply_
+
+
 def tanh_as_sigmoid(
     weights: list[Tensor], biases: list[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
@@ -230,6 +201,11 @@ class AffineStep(Step):
         """Return the tensors that take memory."""
         return [self.scale, self.shift]
 
+    def network_layers(self) -> list[NetworkLayer | Reordering]:
+        """Return the map as a layer without inputs."""
+        scale, shift = self.scale[:, 0], self.shift[:, 0]
+        return [elementwise(-scale.log(), -shift / scale, counts=False)]
+
 
 class ObservedAffineStep(Step):
     """Elementwise affine map of the observed features, which counts its log-determinant itself."""
@@ -255,6 +231,11 @@ class ObservedAffineStep(Step):
     def tensors(self) -> list[Tensor]:
         """Return the tensors that take memory."""
         return [self._scale, self._shift, self._log_scale]
+
+    def network_layers(self) -> list[NetworkLayer | Reordering]:
+        """Return the map as a layer without inputs."""
+        scale, shift = self._scale[:, 0], self._shift[:, 0]
+        return [elementwise(-scale.log(), -shift / scale, counts=True)]
 
     def _terms(self, rows: Tensor, observed: Tensor | None) -> Tensor:
         if observed is None:

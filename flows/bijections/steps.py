@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.folding import Columns, ContextColumns, LogDetTerms, Step
+from flows.bijections.network_layers import NetworkLayer, Reordering, within
 from flows.bijections.observed import ObservedColumns, only_observed
 
 
@@ -54,6 +56,10 @@ class PermuteStep(Step):
     def tensors(self) -> list[Tensor]:
         """Return the tensors that take memory."""
         return [self.order, self.inverse_order]
+
+    def network_layers(self) -> list[NetworkLayer | Reordering]:
+        """Return the permutation."""
+        return [Reordering(self.order)]
 
 
 class LayerStep(Step):
@@ -122,13 +128,19 @@ class InvertedStep(Step):
         """Return the tensors that take memory."""
         return self._step.tensors()
 
+    def network_layers(self) -> list[NetworkLayer | Reordering] | None:
+        """Return the layers of the step, turned."""
+        found = self._step.network_layers()
+        return None if found is None else [layer.turned() for layer in reversed(found)]
+
 
 class SliceStep(Step):
     """Step on some of the features."""
 
-    def __init__(self, step: Step, features: slice) -> None:
+    def __init__(self, step: Step, features: slice, dim: int) -> None:
         self._step = step
         self._features = features
+        self._dim = dim
 
     def inverse(
         self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
@@ -161,6 +173,13 @@ class SliceStep(Step):
 
     def _of(self, observed: Tensor | None) -> Tensor | None:
         return None if observed is None else observed[self._features]
+
+    def network_layers(self) -> list[NetworkLayer | Reordering] | None:
+        """Return the layers of the step, on some of the features."""
+        found = self._step.network_layers()
+        if found is None:
+            return None
+        return within(found, torch.arange(self._dim)[self._features], self._dim)
 
 
 def inverse_steps(

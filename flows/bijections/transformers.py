@@ -15,6 +15,7 @@ from torch import Tensor
 
 from flows.bijections.base import LOG_TWO_PI
 from flows.bijections.folding import Pending
+from flows.bijections.network_layers import MapSpec, affine_map
 from flows.bijections.observed import masked
 from flows.bijections.roots import invert
 from flows.cost import FLOAT_BYTES, Cost, Way
@@ -123,6 +124,10 @@ class Transformer(ABC):
         """Return its own weights."""
         return []
 
+    def map_spec(self) -> MapSpec | None:
+        """Return the map as compiled loops know it; None if they do not."""
+        return None
+
 
 def bounded(log_scale: Tensor, bound: float | None) -> Tensor:
     """Return r / (1 + |r| / bound) of a network's output r, between -bound and bound; None: r itself.
@@ -170,6 +175,10 @@ class Affine(Transformer):
         shift, log_scale = self._split(parameters)
         torch.addcmul(shift, u, log_scale.exp(), out=x)
         log_det.copy_(log_scale)
+
+    def map_spec(self) -> MapSpec:
+        """Return the map as compiled loops know it."""
+        return affine_map(self.log_scale_bound)
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         shift, log_scale = parameters.unbind(0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flows.bijections.base import LOG_TWO_PI
 from flows.bijections.folding import Pending, Step
-from flows.compiled.packing import PackedFlow, pack
+from flows.compiled.packing import PackedFlow, Scores, pack
 from flows.cost import fitting_rows
 from flows.errors import FlowError
 from flows.flow import NOISE_BLOCK_ROWS, Flow, Space, base_noise, complete_rows, without_nan
@@ -71,20 +71,26 @@ class CompiledFlow:
             self._steps += pending.steps()
         self.has_parts = isinstance(self._steps[0], MixedStep) if self._steps else False
         self._packed: PackedFlow | None = None
-        if device.type == "cpu" and self.context_dim == 0:
-            self._packed = pack(self._steps, self.dim)
+        if device.type == "cpu":
+            self._packed = pack(self._steps, self.model_dim, flow.transform.context_dim)
+        constant = pending.applied().log_det
         if self._packed is not None:
-            self._steps = []
+            constant += self._packed.constant
+            # Without an inverse PyTorch computes that.
+            if self._packed.has_inverse or not self.has_noise:
+                self._steps = []
             most = self._chunk_rows = fitting_rows(PACKED_CHUNK_ROWS, flow.row_bytes)
-        self._identity = np.zeros(self.dim), np.ones(self.dim)
         most = max(most, self._chunk_rows, *(step.sample_rows for step in self._steps), 1)
         self._sample_rows = fitting_rows(most, flow.row_bytes, multiple=NOISE_BLOCK_ROWS)
-        self._constant = pending.applied().log_det
+        self._constant = constant
         self._preprocessing: Preprocessing = exact.preprocessing
+        self._moments = (
+            None if self._packed is None else _moments(self._packed, exact.preprocessing)
+        )
         self._context = None if exact.context is None else exact.context.to(device)
         self.size_bytes = sum(_size_bytes(step) for step in self._steps)
         if self._packed is not None:
-            self.size_bytes = self._packed.size_bytes
+            self.size_bytes += self._packed.size_bytes
 
     def log_prob(self, x: Rows, *, space: Space = "data") -> Doubles:
         """Return the log density of each row, in nats.
@@ -94,8 +100,8 @@ class CompiledFlow:
             space: `model` gives the density of preprocessed rows.
         """
         if self._packed is not None:
-            log_det, squares = self._invert(self._packed, x, np.empty((len(x), 0)), space)
-            total = log_det - 0.5 * squares + (self._constant - 0.5 * self.dim * LOG_TWO_PI)
+            parts = self._score(self._packed, x, space)
+            total = parts.discrete + parts.log_det - 0.5 * parts.squares + self._constant
             return self._without_nan(total, x, space)
         result = np.empty(len(x))
         last = self._steps[-1] if self._steps and self._steps[-1].own_density else None
@@ -126,6 +132,10 @@ class CompiledFlow:
         """
         if not self.has_parts:
             raise FlowError("a density of this family has no discrete and continuous parts")
+        if self._packed is not None:
+            parts = self._score(self._packed, x, space)
+            continuous = parts.log_det - 0.5 * parts.squares + self._constant
+            return np.column_stack([parts.discrete, continuous])
         result = np.empty((len(x), 2))
         with torch.inference_mode():
             for start, chunk in self._chunks(x):
@@ -192,6 +202,11 @@ class CompiledFlow:
 
     def _score_model(self, rows: Tensor, *, context: Tensor | None) -> Tensor:
         """Return the log densities of rows of the model, in float64."""
+        if self._packed is not None:
+            given = rows if context is None else torch.cat([rows, context.t()], dim=1)
+            parts = self._packed.score(given.numpy())
+            continuous = parts.log_det - 0.5 * parts.squares + self._constant
+            return torch.from_numpy(parts.discrete + continuous)
         columns = rows.t().float().contiguous().to(self._device)
         return self._steps[0].log_density(columns, context).sum(dim=0).double().cpu()
 
@@ -208,8 +223,9 @@ class CompiledFlow:
         if not self.has_noise:
             raise FlowError("this density has no noise that its rows could be mapped to")
         noise, log_dets = np.empty((len(x), self.dim)), np.empty(len(x))
-        if self._packed is not None:
-            return noise, self._invert(self._packed, x, noise, space)[0] + self._constant
+        if self._packed is not None and self._packed.has_inverse:
+            found = self._score(self._packed, x, space, noise=noise)
+            return noise, found.log_det + self._constant
         with torch.inference_mode():
             for start, chunk in self._chunks(x):
                 rows, context, outer = self._to_model(chunk, space)
@@ -227,7 +243,8 @@ class CompiledFlow:
             space: `model` gives preprocessed rows.
         """
         if self._packed is not None:
-            rows, log_dets = self._sample(self._packed, u, space)
+            features = u[:, : self.model_dim], self._given(u[:, self.model_dim :])
+            rows, log_dets = self._sample(self._packed, np.hstack(features, dtype=np.float64), space)
             return rows, log_dets - self._constant
         width = self.dim if space == "data" else self.model_dim
         rows, log_dets = np.empty((len(u), width)), np.empty(len(u))
@@ -306,7 +323,11 @@ class CompiledFlow:
     ) -> Doubles:
         u = base_noise(n, self.model_dim, generator=generator)
         if self._packed is not None:
-            rows, _ = self._sample(self._packed, u.numpy(), space)
+            noise = u.numpy()
+            if context is not None:
+                given = self._given(context)
+                noise = np.hstack([noise, np.broadcast_to(given, (n, given.shape[1]))])
+            rows, _ = self._sample(self._packed, noise, space)
         else:
             u = u.t().to(self._device).contiguous()
             x, _ = self._forward(u, None if context is None else self._features(context, n))
@@ -315,45 +336,51 @@ class CompiledFlow:
             return rows
         return self._preprocessing.to_grid(torch.from_numpy(rows)).numpy()
 
-    def _invert(
-        self, packed: PackedFlow, x: Rows, noise: Doubles, space: Space
-    ) -> tuple[Doubles, Doubles]:
-        """Return log-determinants without the flow's constant, and sums of the squared noise."""
-        moments = self._moments(space)
-        if moments is not None:
-            log_det, squares = packed.invert(x, *moments, noise=noise)
-            return log_det - np.log(moments[1]).sum(), squares
-        log_det, squares = np.empty(len(x)), np.empty(len(x))
+    def _score(
+        self, packed: PackedFlow, x: Rows, space: Space, *, noise: Doubles | None = None
+    ) -> Scores:
+        """Return the terms of log densities, without the flow's constant."""
+        if self.context_dim == 0 and (space == "model" or self._moments is not None):
+            affine, log_std = self._affine(space)
+            found = packed.score(x, affine, noise=noise)
+            if log_std != 0:
+                found.log_det[:] -= log_std
+            return found
+        found = Scores(*(np.empty(len(x)) for _ in range(3)))
+        width = self.dim if space == "data" else self.model_dim
         for start, chunk in self._chunks(x):
             part = slice(start, start + len(chunk))
-            exact = torch.from_numpy(np.array(chunk, np.float64))
-            rows, outer = self._preprocessing.inverse(exact)
-            log_det[part], squares[part] = packed.invert(
-                rows.numpy(), *self._identity, noise=noise[part]
-            )
-            log_det[part] += outer.numpy()
-        return log_det, squares
+            rows, outer = chunk[:, :width], np.zeros(1)
+            if space == "data":
+                exact = torch.from_numpy(np.array(rows, np.float64))
+                rows, outer = (t.numpy() for t in self._preprocessing.inverse(exact))
+            rows = np.hstack([rows, self._given(chunk[:, width:])], dtype=np.float64)
+            terms = packed.score(rows, noise=None if noise is None else noise[part])
+            found.log_det[part] = terms.log_det + outer
+            found.squares[part], found.discrete[part] = terms.squares, terms.discrete
+        return found
+
+    def _given(self, context: Rows) -> Doubles:
+        """Return the encoded context of rows, of no columns if there is none."""
+        if self._context is None:
+            return np.empty((len(context), 0))
+        exact = torch.from_numpy(np.array(context, np.float64))
+        features: Tensor = self._context(exact, torch.float64)
+        return features.numpy()
 
     def _sample(self, packed: PackedFlow, u: Rows, space: Space) -> tuple[Doubles, Doubles]:
         """Return rows and log-determinants, without the flow's constant."""
-        moments = self._moments(space)
-        if moments is not None:
-            rows, log_det = packed.sample(u, *moments)
-            return rows, log_det + np.log(moments[1]).sum()
-        rows, log_det = packed.sample(u, *self._identity)
+        if space == "model" or self._moments is not None:
+            affine, log_std = self._affine(space)
+            rows, log_det = packed.sample(u, affine)
+            return rows, log_det + log_std
+        rows, log_det = packed.sample(u)
         data, outer = self._preprocessing.forward(torch.from_numpy(rows))
         return data.numpy(), log_det + outer.numpy()
 
-    def _moments(self, space: Space) -> tuple[Doubles, Doubles] | None:
-        """Return mean and deviation, if preprocessing to that space is only standardisation."""
-        layers = self._preprocessing.layers() if space == "data" else []
-        match layers:
-            case []:
-                return self._identity
-            case [Standardise() as layer]:
-                return layer.mean.numpy(), layer.std.numpy()
-            case _:
-                return None
+    def _affine(self, space: Space) -> tuple[Doubles | None, float]:
+        """Return the affine maps of a packed flow's rows, and the sum of the log deviations."""
+        return (None, 0.0) if space == "model" or self._moments is None else self._moments
 
     def _inverse(
         self, steps: list[Step], x: Tensor, context: Tensor | None
@@ -420,6 +447,22 @@ class CompiledFlow:
             return rows.contiguous().numpy(), 0.0
         data, log_det = self._preprocessing.forward(rows)
         return data.contiguous().numpy(), log_det.numpy()
+
+
+def _moments(
+    packed: PackedFlow, preprocessing: Preprocessing
+) -> tuple[Doubles | None, float] | None:
+    """Return the affine maps of rows, with the sum of the log deviations; None if others are needed."""
+    if isinstance(preprocessing, TableEncoding):
+        return None
+    match preprocessing.layers():
+        case []:
+            return None, 0.0
+        case [Standardise() as layer]:
+            std = layer.std.numpy()
+            return packed.between(layer.mean.numpy(), std), float(np.log(std).sum())
+        case _:
+            return None
 
 
 def _pieces_of(chunks: Iterator[Doubles], rows: int) -> Iterator[Doubles]:

@@ -1,4 +1,4 @@
-"""Compiled loops for chains of masked autoregressive and of coupling affine layers on a processor.
+"""Compiled loops for chains of masked autoregressive and of coupling layers on a processor.
 
 Rows are taken in tiles, features first, a row in each lane of the vector unit; a single row has
 the lanes filled with units instead. Micro-kernels keep a block of results in registers, and every
@@ -6,8 +6,9 @@ product stops at the last weight that the masks let through: either direction co
 of the dense arithmetic.
 
 Weights stand in panels of `PANEL` units, `weight[input, unit]`, which end where the last of the
-units sees no further input, so they are read from one end to the other.
-`flows.compiled.packing` lays them out.
+units sees no further input, so they are read from one end to the other. A layer's elementwise map is
+called by its address (`flows.compiled.maps`), so that only the maps of a flow need compiling.
+`flows.compiled.packing` lays all of it out.
 
 Importing this module compiles it, or reads what an earlier import left in numba's cache: beside
 the source or, where that is read-only, in the user's cache folder. It is one file because the
@@ -24,12 +25,37 @@ from flows.compiled.functions import erf, exp, jit, tanh
 from flows.compiled.micro_kernels import (
     LANES,
     PANEL,
+    TOGETHER,
     UNITS,
     VECTORS,
-    row_block,
+    call_map,
+    row_blocks,
     stay_apart,
     tile_block_of,
     word,
+)
+from flows.compiled.packed_fields import (
+    ACTIVATION,
+    ACTIVATION_2,
+    CONTEXT,
+    CONTEXT_DIM,
+    DIM,
+    END,
+    FIRST,
+    GIVEN,
+    HAS_DENSITY,
+    INVERTED,
+    KNOWN,
+    LEVELS,
+    LINES,
+    LINES_2,
+    MAP,
+    MASKED,
+    MATRICES,
+    NOISE_MASKS,
+    STATES,
+    TILE_UNITS,
+    VARIABLES,
 )
 
 # mypy: ignore-errors
@@ -42,18 +68,16 @@ HOT_UNITS = 64
 # Features that the sampler takes at a time, or more if they have fewer hidden units than this.
 BLOCK_FEATURES, BLOCK_UNITS = 4, 32
 
-ACTIVATIONS = ("relu", "sigmoid", "elu", "gelu")
-RELU, SIGMOID, ELU = range(3)
-# The structure of a flow is encoded in integers, so that the loops count no references. A layer:
-# its activation; the number of features that a coupling copies, 0 for a masked layer; the number of
-# matrices in each of its networks, and the addresses of their lines; and, for a masked layer, how
-# many units of the inputs and of each layer are known with the first 0, 1, ... features.
-ACTIVATION, COPIED, MATRICES, LINES, KNOWN = range(5)
+ACTIVATIONS = ("relu", "sigmoid", "elu", "gelu", "tanh")
+RELU, SIGMOID, ELU, GELU = range(4)
+# Directions of a map, as in `flows.compiled.maps`.
+INVERSE, FORWARD, DENSITY = range(3)
 # The line of a matrix: its number of units; the offset of their values in a work space, counted in
 # units; and the addresses of the biases, of the panels' addresses, and of how many units of the
 # layer below each unit sees.
 WIDTH, PLACE, BIASES, PANELS, REACH = range(5)
 LINE_BYTES = 40
+LOG_TWO_PI = np.log(2 * np.pi)
 # Start values of a product.
 FROM_THERE, FROM_BIASES = range(2)
 
@@ -64,7 +88,7 @@ _wide_1, _wide_2, _wide_4, _wide_all = (tile_block_of(n, VECTORS) for n in (1, 2
 
 @jit()
 @no_type_check
-def _activate(kind, h):
+def _activate(kind, h):  # noqa: C901  one loop for each activation
     """Apply an activation in place."""
     stay_apart()
     if kind == RELU:
@@ -76,9 +100,12 @@ def _activate(kind, h):
     elif kind == ELU:
         for j in range(len(h)):
             h[j] = exp(h[j]) - float32(1) if h[j] < float32(0) else h[j]
-    else:
+    elif kind == GELU:
         for j in range(len(h)):
             h[j] = float32(0.5) * h[j] * (float32(1) + erf(h[j] * float32(0.70710678118654752)))
+    else:
+        for j in range(len(h)):
+            h[j] = tanh(h[j])
 
 
 @jit()
@@ -123,21 +150,21 @@ def _product(line, units, inputs, start, space, below, vectors):
     row = 4 * LANES * vectors if vectors > 0 else 4
     source = space + row * (below + inputs[0])
     place = space + row * word(line, PLACE)
+    biases = word(line, BIASES) if start == FROM_BIASES else 0
     unit = units[0]
     while unit < units[1]:
+        if vectors == 0:
+            end = min(unit // PANEL * PANEL + TOGETHER * PANEL, units[1])
+            row_blocks(panels, reach, (unit, end), inputs, biases, source, place)
+            unit = end
+            continue
         lane = unit % PANEL
         count = min(PANEL - lane, units[1] - unit)
-        if vectors > 0:
-            count = UNITS if count >= UNITS else 4 if count >= 4 else 2 if count >= 2 else 1
+        count = UNITS if count >= UNITS else 4 if count >= 4 else 2 if count >= 2 else 1
         depth = min(inputs[1], word(reach, unit + count - 1)) - inputs[0]
-        weight = word(panels, unit // PANEL) + 4 * PANEL * inputs[0]
-        out = place + row * unit
-        if vectors == 0:
-            bias = word(line, BIASES) + 4 * (unit - lane) if start == FROM_BIASES else 0
-            row_block(weight, bias, depth, source, out - 4 * lane, lane, count)
-        else:
-            bias = word(line, BIASES) + 4 * unit if start == FROM_BIASES else 0
-            _tile_block(weight + 4 * lane, bias, depth, source, out, count, vectors)
+        weight = word(panels, unit // PANEL) + 4 * (PANEL * inputs[0] + lane)
+        bias = biases + 4 * unit if start == FROM_BIASES else 0
+        _tile_block(weight, bias, depth, source, place + row * unit, count, vectors)
         unit += count
 
 
@@ -163,32 +190,90 @@ def _run_network(lines, matrices, activation, space, size, source):
 
 @jit()
 @no_type_check
-def _invert_layer(layer, space, cells, source, target, places, log_det):
-    """Map data to noise, one masked layer, for a tile.
-
-    Args:
-        layer: Integers of the layer.
-        space: Address of the tile.
-        cells: View of the tile, units by rows.
-        source: Offset of the layer's data.
-        target: Offset of the noise to write.
-        places: Position of each feature's noise from the offset.
-        log_det: Log-determinants of the rows, added to.
-    """
-    stay_apart()
-    size = cells.shape[1]
-    out = _run_network(layer[LINES], layer[MATRICES], layer[ACTIVATION], space, size, source)
-    for i in range(len(places)):
-        x, u, shift = source + i, target + places[i], out + 2 * i
-        for j in range(size):
-            cells[u, j] = (cells[x, j] - cells[shift, j]) * exp(-cells[shift + 1, j])
-        for j in range(size):
-            log_det[j] -= cells[shift + 1, j]
+def _run_networks(layer, space, size, inputs):
+    """Compute a layer's networks; return the offset of the first parameter, and the step to the next."""
+    matrices = layer[MATRICES]
+    out = _run_network(layer[LINES], matrices, layer[ACTIVATION], space, size, inputs)
+    if layer[LINES_2] == 0:
+        return out, 1
+    second = _run_network(layer[LINES_2], matrices, layer[ACTIVATION_2], space, size, inputs)
+    return out, second - out
 
 
 @jit()
 @no_type_check
-def _sample_layer(layer, space, cells, source, target, places, log_det):
+def _map(layer, direction, features, parameters, step, cells, source, read, target, write, total):
+    """Map some features of a tile.
+
+    Args:
+        layer: Integers of the layer.
+        direction: Direction of the map.
+        features: First feature, and the one after the last.
+        parameters: Offset of the parameters of all features.
+        step: Offset from a parameter to the next one.
+        cells: View of the tile, units by rows.
+        source: Offset of the values.
+        read: Position of each feature from `source`.
+        target: Offset of the results.
+        write: Position of each feature from `target`.
+        total: Log-determinants of the rows, added to.
+    """
+    words = (
+        int64(direction),
+        int64(layer.ctypes.data),
+        features[0],
+        features[1],
+        int64(cells.ctypes.data),
+        cells.shape[1],
+        parameters,
+        int64(step),
+        source,
+        int64(read.ctypes.data),
+        target,
+        int64(write.ctypes.data),
+        int64(total.ctypes.data),
+    )
+    call_map(layer[MAP], words)
+
+
+@jit()
+@no_type_check
+def _copy_others(layer, cells, source, target, read, write):
+    """Copy the features that a layer does not map."""
+    for i in range(len(read)):
+        if i < layer[FIRST] or i >= layer[END]:
+            x, y = source + read[i], target + write[i]
+            for j in range(cells.shape[1]):
+                cells[y, j] = cells[x, j]
+
+
+@jit()
+@no_type_check
+def _at_once(layer, direction, space, cells, inputs, source, target, read, write, total):
+    """Map all features of a tile by parameters that its networks compute at once.
+
+    Args:
+        layer: Integers of the layer.
+        direction: Direction of the map.
+        space: The tile.
+        cells: View of the tile, units by rows.
+        inputs: Offset of what the networks read.
+        source: Offset of the values.
+        target: Offset of the results.
+        read: Position of each feature from `source`.
+        write: Position of each feature from `target`.
+        total: Log-determinants of the rows, added to.
+    """
+    stay_apart()
+    _copy_others(layer, cells, source, target, read, write)
+    out, step = _run_networks(layer, space, cells.shape[1], inputs)
+    features = layer[FIRST], layer[END]
+    _map(layer, direction, features, out, step, cells, source, read, target, write, total)
+
+
+@jit()
+@no_type_check
+def _one_by_one(layer, space, cells, inputs, source, target, read, in_order, total):
     """Map noise to data, one masked layer, for a tile; each hidden unit is computed once.
 
     Features are taken in blocks: large products bring in what finished features contribute to a
@@ -196,26 +281,32 @@ def _sample_layer(layer, space, cells, source, target, places, log_det):
 
     Args:
         layer: Integers of the layer.
-        space: Address of the tile.
+        space: The tile.
         cells: View of the tile, units by rows.
+        inputs: Offset of what the network reads.
         source: Offset of the layer's noise.
         target: Offset of the data to write.
-        places: Position of each feature's noise from the offset.
-        log_det: Log-determinants of the rows, added to.
+        read: Position of each feature's noise from `source`.
+        in_order: Numbers of the features.
+        total: Log-determinants of the rows, added to.
     """
     stay_apart()
-    size, dim = cells.shape[1], len(places)
+    size, dim = cells.shape[1], layer[END]
     address, vectors = space.ctypes.data, size // LANES
     last, kind = layer[MATRICES] - 1, layer[ACTIVATION]
     end_line = layer[LINES] + LINE_BYTES * last
     out = word(end_line, PLACE)
-    deepest = word(end_line - LINE_BYTES, PLACE) if last > 0 else target
+    deepest = word(end_line - LINE_BYTES, PLACE) if last > 0 else inputs
     width = word(layer[LINES], WIDTH)
     block = max(BLOCK_FEATURES, BLOCK_UNITS * dim // width)
     step = dim + 1
+    for i in range(dim, len(read)):
+        for j in range(size):
+            cells[target + i, j] = cells[source + read[i], j]
+    _known_first(layer, space, size, inputs)
     for begin in range(0, dim, block):
         end = min(begin + block, dim)
-        below, line, known = target, layer[LINES], layer[KNOWN]
+        below, line, known = inputs, layer[LINES], layer[KNOWN]
         for _ in range(last + 1):
             units = word(known, step + begin), word(known, step + end)
             _product(
@@ -224,18 +315,18 @@ def _sample_layer(layer, space, cells, source, target, places, log_det):
             below, line, known = word(line, PLACE), line + LINE_BYTES, known + 8 * step
         known -= 8 * step
         for i in range(begin, end):
-            inputs = word(known, begin), word(known, i)
-            _product(end_line, (2 * i, 2 * i + 2), inputs, FROM_THERE, address, deepest, vectors)
-            x, u, shift = target + i, source + places[i], out + 2 * i
-            for j in range(size):
-                cells[x, j] = cells[shift, j] + cells[u, j] * exp(cells[shift + 1, j])
-            for j in range(size):
-                log_det[j] += cells[shift + 1, j]
-            below, line, known = target, layer[LINES], layer[KNOWN]
+            seen = word(known, begin), word(known, i)
+            units = word(known, step + i), word(known, step + i + 1)
+            _product(end_line, units, seen, FROM_THERE, address, deepest, vectors)
+            feature = int64(i), int64(i + 1)
+            _map(layer, FORWARD, feature, out, 1, cells, source, read, target, in_order, total)
+            if layer[LEVELS] != 0:
+                _mark_level(layer, cells, inputs, target, i)
+            below, line, known = inputs, layer[LINES], layer[KNOWN]
             for _ in range(last):
                 units = word(known, step + i), word(known, step + i + 1)
-                inputs = word(known, begin), word(known, i + 1)
-                _product(line, units, inputs, FROM_THERE, address, below, vectors)
+                seen = word(known, begin), word(known, i + 1)
+                _product(line, units, seen, FROM_THERE, address, below, vectors)
                 below, line, known = word(line, PLACE), line + LINE_BYTES, known + 8 * step
                 first, after = (below + units[0]) * size, (below + units[1]) * size
                 _activate(kind, space[first:after])
@@ -243,50 +334,28 @@ def _sample_layer(layer, space, cells, source, target, places, log_det):
 
 @jit()
 @no_type_check
-def _invert_coupling(layer, space, cells, source, target, places, log_det):
-    """Map data to noise, one coupling, copied features first; arguments of `_invert_layer`.
-
-    The first network gives minus the log scales, the second one minus the shifts.
-    """
-    stay_apart()
-    scales, shifts = _run_coupling(layer, space, cells.shape[1], source)
-    for i in range(len(places)):
-        x, u = source + i, target + places[i]
-        if i < layer[COPIED]:
-            for j in range(cells.shape[1]):
-                cells[u, j] = cells[x, j]
-        else:
-            for j in range(cells.shape[1]):
-                cells[u, j] = (cells[x, j] + cells[shifts + i, j]) * exp(cells[scales + i, j])
-            for j in range(cells.shape[1]):
-                log_det[j] += cells[scales + i, j]
+def _known_first(layer, space, size, inputs):
+    """Compute the hidden units that a context alone makes known."""
+    below, line, known = inputs, layer[LINES], layer[KNOWN]
+    step = layer[END] + 1
+    for _ in range(layer[MATRICES] - 1):
+        units = int64(0), word(known, step)
+        seen = int64(0), word(known, 0)
+        _product(line, units, seen, FROM_BIASES, space.ctypes.data, below, size // LANES)
+        below, line, known = word(line, PLACE), line + LINE_BYTES, known + 8 * step
+        _activate(layer[ACTIVATION], space[below * size : (below + units[1]) * size])
 
 
 @jit()
 @no_type_check
-def _sample_coupling(layer, space, cells, source, target, places, log_det):
-    """Map noise to data, one coupling; arguments of `_sample_layer`."""
-    stay_apart()
-    for i in range(layer[COPIED]):
+def _mark_level(layer, cells, inputs, indices, variable):
+    """Set the input of a variable's level to 1, and those of its other levels to 0."""
+    first, end = word(layer[KNOWN], variable), word(layer[KNOWN], variable + 1)
+    for slot in range(first, end):
+        level = float32(slot - first)
         for j in range(cells.shape[1]):
-            cells[target + i, j] = cells[source + places[i], j]
-    scales, shifts = _run_coupling(layer, space, cells.shape[1], target)
-    for i in range(layer[COPIED], len(places)):
-        x, u = target + i, source + places[i]
-        for j in range(cells.shape[1]):
-            cells[x, j] = cells[u, j] * exp(-cells[scales + i, j]) - cells[shifts + i, j]
-        for j in range(cells.shape[1]):
-            log_det[j] -= cells[scales + i, j]
-
-
-@jit()
-@no_type_check
-def _run_coupling(layer, space, size, source):
-    """Compute both networks; return the offsets of the outputs, less the copied features."""
-    n, lines = layer[MATRICES], layer[LINES]
-    scales = _run_network(lines, n, SIGMOID, space, size, source)
-    shifts = _run_network(lines + LINE_BYTES * n, n, RELU, space, size, source)
-    return scales - layer[COPIED], shifts - layer[COPIED]
+            is_level = cells[indices + variable, j] == level
+            cells[inputs + slot, j] = float32(1) if is_level else float32(0)
 
 
 @jit()
@@ -308,120 +377,258 @@ def _space(n, units):
 
 @jit()
 @no_type_check
-def _read(rows, start, shift, scale, cells, places):
-    """Copy rows from `start` on, minus shift and times scale, into a tile."""
+def _indices(shape):
+    """Return the offset of the indices of the variables, after context and features, twice."""
+    return 2 * (shape[CONTEXT_DIM] + shape[DIM])
+
+
+@jit()
+@no_type_check
+def _read_column(rows, column, start, cells, unit):
+    """Copy a column of the rows from `start` on into a tile."""
     size = cells.shape[1]
     count = min(size, len(rows) - start)
-    for i in range(rows.shape[1]):
-        for j in range(count):
-            cells[places[i], j] = (rows[start + j, i] - shift[i]) / scale[i]
-        for j in range(count, size):
-            cells[places[i], j] = 0
+    for j in range(count):
+        cells[unit, j] = rows[start + j, column]
+    for j in range(count, size):
+        cells[unit, j] = 0
 
 
 @jit()
 @no_type_check
-def _invert_tile(layers, places, space, cells, log_det):
-    """Invert all layers, from data at offset 0; return the offset of the noise."""
-    dim = places.shape[1]
-    source, target = int64(0), dim + -dim % LANES
+def _read(rows, start, shape, shift, scale, cells, places, indices):
+    """Copy rows from `start` on into a tile: variables, features less shift and scaled, context.
+
+    Args:
+        rows: Rows.
+        start: First row of the tile.
+        shape: Shape of the flow.
+        shift: Shift of each feature.
+        scale: Scale of each feature.
+        cells: View of the tile, units by rows.
+        places: Position of each feature.
+        indices: Offset of the variables.
+    """
+    size = cells.shape[1]
+    count = min(size, len(rows) - start)
+    variables, dim, context = shape[VARIABLES], shape[DIM], shape[CONTEXT_DIM]
+    for i in range(variables):
+        _read_column(rows, i, start, cells, indices + i)
+    for i in range(dim):
+        unit = context + places[i]
+        for j in range(count):
+            cells[unit, j] = (rows[start + j, variables + i] - shift[i]) / scale[i]
+        for j in range(count, size):
+            cells[unit, j] = 0
+    for i in range(shape[GIVEN]):
+        _read_column(rows, variables + dim + i, start, cells, i)
+
+
+@jit()
+@no_type_check
+def _condition(shape, cells):
+    """Copy the context to the second place of the features, and set the masks."""
+    context, dim, size = shape[CONTEXT_DIM], shape[DIM], cells.shape[1]
+    for i in range(context):
+        for j in range(size):
+            cells[context + dim + i, j] = cells[i, j]
+    if shape[STATES] == 0:
+        return
+    indices = _indices(shape)
+    masks = indices + 2 * shape[VARIABLES]
+    for i in range(dim):
+        state = word(shape[STATES], i)
+        for j in range(size):
+            seen = state < 0 or cells[indices + state, j] == float32(0)
+            cells[masks + i, j] = float32(1) if seen else float32(0)
+
+
+@jit()
+@no_type_check
+def _mask_noise(shape, cells):
+    """Set the noise of features that are not observed to 0."""
+    for i in range(shape[DIM]):
+        mask = word(shape[NOISE_MASKS], i)
+        for j in range(cells.shape[1]):
+            if cells[mask, j] == 0:
+                cells[shape[CONTEXT_DIM] + i, j] = 0
+
+
+@jit()
+@no_type_check
+def _score_levels(shape, layer, space, cells, indices, order, total):
+    """Add the log probabilities of the variables of a tile, and mark their levels in the context."""
+    for variable in range(shape[VARIABLES]):
+        _mark_level(layer, cells, 0, indices, variable)
+    _at_once(layer, INVERSE, space, cells, int64(0), indices, indices, order, order, total)
+
+
+@jit()
+@no_type_check
+def _write_noise(shape, affine, cells, source, start, noise, squares):
+    """Write the noise of a tile from `start` on, and the sums of its squares and of log(2 pi)."""
+    count = min(cells.shape[1], len(squares) - start)
+    for j in range(count):
+        squares[start + j] = 0
+    for i in range(shape[DIM]):
+        mask = word(shape[NOISE_MASKS], i) if shape[NOISE_MASKS] != 0 else int64(-1)
+        for j in range(count):
+            u = affine[2, i] + affine[3, i] * cells[source + i, j]
+            if mask < 0 or cells[mask, j] > 0:
+                squares[start + j] += u * u + LOG_TWO_PI
+            if noise.shape[1] > 0:
+                noise[start + j, i] = u
+
+
+@jit()
+@no_type_check
+def _write_rows(shape, affine, cells, source, start, places, rows):
+    """Write the data of a tile from `start` on: indices of the variables, then features."""
+    count = min(cells.shape[1], len(rows) - start)
+    variables, indices = shape[VARIABLES], _indices(shape)
+    for i in range(variables):
+        for j in range(count):
+            rows[start + j, i] = cells[indices + i, j]
+    for i in range(shape[DIM]):
+        x = source + places[i]
+        for j in range(count):
+            rows[start + j, variables + i] = affine[0, i] + affine[1, i] * cells[x, j]
+
+
+@jit()
+@no_type_check
+def _invert_tile(shape, layers, places, in_order, direction, space, cells, total):
+    """Invert all layers, from data in the first place; return the offset of the noise."""
+    dim, context = shape[DIM], shape[CONTEXT_DIM]
+    source, target = context, 2 * context + dim
     for index in range(len(layers)):
         layer, to = layers[index], places[index + 1]
-        if layer[COPIED] > 0:
-            _invert_coupling(layer, space, cells, source, target, to, log_det)
+        given = layer[CONTEXT]
+        if layer[INVERTED] == 0:
+            way = direction if layer[HAS_DENSITY] != 0 else INVERSE
+            _at_once(layer, way, space, cells, source - given, source, target, in_order, to, total)
+            source, target = target, source
+            continue
+        if layer[MASKED] != 0:
+            _one_by_one(
+                layer, space, cells, target - given, source, target, in_order, in_order, total
+            )
         else:
-            _invert_layer(layer, space, cells, source, target, to, log_det)
-        source, target = target, source
+            inputs = target - given
+            _at_once(
+                layer, FORWARD, space, cells, inputs, source, target, in_order, in_order, total
+            )
+        for i in range(dim):
+            for j in range(cells.shape[1]):
+                cells[source + to[i], j] = cells[target + i, j]
     return source
 
 
 @jit()
 @no_type_check
-def _sample_tile(layers, places, space, cells, log_det):
-    """Sample through all layers, from noise at offset 0; return the offset of the data."""
-    dim = places.shape[1]
-    source, target = int64(0), dim + -dim % LANES
+def _sample_tile(shape, layers, places, in_order, space, cells, total):
+    """Sample through all layers, from noise in the first place; return the offset of the data."""
+    dim, context = shape[DIM], shape[CONTEXT_DIM]
+    source, target = context, 2 * context + dim
     for index in range(len(layers) - 1, -1, -1):
         layer, to = layers[index], places[index + 1]
-        if layer[COPIED] > 0:
-            _sample_coupling(layer, space, cells, source, target, to, log_det)
+        inputs = target - layer[CONTEXT]
+        if layer[INVERTED] != 0:
+            for i in range(dim):
+                for j in range(cells.shape[1]):
+                    cells[target + i, j] = cells[source + to[i], j]
+            _at_once(
+                layer, INVERSE, space, cells, inputs, target, source, in_order, in_order, total
+            )
+            continue
+        if layer[MASKED] != 0:
+            _one_by_one(layer, space, cells, inputs, source, target, to, in_order, total)
         else:
-            _sample_layer(layer, space, cells, source, target, to, log_det)
+            _at_once(layer, FORWARD, space, cells, inputs, source, target, to, in_order, total)
         source, target = target, source
     return source
 
 
-_INTEGERS = types.Array(int64, 2, "C", readonly=True)
-_SINGLES = types.Array(float32, 2, "C", readonly=True)
+_LINES = types.Array(int64, 2, "C", readonly=True)
+_SHAPE = types.Array(int64, 1, "C", readonly=True)
 _DOUBLES = types.Array(float64, 2, "C", readonly=True)
-_MODEL = (_INTEGERS, int64, _INTEGERS, _DOUBLES)
-_RESULTS = (float64[:, ::1], float64[::1])
+_MODEL = (_SHAPE, _LINES, _LINES, _LINES, _DOUBLES)
+_TABLE, _NUMBERS = float64[:, ::1], float64[::1]
 
 
-@jit([types.void(rows, *_MODEL, *_RESULTS, float64[::1]) for rows in (_SINGLES, _DOUBLES)])
+@jit(types.void(_DOUBLES, *_MODEL, int64, _TABLE, *[_NUMBERS] * 3))
 @no_type_check
-def invert(rows, layers, units, places, affine, noise, log_det, squares):
+def invert(
+    rows, shape, layers, levels, places, affine, direction, noise, log_det, squares, discrete
+):
     """Map data to noise.
 
     Args:
-        rows: Rows of data.
+        rows: Rows of data: indices of the variables, features, and context.
+        shape: Shape of the flow.
         layers: Layers of the flow, as integers.
-        units: Number of units in a tile.
+        levels: Layer of the variables' levels, or no line.
         places: Position of each feature of a layer's noise in the input of the next layer; the
             first line is for the rows themselves.
         affine: Four lines: mean and deviation of the data, and shift and scale of the noise.
+        direction: `INVERSE`, or `DENSITY` for the densities of layers that have one.
         noise: Result buffer, or an array without columns.
         log_det: Result buffer: log|det du/dx|, without constants.
-        squares: Result buffer: the sum of the squares of the noise.
+        squares: Result buffer: the sum of u^2 + log(2 pi) over the noise u of observed features.
+        discrete: Result buffer: the log probability of the variables.
     """
-    n, start = len(rows), 0
-    space = _space(n, units)
+    n, start, dim = len(rows), 0, shape[DIM]
+    units, indices = shape[TILE_UNITS], _indices(shape)
+    space, in_order = _space(n, units), np.arange(max(dim, shape[VARIABLES]))
     while start < n:
         size = _rows_in_tile(n - start, n < TILE_FROM)
         cells = space[: units * size].reshape((units, size))
-        total = np.zeros(size)
-        _read(rows, start, affine[0], affine[1], cells, places[0])
-        source = _invert_tile(layers, places, space, cells, total)
+        total, discrete_total = np.zeros(size), np.zeros(size)
+        _read(rows, start, shape, affine[0], affine[1], cells, places[0], indices)
+        for index in range(len(levels)):
+            order = in_order[: shape[VARIABLES]]
+            _score_levels(shape, levels[index], space, cells, indices, order, discrete_total)
+        _condition(shape, cells)
+        source = _invert_tile(shape, layers, places, in_order[:dim], direction, space, cells, total)
+        _write_noise(shape, affine, cells, source, start, noise, squares)
         count = min(size, n - start)
-        for j in range(count):
-            log_det[start + j] = total[j]
-            squares[start + j] = 0
-        for i in range(rows.shape[1]):
-            for j in range(count):
-                u = affine[2, i] + affine[3, i] * cells[source + i, j]
-                squares[start + j] += u * u
-                if noise.shape[1] > 0:
-                    noise[start + j, i] = u
+        log_det[start : start + count] = total[:count]
+        discrete[start : start + count] = discrete_total[:count]
         start += count
 
 
-@jit(types.void(_DOUBLES, *_MODEL, *_RESULTS))
+@jit(types.void(_DOUBLES, *_MODEL, _TABLE, _NUMBERS))
 @no_type_check
-def sample(noise, layers, units, places, affine, rows, log_det):
+def sample(noise, shape, layers, levels, places, affine, rows, log_det):
     """Map noise to data.
 
     Args:
-        noise: Rows of noise.
+        noise: Rows of noise: for the variables, then for the features, and context.
+        shape: Shape of the flow, as for `invert`.
         layers: Layers of the flow, as for `invert`.
-        units: Number of units in a tile, as for `invert`.
+        levels: Layer of the variables' levels, as for `invert`.
         places: Positions of features, as for `invert`.
         affine: Means, deviations, shifts and scales, as for `invert`.
-        rows: Result buffer of the data.
+        rows: Result buffer of the data: indices of the variables, then features.
         log_det: Result buffer: log|det dx/du|, without constants.
     """
-    n, start, dim = len(noise), 0, noise.shape[1]
-    space, in_order = _space(n, units), np.arange(dim)
+    n, start, dim, variables = len(noise), 0, shape[DIM], shape[VARIABLES]
+    units, indices = shape[TILE_UNITS], _indices(shape)
+    space, in_order = _space(n, units), np.arange(max(dim, variables))
     while start < n:
         size = _rows_in_tile(n - start, n < TILE_FROM)
         cells = space[: units * size].reshape((units, size))
         total = np.zeros(size)
-        _read(noise, start, affine[2], affine[3], cells, in_order)
-        source = _sample_tile(layers, places, space, cells, total)
+        drawn = indices + variables
+        _read(noise, start, shape, affine[2], affine[3], cells, in_order[:dim], drawn)
+        for index in range(len(levels)):
+            order = in_order[:variables]
+            _one_by_one(levels[index], space, cells, int64(0), drawn, indices, order, order, total)
+        _condition(shape, cells)
+        if shape[NOISE_MASKS] != 0:
+            _mask_noise(shape, cells)
+        source = _sample_tile(shape, layers, places, in_order[:dim], space, cells, total)
+        _write_rows(shape, affine, cells, source, start, places[0], rows)
         count = min(size, n - start)
-        for j in range(count):
-            log_det[start + j] = total[j]
-        for i in range(dim):
-            x = source + places[0, i]
-            for j in range(count):
-                rows[start + j, i] = affine[0, i] + affine[1, i] * cells[x, j]
+        log_det[start : start + count] = total[:count]
         start += count

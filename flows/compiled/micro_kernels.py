@@ -4,13 +4,16 @@ numba's loops would leave every partial sum to memory, at a third of the speed. 
 compiled kernels watches `kernels.py` only: after a change here, remove `__pycache__`.
 """
 
-from collections.abc import Callable
+import functools
 from typing import Any, no_type_check
 
 import llvmlite.binding
 from llvmlite import ir
 from numba import float32, int32, types
+from numba.core import cgutils
 from numba.extending import intrinsic
+
+from flows.compiled.vectors import FLOAT, WORD, Emitter
 
 # mypy: ignore-errors
 # numba compiles these functions by its own types; llvmlite has none.
@@ -20,88 +23,6 @@ LANES, PANEL = 16, 8
 # With 32 wide registers a block has 8 units x 2 vectors of rows, otherwise 4 units x 1 vector.
 _WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f", False))
 UNITS, VECTORS = (8, 2) if _WIDE else (4, 1)
-
-_LOOSE = ("contract", "reassoc", "nsz")
-_FLOAT, _WORD, _INT = ir.FloatType(), ir.IntType(64), ir.IntType(32)
-
-
-class _Emitter:
-    """Emitter of the few instructions that the micro-kernels need, on vectors of one width."""
-
-    def __init__(self, builder: Any, lanes: int) -> None:
-        self.b = builder
-        self.lanes = lanes
-        self.vector = ir.VectorType(_FLOAT, lanes)
-
-    def number(self, value: int) -> Any:
-        return ir.Constant(_WORD, value)
-
-    def load(self, address: Any, index: Any) -> Any:
-        """Return the vector at an address, `index` vectors further."""
-        return self.b.load(self._at(address, self.vector, index), typ=self.vector, align=4)
-
-    def store(self, value: Any, address: Any, index: Any) -> None:
-        self.b.store(value, self._at(address, self.vector, index), align=4)
-
-    def spread(self, address: Any, index: Any) -> Any:
-        """Return the number at an address, `index` numbers further, in all lanes."""
-        return self.splat(self.b.load(self._at(address, _FLOAT, index), typ=_FLOAT))
-
-    def splat(self, scalar: Any) -> Any:
-        nothing = ir.Constant(ir.VectorType(scalar.type, self.lanes), ir.Undefined)
-        zeros = ir.Constant(ir.VectorType(_INT, self.lanes), [0] * self.lanes)
-        first = self.b.insert_element(nothing, scalar, ir.Constant(_INT, 0))
-        return self.b.shuffle_vector(first, nothing, zeros)
-
-    def add(self, a: Any, b: Any) -> Any:
-        return self.b.fadd(a, b, flags=_LOOSE)
-
-    def multiply_add(self, total: Any, a: Any, b: Any) -> Any:
-        return self.add(total, self.b.fmul(a, b, flags=_LOOSE))
-
-    def choose(
-        self, condition: Any, yes: Callable[[], list[Any]], no: Callable[[], list[Any]]
-    ) -> Any:
-        """Return the values of one of two branches."""
-        with self.b.if_else(condition) as (then, otherwise):
-            with then:
-                first, end_first = yes(), self.b.block
-            with otherwise:
-                second, end_second = no(), self.b.block
-        chosen = []
-        for a, b in zip(first, second, strict=True):
-            phi = self.b.phi(self.vector)
-            phi.add_incoming(a, end_first)
-            phi.add_incoming(b, end_second)
-            chosen.append(phi)
-        return chosen
-
-    def loop(
-        self, begin: Any, end: Any, step: int, start: list[Any], body: Callable[..., list[Any]]
-    ) -> Any:
-        """Fold `body(k, values)` over a range; return the end of the range and the last values."""
-        b, before = self.b, self.b.block
-        head, inside, after = (b.append_basic_block() for _ in range(3))
-        b.branch(head)
-        b.position_at_end(head)
-        k = b.phi(_WORD)
-        k.add_incoming(begin, before)
-        values = [b.phi(self.vector) for _ in start]
-        for value, first in zip(values, start, strict=True):
-            value.add_incoming(first, before)
-        following = b.add(k, self.number(step))
-        b.cbranch(b.icmp_signed("<=", following, end), inside, after)
-        b.position_at_end(inside)
-        for value, result in zip(values, body(k, values), strict=True):
-            value.add_incoming(result, b.block)
-        k.add_incoming(following, b.block)
-        b.branch(head)
-        b.position_at_end(after)
-        return k, values
-
-    def _at(self, address: Any, kind: ir.Type, index: Any) -> Any:
-        pointer = self.b.inttoptr(address, kind.as_pointer())
-        return self.b.gep(pointer, [index], source_etype=kind)
 
 
 @no_type_check
@@ -117,7 +38,7 @@ def tile_block_of(units: int, vectors: int) -> Any:
     def tile_block(_, weight, bias, depth, source, out):
         def generate(context, builder, _signature, args):
             weight, bias, depth, source, out = args
-            e = _Emitter(builder, LANES)
+            e = Emitter(builder, LANES)
 
             def biases() -> list[Any]:
                 values = [e.spread(bias, e.number(unit)) for unit in range(units)]
@@ -149,45 +70,74 @@ def tile_block_of(units: int, vectors: int) -> Any:
     return tile_block
 
 
+# Panels whose sums of a single row are computed at once, so that none waits for its own last one.
+TOGETHER = 8
+
+
 @intrinsic
 @no_type_check
-def row_block(_, weight, bias, depth, source, out, first, count):
+def row_blocks(_, panels, reach, units, inputs, biases, source, out):
     """Return the micro-kernel of single rows: the same sums, with a panel's units in the lanes.
 
-    Weight, bias and out are those of the whole panel; `count` units from `first` on are stored.
+    Args:
+        panels: Address of the panels' addresses.
+        reach: Address of how many inputs each unit sees.
+        units: First unit, and the one after the last, in at most `TOGETHER` panels.
+        inputs: First input, and the one after the last.
+        biases: Address of the biases, or 0 for sums that start from the values in out.
+        source: Address of the first input.
+        out: Address of the results of all units.
     """
 
     def generate(context, builder, _signature, args):
-        weight, bias, depth, source, out, first, count = args
-        e = _Emitter(builder, PANEL)
-        chains = 4
+        panels, reach, units, inputs, biases, source, out = args
+        e = Emitter(builder, PANEL)
+        first, end = (builder.extract_value(units, n) for n in range(2))
+        begin, stop = (builder.extract_value(inputs, n) for n in range(2))
+        last_unit = builder.sub(end, e.number(1))
+        lowest, highest = (builder.sdiv(unit, e.number(PANEL)) for unit in (first, last_unit))
+        skipped = builder.mul(begin, e.number(4 * PANEL))
+        numbers, weights, depths = [], [], []
+        for index in range(TOGETHER):
+            # Fewer panels than that: the last one is computed more than once.
+            panel = _least(builder, builder.add(lowest, e.number(index)), highest)
+            numbers.append(panel)
+            weights.append(builder.add(e.word(panels, panel), skipped))
+            deepest = builder.add(builder.mul(panel, e.number(PANEL)), e.number(PANEL - 1))
+            sees = e.word(reach, _least(builder, deepest, last_unit))
+            depths.append(builder.sub(_least(builder, stop, sees), begin))
+        common = functools.reduce(functools.partial(_least, builder), depths)
 
-        def body(k: Any, sums: list[Any]) -> list[Any]:
-            indices = [builder.add(k, e.number(n)) for n in range(len(sums))]
+        def add(k: Any, sums: list[Any], weights: list[Any]) -> list[Any]:
+            value = e.spread(source, k)
             return [
-                e.multiply_add(total, e.spread(source, index), e.load(weight, index))
-                for total, index in zip(sums, indices, strict=True)
+                e.multiply_add(total, e.load(weight, k), value)
+                for total, weight in zip(sums, weights, strict=True)
             ]
 
-        def add_one(k: Any, sums: list[Any]) -> list[Any]:
-            return body(k, sums[:1])
-
-        [start] = e.choose(
-            builder.icmp_signed("!=", bias, e.number(0)),
-            lambda: [e.load(bias, e.number(0))],
-            lambda: [e.load(out, e.number(0))],
+        start = e.choose(
+            builder.icmp_signed("!=", biases, e.number(0)),
+            lambda: [e.load(biases, panel) for panel in numbers],
+            lambda: [e.load(out, panel) for panel in numbers],
         )
-        zero = ir.Constant(e.vector, [0.0] * PANEL)
-        k, sums = e.loop(e.number(0), depth, chains, [start] + [zero] * (chains - 1), body)
-        total = e.add(e.add(sums[0], sums[1]), e.add(sums[2], sums[3]))
-        _, [total] = e.loop(k, depth, 1, [total], add_one)
-        lane = ir.Constant(ir.VectorType(_WORD, PANEL), list(range(PANEL)))
-        offset = builder.sub(lane, e.splat(first))
-        wanted = builder.icmp_unsigned("<", offset, e.splat(count))
-        e.store(builder.select(wanted, total, e.load(out, e.number(0))), out, e.number(0))
+        k, sums = e.loop(e.number(0), common, 1, start, lambda k, sums: add(k, sums, weights))
+        lane = ir.Constant(ir.VectorType(WORD, PANEL), list(range(PANEL)))
+        for panel, one, weight, depth in zip(numbers, sums, weights, depths, strict=True):
+            _, [total] = e.loop(k, depth, 1, [one], lambda k, sums, w=weight: add(k, sums, [w]))
+            unit = builder.add(e.splat(builder.mul(panel, e.number(PANEL))), lane)
+            wanted = builder.and_(
+                builder.icmp_signed(">=", unit, e.splat(first)),
+                builder.icmp_signed("<", unit, e.splat(end)),
+            )
+            e.store(builder.select(wanted, total, e.load(out, panel)), out, panel)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 7), generate
+    pair = types.UniTuple(types.int64, 2)
+    return types.void(types.intp, types.intp, pair, pair, *[types.intp] * 3), generate
+
+
+def _least(builder: Any, one: Any, other: Any) -> Any:
+    return builder.select(builder.icmp_signed("<", one, other), one, other)
 
 
 @intrinsic
@@ -210,7 +160,7 @@ def two_to_the(_, _exponent):
     def generate(_context, builder, _signature, args):
         word = ir.IntType(32)
         biased = builder.add(args[0], ir.Constant(word, 127))
-        return builder.bitcast(builder.shl(biased, ir.Constant(word, 23)), _FLOAT)
+        return builder.bitcast(builder.shl(biased, ir.Constant(word, 23)), FLOAT)
 
     return float32(int32), generate
 
@@ -284,8 +234,7 @@ def word(_, address, index):
     """Return the integer at an address, `index` integers further."""
 
     def generate(_context, builder, _signature, args):
-        pointer = builder.inttoptr(args[0], _WORD.as_pointer())
-        return builder.load(builder.gep(pointer, [args[1]], source_etype=_WORD), typ=_WORD)
+        return Emitter(builder, 1).word(args[0], args[1])
 
     return types.int64(types.int64, types.int64), generate
 
@@ -304,7 +253,7 @@ def product_block_of(units: int, vectors: int) -> Any:
     def product_block(_, left, unit_stride, step, depth, right, line, out, out_line, bias):
         def generate(context, builder, _signature, args):
             left, unit_stride, step, depth, right, line, out, out_line, bias = args
-            e = _Emitter(builder, LANES)
+            e = Emitter(builder, LANES)
             lefts = [builder.add(left, builder.mul(unit_stride, e.number(n))) for n in range(units)]
             outs = [builder.add(out, builder.mul(out_line, e.number(n))) for n in range(units)]
 
@@ -336,3 +285,28 @@ def product_block_of(units: int, vectors: int) -> Any:
         return types.void(*[types.intp] * 9), generate
 
     return product_block
+
+
+# Number of arguments of a map.
+ARGUMENTS = 13
+_MAP = ir.FunctionType(ir.VoidType(), [WORD])
+
+
+@intrinsic
+@no_type_check
+def call_map(_, address, words):
+    """Call the map at an address (`flows.compiled.maps`), which maps some features in all rows of a tile.
+
+    Its argument is the address of these: the direction; the address of the layer's integers; the first
+    feature, and the one after the last; the address of the tile and its number of rows; the offset of the parameters and the
+    step from one to the next; the offset of the values, and the address of the position of each feature
+    from there; the same of the results; and the address of the log-determinants, which are added to.
+    """
+
+    def generate(context, builder, _signature, args):
+        words = cgutils.alloca_once_value(builder, args[1])
+        function = builder.inttoptr(args[0], _MAP.as_pointer())
+        builder.call(function, [builder.ptrtoint(words, WORD)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.UniTuple(types.int64, ARGUMENTS)), generate

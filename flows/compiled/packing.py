@@ -1,27 +1,30 @@
-"""Compiled flows of affine layers, laid out for `flows.compiled.kernels`, and run by them."""
+"""Compiled flows laid out for `flows.compiled.kernels`, and run by them."""
 
 import functools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from flows.bijections.folding import AffineCoupling, AffineStep, MaskedAffine, Step
-from flows.bijections.steps import PermuteStep
+from flows.bijections.folding import AffineStep, Step
+from flows.bijections.network_layers import NetworkLayer, Reordering
+from flows.compiled.packed_fields import LAYER_SIZE
+from flows.compiled.packed_layers import Geometry, Integers, PackedLayer, Singles, pack_layer
+from flows.mixed.density import MixedStep
 
 log = logging.getLogger(__name__)
 
-Singles = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 Rows = Singles | Doubles
 
 # Number of rows handed to a kernel at a time, which bounds the float64 copies of a call.
 CALL_ROWS = 2048
+# Most levels of all variables of a row: a tile holds a number for each.
+MOST_LEVELS = 2048
 
 
 @functools.cache
@@ -35,72 +38,220 @@ def load_kernels() -> ModuleType | None:
     return kernels
 
 
-def pack(steps: Sequence[Step], dim: int) -> "PackedFlow | None":
+@dataclass(frozen=True)
+class _Structure:
+    """Layers of a flow, and what stands beside its features.
+
+    Attributes:
+        layers: Layers and permutations, from the data to the noise.
+        dim: Number of features.
+        given: Number of context values.
+        levels: Layer of the levels of discrete variables, if there are any.
+        level_numbers: Numbers of levels and the logarithms that are added for seen and unseen ones.
+        states: Variable whose index 0 says that a feature is observed, -1 for none.
+        constant: Constant of the log-determinant.
+    """
+
+    layers: list[NetworkLayer | Reordering]
+    dim: int
+    given: int
+    levels: NetworkLayer | None = None
+    level_numbers: Singles = field(default_factory=lambda: np.zeros((0, 3), np.float32))
+    states: Integers | None = None
+    constant: float = 0.0
+
+
+@torch.no_grad()
+def pack(steps: Sequence[Step], dim: int, context_dim: int) -> "PackedFlow | None":
     """Return the steps as one engine; None if there are other kinds of steps, or no numba.
 
     Args:
-        steps: Steps of a whole flow without context, on the CPU in float32, from data to noise.
+        steps: Steps of a whole flow, on the CPU in float32, from data to noise.
         dim: Number of features.
+        context_dim: Number of values of the encoded context.
     """
-    scale, shift = np.ones(dim), np.zeros(dim)
+    affine = np.stack([np.zeros(dim), np.ones(dim)])
     last = steps[-1] if steps else None
-    if isinstance(last, AffineStep):
-        steps = steps[:-1]
-        scale, shift = last.scale[:, 0].double().numpy(), last.shift[:, 0].double().numpy()
-    layers: list[MaskedAffine | AffineCoupling] = []
-    places = [np.arange(dim)]
-    for step in steps:
-        layer = step.affine_layer()
-        if isinstance(layer, AffineCoupling):
-            places[-1] = layer.places.numpy()[places[-1]]
-            layers.append(layer)
-            places.append(np.argsort(layer.places.numpy()))
-        elif layer is not None:
-            layers.append(layer)
-            places.append(np.arange(dim))
-        elif isinstance(step, PermuteStep):
-            places[-1] = step.inverse_order.numpy()[places[-1]]
-        else:
-            return None
-    if not layers or load_kernels() is None:
+    if isinstance(last, MixedStep) and len(steps) == 1:
+        structure = _mixed(last, context_dim)
+        affine = affine[:, : 0 if structure is None else structure.dim]
+    else:
+        if isinstance(last, AffineStep):
+            steps = steps[:-1]
+            affine = np.stack([last.shift[:, 0].double(), last.scale[:, 0].double()])
+        layers = _layers_of(steps)
+        structure = None if layers is None else _Structure(layers, dim, context_dim)
+    if structure is None or not (structure.layers or structure.levels):
         return None
-    return PackedFlow(layers, np.stack(places), np.stack([shift, scale]))
+    kernels = load_kernels()
+    addresses = None if kernels is None else _map_addresses(structure)
+    if kernels is None or addresses is None:
+        return None
+    return PackedFlow(structure, affine, kernels, addresses)
+
+
+def _layers_of(steps: Sequence[Step]) -> list[NetworkLayer | Reordering] | None:
+    found: list[NetworkLayer | Reordering] = []
+    for step in steps:
+        layers = step.network_layers()
+        if layers is None:
+            return None
+        found += layers
+    return found
+
+
+def _mixed(step: MixedStep, context_dim: int) -> _Structure | None:
+    """Return the structure of a density of mixed rows."""
+    layout, made = step.layer.layout, step.layer.made
+    layers = _layers_of(step.steps or [])
+    if layers is None or layout.slots > MOST_LEVELS:
+        return None
+    places = {variable.column: place for place, variable in enumerate(layout.variables)}
+    states = [places.get(column, -1) for column in layout.continuous]
+    log_seen, log_unseen = step.layer.log_shares
+    numbers = [
+        [v.size, 0.0 if v.is_state else log_seen, log_unseen]
+        for v in layout.variables
+    ]
+    return _Structure(
+        [_given_levels(layer, step, context_dim) for layer in layers],
+        len(layout.continuous),
+        context_dim,
+        None if made is None else made.network_layer(),
+        np.array(numbers, dtype=np.float32).reshape(-1, 3),
+        np.array(states, dtype=np.int64) if layout.masks else None,
+        step.constant,
+    )
+
+
+def _given_levels(
+    layer: NetworkLayer | Reordering, step: MixedStep, context_dim: int
+) -> NetworkLayer | Reordering:
+    """Return the layer with its context in the order of a tile: context, then all levels."""
+    if isinstance(layer, Reordering) or layer.context == 0:
+        return layer
+    networks, width = [], 0
+    for network in layer.networks:
+        first = network.weights[0]
+        levels, context, rest = first.tensor_split(
+            [layer.context - context_dim, layer.context], dim=1
+        )
+        if step.layer.projection is not None:
+            levels = (levels.double() @ step.layer.projection.double()).float()
+        weights = [torch.cat([context, levels, rest], dim=1), *network.weights[1:]]
+        networks.append(replace(network, weights=weights))
+        width = context_dim + levels.shape[1]
+    return replace(layer, networks=networks, context=width)
+
+
+def _map_addresses(structure: _Structure) -> dict[str, int] | None:
+    """Return the addresses of all maps, which are compiled; None if one is unknown."""
+    from flows.compiled.maps import map_address  # noqa: PLC0415  after it is known that numba works
+
+    layers = [layer for layer in structure.layers if isinstance(layer, NetworkLayer)]
+    if structure.levels is not None:
+        layers.append(structure.levels)
+    addresses: dict[str, int] = {}
+    for layer in layers:
+        address = map_address(layer.map.kind)
+        if address is None:
+            return None
+        addresses[layer.map.kind] = address
+    return addresses
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Terms of the log densities of rows, without the flow's constants.
+
+    Attributes:
+        log_det: log|det du/dx|.
+        squares: Sum of u^2 + log(2 pi) over the noise of the observed features.
+        discrete: Log probability of the discrete variables.
+    """
+
+    log_det: Doubles
+    squares: Doubles
+    discrete: Doubles
 
 
 class PackedFlow:
-    """Flow of affine layers, from arrays to arrays.
+    """Flow of layers with compiled maps, from arrays to arrays.
 
-    It is thread-safe: a call writes only to buffers that it allocates.
+    Rows are the indices of discrete variables, features, and an encoded context, as far as there are
+    such. It is thread-safe: a call writes only to buffers that it allocates.
 
     Attributes:
         size_bytes: Memory of its weights, in bytes.
+        has_inverse: True if rows can be mapped to noise.
+        constant: Constant of the log-determinant from data to noise.
     """
 
     size_bytes: int
+    has_inverse: bool
+    constant: float
 
     def __init__(
         self,
-        layers: Sequence[MaskedAffine | AffineCoupling],
-        places: Integers,
+        structure: _Structure,
         noise_affine: Doubles,
+        kernels: ModuleType,
+        addresses: dict[str, int],
     ) -> None:
         """Lay out the layers.
 
         Args:
-            layers: Layers from the data to the noise.
-            places: Positions of features, as in `flows.compiled.kernels.invert`.
+            structure: The flow.
             noise_affine: Shift and scale of the noise, after the last layer.
+            kernels: The compiled loops.
+            addresses: Addresses of the maps.
         """
-        kernels = load_kernels()
-        assert kernels is not None  # noqa: S101  `pack` looked
         self._kernels = kernels
-        self._places = places.astype(np.int64)
         self._noise_affine = noise_affine
-        dim = places.shape[1]
-        self._keep = [_packed_layer(layer, dim, kernels) for layer in layers]
-        self._layers = np.stack([line for line, *_ in self._keep])
-        self._units = max(units for _, units, *_ in self._keep)
-        self.size_bytes = sum(array.nbytes for *_, arrays in self._keep for array in arrays)
+        numbers, dim = structure.level_numbers, structure.dim
+        slots = int(numbers[:, 0].sum())
+        is_masked = structure.states is not None
+        geometry = Geometry(len(numbers), dim, structure.given + slots, structure.given, is_masked)
+        layers, places, origins = _placed(structure.layers, dim)
+        self.constant = structure.constant + sum(map(_known_log_det, layers))
+        self.has_inverse = all(layer.map.has_inverse for layer in layers)
+        self._keep = [
+            pack_layer(layer, geometry, kernels, address=addresses[layer.map.kind], origins=origin)
+            for layer, origin in zip(layers, origins, strict=False)
+        ]
+        levels = []
+        if structure.levels is not None:
+            address = addresses[structure.levels.map.kind]
+            levels.append(
+                pack_layer(
+                    structure.levels,
+                    geometry,
+                    kernels,
+                    address=address,
+                    origins=np.arange(0),
+                    level_numbers=numbers,
+                )
+            )
+        self._layers, self._levels = _lines(self._keep), _lines(levels)
+        self._keep += levels
+        self._places = np.stack(places).astype(np.int64)
+        self._states = None if structure.states is None else structure.states.copy()
+        self._noise_masks = geometry.first_mask + origins[-1].astype(np.int64)
+        self._shape = np.array(
+            [
+                max([geometry.first_unit, *(layer.units for layer in self._keep)]),
+                geometry.variables,
+                dim,
+                geometry.context,
+                geometry.given,
+                0 if self._states is None else self._states.ctypes.data,
+                self._noise_masks.ctypes.data if is_masked else 0,
+            ],
+            dtype=np.int64,
+        )
+        self._unchanged = self.between(np.zeros(dim), np.ones(dim))
+        self._width = geometry.variables + dim
+        self.size_bytes = sum(layer.size_bytes for layer in self._keep)
 
     def __reduce__(self) -> str:
         """Refuse to be pickled: the object consists of addresses.
@@ -110,122 +261,93 @@ class PackedFlow:
         """
         raise TypeError("a packed flow can be neither copied nor pickled")
 
-    def invert(
-        self, rows: Rows, mean: Doubles, std: Doubles, *, noise: Doubles
-    ) -> tuple[Doubles, Doubles]:
-        """Return log|det du/dx| of rows, without constants, and the sum of the squared noise.
+    def between(self, mean: Doubles, std: Doubles) -> Doubles:
+        """Return the affine maps of rows and noise for `score` and `sample`.
 
         Args:
-            rows: Data, to which (x - mean) / std is applied.
-            mean: Mean of each feature.
-            std: Standard deviation of each feature.
-            noise: Output buffer for the noise, or an array of as many rows without columns.
+            mean: Mean of each feature, which is subtracted from data.
+            std: Deviation of each feature, by which they are then divided.
         """
-        log_det, squares = np.empty(len(rows)), np.empty(len(rows))
-        outputs = noise, log_det, squares
-        dtype = np.float32 if rows.dtype == np.float32 else np.float64
-        self._call(self._kernels.invert, rows, (mean, std), outputs, dtype=dtype)
-        return log_det, squares
+        return np.concatenate([np.stack([mean, std]), self._noise_affine])
 
-    def sample(self, noise: Rows, mean: Doubles, std: Doubles) -> tuple[Doubles, Doubles]:
-        """Return data from noise, times std plus mean, and log|det dx/du|, without constants.
+    def score(
+        self, rows: Rows, affine: Doubles | None = None, *, noise: Doubles | None = None
+    ) -> Scores:
+        """Return the terms of the log density of each row.
 
         Args:
-            noise: Rows of noise.
-            mean: Mean of each feature.
-            std: Standard deviation of each feature.
+            rows: Rows of data.
+            affine: Result of `between`; without one, features are taken as they are.
+            noise: Output buffer for the noise; without one, layers with a density of their own give
+                that.
         """
-        rows, log_det = np.empty(noise.shape), np.empty(len(noise))
-        self._call(self._kernels.sample, noise, (mean, std), (rows, log_det))
+        count, kernels = len(rows), self._kernels
+        found = Scores(np.empty(count), np.empty(count), np.empty(count))
+        kept = np.empty((count, 0)) if noise is None else noise
+        direction = kernels.DENSITY if noise is None else kernels.INVERSE
+        outputs = kept, found.log_det, found.squares, found.discrete
+        self._call(kernels.invert, rows, affine, (direction,), outputs)
+        return found
+
+    def sample(self, noise: Rows, affine: Doubles | None = None) -> tuple[Doubles, Doubles]:
+        """Return data from noise, and log|det dx/du| without constants.
+
+        Args:
+            noise: Rows of noise, and of context.
+            affine: Result of `between`; without one, features are left as they are.
+        """
+        rows, log_det = np.empty((len(noise), self._width)), np.empty(len(noise))
+        self._call(self._kernels.sample, noise, affine, (), (rows, log_det))
         return rows, log_det
 
     def _call(
         self,
         kernel: Callable[..., None],
         rows: Rows,
-        moments: tuple[Doubles, Doubles],
+        affine: Doubles | None,
+        options: tuple[int, ...],
         outputs: Sequence[Doubles],
-        *,
-        dtype: npt.DTypeLike = np.float64,
     ) -> None:
-        affine = np.concatenate([*(part[None] for part in moments), self._noise_affine])
-        with np.errstate(over="ignore", invalid="ignore"):
-            for part in _parts(len(rows)):
-                taken = np.require(rows[part], dtype, ["C_CONTIGUOUS", "ALIGNED"])
-                results = (output[part] for output in outputs)
-                kernel(taken, self._layers, self._units, self._places, affine, *results)
+        affine = self._unchanged if affine is None else affine
+        model = self._shape, self._layers, self._levels, self._places, affine
+        for start in range(0, len(rows), CALL_ROWS):
+            part = slice(start, start + CALL_ROWS)
+            taken = np.require(rows[part], np.float64, ("C_CONTIGUOUS", "ALIGNED"))
+            kernel(taken, *model, *options, *(output[part] for output in outputs))
 
 
-_Array = Singles | Integers
+def _placed(
+    listed: Sequence[NetworkLayer | Reordering], dim: int
+) -> tuple[list[NetworkLayer], list[Integers], list[Integers]]:
+    """Return the layers alone; where each puts its noise; and what each of its features is in the data.
+
+    The positions are those that `flows.compiled.kernels.invert` takes.
+    """
+    layers, places = [], [np.arange(dim)]
+    for layer in listed:
+        if isinstance(layer, Reordering):
+            places[-1] = torch.argsort(layer.order).numpy()[places[-1]]
+            continue
+        layers.append(layer)
+        own = np.arange(dim) if layer.places is None else layer.places.numpy()
+        places[-1] = own[places[-1]]
+        places.append(np.argsort(own))
+    origins = [np.arange(dim)]
+    for to in places:
+        # The feature that was at i now is at to[i].
+        origins.append(origins[-1][np.argsort(to)])
+    return layers, places, origins[1:]
 
 
-def _packed_layer(
-    layer: MaskedAffine | AffineCoupling, dim: int, kernels: ModuleType
-) -> tuple[Integers, int, list[_Array]]:
-    """Return the integers of a layer (`flows.compiled.kernels`), its tile units, and its arrays."""
-    known = np.zeros(1, dtype=np.int64)
-    if isinstance(layer, AffineCoupling):
-        kind, copied, networks = 0, layer.copied, 2
-        matrices = [*layer.minus_log_scale, *layer.minus_shift]
-        reach = [np.full(len(bias), weight.shape[1]) for weight, bias in matrices]
-    else:
-        kind, copied, networks = kernels.ACTIVATIONS.index(layer.activation), 0, 1
-        matrices = _paired(layer, dim)
-        known = np.stack([*(_known(d, dim) for d in layer.degrees), 2 * np.arange(dim + 1)])
-        # A hidden unit sees the units of its own degree, an output only those below.
-        seen = [*known[:-2, 1:], known[-2, :-1]]
-        reach = [np.repeat(s, np.diff(above)) for s, above in zip(seen, known[1:], strict=True)]
-    arrays: list[_Array] = [known]
-    lines, place = [], 2 * _up(dim)
-    for (weight, bias), sees in zip(matrices, reach, strict=True):
-        parts = _packed_matrix(weight, bias, sees, kernels.PANEL)
-        lines.append([len(bias), place, *(part.ctypes.data for part in parts[:3])])
-        arrays += parts
-        place += _up(len(bias))
-    arrays.append(np.array(lines))
-    addresses = arrays[-1].ctypes.data, known.ctypes.data
-    return np.array([kind, copied, len(matrices) // networks, *addresses]), place, arrays
+def _known_log_det(layer: NetworkLayer) -> float:
+    """Return what the loops count of a log-determinant that is known already, with the sign turned."""
+    if layer.counts:
+        return 0.0
+    log_scale = layer.networks[0].biases[-1].double().tensor_split(2)[1]
+    return -float(log_scale.sum()) if layer.inverted else float(log_scale.sum())
 
 
-def _packed_matrix(weight: Tensor, bias: Tensor, reach: Integers, panel: int) -> list[_Array]:
-    """Return biases, the addresses of the panels, the reach of the units, and the panels."""
-    width = len(bias)
-    biases = _aligned_zeros(_up(width))
-    biases[:width] = bias.numpy()
-    ends = np.minimum(np.arange(panel, width + panel, panel), width)
-    depths = reach[ends - 1]
-    starts = np.cumsum(np.concatenate([[0], panel * depths]))
-    panels = _aligned_zeros(int(starts[-1]))
-    for end, depth, start in zip(ends, depths, starts, strict=False):
-        first = (end - 1) // panel * panel
-        block = panels[start : start + panel * depth].reshape(depth, panel)
-        block[:, : end - first] = weight[first:end, :depth].t().numpy()
-    return [biases, panels.ctypes.data + 4 * starts[:-1], reach.astype(np.int64), panels]
-
-
-def _paired(layer: MaskedAffine, dim: int) -> list[tuple[Tensor, Tensor]]:
-    """Return weights and biases, with shift and log scale of a feature side by side."""
-    order = torch.arange(2 * dim).view(2, dim).t().flatten()
-    *hidden, (weight, bias) = zip(layer.weights, layer.biases, strict=True)
-    return [*hidden, (weight[order], bias[order])]
-
-
-def _known(degrees: Tensor, dim: int) -> Integers:
-    """Return how many units, in ascending order of degrees, have one of at most 0, 1, ..., dim."""
-    return np.searchsorted(degrees.numpy(), np.arange(dim + 1), side="right")
-
-
-def _parts(rows: int) -> Iterator[slice]:
-    return (slice(start, start + CALL_ROWS) for start in range(0, rows, CALL_ROWS))
-
-
-def _up(size: int) -> int:
-    """Return the next multiple of a cache line, in numbers."""
-    return -(-size // 16) * 16
-
-
-def _aligned_zeros(size: int) -> Singles:
-    """Return zeros that start at a cache line."""
-    raw = np.zeros(size + 16, dtype=np.float32)
-    skip = -raw.ctypes.data // 4 % 16
-    return raw[skip : skip + size]
+def _lines(layers: Sequence[PackedLayer]) -> Integers:
+    """Return the integers of layers, a line each."""
+    lines = [layer.line for layer in layers]
+    return np.array(lines, dtype=np.int64).reshape(len(lines), LAYER_SIZE)

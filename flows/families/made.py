@@ -1,6 +1,5 @@
 """Masked autoencoders (Germain et al. 2015, Papamakarios et al. 2017)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -17,7 +16,6 @@ from flows.bijections.folding import (
     Columns,
     ContextColumns,
     FoldedActivation,
-    MaskedAffine,
     Pending,
     Step,
     tanh_as_sigmoid,
@@ -205,10 +203,8 @@ class Made(Autoregressive):
     def _step(self, pending: Pending) -> Step:
         weights, biases = self._masked()
         context_weight: Tensor | None = self.context_weight
-        activation: FoldedActivation = "relu"
-        if self.conditioner.activation != "tanh":
-            activation = self.conditioner.activation
-        elif len(weights) > 1:
+        activation: FoldedActivation = self.conditioner.activation
+        if activation == "tanh" and len(weights) > 1:
             weights, biases = tanh_as_sigmoid(weights, biases)
             context_weight = None if context_weight is None else 2 * context_weight
             activation = "sigmoid"
@@ -223,36 +219,38 @@ class Made(Autoregressive):
         offset = torch.cat([-pending.shift / scale, -scale.log()])
         biases[-1] = biases[-1] * rescale + offset
         weights[-1] = weights[-1] * rescale[:, None]
-        layer = MaskedAffine(
+        return _MadeStep(
             [pending.cast(weight) for weight in weights],
             [pending.cast(bias) for bias in biases],
-            self._degrees(),
-            activation,
-            self.log_scale_bound,
+            context_weight=None if context_weight is None else pending.cast(context_weight),
+            degrees=self._degrees(),
+            activation=activation,
+            transformer=Affine(self.log_scale_bound),
         )
-        added = None if context_weight is None else pending.cast(context_weight)
-        return _MadeStep(layer, context_weight=added)
 
 
 class _MadeStep(AutoregressiveStep):
     """A folded layer, its features in natural order."""
 
-    def __init__(self, layer: MaskedAffine, *, context_weight: Tensor | None) -> None:
-        activation_: Callable[[Tensor], Tensor] = torch.sigmoid_
-        if layer.activation != "sigmoid":
-            activation_ = ACTIVATIONS[layer.activation].apply_
+    def __init__(
+        self,
+        weights: list[Tensor],
+        biases: list[Tensor],
+        *,
+        context_weight: Tensor | None,
+        degrees: list[Tensor],
+        activation: FoldedActivation,
+        transformer: Affine,
+    ) -> None:
         super().__init__(
-            layer.weights,
-            layer.biases,
+            weights,
+            biases,
             context_weight=context_weight,
-            degrees=layer.degrees,
-            activation_=activation_,
-            transformer=Affine(layer.log_scale_bound),
+            degrees=degrees,
+            activation=activation,
+            transformer=transformer,
         )
-        self._bound = layer.log_scale_bound
-        # The kernels know neither a context nor direct connections nor bounds.
-        is_plain = context_weight is None and self._direct is None and self._bound is None
-        self._layer = layer if is_plain else None
+        self._bound = transformer.log_scale_bound
         # With the signs turned in the weights, u = (x + minus_shift) exp(minus_log_scale).
         weight, bias = self._out
         self._out = -weight, -bias
@@ -265,6 +263,3 @@ class _MadeStep(AutoregressiveStep):
         minus_shift, log_det = out if observed is None else out.mul_(observed)
         log_det = bounded(log_det, self._bound)
         return minus_shift.add_(x).mul_(log_det.exp()), log_det
-
-    def affine_layer(self) -> MaskedAffine | None:
-        return self._layer

@@ -17,6 +17,7 @@ from flows.bijections.coupling.halves import CouplingShape, alternating, check_c
 from flows.bijections.coupling.transformer import TransformerCoupling
 from flows.bijections.gradients import ActivationName
 from flows.bijections.linear import network_cost
+from flows.bijections.network_layers import MapSpec
 from flows.bijections.transformers import MapSize, Transformer, map_cost
 from flows.cost import Cost
 from flows.families.gaussian import Gaussian, gaussian_cost
@@ -186,6 +187,11 @@ class RationalQuadratic(Transformer):
         log_slope, _, _ = bend.log_slope(theta)
         x = self._unscaled(torch.addcmul(bend.left, bend.width, theta))
         return self._with_tails(u, x, -log_slope)
+
+    def map_spec(self) -> MapSpec:
+        """Return the map as compiled loops know it."""
+        numbers = (float(self._bins), float(self._bound), self._floor, self._total)
+        return MapSpec("spline", self.outputs, numbers)
 
     def _bin(self, place: Tensor, parameters: Tensor, *, axis: int) -> "_Bin":
         """Return the bin of each number along an axis: 0 are the data, 1 is the noise."""

@@ -19,6 +19,7 @@ from flows.bijections.autoregressive.masked import (
 )
 from flows.bijections.gradients import ACTIVATIONS, ActivationName
 from flows.bijections.linear import uniform
+from flows.bijections.network_layers import LayerNetwork, MapSpec, NetworkLayer
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
 # Factor of the initial output weights: the frequencies hold whatever the other variables are.
@@ -207,6 +208,21 @@ class CategoricalMade(nn.Module):
             if hidden:
                 before = before + weights[0].t()[starts[variable] + level]
         return result
+
+    def network_layer(self) -> NetworkLayer:
+        """Return weights and degrees, the outputs in the order of the variables."""
+        weights, biases = self._masked()
+        order = torch.cat([torch.arange(o.start, o.stop) for o in self._outputs()])
+        weights[-1], biases = weights[-1][order], [*biases[:-1], biases[-1][order]]
+        degrees = [torch.arange(1, len(self.sizes) + 1).repeat_interleave(self.sizes)]
+        if len(weights) == 1:  # a single variable, that sees nothing
+            weights = [weights[0].new_zeros(len(order), self.slots)]
+        elif self.context_weight is not None:
+            weights[0] = torch.cat([self.context_weight, weights[0]], dim=1)
+        network = LayerNetwork(weights, biases, self.activation)
+        spec = MapSpec("levels", 0, has_inverse=False)
+        degrees += self.degrees[1:]
+        return NetworkLayer([network], spec, context=self.context_dim, degrees=degrees)
 
     def _extend(
         self,

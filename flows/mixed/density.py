@@ -168,6 +168,11 @@ class MixedStep(Step):
     """Compiled density of mixed rows.
 
     The probabilities of the variables are computed on rows, the flow on features first.
+
+    Attributes:
+        layer: Density without its flow.
+        steps: Steps of the flow; None if there are no continuous values.
+        constant: Constant of the log-determinants of the steps.
     """
 
     own_density = True
@@ -180,9 +185,9 @@ class MixedStep(Step):
             steps: Steps of the flow; None if there are no continuous values.
             constant: Constant of the log-determinants of the steps.
         """
-        self._layer = layer
-        self._steps = steps
-        self._constant = constant
+        self.layer = layer
+        self.steps = steps
+        self.constant = constant
         self.sample_rows = max((step.sample_rows for step in steps or []), default=1)
 
     def inverse(
@@ -196,18 +201,18 @@ class MixedStep(Step):
     ) -> tuple[Columns, Float[Tensor, "terms batch"]]:
         """Map noise to rows of the model."""
         refuse_mask(observed)
-        count = len(self._layer.layout.variables)
+        count = len(self.layer.layout.variables)
         rows = None if context is None else context.t()
         indices = u[:count].t()
-        if self._layer.made is not None:
-            indices = self._layer.made.sample(indices, rows)
-        if self._steps is None:
+        if self.layer.made is not None:
+            indices = self.layer.made.sample(indices, rows)
+        if self.steps is None:
             return indices.t(), u.new_zeros(1, u.shape[1])
-        given, mask = self._layer.given(indices, rows), self._layer.observed(indices)
+        given, mask = self.layer.given(indices, rows), self.layer.observed(indices)
         x, terms = forward_steps(
-            self._steps, u[count:].contiguous(), _columns(given), _columns(mask)
+            self.steps, u[count:].contiguous(), _columns(given), _columns(mask)
         )
-        log_det = u.new_full((1, u.shape[1]), -self._constant)
+        log_det = u.new_full((1, u.shape[1]), -self.constant)
         return torch.cat([indices.t(), x]), torch.cat([log_det, *terms])
 
     def log_density(
@@ -217,32 +222,32 @@ class MixedStep(Step):
         refuse_mask(observed)
         rows = x.t()
         given = None if context is None else context.t()
-        discrete = self._layer.log_levels(rows[:, : len(self._layer.layout.variables)], given)
+        discrete = self.layer.log_levels(rows[:, : len(self.layer.layout.variables)], given)
         total = discrete.sum(dim=1)
-        if self._steps is None:
+        if self.steps is None:
             return torch.stack([total, torch.zeros_like(total)])
-        values, conditions, mask = (_columns(t) for t in self._layer.continuous_rows(rows, given))
+        values, conditions, mask = (_columns(t) for t in self.layer.continuous_rows(rows, given))
         assert values is not None  # noqa: S101  rows have values
         return torch.stack([total, self._log_flow(values, conditions, mask)])
 
     def _log_flow(
         self, x: Columns, context: ContextColumns, observed: ObservedColumns
     ) -> Float[Tensor, " batch"]:
-        assert self._steps is not None  # noqa: S101  asked only then
-        last = self._steps[-1] if self._steps[-1].own_density else None
-        steps = self._steps if last is None else self._steps[:-1]
+        assert self.steps is not None  # noqa: S101  asked only then
+        last = self.steps[-1] if self.steps[-1].own_density else None
+        steps = self.steps if last is None else self.steps[:-1]
         u, terms, mask = inverse_steps(steps, x, context, observed)
         if last is not None:
             terms.append(last.log_density(u, context, mask))
-            return torch.cat(terms).sum(dim=0) + self._constant
+            return torch.cat(terms).sum(dim=0) + self.constant
         seen = len(u) if mask is None else mask.sum(dim=0)
         squares = u.square().sum(dim=0) + LOG_TWO_PI * seen
-        return torch.cat([*terms, -0.5 * squares[None]]).sum(dim=0) + self._constant
+        return torch.cat([*terms, -0.5 * squares[None]]).sum(dim=0) + self.constant
 
     def tensors(self) -> list[Tensor]:
         """Return the tensors that take memory."""
-        own = [*self._layer.parameters(), *self._layer.buffers()]
-        return [*own, *(tensor for step in self._steps or [] for tensor in step.tensors())]
+        own = [*self.layer.parameters(), *self.layer.buffers()]
+        return [*own, *(tensor for step in self.steps or [] for tensor in step.tensors())]
 
 
 def _columns(rows: Tensor | None) -> Tensor | None:

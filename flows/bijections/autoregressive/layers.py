@@ -1,7 +1,5 @@
 """Autoregressive layers: a masked network conditions an elementwise map (Huang et al. 2018, 2)."""
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -10,8 +8,17 @@ from torch import Tensor
 from flows.bijections.autoregressive.masked import Conditioner, MaskedLinear, run_masked
 from flows.bijections.autoregressive.sequential import SequentialSampler, split_direct
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
-from flows.bijections.folding import Columns, ContextColumns, Pending, Step, tanh_as_sigmoid
+from flows.bijections.folding import (
+    Columns,
+    ContextColumns,
+    FoldedActivation,
+    Pending,
+    Step,
+    in_place,
+    tanh_as_sigmoid,
+)
 from flows.bijections.gradients import ACTIVATIONS, WeightedContext
+from flows.bijections.network_layers import LayerNetwork, NetworkLayer, Reordering
 from flows.bijections.observed import Observed, ObservedColumns, masked
 from flows.bijections.transformers import Transformer
 from flows.errors import FlowError
@@ -19,7 +26,7 @@ from flows.errors import FlowError
 # Number of rows that the sampler takes at a time: their hidden units stay in the processor's cache.
 SAMPLE_ROWS = 512
 
-_FoldedNetwork = tuple[list[Tensor], list[Tensor], Tensor | None, Callable[[Tensor], Tensor]]
+_FoldedNetwork = tuple[list[Tensor], list[Tensor], Tensor | None, FoldedActivation]
 
 
 class Autoregressive(Bijection):
@@ -99,13 +106,13 @@ class Autoregressive(Bijection):
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """Return one step, after the pending map."""
-        weights, biases, context_weight, activation_ = self._folded_network()
+        weights, biases, context_weight, activation = self._folded_network()
         step = AutoregressiveStep(
             [pending.cast(weight) for weight in weights],
             [pending.cast(bias) for bias in biases],
             context_weight=None if context_weight is None else pending.cast(context_weight),
             degrees=self._degrees(),
-            activation_=activation_,
+            activation=activation,
             transformer=self.transformer.folded(pending),
         )
         return [*pending.steps(), step], pending.applied()
@@ -125,11 +132,10 @@ class Autoregressive(Bijection):
         weights, biases = self._masked()
         context_weight: Tensor | None = self.context_weight
         if self.conditioner.activation != "tanh" or len(weights) == 1:
-            activation_ = ACTIVATIONS[self.conditioner.activation].apply_
-            return weights, biases, context_weight, activation_
+            return weights, biases, context_weight, self.conditioner.activation
         weights, biases = tanh_as_sigmoid(weights, biases)
         doubled = None if context_weight is None else 2 * context_weight
-        return weights, biases, doubled, torch.sigmoid_
+        return weights, biases, doubled, "sigmoid"
 
     def _added(self, context: Tensor | None) -> Tensor | None:
         """Return the contribution of the context to the first layer."""
@@ -185,12 +191,12 @@ class AutoregressiveStep(Step):
         *,
         context_weight: Tensor | None,
         degrees: list[Tensor],
-        activation_: Callable[[Tensor], Tensor],
+        activation: FoldedActivation,
         transformer: Transformer,
     ) -> None:
         self.own_density = transformer.own_density
         self.sample_rows = transformer.sample_rows
-        self._activation_ = activation_
+        self._activation_ = activation_ = in_place(activation)
         self._transformer = transformer
         self._context_weight = context_weight
         self._sampler = SequentialSampler(
@@ -199,6 +205,15 @@ class AutoregressiveStep(Step):
         self._hidden = list(zip(weights[:-1], (b[:, None] for b in biases[:-1]), strict=True))
         out, self._direct = split_direct(weights[-1], degrees)
         self._out = out, biases[-1][:, None]
+        self._layer: NetworkLayer | None = None
+        spec = transformer.map_spec()
+        if spec is not None and self._direct is None:
+            given, wide = 0, weights
+            if context_weight is not None:
+                given, wide = context_weight.shape[1], [*weights]
+                wide[0] = torch.cat([context_weight, weights[0]], dim=1)
+            network = LayerNetwork(wide, biases, activation)
+            self._layer = NetworkLayer([network], spec, context=given, degrees=degrees)
 
     def inverse(
         self, x: Columns, context: ContextColumns = None, observed: ObservedColumns = None
@@ -220,6 +235,10 @@ class AutoregressiveStep(Step):
         """Return the log density of each value whose noise is standard Gaussian."""
         terms = self._transformer.log_density(x, self._condition(x, context, observed))
         return masked(terms, observed)
+
+    def network_layers(self) -> list[NetworkLayer | Reordering] | None:
+        """Return the layer as weights, if its map has a compiled form."""
+        return None if self._layer is None else [self._layer]
 
     def tensors(self) -> list[Tensor]:
         """Return the tensors that take memory."""

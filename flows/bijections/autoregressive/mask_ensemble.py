@@ -16,7 +16,6 @@ from flows.bijections.autoregressive.masked import (
 )
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.folding import Columns, ContextColumns, Pending, Step
-from flows.bijections.gradients import ACTIVATIONS
 from flows.bijections.linear import initial_linear
 from flows.bijections.observed import Observed, ObservedColumns, refuse_mask
 from flows.bijections.transformers import MapSize, Transformer
@@ -201,7 +200,7 @@ class MaskEnsemble(Bijection):
             biases,
             context_weight=None if context is None else pending.cast(context[above[0]]),
             degrees=[layer[order] for layer, order in zip(degrees, orders, strict=True)],
-            activation_=ACTIVATIONS[self.conditioner.activation].apply_,
+            activation=self.conditioner.activation,
             transformer=self.transformer,
         )
 

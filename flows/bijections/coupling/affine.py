@@ -5,11 +5,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flows.bijections.base import Batch, BatchContext, PerRow
-from flows.bijections.coupling.halves import CouplingShape, HalvesLayer
+from flows.bijections.coupling.halves import CouplingShape, HalvesLayer, coupling_layer
 from flows.bijections.folding import (
-    AffineCoupling,
     Columns,
     ContextColumns,
+    FoldedActivation,
     LogDetTerms,
     Pending,
     Step,
@@ -24,6 +24,7 @@ from flows.bijections.linear import (
     network_cost,
     network_parameters,
 )
+from flows.bijections.network_layers import ADDITIVE, NetworkLayer, Reordering, affine_map
 from flows.bijections.observed import Observed, ObservedColumns, masked
 from flows.bijections.transformers import bounded
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
@@ -213,16 +214,17 @@ class _CouplingStep(Step):
         networks = (self._minus_log_scale, self._minus_shift)
         return [tensor for network in networks for pair in network for tensor in pair]
 
-    def affine_layer(self) -> AffineCoupling | None:
-        if not self._minus_log_scale or self._shape.context_dim > 0:
-            return None
-        if self._bound is not None:  # the kernels know no bounds
-            return None
-        scale, shift = (
-            [(weight, bias[:, 0]) for weight, bias in network]
-            for network in (self._minus_log_scale, self._minus_shift)
-        )
-        return AffineCoupling(scale, shift, self._shape.widths()[0], self._shape.places())
+    def network_layers(self) -> list[NetworkLayer | Reordering] | None:
+        networks: list[tuple[FoldedNetwork, FoldedActivation]] = [(self._minus_shift, "relu")]
+        spec = ADDITIVE
+        if self._minus_log_scale:
+            networks.append((self._minus_log_scale, "sigmoid"))
+            spec = affine_map(self._bound)
+        turned = [
+            ([*hidden, (-weight, -bias)], activation)
+            for (*hidden, (weight, bias)), activation in networks
+        ]
+        return [coupling_layer(self._shape, turned, spec)]
 
     def _condition(
         self, rows: Tensor, context: Tensor | None, observed: Tensor | None

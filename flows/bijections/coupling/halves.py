@@ -1,12 +1,15 @@
 """The two halves of the features in a coupling layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from flows.bijections.base import Bijection
+from flows.bijections.folding import FoldedActivation
+from flows.bijections.linear import FoldedNetwork
+from flows.bijections.network_layers import LayerNetwork, MapSpec, NetworkLayer
 from flows.cost import Cost
 from flows.errors import SpecError
 
@@ -91,3 +94,24 @@ class HalvesLayer(Bijection):
     def join(self, copied: Tensor, moved: Tensor) -> Tensor:
         """Return rows, their features in order, from the two halves."""
         return torch.cat([copied, moved], dim=1).index_select(1, self.places)
+
+
+def coupling_layer(
+    shape: CouplingShape,
+    networks: Sequence[tuple[FoldedNetwork, FoldedActivation]],
+    spec: MapSpec,
+) -> NetworkLayer:
+    """Return a coupling layer as weights.
+
+    Args:
+        shape: Halves of the layer.
+        networks: Its networks, which read the copied half, then the context.
+        spec: Map of the other half.
+    """
+    read = shape.widths()[0]
+    found = []
+    for pairs, activation in networks:
+        weights, biases = [weight for weight, _ in pairs], [bias[:, 0] for _, bias in pairs]
+        weights[0] = torch.cat([weights[0][:, read:], weights[0][:, :read]], dim=1)
+        found.append(LayerNetwork(weights, biases, activation))
+    return NetworkLayer(found, spec, context=shape.context_dim, copied=read, places=shape.places())

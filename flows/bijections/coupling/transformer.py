@@ -1,18 +1,18 @@
 """Coupling layers with any transformer of the features that move."""
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.base import Batch, BatchContext, PerRow
-from flows.bijections.coupling.halves import CouplingShape, HalvesLayer
+from flows.bijections.coupling.halves import CouplingShape, HalvesLayer, coupling_layer
 from flows.bijections.folding import (
     Columns,
     ContextColumns,
+    FoldedActivation,
     Pending,
     Step,
+    in_place,
     tanh_as_sigmoid,
 )
 from flows.bijections.gradients import ACTIVATIONS, ActivationName
@@ -23,6 +23,7 @@ from flows.bijections.linear import (
     network,
     network_parameters,
 )
+from flows.bijections.network_layers import NetworkLayer, Reordering
 from flows.bijections.observed import Observed, ObservedColumns
 from flows.bijections.transformers import Transformer
 
@@ -73,17 +74,17 @@ class TransformerCoupling(HalvesLayer):
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """Return one step, after the pending map."""
         weights, biases = network_parameters(self.layers)
-        activation_ = ACTIVATIONS[self.activation].apply_
-        if self.activation == "tanh":
+        activation: FoldedActivation = self.activation
+        if activation == "tanh":
             weights, biases = tanh_as_sigmoid(weights, biases)
-            activation_ = torch.sigmoid_
+            activation = "sigmoid"
         step = _TransformerCouplingStep(
             [
                 (pending.cast(weight), pending.cast(bias[:, None]))
                 for weight, bias in zip(weights, biases, strict=True)
             ],
-            halves=self.shape.halves(),
-            activation_=activation_,
+            shape=self.shape,
+            activation=activation,
             transformer=self.transformer.folded(pending),
         )
         return [*pending.steps(), step], pending.applied()
@@ -106,12 +107,14 @@ class _TransformerCouplingStep(Step):
         self,
         network: FoldedNetwork,
         *,
-        halves: tuple[slice, slice],
-        activation_: Callable[[Tensor], Tensor],
+        shape: CouplingShape,
+        activation: FoldedActivation,
         transformer: Transformer,
     ) -> None:
-        self._copied, self._moved = halves
-        self._activation_ = activation_
+        self._shape = shape
+        self._copied, self._moved = shape.halves()
+        self._activation = activation
+        self._activation_ = in_place(activation)
         self._network = network
         self._transformer = transformer
 
@@ -144,6 +147,13 @@ class _TransformerCouplingStep(Step):
     def tensors(self) -> list[Tensor]:
         weights = [tensor for pair in self._network for tensor in pair]
         return [*weights, *self._transformer.tensors()]
+
+    def network_layers(self) -> list[NetworkLayer | Reordering] | None:
+        """Return the layer as weights, if its map has a compiled form."""
+        spec = self._transformer.map_spec()
+        if spec is None:
+            return None
+        return [coupling_layer(self._shape, [(self._network, self._activation)], spec)]
 
     def _condition(
         self, rows: Tensor, context: Tensor | None

@@ -1,0 +1,138 @@
+"""Layers of a compiled flow as weights, for engines other than PyTorch (`flows.compiled`)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """Elementwise map whose parameters come from a layer's networks.
+
+    Attributes:
+        kind: Name of the map, as engines know it.
+        outputs: Number of parameters of a feature.
+        numbers: Further numbers that the maps of all features share.
+        own_density: True if its density is not just its inverse and the Gaussian density.
+        has_inverse: True if it maps data to noise.
+    """
+
+    kind: str
+    outputs: int
+    numbers: tuple[float, ...] = ()
+    own_density: bool = False
+    has_inverse: bool = True
+
+
+AFFINE, ADDITIVE = MapSpec("affine", 2), MapSpec("additive", 1)
+
+
+def affine_map(log_scale_bound: float | None) -> MapSpec:
+    """Return the affine map, with a bound of the log scale or without."""
+    if log_scale_bound is None:
+        return AFFINE
+    return MapSpec("bounded-affine", 2, (log_scale_bound,))
+
+
+@dataclass(frozen=True)
+class LayerNetwork:
+    """Network of a layer.
+
+    Attributes:
+        weights: Weights of its layers, masked if they are; the first columns of the first ones are those
+            of the context, the rows of the last ones the first parameters of all features, then the
+            second ones, and so on.
+        biases: Biases of its layers.
+        activation: Activation between them.
+    """
+
+    weights: list[Tensor]
+    biases: list[Tensor]
+    activation: str
+
+
+@dataclass(frozen=True)
+class NetworkLayer:
+    """Layer whose networks read features and give the parameters of elementwise maps.
+
+    Attributes:
+        networks: One network of all parameters, or one for each.
+        map: The map.
+        context: Number of context values that the networks read.
+        degrees: Degrees of the inputs and the hidden layers of a masked layer, in ascending order; None
+            if the layer is a coupling.
+        copied: Number of features that a coupling copies: its networks read them and map the rest.
+        places: Position of each feature in the order in which the layer takes them; None if it is
+            their own.
+        mapped: Number of features that a masked layer reads and maps, the first ones; None for all.
+        inverted: True if its directions are swapped.
+        counts: True if the log-determinant counts; otherwise it is a constant that is known already.
+    """
+
+    networks: list[LayerNetwork]
+    map: MapSpec
+    context: int = 0
+    degrees: list[Tensor] | None = None
+    copied: int = 0
+    places: Int[Tensor, " dim"] | None = None
+    mapped: int | None = None
+    inverted: bool = False
+    counts: bool = True
+
+    def turned(self) -> "NetworkLayer":
+        """Return the layer with its directions swapped."""
+        return replace(self, inverted=not self.inverted)
+
+
+@dataclass(frozen=True)
+class Reordering:
+    """Permutation of the features, from data to noise: u = x[order]."""
+
+    order: Int[Tensor, " dim"]
+
+    def turned(self) -> "Reordering":
+        """Return the opposite permutation."""
+        return Reordering(torch.argsort(self.order))
+
+
+def elementwise(log_scale: Tensor, shift: Tensor, *, counts: bool) -> NetworkLayer:
+    """Return the map u = (x - shift) exp(-log_scale) of all features as a layer of biases alone.
+
+    Args:
+        log_scale: Logarithm of the scale of each feature.
+        shift: Shift of each feature.
+        counts: True if its log-determinant counts.
+    """
+    dim = len(shift)
+    network = LayerNetwork([shift.new_zeros(2 * dim, dim)], [torch.cat([shift, log_scale])], "relu")
+    unseen = torch.full((dim,), dim + 1)
+    return NetworkLayer([network], AFFINE, degrees=[unseen], counts=counts)
+
+
+def within(
+    layers: Sequence[NetworkLayer | Reordering], features: Int[Tensor, " part"], dim: int
+) -> list[NetworkLayer | Reordering] | None:
+    """Return layers of some of the features as layers of all; None for those that are not masked.
+
+    Args:
+        layers: Layers of as many features as are named.
+        features: Numbers of the features.
+        dim: Number of all features.
+    """
+    found: list[NetworkLayer | Reordering] = []
+    others = torch.ones(dim, dtype=torch.bool)
+    others[features] = False
+    places = torch.argsort(torch.cat([features, torch.nonzero(others)[:, 0]]))
+    for layer in layers:
+        if isinstance(layer, Reordering):
+            order = torch.arange(dim)
+            order[features] = features[layer.order]
+            found.append(Reordering(order))
+        elif layer.degrees is not None and layer.places is None:
+            found.append(replace(layer, places=places, mapped=len(features)))
+        else:
+            return None
+    return found

@@ -1,0 +1,401 @@
+"""Elementwise maps of compiled flows: one function each, compiled when a flow first needs it.
+
+A map takes the parameters of one feature and its values in all rows of a tile, and returns the mapped
+values and the logarithms of the slopes. The layers' loops call it by its address.
+
+The cache of a map watches this file only: after a change in `flows.compiled.vectors`, remove
+`__pycache__`.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, no_type_check
+
+from llvmlite import ir
+from numba import cfunc, types
+from numba.extending import intrinsic
+
+from flows.compiled.micro_kernels import ARGUMENTS, LANES
+from flows.compiled.packed_fields import FIRST, MASKS, NUMBER_BYTES, NUMBERS, OFFSETS
+from flows.compiled.vectors import FLOAT, WORD, Emitter, Vector, exp, gaussian_share, log, softplus
+
+# mypy: ignore-errors
+# numba compiles these functions by its own types; llvmlite has none.
+
+# Directions: data to noise, noise to data, and data to their own log density, whose noise is 0.
+INVERSE, FORWARD, DENSITY = range(3)
+
+_HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+_TINY = 1.1754943508222875e-38
+# Of a spline: as in `flows.families.nsf`.
+_LEAST_SLOPE = 1e-3
+_SLOPE_OFFSET = math.log(math.expm1(1 - _LEAST_SLOPE))
+
+_SIGNATURE = types.void(types.int64)
+
+
+class _Feature:
+    """Values of one feature in some rows, a row a lane, and what its map needs."""
+
+    def __init__(self, e: Emitter, addresses: Any, step: Any) -> None:
+        self.e = e
+        self._parameters, self._source, self._numbers = addresses
+        self._step = step
+        self.x = Vector(e, e.load(self._source, e.number(0)))
+
+    def parameter(self, index: Any) -> Vector:
+        """Return a parameter of the map."""
+        return Vector(self.e, self.e.load(self._place(index), self.e.number(0)))
+
+    def set_parameter(self, index: Any, value: Vector) -> None:
+        """Write over a parameter of the map."""
+        self.e.store(value.value, self._place(index), self.e.number(0))
+
+    def number(self, index: int) -> Vector:
+        """Return a number that all maps of the layer share."""
+        return Vector(self.e, self.e.spread(self._numbers, self.e.number(index)))
+
+    def count(self, index: int) -> Any:
+        """Return such a number as an integer."""
+        return self.e.b.fptosi(self.e.single(self._numbers, self.e.number(index)), WORD)
+
+    def of_integer(self, value: Any) -> Vector:
+        """Return an integer in all lanes."""
+        return Vector(self.e, self.e.splat(self.e.b.sitofp(value, FLOAT)))
+
+    def fold(self, count: Any, start: list[Vector | float], body: Callable[..., Any]) -> Any:
+        """Fold `body(k, *values)` over 0 to count - 1; return the last values."""
+        values = [self.x.of(value).value for value in start]
+
+        def emitted(k: Any, values: list[Any]) -> list[Any]:
+            found = body(k, *(Vector(self.e, value) for value in values))
+            return [vector.value for vector in found]
+
+        _, found = self.e.loop(self.e.number(0), count, 1, values, emitted)
+        return [Vector(self.e, value) for value in found]
+
+    def _place(self, index: Any) -> Any:
+        index = self.e.number(index) if isinstance(index, int) else index
+        return self.e.b.add(self._parameters, self.e.b.mul(index, self._step))
+
+
+_Body = Callable[[_Feature], tuple[Vector, Vector]]
+
+
+def _map_of(*bodies: _Body) -> Any:
+    """Return the function of a map, from its body in each direction."""
+
+    @intrinsic
+    @no_type_check
+    def run(_, words):
+        def generate(context, builder, _signature, args):
+            e = Emitter(builder, 1)
+            loops = _Loops(builder, *(e.word(args[0], e.number(n)) for n in range(ARGUMENTS)))
+            for number, body in enumerate(bodies):
+                wanted = builder.icmp_signed("==", loops.direction, ir.Constant(WORD, number))
+                with builder.if_then(wanted):
+                    single = builder.icmp_signed("==", loops.rows, ir.Constant(WORD, 1))
+                    with builder.if_else(single) as (then, otherwise):
+                        with then:
+                            loops.emit(body, 1)
+                        with otherwise:
+                            loops.emit(body, LANES)
+            return context.get_dummy_value()
+
+        return _SIGNATURE, generate
+
+    return run
+
+
+class _Loops:
+    """Loops of a map over features and rows; its arguments are those of `call_map`."""
+
+    def __init__(self, builder: Any, *words: Any) -> None:
+        self.b = builder
+        self.direction, self._layer, self._first, self._end, self._space, self.rows = words[:6]
+        self._parameters, self._step = words[6:8]
+        self._source, self._read, self._target, self._write, self._total = words[8:]
+
+    def emit(self, body: _Body, lanes: int) -> None:
+        """Emit the loops, over rows in vectors of this width."""
+        e, b = Emitter(self.b, lanes), self.b
+        row = b.mul(self.rows, e.number(4))
+        step = b.mul(row, self._step)
+        first, offsets, numbers, bytes_, masks = (
+            e.word(self._layer, e.number(name))
+            for name in (FIRST, OFFSETS, NUMBERS, NUMBER_BYTES, MASKS)
+        )
+
+        def unit(number: Any) -> Any:
+            return b.add(self._space, b.mul(row, number))
+
+        def one_feature(i: Any, _: list[Any]) -> list[Any]:
+            parameter = b.add(self._parameters, e.word(offsets, b.sub(i, first)))
+            inputs = unit(parameter), unit(b.add(self._source, e.word(self._read, i)))
+            target = unit(b.add(self._target, e.word(self._write, i)))
+            own_numbers = b.add(numbers, b.mul(i, bytes_))
+
+            def some_rows(k: Any, _: list[Any]) -> list[Any]:
+                moved = b.mul(k, e.number(4))
+                places = [b.add(address, moved) for address in inputs]
+                results = body(_Feature(e, (*places, own_numbers), step))
+
+                def mask() -> list[Any]:
+                    return [e.load(b.add(unit(e.word(masks, i)), moved), e.number(0))]
+
+                has_masks = b.icmp_signed("!=", masks, e.number(0))
+                [seen] = e.choose(has_masks, mask, lambda: [e.constant(1.0)])
+                is_seen = Vector(e, seen) > 0.0
+                result, slope = (value.where(is_seen, 0.0) for value in results)
+                e.store(result.value, b.add(target, moved), e.number(0))
+                e.add_to_doubles(slope.value, b.add(self._total, b.mul(k, e.number(8))))
+                return []
+
+            e.loop(e.number(0), self.rows, lanes, [], some_rows)
+            return []
+
+        e.loop(self._first, self._end, 1, [], one_feature)
+
+
+def _affine_inverse(f: _Feature) -> tuple[Vector, Vector]:
+    shift, minus = f.parameter(0), -f.parameter(1)
+    return (f.x - shift) * exp(minus), minus
+
+
+def _affine_forward(f: _Feature) -> tuple[Vector, Vector]:
+    shift, log_scale = f.parameter(0), f.parameter(1)
+    return shift.plus(f.x, exp(log_scale)), log_scale
+
+
+def _bounded_affine_inverse(f: _Feature) -> tuple[Vector, Vector]:
+    minus = -_bounded(f)
+    return (f.x - f.parameter(0)) * exp(minus), minus
+
+
+def _bounded_affine_forward(f: _Feature) -> tuple[Vector, Vector]:
+    log_scale = _bounded(f)
+    return f.parameter(0).plus(f.x, exp(log_scale)), log_scale
+
+
+def _bounded(f: _Feature) -> Vector:
+    raw = f.parameter(1)
+    return raw / (1.0 + abs(raw) / f.number(0))
+
+
+def _additive_inverse(f: _Feature) -> tuple[Vector, Vector]:
+    return f.x - f.parameter(0), f.x.of(0.0)
+
+
+def _additive_forward(f: _Feature) -> tuple[Vector, Vector]:
+    return f.x + f.parameter(0), f.x.of(0.0)
+
+
+class _Bin:
+    """Bin of a spline for each number along an axis: 0 are the data, 1 is the noise."""
+
+    def __init__(self, f: _Feature, place: Vector, axis: int) -> None:
+        bins, floor = f.count(0), f.number(2)
+        shares = [_Share(f, bins, 0), _Share(f, bins, 1)]
+        builder = f.e.b
+        twice, last = builder.mul(bins, f.e.number(2)), builder.sub(bins, f.e.number(1))
+
+        def look(k: Any, *state: Vector) -> list[Vector]:
+            *ends, left, bottom, width, height, first, second, slope = state
+            sizes = [floor.plus(share.exponential(k), share.scale) for share in shares]
+            # The slope of the last knot is 1, as that of the first one.
+            is_last = builder.icmp_signed("==", k, last)
+            index = builder.add(twice, builder.select(is_last, f.e.number(0), k))
+            raw = f.parameter(index).value
+            following = Vector(f.e, builder.select(is_last, f.x.of(0.0).value, raw))
+            inside = place >= ends[axis]
+            found = (*ends, *sizes, slope, following)
+            kept = (left, bottom, width, height, first, second)
+            return [
+                ends[0] + sizes[0],
+                ends[1] + sizes[1],
+                *(new.where(inside, old) for new, old in zip(found, kept, strict=True)),
+                following,
+            ]
+
+        found = f.fold(bins, [0.0] * 9, look)
+        _, _, self.left, self.bottom, self.width, self.height, first, second, _ = found
+        self.first = softplus(first + _SLOPE_OFFSET) + _LEAST_SLOPE
+        self.second = softplus(second + _SLOPE_OFFSET) + _LEAST_SLOPE
+        self.slope = self.height / self.width
+        self.bend = self.first + self.second - self.slope - self.slope
+
+    def log_slope(self, theta: Vector) -> tuple[Vector, Vector, Vector]:
+        """Return the log derivative at a part of the width, and two terms of the value."""
+        below = self.first.plus(theta, self.slope - self.first)
+        above = self.slope.plus(theta, self.second - self.slope)
+        denominator = self.slope.plus(self.bend, theta.plus(-theta, theta))
+        quotient = self.slope / denominator
+        mean = below.plus(theta, above - below)
+        return log(mean * quotient * quotient), below, denominator
+
+    def solve(self, rise: Vector) -> Vector:
+        """Return the part of the width at which the spline is this far above the bin's corner."""
+        b = (self.height * self.first).plus(-rise, self.bend)
+        a = (-b).plus(self.height, self.slope)
+        c = self.slope * rise
+        root = (b * b).plus(4.0 * a, c).at_least(_TINY).sqrt()
+        falls = b < 0.0
+        return (root - b).where(falls, c + c) / (a + a).where(falls, root + b)
+
+
+class _Share:
+    """Softmax of the logits of the bins along one axis; the exponentials take their place."""
+
+    def __init__(self, f: _Feature, bins: Any, axis: int) -> None:
+        self._f, self._first = f, f.e.b.mul(bins, f.e.number(axis))
+        [most] = f.fold(bins, [-math.inf], lambda k, most: [self.exponential(k).at_least(most)])
+
+        def raise_to(k: Any, total: Vector) -> list[Vector]:
+            value = exp(self.exponential(k) - most)
+            f.set_parameter(f.e.b.add(self._first, k), value)
+            return [total + value]
+
+        [total] = f.fold(bins, [0.0], raise_to)
+        self.scale = 1.0 / total
+
+    def exponential(self, k: Any) -> Vector:
+        """Return the exponential of a logit; before they are computed, the logit."""
+        return self._f.parameter(self._f.e.b.add(self._first, k))
+
+
+def _spline_inverse(f: _Feature) -> tuple[Vector, Vector]:
+    place, unscaled = _spline_place(f)
+    found = _Bin(f, place, axis=0)
+    theta = (place - found.left) / found.width
+    log_slope, below, denominator = found.log_slope(theta)
+    u = found.bottom.plus(found.height, theta * below / denominator)
+    return _with_tails(f, unscaled(u), log_slope)
+
+
+def _spline_forward(f: _Feature) -> tuple[Vector, Vector]:
+    place, unscaled = _spline_place(f)
+    found = _Bin(f, place, axis=1)
+    theta = found.solve(place - found.bottom)
+    log_slope, _, _ = found.log_slope(theta)
+    return _with_tails(f, unscaled(found.left.plus(found.width, theta)), -log_slope)
+
+
+def _spline_place(f: _Feature) -> tuple[Vector, Callable[[Vector], Vector]]:
+    """Return the place in units in which the interval goes from 0 to the sum of all sizes."""
+    bound, total = f.number(1), f.number(3)
+    inside = bound.where(f.x > bound, (-bound).where(f.x < -bound, f.x))
+    scale = total / (bound + bound)
+
+    def unscaled(place: Vector) -> Vector:
+        return (-bound).plus(place, (bound + bound) / total)
+
+    return (inside + bound) * scale, unscaled
+
+
+def _with_tails(f: _Feature, mapped: Vector, log_slope: Vector) -> tuple[Vector, Vector]:
+    bends = abs(f.x) <= f.number(1)
+    return mapped.where(bends, f.x), log_slope.where(bends, 0.0)
+
+
+def _level_density(f: _Feature) -> tuple[Vector, Vector]:
+    """Return the index of a level, and its log probability; for indices that are none see `pack`."""
+    levels, seen, unseen = f.count(0), f.number(1), f.number(2)
+    [most] = f.fold(levels, [-math.inf], lambda k, most: [f.parameter(k).at_least(most)])
+
+    def add(k: Any, total: Vector, chosen: Vector, is_level: Vector) -> list[Vector]:
+        logit = f.parameter(k)
+        here = f.x.equals(f.of_integer(k))
+        return [
+            total + exp(logit - most),
+            logit.where(here, chosen),
+            f.x.of(1.0).where(here, is_level),
+        ]
+
+    total, chosen, is_level = f.fold(levels, [0.0, 0.0, 0.0], add)
+    score = (chosen - most - log(total)).where(is_level > 0.0, 0.0)
+    score = score + seen.where(f.x >= 0.0, 0.0)
+    score = unseen.where(f.x.equals(-1.0), score)
+    return f.x, score.where(f.x.equals(f.x), f.x)
+
+
+def _level_draw(f: _Feature) -> tuple[Vector, Vector]:
+    """Return the level whose share of the distribution function the noise falls into."""
+    levels = f.count(0)
+    [most] = f.fold(levels, [-math.inf], lambda k, most: [f.parameter(k).at_least(most)])
+
+    def raise_to(k: Any, total: Vector) -> list[Vector]:
+        value = exp(f.parameter(k) - most)
+        f.set_parameter(k, value)
+        return [total + value]
+
+    [total] = f.fold(levels, [0.0], raise_to)
+    wanted = gaussian_share(f.x) * total
+    last = f.e.b.sub(levels, f.e.number(1))
+
+    def count(k: Any, reached: Vector, level: Vector) -> list[Vector]:
+        end = reached + f.parameter(k)
+        return [end, level + f.x.of(1.0).where(end <= wanted, 0.0)]
+
+    _, level = f.fold(last, [0.0, 0.0], count)
+    return level, f.x.of(0.0)
+
+
+_run_affine = _map_of(_affine_inverse, _affine_forward)
+_run_additive = _map_of(_additive_inverse, _additive_forward)
+_run_bounded_affine = _map_of(_bounded_affine_inverse, _bounded_affine_forward)
+_run_spline = _map_of(_spline_inverse, _spline_forward)
+_run_levels = _map_of(_level_density, _level_draw)
+
+
+@no_type_check
+def _affine(words):
+    _run_affine(words)
+
+
+@no_type_check
+def _additive(words):
+    _run_additive(words)
+
+
+@no_type_check
+def _spline(words):
+    _run_spline(words)
+
+
+@no_type_check
+def _bounded_affine(words):
+    _run_bounded_affine(words)
+
+
+@no_type_check
+def _levels(words):
+    _run_levels(words)
+
+
+_MAPS = {
+    "affine": _affine,
+    "bounded-affine": _bounded_affine,
+    "additive": _additive,
+    "spline": _spline,
+    "levels": _levels,
+}
+
+
+@functools.cache
+def map_address(kind: str) -> int | None:
+    """Return the address of a map, which is compiled or read from numba's cache; None if unknown."""
+    function = _MAPS.get(kind)
+    if function is None:
+        return None
+    try:
+        compiled = cfunc(_SIGNATURE, cache=True)(function)
+    except RuntimeError:  # no folder to cache in: compile in every process
+        compiled = cfunc(_SIGNATURE)(function)
+    _compiled.append(compiled)
+    address: int = compiled.address
+    return address
+
+
+# What is compiled must outlive its address.
+_compiled: list[Any] = []
