@@ -135,7 +135,8 @@ class CompiledFlow:
         if self._packed is not None:
             parts = self._score(self._packed, x, space)
             continuous = parts.log_det - 0.5 * parts.squares + self._constant
-            return np.column_stack([parts.discrete, continuous])
+            result = np.column_stack([parts.discrete, continuous])
+            return self._without_nan(result, x, space)
         result = np.empty((len(x), 2))
         with torch.inference_mode():
             for start, chunk in self._chunks(x):
@@ -244,7 +245,9 @@ class CompiledFlow:
         """
         if self._packed is not None:
             features = u[:, : self.model_dim], self._given(u[:, self.model_dim :])
-            rows, log_dets = self._sample(self._packed, np.hstack(features, dtype=np.float64), space)
+            rows, log_dets = self._sample(
+                self._packed, np.hstack(features, dtype=np.float64), space
+            )
             return rows, log_dets - self._constant
         width = self.dim if space == "data" else self.model_dim
         rows, log_dets = np.empty((len(u), width)), np.empty(len(u))
