@@ -13,7 +13,7 @@ from numba import float32, int32, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from flows.compiled.vectors import FLOAT, WORD, Emitter
+from flows.compiled.vectors import FLOAT, INT, WORD, Emitter
 
 # mypy: ignore-errors
 # numba compiles these functions by its own types; llvmlite has none.
@@ -172,7 +172,7 @@ def turn_block(_, source, line, out, out_line):
 
     def generate(context, builder, _signature, args):
         source, line, out, out_line = args
-        e = _Emitter(builder, LANES)
+        e = Emitter(builder, LANES)
         nowhere = e.number(0)
         rows = [
             e.load(builder.add(source, builder.mul(line, e.number(n))), nowhere)
@@ -200,7 +200,7 @@ def _exchanged(builder: Any, one: Any, other: Any, distance: int) -> tuple[Any, 
     lanes = range(LANES)
     first = [n if n & distance == 0 else LANES + n - distance for n in lanes]
     second = [n + distance if n & distance == 0 else LANES + n for n in lanes]
-    kind = ir.VectorType(_INT, LANES)
+    kind = ir.VectorType(INT, LANES)
     return tuple(
         builder.shuffle_vector(one, other, ir.Constant(kind, mask)) for mask in (first, second)
     )
@@ -223,7 +223,7 @@ def number_of(_, _bits):
     """Return the number that has these bits."""
 
     def generate(_context, builder, _signature, args):
-        return builder.bitcast(args[0], _FLOAT)
+        return builder.bitcast(args[0], FLOAT)
 
     return float32(int32), generate
 

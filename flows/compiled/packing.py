@@ -109,10 +109,7 @@ def _mixed(step: MixedStep, context_dim: int) -> _Structure | None:
     places = {variable.column: place for place, variable in enumerate(layout.variables)}
     states = [places.get(column, -1) for column in layout.continuous]
     log_seen, log_unseen = step.layer.log_shares
-    numbers = [
-        [v.size, 0.0 if v.is_state else log_seen, log_unseen]
-        for v in layout.variables
-    ]
+    numbers = [[v.size, 0.0 if v.is_state else log_seen, log_unseen] for v in layout.variables]
     return _Structure(
         [_given_levels(layer, step, context_dim) for layer in layers],
         len(layout.continuous),

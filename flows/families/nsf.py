@@ -190,7 +190,7 @@ class RationalQuadratic(Transformer):
 
     def map_spec(self) -> MapSpec:
         """Return the map as compiled loops know it."""
-        numbers = (float(self._bins), float(self._bound), self._floor, self._total)
+        numbers = (float(self.bins), float(self.tail_bound), self._floor, self._total)
         return MapSpec("spline", self.outputs, numbers)
 
     def _bin(self, place: Tensor, parameters: Tensor, *, axis: int) -> "_Bin":

@@ -212,7 +212,7 @@ class CategoricalMade(nn.Module):
     def network_layer(self) -> NetworkLayer:
         """Return weights and degrees, the outputs in the order of the variables."""
         weights, biases = self._masked()
-        order = torch.cat([torch.arange(o.start, o.stop) for o in self._outputs()])
+        order = torch.cat([torch.arange(o.start, o.stop) for o in self.outputs()])
         weights[-1], biases = weights[-1][order], [*biases[:-1], biases[-1][order]]
         degrees = [torch.arange(1, len(self.sizes) + 1).repeat_interleave(self.sizes)]
         if len(weights) == 1:  # a single variable, that sees nothing
