@@ -60,7 +60,7 @@ class NetworkLayer:
 
     Attributes:
         networks: One network of all parameters, or one for each.
-        map: The map.
+        map: Map of each feature.
         context: Number of context values that the networks read.
         degrees: Degrees of the inputs and the hidden layers of a masked layer, in ascending order; None
             if the layer is a coupling.

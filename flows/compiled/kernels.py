@@ -255,7 +255,7 @@ def _at_once(layer, direction, space, cells, inputs, source, target, read, write
     Args:
         layer: Integers of the layer.
         direction: Direction of the map.
-        space: The tile.
+        space: Work space of the tile.
         cells: View of the tile, units by rows.
         inputs: Offset of what the networks read.
         source: Offset of the values.
@@ -281,7 +281,7 @@ def _one_by_one(layer, space, cells, inputs, source, target, read, in_order, tot
 
     Args:
         layer: Integers of the layer.
-        space: The tile.
+        space: Work space of the tile.
         cells: View of the tile, units by rows.
         inputs: Offset of what the network reads.
         source: Offset of the layer's noise.
@@ -400,7 +400,7 @@ def _read(rows, start, shape, shift, scale, cells, places, indices):
     """Copy rows from `start` on into a tile: variables, features less shift and scaled, context.
 
     Args:
-        rows: Rows.
+        rows: Rows to copy from.
         start: First row of the tile.
         shape: Shape of the flow.
         shift: Shift of each feature.

@@ -46,12 +46,12 @@ class Geometry:
 
 @dataclass(frozen=True)
 class PackedLayer:
-    """Integers of a layer, with the arrays that they are addresses of.
+    """Layer in memory.
 
     Attributes:
-        line: The integers.
+        line: Integers that encode the layer.
         units: Number of units of a tile that the layer needs.
-        arrays: The arrays.
+        arrays: Arrays that they are addresses of.
     """
 
     line: Integers

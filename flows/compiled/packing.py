@@ -198,7 +198,7 @@ class PackedFlow:
         """Lay out the layers.
 
         Args:
-            structure: The flow.
+            structure: Structure of the flow.
             noise_affine: Shift and scale of the noise, after the last layer.
             kernels: The compiled loops.
             addresses: Addresses of the maps.
