@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install up test chaos simulate check format bench fuzz lock sbom vendor docs
+.PHONY: help install up test long chaos simulate check format bench fuzz lock sbom vendor docs
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ up: $(VENV)/.run-stamp $(VENV)/.loops-stamp ## Start the whole service on 127.0.
 # two processors busy: many tests wait for processes.
 test: install ## Run the tests, with real Redis and PostgreSQL
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses=3 --dist=worksteal
+
+long: install ## Run the long form of some tests
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses=3 --dist=worksteal -m long
 
 # CHAOS="--database postgresql --jobs 12 --kills 8"; `python -m tests.chaos --help` says more.
 chaos: install ## Kill a whole service at random while it works, and check that nothing is lost

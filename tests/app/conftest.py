@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -5,10 +6,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import httpx2
@@ -19,15 +21,60 @@ from app.main import create_app
 from app.settings import ApiSettings
 from densityd.service.ports import free_port
 from models_store.database.database import Database, migrate
+from models_store.files import model_check
 from models_store.files.blobs import STORE_ID, BlobStore
 from models_store.keys import Keys, Scope
 from models_store.registry import Registry
+from tables.errors import TableError
+from tables.ingest import parse, retype
+from tables.sandbox import child, copy
 from tests.app.serving import registered
 from tests.servers import tied
+from tests.workers.crash_child import InlineTrainer
 
 CSV = {"Content-Type": "text/csv"}
 JSON = {"Content-Type": "application/json"}
 TABLE = b"height,weight\n171.5,68.2\n180.1,80.9\n165.0,55.3\n177.7,71.0\n"
+
+
+_CHILDREN: dict[str, tuple[ModuleType, Callable[[dict[str, Any]], Mapping[str, object]]]] = {
+    "tables.ingest.parse": (parse, parse._do),
+    "tables.ingest.retype": (retype, retype._do),
+    "tables.sandbox.copy": (copy, copy._do),
+    "models_store.files.model_check": (model_check, model_check._check),
+}
+_USUAL = ApiSettings()
+_USUAL_LIMITS = {
+    (_USUAL.parse_memory_bytes, _USUAL.parse_timeout_s),
+    (_USUAL.import_memory_bytes, _USUAL.parse_timeout_s),
+}
+
+
+def read_here(module: str, task: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
+    """Read a file as `run_child` does, but in this process where the limits are the usual ones."""
+    if (task["memory_bytes"], timeout_s) not in _USUAL_LIMITS:
+        return child.run_child(module, task, timeout_s=timeout_s)
+    outcome: Mapping[str, object]
+    try:
+        outcome = _CHILDREN[module][1](json.loads(json.dumps(task)))
+    except TableError as error:
+        outcome = child._error_of(error)
+    return child._result_of(json.loads(json.dumps(outcome)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def readers_here() -> Iterator[None]:
+    """Start no process for each file: `tests/tables` has the tests of those, and servers use them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, _ in _CHILDREN.values():
+            patch.setattr(module, "run_child", read_here)
+        yield
+
+
+@pytest.fixture
+def inline_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainers are threads of this process; `tests/workers` and `tests/e2e` have those that are not."""
+    monkeypatch.setattr("workers.supervisor.supervisor.TrainerProcess", InlineTrainer)
 
 
 @pytest.fixture(scope="session")

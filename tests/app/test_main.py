@@ -93,8 +93,8 @@ def test_an_open_event_stream_does_not_hold_the_stop(data_dir):
                 assert next(lines).startswith("retry:")
                 began = time.monotonic()
                 process.send_signal(signal.SIGTERM)
-                assert process.wait(10) == 0
-                assert time.monotonic() - began < 5
+                assert process.wait(60) == 0
+                assert time.monotonic() - began < 20
                 assert not any(line == "event: end" for line in lines)
     finally:
         process.kill()

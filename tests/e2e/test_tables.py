@@ -5,12 +5,10 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 
 import pandas as pd
 import pytest
 
-from densityd.service.ports import free_port
 from tests.e2e.test_up import EXAMPLES, Up
 
 PAGE = (EXAMPLES.parent / "docs" / "tables.md").read_text()
@@ -19,14 +17,6 @@ RECIPES = dict(
 )
 TABLE = EXAMPLES / "penguins" / "penguins.csv"
 pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    up = Up(tmp_path_factory.mktemp("up") / "data", free_port("127.0.0.1", 0))
-    up.wait_ready()
-    yield up
-    up.end()
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
@@ -50,7 +40,14 @@ def test_the_bytes_of_a_file_become_scores_and_samples_without_one_option(up: Up
         assert drawn[name].isin([*table[name].dropna(), None]).all()
 
 
-@pytest.mark.parametrize("name", RECIPES)
+# One of them, and the penguins above, are enough to tell that the service works.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if place == 0 else pytest.mark.long, id=name)
+        for place, name in enumerate(RECIPES)
+    ],
+)
 def test_the_recipes_of_the_documentation_work(
     up: Up, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -12,6 +12,7 @@ from app.settings import ApiSettings
 from experiments.recipes.catalogue import RECIPES
 from experiments.recipes.recipe import DensityRecipe
 from models_store.database.database import Database
+from tests.workers.crash_child import InlineTrainer
 from workers.settings import WorkerSettings
 from workers.supervisor.supervisor import Supervisor
 
@@ -41,7 +42,10 @@ def grey(generator):
         pytest.param("mnist-made-gaussian", grey, id="logit"),
     ],
 )
-def test_a_recipe_is_a_job_whose_model_scores_its_rows(tmp_path, sqlite_template, name, rows):
+def test_a_recipe_is_a_job_whose_model_scores_its_rows(
+    tmp_path, sqlite_template, monkeypatch, name, rows
+):
+    monkeypatch.setattr("workers.supervisor.supervisor.TrainerProcess", InlineTrainer)
     shutil.copy(sqlite_template, tmp_path / "densityd.sqlite3")
     settings = WorkerSettings(data_dir=tmp_path, trainer_nice=0)
     recipe = RECIPES[name]

@@ -13,8 +13,9 @@ from tests.simulation.plan import Plan, draw
 from tests.simulation.schedules import run_seed, shrunk
 from tests.simulation.world import Grounds
 
-_BATCH = 50
-_BATCHES = 4
+_BATCH = 25
+_BATCHES = 8
+_SHORT = 3
 _MANY = 5000
 
 
@@ -24,7 +25,13 @@ def check(seeds: range, grounds: Grounds) -> None:
         assert outcome.violation is None, shrunk(outcome, grounds)
 
 
-@pytest.mark.parametrize("batch", range(_BATCHES))
+@pytest.mark.parametrize(
+    "batch",
+    [
+        pytest.param(batch, marks=() if batch < _SHORT else pytest.mark.long)
+        for batch in range(_BATCHES)
+    ],
+)
 def test_no_schedule_breaks_a_promise(grounds: Grounds, batch: int) -> None:
     check(range(batch * _BATCH, (batch + 1) * _BATCH), grounds)
 

@@ -155,7 +155,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) ->
         yield server
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -25,6 +25,7 @@ RANDOM = np.random.default_rng(0)
 TABLE = RANDOM.normal([40, 170, 5, 70], [15, 10, 1, 12], size=(400, 4))
 NAMES = ["age", "height", "other", "weight"]
 FLOW = compile_flow(a_flow())
+pytestmark = pytest.mark.usefixtures("inline_trainer")
 
 
 @pytest.fixture

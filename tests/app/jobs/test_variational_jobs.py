@@ -15,6 +15,7 @@ from workers.settings import WorkerSettings
 from workers.supervisor.supervisor import Supervisor
 
 RING = {"potential": "U1"}
+pytestmark = pytest.mark.usefixtures("inline_trainer")
 
 
 @pytest.fixture

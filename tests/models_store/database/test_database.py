@@ -153,7 +153,7 @@ def test_fault_145_a_writer_waits_for_another_only_so_long(
         began = time.monotonic()
         with pytest.raises(DatabaseBusyError):
             added(registry)
-        assert 0.2 < time.monotonic() - began < 3
+        assert 0.2 < time.monotonic() - began < 20
         # Readers wait for nobody.
         assert registry.dataset(PROJECT, dataset.id) == dataset
         other.rollback()
@@ -341,7 +341,7 @@ def test_fault_149_postgresql_that_is_down_is_unavailable_and_comes_back(
     began = time.monotonic()
     assert registry.dataset(PROJECT, dataset.id) == dataset
     added(registry)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     database.dispose()
 
 
