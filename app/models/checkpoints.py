@@ -1,6 +1,7 @@
 """Routes that export a version as a file of weights and spec, and import one."""
 
 import base64
+from collections.abc import AsyncGenerator
 from functools import partial
 
 from fastapi import APIRouter, Request, Response, status
@@ -10,8 +11,9 @@ from app.dependencies import REPLAYED, BlobsDep, IdempotencyKey, ModelsDep, Proj
 from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread
 from app.http.downloads import Download
-from app.http.head import is_head
+from app.http.head import end_head, is_head
 from app.http.json_body import body_chunks, media_type_of
+from app.http.streaming import StreamedResponse
 from app.http.upload_room import declared_bytes
 from app.jobs.submission import LimitsDep
 from app.models.registration import Import, check_import, register_import
@@ -20,6 +22,7 @@ from app.models.views import VersionView
 from app.problems.problem import Problem, problem_responses
 from app.rows.body import write_to_disk
 from app.state import state_of
+from models_store.files.exported_files import ExportedFile, exported_file
 from models_store.files.model_files import MAX_HEADER_BYTES, looks_like_safetensors
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=FairRoute)
@@ -28,6 +31,7 @@ _FILE = {"schema": {"type": "string", "format": "binary"}}
 _EXAMPLE = {"example": "the bytes of shuttle-2.safetensors"}
 _MEDIA_TYPE = "application/octet-stream"
 _MEDIA_TYPES = (_MEDIA_TYPE, "application/vnd.safetensors")
+_PIECE_BYTES = 1 << 20
 _BYTES_A_PARAMETER = 8  # float32, and the mask that a masked one may have beside it
 
 
@@ -71,6 +75,51 @@ def download_checkpoint(
     )
 
 
+@router.get(
+    "/{name}/versions/{version}/export",
+    operation_id="export_version",
+    summary="Export a version",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "Safetensors file whose metadata describe the flow and the version in JSON.",
+            "content": {_MEDIA_TYPE: _FILE},
+        },
+        **problem_responses("not-found", "artifact-missing", "artifact-corrupt"),
+    },
+)
+def export_version(
+    request: Request,
+    name: ModelName,
+    version: VersionNumber,
+    registry: RegistryDep,
+    blobs: BlobsDep,
+    project: ProjectDep,
+) -> Response:
+    """Return a version as a file that an import restores: weights, metrics, calibration and labels.
+
+    The weights and the spec are those of `checkpoint`, to the last bit.
+    """
+    found = registry.version(project, name, version)
+    end_head(request, media_type=_MEDIA_TYPE)
+    path = blobs.verify(found.checkpoint_key, found.checkpoint_sha256)
+    file = exported_file(path, found)
+    filename = f"{found.name}-{found.version}.safetensors"
+    headers = {
+        "Content-Length": str(file.size),
+        "Content-Disposition": f'attachment; filename="{filename}"',
+    }
+    return StreamedResponse(_pieces(file), media_type=_MEDIA_TYPE, headers=headers)
+
+
+async def _pieces(file: ExportedFile) -> AsyncGenerator[bytes, None]:
+    yield file.head
+    with await in_thread(file.path.open, "rb") as stored:
+        await in_thread(stored.seek, file.start)
+        while piece := await in_thread(stored.read, _PIECE_BYTES):
+            yield piece
+
+
 @router.post(
     "/{name}/versions",
     operation_id="import_version",
@@ -102,7 +151,7 @@ def download_checkpoint(
     openapi_extra={
         "requestBody": {
             "required": True,
-            "description": "Safetensors file as `GET .../checkpoint` returns it.",
+            "description": "Safetensors file as `GET .../export` or `GET .../checkpoint` returns it.",
             "content": dict.fromkeys(_MEDIA_TYPES, _FILE | _EXAMPLE),
         }
     },
@@ -121,8 +170,8 @@ async def import_version(  # noqa: PLR0913 - FastAPI gives each
     """Register a version that this or another service exported, as the next one of the model.
 
     The file is stored unchanged, so the log densities equal those of the exported version to the
-    last bit. An imported version has no metrics and no calibrated scores. Pickles and archives are
-    refused.
+    last bit. A file of `export` brings its metrics, its calibration and its labels; one of
+    `checkpoint` has none. Pickles and archives are refused.
     """
     state = state_of(request)
     settings = state.settings

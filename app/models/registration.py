@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from importlib.metadata import version as code_version
 from pathlib import Path
+from typing import Any
 
 from app.settings import ApiSettings
 from models_store.errors import DatabaseUnavailableError
 from models_store.files.blobs import BlobStore, StoredBlob, imported_key
+from models_store.files.exported_files import VersionRecord, read_record
 from models_store.files.model_check import check_model_file
 from models_store.files.model_files import ModelFile
 from models_store.job_states import Idempotency
@@ -41,7 +43,9 @@ class Registered:
     replayed: bool
 
 
-def check_import(file: Path, *, limits: TrainingLimits, settings: ApiSettings) -> ModelFile:
+def check_import(
+    file: Path, *, limits: TrainingLimits, settings: ApiSettings
+) -> tuple[ModelFile, VersionRecord | None]:
     """Check a file in a process of its own.
 
     Args:
@@ -52,17 +56,22 @@ def check_import(file: Path, *, limits: TrainingLimits, settings: ApiSettings) -
     Raises:
         StoreError: The file is not a model that can be served.
     """
-    return check_model_file(
+    record = read_record(file)  # before the check that takes a process
+    model = check_model_file(
         file,
         limits=limits,
         max_columns=settings.max_columns,
         memory_bytes=settings.import_memory_bytes,
         timeout_s=settings.parse_timeout_s,
     )
+    return model, record
 
 
 def register_import(
-    wanted: Import, model: ModelFile, blobs: BlobStore, registry: Registry
+    wanted: Import,
+    checked: tuple[ModelFile, VersionRecord | None],
+    blobs: BlobStore,
+    registry: Registry,
 ) -> Registered:
     """Store a checked file unchanged and register it, unless an earlier request with its key did.
 
@@ -70,6 +79,7 @@ def register_import(
         DatabaseUnavailableError: The file is stored, and perhaps the row.
         StoreError: Neither file nor row is stored.
     """
+    model, record = checked
     blob = blobs.commit(wanted.file, imported_key())
     try:
         version = registry.add_version(
@@ -84,11 +94,8 @@ def register_import(
                 flow=model.spec,
                 preprocessing=model.preprocessing,
                 parameters=model.parameters,
-                metrics={},
                 dataset_id=None,
-                dataset_sha256=None,
-                seed=None,
-                code_version=code_version("densityd"),
+                **_recorded(record),
                 checkpoint_key=blob.key,
                 checkpoint_sha256=blob.sha256,
                 checkpoint_bytes=blob.bytes,
@@ -106,6 +113,18 @@ def register_import(
     if replayed:
         blobs.delete(blob.key)
     return Registered(version, replayed=replayed)
+
+
+def _recorded(record: VersionRecord | None) -> dict[str, Any]:
+    """Return the fields of a version that its file has a record of."""
+    if record is None:
+        return {
+            "metrics": {},
+            "dataset_sha256": None,
+            "seed": None,
+            "code_version": code_version("densityd"),
+        }
+    return record.model_dump(exclude={"format"})
 
 
 def _idempotency(wanted: Import, blob: StoredBlob) -> Idempotency | None:

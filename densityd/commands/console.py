@@ -24,8 +24,12 @@ _MOST_NAMES = 20
 
 
 @contextmanager
-def service(url: str | None) -> Iterator["Client"]:
+def service(url: str | None, *, api_key: str | None = None) -> Iterator["Client"]:
     """Yield a client of the service; an error ends the command with a few lines.
+
+    Args:
+        url: URL of the service; None for the one of the environment.
+        api_key: API key; None for the one of the environment.
 
     Raises:
         typer.Exit: The service refused a request or cannot be reached, or a file cannot be used.
@@ -40,7 +44,7 @@ def service(url: str | None) -> Iterator["Client"]:
     )
 
     try:
-        settings = Settings(url)
+        settings = Settings(url, api_key=api_key)
     except ValueError as error:
         fail(str(error), "Give the URL with --url or DENSITYD_URL.", status=WRONG_USAGE)
     try:
@@ -217,6 +221,8 @@ def _describe(error: "ApiError", address: str) -> Iterator[str]:
     """Yield the lines of an error, with the page that describes its type."""
     yield error.detail or error.title
     for wrong in error.errors:
+        if f"`{wrong.field}`" in error.detail:
+            continue  # it says so by itself
         if wrong.detail != error.detail:
             yield f"{wrong.field}: {wrong.detail}" if wrong.field else wrong.detail
         elif wrong.field:

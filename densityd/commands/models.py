@@ -4,6 +4,7 @@ import json
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
@@ -146,15 +147,46 @@ def export(
     ] = None,
     url: Url = None,
 ) -> None:
-    """Download the weights and the spec of a version as one safetensors file, and print its path.
+    """Download a version as one safetensors file, and print its path.
+
+    It has the weights, the spec, the metrics, the calibration and the labels; import restores them.
 
     Examples: densityd models export shuttle:2; densityd models export shuttle -o best.safetensors
     """
     with service(url) as client:
         version = find_version(client, ref)
         target = output or Path(f"{version.name}-{version.version}.safetensors")
-        client.models.download(version.name, version.version, target)
+        client.models.export(version.name, version.version, target)
         typer.echo(target)
+
+
+@app.command()
+def copy(
+    ref: Ref,
+    to: Annotated[str, typer.Option(metavar="URL", help="URL of the other service.")],
+    model: Annotated[
+        str | None, typer.Option(help="Name of the model there.", show_default="the same")
+    ] = None,
+    to_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="DENSITYD_TO_API_KEY", help="API key of the other service.", show_default=False
+        ),
+    ] = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy a version to another service, where it is the next one of its model; print that.
+
+    Example: densityd models copy shuttle@staging --to https://density.example.org
+    """
+    with service(url) as client, TemporaryDirectory() as folder:
+        version = find_version(client, ref)
+        file = Path(folder) / "version.safetensors"
+        client.models.export(version.name, version.version, file)
+        with service(to, api_key=to_key) as other:
+            copied = other.models.upload(model or version.name, file)
+        return echo_record(copied) if as_json else typer.echo(f"{copied.name}:{copied.version}")
 
 
 @app.command()

@@ -107,7 +107,7 @@ class Models:
         return self._transport.send(call)
 
     def upload(self, name: str, path: Path) -> Version:
-        """Import a file that `download` wrote, as the next version of a model.
+        """Import a file that `export` or `download` wrote, as the next version of a model.
 
         Args:
             name: Name of the model, which is created with its first version.
@@ -172,6 +172,17 @@ class Models:
         """Delete all versions of a model that has no alias and that no unfinished job uses."""
         path = build_path(_PATH, name)
         self._transport.send(Call("DELETE", path, ignore, retry=Retry.REFUSED))
+
+    def export(self, name: str, version: int, target: Path | BinaryIO) -> None:
+        """Download a version as a file that `upload` restores, with metrics, calibration and labels.
+
+        Args:
+            name: Name of the model.
+            version: Number of the version.
+            target: File to write; a path has all of it or is not written.
+        """
+        path = build_path(_PATH, name, "versions", version, "export")
+        self._transport.save(Call("GET", path, ignore, read_timeout_s=LONG_S), target)
 
     def download(self, name: str, version: int, target: Path | BinaryIO) -> None:
         """Download the weights of a version, a safetensors file; a path has all or is not written.

@@ -27,3 +27,15 @@ def test_who_what_and_which(service: Service, monkeypatch: pytest.MonkeyPatch) -
         assert client.keys.list() == []
         with pytest.raises(ApiError, match="densityd keys create"):
             client.keys.create("write")
+
+
+def test_a_version_is_copied_with_its_calibration(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DENSITYD_URL", service.url)
+    out = run("models", "copy", "ranked", "--to", service.url, "--model", "promoted")
+    assert out.strip() == "promoted:1"
+    with Client() as client:
+        rows = [[170.0, 70.0, 30.0], [150.0, 90.0, 20.0]]
+        first, second = (client.score(ref, rows) for ref in ("ranked:1", "promoted:1"))
+        assert (first.quantile == second.quantile).all()
