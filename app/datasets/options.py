@@ -14,7 +14,8 @@ from pydantic import (
 )
 
 from app.problems.fields import shown
-from app.problems.problem import FieldError, Problem, detail_of
+from app.problems.problem import FieldError, Problem
+from app.problems.wording import alone, worded
 from app.settings import ApiSettings
 from tables.columns import ColumnType
 from tables.dates import check_format
@@ -182,7 +183,9 @@ class UploadOptions(BaseModel):
             return UploadOptions.model_validate(self.model_dump(exclude_unset=True) | given)
         except ValidationError as error:
             found = error.errors(include_url=False, include_input=False)[:_MAX_ERRORS]
-            errors = [FieldError(detail_of(one), parameter=shown(one["loc"][0])) for one in found]
+            errors = [
+                FieldError(alone(worded(one)), parameter=shown(one["loc"][0])) for one in found
+            ]
             raise Problem("validation", "An option is not valid.", errors=errors) from None
 
     def kept(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
@@ -12,7 +12,9 @@ from starlette.types import Message
 from app.fairness.turns import in_thread_alone
 from app.http.body_limits import limit_packed_body
 from app.http.body_memory import body_memory_of
-from app.problems.problem import FieldError, Problem, detail_of
+from app.problems.fields import shown
+from app.problems.problem import FieldError, Problem
+from app.problems.wording import alone, fields_at, is_unknown, sentence, worded
 from app.settings import ApiSettings
 from tables.errors import JsonError
 from tables.slugs import Slug
@@ -25,8 +27,6 @@ _MAX_FAULTS = 1_000  # a body may have thousands more, of a kilobyte each once t
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
-# Of a model, and of a dataclass such as the spec of a flow.
-_UNKNOWN_FIELD = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 _JSON_TYPES = re.compile(r"application/(?:[a-z0-9.!#$&^_-]+\+)?json")
 
 
@@ -64,7 +64,7 @@ def validate_json(model: type[_Model], body: bytes) -> _Model:
         if error.error_count() > _MAX_FAULTS:
             detail = f"The body does not fit its schema in {error.error_count()} places."
             raise Problem("validation", detail) from None
-        raise _validation_problem(error, document) from error
+        raise _validation_problem(error, document, model) from error
 
 
 async def read_json(request: Request, model: type[_Model]) -> _Model:
@@ -188,46 +188,62 @@ def _too_large(request: Request, limit: int) -> Problem:
     return Problem(slug, f"The body of this route is limited to {limit} bytes.")
 
 
-def _validation_problem(error: ValidationError, document: object) -> Problem:
+def _validation_problem(
+    error: ValidationError, document: object, model: type[BaseModel]
+) -> Problem:
     found = error.errors(include_url=False, include_input=False)
+    found.sort(key=lambda item: not is_unknown(item["type"]))  # they give the problem its type
     kinds = {item["type"] for item in found}
     slug: Slug = "validation"
-    if kinds & _UNKNOWN_FIELD:
+    if any(map(is_unknown, kinds)):
         slug = "unknown-field"
     elif kinds == {"finite_number"}:
         slug = "value-nonfinite"
-    errors = [
-        FieldError(_detail(dict(item)), pointer=_pointer(item["loc"], document, item["type"]))
-        for item in found
-    ]
-    return Problem(slug, "The body does not fit its schema; see `errors`.", errors=errors)
+    schema = model.model_json_schema() if slug == "unknown-field" else {}
+    faults = [_fault(dict(item), document, schema) for item in found]
+    names, texts = [pointer.field_name for pointer, _ in faults], [text for _, text in faults]
+    more = f" {len(faults) - 1} more: see `errors`." if len(faults) > 1 else ""
+    errors = [FieldError(alone(text), pointer=place.text) for place, text in faults]
+    return Problem(slug, sentence(names[0], texts[0]) + more, errors=errors)
 
 
-def _detail(item: Mapping[str, Any]) -> str:
-    context = item.get("ctx", {})
-    match item["type"]:
-        case "union_tag_invalid":  # pydantic's own text repeats the caller's tag
-            return f"{context['discriminator']} must be one of {context['expected_tags']}"
-        case kind if kind in _UNKNOWN_FIELD:
-            return "There is no such field."
-        case "json_invalid":  # a level that only pydantic's parser finds too deep
-            return "Nested more deeply than any value of this route."
-        case _:
-            return detail_of(item)
+def _fault(
+    item: dict[str, Any], document: object, schema: Mapping[str, Any]
+) -> "tuple[_Place, str]":
+    """Return the place of a fault, and what is wrong there."""
+    place = _place(item["loc"], document, item["type"])
+    known = fields_at(schema, place.steps[:-1]) if is_unknown(item["type"]) else ()
+    return place, worded(item, known=known)
 
 
-def _pointer(location: tuple[int | str, ...], document: object, kind: str) -> str:
-    """Return the JSON pointer of a location of pydantic, which names members of unions, too."""
-    tokens: list[str] = []
+class _Place(NamedTuple):
+    """Place in a body: the steps to it."""
+
+    steps: tuple[int | str, ...]
+
+    @property
+    def text(self) -> str:
+        """JSON pointer (RFC 6901)."""
+        tokens = (str(step)[:64].replace("~", "~0").replace("/", "~1") for step in self.steps)
+        return "".join(f"/{token}" for token in tokens)
+
+    @property
+    def field_name(self) -> str:
+        """Name of the field, such as `optimisation.batch_size`."""
+        return ".".join(shown(step)[:64] for step in self.steps)
+
+
+def _place(location: tuple[int | str, ...], document: object, kind: str) -> _Place:
+    """Return the place of a location of pydantic, which names members of unions, too."""
+    steps: list[int | str] = []
     here: Any = document
     for index, step in enumerate(location):
         if _has(here, step):
             here = here[step]
         elif not (kind == "missing" and index == len(location) - 1):
             continue
-        token = str(step)[:64].replace("~", "~0").replace("/", "~1")
-        tokens.append(f"/{token}")
-    return "".join(tokens)
+        steps.append(step)
+    return _Place(tuple(steps))
 
 
 def _has(here: object, step: int | str) -> bool:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from app.problems.fields import MAX_ERRORS, shown
 from app.problems.problem import FieldError, Problem
+from app.problems.wording import alone, sentence, worded
 
 
 async def known_parameters(request: Request) -> None:
@@ -28,16 +29,22 @@ def refuse_unknown_parameters(request: Request, route: APIRoute) -> None:
     known = list(_names(route.dependant))
     unknown = [name for name in request.query_params if name not in known]
     if unknown:
-        errors = [
-            FieldError("There is no such parameter.", parameter=shown(name))
+        faults = [
+            (shown(name), worded(_fault(name), what="parameter", known=known))
             for name in unknown[:MAX_ERRORS]
         ]
+        errors = [FieldError(alone(text), parameter=name) for name, text in faults]
+        there = f"This route has {', '.join(known) or 'none'}."
         raise Problem(
             "unknown-parameter",
-            f"The query parameters of this route: {', '.join(known) or 'none'}.",
+            f"{sentence(*faults[0])} {there}",
             errors=errors,
             members={"supported": known},
         )
+
+
+def _fault(name: str) -> dict[str, object]:
+    return {"type": "extra_forbidden", "loc": (name,)}
 
 
 def _names(dependant: Dependant) -> Iterator[str]:

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from app.problems.types import PROBLEM_TYPES, REFUSALS, ProblemType
+from app.problems.wording import alone, is_unknown, sentence, worded
 from models_store.errors import BlobError, RequestError, StoreError
 from tables.errors import TableError, TablesError
 from tables.slugs import Slug
@@ -204,11 +205,13 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
 
 async def _on_validation_error(request: Request, error: RequestValidationError) -> Response:
     found = error.errors()
-    errors = [FieldError(_parameter_detail(item), parameter=str(item["loc"][-1])) for item in found]
-    unknown = any(item["type"] == "extra_forbidden" for item in found)
+    unknown = any(is_unknown(item["type"]) for item in found)
+    faults = [(str(item["loc"][-1]), worded(item, what="parameter")) for item in found]
+    errors = [FieldError(alone(text), parameter=name) for name, text in faults]
+    more = f" {len(faults) - 1} more: see `errors`." if len(faults) > 1 else ""
     problem = Problem(
         "unknown-parameter" if unknown else "validation",
-        "A parameter of the request is not valid; see `errors`.",
+        sentence(*faults[0]) + more,
         errors=errors,
     )
     return problem_response(problem, request_id=request_id_of(request))
@@ -226,17 +229,6 @@ def _allowed_methods(request: Request) -> list[str]:
     if "GET" in methods:
         methods.add("HEAD")  # see `app.http.head`
     return sorted(methods)
-
-
-def _parameter_detail(item: Mapping[str, Any]) -> str:
-    if item["type"] == "extra_forbidden":
-        return "There is no such parameter."
-    return detail_of(item)
-
-
-def detail_of(item: Mapping[str, Any]) -> str:
-    """Return what is wrong, of an error of pydantic, in the words of the check that found it."""
-    return str(item["msg"]).removeprefix("Value error, ")
 
 
 def _bounded_json(content: dict[str, Any], problem: Problem) -> bytes:

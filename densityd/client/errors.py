@@ -104,7 +104,7 @@ class ApiError(ClientError):
         fields = "; ".join(
             f"{error.field}: {error.detail}" if error.field else error.detail
             for error in problem.errors
-            if error.detail != problem.detail
+            if error.detail != problem.detail and f"`{error.field}`" not in problem.detail
         )
         parts = (problem.detail, fields, "; ".join(problem.named))
         text = " ".join(part for part in parts if part)

@@ -156,7 +156,7 @@ def test_fault_060_an_unknown_field_of_a_flow_is_pointed_at():
         validate_json(TrainingRequest, flow % (b"0" * 32))
     assert caught.value.type.slug == "unknown-field"
     assert [error.as_dict() for error in caught.value.errors] == [
-        {"pointer": "/flow/layrs", "detail": "There is no such field."}
+        {"pointer": "/flow/layrs", "detail": "There is no such field; did you mean `layers`?"}
     ]
 
 

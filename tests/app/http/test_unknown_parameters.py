@@ -11,7 +11,7 @@ CREATED = [f"created_at[{bound}]" for bound in ("gte", "gt", "lte", "lt")]
         ("/v1/datasets", ["name_prefix", "sha256", "limit", "cursor", "tag", "order", *CREATED]),
         ("/v1/models", ["name_prefix", "limit", "cursor", "tag", "order", *CREATED]),
         ("/v1/jobs", None),
-        ("/v1/datasets/ds_00000000000000000000000000000000/rows", ["offset", "limit"]),
+        ("/v1/datasets/ds_00000000000000000000000000000000/rows", ["offset", "limit", "step"]),
         ("/v1/models/people", []),
         ("/v1/models/people/versions/1/checkpoint", []),
     ],

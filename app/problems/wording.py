@@ -1,0 +1,148 @@
+"""Faults that the schema of a request finds, in the service's own words."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+_UNKNOWN = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
+_PLAIN = {
+    "missing": "is missing",
+    "finite_number": "must be finite",
+    "string_type": "must be a text",
+    "bool_type": "must be true or false",
+    "float_type": "must be a number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "dataclass_type": "must be an object",
+    "none_required": "must be null",
+    "json_invalid": "is nested more deeply than any value of this route",
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
+    "timezone_aware": "must be a time with a time zone, such as 2026-11-24T15:27:00Z",
+    "datetime_from_date_parsing": "must be a time, such as 2026-11-24T15:27:00Z",
+    "datetime_parsing": "must be a time, such as 2026-11-24T15:27:00Z",
+}
+_BOUNDED = {
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+    "string_pattern_mismatch": "must match {pattern}",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must have at least {min_length} characters",
+    "too_long": "must have at most {max_length} items",
+    "too_short": "must have at least {min_length} items",
+    # The library's own text repeats the caller's tag.
+    "union_tag_invalid": "must have a {discriminator} among {expected_tags}",
+    "union_tag_not_found": "must have a {discriminator}",
+}
+_SPOKEN = {
+    "^[a-z0-9][a-z0-9._-]{0,63}$": "must be a name: at most 64 of the characters a-z, 0-9, `.`, `_`"
+    " and `-`, the first a letter or a digit",
+    "^ds_[0-9a-f]{32}$": "must be the id of a dataset: `ds_` and 32 hexadecimal digits",
+    r"^[^\x00]*$": "must not have the character U+0000",
+}
+_MOST_STEPS = 20
+
+
+def is_unknown(kind: str) -> bool:
+    """Return whether a kind of fault is a field that does not exist."""
+    return kind in _UNKNOWN
+
+
+def worded(fault: Mapping[str, Any], *, what: str = "field", known: Sequence[str] = ()) -> str:
+    """Return what a field does wrong, without its name: "must be at least 1".
+
+    Args:
+        fault: Error of pydantic.
+        what: Word for the field.
+        known: Names of the fields that there are.
+    """
+    kind = str(fault["type"])
+    if is_unknown(kind):
+        like = get_close_matches(str(fault["loc"][-1])[:64], known, n=1, cutoff=0.6)
+        return f"is no {what}; did you mean `{like[0]}`?" if like else f"is no {what}"
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    if kind in _BOUNDED:
+        return _bounded(kind, fault.get("ctx", {}))
+    text = str(fault["msg"]).removeprefix("Value error, ")
+    return text.replace("Input should be", "must be")
+
+
+def _bounded(kind: str, context: Mapping[str, Any]) -> str:
+    if kind in ("too_short", "string_too_short") and context["min_length"] == 1:
+        return "must not be empty"
+    if kind == "string_pattern_mismatch" and context["pattern"] in _SPOKEN:
+        return _SPOKEN[context["pattern"]]
+    return _BOUNDED[kind].format_map(
+        {
+            name: f"{value:g}" if isinstance(value, float) else value
+            for name, value in context.items()
+        }
+    )
+
+
+def sentence(name: str, text: str) -> str:
+    """Return a sentence about a field."""
+    place = f"`{name}`" if name else "The body"
+    joint = " " if text.startswith(("must ", "is ")) else ": "
+    return _ended(f"{place}{joint}{text}")
+
+
+def alone(text: str) -> str:
+    """Return what a field does wrong as a sentence of its own, beside the field's name."""
+    if text.startswith("is no "):
+        text = f"There is no such {text.removeprefix('is no ')}"
+    if text == _PLAIN["missing"]:
+        text = "The field is missing"
+    return _ended(text[:1].upper() + text[1:])
+
+
+def fields_at(schema: Mapping[str, Any], path: Sequence[int | str]) -> list[str]:
+    """Return the names of the fields that a JSON schema has at a place.
+
+    Args:
+        schema: JSON schema of the whole body.
+        path: Names and indices of the objects around the field.
+    """
+    places = [schema]
+    for step in path[:_MOST_STEPS]:
+        places = [below for place in places for below in _below(schema, place, step)]
+    found = [place for place in places for place in _alternatives(schema, place)]
+    return sorted({name for place in found for name in place.get("properties", ())})
+
+
+def _below(
+    schema: Mapping[str, Any], place: Mapping[str, Any], step: int | str
+) -> Iterator[Mapping[str, Any]]:
+    for one in _alternatives(schema, place):
+        if isinstance(step, int) and "items" in one:
+            yield one["items"]
+        elif step in one.get("properties", {}):
+            yield one["properties"][step]
+
+
+def _alternatives(
+    schema: Mapping[str, Any], place: Mapping[str, Any]
+) -> Iterator[Mapping[str, Any]]:
+    """Yield the schemas of objects that a schema refers to."""
+    if "$ref" in place:
+        name = str(place["$ref"]).rpartition("/")[2]
+        place = schema.get("$defs", {}).get(name, {})
+    yield place
+    for key in ("anyOf", "oneOf", "allOf"):
+        for other in place.get(key, ()):
+            yield from _alternatives(schema, other)
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith((".", "?", "!")) else f"{text}."
