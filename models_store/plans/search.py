@@ -24,7 +24,8 @@ from models_store.requests.search import AcceptedEnsemble, AcceptedSearch, Membe
 SCORE = "best_robust_validation_log_likelihood"
 """Metric that trials are compared by."""
 
-_FEWEST_EPOCHS = 3
+# Below this many, families differ by how fast they begin.
+_FEWEST_EPOCHS = 10
 # Less training time than this, in seconds, is no trial.
 _LEAST_S = 0.05
 

@@ -36,7 +36,7 @@ _SCALE_BOUND = 6.9
 _ENSEMBLES: dict[Quality, int] = {"fast": 1, "balanced": 3, "best": 4}
 # Shares of the epochs, and of the trials that are trained for them.
 _STAGES: dict[Quality, tuple[tuple[float, float], ...]] = {
-    "fast": ((0.3, 1.0), (1.0, 0.0)),
+    "fast": ((1.0, 1.0),),
     "balanced": ((0.15, 1.0), (0.4, 0.5), (1.0, 0.0)),
     "best": ((0.1, 1.0), (0.35, 0.5), (1.0, 0.0)),
 }

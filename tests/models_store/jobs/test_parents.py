@@ -121,7 +121,8 @@ def test_failures_of_some_children_are_part_of_what_was_tried(jobs: Jobs, work: 
     assert jobs.get(PROJECT, parent.id).state is JobState.SUCCEEDED
 
 
-def test_a_parent_fails_when_all_children_do_and_tries_them_again_when_resumed(
+@pytest.mark.fault(281)
+def test_fault_281_a_parent_fails_when_all_children_do_and_tries_them_again_when_resumed(
     jobs: Jobs, work: JobWork
 ) -> None:
     parent = a_parent(jobs, trials=2)
@@ -143,7 +144,8 @@ def test_a_parent_fails_when_all_children_do_and_tries_them_again_when_resumed(
     assert jobs.get(PROJECT, parent.id).state is JobState.SUCCEEDED
 
 
-def test_cancelling_a_parent_cancels_its_children(jobs: Jobs, work: JobWork) -> None:
+@pytest.mark.fault(282)
+def test_fault_282_cancelling_a_parent_cancels_its_children(jobs: Jobs, work: JobWork) -> None:
     parent = a_parent(jobs)
     one, two = claimed(work), claimed(work)
     ended(work, one, 1.0)
@@ -198,7 +200,8 @@ def test_a_child_is_resumed_and_deleted_with_its_parent_alone(jobs: Jobs, work: 
         jobs.get(PROJECT, child.id)
 
 
-def test_a_step_that_nobody_took_is_due_still(jobs: Jobs, work: JobWork) -> None:
+@pytest.mark.fault(280)
+def test_fault_280_a_step_that_nobody_took_is_due_still(jobs: Jobs, work: JobWork) -> None:
     parent = a_parent(jobs)
     assert jobs.claimable(10) == [parent.id]
     children = [claimed(work) for _ in range(3)]
@@ -207,7 +210,8 @@ def test_a_step_that_nobody_took_is_due_still(jobs: Jobs, work: JobWork) -> None
     assert jobs.claimable(10) == [parent.id]
 
 
-def test_a_plan_that_cannot_be_carried_out_fails_and_no_other_job(
+@pytest.mark.fault(283)
+def test_fault_283_a_plan_that_cannot_be_carried_out_fails_and_no_other_job(
     jobs: Jobs, work: JobWork, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = submitted(jobs, role=JobRole.PARENT, request={"no": "plan"})
@@ -217,7 +221,8 @@ def test_a_plan_that_cannot_be_carried_out_fails_and_no_other_job(
     assert "cannot be told" in caplog.text
 
 
-def test_projects_take_turns(jobs: Jobs, work: JobWork) -> None:
+@pytest.mark.fault(284)
+def test_fault_284_projects_take_turns(jobs: Jobs, work: JobWork) -> None:
     a_parent(jobs, trials=8)
     claimed(work)
     other = jobs.submit(replace(a_job(), project="other")).job
