@@ -7,17 +7,19 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from bench import crowd, flow_speed, scoring, serving, training, upload
+from bench import crowd, flow_speed, scoring, serving, training, training_steps, upload
 
 MEASUREMENTS: dict[str, Callable[[], str]] = {
     "upload": upload.measure,
     "training": training.measure,
+    "steps": training_steps.measure,
     "scoring": scoring.measure,
     "flows": flow_speed.measure,
     "serving": serving.measure,
     "crowd": crowd.measure,
 }
 QUICK: dict[str, Callable[[], str]] = {
+    "steps": partial(training_steps.measure, quick=True),
     "flows": partial(flow_speed.measure, quick=True),
     "serving": partial(serving.measure, quick=True),
     "crowd": partial(crowd.measure, quick=True),
@@ -27,6 +29,7 @@ examples:
   python -m bench                     everything but `anomaly` and `tables`
   python -m bench flows               the flow library beside its peers, 10 to 20 minutes
   python -m bench flows --quick       the same in a minute or two: wide networks left out
+  python -m bench steps               training steps beside the same peers, about 5 minutes
   python -m bench serving             scoring over HTTP beside other servers, about 8 minutes
   python -m bench crowd               what 2,000 connections of one tenant leave to another, 5 minutes
   python -m bench scoring --output .  what the service adds, its table kept in this folder

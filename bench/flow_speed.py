@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from bench.flow_peers import BINS, Architecture, Peer, build_peers
-from flows import Flow, build, compile_flow, spec_from_dict
+from flows import FitOptions, Flow, build, compile_flow, spec_from_dict
 from flows.errors import SpecError
-from flows.training.optimiser import GradientDescent
+from flows.training.steps import choose_steps
 
 OURS = "flows"
 SCORE_ROWS, SAMPLE_ROWS, TRAIN_ROWS = (1, 100, 10_000), (1, 100, 1000), (100, 1024)
@@ -198,14 +198,11 @@ def _peer_step(peer: Peer, x: Tensor) -> Call:
 
 
 def _our_step(flow: Flow, x: Tensor) -> Call:
-    flow.train()
-    optimiser = GradientDescent(flow.parameters(), "adam", learning_rate=1e-5)
-    return _step(optimiser, lambda: flow.log_prob(x, space="model"))
+    steps = choose_steps(flow.train(), FitOptions(learning_rate=1e-5), batch_size=len(x))
+    return lambda: steps.take(x, 1)
 
 
-def _step(
-    optimiser: torch.optim.Optimizer | GradientDescent, log_prob: Callable[[], Tensor]
-) -> Call:
+def _step(optimiser: torch.optim.Optimizer, log_prob: Callable[[], Tensor]) -> Call:
     def step() -> None:
         optimiser.zero_grad()
         (-log_prob().mean()).backward()

@@ -20,9 +20,15 @@ Singles = npt.NDArray[np.float32]
 
 @functools.cache
 def load_kernels() -> ModuleType | None:
-    """Return the compiled loops, or None, after a log message, if numba cannot provide them."""
+    """Return the compiled loops, or None, after a log message, if numba cannot provide them.
+
+    Nor are they provided where numba cannot keep them: each job would compile them again.
+    """
     began = time.monotonic()
     try:
+        import numba  # noqa: PLC0415  it may be missing
+
+        numba.njit(cache=True)(_nothing)  # raises where there is no folder to keep loops in
         from flows.compiled_training import kernels  # noqa: PLC0415  importing it compiles
     except Exception as error:  # noqa: BLE001  numba raises many kinds; autograd does the same work
         log.warning("autograd trains in the place of numba's kernels: %r", error)
