@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
@@ -34,6 +35,7 @@ _UNITS = re.compile(
     rf"^\(?[+-]? ?([{CURRENCIES}]|{_CODES}|[A-Z]{{3}}(?= \d))"
     rf"|\d[.,]?\)?\s?([{CURRENCIES}%‰°]|(?:°|[^\W\d_])[^\d\s.,;:()+-]{{0,9}})$"
 )
+_MAY_BE_NUMBER = re.compile(r"\(?[+\-\u2212]?\s*[.,]?\d|[+-]?inf", re.IGNORECASE)
 _PLACEHOLDER = re.compile(
     r"[\W_]*|n\.? ?[adv]\.?|nil|none|unknown|unk|missing|not (available|known|recorded)|\(null\)"
     r"|#(div/0|value|ref|num|name)[!?]",
@@ -158,7 +160,10 @@ def date_formats() -> Iterator[str | None]:
 
 
 def _number_columns(base: Column, options: ParseOptions, sample: pa.Array) -> Iterator[Column]:
-    units = ["", *units_of(sample[:_FIRST].to_pylist())[:_MAX_UNITS]]
+    texts = sample.to_pylist()
+    if not any(_MAY_BE_NUMBER.match(text) or _UNITS.search(text) for text in texts):
+        return  # of most columns of text, at little cost
+    units = ["", *units_of(texts[:_FIRST])[:_MAX_UNITS]]
     pairs: Sequence[tuple[str, str]] = _SEPARATORS
     if options.decimal is not None or options.thousands is not None:
         pairs = [(options.decimal or ".", options.thousands or "")]
@@ -177,16 +182,17 @@ def _date_columns(base: Column, options: ParseOptions, sample: pa.Array) -> Iter
     if not pc.any(pc.match_substring_regex(sample, r"\d\d")).as_py():
         return  # of most columns of text, at little cost
     formats = date_formats() if options.datetime_format is None else [options.datetime_format]
-    first = sample[:_FIRST].to_pylist()
+    first = [frozenset(text) for text in sample[:_FIRST].to_pylist()]
     for form in formats:
-        if not (_may_be(form, first) and look_like_dates(sample, form)):
+        # The marks of a format are told faster than its digits.
+        if not (any(_marks(form) <= text for text in first) and look_like_dates(sample, form)):
             continue
         yield Column(
             name=base.name, type="datetime", na_values=base.na_values, datetime_format=form
         )
 
 
-def _may_be(form: str | None, texts: list[str]) -> bool:
-    """Return whether one of the texts has the marks of a format, which is told faster than its digits."""
-    marks = set(re.sub(r"%.", "", form or "--"))
-    return any(marks <= set(text) for text in texts)
+@cache
+def _marks(form: str | None) -> frozenset[str]:
+    """Return the characters between the directives of a format."""
+    return frozenset(re.sub(r"%.", "", form or "--"))
