@@ -136,7 +136,7 @@ FAULTS = {
     "fault 033 truncated": (npy(RANDOM)[:-3], NPY, 422, "dataset-truncated"),
     "fault 034 zip": (b"PK\x03\x04" + b"\0" * 60, NPY, 415, "media-type"),
     "fault 037 cut parquet": (parquet(a=[1.0, 2.0])[:-8], PARQUET, 422, "dataset-parse"),
-    "fault 040 lists": (parquet(a=[[1], [2]]), PARQUET, 422, "dataset-dtype"),
+    "fault 040 lists": (parquet(a=[[1], [2]]), PARQUET, 422, "dataset-shape"),
     "fault 043 csv as parquet": (TABLE, PARQUET, 415, "media-type"),
     "fault 043 npy as csv": (npy(RANDOM), CSV, 415, "media-type"),
     "fault 063 text": (TABLE, {"Content-Type": "text/plain"}, 415, "media-type"),
