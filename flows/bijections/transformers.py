@@ -230,9 +230,9 @@ class GaussianMixture(Transformer):
         """Map data to noise."""
         log_weight, mean, log_scale = self._split(parameters)
         z = (x - mean) * torch.exp(-log_scale)
-        below = torch.logsumexp(log_weight + _log_phi(z), dim=0)
-        above = torch.logsumexp(log_weight + _log_phi(-z), dim=0)
-        tail = _quantile(torch.minimum(below, above))
+        below = torch.logsumexp(log_weight + log_phi(z), dim=0)
+        above = torch.logsumexp(log_weight + log_phi(-z), dim=0)
+        tail = normal_quantile(torch.minimum(below, above))
         u = torch.where(below < above, tail, -tail)
         log_det = self.log_density(x, parameters) + 0.5 * u.square() + 0.5 * LOG_TWO_PI
         return u, log_det
@@ -295,10 +295,11 @@ class _LogPhi(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ANN401  as above
         (z,) = ctx.saved_tensors
-        return grads[0] * torch.exp(-0.5 * z.square() - 0.5 * LOG_TWO_PI - _log_phi(z))
+        return grads[0] * torch.exp(-0.5 * z.square() - 0.5 * LOG_TWO_PI - log_phi(z))
 
 
-def _log_phi(z: Tensor) -> Tensor:
+def log_phi(z: Tensor) -> Tensor:
+    """Return the logarithm of the standard Gaussian distribution function, with its derivatives."""
     result: Tensor = _LogPhi.apply(z)  # type: ignore[no-untyped-call]  # torch's own
     return result
 
@@ -326,6 +327,7 @@ class _Quantile(torch.autograd.Function):
         return grads[0] * torch.exp(y + 0.5 * u.square() + 0.5 * LOG_TWO_PI)
 
 
-def _quantile(y: Tensor) -> Tensor:
+def normal_quantile(y: Tensor) -> Tensor:
+    """Return the u whose distribution function has the logarithm y, with its derivatives."""
     result: Tensor = _Quantile.apply(y)  # type: ignore[no-untyped-call]  # torch's own
     return result

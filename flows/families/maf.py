@@ -17,6 +17,7 @@ from flows.bijections.compose import Chain, Inverted, Permutation, Reverse, Slic
 from flows.bijections.coupling.affine import Coupling, coupling_cost
 from flows.bijections.coupling.halves import CouplingShape, alternating, check_coupling_dim
 from flows.bijections.gradients import ActivationName
+from flows.bijections.tails import Tails, tails_cost
 from flows.bijections.transformers import Affine, GaussianMixture
 from flows.cost import Cost
 from flows.families.made import Made
@@ -45,6 +46,7 @@ class MafSpec(Spec):
         log_scale_bound: Bound b of the log scales of all layers: those of the networks, r, become
             r / (1 + |r| / b), so that no row far from the data makes a scale overflow. None leaves
             them as they are.
+        tails: True for heavy tails, trained for each side of each feature, next to the data.
     """
 
     family: Literal["maf"] = "maf"
@@ -56,6 +58,7 @@ class MafSpec(Spec):
     components: int = 10
     activation: ActivationName = "tanh"
     log_scale_bound: float | None = None
+    tails: bool = False
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("maf",))
@@ -66,6 +69,7 @@ class MafSpec(Spec):
         check_positive("components", self.components)
         check_choice("activation", self.activation, get_args(ActivationName))
         check_bound("log_scale_bound", self.log_scale_bound)
+        check_choice("tails", self.tails, (False, True))
 
     @property
     def masks_columns(self) -> bool:
@@ -80,12 +84,12 @@ class MafSpec(Spec):
         if self.base == "made_mixture":
             total += conditioner.cost(dim, GaussianMixture.size(self.components))
             total += permutation_cost(dim)
-        return total
+        return total + tails_cost(dim) if self.tails else total
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         """Return the chain of layers."""
         conditioner = Conditioner(self.hidden, self.activation, context_dim)
-        parts: list[Bijection] = []
+        parts: list[Bijection] = [Tails(dim)] if self.tails else []
         for layer in range(self.layers):
             if layer > 0:
                 parts.append(reorder(self.order, dim, generator))

@@ -18,6 +18,7 @@ from flows.bijections.coupling.transformer import TransformerCoupling
 from flows.bijections.gradients import ActivationName
 from flows.bijections.linear import network_cost
 from flows.bijections.network_layers import MapSpec
+from flows.bijections.tails import Tails, tails_cost
 from flows.bijections.transformers import MapSize, Transformer, map_cost
 from flows.cost import Cost
 from flows.families.gaussian import Gaussian, gaussian_cost
@@ -56,6 +57,7 @@ class NsfSpec(Spec):
             correlated, of which splines within `tail_bound` see little.
         activation: Activation of the networks; `tanh` bounds the splines' parameters on outliers, where
             `relu`, the paper's choice, makes splines so flat that sampling loses digits.
+        tails: True for heavy tails, trained for each side of each feature, next to the data.
     """
 
     family: Literal["nsf"] = "nsf"
@@ -66,6 +68,7 @@ class NsfSpec(Spec):
     coupling: bool = False
     linear: bool = False
     activation: ActivationName = "tanh"
+    tails: bool = False
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("nsf",))
@@ -79,6 +82,7 @@ class NsfSpec(Spec):
         check_choice("coupling", self.coupling, (False, True))
         check_choice("linear", self.linear, (False, True))
         check_choice("activation", self.activation, get_args(ActivationName))
+        check_choice("tails", self.tails, (False, True))
 
     @property
     def masks_columns(self) -> bool:
@@ -93,6 +97,10 @@ class NsfSpec(Spec):
 
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         """Return what the networks, their splines and the linear maps take."""
+        layers = self._layers_cost(dim, context_dim)
+        return layers + tails_cost(dim) if self.tails else layers
+
+    def _layers_cost(self, dim: int, context_dim: int) -> Cost:
         size = RationalQuadratic.size(self.bins)
         between = permutation_cost(dim)
         if self.linear:
@@ -108,7 +116,7 @@ class NsfSpec(Spec):
 
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         """Return the chain of layers."""
-        parts: list[Bijection] = []
+        parts: list[Bijection] = [Tails(dim)] if self.tails else []
         for layer in range(self.layers):
             if self.linear:
                 # Lower triangular, and in between reversed upper triangular.

@@ -88,6 +88,7 @@ CASES = [
     Case("sylvester", SylvesterSpec(layers=3)),
     Case("sylvester-sampling", SylvesterSpec(layers=2, units=2, closed="sampling"), min_dim=2),
     Case("nsf", NsfSpec(layers=2, hidden=[12], bins=4)),
+    Case("nsf-tails", NsfSpec(layers=2, hidden=[12], bins=4, tails=True)),
     Case("nsf-coupling", NsfSpec(layers=2, hidden=[12], bins=5, coupling=True), min_dim=2),
     Case("nsf-linear", NsfSpec(layers=2, hidden=[12], bins=4, linear=True)),
     Case("naf-dsf", NafSpec(layers=2, hidden=[10], units=4)),
