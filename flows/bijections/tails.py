@@ -41,7 +41,7 @@ class Tails(Bijection):
         weight = self._weights(u)
         far = -math.log(2) - log_phi(-u.abs())
         x = u.sign() * torch.expm1(weight * far) / weight
-        return x, masked(self._log_slope(weight, far, u), observed).sum(dim=1)
+        return x, masked(self._log_slope(weight, far, u), observed).contiguous().sum(dim=1)
 
     def inverse(
         self, x: Batch, context: BatchContext = None, observed: Observed = None
@@ -51,7 +51,7 @@ class Tails(Bijection):
         weight = self._weights(x)
         far = torch.log1p(weight * x.abs()) / weight
         u = -x.sign() * normal_quantile(-far - math.log(2))
-        return u, -masked(self._log_slope(weight, far, u), observed).sum(dim=1)
+        return u, -masked(self._log_slope(weight, far, u), observed).contiguous().sum(dim=1)
 
     def _weights(self, rows: Tensor) -> Tensor:
         """Return the weight of the tail that each value is in."""
