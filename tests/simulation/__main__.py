@@ -1,10 +1,11 @@
 """``python -m tests.simulation``: run schedules, or one again with all that happens in it."""
 
 import argparse
+import os
 import sys
 import time
 
-from tests.simulation.schedules import find_failure, run_seed, shrunk
+from tests.simulation.schedules import find_failure_together, run_seed, shrunk
 from tests.simulation.world import Grounds
 
 
@@ -14,6 +15,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="run this one and tell all of it")
     parser.add_argument("--schedules", type=int, default=1000, help="run so many")
     parser.add_argument("--first", type=int, default=0, help="seed of the first of them")
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1, help="of them at once"
+    )
     given = parser.parse_args()
     grounds = Grounds()
     try:
@@ -24,7 +28,7 @@ def main() -> int:
             return int(outcome.violation is not None)
         began = time.perf_counter()
         seeds = range(given.first, given.first + given.schedules)
-        failure = find_failure(seeds, grounds)
+        failure = find_failure_together(seeds, given.processes)
         done = given.schedules if failure is None else failure.plan.seed - given.first + 1
         rate = done / (time.perf_counter() - began) * 60
         print(f"{done} schedules, {rate:,.0f} a minute")

@@ -13,7 +13,6 @@ from models_store.errors import (
 )
 from models_store.job_states import Idempotency, Job, JobKind, JobRole, NewJob
 from models_store.records import NewDataset
-from tests.models_store.makers import PROJECT
 from tests.simulation.kernel import Kernel, Process
 from tests.simulation.plan import JobPlan
 from tests.simulation.service import Api
@@ -63,6 +62,7 @@ class Caller:
         self._apis = apis
         self._request = request
         self._say = say
+        self._project = asked.dataset.project
         self._process = Process(f"caller {number}")
 
     def begin(self) -> None:
@@ -103,7 +103,7 @@ class Caller:
 
     def _submit(self) -> None:
         new = NewJob(
-            project=PROJECT,
+            project=self._project,
             kind=JobKind.SAMPLING if self.asked.plan.samples else JobKind.TRAINING,
             model_name="base" if self.asked.plan.samples else "m",
             model_version=1 if self.asked.plan.samples else None,
@@ -119,7 +119,7 @@ class Caller:
 
         def handle(api: Api) -> Job:
             """Submit a job as `app.jobs.submission` does."""
-            first = api.jobs.submitted(PROJECT, key) if key is not None else None
+            first = api.jobs.submitted(self._project, key) if key is not None else None
             submitted = first or api.jobs.submit(new, idempotency=key)
             if not submitted.replayed:
                 api.queue.announce(submitted.job.id, wait_s=0)
@@ -136,7 +136,7 @@ class Caller:
 
     def _cancel(self) -> None:
         try:
-            job = self._call(lambda api: api.jobs.cancel(PROJECT, self.asked.ids[0]))
+            job = self._call(lambda api: api.jobs.cancel(self._project, self.asked.ids[0]))
         except JobFinalError:
             self._say("too late to cancel")
             return
@@ -149,7 +149,7 @@ class Caller:
 
         def resume(api: Api) -> Job:
             tried.append(api)
-            return api.jobs.resume(PROJECT, self.asked.ids[0])
+            return api.jobs.resume(self._project, self.asked.ids[0])
 
         try:
             job = self._call(resume)
@@ -167,7 +167,8 @@ class Caller:
 
     def _delete(self) -> None:
         try:
-            self._call(lambda api: api.registry.delete_dataset(PROJECT, self.asked.dataset.id))
+            dataset_id = self.asked.dataset.id
+            self._call(lambda api: api.registry.delete_dataset(self._project, dataset_id))
         except (DatasetInUseError, NotFoundError):
             return
         self._say("deleted its dataset")

@@ -39,12 +39,17 @@ _COLUMNS = (
     "role",
     "parent_id",
     "product",
+    "project",
 )
 _JOBS = f"SELECT {', '.join(_COLUMNS)} FROM job ORDER BY position"  # noqa: S608 - names of columns
-_STORED = """SELECT coalesce((SELECT sum(bytes) FROM usage), 0),
-    (SELECT sum(charged_bytes) FROM job)
-    + coalesce((SELECT sum(charged_bytes) FROM dataset), 0)
-    + coalesce((SELECT sum(charged_bytes) FROM model_version), 0)"""
+_MISCOUNTED = """SELECT project, sum(counted), sum(charged) FROM (
+    SELECT project, bytes AS counted, 0 AS charged FROM usage
+    UNION ALL SELECT project, 0, charged_bytes FROM job
+    UNION ALL SELECT project, 0, charged_bytes FROM dataset
+    UNION ALL SELECT project, 0, charged_bytes FROM model_version
+    ) GROUP BY project HAVING sum(counted) <> sum(charged)"""
+_VERSIONS = """SELECT model_version.project, job.project, version
+    FROM model_version JOIN job ON job.id = job_id"""
 _WORKERS_WRITES = {
     "renew",
     "record_epoch",
@@ -87,6 +92,7 @@ class Row:
     role: str | None
     parent_id: str | None
     product: dict[str, Any] | None
+    project: str
 
     @property
     def step(self) -> int:
@@ -139,8 +145,9 @@ class Monitor:
                 changed.append(_told(row, old))
         _demand(found.keys() >= self._before.keys(), "a job vanished")
         if changed:
-            ((usage, charged),) = self._rows.execute(_STORED)
-            _demand(usage == charged, f"{usage} bytes are counted, {charged} are charged")
+            for project, counted, charged in self._rows.execute(_MISCOUNTED):
+                told = f"{counted} bytes of {project} are counted, {charged} are charged"
+                raise BrokenPromiseError(told)
         self._before = found
         return changed
 
@@ -230,9 +237,18 @@ class Monitor:
         _demand(not too_many, f"a sick worker took {self._taken[name]} attempts", row)
 
     def _check_order(self, claimed: Row) -> None:
-        """Nobody who came first is passed, but those who wait after a failure."""
+        """The project that runs least comes first, then who came first, but for waits after failures."""
+        running = Counter(
+            row.project
+            for row in self.jobs.values()
+            if row.state is JobState.RUNNING and row.role != JobRole.PARENT
+        )
+
+        def place(row: Row) -> tuple[int, str, int]:
+            return running[row.project], row.queued_at, row.position
+
         for row in self.jobs.values():
-            first = (row.queued_at, row.position) < (claimed.queued_at, claimed.position)
+            first = place(row) < place(claimed)
             waits = row.state is JobState.QUEUED and row.not_before is None
             waits &= row.role != JobRole.PARENT
             _demand(not (first and waits), "a job is passed by a later one", row, claimed)
@@ -271,12 +287,19 @@ class Monitor:
             for job_id in one.ids:
                 _demand(job_id in self.jobs, f"{job_id} was accepted and is not there")
                 _check_outcome(self.jobs[job_id], one)
-        versions = "SELECT version FROM model_version WHERE job_id IS NOT NULL"
-        numbers = [version for (version,) in self._rows.execute(versions)]
-        _demand(sorted(numbers) == list(range(1, len(numbers) + 1)), "versions have gaps")
+        self._check_versions()
         for row in self.jobs.values():
             _demand(row.state in FINAL_STATES, "it never ends", row)
         self._check_products(asked)
+
+    def _check_versions(self) -> None:
+        """Versions count up in each project, and belong to that of their job."""
+        numbers: dict[str, list[int]] = {}
+        for project, of_job, version in self._rows.execute(_VERSIONS):
+            _demand(project == of_job, "a version is in another project than its job")
+            numbers.setdefault(project, []).append(version)
+        for counted in numbers.values():
+            _demand(sorted(counted) == list(range(1, len(counted) + 1)), "versions have gaps")
 
     def _check_products(self, asked: Iterable[Asked]) -> None:
         """What came out is what a job that nobody disturbed would have given."""

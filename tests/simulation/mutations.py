@@ -99,6 +99,14 @@ def _workers_freeze(plan: Plan) -> Plan:
     return replace(plan, faults=tuple(faults), workers=(WorkerPlan(), WorkerPlan(slots=2)))
 
 
+def _three_at_once(plan: Plan) -> Plan:
+    """Jobs of two projects, and a worker that begins them one after the other."""
+    jobs = tuple(
+        replace(plan.jobs[0], at=at, epochs=3, epoch_s=2.0) for at in (0.0, 0.05, 0.1, 0.15)
+    )
+    return replace(plan, jobs=jobs, faults=(), call_faults=(), workers=(WorkerPlan(slots=2),))
+
+
 def _trainers_are_killed(plan: Plan) -> Plan:
     faults = [
         Fault(at=job.at + at, kind=Kind.KILL_TRAINER, target=0, for_s=0.0)
@@ -348,5 +356,18 @@ MUTATIONS = (
         (Value(workers.supervisor.fitness.Fitness, "_fault_of_store", _no_fault),),
         "(dataset_corrupt)",
         where=_a_worker_lacks_its_store,
+    ),
+    Mutation(
+        "projects take turns at the queue",
+        (
+            Change(
+                models_store.jobs.rows,
+                "queue",
+                "func.coalesce(running.c.jobs, 0), JobRow.queued_at",
+                "JobRow.queued_at",
+            ),
+        ),
+        "a job is passed by a later one",
+        where=_three_at_once,
     ),
 )

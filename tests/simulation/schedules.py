@@ -1,9 +1,14 @@
 """Many schedules: run seeds, and make the plan of one that fails as small as it goes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 from tests.simulation.plan import Plan, draw
 from tests.simulation.world import Grounds, Outcome, World
+
+_PART = 100
+_grounds: Grounds | None = None
 
 
 def run_plan(plan: Plan, grounds: Grounds) -> Outcome:
@@ -20,6 +25,28 @@ def find_failure(seeds: Iterable[int], grounds: Grounds) -> Outcome | None:
     """The outcome of the first seed that breaks a promise, None if none does."""
     outcomes = (run_seed(seed, grounds) for seed in seeds)
     return next((outcome for outcome in outcomes if outcome.violation), None)
+
+
+def find_failure_together(seeds: Sequence[int], processes: int) -> Outcome | None:
+    """The same in several processes, each with grounds of its own; the least seed comes first."""
+    parts = [seeds[at : at + _PART] for at in range(0, len(seeds), _PART)]
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_prepare) as pool:
+        for failed in pool.map(_failing_seed, parts):
+            if failed is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
+                return run_seed(failed, Grounds())
+    return None
+
+
+def _prepare() -> None:
+    global _grounds  # noqa: PLW0603 - one for all parts of a process
+    _grounds = Grounds()
+
+
+def _failing_seed(seeds: Sequence[int]) -> int | None:
+    assert _grounds is not None
+    failure = find_failure(seeds, _grounds)
+    return None if failure is None else failure.plan.seed
 
 
 def shrunk(failure: Outcome, grounds: Grounds) -> str:

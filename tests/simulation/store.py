@@ -27,6 +27,8 @@ from tests.simulation.plan import JobPlan
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own below it
 DATASETS = 2
+PROJECTS = (PROJECT, f"{PROJECT}-other")
+"""Projects of the datasets, and so of the jobs, in turn."""
 _LIMITS = TrainingLimits(
     max_parameters=10**9, max_layers=256, max_memory_bytes=2**40, max_model_bytes=2**40
 )
@@ -94,7 +96,7 @@ class Store:
         column = {"dtype": "float32", "mean": 0.0, "std": 1.0, "min": -1.0, "max": 1.0}
         return a_dataset(
             id=dataset_id,
-            project=PROJECT,
+            project=PROJECTS[number % len(PROJECTS)],
             rows=100,
             dtype="float32",
             columns=[column | {"name": name, "distinct": 100} for name in "ab"],

@@ -14,7 +14,6 @@ from models_store.errors import BlobError, DatabaseUnavailableError
 from models_store.files.store_identity import adopt
 from models_store.job_states import FINAL_STATES
 from models_store.registry import Registry
-from tests.models_store.makers import PROJECT
 from tests.simulation.broker import Broker
 from tests.simulation.callers import Asked, Caller
 from tests.simulation.computing import Computing
@@ -25,7 +24,7 @@ from tests.simulation.kernel import Kernel, Killed, Process
 from tests.simulation.modules import database_time, substituted
 from tests.simulation.plan import SPAWN, Effect, JobPlan, Plan, Sickness, WorkerPlan
 from tests.simulation.service import Api, Worker, patch_celery
-from tests.simulation.store import Store, patch_files
+from tests.simulation.store import PROJECTS, Store, patch_files
 from tests.simulation.trainer import SimulatedTrainer, TrainerPlans
 from workers.settings import WorkerSettings
 
@@ -76,7 +75,8 @@ class Grounds:
         registry = Registry(database)
         for dataset in self.store.datasets:
             registry.add_dataset(dataset)
-        registry.add_version(PROJECT, "base", self.store.model)
+        for project in PROJECTS:
+            registry.add_version(project, "base", self.store.model)
         adopt(database, self.store.blobs)
 
     def close(self) -> None:
