@@ -80,6 +80,7 @@ class Computing:
         patch.setattr(workers.trainer.training, "_build", lambda *_: _Flow())
         patch.setattr(workers.trainer.training, "likelihoods", lambda *_, **__: {})
         patch.setattr(workers.trainer.training, "held_out_quantiles", lambda *_, **__: None)
+        patch.setattr(workers.trainer.training, "summarise", lambda *_, **__: {})
 
     def _patch_sampling(self, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(workers.trainer.bulk, "_step_rows", lambda *_: 1)
