@@ -181,14 +181,20 @@ def _example(problem: ProblemType) -> dict[str, Any]:
 
 async def _on_problem(request: Request, error: Problem) -> Response:
     if error.status in REFUSALS:
-        raise error  # to the outermost middleware, where it may wait without what led to it
+        try:
+            raise error  # to the outermost middleware, where it may wait without what led to it
+        finally:
+            del error  # it refers to this frame, and must not find itself in it
     return problem_response(error, request_id=request_id_of(request))
 
 
 async def _on_domain_error(request: Request, error: StoreError | TablesError) -> Response:
     problem = problem_of(error)
     if problem.status in REFUSALS:
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # as above
     return problem_response(problem, request_id=request_id_of(request))
 
 

@@ -1,5 +1,6 @@
 """Refusals by a route wait like those at the door, before the route has read anything."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from app.datasets.routes import Sender
 from app.problems.problem import Problem
 from app.server.event_hub import EventFeed
 from models_store.errors import LimitError
-from tests.app.conftest import CSV, TABLE
+from tests.app.conftest import CSV, JSON, TABLE
 
 
 class TooMuchWorkError(Exception):
@@ -75,3 +76,17 @@ def test_fault_260_no_upload_leaves_a_file_when_it_is_refused(client, blobs):
     for _ in range(3):
         assert client.post("/v1/datasets", content=TABLE, headers=CSV).status_code == 429
     assert [path for path in Path(blobs.root).rglob("*") if ".upload" in path.name] == []
+
+
+@pytest.mark.fault(260)
+def test_fault_260_a_refusal_leaves_no_error_to_the_collector(client):
+    large = {**JSON, "Content-Length": "5000000"}
+    assert client.post("/v1/jobs/training", content=b"[", headers=large).status_code == 413
+    gc.collect()
+    gc.disable()
+    try:
+        client.post("/v1/jobs/training", content=b"[", headers=large)
+        errors = [thing for thing in gc.get_objects() if isinstance(thing, Problem)]
+    finally:
+        gc.enable()
+    assert errors == []
