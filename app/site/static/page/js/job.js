@@ -4,7 +4,7 @@ import { call, follow, request } from "./api.js";
 import { Curve } from "./charts.js";
 import { ago, nats, number, percent, seconds } from "./format.js";
 import { Labels } from "./labels.js";
-import { Confirm, Crumbs, Elsewhere, Loaded, origin, ProblemNote, State, useAction, useJson } from "./widgets.js";
+import { Confirm, Crumbs, Elsewhere, Loaded, origin, ProblemNote, State, useAction, useEvery, useJson } from "./widgets.js";
 
 const ENDED = ["succeeded", "failed", "cancelled"];
 
@@ -52,6 +52,8 @@ export function Job({ id }) {
     }).then(() => !stop.signal.aborted && (setLink("ended"), loaded.again()), (error) => setProblem(error));
     return () => { stop.abort(); if (due) cancelAnimationFrame(due); };
   }, [id, round]);
+  const parent = loaded.value?.role === "parent";
+  useEvery(2, parent && !ENDED.includes(loaded.value.state), loaded.again);
   const cancel = useAction(async () => { await call(`/v1/jobs/${id}/cancel`, { method: "POST" }); loaded.again(); });
   const resume = useAction(async () => { await call(`/v1/jobs/${id}/resume`, { method: "POST" }); loaded.again(); setRound(round + 1); });
   const remove = useAction(async () => { await call(`/v1/jobs/${id}`, { method: "DELETE" }); window.location.hash = "#/jobs"; });
@@ -60,7 +62,7 @@ export function Job({ id }) {
       const latest = events.current.findLast(({ event }) => event === "epoch")?.data ?? job.metrics ?? {};
       const curve = curveOf(events.current, job.kind);
       const running = job.state === "running";
-      return html`<div class="head"><div><h1>${job.model.name ?? job.kind}</h1><p class="soft"><${State} of=${job.state} /> ${job.kind}, sent ${ago(job.created_at)}${job.attempt > 1 ? `, attempt ${job.attempt}` : ""}
+      return html`<div class="head"><div><h1>${job.model.name ?? job.kind}</h1><p class="soft"><${State} of=${job.state} /> ${job.kind}${job.parent_id && html`, part of <a href=${`#/jobs/${job.parent_id}`}>another job</a>`}, sent ${ago(job.created_at)}${job.attempt > 1 ? `, attempt ${job.attempt}` : ""}
             ${running && html` <span class=${link === "live" ? "state good" : "state queued"} role="status">${link}</span>`}</p></div>
           <p class="row">${!ENDED.includes(job.state) && html`<button type="button" class="harm" disabled=${cancel.busy || job.cancel_requested} onClick=${cancel.run}>${job.cancel_requested ? "Stopping…" : "Cancel"}</button>`}
             ${["failed", "cancelled"].includes(job.state) && html`<button type="button" class="first" disabled=${resume.busy} onClick=${resume.run}>Resume</button>`}
@@ -71,6 +73,7 @@ export function Job({ id }) {
         ${job.error && html`<div class="note bad" role="alert"><strong>The job failed</strong><p>${job.error.detail}</p></div>`}
         ${job.state === "queued" && html`<p class="note">${job.next_attempt_at ? `An attempt failed; the next one starts after ${new Date(job.next_attempt_at).toLocaleTimeString()}.` : "Waits for a worker."}</p>`}
         <${Progress} job=${job} latest=${latest} />
+        ${parent && html`<${Race} trials=${job.metrics?.trials ?? []} />`}
         ${curve && curve.x.length > 1 && html`<section class="card"><h2>${job.kind === "training" ? "How likely held-out rows are" : "Lower bound of the evidence"}</h2>
           <p class="hint">${job.kind === "training" ? "The validation likelihood decides when training ends and which epoch is kept. Drag over the plot to enlarge; double-click shows all." : "It rises to the log evidence."}</p>
           <${Curve} label="Learning curve" ...${curve} summary=${summary(latest)} /></section>`}
@@ -99,6 +102,20 @@ function Progress({ job, latest }) {
     <dl class="figures">${facts.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
     ${progress ? html`<progress value=${progress.fraction} max="1" aria-label="Finished part"></progress><p class="hint">${percent(progress.fraction)} done${job.metrics?.stop_reason ? `; ended because of ${job.metrics.stop_reason.replaceAll("_", " ")}` : ""}</p>` : job.state === "running" ? html`<progress aria-label="Starting"></progress>` : null}
   </section>`;
+}
+
+/** What a search has tried: the best of each stage first. */
+function Race({ trials }) {
+  if (!trials.length) return null;
+  const score = (trial) => trial.robust_validation_log_likelihood;
+  const sorted = [...trials].sort((one, other) => other.stage - one.stage || (score(other) ?? -Infinity) - (score(one) ?? -Infinity));
+  const best = Math.max(...trials.filter((trial) => score(trial) !== null).map(score));
+  return html`<section class="card"><h2>What was tried</h2>
+    <p class="hint">Each stage trains the best of the one before for longer; the likelihood of held-out rows decides.</p>
+    <div class="scroll" tabindex="0" role="region" aria-label="Trials"><table>
+      <thead><tr><th scope="col" class="number">Stage</th><th scope="col">Flow</th><th scope="col">State</th><th scope="col" class="number">Held-out log likelihood</th><th scope="col" class="number">Epochs</th><th scope="col" class="number">Time</th></tr></thead>
+      <tbody>${sorted.map((trial) => html`<tr key=${trial.job_id}><td class="number">${trial.stage}</td><td><a href=${`#/jobs/${trial.job_id}`}>${trial.family.toUpperCase()}, trial ${trial.trial + 1}</a></td><td><${State} of=${trial.state} /></td>
+        <td class=${`number ${score(trial) !== null && score(trial) === best ? "better" : ""}`}>${nats(score(trial))}</td><td class="number">${number(trial.epochs)}</td><td class="number">${seconds(trial.seconds)}</td></tr>`)}</tbody></table></div></section>`;
 }
 
 function Messages({ events }) {
