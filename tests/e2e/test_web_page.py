@@ -254,6 +254,21 @@ def test_a_formula_becomes_a_flow(page: Page) -> None:
     expect(page.get_by_role("link", name="Look at the model")).to_be_visible(timeout=SOON_MS)
 
 
+def test_a_search_shows_what_it_tries(page: Page, model: str, up: Up) -> None:
+    dataset = httpx.get(f"{up.url}/v1/datasets?name_prefix=penguins").json()["items"][0]["id"]
+    page.goto(f"/#/datasets/{dataset}/train")
+    page.get_by_label("Name of the model").fill("searched")
+    page.get_by_label("Quality").select_option("fast")
+    page.get_by_text("More options").click()
+    page.get_by_label("Kind of flow").select_option("auto")
+    page.get_by_label("Most minutes of training").fill("0.1")
+    page.get_by_role("button", name="Start training").click()
+    trials = page.get_by_role("region", name="Trials").locator("tbody tr")
+    expect(trials.first).to_be_visible(timeout=SOON_MS)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("button", name="Resume")).to_be_visible(timeout=SOON_MS)
+
+
 def test_versions_side_by_side_show_what_differs(page: Page, model: str) -> None:
     page.goto(f"/#/models/{model}/compare")
     table = page.get_by_role("region", name="Versions side by side")

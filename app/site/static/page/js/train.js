@@ -5,6 +5,7 @@ import { Crumbs, Elsewhere, Field, Loaded, origin, ProblemNote, useAction, useJs
 
 const FAMILIES = [
   ["", "Chosen from the data", "Splines for tables with categories or gaps, a masked autoregressive flow for plain numbers."],
+  ["auto", "The best of many", "Tries mixtures, autoregressive flows, splines and couplings, and keeps the best or a mean of the best few. Takes several times as long."],
   ["maf", "MAF", "Masked autoregressive flow: fast to score, a good default."],
   ["nsf", "NSF", "Neural spline flow: the most flexible; slower."],
   ["realnvp", "Real NVP", "Coupling layers: as fast to sample as to score."],
@@ -12,6 +13,12 @@ const FAMILIES = [
   ["haf", "HAF", "Hierarchical autoregressive flow."],
   ["made", "MADE", "One autoregressive network without layers: small and fast."],
   ["gaussian", "Gaussian", "A normal distribution, to compare with."],
+];
+
+const QUALITIES = [
+  ["fast", "Fast", "A quarter of the usual time: a first look."],
+  ["balanced", "Balanced", "The usual."],
+  ["best", "Best", "Four times the usual time, and more patience."],
 ];
 
 const nameOf = (text) => (text ?? "").toLowerCase().replace(/[^a-z0-9._-]+/g, "-").replace(/^[^a-z0-9]+/, "").slice(0, 64) || "model";
@@ -27,7 +34,8 @@ export function requestOf(values, dataset) {
     model_name: values.name,
     dataset_id: dataset,
     ...(chosen && { columns: values.columns }),
-    ...(values.family && { flow: { family: values.family } }),
+    ...(values.quality !== "balanced" && { quality: values.quality }),
+    ...(values.family && { flow: values.family === "auto" ? "auto" : { family: values.family } }),
     ...(values.gaps && { missing: "any" }),
     ...(Object.keys(optimisation).length && { optimisation }),
   };
@@ -41,7 +49,7 @@ export function Train({ id }) {
 
 function Form({ dataset }) {
   const known = dataset.columns.filter(({ type }) => type !== "ignored").map(({ name }) => name);
-  const [values, setValues] = useState({ name: nameOf(dataset.name), family: "", gaps: true, minutes: "", epochs: "", rate: "", columns: known, known });
+  const [values, setValues] = useState({ name: nameOf(dataset.name), family: "", quality: "balanced", gaps: true, minutes: "", epochs: "", rate: "", columns: known, known });
   const change = (name) => (event) => setValues({ ...values, [name]: event.target.type === "checkbox" ? event.target.checked : event.target.value });
   const request = requestOf(values, dataset.id);
   const start = useAction(async () => {
@@ -55,6 +63,8 @@ function Form({ dataset }) {
     <form class="card" onSubmit=${(event) => { event.preventDefault(); start.run(); }}>
       <${Field} id="name" label="Name of the model" hint="Small letters, digits, dot, dash and underscore. A known name gets a new version.">
         <input id="name" type="text" required pattern="[a-z0-9][a-z0-9._\\-]{0,63}" value=${values.name} onInput=${change("name")} aria-describedby="name-hint" /><//>
+      <${Field} id="quality" label="Quality" hint=${QUALITIES.find(([quality]) => quality === values.quality)[2]}>
+        <select id="quality" value=${values.quality} onChange=${change("quality")} aria-describedby="quality-hint">${QUALITIES.map(([quality, title]) => html`<option key=${quality} value=${quality}>${title}</option>`)}</select><//>
       <div class="field"><label><input type="checkbox" checked=${values.gaps} onChange=${change("gaps")} /> Explain rows, and score rows with any gaps</label>
         <p class="hint">Hides cells at random while training, so that the model can say which value makes a row unlikely. Costs a little accuracy for complete rows.</p></div>
       <details><summary>More options</summary>
@@ -76,6 +86,6 @@ function Form({ dataset }) {
       <${ProblemNote} problem=${start.problem} />
     </form>
     <${Elsewhere} curl=${`curl -s ${origin}/v1/jobs/training -H 'Content-Type: application/json' \\\n  -d '${json}'`}
-      python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    job = client.jobs.train("${values.name}", "${dataset.id}"${values.gaps ? ', missing="any"' : ""})\n    print(client.jobs.wait(job.id).ref)`}
-      shell=${`densityd train --dataset ${dataset.id} --model ${values.name}${values.family ? ` --flow ${values.family}` : ""}${values.gaps ? " --any-gaps" : ""}`} />`;
+      python=${`from densityd.client import Client\n\nwith Client("${origin}") as client:\n    job = client.jobs.train("${values.name}", "${dataset.id}"${values.quality !== "balanced" ? `, quality="${values.quality}"` : ""}${values.family === "auto" ? ', flow="auto"' : values.family ? `, flow={"family": "${values.family}"}` : ""}${values.gaps ? ', missing="any"' : ""})\n    print(client.jobs.wait(job.id).ref)`}
+      shell=${`densityd train --dataset ${dataset.id} --model ${values.name}${values.quality !== "balanced" ? ` --quality ${values.quality}` : ""}${values.family ? ` --flow ${values.family}` : ""}${values.gaps ? " --any-gaps" : ""}`} />`;
 }
