@@ -254,9 +254,10 @@ def test_a_formula_becomes_a_flow(page: Page) -> None:
     expect(page.get_by_role("link", name="Look at the model")).to_be_visible(timeout=SOON_MS)
 
 
-def test_a_search_shows_what_it_tries(page: Page, model: str, up: Up) -> None:
-    dataset = httpx.get(f"{up.url}/v1/datasets?name_prefix=penguins").json()["items"][0]["id"]
-    page.goto(f"/#/datasets/{dataset}/train")
+def test_a_search_shows_what_it_tries(page: Page, up: Up) -> None:
+    with Client(up.url) as client:
+        dataset = client.datasets.upload(PENGUINS, name="searched")
+    page.goto(f"/#/datasets/{dataset.id}/train")
     page.get_by_label("Name of the model").fill("searched")
     page.get_by_label("Quality").select_option("fast")
     page.get_by_text("More options").click()
