@@ -15,10 +15,10 @@ _WEB_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"
     " connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-# Swagger UI and ReDoc write style attributes; ReDoc searches in a worker that it makes itself.
+# Swagger UI and ReDoc write style attributes; Swagger UI shows pictures that it fetched as blobs; ReDoc searches in a worker that it makes itself.
 _DOCS_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline';"
-    " img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src blob:;"
+    " img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src blob:;"
     " frame-ancestors 'none'"
 )
 

@@ -165,11 +165,11 @@ def test_a_scope_allows_what_it_says_and_nothing_above(client, tokens, scope):
     assert bool(refused) is (scope is not Scope.ADMIN)
 
 
-def test_questions_need_read_changes_write_and_metrics_admin():
+def test_questions_need_read_changes_write_and_metrics_and_keys_admin():
     for method, path, _ in OPERATIONS:
         if path in OPEN:
             continue
-        if path == "/metrics":
+        if path == "/metrics" or path.startswith("/v1/keys"):
             expected = Scope.ADMIN
         elif method == "GET" or path.rpartition("/")[2] in READS:
             expected = Scope.READ
