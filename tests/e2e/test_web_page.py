@@ -11,7 +11,6 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from playwright.sync_api import Browser, Page, Route, expect
 
 from densityd.client import Client
-from densityd.service.ports import free_port
 from tests.browsers import chromium, needs_chromium, watched_page
 from tests.e2e.test_up import EXAMPLES, Up
 
@@ -19,14 +18,6 @@ PENGUINS = EXAMPLES / "penguins" / "penguins.csv"
 SOON_MS = 120_000
 expect.set_options(timeout=30_000)
 pytestmark = [needs_chromium, pytest.mark.timeout(600)]
-
-
-@pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    up = Up(tmp_path_factory.mktemp("up") / "data", free_port("127.0.0.1", 0))
-    up.wait_ready()
-    yield up
-    up.end()
 
 
 @pytest.fixture(scope="module")
