@@ -1,3 +1,4 @@
+import asyncio
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,9 @@ from starlette.testclient import TestClient
 from app.auth.callers import ANYBODY
 from app.http.body_memory import BodyMemory
 from app.http.json_body import json_body, parse_json, validate_json
+from app.metrics import Metrics
 from app.problems.problem import Problem, install_problem_handlers
+from app.server.request_middleware import RequestMiddleware
 from app.settings import ApiSettings
 from models_store.requests.training import TrainingRequest
 from tables.strict_json import MAX_DEPTH
@@ -234,6 +237,7 @@ def tree_client(tmp_path: Path) -> TestClient:
         request.scope["state"]["caller"] = ANYBODY
 
     app = FastAPI(dependencies=[Depends(let_in)])
+    app.add_middleware(RequestMiddleware, metrics=Metrics(), stopping=asyncio.Event())
     app.state.settings = ApiSettings(data_dir=tmp_path, max_json_bytes=100_000)
     app.state.body_memory = BodyMemory(200_000)
     install_problem_handlers(app)
