@@ -293,7 +293,7 @@ MUTATIONS = (
                 models_store.jobs.parents,
                 "_take_step",
                 "if not all(child.ended for child in known):",
-                "if not any(child.ended for child in known):",
+                "if known and not any(child.ended for child in known):",
             ),
         ),
         "a parent ends before its children",
