@@ -86,7 +86,6 @@ def test_the_tensors_are_those_of_the_checkpoint(client, exported):
     assert (copy["metrics"], copy["held_out"], copy["tags"]) == ({}, None, {})
 
 
-@pytest.mark.fault(422)
 def test_a_record_that_is_none_is_refused(client, exported):
     for change in CHANGES:
         refused = imported(client, edited(exported, change))
