@@ -1,6 +1,6 @@
 """Rows of a stored table as cells, in the types and texts of its columns, and as bare numbers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,8 @@ def encode_rows(
         TableError: ``dataset-dtype``, naming the first bad column and its first bad row.
     """
     cells = zip(*rows, strict=True) if rows else iter([()] * len(columns))
-    return encode_columns(map(json_cells, cells), columns, rows=len(rows), before=before)
+    encoded = map(_encode_json, cells, columns)
+    return _gathered(encoded, columns, rows=len(rows), before=before)
 
 
 def encode_columns(
@@ -102,11 +103,34 @@ def encode_columns(
     Raises:
         TableError: ``dataset-dtype``, naming the first bad column and its first bad row.
     """
+    return _gathered(map(encode_cells, cells, columns), columns, rows=rows, before=before)
+
+
+def _encode_json(values: Sequence[JsonCell], column: Column) -> NDArray[np.float64]:
+    """Return the numbers of the cells of one column, as JSON gives them."""
+    kinds = set(map(type, values))
+    if (
+        column.type != "datetime"
+        or column.writes_digits
+        or not (kinds & {int, float} and str in kinds)
+    ):
+        return encode_cells(json_cells(values), column)
+    # Of dates, some may be seconds and others texts.
+    are_numbers = [type(value) in (int, float) for value in values]
+    texts = [None if is_number else v for v, is_number in zip(values, are_numbers, strict=True)]
+    numbers = encode_cells(json_cells(texts), column)
+    seconds = [v if is_number else None for v, is_number in zip(values, are_numbers, strict=True)]
+    return np.where(are_numbers, encode_cells(json_cells(seconds), column), numbers)
+
+
+def _gathered(
+    encoded: Iterator[NDArray[np.float64]], columns: Sequence[Column], *, rows: int, before: int
+) -> NDArray[np.float64]:
+    """Return the numbers of columns as rows; what is wrong with a column names its row in the table."""
     numbers = np.empty((rows, len(columns)))
-    coming = iter(cells)
     for place, column in enumerate(columns):
         try:
-            numbers[:, place] = encode_cells(next(coming), column)
+            numbers[:, place] = next(encoded)
         except TableError as error:
             raise _with_remedy(error, column, before=before) from None
     return numbers

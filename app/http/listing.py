@@ -1,11 +1,12 @@
 """Pages of listings, bounded in items by the caller and in bytes by the service."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from fastapi import Depends, Query, Request, Response
-from pydantic import AfterValidator, AwareDatetime, BaseModel, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, StringConstraints
 
 from app.http.head import is_head
 from models_store.database.filters import Comparison, Filters
@@ -75,8 +76,16 @@ def _utc(moment: datetime) -> datetime:
         raise ValueError("the time is out of range") from None
 
 
+def _text(moment: object) -> object:
+    """Refuse what is no text of a time: a library would read a number as seconds."""
+    if not isinstance(moment, str) or _DATE.match(moment) is None:
+        raise ValueError("the time must be as in RFC 3339, such as 2026-11-24T15:27:00Z")
+    return moment
+
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
+_Moment = Annotated[AwareDatetime, BeforeValidator(_text), AfterValidator(_utc)]
 
 
 class CreatedAt:

@@ -368,7 +368,8 @@ class CompiledFlow:
         if self._context is None:
             return np.empty((len(context), 0))
         exact = torch.from_numpy(np.array(context, np.float64))
-        features: Tensor = self._context(exact, torch.float64)
+        with torch.inference_mode():
+            features: Tensor = self._context(exact, torch.float64)
         return features.numpy()
 
     def _sample(self, packed: PackedFlow, u: Rows, space: Space) -> tuple[Doubles, Doubles]:

@@ -66,7 +66,9 @@ def table(tmp_path):
 
 def test_every_family_is_among_the_detectors():
     named = {flow["family"] for flow in FLOWS.values() if flow is not None}
-    assert named == set(FAMILIES)
+    assert named == set(FAMILIES) - {
+        "gaussian_mixture"
+    }  # scikit-learn's mixture stands beside them
     assert set(FLOWS) < set(DETECTORS)
 
 

@@ -11,6 +11,7 @@ import flows
 from flows import (
     FAMILIES,
     BatchNormSpec,
+    EnsembleSpec,
     FlowSpec,
     MadeSpec,
     MafSpec,
@@ -30,17 +31,17 @@ DOCS = Path(__file__).parents[2] / "docs" / "flows.md"
 
 
 def test_every_family_has_its_own_name():
-    assert {*FAMILIES.values(), MixedSpec} == set(get_args(FlowSpec))
+    assert {*FAMILIES.values(), EnsembleSpec, MixedSpec} == set(get_args(FlowSpec))
     for family, spec in FAMILIES.items():
         assert spec().family == family
 
 
 def test_every_described_family_is_in_the_catalogue():
     described = {cls for cls in Spec.__subclasses__() if cls.__module__.startswith("flows.")}
-    assert described == {*FAMILIES.values(), MixedSpec}
+    assert described == {*FAMILIES.values(), EnsembleSpec, MixedSpec}
     folder = Path(flows.__file__).parent
     sources = sum(path.read_text().count("(Spec):\n") for path in folder.rglob("*.py"))
-    assert sources == len(FAMILIES) + 1
+    assert sources == len(FAMILIES) + 2
 
 
 def test_every_family_has_a_conformance_case():

@@ -49,7 +49,15 @@ def test_a_model_shows_its_newest_version_and_its_aliases(client):
     point(client, 1)
     model = client.get("/v1/models/people").json()
     assert model.pop("created_at").endswith("Z")
-    assert model == {"name": "people", "latest_version": 2, "aliases": {"production": 1}}
+    latest = model.pop("latest")
+    assert (latest["version"], latest["family"], latest["dim"]) == (2, "maf", 3)
+    assert model == {
+        "name": "people",
+        "latest_version": 2,
+        "aliases": {"production": 1},
+        "description": None,
+        "tags": {},
+    }
 
 
 def test_models_are_listed_by_pages(client, database, blobs):
