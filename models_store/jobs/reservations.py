@@ -8,6 +8,7 @@ from math import ceil
 
 from flows import FlowSpec, count_parameters
 from models_store.database.usage import EVENT_BYTES
+from models_store.plans.search import trial_training
 from models_store.records import Dataset, Version
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
 from models_store.requests.search import AcceptedSearch
@@ -49,10 +50,13 @@ def training_reservation(accepted: AcceptedTraining) -> int:
 def search_reservation(accepted: AcceptedSearch) -> int:
     """Return the bytes of all trainings of a search, of their requests, and of an ensemble."""
     most = [stage.trials for stage in accepted.stages]
-    whole = [
-        accepted.training(number, max_epochs=trial.optimisation.max_epochs, max_seconds=None)
-        for number, trial in enumerate(accepted.trials)
+    search = accepted.model_dump(mode="json")
+    epochs = [trial.optimisation.max_epochs for trial in accepted.trials]
+    requests = [
+        trial_training(search, number, max_epochs=most, max_seconds=None)
+        for number, most in enumerate(epochs)
     ]
+    whole = [AcceptedTraining.model_validate(request) for request in requests]
     sizes = [training_reservation(one) + 2 * len(one.model_dump_json()) for one in whole]
     sizes.sort(reverse=True)
     trained = sum(sum(sizes[:count]) for count in most)

@@ -1,15 +1,13 @@
 """Searches over many trainings, and ensembles of what they trained, as they are accepted."""
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from flows import EnsembleSpec, FlowSpec, MixedSpec
+from flows import MixedSpec
 from models_store.requests.training import (
     MAX_MEMBERS,
     AcceptedTable,
-    AcceptedTraining,
     Strict,
     Trial,
 )
@@ -42,33 +40,6 @@ class AcceptedSearch(AcceptedTable):
     stages: Annotated[list[Stage], Field(min_length=1, max_length=8)]
     ensemble: Annotated[int, Field(ge=1, le=MAX_MEMBERS)]
     max_seconds: float | None = None
-
-    def flow(self, number: int) -> FlowSpec:
-        """Return the flow of a trial, which in a mixed table is that of the whole row."""
-        inner = self.trials[number].flow
-        if self.mixed is None or isinstance(inner, MixedSpec | EnsembleSpec):
-            return inner
-        return replace(self.mixed, flow=inner)
-
-    def training(
-        self, number: int, *, max_epochs: int, max_seconds: float | None
-    ) -> AcceptedTraining:
-        """Return the training of a trial.
-
-        Args:
-            number: Number of the trial.
-            max_epochs: Epochs after which it ends, over which the learning rate falls.
-            max_seconds: Longest time of training; None: no limit.
-        """
-        chosen = self.trials[number].optimisation
-        patience = None if chosen.patience is None else min(chosen.patience, max_epochs)
-        return AcceptedTraining(
-            **self.table_fields(),
-            flow=self.flow(number),
-            optimisation=replace(
-                chosen, max_epochs=max_epochs, max_seconds=max_seconds, patience=patience
-            ),
-        )
 
 
 class Member(Strict):
