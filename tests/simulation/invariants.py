@@ -136,7 +136,7 @@ class Monitor:
             BrokenPromiseError: it broke a promise.
         """
         changed = []
-        found = {values[0]: values for values in self._rows.execute(_JOBS)}
+        found = {values[0]: values for values in self._all(_JOBS)}
         for job_id, values in found.items():
             if self._before.get(job_id) != values:
                 row, old = Row.of(values), self.jobs.get(job_id)
@@ -145,14 +145,18 @@ class Monitor:
                 changed.append(_told(row, old))
         _demand(found.keys() >= self._before.keys(), "a job vanished")
         if changed:
-            for project, counted, charged in self._rows.execute(_MISCOUNTED):
+            for project, counted, charged in self._all(_MISCOUNTED):
                 told = f"{counted} bytes of {project} are counted, {charged} are charged"
                 raise BrokenPromiseError(told)
         self._before = found
         return changed
 
+    def _all(self, query: str, values: tuple[str | None, ...] = ()) -> list[Any]:
+        """Rows of a query, read to its end: an open cursor would keep the database from being reset."""
+        return self._rows.execute(query, values).fetchall()
+
     def _check(self, row: Row, old: Row | None, *, call: str, process: str, now: str) -> None:
-        ((count, last),) = self._rows.execute(
+        ((count, last),) = self._all(
             "SELECT count(*), max(seq) FROM job_event WHERE job_id = ?", (row.id,)
         )
         _demand(count == last == row.last_event, "events have gaps", row)
@@ -206,14 +210,14 @@ class Monitor:
         _demand(row.worker is None, "a worker holds a parent", row)
         _demand(row.attempt - old.attempt in (0, 1), "attempts are skipped", row, old)
         if row.state in FINAL_STATES and old.state not in FINAL_STATES:
-            states = self._rows.execute("SELECT state FROM job WHERE parent_id = ?", (row.id,))
+            states = self._all("SELECT state FROM job WHERE parent_id = ?", (row.id,))
             ended = all(state in FINAL_STATES for (state,) in states)
             _demand(ended, "a parent ends before its children", row)
         if row.state is JobState.SUCCEEDED:
             _demand(not old.cancel_requested, "it succeeds after a cancel", row)
 
     def _state(self, job_id: str | None) -> str:
-        ((state,),) = self._rows.execute("SELECT state FROM job WHERE id = ?", (job_id,))
+        ((state,),) = self._all("SELECT state FROM job WHERE id = ?", (job_id,))
         return str(state)
 
     def _check_claim(self, row: Row, old: Row, *, process: str, now: str) -> None:
@@ -262,10 +266,10 @@ class Monitor:
                 key, sha256 = row.product["checkpoint_key"], row.product["checkpoint_sha256"]
                 _demand(readable(self._blobs, key, sha256), "what it made is not readable", row)
             return
-        products = self._rows.execute(
+        products = self._all(
             "SELECT version, checkpoint_key, checkpoint_sha256 FROM model_version WHERE job_id = ?",
             (row.id,),
-        ).fetchall()
+        )
         if row.kind == JobKind.SAMPLING:
             _demand(row.result is not None and not products, "it gave no file", row)
             assert row.result is not None
@@ -295,7 +299,7 @@ class Monitor:
     def _check_versions(self) -> None:
         """Versions count up in each project, and belong to that of their job."""
         numbers: dict[str, list[int]] = {}
-        for project, of_job, version in self._rows.execute(_VERSIONS):
+        for project, of_job, version in self._all(_VERSIONS):
             _demand(project == of_job, "a version is in another project than its job")
             numbers.setdefault(project, []).append(version)
         for counted in numbers.values():
@@ -304,7 +308,7 @@ class Monitor:
     def _check_products(self, asked: Iterable[Asked]) -> None:
         """What came out is what a job that nobody disturbed would have given."""
         plans = {job_id: one.plan for one in asked for job_id in one.ids}
-        for job_id, key in self._rows.execute("SELECT job_id, checkpoint_key FROM model_version"):
+        for job_id, key in self._all("SELECT job_id, checkpoint_key FROM model_version"):
             if job_id in plans:
                 found = json.loads(self._blobs.path(key).read_text())
                 _demand(found == all_seen(plans[job_id]), "its model is another", self.jobs[job_id])
