@@ -346,7 +346,7 @@ def test_fault_237_deleting_a_job_against_its_resumption_lets_one_win(jobs: Jobs
             return jobs.delete(PROJECT, job_id)
 
         resumed, deleted = race(resume, delete)
-        assert isinstance(resumed, NotFoundError) == (deleted is None)
+        assert isinstance(resumed, NotFoundError) == (deleted == [job.id])
         assert isinstance(resumed, Job) == isinstance(deleted, JobUnfinishedError)
 
 
