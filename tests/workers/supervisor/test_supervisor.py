@@ -135,7 +135,7 @@ def test_faults_119_124_neither_kill_9_nor_a_stop_changes_the_model(
 def test_fault_126_a_job_that_kills_its_trainer_each_time_fails_and_lets_the_next_run(
     place: Place, supervise: Supervise
 ) -> None:
-    dataset = place.add_dataset(rows=200_000)  # no epoch ends before the crash
+    dataset = place.add_dataset(rows=4_000_000)  # no epoch ends before the crash
     poison = place.submit(dataset, **ENDLESS)
     for attempt in range(3):
         place.no_wait(poison)
