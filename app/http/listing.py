@@ -77,10 +77,8 @@ def _utc(moment: datetime) -> datetime:
 
 
 def _text(moment: object) -> object:
-    """Refuse what is no text of a time: a library would read a number as seconds."""
-    if not isinstance(moment, str) or _DATE.match(moment) is None:
-        raise ValueError("the time must be as in RFC 3339, such as 2026-11-24T15:27:00Z")
-    return moment
+    """Return a text that may be a time, and no time for all else: a number would be read as seconds."""
+    return moment if isinstance(moment, str) and _DATE.match(moment) else ""
 
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]")
