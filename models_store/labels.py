@@ -20,7 +20,7 @@ MAX_TAGS = 64
 MAX_DESCRIPTION = 4000
 MAX_VALUE = 256
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$"
-"""What names of tags look like."""
+"""Pattern of the names of tags."""
 
 
 @dataclass(frozen=True, kw_only=True)

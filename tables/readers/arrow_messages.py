@@ -14,7 +14,7 @@ MAX_SCHEMA_BYTES = 16 << 20
 """The largest schema that is parsed."""
 
 MAX_UNPACKED_BYTES = 256 << 20
-"""What one compressed record batch may unpack to."""
+"""Most bytes that one compressed record batch may unpack to."""
 
 _DAMAGED = "The Arrow stream is damaged or cut off"
 _HEADER_SLOT = 2  # of a message (format/Message.fbs)
