@@ -44,11 +44,12 @@ app = typer.Typer(
     help="Density estimation with normalising flows, as a REST service.\n\n"
     "up, api, worker, migrate, doctor, keys and audit run a service on this machine. Settings are environment"
     " variables that begin with DENSITYD_; `densityd doctor` prints them all.\n\n"
-    "train, infer, score, sample, prune, label, whoami, usage, datasets, jobs, models and webhooks use a running service. They exit with 0 on"
+    "train, sweep, infer, score, sample, prune, label, whoami, usage, datasets, jobs, models and webhooks use a running service. They exit with 0 on"
     " success, 1 on failure, 2 on wrong usage, and 3 if the service cannot be reached.\n\n"
     "reproduce trains the published experiments, without a service.",
 )
 app.command()(train.train)
+app.command()(train.sweep)
 app.command()(infer.infer)
 app.command()(score.score)
 app.command()(sample.sample)

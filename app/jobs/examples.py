@@ -41,6 +41,39 @@ TRAINING_EXAMPLES: Examples = {
         },
     },
 }
+SWEEP_EXAMPLES: Examples = {
+    "sizes": {
+        "summary": "Layers, widths and learning rates of a MAF",
+        "value": {
+            "model_name": "shuttle",
+            "dataset_id": _DATASET_ID,
+            "flow": {"family": "maf", "activation": "tanh", "batch_norm": None},
+            "ranges": {
+                "flow.layers": {"low": 2, "high": 8},
+                "flow.hidden": {"values": [[32, 32], [64, 64], [128, 128]]},
+                "optimisation.learning_rate": {"low": 3e-4, "high": 1e-2, "scale": "log"},
+            },
+            "trials": 16,
+        },
+    },
+    "families": {
+        "summary": "Whole specs, an ensemble of the best three, within an hour",
+        "value": {
+            "model_name": "shuttle",
+            "dataset_id": _DATASET_ID,
+            "ranges": {
+                "flow": {"values": [{"family": "maf"}, {"family": "nsf"}, {"family": "realnvp"}]},
+                "optimisation.weight_decay": {"values": [0.0, 1e-5, 1e-3]},
+            },
+            "method": "random",
+            "trials": 9,
+            "reduction": 2,
+            "ensemble": 3,
+            "optimisation": {"max_seconds": 3600.0},
+            "seed": 1,
+        },
+    },
+}
 VARIATIONAL_EXAMPLES: Examples = {
     "potential": {
         "summary": "Named potential, required fields only",

@@ -9,6 +9,7 @@ from app.http.json_body import json_body, json_request
 from app.jobs.examples import (
     SAMPLING_EXAMPLES,
     SCORING_EXAMPLES,
+    SWEEP_EXAMPLES,
     TRAINING_EXAMPLES,
     VARIATIONAL_EXAMPLES,
 )
@@ -32,9 +33,12 @@ from models_store.jobs.reservations import (
 )
 from models_store.requests.accept_bulk import accept_sampling, accept_scoring
 from models_store.requests.accept_search import accept_auto
+from models_store.requests.accept_sweep import accept_sweep
 from models_store.requests.accept_training import HeldOut, accept_training
 from models_store.requests.accept_variational import accept_variational, dataset_of
 from models_store.requests.bulk import SamplingRequest, ScoringRequest
+from models_store.requests.search import AcceptedSearch
+from models_store.requests.sweep import SweepRequest
 from models_store.requests.training import AutoFlow, TrainingRequest
 from models_store.requests.variational import VariationalRequest
 
@@ -77,13 +81,7 @@ def start_training(
         dataset = inputs.dataset(body.dataset_id)
         held_out = HeldOut(inputs.optional(validation_id), inputs.optional(test_id))
         if isinstance(body.flow, AutoFlow):
-            search = accept_auto(body, dataset, limits=inputs.limits, held_out=held_out)
-            return Accepted(
-                request=search,
-                model_name=body.model_name,
-                reserved_bytes=search_reservation(search),
-                role=JobRole.PARENT,
-            )
+            return _searching(accept_auto(body, dataset, limits=inputs.limits, held_out=held_out))
         accepted = accept_training(body, dataset, limits=inputs.limits, held_out=held_out)
         return Accepted(
             request=accepted,
@@ -99,6 +97,61 @@ def start_training(
             dataset_id=body.dataset_id,
             held_out_ids=tuple(filter(None, (validation_id, test_id))),
         )
+    )
+
+
+@router.post(
+    "/sweep",
+    operation_id="start_sweep",
+    summary="Try many values of a training's fields",
+    status_code=status.HTTP_202_ACCEPTED,
+    openapi_extra=json_request(SweepRequest, examples=SWEEP_EXAMPLES),
+    responses=start_responses(
+        *FIT_REFUSALS,
+        "dataset-constant-column",
+        "split-invalid",
+        "split-too-small",
+        "preprocessing-unsuitable",
+    ),
+)
+def start_sweep(
+    body: Annotated[SweepRequest, Depends(json_body(SweepRequest))],
+    submission: Annotated[JobSubmission, Depends()],
+    inputs: Annotated[JobInputs, Depends()],
+) -> JobView:
+    """Start a sweep: trainings at points of ranges, of which the best becomes the version.
+
+    Only `model_name`, `dataset_id` and `ranges` are required; all other fields of a training count for
+    every point. The trainings are children of the job, which any worker takes. Successive halving
+    trains all points for a part of their epochs and the best again for longer; the robust
+    validation likelihood decides. `optimisation.max_seconds` bounds the training time over all
+    children. The metrics of the job list what was tried, and with which values.
+    """
+    validation_id, test_id = body.split.validation_dataset_id, body.split.test_dataset_id
+
+    def accept() -> Accepted:
+        dataset = inputs.dataset(body.dataset_id)
+        held_out = HeldOut(inputs.optional(validation_id), inputs.optional(test_id))
+        return _searching(accept_sweep(body, dataset, limits=inputs.limits, held_out=held_out))
+
+    return submission.start(
+        JobRequest(
+            kind=JobKind.TRAINING,
+            body=body,
+            accept=accept,
+            dataset_id=body.dataset_id,
+            held_out_ids=tuple(filter(None, (validation_id, test_id))),
+        )
+    )
+
+
+def _searching(search: AcceptedSearch) -> Accepted:
+    """Return a search as a parent, whose children train its trials."""
+    return Accepted(
+        request=search,
+        model_name=search.model_name,
+        reserved_bytes=search_reservation(search),
+        role=JobRole.PARENT,
     )
 
 

@@ -50,6 +50,24 @@ class TrainingOptions(TypedDict, total=False):
     optimisation: Mapping[str, Any]
 
 
+class SweepOptions(TrainingOptions, total=False):
+    """The options of a sweep: those of a training, and how points of the ranges are tried.
+
+    Attributes:
+        method: Points that fill the ranges evenly, or random ones.
+        trials: Number of points.
+        reduction: Factor by which each stage has fewer trials and more epochs; 1: a single stage.
+        ensemble: Most flows whose probabilities are averaged in the model.
+        seed: Seed of the points.
+    """
+
+    method: Literal["sobol", "random"]
+    trials: int
+    reduction: int
+    ensemble: int
+    seed: int | None
+
+
 class VariationalOptions(TypedDict, total=False):
     """The options of a fit to a density that is known up to a constant."""
 

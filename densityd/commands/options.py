@@ -115,6 +115,34 @@ def build_request(
     return request
 
 
+def parse_ranges(texts: Iterable[str]) -> dict[str, dict[str, object]]:
+    """Return the ranges of a sweep that are given as FIELD=LOW:HIGH[:log] or FIELD=VALUES.
+
+    Raises:
+        typer.BadParameter: A text is neither.
+    """
+    ranges = {}
+    for text in texts:
+        path, value = _split(text)
+        is_field = path == "flow" or path.split(".")[0] in _SECTIONS
+        ranges[path if is_field else f"flow.{path}"] = _parse_range(value)
+    return ranges
+
+
+def _parse_range(value: str) -> dict[str, object]:
+    listed = _parse(value)
+    if isinstance(listed, list):
+        return {"values": listed}
+    low, colon, rest = value.partition(":")
+    if not colon:
+        return {"values": [_parse(one.strip()) for one in value.split(",")]}
+    high, _, scale = rest.partition(":")
+    found = {"low": _parse(low), "high": _parse(high), **({"scale": scale} if scale else {})}
+    if not all(isinstance(found[name], int | float) for name in ("low", "high")):
+        raise typer.BadParameter(f"{value}: write LOW:HIGH, LOW:HIGH:log, or a list of values.")
+    return found
+
+
 def parse_context(texts: Iterable[str]) -> dict[str, object] | None:
     """Return the values of context columns by name, JSON or else text; None if there are none.
 

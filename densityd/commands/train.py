@@ -1,5 +1,7 @@
-"""``densityd train``."""
+"""``densityd train`` and ``densityd sweep``."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,12 +17,13 @@ from densityd.commands.options import (
     Url,
     Wait,
     build_request,
+    parse_ranges,
 )
 from densityd.commands.upload_options import takes_upload_options
 from densityd.commands.waiting import follow
 
 if TYPE_CHECKING:
-    from densityd.client import UploadOptions
+    from densityd.client import Client, Job, UploadOptions
 
 
 @takes_upload_options
@@ -81,8 +84,6 @@ def train(
     densityd train train.csv --model shuttle --flow auto --quality best --max-seconds 3600;
     densityd train --dataset ds_0f3c... --model shuttle --max-seconds 600 --no-wait
     """
-    if (file is None) == (dataset is None):
-        raise typer.BadParameter("give either FILE or --dataset ID.")
     request = build_request(settings or (), family=flow, max_seconds=max_seconds)
     if quality is not None:
         request["quality"] = quality
@@ -92,11 +93,116 @@ def train(
         request["context_columns"] = context_column
     if any_gaps:
         request["missing"] = "any"
+    _start(
+        Table(file, dataset, options),
+        lambda client, dataset_id: client.jobs.train(model, dataset_id, **request),
+        url=url,
+        outcome=Outcome(wait=wait, as_json=as_json),
+    )
+
+
+@takes_upload_options
+def sweep(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE", dir_okay=False, exists=True, help="Table to upload and train on."
+        ),
+    ] = None,
+    *,
+    model: ModelName,
+    ranges: Annotated[
+        list[str],
+        typer.Option(
+            "--range",
+            metavar="FIELD=RANGE",
+            help="Range of a field of the flow, or with a dot of optimisation: LOW:HIGH, LOW:HIGH:log,"
+            " a JSON list, or values between commas. Repeatable.",
+        ),
+    ],
+    dataset: Annotated[
+        str | None, typer.Option(metavar="ID", help="Dataset to train on, instead of a file.")
+    ] = None,
+    flow: Family = None,
+    settings: Fields = None,
+    trials: Annotated[int, typer.Option(min=1, help="Number of points to try.")] = 16,
+    method: Annotated[
+        Literal["sobol", "random"],
+        typer.Option(help="Points that fill the ranges, or random ones."),
+    ] = "sobol",
+    reduction: Annotated[
+        int,
+        typer.Option(min=1, help="Factor of fewer trials and more epochs a stage; 1: one stage."),
+    ] = 3,
+    ensemble: Annotated[
+        int, typer.Option(min=1, help="Most flows whose probabilities are averaged.")
+    ] = 1,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the points.")] = None,
+    max_seconds: MaxSeconds = None,
+    wait: Wait = True,
+    options: "UploadOptions",
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a table and train models at many points of some ranges; the best becomes the version.
+
+    The points are tried by any workers at the same time, for a part of the epochs first, the best of
+    them again for longer. `--max-seconds` bounds the training time of all together. What was tried is
+    in the metrics of the job: `densityd jobs show`.
+
+    Examples: densityd sweep train.csv --model shuttle --flow maf --range layers=2:8
+    --range 'hidden=[[32, 32], [64, 64]]' --range optimisation.learning_rate=3e-4:1e-2:log;
+    densityd sweep --dataset ds_0f3c... --model shuttle --range optimisation.weight_decay=0,1e-5,1e-3
+    """
+    request = build_request(settings or (), family=flow, max_seconds=max_seconds)
+    request |= {"trials": trials, "method": method, "reduction": reduction, "ensemble": ensemble}
+    if seed is not None:
+        request["seed"] = seed
+    wanted = parse_ranges(ranges)
+    _start(
+        Table(file, dataset, options),
+        lambda client, dataset_id: client.jobs.sweep(model, dataset_id, wanted, **request),
+        url=url,
+        outcome=Outcome(wait=wait, as_json=as_json),
+    )
+
+
+@dataclass(frozen=True)
+class Table:
+    """Table that a command names: a file to upload, or a dataset of the service."""
+
+    file: Path | None
+    dataset: str | None
+    options: "UploadOptions"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Way in which the outcome of a job is printed."""
+
+    wait: bool
+    as_json: bool
+
+
+def _start(
+    table: Table,
+    start: "Callable[[Client, str], Job]",
+    *,
+    url: str | None,
+    outcome: Outcome,
+) -> None:
+    """Upload the table if it is a file, start a job on it, and print what becomes of that.
+
+    Raises:
+        typer.BadParameter: There is neither a file nor a dataset, or both.
+    """
+    if (table.file is None) == (table.dataset is None):
+        raise typer.BadParameter("give either FILE or --dataset ID.")
     with service(url) as client:
-        uploaded = None
-        if file is not None:
-            uploaded = upload_once(client, file, options)
-            dataset = uploaded.id
+        uploaded, dataset_id = None, table.dataset
+        if table.file is not None:
+            uploaded = upload_once(client, table.file, table.options)
+            dataset_id = uploaded.id
         with kept_if_accepted(client, uploaded):
-            job = client.jobs.train(model, str(dataset), **request)
-        follow(client, job, wait=wait, as_json=as_json, dataset=uploaded)
+            job = start(client, str(dataset_id))
+        follow(client, job, wait=outcome.wait, as_json=outcome.as_json, dataset=uploaded)

@@ -116,12 +116,22 @@ def _notice(
     if not news and row.metrics:
         return None
     try:
-        account = account_of(JobKind(row.kind), row.request, list(known))
+        account = account_of(
+            JobKind(row.kind), row.request, list(known), elapsed_s=_elapsed_s(row, children)
+        )
     except Exception:
         log.exception("what %s has done cannot be told", row.id)
         return _FAULT
     row.metrics, row.progress = account.metrics, account.progress
     return None
+
+
+def _elapsed_s(row: JobRow, children: Sequence[JobRow]) -> float | None:
+    """Return the seconds from the start of a parent to the last end of a child."""
+    ends = [child.finished_at for child in children if child.finished_at is not None]
+    if row.started_at is None or not ends:
+        return None
+    return max(0.0, (max(ends) - row.started_at).total_seconds())
 
 
 def _told(child: Child) -> dict[str, Any]:

@@ -101,6 +101,18 @@ class Account:
     progress: dict[str, Any]
 
 
+def remaining_s(fraction: float, elapsed_s: float | None) -> float | None:
+    """Return the seconds that are left at the pace so far; None: nothing has been done yet.
+
+    Args:
+        fraction: Finished part of the work.
+        elapsed_s: Seconds that it took, by as many workers as there are; None: not known.
+    """
+    if elapsed_s is None or fraction <= 0:
+        return None
+    return round(elapsed_s * (1 - fraction) / fraction, 1)
+
+
 def lasting_failure(children: list[Child]) -> GiveUp:
     """Return the step after every child failed: the common reason, or that there were several."""
     failed = [child for child in children if child.state is JobState.FAILED]

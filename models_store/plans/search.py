@@ -21,13 +21,14 @@ from models_store.plans.plan import (
     Start,
     Step,
     lasting_failure,
+    remaining_s,
 )
 
 SCORE = "best_robust_validation_log_likelihood"
 """Metric that trials are compared by."""
 
 # Fields of an accepted search beside those of its table.
-_OWN_FIELDS = frozenset({"mixed", "trials", "stages", "ensemble", "max_seconds"})
+_OWN_FIELDS = frozenset({"mixed", "trials", "stages", "ensemble", "max_seconds", "points"})
 # Families that model a whole mixed row.
 _WHOLE_ROWS = ("mixed", "ensemble")
 # Below this many, families differ by how fast they begin.
@@ -57,7 +58,9 @@ def search_step(search: dict[str, Any], children: list[Child]) -> Step:
     return Start((_ensemble(search, members, stage + 1),))
 
 
-def search_account(search: dict[str, Any], children: list[Child]) -> Account:
+def search_account(
+    search: dict[str, Any], children: list[Child], *, elapsed_s: float | None
+) -> Account:
     """Return the table of what was tried, the time that it took, and how far the search is."""
     stages = search["stages"]
     table = [_row(search, child) for child in children if child.kind is JobKind.TRAINING]
@@ -68,14 +71,14 @@ def search_account(search: dict[str, Any], children: list[Child]) -> Account:
         for child in children
         if child.ended and child.kind is JobKind.TRAINING
     )
-    last = children[-1] if children else None
+    last, fraction = children[-1] if children else None, min(1.0, done / whole)
     progress = {
         "stage": 1 + (0 if last is None else min(last.stage, len(stages) - 1)),
         "stages": len(stages),
         "children_ended": sum(child.ended for child in children),
         "children": len(children) or stages[0]["trials"],
-        "fraction": round(min(1.0, done / whole), 4),
-        "eta_seconds": None,
+        "fraction": round(fraction, 4),
+        "eta_seconds": remaining_s(fraction, elapsed_s),
     }
     return Account(metrics={"trials": table, "seconds": _seconds(children)}, progress=progress)
 
@@ -196,11 +199,12 @@ def _seconds_left(search: dict[str, Any], children: list[Child]) -> float:
 
 
 def _row(search: dict[str, Any], child: Child) -> dict[str, Any]:
-    flow = search["trials"][child.number]["flow"]
+    flow, points = search["trials"][child.number]["flow"], search.get("points")
     return {
         "stage": child.stage + 1,
         "trial": child.number,
         "family": flow["family"],
+        **({} if points is None else {"values": points[child.number]}),
         "job_id": child.id,
         "state": child.state.value,
         "epochs": child.metrics.get("epoch"),

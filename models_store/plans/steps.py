@@ -22,10 +22,23 @@ def next_step(kind: JobKind, request: dict[str, Any], children: list[Child]) -> 
             raise ValueError(f"a {kind} has no children")
 
 
-def account_of(kind: JobKind, request: dict[str, Any], children: list[Child]) -> Account:
-    """Return what a parent tells its caller; the arguments are those of `next_step`."""
+def account_of(
+    kind: JobKind,
+    request: dict[str, Any],
+    children: list[Child],
+    *,
+    elapsed_s: float | None = None,
+) -> Account:
+    """Return what a parent tells its caller.
+
+    Args:
+        kind: Kind of the parent.
+        request: Its accepted request.
+        children: Its children, in the order in which they were started.
+        elapsed_s: Seconds from its start to the last end of a child; None: none has ended.
+    """
     match kind:
         case JobKind.TRAINING:
-            return search_account(request, children)
+            return search_account(request, children, elapsed_s=elapsed_s)
         case _:
             raise ValueError(f"a {kind} has no children")

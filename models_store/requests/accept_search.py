@@ -71,33 +71,16 @@ def accept_auto(
             accepted.append(accept_training(wanted, dataset, limits=limits, held_out=held_out))
         except RequestError:
             continue
-    trials = _different([_trial(one) for one in accepted])
+    trials = _different([trial_of(one) for one in accepted])
     wanted_members = request.flow.ensemble if isinstance(request.flow, AutoFlow) else None
     members = wanted_members or _ENSEMBLES[request.quality]
-    return _search(
-        default,
-        trials,
-        stages=_stages(len(trials), request.quality, last=members),
-        members=_fitting_members(default, trials, most=members, limits=limits),
-        max_seconds=chosen.max_seconds,
-    )
-
-
-def _search(
-    default: AcceptedTraining,
-    trials: list[Trial],
-    *,
-    stages: list[Stage],
-    members: int,
-    max_seconds: float | None,
-) -> AcceptedSearch:
     return AcceptedSearch(
         **default.table_fields(),
-        mixed=default.flow if isinstance(default.flow, MixedSpec) else None,
+        mixed=whole_rows(default),
         trials=trials,
-        stages=stages,
-        ensemble=members,
-        max_seconds=max_seconds,
+        stages=_stages(len(trials), request.quality, last=members),
+        ensemble=fitting_members(default, trials, most=members, limits=limits),
+        max_seconds=chosen.max_seconds,
     )
 
 
@@ -135,7 +118,13 @@ def _inner(flow: FlowSpec) -> FlowSpec:
     return flow.flow if isinstance(flow, MixedSpec) and flow.flow is not None else flow
 
 
-def _trial(accepted: AcceptedTraining) -> Trial:
+def whole_rows(accepted: AcceptedTraining) -> MixedSpec | None:
+    """Return the density of mixed rows that a search keeps; None: the table has numbers alone."""
+    return accepted.flow if isinstance(accepted.flow, MixedSpec) else None
+
+
+def trial_of(accepted: AcceptedTraining) -> Trial:
+    """Return a training as a trial, without its table."""
     return Trial(flow=_inner(accepted.flow), optimisation=accepted.optimisation)
 
 
@@ -156,7 +145,7 @@ def _stages(trials: int, quality: Quality, *, last: int) -> list[Stage]:
     return stages if trials > 1 else stages[-1:]
 
 
-def _fitting_members(
+def fitting_members(
     default: AcceptedTraining, trials: Sequence[Trial], *, most: int, limits: TrainingLimits
 ) -> int:
     """Return the most members of an ensemble that can be loaded, whichever trials they are."""

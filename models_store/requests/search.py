@@ -33,6 +33,7 @@ class AcceptedSearch(AcceptedTable):
         stages: Stages, the first one with all trials.
         ensemble: Most members of the ensemble of the last stage's flows; 1: the best one alone.
         max_seconds: Longest time of training over all children; None: no limit.
+        points: Values of each trial by the path of their field, of a sweep; None: families differ.
     """
 
     mixed: MixedSpec | None = None
@@ -40,6 +41,7 @@ class AcceptedSearch(AcceptedTable):
     stages: Annotated[list[Stage], Field(min_length=1, max_length=8)]
     ensemble: Annotated[int, Field(ge=1, le=MAX_MEMBERS)]
     max_seconds: float | None = None
+    points: list[dict[str, Any]] | None = None
 
 
 class Member(Strict):

@@ -24,6 +24,7 @@ from densityd.client.options import (
     Labels,
     SamplingOptions,
     ScoringOptions,
+    SweepOptions,
     TrainingOptions,
     VariationalOptions,
     format_filters,
@@ -65,6 +66,28 @@ class Jobs:
         """
         body = {"model_name": model_name, "dataset_id": dataset_id, **options}
         return self._start("training", body, idempotency_key)
+
+    def sweep(
+        self,
+        model_name: str,
+        dataset_id: str,
+        ranges: Mapping[str, Mapping[str, object]],
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[SweepOptions],
+    ) -> Job:
+        """Start a sweep: trainings at points of ranges, of which the best becomes the version.
+
+        Args:
+            model_name: Name of the model that gets a new version.
+            dataset_id: Id of the dataset to train on.
+            ranges: Ranges by the path of their field, such as `{"flow.layers": {"low": 2, "high":
+                8}}` or `{"flow.hidden": {"values": [[32], [64, 64]]}}`.
+            idempotency_key: Key as for `train`, which has the errors too.
+            **options: Options of every training, and of the search.
+        """
+        body = {"model_name": model_name, "dataset_id": dataset_id, "ranges": ranges, **options}
+        return self._start("sweep", body, idempotency_key)
 
     def variational(
         self,

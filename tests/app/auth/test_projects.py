@@ -55,6 +55,9 @@ def everything(client, ours):
     return {"dataset": dataset, "job": waiting, "drawn": drawn.id}
 
 
+RANGES = {"optimisation.weight_decay": {"values": [0.0, 0.1]}}
+
+
 def requests(dataset, job, drawn, model):
     """Every request that names something of a project: verb, path and what it brings."""
     versioned = f"/v1/models/{model}/versions/1"
@@ -78,6 +81,7 @@ def requests(dataset, job, drawn, model):
         ("PUT", alias, {"version": 1}),
         ("DELETE", alias, None),
         ("POST", "/v1/jobs/training", {**start, "dataset_id": dataset}),
+        ("POST", "/v1/jobs/sweep", {**start, "dataset_id": dataset, "ranges": RANGES}),
         ("POST", "/v1/jobs/scoring", {"model": model, "dataset_id": dataset}),
         ("POST", "/v1/jobs/sampling", {"model": f"{model}@production", "n": 1}),
         ("POST", "/v1/jobs/variational", {**start, "target": posterior(dataset)}),

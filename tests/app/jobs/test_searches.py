@@ -103,3 +103,53 @@ def test_wrong_searches_are_refused_by_pointer(
     response = start(client, dataset_id, **fields)
     assert response.status_code == 422
     assert response.json()["errors"][0]["pointer"] in (pointer, pointer.replace("/auto", ""))
+
+
+def sweep(client: TestClient, dataset_id: str, **fields: Any) -> Any:
+    body = {
+        "model_name": "people",
+        "dataset_id": dataset_id,
+        "flow": {"family": "maf"},
+        "ranges": {"flow.layers": {"low": 2, "high": 8}},
+        **fields,
+    }
+    return client.post("/v1/jobs/sweep", content=json.dumps(body), headers=JSON)
+
+
+def test_a_sweep_is_a_search_over_points(
+    client: TestClient, dataset_id: str, work: JobWork
+) -> None:
+    response = sweep(client, dataset_id, trials=4, reduction=2)
+    assert response.status_code == 202, response.text
+    job = response.json()
+    assert (job["role"], job["kind"], job["state"]) == ("parent", "training", "queued")
+    points = job["request"]["points"]
+    assert [trial["flow"]["layers"] for trial in job["request"]["trials"]] == [
+        point["flow.layers"] for point in points
+    ]
+    child = work.claim("w", lease_s=LEASE_S)
+    assert child is not None
+    work.fail(child.id, child.attempt, code="diverged", detail="It diverged.")
+    work.claim("w", lease_s=LEASE_S)
+    seen = client.get(f"/v1/jobs/{job['id']}").json()
+    assert [trial["state"] for trial in seen["metrics"]["trials"]].count("failed") == 1
+    assert seen["metrics"]["trials"][0]["values"] == points[0]
+    assert seen["progress"]["eta_seconds"] is not None
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"ranges": {"flow.layers": {"low": 0, "high": 2}}}, "/ranges"),
+        ({"ranges": {"flow.layers": {"low": 2}}}, "/ranges/flow.layers/high"),
+        ({"ranges": {}}, "/ranges"),
+        ({"trials": 1000}, "/trials"),
+        ({"flow": "auto"}, "/flow"),
+    ],
+)
+def test_wrong_sweeps_are_refused_by_pointer(
+    client: TestClient, dataset_id: str, fields: dict[str, Any], pointer: str
+) -> None:
+    response = sweep(client, dataset_id, **fields)
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["pointer"] == pointer

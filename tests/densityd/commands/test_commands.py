@@ -32,7 +32,7 @@ GROUPS = {
     "jobs": ["list", "show", "cancel", "resume", "events", "wait", "download", "delete"],
     "models": ["list", "show", "alias", "export", "import", "plot", "delete"],
 }
-COMMANDS = [["train"], ["infer"], ["score"], ["sample"], ["prune"]] + [
+COMMANDS = [["train"], ["sweep"], ["infer"], ["score"], ["sample"], ["prune"]] + [
     [group, name] for group, names in GROUPS.items() for name in names
 ]
 ROWS = np.random.default_rng(0).normal([170, 70, 40], [10, 12, 15], size=(50, 3))
@@ -81,6 +81,27 @@ def test_a_training_is_accepted_and_its_id_printed(table: Path, url: str) -> Non
     columns = ["--column", "age", "--column", "height"]
     again = run("train", "--dataset", dataset, "--model", "walk", *columns, "--no-wait", "--json")
     assert json.loads(again.stdout)["request"]["columns"] == ["age", "height"]
+
+
+def test_a_sweep_reads_its_ranges(table: Path, url: str) -> None:
+    rates = "optimisation.learning_rate=3e-4:1e-2:log"
+    ranges = ["--range", "layers=2:4", "--range", "hidden=[[8], [16]]", "--range", rates]
+    more = ["--range", "activation=tanh,relu", "--trials", 5, "--seed", 2, "--no-wait"]
+    printed = run("sweep", table, "--model", "walk", "--flow", "maf", *ranges, *more).stdout
+    with Client(url) as client:
+        job = client.jobs.get(printed.strip())
+    assert len(job.request["points"]) == 5
+    for point in job.request["points"]:
+        assert point["flow.layers"] in (2, 3, 4)
+        assert point["flow.hidden"] in ([8], [16])
+        assert point["flow.activation"] in ("tanh", "relu")
+        assert 3e-4 <= point["optimisation.learning_rate"] <= 1e-2
+
+
+@pytest.mark.parametrize("text", ["layers=2:many", "layers"])
+def test_a_wrong_range_is_told_before_anything_is_sent(text: str) -> None:
+    told = run("sweep", "--model", "m", "--dataset", "ds_1", "--range", text, status=2)
+    assert "write" in told.stderr
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,10 @@ from models_store.job_states import Job, JobKind, JobRole, JobState, NewJob
 from models_store.jobs.reservations import search_reservation
 from models_store.records import Dataset, Version
 from models_store.requests.accept_search import accept_auto
+from models_store.requests.accept_sweep import accept_sweep
 from models_store.requests.accept_training import HeldOut
 from models_store.requests.search import AcceptedSearch
+from models_store.requests.sweep import SweepRequest
 from models_store.requests.training import TrainingRequest
 from tables.columns import Column
 from tests.workers.place import LIMITS, PROJECT, Place
@@ -159,3 +161,25 @@ def test_flows_that_pass_a_limit_are_left_out(place: Place) -> None:
     )
     assert 1 <= len(few.trials) < len(everything.trials)
     assert few.ensemble <= len(few.trials)
+
+
+def test_the_best_point_of_a_sweep_becomes_the_version(place: Place) -> None:
+    dataset = place.add_dataset(200)
+    body = {
+        "model_name": "m",
+        "dataset_id": dataset.id,
+        "flow": {"family": "maf", "layers": 1},
+        "ranges": {"optimisation.learning_rate": {"values": [1e-7, 5e-3]}},
+        "optimisation": OPTIONS | {"max_epochs": 30},
+        "reduction": 2,
+        "seed": 1,
+    }
+    request = SweepRequest.model_validate(body)
+    search = accept_sweep(request, dataset, limits=LIMITS, held_out=HeldOut())
+    job_id = start(place, search)
+    done = carry_out(place)
+    job = place.job(job_id)
+    assert (job.state, job.model_version, len(done)) == (JobState.SUCCEEDED, 1, 3)
+    trials = (job.metrics or {})["trials"]
+    assert trials[-1]["values"] == {"optimisation.learning_rate": 5e-3}
+    assert trials[-1]["stage"] == 2
