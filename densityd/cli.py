@@ -252,10 +252,22 @@ def worker(
 
 
 @app.command()
-def migrate() -> None:
+def migrate(
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REVISION",
+            help="Revision to go to. One before the present one drops what was added since: stop"
+            " all processes of the newer version first.",
+        ),
+    ] = None,
+) -> None:
     """Migrate the database to this version's schema; safe to run twice, even at the same time.
 
-    Example: DENSITYD_DATABASE_URL=postgresql+psycopg://user:secret@host/densityd densityd migrate
+    It may run while the service does: processes of the version before it go on.
+
+    Examples: DENSITYD_DATABASE_URL=postgresql+psycopg://user:secret@host/densityd densityd migrate;
+    densityd migrate --to 2026_11_26_compatible
     """
     from models_store.database.database import Database, migrate as run  # noqa: PLC0415
     from models_store.errors import StoreError  # noqa: PLC0415
@@ -267,7 +279,7 @@ def migrate() -> None:
             settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             if (warning := close_to_others(settings.data_dir)) is not None:
                 typer.echo(f"densityd: {warning}", err=True)
-        run(settings.resolved_database_url)
+        run(settings.resolved_database_url, to=to)
         database = Database(settings.resolved_database_url)
         typer.echo(f"The database is at revision {database.revision()}.")
         database.dispose()

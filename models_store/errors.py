@@ -250,6 +250,14 @@ class SchemaMismatchError(DatabaseError):
         super().__init__(f"The database {state}; this version needs revision {expected}.")
 
 
+class RevisionUnknownError(DatabaseError):
+    """Revision of the schema that this code does not have."""
+
+    def __init__(self, revision: str) -> None:
+        self.revision = revision
+        super().__init__(f"This version has no schema revision {revision[:64]!r}.")
+
+
 class StorageFullError(StoreError):
     """Disk without space for files or rows."""
 

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from models_store.database.database import Database
-from models_store.database.revisions import head_revision
 from models_store.errors import (
     DatabaseBusyError,
-    SchemaMismatchError,
     StorageFullError,
     StoreError,
 )
@@ -55,7 +53,7 @@ class Lookout:
 
     def __init__(self, database: Database, blobs: BlobStore, *, every_s: float) -> None:
         self._looks: dict[str, Callable[[], None]] = {
-            "schema": lambda: _check_schema(database),
+            "schema": database.check_schema,
             "database": lambda: _check_database(database),
             "store": blobs.ping,
         }
@@ -119,9 +117,3 @@ def _look(look: Callable[[], None]) -> Finding:
 def _check_database(database: Database) -> None:
     database.ping()
     database.try_write()
-
-
-def _check_schema(database: Database) -> None:
-    found = database.revision()
-    if found != head_revision():
-        raise SchemaMismatchError(found=found, expected=head_revision())

@@ -9,7 +9,7 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import event, inspect, text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from models_store.database.announcements import announce_ends, note_ends
@@ -18,7 +18,13 @@ from models_store.database.clock import db_now
 from models_store.database.driver_errors import may_rerun, translated
 from models_store.database.engines import parse_url, service_engine, sqlite_file
 from models_store.database.filesystems import network_filesystem
-from models_store.database.revisions import head_revision, migrate, named
+from models_store.database.revisions import (
+    check_fits,
+    current_revision,
+    head_revision,
+    migrate,
+    named,
+)
 from models_store.database.tag_index import index_tags
 from models_store.database.usage import charge
 from models_store.errors import (
@@ -199,21 +205,29 @@ class Database:
         if self._file is not None and not self._file.exists():
             return None
         with self.read() as session:
-            if not inspect(session.connection()).has_table("alembic_version"):
-                return None
-            return session.execute(text("SELECT version_num FROM alembic_version")).scalar()
+            return current_revision(session.connection())
+
+    def check_schema(self) -> None:
+        """Refuse a database that this code may not run on.
+
+        Raises:
+            SchemaMismatchError: its schema is older than this code, or too new for it.
+            DatabaseError: it cannot be used.
+        """
+        if self._file is not None and not self._file.exists():
+            raise SchemaMismatchError(found=None, expected=head_revision())
+        with self.read() as session:
+            check_fits(session.connection())
 
     def check_revision(self) -> None:
         """Refuse a database that this code cannot use; called once, when a process starts.
 
         Raises:
-            SchemaMismatchError: its schema is older or newer than this code.
+            SchemaMismatchError: its schema is older than this code, or too new for it.
             DatabaseUnavailableError: it cannot be used; the message names it.
         """
         with named(str(self._file or self._url)):
-            found = self.revision()
-            if found != head_revision():
-                raise SchemaMismatchError(found=found, expected=head_revision())
+            self.check_schema()
             if self._file is not None:
                 self._check_file(self._file)
 

@@ -1,6 +1,13 @@
-"""The schema's revisions: which one this code needs, and how a database gets there."""
+"""The schema's revisions: which ones this code runs on, and how a database gets there.
+
+A revision says which code may run on it (``compatible_with``, the head of the oldest such code), and
+the database keeps that beside the revision it is at. So code that does not know a revision yet can
+tell whether it fits.
+"""
 
 import fcntl
+import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -9,14 +16,24 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, inspect, text
 
 from models_store.database.driver_errors import translated
 from models_store.database.engines import migration_engine, parse_url, sqlite_file
-from models_store.errors import DatabaseUnavailableError, SchemaMismatchError
+from models_store.errors import (
+    DatabaseBusyError,
+    DatabaseUnavailableError,
+    RevisionUnknownError,
+    SchemaMismatchError,
+)
 
+log = logging.getLogger(__name__)
+
+# A change of a table waits for those who use it, and all who come later wait for the change.
+_LOCK_TIMEOUT_S = 3.0
+_LOCK_TRIES = 10
+_LOCK_PAUSE_S = 2.0
 # Any number that no other user of the same PostgreSQL takes: "densityd" in ASCII.
 _ADVISORY_LOCK = int.from_bytes(b"densityd", "big")
 
@@ -24,43 +41,108 @@ _ADVISORY_LOCK = int.from_bytes(b"densityd", "big")
 @cache
 def head_revision() -> str:
     """Return the newest revision: the one that this code needs."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
+    head = _scripts().get_current_head()
     if head is None:
         raise RuntimeError("the package holds no migrations")
     return head
 
 
-def migrate(url: str) -> None:
-    """Bring a database to the newest revision, making a SQLite file if there is none.
+def known_revisions() -> frozenset[str]:
+    """Return all revisions that this code has the migrations of."""
+    return frozenset(script.revision for script in _scripts().walk_revisions())
+
+
+def check_fits(connection: Connection) -> None:
+    """Refuse a database that this code may not run on.
+
+    It fits if it is at the revision that this code needs, or at a newer one whose migrations left
+    everything in place that this code uses.
+
+    Raises:
+        SchemaMismatchError: The schema is older than this code, or too new for it.
+    """
+    found = current_revision(connection)
+    if found != head_revision() and not _is_newer_but_fits(connection, found):
+        raise SchemaMismatchError(found=found, expected=head_revision())
+
+
+def current_revision(connection: Connection) -> str | None:
+    """Return the revision that a database is at; None if it has no schema yet."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found
+
+
+def _is_newer_but_fits(connection: Connection, found: str | None) -> bool:
+    known = known_revisions()
+    if found is None or found in known or not _keeps_compatibility(connection):
+        return False
+    return connection.scalar(text("SELECT compatible_with FROM alembic_version")) in known
+
+
+def _keeps_compatibility(connection: Connection) -> bool:
+    columns = inspect(connection).get_columns("alembic_version")
+    return any(column["name"] == "compatible_with" for column in columns)
+
+
+def migrate(url: str, *, to: str | None = None) -> None:
+    """Bring a database to a revision, making a SQLite file if there is none.
 
     All of it is one transaction. Of two processes that start it at once, one waits for the other
     and then finds nothing to do.
 
+    Args:
+        url: URL of the database.
+        to: Revision, which may be an older one: what newer ones have added is then dropped. None:
+            the newest, unless the database is at a newer one that this code may run on.
+
     Raises:
         ValueError: the URL names no database that is supported.
+        RevisionUnknownError: this code has no such revision.
         SchemaMismatchError: the database was made by a newer version of the code.
         DatabaseError: the database cannot be used; the message names it.
     """
+    if to is not None and to not in known_revisions():
+        raise RevisionUnknownError(to)
     parsed = parse_url(url)
     file = sqlite_file(parsed)
     engine = migration_engine(parsed)
     try:
         with named(str(file or parsed)), translated():
             if file is None:
-                with engine.begin() as connection:
-                    connection.execute(
-                        text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK}
-                    )
-                    _upgrade(connection)
+                _change_server(engine, to)
             else:
                 with (
                     _only_process(file),
                     engine.execution_options(sqlite_begin="BEGIN IMMEDIATE").begin() as connection,
                 ):
-                    _upgrade(connection)
+                    _change(connection, to)
                     _check_foreign_keys(connection)
     finally:
         engine.dispose()
+
+
+def _change_server(engine: Engine, to: str | None) -> None:
+    """Change the schema; let others pass, and try again, while they hold a table for long."""
+    for last in (*[False] * (_LOCK_TRIES - 1), True):
+        try:
+            with translated(), engine.begin() as connection:
+                connection.execute(
+                    text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK}
+                )
+                limit = f"{_LOCK_TIMEOUT_S * 1000:.0f}ms"
+                connection.execute(
+                    text("SELECT set_config('lock_timeout', :limit, true)"), {"limit": limit}
+                )
+                _change(connection, to)
+        except DatabaseBusyError:
+            if last:
+                raise
+            log.warning("a table is in use; the migration is tried again in %g s", _LOCK_PAUSE_S)
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return
 
 
 @contextmanager
@@ -92,19 +174,52 @@ def _only_process(file: Path) -> Iterator[None]:
         yield
 
 
-def _upgrade(connection: Connection) -> None:
+def _change(connection: Connection, to: str | None) -> None:
+    found = current_revision(connection)
+    if found is not None and found not in known_revisions():
+        if to is not None or not _is_newer_but_fits(connection, found):
+            raise SchemaMismatchError(found=found, expected=head_revision())
+        log.info("the database is at the newer revision %s, which this version runs on", found)
+        return
+    target = to or head_revision()
     config = _config()
-    found = MigrationContext.configure(connection).get_current_revision()
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if found is not None and found not in known:
-        raise SchemaMismatchError(found=found, expected=head_revision())
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    if found is None or found in _ancestors(target):
+        command.upgrade(config, target)
+    else:
+        command.downgrade(config, target)
+    if _keeps_compatibility(connection):
+        connection.execute(
+            text("UPDATE alembic_version SET compatible_with = :oldest"),
+            {"oldest": oldest_code(target)},
+        )
+
+
+def oldest_code(revision: str) -> str:
+    """Return the head of the oldest code that may run on a database at a revision.
+
+    The migration says so; one that does not say it, leaves no older code running.
+    """
+    script = _scripts().get_revision(revision)
+    if script is None:  # pragma: no cover - callers name those of this code
+        raise RevisionUnknownError(revision)
+    return str(getattr(script.module, "compatible_with", revision))
+
+
+def _ancestors(revision: str) -> frozenset[str]:
+    return frozenset(
+        script.revision for script in _scripts().walk_revisions(base="base", head=revision)
+    )
 
 
 def _check_foreign_keys(connection: Connection) -> None:
     if connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
         raise RuntimeError("the migration broke a foreign key; nothing was changed")
+
+
+@cache
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
 
 
 def _config() -> Config:

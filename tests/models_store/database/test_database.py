@@ -430,7 +430,15 @@ def test_fault_154_a_database_of_another_version_is_refused_with_both_revisions(
     database.check_revision()
     expected = database.revision()
     with database.write() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = 'from_the_future'"))
+        stay = session.execute(
+            text("SELECT version_num, compatible_with FROM alembic_version")
+        ).one()
+        session.execute(
+            text(
+                "UPDATE alembic_version SET version_num = 'from_the_future',"
+                " compatible_with = 'from_the_future'"
+            )
+        )
     try:
         with pytest.raises(SchemaMismatchError, match="from_the_future") as caught:
             database.check_revision()
@@ -439,7 +447,8 @@ def test_fault_154_a_database_of_another_version_is_refused_with_both_revisions(
     finally:
         with database.write() as session:
             session.execute(
-                text("UPDATE alembic_version SET version_num = :revision"), {"revision": expected}
+                text("UPDATE alembic_version SET version_num = :one, compatible_with = :other"),
+                {"one": stay[0], "other": stay[1]},
             )
 
 

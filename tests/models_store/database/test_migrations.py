@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,13 +15,46 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import ColumnDefault, inspect, text
 
+from models_store.database import revisions
 from models_store.database.clock import db_now
 from models_store.database.database import Database, migrate
 from models_store.database.engines import migration_engine, parse_url
-from models_store.database.revisions import head_revision
+from models_store.database.revisions import _scripts, head_revision, known_revisions, oldest_code
 from models_store.database.schema import Base
-from models_store.errors import DatabaseUnavailableError, SchemaMismatchError
+from models_store.errors import (
+    DatabaseBusyError,
+    DatabaseUnavailableError,
+    RevisionUnknownError,
+    SchemaMismatchError,
+)
+from models_store.job_states import JobKind, JobState, NewJob
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
 from tests.servers import PostgresServer
+
+FIRST = "2026_11_26_accounts"
+"""The last revision without `compatible_with`."""
+
+
+@contextmanager
+def at_revision(database: Database, revision: str, *, oldest: str) -> Iterator[None]:
+    """Let the database say that it is at a revision, which code from `oldest` on may run on."""
+    versions = "SELECT version_num, compatible_with FROM alembic_version"
+    change = text("UPDATE alembic_version SET version_num = :revision, compatible_with = :oldest")
+    with database.write() as session:
+        before = session.execute(text(versions)).one()
+        session.execute(change, {"revision": revision, "oldest": oldest})
+    try:
+        yield
+    finally:
+        with database.write() as session:
+            session.execute(change, {"revision": before[0], "oldest": before[1]})
+
+
+def new_job() -> NewJob:
+    return NewJob(
+        project="p", kind=JobKind.VARIATIONAL, model_name="m", dataset_id=None, request={}
+    )
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -108,15 +143,98 @@ def test_a_migration_that_breaks_changes_nothing(empty_url: str) -> None:
 
 @pytest.mark.fault(154)
 def test_fault_154_a_newer_database_is_not_migrated(database: Database, database_url: str) -> None:
+    with at_revision(database, "from_the_future", oldest="from_the_future"):
+        with pytest.raises(SchemaMismatchError) as caught:
+            migrate(database_url)
+        assert (caught.value.found, caught.value.expected) == ("from_the_future", head_revision())
+
+
+def test_code_runs_on_a_newer_database_that_it_fits(database: Database, database_url: str) -> None:
+    with at_revision(database, "from_the_future", oldest=head_revision()):
+        database.check_revision()
+        database.check_schema()
+        migrate(database_url)  # that of an older version, started late
+        assert database.revision() == "from_the_future"
+        with pytest.raises(SchemaMismatchError):
+            migrate(database_url, to=head_revision())
     with database.write() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = 'from_the_future'"))
-    with pytest.raises(SchemaMismatchError) as caught:
-        migrate(database_url)
-    assert (caught.value.found, caught.value.expected) == ("from_the_future", head_revision())
+        session.execute(text("UPDATE alembic_version SET version_num = :old"), {"old": FIRST})
+    with pytest.raises(SchemaMismatchError, match=FIRST):
+        database.check_revision()
     with database.write() as session:
         session.execute(
             text("UPDATE alembic_version SET version_num = :head"), {"head": head_revision()}
         )
+
+
+def test_a_column_that_is_added_leaves_the_service_running(database: Database) -> None:
+    with database.write() as session:
+        session.execute(text("ALTER TABLE job ADD COLUMN of_the_future TEXT"))
+    try:
+        with at_revision(database, "from_the_future", oldest=head_revision()):
+            database.check_revision()
+            jobs, work = Jobs(database), JobWork(database)
+            job = jobs.submit(new_job()).job
+            claimed = work.claim("worker", lease_s=30)
+            assert claimed is not None
+            assert (claimed.id, claimed.state) == (job.id, JobState.RUNNING)
+            work.fail(job.id, 1, code="diverged", detail="It ends.")
+            assert jobs.get(job.project, job.id).state is JobState.FAILED
+    finally:
+        with database.write() as session:
+            session.execute(text("ALTER TABLE job DROP COLUMN of_the_future"))
+
+
+def test_a_database_goes_back_and_forth(empty_url: str) -> None:
+    migrate(empty_url, to=FIRST)
+    database = Database(empty_url)
+    assert database.revision() == FIRST
+    with pytest.raises(SchemaMismatchError, match=FIRST):
+        database.check_schema()
+    migrate(empty_url)
+    with database.read() as session:
+        oldest = session.scalar(text("SELECT compatible_with FROM alembic_version"))
+    assert oldest == oldest_code(head_revision())
+    migrate(empty_url, to=FIRST)
+    assert database.revision() == FIRST
+    with pytest.raises(RevisionUnknownError, match="from_the_future"):
+        migrate(empty_url, to="from_the_future")
+    database.dispose()
+
+
+def test_each_migration_says_which_code_may_run_on_it() -> None:
+    scripts = known_revisions()
+    later = list(_scripts().walk_revisions(base=FIRST, head="heads"))[:-1]
+    assert later
+    for script in later:
+        assert getattr(script.module, "compatible_with", None) in scripts, script.revision
+
+
+def test_a_migration_lets_others_pass_while_it_waits_for_a_table(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if empty_url.startswith("sqlite"):
+        pytest.skip("it has one lock, which a migration takes first")
+    migrate(empty_url, to="2026_11_26_children")
+    monkeypatch.setattr(revisions, "_LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(revisions, "_LOCK_PAUSE_S", 0.05)
+    engine = migration_engine(parse_url(empty_url))
+    with engine.begin() as holder:
+        holder.execute(text("SELECT count(*) FROM api_key"))  # a read of long duration
+        monkeypatch.setattr(revisions, "_LOCK_TRIES", 2)
+        with pytest.raises(DatabaseBusyError):
+            migrate(empty_url)
+        with engine.begin() as other:
+            other.execute(text("SET LOCAL lock_timeout = '1s'"))
+            other.execute(text("SELECT count(*) FROM api_key"))
+        monkeypatch.setattr(revisions, "_LOCK_TRIES", 100)
+        waiting = threading.Thread(target=migrate, args=(empty_url,))
+        waiting.start()
+    waiting.join()
+    engine.dispose()
+    database = Database(empty_url)
+    database.check_schema()
+    database.dispose()
 
 
 @pytest.mark.fault(134)
