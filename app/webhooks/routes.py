@@ -120,7 +120,7 @@ def rotate_webhook(
     summary="Test a webhook",
     status_code=status.HTTP_202_ACCEPTED,
     response_description="The delivery that is due.",
-    responses=problem_responses("not-found"),
+    responses=problem_responses("not-found", "conflict"),
 )
 def test_webhook(webhook_id: WebhookId, webhooks: WebhooksDep, project: ProjectDep) -> DeliveryView:
     """Send a webhook the event `webhook.test`; the list of deliveries says how that went."""

@@ -52,6 +52,18 @@ def add_delivery(
     return delivery_id
 
 
+def waiting_deliveries(session: Session, webhook_ids: list[str]) -> dict[str, int]:
+    """Return how many deliveries wait for webhooks, for those that have any."""
+    counts = (
+        select(WebhookDeliveryRow.webhook_id, func.count())
+        .where(
+            WebhookDeliveryRow.webhook_id.in_(webhook_ids), WebhookDeliveryRow.ended_at.is_(None)
+        )
+        .group_by(WebhookDeliveryRow.webhook_id)
+    )
+    return {webhook_id: count for webhook_id, count in session.execute(counts)}  # noqa: C416 - rows are no pairs to a type checker
+
+
 def job_data(row: JobRow) -> dict[str, Any]:
     """Return what a delivery tells of a job."""
     error = None if row.error_code is None else {"code": row.error_code, "detail": row.error_detail}
@@ -75,10 +87,5 @@ def _listening(session: Session, project: str, state: str) -> list[str]:
     wanting = [found.id for found in session.execute(query) if f"job.{state}" in found.events]
     if not wanting:
         return []
-    counts = (
-        select(WebhookDeliveryRow.webhook_id, func.count())
-        .where(WebhookDeliveryRow.webhook_id.in_(wanting), WebhookDeliveryRow.ended_at.is_(None))
-        .group_by(WebhookDeliveryRow.webhook_id)
-    )
-    waiting = {webhook_id: count for webhook_id, count in session.execute(counts)}  # noqa: C416 - rows are no pairs to a type checker
+    waiting = waiting_deliveries(session, wanting)
     return [webhook_id for webhook_id in wanting if waiting.get(webhook_id, 0) < MAX_WAITING]

@@ -8,7 +8,14 @@ from models_store.errors import RequestError
 
 MAX_URL = 2000
 _PLAIN = re.compile(r"[\x21-\x7e]+")
-_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # of IPv4, by a gateway
+_LABEL = re.compile(r"[^.]{1,63}")
+_MAX_HOST = 253
+# Of IPv6, all that is assigned to the public internet lies here; the rest is translated, tunnelled or local.
+_ASSIGNED = ipaddress.ip_network("2000::/3")
+# Not all versions of Python know that these are no hosts of the internet.
+_RESERVED = tuple(
+    map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20", "2001::/23"))
+)
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -44,6 +51,8 @@ def _fault(url: str, *, private: bool) -> str | None:
     if not parts.hostname or port == 0 or "@" in parts.netloc or parts.fragment:
         return "The URL must have a host, and neither a user name nor a fragment."
     address = as_address(parts.hostname)
+    if address is None and not _is_name(parts.hostname):
+        return "The host is neither an address nor a name that can be looked up."
     if address is not None and not private and not is_public(address):
         return "The URL names an address that is not public."
     return None
@@ -57,6 +66,11 @@ def as_address(host: str) -> IPAddress | None:
         return None
 
 
+def _is_name(host: str) -> bool:
+    labels = host.removesuffix(".").split(".")
+    return len(host) <= _MAX_HOST and all(map(_LABEL.fullmatch, labels))
+
+
 def is_public(address: IPAddress) -> bool:
     """Return whether an address is one of the public internet.
 
@@ -65,6 +79,8 @@ def is_public(address: IPAddress) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(address.ipv4_mapped)
-        if address.sixtofour is not None or address.teredo is not None or address in _TRANSLATED:
+        if address.sixtofour is not None or address not in _ASSIGNED:
             return False
+    if any(address in network for network in _RESERVED):
+        return False
     return address.is_global and not (address.is_multicast or address.is_reserved)

@@ -1,6 +1,7 @@
 """Deliveries as those who send them see them: what is due, and what became of it."""
 
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,7 +19,17 @@ PAUSES_S = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 _JITTER = 0.2
 _GONE = 410
 _KEEP_S = 7 * 24 * 3600
+_KEEP = 200
 _MAX_ERROR = 300
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Oldest delivery of a webhook that is due, which nobody has taken."""
+
+    position: int
+    webhook_id: str
+    project: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +43,8 @@ class DueDelivery:
     """
 
     id: str
+    webhook_id: str
+    project: str
     url: str
     secret: str
     event: str
@@ -66,22 +79,30 @@ class Deliveries:
         self._pauses_s = pauses_s
 
     @writing
-    def take(self, session: Session, *, limit: int, lease_s: float) -> list[DueDelivery]:
-        """Take deliveries that are due: the oldest of each webhook, so that none waits for another.
+    def take(
+        self,
+        session: Session,
+        choose: Callable[[Sequence[Waiting]], Sequence[Waiting]],
+        *,
+        lease_s: float,
+    ) -> list[DueDelivery]:
+        """Take deliveries that are due.
 
         Args:
             session: Transaction, which the decorator begins.
-            limit: Most deliveries.
+            choose: Function that chooses among the oldest of each webhook.
             lease_s: Seconds after which another attempt is due, if nobody calls `end`.
         """
         due = (WebhookDeliveryRow.ended_at.is_(None), WebhookDeliveryRow.due_at <= db_now())
-        first = (
-            select(func.min(WebhookDeliveryRow.position))
-            .where(*due)
-            .group_by(WebhookDeliveryRow.webhook_id)
-            .limit(limit)
-        )
-        positions = session.scalars(first).all()
+        first = select(
+            func.min(WebhookDeliveryRow.position),
+            WebhookDeliveryRow.webhook_id,
+            WebhookDeliveryRow.project,
+        ).group_by(WebhookDeliveryRow.webhook_id, WebhookDeliveryRow.project)
+        waiting = [Waiting(*found) for found in session.execute(first.where(*due))]
+        positions = [one.position for one in choose(waiting)] if waiting else []
+        if not positions:
+            return []
         query = (
             select(WebhookDeliveryRow, WebhookRow)
             .join(WebhookRow, WebhookRow.id == WebhookDeliveryRow.webhook_id)
@@ -120,12 +141,29 @@ class Deliveries:
             row.due_at = db_now(pause_s * (1 + _JITTER * random.random()))  # noqa: S311 - no secret
         if given_up and not row.delivered:
             _disable(session, row.webhook_id)
+        if row.ended_at is not None:
+            session.flush()
+            _keep_newest(session, row.webhook_id)
 
     @writing
     def forget(self, session: Session) -> None:
         """Delete deliveries that ended long ago."""
         old = delete(WebhookDeliveryRow).where(WebhookDeliveryRow.ended_at <= db_now(-_KEEP_S))
         session.execute(old, execution_options={"synchronize_session": False})
+
+
+def _keep_newest(session: Session, webhook_id: str) -> None:
+    """Delete the deliveries of a webhook that have ended, but for the newest."""
+    ended = (WebhookDeliveryRow.webhook_id == webhook_id, WebhookDeliveryRow.ended_at.is_not(None))
+    newest = select(WebhookDeliveryRow.position).where(*ended)
+    last = session.scalar(
+        newest.order_by(WebhookDeliveryRow.position.desc()).offset(_KEEP - 1).limit(1)
+    )
+    if last is not None:
+        session.execute(
+            delete(WebhookDeliveryRow).where(*ended, WebhookDeliveryRow.position < last),
+            execution_options={"synchronize_session": False},
+        )
 
 
 def _disable(session: Session, webhook_id: str) -> None:
@@ -146,6 +184,8 @@ def _disable(session: Session, webhook_id: str) -> None:
 def _due(row: WebhookDeliveryRow, webhook: WebhookRow) -> DueDelivery:
     return DueDelivery(
         id=row.id,
+        webhook_id=webhook.id,
+        project=webhook.project,
         url=webhook.url,
         secret=webhook.secret,
         event=row.event,

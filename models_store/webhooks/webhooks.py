@@ -9,12 +9,12 @@ from typing import Any, Literal
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from models_store.database.announcements import add_delivery
+from models_store.database.announcements import MAX_WAITING, add_delivery, waiting_deliveries
 from models_store.database.database import Database, reading, writing
 from models_store.database.ids import is_id, new_id
 from models_store.database.paging import Listing, Page, page_of
 from models_store.database.schema import WebhookDeliveryRow, WebhookRow
-from models_store.errors import LimitError, NotFoundError
+from models_store.errors import ConflictError, LimitError, NotFoundError
 from models_store.records import Record
 
 Event = Literal["job.succeeded", "job.failed", "job.cancelled"]
@@ -152,8 +152,15 @@ class Webhooks:
 
     @writing
     def test(self, session: Session, project: str, webhook_id: str) -> Delivery:
-        """Send a webhook the event `webhook.test`; raises as `get`."""
+        """Send a webhook the event `webhook.test`.
+
+        Raises:
+            NotFoundError: The project has no such webhook.
+            ConflictError: Too many deliveries wait for it.
+        """
         row = _find(session, project, webhook_id, lock=True)
+        if waiting_deliveries(session, [row.id]).get(row.id, 0) >= MAX_WAITING:
+            raise ConflictError(f"{MAX_WAITING:,} deliveries wait for this webhook already.")
         data = {"id": row.id, "url": f"/v1/webhooks/{row.id}"}
         made = add_delivery(session, row.id, project, "webhook.test", data)
         query = select(WebhookDeliveryRow).where(WebhookDeliveryRow.id == made)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from models_store.webhooks.addresses import as_address, is_public
 
 _TIMEOUT_S = 10.0
+_MOST_PLACES = 4
 _Place = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 
 
@@ -35,7 +36,8 @@ def post(
         body: Body of the request.
         headers: Headers of the request.
         private: True if addresses of private networks are allowed.
-        timeout_s: Seconds for the connection, the request and the head of the response together.
+        timeout_s: Most seconds for the connection, and for the handshake, the request and the head
+            of the response together.
 
     Raises:
         RefusedAddressError: The host has an address that may not be called.
@@ -45,13 +47,18 @@ def post(
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
     sock = _connect(_lookup(host, port, private=private), timeout_s)
-    # No response that comes byte by byte takes longer.
+    if parts.scheme == "https":
+        # The handshake waits for the watch, and a wrapped socket replaces the plain one.
+        sock = ssl.create_default_context().wrap_socket(
+            sock, server_hostname=host, do_handshake_on_connect=False
+        )
+    # No handshake and no response that comes byte by byte takes longer.
     watch = threading.Timer(timeout_s, _end, [sock])
     watch.daemon = True
     watch.start()
     try:
-        if parts.scheme == "https":
-            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+        if isinstance(sock, ssl.SSLSocket):
+            sock.do_handshake()
         connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
         connection.sock = sock
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -64,7 +71,10 @@ def post(
 
 def _lookup(host: str, port: int, *, private: bool) -> list[tuple[int, _Place]]:
     """Return the family and the address of each place that a host stands for."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # a name that no resolver would be asked for
+        raise OSError("the host is no name") from None
     for *_, place in found:
         address = as_address(str(place[0]))
         if not private and (address is None or not is_public(address)):
@@ -75,9 +85,10 @@ def _lookup(host: str, port: int, *, private: bool) -> list[tuple[int, _Place]]:
 def _connect(places: list[tuple[int, _Place]], timeout_s: float) -> socket.socket:
     """Connect to the first place that answers."""
     failure: OSError = OSError("the host has no address")
-    for family, place in places[:4]:
+    tried = places[:_MOST_PLACES]
+    for family, place in tried:
         sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.settimeout(timeout_s / 2)
+        sock.settimeout(timeout_s / len(tried))
         try:
             sock.connect(place)
         except OSError as error:
@@ -91,6 +102,7 @@ def _connect(places: list[tuple[int, _Place]], timeout_s: float) -> socket.socke
 def _end(sock: socket.socket) -> None:
     """End a connection that takes too long; whoever waits for it gets an error."""
     try:
-        sock.shutdown(socket.SHUT_RDWR)
+        # That of TLS would change the state under the thread that waits.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
     except OSError:
         sock.close()

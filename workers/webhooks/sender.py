@@ -6,18 +6,21 @@ import logging
 import ssl
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from importlib.metadata import version
 
 from models_store.errors import StoreError
-from models_store.webhooks.deliveries import Deliveries, DueDelivery, Outcome
+from models_store.webhooks.deliveries import Deliveries, DueDelivery, Outcome, Waiting
 from workers.webhooks.posting import RefusedAddressError, post
 from workers.webhooks.signatures import sign
 
 log = logging.getLogger(__name__)
 
 _LOOK_S = 2.0
-_AT_ONCE = 4
+_AT_ONCE = 8
+_OF_A_PROJECT = 2
 _LEASE_S = 60.0
 _FORGET_S = 3600.0
 _OK = range(200, 300)
@@ -25,6 +28,9 @@ _OK = range(200, 300)
 
 class Sender:
     """A thread that sends what is due, a few at a time; any number of workers may have one.
+
+    Projects take turns, and so do the webhooks of one; the slow receivers of a project keep but a few
+    of the places.
 
     Args:
         deliveries: Deliveries of all projects.
@@ -36,7 +42,10 @@ class Sender:
         self._deliveries = deliveries
         self._private = private
         self._look_s = look_s
-        self._stopping = threading.Event()
+        self._turns = _Turns()
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="webhook")
+        self._stopping = False
+        self._look = threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
 
     def start(self) -> None:
@@ -45,36 +54,57 @@ class Sender:
 
     def stop(self) -> None:
         """Send no more; what is under way is tried again by others, if it does not end."""
-        self._stopping.set()
+        self._stopping = True
+        self._look.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def send_due(self) -> int:
-        """Send the oldest delivery of each webhook that is due, and return their number."""
-        taken = self._deliveries.take(limit=_AT_ONCE, lease_s=_LEASE_S)
-        if taken:
-            with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="webhook") as pool:
-                list(pool.map(self._send, taken))
-        return len(taken)
+        """Send deliveries that are due, as many as there are places, and return their number."""
+        return len(wait(self._begin()).done)
+
+    def _begin(self) -> "list[Future[None]]":
+        """Begin to send what is due."""
+        taken = self._deliveries.take(self._turns.choose, lease_s=_LEASE_S)
+        for due in taken:
+            self._turns.begin(due)
+        return [self._pool.submit(self._send, due) for due in taken]
 
     def _run(self) -> None:
         forget_at = 0.0
-        while not self._stopping.is_set():
-            sent = 0
+        while not self._stopping:
+            self._look.clear()
             try:
-                sent = self.send_due()
+                self._begin()
                 if time.monotonic() >= forget_at:
                     self._deliveries.forget()
                     forget_at = time.monotonic() + _FORGET_S
             except StoreError as error:
                 log.warning("webhooks wait: %s", error)
             except Exception:  # all webhooks live on this
-                log.exception("webhooks wait")
-            if not sent:
-                self._stopping.wait(self._look_s)
+                if not self._stopping:
+                    log.exception("webhooks wait")
+            self._look.wait(self._look_s)
 
     def _send(self, due: DueDelivery) -> None:
-        outcome = self._attempt(due)
-        log.info("webhook %s: attempt %d: %s", due.id, due.attempt, outcome.error or outcome.status)
-        self._deliveries.end(due.id, due.attempt, outcome)
+        try:
+            outcome = self._outcome(due)
+            log.info(
+                "webhook %s: attempt %d: %s", due.id, due.attempt, outcome.error or outcome.status
+            )
+            self._deliveries.end(due.id, due.attempt, outcome)
+        except StoreError as error:
+            log.warning("webhook %s is sent again: %s", due.id, error)
+        finally:
+            self._turns.end(due)
+            self._look.set()
+
+    def _outcome(self, due: DueDelivery) -> Outcome:
+        """Send a delivery once; whatever goes wrong is its outcome, or it would never end."""
+        try:
+            return self._attempt(due)
+        except Exception:  # it must not stay the first one in line
+            log.exception("webhook %s cannot be sent", due.id)
+            return Outcome(error="The delivery cannot be sent.")
 
     def _attempt(self, due: DueDelivery) -> Outcome:
         """Send a delivery once."""
@@ -110,3 +140,40 @@ def _describe(error: Exception) -> str:
             return f"The connection failed: {error.strerror or 'there is no such host'}."
         case _:
             return "The receiver did not answer with HTTP."
+
+
+class _Turns:
+    """Turns of projects and of their webhooks: those that were served longest ago come first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way: Counter[str] = Counter()
+        self._count = 0
+        self._served: dict[str, int] = {}
+
+    def choose(self, waiting: Sequence[Waiting]) -> list[Waiting]:
+        """Choose what is sent next, as far as there are places."""
+        known = {name for one in waiting for name in (one.project, one.webhook_id)}
+        with self._lock:
+            self._served = {name: at for name, at in self._served.items() if name in known}
+            served, under_way = self._served.copy(), self._under_way.copy()
+        by_age = sorted(waiting, key=lambda one: served.get(one.webhook_id, 0))
+        rounds = []
+        for one in by_age:
+            if under_way[one.project] < _OF_A_PROJECT:
+                rounds.append((under_way[one.project], served.get(one.project, 0), one))
+                under_way[one.project] += 1
+        free = _AT_ONCE - self._under_way.total()
+        return [one for *_, one in sorted(rounds, key=lambda found: found[:2])[:free]]
+
+    def begin(self, due: DueDelivery) -> None:
+        """Note that a delivery is sent."""
+        with self._lock:
+            self._count += 1
+            self._under_way[due.project] += 1
+            self._served[due.project] = self._served[due.webhook_id] = self._count
+
+    def end(self, due: DueDelivery) -> None:
+        """Note that a delivery is sent no longer."""
+        with self._lock:
+            self._under_way -= Counter([due.project])

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import WebhookDeliveryRow
-from models_store.errors import NotFoundError, RequestError
+from models_store.errors import ConflictError, NotFoundError, RequestError
 from models_store.jobs.jobs import Jobs, JobState
 from models_store.jobs.leases import JobWork
 from models_store.jobs.rows import find, move
@@ -48,6 +48,27 @@ def waits(database: Database) -> int:
 def make_due(database: Database) -> None:
     with database.write() as session:
         session.execute(update(WebhookDeliveryRow).values(due_at=db_now()))
+
+
+@pytest.mark.fault(267)
+def test_what_waits_and_what_is_kept_of_a_webhook_is_bounded(
+    webhooks: Webhooks,
+    deliveries: Deliveries,
+    webhook: Webhook,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("models_store.webhooks.webhooks.MAX_WAITING", 3)
+    monkeypatch.setattr("models_store.webhooks.deliveries._KEEP", 2)
+    for _ in range(3):
+        webhooks.test(PROJECT, webhook.id)
+    with pytest.raises(ConflictError):
+        webhooks.test(PROJECT, webhook.id)
+    for _ in range(3):
+        [due] = deliveries.take(list, lease_s=60)
+        deliveries.end(due.id, due.attempt, Outcome(status=200))
+    kept = webhooks.deliveries(PROJECT, webhook.id, limit=10).items
+    assert [one.id for one in kept][0] == due.id
+    assert len(kept) == 2
 
 
 def test_every_end_of_a_job_is_written_with_it(
@@ -100,13 +121,13 @@ def test_a_delivery_is_taken_once_and_again_after_its_lease(
     webhooks.test(PROJECT, webhook.id)
     other = webhooks.create(PROJECT, URL, events=ALL)
     webhooks.test(PROJECT, other.id)
-    taken = deliveries.take(limit=10, lease_s=60)
+    taken = deliveries.take(list, lease_s=60)
     # The oldest of each webhook, and never one that somebody has.
     assert [one.attempt for one in taken] == [1, 1]
-    assert len(deliveries.take(limit=10, lease_s=60)) == 1
-    assert deliveries.take(limit=10, lease_s=60) == []
+    assert len(deliveries.take(list, lease_s=60)) == 1
+    assert deliveries.take(list, lease_s=60) == []
     make_due(database)
-    again = deliveries.take(limit=10, lease_s=60)
+    again = deliveries.take(list, lease_s=60)
     assert {one.id for one in again} == {one.id for one in taken}
     assert [one.attempt for one in again] == [2, 2]
     deliveries.end(taken[0].id, 1, Outcome(status=200))  # too late: another attempt began
@@ -120,7 +141,7 @@ def test_failures_are_tried_again_with_growing_pauses_and_end_in_disabling(
 ) -> None:
     webhooks.test(PROJECT, webhook.id)
     for pause_s in PAUSES_S:
-        [due] = deliveries.take(limit=10, lease_s=60)
+        [due] = deliveries.take(list, lease_s=60)
         deliveries.end(due.id, due.attempt, Outcome(status=500, error="The receiver answered 500."))
         [shown] = webhooks.deliveries(PROJECT, webhook.id, limit=10).items
         with database.read() as session:
@@ -130,7 +151,7 @@ def test_failures_are_tried_again_with_growing_pauses_and_end_in_disabling(
         assert (shown.attempts, shown.status, shown.ended_at) == (due.attempt, 500, None)
         make_due(database)
     webhooks.test(PROJECT, webhook.id)
-    [due] = deliveries.take(limit=10, lease_s=60)
+    [due] = deliveries.take(list, lease_s=60)
     deliveries.end(due.id, due.attempt, Outcome(error="The receiver did not answer in time."))
     assert webhooks.get(PROJECT, webhook.id).disabled_at is not None
     assert waits(database) == 0
@@ -145,7 +166,7 @@ def test_a_receiver_that_is_gone_is_left_at_once(
     webhooks: Webhooks, deliveries: Deliveries, webhook: Webhook
 ) -> None:
     webhooks.test(PROJECT, webhook.id)
-    [due] = deliveries.take(limit=10, lease_s=60)
+    [due] = deliveries.take(list, lease_s=60)
     deliveries.end(due.id, 1, Outcome(status=410, error="The receiver answered 410."))
     assert webhooks.get(PROJECT, webhook.id).disabled_at is not None
 
@@ -186,6 +207,14 @@ def test_projects_see_their_own_and_deletions_leave_nothing(
         "https://[fe80::1%25eth0]/",
         "https://[64:ff9b::7f00:1]/",
         "https://[2002:7f00:1::]/",
+        "https://[fec0::1]/",
+        "https://[3fff::1]/",
+        "https://[::127.0.0.1]/",
+        "https://192.88.99.1/",
+        "https://192.0.0.8/",
+        f"https://{'a' * 64}.example/",
+        "https://a..example/",
+        f"https://{'a.' * 127}example/",
         "https://0.0.0.0/",
         "https://224.0.0.1/",
         "https://[",

@@ -8,6 +8,8 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -15,11 +17,11 @@ import pytest
 
 from models_store.database.database import Database
 from models_store.jobs.jobs import Jobs
-from models_store.webhooks.deliveries import Deliveries
+from models_store.webhooks.deliveries import Deliveries, DueDelivery, Waiting
 from models_store.webhooks.webhooks import Delivery, Webhooks
 from tests.models_store.makers import PROJECT, submitted
 from workers.webhooks.posting import RefusedAddressError, post
-from workers.webhooks.sender import Sender
+from workers.webhooks.sender import Sender, _Turns
 
 
 class Receiver:
@@ -63,6 +65,28 @@ def silent() -> Iterator[str]:
     """A receiver that accepts connections and says a byte now and then."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+
+
+@pytest.fixture
+def drip() -> Iterator[int]:
+    """Return the port of a receiver that goes on with its first record of TLS for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                connection, _ = server.accept()
+                with connection:
+                    # A handshake of 16 KiB, of which a byte comes now and then.
+                    connection.sendall(b"\x16\x03\x03\x40\x00")
+                    while True:
+                        connection.sendall(b"\x02")
+                        threading.Event().wait(0.05)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
 def latest(webhooks: Webhooks, webhook_id: str) -> Delivery:
@@ -148,3 +172,83 @@ def test_loopback_is_refused_by_default() -> None:
 def test_a_receiver_that_says_nothing_is_left(silent: str) -> None:
     with pytest.raises((OSError, http.client.HTTPException)):
         post(silent, b"{}", {}, private=True, timeout_s=0.3)
+
+
+@pytest.mark.fault(265)
+def test_a_handshake_that_never_ends_is_ended(drip: int) -> None:
+    with pytest.raises(OSError, match=r"(?i)eof|closed|reset|descriptor|time"):
+        post(f"https://127.0.0.1:{drip}/", b"{}", {}, private=True, timeout_s=0.4)
+
+
+@pytest.mark.fault(264)
+def test_a_delivery_that_cannot_be_sent_has_an_outcome_and_stops_no_other(
+    database: Database, receiver: Receiver
+) -> None:
+    webhooks = Webhooks(database)
+    # As an earlier release accepted it.
+    bad = webhooks.create(PROJECT, f"http://{'a' * 64}.example/", events=["job.failed"])
+    worse = webhooks.create(PROJECT, "http://[v1.a]:80/", events=["job.failed"])
+    good = webhooks.create("other", receiver.url, events=["job.failed"])
+    for webhook in (bad, worse):
+        webhooks.test(PROJECT, webhook.id)
+    webhooks.test("other", good.id)
+    sender = Sender(Deliveries(database, pauses_s=()), private=True)
+    assert sender.send_due() == 3
+    for webhook in (bad, worse):
+        shown = latest(webhooks, webhook.id)
+        assert shown.ended_at is not None
+        assert shown.error is not None
+    assert len(receiver.requests) == 1
+
+
+@pytest.mark.fault(264)
+def test_whatever_a_delivery_raises_is_its_outcome(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhooks = Webhooks(database)
+    webhook = webhooks.create(PROJECT, "http://127.0.0.1:1/", events=["job.failed"])
+    webhooks.test(PROJECT, webhook.id)
+
+    def lookup(*_: Any, **__: Any) -> list[Any]:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    sender = Sender(Deliveries(database, pauses_s=()), private=True)
+    assert sender.send_due() == 1
+    assert latest(webhooks, webhook.id).ended_at is not None
+
+
+@pytest.mark.fault(266)
+def test_slow_receivers_of_a_project_keep_two_places_and_projects_take_turns() -> None:
+    turns = _Turns()
+    waiting = [
+        Waiting(webhook * 10 + n, f"wh_{project}{webhook}", project)
+        for project in ("many", "few")
+        for webhook, n in ((i, 0) for i in range(20 if project == "many" else 1))
+    ]
+    chosen = turns.choose(waiting)
+    assert [one.project for one in chosen] == ["many", "few", "many"]
+    for one in chosen:
+        turns.begin(a_due(one))
+    assert turns.choose(waiting[:20]) == []
+    for one in chosen:
+        turns.end(a_due(one))
+    # Those that were served wait for the others.
+    again = turns.choose(waiting)
+    assert not {one.webhook_id for one in again if one.project == "many"} & {
+        one.webhook_id for one in chosen
+    }
+
+
+def a_due(one: Waiting) -> DueDelivery:
+    return DueDelivery(
+        id=f"msg_{one.position}",
+        webhook_id=one.webhook_id,
+        project=one.project,
+        url="http://127.0.0.1:1/",
+        secret="",
+        event="webhook.test",
+        data={},
+        attempt=1,
+        created_at=datetime.now(UTC),
+    )
