@@ -50,8 +50,12 @@ def _fault(url: str, *, private: bool) -> str | None:
         return f"The URL must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}."
     if not parts.hostname or port == 0 or "@" in parts.netloc or parts.fragment:
         return "The URL must have a host, and neither a user name nor a fragment."
-    address = as_address(parts.hostname)
-    if address is None and not _is_name(parts.hostname):
+    return _fault_of_host(parts.hostname, private=private)
+
+
+def _fault_of_host(host: str, *, private: bool) -> str | None:
+    address = as_address(host)
+    if address is None and not _is_name(host):
         return "The host is neither an address nor a name that can be looked up."
     if address is not None and not private and not is_public(address):
         return "The URL names an address that is not public."
