@@ -170,6 +170,11 @@ class ApiSettings(StoreSettings):
         description="Largest result of a bulk job, in bytes of its numbers. The running job uses "
         "twice as much disk space.",
     )
+    bulk_part_rows: int | None = Field(
+        default=None,
+        ge=1,
+        description="Rows of a part of a bulk job, which one worker computes; unset: about a minute's.",
+    )
 
     body_timeout_s: float = Field(
         default=30,

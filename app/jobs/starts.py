@@ -31,7 +31,7 @@ from models_store.jobs.reservations import (
     training_reservation,
     variational_reservation,
 )
-from models_store.requests.accept_bulk import accept_sampling, accept_scoring
+from models_store.requests.accept_bulk import accept_sampling, accept_scoring, in_parts
 from models_store.requests.accept_search import accept_auto
 from models_store.requests.accept_sweep import accept_sweep
 from models_store.requests.accept_training import HeldOut, accept_training
@@ -213,17 +213,20 @@ def start_scoring(
 
     The file has a row for each row of the dataset, in the same order: `log_prob`, and `quantile`
     if the version has calibrated scores. `request.model` in the response names the version, which
-    does not change when an alias moves later.
+    does not change when an alias moves later. The rows of a large dataset are computed in parts by
+    children of the job, which any workers take; one of them writes the file from all parts.
     """
 
     def accept() -> Accepted:
         version, dataset = inputs.version(body.model), inputs.dataset(body.dataset_id)
         accepted = accept_scoring(body, version, dataset, max_bytes=inputs.max_result_bytes)
+        split = in_parts(accepted, version, rows=dataset.rows, part_rows=inputs.part_rows)
         return Accepted(
-            request=accepted,
+            request=split or accepted,
             model_name=version.name,
             model_version=version.version,
-            reserved_bytes=scoring_reservation(accepted, dataset),
+            reserved_bytes=scoring_reservation(split or accepted, dataset),
+            role=None if split is None else JobRole.PARENT,
         )
 
     return submission.start(
@@ -246,7 +249,8 @@ def start_sampling(
 ) -> JobView:
     """Start a job that draws any number of samples and writes a file.
 
-    The rows equal those of `sample` for the same version, `n` and seed.
+    The rows equal those of `sample` for the same version, `n` and seed. Many rows are drawn in parts
+    by children of the job, which any workers take; one of them writes the file from all parts.
     """
 
     def accept() -> Accepted:
@@ -254,11 +258,13 @@ def start_sampling(
         context = context_cells(body.context, version.context_columns, n=body.n)
         context_rows(context, version)
         accepted = accept_sampling(body, version, context, max_bytes=inputs.max_result_bytes)
+        split = in_parts(accepted, version, rows=body.n, part_rows=inputs.part_rows)
         return Accepted(
-            request=accepted,
+            request=split or accepted,
             model_name=version.name,
             model_version=version.version,
-            reserved_bytes=sampling_reservation(accepted, version),
+            reserved_bytes=sampling_reservation(split or accepted, version),
+            role=None if split is None else JobRole.PARENT,
         )
 
     return submission.start(

@@ -45,11 +45,13 @@ class JobInputs:
     Attributes:
         limits: Limits of a training job.
         max_result_bytes: Largest size of a result's numbers in bytes.
+        part_rows: Rows of a part of a bulk job; None: as many as take about a minute.
     """
 
     def __init__(self, settings: SettingsDep, project: ProjectDep, registry: RegistryDep) -> None:
         self.limits = _limits(settings)
         self.max_result_bytes = settings.max_result_bytes
+        self.part_rows = settings.bulk_part_rows
         self._project = project
         self._registry = registry
 

@@ -50,11 +50,12 @@ from models_store.jobs.parents import (
     cancel_children,
     children_of,
     due_parents,
+    has_succeeded,
+    kept_key,
     lock_parent,
     of_abandoned,
     requeue,
     resume_children,
-    version_key,
     with_needless_files,
 )
 from models_store.jobs.rows import (
@@ -477,7 +478,7 @@ class Jobs:
 
         Returns:
             The child's last attempt, whose files and those of earlier ones are the caller's to
-            delete, and the key of the one that a version needs. None: the parent was resumed.
+            delete, and the key of the one that its parent needs. None: the parent was resumed.
         """
         lock_parent(session, job_id)
         needless = select(JobRow).where(
@@ -486,9 +487,9 @@ class Jobs:
         row = session.scalar(needless.with_for_update(of=JobRow))
         if row is None:
             return None
-        attempt, kept = row.attempt, version_key(session, row)
+        attempt, kept = row.attempt, kept_key(session, row)
         row.product, row.checkpoints = None, []
-        if kept is None:
+        if not has_succeeded(session, row.parent_id):
             _delete(session, row)
         return attempt, kept
 

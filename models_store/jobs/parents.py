@@ -179,13 +179,18 @@ def _start(session: Session, row: JobRow, new: Sequence[NewChild], *, started: i
 
 
 def _finish(session: Session, row: JobRow, child: Child, children: Sequence[JobRow]) -> None:
-    """Make the product of a child the version of the parent, and succeed."""
-    new = NewVersion(**(child.product or {}))
-    version = add_version(session, new, project=row.project, name=row.model_name, job_id=row.id)
-    row.model_version = version.version
-    row.metrics = {**new.metrics, **(row.metrics or {})}
+    """Make the product of a child the version or the result of the parent, and succeed."""
+    product = child.product or {}
+    if child.kind.makes_version:
+        new = NewVersion(**product)
+        version = add_version(session, new, project=row.project, name=row.model_name, job_id=row.id)
+        row.model_version = version.version
+        row.metrics = {**new.metrics, **(row.metrics or {})}
+    else:
+        row.result = product["result"]
+        row.metrics = {**(row.metrics or {}), **child.metrics}
     made = next(one for one in children if one.id == child.id)
-    made.product = None  # the version has it now
+    made.product = None  # the parent has it now
     if row.progress is not None:
         row.progress = {**row.progress, "fraction": 1.0, "eta_seconds": 0.0}
     _end(session, row, JobState.SUCCEEDED, children)
@@ -289,10 +294,21 @@ def lock_parent(session: Session, job_id: str) -> None:
     session.execute(select(JobRow.id).where(of_it).with_for_update(of=JobRow))
 
 
-def version_key(session: Session, row: JobRow) -> str | None:
-    """Return the key of the weights that a child's parent made its version of; None: there is none."""
+def kept_key(session: Session, row: JobRow) -> str | None:
+    """Return the key of the file that a child's parent has its version or its result of.
+
+    Returns:
+        None: the parent has neither, or not any more.
+    """
     query = select(ModelVersionRow.checkpoint_key).where(ModelVersionRow.job_id == row.parent_id)
-    return session.scalar(query)
+    result = session.scalar(select(JobRow.result).where(JobRow.id == row.parent_id))
+    return session.scalar(query) if result is None else str(result["key"])
+
+
+def has_succeeded(session: Session, job_id: str | None) -> bool:
+    """Return whether a job has succeeded."""
+    state = session.scalar(select(JobRow.state).where(JobRow.id == job_id))
+    return state == JobState.SUCCEEDED
 
 
 def _has_files() -> ColumnElement[bool]:

@@ -10,7 +10,7 @@ from flows import FlowSpec, count_parameters
 from models_store.database.usage import EVENT_BYTES
 from models_store.plans.search import trial_training
 from models_store.records import Dataset, Version
-from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
+from models_store.requests.bulk import AcceptedBulk, AcceptedSampling, AcceptedScoring
 from models_store.requests.search import AcceptedSearch
 from models_store.requests.training import AcceptedTraining
 from models_store.requests.variational import (
@@ -78,6 +78,7 @@ def scoring_reservation(accepted: AcceptedScoring, dataset: Dataset) -> int:
     if accepted.explain:
         names += [f"explanation.{name}" for name in accepted.columns]
     numbers = _table(accepted.output, dataset.rows, [*beside, *names], computed=len(names))
+    numbers += _children(accepted)
     return numbers + (_kept_text(dataset, accepted.output) if accepted.include_rows else 0)
 
 
@@ -92,7 +93,16 @@ def _kept_text(dataset: Dataset, output: Output) -> int:
 
 def sampling_reservation(accepted: AcceptedSampling, version: Version) -> int:
     """Return the bytes of a sampling's parts and file."""
-    return _table(accepted.output, accepted.n, version.columns, computed=version.dim)
+    table = _table(accepted.output, accepted.n, version.columns, computed=version.dim)
+    return table + _children(accepted)
+
+
+def _children(accepted: AcceptedBulk) -> int:
+    """Return the bytes of the rows and requests of the children of a job; 0 if it has none."""
+    if accepted.part_rows is None or accepted.total_rows is None:
+        return 0
+    count = 1 + ceil(accepted.total_rows / accepted.part_rows)
+    return count * (_BASE_BYTES + 2 * len(accepted.model_dump_json()))
 
 
 def _files(flow: FlowSpec, dim: int, context_dim: int) -> int:

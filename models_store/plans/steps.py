@@ -3,6 +3,7 @@
 from typing import Any
 
 from models_store.job_states import JobKind
+from models_store.plans.parts import parts_account, parts_step
 from models_store.plans.plan import Account, Child, Step
 from models_store.plans.search import search_account, search_step
 
@@ -18,6 +19,8 @@ def next_step(kind: JobKind, request: dict[str, Any], children: list[Child]) -> 
     match kind:
         case JobKind.TRAINING:
             return search_step(request, children)
+        case JobKind.SCORING | JobKind.SAMPLING:
+            return parts_step(kind, request, children)
         case _:
             raise ValueError(f"a {kind} has no children")
 
@@ -40,5 +43,7 @@ def account_of(
     match kind:
         case JobKind.TRAINING:
             return search_account(request, children, elapsed_s=elapsed_s)
+        case JobKind.SCORING | JobKind.SAMPLING:
+            return parts_account(request, children, elapsed_s=elapsed_s)
         case _:
             raise ValueError(f"a {kind} has no children")

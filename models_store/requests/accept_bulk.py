@@ -2,7 +2,8 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any
+from math import ceil
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from flows.mixed.explain import explained
 from models_store.errors import RequestError
 from models_store.records import Dataset, Version
 from models_store.requests.bulk import (
+    AcceptedBulk,
     AcceptedSampling,
     AcceptedScoring,
     ContextCell,
@@ -21,6 +23,15 @@ from tables.cells import recode
 from tables.columns import Column
 from tables.errors import TableError
 
+Bulk = TypeVar("Bulk", bound=AcceptedBulk)
+
+MAX_PARTS = 64
+"""Most children that compute the rows of one job."""
+
+# Rows of a part are a multiple, so that its steps are those of the whole.
+_ROWS_OF_STEPS = 65_536
+# Weights and rows of a part, whose product is about a minute of one core.
+_PART_PRODUCT = 1.5e11
 _BYTES_PER_VALUE = 8
 _SCORE_COLUMNS = 2
 _PARTS = 2
@@ -68,6 +79,34 @@ def accept_scoring(
         parts=request.parts,
         explain=request.explain,
     )
+
+
+def in_parts(
+    accepted: Bulk,
+    version: Version,
+    *,
+    rows: int,
+    part_rows: int | None,
+) -> Bulk | None:
+    """Return the request of a job whose rows children compute; None: it has too few.
+
+    Args:
+        accepted: Accepted request.
+        version: Version that computes the rows.
+        rows: Number of rows of the result.
+        part_rows: Rows of a part; None: about a minute of one core.
+    """
+    if part_rows is None:
+        scores = version.dim if isinstance(accepted, AcceptedScoring) and accepted.explain else 1
+        spec, context_dim = spec_from_dict(version.flow), len(version.context_columns)
+        weights = max(1, spec.cost(version.dim, context_dim).parameters)
+        wanted = int(_PART_PRODUCT / weights / scores)
+        part_rows = max(1, wanted // _ROWS_OF_STEPS) * _ROWS_OF_STEPS
+    if rows > MAX_PARTS * part_rows:
+        part_rows = ceil(rows / MAX_PARTS / _ROWS_OF_STEPS) * _ROWS_OF_STEPS
+    if rows <= part_rows:
+        return None
+    return accepted.model_copy(update={"total_rows": rows, "part_rows": part_rows})
 
 
 def explains(version: Version) -> bool:

@@ -1,8 +1,8 @@
 """Requests for scoring and sampling jobs, as a caller writes them and as they are accepted."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from models_store.requests.training import DatasetId, Seed, Strict
 from tables.formats import Output
@@ -78,10 +78,41 @@ class SamplingRequest(Strict):
     )
 
 
-class AcceptedScoring(Strict):
-    """Accepted request for a scoring job; `columns` are those of the model, in order."""
+class Piece(Strict):
+    """Numbers of some rows, which a child has computed: an npy file, and the number of its rows."""
+
+    key: str
+    sha256: str
+    rows: int
+
+
+class AcceptedBulk(Strict):
+    """Accepted request for a bulk job, or for a child that does a part of one.
+
+    Attributes:
+        total_rows: Number of rows of the result, of a job that children do.
+        part_rows: Number of rows of each child.
+        span: First row that a child computes, and the one after the last.
+        pieces: Files of the computed parts, in order, for the child that writes the whole.
+    """
 
     model_config = ConfigDict(protected_namespaces=())
+
+    total_rows: int | None = None
+    part_rows: int | None = None
+    span: tuple[int, int] | None = None
+    pieces: list[Piece] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what a job that one worker does has no use for."""
+        written: dict[str, Any] = write(self)
+        absent = {name for name in AcceptedBulk.model_fields if written[name] is None}
+        return {name: value for name, value in written.items() if name not in absent}
+
+
+class AcceptedScoring(AcceptedBulk):
+    """Accepted request for a scoring job; `columns` are those of the model, in order."""
 
     model: str
     dataset_id: str
@@ -92,10 +123,8 @@ class AcceptedScoring(Strict):
     explain: bool = False
 
 
-class AcceptedSampling(Strict):
+class AcceptedSampling(AcceptedBulk):
     """Accepted request for a sampling job; `context` has the order of the version's columns."""
-
-    model_config = ConfigDict(protected_namespaces=())
 
     model: str
     n: int

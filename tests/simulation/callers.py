@@ -102,6 +102,7 @@ class Caller:
                 change()
 
     def _submit(self) -> None:
+        plan = self.asked.plan
         new = NewJob(
             project=self._project,
             kind=JobKind.SAMPLING if self.asked.plan.samples else JobKind.TRAINING,
@@ -111,7 +112,7 @@ class Caller:
             request=self._request,
             request_id=f"job {self._number}",
             reserved_bytes=RESERVED_BYTES,
-            role=JobRole.PARENT if self.asked.plan.searches else None,
+            role=JobRole.PARENT if plan.searches or plan.splits else None,
         )
         key = None
         if self.asked.plan.key:

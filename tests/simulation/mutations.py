@@ -16,6 +16,7 @@ import models_store.jobs.leases
 import models_store.jobs.parents
 import models_store.jobs.retries
 import models_store.jobs.rows
+import models_store.plans.parts
 import models_store.registry
 import models_store.rows.idempotency
 import workers.supervisor.fitness
@@ -118,8 +119,17 @@ def _trainers_are_killed(plan: Plan) -> Plan:
 
 def _jobs_search(plan: Plan) -> Plan:
     return replace(
-        plan, jobs=tuple(replace(job, samples=False, searches=True) for job in plan.jobs)
+        plan,
+        jobs=tuple(replace(job, samples=False, splits=False, searches=True) for job in plan.jobs),
     )
+
+
+def _samplings_are_split(plan: Plan) -> Plan:
+    jobs = [
+        replace(job, samples=True, searches=False, splits=True, batches=4, poison=None)
+        for job in plan.jobs
+    ]
+    return replace(plan, jobs=tuple(jobs))
 
 
 def _searches_lose_their_messages(plan: Plan) -> Plan:
@@ -155,7 +165,7 @@ def _models_are_not_stored(plan: Plan) -> Plan:
 
 
 def _datasets_are_deleted(plan: Plan) -> Plan:
-    jobs = [replace(job, samples=False, delete_dataset_at=0.0) for job in plan.jobs]
+    jobs = [replace(job, samples=False, splits=False, delete_dataset_at=0.0) for job in plan.jobs]
     return replace(plan, jobs=tuple(jobs))
 
 
@@ -267,6 +277,19 @@ MUTATIONS = (
             ),
         ),
         "it keeps its reservation",
+    ),
+    Mutation(
+        "the parts of a file are in the order of their rows",
+        (
+            Change(
+                models_store.plans.parts,
+                "parts_step",
+                "sorted(children, key=lambda child: child.number)",
+                "children[::-1]",
+            ),
+        ),
+        "its file is another",
+        where=_samplings_are_split,
     ),
     Mutation(
         "a parent whose step is due is found without a message",

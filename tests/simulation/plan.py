@@ -86,6 +86,7 @@ class JobPlan:
     Attributes:
         samples: it is a sampling, of a row a batch, and no training.
         searches: it is a search, whose children train as the plan says.
+        splits: it is a sampling whose children draw parts of the rows.
         key: it is asked for with an idempotency key, and again with the same one at `again_at`.
         epoch_s: seconds of one epoch of `batches`.
         cancel_at, resume_at: moments after it was asked for.
@@ -97,6 +98,7 @@ class JobPlan:
     epoch_s: float
     samples: bool = False
     searches: bool = False
+    splits: bool = False
     key: bool = False
     again_at: float | None = None
     cancel_at: float | None = None
@@ -239,7 +241,8 @@ def _job(chance: random.Random, horizon_s: float) -> JobPlan:
         epochs=chance.randint(1, 3),
         batches=chance.randint(1, 4),
         epoch_s=chance.choice((0.1, 0.5, 2.0)),
-        samples=kind < 0.25,
+        samples=kind < 0.4,
+        splits=kind < 0.2,
         searches=kind > 0.75,
         key=key,
         again_at=perhaps(0.3) if key else None,

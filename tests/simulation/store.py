@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from math import ceil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ from tests.simulation.plan import JobPlan
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own below it
 DATASETS = 2
+_PARTS = 3
 PROJECTS = (PROJECT, f"{PROJECT}-other")
 """Projects of the datasets, and so of the jobs, in turn."""
 _LIMITS = TrainingLimits(
@@ -71,6 +73,9 @@ class Store:
         if plan.samples:
             n = plan.epochs * plan.batches
             accepted = AcceptedSampling(model="base:1", n=n, seed=1, output="npy", context=None)
+            if plan.splits:
+                parts = {"total_rows": n, "part_rows": ceil(n / _PARTS)}
+                accepted = accepted.model_copy(update=parts)
             return accepted.model_dump(mode="json")
         return (self._searches if plan.searches else self._trainings)[dataset]
 

@@ -267,6 +267,9 @@ class Attempt:
 
     def _finish_bulk(self, produced: Produced) -> None:
         result = JobResult(**produced.result)  # type: ignore[typeddict-item]  # sent as one
+        if self._job.role is JobRole.CHILD:
+            self._finish_child(produced.metrics, _as_product(result))
+            return
         try:
             self._stores.work.finish_bulk(
                 self._job.id, self._job.attempt, metrics=produced.metrics, result=result
@@ -312,6 +315,17 @@ class Attempt:
                 log.error("left without the last write; another attempt follows the lease")
                 return
             time.sleep(_READ_S)
+
+
+def _as_product(result: JobResult) -> dict[str, Any]:
+    """Return a file as what a child gives to its parent."""
+    return {
+        "checkpoint_key": result["key"],
+        "checkpoint_sha256": result["sha256"],
+        "checkpoint_bytes": result["bytes"],
+        "rows": result["rows"],
+        "result": dict(result),
+    }
 
 
 def _named(checkpoint: CheckpointRef) -> Checkpoint:

@@ -19,7 +19,7 @@ from flows import CompiledFlow, compile_flow, density_parts, fitting_rows, rank_
 from models_store.errors import BlobDiskError, BlobError, StorageFullError
 from models_store.files.blobs import BlobStore, result_key
 from models_store.files.checkpoints import load_model
-from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
+from models_store.requests.bulk import AcceptedBulk, AcceptedSampling, AcceptedScoring
 from tables.cells import recode
 from tables.columns import Column
 from tables.errors import TableError
@@ -48,7 +48,7 @@ from workers.protocol import (
 )
 from workers.trainer.data import MappedRows, open_table
 from workers.trainer.devices import find_device
-from workers.trainer.parts import Doubles, Parts
+from workers.trainer.parts import Doubles, Parts, Pieces
 from workers.trainer.progress import RowProgress
 
 _TICK_S = 0.5
@@ -106,12 +106,43 @@ def produce(task: BulkTask, send: Send, *, interrupted: Callable[[], bool]) -> N
     device = find_device(task.device)
     blobs = BlobStore(Path(task.blob_root))
     flow = _load(task, blobs, device)
-    product = (
-        _scores(task, flow, blobs, device)
-        if isinstance(task, ScoringTask)
-        else _samples(task, flow, device)
+    accepted: AcceptedBulk
+    if isinstance(task, ScoringTask):
+        accepted = AcceptedScoring.model_validate(task.request)
+        product = _scores(task, flow, blobs, device)
+    else:
+        accepted = AcceptedSampling.model_validate(task.request)
+        product = _samples(task, flow, device)
+    if accepted.span is not None:
+        product = _part(product, *accepted.span)
+    parts: Parts | Pieces = Parts(task, blobs, width=product.width, send=send)
+    if accepted.pieces is not None:
+        parts = Pieces(blobs, accepted.pieces, width=product.width)
+    _Run(task, product, parts, blobs=blobs, send=send, interrupted=interrupted).run()
+
+
+def _part(product: Product, first: int, stop: int) -> Product:
+    """Return the computed columns of some rows, as numbers, for the job that writes the whole."""
+
+    def chunks(done: int) -> Iterator[Doubles]:
+        left = stop - first - done
+        for chunk in product.chunks(first + done):
+            yield chunk[:left]
+            left -= len(chunk)
+            if left <= 0:
+                return
+
+    names = product.head.names[-product.width :]
+    dtypes = [np.dtype(np.float64)] * product.width
+    return Product(
+        head=TableHead(names=names, dtypes=dtypes, rows=stop - first),
+        output="npy",
+        chunks=chunks,
+        width=product.width,
+        beside=None,
+        scores=product.scores,
+        checked=product.checked,
     )
-    _Run(task, product, blobs=blobs, send=send, interrupted=interrupted).run()
 
 
 class _Run:
@@ -121,6 +152,7 @@ class _Run:
         self,
         task: BulkTask,
         product: Product,
+        parts: Parts | Pieces,
         *,
         blobs: BlobStore,
         send: Send,
@@ -131,7 +163,7 @@ class _Run:
         self._blobs = blobs
         self._send = send
         self._interrupted = interrupted
-        self._parts = Parts(task, blobs, width=product.width, send=send)
+        self._parts = parts
         self._metrics: dict[str, Any] = {}
         self._position: dict[str, Any] = {}
         head = product.head

@@ -1,7 +1,7 @@
 """Parts of a bulk job's result, each a file, of which a killed attempt loses the last one only."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -9,12 +9,82 @@ import numpy.typing as npt
 from models_store.errors import BlobDiskError, BlobError
 from models_store.files.blobs import BlobStore, part_key, parts_key
 from models_store.files.job_files import ResultPart, load_list, save_list
+from models_store.requests.bulk import Piece
+from workers.errors import TrainingError
 from workers.protocol import CheckpointRef, Note, SamplingTask, ScoringTask, Send
 
 Doubles = npt.NDArray[np.float64]
 
 _DTYPE = np.dtype("<f8")
 _SHARE = 0.02
+
+
+class Pieces:
+    """Rows that other jobs have computed, in order, each an npy file.
+
+    Args:
+        blobs: Store that holds the files.
+        pieces: Files of the rows.
+        width: Number of values in a row.
+    """
+
+    def __init__(self, blobs: BlobStore, pieces: Sequence[Piece], *, width: int) -> None:
+        self._blobs, self._pieces, self._width = blobs, pieces, width
+
+    @property
+    def count(self) -> int:
+        """Return the number of files."""
+        return len(self._pieces)
+
+    @property
+    def rows(self) -> int:
+        """Return the number of rows in all files."""
+        return sum(piece.rows for piece in self._pieces)
+
+    def resume(self, alive: Callable[[], None]) -> None:
+        """Verify the files.
+
+        Args:
+            alive: Function that is called after each file; reading them all takes a while.
+
+        Raises:
+            TrainingError: A file is gone or was changed.
+        """
+        for number, piece in enumerate(self._pieces, start=1):
+            try:
+                self._blobs.verify(piece.key, piece.sha256)
+            except BlobDiskError:
+                raise
+            except BlobError as error:
+                raise TrainingError("part_unusable", f"Part {number} cannot be read.") from error
+            alive()
+
+    def write(
+        self,
+        chunks: Iterator[Doubles],
+        *,
+        interrupted: Callable[[], bool],
+        done: Callable[[], None],
+    ) -> CheckpointRef:
+        """Refuse: all rows are computed."""
+        raise NotImplementedError
+
+    def blocks(self, rows: int) -> Iterator[Doubles]:
+        """Yield all rows, `rows` at a time; the last block may have fewer."""
+        waiting: list[Doubles] = []
+        count = 0
+        for piece in self._pieces:
+            path = self._blobs.path(piece.key)
+            values = np.load(path, mmap_mode="r", allow_pickle=False).reshape(-1, self._width)
+            while len(values) > 0:
+                taken, values = values[: rows - count], values[rows - count :]
+                waiting.append(np.array(taken))
+                count += len(taken)
+                if count == rows:
+                    yield np.concatenate(waiting)
+                    waiting, count = [], 0
+        if waiting:
+            yield np.concatenate(waiting)
 
 
 class Parts:

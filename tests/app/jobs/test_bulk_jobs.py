@@ -307,3 +307,23 @@ def test_a_cancelled_job_says_why_there_is_no_file(client):
     response = client.get(f"/v1/jobs/{job_id}/result")
     assert (response.status_code, slug(response)) == (409, "result-not-ready")
     assert response.json()["detail"] == "The job is cancelled."
+
+
+@pytest.mark.parametrize("setting_values", [{"bulk_part_rows": 150}])
+def test_a_job_of_many_rows_is_done_in_parts(client, supervisor):
+    dataset_id = uploaded(client)
+    job = start(client, "scoring", dataset_id=dataset_id, output="csv").json()
+    assert (job["role"], job["request"]["part_rows"]) == ("parent", 150)
+    while client.get(f"/v1/jobs/{job['id']}").json()["state"] in ("queued", "running"):
+        supervisor.run_next()
+    done = client.get(f"/v1/jobs/{job['id']}").json()
+    assert (done["state"], done["result"]["rows"]) == ("succeeded", 400)
+    assert (done["progress"]["rows"], done["progress"]["eta_seconds"]) == (400, 0.0)
+    children = client.get("/v1/jobs", params={"parent_id": job["id"]}).json()["items"]
+    assert [child["result"] for child in children] == [None] * 4
+    scores = client.get(f"/v1/jobs/{job['id']}/result").text.splitlines()
+    expected = compile_flow(a_flow(1)).log_prob(TABLE[:, [1, 3, 0]])
+    assert scores[0] == "log_prob"
+    assert np.allclose([float(line) for line in scores[1:]], expected, atol=1e-4)
+    assert client.delete(f"/v1/jobs/{job['id']}/result").status_code == 204
+    assert client.delete(f"/v1/jobs/{job['id']}").status_code == 204
