@@ -33,7 +33,7 @@ from models_store.requests.training import (
 
 _FEW_COLUMNS = 8
 _SCALE_BOUND = 6.9
-_ENSEMBLES: dict[Quality, int] = {"fast": 1, "balanced": 3, "best": 4}
+_ENSEMBLES: dict[Quality, int] = {"fast": 1, "balanced": 5, "best": 8}
 # Shares of the epochs, and of the trials that are trained for them.
 _STAGES: dict[Quality, tuple[tuple[float, float], ...]] = {
     "fast": ((1.0, 1.0),),

@@ -211,7 +211,7 @@ class AutoFlow(Strict):
     ensemble: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] | None = Field(
         default=None,
         description="Most flows whose probabilities are averaged in the model; 1: the best flow alone."
-        " Null: 1 if `quality` is `fast`, 3 if `balanced`, 4 if `best`.",
+        " Null: 1 if `quality` is `fast`, 5 if `balanced`, 8 if `best`.",
     )
 
 

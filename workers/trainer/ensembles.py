@@ -1,10 +1,13 @@
 """Work of one ensemble job: a choice among trained flows, and one model file of those that it takes."""
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from flows import EnsembleSpec, Flow, FlowSpec, MixedSpec, ensemble_of, spec_from_dict
@@ -24,13 +27,17 @@ from workers.trainer.training import held_out_quantiles, likelihoods
 
 # An ensemble is slower to serve than its best member: it must be this much better, in nats a row.
 _LEAST_GAIN = 0.005
+# A member this much worse than the best one, in nats a row, adds nothing but time.
+_MOST_BEHIND = 1.0
+_ITERATIONS, _SHARE_OF_EM = 20, 0.7
 
 
 def assemble(task: EnsembleTask, send: Send, *, interrupted: Callable[[], bool]) -> None:
-    """Store the best ensemble of the members that `task` names, or the best member alone.
+    """Store the ensemble of the members that `task` names, or the best member alone.
 
-    The candidates are the means of the best one, two, ... members; the one with the highest robust
-    validation likelihood is taken. The last message is `Trained`, or `Interrupted` once
+    Members that are much worse than the best are left out. The weights of the others are
+    between equal ones and those that a few iterations of EM find for the validation rows, so that few
+    rows do not decide too much. The ensemble is taken if its robust validation likelihood is better. The last message is `Trained`, or `Interrupted` once
     `interrupted()` is true.
 
     Args:
@@ -55,12 +62,14 @@ def assemble(task: EnsembleTask, send: Send, *, interrupted: Callable[[], bool])
         flow = _load(blobs, member, request.columns).to(device)
         flows.append(flow)
         scores.append(_scores(flow, parts, seed=request.seed))
-    count, reached = _best_count(torch.stack(scores), request.row_loss_bound)
-    flow, spec = _mixture(flows[:count], request)
-    send(Note(text=_account(request.members[:count], reached)))
+    choice = choose(torch.stack(scores), request.row_loss_bound)
+    members = [request.members[number] for number in choice.members]
+    flow, spec = _mixture([flows[number] for number in choice.members], members, choice.weights)
+    send(Note(text=_account(members, gain=choice.gain)))
     metrics: dict[str, Any] = {
-        "members": [member.trial for member in request.members[:count]],
-        "best_robust_validation_log_likelihood": reached[count - 1],
+        "members": [member.trial for member in members],
+        "weights": [round(weight, 4) for weight in choice.weights],
+        "best_robust_validation_log_likelihood": choice.reached,
         **likelihoods(flow, parts, seed=request.seed, on_chunk=lambda: None),
     }
     result = Result(
@@ -98,29 +107,74 @@ def _scores(flow: Flow, parts: SplitRows, *, seed: int) -> Tensor:
     return torch.cat(found)
 
 
-def _best_count(scores: Tensor, bound: float | None) -> tuple[int, list[float]]:
-    """Return the number of members of the best ensemble, and the likelihood of each number."""
-    reached = []
-    for count in range(1, len(scores) + 1):
-        mixed = mix(scores[:count], torch.full((count,), 1 / count, dtype=torch.float64))
-        reached.append(float(mixed.mean()) if bound is None else robust_mean(mixed, bound))
-    best = max(range(len(reached)), key=lambda at: reached[at] - (_LEAST_GAIN if at else 0.0))
-    return best + 1, reached
+@dataclass(frozen=True)
+class Choice:
+    """Members of an ensemble, and their weights.
+
+    Attributes:
+        members: Numbers of the members, the best one first.
+        weights: Weight of each; they sum to 1.
+        reached: Robust validation likelihood.
+        gain: Part of it that the best member alone lacks.
+    """
+
+    members: list[int]
+    weights: list[float]
+    reached: float
+    gain: float
 
 
-def _mixture(flows: list[Flow], request: AcceptedEnsemble) -> tuple[Flow, FlowSpec]:
-    specs = [spec_from_dict(member.flow) for member in request.members[: len(flows)]]
+def choose(scores: Float[Tensor, "members rows"], bound: float | None) -> Choice:
+    """Return the best member alone, or the ensemble if it is better.
+
+    Args:
+        scores: Log densities of the validation rows, by each member.
+        bound: Bound of the losses of single rows; None: none.
+    """
+    alone = [_mean(one, bound) for one in scores]
+    order = sorted(range(len(alone)), key=lambda number: -alone[number])
+    best = order[0]
+    kept = [best, *(number for number in order[1:] if alone[number] > alone[best] - _MOST_BEHIND)]
+    weights = _weights(scores[kept])
+    reached = _mean(mix(scores[kept], weights), bound)
+    gain = reached - alone[best]
+    if len(kept) == 1 or gain < _LEAST_GAIN:
+        return Choice([best], [1.0], alone[best], 0.0)
+    return Choice(kept, weights.tolist(), reached, gain)
+
+
+def _weights(scores: Float[Tensor, "members rows"]) -> Float[Tensor, " members"]:
+    """Return the mean of equal weights and those of some iterations of EM, which begin there."""
+    equal = torch.full((len(scores),), 1 / len(scores), dtype=torch.float64)
+    # A row that no member gives a density tells nothing of them.
+    told = scores[:, scores.isfinite().any(dim=0)].nan_to_num(nan=-torch.inf)
+    if told.shape[1] == 0:
+        return equal
+    weights = equal
+    for _ in range(_ITERATIONS):
+        weights = torch.softmax(told + weights.log()[:, None], dim=0).mean(dim=1)
+    mixed = _SHARE_OF_EM * weights + (1 - _SHARE_OF_EM) * equal
+    return mixed / mixed.sum()
+
+
+def _mean(scores: Float[Tensor, " rows"], bound: float | None) -> float:
+    mean = float(scores.mean()) if bound is None else robust_mean(scores, bound)
+    return -math.inf if math.isnan(mean) else mean
+
+
+def _mixture(
+    flows: list[Flow], members: list[Member], weights: list[float]
+) -> tuple[Flow, FlowSpec]:
+    specs = [spec_from_dict(member.flow) for member in members]
     if len(flows) == 1:
         return flows[0], specs[0]
-    members = [spec for spec in specs if not isinstance(spec, EnsembleSpec)]
-    weights = [1 / len(flows)] * len(flows)
-    spec = EnsembleSpec(members=members, weights=weights)
+    parts = [spec for spec in specs if not isinstance(spec, EnsembleSpec)]
+    spec = EnsembleSpec(members=parts, weights=weights)
     return ensemble_of(flows, weights).eval(), spec
 
 
-def _account(members: list[Member], reached: list[float]) -> str:
+def _account(members: list[Member], *, gain: float) -> str:
     families = [_family(spec_from_dict(member.flow)) for member in members]
-    gain = reached[len(members) - 1] - reached[0]
     if len(members) == 1:
         return f"The best flow alone ({families[0]}) is the model: a mixture gains no more than it costs."
     return f"The model is a mixture of {', '.join(families)}, {gain:.3f} nats better than the best alone."

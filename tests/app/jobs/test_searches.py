@@ -43,7 +43,7 @@ def test_a_search_lists_what_it_will_try(client: TestClient, dataset_id: str, fl
     families = [trial["flow"]["family"] for trial in job["request"]["trials"]]
     assert families[0] == "maf"
     assert {"nsf", "realnvp", "naf"} <= set(families)
-    assert job["request"]["ensemble"] == (1 if flow == {"family": "auto", "ensemble": 1} else 3)
+    assert job["request"]["ensemble"] == (1 if flow == {"family": "auto", "ensemble": 1} else 5)
 
 
 def test_children_are_seen_by_their_parent_alone(

@@ -1,5 +1,6 @@
 """Searches whose children are trained here, one after the other: the version that comes out."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from flows import CompiledFlow, EnsembleSpec, compile_flow, spec_from_dict
 from models_store.files.checkpoints import load_model
@@ -23,7 +25,7 @@ from tables.columns import Column
 from tests.workers.place import LIMITS, PROJECT, Place
 from workers.protocol import EnsembleTask, Trained, TrainingTask
 from workers.supervisor.assignment import task_of
-from workers.trainer.ensembles import assemble
+from workers.trainer.ensembles import assemble, choose
 from workers.trainer.training import train
 
 
@@ -183,3 +185,25 @@ def test_the_best_point_of_a_sweep_becomes_the_version(place: Place) -> None:
     trials = (job.metrics or {})["trials"]
     assert trials[-1]["values"] == {"optimisation.learning_rate": 5e-3}
     assert trials[-1]["stage"] == 2
+
+
+def test_weights_follow_the_validation_rows_and_bad_members_are_left_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    good, other = torch.randn(2, 400, generator=generator, dtype=torch.float64)
+    choice = choose(torch.stack([good, other - 0.5, good - 5.0]), 30.0)
+    assert choice.members == [0, 1]
+    assert choice.weights[0] > choice.weights[1] > 0.1
+    assert math.isclose(sum(choice.weights), 1.0)
+    assert choice.gain > 0.03
+    same = choose(torch.stack([good, good]), 30.0)
+    assert (same.members, same.weights, same.gain) == ([0], [1.0], 0.0)
+
+
+@pytest.mark.parametrize("bad", [-math.inf, math.nan])
+def test_rows_without_a_density_do_not_spoil_an_ensemble(bad: float) -> None:
+    scores = torch.zeros(2, 50, dtype=torch.float64)
+    scores[:, 0] = bad
+    scores[0, 1:25] = bad
+    scores[1, 25:] = -3.0
+    choice = choose(scores, 30.0)
+    assert all(math.isfinite(weight) for weight in choice.weights)
