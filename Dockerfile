@@ -21,6 +21,10 @@ COPY tables tables
 COPY workers workers
 RUN /opt/densityd/bin/pip install --no-deps --no-build-isolation . \
  && /opt/densityd/bin/pip check
+# Kernels for processors like this one; others compile them at each start.
+RUN NUMBA_CACHE_DIR=/opt/densityd/kernels /opt/densityd/bin/python -P -c 'import flows.compiled.kernels, \
+      flows.compiled_training.kernels, app.engine.warming as warming; warming.compile_kernels()' \
+ && find /opt/densityd/kernels -name '*.nbc' | grep -q .
 
 FROM python:3.11-slim
 RUN useradd --uid 10001 --no-log-init --no-create-home --home-dir /var/lib/densityd \
@@ -30,11 +34,13 @@ COPY --from=build /opt/densityd /opt/densityd
 ENV PATH=/opt/densityd/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    NUMBA_CACHE_DIR=/tmp/kernels \
     DENSITYD_DATA_DIR=/var/lib/densityd \
     DENSITYD_HOST=0.0.0.0
 USER densityd
 WORKDIR /var/lib/densityd
 VOLUME /var/lib/densityd
 EXPOSE 8000
-ENTRYPOINT ["densityd"]
+# numba uses a folder of kernels only if it could write there, and the image's own is read-only.
+ENTRYPOINT ["/bin/sh", "-c", "[ -e /tmp/kernels ] || cp -R /opt/densityd/kernels /tmp/kernels; exec densityd \"$@\"", "densityd"]
 CMD ["api"]

@@ -3,10 +3,12 @@
 import asyncio
 import errno
 import logging
+import math
 import os
 import signal
 import socket
 import sys
+import time
 from types import FrameType
 
 import uvicorn
@@ -32,7 +34,6 @@ from models_store.keys import Keys
 from models_store.process.logs import configure_logging
 from models_store.settings import first_error
 
-_DRAIN_S = 4  # with what follows it, an end within five seconds
 _KEEP_ALIVE_S = 5
 _BACKLOG = 2048
 _HANDLES = 16
@@ -66,8 +67,8 @@ def main() -> None:
         sys.exit(_run_processes(settings))
     freeze_heap()
     shutdown = Shutdown()
-    app = create_app(settings, shutdown=shutdown, after_load=FirstLoad())
-    server = Server(app, settings, shutdown.stopping)
+    app = create_app(settings, shutdown=shutdown, after_load=FirstLoad(), compile_first=True)
+    server = Server(app, settings, shutdown)
     server.run(sockets)
     # A thread may still wait for the parser of an upload that was cut off. Do not wait for it: a
     # parser dies with its parent.
@@ -162,11 +163,16 @@ def refuse_unusable_audit(settings: ApiSettings) -> None:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn with the bounds of the settings; streams end as soon as the process stops."""
+    """Uvicorn with the bounds of the settings, which drains before it stops.
 
-    def __init__(self, app: FastAPI, settings: ApiSettings, stopping: asyncio.Event) -> None:
+    Streams end as soon as it stops to listen.
+    """
+
+    def __init__(self, app: FastAPI, settings: ApiSettings, shutdown: Shutdown) -> None:
         """Prepare the server; nothing is opened yet."""
-        self._stopping = stopping
+        self._shutdown = shutdown
+        self._drain_delay_s = settings.drain_delay_s
+        self._listen_until = math.inf
 
         class Protocol(BoundedProtocol):
             header_timeout_s = settings.header_timeout_s
@@ -191,7 +197,7 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
                 backlog=_BACKLOG,
                 timeout_keep_alive=_KEEP_ALIVE_S,
-                timeout_graceful_shutdown=_DRAIN_S,
+                timeout_graceful_shutdown=settings.drain_s,  # type: ignore[arg-type]  # any number
             )
         )
 
@@ -216,11 +222,28 @@ class Server(uvicorn.Server):
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
 
+    async def on_tick(self, counter: int) -> bool:
+        """Return whether to stop listening: at once after a signal, or once it was told to others."""
+        if time.monotonic() >= self._listen_until:
+            self._stop()
+        return await super().on_tick(counter)
+
     def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
-        """End the streams, which would never end by themselves, and stop."""
-        self._stopping.set()
-        # Not uvicorn's own, which raises the signal again afterwards: a stop is no failure.
+        """Drain at the first signal, and stop at the second, or when that was long enough.
+
+        Not uvicorn's own, which raises the signal again afterwards: a stop is no failure.
+        """
         self.force_exit = self.should_exit and sig == signal.SIGINT
+        if self._drain_delay_s > 0 and not self._shutdown.draining:
+            self._listen_until = time.monotonic() + self._drain_delay_s
+        else:
+            self._stop()
+        self._shutdown.draining = True
+        self._protocol_class.draining = True
+
+    def _stop(self) -> None:
+        """Stop, and end the streams, which would never end by themselves."""
+        self._shutdown.stopping.set()
         self.should_exit = True
 
 

@@ -25,6 +25,7 @@ from app.datasets import routes as datasets
 from app.datasets.uploads import MULTIPART_OVERHEAD_BYTES
 from app.engine.engine import Engine
 from app.engine.loaded_models import CacheLimits, LoadedModels
+from app.engine.warming import WarmUp, preloaded
 from app.engine.watch import EngineWatch
 from app.fairness.fair_routes import EACH
 from app.fairness.pace import Pace
@@ -118,6 +119,7 @@ def create_app(
     *,
     shutdown: Shutdown | None = None,
     after_load: Callable[[], None] = lambda: None,
+    compile_first: bool = False,
 ) -> FastAPI:
     """Make the application; nothing is opened before its lifespan starts.
 
@@ -125,6 +127,7 @@ def create_app(
         settings: Limits, and where things are.
         shutdown: End of the process that serves the application.
         after_load: Function that is called in a thread when a model has come into memory.
+        compile_first: True to be ready only once the kernels are compiled.
     """
     shutdown = shutdown or Shutdown()
     metrics = Metrics()
@@ -137,7 +140,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=partial(_lifespan, settings, metrics, shutdown, after_load),
+        lifespan=partial(_lifespan, settings, metrics, shutdown, after_load, compile_first),
     )
     for module in (
         datasets,
@@ -184,6 +187,7 @@ async def _lifespan(
     metrics: Metrics,
     shutdown: Shutdown,
     after_load: Callable[[], None],
+    compile_first: bool,  # noqa: FBT001 - bound by `create_app`
     app: FastAPI,
 ) -> AsyncIterator[None]:
     database = Database(
@@ -199,6 +203,8 @@ async def _lifespan(
         away = any(isinstance(error, DatabaseUnavailableError) for error in passing)
         await asyncio.to_thread(blobs.sweep_staging, older_than_s=_STALE_UPLOAD_S)
         state = _state(settings, metrics, shutdown, after_load, database, blobs)
+        if compile_first:
+            state.warm_up.add_kernels()
         app.state = state  # type: ignore[assignment]  # typed, in place of Starlette's own
         await state.audit.start()
         state.engine.start()
@@ -211,6 +217,7 @@ async def _lifespan(
                 state.event_hub.run(shutdown.stopping),
                 state.leases.run(),
                 state.tallies.run(),
+                state.warm_up.run(),
                 *([check_later(database, blobs, refuse=shutdown.fail)] if away else []),
             )
         ]
@@ -238,7 +245,8 @@ def _state(
     registry, jobs = Registry(database), Jobs(database)
     folder, parsers = settings.audit_folder, settings.max_parsers
     keys = Keys(database)
-    callers = Callers(keys, anonymous=settings.allow_anonymous or is_loopback(settings.host))
+    anonymous = settings.allow_anonymous or is_loopback(settings.host)
+    callers = Callers(keys, anonymous=anonymous, stale_s=settings.stale_s)
     engine = Engine(
         max_waiting=settings.max_waiting,
         max_wait_s=settings.max_wait_s,
@@ -248,10 +256,20 @@ def _state(
     usage = Usage(database)
     tallies = Tallies(usage, keys, callers)
     engine.count = tallies.add_rows
+    models = LoadedModels(
+        registry,
+        blobs,
+        limits=CacheLimits(
+            settings.model_cache_bytes, settings.max_model_bytes, stale_s=settings.stale_s
+        ),
+        metrics=metrics.models,
+        after_load=after_load,
+    )
     return AppState(
         settings=settings,
         metrics=metrics,
         stopping=shutdown.stopping,
+        shutdown=shutdown,
         database=database,
         blobs=blobs,
         registry=registry,
@@ -267,16 +285,11 @@ def _state(
         audit=AuditLog(
             None if folder is None else AuditTrail(folder), failures=metrics.audit_failures
         ),
-        models=LoadedModels(
-            registry,
-            blobs,
-            limits=CacheLimits(settings.model_cache_bytes, settings.max_model_bytes),
-            metrics=metrics.models,
-            after_load=after_load,
-        ),
+        models=models,
+        warm_up=WarmUp(models, preloaded(settings.preload)),
         engine=engine,
         engine_watch=EngineWatch(engine, stall_s=settings.engine_stall_s),
-        lookout=Lookout(database, blobs, every_s=settings.ready_look_s),
+        lookout=Lookout(database, blobs, every_s=settings.ready_look_s, stale_s=settings.stale_s),
         event_hub=EventHub(jobs),
         plots=Plots(),
         threads=Threads(

@@ -24,6 +24,17 @@ def _checked_origins(text: str | None) -> str | None:
     return text
 
 
+_NAMED = r"[a-z0-9][a-z0-9._-]{0,63}"
+_PRELOADED = re.compile(f"({_NAMED}/)?{_NAMED}([@:]{_NAMED})?")
+
+
+def _checked_preload(text: str | None) -> str | None:
+    for ref in (text or "").split(","):
+        if text is not None and not _PRELOADED.fullmatch(ref.strip()):
+            raise ValueError("models look like name, name@alias, name:version or project/name")
+    return text
+
+
 class EarlyAnswers(StrEnum):
     """Conditions under which the answer to a large body may begin before the body has ended."""
 
@@ -239,6 +250,35 @@ class ApiSettings(StoreSettings):
         le=3_600,
         description="Seconds between two checks of the database and the store, whose result "
         "`/readyz` returns. While a check fails, they are repeated every second.",
+    )
+
+    preload: Annotated[str | None, AfterValidator(_checked_preload)] = Field(
+        default=None,
+        description="Models that are loaded before `/readyz` is 200, with commas between them: "
+        "references such as shuttle, shuttle@live or shuttle:3, those of another project as "
+        "project/shuttle.",
+    )
+    stale_s: float = Field(
+        default=300.0,
+        ge=0,
+        le=86_400,
+        description="Seconds for which models and API keys that were in use are served from memory "
+        "while a database server is away. A key that is revoked or expires meanwhile is "
+        "accepted for as long.",
+    )
+    drain_delay_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=3_600,
+        description="Seconds between a signal to stop and the end of listening. Meanwhile "
+        "`/readyz` is 503, requests are served, and connections close with their responses, "
+        "so that a load balancer sends no more.",
+    )
+    drain_s: float = Field(
+        default=4.0,
+        ge=0,
+        le=3_600,
+        description="Seconds for the requests that are open when the process stops listening.",
     )
 
     model_cache_bytes: int = Field(

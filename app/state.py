@@ -12,6 +12,7 @@ from app.auth.open_requests import OpenBound
 from app.auth.tallies import Tallies
 from app.engine.engine import Engine
 from app.engine.loaded_models import LoadedModels
+from app.engine.warming import WarmUp
 from app.engine.watch import EngineWatch
 from app.fairness.pace import Pace
 from app.fairness.turns import Threads, Turns
@@ -21,6 +22,7 @@ from app.metrics import Metrics
 from app.plots.plots import Plots
 from app.server.event_hub import EventHub
 from app.server.readiness import Lookout
+from app.server.startup import Shutdown
 from app.settings import ApiSettings
 from models_store.database.computed import Usage
 from models_store.database.database import Database
@@ -44,6 +46,7 @@ class AppState:
         settings: Settings of the process.
         metrics: Metrics of the process.
         stopping: Event that is set when the server begins to stop.
+        shutdown: End of the process.
         database: Engine and sessions of the database.
         blobs: Store of files.
         registry: Rows of datasets and models.
@@ -58,6 +61,7 @@ class AppState:
         leases: Keys of the requests under way.
         audit: Trail of changes.
         models: Models in memory.
+        warm_up: Work that is done before the process is ready.
         engine: Thread that computes.
         engine_watch: Watch over that thread.
         lookout: Watch over the database, the store and the disk.
@@ -78,6 +82,7 @@ class AppState:
     settings: ApiSettings
     metrics: Metrics
     stopping: asyncio.Event
+    shutdown: Shutdown
     database: Database
     blobs: BlobStore
     registry: Registry
@@ -92,6 +97,7 @@ class AppState:
     leases: Leases
     audit: AuditLog
     models: LoadedModels
+    warm_up: WarmUp
     engine: Engine
     engine_watch: EngineWatch
     lookout: Lookout

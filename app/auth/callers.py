@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from app.problems.problem import Problem
+from models_store.errors import DatabaseError
 from models_store.keys import Keys, Scope
 
 DEFAULT_PROJECT = "default"
@@ -45,6 +46,7 @@ class _Known:
 
     caller: Caller | None = None
     looked_at: float = -math.inf
+    failed_at: float = -math.inf  # when the database did not answer
     look: "asyncio.Task[Caller | None] | None" = None
 
 
@@ -60,15 +62,19 @@ class Callers:
         anonymous: True if no key is needed as long as none was ever made.
         known_for_s: Seconds for which a key is valid without another query, and again while that is
             running: a key that was revoked is accepted for as long.
+        stale_s: Seconds for which a key is valid while the database cannot be reached.
     """
 
-    def __init__(self, keys: Keys, *, anonymous: bool, known_for_s: float = 1.0) -> None:
+    def __init__(
+        self, keys: Keys, *, anonymous: bool, known_for_s: float = 1.0, stale_s: float = 0.0
+    ) -> None:
         self._keys = keys
         self._anonymous = anonymous
         self._known_for_s = known_for_s
+        self._stale_s = stale_s
         self._known: dict[bytes, _Known] = {}
         self._used: set[str] = set()
-        self._keyless_until = 0.0
+        self._keyless_until = self._keyless_stale_at = 0.0
         self._new = 0
         self._for_known = ThreadPoolExecutor(1, thread_name_prefix="keys")
         self._for_new = ThreadPoolExecutor(1, thread_name_prefix="new-keys")
@@ -105,9 +111,16 @@ class Callers:
         now = time.monotonic()
         if now >= self._keyless_until:
             loop = asyncio.get_running_loop()
-            if await loop.run_in_executor(self._for_known, self._keys.exist):
-                self._anonymous = False  # keys are never deleted
-                return False
+            try:
+                exist = await loop.run_in_executor(self._for_known, self._keys.exist)
+            except DatabaseError:
+                if now >= self._keyless_stale_at:
+                    raise
+            else:
+                if exist:
+                    self._anonymous = False  # keys are never deleted
+                    return False
+                self._keyless_stale_at = now + self._stale_s
             self._keyless_until = now + self._known_for_s
         return True
 
@@ -118,13 +131,25 @@ class Callers:
             if len(self._known) >= _MAX_KNOWN:
                 self._forget()
             known = self._known[digest] = _Known()
-        age_s = time.monotonic() - known.looked_at
+        now = time.monotonic()
+        age_s = now - max(known.looked_at, known.failed_at)
         if age_s >= self._known_for_s and known.look is None:
             known.look = self._look(known, authorization)
         if known.look is None or (known.caller is not None and age_s < 2 * self._known_for_s):
             return known.caller
+        if self._is_stale(known):  # a database that does not answer delays nobody twice
+            look = known.look
+            await asyncio.wait({look}, timeout=self._known_for_s)
+            if look.done():
+                return look.result()
+            known.failed_at = time.monotonic()
+            return known.caller
         # Shielded: other requests may wait for the same query.
         return await asyncio.shield(known.look)
+
+    def _is_stale(self, known: _Known) -> bool:
+        """Return whether a key is to be accepted as it was when the database answered last."""
+        return known.caller is not None and time.monotonic() < known.looked_at + self._stale_s
 
     def _forget(self) -> None:
         """Make room: texts that are no keys go first, since any number of them can be sent."""
@@ -148,7 +173,11 @@ class Callers:
             try:
                 pool = self._for_new if is_new else self._for_known
                 known.caller = await loop.run_in_executor(pool, self._look_up, authorization)
-                known.looked_at = began
+                known.looked_at, known.failed_at = began, -math.inf
+            except DatabaseError:
+                if not self._is_stale(known):
+                    raise
+                known.failed_at = time.monotonic()
             finally:
                 known.look = None
                 self._new -= is_new

@@ -54,6 +54,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     header_timeout_s = 10.0
     write_timeout_s = 30.0
+    draining: ClassVar[bool] = False
+    """True if connections close with their responses, since the server is about to stop."""
     open_connections: ClassVar[ConnectionGroups] = ConnectionGroups(1_000)
     pace: ClassVar[Pace] = Pace(each=READS_EACH, most=READS)
     _lingering: ClassVar[set["BoundedProtocol"]] = set()
@@ -221,7 +223,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body = True
         cycle = self.cycle
         most = max(1, min(MAX_PIPELINED, _ALL_PIPELINED // (1 + len(self.open_connections))))
-        self._persistent = cycle.keep_alive and len(self.pipeline) < most
+        persistent = cycle.keep_alive and not self.draining
+        self._persistent = persistent and len(self.pipeline) < most
         # Who waits to be asked for the body may send the next request instead, once there is an
         # answer: what is body then nobody knows.
         cycle.keep_alive = self._persistent and not self.expect_100_continue

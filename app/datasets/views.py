@@ -198,7 +198,10 @@ class Check(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Readiness of the service; when `degraded` it serves, but a dependency is missing."""
+    """Readiness of the service; when `degraded` it serves, but a dependency is missing.
 
-    status: Literal["ok", "degraded", "unavailable"]
+    A process that is `draining` serves, and is about to stop.
+    """
+
+    status: Literal["ok", "degraded", "draining", "unavailable"]
     checks: dict[str, Check]

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from app.fairness.turns import Threads, in_thread
 from app.metrics import ModelMetrics
 from flows import CompiledFlow, Flow, compile_flow, spec_from_dict
-from models_store.errors import BlobMissingError
+from models_store.errors import BlobMissingError, DatabaseError
 from models_store.files.blobs import BlobStore
 from models_store.files.checkpoints import load_model
 from models_store.registry import Registry, Version
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _MAX_REFS = 10_000
 _CONCURRENT_LOADS = 2
+_PATIENCE_S = 1.0
 
 
 @dataclass(eq=False)
@@ -33,10 +34,12 @@ class _Entry:
     size_bytes: int = 0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Resolved:
     version: Version
     until: float
+    stale_at: float
+    failing: bool = False  # the database did not answer the last look
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,13 @@ class CacheLimits:
         max_model_bytes: Estimated memory in bytes of one of them while it computes.
         resolved_for_s: Seconds for which a resolved reference is kept; after at most that long an
             alias that another process has moved takes effect.
+        stale_s: Seconds for which it is used when the database cannot be reached.
     """
 
     max_bytes: int
     max_model_bytes: int
     resolved_for_s: float = 1.0
+    stale_s: float = 0.0
 
 
 class LoadedModels:
@@ -98,18 +103,25 @@ class LoadedModels:
         return sum(entry.size_bytes for entry in self._entries.values())
 
     async def resolve(self, project: str, ref: str) -> Version:
-        """Return the version that a reference stands for now.
+        """Return the version that a reference stands for now, or did before the database was away.
 
         Raises:
             NotFoundError: The project has no such model, version or alias.
+            DatabaseError: The database is away, and the reference is not known, or not any more.
         """
         known = self._resolved.get((project, ref))
-        if known is not None and time.monotonic() < known.until:
+        now = time.monotonic()
+        if known is not None and now < known.until:
             return known.version
         look = self._looks.get((project, ref))
         if look is None:
             look = self._begin_look(project, ref)
-        await asyncio.wait({look})  # which leaves the query to others who wait for it
+        stale = known if known is not None and now < known.stale_at else None
+        # Which leaves the query to others who wait for it.
+        await asyncio.wait({look}, timeout=None if stale is None else _patience_s(stale))
+        if stale is not None and not look.done():
+            stale.failing = True
+            return stale.version
         if look.cancelled() or look.exception() is not None:
             return await self._look_up(project, ref)  # an error is nobody else's
         return look.result()
@@ -124,12 +136,21 @@ class LoadedModels:
     async def _look_up(self, project: str, ref: str) -> Version:
         resolved = self._resolved
         # From before the look: what moves while it is under way may not be in what it finds.
-        until = time.monotonic() + self._limits.resolved_for_s
-        version = await in_thread(self._registry.resolve, project, ref)
+        began = time.monotonic()
+        try:
+            version = await in_thread(self._registry.resolve, project, ref)
+        except DatabaseError:
+            known = resolved.get((project, ref))
+            if known is None or time.monotonic() >= known.stale_at:
+                raise
+            known.failing = True
+            known.until = time.monotonic() + self._limits.resolved_for_s
+            return known.version
         if len(resolved) >= _MAX_REFS:
             resolved.clear()
         # Into the dictionary of before: what was read before a move is not kept after it.
-        resolved[project, ref] = _Resolved(version, until)
+        until = began + self._limits.resolved_for_s
+        resolved[project, ref] = _Resolved(version, until, until + self._limits.stale_s)
         return version
 
     def forget(self) -> None:
@@ -218,6 +239,11 @@ class LoadedModels:
                 self._metrics.evictions.inc()
                 self._metrics.loaded.dec()
                 self._metrics.bytes.dec(entry.size_bytes)
+
+
+def _patience_s(known: _Resolved) -> float:
+    """Return the seconds to wait for a database before a reference is used as it was."""
+    return 0.0 if known.failing else _PATIENCE_S
 
 
 def _warm_up(flow: CompiledFlow) -> None:

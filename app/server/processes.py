@@ -48,6 +48,7 @@ class Processes:
         folder = tempfile.mkdtemp(prefix="densityd-metrics-")
         UploadCounts.create(Path(folder, _UPLOADS), processes=self._settings.api_processes)
         try:
+            # Closed at its end: callers are then refused once the last child listens no more.
             with open_listener(self._settings) as sock:
                 while not self._stopping:
                     self._replace_dead(sock, folder)

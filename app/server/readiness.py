@@ -1,6 +1,7 @@
 """Background checks of the dependencies of a process, whose results are ready for each request."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from enum import IntEnum
 from models_store.database.database import Database
 from models_store.errors import (
     DatabaseBusyError,
+    DatabaseUnavailableError,
     StorageFullError,
     StoreError,
 )
@@ -18,6 +20,7 @@ from models_store.files.blobs import BlobStore
 log = logging.getLogger(__name__)
 
 _AGAIN_S = 1.0  # while something is amiss
+_FROM_MEMORY = "Models and keys that were in use are served from memory."
 _STUCK_S = 30.0  # all that a look does ends sooner, unless a disk or a network file system hangs
 
 
@@ -36,10 +39,12 @@ class Finding:
     Args:
         level: Severity of the finding.
         detail: Description of the finding.
+        away: True of a database that cannot be reached.
     """
 
     level: Level
     detail: str = "ok"
+    away: bool = False
 
 
 class Lookout:
@@ -49,15 +54,20 @@ class Lookout:
         database: looked at by a read and by a write that changes nothing.
         blobs: looked at by a file that is written and removed.
         every_s: seconds from one look to the next, while all is well.
+        stale_s: seconds without a database server for which models and keys are served from memory.
     """
 
-    def __init__(self, database: Database, blobs: BlobStore, *, every_s: float) -> None:
+    def __init__(
+        self, database: Database, blobs: BlobStore, *, every_s: float, stale_s: float = 0.0
+    ) -> None:
         self._looks: dict[str, Callable[[], None]] = {
             "schema": database.check_schema,
             "database": lambda: _check_database(database),
             "store": blobs.ping,
         }
         self._every_s = every_s
+        self._stale_s = stale_s if database.is_server else 0.0
+        self._well_at = -math.inf
         self._found: Mapping[str, Finding] = {}
         self._ended_at = time.monotonic()
         self._first = threading.Event()
@@ -89,7 +99,7 @@ class Lookout:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            found = {name: _look(look) for name, look in self._looks.items()}
+            found = {name: self._look(name) for name in self._looks}
             amiss = {name: finding.level for name, finding in found.items() if finding.level}
             if amiss != {name: old.level for name, old in self._found.items() if old.level}:
                 log.warning("readiness: %s", {name: found[name].detail for name in amiss} or "ok")
@@ -98,14 +108,25 @@ class Lookout:
             self._first.set()
             self._stopping.wait(min(self._every_s, _AGAIN_S) if amiss else self._every_s)
 
+    def _look(self, name: str) -> Finding:
+        """Look at one thing; a server that has not been away for long is no reason to be left out."""
+        finding = _outcome(self._looks[name])
+        if name == "database" and finding.level is Level.OK:
+            self._well_at = time.monotonic()
+        if finding.away and time.monotonic() - self._well_at < self._stale_s:
+            return Finding(Level.DEGRADED, f"{finding.detail} {_FROM_MEMORY}")
+        return finding
 
-def _look(look: Callable[[], None]) -> Finding:
+
+def _outcome(look: Callable[[], None]) -> Finding:
     try:
         look()
     except StorageFullError as error:
         return Finding(Level.DEGRADED, f"{error} Reading still works.")
     except DatabaseBusyError as error:
         return Finding(Level.DEGRADED, str(error))
+    except DatabaseUnavailableError as error:
+        return Finding(Level.UNUSABLE, str(error), away=True)
     except StoreError as error:
         return Finding(Level.UNUSABLE, str(error))
     except Exception:

@@ -28,11 +28,13 @@ class Shutdown:
 
     Attributes:
         stopping: Event that is set when the server begins to stop.
+        draining: True from the signal to stop on, while requests are still served.
         failed: The process must be started again, and its exit status says so.
     """
 
     def __init__(self) -> None:
         self.stopping = asyncio.Event()
+        self.draining = False
         self.failed = False
 
     def fail(self) -> None:

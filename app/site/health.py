@@ -38,7 +38,7 @@ async def get_liveness() -> Liveness:
     responses={
         503: {
             "model": Readiness,
-            "description": "The database, the store or the engine is unusable.",
+            "description": "The database, the store or the engine is unusable, or the process stops.",
         }
     },
 )
@@ -48,11 +48,15 @@ async def get_readiness(response: Response, state: StateDep) -> Readiness:
     A background thread checks them, every 15 seconds by default and each second after a failure;
     the response is the result of the last check. Without the broker the service is `degraded`: jobs
     are accepted, and start when the broker is back. With a full disk it is `degraded` too: reading
-    and scoring work. If another dependency fails, it is `unavailable`, with status 503.
+    and scoring work. A database server that went away
+    leaves it `degraded` for some minutes, while models and keys in use are served from memory. If
+    another dependency fails, or while kernels are compiled and models loaded after the start, it is
+    `unavailable`, with status 503. A process that is about to stop is `draining`, with status 503.
     """
     found = dict(state.lookout.found())
-    if state.engine_watch.fault is not None:
-        found["engine"] = Finding(Level.UNUSABLE, state.engine_watch.fault)
+    unusable = state.engine_watch.fault or state.warm_up.waits_for
+    if unusable is not None:
+        found["engine"] = Finding(Level.UNUSABLE, unusable)
     else:
         found["engine"] = Finding(Level.OK)
     if state.queue.broker_up:
@@ -66,6 +70,9 @@ async def get_readiness(response: Response, state: StateDep) -> Readiness:
         name: Check(ok=finding.level is Level.OK, detail=finding.detail)
         for name, finding in found.items()
     }
+    if state.shutdown.draining:
+        response.status_code = 503
+        return Readiness(status="draining", checks=checks)
     return Readiness(status=_STATUSES[worst], checks=checks)
 
 

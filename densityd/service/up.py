@@ -20,7 +20,7 @@ from models_store.files.blobs import BlobStore
 from models_store.files.private_files import close_to_others, create_private_files
 
 _REDIS_START_S = 20.0
-_API_START_S = 60.0
+_API_START_S = 180.0  # without a cache the kernels are compiled first
 _LOOK_S = 5.0
 _START_FAILURES = 3
 # Together under ten seconds, with the time to notice the ends.
@@ -69,6 +69,12 @@ class Service:
             self._say("Stopping.")
         finally:
             self._stop(signals)
+
+    @property
+    def _drain_s(self) -> float:
+        """Seconds that the API may take to end beyond those of the usual settings."""
+        usual: float = ApiSettings.model_fields["drain_s"].default
+        return max(0.0, self._settings.drain_delay_s + self._settings.drain_s - usual)
 
     @property
     def _children(self) -> list[Child]:
@@ -132,7 +138,7 @@ class Service:
         last = [self._redis] if self._redis is not None else []
         end_all(
             [[self._worker, self._api], last],
-            grace_s=[_WORK_GRACE_S, _REDIS_GRACE_S],
+            grace_s=[_WORK_GRACE_S + self._drain_s, _REDIS_GRACE_S],
             pause=signals.wait,
             # A second signal ends the wait.
             hurry=lambda: signals.asked_to_end > max(1, asked),

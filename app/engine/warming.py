@@ -1,0 +1,89 @@
+"""Warm-up of a process: what the first request would wait for is done before it is ready."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from app.engine.loaded_models import LoadedModels
+from flows import MafSpec, build, compile_flow
+from models_store.errors import DatabaseError, StoreError
+
+log = logging.getLogger(__name__)
+
+DEFAULT_PROJECT = "default"
+_RETRY_S = 1.0
+
+Preloaded = tuple[str, str]
+
+
+def preloaded(text: str | None) -> list[Preloaded]:
+    """Return the project and the reference of each model that a setting names."""
+    refs = [ref.strip() for ref in text.split(",")] if text else []
+    parts = [ref.rpartition("/") for ref in refs]
+    return [(project or DEFAULT_PROJECT, ref) for project, _, ref in parts]
+
+
+class WarmUp:
+    """Compilation of the kernels, and loads of models, at the start of a process.
+
+    Args:
+        models: Models in memory.
+        refs: Projects and references of the models to load.
+
+    Attributes:
+        waits_for: Work that is not done yet; None once all is.
+    """
+
+    def __init__(self, models: LoadedModels, refs: Sequence[Preloaded]) -> None:
+        self._models = models
+        self._refs = refs
+        self._kernels = False
+        self.waits_for: str | None = "Models are being loaded." if refs else None
+
+    def add_kernels(self) -> None:
+        """Have the kernels compiled as well: before `run`."""
+        self._kernels = True
+        self.waits_for = "The kernels are being compiled."
+
+    async def run(self) -> None:
+        """Do all of it; a model that cannot be loaded is logged and left out."""
+        began = time.monotonic()
+        if self._kernels:
+            try:
+                await asyncio.to_thread(compile_kernels)
+            except Exception:
+                # The first request then compiles what it needs, or tells what is wrong.
+                log.exception("the kernels could not be compiled")
+        for project, ref in self._refs:
+            self.waits_for = f"The model {ref} is being loaded."
+            await self._load(project, ref)
+        self.waits_for = None
+        log.info("warm after %.2f s", time.monotonic() - began)
+
+    async def _load(self, project: str, ref: str) -> None:
+        """Load a model; wait for a database that is away."""
+        while True:
+            try:
+                version = await self._models.resolve(project, ref)
+                async with self._models.use(version):
+                    return
+            except DatabaseError as error:
+                log.warning("waiting for the database to load %s: %s", ref, error)
+                await asyncio.sleep(_RETRY_S)
+            except StoreError as error:
+                log.error("%s of project %s is not loaded: %s", ref, project, error)  # noqa: TRY400
+                return
+            except Exception:
+                log.exception("%s of project %s is not loaded", ref, project)
+                return
+
+
+def compile_kernels() -> None:
+    """Compute a few rows with a small flow, which compiles the kernels or loads them from a cache."""
+    flow = compile_flow(build(MafSpec(layers=2, hidden=[16]), 2, seed=0).eval())
+    flow.log_prob(np.zeros((1, 2)))
+    flow.log_prob(np.zeros((64, 2)))
+    flow.sample(1, seed=0)

@@ -1,0 +1,210 @@
+"""What is served while the database is away, while a process starts, and while it stops."""
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import ValidationError
+from starlette.testclient import TestClient
+
+from app.auth.callers import Callers
+from app.engine.loaded_models import CacheLimits, LoadedModels
+from app.engine.warming import preloaded
+from app.main import create_app
+from app.problems.problem import Problem
+from app.server.readiness import Level, Lookout
+from app.settings import ApiSettings
+from densityd.service.ports import free_port
+from models_store.database.database import Database
+from models_store.errors import DatabaseUnavailableError
+from models_store.files.blobs import BlobStore
+from models_store.keys import Keys, Scope
+from models_store.registry import Registry, Version
+from tests.app.conftest import wait_for_port
+from tests.app.serving import registered
+from tests.app.site.test_health import wait_until
+from tests.models_store.makers import PROJECT
+from tests.servers import tied
+
+
+class Outage:
+    """A registry and keys whose database can be away, or silent."""
+
+    def __init__(self, registry: Registry, keys: Keys) -> None:
+        self.registry, self.keys = registry, keys
+        self.away, self.silent = False, False
+        self.asked = 0
+
+    def _ask(self) -> None:
+        self.asked += 1
+        if self.silent:
+            time.sleep(3)
+        if self.away:
+            raise DatabaseUnavailableError
+
+    def resolve(self, project: str, ref: str) -> Version:
+        self._ask()
+        return self.registry.resolve(project, ref)
+
+    def bearer(self, token: str) -> Any:
+        self._ask()
+        return self.keys.bearer(token)
+
+    def exist(self) -> bool:
+        self._ask()
+        return self.keys.exist()
+
+
+@pytest.fixture
+def outage(settings):
+    database = Database(settings.resolved_database_url)
+    registered(database, BlobStore(settings.blob_root))
+    yield Outage(Registry(database), Keys(database))
+    database.dispose()
+
+
+def test_known_models_are_served_while_the_database_is_away(settings, outage):
+    async def main():
+        limits = CacheLimits(2**20, 2**30, resolved_for_s=0.01, stale_s=1.5)
+        models = LoadedModels(outage, BlobStore(settings.blob_root), limits=limits)
+        version = await models.resolve(PROJECT, "people")
+        outage.away = True
+        began = time.monotonic()
+        while time.monotonic() < began + 1:
+            assert await models.resolve(PROJECT, "people") == version
+            await asyncio.sleep(0.05)
+        with pytest.raises(DatabaseUnavailableError):
+            await models.resolve(PROJECT, "people@other")
+        await asyncio.sleep(0.7)
+        with pytest.raises(DatabaseUnavailableError):
+            await models.resolve(PROJECT, "people")
+        outage.away = False
+        assert await models.resolve(PROJECT, "people") == version
+        outage.silent = True  # nobody waits for as long as it takes, and one at a time waits at all
+        await asyncio.sleep(0.02)
+        asked = outage.asked
+        assert await models.resolve(PROJECT, "people") == version
+        assert await models.resolve(PROJECT, "people") == version
+        assert outage.asked == asked + 1
+        models.close()
+
+    asyncio.run(main())
+
+
+def test_known_keys_are_accepted_while_the_database_is_away_and_no_others(outage):
+    made = outage.keys.create("default", Scope.WRITE)
+    header, wrong = f"Bearer {made.token}".encode(), b"Bearer key_" + b"0" * 32 + b".11"
+
+    async def main():
+        callers = Callers(outage, anonymous=False, known_for_s=0.05, stale_s=1.0)
+        caller = await callers.identify([header])
+        with pytest.raises(Problem):
+            await callers.identify([wrong])
+        outage.away = True
+        began = time.monotonic()
+        while time.monotonic() < began + 0.7:
+            assert await callers.identify([header]) == caller
+            await asyncio.sleep(0.03)
+        with pytest.raises(DatabaseUnavailableError):
+            await callers.identify([wrong])
+        await asyncio.sleep(0.4)
+        with pytest.raises(DatabaseUnavailableError):
+            await callers.identify([header])
+        outage.away = False
+        assert await callers.identify([header]) == caller
+        outage.keys.revoke(made.key.id)
+        await asyncio.sleep(0.15)
+        with pytest.raises(Problem):  # the database speaks again, and is believed
+            await callers.identify([header])
+        callers.close()
+
+    asyncio.run(main())
+
+
+def test_a_server_that_went_away_leaves_the_process_ready_for_a_while(settings, monkeypatch):
+    database = Database(settings.resolved_database_url)
+    monkeypatch.setattr(Database, "is_server", True)
+    lookout = Lookout(database, BlobStore(settings.blob_root), every_s=0.05, stale_s=1.0)
+    lookout.start(wait_s=20)
+    assert max(one.level for one in lookout.found().values()) is Level.OK
+
+    def away(_self):
+        raise DatabaseUnavailableError
+
+    monkeypatch.setattr(Database, "ping", away)
+    monkeypatch.setattr(Database, "check_schema", away)
+    wait_until(lambda: lookout.found()["database"].level is Level.DEGRADED)
+    assert "from memory" in lookout.found()["database"].detail
+    wait_until(lambda: lookout.found()["database"].level is Level.UNUSABLE)
+    lookout.stop()
+    lookout.join(20)
+    database.dispose()
+
+
+@pytest.mark.usefixtures("outage")
+def test_a_process_is_ready_with_its_models_in_memory(settings):
+    wanted = ApiSettings(
+        data_dir=settings.data_dir, preload="people, no-such-model,other/people@live"
+    )
+    with TestClient(create_app(wanted)) as client:
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        assert "densityd_models_loaded 1.0" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("text", ["A b", "a/b/c", "../x", "name@@x", ","])
+def test_a_setting_names_models_or_is_refused(text):
+    with pytest.raises(ValidationError, match="models look like"):
+        ApiSettings(preload=text)
+
+
+def test_models_of_projects_are_told_apart():
+    assert preloaded("a, p/b@c,d:1") == [("default", "a"), ("p", "b@c"), ("default", "d:1")]
+    assert preloaded(None) == []
+
+
+@pytest.fixture
+def draining(data_dir):
+    """The port of a process that drains for 2 seconds, and the process."""
+    settings = ApiSettings(data_dir=data_dir)
+    database = Database(settings.resolved_database_url)
+    registered(database, BlobStore(settings.blob_root))
+    database.dispose()
+    port = free_port("127.0.0.1", 0)
+    environment = {
+        "DENSITYD_DATA_DIR": str(data_dir),
+        "DENSITYD_PORT": str(port),
+        "DENSITYD_DRAIN_DELAY_S": "2",
+        "DENSITYD_DRAIN_S": "1.5",
+    }
+    with subprocess.Popen(  # noqa: S603  our own module
+        tied(sys.executable, "-P", "-m", "app"), env=environment, stderr=subprocess.DEVNULL
+    ) as process:
+        wait_for_port(port, process)
+        yield port, process
+        process.kill()
+
+
+def test_a_process_that_is_told_to_stop_serves_until_others_know(draining):
+    port, process = draining
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        body = {"rows": [[170, 70, 40]]}
+        first = client.post("/v1/models/people/log_prob", json=body)
+        assert first.status_code == 200
+        assert "connection" not in first.headers
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: client.get("/readyz").status_code == 503)
+        ready = client.get("/readyz")
+        assert ready.json()["status"] == "draining"
+        answer = client.post("/v1/models/people/log_prob", json=body)
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        assert answer.json() == first.json()
+    assert process.wait(60) == 0
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", port))
