@@ -7,13 +7,13 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from models_store.database.database import Database, freeing, reading, writing
-from models_store.database.filters import ALL, Filters
 from models_store.database.ids import is_name
-from models_store.database.paging import Listing, Page, page_of
 from models_store.database.schema import DatasetRow, ModelRow, ModelVersionRow
 from models_store.database.usage import check_storage, stored_bytes
 from models_store.errors import ConflictError, DatasetInUseError, NotFoundError
 from models_store.job_states import Idempotency
+from models_store.listings.filters import ALL, Filters
+from models_store.listings.paging import Listing, Page, page_of
 from models_store.records import (
     Alias,
     Dataset,

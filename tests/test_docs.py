@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -65,3 +66,13 @@ def test_the_map_has_every_folder_of_the_product() -> None:
     folders = {str(path.parent.relative_to(ROOT)) for path in files}
     assert sorted(set(mapped_folders()) & set(folders)) == sorted(folders)
     assert [path for path in mapped_folders() if not (ROOT / path).is_dir()] == []
+
+
+def test_no_folder_of_the_product_is_crowded() -> None:
+    sizes = {
+        folder: len(list((ROOT / folder).glob("*.py")))
+        for folder in mapped_folders()
+        if folder != "migrations/versions"  # a list that grows with each change of the schema
+    }
+    assert {folder: size for folder, size in sizes.items() if size > 16} == {}
+    assert median(sizes.values()) <= 7

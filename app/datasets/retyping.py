@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from app.http.labels import LabelsRequest
+from app.resources.labels import LabelsRequest
 from models_store.errors import DatabaseUnavailableError
 from models_store.files.blobs import BlobStore, cells_key, next_table_key
 from models_store.records import NewDataset

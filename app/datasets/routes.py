@@ -26,13 +26,13 @@ from app.dependencies import REPLAYED, BlobsDep, IdempotencyKey, ProjectDep, Reg
 from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread
 from app.http.accept import listed
-from app.http.etags import ETAG, NOT_MODIFIED, PreconditionsDep, etag_of_view
 from app.http.head import end_head, is_head
 from app.http.json_body import json_body, json_request
-from app.http.labels import LABEL_EXAMPLES
-from app.http.large_answers import answer_large
-from app.http.listing import LINKED, NamePrefix, PagingDep, SelectionDep
 from app.problems.problem import Problem, problem_responses
+from app.resources.etags import ETAG, NOT_MODIFIED, PreconditionsDep, etag_of_view
+from app.resources.labels import LABEL_EXAMPLES
+from app.resources.large_answers import answer_large
+from app.resources.listing import LINKED, NamePrefix, PagingDep, SelectionDep
 from app.rows.docs import rows_answer_content, upload_content
 from app.rows.negotiation import answer_codec
 from app.rows.respond import ROWS_VARY

@@ -6,9 +6,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from app.http.labels import TAGS
-from app.http.listing import bounded
-from models_store.database.paging import Page
+from app.resources.labels import TAGS
+from app.resources.listing import bounded
+from models_store.listings.paging import Page
 from models_store.registry import Dataset, DatasetSummary
 from tables.columns import ColumnType, TransformName
 

@@ -18,18 +18,18 @@ from app.fairness.fair_routes import FairRoute
 from app.fairness.turns import in_thread
 from app.http.accept import listed
 from app.http.downloads import result_download
-from app.http.etags import ETAG, NOT_MODIFIED, PreconditionsDep, etag_of_view
 from app.http.head import end_head, is_head
 from app.http.json_body import json_body, json_request
-from app.http.labels import LABEL_EXAMPLES, LabelsRequest
-from app.http.large_answers import answer_large
-from app.http.listing import LINKED, PagingDep, SelectionDep
 from app.jobs.events import MEDIA_TYPE as EVENT_STREAM, EventStream
 from app.jobs.results import answer_result_rows
 from app.jobs.submission import send
 from app.jobs.views import EventPage, EventView, JobPage, JobView
 from app.jobs.waiting import LONGEST_WAIT_S, wait_for_end
 from app.problems.problem import Problem, problem_responses
+from app.resources.etags import ETAG, NOT_MODIFIED, PreconditionsDep, etag_of_view
+from app.resources.labels import LABEL_EXAMPLES, LabelsRequest
+from app.resources.large_answers import answer_large
+from app.resources.listing import LINKED, PagingDep, SelectionDep
 from app.rows.docs import rows_answer_content
 from app.rows.negotiation import answer_codec
 from app.rows.respond import ROWS_VARY

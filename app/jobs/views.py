@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.http.labels import TAGS
-from app.http.listing import bounded
-from models_store.database.paging import Page
+from app.resources.labels import TAGS
+from app.resources.listing import bounded
 from models_store.jobs.jobs import EventKind, Job, JobEvent, JobKind, JobRole, JobState, JobSummary
+from models_store.listings.paging import Page
 
 _ID = "job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"
 _DATASET_ID = "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"

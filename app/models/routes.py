@@ -12,7 +12,11 @@ from app.dependencies import (
     RegistryDep,
 )
 from app.fairness.fair_routes import FairRoute
-from app.http.etags import (
+from app.http.head import end_head, is_head
+from app.http.json_body import json_body, json_request
+from app.models.views import AliasRequest, AliasView, ModelPage, ModelView, VersionPage, VersionView
+from app.problems.problem import Problem, problem_responses
+from app.resources.etags import (
     ETAG,
     NOT_MODIFIED,
     IfMatch,
@@ -21,13 +25,9 @@ from app.http.etags import (
     PreconditionsDep,
     etag_of_view,
 )
-from app.http.head import end_head, is_head
-from app.http.json_body import json_body, json_request
-from app.http.labels import LABEL_EXAMPLES, LabelsRequest
-from app.http.large_answers import answer_large
-from app.http.listing import LINKED, NamePrefix, PagingDep, SelectionDep
-from app.models.views import AliasRequest, AliasView, ModelPage, ModelView, VersionPage, VersionView
-from app.problems.problem import Problem, problem_responses
+from app.resources.labels import LABEL_EXAMPLES, LabelsRequest
+from app.resources.large_answers import answer_large
+from app.resources.listing import LINKED, NamePrefix, PagingDep, SelectionDep
 from models_store.files.job_files import delete_unneeded
 from models_store.registry import Alias, Model, Version
 from models_store.requests.training import Name

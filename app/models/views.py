@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.http.labels import TAGS
-from app.http.listing import bounded
-from models_store.database.paging import Page
+from app.resources.labels import TAGS
+from app.resources.listing import bounded
+from models_store.listings.paging import Page
 from models_store.registry import Alias, Model, Version, VersionSummary
 
 _MODEL_EXAMPLE: dict[str, Any] = {

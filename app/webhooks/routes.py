@@ -7,8 +7,8 @@ from fastapi import APIRouter, Depends, Path, Response, status
 from app.dependencies import ProjectDep, SettingsDep, WebhooksDep
 from app.fairness.fair_routes import FairRoute
 from app.http.json_body import json_body, json_request
-from app.http.listing import LINKED, PagingDep
 from app.problems.problem import problem_responses
+from app.resources.listing import LINKED, PagingDep
 from app.webhooks.views import (
     DeliveryPage,
     DeliveryView,

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from app.http.listing import bounded
-from models_store.database.paging import Page
+from app.resources.listing import bounded
 from models_store.labels import MAX_DESCRIPTION
+from models_store.listings.paging import Page
 from models_store.webhooks.addresses import MAX_URL
 from models_store.webhooks.webhooks import Delivery, Event, Webhook
 

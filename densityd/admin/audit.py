@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
-from densityd.commands.console import FAILED, WRONG_USAGE, echo_json, fail
-from densityd.commands.options import AsJson
+from densityd.terminal.console import FAILED, WRONG_USAGE, echo_json, fail
+from densityd.terminal.options import AsJson
 from models_store.settings import first_error
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from pydantic import ValidationError
 
-from densityd.commands.console import (
+from densityd.terminal.console import (
     FAILED,
     WRONG_USAGE,
     echo_facts,
@@ -16,7 +16,7 @@ from densityd.commands.console import (
     echo_table,
     fail,
 )
-from densityd.commands.options import AsJson
+from densityd.terminal.options import AsJson
 from models_store.files.private_files import create_private_files
 from models_store.settings import StoreSettings, first_error
 

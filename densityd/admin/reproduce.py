@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from densityd.commands.console import echo_json, note
+from densityd.terminal.console import echo_json, note
 from experiments.data.sources import DataMissingError
 from experiments.recipes.catalogue import RECIPES
 from experiments.recipes.recipe import DensityRecipe, Recipe

@@ -2,8 +2,8 @@
 
 import typer
 
-from densityd.commands.console import echo_facts, echo_record, service
-from densityd.commands.options import AsJson, Url
+from densityd.terminal.console import echo_facts, echo_record, service
+from densityd.terminal.options import AsJson, Url
 
 
 def whoami(url: Url = None, as_json: AsJson = False) -> None:

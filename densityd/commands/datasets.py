@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from densityd.commands.console import (
+from densityd.terminal.console import (
     echo_facts,
     echo_record,
     echo_records,
@@ -15,7 +15,7 @@ from densityd.commands.console import (
     service,
     upload_table,
 )
-from densityd.commands.options import (
+from densityd.terminal.options import (
     AsJson,
     Limit,
     OldestFirst,
@@ -24,7 +24,7 @@ from densityd.commands.options import (
     Url,
     collect_filters,
 )
-from densityd.commands.upload_options import OnlyColumns, parse_types, takes_upload_options
+from densityd.terminal.upload_options import OnlyColumns, parse_types, takes_upload_options
 
 if TYPE_CHECKING:
     from densityd.client import Dataset, UploadOptions

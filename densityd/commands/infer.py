@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from densityd.commands.console import service, upload_table
-from densityd.commands.options import (
+from densityd.terminal.console import service, upload_table
+from densityd.terminal.options import (
     AsJson,
     Family,
     Fields,
@@ -16,7 +16,7 @@ from densityd.commands.options import (
     Wait,
     build_request,
 )
-from densityd.commands.waiting import follow
+from densityd.terminal.waiting import follow
 
 
 def infer(

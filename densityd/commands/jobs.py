@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from densityd.commands.console import (
+from densityd.terminal.console import (
     confirm,
     echo_facts,
     echo_record,
@@ -16,8 +16,8 @@ from densityd.commands.console import (
     make_printable,
     service,
 )
-from densityd.commands.options import AsJson, Limit, OldestFirst, Tag, Url, Yes, parse_tags
-from densityd.commands.waiting import echo_outcome, wait_for
+from densityd.terminal.options import AsJson, Limit, OldestFirst, Tag, Url, Yes, parse_tags
+from densityd.terminal.waiting import echo_outcome, wait_for
 
 if TYPE_CHECKING:
     from densityd.client import Event, Job, JobFilters, JobSummary

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from densityd.commands.console import echo_facts, echo_record, service
 from densityd.commands.models import find_version
-from densityd.commands.options import AsJson, Url, parse_tags
+from densityd.terminal.console import echo_facts, echo_record, service
+from densityd.terminal.options import AsJson, Url, parse_tags
 
 if TYPE_CHECKING:
     from densityd.client import Client, Dataset, Job, Labels, Model, Version

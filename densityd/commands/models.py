@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
-from densityd.commands.console import (
+from densityd.terminal.console import (
     FAILED,
     confirm,
     echo_facts,
@@ -20,7 +20,7 @@ from densityd.commands.console import (
     fail,
     service,
 )
-from densityd.commands.options import (
+from densityd.terminal.options import (
     AsJson,
     Limit,
     ModelName,

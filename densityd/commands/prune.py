@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from densityd.commands.console import confirm, echo_table, note, service
-from densityd.commands.options import Url, Yes
+from densityd.terminal.console import confirm, echo_table, note, service
+from densityd.terminal.options import Url, Yes
 
 if TYPE_CHECKING:
     from densityd.client import Client, JobSummary, VersionSummary

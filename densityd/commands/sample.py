@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from densityd.commands.console import service
-from densityd.commands.options import ModelRef, Output, Url, parse_context
-from densityd.commands.results import (
+from densityd.terminal.console import service
+from densityd.terminal.options import ModelRef, Output, Url, parse_context
+from densityd.terminal.results import (
     JOB_FORMATS,
     STANDARD_OUTPUT,
     download_result,

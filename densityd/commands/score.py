@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from densityd.commands.console import service
-from densityd.commands.options import Extra, ModelRef, Output, Url
-from densityd.commands.results import STANDARD_OUTPUT, download_result, find_job_format, open_output
+from densityd.terminal.console import service
+from densityd.terminal.options import Extra, ModelRef, Output, Url
+from densityd.terminal.results import STANDARD_OUTPUT, download_result, find_job_format, open_output
 
 if TYPE_CHECKING:
     from densityd.client import FileOptions, ScoringOptions

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from densityd.commands.console import kept_if_accepted, service, upload_once
-from densityd.commands.options import (
+from densityd.terminal.console import kept_if_accepted, service, upload_once
+from densityd.terminal.options import (
     AsJson,
     Family,
     Fields,
@@ -19,8 +19,8 @@ from densityd.commands.options import (
     build_request,
     parse_ranges,
 )
-from densityd.commands.upload_options import takes_upload_options
-from densityd.commands.waiting import follow
+from densityd.terminal.upload_options import takes_upload_options
+from densityd.terminal.waiting import follow
 
 if TYPE_CHECKING:
     from densityd.client import Client, Job, UploadOptions

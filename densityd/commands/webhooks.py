@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from densityd.commands.console import echo_record, echo_records, echo_table, note, service
-from densityd.commands.options import AsJson, Limit, Url
+from densityd.terminal.console import echo_record, echo_records, echo_table, note, service
+from densityd.terminal.options import AsJson, Limit, Url
 
 app = typer.Typer(
     help="Addresses that are told when jobs end.", no_args_is_help=True, rich_markup_mode=None

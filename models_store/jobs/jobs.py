@@ -5,9 +5,7 @@ from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
 from models_store.database.database import Database, freeing, reading, writing
-from models_store.database.filters import ALL, Filters
 from models_store.database.ids import new_id
-from models_store.database.paging import Listing, Page, page_of
 from models_store.database.schema import (
     DatasetRow,
     JobDatasetRow,
@@ -70,6 +68,8 @@ from models_store.jobs.rows import (
     to_summary,
 )
 from models_store.jobs.submissions import check_queue, replayed
+from models_store.listings.filters import ALL, Filters
+from models_store.listings.paging import Listing, Page, page_of
 from models_store.rows.datasets import pin_dataset
 from models_store.rows.idempotency import claim_key, forget_resource, known_resource
 from models_store.rows.versions import pin_version

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 from models_store.database.announcements import MAX_WAITING, add_delivery, waiting_deliveries
 from models_store.database.database import Database, reading, writing
 from models_store.database.ids import is_id, new_id
-from models_store.database.paging import Listing, Page, page_of
 from models_store.database.schema import WebhookDeliveryRow, WebhookRow
 from models_store.errors import ConflictError, LimitError, NotFoundError
+from models_store.listings.paging import Listing, Page, page_of
 from models_store.records import Record
 
 Event = Literal["job.succeeded", "job.failed", "job.cancelled"]

@@ -4,8 +4,8 @@ from app.http.accept import best_coding
 from app.http.content_codings import CODINGS
 from app.problems.problem import Problem
 from app.rows.negotiation import answer_codec, request_codec
-from models_store.database.paging import decode_cursor, encode_cursor
 from models_store.errors import CursorError
+from models_store.listings.paging import decode_cursor, encode_cursor
 
 SEEDS = [
     b"text/csv; header=absent; charset=utf-8",

@@ -21,8 +21,9 @@ from densityd.cli import app
 from densityd.client import Client, ColumnType, PlotKind
 from densityd.client.progress import ProgressBar, describe_progress, format_duration
 from densityd.client.records import Job
-from densityd.commands import models, options as choices, upload_options
+from densityd.commands import models
 from densityd.service.ports import free_port
+from densityd.terminal import options as choices, upload_options
 from tests.densityd.client.test_retries import JOB
 from tests.densityd.conftest import Service
 from tests.densityd.scripted import Reply, ScriptedServer, a_json

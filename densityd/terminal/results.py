@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
 import typer
 
-from densityd.commands.console import note
-from densityd.commands.waiting import wait_for
+from densityd.terminal.console import note
+from densityd.terminal.waiting import wait_for
 
 if TYPE_CHECKING:
     from densityd.client import Client, Job

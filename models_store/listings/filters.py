@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeVar
 
 from sqlalchemy import ColumnElement, Select, func, inspect, select
 
-from models_store.database.paging import Listing
 from models_store.database.schema import ModelVersionRow
 from models_store.database.tag_index import positions
+from models_store.listings.paging import Listing
 
 R = TypeVar("R")
 Comparison = Literal["gte", "gt", "lte", "lt"]

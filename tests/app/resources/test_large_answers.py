@@ -5,10 +5,10 @@ import errno
 import pytest
 from pydantic import BaseModel
 
-from app.http.large_answers import answer_large
 from app.http.streaming import StreamedResponse
+from app.resources.large_answers import answer_large
 from models_store.files.blobs import BlobStore
-from tests.app.http.test_listing import WIDE
+from tests.app.resources.test_listing import WIDE
 from tests.models_store.makers import added, submitted
 
 
@@ -26,7 +26,7 @@ def test_what_is_large_is_whole_and_leaves_no_file(client, registry, blobs, monk
     dataset = added(registry, columns=WIDE)
     job = submitted(client.app.state.jobs, request={"context": [[0.25] * 4] * 10_000})
     if full:
-        monkeypatch.setattr("app.http.large_answers.tempfile.TemporaryFile", no_room)
+        monkeypatch.setattr("app.resources.large_answers.tempfile.TemporaryFile", no_room)
     answer = client.get(f"/v1/datasets/{dataset.id}")
     shown = answer.json()["columns"]
     assert [

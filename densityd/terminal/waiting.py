@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from densityd.commands.console import (
+from densityd.terminal.console import (
     INTERRUPTED,
     echo_json,
     echo_record,

@@ -9,8 +9,8 @@ from fastapi import Depends, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, StringConstraints
 
 from app.http.head import is_head
-from models_store.database.filters import Comparison, Filters
-from models_store.database.paging import Page
+from models_store.listings.filters import Comparison, Filters
+from models_store.listings.paging import Page
 
 MAX_PAGE_BYTES = 256 * 1024
 """Bytes of the items of a page as JSON; the first item is always there."""

@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from app.fairness.turns import in_thread
-from app.http.etags import Preconditions, etag_of
 from app.http.streaming import StreamedResponse
 from app.problems.problem import Problem
+from app.resources.etags import Preconditions, etag_of
 from models_store.files.blobs import STAGING, BlobStore
 
 log = logging.getLogger(__name__)

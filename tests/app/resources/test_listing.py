@@ -123,7 +123,7 @@ def test_pages_of_events_are_bounded_in_bytes(client, jobs):
 
 @pytest.mark.fault(200)
 def test_a_filter_looks_at_so_many_jobs_a_page(client, jobs, monkeypatch):
-    monkeypatch.setattr("models_store.database.paging._MOST_LOOKED_AT", 10)
+    monkeypatch.setattr("models_store.listings.paging._MOST_LOOKED_AT", 10)
     rare = submitted(jobs, kind=JobKind.SAMPLING, model_name="rare").id
     for _ in range(35):
         submitted(jobs)

@@ -1,0 +1,1 @@
+"""Output of commands and the options that they share."""

@@ -1,0 +1,1 @@
+"""Listings of resources: pages with cursors, and filters."""
