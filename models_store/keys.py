@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
@@ -24,6 +24,8 @@ _SECRET_BYTES = 32
 _TOKEN = re.compile(r"(?P<id>key_[0-9a-f]{32})\.(?P<secret>[0-9a-f]{64})")
 _DAY_S = 24 * 3600.0
 _MOST = 1_000_000
+MAX_KEYS = 1000
+"""Keys of a project, ended ones included, that may be made over HTTP."""
 
 
 class Scope(StrEnum):
@@ -86,7 +88,7 @@ class Keys:
         self._database = database
 
     @writing
-    def create(
+    def create(  # noqa: PLR0913 - each is another property of the key
         self,
         session: Session,
         project: str,
@@ -95,6 +97,7 @@ class Keys:
         expires_days: float | None = None,
         rate: float | None = None,
         label: str | None = None,
+        most: int | None = None,
     ) -> NewKey:
         """Make a key.
 
@@ -105,14 +108,17 @@ class Keys:
             expires_days: Days after which the key expires; None: never.
             rate: Requests a second; None: the service's setting.
             label: Text for people.
+            most: Most keys of the project, ended ones included; None: any number.
 
         Raises:
+            ConflictError: The project has as many.
             ValueError: The project is not a valid name, or a number is not above 0 or too large.
         """
         if not is_name(project):
             raise ValueError("a project matches ^[a-z0-9][a-z0-9._-]{0,63}$")
         if not all(value is None or 0 < value <= _MOST for value in (expires_days, rate)):
             raise ValueError(f"days and rates are numbers above 0, at most {_MOST}")
+        _check_number(session, project, most)
         row = ApiKeyRow(
             project=project,
             scope=scope.value,
@@ -144,11 +150,12 @@ class Keys:
 
         Raises:
             NotFoundError: The project has no such key.
-            ConflictError: It is revoked or has expired.
+            ConflictError: It is revoked or has expired, or the project has too many keys.
         """
         old = _find(session, key_id, project, lock=True)
         if not _is_usable(session, old):
             raise ConflictError("The key is revoked or has expired; create a new one.")
+        _check_number(session, project, MAX_KEYS)
         new = ApiKeyRow(
             project=old.project,
             scope=old.scope,
@@ -227,6 +234,17 @@ _USABLE = (
     ApiKeyRow.revoked_at.is_(None),
     or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > db_now()),
 )
+
+
+def _check_number(session: Session, project: str, most: int | None) -> None:
+    if most is None:
+        return
+    number = select(func.count()).select_from(ApiKeyRow).where(ApiKeyRow.project == project)
+    if (session.scalar(number) or 0) >= most:
+        raise ConflictError(
+            f"The project has {most} keys, ended ones included; further ones are made on the machine"
+            " of the service, with `densityd keys create`."
+        )
 
 
 def _add(session: Session, row: ApiKeyRow) -> NewKey:

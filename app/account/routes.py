@@ -21,6 +21,7 @@ from app.dependencies import KeysDep, ProjectDep, SettingsDep, UsageDep
 from app.fairness.fair_routes import FairRoute
 from app.http.json_body import json_body, json_request
 from app.problems.problem import Problem, problem_responses
+from models_store.keys import MAX_KEYS
 
 router = APIRouter(prefix="/v1", tags=["account"], route_class=FairRoute)
 
@@ -86,6 +87,7 @@ def get_usage(usage: UsageDep, project: ProjectDep, settings: SettingsDep) -> Us
     status_code=status.HTTP_201_CREATED,
     openapi_extra=json_request(KeyRequest, examples=_NEW_KEY),
     response_description="Key with its token, which is not shown again.",
+    responses=problem_responses("conflict"),
 )
 def create_key(
     body: Annotated[KeyRequest, Depends(json_body(KeyRequest))],
@@ -95,17 +97,22 @@ def create_key(
     response: Response,
 ) -> NewKeyView:
     """Create a key of the caller's project. The first key of a service is made on its machine."""
-    if caller_of(request).key_id is None:
+    caller = caller_of(request)
+    if caller.key_id is None:
         raise Problem(
             "forbidden",
             "The first key is made on the machine of the service, with `densityd keys create`.",
         )
+    rate = caller.rate if body.rate is None else body.rate
+    if caller.rate is not None and rate is not None and rate > caller.rate:
+        raise Problem("forbidden", "A key makes none with a higher rate than its own.")
     new = keys.create(
         project,
         body.scope,
         label=body.label,
         expires_days=body.expires_days,
-        rate=body.rate,
+        rate=rate,
+        most=MAX_KEYS,
     )
     response.headers["Cache-Control"] = "no-store"
     return NewKeyView.whole(new)

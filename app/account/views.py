@@ -87,10 +87,13 @@ class KeyRequest(BaseModel):
         default=None, description="Text for people."
     )
     expires_days: float | None = Field(
-        default=None, gt=0, le=36_500, description="Days until the key expires; null: never."
+        default=None, ge=0.001, le=36_500, description="Days until the key expires; null: never."
     )
     rate: float | None = Field(
-        default=None, gt=0, le=1_000_000, description="Most requests per second; null: the usual."
+        default=None,
+        ge=0.001,
+        le=1_000_000,
+        description="Most requests per second; null: that of the key that makes it.",
     )
 
 

@@ -10,11 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from safetensors import SafetensorError, safe_open
 
 from models_store.errors import ModelFileError
-from models_store.files.model_files import MAX_HEADER_BYTES
+from models_store.files.model_files import check_header
 from models_store.labels import MAX_DESCRIPTION, MAX_TAGS, MAX_VALUE, NAME_PATTERN
 from models_store.records import Version
 from models_store.requests.training import Strict
@@ -23,6 +30,8 @@ from tables.strict_json import parse_strict
 
 RECORD_KEY = "densityd.version"
 _MAX_RECORD_BYTES = 1 << 20
+_MAX_RECORD_LISTS = 10_000
+_MAX_METRICS_BYTES = 64 << 10  # lists of versions show all metrics
 _LENGTH_BYTES = 8
 _ALIGNMENT = 8
 _QUANTILES = 1001
@@ -45,11 +54,20 @@ class HeldOut(Strict):
         return self
 
 
+def _small(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if len(json.dumps(value)) > _MAX_METRICS_BYTES:
+        raise ValueError(f"it has more than {_MAX_METRICS_BYTES} bytes")
+    return value
+
+
+_Metrics = Annotated[dict[str, JsonValue], AfterValidator(_small), Field(max_length=200)]
+
+
 class VersionRecord(Strict):
     """Record of a version, as far as it means something to another service."""
 
     format: Literal[1] = 1
-    metrics: dict[str, JsonValue] = Field(max_length=200)
+    metrics: _Metrics
     held_out: HeldOut | None
     dataset_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None
     target: dict[str, JsonValue] | None
@@ -106,9 +124,7 @@ def read_record(path: Path) -> VersionRecord | None:
     Raises:
         ModelFileError: It is no safetensors file, or has something else in the record's place.
     """
-    with path.open("rb") as start:
-        if int.from_bytes(start.read(_LENGTH_BYTES), "little") > MAX_HEADER_BYTES:
-            raise ModelFileError(f"The header has more than {MAX_HEADER_BYTES} bytes.")
+    check_header(path)
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(RECORD_KEY)
@@ -119,7 +135,7 @@ def read_record(path: Path) -> VersionRecord | None:
     if len(text) > _MAX_RECORD_BYTES:
         raise ModelFileError(f"The record of the version has more than {_MAX_RECORD_BYTES} bytes.")
     try:
-        parse_strict(text.encode())
+        parse_strict(text.encode(), max_lists=_MAX_RECORD_LISTS)
         return VersionRecord.model_validate_json(text, strict=True)
     except (JsonError, ValidationError) as error:
         detail = f"The record under the key `{RECORD_KEY}` of the header is not that of a version."

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from models_store.errors import ModelFileError, RequestError
-from models_store.files.model_files import ModelFile, describe, read_model_file
+from models_store.files.model_files import ModelFile, check_header, describe, read_model_file
 from models_store.requests.flow_limits import TrainingLimits
 from tables.errors import SandboxCrashError, SandboxLimitError
 from tables.sandbox.child import do_task, lacks_memory, run_child
+
+_SMALL_BYTES = 256 << 10
 
 
 def check_model_file(
@@ -35,8 +37,9 @@ def check_model_file(
         TableError: the name of a column is not allowed.
         RuntimeError: the process failed for a reason of its own.
     """
-    # What is refused for its description alone costs no process.
-    describe(path, limits=limits, max_columns=max_columns)
+    if check_header(path) <= _SMALL_BYTES:
+        # What is refused for its description alone costs no process, if that does not take long.
+        describe(path, limits=limits, max_columns=max_columns)
     task = {
         "path": os.fspath(path.absolute()),
         "limits": dataclasses.asdict(limits),

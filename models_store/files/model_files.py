@@ -24,6 +24,10 @@ MAX_HEADER_BYTES = 8 << 20
 """The largest description, of the tensors and of the flow, that is parsed."""
 
 _LENGTH_BYTES = 8
+# A tensor has five strings, and an entry of the metadata two: what is more than ten thousand tensors.
+_MAX_QUOTES = 100_000
+_MAX_LISTS = 100_000
+_MAX_VALUES = 1_000_000
 _TYPES = TypeAdapter(list[Column])
 
 
@@ -62,6 +66,24 @@ def looks_like_safetensors(path: Path) -> bool:
     return start[_LENGTH_BYTES:] == b"{"
 
 
+def check_header(path: Path) -> int:
+    """Return the bytes of a file's header, which may be parsed if this does not raise.
+
+    Raises:
+        ModelFileError: The header is too large, or has too many parts.
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        if length > MAX_HEADER_BYTES:
+            raise ModelFileError(f"The header has more than {MAX_HEADER_BYTES} bytes.")
+        header = file.read(length)
+    # The description is a string in it, whose own quotes are escaped.
+    if header.count(b'"') - header.count(b'\\"') > _MAX_QUOTES:
+        raise ModelFileError(f"The header has more than {_MAX_QUOTES // 2:,} keys and texts.")
+    return length
+
+
 def describe(path: Path, *, limits: TrainingLimits, max_columns: int) -> ModelFile:
     """Return what a file says of itself, without a look at its weights.
 
@@ -74,10 +96,7 @@ def describe(path: Path, *, limits: TrainingLimits, max_columns: int) -> ModelFi
         ModelFileError: it is no such file.
         RequestError, TableError: the flow or the name of a column is not allowed.
     """
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-    if length > MAX_HEADER_BYTES:
-        raise ModelFileError(f"The header has more than {MAX_HEADER_BYTES} bytes.")
+    check_header(path)
     try:
         text = read_description(path)
     except (SafetensorError, OSError) as error:
@@ -126,7 +145,7 @@ def read_model_file(path: Path, *, limits: TrainingLimits, max_columns: int) -> 
 
 def _header(text: str) -> ModelHeader:
     try:
-        parse_strict(text.encode())
+        parse_strict(text.encode(), max_lists=_MAX_LISTS, max_values=_MAX_VALUES)
         header = ModelHeader.model_validate_json(text, strict=True)
     except (JsonError, ValidationError) as error:
         raise ModelFileError(

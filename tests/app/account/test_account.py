@@ -72,6 +72,24 @@ def test_keys_are_made_listed_replaced_and_revoked_within_a_project(door):
         assert_refused(refused, 422, "validation")
 
 
+@pytest.mark.fault(270)
+def test_a_key_makes_none_beyond_its_rate_and_not_without_end(door, monkeypatch):
+    client, keys = door
+    admin = bearer(keys.create("people", Scope.ADMIN, rate=50.0).token)
+    assert client.post("/v1/keys", headers=admin, json={}).json()["rate"] == 50.0
+    assert client.post("/v1/keys", headers=admin, json={"rate": 5}).json()["rate"] == 5.0
+    more = client.post("/v1/keys", headers=admin, json={"rate": 51})
+    assert_refused(more, 403, "forbidden")
+    for body in ({"rate": 1e-300}, {"expires_days": 1e-300}, {"rate": 5e-324}):
+        assert_refused(client.post("/v1/keys", headers=admin, json=body), 422, "validation")
+    monkeypatch.setattr("app.account.routes.MAX_KEYS", 3)
+    monkeypatch.setattr("models_store.keys.MAX_KEYS", 3)
+    assert_refused(client.post("/v1/keys", headers=admin, json={}), 409, "conflict")
+    mine = client.get("/v1/me", headers=admin).json()["key"]["id"]
+    assert_refused(client.post(f"/v1/keys/{mine}/rotate", headers=admin, json={}), 409, "conflict")
+    keys.create("people", Scope.READ)  # on the machine there is no such limit
+
+
 def test_the_rate_that_is_left_is_told(door):
     client, keys = door
     key = bearer(keys.create("people", Scope.READ, rate=1.0).token)

@@ -1,0 +1,96 @@
+"""Files of models whose headers are made to cost whoever reads them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from models_store.errors import ModelFileError
+from models_store.files.exported_files import RECORD_KEY, read_record
+from models_store.files.model_check import check_model_file
+from models_store.files.model_files import describe
+from models_store.requests.flow_limits import TrainingLimits
+
+LIMITS = TrainingLimits(
+    max_parameters=10**6, max_layers=100, max_memory_bytes=10**9, max_model_bytes=10**9
+)
+RECORD = {
+    "format": 1,
+    "metrics": {},
+    "held_out": None,
+    "dataset_sha256": None,
+    "target": None,
+    "seed": None,
+    "code_version": "1",
+    "description": None,
+    "tags": {},
+}
+
+
+def a_file(folder: Path, *, tensors: int = 1, **metadata: str) -> Path:
+    path = folder / "model.safetensors"
+    named = {f"t{n}": torch.zeros(0) for n in range(tensors)}
+    save_file(
+        named, path, metadata={name.replace("__", "."): text for name, text in metadata.items()}
+    )
+    return path
+
+
+@pytest.mark.fault(268)
+def test_a_header_of_many_parts_is_refused_before_it_is_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = a_file(tmp_path, **{f"key{n}": "" for n in range(60_000)})
+    monkeypatch.setattr("models_store.files.model_files.read_description", None)
+    monkeypatch.setattr("models_store.files.exported_files.safe_open", None)
+    with pytest.raises(ModelFileError, match="keys and texts"):
+        describe(many, limits=LIMITS, max_columns=10)
+    with pytest.raises(ModelFileError, match="keys and texts"):
+        read_record(many)
+    tensors = a_file(tmp_path, tensors=10_100)
+    with pytest.raises(ModelFileError, match="keys and texts"):
+        read_record(tensors)
+
+
+@pytest.mark.fault(268)
+@pytest.mark.parametrize("text", ["[" + "[]," * 200_000 + "[]]", "[" + "0," * 1_100_000 + "0]"])
+def test_a_description_of_many_parts_is_refused_before_it_is_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr("tables.strict_json.orjson", None)
+    with pytest.raises(ModelFileError):
+        describe(a_file(tmp_path, densityd=text), limits=LIMITS, max_columns=10)
+
+
+@pytest.mark.fault(268)
+def test_a_large_description_is_read_in_the_child_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(
+        "models_store.files.model_check.describe", lambda path, **_: asked.append(path)
+    )
+    monkeypatch.setattr(
+        "models_store.files.model_check.run_child", lambda *_, **__: {"invalid": "child"}
+    )
+    for size, calls in ((1_000, 1), (300_000, 0)):
+        asked.clear()
+        file = a_file(tmp_path, densityd=json.dumps({"spec": "x" * size}))
+        with pytest.raises(ModelFileError, match="child"):
+            check_model_file(file, limits=LIMITS, max_columns=10, memory_bytes=10**9, timeout_s=10)
+        assert len(asked) == calls
+
+
+@pytest.mark.fault(269)
+def test_a_record_of_large_metrics_or_many_lists_is_refused(tmp_path: Path) -> None:
+    def read(**changed: object) -> None:
+        text = json.dumps({**RECORD, **changed})
+        read_record(a_file(tmp_path, **{RECORD_KEY.replace(".", "__"): text}))
+
+    read(metrics={"trials": [{"stage": 1}] * 1_000})
+    with pytest.raises(ModelFileError):
+        read(metrics={"curve": "x" * 65_536})
+    with pytest.raises(ModelFileError):
+        read(target={"a": [[]] * 10_001})
