@@ -29,12 +29,10 @@ RECORD = {
 }
 
 
-def a_file(folder: Path, *, tensors: int = 1, **metadata: str) -> Path:
+def a_file(folder: Path, metadata: dict[str, str], *, tensors: int = 1) -> Path:
     path = folder / "model.safetensors"
     named = {f"t{n}": torch.zeros(0) for n in range(tensors)}
-    save_file(
-        named, path, metadata={name.replace("__", "."): text for name, text in metadata.items()}
-    )
+    save_file(named, path, metadata=metadata)
     return path
 
 
@@ -42,14 +40,14 @@ def a_file(folder: Path, *, tensors: int = 1, **metadata: str) -> Path:
 def test_a_header_of_many_parts_is_refused_before_it_is_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many = a_file(tmp_path, **{f"key{n}": "" for n in range(60_000)})
+    many = a_file(tmp_path, {f"key{n}": "" for n in range(60_000)})
     monkeypatch.setattr("models_store.files.model_files.read_description", None)
     monkeypatch.setattr("models_store.files.exported_files.safe_open", None)
     with pytest.raises(ModelFileError, match="keys and texts"):
         describe(many, limits=LIMITS, max_columns=10)
     with pytest.raises(ModelFileError, match="keys and texts"):
         read_record(many)
-    tensors = a_file(tmp_path, tensors=10_100)
+    tensors = a_file(tmp_path, {}, tensors=10_100)
     with pytest.raises(ModelFileError, match="keys and texts"):
         read_record(tensors)
 
@@ -61,7 +59,7 @@ def test_a_description_of_many_parts_is_refused_before_it_is_parsed(
 ) -> None:
     monkeypatch.setattr("tables.strict_json.orjson", None)
     with pytest.raises(ModelFileError):
-        describe(a_file(tmp_path, densityd=text), limits=LIMITS, max_columns=10)
+        describe(a_file(tmp_path, {"densityd": text}), limits=LIMITS, max_columns=10)
 
 
 @pytest.mark.fault(268)
@@ -77,7 +75,7 @@ def test_a_large_description_is_read_in_the_child_alone(
     )
     for size, calls in ((1_000, 1), (300_000, 0)):
         asked.clear()
-        file = a_file(tmp_path, densityd=json.dumps({"spec": "x" * size}))
+        file = a_file(tmp_path, {"densityd": json.dumps({"spec": "x" * size})})
         with pytest.raises(ModelFileError, match="child"):
             check_model_file(file, limits=LIMITS, max_columns=10, memory_bytes=10**9, timeout_s=10)
         assert len(asked) == calls
@@ -87,7 +85,7 @@ def test_a_large_description_is_read_in_the_child_alone(
 def test_a_record_of_large_metrics_or_many_lists_is_refused(tmp_path: Path) -> None:
     def read(**changed: object) -> None:
         text = json.dumps({**RECORD, **changed})
-        read_record(a_file(tmp_path, **{RECORD_KEY.replace(".", "__"): text}))
+        read_record(a_file(tmp_path, {RECORD_KEY: text}))
 
     read(metrics={"trials": [{"stage": 1}] * 1_000})
     with pytest.raises(ModelFileError):
