@@ -33,6 +33,17 @@ class JobRole(StrEnum):
     """Part of the work of a parent, which any worker claims."""
 
 
+class Accelerator(StrEnum):
+    """Need of a job for an accelerator, such as a GPU."""
+
+    NONE = "none"
+    """Workers without one come first."""
+    PREFERRED = "preferred"
+    """Workers with one come first."""
+    REQUIRED = "required"
+    """Only workers with one take the job."""
+
+
 class JobState(StrEnum):
     """State of a job."""
 
@@ -93,6 +104,8 @@ class NewJob:
         reserved_bytes: the most that it may come to store beside its request; counts in the quota
             until it has ended.
         role: `JobRole.PARENT` for work that is done by children; None: a job of its own.
+        priority: Priority; jobs of higher ones are taken first.
+        accelerator: Need for an accelerator.
     """
 
     project: str
@@ -106,6 +119,8 @@ class NewJob:
     traceparent: str | None = None
     reserved_bytes: int = 0
     role: JobRole | None = None
+    priority: int = 0
+    accelerator: Accelerator = Accelerator.NONE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +188,8 @@ class JobSummary(Record):
         run_seconds: Seconds that ended attempts ran for, since it was submitted or resumed.
         role: Part in work of several jobs; None: a job of its own.
         parent_id: Id of the parent of a child.
+        priority: Priority; jobs of higher ones are taken first.
+        accelerator: Need for an accelerator.
     """
 
     id: str
@@ -202,6 +219,8 @@ class JobSummary(Record):
     tags: dict[str, str]
     role: JobRole | None
     parent_id: str | None
+    priority: int
+    accelerator: Accelerator
 
     @property
     def final(self) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from models_store.errors import DatabaseError, StorageFullError
 from models_store.jobs.live_workers import LIVE_S, Workers
+from workers.devices import has_accelerator
 from workers.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class LifeSigns:
         self._file = heartbeat_of(settings)
         self._workers = workers
         self._unfit = unfit
+        self._accelerator = has_accelerator(settings)
         self._lock = threading.Lock()
         self._told_at = -math.inf
 
@@ -115,7 +117,7 @@ class LifeSigns:
 
     def _tell_others(self) -> None:
         try:
-            self._workers.beat(self._name, unfit=self._unfit)
+            self._workers.beat(self._name, unfit=self._unfit, accelerator=self._accelerator)
         except (DatabaseError, StorageFullError) as error:
             log.info("the database does not know that this worker lives: %s", error)
         else:

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 import warnings
+from functools import partial
 from typing import Any
 
 from celery import Celery, signals  # type: ignore[import-untyped]  # celery ships no types
@@ -28,6 +29,7 @@ from models_store.jobs.live_workers import Workers
 from models_store.process.logs import configure_logging
 from models_store.webhooks.deliveries import Deliveries
 from workers.celery_app import WorkerBrokerClient, create_celery
+from workers.devices import devices_of
 from workers.heartbeat import LifeSigns, worker_label
 from workers.leftovers import Leftovers
 from workers.settings import WorkerSettings
@@ -53,7 +55,7 @@ def run_worker(settings: WorkerSettings) -> int:
     warnings.simplefilter("ignore", SecurityWarning)
     database = Database(
         settings.resolved_database_url,
-        pool_size=settings.worker_concurrency + 2,
+        pool_size=len(devices_of(settings)) + 2,
         ballast_bytes=settings.ballast_bytes,
     )
     try:
@@ -119,6 +121,7 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
         WorkerBrokerClient(app),
         sweep_interval_s=settings.sweep_interval_s,
         after_sweep=signs.beat,
+        without_broker=partial(_work_without_messages, supervisor),
     )
     blobs = BlobStore(settings.blob_root)
     leftovers = Leftovers(
@@ -154,6 +157,16 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
         signs.remove()
 
 
+def _work_without_messages(supervisor: Supervisor) -> None:
+    """Look for a job in the database, where they all are, and for more until there is none."""
+
+    def work() -> None:
+        while supervisor.run_next():
+            pass
+
+    threading.Thread(target=work, name="without-broker", daemon=True).start()
+
+
 def _end_alike(**_: Any) -> None:  # noqa: ANN401 - whatever Celery sends along
     """Make SIGINT and SIGQUIT end the worker as SIGTERM does; Celery's own handlers raise errors."""
     for number in (signal.SIGINT, signal.SIGQUIT):
@@ -167,7 +180,7 @@ def _keep_logging(**_: Any) -> None:  # noqa: ANN401 - whatever Celery sends alo
 def _start(app: Celery, settings: WorkerSettings) -> int:
     worker = app.Worker(
         hostname=f"densityd@{worker_label(settings)}",
-        concurrency=settings.worker_concurrency,
+        concurrency=len(devices_of(settings)),
         loglevel=settings.log_level,
         quiet=True,
         without_gossip=True,

@@ -18,9 +18,10 @@ class WorkerSettings(StoreSettings):
         description="Name of the worker, unique for a host and a data directory, in logs and "
         "health checks. Unset: the name of the host.",
     )
-    device: Annotated[str, Field(pattern=r"^(cpu|auto|cuda(:\d{1,3})?)$")] = Field(
+    device: Annotated[str, Field(pattern=r"^(cpu|auto|cuda(:(\d{1,3}|all))?)$")] = Field(
         default="cpu",
-        description="Device of trainers: cpu, cuda, cuda:N, or auto (cuda if there is one). A "
+        description="Device of trainers: cpu, cuda, cuda:N, auto (cuda if there is one), or "
+        "cuda:all (every GPU, each for one job at a time). A "
         "worker whose named device is missing takes no job and logs the reason; it "
         "never falls back to another device.",
     )

@@ -24,6 +24,7 @@ from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Idempotency, Job, JobKind, JobRole, NewJob, Submitted
 from models_store.registry import Dataset, Version
 from models_store.requests.flow_limits import TrainingLimits
+from models_store.requests.placement import Placed
 from tables.slugs import Slug
 
 
@@ -108,7 +109,7 @@ class JobRequest:
     """
 
     kind: JobKind
-    body: BaseModel
+    body: Placed
     accept: Callable[[], Accepted]
     dataset_id: str | None
     held_out_ids: tuple[str, ...] = ()
@@ -166,6 +167,8 @@ class JobSubmission:
             traceparent=self._request.state.traceparent,
             reserved_bytes=accepted.reserved_bytes,
             role=accepted.role,
+            priority=wanted.body.priority,
+            accelerator=wanted.body.resources.accelerator,
         )
         settings = state_of(self._request).settings
         return self._jobs.submit(

@@ -9,6 +9,7 @@ from app.resources.labels import TAGS
 from app.resources.listing import bounded
 from models_store.jobs.jobs import EventKind, Job, JobEvent, JobKind, JobRole, JobState, JobSummary
 from models_store.listings.paging import Page
+from models_store.requests.placement import Resources
 
 _ID = "job_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"
 _DATASET_ID = "ds_0f3c5f4e7d0c4d5b9b8f1e2a3c4d5e6f"
@@ -33,6 +34,8 @@ _SUMMARY_EXAMPLE: dict[str, Any] = {
     "dataset_id": _DATASET_ID,
     "role": None,
     "parent_id": None,
+    "priority": 0,
+    "resources": {"accelerator": "none"},
     "result": None,
     "dispatch": "sent",
     "cancel_requested": False,
@@ -181,6 +184,8 @@ class JobSummaryView(BaseModel):
     parent_id: str | None = Field(
         description="Job that the job does part of the work of; null: none."
     )
+    priority: int = Field(description="Priority among waiting jobs; higher ones are taken first.")
+    resources: Resources
     result: JobResultView | None = Field(
         description="Result file of a scoring or sampling job that has succeeded; null: none yet, or"
         " deleted."
@@ -260,6 +265,7 @@ def _members(job: JobSummary, *, sent: bool = False) -> dict[str, Any]:
         "next_attempt_at": job.not_before,
         "progress": _progress(job),
         "model": JobModelView(name=job.model_name, version=job.model_version),
+        "resources": Resources(accelerator=job.accelerator),
         "result": JobResultView.of(job),
         "dispatch": "sent" if dispatched else "pending",
         "cancel_requested": job.cancel_requested and not job.final,

@@ -11,7 +11,7 @@ from app.server.readiness import Finding, Level
 
 router = APIRouter(tags=["operations"])
 
-_NO_BROKER = "The broker cannot be reached; jobs are accepted and wait."
+_NO_BROKER = "The broker cannot be reached; workers look for jobs in the database."
 _STATUSES: dict[Level, Literal["ok", "degraded", "unavailable"]] = {
     Level.OK: "ok",
     Level.DEGRADED: "degraded",

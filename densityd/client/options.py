@@ -31,7 +31,17 @@ class Split(TypedDict, total=False):
     test_dataset_id: str
 
 
-class TrainingOptions(TypedDict, total=False):
+class Placement(TypedDict, total=False):
+    """The options of all jobs: `priority` from -100 to 100, and `resources`.
+
+    `resources` is `{"accelerator": "none"}`, or `"preferred"` or `"required"`.
+    """
+
+    priority: int
+    resources: Mapping[str, str]
+
+
+class TrainingOptions(Placement, total=False):
     """The options of a training.
 
     `flow` has the fields of one family (`{"family": "maf", "layers": 5}`), `optimisation` those of
@@ -68,7 +78,7 @@ class SweepOptions(TrainingOptions, total=False):
     seed: int | None
 
 
-class VariationalOptions(TypedDict, total=False):
+class VariationalOptions(Placement, total=False):
     """The options of a fit to a density that is known up to a constant."""
 
     flow: Mapping[str, Any] | None
@@ -79,7 +89,7 @@ Output = Literal["parquet", "csv", "npy"]
 """Format of the file of a bulk job."""
 
 
-class ScoringOptions(TypedDict, total=False):
+class ScoringOptions(Placement, total=False):
     """The options of a scoring job."""
 
     output: Output
@@ -87,7 +97,7 @@ class ScoringOptions(TypedDict, total=False):
     explain: bool
 
 
-class SamplingOptions(TypedDict, total=False):
+class SamplingOptions(Placement, total=False):
     """The options of a sampling job."""
 
     seed: int | None

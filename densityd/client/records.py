@@ -145,6 +145,8 @@ class JobSummary(Record):
     dataset_id: str | None = None
     role: str | None = None
     parent_id: str | None = None
+    priority: int = 0
+    resources: dict[str, Any] = {}
     result: JobResult | None = None
     description: str | None = None
     tags: dict[str, str] = {}

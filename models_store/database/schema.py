@@ -188,6 +188,10 @@ class JobRow(Described, Base):
     place: Mapped[JsonObject | None]
     # Of a child that has succeeded: what its parent makes a version or a file of.
     product: Mapped[JsonObject | None]
+    # Higher ones come first; null: 0, as of jobs from before there were priorities.
+    priority: Mapped[int | None]
+    # `preferred` or `required`; null: the job does not need one.
+    accelerator: Mapped[str | None]
     # True once the parent has taken notice of the child's end.
     noticed: Mapped[bool] = mapped_column(default=False)
     # True while the reservation of its parent counts for what the child stores.
@@ -230,6 +234,8 @@ class WorkerRow(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     seen_at: Mapped[datetime]
     unfit: Mapped[str | None]
+    # True if its trainers compute on an accelerator; null: from before that was told.
+    accelerator: Mapped[bool | None]
 
 
 class StoreRow(Base):

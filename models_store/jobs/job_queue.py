@@ -63,6 +63,7 @@ class JobQueue:
         sweep_interval_s: Seconds between two sweeps; up to twice as long, at random, so that
             several processes do not sweep at the same moment.
         after_sweep: Called after each sweep, even a failed one.
+        without_broker: Called after each sweep that found the broker away.
     """
 
     def __init__(
@@ -72,11 +73,13 @@ class JobQueue:
         *,
         sweep_interval_s: float = 1.0,
         after_sweep: Callable[[], None] = lambda: None,
+        without_broker: Callable[[], None] = lambda: None,
     ) -> None:
         self._jobs = jobs
         self._client = client
         self._sweep_interval_s = sweep_interval_s
         self._after_sweep = after_sweep
+        self._without_broker = without_broker
         self._messages: queue.Queue[_Message | None] = queue.Queue(_BACKLOG)
         self._announced: frozenset[str] = frozenset()
         self._broker_up = True
@@ -131,6 +134,8 @@ class JobQueue:
             except queue.Empty:
                 self._attempt(self._sweep)
                 self._after_sweep()
+                if not self._broker_up:
+                    self._without_broker()
                 next_sweep = time.monotonic() + self._sweep_interval_s * random.uniform(1, 2)  # noqa: S311
                 continue
             if message is not None:
@@ -142,7 +147,7 @@ class JobQueue:
             action(*args)
         except self._client.errors as error:
             if self._broker_up:
-                log.warning("the broker cannot be reached; jobs wait in the database: %s", error)
+                log.warning("the broker cannot be reached; workers look in the database: %s", error)
             self._broker_up = False
             return False
         except StoreError as error:

@@ -21,7 +21,17 @@ from models_store.job_states import (
 from models_store.jobs.attempt_ends import end_attempt
 from models_store.jobs.parents import take_steps
 from models_store.jobs.retries import AttemptEnd, Ending
-from models_store.jobs.rows import append, expired_leases, fail, held, move, queue, storable, to_job
+from models_store.jobs.rows import (
+    append,
+    expired_leases,
+    fail,
+    held,
+    move,
+    queue,
+    storable,
+    suited,
+    to_job,
+)
 from models_store.records import NewVersion, Version
 from models_store.rows.versions import add_version, version_of_job
 
@@ -42,7 +52,13 @@ class JobWork:
 
     @writing
     def claim(
-        self, session: Session, worker: str, *, lease_s: float, max_project_bytes: int | None = None
+        self,
+        session: Session,
+        worker: str,
+        *,
+        lease_s: float,
+        max_project_bytes: int | None = None,
+        accelerator: bool | None = None,
     ) -> Job | None:
         """Take the next job for this worker, or return None if there is none.
 
@@ -50,9 +66,16 @@ class JobWork:
         waits longer each time, and fails on the way when that happened too often without
         progress, as does one of a project that stores more than it may by now; one that was to be
         cancelled is cancelled.
+
+        Args:
+            session: Transaction, which the decorator begins.
+            worker: Name of the worker.
+            lease_s: Seconds of the lease from now.
+            max_project_bytes: Bytes that the project of the job may store.
+            accelerator: True if the worker has an accelerator; None: it takes any job.
         """
         take_steps(session)
-        while (row := _next(session, worker)) is not None:
+        while (row := _next(session, worker, accelerator)) is not None:
             if row.state == JobState.RUNNING:
                 end_attempt(session, row, _SILENT)
                 # At once, unless it waits for a while or has ended.
@@ -291,8 +314,11 @@ def _has_room(session: Session, row: JobRow, max_bytes: int | None) -> bool:
     return True
 
 
-def _next(session: Session, worker: str) -> JobRow | None:
-    for waiting in (expired_leases(select(JobRow)), queue(select(JobRow), worker=worker)):
+def _next(session: Session, worker: str, accelerator: bool | None) -> JobRow | None:  # noqa: FBT001 - a property of the worker
+    jobs = select(JobRow)
+    if accelerator is not None:
+        jobs = jobs.where(suited(accelerator=accelerator))
+    for waiting in (expired_leases(jobs), queue(jobs, worker=worker)):
         row = session.scalar(waiting.limit(1).with_for_update(of=JobRow, skip_locked=True))
         if row is not None:
             return row

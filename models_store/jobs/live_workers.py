@@ -25,11 +25,13 @@ class Worker(Record):
         name: Name, which is the same after a restart.
         seen_at: Time of its last sign of life.
         unfit: Reason why it takes no jobs; None: it takes them.
+        accelerator: True if it has an accelerator; None: it did not say.
     """
 
     name: str
     seen_at: datetime
     unfit: str | None
+    accelerator: bool | None
 
 
 class Workers:
@@ -39,16 +41,24 @@ class Workers:
         self._database = database
 
     @writing
-    def beat(self, session: Session, name: str, *, unfit: str | None = None) -> None:
+    def beat(
+        self,
+        session: Session,
+        name: str,
+        *,
+        unfit: str | None = None,
+        accelerator: bool | None = None,
+    ) -> None:
         """Record a worker's sign of life.
 
         Args:
             session: Transaction that the decorator begins.
             name: Name of the worker.
             unfit: Reason why it takes no jobs now; None: it takes them.
+            accelerator: True if it has an accelerator.
         """
         session.execute(delete(WorkerRow).where(WorkerRow.seen_at < db_now(-_FORGOTTEN_S)))
-        values = {"seen_at": db_now(), "unfit": unfit}
+        values = {"seen_at": db_now(), "unfit": unfit, "accelerator": accelerator}
         session.execute(
             insert_into(session, WorkerRow)
             .values(name=name, **values)

@@ -165,6 +165,8 @@ def _start(session: Session, row: JobRow, new: Sequence[NewChild], *, started: i
             parent_id=row.id,
             place={"stage": one.stage, "number": one.number},
             covered=True,
+            priority=row.priority,
+            accelerator=row.accelerator,
             model_name=row.model_name,
             model_version=row.model_version,
             dataset_id=row.dataset_id,

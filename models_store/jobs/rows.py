@@ -2,17 +2,24 @@
 
 from typing import Any, TypeVarTuple
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, exists, false, func, or_, select
 from sqlalchemy.orm import Session, defer
 
 from models_store.database.clock import db_now
 from models_store.database.ids import is_id
-from models_store.database.schema import JobDatasetRow, JobEventRow, JobRow, JsonObject
+from models_store.database.schema import (
+    JobDatasetRow,
+    JobEventRow,
+    JobRow,
+    JsonObject,
+    WorkerRow,
+)
 from models_store.database.usage import EVENT_BYTES, json_bytes
 from models_store.errors import FencedError, NotFoundError
 from models_store.job_states import (
     FINAL_STATES,
     TRANSITIONS,
+    Accelerator,
     EventKind,
     Job,
     JobError,
@@ -21,6 +28,7 @@ from models_store.job_states import (
     JobState,
     JobSummary,
 )
+from models_store.jobs.live_workers import LIVE_S
 from models_store.jobs.retries import PREFERENCE_S
 
 Ts = TypeVarTuple("Ts")
@@ -51,7 +59,14 @@ def _told(row: JobRow) -> dict[str, Any]:
     if row.error_code is not None:
         error = JobError(code=row.error_code, detail=row.error_detail or "")
     role = None if row.role is None else JobRole(row.role)
-    return {"kind": JobKind(row.kind), "state": JobState(row.state), "role": role, "error": error}
+    return {
+        "kind": JobKind(row.kind),
+        "state": JobState(row.state),
+        "role": role,
+        "error": error,
+        "priority": row.priority or 0,
+        "accelerator": Accelerator(row.accelerator or Accelerator.NONE),
+    }
 
 
 def find(
@@ -110,8 +125,8 @@ def expired_leases(query: Select[*Ts]) -> Select[*Ts]:
 def queue(query: Select[*Ts], *, worker: str | None = None) -> Select[*Ts]:
     """Restrict to queued jobs that may be claimed now.
 
-    Projects take turns: that with the fewest running jobs comes first. Among its jobs, first come,
-    first served. No worker claims a parent.
+    Higher priorities come first. Among equal ones projects take turns: that with the fewest running
+    jobs comes first. Among its jobs, first come, first served. No worker claims a parent.
 
     Args:
         query: Query of jobs.
@@ -133,8 +148,31 @@ def queue(query: Select[*Ts], *, worker: str | None = None) -> Select[*Ts]:
     return (
         query.outerjoin(running, running.c.project == JobRow.project)
         .where(JobRow.state == JobState.QUEUED, _is_claimed(), due)
-        .order_by(func.coalesce(running.c.jobs, 0), JobRow.queued_at, JobRow.position)
+        .order_by(
+            func.coalesce(JobRow.priority, 0).desc(),
+            func.coalesce(running.c.jobs, 0),
+            JobRow.queued_at,
+            JobRow.position,
+        )
     )
+
+
+def suited(*, accelerator: bool) -> ColumnElement[bool]:
+    """Return the condition of jobs that a worker with or without an accelerator may take.
+
+    A job that prefers the other kind of worker waits some seconds for one, if one is at work.
+    """
+    wants = func.coalesce(JobRow.accelerator, Accelerator.NONE.value)
+    others = exists().where(
+        func.coalesce(WorkerRow.accelerator, false()) != accelerator,
+        WorkerRow.unfit.is_(None),
+        WorkerRow.seen_at > db_now(-LIVE_S),
+    )
+    waited = JobRow.queued_at <= db_now(-PREFERENCE_S)
+    if accelerator:
+        return or_(wants != Accelerator.NONE.value, ~others, waited)
+    preferred = wants == Accelerator.PREFERRED.value
+    return or_(wants == Accelerator.NONE.value, and_(preferred, or_(~others, waited)))
 
 
 def _is_claimed() -> ColumnElement[bool]:

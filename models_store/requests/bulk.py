@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from models_store.requests.placement import Placed
 from models_store.requests.training import DatasetId, Seed, Strict
 from tables.formats import Output
 
@@ -28,7 +29,7 @@ ContextCell = float | str | bool | None
 ContextRow = Annotated[list[ContextCell], Field(fail_fast=True)] | dict[str, ContextCell]
 
 
-class ScoringRequest(Strict):
+class ScoringRequest(Placed):
     """Body of ``POST /v1/jobs/scoring``; `model` and `dataset_id` are required."""
 
     model_config = ConfigDict(protected_namespaces=())
@@ -54,7 +55,7 @@ class ScoringRequest(Strict):
     )
 
 
-class SamplingRequest(Strict):
+class SamplingRequest(Placed):
     """Body of ``POST /v1/jobs/sampling``; `model` and `n` are required."""
 
     model_config = ConfigDict(protected_namespaces=())

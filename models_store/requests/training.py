@@ -16,6 +16,7 @@ from pydantic import (
 from flows import FitOptions, FlowSpec, StepSchedule as FitStepSchedule
 from flows.mixed.spec import FamilySpec
 from flows.training.options import Optimiser
+from models_store.requests.placement import Placed
 from tables.columns import Column, TransformName
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -230,7 +231,7 @@ SearchedFlow = Annotated[FamilySpec | AutoFlow, Field(discriminator="family")]
 TrainedFlow = Annotated[SearchedFlow | None, BeforeValidator(_auto_in_short)]
 
 
-class TrainingRequest(Strict):
+class TrainingRequest(Placed):
     """Body of ``POST /v1/jobs/training``; only `model_name` and `dataset_id` are required."""
 
     model_config = ConfigDict(protected_namespaces=())

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from flows import VariationalOptions
 from flows.training.options import Optimiser
+from models_store.requests.placement import Placed
 from models_store.requests.training import (
     DatasetId,
     Epochs,
@@ -164,7 +165,7 @@ class VariationalOptimisationRequest(Strict):
     )
 
 
-class VariationalRequest(Strict):
+class VariationalRequest(Placed):
     """Body of ``POST /v1/jobs/variational``; `model_name` and `target` are required."""
 
     model_config = ConfigDict(protected_namespaces=())

@@ -7,6 +7,7 @@ from typing import Any
 from models_store.job_states import Job, JobKind
 from models_store.registry import Dataset, Registry
 from tables.columns import Column
+from workers.devices import devices_of
 from workers.protocol import (
     CheckpointRef,
     DatasetRef,
@@ -104,7 +105,7 @@ def common_fields(settings: WorkerSettings) -> dict[str, Any]:
         "parent_pid": os.getpid(),
         "log_level": settings.log_level,
         "blob_root": str(settings.blob_root),
-        "device": settings.device,
+        "device": devices_of(settings)[0],
         "threads": settings.trainer_threads,
         "nice": settings.trainer_nice,
         "memory_bytes": memory_limit_bytes(settings),

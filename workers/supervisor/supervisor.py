@@ -12,6 +12,7 @@ from models_store.jobs.leases import JobWork
 from models_store.jobs.retries import AttemptEnd, Ending
 from models_store.process.logs import log_context
 from models_store.registry import Registry
+from workers.devices import Slots, devices_of, has_accelerator
 from workers.settings import WorkerSettings
 from workers.supervisor.assignment import task_of
 from workers.supervisor.attempt import Attempt, Stores
@@ -49,6 +50,8 @@ class Supervisor:
         self._settings = settings
         self._worker = worker
         self._stopping = threading.Event()
+        self._slots = Slots(devices_of(settings))
+        self._accelerator = has_accelerator(settings)
         self._fitness = Fitness(
             database, settings, stopping=self._stopping, tested=tested, tell=tell
         )
@@ -73,16 +76,20 @@ class Supervisor:
         way, and its siblings need no message.
 
         A worker that is not fit keeps the thread until it is: so it takes no more messages from
-        the queue, which are for others.
+        the queue, which are for others. One whose slots are all taken leaves the job to the next
+        message.
         """
-        job = self._run_one()
-        ran = job is not None
-        while job is not None and job.role is JobRole.CHILD and not self._stopping.is_set():
-            job = self._run_one()
-        return ran
+        with self._slots.take() as device:
+            if device is None:
+                return False
+            job = self._run_one(device)
+            ran = job is not None
+            while job is not None and job.role is JobRole.CHILD and not self._stopping.is_set():
+                job = self._run_one(device)
+            return ran
 
-    def _run_one(self) -> Job | None:
-        """Claim the next job and run it; return it, or None if there was none."""
+    def _run_one(self, device: str) -> Job | None:
+        """Claim the next job and run it on a device; return it, or None if there was none."""
         if not self._fitness.wait():
             return None
         try:
@@ -90,19 +97,20 @@ class Supervisor:
                 self._worker,
                 lease_s=self._settings.lease_s,
                 max_project_bytes=self._settings.max_project_bytes,
+                accelerator=self._accelerator,
             )
         except DatabaseError as error:
             log.warning("could not look for a job: %s", error)
             return None
         if job is not None:
             with log_context(request_id=job.request_id, job_id=job.id):
-                self._carry_through(job)
+                self._carry_through(job, device)
         return job
 
-    def _carry_through(self, job: Job) -> None:
+    def _carry_through(self, job: Job, device: str) -> None:
         log.info("attempt %s begins", job.attempt)
         try:
-            self._attempt(job)
+            self._attempt(job, device)
         except FencedError as error:
             log.warning("attempt %s ends without a further word: %s", job.attempt, error)
         except DatabaseError as error:
@@ -112,7 +120,7 @@ class Supervisor:
             log.exception("attempt %s failed in the supervisor", job.attempt)
             self._give_back(job, _OWN_FAULT)
 
-    def _attempt(self, job: Job) -> None:
+    def _attempt(self, job: Job, device: str) -> None:
         try:
             task = task_of(job, registry=self._registry, settings=self._settings)
         except NotFoundError:
@@ -121,7 +129,8 @@ class Supervisor:
             )
             return
         try:
-            trainer = TrainerProcess(task.model_copy(update={"store_id": self._fitness.store_id}))
+            chosen = {"store_id": self._fitness.store_id, "device": device}
+            trainer = TrainerProcess(task.model_copy(update=chosen))
         except OSError as error:
             log.warning("no trainer can be started: %s", error)
             detail = f"no training process could be started ({error.strerror or error})"

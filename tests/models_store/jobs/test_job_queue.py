@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -251,3 +252,32 @@ def test_a_sweep_reports_even_if_the_broker_is_down(broker, jobs, start):
     sweeps: list[None] = []
     start(sweep_interval_s=0.05, after_sweep=lambda: sweeps.append(None))
     until(lambda: len(sweeps) == 2)
+
+
+def test_without_a_broker_workers_are_told_to_look_for_themselves(database: Database) -> None:
+    class Away:
+        errors: tuple[type[Exception], ...] = (OSError,)
+        away = True
+
+        def send(self, job_ids, headers):
+            pass
+
+        def count_queued(self):
+            if self.away:
+                raise OSError
+            return 0
+
+        def close(self):
+            pass
+
+    client, told = Away(), threading.Event()
+    queue = JobQueue(Jobs(database), client, sweep_interval_s=0.02, without_broker=told.set)
+    queue.start()
+    assert told.wait(20)
+    client.away = False
+    while not queue.broker_up:
+        time.sleep(0.01)
+    told.clear()
+    time.sleep(0.15)
+    assert not told.is_set()
+    queue.stop()

@@ -1,0 +1,66 @@
+"""Devices of a worker: which ones there are, and which of them a job may take."""
+
+import os
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from workers.settings import WorkerSettings
+
+_DEVICE_FILE = re.compile(r"nvidia\d+")
+_ALL = "cuda:all"
+
+
+def count_gpus(folder: Path = Path("/dev")) -> int:
+    """Return the number of GPUs that this process may use, without the time to load PyTorch.
+
+    Args:
+        folder: Folder of the device files.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        named = [one.strip() for one in visible.split(",")]
+        return len([one for one in named if one and one != "-1"])
+    try:
+        return sum(bool(_DEVICE_FILE.fullmatch(path.name)) for path in folder.iterdir())
+    except OSError:
+        return 0
+
+
+def devices_of(settings: WorkerSettings) -> list[str]:
+    """Return the device of each job that the worker may run at the same time."""
+    if settings.device == _ALL:
+        # Without any, the self-test says so of the first.
+        return [f"cuda:{number}" for number in range(max(1, count_gpus()))]
+    return [settings.device] * settings.worker_concurrency
+
+
+def has_accelerator(settings: WorkerSettings) -> bool:
+    """Return whether jobs of the worker compute on an accelerator."""
+    return settings.device.startswith("cuda") or (settings.device == "auto" and count_gpus() > 0)
+
+
+class Slots:
+    """Devices of a worker, each taken by one job at a time.
+
+    Args:
+        devices: Device of each slot.
+    """
+
+    def __init__(self, devices: Sequence[str]) -> None:
+        self._free = list(reversed(devices))
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def take(self) -> Iterator[str | None]:
+        """Take a device until the context ends; None if all are taken."""
+        with self._lock:
+            device = self._free.pop() if self._free else None
+        try:
+            yield device
+        finally:
+            if device is not None:
+                with self._lock:
+                    self._free.append(device)
