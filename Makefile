@@ -28,10 +28,11 @@ $(VENV)/.dev-stamp: $(VENV)/.run-stamp
 	touch $@
 
 # numba's cache watches one file of each set of compiled loops: what it has of the others may be old.
-LOOPS := $(wildcard flows/compiled/*.py flows/compiled_training/*.py)
+LOOPS := $(wildcard flows/compiled/*.py flows/compiled_training/*.py) tables/readers/number_loops.py
 $(VENV)/.loops-stamp: $(LOOPS) | $(VENV)/.run-stamp
-	rm -f flows/compiled/__pycache__/*.nb[ci] flows/compiled_training/__pycache__/*.nb[ci]
-	$(BIN)/python -c 'import flows.compiled.kernels, flows.compiled_training.kernels'
+	rm -f flows/compiled/__pycache__/*.nb[ci] flows/compiled_training/__pycache__/*.nb[ci] \
+		tables/readers/__pycache__/*.nb[ci]
+	$(BIN)/python -c 'import flows.compiled.kernels, flows.compiled_training.kernels, tables.readers.number_loops'
 	touch $@
 
 install: $(VENV)/.dev-stamp $(VENV)/.loops-stamp ## Make the environment, development tools included

@@ -64,6 +64,7 @@ from models_store.keys import Keys
 from models_store.labels import Labels
 from models_store.registry import Registry
 from models_store.webhooks.webhooks import Webhooks
+from tables.readers.json_numbers import load_loops
 
 _BALLAST_PAUSE_S = 5.0
 _STALE_UPLOAD_S = 24 * 3600
@@ -198,6 +199,7 @@ async def _lifespan(
     try:
         blobs = BlobStore(settings.blob_root)
         passing = await asyncio.to_thread(check_stores, database, blobs)
+        await asyncio.to_thread(load_loops)  # not while the first request waits
         for error in passing:
             log.warning("the start goes on: %s", error)
         away = any(isinstance(error, DatabaseUnavailableError) for error in passing)

@@ -14,7 +14,7 @@ from app.rows.body import RowsBody, in_thread_if_large
 from app.rows.decode.problems import as_problem
 from app.rows.shape import Floats, RowsShape
 from tables.readers.json import COLUMNS, ROWS, split_document
-from tables.readers.json_numbers import number_rows
+from tables.readers.json_numbers import joined, number_rows
 from tables.readers.json_rows import JsonRows
 
 _FEW_LISTS = 1_000  # which parsers find faults in quickly
@@ -41,7 +41,7 @@ async def read_json(source: RowsBody) -> AsyncGenerator[Floats, None]:
             return
         found.append(rows)
         await asyncio.sleep(0)
-    yield np.concatenate(found)
+    yield joined(found)
 
 
 def decode_json(body: bytes, shape: RowsShape) -> Floats:
@@ -57,7 +57,7 @@ def decode_json(body: bytes, shape: RowsShape) -> Floats:
         if rows is None:
             return decode_document(body, shape)
         found.append(rows)
-    values = found[0] if len(found) == 1 else np.concatenate(found)
+    values = joined(found)
     return values if len(values) <= shape.max_rows else decode_document(body, shape)
 
 
