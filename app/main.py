@@ -35,6 +35,7 @@ from app.http.body_memory import BodyMemory
 from app.http.head import HeadMiddleware
 from app.http.unknown_parameters import known_parameters
 from app.http.upload_room import UploadRoom
+from app.inference import routes as inference
 from app.jobs import routes as jobs, starts as job_starts
 from app.metrics import Metrics
 from app.models import checkpoints, plot_routes as plots, routes as models
@@ -89,6 +90,7 @@ _CORS: dict[str, Any] = {
         "Authorization",
         "Content-Type",
         "Idempotency-Key",
+        "Inference-Header-Content-Length",
         "If-Match",
         "If-None-Match",
         "Last-Event-ID",
@@ -101,6 +103,7 @@ _CORS: dict[str, Any] = {
         "Content-Range",
         "ETag",
         "Idempotent-Replayed",
+        "Inference-Header-Content-Length",
         "Link",
         "Location",
         "Preference-Applied",
@@ -153,6 +156,7 @@ def create_app(
         scores,
         webhooks,
         account,
+        inference,
     ):
         app.include_router(module.router, dependencies=[Depends(known_parameters)])
     for module in (problems, health, docs):

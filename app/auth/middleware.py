@@ -15,10 +15,16 @@ from app.fairness.turns import NOBODY, Threads, on_account_of
 from app.problems.problem import Problem
 from models_store.keys import Scope
 
-_OPEN = frozenset({"/", "/livez", "/readyz", "/docs", "/redoc", "/openapi.json", "/problems"})
+_OPEN = frozenset(
+    {
+        *("/", "/livez", "/readyz", "/docs", "/redoc", "/openapi.json", "/problems"),
+        *("/v2/health/live", "/v2/health/ready"),
+    }
+)
 _OPEN_BELOW = ("/problems/", "/static/")
 _OF_ALL_PROJECTS = frozenset({"/metrics"})
 _KEYS = "/v1/keys"
+_MODELS, _INFER = "/v2/models/", "/infer"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -45,6 +51,8 @@ class Policy:
             ref, _, verb = path[len(self._prefix) :].partition("/")
             if ref and verb in self._verbs:
                 return Scope.READ
+        if method == "POST" and path.startswith(_MODELS) and path.endswith(_INFER):
+            return Scope.READ
         return Scope.ADMIN if _is_of_keys(path) else Scope.WRITE
 
 

@@ -22,6 +22,9 @@ from tables.slugs import Slug
 log = logging.getLogger(__name__)
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+INFERENCE_PATH = "/v2"
+"""Start of the paths of the Open Inference Protocol, whose errors are `{"error": "..."}`."""
+
 _MAX_BYTES = 8000
 _MAX_ERRORS = 20
 _MAX_TEXT = 300
@@ -115,8 +118,22 @@ def problem_of(error: StoreError | TablesError) -> Problem:
     return Problem(error.slug, detail, errors=errors, members=members)
 
 
-def problem_response(problem: Problem, *, request_id: str) -> Response:
-    """Return the HTTP response for a problem: at most 8 kB, and nothing of the request in it."""
+def problem_response(problem: Problem, *, request_id: str, path: str = "") -> Response:
+    """Return the HTTP response for a problem: at most 8 kB, and nothing of the request in it.
+
+    Args:
+        problem: Problem to tell of.
+        request_id: Id of the request.
+        path: Path of the request; that of the Open Inference Protocol has an error form of its own.
+    """
+    headers = dict(problem.headers)
+    if problem.type.retry_after_s is not None:
+        headers.setdefault("Retry-After", str(problem.type.retry_after_s))
+    if problem.status in (408, 413):
+        headers["Connection"] = "close"  # the rest of the body is not read
+    if path == INFERENCE_PATH or path.startswith(f"{INFERENCE_PATH}/"):
+        error = _json({"error": _cut(problem.detail, _MAX_TEXT)})
+        return Response(error, problem.status, headers, media_type="application/json")
     content: dict[str, Any] = {
         "type": problem.type.uri,
         "title": problem.type.title,
@@ -124,11 +141,6 @@ def problem_response(problem: Problem, *, request_id: str) -> Response:
         "detail": _cut(problem.detail, _MAX_TEXT),
         "instance": request_id,
     }
-    headers = dict(problem.headers)
-    if problem.type.retry_after_s is not None:
-        headers.setdefault("Retry-After", str(problem.type.retry_after_s))
-    if problem.status in (408, 413):
-        headers["Connection"] = "close"  # the rest of the body is not read
     body = _bounded_json(content, problem)
     return Response(body, problem.status, headers, media_type=PROBLEM_MEDIA_TYPE)
 
@@ -185,7 +197,7 @@ async def _on_problem(request: Request, error: Problem) -> Response:
             raise error  # to the outermost middleware, where it may wait without what led to it
         finally:
             del error  # it refers to this frame, and must not find itself in it
-    return problem_response(error, request_id=request_id_of(request))
+    return problem_response(error, request_id=request_id_of(request), path=request.url.path)
 
 
 async def _on_domain_error(request: Request, error: StoreError | TablesError) -> Response:
@@ -195,7 +207,7 @@ async def _on_domain_error(request: Request, error: StoreError | TablesError) ->
             raise error
         finally:
             del error  # as above
-    return problem_response(problem, request_id=request_id_of(request))
+    return problem_response(problem, request_id=request_id_of(request), path=request.url.path)
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:
@@ -206,7 +218,7 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(_allowed_methods(request))
     problem = Problem(slug, status=error.status_code, headers=headers)
-    return problem_response(problem, request_id=request_id_of(request))
+    return problem_response(problem, request_id=request_id_of(request), path=request.url.path)
 
 
 async def _on_validation_error(request: Request, error: RequestValidationError) -> Response:
@@ -220,7 +232,7 @@ async def _on_validation_error(request: Request, error: RequestValidationError) 
         sentence(*faults[0]) + more,
         errors=errors,
     )
-    return problem_response(problem, request_id=request_id_of(request))
+    return problem_response(problem, request_id=request_id_of(request), path=request.url.path)
 
 
 def _allowed_methods(request: Request) -> list[str]:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from app.problems.problem import Problem
 from app.rows.answer_table import Part
 from app.rows.shape import Floats
-from app.scoring.request import RowFunction, Space
+from app.scoring.request import Compute, RowFunction, Space
 from flows import CompiledFlow, density_parts, rank_among
+from tables.writers import unused_name
 
 Doubles = NDArray[np.float64]
 
@@ -25,6 +26,8 @@ Explained = Literal["exact", "learnt", "unavailable"]
 
 _MAX_PASSES, _MAX_PASS_BYTES = 1024, 2**30
 """Most passes of an explanation, and most bytes of weights that they read: seconds of the engine."""
+
+NO_NOISE = "This model gives densities and samples; there is no map between data and noise."
 
 PARTS = ["discrete", "continuous"]
 """Names of the parts of a log density."""
@@ -64,6 +67,34 @@ def score_alone(quantiles: Doubles) -> RowFunction:
 
     parts = [Part(name, place, None) for place, name in enumerate(SCORES)]
     return RowFunction("score", compute, SCORES, parts)
+
+
+def noise_of(columns: Sequence[str], space: Space) -> RowFunction:
+    """Return the function that maps rows to noise, with the log determinant of each.
+
+    Args:
+        columns: Names of the columns that the model describes.
+        space: Space of the rows.
+    """
+
+    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
+        if not flow.has_noise:
+            raise Problem("model-without-noise", NO_NOISE)
+        return flow.inverse(rows, space=space)
+
+    return transformed("inverse", compute, columns)
+
+
+def transformed(name: str, compute: Compute, columns: Sequence[str]) -> RowFunction:
+    """Return a function whose results are rows of the model's columns, and a log determinant each.
+
+    Args:
+        name: Name of the function.
+        compute: Callable from a flow and rows to rows and log determinants.
+        columns: Names of the columns that the model describes.
+    """
+    parts = [Part("rows", 0, len(columns)), Part("log_det", len(columns), None)]
+    return RowFunction(name, compute, [*columns, unused_name("log_det", columns)], parts)
 
 
 def score_explained(

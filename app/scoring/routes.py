@@ -12,7 +12,6 @@ from starlette.responses import Response
 
 from app.http.json_body import json_request
 from app.problems.problem import Problem
-from app.rows.answer_table import Part
 from app.rows.shape import Floats
 from app.scoring.answer import answer
 from app.scoring.docs import (
@@ -26,17 +25,19 @@ from app.scoring.docs import (
     transform_responses,
 )
 from app.scoring.functions import (
+    NO_NOISE,
     explained_kinds,
     log_prob_alone,
     log_prob_parts,
+    noise_of,
     score_alone,
     score_explained,
+    transformed,
 )
 from app.scoring.raw_route import RawRoute
-from app.scoring.request import Compute, Extra, RowFunction, ScoreRequest, Space
+from app.scoring.request import Extra, ScoreRequest, Space
 from app.scoring.samples import SampleRequest, answer_samples
 from flows import CompiledFlow
-from tables.writers import unused_name
 
 Ref = Annotated[
     str,
@@ -78,7 +79,6 @@ ExplainQuery = Annotated[
         " `learnt`, by training with `missing` as `any`, and which `unavailable`."
     ),
 ]
-_NO_NOISE = "This model gives densities and samples; there is no map between data and noise."
 _SAMPLE_EXAMPLES = {
     "reproducible": {"summary": "Samples with a fixed seed", "value": {"n": 5, "seed": 7}}
 }
@@ -170,13 +170,7 @@ async def inverse(
     Each row comes with the log absolute determinant of the map's Jacobian matrix.
     """
     score = await ScoreRequest.of(request, ref, space, extra=extra)
-
-    def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
-        if not flow.has_noise:
-            raise Problem("model-without-noise", _NO_NOISE)
-        return flow.inverse(rows, space=space)
-
-    return await _answer_transformed(score, "inverse", compute)
+    return await answer(score, noise_of(score.version.columns, space))
 
 
 @router.post(
@@ -196,15 +190,7 @@ async def forward(request: Request, ref: Ref, space: SpaceQuery = "data") -> Res
 
     def compute(flow: CompiledFlow, rows: Floats) -> tuple[Floats, Floats]:
         if flow.has_parts:
-            raise Problem("model-without-noise", _NO_NOISE)
+            raise Problem("model-without-noise", NO_NOISE)
         return flow.forward(rows, space=space)
 
-    return await _answer_transformed(score, "forward", compute)
-
-
-async def _answer_transformed(score: ScoreRequest, name: str, compute: Compute) -> Response:
-    """Answer with rows of the model's columns, and the log determinant of each."""
-    columns = score.version.columns
-    parts = [Part("rows", 0, len(columns)), Part("log_det", len(columns), None)]
-    named = [*columns, unused_name("log_det", columns)]
-    return await answer(score, RowFunction(name, compute, named, parts))
+    return await answer(score, transformed("forward", compute, score.version.columns))

@@ -48,7 +48,7 @@ class SampleRequest(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Drawing:
+class Drawing:
     """Samples that are asked for.
 
     Args:
@@ -143,7 +143,7 @@ def _roundings(score: ScoreRequest) -> Roundings | None:
     return known.roundings
 
 
-async def _read(score: ScoreRequest) -> _Drawing:
+async def _read(score: ScoreRequest) -> Drawing:
     """Read the body of a request for samples."""
     settings = score.state.settings
     wanted = await read_json(score.request, SampleRequest)
@@ -157,4 +157,4 @@ async def _read(score: ScoreRequest) -> _Drawing:
     seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
     cells = context_cells(wanted.context, score.version.context_columns, n=wanted.n)
     context = context_rows(cells, score.version)
-    return _Drawing(score, wanted.n, seed, context)
+    return Drawing(score, wanted.n, seed, context)

@@ -91,7 +91,9 @@ class RequestMiddleware:
             if answer.started or (isinstance(error, asyncio.CancelledError) and not stops):
                 answer.status = problem.status
                 raise
-            response = problem_response(problem, request_id=answer.request_id)
+            response = problem_response(
+                problem, request_id=answer.request_id, path=str(scope["path"])
+            )
             del problem  # it refers to this frame
             return response
         return None

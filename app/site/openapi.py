@@ -8,7 +8,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from app.auth.middleware import Policy
-from app.problems.problem import PROBLEM_MEDIA_TYPE, response_object
+from app.inference.views import InferenceError
+from app.problems.problem import INFERENCE_PATH, PROBLEM_MEDIA_TYPE, response_object
 from app.problems.types import PROBLEM_TYPES
 
 DESCRIPTION = """\
@@ -28,6 +29,10 @@ TAGS = [
     },
     {"name": "models", "description": "Trained models, their versions and aliases."},
     {"name": "scores", "description": "Densities and samples of a trained model."},
+    {
+        "name": "inference",
+        "description": "Open Inference Protocol v2, for clients of KServe and Triton.",
+    },
     {"name": "webhooks", "description": "Addresses that are told when jobs end."},
     {"name": "account", "description": "The caller, its usage, and the keys of its project."},
     {"name": "operations", "description": "Health checks and metrics."},
@@ -114,6 +119,7 @@ _WITH_JSON = (
 )
 # A field of a docstring's section, and the indented lines that go on with it.
 _ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
+_INFERENCE_ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/InferenceError"}}}
 _FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")
 
 
@@ -156,6 +162,7 @@ def _complete(document: dict[str, Any], policy: Policy) -> dict[str, Any]:
     for name in _FASTAPI_ERRORS:
         schemas.pop(name, None)
     schemas["Problem"] = _PROBLEM_SCHEMA
+    schemas["InferenceError"] = InferenceError.model_json_schema()
     for schema in schemas.values():
         _describe_fields(schema)
     document["components"]["schemas"] = dict(sorted(schemas.items()))
@@ -206,6 +213,8 @@ def _document_problems(path: str, operation: dict[str, Any]) -> None:
             for media_type, content in known.items()
             if media_type != PROBLEM_MEDIA_TYPE and "HTTPValidationError" not in str(content)
         }
+        if path.startswith(INFERENCE_PATH):
+            ours = {**ours, "content": _INFERENCE_ERROR}
         headers = responses.get(status, {}).get("headers")
         responses[status] = {**ours, "content": {**others, **ours["content"]}}
         if headers:
@@ -225,7 +234,7 @@ def _implied_problems(path: str, operation: dict[str, Any]) -> list[str]:
     slugs = list(_EVERYWHERE)
     if operation["security"]:
         slugs += _WITH_KEY
-    if path.startswith("/v1/"):
+    if path.startswith(("/v1/", INFERENCE_PATH)):
         slugs.append("unknown-parameter")
     if operation.get("parameters"):
         slugs += _WITH_PARAMETERS

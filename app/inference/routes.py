@@ -1,0 +1,253 @@
+"""Routes of the Open Inference Protocol v2."""
+
+from importlib.metadata import version as version_of
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+
+from app.dependencies import BlobsDep, ModelsDep, ProjectDep, RegistryDep, StateDep
+from app.fairness.turns import in_thread
+from app.http.json_body import JSON_MEDIA_TYPE, json_request
+from app.inference.functions import input_tensors, named_function, output_tensors
+from app.inference.infer import BINARY_MEDIA_TYPE, HEADER_LENGTH, infer
+from app.inference.views import (
+    InferRequest,
+    InferResponse,
+    Live,
+    ModelMetadata,
+    ModelReady,
+    Ready,
+    ServerMetadata,
+)
+from app.problems.problem import problem_responses
+from app.site.health import get_readiness
+from models_store.records import Version
+from models_store.registry import Registry
+
+router = APIRouter(prefix="/v2", tags=["inference"])
+
+Model = Annotated[
+    str,
+    Path(
+        max_length=160,
+        description="Reference to a model: `name` for its alias `production` or else its newest version,"
+        " or `name@alias`. `:log_prob` (the default), `:score`, `:inverse` or `:sample` behind it names"
+        " the function.",
+        examples=["shuttle", "shuttle:sample"],
+    ),
+]
+VersionPart = Annotated[
+    int, Path(ge=1, le=2**31 - 1, description="Number of the version.", examples=[2])
+]
+_MAX_VERSIONS = 1000
+_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_EXAMPLES = {
+    "rows": {
+        "summary": "Log densities of two rows",
+        "value": {
+            "inputs": [
+                {
+                    "name": "rows",
+                    "shape": [2, 2],
+                    "datatype": "FP64",
+                    "data": [171.5, 68.2, 180.1, 80.9],
+                }
+            ]
+        },
+    },
+    "samples": {
+        "summary": "Samples, of a model name that ends in `:sample`",
+        "value": {
+            "inputs": [
+                {"name": "n", "shape": [1], "datatype": "INT64", "data": [5]},
+                {"name": "seed", "shape": [1], "datatype": "INT64", "data": [7]},
+            ]
+        },
+    },
+}
+
+
+def _infer_body() -> dict[str, Any]:
+    body = json_request(InferRequest, examples=_EXAMPLES)
+    body["requestBody"]["content"][BINARY_MEDIA_TYPE] = _BINARY
+    body["requestBody"]["description"] = (
+        f"JSON, with `{HEADER_LENGTH}` followed by the bytes of the tensors that have"
+        " `binary_data_size`, in their order."
+    )
+    return body
+
+
+_INFER_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Outputs of the model; those in binary form follow the JSON.",
+        "headers": {
+            HEADER_LENGTH: {
+                "description": "Bytes of the JSON, where bytes of tensors follow it.",
+                "schema": {"type": "integer"},
+            }
+        },
+        "content": {
+            JSON_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/InferResponse"}},
+            BINARY_MEDIA_TYPE: _BINARY,
+        },
+        "model": InferResponse,
+    },
+    **problem_responses(
+        "not-found",
+        "batch-empty",
+        "batch-shape",
+        "batch-value",
+        "columns-mismatch",
+        "context-mismatch",
+        "dimension-mismatch",
+        "limit-rows",
+        "model-without-noise",
+        "score-unavailable",
+        "overloaded",
+        "artifact-missing",
+        "artifact-corrupt",
+    ),
+}
+
+
+@router.get("", operation_id="get_server_metadata", summary="Get the server's metadata")
+async def get_server_metadata() -> ServerMetadata:
+    """Return the name and the version of the server, and its extensions of the protocol."""
+    return ServerMetadata(
+        name="densityd", version=version_of("densityd"), extensions=["binary_tensor_data"]
+    )
+
+
+@router.get("/health/live", operation_id="get_server_live", summary="Check that the server lives")
+async def get_server_live() -> Live:
+    """Respond as long as the process runs, as `/livez` does."""
+    return Live(live=True)
+
+
+@router.get(
+    "/health/ready",
+    operation_id="get_server_ready",
+    summary="Check that the server is ready",
+    responses={503: {"model": Ready, "description": "The server cannot serve requests."}},
+)
+async def get_server_ready(response: Response, state: StateDep) -> Ready:
+    """Respond whether requests are served, as `/readyz` does."""
+    await get_readiness(response, state)
+    return Ready(ready=response.status_code != 503)
+
+
+@router.get(
+    "/models/{model}",
+    operation_id="get_model_metadata",
+    summary="Get a model's metadata",
+    responses=problem_responses("not-found"),
+)
+async def get_model_metadata(
+    model: Model, registry: RegistryDep, models: ModelsDep, project: ProjectDep
+) -> ModelMetadata:
+    """Return the tensors that a function of a model takes and gives, and the model's versions."""
+    ref, function = named_function(model)
+    version = await models.resolve(project, ref)
+    return await _metadata(registry, version, model, function)
+
+
+@router.get(
+    "/models/{model}/versions/{version}",
+    operation_id="get_model_version_metadata",
+    summary="Get a model version's metadata",
+    responses=problem_responses("not-found"),
+)
+async def get_model_version_metadata(
+    model: Model,
+    version: VersionPart,
+    registry: RegistryDep,
+    models: ModelsDep,
+    project: ProjectDep,
+) -> ModelMetadata:
+    """Return the tensors that a function of a version takes and gives."""
+    ref, function = named_function(model)
+    found = await models.resolve(project, f"{ref}:{version}")
+    return await _metadata(registry, found, model, function)
+
+
+@router.get(
+    "/models/{model}/ready",
+    operation_id="get_model_ready",
+    summary="Check that a model is ready",
+    responses=problem_responses("not-found", "artifact-missing"),
+)
+async def get_model_ready(
+    model: Model, models: ModelsDep, blobs: BlobsDep, project: ProjectDep
+) -> ModelReady:
+    """Respond whether a model exists and its weights are there; they are loaded when needed."""
+    version = await models.resolve(project, named_function(model)[0])
+    await in_thread(blobs.path, version.checkpoint_key)
+    return ModelReady(name=model, ready=True)
+
+
+@router.get(
+    "/models/{model}/versions/{version}/ready",
+    operation_id="get_model_version_ready",
+    summary="Check that a model version is ready",
+    responses=problem_responses("not-found", "artifact-missing"),
+)
+async def get_model_version_ready(
+    model: Model, version: VersionPart, models: ModelsDep, blobs: BlobsDep, project: ProjectDep
+) -> ModelReady:
+    """Respond whether a version exists and its weights are there."""
+    found = await models.resolve(project, f"{named_function(model)[0]}:{version}")
+    await in_thread(blobs.path, found.checkpoint_key)
+    return ModelReady(name=model, ready=True)
+
+
+@router.post(
+    "/models/{model}/infer",
+    operation_id="infer",
+    summary="Infer",
+    response_class=Response,
+    openapi_extra=_infer_body(),
+    responses=_INFER_RESPONSES,
+)
+async def infer_model(
+    request: Request, model: Model, models: ModelsDep, project: ProjectDep
+) -> Response:
+    """Compute log densities, noise or samples of a model.
+
+    The input is a tensor `rows` of shape [rows, columns], or a tensor of shape [rows] for each column
+    by its name; that of `:sample` is `n`, and where wanted `seed`. Texts and dates are BYTES, written
+    as in a CSV file; an empty text is a missing value.
+    """
+    ref, function = named_function(model)
+    return await infer(request, await models.resolve(project, ref), function, model)
+
+
+@router.post(
+    "/models/{model}/versions/{version}/infer",
+    operation_id="infer_version",
+    summary="Infer with a version",
+    response_class=Response,
+    openapi_extra=_infer_body(),
+    responses=_INFER_RESPONSES,
+)
+async def infer_model_version(
+    request: Request, model: Model, version: VersionPart, models: ModelsDep, project: ProjectDep
+) -> Response:
+    """Compute log densities, noise or samples of a version, as `infer` does of a model."""
+    ref, function = named_function(model)
+    found = await models.resolve(project, f"{ref}:{version}")
+    return await infer(request, found, function, model)
+
+
+async def _metadata(
+    registry: Registry, version: Version, model: str, function: str
+) -> ModelMetadata:
+    page = await in_thread(
+        registry.versions, version.project, version.name, limit=_MAX_VERSIONS, cursor=None
+    )
+    return ModelMetadata(
+        name=model,
+        versions=[str(found.version) for found in reversed(page.items)],
+        platform=f"densityd_{version.family}",
+        inputs=input_tensors(version, function),
+        outputs=output_tensors(version, function),
+    )
