@@ -142,9 +142,3 @@ class InferResponse(BaseModel):
     model_version: str
     id: str | None = None
     outputs: list[OutputTensor]
-
-
-class InferenceError(BaseModel):
-    """Error as the protocol has it."""
-
-    error: str = Field(description="Explanation of what is wrong.")

@@ -8,7 +8,6 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from app.auth.middleware import Policy
-from app.inference.views import InferenceError
 from app.problems.problem import INFERENCE_PATH, PROBLEM_MEDIA_TYPE, response_object
 from app.problems.types import PROBLEM_TYPES
 
@@ -119,6 +118,13 @@ _WITH_JSON = (
 )
 # A field of a docstring's section, and the indented lines that go on with it.
 _ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
+_INFERENCE_ERROR_SCHEMA = {
+    "title": "InferenceError",
+    "description": "Error as the Open Inference Protocol has it.",
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string", "description": "Explanation of what is wrong."}},
+}
 _INFERENCE_ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/InferenceError"}}}
 _FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")
 
@@ -162,7 +168,7 @@ def _complete(document: dict[str, Any], policy: Policy) -> dict[str, Any]:
     for name in _FASTAPI_ERRORS:
         schemas.pop(name, None)
     schemas["Problem"] = _PROBLEM_SCHEMA
-    schemas["InferenceError"] = InferenceError.model_json_schema()
+    schemas["InferenceError"] = _INFERENCE_ERROR_SCHEMA
     for schema in schemas.values():
         _describe_fields(schema)
     document["components"]["schemas"] = dict(sorted(schemas.items()))

