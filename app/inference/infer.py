@@ -18,7 +18,6 @@ from app.http.json_body import JSON_MEDIA_TYPE, read_body
 from app.inference.functions import CONTEXT, FUNCTIONS, SAMPLE, SEED, N, output_names
 from app.inference.tensors import (
     MAX_CELLS,
-    MAX_VALUES,
     ROWS,
     Tensor,
     bytes_of,
@@ -27,7 +26,7 @@ from app.inference.tensors import (
     read_request,
     rows_of,
 )
-from app.inference.views import Datatype, InferRequest
+from app.inference.views import MAX_VALUES, Datatype, InferRequest
 from app.problems.fields import shown
 from app.problems.problem import Problem
 from app.rows.codecs import CODECS

@@ -203,7 +203,7 @@ async def get_model_version_ready(
 @router.post(
     "/models/{model}/infer",
     operation_id="infer",
-    summary="Infer",
+    summary="Compute outputs of a model",
     response_class=Response,
     openapi_extra=_infer_body(),
     responses=_INFER_RESPONSES,
@@ -224,7 +224,7 @@ async def infer_model(
 @router.post(
     "/models/{model}/versions/{version}/infer",
     operation_id="infer_version",
-    summary="Infer with a version",
+    summary="Compute outputs of a version",
     response_class=Response,
     openapi_extra=_infer_body(),
     responses=_INFER_RESPONSES,

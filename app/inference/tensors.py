@@ -12,7 +12,7 @@ import orjson
 from numpy.typing import NDArray
 
 from app.http.json_body import validate_json
-from app.inference.views import Datatype, InferRequest, InputTensor
+from app.inference.views import MAX_VALUES, Datatype, InferRequest, InputTensor
 from app.problems.fields import shown
 from app.problems.problem import Problem
 from app.rows.decode.problems import as_problem
@@ -21,9 +21,6 @@ from tables.typed_rows import JsonCell, check_codes, encode_rows
 
 ROWS = "rows"
 """Name of the tensor that holds whole rows."""
-
-MAX_VALUES = 8 * 2**20
-"""Most numbers of a request, and of a response: both are in memory as a whole."""
 
 MAX_CELLS = 500_000
 """Most cells that are texts, of which each is an object."""
@@ -56,7 +53,7 @@ class Tensor:
 
     Args:
         name: Name of the tensor.
-        shape: Its sizes.
+        shape: Sizes of its dimensions.
         values: Its values row by row, in one dimension: numbers, or texts.
     """
 

@@ -19,7 +19,15 @@ Datatype = Literal[
     "FP64",
     "BYTES",
 ]
-Parameter = bool | int | float | str
+MAX_VALUES = 8 * 2**20
+"""Most numbers of a request, and of a response: both are in memory as a whole."""
+
+Parameter = (
+    bool
+    | Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+    | Annotated[float, Field(ge=-1e300, le=1e300)]
+    | str
+)
 Parameters = Annotated[
     dict[str, Parameter],
     Field(max_length=100, description="Parameters of the protocol; unknown ones are ignored."),
@@ -84,6 +92,7 @@ class InputTensor(BaseModel):
     parameters: Parameters | None = None
     data: list[Any] | None = Field(
         default=None,
+        max_length=MAX_VALUES,
         description="Values row by row, flat or nested; left out where `binary_data_size` in"
         " `parameters` says how many bytes of the tensor follow the JSON.",
     )

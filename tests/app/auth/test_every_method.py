@@ -48,6 +48,7 @@ ABSENT = {
     "webhook_id": "wh_x",
     "key_id": "key_x",
     "name": "nobody",
+    "model": "nobody",
     "ref": "nobody",
     "version": "7",
     "alias": "nothing",
@@ -162,6 +163,7 @@ def door(shared_settings: ApiSettings) -> Iterator[Door]:
         present = {
             "job_id": str(version.job_id),
             "name": "people",
+            "model": "people",
             "ref": "people",
             "version": "1",
             "alias": "production",
@@ -177,6 +179,8 @@ def check(method: str, path: str, answer: Answer) -> None:
     assert 200 <= answer.status < 500, where
     if method == "HEAD":
         assert answer.body == b"", where
+    elif answer.status >= 400 and path.startswith("/v2"):
+        assert json.loads(answer.body).keys() == {"error"}, where
     elif answer.status >= 400:
         assert answer.headers["content-type"] == "application/problem+json", where
         assert json.loads(answer.body)["status"] == answer.status, where

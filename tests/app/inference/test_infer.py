@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, strategies as st
 from starlette.testclient import TestClient
 
-from app.inference.tensors import MAX_VALUES, read_request
+from app.inference.tensors import read_request
+from app.inference.views import MAX_VALUES
 from app.main import create_app
 from app.problems.problem import Problem
 from app.settings import ApiSettings
