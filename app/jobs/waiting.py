@@ -28,6 +28,7 @@ async def wait_for_end(request: Request, feed: EventFeed, *, seconds: float) -> 
     """
     state = state_of(request)
     lease: Lease = request.scope["state"]["lease"]
+    state.open_streams.check(caller_of(request))  # what is refused reads nothing
     if await feed.skip():
         return
     woken = asyncio.Event()

@@ -54,7 +54,26 @@ def _each(cls: type) -> dict[str, st.SearchStrategy[Any]]:
 
 def specs() -> st.SearchStrategy[dict[str, Any]]:
     """JSON of a spec of any family, some fields left out; many are refused."""
-    return st.one_of([_specs_of(spec) for spec in FAMILIES.values()])
+    plain = st.one_of([_specs_of(spec) for spec in FAMILIES.values()])
+    return st.one_of(plain, plain, plain, _mixed(plain), _ensembles(plain))
+
+
+def _mixed(flows: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    """Densities of rows without categories, whose every cell may be hidden in training."""
+    optional = {"flow": flows, "hidden": LISTS, "missing": st.sampled_from(["observed", "any"])}
+    return st.fixed_dictionaries({"family": st.just("mixed")}, optional=optional)
+
+
+def _ensembles(flows: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    """Mixtures of up to six flows, all alike or not."""
+    same = st.tuples(flows, st.integers(1, 6)).map(lambda drawn: [drawn[0]] * drawn[1])
+    return st.one_of(same, st.lists(flows, min_size=2, max_size=3)).map(
+        lambda members: {
+            "family": "ensemble",
+            "members": members,
+            "weights": [1 / len(members)] * len(members),
+        }
+    )
 
 
 def _specs_of(cls: type) -> st.SearchStrategy[dict[str, Any]]:

@@ -17,7 +17,9 @@ from app.plots.numbers import Source
 from app.plots.plots import PlotKind
 from flows import (
     CompiledFlow,
+    EnsembleSpec,
     FlowSpec,
+    GaussianMixtureSpec,
     GaussianSpec,
     IafSpec,
     MadeSpec,
@@ -44,6 +46,12 @@ FAMILIES: dict[str, FlowSpec] = {
     "nsf": NsfSpec(layers=2, hidden=[12], bins=4),
     "naf": NafSpec(layers=2, hidden=[10], units=4),
     "gaussian": GaussianSpec(),
+    "mixture": GaussianMixtureSpec(components=3),
+    "tails": MafSpec(layers=2, hidden=[12], tails=True, log_scale_bound=3.0),
+    "ensemble": EnsembleSpec(
+        members=[MafSpec(layers=2, hidden=[12]), NsfSpec(layers=1, hidden=[12])],
+        weights=[0.25, 0.75],
+    ),
     "conditional": MafSpec(layers=2, hidden=[16]),
 }
 QUANTILES = np.linspace(-40, 0, 1001)
