@@ -32,6 +32,7 @@ WarningCode = Literal[
     "renamed",
     "row_number",
     "skipped",
+    "uneven",
     "unreadable",
 ]
 

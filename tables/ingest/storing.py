@@ -131,7 +131,7 @@ class _Store:
         self.missing = np.empty(0, np.int64)
         self.distinct: list[int | None] = []
         self.text_bytes = 0
-        self.warnings = list(table.warnings)
+        self.warnings: list[TableWarning] = []
         self.dtype: Literal["float32", "float64"] = "float64"
         if {table.dtypes[at] for at in self.kept} <= _SHORT_FLOATS:
             self.dtype = "float32"
@@ -160,7 +160,9 @@ class _Store:
             rows_dropped=self.screen.rows_dropped,
             dtype=self.dtype,
             columns=[summaries[at] for at in sorted(summaries)],
-            warnings=limit_warnings([*self.warnings, *self._about_columns(summaries)]),
+            warnings=limit_warnings(
+                [*self.table.warnings, *self.warnings, *self._about_columns(summaries)]
+            ),
             cells=cells,
             text_bytes=self.text_bytes if cells else 0,
         )

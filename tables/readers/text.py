@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
-
 from tables.errors import TableError
 from tables.formats import Encoding, TableWarning
 
 _BLOCK_BYTES = 1 << 20
+_LOOKED_AT_BYTES = 4096
+_WIDE_SHARE = 0.7
 _UTF8_BOM = codecs.BOM_UTF8
 _UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _QUOTE = b'"'
@@ -44,6 +44,7 @@ class TextFile:
         path: File, if it is UTF-8 itself.
         copy: Copy in UTF-8, which is deleted when it is closed, if the file is not.
         quotes: Number of quotation marks.
+        nuls: Number of NUL bytes.
         warnings: Warning about the encoding, if it had to be guessed.
     """
 
@@ -51,28 +52,35 @@ class TextFile:
     copy: _Copy | None
     quotes: int
     warnings: list[TableWarning]
+    nuls: int = 0
 
-    def open(self) -> pa.NativeFile:
-        """Return the file at its start."""
-        if self.copy is None:
-            # By descriptor: by name, Arrow would guess a compression from the file's extension.
-            return pa.OSFile(os.fspath(self.path))
-        return pa.PythonFile(self.copy.open(), mode="r")
+    @property
+    def mark(self) -> int:
+        """Size of the byte order mark at the start."""
+        with self.open() as file:
+            return len(_UTF8_BOM) if file.read(len(_UTF8_BOM)) == _UTF8_BOM else 0
+
+    @property
+    def size(self) -> int:
+        """Size in bytes."""
+        with self.open() as file:
+            return file.seek(0, os.SEEK_END)
 
     def start(self, size: int) -> tuple[bytes, bool]:
         """Return the first bytes, without a byte order mark, and whether they are all."""
-        with self._bytes() as file:
+        with self.open() as file:
             start = file.read(size)
             return start.removeprefix(_UTF8_BOM), not file.read(1)
 
     def end(self, size: int) -> bytes:
         """Return the last bytes."""
-        with self._bytes() as file:
+        with self.open() as file:
             length = file.seek(0, os.SEEK_END)
             file.seek(max(0, length - size))
             return file.read()
 
-    def _bytes(self) -> BinaryIO:
+    def open(self) -> BinaryIO:
+        """Return the file at its start."""
         return self.path.open("rb") if self.copy is None else self.copy.open()
 
 
@@ -88,18 +96,32 @@ def open_text(path: Path, encoding: Encoding | None) -> TextFile:
         TableError: ``dataset-encoding``: the file is not in the encoding.
     """
     with path.open("rb") as file:
-        start = file.read(4)
+        start = file.read(_LOOKED_AT_BYTES)
     if start.startswith(_UTF16_BOMS):
         return _transcoded(path, ["utf-16"], warnings=[])
+    if encoding is None and (wide := _without_mark(start)):
+        return _transcoded(path, [wide], warnings=[])
     if encoding not in {None, "utf-8"} and not start.startswith(_UTF8_BOM):
         return _transcoded(path, [str(encoding)], warnings=[])
+    quotes = nuls = 0
     try:
-        quotes = sum(block.count(_QUOTE) for block in _checked(path))
+        for block in _checked(path):
+            quotes += block.count(_QUOTE)
+            nuls += block.count(b"\x00")
     except UnicodeDecodeError:
         if encoding is not None or start.startswith(_UTF8_BOM):
             raise _not_in("utf-8") from None
         return _transcoded(path, ["cp1252", "latin-1"], warnings=[_guessed()])
-    return TextFile(path=path, copy=None, quotes=quotes, warnings=[])
+    return TextFile(path=path, copy=None, quotes=quotes, nuls=nuls, warnings=[])
+
+
+def _without_mark(start: bytes) -> str | None:
+    """Return the encoding of UTF-16 text without a mark: every other byte of Latin text is zero."""
+    half = len(start) // 2
+    for encoding, zeros in (("utf-16-le", start[1::2]), ("utf-16-be", start[::2])):
+        if half and zeros.count(0) >= _WIDE_SHARE * half and start.count(0) <= half:
+            return encoding
+    return None
 
 
 def _checked(path: Path) -> Iterator[bytes]:
@@ -119,12 +141,15 @@ def _transcoded(path: Path, encodings: list[str], *, warnings: list[TableWarning
     """Return a copy in UTF-8, read in the first encoding that fits all of it."""
     for encoding in encodings:
         with tempfile.TemporaryFile(dir=path.parent) as copy, suppress(UnicodeError):
-            quotes = 0
+            quotes = nuls = 0
             for text in _decoded(path, encoding):
                 quotes += text.count(_QUOTE)
+                nuls += text.count(b"\x00")
                 copy.write(text)
             copy.flush()
-            return TextFile(path=path, copy=_Copy(copy), quotes=quotes, warnings=warnings)
+            return TextFile(
+                path=path, copy=_Copy(copy), quotes=quotes, nuls=nuls, warnings=warnings
+            )
     raise _not_in(encodings[0])
 
 

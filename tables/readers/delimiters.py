@@ -1,0 +1,103 @@
+"""Separators of the values of a CSV file, told from its first lines."""
+
+import csv
+import re
+
+from tables.formats import DELIMITERS, Delimiter
+from tables.source import look_numeric
+
+EVEN = 0.5
+"""Share of rows with as many values as the first, from which on a separator is one."""
+
+_BLANKS = (re.compile(rb"[ \t]+"), re.compile(rb" {2,}| *\t[ \t]*"))
+_FEWEST_ROWS = 4
+
+
+def joined_blanks(lines: bytes, separator: re.Pattern[bytes], delimiter: Delimiter) -> bytes:
+    """Return lines whose values are separated by runs of blanks with one separator instead."""
+    bare = re.sub(rb"(?m)^[ \t]+|(?<=\r)[ \t]+|[ \t]+(?=[\r\n]|\Z)", b"", lines)
+    return separator.sub(delimiter.encode(), bare)
+
+
+def split_line(line: str, delimiter: Delimiter, quote: str = '"') -> list[str] | None:
+    """Return the values of one line, None where its quotes do not match."""
+    spaces = delimiter != " "
+    try:
+        rows = list(
+            csv.reader(
+                [line], delimiter=delimiter, quotechar=quote, skipinitialspace=spaces, strict=True
+            )
+        )
+    except csv.Error:
+        return None
+    return rows[0] if rows else []
+
+
+def delimiter_of(lines: list[str]) -> tuple[Delimiter, re.Pattern[bytes] | None]:
+    """Return the separator that splits the first rows evenly; a run of blanks if no other does."""
+    delimiter, (share, _) = best_delimiter(lines)
+    if share >= EVEN:
+        return delimiter, None
+    for separator in _BLANKS:
+        if _some_even([joined_blanks(line.encode(), separator, "\t").decode() for line in lines]):
+            return "\t", separator
+    return delimiter, None
+
+
+def _some_even(lines: list[str]) -> bool:
+    rows = [row for row in split_rows(lines, "\t") if row]
+    widths = {len(row) for row in rows}
+    return (
+        len(rows) > _FEWEST_ROWS and len(widths) == 1 and widths != {1} and _some_numeric(rows[1:])
+    )
+
+
+def best_delimiter(lines: list[str]) -> tuple[Delimiter, tuple[float, int]]:
+    """Return the separator that splits lines into equally many values, and how well it does."""
+    lines = [line for line in lines if line.strip("\n")]
+    found: Delimiter = ","
+    best = (0.0, 1)
+    for delimiter in DELIMITERS:
+        score = _evenness(lines, delimiter)
+        if score > best:
+            found, best = delimiter, score
+    return found, best
+
+
+def lacks_a_name(lines: list[str]) -> bool:
+    """Return whether all rows have one value more than the header, by some separator."""
+    lines = [line for line in lines if line.strip()]
+    return any(
+        len(rows) > 1 and len(rows[0]) > 1 and {len(row) for row in rows[1:]} == {len(rows[0]) + 1}
+        for rows in (split_rows(lines, delimiter) for delimiter in DELIMITERS)
+    )
+
+
+def split_rows(lines: list[str], delimiter: Delimiter) -> list[list[str]]:
+    """Return the values of lines; nothing where they cannot be read."""
+    try:
+        return list(csv.reader(lines, delimiter=delimiter, skipinitialspace=delimiter != " "))
+    except csv.Error:
+        return []
+
+
+def _evenness(lines: list[str], delimiter: Delimiter) -> tuple[float, int]:
+    """Return the share of rows with as many values as the first, and this number, if it is above one.
+
+    A header may lack one name.
+    """
+    rows = split_rows(lines, delimiter)
+    width = len(rows[0]) if rows else 0
+    if width < 2:
+        return (0.0, 0)
+    if len(rows) > 1 and {len(row) for row in rows[1:]} == {width + 1}:
+        rows, width = rows[1:], width + 1
+    share = sum(len(row) == width for row in rows) / len(rows)
+    if delimiter == " " and not (share == 1.0 and _some_numeric(rows[1:])):
+        return (0.0, 0)  # words have spaces, too
+    return (share, width)
+
+
+def _some_numeric(rows: list[list[str]]) -> bool:
+    """Return whether some column holds numbers alone, after the first row."""
+    return bool(rows) and any(look_numeric(list(column)) for column in zip(*rows, strict=True))

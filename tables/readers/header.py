@@ -1,0 +1,220 @@
+"""Header of a CSV file, told from its first records: the names of the columns, and what is around them."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from tables.cells import MISSING_SPELLINGS
+from tables.formats import ParseOptions, TableWarning
+from tables.source import look_numeric
+
+BEGINS_WITH_DIGIT = re.compile(r"[^\w]*\d")
+"""Texts of numbers, amounts, dates and the like."""
+
+_MOST_ABOVE, _FEWEST_BELOW = 20, 4
+_MOST_NAME_ROWS = 3
+_NUMERIC_SHARE = 0.95
+_STEP_RATIO = 1.5  # of the largest distance of two names that are evenly spaced to the smallest
+
+
+@dataclass(frozen=True)
+class FirstRecords:
+    """First lines of a file, as records.
+
+    Attributes:
+        records: Values of each record; a blank line has none.
+        ends: Position after each record, in bytes from the first line.
+    """
+
+    records: list[list[str]]
+    ends: list[int]
+
+    def filled(self, number: int) -> int:
+        """Return the number of values of a record that are not empty."""
+        return sum(bool(cell.strip()) for cell in self.records[number])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """Rows above the data.
+
+    Attributes:
+        first: Number of rows above the header.
+        names: Number of rows that name the columns.
+        fields: Names of the columns, or the values of the first row.
+        warnings: Warnings about what was found.
+    """
+
+    first: int = 0
+    names: int
+    fields: list[str]
+    warnings: list[TableWarning] = field(default_factory=list)
+
+
+def find_header(start: FirstRecords, options: ParseOptions, *, above: int) -> Header:
+    """Return what lies above the data."""
+    fields = start.records[0]
+    if not options.header or options.delimiter is not None:
+        return Header(names=int(options.header), fields=fields)
+    first = _titles(start)
+    if first == 0 and above == 0 and _is_data(start.records):
+        return Header(names=0, fields=fields, warnings=[_headerless()])
+    names = _name_rows(start.records[first:])
+    fields = _names(start.records[first : first + names])
+    return Header(
+        first=first,
+        names=names,
+        fields=_with_nameless(fields, start.records[first + names :]),
+        warnings=[*_about_above(above + first), *_about_below(names - 1)],
+    )
+
+
+def _titles(start: FirstRecords) -> int:
+    """Return the number of rows above the header that have a title and otherwise empty cells."""
+    filled = [start.filled(number) for number in range(len(start.records))]
+    below = sorted(filled[1:])
+    typical = below[len(below) // 2] if len(below) >= _FEWEST_BELOW else 0
+    if typical < 3 or 2 * filled[0] >= typical:
+        return 0
+    for number in range(1, min(_MOST_ABOVE, len(filled) - _FEWEST_BELOW) + 1):
+        if 2 * filled[number] >= typical:
+            break
+    else:
+        return 0
+    rows = start.records[number + 1 :]
+    numeric = _numeric_columns(rows)
+    cells = start.records[number]
+    is_data = any(BEGINS_WITH_DIGIT.match(cells[at]) for at in numeric if at < len(cells))
+    return 0 if is_data else number
+
+
+def _name_rows(records: list[list[str]]) -> int:
+    """Return the number of rows that name the columns: the header, and below it more names or units."""
+    found = 1
+    while found < min(_MOST_NAME_ROWS, len(records) - _FEWEST_BELOW):
+        if not _names_columns(records[found], records[found + 1 :], surely=found == 1):
+            break
+        found += 1
+    return found
+
+
+def _names_columns(row: list[str], below: list[list[str]], *, surely: bool) -> bool:
+    """Return whether a row holds names or units: words in columns of nothing but numbers below."""
+    numeric = [at for at in _numeric_columns(below) if at < len(row)]
+    words = [at for at in numeric if any(c.isalpha() or c in "%-" for c in row[at])]
+    words = [at for at in words if row[at].strip() not in MISSING_SPELLINGS]
+    if not words or any(BEGINS_WITH_DIGIT.match(row[at]) for at in numeric):
+        return False
+    if surely and 2 * len(words) < len(numeric):
+        return False
+    return not any(
+        cell.strip() and any(at < len(r) and r[at].strip() == cell.strip() for r in below)
+        for at, cell in enumerate(row)
+    )
+
+
+def _numeric_columns(rows: list[list[str]]) -> list[int]:
+    """Return the columns whose values all begin with a digit, such as numbers, amounts and dates."""
+    rows = [row for row in rows if any(cell.strip() for cell in row)]
+    if len(rows) < _FEWEST_BELOW - 1:
+        return []
+    found = []
+    for at in range(max(map(len, rows))):
+        cells = [row[at].strip() for row in rows if at < len(row)]
+        known = [cell for cell in cells if cell not in MISSING_SPELLINGS]
+        numbers = sum(BEGINS_WITH_DIGIT.match(cell) is not None for cell in known)
+        if known and numbers >= _NUMERIC_SHARE * len(known):
+            found.append(at)
+    return found
+
+
+def _names(rows: list[list[str]]) -> list[str]:
+    """Return the names of columns that one row gives, or several rows together."""
+    header = [cell.strip() for cell in rows[0]]
+    if len(rows) == 1 or (len(set(header)) == len(header) and all(header[1:])):
+        return rows[0]
+    filled = header[:1]
+    for name in header[1:]:
+        filled.append(name or filled[-1])
+    parts = [filled, *rows[1:]]
+    width = len(header)
+    columns = [[row[at].strip() if at < len(row) else "" for row in parts] for at in range(width)]
+    return [" ".join(dict.fromkeys(part for part in column if part)) for column in columns]
+
+
+def _is_data(records: list[list[str]]) -> bool:
+    """Return whether the first row is one of data, so that the file has no header."""
+    first, rows = records[0], [row for row in records[1:] if row and row != records[0]]
+    if len(rows) < _FEWEST_BELOW or len(first) < 2:
+        return False
+    numeric = [at for at in _numeric_columns(rows) if at < len(first)]
+    recurs = [
+        at not in numeric and any(at < len(row) and row[at] == cell for row in rows)
+        for at, cell in enumerate(first)
+    ]
+    if not numeric:
+        return all(recurs)
+    cells = [first[at].strip() for at in numeric]
+    if len(numeric) < len(first):
+        return any(recurs) and all(map(BEGINS_WITH_DIGIT.match, cells))
+    return look_numeric(cells) and not _are_steps([float(cell) for cell in cells])
+
+
+def _are_steps(numbers: Sequence[float]) -> bool:
+    """Return whether numbers go up or down, as those of a header do, such as years or wavelengths."""
+    steps = [after - before for before, after in pairwise(numbers)]
+    sizes = [abs(step) for step in steps]
+    one_way = all(step > 0 for step in steps) or all(step < 0 for step in steps)
+    whole = all(number.is_integer() for number in numbers)
+    return one_way and (whole or max(sizes) <= _STEP_RATIO * min(sizes))
+
+
+def _with_nameless(fields: list[str], rows: list[list[str]]) -> list[str]:
+    """Return the names of a header, with an empty one where all rows have one value more.
+
+    It is that of the first column, of row names as R writes them; or of a last one without a value,
+    where rows end with a separator.
+    """
+    below = [row for row in rows if row]
+    if len(fields) < 2 or {len(row) for row in below} != {len(fields) + 1}:
+        return fields
+    return ["", *fields] if any(row[-1].strip() for row in below) else [*fields, ""]
+
+
+def _about_above(lines: int) -> Iterator[TableWarning]:
+    """Yield the warning about lines above the header."""
+    if lines:
+        text = "The first line is" if lines == 1 else f"The first {lines} lines are"
+        yield skipped_warning(
+            f"{text} above the header, and not in the table. If the table begins there"
+        )
+
+
+def _about_below(lines: int) -> Iterator[TableWarning]:
+    """Yield the warning about lines of names or units below the header."""
+    if lines > 0:
+        text = (
+            "The line below the header names"
+            if lines == 1
+            else f"{lines} lines below the header name"
+        )
+        yield skipped_warning(f"{text} columns or units, and is no row. If the rows begin there")
+
+
+def skipped_warning(text: str) -> TableWarning:
+    """Return the warning about lines that are no rows.
+
+    Args:
+        text: Sentences that name them, the last of which ends where the remedy follows.
+    """
+    return {"code": "skipped", "column": None, "detail": f"{text}, state delimiter=."}
+
+
+def _headerless() -> TableWarning:
+    return {
+        "code": "numeric_header",
+        "column": None,
+        "detail": "The first line looks like the rows below it, and was taken for one: the columns have"
+        " no names. If it names the columns, state delimiter=.",
+    }

@@ -1,0 +1,301 @@
+"""Layout of a CSV file: where its rows begin and end, its separator, and the names of its columns.
+
+A file that a program wrote for people has more than a header and rows: a title or comments above, a
+second line of names or one of units below the header, totals and remarks at the end. All of these are
+found from the first and the last lines alone.
+"""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from tables.errors import TableError
+from tables.formats import DELIMITERS, Delimiter, ParseOptions, TableWarning
+from tables.readers.delimiters import (
+    EVEN,
+    best_delimiter,
+    delimiter_of,
+    joined_blanks,
+    lacks_a_name,
+    split_line,
+    split_rows,
+)
+from tables.readers.header import (
+    BEGINS_WITH_DIGIT,
+    FirstRecords,
+    find_header,
+    skipped_warning,
+)
+from tables.readers.text import TextFile
+
+BLOCK_BYTES = 512 << 10
+"""Bytes of a file that its layout is told from, at its start and at its end."""
+
+_SNIFFED_BYTES = 64 << 10
+_SNIFFED_ROWS = 200
+_FEWEST_SNIFFED = 6
+_SEPARATOR_LINE = re.compile(rb'(?i)"?sep=([,;\t| ])"?(\r\n|\r|\n)')
+_LINES = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_FIELDS_LINE = re.compile(rb"#[ ]*Fields:[ ]*", re.IGNORECASE)
+_SURELY_EVEN = 0.99  # share of rows with as many values as the first
+_MOST_ABOVE, _FEWEST_BELOW = 20, 4
+_MOST_FOOTERS = 20
+_EMPTY_ROWS = 3  # at the end: fewer are rows without values
+_TOTAL = re.compile(
+    r"(grand |sub)?totals?|sum|summe|gesamt(summe)?|total g[eé]n[eé]ral|totaux|totale|suma|итого",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Place of the rows in a file, and how they are written.
+
+    Attributes:
+        fields: Names in the header, or the values of the first row where there is no header.
+        header: True if the file has a header.
+        delimiter: Separator of the values.
+        quote: Character around values.
+        blanks: Separator in the file where it is a run of blanks: any, or two or more; it is made one.
+        start: Position of the first row, in bytes.
+        stop: Position after the last row; None for the end of the file.
+        repeated: Line that is left out wherever it comes again; none where it is empty.
+        warnings: Warnings about what was found.
+    """
+
+    fields: list[str]
+    header: bool
+    delimiter: Delimiter
+    quote: str = '"'
+    blanks: re.Pattern[bytes] | None = None
+    start: int = 0
+    stop: int | None = None
+    repeated: bytes = b""
+    warnings: list[TableWarning] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Marks:
+    """Separator of the values, the character around them, and the position of the first line."""
+
+    delimiter: Delimiter
+    quote: str
+    blanks: re.Pattern[bytes] | None
+    offset: int
+
+
+@dataclass(frozen=True)
+class _End:
+    """Position after the last row, None at the end of the file, and the number of lines after it."""
+
+    stop: int | None
+    footers: int
+
+
+def find_layout(text: TextFile, options: ParseOptions) -> Layout:
+    """Return the layout of a file.
+
+    Raises:
+        TableError: The file is empty, its first line is too long, or its quotes do not match.
+    """
+    start, whole = text.start(BLOCK_BYTES)
+    offset = text.mark
+    delimiter = options.delimiter
+    if delimiter is None and (said := _SEPARATOR_LINE.match(start)):
+        delimiter = DELIMITERS[[mark.encode() for mark in DELIMITERS].index(said[1])]
+        offset += said.end()
+        start = start[said.end() :]
+    content = start.lstrip(b"\r\n")
+    offset += len(start) - len(content)
+    if not content.strip():
+        raise TableError("dataset-empty", "The file is empty.")
+    above = 0
+    if delimiter is None and options.header:
+        skipped, above = _above(content)
+        offset += skipped
+        content = content[skipped:]
+    lines = _first_lines(content, whole=whole)
+    if not lines:
+        return _one_line(content, delimiter or ",", options)
+    blanks = None
+    if delimiter is None:
+        delimiter, blanks = delimiter_of(_decoded(lines))
+    quote = _quote_of(lines[0], delimiter)
+    marks = _Marks(delimiter=delimiter, quote=quote, blanks=blanks, offset=offset)
+    return _found(text, options, lines, marks, above)
+
+
+def _one_line(content: bytes, delimiter: Delimiter, options: ParseOptions) -> Layout:
+    """Refuse a first line that is longer than what is looked at."""
+    columns = content.count(delimiter.encode()) + 1
+    if columns > options.max_columns:
+        raise TableError(
+            "limit-columns",
+            f"The table has {columns} columns; at most {options.max_columns} are allowed.",
+        )
+    raise TableError("dataset-parse", f"A line is longer than {BLOCK_BYTES >> 10} KiB.")
+
+
+def _found(
+    text: TextFile, options: ParseOptions, lines: list[bytes], marks: _Marks, above: int
+) -> Layout:
+    if options.header and lines[0].count(0) * 3 > len(lines[0]):
+        raise TableError(
+            "dataset-encoding", "The header holds NUL bytes; CSV must be UTF-8, not UTF-16."
+        )
+    start = _records(lines, marks)
+    head = find_header(start, options, above=above)
+    rows = head.first + head.names
+    begin = marks.offset + (start.ends[rows - 1] if rows else 0)
+    repeated = b""
+    is_named = len(head.fields) > 1 and not any(
+        BEGINS_WITH_DIGIT.match(name) for name in head.fields
+    )
+    if head.names == 1 and is_named:
+        before = start.ends[head.first - 1] if head.first else 0
+        repeated = b"".join(lines)[before : begin - marks.offset].strip(b"\r\n")
+    end = _End(stop=None, footers=0)
+    if options.header and options.delimiter is None:
+        end = _end(text, start, width=len(head.fields), marks=marks)
+    if end.stop is not None and end.stop <= begin:
+        end = _End(stop=None, footers=0)
+    return Layout(
+        fields=head.fields,
+        header=head.names > 0,
+        delimiter=marks.delimiter,
+        quote=marks.quote,
+        blanks=marks.blanks,
+        start=begin,
+        stop=end.stop,
+        repeated=repeated,
+        warnings=[*head.warnings, *_about_footers(end.footers)],
+    )
+
+
+def _records(lines: list[bytes], marks: _Marks) -> FirstRecords:
+    ends = list(accumulate(map(len, lines)))
+    shown = lines
+    if marks.blanks is not None:
+        shown = [joined_blanks(line, marks.blanks, marks.delimiter) for line in lines]
+    reader = csv.reader(
+        _decoded(shown),
+        delimiter=marks.delimiter,
+        quotechar=marks.quote,
+        skipinitialspace=marks.delimiter != " ",
+    )
+    records, positions = [], []
+    try:
+        for record in reader:
+            records.append(record)
+            positions.append(ends[reader.line_num - 1])
+    except csv.Error:
+        pass
+    unclosed = len(records) == 1 < len(lines) and positions[0] > ends[0]
+    if unclosed or not records or not records[0]:
+        raise TableError("dataset-parse", "The quotes of the first line do not match.")
+    return FirstRecords(records, positions)
+
+
+def _above(content: bytes) -> tuple[int, int]:
+    """Return the bytes and the lines above a header: comments, or a title and the like."""
+    lines = _first_lines(content, whole=True)
+    above = _lines_above(_decoded(lines))
+    position = sum(map(len, lines[:above]))
+    blank = len(content[position:]) - len(content[position:].lstrip(b"\r\n"))
+    position += blank
+    if mark := _FIELDS_LINE.match(content[position:]):
+        position += mark.end()
+    return position, above
+
+
+def _lines_above(lines: list[str]) -> int:
+    comments = next((n for n, line in enumerate(lines) if not line.startswith("#")), 0)
+    if comments:
+        below = lines[comments:]
+        delimiter, (_, width) = best_delimiter(below)
+        line = _FIELDS_LINE.sub(b"", lines[comments - 1].encode()).decode()
+        last = split_rows([line], delimiter)
+        return comments - (width > 1 and len(last[0]) == width)
+    if best_delimiter(lines)[1][0] >= EVEN or lacks_a_name(lines):
+        return 0
+    for above in range(1, min(_MOST_ABOVE, len(lines) - _FEWEST_BELOW) + 1):
+        if lines[above].strip() and best_delimiter(lines[above:])[1][0] >= _SURELY_EVEN:
+            return above
+    return 0
+
+
+def _end(text: TextFile, start: FirstRecords, *, width: int, marks: _Marks) -> _End:
+    """Return where the rows end: before totals and remarks."""
+    found = _End(stop=None, footers=0)
+    if width < 2:
+        return found
+    end = text.end(_SNIFFED_BYTES)
+    short = any(len(record) == 1 for record in start.records[1:-_MOST_FOOTERS])
+    position, named, empty = text.size, 0, 0
+    for line in reversed(_LINES.findall(end)[1:]):
+        shown = line.decode(errors="replace").rstrip("\r\n")
+        cells = split_line(shown, marks.delimiter, marks.quote)
+        kind = None if cells is None else _footer(cells, width=width, short=short)
+        named += kind == "named"
+        empty += kind == "empty" and bool(cells)
+        if kind is None or named > _MOST_FOOTERS:
+            break
+        position -= len(line)
+        if kind == "named" or empty >= _EMPTY_ROWS:
+            found = _End(position, named + empty)
+    return found
+
+
+def _footer(cells: list[str], *, width: int, short: bool) -> str | None:
+    """Return the kind of a line at the end that is no row: one without values, or a total or remark."""
+    known = [cell.strip() for cell in cells if cell.strip()]
+    if not known:
+        return "empty"
+    if _TOTAL.fullmatch(known[0].rstrip(": ")) and len(known) > 1:
+        return "named"
+    remark = len(cells) == 1 and width > 2 and not short and not BEGINS_WITH_DIGIT.match(known[0])
+    return "named" if remark and len(known[0].split()) > 1 else None
+
+
+def _quote_of(line: bytes, delimiter: Delimiter) -> str:
+    """Return the character around values: an apostrophe if all names are in such."""
+    cells = line.strip().split(delimiter.encode())
+    single = all(len(c) > 2 and c.startswith(b"'") and c.endswith(b"'") for c in cells)
+    return "'" if single and b'"' not in line else '"'
+
+
+def _first_lines(content: bytes, *, whole: bool) -> list[bytes]:
+    """Return the first lines of a file, with their ends; blank ones included."""
+    lines: list[bytes] = []
+    size = 0
+    for match in _LINES.finditer(content):
+        if size >= _SNIFFED_BYTES and len(lines) >= _FEWEST_SNIFFED:
+            break
+        if len(lines) > _SNIFFED_ROWS or (match.end() == len(content) and not whole):
+            break
+        lines.append(match[0])
+        size += len(match[0])
+    return lines
+
+
+def _decoded(lines: Sequence[bytes]) -> list[str]:
+    return [re.sub("[\r\n]+$", "\n", line.decode(errors="replace")) for line in lines]
+
+
+def _about_footers(lines: int) -> Iterator[TableWarning]:
+    """Yield the warning about lines below the rows."""
+    if lines:
+        text = "The last line is" if lines == 1 else f"The last {lines} lines are"
+        yield skipped_warning(
+            f"{text} without values, or a total or a remark, and no row. If it is one"
+        )
+
+
+def repeated_warning(lines: int) -> TableWarning:
+    """Return the warning about a header that came again between the rows."""
+    text = "once" if lines == 1 else f"{lines} times"
+    return skipped_warning(
+        f"The header comes again {text} between the rows, and is no row there. If it is one"
+    )

@@ -1,0 +1,140 @@
+"""Rows of a CSV file that have more or fewer values than the header."""
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
+
+from tables.formats import TableWarning
+from tables.numerals import parse_numbers
+from tables.readers.delimiters import split_line
+from tables.readers.layout import Layout
+
+_FEWEST_ROWS = 20  # of fewer, an uneven one may be any fault
+_SLACK = 10
+_SHORT_SHARE, _LONG_SHARE = 0.5, 0.05
+_SHORT = "fewer values than the header, and lack the last cells"
+_LONG = "more values than the header, and lose those past it"
+
+
+class UnevenError(Exception):
+    """Row that cannot be mended.
+
+    Attributes:
+        row: Number of the row, counted from 1.
+        cells: Number of its values; None where its quotes do not match.
+        place: Column of its value that should be a number, and is not.
+    """
+
+    def __init__(self, row: int, cells: int | None, place: int | None = None) -> None:
+        self.row = row
+        self.cells = cells
+        self.place = place
+        super().__init__(f"row {row} has {cells} values")
+
+
+class UnevenRows:
+    """Mender of one pass over a file, that gives short rows missing cells, and cuts long ones.
+
+    Arrow leaves such rows out of its batches; they are put back in their places.
+
+    Args:
+        width: Number of values that a row should have.
+        layout: Layout of the file.
+        missing: Texts that mean a missing number.
+    """
+
+    def __init__(self, width: int, layout: Layout, *, missing: list[str]) -> None:
+        self._width = width
+        self._layout = layout
+        self._missing = set(missing)
+        self._waiting: list[tuple[int, list[str]]] = []
+        self._next = 1
+        self._first: dict[
+            bool, tuple[int, int]
+        ] = {}  # number and size of the first long, short row
+        self._counts = {False: 0, True: 0}
+        self._error: UnevenError | None = None
+
+    def note(self, row: "pa_csv.InvalidRow") -> str:
+        """Keep a row for its place, and tell Arrow to go on."""
+        cells = (
+            None
+            if row.text is None
+            else split_line(row.text, self._layout.delimiter, self._layout.quote)
+        )
+        if cells is None or self._layout.blanks is not None:
+            size = None if cells is None else row.actual_columns
+            self._error = self._error or UnevenError(row.number, size)
+            return "skip"
+        surplus = cells[self._width :]
+        if len(cells) < self._width or any(cell.strip() for cell in surplus):
+            is_long = bool(surplus)
+            self._counts[is_long] += 1
+            self._first.setdefault(is_long, (row.number, len(cells)))
+        padded = cells[: self._width] + [""] * (self._width - len(cells))
+        self._waiting.append((row.number, padded))
+        return "skip"
+
+    def restored(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return a batch of Arrow with the uneven rows in their places.
+
+        Raises:
+            UnevenError: There are too many of them, or a value of one is no number.
+        """
+        if self._error is not None:
+            raise self._error
+        parts = []
+        while self._waiting and self._waiting[0][0] - self._next <= batch.num_rows:
+            number, cells = self._waiting.pop(0)
+            before = number - self._next
+            parts += [batch.slice(0, before), self._row(number, cells, batch.schema)]
+            batch = batch.slice(before)
+            self._next = number + 1
+        self._next += batch.num_rows
+        self._check(self._next - 1, slack=_SLACK)
+        return pa.concat_batches([*parts, batch]) if parts else batch
+
+    def rest(self, schema: pa.Schema) -> pa.RecordBatch:
+        """Return the rows after the last batch.
+
+        Raises:
+            UnevenError: As `restored`; there are too few rows to tell what is wrong.
+        """
+        left = self.restored(pa.RecordBatch.from_pylist([], schema=schema))
+        self._check(self._next - 1, slack=0)
+        return left
+
+    def warning(self) -> TableWarning | None:
+        """Return the warning about the rows that were mended, if there are any."""
+        parts = [
+            f"{self._counts[is_long]} rows have {what}, the first in row {row}"
+            for is_long, (row, _) in sorted(self._first.items())
+            for what in (_LONG if is_long else _SHORT,)
+        ]
+        if not parts:
+            return None
+        return {
+            "code": "uneven",
+            "column": None,
+            "detail": f"{'; '.join(parts)}. A value with a separator in it must be quoted.",
+        }
+
+    def _row(self, number: int, cells: list[str], schema: pa.Schema) -> pa.RecordBatch:
+        arrays = []
+        for place, (cell, field) in enumerate(zip(cells, schema, strict=True)):
+            if field.type == pa.string():
+                arrays.append(pa.array([cell], pa.string()))
+                continue
+            value = parse_numbers(pa.array([cell.strip()], pa.string()))
+            if np.isnan(value[0]) and cell not in self._missing:
+                raise UnevenError(number, len(cells), place)
+            arrays.append(pa.array(value, pa.float64(), from_pandas=True))
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _check(self, rows: int, *, slack: int) -> None:
+        """Refuse a file that has too many uneven rows to be mended."""
+        few = slack == 0 and rows < _FEWEST_ROWS
+        for is_long, (row, size) in self._first.items():
+            share = _LONG_SHARE if is_long else _SHORT_SHARE
+            if self._counts[is_long] > slack + (0 if few else share * rows):
+                raise UnevenError(row, size)

@@ -1,0 +1,86 @@
+"""CSV files as programs write them for people: titles, units, totals, and uneven or aligned rows."""
+
+import pytest
+
+ROWS = [(f"2024-01-{day:02d}", "ab"[day % 2], f"{day}.5") for day in range(1, 31)]
+
+
+def body(separator=","):
+    return "\n".join(separator.join(row) for row in ROWS)
+
+
+def names(summary):
+    return [column.name for column in summary.columns]
+
+
+def codes(summary):
+    return [w["code"] for w in summary.warnings if w["code"] in {"skipped", "uneven", "unreadable"}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Report for May,,\nof the north,,\n,,\nday,kind,v\n{body()}",
+        f"day,kind,v\nd,-,m/s\n{body()}",
+        f"day,kind,v\n{body()}\nTotal,,465.0\nSource: the register",
+        f"day,kind,v\n{body()}\n,,\n,,\n,,\n",
+        f"day,kind,v\n{body()}\nday,kind,v\n{body()[:-1]}6",
+        f"day,kind,v\r\n{body()}".replace("\n", "\r") + "\rday,kind,v",
+        "#Version: 1.0\n#Fields: day kind v\n" + body(" "),
+    ],
+    ids=["title", "units", "totals", "empty", "repeated", "carriage-returns", "fields"],
+)
+def test_lines_that_are_no_rows_are_left_out_and_named(accept, text):
+    summary = accept(text.encode())
+    assert names(summary) == ["day", "kind", "v"]
+    assert summary.rows % 30 == 0
+    assert [c.column.type for c in summary.columns] == ["datetime", "category", "number"]
+    assert not any(column.missing_count for column in summary.columns)
+    assert set(codes(summary)) == {"skipped"}
+
+
+def test_names_in_two_lines_are_joined(accept):
+    summary = accept(f",price,price\nday,kind,euros\n{body()}".encode())
+    assert names(summary) == ["day", "price kind", "price euros"]
+
+
+@pytest.mark.parametrize("gap", ["  ", "\t ", "    "])
+def test_aligned_columns_are_told_by_runs_of_blanks(accept, gap):
+    text = "\n".join(f" {gap.join(row)}{' ' * (at % 3)}" for at, row in enumerate(ROWS))
+    summary = accept(f"  day {gap} kind {gap} v\n{text}\n".encode())
+    assert (names(summary), summary.rows) == (["day", "kind", "v"], 30)
+
+
+def test_a_first_line_like_the_others_is_a_row(accept):
+    summary = accept(body().encode())
+    assert (names(summary), summary.rows) == (["x1", "x2", "x3"], 30)
+    assert "numeric_header" in [w["code"] for w in summary.warnings]
+
+
+@pytest.mark.parametrize("header", ["Country,2000,2001,2002", "300.5,301.0,301.5,302.0"])
+def test_names_that_are_numbers_in_steps_stay_names(accept, header):
+    rows = "\n".join(f"{n % 3},{n * 7 % 11}.5,{n * 5 % 13}.25,{n}.75" for n in range(40))
+    assert names(accept(f"{header}\n{rows}".encode())) == header.split(",")
+
+
+def test_a_header_in_quotes_may_span_lines(accept):
+    summary = accept(f'day,"how\nmuch, really",v\n{body()}'.encode())
+    assert (names(summary)[1], summary.rows) == ("how much, really", 30)
+
+
+def test_apostrophes_quote_where_all_names_are_in_them(accept):
+    text = "\n".join(",".join(f"'{cell}'" for cell in row) for row in ROWS)
+    summary = accept(f"'day','kind','v'\n{text}".encode())
+    assert names(summary) == ["day", "kind", "v"]
+    assert summary.columns[2].column.type == "number"
+
+
+def test_a_cell_of_megabytes_is_read(accept):
+    rows = body().split("\n")
+    rows[20] = f"2024-01-21,{'x' * 5_000_000},1.5"
+    summary = accept(("day,kind,v\n" + "\n".join(rows)).encode())
+    assert (summary.rows, summary.columns[1].column.other) == (30, True)
+
+
+def test_rows_without_values_at_the_end_are_rows_where_they_are_few(accept):
+    assert accept(f"day,kind,v\n{body()}\n,,\n".encode()).rows == 31
