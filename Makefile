@@ -35,14 +35,24 @@ $(VENV)/.loops-stamp: $(LOOPS) | $(VENV)/.run-stamp
 	$(BIN)/python -c 'import flows.compiled.kernels, flows.compiled_training.kernels, tables.readers.number_loops'
 	touch $@
 
+# The generator is no part of what runs the service; a guide that is there serves.
+GUIDE := app/site/guide
+define BUILD_GUIDE
+$(BIN)/pip install --quiet --require-hashes --requirement requirements/docs.lock
+$(BIN)/sphinx-build --quiet --fail-on-warning --doctree-dir $(VENV)/guide docs $(GUIDE)
+endef
+$(GUIDE): | $(VENV)/.run-stamp
+	$(BUILD_GUIDE)
+
 install: $(VENV)/.dev-stamp $(VENV)/.loops-stamp ## Make the environment, development tools included
 
-up: $(VENV)/.run-stamp $(VENV)/.loops-stamp ## Start the whole service on 127.0.0.1:8000; Ctrl-C stops it
+up: $(VENV)/.run-stamp ## Start the whole service on 127.0.0.1:8000; Ctrl-C stops it
+	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/.loops-stamp $(GUIDE)
 	@exec $(BIN)/densityd up
 
 # Compiled modules are kept: the tests start many processes that import the same. Three workers keep
 # two processors busy: many tests wait for processes.
-test: install ## Run the tests, with real Redis and PostgreSQL
+test: install $(GUIDE) ## Run the tests, with real Redis and PostgreSQL
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses=3 --dist=worksteal
 
 long: install ## Run the long form of some tests
@@ -56,7 +66,7 @@ SCHEDULES ?= 5000
 simulate: install ## Run jobs, workers and faults in simulated time; SCHEDULES=5000 of them
 	$(BIN)/python -m tests.simulation --schedules $(SCHEDULES) --first $${FIRST:-$$(date +%s)}
 
-check: install ## Format, lint, types, dependency rules, dead code, spelling, known holes, migrations
+check: install ## Format, lint, types, dependency rules, dead code, spelling, known holes, migrations, guide
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -65,6 +75,7 @@ check: install ## Format, lint, types, dependency rules, dead code, spelling, kn
 	$(BIN)/vulture
 	$(BIN)/codespell
 	$(BIN)/python requirements/audit.py
+	$(MAKE) --no-print-directory docs
 	folder=$$(mktemp -d) && export DENSITYD_DATA_DIR=$$folder && $(BIN)/densityd migrate && \
 	  $(BIN)/alembic check; status=$$?; rm -rf $$folder; exit $$status
 
@@ -89,6 +100,7 @@ lock: install ## Pin what pyproject.toml asks for, with hashes; UPGRADE=--upgrad
 	$(BIN)/pip install --quiet --group supply
 	echo 'setuptools>=80' | $(UV) --output-file requirements/run.lock pyproject.toml -
 	$(UV) --output-file requirements/dev.lock requirements/run.lock pyproject.toml --group dev
+	$(UV) --output-file requirements/docs.lock --constraint requirements/dev.lock --group docs
 
 sbom: install ## Write data/sbom.json: what an image holds, as CycloneDX
 	$(BIN)/pip install --quiet --group supply
@@ -99,6 +111,5 @@ sbom: install ## Write data/sbom.json: what an image holds, as CycloneDX
 vendor: ## Bundle the libraries of the web page, pinned in tools/page (needs npm)
 	tools/page/vendor.sh
 
-docs: install ## Write docs/openapi.json from the code
-	$(BIN)/python -c 'import json; from app.main import create_app; from app.settings import ApiSettings; \
-	  print(json.dumps(create_app(ApiSettings()).openapi(), indent=2))' > docs/openapi.json
+docs: $(VENV)/.run-stamp ## Build the documentation site, which a service shows at /guide
+	$(BUILD_GUIDE)

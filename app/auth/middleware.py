@@ -17,11 +17,11 @@ from models_store.keys import Scope
 
 _OPEN = frozenset(
     {
-        *("/", "/livez", "/readyz", "/docs", "/redoc", "/openapi.json", "/problems"),
+        *("/", "/livez", "/readyz", "/docs", "/guide", "/redoc", "/openapi.json", "/problems"),
         *("/v2/health/live", "/v2/health/ready"),
     }
 )
-_OPEN_BELOW = ("/problems/", "/static/")
+_OPEN_BELOW = ("/guide/", "/problems/", "/static/")
 _OF_ALL_PROJECTS = frozenset({"/metrics"})
 _KEYS = "/v1/keys"
 _MODELS, _INFER = "/v2/models/", "/infer"

@@ -54,7 +54,7 @@ class MadeSpec(Spec):
             which units know the mask they are under: h = g(b + (W * M) x + (U * M) 1) (the same,
             on connectivity-agnostic training).
         log_scale_bound: Bound b of the log scales: those of the network, r, become
-            r / (1 + |r| / b). None leaves them as they are.
+            `r / (1 + |r| / b)`. None leaves them as they are.
     """
 
     family: Literal["made"] = "made"

@@ -44,7 +44,7 @@ class MafSpec(Spec):
         activation: Activation of the MADEs; `tanh` bounds shift and scale on outliers far from the
             training data, where `relu`, the literature's choice, extrapolates exponentially.
         log_scale_bound: Bound b of the log scales of all layers: those of the networks, r, become
-            r / (1 + |r| / b), so that no row far from the data makes a scale overflow. None leaves
+            `r / (1 + |r| / b)`, so that no row far from the data makes a scale overflow. None leaves
             them as they are.
         tails: True for heavy tails, trained for each side of each feature, next to the data.
     """
@@ -120,7 +120,7 @@ class IafSpec(Spec):
             order from the seed.
         activation: Activation of the MADEs' hidden units.
         log_scale_bound: Bound b of the log scales of all layers: those of the networks, r, become
-            r / (1 + |r| / b), so that no row far from the data makes a scale overflow. None leaves
+            `r / (1 + |r| / b)`, so that no row far from the data makes a scale overflow. None leaves
             them as they are.
     """
 
@@ -192,7 +192,7 @@ class HafSpec(Spec):
         batch_norm: None leaves it out.
         activation: Activation of the MADEs; the coupling's networks are those of `realnvp`.
         log_scale_bound: Bound b of the log scales of all layers: those of the networks, r, become
-            r / (1 + |r| / b), so that no row far from the data makes a scale overflow. None leaves
+            `r / (1 + |r| / b)`, so that no row far from the data makes a scale overflow. None leaves
             them as they are.
     """
 

@@ -27,7 +27,7 @@ class RealNvpSpec(Spec):
         hidden: Units of each hidden layer of each of a coupling's two networks.
         batch_norm: None leaves it out.
         log_scale_bound: Bound b of the log scales of all layers: those of the networks, r, become
-            r / (1 + |r| / b), so that no row far from the data makes a scale overflow. None leaves
+            `r / (1 + |r| / b)`, so that no row far from the data makes a scale overflow. None leaves
             them as they are.
     """
 

@@ -41,7 +41,7 @@ class LinearRegression(Target):
 
     The coordinates are the intercept and the slopes, all with the prior N(0, prior_scale^2). The
     rows are reduced once to a triangular factor, so that an exact density costs O(dim^2):
-    with the QR factorisation (X, y) = Q R, |y - X z|^2 is |R (-z, 1)|^2.
+    with the QR factorisation (X, y) = Q R, `|y - X z|^2` is `|R (-z, 1)|^2`.
     """
 
     def __init__(

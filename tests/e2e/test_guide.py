@@ -1,0 +1,63 @@
+"""The tutorial and the guides of the documentation, as a reader runs them."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_up import Up
+
+DOCS = Path(__file__).parents[2] / "docs"
+GUIDES = sorted((DOCS / "howto").glob("*.md"))
+pytestmark = pytest.mark.timeout(600)
+
+
+def code(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def run_python(page: Path) -> None:
+    blocks = code(page, "python")
+    assert blocks
+    exec(compile("\n".join(blocks), str(page), "exec"), {})  # noqa: S102 - our own page
+
+
+# One tells that the service works; the others are the long form.
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=() if page.stem == "promotion" else pytest.mark.long)
+        for page in GUIDES
+    ],
+)
+def test_guides_do_what_they_say(up: Up, monkeypatch: pytest.MonkeyPatch, page: Path) -> None:
+    monkeypatch.setenv("DENSITYD_URL", up.url)
+    run_python(page)
+
+
+@pytest.mark.long
+def test_the_tutorial_does_what_it_says(
+    up: Up, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tutorial = DOCS / "tutorial.md"
+    monkeypatch.setenv("DENSITYD_URL", up.url)
+    (tmp_path / "examples").symlink_to(DOCS.parent / "examples")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    commands = "\n".join(code(tutorial, "sh")).replace("http://127.0.0.1:8000", up.url)
+
+    run = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],  # noqa: S607 - our own page
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert run.returncode == 0, run.stderr + run.stdout
+    assert "quantile" in run.stdout
+    assert (tmp_path / "marginals.svg").read_text().startswith("<?xml")
+    run_python(tutorial)
