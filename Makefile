@@ -39,7 +39,7 @@ $(VENV)/.loops-stamp: $(LOOPS) | $(VENV)/.run-stamp
 GUIDE := app/site/guide
 define BUILD_GUIDE
 $(BIN)/pip install --quiet --require-hashes --requirement requirements/docs.lock
-$(BIN)/sphinx-build --quiet --fail-on-warning --doctree-dir $(VENV)/guide docs $(GUIDE)
+$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --doctree-dir $(VENV)/guide docs $(GUIDE)
 endef
 $(GUIDE): | $(VENV)/.run-stamp
 	$(BUILD_GUIDE)

@@ -51,6 +51,7 @@ from app.server.request_middleware import RequestMiddleware
 from app.server.startup import Shutdown, check_later, check_stores
 from app.settings import ApiSettings
 from app.site import health, problem_pages as problems, routes as docs
+from app.site.guide import GUIDE_FOLDER, guide_routes
 from app.site.openapi import DESCRIPTION, TAGS, install_openapi
 from app.state import AppState
 from app.webhooks import routes as webhooks
@@ -161,6 +162,7 @@ def create_app(
         app.include_router(module.router, dependencies=[Depends(known_parameters)])
     for module in (problems, health, docs):
         app.include_router(module.router)
+    app.include_router(guide_routes(GUIDE_FOLDER))
     install_problem_handlers(app)
     policy = Policy(scores.router)
     install_openapi(app, policy)

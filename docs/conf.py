@@ -23,9 +23,9 @@ autodoc_typehints_format = "short"
 autodoc_default_options = {"exclude-members": "__init__, __new__"}
 html_theme = "furo"
 html_title = "densityd"
+html_favicon = "../app/site/static/icon.svg"
 html_copy_source = False
 html_show_sphinx = False
-templates_path = []
 
 
 def setup(app: Sphinx) -> None:

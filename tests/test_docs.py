@@ -7,7 +7,12 @@ from statistics import median
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")]
+PAGES = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("docs/howto/*.md"),
+    *ROOT.glob("examples/**/*.md"),
+]
 PRODUCT = ["app", "densityd", "experiments", "flows", "migrations", "models_store", "tables"]
 PRODUCT += ["workers"]
 FOLDERS = [*PRODUCT, "bench", "docs", "examples", "requirements", "tests", "tools"]

@@ -6,7 +6,7 @@ control, and with them the pages of the repository's root that the others link t
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ _ROOT_PAGES = {
     "SECURITY.md": "reporting.md",
 }
 _ROOT_LINK = re.compile(r"\]\((?:\.\./)+(" + "|".join(map(re.escape, _ROOT_PAGES)) + r")")
+_FILE_LINK = re.compile(r"\[([^\]]+)\]\((?:\.\./)+examples/[^)]*\)")
 
 Json = dict[str, Any]
 
@@ -47,12 +48,13 @@ def write_pages() -> None:
 
 
 def with_site_links(text: str, folder: str) -> str:
-    """Return a page whose links to the repository's root point to their pages of the site.
+    """Return a page whose links to the repository's root lead to pages, and to examples nowhere.
 
     Args:
         text: Page in Markdown.
         folder: Way from the page's folder to `docs/reference`, such as `reference/`.
     """
+    text = _FILE_LINK.sub(r"`\1`", text)
     return _ROOT_LINK.sub(lambda found: f"]({folder}{_ROOT_PAGES[found[1]]}", text)
 
 
@@ -151,7 +153,7 @@ def _type(schema: Json) -> str:
     return " or ".join(kind) if isinstance(kind, list) else str(kind)
 
 
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [header, tuple("---" for _ in header), *rows]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
 
@@ -190,8 +192,7 @@ def _flows() -> str:
     functions = [name for name in flows.__all__ if name not in classes and _is_function(name)]
     blocks = [
         "# The library `flows`",
-        "The flows alone, without a service: PyTorch modules with exact densities. [The flows](../flows.md)"
-        " has their equations and papers.",
+        "PyTorch modules with exact densities, without a service. [The flows](../flows.md) has equations and papers.",
         "## Functions",
         *(_rst(f".. autofunction:: flows.{name}") for name in functions),
         "## Classes",

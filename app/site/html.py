@@ -1,9 +1,6 @@
 """The service's own HTML pages: no inline script or style, nothing from elsewhere, all escaped."""
 
-import re
-from base64 import b64encode
 from functools import cache
-from hashlib import sha256
 from html import escape
 from pathlib import Path
 
@@ -11,7 +8,6 @@ import fastapi_offline
 from starlette.responses import HTMLResponse
 
 STATIC_FOLDER = Path(__file__).parent / "static"
-GUIDE_FOLDER = Path(__file__).parent / "guide"  # what `make docs` builds
 DOCS_FOLDER = Path(fastapi_offline.__file__).parent / "static"
 
 _PAGE_POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'"
@@ -77,24 +73,6 @@ def redoc_bundle() -> bytes:
     """Return the script of ReDoc, with the service's icon in place of the logo that it links to."""
     script = (DOCS_FOLDER / "redoc.standalone.js").read_bytes()
     return script.replace(b"https://cdn.redoc.ly/redoc/logo-mini.svg", b"/static/icon.svg")
-
-
-@cache
-def guide_policy() -> str:
-    """Return the content security policy of the guide, whose theme has inline scripts and styles.
-
-    Raises:
-        FileNotFoundError: The guide was not built.
-    """
-    scripts = re.findall("<script>(.*?)</script>", (GUIDE_FOLDER / "index.html").read_text(), re.S)
-    hashes = " ".join(
-        f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts
-    )
-    return (
-        f"default-src 'none'; script-src 'self' {hashes}; style-src 'self' 'unsafe-inline';"
-        " img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none';"
-        " frame-ancestors 'none'"
-    )
 
 
 def _html(title: str, head: str, body: str, *, policy: str = _PAGE_POLICY) -> HTMLResponse:

@@ -1,21 +1,11 @@
-"""The web page, the guide, Swagger UI and ReDoc, all without the internet."""
+"""The start page, Swagger UI and ReDoc, all without the internet."""
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from app.problems.problem import Problem
-from app.site.html import (
-    DOCS_FOLDER,
-    GUIDE_FOLDER,
-    STATIC_FOLDER,
-    guide_policy,
-    redoc,
-    redoc_bundle,
-    swagger_ui,
-    web_page,
-)
+from app.site.html import DOCS_FOLDER, STATIC_FOLDER, redoc, redoc_bundle, swagger_ui, web_page
 
 router = APIRouter(include_in_schema=False)
 
@@ -31,7 +21,6 @@ def redoc_script() -> Response:
 _FILES = {
     "/static/docs": StaticFiles(directory=DOCS_FOLDER),
     "/static": StaticFiles(directory=STATIC_FOLDER),
-    "/guide": StaticFiles(directory=GUIDE_FOLDER, html=True, check_dir=False),
 }
 
 
@@ -45,28 +34,6 @@ async def docs_file(request: Request, path: str) -> Response:
 async def static_file(request: Request, path: str) -> Response:
     """Serve a file of our own pages."""
     return await _file("/static", path, request)
-
-
-@router.get("/guide")
-async def guide() -> RedirectResponse:
-    """Lead to the first page of the guide, whose links are relative."""
-    return RedirectResponse("guide/")
-
-
-@router.get("/guide/{path:path}")
-async def guide_file(request: Request, path: str) -> Response:
-    """Serve a page of the guide or one of its files.
-
-    Raises:
-        Problem: The guide was not built.
-    """
-    try:
-        policy = guide_policy()
-    except FileNotFoundError as error:
-        raise Problem("not-found", "The guide was not built; `make docs` builds it.") from error
-    response = await _file("/guide", path or "index.html", request)
-    response.headers["Content-Security-Policy"] = policy
-    return response
 
 
 async def _file(folder: str, path: str, request: Request) -> Response:

@@ -20,6 +20,8 @@ OPEN = {
     "/livez",
     "/readyz",
     "/docs",
+    "/guide",
+    "/guide/{path:path}",
     "/redoc",
     "/openapi.json",
     "/problems",

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from app.site.guide import GUIDE_FOLDER
 from tests.browsers import chromium, needs_chromium, watched_page
 
 pytestmark = needs_chromium
@@ -129,3 +130,16 @@ def test_an_admin_makes_and_revokes_a_key_on_the_web_page(browser, guarded_serve
         # Checked keys are remembered for some seconds.
         while httpx.get(f"{url}/v1/me", headers=asked).status_code != 401:
             page.wait_for_timeout(200)
+
+
+@pytest.mark.skipif(not GUIDE_FOLDER.exists(), reason="needs the guide that `make docs` builds")
+def test_the_guide_searches_and_leads_to_its_pages(page):
+    page.goto("/guide")
+    page.get_by_role("link", name="tutorial", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("from a table to a deployed model")
+    page.get_by_placeholder("Search").fill("quantile")
+    page.keyboard.press("Enter")
+    found = page.locator("#search-results li").first
+    expect(found).to_contain_text("quantile")
+    found.get_by_role("link").first.click()
+    expect(page).to_have_url(re.compile(r"/guide/\w+.*\.html"))

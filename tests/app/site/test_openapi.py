@@ -15,6 +15,8 @@ from tests.app.conftest import openapi_document
 APP = create_app(ApiSettings())
 DOCUMENT = openapi_document()
 UNDOCUMENTED = {
+    "/guide",
+    "/guide/{path:path}",
     "/static/docs/redoc.standalone.js",
     "/",
     "/docs",

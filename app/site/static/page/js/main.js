@@ -70,6 +70,7 @@ function App() {
     <header class="bar">
       <a class="brand" href="#/"><img src="/static/icon.svg" alt="" />densityd</a>
       <nav aria-label="Main">${TABS.map(([to, name]) => html`<a key=${to} href=${`#/${to}`} aria-current=${path.split("/")[0] === to ? "page" : undefined}>${name}</a>`)}
+        <a href="/guide/">Guide</a>
         <a href="/docs">API</a></nav>
       <a href="#/settings" aria-current=${path === "settings" ? "page" : undefined}>Settings</a>
     </header>
