@@ -28,8 +28,8 @@ from app.settings import ApiSettings
 from models_store.audit.trail import AuditTrail
 from models_store.database.database import Database
 from models_store.errors import BlobError, DatabaseUnavailableError, StoreError
-from models_store.files.blobs import BlobStore
 from models_store.files.private_files import create_private_files
+from models_store.files.stores import open_blobs
 from models_store.keys import Keys
 from models_store.process.logs import configure_logging
 from models_store.settings import first_error
@@ -133,9 +133,11 @@ def refuse_unusable_stores(settings: ApiSettings) -> None:
     """
     database = Database(settings.resolved_database_url)
     try:
-        check_stores(database, BlobStore(settings.blob_root))
+        check_stores(database, open_blobs(settings.store_address))
     except BlobError as error:
-        raise RefusalError(f"The blob store {settings.blob_root} cannot be written.") from error
+        raise RefusalError(
+            f"The blob store {settings.store_address.url} cannot be written."
+        ) from error
     finally:
         database.dispose()
 

@@ -10,7 +10,7 @@ from app.engine.loaded_models import LoadedModels
 from app.settings import ApiSettings
 from app.state import AppState, state_of
 from models_store.database.computed import Usage
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import Blobs
 from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
@@ -33,7 +33,7 @@ async def _project(request: Request) -> str:
 
 StateDep = Annotated[AppState, _from_state(lambda state: state)]
 SettingsDep = Annotated[ApiSettings, _from_state(lambda state: state.settings)]
-BlobsDep = Annotated[BlobStore, _from_state(lambda state: state.blobs)]
+BlobsDep = Annotated[Blobs, _from_state(lambda state: state.blobs)]
 RegistryDep = Annotated[Registry, _from_state(lambda state: state.registry)]
 JobsDep = Annotated[Jobs, _from_state(lambda state: state.jobs)]
 LabelsDep = Annotated[Labels, _from_state(lambda state: state.labels)]

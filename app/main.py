@@ -58,8 +58,9 @@ from app.webhooks import routes as webhooks
 from models_store.audit.trail import AuditTrail
 from models_store.database.computed import Usage
 from models_store.database.database import Database
-from models_store.errors import DatabaseUnavailableError
-from models_store.files.blobs import BlobStore
+from models_store.errors import BlobDiskError, DatabaseUnavailableError
+from models_store.files.blobs import Blobs
+from models_store.files.stores import open_blobs
 from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
@@ -203,12 +204,12 @@ async def _lifespan(
         ballast_bytes=settings.ballast_bytes,
     )
     try:
-        blobs = BlobStore(settings.blob_root)
+        blobs = open_blobs(settings.store_address)
         passing = await asyncio.to_thread(check_stores, database, blobs)
         await asyncio.to_thread(load_loops)  # not while the first request waits
         for error in passing:
             log.warning("the start goes on: %s", error)
-        away = any(isinstance(error, DatabaseUnavailableError) for error in passing)
+        away = any(isinstance(error, DatabaseUnavailableError | BlobDiskError) for error in passing)
         await asyncio.to_thread(blobs.sweep_staging, older_than_s=_STALE_UPLOAD_S)
         state = _state(settings, metrics, shutdown, after_load, database, blobs)
         if compile_first:
@@ -247,7 +248,7 @@ def _state(
     shutdown: Shutdown,
     after_load: Callable[[], None],
     database: Database,
-    blobs: BlobStore,
+    blobs: Blobs,
 ) -> AppState:
     """Make all that requests share; nothing of it works yet."""
     registry, jobs = Registry(database), Jobs(database)

@@ -26,7 +26,7 @@ from app.server.startup import Shutdown
 from app.settings import ApiSettings
 from models_store.database.computed import Usage
 from models_store.database.database import Database
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import Blobs
 from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
@@ -84,7 +84,7 @@ class AppState:
     stopping: asyncio.Event
     shutdown: Shutdown
     database: Database
-    blobs: BlobStore
+    blobs: Blobs
     registry: Registry
     jobs: Jobs
     labels: Labels

@@ -10,8 +10,8 @@ import torch
 from bench.service import Service, finished_job, running_service
 from flows import Flow, compile_flow
 from models_store.database.database import Database
-from models_store.files.blobs import BlobStore
 from models_store.files.checkpoints import load_model
+from models_store.files.local_blobs import LocalBlobs
 from models_store.registry import Registry, Version
 
 DIM = 21
@@ -82,5 +82,5 @@ def stored_version(service: Service) -> Version:
 def stored_flow(service: Service) -> Flow:
     """Return the flow of the model `bench`."""
     version = stored_version(service)
-    blobs = BlobStore(service.data_dir / "blobs")
+    blobs = LocalBlobs(service.data_dir / "blobs")
     return load_model(blobs, version.checkpoint_key, version.checkpoint_sha256)

@@ -271,6 +271,8 @@ def migrate(
     """
     from models_store.database.database import Database, migrate as run  # noqa: PLC0415
     from models_store.errors import StoreError  # noqa: PLC0415
+    from models_store.files.store_identity import adopt  # noqa: PLC0415
+    from models_store.files.stores import open_blobs  # noqa: PLC0415
 
     settings, _ = _settings()
     create_private_files()
@@ -282,7 +284,10 @@ def migrate(
         run(settings.resolved_database_url, to=to)
         database = Database(settings.resolved_database_url)
         typer.echo(f"The database is at revision {database.revision()}.")
-        database.dispose()
+        try:
+            adopt(database, open_blobs(settings.store_address))
+        finally:
+            database.dispose()
     except (StoreError, OSError) as error:
         _fail(str(error), _START_FAILED)
 

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from flows import Flow
 from models_store.database.ids import new_id
-from models_store.files.blobs import BlobStore, table_key
+from models_store.files.blobs import Blobs, table_key
 from models_store.files.checkpoints import load_model
+from models_store.files.local_blobs import LocalBlobs
+from models_store.files.stores import StoreAddress
 from models_store.records import Dataset
 from models_store.requests.accept_training import accept_training
 from models_store.requests.flow_limits import TrainingLimits
@@ -43,7 +45,7 @@ def run_job(rows: NDArray[np.float32], fields: dict[str, Any]) -> Job:
         fields: Fields of the request; all others take their defaults.
     """
     with tempfile.TemporaryDirectory(prefix="densityd-job-") as folder:
-        blobs = BlobStore(Path(folder))
+        blobs = LocalBlobs(Path(folder))
         task = _task(folder, _add_dataset(blobs, rows), fields)
         messages: list[Message] = []
         began = time.perf_counter()
@@ -65,7 +67,7 @@ def _task(folder: str, dataset: Dataset, fields: dict[str, Any]) -> TrainingTask
         request_id=None,
         parent_pid=1,
         log_level="INFO",
-        blob_root=folder,
+        store=StoreAddress(url=folder),
         request=accepted.model_dump(mode="json"),
         dataset=DatasetRef(
             id=dataset.id,
@@ -85,7 +87,7 @@ def _task(folder: str, dataset: Dataset, fields: dict[str, Any]) -> TrainingTask
     )
 
 
-def _add_dataset(blobs: BlobStore, rows: NDArray[np.float32]) -> Dataset:
+def _add_dataset(blobs: Blobs, rows: NDArray[np.float32]) -> Dataset:
     dataset_id = new_id("ds")
     with blobs.staged(".npy") as staged:
         np.save(staged, rows)

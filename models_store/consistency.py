@@ -10,7 +10,7 @@ from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import DatasetRow, JobRow, JsonObject, ModelRow, ModelVersionRow
 from models_store.errors import BlobCorruptError, BlobError
-from models_store.files.blobs import BlobStore, FoundFile
+from models_store.files.blobs import Blobs, FoundFile
 from models_store.files.job_files import LIST_SUFFIX, load_list
 from models_store.job_states import JobState
 
@@ -57,7 +57,7 @@ class Comparison:
     foreign: list[FoundFile]
 
 
-def compare(database: Database, blobs: BlobStore, *, deep: bool, grace_s: float) -> Comparison:
+def compare(database: Database, blobs: Blobs, *, deep: bool, grace_s: float) -> Comparison:
     """Compare every row with its files, and every file with the rows.
 
     Nothing is taken amiss that is merely under way: what a job makes that waits or runs is its
@@ -117,7 +117,7 @@ class _NamedFiles:
     kept_jobs: frozenset[str]
 
 
-def _rows(database: Database, blobs: BlobStore) -> _NamedFiles:
+def _rows(database: Database, blobs: Blobs) -> _NamedFiles:
     with database.read() as session:
         files = [*_of_datasets(session), *_of_versions(session), *_of_results(session)]
         files += _of_products(session)
@@ -181,7 +181,7 @@ def _of_checkpoints(job_id: str, checkpoints: list[JsonObject]) -> Iterator[Name
         yield NamedFile(owner=f"checkpoint of {job_id}", key=at["key"], sha256=at["sha256"])
 
 
-def _of_lists(named: Iterable[NamedFile], blobs: BlobStore) -> list[NamedFile]:
+def _of_lists(named: Iterable[NamedFile], blobs: Blobs) -> list[NamedFile]:
     """Return the parts in the lists among the checkpoints of a job.
 
     Raises:
@@ -195,13 +195,12 @@ def _of_lists(named: Iterable[NamedFile], blobs: BlobStore) -> list[NamedFile]:
     ]
 
 
-def _unusable(
-    files: Iterable[NamedFile], blobs: BlobStore, *, deep: bool
-) -> Iterator[UnusableFile]:
+def _unusable(files: Iterable[NamedFile], blobs: Blobs, *, deep: bool) -> Iterator[UnusableFile]:
     for file in sorted(files, key=lambda file: file.key):
         try:
-            path = blobs.verify(file.key, file.sha256) if deep else blobs.path(file.key)
-            if file.bytes not in (None, path.stat().st_size):
+            if deep and blobs.digest(file.key) != file.sha256:
+                raise BlobCorruptError(file.key)
+            if file.bytes not in (None, blobs.size(file.key)):
                 raise BlobCorruptError(file.key)
         except FileNotFoundError:
             continue  # deleted meanwhile: its row is gone, or the next look finds it missing

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models_store.files.stores import StoreAddress, refuse_store_url
+
 _BROKER_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
@@ -23,17 +25,21 @@ def _checked_broker_url(url: str | None) -> str | None:
     return url
 
 
-def _checked_store_url(folder: str | None) -> str | None:
+def _checked_store_url(url: str | None) -> str | None:
     """Refuse what would silently become a folder below the current one."""
-    if folder is None or Path(folder).is_absolute():
-        return folder
-    scheme, separator, _ = folder.partition("://")
-    if separator:
-        raise ValueError(
-            f"{scheme}:// is no store of this version; give the absolute path of a folder that all"
-            " processes share"
-        )
-    raise ValueError("the store is an absolute path, such as /srv/densityd/blobs")
+    if url is not None and (refusal := refuse_store_url(url)) is not None:
+        raise ValueError(refusal)
+    return url
+
+
+def _absolute(folder: Path | None) -> Path | None:
+    return None if folder is None else folder.absolute()
+
+
+def _checked_endpoint(url: str | None) -> str | None:
+    if url is not None and (not url.startswith(("http://", "https://")) or "@" in url):
+        raise ValueError("the endpoint is http:// or https:// with a host, without credentials")
+    return url
 
 
 def first_error(error: ValidationError) -> str:
@@ -70,8 +76,23 @@ class StoreSettings(BaseSettings):
     )
     store_url: Annotated[str | None, AfterValidator(_checked_store_url)] = Field(
         default=None,
-        description="Absolute path of the blob store's folder, shared by every process. Unset: blobs/"
-        " in the data directory.",
+        description="Blob store, shared by every process: the absolute path of a folder, or s3://, gs:// or"
+        " az:// with a bucket and a prefix. Unset: blobs/ in the data directory.",
+    )
+    store_endpoint: Annotated[str | None, AfterValidator(_checked_endpoint)] = Field(
+        default=None,
+        description="Address of the server of an object store, such as http://minio:9000. Unset: that of"
+        " the provider.",
+    )
+    store_cache_dir: Annotated[Path | None, AfterValidator(_absolute)] = Field(
+        default=None,
+        description="Folder for copies of what lies in object storage, which the processes of a machine"
+        " share. Unset: store-cache/ in the data directory.",
+    )
+    store_cache_bytes: int = Field(
+        default=10 * 2**30,
+        ge=2**20,
+        description="Bound of these copies in bytes; those that were not used for the longest time go.",
     )
     ballast_bytes: int = Field(
         default=8 * 2**20,
@@ -116,9 +137,20 @@ class StoreSettings(BaseSettings):
         return f"unix://{self.redis_socket}"
 
     @property
+    def store_address(self) -> StoreAddress:
+        """The address of the blob store."""
+        return StoreAddress(
+            url=self.store_url or str(self.data_dir / "blobs"),
+            endpoint=self.store_endpoint,
+            cache_dir=str(self.store_cache_dir or self.data_dir / "store-cache"),
+            cache_bytes=self.store_cache_bytes,
+        )
+
+    @property
     def blob_root(self) -> Path:
-        """The folder of the blob store."""
-        return Path(self.store_url) if self.store_url is not None else self.data_dir / "blobs"
+        """The folder of the blob store on this machine: of its files, or of copies of them."""
+        address = self.store_address
+        return Path(address.cache_dir if address.is_remote else address.url)
 
     @property
     def celery_broker_url(self) -> str:

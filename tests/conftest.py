@@ -11,7 +11,7 @@ from hypothesis import settings
 import tests.shape_checks  # noqa: F401  pyproject.toml names it; it must be there before flows
 from models_store.database.database import Database, migrate
 from models_store.database.schema import Base
-from models_store.files.blobs import BlobStore
+from models_store.files.local_blobs import LocalBlobs
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.registry import Registry
@@ -115,5 +115,5 @@ def registry(database: Database) -> Registry:
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> BlobStore:
-    return BlobStore(tmp_path / "blobs")
+def blobs(tmp_path: Path) -> LocalBlobs:
+    return LocalBlobs(tmp_path / "blobs")

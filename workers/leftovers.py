@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from models_store.errors import DatabaseError, StorageFullError
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import Blobs
 from models_store.files.job_files import delete_job_files, delete_leftovers
 from models_store.job_states import Checkpoint
 from models_store.jobs.jobs import Jobs
@@ -31,7 +31,7 @@ class Leftovers:
     def __init__(
         self,
         jobs: Jobs,
-        blobs: BlobStore,
+        blobs: Blobs,
         *,
         keep_s: float,
         keep_jobs_s: float | None = None,

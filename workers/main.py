@@ -13,6 +13,7 @@ from celery.exceptions import SecurityWarning  # type: ignore[import-untyped]
 
 from models_store.database.database import Database
 from models_store.errors import (
+    BlobDiskError,
     BlobError,
     DatabaseBusyError,
     DatabaseUnavailableError,
@@ -20,9 +21,10 @@ from models_store.errors import (
     StorageFullError,
     WrongStoreError,
 )
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import check_identity
 from models_store.files.private_files import create_private_files
 from models_store.files.store_identity import known_identity
+from models_store.files.stores import open_blobs
 from models_store.jobs.job_queue import TASK_NAME, JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.live_workers import Workers
@@ -66,7 +68,7 @@ def run_worker(settings: WorkerSettings) -> int:
         log.error("%s", error)  # noqa: TRY400 - one clear line, the traceback adds nothing
         return 1
     except BlobError:
-        log.error("The blob store %s cannot be written.", settings.blob_root)  # noqa: TRY400
+        log.error("The blob store %s cannot be written.", settings.store_address.url)  # noqa: TRY400
         return 1
     finally:
         database.dispose()
@@ -93,17 +95,21 @@ def _wait_for(database: Database) -> None:
 
 def _prepare_store(database: Database, settings: WorkerSettings) -> None:
     """Try to write to the store, unless it belongs to another database."""
-    blobs = BlobStore(settings.blob_root)
+    blobs = open_blobs(settings.store_address)
     try:
         identity = known_identity(database)
         if identity is not None:
-            blobs.check_identity(identity)
+            check_identity(blobs, identity)
         blobs.ping()
         blobs.sweep_staging(older_than_s=_STAGING_GRACE_S)
     except StorageFullError:
         log.warning("the blob store is full: no job is taken until something is deleted")
     except WrongStoreError as error:
         log.warning("%s", error)
+    except BlobDiskError as error:
+        if not blobs.is_remote:
+            raise
+        log.warning("no job is taken until the blob store is there: %s", error)
     except OSError as error:
         log.warning("the blob store's staging folder could not be swept: %s", error)
 
@@ -123,7 +129,7 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
         after_sweep=signs.beat,
         without_broker=partial(_work_without_messages, supervisor),
     )
-    blobs = BlobStore(settings.blob_root)
+    blobs = open_blobs(settings.store_address)
     leftovers = Leftovers(
         jobs,
         blobs,

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from models_store.files.stores import StoreAddress
 from tables.columns import Column
 
 
@@ -81,7 +82,7 @@ class _Task(_Message):
         parent_pid: Process id of the supervisor; a trainer whose parent is another process ends at once.
         request: Accepted request of the job.
         checkpoints: Checkpoints of earlier attempts, newest first.
-        store_id: Identity of the store below `blob_root`, None if it has none yet.
+        store_id: Identity of the store, None if it has none yet.
         memory_bytes: Limit of the data segment; None for no limit.
         long_epoch_s: Seconds without a checkpoint after which one is written within an epoch.
     """
@@ -91,7 +92,7 @@ class _Task(_Message):
     request_id: str | None
     parent_pid: int
     log_level: str
-    blob_root: str
+    store: StoreAddress
     store_id: str | None = None
     request: dict[str, Any]
     checkpoints: list[CheckpointRef]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from models_store.errors import DatabaseUnavailableError
-from models_store.files.blobs import BlobStore, cells_key, table_key
+from models_store.files.blobs import Blobs, cells_key, table_key
 from models_store.job_states import Idempotency
 from models_store.registry import Dataset, NewDataset, Registry
 from tables.formats import TableFormat, TableSummary
@@ -40,7 +40,7 @@ class UploadedTable:
     max_project_bytes: int
 
 
-def register_table(table: UploadedTable, blobs: BlobStore, registry: Registry) -> Dataset:
+def register_table(table: UploadedTable, blobs: Blobs, registry: Registry) -> Dataset:
     """Store a table and its row, or return the dataset of an earlier request with the same key.
 
     It runs as a whole in one thread, so that a request that is cut off does not stop it.

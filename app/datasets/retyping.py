@@ -8,7 +8,7 @@ from pydantic import Field
 
 from app.resources.labels import LabelsRequest
 from models_store.errors import DatabaseUnavailableError
-from models_store.files.blobs import BlobStore, cells_key, next_table_key
+from models_store.files.blobs import Blobs, cells_key, next_table_key
 from models_store.records import NewDataset
 from models_store.registry import Dataset, Registry
 from tables.columns import ColumnType
@@ -44,7 +44,7 @@ class RetypedTable:
     types: dict[str, ColumnType]
 
 
-def stored_files(dataset: Dataset, blobs: BlobStore) -> StoredFiles:
+def stored_files(dataset: Dataset, blobs: Blobs) -> StoredFiles:
     """Return the files of a dataset for reading, after a check of their hashes.
 
     Raises:
@@ -65,7 +65,7 @@ def kept_options(dataset: Dataset, limits: ParseOptions) -> ParseOptions:
 
 
 def replace_table(
-    table: RetypedTable, blobs: BlobStore, registry: Registry, *, max_bytes: int
+    table: RetypedTable, blobs: Blobs, registry: Registry, *, max_bytes: int
 ) -> Dataset:
     """Store a table and let the dataset's row name it; the old files are deleted.
 
@@ -103,7 +103,7 @@ def replace_table(
     return dataset
 
 
-def _delete(blobs: BlobStore, dataset: dict[str, Any]) -> None:
+def _delete(blobs: Blobs, dataset: dict[str, Any]) -> None:
     blobs.delete(dataset["key"])
     if dataset["cells"] is not None:
         blobs.delete(dataset["cells"]["key"])

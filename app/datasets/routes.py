@@ -357,7 +357,7 @@ def get_dataset_rows(
     """
     codec = answer_codec(listed(request.headers, "accept"))
     if is_head(request):
-        blobs.path(registry.dataset_summary(project, dataset_id).key)
+        blobs.size(registry.dataset_summary(project, dataset_id).key)
         end_head(request, media_type=codec.media_type, headers=ROWS_VARY)
     dataset = registry.dataset(project, dataset_id)
     rows = range(wanted.offset, wanted.offset + wanted.limit * wanted.step, wanted.step)

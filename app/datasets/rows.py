@@ -14,7 +14,7 @@ from app.rows.codecs import Codec
 from app.rows.respond import respond_streamed, respond_whole
 from app.rows.shape import Floats
 from models_store.errors import BlobCorruptError
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import Blobs
 from models_store.records import Dataset
 from tables.columns import Column
 from tables.formats import TableFormat
@@ -25,7 +25,7 @@ _CHUNK_VALUES = 131_072
 
 
 def answer_rows(
-    request: Request, dataset: Dataset, blobs: BlobStore, *, codec: Codec, rows: range
+    request: Request, dataset: Dataset, blobs: Blobs, *, codec: Codec, rows: range
 ) -> Response:
     """Return rows of a dataset, which are read from the disk chunk by chunk.
 
@@ -40,7 +40,7 @@ def answer_rows(
     Raises:
         BlobCorruptError: A file is not the one that was stored.
     """
-    values = _opened(blobs.path(dataset.key), dataset)
+    values = _opened(blobs.open(dataset.key, dataset.sha256), dataset)
     wanted = range(len(values))[rows.start : rows.stop : rows.step]
     # npy holds the numbers of the columns that are modelled, and nothing else.
     listed = dataset.stored_columns if codec.format is TableFormat.NPY else dataset.columns
@@ -96,10 +96,10 @@ def _are_floats(columns: list[Column]) -> bool:
     return all(column.type == "number" and not column.missing for column in columns)
 
 
-def _cells(dataset: Dataset, blobs: BlobStore) -> Path:
+def _cells(dataset: Dataset, blobs: Blobs) -> Path:
     """Return the file of the cells, whose size is checked."""
     stored = dataset.cells or {}
-    path = blobs.path(stored["key"])
+    path = blobs.open(stored["key"], stored["sha256"])
     if path.stat().st_size != stored["bytes"]:
         raise BlobCorruptError(stored["key"])
     return path

@@ -15,7 +15,7 @@ from app.fairness.turns import Threads, in_thread
 from app.metrics import ModelMetrics
 from flows import CompiledFlow, Flow, compile_flow, spec_from_dict
 from models_store.errors import BlobMissingError, DatabaseError
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import load_model
 from models_store.registry import Registry, Version
 from models_store.requests.flow_limits import Described, check_model
@@ -77,7 +77,7 @@ class LoadedModels:
     def __init__(
         self,
         registry: Registry,
-        blobs: BlobStore,
+        blobs: Blobs,
         *,
         limits: CacheLimits,
         metrics: ModelMetrics | None = None,

@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from app.http.streaming import disconnected
 from app.problems.problem import Problem
 from models_store.errors import BlobCorruptError
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import Blobs
 from models_store.jobs.jobs import JobResult
 from tables.slugs import Slug
 
@@ -44,7 +44,7 @@ class Download(FileResponse):
             gone.cancel()
 
 
-def result_download(result: JobResult, blobs: BlobStore, *, name: str) -> Download:
+def result_download(result: JobResult, blobs: Blobs, *, name: str) -> Download:
     """Return a download of the result of a bulk job, after a check of its size.
 
     Args:
@@ -70,14 +70,14 @@ def result_download(result: JobResult, blobs: BlobStore, *, name: str) -> Downlo
     )
 
 
-def result_path(result: JobResult, blobs: BlobStore) -> Path:
+def result_path(result: JobResult, blobs: Blobs) -> Path:
     """Return the path of the result of a bulk job.
 
     Raises:
         BlobMissingError: The file is missing.
         BlobCorruptError: The file has another size.
     """
-    path = blobs.path(result["key"])
+    path = blobs.open(result["key"], result["sha256"])
     if path.stat().st_size != result["bytes"]:
         raise BlobCorruptError(result["key"])
     return path

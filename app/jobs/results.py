@@ -20,7 +20,7 @@ from app.rows.codecs import Codec
 from app.rows.respond import respond_streamed
 from app.rows.shape import Floats
 from models_store.errors import BlobCorruptError
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import Blobs
 from models_store.job_states import JobResult
 from tables.errors import TableError
 from tables.formats import MEDIA_TYPES, SUFFIXES, ParseOptions, TableFormat
@@ -41,7 +41,7 @@ class _ResultTable:
 
 
 def answer_result_rows(
-    request: Request, result: JobResult, blobs: BlobStore, *, codec: Codec, name: str
+    request: Request, result: JobResult, blobs: Blobs, *, codec: Codec, name: str
 ) -> Response:
     """Return all rows of a result, which are converted chunk by chunk.
 

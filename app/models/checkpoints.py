@@ -65,7 +65,7 @@ def download_checkpoint(
     """Return the weights and the spec of a version as a safetensors file, verified by its hash."""
     found = registry.version_summary(project, name, version)
     key = found.checkpoint_key
-    path = blobs.path(key) if is_head(request) else blobs.verify(key, found.checkpoint_sha256)
+    path = (blobs.open if is_head(request) else blobs.verify)(key, found.checkpoint_sha256)
     digest = base64.b64encode(bytes.fromhex(found.checkpoint_sha256)).decode()
     return Download(
         path,

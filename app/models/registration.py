@@ -7,7 +7,7 @@ from typing import Any
 
 from app.settings import ApiSettings
 from models_store.errors import DatabaseUnavailableError
-from models_store.files.blobs import BlobStore, StoredBlob, imported_key
+from models_store.files.blobs import Blobs, StoredBlob, imported_key
 from models_store.files.exported_files import VersionRecord, read_record
 from models_store.files.model_check import check_model_file
 from models_store.files.model_files import ModelFile
@@ -70,7 +70,7 @@ def check_import(
 def register_import(
     wanted: Import,
     checked: tuple[ModelFile, VersionRecord | None],
-    blobs: BlobStore,
+    blobs: Blobs,
     registry: Registry,
 ) -> Registered:
     """Store a checked file unchanged and register it, unless an earlier request with its key did.

@@ -14,7 +14,7 @@ from app.plots.plots import Numbers, PlotKind
 from app.problems.problem import Problem
 from flows import CompiledFlow, fitting_rows
 from models_store.errors import BlobMissingError, NotFoundError
-from models_store.files.blobs import BlobStore, job_of
+from models_store.files.blobs import Blobs, job_of
 from models_store.jobs.jobs import EventKind, Jobs
 from models_store.registry import Registry, Version
 from tables.cells import recode
@@ -41,7 +41,7 @@ class Source:
     version: Version
     registry: Registry
     jobs: Jobs
-    blobs: BlobStore
+    blobs: Blobs
     engine: Engine
 
     async def check(self, kind: PlotKind, flow: CompiledFlow) -> Array | None:
@@ -209,7 +209,7 @@ class Source:
             return None
         try:
             dataset = self.registry.dataset(version.project, version.dataset_id)
-            file = self.blobs.path(dataset.key)
+            file = self.blobs.open(dataset.key, dataset.sha256)
         except (NotFoundError, BlobMissingError):
             return None
         table = np.load(file, mmap_mode="r", allow_pickle=False)

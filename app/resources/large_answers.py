@@ -14,7 +14,7 @@ from app.fairness.turns import in_thread
 from app.http.streaming import StreamedResponse
 from app.problems.problem import Problem
 from app.resources.etags import Preconditions, etag_of
-from models_store.files.blobs import STAGING, BlobStore
+from models_store.files.blobs import Blobs
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _PIECE_BYTES = 64 * 1024
 
 
 def answer_large(
-    view: BaseModel, blobs: BlobStore, conditions: Preconditions | None = None
+    view: BaseModel, blobs: Blobs, conditions: Preconditions | None = None
 ) -> Response:
     """Return the response that shows a view; call it in a thread.
 
@@ -46,8 +46,8 @@ def answer_large(
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     if len(content) > _SMALL_BYTES:
         try:
-            (blobs.root / STAGING).mkdir(parents=True, exist_ok=True)
-            stored = _Stored(content, blobs.root / STAGING)
+            blobs.staging.mkdir(parents=True, exist_ok=True)
+            stored = _Stored(content, blobs.staging)
         except OSError as error:  # reading works on a full disk, too
             log.debug("a large answer is sent from memory: %s", error)
         else:

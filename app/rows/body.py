@@ -9,7 +9,7 @@ from app.fairness.turns import Threads, in_thread, in_thread_alone
 from app.http.body_memory import ProjectMemory
 from app.rows.shape import RowsShape
 from app.settings import ApiSettings
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import Blobs
 from tables.formats import TableFormat
 
 _INLINE_BYTES = 32 * 1024  # larger bodies are decoded in a thread
@@ -42,7 +42,7 @@ class RowsBody:
     parameters: Mapping[str, str]
     shape: RowsShape
     settings: ApiSettings
-    blobs: BlobStore
+    blobs: Blobs
     parsers: Threads
     memory: ProjectMemory
     declared_bytes: int | None = None

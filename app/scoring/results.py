@@ -12,7 +12,7 @@ from app.fairness.turns import in_thread
 from app.problems.problem import Problem
 from app.rows.answer_table import Chunk, Codes
 from app.rows.shape import Floats
-from models_store.files.blobs import STAGING, BlobStore
+from models_store.files.blobs import STAGING, Blobs
 from models_store.files.disk_errors import disk_errors
 
 _MEMORY_BYTES = 16 * 1024 * 1024
@@ -53,7 +53,7 @@ class Results:
     """
 
     width: int
-    blobs: BlobStore
+    blobs: Blobs
     max_bytes: int
     rows: int = 0
     _lengths: list[int] = field(default_factory=list)

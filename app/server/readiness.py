@@ -5,17 +5,21 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 
 from models_store.database.database import Database
 from models_store.errors import (
+    BlobDiskError,
     DatabaseBusyError,
+    DatabaseError,
     DatabaseUnavailableError,
     StorageFullError,
     StoreError,
 )
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import Blobs, check_identity
+from models_store.files.store_identity import known_identity
 
 log = logging.getLogger(__name__)
 
@@ -52,18 +56,18 @@ class Lookout:
 
     Args:
         database: looked at by a read and by a write that changes nothing.
-        blobs: looked at by a file that is written and removed.
+        blobs: looked at without writing to it.
         every_s: seconds from one look to the next, while all is well.
         stale_s: seconds without a database server for which models and keys are served from memory.
     """
 
     def __init__(
-        self, database: Database, blobs: BlobStore, *, every_s: float, stale_s: float = 0.0
+        self, database: Database, blobs: Blobs, *, every_s: float, stale_s: float = 0.0
     ) -> None:
         self._looks: dict[str, Callable[[], None]] = {
             "schema": database.check_schema,
             "database": lambda: _check_database(database),
-            "store": blobs.ping,
+            "store": _StoreLook(database, blobs),
         }
         self._every_s = every_s
         self._stale_s = stale_s if database.is_server else 0.0
@@ -123,7 +127,7 @@ def _outcome(look: Callable[[], None]) -> Finding:
         look()
     except StorageFullError as error:
         return Finding(Level.DEGRADED, f"{error} Reading still works.")
-    except DatabaseBusyError as error:
+    except (DatabaseBusyError, _StoreAwayError) as error:
         return Finding(Level.DEGRADED, str(error))
     except DatabaseUnavailableError as error:
         return Finding(Level.UNUSABLE, str(error), away=True)
@@ -138,3 +142,31 @@ def _outcome(look: Callable[[], None]) -> Finding:
 def _check_database(database: Database) -> None:
     database.ping()
     database.try_write()
+
+
+class _StoreAwayError(StoreError):
+    """Store that is away for now; models in memory and copies on the disk are served."""
+
+
+class _StoreLook:
+    """A look at the store: it is there, it has room, and it is the one of the database."""
+
+    def __init__(self, database: Database, blobs: Blobs) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._identity: str | None = None
+
+    def __call__(self) -> None:
+        """Look once, without writing.
+
+        Raises:
+            StoreError: The store cannot be used.
+        """
+        try:
+            self._blobs.look()
+            with suppress(DatabaseError):  # which has a look of its own
+                self._identity = self._identity or known_identity(self._database)
+            if self._identity is not None:
+                check_identity(self._blobs, self._identity)
+        except BlobDiskError as error:
+            raise _StoreAwayError(str(error)) if self._blobs.is_remote else error from error

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from app.engine.watch import end_process
 from models_store.database.database import Database
 from models_store.errors import (
+    BlobDiskError,
     BlobError,
     DatabaseBusyError,
     DatabaseUnavailableError,
@@ -15,7 +16,7 @@ from models_store.errors import (
     StoreError,
     WrongStoreError,
 )
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import Blobs
 from models_store.files.store_identity import adopt
 
 log = logging.getLogger(__name__)
@@ -43,11 +44,11 @@ class Shutdown:
         end_process()
 
 
-def check_stores(database: Database, blobs: BlobStore) -> list[StoreError]:
+def check_stores(database: Database, blobs: Blobs) -> list[StoreError]:
     """Refuse what this process could never serve from; return what passes by itself.
 
-    A database server that is down comes back, and requests are answered 503 until then. A full
-    disk can be read, and a caller who deletes something makes room.
+    A server of the database or of the store that is down comes back, and requests that need it are
+    answered 503 until then. A full disk can be read, and a caller who deletes something makes room.
 
     Raises:
         StoreError: the database's file or schema, or the blob store, is of no use.
@@ -65,14 +66,18 @@ def check_stores(database: Database, blobs: BlobStore) -> list[StoreError]:
         blobs.ping()
     except StorageFullError as error:
         passing.append(error)
+    except BlobDiskError as error:
+        if not blobs.is_remote:
+            raise
+        passing.append(error)
     return passing
 
 
-async def check_later(database: Database, blobs: BlobStore, *, refuse: Callable[[], None]) -> None:
-    """Wait for a database that was away; end if its schema is another's, or the store's.
+async def check_later(database: Database, blobs: Blobs, *, refuse: Callable[[], None]) -> None:
+    """Wait for a database or a store that was away; end if its schema is another's, or the store's.
 
     Args:
-        database: Database that was not available.
+        database: Database that was not available, or whose store was not.
         blobs: Store that must belong to it.
         refuse: Function that ends the process.
     """
@@ -83,6 +88,11 @@ async def check_later(database: Database, blobs: BlobStore, *, refuse: Callable[
             await asyncio.to_thread(adopt, database, blobs)
         except (DatabaseBusyError, DatabaseUnavailableError):
             continue
+        except BlobDiskError as error:
+            if blobs.is_remote:
+                continue
+            log.error("%s", error)  # noqa: TRY400 - one clear line, the traceback adds nothing
+            refuse()
         except StorageFullError as error:
             log.warning("the store is not marked as the database's: %s", error)
         except (SchemaMismatchError, WrongStoreError, BlobError) as error:

@@ -22,7 +22,8 @@ from densityd.admin.doctor_store import (
 from densityd.service import private_redis
 from models_store.database.database import Database
 from models_store.errors import StoreError
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import Blobs
+from models_store.files.stores import open_blobs
 from workers.settings import WorkerSettings
 
 GRACE_S = 24 * 3600.0
@@ -94,7 +95,7 @@ def examine(
         repair: Delete files that nothing needs; otherwise only a probe file is written.
         grace_s: Age from which such a file is deleted, in seconds.
     """
-    blobs = BlobStore(api.blob_root)
+    blobs = open_blobs(api.store_address)
     database, store = _examine_database(api), _examine_store(api)
     findings = [database, _examine_broker(api), store, _examine_disk(api)]
     findings.append(examine_staging(blobs, repair=repair, grace_s=grace_s))
@@ -154,7 +155,7 @@ def _examine_store(settings: ApiSettings) -> Finding:
     if not root.exists():
         return Finding("store", "note", f"{root} does not exist yet; the first start creates it.")
     try:
-        BlobStore(root).ping()
+        open_blobs(settings.store_address).ping()
     except (StoreError, OSError) as error:
         return Finding("store", "problem", f"{root}: {error}")
     return Finding("store", "ok", f"{root} can be written.")
@@ -170,7 +171,7 @@ def _examine_disk(settings: ApiSettings) -> Finding:
 
 
 def _examine_both(
-    settings: ApiSettings, blobs: BlobStore, *, deep: bool, repair: bool, grace_s: float
+    settings: ApiSettings, blobs: Blobs, *, deep: bool, repair: bool, grace_s: float
 ) -> list[Finding]:
     database = Database(settings.resolved_database_url)
     try:

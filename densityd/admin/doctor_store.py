@@ -7,7 +7,7 @@ from typing import Literal
 from models_store.consistency import Comparison, abandoned_jobs, compare
 from models_store.database.database import Database
 from models_store.errors import StoreError
-from models_store.files.blobs import BlobStore, FoundFile
+from models_store.files.blobs import Blobs, FoundFile, check_identity
 from models_store.files.store_identity import known_identity
 from models_store.jobs.live_workers import Workers
 
@@ -34,7 +34,7 @@ class Finding:
 
 
 def examine_files(
-    database: Database, blobs: BlobStore, *, deep: bool, repair: bool, grace_s: float
+    database: Database, blobs: Blobs, *, deep: bool, repair: bool, grace_s: float
 ) -> list[Finding]:
     """Compare rows and files.
 
@@ -57,13 +57,13 @@ def examine_files(
         return [Finding("files", "problem", f"Rows and files cannot be compared: {error}")]
 
 
-def examine_identity(database: Database, blobs: BlobStore) -> Finding:
+def examine_identity(database: Database, blobs: Blobs) -> Finding:
     """Check that the store is the one that belongs to the database."""
     try:
         identity = known_identity(database)
         if identity is None:
             return Finding("identity", "note", "No API has tied the store to the database yet.")
-        blobs.check_identity(identity)
+        check_identity(blobs, identity)
     except StoreError as error:
         return Finding("identity", "problem", str(error))
     return Finding("identity", "ok", f"Database and store belong together: {identity}.")
@@ -81,7 +81,7 @@ def examine_workers(database: Database) -> Finding:
     return Finding("workers", "ok" if alive else "note", f"{len(alive)} workers take jobs.")
 
 
-def examine_staging(blobs: BlobStore, *, repair: bool, grace_s: float) -> Finding:
+def examine_staging(blobs: Blobs, *, repair: bool, grace_s: float) -> Finding:
     """Check for files that crashed writers left, and delete them on request."""
     left = blobs.staged_files(older_than_s=grace_s)
     if not left:
@@ -106,7 +106,7 @@ def _check_named(compared: Comparison, *, deep: bool) -> Finding:
     return Finding("files", "problem", detail, items)
 
 
-def _check_orphans(compared: Comparison, blobs: BlobStore, *, repair: bool) -> Finding:
+def _check_orphans(compared: Comparison, blobs: Blobs, *, repair: bool) -> Finding:
     orphans = compared.orphans
     if not orphans:
         return Finding("orphans", "ok", "Every file has its row.")

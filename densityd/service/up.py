@@ -16,8 +16,8 @@ from densityd.service.ports import build_url, free_port, is_ready
 from densityd.service.signals import Signals
 from models_store.database.database import migrate
 from models_store.errors import BlobError, StorageFullError, StoreError
-from models_store.files.blobs import BlobStore
 from models_store.files.private_files import close_to_others, create_private_files
+from models_store.files.stores import open_blobs
 
 _REDIS_START_S = 20.0
 _API_START_S = 180.0  # without a cache the kernels are compiled first
@@ -192,15 +192,17 @@ def _make_folder(folder: Path) -> None:
 def _prepare_stores(settings: ApiSettings) -> None:
     try:
         migrate(settings.resolved_database_url)
-        blobs = BlobStore(settings.blob_root)
+        blobs = open_blobs(settings.store_address)
         # On a full disk the API starts all the same, so that something can be deleted.
         with suppress(StorageFullError):
             blobs.ping()
-        if settings.store_url is None:
+        if settings.store_url is None or blobs.is_remote:
             # No other process writes here, so all staged files were left by a crash.
             blobs.sweep_staging(older_than_s=0)
     except BlobError as error:
-        raise StartError(f"the blob store {settings.blob_root} cannot be written.") from error
+        raise StartError(
+            f"the blob store {settings.store_address.url} cannot be written."
+        ) from error
     except StoreError as error:
         raise StartError(str(error)) from error
 

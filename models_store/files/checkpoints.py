@@ -32,7 +32,7 @@ from models_store.errors import (
     CheckpointMismatchError,
     StorageFullError,
 )
-from models_store.files.blobs import BlobStore, StoredBlob
+from models_store.files.blobs import Blobs, StoredBlob
 from models_store.requests.training import Levels, Preprocessing
 
 # One entry, so that equal contents are equal bytes: the order of several is not defined.
@@ -66,7 +66,7 @@ class _StateHeader(BaseModel):
 
 
 def save_model(  # noqa: PLR0913  where to, the flow, and what it is made of
-    blobs: BlobStore,
+    blobs: Blobs,
     key: str,
     flow: Flow,
     *,
@@ -105,7 +105,7 @@ def save_model(  # noqa: PLR0913  where to, the flow, and what it is made of
 
 
 def load_model(
-    blobs: BlobStore,
+    blobs: Blobs,
     key: str,
     sha256: str,
     *,
@@ -165,7 +165,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
         return {name: file.get_tensor(name).clone() for name in file.keys()}, text  # noqa: SIM118
 
 
-def save_state(blobs: BlobStore, key: str, state: FitState) -> StoredBlob:
+def save_state(blobs: Blobs, key: str, state: FitState) -> StoredBlob:
     """Store the state of a training durably.
 
     Raises:
@@ -174,7 +174,7 @@ def save_state(blobs: BlobStore, key: str, state: FitState) -> StoredBlob:
     return _save(blobs, key, state.tensors, _StateHeader(meta=dict(state.meta)).model_dump())
 
 
-def load_state(blobs: BlobStore, key: str, sha256: str) -> FitState:
+def load_state(blobs: Blobs, key: str, sha256: str) -> FitState:
     """Load the state of a training, equal to the saved one bit for bit.
 
     Raises:
@@ -230,7 +230,7 @@ def _no_moments(dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _save(
-    blobs: BlobStore, key: str, tensors: Mapping[str, Tensor], header: dict[str, Any]
+    blobs: Blobs, key: str, tensors: Mapping[str, Tensor], header: dict[str, Any]
 ) -> StoredBlob:
     metadata = {_METADATA_KEY: json.dumps(header, allow_nan=False)}
     with blobs.staged(".safetensors") as path:
@@ -250,7 +250,7 @@ def _own(tensor: Tensor) -> Tensor:
     return tensor if alone else tensor.clone()
 
 
-def _read(blobs: BlobStore, key: str, sha256: str) -> tuple[dict[str, Tensor], str]:
+def _read(blobs: Blobs, key: str, sha256: str) -> tuple[dict[str, Tensor], str]:
     path: Path = blobs.verify(key, sha256)
     try:
         return read_tensors(path)

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models_store.errors import BlobError, CheckpointMismatchError
-from models_store.files.blobs import BlobStore, StoredBlob, attempt_of
+from models_store.files.blobs import Blobs, StoredBlob, attempt_of
 from models_store.job_states import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class _List(BaseModel):
     parts: list[ResultPart]
 
 
-def save_list(blobs: BlobStore, key: str, parts: list[ResultPart]) -> StoredBlob:
+def save_list(blobs: Blobs, key: str, parts: list[ResultPart]) -> StoredBlob:
     """Store a list of durable parts durably, from which a job can resume.
 
     Raises:
@@ -46,7 +46,7 @@ def save_list(blobs: BlobStore, key: str, parts: list[ResultPart]) -> StoredBlob
         return blobs.commit(path, key)
 
 
-def load_list(blobs: BlobStore, key: str, sha256: str) -> list[ResultPart]:
+def load_list(blobs: Blobs, key: str, sha256: str) -> list[ResultPart]:
     """Load a list of parts, whose files are not verified.
 
     Raises:
@@ -62,7 +62,7 @@ def load_list(blobs: BlobStore, key: str, sha256: str) -> list[ResultPart]:
 
 
 def delete_leftovers(
-    blobs: BlobStore, job_id: str, *, attempt: int, kept: Sequence[Checkpoint] = ()
+    blobs: Blobs, job_id: str, *, attempt: int, kept: Sequence[Checkpoint] = ()
 ) -> None:
     """Delete the files of a job's attempts that are of no more use.
 
@@ -78,17 +78,17 @@ def delete_leftovers(
         log.warning("files of job %s stay, because a list of them is unusable: %s", job_id, error)
         return
     for folder in _FOLDERS:
-        for key in blobs.keys(f"{folder}/{job_id}"):
+        for key in keys_of(blobs, f"{folder}/{job_id}"):
             if key not in needed and attempt_of(key) <= attempt:
                 delete_unneeded(blobs, key)
 
 
-def delete_job_files(blobs: BlobStore, job_id: str) -> None:
+def delete_job_files(blobs: Blobs, job_id: str) -> None:
     """Delete all files of a job whose row is gone."""
     delete_unneeded(blobs, *(f"{folder}/{job_id}" for folder in _FOLDERS))
 
 
-def _needed(blobs: BlobStore, kept: Sequence[Checkpoint]) -> set[str]:
+def _needed(blobs: Blobs, kept: Sequence[Checkpoint]) -> set[str]:
     needed = {checkpoint["key"] for checkpoint in kept}
     for checkpoint in kept:
         if checkpoint["key"].endswith(LIST_SUFFIX):
@@ -97,7 +97,16 @@ def _needed(blobs: BlobStore, kept: Sequence[Checkpoint]) -> set[str]:
     return needed
 
 
-def delete_unneeded(blobs: BlobStore, *keys: str) -> None:
+def keys_of(blobs: Blobs, folder: str) -> list[str]:
+    """Return the keys in a folder; none while the store is away, and doctor finds them later."""
+    try:
+        return blobs.keys(folder)
+    except BlobError as error:
+        log.warning("could not list %s: %s", folder, error)
+        return []
+
+
+def delete_unneeded(blobs: Blobs, *keys: str) -> None:
     """Delete files or folders that no row names; doctor finds those that cannot be deleted."""
     for key in keys:
         try:

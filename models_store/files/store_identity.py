@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from models_store.database.database import Database
 from models_store.database.schema import DatasetRow, ModelVersionRow, StoreRow, insert_into
 from models_store.errors import BlobError, WrongStoreError
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import Blobs, check_identity
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def known_identity(database: Database) -> str | None:
         return session.scalar(query)
 
 
-def adopt(database: Database, blobs: BlobStore) -> None:
+def adopt(database: Database, blobs: Blobs) -> None:
     """Tie a database to its store at the first start; check that they belong together at others.
 
     Raises:
@@ -42,7 +42,7 @@ def adopt(database: Database, blobs: BlobStore) -> None:
     """
     identity = known_identity(database)
     if identity is not None:
-        blobs.check_identity(identity)
+        check_identity(blobs, identity)
         return
     found = blobs.identity()
     identity = database.transact(_intend, found)
@@ -50,7 +50,7 @@ def adopt(database: Database, blobs: BlobStore) -> None:
         _check_files(database, blobs)
         blobs.mark(identity)
     database.transact(_confirm)
-    log.info("the database belongs to store %s in %s", identity, blobs.root)
+    log.info("the database belongs to store %s in %s", identity, blobs.name)
 
 
 def _intend(session: Session, found: str | None) -> str:
@@ -69,7 +69,7 @@ def _confirm(session: Session) -> None:
     session.scalars(select(StoreRow).with_for_update()).one().marked = True
 
 
-def _check_files(database: Database, blobs: BlobStore) -> None:
+def _check_files(database: Database, blobs: Blobs) -> None:
     """Refuse a store without an identity that lacks what the newest rows name.
 
     Raises:
@@ -83,14 +83,14 @@ def _check_files(database: Database, blobs: BlobStore) -> None:
         keys = [key for query in newest if (key := session.scalar(query)) is not None]
     if keys and not any(_is_there(blobs, key) for key in keys):
         raise WrongStoreError(
-            f"{blobs.root} holds nothing of what the database names: the store is not mounted"
+            f"{blobs.name} holds nothing of what the database names: the store is not mounted"
             " there, or is another one."
         )
 
 
-def _is_there(blobs: BlobStore, key: str) -> bool:
+def _is_there(blobs: Blobs, key: str) -> bool:
     try:
-        blobs.path(key)
+        blobs.size(key)
     except BlobError:
         return False
     return True

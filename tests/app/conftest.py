@@ -22,7 +22,8 @@ from app.settings import ApiSettings
 from densityd.service.ports import free_port
 from models_store.database.database import Database, migrate
 from models_store.files import model_check
-from models_store.files.blobs import STORE_ID, BlobStore
+from models_store.files.blobs import STORE_ID
+from models_store.files.local_blobs import LocalBlobs
 from models_store.keys import Keys, Scope
 from models_store.registry import Registry
 from tables.errors import TableError
@@ -136,8 +137,8 @@ def registry(client: TestClient) -> Registry:
 
 
 @pytest.fixture
-def blobs(client: TestClient) -> BlobStore:
-    blobs: BlobStore = client.app.state.blobs  # type: ignore[attr-defined]  # a FastAPI
+def blobs(client: TestClient) -> LocalBlobs:
+    blobs: LocalBlobs = client.app.state.blobs  # type: ignore[attr-defined]  # a FastAPI
     return blobs
 
 
@@ -170,7 +171,7 @@ def served(folder: Path, **variables: str) -> Iterator[str]:
     port = free_port("127.0.0.1", 0)
     settings = ApiSettings(data_dir=folder)
     database = Database(settings.resolved_database_url)
-    registered(database, BlobStore(settings.blob_root))
+    registered(database, LocalBlobs(settings.blob_root))
     database.dispose()
     environment = {
         **os.environ,

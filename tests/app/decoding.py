@@ -14,7 +14,7 @@ from app.rows.body import RowsBody
 from app.rows.codecs import CODECS
 from app.rows.shape import Floats, RowsShape
 from app.settings import ApiSettings
-from models_store.files.blobs import BlobStore
+from models_store.files.local_blobs import LocalBlobs
 from tables.formats import TableFormat
 
 _CODECS = {codec.format: codec for codec in CODECS}
@@ -77,7 +77,7 @@ async def decode_pieces(
         parameters=parameters,
         shape=shape,
         settings=ApiSettings(data_dir=folder),
-        blobs=BlobStore(folder),
+        blobs=LocalBlobs(folder),
         parsers=Threads("parsers", 1, each=1),
         memory=BodyMemory(1 << 30).of("project"),
     )

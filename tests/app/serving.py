@@ -7,8 +7,9 @@ import torch
 
 from flows import Flow, FlowSpec, MadeSpec, MafSpec, build, count_parameters, spec_to_dict
 from models_store.database.database import Database
-from models_store.files.blobs import BlobStore, model_key
+from models_store.files.blobs import model_key
 from models_store.files.checkpoints import save_model
+from models_store.files.local_blobs import LocalBlobs
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.registry import Version
@@ -35,7 +36,7 @@ def a_flow(seed: int = 0, *, spec: FlowSpec = SPEC, dim: int = 3, context_dim: i
 
 def registered(
     database: Database,
-    blobs: BlobStore,
+    blobs: LocalBlobs,
     *,
     project: str = PROJECT,
     name: str = "people",

@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from models_store.consistency import compare
 from models_store.database.database import Database
-from models_store.files.blobs import BlobStore
+from models_store.files.local_blobs import LocalBlobs
 from models_store.registry import Registry
 from tests.app.conftest import JSON, assert_refused, files_of
 from tests.app.serving import registered
@@ -23,7 +23,7 @@ def database(client: TestClient) -> Database:
 
 
 @pytest.fixture(autouse=True)
-def versions(database: Database, blobs: BlobStore) -> None:
+def versions(database: Database, blobs: LocalBlobs) -> None:
     """Two versions of `people`."""
     for seed in (1, 2):
         registered(database, blobs, seed=seed)
@@ -114,7 +114,7 @@ def test_a_key_of_a_deleted_job_starts_a_new_one(client):
 
 @pytest.mark.fault(239)
 def test_fault_239_files_that_a_crash_left_after_a_deletion_are_orphans(
-    database: Database, blobs: BlobStore, registry: Registry
+    database: Database, blobs: LocalBlobs, registry: Registry
 ) -> None:
     [key] = registry.delete_version("default", "people", 2)
     found = compare(database, blobs, deep=True, grace_s=0)

@@ -20,7 +20,7 @@ from app.server.startup import check_later, check_stores
 from app.settings import ApiSettings
 from models_store.database.database import Database, migrate
 from models_store.errors import WrongStoreError
-from models_store.files.blobs import BlobStore
+from models_store.files.local_blobs import LocalBlobs
 from tests.app.conftest import CSV, assert_refused, files_of
 from tests.app.serving import registered
 from tests.servers import PostgresServer
@@ -245,6 +245,6 @@ def test_an_api_refuses_a_store_that_is_not_the_databases(database, blobs, tmp_p
     unmounted = tmp_path / "unmounted"
     unmounted.mkdir()
     with pytest.raises(WrongStoreError, match="nothing is mounted there"):
-        check_stores(database, BlobStore(unmounted))
+        check_stores(database, LocalBlobs(unmounted))
     assert list(unmounted.iterdir()) == []
     assert check_stores(database, blobs) == []

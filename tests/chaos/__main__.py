@@ -20,7 +20,7 @@ from sqlalchemy import func, select
 from models_store.database.database import Database
 from models_store.database.schema import JobRow
 from models_store.errors import DatabaseError
-from models_store.files.blobs import BlobStore
+from models_store.files.local_blobs import LocalBlobs
 from models_store.job_states import FINAL_STATES
 from tests.chaos.asking import Asking
 from tests.chaos.caller import MAX_QUEUED, Caller
@@ -89,7 +89,7 @@ def _run(service: Service, options: argparse.Namespace) -> bool:
     asking.close()
     history.close()
     logs = [service.folder / f"{worker.name}.log" for worker in service.workers]
-    blobs = BlobStore(service.settings.blob_root)
+    blobs = LocalBlobs(service.settings.blob_root)
     verdict = Verdict(database, blobs, caller.accepted, logs=logs)
     database.dispose()
     found = verdict.violations()

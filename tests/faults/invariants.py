@@ -12,8 +12,8 @@ from sqlalchemy import select
 
 from models_store.database.database import Database
 from models_store.database.schema import JobRow, ModelVersionRow
-from models_store.files.blobs import BlobStore
 from models_store.files.checkpoints import load_model
+from models_store.files.local_blobs import LocalBlobs
 from models_store.job_states import FINAL_STATES
 
 MIB = 1 << 20
@@ -39,7 +39,7 @@ def assert_jobs_end(database: Database, *, within_s: float = 60.0) -> None:
     wait_for(ended, within_s=within_s, what="a job has not ended")
 
 
-def assert_versions_are_whole(database: Database, blobs: BlobStore) -> None:
+def assert_versions_are_whole(database: Database, blobs: LocalBlobs) -> None:
     """No job has two versions, and every version's checkpoint has the right hash and loads."""
     with database.read() as session:
         versions = session.scalars(select(ModelVersionRow)).all()

@@ -18,7 +18,7 @@ from app.settings import ApiSettings
 from densityd.service import private_redis
 from densityd.service.ports import free_port
 from models_store.database.database import Database
-from models_store.files.blobs import BlobStore
+from models_store.files.local_blobs import LocalBlobs
 from tests.app.serving import registered
 from tests.faults.invariants import MIB, resident_bytes, wait_for
 from tests.servers import tied
@@ -62,7 +62,7 @@ class Service:
     port: int
     pid: int
     database: Database
-    blobs: BlobStore
+    blobs: LocalBlobs
 
     @property
     def url(self) -> str:
@@ -89,7 +89,7 @@ def running_service(folder: Path, template: Path) -> Iterator[Service]:
     shutil.copy(template, folder)
     settings = ApiSettings(data_dir=folder, **LIMITS)
     database = Database(settings.resolved_database_url)
-    blobs = BlobStore(settings.blob_root)
+    blobs = LocalBlobs(settings.blob_root)
     registered(database, blobs, name="people")
     registered(database, blobs, name="others", seed=1)
     port = free_port("127.0.0.1", 0)

@@ -9,15 +9,9 @@ from models_store.consistency import Comparison, abandoned_jobs, compare
 from models_store.database.database import Database
 from models_store.database.ids import new_id
 from models_store.errors import BlobCorruptError, BlobMissingError
-from models_store.files.blobs import (
-    BlobStore,
-    StoredBlob,
-    part_key,
-    parts_key,
-    result_key,
-    table_key,
-)
+from models_store.files.blobs import StoredBlob, part_key, parts_key, result_key, table_key
 from models_store.files.job_files import ResultPart, save_list
+from models_store.files.local_blobs import LocalBlobs
 from models_store.job_states import Checkpoint, Job, JobKind, JobResult
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
@@ -27,13 +21,13 @@ from tests.models_store.makers import LEASE_S, PROJECT, a_version, added, submit
 pytestmark = pytest.mark.fault(144)
 
 
-def put(blobs: BlobStore, key: str, content: bytes = b"content") -> StoredBlob:
+def put(blobs: LocalBlobs, key: str, content: bytes = b"content") -> StoredBlob:
     with blobs.staged() as path:
         path.write_bytes(content)
         return blobs.commit(path, key)
 
 
-def compared(database: Database, blobs: BlobStore, **changes: Any) -> Comparison:
+def compared(database: Database, blobs: LocalBlobs, **changes: Any) -> Comparison:
     return compare(database, blobs, **{"deep": True, "grace_s": 0, **changes})
 
 
@@ -45,7 +39,7 @@ def unusable(found: Comparison) -> list[tuple[str, type[Exception]]]:
     return [(bad.file.key, type(bad.error)) for bad in found.unusable]
 
 
-def a_table(registry: Registry, blobs: BlobStore) -> StoredBlob:
+def a_table(registry: Registry, blobs: LocalBlobs) -> StoredBlob:
     """The file of a dataset that is registered."""
     dataset_id = new_id("ds")
     stored = put(blobs, table_key(dataset_id))
@@ -60,7 +54,7 @@ def claimed(jobs: Jobs, work: JobWork, **changes: Any) -> Job:
     return job
 
 
-def checkpointed(work: JobWork, blobs: BlobStore, job: Job, epoch: int) -> StoredBlob:
+def checkpointed(work: JobWork, blobs: LocalBlobs, job: Job, epoch: int) -> StoredBlob:
     stored = put(blobs, f"jobs/{job.id}/{job.attempt}-{epoch}.safetensors")
     at = Checkpoint(key=stored.key, sha256=stored.sha256, epoch=epoch, step=epoch)
     work.record_epoch(
@@ -75,7 +69,7 @@ def work(database: Database) -> JobWork:
 
 
 def test_every_kind_of_file_that_a_row_names_is_checked(
-    database: Database, registry: Registry, jobs: Jobs, work: JobWork, blobs: BlobStore
+    database: Database, registry: Registry, jobs: Jobs, work: JobWork, blobs: LocalBlobs
 ) -> None:
     a_table(registry, blobs)
     job = claimed(jobs, work)
@@ -106,7 +100,7 @@ def test_every_kind_of_file_that_a_row_names_is_checked(
 
 
 def test_a_file_that_is_gone_or_cut_is_found_without_reading(
-    database: Database, registry: Registry, blobs: BlobStore
+    database: Database, registry: Registry, blobs: LocalBlobs
 ) -> None:
     gone, cut = a_table(registry, blobs), a_table(registry, blobs)
     blobs.delete(gone.key)
@@ -119,7 +113,7 @@ def test_a_file_that_is_gone_or_cut_is_found_without_reading(
 
 
 def test_a_file_without_a_row_is_an_orphan_after_the_grace(
-    database: Database, blobs: BlobStore
+    database: Database, blobs: LocalBlobs
 ) -> None:
     stored = put(blobs, table_key(new_id("ds")))
 
@@ -128,7 +122,7 @@ def test_a_file_without_a_row_is_an_orphan_after_the_grace(
 
 
 def test_what_a_job_at_work_has_made_is_its_own(
-    database: Database, jobs: Jobs, work: JobWork, blobs: BlobStore
+    database: Database, jobs: Jobs, work: JobWork, blobs: LocalBlobs
 ) -> None:
     job = claimed(jobs, work)
     named = [checkpointed(work, blobs, job, epoch).key for epoch in (1, 2)]
@@ -148,7 +142,7 @@ def test_what_a_job_at_work_has_made_is_its_own(
 
 
 def test_the_parts_of_a_failed_job_are_named_by_its_list(
-    database: Database, jobs: Jobs, work: JobWork, blobs: BlobStore, registry: Registry
+    database: Database, jobs: Jobs, work: JobWork, blobs: LocalBlobs, registry: Registry
 ) -> None:
     other = submitted(jobs)
     jobs.cancel(PROJECT, other.id)
@@ -177,11 +171,11 @@ def test_the_parts_of_a_failed_job_are_named_by_its_list(
 
 
 def test_what_is_deleted_during_the_look_is_not_missed(
-    database: Database, registry: Registry, blobs: BlobStore
+    database: Database, registry: Registry, blobs: LocalBlobs
 ) -> None:
     tables = [a_table(registry, blobs) for _ in range(2)]
 
-    class Meanwhile(BlobStore):
+    class Meanwhile(LocalBlobs):
         def verify(self, key: str, sha256: str) -> Path:
             for table in tables:
                 if table.key != key:
@@ -196,7 +190,7 @@ def test_what_is_deleted_during_the_look_is_not_missed(
 
 
 def test_strangers_in_the_store_are_told_apart(
-    database: Database, blobs: BlobStore, tmp_path: Path
+    database: Database, blobs: LocalBlobs, tmp_path: Path
 ) -> None:
     key = put(blobs, table_key(new_id("ds"))).key
     (blobs.root / "model.pt").write_bytes(b"x")

@@ -22,7 +22,8 @@ import workers.trainer.selftest
 import workers.trainer.training
 from flows import DivergedError, EpochReport, FitInterrupted, FitState
 from flows.training.state import Json
-from models_store.files.blobs import BlobStore, model_key, result_key
+from models_store.files.blobs import model_key, result_key
+from models_store.files.local_blobs import LocalBlobs
 from tests.models_store.makers import a_version
 from tests.simulation.plan import JobPlan, Poison, Sickness
 from tests.simulation.store import load_state, save_json, save_state
@@ -127,7 +128,7 @@ class Computing:
             flow.seen = at.seen
             yield at.report()
 
-    def store(self, result: Any, task: Any, blobs: BlobStore) -> Trained:
+    def store(self, result: Any, task: Any, blobs: LocalBlobs) -> Trained:
         """`workers.trainer.__main__.checkpoints.store`, of what the training has seen."""
         self._poison_at_the_end()
         stored = save_json(blobs, model_key(task.job_id, task.attempt), result.flow.seen)
@@ -237,7 +238,7 @@ class _Position:
         )
 
 
-def _load_parts(task: Any, blobs: BlobStore, **_: object) -> Any:
+def _load_parts(task: Any, blobs: LocalBlobs, **_: object) -> Any:
     open_table(blobs, task.dataset)
     parts = SimpleNamespace(train=None, validation=None, test=None)
     parts.to = lambda _device: parts

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from models_store.files.blobs import BlobStore
+from models_store.files.local_blobs import LocalBlobs
 from models_store.job_states import FINAL_STATES, TRANSITIONS, JobKind, JobRole, JobState
 from tests.simulation.callers import RESERVED_BYTES, Asked
 from tests.simulation.computing import all_seen, sampled
@@ -120,7 +120,9 @@ class Monitor:
         sick: names of the workers that can run nothing.
     """
 
-    def __init__(self, rows: sqlite3.Connection, blobs: BlobStore, *, sick: frozenset[str]) -> None:
+    def __init__(
+        self, rows: sqlite3.Connection, blobs: LocalBlobs, *, sick: frozenset[str]
+    ) -> None:
         self._rows = rows
         self._blobs = blobs
         self._before: dict[str, tuple[Any, ...]] = {}

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import models_store.files.blobs
+import models_store.files.local_blobs
 from flows import FitState
 from models_store.errors import BlobMissingError
-from models_store.files.blobs import BlobStore, StoredBlob, imported_key, table_key
+from models_store.files.blobs import StoredBlob, imported_key, table_key
+from models_store.files.local_blobs import LocalBlobs
 from models_store.records import Dataset, NewDataset
 from models_store.requests.accept_training import accept_training
 from models_store.requests.bulk import AcceptedSampling
@@ -42,7 +43,7 @@ class Store:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None)
         self.data_dir = Path(self._folder.name)
-        self.blobs = BlobStore(self.data_dir / "blobs")
+        self.blobs = LocalBlobs(self.data_dir / "blobs")
         self.elsewhere = self.data_dir / "elsewhere"
         self.datasets = [self._dataset(number) for number in range(DATASETS)]
         self._trainings = [self._training(dataset) for dataset in self.datasets]
@@ -126,9 +127,9 @@ def _search(training: dict[str, Any]) -> dict[str, Any]:
 
 def patch_files(patch: pytest.MonkeyPatch, around: Callable[[str, Callable[[], Any]], Any]) -> None:
     """Have every durable write of the real store go through `around(folder, write)`."""
-    hash_and_sync = models_store.files.blobs._hash_and_sync
+    hash_and_sync = models_store.files.local_blobs._hash_and_sync
     patch.setattr(
-        models_store.files.blobs,
+        models_store.files.local_blobs,
         "_hash_and_sync",
         lambda path, key: around(key.partition("/")[0], lambda: hash_and_sync(path, key)),
     )
@@ -147,24 +148,24 @@ class _NoSync:
         """Nothing to do in memory."""
 
 
-def save_state(blobs: BlobStore, key: str, state: FitState) -> StoredBlob:
+def save_state(blobs: LocalBlobs, key: str, state: FitState) -> StoredBlob:
     """`models_store.files.checkpoints.save_state` for a state without tensors."""
     return save_json(blobs, key, state.meta)
 
 
-def load_state(blobs: BlobStore, key: str, sha256: str) -> FitState:
+def load_state(blobs: LocalBlobs, key: str, sha256: str) -> FitState:
     """`models_store.files.checkpoints.load_state` for a state without tensors."""
     return FitState(tensors={}, meta=json.loads(blobs.verify(key, sha256).read_text()))
 
 
-def save_json(blobs: BlobStore, key: str, value: object) -> StoredBlob:
+def save_json(blobs: LocalBlobs, key: str, value: object) -> StoredBlob:
     """Store something small."""
     with blobs.staged() as path:
         path.write_text(json.dumps(value))
         return blobs.commit(path, key)
 
 
-def readable(blobs: BlobStore, key: str, sha256: str) -> bool:
+def readable(blobs: LocalBlobs, key: str, sha256: str) -> bool:
     """Whether a file is there and holds what was stored."""
     try:
         blobs.verify(key, sha256)

@@ -6,7 +6,8 @@ import pytest
 
 from models_store.consistency import compare
 from models_store.database.database import Database, migrate
-from models_store.files.blobs import BlobStore, checkpoint_key, result_key
+from models_store.files.blobs import checkpoint_key, result_key
+from models_store.files.local_blobs import LocalBlobs
 from models_store.jobs.jobs import Jobs
 from tests.app.serving import registered
 from tests.models_store.makers import submitted
@@ -24,7 +25,7 @@ def database(tmp_path: Path) -> Database:
 def test_fault_240_old_jobs_are_deleted_with_their_files(
     tmp_path: Path, database: Database
 ) -> None:
-    blobs, jobs = BlobStore(tmp_path / "blobs"), Jobs(database)
+    blobs, jobs = LocalBlobs(tmp_path / "blobs"), Jobs(database)
     version = registered(database, blobs)
     old, waiting = submitted(jobs), submitted(jobs)
     for job in (old, waiting):

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import text
 
 from models_store.consistency import compare
-from models_store.files.blobs import STAGING, BlobStore
+from models_store.files.blobs import STAGING
+from models_store.files.local_blobs import LocalBlobs
 from models_store.job_states import JobState
 from tests.lying_disk import Failure, LyingDisk
 from tests.workers.crash_child import InlineTrainer, settings_of
@@ -52,7 +53,7 @@ def work(place: Place, job_id: str) -> None:
 
 
 def unusable(place: Place, root: Path) -> list[Any]:
-    return compare(place.database, BlobStore(root), deep=True, grace_s=0).unusable
+    return compare(place.database, LocalBlobs(root), deep=True, grace_s=0).unusable
 
 
 def life(

@@ -104,7 +104,7 @@ def common_fields(settings: WorkerSettings) -> dict[str, Any]:
     return {
         "parent_pid": os.getpid(),
         "log_level": settings.log_level,
-        "blob_root": str(settings.blob_root),
+        "store": settings.store_address,
         "device": devices_of(settings)[0],
         "threads": settings.trainer_threads,
         "nice": settings.trainer_nice,

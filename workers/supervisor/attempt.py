@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any
 
 from models_store.errors import BlobError, CancelledInsteadError, DatabaseError
-from models_store.files.blobs import BlobStore
-from models_store.files.job_files import delete_leftovers
+from models_store.files.blobs import Blobs
+from models_store.files.job_files import delete_leftovers, keys_of
 from models_store.job_states import Checkpoint, Job, JobResult, JobRole
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retries import AttemptEnd, Ending
@@ -66,7 +66,7 @@ class Stores:
     """Rows and files that a supervisor reads and writes."""
 
     work: JobWork
-    blobs: BlobStore
+    blobs: Blobs
 
 
 class Attempt:
@@ -294,7 +294,7 @@ class Attempt:
     def _delete_all_but(self, kept: str) -> None:
         """Remove files that the job needs no more: checkpoints, parts, results of lost attempts."""
         self._delete(f"jobs/{self._job.id}")
-        for key in self._stores.blobs.keys(kept.rpartition("/")[0]):
+        for key in keys_of(self._stores.blobs, kept.rpartition("/")[0]):
             if key != kept:
                 self._delete(key)
 

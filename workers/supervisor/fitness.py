@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from models_store.database.database import Database
 from models_store.errors import BlobError, DatabaseError, WrongStoreError
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import check_identity
 from models_store.files.store_identity import known_identity
+from models_store.files.stores import open_blobs
 from models_store.jobs.retries import AttemptEnd, Ending
 from workers.protocol import Failed, Message, Passed, SelfTestTask, Unfit
 from workers.settings import WorkerSettings
@@ -53,7 +54,7 @@ class Fitness:
     ) -> None:
         self._database = database
         self._settings = settings
-        self._blobs = BlobStore(settings.blob_root)
+        self._blobs = open_blobs(settings.store_address)
         self._stopping = stopping
         self._tell = tell
         self._lock = threading.Lock()
@@ -128,7 +129,7 @@ class Fitness:
         if self.store_id is None:
             return None  # the API has not started yet; there are no jobs
         try:
-            self._blobs.check_identity(self.store_id)
+            check_identity(self._blobs, self.store_id)
         except (WrongStoreError, BlobError) as error:
             return str(error)
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from models_store.files.stores import CREDENTIAL_PREFIXES, StoreAddress
 from models_store.jobs.retries import AttemptEnd, Ending
 from tables.sandbox.child_environment import child_environment
 from workers.protocol import MESSAGE, Message, Task
@@ -44,7 +45,9 @@ class TrainerProcess:
     def __init__(self, task: Task) -> None:
         self._pipe, write_end = os.pipe()
         try:
-            self._process = _spawn(write_end, threads=task.threads)
+            self._process = _spawn(
+                write_end, threads=task.threads, variables=_store_variables(task.store)
+            )
         except OSError:
             os.close(self._pipe)
             raise
@@ -107,7 +110,7 @@ class TrainerProcess:
             log.warning("trainer %s ended before it read its task", self.pid)
 
 
-def _spawn(write_end: int, *, threads: int) -> "subprocess.Popen[bytes]":
+def _spawn(write_end: int, *, threads: int, variables: dict[str, str]) -> "subprocess.Popen[bytes]":
     count = str(threads)
     # The trainer inherits this thread's mask: SIGTERM waits until it has a handler.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -118,13 +121,29 @@ def _spawn(write_end: int, *, threads: int) -> "subprocess.Popen[bytes]":
             stdin=subprocess.PIPE,
             pass_fds=(write_end,),
             env=child_environment(
-                OMP_NUM_THREADS=count, MKL_NUM_THREADS=count, OPENBLAS_NUM_THREADS=count
+                OMP_NUM_THREADS=count,
+                MKL_NUM_THREADS=count,
+                OPENBLAS_NUM_THREADS=count,
+                **variables,
             ),
             # Ctrl-C at a terminal is the worker's to handle.
             start_new_session=True,
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _store_variables(store: StoreAddress) -> dict[str, str]:
+    """Return the credentials of a bucket; a trainer whose store is a folder has none.
+
+    The client makes a thread a processor, each with memory that counts in the trainer's limit.
+    """
+    if not store.is_remote:
+        return {}
+    found = {
+        name: value for name, value in os.environ.items() if name.startswith(CREDENTIAL_PREFIXES)
+    }
+    return {**found, "TOKIO_WORKER_THREADS": "2"}
 
 
 def _parse(line: bytes) -> Message | None:

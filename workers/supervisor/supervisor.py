@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from models_store.database.database import Database
 from models_store.errors import DatabaseError, FencedError, NotFoundError
-from models_store.files.blobs import BlobStore
+from models_store.files.stores import open_blobs
 from models_store.job_states import Job, JobRole
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retries import AttemptEnd, Ending
@@ -46,7 +46,7 @@ class Supervisor:
         tell: Callable[[str | None], None] = lambda _: None,
     ) -> None:
         self._registry = Registry(database)
-        self._stores = Stores(work=JobWork(database), blobs=BlobStore(settings.blob_root))
+        self._stores = Stores(work=JobWork(database), blobs=open_blobs(settings.store_address))
         self._settings = settings
         self._worker = worker
         self._stopping = threading.Event()

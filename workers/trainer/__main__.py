@@ -15,7 +15,8 @@ from pathlib import Path
 from types import FrameType
 
 from models_store.errors import BlobError, StorageFullError, WrongStoreError
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import check_identity
+from models_store.files.stores import open_blobs
 from models_store.process.logs import configure_logging, log_context
 from tables.sandbox.parent_death import die_with
 from workers.errors import TrainingError, UnfitError
@@ -162,7 +163,7 @@ def _check_store(task: Task) -> None:
     """
     try:
         if task.store_id is not None:
-            BlobStore(Path(task.blob_root)).check_identity(task.store_id)
+            check_identity(open_blobs(task.store), task.store_id)
     except WrongStoreError as error:
         raise UnfitError("wrong_store", str(error)) from error
     except BlobError as error:

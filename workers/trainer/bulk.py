@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from flows import CompiledFlow, compile_flow, density_parts, fitting_rows, rank_among
 from models_store.errors import BlobDiskError, BlobError, StorageFullError
-from models_store.files.blobs import BlobStore, result_key
+from models_store.files.blobs import Blobs, result_key
 from models_store.files.checkpoints import load_model
+from models_store.files.stores import open_blobs
 from models_store.requests.bulk import AcceptedBulk, AcceptedSampling, AcceptedScoring
 from tables.cells import recode
 from tables.columns import Column
@@ -104,7 +105,7 @@ def produce(task: BulkTask, send: Send, *, interrupted: Callable[[], bool]) -> N
     """
     torch.set_num_threads(task.threads)
     device = find_device(task.device)
-    blobs = BlobStore(Path(task.blob_root))
+    blobs = open_blobs(task.store)
     flow = _load(task, blobs, device)
     accepted: AcceptedBulk
     if isinstance(task, ScoringTask):
@@ -154,7 +155,7 @@ class _Run:
         product: Product,
         parts: Parts | Pieces,
         *,
-        blobs: BlobStore,
+        blobs: Blobs,
         send: Send,
         interrupted: Callable[[], bool],
     ) -> None:
@@ -294,7 +295,7 @@ class _Summary:
         return {**counts, "mean_log_prob": self.total / self.finite if self.finite else None}
 
 
-def _load(task: BulkTask, blobs: BlobStore, device: torch.device) -> CompiledFlow:
+def _load(task: BulkTask, blobs: Blobs, device: torch.device) -> CompiledFlow:
     model = task.model
     try:
         flow = load_model(blobs, model.key, model.sha256, spec=model.flow, columns=model.columns)
@@ -305,7 +306,7 @@ def _load(task: BulkTask, blobs: BlobStore, device: torch.device) -> CompiledFlo
     return compile_flow(flow, device=device)
 
 
-def _written_columns(task: ScoringTask, blobs: BlobStore) -> tuple[list[Column], KeptCells | None]:
+def _written_columns(task: ScoringTask, blobs: Blobs) -> tuple[list[Column], KeptCells | None]:
     """Return the columns to write beside the scores, and the cells of those that are not modelled.
 
     npy holds numbers alone: the columns that are modelled.
@@ -327,9 +328,7 @@ def _written_columns(task: ScoringTask, blobs: BlobStore) -> tuple[list[Column],
     return columns, KeptCells(path, columns)
 
 
-def _scores(
-    task: ScoringTask, flow: CompiledFlow, blobs: BlobStore, device: torch.device
-) -> Product:
+def _scores(task: ScoringTask, flow: CompiledFlow, blobs: Blobs, device: torch.device) -> Product:
     request = AcceptedScoring.model_validate(task.request)
     table = open_table(blobs, task.dataset)
     rows = MappedRows(table)

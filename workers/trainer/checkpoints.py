@@ -9,7 +9,7 @@ from typing import Any
 
 from flows import FitState, Flow, FlowSpec, count_parameters, spec_to_dict
 from models_store.errors import BlobDiskError, BlobError, StorageFullError
-from models_store.files.blobs import BlobStore, checkpoint_key, model_key
+from models_store.files.blobs import Blobs, checkpoint_key, model_key
 from models_store.files.checkpoints import load_state, save_model, save_state
 from models_store.requests.training import Preprocessing
 from workers.protocol import CheckpointRef, ModelTask, Note, Send, Trained
@@ -27,7 +27,7 @@ class Checkpoints:
         unit: Unit that checkpoints count, `epoch` or `iteration`.
     """
 
-    def __init__(self, task: ModelTask, blobs: BlobStore, *, send: Send, unit: str) -> None:
+    def __init__(self, task: ModelTask, blobs: Blobs, *, send: Send, unit: str) -> None:
         self._task = task
         self._blobs = blobs
         self._send = send
@@ -119,7 +119,7 @@ class Result:
     held_out: dict[str, Any] | None = None
 
 
-def store(result: Result, task: ModelTask, blobs: BlobStore) -> Trained:
+def store(result: Result, task: ModelTask, blobs: Blobs) -> Trained:
     """Store the model and return the message that describes it.
 
     Raises:

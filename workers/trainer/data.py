@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flows import MappedTable, Table
 from models_store.errors import BlobDiskError, BlobError
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import Blobs
 from models_store.requests.training import AcceptedSplit
 from tables.cells import recode
 from tables.columns import Column
@@ -53,7 +53,7 @@ def _to(table: Table, device: torch.device) -> Table:
 
 def load_parts(
     task: TrainingTask | EnsembleTask,
-    blobs: BlobStore,
+    blobs: Blobs,
     *,
     split: AcceptedSplit,
     columns: Sequence[Column],
@@ -170,7 +170,7 @@ def moments(
     return mean, std
 
 
-def load_columns(blobs: BlobStore, dataset: DatasetRef, columns: Sequence[str]) -> Tensor:
+def load_columns(blobs: Blobs, dataset: DatasetRef, columns: Sequence[str]) -> Tensor:
     """Return some columns of a whole table, in their order and the table's precision.
 
     Raises:
@@ -180,7 +180,7 @@ def load_columns(blobs: BlobStore, dataset: DatasetRef, columns: Sequence[str]) 
     return _take(table, np.arange(len(table)), _indices(dataset, columns))
 
 
-def open_table(blobs: BlobStore, dataset: DatasetRef) -> NDArray[np.floating[Any]]:
+def open_table(blobs: Blobs, dataset: DatasetRef) -> NDArray[np.floating[Any]]:
     """Return a whole table, memory-mapped.
 
     Raises:

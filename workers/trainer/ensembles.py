@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +14,9 @@ from flows.ensemble import mix
 from flows.training.evaluate import default_chunk_rows, spread_table
 from flows.training.robust import robust_mean
 from models_store.errors import BlobDiskError, BlobError
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import load_model
+from models_store.files.stores import open_blobs
 from models_store.requests.search import AcceptedEnsemble, Member
 from workers.errors import TrainingError
 from workers.protocol import EnsembleTask, Interrupted, Note, Send
@@ -52,7 +52,7 @@ def assemble(task: EnsembleTask, send: Send, *, interrupted: Callable[[], bool])
     torch.set_num_threads(task.threads)
     request = AcceptedEnsemble.model_validate(task.request)
     device = find_device(task.device)
-    blobs = BlobStore(Path(task.blob_root))
+    blobs = open_blobs(task.store)
     parts = load_parts(task, blobs, split=request.split, columns=request.column_types).to(device)
     flows, scores = [], []
     for member in request.members:
@@ -86,7 +86,7 @@ def assemble(task: EnsembleTask, send: Send, *, interrupted: Callable[[], bool])
     send(store(result, task, blobs))
 
 
-def _load(blobs: BlobStore, member: Member, columns: list[str]) -> Flow:
+def _load(blobs: Blobs, member: Member, columns: list[str]) -> Flow:
     try:
         return load_model(blobs, member.key, member.sha256, spec=member.flow, columns=columns)
     except BlobDiskError:

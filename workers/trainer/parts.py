@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models_store.errors import BlobDiskError, BlobError
-from models_store.files.blobs import BlobStore, part_key, parts_key
+from models_store.files.blobs import Blobs, part_key, parts_key
 from models_store.files.job_files import ResultPart, load_list, save_list
 from models_store.requests.bulk import Piece
 from workers.errors import TrainingError
@@ -28,7 +28,7 @@ class Pieces:
         width: Number of values in a row.
     """
 
-    def __init__(self, blobs: BlobStore, pieces: Sequence[Piece], *, width: int) -> None:
+    def __init__(self, blobs: Blobs, pieces: Sequence[Piece], *, width: int) -> None:
         self._blobs, self._pieces, self._width = blobs, pieces, width
 
     @property
@@ -74,7 +74,7 @@ class Pieces:
         waiting: list[Doubles] = []
         count = 0
         for piece in self._pieces:
-            path = self._blobs.path(piece.key)
+            path = self._blobs.open(piece.key, piece.sha256)
             values = np.load(path, mmap_mode="r", allow_pickle=False).reshape(-1, self._width)
             while len(values) > 0:
                 taken, values = values[: rows - count], values[rows - count :]
@@ -98,7 +98,7 @@ class Parts:
     """
 
     def __init__(
-        self, task: ScoringTask | SamplingTask, blobs: BlobStore, *, width: int, send: Send
+        self, task: ScoringTask | SamplingTask, blobs: Blobs, *, width: int, send: Send
     ) -> None:
         self._task = task
         self._blobs = blobs
@@ -187,7 +187,7 @@ class Parts:
         for part in self._parts:
             low, high = max(start, first), min(stop, first + part.rows)
             if low < high:
-                path, count = self._blobs.path(part.key), (high - low) * self._width
+                path, count = self._blobs.open(part.key, part.sha256), (high - low) * self._width
                 offset = (low - first) * row_bytes
                 values = np.fromfile(path, _DTYPE, count=count, offset=offset)
                 chunks.append(values.reshape(-1, self._width))

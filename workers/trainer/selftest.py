@@ -1,12 +1,10 @@
 """Self-test of a worker: a small step of training, and a file in the store."""
 
-from pathlib import Path
-
 import torch
 
 from flows import build, spec_from_dict
 from flows.training.optimiser import GradientDescent
-from models_store.files.blobs import BlobStore
+from models_store.files.stores import open_blobs
 from workers.errors import UnfitError
 from workers.protocol import Passed, SelfTestTask, Send
 from workers.trainer.devices import find_device
@@ -34,5 +32,5 @@ def prove(task: SelfTestTask, send: Send) -> None:
     after = flow.log_prob_of_table(rows, space="model").mean()
     if not bool(after.isfinite()) or float(after) == -float(loss):
         raise UnfitError("device_failed", f"The device {task.device} computes something else.")
-    BlobStore(Path(task.blob_root)).ping(_PROBE_BYTES)
+    open_blobs(task.store).ping(_PROBE_BYTES)
     send(Passed())

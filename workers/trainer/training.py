@@ -7,7 +7,6 @@ what comes out is the same bit for bit on the same kind of CPU and number of thr
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,9 @@ from flows import (
     fit_encoding,
     quantiles_of,
 )
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import preprocessing_spec
+from models_store.files.stores import open_blobs
 from models_store.requests.training import AcceptedTraining
 from workers.errors import TrainingError
 from workers.protocol import EpochDone, Interrupted, Note, Send, Tick, TrainingTask
@@ -68,7 +68,7 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     torch.set_num_threads(task.threads)
     request = AcceptedTraining.model_validate(task.request)
     device = find_device(task.device)
-    blobs = BlobStore(Path(task.blob_root))
+    blobs = open_blobs(task.store)
     parts = load_parts(task, blobs, split=request.split, columns=request.column_types).to(device)
     noise = None
     if request.preprocessing.dequantise == "auto" and not isinstance(request.flow, MixedSpec):
@@ -95,7 +95,7 @@ class _Run:
     """Run of a training: its messages and its files."""
 
     def __init__(
-        self, task: TrainingTask, request: AcceptedTraining, *, blobs: BlobStore, send: Send
+        self, task: TrainingTask, request: AcceptedTraining, *, blobs: Blobs, send: Send
     ) -> None:
         self._task = task
         self._request = request

@@ -7,7 +7,6 @@ how often it was killed and started again.
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,7 +30,8 @@ from flows import (
     fit_variational,
     quadrature_kl,
 )
-from models_store.files.blobs import BlobStore
+from models_store.files.blobs import Blobs
+from models_store.files.stores import open_blobs
 from models_store.requests.training import Preprocessing
 from models_store.requests.variational import (
     AcceptedVariational,
@@ -80,7 +80,7 @@ def infer(task: VariationalTask, send: Send, *, interrupted: Callable[[], bool])
     torch.set_num_threads(task.threads)
     request = AcceptedVariational.model_validate(task.request)
     device = find_device(task.device)
-    blobs = BlobStore(Path(task.blob_root))
+    blobs = open_blobs(task.store)
     target = _target(task, request, blobs, device)
     start = _starting_point(target)
     seed = request.optimisation.seed
@@ -111,7 +111,7 @@ class _Run:
     """Run of a training: its messages and its checkpoints."""
 
     def __init__(
-        self, task: VariationalTask, request: AcceptedVariational, *, blobs: BlobStore, send: Send
+        self, task: VariationalTask, request: AcceptedVariational, *, blobs: Blobs, send: Send
     ) -> None:
         self._options = request.optimisation
         self._send = send
@@ -172,7 +172,7 @@ class _Run:
 
 
 def _target(
-    task: VariationalTask, request: AcceptedVariational, blobs: BlobStore, device: torch.device
+    task: VariationalTask, request: AcceptedVariational, blobs: Blobs, device: torch.device
 ) -> Target:
     match request.target:
         case PotentialTarget(potential=name):
@@ -187,7 +187,7 @@ def _target(
 
 
 def _regression(
-    task: VariationalTask, wanted: PosteriorTarget, blobs: BlobStore, device: torch.device
+    task: VariationalTask, wanted: PosteriorTarget, blobs: Blobs, device: torch.device
 ) -> Target:
     posterior = wanted.posterior
     if task.dataset is None or posterior.columns is None:

@@ -13,7 +13,7 @@ import pytest
 
 from app.settings import ApiSettings
 from models_store.database.database import Database
-from models_store.files.blobs import BlobStore
+from models_store.files.local_blobs import LocalBlobs
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.keys import Keys, Scope
@@ -106,7 +106,7 @@ def crowd(tmp_path_factory, migrated_database):
     }
     database = Database(settings.resolved_database_url)
     with served(folder, **limits) as url:
-        crowd = Crowd(url, database, BlobStore(settings.blob_root), folder / "log")
+        crowd = Crowd(url, database, LocalBlobs(settings.blob_root), folder / "log")
         assert crowd.score(crowd.few).status_code == 200
         yield crowd
     database.dispose()

@@ -15,7 +15,7 @@ from app.metrics import ModelMetrics
 from flows import CompiledFlow
 from models_store.database.database import Database
 from models_store.errors import BlobCorruptError, BlobMissingError, NotFoundError
-from models_store.files.blobs import BlobStore
+from models_store.files.local_blobs import LocalBlobs
 from models_store.registry import Registry, Version
 from tests.app.serving import registered
 from tests.models_store.makers import PROJECT
@@ -23,7 +23,7 @@ from tests.models_store.makers import PROJECT
 ROW = np.array([[170.0, 70.0, 40.0]])
 
 
-class CountingStore(BlobStore):
+class CountingStore(LocalBlobs):
     """A blob store that knows how often each file was read."""
 
     def __init__(self, root: Path) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from app.settings import ApiSettings
 from models_store.database.database import Database
-from models_store.files.blobs import BlobStore
+from models_store.files.local_blobs import LocalBlobs
 from tables.formats import TableFormat
 from tests.app.conftest import wait_for_port
 from tests.app.serving import COLUMNS, MEAN, STD, registered
@@ -132,8 +132,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) ->
     shutil.copy(migrated_database, folder)
     settings = ApiSettings(data_dir=folder)
     database = Database(settings.resolved_database_url)
-    registered(database, BlobStore(settings.blob_root))
-    registered(database, BlobStore(settings.blob_root), name="wide", columns=WIDE)
+    registered(database, LocalBlobs(settings.blob_root))
+    registered(database, LocalBlobs(settings.blob_root), name="wide", columns=WIDE)
     database.dispose()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

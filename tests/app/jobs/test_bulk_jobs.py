@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from app.settings import ApiSettings
 from flows import compile_flow
 from models_store.database.database import Database
-from models_store.files.blobs import BlobStore
+from models_store.files.local_blobs import LocalBlobs
 from tables.formats import TableFormat
 from tests.app.conftest import CSV, JSON
 from tests.app.serving import COLUMNS, a_flow, registered
@@ -40,7 +40,7 @@ def database(client: TestClient) -> Database:
 
 
 @pytest.fixture(autouse=True)
-def versions(database: Database, blobs: BlobStore) -> None:
+def versions(database: Database, blobs: LocalBlobs) -> None:
     """Two versions of `people`; the first is in production."""
     for seed in (0, 1):
         registered(database, blobs, seed=seed)

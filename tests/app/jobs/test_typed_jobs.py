@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from app.settings import ApiSettings
 from flows import MixedColumn, MixedSpec, NsfSpec, build, fit_encoding
 from models_store.database.database import Database
-from models_store.files.blobs import BlobStore
+from models_store.files.local_blobs import LocalBlobs
 from tables.columns import Column
 from tables.formats import TableFormat
 from tests.app.conftest import CSV, JSON
@@ -46,7 +46,7 @@ def supervisor(settings: ApiSettings) -> Iterator[Supervisor]:
 
 
 @pytest.fixture
-def dataset(client: TestClient, blobs: BlobStore) -> Any:
+def dataset(client: TestClient, blobs: LocalBlobs) -> Any:
     """The table, and a model of its columns under the name `table`."""
     response = client.post("/v1/datasets", content=BODY, headers=CSV)
     assert response.status_code == 201, response.text

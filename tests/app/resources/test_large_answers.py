@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from app.http.streaming import StreamedResponse
 from app.resources.large_answers import answer_large
-from models_store.files.blobs import BlobStore
+from models_store.files.local_blobs import LocalBlobs
 from tests.app.resources.test_listing import WIDE
 from tests.models_store.makers import added, submitted
 
@@ -40,8 +40,8 @@ def test_what_is_large_is_whole_and_leaves_no_file(client, registry, blobs, monk
 
 @pytest.mark.fault(200)
 def test_what_is_large_does_not_wait_in_memory(tmp_path):
-    large = answer_large(Text(text="x" * 100_000), BlobStore(tmp_path))
-    small = answer_large(Text(text="x"), BlobStore(tmp_path))
+    large = answer_large(Text(text="x" * 100_000), LocalBlobs(tmp_path))
+    small = answer_large(Text(text="x"), LocalBlobs(tmp_path))
     assert isinstance(large, StreamedResponse)
     assert (large.body, small.body) == (b"", b'{"text":"x"}')
     assert list((tmp_path / "staging").iterdir()) == []

@@ -19,7 +19,7 @@ from app.engine.engine import Engine
 from app.main import create_app
 from app.settings import ApiSettings
 from models_store.database.database import Database
-from models_store.files.blobs import BlobStore
+from models_store.files.local_blobs import LocalBlobs
 from tests.app.serving import COLUMNS, MEAN, STD, a_flow, registered
 
 NPY = "application/x-npy"
@@ -43,7 +43,7 @@ def client(
         yield client
 
 
-def stores(client: TestClient) -> tuple[Database, BlobStore]:
+def stores(client: TestClient) -> tuple[Database, LocalBlobs]:
     state = client.app.state  # type: ignore[attr-defined]  # a FastAPI
     return state.database, state.blobs
 

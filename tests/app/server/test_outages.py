@@ -23,7 +23,7 @@ from app.settings import ApiSettings
 from densityd.service.ports import free_port
 from models_store.database.database import Database
 from models_store.errors import DatabaseUnavailableError
-from models_store.files.blobs import BlobStore
+from models_store.files.local_blobs import LocalBlobs
 from models_store.keys import Keys, Scope
 from models_store.registry import Registry, Version
 from tests.app.conftest import wait_for_port
@@ -64,7 +64,7 @@ class Outage:
 @pytest.fixture
 def outage(settings):
     database = Database(settings.resolved_database_url)
-    registered(database, BlobStore(settings.blob_root))
+    registered(database, LocalBlobs(settings.blob_root))
     yield Outage(Registry(database), Keys(database))
     database.dispose()
 
@@ -72,7 +72,7 @@ def outage(settings):
 def test_known_models_are_served_while_the_database_is_away(settings, outage):
     async def main():
         limits = CacheLimits(2**20, 2**30, resolved_for_s=0.01, stale_s=1.5)
-        models = LoadedModels(outage, BlobStore(settings.blob_root), limits=limits)
+        models = LoadedModels(outage, LocalBlobs(settings.blob_root), limits=limits)
         version = await models.resolve(PROJECT, "people")
         outage.away = True
         began = time.monotonic()
@@ -130,7 +130,7 @@ def test_known_keys_are_accepted_while_the_database_is_away_and_no_others(outage
 def test_a_server_that_went_away_leaves_the_process_ready_for_a_while(settings, monkeypatch):
     database = Database(settings.resolved_database_url)
     monkeypatch.setattr(Database, "is_server", True)
-    lookout = Lookout(database, BlobStore(settings.blob_root), every_s=0.05, stale_s=1.0)
+    lookout = Lookout(database, LocalBlobs(settings.blob_root), every_s=0.05, stale_s=1.0)
     lookout.start(wait_s=20)
     assert max(one.level for one in lookout.found().values()) is Level.OK
 
@@ -173,7 +173,7 @@ def draining(data_dir):
     """The port of a process that drains for 2 seconds, and the process."""
     settings = ApiSettings(data_dir=data_dir)
     database = Database(settings.resolved_database_url)
-    registered(database, BlobStore(settings.blob_root))
+    registered(database, LocalBlobs(settings.blob_root))
     database.dispose()
     port = free_port("127.0.0.1", 0)
     environment = {

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sqlite3
+from types import SimpleNamespace
 
 import pytest
 from starlette.testclient import TestClient
@@ -11,7 +12,7 @@ from app.main import create_app
 from app.server import readiness
 from app.server.readiness import Level, Lookout
 from models_store.database.database import Database
-from models_store.files.blobs import BlobStore
+from models_store.files.local_blobs import LocalBlobs
 from tests.app.site.test_health import wait_until
 
 
@@ -56,7 +57,7 @@ def test_fault_216_a_database_that_takes_no_writes_is_not_ready(settings):
 @pytest.fixture
 def lookout(settings):
     database = Database(settings.resolved_database_url, busy_timeout_s=0.5)
-    lookout = Lookout(database, BlobStore(settings.blob_root), every_s=0.05)
+    lookout = Lookout(database, LocalBlobs(settings.blob_root), every_s=0.05)
     yield lookout
     lookout.stop()
     lookout.join(10)
@@ -80,13 +81,13 @@ def test_fault_216_a_look_commits_a_write(settings):
 
 @pytest.mark.fault(216)
 def test_fault_216_a_full_disk_is_degraded_and_passes(lookout, monkeypatch):
-    def full(_handle):
-        raise OSError(28, "No space left on device")
+    def full(_folder):
+        return SimpleNamespace(f_flag=0, f_bavail=0, f_files=0)
 
     lookout.start(wait_s=10)
     assert set(levels(lookout).values()) == {Level.OK}
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(os, "statvfs", full)
         wait_until(lambda: levels(lookout)["store"] is Level.DEGRADED)
         assert "full" in lookout.found()["store"].detail
     wait_until(lambda: levels(lookout)["store"] is Level.OK)
@@ -107,7 +108,7 @@ def test_fault_216_a_database_whose_lock_others_hold_is_degraded(lookout, settin
 def test_fault_216_a_look_that_does_not_end_is_not_ready(settings, monkeypatch):
     monkeypatch.setattr(readiness, "_STUCK_S", 0.2)
     database = Database(settings.resolved_database_url, busy_timeout_s=3)
-    lookout = Lookout(database, BlobStore(settings.blob_root), every_s=0.05)
+    lookout = Lookout(database, LocalBlobs(settings.blob_root), every_s=0.05)
     lookout.start(wait_s=10)
     other = sqlite3.connect(settings.data_dir / "densityd.sqlite3", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -123,13 +124,17 @@ def test_fault_216_a_look_that_does_not_end_is_not_ready(settings, monkeypatch):
 
 def test_before_the_first_look_nothing_is_ready(settings):
     database = Database(settings.resolved_database_url)
-    lookout = Lookout(database, BlobStore(settings.blob_root), every_s=1)
+    lookout = Lookout(database, LocalBlobs(settings.blob_root), every_s=1)
     assert set(levels(lookout).values()) == {Level.UNUSABLE}
     database.dispose()
 
 
-def test_looks_go_on(lookout, settings):
+def test_looks_go_on_and_write_nothing_to_the_store(lookout, settings):
     lookout.start(wait_s=10)
     staging = settings.blob_root / "staging"
     before = staging.stat().st_mtime_ns
-    wait_until(lambda: staging.stat().st_mtime_ns > before)
+    staging.rename(settings.blob_root / "elsewhere")
+    wait_until(lambda: levels(lookout)["store"] is Level.UNUSABLE)
+    (settings.blob_root / "elsewhere").rename(staging)
+    wait_until(lambda: levels(lookout)["store"] is Level.OK)
+    assert staging.stat().st_mtime_ns == before

@@ -12,7 +12,8 @@ from typer.testing import CliRunner, Result
 from densityd.cli import app
 from models_store.database.database import Database, migrate
 from models_store.database.ids import new_id
-from models_store.files.blobs import BlobStore, model_key
+from models_store.files.blobs import model_key
+from models_store.files.local_blobs import LocalBlobs
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from tests.app.serving import registered
@@ -39,15 +40,15 @@ def database(data_dir: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def blobs(data_dir: Path) -> BlobStore:
-    return BlobStore(data_dir / "blobs")
+def blobs(data_dir: Path) -> LocalBlobs:
+    return LocalBlobs(data_dir / "blobs")
 
 
 def doctor(*options: str) -> Result:
     return CliRunner().invoke(app, ["doctor", *options])
 
 
-def leave_orphan(blobs: BlobStore) -> Path:
+def leave_orphan(blobs: LocalBlobs) -> Path:
     """A model whose job is not in the database, two days old."""
     key = model_key(new_id("job"), 1)
     with blobs.staged() as staged:
@@ -65,7 +66,7 @@ def flip_last_bit(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_an_installation_in_order_is_told_so(database: Database, blobs: BlobStore) -> None:
+def test_an_installation_in_order_is_told_so(database: Database, blobs: LocalBlobs) -> None:
     registered(database, blobs)
 
     result = doctor("--deep")
@@ -78,7 +79,7 @@ def test_an_installation_in_order_is_told_so(database: Database, blobs: BlobStor
 
 @pytest.mark.fault(144)
 def test_orphans_are_a_note_and_removed_only_when_that_is_wanted(
-    database: Database, blobs: BlobStore
+    database: Database, blobs: LocalBlobs
 ) -> None:
     version = registered(database, blobs)
     orphan = leave_orphan(blobs)
@@ -103,7 +104,7 @@ def test_orphans_are_a_note_and_removed_only_when_that_is_wanted(
 
 
 @pytest.mark.fault(140, 144)
-def test_a_lost_file_is_a_problem_and_its_row_stays(database: Database, blobs: BlobStore) -> None:
+def test_a_lost_file_is_a_problem_and_its_row_stays(database: Database, blobs: LocalBlobs) -> None:
     registered(database, blobs, name="kept")
     blobs.delete(registered(database, blobs, name="lost").checkpoint_key)
 
@@ -116,7 +117,7 @@ def test_a_lost_file_is_a_problem_and_its_row_stays(database: Database, blobs: B
 
 
 @pytest.mark.fault(137, 144)
-def test_only_a_deep_look_finds_a_flipped_bit(database: Database, blobs: BlobStore) -> None:
+def test_only_a_deep_look_finds_a_flipped_bit(database: Database, blobs: LocalBlobs) -> None:
     flip_last_bit(blobs.path(registered(database, blobs).checkpoint_key))
 
     assert doctor().exit_code == 0
@@ -134,7 +135,7 @@ def test_only_a_deep_look_finds_a_flipped_bit(database: Database, blobs: BlobSto
 @pytest.mark.fault(144)
 def test_nothing_is_removed_for_a_database_that_knows_no_file_of_the_store(
     database: Database,  # noqa: ARG001 - it must be there, empty
-    blobs: BlobStore,
+    blobs: LocalBlobs,
 ) -> None:
     orphan = leave_orphan(blobs)
 
@@ -147,7 +148,7 @@ def test_nothing_is_removed_for_a_database_that_knows_no_file_of_the_store(
 
 @pytest.mark.fault(141, 142)
 def test_what_is_not_of_the_service_is_told_and_left_alone(
-    database: Database, blobs: BlobStore, tmp_path: Path
+    database: Database, blobs: LocalBlobs, tmp_path: Path
 ) -> None:
     registered(database, blobs)
     (blobs.root / "weights.pt").write_bytes(b"x")
@@ -162,7 +163,7 @@ def test_what_is_not_of_the_service_is_told_and_left_alone(
 
 
 def test_of_a_long_list_people_see_the_first_and_programs_all(
-    database: Database, blobs: BlobStore
+    database: Database, blobs: LocalBlobs
 ) -> None:
     registered(database, blobs)
     for _ in range(25):
@@ -173,7 +174,7 @@ def test_of_a_long_list_people_see_the_first_and_programs_all(
     assert [len(found["items"]) for found in findings if found["check"] == "orphans"] == [25]
 
 
-def test_a_job_that_no_worker_takes_over_is_a_note(database: Database, blobs: BlobStore) -> None:
+def test_a_job_that_no_worker_takes_over_is_a_note(database: Database, blobs: LocalBlobs) -> None:
     registered(database, blobs)
     job = submitted(Jobs(database))
     JobWork(database).claim("gone", lease_s=-100)

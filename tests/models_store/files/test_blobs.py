@@ -11,7 +11,8 @@ import pytest
 
 from models_store.database.ids import new_id
 from models_store.errors import BlobCorruptError, BlobError, BlobMissingError, StorageFullError
-from models_store.files.blobs import BlobStore, checkpoint_key, model_key, table_key
+from models_store.files.blobs import checkpoint_key, model_key, table_key
+from models_store.files.local_blobs import LocalBlobs
 
 KEY = "datasets/ds_1/table.npy"
 NO_KEYS = [
@@ -21,17 +22,17 @@ NO_KEYS = [
 ]
 
 
-def put(blobs: BlobStore, content: bytes, key: str = KEY) -> str:
+def put(blobs: LocalBlobs, content: bytes, key: str = KEY) -> str:
     with blobs.staged() as path:
         path.write_bytes(content)
         return blobs.commit(path, key).sha256
 
 
-def staging(blobs: BlobStore) -> list[Path]:
+def staging(blobs: LocalBlobs) -> list[Path]:
     return list((blobs.root / "staging").glob("*"))
 
 
-def test_a_committed_file_is_there_whole_with_its_hash(blobs: BlobStore) -> None:
+def test_a_committed_file_is_there_whole_with_its_hash(blobs: LocalBlobs) -> None:
     content = os.urandom(3_000_000)
     with blobs.staged(".npy") as path:
         assert path.suffix == ".npy"
@@ -44,7 +45,7 @@ def test_a_committed_file_is_there_whole_with_its_hash(blobs: BlobStore) -> None
     assert staging(blobs) == []
 
 
-def test_a_file_that_is_not_committed_goes(blobs: BlobStore) -> None:
+def test_a_file_that_is_not_committed_goes(blobs: LocalBlobs) -> None:
     with blobs.staged() as path:
         path.write_bytes(b"x")
     with pytest.raises(KeyError), blobs.staged():
@@ -54,7 +55,7 @@ def test_a_file_that_is_not_committed_goes(blobs: BlobStore) -> None:
         blobs.path(KEY)
 
 
-def test_a_new_file_under_an_old_key_replaces_it_at_once(blobs: BlobStore) -> None:
+def test_a_new_file_under_an_old_key_replaces_it_at_once(blobs: LocalBlobs) -> None:
     put(blobs, b"old")
     reader = blobs.path(KEY).open("rb")
     put(blobs, b"new")
@@ -64,7 +65,7 @@ def test_a_new_file_under_an_old_key_replaces_it_at_once(blobs: BlobStore) -> No
 
 
 @pytest.mark.fault(104)
-def test_fault_104_many_writers_leave_whole_files(blobs: BlobStore) -> None:
+def test_fault_104_many_writers_leave_whole_files(blobs: LocalBlobs) -> None:
     keys = [f"datasets/ds_{number}/table.npy" for number in range(40)]
     threads = [threading.Thread(target=put, args=(blobs, b"x" * 10_000, key)) for key in keys]
     for thread in threads:
@@ -76,7 +77,7 @@ def test_fault_104_many_writers_leave_whole_files(blobs: BlobStore) -> None:
 
 
 @pytest.mark.fault(137)
-def test_fault_137_a_flipped_bit_is_found(blobs: BlobStore) -> None:
+def test_fault_137_a_flipped_bit_is_found(blobs: LocalBlobs) -> None:
     sha256 = put(blobs, b"\0" * 1000)
     with blobs.path(KEY).open("r+b") as file:
         file.seek(500)
@@ -88,7 +89,7 @@ def test_fault_137_a_flipped_bit_is_found(blobs: BlobStore) -> None:
 
 @pytest.mark.parametrize("size", [0, 500, 999])
 @pytest.mark.fault(136)
-def test_fault_136_a_truncated_file_is_found(blobs: BlobStore, size: int) -> None:
+def test_fault_136_a_truncated_file_is_found(blobs: LocalBlobs, size: int) -> None:
     sha256 = put(blobs, b"\0" * 1000)
     os.truncate(blobs.path(KEY), size)
     with pytest.raises(BlobCorruptError):
@@ -96,7 +97,7 @@ def test_fault_136_a_truncated_file_is_found(blobs: BlobStore, size: int) -> Non
 
 
 @pytest.mark.fault(140)
-def test_fault_140_a_file_that_is_gone_is_missing(blobs: BlobStore) -> None:
+def test_fault_140_a_file_that_is_gone_is_missing(blobs: LocalBlobs) -> None:
     sha256 = put(blobs, b"x")
     blobs.path(KEY).unlink()
     for look in (lambda: blobs.path(KEY), lambda: blobs.verify(KEY, sha256)):
@@ -105,14 +106,14 @@ def test_fault_140_a_file_that_is_gone_is_missing(blobs: BlobStore) -> None:
 
 
 @pytest.mark.parametrize("bad", NO_KEYS)
-def test_fault_177_what_is_no_key_reaches_no_file(blobs: BlobStore, bad: str) -> None:
+def test_fault_177_what_is_no_key_reaches_no_file(blobs: LocalBlobs, bad: str) -> None:
     for use in (blobs.path, blobs.delete, lambda key: put(blobs, b"x", key)):
         with pytest.raises(ValueError, match="key"):
             use(bad)
 
 
 @pytest.mark.fault(142)
-def test_fault_142_a_link_is_not_followed(blobs: BlobStore, tmp_path: Path) -> None:
+def test_fault_142_a_link_is_not_followed(blobs: LocalBlobs, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     (secret / "ds_2").mkdir(parents=True)
     (secret / "ds_2" / "table.npy").write_bytes(b"secret")
@@ -132,12 +133,12 @@ def test_fault_142_a_link_is_not_followed(blobs: BlobStore, tmp_path: Path) -> N
 def test_the_stores_own_folder_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "blobs").symlink_to(tmp_path / "disk")
-    blobs = BlobStore(tmp_path / "blobs")
+    blobs = LocalBlobs(tmp_path / "blobs")
     sha256 = put(blobs, b"x")
     assert blobs.verify(KEY, sha256).read_bytes() == b"x"
 
 
-def test_only_a_staged_file_is_committed(blobs: BlobStore, tmp_path: Path) -> None:
+def test_only_a_staged_file_is_committed(blobs: LocalBlobs, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_bytes(b"x")
     with pytest.raises(ValueError, match="staged"):
@@ -151,7 +152,7 @@ def test_only_a_staged_file_is_committed(blobs: BlobStore, tmp_path: Path) -> No
 
 
 @pytest.mark.fault(106)
-def test_fault_106_a_deleted_file_stays_for_who_has_it_open(blobs: BlobStore) -> None:
+def test_fault_106_a_deleted_file_stays_for_who_has_it_open(blobs: LocalBlobs) -> None:
     put(blobs, b"x")
     with blobs.path(KEY).open("rb") as reader:
         blobs.delete("datasets/ds_1")
@@ -160,7 +161,7 @@ def test_fault_106_a_deleted_file_stays_for_who_has_it_open(blobs: BlobStore) ->
         blobs.path(KEY)
 
 
-def test_deleting_takes_a_file_or_a_folder_and_forgives_nothing_there(blobs: BlobStore) -> None:
+def test_deleting_takes_a_file_or_a_folder_and_forgives_nothing_there(blobs: LocalBlobs) -> None:
     keys = [checkpoint_key("job_1", 1, number=number) for number in (1, 2)]
     for key in (*keys, checkpoint_key("job_2", 1, number=1)):
         put(blobs, b"x", key)
@@ -181,7 +182,7 @@ def test_no_two_attempts_share_a_key() -> None:
 
 
 @pytest.mark.fault(118)
-def test_fault_118_old_staged_files_are_swept_and_fresh_ones_spared(blobs: BlobStore) -> None:
+def test_fault_118_old_staged_files_are_swept_and_fresh_ones_spared(blobs: LocalBlobs) -> None:
     assert blobs.sweep_staging(older_than_s=0) == 0
     with blobs.staged() as old, blobs.staged() as fresh:
         past = time.time() - 1000
@@ -191,7 +192,7 @@ def test_fault_118_old_staged_files_are_swept_and_fresh_ones_spared(blobs: BlobS
         assert blobs.sweep_staging(older_than_s=0) == 1
 
 
-def test_a_ping_leaves_nothing(blobs: BlobStore) -> None:
+def test_a_ping_leaves_nothing(blobs: LocalBlobs) -> None:
     blobs.ping()
     assert staging(blobs) == []
 
@@ -200,12 +201,12 @@ def test_a_ping_leaves_nothing(blobs: BlobStore) -> None:
 def test_fault_135_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BlobError, match="cannot be written"):
-        BlobStore(tmp_path / "file").ping()
+        LocalBlobs(tmp_path / "file").ping()
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.fault(132)
-def test_fault_132_no_space_is_told_and_nothing_is_left(blobs: BlobStore, code: int) -> None:
+def test_fault_132_no_space_is_told_and_nothing_is_left(blobs: LocalBlobs, code: int) -> None:
     put(blobs, b"old")
     with pytest.raises(StorageFullError), blobs.staged():
         raise OSError(code, "no space")
@@ -218,7 +219,7 @@ def test_fault_132_no_space_is_told_and_nothing_is_left(blobs: BlobStore, code: 
 )
 @pytest.mark.fault(143)
 def test_fault_143_a_failed_fsync_stores_nothing(
-    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch, code: int, expected: type[Exception]
+    blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch, code: int, expected: type[Exception]
 ) -> None:
     put(blobs, b"old")
 

@@ -6,7 +6,8 @@ import pytest
 
 from models_store.database.database import Database
 from models_store.errors import WrongStoreError
-from models_store.files.blobs import STORE_ID, BlobStore
+from models_store.files.blobs import STORE_ID
+from models_store.files.local_blobs import LocalBlobs
 from models_store.files.store_identity import adopt, known_identity
 from models_store.registry import Registry
 from tests.models_store.makers import added
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.fault(212)
 
 
 def test_the_first_start_ties_them_together_and_the_next_finds_it_so(
-    database: Database, blobs: BlobStore
+    database: Database, blobs: LocalBlobs
 ) -> None:
     assert known_identity(database) is None
     adopt(database, blobs)
@@ -29,10 +30,10 @@ def test_the_first_start_ties_them_together_and_the_next_finds_it_so(
 
 @pytest.mark.parametrize("spoil", ["another", "unmounted", "no folder"])
 def test_another_store_and_none_are_refused_and_left_alone(
-    database: Database, blobs: BlobStore, tmp_path: Path, spoil: str
+    database: Database, blobs: LocalBlobs, tmp_path: Path, spoil: str
 ) -> None:
     adopt(database, blobs)
-    other = BlobStore(tmp_path / "other")
+    other = LocalBlobs(tmp_path / "other")
     if spoil != "no folder":
         other.root.mkdir()
     if spoil == "another":
@@ -44,7 +45,7 @@ def test_another_store_and_none_are_refused_and_left_alone(
 
 
 def test_a_restored_database_takes_the_identity_of_its_store(
-    database: Database, blobs: BlobStore
+    database: Database, blobs: LocalBlobs
 ) -> None:
     blobs.mark("a" * 32)
     added(Registry(database))
@@ -53,7 +54,7 @@ def test_a_restored_database_takes_the_identity_of_its_store(
 
 
 def test_a_database_with_rows_is_not_tied_to_an_empty_folder(
-    database: Database, blobs: BlobStore
+    database: Database, blobs: LocalBlobs
 ) -> None:
     dataset = added(Registry(database))
     with pytest.raises(WrongStoreError, match="holds nothing"):
@@ -67,13 +68,13 @@ def test_a_database_with_rows_is_not_tied_to_an_empty_folder(
 
 
 def test_a_first_start_that_broke_half_way_is_finished_by_the_next(
-    database: Database, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+    database: Database, blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(_store: BlobStore, _identity: str) -> None:
+    def breaks(_store: LocalBlobs, _identity: str) -> None:
         raise OSError("power cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr(BlobStore, "mark", breaks)
+        patch.setattr(LocalBlobs, "mark", breaks)
         with pytest.raises(OSError, match="power cut"):
             adopt(database, blobs)
     assert known_identity(database) is None

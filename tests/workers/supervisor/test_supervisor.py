@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from models_store.database.database import Database, migrate
-from models_store.files.blobs import BlobStore
+from models_store.files.local_blobs import LocalBlobs
 from models_store.job_states import JobState
 from tests.servers import PostgresServer
 from tests.workers.place import ENDLESS, Place, Running, is_alive, wait_until
@@ -337,7 +337,7 @@ def test_fault_133_a_full_disk_gives_the_job_back_until_there_is_room(
     if mounted.returncode != 0:
         pytest.skip("only root may mount a small disk")
     try:
-        place.blobs = BlobStore(small)
+        place.blobs = LocalBlobs(small)
         job_id = place.submit(place.add_dataset(), **ENDLESS)
         running = supervise(store_url=str(small))
         wait_until(lambda: place.epoch(job_id) >= 3)

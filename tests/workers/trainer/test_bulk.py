@@ -15,6 +15,7 @@ import torch
 from flows import compile_flow, quantiles_of, rank_among
 from models_store.files.blobs import model_key
 from models_store.files.checkpoints import save_model
+from models_store.files.stores import StoreAddress
 from models_store.records import Dataset
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
 from tests.app.serving import SPEC, a_flow
@@ -81,7 +82,7 @@ def common(place: Place, quantiles: Any = HELD_OUT, **changes: Any) -> dict[str,
         "request_id": None,
         "parent_pid": 1,
         "log_level": "INFO",
-        "blob_root": str(place.blobs.root),
+        "store": StoreAddress(url=str(place.blobs.root)),
         "model": model,
         "checkpoints": [],
         "device": "cpu",

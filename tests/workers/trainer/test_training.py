@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from models_store.files.checkpoints import load_model
+from models_store.files.stores import StoreAddress
 from models_store.records import Dataset
 from models_store.requests.accept_training import accept_training
 from models_store.requests.training import AcceptedSplit, TrainingRequest
@@ -60,7 +61,7 @@ def task_of(place: Place, dataset: Dataset, **changes: Any) -> TrainingTask:
         request_id=None,
         parent_pid=1,
         log_level="INFO",
-        blob_root=str(place.blobs.root),
+        store=StoreAddress(url=str(place.blobs.root)),
         request=accepted.model_dump(mode="json"),
         dataset=ref(dataset),
         validation_dataset=None,

