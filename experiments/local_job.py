@@ -15,7 +15,7 @@ from models_store.database.ids import new_id
 from models_store.files.blobs import Blobs, table_key
 from models_store.files.checkpoints import load_model
 from models_store.files.local_blobs import LocalBlobs
-from models_store.files.stores import StoreAddress
+from models_store.files.store_address import StoreAddress
 from models_store.records import Dataset
 from models_store.requests.accept_training import accept_training
 from models_store.requests.flow_limits import TrainingLimits

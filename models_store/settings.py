@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from models_store.files.stores import StoreAddress, refuse_store_url
+from models_store.files.store_address import StoreAddress, refuse_store_url
 
 _BROKER_SCHEMES = ("redis://", "rediss://", "unix://")
 

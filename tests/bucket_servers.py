@@ -18,7 +18,7 @@ import pytest
 
 from models_store.errors import BlobError
 from models_store.files.object_blobs import ObjectBlobs
-from models_store.files.stores import StoreAddress
+from models_store.files.store_address import StoreAddress
 from tests.servers import Guarded
 
 _IDENTITY = """{"identities": [{"name": "densityd",
@@ -78,10 +78,10 @@ class S3Server:
         """Variables with the credentials."""
         return {"AWS_ACCESS_KEY_ID": "densityd", "AWS_SECRET_ACCESS_KEY": "not-in-any-log"}
 
-    def address(self, cache: Path, *, bucket: str = "densityd", most: int = 2**30) -> StoreAddress:
-        """The address of a bucket, which is made when it is first written to."""
+    def address(self, cache: Path, *, prefix: str = "a/prefix", most: int = 2**30) -> StoreAddress:
+        """The address of a prefix in a bucket, which is made when it is first written to."""
         return StoreAddress(
-            url=f"s3://{bucket}/a/prefix",
+            url=f"s3://densityd/{prefix}",
             endpoint=self.endpoint,
             cache_dir=str(cache),
             cache_bytes=most,

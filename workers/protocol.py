@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from models_store.files.stores import StoreAddress
+from models_store.files.store_address import StoreAddress
 from tables.columns import Column
 
 

@@ -21,7 +21,7 @@ from obstore.exceptions import (
 from obstore.store import from_url
 
 from models_store.errors import BlobDiskError, BlobMissingError, StorageFullError
-from models_store.files.stores import CREDENTIAL_PREFIXES, StoreAddress
+from models_store.files.store_address import CREDENTIAL_PREFIXES, StoreAddress
 
 _FILE = "_FILE"
 # Their values are files for the client itself, which reads them again when they change.

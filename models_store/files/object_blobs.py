@@ -21,7 +21,7 @@ from models_store.files.blobs import FOLDERS, KEY, STAGING, STORE_ID, FoundFile,
 from models_store.files.buckets import Bucket
 from models_store.files.disk_errors import disk_errors
 from models_store.files.local_blobs import LocalBlobs
-from models_store.files.stores import StoreAddress
+from models_store.files.store_address import StoreAddress
 
 _PROBES = "probes"
 _RESULTS = "results/"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from models_store.files.stores import CREDENTIAL_PREFIXES, StoreAddress
+from models_store.files.store_address import CREDENTIAL_PREFIXES, StoreAddress
 from models_store.jobs.retries import AttemptEnd, Ending
 from tables.sandbox.child_environment import child_environment
 from workers.protocol import MESSAGE, Message, Task

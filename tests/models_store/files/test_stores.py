@@ -18,7 +18,8 @@ from models_store.errors import (
 )
 from models_store.files.blobs import Blobs, check_identity
 from models_store.files.object_blobs import ObjectBlobs
-from models_store.files.stores import StoreAddress, open_blobs, refuse_store_url
+from models_store.files.store_address import StoreAddress, refuse_store_url
+from models_store.files.stores import open_blobs
 from tests.bucket_servers import S3Server
 
 KEY = "datasets/ds_1/table.npy"
@@ -43,8 +44,8 @@ def s3(
 ) -> ObjectBlobs:
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
-    bucket = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]
-    blobs = ObjectBlobs(s3_server.address(tmp_path / "cache", bucket=bucket))
+    prefix = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]
+    blobs = ObjectBlobs(s3_server.address(tmp_path / "cache", prefix=prefix))
     s3_server.wait_ready(blobs)
     return blobs
 

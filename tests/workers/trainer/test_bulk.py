@@ -15,7 +15,7 @@ import torch
 from flows import compile_flow, quantiles_of, rank_among
 from models_store.files.blobs import model_key
 from models_store.files.checkpoints import save_model
-from models_store.files.stores import StoreAddress
+from models_store.files.store_address import StoreAddress
 from models_store.records import Dataset
 from models_store.requests.bulk import AcceptedSampling, AcceptedScoring
 from tests.app.serving import SPEC, a_flow

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models_store.files.checkpoints import load_model
-from models_store.files.stores import StoreAddress
+from models_store.files.store_address import StoreAddress
 from models_store.records import Dataset
 from models_store.requests.accept_training import accept_training
 from models_store.requests.training import AcceptedSplit, TrainingRequest

@@ -10,7 +10,7 @@ import torch
 
 from flows import LinearRegression, VariationalOptions
 from models_store.files.checkpoints import load_model
-from models_store.files.stores import StoreAddress
+from models_store.files.store_address import StoreAddress
 from models_store.records import Dataset
 from models_store.requests.accept_variational import accept_variational
 from models_store.requests.variational import VariationalRequest
