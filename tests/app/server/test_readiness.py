@@ -57,7 +57,9 @@ def test_fault_216_a_database_that_takes_no_writes_is_not_ready(settings):
 @pytest.fixture
 def lookout(settings):
     database = Database(settings.resolved_database_url, busy_timeout_s=0.5)
-    lookout = Lookout(database, LocalBlobs(settings.blob_root), every_s=0.05)
+    blobs = LocalBlobs(settings.blob_root)
+    blobs.ping()  # as every start does
+    lookout = Lookout(database, blobs, every_s=0.05)
     yield lookout
     lookout.stop()
     lookout.join(10)
@@ -108,7 +110,9 @@ def test_fault_216_a_database_whose_lock_others_hold_is_degraded(lookout, settin
 def test_fault_216_a_look_that_does_not_end_is_not_ready(settings, monkeypatch):
     monkeypatch.setattr(readiness, "_STUCK_S", 0.2)
     database = Database(settings.resolved_database_url, busy_timeout_s=3)
-    lookout = Lookout(database, LocalBlobs(settings.blob_root), every_s=0.05)
+    blobs = LocalBlobs(settings.blob_root)
+    blobs.ping()  # as every start does
+    lookout = Lookout(database, blobs, every_s=0.05)
     lookout.start(wait_s=10)
     other = sqlite3.connect(settings.data_dir / "densityd.sqlite3", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -1,9 +1,9 @@
 """What every blob store promises, in a folder and on real servers of object storage."""
 
 import hashlib
-import multiprocessing
 import os
-import threading
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -134,37 +134,32 @@ def test_a_look_and_a_ping_leave_nothing(blobs: Blobs) -> None:
     assert list(blobs.files()) == []
 
 
-def _reads(address: StoreAddress, sha256: str, results: Any) -> None:
-    blobs = ObjectBlobs(address)
-    gets: list[int] = []
-    stream = blobs._bucket.stream
-
-    def counted(*arguments: Any) -> Iterator[bytes]:
-        gets.append(1)
-        return stream(*arguments)
-
-    blobs._bucket.stream = counted  # type: ignore[assignment, method-assign]
-    threads = [threading.Thread(target=blobs.open, args=(KEY, sha256)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    results.put((len(gets), hashlib.sha256(blobs.open(KEY, sha256).read_bytes()).hexdigest()))
+_READ_FOUR_TIMES = """
+import hashlib, sys, threading
+from models_store.files.object_blobs import ObjectBlobs
+from models_store.files.store_address import StoreAddress
+blobs = ObjectBlobs(StoreAddress.model_validate_json(sys.argv[1]))
+key, sha256 = sys.argv[2:]
+stream, fetched = blobs._bucket.stream, []
+blobs._bucket.stream = lambda *arguments: fetched.append(1) or stream(*arguments)
+threads = [threading.Thread(target=blobs.open, args=(key, sha256)) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(fetched), hashlib.sha256(blobs.open(key, sha256).read_bytes()).hexdigest())
+"""
 
 
 @pytest.mark.cluster
 def test_many_readers_of_many_processes_fetch_once(s3: ObjectBlobs, tmp_path: Path) -> None:
     sha256 = put(s3, os.urandom(9_000_000))
     address = s3._address.model_copy(update={"cache_dir": str(tmp_path / "shared")})
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    processes = [context.Process(target=_reads, args=(address, sha256, results)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    found = [results.get(timeout=50) for _ in processes]
-    for process in processes:
-        process.join()
-    assert sum(count for count, _ in found) == 1
+    command = [sys.executable, "-c", _READ_FOUR_TIMES, address.model_dump_json(), KEY, sha256]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
+        for _ in range(2)
+    ]
+    found = [process.communicate(timeout=60)[0].split() for process in processes]
+    assert sorted(count for count, _ in found) == ["0", "1"]
     assert {digest for _, digest in found} == {sha256}
 
 
