@@ -181,7 +181,7 @@ async def get_model_ready(
 ) -> ModelReady:
     """Respond whether a model exists and its weights are there; they are loaded when needed."""
     version = await models.resolve(project, named_function(model)[0])
-    await in_thread(blobs.path, version.checkpoint_key)
+    await in_thread(blobs.size, version.checkpoint_key)
     return ModelReady(name=model, ready=True)
 
 
@@ -196,7 +196,7 @@ async def get_model_version_ready(
 ) -> ModelReady:
     """Respond whether a version exists and its weights are there."""
     found = await models.resolve(project, f"{named_function(model)[0]}:{version}")
-    await in_thread(blobs.path, found.checkpoint_key)
+    await in_thread(blobs.size, found.checkpoint_key)
     return ModelReady(name=model, ready=True)
 
 
