@@ -27,11 +27,9 @@ $(VENV)/.dev-stamp: $(VENV)/.run-stamp
 	$(BIN)/pip install --quiet --require-hashes --requirement requirements/dev.lock
 	touch $@
 
-# numba's cache watches one file of each set of compiled loops: what it has of the others may be old.
+# Compiled once here, not by the first process that computes.
 LOOPS := $(wildcard flows/compiled/*.py flows/compiled_training/*.py) tables/readers/number_loops.py
 $(VENV)/.loops-stamp: $(LOOPS) | $(VENV)/.run-stamp
-	rm -f flows/compiled/__pycache__/*.nb[ci] flows/compiled_training/__pycache__/*.nb[ci] \
-		tables/readers/__pycache__/*.nb[ci]
 	$(BIN)/python -c 'import flows.compiled.kernels, flows.compiled_training.kernels, tables.readers.number_loops'
 	touch $@
 

@@ -1,8 +1,4 @@
-"""Elementary functions for compiled loops, in float32, and the decorator that compiles them.
-
-The cache of compiled loops watches the files of their entry points only: after a change here,
-remove `__pycache__`.
-"""
+"""Elementary functions for compiled loops, in float32, and the decorator that compiles them."""
 
 from collections.abc import Callable
 from typing import Any, no_type_check
@@ -10,10 +6,13 @@ from typing import Any, no_type_check
 import numpy as np
 from numba import float32, int32, njit
 
+from flows.compiled import loop_cache
 from flows.compiled.micro_kernels import bits_of, number_of, two_to_the
 
 # mypy: ignore-errors
 # numba compiles these functions by its own types.
+
+loop_cache.install()
 
 
 def jit(*signature: Any) -> Callable[..., Any]:

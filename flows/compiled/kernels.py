@@ -11,9 +11,8 @@ called by its address (`flows.compiled.maps`), so that only the maps of a flow n
 `flows.compiled.packing` lays all of it out.
 
 Importing this module compiles it, or reads what an earlier import left in numba's cache: beside
-the source or, where that is read-only, in the user's cache folder. It is one file because the
-cache watches the file of the entry points only. No function keeps state: threads may share what
-they pass, and run in parallel.
+the source or, where that is read-only, in the user's cache folder. No
+function keeps state: threads may share what they pass, and run in parallel.
 """
 
 from typing import no_type_check

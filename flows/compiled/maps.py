@@ -2,9 +2,6 @@
 
 A map takes the parameters of one feature and its values in all rows of a tile, and returns the mapped
 values and the logarithms of the slopes. The layers' loops call it by its address.
-
-The cache of a map watches this file only: after a change in `flows.compiled.vectors`, remove
-`__pycache__`.
 """
 
 import functools
@@ -16,12 +13,15 @@ from llvmlite import ir
 from numba import cfunc, types
 from numba.extending import intrinsic
 
+from flows.compiled import loop_cache
 from flows.compiled.micro_kernels import ARGUMENTS, LANES
 from flows.compiled.packed_fields import FIRST, MASKS, NUMBER_BYTES, NUMBERS, OFFSETS
 from flows.compiled.vectors import FLOAT, WORD, Emitter, Vector, exp, gaussian_share, log, softplus
 
 # mypy: ignore-errors
 # numba compiles these functions by its own types; llvmlite has none.
+
+loop_cache.install()
 
 # Directions: data to noise, noise to data, and data to their own log density, whose noise is 0.
 INVERSE, FORWARD, DENSITY = range(3)

@@ -1,7 +1,6 @@
 """Micro-kernels of `flows.compiled.kernels`: sums of products in registers, written as LLVM code.
 
-numba's loops would leave every partial sum to memory, at a third of the speed. The cache of the
-compiled kernels watches `kernels.py` only: after a change here, remove `__pycache__`.
+numba's loops would leave every partial sum to memory, at a third of the speed.
 """
 
 import functools

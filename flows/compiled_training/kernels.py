@@ -6,8 +6,7 @@ panel. What a flow consists of is encoded in integers (`flows.compiled_training.
 call computes a step without a visit to Python.
 
 Products stop at the last weight that a mask lets through, and the gradients of masked weights are
-never computed. Importing this module compiles it, or reads numba's cache. It is one file because
-the cache watches the file of the entry points only.
+never computed. Importing this module compiles it, or reads numba's cache.
 """
 
 from typing import no_type_check

@@ -1,0 +1,68 @@
+"""The cache of compiled loops."""
+
+import importlib.util
+import sys
+
+import pytest
+
+from flows.compiled import functions, kernels, loop_cache
+from flows.compiled_training import kernels as training_kernels
+
+ENTRY = """
+from numba import njit
+from helper_of_a_loop import step
+
+@njit(cache=True)
+def loop(x):
+    return step(x)
+"""
+HELPER = """
+from numba import njit
+
+@njit
+def step(x):
+    return x + {}
+"""
+
+
+def loaded(folder, name):
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def computed(folder, added):
+    """Return the loop of new modules, as another process would load it, and what it computes."""
+    loop_cache.sources_stamp.cache_clear()
+    (folder / "helper_of_a_loop.py").write_text(HELPER.format(added))
+    loaded(folder, "helper_of_a_loop")
+    loop = loaded(folder, "entry_of_a_loop").loop
+    return loop(1), loop.stats.cache_hits
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop_cache, "FOLDERS", (tmp_path,))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "entry_of_a_loop.py").write_text(ENTRY)
+    yield tmp_path
+    loop_cache.sources_stamp.cache_clear()
+    for name in ("helper_of_a_loop", "entry_of_a_loop"):
+        sys.modules.pop(name, None)
+
+
+def test_a_loop_is_read_from_the_cache_until_a_file_of_any_loop_changes(folder):
+    assert computed(folder, 10) == (11, {})
+    number, hits = computed(folder, 10)
+    assert (number, sum(hits.values())) == (11, 1)
+    assert computed(folder, 20)[0] == 21
+
+
+@pytest.mark.parametrize("module", [functions, kernels, training_kernels])
+def test_all_loops_are_kept_so(module):
+    caches = [getattr(value, "_cache", None) for value in vars(module).values()]
+    impls = [cache._impl for cache in caches if hasattr(cache, "_impl")]
+    assert all(type(impl.locator).__module__ == loop_cache.__name__ for impl in impls)
+    assert impls
