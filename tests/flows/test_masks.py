@@ -26,7 +26,20 @@ MIXING = [case for case in CASES if not case.spec.masks_columns]
 CONTEXT_DIM = 3
 
 every_case = pytest.mark.parametrize("case", MASKING, ids=lambda case: case.name)
-with_and_without_context = pytest.mark.parametrize("context_dim", [0, CONTEXT_DIM])
+# Every other case has a context by default; the rest is asked for by `-m long`.
+every_case_and_context = pytest.mark.parametrize(
+    ("case", "context_dim"),
+    [
+        pytest.param(
+            case,
+            context_dim,
+            marks=() if (context_dim > 0) == (number % 2 == 0) else pytest.mark.long,
+            id=f"{case.name}-{context_dim}",
+        )
+        for number, case in enumerate(MASKING)
+        for context_dim in (0, CONTEXT_DIM)
+    ],
+)
 # Of what takes long, the case without a context, which differs little, waits for `-m slow`.
 with_context = pytest.mark.parametrize(
     "context_dim", [pytest.param(0, marks=pytest.mark.slow), CONTEXT_DIM]
@@ -57,8 +70,7 @@ def rows_of(rows: int, dim: int, context_dim: int = 0) -> tuple[Tensor, Tensor |
     return x * observed, context if context_dim else None, observed
 
 
-@every_case
-@with_and_without_context
+@every_case_and_context
 @pytest.mark.parametrize("with_gradients", [False, True])
 def test_directions_cancel_and_what_is_not_observed_stays_0(case, context_dim, with_gradients):
     layers = transform(case, 5, context_dim)
@@ -72,8 +84,7 @@ def test_directions_cancel_and_what_is_not_observed_stays_0(case, context_dim, w
     torch.testing.assert_close(back_log_det, -log_det, rtol=1e-8, atol=1e-8)
 
 
-@every_case
-@with_and_without_context
+@every_case_and_context
 def test_log_det_is_that_of_the_jacobian_of_the_observed_features(case, context_dim):
     layers = transform(case, 4, context_dim)
     x, context, observed = rows_of(8, 4, context_dim)
@@ -112,8 +123,7 @@ def test_the_density_of_every_one_and_two_features_integrates_to_1(case, context
         assert float(density @ volumes.prod(dim=1)) == pytest.approx(1, abs=5e-3), features
 
 
-@every_case
-@with_and_without_context
+@every_case_and_context
 @pytest.mark.parametrize("training", [False, True])
 def test_a_mask_of_everything_changes_no_bit(case, context_dim, training):
     layers = transform(case, 5, context_dim).train(training)
@@ -136,16 +146,14 @@ def _results(
         return [density, u, log_det, *layers.forward(u, context, observed)]
 
 
-@every_case
-@with_and_without_context
+@every_case_and_context
 def test_the_density_of_nothing_is_1(case, context_dim):
     layers = transform(case, 4, context_dim)
     x, context, observed = rows_of(1, 4, context_dim)
     assert layers.log_density(x, context, observed).tolist() == [0]
 
 
-@every_case
-@with_and_without_context
+@every_case_and_context
 @pytest.mark.parametrize("value", [7.5, torch.inf, torch.nan])
 def test_values_under_the_mask_change_nothing(case, context_dim, value):
     layers = transform(case, 5, context_dim).train()
@@ -297,8 +305,7 @@ def folded(layers: Bijection) -> list[Step]:
     return steps
 
 
-@every_case
-@with_and_without_context
+@every_case_and_context
 def test_compiled_steps_equal_the_layers(case, context_dim):
     layers = transform(case, 5, context_dim)
     x, context, observed = rows_of(40, 5, context_dim)

@@ -270,9 +270,14 @@ MODELS = {
     "variational": a_flow(spec=PlanarSpec(layers=3, closed="sampling"), dim=2),
     "gaussian": a_flow(spec=GaussianSpec(), dim=3),
 }
-# Pictures of sixteen panels take their time.
+# Pictures of sixteen panels take their time, and some models are drawn as others are.
+ALIKE = ("one column", "variational")
 CASES = [
-    pytest.param(name, rows, marks=[pytest.mark.slow] if flow.dim == 16 else [])
+    pytest.param(
+        name,
+        rows,
+        marks=[pytest.mark.slow] if flow.dim == 16 else [pytest.mark.long] * (name in ALIKE),
+    )
     for name, flow in MODELS.items()
     for rows in ((0, 64) if name in ("two columns", "no sample finite", "an image") else (64,))
 ]
@@ -383,9 +388,9 @@ def test_fault_220_a_file_that_is_gone_is_left_out(shared_client):
 WITH_NAMES = {PlotKind.MARGINALS, PlotKind.PAIRS, PlotKind.NOISE}
 EXTREMES = [
     (0.0, 1.0, 1),
-    (1e-100, 1.0, 50),
+    pytest.param(1e-100, 1.0, 50, marks=pytest.mark.long),
     (1e100, 1.0, 50),
-    (-1e100, 1e-15, 50),
+    pytest.param(-1e100, 1e-15, 50, marks=pytest.mark.long),
     (1e100, 1.0, 1),
 ]
 
