@@ -21,11 +21,20 @@ MISSING_SPELLINGS = (
 # fmt: on
 """Texts that mean a missing cell, besides white space alone."""
 
-TRUE_TEXTS = ("true", "yes", "t", "y", "1", "1.0")
+# fmt: off
+_TRUTH_PAIRS = (
+    ("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n"), ("1", "0"), ("1.0", "0.0"),
+    ("ja", "nein"), ("ja", "nej"), ("ja", "nei"), ("ja", "nee"), ("oui", "non"), ("sí", "no"), ("si", "no"),
+    ("sì", "no"), ("sim", "não"), ("sim", "nao"), ("tak", "nie"), ("ano", "ne"), ("да", "нет"),
+    ("wahr", "falsch"), ("vrai", "faux"),
+    ("はい", "いいえ"), ("是", "否"),
+)
+# fmt: on
+TRUE_TEXTS = tuple(true for true, _ in _TRUTH_PAIRS)
 """Texts of true, in lower case."""
 
-FALSE_TEXTS = ("false", "no", "f", "n", "0", "0.0")
-"""Texts of false, in lower case."""
+FALSE_TEXTS = tuple(false for _, false in _TRUTH_PAIRS)
+"""Texts of false, in lower case, in the order of those of true that they go with."""
 
 _TEXT = pa.string()
 _EXACT = 2.0**53

@@ -49,7 +49,7 @@ def parse_numbers(
 def plain_marks(text: pa.Array) -> pa.Array:
     """Return texts of numbers with the marks of ASCII: spaces, apostrophes and minus signs of print.
 
-    A number in parentheses, as accountants write it, is negative.
+    A number in parentheses, as accountants write it, or with a minus sign behind it, is negative.
     """
     if not pc.all(pc.string_is_ascii(text)).as_py():
         text = pc.replace_substring_regex(text, _SPACES, " ")
@@ -57,6 +57,8 @@ def plain_marks(text: pa.Array) -> pa.Array:
         text = pc.replace_substring(text, "’", "'")  # noqa: RUF001 - an apostrophe
     if pc.any(pc.ends_with(text, ")")).as_py():
         text = pc.replace_substring_regex(text, r"^\(([^()+-]+)\)$", r"-\1")
+    if pc.any(pc.ends_with(text, "-")).as_py():
+        text = pc.replace_substring_regex(text, r"^(\d[^+-]*)-$", r"-\1")
     return text
 
 

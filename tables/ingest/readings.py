@@ -44,8 +44,9 @@ _PLACEHOLDER = re.compile(
 _DATES = (
     *("%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y"),
     *("%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y"),
-    *("%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%a %d %b %Y", "%Y-%m", "%b %Y", "%B %Y"),
+    *("%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%a %d %b %Y"),
 )
+_MONTHS = (*("%Y-%m", "%Y/%m", "%m/%Y", "%m.%Y", "%b %Y", "%B %Y", "%b-%Y", "%b %y", "%b-%y"),)
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
 _ISO_TIMES = ("T%H:%M", "T%H:%M:%S", "T%H:%M:%S.%f", "T%H:%MZ", "T%H:%M:%SZ", "T%H:%M:%S.%fZ")
 
@@ -102,6 +103,8 @@ class Reading:
 
     def fits(self, rows: int) -> bool:
         """Return whether it may still be the one, after so many rows."""
+        if self.only_placeholders:
+            return True
         share = _WORD_SHARE if self.few_words else UNREADABLE
         return self.bad <= _FEW_CELLS + share * rows
 
@@ -114,10 +117,10 @@ class Reading:
         """
         if known - self.bad < _FEW_CELLS:
             return False
-        if self.bad <= UNREADABLE * known:
+        if self.only_placeholders or self.bad <= UNREADABLE * known:
             return True
         others = distinct - len(self.words)
-        named = self.only_placeholders or others >= max(_FEW_CELLS, 2 * len(self.words))
+        named = others >= max(_FEW_CELLS, 2 * len(self.words))
         return self.few_words and self.bad <= _WORD_SHARE * known and named
 
 
@@ -153,6 +156,7 @@ def date_formats() -> Iterator[str | None]:
     for date in _DATES:
         for time in _TIMES:
             yield date + time
+    yield from _MONTHS
     yield from (ISO_DATE + time for time in _ISO_TIMES)
     yield from (time.strip() for time in _TIMES if time)
     yield COMPACT_DATE

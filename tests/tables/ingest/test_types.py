@@ -347,3 +347,45 @@ def test_a_first_line_of_data_is_told_by_its_decimals():
     assert "numeric_header" in [w["code"] for w in summary.warnings]
     summary, _ = read(b"country,2001,2002\n" + b"".join(b"c%d,%d,2\n" % (i, i) for i in range(9)))
     assert "numeric_header" not in [w["code"] for w in summary.warnings]
+
+
+@pytest.mark.parametrize(
+    ("true", "false"),
+    [("ja", "nein"), ("Oui", "Non"), ("SÍ", "NO"), ("VRAI", "FAUX"), ("是", "否")],
+)
+def test_words_for_true_and_false_of_other_languages_are_truth_values(accept, true, false):
+    column = accept(f"a,b\n1,{true}\n2,{false}\n3,{true}\n".encode()).columns[1].column
+    assert (column.type, set(column.levels)) == ("boolean", {true, false})
+
+
+@pytest.mark.parametrize("gap", ["-", "n.d.", "--", "unknown"])
+def test_texts_that_stand_for_no_value_are_gaps_however_many_they_are(accept, gap):
+    rows = [
+        f"{gap if n % 10 else f'{n}.5'},{gap if n % 5 else f'{n // 100 + 1:02d}-Jan-2020'}"
+        for n in range(900)
+    ]
+    columns = accept(("v,d\n" + "\n".join(rows)).encode()).columns
+    assert [column.column.type for column in columns] == ["number", "datetime"]
+    assert [column.missing_count for column in columns] == [810, 720]
+
+
+@pytest.mark.parametrize(
+    ("cells", "form"),
+    [
+        (("Mar 24", "Dec 23"), "%b %y"),
+        (("Jan-20", "Feb-21"), "%b-%y"),
+        (("03/2024", "12/2023"), "%m/%Y"),
+    ],
+)
+def test_months_are_dates(accept, cells, form):
+    column = (
+        accept(("a,b\n" + "".join(f"{n},{cells[n % 2]}\n" for n in range(30))).encode())
+        .columns[1]
+        .column
+    )
+    assert (column.type, column.datetime_format) == ("datetime", form)
+
+
+def test_a_minus_sign_behind_a_number_makes_it_negative(accept):
+    summary = accept(b"a,b\n1,1.5-\n2,0.5\n3,2.5-\n")
+    assert (summary.columns[1].column.type, summary.columns[1].min) == ("number", -2.5)
