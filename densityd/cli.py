@@ -16,6 +16,7 @@ from densityd.admin import audit, keys
 from densityd.commands import (
     account,
     datasets,
+    demo,
     infer,
     jobs,
     label,
@@ -23,6 +24,7 @@ from densityd.commands import (
     prune,
     sample,
     score,
+    top,
     train,
     webhooks,
 )
@@ -44,7 +46,7 @@ app = typer.Typer(
     help="Density estimation with normalising flows, as a REST service.\n\n"
     "up, api, worker, migrate, doctor, keys and audit run a service on this machine. Settings are environment"
     " variables that begin with DENSITYD_; `densityd doctor` prints them all.\n\n"
-    "train, sweep, infer, score, sample, prune, label, whoami, usage, datasets, jobs, models and webhooks use a running service. They exit with 0 on"
+    "train, sweep, infer, score, sample, prune, label, top, demo, whoami, usage, datasets, jobs, models and webhooks use a running service. They exit with 0 on"
     " success, 1 on failure, 2 on wrong usage, and 3 if the service cannot be reached.\n\n"
     "reproduce trains the published experiments, without a service.",
 )
@@ -55,6 +57,8 @@ app.command()(score.score)
 app.command()(sample.sample)
 app.command()(prune.prune)
 app.command()(label.label)
+app.command()(top.top)
+app.command()(demo.demo)
 app.command()(account.whoami)
 app.command()(account.usage)
 app.add_typer(datasets.app, name="datasets")

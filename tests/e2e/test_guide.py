@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from densityd.cli import app
 from tests.e2e.test_up import Up
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -61,3 +63,11 @@ def test_the_tutorial_does_what_it_says(
     assert "quantile" in run.stdout
     assert (tmp_path / "marginals.svg").read_text().startswith("<?xml")
     run_python(tutorial)
+
+
+def test_the_demo_leaves_a_model_that_can_be_asked(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DENSITYD_URL", up.url)
+    result = CliRunner().invoke(app, ["demo", "--model", "shown"])
+    assert result.exit_code == 0, result.output
+    assert f"{up.url}/#/models/shown" in result.output
+    assert CliRunner().invoke(app, ["sample", "shown", "-n", "2"]).exit_code == 0
