@@ -45,6 +45,7 @@ from app.scoring import routes as scores
 from app.scoring.raw_route import HotRoutes
 from app.server.broker_client import ApiBrokerClient
 from app.server.event_hub import EventHub
+from app.server.job_metrics import JobMetrics
 from app.server.processes import inherited_counts
 from app.server.readiness import Lookout
 from app.server.request_middleware import RequestMiddleware
@@ -61,6 +62,7 @@ from models_store.database.database import Database
 from models_store.errors import BlobDiskError, DatabaseUnavailableError
 from models_store.files.blobs import Blobs
 from models_store.files.stores import open_blobs
+from models_store.jobs.figures import JobFigures
 from models_store.jobs.job_queue import JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.keys import Keys
@@ -274,6 +276,7 @@ def _state(
         metrics=metrics.models,
         after_load=after_load,
     )
+    lookout = Lookout(database, blobs, every_s=settings.ready_look_s, stale_s=settings.stale_s)
     return AppState(
         settings=settings,
         metrics=metrics,
@@ -298,7 +301,8 @@ def _state(
         warm_up=WarmUp(models, preloaded(settings.preload)),
         engine=engine,
         engine_watch=EngineWatch(engine, stall_s=settings.engine_stall_s),
-        lookout=Lookout(database, blobs, every_s=settings.ready_look_s, stale_s=settings.stale_s),
+        lookout=lookout,
+        job_metrics=JobMetrics(JobFigures(database), lookout.seconds),
         event_hub=EventHub(jobs),
         plots=Plots(),
         threads=Threads(

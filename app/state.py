@@ -21,6 +21,7 @@ from app.http.upload_room import UploadRoom
 from app.metrics import Metrics
 from app.plots.plots import Plots
 from app.server.event_hub import EventHub
+from app.server.job_metrics import JobMetrics
 from app.server.readiness import Lookout
 from app.server.startup import Shutdown
 from app.settings import ApiSettings
@@ -64,6 +65,7 @@ class AppState:
         warm_up: Work that is done before the process is ready.
         engine: Thread that computes.
         engine_watch: Watch over that thread.
+        job_metrics: Metrics of jobs and workers.
         lookout: Watch over the database, the store and the disk.
         event_hub: Events of the jobs that are followed.
         plots: Plots that were drawn.
@@ -100,6 +102,7 @@ class AppState:
     warm_up: WarmUp
     engine: Engine
     engine_watch: EngineWatch
+    job_metrics: JobMetrics
     lookout: Lookout
     event_hub: EventHub
     plots: Plots

@@ -34,6 +34,7 @@ from workers.celery_app import WorkerBrokerClient, create_celery
 from workers.devices import devices_of
 from workers.heartbeat import LifeSigns, worker_label
 from workers.leftovers import Leftovers
+from workers.port import Port, WorkerMetrics
 from workers.settings import WorkerSettings
 from workers.supervisor.fitness import UNTESTED
 from workers.supervisor.supervisor import Supervisor
@@ -116,9 +117,21 @@ def _prepare_store(database: Database, settings: WorkerSettings) -> None:
 
 def _consume(database: Database, settings: WorkerSettings) -> int:
     signs = LifeSigns(settings, Workers(database), unfit=UNTESTED)
+    metrics = WorkerMetrics()
+
+    def observe(kind: str, ending: str, seconds: float) -> None:
+        metrics.attempts.labels(kind, ending).inc()
+        metrics.seconds.labels(kind).inc(seconds)
+
     supervisor = Supervisor(
-        database, settings, worker=worker_label(settings), tested=False, tell=signs.tell
+        database,
+        settings,
+        worker=worker_label(settings),
+        tested=False,
+        tell=signs.tell,
+        observe=observe,
     )
+    port = _open_port(settings, metrics, supervisor)
     app = create_celery(settings)
     register_tasks(app, supervisor)
     jobs = Jobs(database)
@@ -161,6 +174,30 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
         sender.stop()
         getting_fit.join()
         signs.remove()
+        if port is not None:
+            port.stop()
+
+
+def _open_port(
+    settings: WorkerSettings, metrics: WorkerMetrics, supervisor: Supervisor
+) -> Port | None:
+    """Open the port that the settings name; jobs matter more than one that cannot be opened."""
+    metrics.slots.set(len(devices_of(settings)))
+    metrics.running.set_function(lambda: supervisor.running)
+    if settings.worker_port is None:
+        return None
+    try:
+        port = Port(
+            settings.worker_host,
+            settings.worker_port,
+            metrics=metrics,
+            unfit=lambda: supervisor.unfit,
+        )
+    except OSError as error:
+        log.error("the worker's port cannot be opened: %s", error)  # noqa: TRY400 - one clear line
+        return None
+    port.start()
+    return port
 
 
 def _work_without_messages(supervisor: Supervisor) -> None:

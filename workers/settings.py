@@ -18,6 +18,15 @@ class WorkerSettings(StoreSettings):
         description="Name of the worker, unique for a host and a data directory, in logs and "
         "health checks. Unset: the name of the host.",
     )
+    worker_host: str = Field(
+        default="127.0.0.1", description="Address that the worker's port listens on."
+    )
+    worker_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="Port of the worker with `/livez`, `/readyz` and `/metrics`; 0: any. Unset: none.",
+    )
     device: Annotated[str, Field(pattern=r"^(cpu|auto|cuda(:(\d{1,3}|all))?)$")] = Field(
         default="cpu",
         description="Device of trainers: cpu, cuda, cuda:N, auto (cuda if there is one), or "

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from prometheus_client.multiprocess import mark_process_dead
+
 from app.http.upload_room import UploadCounts
 from app.settings import ApiSettings
 from tables.sandbox.parent_death import die_with
@@ -64,6 +66,7 @@ class Processes:
     def _replace_dead(self, sock: socket.socket, folder: str) -> None:
         for number, (child, born) in list(self._children.items()):
             if child.poll() is not None and time.monotonic() - born > _LEAST_LIFE_S:
+                mark_process_dead(child.pid, folder)  # type: ignore[no-untyped-call]  # its gauges
                 log.error("an API process ended with status %s; starting another", child.returncode)
                 del self._children[number]
         try:

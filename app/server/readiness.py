@@ -59,6 +59,9 @@ class Lookout:
         blobs: looked at without writing to it.
         every_s: seconds from one look to the next, while all is well.
         stale_s: seconds without a database server for which models and keys are served from memory.
+
+    Attributes:
+        seconds: Seconds that the last look at each thing took.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Lookout:
         self._every_s = every_s
         self._stale_s = stale_s if database.is_server else 0.0
         self._well_at = -math.inf
+        self.seconds: dict[str, float] = {}
         self._found: Mapping[str, Finding] = {}
         self._ended_at = time.monotonic()
         self._first = threading.Event()
@@ -114,7 +118,9 @@ class Lookout:
 
     def _look(self, name: str) -> Finding:
         """Look at one thing; a server that has not been away for long is no reason to be left out."""
+        began = time.monotonic()
         finding = _outcome(self._looks[name])
+        self.seconds[name] = time.monotonic() - began
         if name == "database" and finding.level is Level.OK:
             self._well_at = time.monotonic()
         if finding.away and time.monotonic() - self._well_at < self._stale_s:

@@ -1,5 +1,6 @@
 """Routes of liveness, readiness and metrics."""
 
+import asyncio
 from typing import Literal
 
 from fastapi import APIRouter, Response
@@ -89,5 +90,9 @@ async def get_readiness(response: Response, state: StateDep) -> Readiness:
     },
 )
 async def get_metrics(state: StateDep) -> Response:
-    """Return the metrics of this process in the text format of Prometheus."""
-    return Response(state.metrics.render(), media_type=METRICS_MEDIA_TYPE)
+    """Return the metrics of this process in the text format of Prometheus.
+
+    Those of jobs and workers come from the database, and are the same from every process.
+    """
+    of_jobs = await asyncio.to_thread(state.job_metrics.render)
+    return Response(state.metrics.render() + of_jobs, media_type=METRICS_MEDIA_TYPE)

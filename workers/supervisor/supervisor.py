@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from models_store.database.database import Database
@@ -21,6 +22,7 @@ from workers.supervisor.process import TrainerProcess
 
 log = logging.getLogger(__name__)
 
+_DONE = "done"
 _OWN_FAULT = AttemptEnd(ending=Ending.CRASHED, detail="the worker met a fault of its own")
 
 
@@ -34,6 +36,8 @@ class Supervisor:
         tested: True to take the worker for fit until something speaks against it; otherwise it takes
             no job before its self-test has passed.
         tell: Called with each new reason for which the worker takes no jobs, None once it does.
+        observe: Called at the end of each attempt, with the kind of the job, the ending and the
+            seconds that it took.
     """
 
     def __init__(
@@ -44,12 +48,15 @@ class Supervisor:
         worker: str,
         tested: bool = True,
         tell: Callable[[str | None], None] = lambda _: None,
+        observe: Callable[[str, str, float], None] = lambda _kind, _ending, _seconds: None,
     ) -> None:
         self._registry = Registry(database)
         self._stores = Stores(work=JobWork(database), blobs=open_blobs(settings.store_address))
         self._settings = settings
         self._worker = worker
         self._stopping = threading.Event()
+        self._observe = observe
+        self._running: set[tuple[str, int]] = set()
         self._slots = Slots(devices_of(settings))
         self._accelerator = has_accelerator(settings)
         self._fitness = Fitness(
@@ -59,6 +66,16 @@ class Supervisor:
     def stop(self) -> None:
         """Let every trainer write a checkpoint and end, and claim no more jobs."""
         self._stopping.set()
+
+    @property
+    def running(self) -> int:
+        """Return the number of jobs that this worker runs."""
+        return len(self._running)
+
+    @property
+    def unfit(self) -> str | None:
+        """Return the reason for which this worker takes no jobs; None: it takes them."""
+        return self._fitness.reason
 
     @property
     def fit(self) -> bool:
@@ -109,8 +126,19 @@ class Supervisor:
 
     def _carry_through(self, job: Job, device: str) -> None:
         log.info("attempt %s begins", job.attempt)
+        began = time.monotonic()
+        self._running.add((job.id, job.attempt))
         try:
-            self._attempt(job, device)
+            ending = self._end_of(job, device)
+        finally:
+            self._running.discard((job.id, job.attempt))
+        self._observe(job.kind.value, ending, time.monotonic() - began)
+
+    def _end_of(self, job: Job, device: str) -> str:
+        """Run an attempt, and return how it ended, whatever goes wrong."""
+        ending = "lost"
+        try:
+            ending = self._attempt(job, device)
         except FencedError as error:
             log.warning("attempt %s ends without a further word: %s", job.attempt, error)
         except DatabaseError as error:
@@ -119,15 +147,17 @@ class Supervisor:
             # The job must not be lost to a fault of ours, nor the worker to one job.
             log.exception("attempt %s failed in the supervisor", job.attempt)
             self._give_back(job, _OWN_FAULT)
+            ending = _OWN_FAULT.ending.value
+        return ending
 
-    def _attempt(self, job: Job, device: str) -> None:
+    def _attempt(self, job: Job, device: str) -> str:
         try:
             task = task_of(job, registry=self._registry, settings=self._settings)
         except NotFoundError:
             self._stores.work.fail(
                 job.id, job.attempt, code="dataset_missing", detail="A dataset of the job is gone."
             )
-            return
+            return _DONE
         try:
             chosen = {"store_id": self._fitness.store_id, "device": device}
             trainer = TrainerProcess(task.model_copy(update=chosen))
@@ -137,7 +167,7 @@ class Supervisor:
             failed = AttemptEnd(ending=Ending.NOT_STARTED, detail=detail)
             self._fitness.judge(failed)
             self._give_back(job, failed)
-            return
+            return failed.ending.value
         attempt = Attempt(
             job,
             trainer,
@@ -145,7 +175,9 @@ class Supervisor:
             settings=self._settings,
             stopping=self._stopping,
         )
-        self._fitness.judge(attempt.follow())
+        end = attempt.follow()
+        self._fitness.judge(end)
+        return _DONE if end is None else end.ending.value
 
     def _give_back(self, job: Job, failed: AttemptEnd) -> None:
         try:
