@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install up test long chaos simulate check format bench fuzz lock sbom vendor docs
+.PHONY: help install up test long cluster chaos simulate check format bench fuzz lock sbom vendor docs
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ test: install $(GUIDE) ## Run the tests, with real Redis and PostgreSQL
 
 long: install ## Run the long form of some tests
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses=3 --dist=worksteal -m long
+
+cluster: install ## Run what needs servers or tools of a cluster
+	$(BIN)/pip install --quiet --group deploy
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -m cluster
 
 # CHAOS="--database postgresql --jobs 12 --kills 8"; `python -m tests.chaos --help` says more.
 chaos: install ## Kill a whole service at random while it works, and check that nothing is lost

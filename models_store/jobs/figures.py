@@ -25,9 +25,9 @@ class Ended:
 
     Attributes:
         jobs: Number of jobs.
-        attempts: Attempts of all of them together.
-        wait_seconds: Seconds from submission to the first start, together.
-        run_seconds: Seconds that they ran for, together.
+        attempts: Total number of attempts.
+        wait_seconds: Sum of the seconds from submission to the first start.
+        run_seconds: Sum of the seconds of running.
     """
 
     jobs: int = 0
@@ -44,7 +44,7 @@ class Figures:
         unfinished: Number of jobs by state, kind and wanted accelerator.
         oldest_s: Age in seconds of the oldest job that waits, by wanted accelerator.
         expired: Number of running jobs whose worker went silent.
-        rows_per_second: Rows that running jobs compute in a second, together, by kind.
+        rows_per_second: Rows a second of the running jobs, by kind.
         ended: Jobs that ended lately, by state and kind.
         workers: Number of workers by what they have (`gpu` or `cpu`) and whether they take jobs.
     """
