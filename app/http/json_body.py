@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from fastapi import Request
@@ -22,7 +23,10 @@ from tables.strict_json import parse_strict
 
 JSON_MEDIA_TYPE = "application/json"
 _INLINE_BYTES = 32 * 1024  # larger bodies are parsed in a thread
-_MAX_VALUES = 500_000  # validation keeps the interpreter's lock; a context may have 10,000 rows
+MAX_CONTEXT_VALUES = 500_000
+"""Most values of a body with a context, which may have 10,000 rows."""
+# Validation keeps the interpreter's lock, and each value that is wrong takes longest.
+_MAX_VALUES = 100_000
 _MAX_FAULTS = 1_000  # a body may have thousands more, of a kilobyte each once they are listed
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -49,13 +53,20 @@ def parse_json(body: bytes, *, max_lists: int | None = None, max_values: int | N
         raise Problem(error.slug, error.detail) from error
 
 
-def validate_json(model: type[_Model], body: bytes) -> _Model:
+def validate_json(
+    model: type[_Model], body: bytes, *, max_values: int = MAX_CONTEXT_VALUES
+) -> _Model:
     """Parse `body` strictly and validate it as `model`, converting nothing.
+
+    Args:
+        model: Model of the body.
+        body: Body of a request.
+        max_values: Most values of any kind.
 
     Raises:
         Problem: The body is not JSON or does not fit; `errors` points at what is wrong.
     """
-    document = parse_json(body, max_values=_MAX_VALUES)
+    document = parse_json(body, max_values=max_values)
     if isinstance(document, dict) and len(document) > _MAX_FAULTS:
         raise Problem("unknown-field", "The body has more fields than there are.")
     try:
@@ -67,8 +78,15 @@ def validate_json(model: type[_Model], body: bytes) -> _Model:
         raise _validation_problem(error, document, model) from error
 
 
-async def read_json(request: Request, model: type[_Model]) -> _Model:
+async def read_json(
+    request: Request, model: type[_Model], *, max_values: int = MAX_CONTEXT_VALUES
+) -> _Model:
     """Read the JSON body of a request as `model`, off the event loop if it is large.
+
+    Args:
+        request: Request with the body.
+        model: Model of the body.
+        max_values: Most values of any kind.
 
     Raises:
         Problem: The body is too large, is not JSON or does not fit.
@@ -77,15 +95,22 @@ async def read_json(request: Request, model: type[_Model]) -> _Model:
     settings: ApiSettings = request.app.state.settings
     body = await read_body(request, limit=settings.max_json_bytes)
     if len(body) <= _INLINE_BYTES:
-        return validate_json(model, body)
-    return await in_thread_alone(validate_json, model, body)
+        return validate_json(model, body, max_values=max_values)
+    return await in_thread_alone(partial(validate_json, model, body, max_values=max_values))
 
 
-def json_body(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
-    """Return a dependency that reads the JSON body of a request as `model`."""
+def json_body(
+    model: type[_Model], *, max_values: int = _MAX_VALUES
+) -> Callable[[Request], Awaitable[_Model]]:
+    """Return a dependency that reads the JSON body of a request as `model`.
+
+    Args:
+        model: Model of the body.
+        max_values: Most values of any kind.
+    """
 
     async def read(request: Request) -> _Model:
-        return await read_json(request, model)
+        return await read_json(request, model, max_values=max_values)
 
     return read
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, status
 
 from app.fairness.fair_routes import FairRoute
-from app.http.json_body import json_body, json_request
+from app.http.json_body import MAX_CONTEXT_VALUES, json_body, json_request
 from app.jobs.examples import (
     SAMPLING_EXAMPLES,
     SCORING_EXAMPLES,
@@ -243,7 +243,9 @@ def start_scoring(
     responses=start_responses("context-mismatch", "limit-result"),
 )
 def start_sampling(
-    body: Annotated[SamplingRequest, Depends(json_body(SamplingRequest))],
+    body: Annotated[
+        SamplingRequest, Depends(json_body(SamplingRequest, max_values=MAX_CONTEXT_VALUES))
+    ],
     submission: Annotated[JobSubmission, Depends()],
     inputs: Annotated[JobInputs, Depends()],
 ) -> JobView:

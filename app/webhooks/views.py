@@ -31,7 +31,11 @@ class WebhookRequest(BaseModel):
         description="Address that gets a POST for each event: https, and public."
     )
     events: list[Event] = Field(
-        default=_ALL, min_length=1, max_length=len(_ALL), description="Events that it gets."
+        default=_ALL,
+        min_length=1,
+        max_length=len(_ALL),
+        fail_fast=True,
+        description="Events that it gets.",
     )
     description: Annotated[
         str | None, StringConstraints(max_length=MAX_DESCRIPTION, pattern=r"^[^\x00]*$")

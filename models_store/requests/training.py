@@ -32,7 +32,8 @@ Epochs = Annotated[int, Field(ge=1, le=100_000)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86_400)]
 Bound = Annotated[float, Field(ge=-1e37, le=1e37)]
 Hidden = Annotated[
-    list[Annotated[int, Field(ge=1, le=2**31)]], Field(min_length=1, max_length=1024)
+    list[Annotated[int, Field(ge=1, le=2**31)]],
+    Field(min_length=1, max_length=1024, fail_fast=True),
 ]
 
 
@@ -80,7 +81,7 @@ class ColumnOptions(Strict):
     )
     low: Bound | None = Field(default=None, description="Bound that no value lies below.")
     high: Bound | None = Field(default=None, description="Bound that no value lies above.")
-    spikes: Annotated[list[Bound], Field(max_length=64)] | None = Field(
+    spikes: Annotated[list[Bound], Field(max_length=64, fail_fast=True)] | None = Field(
         default=None, description="Single values that get probabilities of their own."
     )
 
@@ -238,11 +239,13 @@ class TrainingRequest(Placed):
 
     model_name: Name = Field(description="Name of the model that gets a new version.")
     dataset_id: DatasetId
-    columns: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = Field(
-        default=None,
-        description="Columns to model, in this order; null: all except the context columns.",
+    columns: Annotated[list[str], Field(min_length=1, max_length=10_000, fail_fast=True)] | None = (
+        Field(
+            default=None,
+            description="Columns to model, in this order; null: all except the context columns.",
+        )
     )
-    context_columns: Annotated[list[str], Field(max_length=10_000)] = Field(
+    context_columns: Annotated[list[str], Field(max_length=10_000, fail_fast=True)] = Field(
         default_factory=list,
         description="Columns that the density is conditioned on: p(columns | context columns).",
     )

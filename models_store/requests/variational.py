@@ -23,10 +23,10 @@ from models_store.requests.training import (
 MAX_FORMULA_LENGTH, MAX_FORMULA_DIM, MAX_WINDOW_DIM = 10_000, 100, 2
 
 Coordinate = Annotated[float, Field(ge=-1e12, le=1e12)]
-Corner = Annotated[list[Coordinate], Field(min_length=1, max_length=MAX_WINDOW_DIM)]
+Corner = Annotated[list[Coordinate], Field(min_length=1, max_length=MAX_WINDOW_DIM, fail_fast=True)]
 Scale = Annotated[float, Field(ge=1e-6, le=1e6)]
 Column = Annotated[str, Field(min_length=1, max_length=128)]
-Columns = Annotated[list[Column], Field(max_length=10_000)]
+Columns = Annotated[list[Column], Field(max_length=10_000, fail_fast=True)]
 Iterations = Annotated[int, Field(ge=1, le=10_000_000)]
 SampleSize = Annotated[int, Field(ge=1, le=100_000)]
 

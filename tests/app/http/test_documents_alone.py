@@ -163,6 +163,26 @@ def test_a_request_has_a_bounded_number_of_values_and_of_errors(model, unit):
 
 
 @pytest.mark.fault(231)
+@pytest.mark.parametrize(
+    ("path", "frame"),
+    [
+        ("jobs/training", b'{"flow":{"family":"maf","hidden":[%b]}}'),
+        ("jobs/variational", b'{"flow":{"family":"maf","hidden":[%b]}}'),
+        ("webhooks", b'{"events":[%b]}'),
+    ],
+)
+def test_a_request_without_a_context_has_fewer_values(server, path, frame):
+    answer = httpx2.post(
+        f"{server}/v1/{path}",
+        content=filled(frame, b'"x"', size=MIB),
+        headers={"Content-Type": "application/json"},
+        timeout=60,
+    )
+    assert answer.status_code == 422
+    assert "at most 100000 are allowed" in answer.json()["detail"]
+
+
+@pytest.mark.fault(231)
 @pytest.mark.parametrize("what", ["log_prob", "sample"])
 def test_large_documents_of_small_values_hold_nobody_up(server, what):
     frame = {"log_prob": b'{"rows":[%b]}', "sample": b'{"n":3,"context":[%b]}'}[what]
