@@ -9,14 +9,17 @@ from tables.source import look_numeric
 EVEN = 0.5
 """Share of rows with as many values as the first, from which on a separator is one."""
 
-_BLANKS = (re.compile(rb"[ \t]+"), re.compile(rb" {2,}| *\t[ \t]*"))
+_BLANKS = (re.compile(rb"[ \t]+"), re.compile(rb"[ \t]*(?:  |\t)[ \t]*"))
 _FEWEST_ROWS = 4
 
 
 def joined_blanks(lines: bytes, separator: re.Pattern[bytes], delimiter: Delimiter) -> bytes:
     """Return lines whose values are separated by runs of blanks with one separator instead."""
-    bare = re.sub(rb"(?m)^[ \t]+|(?<=\r)[ \t]+|[ \t]+(?=[\r\n]|\Z)", b"", lines)
-    return separator.sub(delimiter.encode(), bare)
+    # A run is one match wherever it ends: a pattern that looks for the end of the line first would be
+    # quadratic on a long one.
+    mark = delimiter.encode()
+    joined = separator.sub(mark, lines)
+    return re.sub(rb"(?m)^%b|(?<=\r)%b|%b(?=[\r\n]|\Z)" % ((re.escape(mark),) * 3), b"", joined)
 
 
 def split_line(line: str, delimiter: Delimiter, quote: str = '"') -> list[str] | None:

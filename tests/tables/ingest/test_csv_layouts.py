@@ -84,3 +84,9 @@ def test_a_cell_of_megabytes_is_read(accept):
 
 def test_rows_without_values_at_the_end_are_rows_where_they_are_few(accept):
     assert accept(f"day,kind,v\n{body()}\n,,\n".encode()).rows == 31
+
+
+def test_a_long_run_of_blanks_is_joined_at_once(accept):
+    rows = ["   ".join(row) for row in ROWS]
+    rows[9] = f"2024-01-10{' ' * 400_000}a   1.5"
+    assert accept(("day   kind   v\n" + "\n".join(rows)).encode()).rows == 30
