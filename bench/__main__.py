@@ -26,7 +26,7 @@ QUICK: dict[str, Callable[[], str]] = {
 }
 EXAMPLES = """
 examples:
-  python -m bench                     everything but `anomaly` and `tables`
+  python -m bench                     everything but `anomaly`, `quality` and `tables`
   python -m bench flows               the flow library beside its peers, 10 to 20 minutes
   python -m bench flows --quick       the same in a minute or two: wide networks left out
   python -m bench steps               training steps beside the same peers, about 5 minutes
@@ -34,6 +34,7 @@ examples:
   python -m bench crowd               what 2,000 connections of one tenant leave to another, 5 minutes
   python -m bench scoring --output .  what the service adds, its table kept in this folder
   python -m bench anomaly --data DIR  the defaults as a detector of anomalies; see its own --help
+  python -m bench quality --data DIR  all methods and peers at equal time; resumes, see its own --help
   python -m bench tables --data DIR   samples of tables with categories and gaps beside SDV's
 """
 
@@ -44,6 +45,11 @@ def main() -> None:
         from bench.tables import comparison  # noqa: PLC0415  pandas and scikit-learn take seconds to import
 
         print(comparison.measure(sys.argv[2:]), flush=True)
+        return
+    if sys.argv[1:2] == ["quality"]:
+        from bench import quality  # noqa: PLC0415  scikit-learn takes seconds to import
+
+        print(quality.measure(sys.argv[2:]), flush=True)
         return
     if sys.argv[1:2] == ["anomaly"]:
         from bench import anomaly  # noqa: PLC0415  scikit-learn takes seconds to import

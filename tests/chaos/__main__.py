@@ -21,7 +21,7 @@ from models_store.database.database import Database
 from models_store.database.schema import JobRow
 from models_store.errors import DatabaseError
 from models_store.files.local_blobs import LocalBlobs
-from models_store.job_states import FINAL_STATES
+from models_store.job_states import FINAL_STATES, JobRole
 from tests.chaos.asking import Asking
 from tests.chaos.caller import MAX_QUEUED, Caller
 from tests.chaos.checker import violations
@@ -149,7 +149,8 @@ def _longest_silence(history: History) -> float:
 def _final(database: Database, *, otherwise: int) -> int:
     try:
         with database.read() as session:
-            query = select(func.count()).where(JobRow.state.in_(FINAL_STATES))
+            alone = JobRow.role.is_distinct_from(JobRole.CHILD)
+            query = select(func.count()).where(JobRow.state.in_(FINAL_STATES), alone)
             return session.scalar(query) or 0
     except DatabaseError:
         return otherwise

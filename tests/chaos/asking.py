@@ -17,13 +17,16 @@ def nothing(_: httpx.Response) -> Mapping[str, Any]:
 
 
 def job_view(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a job that the checks need."""
-    name, number = body["model"]["name"], body["model"]["version"]
+    """Return the part of a job that the checks need; a file stands for a version."""
+    made = body["result"] and body["result"]["url"]
+    if body["kind"] not in ("scoring", "sampling"):
+        number = body["model"]["version"]
+        made = None if number is None else f"{body['model']['name']}:{number}"
     return {
         "id": body["id"],
         "state": body["state"],
         "attempt": body["attempt"],
-        "version": None if number is None else f"{name}:{number}",
+        "version": made,
     }
 
 

@@ -13,6 +13,11 @@ from tests.chaos.asking import Asking, one_job
 
 MODEL = "chaos"
 EPOCHS = (6, 6, 6, 40)  # by seed
+SWEEP, SEARCH, SAMPLING = 4, 5, 6
+"""Further requests: their work is done by children."""
+
+_SHARES = (3, 3, 3, 3, 2, 1, 2)
+PART_ROWS, _DRAWN_ROWS = 5_000, 17_000
 MAX_QUEUED = 6
 FULL = httpx.codes.TOO_MANY_REQUESTS
 _WAITING = 8
@@ -94,8 +99,18 @@ class Caller:
             time.sleep(0.1)
 
     def _start_one(self, key: str) -> None:
-        seed = self._random.randrange(len(EPOCHS))
-        epochs = EPOCHS[seed]
+        seed = self._random.choices(range(len(_SHARES)), _SHARES)[0]
+        for _ in range(self._random.choice([1, 1, 2])):
+            job_id = self._ask(key, *self._request(seed))
+            if job_id is not None:
+                self.accepted.seeds[job_id] = seed
+
+    def _request(self, seed: int) -> tuple[str, dict[str, Any]]:
+        """Return the path and the body of a request."""
+        if seed == SAMPLING:
+            body = {"model": f"{MODEL}:1", "n": _DRAWN_ROWS, "seed": 1, "output": "csv"}
+            return "/v1/jobs/sampling", body
+        epochs = EPOCHS[seed] if seed < len(EPOCHS) else 6
         body = {
             "model_name": MODEL,
             "dataset_id": self._dataset_id,
@@ -107,17 +122,25 @@ class Caller:
                 "seed": seed,
             },
         }
-        for _ in range(self._random.choice([1, 1, 2])):
-            job_id = self._ask(key, body)
-            self.accepted.seeds[job_id] = seed
+        if seed == SWEEP:
+            ranges = {"optimisation.learning_rate": {"values": [1e-3, 1e-2]}}
+            more = {"ranges": ranges, "trials": 2, "reduction": 2, "seed": 1}
+            return "/v1/jobs/sweep", body | more
+        if seed == SEARCH:
+            body |= {"flow": {"family": "auto", "ensemble": 2}, "quality": "fast"}
+        return "/v1/jobs/training", body
 
-    def _ask(self, key: str, body: dict[str, Any]) -> str:
-        """Ask until the answer is 202; the key makes all that one request."""
+    def _ask(self, key: str, path: str, body: dict[str, Any]) -> str | None:
+        """Ask until the answer is 202; the key makes all that one request.
+
+        Returns:
+            None: it samples from a version that is not there yet.
+        """
         while True:
             self.accepted.requests += 1
             answer = self._asking.ask(
                 ("submit", key),
-                ("POST", "/v1/jobs/training"),
+                ("POST", path),
                 said=one_job,
                 json=body,
                 headers={"Idempotency-Key": key},
@@ -125,6 +148,8 @@ class Caller:
             if answer is not None and answer.status_code == httpx.codes.ACCEPTED:
                 self.accepted.replays += "idempotent-replayed" in answer.headers
                 return str(answer.json()["id"])
+            if answer is not None and answer.status_code == httpx.codes.NOT_FOUND:
+                return None
             if answer is not None and answer.is_client_error and answer.status_code != FULL:
                 raise RuntimeError(answer.text)
             time.sleep(0.3)

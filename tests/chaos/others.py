@@ -227,7 +227,7 @@ def look_again(asking: Asking, history: History) -> None:
         looked = until_answered(partial(asking.job, job_id))
         until_answered(partial(asking.events, job_id, 0))
         version = job_view(looked.json())["version"] if looked.is_success else None
-        versions |= {version} if version else set()
+        versions |= {version} if version and ":" in version else set()
     for version in sorted(versions):
         until_answered(partial(asking.version, version))
     for alias in ALIASES:

@@ -14,6 +14,7 @@ from densityd.service import private_redis
 from densityd.service.ports import free_port
 from models_store.database.database import migrate
 from models_store.settings import StoreSettings
+from tests.chaos.caller import PART_ROWS
 from tests.chaos.network import Network
 from tests.servers import PostgresServer, tied
 from tests.workers.place import trainers_of
@@ -103,6 +104,7 @@ class Service:
             "DENSITYD_DATA_DIR": str(folder),
             "DENSITYD_PORT": str(self.port),
             "DENSITYD_MAX_QUEUED_JOBS": str(max_queued),
+            "DENSITYD_BULK_PART_ROWS": str(PART_ROWS),
             "DENSITYD_LEASE_S": str(LEASE_S),
             "DENSITYD_CHECKPOINT_INTERVAL_S": "0",
             "DENSITYD_WORKER_CONCURRENCY": str(SLOTS // 2),

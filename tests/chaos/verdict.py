@@ -13,7 +13,7 @@ from models_store.database.schema import JobRow, ModelVersionRow
 from models_store.errors import StoreError
 from models_store.files.checkpoints import load_model
 from models_store.files.local_blobs import LocalBlobs
-from models_store.job_states import TRANSITIONS, EventKind, Job, JobState
+from models_store.job_states import TRANSITIONS, EventKind, Job, JobKind, JobRole, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.records import VersionSummary
 from models_store.registry import Registry
@@ -54,11 +54,13 @@ class Verdict:
 
     def violations(self) -> list[str]:
         """Each broken promise as a sentence; empty when all were kept."""
-        return [*self._of_rows(), *self._of_versions(), *self._of_models(), *self._of_events()]
+        found = [*self._of_rows(), *self._of_versions(), *self._of_models(), *self._of_files()]
+        return [*found, *self._of_events()]
 
     def _of_rows(self) -> Iterator[str]:
         with self._database.read() as session:
-            rows = session.scalar(select(func.count()).select_from(JobRow))
+            alone = JobRow.role.is_distinct_from(JobRole.CHILD)
+            rows = session.scalar(select(func.count()).select_from(JobRow).where(alone))
         if rows != len(self._accepted.seeds):
             yield f"{len(self._accepted.seeds)} jobs were accepted, there are {rows}"
         for (job_id, attempt), number in self._begun.items():
@@ -75,7 +77,7 @@ class Verdict:
     def _of_versions(self) -> Iterator[str]:
         of_job = Counter(version.job_id for version in self._versions)
         for job in self._found:
-            wanted = int(job.state is JobState.SUCCEEDED)
+            wanted = int(job.state is JobState.SUCCEEDED and job.kind.makes_version)
             if of_job[job.id] != wanted:
                 yield f"{job.id} is {job.state} and has {of_job[job.id]} versions"
         numbers = sorted(version.version for version in self._versions)
@@ -106,6 +108,23 @@ class Verdict:
             seed = self._accepted.seeds[version.job_id]
             if hashes.setdefault(seed, version.checkpoint_sha256) != version.checkpoint_sha256:
                 yield f"version {version.version} differs from others of its seed"
+
+    def _of_files(self) -> Iterator[str]:
+        """Each sampling that succeeded has the one file that its request gives."""
+        hashes = set()
+        for job in self._found:
+            if job.kind is not JobKind.SAMPLING or job.state is not JobState.SUCCEEDED:
+                continue
+            if job.result is None:
+                yield f"{job.id} succeeded without a file"
+                continue
+            try:
+                self._blobs.verify(job.result["key"], job.result["sha256"])
+            except StoreError as error:
+                yield f"the file of {job.id} cannot be read: {error}"
+            hashes.add(job.result["sha256"])
+        if len(hashes) > 1:
+            yield f"one request gave {len(hashes)} files"
 
     def _of_events(self) -> Iterator[str]:
         for job in self._found:

@@ -1,0 +1,17 @@
+"""Jobs in one process: those whose children are carried out here."""
+
+import numpy as np
+import torch
+
+from experiments.local_job import run_job
+from experiments.studies.detectors import log_prob
+
+
+def test_a_search_is_carried_out() -> None:
+    threads = torch.get_num_threads()
+    rows = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    flow = {"family": "auto", "ensemble": 2}
+    fields = {"flow": flow, "quality": "fast", "optimisation": {"seed": 0, "max_epochs": 3}}
+    job = run_job(rows, fields)
+    torch.set_num_threads(threads)
+    assert np.isfinite(log_prob(job.flow, rows)).all()
