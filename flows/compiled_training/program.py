@@ -307,8 +307,8 @@ class _Writer:
 
     def _autoregressive(self, part: Autoregressive, features: range) -> None:
         conditioner, transformer = part.conditioner, part.transformer
-        if conditioner.separate or conditioner.direct:
-            raise UnsupportedError("separate networks or direct connections")
+        if conditioner.separate or conditioner.direct or conditioner.residual:
+            raise UnsupportedError("separate networks, direct connections or residual blocks")
         layers = [layer for layer in part.layers if isinstance(layer, MaskedLinear)]
         maps = [Dense(layer.weight, [layer.bias], _reach(layer.mask)) for layer in layers]
         maps[-1] = maps[-1]._replace(groups=transformer.outputs)
@@ -333,6 +333,8 @@ class _Writer:
         self._conditioned(moved, copied, networks, transformer)
 
     def _transformer_coupling(self, part: TransformerCoupling) -> None:
+        if part.residual:
+            raise UnsupportedError("residual blocks")
         copied, moved = (range(self._dim)[half] for half in part.shape.halves())
         networks = [self._plain_network(part.layers, part.activation)]
         self._conditioned(moved, copied, networks, part.transformer)

@@ -20,7 +20,7 @@ from flows.bijections.linear import network_cost
 from flows.bijections.network_layers import MapSpec
 from flows.bijections.tails import Tails, tails_cost
 from flows.bijections.transformers import MapSize, Transformer, map_cost
-from flows.cost import Cost
+from flows.cost import FLOAT_BYTES, Cost, Way
 from flows.families.gaussian import Gaussian, gaussian_cost
 from flows.families.spec import Spec, check_choice, check_hidden, check_positive
 
@@ -40,8 +40,8 @@ class NsfSpec(Spec):
     one. The inverse is 1 pass a layer. The forward direction is sequential, of coupling layers 1
     pass.
 
-    We depart from the paper in the networks, which have no residual blocks, and in what stands
-    between the layers, where it puts a random permutation and a trained linear map: only `linear`
+    We depart from the paper in the networks, which have residual blocks only if `residual` is
+    true, and in what stands between the layers, where it puts a random permutation and a trained linear map: only `linear`
     gives us that map, without the permutation.
 
     Attributes:
@@ -58,6 +58,9 @@ class NsfSpec(Spec):
         activation: Activation of the networks; `tanh` bounds the splines' parameters on outliers, where
             `relu`, the paper's choice, makes splines so flat that sampling loses digits.
         tails: True for heavy tails, trained for each side of each feature, next to the data.
+        residual: True for networks of residual blocks, as in the paper: one hidden layer, then two for
+            each block, all equally wide. They train by autograd, and autoregressive layers then take a
+            pass for each feature to sample.
     """
 
     family: Literal["nsf"] = "nsf"
@@ -69,6 +72,7 @@ class NsfSpec(Spec):
     linear: bool = False
     activation: ActivationName = "tanh"
     tails: bool = False
+    residual: bool = False
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("nsf",))
@@ -83,6 +87,9 @@ class NsfSpec(Spec):
         check_choice("linear", self.linear, (False, True))
         check_choice("activation", self.activation, get_args(ActivationName))
         check_choice("tails", self.tails, (False, True))
+        check_choice("residual", self.residual, (False, True))
+        if self.residual and (len(self.hidden) % 2 == 0 or len(set(self.hidden)) > 1):
+            raise ValueError("residual networks need an odd number of hidden layers, equally wide")
 
     @property
     def masks_columns(self) -> bool:
@@ -110,7 +117,9 @@ class NsfSpec(Spec):
 
         def layer(copied: int, moved: int) -> Cost:
             widths = [copied + context_dim, *self.hidden, size.outputs * moved]
-            return network_cost(widths) + map_cost(moved, size)
+            skipped = Way(kept_row=FLOAT_BYTES * sum(self.hidden) if self.residual else 0)
+            cost = network_cost(widths) + map_cost(moved, size)
+            return cost + Cost(density=skipped, sampling=skipped)
 
         return alternating(dim, self.layers, layer) + between * self.layers
 
@@ -134,10 +143,12 @@ class NsfSpec(Spec):
 
     def _coupling(self, shape: CouplingShape, generator: torch.Generator) -> Bijection:
         transformer = self._transformer()
-        return TransformerCoupling(shape, self.hidden, self.activation, transformer, generator)
+        return TransformerCoupling(
+            shape, self.hidden, self.activation, transformer, generator, residual=self.residual
+        )
 
     def _conditioner(self, context_dim: int) -> Conditioner:
-        return Conditioner(self.hidden, self.activation, context_dim)
+        return Conditioner(self.hidden, self.activation, context_dim, residual=self.residual)
 
     def _transformer(self) -> "RationalQuadratic":
         return RationalQuadratic(self.bins, self.tail_bound)

@@ -90,6 +90,12 @@ CASES = [
     Case("nsf", NsfSpec(layers=2, hidden=[12], bins=4)),
     Case("nsf-tails", NsfSpec(layers=2, hidden=[12], bins=4, tails=True)),
     Case("nsf-coupling", NsfSpec(layers=2, hidden=[12], bins=5, coupling=True), min_dim=2),
+    Case("nsf-residual", NsfSpec(layers=2, hidden=[8] * 3, bins=3, residual=True)),
+    Case(
+        "nsf-coupling-residual",
+        NsfSpec(layers=2, hidden=[12] * 5, bins=5, coupling=True, residual=True),
+        min_dim=2,
+    ),
     Case("nsf-linear", NsfSpec(layers=2, hidden=[12], bins=4, linear=True)),
     Case("naf-dsf", NafSpec(layers=2, hidden=[10], units=4)),
     Case("naf-ddsf", NafSpec(layers=1, hidden=[10], transformer="ddsf", units=3)),

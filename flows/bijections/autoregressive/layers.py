@@ -35,7 +35,7 @@ class Autoregressive(Bijection):
     T is a transformer; p_i comes from one masked network (`flows.bijections.autoregressive.masked`), whose hidden
     degrees are spread evenly, not drawn. The inverse takes 1 pass. The forward direction is
     sequential; without gradients it computes each hidden unit once, about the arithmetic of 1 pass,
-    with gradients it takes `dim` passes. With one feature and no context the network is a bias.
+    with gradients, and through residual networks, it takes `dim` passes. With one feature and no context the network is a bias.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Autoregressive(Bijection):
         self, u: Batch, context: BatchContext = None, observed: Observed = None
     ) -> tuple[Batch, PerRow]:
         """Map noise to data, sequentially."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or self.conditioner.residual:
             return self._differentiable_forward(u, context, observed)
         weights, biases = self._masked()
         sampler = SequentialSampler(
@@ -106,6 +106,8 @@ class Autoregressive(Bijection):
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """Return one step, after the pending map."""
+        if self.conditioner.residual:
+            return super().fold(pending)
         weights, biases, context_weight, activation = self._folded_network()
         step = AutoregressiveStep(
             [pending.cast(weight) for weight in weights],
@@ -157,8 +159,14 @@ class Autoregressive(Bijection):
         layers = self._linear_layers()
         weights = [layer.masked_weight() for layer in layers]
         biases: list[Tensor] = [layer.bias for layer in layers]
-        activation = self.conditioner.activation
-        out = run_masked(x, weights, biases, activation=activation, first=self._added(context))
+        out = run_masked(
+            x,
+            weights,
+            biases,
+            activation=self.conditioner.activation,
+            first=self._added(context),
+            residual=self.conditioner.residual,
+        )
         parameters = out.view(len(x), self.transformer.outputs, self.dim)
         mask = None if observed is None else observed[:, None]
         return self.transformer.masked_parameters(parameters, mask).movedim(1, 0)

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flows.bijections.autoregressive.masked import begin_as_identity, run_residual
 from flows.bijections.base import Batch, BatchContext, PerRow
 from flows.bijections.coupling.halves import CouplingShape, HalvesLayer, coupling_layer
 from flows.bijections.folding import (
@@ -43,13 +44,18 @@ class TransformerCoupling(HalvesLayer):
         activation: ActivationName,
         transformer: Transformer,
         generator: torch.Generator,
+        *,
+        residual: bool = False,
     ) -> None:
         super().__init__(shape)
         self.activation = activation
+        self.residual = residual
         self.transformer = transformer
         copied, moved = shape.widths()
         widths = [copied + shape.context_dim, *hidden, transformer.outputs * moved]
         self.layers = network(widths, generator)
+        if residual:
+            begin_as_identity(self.layers)
 
     def forward(
         self, u: Batch, context: BatchContext = None, observed: Observed = None
@@ -73,6 +79,8 @@ class TransformerCoupling(HalvesLayer):
 
     def fold(self, pending: Pending) -> tuple[list[Step], Pending]:
         """Return one step, after the pending map."""
+        if self.residual:
+            return super().fold(pending)
         weights, biases = network_parameters(self.layers)
         activation: FoldedActivation = self.activation
         if activation == "tanh":
@@ -93,7 +101,11 @@ class TransformerCoupling(HalvesLayer):
         self, copied: Tensor, context: Tensor | None, observed: Tensor | None
     ) -> Float[Tensor, "outputs batch moved"]:
         read = copied if context is None else torch.cat([copied, context], dim=1)
-        out = apply_network(self.layers, read, ACTIVATIONS[self.activation].apply)
+        if self.residual:
+            pairs = list(zip(*network_parameters(self.layers), strict=True))
+            out = run_residual(read, pairs, self.activation)
+        else:
+            out = apply_network(self.layers, read, ACTIVATIONS[self.activation].apply)
         moved = self.shape.widths()[1]
         parameters = out.view(len(copied), self.transformer.outputs, moved)
         mask = None if observed is None else observed[:, None]
