@@ -20,6 +20,8 @@ from models_store.requests.training import AcceptedTraining
 Point = dict[str, Any]
 
 _SOBOL_SEEDS = 2**31
+# Columns of all trials together.
+_MOST_CHECKED = 65_536
 # Training that is shorter than this share of the epochs tells little of the rest.
 _LEAST_SHARE = 0.02
 
@@ -32,6 +34,7 @@ def accept_sweep(
     Raises:
         RequestError: A point cannot work on this data or is too large.
     """
+    _check_size(request, dataset)
     chosen = request.optimisation
     seed = secrets.randbits(31) if chosen.seed is None else chosen.seed
     fixed = chosen.model_copy(update={"seed": seed, "max_seconds": None})
@@ -49,6 +52,22 @@ def accept_sweep(
         max_seconds=chosen.max_seconds,
         points=points,
     )
+
+
+def _check_size(request: SweepRequest, dataset: Dataset) -> None:
+    """Refuse more trials than are checked in a few seconds: each of them has all columns.
+
+    Raises:
+        RequestError: There are too many for the columns of the dataset.
+    """
+    columns = len(request.columns or dataset.columns)
+    most = max(1, _MOST_CHECKED // max(1, columns))
+    if request.trials > most:
+        raise RequestError(
+            "validation",
+            f"a sweep over {columns:,} columns may have at most {most} trials",
+            pointer="/trials",
+        )
 
 
 def draw_points(request: SweepRequest) -> list[Point]:

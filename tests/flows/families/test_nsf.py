@@ -173,7 +173,7 @@ def test_residual_networks_have_whole_blocks_of_one_width(hidden: list[int]) -> 
 
 
 @pytest.mark.parametrize("coupling", [False, True])
-def test_a_residual_network_adds_its_blocks_to_what_is_before_them(coupling: bool) -> None:
+def test_a_residual_network_adds_its_blocks_to_what_is_before_them(coupling):
     """With blocks of weight 0 the network is that of its first and last layers alone."""
     spec = NsfSpec(layers=1, hidden=[8] * 3, residual=True, coupling=coupling)
     deep = build(spec, 4, seed=0)
