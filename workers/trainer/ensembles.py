@@ -37,8 +37,8 @@ def assemble(task: EnsembleTask, send: Send, *, interrupted: Callable[[], bool])
 
     Members that are much worse than the best are left out. The weights of the others are
     between equal ones and those that a few iterations of EM find for the validation rows, so that few
-    rows do not decide too much. The ensemble is taken if its robust validation likelihood is better. The last message is `Trained`, or `Interrupted` once
-    `interrupted()` is true.
+    rows do not decide too much. The ensemble is taken unless its robust validation likelihood is
+    clearly no better. The last message is `Trained`, or `Interrupted` once `interrupted()` is true.
 
     Args:
         task: Task of the trainer.
@@ -136,9 +136,11 @@ def choose(scores: Float[Tensor, "members rows"], bound: float | None) -> Choice
     best = order[0]
     kept = [best, *(number for number in order[1:] if alone[number] > alone[best] - _MOST_BEHIND)]
     weights = _weights(scores[kept])
-    reached = _mean(mix(scores[kept], weights), bound)
+    mixed = mix(scores[kept], weights)
+    reached = _mean(mixed, bound)
     gain = reached - alone[best]
-    if len(kept) == 1 or gain < _LEAST_GAIN:
+    # Of few rows the choice of one flow is chance: a mixture is taken unless it is clearly no better.
+    if len(kept) == 1 or gain < _LEAST_GAIN - 2 * _standard_error(mixed - scores[best]):
         return Choice([best], [1.0], alone[best], 0.0)
     return Choice(kept, weights.tolist(), reached, gain)
 
@@ -155,6 +157,12 @@ def _weights(scores: Float[Tensor, "members rows"]) -> Float[Tensor, " members"]
         weights = torch.softmax(told + weights.log()[:, None], dim=0).mean(dim=1)
     mixed = _SHARE_OF_EM * weights + (1 - _SHARE_OF_EM) * equal
     return mixed / mixed.sum()
+
+
+def _standard_error(differences: Float[Tensor, " rows"]) -> float:
+    """Return the standard error of a mean; 0 of fewer than two rows that have a density."""
+    told = differences[differences.isfinite()]
+    return float(told.std()) / math.sqrt(len(told)) if len(told) > 1 else 0.0
 
 
 def _mean(scores: Float[Tensor, " rows"], bound: float | None) -> float:
@@ -177,7 +185,12 @@ def _account(members: list[Member], *, gain: float) -> str:
     families = [_family(spec_from_dict(member.flow)) for member in members]
     if len(members) == 1:
         return f"The best flow alone ({families[0]}) is the model: a mixture gains no more than it costs."
-    return f"The model is a mixture of {', '.join(families)}, {gain:.3f} nats better than the best alone."
+    told = (
+        f"{gain:.3f} nats better than the best alone"
+        if gain > 0
+        else "no worse than the best alone"
+    )
+    return f"The model is a mixture of {', '.join(families)}, {told}."
 
 
 def _family(spec: FlowSpec) -> str:
