@@ -47,7 +47,7 @@ def main() -> None:
         print(comparison.measure(sys.argv[2:]), flush=True)
         return
     if sys.argv[1:2] == ["quality"]:
-        from bench import quality  # noqa: PLC0415  scikit-learn takes seconds to import
+        from bench.tables import quality  # noqa: PLC0415  scikit-learn takes seconds to import
 
         print(quality.measure(sys.argv[2:]), flush=True)
         return
