@@ -4,8 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationError, field_validator
-from pydantic_core.core_schema import ValidationInfo
+from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator
 
 from models_store.requests.search import MAX_TRIALS
 from models_store.requests.training import (
