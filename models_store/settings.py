@@ -1,10 +1,16 @@
 """Settings that every process of the service shares, read from the environment once at its entry."""
 
+import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from models_store.files.store_address import StoreAddress, refuse_store_url
 
@@ -49,6 +55,40 @@ def first_error(error: ValidationError) -> str:
     return f"DENSITYD_{name}: {first['msg'].removeprefix('Value error, ')}"
 
 
+def _read_text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise ValueError("the file cannot be read") from None
+
+
+class _FileSource(PydanticBaseSettingsSource):
+    """Values from files, such as the secrets that an orchestrator mounts."""
+
+    def get_field_value(
+        self,
+        field: FieldInfo,  # noqa: ARG002 - of the library's interface
+        field_name: str,
+    ) -> tuple[Any, str, bool]:
+        """Return nothing: all fields are read at once."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the values of all settings for which a variable with _FILE names a file.
+
+        Raises:
+            ValidationError: A file cannot be read.
+        """
+        named = {
+            f"{name}_file": path
+            for name in self.settings_cls.model_fields
+            if (path := os.environ.get(f"DENSITYD_{name.upper()}_FILE"))
+        }
+        read = TypeAdapter(dict[str, Annotated[str, AfterValidator(_read_text)]])
+        found = read.validate_python(named)
+        return {name.removesuffix("_file"): text for name, text in found.items() if text}
+
+
 class StoreSettings(BaseSettings):
     """Settings of the database, the files and the broker, which each process extends.
 
@@ -59,6 +99,18 @@ class StoreSettings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="DENSITYD_", frozen=True, env_ignore_empty=True, extra="ignore"
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - not used here
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read what has no variable of its own from the file that its variable with _FILE names."""
+        return init_settings, env_settings, _FileSource(settings_cls)
 
     data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         default=Path("data"),

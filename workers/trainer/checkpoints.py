@@ -1,8 +1,10 @@
 """Files of a trainer: a checkpoint now and then, and the model at the end."""
 
+import copy
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from typing import Any
@@ -36,6 +38,8 @@ class Checkpoints:
         self._saved_at = -math.inf
         self._within_at = time.monotonic() + task.long_epoch_s
         self._pause_s = task.checkpoint_interval_s
+        self._uploads = ThreadPoolExecutor(1, thread_name_prefix="upload")
+        self._upload: Future[CheckpointRef] | None = None
 
     def newest(self) -> FitState | None:
         """Return the newest state that is whole, or None to start from the beginning."""
@@ -57,9 +61,9 @@ class Checkpoints:
         Raises:
             StorageFullError: Nothing was stored.
         """
-        if time.monotonic() - self._saved_at < self._pause_s:
-            return None
-        return self._save_timed(snapshot())
+        if self._blobs.is_remote:
+            return self._save_beside(snapshot, due=self._is_due())
+        return self._save_timed(snapshot()) if self._is_due() else None
 
     def save_within(self, snapshot: Callable[[], FitState]) -> CheckpointRef | None:
         """Store the state of training within a long epoch, if the last time was long ago.
@@ -67,13 +71,46 @@ class Checkpoints:
         Raises:
             StorageFullError: Nothing was stored.
         """
-        return None if time.monotonic() < self._within_at else self._save_timed(snapshot())
+        due = time.monotonic() >= self._within_at
+        if self._blobs.is_remote:
+            return self._save_beside(snapshot, due=due)
+        return self._save_timed(snapshot()) if due else None
 
     def save_last(self, state: FitState) -> CheckpointRef | None:
         """Store the state of an interrupted training; return None if that fails."""
+        self._uploads.shutdown()  # one after the other: their keys are numbered
         try:
             return self._save(state)
         except (BlobError, StorageFullError):
+            return None
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._saved_at >= self._pause_s
+
+    def _save_beside(self, snapshot: Callable[[], FitState], *, due: bool) -> CheckpointRef | None:
+        """Send a copy of the state to a store while training goes on, one at a time.
+
+        Returns:
+            A state that was sent before and is durable now; a store that is away costs checkpoints,
+            not the training.
+
+        Raises:
+            StorageFullError: The state before was not stored.
+        """
+        if self._upload is not None and not self._upload.done():
+            return None
+        finished, self._upload = self._upload, None
+        if due:
+            state = snapshot()
+            copied = {name: value.detach().clone() for name, value in state.tensors.items()}
+            kept = FitState(tensors=copied, meta=copy.deepcopy(state.meta))
+            self._upload = self._uploads.submit(self._save_timed, kept)
+        if finished is None:
+            return None
+        try:
+            return finished.result()
+        except BlobError as error:
+            self._send(Note(text=f"A checkpoint could not be stored: {error}"))
             return None
 
     def _save_timed(self, state: FitState) -> CheckpointRef:

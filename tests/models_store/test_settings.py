@@ -1,0 +1,51 @@
+"""Settings from files, and addresses of stores."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from models_store.settings import StoreSettings, first_error
+
+
+def test_a_setting_may_come_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = tmp_path / "url"
+    secret.write_text("postgresql://user:secret@host/densityd\n")
+    monkeypatch.setenv("DENSITYD_DATABASE_URL_FILE", str(secret))
+    assert StoreSettings().database_url == "postgresql://user:secret@host/densityd"
+    monkeypatch.setenv("DENSITYD_DATABASE_URL", "sqlite:////srv/x.sqlite3")
+    assert StoreSettings().database_url == "sqlite:////srv/x.sqlite3"
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_file_that_cannot_be_read_is_one_line(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("DENSITYD_BROKER_URL_FILE", str(file))
+    with pytest.raises(ValidationError) as raised:
+        StoreSettings()
+    assert first_error(raised.value) == "DENSITYD_BROKER_URL_FILE: the file cannot be read"
+
+
+def test_a_bad_value_in_a_file_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_text("mysql://user:hidden@host/x")
+    monkeypatch.setenv("DENSITYD_DATABASE_URL_FILE", str(tmp_path / "secret"))
+    with pytest.raises(ValidationError) as raised:
+        StoreSettings()
+    assert "hidden" not in first_error(raised.value)
+
+
+def test_a_bucket_has_an_endpoint_and_a_cache(tmp_path: Path) -> None:
+    settings = StoreSettings(
+        data_dir=tmp_path, store_url="s3://bucket/a", store_endpoint="http://minio:9000"
+    )
+    assert settings.store_address.is_remote
+    assert settings.store_address.cache_dir == str(tmp_path / "store-cache")
+    for bad in ("minio:9000", "http://key:secret@minio:9000"):
+        with pytest.raises(ValidationError, match="endpoint"):
+            StoreSettings(store_endpoint=bad)
