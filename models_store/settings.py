@@ -106,11 +106,12 @@ class StoreSettings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - not used here
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read what has no variable of its own from the file that its variable with _FILE names."""
-        return init_settings, env_settings, _FileSource(settings_cls)
+        files = _FileSource(settings_cls)
+        return init_settings, env_settings, dotenv_settings, file_secret_settings, files
 
     data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         default=Path("data"),

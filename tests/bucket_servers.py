@@ -1,8 +1,10 @@
-"""Real servers of object storage for the tests: SeaweedFS (S3), Azurite and an emulator of Google's.
+"""Real servers of object storage for the tests: SeaweedFS (S3), and Azurite (Azure).
 
 Where one is not installed, what needs it is skipped.
 """
 
+import base64
+import hmac
 import secrets
 import shutil
 import signal
@@ -13,6 +15,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from pathlib import Path
 
 import httpx
@@ -137,6 +140,23 @@ class AzureServer:
         self._process.wait_until(
             lambda: httpx.get(self.endpoint, timeout=2), errors=httpx.TransportError
         )
+        self._make_container()
+
+    def _make_container(self) -> None:
+        account, version = "devstoreaccount1", "2021-08-06"
+        date = formatdate(usegmt=True)
+        text = f"PUT{chr(10) * 12}x-ms-date:{date}\nx-ms-version:{version}\n"
+        text += f"/{account}/{account}/densityd\nrestype:container"
+        key = base64.b64decode(self.environment["AZURE_STORAGE_ACCOUNT_KEY"])
+        signed = base64.b64encode(hmac.digest(key, text.encode(), "sha256")).decode()
+        headers = {
+            "x-ms-date": date,
+            "x-ms-version": version,
+            "Content-Length": "0",
+            "Authorization": f"SharedKey {account}:{signed}",
+        }
+        url = f"{self.endpoint}/densityd?restype=container"
+        httpx.put(url, headers=headers).raise_for_status()
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -144,50 +164,10 @@ class AzureServer:
         key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
         return {"AZURE_STORAGE_ACCOUNT_NAME": "devstoreaccount1", "AZURE_STORAGE_ACCOUNT_KEY": key}
 
-    def address(self, cache: Path) -> StoreAddress:
-        """The address of a container, which is made here."""
+    def address(self, cache: Path, *, prefix: str = "a/prefix") -> StoreAddress:
+        """The address of a prefix in a container."""
         return StoreAddress(
-            url="az://densityd/a/prefix",
-            endpoint=self.endpoint,
-            cache_dir=str(cache),
-            cache_bytes=2**30,
-        )
-
-    def close(self) -> None:
-        """End the server."""
-        self._process.stop()
-        shutil.rmtree(self.folder)
-
-
-@dataclass
-class GoogleServer:
-    """Emulator of Google Cloud Storage, in memory."""
-
-    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="gs-")))
-
-    def __post_init__(self) -> None:
-        pytest.importorskip("gcp_storage_emulator")
-        (port,) = free_ports(1)
-        self.endpoint = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "gcp_storage_emulator", "start", "--port", str(port)]
-        self._process = Guarded(
-            [*command, "--host", "127.0.0.1", "--default-bucket", "densityd", "--in-memory"],
-            end=signal.SIGTERM,
-            log=self.folder / "log",
-        )
-        self._process.wait_until(
-            lambda: httpx.get(self.endpoint, timeout=2), errors=httpx.TransportError
-        )
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        """Variables that let requests go unsigned."""
-        return {"GOOGLE_SKIP_SIGNATURE": "true"}
-
-    def address(self, cache: Path) -> StoreAddress:
-        """The address of the bucket."""
-        return StoreAddress(
-            url="gs://densityd/a/prefix",
+            url=f"az://densityd/{prefix}",
             endpoint=self.endpoint,
             cache_dir=str(cache),
             cache_bytes=2**30,

@@ -20,7 +20,7 @@ from models_store.files.blobs import Blobs, check_identity
 from models_store.files.object_blobs import ObjectBlobs
 from models_store.files.store_address import StoreAddress, refuse_store_url
 from models_store.files.stores import open_blobs
-from tests.bucket_servers import S3Server
+from tests.bucket_servers import AzureServer, S3Server
 
 KEY = "datasets/ds_1/table.npy"
 
@@ -50,11 +50,34 @@ def s3(
     return blobs
 
 
-@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.cluster)])
+@pytest.fixture(scope="module")
+def azure_server() -> Iterator[AzureServer]:
+    server = AzureServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def azure(
+    azure_server: AzureServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any
+) -> ObjectBlobs:
+    for name, value in azure_server.environment.items():
+        monkeypatch.setenv(name, value)
+    prefix = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]
+    return ObjectBlobs(azure_server.address(tmp_path / "cache", prefix=prefix))
+
+
+@pytest.fixture(
+    params=[
+        "folder",
+        pytest.param("s3", marks=pytest.mark.cluster),
+        pytest.param("azure", marks=pytest.mark.cluster),
+    ]
+)
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
     if request.param == "folder":
         return open_blobs(StoreAddress(url=str(tmp_path / "blobs")))
-    return request.getfixturevalue("s3")  # type: ignore[no-any-return]
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
 
 
 def another(blobs: Blobs, folder: Path) -> Blobs:
