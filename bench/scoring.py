@@ -1,10 +1,21 @@
-"""`/log_prob` with 10,000 rows as npy against the same flow called in this process."""
+"""`/log_prob` with 10,000 rows in each format against the same flow called in this process.
+
+The models are a wide MAF, those that jobs choose for tables of numbers, and one of mixed columns.
+The rate over HTTP is that of one client; the share compares processor time too, which other work
+on the machine hardly moves: that of the flow in process, over that of the server for the same rows.
+"""
 
 import io
+import json
 import statistics
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import torch
 
 from bench.service import Service, finished_job, running_service
@@ -15,37 +26,34 @@ from models_store.files.local_blobs import LocalBlobs
 from models_store.registry import Registry, Version
 
 DIM = 21
-FLOW = {"family": "maf", "layers": 5, "hidden": [512], "activation": "relu"}
+FLOW: dict[str, Any] = {"family": "maf", "layers": 5, "hidden": [512], "activation": "relu"}
 NPY = "application/x-npy"
+_JSON, _NDJSON = "application/json", "application/x-ndjson"
+_CSV, _ARROW = "text/csv", "application/vnd.apache.arrow.stream"
+_DECIMALS = 4
+_WARM = 3
+
+Encode = Callable[[np.ndarray], bytes]
 
 
-def measure(rows: int = 10_000, rounds: int = 40) -> str:
-    """Alternate HTTP and in-process calls and return a table of the ratio."""
+def measure(rows: int = 10_000, rounds: int = 20) -> str:
+    """Alternate HTTP and in-process calls and return a table of the shares."""
     torch.set_num_threads(1)
+    lines = [
+        "| log_prob of 10,000 rows | in process, rows/s | format | rows/s | share | share of CPU |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     with running_service() as service:
-        register_model(service)
-        compiled = compile_flow(stored_flow(service))
-        table = np.random.default_rng(1).normal(size=(rows, DIM)).astype(np.float32)
-        body = npy_bytes(table)
-        headers = {"Content-Type": NPY, "Accept": NPY}
-        over_http: list[float] = []
-        in_process: list[float] = []
-        for _ in range(rounds + 5):
-            started = time.perf_counter()
-            answer = service.client.post(
-                "/v1/models/bench/log_prob", content=body, headers=headers
-            ).raise_for_status()
-            between = time.perf_counter()
-            expected = compiled.log_prob(table)
-            in_process.append(time.perf_counter() - between)
-            over_http.append(between - started)
-        np.testing.assert_allclose(np.load(io.BytesIO(answer.content)), expected, atol=1e-3)
-        http_s, process_s = (statistics.median(s[5:]) for s in (over_http, in_process))
-        return (
-            "| log_prob, 10,000 x 21 as npy | rows/s | share |\n| --- | --- | --- |\n"
-            f"| in process | {rows / process_s:,.0f} | 1 |\n"
-            f"| over HTTP | {rows / http_s:,.0f} | {process_s / http_s:.2f} |\n"
-        )
+        for title, hidden in (("512", [512]), ("[64, 64]", [64, 64]), ("[32, 32]", [32, 32])):
+            name = f"maf-{'-'.join(map(str, hidden))}"
+            register_model(service, name, {**FLOW, "hidden": hidden})
+            table = np.random.default_rng(1).normal(size=(rows, DIM)).round(_DECIMALS)
+            case = _Case(service, name, table, _NUMBERS)
+            lines += case.lines(f"maf 5 x {title}, D = {DIM}", rounds)
+        _register_mixed(service)
+        case = _Case(service, "mixed", _mixed_rows(rows, seed=1), _CELLS)
+        lines += case.lines("mixed: 5 numbers, 3 texts", rounds)
+    return "\n".join(lines) + "\n"
 
 
 def npy_bytes(table: np.ndarray) -> bytes:
@@ -55,32 +63,142 @@ def npy_bytes(table: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def register_model(service: Service) -> None:
-    """Train a MAF for two epochs, as the model `bench`."""
+def register_model(
+    service: Service, name: str = "bench", flow: dict[str, Any] | None = None
+) -> None:
+    """Train a MAF for two epochs, as the model `name`."""
     table = np.random.default_rng(0).normal(size=(5_000, DIM))
-    dataset = service.client.post(
-        "/v1/datasets", content=npy_bytes(table), headers={"Content-Type": NPY}
-    ).raise_for_status()
-    body = {
-        "model_name": "bench",
-        "dataset_id": dataset.json()["id"],
-        "flow": FLOW,
-        "optimisation": {"max_epochs": 2},
-    }
-    finished_job(service.client, body)
+    _train(service, name, npy_bytes(table), NPY, {"flow": FLOW if flow is None else flow})
 
 
-def stored_version(service: Service) -> Version:
-    """Return the version of the model `bench` that the service holds."""
+def stored_version(service: Service, name: str = "bench") -> Version:
+    """Return the version of a model that the service holds."""
     database = Database(f"sqlite:///{service.data_dir / 'densityd.sqlite3'}")
     try:
-        return Registry(database).resolve("default", "bench")
+        return Registry(database).resolve("default", name)
     finally:
         database.dispose()
 
 
-def stored_flow(service: Service) -> Flow:
-    """Return the flow of the model `bench`."""
-    version = stored_version(service)
+def stored_flow(service: Service, name: str = "bench") -> Flow:
+    """Return the flow of a model."""
+    version = stored_version(service, name)
     blobs = LocalBlobs(service.data_dir / "blobs")
     return load_model(blobs, version.checkpoint_key, version.checkpoint_sha256)
+
+
+@dataclass
+class _Case:
+    """A model, and rows of it in several formats."""
+
+    service: Service
+    name: str
+    table: np.ndarray
+    encoders: dict[str, Encode]
+    wall_s: dict[str, list[float]] = field(default_factory=dict)
+    cpu_s: dict[str, list[float]] = field(default_factory=dict)
+
+    def lines(self, title: str, rounds: int) -> list[str]:
+        """Measure, and return the lines of the table."""
+        flow = compile_flow(stored_flow(self.service, self.name))
+        bodies = {media_type: encode(self.table) for media_type, encode in self.encoders.items()}
+        known = self._known()
+        process_wall, process_cpu = [], []
+        for _ in range(rounds + _WARM):
+            for media_type, body in bodies.items():
+                self._ask(media_type, body)
+            wall, cpu = time.perf_counter(), time.thread_time()
+            flow.log_prob(known)
+            process_wall.append(time.perf_counter() - wall)
+            process_cpu.append(time.thread_time() - cpu)
+        wall_s, cpu_s = (statistics.median(s[_WARM:]) for s in (process_wall, process_cpu))
+        lines = []
+        for media_type in bodies:
+            over, own = (
+                statistics.median(times[media_type][_WARM:]) for times in (self.wall_s, self.cpu_s)
+            )
+            lines.append(
+                f"| {title} | {len(known) / wall_s:,.0f} | {media_type} | {len(known) / over:,.0f}"
+                f" | {wall_s / over:.2f} | {cpu_s / own:.2f} |"
+            )
+        return lines
+
+    def _ask(self, media_type: str, body: bytes) -> None:
+        headers = {"Content-Type": media_type, "Accept": media_type}
+        path = f"/v1/models/{self.name}/log_prob"
+        began, cpu = time.perf_counter(), _cpu_s(self.service.api_pid)
+        self.service.client.post(path, content=body, headers=headers).raise_for_status()
+        self.wall_s.setdefault(media_type, []).append(time.perf_counter() - began)
+        self.cpu_s.setdefault(media_type, []).append(_cpu_s(self.service.api_pid) - cpu)
+
+    def _known(self) -> np.ndarray:
+        """Return the rows as the flow takes them: levels as their codes, which are sorted here."""
+        if self.table.dtype != object:
+            return self.table
+        columns = [
+            np.unique(column, return_inverse=True)[1] if isinstance(column[0], str) else column
+            for column in self.table.T
+        ]
+        return np.column_stack(columns).astype(np.float64)
+
+
+def _train(
+    service: Service, name: str, content: bytes, media_type: str, body: dict[str, Any]
+) -> None:
+    dataset = service.client.post(
+        "/v1/datasets", content=content, headers={"Content-Type": media_type}
+    ).raise_for_status()
+    wishes = {"model_name": name, "dataset_id": dataset.json()["id"], **body}
+    finished_job(service.client, {**wishes, "optimisation": {"max_epochs": 2}})
+
+
+def _register_mixed(service: Service) -> None:
+    _train(service, "mixed", _csv(_mixed_rows(5_000, seed=0)), _CSV, {})
+
+
+def _mixed_rows(rows: int, *, seed: int) -> np.ndarray:
+    """Return five columns of numbers and three of words."""
+    random = np.random.default_rng(seed)
+    table = np.empty((rows, 8), object)
+    table[:, :5] = random.normal(size=(rows, 5)).round(_DECIMALS)
+    for column, words in enumerate(("ab", "abcd", "abcdefghijkl"), start=5):
+        table[:, column] = random.choice([f"level {word}" for word in words], rows)
+    return table
+
+
+def _names(table: np.ndarray) -> list[str]:
+    return [f"x{column + 1}" for column in range(table.shape[1])]
+
+
+def _json(table: np.ndarray) -> bytes:
+    return json.dumps({"rows": table.tolist()}).encode()
+
+
+def _ndjson(table: np.ndarray) -> bytes:
+    names = _names(table)
+    return b"\n".join(
+        json.dumps(dict(zip(names, row, strict=True))).encode() for row in table.tolist()
+    )
+
+
+def _csv(table: np.ndarray) -> bytes:
+    lines = [",".join(map(str, row)) for row in [_names(table), *table.tolist()]]
+    return "\n".join(lines).encode()
+
+
+def _arrow(table: np.ndarray) -> bytes:
+    columns = pa.table({n: list(c) for n, c in zip(_names(table), table.T, strict=True)})
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, columns.schema) as writer:
+        writer.write_table(columns)
+    return sink.getvalue()
+
+
+_CELLS: dict[str, Encode] = {_JSON: _json, _NDJSON: _ndjson, _CSV: _csv, _ARROW: _arrow}
+_NUMBERS: dict[str, Encode] = {NPY: npy_bytes, **_CELLS}
+
+
+def _cpu_s(pid: int) -> float:
+    """Return the processor time of all threads of a process, in seconds."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9

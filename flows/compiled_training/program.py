@@ -25,7 +25,7 @@ from flows.mixed.density import MixedDensity
 
 Integers = npt.NDArray[np.int64]
 
-# Fields of the lines, in the order of `flows.compiled_training.kernels`.
+# Fields of the lines, in the order of `flows.compiled_training.fields`.
 AFFINE, NORM, SPLINE, CATEGORICAL = range(4)
 ACTIVATIONS = ("relu", "tanh", "elu")
 _LAYER_FIELDS = 21
@@ -384,14 +384,17 @@ class _Writer:
         match transformer:
             case None:
                 return AFFINE, 1, []
-            case Affine() if transformer.log_scale_bound is None:
+            case Affine(log_scale_bound=None):
                 return AFFINE, 2, []
+            case Affine():
+                self._program.numbers.append(transformer.log_scale_bound or 0.0)
+                return AFFINE, 2, [len(self._program.numbers) - 1]
             case RationalQuadratic():
                 number = len(self._program.numbers)
                 self._program.numbers.append(transformer.tail_bound)
                 return SPLINE, transformer.outputs, [transformer.bins, number]
             case _:
-                raise UnsupportedError(f"maps {type(transformer).__name__}, or their bounds")
+                raise UnsupportedError(f"maps {type(transformer).__name__}")
 
     def _network(
         self, network: Network, line: list[int], read: range, out: tuple[int, int, int]

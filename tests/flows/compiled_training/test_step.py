@@ -39,7 +39,7 @@ from tests.flows.cases import CASES, example_rows
 RUNNING = BatchNormSpec(statistics="running", momentum=0.5)
 COMPILED = {
     *("made", "maf", "maf-random", "maf-plain", "nice", "haf", "realnvp", "realnvp-plain"),
-    *("nsf", "nsf-coupling"),
+    *("nsf", "nsf-coupling", "haf-bounded"),
 }
 # More units than a block has, widths that no block divides, and weights wide enough for segments.
 SPECS: list[FlowSpec] = [
@@ -51,6 +51,8 @@ SPECS: list[FlowSpec] = [
     HafSpec(layers=5, hidden=[12, 12]),
     NsfSpec(layers=2, hidden=[20, 9], activation="relu", tail_bound=2.0),
     NsfSpec(layers=3, hidden=[13], bins=2, coupling=True),
+    MafSpec(layers=3, hidden=[33], log_scale_bound=0.7),
+    RealNvpSpec(layers=3, hidden=[17], log_scale_bound=2.0, batch_norm=None),
 ]
 COLUMNS = [
     MixedColumn(levels=3, missing=True),

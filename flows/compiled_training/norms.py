@@ -1,0 +1,124 @@
+"""Compiled loops of batch norms, and their gradients."""
+
+from typing import no_type_check
+
+import numpy as np
+from numba import float32
+
+from flows.compiled.functions import jit
+from flows.compiled.micro_kernels import stay_apart
+from flows.compiled_training.fields import (
+    EPS,
+    GAIN,
+    GRAD_SOURCE,
+    GRAD_TARGET,
+    LEAST_OBSERVED,
+    OFFSET,
+    PLACES,
+    ROWS,
+    RUNNING,
+    SEEN,
+    SOURCE,
+    STATISTICS,
+    TARGET,
+    WIDTH,
+)
+from flows.compiled_training.panels import mask_at, place_of
+
+# mypy: ignore-errors
+# numba compiles these functions by its own types.
+
+
+@jit()
+@no_type_check
+def _moments(layer, i, seen, values, shown, panels):
+    """Return mean, variance and number of the observed values of a feature."""
+    total, square, count = 0.0, 0.0, 0.0
+    for panel in range(panels):
+        x = place_of(panels, layer[SOURCE], layer[WIDTH], i, panel)
+        mask = mask_at(shown, panels, seen, panel)
+        for j in range(ROWS):
+            total += values[x + j] * shown[mask + j]
+            count += shown[mask + j]
+    mean = total / max(count, 1.0)
+    for panel in range(panels):
+        x = place_of(panels, layer[SOURCE], layer[WIDTH], i, panel)
+        mask = mask_at(shown, panels, seen, panel)
+        for j in range(ROWS):
+            apart = (values[x + j] - mean) * shown[mask + j]
+            square += apart * apart
+    return mean, square / max(count, 1.0), count
+
+
+@jit()
+@no_type_check
+def run_norm(layer, index, arrays, shown, panels, rows, momentum, loss):
+    """Normalise the observed values of a batch by their own mean and variance.
+
+    `statistics` holds six lines: those of the batch norm, then mean, 1 / deviation, scale and share
+    of one value in them, as they were used.
+    """
+    stay_apart()
+    parameters, values, statistics = arrays[0], arrays[2], arrays[6]
+    width, at = layer[WIDTH], layer[STATISTICS]
+    for i in range(width):
+        seen = index[layer[SEEN] + i]
+        mean, variance, count = _moments(layer, i, seen, values, shown, panels)
+        share = 1.0 / max(count, 1.0)
+        if count < LEAST_OBSERVED and count < rows:
+            mean, variance = statistics[at + i], statistics[at + width + i]
+            share = 0.0
+        if layer[RUNNING]:
+            statistics[at + i] += (mean - statistics[at + i]) * (1 - momentum)
+            statistics[at + width + i] += (variance - statistics[at + width + i]) * (1 - momentum)
+        inverse = 1 / np.sqrt(variance + EPS)
+        log_scale = parameters[layer[GAIN] + i] + np.log(inverse)
+        statistics[at + 2 * width + i] = mean
+        statistics[at + 3 * width + i] = inverse
+        statistics[at + 4 * width + i] = np.exp(parameters[layer[GAIN] + i]) * inverse
+        statistics[at + 5 * width + i] = share
+        centre, scale = statistics[at + 2 * width + i], statistics[at + 4 * width + i]
+        offset, log_scale = parameters[layer[OFFSET] + i], float32(log_scale)
+        to = index[layer[PLACES] + i]
+        for panel in range(panels):
+            x = place_of(panels, layer[SOURCE], width, i, panel)
+            u = place_of(panels, layer[TARGET], width, to, panel)
+            mask = mask_at(shown, panels, seen, panel)
+            for j in range(ROWS):
+                values[u + j] = ((values[x + j] - centre) * scale + offset) * shown[mask + j]
+                loss[panel * ROWS + j] -= log_scale * shown[mask + j]
+
+
+@jit()
+@no_type_check
+def pull_norm(layer, index, arrays, shown, panels, weight):
+    """Compute the gradients of a batch norm, from those of its output."""
+    stay_apart()
+    gradient, values, grads, statistics = arrays[1], arrays[2], arrays[3], arrays[6]
+    width, at = layer[WIDTH], layer[STATISTICS]
+    for i in range(width):
+        mean, inverse = statistics[at + 2 * width + i], statistics[at + 3 * width + i]
+        scale, share = statistics[at + 4 * width + i], statistics[at + 5 * width + i]
+        seen, to = index[layer[SEEN] + i], index[layer[PLACES] + i]
+        offset, gain, weights = 0.0, 0.0, 0.0
+        for panel in range(panels):
+            x = place_of(panels, layer[SOURCE], width, i, panel)
+            g = place_of(panels, layer[GRAD_TARGET], width, to, panel)
+            mask = mask_at(shown, panels, seen, panel)
+            for j in range(ROWS):
+                grad = grads[g + j] * shown[mask + j]
+                offset += grad
+                gain += grad * (values[x + j] - mean)
+                weights += weight[panel * ROWS + j] * shown[mask + j]
+        gain = gain * scale - weights
+        gradient[layer[OFFSET] + i], gradient[layer[GAIN] + i] = offset, gain
+        pull = float32(share * offset * scale)
+        bend = float32(share * gain * inverse * inverse)
+        for panel in range(panels):
+            x = place_of(panels, layer[SOURCE], width, i, panel)
+            g = place_of(panels, layer[GRAD_TARGET], width, to, panel)
+            to_x = place_of(panels, layer[GRAD_SOURCE], width, i, panel)
+            mask = mask_at(shown, panels, seen, panel)
+            for j in range(ROWS):
+                apart = values[x + j] - mean
+                grads[to_x + j] = (grads[g + j] * scale - pull - apart * bend) * shown[mask + j]

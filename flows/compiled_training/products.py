@@ -1,0 +1,348 @@
+"""Compiled loops of networks: their affine maps, activations, and the gradients of both.
+
+Products stop at the last weight that a mask lets through, and the gradients of masked weights are
+never computed.
+"""
+
+from typing import no_type_check
+
+import numpy as np
+from numba import float32
+
+from flows.compiled.functions import exp, jit, tanh
+from flows.compiled.micro_kernels import (
+    LANES,
+    UNITS,
+    VECTORS,
+    product_block_of,
+    stay_apart,
+    turn_block,
+)
+from flows.compiled_training.fields import (
+    ACTIVATION,
+    BIAS,
+    CONTEXT,
+    CONTEXT_LINE,
+    FROM,
+    GIVEN,
+    GIVENS,
+    GRAD_IN,
+    GRAD_UP,
+    GROUPS,
+    IN,
+    IN_FIRST,
+    IN_STEP,
+    IN_WIDTH,
+    LINE,
+    MATRICES,
+    REACH,
+    RELU,
+    ROWS,
+    TANH,
+    TILE_PANELS,
+    UNITS_IN,
+    UNITS_OUT,
+    UP,
+    UP_FIRST,
+    UP_WIDTH,
+    WEIGHT,
+)
+from flows.compiled_training.panels import place_of
+
+# mypy: ignore-errors
+# numba compiles these functions by its own types.
+
+_narrow_1, _narrow_2, _narrow_4, _narrow_all = (product_block_of(n, 1) for n in (1, 2, 4, UNITS))
+_wide_1, _wide_2, _wide_4, _wide_all = (product_block_of(n, VECTORS) for n in (1, 2, 4, UNITS))
+
+
+@jit()
+@no_type_check
+def _block(units, vectors, left, unit_stride, step, depth, right, line, out, out_line, bias):
+    """Compute a block of a product by the micro-kernel for this number of units and vectors."""
+    stay_apart()
+    if vectors == VECTORS:
+        if units == UNITS:
+            _wide_all(left, unit_stride, step, depth, right, line, out, out_line, bias)
+        elif units == 4:
+            _wide_4(left, unit_stride, step, depth, right, line, out, out_line, bias)
+        elif units == 2:
+            _wide_2(left, unit_stride, step, depth, right, line, out, out_line, bias)
+        else:
+            _wide_1(left, unit_stride, step, depth, right, line, out, out_line, bias)
+    elif units == UNITS:
+        _narrow_all(left, unit_stride, step, depth, right, line, out, out_line, bias)
+    elif units == 4:
+        _narrow_4(left, unit_stride, step, depth, right, line, out, out_line, bias)
+    elif units == 2:
+        _narrow_2(left, unit_stride, step, depth, right, line, out, out_line, bias)
+    else:
+        _narrow_1(left, unit_stride, step, depth, right, line, out, out_line, bias)
+
+
+@jit()
+@no_type_check
+def _units(left):
+    """Return the number of units of the next block."""
+    return UNITS if left >= UNITS else 4 if left >= 4 else 2 if left >= 2 else 1
+
+
+@jit()
+@no_type_check
+def _largest(numbers, start, count):
+    most = numbers[start]
+    for k in range(1, count):
+        most = max(most, numbers[start + k])
+    return most
+
+
+@jit()
+@no_type_check
+def _smallest(numbers, start, count):
+    least = numbers[start]
+    for k in range(1, count):
+        least = min(least, numbers[start + k])
+    return least
+
+
+@jit()
+@no_type_check
+def _activate(kind, h):
+    """Apply an activation in place."""
+    stay_apart()
+    if kind == RELU:
+        for j in range(len(h)):
+            h[j] = float32(0) if h[j] < float32(0) else h[j]
+    elif kind == TANH:
+        for j in range(len(h)):
+            h[j] = tanh(h[j])
+    else:
+        for j in range(len(h)):
+            h[j] = exp(h[j]) - float32(1) if h[j] < float32(0) else h[j]
+
+
+@jit()
+@no_type_check
+def _activation_gradient(kind, h, g):
+    """Multiply gradients by the derivative of an activation, from its results."""
+    stay_apart()
+    if kind == RELU:
+        for j in range(len(g)):
+            g[j] = g[j] if h[j] > float32(0) else float32(0)
+    elif kind == TANH:
+        for j in range(len(g)):
+            g[j] = g[j] * (float32(1) - h[j] * h[j])
+    else:
+        for j in range(len(g)):
+            g[j] = g[j] * (h[j] + float32(1)) if h[j] < float32(0) else g[j]
+
+
+@jit()
+@no_type_check
+def run_matrix(matrix, index, parameters, values, panels, context):
+    """Compute the outputs of a matrix with biases, its activation applied."""
+    stay_apart()
+    address, weights = values.ctypes.data, parameters.ctypes.data
+    width, line = matrix[UNITS_OUT], 4 * matrix[LINE]
+    for start in range(0, panels, TILE_PANELS):
+        unit = 0
+        while unit < width:
+            count = _units(width - unit)
+            depth = _largest(index, matrix[REACH] + unit, count)
+            left = weights + 4 * matrix[WEIGHT] + line * unit
+            bias = weights + 4 * (matrix[BIAS] + unit)
+            for panel in range(start, min(start + TILE_PANELS, panels)):
+                source = place_of(panels, matrix[IN], matrix[IN_WIDTH], matrix[IN_FIRST], panel)
+                up = place_of(panels, matrix[UP], matrix[UP_WIDTH], matrix[UP_FIRST] + unit, panel)
+                out = address + 4 * up
+                _block(
+                    count, VECTORS, left, line, 4, depth,
+                    address + 4 * source, 4 * ROWS * matrix[IN_STEP], out, 4 * ROWS, bias,
+                )  # fmt: skip
+                if matrix[CONTEXT] >= 0:
+                    left_context = weights + 4 * (matrix[CONTEXT] + matrix[CONTEXT_LINE] * unit)
+                    given = address + 4 * place_of(
+                        panels, context[0], context[1], matrix[GIVEN], panel
+                    )
+                    _block(
+                        count, VECTORS, left_context, 4 * matrix[CONTEXT_LINE], 4, matrix[GIVENS],
+                        given, 4 * ROWS, out, 4 * ROWS, 0,
+                    )  # fmt: skip
+                if matrix[ACTIVATION] >= 0:
+                    _activate(matrix[ACTIVATION], values[up : up + count * ROWS])
+            unit += count
+
+
+@jit()
+@no_type_check
+def _pull_matrix(matrix, index, parameters, grads, panels, zeros, adds):
+    """Compute the gradients of the inputs of a matrix, or add to them."""
+    stay_apart()
+    address, weights = grads.ctypes.data, parameters.ctypes.data
+    inputs, line = matrix[UNITS_IN], 4 * matrix[LINE]
+    rows = matrix[UNITS_OUT] // matrix[GROUPS]
+    for start in range(0, panels, TILE_PANELS):
+        unit = 0
+        while unit < inputs:
+            count = _units(inputs - unit)
+            begin = _smallest(index, matrix[FROM] + unit, count)
+            for panel in range(start, min(start + TILE_PANELS, panels)):
+                first = matrix[IN_FIRST] + matrix[IN_STEP] * unit
+                out = address + 4 * place_of(
+                    panels, matrix[GRAD_IN], matrix[IN_WIDTH], first, panel
+                )
+                for group in range(matrix[GROUPS]):
+                    row = group * rows + begin
+                    up = place_of(
+                        panels, matrix[GRAD_UP], matrix[UP_WIDTH], matrix[UP_FIRST] + row, panel
+                    )
+                    left = weights + 4 * (matrix[WEIGHT] + unit) + line * row
+                    bias = zeros.ctypes.data if group == 0 and not adds else 0
+                    _block(
+                        count, VECTORS, left, 4, line, rows - begin,
+                        address + 4 * up, 4 * ROWS, out, 4 * ROWS * matrix[IN_STEP], bias,
+                    )  # fmt: skip
+            unit += count
+
+
+@jit()
+@no_type_check
+def turn(values, panels, block, width, first, step, count, turned, line):
+    """Write units as columns, a row of the batch in each line."""
+    stay_apart()
+    blocks = count - count % LANES
+    for panel in range(panels):
+        for part in range(VECTORS):
+            row = panel * ROWS + part * LANES
+            for unit in range(0, blocks, LANES):
+                source = place_of(panels, block, width, first + step * unit, panel) + part * LANES
+                turn_block(
+                    values.ctypes.data + 4 * source, 4 * step * ROWS,
+                    turned.ctypes.data + 4 * (row * line + unit), 4 * line,
+                )  # fmt: skip
+        for unit in range(blocks, count):
+            source = place_of(panels, block, width, first + step * unit, panel)
+            for j in range(ROWS):
+                turned[(panel * ROWS + j) * line + unit] = values[source + j]
+
+
+@jit()
+@no_type_check
+def _weigh(place, units, inputs, reach, target, grads, panels, turned, line, gradient, tile):
+    """Compute the gradient of weights, from turned inputs and the gradients of the outputs.
+
+    Args:
+        place: Block of the gradients of the outputs, its width and the first unit.
+        units: Number of outputs.
+        inputs: Number of inputs.
+        reach: Number of inputs that each output sees.
+        target: Place of the weights in the flat vector, and their line.
+        grads: Gradients of values.
+        panels: Number of panels.
+        turned: Inputs, a row of the batch in each line.
+        line: Length of such a line.
+        gradient: Flat gradient.
+        tile: Work space of a block.
+    """
+    stay_apart()
+    address, right = grads.ctypes.data, turned.ctypes.data
+    out = tile.ctypes.data
+    unit = 0
+    while unit < units:
+        count = _units(units - unit)
+        depth = min(inputs, _largest(reach, unit, count))
+        column = 0
+        while column < depth:
+            vectors = VECTORS if depth - column > LANES else 1
+            tile[:] = 0
+            for panel in range(panels):
+                left = address + 4 * place_of(panels, place[0], place[1], place[2] + unit, panel)
+                _block(
+                    count, vectors, left, 4 * ROWS, 4, ROWS,
+                    right + 4 * (panel * ROWS * line + column), 4 * line, out, 4 * ROWS, 0,
+                )  # fmt: skip
+            for k in range(count):
+                most = min(vectors * LANES, reach[unit + k] - column, inputs - column)
+                to = target[0] + (unit + k) * target[1] + column
+                for c in range(most):
+                    gradient[to + c] = tile[k * ROWS + c]
+            column += vectors * LANES
+        unit += count
+
+
+@jit()
+@no_type_check
+def _sum_rows(place, units, target, grads, panels, gradient):
+    """Compute the gradient of biases."""
+    for unit in range(units):
+        total = np.zeros(LANES, dtype=np.float32)
+        for panel in range(panels):
+            at = place_of(panels, place[0], place[1], place[2] + unit, panel)
+            for j in range(ROWS // LANES):
+                for lane in range(LANES):
+                    total[lane] += grads[at + j * LANES + lane]
+        gradient[target + unit] = total.sum()
+
+
+@jit()
+@no_type_check
+def softmax(values, at, step, bins, floor, most, total):
+    """Replace logits by the sizes of bins: their softmax, and a floor."""
+    stay_apart()
+    for j in range(len(most)):
+        most[j] = values[at + j]
+        total[j] = 0
+    for k in range(1, bins):
+        logits = values[at + k * step : at + k * step + len(most)]
+        for j in range(len(most)):
+            most[j] = logits[j] if logits[j] > most[j] else most[j]
+    for k in range(bins):
+        logits = values[at + k * step : at + k * step + len(most)]
+        for j in range(len(most)):
+            logits[j] = exp(logits[j] - most[j])
+        for j in range(len(most)):
+            total[j] += logits[j]
+    for k in range(bins):
+        logits = values[at + k * step : at + k * step + len(most)]
+        for j in range(len(most)):
+            logits[j] = logits[j] / total[j] + floor
+
+
+@jit()
+@no_type_check
+def pull_network(layer, matrices, index, work, panels, context, wide):
+    """Compute the gradients of a network's parameters, and add those of its inputs."""
+    stay_apart()
+    parameters, gradient, values, grads, turned, turned_context, tile, zeros = work
+    for number in range(layer[MATRICES] - 1, -1, -1):
+        matrix = matrices[number]
+        place = (matrix[GRAD_UP], matrix[UP_WIDTH], matrix[UP_FIRST])
+        units, inputs = matrix[UNITS_OUT], matrix[UNITS_IN]
+        if number < layer[MATRICES] - 1:
+            for panel in range(panels):
+                up = place_of(panels, matrix[UP], matrix[UP_WIDTH], matrix[UP_FIRST], panel)
+                at = place_of(panels, place[0], place[1], place[2], panel)
+                size = units * ROWS
+                _activation_gradient(
+                    matrix[ACTIVATION], values[up : up + size], grads[at : at + size]
+                )
+        _sum_rows(place, units, matrix[BIAS], grads, panels, gradient)
+        if inputs > 0:
+            line = inputs + -inputs % (LANES * VECTORS)
+            turn(
+                values, panels, matrix[IN], matrix[IN_WIDTH], matrix[IN_FIRST], matrix[IN_STEP],
+                inputs, turned, line,
+            )  # fmt: skip
+            _weigh(
+                place, units, inputs, index[matrix[REACH] : matrix[REACH] + units],
+                (matrix[WEIGHT], matrix[LINE]), grads, panels, turned, line, gradient, tile,
+            )  # fmt: skip
+            if number > 0 or wide:
+                _pull_matrix(matrix, index, parameters, grads, panels, zeros, number == 0)
+        if matrix[CONTEXT] >= 0:
+            reach = np.full(units, matrix[GIVENS])
+            line = context[1] + -context[1] % (LANES * VECTORS)
+            _weigh(
+                place, units, matrix[GIVENS], reach, (matrix[CONTEXT], matrix[CONTEXT_LINE]), grads,
+                panels, turned_context[matrix[GIVEN] :], line, gradient, tile,
+            )  # fmt: skip
