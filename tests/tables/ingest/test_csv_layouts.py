@@ -1,6 +1,11 @@
 """CSV files as programs write them for people: titles, units, totals, and uneven or aligned rows."""
 
+import numpy as np
 import pytest
+
+from tables.formats import ParseOptions, TableFormat
+from tables.ingest.parse import parse_table
+from tables.typed_table import open_typed
 
 ROWS = [(f"2024-01-{day:02d}", "ab"[day % 2], f"{day}.5") for day in range(1, 31)]
 
@@ -17,19 +22,18 @@ def codes(summary):
     return [w["code"] for w in summary.warnings if w["code"] in {"skipped", "uneven", "unreadable"}]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        f"Report for May,,\nof the north,,\n,,\nday,kind,v\n{body()}",
-        f"day,kind,v\nd,-,m/s\n{body()}",
-        f"day,kind,v\n{body()}\nTotal,,465.0\nSource: the register",
-        f"day,kind,v\n{body()}\n,,\n,,\n,,\n",
-        f"day,kind,v\n{body()}\nday,kind,v\n{body()[:-1]}6",
-        f"day,kind,v\r\n{body()}".replace("\n", "\r") + "\rday,kind,v",
-        "#Version: 1.0\n#Fields: day kind v\n" + body(" "),
-    ],
-    ids=["title", "units", "totals", "empty", "repeated", "carriage-returns", "fields"],
-)
+LAYOUTS = {
+    "title": f"Report for May,,\nof the north,,\n,,\nday,kind,v\n{body()}",
+    "units": f"day,kind,v\nd,-,m/s\n{body()}",
+    "totals": f"day,kind,v\n{body()}\nTotal,,465.0\nSource: the register",
+    "empty": f"day,kind,v\n{body()}\n,,\n,,\n,,\n",
+    "repeated": f"day,kind,v\n{body()}\nday,kind,v\n{body()[:-1]}6",
+    "carriage-returns": f"day,kind,v\r\n{body()}".replace("\n", "\r") + "\rday,kind,v",
+    "fields": "#Version: 1.0\n#Fields: day kind v\n" + body(" "),
+}
+
+
+@pytest.mark.parametrize("text", LAYOUTS.values(), ids=LAYOUTS)
 def test_lines_that_are_no_rows_are_left_out_and_named(accept, text):
     summary = accept(text.encode())
     assert names(summary) == ["day", "kind", "v"]
@@ -90,3 +94,19 @@ def test_a_long_run_of_blanks_is_joined_at_once(accept):
     rows = ["   ".join(row) for row in ROWS]
     rows[9] = f"2024-01-10{' ' * 400_000}a   1.5"
     assert accept(("day   kind   v\n" + "\n".join(rows)).encode()).rows == 30
+
+
+@pytest.mark.parametrize("text", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_file_to_score_has_the_same_rows_as_its_upload(tmp_path, text):
+    source, stored = tmp_path / "a.csv", tmp_path / "a.npy"
+    source.write_bytes(text.encode())
+    summary = parse_table(source, stored, format=TableFormat.CSV)
+    columns = [one.column for one in summary.columns]
+    rows = open_typed(
+        source,
+        format=TableFormat.CSV,
+        options=ParseOptions(),
+        columns=columns,
+        choose=lambda names, _: [names.index(column.name) for column in columns],
+    )
+    np.testing.assert_array_equal(np.concatenate(list(rows)), np.load(stored))
