@@ -134,8 +134,8 @@ def patch_files(patch: pytest.MonkeyPatch, around: Callable[[str, Callable[[], A
         lambda path, key: around(key.partition("/")[0], lambda: hash_and_sync(path, key)),
     )
     # What a power cut does to a file that was not synced is another test's; this is memory.
-    patch.setattr(models_store.files.blobs, "_sync_folder", lambda _folder: None)
-    patch.setattr(models_store.files.blobs, "os", _NoSync())
+    patch.setattr(models_store.files.local_blobs, "_sync_folder", lambda _folder: None)
+    patch.setattr(models_store.files.local_blobs, "os", _NoSync())
 
 
 class _NoSync:

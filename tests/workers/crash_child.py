@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import models_store.files.blobs
+import models_store.files.local_blobs
 import models_store.jobs.leases
 import workers.supervisor.supervisor
 from models_store.database.database import Database
@@ -91,7 +91,7 @@ POINTS = {
         LocalBlobs, "commit", after=False, nth=2, counts=_of_checkpoint
     ),
     "after the checkpoint's rename": Point(
-        models_store.files.blobs, "_sync_folder", after=False, nth=2, counts=_in_jobs
+        models_store.files.local_blobs, "_sync_folder", after=False, nth=2, counts=_in_jobs
     ),
     "after the checkpoint": Point(LocalBlobs, "commit", after=True, nth=2, counts=_of_checkpoint),
     "before the row names it": Point(JobWork, "record_epoch", after=False, nth=2),
@@ -100,7 +100,7 @@ POINTS = {
     "after an old checkpoint went": Point(LocalBlobs, "delete", after=True),
     "before the model's rename": Point(LocalBlobs, "commit", after=False, counts=_of_model),
     "after the model's rename": Point(
-        models_store.files.blobs, "_sync_folder", after=False, counts=_in_models
+        models_store.files.local_blobs, "_sync_folder", after=False, counts=_in_models
     ),
     "after the model": Point(LocalBlobs, "commit", after=True, counts=_of_model),
     "before the version": Point(JobWork, "finish", after=False),

@@ -165,7 +165,10 @@ def working(*_args, **_kwargs):
         ("/v1/jobs/{job}/events", "models_store.jobs.events._to_event"),
         ("/v1/jobs/{job}/events?format=json", "models_store.jobs.events._to_event"),
         ("/v1/models/people/versions/1", "models_store.registry.to_versions"),
-        ("/v1/models/people/versions/1/checkpoint", "models_store.files.blobs.hashlib.file_digest"),
+        (
+            "/v1/models/people/versions/1/checkpoint",
+            "models_store.files.local_blobs.hashlib.file_digest",
+        ),
         ("/v1/models/people/versions/1/plots/marginals", "app.plots.plots._draw"),
     ],
 )
