@@ -1,7 +1,8 @@
 """Trainer process: one JSON task on standard input, JSON lines on a pipe of its own.
 
-It has no database and no network. It dies with its supervisor, it cannot take more memory than
-it was given, and SIGTERM makes it write a checkpoint at the next batch and end.
+It has no database, and no network but that of a store in a bucket. It dies with its supervisor, it
+cannot take more memory than it was given, and SIGTERM makes it write a checkpoint at the next batch
+and end.
 """
 
 import errno
