@@ -1,6 +1,8 @@
 """Train a flow on the shuttle data, find the anomalies and draw samples, with the Python client.
 
 Usage:  python examples/client.py [http://127.0.0.1:8000]
+
+A service that has API keys wants one in DENSITYD_API_KEY.
 """
 
 import sys
@@ -45,6 +47,8 @@ if __name__ == "__main__":
     try:
         main()
     except ApiError as error:
+        if error.status == 401:
+            print("Set DENSITYD_API_KEY to a key that `densityd keys create --scope write` makes.")
         raise SystemExit(f"{error} (request {error.request_id})") from None
     except ClientError as error:
         raise SystemExit(f"{error}; start a service with `make up`.") from None

@@ -1,15 +1,25 @@
 #!/bin/sh
 # From a CSV file with text and gaps to scored rows and samples over HTTP: curl, grep, sed.
 # Usage:  examples/penguins.sh [http://127.0.0.1:8000]
+# A service that has API keys wants one in DENSITYD_API_KEY.
 set -eu
 url=${1:-http://127.0.0.1:8000}
 table=$(dirname "$0")/penguins/penguins.csv
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-call() { # curl that shows the service's own error text
-  curl --silent --show-error --fail-with-body "$@" || { echo >&2; exit 1; }
+call() { # curl that sends the key, if any, and shows the service's own error text
+  curl --silent --show-error --fail-with-body \
+    ${DENSITYD_API_KEY:+-H "Authorization: Bearer $DENSITYD_API_KEY"} "$@" || { echo >&2; exit 1; }
 }
+
+# 0. See whether the service is there, and wants a key that is missing.
+case $(curl --silent --output /dev/null --write-out '%{http_code}' \
+  ${DENSITYD_API_KEY:+-H "Authorization: Bearer $DENSITYD_API_KEY"} "$url/v1/me") in
+  000) echo "No service answers at $url; start one with \`make up\`." >&2; exit 1 ;;
+  401) echo "The service wants an API key: set DENSITYD_API_KEY to a key with the scope write," \
+      "which \`densityd keys create --scope write\` makes." >&2; exit 1 ;;
+esac
 
 # 1. Upload the bytes of the file.
 call -o "$work/dataset" "$url/v1/datasets?name=penguins" \

@@ -1,9 +1,12 @@
 """Train a flow on the shuttle data over HTTP, score held-out rows, sample from it.
 
 Usage:  python examples/quickstart.py [http://127.0.0.1:8000]
+
+A service that has API keys wants one in DENSITYD_API_KEY.
 """
 
 import io
+import os
 import sys
 import time
 from pathlib import Path
@@ -88,7 +91,9 @@ def main() -> None:
     """Run the whole example and print what it found."""
     url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
     started = time.monotonic()
-    with httpx.Client(base_url=url, timeout=60) as client:
+    key = os.environ.get("DENSITYD_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
         model = train(client, upload(client))
         normal = log_prob(client, model, "test_normal.npy")
         anomalous = log_prob(client, model, "test_anomalies.npy")
@@ -117,4 +122,6 @@ if __name__ == "__main__":
     except httpx.ConnectError as error:
         raise SystemExit(f"No service answers ({error}); start one with `make up`.") from None
     except httpx.HTTPStatusError as error:
+        if error.response.status_code == httpx.codes.UNAUTHORIZED:
+            print("Set DENSITYD_API_KEY to a key that `densityd keys create --scope write` makes.")
         raise SystemExit(f"{error}\n{error.response.text}") from None

@@ -1,10 +1,13 @@
 """Fit flows to densities over HTTP, without data or with: a potential, a formula, a posterior.
 
 Usage:  python examples/variational.py [http://127.0.0.1:8000 [ITERATIONS]]
+
+A service that has API keys wants one in DENSITYD_API_KEY.
 """
 
 import io
 import math
+import os
 import sys
 import time
 from typing import Any
@@ -81,7 +84,9 @@ def main() -> None:
     """Run the whole example and print what it found."""
     url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
     iterations = int(sys.argv[2]) if len(sys.argv) > 2 else None
-    with httpx.Client(base_url=url, timeout=60) as client:
+    key = os.environ.get("DENSITYD_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
         ring = infer(client, "ring", RING, iterations)
         print(f"  KL(q || p) on the window {ring['metrics']['kl']:.4f} nats")
         banana = infer(client, "banana", BANANA, iterations)
@@ -106,4 +111,6 @@ if __name__ == "__main__":
     except httpx.ConnectError as error:
         raise SystemExit(f"No service answers ({error}); start one with `make up`.") from None
     except httpx.HTTPStatusError as error:
+        if error.response.status_code == httpx.codes.UNAUTHORIZED:
+            print("Set DENSITYD_API_KEY to a key that `densityd keys create --scope write` makes.")
         raise SystemExit(f"{error}\n{error.response.text}") from None

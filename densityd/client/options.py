@@ -16,6 +16,26 @@ PlotKind = Literal["learning-curve", "marginals", "pairs", "density", "noise", "
 PictureFormat = Literal["png", "svg"]
 """Format of a plot."""
 
+Activation = Literal["relu", "tanh", "elu", "gelu"]
+"""Activation function of the hidden layers of a network."""
+
+Family = Literal[
+    "gaussian",
+    "gaussian_mixture",
+    "made",
+    "maf",
+    "iaf",
+    "realnvp",
+    "nice",
+    "haf",
+    "planar",
+    "radial",
+    "sylvester",
+    "nsf",
+    "naf",
+]
+"""Family of flows."""
+
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
@@ -31,14 +51,139 @@ class Split(TypedDict, total=False):
     test_dataset_id: str
 
 
-class Placement(TypedDict, total=False):
-    """The options of all jobs: `priority` from -100 to 100, and `resources`.
+class Resources(TypedDict, total=False):
+    """The resources that a job wants of its worker."""
 
-    `resources` is `{"accelerator": "none"}`, or `"preferred"` or `"required"`.
-    """
+    accelerator: Literal["none", "preferred", "required"]
+
+
+class Placement(TypedDict, total=False):
+    """The options of all jobs: `priority` from -100 to 100, and `resources`."""
 
     priority: int
-    resources: Mapping[str, str]
+    resources: Resources
+
+
+class BatchNormOptions(TypedDict, total=False):
+    """The statistics of batch normalisation between the layers of a flow."""
+
+    statistics: Literal["dataset", "running"]
+    momentum: float
+
+
+class EncoderOptions(TypedDict, total=False):
+    """The network that encodes the context of a conditional flow."""
+
+    features: int
+    hidden: Sequence[int]
+    activation: Activation
+
+
+class FlowOptions(TypedDict, total=False):
+    """The fields of a flow; which of them a family has is in docs/flows.md."""
+
+    family: Family | Literal["auto"] | None
+    activation: Activation
+    base: Literal["gaussian", "made_mixture"]
+    batch_norm: BatchNormOptions | None
+    bins: int
+    closed: Literal["density", "sampling"]
+    components: int | None
+    conditional: Literal["gaussian", "bernoulli", "mixture"]
+    coupling: bool
+    covariance: Literal["diagonal", "full"]
+    direct: bool
+    encoder: EncoderOptions | None
+    ensemble: int | None
+    hidden: Sequence[int]
+    layers: int
+    linear: bool
+    log_scale_bound: float | None
+    mask_weights: bool
+    masks: int
+    order: Literal["natural", "random", "reverse"]
+    regularisation: float
+    separate_networks: bool
+    tail_bound: float
+    tails: bool
+    transformer: Literal["dsf", "ddsf"]
+    units: int | None
+
+
+class ColumnOptions(TypedDict, total=False):
+    """The options of one continuous column, in place of those that the dataset has."""
+
+    transform: Literal["none", "log", "logit", "asinh", "quantiles"] | None
+    low: float | None
+    high: float | None
+    spikes: Sequence[float] | None
+
+
+class Levels(TypedDict):
+    """The number of levels of integer values."""
+
+    levels: int
+
+
+Logit = TypedDict("Logit", {"lambda": float}, total=False)
+
+
+class StepFactor(TypedDict):
+    """The factor of the learning rate, applied after every `epochs` epochs."""
+
+    epochs: int
+    factor: float
+
+
+class StepSchedule(TypedDict):
+    """The schedule in which the learning rate falls in steps."""
+
+    step: StepFactor
+
+
+class Preprocessing(TypedDict, total=False):
+    """The layers between the data and the flow."""
+
+    standardise: bool
+    dequantise: Levels | Literal["auto"] | None
+    logit: Logit | None
+    columns: Mapping[str, ColumnOptions]
+
+
+class DiscreteOptions(TypedDict, total=False):
+    """The network of the probabilities of categories, gaps and single values."""
+
+    hidden: Sequence[int] | None
+
+
+class _Optimisation(TypedDict, total=False):
+    optimiser: Literal["adam", "adamw", "adagrad", "sgd"]
+    learning_rate: float | None
+    max_gradient_norm: float | Literal["none"] | None
+    batch_size: int | None
+    patience: int | None
+    max_seconds: float | None
+    seed: int | None
+
+
+class Optimisation(_Optimisation, total=False):
+    """The options of the optimisation of a training."""
+
+    weight_decay: float
+    max_epochs: int | None
+    schedule: Literal["constant", "cosine"] | StepSchedule
+    robust: bool
+    weight_average: float | None
+    mixed_precision: bool
+
+
+class VariationalOptimisation(_Optimisation, total=False):
+    """The options of the optimisation of a fit to a density."""
+
+    schedule: Literal["constant", "cosine"]
+    iterations: int | None
+    report_every: int | None
+    annealing: int | None
 
 
 class TrainingOptions(Placement, total=False):
@@ -52,12 +197,12 @@ class TrainingOptions(Placement, total=False):
     columns: Sequence[str] | None
     context_columns: Sequence[str]
     split: Split
-    preprocessing: Mapping[str, Any]
-    flow: Mapping[str, Any] | Literal["auto"] | None
+    preprocessing: Preprocessing
+    flow: FlowOptions | Literal["auto"] | None
     quality: Literal["fast", "balanced", "best"]
-    discrete: Mapping[str, Any]
+    discrete: DiscreteOptions
     missing: Literal["observed", "any"]
-    optimisation: Mapping[str, Any]
+    optimisation: Optimisation
 
 
 class SweepOptions(TrainingOptions, total=False):
@@ -81,8 +226,8 @@ class SweepOptions(TrainingOptions, total=False):
 class VariationalOptions(Placement, total=False):
     """The options of a fit to a density that is known up to a constant."""
 
-    flow: Mapping[str, Any] | None
-    optimisation: Mapping[str, Any]
+    flow: FlowOptions | None
+    optimisation: VariationalOptimisation
 
 
 Output = Literal["parquet", "csv", "npy"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -19,6 +20,17 @@ WRONG_USAGE = 2
 UNREACHABLE = 3
 INTERRUPTED = 130
 _UNAUTHORIZED = 401
+_OPTIONS = {
+    "dataset_id": "--dataset",
+    "model_name": "--model",
+    "flow.family": "--flow",
+    "optimisation.max_seconds": "--max-seconds",
+}
+_FIELD = re.compile(
+    r"`(dataset_id|model_name|(?:flow|discrete|optimisation|preprocessing|split)\.[\w.]+)`"
+)
+"""Fields of a request for which commands have options; all others of its sections have `--set`."""
+
 _SERVER_ERROR = 500
 _MOST_NAMES = 20
 
@@ -217,16 +229,22 @@ def _is_number(cell: str) -> bool:
     return True
 
 
+def in_own_words(text: str) -> str:
+    """Return a text of the service with the options of the command line in place of its fields."""
+    return _FIELD.sub(lambda found: f"`{_OPTIONS.get(found[1]) or f'--set {found[1]}'}`", text)
+
+
 def _describe(error: "ApiError", address: str) -> Iterator[str]:
     """Yield the lines of an error, with the page that describes its type."""
-    yield error.detail or error.title
+    yield in_own_words(error.detail or error.title)
     for wrong in error.errors:
         if f"`{wrong.field}`" in error.detail:
             continue  # it says so by itself
+        detail, field = in_own_words(wrong.detail), in_own_words(f"`{wrong.field}`").strip("`")
         if wrong.detail != error.detail:
-            yield f"{wrong.field}: {wrong.detail}" if wrong.field else wrong.detail
+            yield f"{field}: {detail}" if wrong.field else detail
         elif wrong.field:
-            yield f"The field is {wrong.field}."
+            yield f"The option is {field}." if field.startswith("-") else f"The field is {field}."
     yield from error.problem.named
     more = f": {address}{error.type}" if error.type.startswith("/") else ""
     if error.status == _UNAUTHORIZED:

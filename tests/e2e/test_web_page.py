@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped] # it ships no type information
 from playwright.sync_api import Browser, Page, Route, expect
 
-from densityd.client import Client
+from densityd.client import Client, Optimisation
 from tests.browsers import chromium, needs_chromium, watched_page
 from tests.e2e.test_up import EXAMPLES, Up
 
@@ -35,7 +35,7 @@ def page(browser: Browser, up: Up) -> Iterator[Page]:
 @pytest.fixture(scope="module")
 def model(up: Up) -> str:
     """Two versions of a model of a small table with gaps and categories."""
-    options = {"max_epochs": 3, "seed": 0}
+    options: Optimisation = {"max_epochs": 3, "seed": 0}
     with Client(up.url) as client:
         dataset = client.datasets.upload(PENGUINS, name="penguins")
         for missing in ("any", "observed"):

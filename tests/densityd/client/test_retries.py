@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,7 +98,8 @@ def test_a_job_is_started_once_however_often_it_is_asked_for(
 ) -> None:
     scripted.replies = [a_problem(503, Retry_After="0"), DROP, a_json(JOB, 202)]
 
-    client.jobs.train("m", "ds_1", flow={"family": "maf", "hidden": np.array([8])})
+    flow: Any = {"family": "maf", "hidden": np.array([8])}
+    client.jobs.train("m", "ds_1", flow=flow)
     client.jobs.variational("m", {"potential": "U1"})
 
     *same, other = [asked.headers["idempotency-key"] for asked in scripted.asked]

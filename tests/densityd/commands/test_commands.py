@@ -66,6 +66,16 @@ def test_every_command_has_help_with_an_example(command: list[str]) -> None:
     assert f"densityd {' '.join(command)} " in f"{words} "
 
 
+def test_a_refusal_speaks_of_the_options_of_the_command(table: Path) -> None:
+    told = run("train", table, "--model", "walk", "--set", "optimisation.max_epoch=3", status=1)
+    assert "`--set optimisation.max_epoch` is no field; did you mean `max_epochs`?" in told.stderr
+    told = run("train", table, "--model", "Walk", status=1)
+    assert "`--model`" in told.stderr
+    assert "model_name" not in told.stderr
+    told = run("train", "--dataset", "x", "--model", "walk", status=1)
+    assert "dataset_id" not in told.stderr
+
+
 def test_a_training_is_accepted_and_its_id_printed(table: Path, url: str) -> None:
     options = ["--flow", "maf", "--set", "layers=2", "--set", "hidden=[8]", "--max-seconds", 5]
     more = ["--set", "optimisation.batch_size=10", "--context-column", "age", "--no-wait"]
