@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from flows import Flow, FlowError, FlowSpec, spec_to_dict
+from flows.mixed.encoding import TableEncoding
 from models_store.errors import ModelFileError, RequestError
 from models_store.files.checkpoints import ModelHeader, build_model, read_description, read_tensors
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow
@@ -184,12 +185,27 @@ def _flow(spec: FlowSpec, header: ModelHeader, tensors: dict[str, Tensor]) -> Fl
         raise ModelFileError("The weights are not those of the flow that is described.") from error
 
 
+def _without_free_bounds(numbers: Tensor) -> Tensor:
+    """Return the numbers of an encoding with 0 for a bound that is none: -inf below, inf above."""
+    low, high = numbers[:1], numbers[1:2]
+    return torch.cat(
+        [
+            torch.where(low == -torch.inf, 0.0, low),
+            torch.where(high == torch.inf, 0.0, high),
+            numbers[2:],
+        ]
+    )
+
+
 def _check_weights(flow: Flow, tensors: dict[str, Tensor]) -> None:
+    bounded = {
+        f"{name}.numbers" for name, part in flow.named_modules() if isinstance(part, TableEncoding)
+    }
     for name, own in flow.state_dict().items():
         given = tensors[name]
         if given.dtype != own.dtype:
             raise ModelFileError("The weights are not of the type of the flow's.")
-        if not torch.isfinite(given).all():
+        if not torch.isfinite(_without_free_bounds(given) if name in bounded else given).all():
             raise ModelFileError("A weight is not finite.")
     try:
         # PyTorch's own layers look at every index; the compiled kernels would not.
@@ -198,6 +214,6 @@ def _check_weights(flow: Flow, tensors: dict[str, Tensor]) -> None:
             if flow.context_dim:
                 context = torch.zeros(1, flow.context_dim)
             flow.log_prob(row, context)
-            flow.forward(row, context)
+            flow.forward(torch.zeros(1, flow.model_dim), context)
     except (FlowError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
         raise ModelFileError("The flow does not compute.") from error
