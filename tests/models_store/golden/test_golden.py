@@ -8,6 +8,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,7 +75,12 @@ def write_files(folder: Path) -> None:
         state = client.app.state  # type: ignore[attr-defined]  # a FastAPI
         stores = state.database, state.blobs
         registered(*stores, held_out=HELD_OUT)
-        cars = {"columns": NAMES, "flow": mixed_flow(), "types": TYPES, "held_out": HELD_OUT}
+        cars: dict[str, Any] = {
+            "columns": NAMES,
+            "flow": mixed_flow(),
+            "types": TYPES,
+            "held_out": HELD_OUT,
+        }
         registered(*stores, name="cars", spec=SPEC, **cars)
         for model in MODELS:
             for kind in ("export", "checkpoint"):
