@@ -32,7 +32,7 @@ with Client() as client:
     client.jobs.train("walk", "ds_0", optimisation={"max_epochs": 3}, flow={"family": "maf"})
     client.jobs.train("walk", "ds_0", optimisation={"max_epoch": 3})
     client.jobs.train("walk", "ds_0", flow={"family": "mafs"})
-    client.jobs.train("walk", "ds_0", preprocessing={"logit": {"lamda": 0.1}})
+    client.jobs.train("walk", "ds_0", preprocessing={"logit": {"margin": 0.1}})
 """
 
 
