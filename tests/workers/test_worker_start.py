@@ -21,7 +21,12 @@ def spoil_database(place: Place) -> str:
 
 def spoil_schema(place: Place) -> str:
     with place.database.write() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = 'from_the_future'"))
+        session.execute(
+            text(
+                "UPDATE alembic_version SET version_num = 'from_the_future',"
+                " compatible_with = 'from_the_future'"
+            )
+        )
     return "from_the_future"
 
 
