@@ -103,6 +103,7 @@ class FlowOptions(TypedDict, total=False):
     masks: int
     order: Literal["natural", "random", "reverse"]
     regularisation: float
+    residual: bool
     separate_networks: bool
     tail_bound: float
     tails: bool

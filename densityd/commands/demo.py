@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 
 from densityd.terminal.console import service, upload_table
@@ -22,6 +21,8 @@ def demo(
 
     Example: densityd demo
     """
+    import httpx  # noqa: PLC0415 - only this command needs it
+
     from densityd.client import Settings  # noqa: PLC0415 - it takes a third of a second
 
     with service(url) as client, tempfile.TemporaryDirectory() as folder:

@@ -43,7 +43,7 @@ def test_another_address_is_refused_without_keys_unless_meant(host, data_dir):
         ("DENSITYD_PORT", "99999", "DENSITYD_PORT: "),
         ("DENSITYD_DATABASE_URL", "sqlite:////nonexistent/densityd.sqlite3", "needs revision"),
         ("DENSITYD_STORE_URL", "/dev/null", "The blob store /dev/null cannot be written"),
-        ("DENSITYD_STORE_URL", "s3://bucket/path", "DENSITYD_STORE_URL: s3:// is no store"),
+        ("DENSITYD_STORE_URL", "ftp://host/path", "DENSITYD_STORE_URL: ftp:// is no store"),
         ("DENSITYD_STORE_URL", "file:///srv/blobs", "DENSITYD_STORE_URL: file:// is no store"),
         ("DENSITYD_STORE_URL", "s3:/bucket", "DENSITYD_STORE_URL: the store is an absolute path"),
         ("DENSITYD_STORE_URL", "blobs", "DENSITYD_STORE_URL: the store is an absolute path"),

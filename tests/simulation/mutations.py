@@ -386,8 +386,8 @@ MUTATIONS = (
             Change(
                 models_store.jobs.rows,
                 "queue",
-                "func.coalesce(running.c.jobs, 0), JobRow.queued_at",
-                "JobRow.queued_at",
+                "func.coalesce(running.c.jobs, 0),",
+                "",
             ),
         ),
         "a job is passed by a later one",

@@ -212,9 +212,9 @@ def test_a_wrong_method_is_refused_with_those_that_there_are(door, template, the
     # HEAD of a picture draws none, and so cannot know that there is none.
     if "GET" in allowed and "plots" not in template:
         head, got = (door.ask(method, path) for method in ("HEAD", "GET"))
-        assert (head.status, head.headers["content-type"]) == (
+        assert (head.status, head.headers.get("content-type")) == (
             got.status,
-            got.headers["content-type"],
+            got.headers.get("content-type"),
         )
 
 
