@@ -15,6 +15,7 @@ from flows.catalogue import (
 from flows.compiled.compiled_flow import CompiledFlow
 from flows.compiled.density_parts import density_parts
 from flows.compiled.ensemble import compile_flow
+from flows.conditionals import conditional_log_probs
 from flows.cost import Cost, Way, fitting_rows
 from flows.ensemble import EnsembleSpec, ensemble_of
 from flows.errors import (
@@ -40,7 +41,7 @@ from flows.mixed.building import fit_encoding
 from flows.mixed.columns import MixedColumn
 from flows.mixed.defaults import default_continuous, default_hidden
 from flows.mixed.spec import MixedSpec
-from flows.preprocess import PreprocessingSpec
+from flows.preprocess import Denoise, PreprocessingSpec
 from flows.table import MappedTable, Table
 from flows.training.calibration import quantiles_of, rank_among
 from flows.training.evaluate import Evaluation, evaluate
@@ -50,6 +51,7 @@ from flows.training.state import EpochReport, FitInterrupted, FitState
 from flows.variational.diagnostics import Diagnostics, QuadratureKl, diagnose, quadrature_kl
 from flows.variational.elbo import VariationalReport, fit_variational
 from flows.variational.formula import FormulaError, FormulaTarget
+from flows.variational.plane import Plane, density_in_plane
 from flows.variational.posteriors import GaussianPosterior, LinearRegression, LogisticRegression
 from flows.variational.targets import POTENTIALS, ConditionalTarget, Potential, Target, Window
 
@@ -60,6 +62,7 @@ __all__ = [
     "CompiledFlow",
     "ConditionalTarget",
     "Cost",
+    "Denoise",
     "Diagnostics",
     "DivergedError",
     "ElboDivergedError",
@@ -92,6 +95,7 @@ __all__ = [
     "NiceSpec",
     "NsfSpec",
     "PlanarSpec",
+    "Plane",
     "Potential",
     "PreprocessingSpec",
     "QuadratureKl",
@@ -110,9 +114,11 @@ __all__ = [
     "build",
     "check_dim",
     "compile_flow",
+    "conditional_log_probs",
     "count_parameters",
     "default_continuous",
     "default_hidden",
+    "density_in_plane",
     "density_parts",
     "diagnose",
     "ensemble_of",

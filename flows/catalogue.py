@@ -14,6 +14,7 @@ from flows.bijections.linear import apply_network, network, network_cost
 from flows.cost import FLOAT_BYTES, Cost, Way
 from flows.ensemble import MAX_MEMBERS, EnsembleSpec, ensemble_of
 from flows.errors import SpecError
+from flows.families.family import FamilySpec
 from flows.families.made import MadeSpec
 from flows.families.naf import NafSpec
 from flows.families.planar import PlanarSpec
@@ -24,8 +25,9 @@ from flows.flow import Context, Flow
 from flows.mixed.building import MixedContext
 from flows.mixed.columns import MixedColumn
 from flows.mixed.encoding import TableEncoding
-from flows.mixed.spec import FamilySpec, MixedSpec
+from flows.mixed.spec import MixedSpec
 from flows.preprocess import (
+    Denoise,
     Logit,
     Preprocessing,
     PreprocessingSpec,
@@ -175,6 +177,7 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
     preprocessing: PreprocessingSpec | None = None,
     steps: Float[Tensor, " dim"] | None = None,
     widths: Float[Tensor, " dim"] | None = None,
+    denoise: Denoise | None = None,
     context_dim: int = 0,
     standardise_context: Moments | None = None,
     seed: int,
@@ -190,6 +193,7 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
         preprocessing: Other preprocessing layers; None leaves them out.
         steps: Distance between neighbouring values of each discrete column, 0 for continuous ones.
         widths: Widths of the noise on each column; None takes the steps.
+        denoise: Maps that take wide noise off samples; None leaves them out.
         context_dim: Number of columns that the density is conditioned on.
         standardise_context: Mean and standard deviation of each context column; None leaves it as
             it is.
@@ -209,6 +213,7 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
                 preprocessing=preprocessing,
                 steps=steps,
                 widths=widths,
+                denoise=denoise,
                 context_dim=context_dim,
                 standardise_context=standardise_context,
                 seed=seed,
@@ -227,6 +232,7 @@ def build(  # noqa: PLR0913  the flow, its data side, its context and the seed
     outer = Preprocessing(
         steps=torch.ones(dim) if levels is not None and steps is None else steps,
         widths=widths,
+        denoise=denoise,
         rescale=None if levels is None else Rescale(dim, levels),
         logit=None if margin is None else Logit(dim, margin),
         standardise=None if standardise is None else Standardise(*standardise),

@@ -13,9 +13,10 @@ from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.observed import Observed
 from flows.cost import FLOAT_BYTES, Cost, Way, total_cost
 from flows.errors import FlowError
+from flows.families.family import FamilySpec
 from flows.families.spec import Spec, check_choice
 from flows.flow import Flow
-from flows.mixed.spec import FamilySpec, MixedSpec
+from flows.mixed.spec import MixedSpec
 
 MAX_MEMBERS = 64
 """Most members of an ensemble."""

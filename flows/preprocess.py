@@ -11,6 +11,9 @@ from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.observed import Observed, refuse_mask
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
+DENOISE_KNOTS = 130
+"""Quantiles of a column with wide noise: evenly spread, and two around the value that most rows share."""
+
 
 @dataclass(frozen=True)
 class PreprocessingSpec:
@@ -39,7 +42,7 @@ def preprocessing_cost(dim: int, context_dim: int) -> Cost:
         used_row=INDEX_BYTES * (12 * dim + 6 * context_dim + 16),
     )
     return Cost(
-        buffers=6 * INDEX_BYTES * (dim + context_dim),
+        buffers=6 * INDEX_BYTES * (dim + context_dim) + 2 * DENOISE_KNOTS * INDEX_BYTES * dim,
         compiled=6 * INDEX_BYTES * (dim + context_dim) + 64 * OBJECT_BYTES,
         density=way,
         sampling=way,
@@ -54,7 +57,7 @@ class Preprocessing(nn.Module):
     a discrete column a density that exists (dequantisation, Uria et al. 2013). Scored
     rows are taken as they are: the centre of their noise. `widths` holds the widths of the noise
     where they differ from the steps: a value that many rows share needs wider noise, and a column
-    that repeats its values without a grid has no step.
+    that repeats its values without a grid has no step. `denoise` takes such noise off samples again.
 
     Attributes:
         data_dim: Number of columns of the data; 0 if rows of the model have the same.
@@ -71,11 +74,13 @@ class Preprocessing(nn.Module):
         *,
         steps: Float[Tensor, " dim"] | None = None,
         widths: Float[Tensor, " dim"] | None = None,
+        denoise: "Denoise | None" = None,
         rescale: "Rescale | None" = None,
         logit: "Logit | None" = None,
         standardise: "Standardise | None" = None,
     ) -> None:
         super().__init__()
+        self.denoise = denoise
         self.register_buffer("steps", None if steps is None else steps.double().clone())
         self.register_buffer("widths", None if widths is None else widths.double().clone())
         self.rescale = rescale
@@ -129,7 +134,9 @@ class Preprocessing(nn.Module):
         return rows
 
     def to_grid(self, x: Batch) -> Batch:
-        """Return rows whose discrete columns are rounded to their steps."""
+        """Return samples without the wide noise, their discrete columns rounded to their steps."""
+        if self.denoise is not None:
+            x = self.denoise.clean(x)
         if self.steps is None:
             return x
         discrete = self.steps > 0
@@ -138,6 +145,92 @@ class Preprocessing(nn.Module):
         if self.rescale is not None:
             rounded = rounded.clamp(0, self.rescale.levels - 1)
         return torch.where(discrete, rounded + 0.0, x)  # no -0.0
+
+
+class Denoise(nn.Module):
+    """Monotone maps of samples of columns with wide noise to the values that training rows have.
+
+    A value that many rows share gets noise much wider than the distance to its neighbours, so that its
+    density is bounded; a sample would be spread as widely. Each map takes the quantiles of the values
+    with noise to those of the values: a sample keeps its rank, and the shared value its share. Beyond
+    the training rows samples are shifted, unless the last value is one that many rows share: it is an
+    end then. Densities are those of the values with noise.
+
+    Attributes:
+        places: Numbers of the columns.
+        noisy: Quantiles of the values with noise, in ascending order.
+        plain: Quantiles of the values at the same shares.
+    """
+
+    places: Tensor
+    noisy: Tensor
+    plain: Tensor
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.register_buffer("places", torch.arange(columns))
+        for name in ("noisy", "plain"):
+            quantiles = torch.arange(DENOISE_KNOTS, dtype=torch.float64).repeat(columns, 1)
+            self.register_buffer(name, quantiles)
+
+    @classmethod
+    def fit(cls, rows: Batch, widths: Float[Tensor, " dim"], places: list[int]) -> "Denoise":
+        """Return the maps of some columns.
+
+        Args:
+            rows: Training rows.
+            widths: Widths of the noise.
+            places: Numbers of the columns.
+        """
+        maps = cls(len(places))
+        generator = torch.Generator().manual_seed(0)
+        for row, place in enumerate(places):
+            values = rows[:, place].double().cpu().sort().values
+            noise = torch.rand(len(values), generator=generator, dtype=torch.float64) - 0.5
+            noisy = (values + noise * widths[place].cpu()).sort().values
+            knots = _knots(values)
+            maps.places[row] = place
+            maps.plain[row], maps.noisy[row] = values[knots], noisy[knots]
+        return maps
+
+    def check(self, dim: int) -> None:
+        """Check maps that were read from a file.
+
+        Raises:
+            ValueError: A column is not there, or quantiles do not ascend.
+        """
+        ordered = all(bool((q.diff(dim=1) >= 0).all()) for q in (self.noisy, self.plain))
+        known = bool(((self.places >= 0) & (self.places < dim)).all())
+        if not (known and ordered):
+            raise ValueError("the maps of samples are not those of columns")
+
+    def clean(self, x: Batch) -> Batch:
+        """Return rows without the noise."""
+        x = x.clone()
+        values = x[:, self.places].double().t().contiguous()
+        above = torch.searchsorted(self.noisy, values).clamp(1, DENOISE_KNOTS - 1)
+        ends = [q.gather(1, at) for q in (self.noisy, self.plain) for at in (above - 1, above)]
+        low, high, start, stop = ends
+        share = ((values - low) / (high - low).clamp(min=1e-300)).clamp(0, 1)
+        found = start + share * (stop - start)
+        found += (values - self.noisy[:, -1:]).clamp(min=0) * (
+            self.plain[:, -1:] > self.plain[:, -2:-1]
+        )
+        found += (values - self.noisy[:, :1]).clamp(max=0) * (
+            self.plain[:, :1] < self.plain[:, 1:2]
+        )
+        x[:, self.places] = found.t().to(x)
+        return x
+
+
+def _knots(ordered: Float[Tensor, " rows"]) -> Tensor:
+    """Return places of quantiles among ascending values: evenly spread, and the ends of the longest run."""
+    last = len(ordered) - 1
+    even = torch.linspace(0, last, DENOISE_KNOTS - 2, dtype=torch.float64).round().long()
+    values, counts = torch.unique(ordered, return_counts=True)
+    longest = counts.argmax()
+    first = torch.searchsorted(ordered, values[longest])
+    return torch.cat([even, first[None], (first + counts[longest] - 1)[None]]).sort().values
 
 
 class Standardise(Bijection):

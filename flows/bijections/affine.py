@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.folding import Pending, Step
 from flows.bijections.linear import uniform
+from flows.bijections.network_layers import NetworkLayer, affine_map, elementwise
 from flows.bijections.observed import Observed, masked
 from flows.bijections.transformers import bounded
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
@@ -59,6 +60,13 @@ class DiagonalAffine(Bijection):
             return super().fold(pending)
         scale = torch.exp(-bounded(self.log_scale, self.log_scale_bound))
         return pending.folded_affine(scale, -self.shift * scale)
+
+    def network_layers(self) -> list[NetworkLayer]:
+        """Return the layer as weights."""
+        spec = affine_map(self.log_scale_bound)
+        given = None if self.context_weight is None else self.context_weight.detach()
+        parameters = [self.shift.detach(), self.log_scale.detach()]
+        return [elementwise(parameters, map=spec, context_weight=given)]
 
     def _condition(self, context: Tensor | None, observed: Tensor | None) -> tuple[Tensor, Tensor]:
         shift: Tensor = self.shift

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from flows.bijections.folding import Pending, Step
 from flows.bijections.gradients import Gradients, Pullback, Wanted
+from flows.bijections.network_layers import NetworkLayer
 from flows.bijections.observed import Observed
 from flows.bijections.steps import LayerStep
 from flows.errors import FlowError
@@ -149,8 +150,14 @@ class Bijection(nn.Module, ABC):
         """
         layer = copy.deepcopy(self).to(pending.device, pending.dtype)
         tensors = [*layer.parameters(), *layer.buffers()]
-        step = LayerStep(layer, tensors, own_density=self.own_density)
+        step = LayerStep(
+            layer, tensors, own_density=self.own_density, network_layers=layer.network_layers()
+        )
         return [*pending.steps(), step], pending.applied()
+
+    def network_layers(self) -> list[NetworkLayer] | None:
+        """Return the layer as weights, for engines other than PyTorch; None if they do not know it."""
+        return None
 
 
 def standard_normal(u: Batch, observed: Observed = None) -> PerRow:

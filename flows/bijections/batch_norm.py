@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
-from flows.bijections.folding import Pending, Step
-from flows.bijections.gradients import (
+from flows.bijections.batch_norm_gradients import (
     ObservedStatistics,
-    Pullback,
     batch_normalise_vjp,
     observed_normalise_vjp,
 )
+from flows.bijections.folding import Pending, Step
+from flows.bijections.gradients import Pullback
 from flows.bijections.observed import Observed, masked, only_observed
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 
@@ -187,7 +187,9 @@ class Moments:
         exact = x.double()
         if observed is None:
             added = torch.full_like(self._rows, len(x))
-            var, mean = torch.var_mean(exact, dim=0, correction=0)
+            mean = exact.mean(dim=0)
+            # Several times as fast as `torch.var_mean`, which goes through each column by itself.
+            var = (exact - mean).square_().mean(dim=0)
         else:
             self._is_whole = False
             added = observed.sum(dim=0, dtype=torch.float64)

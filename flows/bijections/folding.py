@@ -204,7 +204,7 @@ class AffineStep(Step):
     def network_layers(self) -> list[NetworkLayer | Reordering]:
         """Return the map as a layer without inputs."""
         scale, shift = self.scale[:, 0], self.shift[:, 0]
-        return [elementwise(-scale.log(), -shift / scale, counts=False)]
+        return [elementwise([-shift / scale, -scale.log()], counts=False)]
 
 
 class ObservedAffineStep(Step):
@@ -235,7 +235,7 @@ class ObservedAffineStep(Step):
     def network_layers(self) -> list[NetworkLayer | Reordering]:
         """Return the map as a layer without inputs."""
         scale, shift = self._scale[:, 0], self._shift[:, 0]
-        return [elementwise(-scale.log(), -shift / scale, counts=True)]
+        return [elementwise([-shift / scale, -scale.log()])]
 
     def _terms(self, rows: Tensor, observed: Tensor | None) -> Tensor:
         if observed is None:

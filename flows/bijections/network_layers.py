@@ -18,6 +18,7 @@ class MapSpec:
         numbers: Further numbers that the maps of all features share.
         own_density: True if its density is not just its inverse and the Gaussian density.
         has_inverse: True if it maps data to noise.
+        scratch: Number of values of a row that it keeps while it maps a feature.
     """
 
     kind: str
@@ -25,6 +26,7 @@ class MapSpec:
     numbers: tuple[float, ...] = ()
     own_density: bool = False
     has_inverse: bool = True
+    scratch: int = 0
 
 
 AFFINE, ADDITIVE = MapSpec("affine", 2), MapSpec("additive", 1)
@@ -98,18 +100,29 @@ class Reordering:
         return Reordering(torch.argsort(self.order))
 
 
-def elementwise(log_scale: Tensor, shift: Tensor, *, counts: bool) -> NetworkLayer:
-    """Return the map u = (x - shift) exp(-log_scale) of all features as a layer of biases alone.
+def elementwise(
+    parameters: Sequence[Tensor],
+    *,
+    map: MapSpec = AFFINE,  # noqa: A002  the word for it
+    context_weight: Tensor | None = None,
+    counts: bool = True,
+) -> NetworkLayer:
+    """Return a map of all features as a layer that reads no feature.
 
     Args:
-        log_scale: Logarithm of the scale of each feature.
-        shift: Shift of each feature.
+        parameters: Each parameter of the map, of all features: of an affine one, shift and log scale.
+        map: Map of each feature.
+        context_weight: Weights by which a context is added to the parameters, one after another.
         counts: True if its log-determinant counts.
     """
-    dim = len(shift)
-    network = LayerNetwork([shift.new_zeros(2 * dim, dim)], [torch.cat([shift, log_scale])], "relu")
+    dim, biases = len(parameters[0]), torch.cat(list(parameters))
+    weight, context = biases.new_zeros(len(biases), dim), 0
+    if context_weight is not None:
+        context = context_weight.shape[1]
+        weight = torch.cat([context_weight, weight], dim=1)
+    network = LayerNetwork([weight], [biases], "relu")
     unseen = torch.full((dim,), dim + 1)
-    return NetworkLayer([network], AFFINE, degrees=[unseen], counts=counts)
+    return NetworkLayer([network], map, context=context, degrees=[unseen], counts=counts)
 
 
 def within(

@@ -94,7 +94,10 @@ def invert(
     Returns:
         The roots, and log dx/dy = -log f'(x).
     """
-    x: Tensor = _Root.apply(function, search, y, *parameters)  # type: ignore[no-untyped-call]  # torch's own
+    if torch.is_grad_enabled():
+        x: Tensor = _Root.apply(function, search, y, *parameters)  # type: ignore[no-untyped-call]  # torch's own
+    else:
+        x = search(function, y, parameters)
     _, log_slope = function(x, *parameters)
     return x, -log_slope
 

@@ -63,13 +63,19 @@ class PermuteStep(Step):
 
 
 class LayerStep(Step):
-    """Uncompiled layer, for families without a compiled form of their own."""
+    """Uncompiled layer, for families without a compiled form of their own in PyTorch."""
 
     def __init__(
-        self, layer: Invertible, tensors: list[Tensor], *, own_density: bool = False
+        self,
+        layer: Invertible,
+        tensors: list[Tensor],
+        *,
+        own_density: bool = False,
+        network_layers: Sequence[NetworkLayer] | None = None,
     ) -> None:
         self._layer = layer
         self._tensors = tensors
+        self._network_layers = network_layers
         self.own_density = own_density
 
     def inverse(
@@ -104,6 +110,10 @@ class LayerStep(Step):
     def tensors(self) -> list[Tensor]:
         """Return the tensors that take memory."""
         return self._tensors
+
+    def network_layers(self) -> list[NetworkLayer | Reordering] | None:
+        """Return the layer as weights, if it has such a form."""
+        return None if self._network_layers is None else [*self._network_layers]
 
 
 class InvertedStep(Step):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
+from flows.bijections.network_layers import MapSpec, NetworkLayer, elementwise
 from flows.bijections.observed import Observed, masked, only_observed
 from flows.bijections.transformers import log_phi, normal_quantile
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
@@ -53,10 +54,18 @@ class Tails(Bijection):
         u = -x.sign() * normal_quantile(-far - math.log(2))
         return u, -masked(self._log_slope(weight, far, u), observed).contiguous().sum(dim=1)
 
+    def network_layers(self) -> list[NetworkLayer]:
+        """Return the layer as weights."""
+        return [elementwise(list(self._sides().detach()), map=MapSpec("tails", 2))]
+
     def _weights(self, rows: Tensor) -> Tensor:
         """Return the weight of the tail that each value is in."""
-        left, right = LIGHTEST + (HEAVIEST - LIGHTEST) * torch.sigmoid(self.raw)
+        left, right = self._sides()
         return torch.where(rows < 0, left, right)
+
+    def _sides(self) -> Tensor:
+        """Return the weights of the left and of the right tails."""
+        return LIGHTEST + (HEAVIEST - LIGHTEST) * torch.sigmoid(self.raw)
 
     def _log_slope(self, weight: Tensor, far: Tensor, u: Tensor) -> Tensor:
         return (weight + 1) * far + _LOG_SLOPE - 0.5 * u.square()

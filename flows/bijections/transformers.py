@@ -243,6 +243,12 @@ class GaussianMixture(Transformer):
         """Map noise to data."""
         return invert(self.inverse, u, parameters)
 
+    def map_spec(self) -> MapSpec:
+        """Return the map as compiled loops know it."""
+        bound = self.log_scale_bound
+        numbers = float(self.components), 0.0 if bound is None else 1 / bound
+        return MapSpec("mixture", self.outputs, numbers, own_density=True)
+
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits, mean, log_scale = parameters.chunk(3)
         return torch.log_softmax(logits, dim=0), mean, bounded(log_scale, self.log_scale_bound)
@@ -282,6 +288,10 @@ class Bernoulli(Transformer):
         x = (torch.special.ndtr(u) < torch.sigmoid(parameters[0])).to(u.dtype)
         return x, torch.zeros_like(x)
 
+    def map_spec(self) -> MapSpec:
+        """Return the map as compiled loops know it."""
+        return MapSpec("bernoulli", 1, own_density=True, has_inverse=False)
+
 
 class _LogPhi(torch.autograd.Function):
     """Function log Phi(z), with a derivative that holds in the far tail too."""
@@ -300,6 +310,9 @@ class _LogPhi(torch.autograd.Function):
 
 def log_phi(z: Tensor) -> Tensor:
     """Return the logarithm of the standard Gaussian distribution function, with its derivatives."""
+    if not torch.is_grad_enabled():
+        plain: Tensor = torch.special.log_ndtr(z)
+        return plain
     result: Tensor = _LogPhi.apply(z)  # type: ignore[no-untyped-call]  # torch's own
     return result
 
@@ -309,15 +322,7 @@ class _Quantile(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, y: Tensor) -> Tensor:  # noqa: ANN401  torch gives it no public type
-        exact = y.double()
-        # Phi(u) is about phi(u) / |u| in the tail, and ndtri is exact where it can be.
-        tail = -torch.sqrt((-2 * exact - LOG_TWO_PI).clamp(min=1))
-        u = torch.where(exact > -50, torch.special.ndtri(exact.exp()), tail)
-        for _ in range(_NEWTON_STEPS):
-            value = torch.special.log_ndtr(u)
-            slope = torch.exp(-0.5 * u.square() - 0.5 * LOG_TWO_PI - value)
-            u = torch.where(exact > -50, u, u - (value - exact) / slope)
-        u = u.to(y.dtype)
+        u = _quantile(y)
         ctx.save_for_backward(y, u)
         return u
 
@@ -327,7 +332,21 @@ class _Quantile(torch.autograd.Function):
         return grads[0] * torch.exp(y + 0.5 * u.square() + 0.5 * LOG_TWO_PI)
 
 
+def _quantile(y: Tensor) -> Tensor:
+    exact = y.double()
+    # Phi(u) is about phi(u) / |u| in the tail, and ndtri is exact where it can be.
+    tail = -torch.sqrt((-2 * exact - LOG_TWO_PI).clamp(min=1))
+    u = torch.where(exact > -50, torch.special.ndtri(exact.exp()), tail)
+    for _ in range(_NEWTON_STEPS):
+        value = torch.special.log_ndtr(u)
+        slope = torch.exp(-0.5 * u.square() - 0.5 * LOG_TWO_PI - value)
+        u = torch.where(exact > -50, u, u - (value - exact) / slope)
+    return u.to(y.dtype)
+
+
 def normal_quantile(y: Tensor) -> Tensor:
     """Return the u whose distribution function has the logarithm y, with its derivatives."""
+    if not torch.is_grad_enabled():
+        return _quantile(y)
     result: Tensor = _Quantile.apply(y)  # type: ignore[no-untyped-call]  # torch's own
     return result

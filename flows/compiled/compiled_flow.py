@@ -5,23 +5,24 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from flows.bijections.base import LOG_TWO_PI
-from flows.bijections.folding import Pending, Step
+from flows.bijections.folding import Pending
+from flows.compiled.folded_steps import FoldedSteps
+from flows.compiled.model_space import Doubles, ModelSpace, Rows
 from flows.compiled.packing import PackedFlow, Scores, pack
 from flows.cost import fitting_rows
 from flows.errors import FlowError
-from flows.flow import NOISE_BLOCK_ROWS, Flow, Space, base_noise, complete_rows, without_nan
+from flows.flow import NOISE_BLOCK_ROWS, Flow, Space, base_noise
 from flows.mixed.density import MixedStep
 from flows.mixed.encoding import TableEncoding
-from flows.mixed.explain import explain, explained, explaining_passes
-from flows.preprocess import Preprocessing, Standardise
-
-Rows = npt.NDArray[np.float32] | npt.NDArray[np.float64]
-Doubles = npt.NDArray[np.float64]
+from flows.mixed.explain import (
+    explain,
+    explained,
+    explained_exactly,
+    explaining_passes,
+)
 
 # Number of rows computed at a time: on a processor the hidden units of a chunk should stay in its
 # cache. Multiples of the rows in a block of noise, so that a sample takes whole blocks.
@@ -60,35 +61,32 @@ class CompiledFlow:
         """Compile a flow, as `flows.compiled.ensemble.compile_flow` describes."""
         self.dim, self.context_dim, self.has_noise = flow.dim, flow.context_dim, flow.has_noise
         self.model_dim = flow.model_dim
-        self._device = device
         self.row_bytes = flow.row_bytes
         most = CPU_CHUNK_ROWS if device.type == "cpu" else GPU_CHUNK_ROWS
         self._chunk_rows = fitting_rows(most, flow.row_bytes)
         with torch.no_grad():
             exact = copy.deepcopy(flow).cpu().double().eval()
             nothing = Pending.nothing(flow.model_dim, dtype=torch.float32, device=device)
-            self._steps, pending = exact.transform.fold(nothing)
-            self._steps += pending.steps()
-        self.has_parts = isinstance(self._steps[0], MixedStep) if self._steps else False
+            steps, pending = exact.transform.fold(nothing)
+            steps += pending.steps()
+        self._space = ModelSpace(exact, device)
+        self.has_parts = isinstance(steps[0], MixedStep) if steps else False
         self._packed: PackedFlow | None = None
         if device.type == "cpu":
-            self._packed = pack(self._steps, self.model_dim, flow.transform.context_dim)
-        constant = pending.applied().log_det
+            self._packed = pack(steps, self.model_dim, flow.transform.context_dim)
+        self._constant = pending.applied().log_det
+        self._moments: tuple[Doubles, float] | None = None
         if self._packed is not None:
-            constant += self._packed.constant
+            self._constant += self._packed.constant
             # Without an inverse PyTorch computes that.
             if self._packed.has_inverse or not self.has_noise:
-                self._steps = []
+                steps = []
             most = self._chunk_rows = fitting_rows(PACKED_CHUNK_ROWS, flow.row_bytes)
-        most = max(most, self._chunk_rows, *(step.sample_rows for step in self._steps), 1)
+            self._moments = _moments(self._packed, self._space)
+        self._steps = FoldedSteps(steps, self.model_dim)
+        most = max(most, self._chunk_rows, self._steps.sample_rows, 1)
         self._sample_rows = fitting_rows(most, flow.row_bytes, multiple=NOISE_BLOCK_ROWS)
-        self._constant = constant
-        self._preprocessing: Preprocessing = exact.preprocessing
-        self._moments = (
-            None if self._packed is None else _moments(self._packed, exact.preprocessing)
-        )
-        self._context = None if exact.context is None else exact.context.to(device)
-        self.size_bytes = sum(_size_bytes(step) for step in self._steps)
+        self.size_bytes = self._steps.size_bytes
         if self._packed is not None:
             self.size_bytes += self._packed.size_bytes
 
@@ -104,20 +102,13 @@ class CompiledFlow:
             total = parts.discrete + parts.log_det - 0.5 * parts.squares + self._constant
             return self._without_nan(total, x, space)
         result = np.empty(len(x))
-        last = self._steps[-1] if self._steps and self._steps[-1].own_density else None
-        steps = self._steps if last is None else self._steps[:-1]
         with torch.inference_mode():
             for start, chunk in self._chunks(x):
-                rows, context, outer = self._to_model(chunk, space)
-                u, terms = self._inverse(steps, rows, context)
-                if last is not None:
-                    terms.append(last.log_density(u, context))
-                score = _total(terms, u)
-                if last is None:
-                    score = torch.sub(score, u.square().sum(dim=0), alpha=0.5)
-                result[start : start + len(chunk)] = score.cpu().numpy()
-                result[start : start + len(chunk)] += outer
-        result += self._constant - (0 if last else 0.5 * self.model_dim * LOG_TWO_PI)
+                rows, context, outer = self._space.to_model(chunk, space)
+                part = slice(start, start + len(chunk))
+                result[part] = self._steps.log_density(rows, context).cpu().numpy()
+                result[part] += outer
+        result += self._constant + self._steps.constant
         return self._without_nan(result, x, space)
 
     def log_prob_parts(self, x: Rows, *, space: Space = "data") -> Doubles:
@@ -140,48 +131,42 @@ class CompiledFlow:
         result = np.empty((len(x), 2))
         with torch.inference_mode():
             for start, chunk in self._chunks(x):
-                rows, context, outer = self._to_model(chunk, space)
+                rows, context, outer = self._space.to_model(chunk, space)
                 part = slice(start, start + len(chunk))
-                result[part] = self._steps[0].log_density(rows, context).t().cpu().numpy()
+                result[part] = self._steps.log_density_parts(rows, context).t().cpu().numpy()
                 result[part, 1] += outer
         return self._without_nan(result, x, space)
 
     def _without_nan(self, scores: Doubles, x: Rows, space: Space) -> Doubles:
-        """Return scores with -inf in the place of NaN where the row itself lacks nothing."""
-        if not np.isnan(scores).any():
-            return scores
-        unknown = np.flatnonzero(np.isnan(scores).reshape(len(scores), -1).any(axis=1))
-        width = self.dim if space == "data" else self.model_dim
-        for start in range(0, len(unknown), self._chunk_rows):
-            places = unknown[start : start + self._chunk_rows]
-            exact = torch.from_numpy(x[places].astype(np.float64))
-            rows, context = exact[:, :width], exact[:, width:].to(self._device)
-            complete = partial(
-                complete_rows, self._preprocessing, self._context, rows, context, space=space
-            )
-            scores[places] = without_nan(torch.from_numpy(scores[places]), complete).numpy()
-        return scores
+        return self._space.replace_nan(scores, x, space, chunk_rows=self._chunk_rows)
 
     @property
     def explains(self) -> list[bool]:
         """Columns that `explain` knows; none unless the family is `mixed`."""
-        if not isinstance(self._preprocessing, TableEncoding):
+        if not isinstance(self._space.preprocessing, TableEncoding):
             return [False] * self.dim
-        return explained(self._preprocessing.layout)
+        return explained(self._space.preprocessing.layout)
+
+    @property
+    def explains_exactly(self) -> list[bool]:
+        """Columns whose explanations are sums over their levels; the others are learnt."""
+        if not isinstance(self._space.preprocessing, TableEncoding):
+            return [False] * self.dim
+        return explained_exactly(self._space.preprocessing.layout)
 
     @property
     def explaining_passes(self) -> int:
         """Passes over the network that `explain` takes for a batch of rows."""
-        if not isinstance(self._preprocessing, TableEncoding):
+        if not isinstance(self._space.preprocessing, TableEncoding):
             return 0
-        return explaining_passes(self._preprocessing.layout)
+        return explaining_passes(self._space.preprocessing.layout)
 
     def explain(self, x: Rows) -> Doubles:
         """Return log p(row) - log p(row without the column) for each column, of shape (rows, dim).
 
-        With `missing` as `any` the density without a column is the one that training with hidden
-        cells has learnt; otherwise it is the exact sum over the levels of a category. NaN stands in
-        the columns that `explains` leaves out.
+        The density without a category of few levels is the exact sum over its levels. Without another
+        column it is the one that training with hidden cells has learnt, with `missing` as `any`; NaN
+        stands in the columns that `explains` leaves out. A cell that is hidden adds 0.
 
         Args:
             x: Rows of data, float32 or float64: features, then context.
@@ -189,13 +174,13 @@ class CompiledFlow:
         Raises:
             FlowError: The flow is of another family than `mixed`.
         """
-        encoding = self._preprocessing
+        encoding = self._space.preprocessing
         if not isinstance(encoding, TableEncoding):
             raise FlowError("a density of this family explains no columns")
         result = np.empty((len(x), self.dim))
         with torch.inference_mode():
             for start, chunk in self._chunks(x):
-                context = self._features(chunk[:, self.dim :], len(chunk))
+                context = self._space.encode_context(chunk[:, self.dim :], len(chunk))
                 score = partial(self._score_model, context=context)
                 rows = torch.from_numpy(np.array(chunk[:, : self.dim], np.float64))
                 result[start : start + len(chunk)] = explain(encoding, rows, score).numpy()
@@ -208,8 +193,8 @@ class CompiledFlow:
             parts = self._packed.score(given.numpy())
             continuous = parts.log_det - 0.5 * parts.squares + self._constant
             return torch.from_numpy(parts.discrete + continuous)
-        columns = rows.t().float().contiguous().to(self._device)
-        return self._steps[0].log_density(columns, context).sum(dim=0).double().cpu()
+        columns = rows.t().float().contiguous().to(self._space.device)
+        return self._steps.log_density(columns, context).double().cpu()
 
     def inverse(self, x: Rows, *, space: Space = "data") -> tuple[Doubles, Doubles]:
         """Return noise and log|det du/dx| of each row.
@@ -229,11 +214,12 @@ class CompiledFlow:
             return noise, found.log_det + self._constant
         with torch.inference_mode():
             for start, chunk in self._chunks(x):
-                rows, context, outer = self._to_model(chunk, space)
-                u, terms = self._inverse(self._steps, rows, context)
-                noise[start : start + len(chunk)] = u.t().cpu().numpy()
-                log_dets[start : start + len(chunk)] = _total(terms, u).cpu().numpy()
-                log_dets[start : start + len(chunk)] += outer
+                rows, context, outer = self._space.to_model(chunk, space)
+                part = slice(start, start + len(chunk))
+                u, log_det = self._steps.inverse(rows, context)
+                noise[part] = u.t().cpu().numpy()
+                log_dets[part] = log_det.cpu().numpy()
+                log_dets[part] += outer
         return noise, log_dets + self._constant
 
     def forward(self, u: Rows, *, space: Space = "data") -> tuple[Doubles, Doubles]:
@@ -244,21 +230,19 @@ class CompiledFlow:
             space: `model` gives preprocessed rows.
         """
         if self._packed is not None:
-            features = u[:, : self.model_dim], self._given(u[:, self.model_dim :])
-            rows, log_dets = self._sample(
-                self._packed, np.hstack(features, dtype=np.float64), space
-            )
+            given = self._space.exact_context(u[:, self.model_dim :])
+            exact = np.hstack([u[:, : self.model_dim], given], dtype=np.float64)
+            rows, log_dets = self._sample(self._packed, exact, space)
             return rows, log_dets - self._constant
-        width = self.dim if space == "data" else self.model_dim
-        rows, log_dets = np.empty((len(u), width)), np.empty(len(u))
+        rows, log_dets = np.empty((len(u), self._space.width(space))), np.empty(len(u))
         with torch.inference_mode():
             for start, chunk in self._chunks(u):
-                noise, context, _ = self._to_model(chunk, "model")
-                x, terms = self._forward(noise, context)
-                total = _total(terms, x).cpu().numpy()
-                rows[start : start + len(chunk)], outer = self._to_data(x, space)
-                log_dets[start : start + len(chunk)] = total
-                log_dets[start : start + len(chunk)] += outer
+                noise, context, _ = self._space.to_model(chunk, "model")
+                part = slice(start, start + len(chunk))
+                x, log_det = self._steps.forward(noise, context)
+                log_dets[part] = log_det.cpu().numpy()
+                rows[part], outer = self._space.to_data(x, space)
+                log_dets[part] += outer
         return rows, log_dets - self._constant
 
     def sample(
@@ -272,7 +256,7 @@ class CompiledFlow:
             context: One context row for all samples or one for each, if the density is conditional.
             space: `model` gives preprocessed rows.
         """
-        rows = np.empty((n, self.dim if space == "data" else self.model_dim))
+        rows = np.empty((n, self._space.width(space)))
         start = 0
         pieces = self.iter_sample(n, seed=seed, chunk_rows=max(n, 1), context=context, space=space)
         for piece in pieces:
@@ -303,7 +287,7 @@ class CompiledFlow:
         Raises:
             FlowError: The context is not one row or n rows of `context_dim` columns.
         """
-        self._check_context(context, n)
+        self._space.check_context(context, n)
         generator = torch.Generator().manual_seed(seed)
         drawn = self._drawn(n, generator, context, space, start)
         return _pieces_of(drawn, chunk_rows)
@@ -328,16 +312,17 @@ class CompiledFlow:
         if self._packed is not None:
             noise = u.numpy()
             if context is not None:
-                given = self._given(context)
+                given = self._space.exact_context(context)
                 noise = np.hstack([noise, np.broadcast_to(given, (n, given.shape[1]))])
             rows, _ = self._sample(self._packed, noise, space)
         else:
-            u = u.t().to(self._device).contiguous()
-            x, _ = self._forward(u, None if context is None else self._features(context, n))
-            rows, _ = self._to_data(x, space)
+            u = u.t().to(self._space.device).contiguous()
+            encoded = None if context is None else self._space.encode_context(context, n)
+            x, _ = self._steps.forward(u, encoded)
+            rows, _ = self._space.to_data(x, space)
         if space == "model":
             return rows
-        return self._preprocessing.to_grid(torch.from_numpy(rows)).numpy()
+        return self._space.preprocessing.to_grid(torch.from_numpy(rows)).numpy()
 
     def _score(
         self, packed: PackedFlow, x: Rows, space: Space, *, noise: Doubles | None = None
@@ -350,27 +335,17 @@ class CompiledFlow:
                 found.log_det[:] -= log_std
             return found
         found = Scores(*(np.empty(len(x)) for _ in range(3)))
-        width = self.dim if space == "data" else self.model_dim
+        width = self._space.width(space)
         for start, chunk in self._chunks(x):
             part = slice(start, start + len(chunk))
             rows, outer = chunk[:, :width], np.zeros(1)
             if space == "data":
-                exact = torch.from_numpy(np.array(rows, np.float64))
-                rows, outer = (t.numpy() for t in self._preprocessing.inverse(exact))
-            rows = np.hstack([rows, self._given(chunk[:, width:])], dtype=np.float64)
+                rows, outer = self._space.preprocess(rows)
+            rows = np.hstack([rows, self._space.exact_context(chunk[:, width:])], dtype=np.float64)
             terms = packed.score(rows, noise=None if noise is None else noise[part])
             found.log_det[part] = terms.log_det + outer
             found.squares[part], found.discrete[part] = terms.squares, terms.discrete
         return found
-
-    def _given(self, context: Rows) -> Doubles:
-        """Return the encoded context of rows, of no columns if there is none."""
-        if self._context is None:
-            return np.empty((len(context), 0))
-        exact = torch.from_numpy(np.array(context, np.float64))
-        with torch.inference_mode():
-            features: Tensor = self._context(exact, torch.float64)
-        return features.numpy()
 
     def _sample(self, packed: PackedFlow, u: Rows, space: Space) -> tuple[Doubles, Doubles]:
         """Return rows and log-determinants, without the flow's constant."""
@@ -379,94 +354,25 @@ class CompiledFlow:
             rows, log_det = packed.sample(u, affine)
             return rows, log_det + log_std
         rows, log_det = packed.sample(u)
-        data, outer = self._preprocessing.forward(torch.from_numpy(rows))
+        data, outer = self._space.preprocessing.forward(torch.from_numpy(rows))
         return data.numpy(), log_det + outer.numpy()
 
     def _affine(self, space: Space) -> tuple[Doubles | None, float]:
         """Return the affine maps of a packed flow's rows, and the sum of the log deviations."""
         return (None, 0.0) if space == "model" or self._moments is None else self._moments
 
-    def _inverse(
-        self, steps: list[Step], x: Tensor, context: Tensor | None
-    ) -> tuple[Tensor, list[Tensor]]:
-        terms = []
-        for step in steps:
-            x, log_det = step.inverse(x, context)
-            if log_det is not None:
-                terms.append(log_det)
-        return x, terms
-
-    def _forward(self, u: Tensor, context: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        terms = []
-        for step in reversed(self._steps):
-            u, log_det = step.forward(u, context)
-            if log_det is not None:
-                terms.append(log_det)
-        return u, terms
-
     def _chunks(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
         for start in range(0, len(rows), self._chunk_rows):
             yield start, rows[start : start + self._chunk_rows]
 
-    def _to_model(self, table: Rows, space: Space) -> tuple[Tensor, Tensor | None, Doubles | float]:
-        """Return the rows features first, in float32, preprocessed if they are in the data's units.
 
-        Returns:
-            Features, context, and the preprocessing's log-determinants.
-        """
-        width = self.dim if space == "data" else self.model_dim
-        rows: Rows = table if self.context_dim == 0 else table[:, :width]
-        outer: Doubles | float = 0.0
-        if space == "data":
-            x, log_det = self._preprocessing.inverse(torch.from_numpy(np.array(rows, np.float64)))
-            rows, outer = x.numpy(), log_det.numpy()
-        with np.errstate(over="ignore", invalid="ignore"):
-            columns = np.array(rows.T, dtype=np.float32, order="C")
-        context = self._features(table[:, width:], len(table))
-        return torch.from_numpy(columns).to(self._device), context, outer
-
-    def _features(self, context: Rows, rows: int) -> Tensor | None:
-        """Return the encoded context, features first; None if there is none."""
-        if self._context is None:
-            return None
-        exact = torch.from_numpy(np.array(context, np.float64)).to(self._device)
-        features: Tensor = self._context(exact, torch.float64)
-        return features.float().expand(rows, -1).t().contiguous()
-
-    def _check_context(self, context: Rows | None, n: int) -> None:
-        if (context is None) != (self.context_dim == 0):
-            raise FlowError("a conditional density, and no other, needs a context")
-        if context is not None and context.shape not in (
-            (1, self.context_dim),
-            (n, self.context_dim),
-        ):
-            raise FlowError(
-                f"the context must be 1 or {n} rows of {self.context_dim} columns,"
-                f" not of shape {context.shape}"
-            )
-
-    def _to_data(self, x: Tensor, space: Space) -> tuple[Doubles, Doubles | float]:
-        rows = x.t().cpu().double()
-        if space == "model":
-            return rows.contiguous().numpy(), 0.0
-        data, log_det = self._preprocessing.forward(rows)
-        return data.contiguous().numpy(), log_det.numpy()
-
-
-def _moments(
-    packed: PackedFlow, preprocessing: Preprocessing
-) -> tuple[Doubles | None, float] | None:
+def _moments(packed: PackedFlow, space: ModelSpace) -> tuple[Doubles, float] | None:
     """Return the affine maps of rows, with the sum of the log deviations; None if others are needed."""
-    if isinstance(preprocessing, TableEncoding):
+    moments = space.moments()
+    if moments is None:
         return None
-    match preprocessing.layers():
-        case []:
-            return None, 0.0
-        case [Standardise() as layer]:
-            std = layer.std.numpy()
-            return packed.between(layer.mean.numpy(), std), float(np.log(std).sum())
-        case _:
-            return None
+    mean, std = moments
+    return packed.between(mean, std), float(np.log(std).sum())
 
 
 def _pieces_of(chunks: Iterator[Doubles], rows: int) -> Iterator[Doubles]:
@@ -482,12 +388,3 @@ def _pieces_of(chunks: Iterator[Doubles], rows: int) -> Iterator[Doubles]:
         ready, waiting = [*ready, piece], waiting + len(piece)
     if waiting > 0:
         yield np.concatenate(ready)
-
-
-def _total(terms: list[Tensor], rows: Tensor) -> Tensor:
-    """Return the sum of all log-determinants of each column of `rows`."""
-    return torch.cat(terms).sum(dim=0) if terms else rows.new_zeros(rows.shape[1])
-
-
-def _size_bytes(step: Step) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in step.tensors())

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from flows.compiled.compiled_flow import CompiledFlow, Doubles, Rows
+from flows.compiled.compiled_flow import CompiledFlow
+from flows.compiled.model_space import Doubles, Rows
 from flows.flow import Space
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flows.compiled.compiled_flow import CompiledFlow, Doubles, Rows
+from flows.compiled.compiled_flow import CompiledFlow
+from flows.compiled.model_space import Doubles, Rows
 from flows.cost import fitting_rows
 from flows.ensemble import Ensemble, choose_member, mix, mix_parts, own
 from flows.errors import FlowError
@@ -48,8 +49,7 @@ class CompiledEnsemble(CompiledFlow):
         self.context_dim, self.has_noise, self.has_parts = first.context_dim, False, first.has_parts
         self.row_bytes = flow.row_bytes
         self.size_bytes = sum(member.size_bytes for member in self._members)
-        self._device, self._preprocessing = device, first._preprocessing
-        self._context = first._context
+        self._space = first._space
         self._chunk_rows = min(member._chunk_rows for member in self._members)
         most = max(member._sample_rows for member in self._members)
         self._sample_rows = fitting_rows(most, flow.row_bytes, multiple=NOISE_BLOCK_ROWS)
@@ -77,7 +77,7 @@ class CompiledEnsemble(CompiledFlow):
         width = self.model_dim
         noise = torch.from_numpy(np.array(u[:, :width], np.float64))
         chosen, left = choose_member(noise, self._weights)
-        rows = np.empty((len(u), self.dim if space == "data" else width))
+        rows = np.empty((len(u), self._space.width(space)))
         log_dets = np.empty(len(u))
         for number, member in enumerate(self._members):
             places = np.flatnonzero(chosen.numpy() == number)
@@ -96,7 +96,7 @@ class CompiledEnsemble(CompiledFlow):
         rows, _ = self.forward(u, space=space)
         if space == "model":
             return rows
-        return self._preprocessing.to_grid(torch.from_numpy(rows)).numpy()
+        return self._space.preprocessing.to_grid(torch.from_numpy(rows)).numpy()
 
     def _score_model(self, rows: Tensor, *, context: Tensor | None) -> Tensor:
         """Return the log densities of rows of the model, in float64."""

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flows.bijections.network_layers import LayerNetwork, NetworkLayer
+from flows.compiled.packed_fields import ACTIVATIONS, PANEL
 
 Singles = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -76,7 +76,6 @@ class _Matrix:
 def pack_layer(
     layer: NetworkLayer,
     geometry: Geometry,
-    kernels: ModuleType,
     *,
     address: int,
     origins: Integers,
@@ -87,7 +86,6 @@ def pack_layer(
     Args:
         layer: Layer to lay out.
         geometry: Places in a tile.
-        kernels: The compiled loops.
         address: Address of its map.
         origins: Number that each feature of the layer has in the data.
         level_numbers: Numbers of the map for each variable, if the layer maps levels.
@@ -96,9 +94,9 @@ def pack_layer(
     arrays: list[npt.NDArray[np.generic]] = [known, offsets]
     place, heads = geometry.first_unit, []
     for matrices, network in zip(networks, layer.networks, strict=True):
-        lines, place, parts = _packed_network(matrices, place, kernels.PANEL)
+        lines, place, parts = _packed_network(matrices, place, PANEL)
         arrays += [*parts, lines]
-        heads += [lines.ctypes.data, kernels.ACTIVATIONS.index(network.activation)]
+        heads += [lines.ctypes.data, ACTIVATIONS.index(network.activation)]
     heads += [0] * (4 - len(heads))
     numbers = np.array(layer.map.numbers, dtype=np.float32)
     numbers = numbers if level_numbers is None else level_numbers
@@ -122,8 +120,9 @@ def pack_layer(
         layer.map.own_density,
         level_numbers is not None,
         masks.ctypes.data if geometry.masks and level_numbers is None else 0,
+        place,
     ]
-    return PackedLayer(np.array(line, dtype=np.int64), place, arrays)
+    return PackedLayer(np.array(line, dtype=np.int64), place + layer.map.scratch, arrays)
 
 
 def _networks_of(

@@ -12,7 +12,7 @@ import torch
 
 from flows.bijections.folding import AffineStep, Step
 from flows.bijections.network_layers import NetworkLayer, Reordering
-from flows.compiled.packed_fields import LAYER_SIZE
+from flows.compiled.packed_fields import DENSITY, INVERSE, LAYER_SIZE
 from flows.compiled.packed_layers import Geometry, Integers, PackedLayer, Singles, pack_layer
 from flows.mixed.density import MixedStep
 
@@ -79,7 +79,7 @@ def pack(steps: Sequence[Step], dim: int, context_dim: int) -> "PackedFlow | Non
         if isinstance(last, AffineStep):
             steps = steps[:-1]
             affine = np.stack([last.shift[:, 0].double(), last.scale[:, 0].double()])
-        layers = _layers_of(steps)
+        layers = _layers_of(steps, to_noise=not isinstance(last, AffineStep))
         structure = None if layers is None else _Structure(layers, dim, context_dim)
     if structure is None or not (structure.layers or structure.levels):
         return None
@@ -90,14 +90,29 @@ def pack(steps: Sequence[Step], dim: int, context_dim: int) -> "PackedFlow | Non
     return PackedFlow(structure, affine, kernels, addresses)
 
 
-def _layers_of(steps: Sequence[Step]) -> list[NetworkLayer | Reordering] | None:
+def _layers_of(
+    steps: Sequence[Step], *, to_noise: bool = True
+) -> list[NetworkLayer | Reordering] | None:
+    """Return the layers of steps; None if there are other kinds of steps.
+
+    Args:
+        steps: Steps from the data on.
+        to_noise: True if the last one gives the noise itself, whose density may be that of its map.
+    """
     found: list[NetworkLayer | Reordering] = []
     for step in steps:
         layers = step.network_layers()
         if layers is None:
             return None
-        found += layers
+        has_density = to_noise and step is steps[-1] and step.own_density
+        found += layers if has_density else map(_without_density, layers)
     return found
+
+
+def _without_density(layer: NetworkLayer | Reordering) -> NetworkLayer | Reordering:
+    if isinstance(layer, Reordering):
+        return layer
+    return replace(layer, map=replace(layer.map, own_density=False))
 
 
 def _mixed(step: MixedStep, context_dim: int) -> _Structure | None:
@@ -143,7 +158,7 @@ def _given_levels(
 
 def _map_addresses(structure: _Structure) -> dict[str, int] | None:
     """Return the addresses of all maps, which are compiled; None if one is unknown."""
-    from flows.compiled.maps import map_address  # noqa: PLC0415  after it is known that numba works
+    from flows.compiled.loops.maps import map_address  # noqa: PLC0415  after it is known that numba works
 
     layers = [layer for layer in structure.layers if isinstance(layer, NetworkLayer)]
     if structure.levels is not None:
@@ -213,7 +228,7 @@ class PackedFlow:
         self.constant = structure.constant + sum(map(_known_log_det, layers))
         self.has_inverse = all(layer.map.has_inverse for layer in layers)
         self._keep = [
-            pack_layer(layer, geometry, kernels, address=addresses[layer.map.kind], origins=origin)
+            pack_layer(layer, geometry, address=addresses[layer.map.kind], origins=origin)
             for layer, origin in zip(layers, origins, strict=False)
         ]
         levels = []
@@ -223,7 +238,6 @@ class PackedFlow:
                 pack_layer(
                     structure.levels,
                     geometry,
-                    kernels,
                     address=address,
                     origins=np.arange(0),
                     level_numbers=numbers,
@@ -281,7 +295,7 @@ class PackedFlow:
         count, kernels = len(rows), self._kernels
         found = Scores(np.empty(count), np.empty(count), np.empty(count))
         kept = np.empty((count, 0)) if noise is None else noise
-        direction = kernels.DENSITY if noise is None else kernels.INVERSE
+        direction = DENSITY if noise is None else INVERSE
         outputs = kept, found.log_det, found.squares, found.discrete
         self._call(kernels.invert, rows, affine, (direction,), outputs)
         return found

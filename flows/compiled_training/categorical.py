@@ -5,8 +5,8 @@ from typing import no_type_check
 import numpy as np
 from numba import float32, int64
 
-from flows.compiled.functions import jit, log
-from flows.compiled.micro_kernels import stay_apart
+from flows.compiled.loops.functions import jit, log
+from flows.compiled.loops.micro_kernels import stay_apart
 from flows.compiled_training.fields import (
     CATEGORICAL,
     GRAD_OUT,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from flows.compiled.micro_kernels import LANES, VECTORS
+from flows.compiled.loops.micro_kernels import LANES, VECTORS
 
 ROWS = LANES * VECTORS
 # Panels whose values should stay in the second cache while the weights of a layer pass.
@@ -10,25 +10,26 @@ TILE_PANELS = 8
 
 ACTIVATIONS = ("relu", "tanh", "elu")
 RELU, TANH, ELU = range(3)
-AFFINE, NORM, SPLINE, CATEGORICAL = range(4)
+MAPPED, NORM, CATEGORICAL, SEQUENTIAL = range(4)
 # A layer: its kind; places of its input and output; features of a row; in the index, the place of
 # each feature in the output, and the line of its mask.
 KIND, SOURCE, TARGET, WIDTH, PLACES, SEEN, GRAD_SOURCE, GRAD_TARGET = range(8)
-# An affine layer: its moved features as first, step and number; the kept ones in the index, and
-# their number; places of the networks' outputs and of their gradients; whether there is a scale;
-# its first matrix, and their number in each of its networks.
-FIRST, STEP, MOVED, KEPT, KEPTS, OUT, GRAD_OUT, SCALED, MATRIX, MATRICES, NETWORKS = range(8, 19)
-# A bound of the log scales, or 0: where it is in the numbers.
-LIMIT = 19
-# A spline layer: as an affine one; then its number of bins, and where its bound is in the numbers.
-BINS, BOUND = range(19, 21)
+# A layer of maps: its moved features as first, step and number; the kept ones in the index, and
+# their number; places of the networks' outputs and of their gradients; parameters of a map; its
+# first matrix, and their number in each of its networks; its kind of map, as `writer.MAPS` counts
+# them, and where the numbers are that all its maps share.
+FIRST, STEP, MOVED, KEPT, KEPTS, OUT, GRAD_OUT, OUTPUTS, MATRIX, MATRICES, NETWORKS = range(8, 19)
+MAP, NUMBERS = range(19, 21)
+# A sequential layer, whose network reads what its maps give: as one of maps; then, in the index, the
+# number of units of each hidden layer that can be computed before each feature.
+ENDS = 21
 # Categorical variables: their number and the block of their levels; in the index, the first output,
 # number of levels and openness of each; where the logarithms are that these add; and, as for an
 # affine layer, the outputs, their gradients, their number, and the matrices.
 VARIABLES, LEVELS, STARTS, LOGS, OUTS = range(8, 13)
 # A batch norm: its parameters, in the flat vector; its statistics; whether these follow batches.
 GAIN, OFFSET, STATISTICS, RUNNING = range(8, 12)
-LAYER_FIELDS = 21
+LAYER_FIELDS = 22
 # A matrix: units and inputs; weights, their line and biases in the flat vector; the block of the
 # inputs with its width, first unit and step; the block of the outputs with its width and first
 # unit; blocks of their gradients; activation; in the index, the inputs that each unit sees, and the
@@ -45,9 +46,6 @@ EPS = np.float32(1e-5)
 LEAST_OBSERVED = 32
 LEAST_SPREAD = np.float32(1.0)
 LARGEST = np.finfo(np.float32).max
-# As in `flows.families.nsf`.
-LEAST_SIZE, LEAST_SLOPE = 1e-3, np.float32(1e-3)
-SLOPE_OFFSET = np.float32(np.log(np.expm1(1 - 1e-3)))
 UNSEEN = -1
 # Adam's decay of the moments.
 BETA1, BETA2 = 0.9, 0.999

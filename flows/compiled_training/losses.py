@@ -5,8 +5,8 @@ from typing import no_type_check
 import numpy as np
 from numba import float32
 
-from flows.compiled.functions import jit
-from flows.compiled.micro_kernels import LANES, VECTORS
+from flows.compiled.loops.functions import jit
+from flows.compiled.loops.micro_kernels import LANES, VECTORS
 from flows.compiled_training.fields import LARGEST, LEAST_SPREAD, ROWS
 from flows.compiled_training.panels import mask_at, place_of
 from flows.compiled_training.products import turn
@@ -50,6 +50,17 @@ def _read(rows, places, values, panels, block, width):
             for j in range(ROWS):
                 row = panel * ROWS + j
                 values[at + j] = rows[row, i] if row < len(rows) else float32(0)
+
+
+@jit()
+@no_type_check
+def write_rows(rows, values, panels, block):
+    """Copy a block into rows."""
+    for panel in range(panels):
+        for i in range(rows.shape[1]):
+            at = place_of(panels, block, rows.shape[1], i, panel)
+            for j in range(min(ROWS, len(rows) - panel * ROWS)):
+                rows[panel * ROWS + j, i] = values[at + j]
 
 
 @jit()

@@ -5,8 +5,8 @@ from typing import no_type_check
 import numpy as np
 from numba import float32
 
-from flows.compiled.functions import jit
-from flows.compiled.micro_kernels import stay_apart
+from flows.compiled.loops.functions import jit
+from flows.compiled.loops.micro_kernels import stay_apart
 from flows.compiled_training.fields import (
     EPS,
     GAIN,
@@ -52,23 +52,27 @@ def _moments(layer, i, seen, values, shown, panels):
 
 @jit()
 @no_type_check
-def run_norm(layer, index, arrays, shown, panels, rows, momentum, loss):
+def run_norm(layer, index, arrays, shown, panels, rows, mode, loss):
     """Normalise the observed values of a batch by their own mean and variance.
 
-    `statistics` holds six lines: those of the batch norm, then mean, 1 / deviation, scale and share
+    `mode` is whether to do so, and not by the statistics that the batch norm holds, and the weight
+    of the past in running ones. `statistics` holds six lines: those of the batch norm, then mean, 1 / deviation, scale and share
     of one value in them, as they were used.
     """
     stay_apart()
     parameters, values, statistics = arrays[0], arrays[2], arrays[6]
     width, at = layer[WIDTH], layer[STATISTICS]
+    trains, momentum = mode
     for i in range(width):
         seen = index[layer[SEEN] + i]
-        mean, variance, count = _moments(layer, i, seen, values, shown, panels)
+        mean, variance, count = 0.0, 0.0, 0.0
+        if trains:
+            mean, variance, count = _moments(layer, i, seen, values, shown, panels)
         share = 1.0 / max(count, 1.0)
-        if count < LEAST_OBSERVED and count < rows:
+        if not trains or (count < LEAST_OBSERVED and count < rows):
             mean, variance = statistics[at + i], statistics[at + width + i]
             share = 0.0
-        if layer[RUNNING]:
+        if trains and layer[RUNNING]:
             statistics[at + i] += (mean - statistics[at + i]) * (1 - momentum)
             statistics[at + width + i] += (variance - statistics[at + width + i]) * (1 - momentum)
         inverse = 1 / np.sqrt(variance + EPS)

@@ -6,7 +6,7 @@ for each panel.
 
 from typing import no_type_check
 
-from flows.compiled.functions import jit
+from flows.compiled.loops.functions import jit
 from flows.compiled_training.fields import FORTH, KEPT, KEPTS, PLACES, ROWS, WIDTH
 
 # mypy: ignore-errors

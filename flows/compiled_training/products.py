@@ -7,10 +7,10 @@ never computed.
 from typing import no_type_check
 
 import numpy as np
-from numba import float32
+from numba import float32, int64
 
-from flows.compiled.functions import exp, jit, tanh
-from flows.compiled.micro_kernels import (
+from flows.compiled.loops.functions import exp, jit, tanh
+from flows.compiled.loops.micro_kernels import (
     LANES,
     UNITS,
     VECTORS,
@@ -48,6 +48,17 @@ from flows.compiled_training.fields import (
     WEIGHT,
 )
 from flows.compiled_training.panels import place_of
+from flows.compiled_training.sums import (
+    sum_unit,
+    weigh_1,
+    weigh_2,
+    weigh_4,
+    weigh_all,
+    weigh_wide_1,
+    weigh_wide_2,
+    weigh_wide_4,
+    weigh_wide_all,
+)
 
 # mypy: ignore-errors
 # numba compiles these functions by its own types.
@@ -89,11 +100,22 @@ def _units(left):
 
 @jit()
 @no_type_check
-def _largest(numbers, start, count):
+def _largest(numbers, start, count, step):
     most = numbers[start]
     for k in range(1, count):
-        most = max(most, numbers[start + k])
+        most = max(most, numbers[start + k * step])
     return most
+
+
+@jit()
+@no_type_check
+def _columns(matrix):
+    """Return the step from unit to unit of a block.
+
+    Where there are many groups, a block has the units of an input in all groups, which see the same;
+    otherwise it has units next to each other.
+    """
+    return matrix[UNITS_OUT] // matrix[GROUPS] if matrix[GROUPS] >= UNITS else 1
 
 
 @jit()
@@ -141,55 +163,72 @@ def _activation_gradient(kind, h, g):
 @no_type_check
 def run_matrix(matrix, index, parameters, values, panels, context):
     """Compute the outputs of a matrix with biases, its activation applied."""
-    stay_apart()
-    address, weights = values.ctypes.data, parameters.ctypes.data
-    width, line = matrix[UNITS_OUT], 4 * matrix[LINE]
-    for start in range(0, panels, TILE_PANELS):
-        unit = 0
-        while unit < width:
-            count = _units(width - unit)
-            depth = _largest(index, matrix[REACH] + unit, count)
-            left = weights + 4 * matrix[WEIGHT] + line * unit
-            bias = weights + 4 * (matrix[BIAS] + unit)
-            for panel in range(start, min(start + TILE_PANELS, panels)):
-                source = place_of(panels, matrix[IN], matrix[IN_WIDTH], matrix[IN_FIRST], panel)
-                up = place_of(panels, matrix[UP], matrix[UP_WIDTH], matrix[UP_FIRST] + unit, panel)
-                out = address + 4 * up
-                _block(
-                    count, VECTORS, left, line, 4, depth,
-                    address + 4 * source, 4 * ROWS * matrix[IN_STEP], out, 4 * ROWS, bias,
-                )  # fmt: skip
-                if matrix[CONTEXT] >= 0:
-                    left_context = weights + 4 * (matrix[CONTEXT] + matrix[CONTEXT_LINE] * unit)
-                    given = address + 4 * place_of(
-                        panels, context[0], context[1], matrix[GIVEN], panel
-                    )
-                    _block(
-                        count, VECTORS, left_context, 4 * matrix[CONTEXT_LINE], 4, matrix[GIVENS],
-                        given, 4 * ROWS, out, 4 * ROWS, 0,
-                    )  # fmt: skip
-                if matrix[ACTIVATION] >= 0:
-                    _activate(matrix[ACTIVATION], values[up : up + count * ROWS])
-            unit += count
+    run_units(matrix, index, parameters, values, panels, context, 0, matrix[UNITS_OUT])
 
 
 @jit()
 @no_type_check
-def _pull_matrix(matrix, index, parameters, grads, panels, zeros, adds):
-    """Compute the gradients of the inputs of a matrix, or add to them."""
+def run_units(matrix, index, parameters, values, panels, context, first, end):
+    """Compute some outputs of a matrix.
+
+    `context` is the block of the context, its width, and the number of rows of the batch.
+    """
+    stay_apart()
+    address, weights = values.ctypes.data, parameters.ctypes.data
+    line, biases = 4 * matrix[LINE], np.empty(UNITS, np.float32)
+    columns = _columns(matrix)
+    for start in range(0, panels, TILE_PANELS):
+        for column in range(columns):
+            unit = first + column
+            while unit < end:
+                count = _units(-(-(end - unit) // columns))
+                depth = _largest(index, matrix[REACH] + unit, count, columns)
+                left = weights + 4 * matrix[WEIGHT] + line * unit
+                for k in range(count):
+                    biases[k] = parameters[matrix[BIAS] + unit + k * columns]
+                for panel in range(start, min(start + TILE_PANELS, panels)):
+                    source = place_of(panels, matrix[IN], matrix[IN_WIDTH], matrix[IN_FIRST], panel)
+                    up_unit = matrix[UP_FIRST] + unit
+                    up = place_of(panels, matrix[UP], matrix[UP_WIDTH], up_unit, panel)
+                    out = address + 4 * up
+                    _block(
+                        count, VECTORS, left, line * columns, 4, depth,
+                        address + 4 * source, 4 * ROWS * matrix[IN_STEP],
+                        out, 4 * ROWS * columns, biases.ctypes.data,
+                    )  # fmt: skip
+                    if matrix[CONTEXT] >= 0:
+                        context_line = 4 * matrix[CONTEXT_LINE]
+                        given = address + 4 * place_of(
+                            panels, context[0], context[1], matrix[GIVEN], panel
+                        )
+                        _block(
+                            count, VECTORS, weights + 4 * matrix[CONTEXT] + context_line * unit,
+                            context_line * columns, 4, matrix[GIVENS],
+                            given, 4 * ROWS, out, 4 * ROWS * columns, 0,
+                        )  # fmt: skip
+                    # Only the last matrix, which has no activation, has groups.
+                    if matrix[ACTIVATION] >= 0:
+                        _activate(matrix[ACTIVATION], values[up : up + count * ROWS])
+                unit += count * columns
+
+
+@jit()
+@no_type_check
+def pull_inputs(matrix, index, parameters, grads, panels, zeros, adds, first, end):
+    """Compute the gradients of some inputs of a matrix, or add to them."""
     stay_apart()
     address, weights = grads.ctypes.data, parameters.ctypes.data
-    inputs, line = matrix[UNITS_IN], 4 * matrix[LINE]
+    line = 4 * matrix[LINE]
     rows = matrix[UNITS_OUT] // matrix[GROUPS]
     for start in range(0, panels, TILE_PANELS):
-        unit = 0
-        while unit < inputs:
-            count = _units(inputs - unit)
+        unit = first
+        while unit < end:
+            count = _units(end - unit)
             begin = _smallest(index, matrix[FROM] + unit, count)
             for panel in range(start, min(start + TILE_PANELS, panels)):
-                first = matrix[IN_FIRST] + matrix[IN_STEP] * unit
+                source = matrix[IN_FIRST] + matrix[IN_STEP] * unit
                 out = address + 4 * place_of(
-                    panels, matrix[GRAD_IN], matrix[IN_WIDTH], first, panel
+                    panels, matrix[GRAD_IN], matrix[IN_WIDTH], source, panel
                 )
                 for group in range(matrix[GROUPS]):
                     row = group * rows + begin
@@ -228,13 +267,36 @@ def turn(values, panels, block, width, first, step, count, turned, line):
 
 @jit()
 @no_type_check
-def _weigh(place, units, inputs, reach, target, grads, panels, turned, line, gradient, tile):
+def _weigh_block(units, vectors, left, unit_stride, panel_stride, rows, right, line, out, out_line):
+    """Compute a block of a weights' gradient by the micro-kernel for these units and vectors."""
+    stay_apart()
+    if vectors == VECTORS:
+        if units == UNITS:
+            weigh_wide_all(left, unit_stride, panel_stride, rows, right, line, out, out_line)
+        elif units == 4:
+            weigh_wide_4(left, unit_stride, panel_stride, rows, right, line, out, out_line)
+        elif units == 2:
+            weigh_wide_2(left, unit_stride, panel_stride, rows, right, line, out, out_line)
+        else:
+            weigh_wide_1(left, unit_stride, panel_stride, rows, right, line, out, out_line)
+    elif units == UNITS:
+        weigh_all(left, unit_stride, panel_stride, rows, right, line, out, out_line)
+    elif units == 4:
+        weigh_4(left, unit_stride, panel_stride, rows, right, line, out, out_line)
+    elif units == 2:
+        weigh_2(left, unit_stride, panel_stride, rows, right, line, out, out_line)
+    else:
+        weigh_1(left, unit_stride, panel_stride, rows, right, line, out, out_line)
+
+
+@jit()
+@no_type_check
+def _weigh(place, sizes, reach, target, grads, panels, turned, line, gradient, tile):
     """Compute the gradient of weights, from turned inputs and the gradients of the outputs.
 
     Args:
         place: Block of the gradients of the outputs, its width and the first unit.
-        units: Number of outputs.
-        inputs: Number of inputs.
+        sizes: Numbers of outputs, inputs and rows, and the step from unit to unit of a block.
         reach: Number of inputs that each output sees.
         target: Place of the weights in the flat vector, and their line.
         grads: Gradients of values.
@@ -245,29 +307,28 @@ def _weigh(place, units, inputs, reach, target, grads, panels, turned, line, gra
         tile: Work space of a block.
     """
     stay_apart()
-    address, right = grads.ctypes.data, turned.ctypes.data
-    out = tile.ctypes.data
-    unit = 0
-    while unit < units:
-        count = _units(units - unit)
-        depth = min(inputs, _largest(reach, unit, count))
-        column = 0
-        while column < depth:
-            vectors = VECTORS if depth - column > LANES else 1
-            tile[:] = 0
-            for panel in range(panels):
-                left = address + 4 * place_of(panels, place[0], place[1], place[2] + unit, panel)
-                _block(
-                    count, vectors, left, 4 * ROWS, 4, ROWS,
-                    right + 4 * (panel * ROWS * line + column), 4 * line, out, 4 * ROWS, 0,
+    units, inputs, rows, columns = sizes
+    for first in range(columns):
+        unit = first
+        while unit < units:
+            count = _units(-(-(units - unit) // columns))
+            depth = min(inputs, _largest(reach, unit, count, columns))
+            left = grads.ctypes.data + 4 * place_of(panels, place[0], place[1], place[2] + unit, 0)
+            column = 0
+            while column < depth:
+                vectors = VECTORS if depth - column > LANES else 1
+                _weigh_block(
+                    count, vectors, left, 4 * ROWS * columns, 4 * ROWS * place[1], rows,
+                    turned.ctypes.data + 4 * column, 4 * line, tile.ctypes.data, 4 * ROWS,
                 )  # fmt: skip
-            for k in range(count):
-                most = min(vectors * LANES, reach[unit + k] - column, inputs - column)
-                to = target[0] + (unit + k) * target[1] + column
-                for c in range(most):
-                    gradient[to + c] = tile[k * ROWS + c]
-            column += vectors * LANES
-        unit += count
+                for k in range(count):
+                    own = unit + k * columns
+                    most = min(vectors * LANES, reach[own] - column, inputs - column)
+                    to = target[0] + own * target[1] + column
+                    for c in range(most):
+                        gradient[to + c] = tile[k * ROWS + c]
+                column += vectors * LANES
+            unit += count * columns
 
 
 @jit()
@@ -275,13 +336,10 @@ def _weigh(place, units, inputs, reach, target, grads, panels, turned, line, gra
 def _sum_rows(place, units, target, grads, panels, gradient):
     """Compute the gradient of biases."""
     for unit in range(units):
-        total = np.zeros(LANES, dtype=np.float32)
-        for panel in range(panels):
-            at = place_of(panels, place[0], place[1], place[2] + unit, panel)
-            for j in range(ROWS // LANES):
-                for lane in range(LANES):
-                    total[lane] += grads[at + j * LANES + lane]
-        gradient[target + unit] = total.sum()
+        at = place_of(panels, place[0], place[1], place[2] + unit, 0)
+        gradient[target + unit] = sum_unit(
+            int64(grads.ctypes.data + 4 * at), int64(4 * ROWS * place[1]), int64(panels)
+        )
 
 
 @jit()
@@ -313,36 +371,54 @@ def softmax(values, at, step, bins, floor, most, total):
 def pull_network(layer, matrices, index, work, panels, context, wide):
     """Compute the gradients of a network's parameters, and add those of its inputs."""
     stay_apart()
-    parameters, gradient, values, grads, turned, turned_context, tile, zeros = work
+    parameters, grads, zeros = work[0], work[3], work[7]
     for number in range(layer[MATRICES] - 1, -1, -1):
         matrix = matrices[number]
-        place = (matrix[GRAD_UP], matrix[UP_WIDTH], matrix[UP_FIRST])
-        units, inputs = matrix[UNITS_OUT], matrix[UNITS_IN]
         if number < layer[MATRICES] - 1:
-            for panel in range(panels):
-                up = place_of(panels, matrix[UP], matrix[UP_WIDTH], matrix[UP_FIRST], panel)
-                at = place_of(panels, place[0], place[1], place[2], panel)
-                size = units * ROWS
-                _activation_gradient(
-                    matrix[ACTIVATION], values[up : up + size], grads[at : at + size]
-                )
-        _sum_rows(place, units, matrix[BIAS], grads, panels, gradient)
-        if inputs > 0:
-            line = inputs + -inputs % (LANES * VECTORS)
-            turn(
-                values, panels, matrix[IN], matrix[IN_WIDTH], matrix[IN_FIRST], matrix[IN_STEP],
-                inputs, turned, line,
-            )  # fmt: skip
-            _weigh(
-                place, units, inputs, index[matrix[REACH] : matrix[REACH] + units],
-                (matrix[WEIGHT], matrix[LINE]), grads, panels, turned, line, gradient, tile,
-            )  # fmt: skip
-            if number > 0 or wide:
-                _pull_matrix(matrix, index, parameters, grads, panels, zeros, number == 0)
-        if matrix[CONTEXT] >= 0:
-            reach = np.full(units, matrix[GIVENS])
-            line = context[1] + -context[1] % (LANES * VECTORS)
-            _weigh(
-                place, units, matrix[GIVENS], reach, (matrix[CONTEXT], matrix[CONTEXT_LINE]), grads,
-                panels, turned_context[matrix[GIVEN] :], line, gradient, tile,
-            )  # fmt: skip
+            pull_activation(matrix, work, panels, 0, matrix[UNITS_OUT])
+        weigh_matrix(matrix, index, work, panels, context)
+        if matrix[UNITS_IN] > 0 and (number > 0 or wide):
+            inputs, adds = matrix[UNITS_IN], number == 0
+            pull_inputs(matrix, index, parameters, grads, panels, zeros, adds, 0, inputs)
+
+
+@jit()
+@no_type_check
+def pull_activation(matrix, work, panels, first, end):
+    """Multiply the gradients of some outputs of a matrix by the derivative of the activation."""
+    values, grads = work[2], work[3]
+    for panel in range(panels):
+        unit, size = matrix[UP_FIRST] + first, (end - first) * ROWS
+        up = place_of(panels, matrix[UP], matrix[UP_WIDTH], unit, panel)
+        at = place_of(panels, matrix[GRAD_UP], matrix[UP_WIDTH], unit, panel)
+        _activation_gradient(matrix[ACTIVATION], values[up : up + size], grads[at : at + size])
+
+
+@jit()
+@no_type_check
+def weigh_matrix(matrix, index, work, panels, context):
+    """Compute the gradients of the weights and biases of a matrix, from those of its outputs."""
+    stay_apart()
+    _, gradient, values, grads, turned, turned_context, tile, _ = work
+    place = (matrix[GRAD_UP], matrix[UP_WIDTH], matrix[UP_FIRST])
+    units, inputs = matrix[UNITS_OUT], matrix[UNITS_IN]
+    _sum_rows(place, units, matrix[BIAS], grads, panels, gradient)
+    if inputs > 0:
+        line = inputs + -inputs % (LANES * VECTORS)
+        turn(
+            values, panels, matrix[IN], matrix[IN_WIDTH], matrix[IN_FIRST], matrix[IN_STEP],
+            inputs, turned, line,
+        )  # fmt: skip
+        _weigh(
+            place, (units, inputs, context[2], _columns(matrix)),
+            index[matrix[REACH] : matrix[REACH] + units], (matrix[WEIGHT], matrix[LINE]), grads,
+            panels, turned, line, gradient, tile,
+        )  # fmt: skip
+    if matrix[CONTEXT] >= 0:
+        reach = np.full(units, matrix[GIVENS])
+        line = context[1] + -context[1] % (LANES * VECTORS)
+        _weigh(
+            place, (units, matrix[GIVENS], context[2], 1), reach,
+            (matrix[CONTEXT], matrix[CONTEXT_LINE]), grads,
+            panels, turned_context[matrix[GIVEN] :], line, gradient, tile,
+        )  # fmt: skip

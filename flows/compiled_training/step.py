@@ -3,19 +3,28 @@
 import functools
 import logging
 import time
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from flows.compiled_training.program import Program, UnsupportedError, compile_program
+from flows.bijections.batch_norm import Moments
+from flows.compiled_training.program import Program, UnsupportedError
+from flows.compiled_training.writer import NORM, compile_program
 from flows.flow import Flow
 
 log = logging.getLogger(__name__)
 
 Singles = npt.NDArray[np.float32]
+
+# Rows that are at least evaluated at once.
+_FEWEST_ROWS = 128
+# Rows whose moments are counted at once.
+_COUNTED_ROWS = 4_096
 
 
 @functools.cache
@@ -82,6 +91,7 @@ class CompiledGradient:
         self._sizes = np.array(program.blocks, np.int64)
         momentum = program.norms[0].spec.momentum if program.norms else 0.0
         self._numbers = np.array([momentum, row_loss_bound or 0.0, *program.numbers[2:]])
+        self._map_numbers = np.array([*program.map_numbers, 0.0], np.float32)
         self._panels = 0
         self._space: tuple[Singles, ...] = ()
 
@@ -96,25 +106,65 @@ class CompiledGradient:
 
     def compute(self, rows: Tensor) -> float:
         """Compute the gradient for rows of the model; return the sum of their log densities."""
+        total: float = self._kernels.step(*self._arguments(rows))
+        return total
+
+    def score(self, rows: Tensor) -> Tensor:
+        """Return the log densities of rows of the model, in evaluation mode."""
+        result = torch.empty(len(rows))
+        most = self._chunk_rows
+        for chunk, part in zip(torch.split(rows, most), torch.split(result, most), strict=True):
+            self._kernels.evaluate(*self._arguments(chunk))
+            torch.neg(torch.from_numpy(self._space[-2][: len(chunk)]), out=part)
+        return result
+
+    @torch.no_grad()
+    def set_statistics(self, rows: Tensor, *, on_chunk: Callable[[], None]) -> None:
+        """Set the statistics of rows of the model in every batch norm of kind `dataset`.
+
+        Args:
+            rows: Rows that have all their features.
+            on_chunk: Callback after each chunk of rows.
+        """
+        program, first = self.program, 0
+        hidden = rows.clone()
+        lines = [number for number, line in enumerate(program.layers) if line[0] == NORM]
+        for last, norm in zip(lines, program.norms, strict=True):
+            if norm.spec.statistics != "dataset":
+                continue
+            for start in range(0, len(rows), self._chunk_rows):
+                if last > 0:
+                    self._advance(hidden[start : start + self._chunk_rows], first, last)
+                on_chunk()
+            moments = Moments(program.dim, rows.device)
+            for part in torch.split(hidden[:, : program.dim], _COUNTED_ROWS):
+                moments.add(part)
+            norm.set_statistics(*moments.result())
+            first = last
+
+    def _advance(self, rows: Tensor, first: int, last: int) -> None:
+        """Replace features, as a layer takes them, by what a later one takes."""
+        arguments = self._arguments(rows)
+        self._kernels.advance(*arguments, first, last)
+        rows[:, : self.program.dim] = torch.from_numpy(arguments[0][0])
+
+    @property
+    def _chunk_rows(self) -> int:
+        return max(self._panels * int(self._kernels.ROWS), _FEWEST_ROWS)
+
+    def _arguments(self, rows: Tensor) -> tuple[Any, ...]:
+        """Return the arguments of the loops for rows of the model."""
         parts = self._split(rows)
         batch = tuple(
             np.ascontiguousarray(part.numpy()) if part is not None else _nothing(len(rows))
             for part in parts
         )
         self._provide(len(rows), masks=parts[2] is not None)
-        grads = self.parameters, self.gradient
         values, pulled, turned, turned_context, shown, loss, weight = self._space
-        arrays = (*grads, values, pulled, turned, turned_context, self._statistics, shown)
-        total: float = self._kernels.step(
-            batch,
-            self._layers,
-            self._matrices,
-            self._index,
-            self._sizes,
-            (*arrays, loss, weight),
-            self._numbers,
-        )
-        return total
+        work = values, pulled, turned, turned_context, self._statistics, shown, loss, weight
+        arrays = self.parameters, self.gradient, *work, self._map_numbers
+        lines = self._layers, self._matrices, self._index, self._sizes
+        return batch, *lines, arrays, self._numbers
 
     @torch.no_grad()
     def _split(self, rows: Tensor) -> list[Tensor | None]:

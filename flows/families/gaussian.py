@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from flows.bijections.base import Batch, BatchContext, Bijection, PerRow
 from flows.bijections.linear import initial_linear
+from flows.bijections.network_layers import ADDITIVE, LayerNetwork, NetworkLayer, elementwise
 from flows.bijections.observed import Observed, masked, only_observed, refuse_mask
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.families.spec import Spec, check_choice
@@ -121,6 +122,22 @@ class Gaussian(Bijection):
             triangle = self._triangle(self.lower)
             u = torch.linalg.solve_triangular(triangle, u.t(), upper=False, unitriangular=True).t()
         return u, -log_scale.sum(dim=1)
+
+    def network_layers(self) -> list[NetworkLayer]:
+        """Return an elementwise map, and after it T^-1 v = v - (I - T^-1) v."""
+        layers = [elementwise([self.shift, self.log_scale], context_weight=self.context_weight)]
+        if self.lower is not None:
+            triangle = self._triangle(self.lower.double())
+            identity = torch.eye(self.dim).to(triangle)
+            rest = torch.linalg.solve_triangular(
+                triangle, identity, upper=False, unitriangular=True
+            )
+            shift = (identity - rest).to(self.shift)
+            network = LayerNetwork([shift], [torch.zeros_like(self.shift)], "relu")
+            layers.append(
+                NetworkLayer([network], ADDITIVE, degrees=[torch.arange(1, self.dim + 1)])
+            )
+        return layers
 
     def _condition(
         self, context: Tensor | None, observed: Tensor | None, rows: int

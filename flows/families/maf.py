@@ -33,9 +33,9 @@ class MafSpec(Spec):
     order. The inverse is 1 pass a layer, the forward direction sequential.
 
     Attributes:
-        layers: MADE layers.
+        layers: Number of MADE layers.
         hidden: Units of each hidden layer of a MADE.
-        batch_norm: None leaves it out.
+        batch_norm: Batch norm of the layers; None for none.
         order: Order between two layers: `reverse` reverses the features, `random` draws an
             order from the seed.
         base: Density of the noise: `gaussian`, or `made_mixture`, one more MADE whose conditionals are
@@ -113,9 +113,9 @@ class IafSpec(Spec):
     mean and scale follow the context too (section 3 there: the encoder's mu_0 and sigma_0).
 
     Attributes:
-        layers: MADE layers.
+        layers: Number of MADE layers.
         hidden: Units of each hidden layer of a MADE.
-        batch_norm: None leaves it out.
+        batch_norm: Batch norm of the layers; None for none.
         order: Order between two layers: `reverse` reverses the features, `random` draws an
             order from the seed.
         activation: Activation of the MADEs' hidden units.
@@ -189,7 +189,7 @@ class HafSpec(Spec):
     Attributes:
         layers: Number of layers.
         hidden: Units of each hidden layer of each of a layer's three networks.
-        batch_norm: None leaves it out.
+        batch_norm: Batch norm of the layers; None for none.
         activation: Activation of the MADEs; the coupling's networks are those of `realnvp`.
         log_scale_bound: Bound b of the log scales of all layers: those of the networks, r, become
             `r / (1 + |r| / b)`, so that no row far from the data makes a scale overflow. None leaves

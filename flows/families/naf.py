@@ -17,6 +17,7 @@ from flows.bijections.compose import Chain, Inverted, Reverse, permutation_cost
 from flows.bijections.folding import Pending
 from flows.bijections.gradients import ActivationName
 from flows.bijections.linear import uniform
+from flows.bijections.network_layers import MapSpec
 from flows.bijections.roots import invert
 from flows.bijections.transformers import MapSize, Transformer
 from flows.cost import Cost
@@ -36,7 +37,7 @@ class NafSpec(Spec):
     following one.
 
     Attributes:
-        layers: Autoregressive layers.
+        layers: Number of autoregressive layers.
         hidden: Units of each hidden layer of a masked network.
         transformer: `dsf`, one layer of sigmoids, or `ddsf`, two dense ones.
         units: Number of sigmoids in each layer of a map.
@@ -96,6 +97,8 @@ class NafSpec(Spec):
 
 # Numbers a unit that a map has.
 _OUTPUTS, _DENSE_OUTPUTS = 3, 7
+# Of a map of dense layers: their two matrices should stay in the processor's cache.
+_MOST_COMPILED_UNITS = 128
 
 
 class DeepSigmoidal(Transformer):
@@ -134,6 +137,10 @@ class DeepSigmoidal(Transformer):
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
         """Map noise to data."""
         return invert(self.inverse, u, parameters)
+
+    def map_spec(self) -> MapSpec:
+        """Return the map as compiled loops know it."""
+        return MapSpec("sigmoids", self.outputs, (float(self.outputs // _OUTPUTS),))
 
 
 class DeepDenseSigmoidal(nn.Module, Transformer):
@@ -186,6 +193,15 @@ class DeepDenseSigmoidal(nn.Module, Transformer):
     def tensors(self) -> list[Tensor]:
         """Return the matrices."""
         return [self.mix, self.read]
+
+    def map_spec(self) -> MapSpec | None:
+        """Return the map as compiled loops know it, which have the exponentials of the matrices."""
+        units = self.outputs // _DENSE_OUTPUTS
+        if units > _MOST_COMPILED_UNITS:
+            return None
+        weights = torch.stack([_positive(self.mix), _positive(self.read)]).flatten()
+        numbers = (float(units), *weights.tolist())
+        return MapSpec("dense-sigmoids", self.outputs, numbers, scratch=6 * units)
 
 
 def _dense(x: Tensor, parameters: Tensor, mix: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,9 +19,10 @@ from flows.bijections.gradients import ActivationName
 from flows.bijections.linear import network_cost
 from flows.bijections.network_layers import MapSpec
 from flows.bijections.tails import Tails, tails_cost
-from flows.bijections.transformers import MapSize, Transformer, map_cost
+from flows.bijections.transformers import Affine, MapSize, Transformer, map_cost
 from flows.cost import FLOAT_BYTES, Cost, Way
 from flows.families.gaussian import Gaussian, gaussian_cost
+from flows.families.made import Made
 from flows.families.spec import Spec, check_choice, check_hidden, check_positive
 
 # Of a bin's width and height, as parts of the whole, and of the derivative at a knot.
@@ -40,9 +41,9 @@ class NsfSpec(Spec):
     one. The inverse is 1 pass a layer. The forward direction is sequential, of coupling layers 1
     pass.
 
-    We depart from the paper in the networks, which have residual blocks only if `residual` is
-    true, and in what stands between the layers, where it puts a random permutation and a trained linear map: only `linear`
-    gives us that map, without the permutation.
+    Unlike in the paper, the networks have residual blocks only if `residual` is true, and there is no
+    random permutation with a trained linear map between the layers: `linear` adds such a map, without
+    the permutation.
 
     Attributes:
         layers: Number of layers of splines.
@@ -61,6 +62,9 @@ class NsfSpec(Spec):
         residual: True for networks of residual blocks, as in the paper: one hidden layer, then two for
             each block, all equally wide. They train by autograd, and autoregressive layers then take a
             pass for each feature to sample.
+        affine_layers: Number of layers of `maf` next to the data, in front of the splines, with tanh
+            units: for features that nearly follow from others, such as a ratio of two of them, whose
+            narrow conditionals affine maps find in fewer steps than splines.
     """
 
     family: Literal["nsf"] = "nsf"
@@ -73,6 +77,7 @@ class NsfSpec(Spec):
     activation: ActivationName = "tanh"
     tails: bool = False
     residual: bool = False
+    affine_layers: int = 0
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, ("nsf",))
@@ -90,6 +95,10 @@ class NsfSpec(Spec):
         check_choice("residual", self.residual, (False, True))
         if self.residual and (len(self.hidden) % 2 == 0 or len(set(self.hidden)) > 1):
             raise ValueError("residual networks need an odd number of hidden layers, equally wide")
+        if type(self.affine_layers) is not int or self.affine_layers != 0:
+            check_positive("affine_layers", self.affine_layers)
+            if self.coupling:
+                raise ValueError("affine_layers are autoregressive: they need coupling false")
 
     @property
     def masks_columns(self) -> bool:
@@ -105,6 +114,9 @@ class NsfSpec(Spec):
     def cost(self, dim: int, context_dim: int = 0) -> Cost:
         """Return what the networks, their splines and the linear maps take."""
         layers = self._layers_cost(dim, context_dim)
+        if self.affine_layers:
+            affine = self._affine_conditioner(context_dim).cost(dim, Affine.size)
+            layers += (affine + permutation_cost(dim)) * self.affine_layers
         return layers + tails_cost(dim) if self.tails else layers
 
     def _layers_cost(self, dim: int, context_dim: int) -> Cost:
@@ -126,6 +138,8 @@ class NsfSpec(Spec):
     def build(self, dim: int, generator: torch.Generator, context_dim: int = 0) -> Bijection:
         """Return the chain of layers."""
         parts: list[Bijection] = [Tails(dim)] if self.tails else []
+        for _ in range(self.affine_layers):
+            parts += [Made(dim, self._affine_conditioner(context_dim), generator), Reverse(dim)]
         for layer in range(self.layers):
             if self.linear:
                 # Lower triangular, and in between reversed upper triangular.
@@ -149,6 +163,9 @@ class NsfSpec(Spec):
 
     def _conditioner(self, context_dim: int) -> Conditioner:
         return Conditioner(self.hidden, self.activation, context_dim, residual=self.residual)
+
+    def _affine_conditioner(self, context_dim: int) -> Conditioner:
+        return Conditioner(self.hidden, "tanh", context_dim)
 
     def _transformer(self) -> "RationalQuadratic":
         return RationalQuadratic(self.bins, self.tail_bound)

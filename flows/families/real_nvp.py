@@ -23,9 +23,9 @@ class RealNvpSpec(Spec):
     Both directions are 1 pass a layer.
 
     Attributes:
-        layers: Coupling layers.
+        layers: Number of coupling layers.
         hidden: Units of each hidden layer of each of a coupling's two networks.
-        batch_norm: None leaves it out.
+        batch_norm: Batch norm of the layers; None for none.
         log_scale_bound: Bound b of the log scales of all layers: those of the networks, r, become
             `r / (1 + |r| / b)`, so that no row far from the data makes a scale overflow. None leaves
             them as they are.
@@ -80,9 +80,9 @@ class NiceSpec(Spec):
     norm, change them.
 
     Attributes:
-        layers: Coupling layers.
+        layers: Number of coupling layers.
         hidden: Units of each hidden layer of a coupling's network.
-        batch_norm: None leaves it out.
+        batch_norm: Batch norm of the layers; None for none.
     """
 
     family: Literal["nice"] = "nice"

@@ -22,7 +22,7 @@ class EncoderSpec:
 
     Attributes:
         hidden: Units of each hidden layer.
-        features: Numbers per row that it makes of the context.
+        features: Number of features of the encoded context.
         activation: Activation between the layers.
     """
 

@@ -1,5 +1,7 @@
 """Flows of mixed rows: their building, and the fit of their encodings to training rows."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,7 +12,7 @@ from flows.mixed.categorical import one_hot
 from flows.mixed.columns import Layout
 from flows.mixed.density import MixedDensity
 from flows.mixed.encoding import TableEncoding, observed_values
-from flows.mixed.maps import fit_column
+from flows.mixed.map_fitting import fit_column
 from flows.table import Table
 
 # Most training rows and cells that the maps of the columns are fitted to.
@@ -18,7 +20,11 @@ MOST_ROWS, MOST_CELLS = 200_000, 2**23
 
 
 class MixedContext(ContextTable):
-    """Context with categories and missing cells: one-hot levels and states, then the values."""
+    """Context with categories, gaps and circles: one-hot levels and states, the values, cosines.
+
+    A value on a circle is the sine of its angle, whose cosine follows after all values: nothing
+    jumps where the circle is cut.
+    """
 
     sizes: Tensor
     starts: Tensor
@@ -27,6 +33,7 @@ class MixedContext(ContextTable):
         super().__init__()
         self.encoding = TableEncoding(layout)
         self.model_dim = layout.width
+        self._circles = layout.circles
         sizes = torch.tensor([variable.size for variable in layout.variables], dtype=torch.int64)
         self.register_buffer("sizes", sizes, persistent=False)
         self.register_buffer("starts", sizes.cumsum(0) - sizes, persistent=False)
@@ -43,7 +50,12 @@ class MixedContext(ContextTable):
         # A level that is not-a-number makes its row so.
         unknown = levels.isnan().any(dim=1, keepdim=True)
         inputs = torch.where(unknown, torch.nan, inputs)
-        return torch.cat([inputs, values], dim=1)
+        if not self._circles:
+            return torch.cat([inputs, values], dim=1)
+        # The score of a circle is the Gaussian quantile of the share of the turn behind it.
+        angles = 2 * math.pi * torch.special.ndtr(values[:, self._circles])
+        values = values.index_copy(1, torch.tensor(self._circles, device=rows.device), angles.sin())
+        return torch.cat([inputs, values, angles.cos()], dim=1)
 
 
 def fit_encoding(flow: Flow, rows: Table, *, seed: int = 0) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, get_args
 
-TransformName = Literal["none", "log", "logit", "asinh", "quantiles"]
+TransformName = Literal["none", "log", "logit", "asinh", "quantiles", "circular"]
 
 UNSEEN, HIDDEN = -1, -2
 """Indices of a level that no training row had, and of a cell that is hidden from the density."""
@@ -17,7 +17,7 @@ MAX_LEVELS = 2**24
 
 @dataclass(frozen=True)
 class MixedColumn:
-    """Column of mixed rows: what a density needs to know of it.
+    """Description of a column of mixed rows.
 
     A cell of a discrete column is the number of its level; that of any other is its value. A missing
     cell is NaN.
@@ -28,7 +28,8 @@ class MixedColumn:
             indices. Any other number is a level that no training row had.
         missing: True if cells are missing in training rows.
         spikes: Single values of a continuous column that have probabilities of their own.
-        transform: Monotone map of the values before standardisation.
+        transform: Monotone map of the values before standardisation; `circular` cuts a circle, whose
+            values from `low` to `high` are one turn.
         low: Bound below all values; None if there is none, which the transform log takes for 0.
         high: Bound above all values; None if there is none.
         step: Distance between neighbouring values on a grid, the width of the noise in training; 0
@@ -68,8 +69,8 @@ class MixedColumn:
             raise ValueError("step must be at least 0")
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError("low must be below high")
-        if self.transform == "logit" and (self.low is None or self.high is None):
-            raise ValueError("the transform logit needs low and high")
+        if self.transform in ("logit", "circular") and (self.low is None or self.high is None):
+            raise ValueError(f"the transform {self.transform} needs low and high")
 
     @property
     def states(self) -> int:
@@ -118,6 +119,12 @@ class Layout:
     def continuous(self) -> list[int]:
         """Numbers of the continuous columns."""
         return [number for number, column in enumerate(self.columns) if column.levels == 0]
+
+    @cached_property
+    def circles(self) -> list[int]:
+        """Places of the circular columns among the continuous ones."""
+        numbers = enumerate(self.continuous)
+        return [place for place, n in numbers if self.columns[n].transform == "circular"]
 
     @property
     def width(self) -> int:

@@ -10,9 +10,13 @@ from torch import Tensor
 from flows.bijections.base import Batch, PerRow
 from flows.mixed.columns import HIDDEN, Layout, MixedColumn, TransformName
 from flows.mixed.levels import Levels
-from flows.mixed.maps import KNOTS, ColumnFit, FittedMaps, fit_column
+from flows.mixed.map_fitting import fit_column
+from flows.mixed.maps import KNOTS, ColumnFit, FittedMaps
 from flows.mixed.roundings import DECADES, STEPS, measure_roundings, round_like
 from flows.preprocess import Preprocessing
+
+# Largest value; a cell that is larger, or infinite, is a gap where the column has such.
+LARGEST = 1e37
 
 # Share of the training rows of which cells are hidden.
 HIDING_SHARE = 0.5
@@ -35,6 +39,7 @@ class TableEncoding(Preprocessing):
         model_dim: Number of columns of a row of the model.
     """
 
+    gapped: Tensor
     spikes: Tensor
     fill: Tensor
     grid: Tensor
@@ -68,6 +73,8 @@ class TableEncoding(Preprocessing):
             "fill",
             [column.states - 1 if column.missing else absent for column in chosen],
         )
+        gapped = [column.missing or layout.hides for column in columns]
+        self.register_buffer("gapped", torch.tensor(gapped, dtype=torch.bool), persistent=False)
         self.levels = Levels([columns[number] for number in self._levels], hides=layout.hides)
         self._keep("grid", [column.step for column in chosen])
         limits = [[-math.inf if c.low is None else c.low for c in chosen]]
@@ -126,6 +133,7 @@ class TableEncoding(Preprocessing):
         return torch.cat([rows for rows, _ in pieces]), torch.cat([terms for _, terms in pieces])
 
     def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = torch.where(self.gapped & (x.abs() > LARGEST), torch.nan, x)
         result = x.new_zeros(len(x), self.model_dim)
         terms = torch.zeros_like(x)
         if self._levels:
@@ -233,7 +241,7 @@ class TableEncoding(Preprocessing):
         snapped = torch.where(divides, number / per_unit.clamp(min=1), number * step)
         snapped = torch.where(self.grid > 0, snapped, values)
         snapped = round_like(snapped, self.roundings, self.spikes)
-        snapped = snapped.clamp(self.ends[0], self.ends[1])
+        snapped = self.maps.wrap(snapped).clamp(self.ends[0], self.ends[1])
         x = x.clone()
         x[:, self.layout.continuous] = torch.where(self.states(values) == 0, snapped, values).to(x)
         return x

@@ -7,26 +7,37 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flows.bijections.base import Batch, PerRow
-from flows.mixed.columns import UNSEEN, Layout
+from flows.mixed.columns import HIDDEN, UNSEEN, Layout
 from flows.mixed.encoding import TableEncoding
 
-# Most levels of a column whose marginal is computed by a sum over them.
-MOST_LEVELS = 64
+# Most levels of a column whose marginal is computed by a sum over them. Where cells can be hidden, there
+# is another way, which takes one pass, for columns of more levels, and for all where sums would take
+# more passes in all.
+MOST_LEVELS, MOST_SUMMED, MOST_PASSES = 64, 16, 128
 
 
 def explained(layout: Layout) -> list[bool]:
     """Return which columns have explanations.
 
-    Where cells can be hidden, all have; otherwise those of few levels, by a sum over their levels,
-    which is exact.
+    Where cells can be hidden, all have; otherwise those whose explanations are exact.
     """
-    return [layout.hides or 0 < column.levels <= MOST_LEVELS for column in layout.columns]
+    exact = explained_exactly(layout)
+    return [layout.hides or known for known in exact]
+
+
+def explained_exactly(layout: Layout) -> list[bool]:
+    """Return which columns have exact explanations: those of few levels, by a sum over their levels."""
+    if not layout.hides:
+        return [0 < column.levels <= MOST_LEVELS for column in layout.columns]
+    few = [0 < column.levels <= MOST_SUMMED for column in layout.columns]
+    passes = sum(c.states + 1 for c, known in zip(layout.columns, few, strict=True) if known)
+    return few if passes <= MOST_PASSES else [False] * len(few)
 
 
 def explaining_passes(layout: Layout) -> int:
     """Return the passes over the network that explain a batch of rows."""
-    columns = [c for c, known in zip(layout.columns, explained(layout), strict=True) if known]
-    return 1 + sum(1 if layout.hides else column.states + 1 for column in columns)
+    kinds = zip(layout.columns, explained(layout), explained_exactly(layout), strict=True)
+    return 1 + sum(column.states + 1 if exact else 1 for column, known, exact in kinds if known)
 
 
 def explain(
@@ -42,15 +53,24 @@ def explain(
     rows, terms = encoding.encode(x)
     whole = log_density(rows)
     result = torch.full_like(terms, torch.nan)
+    exact = explained_exactly(encoding.layout)
     for number, known in enumerate(explained(encoding.layout)):
         if not known:
             continue
-        if encoding.layout.hides:
+        if exact[number]:
+            result[:, number] = whole - _summed(encoding.layout, rows, number, log_density)
+        else:
             rest = log_density(encoding.without(rows, number))
             result[:, number] = whole - rest + terms[:, number]
-        else:
-            result[:, number] = whole - _summed(encoding.layout, rows, number, log_density)
-    return result
+    return torch.where(_hidden(encoding, rows), 0.0, result)
+
+
+def _hidden(encoding: TableEncoding, rows: Batch) -> Tensor:
+    """Return a mask of the cells that are hidden, which add nothing."""
+    hidden = torch.zeros(len(rows), len(encoding.layout.columns), dtype=torch.bool)
+    for place, variable in enumerate(encoding.layout.variables):
+        hidden[:, variable.column] = rows[:, place] == HIDDEN
+    return hidden
 
 
 def _summed(

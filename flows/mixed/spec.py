@@ -9,38 +9,14 @@ from flows.bijections.base import Bijection
 from flows.bijections.gradients import ActivationName
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.errors import SpecError
-from flows.families.gaussian import GaussianSpec
-from flows.families.gaussian_mixture import GaussianMixtureSpec
-from flows.families.made import MadeSpec
-from flows.families.maf import HafSpec, IafSpec, MafSpec
-from flows.families.naf import NafSpec
+from flows.families.family import FamilySpec
 from flows.families.nsf import NsfSpec
-from flows.families.planar import PlanarSpec
-from flows.families.radial import RadialSpec
-from flows.families.real_nvp import NiceSpec, RealNvpSpec
 from flows.families.spec import Spec, check_choice, check_hidden, check_positive
-from flows.families.sylvester import SylvesterSpec
 from flows.mixed.categorical import CategoricalMade, categorical_cost
 from flows.mixed.columns import Layout, MixedColumn
 from flows.mixed.density import MAX_ONE_HOT, MixedDensity
 from flows.mixed.maps import KNOTS
 from flows.mixed.roundings import DECADES, STEPS
-
-FamilySpec = (
-    GaussianSpec
-    | GaussianMixtureSpec
-    | MadeSpec
-    | MafSpec
-    | IafSpec
-    | RealNvpSpec
-    | NiceSpec
-    | HafSpec
-    | PlanarSpec
-    | RadialSpec
-    | SylvesterSpec
-    | NsfSpec
-    | NafSpec
-)
 
 
 @dataclass(frozen=True)
@@ -96,7 +72,7 @@ class MixedSpec(Spec):
     def features(self, context_dim: int) -> int:
         """Return the numbers that a context is encoded as, before any encoder."""
         layout = self.context_layout(context_dim)
-        return layout.slots + len(layout.continuous)
+        return layout.slots + len(layout.continuous) + len(layout.circles)
 
     def check_dim(self, dim: int) -> None:
         """Check that the columns are as many as the row has, and that the flow serves them.

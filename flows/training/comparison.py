@@ -34,7 +34,7 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Gains:
-    """Robust mean log density of held-out rows above that of simple densities, in nats a row.
+    """Robust mean log density of held-out rows above that of simple densities, in nats per row.
 
     Attributes:
         gaussian: Gain over one Gaussian with a full covariance.
@@ -49,15 +49,15 @@ def gains_of(flow: Flow, train: Tensor, held_out: Tensor, *, seed: int) -> Gains
     """Return the gains of a flow over densities that are fitted in a moment.
 
     Args:
-        flow: Trained flow.
+        flow: Trained flow of values, which may be an ensemble.
         train: Training rows, some thousands, in the data's units.
         held_out: Rows that the flow was not trained on, likewise.
         seed: Seed of the noise on discrete columns and of the mixture.
 
     Returns:
-        The gains; None for a flow whose rows have categories or gaps or are 0 and 1.
+        The gains; None for a flow whose rows have categories or gaps.
     """
-    if isinstance(flow.preprocessing, TableEncoding) or not flow.has_noise:
+    if isinstance(flow.preprocessing, TableEncoding):
         return None
     known, other = (
         torch.cat(list(model_rows(flow, rows, seed=seed + place, name="compared").chunks(4096)))

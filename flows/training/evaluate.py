@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -56,6 +57,7 @@ def evaluate(  # noqa: PLR0913  what is scored, how, and a callback
     noise_seed: int | None = None,
     space: Space = "data",
     row_loss_bound: float | None = None,
+    score: Callable[[Tensor], Tensor] | None = None,
     on_chunk: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Return the mean log density of rows with two standard errors, in evaluation mode.
@@ -68,6 +70,8 @@ def evaluate(  # noqa: PLR0913  what is scored, how, and a callback
         noise_seed: Seed of uniform noise on discrete columns; None takes their values as they are.
         space: `model` leaves the preprocessing out.
         row_loss_bound: Bound of the robust mean, as in `FitOptions`.
+        score: Function of rows in that space that returns their log densities as the flow does, but
+            faster; None asks the flow.
         on_chunk: Callback after each chunk of rows.
 
     Raises:
@@ -84,7 +88,8 @@ def evaluate(  # noqa: PLR0913  what is scored, how, and a callback
         if noise_seed is not None:
             noise = torch.Generator().manual_seed(noise_seed)
             chunks = (spread_table(flow, rows, noise) for rows in chunks)
-        scored = (flow.log_prob_of_table(rows, space=space).double() for rows in chunks)
+        score = score or partial(flow.log_prob_of_table, space=space)
+        scored = (score(rows).double() for rows in chunks)
         scores = torch.cat(list(_told(scored, on_chunk)))
     flow.train(was_training)
     mean = float(scores.mean())

@@ -40,12 +40,13 @@ class Mixture:
     def log_terms(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows k"]:
         """Return log w_k N(x; m_k, C_k) of each row and component."""
         factors = inverse_of(torch.linalg.cholesky(self.covariances))
-        z = torch.stack(
-            [(rows - mean) @ factor.t() for mean, factor in zip(self.means, factors, strict=True)],
-            dim=1,
-        )
+        # One component at a time: z of all of them would take `k` times as much memory as the rows.
+        squares = [
+            ((rows - mean) @ factor.t()).square().sum(dim=1)
+            for mean, factor in zip(self.means, factors, strict=True)
+        ]
         scales = factors.diagonal(dim1=1, dim2=2).log().sum(dim=1) + self.weights.log()
-        return scales - 0.5 * (z.square().sum(dim=2) + rows.shape[1] * LOG_TWO_PI)
+        return scales - 0.5 * (torch.stack(squares, dim=1) + rows.shape[1] * LOG_TWO_PI)
 
 
 def em_step(

@@ -14,7 +14,7 @@ from flows.bijections.batch_norm import BatchNorm
 from flows.errors import DivergedError, FitError, FlowError
 from flows.flow import Flow
 from flows.table import Table
-from flows.training.evaluate import default_chunk_rows, evaluate
+from flows.training.evaluate import Evaluation, default_chunk_rows, evaluate
 from flows.training.fit_mixture import (
     MixtureFitter,
     fit_continuous,
@@ -43,6 +43,10 @@ from flows.training.steps import choose_steps
 # end of the epoch, finds it without making a GPU wait for each batch.
 CHECK_EVERY = 16
 
+# Rows from which the statistics of batch norms are taken after each epoch: at least so many, and a
+# share of all of them; those that are kept are of all rows.
+LEAST_STATISTICS_ROWS, STATISTICS_SHARE = 1024, 16
+
 # Factor of the learning rate after a restart.
 RESTART_FACTOR = 0.1
 
@@ -62,14 +66,16 @@ def fit(  # noqa: PLR0913  what to train, how, from where, and three callbacks
 
     Each epoch takes all rows once, in an order drawn from the seed and the epoch, spread as evenly
     as possible over the fewest batches of at most `options.batch_size` rows: no batch is left with
-    one or two rows, whose statistics would mean nothing. After the last report the flow holds the
+    one or two rows, whose statistics would mean nothing. In between, batch norms of kind `dataset` have the
+    statistics of a sixteenth of the rows, of 1,024 at least. After the last report the flow holds the
     weights and statistics of the best epoch and is in evaluation mode. A mixture of Gaussians is
     fitted by expectation maximisation, of which an iteration counts as an epoch.
 
     Args:
         flow: Flow, trained in place on its device.
         train: Rows in the data's units, features first, then the columns of a context. A tensor
-            is kept on that device, preprocessed; of a `MappedTable`, one window at a time.
+            is kept on its own device, preprocessed, from where batches go to the flow's; of a
+            `MappedTable`, one window at a time is in memory.
             Discrete columns get noise from the seed.
         validation: Validation rows in the data's units.
         options: Training options.
@@ -141,6 +147,8 @@ class _Fitter:
         self._check_batches()
         freeze_mixture(flow)
         self._largest = max(parameter.numel() for parameter in flow.parameters())
+        share = max(1, min(STATISTICS_SHARE, len(train) // LEAST_STATISTICS_ROWS))
+        self._every = share if _has_dataset_statistics(flow) else 1
         most = max(end - start for start, end in pairwise(self._bounds))
         self._steps = choose_steps(flow, options, batch_size=most)
         self._progress = _Progress()
@@ -165,6 +173,8 @@ class _Fitter:
         last = self._state()
         self._flow.load_state_dict(self._best)
         self._flow.eval()
+        if self._every > 1:
+            self._finish_statistics(callbacks)
         yield self._report(lambda: last)
 
     def _run_epoch(self, callbacks: Callbacks) -> None:
@@ -198,9 +208,7 @@ class _Fitter:
         self._flow.train()
         rate = self._options.learning_rate_at(progress.epoch) * RESTART_FACTOR**progress.restarts
         self._steps.learning_rate = rate
-        outer = self._flow.preprocessing
-        if outer.hides or (self._options.noise == "epoch" and outer.spreads):
-            self._train.draw_noise(self._options.seed, progress.epoch, 1)
+        self._draw_noise(progress.epoch)
         self._train.order(self._options.seed, progress.epoch)
         total = torch.tensor(progress.total, dtype=torch.float64, device=self._flow.device)
         first, began = self._bounds[progress.batches], time.monotonic()
@@ -220,18 +228,10 @@ class _Fitter:
 
     def _evaluate_epoch(self, callbacks: Callbacks) -> None:
         """Set the exact statistics, score the validation rows and keep the best weights."""
-        flow, progress, batches = self._flow, self._progress, len(self._bounds) - 1
-        on_chunk = partial(callbacks.step, batches, batches)
+        flow, progress = self._flow, self._progress
         flow.eval()
-        chunk_rows = default_chunk_rows(flow)
-        largest = chunk_rows * self._largest
-        exact = products(mixed=False, device=flow.device, multiplications=largest)
-        with self._steps.averaged(), exact:
-            self._train.set_statistics(chunk_rows=chunk_rows, on_chunk=on_chunk)
-            bound = self._options.row_loss_bound
-            reached = evaluate(
-                flow, self._validation, space="model", row_loss_bound=bound, on_chunk=on_chunk
-            )
+        with self._steps.averaged():
+            reached = self._evaluate(callbacks, every=self._every)
             if not math.isfinite(reached.robust_mean):
                 raise DivergedError(progress.epoch)
             progress.batches, progress.robust = 0, reached.robust_mean
@@ -241,6 +241,40 @@ class _Fitter:
                 progress.best_validation = progress.validation
                 self._best = copies(flow.state_dict())
         progress.seconds = time.monotonic() - self._started
+
+    def _evaluate(self, callbacks: Callbacks, *, every: int) -> Evaluation:
+        """Set the statistics of training rows, and score the validation rows."""
+        flow, batches = self._flow, len(self._bounds) - 1
+        on_chunk = partial(callbacks.step, batches, batches)
+        chunk_rows = default_chunk_rows(flow)
+        largest = chunk_rows * self._largest
+        with products(mixed=False, device=flow.device, multiplications=largest):
+            self._steps.set_statistics(
+                self._train, chunk_rows=chunk_rows, on_chunk=on_chunk, every=every
+            )
+            return evaluate(
+                flow,
+                self._validation,
+                space="model",
+                row_loss_bound=self._options.row_loss_bound,
+                score=self._steps.score,
+                on_chunk=on_chunk,
+            )
+
+    def _finish_statistics(self, callbacks: Callbacks) -> None:
+        """Set the exact statistics of all rows for the best weights."""
+        progress = self._progress
+        if progress.best_epoch > 0:
+            self._draw_noise(progress.best_epoch)
+        with denormals_as_zero():
+            reached = self._evaluate(callbacks, every=1)
+        progress.best = reached.robust_mean
+        progress.best_validation = reached.mean if math.isfinite(reached.mean) else None
+
+    def _draw_noise(self, epoch: int) -> None:
+        outer = self._flow.preprocessing
+        if outer.hides or (self._options.noise == "epoch" and outer.spreads):
+            self._train.draw_noise(self._options.seed, epoch, 1)
 
     def _report(self, state: Callable[[], FitState]) -> EpochReport:
         progress, constant = self._progress, self._validation.constant
@@ -330,3 +364,8 @@ class _Fitter:
         self._best = copies(groups["best"])
         self._steps.restore(groups)
         self._progress = _Progress(**progress)  # type: ignore[arg-type]  # as _state wrote it
+
+
+def _has_dataset_statistics(flow: Flow) -> bool:
+    norms = (part for part in flow.transform.modules() if isinstance(part, BatchNorm))
+    return any(norm.spec.statistics == "dataset" for norm in norms)

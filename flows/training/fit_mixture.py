@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from flows.cost import FLOAT_BYTES, fitting_rows
 from flows.errors import FitError
 from flows.families.gaussian_mixture import MOST_COMPONENTS, MixtureOfGaussians
 from flows.flow import Flow
@@ -27,7 +28,7 @@ from flows.training.state import (
     unpack_state,
 )
 
-# A number of components is fitted once an iteration gains less than this, in nats a row.
+# A number of components is fitted once an iteration gains less than this, in nats per row.
 GAIN = 1e-4
 # Numbers of components that are tried until the criterion has risen this often.
 COUNTS, PATIENCE = (1, 2, 3, 4, 6, 8, 12, MOST_COMPONENTS), 2
@@ -38,7 +39,18 @@ CHUNK_ROWS = 8192
 _ROWS_A_COMPONENT = 10
 # Criterion before a number is fitted; JSON has no infinity.
 NO_CRITERION = 1e308
+_SAMPLE_COPIES = 4  # in float64, while k-means centres them
 _NAMES = ("weights", "means", "covariances")
+
+
+def sample_bytes(rows: int, width: int) -> int:
+    """Return the bytes of the rows from which a mixture starts, and of what is computed of them.
+
+    Args:
+        rows: Number of training rows.
+        width: Numbers of a row, those of its context included.
+    """
+    return _SAMPLE_COPIES * 2 * FLOAT_BYTES * min(rows, START_ROWS) * width
 
 
 def has_mixture(flow: Flow) -> bool:
@@ -120,7 +132,7 @@ class MixtureFitter:
             self._validation,
             space="model",
             row_loss_bound=self._options.row_loss_bound,
-            chunk_rows=CHUNK_ROWS,
+            chunk_rows=self._search.chunk_rows,
         )
         progress.robust = reached.robust_mean
         progress.validation = reached.mean if math.isfinite(reached.mean) else None
@@ -232,6 +244,7 @@ class _Search:
         now: Mixture that is being fitted.
         best: Fitted mixture of the least criterion.
         is_best: True if the last iteration ended with the best mixture so far.
+        chunk_rows: Rows that are computed at a time.
     """
 
     def __init__(self, flow: Flow, rows: ModelRows, options: FitOptions) -> None:
@@ -241,6 +254,7 @@ class _Search:
         self._flow, self._rows, self._options = flow, rows, options
         self._bijection, self._spec = bijection, bijection.spec
         self.progress, self.is_best = _Progress(), False
+        self.chunk_rows = fitting_rows(CHUNK_ROWS, flow.row_bytes)
         self._sample = self._sampled()
         variance = self._sample.var(dim=0, unbiased=False)
         # A column of one value has no variance to add a part of.
@@ -287,19 +301,20 @@ class _Search:
     def _started(self, count: int) -> Mixture:
         """Return the best of several starts after a few iterations on some rows."""
         found: list[tuple[float, int, Mixture]] = []
+        sample = torch.split(self._sample, self.chunk_rows)
         for number in range(STARTS if count > 1 else 1):
             generator = generator_of(self._options.seed, count, number)
             mixture, reached = start(self._sample, count, self._added, generator), 0.0
             for _ in range(START_ITERATIONS):
-                mixture, reached = em_step(mixture, [self._sample], self._added)
+                mixture, reached = em_step(mixture, sample, self._added)
             found.append((reached, -number, mixture))
         return max(found, key=lambda one: one[:2])[2]
 
     def _whole_rows(self, callbacks: Callbacks | None = None) -> Iterator[Tensor]:
         """Yield the context and the features of the rows that lack no feature."""
-        flow, total = self._flow, -(-len(self._rows) // CHUNK_ROWS)
+        flow, total = self._flow, -(-len(self._rows) // self.chunk_rows)
         with torch.no_grad():
-            for number, rows in enumerate(self._rows.chunks(CHUNK_ROWS)):
+            for number, rows in enumerate(self._rows.chunks(self.chunk_rows)):
                 context = flow.model_features(rows[:, flow.model_dim :])
                 parts = flow.transform.continuous_rows(rows[:, : flow.model_dim], context)
                 values, given, observed = parts

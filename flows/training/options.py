@@ -38,7 +38,7 @@ class FitOptions:
         batch_size: Most rows in one step.
         max_epochs: Epochs after which training ends.
         patience: Epochs without a better validation likelihood after which training ends; None
-            goes on to `max_epochs`.
+            continues to `max_epochs`.
         max_seconds: Training time, over all resumptions, after which it ends, within an epoch if
             need be.
         schedule: Change of the learning rate from epoch to epoch.
@@ -104,7 +104,7 @@ class VariationalOptions:
         optimiser: `adam` and the others of `torch.optim`; sgd is without momentum.
         learning_rate: Learning rate of the first iteration.
         schedule: Constant, or a cosine that falls towards 0 over `iterations`.
-        max_gradient_norm: Norm that a longer gradient of all weights together is shortened to; None
+        max_gradient_norm: Maximum norm of the gradient of all weights; larger ones are scaled down; None
             leaves gradients as they are. Far from the target they are huge, and Adam would take
             small steps for thousands of iterations after.
         batch_size: Samples of the flow in one iteration.
@@ -112,7 +112,7 @@ class VariationalOptions:
         report_every: Iterations of one report.
         annealing: Iterations over which the weight of the target's log density rises from 0.01
             to 1 (Rezende and Mohamed 2015, section 6.1); 0 leaves it at 1.
-        patience: Reports without a better ELBO after which training ends; None goes on to
+        patience: Reports without a better ELBO after which training ends; None continues to
             `iterations`.
         max_seconds: Training time, over all resumptions, after which it ends.
         seed: Seed of the noise.

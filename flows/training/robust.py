@@ -20,10 +20,34 @@ def robust_mean(log_probs: Float[Tensor, " rows"], bound: float) -> float:
     with the spread that they are measured in, which shows where one row in a few dozen is wild.
     """
     losses = bound_losses(-log_probs, bound).sort().values
-    kept = len(losses)
-    if kept >= LEAST_ROWS:
-        kept -= math.ceil(TRIMMED * kept)
-    return -float(losses[:kept].mean())
+    return -float(losses[: _kept(len(losses))].mean())
+
+
+def robust_standard_error(
+    one: Float[Tensor, " rows"], other: Float[Tensor, " rows"], bound: float
+) -> float:
+    """Return the standard error of the difference of two robust means of the same rows.
+
+    Args:
+        one: Log densities of the rows.
+        other: Other log densities of the same rows.
+        bound: Bound of the losses, as of both means.
+
+    Returns:
+        Its estimate from the rows that both means keep and that have both densities; 0 if they are
+        fewer than two.
+    """
+    first, second = (bound_losses(-log_probs, bound) for log_probs in (one, other))
+    both = torch.ones(len(one), dtype=torch.bool, device=one.device)
+    for losses in (first, second):
+        both[losses.argsort()[_kept(len(losses)) :]] = False
+    differences = (first - second)[both]
+    told = differences[differences.isfinite()]
+    return float(told.std()) / math.sqrt(len(told)) if len(told) > 1 else 0.0
+
+
+def _kept(rows: int) -> int:
+    return rows - math.ceil(TRIMMED * rows) if rows >= LEAST_ROWS else rows
 
 
 def bound_losses(losses: Float[Tensor, " rows"], bound: float) -> Float[Tensor, " rows"]:

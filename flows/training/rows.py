@@ -1,4 +1,4 @@
-"""Training rows in the space of the model: in memory, or read from a file in blocks."""
+"""Training rows in the space of the model: on the device, beside it, or read from a file in blocks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -19,6 +19,8 @@ BLOCK_ROWS = 4096
 # An epoch of a mapped table is a random order of its blocks, taken in windows of this number, whose
 # rows are in random order.
 WINDOW_BLOCKS = 64
+# Blocks that a share of the rows of a mapped table is at least spread over.
+_FEWEST_BLOCKS = 16
 
 
 class ModelRows(ABC):
@@ -47,12 +49,23 @@ class ModelRows(ABC):
         """Return the rows from `start` to `stop` - 1 of that order."""
 
     @abstractmethod
-    def chunks(self, chunk_rows: int) -> Iterator[Float[Tensor, "rows columns"]]:
-        """Yield all rows in the table's order, in chunks of at most `chunk_rows`."""
+    def chunks(self, chunk_rows: int, *, every: int = 1) -> Iterator[Float[Tensor, "rows columns"]]:
+        """Yield rows in the table's order, in chunks of at most `chunk_rows`.
+
+        Args:
+            chunk_rows: Most rows of a chunk.
+            every: 1 for all rows, 2 for about half of them, and so on.
+        """
+
+    def in_memory(self, *, every: int = 1) -> Float[Tensor, "rows columns"] | None:
+        """Return the rows that `chunks` yields, if they are in memory."""
+        return None
 
     @abstractmethod
-    def set_statistics(self, *, chunk_rows: int, on_chunk: Callable[[], None]) -> None:
-        """Set the exact statistics of these rows in every batch norm of kind `dataset`."""
+    def set_statistics(
+        self, *, chunk_rows: int, on_chunk: Callable[[], None], every: int = 1
+    ) -> None:
+        """Set the statistics of these rows, as `chunks` yields them, in batch norms of kind `dataset`."""
 
 
 def model_rows(flow: Flow, table: Table, *, seed: int, name: str) -> ModelRows:
@@ -60,7 +73,8 @@ def model_rows(flow: Flow, table: Table, *, seed: int, name: str) -> ModelRows:
 
     Args:
         flow: Flow that gives the preprocessing and the device.
-        table: Features in the data's units, then the columns of a context.
+        table: Features in the data's units, then the columns of a context. The rows of a tensor stay on
+            its device; where the flow is on another one, a batch at a time goes there.
         seed: Seed of the noise.
         name: Name of the rows in error messages.
 
@@ -76,12 +90,19 @@ def model_rows(flow: Flow, table: Table, *, seed: int, name: str) -> ModelRows:
 
 
 class _ResidentRows(ModelRows):
-    """Preprocessed rows in memory, on the flow's device."""
+    """Preprocessed rows in memory, on the table's device.
+
+    Rows of a host whose flow is on an accelerator are converted there and come back into pinned memory:
+    batches have the same bits wherever the rows are.
+    """
 
     def __init__(self, flow: Flow, table: Tensor, *, seed: int, name: str) -> None:
         self._flow, self._table, self._name = flow, table, name
         shape = len(table), flow.model_columns
-        self._rows = torch.empty(shape, dtype=flow.dtype, device=flow.device)
+        self._streamed = table.device != flow.device
+        self._rows = torch.empty(
+            shape, dtype=flow.dtype, device=table.device, pin_memory=self._streamed
+        )
         self._order = torch.empty(0, dtype=torch.int64)
         self._convert(torch.Generator().manual_seed(seed), hide=False)
 
@@ -96,15 +117,21 @@ class _ResidentRows(ModelRows):
         self._order = order.to(self._rows.device)
 
     def batch(self, start: int, stop: int) -> Float[Tensor, "rows columns"]:
-        return self._rows.index_select(0, self._order[start:stop])
+        return self._rows.index_select(0, self._order[start:stop]).to(self._flow.device)
 
-    def chunks(self, chunk_rows: int) -> Iterator[Float[Tensor, "rows columns"]]:
-        yield from torch.split(self._rows, chunk_rows)
+    def chunks(self, chunk_rows: int, *, every: int = 1) -> Iterator[Float[Tensor, "rows columns"]]:
+        for rows in torch.split(self._rows[::every], chunk_rows):
+            yield rows.to(self._flow.device)
 
-    def set_statistics(self, *, chunk_rows: int, on_chunk: Callable[[], None]) -> None:
-        flow, rows, context = self._flow, self._rows, None
-        if flow.transform.continuous() is not flow.transform:
-            _stream_statistics(flow, self, chunk_rows, on_chunk)
+    def in_memory(self, *, every: int = 1) -> Float[Tensor, "rows columns"] | None:
+        return None if self._streamed else self._rows[::every]
+
+    def set_statistics(
+        self, *, chunk_rows: int, on_chunk: Callable[[], None], every: int = 1
+    ) -> None:
+        flow, rows, context = self._flow, self._rows[::every], None
+        if self._streamed or flow.transform.continuous() is not flow.transform:
+            _stream_statistics(flow, self, on_chunk, chunk_rows=chunk_rows, every=every)
             return
         if flow.context_dim:
             with torch.no_grad():
@@ -157,12 +184,15 @@ class _MappedRows(ModelRows):
             start += len(pieces[-1])
         return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
 
-    def chunks(self, chunk_rows: int) -> Iterator[Float[Tensor, "rows columns"]]:
-        for index in range(self._blocks):
+    def chunks(self, chunk_rows: int, *, every: int = 1) -> Iterator[Float[Tensor, "rows columns"]]:
+        # Of few blocks no share would stand for all.
+        for index in range(0, self._blocks, min(every, max(1, self._blocks // _FEWEST_BLOCKS))):
             yield from torch.split(self._block(index)[0], chunk_rows)
 
-    def set_statistics(self, *, chunk_rows: int, on_chunk: Callable[[], None]) -> None:
-        _stream_statistics(self._flow, self, chunk_rows, on_chunk)
+    def set_statistics(
+        self, *, chunk_rows: int, on_chunk: Callable[[], None], every: int = 1
+    ) -> None:
+        _stream_statistics(self._flow, self, on_chunk, chunk_rows=chunk_rows, every=every)
 
     @property
     def _blocks(self) -> int:
@@ -188,7 +218,7 @@ class _MappedRows(ModelRows):
 
 
 def _stream_statistics(
-    flow: Flow, table: ModelRows, chunk_rows: int, on_chunk: Callable[[], None]
+    flow: Flow, table: ModelRows, on_chunk: Callable[[], None], *, chunk_rows: int, every: int
 ) -> None:
     """Set the statistics of batch norms from rows that are read in chunks."""
     bijection = flow.transform.continuous()
@@ -196,7 +226,7 @@ def _stream_statistics(
         return
 
     def pieces() -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
-        for rows in table.chunks(chunk_rows):
+        for rows in table.chunks(chunk_rows, every=every):
             with torch.no_grad():
                 context = flow.model_features(rows[:, flow.model_dim :])
                 yield flow.transform.continuous_rows(rows[:, : flow.model_dim], context)

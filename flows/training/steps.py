@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -15,6 +15,7 @@ from flows.training.optimiser import GradientDescent
 from flows.training.options import FitOptions
 from flows.training.precision import medium_is_exact, products
 from flows.training.robust import bound_losses
+from flows.training.rows import ModelRows
 from flows.training.weight_average import WeightAverage, average_share
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,16 @@ class Steps(ABC):
         """
 
     @abstractmethod
+    def score(self, rows: Tensor) -> Tensor:
+        """Return the log densities of rows of the model, whose flow is in evaluation mode."""
+
+    def set_statistics(
+        self, rows: ModelRows, *, chunk_rows: int, on_chunk: Callable[[], None], every: int
+    ) -> None:
+        """Set the statistics of rows in batch norms of kind `dataset`, as `ModelRows` does."""
+        rows.set_statistics(chunk_rows=chunk_rows, on_chunk=on_chunk, every=every)
+
+    @abstractmethod
     def averaged(self) -> AbstractContextManager[None]:
         """Return a context in which the flow has the average of its weights, if there is one."""
 
@@ -67,7 +78,7 @@ def choose_steps(flow: Flow, options: FitOptions, *, batch_size: int) -> Steps:
     Args:
         flow: Flow to train.
         options: Options of the training.
-        batch_size: Most rows of a step.
+        batch_size: Maximum number of rows of a training step.
     """
     try:
         _check_compiled(flow, options, batch_size)
@@ -139,6 +150,10 @@ class AutogradSteps(Steps):
             self._average.follow(number)
         return scores.detach().sum(dtype=torch.float64)
 
+    def score(self, rows: Tensor) -> Tensor:
+        """Return the log densities of rows of the model, whose flow is in evaluation mode."""
+        return self._flow.log_prob_of_table(rows, space="model")
+
     def averaged(self) -> AbstractContextManager[None]:
         """Return a context in which the flow has the average of its weights, if there is one."""
         return nullcontext() if self._average is None else self._average.applied()
@@ -175,7 +190,7 @@ class AutogradSteps(Steps):
 class CompiledSteps(Steps):
     """Steps by compiled loops over one flat vector of all parameters.
 
-    States are those of `AutogradSteps`: a training may begin with one and go on with the other.
+    States are those of `AutogradSteps`: a training may begin with one and continue with the other.
     """
 
     def __init__(self, flow: Flow, options: FitOptions) -> None:
@@ -205,6 +220,20 @@ class CompiledSteps(Steps):
         share = 0.0 if self._decay is None else average_share(self._decay, number)
         self._adam.move(share=share)
         return total
+
+    def score(self, rows: Tensor) -> Tensor:
+        """Return the log densities of rows of the model, whose flow is in evaluation mode."""
+        return self._gradient.score(rows)
+
+    def set_statistics(
+        self, rows: ModelRows, *, chunk_rows: int, on_chunk: Callable[[], None], every: int
+    ) -> None:
+        """Set the statistics of rows in batch norms of kind `dataset`, of rows in memory compiled."""
+        resident = rows.in_memory(every=every)
+        if resident is None or self._gradient.program.variables > 0:
+            super().set_statistics(rows, chunk_rows=chunk_rows, on_chunk=on_chunk, every=every)
+        else:
+            self._gradient.set_statistics(resident, on_chunk=on_chunk)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

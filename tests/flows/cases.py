@@ -90,6 +90,7 @@ CASES = [
     Case("nsf", NsfSpec(layers=2, hidden=[12], bins=4)),
     Case("nsf-tails", NsfSpec(layers=2, hidden=[12], bins=4, tails=True)),
     Case("nsf-coupling", NsfSpec(layers=2, hidden=[12], bins=5, coupling=True), min_dim=2),
+    Case("nsf-affine", NsfSpec(layers=1, hidden=[12], bins=4, affine_layers=2, activation="relu")),
     Case("nsf-residual", NsfSpec(layers=2, hidden=[8] * 3, bins=3, residual=True)),
     Case(
         "nsf-coupling-residual",

@@ -92,8 +92,12 @@ class Autoregressive(Bijection):
         self, x: Batch, context: BatchContext = None, observed: Observed = None
     ) -> PerRow:
         """Return the log density of rows whose noise is standard Gaussian, in 1 pass."""
+        return self.log_terms(x, context, observed).sum(dim=1)
+
+    def log_terms(self, x: Batch, context: BatchContext = None, observed: Observed = None) -> Batch:
+        """Return the log density of each feature given those before it, where noise is Gaussian."""
         terms = self.transformer.log_density(x, self._condition(x, context, observed))
-        return masked(terms, observed).sum(dim=1)
+        return masked(terms, observed)
 
     def network(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Return weights, biases and masks, layer by layer, without the context's weights."""

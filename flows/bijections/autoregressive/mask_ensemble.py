@@ -22,7 +22,7 @@ from flows.bijections.transformers import MapSize, Transformer
 from flows.cost import FLOAT_BYTES, INDEX_BYTES, OBJECT_BYTES, Cost, Way
 from flows.errors import FlowError
 
-# A sample draws one mask for each row; so many rows are a block of noise.
+# A sample draws one mask for each row; this many rows are a block of noise.
 _BLOCK_ROWS = 64
 
 
@@ -85,7 +85,7 @@ class MaskEnsemble(Bijection):
                 for _ in range(masks)
             ]
             self.register_buffer(name, torch.stack(drawn))
-        # Number of training batches so far: resuming goes on with the right mask.
+        # Number of training batches so far: resuming continues with the right mask.
         self.register_buffer("turn", torch.zeros((), dtype=torch.int64))
 
     @property

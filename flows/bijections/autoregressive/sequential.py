@@ -23,7 +23,7 @@ BLOCK_SMALL, BLOCK_LARGE, LARGE_DIM = 16, 32, 256
 # Number of work spaces that a layer keeps, each for one batch size, and the largest size that is
 # kept: creating the views into a larger one takes little of the time that its rows take.
 KEPT_PLANS, PLAN_BYTES = 2, 2**20
-# Most rows that samples are drawn by.
+# Maximum number of rows of a batch of samples.
 MOST_ROWS = 1024
 
 

@@ -14,10 +14,12 @@ from flows import (
     CompiledFlow,
     Flow,
     FlowSpec,
+    GaussianSpec,
     HafSpec,
     IafSpec,
     MadeSpec,
     MafSpec,
+    NafSpec,
     NiceSpec,
     NsfSpec,
     PlanarSpec,
@@ -25,10 +27,13 @@ from flows import (
     build,
     compile_flow,
 )
+from flows.bijections.compose import Chain, Reverse
 from flows.compiled import packing
-from flows.compiled.kernels import BLOCK_UNITS, HOT_UNITS
-from flows.compiled.micro_kernels import LANES, VECTORS
+from flows.compiled.loops.layers import BLOCK_UNITS
+from flows.compiled.loops.micro_kernels import LANES, VECTORS
+from flows.compiled.loops.networks import HOT_UNITS
 from flows.compiled.packing import CALL_ROWS
+from flows.preprocess import Preprocessing
 
 # More units than are computed at a time, and widths that no panel divides.
 SPECS: list[FlowSpec] = [
@@ -47,9 +52,24 @@ OTHER_SPECS: list[tuple[FlowSpec, int, float]] = [
     (NsfSpec(layers=2, hidden=[HOT_UNITS + 5, 19], activation="relu"), 0, 5e-5),
     (NsfSpec(layers=2, hidden=[12], bins=5, tail_bound=2.0), 3, 5e-5),
     (NsfSpec(layers=3, hidden=[19], coupling=True), 2, 5e-5),
+    (NsfSpec(layers=2, hidden=[12], linear=True), 2, 1e-4),
+    (GaussianSpec(), 3, 2e-5),
     (HafSpec(layers=5, hidden=[19]), 3, 5e-5),
     (IafSpec(layers=3, hidden=[19], order="random"), 0, 2e-5),
     (NiceSpec(layers=3, hidden=[19]), 0, 2e-5),
+    (NiceSpec(layers=3, hidden=[12]), 2, 5e-5),
+    (IafSpec(layers=3, hidden=[19]), 2, 5e-5),
+    (NafSpec(layers=2, hidden=[19], transformer="ddsf", units=5), 2, 5e-5),
+    (NafSpec(layers=1, hidden=[9], transformer="ddsf", units=4, closed="sampling"), 0, 5e-5),
+    (MafSpec(layers=2, hidden=[19], tails=True), 2, 1e-4),
+    (MadeSpec(conditional="mixture", components=5, hidden=[19]), 2, 1e-4),
+    (
+        MafSpec(layers=2, hidden=[19], base="made_mixture", components=3, log_scale_bound=3.0),
+        0,
+        1e-4,
+    ),
+    (NafSpec(layers=2, hidden=[19], units=8), 2, 5e-5),
+    (NafSpec(layers=1, hidden=[19], units=4, closed="sampling"), 0, 5e-5),
     (RealNvpSpec(layers=2, hidden=[9, 6], log_scale_bound=3.0), 2, 2e-5),
 ]
 TILE = LANES * VECTORS
@@ -117,6 +137,48 @@ def test_so_do_those_of_other_maps_and_contexts(spec, context_dim, close, dim, m
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=close)
 
 
+def test_so_do_those_of_features_of_0_and_1(monkeypatch):
+    flow = _flow(MadeSpec(conditional="bernoulli", hidden=[19]), 5, 2)
+    fast, slow = compile_flow(flow), _without_kernels(flow, monkeypatch)
+    assert _is_packed(fast)
+    for rows in (1, TILE + 3):
+        context = np.random.default_rng(rows).normal(size=(rows, 2))
+        x = slow.sample(rows, seed=rows, context=context)
+        np.testing.assert_array_equal(fast.sample(rows, seed=rows, context=context), x)
+        table = np.hstack([x, context])
+        np.testing.assert_allclose(fast.log_prob(table), slow.log_prob(table), atol=1e-5)
+        table[0, :3] = [0.5, 1, 0]
+        assert fast.log_prob(table)[0] == -np.inf
+        table[0, 0] = np.nan
+        assert np.isnan(fast.log_prob(table)[0])
+
+
+def test_a_mixture_that_is_not_next_to_the_noise_is_a_map(monkeypatch):
+    inner, outer = (
+        _flow(spec, 4).transform
+        for spec in (MadeSpec(hidden=[9]), MadeSpec(conditional="mixture", hidden=[9]))
+    )
+    flow = Flow(Chain([outer, Reverse(4), inner]), Preprocessing()).eval()
+    fast, slow = compile_flow(flow), _without_kernels(flow, monkeypatch)
+    assert _is_packed(fast)
+    x = slow.sample(40, seed=0)
+    np.testing.assert_allclose(fast.sample(40, seed=0), x, atol=1e-4)
+    np.testing.assert_allclose(fast.log_prob(x), slow.log_prob(x), atol=1e-4)
+
+
+def test_roots_far_from_the_data_are_found(monkeypatch):
+    specs = [NafSpec(layers=1, hidden=[9], transformer=t, units=4) for t in ("dsf", "ddsf")]
+    for spec in (*specs, OTHER_SPECS[-4][0]):
+        flow = _flow(spec, 3)
+        fast, slow = compile_flow(flow), _without_kernels(flow, monkeypatch)
+        noise = np.random.default_rng(3).normal(size=(30, 3)) * np.geomspace(1, 30, 30)[:, None]
+        rows, log_det = fast.forward(noise)
+        expected, expected_log_det = slow.forward(noise)
+        np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(log_det, expected_log_det, rtol=1e-4, atol=1e-3)
+        assert np.isnan(fast.forward(np.full((1, 3), np.inf))[0]).any()
+
+
 @pytest.mark.parametrize("dim", [1, BLOCK_UNITS + 9])
 def test_so_do_one_feature_and_more_features_than_units(dim, monkeypatch):
     flow = _flow(MafSpec(layers=2, hidden=[12, 25]), dim)
@@ -129,7 +191,13 @@ def test_so_do_one_feature_and_more_features_than_units(dim, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "spec", [SPECS[0], SPECS[1], SPECS[2], SPECS[-2], *(spec for spec, *_ in OTHER_SPECS)], ids=repr
+    "spec",
+    [
+        *(SPECS[0], SPECS[1], SPECS[2], SPECS[-2]),
+        *(spec for spec, *_ in OTHER_SPECS),
+        MadeSpec(conditional="bernoulli", hidden=[9]),
+    ],
+    ids=repr,
 )
 def test_rows_are_the_same_to_the_bit_in_any_batch(spec):
     compiled = compile_flow(_flow(spec, 6))

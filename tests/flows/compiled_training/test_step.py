@@ -17,16 +17,19 @@ from flows import (
     Flow,
     FlowSpec,
     HafSpec,
+    IafSpec,
     MadeSpec,
     MafSpec,
     MixedColumn,
     MixedSpec,
+    NafSpec,
     NiceSpec,
     NsfSpec,
     RealNvpSpec,
     build,
     fit,
 )
+from flows.bijections.batch_norm import set_dataset_statistics
 from flows.compiled_training import step
 from flows.compiled_training.program import UnsupportedError
 from flows.compiled_training.step import CompiledGradient
@@ -39,7 +42,8 @@ from tests.flows.cases import CASES, example_rows
 RUNNING = BatchNormSpec(statistics="running", momentum=0.5)
 COMPILED = {
     *("made", "maf", "maf-random", "maf-plain", "nice", "haf", "realnvp", "realnvp-plain"),
-    *("nsf", "nsf-coupling", "haf-bounded"),
+    *("nsf", "nsf-coupling", "nsf-affine", "haf-bounded", "nsf-tails", "naf-dsf"),
+    *("made-mixture", "maf-mixture", "maf-mixture-bounded", "iaf"),
 }
 # More units than a block has, widths that no block divides, and weights wide enough for segments.
 SPECS: list[FlowSpec] = [
@@ -51,8 +55,14 @@ SPECS: list[FlowSpec] = [
     HafSpec(layers=5, hidden=[12, 12]),
     NsfSpec(layers=2, hidden=[20, 9], activation="relu", tail_bound=2.0),
     NsfSpec(layers=3, hidden=[13], bins=2, coupling=True),
+    NsfSpec(layers=1, hidden=[14], affine_layers=2),
     MafSpec(layers=3, hidden=[33], log_scale_bound=0.7),
     RealNvpSpec(layers=3, hidden=[17], log_scale_bound=2.0, batch_norm=None),
+    MadeSpec(conditional="mixture", components=8, hidden=[12, 9], log_scale_bound=1.5),
+    MafSpec(layers=2, hidden=[12], tails=True, activation="relu"),
+    NafSpec(layers=2, hidden=[10, 9], units=11),
+    IafSpec(layers=3, hidden=[11, 19], order="random", batch_norm=None),
+    IafSpec(layers=2, hidden=[9], log_scale_bound=0.7, activation="relu"),
 ]
 COLUMNS = [
     MixedColumn(levels=3, missing=True),
@@ -96,6 +106,7 @@ def _reference(flow: Flow, rows: Tensor, bound: float | None) -> tuple[float, li
 def _assert_gradients_agree(flow: Flow, rows: Tensor, bound: float | None) -> None:
     total, expected = _reference(flow, rows, bound)
     compiled = CompiledGradient(flow, row_loss_bound=bound)
+    _assert_scores_agree(compiled, flow, rows)
     for _ in range(2):  # the second time in buffers that have been used
         assert compiled.compute(rows) == pytest.approx(total, rel=1e-5)
     views = compiled.views(compiled.gradient)
@@ -109,6 +120,15 @@ def _assert_gradients_agree(flow: Flow, rows: Tensor, bound: float | None) -> No
     assert float(apart / scale) < 1e-5
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5 * float(scale))
+
+
+def _assert_scores_agree(compiled: CompiledGradient, flow: Flow, rows: Tensor) -> None:
+    """The log densities of more rows than are computed at once, in evaluation mode."""
+    many = rows.clamp(-3, 3).repeat(4, 1)
+    exact = copy.deepcopy(flow).double().eval()
+    with torch.no_grad():
+        expected = exact.log_prob_of_table(many.double(), space="model")
+    torch.testing.assert_close(compiled.score(many).double(), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=repr)
@@ -137,7 +157,9 @@ def test_gradients_of_few_and_of_many_features_are_autograds(dim):
     _assert_gradients_agree(_flow(SPECS[0], dim), _rows(40, dim), 3.0)
 
 
-@pytest.mark.parametrize("flow", [SPECS[0], SPECS[3], SPECS[6], SPECS[7]], ids=repr)
+@pytest.mark.parametrize(
+    "flow", [SPECS[0], SPECS[3], SPECS[6], SPECS[7], SPECS[11], SPECS[14]], ids=repr
+)
 @pytest.mark.parametrize("context_dim", [0, 2])
 @pytest.mark.parametrize("missing", ["observed", "any"])
 def test_gradients_of_mixed_rows_are_autograds(flow, context_dim, missing):
@@ -150,6 +172,29 @@ def test_gradients_of_mixed_rows_are_autograds(flow, context_dim, missing):
         levels = torch.randint(-2, variable.size, (70,), generator=generator)
         rows[:, place] = levels.float()
     _assert_gradients_agree(mixed, rows, 3.0)
+
+
+@pytest.mark.parametrize("context_dim", [0, 3])
+@pytest.mark.parametrize(
+    "spec",
+    [SPECS[3], SPECS[12], SPECS[15], MafSpec(layers=3, hidden=[9], order="random")],
+    ids=repr,
+)
+def test_statistics_of_rows_are_those_of_the_layers_one_by_one(spec, context_dim):
+    flow = _flow(spec, 4, context_dim).eval()
+    rows = torch.randn(300, 4 + context_dim, generator=torch.Generator().manual_seed(5))
+    expected = copy.deepcopy(flow)
+    given = expected.model_features(rows[:, 4:]) if context_dim else None
+    set_dataset_statistics(expected.transform, rows[:, :4], given, chunk_rows=300)
+    CompiledGradient(flow, row_loss_bound=None).set_statistics(rows, on_chunk=lambda: None)
+    for name, tensor in flow.state_dict().items():
+        torch.testing.assert_close(tensor, expected.state_dict()[name], rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_a_density_of_0_and_1_are_autograds():
+    flow = _flow(MadeSpec(conditional="bernoulli", hidden=[9, 14]), 6)
+    rows = torch.rand(50, 6, generator=torch.Generator().manual_seed(4)).round()
+    _assert_gradients_agree(flow, rows, 3.0)
 
 
 def _trained(

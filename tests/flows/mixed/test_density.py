@@ -95,13 +95,22 @@ def test_an_unseen_level_has_a_stated_probability():
     assert torch.allclose(parts, torch.tensor(math.log(1 / 100)).double())
 
 
-@pytest.mark.parametrize("value", [3.0, 0.5, -2.0, 1e300])
+@pytest.mark.parametrize("value", [3.0, 0.5, -2.0, 1e30])
 def test_what_is_no_level_counts_as_unseen(value):
     rows = example_rows(3)
     unseen = rows.clone()
     rows[1, 0], unseen[1, 0] = value, -1.0
     flow = trained()
     assert torch.equal(flow.log_prob(rows), flow.log_prob(unseen))
+
+
+@pytest.mark.parametrize("value", [math.inf, -1e300])
+def test_what_is_too_large_for_a_table_is_a_gap(value):
+    rows = example_rows(3)
+    gap = rows.clone()
+    rows[1, 0], gap[1, 0] = value, math.nan
+    flow = trained()
+    assert torch.equal(flow.log_prob(rows), flow.log_prob(gap))
 
 
 def test_a_gap_that_training_never_had_makes_its_row_nan_alone():

@@ -20,7 +20,7 @@ def test_the_passes_that_are_promised_are_those_that_are_computed(missing):
         calls.append(len(rows))
         return torch.zeros(len(rows), dtype=torch.float64)
 
-    encoding = compiled._preprocessing
+    encoding = compiled._space.preprocessing
     assert isinstance(encoding, TableEncoding)
     explain(encoding, torch.from_numpy(np.zeros((4, 3))), log_density)
     assert len(calls) == compiled.explaining_passes

@@ -226,15 +226,31 @@ def test_explanations_are_what_each_column_adds():
     flow, rows = trained_any().float(), whole_rows()[:30]
     compiled = compile_flow(flow)
     assert compiled.explains == [True] * 3
+    assert compiled.explains_exactly == [False, True, False]
     found = compiled.explain(rows.numpy())
     model, terms = encoding_of(flow).encode(rows)
     with torch.no_grad():
         whole = flow.log_prob(model, space="model").double()
-        for column in range(3):
+        for column in (0, 2):
             hidden = encoding_of(flow).without(model, column)
             rest = flow.log_prob(hidden, space="model").double()
             expected = whole - rest + terms[:, column]
             assert np.allclose(found[:, column], expected, atol=1e-3)
+
+
+def test_a_hidden_category_is_explained_by_nothing_and_the_others_by_sums():
+    flow, rows = trained_any().float(), whole_rows()[:30]
+    rows[::2, 1] = math.nan
+    compiled = compile_flow(flow)
+    found = compiled.explain(rows.numpy())[:, 1]
+    assert (found[::2] == 0).all()
+    scores = []
+    for level in (3.0, 5.0, 4.0):  # the last is a level that training never saw
+        other = rows.clone()
+        other[:, 1] = level
+        scores.append(compiled.log_prob(other.numpy()))
+    expected = compiled.log_prob(rows.numpy()) - np.logaddexp.reduce(scores)
+    assert np.allclose(found[1::2], expected[1::2], atol=1e-3)
 
 
 def test_without_hidden_cells_categories_are_explained_exactly():

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from flows.mixed.columns import MixedColumn
-from flows.mixed.maps import FittedMaps, fit_column
+from flows.mixed.map_fitting import fit_column
+from flows.mixed.maps import FittedMaps
 
 KINDS = [
     MixedColumn(transform="none"),

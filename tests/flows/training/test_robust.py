@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from flows.training.robust import bound_losses, robust_mean
+from flows.training.robust import bound_losses, robust_mean, robust_standard_error
 
 LOSSES = torch.tensor([3.0, 1.0, 2.0, 5.0, 4.0, 7.0, 6.0, 8.0])
 
@@ -63,6 +63,16 @@ def test_a_robust_mean_leaves_out_the_worst_row_of_twenty_and_none_of_fewer():
     calm = torch.zeros(19)
     assert robust_mean(torch.cat([calm, torch.tensor([-1e12])]), 10.0) == 0
     assert robust_mean(torch.cat([calm[1:], torch.tensor([-1e12])]), 10.0) < 0
+
+
+def test_the_standard_error_of_a_difference_is_that_of_the_rows_that_both_means_keep():
+    noise = torch.randn(2, 1000, generator=torch.Generator().manual_seed(0))
+    one, other = noise[0], noise[0] + 0.1 * noise[1]
+    error = robust_standard_error(one, other, 10.0)
+    assert error == pytest.approx(0.1 / math.sqrt(1000), rel=0.1)
+    one[0], other[1], one[2] = -1e12, -1e12, math.nan
+    assert robust_standard_error(one, other, 10.0) == pytest.approx(error, rel=0.1)
+    assert robust_standard_error(one[:1], other[:1], 10.0) == 0
 
 
 def test_more_wild_rows_than_are_left_out_do_not_ruin_a_robust_mean():

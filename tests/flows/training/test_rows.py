@@ -77,6 +77,36 @@ def test_training_from_a_file_resumes_to_the_bit(tmp_path):
 
 
 @pytest.mark.parametrize("spec", [None, NsfSpec(layers=1, hidden=[8])], ids=["maf", "nsf"])
+def test_rows_beside_the_device_are_trained_on_as_those_on_it(monkeypatch, spec):
+    """Rows that stay beside the device, as larger ones than a GPU do, give the same bits."""
+
+    def beside(*arguments, **named):
+        rows = fit_rows.model_rows(*arguments, **named)
+        monkeypatch.setattr(rows, "_streamed", True)  # as a table on another device makes it
+        return rows
+
+    spec_given = () if spec is None else (spec,)
+    flows = [new_flow(*spec_given), new_flow(*spec_given)]
+    options = with_options(max_epochs=3, patience=None)
+    list(fit(flows[0], TRAIN, VALIDATION, options=options))
+    monkeypatch.setattr("flows.training.fit.model_rows", beside)
+    list(fit(flows[1], TRAIN, VALIDATION, options=options))
+    if spec is not None:
+        assert_same(*flows)
+    for one, other in zip(*(flow.state_dict().values() for flow in flows), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)  # sums of batch norms
+
+
+@pytest.mark.gpu
+def test_a_table_larger_than_a_gpu_stays_beside_it_and_gives_the_same_flow():
+    flows = [new_flow(NsfSpec(layers=1, hidden=[8])).to("cuda") for _ in range(2)]
+    options = with_options(max_epochs=3, patience=None)
+    list(fit(flows[0], TRAIN.to("cuda"), VALIDATION.to("cuda"), options=options))
+    list(fit(flows[1], TRAIN, VALIDATION, options=options))
+    assert_same(*flows)
+
+
+@pytest.mark.parametrize("spec", [None, NsfSpec(layers=1, hidden=[8])], ids=["maf", "nsf"])
 def test_mixed_precision_trains_to_about_the_same_likelihood(spec):
     before, best = torch.get_float32_matmul_precision(), []
     for mixed in (False, True):

@@ -12,13 +12,14 @@ from numba import float32, int32, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from flows.compiled.vectors import FLOAT, INT, WORD, Emitter
+from flows.compiled.loops.vectors import FLOAT, INT, WORD, Emitter
+from flows.compiled.packed_fields import PANEL
 
 # mypy: ignore-errors
 # numba compiles these functions by its own types; llvmlite has none.
 
-# Rows in a vector, and units whose weights are contiguous.
-LANES, PANEL = 16, 8
+# Rows in a vector.
+LANES = 16
 # With 32 wide registers a block has 8 units x 2 vectors of rows, otherwise 4 units x 1 vector.
 _WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f", False))
 UNITS, VECTORS = (8, 2) if _WIDE else (4, 1)
@@ -294,7 +295,7 @@ _MAP = ir.FunctionType(ir.VoidType(), [WORD])
 @intrinsic
 @no_type_check
 def call_map(_, address, words):
-    """Call the map at an address (`flows.compiled.maps`), which maps some features in all rows of a tile.
+    """Call the map at an address (`flows.compiled.loops.maps`), which maps some features in all rows of a tile.
 
     Its argument is the address of these: the direction; the address of the layer's integers; the first
     feature, and the one after the last; the address of the tile and its number of rows; the offset of the parameters and the

@@ -13,20 +13,39 @@ from llvmlite import ir
 from numba import cfunc, types
 from numba.extending import intrinsic
 
-from flows.compiled import loop_cache
-from flows.compiled.micro_kernels import ARGUMENTS, LANES
-from flows.compiled.packed_fields import FIRST, MASKS, NUMBER_BYTES, NUMBERS, OFFSETS
-from flows.compiled.vectors import FLOAT, WORD, Emitter, Vector, exp, gaussian_share, log, softplus
+from flows.compiled.loops import loop_cache
+from flows.compiled.loops.features import Feature
+from flows.compiled.loops.gaussians import share_below
+from flows.compiled.loops.micro_kernels import ARGUMENTS, LANES
+from flows.compiled.loops.mixture_maps import (
+    bernoulli_density,
+    bernoulli_draw,
+    mixture_density,
+    mixture_forward,
+    mixture_inverse,
+)
+from flows.compiled.loops.sigmoid_maps import (
+    dense_forward,
+    dense_inverse,
+    sigmoids_forward,
+    sigmoids_inverse,
+)
+from flows.compiled.loops.tail_maps import tails_forward, tails_inverse
+from flows.compiled.loops.vectors import WORD, Emitter, Vector, exp, log, softplus
+from flows.compiled.packed_fields import (
+    FIRST,
+    MASKS,
+    NUMBER_BYTES,
+    NUMBERS,
+    OFFSETS,
+    SCRATCH,
+)
 
 # mypy: ignore-errors
 # numba compiles these functions by its own types; llvmlite has none.
 
 loop_cache.install()
 
-# Directions: data to noise, noise to data, and data to their own log density, whose noise is 0.
-INVERSE, FORWARD, DENSITY = range(3)
-
-_HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 _TINY = 1.1754943508222875e-38
 # Of a spline: as in `flows.families.nsf`.
 _LEAST_SLOPE = 1e-3
@@ -35,52 +54,7 @@ _SLOPE_OFFSET = math.log(math.expm1(1 - _LEAST_SLOPE))
 _SIGNATURE = types.void(types.int64)
 
 
-class _Feature:
-    """Values of one feature in some rows, a row a lane, and what its map needs."""
-
-    def __init__(self, e: Emitter, addresses: Any, step: Any) -> None:
-        self.e = e
-        self._parameters, self._source, self._numbers = addresses
-        self._step = step
-        self.x = Vector(e, e.load(self._source, e.number(0)))
-
-    def parameter(self, index: Any) -> Vector:
-        """Return a parameter of the map."""
-        return Vector(self.e, self.e.load(self._place(index), self.e.number(0)))
-
-    def set_parameter(self, index: Any, value: Vector) -> None:
-        """Write over a parameter of the map."""
-        self.e.store(value.value, self._place(index), self.e.number(0))
-
-    def number(self, index: int) -> Vector:
-        """Return a number that all maps of the layer share."""
-        return Vector(self.e, self.e.spread(self._numbers, self.e.number(index)))
-
-    def count(self, index: int) -> Any:
-        """Return such a number as an integer."""
-        return self.e.b.fptosi(self.e.single(self._numbers, self.e.number(index)), WORD)
-
-    def of_integer(self, value: Any) -> Vector:
-        """Return an integer in all lanes."""
-        return Vector(self.e, self.e.splat(self.e.b.sitofp(value, FLOAT)))
-
-    def fold(self, count: Any, start: list[Vector | float], body: Callable[..., Any]) -> Any:
-        """Fold `body(k, *values)` over 0 to count - 1; return the last values."""
-        values = [self.x.of(value).value for value in start]
-
-        def emitted(k: Any, values: list[Any]) -> list[Any]:
-            found = body(k, *(Vector(self.e, value) for value in values))
-            return [vector.value for vector in found]
-
-        _, found = self.e.loop(self.e.number(0), count, 1, values, emitted)
-        return [Vector(self.e, value) for value in found]
-
-    def _place(self, index: Any) -> Any:
-        index = self.e.number(index) if isinstance(index, int) else index
-        return self.e.b.add(self._parameters, self.e.b.mul(index, self._step))
-
-
-_Body = Callable[[_Feature], tuple[Vector, Vector]]
+_Body = Callable[[Feature], tuple[Vector, Vector]]
 
 
 def _map_of(*bodies: _Body) -> Any:
@@ -122,9 +96,9 @@ class _Loops:
         e, b = Emitter(self.b, lanes), self.b
         row = b.mul(self.rows, e.number(4))
         step = b.mul(row, self._step)
-        first, offsets, numbers, bytes_, masks = (
+        first, offsets, numbers, bytes_, masks, scratch = (
             e.word(self._layer, e.number(name))
-            for name in (FIRST, OFFSETS, NUMBERS, NUMBER_BYTES, MASKS)
+            for name in (FIRST, OFFSETS, NUMBERS, NUMBER_BYTES, MASKS, SCRATCH)
         )
 
         def unit(number: Any) -> Any:
@@ -133,13 +107,15 @@ class _Loops:
         def one_feature(i: Any, _: list[Any]) -> list[Any]:
             parameter = b.add(self._parameters, e.word(offsets, b.sub(i, first)))
             inputs = unit(parameter), unit(b.add(self._source, e.word(self._read, i)))
+            kept = unit(scratch)
             target = unit(b.add(self._target, e.word(self._write, i)))
             own_numbers = b.add(numbers, b.mul(i, bytes_))
 
             def some_rows(k: Any, _: list[Any]) -> list[Any]:
                 moved = b.mul(k, e.number(4))
                 places = [b.add(address, moved) for address in inputs]
-                results = body(_Feature(e, (*places, own_numbers), step))
+                addresses = (*places, own_numbers)
+                results = body(Feature(e, addresses, step, kept=(b.add(kept, moved), row)))
 
                 def mask() -> list[Any]:
                     return [e.load(b.add(unit(e.word(masks, i)), moved), e.number(0))]
@@ -158,43 +134,43 @@ class _Loops:
         e.loop(self._first, self._end, 1, [], one_feature)
 
 
-def _affine_inverse(f: _Feature) -> tuple[Vector, Vector]:
+def _affine_inverse(f: Feature) -> tuple[Vector, Vector]:
     shift, minus = f.parameter(0), -f.parameter(1)
     return (f.x - shift) * exp(minus), minus
 
 
-def _affine_forward(f: _Feature) -> tuple[Vector, Vector]:
+def _affine_forward(f: Feature) -> tuple[Vector, Vector]:
     shift, log_scale = f.parameter(0), f.parameter(1)
     return shift.plus(f.x, exp(log_scale)), log_scale
 
 
-def _bounded_affine_inverse(f: _Feature) -> tuple[Vector, Vector]:
+def _bounded_affine_inverse(f: Feature) -> tuple[Vector, Vector]:
     minus = -_bounded(f)
     return (f.x - f.parameter(0)) * exp(minus), minus
 
 
-def _bounded_affine_forward(f: _Feature) -> tuple[Vector, Vector]:
+def _bounded_affine_forward(f: Feature) -> tuple[Vector, Vector]:
     log_scale = _bounded(f)
     return f.parameter(0).plus(f.x, exp(log_scale)), log_scale
 
 
-def _bounded(f: _Feature) -> Vector:
+def _bounded(f: Feature) -> Vector:
     raw = f.parameter(1)
     return raw / (1.0 + abs(raw) / f.number(0))
 
 
-def _additive_inverse(f: _Feature) -> tuple[Vector, Vector]:
+def _additive_inverse(f: Feature) -> tuple[Vector, Vector]:
     return f.x - f.parameter(0), f.x.of(0.0)
 
 
-def _additive_forward(f: _Feature) -> tuple[Vector, Vector]:
+def _additive_forward(f: Feature) -> tuple[Vector, Vector]:
     return f.x + f.parameter(0), f.x.of(0.0)
 
 
 class _Bin:
     """Bin of a spline for each number along an axis: 0 are the data, 1 is the noise."""
 
-    def __init__(self, f: _Feature, place: Vector, axis: int) -> None:
+    def __init__(self, f: Feature, place: Vector, axis: int) -> None:
         bins, floor = f.count(0), f.number(2)
         shares = [_Share(f, bins, 0), _Share(f, bins, 1)]
         builder = f.e.b
@@ -247,7 +223,7 @@ class _Bin:
 class _Share:
     """Softmax of the logits of the bins along one axis; the exponentials take their place."""
 
-    def __init__(self, f: _Feature, bins: Any, axis: int) -> None:
+    def __init__(self, f: Feature, bins: Any, axis: int) -> None:
         self._f, self._first = f, f.e.b.mul(bins, f.e.number(axis))
         [most] = f.fold(bins, [-math.inf], lambda k, most: [self.exponential(k).at_least(most)])
 
@@ -264,7 +240,7 @@ class _Share:
         return self._f.parameter(self._f.e.b.add(self._first, k))
 
 
-def _spline_inverse(f: _Feature) -> tuple[Vector, Vector]:
+def _spline_inverse(f: Feature) -> tuple[Vector, Vector]:
     place, unscaled = _spline_place(f)
     found = _Bin(f, place, axis=0)
     theta = (place - found.left) / found.width
@@ -273,7 +249,7 @@ def _spline_inverse(f: _Feature) -> tuple[Vector, Vector]:
     return _with_tails(f, unscaled(u), log_slope)
 
 
-def _spline_forward(f: _Feature) -> tuple[Vector, Vector]:
+def _spline_forward(f: Feature) -> tuple[Vector, Vector]:
     place, unscaled = _spline_place(f)
     found = _Bin(f, place, axis=1)
     theta = found.solve(place - found.bottom)
@@ -281,7 +257,7 @@ def _spline_forward(f: _Feature) -> tuple[Vector, Vector]:
     return _with_tails(f, unscaled(found.left.plus(found.width, theta)), -log_slope)
 
 
-def _spline_place(f: _Feature) -> tuple[Vector, Callable[[Vector], Vector]]:
+def _spline_place(f: Feature) -> tuple[Vector, Callable[[Vector], Vector]]:
     """Return the place in units in which the interval goes from 0 to the sum of all sizes."""
     bound, total = f.number(1), f.number(3)
     inside = bound.where(f.x > bound, (-bound).where(f.x < -bound, f.x))
@@ -293,12 +269,12 @@ def _spline_place(f: _Feature) -> tuple[Vector, Callable[[Vector], Vector]]:
     return (inside + bound) * scale, unscaled
 
 
-def _with_tails(f: _Feature, mapped: Vector, log_slope: Vector) -> tuple[Vector, Vector]:
+def _with_tails(f: Feature, mapped: Vector, log_slope: Vector) -> tuple[Vector, Vector]:
     bends = abs(f.x) <= f.number(1)
     return mapped.where(bends, f.x), log_slope.where(bends, 0.0)
 
 
-def _level_density(f: _Feature) -> tuple[Vector, Vector]:
+def _level_density(f: Feature) -> tuple[Vector, Vector]:
     """Return the index of a level, and its log probability; for indices that are none see `pack`."""
     levels, seen, unseen = f.count(0), f.number(1), f.number(2)
     [most] = f.fold(levels, [-math.inf], lambda k, most: [f.parameter(k).at_least(most)])
@@ -319,7 +295,7 @@ def _level_density(f: _Feature) -> tuple[Vector, Vector]:
     return f.x, score.where(f.x.equals(f.x), f.x)
 
 
-def _level_draw(f: _Feature) -> tuple[Vector, Vector]:
+def _level_draw(f: Feature) -> tuple[Vector, Vector]:
     """Return the level whose share of the distribution function the noise falls into."""
     levels = f.count(0)
     [most] = f.fold(levels, [-math.inf], lambda k, most: [f.parameter(k).at_least(most)])
@@ -330,7 +306,7 @@ def _level_draw(f: _Feature) -> tuple[Vector, Vector]:
         return [total + value]
 
     [total] = f.fold(levels, [0.0], raise_to)
-    wanted = gaussian_share(f.x) * total
+    wanted = share_below(f.x) * total
     last = f.e.b.sub(levels, f.e.number(1))
 
     def count(k: Any, reached: Vector, level: Vector) -> list[Vector]:
@@ -346,6 +322,11 @@ _run_additive = _map_of(_additive_inverse, _additive_forward)
 _run_bounded_affine = _map_of(_bounded_affine_inverse, _bounded_affine_forward)
 _run_spline = _map_of(_spline_inverse, _spline_forward)
 _run_levels = _map_of(_level_density, _level_draw)
+_run_mixture = _map_of(mixture_inverse, mixture_forward, mixture_density)
+_run_bernoulli = _map_of(bernoulli_density, bernoulli_draw, bernoulli_density)
+_run_sigmoids = _map_of(sigmoids_inverse, sigmoids_forward)
+_run_dense_sigmoids = _map_of(dense_inverse, dense_forward)
+_run_tails = _map_of(tails_inverse, tails_forward)
 
 
 @no_type_check
@@ -373,12 +354,42 @@ def _levels(words):
     _run_levels(words)
 
 
+@no_type_check
+def _mixture(words):
+    _run_mixture(words)
+
+
+@no_type_check
+def _bernoulli(words):
+    _run_bernoulli(words)
+
+
+@no_type_check
+def _sigmoids(words):
+    _run_sigmoids(words)
+
+
+@no_type_check
+def _dense_sigmoids(words):
+    _run_dense_sigmoids(words)
+
+
+@no_type_check
+def _tails(words):
+    _run_tails(words)
+
+
 _MAPS = {
     "affine": _affine,
     "bounded-affine": _bounded_affine,
     "additive": _additive,
     "spline": _spline,
     "levels": _levels,
+    "mixture": _mixture,
+    "bernoulli": _bernoulli,
+    "sigmoids": _sigmoids,
+    "dense-sigmoids": _dense_sigmoids,
+    "tails": _tails,
 }
 
 

@@ -6,8 +6,8 @@ from typing import Any, no_type_check
 import numpy as np
 from numba import float32, int32, njit
 
-from flows.compiled import loop_cache
-from flows.compiled.micro_kernels import bits_of, number_of, two_to_the
+from flows.compiled.loops import loop_cache
+from flows.compiled.loops.micro_kernels import bits_of, number_of, two_to_the
 
 # mypy: ignore-errors
 # numba compiles these functions by its own types.

@@ -4,7 +4,6 @@ Products and sums are fused where a formula says so and nowhere else: a value is
 in a vector of any width.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -133,6 +132,38 @@ class Emitter:
         b.branch(head)
         b.position_at_end(after)
         return k, values
+
+    def repeat(self, most: int, start: list[Any], body: Callable[..., Any]) -> list[Any]:
+        """Repeat `body(values)` until no lane is unfinished, at most so often; return the last values.
+
+        Args:
+            most: Most repetitions.
+            start: First values.
+            body: Function of the values that returns the next ones and the unfinished lanes. It must
+                leave finished lanes as they are: how often it is called depends on all lanes.
+        """
+        b, before = self.b, self.b.block
+        head, inside, after = (b.append_basic_block() for _ in range(3))
+        b.branch(head)
+        b.position_at_end(head)
+        k, going = b.phi(WORD), b.phi(ir.IntType(1))
+        k.add_incoming(self.number(0), before)
+        going.add_incoming(ir.Constant(ir.IntType(1), 1), before)
+        values = [b.phi(value.type) for value in start]
+        for value, first in zip(values, start, strict=True):
+            value.add_incoming(first, before)
+        b.cbranch(b.and_(going, b.icmp_signed("<", k, self.number(most))), inside, after)
+        b.position_at_end(inside)
+        results, unfinished = body(values)
+        lanes = ir.IntType(self.lanes)
+        some = b.icmp_unsigned("!=", b.bitcast(unfinished, lanes), ir.Constant(lanes, 0))
+        for value, result in zip(values, results, strict=True):
+            value.add_incoming(result, b.block)
+        k.add_incoming(b.add(k, self.number(1)), b.block)
+        going.add_incoming(some, b.block)
+        b.branch(head)
+        b.position_at_end(after)
+        return values
 
     def _at(self, address: Any, kind: ir.Type, index: Any) -> Any:
         pointer = self.b.inttoptr(address, kind.as_pointer())
@@ -306,25 +337,20 @@ def softplus(x: Vector) -> Vector:
     return x.at_least(0.0) + log(1.0 + exp(-abs(x)))
 
 
-def gaussian_share(x: Vector) -> Vector:
-    """Return the Gaussian distribution function, to 2e-7 of the smaller tail (Press et al. 2007, 6.2.2)."""
-    z = abs(x) * math.sqrt(0.5)
-    t = 1.0 / (1.0 + 0.5 * z)
-    p = polynomial(
-        t,
-        0.17087277,
-        -0.82215223,
-        1.48851587,
-        -1.13520398,
-        0.27886807,
-        -0.18628806,
-        0.09678418,
-        0.37409196,
-        1.00002368,
-        -1.26551223,
-    )
-    tail = 0.5 * t * exp(p.plus(-z, z))
-    return (1.0 - tail).where(x > 0.0, tail)
+def log_of_one_and(x: Vector) -> Vector:
+    """Return log(1 + x) of x >= 0, to 2e-7 of its size."""
+    whole = 1.0 + x
+    is_small = whole.equals(1.0)
+    return x.where(is_small, log(whole) * x / x.of(1.0).where(is_small, whole - 1.0))
+
+
+def exp_less_one(x: Vector) -> Vector:
+    """Return exp(x) - 1 of x >= 0, to 3e-7 of its size (Kahan)."""
+    whole = exp(x)
+    logarithm = log(whole)
+    is_small, is_large = whole.equals(1.0), x > 8.0
+    exact = (whole - 1.0) * x / x.of(1.0).where(is_small, logarithm)
+    return x.where(is_small, whole.where(is_large, exact))
 
 
 def _integers(e: Emitter, value: int) -> Any:

@@ -16,8 +16,9 @@ from numba.core import caching
 # mypy: ignore-errors
 # numba has no types.
 
-_FLOWS = Path(__file__).parents[1]
-FOLDERS = (_FLOWS / "compiled", _FLOWS / "compiled_training")
+_COMPILED = Path(__file__).parents[1]
+_TRAINING = _COMPILED.parent / "compiled_training"
+FOLDERS = (_COMPILED, _COMPILED / "loops", _TRAINING, _TRAINING / "maps")
 
 
 @cache

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from flows.compiled import functions, kernels, loop_cache
+from flows.compiled import kernels
+from flows.compiled.loops import functions, loop_cache, networks
 from flows.compiled_training import kernels as training_kernels
 
 ENTRY = """
@@ -59,7 +60,7 @@ def test_a_loop_is_read_from_the_cache_until_a_file_of_any_loop_changes(folder):
     assert computed(folder, 20)[0] == 21
 
 
-@pytest.mark.parametrize("module", [functions, kernels, training_kernels])
+@pytest.mark.parametrize("module", [functions, networks, kernels, training_kernels])
 def test_all_loops_are_kept_so(module):
     caches = [getattr(value, "_cache", None) for value in vars(module).values()]
     impls = [cache._impl for cache in caches if cache is not None and hasattr(cache, "_impl")]

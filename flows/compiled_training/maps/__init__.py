@@ -1,0 +1,1 @@
+"""Elementwise maps of training steps with their gradients, by kind."""

@@ -1,0 +1,1 @@
+"""Flows as ONNX graphs: rows in, log densities out."""
