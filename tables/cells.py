@@ -11,11 +11,17 @@ from numpy.typing import NDArray
 from tables.columns import OTHER, UNSEEN, Column, Level
 from tables.dates import format_dates, parse_dates
 from tables.errors import TableError
-from tables.numerals import parse_numbers, plain_marks, round_to
+from tables.numerals import (
+    ABBREVIATED,
+    abbreviated_numbers,
+    parse_numbers,
+    plain_marks,
+    round_to,
+)
 
 # fmt: off
 MISSING_SPELLINGS = (
-    "", "?", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NULL", "Null", "null", "None",
+    "", "?", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NULL", "Null", "null", "\\N", "None",
     "NaN", "nan", "NAN", "-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN",
 )
 # fmt: on
@@ -26,8 +32,9 @@ _TRUTH_PAIRS = (
     ("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n"), ("1", "0"), ("1.0", "0.0"),
     ("ja", "nein"), ("ja", "nej"), ("ja", "nei"), ("ja", "nee"), ("oui", "non"), ("sí", "no"), ("si", "no"),
     ("sì", "no"), ("sim", "não"), ("sim", "nao"), ("tak", "nie"), ("ano", "ne"), ("да", "нет"),
-    ("wahr", "falsch"), ("vrai", "faux"),
-    ("はい", "いいえ"), ("是", "否"),
+    ("wahr", "falsch"), ("vrai", "faux"), ("vero", "falso"), ("verdadero", "falso"),
+    ("verdadeiro", "falso"), ("waar", "onwaar"), ("evet", "hayır"), ("kyllä", "ei"), ("igen", "nem"),  # noqa: RUF001  Turkish
+    ("はい", "いいえ"), ("是", "否"), ("예", "아니오"), ("예", "아니요"), ("네", "아니요"),
 )
 # fmt: on
 TRUE_TEXTS = tuple(true for true, _ in _TRUTH_PAIRS)
@@ -118,6 +125,8 @@ def decode_cells(numbers: NDArray[np.floating], column: Column) -> pa.Array:
         return level_cells(column).take(pa.array(places, mask=~known))
     values = np.asarray(numbers, np.float64)
     if column.type == "datetime":
+        if column.step_s:
+            values = np.rint(values / column.step_s) * column.step_s
         return format_dates(
             values,
             column.datetime_format,
@@ -272,6 +281,8 @@ def _text_values(cells: pa.Array, column: Column) -> NDArray[np.float64]:
 
 def _parsed(text: pa.Array, column: Column) -> NDArray[np.float64]:
     text = plain_marks(text)
+    if column.unit == ABBREVIATED:
+        return abbreviated_numbers(text, decimal=column.decimal, thousands=column.thousands)
     if column.unit:
         unit = re.escape(column.unit)
         text = pc.replace_substring_regex(text, rf"^([+-]?) ?{unit} ?|( ?){unit}$", r"\1")

@@ -6,12 +6,12 @@ text or truth values is the index of its level; a missing cell is not-a-number. 
 stored as it is. `tables.cells` maps cells to these numbers and back.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 ColumnType = Literal["number", "integer", "boolean", "category", "datetime", "ignored"]
-TransformName = Literal["none", "log", "logit", "asinh", "quantiles"]
+TransformName = Literal["none", "log", "logit", "asinh", "quantiles", "circular"]
 Level = str | float | bool
 
 OTHER = "*other*"
@@ -19,6 +19,11 @@ OTHER = "*other*"
 
 COMPACT_DATE = "%Y%m%d"
 """Format of dates that are eight digits."""
+
+MAX_LIST_BYTES = 4 << 20
+"""Bytes that the levels, spikes and texts of gaps of all columns of a table may take together."""
+
+_ENTRY_BYTES = 16  # of a level beside its text: its count, and signs between
 
 UNSEEN = -1.0
 """Number of a level that the table did not have, where the column has no level *other*."""
@@ -45,7 +50,10 @@ class Column:
         datetime_format: Format of `datetime.strptime` in which dates are read and written; None for
             ISO 8601.
         date_only: True if all its values are dates without a time of day.
-        transform: Monotone map to a scale on which it is easier to model.
+        step_s: Seconds that all dates with a time of day are multiples of, such as 60; 0 for whole
+            seconds or parts of these.
+        transform: Monotone map to a scale on which it is easier to model; `circular` for angles, whose
+            period is the distance of the bounds.
         low: Bound that no value lies below; None if there is none.
         high: Bound that no value lies above; None if there is none.
     """
@@ -63,6 +71,7 @@ class Column:
     unit: str = ""
     datetime_format: str | None = None
     date_only: bool = False
+    step_s: int = 0
     transform: TransformName = "none"
     low: float | None = None
     high: float | None = None
@@ -121,6 +130,15 @@ class Column:
             if name in known:
                 known[name] = tuple(known[name])
         return cls(**known)
+
+
+def list_bytes(columns: Iterable[Column]) -> int:
+    """Return the bytes that the levels, spikes and texts of gaps of columns take, about as JSON."""
+    return sum(
+        _ENTRY_BYTES + (len(entry.encode()) if isinstance(entry, str) else 0)
+        for column in columns
+        for entry in (*column.levels, *column.spikes, *column.na_values)
+    )
 
 
 _LISTS = ("levels", "spikes", "na_values")

@@ -1,6 +1,7 @@
 """Dates and times written as text, to seconds since 1970 in UTC and back."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,6 +19,17 @@ COMPACT = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 DAY_S = 86_400
 """Seconds of a day."""
 
+EITHER = "|"
+"""Mark between the formats of a column that has several: a date is read in the first that fits."""
+
+ISO_DURATION = "P"
+"""Format of durations of ISO 8601, such as PT1H30M."""
+
+_ISO_DURATION = (
+    r"^P(?:(?P<W>\d{1,6})W)?(?:(?P<D>\d{1,6})D)?(?:T(?:(?P<H>\d{1,6})H)?(?:(?P<M>\d{1,6})M)?"
+    r"(?:(?P<S>\d{1,6})(?:[.,](?P<f>\d{1,9}))?S)?)?$"
+)
+_PARTS = {"W": 7 * DAY_S, "D": DAY_S, "H": 3600, "M": 60, "S": 1}
 _ISO = (
     r"^(?P<Y>\d{4})-(?P<m>\d\d)-(?P<d>\d\d)"
     r"(?:[Tt ](?P<H>\d\d):(?P<M>\d\d)(?::(?P<S>\d\d)(?:[.,](?P<f>\d{1,9}))?)?"
@@ -38,9 +50,16 @@ _DIRECTIVES = {
     "B": r"(?P<B>\pL+)",
     "a": r"\pL+\.?",
     "A": r"\pL+",
-    "z": r"(?P<z>Z|[+-]\d\d(?::?\d\d)?)",
+    "z": r"(?P<z>Z|[+-](?:\d\d(?::?\d\d)?|\d))",
+    "q": r"(?P<q>[1-4])",
+    "G": r"(?P<G>\d{4})",
+    "V": r"(?P<V>\d\d)",
+    "E": r"(?P<E>\d{1,6})",
+    "D": r"(?P<D>\d{1,6})",
     "%": "%",
 }
+# Days from the start of a period to its middle: a sample is of the period whose start is nearest.
+_HALVES = {"d": 0, "V": 3, "q": 45, "m": 15, "b": 15, "B": 15}
 _MONTHS = (
     *("january", "february", "march", "april", "may", "june", "july"),
     *("august", "september", "october", "november", "december"),
@@ -49,6 +68,7 @@ _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Su
 _FIRST_S, _LAST_S = -62_135_596_800.0, 253_402_300_799.0  # of the years 1 to 9999
 _THURSDAY = 3  # the first of January 1970
 _MAX_FORMAT = 64
+_DIGITS = {"Y": 4, "G": 4, "q": 1, "E": 1, "D": 1}
 
 
 @dataclass(frozen=True)
@@ -74,27 +94,36 @@ class _Fields:
 def check_format(format: str) -> None:  # noqa: A002 - the word for it
     """Refuse a format that is not understood, or does not give a date.
 
+    Besides directives of `strptime` there are `%q`, the number of a quarter, `%E`, hours that have
+    elapsed, and `%D`, days that have; `P` is a duration of ISO 8601, and `|` stands between several formats of a column.
+
     Raises:
         ValueError: The format is too long, has an unknown directive or one of them twice, or has
-            neither year and month nor a time of day alone.
+            neither year and month, quarter or week, nor a time alone.
     """
-    _pattern(format)
+    for one in format.split(EITHER):
+        _pattern(one)
 
 
 def has_date(format: str | None) -> bool:  # noqa: A002 - as above
     """Return whether a format has a date; one of a time of day alone stands for 1970-01-01."""
-    return format is None or any(f"%{name}" in format for name in "YymdbB")
+    return format is None or any(f"%{name}" in format for name in "YymdbBqGV")
+
+
+def is_duration(format: str | None) -> bool:  # noqa: A002 - as above
+    """Return whether a format is one of durations, which may be longer than a day."""
+    return format is not None and (format == ISO_DURATION or "%E" in format or "%D" in format)
 
 
 def has_time(format: str | None) -> bool:  # noqa: A002 - as above
     """Return whether a format has a time of day."""
-    return format is None or "%H" in format or "%I" in format
+    return format is None or is_duration(format) or "%H" in format or "%I" in format
 
 
-def look_like_dates(text: pa.Array, format: str | None = None) -> bool:  # noqa: A002 - as above
+def look_like_dates(texts: Iterable[str], format: str | None = None) -> bool:  # noqa: A002 - as above
     """Return whether some of the texts have the form of dates in a format, though none may be one."""
-    pattern = _ISO if format is None else _pattern(format)
-    return bool(pc.any(pc.match_substring_regex(text, pattern)).as_py())
+    pattern = _compiled(format)
+    return any(pattern.match(text) for text in texts)
 
 
 def parse_dates(text: pa.Array, format: str | None = None) -> NDArray[np.float64]:  # noqa: A002
@@ -102,8 +131,15 @@ def parse_dates(text: pa.Array, format: str | None = None) -> NDArray[np.float64
 
     Args:
         text: Strings without white space around them.
-        format: Format of `datetime.strptime`; None for ISO 8601. A date without a zone is in UTC.
+        format: Format of `datetime.strptime`, or several; None for ISO 8601. A date without a zone is
+            in UTC. Durations are their seconds.
     """
+    if format is not None and EITHER in format:
+        first, rest = format.split(EITHER, 1)
+        seconds = parse_dates(text, first)
+        return np.where(np.isnan(seconds), parse_dates(text, rest), seconds)
+    if format == ISO_DURATION:
+        return _parse_durations(text)
     parts = pc.extract_regex(text, _ISO if format is None else _pattern(format))
     if parts.null_count == len(parts):
         return np.full(len(parts), np.nan)
@@ -114,6 +150,40 @@ def parse_dates(text: pa.Array, format: str | None = None) -> NDArray[np.float64
     seconds = days * DAY_S + time_s + _fraction(fields) - zone_s
     good = valid & valid_time & valid_zone & pc.is_valid(parts).to_numpy(zero_copy_only=False)
     return np.where(good, seconds, np.nan)
+
+
+def _parse_durations(text: pa.Array) -> NDArray[np.float64]:
+    parts = pc.extract_regex(text, _ISO_DURATION)
+    fields = _Fields(parts)
+    seconds = _fraction(fields)
+    for name, size in _PARTS.items():
+        seconds = seconds + fields.number(name) * size
+    empty = pc.is_in(text, pa.array([ISO_DURATION, f"{ISO_DURATION}T"]))
+    known = pc.is_valid(parts).to_numpy(zero_copy_only=False)
+    return np.where(known & ~empty.to_numpy(zero_copy_only=False), seconds, np.nan)
+
+
+def _format_durations(whole: NDArray[np.int64], ticks: pa.Array | None) -> pa.Array:
+    """Return durations of ISO 8601.
+
+    Args:
+        whole: Whole seconds.
+        ticks: Decimals of the seconds as text; None if there are none.
+    """
+    hours, minutes, seconds = whole // 3600, whole // 60 % 60, whole % 60
+    nothing = pa.scalar("", pa.string())
+    parts = [pa.array(["PT"] * whole.size, pa.string())]
+    for numbers, sign in ((hours, "H"), (minutes, "M")):
+        written = pc.binary_join_element_wise(pc.cast(pa.array(numbers), pa.string()), sign, "")
+        parts.append(pc.if_else(pa.array(numbers > 0), written, nothing))
+    digits = [
+        pc.cast(pa.array(seconds), pa.string()),
+        *([] if ticks is None else [".", ticks]),
+        "S",
+    ]
+    shown = (seconds > 0) | (whole == 0) if ticks is None else np.ones(whole.size, np.bool_)
+    parts.append(pc.if_else(pa.array(shown), pc.binary_join_element_wise(*digits, ""), nothing))
+    return pc.binary_join_element_wise(*parts, "")
 
 
 def format_dates(
@@ -131,20 +201,32 @@ def format_dates(
         date_only: True to write the nearest date, without a time of day, in ISO 8601.
         decimals: Decimals of the seconds.
     """
+    wanted = None if format is None else format.split(EITHER)[0]
     values = np.asarray(seconds, np.float64)
     missing = np.isnan(values)
     values = np.clip(np.where(missing, 0.0, values), _FIRST_S, _LAST_S)
     if date_only:
-        values = np.minimum(np.rint(values / DAY_S) * DAY_S, _LAST_S)
+        values = np.minimum((np.rint(values / DAY_S) + _half(wanted)) * DAY_S, _LAST_S)
+    if is_duration(wanted):
+        values = np.maximum(values, 0.0)
     scale = 10 ** min(max(decimals, 0), 6)
     ticks = np.rint((values - np.floor(values)) * scale).astype(np.int64)
     whole = np.floor(values).astype(np.int64) + ticks // scale
     ticks = np.where(whole > _LAST_S, scale - 1, ticks % scale)
     clock = _Clock(np.minimum(whole, int(_LAST_S)), ticks, digits=len(str(scale)) - 1)
-    chosen = format or (ISO_DATE if date_only else _iso_format(clock.digits))
+    if wanted == ISO_DURATION:
+        joined = _format_durations(clock.whole, clock.part("%f") if clock.digits else None)
+        return pc.if_else(pa.array(missing), pa.scalar(None, pa.string()), joined)
+    chosen = wanted or (ISO_DATE if date_only else _iso_format(clock.digits))
     parts = [clock.part(token) for token in _tokens(chosen)]
     joined = pc.binary_join_element_wise(*parts, "") if len(parts) > 1 else parts[0]
     return pc.if_else(pa.array(missing), pa.scalar(None, pa.string()), joined)
+
+
+def _half(format: str | None) -> int:  # noqa: A002 - as above
+    """Return the days from the start of the shortest period that a format names to its middle."""
+    found = [days for name, days in _HALVES.items() if format is None or f"%{name}" in format]
+    return found[0] if found else 0
 
 
 class _Clock:
@@ -152,6 +234,7 @@ class _Clock:
 
     def __init__(self, whole: NDArray[np.int64], ticks: NDArray[np.int64], *, digits: int) -> None:
         self.digits = digits
+        self.whole = whole
         self._ticks = ticks
         self._time = whole % DAY_S
         days = (whole // DAY_S).astype("M8[D]")
@@ -174,15 +257,25 @@ class _Clock:
                 return _named(hour // 12, ("AM", "PM"), short=False)
             case "f":
                 return _padded(self._ticks, max(1, self.digits))
-            case ("Y" | "y" | "m" | "d" | "H" | "I" | "M" | "S") as directive:
-                return _padded(self._number(directive, hour), 4 if directive == "Y" else 2)
+            case (
+                "Y" | "y" | "m" | "d" | "H" | "I" | "M" | "S" | "q" | "G" | "V" | "E" | "D"
+            ) as name:
+                return _padded(self._number(name, hour), _DIGITS.get(name, 2))
             case _:
                 pass
         fixed = {"%%": "%", "%z": "+0000"}.get(token, token)
         return pa.array([fixed] * hour.size, pa.string())
 
     def _number(self, directive: str, hour: NDArray[np.int64]) -> NDArray[np.int64]:
+        days = self.whole // DAY_S
+        thursday = days - (days + _THURSDAY) % 7 + _THURSDAY
+        year = thursday.astype("M8[D]").astype("M8[Y]").astype(np.int64) + 1970
         numbers = {
+            "q": (self._month + 2) // 3,
+            "G": year,
+            "V": (thursday - _first_monday(year)) // 7 + 1,
+            "E": self.whole // 3600,
+            "D": days,
             "Y": self._year,
             "y": self._year % 100,
             "m": self._month,
@@ -195,8 +288,17 @@ class _Clock:
         return np.asarray(numbers[directive], np.int64)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)
+def _compiled(format: str | None) -> re.Pattern[str]:  # noqa: A002 - as above
+    """Return the pattern of a format as Python has it."""
+    pattern = _ISO if format is None else _pattern(format)
+    return re.compile(pattern.replace(r"\pL", r"[^\W\d_]"))
+
+
+@lru_cache(maxsize=512)
 def _pattern(format: str) -> str:  # noqa: A002 - as above
+    if format == ISO_DURATION:
+        return _ISO_DURATION
     tokens = _tokens(format)
     directives = [part[1] for part in tokens if part.startswith("%") and part != "%%"]
     unknown = [f"%{name}" for name in directives if name not in _DIRECTIVES]
@@ -204,8 +306,8 @@ def _pattern(format: str) -> str:  # noqa: A002 - as above
         raise ValueError(f"the format of dates has no directives {', '.join(unknown) or '%'}")
     if len(set(directives)) < len(directives):
         raise ValueError("the format of dates names a directive twice")
-    months = len({"m", "b", "B"} & set(directives))
-    dated = len({"Y", "y"} & set(directives)) == months == 1
+    months = len({"m", "b", "B", "q"} & set(directives))
+    dated = len({"Y", "y"} & set(directives)) == months == 1 or {"G", "V"} <= set(directives)
     if not dated and (has_date(format) or not has_time(format)):
         raise ValueError("the format of dates must have one year and one month, or a time alone")
     around = zip(["", *tokens], tokens, [*tokens[1:], ""], strict=False)
@@ -233,6 +335,8 @@ def _iso_format(digits: int) -> str:
 
 def _days(fields: _Fields) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the days since 1970, and which dates exist."""
+    if fields.text_of("V") is not None:
+        return _weeks(fields)
     if fields.text_of("Y") is None and fields.text_of("y") is None:
         return np.zeros(len(fields.text), np.int64), np.ones(len(fields.text), np.bool_)
     year, month, day = fields.number("Y"), _month(fields), fields.number("d", 1)
@@ -246,7 +350,23 @@ def _days(fields: _Fields) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     return first + day - 1, valid
 
 
+def _weeks(fields: _Fields) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the Mondays of weeks of ISO 8601, and which weeks exist."""
+    year, week = fields.number("G"), fields.number("V")
+    first = _first_monday(year)
+    valid = (year >= 1) & (week >= 1) & (first + 7 * (week - 1) < _first_monday(year + 1))
+    return first + 7 * (week - 1), valid
+
+
+def _first_monday(year: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the Monday of the week with the fourth of January."""
+    fourth = (year - 1970).astype("M8[Y]").astype("M8[D]").astype(np.int64) + 3
+    return fourth - (fourth + _THURSDAY) % 7
+
+
 def _month(fields: _Fields) -> NDArray[np.int64]:
+    if fields.text_of("q") is not None:
+        return 3 * fields.number("q") - 2
     for name in ("b", "B"):
         if (text := fields.text_of(name)) is None:
             continue
@@ -268,7 +388,8 @@ def _time_of_day(fields: _Fields) -> tuple[NDArray[np.int64], NDArray[np.bool_]]
     if (half := fields.text_of("p")) is not None:
         after = pc.fill_null(pc.equal(pc.utf8_lower(half), "p"), fill_value=False)
         hour = hour + 12 * after.to_numpy(zero_copy_only=False).astype(np.int64)
-    return hour * 3600 + minute * 60 + second, valid
+    elapsed = fields.number("E") * 3600 + fields.number("D") * DAY_S
+    return elapsed + hour * 3600 + minute * 60 + second, valid
 
 
 def _fraction(fields: _Fields) -> NDArray[np.float64]:
@@ -284,6 +405,7 @@ def _zone(fields: _Fields) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     if text is None:
         return np.zeros(len(fields.text), np.int64), np.ones(len(fields.text), np.bool_)
     digits = pc.replace_substring_regex(text, "[^0-9]", "")
+    digits = pc.replace_substring_regex(digits, r"^(\d)$", r"0\1")
     four = _numbers(pc.utf8_rpad(digits, 4, "0"))
     hours, minutes = four // 100, four % 100
     west = pc.fill_null(pc.starts_with(text, "-"), fill_value=False).to_numpy(zero_copy_only=False)

@@ -9,7 +9,7 @@ class TablesError(Exception):
     """Base of every error of this package.
 
     Attributes:
-        slug: Problem that a caller is told of.
+        slug: Problem that is reported to a caller.
         detail: Fault and, where it helps, what to do; never a value of the file.
     """
 

@@ -12,7 +12,29 @@ Output = Literal["parquet", "csv", "npy"]
 
 Delimiter = Literal[",", ";", "\t", "|", " "]
 DELIMITERS: tuple[Delimiter, ...] = get_args(Delimiter)
-Encoding = Literal["utf-8", "utf-16", "latin-1", "cp1252"]
+Encoding = Literal[
+    "utf-8",
+    "utf-16",
+    "latin-1",
+    "cp1252",
+    "cp1250",
+    "cp1251",
+    "cp1253",
+    "cp1254",
+    "cp1255",
+    "cp1256",
+    "cp850",
+    "cp866",
+    "iso8859_2",
+    "koi8_r",
+    "mac_roman",
+    "mac_cyrillic",
+    "shift_jis",
+    "euc_jp",
+    "euc_kr",
+    "gbk",
+    "big5",
+]
 DecimalMark = Literal[".", ","]
 ThousandsMark = Literal[",", ".", "'", " "]
 MissingPolicy = Literal["keep", "error", "drop"]
@@ -22,10 +44,12 @@ WarningCode = Literal[
     "ambiguous_dates",
     "collinear",
     "constant",
+    "converted",
     "encoding",
     "few_rows",
     "ignored",
     "missing",
+    "nonfinite",
     "numeric_header",
     "outlier",
     "precision",
@@ -217,7 +241,7 @@ class TableSummary:
         source_bytes: Size of the file as uploaded.
         sha256: SHA-256 of the stored file.
         bytes: Size of the stored file.
-        cells: True if cells are kept as they came beside the array: those of columns that are ignored,
+        cells: True if cells are kept unchanged beside the array: those of columns that are ignored,
             and text.
         text_bytes: Size of these cells, unpacked.
     """

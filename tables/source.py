@@ -34,7 +34,7 @@ _PARQUET_MAGIC = b"PAR1"
 _ENCRYPTED_PARQUET_MAGIC = b"PARE"
 _MAGIC_BYTES = 16
 _BINARY_MAGICS = {
-    # A Parquet file goes on with a Thrift field header, a CSV header never does.
+    # A Parquet file continues with a Thrift field header, a CSV header never does.
     _PARQUET_MAGIC + b"\x15": "a Parquet file",
     _NPY_MAGIC: "an npy file",
     b"PK\x03\x04": "a ZIP archive (npz and xlsx files are such)",

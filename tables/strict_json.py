@@ -37,7 +37,7 @@ def parse_strict(
             take (numbers beyond float64, lone surrogates, more values than allowed).
     """
     if not text.strip(b" \t\r\n"):
-        raise JsonError("body-empty", "The body must be JSON; it is empty.")
+        raise JsonError("dataset-empty", "The body must be JSON; it is empty.")
     bare = without_strings(text)
     _check_depth(bare)
     lists = bare.count(b"[") + bare.count(b"{")
@@ -104,9 +104,9 @@ def _syntax_error(text: bytes, bare: bytes, error: orjson.JSONDecodeError) -> Js
     if b"nan" in lower or b"infinity" in lower:
         return JsonError("json-nonfinite", "NaN and Infinity are not JSON.")
     if "surrogate" in error.msg or _SURROGATE.search(text):
-        return JsonError("validation", "A string has half of a surrogate pair.")
+        return JsonError("dataset-encoding", "A string has half of a surrogate pair.")
     if "infinity" in error.msg or _HUGE_EXPONENT in digits or _HUGE_NUMBER in digits:
-        return JsonError("value-nonfinite", "A number is too large for a 64-bit float.")
+        return JsonError("dataset-nonfinite", "A number is too large for a 64-bit float.")
     return JsonError(
         "json-syntax", f"The body is not JSON: line {error.lineno}, column {error.colno}."
     )

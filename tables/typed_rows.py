@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tables.cells import decode_cells, encode_cells, level_text
 from tables.columns import UNSEEN, Column
 from tables.errors import TableError
+from tables.numerals import marked_field
 
 JsonCell = str | float | bool | None
 """Cell as JSON gives it."""
@@ -33,11 +34,12 @@ class TypedRows:
         self._ignored = [column.type == "ignored" for column in columns]
         self._columns = [column for column in columns if column.type != "ignored"]
         typed = [
-            (c.name, _kept_type(c) if ignored else decode_cells(nothing, c).type)
+            marked_field(
+                c.name, _kept_type(c) if ignored else decode_cells(nothing, c).type, c.decimal
+            )
             for c, ignored in zip(columns, self._ignored, strict=True)
         ]
-        plain = [(name, pa.float64()) for name in numbers]
-        self.schema = pa.schema([pa.field(name, kind) for name, kind in typed + plain])
+        self.schema = pa.schema([*typed, *(pa.field(name, pa.float64()) for name in numbers)])
 
     def batch(self, rows: _Numbers) -> pa.RecordBatch:
         """Return rows of shape (n, columns) as cells."""

@@ -1,6 +1,7 @@
 """Files of cells as rows of numbers, of columns whose types are known."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from tables.columns import Column
 from tables.errors import TableError
-from tables.formats import ParseOptions, TableFormat
+from tables.formats import ParseOptions, TableFormat, TableWarning
 from tables.open import open_cells
 from tables.source import CellSource, NotNumbersError
 from tables.typed_rows import encode_columns
@@ -23,6 +24,23 @@ Choose = Callable[[Sequence[str], bool], Sequence[int]]
 wanted column."""
 
 
+@dataclass(frozen=True)
+class TypedTable:
+    """File whose columns have known types.
+
+    Attributes:
+        names: Names of the columns of the file.
+        named: True where the file gives the names.
+        chunks: Rows of the wanted columns, in order.
+        warnings: Warnings about the file; all of them once all rows have been read.
+    """
+
+    names: list[str]
+    named: bool
+    chunks: Iterator[NDArray[np.float64]]
+    warnings: list[TableWarning]
+
+
 def open_typed(
     path: Path,
     *,
@@ -30,8 +48,8 @@ def open_typed(
     options: ParseOptions,
     columns: Sequence[Column],
     choose: Choose,
-) -> Iterator[NDArray[np.float64]]:
-    """Open a file whose columns have known types, and return its rows of the wanted columns.
+) -> TypedTable:
+    """Open a file whose columns have known types, with its rows of the wanted columns.
 
     Args:
         path: File to read.
@@ -41,7 +59,7 @@ def open_typed(
         choose: Function that finds the wanted columns among those of the file, or raises an error.
 
     Raises:
-        TableError: The file cannot be read; iterating raises the same.
+        TableError: The file cannot be read; the chunks raise the same.
     """
     source = open_cells(path, format=format, options=options)
     places = choose(source.names, source.named)
@@ -50,7 +68,8 @@ def open_typed(
             name = source.names[place]
             text = f"Column {name!r} cannot be read: {source.unread[place]}"
             raise TableError("dataset-dtype", text, column=name)
-    return _encoded(source, columns, places)
+    chunks = _encoded(source, columns, places)
+    return TypedTable(source.names, source.named, chunks, source.warnings)
 
 
 def _encoded(

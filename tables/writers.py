@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.csv as pcsv  # type: ignore[import-untyped] # as above
 import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 from numpy.typing import NDArray
 
 from tables.formats import MEDIA_TYPES, Output, TableFormat
+from tables.numerals import with_marks
 from tables.readers.npy import npy_header
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -29,6 +31,7 @@ Block = Sequence[Column] | Column
 
 Encoded = bytes | memoryview
 
+_LINE_END = b"\r\n"  # of CSV (RFC 4180)
 _GROUP_VALUES, _GROUP_ROWS = 1_000_000, 131_072
 
 
@@ -42,6 +45,7 @@ class TableHead:
         rows: Number of rows.
         flat: True for an npy array of one dimension where there is one column.
         schema: Types of the columns of a table of cells; None: it holds numbers.
+        drops_zeros: True to write whole numbers without decimals in text, 42 for 42.0.
     """
 
     names: Sequence[str]
@@ -49,6 +53,7 @@ class TableHead:
     rows: int
     flat: bool = True
     schema: pa.Schema | None = None
+    drops_zeros: bool = False
 
     @property
     def block_rows(self) -> int:
@@ -155,21 +160,25 @@ class CsvTable(TableWriter):
     What is not finite is `nan`, `inf` or `-inf`.
     """
 
-    def __init__(self, head: TableHead) -> None:
-        """Prepare to encode the table of a head."""
-        super().__init__(head)
-        self._schema = _schema(head)
-
     def start(self) -> bytes:
-        """Return the header."""
-        return csv_header(self.head.names)
+        """Return the header, whose names no spreadsheet runs as formulas."""
+        text = io.StringIO()
+        csv.writer(text).writerow([_harmless(name) for name in self.head.names])
+        return text.getvalue().encode()
 
     def rows(self, block: Block) -> bytes:
         """Encode a line a row."""
-        return self.cells(_batch(block, self._schema))
+        # Finite numbers of one type are written in up to half the time that Arrow takes for cells.
+        if len(set(self.head.dtypes)) == 1:
+            values = block if isinstance(block, np.ndarray) else np.column_stack(block)
+            if values.size and np.isfinite(values).all():
+                text = json_numbers(values, drops_zeros=self.head.drops_zeros)
+                return text[1:-1].replace(b"],[", _LINE_END) + _LINE_END
+        return self.cells(_batch(block, _schema(self.head)))
 
     def cells(self, batch: pa.RecordBatch) -> bytes:
-        """Encode a line a row of cells."""
+        """Encode a line a row of cells, numbers with the decimal mark that their column has in text."""
+        batch = with_marks(batch)
         try:
             return _csv_lines(batch, "none")
         except pa.ArrowInvalid:  # a text has a comma, a quote or a line end: then all are quoted
@@ -216,11 +225,13 @@ OUTPUT_MEDIA_TYPES: dict[Output, str] = {
 }
 
 
-def csv_header(names: Sequence[str]) -> bytes:
-    """Return the header line of a CSV file, whose names no spreadsheet runs as formulas."""
-    text = io.StringIO()
-    csv.writer(text).writerow([_harmless(name) for name in names])
-    return text.getvalue().encode()
+def json_numbers(values: NDArray[np.floating[Any]], *, drops_zeros: bool) -> bytes:
+    """Return numbers as between the brackets of a JSON list; null for what is not finite."""
+    option = orjson.OPT_SERIALIZE_NUMPY
+    text = orjson.dumps(np.ascontiguousarray(values), option=option)[1:-1]
+    if not drops_zeros:
+        return text
+    return text.replace(b".0,", b",").replace(b".0]", b"]").removesuffix(b".0")
 
 
 def unused_name(name: str, columns: Sequence[str]) -> str:
@@ -265,7 +276,7 @@ def _harmless(name: str) -> str:
 
 def _csv_lines(batch: pa.RecordBatch, quoting: str) -> bytes:
     sink = _Sink()
-    options = pcsv.WriteOptions(include_header=False, quoting_style=quoting)
+    options = pcsv.WriteOptions(include_header=False, quoting_style=quoting, eol=_LINE_END.decode())
     pcsv.write_csv(batch, sink, options)
     return sink.take()
 

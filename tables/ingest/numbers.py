@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tables.columns import Column, ColumnType, TransformName
-from tables.dates import DAY_S, has_date
+from tables.dates import DAY_S, has_date, is_duration
 from tables.source import Columns
 
 MAX_SAMPLE_BYTES = 8 << 20
@@ -38,6 +38,7 @@ _KNOTS = 50
 _GAINS: dict[TransformName, float] = {"log": 0.1, "asinh": 0.2, "quantiles": 0.5}  # nats a value
 _SHARES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 _LARGEST = 2.0**53
+_CLOCK_STEPS = (DAY_S, 43_200, 21_600, 10_800, 3_600, 1_800, 900, 600, 300, 60, 30, 15, 10, 5)
 
 
 class Sample:
@@ -81,6 +82,8 @@ class Numbers:
         values: Distinct values in order, where there are not too many to count.
         whole: True if they are whole numbers.
         decimals: Decimals that all have at most, if there is such a number.
+        step_s: Greatest whole number of seconds that all dates are multiples of; 0 where there is none.
+        lowest: Smallest value.
         sample: Random values.
     """
 
@@ -88,6 +91,8 @@ class Numbers:
     values: NDArray[np.float64] | None
     whole: bool
     decimals: int | None
+    step_s: int
+    lowest: float
     sample: NDArray[np.float64]
 
 
@@ -107,13 +112,14 @@ def number_column(column: Column, numbers: Numbers) -> tuple[Column, str]:
         kind: ColumnType = "boolean" if _are_truths(levels, column) else column.type
         return replace(column, levels=levels, type=kind), _level_reason(levels, column)
     if column.type == "datetime":
-        if not has_date(column.datetime_format):
-            column = replace(column, low=0.0, high=DAY_S - 1.0)
-        return column, "The values are dates."
+        known = "durations" if is_duration(column.datetime_format) else "dates"
+        return _with_clock(column, numbers), f"The values are {known}."
     spikes = find_spikes(numbers.sample)
-    rest = numbers.sample[~np.isin(numbers.sample, spikes)]
+    # Zero is a bound of all values, or of none.
+    sample = np.append(numbers.sample, numbers.lowest)
+    rest = sample[~np.isin(sample, spikes)]
     transform, gain = choose_transform(rest, decimals=numbers.decimals)
-    low = _lower_bound(numbers.sample, transform)
+    low = lower_bound(sample, transform)
     reason = f"The values are {'whole ' if column.type == 'integer' else ''}numbers."
     if spikes:
         named = ", ".join(f"{spike:g}" for spike in spikes[:5])
@@ -121,6 +127,35 @@ def number_column(column: Column, numbers: Numbers) -> tuple[Column, str]:
     if transform != "none":
         reason += f" The scale {transform} gains {gain:.2g} nats a value."
     return replace(column, spikes=tuple(spikes), transform=transform, low=low), reason
+
+
+def _with_clock(column: Column, numbers: Numbers) -> Column:
+    """Return a column of dates with the step of their clock, and the bounds of times alone."""
+    if not column.date_only:
+        column = replace(column, step_s=_clock_step(numbers.step_s))
+    if is_duration(column.datetime_format):
+        return replace(column, low=0.0)
+    if not has_date(column.datetime_format):
+        return replace(column, low=0.0, high=DAY_S - 1.0)
+    return column
+
+
+def _clock_step(step_s: int) -> int:
+    """Return the longest step of a clock that divides a number of seconds; 0 where none does."""
+    return next((step for step in _CLOCK_STEPS if step_s % step == 0), 0) if step_s else 0
+
+
+def common_step(seconds: NDArray[np.float64], step_s: int) -> int:
+    """Return the greatest number of seconds that dates, and the step of those before, are multiples of.
+
+    Args:
+        seconds: Dates; not-a-number where they are missing.
+        step_s: Step of the dates before; 0 where there were none.
+    """
+    known = seconds[~np.isnan(seconds)]
+    if step_s == 1 or (known != np.rint(known)).any():
+        return 1
+    return int(np.gcd.reduce(known.astype(np.int64), initial=step_s))
 
 
 def quantiles(sample: NDArray[np.float64]) -> dict[str, float]:
@@ -242,7 +277,7 @@ def _level_reason(levels: tuple[float, ...], column: Column) -> str:
     return f"The cells are {kind} of {len(levels)} values."
 
 
-def _lower_bound(sample: NDArray[np.float64], transform: TransformName) -> float | None:
+def lower_bound(sample: NDArray[np.float64], transform: TransformName) -> float | None:
     """Return zero where no value is below it and some are near."""
     low = sample.min()
     natural = transform == "log" or (low >= 0 and low <= sample.std())

@@ -18,7 +18,7 @@ from tables.source import check_content
 
 
 def cells_path(destination: Path) -> Path:
-    """Return the file beside a table that keeps cells as they came."""
+    """Return the file beside a table that keeps cells unchanged."""
     return destination.with_suffix(".parquet")
 
 

@@ -11,10 +11,19 @@ from numpy.typing import NDArray
 
 from tables.cells import FALSE_TEXTS, TRUE_TEXTS, as_text, missing_cells, timestamps
 from tables.columns import COMPACT_DATE, Column, ColumnType, Level
-from tables.dates import COMPACT, DAY_S, ISO_DATE, has_date, has_time
+from tables.dates import (
+    COMPACT,
+    DAY_S,
+    EITHER,
+    ISO_DATE,
+    has_date,
+    has_time,
+    is_duration,
+)
 from tables.formats import ParseOptions, TableWarning
 from tables.ingest.readings import Reading, reading_values, readings, swapped, units_of
 from tables.ingest.warnings import warning
+from tables.numerals import ABBREVIATED
 
 MAX_COUNTED = 10_000
 """The most distinct texts of a column that are counted."""
@@ -156,7 +165,7 @@ class TextProfile:
             self._readings = list(readings(self._base, self.options, values))
         kept = []
         for reading in self._readings:
-            bad = np.isnan(reading_values(values, reading.column))
+            bad = np.isnan(reading.values(values))
             reading.name_bad(text, reading.note(values, bad, counts), before=self.rows)
             if reading.fits(self.rows + len(text)):
                 kept.append(reading)
@@ -278,7 +287,8 @@ def _number(profile: TextProfile, *, comma: bool) -> Decision | None:
     column = _read(profile, best)
     if not best.bad:
         marks = _marks(column)
-        return Decision(column=column, reason=f"All cells are numbers{marks}.")
+        reason = f"All cells are numbers{marks}."
+        return Decision(column=column, reason=reason, warnings=_about_conversion(column))
     few = len(profile.counts) <= FEW_LEVELS and not (profile.overflow or profile.long)
     enough = profile.known >= _ROWS_PER_LEVEL * len(profile.counts)
     if few and enough and not best.only_placeholders:
@@ -316,11 +326,14 @@ def _compact_date(profile: TextProfile) -> Decision | None:
 
 def _dated(profile: TextProfile, reading: Reading) -> Decision:
     form = reading.column.datetime_format
-    what = "dates" if has_date(form) else "times of day"
+    what = "durations" if is_duration(form) else "dates" if has_date(form) else "times of day"
     return Decision(
         column=_read(profile, reading),
         reason=f"The cells are {what} in the format {form or 'ISO 8601'}.",
-        warnings=[_unreadable(profile, reading, what)] if reading.bad else [],
+        warnings=[
+            *([_unreadable(profile, reading, what)] if reading.bad else []),
+            *_about_conversion(reading.column),
+        ],
     )
 
 
@@ -417,7 +430,7 @@ def _read(profile: TextProfile, reading: Reading) -> Column:
     column = reading.column
     form = column.datetime_format
     date_only = column.type == "datetime" and form is not None and not has_time(form)
-    words = tuple(reading.words) if reading.few_words else ()
+    words = tuple(reading.words) if reading.knows_words else ()
     return Column(
         name=column.name,
         type=column.type,
@@ -467,12 +480,37 @@ def _unreadable(profile: TextProfile, reading: Reading, what: str) -> TableWarni
     return warning("unreadable", profile.name, detail)
 
 
+def _about_conversion(column: Column) -> list[TableWarning]:
+    """Return the warning about cells that stand for values which they do not show."""
+    form = column.datetime_format
+    if column.unit == ABBREVIATED:
+        detail = "Its cells are read as numbers: 1.2K is 1200. Samples are such numbers, too."
+    elif form is None:
+        return []
+    elif EITHER in form:
+        named = " and ".join(form.split(EITHER))
+        detail = (
+            f"Its dates are in two formats, {named}; each cell is read in the one that fits, and"
+            " samples come in the first."
+        )
+    elif is_duration(form):
+        detail = "Its cells are durations, and are modelled as seconds."
+    elif "%q" in form or "%V" in form:
+        what = "quarters" if "%q" in form else "weeks"
+        detail = f"Its cells are {what}, and are modelled as dates, the first day of each."
+    else:
+        return []
+    return [warning("converted", column.name, detail)]
+
+
 def _marks(column: Column) -> str:
     parts = []
     if column.decimal != ".":
         parts.append("decimal commas")
     if column.thousands:
         parts.append(f"thousands separated by {column.thousands!r}")
-    if column.unit:
+    if column.unit == ABBREVIATED:
+        parts.append("K, M, B and T for powers of a thousand")
+    elif column.unit:
         parts.append(f"the unit {column.unit}")
     return f" with {' and '.join(parts)}" if parts else ""

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from tables.cells import numbers_of
 from tables.columns import COMPACT_DATE, Column
-from tables.dates import ISO_DATE, look_like_dates, parse_dates
+from tables.dates import EITHER, ISO_DATE, ISO_DURATION, look_like_dates, parse_dates
 from tables.formats import ParseOptions
-from tables.numerals import CURRENCIES, CURRENCY_CODES
+from tables.numerals import ABBREVIATED, CURRENCIES, CURRENCY_CODES
 
 UNREADABLE = 0.05
 """The largest share of the cells of a column of numbers or dates that may be anything else."""
@@ -22,6 +22,7 @@ UNREADABLE = 0.05
 MAX_WORDS = 5
 """The most distinct texts that a larger share of such a column may consist of."""
 
+_KEPT_WORDS = 64  # which mean a missing cell in rows that are scored, too
 _WORD_SHARE = 0.5
 _FEW_CELLS = 10
 _MAX_NAMED = 3
@@ -31,11 +32,17 @@ _FIRST = 8
 _MAX_UNITS = 4
 _SEPARATORS = ((".", ""), (",", ""), (".", ","), (",", "."), (".", "'"), (",", " "), (".", " "))
 _CODES = "|".join(CURRENCY_CODES)
+_SIGNS = re.escape(CURRENCIES)
 _UNITS = re.compile(
-    rf"^\(?[+-]? ?([{CURRENCIES}]|{_CODES}|[A-Z]{{3}}(?= \d))"
-    rf"|\d[.,]?\)?\s?([{CURRENCIES}%‰°]|(?:°|[^\W\d_])[^\d\s.,;:()+-]{{0,9}})$"
+    rf"^\(?[+-]? ?([{_SIGNS}]|{_CODES}|[A-Z]{{3}}(?= \d))"
+    rf"|\d[.,]?\)?\s?([{_SIGNS}%‰°]|(?:°|[^\W\d_])[^\d\s.,;:()+-]{{0,9}})$"
 )
 _MAY_BE_NUMBER = re.compile(r"\(?[+\-\u2212]?\s*[.,]?\d|[+-]?inf", re.IGNORECASE)
+_MAY_BE_DATE = re.compile(r"\d\d|^P[T\d]")
+# Digits in one run, with marks between them that numbers may have.
+_ONE_NUMBER = re.compile(
+    r"[^\d]{0,40}\d[\d.,'\u2019\s]*(e[+-]?\d+)?[^\d]{0,40}|[^\d]{0,9}inf[a-z]*", re.IGNORECASE
+)
 _PLACEHOLDER = re.compile(
     r"[\W_]*|n\.? ?[adv]\.?|nil|none|unknown|unk|missing|not (available|known|recorded)|\(null\)"
     r"|#(div/0|value|ref|num|name)[!?]",
@@ -45,9 +52,35 @@ _DATES = (
     *("%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y"),
     *("%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y"),
     *("%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%a %d %b %Y"),
+    *("%Y年%m月%d日", "%Y년 %m월 %d일", "%Y년%m월%d일"),
+)
+_PERIODS = (
+    *(
+        "%YQ%q",
+        "%Y-Q%q",
+        "%Y Q%q",
+        "%Y/Q%q",
+        "Q%q %Y",
+        "Q%q-%Y",
+        "Q%q/%Y",
+        "Q%q%Y",
+        "%qQ%Y",
+        "%qQ %Y",
+    ),
+    *("%G-W%V", "%GW%V", "%G W%V", "W%V %G", "W%V-%G", "W%V/%G"),
+)
+_DURATIONS = (
+    "%E:%M:%S",
+    "%E:%M:%S.%f",
+    "%D days %H:%M:%S",
+    "%D days %H:%M:%S.%f",
+    "%D days, %H:%M:%S",
 )
 _MONTHS = (*("%Y-%m", "%Y/%m", "%m/%Y", "%m.%Y", "%b %Y", "%B %Y", "%b-%Y", "%b %y", "%b-%y"),)
-_TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
+_TIMES = (
+    *("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p"),
+    *(", %H:%M", ", %H:%M:%S", ", %I:%M %p", ", %I:%M:%S %p", " %I:%M:%S %p GMT%z"),
+)
 _ISO_TIMES = ("T%H:%M", "T%H:%M:%S", "T%H:%M:%S.%f", "T%H:%MZ", "T%H:%M:%SZ", "T%H:%M:%S.%fZ")
 
 
@@ -58,16 +91,32 @@ class Reading:
     Attributes:
         column: Type of the cells.
         bad: Number of cells that it does not fit.
-        words: Distinct texts of these cells, as long as there are at most `MAX_WORDS`.
-        few_words: True if `words` are all.
+        words: Distinct texts of these cells, as long as there are at most `_KEPT_WORDS`.
+        knows_words: True if `words` are all.
         examples: Rows of the first of these cells, with their texts.
+        first: Values of the first texts of the column, while they are not counted yet.
     """
 
     column: Column
     bad: int = 0
     words: dict[str, None] = field(default_factory=dict)
-    few_words: bool = True
+    knows_words: bool = True
     examples: list[tuple[int, str]] = field(default_factory=list)
+    first: NDArray[np.float64] | None = None
+
+    def values(self, text: pa.Array) -> NDArray[np.float64]:
+        """Return the values of texts; those of the first ones are known."""
+        known, self.first = self.first, None
+        return (
+            known
+            if known is not None and known.size == len(text)
+            else reading_values(text, self.column)
+        )
+
+    @property
+    def few_words(self) -> bool:
+        """True if these cells consist of at most `MAX_WORDS` texts."""
+        return self.knows_words and len(self.words) <= MAX_WORDS
 
     @property
     def only_placeholders(self) -> bool:
@@ -84,10 +133,10 @@ class Reading:
         """
         self.bad += int(counts[bad].sum())
         found = values.filter(pa.array(bad))
-        for word in found[: MAX_WORDS + 1].to_pylist() if self.few_words else ():
+        for word in found[: _KEPT_WORDS + 1].to_pylist() if self.knows_words else ():
             self.words[word[: _MAX_WORD_LENGTH + 1]] = None
-            self.few_words = len(self.words) <= MAX_WORDS and len(word) <= _MAX_WORD_LENGTH
-        self.few_words &= len(found) <= MAX_WORDS
+            self.knows_words = len(self.words) <= _KEPT_WORDS and len(word) <= _MAX_WORD_LENGTH
+        self.knows_words &= len(found) <= _KEPT_WORDS
         return found
 
     def name_bad(self, text: pa.Array, bad: pa.Array, *, before: int) -> None:
@@ -102,7 +151,7 @@ class Reading:
             self.examples.append((before + pc.index(text, value).as_py() + 1, value))
 
     def fits(self, rows: int) -> bool:
-        """Return whether it may still be the one, after so many rows."""
+        """Return whether it may still be the one, after this many rows."""
         if self.only_placeholders:
             return True
         share = _WORD_SHARE if self.few_words else UNREADABLE
@@ -128,9 +177,10 @@ def readings(base: Column, options: ParseOptions, values: pa.Array) -> Iterator[
     """Yield the ways to read cells that fit the first texts of a column."""
     sample = values[:_SAMPLE]
     for column in (*_number_columns(base, options, sample), *_date_columns(base, options, sample)):
-        bad = np.isnan(reading_values(sample, column)).mean()
+        found = reading_values(sample, column)
+        bad = np.isnan(found).mean()
         if bad <= max(UNREADABLE * 4, (MAX_WORDS + 0.5) / len(sample)) and bad < 1:
-            yield Reading(column)
+            yield Reading(column, first=found if len(sample) == len(values) else None)
 
 
 def reading_values(text: pa.Array, column: Column) -> NDArray[np.float64]:
@@ -157,8 +207,10 @@ def date_formats() -> Iterator[str | None]:
         for time in _TIMES:
             yield date + time
     yield from _MONTHS
+    yield from _PERIODS
     yield from (ISO_DATE + time for time in _ISO_TIMES)
-    yield from (time.strip() for time in _TIMES if time)
+    yield from (time.strip() for time in _TIMES if time.startswith(" "))
+    yield from (*_DURATIONS, ISO_DURATION)
     yield COMPACT_DATE
     yield None
 
@@ -167,7 +219,12 @@ def _number_columns(base: Column, options: ParseOptions, sample: pa.Array) -> It
     texts = sample.to_pylist()
     if not any(_MAY_BE_NUMBER.match(text) or _UNITS.search(text) for text in texts):
         return  # of most columns of text, at little cost
+    if not any(_ONE_NUMBER.fullmatch(text) for text in texts):
+        return  # of most columns of dates
     units = ["", *units_of(texts[:_FIRST])[:_MAX_UNITS]]
+    signs = set(units_of(texts)) & set(ABBREVIATED)
+    if len(signs) > 1 or (signs and any(text[-1:].isdigit() for text in texts)):
+        units.append(ABBREVIATED)
     pairs: Sequence[tuple[str, str]] = _SEPARATORS
     if options.decimal is not None or options.thousands is not None:
         pairs = [(options.decimal or ".", options.thousands or "")]
@@ -183,20 +240,40 @@ def _number_columns(base: Column, options: ParseOptions, sample: pa.Array) -> It
 
 
 def _date_columns(base: Column, options: ParseOptions, sample: pa.Array) -> Iterator[Column]:
-    if not pc.any(pc.match_substring_regex(sample, r"\d\d")).as_py():
+    texts = sample.to_pylist()
+    if not any(map(_MAY_BE_DATE.search, texts)):
         return  # of most columns of text, at little cost
     formats = date_formats() if options.datetime_format is None else [options.datetime_format]
-    first = [frozenset(text) for text in sample[:_FIRST].to_pylist()]
-    for form in formats:
-        # The marks of a format are told faster than its digits.
-        if not (any(_marks(form) <= text for text in first) and look_like_dates(sample, form)):
-            continue
+    first = [frozenset(text) for text in texts[:_FIRST]]
+    # The marks of a format are told faster than its digits.
+    found = [
+        form
+        for form in formats
+        if any(_marks(form) <= text for text in first) and look_like_dates(texts, form)
+    ]
+    either = _either(sample, found)
+    for form in (*found, *([] if either is None else [either])):
         yield Column(
             name=base.name, type="datetime", na_values=base.na_values, datetime_format=form
         )
 
 
+def _either(sample: pa.Array, formats: Sequence[str | None]) -> str | None:
+    """Return two formats that together fit all of some texts, where none alone does."""
+    fits = {form: ~np.isnan(parse_dates(sample, form)) for form in formats if form is not None}
+    best = max(fits, key=lambda form: fits[form].sum(), default=None)
+    if best is None or fits[best].all() or any(fit.all() for fit in fits.values()):
+        return None
+    for other, fit in fits.items():
+        if (fits[best] | fit).all() and not (fits[best] & fit).any():
+            pairs = [(best, fits.get(swapped(other))), (other, fits.get(swapped(best)))]
+            same = [turned is not None and (fits[one] | turned).all() for one, turned in pairs]
+            if not any(one and swapped(f) != f for one, f in zip(same, (other, best), strict=True)):
+                return f"{best}{EITHER}{other}"
+    return None
+
+
 @cache
 def _marks(form: str | None) -> frozenset[str]:
     """Return the characters between the directives of a format."""
-    return frozenset(re.sub(r"%.", "", form or "--"))
+    return frozenset(re.sub(r"%.", "", "--" if form is None else form).replace(EITHER, ""))

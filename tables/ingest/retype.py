@@ -16,7 +16,9 @@ from tables.source import CellSource, default_names
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 
-_OF_THE_FILE = {"encoding", "missing", "numeric_header", "renamed"}
+_OF_THE_FILE = {
+    *("encoding", "missing", "nonfinite", "numeric_header", "renamed", "skipped", "uneven"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,7 @@ class StoredFiles:
 
     Attributes:
         table: npy file of the numbers.
-        cells: Parquet file of the cells that were kept as they came, if there is one.
+        cells: Parquet file of the cells that were kept unchanged, if there is one.
         columns: JSON objects of all columns.
         warnings: Warnings about the file.
     """

@@ -1,4 +1,8 @@
-"""Screen for values that no stored table may hold: infinite and far too large ones, and gaps on demand."""
+"""Screen for values that no stored table may hold: infinite and far too large ones, and gaps on demand.
+
+Infinite and far too large values are what programs write for "no value": a division by zero, the largest
+number of a type. They count as missing.
+"""
 
 from dataclasses import dataclass
 
@@ -15,7 +19,9 @@ MAX_MAGNITUDE = 1e37
 thirtieth of it, differences of two values and a few standard deviations more are still finite."""
 
 _MAX_NAMED = 3
-_INFINITE = "infinite, or too large for a float. Name its text by na_values= to take it as missing"
+_INFINITE = "infinite, or too large for a float. With missing=keep it counts as missing"
+_LARGE = f"larger than {MAX_MAGNITUDE:g}, beyond what models compute with. Rescale it"
+_ABSENT = "missing. With missing=keep, gaps are data; with missing=drop, such rows are left out"
 
 
 @dataclass
@@ -36,7 +42,7 @@ class _Fault:
 
 
 class RowScreen:
-    """Screen that drops rows with missing values on demand, and keeps account of what cannot be stored.
+    """Screen that makes gaps of what cannot be stored, and drops rows with gaps, or refuses them, on demand.
 
     Attributes:
         rows_read: Number of rows seen so far.
@@ -50,6 +56,8 @@ class RowScreen:
         self.rows_dropped = 0
         self._missing_values = np.zeros(len(names), np.int64)
         self._first_missing: int | None = None
+        self._unusable = np.zeros(len(names), np.int64)
+        self._first_unusable = np.zeros(len(names), np.int64)
         self._faults: dict[int, _Fault] = {}
 
     def apply(self, values: Columns) -> tuple[Columns, NDArray[np.int64]]:
@@ -62,18 +70,15 @@ class RowScreen:
         infinite = np.isinf(values)
         large = (np.abs(values) > MAX_MAGNITUDE) & ~infinite
         absent = np.isnan(values)
-        self._note(infinite, numbers, "dataset-nonfinite", _INFINITE)
-        self._note(
-            large,
-            numbers,
-            "dataset-range",
-            f"larger than {MAX_MAGNITUDE:g}, beyond what models compute with. Rescale it",
-        )
         if self.missing == "error":
-            what = "missing. With missing=keep, gaps are data; with missing=drop, such rows are left out"
-            self._note(absent, numbers, "dataset-nonfinite", what)
-        if self._faults:
-            values = np.where(infinite | large, np.nan, values)
+            self._note(infinite, numbers, "dataset-nonfinite", _INFINITE)
+            self._note(large, numbers, "dataset-range", _LARGE)
+            self._note(absent, numbers, "dataset-nonfinite", _ABSENT)
+        unusable = infinite | large
+        if unusable.any():
+            self._note_gaps(unusable, numbers)
+            values = np.where(unusable, np.nan, values)
+            absent |= unusable
         incomplete = absent.any(axis=0)
         if self.missing == "drop" and incomplete.any():
             self._count(absent, numbers[incomplete])
@@ -101,7 +106,22 @@ class RowScreen:
         )
 
     def warnings(self) -> list[TableWarning]:
-        """Return the warning about dropped rows, if there are any."""
+        """Return the warnings about values that count as missing, and about dropped rows."""
+        return [*self._about_unusable(), *self._about_dropped()]
+
+    def _about_unusable(self) -> list[TableWarning]:
+        return [
+            {
+                "code": "nonfinite",
+                "column": self.names[place],
+                "detail": f"{self._unusable[place]} of {self.rows_read} cells are infinite, or larger"
+                f" than {MAX_MAGNITUDE:g}, and count as missing, the first of them in row"
+                f" {self._first_unusable[place]}.",
+            }
+            for place in np.flatnonzero(self._unusable).tolist()
+        ]
+
+    def _about_dropped(self) -> list[TableWarning]:
         if not self.rows_dropped:
             return []
         worst = np.argsort(-self._missing_values, kind="stable")[:_MAX_NAMED]
@@ -125,6 +145,12 @@ class RowScreen:
         self._missing_values += np.count_nonzero(absent, axis=1)
         if self._first_missing is None:
             self._first_missing = int(numbers[0])
+
+    def _note_gaps(self, unusable: NDArray[np.bool_], numbers: NDArray[np.int64]) -> None:
+        places = np.flatnonzero(unusable.any(axis=1))
+        fresh = places[self._unusable[places] == 0]
+        self._first_unusable[fresh] = numbers[unusable[fresh].argmax(axis=1)]
+        self._unusable[places] += np.count_nonzero(unusable[places], axis=1)
 
     def _note(
         self, bad: NDArray[np.bool_], numbers: NDArray[np.int64], slug: Slug, what: str

@@ -1,7 +1,7 @@
 """Storing of an opened table: types of its columns, its numbers in one file, its text beside them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,7 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 from numpy.typing import NDArray
 
 from tables.cells import try_encode
-from tables.columns import Column, ColumnType
+from tables.columns import MAX_LIST_BYTES, Column, ColumnType, list_bytes
 from tables.errors import TableError
 from tables.formats import ColumnSummary, ParseOptions, TableWarning
 from tables.ingest.decisions import decide_types, refuse_faults, wanted_types
@@ -19,6 +19,7 @@ from tables.ingest.kept_cells import cells_writer, taken_cells
 from tables.ingest.numbers import (
     Numbers,
     Sample,
+    common_step,
     number_column,
     quantiles,
 )
@@ -55,7 +56,7 @@ class StoredTable:
         dtype: Type of the numbers.
         columns: Columns in order, those included that are ignored.
         warnings: Warnings about the data.
-        cells: True if cells are kept as they came beside the numbers.
+        cells: True if cells are kept unchanged beside the numbers.
         text_bytes: Size of these cells, unpacked.
     """
 
@@ -95,6 +96,20 @@ def store_table(
     raise AssertionError  # of a column that was read as text, no cell has to be a number
 
 
+def _refuse_long_lists(columns: Collection[Column]) -> None:
+    """Refuse levels of megabytes: whoever looks at the table, or uses a model of it, reads them."""
+    most = max(columns, key=lambda column: list_bytes([column]))
+    total = list_bytes(columns)
+    if total > MAX_LIST_BYTES:
+        raise TableError(
+            "limit-metadata",
+            f"The levels of all columns take {total / 2**20:.1f} MiB, and may take"
+            f" {MAX_LIST_BYTES / 2**20:.0f}. Lower `max_levels`, or give the type `ignored` to columns"
+            " with many levels.",
+            column=most.name,
+        )
+
+
 class _Store:
     """Storing of one table whose columns of text have types."""
 
@@ -116,12 +131,16 @@ class _Store:
             else Column(name=name, type=wanted.get(at, "number"), na_values=na_values)
             for at, name in enumerate(table.names)
         }
+        _refuse_long_lists(self.columns.values())
         self.kept = [at for at, column in self.columns.items() if column.type != "ignored"]
         names = [table.names[at] for at in self.kept]
         self.statistics = RunningStatistics(len(self.kept))
         self.screen = RowScreen(names, missing=options.missing)
         self.sample = Sample(len(self.kept))
         self.decimals: list[int | None] = [0] * len(self.kept)
+        self.steps_s = {
+            place: 0 for place, at in enumerate(self.kept) if self.columns[at].type == "datetime"
+        }
         self.level_counts = {
             place: np.zeros(self.columns[at].level_count, np.int64)
             for place, at in enumerate(self.kept)
@@ -204,6 +223,8 @@ class _Store:
         for place, known in enumerate(self.decimals):
             if known is not None and place not in self.level_counts:
                 self.decimals[place] = self._count_decimals(values[place], place, known)
+        for place, step_s in self.steps_s.items():
+            self.steps_s[place] = common_step(values[place], step_s)
         for place in self.level_counts:
             indices = values[place][values[place] >= 0].astype(np.int64)
             counts = np.bincount(indices, minlength=self.level_counts[place].size)
@@ -355,6 +376,8 @@ class _Store:
             values=None if values is None or (continuous and values[0].size > 1) else values[0],
             whole=bool(self.statistics.whole[place]),
             decimals=self.decimals[place],
+            step_s=self.steps_s.get(place, 0),
+            lowest=float(self.statistics.low.value[place]),
             sample=known,
         )
 

@@ -16,8 +16,14 @@ from tables.errors import TableError
 from tables.formats import ParseOptions, TableWarning
 from tables.numerals import parse_numbers
 from tables.readers.arrow import columns_of
-from tables.readers.layout import BLOCK_BYTES, Layout, find_layout, repeated_warning
-from tables.readers.section import Section
+from tables.readers.layout import (
+    BLOCK_BYTES,
+    Layout,
+    comments_warning,
+    find_layout,
+    repeated_warning,
+)
+from tables.readers.section import LONGEST_LINE_BYTES, Section
 from tables.readers.text import TextFile, open_text
 from tables.readers.uneven import UnevenError, UnevenRows
 from tables.source import (
@@ -32,7 +38,7 @@ from tables.source import (
     mend_names,
 )
 
-LARGEST_BLOCK_BYTES = 8 << 20
+LARGEST_BLOCK_BYTES = LONGEST_LINE_BYTES
 """Unit of reading of a file with a line longer than a block, and so the longest line that is accepted."""
 
 _CODE = r"^[+-]?0\d"
@@ -173,7 +179,7 @@ class _Rows:
     def _batches_of(self, text: frozenset[int], block: int) -> Iterator[pa.RecordBatch]:
         uneven = UnevenRows(len(self.names), self.layout, missing=self._missing)
         try:
-            section = Section(self.text.open(), self.layout)
+            section = Section(self.text, self.layout)
             file = pa.PythonFile(section, mode="r")
             with file, self._reader(file, text, block, uneven) as reader:
                 for batch in reader:
@@ -186,8 +192,14 @@ class _Rows:
         except UnevenError as error:
             raise self._uneven(error) from None
         except (pa.ArrowException, UnicodeDecodeError) as error:
+            if uneven.error is not None:
+                raise self._uneven(uneven.error) from None
             raise self._explain(str(error)) from None
-        found = [uneven.warning(), repeated_warning(section.repeated) if section.repeated else None]
+        found = [
+            uneven.warning(),
+            repeated_warning(section.repeated) if section.repeated else None,
+            comments_warning(section.comments) if section.comments else None,
+        ]
         self.warnings += [w for w in found if w is not None and w not in self.warnings]
 
     def _reader(
@@ -273,11 +285,12 @@ class _Rows:
 
     def _check_last_line(self) -> None:
         """Refuse an unclosed quote in the last line, which Arrow reads as if it were closed."""
-        if self.layout.stop is not None:
+        if self.layout.stop is not None or not self.text.quotes % 2:
             return
         last = re.split(rb"[\r\n]", self.text.end(BLOCK_BYTES).rstrip(b"\r\n"))[-1]
-        delimiter = re.escape(self.layout.delimiter.encode())
-        if self.text.quotes % 2 and re.search(rb'(^|%b) *"[^"]*$' % delimiter, last):
+        before, quote, _ = last.rpartition(b'"')
+        delimiter, bare = self.layout.delimiter.encode(), before.rstrip(b" ")
+        if quote and (not bare or before.endswith(delimiter) or bare.endswith(delimiter)):
             raise TableError("dataset-parse", _UNCLOSED)
 
 

@@ -1,4 +1,4 @@
-"""Separators of the values of a CSV file, told from its first lines."""
+"""Separators of the values of a CSV file, detected from its first lines."""
 
 import csv
 import re

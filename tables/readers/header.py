@@ -1,4 +1,4 @@
-"""Header of a CSV file, told from its first records: the names of the columns, and what is around them."""
+"""Header of a CSV file, detected from its first records: the names of the columns, and what is around them."""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -14,7 +14,6 @@ import pyarrow as pa  # type: ignore[import-untyped] # it ships no type informat
 from tables.errors import JsonError, TableError
 from tables.formats import ParseOptions, TableWarning
 from tables.readers.json_rows import JsonRows
-from tables.slugs import Slug
 from tables.source import (
     NESTED,
     CellSource,
@@ -41,12 +40,6 @@ ROWS, COLUMNS = "rows", "columns"
 _SPACE = b" \t\r\n"
 _NAMES = "`columns` must be a list of names."
 _FORM = 'The document must be {"rows": [...], "columns": [...]} or a list of rows.'
-# A table's words for what is wrong with JSON; other slugs are the same for both.
-_SLUGS: dict[Slug, Slug] = {
-    "body-empty": "dataset-empty",
-    "validation": "column-name",
-    "value-nonfinite": "dataset-nonfinite",
-}
 
 
 def open_json(path: Path, options: ParseOptions) -> TableSource:
@@ -73,6 +66,7 @@ def open_ndjson(path: Path, options: ParseOptions) -> TableSource:
     if first is None:
         raise TableError("dataset-empty", "The file has no rows.")
     reader = JsonRows.of(_parse_line(first, line=1, row=1), names=None, options=options)
+    reader.has_gaps = True
     return _source(reader, gather(_read_blocks(path, reader)))
 
 
@@ -241,7 +235,9 @@ def _parsed_blocks(path: Path, reader: JsonRows) -> Iterator[list[Any]]:
             _parse_line(line, line=number, row=reader.rows + index)
             for index, (number, line) in enumerate(block, 1)
         ]
-        yield parsed
+        # An object may have far fewer members than there are columns.
+        step = rows_per_chunk(len(reader.names))
+        yield from (parsed[start : start + step] for start in range(0, len(parsed), step))
         # Once they are known to have the right keys.
         try:
             _check_text(b"\n".join(line for _, line in block), parsed)
@@ -306,7 +302,7 @@ def _numbered(lines: list[bytes], number: int) -> _Block:
 
 def _table_error(error: JsonError, where: str = "", *, row: int | None = None) -> TableError:
     """Return the error of a table for one of JSON."""
-    return TableError(_SLUGS.get(error.slug, error.slug), where + error.detail, row=row)
+    return TableError(error.slug, where + error.detail, row=row)
 
 
 def _too_long(line: int) -> TableError:

@@ -31,7 +31,7 @@ from tables.readers.header import (
 from tables.readers.text import TextFile
 
 BLOCK_BYTES = 512 << 10
-"""Bytes of a file that its layout is told from, at its start and at its end."""
+"""Bytes of a file that its layout is detected from, at its start and at its end."""
 
 _SNIFFED_BYTES = 64 << 10
 _SNIFFED_ROWS = 200
@@ -44,7 +44,8 @@ _MOST_ABOVE, _FEWEST_BELOW = 20, 4
 _MOST_FOOTERS = 20
 _EMPTY_ROWS = 3  # at the end: fewer are rows without values
 _TOTAL = re.compile(
-    r"(grand |sub)?totals?|sum|summe|gesamt(summe)?|total g[eé]n[eé]ral|totaux|totale|suma|итого",
+    r"(grand |sub)?totals?|sum|summe|gesamt(summe)?|total g[eé]n[eé]ral|totaux|totale|suma|итого"
+    r"|(opening|closing|ending) balance|(anfangs|end|schluss)?saldo( final| finale)?|solde( final)?",
     re.IGNORECASE,
 )
 
@@ -62,6 +63,7 @@ class Layout:
         start: Position of the first row, in bytes.
         stop: Position after the last row; None for the end of the file.
         repeated: Line that is left out wherever it comes again; none where it is empty.
+        comments: True if lines that begin with `#` are left out.
         warnings: Warnings about what was found.
     """
 
@@ -73,6 +75,7 @@ class Layout:
     start: int = 0
     stop: int | None = None
     repeated: bytes = b""
+    comments: bool = False
     warnings: list[TableWarning] = field(default_factory=list)
 
 
@@ -155,7 +158,8 @@ def _found(
     )
     if head.names == 1 and is_named:
         before = start.ends[head.first - 1] if head.first else 0
-        repeated = b"".join(lines)[before : begin - marks.offset].strip(b"\r\n")
+        header = b"".join(lines)[before : begin - marks.offset].strip(b"\r\n")
+        repeated = header if text.holds(header, after=begin) else b""
     end = _End(stop=None, footers=0)
     if options.header and options.delimiter is None:
         end = _end(text, start, width=len(head.fields), marks=marks)
@@ -170,7 +174,15 @@ def _found(
         start=begin,
         stop=end.stop,
         repeated=repeated,
+        comments=above > 0 and not text.quotes and _holds_comments(text, begin),
         warnings=[*head.warnings, *_about_footers(end.footers)],
+    )
+
+
+def _holds_comments(text: TextFile, begin: int) -> bool:
+    """Return whether a file begins with a comment, and has more of them between its rows."""
+    return text.start(1)[0] == b"#" and any(
+        text.holds(end + b"#", after=begin - 1) for end in (b"\n", b"\r")
     )
 
 
@@ -220,10 +232,14 @@ def _lines_above(lines: list[str]) -> int:
         return comments - (width > 1 and len(last[0]) == width)
     if best_delimiter(lines)[1][0] >= EVEN or lacks_a_name(lines):
         return 0
+    found, widest = 0, 1
     for above in range(1, min(_MOST_ABOVE, len(lines) - _FEWEST_BELOW) + 1):
-        if lines[above].strip() and best_delimiter(lines[above:])[1][0] >= _SURELY_EVEN:
-            return above
-    return 0
+        if lines[above].strip():
+            share, width = best_delimiter(lines[above:])[1]
+            # Commas of decimals may split the last lines of a title as evenly, but into fewer values.
+            if share >= _SURELY_EVEN and width > widest:
+                found, widest = above, width
+    return found
 
 
 def _end(text: TextFile, start: FirstRecords, *, width: int, marks: _Marks) -> _End:
@@ -235,12 +251,17 @@ def _end(text: TextFile, start: FirstRecords, *, width: int, marks: _Marks) -> _
     short = any(len(record) == 1 for record in start.records[1:-_MOST_FOOTERS])
     position, named, empty = text.size, 0, 0
     for line in reversed(_LINES.findall(end)[1:]):
-        shown = line.decode(errors="replace").rstrip("\r\n")
+        row = line
+        if marks.blanks is not None:
+            row = joined_blanks(line, marks.blanks, marks.delimiter)
+        shown = row.decode(errors="replace").rstrip("\r\n")
         cells = split_line(shown, marks.delimiter, marks.quote)
         kind = None if cells is None else _footer(cells, width=width, short=short)
         named += kind == "named"
         empty += kind == "empty" and bool(cells)
-        if kind is None or named > _MOST_FOOTERS:
+        if named > _MOST_FOOTERS:
+            return _End(stop=None, footers=0)  # so many are rows
+        if kind is None:
             break
         position -= len(line)
         if kind == "named" or empty >= _EMPTY_ROWS:
@@ -291,6 +312,12 @@ def _about_footers(lines: int) -> Iterator[TableWarning]:
         yield skipped_warning(
             f"{text} without values, or a total or a remark, and no row. If it is one"
         )
+
+
+def comments_warning(lines: int) -> TableWarning:
+    """Return the warning about comments between the rows."""
+    text = "One line" if lines == 1 else f"{lines} lines"
+    return skipped_warning(f"{text} between the rows are comments, and no rows. If they are rows")
 
 
 def repeated_warning(lines: int) -> TableWarning:

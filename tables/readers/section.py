@@ -1,33 +1,39 @@
 """Part of a text file as a stream, without what is no row."""
 
 import re
-from typing import BinaryIO
 
 from tables.readers.delimiters import joined_blanks
 from tables.readers.layout import Layout
+from tables.readers.text import TextFile
+
+LONGEST_LINE_BYTES = 8 << 20
+"""Longest line that is kept for its end; what is longer is passed on as it is, for Arrow to refuse."""
 
 _READ_BYTES = 512 << 10
+_COMMENT = re.compile(rb"(?m)(^|(?<=\r))#[^\r\n]*(\r\n|\r|\n|\Z)")
 
 
 class Section:
-    """Stream of the rows of a file, as Arrow reads it: without NUL bytes, repeated headers and footers.
+    """Stream of the rows of a file, as Arrow reads it: without NUL bytes, repeated headers, comments and footers.
 
     Args:
-        file: File in UTF-8, which is closed with the section.
+        text: File in UTF-8.
         layout: Place of the rows in it, and how they are written.
 
     Attributes:
         repeated: Number of lines left out so far that were the header again.
+        comments: Number of lines left out so far that were comments.
     """
 
-    def __init__(self, file: BinaryIO, layout: Layout) -> None:
-        self._file = file
+    def __init__(self, text: TextFile, layout: Layout) -> None:
+        self._file = text.open()
         self._layout = layout
+        self._is_plain = not (text.nuls or layout.repeated or layout.comments or layout.blanks)
         self._left = -1 if layout.stop is None else layout.stop - layout.start
         self._waiting = bytearray()
         self._rest = b""
-        self.repeated = 0
-        file.seek(layout.start)
+        self.repeated = self.comments = 0
+        self._file.seek(layout.start)
 
     @property
     def closed(self) -> bool:
@@ -39,24 +45,36 @@ class Section:
         self._file.close()
 
     def read(self, size: int = -1) -> bytes:
-        """Return at most so many bytes; none at the end."""
+        """Return at most this many bytes; none at the end."""
+        if self._is_plain:
+            return self._raw(size)
         while not self._waiting and (block := self._block()):
             self._waiting += block
         taken = bytes(self._waiting[:size] if size >= 0 else self._waiting)
         del self._waiting[: len(taken)]
         return taken
 
+    def _raw(self, size: int) -> bytes:
+        """Return at most this many bytes of the file; none at the end."""
+        if self._left >= 0:
+            size = self._left if size < 0 else min(size, self._left)
+        block = self._file.read(size)
+        self._left -= len(block) if self._left > 0 else 0
+        return block
+
     def _block(self) -> bytes:
         """Return some whole lines as rows have them; nothing at the end."""
         while True:
-            block = self._file.read(_READ_BYTES if self._left < 0 else min(_READ_BYTES, self._left))
-            self._left -= len(block) if self._left > 0 else 0
+            block = self._raw(_READ_BYTES)
             lines = self._rest + block
             if not block:
                 self._rest = b""
                 return self._rows(lines)
             # A line end at the very end may be the first half of one.
             ends = max(lines.rfind(b"\n"), lines.rfind(b"\r", 0, -1)) + 1
+            if ends == 0 and len(lines) > LONGEST_LINE_BYTES:
+                self._rest = b""
+                return lines
             lines, self._rest = lines[:ends], lines[ends:]
             if rows := self._rows(lines):
                 return rows
@@ -69,6 +87,9 @@ class Section:
             pattern = rb"(?m)(^|(?<=\r))" + re.escape(layout.repeated) + rb"[ \t]*(\r\n|\r|\n|\Z)"
             lines, found = re.subn(pattern, b"", lines)
             self.repeated += found
+        if layout.comments:
+            lines, found = _COMMENT.subn(b"", lines)
+            self.comments += found
         if layout.blanks is not None:
             lines = joined_blanks(lines, layout.blanks, layout.delimiter)
         return lines

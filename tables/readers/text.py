@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from tables.encodings import CODECS, find_encoding
 from tables.errors import TableError
 from tables.formats import Encoding, TableWarning
 
@@ -79,6 +80,17 @@ class TextFile:
             file.seek(max(0, length - size))
             return file.read()
 
+    def holds(self, line: bytes, *, after: int) -> bool:
+        """Return whether some bytes come after a position."""
+        before = b""
+        with self.open() as file:
+            file.seek(after)
+            while block := file.read(_BLOCK_BYTES):
+                if line in block or line in before + block[: len(line)]:
+                    return True
+                before = block[-len(line) :]
+        return False
+
     def open(self) -> BinaryIO:
         """Return the file at its start."""
         return self.path.open("rb") if self.copy is None else self.copy.open()
@@ -90,7 +102,7 @@ def open_text(path: Path, encoding: Encoding | None) -> TextFile:
     Args:
         path: Text file.
         encoding: Encoding of the file; None to find it: a byte order mark tells it, else it is UTF-8,
-            or else the encoding of Western Europe that Excel writes.
+            or else the one in which the words look most like those of a language.
 
     Raises:
         TableError: ``dataset-encoding``: the file is not in the encoding.
@@ -98,20 +110,21 @@ def open_text(path: Path, encoding: Encoding | None) -> TextFile:
     with path.open("rb") as file:
         start = file.read(_LOOKED_AT_BYTES)
     if start.startswith(_UTF16_BOMS):
-        return _transcoded(path, ["utf-16"], warnings=[])
+        return _transcoded(path, "utf-16", warnings=[])
     if encoding is None and (wide := _without_mark(start)):
-        return _transcoded(path, [wide], warnings=[])
+        return _transcoded(path, wide, warnings=[])
     if encoding not in {None, "utf-8"} and not start.startswith(_UTF8_BOM):
-        return _transcoded(path, [str(encoding)], warnings=[])
+        return _transcoded(path, str(encoding), warnings=[])
     quotes = nuls = 0
     try:
         for block in _checked(path):
-            quotes += block.count(_QUOTE)
-            nuls += block.count(b"\x00")
+            # To look is faster than to count.
+            quotes += block.count(_QUOTE) if _QUOTE in block else 0
+            nuls += block.count(b"\x00") if b"\x00" in block else 0
     except UnicodeDecodeError:
         if encoding is not None or start.startswith(_UTF8_BOM):
             raise _not_in("utf-8") from None
-        return _transcoded(path, ["cp1252", "latin-1"], warnings=[_guessed()])
+        return _guessed(path)
     return TextFile(path=path, copy=None, quotes=quotes, nuls=nuls, warnings=[])
 
 
@@ -122,6 +135,16 @@ def _without_mark(start: bytes) -> str | None:
         if half and zeros.count(0) >= _WIDE_SHARE * half and start.count(0) <= half:
             return encoding
     return None
+
+
+def _guessed(path: Path) -> TextFile:
+    """Return a file that is not UTF-8 as such, in the encoding that is most likely."""
+    with path.open("rb") as file:
+        found = find_encoding(iter(lambda: file.read(_BLOCK_BYTES), b""))
+    for encoding, language in (*([found] if found else []), ("cp1252", "")):
+        with suppress(TableError):
+            return _transcoded(path, encoding, warnings=[_guess_warning(encoding, language)])
+    return _transcoded(path, "latin-1", warnings=[_guess_warning("latin-1")])
 
 
 def _checked(path: Path) -> Iterator[bytes]:
@@ -137,25 +160,22 @@ def _checked(path: Path) -> Iterator[bytes]:
     decoder.decode(b"", final=True)
 
 
-def _transcoded(path: Path, encodings: list[str], *, warnings: list[TableWarning]) -> TextFile:
-    """Return a copy in UTF-8, read in the first encoding that fits all of it."""
-    for encoding in encodings:
-        with tempfile.TemporaryFile(dir=path.parent) as copy, suppress(UnicodeError):
-            quotes = nuls = 0
-            for text in _decoded(path, encoding):
-                quotes += text.count(_QUOTE)
-                nuls += text.count(b"\x00")
-                copy.write(text)
-            copy.flush()
-            return TextFile(
-                path=path, copy=_Copy(copy), quotes=quotes, nuls=nuls, warnings=warnings
-            )
-    raise _not_in(encodings[0])
+def _transcoded(path: Path, encoding: str, *, warnings: list[TableWarning]) -> TextFile:
+    """Return a copy in UTF-8."""
+    with tempfile.TemporaryFile(dir=path.parent) as copy, suppress(UnicodeError):
+        quotes = nuls = 0
+        for text in _decoded(path, encoding):
+            quotes += text.count(_QUOTE)
+            nuls += text.count(b"\x00")
+            copy.write(text)
+        copy.flush()
+        return TextFile(path=path, copy=_Copy(copy), quotes=quotes, nuls=nuls, warnings=warnings)
+    raise _not_in(encoding)
 
 
 def _decoded(path: Path, encoding: str) -> Iterator[bytes]:
     """Yield the blocks of a file in an encoding as UTF-8."""
-    decoder = codecs.getincrementaldecoder(encoding)()
+    decoder = codecs.getincrementaldecoder(CODECS.get(encoding, encoding))()
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
             yield decoder.decode(block).encode()
@@ -166,10 +186,11 @@ def _not_in(encoding: str) -> TableError:
     return TableError("dataset-encoding", f"The file is not text in {encoding}.")
 
 
-def _guessed() -> TableWarning:
+def _guess_warning(encoding: str, language: str = "") -> TableWarning:
+    like = f" ({language} by its letters)" if language else ""
     return {
         "code": "encoding",
         "column": None,
-        "detail": "The file is not UTF-8 and was read as cp1252 (Western Europe). If names or values look"
+        "detail": f"The file is not UTF-8 and was read as {encoding}{like}. If names or values look"
         " wrong, upload it again with the encoding named by encoding=, or as UTF-8.",
     }

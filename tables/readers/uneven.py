@@ -1,5 +1,7 @@
 """Rows of a CSV file that have more or fewer values than the header."""
 
+from collections import deque
+
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
 import pyarrow.csv as pa_csv  # type: ignore[import-untyped] # as above
@@ -12,6 +14,8 @@ from tables.readers.layout import Layout
 _FEWEST_ROWS = 20  # of fewer, an uneven one may be any fault
 _SLACK = 10
 _SHORT_SHARE, _LONG_SHARE = 0.5, 0.05
+# Of rows that wait for the next whole one, beyond those shares.
+_MOST_WAITING = 10_000
 _SHORT = "fewer values than the header, and lack the last cells"
 _LONG = "more values than the header, and lose those past it"
 
@@ -41,22 +45,27 @@ class UnevenRows:
         width: Number of values that a row should have.
         layout: Layout of the file.
         missing: Texts that mean a missing number.
+
+    Attributes:
+        error: Reason why the file is refused, once there is one.
     """
 
     def __init__(self, width: int, layout: Layout, *, missing: list[str]) -> None:
         self._width = width
         self._layout = layout
         self._missing = set(missing)
-        self._waiting: list[tuple[int, list[str]]] = []
+        self._waiting: deque[tuple[int, list[str]]] = deque()
         self._next = 1
         self._first: dict[
             bool, tuple[int, int]
         ] = {}  # number and size of the first long, short row
         self._counts = {False: 0, True: 0}
-        self._error: UnevenError | None = None
+        self.error: UnevenError | None = None
 
     def note(self, row: "pa_csv.InvalidRow") -> str:
-        """Keep a row for its place, and tell Arrow to go on."""
+        """Keep a row for its place, and tell Arrow to continue; or to end, where the file is refused."""
+        if self.error is not None:
+            return "error"
         cells = (
             None
             if row.text is None
@@ -64,8 +73,8 @@ class UnevenRows:
         )
         if cells is None or self._layout.blanks is not None:
             size = None if cells is None else row.actual_columns
-            self._error = self._error or UnevenError(row.number, size)
-            return "skip"
+            self.error = UnevenError(row.number, size)
+            return "error"
         surplus = cells[self._width :]
         if len(cells) < self._width or any(cell.strip() for cell in surplus):
             is_long = bool(surplus)
@@ -73,6 +82,11 @@ class UnevenRows:
             self._first.setdefault(is_long, (row.number, len(cells)))
         padded = cells[: self._width] + [""] * (self._width - len(cells))
         self._waiting.append((row.number, padded))
+        try:
+            self._check(row.number, slack=_MOST_WAITING)
+        except UnevenError as error:
+            self.error = error
+            return "error"
         return "skip"
 
     def restored(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -81,11 +95,9 @@ class UnevenRows:
         Raises:
             UnevenError: There are too many of them, or a value of one is no number.
         """
-        if self._error is not None:
-            raise self._error
         parts = []
         while self._waiting and self._waiting[0][0] - self._next <= batch.num_rows:
-            number, cells = self._waiting.pop(0)
+            number, cells = self._waiting.popleft()
             before = number - self._next
             parts += [batch.slice(0, before), self._row(number, cells, batch.schema)]
             batch = batch.slice(before)

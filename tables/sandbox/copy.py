@@ -2,12 +2,9 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from tables.columns import Column
 from tables.formats import ParseOptions, TableFormat
@@ -15,7 +12,7 @@ from tables.open import open_table, stored_dtype
 from tables.readers.npy import RowWriter, open_npy
 from tables.sandbox.child import do_task, run_child
 from tables.source import TableSource, check_content
-from tables.typed_table import open_typed
+from tables.typed_table import TypedTable, open_typed
 
 
 def open_table_isolated(
@@ -56,24 +53,9 @@ def open_table_isolated(
         dtypes=copied["dtypes"],
         named=copied["named"],
         chunks=iter(()) if rows is None else rows.chunks,
-        warnings=[],
+        warnings=copied["warnings"],
         rows=copied["rows"],
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class TypedCopy:
-    """Rows of numbers that a process of its own made of a file of cells.
-
-    Attributes:
-        names: Names of the columns of the file.
-        named: True where the file gives the names.
-        chunks: Rows of the wanted columns, in order; none where the file lacks one of them.
-    """
-
-    names: list[str]
-    named: bool
-    chunks: Iterator[NDArray[np.float64]]
 
 
 def open_typed_isolated(  # noqa: PLR0913  as `open_table_isolated`, and the types
@@ -85,8 +67,10 @@ def open_typed_isolated(  # noqa: PLR0913  as `open_table_isolated`, and the typ
     columns: Sequence[Column],
     timeout_s: float = 300.0,
     memory_bytes: int = 1 << 30,
-) -> TypedCopy:
+) -> TypedTable:
     """Open a file whose columns have known types, read by a process of its own; call it in a thread.
+
+    It has no rows where it lacks one of the columns.
 
     Args:
         source: File as uploaded.
@@ -112,7 +96,8 @@ def open_typed_isolated(  # noqa: PLR0913  as `open_table_isolated`, and the typ
     }
     copied = run_child("tables.sandbox.copy", task, timeout_s=timeout_s)
     chunks = open_npy(destination, options).chunks if copied["rows"] else iter(())
-    return TypedCopy(copied["names"], copied["named"], (chunk.T for chunk in chunks))
+    rows = (chunk.T for chunk in chunks)
+    return TypedTable(copied["names"], copied["named"], rows, copied["warnings"])
 
 
 def _do_typed(task: dict[str, Any]) -> dict[str, object]:
@@ -126,7 +111,7 @@ def _do_typed(task: dict[str, Any]) -> dict[str, object]:
 
     options = ParseOptions(**task["options"])
     try:
-        chunks = open_typed(
+        table = open_typed(
             Path(task["source"]),
             format=TableFormat(task["format"]),
             options=options,
@@ -134,12 +119,12 @@ def _do_typed(task: dict[str, Any]) -> dict[str, object]:
             choose=choose,
         )
     except KeyError:  # the parent names what is missing
-        return {**found, "rows": 0}
+        return {**found, "rows": 0, "warnings": []}
     with RowWriter(Path(task["destination"]), len(columns), dtype="float64") as writer:
-        for chunk in chunks:
+        for chunk in table.chunks:
             writer.write(chunk.T)
         writer.finish()
-    return {**found, "rows": writer.rows}
+    return {**found, "rows": writer.rows, "warnings": table.warnings}
 
 
 def _do(task: dict[str, Any]) -> dict[str, object]:
@@ -157,6 +142,7 @@ def _do(task: dict[str, Any]) -> dict[str, object]:
         "dtypes": table.dtypes,
         "named": table.named,
         "rows": writer.rows,
+        "warnings": table.warnings,
     }
 
 

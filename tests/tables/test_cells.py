@@ -127,6 +127,12 @@ def test_dates_are_read_and_written_in_the_format_of_the_column() -> None:
         encode_cells(pa.array(["30/02/2021"]), column)
 
 
+def test_sampled_dates_are_on_the_step_of_the_clock() -> None:
+    column = Column(name="a", type="datetime", decimals=0, step_s=900)
+    cells = decode_cells(np.array([1449.0, 1351.0, np.nan]), column)
+    assert cells.to_pylist() == ["1970-01-01T00:30:00Z"] * 2 + [None]
+
+
 def test_numbers_are_written_with_the_decimals_of_the_column() -> None:
     column = Column(name="a", decimals=2)
     cells = decode_cells(np.array([0.2899999999999938, -0.0, -0.001, 1e300, np.nan]), column)

@@ -3,10 +3,13 @@ import io
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq  # type: ignore[import-untyped] # it ships no type information
+import pyarrow as pa  # type: ignore[import-untyped] # it ships no type information
+import pyarrow.parquet as pq  # type: ignore[import-untyped] # as above
 import pytest
 
+from tables.columns import Column
 from tables.formats import Output
+from tables.typed_rows import TypedRows, encode_columns
 from tables.writers import WRITERS, TableHead, unused_name
 
 SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
@@ -44,6 +47,37 @@ def test_csv_gives_back_every_number_of_its_precision():
     for index, original in enumerate(COLUMNS):
         values = np.array([line[index] for line in lines[1:]], dtype=original.dtype)
         np.testing.assert_array_equal(values, original)
+
+
+@pytest.mark.parametrize("drops_zeros", [False, True])
+def test_lines_of_csv_end_as_rfc_4180_says_whatever_writes_them(drops_zeros):
+    rows = np.array([[1.0, 0.5], [-2.0, np.nan], [3.0, 1e300], [4.0, 1e-7]])
+    head = TableHead(["a", "b"], [DOUBLE, DOUBLE], len(rows), drops_zeros=drops_zeros)
+    writer = WRITERS["csv"](head)
+    text = (writer.start() + writer.rows(rows[:2]) + writer.rows(rows[2:])).decode()
+    lines = text.split("\r\n")
+    assert "\n" not in "".join(lines)
+    np.testing.assert_array_equal(
+        np.array([line.split(",") for line in lines[1:-1]], np.float64), rows
+    )
+    assert (".0," in text) is not drops_zeros
+
+
+def test_csv_has_the_decimal_marks_of_its_columns_and_is_read_back():
+    columns = [
+        Column(name="price", decimal=",", thousands=".", decimals=3),
+        Column(name="size", decimals=1),
+    ]
+    typed = TypedRows(columns, ["log_prob"])
+    rows = np.array([[1.234, 0.5, -1.5], [-1234567.5, 2.0, 0.0], [np.nan, 1.0, -2.0]])
+    writer = WRITERS["csv"](TableHead(typed.schema.names, [], len(rows), schema=typed.schema))
+    table = list(
+        csv.DictReader(io.StringIO((writer.start() + writer.cells(typed.batch(rows))).decode()))
+    )
+    assert [line["price"] for line in table] == ["1,234", "-1234567,5", ""]
+    assert [line["log_prob"] for line in table] == ["-1.5", "0", "-2"]
+    cells = [pa.array([line[column.name] for line in table]) for column in columns]
+    np.testing.assert_array_equal(encode_columns(cells, columns, rows=len(rows)), rows[:, :2])
 
 
 def test_no_name_of_a_column_is_a_formula_to_a_spreadsheet():

@@ -26,6 +26,8 @@ LAYOUTS = {
     "title": f"Report for May,,\nof the north,,\n,,\nday,kind,v\n{body()}",
     "units": f"day,kind,v\nd,-,m/s\n{body()}",
     "totals": f"day,kind,v\n{body()}\nTotal,,465.0\nSource: the register",
+    "balance": f"day,kind,v\n{body()}\n\n,Closing balance,465.0",
+    "comments": "# logger 3\nday,kind,v\n" + body().replace("\n", "\n# restart\n") + "\n#end",
     "empty": f"day,kind,v\n{body()}\n,,\n,,\n,,\n",
     "repeated": f"day,kind,v\n{body()}\nday,kind,v\n{body()[:-1]}6",
     "carriage-returns": f"day,kind,v\r\n{body()}".replace("\n", "\r") + "\rday,kind,v",
@@ -109,4 +111,26 @@ def test_a_file_to_score_has_the_same_rows_as_its_upload(tmp_path, text):
         columns=columns,
         choose=lambda names, _: [names.index(column.name) for column in columns],
     )
-    np.testing.assert_array_equal(np.concatenate(list(rows)), np.load(stored))
+    np.testing.assert_array_equal(np.concatenate(list(rows.chunks)), np.load(stored))
+    codes = {"skipped", "uneven"}
+    told = [[w for w in found if w["code"] in codes] for found in (rows.warnings, summary.warnings)]
+    assert told[0] == told[1]
+
+
+def test_aligned_rows_are_no_remarks_at_the_end(accept):
+    rows = "\n".join(
+        f"USW{i % 3:05d}  20230{1 + i % 9}01  {i * 7 % 50:5d}  word" for i in range(60)
+    )
+    found = accept(f"STATION   DATE      TMAX   KIND\n{rows}".encode())
+    assert (found.rows, len(found.columns)) == (60, 4)
+
+
+def test_a_statement_of_a_bank_begins_below_its_balance(accept):
+    head = '"Konto:";"DE12"\n\n"Von:";"1.1."\n"Stand vom 31.12.:";"1.234,56 EUR"\n\n'
+    rows = "\n".join(
+        f'"{1 + i % 28:02d}.01.2023";"Laden {i % 3}";"{"-" * (i % 2)}{i * 37 % 900},{i % 90 + 10}";"EUR"'
+        for i in range(60)
+    )
+    found = accept(f"{head}Tag;Zweck;Betrag;Währung\n{rows}".encode())
+    assert [c.name for c in found.columns] == ["Tag", "Zweck", "Betrag", "Währung"]
+    assert found.columns[2].column.decimal == ","

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
-from tables.formats import TableFormat
+from tables.formats import ParseOptions, TableFormat
+from tables.readers.layout import find_layout
+from tables.readers.section import Section
+from tables.readers.text import open_text
 from tests.tables.files import npy
 
 NPY = TableFormat.NPY
@@ -143,9 +146,14 @@ def test_fault_012_a_formula_is_no_number_and_is_not_echoed(refuse, accept, form
 
 @pytest.mark.fault(13)
 @pytest.mark.parametrize("value", [b"1e400", b"-1e400", b"inf", b"-Infinity"])
-@pytest.mark.parametrize("missing", ["keep", "error", "drop"])
-def test_fault_013_an_infinite_value_is_refused_with_column_and_row(refuse, value, missing):
-    error = refuse(b"a,b\n1,2\n2,3\n3," + value + b"\n", missing=missing)
+def test_fault_013_an_infinite_value_is_a_gap_with_a_warning(accept, refuse, stored, value):
+    data = b"a,b\n1,2\n2,3\n3," + value + b"\n"
+    [warning] = [w for w in accept(data).warnings if w["code"] == "nonfinite"]
+    assert (warning["column"], warning["detail"].split()[:4]) == ("b", ["1", "of", "3", "cells"])
+    assert "row 3" in warning["detail"]
+    np.testing.assert_array_equal(stored(), [[1, 2], [2, 3], [3, np.nan]])
+    assert accept(data, missing="drop").rows_dropped == 1
+    error = refuse(data, missing="error")
     assert (error.slug, error.column, error.row) == ("dataset-nonfinite", "b", 3)
 
 
@@ -194,8 +202,12 @@ def test_fault_016_an_unclosed_quote_is_refused(refuse, data):
 
 @pytest.mark.fault(17)
 @pytest.mark.parametrize("value", [b"1e308", b"-1.7e308", b"1.1e37"])
-def test_fault_017_a_value_beyond_what_models_compute_with_is_refused(refuse, value):
-    error = refuse(b"a,b\n1,2\n" + value + b",3\n2,4\n")
+def test_fault_017_a_value_beyond_what_models_compute_with_is_a_gap(accept, refuse, value):
+    data = b"a,b\n1,2\n" + value + b",3\n2,4\n"
+    summary = accept(data)
+    assert ("nonfinite", "a") in [(w["code"], w["column"]) for w in summary.warnings]
+    assert (summary.columns[0].missing_count, summary.columns[0].max) == (1, 2)
+    error = refuse(data, missing="error")
     assert (error.slug, error.column, error.row) == ("dataset-range", "a", 2)
 
 
@@ -325,3 +337,32 @@ def test_fault_024_a_name_like_a_path_is_a_name(accept, tmp_path, name):
 def test_fault_025_a_name_like_sql_is_a_name(accept):
     data = b'"x""; DROP TABLE job;--",b\n1,2\n2,3\n'
     assert accept(data).columns[0].name == 'x"; DROP TABLE job;--'
+
+
+@pytest.mark.fault(288)
+@pytest.mark.parametrize("cell", [b"q", b"q\0", b'"\0"'])
+def test_fault_288_a_line_without_an_end_is_refused_after_some_mebibytes(refuse, tmp_path, cell):
+    assert (
+        refuse(b"a,b\n" + b"1,2\n" * 200_000 + b"3," + cell * (30_000_001 // len(cell))).slug
+        == "dataset-parse"
+    )
+    text = open_text(tmp_path / "upload", None)
+    section = Section(text, find_layout(text, ParseOptions()))
+    while len(section.read(1 << 20)) < 1 << 20:
+        pass
+    assert section._file.tell() < 10_000_000
+    section.close()
+
+
+@pytest.mark.fault(289)
+@pytest.mark.parametrize("row", [b"1\n", b"1,2,3,4\n"])
+def test_fault_289_a_file_of_uneven_rows_is_refused_by_the_first_of_them(refuse, row):
+    error = refuse(b"a,b\n" + b"1,2\n2,5\n" * 100 + row * 400_000)
+    assert (error.slug, error.row) == ("dataset-parse", 201)
+
+
+@pytest.mark.fault(290)
+def test_fault_290_a_last_line_of_blanks_is_looked_at_once(accept):
+    blanks = b" " * 500_000
+    summary = accept(b'"a" b"\n1 2\n3 4\n2 7\n5 1' + blanks + b"\n", delimiter=" ")
+    assert summary.rows == 4

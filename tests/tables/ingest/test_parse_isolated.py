@@ -51,8 +51,11 @@ def test_the_child_gives_the_same_summary_and_file(tmp_path):
 
 def test_the_child_gives_the_same_error_and_no_file(tmp_path):
     (tmp_path / "upload").write_bytes(b"a,b\n1,2\n2,inf\n")
+    options = ParseOptions(missing="error")
     with pytest.raises(TableError) as caught:
-        parse_table_isolated(tmp_path / "upload", tmp_path / "table.npy", format=TableFormat.CSV)
+        parse_table_isolated(
+            tmp_path / "upload", tmp_path / "table.npy", format=TableFormat.CSV, options=options
+        )
     error = caught.value
     assert (error.slug, error.column, error.row) == ("dataset-nonfinite", "b", 2)
     assert not (tmp_path / "table.npy").exists()

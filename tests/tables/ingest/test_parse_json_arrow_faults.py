@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from tables.errors import TableError
 from tables.formats import ParseOptions, TableFormat, TableSummary
 from tables.ingest.parse import parse_table, parse_table_isolated
+from tables.open import open_cells
 from tables.readers import json as json_reader
+from tables.source import rows_per_chunk
 from tests.attempts import attempts
 
 JSON, NDJSON, ARROW = TableFormat.JSON, TableFormat.NDJSON, TableFormat.ARROW
@@ -160,7 +162,7 @@ JSON_FAULTS = {
     "names of other length": ({"rows": [[1], [2]], "columns": ["a", "b"]}, "dataset-shape"),
     "names no strings": ({"rows": [[1], [2]], "columns": [1]}, "dataset-shape"),
     "names no list": ({"rows": [[1], [2]], "columns": "a"}, "dataset-shape"),
-    "surrogate": (b'[{"\\ud800": 1}, {"\\ud800": 2}]', "column-name"),
+    "surrogate": (b'[{"\\ud800": 1}, {"\\ud800": 2}]', "dataset-encoding"),
     "byte order mark": (b"\xef\xbb\xbf[[1], [2]]", "json-encoding"),
     "latin-1": ('[{"ä": 1}, {"ä": 2}]'.encode("latin-1"), "json-encoding"),
     "trailing comma": (b"[[1], [2],]", "json-syntax"),
@@ -243,6 +245,15 @@ def test_objects_may_lack_members_and_hold_others(accept, stored, kind):
     nan = np.nan
     expected = [[1, 2, nan], [2, nan, nan], [3, nan, 0.5], [nan, 4, nan]]
     np.testing.assert_array_equal(stored(), expected)
+
+
+@pytest.mark.fault(310)
+def test_fault_310_lines_of_next_to_nothing_are_read_in_pieces(tmp_path):
+    names = [f"x{i}" for i in range(1000)]
+    (tmp_path / "a").write_bytes(lines(dict.fromkeys(names, 1.5), *({} for _ in range(5000))))
+    source = open_cells(tmp_path / "a", format=TableFormat.NDJSON, options=ParseOptions())
+    pieces = [batch.num_rows for batch in source.read(source.text)]
+    assert (sum(pieces), max(pieces)) == (5001, rows_per_chunk(1000))
 
 
 def test_a_fault_in_a_long_table_is_told_by_line_row_and_column(refuse):

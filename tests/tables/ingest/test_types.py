@@ -14,6 +14,7 @@ from hypothesis import given, settings, strategies as st
 
 from tables.cells import decode_cells, encode_cells
 from tables.columns import Column
+from tables.errors import TableError
 from tables.formats import ColumnSummary, ParseOptions, TableFormat, TableSummary
 from tables.ingest.numbers import MAX_SPIKES, choose_transform, find_spikes
 from tables.ingest.parse import parse_table
@@ -74,6 +75,12 @@ MESSY: dict[str, tuple[Any, str, float]] = {
     "apostrophes": (lambda i: f"CHF {i}\u2019000.50", "number", 1000.5),
     "accountants": (lambda i: f"({i}.50)" if i % 2 else f"{i}.50", "number", -1.5),
     "currency in parentheses": (lambda i: f"(${i}.50)", "number", -1.5),
+    "lakhs and crores": (lambda i: f"\u20b9 {i},00,{i:02},500", "integer", 10_001_500.0),
+    "stamps of forms": (
+        lambda i: f"2024/03/01 1:{i:02}:00 PM GMT+1" if i else "2024/03/01 1:00:00 PM GMT-0230",
+        "datetime",
+        1709294460.0,
+    ),
     "a unit": (lambda i: f"{i}.5 km²", "number", 1.5),
     "times of day": (lambda i: f"{i % 24:02}:{i:02}", "datetime", 3660.0),
     "afternoons": (lambda i: f"{i % 12 + 1}:{i:02} PM", "datetime", 50460.0),
@@ -185,6 +192,14 @@ def test_a_few_texts_among_numbers_are_gaps_with_a_warning_that_names_them():
     assert np.isnan(stored[[7, 20], 0]).all()
 
 
+def test_cells_that_are_gaps_at_the_upload_are_gaps_in_rows_that_are_scored():
+    cells = [f"{i}.5{'*' * (i % 30 == 0)}" for i in range(900)]
+    found = column_of(cells)
+    assert (found.column.type, found.missing_count) == ("number", 30)
+    assert np.isnan(encode_cells(pa.array(cells), found.column)).sum() == 30
+    assert column_of([r"\N" if i % 9 else f"{i}.5" for i in range(900)]).missing_count == 800
+
+
 def test_numbers_and_a_few_words_of_few_values_are_a_category():
     found = column_of(
         [("1", "2", "3", "A")[i % 4] if i % 9 == 0 else str(i % 3) for i in range(300)]
@@ -197,6 +212,16 @@ def test_rare_texts_are_one_level_past_the_largest_number():
     found = column_of([("a", "b", "c")[min(i % 7, 2)] for i in range(70)], max_levels=1)
     assert (found.column.levels, found.column.other) == (("c",), True)
     assert list(found.level_counts) == [50, 20]
+
+
+@pytest.mark.fault(303)
+def test_levels_of_megabytes_are_refused_before_the_table_is_stored(monkeypatch):
+    monkeypatch.setattr("tables.ingest.storing.MAX_LIST_BYTES", 1000)
+    cells = [f"{'x' * 50}{row % 15}" for row in range(15)]
+    with pytest.raises(TableError, match="`max_levels`") as refused:
+        column_of(cells, types={"column": "category"})
+    assert (refused.value.slug, refused.value.column) == ("limit-metadata", "column")
+    assert len(column_of(cells, types={"column": "category"}, max_levels=5).column.levels) == 5
 
 
 def test_ambiguous_dates_are_text_until_their_format_is_known():
@@ -351,7 +376,14 @@ def test_a_first_line_of_data_is_told_by_its_decimals():
 
 @pytest.mark.parametrize(
     ("true", "false"),
-    [("ja", "nein"), ("Oui", "Non"), ("SÍ", "NO"), ("VRAI", "FAUX"), ("是", "否")],
+    [
+        ("ja", "nein"),
+        ("Oui", "Non"),
+        ("SÍ", "NO"),
+        ("VRAI", "FAUX"),
+        ("vero", "falso"),
+        ("是", "否"),
+    ],
 )
 def test_words_for_true_and_false_of_other_languages_are_truth_values(accept, true, false):
     column = accept(f"a,b\n1,{true}\n2,{false}\n3,{true}\n".encode()).columns[1].column
@@ -389,3 +421,100 @@ def test_months_are_dates(accept, cells, form):
 def test_a_minus_sign_behind_a_number_makes_it_negative(accept):
     summary = accept(b"a,b\n1,1.5-\n2,0.5\n3,2.5-\n")
     assert (summary.columns[1].column.type, summary.columns[1].min) == ("number", -2.5)
+
+
+PERIODS = {
+    "quarters": ("{y}Q{q}", "%YQ%q"),
+    "quarters before the year": ("Q{q} {y}", "Q%q %Y"),
+    "weeks": ("{y}-W{w:02d}", "%G-W%V"),
+    "elapsed hours": ("{h}:{m:02d}:{s:02d}", "%E:%M:%S"),
+    "days and times": ("{d} days {q:02d}:{m:02d}:{s:02d}", "%D days %H:%M:%S"),
+    "durations of ISO 8601": ("PT{h}H{m}M{s}S", "P"),
+}
+
+
+@pytest.mark.parametrize("kind", PERIODS)
+def test_periods_and_durations_are_values_that_come_back_as_texts(kind: str) -> None:
+    form, expected = PERIODS[kind]
+    cells = [
+        form.format(
+            y=2000 + i % 23,
+            q=1 + i % 4,
+            w=1 + i % 52,
+            h=1 + i % 90,
+            m=1 + i % 59,
+            s=1 + i * 7 % 59,
+            d=i % 8,
+        )
+        for i in range(200)
+    ]
+    found = column_of(cells)
+    assert (found.column.type, found.column.datetime_format) == ("datetime", expected)
+    numbers = encode_cells(pa.array(cells), found.column)
+    assert decode_cells(numbers, found.column).to_pylist() == cells
+    # A sample beside the start of a period is of that period, not of the one before.
+    if "Y" in expected or "G" in expected:
+        assert decode_cells(numbers - 80_000, found.column).to_pylist() == cells
+
+
+def test_weeks_that_a_year_lacks_are_none() -> None:
+    column = Column(name="week", type="datetime", datetime_format="%G-W%V", date_only=True)
+    seconds = encode_cells(pa.array(["2020-W53", "2021-W01"]), column)
+    assert np.diff(seconds) == 7 * 86_400
+    with pytest.raises(TableError, match="row 1"):
+        encode_cells(pa.array(["2021-W53"]), column)
+
+
+def test_abbreviated_numbers_are_numbers() -> None:
+    cells = [f"{i + 0.5}K" if i % 3 else f"{i + 1}.25M" if i % 2 else str(i + 7) for i in range(90)]
+    found = column_of(cells)
+    assert found.column.type in ("number", "integer")
+    numbers = encode_cells(pa.array(["1.5K", "2.25M", "12", "1B", "800"]), found.column)
+    assert numbers.tolist() == [1500, 2_250_000, 12, 1e9, 800]
+    assert encode_cells(pa.array([1500.0]), found.column).tolist() == [1500]
+
+
+@pytest.mark.parametrize(("other", "form"), [("%d.%m.%Y", "%d.%m.%Y"), ("%m/%d/%Y", "%m/%d/%Y")])
+def test_dates_in_two_formats_are_each_read_in_the_one_that_fits(other: str, form: str) -> None:
+    days = [date(2015, 1, 1) + timedelta(days=37 * i % 2800) for i in range(150)]
+    cells = [day.strftime("%Y-%m-%d" if i % 2 else other) for i, day in enumerate(days)]
+    found = column_of(cells)
+    assert set(str(found.column.datetime_format).split("|")) == {"%Y-%m-%d", form}
+    numbers = encode_cells(pa.array(cells), found.column)
+    assert numbers.tolist() == [(day - date(1970, 1, 1)).days * 86_400 for day in days]
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("{m}/{d}/2023, {h}:05 PM", "%m/%d/%Y, %I:%M %p"),
+        ("Jan {d}, 2023, {h}:05:00 AM", "%b %d, %Y, %I:%M:%S %p"),
+        ("2023년 {m:02d}월 {d:02d}일", "%Y년 %m월 %d일"),
+    ],
+)
+def test_dates_that_programs_of_other_countries_write_are_dates(form: str, expected: str) -> None:
+    cells = [form.format(m=1 + i % 12, d=1 + i % 28, h=1 + i % 12) for i in range(90)]
+    assert column_of(cells).column.datetime_format == expected
+
+
+def test_a_yen_of_shift_jis_is_a_currency() -> None:
+    column = column_of([f"\\{i * 37 + 1000:,}" for i in range(90)]).column
+    assert (column.type, column.unit, column.thousands) == ("integer", "\\", ",")
+
+
+@pytest.mark.parametrize(
+    ("times", "step_s"),
+    [
+        (["08:00", "09:15", "23:30"], 900),
+        (["08:00:00", "12:00:00"], 14_400 // 4),
+        (["08:00:07", "12:00:00"], 0),
+        (["00:00:10", "00:00:05.5"], 0),
+        (["00:00:10", "00:00:05"], 5),
+    ],
+)
+def test_the_step_of_a_clock_is_one_that_all_dates_are_on(
+    accept: Any, times: Any, step_s: int
+) -> None:
+    lines = [f"2024-05-{day:02} {time}" for day, time in enumerate(times * 12, 1) if day < 31]
+    [column] = accept("\n".join(["at", *lines]).encode()).columns
+    assert (column.column.type, column.column.step_s) == ("datetime", step_s)

@@ -1,12 +1,14 @@
 import json
+import math
 import struct
 
 import numpy as np
+import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from tables.readers import json_numbers
-from tables.readers.json_numbers import joined, number_rows
+from tables.readers import plain_numbers
 from tables.readers.number_loops import NOT_PLAIN, read_rows
+from tables.readers.plain_numbers import number_rows
 
 DIGITS = st.text("0123456789", min_size=1, max_size=21)
 NUMBERS = st.one_of(
@@ -25,10 +27,13 @@ NUMBERS = st.one_of(
 )
 
 
-def read(text: str, width: int) -> tuple[int, list[float]]:
-    document = np.frombuffer(f'{{"rows":[{text}]}}'.encode(), np.uint8)
+def read(text: str, width: int, *, room: int = 0) -> tuple[int, list[float]]:
+    """Read rows with this many bytes behind their document, whose last ones are not read as words."""
+    body = f'{{"rows":[{text}]}}'.encode()
+    document = np.frombuffer(body + b"1" * room, np.uint8)
     out = np.full(width, np.nan)
-    count, _ = read_rows(document, 9, len(document) - 2, width, out)
+    keys, places = np.empty(0, np.uint8), np.empty(0, np.int64)
+    count, _ = read_rows(document, 9, len(body) - 2, width, keys, places, ord(","), out)
     return count, out.tolist()
 
 
@@ -43,10 +48,30 @@ def bits(number: float) -> bytes:
 @example("1.7976931348623157e308")
 @example("2.2250738585072014e-308")
 def test_a_number_that_is_read_is_the_nearest_to_its_text(text):
-    count, values = read(f"[{text}]", 1)
-    if count != NOT_PLAIN:
-        assert json.loads(text) is not None
-        assert bits(values[0]) == bits(float(text))
+    for room in (0, 16):
+        count, values = read(f"[{text}]", 1, room=room)
+        if count != NOT_PLAIN:
+            assert json.loads(text) is not None
+            assert bits(values[0]) == bits(float(text))
+
+
+@pytest.mark.parametrize("sign", ["", "-"])
+@pytest.mark.parametrize("before", range(1, 10))
+def test_numbers_of_few_digits_are_read_to_the_bit(sign, before):
+    for behind in range(10):
+        text = f"{sign}{'9070605040'[:before]}{'.' * (behind > 0)}{'1020304050'[:behind]}"
+        for room in (0, 16):
+            count, values = read(f"[{text},0]", 2, room=room)
+            assert count == 2, text
+            assert bits(values[0]) == bits(float(text)), text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["01", "00.5", "-01.5", ".5", "-.5", "5.", "-5.", "-", "1.2.3", "1-2", "1e", "1.5e+", "+1"],
+)
+def test_what_json_does_not_call_a_number_is_not_read(text):
+    assert [read(f"[{text},0]", 2, room=room)[0] for room in (0, 16)] == [NOT_PLAIN, NOT_PLAIN]
 
 
 @given(st.lists(st.floats(-1e9, 1e9, allow_subnormal=False), min_size=1, max_size=6))
@@ -55,7 +80,9 @@ def test_numbers_of_usual_size_are_read(row):
     assert (count, values) == (len(row), row)
 
 
-PARTS = st.sampled_from([*'[],.-+eE0123456789 \n"ntf', "[1,2]", ",", "[0.5, -1e3]", "]}", "[1,2],"])
+PARTS = st.sampled_from(
+    [*'[],.-+eE0123456789 \n"ntf', "[1,2]", ",", "[0.5, -1e3]", "]}", "[1,2],", "[null,2]"]
+)
 
 
 @settings(max_examples=500)
@@ -69,15 +96,19 @@ PARTS = st.sampled_from([*'[],.-+eE0123456789 \n"ntf', "[1,2]", ",", "[0.5, -1e3
 @example("[1e,2]")
 def test_text_that_is_read_is_json(text):
     body = f'{{"rows":[{text}]}}'.encode()
-    slices = list(number_rows(body, width=2))
+    slices = list(number_rows(body, "ab"))
     rows = [part for part in slices if part is not None]
     if len(rows) == len(slices):
-        assert joined(rows).tolist() == json.loads(body)["rows"]
+        whole = [
+            [math.nan if value is None else value for value in row]
+            for row in json.loads(body)["rows"]
+        ]
+        assert np.array_equal(np.concatenate(rows), whole, equal_nan=True)
 
 
 def test_rows_behind_a_number_of_many_digits_are_read(monkeypatch):
-    monkeypatch.setattr(json_numbers, "_SLICE_VALUES", 2)
+    monkeypatch.setattr(plain_numbers, "_SLICE_VALUES", 2)
     body = b'{"rows":[[1,2],[3,0.12345678901234567890123456789],[5,6]]}'
-    slices = [part for part in number_rows(body, width=2) if part is not None]
+    slices = [part for part in number_rows(body, "ab") if part is not None]
     assert len(slices) > 1
-    assert joined(slices).tolist() == json.loads(body)["rows"]
+    assert np.concatenate(slices).tolist() == json.loads(body)["rows"]
