@@ -119,8 +119,7 @@ class _NamedFiles:
 
 def _rows(database: Database, blobs: Blobs) -> _NamedFiles:
     with database.read() as session:
-        files = [*_of_datasets(session), *_of_versions(session), *_of_results(session)]
-        files += _of_products(session)
+        files = named_files(session)
         unfinished = session.execute(
             select(JobRow.id, JobRow.state, JobRow.checkpoints).where(
                 JobRow.state != JobState.SUCCEEDED
@@ -128,14 +127,29 @@ def _rows(database: Database, blobs: Blobs) -> _NamedFiles:
         ).all()
     kept = {job_id for job_id, state, _ in unfinished if state in _ACTIVE}
     for job_id, _, checkpoints in unfinished:
-        named = list(_of_checkpoints(job_id, checkpoints))
+        named = [file_of_checkpoint(job_id, at) for at in checkpoints]
         files += named
         try:
-            files += _of_lists(named, blobs)
+            files += [part for file in named for part in listed_files(file, blobs)]
         except BlobError:
             # What it names is not known, so nothing of the job may go.
             kept.add(job_id)
     return _NamedFiles(frozenset(files), frozenset(kept))
+
+
+def all_named_files(database: Database, blobs: Blobs) -> frozenset[NamedFile]:
+    """Return all files that rows name, checkpoints and the parts that these list among them.
+
+    Raises:
+        DatabaseError: The rows cannot be read.
+    """
+    return _rows(database, blobs).files
+
+
+def named_files(session: Session) -> list[NamedFile]:
+    """Return the files that rows name, but for the checkpoints of jobs."""
+    files = [*_of_datasets(session), *_of_versions(session), *_of_results(session)]
+    return [*files, *_of_products(session)]
 
 
 def _of_datasets(session: Session) -> Iterator[NamedFile]:
@@ -176,21 +190,23 @@ def _of_products(session: Session) -> Iterator[NamedFile]:
             yield NamedFile(owner=f"product of {job_id}", key=key, sha256=sha256, bytes=size)
 
 
-def _of_checkpoints(job_id: str, checkpoints: list[JsonObject]) -> Iterator[NamedFile]:
-    for at in checkpoints:
-        yield NamedFile(owner=f"checkpoint of {job_id}", key=at["key"], sha256=at["sha256"])
+def file_of_checkpoint(job_id: str, checkpoint: JsonObject) -> NamedFile:
+    """Return the file of a checkpoint of a job."""
+    return NamedFile(
+        owner=f"checkpoint of {job_id}", key=checkpoint["key"], sha256=checkpoint["sha256"]
+    )
 
 
-def _of_lists(named: Iterable[NamedFile], blobs: Blobs) -> list[NamedFile]:
-    """Return the parts in the lists among the checkpoints of a job.
+def listed_files(file: NamedFile, blobs: Blobs) -> list[NamedFile]:
+    """Return the parts that the file of a checkpoint lists; none if it is no list.
 
     Raises:
-        BlobError: a list cannot be read.
+        BlobError: The list cannot be read.
     """
+    if not file.key.endswith(LIST_SUFFIX):
+        return []
     return [
         NamedFile(owner=file.owner, key=part.key, sha256=part.sha256)
-        for file in named
-        if file.key.endswith(LIST_SUFFIX)
         for part in load_list(blobs, file.key, file.sha256)
     ]
 

@@ -7,7 +7,7 @@ class StoreError(Exception):
     """Base of every error of this package.
 
     Attributes:
-        slug: Problem that a caller is told of.
+        slug: Problem that is reported to a caller.
     """
 
     slug: Slug = "internal"
@@ -277,6 +277,32 @@ class BlobError(StoreError):
         super().__init__(f"Stored file {key} {detail}.")
 
 
+class SignatureError(StoreError):
+    """File of a model whose signature is wrong, or missing where it is required."""
+
+    slug: Slug = "signature-invalid"
+
+
+class OnnxUnsupportedError(StoreError):
+    """Version whose log density has no form in ONNX."""
+
+    slug: Slug = "onnx-unsupported"
+
+    def __init__(self, ref: str, family: str, reason: str) -> None:
+        """Say why.
+
+        Args:
+            ref: Reference to the version, such as ``shuttle:2``.
+            family: Family of its flow.
+            reason: Clause that begins with "its".
+        """
+        self.ref = ref
+        self.family = family
+        super().__init__(
+            f"The density of {ref}, of family {family}, has no form in ONNX: {reason}."
+        )
+
+
 class ModelFileError(StoreError):
     """File of a caller that is not a model, or not one that can be used."""
 
@@ -285,6 +311,13 @@ class ModelFileError(StoreError):
 
 class BlobDiskError(BlobError):
     """Failure of the disk; nothing is known of the file itself."""
+
+
+class FirstKeyError(StoreError):
+    """File of the first API key that cannot be used."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(f"DENSITYD_FIRST_KEY_FILE: {detail}.")
 
 
 class WrongStoreError(StoreError):

@@ -1,7 +1,7 @@
 """Kinds, states and transitions of jobs, as plain values."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NotRequired, TypedDict
@@ -106,6 +106,9 @@ class NewJob:
         role: `JobRole.PARENT` for work that is done by children; None: a job of its own.
         priority: Priority; jobs of higher ones are taken first.
         accelerator: Need for an accelerator.
+        memory_bytes: Least memory of a worker that it fits on; None: not known.
+        description: Text of the caller.
+        tags: Values of the caller's tags by their names.
     """
 
     project: str
@@ -121,6 +124,9 @@ class NewJob:
     role: JobRole | None = None
     priority: int = 0
     accelerator: Accelerator = Accelerator.NONE
+    memory_bytes: int | None = None
+    description: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

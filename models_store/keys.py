@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from models_store.database.clock import db_now
 from models_store.database.database import Database, reading, writing
 from models_store.database.ids import is_id, is_name, new_id
-from models_store.database.schema import ApiKeyRow
+from models_store.database.schema import ApiKeyRow, dialect_of, insert_into
 from models_store.errors import ConflictError, NotFoundError
 from models_store.records import Record
 
@@ -49,7 +49,7 @@ class ApiKey(Record):
 
     Attributes:
         rate: Requests a second; None: the service's setting.
-        label: Text for people.
+        label: Free text that says what the key is for.
         last_used_at: Time of a recent request, to a minute.
         usable: True if it is neither revoked nor expired, by the database's clock.
     """
@@ -107,7 +107,7 @@ class Keys:
             scope: Scope of the key.
             expires_days: Days after which the key expires; None: never.
             rate: Requests a second; None: the service's setting.
-            label: Text for people.
+            label: Free text that says what the key is for.
             most: Most keys of the project, ended ones included; None: any number.
 
         Raises:
@@ -127,6 +127,42 @@ class Keys:
             expires_at=None if expires_days is None else db_now(expires_days * _DAY_S),
         )
         return _add(session, row)
+
+    @writing
+    def make_first(self, session: Session, token: str) -> bool:
+        """Make a key with a given token, for administrators of the project default.
+
+        Nothing is done if any key was ever made, so one that is revoked does not come back.
+
+        Args:
+            session: Transaction, which the decorator begins.
+            token: Token that its bearer sends.
+
+        Returns:
+            True if the key was made.
+
+        Raises:
+            ValueError: The text is no token.
+        """
+        match = _TOKEN.fullmatch(token)
+        if match is None:
+            raise ValueError("a key is key_, 32 hexadecimal digits, a dot and 64 more of them")
+        if session.scalar(select(ApiKeyRow.id).limit(1)) is not None:
+            return False
+        values = {
+            "id": match["id"],
+            "project": "default",
+            "scope": Scope.ADMIN.value,
+            "secret_sha256": _hash(match["secret"]),
+            "label": "first key",
+        }
+        added = session.execute(
+            insert_into(dialect_of(session), ApiKeyRow)
+            .values(values)
+            .on_conflict_do_nothing(index_elements=[ApiKeyRow.id])
+            .returning(ApiKeyRow.id)
+        )
+        return added.first() is not None
 
     @reading
     def get(self, session: Session, project: str, key_id: str) -> ApiKey:

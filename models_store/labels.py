@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -10,17 +12,12 @@ from models_store.database.schema import Described
 from models_store.errors import LimitError, PreconditionError
 from models_store.jobs.jobs import Job
 from models_store.jobs.rows import find, to_job
+from models_store.label_types import MAX_TAGS
 from models_store.records import Dataset, Model, Version
 from models_store.rows.datasets import find_dataset, to_dataset
 from models_store.rows.versions import find_model, find_version, to_models, to_versions
 
-MAX_TAGS = 64
-"""Tags of one resource."""
-
-MAX_DESCRIPTION = 4000
-MAX_VALUE = 256
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$"
-"""Pattern of the names of tags."""
+_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +86,7 @@ class Labels:
             LimitError: It would have too many tags.
         """
         row = find_dataset(session, project, dataset_id, lock=True)
-        _check(condition(to_dataset(row)), f"Dataset {dataset_id}")
-        change.apply(row)
-        session.flush()
-        return to_dataset(row)
+        return _changed(session, row, partial(to_dataset, row), change, condition)
 
     @writing
     def job(
@@ -105,10 +99,7 @@ class Labels:
     ) -> Job:
         """Change a job, as `dataset`."""
         row = find(session, project, job_id, lock=True)
-        _check(condition(to_job(row)), f"Job {job_id}")
-        change.apply(row)
-        session.flush()
-        return to_job(row)
+        return _changed(session, row, partial(to_job, row), change, condition)
 
     @writing
     def model(
@@ -121,10 +112,7 @@ class Labels:
     ) -> Model:
         """Change a model, as `dataset`."""
         row = find_model(session, project, name, lock=True)
-        _check(condition(to_models(session, [row])[0]), f"Model {name}")
-        change.apply(row)
-        session.flush()
-        return to_models(session, [row])[0]
+        return _changed(session, row, lambda: to_models(session, [row])[0], change, condition)
 
     @writing
     def version(
@@ -139,12 +127,21 @@ class Labels:
         """Change a version, as `dataset`; only its labels ever change."""
         model = find_model(session, project, name, lock=True)
         row = find_version(session, model, number)
-        _check(condition(to_versions(session, model, [row])[0]), f"Version {name}:{number}")
-        change.apply(row)
-        session.flush()
-        return to_versions(session, model, [row])[0]
+        return _changed(
+            session, row, lambda: to_versions(session, model, [row])[0], change, condition
+        )
 
 
-def _check(holds: bool, what: str) -> None:  # noqa: FBT001 - the result of a condition
-    if not holds:
-        raise PreconditionError(f"{what} is in another state")
+def _changed(
+    session: Session,
+    row: Described,
+    record: Callable[[], _Record],
+    change: LabelChange,
+    condition: Callable[[_Record], bool],
+) -> _Record:
+    """Change a locked row if the condition holds for its record; return the new record."""
+    if not condition(record()):
+        raise PreconditionError("the resource is in another state")
+    change.apply(row)
+    session.flush()
+    return record()

@@ -229,6 +229,16 @@ class Model(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AliasChange(Record):
+    """Move or deletion of an alias; a deletion has no version."""
+
+    alias: str
+    version: int | None
+    reason: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Alias(Record):
     """Alias and its version. ``revision``, its ETag, changes with every move and never repeats."""
 

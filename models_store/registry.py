@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from models_store.database.database import Database, freeing, reading, writing
 from models_store.database.ids import is_name
-from models_store.database.schema import DatasetRow, ModelRow, ModelVersionRow
+from models_store.database.schema import AliasChangeRow, DatasetRow, ModelRow, ModelVersionRow
 from models_store.database.usage import check_storage, stored_bytes
 from models_store.errors import ConflictError, DatasetInUseError, NotFoundError
 from models_store.job_states import Idempotency
@@ -16,6 +16,7 @@ from models_store.listings.filters import ALL, Filters
 from models_store.listings.paging import Listing, Page, page_of
 from models_store.records import (
     Alias,
+    AliasChange,
     Dataset,
     DatasetSummary,
     Model,
@@ -24,6 +25,7 @@ from models_store.records import (
     Version,
     VersionSummary,
 )
+from models_store.rows.alias_changes import record_change
 from models_store.rows.datasets import (
     DATASET_SUMMARY,
     find_dataset,
@@ -68,6 +70,7 @@ DEFAULT_ALIAS = "production"
 _DATASETS = Listing(name="datasets", key=DatasetRow.position)
 _MODELS = Listing(name="models", key=ModelRow.id)
 _VERSIONS = Listing(name="versions", key=ModelVersionRow.version)
+_ALIAS_CHANGES = Listing(name="history", key=AliasChangeRow.position)
 _REF = re.compile(r"(?P<name>[^@:]+)(?:@(?P<alias>[^@:]+)|:(?P<version>[1-9][0-9]{0,8}))?")
 
 
@@ -395,7 +398,7 @@ class Registry:
         return to_alias(row)
 
     @writing
-    def set_alias(
+    def set_alias(  # noqa: PLR0913 - a move has a version, a reason and a condition
         self,
         session: Session,
         project: str,
@@ -403,6 +406,7 @@ class Registry:
         alias: str,
         *,
         version: int,
+        reason: str | None = None,
         condition: RevisionCondition = any_revision,
     ) -> Alias:
         """Point an alias at a version, atomically.
@@ -413,6 +417,7 @@ class Registry:
             name: Name of the model.
             alias: Name of the alias, which is created if it does not exist.
             version: Number of an existing version of the model.
+            reason: Reason that stays in the history of the aliases.
             condition: Test of the alias's present revision, None for an alias that does not
                 exist; the alias moves only if it returns true.
 
@@ -426,6 +431,7 @@ class Registry:
         model = find_model(session, project, name, lock=True)
         check_revision(alias, find_alias(session, model, alias), condition)
         number = find_version(session, model, version).version
+        record_change(session, model, alias, version=number, reason=reason)
         return point(session, model, alias, version=number)
 
     @freeing
@@ -449,7 +455,29 @@ class Registry:
         check_revision(alias, row, condition)
         if row is None:
             raise NotFoundError("alias", alias)
+        record_change(session, model, alias, version=None, reason=None)
         session.delete(row)
+
+    @reading
+    def alias_changes(
+        self,
+        session: Session,
+        project: str,
+        name: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+    ) -> Page[AliasChange]:
+        """List the changes of the aliases of a model, newest first.
+
+        Raises:
+            NotFoundError: the project has no such model.
+            CursorError: the cursor is not one of this listing.
+        """
+        model = find_model(session, project, name)
+        query = select(AliasChangeRow).where(AliasChangeRow.model_id == model.id)
+        page = page_of(session, query, _ALIAS_CHANGES, cursor=cursor, limit=limit)
+        return page.map(AliasChange.of_row)
 
 
 def _number(session: Session, model: ModelRow, *, alias: str | None, version: str | None) -> int:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -13,8 +14,9 @@ from pydantic_settings import (
 )
 
 from models_store.files.store_address import StoreAddress, refuse_store_url
+from models_store.sentinels import SCHEME, Sentinels, celery_url
 
-_BROKER_SCHEMES = ("redis://", "rediss://", "unix://")
+_BROKER_SCHEMES = ("redis://", "rediss://", "unix://", SCHEME)
 
 
 def _checked_database_url(url: str | None) -> str | None:
@@ -26,7 +28,9 @@ def _checked_database_url(url: str | None) -> str | None:
 
 
 def _checked_broker_url(url: str | None) -> str | None:
-    if url is not None and not url.startswith(_BROKER_SCHEMES):
+    if url is not None and url.startswith(SCHEME):
+        Sentinels.parse(url)
+    elif url is not None and not url.startswith(_BROKER_SCHEMES):
         raise ValueError(f"the broker's URL begins with {', '.join(_BROKER_SCHEMES)}")
     return url
 
@@ -124,8 +128,9 @@ class StoreSettings(BaseSettings):
     )
     broker_url: Annotated[str | None, AfterValidator(_checked_broker_url)] = Field(
         default=None,
-        description="Redis URL of the job queue, such as redis://host:6379/0."
-        " Unset: the private Redis of the data directory.",
+        description="Redis URL of the job queue, such as redis://host:6379/0, or"
+        " sentinel://a:26379,b:26379/0?master_name=NAME. Unset: the private Redis of the data"
+        " directory.",
     )
     store_url: Annotated[str | None, AfterValidator(_checked_store_url)] = Field(
         default=None,
@@ -160,6 +165,11 @@ class StoreSettings(BaseSettings):
         description="Storage quota of a project in bytes: datasets, models, checkpoints, results "
         "of bulk jobs, and the rows that describe them. An unfinished job counts with"
         " the largest size that its files may reach.",
+    )
+    first_key_file: Path | None = Field(
+        default=None,
+        description="File with an API key that is made at the start, with the scope admin of the project"
+        " default, if no key was ever made.",
     )
     webhook_private_addresses: bool = Field(
         default=False,
@@ -207,5 +217,23 @@ class StoreSettings(BaseSettings):
 
     @property
     def celery_broker_url(self) -> str:
-        """The same broker in Celery's spelling of a Unix socket."""
+        """The same broker in Celery's spelling of a Unix socket, and of Sentinels."""
+        if self.resolved_broker_url.startswith(SCHEME):
+            return celery_url(self.resolved_broker_url)
         return self.resolved_broker_url.replace("unix://", "redis+socket://", 1)
+
+    @property
+    def celery_broker_tls(self) -> dict[str, str] | None:
+        """Options of TLS for Celery, which leaves those of the URL out, and would take any certificate."""
+        if not self.resolved_broker_url.startswith("rediss://"):
+            return None
+        query = dict(parse_qsl(urlsplit(self.resolved_broker_url).query))
+        given = {name: value for name, value in query.items() if name.startswith("ssl_")}
+        return {"ssl_cert_reqs": "required", **given}
+
+    @property
+    def celery_broker_options(self) -> dict[str, str]:
+        """Options of Celery for the broker, beside its URL."""
+        if not self.resolved_broker_url.startswith(SCHEME):
+            return {}
+        return {"master_name": Sentinels.parse(self.resolved_broker_url).master_name}

@@ -1,7 +1,7 @@
 """The audit trail: lines on the disk, each with the hash of the one before it.
 
 A process appends to a series of numbered files that is its own for as long as it lives; whoever
-starts after its end goes on with the series. No process waits for another, and no file is
+starts after its end continues with the series. No process waits for another, and no file is
 ever replaced.
 """
 

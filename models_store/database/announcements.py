@@ -11,6 +11,7 @@ from sqlalchemy.orm import PassiveFlag, Session, UOWTransaction, attributes
 
 from models_store.database.ids import new_id
 from models_store.database.schema import JobRow, WebhookDeliveryRow, WebhookRow
+from models_store.database.usage import ROW_BYTES, json_bytes
 from models_store.job_states import FINAL_STATES, JobRole
 
 MAX_WAITING = 1000
@@ -47,6 +48,7 @@ def add_delivery(
         "project": project,
         "event": event,
         "data": data,
+        "bytes": ROW_BYTES + json_bytes(data),
     }
     session.execute(insert(WebhookDeliveryRow).values(values))
     return delivery_id

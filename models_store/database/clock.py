@@ -7,7 +7,7 @@ processes around it need not agree.
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, Float, String, literal
+from sqlalchemy import BindParameter, DateTime, Dialect, Float, String, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -47,9 +47,10 @@ class db_now(FunctionElement[datetime]):  # noqa: N801 (it is called like the SQ
     inherit_cache = True
     name = "db_now"
 
-    def __init__(self, offset_s: float = 0.0) -> None:
+    def __init__(self, offset_s: float | BindParameter[float] = 0.0) -> None:
         """Make the expression; the shift is a bound parameter, so that statements stay cached."""
-        super().__init__(literal(float(offset_s), Float))
+        given = isinstance(offset_s, BindParameter)
+        super().__init__(offset_s if given else literal(float(offset_s), Float))
 
 
 @compiles(db_now, "postgresql")

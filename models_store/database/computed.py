@@ -14,6 +14,7 @@ from models_store.database.schema import (
     JobRow,
     ModelRow,
     ModelVersionRow,
+    dialect_of,
     insert_into,
 )
 from models_store.database.usage import stored_bytes
@@ -23,7 +24,7 @@ _DAYS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectUsage:
-    """Stored things of a project, and its use of the service.
+    """Storage and requests of a project.
 
     Attributes:
         stored_bytes: Bytes that count in its quota, reservations of unfinished jobs among them.
@@ -57,7 +58,7 @@ class Usage:
         today = _today(session)
         for project, count in sorted(rows.items()):
             session.execute(
-                insert_into(session, ComputedRow)
+                insert_into(dialect_of(session), ComputedRow)
                 .values(project=project, day=today, rows=count)
                 .on_conflict_do_update(
                     index_elements=[ComputedRow.project, ComputedRow.day],

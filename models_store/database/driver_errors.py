@@ -1,5 +1,6 @@
 """Turns what the drivers raise into the store's own errors."""
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,20 @@ from models_store.errors import (
 _RERUN = frozenset({"40001", "40P01"})
 # Lock time-out, statement time-out.
 _BUSY = _RERUN | {"55P03", "57014"}
+# What PostgreSQL and its client say of a connection that is not made; such an error has no SQLSTATE.
+_REFUSALS = {
+    r"password authentication failed|no password supplied|role .* does not exist": (
+        "The database refuses the user or the password of its URL."
+    ),
+    r"database .* does not exist": "The server has no database of the URL's name.",
+    r"pg_hba\.conf": (
+        "The database admits no such connection; perhaps it requires TLS (`sslmode=require`)."
+    ),
+    r"certificate|\bSSL\b": "No TLS connection to the database can be made with the URL's options.",
+    r"resolve host|translate host name|Name or service not known": (
+        "The host name of the database cannot be resolved."
+    ),
+}
 _DISK_FULL = "53100"
 _READ_ONLY = "25006"
 
@@ -56,8 +71,16 @@ def _translate(error: DBAPIError) -> DatabaseError | StorageFullError | None:
         return StorageFullError()
     lost = error.connection_invalidated or state == _READ_ONLY
     if lost or type(error).__name__ in ("OperationalError", "InterfaceError"):
-        return DatabaseUnavailableError("The database cannot be reached.")
+        return DatabaseUnavailableError(_reason(str(error.orig)))
     return None
+
+
+def _reason(text: str) -> str:
+    """Return why a server is of no use, in words without names and secrets."""
+    for pattern, reason in _REFUSALS.items():
+        if re.search(pattern, text):
+            return reason
+    return "The database cannot be reached."
 
 
 def _translate_sqlite(error: sqlite3.Error) -> DatabaseError | StorageFullError | None:

@@ -2,8 +2,10 @@
 
 import json
 import sqlite3
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
@@ -12,6 +14,11 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
 Use = Literal["service", "migration"]
+
+_POOLER = "pgbouncer"
+"""Option of the URL: true where a pooler gives each transaction another connection."""
+# Statements that were prepared on one connection are not there on the next.
+_POOLED: dict[str, Any] = {"prepare_threshold": None}
 
 _MIGRATION_WAIT_S = 60.0
 _SUPPORTED = (
@@ -45,10 +52,16 @@ def _check_options(url: URL) -> None:
     from psycopg import ProgrammingError  # noqa: PLC0415 - slow, and SQLite needs none of it
     from psycopg.conninfo import make_conninfo  # noqa: PLC0415 - as above
 
-    try:
-        make_conninfo("", **{name: str(value) for name, value in url.query.items()})
-    except ProgrammingError as error:
-        raise ValueError(f"the database's URL: {str(error).strip()}") from None
+    for name, value in url.query.items():
+        if name == _POOLER and value in ("true", "false"):
+            continue
+        try:
+            make_conninfo("", **{name: str(value)})
+        except ProgrammingError:
+            raise ValueError(
+                f"the database's URL has the option {name[:40]}, which PostgreSQL's client does not"
+                f" know with this value; {_POOLER} is true or false"
+            ) from None
 
 
 def sqlite_file(url: URL) -> Path | None:
@@ -66,8 +79,16 @@ def service_engine(url: URL, *, busy_timeout_s: float, pool_size: int) -> Engine
             url, file, use="service", busy_timeout_s=busy_timeout_s, pool_size=pool_size
         )
     timeout_ms = int(busy_timeout_s * 1000)
-    return create_engine(
-        url,
+    limits = {
+        "lock_timeout": f"{timeout_ms}ms",
+        "statement_timeout": f"{6 * timeout_ms}ms",
+        "idle_in_transaction_session_timeout": f"{6 * timeout_ms}ms",
+    }
+    pooled = _is_pooled(url)
+    options = " ".join(f"-c {name}={value}" for name, value in limits.items())
+    session = _POOLED if pooled else {"options": f"-c timezone=UTC {options}"}
+    engine = create_engine(
+        url.difference_update_query([_POOLER]),
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=busy_timeout_s,
@@ -77,9 +98,7 @@ def service_engine(url: URL, *, busy_timeout_s: float, pool_size: int) -> Engine
             # libpq counts whole seconds, and two at the least.
             "connect_timeout": max(2, int(busy_timeout_s)),
             "application_name": "densityd",
-            "options": f"-c timezone=UTC -c lock_timeout={timeout_ms}"
-            f" -c statement_timeout={6 * timeout_ms}"
-            f" -c idle_in_transaction_session_timeout={6 * timeout_ms}",
+            **session,
             # A server that vanished is noticed within seconds, not after two hours.
             "keepalives_idle": 10,
             "keepalives_interval": 5,
@@ -87,6 +106,19 @@ def service_engine(url: URL, *, busy_timeout_s: float, pool_size: int) -> Engine
             "tcp_user_timeout": 6 * timeout_ms,
         },
     )
+    if pooled:
+        event.listen(engine, "begin", partial(_limit, limits))
+    return engine
+
+
+def _is_pooled(url: URL) -> bool:
+    return url.query.get(_POOLER) == "true"
+
+
+def _limit(limits: Mapping[str, str], connection: Connection) -> None:
+    """Set limits for one transaction: behind a pooler the next one has another connection."""
+    settings = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in limits.items())
+    connection.exec_driver_sql(f"SELECT {settings}")
 
 
 def migration_engine(url: URL) -> Engine:
@@ -96,10 +128,11 @@ def migration_engine(url: URL) -> Engine:
         return _sqlite_engine(
             url, file, use="migration", busy_timeout_s=_MIGRATION_WAIT_S, pool_size=1
         )
+    session = _POOLED if _is_pooled(url) else {}
     return create_engine(
-        url,
+        url.difference_update_query([_POOLER]),
         poolclass=NullPool,
-        connect_args={"connect_timeout": 5, "application_name": "densityd migrate"},
+        connect_args={"connect_timeout": 5, "application_name": "densityd migrate", **session},
     )
 
 

@@ -167,7 +167,7 @@ def _only_process(file: Path) -> Iterator[None]:
     with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         if file.exists() and file.stat().st_size == 0:
-            # SQLite would take it for a new database and go on without the rows it once held.
+            # SQLite would take it for a new database and continue without the rows it once held.
             raise DatabaseUnavailableError(
                 "The database file is empty; restore it, or remove it to start anew."
             )

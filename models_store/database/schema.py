@@ -1,7 +1,7 @@
 """Tables of the database. Times come from the database's clock; every row belongs to a project."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
@@ -13,6 +13,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Table,
     Text,
     TypeDecorator,
     UniqueConstraint,
@@ -36,6 +37,8 @@ def _where(condition: str) -> dict[str, Any]:
 
 class Base(DeclarativeBase):
     """Names constraints by convention, so that migrations can speak of them on both databases."""
+
+    __table__: ClassVar[Table]
 
     metadata = MetaData(
         naming_convention={
@@ -180,7 +183,7 @@ class JobRow(Described, Base):
     checkpoint_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     # The most that the job may come to store, files and rows, while it has not ended.
     reserved_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
-    # A parent is work that its children do; null: a job of its own.
+    # A parent is work that its children do; null for a job of its own.
     role: Mapped[str | None]
     # Not a foreign key: a parent and its children are deleted together.
     parent_id: Mapped[str | None]
@@ -188,10 +191,12 @@ class JobRow(Described, Base):
     place: Mapped[JsonObject | None]
     # Of a child that has succeeded: what its parent makes a version or a file of.
     product: Mapped[JsonObject | None]
-    # Higher ones come first; null: 0, as of jobs from before there were priorities.
+    # Higher ones come first; null for 0, as of jobs from before there were priorities.
     priority: Mapped[int | None]
-    # `preferred` or `required`; null: the job does not need one.
+    # `preferred` or `required`; null if the job does not need one.
     accelerator: Mapped[str | None]
+    # The least memory of a worker that it fits on; null: not known.
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     # True once the parent has taken notice of the child's end.
     noticed: Mapped[bool] = mapped_column(default=False)
     # True while the reservation of its parent counts for what the child stores.
@@ -234,8 +239,10 @@ class WorkerRow(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     seen_at: Mapped[datetime]
     unfit: Mapped[str | None]
-    # True if its trainers compute on an accelerator; null: from before that was told.
+    # True if its trainers compute on an accelerator; null if it is unknown.
     accelerator: Mapped[bool | None]
+    # Memory of each of its trainers; null: not known.
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class StoreRow(Base):
@@ -302,7 +309,7 @@ class ModelVersionRow(Described, Base):
     columns: Mapped[list[str]]
     # Null in versions from before there were contexts.
     context_columns: Mapped[list[str] | None]
-    # Of the columns, then of those of the context; null: all are plain numbers.
+    # Of the columns, then of those of the context; null if all are plain numbers.
     types: Mapped[list[JsonObject] | None]
     flow: Mapped[JsonObject]
     preprocessing: Mapped[JsonObject]
@@ -342,6 +349,22 @@ class ModelAliasRow(Base):
     updated_at: Mapped[datetime] = mapped_column(default=db_now(), onupdate=db_now())
 
 
+class AliasChangeRow(Base):
+    """A move or a deletion of an alias."""
+
+    __tablename__ = "alias_change"
+    __table_args__ = (Index(None, "model_id", "position"),)
+
+    position: Mapped[int] = mapped_column(_Counter, primary_key=True)
+    project: Mapped[str]
+    model_id: Mapped[int] = mapped_column(_Counter, ForeignKey("model.id"))
+    alias: Mapped[str]
+    # Null where the alias was deleted. The version may have been deleted since.
+    version: Mapped[int | None]
+    reason: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
 class TagRow(Base):
     """A tag of a dataset, a job, a model or a version; `models_store.database.tag_index` keeps it.
 
@@ -360,7 +383,7 @@ class TagRow(Base):
 
 
 class WebhookRow(Base):
-    """An address that is told of a project's events."""
+    """A URL that is notified of a project's events."""
 
     __tablename__ = "webhook"
     __table_args__ = (Index(None, "project", "position"),)
@@ -378,11 +401,12 @@ class WebhookRow(Base):
 
 
 class WebhookDeliveryRow(Base):
-    """An event that a webhook is told of, until it is delivered or given up, and a week longer."""
+    """An event that a webhook is notified of, until it is delivered or given up, and a week longer."""
 
     __tablename__ = "webhook_delivery"
     __table_args__ = (
         Index(None, "webhook_id", "position"),
+        Index(None, "project", "bytes"),
         Index("ix_webhook_delivery_due", "due_at", **_where("ended_at IS NULL")),
         Index("ix_webhook_delivery_ended", "ended_at", **_where("ended_at IS NOT NULL")),
     )
@@ -393,6 +417,8 @@ class WebhookDeliveryRow(Base):
     project: Mapped[str]
     event: Mapped[str]
     data: Mapped[JsonObject]
+    # What it counts in the project's quota; null of one from before they counted.
+    bytes: Mapped[int | None] = mapped_column(BigInteger)
     attempts: Mapped[int] = mapped_column(default=0)
     # Of the next attempt; while one is under way, of the one that follows if nothing is heard of it.
     due_at: Mapped[datetime] = mapped_column(default=db_now())
@@ -415,7 +441,7 @@ class ApiKeyRow(Base):
     scope: Mapped[str]
     # Of the secret, which is random: a plain hash cannot be guessed back.
     secret_sha256: Mapped[str]
-    # Requests a second; null: the service's setting.
+    # Requests a second; null for the service's setting.
     rate: Mapped[float | None]
     label: Mapped[str | None]
     # To a minute, not to the request: it is written now and then.
@@ -423,6 +449,19 @@ class ApiKeyRow(Base):
     created_at: Mapped[datetime] = mapped_column(default=db_now())
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class TurnRow(Base):
+    """Time at which a worker last took a job of a project; no row: none ever did.
+
+    Kept beside the jobs, so that one that is resumed or tried again uses a turn, too, and none is
+    won back by a job that is deleted.
+    """
+
+    __tablename__ = "turn"
+
+    project: Mapped[str] = mapped_column(primary_key=True)
+    taken_at: Mapped[datetime]
 
 
 class UsageRow(Base):
@@ -449,8 +488,13 @@ class ComputedRow(Base):
     rows: Mapped[int] = mapped_column(BigInteger)
 
 
-def insert_into(session: Session, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
-    """Return INSERT as the session's dialect spells it, for ON CONFLICT, which both databases have."""
-    if session.get_bind().dialect.name == "postgresql":
+def dialect_of(session: Session) -> str:
+    """Return the name of the dialect of a session's database."""
+    return session.get_bind().dialect.name
+
+
+def insert_into(dialect: str, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
+    """Return INSERT as a dialect spells it, for ON CONFLICT, which both databases have."""
+    if dialect == "postgresql":
         return postgresql.insert(table)
     return sqlite.insert(table)

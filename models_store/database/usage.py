@@ -2,21 +2,38 @@
 
 Every row of a dataset, a job or a version holds what it is charged with; the project's `UsageRow`
 holds the sum. One function, called before every flush, keeps both right: nothing else adds to them.
+Deliveries of webhooks come on top.
 """
 
 import json
+from functools import cache
 
-from sqlalchemy import select
+from sqlalchemy import Insert, bindparam, func, select
 from sqlalchemy.orm import Session, UOWTransaction
 
-from models_store.database.schema import DatasetRow, JobRow, ModelVersionRow, UsageRow, insert_into
+from models_store.database.schema import (
+    DatasetRow,
+    JobRow,
+    ModelVersionRow,
+    UsageRow,
+    WebhookDeliveryRow,
+    dialect_of,
+    insert_into,
+)
 from models_store.errors import LimitError
 from models_store.job_states import FINAL_STATES, JobKind
 
 EVENT_BYTES = 256
 """Bytes that the row of an event takes beside its data."""
 
-_ROW_BYTES = 1024  # of any row: identities, hashes, times and indexes, an idempotency record
+ROW_BYTES = 1024
+"""Bytes of any row: identities, hashes, times and indexes, an idempotency record."""
+
+_STORED = select(UsageRow.bytes).where(UsageRow.project == bindparam("project"))
+# Deliveries are few, and deleted many at once: they are added up when that is asked.
+_TO_DELIVER = select(func.sum(WebhookDeliveryRow.bytes)).where(
+    WebhookDeliveryRow.project == bindparam("project")
+)
 _Charged = DatasetRow | JobRow | ModelVersionRow
 
 
@@ -37,25 +54,31 @@ def charge(session: Session, _context: UOWTransaction, _instances: object) -> No
                 row.charged_bytes = now
                 more[row.project] = more.get(row.project, 0) + change
     for project, change in sorted(more.items()):
-        session.execute(
-            insert_into(session, UsageRow)
-            .values(project=project, bytes=change)
-            .on_conflict_do_update(
-                index_elements=[UsageRow.project], set_={"bytes": UsageRow.bytes + change}
-            )
-        )
+        session.execute(_counting(dialect_of(session)), {"project": project, "change": change})
+
+
+@cache
+def _counting(dialect: str) -> Insert:
+    added = insert_into(dialect, UsageRow).values(
+        project=bindparam("project"), bytes=bindparam("change")
+    )
+    return added.on_conflict_do_update(
+        index_elements=[UsageRow.project], set_={"bytes": UsageRow.bytes + added.excluded.bytes}
+    )
 
 
 def stored_bytes(session: Session, project: str) -> int:
-    """Return what a project stores and has reserved."""
-    return session.scalar(select(UsageRow.bytes).where(UsageRow.project == project)) or 0
+    """Return what a project stores and has reserved, with what it has to deliver."""
+    sums = (session.scalar(query, {"project": project}) for query in (_STORED, _TO_DELIVER))
+    return sum(found or 0 for found in sums)
 
 
 def check_storage(session: Session, project: str, max_bytes: int, *, more: int = 0) -> None:
     """Refuse to let a project store more than it may.
 
     After the flush of what it adds, this is exact: the row of the sum is locked until the
-    transaction ends, and others that add to it wait.
+    transaction ends, and others that add to it wait. Ends of jobs make deliveries whatever the quota
+    is; those keep the project from starting more.
 
     Args:
         session: Transaction, in which what was added is flushed.
@@ -71,7 +94,8 @@ def check_storage(session: Session, project: str, max_bytes: int, *, more: int =
         raise LimitError(
             "quota-storage",
             f"The project may store {max_bytes:,} bytes and would have {wanted:,}, with what its"
-            " unfinished jobs may come to store; delete datasets or results that are not needed.",
+            " unfinished jobs may come to store; delete datasets, results or webhooks that are not"
+            " needed.",
         )
 
 
@@ -81,7 +105,7 @@ def _charge(row: _Charged) -> int:
         case DatasetRow():
             cells = 0 if row.cells is None else int(row.cells["bytes"])
             described = (row.columns, row.warnings, row.options, row.description, row.tags)
-            return _ROW_BYTES + row.bytes + cells + sum(map(json_bytes, described))
+            return ROW_BYTES + row.bytes + cells + sum(map(json_bytes, described))
         case ModelVersionRow():
             described = (
                 row.columns,
@@ -94,7 +118,7 @@ def _charge(row: _Charged) -> int:
                 row.description,
                 row.tags,
             )
-            return _ROW_BYTES + row.checkpoint_bytes + sum(map(json_bytes, described))
+            return ROW_BYTES + row.checkpoint_bytes + sum(map(json_bytes, described))
         case JobRow():
             return _charge_of_job(row)
 
@@ -104,7 +128,7 @@ def _charge_of_job(row: JobRow) -> int:
     if row.covered:
         return 0
     result_bytes = 0 if row.result is None else int(row.result["bytes"])
-    stored = _ROW_BYTES + (row.metadata_bytes or 0) + row.checkpoint_bytes + result_bytes
+    stored = ROW_BYTES + (row.metadata_bytes or 0) + row.checkpoint_bytes + result_bytes
     if row.product is not None:
         stored += int(row.product["checkpoint_bytes"]) + json_bytes(row.product)
     return stored if row.state in FINAL_STATES else max(stored, row.reserved_bytes or 0)

@@ -217,7 +217,7 @@ class Blobs(Protocol):
         """Delete what crashed writers left in the staging folder; return how many files.
 
         Args:
-            older_than_s: Age up to which files are spared; a slow upload may still go on.
+            older_than_s: Age up to which files are spared; a slow upload may still continue.
         """
 
     def identity(self) -> str | None:
@@ -244,7 +244,7 @@ class Blobs(Protocol):
         """
 
     def ping(self, size: int = 5) -> None:
-        """Write, read back and remove a probe file of so many bytes.
+        """Write, read back and remove a probe file of this many bytes.
 
         Raises:
             StorageFullError: No space is left.
@@ -253,7 +253,7 @@ class Blobs(Protocol):
 
 
 def check_identity(blobs: Blobs, identity: str) -> None:
-    """Refuse to go on with a store that is not the one of this identity.
+    """Refuse to continue with a store that is not the one of this identity.
 
     Raises:
         WrongStoreError: It is another one, or is not there.

@@ -47,7 +47,7 @@ class Bucket:
     """Objects below one prefix.
 
     Two clients: one for bytes, and a hasty one for what takes a moment, whose callers must not wait
-    long for a server that is away.
+    long for a server that is unavailable.
 
     Args:
         address: Address of the bucket.

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flows import (
+    Denoise,
     FitState,
     Flow,
     FlowError,
@@ -38,6 +39,7 @@ from models_store.requests.training import Levels, Preprocessing
 # One entry, so that equal contents are equal bytes: the order of several is not defined.
 _METADATA_KEY = "densityd"
 _STEPS, _WIDTHS = "preprocessing.steps", "preprocessing.widths"
+_DENOISE = "preprocessing.denoise.places"
 _CONTEXT_MEAN = "context.standardise.mean"
 _NO_SPACE = "os error 28"
 
@@ -202,6 +204,7 @@ def build_model(spec: FlowSpec, header: ModelHeader, tensors: Mapping[str, Tenso
     ):
         raise ValueError("the file has fewer weights than its flow")  # before they take memory
     chosen = Preprocessing.model_validate(header.preprocessing)
+    denoise = Denoise(len(tensors[_DENOISE])) if _DENOISE in tensors else None
     flow = build(
         spec,
         dim,
@@ -209,11 +212,14 @@ def build_model(spec: FlowSpec, header: ModelHeader, tensors: Mapping[str, Tenso
         preprocessing=preprocessing_spec(chosen),
         steps=torch.zeros(dim) if _STEPS in tensors else None,
         widths=torch.zeros(dim) if _WIDTHS in tensors else None,
+        denoise=denoise,
         context_dim=context_dim,
         standardise_context=_no_moments(context_dim) if _CONTEXT_MEAN in tensors else None,
         seed=0,
     )
     flow.load_state_dict(tensors)
+    if denoise is not None:
+        denoise.check(dim)
     return flow.eval()
 
 

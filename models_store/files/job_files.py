@@ -98,7 +98,7 @@ def _needed(blobs: Blobs, kept: Sequence[Checkpoint]) -> set[str]:
 
 
 def keys_of(blobs: Blobs, folder: str) -> list[str]:
-    """Return the keys in a folder; none while the store is away, and doctor finds them later."""
+    """Return the keys in a folder; none while the store is unavailable, and doctor finds them later."""
     try:
         return blobs.keys(folder)
     except BlobError as error:

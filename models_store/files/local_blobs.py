@@ -208,7 +208,7 @@ class LocalBlobs:
         """Delete what crashed writers left in the staging folder.
 
         Args:
-            older_than_s: spare files that were written to since; a slow upload may still go on.
+            older_than_s: spare files that were written to since; a slow upload may still continue.
 
         Returns:
             How many were deleted.
@@ -236,7 +236,7 @@ class LocalBlobs:
             raise StorageFullError
 
     def ping(self, size: int = 5) -> None:
-        """Write, read back and remove a probe file of so many bytes.
+        """Write, read back and remove a probe file of this many bytes.
 
         Raises:
             StorageFullError: no space is left.

@@ -16,7 +16,7 @@ from models_store.errors import ModelFileError, RequestError
 from models_store.files.checkpoints import ModelHeader, build_model, read_description, read_tensors
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow
 from models_store.requests.training import Flow as AnyFlow, Strict
-from tables.columns import Column
+from tables.columns import MAX_LIST_BYTES, Column, list_bytes
 from tables.errors import JsonError
 from tables.source import clean_names
 from tables.strict_json import parse_strict
@@ -167,6 +167,8 @@ def _types(header: ModelHeader) -> list[dict[str, Any]] | None:
         raise ModelFileError("The types of the columns do not fit their schema.") from error
     if [column.name for column in columns] != [*header.columns, *header.context_columns]:
         raise ModelFileError("The types are not those of the columns that the file names.")
+    if list_bytes(columns) > MAX_LIST_BYTES:
+        raise ModelFileError(f"The levels of the columns take more than {MAX_LIST_BYTES} bytes.")
     return [column.to_dict() for column in columns]
 
 

@@ -11,13 +11,22 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models_store.database.database import Database
-from models_store.database.schema import DatasetRow, ModelVersionRow, StoreRow, insert_into
+from models_store.database.schema import (
+    DatasetRow,
+    ModelVersionRow,
+    StoreRow,
+    dialect_of,
+    insert_into,
+)
 from models_store.errors import BlobError, WrongStoreError
 from models_store.files.blobs import Blobs, check_identity
 
 log = logging.getLogger(__name__)
 
 _SINGLE = 1
+
+
+_IDENTITY = select(StoreRow.identity).where(StoreRow.marked.is_(True))
 
 
 def known_identity(database: Database) -> str | None:
@@ -27,8 +36,7 @@ def known_identity(database: Database) -> str | None:
         DatabaseError: the database cannot be used.
     """
     with database.read() as session:
-        query = select(StoreRow.identity).where(StoreRow.marked.is_(True))
-        return session.scalar(query)
+        return session.scalar(_IDENTITY)
 
 
 def adopt(database: Database, blobs: Blobs) -> None:
@@ -57,7 +65,9 @@ def _intend(session: Session, found: str | None) -> str:
     """Return the identity that will be: that of the store, or one that all processes agree on."""
     new = {"identity": found or secrets.token_hex(16), "marked": False}
     session.execute(
-        insert_into(session, StoreRow).values(position=_SINGLE, **new).on_conflict_do_nothing()
+        insert_into(dialect_of(session), StoreRow)
+        .values(position=_SINGLE, **new)
+        .on_conflict_do_nothing()
     )
     row = session.scalars(select(StoreRow).with_for_update()).one()
     if found is not None and not row.marked:

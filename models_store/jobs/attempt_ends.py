@@ -16,12 +16,12 @@ def end_attempt(session: Session, row: JobRow, failed: AttemptEnd | None) -> Non
     Args:
         session: Transaction that holds the lock.
         row: Row of the job.
-        failed: Failure of the attempt; None: its worker was told to stop.
+        failed: Failure of the attempt; None: its worker was asked to stop.
     """
     if row.cancel_requested:
         move(session, row, JobState.CANCELLED)
     elif failed is None:
-        _tell(session, row, "it was told to stop", outlook="It goes on at once.")
+        _tell(session, row, "it was asked to stop", outlook="It continues at once.")
         move(session, row, JobState.QUEUED)
     else:
         _count(session, row, failed)

@@ -1,6 +1,6 @@
 """Events of jobs, read page by page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -18,6 +18,7 @@ from models_store.job_states import (
 )
 
 Places = dict[str, EventPlace]
+News = dict[str, list[JobEvent]]
 
 _IDS_A_QUERY = 500
 _EVENTS_AT_ONCE = 50
@@ -55,14 +56,7 @@ def read_events(
         raise NotFoundError("job", job_id)
     events: list[JobEvent] = []
     if after < row.last_event:
-        wanted = (
-            select(JobEventRow)
-            .where(JobEventRow.job_id == job_id, JobEventRow.seq > max(after, 0))
-            .order_by(JobEventRow.seq)
-            .limit(limit)
-            .execution_options(yield_per=_EVENTS_AT_ONCE)
-        )
-        events = _bounded(map(_to_event, session.scalars(wanted)), max_bytes)
+        events = _read(session, job_id, after=after, limit=limit, max_bytes=max_bytes)
     reached = events[-1].seq if events else after
     return EventSlice(events, more=reached < row.last_event, final=row.state in FINAL_STATES)
 
@@ -76,6 +70,42 @@ def read_places(session: Session, job_ids: Sequence[str]) -> Places:
         for row in session.execute(query.where(JobRow.id.in_(some))):
             places[row.id] = EventPlace(row.last_event, row.state in FINAL_STATES)
     return places
+
+
+def read_news(
+    session: Session, known: Mapping[str, int], *, most: int, limit: int, max_bytes: int
+) -> tuple[Places, News]:
+    """Return how far the events of some jobs have come, and the next events of the first ones with news.
+
+    Args:
+        session: Transaction that sees one moment of the database.
+        known: Ids of jobs, whoever owns them, and of each the number of the last event that is known.
+        most: Most jobs whose events are read.
+        limit: Most events of a job.
+        max_bytes: Bytes of the data of a job's events, which the last one may pass.
+    """
+    places = read_places(session, list(known))
+    behind = [
+        job_id for job_id, last in known.items() if job_id in places and last < places[job_id].last
+    ]
+    news = {
+        job_id: _read(session, job_id, after=known[job_id], limit=limit, max_bytes=max_bytes)
+        for job_id in behind[:most]
+    }
+    return places, news
+
+
+def _read(
+    session: Session, job_id: str, *, after: int, limit: int, max_bytes: int | None
+) -> list[JobEvent]:
+    wanted = (
+        select(JobEventRow)
+        .where(JobEventRow.job_id == job_id, JobEventRow.seq > max(after, 0))
+        .order_by(JobEventRow.seq)
+        .limit(limit)
+        .execution_options(yield_per=_EVENTS_AT_ONCE)
+    )
+    return _bounded(map(_to_event, session.scalars(wanted)), max_bytes)
 
 
 def _bounded(events: Iterator[JobEvent], max_bytes: int | None) -> list[JobEvent]:

@@ -32,7 +32,7 @@ class BrokerClient(Protocol):
     """A client of the broker that a single thread uses.
 
     Attributes:
-        errors: Errors of its methods while the broker is away.
+        errors: Errors of its methods while the broker is unavailable.
     """
 
     errors: tuple[type[Exception], ...]

@@ -1,17 +1,16 @@
 """Jobs as callers see them: submit, look, cancel, resume. Workers use `models_store.jobs.leases`."""
 
-from sqlalchemy import ColumnElement, delete, exists, select, update
+from collections.abc import Mapping
+from functools import cache
+
+from sqlalchemy import Integer, Select, bindparam, select, update
 from sqlalchemy.orm import Session
 
-from models_store.database.clock import db_now
 from models_store.database.database import Database, freeing, reading, writing
 from models_store.database.ids import new_id
 from models_store.database.schema import (
-    DatasetRow,
     JobDatasetRow,
-    JobEventRow,
     JobRow,
-    ModelRow,
     ModelVersionRow,
 )
 from models_store.database.usage import check_storage, json_bytes
@@ -44,18 +43,13 @@ from models_store.job_states import (
     NewJob,
     Submitted,
 )
-from models_store.jobs.events import Places, read_events, read_places
+from models_store.jobs.events import News, Places, read_events, read_news, read_places
 from models_store.jobs.parents import (
     cancel_children,
-    children_of,
+    delete_with_children,
     due_parents,
-    has_succeeded,
-    kept_key,
-    lock_parent,
-    of_abandoned,
     requeue,
     resume_children,
-    with_needless_files,
 )
 from models_store.jobs.rows import (
     SUMMARY,
@@ -65,6 +59,7 @@ from models_store.jobs.rows import (
     find,
     move,
     queue,
+    tell_if_unsuited,
     to_job,
     to_summary,
 )
@@ -72,7 +67,7 @@ from models_store.jobs.submissions import check_queue, replayed
 from models_store.listings.filters import ALL, Filters
 from models_store.listings.paging import Listing, Page, page_of
 from models_store.rows.datasets import pin_dataset
-from models_store.rows.idempotency import claim_key, forget_resource, known_resource
+from models_store.rows.idempotency import claim_key, known_resource
 from models_store.rows.versions import pin_version
 
 __all__ = [
@@ -98,6 +93,12 @@ __all__ = [
     "result_of",
 ]
 
+
+_DISPATCHED = (
+    update(JobRow.__table__)
+    .where(JobRow.id.in_(bindparam("job_ids", expanding=True)))
+    .values(dispatched=True)
+)
 
 # Inside the class, `list` is its method.
 JobIds = list[str]
@@ -158,8 +159,11 @@ class Jobs:
             role=new.role,
             priority=new.priority,
             accelerator=None if new.accelerator is Accelerator.NONE else new.accelerator,
+            memory_bytes=new.memory_bytes,
             request_id=new.request_id,
             traceparent=new.traceparent,
+            description=new.description,
+            tags=new.tags,
             metadata_bytes=request_bytes,
             # A version that it makes repeats much of the request.
             reserved_bytes=new.reserved_bytes + 2 * request_bytes,
@@ -176,6 +180,7 @@ class Jobs:
             for dataset_id in dataset_ids
         )
         append(session, row, EventKind.STATE, {"state": JobState.QUEUED.value, "attempt": 0})
+        tell_if_unsuited(session, row)
         session.flush()
         return Submitted(job=to_job(row), replayed=False)
 
@@ -291,9 +296,9 @@ class Jobs:
     def resume(
         self, session: Session, project: str, job_id: str, *, max_bytes: int | None = None
     ) -> Job:
-        """Queue a cancelled or failed job again; it goes on from its newest checkpoint.
+        """Queue a cancelled or failed job again; it continues from its newest checkpoint.
 
-        A parent goes on with its children; a child is resumed with its parent alone.
+        A parent continues with its children; a child is resumed with its parent alone.
 
         Args:
             session: Transaction, which the decorator begins.
@@ -355,26 +360,7 @@ class Jobs:
         number = session.scalar(version)
         if number is not None:
             raise JobInUseError(job_id, ref=f"{row.model_name}:{number}")
-        return _delete(session, row)
-
-    @reading
-    def expired(self, session: Session, *, keep_s: float, limit: int) -> JobIds:
-        """Return ids of jobs that ended that long ago and made no version that exists, oldest first.
-
-        Args:
-            session: Transaction, which the decorator begins.
-            keep_s: Seconds after the end for which a job is kept.
-            limit: Most ids.
-        """
-        query = select(JobRow.id).where(_expired(keep_s)).order_by(JobRow.finished_at)
-        return list(session.scalars(query.limit(limit)))
-
-    @freeing
-    def delete_expired(self, session: Session, job_id: str, *, keep_s: float) -> JobIds:
-        """Delete a job that `expired` gave, as `delete`; nothing if it was resumed meanwhile."""
-        query = select(JobRow).options(*SUMMARY).where(JobRow.id == job_id, _expired(keep_s))
-        row = session.scalar(query.with_for_update(of=JobRow))
-        return [] if row is None else _delete(session, row)
+        return delete_with_children(session, row)
 
     def events(
         self,
@@ -424,126 +410,44 @@ class Jobs:
         return read_places(session, job_ids)
 
     @reading
-    def leftover(self, session: Session, *, keep_s: float, limit: int) -> JobIds:
-        """Return ids of ended jobs whose checkpoints are of no more use, longest ended first.
+    def event_news(
+        self,
+        session: Session,
+        known: Mapping[str, int],
+        *,
+        most: int,
+        limit: int,
+        max_bytes: int,
+    ) -> tuple[Places, News]:
+        """Return what `event_places` does, and the next events of the first jobs that have some.
 
         Args:
             session: Transaction, which the decorator begins.
-            keep_s: Seconds after the end for which they are kept, unless a dataset of the job is
-                gone, or its version, without which it cannot be resumed.
-            limit: Most ids.
+            known: Ids of jobs, whoever owns them, and of each the number of the last known event.
+            most: Most jobs whose events are read.
+            limit: Most events of a job.
+            max_bytes: Bytes of the data of a job's events, which the last one may pass.
         """
-        old = JobRow.finished_at <= db_now(-keep_s)
-        query = (
-            select(JobRow.id)
-            .where(JobRow.checkpoint_bytes > 0, JobRow.state.in_(RESUMABLE_STATES))
-            .where(old | _lacks_input())
-            .order_by(JobRow.finished_at)
-            .limit(limit)
-        )
-        return list(session.scalars(query))
-
-    @freeing
-    def forget_checkpoints(self, session: Session, job_id: str, *, keep_s: float) -> int | None:
-        """Name no checkpoints in a job that `leftover` gave; their files are the caller's to delete.
-
-        Returns:
-            The job's last attempt: its files and those of earlier ones may go. None: it was resumed
-            meanwhile.
-        """
-        query = (
-            select(JobRow)
-            .where(JobRow.id == job_id, JobRow.state.in_(RESUMABLE_STATES))
-            .where((JobRow.finished_at <= db_now(-keep_s)) | _lacks_input())
-        )
-        row = session.scalar(query.with_for_update(of=JobRow))
-        if row is None:
-            return None
-        row.checkpoints = []
-        return row.attempt
-
-    @reading
-    def needless_children(self, session: Session, *, keep_s: float, limit: int) -> JobIds:
-        """Return ids of children whose files, or all of whose traces, nothing needs any more.
-
-        Args:
-            session: Transaction, which the decorator begins.
-            keep_s: Seconds for which those of a parent are kept that ended without success.
-            limit: Most ids.
-        """
-        query = select(JobRow.id).where(with_needless_files() | of_abandoned(keep_s))
-        return list(session.scalars(query.limit(limit)))
-
-    @freeing
-    def forget_child(
-        self, session: Session, job_id: str, *, keep_s: float
-    ) -> tuple[int, str | None] | None:
-        """Forget the files of a child that `needless_children` gave; all of it, if it was abandoned.
-
-        Returns:
-            The child's last attempt, whose files and those of earlier ones are the caller's to
-            delete, and the key of the one that its parent needs. None: the parent was resumed.
-        """
-        lock_parent(session, job_id)
-        needless = select(JobRow).where(
-            JobRow.id == job_id, with_needless_files() | of_abandoned(keep_s)
-        )
-        row = session.scalar(needless.with_for_update(of=JobRow))
-        if row is None:
-            return None
-        attempt, kept = row.attempt, kept_key(session, row)
-        row.product, row.checkpoints = None, []
-        if not has_succeeded(session, row.parent_id):
-            _delete(session, row)
-        return attempt, kept
+        return read_news(session, known, most=most, limit=limit, max_bytes=max_bytes)
 
     @reading
     def claimable(self, session: Session, limit: int) -> JobIds:
         """Return ids of jobs that a worker could take up now, in that order: parents come first."""
-        parents = session.scalars(due_parents(select(JobRow.id)).limit(limit)).all()
-        rest = limit - len(parents)
-        expired = session.scalars(expired_leases(select(JobRow.id)).limit(rest)).all()
-        rest -= len(expired)
-        queued = session.scalars(queue(select(JobRow.id)).limit(rest)).all()
-        return [*parents, *expired, *queued]
+        found: JobIds = []
+        for query in _claimable():
+            found += session.scalars(query, {"most": limit - len(found)})
+        return found
 
     @writing
     def mark_dispatched(self, session: Session, job_ids: JobIds) -> None:
         """Record that messages for these jobs are in the queue."""
-        session.execute(update(JobRow).where(JobRow.id.in_(job_ids)).values(dispatched=True))
+        session.execute(_DISPATCHED, {"job_ids": job_ids})
 
 
-def _delete(session: Session, row: JobRow) -> JobIds:
-    """Delete a locked job that nothing needs, and its children; return their ids."""
-    children = children_of(session, row.id) if row.role == JobRole.PARENT else []
-    for one in (*children, row):
-        forget_resource(session, one.project, one.id)
-        for table in (JobEventRow, JobDatasetRow):
-            session.execute(
-                delete(table).where(table.job_id == one.id),
-                execution_options={"synchronize_session": False},
-            )
-        session.delete(one)
-    return [one.id for one in (*children, row)]
-
-
-def _expired(keep_s: float) -> ColumnElement[bool]:
-    old = JobRow.finished_at <= db_now(-keep_s)
-    made_version = exists().where(ModelVersionRow.job_id == JobRow.id)
-    alone = JobRow.role.is_distinct_from(JobRole.CHILD)
-    return old & alone & JobRow.state.in_(FINAL_STATES) & ~made_version
-
-
-def _lacks_input() -> ColumnElement[bool]:
-    there = exists().where(DatasetRow.id == JobDatasetRow.dataset_id)
-    lacks_dataset = exists().where(JobDatasetRow.job_id == JobRow.id, ~there)
-    version = exists().where(
-        ModelRow.id == ModelVersionRow.model_id,
-        ModelRow.project == JobRow.project,
-        ModelRow.name == JobRow.model_name,
-        ModelVersionRow.version == JobRow.model_version,
-    )
-    return lacks_dataset | (JobRow.model_version.is_not(None) & ~version)
+@cache
+def _claimable() -> tuple[Select[str], ...]:
+    jobs = select(JobRow.id).limit(bindparam("most", type_=Integer))
+    return due_parents(jobs), expired_leases(jobs), queue(jobs)
 
 
 def result_of(job: JobSummary) -> JobResult:

@@ -1,9 +1,13 @@
 """Jobs as workers see them: claim one, keep it, record what happens, end it."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import BigInteger, Float, Select, Text, bindparam, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from models_store.database.clock import db_now
 from models_store.database.database import Database, reading, writing
@@ -25,11 +29,13 @@ from models_store.jobs.rows import (
     append,
     expired_leases,
     fail,
+    fits,
     held,
     move,
     queue,
     storable,
     suited,
+    take_turn,
     to_job,
 )
 from models_store.records import NewVersion, Version
@@ -38,6 +44,7 @@ from models_store.rows.versions import add_version, version_of_job
 _CHECKPOINTS_KEPT = 2
 _SILENT = AttemptEnd(ending=Ending.LOST, detail="the worker went silent and its lease ran out")
 _UNITS = ("epoch", "iteration", "part")
+_JOB = JobRow.__table__.c
 
 
 class JobWork:
@@ -59,6 +66,7 @@ class JobWork:
         lease_s: float,
         max_project_bytes: int | None = None,
         accelerator: bool | None = None,
+        memory_bytes: int | None = None,
     ) -> Job | None:
         """Take the next job for this worker, or return None if there is none.
 
@@ -73,9 +81,12 @@ class JobWork:
             lease_s: Seconds of the lease from now.
             max_project_bytes: Bytes that the project of the job may store.
             accelerator: True if the worker has an accelerator; None: it takes any job.
+            memory_bytes: Memory of the worker's trainer, into which the job must fit; None: any job.
         """
         take_steps(session)
-        while (row := _next(session, worker, accelerator)) is not None:
+        values = {"worker": storable(worker), "memory_bytes": memory_bytes}
+        queries = _waiting(accelerator, memory_bytes is not None)
+        while (row := _next(session, queries, values)) is not None:
             if row.state == JobState.RUNNING:
                 end_attempt(session, row, _SILENT)
                 # At once, unless it waits for a while or has ended.
@@ -87,6 +98,7 @@ class JobWork:
             session.flush()
             if not _has_room(session, row, max_project_bytes):
                 continue
+            take_turn(session, row.project)
             return to_job(row)
         return None
 
@@ -105,14 +117,9 @@ class JobWork:
         Raises:
             FencedError: The job is not this attempt's any more.
         """
-        values: dict[str, Any] = {"lease_expires_at": db_now(lease_s)}
-        if progress is not None:
-            values["progress"] = progress
+        values = {"job_id": job_id, "of_attempt": attempt, "lease_s": lease_s, "reached": progress}
         cancel_requested: bool | None = session.scalar(
-            update(JobRow)
-            .where(JobRow.id == job_id, JobRow.attempt == attempt, JobRow.state == JobState.RUNNING)
-            .values(values)
-            .returning(JobRow.cancel_requested)
+            _renewal(progress=progress is not None), values
         )
         if cancel_requested is None:
             raise FencedError(job_id, attempt=attempt)
@@ -129,8 +136,9 @@ class JobWork:
         metrics: dict[str, Any],
         progress: dict[str, Any],
         checkpoint: Checkpoint | None = None,
+        earlier: Sequence[dict[str, Any]] = (),
     ) -> list[str]:
-        """Record an epoch and extend the lease.
+        """Record an epoch, and those before it that were not recorded yet, and extend the lease.
 
         Safe to repeat: an epoch that was recorded before, by this attempt or one it resumed,
         gives no second event.
@@ -144,6 +152,7 @@ class JobWork:
                 in its place. Empty: no epoch has ended yet, and only the checkpoint counts.
             progress: Progress for callers; empty: unchanged.
             checkpoint: Training state that is durable in the blob store.
+            earlier: Metrics of the epochs before this one that are recorded with it, oldest first.
 
         Returns:
             Keys of checkpoints that the job no longer names, whose files may be deleted.
@@ -155,13 +164,13 @@ class JobWork:
         row.lease_expires_at = db_now(lease_s)
         if progress:
             row.progress = progress
-        if metrics:
-            row.metrics = metrics
-        number = int(next((metrics[unit] for unit in _UNITS if unit in metrics), 0))
-        # An epoch that a resumed attempt merely repeats is no news.
-        if number > row.last_epoch:
-            row.last_epoch = number
-            append(session, row, EventKind.EPOCH, metrics)
+        for told in filter(None, (*earlier, metrics)):
+            row.metrics = told
+            number = int(next((told[unit] for unit in _UNITS if unit in told), 0))
+            # An epoch that a resumed attempt merely repeats is no news.
+            if number > row.last_epoch:
+                row.last_epoch = number
+                append(session, row, EventKind.EPOCH, told)
         return [] if checkpoint is None else _name_checkpoint(row, checkpoint)
 
     @writing
@@ -285,7 +294,7 @@ class JobWork:
             job_id: Id of the job.
             attempt: Attempt that claimed it.
             failed: Failure of the attempt, which counts and makes the job wait. None: the worker was
-                told to stop, and another may continue at once.
+                asked to stop, and another may continue at once.
 
         Returns:
             State of the job: queued; failed, after too many failures without progress; cancelled, if
@@ -297,6 +306,21 @@ class JobWork:
         row = held(session, job_id, attempt)
         end_attempt(session, row, failed)
         return JobState(row.state)
+
+
+@cache
+def _renewal(*, progress: bool) -> ReturningUpdate[bool]:
+    renewal = (
+        update(JobRow.__table__)
+        .where(
+            _JOB.id == bindparam("job_id"),
+            _JOB.attempt == bindparam("of_attempt"),
+            _JOB.state == JobState.RUNNING,
+        )
+        .values(lease_expires_at=db_now(bindparam("lease_s", type_=Float)))
+        .returning(_JOB.cancel_requested)
+    )
+    return renewal.values(progress=bindparam("reached")) if progress else renewal
 
 
 def _has_room(session: Session, row: JobRow, max_bytes: int | None) -> bool:
@@ -314,15 +338,22 @@ def _has_room(session: Session, row: JobRow, max_bytes: int | None) -> bool:
     return True
 
 
-def _next(session: Session, worker: str, accelerator: bool | None) -> JobRow | None:  # noqa: FBT001 - a property of the worker
-    jobs = select(JobRow)
+def _next(
+    session: Session, queries: Sequence[Select[JobRow]], values: dict[str, Any]
+) -> JobRow | None:
+    found = (session.scalar(query, values) for query in queries)
+    return next((row for row in found if row is not None), None)
+
+
+@cache
+def _waiting(accelerator: bool | None, bounded: bool) -> tuple[Select[JobRow], ...]:  # noqa: FBT001 - properties of the worker
+    """Return the queries of a worker's next job, one after the other."""
+    jobs = select(JobRow).limit(1).with_for_update(of=JobRow, skip_locked=True)
     if accelerator is not None:
         jobs = jobs.where(suited(accelerator=accelerator))
-    for waiting in (expired_leases(jobs), queue(jobs, worker=worker)):
-        row = session.scalar(waiting.limit(1).with_for_update(of=JobRow, skip_locked=True))
-        if row is not None:
-            return row
-    return None
+    if bounded:
+        jobs = jobs.where(fits(bindparam("memory_bytes", type_=BigInteger)))
+    return expired_leases(jobs), queue(jobs, worker=bindparam("worker", type_=Text))
 
 
 def _name_checkpoint(row: JobRow, checkpoint: Checkpoint) -> list[str]:
@@ -351,6 +382,7 @@ def _finish(
     if row.cancel_requested:
         move(session, row, JobState.CANCELLED)
         return None
+    new = replace(new, description=row.description, tags=row.tags)
     version = add_version(session, new, project=row.project, name=row.model_name, job_id=job_id)
     row.model_version = version.version
     row.metrics = metrics

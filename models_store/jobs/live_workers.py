@@ -2,19 +2,26 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
-from sqlalchemy import delete, select
+from sqlalchemy import Insert, bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
 from models_store.database.database import Database, reading, writing
-from models_store.database.schema import WorkerRow, insert_into
+from models_store.database.schema import WorkerRow, dialect_of, insert_into
 from models_store.records import Record
 
 LIVE_S = 60.0
 """Seconds after its last sign of life for which a worker counts as alive."""
 
 _FORGOTTEN_S = 7 * 86_400.0
+# Statements are built once: that takes longer than to run them.
+_FORGET = delete(WorkerRow.__table__).where(WorkerRow.seen_at < db_now(-_FORGOTTEN_S))
+_ALIVE = select(WorkerRow).where(WorkerRow.seen_at > db_now(-LIVE_S)).order_by(WorkerRow.name)
+_IN_SERVICE = select(WorkerRow.name).where(
+    WorkerRow.seen_at > db_now(-LIVE_S), WorkerRow.unfit.is_(None)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +33,14 @@ class Worker(Record):
         seen_at: Time of its last sign of life.
         unfit: Reason why it takes no jobs; None: it takes them.
         accelerator: True if it has an accelerator; None: it did not say.
+        memory_bytes: Memory of each of its trainers; None: it does not know.
     """
 
     name: str
     seen_at: datetime
     unfit: str | None
     accelerator: bool | None
+    memory_bytes: int | None
 
 
 class Workers:
@@ -48,6 +57,7 @@ class Workers:
         *,
         unfit: str | None = None,
         accelerator: bool | None = None,
+        memory_bytes: int | None = None,
     ) -> None:
         """Record a worker's sign of life.
 
@@ -56,14 +66,16 @@ class Workers:
             name: Name of the worker.
             unfit: Reason why it takes no jobs now; None: it takes them.
             accelerator: True if it has an accelerator.
+            memory_bytes: Memory of each of its trainers; None: not known.
         """
-        session.execute(delete(WorkerRow).where(WorkerRow.seen_at < db_now(-_FORGOTTEN_S)))
-        values = {"seen_at": db_now(), "unfit": unfit, "accelerator": accelerator}
-        session.execute(
-            insert_into(session, WorkerRow)
-            .values(name=name, **values)
-            .on_conflict_do_update(index_elements=[WorkerRow.name], set_=values)
-        )
+        session.execute(_FORGET)
+        values = {
+            "name": name,
+            "unfit": unfit,
+            "accelerator": accelerator,
+            "memory_bytes": memory_bytes,
+        }
+        session.execute(_beat(dialect_of(session)), values)
 
     @writing
     def remove(self, session: Session, name: str) -> None:
@@ -73,13 +85,23 @@ class Workers:
     @reading
     def alive(self, session: Session) -> list[Worker]:
         """Return the workers that gave a sign of life a short while ago, by name."""
-        query = select(WorkerRow).where(WorkerRow.seen_at > db_now(-LIVE_S))
-        return [Worker.of_row(row) for row in session.scalars(query.order_by(WorkerRow.name))]
+        return [Worker.of_row(row) for row in session.scalars(_ALIVE)]
 
 
 def in_service(session: Session) -> frozenset[str]:
     """Return the names of the workers that take jobs now."""
-    query = select(WorkerRow.name).where(
-        WorkerRow.seen_at > db_now(-LIVE_S), WorkerRow.unfit.is_(None)
+    return frozenset(session.scalars(_IN_SERVICE))
+
+
+@cache
+def _beat(dialect: str) -> Insert:
+    seen = insert_into(dialect, WorkerRow).values(
+        name=bindparam("name"),
+        seen_at=db_now(),
+        unfit=bindparam("unfit"),
+        accelerator=bindparam("accelerator"),
+        memory_bytes=bindparam("memory_bytes"),
     )
-    return frozenset(session.scalars(query))
+    told = "seen_at", "unfit", "accelerator", "memory_bytes"
+    new = {name: seen.excluded[name] for name in told}
+    return seen.on_conflict_do_update(index_elements=[WorkerRow.name], set_=new)

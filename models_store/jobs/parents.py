@@ -8,28 +8,29 @@ to its children, never the other way round: what ends a child leaves its parent 
 
 import logging
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, TypeVarTuple
 
-from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from models_store.database.clock import db_now
 from models_store.database.ids import new_id
-from models_store.database.schema import JobRow, ModelVersionRow
+from models_store.database.schema import JobDatasetRow, JobEventRow, JobRow, TurnRow
 from models_store.database.usage import json_bytes
 from models_store.job_states import (
     FINAL_STATES,
-    RESUMABLE_STATES,
     UNFINISHED_STATES,
     EventKind,
     JobKind,
     JobRole,
     JobState,
 )
-from models_store.jobs.rows import append, fail, move
+from models_store.jobs.rows import append, fail, move, tell_if_unsuited
 from models_store.plans.plan import MAX_CHILDREN, Child, Finish, GiveUp, NewChild, Start, Step
 from models_store.plans.steps import account_of, next_step
 from models_store.records import NewVersion
+from models_store.rows.idempotency import forget_resource
 from models_store.rows.versions import add_version
 
 Ts = TypeVarTuple("Ts")
@@ -37,51 +38,74 @@ Ts = TypeVarTuple("Ts")
 log = logging.getLogger(__name__)
 
 _FAULT = GiveUp("internal", "An unexpected fault of the service; its log tells more.")
-_MOST_STEPS = 16
-"""Steps of one look, so that a claim stays short."""
+# Parents, and children read or started, of one look: a claim stays short, and keeps others from
+# writing no longer than a moment.
+_MOST_STEPS, _MOST_CHILDREN = 16, 64
+_CHILD = aliased(JobRow)
+_PARENT = (
+    select(JobRow.id)
+    .where(exists().where(_CHILD.id == bindparam("child_id"), _CHILD.parent_id == JobRow.id))
+    .with_for_update(of=JobRow)
+)
 
 
 def due_parents(query: Select[*Ts]) -> Select[*Ts]:
-    """Restrict to parents with a step to take, in the order of their submission."""
-    child = aliased(JobRow)
-    of_it = and_(child.parent_id == JobRow.id, child.role == JobRole.CHILD)
-    news = exists().where(of_it, child.state.in_(FINAL_STATES), child.noticed.is_(False))
-    at_work = exists().where(of_it, child.state.in_(UNFINISHED_STATES))
-    return query.where(
+    """Restrict to parents with a step to take, projects in turn, then in the order of submission."""
+    turns = query.outerjoin(TurnRow, TurnRow.project == JobRow.project)
+    return turns.where(_IS_DUE).order_by(TurnRow.taken_at.nulls_first(), JobRow.position)
+
+
+def _is_due() -> ColumnElement[bool]:
+    of_it = and_(_CHILD.parent_id == JobRow.id, _CHILD.role == JobRole.CHILD)
+    news = exists().where(of_it, _CHILD.state.in_(FINAL_STATES), _CHILD.noticed.is_(False))
+    at_work = exists().where(of_it, _CHILD.state.in_(UNFINISHED_STATES))
+    return and_(
         JobRow.role == JobRole.PARENT,
         or_(
             JobRow.state == JobState.QUEUED,
             and_(JobRow.state == JobState.RUNNING, or_(news, ~at_work)),
         ),
-    ).order_by(JobRow.position)
+    )
+
+
+_IS_DUE = _is_due()
 
 
 def take_steps(session: Session) -> None:
     """Take the steps that are due, of as many parents as a short transaction allows."""
-    done: list[str] = []
-    while len(done) < _MOST_STEPS:
-        query = due_parents(select(JobRow)).where(JobRow.id.not_in(done)).limit(1)
-        row = session.scalar(query.with_for_update(of=JobRow, skip_locked=True))
-        if row is None:
+    children = 0
+    for row in session.scalars(_due()).all():
+        children += _take_step(session, row)
+        if children >= _MOST_CHILDREN:
             return
-        done.append(row.id)
-        _take_step(session, row)
 
 
-def _take_step(session: Session, row: JobRow) -> None:
-    """Take the step of a locked parent; none if another took it since it was found."""
+@cache
+def _due() -> Select[JobRow]:
+    query = due_parents(select(JobRow)).limit(_MOST_STEPS)
+    return query.with_for_update(of=JobRow, skip_locked=True)
+
+
+def _take_step(session: Session, row: JobRow) -> int:
+    """Take the step of a locked parent; none if another took it since it was found.
+
+    Returns:
+        Children that were read or started.
+    """
     children = children_of(session, row.id)
     if row.state == JobState.QUEUED:
         move(session, row, JobState.RUNNING)
     known = [_known(child) for child in children]
     step = _notice(session, row, children, known)
     if not all(child.ended for child in known):
-        return
+        return len(children)
     if row.cancel_requested:
         _end(session, row, JobState.CANCELLED, children)
-        return
+        return len(children)
+    started = 0
     match step or _planned(row, known):
         case Start(children=new):
+            started = len(new)
             _start(session, row, new, started=len(known))
         case Finish(child=child):
             _finish(session, row, child, children)
@@ -89,6 +113,7 @@ def _take_step(session: Session, row: JobRow) -> None:
             _uncover(children)
             fail(session, row, code=code, detail=detail)
     session.flush()
+    return len(children) + started
 
 
 def _planned(row: JobRow, children: list[Child]) -> Step:
@@ -96,7 +121,7 @@ def _planned(row: JobRow, children: list[Child]) -> Step:
         return next_step(JobKind(row.kind), row.request, children)
     except Exception:
         # One plan that cannot be carried out must not keep all others from being.
-        log.exception("the next step of %s cannot be told", row.id)
+        log.exception("the next step of %s cannot be reported", row.id)
         return _FAULT
 
 
@@ -120,7 +145,7 @@ def _notice(
             JobKind(row.kind), row.request, list(known), elapsed_s=_elapsed_s(row, children)
         )
     except Exception:
-        log.exception("what %s has done cannot be told", row.id)
+        log.exception("what %s has done cannot be reported", row.id)
         return _FAULT
     row.metrics, row.progress = account.metrics, account.progress
     return None
@@ -155,36 +180,43 @@ def _start(session: Session, row: JobRow, new: Sequence[NewChild], *, started: i
     if started + len(new) > MAX_CHILDREN:
         fail(session, row, code="internal", detail="Its plan has more children than a job may.")
         return
-    for one in new:
-        child = JobRow(
-            id=new_id("job"),
-            project=row.project,
-            kind=one.kind,
-            state=JobState.QUEUED,
-            role=JobRole.CHILD,
-            parent_id=row.id,
-            place={"stage": one.stage, "number": one.number},
-            covered=True,
-            priority=row.priority,
-            accelerator=row.accelerator,
-            model_name=row.model_name,
-            model_version=row.model_version,
-            dataset_id=row.dataset_id,
-            request=one.request,
-            request_id=row.request_id,
-            traceparent=row.traceparent,
-            metadata_bytes=json_bytes(one.request),
-        )
-        session.add(child)
-        session.flush()  # so that their order is that of the plan
+    started_now = [_child_of(row, one) for one in new]
+    session.add_all(started_now)
+    session.flush()  # in the order of the plan, and before their events
+    for child in started_now:
         append(session, child, EventKind.STATE, {"state": JobState.QUEUED.value, "attempt": 0})
+        tell_if_unsuited(session, child)
+
+
+def _child_of(row: JobRow, one: NewChild) -> JobRow:
+    return JobRow(
+        id=new_id("job"),
+        project=row.project,
+        kind=one.kind,
+        state=JobState.QUEUED,
+        role=JobRole.CHILD,
+        parent_id=row.id,
+        place={"stage": one.stage, "number": one.number},
+        covered=True,
+        priority=row.priority,
+        accelerator=row.accelerator,
+        memory_bytes=row.memory_bytes,
+        model_name=row.model_name,
+        model_version=row.model_version,
+        dataset_id=row.dataset_id,
+        request=one.request,
+        request_id=row.request_id,
+        traceparent=row.traceparent,
+        metadata_bytes=json_bytes(one.request),
+    )
 
 
 def _finish(session: Session, row: JobRow, child: Child, children: Sequence[JobRow]) -> None:
     """Make the product of a child the version or the result of the parent, and succeed."""
     product = child.product or {}
     if child.kind.makes_version:
-        new = NewVersion(**product)
+        labels = {"description": row.description, "tags": row.tags}
+        new = NewVersion(**{**product, **labels})
         version = add_version(session, new, project=row.project, name=row.model_name, job_id=row.id)
         row.model_version = version.version
         row.metrics = {**new.metrics, **(row.metrics or {})}
@@ -248,6 +280,7 @@ def requeue(session: Session, row: JobRow) -> None:
     row.finished_at = None
     row.queued_at = db_now()
     move(session, row, JobState.QUEUED)
+    tell_if_unsuited(session, row)
 
 
 def children_of(
@@ -261,60 +294,23 @@ def children_of(
         unfinished: Leave out those that have ended.
         lock: Keep others from changing them until the transaction ends.
     """
-    query = select(JobRow).where(JobRow.parent_id == job_id, JobRow.role == JobRole.CHILD)
+    return list(session.scalars(_children(unfinished, lock), {"job_id": job_id}))
+
+
+@cache
+def _children(unfinished: bool, lock: bool) -> Select[JobRow]:  # noqa: FBT001 - as of `children_of`
+    query = select(JobRow).where(
+        JobRow.parent_id == bindparam("job_id"), JobRow.role == JobRole.CHILD
+    )
     if unfinished:
         query = query.where(JobRow.state.in_(UNFINISHED_STATES))
     query = query.order_by(JobRow.position).execution_options(populate_existing=True)
-    return list(session.scalars(query.with_for_update() if lock else query))
-
-
-def with_needless_files() -> ColumnElement[bool]:
-    """Return the condition of children whose files nothing needs: their parent has succeeded."""
-    parent = aliased(JobRow)
-    ended = exists().where(parent.id == JobRow.parent_id, parent.state == JobState.SUCCEEDED)
-    return and_(JobRow.role == JobRole.CHILD, ended, _has_files())
-
-
-def of_abandoned(keep_s: float) -> ColumnElement[bool]:
-    """Return the condition of children whose parent ended without success that long ago.
-
-    Resumed later, it begins again.
-    """
-    parent = aliased(JobRow)
-    old = exists().where(
-        parent.id == JobRow.parent_id,
-        parent.state.in_(RESUMABLE_STATES),
-        parent.finished_at <= db_now(-keep_s),
-    )
-    return and_(JobRow.role == JobRole.CHILD, old)
+    return query.with_for_update() if lock else query
 
 
 def lock_parent(session: Session, job_id: str) -> None:
     """Lock the parent of a child, before the child itself is."""
-    child = aliased(JobRow)
-    of_it = exists().where(child.id == job_id, child.parent_id == JobRow.id)
-    session.execute(select(JobRow.id).where(of_it).with_for_update(of=JobRow))
-
-
-def kept_key(session: Session, row: JobRow) -> str | None:
-    """Return the key of the file that a child's parent has its version or its result of.
-
-    Returns:
-        None: the parent has neither, or not any more.
-    """
-    query = select(ModelVersionRow.checkpoint_key).where(ModelVersionRow.job_id == row.parent_id)
-    result = session.scalar(select(JobRow.result).where(JobRow.id == row.parent_id))
-    return session.scalar(query) if result is None else str(result["key"])
-
-
-def has_succeeded(session: Session, job_id: str | None) -> bool:
-    """Return whether a job has succeeded."""
-    state = session.scalar(select(JobRow.state).where(JobRow.id == job_id))
-    return state == JobState.SUCCEEDED
-
-
-def _has_files() -> ColumnElement[bool]:
-    return or_(JobRow.product.is_not(None), JobRow.checkpoint_bytes > 0)
+    session.execute(_PARENT, {"child_id": job_id})
 
 
 def _known(row: JobRow) -> Child:
@@ -334,3 +330,17 @@ def _known(row: JobRow) -> Child:
 
 def _stage(row: JobRow) -> int:
     return int((row.place or {})["stage"])
+
+
+def delete_with_children(session: Session, row: JobRow) -> list[str]:
+    """Delete a locked job that nothing needs, and its children; return their ids."""
+    children = children_of(session, row.id) if row.role == JobRole.PARENT else []
+    for one in (*children, row):
+        forget_resource(session, one.project, one.id)
+        for table in (JobEventRow, JobDatasetRow):
+            session.execute(
+                delete(table).where(table.job_id == one.id),
+                execution_options={"synchronize_session": False},
+            )
+        session.delete(one)
+    return [one.id for one in (*children, row)]

@@ -67,7 +67,7 @@ def variational_reservation(accepted: AcceptedVariational) -> int:
     """Return the bytes of a variational job's checkpoints, events and model."""
     choices = accepted.optimisation
     reports = ceil(choices.iterations / choices.report_every)
-    dim, names = _dimensions(accepted.target)
+    dim, names = dimensions_of(accepted.target)
     return _files(accepted.flow, dim, 0) + _text(names) + reports * _REPORT_BYTES
 
 
@@ -122,7 +122,8 @@ def _text(names: Sequence[str]) -> int:
     return _NAME_COPIES * sum(len(name.encode()) for name in names)
 
 
-def _dimensions(target: Target) -> tuple[int, Sequence[str]]:
+def dimensions_of(target: Target) -> tuple[int, Sequence[str]]:
+    """Return the number of dimensions of a target, and the names of its columns."""
     match target:
         case PotentialTarget():
             return 2, ()

@@ -1,8 +1,22 @@
 """Job rows inside a transaction: locks, moves between states and events, for both sides of jobs."""
 
+import math
+from functools import cache
 from typing import Any, TypeVarTuple
 
-from sqlalchemy import ColumnElement, Select, and_, exists, false, func, or_, select
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Insert,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    false,
+    func,
+    or_,
+    select,
+)
 from sqlalchemy.orm import Session, defer
 
 from models_store.database.clock import db_now
@@ -12,7 +26,10 @@ from models_store.database.schema import (
     JobEventRow,
     JobRow,
     JsonObject,
+    TurnRow,
     WorkerRow,
+    dialect_of,
+    insert_into,
 )
 from models_store.database.usage import EVENT_BYTES, json_bytes
 from models_store.errors import FencedError, NotFoundError
@@ -33,6 +50,13 @@ from models_store.jobs.retries import PREFERENCE_S
 
 Ts = TypeVarTuple("Ts")
 
+_TOO_SMALL = (
+    "This job needs a worker with about {needed:,} MiB of memory for it, and the largest that is at work has"
+    " {most:,} MiB. It waits for a larger one; a smaller flow or batch size, or fewer rows, need less."
+)
+_AT_WORK = select(WorkerRow.accelerator, WorkerRow.memory_bytes).where(
+    WorkerRow.seen_at > db_now(-LIVE_S)
+)
 _OWN_FAULT = "An unexpected fault of the service; its log tells more."
 _TEXT_LIMIT = 4000
 
@@ -41,6 +65,11 @@ SUMMARY = tuple(
     defer(column, raiseload=True) for column in (JobRow.request, JobRow.checkpoints, JobRow.product)
 )
 """Columns that a query of summaries leaves out: a request may have megabytes."""
+
+
+# Statements are built once: that takes longer than to run them.
+_NOW = select(db_now())
+_DATASETS = select(JobDatasetRow.dataset_id).where(JobDatasetRow.job_id == bindparam("job_id"))
 
 
 def to_job(row: JobRow) -> Job:
@@ -86,13 +115,20 @@ def find(
     """
     row = None
     if is_id(job_id, "job"):
-        query = select(JobRow).where(JobRow.id == job_id, JobRow.project == project)
-        if summary:
-            query = query.options(*SUMMARY)
-        row = session.scalar(query.with_for_update() if lock else query)
+        row = session.scalar(_found(lock, summary), {"job_id": job_id, "project": project})
     if row is None:
         raise NotFoundError("job", job_id)
     return row
+
+
+@cache
+def _found(lock: bool, summary: bool) -> Select[JobRow]:  # noqa: FBT001 - as of `find`
+    query = select(JobRow).where(
+        JobRow.id == bindparam("job_id"), JobRow.project == bindparam("project")
+    )
+    if summary:
+        query = query.options(*SUMMARY)
+    return query.with_for_update() if lock else query
 
 
 def held(session: Session, job_id: str, attempt: int) -> JobRow:
@@ -101,18 +137,20 @@ def held(session: Session, job_id: str, attempt: int) -> JobRow:
     Raises:
         FencedError: the attempt no longer holds the job.
     """
-    row = session.scalar(
-        select(JobRow)
-        .where(
-            JobRow.id == job_id,
-            JobRow.attempt == attempt,
-            JobRow.state == JobState.RUNNING,
-        )
-        .with_for_update()
-    )
+    row = session.scalar(_held(), {"job_id": job_id, "attempt": attempt})
     if row is None:
         raise FencedError(job_id, attempt=attempt)
     return row
+
+
+@cache
+def _held() -> Select[JobRow]:
+    query = select(JobRow).where(
+        JobRow.id == bindparam("job_id"),
+        JobRow.attempt == bindparam("attempt"),
+        JobRow.state == JobState.RUNNING,
+    )
+    return query.with_for_update()
 
 
 def expired_leases(query: Select[*Ts]) -> Select[*Ts]:
@@ -122,15 +160,16 @@ def expired_leases(query: Select[*Ts]) -> Select[*Ts]:
     ).order_by(JobRow.lease_expires_at, JobRow.position)
 
 
-def queue(query: Select[*Ts], *, worker: str | None = None) -> Select[*Ts]:
+def queue(query: Select[*Ts], *, worker: BindParameter[str] | None = None) -> Select[*Ts]:
     """Restrict to queued jobs that may be claimed now.
 
-    Higher priorities come first. Among equal ones projects take turns: that with the fewest running
-    jobs comes first. Among its jobs, first come, first served. No worker claims a parent.
+    Projects take turns: that with the fewest running jobs comes first, among equal ones that whose
+    last turn is longest ago. Among its jobs higher priorities come first, then first come,
+    first served: a priority delays other jobs of its own project alone. No worker claims a parent.
 
     Args:
         query: Query of jobs.
-        worker: Worker that asks; a job that failed on it waits for other workers first.
+        worker: Parameter of the worker that asks; a job that failed on it waits for other workers first.
     """
     due = or_(JobRow.not_before.is_(None), JobRow.not_before <= db_now())
     if worker is not None:
@@ -147,13 +186,31 @@ def queue(query: Select[*Ts], *, worker: str | None = None) -> Select[*Ts]:
     )
     return (
         query.outerjoin(running, running.c.project == JobRow.project)
+        .outerjoin(TurnRow, TurnRow.project == JobRow.project)
         .where(JobRow.state == JobState.QUEUED, _is_claimed(), due)
         .order_by(
-            func.coalesce(JobRow.priority, 0).desc(),
             func.coalesce(running.c.jobs, 0),
+            TurnRow.taken_at.nulls_first(),
+            func.coalesce(JobRow.priority, 0).desc(),
             JobRow.queued_at,
             JobRow.position,
         )
+    )
+
+
+def take_turn(session: Session, project: str) -> None:
+    """Record that a worker takes a job of a project, after all other writes of a transaction.
+
+    No lock is waited for while this one is held, so that claims cannot block each other.
+    """
+    session.execute(_turn(dialect_of(session)), {"project": project})
+
+
+@cache
+def _turn(dialect: str) -> Insert:
+    taken = insert_into(dialect, TurnRow).values(project=bindparam("project"), taken_at=db_now())
+    return taken.on_conflict_do_update(
+        index_elements=[TurnRow.project], set_={"taken_at": taken.excluded.taken_at}
     )
 
 
@@ -173,6 +230,31 @@ def suited(*, accelerator: bool) -> ColumnElement[bool]:
         return or_(wants != Accelerator.NONE.value, ~others, waited)
     preferred = wants == Accelerator.PREFERRED.value
     return or_(wants == Accelerator.NONE.value, and_(preferred, or_(~others, waited)))
+
+
+def fits(memory_bytes: BindParameter[int]) -> ColumnElement[bool]:
+    """Return the condition of jobs that fit into the memory of a worker, as far as is known."""
+    return or_(JobRow.memory_bytes.is_(None), JobRow.memory_bytes <= memory_bytes)
+
+
+def tell_if_unsuited(session: Session, row: JobRow) -> None:
+    """Append the reason to the events of a queued job that none of the workers at work can take.
+
+    Without any worker there is nothing to say: the first may have all that it needs.
+    """
+    required = row.accelerator == Accelerator.REQUIRED
+    if row.memory_bytes is None and not required:
+        return
+    workers = session.execute(_AT_WORK).all()
+    found = [worker for worker in workers if worker.accelerator or not required]
+    if workers and not found:
+        text = "No worker that is at work has the GPU that this job requires; it waits for one."
+        append(session, row, EventKind.MESSAGE, {"text": text})
+    elif found and row.memory_bytes is not None:
+        most = max(math.inf if one.memory_bytes is None else one.memory_bytes for one in found)
+        if row.memory_bytes > most:
+            text = _TOO_SMALL.format(needed=row.memory_bytes // 2**20, most=int(most) // 2**20)
+            append(session, row, EventKind.MESSAGE, {"text": text})
 
 
 def _is_claimed() -> ColumnElement[bool]:
@@ -208,7 +290,7 @@ def _ran_for_s(session: Session, row: JobRow) -> float:
     """Return the seconds of the present attempt; a silent worker counts until its lease's end."""
     if row.claimed_at is None or row.lease_expires_at is None:
         return 0.0
-    now = session.scalars(select(db_now())).one()
+    now = session.scalars(_NOW).one()
     return max(0.0, (min(now, row.lease_expires_at) - row.claimed_at).total_seconds())
 
 
@@ -230,8 +312,7 @@ def append(session: Session, row: JobRow, event: EventKind, data: JsonObject) ->
 
 def datasets_of(session: Session, job_id: str) -> list[str]:
     """Return the ids of the datasets that a job reads."""
-    query = select(JobDatasetRow.dataset_id).where(JobDatasetRow.job_id == job_id)
-    return list(session.scalars(query))
+    return list(session.scalars(_DATASETS, {"job_id": job_id}))
 
 
 def storable(text: str) -> str:

@@ -25,7 +25,7 @@ class Page(Generic[T]):
     """Some items, and the cursor of the next page if there is one.
 
     Attributes:
-        cursors: Cursor that goes on after each item.
+        cursors: Cursor that continues after each item.
     """
 
     items: list[T]
@@ -41,7 +41,7 @@ class Page(Generic[T]):
         return Page(items=items, next_cursor=self.next_cursor, cursors=self.cursors)
 
     def first(self, count: int) -> "Page[T]":
-        """Return a page that ends after so many items, at least 1; the next one goes on there."""
+        """Return a page that ends after this many items, at least 1; the next one continues there."""
         if count >= len(self.items):
             return self
         cursors = self.cursors[:count]

@@ -30,7 +30,7 @@ class _Window:
 
 
 class LineLimits:
-    """Lets so many lines of a kind pass in ten seconds, and counts the others; for one thread at a time.
+    """Lets this many lines of a kind pass in ten seconds, and counts the others; for one thread at a time.
 
     Args:
         max_lines: Number of lines of one kind.

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on standard error, with the ids of the request and the job."""
+"""Logs: one JSON object a line on standard error, with the ids of the request, job and trace."""
 
 import asyncio
 import json
@@ -21,6 +21,9 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 job_id: ContextVar[str | None] = ContextVar("job_id", default=None)
 """The job that is being worked on."""
 
+traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
+"""The W3C trace context of the present span, or of the caller's while no traces are made."""
+
 log = logging.getLogger(__name__)
 
 # They log what the service logs itself, or what nobody reads.
@@ -37,13 +40,17 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
 
 
 @contextmanager
-def log_context(*, request_id: str | None = None, job_id: str | None = None) -> Iterator[None]:
+def log_context(
+    *, request_id: str | None = None, job_id: str | None = None, traceparent: str | None = None
+) -> Iterator[None]:
     """Add ids to every line that is logged inside, in this thread or task."""
     request_token = _request_id.set(request_id)
     job_token = _job_id.set(job_id)
+    trace_token = _traceparent.set(traceparent)
     try:
         yield
     finally:
+        _traceparent.reset(trace_token)
         _job_id.reset(job_token)
         _request_id.reset(request_token)
 
@@ -142,13 +149,14 @@ class JsonFormatter(logging.Formatter):
             "request_id": _request_id.get(),
             "job_id": _job_id.get(),
         }
+        if (place := _traceparent.get()) is not None:
+            _, fields["trace_id"], fields["span_id"], _ = place.split("-", 3)
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             fields["stack"] = record.stack_info
-        for name, value in vars(record).items():
-            if name not in _STANDARD and name not in fields:
-                fields[name] = _scalar(value)
+        for name in sorted(vars(record).keys() - _STANDARD - fields.keys()):
+            fields[name] = _scalar(vars(record)[name])
         # ASCII: no line separator and no terminal escape of a message reaches the stream.
         return json.dumps({name: value for name, value in fields.items() if value is not None})
 
@@ -186,3 +194,4 @@ def _log_uncaught_in_thread(hook: threading.ExceptHookArgs) -> None:
 # The public names, where a parameter has the same name.
 _request_id = request_id
 _job_id = job_id
+_traceparent = traceparent

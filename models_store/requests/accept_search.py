@@ -10,14 +10,10 @@ from flows import (
     Cost,
     EnsembleSpec,
     FlowSpec,
-    GaussianMixtureSpec,
-    MafSpec,
     MixedSpec,
-    NafSpec,
-    NsfSpec,
-    RealNvpSpec,
 )
-from flows.mixed.spec import FamilySpec
+from flows.defaults import candidate_flows
+from flows.families.family import FamilySpec
 from models_store.errors import RequestError
 from models_store.registry import Dataset
 from models_store.requests.accept_training import HeldOut, accept_training
@@ -31,8 +27,7 @@ from models_store.requests.training import (
     Trial,
 )
 
-_FEW_COLUMNS = 8
-_SCALE_BOUND = 6.9
+_EFFORTS: dict[Quality, int] = {"fast": 0, "balanced": 1, "best": 2}
 _ENSEMBLES: dict[Quality, int] = {"fast": 1, "balanced": 5, "best": 8}
 # Shares of the epochs, and of the trials that are trained for them.
 _STAGES: dict[Quality, tuple[tuple[float, float], ...]] = {
@@ -85,33 +80,14 @@ def accept_auto(
 
 
 def _candidates(default: AcceptedTraining, quality: Quality) -> Iterator[FamilySpec]:
-    """Yield the flows to try beside the default, as wide as that one."""
+    """Yield the flows to try beside the default."""
     inner = _inner(default.flow)
     if isinstance(inner, MixedSpec | EnsembleSpec):
         return  # no column is continuous: there is no flow to choose
     dim = len(default.columns)
     if isinstance(default.flow, MixedSpec):
         dim = len(default.flow.layout(dim).continuous)
-    hidden = _hidden(inner)
-    yield GaussianMixtureSpec()
-    yield MafSpec(layers=5, hidden=hidden, activation="tanh", batch_norm=None)
-    yield NsfSpec(layers=3, hidden=hidden, activation="relu")
-    if quality == "fast":
-        return
-    yield MafSpec(layers=3, hidden=hidden, activation="tanh", batch_norm=None, base="made_mixture")
-    yield NsfSpec(layers=5, hidden=hidden, activation="relu", coupling=True)
-    yield RealNvpSpec(layers=8, hidden=hidden[:1], batch_norm=None, log_scale_bound=_SCALE_BOUND)
-    if dim <= _FEW_COLUMNS:
-        yield NafSpec(layers=2, hidden=hidden[:1])
-    if quality == "best":
-        wide = [2 * width for width in hidden]
-        yield MafSpec(layers=8, hidden=wide, activation="tanh", batch_norm=None)
-        yield NsfSpec(layers=5, hidden=wide, activation="relu")
-
-
-def _hidden(flow: FlowSpec) -> list[int]:
-    width = max(getattr(flow, "hidden", [32]))
-    return [max(32, width)] * 2
+    yield from candidate_flows(inner, dim, effort=_EFFORTS[quality])
 
 
 def _inner(flow: FlowSpec) -> FlowSpec:

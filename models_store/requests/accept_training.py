@@ -14,15 +14,13 @@ from flows import (
     FitOptions,
     FlowSpec,
     GaussianMixtureSpec,
-    MadeSpec,
-    MafSpec,
     MixedSpec,
-    NsfSpec,
     StepSchedule,
     default_continuous,
     default_hidden,
 )
-from flows.mixed.spec import FamilySpec
+from flows.defaults import LARGE_TABLE, default_epochs, default_flow, default_learning_rate
+from flows.training.fit_mixture import sample_bytes
 from models_store.errors import RequestError
 from models_store.registry import Dataset
 from models_store.requests.flow_limits import Described, TrainingLimits, check_flow
@@ -49,14 +47,10 @@ MIN_TRAIN_ROWS = 10
 MIN_HELD_OUT_ROWS = 2
 ROW_LOSS_BOUND = 30.0
 WEIGHT_AVERAGE = 0.99
-_SMALL_TABLE, _LARGE_TABLE, _FEW_COLUMNS = 10_000, 100_000, 8
-_STEPS_A_COLUMN, _FEWEST_STEPS, _MOST_STEPS = 100, 500, 100_000
 # Multiples of the default number of epochs, and the longest patience, by the wanted quality.
 _EPOCHS: dict[Quality, float] = {"fast": 0.25, "balanced": 1.0, "best": 4.0}
 _PATIENCE: dict[Quality, int] = {"fast": 10, "balanced": 30, "best": 60}
 _MOST_EPOCHS = 100_000
-_RATE_OF_SPLINES = 3e-3
-_ITERATIONS = 1000
 FLOAT_BYTES = 4
 # Weights, gradients, two moments of Adam, average and best so far; a snapshot of all but two.
 COPIES_OF_WEIGHTS = 10
@@ -109,9 +103,10 @@ def accept_training(
         batch_size=optimisation.batch_size,
         beside=_row_bytes(
             sum(part.rows for part in (dataset, held_out.validation, held_out.test) if part),
-            _width(flow, len(columns) + len(context)),
+            row_width(flow, len(columns) + len(context)),
             limits,
-        ),
+        )
+        + start_bytes(flow, train_rows, len(columns) + len(context)),
         limits=limits,
     )
     return AcceptedTraining(
@@ -122,6 +117,7 @@ def accept_training(
         types=[one.to_dict() for one in types],
         split=split,
         preprocessing=preprocessing,
+        chosen_from="training",
         flow=flow,
         optimisation=optimisation,
     )
@@ -133,7 +129,7 @@ def _accepted_flow(
     """Return the flow of a training: of numbers alone, or of a mixed table."""
     dim = len(types) - len(request.context_columns)
     if not is_mixed(types) and request.missing == "observed":
-        return request.chosen_flow or choose_flow(train_rows, dim)
+        return request.chosen_flow or default_flow(train_rows, dim)
     statistics = {column["name"]: column for column in dataset.columns}
     grids = request.preprocessing.dequantise == "auto"
     columns = mixed_columns(types[:dim], statistics, rows=dataset.rows, grids=grids)
@@ -141,7 +137,7 @@ def _accepted_flow(
     count = sum(column.levels == 0 for column in columns)
     # Tables of numbers keep the family that their rankings were measured with.
     default = (
-        choose_flow(train_rows, count)
+        default_flow(train_rows, count)
         if is_numeric(types)
         else default_continuous(count, train_rows)
     )
@@ -155,7 +151,7 @@ def _accepted_flow(
     )
 
 
-def _width(flow: FlowSpec, columns: int) -> int:
+def row_width(flow: FlowSpec, columns: int) -> int:
     """Return the numbers of a row in training: a cell of a mixed row may have a state beside it."""
     return 2 * columns if isinstance(flow, MixedSpec) else columns
 
@@ -253,20 +249,6 @@ def _check_part(name: str, rows: int, least: int) -> None:
         )
 
 
-def choose_flow(train_rows: int, dim: int) -> FamilySpec:
-    """Return the default flow of a table: a MAF that grows with the data; a MADE of one column.
-
-    Tanh units and no batch norm: real tables have far outliers, on which ReLU conditioners
-    extrapolate exponentially and the statistics of a batch differ from those of all rows.
-    """
-    if dim == 1:
-        return MadeSpec(hidden=[16])
-    layers = 5 if train_rows >= _SMALL_TABLE else 2 if dim <= _FEW_COLUMNS else 3
-    width = 32 if train_rows < _SMALL_TABLE else 64 if train_rows < _LARGE_TABLE else 128
-    width = max(width, min(1024, 2 * dim))
-    return MafSpec(layers=layers, hidden=[width, width], activation="tanh", batch_norm=None)
-
-
 def chosen_norm(wanted: float | Literal["none"] | None, *, default: float) -> float | None:
     """Return the bound of a gradient's norm: the wanted one, the default, or none."""
     return None if wanted == "none" else wanted or default
@@ -276,15 +258,17 @@ def _optimisation(
     training: TrainingRequest, flow: FlowSpec, train_rows: int, dim: int
 ) -> FitOptions:
     request = training.optimisation
-    chosen = 500 if train_rows >= _LARGE_TABLE else max(32, min(250, train_rows // 16))
+    chosen = 500 if train_rows >= LARGE_TABLE else max(32, min(250, train_rows // 16))
     batch_size = max(2, min(request.batch_size or chosen, train_rows))
     steps = ceil(train_rows / batch_size)
-    chosen_epochs = ceil(_EPOCHS[training.quality] * _choose_epochs(flow, train_rows, steps, dim))
+    chosen_epochs = ceil(
+        _EPOCHS[training.quality] * default_epochs(flow, dim, rows=train_rows, steps=steps)
+    )
     max_epochs = request.max_epochs or min(chosen_epochs, _MOST_EPOCHS)
     schedule = request.schedule
     return FitOptions(
         optimiser=request.optimiser,
-        learning_rate=request.learning_rate or _choose_learning_rate(flow, dim),
+        learning_rate=request.learning_rate or default_learning_rate(flow, dim),
         weight_decay=request.weight_decay,
         max_gradient_norm=chosen_norm(request.max_gradient_norm, default=5.0),
         batch_size=batch_size,
@@ -303,37 +287,26 @@ def _optimisation(
     )
 
 
-def _has_splines(flow: FlowSpec) -> bool:
-    return isinstance(flow, MixedSpec) and isinstance(flow.flow, NsfSpec)
-
-
-def _choose_epochs(flow: FlowSpec, train_rows: int, steps: int, dim: int) -> int:
-    """Return 40 epochs, more where they have few steps, fewer where they have many; at least 20.
-
-    MAFs and MADEs, whose steps are fast, get 160 on tables that are large enough not to be learnt by
-    heart. A mixture of Gaussians converges long before its number of iterations.
-    """
-    if isinstance(flow, GaussianMixtureSpec):
-        return _ITERATIONS
-    fewest = max(_FEWEST_STEPS, min(20 * _FEWEST_STEPS, _STEPS_A_COLUMN * dim))
-    is_long = isinstance(flow, MadeSpec | MafSpec) and train_rows >= _SMALL_TABLE
-    wanted = min(max((160 if is_long else 40) * steps, fewest), _MOST_STEPS)
-    return max(20, ceil(wanted / steps))
-
-
-def _choose_learning_rate(flow: FlowSpec, dim: int) -> float:
-    """Return a rate inversely proportional to the width, as Adam's should be (Yang et al. 2022)."""
-    if dim > 128:
-        return 1e-4
-    if _has_splines(flow):
-        return _RATE_OF_SPLINES
-    return 0.16 / max(32, flow.cost(dim).width)
-
-
 def _row_bytes(rows: int, columns: int, limits: TrainingLimits) -> int:
     """Return the bytes of the rows: in memory, or a window of them beside their numbers."""
-    mapped = limits.max_memory_bytes // 4 + 4 * FLOAT_BYTES * rows
-    return min(_COPIES_OF_ROWS * FLOAT_BYTES * rows * columns, mapped)
+    mapped = limits.max_memory_bytes // 4 + mapped_bytes(rows)
+    return min(resident_bytes(rows, columns), mapped)
+
+
+def resident_bytes(rows: int, columns: int) -> int:
+    """Return the bytes of rows in memory."""
+    return _COPIES_OF_ROWS * FLOAT_BYTES * rows * columns
+
+
+def mapped_bytes(rows: int) -> int:
+    """Return the bytes of the numbers of rows that stay in their file."""
+    return 4 * FLOAT_BYTES * rows
+
+
+def start_bytes(flow: FlowSpec, rows: int, columns: int) -> int:
+    """Return the bytes of the rows that a mixture of Gaussians starts from."""
+    inner = flow.flow if isinstance(flow, MixedSpec) else flow
+    return sample_bytes(rows, columns) if isinstance(inner, GaussianMixtureSpec) else 0
 
 
 def training_bytes(cost: Cost, *, batch_size: int, sampling: bool = False) -> int:

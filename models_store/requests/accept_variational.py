@@ -12,12 +12,11 @@ from flows import (
     FormulaError,
     FormulaTarget,
     GaussianSpec,
-    PlanarSpec,
-    RealNvpSpec,
     SpecError,
     VariationalOptions,
     for_targets,
 )
+from flows.defaults import default_for_target
 from models_store.errors import RequestError
 from models_store.registry import Dataset
 from models_store.requests.accept_training import (
@@ -64,17 +63,21 @@ def accept_variational(
         RequestError: The request cannot work or is too large.
     """
     target, dim = _target(request.target, dataset)
-    flow = _for_targets(request.flow) if request.flow is not None else _choose_flow(target, dim)
+    flow = (
+        _for_targets(request.flow)
+        if request.flow is not None
+        else default_for_target(dim, is_gaussian=_is_gaussian(target))
+    )
     described = Described(flow, dim)
     check_flow(described, limits=limits)
     optimisation = _optimisation(request.optimisation, flow, target)
     check_memory(
         described,
         batch_size=optimisation.batch_size,
-        beside=_target_bytes(target, dim, dataset, samples=optimisation.batch_size),
+        beside=target_bytes(target, dim, dataset, samples=optimisation.batch_size),
         limits=limits,
         sampling=True,
-        sample_bytes=_bytes_per_sample(target, dim),
+        sample_bytes=bytes_per_sample(target, dim),
     )
     return AcceptedVariational(
         model_name=request.model_name, target=target, flow=flow, optimisation=optimisation
@@ -92,7 +95,7 @@ def _target(target: Target, dataset: Dataset | None) -> tuple[Target, int]:
         case PotentialTarget():
             return target, 2
         case DensityTarget():
-            _check_formula(target)
+            check_formula(target)
             return target, target.dim
         case PosteriorTarget(posterior=posterior):
             if dataset is None:
@@ -102,7 +105,12 @@ def _target(target: Target, dataset: Dataset | None) -> tuple[Target, int]:
             return PosteriorTarget(posterior=chosen), 1 + len(columns)
 
 
-def _check_formula(target: DensityTarget) -> None:
+def check_formula(target: DensityTarget) -> None:
+    """Refuse a text that is no formula.
+
+    Raises:
+        RequestError: `formula`, with the position of what does not fit.
+    """
     try:
         FormulaTarget(target.log_density, target.dim)
     except FormulaError as error:
@@ -164,13 +172,8 @@ def _for_targets(flow: FlowSpec) -> FlowSpec:
         raise spec_refusal(error, pointer="/flow") from error
 
 
-def _choose_flow(target: Target, dim: int) -> FlowSpec:
-    """Return the exact family of a linear posterior, couplings, or a planar flow in one dimension."""
-    if isinstance(target, PosteriorTarget) and isinstance(target.posterior, LinearPosterior):
-        return GaussianSpec()
-    if dim == 1:
-        return PlanarSpec(layers=32, closed="sampling")
-    return RealNvpSpec(layers=8, hidden=[max(64, min(512, 2 * dim))], batch_norm=None)
+def _is_gaussian(target: Target) -> bool:
+    return isinstance(target, PosteriorTarget) and isinstance(target.posterior, LinearPosterior)
 
 
 def _optimisation(
@@ -198,7 +201,7 @@ def _optimisation(
     )
 
 
-def _bytes_per_sample(target: Target, dim: int) -> int:
+def bytes_per_sample(target: Target, dim: int) -> int:
     """Return the bytes that the target keeps of a sample for the gradient."""
     steps = 0
     if isinstance(target, DensityTarget):
@@ -206,7 +209,7 @@ def _bytes_per_sample(target: Target, dim: int) -> int:
     return _BYTES_PER_STEP * steps + 8 * FLOAT_BYTES * dim
 
 
-def _target_bytes(target: Target, dim: int, dataset: Dataset | None, *, samples: int) -> int:
+def target_bytes(target: Target, dim: int, dataset: Dataset | None, *, samples: int) -> int:
     """Return the bytes of the rows of a posterior, and of the products with them."""
     if dataset is None:
         return 0

@@ -12,6 +12,8 @@ from tables.columns import Column
 
 _ROWS_PER_DISTINCT_VALUE = 10
 _DAY_SECONDS = 86_400.0
+# Share of the rows on the bound of a column, from which on it is a spike in a table of numbers.
+_FLOOR_SHARE = 0.5
 # Distances of the median from the farther quartile.
 _FAR = 20.0
 # Ranges of 98 % of the values in a standard deviation.
@@ -44,13 +46,21 @@ def accept_types(
         return [*map(_as_values, chosen), *conditions]
     statistics = {column["name"]: column for column in dataset.columns}
     if is_numeric([*chosen, *conditions]):
-        chosen = [_as_number(column, statistics[column.name]) for column in chosen]
+        chosen = _as_numbers(chosen, statistics, rows=dataset.rows)
     else:
         chosen = [_with_transform(column) for column in chosen]
-    chosen = with_options(chosen, request.preprocessing)
-    check_bounds(chosen, statistics, pointer="/preprocessing/columns")
-    # Spikes and transforms of values that are given, not modelled, would change nothing.
-    return [*chosen, *(replace(column, spikes=()) for column in conditions)]
+    # Spikes and other transforms of values that are given, not modelled, would change nothing.
+    conditions = [replace(column, spikes=()) for column in conditions]
+    circles = {name for name, one in request.preprocessing.columns.items() if _turns(one)}
+    turned = [column for column in conditions if column.name in circles]
+    found = with_options([*chosen, *turned], request.preprocessing)
+    check_bounds(found[: len(chosen)], statistics, pointer="/preprocessing/columns")
+    around = {column.name: column for column in found[len(chosen) :]}
+    return [*found[: len(chosen)], *(around.get(column.name, column) for column in conditions)]
+
+
+def _turns(options: ColumnOptions) -> bool:
+    return options.transform == "circular" and not options.spikes
 
 
 def _as_values(column: Column) -> Column:
@@ -74,6 +84,34 @@ def _with_transform(column: Column) -> Column:
     return replace(column, transform="quantiles")
 
 
+def _as_numbers(
+    columns: Sequence[Column], statistics: Mapping[str, Mapping[str, Any]], *, rows: int
+) -> list[Column]:
+    """Return the columns of a table of numbers: on their plain scales, as far as one flow models them all.
+
+    Where some column makes the density mixed, no noise spreads the zeros of an amount that most rows
+    share. They are then a spike, with the scale and the bound that any mixed table gives such a column.
+    """
+    plain = [_as_number(column, statistics[column.name]) for column in columns]
+    if not is_mixed(plain):
+        return plain
+    return [
+        _with_floor(column, kept, statistics[column.name], rows=rows)
+        for column, kept in zip(columns, plain, strict=True)
+    ]
+
+
+def _with_floor(
+    column: Column, plain: Column, statistics: Mapping[str, Any], *, rows: int
+) -> Column:
+    """Return a column whose lower bound is a spike if that many rows have it; else the plain one."""
+    counts = dict(zip(column.spikes, statistics.get("spike_counts") or (), strict=False))
+    if column.low is None or counts.get(column.low, 0) < _FLOOR_SHARE * rows:
+        return plain
+    spikes = tuple(sorted({column.low, *plain.spikes}))
+    return _with_transform(replace(column, spikes=spikes))
+
+
 def _as_number(column: Column, statistics: Mapping[str, Any]) -> Column:
     """Return a column of a table of numbers: only values far from all others, such as -999, are spikes.
 
@@ -83,7 +121,7 @@ def _as_number(column: Column, statistics: Mapping[str, Any]) -> Column:
     request asks for a transform, or a few giant values would leave all others without a spread.
     """
     shares = statistics.get("quantiles") or {}
-    if _has_giants(statistics, shares):
+    if has_giants(statistics.get("std"), shares):
         column = replace(
             column, transform="asinh" if column.transform == "none" else column.transform
         )
@@ -97,9 +135,13 @@ def _as_number(column: Column, statistics: Mapping[str, Any]) -> Column:
     return replace(column, spikes=far)
 
 
-def _has_giants(statistics: Mapping[str, Any], shares: Mapping[str, float]) -> bool:
-    """Return whether the standard deviation is that of a few values alone."""
-    std = statistics.get("std")
+def has_giants(std: float | None, shares: Mapping[str, float]) -> bool:
+    """Return whether the standard deviation is that of a few values alone.
+
+    Args:
+        std: Standard deviation of a column.
+        shares: Quantiles of its values.
+    """
     if std is None or not {"0.01", "0.99"} <= shares.keys():
         return False
     spread = shares["0.99"] - shares["0.01"]
@@ -155,7 +197,8 @@ def with_options(columns: Sequence[Column], wanted: Preprocessing) -> list[Colum
         if name not in names:
             raise RequestError(
                 "unknown-column",
-                "`preprocessing.columns` names a column that is not modelled",
+                "`preprocessing.columns` names a column that is not modelled; one of the context"
+                " takes the transform circular alone",
                 pointer="/preprocessing/columns",
             )
     return [
@@ -172,8 +215,9 @@ def _with_options(column: Column, options: ColumnOptions) -> Column:
     if column.transform == "none" and chosen.keys() & {"low", "high"}:
         chosen = {"transform": "quantiles"} | chosen  # of all scales, the one that keeps any bounds
     changed = replace(column, **chosen)
-    if changed.transform == "logit" and (changed.low is None or changed.high is None):
-        raise _unsuitable(column, "the transform logit needs `low` and `high`")
+    bounded = changed.transform in ("logit", "circular")
+    if bounded and (changed.low is None or changed.high is None):
+        raise _unsuitable(column, f"the transform {changed.transform} needs `low` and `high`")
     if changed.low is not None and changed.high is not None and changed.low >= changed.high:
         raise _unsuitable(column, "`low` must be below `high`")
     return changed
@@ -203,7 +247,7 @@ def check_bounds(
     for column in columns:
         found = statistics[column.name]
         least, most = found.get("min"), found.get("max")
-        if column.is_discrete or least is None or most is None:
+        if column.is_discrete or least is None or most is None or column.transform == "circular":
             continue
         low = 0.0 if column.low is None and column.transform == "log" else column.low
         if (low is not None and least < low) or (column.high is not None and most > column.high):
@@ -259,7 +303,7 @@ def _step(column: Column, statistics: Mapping[str, Any], rows: int) -> float:
     if column.is_discrete:
         return 0.0
     if column.type == "datetime":
-        return _DAY_SECONDS if column.date_only else 0.0
+        return _DAY_SECONDS if column.date_only else float(column.step_s)
     repeats = distinct is not None and distinct * _ROWS_PER_DISTINCT_VALUE <= rows
     if column.decimals is None or not (repeats or column.decimals == 0):
         return 0.0

@@ -1,14 +1,15 @@
-"""Fields of all requests for jobs that say when and where they run."""
+"""Fields of all requests for jobs: labels, and when and where they run."""
 
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from models_store.job_states import Accelerator
+from models_store.label_types import MAX_TAGS, Description, TagName, TagValue
 
 
 class Resources(BaseModel):
-    """Resources that a job wants of the worker that takes it."""
+    """Resources that a job needs from the worker that takes it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -20,13 +21,21 @@ class Resources(BaseModel):
 
 
 class Placed(BaseModel):
-    """Request for a job with a priority and resources."""
+    """Request for a job with labels, a priority and resources."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     priority: Annotated[int, Field(ge=-100, le=100)] = Field(
         default=0,
-        description="Priority among waiting jobs: higher ones are taken first. Among equal ones, those"
-        " of the project with the fewest running jobs.",
+        description="Priority among waiting jobs of the project: higher ones are taken first. Projects"
+        " take turns, whatever the priorities of their jobs.",
     )
-    resources: Resources = Resources()
+    resources: Resources = Field(
+        default=Resources(), description="Resources that the job needs from its worker."
+    )
+    description: Description | None = Field(default=None, description="Description of the job.")
+    tags: dict[TagName, TagValue] = Field(
+        default={},
+        max_length=MAX_TAGS,
+        description="Values of the job's tags by name. A version that the job makes gets them, too.",
+    )

@@ -17,7 +17,7 @@ MAX_TRIALS = 64
 
 
 class Stage(Strict):
-    """Stage of a search: its trials are trained for a share of their epochs, and the best go on."""
+    """Stage of a search: its trials are trained for a share of their epochs, and the best continue."""
 
     trials: Annotated[int, Field(ge=1, le=MAX_TRIALS)]
     share: Annotated[float, Field(gt=0, le=1)]
@@ -31,7 +31,7 @@ class AcceptedSearch(AcceptedTable):
             table has numbers alone.
         trials: Flows to try, with the options of whole trainings.
         stages: Stages, the first one with all trials.
-        ensemble: Most members of the ensemble of the last stage's flows; 1: the best one alone.
+        ensemble: Maximum number of members of the ensemble; 1 for the best flow alone.
         max_seconds: Longest time of training over all children; None: no limit.
         points: Values of each trial by the path of their field, of a sweep; None: families differ.
     """

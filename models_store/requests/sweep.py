@@ -6,15 +6,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator
 
+from flows import BatchNormSpec, EncoderSpec
 from models_store.requests.search import MAX_TRIALS
 from models_store.requests.training import (
     MAX_MEMBERS,
+    Hidden,
     OptimisationRequest,
     RequestedFlow,
     Seed,
+    SingleFlow,
     Strict,
     TrainingRequest,
 )
+from models_store.schema_of import SchemaOf
 
 MAX_RANGES = 32
 """Most fields that a sweep varies."""
@@ -28,10 +32,19 @@ Path = Annotated[str, Field(pattern=_PATH)]
 Number = Annotated[int, Field(ge=-(2**53), le=2**53)] | Annotated[float, Field(ge=-1e37, le=1e37)]
 
 
+RangeValue = Annotated[
+    Any,
+    SchemaOf(bool | Number | str | Hidden | SingleFlow | BatchNormSpec | EncoderSpec | None),
+]
+"""Value of a field of a flow or of the optimisation, which is checked against the field."""
+
+
 class Choices(Strict):
     """Values to choose from, all with the same probability."""
 
-    values: Annotated[list[Any], Field(min_length=1, max_length=64)]
+    values: Annotated[list[RangeValue], Field(min_length=1, max_length=64)] = Field(
+        description="Values of the field; of `flow`, whole specs."
+    )
 
     @property
     def extremes(self) -> list[Any]:
@@ -42,8 +55,8 @@ class Choices(Strict):
 class Interval(Strict):
     """Numbers from `low` to `high`: whole numbers if both bounds are written as such (`2`, not `2.0`)."""
 
-    low: Number
-    high: Number
+    low: Number = Field(description="Lower bound, inclusive.")
+    high: Number = Field(description="Upper bound, inclusive.")
     scale: Literal["linear", "log"] = Field(
         default="linear", description="`log` draws as many values from 1 to 10 as from 10 to 100."
     )
@@ -94,7 +107,8 @@ class SweepRequest(TrainingRequest):
 
     flow: RequestedFlow = Field(
         default=None,
-        description="Spec of the flow, whose other fields the ranges give; null: the default of the data.",
+        description="Spec of the flow, whose other fields the ranges give; null for the default of"
+        " the data.",
     )
     ranges: Ranges = Field(
         description="Ranges by the path of their field, such as `flow.layers` or"
@@ -109,16 +123,17 @@ class SweepRequest(TrainingRequest):
     )
     reduction: Annotated[int, Field(ge=1, le=16)] = Field(
         default=3,
-        description="Successive halving: each stage trains the best of the last one, as many times fewer"
-        " of them for as many times more epochs. 1: all are trained to their end.",
+        description="Successive halving: each stage divides the number of trials by this factor,"
+        " keeps the best, and multiplies their epochs by it. 1 trains all trials for all epochs.",
     )
     ensemble: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] = Field(
         default=1,
-        description="Most flows whose probabilities are averaged in the model; 1: the best flow alone.",
+        description="Maximum number of flows whose probabilities are averaged; 1 for the best flow"
+        " alone.",
     )
     seed: Seed | None = Field(
         default=None,
-        description="Seed of the points; null: the server chooses one.",
+        description="Seed of the points; null lets the server choose one.",
     )
 
     @field_validator("ranges")
@@ -196,4 +211,7 @@ def _shown(value: object) -> str:
 
 def _reason(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    return str(first["msg"]).removeprefix("Value error, ")[:400]
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return "there is no such field"
+    text = str(first["msg"]).removeprefix("Value error, ")
+    return text.replace("Input should be", "it must be")[:400]

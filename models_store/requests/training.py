@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from flows import FitOptions, FlowSpec, StepSchedule as FitStepSchedule
-from flows.mixed.spec import FamilySpec
+from flows.families.family import FamilySpec
 from flows.training.options import Optimiser
 from models_store.requests.placement import Placed
 from tables.columns import Column, TransformName
@@ -46,14 +46,16 @@ class Strict(BaseModel):
 class StepFactor(Strict):
     """Factor of the learning rate, applied after every `epochs` epochs."""
 
-    epochs: Epochs
-    factor: Annotated[float, Field(gt=0, lt=1)]
+    epochs: Epochs = Field(description="Number of epochs from one step to the next.")
+    factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="Factor that each step multiplies the learning rate by."
+    )
 
 
 class StepSchedule(Strict):
     """Schedule in which the learning rate falls in steps."""
 
-    step: StepFactor
+    step: StepFactor = Field(description="Length and factor of the steps.")
 
 
 Schedule = Literal["constant", "cosine"] | StepSchedule
@@ -62,7 +64,7 @@ Schedule = Literal["constant", "cosine"] | StepSchedule
 class Levels(Strict):
     """Number of levels of integer values, from 0 to `levels` - 1, such as 256 for grey images."""
 
-    levels: Annotated[int, Field(ge=1, le=2**31)]
+    levels: Annotated[int, Field(ge=1, le=2**31)] = Field(description="Number of levels.")
 
 
 class Logit(Strict):
@@ -70,7 +72,9 @@ class Logit(Strict):
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
-    margin: Annotated[float, Field(gt=0, lt=0.5)] = Field(default=1e-6, alias="lambda")
+    margin: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        default=1e-6, alias="lambda", description="Margin lambda of the transform."
+    )
 
 
 class ColumnOptions(Strict):
@@ -79,8 +83,8 @@ class ColumnOptions(Strict):
     transform: TransformName | None = Field(
         default=None, description="Monotone map of the values before they are standardised."
     )
-    low: Bound | None = Field(default=None, description="Bound that no value lies below.")
-    high: Bound | None = Field(default=None, description="Bound that no value lies above.")
+    low: Bound | None = Field(default=None, description="Lower bound of the values.")
+    high: Bound | None = Field(default=None, description="Upper bound of the values.")
     spikes: Annotated[list[Bound], Field(max_length=64, fail_fast=True)] | None = Field(
         default=None, description="Single values that get probabilities of their own."
     )
@@ -101,7 +105,8 @@ class Preprocessing(Strict):
     )
     logit: Logit | None = Field(
         default=None,
-        description="Transform of values from 0 to 1 to logit(lambda + (1 - 2 lambda) x); null: none.",
+        description="Transform of values from 0 to 1 to logit(lambda + (1 - 2 lambda) x); null if"
+        " there is none.",
     )
     columns: Annotated[dict[str, ColumnOptions], Field(max_length=10_000)] = Field(
         default_factory=dict,
@@ -112,13 +117,13 @@ class Preprocessing(Strict):
 class SplitRequest(Strict):
     """Split of the rows into training, validation and test rows.
 
-    Either fractions of the one dataset, or datasets of their own: a named validation dataset
-    leaves all rows that the test fraction does not take to training.
+    The parts are fractions of the dataset, or datasets of their own: with a validation dataset, all
+    rows outside the test fraction are training rows.
     """
 
     train: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
-        description="Fraction of training rows. Default: the rows that the other parts leave.",
+        description="Fraction of training rows. Default: the remaining rows.",
     )
     validation: Fraction | None = Field(
         default=None, description="Fraction of validation rows. Default: 0.1."
@@ -128,9 +133,16 @@ class SplitRequest(Strict):
         default=True,
         description="Shuffle the rows before the split; false: keep the order of the file.",
     )
-    seed: Seed = 0
-    validation_dataset_id: DatasetId | None = None
-    test_dataset_id: DatasetId | None = None
+    seed: Seed = Field(default=0, description="Seed of the shuffle.")
+    validation_dataset_id: DatasetId | None = Field(
+        default=None,
+        description="Dataset with the validation rows, in place of a fraction; null if there is"
+        " none.",
+    )
+    test_dataset_id: DatasetId | None = Field(
+        default=None,
+        description="Dataset with the test rows, in place of a fraction; null if there is none.",
+    )
 
     @model_validator(mode="after")
     def _one_source_each(self) -> "SplitRequest":
@@ -146,8 +158,13 @@ class SplitRequest(Strict):
 class OptimisationRequest(Strict):
     """Options of the training; absent and null options get values that suit the data."""
 
-    optimiser: Optimiser = "adam"
-    learning_rate: LearningRate | None = None
+    optimiser: Optimiser = Field(
+        default="adam", description="Optimiser as PyTorch names it; `sgd` is without momentum."
+    )
+    learning_rate: LearningRate | None = Field(
+        default=None,
+        description="Learning rate of the first epoch; null for one that suits the flow.",
+    )
     weight_decay: WeightDecay = Field(
         default=1e-6, description="Weight decay, as an L2 term; decoupled with AdamW."
     )
@@ -155,8 +172,15 @@ class OptimisationRequest(Strict):
         default=None,
         description="Largest norm of a gradient, to which longer ones are scaled; `none` for no limit.",
     )
-    batch_size: BatchSize | None = None
-    max_epochs: Epochs | None = None
+    batch_size: BatchSize | None = Field(
+        default=None, description="Rows of a step; null for a number that suits the rows."
+    )
+    max_epochs: Epochs | None = Field(
+        default=None,
+        description="Maximum number of epochs, which are passes over the training rows; null for a"
+        " number that suits the"
+        " rows.",
+    )
     patience: Epochs | None = Field(
         default=None,
         description="Epochs without a better validation likelihood after which training stops.",
@@ -165,7 +189,11 @@ class OptimisationRequest(Strict):
         default=None,
         description="Longest time of training over all attempts; the best model so far is kept.",
     )
-    schedule: Schedule = "cosine"
+    schedule: Schedule = Field(
+        default="cosine",
+        description="Change of the learning rate from epoch to epoch: `constant`, `cosine` falls towards"
+        " 0, or in steps.",
+    )
     robust: bool = Field(
         default=True,
         description="Bound the losses of single rows, use a moving average of the weights, draw the"
@@ -174,7 +202,8 @@ class OptimisationRequest(Strict):
     )
     weight_average: WeightAverage | None = Field(
         default=None,
-        description="Decay of the moving average of the weights that is evaluated and kept; null: 0.99"
+        description="Decay of the moving average of the weights that is evaluated and kept; null"
+        " for 0.99"
         " if `robust`, else no average.",
     )
     mixed_precision: bool = Field(
@@ -184,7 +213,8 @@ class OptimisationRequest(Strict):
     )
     seed: Seed | None = Field(
         default=None,
-        description="Seed of the random numbers; null: the server chooses one, which the accepted request has.",
+        description="Seed of the random numbers; null lets the server choose one, which the"
+        " accepted request shows.",
     )
 
 
@@ -204,16 +234,16 @@ Quality = Literal["fast", "balanced", "best"]
 
 
 class AutoFlow(Strict):
-    """Choice of the flow by a search: several families and sizes are trained, the best in the end.
+    """Search over flows: several families and sizes are trained, and the best becomes the model.
 
-    `"auto"` in place of the object stands for it, too.
+    `"auto"` is short for this object with its defaults.
     """
 
-    family: Literal["auto"]
+    family: Literal["auto"] = Field(description="Name that stands for the search.")
     ensemble: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] | None = Field(
         default=None,
-        description="Most flows whose probabilities are averaged in the model; 1: the best flow alone."
-        " Null: 1 if `quality` is `fast`, 5 if `balanced`, 8 if `best`.",
+        description="Maximum number of flows whose probabilities are averaged; 1 for the best flow"
+        " alone. Null: 1 if `quality` is `fast`, 5 if `balanced`, 8 if `best`.",
     )
 
 
@@ -238,30 +268,36 @@ class TrainingRequest(Placed):
     model_config = ConfigDict(protected_namespaces=())
 
     model_name: Name = Field(description="Name of the model that gets a new version.")
-    dataset_id: DatasetId
+    dataset_id: DatasetId = Field(description="Dataset to train on.")
     columns: Annotated[list[str], Field(min_length=1, max_length=10_000, fail_fast=True)] | None = (
         Field(
             default=None,
-            description="Columns to model, in this order; null: all except the context columns.",
+            description="Columns to model, in this order; null for all except the context columns.",
         )
     )
     context_columns: Annotated[list[str], Field(max_length=10_000, fail_fast=True)] = Field(
         default_factory=list,
         description="Columns that the density is conditioned on: p(columns | context columns).",
     )
-    split: SplitRequest = SplitRequest()
-    preprocessing: Preprocessing = Preprocessing()
+    split: SplitRequest = Field(
+        default=SplitRequest(),
+        description="Split of the rows into training, validation and test rows.",
+    )
+    preprocessing: Preprocessing = Field(
+        default=Preprocessing(), description="Preprocessing layers between the data and the flow."
+    )
     flow: TrainedFlow = Field(
         default=None,
-        description="Spec of the flow; null: a spec that suits the data. In a table with categories or"
+        description="Spec of the flow; null for a spec that suits the data. In a table with"
+        " categories or"
         " gaps it is the flow of the continuous values, given all else. Family `auto`: the job's"
         " children try several, and the best become the model.",
     )
     quality: Quality = Field(
         default="balanced",
-        description="Time for quality: `fast` takes a quarter of the epochs, `best` four times as many."
-        " A search tries more flows, too. `optimisation.max_seconds` bounds it, and options that are"
-        " given count.",
+        description="Trade-off of time and quality: `fast` takes a quarter of the epochs, `best`"
+        " four times as many; a search then also tries more flows. `optimisation.max_seconds`"
+        " limits the time. Options that are given take precedence.",
     )
     discrete: DiscreteOptions = Field(
         default=DiscreteOptions(),
@@ -273,7 +309,10 @@ class TrainingRequest(Placed):
         " had gaps in training; `any`, all: cells are hidden at random in training, so that rows with"
         " any gaps have densities, and `explain` says which column makes a row unlikely.",
     )
-    optimisation: OptimisationRequest = OptimisationRequest()
+    optimisation: OptimisationRequest = Field(
+        default=OptimisationRequest(),
+        description="Options of the training; absent and null options suit the data.",
+    )
 
     @property
     def chosen_flow(self) -> FamilySpec | None:
@@ -304,10 +343,17 @@ class AcceptedTable(Strict):
     context_columns: list[str] = []
     types: list[dict[str, Any]] | None = Field(
         default=None,
-        description="Types of the columns, then of the context columns; null: all are plain numbers.",
+        description="Types of the columns, then of the context columns; null if all are plain"
+        " numbers.",
     )
     split: AcceptedSplit
     preprocessing: Preprocessing
+    chosen_from: Literal["dataset", "training"] = Field(
+        default="dataset",
+        description="Rows that choose the spikes and scales of the columns of a mixed table: `training`,"
+        " of those in `types` and `flow` the ones that the training rows suggest, too; `dataset`, of"
+        " requests of earlier releases, all rows. Those of the model are in its version.",
+    )
 
     def table_fields(self) -> dict[str, Any]:
         """Return the fields of the table alone, for another request about it."""

@@ -1,10 +1,26 @@
 """Request for a variational job, as a caller writes it and as it is accepted."""
 
+from contextlib import suppress
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
-from flows import VariationalOptions
+from flows import (
+    FlowError,
+    FormulaTarget,
+    Potential,
+    Target as TargetDensity,
+    VariationalOptions,
+    Window as QuadratureWindow,
+)
 from flows.training.options import Optimiser
 from models_store.requests.placement import Placed
 from models_store.requests.training import (
@@ -34,14 +50,16 @@ SampleSize = Annotated[int, Field(ge=1, le=100_000)]
 class PotentialTarget(Strict):
     """Named potential: one of five two-dimensional test densities."""
 
-    potential: Literal["U1", "U2", "U3", "U4", "U5"]
+    potential: Literal["U1", "U2", "U3", "U4", "U5"] = Field(
+        description="Name of the potential; U1 to U4 are those of Rezende and Mohamed (2015)."
+    )
 
 
 class Window(Strict):
     """Box with an interval for each coordinate."""
 
-    lower: Corner
-    upper: Corner
+    lower: Corner = Field(description="Lower corner, a value for each coordinate.")
+    upper: Corner = Field(description="Upper corner, a value for each coordinate.")
 
     @model_validator(mode="after")
     def _ordered(self) -> "Window":
@@ -76,10 +94,10 @@ class DensityTarget(Strict):
 class Posterior(Strict):
     """Bayesian regression on a dataset, whose posterior is a density of the coefficients."""
 
-    dataset_id: DatasetId
+    dataset_id: DatasetId = Field(description="Dataset of the regression.")
     response: Column = Field(description="Column of the response.")
     columns: Columns | None = Field(
-        default=None, description="Columns of the regressors; null: all others."
+        default=None, description="Columns of the regressors; null for all others."
     )
     prior_scale: Scale = Field(
         default=1.0,
@@ -90,23 +108,25 @@ class Posterior(Strict):
 class LinearPosterior(Posterior):
     """Linear regression: response = intercept + columns . slopes + Gaussian noise of known scale."""
 
-    kind: Literal["linear"]
+    kind: Literal["linear"] = Field(description="Kind of the regression.")
     noise_scale: Scale = Field(default=1.0, description="Standard deviation of the noise.")
 
 
 class LogisticPosterior(Posterior):
     """Logistic regression: P(response = 1) = sigmoid(intercept + columns . slopes)."""
 
-    kind: Literal["logistic"]
+    kind: Literal["logistic"] = Field(description="Kind of the regression.")
     batch_rows: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        default=None, description="Number of rows drawn for each iteration; null: all rows."
+        default=None, description="Number of rows drawn for each iteration; null for all rows."
     )
 
 
 class PosteriorTarget(Strict):
     """Posterior of a Bayesian regression."""
 
-    posterior: Annotated[LinearPosterior | LogisticPosterior, Field(discriminator="kind")]
+    posterior: Annotated[LinearPosterior | LogisticPosterior, Field(discriminator="kind")] = Field(
+        description="Regression whose posterior is the target."
+    )
 
 
 # Tags are no field's name, so that they never look like a part of a JSON pointer.
@@ -131,12 +151,43 @@ Target = Annotated[
 ]
 
 
+_TARGETS: TypeAdapter[Target] = TypeAdapter(Target)
+
+
+def closed_form(target: object) -> TargetDensity | None:
+    """Return the density of a named potential or of a formula.
+
+    Args:
+        target: Target as it is requested, or its JSON object, which may come from anywhere.
+
+    Returns:
+        The density; None for a posterior, which is that of a dataset, and for what is no target.
+    """
+    with suppress(ValidationError, FlowError):
+        known = _TARGETS.validate_python(target)
+        if isinstance(known, PotentialTarget):
+            return Potential(known.potential)
+        if isinstance(known, DensityTarget):
+            box = known.window
+            window = QuadratureWindow(tuple(box.lower), tuple(box.upper)) if box else None
+            return FormulaTarget(known.log_density, known.dim, window=window)
+    return None
+
+
 class VariationalOptimisationRequest(Strict):
     """Options of the optimisation; absent and null options get values that suit the target."""
 
-    optimiser: Optimiser = "adam"
-    learning_rate: LearningRate | None = None
-    schedule: Literal["constant", "cosine"] = "cosine"
+    optimiser: Optimiser = Field(
+        default="adam", description="Optimiser as PyTorch names it; `sgd` is without momentum."
+    )
+    learning_rate: LearningRate | None = Field(
+        default=None,
+        description="Learning rate of the first iteration; null for one that suits the flow.",
+    )
+    schedule: Literal["constant", "cosine"] = Field(
+        default="cosine",
+        description="Change of the learning rate: `constant`, or a `cosine` that falls towards 0.",
+    )
     max_gradient_norm: GradientNorm | None = Field(
         default=None,
         description="Largest norm of a gradient, to which longer ones are scaled; `none` for no limit.",
@@ -144,7 +195,9 @@ class VariationalOptimisationRequest(Strict):
     batch_size: SampleSize | None = Field(
         default=None, description="Number of samples of the flow in each iteration."
     )
-    iterations: Iterations | None = None
+    iterations: Iterations | None = Field(
+        default=None, description="Number of iterations; null for a number that suits the target."
+    )
     report_every: Iterations | None = Field(
         default=None, description="Number of iterations between two reports, which are events."
     )
@@ -154,14 +207,15 @@ class VariationalOptimisationRequest(Strict):
     )
     patience: Epochs | None = Field(
         default=None,
-        description="Reports without a better ELBO after which the job stops; null: no limit.",
+        description="Reports without a better ELBO after which the job stops; null if unlimited.",
     )
     max_seconds: Seconds | None = Field(
         default=None, description="Longest time over all attempts; the best flow so far is kept."
     )
     seed: Seed | None = Field(
         default=None,
-        description="Seed of the random numbers; null: the server chooses one, which the accepted request has.",
+        description="Seed of the random numbers; null lets the server choose one, which the"
+        " accepted request shows.",
     )
 
 
@@ -175,9 +229,12 @@ class VariationalRequest(Placed):
         description="Target that the flow is fitted to, of exactly one of the three kinds."
     )
     flow: RequestedFlow = Field(
-        default=None, description="Spec of the flow; null: a spec that suits the target."
+        default=None, description="Spec of the flow; null for a spec that suits the target."
     )
-    optimisation: VariationalOptimisationRequest = VariationalOptimisationRequest()
+    optimisation: VariationalOptimisationRequest = Field(
+        default=VariationalOptimisationRequest(),
+        description="Options of the optimisation; absent and null options suit the target.",
+    )
 
 
 class AcceptedVariational(Strict):

@@ -1,8 +1,9 @@
 """Datasets inside a transaction."""
 
 from dataclasses import fields
+from functools import cache
 
-from sqlalchemy import select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session, load_only
 
 from models_store.database.ids import is_id
@@ -34,13 +35,20 @@ def find_dataset(
     """
     row = None
     if is_id(dataset_id, "ds"):
-        query = select(DatasetRow).where(DatasetRow.id == dataset_id, DatasetRow.project == project)
-        if summary:
-            query = query.options(DATASET_SUMMARY)
-        row = session.scalar(query.with_for_update() if lock else query)
+        row = session.scalar(_found(lock, summary), {"dataset_id": dataset_id, "project": project})
     if row is None:
         raise NotFoundError("dataset", dataset_id)
     return row
+
+
+@cache
+def _found(lock: bool, summary: bool) -> Select[DatasetRow]:  # noqa: FBT001 - as of `find_dataset`
+    query = select(DatasetRow).where(
+        DatasetRow.id == bindparam("dataset_id"), DatasetRow.project == bindparam("project")
+    )
+    if summary:
+        query = query.options(DATASET_SUMMARY)
+    return query.with_for_update() if lock else query
 
 
 def pin_dataset(session: Session, project: str, dataset_id: str) -> None:

@@ -4,7 +4,7 @@ from sqlalchemy import Select, delete, select, tuple_
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
-from models_store.database.schema import IdempotencyRow, insert_into
+from models_store.database.schema import IdempotencyRow, dialect_of, insert_into
 from models_store.errors import IdempotencyReusedError
 from models_store.job_states import Idempotency
 
@@ -27,7 +27,7 @@ def claim_key(session: Session, project: str, idempotency: Idempotency, *, new_i
         "expires_at": db_now(RETENTION_S),
     }
     taken = session.scalar(
-        insert_into(session, IdempotencyRow)
+        insert_into(dialect_of(session), IdempotencyRow)
         .values(project=project, key=idempotency.key, **values)
         .on_conflict_do_update(
             index_elements=[IdempotencyRow.project, IdempotencyRow.key],

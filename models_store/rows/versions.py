@@ -12,6 +12,7 @@ from models_store.database.schema import (
     ModelAliasRow,
     ModelRow,
     ModelVersionRow,
+    dialect_of,
     insert_into,
 )
 from models_store.errors import (
@@ -22,6 +23,7 @@ from models_store.errors import (
 )
 from models_store.job_states import UNFINISHED_STATES
 from models_store.records import Alias, Latest, Model, NewVersion, Version, VersionSummary
+from models_store.rows.alias_changes import forget_changes
 from models_store.rows.idempotency import forget_resources
 
 MAX_ALIASES = 100
@@ -58,7 +60,7 @@ def add_version(
 ) -> Version:
     """Register the next version of a model, and the model itself with its first one."""
     model_id, number = session.execute(
-        insert_into(session, ModelRow)
+        insert_into(dialect_of(session), ModelRow)
         .values(project=project, name=name, versions_made=1, latest_version=1)
         .on_conflict_do_update(
             index_elements=[ModelRow.project, ModelRow.name],
@@ -194,6 +196,7 @@ def delete_versions(session: Session, model: ModelRow, number: int | None = None
     model.latest_version = session.scalar(newest) or 0
     if model.latest_version == 0:  # the next model of this name is another one
         model.description, model.tags = None, {}
+        forget_changes(session, model)
     return [row.checkpoint_key for row in rows]
 
 
@@ -227,7 +230,7 @@ def point(session: Session, model: ModelRow, alias: str, *, version: int) -> Ali
     """Point an alias of a locked model at a version that exists.
 
     Raises:
-        LimitError: `limit-aliases`, if the model has so many others.
+        LimitError: `limit-aliases`, if the model has this many others.
     """
     model.alias_revision += 1
     row = find_alias(session, model, alias)

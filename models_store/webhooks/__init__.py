@@ -1,1 +1,1 @@
-"""Webhooks: addresses that are told when jobs end, and the deliveries to them."""
+"""Webhooks: URLs that are notified when jobs end, and the deliveries to them."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from models_store.database.clock import db_now
@@ -21,6 +21,23 @@ _GONE = 410
 _KEEP_S = 7 * 24 * 3600
 _KEEP = 200
 _MAX_ERROR = 300
+# Statements are built once: that takes longer than to run them.
+_IS_DUE = (WebhookDeliveryRow.ended_at.is_(None), WebhookDeliveryRow.due_at <= db_now())
+_OLDEST = (
+    select(
+        func.min(WebhookDeliveryRow.position),
+        WebhookDeliveryRow.webhook_id,
+        WebhookDeliveryRow.project,
+    )
+    .where(*_IS_DUE)
+    .group_by(WebhookDeliveryRow.webhook_id, WebhookDeliveryRow.project)
+)
+_DUE = (
+    select(WebhookDeliveryRow, WebhookRow)
+    .join(WebhookRow, WebhookRow.id == WebhookDeliveryRow.webhook_id)
+    .where(WebhookDeliveryRow.position.in_(bindparam("positions", expanding=True)), *_IS_DUE)
+    .with_for_update(of=WebhookDeliveryRow, skip_locked=True)
+)
 
 
 @dataclass(frozen=True)
@@ -93,24 +110,12 @@ class Deliveries:
             choose: Function that chooses among the oldest of each webhook.
             lease_s: Seconds after which another attempt is due, if nobody calls `end`.
         """
-        due = (WebhookDeliveryRow.ended_at.is_(None), WebhookDeliveryRow.due_at <= db_now())
-        first = select(
-            func.min(WebhookDeliveryRow.position),
-            WebhookDeliveryRow.webhook_id,
-            WebhookDeliveryRow.project,
-        ).group_by(WebhookDeliveryRow.webhook_id, WebhookDeliveryRow.project)
-        waiting = [Waiting(*found) for found in session.execute(first.where(*due))]
+        waiting = [Waiting(*found) for found in session.execute(_OLDEST)]
         positions = [one.position for one in choose(waiting)] if waiting else []
         if not positions:
             return []
-        query = (
-            select(WebhookDeliveryRow, WebhookRow)
-            .join(WebhookRow, WebhookRow.id == WebhookDeliveryRow.webhook_id)
-            .where(WebhookDeliveryRow.position.in_(positions), *due)
-            .with_for_update(of=WebhookDeliveryRow, skip_locked=True)
-        )
         taken = []
-        for row, webhook in session.execute(query):
+        for row, webhook in session.execute(_DUE, {"positions": positions}):
             row.attempts += 1
             row.due_at = db_now(lease_s)
             taken.append(_due(row, webhook))

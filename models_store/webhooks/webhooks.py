@@ -32,9 +32,9 @@ class Webhook(Record):
 
     Attributes:
         url: Address that gets the deliveries.
-        events: Events that it gets.
+        events: Events that are sent to the URL.
         secret: Text that signs the deliveries; None where it is not shown.
-        disabled_at: Time since which it gets none, because one could not be delivered for days.
+        disabled_at: Time at which it was disabled, because an event could not be delivered for days.
     """
 
     id: str
@@ -94,9 +94,9 @@ class Webhooks:
 
         Args:
             session: Transaction, which the decorator begins.
-            project: Project whose jobs it is told of.
+            project: Project of whose jobs it is notified.
             url: Address that may be called.
-            events: Events that it gets.
+            events: Events that are sent to the URL.
             description: Text of the caller.
 
         Raises:

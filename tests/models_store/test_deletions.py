@@ -24,6 +24,7 @@ from models_store.errors import (
 from models_store.job_states import Idempotency, Job, JobKind, JobResult
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
+from models_store.jobs.retention import JobRetention
 from models_store.registry import Registry, Version
 from tests.models_store.makers import (
     LEASE_S,
@@ -173,7 +174,7 @@ def test_fault_235_a_version_stays_while_a_job_uses_it(
 
 
 def test_checkpoints_of_a_job_whose_version_is_gone_are_of_no_use(
-    jobs: Jobs, work: JobWork, registry: Registry
+    jobs: Jobs, work: JobWork, registry: Registry, retention: JobRetention
 ) -> None:
     job = scoring(jobs, trained(jobs, work))
     claimed = work.claim("w", lease_s=LEASE_S)
@@ -182,10 +183,10 @@ def test_checkpoints_of_a_job_whose_version_is_gone_are_of_no_use(
     work.record_epoch(job.id, 1, lease_s=LEASE_S, metrics={"part": 1}, progress={}, checkpoint=at)
     jobs.cancel(PROJECT, job.id)
     work.cancelled(job.id, 1)
-    assert jobs.leftover(keep_s=3600, limit=9) == []
+    assert retention.leftover(keep_s=3600, limit=9) == []
     registry.delete_version(PROJECT, NAME, 1)
-    assert jobs.leftover(keep_s=3600, limit=9) == [job.id]
-    assert jobs.forget_checkpoints(job.id, keep_s=3600) == 1
+    assert retention.leftover(keep_s=3600, limit=9) == [job.id]
+    assert retention.forget_checkpoints(job.id, keep_s=3600) == 1
 
 
 def test_a_key_of_an_import_ends_with_its_version(jobs: Jobs, registry: Registry) -> None:
@@ -254,7 +255,7 @@ def test_fault_237_a_job_stays_while_its_version_exists(
 
 @pytest.mark.fault(240)
 def test_fault_240_jobs_expire_that_ended_long_ago_and_made_no_version_that_exists(
-    database: Database, jobs: Jobs, work: JobWork, registry: Registry
+    database: Database, jobs: Jobs, work: JobWork, registry: Registry, retention: JobRetention
 ) -> None:
     version = trained(jobs, work)
     done = scoring(jobs, version)
@@ -270,14 +271,14 @@ def test_fault_240_jobs_expire_that_ended_long_ago_and_made_no_version_that_exis
     with database.write() as session:
         old = [version.job_id, done.id, cancelled.id]
         session.execute(update(JobRow).where(JobRow.id.in_(old)).values(finished_at=db_now(-7200)))
-    assert set(jobs.expired(keep_s=3600, limit=9)) == {done.id, cancelled.id}
-    assert len(jobs.expired(keep_s=3600, limit=1)) == 1
+    assert set(retention.expired(keep_s=3600, limit=9)) == {done.id, cancelled.id}
+    assert len(retention.expired(keep_s=3600, limit=1)) == 1
     jobs.resume(PROJECT, cancelled.id)
-    assert not jobs.delete_expired(cancelled.id, keep_s=3600)
-    assert not jobs.delete_expired(fresh.id, keep_s=3600)
-    assert not jobs.delete_expired(str(version.job_id), keep_s=3600)
-    assert jobs.delete_expired(done.id, keep_s=3600)
-    assert not jobs.delete_expired(done.id, keep_s=3600)
+    assert not retention.delete_expired(cancelled.id, keep_s=3600)
+    assert not retention.delete_expired(fresh.id, keep_s=3600)
+    assert not retention.delete_expired(str(version.job_id), keep_s=3600)
+    assert retention.delete_expired(done.id, keep_s=3600)
+    assert not retention.delete_expired(done.id, keep_s=3600)
     registry.delete_model(PROJECT, NAME)
-    assert jobs.expired(keep_s=3600, limit=9) == [version.job_id]
+    assert retention.expired(keep_s=3600, limit=9) == [version.job_id]
     assert jobs.get(PROJECT, waiting.id).state == "queued"

@@ -1,13 +1,16 @@
 """API keys: shown once, kept as hashes, checked by the database's clock."""
 
 import re
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select, text, update
 
 from models_store.database.clock import db_now
+from models_store.database.database import Database
 from models_store.database.schema import ApiKeyRow
-from models_store.errors import NotFoundError
+from models_store.errors import FirstKeyError, NotFoundError
+from models_store.first_key import make_first_key
 from models_store.keys import Keys, Scope
 
 
@@ -104,3 +107,26 @@ def test_the_secret_is_nowhere_in_the_database(keys, database):
 def test_scopes_include_those_below():
     table = [[mine.includes(other) for other in Scope] for mine in Scope]
     assert table == [[True, False, False], [True, True, False], [True, True, True]]
+
+
+def test_the_first_key_is_made_once_and_does_not_come_back(
+    database: Database, tmp_path: Path
+) -> None:
+    token = f"key_{'a1' * 16}.{'b2' * 32}"
+    file = tmp_path / "first"
+    for wrong in ("", "a" * 100, f"{token}0"):
+        file.write_text(wrong)
+        with pytest.raises(FirstKeyError, match="DENSITYD_FIRST_KEY_FILE"):
+            make_first_key(database, file)
+    with pytest.raises(FirstKeyError, match="cannot be read"):
+        make_first_key(database, tmp_path / "none")
+    file.write_text(f"{token}\n")
+    for _ in range(2):
+        make_first_key(database, file)
+    keys = Keys(database)
+    [key] = keys.list()
+    assert (key.project, key.scope) == ("default", Scope.ADMIN)
+    assert keys.bearer(token) is not None
+    keys.revoke(key.id)
+    make_first_key(database, file)
+    assert keys.bearer(token) is None

@@ -191,6 +191,34 @@ def test_fault_113_an_alias_moves_only_from_the_revision_that_was_seen(registry:
 
 
 @pytest.mark.usefixtures("model")
+def test_the_history_of_aliases_has_each_change_once_with_its_reason(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def history() -> list[tuple[str, int | None, str | None]]:
+        page = registry.alias_changes(PROJECT, "shuttle", limit=10)
+        return [(one.alias, one.version, one.reason) for one in page.items]
+
+    for version, reason in ((1, None), (1, None), (2, "fewer alarms")):
+        registry.set_alias(PROJECT, "shuttle", "production", version=version, reason=reason)
+    registry.set_alias(PROJECT, "shuttle", "best", version=2)
+    registry.delete_alias(PROJECT, "shuttle", "production")
+    changes = [
+        ("production", None, None),
+        ("best", 2, None),
+        ("production", 2, "fewer alarms"),
+        ("production", 1, None),
+    ]
+    assert history() == changes
+    monkeypatch.setattr("models_store.rows.alias_changes.MAX_CHANGES", 2)
+    registry.set_alias(PROJECT, "shuttle", "best", version=1)
+    assert history() == [("best", 1, None), changes[0]]
+    registry.delete_alias(PROJECT, "shuttle", "best")
+    registry.delete_model(PROJECT, "shuttle")
+    with pytest.raises(NotFoundError):
+        history()
+
+
+@pytest.mark.usefixtures("model")
 def test_an_alias_made_anew_repeats_no_revision(registry: Registry) -> None:
     seen = set()
     for _ in range(3):

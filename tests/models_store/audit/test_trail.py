@@ -15,7 +15,7 @@ from models_store.audit.check import AuditReport, check_trail
 from models_store.audit.trail import AuditTrail
 
 FIRST = "audit-1.000001.jsonl"
-# Acknowledges each line that it made durable, then goes on until it is killed.
+# Acknowledges each line that it made durable, then continues until it is killed.
 WRITER = """
 import itertools, sys
 from pathlib import Path

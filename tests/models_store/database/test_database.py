@@ -345,6 +345,39 @@ def test_fault_149_postgresql_that_is_down_is_unavailable_and_comes_back(
     database.dispose()
 
 
+@pytest.mark.parametrize(
+    ("user", "name", "words"),
+    [
+        ("guarded:wrong-s3cret", "densityd", "refuses the user or the password"),
+        ("guarded", "densityd", "refuses the user or the password"),
+        ("nobody", "densityd", "refuses the user or the password"),
+        ("barred", "densityd", "admits no such connection"),
+        ("postgres", "elsewhere", "has no database of the URL's name"),
+    ],
+)
+def test_a_server_that_refuses_a_connection_is_told_from_one_that_is_away(
+    postgres_server: PostgresServer, user: str, name: str, words: str
+) -> None:
+    postgres_server.execute("CREATE ROLE guarded LOGIN PASSWORD 'right'")
+    postgres_server.execute("CREATE ROLE barred LOGIN")
+    database = Database(f"postgresql://{user}@/{name}?host={postgres_server.folder}")
+    try:
+        with pytest.raises(DatabaseUnavailableError, match=words) as refused:
+            database.check_revision()
+    finally:
+        database.dispose()
+        postgres_server.execute("DROP ROLE guarded")
+        postgres_server.execute("DROP ROLE barred")
+    assert "s3cret" not in str(refused.value)
+
+
+def test_a_host_that_has_no_address_is_named() -> None:
+    database = Database("postgresql://densityd@nowhere.invalid/densityd")
+    with pytest.raises(DatabaseUnavailableError, match="host name of the database"):
+        database.check_revision()
+    database.dispose()
+
+
 @pytest.mark.fault(151)
 def test_fault_151_a_killed_postgresql_loses_no_answered_job(
     own_postgres: PostgresServer,

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from models_store.errors import ModelFileError
-from models_store.files.exported_files import RECORD_KEY, read_record
+from models_store.exports.exported_files import RECORD_KEY, read_record
 from models_store.files.model_check import check_model_file
 from models_store.files.model_files import describe
 from models_store.requests.flow_limits import TrainingLimits
@@ -42,7 +42,7 @@ def test_a_header_of_many_parts_is_refused_before_it_is_parsed(
 ) -> None:
     many = a_file(tmp_path, {f"key{n}": "" for n in range(60_000)})
     monkeypatch.setattr("models_store.files.model_files.read_description", None)
-    monkeypatch.setattr("models_store.files.exported_files.safe_open", None)
+    monkeypatch.setattr("models_store.exports.exported_files.safe_open", None)
     with pytest.raises(ModelFileError, match="keys and texts"):
         describe(many, limits=LIMITS, max_columns=10)
     with pytest.raises(ModelFileError, match="keys and texts"):

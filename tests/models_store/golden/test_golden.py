@@ -51,9 +51,17 @@ def _client(folder: Path) -> TestClient:
     return TestClient(create_app(settings))
 
 
+# Each import starts a process with torch: one of each kind and of each model tells most.
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-@pytest.mark.parametrize("kind", ["export", "checkpoint"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("people", "checkpoint"),
+        ("cars", "export"),
+        pytest.param("people", "export", marks=pytest.mark.long),
+        pytest.param("cars", "checkpoint", marks=pytest.mark.long),
+    ],
+)
 def test_a_file_of_a_released_format_is_imported(
     client: TestClient, folder: Path, kind: str, model: str
 ) -> None:

@@ -47,6 +47,26 @@ def record(work: JobWork, job: Job, number: int, *, lease_s: float = LEASE_S) ->
     )
 
 
+def test_epochs_that_are_recorded_together_are_events_of_their_own(
+    jobs: Jobs, work: JobWork
+) -> None:
+    submitted(jobs)
+    job = claimed(work)
+    record(work, job, 1)
+    work.record_epoch(
+        job.id,
+        job.attempt,
+        lease_s=LEASE_S,
+        metrics={},
+        progress={},
+        earlier=[epoch(number) for number in (1, 2, 3)],
+    )
+    events = jobs.events(PROJECT, job.id, limit=99)
+    told = [event.data["epoch"] for event in events if event.event is EventKind.EPOCH]
+    assert told == [1, 2, 3]
+    assert jobs.get(PROJECT, job.id).metrics == epoch(3)
+
+
 EVERY_WRITE: dict[str, Callable[[JobWork, Job], object]] = {
     "renew": lambda work, job: work.renew(job.id, job.attempt, lease_s=LEASE_S, progress={"a": 1}),
     "record_epoch": lambda work, job: record(work, job, 1),

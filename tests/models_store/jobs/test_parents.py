@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from models_store.database.clock import db_now
 from models_store.database.database import Database
@@ -21,6 +21,7 @@ from models_store.errors import (
 from models_store.job_states import EventKind, Job, JobRole, JobState
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
+from models_store.jobs.retention import JobRetention
 from models_store.plans.search import SCORE
 from models_store.registry import Registry
 from tests.models_store.makers import LEASE_S, PROJECT, a_checkpoint, a_job, a_version, submitted
@@ -218,7 +219,7 @@ def test_fault_283_a_plan_that_cannot_be_carried_out_fails_and_no_other_job(
     other = submitted(jobs)
     assert claimed(work).id == other.id
     assert jobs.get(PROJECT, broken.id).state is JobState.FAILED
-    assert "cannot be told" in caplog.text
+    assert "cannot be reported" in caplog.text
 
 
 @pytest.mark.fault(284)
@@ -230,33 +231,54 @@ def test_fault_284_projects_take_turns(jobs: Jobs, work: JobWork) -> None:
     assert claimed(work).project == PROJECT
 
 
-def test_files_of_children_go_when_nothing_needs_them(jobs: Jobs, work: JobWork) -> None:
+@pytest.mark.fault(286)
+def test_fault_286_a_claim_starts_the_children_of_few_parents_and_projects_take_turns(
+    jobs: Jobs, work: JobWork, database: Database
+) -> None:
+    parents = [a_parent(jobs, trials=64) for _ in range(3)]
+    request = a_search(trials=2)
+    theirs = replace(a_job(), project="other", role=JobRole.PARENT, request=request)
+    assert claimed(work).project == PROJECT
+    other = jobs.submit(theirs).job
+    assert [len(children_of(jobs, parent)) for parent in parents] == [64, 0, 0]
+    assert claimed(work).project == "other"
+    assert [len(children_of(jobs, parent)) for parent in parents] == [64, 64, 0]
+    of_it = select(JobRow.place).where(JobRow.parent_id == parents[0].id).order_by(JobRow.position)
+    with database.read() as session:
+        numbers = [place["number"] for place in session.scalars(of_it) if place is not None]
+    assert numbers == list(range(64))
+    assert jobs.get("other", other.id).state is JobState.RUNNING
+
+
+def test_files_of_children_go_when_nothing_needs_them(
+    jobs: Jobs, work: JobWork, retention: JobRetention
+) -> None:
     parent = a_parent(jobs, trials=2, stages=((2, 1.0),))
     one, two = claimed(work), claimed(work)
     ended(work, one, 1.0)
-    assert jobs.needless_children(keep_s=0, limit=10) == []
+    assert retention.needless_children(keep_s=0, limit=10) == []
     ended(work, two, 2.0)
     work.claim("w1", lease_s=LEASE_S)
-    assert jobs.needless_children(keep_s=3600, limit=10) == [one.id]
-    assert jobs.forget_child(one.id, keep_s=3600) == (1, a_version(two).checkpoint_key)
-    assert jobs.needless_children(keep_s=3600, limit=10) == []
+    assert retention.needless_children(keep_s=3600, limit=10) == [one.id]
+    assert retention.forget_child(one.id, keep_s=3600) == (1, a_version(two).checkpoint_key)
+    assert retention.needless_children(keep_s=3600, limit=10) == []
     assert len(children_of(jobs, parent)) == 2
 
 
 def test_children_of_a_parent_that_nobody_resumed_are_forgotten(
-    database: Database, jobs: Jobs, work: JobWork
+    database: Database, jobs: Jobs, work: JobWork, retention: JobRetention
 ) -> None:
     parent = a_parent(jobs, trials=2)
     ended(work, claimed(work), 1.0)
     jobs.cancel(PROJECT, parent.id)
-    assert jobs.needless_children(keep_s=3600, limit=10) == []
+    assert retention.needless_children(keep_s=3600, limit=10) == []
     with database.write() as session:
         session.execute(
             update(JobRow).where(JobRow.id == parent.id).values(finished_at=db_now(-7200))
         )
-    old = jobs.needless_children(keep_s=3600, limit=10)
+    old = retention.needless_children(keep_s=3600, limit=10)
     assert len(old) == 2
     for child in old:
-        assert jobs.forget_child(child, keep_s=3600) is not None
+        assert retention.forget_child(child, keep_s=3600) is not None
     jobs.resume(PROJECT, parent.id)
     assert claimed(work).id not in old, "it begins again"

@@ -21,9 +21,10 @@ def _no_wait_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.timeout(180)
 @pytest.mark.fault(101, 102, 105, 107, 108, 109, 111, 114)
-def test_the_protocol_keeps_its_promises_in_any_order(database: Database) -> None:
+@pytest.mark.parametrize("examples", [6, pytest.param(24, marks=pytest.mark.long)])
+def test_the_protocol_keeps_its_promises_in_any_order(database: Database, examples: int) -> None:
     # Always the same examples: what is found here must not come and go.
-    few = settings(COMMON, max_examples=16, stateful_step_count=25, derandomize=True)
+    few = settings(COMMON, max_examples=examples, stateful_step_count=25, derandomize=True)
     run_state_machine_as_test(lambda: ProtocolMachine(database), settings=few)  # type: ignore[arg-type]  # a factory does
 
 

@@ -1,10 +1,12 @@
-"""Order in which workers take jobs: priority, projects in turn, age; and the workers that jobs suit."""
+"""Order in which workers take jobs: projects in turn, priority, age; and the workers that jobs suit."""
+
+from functools import partial
 
 import pytest
+from sqlalchemy import text
 
 from models_store.database.database import Database
-from models_store.job_states import Accelerator, JobKind, NewJob
-from models_store.jobs import rows
+from models_store.job_states import Accelerator, EventKind, Job, JobKind, NewJob
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.leases import JobWork
 from models_store.jobs.live_workers import Workers
@@ -18,8 +20,9 @@ def submit(
     project: str = "p",
     priority: int = 0,
     accelerator: Accelerator = Accelerator.NONE,
-) -> None:
-    jobs.submit(
+    memory_bytes: int | None = None,
+) -> Job:
+    return jobs.submit(
         NewJob(
             project=project,
             kind=JobKind.VARIATIONAL,
@@ -28,8 +31,9 @@ def submit(
             request={},
             priority=priority,
             accelerator=accelerator,
+            memory_bytes=memory_bytes,
         )
-    )
+    ).job
 
 
 def taken(work: JobWork, *, accelerator: bool | None = None) -> str | None:
@@ -37,7 +41,9 @@ def taken(work: JobWork, *, accelerator: bool | None = None) -> str | None:
     return None if job is None else job.model_name
 
 
-def test_priorities_come_first_then_projects_in_turn_then_age(database: Database) -> None:
+def test_projects_take_turns_and_in_each_priorities_come_first_then_age(
+    database: Database,
+) -> None:
     jobs, work = Jobs(database), JobWork(database)
     for name in ("a1", "a2", "a3"):
         submit(jobs, name, project="a")
@@ -45,8 +51,56 @@ def test_priorities_come_first_then_projects_in_turn_then_age(database: Database
     submit(jobs, "low", project="c", priority=-1)
     submit(jobs, "high", project="a", priority=5)
     order = [taken(work) for _ in range(7)]
-    assert order == ["high", "b1", "a1", "a2", "a3", "low", None]
+    assert order == ["high", "b1", "low", "a1", "a2", "a3", None]
     assert jobs.list("a", limit=1).items[0].priority == 5
+
+
+def test_one_worker_serves_a_small_project_beside_one_that_never_ends(database: Database) -> None:
+    """Each job has ended before the next is taken: no project runs more than another."""
+    jobs, work = Jobs(database), JobWork(database)
+    for number in range(20):
+        submit(jobs, f"a{number}", project="a", priority=100)
+    for number in range(3):
+        submit(jobs, f"b{number}", project="b", priority=-100)
+    order = []
+    for number in range(8):
+        submit(jobs, f"late{number}", project="a", priority=100)
+        job = work.claim("w", lease_s=LEASE_S)
+        assert job is not None
+        order.append(job.project)
+        work.fail(job.id, job.attempt, code="internal", detail="It ended.")
+        set_turn(database, job.project, number)
+    assert order == ["a", "b", "a", "b", "a", "b", "a", "a"]
+
+
+def set_turn(database: Database, project: str, second: int) -> None:
+    """Move the last turn of a project: SQLite's clock counts thousandths, and two may be equal."""
+    with database.write() as session:
+        session.execute(
+            text("UPDATE turn SET taken_at = :at WHERE project = :project"),
+            {"at": f"2026-01-01T00:00:{second:02}.000Z", "project": project},
+        )
+
+
+@pytest.mark.fault(291)
+def test_fault_291_a_job_that_is_resumed_or_deleted_wins_no_turn(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "a0", project="a")
+    for number in range(4):
+        submit(jobs, f"b{number}", project="b")
+    order = []
+    for number in range(5):
+        job = work.claim("w", lease_s=LEASE_S)
+        assert job is not None
+        order.append(job.project)
+        jobs.cancel(job.project, job.id)
+        work.cancelled(job.id, job.attempt)
+        set_turn(database, job.project, number)
+        if job.project == "a":
+            jobs.resume("a", job.id)
+        else:
+            jobs.delete("b", job.id)
+    assert order == ["a", "b", "a", "b", "a"]
 
 
 def test_a_job_that_requires_an_accelerator_waits_for_one(database: Database) -> None:
@@ -60,7 +114,7 @@ def test_a_job_that_requires_an_accelerator_waits_for_one(database: Database) ->
     ("wanted", "better"), [(Accelerator.PREFERRED, True), (Accelerator.NONE, False)]
 )
 def test_a_job_waits_some_seconds_for_the_workers_that_suit_it(
-    database: Database, wanted: Accelerator, better: bool, monkeypatch: pytest.MonkeyPatch
+    database: Database, wanted: Accelerator, better: bool
 ) -> None:
     jobs, work, workers = Jobs(database), JobWork(database), Workers(database)
     submit(jobs, "first", accelerator=wanted)
@@ -68,9 +122,10 @@ def test_a_job_waits_some_seconds_for_the_workers_that_suit_it(
     submit(jobs, "second", accelerator=wanted)
     workers.beat("better", accelerator=better)
     assert taken(work, accelerator=not better) is None
-    monkeypatch.setattr(rows, "PREFERENCE_S", -1.0)
+    with database.write() as session:
+        long_ago = {"at": "2026-01-01T00:00:00.000Z"}
+        session.execute(text("UPDATE job SET queued_at = :at WHERE state = 'queued'"), long_ago)
     assert taken(work, accelerator=not better) == "second"
-    monkeypatch.undo()
     submit(jobs, "third", accelerator=wanted)
     workers.beat("better", accelerator=better, unfit="It has no store.")
     assert taken(work, accelerator=not better) == "third"
@@ -85,3 +140,51 @@ def test_a_job_of_an_older_version_has_the_usual_priority(database: Database) ->
     job = work.claim("w", lease_s=LEASE_S, accelerator=True)
     assert job is not None
     assert (job.priority, job.accelerator) == (0, Accelerator.NONE)
+
+
+def test_no_worker_takes_a_job_that_does_not_fit_and_others_pass_it(database: Database) -> None:
+    jobs, work = Jobs(database), JobWork(database)
+    submit(jobs, "large", memory_bytes=3 * 2**30)
+    submit(jobs, "small", memory_bytes=2**30)
+    submit(jobs, "unknown")
+    claim_small = partial(work.claim, "w", lease_s=LEASE_S, memory_bytes=2 * 2**30)
+    names = [job and job.model_name for job in (claim_small() for _ in range(3))]
+    assert names == ["small", "unknown", None]
+    large = work.claim("large", lease_s=0.0, memory_bytes=3 * 2**30)
+    assert large is not None
+    assert claim_small() is None, "its lease ran out, and it fits no better"
+    assert work.claim("w", lease_s=LEASE_S) is not None, "of a worker that does not know its memory"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "needed", "told"),
+    [
+        (
+            Accelerator.NONE,
+            2**31,
+            "2,048 MiB of memory for it, and the largest that is at work has 1,024",
+        ),
+        (Accelerator.NONE, 2**30, None),
+        (Accelerator.NONE, None, None),
+        (Accelerator.REQUIRED, 2**20, "No worker that is at work has the GPU"),
+    ],
+)
+def test_a_job_that_no_worker_at_work_can_take_says_so(
+    database: Database, wanted: Accelerator, needed: int | None, told: str | None
+) -> None:
+    jobs, workers = Jobs(database), Workers(database)
+    alone = submit(jobs, "x", accelerator=wanted, memory_bytes=needed)
+    workers.beat("a", accelerator=False, memory_bytes=2**29)
+    workers.beat("b", accelerator=False, memory_bytes=2**30)
+    job = submit(jobs, "y", accelerator=wanted, memory_bytes=needed)
+    for one, expected in ((alone, None), (job, told)):
+        texts = [
+            event.data["text"]
+            for event in jobs.events("p", one.id)
+            if event.event is EventKind.MESSAGE
+        ]
+        assert len(texts) == (expected is not None)
+        assert expected is None or expected in texts[0]
+    jobs.cancel("p", job.id)
+    jobs.resume("p", job.id)
+    assert len(jobs.events("p", job.id)) == (4 if told is None else 6), "told again"

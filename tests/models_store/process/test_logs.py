@@ -54,6 +54,9 @@ def test_lines_carry_the_ids_of_their_context() -> None:
         assert line("x")["job_id"] == "job-1"
     assert (inside["request_id"], inside["job_id"]) == ("req-1", "job-1")
     assert (request_id.get(), job_id.get()) == (None, None)
+    with log_context(traceparent=f"00-{'a' * 32}-{'b' * 16}-01"):
+        traced = line("x")
+    assert (traced["trace_id"], traced["span_id"]) == ("a" * 32, "b" * 16)
 
 
 def test_extra_fields_stand_beside_the_message_and_replace_none() -> None:

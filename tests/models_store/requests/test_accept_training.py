@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from flows import GaussianSpec, MadeSpec, MafSpec, RealNvpSpec, StepSchedule
+from flows import GaussianSpec, MadeSpec, MafSpec, NsfSpec, RealNvpSpec, StepSchedule
 from models_store.database.ids import new_id
 from models_store.errors import RequestError
 from models_store.registry import Dataset
@@ -53,7 +53,7 @@ def refusal(table: Dataset, **fields: Any) -> RequestError:
 def test_two_fields_are_enough_and_the_choices_are_shown() -> None:
     table = dataset()
     accepted = accept_training(request(table), table, limits=LIMITS)
-    assert isinstance(accepted.flow, MafSpec)
+    assert isinstance(accepted.flow, NsfSpec)
     assert accepted.columns == ["x1", "x2", "x3"]
     assert (accepted.split.train, accepted.split.validation, accepted.split.test) == (0.8, 0.1, 0.1)
     assert accepted.optimisation.batch_size == 50
@@ -75,18 +75,28 @@ def test_training_is_robust_unless_it_is_asked_not_to_be() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "dim", "layers", "width", "epochs"),
-    [(1000, 3, 2, 32, 40), (1000, 16, 3, 32, 100), (50_000, 9, 5, 64, 160), (10**6, 9, 5, 128, 63)],
+    ("rows", "dim", "family", "width", "epochs"),
+    [
+        (1000, 3, NsfSpec, 32, 40),
+        (1000, 16, NsfSpec, 32, 100),
+        (50_000, 4, NsfSpec, 64, 80),
+        (50_000, 9, NsfSpec, 64, 140),
+        (10**6, 9, NsfSpec, 128, 63),
+        (50_000, 65, MafSpec, 130, 160),
+    ],
 )
 def test_flow_and_epochs_follow_the_size_of_the_table(
-    rows: int, dim: int, layers: int, width: int, epochs: int
+    rows: int, dim: int, family: type[MafSpec | NsfSpec], width: int, epochs: int
 ) -> None:
     table = dataset(rows=rows, dim=dim)
     accepted = accept_training(request(table), table, limits=LIMITS)
-    assert isinstance(accepted.flow, MafSpec)
-    assert accepted.flow.layers == layers
+    assert isinstance(accepted.flow, family)
+    affine = 3 if rows >= 10_000 and 5 <= dim <= 64 else 0
+    assert accepted.flow.layers == (2 if affine else 5)
+    assert getattr(accepted.flow, "affine_layers", 0) == affine
     assert accepted.flow.hidden == [width, width]
-    assert accepted.optimisation.learning_rate == pytest.approx(0.16 / width)
+    factor = 0.32 if affine else 0.16
+    assert accepted.optimisation.learning_rate == pytest.approx(factor / width)
     assert accepted.optimisation.max_epochs == epochs
 
 
@@ -139,7 +149,9 @@ def test_gradients_are_bounded_unless_they_are_asked_not_to_be() -> None:
 
 def test_one_column_gets_a_flow_that_works_in_one_dimension() -> None:
     table = dataset(dim=1)
-    assert isinstance(accept_training(request(table), table, limits=LIMITS).flow, MadeSpec)
+    flow = accept_training(request(table), table, limits=LIMITS).flow
+    assert isinstance(flow, MadeSpec)
+    assert flow.conditional == "mixture"
 
 
 @pytest.mark.fault(4)
@@ -178,7 +190,8 @@ def test_a_flow_without_hidden_layers_is_accepted() -> None:
 
 def test_training_that_would_not_fit_into_memory_is_refused() -> None:
     limits = replace(LIMITS, max_memory_bytes=2**20)
-    error = refusal(dataset(rows=1_000_000), limits=limits)
+    small = {"family": "made", "hidden": [8]}
+    error = refusal(dataset(rows=1_000_000), limits=limits, flow=small)
     assert (error.slug, error.pointer) == ("limit-memory", "")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flows import MafSpec, MixedSpec
+from flows import MafSpec, MixedSpec, NsfSpec
 from models_store.errors import RequestError
 from models_store.registry import Dataset
 from models_store.requests.accept_training import HeldOut, accept_training
@@ -62,12 +62,12 @@ def test_plain_numbers_keep_their_decimals_and_have_any_flow() -> None:
     columns = [Column(name="a", decimals=2), Column(name="b", type="integer", decimals=0)]
     job = accepted(table(*columns))
     assert job.column_types == columns
-    assert isinstance(job.flow, MafSpec)
+    assert isinstance(job.flow, NsfSpec)
 
 
 def test_dates_alone_need_no_mixed_density_but_keep_their_type() -> None:
     job = accepted(table(Column(name="a"), DAY))
-    assert isinstance(job.flow, MafSpec)
+    assert isinstance(job.flow, NsfSpec)
     assert job.column_types[1] == DAY
 
 
@@ -107,18 +107,37 @@ def test_stated_bounds_need_a_scale_that_keeps_them() -> None:
     assert (second.transform, second.low, second.high) == ("none", None, None)
 
 
+def test_a_circular_column_takes_values_of_any_turn() -> None:
+    options = {"a": {"transform": "circular", "low": 0.0, "high": 2.0}}
+    flow = accepted(table(Column(name="a")), preprocessing={"columns": options}).flow
+    assert isinstance(flow, MixedSpec)
+    assert flow.columns[0].transform == "circular"
+
+
+def test_a_context_column_may_be_circular_and_nothing_else() -> None:
+    given, turn = table(Column(name="a"), Column(name="b")), {"low": 0.0, "high": 360.0}
+    options: dict[str, Any] = {"b": {"transform": "circular", **turn}}
+    flow = accepted(given, context_columns=["b"], preprocessing={"columns": options}).flow
+    assert isinstance(flow, MixedSpec)
+    assert [column.transform for column in flow.context] == ["circular"]
+    options = {"b": {"transform": "asinh"}}
+    error = refused(given, context_columns=["b"], preprocessing={"columns": options})
+    assert error.slug == "unknown-column"
+
+
 @pytest.mark.parametrize(
     ("options", "slug"),
     [
         ({"cut": {"transform": "log"}}, "preprocessing-unsuitable"),
         ({"other": {"transform": "log"}}, "unknown-column"),
         ({"price": {"transform": "logit", "low": None}}, "preprocessing-unsuitable"),
+        ({"age": {"transform": "circular", "high": 360.0}}, "preprocessing-unsuitable"),
         ({"price": {"low": 5.0}}, "preprocessing-unsuitable"),
         ({"price": {"low": 5.0, "high": 1.0}}, "preprocessing-unsuitable"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], slug: str) -> None:
-    error = refused(table(PRICE, CUT), preprocessing={"columns": options})
+    error = refused(table(PRICE, CUT, AGE), preprocessing={"columns": options})
     assert error.slug == slug
     assert error.pointer == "/preprocessing/columns"
 
@@ -174,6 +193,23 @@ def test_in_a_table_of_numbers_only_far_values_are_spikes() -> None:
     flow = accepted(replace(given, columns=typed)).flow
     assert isinstance(flow, MixedSpec)
     assert flow.columns[0].spikes == [-999.0, 0.0, 20.0]
+
+
+@pytest.mark.parametrize(
+    ("low", "zeros", "is_spike"), [(0.0, 550, True), (0.0, 150, False), (None, 550, False)]
+)
+def test_most_zeros_of_an_amount_are_a_spike_of_a_mixed_table_of_numbers(
+    low: float | None, zeros: int, *, is_spike: bool
+) -> None:
+    rain = Column(name="rain", spikes=(0.0, 2.0), transform="log", low=low, decimals=1)
+    given = table(rain, RARE)
+    given.columns[0].update(spike_counts=[zeros, 20], min=0.0)
+    job = accepted(given)
+    assert job.column_types[0].spikes == ((0.0,) if is_spike else ())
+    assert job.column_types[0].transform == ("log" if is_spike else "none")
+    assert not accepted(given, columns=["rain"]).column_types[0].spikes
+    off = accepted(given, preprocessing={"columns": {"rain": {"spikes": []}}})
+    assert not off.column_types[0].spikes
 
 
 def test_one_giant_value_does_not_set_the_scale_of_a_table_of_numbers() -> None:

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from models_store.database.clock import db_now
 from models_store.database.database import Database
 from models_store.database.schema import WebhookDeliveryRow
-from models_store.errors import ConflictError, NotFoundError, RequestError
+from models_store.database.usage import stored_bytes
+from models_store.errors import ConflictError, LimitError, NotFoundError, RequestError
 from models_store.jobs.jobs import Jobs, JobState
 from models_store.jobs.leases import JobWork
 from models_store.jobs.rows import find, move
@@ -69,6 +70,30 @@ def test_what_waits_and_what_is_kept_of_a_webhook_is_bounded(
         deliveries.end(due.id, due.attempt, Outcome(status=200))
     kept = webhooks.deliveries(PROJECT, webhook.id, limit=10).items
     assert [one.id for one in kept] == [one.id for one in made[:2]]
+
+
+@pytest.mark.fault(306)
+def test_deliveries_count_in_the_quota_until_they_are_deleted(
+    database: Database, webhooks: Webhooks, deliveries: Deliveries, webhook: Webhook
+) -> None:
+    jobs = Jobs(database)
+    job = jobs.submit(a_job(tags={f"t{n}": "\u2192" * 256 for n in range(64)})).job
+
+    def stored() -> int:
+        with database.read() as session:
+            return stored_bytes(session, PROJECT)
+
+    before = stored()
+    jobs.cancel(PROJECT, job.id)
+    ended = stored()
+    assert ended > before + 64 * 256
+    [due] = deliveries.take(list, lease_s=60)
+    deliveries.end(due.id, due.attempt, Outcome(status=200))
+    assert stored() == ended
+    with pytest.raises(LimitError):
+        jobs.submit(a_job(), max_bytes=ended)
+    webhooks.delete(PROJECT, webhook.id)
+    assert stored() < ended - 64 * 256
 
 
 def test_every_end_of_a_job_is_written_with_it(

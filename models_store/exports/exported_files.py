@@ -21,14 +21,25 @@ from pydantic import (
 from safetensors import SafetensorError, safe_open
 
 from models_store.errors import ModelFileError
+from models_store.exports.signatures import SIGNATURE_KEY, UNSIGNED, signed
 from models_store.files.model_files import check_header
-from models_store.labels import MAX_DESCRIPTION, MAX_TAGS, MAX_VALUE, NAME_PATTERN
+from models_store.label_types import MAX_TAGS, Description, TagName, TagValue
 from models_store.records import Version
 from models_store.requests.training import Strict
 from tables.errors import JsonError
 from tables.strict_json import parse_strict
 
 RECORD_KEY = "densityd.version"
+MAX_CURVE = 1000
+"""Most epochs of a learning curve."""
+CurveName = Literal[
+    "train_log_likelihood",
+    "validation_log_likelihood",
+    "robust_validation_log_likelihood",
+    "elbo",
+]
+"""Name of a number that a training tells of each epoch."""
+
 _MAX_RECORD_BYTES = 1 << 20
 _MAX_RECORD_LISTS = 10_000
 _MAX_METRICS_BYTES = 64 << 10  # lists of versions show all metrics
@@ -36,7 +47,6 @@ _LENGTH_BYTES = 8
 _ALIGNMENT = 8
 _QUANTILES = 1001
 _TEXT = r"^[^\x00]*$"
-_Value = Annotated[str, StringConstraints(max_length=MAX_VALUE, pattern=_TEXT)]
 _Short = Annotated[str, StringConstraints(max_length=100, pattern=_TEXT)]
 
 
@@ -63,20 +73,32 @@ def _small(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
 _Metrics = Annotated[dict[str, JsonValue], AfterValidator(_small), Field(max_length=200)]
 
 
+class LearningCurve(Strict):
+    """Likelihoods or ELBOs of some epochs of a training, in nats."""
+
+    at: list[float] = Field(max_length=MAX_CURVE)
+    values: dict[CurveName, list[float | None]]
+
+    @model_validator(mode="after")
+    def _check(self) -> "LearningCurve":
+        if any(len(values) != len(self.at) for values in self.values.values()):
+            raise ValueError("each curve has a value for each epoch")
+        return self
+
+
 class VersionRecord(Strict):
     """Record of a version, as far as it means something to another service."""
 
     format: Literal[1] = 1
     metrics: _Metrics
     held_out: HeldOut | None
+    learning_curve: LearningCurve | None = None
     dataset_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None
     target: dict[str, JsonValue] | None
     seed: int | None = Field(ge=0, le=2**63 - 1)
     code_version: _Short
-    description: Annotated[str, StringConstraints(max_length=MAX_DESCRIPTION, pattern=_TEXT)] | None
-    tags: dict[Annotated[str, StringConstraints(pattern=NAME_PATTERN)], _Value] = Field(
-        max_length=MAX_TAGS
-    )
+    description: Description | None
+    tags: dict[TagName, TagValue] = Field(max_length=MAX_TAGS)
 
 
 @dataclass(frozen=True)
@@ -99,22 +121,33 @@ class ExportedFile:
         return len(self.head) + self.path.stat().st_size - self.start
 
 
-def exported_file(path: Path, version: Version) -> ExportedFile:
+def exported_file(
+    path: Path, version: Version, curve: LearningCurve | None, *, key: str | None
+) -> ExportedFile:
     """Return the file of a version's weights with a record of the version.
 
     Args:
         path: File of the weights, whose hash was verified.
         version: Version that it belongs to.
+        curve: Learning curve of its training; None: nothing is known of it.
+        key: Key that signs the file; None: it has no signature.
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         header = json.loads(file.read(length))
     metadata = header.get("__metadata__", {})
-    text = json.dumps(_record_of(version), allow_nan=False, separators=(",", ":"))
-    header["__metadata__"] = {**metadata, RECORD_KEY: text}
+    record = _record_of(version) | {"learning_curve": None if curve is None else curve.model_dump()}
+    text = json.dumps(record, allow_nan=False, separators=(",", ":"))
+    kept = {name: value for name, value in metadata.items() if name != SIGNATURE_KEY}
+    signature = {} if key is None else {SIGNATURE_KEY: UNSIGNED}
+    header["__metadata__"] = {**kept, RECORD_KEY: text, **signature}
     content = json.dumps(header, separators=(",", ":")).encode()
     content += b" " * (-len(content) % _ALIGNMENT)
     head = len(content).to_bytes(_LENGTH_BYTES, "little") + content
+    if key is not None:
+        with path.open("rb") as stored:
+            stored.seek(_LENGTH_BYTES + length)
+            head = signed(head, stored, key)
     return ExportedFile(head, path, _LENGTH_BYTES + length)
 
 

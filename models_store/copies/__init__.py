@@ -1,0 +1,1 @@
+"""Copies of an installation: rows together with the files that they name."""

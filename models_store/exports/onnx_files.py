@@ -1,0 +1,92 @@
+"""ONNX files of log densities, written in a process of its own with limits."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from flows import spec_from_dict
+from models_store.errors import OnnxUnsupportedError, RequestError
+from models_store.files.checkpoints import ModelHeader, build_model, read_tensors
+from models_store.files.disk_errors import disk_errors
+from models_store.records import Version
+from tables.errors import SandboxLimitError
+from tables.sandbox.child import do_task, lacks_memory, run_child
+
+
+def write_onnx_file(
+    checkpoint: Path, version: Version, target: Path, *, memory_bytes: int, timeout_s: float
+) -> None:
+    """Write the log density of a version as an ONNX file, in a child. Blocks: call it in a thread.
+
+    Args:
+        checkpoint: File of the weights, whose hash was verified.
+        version: Version that it belongs to.
+        target: File to write.
+        memory_bytes: Most private memory that the process may have.
+        timeout_s: Most seconds that it may take, by the clock and of the processor.
+
+    Raises:
+        OnnxUnsupportedError: The density has no form in ONNX.
+        RequestError: Writing takes too much memory or time.
+        StorageFullError, BlobDiskError: The file cannot be written.
+        RuntimeError: The process failed for a reason of its own.
+    """
+    task = {
+        "checkpoint": os.fspath(checkpoint.absolute()),
+        "target": os.fspath(target.absolute()),
+        "metadata": _metadata(version),
+        "memory_bytes": memory_bytes,
+        "timeout_s": timeout_s,
+    }
+    try:
+        with disk_errors(target.name):
+            outcome = run_child("models_store.exports.onnx_files", task, timeout_s=timeout_s)
+    except SandboxLimitError as error:
+        raise RequestError(
+            "limit-memory",
+            f"writing the model as ONNX took more than the {memory_bytes / 2**20:,.0f} MiB or"
+            f" {timeout_s:g} s that this server allows; export it as safetensors",
+            pointer="",
+        ) from error
+    if "unsupported" in outcome:
+        raise OnnxUnsupportedError(version.ref, version.family, outcome["unsupported"])
+
+
+def _metadata(version: Version) -> dict[str, str]:
+    """Return the texts that the file carries; lists are JSON."""
+    texts = {
+        "model": version.name,
+        "version": str(version.version),
+        "family": version.family,
+        "units": "nats",
+        "columns": json.dumps(version.columns),
+        "context_columns": json.dumps(version.context_columns),
+        "checkpoint_sha256": version.checkpoint_sha256,
+        "code_version": version.code_version,
+    }
+    return texts if version.types is None else texts | {"types": json.dumps(version.types)}
+
+
+def _write(task: dict[str, Any]) -> dict[str, object]:
+    from flows.onnx.export import onnx_model  # noqa: PLC0415  torch and onnx, in the child alone
+    from flows.onnx.recording import OnnxError  # noqa: PLC0415
+
+    try:
+        tensors, text = read_tensors(Path(task["checkpoint"]))
+        header = ModelHeader.model_validate_json(text)
+        flow = build_model(spec_from_dict(header.spec), header, tensors)
+        content = onnx_model(flow, task["metadata"])
+    except OnnxError as error:
+        return {"unsupported": str(error)}
+    except RuntimeError as error:
+        # PyTorch tells of refused memory by a RuntimeError.
+        if lacks_memory(str(error)):
+            raise MemoryError from error
+        raise
+    Path(task["target"]).write_bytes(content)
+    return {}
+
+
+if __name__ == "__main__":
+    do_task(_write)

@@ -1,0 +1,181 @@
+"""Retention of jobs that have ended: which of them, and which of their files, are of no more use."""
+
+from sqlalchemy import ColumnElement, and_, exists, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from models_store.database.clock import db_now
+from models_store.database.database import Database, freeing, reading
+from models_store.database.schema import (
+    DatasetRow,
+    JobDatasetRow,
+    JobRow,
+    ModelRow,
+    ModelVersionRow,
+)
+from models_store.job_states import FINAL_STATES, RESUMABLE_STATES, JobRole, JobState
+from models_store.jobs.parents import (
+    delete_with_children,
+    lock_parent,
+)
+from models_store.jobs.rows import SUMMARY
+
+
+class JobRetention:
+    """Deletion of old jobs, and of what they no longer need."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @reading
+    def expired(self, session: Session, *, keep_s: float, limit: int) -> list[str]:
+        """Return ids of jobs that ended that long ago and made no version that exists, oldest first.
+
+        Args:
+            session: Transaction, which the decorator begins.
+            keep_s: Seconds after the end for which a job is kept.
+            limit: Most ids.
+        """
+        query = select(JobRow.id).where(_expired(keep_s)).order_by(JobRow.finished_at)
+        return list(session.scalars(query.limit(limit)))
+
+    @freeing
+    def delete_expired(self, session: Session, job_id: str, *, keep_s: float) -> list[str]:
+        """Delete a job that `expired` gave, as `delete`; nothing if it was resumed meanwhile."""
+        query = select(JobRow).options(*SUMMARY).where(JobRow.id == job_id, _expired(keep_s))
+        row = session.scalar(query.with_for_update(of=JobRow))
+        return [] if row is None else delete_with_children(session, row)
+
+    @reading
+    def leftover(self, session: Session, *, keep_s: float, limit: int) -> list[str]:
+        """Return ids of ended jobs whose checkpoints are of no more use, longest ended first.
+
+        Args:
+            session: Transaction, which the decorator begins.
+            keep_s: Seconds after the end for which they are kept, unless a dataset of the job is
+                gone, or its version, without which it cannot be resumed.
+            limit: Most ids.
+        """
+        old = JobRow.finished_at <= db_now(-keep_s)
+        query = (
+            select(JobRow.id)
+            .where(JobRow.checkpoint_bytes > 0, JobRow.state.in_(RESUMABLE_STATES))
+            .where(old | _lacks_input())
+            .order_by(JobRow.finished_at)
+            .limit(limit)
+        )
+        return list(session.scalars(query))
+
+    @freeing
+    def forget_checkpoints(self, session: Session, job_id: str, *, keep_s: float) -> int | None:
+        """Name no checkpoints in a job that `leftover` gave; their files are the caller's to delete.
+
+        Returns:
+            The job's last attempt: its files and those of earlier ones may go. None: it was resumed
+            meanwhile.
+        """
+        query = (
+            select(JobRow)
+            .where(JobRow.id == job_id, JobRow.state.in_(RESUMABLE_STATES))
+            .where((JobRow.finished_at <= db_now(-keep_s)) | _lacks_input())
+        )
+        row = session.scalar(query.with_for_update(of=JobRow))
+        if row is None:
+            return None
+        row.checkpoints = []
+        return row.attempt
+
+    @reading
+    def needless_children(self, session: Session, *, keep_s: float, limit: int) -> list[str]:
+        """Return ids of children whose files, or all of whose traces, nothing needs any more.
+
+        Args:
+            session: Transaction, which the decorator begins.
+            keep_s: Seconds for which those of a parent are kept that ended without success.
+            limit: Most ids.
+        """
+        query = select(JobRow.id).where(_with_needless_files() | _of_abandoned(keep_s))
+        return list(session.scalars(query.limit(limit)))
+
+    @freeing
+    def forget_child(
+        self, session: Session, job_id: str, *, keep_s: float
+    ) -> tuple[int, str | None] | None:
+        """Forget the files of a child that `needless_children` gave; all of it, if it was abandoned.
+
+        Returns:
+            The child's last attempt, whose files and those of earlier ones are the caller's to
+            delete, and the key of the one that its parent needs. None: the parent was resumed.
+        """
+        lock_parent(session, job_id)
+        needless = select(JobRow).where(
+            JobRow.id == job_id, _with_needless_files() | _of_abandoned(keep_s)
+        )
+        row = session.scalar(needless.with_for_update(of=JobRow))
+        if row is None:
+            return None
+        attempt, kept = row.attempt, _kept_key(session, row)
+        row.product, row.checkpoints = None, []
+        if not _has_succeeded(session, row.parent_id):
+            delete_with_children(session, row)
+        return attempt, kept
+
+
+def _expired(keep_s: float) -> ColumnElement[bool]:
+    old = JobRow.finished_at <= db_now(-keep_s)
+    made_version = exists().where(ModelVersionRow.job_id == JobRow.id)
+    alone = JobRow.role.is_distinct_from(JobRole.CHILD)
+    return old & alone & JobRow.state.in_(FINAL_STATES) & ~made_version
+
+
+def _lacks_input() -> ColumnElement[bool]:
+    there = exists().where(DatasetRow.id == JobDatasetRow.dataset_id)
+    lacks_dataset = exists().where(JobDatasetRow.job_id == JobRow.id, ~there)
+    version = exists().where(
+        ModelRow.id == ModelVersionRow.model_id,
+        ModelRow.project == JobRow.project,
+        ModelRow.name == JobRow.model_name,
+        ModelVersionRow.version == JobRow.model_version,
+    )
+    return lacks_dataset | (JobRow.model_version.is_not(None) & ~version)
+
+
+def _with_needless_files() -> ColumnElement[bool]:
+    """Return the condition of children whose files nothing needs: their parent has succeeded."""
+    parent = aliased(JobRow)
+    ended = exists().where(parent.id == JobRow.parent_id, parent.state == JobState.SUCCEEDED)
+    return and_(JobRow.role == JobRole.CHILD, ended, _has_files())
+
+
+def _of_abandoned(keep_s: float) -> ColumnElement[bool]:
+    """Return the condition of children whose parent ended without success that long ago.
+
+    Resumed later, it begins again.
+    """
+    parent = aliased(JobRow)
+    old = exists().where(
+        parent.id == JobRow.parent_id,
+        parent.state.in_(RESUMABLE_STATES),
+        parent.finished_at <= db_now(-keep_s),
+    )
+    return and_(JobRow.role == JobRole.CHILD, old)
+
+
+def _kept_key(session: Session, row: JobRow) -> str | None:
+    """Return the key of the file that a child's parent has its version or its result of.
+
+    Returns:
+        None: the parent has neither, or not any more.
+    """
+    query = select(ModelVersionRow.checkpoint_key).where(ModelVersionRow.job_id == row.parent_id)
+    result = session.scalar(select(JobRow.result).where(JobRow.id == row.parent_id))
+    return session.scalar(query) if result is None else str(result["key"])
+
+
+def _has_succeeded(session: Session, job_id: str | None) -> bool:
+    """Return whether a job has succeeded."""
+    state = session.scalar(select(JobRow.state).where(JobRow.id == job_id))
+    return state == JobState.SUCCEEDED
+
+
+def _has_files() -> ColumnElement[bool]:
+    return or_(JobRow.product.is_not(None), JobRow.checkpoint_bytes > 0)

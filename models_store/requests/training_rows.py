@@ -1,0 +1,104 @@
+"""Spikes, scales and bounds of columns as training rows alone suggest them, after the split.
+
+The types of a dataset are found from all of its rows, held-out ones included. What an accepted request
+takes over from them are candidates: of its spikes those stay that training rows show, too, and the scale
+is chosen anew. So nothing about the values of held-out rows decides how the density is modelled, but that
+none lies beyond a bound: the bounds of an accepted request hold for all rows of the dataset.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flows import MixedSpec
+from models_store.requests.mixed import has_giants, is_numeric
+from models_store.requests.training import AcceptedTable, AcceptedTraining, ColumnOptions
+from tables.columns import Column, TransformName
+from tables.ingest.numbers import (
+    MAX_SAMPLE_BYTES,
+    MAX_SAMPLE_ROWS,
+    choose_transform,
+    find_spikes,
+    lower_bound,
+    quantiles,
+)
+
+Rows = NDArray[np.floating[Any]]
+Values = NDArray[np.float64]
+
+
+def most_rows(columns: int) -> int:
+    """Return the most training rows that are looked at."""
+    return max(256, min(MAX_SAMPLE_ROWS, MAX_SAMPLE_BYTES // (8 * max(columns, 1))))
+
+
+def choose_training(accepted: AcceptedTraining, rows: Rows) -> AcceptedTraining:
+    """Return an accepted training with what its training rows suggest.
+
+    Args:
+        accepted: Accepted request.
+        rows: Training rows, in random order.
+    """
+    if not isinstance(accepted.flow, MixedSpec):
+        return accepted
+    types = choose_types(accepted, rows)
+    columns = [
+        replace(column, spikes=list(c.spikes), transform=c.transform, low=c.low, high=c.high)
+        for column, c in zip(accepted.flow.columns, types, strict=False)
+    ]
+    return accepted.model_copy(
+        update={
+            "types": [column.to_dict() for column in types],
+            "flow": replace(accepted.flow, columns=columns),
+        }
+    )
+
+
+def choose_types(accepted: AcceptedTable, rows: Rows) -> list[Column]:
+    """Return the types of the columns of an accepted request, as its training rows suggest them.
+
+    Args:
+        accepted: Accepted request; one from before this was done stays as it is.
+        rows: Training rows, in random order.
+    """
+    types = accepted.column_types
+    if accepted.chosen_from == "dataset":
+        return types
+    numeric = is_numeric(types)
+    options = accepted.preprocessing.columns
+    modelled = len(accepted.columns)
+    chosen = [
+        _choose(column, values[np.isfinite(values)], options.get(column.name), numeric=numeric)
+        for column, values in zip(types[:modelled], rows.astype(np.float64).T, strict=False)
+    ]
+    return [*chosen, *types[modelled:]]
+
+
+def _choose(
+    column: Column, values: Values, options: ColumnOptions | None, *, numeric: bool
+) -> Column:
+    """Return a column with the spikes, the scale and the bound that its training values suggest."""
+    if column.is_discrete or column.type == "datetime" or not values.size:
+        return column
+    asked = set() if options is None else options.model_dump(exclude_none=True).keys()
+    if "spikes" not in asked:
+        shown = set(find_spikes(values))
+        column = replace(column, spikes=tuple(s for s in column.spikes if s in shown))
+    if asked & {"transform", "low", "high"}:
+        return column
+    transform = _scale(column, values, numeric=numeric)
+    bounded = column.low is not None and lower_bound(values, transform) is not None
+    return replace(column, transform=transform, low=column.low if bounded else None)
+
+
+def _scale(column: Column, values: Values, *, numeric: bool) -> TransformName:
+    if numeric and not (column.spikes and column.transform != "none"):
+        giants = has_giants(float(values.std()), quantiles(values))
+        return column.transform if giants else "none"
+    rest = values[~np.isin(values, column.spikes)]
+    transform, _ = choose_transform(rest, decimals=column.decimals)
+    # A logarithm needs values above zero in all rows, as the bound says.
+    is_free = transform == "none" or (transform == "log" and column.low is None)
+    return "quantiles" if is_free else transform

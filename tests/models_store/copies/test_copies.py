@@ -1,0 +1,299 @@
+"""Back-ups, and copies of an installation into another, while things change."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from models_store.consistency import compare
+from models_store.copies.backup import MANIFEST, back_up, open_copy, read_manifest, restore
+from models_store.copies.errors import CopyError, TargetNotEmptyError
+from models_store.copies.moving import move
+from models_store.database.database import Database
+from models_store.database.ids import new_id
+from models_store.files.blobs import Blobs, StoredBlob, part_key, parts_key, table_key
+from models_store.files.job_files import ResultPart, save_list
+from models_store.files.local_blobs import LocalBlobs
+from models_store.files.object_blobs import ObjectBlobs
+from models_store.files.store_identity import adopt
+from models_store.job_states import Checkpoint, JobKind
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
+from models_store.keys import Keys, Scope
+from models_store.registry import Registry
+from tests.app.serving import registered
+from tests.bucket_servers import S3Server
+from tests.models_store.makers import LEASE_S, PROJECT, added, submitted
+
+
+def quiet(*_numbers: int) -> None:
+    pass
+
+
+def put(blobs: Blobs, key: str, content: bytes = b"content") -> StoredBlob:
+    with blobs.staged() as path:
+        path.write_bytes(content)
+        return blobs.commit(path, key)
+
+
+def a_table(database: Database, blobs: Blobs) -> str:
+    dataset_id = new_id("ds")
+    stored = put(blobs, table_key(dataset_id), dataset_id.encode())
+    values = {"key": stored.key, "sha256": stored.sha256, "bytes": stored.bytes}
+    added(Registry(database), id=dataset_id, **values)
+    return dataset_id
+
+
+def checkpointed(database: Database, blobs: Blobs) -> str:
+    """A running job with two checkpoints, of which the first was replaced meanwhile."""
+    job = submitted(Jobs(database))
+    work = JobWork(database)
+    claimed = work.claim("tester", lease_s=LEASE_S)
+    assert claimed is not None
+    for number in (1, 2):
+        stored = put(blobs, f"jobs/{job.id}/1-{number}.safetensors", b"%d" % number)
+        at = Checkpoint(key=stored.key, sha256=stored.sha256, epoch=number, step=number)
+        work.record_epoch(
+            job.id, 1, lease_s=LEASE_S, metrics={"epoch": number}, progress={}, checkpoint=at
+        )
+    blobs.delete(f"jobs/{job.id}/1-1.safetensors")
+    return job.id
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[S3Server]:
+    server = S3Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.cluster)])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Blobs:
+    """The store of the installation that is copied."""
+    if request.param == "folder":
+        return LocalBlobs(tmp_path / "blobs")
+    server = request.getfixturevalue("s3_server")
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    store = ObjectBlobs(server.address(tmp_path / "cache", prefix=new_id("ds")))
+    server.wait_ready(store)
+    return store
+
+
+@pytest.fixture
+def target(tmp_path: Path, sqlite_template: Path) -> Iterator[Database]:
+    """An empty installation's database."""
+    shutil.copy(sqlite_template, tmp_path / "target.sqlite3")
+    database = Database(f"sqlite:///{tmp_path / 'target.sqlite3'}")
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalBlobs:
+    """Its store."""
+    return LocalBlobs(tmp_path / "target")
+
+
+def check_whole(database: Database, blobs: Blobs) -> None:
+    found = compare(database, blobs, deep=True, grace_s=0)
+    assert (found.unusable, found.orphans, found.foreign) == ([], [], [])
+
+
+def test_a_back_up_of_all_kinds_of_rows_is_restored_into_an_empty_installation(
+    database: Database, blobs: Blobs, target: Database, store: LocalBlobs, tmp_path: Path
+) -> None:
+    adopt(database, blobs)
+    dataset_id = a_table(database, blobs)
+    registered(database, blobs)
+    Registry(database).set_alias(PROJECT, "people", "live", version=1)
+    token = Keys(database).create(PROJECT, Scope.WRITE).token
+    job_id = checkpointed(database, blobs)
+
+    copied = back_up(database, blobs, tmp_path / "backup", tell=quiet)
+    again = restore(tmp_path / "backup", target, store, tell=quiet)
+
+    assert (copied.files, copied.unusable, again.files, again.unusable) == (3, [], 3, [])
+    assert copied.rows == again.rows
+    assert copied.rows["model_alias"] == copied.rows["dataset"] == 1
+    check_whole(target, store)
+    assert Keys(target).bearer(token) is not None
+    assert store.identity() not in (None, blobs.identity())
+    assert Registry(target).dataset(PROJECT, dataset_id).id == dataset_id
+    kept = Jobs(target).get(PROJECT, job_id).checkpoints
+    assert [at["key"].rpartition("-")[2] for at in kept] == ["2.safetensors"]
+
+    with pytest.raises(TargetNotEmptyError, match="rows in its table"):
+        restore(tmp_path / "backup", target, store, tell=quiet)
+
+
+def test_an_installation_moves_into_another_and_counts_on(
+    database: Database, blobs: Blobs, target: Database, store: LocalBlobs
+) -> None:
+    """From SQLite and a folder to PostgreSQL and a bucket, and to what is the same."""
+    a_table(target, store)
+    registered(target, store, name="people")
+
+    moved = move(target, store, database, blobs, tell=quiet)
+
+    assert (moved.files, moved.unusable) == (2, [])
+    check_whole(database, blobs)
+    a_table(database, blobs)
+    registered(database, blobs, name="cars")
+    assert len(Registry(database).datasets(PROJECT, limit=9).items) == 2
+    check_whole(database, blobs)
+
+
+def test_what_a_deletion_left_in_a_store_is_found_and_deleted(
+    target: Database, blobs: Blobs
+) -> None:
+    """Leave a file without a row, as a store that is unavailable during a deletion does."""
+    kept, deleted = a_table(target, blobs), a_table(target, blobs)
+    Registry(target).delete_dataset(PROJECT, deleted)
+
+    [orphan] = compare(target, blobs, deep=False, grace_s=0).orphans
+    assert orphan.key == table_key(deleted)
+    blobs.delete(orphan.key)
+
+    check_whole(target, blobs)
+    assert blobs.size(table_key(kept)) > 0
+
+
+def test_a_move_that_was_broken_off_goes_on_and_a_store_with_other_files_is_refused(
+    target: Database, store: LocalBlobs, sqlite_url: str, tmp_path: Path
+) -> None:
+    dataset_id = a_table(target, store)
+    database, blobs = Database(sqlite_url), LocalBlobs(tmp_path / "blobs")
+    put(blobs, table_key(dataset_id), b"the half of it")
+    other = put(blobs, table_key("ds_other"))
+    with pytest.raises(TargetNotEmptyError, match="ds_other"):
+        move(target, store, database, blobs, tell=quiet)
+    blobs.delete(other.key)
+
+    assert move(target, store, database, blobs, tell=quiet).unusable == []
+
+    check_whole(database, blobs)
+    database.dispose()
+
+
+def test_what_is_deleted_during_a_back_up_is_not_in_it(
+    target: Database, store: LocalBlobs, tmp_path: Path
+) -> None:
+    tables = [a_table(target, store) for _ in range(3)]
+    late: list[str] = []
+
+    class Meanwhile(LocalBlobs):
+        """Deletes a dataset while the files are copied, and one more after the rows were."""
+
+        def size(self, key: str) -> int:
+            if tables and table_key(tables[-1]) != key:
+                gone = tables.pop()
+                Registry(target).delete_dataset(PROJECT, gone)
+                self.delete(table_key(gone))
+            elif not late:
+                late.append(a_table(target, store))
+            return super().size(key)
+
+    copied = back_up(target, Meanwhile(store.root), tmp_path / "backup", tell=quiet)
+
+    assert copied.unusable == []
+    with open_copy(tmp_path / "backup" / read_manifest(tmp_path / "backup").rows_file) as rows:
+        check_whole(rows, LocalBlobs(tmp_path / "backup" / "blobs"))
+
+
+def test_a_damaged_file_is_told_and_the_rest_is_copied(
+    target: Database, store: LocalBlobs, tmp_path: Path
+) -> None:
+    bad, good = a_table(target, store), a_table(target, store)
+    store.path(table_key(bad)).write_bytes(b"flipped")
+
+    copied = back_up(target, store, tmp_path / "backup", tell=quiet)
+
+    assert [one.file.key for one in copied.unusable] == [table_key(bad)]
+    assert read_manifest(tmp_path / "backup").unusable == [table_key(bad)]
+    kept = LocalBlobs(tmp_path / "backup" / "blobs")
+    assert [file.key for file in kept.files()] == [table_key(good)]
+
+
+def test_a_second_back_up_takes_the_place_of_the_first(
+    target: Database, store: LocalBlobs, tmp_path: Path
+) -> None:
+    folder = tmp_path / "backup"
+    gone = a_table(target, store)
+    back_up(target, store, folder, tell=quiet)
+    before = read_manifest(folder)
+    Registry(target).delete_dataset(PROJECT, gone)
+    there = a_table(target, store)
+
+    back_up(target, store, folder, tell=quiet)
+
+    after = read_manifest(folder)
+    assert after.made_at > before.made_at
+    assert {path.name for path in folder.iterdir()} == {MANIFEST, "blobs", after.rows_file}
+    assert [file.key for file in LocalBlobs(folder / "blobs").files()] == [table_key(there)]
+
+
+@pytest.mark.parametrize("damage", ["none", "cut", "rows", "path"])
+def test_what_is_no_whole_back_up_is_refused(
+    target: Database, store: LocalBlobs, tmp_path: Path, damage: str
+) -> None:
+    folder = tmp_path / "backup"
+    back_up(target, store, folder, tell=quiet)
+    manifest = folder / MANIFEST
+    text = manifest.read_text()
+    match damage:
+        case "none":
+            manifest.unlink()
+        case "cut":
+            manifest.write_text(text[:100])
+        case "rows":
+            with (folder / read_manifest(folder).rows_file).open("ab") as file:
+                file.write(b"x")
+        case _:
+            manifest.write_text(text.replace('"rows-', '"../rows-'))
+    with pytest.raises(CopyError):
+        restore(folder, target, store, tell=quiet)
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    target: Database, store: LocalBlobs, tmp_path: Path
+) -> None:
+    adopt(target, store)
+    a_table(target, store)
+    (tmp_path / "live").mkdir()
+    store.root.rename(tmp_path / "live" / "blobs")
+    live = LocalBlobs(tmp_path / "live" / "blobs")
+    with pytest.raises(CopyError, match="blobs, which is of no back-up"):
+        back_up(target, live, tmp_path / "live", tell=quiet)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter.txt").touch()
+    with pytest.raises(CopyError, match=r"letter\.txt"):
+        back_up(target, live, tmp_path / "home", tell=quiet)
+    check_whole(target, live)
+
+
+def test_a_list_of_parts_of_which_one_is_gone_is_no_checkpoint(
+    target: Database, store: LocalBlobs, tmp_path: Path
+) -> None:
+    registered(target, store)
+    job = submitted(Jobs(target), kind=JobKind.SCORING, model_name="people", model_version=1)
+    work = JobWork(target)
+    assert work.claim("tester", lease_s=LEASE_S) is not None
+    parts = []
+    for number in (1, 2):
+        stored = put(store, part_key(job.id, 1, number=number), b"%d" % number)
+        parts.append(ResultPart(key=stored.key, sha256=stored.sha256, rows=1))
+        listed = save_list(store, parts_key(job.id, 1, number=number), parts)
+        at = Checkpoint(key=listed.key, sha256=listed.sha256, epoch=number, step=number)
+        work.record_epoch(
+            job.id, 1, lease_s=LEASE_S, metrics={"part": number}, progress={}, checkpoint=at
+        )
+    store.delete(part_key(job.id, 1, number=2))
+
+    back_up(target, store, tmp_path / "backup", tell=quiet)
+
+    with open_copy(tmp_path / "backup" / read_manifest(tmp_path / "backup").rows_file) as rows:
+        kept = Jobs(rows).get(PROJECT, job.id).checkpoints
+        assert [at["epoch"] for at in kept] == [1]
+        check_whole(rows, LocalBlobs(tmp_path / "backup" / "blobs"))

@@ -1,0 +1,82 @@
+"""PostgreSQL behind PgBouncer with transaction pooling, where that is installed."""
+
+import os
+import pwd
+import shutil
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url, text
+
+from densityd.service.ports import free_port
+from models_store.database.database import Database, migrate
+from models_store.errors import DatabaseBusyError, DatabaseError
+from models_store.jobs.jobs import Jobs
+from models_store.jobs.leases import JobWork
+from tests.models_store.makers import LEASE_S, submitted
+from tests.servers import Guarded, PostgresServer
+
+PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
+_CONFIG = """
+[databases]
+* = host={socket} user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 2
+max_client_conn = 100
+max_prepared_statements = 0
+"""
+
+
+@pytest.fixture
+def pooled(
+    postgres_server: PostgresServer, postgres_url: str, tmp_path: Path
+) -> Iterator[Database]:
+    """The database of `postgres_url`, with two connections to share."""
+    port = free_port("127.0.0.1", 0)
+    uid = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
+    config = postgres_server.folder / "pgbouncer.ini"
+    config.write_text(_CONFIG.format(socket=postgres_server.folder, port=port))
+    config.chmod(0o644)
+    process = Guarded([str(PGBOUNCER), config], end=signal.SIGINT, log=tmp_path / "log", uid=uid)
+    name = make_url(postgres_url).database
+    url = f"postgresql://postgres@127.0.0.1:{port}/{name}?pgbouncer=true"
+    database = Database(url, busy_timeout_s=2)
+    process.wait_until(database.ping, errors=DatabaseError)
+    migrate(url)
+    yield database
+    database.dispose()
+    process.stop()
+
+
+def test_transactions_share_the_connections_of_a_pooler(pooled: Database) -> None:
+    jobs, work = Jobs(pooled), JobWork(pooled)
+
+    def run(number: int) -> str:
+        job = submitted(jobs, model_name=f"m{number}")
+        claimed = work.claim(f"w{number}", lease_s=LEASE_S)
+        assert claimed is not None
+        work.fail(claimed.id, claimed.attempt, code="internal", detail="It ended.")
+        return job.id
+
+    with ThreadPoolExecutor(8) as pool:
+        ids = set(pool.map(run, range(40)))
+    assert {job.id for job in jobs.list("default", limit=100).items} == ids
+    assert {job.state for job in jobs.list("default", limit=100).items} == {"failed"}
+
+
+def test_limits_hold_in_each_transaction_and_in_no_other(pooled: Database) -> None:
+    with pooled.write() as session:
+        assert session.scalar(text("SHOW lock_timeout")) == "2s"
+        assert session.scalar(text("SHOW statement_timeout")) == "12s"
+        session.execute(text("LOCK TABLE job"))
+        with pytest.raises(DatabaseBusyError), pooled.write() as other:
+            other.execute(text("LOCK TABLE job"))
