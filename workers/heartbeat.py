@@ -89,6 +89,7 @@ class LifeSigns:
         self._workers = workers
         self._unfit = unfit
         self._accelerator = has_accelerator(settings)
+        self._memory_bytes: int | None = None
         self._lock = threading.Lock()
         self._told_at = -math.inf
 
@@ -99,10 +100,15 @@ class LifeSigns:
             if time.monotonic() - self._told_at >= _TELL_S:
                 self._tell_others()
 
-    def tell(self, unfit: str | None) -> None:
-        """Write the reason for which the worker takes no jobs from now on; None if it takes them."""
+    def tell(self, unfit: str | None, memory_bytes: int | None) -> None:
+        """Write what changed.
+
+        Args:
+            unfit: Reason for which the worker takes no jobs from now on; None if it takes them.
+            memory_bytes: Memory of each of its trainers; None: not known.
+        """
         with self._lock:
-            self._unfit = unfit
+            self._unfit, self._memory_bytes = unfit, memory_bytes
             self._file.beat(unfit=unfit)
             self._tell_others()
 
@@ -117,7 +123,12 @@ class LifeSigns:
 
     def _tell_others(self) -> None:
         try:
-            self._workers.beat(self._name, unfit=self._unfit, accelerator=self._accelerator)
+            self._workers.beat(
+                self._name,
+                unfit=self._unfit,
+                accelerator=self._accelerator,
+                memory_bytes=self._memory_bytes,
+            )
         except (DatabaseError, StorageFullError) as error:
             log.info("the database does not know that this worker lives: %s", error)
         else:

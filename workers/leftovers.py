@@ -5,11 +5,12 @@ import random
 import threading
 from collections.abc import Callable
 
+from models_store.database.database import Database
 from models_store.errors import DatabaseError, StorageFullError
 from models_store.files.blobs import Blobs
 from models_store.files.job_files import delete_job_files, delete_leftovers
 from models_store.job_states import Checkpoint
-from models_store.jobs.jobs import Jobs
+from models_store.jobs.retention import JobRetention
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ class Leftovers:
     """Thread that deletes them from time to time; every worker has one.
 
     Args:
-        jobs: Jobs of all projects.
+        database: Database of the jobs.
         blobs: Store that holds their files.
         keep_s: Seconds from a job's end for which its checkpoints are kept.
         keep_jobs_s: Seconds from its end for which it is kept itself; None: for ever.
@@ -30,14 +31,14 @@ class Leftovers:
 
     def __init__(
         self,
-        jobs: Jobs,
+        database: Database,
         blobs: Blobs,
         *,
         keep_s: float,
         keep_jobs_s: float | None = None,
         fit: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._jobs = jobs
+        self._retention = JobRetention(database)
         self._blobs = blobs
         self._keep_s = keep_s
         self._keep_jobs_s = keep_jobs_s
@@ -58,15 +59,15 @@ class Leftovers:
         """Delete checkpoints that are due; return the number of their jobs.
 
         Raises:
-            DatabaseError: The database is away.
+            DatabaseError: The database is unavailable.
             StorageFullError: Its disk is full.
         """
         if not self._fit():
             return 0
-        due = self._jobs.leftover(keep_s=self._keep_s, limit=_MOST_JOBS)
+        due = self._retention.leftover(keep_s=self._keep_s, limit=_MOST_JOBS)
         forgotten = 0
         for job_id in due:
-            attempt = self._jobs.forget_checkpoints(job_id, keep_s=self._keep_s)
+            attempt = self._retention.forget_checkpoints(job_id, keep_s=self._keep_s)
             if attempt is not None:
                 forgotten += 1
                 delete_leftovers(self._blobs, job_id, attempt=attempt)
@@ -77,8 +78,8 @@ class Leftovers:
         if not self._fit():
             return 0
         forgotten = 0
-        for job_id in self._jobs.needless_children(keep_s=self._keep_s, limit=_MOST_JOBS):
-            found = self._jobs.forget_child(job_id, keep_s=self._keep_s)
+        for job_id in self._retention.needless_children(keep_s=self._keep_s, limit=_MOST_JOBS):
+            found = self._retention.forget_child(job_id, keep_s=self._keep_s)
             if found is not None:
                 attempt, key = found
                 kept = [] if key is None else [Checkpoint(key=key, sha256="", epoch=0)]
@@ -92,8 +93,8 @@ class Leftovers:
         if keep_s is None or not self._fit():
             return 0
         deleted = 0
-        for job_id in self._jobs.expired(keep_s=keep_s, limit=_MOST_JOBS):
-            for gone in self._jobs.delete_expired(job_id, keep_s=keep_s):
+        for job_id in self._retention.expired(keep_s=keep_s, limit=_MOST_JOBS):
+            for gone in self._retention.delete_expired(job_id, keep_s=keep_s):
                 deleted += 1
                 delete_job_files(self._blobs, gone)
         return deleted

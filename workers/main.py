@@ -29,12 +29,14 @@ from models_store.jobs.job_queue import TASK_NAME, JobQueue
 from models_store.jobs.jobs import Jobs
 from models_store.jobs.live_workers import Workers
 from models_store.process.logs import configure_logging
+from models_store.process.traces import TRACES
 from models_store.webhooks.deliveries import Deliveries
 from workers.celery_app import WorkerBrokerClient, create_celery
 from workers.devices import devices_of
 from workers.heartbeat import LifeSigns, worker_label
 from workers.leftovers import Leftovers
-from workers.port import Port, WorkerMetrics
+from workers.metrics import WorkerMetrics
+from workers.port import Port
 from workers.settings import WorkerSettings
 from workers.supervisor.fitness import UNTESTED
 from workers.supervisor.supervisor import Supervisor
@@ -54,6 +56,7 @@ def run_worker(settings: WorkerSettings) -> int:
     """
     create_private_files()
     configure_logging(settings.log_level, "worker")
+    TRACES.configure("worker")
     # Celery warns of root because of pickle, of which there is none.
     warnings.simplefilter("ignore", SecurityWarning)
     database = Database(
@@ -73,6 +76,7 @@ def run_worker(settings: WorkerSettings) -> int:
         return 1
     finally:
         database.dispose()
+        TRACES.close()
 
 
 def _wait_for(database: Database) -> None:
@@ -118,18 +122,13 @@ def _prepare_store(database: Database, settings: WorkerSettings) -> None:
 def _consume(database: Database, settings: WorkerSettings) -> int:
     signs = LifeSigns(settings, Workers(database), unfit=UNTESTED)
     metrics = WorkerMetrics()
-
-    def observe(kind: str, ending: str, seconds: float) -> None:
-        metrics.attempts.labels(kind, ending).inc()
-        metrics.seconds.labels(kind).inc(seconds)
-
     supervisor = Supervisor(
         database,
         settings,
         worker=worker_label(settings),
         tested=False,
         tell=signs.tell,
-        observe=observe,
+        metrics=metrics,
     )
     port = _open_port(settings, metrics, supervisor)
     app = create_celery(settings)
@@ -144,7 +143,7 @@ def _consume(database: Database, settings: WorkerSettings) -> int:
     )
     blobs = open_blobs(settings.store_address)
     leftovers = Leftovers(
-        jobs,
+        database,
         blobs,
         keep_s=settings.keep_checkpoints_s,
         keep_jobs_s=settings.keep_jobs_s,

@@ -7,43 +7,13 @@ from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+from workers.metrics import WorkerMetrics
 
 log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 5.0
-
-
-class WorkerMetrics:
-    """Metrics of one worker."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        self.attempts = Counter(
-            "densityd_worker_attempts_total",
-            "Attempts at jobs that have ended.",
-            ["kind", "ending"],
-            registry=self.registry,
-        )
-        self.seconds = Counter(
-            "densityd_worker_attempt_seconds_total",
-            "Time of the attempts that have ended.",
-            ["kind"],
-            registry=self.registry,
-        )
-        self.running = Gauge(
-            "densityd_worker_jobs_running", "Jobs that the worker runs.", registry=self.registry
-        )
-        self.slots = Gauge(
-            "densityd_worker_slots", "Jobs that the worker may run.", registry=self.registry
-        )
-        self.takes_jobs = Gauge(
-            "densityd_worker_takes_jobs",
-            "1 if the worker takes jobs, 0 if it lacks what they need.",
-            registry=self.registry,
-        )
 
 
 class Port:

@@ -68,11 +68,13 @@ class CheckpointRef(BlobRef):
     Args:
         step: Number that orders the checkpoints of a job: steps of the optimiser, or rows.
         bytes: Size of the file, and of the parts that it lists; None for those of former versions.
+        seconds: Time that it took to store, which only the message of a new one tells.
     """
 
     epoch: int
     step: int = 0
     bytes: int | None = None
+    seconds: float | None = None
 
 
 class _Task(_Message):
@@ -83,13 +85,16 @@ class _Task(_Message):
         request: Accepted request of the job.
         checkpoints: Checkpoints of earlier attempts, newest first.
         store_id: Identity of the store, None if it has none yet.
+        traceparent: Trace context of the attempt, for the log; a trainer sends no spans itself.
         memory_bytes: Limit of the data segment; None for no limit.
+        host_bytes: Memory of the machine that the trainer may take, where there is no such limit.
         long_epoch_s: Seconds without a checkpoint after which one is written within an epoch.
     """
 
     job_id: str
     attempt: int
     request_id: str | None
+    traceparent: str | None = None
     parent_pid: int
     log_level: str
     store: StoreAddress
@@ -100,6 +105,7 @@ class _Task(_Message):
     threads: int
     nice: int
     memory_bytes: int | None
+    host_bytes: int | None = None
     checkpoint_interval_s: float
     long_epoch_s: float
 
@@ -215,9 +221,14 @@ class Produced(_Message):
 
 
 class Passed(_Message):
-    """Last message of a self-test that went well."""
+    """Last message of a self-test that went well.
+
+    Args:
+        device_bytes: Memory of the accelerator; None on a CPU.
+    """
 
     type: Literal["passed"] = "passed"
+    device_bytes: int | None = None
 
 
 class Interrupted(_Message):

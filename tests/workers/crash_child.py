@@ -38,7 +38,7 @@ class Point:
         after: the call is done first, otherwise it never happens.
         nth: which of the calls that count.
         counts: whether a call counts, by its arguments.
-        stopping: the worker was told to stop before.
+        stopping: the worker was asked to stop before.
     """
 
     owner: Any

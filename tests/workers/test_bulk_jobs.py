@@ -121,6 +121,7 @@ def test_a_cancelled_sampling_stops_and_resumes_to_the_same_file(
     assert_whole(place, job_id, wanted)
 
 
+@pytest.mark.long  # a training that was lost goes the same way
 def test_a_supervisor_that_lost_the_job_changes_nothing(
     place: Place, supervise: Supervise, version: Version
 ) -> None:

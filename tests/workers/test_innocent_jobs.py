@@ -52,7 +52,7 @@ def test_fault_211_sigterm_to_a_trainer_that_starts_is_a_release(
         running.join()
         job = place.job(job_id)
         assert (job.state, job.attempt, job.not_before) == (JobState.QUEUED, attempt, None)
-        assert "was told to stop" in place.messages(job_id)[-1]
+        assert "was asked to stop" in place.messages(job_id)[-1]
 
 
 @pytest.mark.slow

@@ -34,10 +34,10 @@ def test_fault_240_old_jobs_are_deleted_with_their_files(
                 path.write_bytes(b"x")
                 blobs.commit(path, key)
     jobs.cancel("default", old.id)
-    assert Leftovers(jobs, blobs, keep_s=0).delete_jobs() == 0
-    assert Leftovers(jobs, blobs, keep_s=0, keep_jobs_s=3600).delete_jobs() == 0
-    assert Leftovers(jobs, blobs, keep_s=0, keep_jobs_s=0, fit=lambda: False).delete_jobs() == 0
-    assert Leftovers(jobs, blobs, keep_s=0, keep_jobs_s=0).delete_jobs() == 1
+    assert Leftovers(database, blobs, keep_s=0).delete_jobs() == 0
+    assert Leftovers(database, blobs, keep_s=0, keep_jobs_s=3600).delete_jobs() == 0
+    assert Leftovers(database, blobs, keep_s=0, keep_jobs_s=0, fit=lambda: False).delete_jobs() == 0
+    assert Leftovers(database, blobs, keep_s=0, keep_jobs_s=0).delete_jobs() == 1
     assert {job.id for job in jobs.list("default", limit=9).items} == {version.job_id, waiting.id}
     assert not any(blobs.keys(f"{folder}/{old.id}") for folder in ("jobs", "results"))
     assert len(blobs.keys(f"jobs/{waiting.id}")) == 1

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from workers.port import Port, WorkerMetrics
+from workers.metrics import WorkerMetrics
+from workers.port import Port
 
 
 class Fitness:

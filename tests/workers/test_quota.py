@@ -99,12 +99,12 @@ def test_parts_of_a_cancelled_sampling_count_and_go_in_time(
     assert 0 <= files(place, job_id) - newest["bytes"] < 10_000  # the older list
     assert newest["bytes"] < place.stored_bytes() - before < newest["bytes"] + 60_000
 
-    assert Leftovers(place.jobs, place.blobs, keep_s=3600).once() == 0
+    assert Leftovers(place.database, place.blobs, keep_s=3600).once() == 0
     assert files(place, job_id) > 0
-    assert Leftovers(place.jobs, place.blobs, keep_s=0).once() == 1
+    assert Leftovers(place.database, place.blobs, keep_s=0).once() == 1
     assert files(place, job_id) == 0
     assert place.stored_bytes() - before < 60_000
-    assert Leftovers(place.jobs, place.blobs, keep_s=0).once() == 0
+    assert Leftovers(place.database, place.blobs, keep_s=0).once() == 0
 
 
 @pytest.mark.slow  # as above

@@ -52,7 +52,7 @@ class Sick:
             place.with_settings(**changes),
             worker="sick",
             tested=False,
-            tell=self.told.append,
+            tell=lambda reason, _: self.told.append(reason),
         )
         self.thread = threading.Thread(target=self.supervisor.run_next)
         self.thread.start()
@@ -170,7 +170,9 @@ def test_fault_213_a_worker_is_tested_again_after_its_environment_failed_a_job(
 ) -> None:
     jobs = [place.submit(place.add_dataset(), max_epochs=1) for _ in range(2)]
     told: list[str | None] = []
-    supervisor = Supervisor(place.database, place.settings, worker="w", tell=told.append)
+    supervisor = Supervisor(
+        place.database, place.settings, worker="w", tell=lambda reason, _: told.append(reason)
+    )
     with monkeypatch.context() as patch:
         patch.setenv("PYTHONPATH", broken_torch(tmp_path))
         assert supervisor.run_next()
@@ -186,6 +188,7 @@ def test_fault_213_a_worker_is_tested_again_after_its_environment_failed_a_job(
     assert JobState.SUCCEEDED in [place.state(job_id) for job_id in jobs]
 
 
+@pytest.mark.long  # its parts are told above, without processes
 @pytest.mark.fault(212)
 @pytest.mark.usefixtures("place_redis")
 def test_fault_212_a_worker_process_without_its_store_lives_and_tells_it_everywhere(
@@ -215,11 +218,16 @@ def test_fault_212_a_worker_process_without_its_store_lives_and_tells_it_everywh
     assert not list(elsewhere.iterdir())
 
 
+@pytest.mark.long  # so does that whose store comes back
 def test_a_fit_worker_passes_its_own_test(place: Place) -> None:
     told: list[str | None] = []
     settings: WorkerSettings = place.settings
     fitness = Fitness(
-        place.database, settings, stopping=threading.Event(), tested=False, tell=told.append
+        place.database,
+        settings,
+        stopping=threading.Event(),
+        tested=False,
+        tell=lambda reason, _: told.append(reason),
     )
     assert fitness.wait()
     assert told == [None]

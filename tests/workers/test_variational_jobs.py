@@ -38,6 +38,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(last.version["checkpoint_sha256"])
 
 
+@pytest.mark.long  # a cancelled training goes the same way
 @pytest.mark.timeout(170)  # two trainers start, on a machine that may be busy
 def test_a_cancelled_job_stops_within_five_seconds_and_resumes_to_the_same_model(
     place: Place, supervise: Supervise, undisturbed: str

@@ -109,6 +109,7 @@ def common_fields(settings: WorkerSettings) -> dict[str, Any]:
         "threads": settings.trainer_threads,
         "nice": settings.trainer_nice,
         "memory_bytes": memory_limit_bytes(settings),
+        "host_bytes": host_memory_bytes(settings),
         "checkpoint_interval_s": settings.checkpoint_interval_s,
         "long_epoch_s": settings.long_epoch_s,
     }
@@ -116,11 +117,14 @@ def common_fields(settings: WorkerSettings) -> dict[str, Any]:
 
 def memory_limit_bytes(settings: WorkerSettings) -> int | None:
     """Return the memory limit of a trainer; None on CUDA, which maps far more than it uses."""
-    if settings.device != "cpu":
-        return None
+    return host_memory_bytes(settings) if settings.device == "cpu" else None
+
+
+def host_memory_bytes(settings: WorkerSettings) -> int:
+    """Return the memory of the machine that a trainer may take."""
     if settings.trainer_memory_bytes is not None:
         return settings.trainer_memory_bytes
-    return int(_machine_memory_bytes() * _SHARE_OF_MEMORY / settings.worker_concurrency)
+    return int(_machine_memory_bytes() * _SHARE_OF_MEMORY / len(devices_of(settings)))
 
 
 def _machine_memory_bytes() -> int:

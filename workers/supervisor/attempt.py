@@ -2,7 +2,7 @@
 
 The row is the truth and every write is fenced by the attempt, so a supervisor that was thought
 dead changes nothing. The trainer may be killed at any moment: what it wrote is durable, and the
-next attempt goes on from there.
+next attempt continues from there.
 """
 
 import logging
@@ -36,12 +36,16 @@ from workers.protocol import (
 )
 from workers.settings import WorkerSettings
 from workers.supervisor.process import TrainerProcess, end_of, out_of_memory_kills
+from workers.supervisor.reports import AttemptReports
 from workers.supervisor.writes import Writes
 
 log = logging.getLogger(__name__)
 
 _READ_S = 0.2
 _POLL_S = 1.0
+# Epochs without a checkpoint that end within this time share a transaction: each costs as much as
+# hundreds of steps of a small flow.
+_RELAY_S = 0.25
 _EXIT_S = 5.0
 # Importing torch from a cold disk takes a while; no batch can be expected before that.
 _START_S = 120.0
@@ -78,6 +82,7 @@ class Attempt:
         stores: Rows and files of the service.
         settings: Settings with the time limits.
         stopping: Event that is set when the worker is to end.
+        reports: Spans and metrics of the attempt.
     """
 
     def __init__(
@@ -88,19 +93,23 @@ class Attempt:
         stores: Stores,
         settings: WorkerSettings,
         stopping: threading.Event,
+        reports: AttemptReports,
     ) -> None:
         self._job = job
         self._trainer = trainer
         self._stores = stores
         self._settings = settings
         self._stopping = stopping
+        self._reports = reports
         self._writes = Writes()
+        self._unrecorded: list[EpochDone | Interrupted] = []
         self._last: Message | None = None
         self._order: Order | None = None
         self._kill_at = float("inf")
         now = time.monotonic()
         self._alive_at = now + _START_S
         self._poll_at = now + _POLL_S
+        self._relay_at = now
         self._time_limit_at = now + settings.max_job_s - job.run_seconds
         self._started = False
         self._kills_before = out_of_memory_kills()
@@ -126,9 +135,13 @@ class Attempt:
             while not self._trainer.at_end:
                 for message in self._trainer.read(_READ_S):
                     self._receive(message)
+                if time.monotonic() >= self._relay_at:
+                    self._relay()
                 self._writes.flush()
                 self._watch(time.monotonic())
+            self._relay()
             self._conclude(self._trainer.wait(_EXIT_S))
+            self._reports.ended()
         finally:
             self._trainer.close()
         self._settle()
@@ -139,11 +152,15 @@ class Attempt:
         self._last = message
         match message:
             case EpochDone() | Interrupted():
-                self._writes.add(partial(self._record, message))
+                self._unrecorded.append(message)
+                if message.checkpoint is not None:
+                    self._relay()
             case Note():
+                self._relay()
                 self._writes.add(partial(self._note, message.text))
             case Started():
                 self._started = True
+                self._reports.started()
             case Tick() | Trained() | Produced() | Passed() | Failed() | Unfit():
                 pass
 
@@ -179,14 +196,24 @@ class Attempt:
         self._kill_at = kill_at
         self._trainer.terminate()
 
-    def _record(self, message: EpochDone | Interrupted) -> None:
+    def _relay(self) -> None:
+        """Queue the write of the epochs that have ended."""
+        if self._unrecorded:
+            self._reports.advanced(self._unrecorded)
+            self._writes.add(partial(self._record, self._unrecorded))
+            self._unrecorded = []
+            self._relay_at = time.monotonic() + _RELAY_S
+
+    def _record(self, messages: list[EpochDone | Interrupted]) -> None:
+        *earlier, last = messages
         dropped = self._stores.work.record_epoch(
             self._job.id,
             self._job.attempt,
             lease_s=self._settings.lease_s,
-            metrics=message.metrics,
-            progress=message.progress,
-            checkpoint=None if message.checkpoint is None else _named(message.checkpoint),
+            metrics=last.metrics,
+            progress=last.progress,
+            checkpoint=None if last.checkpoint is None else _named(last.checkpoint),
+            earlier=[message.metrics for message in earlier],
         )
         for key in dropped:
             self._delete(key)
@@ -216,7 +243,7 @@ class Attempt:
                 self._writes.add(self._release)
 
     def _failure(self, status: int) -> AttemptEnd | None:
-        """Return the end of the attempt; None if the trainer was told to end."""
+        """Return the end of the attempt; None if the trainer was asked to end."""
         last = self._last
         if isinstance(last, Unfit):
             return AttemptEnd(
@@ -306,7 +333,7 @@ class Attempt:
             log.warning("could not delete %s: %s", key, error)
 
     def _settle(self) -> None:
-        """Write what is left, however long the database is away; stop waiting when told to end."""
+        """Write what is left, however long the database is unavailable; stop waiting when asked to end."""
         give_up_at = float("inf")
         while not self._writes.flush():
             if self._stopping.is_set():

@@ -13,7 +13,7 @@ from models_store.files.stores import open_blobs
 from models_store.jobs.retries import AttemptEnd, Ending
 from workers.protocol import Failed, Message, Passed, SelfTestTask, Unfit
 from workers.settings import WorkerSettings
-from workers.supervisor.assignment import common_fields
+from workers.supervisor.assignment import common_fields, memory_limit_bytes
 from workers.supervisor.process import TrainerProcess
 
 log = logging.getLogger(__name__)
@@ -36,11 +36,13 @@ class Fitness:
         settings: Settings of the trainers of this worker.
         stopping: Event that is set when the worker is to end.
         tested: True to take the worker for fit until something speaks against it.
-        tell: Called with each new reason for which the worker takes no jobs, None once it does.
+        tell: Called with each new reason for which the worker takes no jobs, None once it does, and
+            with the memory of its trainers.
 
     Attributes:
         reason: Reason for which the worker takes no jobs; None if it takes them.
         store_id: Identity of the store that belongs to the database; None if not known yet.
+        memory_bytes: Memory of a trainer, that of its accelerator if it has one; None: not known.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Fitness:
         *,
         stopping: threading.Event,
         tested: bool,
-        tell: Callable[[str | None], None],
+        tell: Callable[[str | None, int | None], None],
     ) -> None:
         self._database = database
         self._settings = settings
@@ -63,6 +65,7 @@ class Fitness:
         self._failures = 0
         self._look_at = 0.0
         self.store_id: str | None = None
+        self.memory_bytes = memory_limit_bytes(settings)
 
     def wait(self) -> bool:
         """Wait until the worker is fit to take a job; return False if it is to end instead."""
@@ -121,7 +124,7 @@ class Fitness:
             log.info("this worker takes jobs")
         else:
             log.error("this worker takes no jobs: %s", reason)
-        self._tell(reason)
+        self._tell(reason, self.memory_bytes)
 
     def _fault_of_store(self) -> str | None:
         if self.store_id is None:
@@ -152,7 +155,8 @@ class Fitness:
         finally:
             trainer.close()
         match last:
-            case Passed():
+            case Passed(device_bytes=device_bytes):
+                self.memory_bytes = device_bytes or self.memory_bytes
                 return None
             case Unfit(detail=detail):
                 return detail

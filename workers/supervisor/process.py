@@ -157,7 +157,7 @@ def _parse(line: bytes) -> Message | None:
 def end_of(
     status: int, *, started: bool, stalled_s: float | None, memory_ran_out: bool
 ) -> AttemptEnd | None:
-    """Return the end of a trainer without a result; None if it was told to end.
+    """Return the end of a trainer without a result; None if it was asked to end.
 
     Args:
         status: Exit status, negative for a signal.

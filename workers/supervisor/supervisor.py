@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from models_store.database.database import Database
 from models_store.errors import DatabaseError, FencedError, NotFoundError
@@ -11,14 +12,17 @@ from models_store.files.stores import open_blobs
 from models_store.job_states import Job, JobRole
 from models_store.jobs.leases import JobWork
 from models_store.jobs.retries import AttemptEnd, Ending
-from models_store.process.logs import log_context
+from models_store.process.logs import log_context, traceparent
+from models_store.process.traces import TRACES
 from models_store.registry import Registry
 from workers.devices import Slots, devices_of, has_accelerator
+from workers.metrics import WorkerMetrics
 from workers.settings import WorkerSettings
 from workers.supervisor.assignment import task_of
 from workers.supervisor.attempt import Attempt, Stores
 from workers.supervisor.fitness import Fitness
 from workers.supervisor.process import TrainerProcess
+from workers.supervisor.reports import AttemptReports
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +39,9 @@ class Supervisor:
         worker: Name of the worker, the same after a restart.
         tested: True to take the worker for fit until something speaks against it; otherwise it takes
             no job before its self-test has passed.
-        tell: Called with each new reason for which the worker takes no jobs, None once it does.
-        observe: Called at the end of each attempt, with the kind of the job, the ending and the
-            seconds that it took.
+        tell: Called with each new reason for which the worker takes no jobs, None once it does, and
+            with the memory of its trainers.
+        metrics: Metrics that count attempts and checkpoints; None: they are not kept.
     """
 
     def __init__(
@@ -47,15 +51,15 @@ class Supervisor:
         *,
         worker: str,
         tested: bool = True,
-        tell: Callable[[str | None], None] = lambda _: None,
-        observe: Callable[[str, str, float], None] = lambda _kind, _ending, _seconds: None,
+        tell: Callable[[str | None, int | None], None] = lambda _reason, _memory: None,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         self._registry = Registry(database)
         self._stores = Stores(work=JobWork(database), blobs=open_blobs(settings.store_address))
         self._settings = settings
         self._worker = worker
         self._stopping = threading.Event()
-        self._observe = observe
+        self._metrics = metrics or WorkerMetrics()
         self._running: set[tuple[str, int]] = set()
         self._slots = Slots(devices_of(settings))
         self._accelerator = has_accelerator(settings)
@@ -109,20 +113,38 @@ class Supervisor:
         """Claim the next job and run it on a device; return it, or None if there was none."""
         if not self._fitness.wait():
             return None
+        asked_at = time.time()
         try:
             job = self._stores.work.claim(
                 self._worker,
                 lease_s=self._settings.lease_s,
                 max_project_bytes=self._settings.max_project_bytes,
                 accelerator=self._accelerator,
+                memory_bytes=self._fitness.memory_bytes,
             )
         except DatabaseError as error:
             log.warning("could not look for a job: %s", error)
             return None
         if job is not None:
-            with log_context(request_id=job.request_id, job_id=job.id):
+            told = log_context(
+                request_id=job.request_id, job_id=job.id, traceparent=job.traceparent
+            )
+            with told, self._span(job, device):
+                TRACES.record("claim", began=asked_at)
                 self._carry_through(job, device)
         return job
+
+    def _span(self, job: Job, device: str) -> AbstractContextManager[None]:
+        """Return a context that is the span of an attempt, in the trace of the job's request."""
+        attributes = {
+            "densityd.job_id": job.id,
+            "densityd.attempt": job.attempt,
+            "densityd.worker": self._worker,
+            "densityd.device": device,
+        }
+        name = f"{job.kind.value} attempt"
+        parent = job.traceparent
+        return TRACES.span(name, traceparent=parent, kind="consumer", attributes=attributes)
 
     def _carry_through(self, job: Job, device: str) -> None:
         log.info("attempt %s begins", job.attempt)
@@ -132,7 +154,8 @@ class Supervisor:
             ending = self._end_of(job, device)
         finally:
             self._running.discard((job.id, job.attempt))
-        self._observe(job.kind.value, ending, time.monotonic() - began)
+        self._metrics.observe_attempt(job.kind.value, ending, time.monotonic() - began)
+        TRACES.describe({"densityd.ending": ending})
 
     def _end_of(self, job: Job, device: str) -> str:
         """Run an attempt, and return how it ended, whatever goes wrong."""
@@ -159,7 +182,11 @@ class Supervisor:
             )
             return _DONE
         try:
-            chosen = {"store_id": self._fitness.store_id, "device": device}
+            chosen = {
+                "store_id": self._fitness.store_id,
+                "device": device,
+                "traceparent": traceparent.get(),
+            }
             trainer = TrainerProcess(task.model_copy(update=chosen))
         except OSError as error:
             log.warning("no trainer can be started: %s", error)
@@ -174,6 +201,7 @@ class Supervisor:
             stores=self._stores,
             settings=self._settings,
             stopping=self._stopping,
+            reports=AttemptReports(job.kind.value, self._metrics),
         )
         end = attempt.follow()
         self._fitness.judge(end)

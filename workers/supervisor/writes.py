@@ -17,7 +17,7 @@ _RETRY_MOST_S = 4.0
 
 
 class Writes:
-    """Queue of writes; while the database is away they wait, tried again with back-off."""
+    """Queue of writes; while the database is unavailable they wait, tried again with back-off."""
 
     def __init__(self) -> None:
         self._queue: deque[Callable[[], object]] = deque()
@@ -44,7 +44,7 @@ class Writes:
         return not self._queue
 
     def now(self, write: Callable[[], T]) -> T | None:
-        """Do a write that is not worth keeping; return None when the database is away.
+        """Do a write that is not worth keeping; return None when the database is unavailable.
 
         Raises:
             FencedError: The write found that another attempt holds the job.
@@ -60,7 +60,7 @@ class Writes:
             result = write()
         except (DatabaseError, StorageFullError) as error:
             if not self._retry_s:
-                log.warning("the database cannot be written, training goes on: %s", error)
+                log.warning("the database cannot be written, training continues: %s", error)
             self._retry_s = min(self._retry_s * 2 or _RETRY_FIRST_S, _RETRY_MOST_S)
             self._retry_at = time.monotonic() + self._retry_s
             return None

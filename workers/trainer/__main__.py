@@ -89,7 +89,7 @@ def main() -> int:
     die_with(task.parent_pid)
     configure_logging(task.log_level, "trainer")
     _yield_to_others(task.nice)
-    with log_context(request_id=task.request_id, job_id=task.job_id):
+    with log_context(request_id=task.request_id, job_id=task.job_id, traceparent=task.traceparent):
         last = _work(task, channel, interrupted)
     if last is not None:
         channel.send(last)

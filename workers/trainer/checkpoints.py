@@ -88,10 +88,10 @@ class Checkpoints:
         return time.monotonic() - self._saved_at >= self._pause_s
 
     def _save_beside(self, snapshot: Callable[[], FitState], *, due: bool) -> CheckpointRef | None:
-        """Send a copy of the state to a store while training goes on, one at a time.
+        """Send a copy of the state to a store while training continues, one at a time.
 
         Returns:
-            A state that was sent before and is durable now; a store that is away costs checkpoints,
+            A state that was sent before and is durable now; a store that is unavailable costs checkpoints,
             not the training.
 
         Raises:
@@ -120,7 +120,7 @@ class Checkpoints:
         took_s = self._saved_at - began
         self._pause_s = _pause_s(self._task.checkpoint_interval_s, took_s)
         self._within_at = self._saved_at + _pause_s(self._task.long_epoch_s, took_s)
-        return saved
+        return saved.model_copy(update={"seconds": took_s})
 
     def _save(self, state: FitState) -> CheckpointRef:
         self._number += 1

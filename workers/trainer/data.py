@@ -15,6 +15,7 @@ from flows import MappedTable, Table
 from models_store.errors import BlobDiskError, BlobError
 from models_store.files.blobs import Blobs
 from models_store.requests.training import AcceptedSplit
+from models_store.requests.training_rows import most_rows
 from tables.cells import recode
 from tables.columns import Column
 from tables.errors import TableError
@@ -32,23 +33,51 @@ Floats = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, eq=False)
 class SplitRows:
-    """Rows of each part of the split, in the units and the precision of the table."""
+    """Rows of each part of the split, in the units and the precision of the table.
+
+    Attributes:
+        train: Training rows.
+        validation: Validation rows.
+        test: Test rows; None if there are none.
+        sample: Some training rows, in random order where the split is random: the same whether the
+            table fits into memory or not.
+    """
 
     train: Table
     validation: Table
     test: Table | None
+    sample: Floats
 
-    def to(self, device: torch.device) -> "SplitRows":
-        """Return the same rows on a device; those of a file stay in the file."""
+    def to(self, device: torch.device, *, memory_bytes: int | None) -> "SplitRows":
+        """Return the same rows, on a device if they leave it room; those of a file stay in the file.
+
+        Args:
+            device: Device of the flow.
+            memory_bytes: Memory of the device; None: it is that of the rows.
+        """
+        to = partial(_to, device=device, memory_bytes=memory_bytes)
         return SplitRows(
-            train=_to(self.train, device),
-            validation=_to(self.validation, device),
-            test=None if self.test is None else _to(self.test, device),
+            train=to(self.train),
+            validation=to(self.validation),
+            test=None if self.test is None else to(self.test),
+            sample=self.sample,
         )
 
 
-def _to(table: Table, device: torch.device) -> Table:
-    return table.to(device) if isinstance(table, Tensor) else table
+def _to(table: Table, *, device: torch.device, memory_bytes: int | None) -> Table:
+    if not isinstance(table, Tensor):
+        return table
+    needed = _bytes_in_training(*table.shape, item_bytes=table.element_size())
+    return table.to(device) if _leaves_room(needed, memory_bytes) else table
+
+
+def _bytes_in_training(rows: int, columns: int, *, item_bytes: int) -> int:
+    return rows * columns * (item_bytes + _BYTES_IN_TRAINING)
+
+
+def _leaves_room(needed: int, memory_bytes: int | None) -> bool:
+    """Return whether rows take a quarter of some memory at most."""
+    return memory_bytes is None or needed <= memory_bytes // 4
 
 
 def load_parts(
@@ -69,7 +98,7 @@ def load_parts(
     Raises:
         TrainingError: A file is gone or was changed.
     """
-    take = partial(_take_or_map, memory_bytes=task.memory_bytes)
+    take = partial(_take_or_map, memory_bytes=task.memory_bytes or task.host_bytes)
     # The types of the dataset may have been corrected since the job was accepted.
     table, wanted = _numbered_as(columns, open_table(blobs, task.dataset), task.dataset)
     train, validation, test = split_rows(len(table), split)
@@ -78,7 +107,9 @@ def load_parts(
         if dataset is not None:
             own, numbers = _numbered_as(columns, open_table(blobs, dataset), dataset)
             held_out[name] = own, np.arange(len(own)), numbers
+    some = train[:: -(-len(train) // most_rows(len(wanted)))]
     return SplitRows(
+        sample=table[some][:, wanted],
         train=take(table, train, wanted),
         validation=take(*held_out["validation"]),
         test=take(*held_out["test"]) if len(held_out["test"][1]) else None,
@@ -236,8 +267,8 @@ def _take_or_map(
     table: NDArray[np.floating[Any]], rows: Rows, columns: list[int], *, memory_bytes: int | None
 ) -> Table:
     """Return the rows in memory, if they take less than a quarter of it; else left in their file."""
-    needed = len(rows) * len(columns) * (table.itemsize + _BYTES_IN_TRAINING)
-    if memory_bytes is None or needed <= memory_bytes // 4:
+    needed = _bytes_in_training(len(rows), len(columns), item_bytes=table.itemsize)
+    if _leaves_room(needed, memory_bytes):
         return _take(table, rows, columns)
     return MappedTable(table, np.sort(rows), columns)
 

@@ -17,3 +17,10 @@ def find_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UnfitError("device_unavailable", f"This worker has no device {name}.")
     return device
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Return the memory of an accelerator in bytes; None for a CPU."""
+    if device.type != "cuda":
+        return None
+    return int(torch.cuda.get_device_properties(device).total_memory)

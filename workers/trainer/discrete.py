@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flows import Denoise
+
 SAMPLE_ROWS = 1_000_000
 """The most rows that are looked at, evenly spread over all."""
 
@@ -33,6 +35,15 @@ class Noise:
     widths: Tensor
     spikes: Tensor
 
+    def denoise(self, rows: Tensor) -> Denoise | None:
+        """Return the maps that take the widest noise off samples; None if no value needs such noise.
+
+        Args:
+            rows: Rows that the noise was found from.
+        """
+        places = self.spikes.nonzero()[:, 0].tolist()
+        return Denoise.fit(rows, self.widths, places) if places else None
+
     def notes(self, columns: Sequence[str]) -> Iterator[str]:
         """Return messages about the noise for the caller."""
         discrete = [name for name, step in zip(columns, self.steps.tolist(), strict=True) if step]
@@ -46,7 +57,8 @@ class Noise:
         if spiky:
             yield (
                 "One value holds a large share of the rows, so noise of"
-                f" {_SPIKE_WIDTH:g} standard deviations bounds the density: {_listed(spiky)}."
+                f" {_SPIKE_WIDTH:g} standard deviations bounds the density; samples come without"
+                f" it: {_listed(spiky)}."
             )
 
 

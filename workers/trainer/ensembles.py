@@ -12,22 +12,24 @@ from torch import Tensor
 from flows import EnsembleSpec, Flow, FlowSpec, MixedSpec, ensemble_of, spec_from_dict
 from flows.ensemble import mix
 from flows.training.evaluate import default_chunk_rows, spread_table
-from flows.training.robust import robust_mean
+from flows.training.robust import robust_mean, robust_standard_error
 from models_store.errors import BlobDiskError, BlobError
 from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import load_model
 from models_store.files.stores import open_blobs
 from models_store.requests.search import AcceptedEnsemble, Member
+from models_store.requests.training_rows import choose_types
 from workers.errors import TrainingError
 from workers.protocol import EnsembleTask, Interrupted, Note, Send
 from workers.trainer.checkpoints import Result, store
 from workers.trainer.data import SplitRows, chunks, load_parts
-from workers.trainer.devices import find_device
+from workers.trainer.devices import find_device, memory_of
+from workers.trainer.summary import summarise
 from workers.trainer.training import held_out_quantiles, likelihoods
 
-# An ensemble is slower to serve than its best member: it must be this much better, in nats a row.
+# An ensemble is slower to serve than its best member: it must be this much better, in nats per row.
 _LEAST_GAIN = 0.005
-# A member this much worse than the best one, in nats a row, adds nothing but time.
+# A member this much worse than the best one, in nats per row, adds nothing but time.
 _MOST_BEHIND = 1.0
 _ITERATIONS, _SHARE_OF_EM = 20, 0.7
 
@@ -53,7 +55,8 @@ def assemble(task: EnsembleTask, send: Send, *, interrupted: Callable[[], bool])
     request = AcceptedEnsemble.model_validate(task.request)
     device = find_device(task.device)
     blobs = open_blobs(task.store)
-    parts = load_parts(task, blobs, split=request.split, columns=request.column_types).to(device)
+    parts = load_parts(task, blobs, split=request.split, columns=request.column_types)
+    parts = parts.to(device, memory_bytes=memory_of(device))
     flows, scores = [], []
     for member in request.members:
         if interrupted():
@@ -64,6 +67,7 @@ def assemble(task: EnsembleTask, send: Send, *, interrupted: Callable[[], bool])
         scores.append(_scores(flow, parts, seed=request.seed))
     choice = choose(torch.stack(scores), request.row_loss_bound)
     members = [request.members[number] for number in choice.members]
+    types = request.types and [c.to_dict() for c in choose_types(request, parts.sample)]
     flow, spec = _mixture([flows[number] for number in choice.members], members, choice.weights)
     send(Note(text=_account(members, gain=choice.gain)))
     metrics: dict[str, Any] = {
@@ -71,13 +75,14 @@ def assemble(task: EnsembleTask, send: Send, *, interrupted: Callable[[], bool])
         "weights": [round(weight, 4) for weight in choice.weights],
         "best_robust_validation_log_likelihood": choice.reached,
         **likelihoods(flow, parts, seed=request.seed, on_chunk=lambda: None),
+        **summarise(flow, parts, spec=spec, columns=request.columns, seed=request.seed),
     }
     result = Result(
         flow=flow,
         spec=spec,
         columns=request.columns,
         context_columns=request.context_columns,
-        types=request.types,
+        types=types,
         preprocessing=request.preprocessing,
         seed=request.seed,
         metrics=metrics,
@@ -140,7 +145,7 @@ def choose(scores: Float[Tensor, "members rows"], bound: float | None) -> Choice
     reached = _mean(mixed, bound)
     gain = reached - alone[best]
     # Of few rows the choice of one flow is chance: a mixture is taken unless it is clearly no better.
-    if len(kept) == 1 or gain < _LEAST_GAIN - 2 * _standard_error(mixed - scores[best]):
+    if len(kept) == 1 or gain < _LEAST_GAIN - 2 * _standard_error(mixed, scores[best], bound):
         return Choice([best], [1.0], alone[best], 0.0)
     return Choice(kept, weights.tolist(), reached, gain)
 
@@ -159,8 +164,13 @@ def _weights(scores: Float[Tensor, "members rows"]) -> Float[Tensor, " members"]
     return mixed / mixed.sum()
 
 
-def _standard_error(differences: Float[Tensor, " rows"]) -> float:
-    """Return the standard error of a mean; 0 of fewer than two rows that have a density."""
+def _standard_error(
+    one: Float[Tensor, " rows"], other: Float[Tensor, " rows"], bound: float | None
+) -> float:
+    """Return the standard error of the difference of two means as `_mean` takes them."""
+    if bound is not None:
+        return robust_standard_error(one, other, bound)
+    differences = one - other
     told = differences[differences.isfinite()]
     return float(told.std()) / math.sqrt(len(told)) if len(told) > 1 else 0.0
 

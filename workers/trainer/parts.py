@@ -1,7 +1,7 @@
 """Parts of a bulk job's result, each a file, of which a killed attempt loses the last one only."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,74 +17,6 @@ Doubles = npt.NDArray[np.float64]
 
 _DTYPE = np.dtype("<f8")
 _SHARE = 0.02
-
-
-class Pieces:
-    """Rows that other jobs have computed, in order, each an npy file.
-
-    Args:
-        blobs: Store that holds the files.
-        pieces: Files of the rows.
-        width: Number of values in a row.
-    """
-
-    def __init__(self, blobs: Blobs, pieces: Sequence[Piece], *, width: int) -> None:
-        self._blobs, self._pieces, self._width = blobs, pieces, width
-
-    @property
-    def count(self) -> int:
-        """Return the number of files."""
-        return len(self._pieces)
-
-    @property
-    def rows(self) -> int:
-        """Return the number of rows in all files."""
-        return sum(piece.rows for piece in self._pieces)
-
-    def resume(self, alive: Callable[[], None]) -> None:
-        """Verify the files.
-
-        Args:
-            alive: Function that is called after each file; reading them all takes a while.
-
-        Raises:
-            TrainingError: A file is gone or was changed.
-        """
-        for number, piece in enumerate(self._pieces, start=1):
-            try:
-                self._blobs.verify(piece.key, piece.sha256)
-            except BlobDiskError:
-                raise
-            except BlobError as error:
-                raise TrainingError("part_unusable", f"Part {number} cannot be read.") from error
-            alive()
-
-    def write(
-        self,
-        chunks: Iterator[Doubles],
-        *,
-        interrupted: Callable[[], bool],
-        done: Callable[[], None],
-    ) -> CheckpointRef:
-        """Refuse: all rows are computed."""
-        raise NotImplementedError
-
-    def blocks(self, rows: int) -> Iterator[Doubles]:
-        """Yield all rows, `rows` at a time; the last block may have fewer."""
-        waiting: list[Doubles] = []
-        count = 0
-        for piece in self._pieces:
-            path = self._blobs.open(piece.key, piece.sha256)
-            values = np.load(path, mmap_mode="r", allow_pickle=False).reshape(-1, self._width)
-            while len(values) > 0:
-                taken, values = values[: rows - count], values[rows - count :]
-                waiting.append(np.array(taken))
-                count += len(taken)
-                if count == rows:
-                    yield np.concatenate(waiting)
-                    waiting, count = [], 0
-        if waiting:
-            yield np.concatenate(waiting)
 
 
 class Parts:
@@ -129,7 +61,7 @@ class Parts:
             except BlobDiskError:
                 raise
             except BlobError as error:
-                text = f"Part {self.count + 1} is unusable, work goes on from there: {error}"
+                text = f"Part {self.count + 1} is unusable, work continues from there: {error}"
                 self._send(Note(text=text))
                 return
             self._parts.append(part)
@@ -177,22 +109,16 @@ class Parts:
 
     def blocks(self, rows: int) -> Iterator[Doubles]:
         """Yield all rows from the first one on, `rows` at a time; the last block may have fewer."""
-        for start in range(0, self.rows, rows):
-            yield self._read(start, min(start + rows, self.rows))
+        return _blocks(self._tables(rows), rows)
 
-    def _read(self, start: int, stop: int) -> Doubles:
-        chunks = []
-        first = 0
-        row_bytes = self._width * _DTYPE.itemsize
+    def _tables(self, rows: int) -> Iterator[Doubles]:
         for part in self._parts:
-            low, high = max(start, first), min(stop, first + part.rows)
-            if low < high:
-                path, count = self._blobs.open(part.key, part.sha256), (high - low) * self._width
-                offset = (low - first) * row_bytes
+            path = self._blobs.open(part.key, part.sha256)
+            for first in range(0, part.rows, rows):
+                count = min(rows, part.rows - first) * self._width
+                offset = first * self._width * _DTYPE.itemsize
                 values = np.fromfile(path, _DTYPE, count=count, offset=offset)
-                chunks.append(values.reshape(-1, self._width))
-            first += part.rows
-        return np.concatenate(chunks)
+                yield values.reshape(-1, self._width)
 
     def _due_at(self) -> float:
         """Return the time at which a part is due; parts get longer, so that they never get many.
@@ -216,3 +142,57 @@ class Parts:
         if self._task.checkpoints:
             self._send(Note(text="No list of parts is usable; work starts from the beginning."))
         return []
+
+
+class ChildParts:
+    """Parts that children of the job have computed, in order, each an npy file.
+
+    Args:
+        blobs: Store that holds the files.
+        pieces: Files of the rows.
+        width: Number of values in a row.
+    """
+
+    def __init__(self, blobs: Blobs, pieces: Sequence[Piece], *, width: int) -> None:
+        self._blobs, self._pieces, self._width = blobs, pieces, width
+
+    def resume(self, alive: Callable[[], None]) -> None:
+        """Verify the files.
+
+        Args:
+            alive: Function that is called after each file; reading them all takes a while.
+
+        Raises:
+            TrainingError: A file is gone or was changed.
+        """
+        for number, piece in enumerate(self._pieces, start=1):
+            try:
+                self._blobs.verify(piece.key, piece.sha256)
+            except BlobDiskError:
+                raise
+            except BlobError as error:
+                raise TrainingError("part_unusable", f"Part {number} cannot be read.") from error
+            alive()
+
+    def blocks(self, rows: int) -> Iterator[Doubles]:
+        """Yield all rows, `rows` at a time; the last block may have fewer."""
+        files = (self._blobs.open(piece.key, piece.sha256) for piece in self._pieces)
+        tables = (np.load(path, mmap_mode="r", allow_pickle=False) for path in files)
+        return _blocks((table.reshape(-1, self._width) for table in tables), rows)
+
+
+def _blocks(tables: Iterable[Doubles], rows: int) -> Iterator[Doubles]:
+    """Yield the rows of all tables, `rows` at a time; the last block may have fewer."""
+    waiting: list[Doubles] = []
+    count = 0
+    for table in tables:
+        left = table
+        while len(left) > 0:
+            taken, left = left[: rows - count], left[rows - count :]
+            waiting.append(np.array(taken))
+            count += len(taken)
+            if count == rows:
+                yield np.concatenate(waiting)
+                waiting, count = [], 0
+    if waiting:
+        yield np.concatenate(waiting)

@@ -7,7 +7,7 @@ from flows.training.optimiser import GradientDescent
 from models_store.files.stores import open_blobs
 from workers.errors import UnfitError
 from workers.protocol import Passed, SelfTestTask, Send
-from workers.trainer.devices import find_device
+from workers.trainer.devices import find_device, memory_of
 
 _PROBE_BYTES = 2**20
 _FLOW = {"family": "realnvp", "layers": 2, "hidden": [8]}
@@ -33,4 +33,4 @@ def prove(task: SelfTestTask, send: Send) -> None:
     if not bool(after.isfinite()) or float(after) == -float(loss):
         raise UnfitError("device_failed", f"The device {task.device} computes something else.")
     open_blobs(task.store).ping(_PROBE_BYTES)
-    send(Passed())
+    send(Passed(device_bytes=memory_of(device)))

@@ -1,11 +1,11 @@
-"""Summary of a training in words: what a person should know of the model."""
+"""Summary of a model in words: what a person should know of it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from flows import Flow, MixedSpec, compile_flow
+from flows import Flow, FlowSpec, compile_flow
 from flows.training.comparison import column_distances, gains_of
 from models_store.requests.training import AcceptedTraining
 from workers.trainer.checkpoints import finite
@@ -18,14 +18,14 @@ _COLUMNS = 5
 _CELLS = 2**20
 
 
-def summarise(
+def summarise_training(
     flow: Flow,
     parts: SplitRows,
     *,
     request: AcceptedTraining,
     metrics: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the numbers behind a summary, and the sentences as `summary`.
+    """Return the summary of a trained flow, and whether its likelihood still rose.
 
     Args:
         flow: Trained flow.
@@ -33,25 +33,39 @@ def summarise(
         request: Accepted request of the job.
         metrics: Metrics of the last epoch.
     """
-    seed = request.optimisation.seed
+    rising, seed = is_rising(metrics), request.optimisation.seed
+    told = [_told_rise(request, metrics)] if rising else []
+    found = summarise(flow, parts, spec=request.flow, columns=request.columns, seed=seed)
+    return found | {"still_rising": rising, "summary": [*told, *found["summary"]]}
+
+
+def summarise(
+    flow: Flow, parts: SplitRows, *, spec: FlowSpec, columns: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """Return the numbers behind a summary, and the sentences as `summary`.
+
+    Args:
+        flow: Trained flow or ensemble.
+        parts: Rows of the training.
+        spec: Specification of the flow.
+        columns: Names of the columns.
+        seed: Seed of the noise on discrete columns, of the mixture and of the samples.
+    """
     found: dict[str, Any] = {}
     texts: list[str] = []
     most = max(100, min(_ROWS, _CELLS // (flow.dim + flow.context_dim)))
     held_out = parts.validation if parts.test is None else parts.test
-    train, other = sample(parts.train, most), sample(held_out, most)
-    is_mixed = isinstance(request.flow, MixedSpec)
-    gains = None if is_mixed or request.flow.is_binary else gains_of(flow, train, other, seed=seed)
+    train = sample(parts.train, most)
+    other = sample(held_out, most).to(train.device)  # a small part may be on the device alone
+    gains = None if spec.is_binary else gains_of(flow, train, other, seed=seed)
     if gains is not None:
         found["gain_over_gaussian"] = finite(gains.gaussian)
         found["gain_over_mixture"] = None if gains.mixture is None else finite(gains.mixture)
         texts += _told_gains(found["gain_over_gaussian"], found["gain_over_mixture"])
-    found["still_rising"] = is_rising(metrics)
-    if found["still_rising"]:
-        texts.append(_told_rise(request, metrics))
     compiled = compile_flow(flow, device=flow.device)
     distances = column_distances(compiled, other.cpu().numpy().astype(np.float64), seed=seed)
     worst = dict(list(distances.items())[:_COLUMNS])
-    found["column_distances"] = {request.columns[at]: value for at, value in worst.items()}
+    found["column_distances"] = {columns[at]: value for at, value in worst.items()}
     if worst:
         texts.append(_told_columns(found["column_distances"], len(distances)))
     return found | {"summary": texts}
@@ -76,7 +90,7 @@ def _told_gains(gaussian: float | None, mixture: float | None) -> Sequence[str]:
 
 
 def _nats(gain: float) -> str:
-    return f"{abs(gain):.2f} nats a row {'better' if gain >= 0 else 'worse'} than"
+    return f"{abs(gain):.2f} nats per row {'better' if gain >= 0 else 'worse'} than"
 
 
 def _told_rise(request: AcceptedTraining, metrics: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from flows import (
+    Denoise,
     DivergedError,
     EpochReport,
     FitInterrupted,
@@ -31,19 +32,20 @@ from models_store.files.blobs import Blobs
 from models_store.files.checkpoints import preprocessing_spec
 from models_store.files.stores import open_blobs
 from models_store.requests.training import AcceptedTraining
+from models_store.requests.training_rows import choose_training
 from workers.errors import TrainingError
 from workers.protocol import EpochDone, Interrupted, Note, Send, Tick, TrainingTask
 from workers.trainer.checkpoints import Checkpoints, Result, finite, store
 from workers.trainer.data import SplitRows, chunks, load_parts, moments, sample, select
-from workers.trainer.devices import find_device
+from workers.trainer.devices import find_device, memory_of
 from workers.trainer.discrete import SAMPLE_ROWS, Noise, column_noise
 from workers.trainer.progress import Progress
-from workers.trainer.summary import summarise
+from workers.trainer.summary import summarise_training
 
 _TICK_S = 0.5
 _RESTARTED = (
     "The likelihood stopped being a finite number before epoch {epoch} was done; training went"
-    " back to the best state so far and goes on with a tenth of the learning rate."
+    " back to the best state so far and continues with a tenth of the learning rate."
 )
 _DIVERGED = (
     "The likelihood stopped being a finite number in epoch {epoch}. A lower learning rate,"
@@ -69,13 +71,17 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     request = AcceptedTraining.model_validate(task.request)
     device = find_device(task.device)
     blobs = open_blobs(task.store)
-    parts = load_parts(task, blobs, split=request.split, columns=request.column_types).to(device)
-    noise = None
+    parts = load_parts(task, blobs, split=request.split, columns=request.column_types)
+    parts = parts.to(device, memory_bytes=memory_of(device))
+    request = choose_training(request, parts.sample)
+    noise = denoise = None
     if request.preprocessing.dequantise == "auto" and not isinstance(request.flow, MixedSpec):
-        noise = column_noise(sample(select(parts.train, slice(len(request.columns))), SAMPLE_ROWS))
+        rows = sample(select(parts.train, slice(len(request.columns))), SAMPLE_ROWS)
+        noise = column_noise(rows)
+        denoise = noise.denoise(rows)
         for text in noise.notes(request.columns) if not task.checkpoints else ():
             send(Note(text=text))
-    flow = _build(request, parts, noise).to(device)
+    flow = _build(request, parts, noise, denoise).to(device)
     run = _Run(task, request, blobs=blobs, send=send)
     try:
         metrics = run.fit(flow, parts, interrupted=interrupted)
@@ -87,7 +93,7 @@ def train(task: TrainingTask, send: Send, *, interrupted: Callable[[], bool]) ->
     metrics |= {"epochs": metrics["epoch"]}
     metrics |= likelihoods(flow, parts, seed=request.optimisation.seed, on_chunk=run.tick)
     held_out = held_out_quantiles(flow, parts, device, on_chunk=run.tick)
-    metrics |= summarise(flow, parts, request=request, metrics=metrics)
+    metrics |= summarise_training(flow, parts, request=request, metrics=metrics)
     run.finish(flow, metrics, held_out=held_out)
 
 
@@ -193,7 +199,9 @@ class _Run:
         self._send(EpochDone(metrics=self._metrics, progress=self._position, checkpoint=checkpoint))
 
 
-def _build(request: AcceptedTraining, parts: SplitRows, noise: Noise | None) -> Flow:
+def _build(
+    request: AcceptedTraining, parts: SplitRows, noise: Noise | None, denoise: Denoise | None
+) -> Flow:
     dim, context_dim = len(request.columns), len(request.context_columns)
     if isinstance(request.flow, MixedSpec):
         flow = build(request.flow, dim, context_dim=context_dim, seed=request.optimisation.seed)
@@ -207,6 +215,7 @@ def _build(request: AcceptedTraining, parts: SplitRows, noise: Noise | None) -> 
         preprocessing=preprocessing_spec(request.preprocessing),
         steps=None if noise is None else noise.steps,
         widths=None if noise is None else noise.widths,
+        denoise=denoise,
         context_dim=context_dim,
         standardise_context=moments(context, request.context_columns) if context_dim else None,
         seed=request.optimisation.seed,

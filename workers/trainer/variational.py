@@ -18,13 +18,10 @@ from flows import (
     FitInterrupted,
     FitState,
     Flow,
-    FormulaTarget,
     LinearRegression,
     LogisticRegression,
-    Potential,
     Target,
     VariationalReport,
-    Window,
     build,
     diagnose,
     fit_variational,
@@ -35,10 +32,9 @@ from models_store.files.stores import open_blobs
 from models_store.requests.training import Preprocessing
 from models_store.requests.variational import (
     AcceptedVariational,
-    DensityTarget,
     LinearPosterior,
     PosteriorTarget,
-    PotentialTarget,
+    closed_form,
 )
 from workers.errors import TrainingError
 from workers.protocol import EpochDone, Interrupted, Send, Tick, VariationalTask
@@ -174,16 +170,12 @@ class _Run:
 def _target(
     task: VariationalTask, request: AcceptedVariational, blobs: Blobs, device: torch.device
 ) -> Target:
-    match request.target:
-        case PotentialTarget(potential=name):
-            return Potential(name)
-        case DensityTarget() as wanted:
-            window = None
-            if wanted.window is not None:
-                window = Window(tuple(wanted.window.lower), tuple(wanted.window.upper))
-            return FormulaTarget(wanted.log_density, wanted.dim, window=window)
-        case PosteriorTarget() as wanted:
-            return _regression(task, wanted, blobs, device)
+    if isinstance(request.target, PosteriorTarget):
+        return _regression(task, request.target, blobs, device)
+    target = closed_form(request.target)
+    if target is None:
+        raise ValueError("an accepted target has a density")
+    return target
 
 
 def _regression(

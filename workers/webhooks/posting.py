@@ -53,7 +53,8 @@ def post(
             sock, server_hostname=host, do_handshake_on_connect=False
         )
     # No handshake and no response that comes byte by byte takes longer.
-    watch = threading.Timer(timeout_s, _end, [sock])
+    late = threading.Event()
+    watch = threading.Timer(timeout_s, _end, [sock, late])
     watch.daemon = True
     watch.start()
     try:
@@ -63,7 +64,10 @@ def post(
         connection.sock = sock
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("POST", path, body, {**headers, "Host": parts.netloc})
-        return connection.getresponse().status
+        status = connection.getresponse().status
+        if late.is_set():
+            raise TimeoutError  # the end of the connection is taken for that of the head
+        return status
     finally:
         watch.cancel()
         sock.close()
@@ -99,8 +103,9 @@ def _connect(places: list[tuple[int, _Place]], timeout_s: float) -> socket.socke
     raise failure
 
 
-def _end(sock: socket.socket) -> None:
-    """End a connection that takes too long; whoever waits for it gets an error."""
+def _end(sock: socket.socket, late: threading.Event) -> None:
+    """End a connection that takes too long, and note that it did."""
+    late.set()
     try:
         # That of TLS would change the state under the thread that waits.
         socket.socket.shutdown(sock, socket.SHUT_RDWR)

@@ -14,7 +14,8 @@ from sqlalchemy import text
 
 from models_store.database.database import Database, migrate
 from models_store.files.local_blobs import LocalBlobs
-from models_store.job_states import JobState
+from models_store.job_states import JobKind, JobState, NewJob
+from models_store.jobs.leases import JobWork
 from tests.servers import PostgresServer
 from tests.workers.place import ENDLESS, Place, Running, is_alive, wait_until
 from workers.protocol import Message, Trained
@@ -49,16 +50,25 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_a_job_succeeds_with_one_version_and_leaves_only_its_model(
-    place: Place, supervise: Supervise
+    place: Place, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset = place.add_dataset()
-    job_id = place.submit(dataset, max_epochs=3)
+    record = JobWork.record_epoch
+    calls: list[int] = []
 
-    supervise().join()
+    def counted(work: JobWork, *arguments: Any, **named: Any) -> Any:
+        calls.append(1 + len(named["earlier"]))
+        return record(work, *arguments, **named)
+
+    monkeypatch.setattr(JobWork, "record_epoch", counted)
+    dataset = place.add_dataset()
+    job_id = place.submit(dataset, max_epochs=200, patience=200)
+
+    supervise(checkpoint_interval_s=60.0).join()
 
     job = place.job(job_id)
     assert job.state is JobState.SUCCEEDED, job.error
-    assert place.epochs(job_id) == [1, 2, 3]
+    assert place.epochs(job_id) == list(range(1, 201))
+    assert len(calls) < sum(calls) == 200, "short epochs share no transactions"
     version = place.version(job_id)
     place.blobs.verify(version.checkpoint_key, version.checkpoint_sha256)
     assert place.blobs.keys("jobs") == []
@@ -76,6 +86,21 @@ def test_a_job_succeeds_with_one_version_and_leaves_only_its_model(
 
 def test_nothing_to_claim_is_no_work(place: Place) -> None:
     assert Supervisor(place.database, place.settings, worker="w").run_next() is False
+
+
+def test_a_worker_leaves_a_job_that_does_not_fit_to_others(place: Place) -> None:
+    new = NewJob(
+        project="p",
+        kind=JobKind.VARIATIONAL,
+        model_name="m",
+        dataset_id=None,
+        request={},
+        memory_bytes=2**30,
+    )
+    job = place.jobs.submit(new).job
+    small = place.with_settings(trainer_memory_bytes=2**30 - 1)
+    assert Supervisor(place.database, small, worker="w").run_next() is False
+    assert place.jobs.get("p", job.id).attempt == 0
 
 
 def test_a_cancelled_job_stops_within_five_seconds_and_can_go_on_later(
@@ -135,8 +160,8 @@ def test_faults_119_124_neither_kill_9_nor_a_stop_changes_the_model(
 def test_fault_126_a_job_that_kills_its_trainer_each_time_fails_and_lets_the_next_run(
     place: Place, supervise: Supervise
 ) -> None:
-    dataset = place.add_dataset(rows=4_000_000)  # no epoch ends before the crash
-    poison = place.submit(dataset, **ENDLESS)
+    dataset = place.add_dataset(rows=600_000)
+    poison = place.submit(dataset, **{**ENDLESS, "batch_size": 2})  # no epoch ends before the crash
     for attempt in range(3):
         place.no_wait(poison)
         running = supervise(long_epoch_s=600)

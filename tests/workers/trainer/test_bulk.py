@@ -52,7 +52,7 @@ def _same_threads() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of 256 rows, and blocks of 300, so that a thousand rows are many of either."""
-    monkeypatch.setattr("workers.trainer.bulk._CPU_STEP_ROWS", 256)
+    monkeypatch.setattr("workers.trainer.products._CPU_STEP_ROWS", 256)
     monkeypatch.setattr("tables.writers._GROUP_ROWS", 300)
 
 

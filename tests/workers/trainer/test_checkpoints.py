@@ -1,4 +1,4 @@
-"""Checkpoints that are sent to a store while training goes on."""
+"""Checkpoints that are sent to a store while training continues."""
 
 import threading
 from pathlib import Path

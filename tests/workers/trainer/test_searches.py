@@ -113,6 +113,7 @@ def test_a_search_makes_an_ensemble_or_the_best_flow_a_version(place: Place) -> 
     assert np.allclose(samples[:70], flow.sample(70, seed=3), atol=1e-5)
     assert np.isfinite(samples).all()
     assert version.held_out is not None
+    assert version.metrics["summary"][0].startswith("On held-out rows the model is")
     assert place.stored_bytes() < search_reservation(search)
 
 
@@ -159,7 +160,7 @@ def test_flows_that_pass_a_limit_are_left_out(place: Place) -> None:
     everything = accept_auto(request, dataset, limits=LIMITS, held_out=HeldOut())
 
     few = accept_auto(
-        request, dataset, limits=replace(LIMITS, max_parameters=9_000), held_out=HeldOut()
+        request, dataset, limits=replace(LIMITS, max_parameters=20_000), held_out=HeldOut()
     )
     assert 1 <= len(few.trials) < len(everything.trials)
     assert few.ensemble <= len(few.trials)
@@ -197,6 +198,13 @@ def test_weights_follow_the_validation_rows_and_bad_members_are_left_out() -> No
     assert choice.gain > 0.03
     same = choose(torch.stack([good, good]), 30.0)
     assert (same.members, same.weights, same.gain) == ([0], [1.0], 0.0)
+
+
+def test_one_far_row_does_not_make_a_worse_ensemble_worth_taking() -> None:
+    best = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    worse = best - 0.9
+    best[0], worse[0] = -500.0, -5.0
+    assert choose(torch.stack([best, worse]), 30.0).members == [0]
 
 
 @pytest.mark.parametrize("bad", [-math.inf, math.nan])

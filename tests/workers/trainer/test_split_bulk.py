@@ -20,7 +20,7 @@ from workers.leftovers import Leftovers
 from workers.protocol import Produced
 from workers.supervisor.assignment import task_of
 from workers.supervisor.attempt import _as_product
-from workers.trainer import bulk
+from workers.trainer import products
 from workers.trainer.bulk import produce
 
 ROWS, PART_ROWS = 1_000, 300
@@ -29,7 +29,7 @@ NAMES = ["x1", "x2", "x3"]
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    monkeypatch.setattr(bulk, "_CPU_STEP_ROWS", 256)
+    monkeypatch.setattr(products, "_CPU_STEP_ROWS", 256)
     monkeypatch.setattr("tables.writers._GROUP_ROWS", 300)
     threads = torch.get_num_threads()
     place = Place(tmp_path / "data")
@@ -125,7 +125,7 @@ def test_parts_are_deleted_once_the_file_is_there(place: Place) -> None:
     registered(place.database, place.blobs, columns=NAMES)
     job_id = sampling(place, PART_ROWS, output="npy")
     carry_out(place)
-    Leftovers(place.jobs, place.blobs, keep_s=600).forget_children()
+    Leftovers(place.database, place.blobs, keep_s=600).forget_children()
     content, job = result_of(place, job_id)
     children = place.jobs.list(PROJECT, limit=50, parent_id=job_id).items
     assert len(children) == 5

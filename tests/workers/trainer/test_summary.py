@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from flows import FitOptions, GaussianSpec, MafSpec, build, compile_flow, fit
+from flows import FitOptions, GaussianSpec, MafSpec, build, compile_flow, ensemble_of, fit
 from flows.training.comparison import column_distances, gains_of
 from workers.trainer.summary import is_rising
 
@@ -20,13 +20,14 @@ def bananas(rows: int, *, seed: int) -> torch.Tensor:
 def test_a_gaussian_gains_nothing_over_a_gaussian_and_a_flow_gains_where_data_bend():
     train, held_out = bananas(2000, seed=0), bananas(1000, seed=1)
     moments = train.mean(dim=0), train.std(dim=0)
-    gains = []
+    gains, flows = [], []
     for spec in (GaussianSpec(), MafSpec(layers=2, hidden=[16], batch_norm=None)):
         flow = build(spec, 2, standardise=moments, seed=0)
         options = FitOptions(learning_rate=0.03, batch_size=250, max_epochs=10)
         for _ in fit(flow, train, held_out, options=options):
             pass
         gains.append(gains_of(flow, train, held_out, seed=0))
+        flows.append(flow)
     plain, bent = gains
     assert plain is not None
     assert bent is not None
@@ -34,6 +35,9 @@ def test_a_gaussian_gains_nothing_over_a_gaussian_and_a_flow_gains_where_data_be
     assert plain.mixture is not None
     assert plain.mixture < -0.3
     assert bent.gaussian > 0.5
+    both = gains_of(ensemble_of(flows, [0.5, 0.5]), train, held_out, seed=0)
+    assert both is not None
+    assert bent.gaussian - math.log(2) < both.gaussian < bent.gaussian + 0.5
 
 
 def test_with_a_context_both_are_densities_given_it():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from flows import compile_flow
 from models_store.files.checkpoints import load_model
 from models_store.files.store_address import StoreAddress
 from models_store.records import Dataset
@@ -27,7 +28,7 @@ from workers.protocol import (
     Trained,
     TrainingTask,
 )
-from workers.trainer.data import moments, split_rows
+from workers.trainer.data import SplitRows, moments, split_rows
 from workers.trainer.devices import find_device
 from workers.trainer.training import train
 
@@ -468,6 +469,8 @@ def test_discrete_and_spiky_columns_get_noise_and_are_told_of_once(place: Place)
     assert flow.preprocessing.steps.tolist() == [1.0, 0.0, 0.0]
     assert flow.preprocessing.widths is not None
     assert (flow.preprocessing.widths > 0).tolist() == [True, False, True]
+    drawn = compile_flow(flow).sample(2000, seed=0)
+    assert np.mean(drawn[:, 2] == 0.0) > 0.1  # a few epochs do not reach the third of the rows
     saved = [message.checkpoint for message in epochs(messages) if message.checkpoint]
     again = run(task_of(place, dataset, attempt=2, checkpoints=[saved[-1]]))
     assert not [message for message in again if isinstance(message, Note)]
@@ -535,3 +538,19 @@ def test_a_table_larger_than_memory_is_trained_on_from_its_file(place: Place) ->
         assert mapped.metrics[f"{part}_rows"] == whole.metrics[f"{part}_rows"]
     reached = mapped.metrics["test_log_likelihood"]
     assert reached == pytest.approx(whole.metrics["test_log_likelihood"], abs=0.3)
+
+
+def test_tables_that_leave_a_device_no_room_stay_beside_it() -> None:
+    large, small = torch.zeros(1000, 4), torch.zeros(10, 4)
+    parts = SplitRows(train=large, validation=small, test=None, sample=np.zeros((1, 4)))
+    room = 4 * 12 * 4 * 1000  # four times the bytes of the rows in training
+    for memory_bytes, device in ((room, "meta"), (room - 4, "cpu"), (None, "meta")):
+        placed = parts.to(torch.device("meta"), memory_bytes=memory_bytes)
+        assert isinstance(placed.train, torch.Tensor)
+        assert isinstance(placed.validation, torch.Tensor)
+        assert (placed.train.device.type, placed.validation.device.type) == (device, "meta")
+
+
+def test_a_gpu_worker_maps_a_table_that_is_larger_than_its_machine(place: Place) -> None:
+    task = task_of(place, place.add_dataset(), memory_bytes=None, host_bytes=1000)
+    assert result(run(task)).metrics["train_rows"] == 480

@@ -56,7 +56,7 @@ def stored() -> Any:
 
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.trainer.bulk._CPU_STEP_ROWS", 256)
+    monkeypatch.setattr("workers.trainer.products._CPU_STEP_ROWS", 256)
     monkeypatch.setattr("tables.writers._GROUP_ROWS", 300)
 
 

@@ -69,7 +69,7 @@ def silent() -> Iterator[str]:
 
 @pytest.fixture
 def drip() -> Iterator[int]:
-    """Return the port of a receiver that goes on with its first record of TLS for ever."""
+    """Return the port of a receiver that continues with its first record of TLS for ever."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -85,6 +85,28 @@ def drip() -> Iterator[int]:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.fixture
+def endless_head() -> Iterator[str]:
+    """A receiver whose 200 has a header that never ends."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(2**16)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                    while True:
+                        connection.sendall(b"a")
+                        threading.Event().wait(0.05)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
         server.shutdown(socket.SHUT_RDWR)
         thread.join()
 
@@ -172,6 +194,12 @@ def test_loopback_is_refused_by_default() -> None:
 def test_a_receiver_that_says_nothing_is_left(silent: str) -> None:
     with pytest.raises((OSError, http.client.HTTPException)):
         post(silent, b"{}", {}, private=True, timeout_s=0.3)
+
+
+@pytest.mark.fault(308)
+def test_a_head_that_does_not_end_in_time_delivers_nothing(endless_head: str) -> None:
+    with pytest.raises(TimeoutError):
+        post(endless_head, b"{}", {}, private=True, timeout_s=0.4)
 
 
 @pytest.mark.fault(265)
